@@ -1,0 +1,1 @@
+//! The Device Provisioning Service on one loopback address.
