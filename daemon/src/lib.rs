@@ -1,1 +1,19 @@
-//! Hallmark.
+//! Hallmark: the certificate authority that a factory line and a gateway can run themselves.
+//!
+//! This file is the map of the house. Five rows; arrows point down only, and
+//! `tests/layers.rs` reads the `use` lines to keep it so.
+//!
+//! | row | modules | may know |
+//! |---|---|---|
+//! | wiring | [`service`], [`config`], [`ctl`] | everything below |
+//! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
+//! | application, sync | [`ca`] | adapters and domain |
+//! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and the domain |
+//! | domain, pure | [`x509`], [`enrollment`] | no clock, no I/O, no tokio |
+//!
+//! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
+
+pub mod enrollment;
+pub mod provisioning;
+pub mod token;
+pub mod x509;

@@ -1,0 +1,3 @@
+//! `hallmark`: the operator's command, over the admin socket.
+
+fn main() {}

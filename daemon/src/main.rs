@@ -1,0 +1,3 @@
+//! `hallmarkd`: the daemon (`serve`), its token workers (`token`) and the configuration check.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The provisioning service (DPS) and its CA plane, as clients.

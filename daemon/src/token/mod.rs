@@ -1,0 +1,152 @@
+//! Tokens: where private keys live, and the worker processes that hold them.
+//!
+//! [`Token`] is the one trait; `pkcs11` implements it on a PKCS#11 module. Only a worker process
+//! (`worker`) ever loads a module or holds a PIN; `serve` talks to it through `client`, over the
+//! frames of `protocol`.
+
+use crate::x509::key::{KeyType, SignatureAlgorithm};
+use serde::{Deserialize, Serialize};
+
+/// How a private key is found again: by what its public key is, and where to look first.
+///
+/// The SHA-256 of the SPKI binds; `label` and `id` are hints (two keys may share a label).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyReference {
+    /// SHA-256 of the DER SubjectPublicKeyInfo.
+    pub spki_sha256: [u8; 32],
+    /// `CKA_LABEL`.
+    pub label: String,
+    /// `CKA_ID`.
+    pub id: Vec<u8>,
+}
+
+/// What a new key shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySpecification {
+    /// Its kind.
+    pub key_type: KeyType,
+    /// `CKA_LABEL`, for people.
+    pub label: String,
+    /// `CKA_ID`, random, chosen and recorded by the caller *before* the key exists: a crash
+    /// between generation and record is then healed by looking for it.
+    pub id: Vec<u8>,
+}
+
+/// A key that exists on the token: its public half, and what the token says of the private one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDescription {
+    /// DER SubjectPublicKeyInfo.
+    pub spki: Vec<u8>,
+    /// `CKA_LABEL`.
+    pub label: String,
+    /// `CKA_ID`.
+    pub id: Vec<u8>,
+    /// `CKA_SENSITIVE`, read back.
+    pub sensitive: bool,
+    /// `CKA_EXTRACTABLE`, read back.
+    pub extractable: bool,
+    /// `CKA_NEVER_EXTRACTABLE`, read back.
+    pub never_extractable: bool,
+    /// `CKA_LOCAL`, read back: made on this token, never imported.
+    pub local: bool,
+}
+
+/// What a token says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenDescription {
+    /// Token label, trailing padding removed.
+    pub label: String,
+    /// Token serial number.
+    pub serial: String,
+    /// Manufacturer of the token.
+    pub manufacturer: String,
+    /// Model of the token.
+    pub model: String,
+    /// Firmware version.
+    pub firmware: String,
+    /// The module or TPM interface in use, with its own version.
+    pub interface: String,
+    /// Names of the mechanisms it lists.
+    pub mechanisms: Vec<String>,
+}
+
+/// The contract of every token; `tests/contract` runs it against each backend.
+///
+/// One value is used by one thread. MUST NOT create, replace or delete a key except in
+/// [`generate`](Token::generate) and [`destroy`](Token::destroy), whatever a lookup returned:
+/// "find returned nothing" is not "the key is gone".
+pub trait Token: Send {
+    /// What the token says of itself; works without any key.
+    fn describe(&mut self) -> Result<TokenDescription, TokenError>;
+
+    /// The key that `reference` names. MUST refuse when two keys match.
+    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError>;
+
+    /// A key by its `CKA_ID` alone: how a ceremony adopts what an interrupted one made.
+    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError>;
+
+    /// Makes a key pair: sensitive, non-extractable, persistent. MUST read the attributes back.
+    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError>;
+
+    /// Signs `message` (not a digest). ECDSA signatures come back as DER `Ecdsa-Sig-Value`.
+    fn sign(
+        &mut self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+    ) -> Result<Vec<u8>, TokenError>;
+
+    /// Deletes a key pair. Called by ceremonies and by the contract check only.
+    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError>;
+}
+
+/// Why a token did not do it, told by what the caller can do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum TokenError {
+    /// Token absent, worker gone, device error: try later, the ladder is at work.
+    #[error("token {token} is unavailable: {reason}")]
+    Unavailable {
+        /// The token's name in the configuration.
+        token: String,
+        /// What happened, for the operator.
+        reason: String,
+    },
+    /// No answer within the deadline. The token may have done it.
+    #[error("token {token} did not answer {operation} within {deadline_ms} ms")]
+    Deadline {
+        /// The token's name in the configuration.
+        token: String,
+        /// What was asked.
+        operation: String,
+        /// How long was waited.
+        deadline_ms: u64,
+    },
+    /// The PIN is wrong or locked: parked until the operator changes it.
+    #[error("token {token} is parked: {reason}")]
+    Parked {
+        /// The token's name in the configuration.
+        token: String,
+        /// Why, and the way out.
+        reason: String,
+    },
+    /// The key cannot be had although the token answers.
+    #[error("token {token} holds no usable key {label:?}: {reason}")]
+    Key {
+        /// The token's name in the configuration.
+        token: String,
+        /// The key's label.
+        label: String,
+        /// What was found instead.
+        reason: String,
+    },
+    /// The token cannot do this at all (mechanism, key type).
+    #[error("token {token} refuses {operation}: {reason}")]
+    Refused {
+        /// The token's name in the configuration.
+        token: String,
+        /// What was asked.
+        operation: String,
+        /// The token's reason.
+        reason: String,
+    },
+}

@@ -1,0 +1,6 @@
+//! Certificates as RFC 5280 has them: requests in, to-be-signed bytes out.
+//!
+//! Pure: no clock, no I/O, no key. Nothing here signs; a token does, over the bytes that
+//! [`tbs`] builds and [`lint`] has passed.
+
+pub mod key;
