@@ -4,4 +4,9 @@
 //! new value, a plan or a refusal, never a deed. The reconciler acts, and the store remembers.
 
 pub mod id;
+pub mod refusal;
+pub mod slots;
 pub mod thumbprint;
+
+#[cfg(test)]
+mod properties;

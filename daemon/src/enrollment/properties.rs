@@ -1,0 +1,3 @@
+//! Properties under random events.
+
+mod slots;

@@ -1,0 +1,149 @@
+//! Random events, in any order, against one enrollment and the service that follows it.
+
+use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName, Slots};
+use crate::enrollment::thumbprint::Thumbprint;
+use proptest::prelude::*;
+use time::{Duration, OffsetDateTime};
+
+#[derive(Clone, Debug)]
+enum Event {
+    Serve(u8),
+    Stage(u8),
+    /// The reconciler brings the service to what is wanted.
+    Push,
+    CutOver(CanaryVerdict),
+    Abort,
+    Retire {
+        seconds_after_expiry: i64,
+    },
+    RetireProven {
+        unproven: u64,
+        allowed: bool,
+    },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let canary = prop_oneof![
+        Just(CanaryVerdict::NotNeeded),
+        Just(CanaryVerdict::Passed),
+        Just(CanaryVerdict::Pending),
+        Just(CanaryVerdict::Failed("refused".into())),
+    ];
+    prop_oneof![
+        (0u8..6).prop_map(Event::Serve),
+        (0u8..6).prop_map(Event::Stage),
+        Just(Event::Push),
+        canary.prop_map(Event::CutOver),
+        Just(Event::Abort),
+        (-2i64..3).prop_map(|seconds_after_expiry| Event::Retire {
+            seconds_after_expiry
+        }),
+        (0u64..2, any::<bool>())
+            .prop_map(|(unproven, allowed)| Event::RetireProven { unproven, allowed }),
+    ]
+}
+
+fn certificate(number: u8) -> Thumbprint {
+    Thumbprint::of(&[number])
+}
+
+/// What the service holds; changed by `Push` only.
+type Service = (Option<Thumbprint>, Option<Thumbprint>);
+
+/// Applies one event; a refusal leaves everything as it was.
+fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
+    let not_after = OffsetDateTime::UNIX_EPOCH;
+    let result = match event {
+        Event::Serve(number) => slots.serve(certificate(*number)),
+        Event::Stage(number) => slots.stage(certificate(*number)),
+        Event::Push => {
+            *service = slots.wanted();
+            Ok(slots)
+        }
+        Event::CutOver(canary) => slots.cut_over(&CutOverEvidence {
+            observed_primary: service.0,
+            observed_secondary: service.1,
+            canary: canary.clone(),
+        }),
+        Event::Abort => slots.abort(),
+        Event::Retire {
+            seconds_after_expiry,
+        } => slots.retire(&RetireEvidence::Expired {
+            now: not_after + Duration::seconds(*seconds_after_expiry),
+            retiring_not_after: not_after,
+        }),
+        Event::RetireProven { unproven, allowed } => slots.retire(&RetireEvidence::DevicesProven {
+            unproven: *unproven,
+            early_retirement_allowed: *allowed,
+        }),
+    };
+    result.unwrap_or_else(|refusal| refusal.slots)
+}
+
+fn holds(slots: &Slots, certificate: Thumbprint) -> bool {
+    let (primary, secondary) = slots.wanted();
+    primary == Some(certificate) || secondary == Some(certificate)
+}
+
+fn slot_of_serving(slots: &Slots) -> Option<SlotName> {
+    let serving = slots.serving()?;
+    let mut names = SlotName::BOTH.into_iter();
+    names.find(|name| slots.in_slot(*name) == Some(serving))
+}
+
+/// What must hold between any two successive states.
+fn check(before: &Slots, service: Service, event: &Event, after: &Slots) -> Result<(), String> {
+    let ensure = |holds: bool, rule: &str| match holds {
+        true => Ok(()),
+        false => Err(format!("{rule}: {before:?} {event:?} {after:?}")),
+    };
+    if let Some(serving) = before.serving() {
+        ensure(holds(after, serving), "what served is still in a slot")?;
+        ensure(after.serving().is_some(), "something serves")?;
+    }
+    if before.serving().is_some() && before.serving() != after.serving() {
+        ensure(service == before.wanted(), "a cut-over was observed first")?;
+        let moved = slot_of_serving(after) == slot_of_serving(before).map(SlotName::other);
+        ensure(moved, "primary and secondary alternate")?;
+    }
+    for name in SlotName::BOTH {
+        if let Some(certificate) = before.in_slot(name) {
+            let stays = after.in_slot(name.other()) != Some(certificate);
+            ensure(stays, "nothing is copied between slots")?;
+        }
+    }
+    if matches!(before, Slots::Draining { .. }) && matches!(after, Slots::Serving { .. }) {
+        let expired =
+            matches!(event, Event::Retire { seconds_after_expiry } if *seconds_after_expiry > 0);
+        let proven = matches!(
+            event,
+            Event::RetireProven {
+                unproven: 0,
+                allowed: true
+            }
+        );
+        ensure(expired || proven, "retired by expiry or by proof")?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn no_interleaving_loses_a_certificate(events in prop::collection::vec(event(), 1..80)) {
+        let (mut slots, mut service) = (Slots::Empty, (None, None));
+        for event in events {
+            let (before, seen) = (slots.clone(), service);
+            slots = apply(slots, &mut service, &event);
+            check(&before, seen, &event, &slots).map_err(TestCaseError::fail)?;
+            let stored = serde_json::to_string(&slots).unwrap();
+            let loaded: Slots = serde_json::from_str(&stored).unwrap();
+            prop_assert_eq!(&loaded, &slots);
+        }
+    }
+
+    /// A stored text is loaded or refused, whatever it is.
+    #[test]
+    fn damaged_text_never_panics(text in "[\\{\\}\":,a-z0-9]{0,60}") {
+        let _ = serde_json::from_str::<Slots>(&text);
+    }
+}

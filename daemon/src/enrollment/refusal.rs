@@ -1,0 +1,83 @@
+//! Why a transition of slots was not made, in words for people and codes for programs.
+
+use super::slots::{SlotName, Slots};
+use time::OffsetDateTime;
+
+/// A transition that was not made: the state as it was, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// Unchanged.
+    pub slots: Slots,
+    /// Why not.
+    pub reason: Reason,
+}
+
+impl Refusal {
+    /// The stable code of the problem document.
+    pub fn code(&self) -> &'static str {
+        self.reason.code()
+    }
+}
+
+/// Why a transition was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// Not from here.
+    #[error("cannot {transition} slots that are {state}")]
+    State {
+        /// What was asked.
+        transition: &'static str,
+        /// From where.
+        state: &'static str,
+    },
+    /// The next certificate is the one it should replace.
+    #[error("the {slot} slot holds this certificate already: stage one that was newly issued")]
+    AlreadyThere {
+        /// Where it stands.
+        slot: SlotName,
+    },
+    /// The service was not seen to hold what it must hold.
+    #[error("the {slot} slot was not observed with the certificate that it shall hold")]
+    NotObserved {
+        /// Where something else was seen.
+        slot: SlotName,
+    },
+    /// Nobody tried the next authority yet.
+    #[error("no canary has registered under the next certificate yet")]
+    CanaryPending,
+    /// The next authority was tried, and a device would have been refused.
+    #[error("the canary under the next certificate was refused: {0}")]
+    CanaryFailed(String),
+    /// Somebody may still use it.
+    #[error("the retiring certificate is valid until {until}")]
+    NotExpired {
+        /// Its `notAfter`.
+        until: OffsetDateTime,
+    },
+    /// Some devices have not been seen on the new one.
+    #[error("{unproven} devices have not been seen on the new certificate")]
+    DevicesUnproven {
+        /// How many.
+        unproven: u64,
+    },
+    /// Every device is proven, but policy waits for the expiry all the same.
+    #[error("policy does not allow to retire a certificate before it expires")]
+    EarlyRetirementForbidden,
+}
+
+impl Reason {
+    /// The stable code of the problem document.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Reason::State { .. } => "slots_state",
+            Reason::AlreadyThere { .. } => "slots_certificate_already_there",
+            Reason::NotObserved { .. } => "slots_not_observed",
+            Reason::CanaryPending => "slots_canary_pending",
+            Reason::CanaryFailed(_) => "slots_canary_failed",
+            Reason::NotExpired { .. } => "slots_not_expired",
+            Reason::DevicesUnproven { .. } => "slots_devices_unproven",
+            Reason::EarlyRetirementForbidden => "slots_early_retirement_forbidden",
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! The primary and secondary slot of an enrollment, as a persisted state.
+//!
+//! | state | holds | may go to |
+//! |---|---|---|
+//! | `Empty` | nothing | `Serving` |
+//! | `Serving` | one slot, one certificate | `Staged` |
+//! | `Staged` | serving, and next in the other slot | `Draining` by cut-over, `Serving` by abort |
+//! | `Draining` | serving (the new), and retiring | `Serving` by retire |
+//!
+//! A transition consumes the state and returns the next one, or a [`Refusal`] that hands the state
+//! back with the reason. What must never happen: a serving certificate leaves its slot before its
+//! successor was observed at the service; a certificate moves from one slot to the other (whether
+//! the service would follow is unknown, and primary and secondary simply alternate); a stored
+//! state panics.
+
+use super::refusal::{Reason, Refusal};
+use super::thumbprint::Thumbprint;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use time::OffsetDateTime;
+
+/// One of the two places of a certificate in an enrollment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotName {
+    /// `primary` in DPS.
+    Primary,
+    /// `secondary` in DPS.
+    Secondary,
+}
+
+impl SlotName {
+    /// Both, in the order of DPS.
+    pub const BOTH: [SlotName; 2] = [SlotName::Primary, SlotName::Secondary];
+
+    /// The one where the next certificate goes.
+    pub fn other(self) -> SlotName {
+        match self {
+            SlotName::Primary => SlotName::Secondary,
+            SlotName::Secondary => SlotName::Primary,
+        }
+    }
+
+    /// The member's name in a DPS record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SlotName::Primary => "primary",
+            SlotName::Secondary => "secondary",
+        }
+    }
+}
+
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What stands in the two slots of one enrollment, and why.
+///
+/// `slot` is always the slot of the serving certificate; the other one follows from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored", tag = "state", rename_all = "snake_case")]
+pub enum Slots {
+    /// No certificate yet: the enrollment does not exist.
+    Empty,
+    /// One certificate, in one slot.
+    Serving {
+        /// Where it stands.
+        slot: SlotName,
+        /// What devices use.
+        certificate: Thumbprint,
+    },
+    /// The next certificate is wanted in the other slot, and not yet used by anybody.
+    Staged {
+        /// Where the serving one stands.
+        slot: SlotName,
+        /// What devices use.
+        serving: Thumbprint,
+        /// What they will use.
+        next: Thumbprint,
+    },
+    /// The next certificate serves now; the old one stays until nobody can need it.
+    Draining {
+        /// Where the serving (new) one stands.
+        slot: SlotName,
+        /// What devices use from now on.
+        serving: Thumbprint,
+        /// What some may still use.
+        retiring: Thumbprint,
+    },
+}
+
+/// What was seen before a cut-over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutOverEvidence {
+    /// The primary slot, read from the service after the next certificate was put there.
+    pub observed_primary: Option<Thumbprint>,
+    /// The secondary slot, read at the same moment.
+    pub observed_secondary: Option<Thumbprint>,
+    /// Whether a device was seen to get in under the next certificate.
+    pub canary: CanaryVerdict,
+}
+
+/// The result of registering a leaf of our own under the next generation, as a device would.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryVerdict {
+    /// The slots hold leaves, not an authority: there is nothing to try.
+    NotNeeded,
+    /// Not tried, or not finished.
+    Pending,
+    /// Seen assigned.
+    Passed,
+    /// Seen refused, with the service's reason.
+    Failed(String),
+}
+
+/// Why the old certificate is no longer needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RetireEvidence {
+    /// It has expired; `notAfter` itself still belongs to the validity (RFC 5280, 4.1.2.5).
+    Expired {
+        /// Now.
+        now: OffsetDateTime,
+        /// End of the retiring certificate's validity.
+        retiring_not_after: OffsetDateTime,
+    },
+    /// The devices were looked at one by one, and the hub names the new certificate for each.
+    DevicesProven {
+        /// Devices under the old certificate without that proof.
+        unproven: u64,
+        /// Whether policy lets a certificate go before it expires.
+        early_retirement_allowed: bool,
+    },
+}
+
+impl Slots {
+    /// `Empty` to `Serving`: the first certificate, in the primary slot.
+    pub fn serve(self, certificate: Thumbprint) -> Result<Slots, Refusal> {
+        match self {
+            Slots::Empty => Ok(Slots::Serving {
+                slot: SlotName::Primary,
+                certificate,
+            }),
+            _ => Err(self.refuse_state("serve")),
+        }
+    }
+
+    /// `Serving` to `Staged`: the next certificate, in the free slot.
+    pub fn stage(self, next: Thumbprint) -> Result<Slots, Refusal> {
+        match self {
+            Slots::Serving { slot, certificate } if certificate == next => {
+                Err(self.refuse(Reason::AlreadyThere { slot }))
+            }
+            Slots::Serving { slot, certificate } => Ok(Slots::Staged {
+                slot,
+                serving: certificate,
+                next,
+            }),
+            _ => Err(self.refuse_state("stage")),
+        }
+    }
+
+    /// `Staged` to `Draining`: the next certificate serves, once it is certain that it can.
+    pub fn cut_over(self, evidence: &CutOverEvidence) -> Result<Slots, Refusal> {
+        let Slots::Staged {
+            slot,
+            serving,
+            next,
+        } = self
+        else {
+            return Err(self.refuse_state("cut over"));
+        };
+        if let Some(reason) = self.not_ready(evidence) {
+            return Err(self.refuse(reason));
+        }
+        Ok(Slots::Draining {
+            slot: slot.other(),
+            serving: next,
+            retiring: serving,
+        })
+    }
+
+    /// Why `evidence` does not show that both certificates would be accepted.
+    fn not_ready(&self, evidence: &CutOverEvidence) -> Option<Reason> {
+        let observed = (evidence.observed_primary, evidence.observed_secondary);
+        let (primary, secondary) = self.wanted();
+        if observed.0 != primary {
+            let slot = SlotName::Primary;
+            return Some(Reason::NotObserved { slot });
+        }
+        if observed.1 != secondary {
+            let slot = SlotName::Secondary;
+            return Some(Reason::NotObserved { slot });
+        }
+        match &evidence.canary {
+            CanaryVerdict::NotNeeded | CanaryVerdict::Passed => None,
+            CanaryVerdict::Pending => Some(Reason::CanaryPending),
+            CanaryVerdict::Failed(reason) => Some(Reason::CanaryFailed(reason.clone())),
+        }
+    }
+
+    /// `Staged` back to `Serving`: the next certificate is given up.
+    ///
+    /// For leaves, the caller answers for the device: it must not have dropped its old leaf.
+    pub fn abort(self) -> Result<Slots, Refusal> {
+        match self {
+            Slots::Staged { slot, serving, .. } => Ok(Slots::Serving {
+                slot,
+                certificate: serving,
+            }),
+            _ => Err(self.refuse_state("abort")),
+        }
+    }
+
+    /// `Draining` to `Serving`: the old certificate leaves its slot.
+    pub fn retire(self, evidence: &RetireEvidence) -> Result<Slots, Refusal> {
+        let Slots::Draining { slot, serving, .. } = self else {
+            return Err(self.refuse_state("retire"));
+        };
+        match evidence.objection() {
+            Some(reason) => Err(self.refuse(reason)),
+            None => Ok(Slots::Serving {
+                slot,
+                certificate: serving,
+            }),
+        }
+    }
+
+    /// What shall stand in `slot`.
+    pub fn in_slot(&self, slot: SlotName) -> Option<Thumbprint> {
+        match *self {
+            Slots::Empty => None,
+            Slots::Serving {
+                slot: held,
+                certificate,
+            } => (slot == held).then_some(certificate),
+            Slots::Staged {
+                slot: held,
+                serving,
+                next: other,
+            }
+            | Slots::Draining {
+                slot: held,
+                serving,
+                retiring: other,
+            } => Some(if slot == held { serving } else { other }),
+        }
+    }
+
+    /// What shall stand in the primary and in the secondary slot.
+    pub fn wanted(&self) -> (Option<Thumbprint>, Option<Thumbprint>) {
+        (
+            self.in_slot(SlotName::Primary),
+            self.in_slot(SlotName::Secondary),
+        )
+    }
+
+    /// What devices use now.
+    pub fn serving(&self) -> Option<Thumbprint> {
+        match *self {
+            Slots::Empty => None,
+            Slots::Serving { certificate, .. } => Some(certificate),
+            Slots::Staged { serving, .. } | Slots::Draining { serving, .. } => Some(serving),
+        }
+    }
+
+    /// The state's name, as stored and shown.
+    pub fn state(&self) -> &'static str {
+        match self {
+            Slots::Empty => "empty",
+            Slots::Serving { .. } => "serving",
+            Slots::Staged { .. } => "staged",
+            Slots::Draining { .. } => "draining",
+        }
+    }
+
+    fn refuse_state(self, transition: &'static str) -> Refusal {
+        let state = self.state();
+        self.refuse(Reason::State { transition, state })
+    }
+
+    fn refuse(self, reason: Reason) -> Refusal {
+        Refusal {
+            slots: self,
+            reason,
+        }
+    }
+}
+
+impl RetireEvidence {
+    /// Why this does not suffice.
+    fn objection(&self) -> Option<Reason> {
+        match *self {
+            RetireEvidence::Expired {
+                now,
+                retiring_not_after: until,
+            } => (now <= until).then_some(Reason::NotExpired { until }),
+            RetireEvidence::DevicesProven {
+                early_retirement_allowed: false,
+                ..
+            } => Some(Reason::EarlyRetirementForbidden),
+            RetireEvidence::DevicesProven { unproven, .. } => {
+                (unproven > 0).then_some(Reason::DevicesUnproven { unproven })
+            }
+        }
+    }
+}
+
+/// The stored form before it is believed: the types cannot say that two certificates differ.
+#[derive(Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+enum Stored {
+    Empty,
+    Serving {
+        slot: SlotName,
+        certificate: Thumbprint,
+    },
+    Staged {
+        slot: SlotName,
+        serving: Thumbprint,
+        next: Thumbprint,
+    },
+    Draining {
+        slot: SlotName,
+        serving: Thumbprint,
+        retiring: Thumbprint,
+    },
+}
+
+impl TryFrom<Stored> for Slots {
+    type Error = StoredInvalid;
+
+    fn try_from(stored: Stored) -> Result<Slots, StoredInvalid> {
+        let slots = match stored {
+            Stored::Empty => Slots::Empty,
+            Stored::Serving { slot, certificate } => Slots::Serving { slot, certificate },
+            Stored::Staged {
+                slot,
+                serving,
+                next,
+            } => Slots::Staged {
+                slot,
+                serving,
+                next,
+            },
+            Stored::Draining {
+                slot,
+                serving,
+                retiring,
+            } => Slots::Draining {
+                slot,
+                serving,
+                retiring,
+            },
+        };
+        match slots.wanted() {
+            (Some(primary), Some(secondary)) if primary == secondary => Err(StoredInvalid),
+            _ => Ok(slots),
+        }
+    }
+}
+
+/// A stored state that no transition could have made.
+#[derive(Debug, thiserror::Error)]
+#[error("stored slots hold the same certificate twice")]
+struct StoredInvalid;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::Duration;
+
+    fn certificate(name: &str) -> Thumbprint {
+        Thumbprint::of(name.as_bytes())
+    }
+
+    fn staged() -> Slots {
+        let slots = Slots::Empty.serve(certificate("old")).unwrap();
+        slots.stage(certificate("new")).unwrap()
+    }
+
+    fn both_observed(canary: CanaryVerdict) -> CutOverEvidence {
+        CutOverEvidence {
+            observed_primary: Some(certificate("old")),
+            observed_secondary: Some(certificate("new")),
+            canary,
+        }
+    }
+
+    #[test]
+    fn the_stored_form_is_stable() {
+        let hex = certificate("old");
+        let stored = serde_json::to_string(&Slots::Empty.serve(hex).unwrap()).unwrap();
+        let expected = format!(r#"{{"state":"serving","slot":"primary","certificate":"{hex}"}}"#);
+        assert_eq!(stored, expected);
+    }
+
+    #[test]
+    fn damaged_stored_forms_are_refused() {
+        let hex = certificate("old");
+        for stored in [
+            "{}".to_owned(),
+            r#"{"state":"unheard_of"}"#.to_owned(),
+            r#"{"state":"serving","slot":"primary","certificate":"12"}"#.to_owned(),
+            format!(r#"{{"state":"serving","slot":"third","certificate":"{hex}"}}"#),
+            format!(r#"{{"state":"staged","slot":"primary","serving":"{hex}","next":"{hex}"}}"#),
+        ] {
+            assert!(serde_json::from_str::<Slots>(&stored).is_err(), "{stored}");
+        }
+    }
+
+    #[test]
+    fn the_same_certificate_cannot_be_staged() {
+        let serving = Slots::Empty.serve(certificate("old")).unwrap();
+        let refusal = serving.clone().stage(certificate("old")).unwrap_err();
+        assert_eq!(refusal.code(), "slots_certificate_already_there");
+        assert_eq!(refusal.slots, serving);
+    }
+
+    #[test]
+    fn no_cut_over_before_the_service_holds_both() {
+        let mut evidence = both_observed(CanaryVerdict::NotNeeded);
+        evidence.observed_secondary = None;
+        let refusal = staged().cut_over(&evidence).unwrap_err();
+        assert_eq!(refusal.code(), "slots_not_observed");
+    }
+
+    #[test]
+    fn no_cut_over_before_the_canary_passed() {
+        for (canary, code) in [
+            (CanaryVerdict::Pending, "slots_canary_pending"),
+            (CanaryVerdict::Failed("401".into()), "slots_canary_failed"),
+        ] {
+            let refusal = staged().cut_over(&both_observed(canary)).unwrap_err();
+            assert_eq!(refusal.code(), code);
+        }
+        assert!(
+            staged()
+                .cut_over(&both_observed(CanaryVerdict::Passed))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn the_last_second_of_validity_is_still_valid() {
+        let not_after = OffsetDateTime::UNIX_EPOCH;
+        let at = |now| RetireEvidence::Expired {
+            now,
+            retiring_not_after: not_after,
+        };
+        let evidence = both_observed(CanaryVerdict::NotNeeded);
+        let draining = staged().cut_over(&evidence).unwrap();
+        let refusal = draining.clone().retire(&at(not_after)).unwrap_err();
+        assert_eq!(refusal.code(), "slots_not_expired");
+        let retired = draining.retire(&at(not_after + Duration::SECOND)).unwrap();
+        assert_eq!(retired.wanted(), (None, Some(certificate("new"))));
+    }
+
+    #[test]
+    fn early_retirement_needs_every_device_and_policy() {
+        let evidence = both_observed(CanaryVerdict::NotNeeded);
+        let draining = staged().cut_over(&evidence).unwrap();
+        for (unproven, allowed, code) in [
+            (0, false, "slots_early_retirement_forbidden"),
+            (1, true, "slots_devices_unproven"),
+        ] {
+            let refusal = draining.clone().retire(&RetireEvidence::DevicesProven {
+                unproven,
+                early_retirement_allowed: allowed,
+            });
+            assert_eq!(refusal.unwrap_err().code(), code);
+        }
+    }
+}
