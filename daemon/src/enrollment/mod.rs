@@ -2,11 +2,23 @@
 //!
 //! Pure: no clock, no I/O, no tokio. Time and observations are parameters; what comes out is a
 //! new value, a plan or a refusal, never a deed. The reconciler acts, and the store remembers.
+//!
+//! [`slots`] is the truth about one enrollment's certificates, [`desired`] the whole enrollment as
+//! we want it, [`record`] the enrollment as the service answered it, and [`plan`] the difference.
 
+mod compare;
+pub mod desired;
+pub mod etag;
+pub mod history;
 pub mod id;
+pub mod plan;
+pub mod record;
 pub mod refusal;
+mod rewrite;
 pub mod slots;
 pub mod thumbprint;
+
+pub use compare::{Difference, Field};
 
 #[cfg(test)]
 mod properties;

@@ -1,3 +1,4 @@
-//! Properties under random events.
+//! Properties of slots and plans under random events.
 
+mod plan;
 mod slots;
