@@ -5,7 +5,10 @@
 //!
 //! [`slots`] is the truth about one enrollment's certificates, [`desired`] the whole enrollment as
 //! we want it, [`record`] the enrollment as the service answered it, and [`plan`] the difference.
+//! [`ca_certificate`] does the same for the CA certificates that the service verifies by proof of
+//! possession.
 
+pub mod ca_certificate;
 mod compare;
 pub mod desired;
 pub mod etag;
