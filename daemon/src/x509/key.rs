@@ -49,6 +49,33 @@ pub enum SignatureAlgorithm {
 }
 
 impl KeyType {
+    /// Every kind.
+    pub const ALL: [KeyType; 6] = [
+        KeyType::P256,
+        KeyType::P384,
+        KeyType::Rsa2048,
+        KeyType::Rsa3072,
+        KeyType::Rsa4096,
+        KeyType::Ed25519,
+    ];
+
+    /// Its name in configuration, API and store.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyType::P256 => "p256",
+            KeyType::P384 => "p384",
+            KeyType::Rsa2048 => "rsa2048",
+            KeyType::Rsa3072 => "rsa3072",
+            KeyType::Rsa4096 => "rsa4096",
+            KeyType::Ed25519 => "ed25519",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The algorithm in which an authority with such a key signs.
     pub fn signature_algorithm(self) -> SignatureAlgorithm {
         match self {
