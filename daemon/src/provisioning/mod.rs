@@ -1,1 +1,14 @@
-//! The provisioning service (DPS) and its CA plane, as clients.
+//! The provisioning service (DPS), its CA plane and its device plane, as clients.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`budget`] | the operations per minute that all calls to one service share |
+//! | [`credential`], [`sas`] | what a call is authorised with |
+//!
+//! These clients decide nothing and repeat nothing: one call is one request, and what comes back
+//! is an answer or a [`failure::CallError`]. When to try again is the reconciler's business.
+//! Sections named in comments are those of the contract reference in the architecture document.
+
+pub mod budget;
+pub mod credential;
+pub mod sas;
