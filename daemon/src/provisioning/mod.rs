@@ -2,6 +2,8 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`http`] | one bounded HTTPS client per plane |
+//! | [`failure`] | what a caller can do about a call that failed |
 //! | [`budget`] | the operations per minute that all calls to one service share |
 //! | [`credential`], [`sas`] | what a call is authorised with |
 //!
@@ -11,4 +13,6 @@
 
 pub mod budget;
 pub mod credential;
+pub mod failure;
+pub mod http;
 pub mod sas;
