@@ -2,6 +2,9 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`dps`] | the service plane: enrollments and registrations |
+//! | [`arm`] | CA certificates, through Azure Resource Manager |
+//! | [`device`] | the device plane: registering as a device does |
 //! | [`http`] | one bounded HTTPS client per plane |
 //! | [`failure`] | what a caller can do about a call that failed |
 //! | [`budget`] | the operations per minute that all calls to one service share |
@@ -11,8 +14,11 @@
 //! is an answer or a [`failure::CallError`]. When to try again is the reconciler's business.
 //! Sections named in comments are those of the contract reference in the architecture document.
 
+pub mod arm;
 pub mod budget;
 pub mod credential;
+pub mod device;
+pub mod dps;
 pub mod failure;
 pub mod http;
 pub mod sas;
