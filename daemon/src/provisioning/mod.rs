@@ -2,6 +2,7 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`configuration`] | what an operator says of one service, and what it means |
 //! | [`dps`] | the service plane: enrollments and registrations |
 //! | [`arm`] | CA certificates, through Azure Resource Manager |
 //! | [`device`] | the device plane: registering as a device does |
@@ -16,9 +17,15 @@
 
 pub mod arm;
 pub mod budget;
+pub mod configuration;
 pub mod credential;
 pub mod device;
 pub mod dps;
 pub mod failure;
 pub mod http;
 pub mod sas;
+
+#[cfg(test)]
+mod scripted_server;
+#[cfg(test)]
+mod wire_tests;
