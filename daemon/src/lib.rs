@@ -13,7 +13,9 @@
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
+pub mod ctl;
 pub mod enrollment;
 pub mod provisioning;
+pub mod store;
 pub mod token;
 pub mod x509;

@@ -1,3 +1,7 @@
 //! `hallmark`: the operator's command, over the admin socket.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hallmarkd::ctl::main()
+}

@@ -1,6 +1,20 @@
 //! Public keys, and the algorithms they sign with.
+//!
+//! A [`PublicKey`] has passed the key policy: whoever holds one need not ask again whether the
+//! curve is known, the point is on it, or the modulus is long enough. Private keys never appear
+//! in this module; they live in tokens.
 
+use super::oid;
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{self as verification, ParsedPublicKey, VerificationAlgorithm};
+use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
+use der::{Decode, Encode, Sequence};
 use serde::{Deserialize, Serialize};
+use spki::SubjectPublicKeyInfoRef;
+use std::fmt;
+
+/// The smallest RSA public exponent: F4. Smaller ones have a history of broken verifiers.
+const RSA_EXPONENT_MIN: u64 = 65_537;
 
 /// The kinds of key that an authority or a leaf may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,6 +49,33 @@ pub enum SignatureAlgorithm {
 }
 
 impl KeyType {
+    /// Every kind.
+    pub const ALL: [KeyType; 6] = [
+        KeyType::P256,
+        KeyType::P384,
+        KeyType::Rsa2048,
+        KeyType::Rsa3072,
+        KeyType::Rsa4096,
+        KeyType::Ed25519,
+    ];
+
+    /// Its name in configuration, API and store.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyType::P256 => "p256",
+            KeyType::P384 => "p384",
+            KeyType::Rsa2048 => "rsa2048",
+            KeyType::Rsa3072 => "rsa3072",
+            KeyType::Rsa4096 => "rsa4096",
+            KeyType::Ed25519 => "ed25519",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The algorithm in which an authority with such a key signs.
     pub fn signature_algorithm(self) -> SignatureAlgorithm {
         match self {
@@ -44,4 +85,280 @@ impl KeyType {
             KeyType::Ed25519 => SignatureAlgorithm::Ed25519,
         }
     }
+
+    /// Whether keys of this kind are RSA keys, the only ones that can encipher.
+    pub fn is_rsa(self) -> bool {
+        matches!(self, KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096)
+    }
+
+    /// Whether keys of this kind lie on a NIST curve, the only ones that can agree.
+    pub fn is_ecdsa(self) -> bool {
+        matches!(self, KeyType::P256 | KeyType::P384)
+    }
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyType::P256 => "p256",
+            KeyType::P384 => "p384",
+            KeyType::Rsa2048 => "rsa2048",
+            KeyType::Rsa3072 => "rsa3072",
+            KeyType::Rsa4096 => "rsa4096",
+            KeyType::Ed25519 => "ed25519",
+        })
+    }
+}
+
+impl SignatureAlgorithm {
+    /// The DER `AlgorithmIdentifier`: parameters absent for ECDSA (RFC 5758 3.2) and Ed25519
+    /// (RFC 8410 3), NULL for RSA (RFC 4055 5).
+    pub fn identifier_der(self) -> &'static [u8] {
+        match self {
+            SignatureAlgorithm::EcdsaSha256 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02",
+            SignatureAlgorithm::EcdsaSha384 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03",
+            SignatureAlgorithm::RsaSha256 => {
+                b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00"
+            }
+            SignatureAlgorithm::Ed25519 => b"\x30\x05\x06\x03\x2b\x65\x70",
+        }
+    }
+}
+
+/// A public key that passed the key policy, as canonical DER SubjectPublicKeyInfo.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+pub struct PublicKey {
+    spki_der: Vec<u8>,
+    key_type: KeyType,
+    /// Contents of the `subjectPublicKey` BIT STRING, as aws-lc-rs takes them.
+    key_bits: Vec<u8>,
+}
+
+/// Why a public key is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRefusal {
+    /// Not a SubjectPublicKeyInfo, or its key is none of its algorithm (such as a point off the curve).
+    #[error("the public key is malformed: {0}")]
+    Malformed(String),
+    /// Parses, but is not the one canonical DER encoding of itself.
+    #[error("the public key is not canonical DER; encode it again with a conforming library")]
+    NotCanonical,
+    /// Too small, or with an exponent known to be dangerous.
+    #[error("the public key is too weak: {0}")]
+    WeakKey(String),
+    /// An algorithm, curve or size that no profile can allow.
+    #[error(
+        "the public key is of an unsupported kind ({0}); use P-256, P-384, RSA with 2048, 3072 \
+         or 4096 bits, or Ed25519"
+    )]
+    UnsupportedKey(String),
+}
+
+impl PublicKey {
+    /// Checks a DER SubjectPublicKeyInfo (RFC 5280 4.1.2.7).
+    pub fn from_spki_der(der: &[u8]) -> Result<PublicKey, KeyRefusal> {
+        let spki = SubjectPublicKeyInfoRef::from_der(der).map_err(malformed)?;
+        if spki.to_der().map_err(malformed)? != der {
+            return Err(KeyRefusal::NotCanonical);
+        }
+        let key_bits = whole_octets(&spki.subject_public_key)?;
+        let key_type = match spki.algorithm.oid {
+            oid::EC_PUBLIC_KEY => ec_key_type(spki.algorithm.parameters, key_bits)?,
+            oid::RSA_ENCRYPTION => rsa_key_type(spki.algorithm.parameters, key_bits)?,
+            oid::ED25519 => ed25519_key_type(spki.algorithm.parameters, key_bits)?,
+            other => return Err(KeyRefusal::UnsupportedKey(other.to_string())),
+        };
+        check_with_library(key_type, key_bits)?;
+        Ok(PublicKey {
+            spki_der: der.to_vec(),
+            key_type,
+            key_bits: key_bits.to_vec(),
+        })
+    }
+
+    /// The DER SubjectPublicKeyInfo, byte for byte as it came.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.spki_der
+    }
+
+    /// Its kind.
+    pub fn key_type(&self) -> KeyType {
+        self.key_type
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo: what binds a key on a token.
+    pub fn sha256(&self) -> [u8; 32] {
+        digest_of(&digest::SHA256, &self.spki_der)
+    }
+
+    /// The key identifier of RFC 5280 4.2.1.2, method 1: SHA-1 over the BIT STRING's contents.
+    ///
+    /// A name, not a protection: nothing relies on its collision resistance.
+    pub fn key_identifier(&self) -> [u8; 20] {
+        digest_of(&digest::SHA1_FOR_LEGACY_USE_ONLY, &self.key_bits)
+    }
+
+    /// Verifies a signature made in one of our own algorithms; `false` also when the algorithm
+    /// is none for this kind of key.
+    pub fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+        self.key_type.signature_algorithm() == algorithm
+            && self.verify_with(native_algorithm(self.key_type), message, signature)
+    }
+
+    /// Verifies in an algorithm that the caller has matched to this kind of key.
+    pub(super) fn verify_with(
+        &self,
+        algorithm: &'static dyn VerificationAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        algorithm
+            .verify_sig(&self.key_bits, message, signature)
+            .is_ok()
+    }
+}
+
+impl TryFrom<Vec<u8>> for PublicKey {
+    type Error = KeyRefusal;
+
+    fn try_from(der: Vec<u8>) -> Result<PublicKey, KeyRefusal> {
+        PublicKey::from_spki_der(&der)
+    }
+}
+
+impl From<PublicKey> for Vec<u8> {
+    fn from(key: PublicKey) -> Vec<u8> {
+        key.spki_der
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hash = hex::encode(&self.sha256()[..6]);
+        write!(f, "PublicKey({} {hash})", self.key_type)
+    }
+}
+
+fn malformed(error: der::Error) -> KeyRefusal {
+    KeyRefusal::Malformed(error.to_string())
+}
+
+fn whole_octets<'a>(bits: &BitStringRef<'a>) -> Result<&'a [u8], KeyRefusal> {
+    bits.as_bytes()
+        .ok_or_else(|| KeyRefusal::Malformed("the key's BIT STRING has unused bits".to_owned()))
+}
+
+/// RFC 5480 2.1.1: the parameters name the curve. Only uncompressed points are taken, which every
+/// verifier in the field understands.
+fn ec_key_type(parameters: Option<AnyRef<'_>>, point: &[u8]) -> Result<KeyType, KeyRefusal> {
+    let curve: ObjectIdentifier = parameters
+        .ok_or_else(|| KeyRefusal::UnsupportedKey("EC key without a named curve".to_owned()))?
+        .decode_as()
+        .map_err(|_| KeyRefusal::UnsupportedKey("EC key without a named curve".to_owned()))?;
+    let (key_type, point_length) = match curve {
+        oid::SECP256R1 => (KeyType::P256, 65),
+        oid::SECP384R1 => (KeyType::P384, 97),
+        other => return Err(KeyRefusal::UnsupportedKey(format!("curve {other}"))),
+    };
+    match point.first() {
+        Some(0x04) if point.len() == point_length => Ok(key_type),
+        Some(0x02 | 0x03) => Err(KeyRefusal::UnsupportedKey("compressed EC point".to_owned())),
+        _ => Err(KeyRefusal::Malformed(
+            "not an uncompressed EC point".to_owned(),
+        )),
+    }
+}
+
+/// `RSAPublicKey` of RFC 8017 A.1.1.
+#[derive(Sequence)]
+struct RsaPublicKey<'a> {
+    modulus: UintRef<'a>,
+    public_exponent: UintRef<'a>,
+}
+
+fn rsa_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyType, KeyRefusal> {
+    // RFC 3279 2.3.1: the parameters MUST be NULL.
+    if parameters != Some(AnyRef::NULL) {
+        return Err(KeyRefusal::Malformed(
+            "RSA parameters are not NULL".to_owned(),
+        ));
+    }
+    let rsa = RsaPublicKey::from_der(key).map_err(malformed)?;
+    if rsa.to_der().map_err(malformed)? != key {
+        return Err(KeyRefusal::NotCanonical);
+    }
+    check_rsa_exponent(rsa.public_exponent.as_bytes())?;
+    match bit_length(rsa.modulus.as_bytes()) {
+        2048 => Ok(KeyType::Rsa2048),
+        3072 => Ok(KeyType::Rsa3072),
+        4096 => Ok(KeyType::Rsa4096),
+        bits if bits < 2048 => Err(KeyRefusal::WeakKey(format!(
+            "RSA with {bits} bits; use at least 2048"
+        ))),
+        bits => Err(KeyRefusal::UnsupportedKey(format!("RSA with {bits} bits"))),
+    }
+}
+
+fn check_rsa_exponent(octets: &[u8]) -> Result<(), KeyRefusal> {
+    let octets_max = size_of::<u32>();
+    if octets.len() > octets_max {
+        return Err(KeyRefusal::UnsupportedKey(
+            "RSA exponent above 32 bits; use 65537".to_owned(),
+        ));
+    }
+    let exponent = octets
+        .iter()
+        .fold(0, |sum, octet| sum << 8 | u64::from(*octet));
+    if exponent < RSA_EXPONENT_MIN || exponent % 2 == 0 {
+        return Err(KeyRefusal::WeakKey(format!(
+            "RSA exponent {exponent}; use 65537"
+        )));
+    }
+    Ok(())
+}
+
+/// Bits of a big-endian number without leading zero octets.
+fn bit_length(octets: &[u8]) -> usize {
+    match octets.first() {
+        Some(first) => octets.len() * 8 - first.leading_zeros() as usize,
+        None => 0,
+    }
+}
+
+fn ed25519_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyType, KeyRefusal> {
+    // RFC 8410 3: the parameters MUST be absent.
+    if parameters.is_some() || key.len() != 32 {
+        return Err(KeyRefusal::Malformed("not an Ed25519 key".to_owned()));
+    }
+    Ok(KeyType::Ed25519)
+}
+
+/// Lets the library that will verify with the key judge it: that a point is on its curve, and a
+/// modulus odd.
+fn check_with_library(key_type: KeyType, key_bits: &[u8]) -> Result<(), KeyRefusal> {
+    ParsedPublicKey::new(native_algorithm(key_type), key_bits)
+        .map(drop)
+        .map_err(|_| KeyRefusal::Malformed(format!("not a valid {key_type} key")))
+}
+
+/// What verifies the signatures of [`KeyType::signature_algorithm`].
+fn native_algorithm(key_type: KeyType) -> &'static dyn VerificationAlgorithm {
+    match key_type.signature_algorithm() {
+        SignatureAlgorithm::EcdsaSha256 => &verification::ECDSA_P256_SHA256_ASN1,
+        SignatureAlgorithm::EcdsaSha384 => &verification::ECDSA_P384_SHA384_ASN1,
+        SignatureAlgorithm::RsaSha256 => &verification::RSA_PKCS1_2048_8192_SHA256,
+        SignatureAlgorithm::Ed25519 => &verification::ED25519,
+    }
+}
+
+/// A digest as an array of the algorithm's length.
+pub(super) fn digest_of<const LENGTH: usize>(
+    algorithm: &'static digest::Algorithm,
+    message: &[u8],
+) -> [u8; LENGTH] {
+    digest::digest(algorithm, message)
+        .as_ref()
+        .try_into()
+        .expect("callers name the length that the algorithm has")
 }

@@ -1,0 +1,169 @@
+//! HTTP over the admin socket, and what can go wrong with it.
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::blocking::{RequestBuilder, Response};
+use serde_json::Value;
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long an answer may take; a ceremony with slow keys takes minutes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+/// The longest answer that is read into memory, in rows of a page.
+const PAGE_ROWS: usize = 1_000;
+
+/// Why a command did not end well.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The daemon said no, or something here failed.
+    Refused(String),
+    /// There is no daemon at the socket.
+    Unreachable(String),
+}
+
+impl Failure {
+    /// 1 refused or failed, 3 unreachable. (2, usage, is clap's.)
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Refused(_) => 1,
+            Failure::Unreachable(_) => 3,
+        }
+    }
+
+    /// What a problem document says.
+    pub(super) fn of_problem(problem: &Value) -> Self {
+        let detail = problem["detail"].as_str().unwrap_or("no reason given");
+        match problem["code"].as_str() {
+            Some(code) => Failure::Refused(format!("{detail} [{code}]")),
+            None => Failure::Refused(detail.to_owned()),
+        }
+    }
+
+    pub(super) fn file(path: &Path, error: &std::io::Error) -> Self {
+        Failure::Refused(format!("{}: {error}", path.display()))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Refused(message) | Failure::Unreachable(message) => f.write_str(message),
+        }
+    }
+}
+
+/// A path segment or query value.
+pub(super) fn segment(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// The daemon, at the other end of its admin socket.
+pub(super) struct Client {
+    http: reqwest::blocking::Client,
+    socket: String,
+}
+
+impl Client {
+    pub(super) fn new(socket: &Path) -> Result<Self, Failure> {
+        let http = reqwest::blocking::Client::builder()
+            .unix_socket(socket)
+            .no_proxy()
+            .timeout(ANSWER_TIMEOUT)
+            .build()
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        Ok(Self {
+            http,
+            socket: socket.display().to_string(),
+        })
+    }
+
+    pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
+        json(self.send(self.http.get(url(path)))?)
+    }
+
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        json(self.send(self.http.post(url(path)).json(body))?)
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.send(self.http.delete(url(path))).map(drop)
+    }
+
+    /// All pages of a list whose `key` orders it.
+    pub(super) fn pages(&self, path: &str, key: &str) -> Result<Value, Failure> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self.get(&format!(
+                "{path}?limit={PAGE_ROWS}&after={}",
+                segment(&after)
+            ))?;
+            let Value::Array(rows) = page else {
+                return Ok(page);
+            };
+            let complete = rows.len() < PAGE_ROWS;
+            after = rows
+                .last()
+                .and_then(|row| row[key].as_str())
+                .unwrap_or_default()
+                .to_owned();
+            all.extend(rows);
+            if complete {
+                return Ok(Value::Array(all));
+            }
+        }
+    }
+
+    /// Sends `body` and gives each line of the answer to `line` as it comes.
+    pub(super) fn stream(
+        &self,
+        path: &str,
+        body: String,
+        mut line: impl FnMut(Value),
+    ) -> Result<(), Failure> {
+        let response = self.send(self.http.post(url(path)).body(body))?;
+        for text in BufReader::new(response).lines() {
+            let text = text.map_err(|error| Failure::Unreachable(error.to_string()))?;
+            line(serde_json::from_str(&text).map_err(|error| Failure::Refused(error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = request.send().map_err(|error| {
+            let socket = &self.socket;
+            let cause = root_cause(&error);
+            Failure::Unreachable(format!(
+                "no daemon answers at {socket} ({cause}); is it running?"
+            ))
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        match response.json::<Value>() {
+            Ok(problem) => Err(Failure::of_problem(&problem)),
+            Err(_) => Err(Failure::Refused(format!("the daemon answered {status}"))),
+        }
+    }
+}
+
+fn json(response: Response) -> Result<Value, Failure> {
+    response
+        .json()
+        .map_err(|error| Failure::Refused(error.to_string()))
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// The host is a formality: the connection is the socket.
+fn url(path: &str) -> String {
+    format!("http://localhost{path}")
+}

@@ -1,0 +1,245 @@
+//! The command line of `hallmark`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Operate a Hallmark certificate authority.
+#[derive(Debug, Parser)]
+#[command(name = "hallmark", version, about)]
+pub struct Arguments {
+    /// The daemon's admin socket.
+    #[arg(
+        long,
+        global = true,
+        env = "HALLMARK_ADMIN_SOCKET",
+        default_value = "/run/hallmark/admin.sock"
+    )]
+    pub admin_socket: PathBuf,
+    /// Print the daemon's answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show how everything is.
+    Status,
+    /// Make authorities from a file.
+    #[command(subcommand)]
+    Ceremony(CeremonyCommand),
+    /// Show authorities.
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
+    /// Issue a certificate.
+    Issue(Issue),
+    /// Show devices.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Say what provisioning services shall hold.
+    #[command(subcommand)]
+    Enrollment(EnrollmentCommand),
+    /// Replace certificates.
+    #[command(subcommand)]
+    Roll(RollCommand),
+    /// Show what provisioning services do not have yet.
+    #[command(subcommand)]
+    Push(PushCommand),
+    /// Read the audit journal.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// `hallmark ceremony`
+#[derive(Debug, Subcommand)]
+pub enum CeremonyCommand {
+    /// Make the authorities that FILE describes; those that exist are left as they are.
+    Run {
+        /// The ceremony file (TOML).
+        file: PathBuf,
+        /// Write transcript.txt and transcript.json into this folder.
+        #[arg(long)]
+        transcript: Option<PathBuf>,
+    },
+}
+
+/// `hallmark authority`
+#[derive(Debug, Subcommand)]
+pub enum AuthorityCommand {
+    /// All authorities, issuers first.
+    List,
+    /// One authority with all its generations.
+    Show {
+        /// Its name.
+        name: String,
+        /// Print only the certificates.
+        #[arg(long)]
+        pem: bool,
+    },
+}
+
+/// `hallmark issue`
+#[derive(Debug, Args)]
+pub struct Issue {
+    /// The profile.
+    #[arg(long)]
+    pub profile: String,
+    /// The registration id; for other roles, the common name.
+    #[arg(long)]
+    pub id: String,
+    /// The request (PKCS #10, PEM).
+    #[arg(long)]
+    pub csr: PathBuf,
+    /// Write the certificate and its chain into this file (PEM).
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// `hallmark device`
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// All devices.
+    List,
+    /// One device, its certificates and enrollments.
+    Show {
+        /// Its registration id.
+        id: String,
+    },
+}
+
+/// `hallmark enrollment`
+#[derive(Debug, Subcommand)]
+pub enum EnrollmentCommand {
+    /// All enrollments.
+    List,
+    /// One enrollment, as it shall be and as it was seen.
+    Show {
+        /// Registration id or group id.
+        name: String,
+    },
+    /// Have a provisioning service hold an enrollment.
+    Add(NewEnrollment),
+    /// Have a provisioning service drop an enrollment.
+    Remove {
+        /// Which one.
+        #[command(flatten)]
+        which: Which,
+        /// The provisioning service, where there are several.
+        #[arg(long)]
+        provisioning: Option<String>,
+    },
+}
+
+/// `hallmark enrollment add`
+#[derive(Debug, Args)]
+pub struct NewEnrollment {
+    /// Which one.
+    #[command(flatten)]
+    pub which: Which,
+    /// The authority of a group.
+    #[arg(long, requires = "group")]
+    pub authority: Option<String>,
+    /// The provisioning service, where there are several.
+    #[arg(long)]
+    pub provisioning: Option<String>,
+}
+
+/// An enrollment's kind and name.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// One device, by its registration id.
+    #[arg(long, value_name = "ID")]
+    pub individual: Option<String>,
+    /// All devices below an authority, by a group id.
+    #[arg(long, value_name = "ID")]
+    pub group: Option<String>,
+}
+
+impl Which {
+    /// As the API has it. clap admits exactly one of the two.
+    pub fn kind_and_name(&self) -> (&'static str, &str) {
+        match (&self.individual, &self.group) {
+            (Some(id), _) => ("individual", id),
+            (None, group) => ("group", group.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// `hallmark roll`
+#[derive(Debug, Subcommand)]
+pub enum RollCommand {
+    /// Start the roll of an individually enrolled device.
+    Start {
+        /// Its registration id.
+        id: String,
+        /// Why.
+        #[arg(long, value_enum)]
+        reason: Reason,
+    },
+    /// All rolls, newest first.
+    List {
+        /// Only those under way.
+        #[arg(long)]
+        open: bool,
+    },
+    /// One roll, and what it waits for.
+    Show {
+        /// Its number.
+        id: i64,
+    },
+    /// Give up a roll that still waits for its request.
+    Abort {
+        /// Its number.
+        id: i64,
+    },
+}
+
+/// Why a certificate is replaced.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Reason {
+    /// It comes to its end.
+    Expiry,
+    /// It is in wrong hands.
+    Compromise,
+}
+
+impl Reason {
+    /// As the API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Expiry => "expiry",
+            Reason::Compromise => "compromise",
+        }
+    }
+}
+
+/// `hallmark push`
+#[derive(Debug, Subcommand)]
+pub enum PushCommand {
+    /// What waits, since when, and why.
+    List,
+    /// Try again now what waits or is parked.
+    Retry {
+        /// Only this enrollment or CA certificate.
+        name: Option<String>,
+    },
+}
+
+/// `hallmark audit`
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// A hundred entries.
+    Show {
+        /// Those after this sequence number.
+        #[arg(long, default_value_t = 0)]
+        after: i64,
+    },
+    /// Check the seal of every entry.
+    Verify,
+    /// The whole journal, a JSON object a line.
+    Export,
+}

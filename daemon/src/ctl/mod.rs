@@ -1,0 +1,294 @@
+//! The `hallmark` command: asks the daemon over its admin socket, and shows the answer.
+//!
+//! It decides nothing and keeps nothing. Exit codes: 0 done, 1 refused or failed, 2 usage,
+//! 3 daemon unreachable. `--json` prints the daemon's answer as it is.
+
+mod client;
+mod command;
+mod render;
+
+use clap::Parser;
+use client::{Client, Failure};
+use command::{
+    AuditCommand, AuthorityCommand, CeremonyCommand, Command, DeviceCommand, EnrollmentCommand,
+    PushCommand, RollCommand,
+};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub use command::Arguments;
+
+/// Runs the command line and says how it went.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Standard error may be closed; the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "hallmark: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let client = Client::new(&arguments.admin_socket)?;
+    let show = Show {
+        json: arguments.json,
+    };
+    match &arguments.command {
+        Command::Status => show.record(&client.get("/v1/status")?),
+        Command::Ceremony(CeremonyCommand::Run { file, transcript }) => {
+            run_ceremony(&client, &show, file, transcript.as_deref())
+        }
+        Command::Authority(command) => authority(&client, &show, command),
+        Command::Issue(issue) => self::issue(&client, &show, issue),
+        Command::Device(DeviceCommand::List) => show.table(
+            &client.pages("/v1/devices", "registration_id")?,
+            &["registration_id", "profile", "serial", "not_after"],
+        ),
+        Command::Device(DeviceCommand::Show { id }) => {
+            show.record(&client.get(&format!("/v1/devices/{}", client::segment(id)))?)
+        }
+        Command::Enrollment(command) => enrollment(&client, &show, command),
+        Command::Roll(command) => roll(&client, &show, command),
+        Command::Push(PushCommand::List) => show.table(
+            &client.get("/v1/push")?,
+            &[
+                "provisioning",
+                "name",
+                "cause",
+                "since",
+                "due_at",
+                "attempts",
+                "parked",
+                "last_error",
+            ],
+        ),
+        Command::Push(PushCommand::Retry { name }) => {
+            show.record(&client.post("/v1/push/retry", &json!({ "name": name }))?)
+        }
+        Command::Audit(command) => audit(&client, &show, command),
+    }
+}
+
+fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result<(), Failure> {
+    match command {
+        AuthorityCommand::List => show.table(
+            &client.get("/v1/authorities")?,
+            &[
+                "name",
+                "generation",
+                "serving",
+                "subject",
+                "not_after",
+                "token",
+                "key_type",
+            ],
+        ),
+        AuthorityCommand::Show { name, pem: true } => {
+            let generations = client.get(&format!("/v1/authorities/{}", client::segment(name)))?;
+            for generation in generations.as_array().into_iter().flatten() {
+                show.text(generation["certificate"].as_str().unwrap_or_default())?;
+            }
+            Ok(())
+        }
+        AuthorityCommand::Show { name, pem: false } => {
+            show.record(&client.get(&format!("/v1/authorities/{}", client::segment(name)))?)
+        }
+    }
+}
+
+fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Failure> {
+    let csr = read(&issue.csr)?;
+    let body = json!({ "profile": issue.profile, "registration_id": issue.id, "csr": csr });
+    let answer = client.post("/v1/certificates", &body)?;
+    if let Some(path) = &issue.out {
+        let mut pem = answer["certificate"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        for certificate in answer["chain"].as_array().into_iter().flatten() {
+            pem.push_str(certificate.as_str().unwrap_or_default());
+        }
+        write(path, &pem)?;
+    }
+    show.record(&answer)
+}
+
+fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Result<(), Failure> {
+    match command {
+        EnrollmentCommand::List => show.table(
+            &client.get("/v1/enrollments")?,
+            &[
+                "provisioning",
+                "kind",
+                "name",
+                "authority",
+                "status",
+                "state",
+                "primary",
+                "secondary",
+            ],
+        ),
+        EnrollmentCommand::Show { name } => {
+            show.record(&client.get(&format!("/v1/enrollments/{}", client::segment(name)))?)
+        }
+        EnrollmentCommand::Add(new) => {
+            let (kind, name) = new.which.kind_and_name();
+            let body = json!({
+                "kind": kind, "name": name, "authority": new.authority,
+                "provisioning": new.provisioning,
+            });
+            show.record(&client.post("/v1/enrollments", &body)?)
+        }
+        EnrollmentCommand::Remove {
+            which,
+            provisioning,
+        } => {
+            let (kind, name) = which.kind_and_name();
+            let query = provisioning
+                .as_ref()
+                .map(|service| format!("?provisioning={}", client::segment(service)));
+            client.delete(&format!(
+                "/v1/enrollments/{kind}/{}{}",
+                client::segment(name),
+                query.unwrap_or_default()
+            ))?;
+            show.record(&json!({ "removing": name }))
+        }
+    }
+}
+
+fn roll(client: &Client, show: &Show, command: &RollCommand) -> Result<(), Failure> {
+    let columns = [
+        "id",
+        "registration_id",
+        "provisioning",
+        "reason",
+        "state",
+        "waits_for",
+    ];
+    match command {
+        RollCommand::Start { id, reason } => {
+            let body = json!({ "registration_id": id, "reason": reason.name() });
+            show.table(&client.post("/v1/rolls", &body)?, &columns)
+        }
+        RollCommand::List { open } => {
+            show.table(&client.get(&format!("/v1/rolls?open={open}"))?, &columns)
+        }
+        RollCommand::Show { id } => show.record(&client.get(&format!("/v1/rolls/{id}"))?),
+        RollCommand::Abort { id } => {
+            show.record(&client.post(&format!("/v1/rolls/{id}/abort"), &Value::Null)?)
+        }
+    }
+}
+
+fn audit(client: &Client, show: &Show, command: &AuditCommand) -> Result<(), Failure> {
+    match command {
+        AuditCommand::Show { after } => show.table(
+            &client.get(&format!("/v1/audit?after={after}&limit=100"))?,
+            &["sequence", "at", "actor", "action", "subject", "detail"],
+        ),
+        AuditCommand::Verify => {
+            let verdict = client.get("/v1/audit/verification")?;
+            show.record(&verdict)?;
+            match verdict["broken_at"].as_i64() {
+                None => Ok(()),
+                Some(sequence) => Err(Failure::Refused(format!(
+                    "the journal is broken at entry {sequence}"
+                ))),
+            }
+        }
+        AuditCommand::Export => {
+            let mut after = 0;
+            loop {
+                let page = client.get(&format!("/v1/audit?after={after}"))?;
+                let entries = page.as_array().map(Vec::as_slice).unwrap_or_default();
+                let Some(last) = entries.last() else {
+                    return Ok(());
+                };
+                after = last["sequence"].as_i64().unwrap_or(i64::MAX);
+                for entry in entries {
+                    show.text(&format!("{entry}\n"))?;
+                }
+            }
+        }
+    }
+}
+
+fn run_ceremony(
+    client: &Client,
+    show: &Show,
+    file: &Path,
+    folder: Option<&Path>,
+) -> Result<(), Failure> {
+    let mut outcome = None;
+    client.stream("/v1/ceremonies", read(file)?, |line| {
+        if let Some(step) = line["progress"].as_str() {
+            // Progress goes beside the answer, not into it.
+            let _ = writeln!(std::io::stderr(), "{step}");
+        } else {
+            outcome = Some(line);
+        }
+    })?;
+    let outcome = outcome.ok_or_else(|| Failure::Unreachable("the daemon hung up".into()))?;
+    if let Some(problem) = outcome.get("problem") {
+        return Err(Failure::of_problem(problem));
+    }
+    let text = outcome["text"].as_str().unwrap_or_default();
+    if let Some(folder) = folder {
+        std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, &error))?;
+        write(&folder.join("transcript.txt"), text)?;
+        write(
+            &folder.join("transcript.json"),
+            &format!("{:#}\n", outcome["transcript"]),
+        )?;
+    }
+    if show.json {
+        show.record(&outcome["transcript"])
+    } else {
+        show.text(text)
+    }
+}
+
+/// How answers are shown.
+struct Show {
+    json: bool,
+}
+
+impl Show {
+    fn record(&self, value: &Value) -> Result<(), Failure> {
+        let text = if self.json {
+            format!("{value:#}\n")
+        } else {
+            render::record(value)
+        };
+        self.text(&text)
+    }
+
+    fn table(&self, rows: &Value, columns: &[&str]) -> Result<(), Failure> {
+        let text = if self.json {
+            format!("{rows:#}\n")
+        } else {
+            render::table(rows, columns)
+        };
+        self.text(&text)
+    }
+
+    fn text(&self, text: &str) -> Result<(), Failure> {
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(|error| Failure::Refused(format!("standard output: {error}")))
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| Failure::file(path, &error))
+}

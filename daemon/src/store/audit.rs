@@ -1,0 +1,176 @@
+//! The audit journal: append-only, each entry sealed by the hash of all before it.
+//!
+//! An entry's hash is SHA-256 over the previous hash and the entry's fields, each preceded by its
+//! length. A changed, missing or reordered entry breaks every hash after it; a cut-off end does
+//! not, which is why `audit verify` also prints the last hash, for comparing with a copy.
+
+use super::{Store, StoreError};
+use aws_lc_rs::digest;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::Serialize;
+
+/// The most entries that one page of the journal carries.
+const PAGE_MAX: u32 = 1_000;
+
+/// What is to be written down.
+#[derive(Clone, Debug)]
+pub struct AuditEntry {
+    /// Unix seconds.
+    pub at: i64,
+    /// Who caused it: `station line-1`, `local root`, `hallmarkd`.
+    pub actor: String,
+    /// What was done, as `noun.verb`: `certificate.issued`.
+    pub action: &'static str,
+    /// What it was done to.
+    pub subject: String,
+    /// The rest, as a JSON object. Never a secret.
+    pub detail: serde_json::Value,
+}
+
+/// What was written down.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditRecord {
+    /// 1, 2, 3 … without gaps.
+    pub sequence: i64,
+    /// Unix seconds.
+    pub at: i64,
+    /// Who caused it.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// What it was done to.
+    pub subject: String,
+    /// The rest.
+    pub detail: serde_json::Value,
+    /// Hex SHA-256 that seals this entry and all before it.
+    pub hash: String,
+}
+
+/// What reading the whole journal found.
+#[derive(Clone, Debug, Serialize)]
+pub struct AuditVerdict {
+    /// How many entries were read.
+    pub entries: i64,
+    /// Hex hash of the last good entry.
+    pub last_hash: String,
+    /// The first sequence number at which the chain is broken.
+    pub broken_at: Option<i64>,
+}
+
+impl Store {
+    /// Writes one entry in a transaction of its own, for what changes nothing else (a refusal).
+    pub fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        self.write(move |connection| append(connection, &entry))
+    }
+
+    /// Up to `limit` entries after `sequence`, oldest first.
+    pub fn audit_after(&self, sequence: i64, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
+                 WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![sequence, limit.min(PAGE_MAX)], |row| {
+                Ok(AuditRecord {
+                    sequence: row.get(0)?,
+                    at: row.get(1)?,
+                    actor: row.get(2)?,
+                    action: row.get(3)?,
+                    subject: row.get(4)?,
+                    detail: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
+                    hash: hex::encode(row.get::<_, Vec<u8>>(6)?),
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Reads the whole journal and checks each seal.
+    pub fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
+                 ORDER BY sequence",
+            )?;
+            let mut rows = statement.query([])?;
+            let (mut entries, mut last, mut broken_at) = (0, [0; 32], None);
+            while let Some(row) = rows.next()? {
+                let sequence: i64 = row.get(0)?;
+                let expected = seal(
+                    &last,
+                    sequence,
+                    row.get(1)?,
+                    [
+                        &row.get::<_, String>(2)?,
+                        &row.get(3)?,
+                        &row.get(4)?,
+                        &row.get(5)?,
+                    ],
+                );
+                let found: Vec<u8> = row.get(6)?;
+                if sequence != entries + 1 || found != expected {
+                    broken_at = Some(entries + 1);
+                    break;
+                }
+                (entries, last) = (sequence, expected);
+            }
+            Ok(AuditVerdict {
+                entries,
+                last_hash: hex::encode(last),
+                broken_at,
+            })
+        })
+    }
+}
+
+/// Appends `entry` within the caller's transaction: the effect and its record are one.
+pub(super) fn append(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
+    let last = connection
+        .prepare_cached("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")?
+        .query_row([], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?))
+        })
+        .optional()?;
+    let (sequence, previous) = last.map_or((1, [0; 32]), |(last, hash)| (last + 1, hash));
+    let detail = entry.detail.to_string();
+    let hash = seal(
+        &previous,
+        sequence,
+        entry.at,
+        [
+            &entry.actor,
+            &entry.action.to_owned(),
+            &entry.subject,
+            &detail,
+        ],
+    );
+    connection
+        .prepare_cached(
+            "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            sequence,
+            entry.at,
+            entry.actor,
+            entry.action,
+            entry.subject,
+            detail,
+            hash
+        ])?;
+    Ok(())
+}
+
+fn seal(previous: &[u8; 32], sequence: i64, at: i64, fields: [&String; 4]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(previous);
+    context.update(&sequence.to_be_bytes());
+    context.update(&at.to_be_bytes());
+    for field in fields {
+        context.update(&(field.len() as u64).to_be_bytes());
+        context.update(field.as_bytes());
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}

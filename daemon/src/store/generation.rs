@@ -1,0 +1,156 @@
+//! Generations of authorities: planned, keyed, certified, serving.
+
+use super::{Store, StoreError};
+use crate::x509::key::KeyType;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+/// A generation that a ceremony is about to make. Recorded before its key exists.
+#[derive(Clone, Debug)]
+pub struct PlannedGeneration {
+    /// The authority's name.
+    pub authority: String,
+    /// The generation that signs it; `None` for a self-signed root.
+    pub parent: Option<i64>,
+    /// The token that shall hold the key, by its name in the configuration.
+    pub token: String,
+    /// The kind of key.
+    pub key_type: KeyType,
+    /// `CKA_LABEL`.
+    pub key_label: String,
+    /// `CKA_ID`: random, so that an interrupted ceremony finds exactly its own key again.
+    pub key_id: Vec<u8>,
+}
+
+/// A generation as it stands.
+#[derive(Clone, Debug)]
+pub struct GenerationRow {
+    /// Row id.
+    pub id: i64,
+    /// The authority's name.
+    pub authority: String,
+    /// 1 for the first.
+    pub number: i64,
+    /// The generation that signed it; `None` for a self-signed root.
+    pub parent: Option<i64>,
+    /// The token that holds the key.
+    pub token: String,
+    /// The kind of key.
+    pub key_type: KeyType,
+    /// `CKA_LABEL`.
+    pub key_label: String,
+    /// `CKA_ID`.
+    pub key_id: Vec<u8>,
+    /// DER SubjectPublicKeyInfo, once the key exists.
+    pub spki: Option<Vec<u8>>,
+    /// DER certificate, once it is recorded.
+    pub certificate: Option<Vec<u8>>,
+    /// It signs now.
+    pub serving: bool,
+}
+
+const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
+     g.key_label, g.key_id, g.spki, c.der, g.state = 'serving' \
+     FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate";
+
+impl Store {
+    /// Every generation, parents before children.
+    pub fn generations(&self) -> Result<Vec<GenerationRow>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY g.id"))?;
+            let rows = statement.query_map([], from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Records that a generation shall be made, unless one of this authority is under way or
+    /// serving already: then that one is returned, and no second key can come of it.
+    pub fn plan_generation(&self, plan: PlannedGeneration) -> Result<GenerationRow, StoreError> {
+        self.write(move |connection| {
+            if let Some(existing) = newest(connection, &plan.authority)? {
+                return Ok(existing);
+            }
+            connection.execute(
+                "INSERT INTO generation
+                     (authority, number, parent, token, key_type, key_label, key_id, state)
+                 VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, 'planned')",
+                params![
+                    plan.authority,
+                    plan.parent,
+                    plan.token,
+                    plan.key_type.name(),
+                    plan.key_label,
+                    plan.key_id
+                ],
+            )?;
+            newest(connection, &plan.authority)?
+                .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))
+        })
+    }
+
+    /// Records the public key that the token made for a planned generation.
+    pub fn record_key(&self, generation: i64, spki: Vec<u8>) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            let changed = connection.execute(
+                "UPDATE generation SET spki = ?2 WHERE id = ?1 AND (spki IS NULL OR spki = ?2)",
+                params![generation, spki],
+            )?;
+            match changed {
+                1 => Ok(()),
+                _ => Err(StoreError::Conflict(format!(
+                    "generation {generation} has another key on record"
+                ))),
+            }
+        })
+    }
+}
+
+/// Makes the generation whose certificate was just recorded the one that signs.
+pub(super) fn certify(
+    connection: &Connection,
+    generation: i64,
+    certificate: i64,
+) -> Result<(), StoreError> {
+    let changed = connection.execute(
+        "UPDATE generation SET certificate = ?2, state = 'serving'
+         WHERE id = ?1 AND state = 'planned'",
+        params![generation, certificate],
+    )?;
+    match changed {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict(format!(
+            "generation {generation} is certified already"
+        ))),
+    }
+}
+
+fn newest(connection: &Connection, authority: &str) -> Result<Option<GenerationRow>, StoreError> {
+    let select = format!("{SELECT} WHERE g.authority = ?1 ORDER BY g.number DESC LIMIT 1");
+    Ok(connection
+        .prepare_cached(&select)?
+        .query_row([authority], from_row)
+        .optional()?)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
+    let key_type: String = row.get(5)?;
+    Ok(GenerationRow {
+        id: row.get(0)?,
+        authority: row.get(1)?,
+        number: row.get(2)?,
+        parent: row.get(3)?,
+        token: row.get(4)?,
+        key_type: KeyType::from_name(&key_type).ok_or_else(|| {
+            let message = format!("unknown key type {key_type:?}");
+            rusqlite::Error::FromSqlConversionFailure(
+                5,
+                rusqlite::types::Type::Text,
+                message.into(),
+            )
+        })?,
+        key_label: row.get(6)?,
+        key_id: row.get(7)?,
+        spki: row.get(8)?,
+        certificate: row.get(9)?,
+        serving: row.get(10)?,
+    })
+}

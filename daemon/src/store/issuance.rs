@@ -1,0 +1,456 @@
+//! Intents and certificates: steps 3, 7 and 10 of the issuance cycle.
+
+use super::audit::{self, AuditEntry};
+use super::{Store, StoreError, enrollment, generation, possession};
+use aws_lc_rs::digest;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::json;
+
+/// What a signature is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A leaf: of a device, a station, an operator or a server.
+    Leaf,
+    /// The certificate of an authority's generation.
+    Authority,
+    /// A verification certificate for the provisioning service (contract section 11).
+    Possession,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Purpose::Leaf => "leaf",
+            Purpose::Authority => "authority",
+            Purpose::Possession => "possession",
+        }
+    }
+}
+
+/// A caller's name for one request, so that a repeat is not a second request.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The `Idempotency-Key`, unique per caller.
+    pub key: String,
+    /// SHA-256 of everything that the request said.
+    pub request_sha256: [u8; 32],
+}
+
+/// What is about to be signed.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// The serial number's octets.
+    pub serial: Vec<u8>,
+    /// The generation that signs.
+    pub issuer: i64,
+    /// What the signature is for.
+    pub purpose: Purpose,
+    /// The profile's name.
+    pub profile: String,
+    /// Registration id, authority name or verification code: the subject's common name.
+    pub subject: String,
+    /// The bytes to be signed, complete.
+    pub tbs: Vec<u8>,
+    /// Unix seconds.
+    pub not_before: i64,
+    /// Unix seconds.
+    pub not_after: i64,
+    /// Who asked.
+    pub caller: String,
+    /// How a repeat is recognised.
+    pub idempotency: Option<Idempotency>,
+    /// The leaf becomes the device's: its spelling and its enrollment's slots are checked.
+    pub for_device: bool,
+    /// Unix seconds.
+    pub at: i64,
+}
+
+/// Bytes that stand in the store, durable, before a token sees them. Only this module makes the
+/// value, and a token signs nothing else: that is promise 1 of the design as a type.
+#[derive(Debug)]
+pub struct Recorded {
+    id: i64,
+    tbs: Vec<u8>,
+}
+
+impl Recorded {
+    /// The intent's row id.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Exactly the bytes on record.
+    pub fn tbs(&self) -> &[u8] {
+        &self.tbs
+    }
+}
+
+/// Why an intent was not recorded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum IntentRefusal {
+    /// A signature for this subject is under way.
+    #[error("a certificate for {0} is being issued at this moment; repeat the request")]
+    UnderWay(String),
+    /// This idempotency key was used meanwhile; look it up again.
+    #[error("the idempotency key was used by a request at the same moment; repeat the request")]
+    Repeated,
+    /// The serial number exists: the random source is broken, or very lucky.
+    #[error("the serial number exists already")]
+    SerialExists,
+    /// The device is known by another spelling, and its common name never changes.
+    #[error("the device is registered as {known:?}; ask for exactly that registration id")]
+    Spelling {
+        /// The spelling on record.
+        known: String,
+    },
+    /// A roll of this device has not ended; a third certificate has no slot.
+    #[error(
+        "a roll of this device is under way ({waits_for}); both slots are taken until it ends \
+         (`hallmark roll list` shows it)"
+    )]
+    RollUnderWay {
+        /// What the roll waits for.
+        waits_for: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What else becomes true when a certificate is recorded.
+#[derive(Clone, Debug)]
+pub enum Settlement {
+    /// Nothing else.
+    Alone,
+    /// The leaf is this device's current one; its individual enrollments take it into a slot.
+    Device {
+        /// The device.
+        registration_id: String,
+        /// The profile it was issued by.
+        profile: String,
+    },
+    /// The generation has its certificate and serves.
+    Authority {
+        /// The generation's row id.
+        generation: i64,
+    },
+    /// The CA certificate at the provisioning service can be proven.
+    Possession {
+        /// The CA certificate's row id.
+        ca_certificate: i64,
+    },
+}
+
+/// What recording a certificate brought about.
+#[derive(Clone, Debug, Default)]
+pub struct Settled {
+    /// Provisioning services whose enrollment took the leaf into a slot.
+    pub provisioning: Vec<String>,
+}
+
+/// An issued certificate, with what it was issued for.
+#[derive(Clone, Debug)]
+pub struct CertificateRow {
+    /// DER.
+    pub der: Vec<u8>,
+    /// SHA-256 of the DER.
+    pub sha256: [u8; 32],
+    /// The serial number's octets.
+    pub serial: Vec<u8>,
+    /// The generation that signed it.
+    pub issuer: i64,
+    /// The profile's name.
+    pub profile: String,
+    /// Registration id, or whatever the common name is.
+    pub subject: String,
+    /// Unix seconds.
+    pub not_before: i64,
+    /// Unix seconds.
+    pub not_after: i64,
+    /// Unix seconds; `None` while it is good.
+    pub revoked_at: Option<i64>,
+    /// SHA-256 of the request that asked for it, if it came with an idempotency key.
+    pub request_sha256: Option<Vec<u8>>,
+}
+
+const SELECT: &str = "SELECT c.der, c.sha256, i.serial, i.issuer, i.profile, i.subject, \
+     i.not_before, i.not_after, c.revoked_at, i.request_sha256 \
+     FROM certificate c JOIN intent i ON i.id = c.intent";
+
+/// The answer to an idempotency key.
+#[derive(Clone, Debug)]
+pub enum PriorRequest {
+    /// It was answered with this certificate.
+    Issued(Box<CertificateRow>),
+    /// It is being worked on.
+    UnderWay,
+}
+
+impl Store {
+    /// Step 3: what became of the request that used this key.
+    pub fn prior_request(
+        &self,
+        caller: &str,
+        idempotency_key: &str,
+    ) -> Result<Option<PriorRequest>, StoreError> {
+        self.read(|connection| {
+            let found: Option<(i64, String)> = connection
+                .prepare_cached(
+                    "SELECT id, state FROM intent
+                     WHERE caller = ?1 AND idempotency_key = ?2 AND state <> 'abandoned'",
+                )?
+                .query_row([caller, idempotency_key], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            match found {
+                None => Ok(None),
+                Some((id, state)) if state == "issued" => {
+                    Ok(by_intent(connection, id)?.map(|row| PriorRequest::Issued(Box::new(row))))
+                }
+                Some(_) => Ok(Some(PriorRequest::UnderWay)),
+            }
+        })
+    }
+
+    /// Step 7: records durably what is about to be signed. The value that comes back is the only
+    /// thing a token accepts.
+    pub fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {
+        let (subject, tbs) = (intent.subject.clone(), intent.tbs.clone());
+        let recorded = self.write(move |connection| Ok(insert_intent(connection, &intent)));
+        match recorded {
+            Ok(Ok(id)) => Ok(Recorded { id, tbs }),
+            Ok(Err(refusal)) => Err(refusal),
+            Err(StoreError::Conflict(message)) => Err(refusal_of(&message, subject)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Step 10: certificate, audit entry and whatever follows from it, in one transaction.
+    pub fn record_certificate(
+        &self,
+        recorded: &Recorded,
+        der: &[u8],
+        settlement: Settlement,
+        entry: AuditEntry,
+    ) -> Result<Settled, StoreError> {
+        let (intent, der) = (recorded.id, der.to_vec());
+        self.write(move |connection| {
+            connection
+                .prepare_cached("UPDATE intent SET state = 'issued' WHERE id = ?1")?
+                .execute([intent])?;
+            let sha256 = sha256(&der);
+            connection
+                .prepare_cached(
+                    "INSERT INTO certificate (intent, der, sha256, issued_at)
+                     VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![intent, der, sha256, entry.at])?;
+            let settled = settle(connection, intent, &sha256, &settlement, &entry)?;
+            audit::append(connection, &entry)?;
+            Ok(settled)
+        })
+    }
+
+    /// Burns one intent: the token refused, or may have signed without our knowing.
+    pub fn abandon_intent(
+        &self,
+        recorded: &Recorded,
+        reason: String,
+        at: i64,
+    ) -> Result<(), StoreError> {
+        let intent = recorded.id;
+        self.write(move |connection| abandon(connection, intent, &reason, at))
+    }
+
+    /// Burns every intent without a certificate: what a crash left. Returns how many.
+    pub fn abandon_open_intents(&self, at: i64) -> Result<usize, StoreError> {
+        self.write(move |connection| {
+            let open: Vec<i64> = connection
+                .prepare("SELECT id FROM intent WHERE state = 'intended' ORDER BY id")?
+                .query_map([], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            for intent in &open {
+                abandon(
+                    connection,
+                    *intent,
+                    "found without a certificate at start",
+                    at,
+                )?;
+            }
+            Ok(open.len())
+        })
+    }
+
+    /// The certificate with this SHA-256.
+    pub fn certificate_by_sha256(
+        &self,
+        sha256: &[u8; 32],
+    ) -> Result<Option<CertificateRow>, StoreError> {
+        self.read(|connection| {
+            let select = format!("{SELECT} WHERE c.sha256 = ?1");
+            Ok(connection
+                .prepare_cached(&select)?
+                .query_row([sha256], from_row)
+                .optional()?)
+        })
+    }
+
+    /// The verification certificate that was issued for `code`.
+    pub fn possession_certificate(&self, code: &str) -> Result<Option<CertificateRow>, StoreError> {
+        self.read(|connection| {
+            let select = format!("{SELECT} WHERE i.purpose = 'possession' AND i.subject = ?1");
+            Ok(connection
+                .prepare_cached(&select)?
+                .query_row([code], from_row)
+                .optional()?)
+        })
+    }
+
+    /// All certificates of a subject, newest first, at most `limit`.
+    pub fn certificates_of(
+        &self,
+        subject: &str,
+        limit: u32,
+    ) -> Result<Vec<CertificateRow>, StoreError> {
+        self.read(|connection| {
+            let select = format!("{SELECT} WHERE i.subject = ?1 ORDER BY i.id DESC LIMIT ?2");
+            let mut statement = connection.prepare_cached(&select)?;
+            let rows = statement.query_map(params![subject, limit], from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How many intents are open, certificates issued and intents abandoned.
+    pub fn issuance_counts(&self) -> Result<(i64, i64, i64), StoreError> {
+        self.read(|connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT (SELECT count(*) FROM intent WHERE state = 'intended'),
+                            (SELECT count(*) FROM certificate),
+                            (SELECT count(*) FROM intent WHERE state = 'abandoned')",
+                )?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+        })
+    }
+}
+
+fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, IntentRefusal> {
+    if intent.for_device {
+        enrollment::admit_leaf(connection, &intent.subject)?;
+    }
+    let idempotency = intent.idempotency.as_ref();
+    connection
+        .prepare_cached(
+            "INSERT INTO intent (serial, issuer, purpose, profile, subject, tbs, not_before,
+                 not_after, caller, idempotency_key, request_sha256, state, recorded_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'intended', ?12)",
+        )
+        .and_then(|mut statement| {
+            statement.execute(params![
+                intent.serial,
+                intent.issuer,
+                intent.purpose.name(),
+                intent.profile,
+                intent.subject,
+                intent.tbs,
+                intent.not_before,
+                intent.not_after,
+                intent.caller,
+                idempotency.map(|idempotency| &idempotency.key),
+                idempotency.map(|idempotency| &idempotency.request_sha256),
+                intent.at,
+            ])
+        })
+        .map_err(|error| match StoreError::from(error) {
+            StoreError::Conflict(message) => refusal_of(&message, intent.subject.clone()),
+            other => other.into(),
+        })?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// Which unique index spoke; SQLite names the columns.
+fn refusal_of(message: &str, subject: String) -> IntentRefusal {
+    if message.contains("intent.idempotency_key") {
+        IntentRefusal::Repeated
+    } else if message.contains("intent.serial") {
+        IntentRefusal::SerialExists
+    } else if message.contains("intent.subject") {
+        IntentRefusal::UnderWay(subject)
+    } else {
+        IntentRefusal::Store(StoreError::Conflict(message.to_owned()))
+    }
+}
+
+fn settle(
+    connection: &Connection,
+    intent: i64,
+    sha256: &[u8; 32],
+    settlement: &Settlement,
+    entry: &AuditEntry,
+) -> Result<Settled, StoreError> {
+    match settlement {
+        Settlement::Alone => Ok(Settled::default()),
+        Settlement::Device {
+            registration_id,
+            profile,
+        } => {
+            enrollment::record_leaf(connection, registration_id, profile, intent, entry.at)?;
+            let provisioning = enrollment::place_leaf(connection, registration_id, sha256, entry)?;
+            Ok(Settled { provisioning })
+        }
+        Settlement::Authority { generation } => {
+            generation::certify(connection, *generation, intent)?;
+            Ok(Settled::default())
+        }
+        Settlement::Possession { ca_certificate } => {
+            possession::prove(connection, *ca_certificate, entry.at)?;
+            Ok(Settled::default())
+        }
+    }
+}
+
+fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {
+    let (serial, subject): (Vec<u8>, String) = connection
+        .prepare_cached(
+            "UPDATE intent SET state = 'abandoned' WHERE id = ?1 RETURNING serial, subject",
+        )?
+        .query_row([intent], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let entry = AuditEntry {
+        at,
+        actor: "hallmarkd".into(),
+        action: "intent.abandoned",
+        subject,
+        detail: json!({ "serial": hex::encode_upper(serial), "reason": reason }),
+    };
+    audit::append(connection, &entry)
+}
+
+fn by_intent(connection: &Connection, intent: i64) -> Result<Option<CertificateRow>, StoreError> {
+    let select = format!("{SELECT} WHERE c.intent = ?1");
+    Ok(connection
+        .prepare_cached(&select)?
+        .query_row([intent], from_row)
+        .optional()?)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<CertificateRow> {
+    Ok(CertificateRow {
+        der: row.get(0)?,
+        sha256: row.get(1)?,
+        serial: row.get(2)?,
+        issuer: row.get(3)?,
+        profile: row.get(4)?,
+        subject: row.get(5)?,
+        not_before: row.get(6)?,
+        not_after: row.get(7)?,
+        revoked_at: row.get(8)?,
+        request_sha256: row.get(9)?,
+    })
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
+}

@@ -1,0 +1,186 @@
+//! The store: everything that must survive, in one SQLite database.
+//!
+//! # Data
+//! `schema.sql` is the model: generations of authorities, intents and certificates, devices,
+//! enrollments, dirty marks, rolls, and the audit journal. What must never be false stands there as
+//! a constraint or a trigger.
+//!
+//! # Updates
+//! Every operation is one method of [`Store`], one whole transaction, named for what it does; there
+//! is no SQL outside this module. All writes go through one thread ([`writer`]) that takes whatever
+//! is queued, runs each operation in its own savepoint, commits once, and only then answers. So a
+//! caller that has its answer has it on disk, and a refused operation takes nothing of its
+//! neighbours with it. There is no lingering: a lone write is committed at once.
+//!
+//! Nothing above may assume that it is alone: an operation states what it expects (a version, a
+//! state) and is refused when that no longer holds.
+//!
+//! # What a crash leaves
+//! WAL and `synchronous=FULL`: a committed group is whole or absent, never half. Therefore:
+//!
+//! * Before step 7 of the issuance cycle: nothing.
+//! * Between step 7 and step 10: an intent in state `intended`. The token may have signed it.
+//!   [`Store::abandon_open_intents`] burns it at the next start, before the daemon is ready.
+//! * After step 10: certificate, audit entry, device, slots and dirty mark, all of them.
+//! * Between a dirty mark and the provisioning service: the mark; the reconciler looks again.
+//! * In a ceremony: a planned generation whose key id is on record, so the same key is found again.
+//!
+//! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
+
+mod audit;
+mod enrollment;
+mod generation;
+mod issuance;
+mod mark;
+mod possession;
+mod roll;
+mod writer;
+
+pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
+pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
+pub use generation::{GenerationRow, PlannedGeneration};
+pub use issuance::{
+    CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,
+    Settlement,
+};
+pub use mark::{MarkRow, MarkSubject, Sighting};
+pub use possession::CaCertificateRow;
+pub use roll::{RollReason, RollRow, RollState, RollStep};
+
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use writer::Writer;
+
+/// How many connections serve reads side by side.
+const READERS: usize = 4;
+/// How long a reader waits for a checkpoint, in milliseconds.
+const BUSY_TIMEOUT_MS: u64 = 5_000;
+
+/// Why the store did not do it, told by what the caller can do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Full disk, I/O error, too many waiting: nothing was written; try later.
+    #[error("the store cannot take this now: {0}")]
+    Unavailable(String),
+    /// What was expected of the data no longer holds: read again.
+    #[error("{0}")]
+    Conflict(String),
+    /// The thing does not exist.
+    #[error("there is no {0}")]
+    Missing(String),
+    /// A stored value cannot be read back: ask the operator.
+    #[error("the store holds something this version cannot read: {0}")]
+    Unreadable(String),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match &error {
+            rusqlite::Error::SqliteFailure(code, message)
+                if code.code == rusqlite::ErrorCode::ConstraintViolation =>
+            {
+                StoreError::Conflict(message.clone().unwrap_or_else(|| code.to_string()))
+            }
+            rusqlite::Error::SqliteFailure(..) => StoreError::Unavailable(error.to_string()),
+            _ => StoreError::Unreadable(error.to_string()),
+        }
+    }
+}
+
+/// The store, as everybody holds it: cheap to clone, one database behind it.
+#[derive(Clone)]
+pub struct Store {
+    writer: Writer,
+    readers: Arc<Readers>,
+    path: PathBuf,
+}
+
+struct Readers {
+    connections: [Mutex<Connection>; READERS],
+}
+
+impl Store {
+    /// Opens the database at `path`, creating and migrating it as needed.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(path)?;
+        configure(&connection)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        migrations()
+            .to_latest(&mut connection)
+            .map_err(|error| StoreError::Unreadable(error.to_string()))?;
+        let reader = || -> Result<Mutex<Connection>, StoreError> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            configure(&connection)?;
+            Ok(Mutex::new(connection))
+        };
+        let readers = Arc::new(Readers {
+            connections: [reader()?, reader()?, reader()?, reader()?],
+        });
+        let writer = Writer::start(connection)?;
+        Ok(Self {
+            writer,
+            readers,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Where the database lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read<T>(
+        &self,
+        operation: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let free = self
+            .readers
+            .connections
+            .iter()
+            .find_map(|reader| reader.try_lock().ok());
+        match free {
+            Some(connection) => operation(&connection),
+            None => {
+                let first = &self.readers.connections[0];
+                let connection = first
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
+                operation(&connection)
+            }
+        }
+    }
+
+    fn write<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer.run(operation)
+    }
+}
+
+fn migrations() -> Migrations<'static> {
+    Migrations::new(vec![M::up(include_str!("schema.sql"))])
+}
+
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_valid() {
+        migrations()
+            .validate()
+            .expect("schema.sql applies to an empty database");
+    }
+}

@@ -1,0 +1,329 @@
+//! Certificates: putting one together from its signed parts, and reading what one says.
+//!
+//! Reading is for certificates that we or an authority we trust have made. It is no path
+//! validation: nobody is authenticated by what is read here.
+
+use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
+use super::name;
+use super::serial::{SerialNumber, SerialRefusal};
+use super::signature::{self, SignatureRefusal};
+use super::{oid, pem, wire};
+use aws_lc_rs::digest;
+use der::asn1::{AnyRef, BitStringRef, OctetString};
+use der::{Decode, Encode, Tag, Tagged};
+use spki::AlgorithmIdentifierRef;
+use std::fmt;
+use std::ops::Range;
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage};
+use x509_cert::name::Name;
+
+/// The longest certificate that is read.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+
+/// The longest PEM bundle that is read.
+pub const BUNDLE_BYTES_MAX: usize = 256 * 1024;
+
+/// How many certificates one bundle may hold.
+pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
+
+/// The label of a certificate in PEM (RFC 7468 5.1).
+const PEM_LABEL: &str = "CERTIFICATE";
+
+/// An X.509 version 3 certificate, and what we need to know of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    der: Vec<u8>,
+    tbs: Range<usize>,
+    algorithm_der: Vec<u8>,
+    signature: Vec<u8>,
+    serial: SerialNumber,
+    issuer_der: Vec<u8>,
+    subject: Name,
+    subject_der: Vec<u8>,
+    not_before: i64,
+    not_after: i64,
+    spki_der: Vec<u8>,
+    extensions: ReadExtensions,
+}
+
+/// The extensions that decide what a certificate may be used for.
+#[derive(Clone, PartialEq, Eq)]
+struct ReadExtensions {
+    subject_key_identifier: Option<Vec<u8>>,
+    authority_key_identifier: Option<Vec<u8>>,
+    basic_constraints: Option<BasicConstraints>,
+    key_usage: Option<KeyUsage>,
+}
+
+/// Why bytes are no certificate that we read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateRefusal {
+    /// Larger than the limit.
+    #[error("{bytes} bytes are too many; at most {bytes_max} are read")]
+    TooLarge {
+        /// How many came.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// Not a DER certificate.
+    #[error("the certificate cannot be read: {0}")]
+    Malformed(String),
+    /// The algorithm beside the signature is another than the one under it (RFC 5280 4.1.1.2).
+    #[error("the certificate names two different signature algorithms")]
+    TwoAlgorithms,
+    /// Its serial number is none.
+    #[error(transparent)]
+    Serial(#[from] SerialRefusal),
+    /// A bundle without a certificate, or with too many.
+    #[error("a bundle holds 1 to {BUNDLE_CERTIFICATES_MAX} certificates, not {0}")]
+    BundleLength(usize),
+    /// A bundle that is not PEM.
+    #[error(transparent)]
+    Pem(#[from] pem::PemRefusal),
+}
+
+/// Puts a certificate together from the bytes that were signed and their signature.
+///
+/// Verifies nothing: see [`Certificate::verify_issued_by`].
+pub fn assemble(
+    tbs: &[u8],
+    algorithm: SignatureAlgorithm,
+    signature: &[u8],
+) -> Result<Certificate, CertificateRefusal> {
+    let certificate = wire::Certificate {
+        tbs_certificate: AnyRef::from_der(tbs)?,
+        signature_algorithm: AnyRef::from_der(algorithm.identifier_der())?,
+        signature: BitStringRef::from_bytes(signature)?,
+    };
+    Certificate::parse(&certificate.to_der()?)
+}
+
+impl Certificate {
+    /// Reads a DER certificate; trailing bytes are refused.
+    pub fn parse(der: &[u8]) -> Result<Certificate, CertificateRefusal> {
+        check_size(der, CERTIFICATE_BYTES_MAX)?;
+        let outer = wire::Certificate::from_der(der)?;
+        let tbs_der = outer.tbs_certificate.to_der()?;
+        let tbs = wire::TbsCertificate::from_der(&tbs_der)?;
+        if tbs.signature != outer.signature_algorithm {
+            return Err(CertificateRefusal::TwoAlgorithms);
+        }
+        let subject_der = tbs.subject.to_der()?;
+        Ok(Certificate {
+            der: der.to_vec(),
+            tbs: tbs_range(der, tbs_der.len())?,
+            algorithm_der: tbs.signature.to_der()?,
+            signature: signature_octets(&outer.signature)?,
+            serial: read_serial(tbs.serial_number)?,
+            issuer_der: tbs.issuer.to_der()?,
+            subject: Name::from_der(&subject_der)?,
+            subject_der,
+            not_before: unix_seconds(tbs.validity.not_before),
+            not_after: unix_seconds(tbs.validity.not_after),
+            spki_der: tbs.subject_public_key_info.to_der()?,
+            extensions: ReadExtensions::read(&tbs.extensions.unwrap_or_default())?,
+        })
+    }
+
+    /// The whole certificate.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The bytes that were signed.
+    pub fn tbs_bytes(&self) -> &[u8] {
+        &self.der[self.tbs.clone()]
+    }
+
+    /// The contents of the signature's BIT STRING.
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    /// Its serial number.
+    pub fn serial(&self) -> &SerialNumber {
+        &self.serial
+    }
+
+    /// The DER name of its issuer, byte for byte.
+    pub fn issuer_der(&self) -> &[u8] {
+        &self.issuer_der
+    }
+
+    /// The DER name of its subject, byte for byte.
+    pub fn subject_der(&self) -> &[u8] {
+        &self.subject_der
+    }
+
+    /// Its subject for people (RFC 4514).
+    pub fn subject(&self) -> String {
+        self.subject.to_string()
+    }
+
+    /// The one common name of its subject, if it has exactly one that we can read.
+    pub fn common_name(&self) -> Option<String> {
+        name::read_common_name(&self.subject).ok().flatten()
+    }
+
+    /// The first moment of its validity, in Unix seconds.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+
+    /// The last moment of its validity, in Unix seconds.
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    /// The DER SubjectPublicKeyInfo, unchecked.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.spki_der
+    }
+
+    /// The public key, checked: outside authorities may use kinds that we do not.
+    pub fn public_key(&self) -> Result<PublicKey, KeyRefusal> {
+        PublicKey::from_spki_der(&self.spki_der)
+    }
+
+    /// The subject key identifier; what stands in certificates below this one.
+    pub fn subject_key_identifier(&self) -> Option<&[u8]> {
+        self.extensions.subject_key_identifier.as_deref()
+    }
+
+    /// The key identifier of the issuer.
+    pub fn authority_key_identifier(&self) -> Option<&[u8]> {
+        self.extensions.authority_key_identifier.as_deref()
+    }
+
+    /// Whether basicConstraints says cA.
+    pub fn is_ca(&self) -> bool {
+        let constraints = self.extensions.basic_constraints.as_ref();
+        constraints.is_some_and(|constraints| constraints.ca)
+    }
+
+    /// How many authorities may follow below this one; `None` for any number.
+    pub fn path_length(&self) -> Option<u8> {
+        let constraints = self.extensions.basic_constraints.as_ref();
+        constraints.and_then(|constraints| constraints.path_len_constraint)
+    }
+
+    /// Whether it is an authority whose key may sign certificates.
+    pub fn may_sign_certificates(&self) -> bool {
+        self.is_ca()
+            && self
+                .extensions
+                .key_usage
+                .is_some_and(|usage| usage.key_cert_sign())
+    }
+
+    /// Whether its key may sign revocation lists.
+    pub fn may_sign_crls(&self) -> bool {
+        self.extensions
+            .key_usage
+            .is_some_and(|usage| usage.crl_sign())
+    }
+
+    /// Whether issuer and subject are the same name.
+    pub fn is_self_issued(&self) -> bool {
+        self.issuer_der == self.subject_der
+    }
+
+    /// SHA-256 of the whole certificate: the thumbprint of the provisioning service.
+    pub fn sha256(&self) -> [u8; 32] {
+        digest_of(&digest::SHA256, &self.der)
+    }
+
+    /// Verifies the signature with the issuer's key. Names and validity are not looked at.
+    pub fn verify_issued_by(&self, issuer: &PublicKey) -> Result<(), SignatureRefusal> {
+        let algorithm = AlgorithmIdentifierRef::from_der(&self.algorithm_der)
+            .map_err(|_| SignatureRefusal::UnsupportedAlgorithm("unreadable".to_owned()))?;
+        signature::verify(issuer, algorithm, self.tbs_bytes(), &self.signature)
+    }
+
+    /// One PEM block.
+    pub fn to_pem(&self) -> String {
+        pem::encode(PEM_LABEL, &self.der)
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Certificate({} serial {})", self.subject, self.serial)
+    }
+}
+
+impl ReadExtensions {
+    fn read(extensions: &[Extension]) -> der::Result<ReadExtensions> {
+        let subject_key: Option<OctetString> =
+            wire::extension(extensions, oid::SUBJECT_KEY_IDENTIFIER)?;
+        let authority_key: Option<AuthorityKeyIdentifier> =
+            wire::extension(extensions, oid::AUTHORITY_KEY_IDENTIFIER)?;
+        Ok(ReadExtensions {
+            subject_key_identifier: subject_key.map(|octets| octets.as_bytes().to_vec()),
+            authority_key_identifier: authority_key
+                .and_then(|identifier| identifier.key_identifier)
+                .map(|octets| octets.as_bytes().to_vec()),
+            basic_constraints: wire::extension(extensions, oid::BASIC_CONSTRAINTS)?,
+            key_usage: wire::extension(extensions, oid::KEY_USAGE)?,
+        })
+    }
+}
+
+/// The chain as PEM, in the order given: leaf first, as TLS sends it.
+pub fn render_chain(chain: &[Certificate]) -> String {
+    chain.iter().map(Certificate::to_pem).collect()
+}
+
+/// Reads all certificates of a PEM bundle, in order; blocks of other kinds are skipped.
+pub fn parse_bundle(text: &[u8]) -> Result<Vec<Certificate>, CertificateRefusal> {
+    check_size(text, BUNDLE_BYTES_MAX)?;
+    let mut blocks = pem::blocks(text)?;
+    blocks.retain(|block| block.label == PEM_LABEL);
+    match blocks.len() {
+        1..=BUNDLE_CERTIFICATES_MAX => blocks
+            .iter()
+            .map(|block| Certificate::parse(&block.der))
+            .collect(),
+        number => Err(CertificateRefusal::BundleLength(number)),
+    }
+}
+
+fn check_size(bytes: &[u8], bytes_max: usize) -> Result<(), CertificateRefusal> {
+    match bytes.len() {
+        length if length > bytes_max => Err(CertificateRefusal::TooLarge {
+            bytes: length,
+            bytes_max,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Where the to-be-signed bytes are: right behind the header of the outer SEQUENCE.
+fn tbs_range(der: &[u8], tbs_length: usize) -> der::Result<Range<usize>> {
+    let start = der.len() - AnyRef::from_der(der)?.value().len();
+    Ok(start..start + tbs_length)
+}
+
+fn signature_octets(bits: &BitStringRef<'_>) -> Result<Vec<u8>, CertificateRefusal> {
+    bits.as_bytes()
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| CertificateRefusal::Malformed("the signature has unused bits".to_owned()))
+}
+
+fn read_serial(integer: AnyRef<'_>) -> Result<SerialNumber, CertificateRefusal> {
+    integer.tag().assert_eq(Tag::Integer)?;
+    Ok(SerialNumber::from_der_contents(integer.value())?)
+}
+
+fn unix_seconds(time: x509_cert::time::Time) -> i64 {
+    // At most the year 9999.
+    time.to_unix_duration().as_secs().cast_signed()
+}
+
+impl From<der::Error> for CertificateRefusal {
+    fn from(error: der::Error) -> CertificateRefusal {
+        CertificateRefusal::Malformed(error.to_string())
+    }
+}

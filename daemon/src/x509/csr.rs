@@ -1,0 +1,217 @@
+//! Certification requests: PKCS #10 (RFC 2986), as devices really send it.
+//!
+//! Of a request we take a public key whose owner has proven to hold the private one, and the names
+//! that a profile may let through. Requested extensions are never copied: what a certificate
+//! says is the profile's business.
+
+use super::key::{KeyRefusal, PublicKey};
+use super::name::{self, NameRefusal};
+use super::san::{NAMES_MAX, SanRefusal, SubjectAlternativeName};
+use super::signature::{self, SignatureRefusal};
+use super::wire;
+use super::{oid, pem};
+use der::referenced::OwnedToRef;
+use der::{Decode, Encode};
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::request::{CertReq, CertReqInfo};
+
+/// The longest request that is read, in whatever encoding. RSA-4096 with many names needs 4 KiB.
+pub const CSR_BYTES_MAX: usize = 16 * 1024;
+
+/// A request that is well formed, and whose sender holds the private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Csr {
+    public_key: PublicKey,
+    common_name: Option<String>,
+    subject_alternative_names: Vec<SubjectAlternativeName>,
+}
+
+/// Why a request is refused; each message tells the sender how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CsrRefusal {
+    /// Larger than [`CSR_BYTES_MAX`].
+    #[error("the request has {bytes} bytes; at most {CSR_BYTES_MAX} are read")]
+    TooLarge {
+        /// How many came.
+        bytes: usize,
+    },
+    /// Not a PKCS #10 request in any of the encodings taken.
+    #[error(
+        "the request cannot be read ({0}); send one PKCS #10 certification request as PEM, \
+         base64 or DER"
+    )]
+    Malformed(String),
+    /// BER, or DER with liberties.
+    #[error("the request is not canonical DER; make it with a conforming library, such as OpenSSL")]
+    NotCanonical,
+    /// Proof of possession fails.
+    #[error(
+        "the request's signature does not match its public key; sign it with the private key of \
+         the key pair that shall be certified"
+    )]
+    BadSignature,
+    /// The request is signed in an algorithm that proves nothing, or that no library here knows.
+    #[error(
+        "the request is signed with {0}; sign with ECDSA or RSA over SHA-256, SHA-384 or SHA-512, \
+         or with Ed25519"
+    )]
+    UnsupportedAlgorithm(String),
+    /// The public key is refused.
+    #[error(transparent)]
+    Key(KeyRefusal),
+    /// The subject or a subject alternative name is refused.
+    #[error("the requested name is refused: {0}")]
+    BadName(String),
+}
+
+impl CsrRefusal {
+    /// The stable code under which the API reports it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            CsrRefusal::TooLarge { .. } => "csr_too_large",
+            CsrRefusal::Malformed(_) | CsrRefusal::Key(KeyRefusal::Malformed(_)) => "csr_malformed",
+            CsrRefusal::NotCanonical | CsrRefusal::Key(KeyRefusal::NotCanonical) => {
+                "csr_not_canonical"
+            }
+            CsrRefusal::BadSignature => "csr_bad_signature",
+            CsrRefusal::UnsupportedAlgorithm(_) => "csr_unsupported_algorithm",
+            CsrRefusal::Key(KeyRefusal::WeakKey(_)) => "csr_weak_key",
+            CsrRefusal::Key(KeyRefusal::UnsupportedKey(_)) => "csr_unsupported_key",
+            CsrRefusal::BadName(_) => "csr_bad_name",
+        }
+    }
+}
+
+impl Csr {
+    /// Reads PEM, bare base64 or DER, and checks encoding, key, names and proof of possession.
+    pub fn parse(bytes: &[u8]) -> Result<Csr, CsrRefusal> {
+        if bytes.len() > CSR_BYTES_MAX {
+            return Err(CsrRefusal::TooLarge { bytes: bytes.len() });
+        }
+        Csr::from_der(&unarmored(bytes)?)
+    }
+
+    fn from_der(der: &[u8]) -> Result<Csr, CsrRefusal> {
+        let request = CertReq::from_der(der).map_err(malformed)?;
+        // Later steps read the decoded request; this makes it the same as what was signed.
+        if request.to_der().map_err(malformed)? != der {
+            return Err(CsrRefusal::NotCanonical);
+        }
+        let public_key = read_public_key(&request.info)?;
+        verify_possession(&request, &public_key)?;
+        Ok(Csr {
+            public_key,
+            common_name: name::read_common_name(&request.info.subject)?,
+            subject_alternative_names: read_alternative_names(&request.info)?,
+        })
+    }
+
+    /// The key to certify; possession of its private half is proven.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+
+    /// The one common name of the requested subject.
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
+    }
+
+    /// The requested dNSNames and iPAddresses, without repetitions; other kinds are left out.
+    pub fn subject_alternative_names(&self) -> &[SubjectAlternativeName] {
+        &self.subject_alternative_names
+    }
+}
+
+/// The DER inside: a DER SEQUENCE begins with `0x30`, base64 of one with `M`, and PEM has dashes.
+fn unarmored(bytes: &[u8]) -> Result<Vec<u8>, CsrRefusal> {
+    if bytes.first() == Some(&0x30) {
+        return Ok(bytes.to_vec());
+    }
+    let blocks = pem::blocks(bytes)?;
+    if blocks.is_empty() {
+        return Ok(pem::decode_base64(bytes)?);
+    }
+    let mut requests = blocks
+        .into_iter()
+        .filter(|block| block.label.ends_with("CERTIFICATE REQUEST"));
+    match (requests.next(), requests.next()) {
+        (Some(request), None) => Ok(request.der),
+        (None, _) => Err(CsrRefusal::Malformed(
+            "no CERTIFICATE REQUEST block".to_owned(),
+        )),
+        (Some(_), Some(_)) => Err(CsrRefusal::Malformed("more than one request".to_owned())),
+    }
+}
+
+fn read_public_key(info: &CertReqInfo) -> Result<PublicKey, CsrRefusal> {
+    let spki_der = info.public_key.to_der().map_err(malformed)?;
+    PublicKey::from_spki_der(&spki_der).map_err(CsrRefusal::Key)
+}
+
+fn verify_possession(request: &CertReq, public_key: &PublicKey) -> Result<(), CsrRefusal> {
+    let message = request.info.to_der().map_err(malformed)?;
+    let signature = request
+        .signature
+        .as_bytes()
+        .ok_or(CsrRefusal::BadSignature)?;
+    let algorithm = request.algorithm.owned_to_ref();
+    signature::verify(public_key, algorithm, &message, signature).map_err(|refusal| match refusal {
+        SignatureRefusal::UnsupportedAlgorithm(oid) => CsrRefusal::UnsupportedAlgorithm(oid),
+        SignatureRefusal::Mismatch => CsrRefusal::BadSignature,
+    })
+}
+
+fn read_alternative_names(info: &CertReqInfo) -> Result<Vec<SubjectAlternativeName>, CsrRefusal> {
+    let extensions = requested_extensions(info)?;
+    let requested: Option<SubjectAltName> =
+        wire::extension(&extensions, oid::SUBJECT_ALT_NAME).map_err(malformed)?;
+    let mut names = Vec::new();
+    for general_name in requested.iter().flat_map(|names| &names.0) {
+        let name = SubjectAlternativeName::from_general_name(general_name)?;
+        names.extend(name.filter(|name| !names.contains(name)));
+    }
+    if names.len() > NAMES_MAX {
+        let reason = format!("more than {NAMES_MAX} subject alternative names");
+        return Err(CsrRefusal::BadName(reason));
+    }
+    Ok(names)
+}
+
+/// The one value of the one extensionRequest attribute (RFC 2985 5.4.2).
+fn requested_extensions(info: &CertReqInfo) -> Result<Vec<Extension>, CsrRefusal> {
+    let mut values = info
+        .attributes
+        .iter()
+        .filter(|attribute| attribute.oid == oid::EXTENSION_REQUEST)
+        .flat_map(|attribute| attribute.values.iter());
+    match (values.next(), values.next()) {
+        (None, _) => Ok(Vec::new()),
+        (Some(value), None) => value.decode_as().map_err(malformed),
+        (Some(_), Some(_)) => Err(CsrRefusal::Malformed(
+            "more than one extensionRequest".to_owned(),
+        )),
+    }
+}
+
+fn malformed(error: der::Error) -> CsrRefusal {
+    CsrRefusal::Malformed(error.to_string())
+}
+
+impl From<pem::PemRefusal> for CsrRefusal {
+    fn from(refusal: pem::PemRefusal) -> CsrRefusal {
+        CsrRefusal::Malformed(refusal.to_string())
+    }
+}
+
+impl From<NameRefusal> for CsrRefusal {
+    fn from(refusal: NameRefusal) -> CsrRefusal {
+        CsrRefusal::BadName(refusal.to_string())
+    }
+}
+
+impl From<SanRefusal> for CsrRefusal {
+    fn from(refusal: SanRefusal) -> CsrRefusal {
+        CsrRefusal::BadName(refusal.to_string())
+    }
+}

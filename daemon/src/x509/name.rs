@@ -1,0 +1,368 @@
+//! Distinguished names of the subjects that we certify.
+//!
+//! Only subjects are built here. An issuer's name is always the subject bytes of the issuer's
+//! certificate, byte for byte: names that compare equal to people but not to a verifier have
+//! broken chains before.
+
+use super::oid;
+use der::asn1::{Any, ObjectIdentifier, PrintableStringRef, SetOfVec, Utf8StringRef};
+use der::{Encode, Tag, Tagged};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use x509_cert::attr::AttributeTypeAndValue;
+use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
+
+/// `ub-common-name`, `ub-organization-name` and `ub-organizational-unit-name` (RFC 5280 appendix
+/// A.1), in characters.
+pub const VALUE_CHARACTERS_MAX: usize = 64;
+
+/// The attributes of a subject besides its common name, in the order in which they are encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Table", into = "Table")]
+pub struct SubjectAttributes {
+    country: Option<String>,
+    organization: Option<String>,
+    organizational_unit: Option<String>,
+}
+
+/// A subject: its attributes and exactly one common name, encoded C, O, OU, CN.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Table", into = "Table")]
+pub struct DistinguishedName {
+    attributes: SubjectAttributes,
+    common_name: String,
+}
+
+/// The kinds of attribute that a subject may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttributeKind {
+    /// C, two letters (ISO 3166), PrintableString.
+    Country,
+    /// O, UTF8String.
+    Organization,
+    /// OU, UTF8String.
+    OrganizationalUnit,
+    /// CN, UTF8String.
+    CommonName,
+}
+
+/// Why a name is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameRefusal {
+    /// No common name where there must be one.
+    #[error("a subject needs a common_name")]
+    NoCommonName,
+    /// A common name where the registration id takes its place.
+    #[error("common_name cannot be set here: it is the registration id")]
+    CommonNameNotAllowed,
+    /// Empty, or too long.
+    #[error("{attribute} must have 1 to {VALUE_CHARACTERS_MAX} characters, not {characters}")]
+    Length {
+        /// Its key in the configuration.
+        attribute: &'static str,
+        /// How many it has.
+        characters: usize,
+    },
+    /// Control characters, or spaces around it: what people cannot see does not belong in a name.
+    #[error("{attribute} must not contain control characters, nor begin or end with a space")]
+    Characters {
+        /// Its key in the configuration.
+        attribute: &'static str,
+    },
+    /// A request names more than one.
+    #[error("the subject has more than one common name; send exactly one, or none")]
+    ManyCommonNames,
+    /// A common name in one of the string types that RFC 5280 retires.
+    #[error("the common name is neither UTF8String nor PrintableString")]
+    CommonNameType,
+    /// Not two upper-case letters.
+    #[error("country must be two upper-case letters (ISO 3166), such as DE")]
+    Country,
+}
+
+impl SubjectAttributes {
+    /// The subject that has these attributes and this common name.
+    pub fn with_common_name(&self, common_name: &str) -> Result<DistinguishedName, NameRefusal> {
+        check_value(AttributeKind::CommonName, common_name)?;
+        Ok(DistinguishedName {
+            attributes: self.clone(),
+            common_name: common_name.to_owned(),
+        })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (AttributeKind, &str)> {
+        [
+            (AttributeKind::Country, &self.country),
+            (AttributeKind::Organization, &self.organization),
+            (AttributeKind::OrganizationalUnit, &self.organizational_unit),
+        ]
+        .into_iter()
+        .filter_map(|(kind, value)| Some((kind, value.as_deref()?)))
+    }
+}
+
+impl DistinguishedName {
+    /// A subject with nothing but a common name.
+    pub fn from_common_name(common_name: &str) -> Result<DistinguishedName, NameRefusal> {
+        SubjectAttributes::default().with_common_name(common_name)
+    }
+
+    /// Its common name.
+    pub fn common_name(&self) -> &str {
+        &self.common_name
+    }
+
+    /// Its attributes in the order of encoding; the common name is the last.
+    pub fn iter(&self) -> impl Iterator<Item = (AttributeKind, &str)> {
+        let common_name = (AttributeKind::CommonName, self.common_name.as_str());
+        self.attributes.iter().chain([common_name])
+    }
+
+    /// DER `Name` (RFC 5280 4.1.2.4), one attribute in each RelativeDistinguishedName.
+    pub fn to_der(&self) -> Vec<u8> {
+        self.rdn_sequence()
+            .and_then(|names| names.to_der())
+            .expect("values were checked to be encodable, and short")
+    }
+
+    fn rdn_sequence(&self) -> der::Result<RdnSequence> {
+        let mut names = RdnSequence::default();
+        for (kind, value) in self.iter() {
+            let attribute = AttributeTypeAndValue {
+                oid: kind.oid(),
+                value: kind.encode(value)?,
+            };
+            names.push(RelativeDistinguishedName::from(SetOfVec::try_from([
+                attribute,
+            ])?));
+        }
+        Ok(names)
+    }
+}
+
+impl AttributeKind {
+    fn oid(self) -> ObjectIdentifier {
+        match self {
+            AttributeKind::Country => oid::COUNTRY,
+            AttributeKind::Organization => oid::ORGANIZATION,
+            AttributeKind::OrganizationalUnit => oid::ORGANIZATIONAL_UNIT,
+            AttributeKind::CommonName => oid::COMMON_NAME,
+        }
+    }
+
+    /// RFC 5280 4.1.2.4: UTF8String for all but the country, which is PrintableString.
+    fn encode(self, value: &str) -> der::Result<Any> {
+        match self {
+            AttributeKind::Country => Ok(Any::from(PrintableStringRef::new(value)?)),
+            _ => Ok(Any::from(Utf8StringRef::new(value)?)),
+        }
+    }
+
+    fn key(self) -> &'static str {
+        match self {
+            AttributeKind::Country => "country",
+            AttributeKind::Organization => "organization",
+            AttributeKind::OrganizationalUnit => "organizational_unit",
+            AttributeKind::CommonName => "common_name",
+        }
+    }
+}
+
+/// RFC 4514: the most specific attribute first.
+impl fmt::Display for DistinguishedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.rdn_sequence().map_err(|_| fmt::Error)?;
+        names.fmt(f)
+    }
+}
+
+impl fmt::Debug for DistinguishedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DistinguishedName({self})")
+    }
+}
+
+/// What a person writes, before it is checked.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    common_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    organization: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    organizational_unit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    country: Option<String>,
+}
+
+impl Table {
+    fn attributes(self) -> Result<SubjectAttributes, NameRefusal> {
+        let attributes = SubjectAttributes {
+            country: self.country,
+            organization: self.organization,
+            organizational_unit: self.organizational_unit,
+        };
+        for (kind, value) in attributes.iter() {
+            check_value(kind, value)?;
+        }
+        Ok(attributes)
+    }
+}
+
+impl TryFrom<Table> for SubjectAttributes {
+    type Error = NameRefusal;
+
+    fn try_from(table: Table) -> Result<SubjectAttributes, NameRefusal> {
+        match table.common_name {
+            Some(_) => Err(NameRefusal::CommonNameNotAllowed),
+            None => table.attributes(),
+        }
+    }
+}
+
+impl TryFrom<Table> for DistinguishedName {
+    type Error = NameRefusal;
+
+    fn try_from(mut table: Table) -> Result<DistinguishedName, NameRefusal> {
+        let common_name = table.common_name.take().ok_or(NameRefusal::NoCommonName)?;
+        table.attributes()?.with_common_name(&common_name)
+    }
+}
+
+impl From<SubjectAttributes> for Table {
+    fn from(attributes: SubjectAttributes) -> Table {
+        Table {
+            common_name: None,
+            organization: attributes.organization,
+            organizational_unit: attributes.organizational_unit,
+            country: attributes.country,
+        }
+    }
+}
+
+impl From<DistinguishedName> for Table {
+    fn from(name: DistinguishedName) -> Table {
+        Table {
+            common_name: Some(name.common_name),
+            ..Table::from(name.attributes)
+        }
+    }
+}
+
+/// The one common name of a name that somebody else encoded, if it has any.
+pub(super) fn read_common_name(name: &Name) -> Result<Option<String>, NameRefusal> {
+    let mut values = name
+        .iter()
+        .filter(|attribute| attribute.oid == oid::COMMON_NAME);
+    let Some(attribute) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(NameRefusal::ManyCommonNames);
+    }
+    let value = directory_string(&attribute.value).ok_or(NameRefusal::CommonNameType)?;
+    check_value(AttributeKind::CommonName, value)?;
+    Ok(Some(value.to_owned()))
+}
+
+fn directory_string(value: &Any) -> Option<&str> {
+    match value.tag() {
+        Tag::Utf8String => std::str::from_utf8(value.value()).ok(),
+        Tag::PrintableString => PrintableStringRef::new(value.value())
+            .ok()
+            .map(|text| text.as_str()),
+        _ => None,
+    }
+}
+
+fn check_value(kind: AttributeKind, value: &str) -> Result<(), NameRefusal> {
+    let attribute = kind.key();
+    let characters = value.chars().count();
+    if characters == 0 || characters > VALUE_CHARACTERS_MAX {
+        return Err(NameRefusal::Length {
+            attribute,
+            characters,
+        });
+    }
+    if value.chars().any(char::is_control) || value.trim() != value {
+        return Err(NameRefusal::Characters { attribute });
+    }
+    let two_letters = value.len() == 2 && value.bytes().all(|octet| octet.is_ascii_uppercase());
+    if kind == AttributeKind::Country && !two_letters {
+        return Err(NameRefusal::Country);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn from_toml(text: &str) -> Result<DistinguishedName, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_table_becomes_a_name_in_rfc_4514_order() {
+        let name = from_toml(
+            r#"common_name = "Line 7, Root"
+               organization = "Example"
+               organizational_unit = "Pumps"
+               country = "DE""#,
+        )
+        .expect("is a name");
+        assert_eq!(
+            name.to_string(),
+            r"CN=Line 7\, Root,OU=Pumps,O=Example,C=DE"
+        );
+        let kinds: Vec<AttributeKind> = name.iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds[0], AttributeKind::Country);
+        assert_eq!(kinds[3], AttributeKind::CommonName);
+    }
+
+    #[test]
+    fn the_country_is_printable_and_the_rest_utf8() {
+        let name = from_toml("common_name = \"x\"\ncountry = \"DE\"").expect("is a name");
+        let expected = b"\x30\x19\x31\x0b\x30\x09\x06\x03\x55\x04\x06\x13\x02DE\
+                         \x31\x0a\x30\x08\x06\x03\x55\x04\x03\x0c\x01x";
+        assert_eq!(hex::encode(name.to_der()), hex::encode(expected));
+    }
+
+    #[test]
+    fn what_cannot_be_certified_is_refused_with_its_reason() {
+        for (text, reason) in [
+            ("organization = \"x\"", "needs a common_name"),
+            ("common_name = \"\"", "1 to 64 characters, not 0"),
+            ("common_name = \"a\\u0000b\"", "control characters"),
+            ("common_name = \" a\"", "begin or end with a space"),
+            (
+                "common_name = \"a\"\ncountry = \"de\"",
+                "upper-case letters",
+            ),
+            ("common_name = \"a\"\nlocality = \"b\"", "unknown field"),
+        ] {
+            let error = from_toml(text).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+        let attributes = toml::from_str::<SubjectAttributes>("common_name = \"x\"");
+        assert!(attributes.is_err(), "attributes have no common name");
+    }
+
+    proptest! {
+        #[test]
+        fn names_within_limits_encode_and_survive_serde(common_name in "[^\\p{C} ]{1,64}") {
+            prop_assume!(common_name.trim() == common_name);
+            let name = DistinguishedName::from_common_name(&common_name).expect("is within limits");
+            prop_assert!(!name.to_der().is_empty());
+            let json = serde_json::to_string(&name).expect("serializes");
+            prop_assert_eq!(serde_json::from_str::<DistinguishedName>(&json).expect("reads back"), name);
+        }
+
+        #[test]
+        fn longer_names_are_refused(common_name in "[a-z]{65,200}") {
+            prop_assert!(DistinguishedName::from_common_name(&common_name).is_err());
+        }
+    }
+}

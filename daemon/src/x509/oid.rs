@@ -1,0 +1,39 @@
+//! The object identifiers that this module reads and writes, under the names of their RFCs.
+
+use der::asn1::ObjectIdentifier;
+
+const fn oid(dotted: &str) -> ObjectIdentifier {
+    ObjectIdentifier::new_unwrap(dotted)
+}
+
+// Keys: RFC 3279, RFC 5480, RFC 8410.
+pub(super) const EC_PUBLIC_KEY: ObjectIdentifier = oid("1.2.840.10045.2.1");
+pub(super) const SECP256R1: ObjectIdentifier = oid("1.2.840.10045.3.1.7");
+pub(super) const SECP384R1: ObjectIdentifier = oid("1.3.132.0.34");
+pub(super) const RSA_ENCRYPTION: ObjectIdentifier = oid("1.2.840.113549.1.1.1");
+pub(super) const ED25519: ObjectIdentifier = oid("1.3.101.112");
+
+// Signatures: RFC 5758, RFC 4055.
+pub(super) const ECDSA_WITH_SHA256: ObjectIdentifier = oid("1.2.840.10045.4.3.2");
+pub(super) const ECDSA_WITH_SHA384: ObjectIdentifier = oid("1.2.840.10045.4.3.3");
+pub(super) const ECDSA_WITH_SHA512: ObjectIdentifier = oid("1.2.840.10045.4.3.4");
+pub(super) const RSASSA_PSS: ObjectIdentifier = oid("1.2.840.113549.1.1.10");
+pub(super) const SHA256_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.11");
+pub(super) const SHA384_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.12");
+pub(super) const SHA512_WITH_RSA: ObjectIdentifier = oid("1.2.840.113549.1.1.13");
+
+// Attributes of names: RFC 5280 appendix A.
+pub(super) const COMMON_NAME: ObjectIdentifier = oid("2.5.4.3");
+pub(super) const COUNTRY: ObjectIdentifier = oid("2.5.4.6");
+pub(super) const ORGANIZATION: ObjectIdentifier = oid("2.5.4.10");
+pub(super) const ORGANIZATIONAL_UNIT: ObjectIdentifier = oid("2.5.4.11");
+
+// Requests: RFC 2985 5.4.2.
+pub(super) const EXTENSION_REQUEST: ObjectIdentifier = oid("1.2.840.113549.1.9.14");
+
+// Extensions: RFC 5280 4.2.
+pub(super) const SUBJECT_ALT_NAME: ObjectIdentifier = oid("2.5.29.17");
+pub(super) const SUBJECT_KEY_IDENTIFIER: ObjectIdentifier = oid("2.5.29.14");
+pub(super) const KEY_USAGE: ObjectIdentifier = oid("2.5.29.15");
+pub(super) const BASIC_CONSTRAINTS: ObjectIdentifier = oid("2.5.29.19");
+pub(super) const AUTHORITY_KEY_IDENTIFIER: ObjectIdentifier = oid("2.5.29.35");

@@ -1,0 +1,177 @@
+//! Serial numbers (RFC 5280 4.1.2.2): positive, at most 20 octets, unique for their issuer.
+//!
+//! Randomness comes from the caller, uniqueness from the store. A serial is never derived from a
+//! key or a counter: a renewal would repeat it, or a stranger foresee it.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Octets of the longest serial, as DER encodes it.
+const OCTETS_MAX: usize = 20;
+
+/// Octets of the serials that we make.
+pub const RANDOM_OCTETS: usize = 16;
+
+/// A positive serial number.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SerialNumber {
+    /// Big-endian, without leading zero octets, not empty.
+    octets: Vec<u8>,
+}
+
+/// Why octets or text are no serial number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SerialRefusal {
+    /// Zero or negative.
+    #[error("a serial number must be positive")]
+    NotPositive,
+    /// Longer than 20 octets in DER.
+    #[error("a serial number has at most {OCTETS_MAX} octets")]
+    TooLong,
+    /// The INTEGER has a needless leading octet.
+    #[error("the serial number is not minimally encoded")]
+    NotMinimal,
+    /// Not an even number of hexadecimal digits.
+    #[error("a serial number is written in hexadecimal digits, two for each octet")]
+    NotHex,
+}
+
+impl SerialNumber {
+    /// A serial from random octets, 126 bits of which are kept.
+    ///
+    /// The two top bits are set to 01: positive, and always 16 octets long in DER.
+    pub fn from_random(mut random: [u8; RANDOM_OCTETS]) -> SerialNumber {
+        random[0] = random[0] & 0x3f | 0x40;
+        SerialNumber {
+            octets: random.to_vec(),
+        }
+    }
+
+    /// From the contents octets of a DER INTEGER.
+    pub fn from_der_contents(contents: &[u8]) -> Result<SerialNumber, SerialRefusal> {
+        if contents.len() > OCTETS_MAX {
+            return Err(SerialRefusal::TooLong);
+        }
+        let top_bit = |index: usize| contents.get(index).is_some_and(|octet| *octet >= 0x80);
+        match contents {
+            [] | [0] => Err(SerialRefusal::NotPositive),
+            _ if top_bit(0) => Err(SerialRefusal::NotPositive),
+            [0, ..] if !top_bit(1) => Err(SerialRefusal::NotMinimal),
+            _ => SerialNumber::from_magnitude(contents),
+        }
+    }
+
+    fn from_magnitude(octets: &[u8]) -> Result<SerialNumber, SerialRefusal> {
+        let start = octets.iter().position(|octet| *octet != 0);
+        let serial = SerialNumber {
+            octets: octets[start.ok_or(SerialRefusal::NotPositive)?..].to_vec(),
+        };
+        match serial.der_contents().len() {
+            ..=OCTETS_MAX => Ok(serial),
+            _ => Err(SerialRefusal::TooLong),
+        }
+    }
+
+    /// The contents octets of its DER INTEGER: the magnitude, behind a zero octet if its top bit is set.
+    pub fn der_contents(&self) -> Vec<u8> {
+        let negative_looking = self.octets.first().is_some_and(|first| *first >= 0x80);
+        let sign: &[u8] = if negative_looking { &[0] } else { &[] };
+        [sign, &self.octets].concat()
+    }
+
+    /// Big-endian octets of the number, without leading zeros.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.octets
+    }
+}
+
+impl fmt::Display for SerialNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode_upper(&self.octets))
+    }
+}
+
+impl fmt::Debug for SerialNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SerialNumber({self})")
+    }
+}
+
+impl FromStr for SerialNumber {
+    type Err = SerialRefusal;
+
+    /// From hexadecimal digits of either case; colons between octets, as OpenSSL prints them, are skipped.
+    fn from_str(text: &str) -> Result<SerialNumber, SerialRefusal> {
+        let digits = text.replace(':', "");
+        if digits.is_empty() {
+            return Err(SerialRefusal::NotHex);
+        }
+        let octets = hex::decode(digits).map_err(|_| SerialRefusal::NotHex)?;
+        SerialNumber::from_magnitude(&octets)
+    }
+}
+
+impl TryFrom<String> for SerialNumber {
+    type Error = SerialRefusal;
+
+    fn try_from(text: String) -> Result<SerialNumber, SerialRefusal> {
+        text.parse()
+    }
+}
+
+impl From<SerialNumber> for String {
+    fn from(serial: SerialNumber) -> String {
+        serial.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn random_serials_have_one_length_and_survive_text(random in any::<[u8; RANDOM_OCTETS]>()) {
+            let serial = SerialNumber::from_random(random);
+            prop_assert_eq!(serial.der_contents().len(), RANDOM_OCTETS);
+            prop_assert_eq!(serial.to_string().parse(), Ok(serial.clone()));
+            prop_assert_eq!(SerialNumber::from_der_contents(&serial.der_contents()), Ok(serial));
+        }
+
+        #[test]
+        fn der_contents_survive(contents in proptest::collection::vec(any::<u8>(), 0..24)) {
+            if let Ok(serial) = SerialNumber::from_der_contents(&contents) {
+                prop_assert_eq!(serial.der_contents(), contents);
+            }
+        }
+    }
+
+    #[test]
+    fn zero_negative_long_and_padded_are_refused() {
+        let der = SerialNumber::from_der_contents;
+        assert_eq!(der(&[]), Err(SerialRefusal::NotPositive));
+        assert_eq!(der(&[0]), Err(SerialRefusal::NotPositive));
+        assert_eq!(der(&[0x80]), Err(SerialRefusal::NotPositive));
+        assert_eq!(der(&[0, 1]), Err(SerialRefusal::NotMinimal));
+        assert_eq!(der(&[1; 21]), Err(SerialRefusal::TooLong));
+        assert_eq!(
+            "ff".repeat(20).parse::<SerialNumber>(),
+            Err(SerialRefusal::TooLong)
+        );
+        assert_eq!("0g".parse::<SerialNumber>(), Err(SerialRefusal::NotHex));
+        assert_eq!("".parse::<SerialNumber>(), Err(SerialRefusal::NotHex));
+        assert_eq!(
+            "00".parse::<SerialNumber>(),
+            Err(SerialRefusal::NotPositive)
+        );
+    }
+
+    #[test]
+    fn colons_and_lower_case_are_read() {
+        let serial: SerialNumber = "0a:ff".parse().expect("is a serial");
+        assert_eq!(serial.to_string(), "0AFF");
+    }
+}

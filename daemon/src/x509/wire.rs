@@ -1,0 +1,53 @@
+//! `Certificate` and `TBSCertificate` (RFC 5280 4.1) as they are on the wire.
+//!
+//! x509-cert's own structures keep their fields to themselves and encode names again. Here names,
+//! keys and algorithms are undecoded values instead, so they stay byte for byte what they were.
+//! (DER has one encoding of a value's header, so an undecoded value is its bytes.)
+
+use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
+use der::{Decode, Sequence, Tag};
+use x509_cert::certificate::Version;
+use x509_cert::ext::Extension;
+use x509_cert::time::Validity;
+
+/// `Certificate`.
+#[derive(Sequence)]
+pub(super) struct Certificate<'a> {
+    pub(super) tbs_certificate: AnyRef<'a>,
+    pub(super) signature_algorithm: AnyRef<'a>,
+    pub(super) signature: BitStringRef<'a>,
+}
+
+/// `TBSCertificate`.
+#[derive(Sequence)]
+pub(super) struct TbsCertificate<'a> {
+    #[asn1(context_specific = "0", default = "Default::default")]
+    pub(super) version: Version,
+    pub(super) serial_number: AnyRef<'a>,
+    pub(super) signature: AnyRef<'a>,
+    pub(super) issuer: AnyRef<'a>,
+    pub(super) validity: Validity,
+    pub(super) subject: AnyRef<'a>,
+    pub(super) subject_public_key_info: AnyRef<'a>,
+    #[asn1(context_specific = "1", tag_mode = "IMPLICIT", optional = "true")]
+    pub(super) issuer_unique_id: Option<BitStringRef<'a>>,
+    #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
+    pub(super) subject_unique_id: Option<BitStringRef<'a>>,
+    #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    pub(super) extensions: Option<Vec<Extension>>,
+}
+
+/// The decoded value of the one extension `id`; an error if there are two (RFC 5280 4.2).
+pub(super) fn extension<'a, T: Decode<'a, Error = der::Error>>(
+    extensions: &'a [Extension],
+    id: ObjectIdentifier,
+) -> der::Result<Option<T>> {
+    let mut with_id = extensions
+        .iter()
+        .filter(|extension| extension.extn_id == id);
+    match (with_id.next(), with_id.next()) {
+        (None, _) => Ok(None),
+        (Some(extension), None) => T::from_der(extension.extn_value.as_bytes()).map(Some),
+        (Some(_), Some(_)) => Err(Tag::ObjectIdentifier.value_error().into()),
+    }
+}

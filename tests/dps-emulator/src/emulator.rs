@@ -1,0 +1,299 @@
+//! One running emulator: start, look, interfere, stop.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::cloud::Cloud;
+use crate::enrollment::Kind;
+use crate::faults::{Fault, TooManyFaults};
+use crate::journal::{Count, LoggedRequest};
+use crate::listener::{Peer, TlsListener};
+use crate::options::{Options, Switches};
+use crate::plane::{ARM_HOST, DEVICE_HOST, ENTRA_HOST};
+use crate::sas::Policy;
+use crate::tls::Identity;
+use crate::{arm, control, server, views};
+
+/// A running emulator. It runs on threads of its own, so a test may block, and stops when dropped.
+#[derive(Debug)]
+pub struct Emulator {
+    cloud: Arc<Cloud>,
+    addresses: Addresses,
+    ca_file: PathBuf,
+    runtime: Option<Runtime>,
+}
+
+/// Where the listeners are.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    https: SocketAddr,
+    control: SocketAddr,
+}
+
+/// What a client of the resource manager needs.
+#[derive(Clone, Debug)]
+pub struct ArmAccess {
+    /// Subscription id.
+    pub subscription: String,
+    /// Resource group.
+    pub resource_group: String,
+    /// Name of the DPS resource.
+    pub name: String,
+    /// A bearer token that never expires.
+    pub token: String,
+}
+
+impl Emulator {
+    /// Start. All listeners are open when this returns.
+    pub fn start(options: Options) -> Result<Self> {
+        let cloud = Arc::new(Cloud::new(&options).context("load the state")?);
+        let identity = Identity::load_or_make(&options.tls_dir, &cloud.hosts.all())?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let (told, ready) = oneshot::channel();
+        let (serving, tls) = (Arc::clone(&cloud), identity.clone());
+        runtime.spawn(async move {
+            // The receiver waits below for exactly this message.
+            drop(told.send(listen(options, serving, tls).await));
+        });
+        let addresses = wait(ready)?;
+        Ok(Self {
+            cloud,
+            addresses,
+            ca_file: identity.ca_file(),
+            runtime: Some(runtime),
+        })
+    }
+
+    /// The HTTPS listener.
+    pub fn addr(&self) -> SocketAddr {
+        self.addresses.https
+    }
+
+    /// Base address of the control API.
+    pub fn control_url(&self) -> String {
+        format!("http://{}", self.addresses.control)
+    }
+
+    /// Host name of the service plane.
+    pub fn service_host(&self) -> &str {
+        &self.cloud.hosts.service
+    }
+
+    /// Host name of the device plane.
+    pub fn device_host(&self) -> &str {
+        DEVICE_HOST
+    }
+
+    /// Host name of the first linked hub.
+    pub fn hub_host(&self) -> &str {
+        self.cloud.hosts.first_hub()
+    }
+
+    /// Host name of the resource manager.
+    pub fn arm_host(&self) -> &str {
+        ARM_HOST
+    }
+
+    /// Host name of the token endpoint.
+    pub fn entra_host(&self) -> &str {
+        ENTRA_HOST
+    }
+
+    /// The certificate that clients must trust.
+    pub fn ca_file(&self) -> PathBuf {
+        self.ca_file.clone()
+    }
+
+    /// The DPS's id scope.
+    pub fn id_scope(&self) -> String {
+        self.cloud.read(|world| world.id_scope.clone())
+    }
+
+    /// Connection string of the service plane.
+    pub fn service_connection_string(&self) -> String {
+        self.cloud
+            .read(|world| connection_string(self.service_host(), &world.service_policy))
+    }
+
+    /// Connection string of the first hub.
+    pub fn hub_connection_string(&self) -> String {
+        self.cloud
+            .read(|world| connection_string(self.hub_host(), &world.hub_policy))
+    }
+
+    /// How to reach the CA certificates.
+    pub fn arm(&self) -> ArmAccess {
+        ArmAccess {
+            subscription: arm::SUBSCRIPTION.to_owned(),
+            resource_group: arm::RESOURCE_GROUP.to_owned(),
+            name: self.cloud.name.clone(),
+            token: self.cloud.read(|world| world.arm_token.clone()),
+        }
+    }
+
+    /// What the program prints when it is ready.
+    pub fn ready_line(&self) -> Value {
+        let arm = self.arm();
+        json!({
+            "service_host": self.service_host(),
+            "device_host": self.device_host(),
+            "hub_host": self.hub_host(),
+            "arm_host": self.arm_host(),
+            "entra_host": self.entra_host(),
+            "addr": self.addr().to_string(),
+            "control_url": self.control_url(),
+            "ca_file": self.ca_file(),
+            "id_scope": self.id_scope(),
+            "service_connection_string": self.service_connection_string(),
+            "hub_connection_string": self.hub_connection_string(),
+            "arm": {
+                "subscription": arm.subscription,
+                "resource_group": arm.resource_group,
+                "name": arm.name,
+                "token": arm.token,
+            },
+        })
+    }
+
+    /// The clock that certificates are judged by.
+    pub fn clock(&self) -> &Clock {
+        &self.cloud.clock
+    }
+
+    /// Change switches while it runs.
+    pub fn switch(&self, change: impl FnOnce(&mut Switches)) {
+        self.cloud.switch(change);
+    }
+
+    /// All requests so far, oldest first.
+    pub fn requests(&self) -> Vec<LoggedRequest> {
+        self.cloud.journal.since(0)
+    }
+
+    /// Requests of one operation, e.g. `individual.put`.
+    pub fn requests_of(&self, operation: &str) -> Vec<LoggedRequest> {
+        let mut requests = self.requests();
+        requests.retain(|request| request.operation == operation);
+        requests
+    }
+
+    /// How often each operation was asked for.
+    pub fn counters(&self) -> BTreeMap<&'static str, Count> {
+        self.cloud.journal.counts()
+    }
+
+    /// Forget requests and counters.
+    pub fn clear_requests(&self) {
+        self.cloud.journal.clear();
+    }
+
+    /// Let a fault wait for its request.
+    pub fn inject(&self, fault: Fault) -> Result<(), TooManyFaults> {
+        self.cloud.faults.add(fault)
+    }
+
+    /// Faults that still wait.
+    pub fn faults(&self) -> Vec<Fault> {
+        self.cloud.faults.waiting()
+    }
+
+    /// Forget all faults that wait.
+    pub fn clear_faults(&self) {
+        self.cloud.faults.clear();
+    }
+
+    /// An individual enrollment as the service plane shows it.
+    pub fn individual(&self, id: &str) -> Option<Value> {
+        views::record(&self.cloud, Kind::Individual, id)
+    }
+
+    /// A group as the service plane shows it.
+    pub fn group(&self, id: &str) -> Option<Value> {
+        views::record(&self.cloud, Kind::Group, id)
+    }
+
+    /// All records of a kind.
+    pub fn records(&self, kind: Kind) -> Vec<Value> {
+        views::records(&self.cloud, kind)
+    }
+
+    /// A registration record.
+    pub fn registration(&self, id: &str) -> Option<Value> {
+        views::registration(&self.cloud, id)
+    }
+
+    /// All CA certificates, as the resource manager shows them.
+    pub fn authorities(&self) -> Vec<Value> {
+        views::authorities(&self.cloud)
+    }
+
+    /// An identity of the first hub.
+    pub fn hub_identity(&self, device_id: &str) -> Option<Value> {
+        views::identity(&self.cloud, self.hub_host(), device_id)
+    }
+
+    /// Everything at once.
+    pub fn world(&self) -> Value {
+        views::world(&self.cloud)
+    }
+
+    /// Edit a record behind the clients' backs: members are set, the ETag changes.
+    pub fn edit_record(&self, kind: Kind, id: &str, merge: Map<String, Value>) -> Result<Value> {
+        views::edit(&self.cloud, kind, id, merge).map_err(anyhow::Error::msg)
+    }
+}
+
+impl Drop for Emulator {
+    /// Stops all tasks at once; requests under way lose their connection.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Wait for the listeners on a thread of our own: the caller may be inside a runtime that forbids
+/// blocking.
+fn wait(ready: oneshot::Receiver<Result<Addresses>>) -> Result<Addresses> {
+    let waiter = thread::spawn(move || ready.blocking_recv());
+    let told = waiter
+        .join()
+        .map_err(|_| anyhow::anyhow!("the waiting thread panicked"))?;
+    told.context("the emulator stopped while it started")?
+}
+
+async fn listen(options: Options, cloud: Arc<Cloud>, identity: Identity) -> Result<Addresses> {
+    let https = TcpListener::bind(options.listen)
+        .await
+        .context("listen for HTTPS")?;
+    let control = TcpListener::bind(options.control_listen)
+        .await
+        .context("listen for control")?;
+    let addresses = Addresses {
+        https: https.local_addr()?,
+        control: control.local_addr()?,
+    };
+    let tls = TlsListener::new(https, identity.server_config(&[b"http/1.1"])?)?;
+    let planes = server::router(Arc::clone(&cloud)).into_make_service_with_connect_info::<Peer>();
+    tokio::spawn(async move { axum::serve(tls, planes).await });
+    tokio::spawn(async move { axum::serve(control, control::router(cloud)).await });
+    Ok(addresses)
+}
+
+fn connection_string(host: &str, policy: &Policy) -> String {
+    let Policy { name, primary, .. } = policy;
+    format!("HostName={host};SharedAccessKeyName={name};SharedAccessKey={primary}")
+}

@@ -1,0 +1,184 @@
+//! From a client's JSON to a record that may be stored: all checks of contract sections 3 and 6.
+
+use serde_json::{Map, Value, json};
+
+use super::{Attestation, Kind};
+use crate::ids;
+use crate::options::Switches;
+use crate::refusal::Refusal;
+
+/// Members that the service makes; a client that sends them back is not heard.
+const READ_ONLY: [&str; 4] = [
+    "etag",
+    "createdDateTimeUtc",
+    "lastUpdatedDateTimeUtc",
+    "registrationState",
+];
+
+const ALLOCATION_POLICIES: [&str; 4] = ["hashed", "geoLatency", "static", "custom"];
+
+/// What the checks need to know of the service.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) linked_hubs: &'a [String],
+    pub(crate) switches: &'a Switches,
+    /// Whether a CA certificate of this name exists.
+    pub(crate) has_authority: &'a dyn Fn(&str) -> bool,
+}
+
+/// A checked record without ETag and dates.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) id: String,
+    /// Everything the client sent but the read-only members; `attestation` as sent.
+    pub(crate) fields: Map<String, Value>,
+    pub(crate) attestation: Attestation,
+}
+
+impl Draft {
+    /// Check `body` as a record of `kind` named `id`. `old` is the attestation that the record holds
+    /// now. A member that is left out is reset to its default: a PUT replaces (contract section 6).
+    pub(crate) fn read(
+        kind: Kind,
+        id: &str,
+        mut body: Map<String, Value>,
+        old: Option<&Attestation>,
+        around: Surroundings<'_>,
+    ) -> Result<Self, Refusal> {
+        if !ids::is_registration_id(id, around.switches.id_starts_alphanumeric) {
+            return Err(Refusal::bad_registration_id());
+        }
+        check_id(kind, id, &body)?;
+        for member in READ_ONLY {
+            body.remove(member);
+        }
+        let sent = body.get("attestation").unwrap_or(&Value::Null);
+        let attestation = Attestation::read(kind, sent, old)?;
+        check_references(&attestation, around)?;
+        check_fields(kind, &body, around)?;
+        fill_defaults(&mut body);
+        Ok(Self {
+            id: id.to_owned(),
+            fields: body,
+            attestation,
+        })
+    }
+}
+
+/// The id in the body must be the one in the address (UNCONFIRMED, chosen in section 6).
+fn check_id(kind: Kind, id: &str, body: &Map<String, Value>) -> Result<(), Refusal> {
+    match body.get(kind.id_member()).and_then(Value::as_str) {
+        Some(named) if named.eq_ignore_ascii_case(id) => Ok(()),
+        _ => Err(Refusal::bad_request(format!(
+            "{} must be the id in the address",
+            kind.id_member()
+        ))),
+    }
+}
+
+fn check_references(attestation: &Attestation, around: Surroundings<'_>) -> Result<(), Refusal> {
+    match attestation
+        .references()
+        .find(|name| !(around.has_authority)(name))
+    {
+        Some(name) => Err(Refusal::bad_request(format!(
+            "no CA certificate is named {name}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_fields(
+    kind: Kind,
+    body: &Map<String, Value>,
+    around: Surroundings<'_>,
+) -> Result<(), Refusal> {
+    one_of(body, "provisioningStatus", &["enabled", "disabled"])?;
+    one_of(body, "allocationPolicy", &ALLOCATION_POLICIES)?;
+    booleans(body, "capabilities", &["iotEdge"])?;
+    booleans(
+        body,
+        "reprovisionPolicy",
+        &["updateHubAssignment", "migrateDeviceData"],
+    )?;
+    check_hubs(body, around.linked_hubs)?;
+    check_custom_allocation(body)?;
+    if kind == Kind::Individual {
+        check_device_id(body)?;
+    }
+    Ok(())
+}
+
+fn one_of(body: &Map<String, Value>, member: &str, allowed: &[&str]) -> Result<(), Refusal> {
+    match body.get(member) {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(value)) if allowed.contains(&value.as_str()) => Ok(()),
+        Some(_) => Err(Refusal::bad_request(format!(
+            "{member} must be one of {}",
+            allowed.join(", ")
+        ))),
+    }
+}
+
+fn booleans(body: &Map<String, Value>, member: &str, inner: &[&str]) -> Result<(), Refusal> {
+    let wrong = |name: &&str| !matches!(body[member].get(name), None | Some(Value::Bool(_)));
+    match body.get(member) {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(_)) if !inner.iter().any(wrong) => Ok(()),
+        Some(_) => Err(Refusal::bad_request(format!("{member} must hold booleans"))),
+    }
+}
+
+/// An unlinked hub is refused (UNCONFIRMED, chosen in section 6).
+fn check_hubs(body: &Map<String, Value>, linked: &[String]) -> Result<(), Refusal> {
+    let named = match body.get("iotHubs") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(hubs)) => hubs.iter().map(Value::as_str).collect(),
+        Some(_) => vec![None],
+    };
+    let is_linked = |hub: &Option<&str>| hub.is_some_and(|hub| linked.iter().any(|own| own == hub));
+    if named.iter().all(is_linked) {
+        return Ok(());
+    }
+    Err(Refusal::bad_request(
+        "iotHubs names a hub that is not linked",
+    ))
+}
+
+fn check_custom_allocation(body: &Map<String, Value>) -> Result<(), Refusal> {
+    let is_custom = body.get("allocationPolicy").and_then(Value::as_str) == Some("custom");
+    let has_definition = body
+        .get("customAllocationDefinition")
+        .is_some_and(Value::is_object);
+    if is_custom && !has_definition {
+        return Err(Refusal::bad_request(
+            "allocationPolicy custom needs customAllocationDefinition",
+        ));
+    }
+    Ok(())
+}
+
+fn check_device_id(body: &Map<String, Value>) -> Result<(), Refusal> {
+    match body.get("deviceId") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(id)) if ids::is_hub_device_id(id) => Ok(()),
+        Some(_) => Err(Refusal::bad_request("deviceId is not a valid device id")),
+    }
+}
+
+/// The defaults of contract section 3, shown in every record.
+fn fill_defaults(body: &mut Map<String, Value>) {
+    let defaults = [
+        ("capabilities", json!({"iotEdge": false})),
+        ("provisioningStatus", json!("enabled")),
+        (
+            "reprovisionPolicy",
+            json!({"updateHubAssignment": true, "migrateDeviceData": true}),
+        ),
+    ];
+    for (member, default) in defaults {
+        if body.get(member).is_none_or(Value::is_null) {
+            body.insert(member.to_owned(), default);
+        }
+    }
+}

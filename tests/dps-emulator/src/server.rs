@@ -1,0 +1,251 @@
+//! From HTTP to a [`Call`] and back, with the journal and the faults around it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+
+use crate::certificate::Certificate;
+use crate::cloud::Cloud;
+use crate::faults::{Action, Target};
+use crate::journal::{self, LoggedRequest};
+use crate::listener::{Cut, Peer};
+use crate::operation::Operation;
+use crate::plane::{Plane, host_without_port};
+use crate::refusal::Refusal;
+use crate::service::records::Write;
+use crate::truncated::HalfBody;
+use crate::wire::{self, Call, Reply};
+use crate::{arm, dates, device, hub, service};
+
+/// The router of the HTTPS listener: everything leads to [`exchange`].
+pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
+    Router::new().fallback(exchange).with_state(cloud)
+}
+
+/// One request, from its first byte to its answer.
+async fn exchange(
+    State(cloud): State<Arc<Cloud>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+) -> Response {
+    let Some(call) = read(&peer, request).await else {
+        return plain(StatusCode::BAD_REQUEST);
+    };
+    let shape = call.shape();
+    let plane = cloud.hosts.plane(&call.host, &shape);
+    let operation = plane.and_then(|plane| Operation::find(plane, &call.method, &shape));
+    let name = operation.map_or("unknown", Operation::name);
+    let sequence = cloud.journal.begin(logged(&cloud, name, &call));
+    let target = Target {
+        plane,
+        operation: name,
+        method: &call.method,
+        path: &call.path,
+    };
+    let action = cloud.faults.take(&target);
+    let fault = action.as_ref().map(Action::name);
+    let (response, status) = answer(&cloud, plane, operation, call, &peer.cut, action).await;
+    cloud.journal.end(sequence, status, fault);
+    response
+}
+
+/// The answer with the fault applied, and the status that the client sees, if it sees one.
+async fn answer(
+    cloud: &Arc<Cloud>,
+    plane: Option<Plane>,
+    operation: Option<Operation>,
+    call: Call,
+    cut: &Cut,
+    action: Option<Action>,
+) -> (Response, Option<u16>) {
+    match &action {
+        Some(Action::Status {
+            status,
+            headers,
+            body,
+        }) => {
+            let reply = Reply {
+                status: *status,
+                headers: Vec::new(),
+                body: body.clone(),
+            };
+            let reply = if body.is_none() {
+                refused(cloud, plane, *status)
+            } else {
+                reply
+            };
+            return (with_headers(written(reply), headers), Some(*status));
+        }
+        Some(Action::ResetBefore) => return (reset(cut), None),
+        Some(Action::Hang) => return std::future::pending().await,
+        Some(Action::Latency { milliseconds }) => {
+            tokio::time::sleep(Duration::from_millis(*milliseconds)).await;
+        }
+        Some(Action::Edit { record, id, merge }) => {
+            let write = Write::new(cloud);
+            if let Err(refusal) =
+                cloud.change(|world| write.edit(world, *record, id, merge.clone()))
+            {
+                tracing::warn!(
+                    refusal = refusal.message(),
+                    id,
+                    "the edit did not take place"
+                );
+            }
+        }
+        _ => {}
+    }
+    let reply = dispatch(cloud, plane, operation, &call).await;
+    let status = reply.status;
+    match action {
+        Some(Action::ResetAfter) => (reset(cut), None),
+        Some(Action::HangAfter) => std::future::pending().await,
+        Some(Action::Truncate) => (truncated(reply), Some(status)),
+        _ => (written(reply), Some(status)),
+    }
+}
+
+async fn dispatch(
+    cloud: &Arc<Cloud>,
+    plane: Option<Plane>,
+    operation: Option<Operation>,
+    call: &Call,
+) -> Reply {
+    match plane {
+        Some(Plane::Service) => service::answer(cloud, operation, call),
+        Some(Plane::Device) => device::answer(cloud, operation, call),
+        Some(Plane::Arm) => arm::answer(cloud, operation, call),
+        Some(Plane::Hub) => hub::answer(cloud, operation, call),
+        Some(Plane::Entra) | None => Refusal::no_such_operation().reply(cloud.now()),
+    }
+}
+
+/// A bare status in the words of its plane.
+fn refused(cloud: &Cloud, plane: Option<Plane>, status: u16) -> Reply {
+    let message = "A fault on demand.";
+    match plane {
+        Some(Plane::Arm) => arm::ArmRefusal::new(status, "Fault", message).reply(),
+        Some(Plane::Hub) => hub::HubRefusal::new(status, "Fault", message).reply(),
+        _ => {
+            let mut reply = Refusal::new(u32::from(status) * 1000, message).reply(cloud.now());
+            reply.status = status;
+            reply
+        }
+    }
+}
+
+async fn read(peer: &Peer, request: Request) -> Option<Call> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, wire::BODY_LENGTH_MAX)
+        .await
+        .ok()?;
+    let path = parts.uri.path().to_owned();
+    Some(Call {
+        method: parts.method,
+        host: host(&parts.uri, &parts.headers),
+        segments: wire::segments(&path)?,
+        path,
+        query: wire::fields(parts.uri.query().unwrap_or_default()),
+        headers: parts.headers,
+        body: body.to_vec(),
+        presented: peer
+            .presented
+            .iter()
+            .map(|der| Certificate::from_der(der))
+            .collect(),
+    })
+}
+
+fn host(uri: &axum::http::Uri, headers: &HeaderMap) -> String {
+    let header = headers
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok());
+    host_without_port(header.or_else(|| uri.host()).unwrap_or_default())
+}
+
+fn logged(cloud: &Cloud, operation: &'static str, call: &Call) -> LoggedRequest {
+    let leaf = call.presented.as_ref().ok().and_then(|chain| chain.first());
+    LoggedRequest {
+        sequence: 0,
+        at: dates::seven_digits(cloud.now()),
+        transport: "HTTPS",
+        operation,
+        method: call.method.to_string(),
+        host: call.host.clone(),
+        path: call.path.clone(),
+        if_match: call.header("if-match").map(str::to_owned),
+        body: journal::kept_body(&call.body),
+        client: leaf.map(Certificate::sha256),
+        status: None,
+        fault: None,
+    }
+}
+
+fn plain(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// The answer that is never sent: the connection fails at its first byte.
+fn reset(cut: &Cut) -> Response {
+    cut.now();
+    plain(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn written(reply: Reply) -> Response {
+    let bytes = body_bytes(&reply);
+    let mut response = head(&reply);
+    *response.body_mut() = Body::from(bytes);
+    response
+}
+
+/// Half of the body under a `Content-Length` that promises all of it.
+fn truncated(reply: Reply) -> Response {
+    let bytes = body_bytes(&reply);
+    let mut response = head(&reply);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    *response.body_mut() = Body::new(HalfBody::new(bytes));
+    response
+}
+
+fn head(reply: &Reply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = plain(status);
+    let headers = response.headers_mut();
+    if reply.body.is_some() {
+        let json = HeaderValue::from_static("application/json; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, json);
+    }
+    for (name, value) in &reply.headers {
+        match HeaderValue::from_str(value) {
+            Ok(value) => drop(headers.insert(HeaderName::from_static(name), value)),
+            Err(error) => tracing::warn!(%error, name, "a header was left out"),
+        }
+    }
+    response
+}
+
+fn body_bytes(reply: &Reply) -> Bytes {
+    let text = reply.body.as_ref().map(ToString::to_string);
+    Bytes::from(text.unwrap_or_default())
+}
+
+fn with_headers(mut response: Response, headers: &[(String, String)]) -> Response {
+    for (name, value) in headers {
+        let pair = (
+            HeaderName::try_from(name.as_str()),
+            HeaderValue::try_from(value.as_str()),
+        );
+        if let (Ok(name), Ok(value)) = pair {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}

@@ -1,0 +1,21 @@
+//! Stories of real clients: each starts its own emulator and talks to it over TLS.
+//!
+//! | file | tells of |
+//! |---|---|
+//! | `client` | the clients themselves: SAS tokens, client certificates, host names |
+//! | `pki` | the certificates they use |
+//! | `enrollments` | the service plane: versions, slots, queries, bulk |
+//! | `authorities` | CA certificates and their proof of possession |
+//! | `devices` | registration, and every way to be refused |
+//! | `interference` | faults, the clock, the request log, state over a restart |
+//! | `strangers` | clients that are not ours: curl and openssl |
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod authorities;
+mod client;
+mod devices;
+mod enrollments;
+mod interference;
+mod pki;
+mod strangers;
