@@ -5,7 +5,8 @@
 //! module owns its own table; this file composes them, and checks what only the whole can show.
 
 use crate::ca::profile::{IssuanceProfile, Role};
-use crate::provisioning::configuration::{ProvisioningConfiguration, ProvisioningSettings};
+use crate::enrollment::plan::DriftPolicy;
+use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,18 +59,7 @@ struct Authority {
 #[serde(deny_unknown_fields)]
 struct Policy {
     #[serde(default)]
-    drift: Drift,
-}
-
-/// What to do about an enrollment that somebody else changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Drift {
-    /// Show it.
-    #[default]
-    Report,
-    /// Make it as desired again.
-    Repair,
+    drift: DriftPolicy,
 }
 
 /// The configuration, checked.
@@ -92,9 +82,9 @@ pub struct Configuration {
     /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// Provisioning services by name.
-    pub provisioning: BTreeMap<String, ProvisioningSettings>,
+    pub provisioning: BTreeMap<String, Provisioning>,
     /// What to do about drift.
-    pub drift: Drift,
+    pub drift: DriftPolicy,
 }
 
 /// The HTTPS listener.
@@ -168,8 +158,8 @@ impl Configuration {
         let provisioning =
             by_name("provisioning", said.provisioning, |service| service.name.clone())?
                 .into_iter()
-                .map(|(name, service)| Ok((name, service.resolve(credentials_directory)?)))
-                .collect::<Result<_, crate::provisioning::configuration::ConfigurationInvalid>>()
+                .map(|(name, service)| Ok((name, service.check(credentials_directory)?)))
+                .collect::<Result<_, crate::provisioning::configuration::ConfigurationError>>()
                 .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
         let configuration = Self {
@@ -191,6 +181,12 @@ impl Configuration {
     /// Authorities whose certificates some provisioning service verifies.
     pub fn verified(&self) -> BTreeSet<String> {
         self.provisioning.values().flat_map(|service| service.verified.clone()).collect()
+    }
+
+    /// Where the worker of the token `name` listens.
+    pub fn worker_socket(&self, name: &str) -> PathBuf {
+        let folder = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        folder.unwrap_or_else(|| self.state_dir.clone()).join(format!("token-{name}.sock"))
     }
 
     fn check(&self) -> Result<(), ConfigurationError> {

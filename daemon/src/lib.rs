@@ -13,9 +13,13 @@
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
+pub mod api;
+pub mod ca;
+pub mod config;
 pub mod ctl;
 pub mod enrollment;
 pub mod provisioning;
+pub mod service;
 pub mod store;
 pub mod token;
 pub mod x509;

@@ -25,6 +25,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use problem::Problem;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -39,13 +40,14 @@ pub const PAGE_ROWS_MAX: u32 = 1_000;
 #[derive(Clone)]
 pub struct Api {
     ca: Arc<CertificateAuthority>,
+    https: Option<SocketAddr>,
     in_flight: Arc<Semaphore>,
 }
 
 impl Api {
-    /// The API over `ca`.
-    pub fn new(ca: Arc<CertificateAuthority>) -> Self {
-        Self { ca, in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)) }
+    /// The API over `ca`, which says that HTTPS listens on `https`.
+    pub fn new(ca: Arc<CertificateAuthority>, https: Option<SocketAddr>) -> Self {
+        Self { ca, https, in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)) }
     }
 
     /// All routes, for either listener.

@@ -8,13 +8,24 @@ use crate::ca::authorize::{Authorized, Inspect};
 use crate::ca::status::Status;
 use axum::Json;
 use axum::extract::{Extension, State};
+use serde::Serialize;
+use std::net::SocketAddr;
+
+/// The application's state, and where it listens.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    https: Option<SocketAddr>,
+    #[serde(flatten)]
+    status: Status,
+}
 
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
-) -> Result<Json<Status>, Problem> {
+) -> Result<Json<Shown>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    Ok(Json(api.application(|ca| ca.status()).await?))
+    let status = api.application(|ca| ca.status()).await?;
+    Ok(Json(Shown { https: api.https, status }))
 }
 
 /// The process answers, and its store can be read.

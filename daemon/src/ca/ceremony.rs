@@ -162,7 +162,7 @@ impl CertificateAuthority {
             let token = self.token_of(&specification.name)?.to_owned();
             if !tokens.contains_key(&token) {
                 progress(format!("asking token {token} what it is"));
-                tokens.insert(token.clone(), self.token(&token)?.describe(LOOKUP_DEADLINE)?);
+                tokens.insert(token.clone(), self.token(&token)?.client.describe(LOOKUP_DEADLINE)?);
             }
             let actor = permission.caller().to_string();
             authorities.push(self.make_authority(specification, &token, &actor, progress)?);
@@ -212,7 +212,7 @@ impl CertificateAuthority {
         if let Some(existing) = self.hierarchy().serving(name).cloned() {
             progress(format!("authority {name} exists"));
             specification.agrees_with(&existing)?;
-            let key = self.token(&existing.token)?.find(&existing.key, LOOKUP_DEADLINE)?;
+            let key = self.token(&existing.token)?.client.find(&existing.key, LOOKUP_DEADLINE)?;
             return Ok(TranscriptEntry::new(&existing, "existed", &key));
         }
         progress(format!("authority {name}: key on token {token}"));
@@ -246,7 +246,7 @@ impl CertificateAuthority {
             key_label: format!("hallmark {} 1", specification.name),
             key_id: key_id.to_vec(),
         })?;
-        let client = self.token(&row.token)?;
+        let client = &self.token(&row.token)?.client;
         let key = match client.find_by_id(&row.key_id, LOOKUP_DEADLINE)? {
             Some(key) => key,
             None => {

@@ -72,6 +72,11 @@ impl Hierarchy {
         self.generations.get(&id)
     }
 
+    /// Whether no ceremony has made an authority yet.
+    pub fn is_empty(&self) -> bool {
+        self.serving.is_empty()
+    }
+
     /// All of them, parents first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Generation>> {
         self.generations.values()

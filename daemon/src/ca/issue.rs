@@ -265,7 +265,9 @@ impl CertificateAuthority {
     fn sign(&self, signer: Signer<'_>, recorded: &Recorded) -> Result<Certificate, Error> {
         // 8. The token signs, with a deadline.
         let algorithm = signer.issuer.signature_algorithm();
-        let signature = self.token(signer.token)?.sign(signer.key, algorithm, recorded)?;
+        let token = self.token(signer.token)?;
+        let signature =
+            token.client.sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)?;
         fail_point!("cycle-8");
 
         // 9. The signature is the authority's, and over the recorded bytes.

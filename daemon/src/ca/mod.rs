@@ -20,21 +20,31 @@ pub use error::{Advice, Error};
 use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
 use arc_swap::{ArcSwap, Guard};
-use authorize::Caller;
+use authorize::{Authorized, Caller, Operate};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+/// A token, and how long it may take.
+#[derive(Clone)]
+pub struct ConfiguredToken {
+    /// Its worker's client.
+    pub client: TokenClient,
+    /// How long one signature may take.
+    pub sign_deadline: Duration,
+}
 
 /// What the application is put together from.
 pub struct Parts {
     /// The store.
     pub store: Store,
     /// Tokens by their names in the configuration.
-    pub tokens: BTreeMap<String, TokenClient>,
+    pub tokens: BTreeMap<String, ConfiguredToken>,
     /// The token that holds each authority's key.
     pub authorities: BTreeMap<String, String>,
     /// Profiles by name.
@@ -50,7 +60,7 @@ pub struct Parts {
 /// The certificate authority, as every edge holds it behind an `Arc`.
 pub struct CertificateAuthority {
     store: Store,
-    tokens: BTreeMap<String, TokenClient>,
+    tokens: BTreeMap<String, ConfiguredToken>,
     authorities: BTreeMap<String, String>,
     profiles: BTreeMap<String, IssuanceProfile>,
     provisioning: Vec<String>,
@@ -132,6 +142,24 @@ impl CertificateAuthority {
         }
     }
 
+    /// Makes waiting and parked changes due: all of them, or those with this name.
+    pub fn retry_push(
+        &self,
+        permission: &Authorized<Operate>,
+        name: Option<String>,
+    ) -> Result<usize, Error> {
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: permission.caller().to_string(),
+            action: "push.retried",
+            subject: name.clone().unwrap_or_else(|| "all".into()),
+            detail: json!({}),
+        };
+        let retried = self.store.retry_marks(name, entry)?;
+        self.wake();
+        Ok(retried)
+    }
+
     /// Unix seconds.
     pub fn now(&self) -> i64 {
         OffsetDateTime::now_utc().unix_timestamp()
@@ -147,7 +175,7 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    fn token(&self, name: &str) -> Result<&TokenClient, Error> {
+    fn token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
         self.tokens.get(name).ok_or_else(|| {
             let message = format!("the configuration names no token {name:?}; add it");
             Error::stop("token_unknown", message)

@@ -1,7 +1,6 @@
 //! The state of everything, for people and programs that look.
 
-use super::{CertificateAuthority, Error, rfc3339};
-use crate::token::client::TokenClient;
+use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -32,7 +31,7 @@ pub struct Status {
 #[derive(Clone, Debug, Serialize)]
 pub struct TokenStatus {
     /// `ready`, or what is wrong.
-    pub state: String,
+    pub state: &'static str,
     /// Why, if it is not ready.
     pub reason: Option<String>,
     /// How often its worker was started again.
@@ -73,10 +72,10 @@ impl CertificateAuthority {
     }
 }
 
-fn token_status(token: &TokenClient) -> TokenStatus {
-    let health = token.health();
+fn token_status(token: &ConfiguredToken) -> TokenStatus {
+    let health = token.client.health();
     TokenStatus {
-        state: health.state.to_string(),
+        state: health.state.name(),
         reason: Some(health.reason).filter(|reason| !reason.is_empty()),
         restarts: health.restarts,
     }

@@ -10,8 +10,9 @@
 //! | [`failure`] | what a caller can do about a call that failed |
 //! | [`budget`] | the operations per minute that all calls to one service share |
 //! | [`credential`], [`sas`] | what a call is authorised with |
+//! | [`reconcile`] | the edge: makes the service hold what the store says |
 //!
-//! These clients decide nothing and repeat nothing: one call is one request, and what comes back
+//! The clients decide nothing and repeat nothing: one call is one request, and what comes back
 //! is an answer or a [`failure::CallError`]. When to try again is the reconciler's business.
 //! Sections named in comments are those of the contract reference in the architecture document.
 
@@ -23,6 +24,7 @@ pub mod device;
 pub mod dps;
 pub mod failure;
 pub mod http;
+pub mod reconcile;
 pub mod sas;
 
 #[cfg(test)]

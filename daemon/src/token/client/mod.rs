@@ -13,6 +13,7 @@ use super::worker::health::{RungCounters, TokenState};
 use super::{
     KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError, proof,
 };
+use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
 use keeper::Keeper;
 use std::path::PathBuf;
@@ -125,9 +126,20 @@ impl TokenClient {
         }
     }
 
-    /// [`Token::sign`]. Not public: only what was recorded may be signed, and only the store can
-    /// make the value that says so.
-    pub(crate) fn sign(
+    /// [`Token::sign`], over what the store has on record and nothing else: only the store can make
+    /// a [`Recorded`].
+    pub fn sign_recorded(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        recorded: &Recorded,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        self.sign(key, algorithm, recorded.tbs(), deadline)
+    }
+
+    /// [`Token::sign`], for the tests that prove a key. Not for anybody else.
+    pub(super) fn sign(
         &self,
         key: &KeyReference,
         algorithm: SignatureAlgorithm,

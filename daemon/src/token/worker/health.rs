@@ -19,6 +19,18 @@ pub enum TokenState {
     Parked,
 }
 
+impl TokenState {
+    /// Its name in status and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenState::Starting => "starting",
+            TokenState::Ready => "ready",
+            TokenState::Unavailable => "unavailable",
+            TokenState::Parked => "parked",
+        }
+    }
+}
+
 /// How often each rung of the ladder was climbed since the worker started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RungCounters {
