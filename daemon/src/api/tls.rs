@@ -10,7 +10,8 @@
 use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issue::IssueRequest;
 use crate::ca::{CertificateAuthority, Error};
-use crate::x509::certificate::{self, Certificate};
+use crate::x509::bundle::parse_bundle;
+use crate::x509::certificate::Certificate;
 use arc_swap::ArcSwapOption;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -86,7 +87,7 @@ impl ServerIdentity {
 
     fn nears_end(&self, now: i64) -> bool {
         let Ok(pem) = fs::read(self.certificate_path()) else { return true };
-        let leaf = certificate::parse_bundle(&pem).ok().and_then(|chain| chain.into_iter().next());
+        let leaf = parse_bundle(&pem).ok().and_then(|chain| chain.into_iter().next());
         leaf.is_none_or(|leaf: Certificate| {
             now > leaf.not_after() - (leaf.not_after() - leaf.not_before()) / 3
         })

@@ -7,7 +7,8 @@
 use super::authorize::{Authorized, Caller, Operate};
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::enrollment::record::Record;
-use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, Refusal, RetireEvidence, Slots};
+use crate::enrollment::refusal::Refusal;
+use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, Slots};
 use crate::store::{
     AuditEntry, EnrollmentKind, EnrollmentRow, RollReason, RollRow, RollState, RollStep,
 };

@@ -14,7 +14,8 @@ use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::ca_certificate::{Proof, Step, next_step};
 use crate::enrollment::desired::{Desired, EnrollmentId, SlotCertificate};
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
-use crate::enrollment::plan::{DriftPolicy, History, Plan, holds, plan};
+use crate::enrollment::history::History;
+use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
 use crate::enrollment::record::Record;
 use crate::store::{
     AuditEntry, CaCertificateRow, EnrollmentKind, EnrollmentRow, MarkRow, MarkSubject, Sighting,
@@ -152,20 +153,15 @@ impl Reconciler {
         let desired = self.blocking(move |ca| ca.desired(&wanted)).await?;
         let observed = self.clients.dps.enrollment(id.borrowed()).await?;
         let (desired, observed) = (desired.as_ref(), observed.as_ref());
-        // An observation settles the last attempt: it arrived, or it is forgotten.
-        let arrived = row.attempted.as_ref().filter(|it| observed.is_some_and(|at| holds(at, it)));
-        let history = History {
-            confirmed: arrived.or(row.confirmed.as_ref()),
-            attempted: row.attempted.as_ref(),
-        };
-        match plan(desired, observed, history, self.drift) {
+        let history = row.history.observed(observed);
+        match plan(desired, observed, &history, self.drift) {
             Plan::Settled => Ok(Outcome::Done(sighting(desired, observed))),
             Plan::Drift(drift) => Ok(Outcome::Done(Sighting::Drifted {
                 record: observed.map(record_of),
                 drift: serde_json::to_value(&drift).unwrap_or_default(),
             })),
             Plan::Create { record } => {
-                self.remember_attempt(&row, history.confirmed, desired).await?;
+                self.record_attempt(row.id, history.sending(desired)).await?;
                 let created = self.clients.dps.create(id.borrowed(), &record).await?;
                 Ok(after_write(desired, &created))
             }
@@ -174,29 +170,20 @@ impl Reconciler {
                     let enrollment = &row.name;
                     tracing::warn!(enrollment, ?repaired, ?left, "somebody else changed it");
                 }
-                self.remember_attempt(&row, history.confirmed, desired).await?;
+                self.record_attempt(row.id, history.sending(desired)).await?;
                 let replaced = self.clients.dps.replace(id.borrowed(), &record, &etag).await?;
                 Ok(after_write(desired, &replaced))
             }
             Plan::Delete { etag } => {
+                self.record_attempt(row.id, history.sending(None)).await?;
                 self.clients.dps.delete(id.borrowed(), &etag).await?;
                 Ok(Outcome::Again)
             }
         }
     }
 
-    async fn remember_attempt(
-        &self,
-        row: &EnrollmentRow,
-        confirmed: Option<&Desired>,
-        desired: Option<&Desired>,
-    ) -> Result<(), Failure> {
-        let Some(attempted) = desired.cloned() else { return Ok(()) };
-        let (id, confirmed) = (row.id, confirmed.cloned());
-        self.blocking(move |ca| {
-            Ok(ca.store().record_attempt(id, confirmed.as_ref(), &attempted)?)
-        })
-        .await?;
+    async fn record_attempt(&self, id: i64, history: History) -> Result<(), Failure> {
+        self.blocking(move |ca| Ok(ca.store().record_attempt(id, &history)?)).await?;
         Ok(())
     }
 
@@ -374,7 +361,7 @@ fn after_write(desired: Option<&Desired>, written: &Record) -> Outcome {
 fn sighting(desired: Option<&Desired>, observed: Option<&Record>) -> Sighting {
     match (desired, observed) {
         (Some(desired), Some(record)) => Sighting::InPlace {
-            desired: Box::new(desired.clone()),
+            history: Box::new(History::settled(Some(desired))),
             record: record_of(record),
         },
         _ => Sighting::Gone,
