@@ -17,7 +17,7 @@ use std::fmt;
 const RSA_EXPONENT_MIN: u64 = 65_537;
 
 /// The kinds of key that an authority or a leaf may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyType {
     /// ECDSA on NIST P-256 (secp256r1).
