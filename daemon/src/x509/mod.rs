@@ -1,7 +1,7 @@
 //! Certificates as RFC 5280 has them: requests in, to-be-signed bytes out.
 //!
 //! Pure: no clock, no I/O, no key. Nothing here signs; a token does, over the bytes that
-//! [`tbs`] builds and `lint` has passed.
+//! [`tbs`] builds and [`lint`] has passed.
 
 pub mod bundle;
 pub mod certificate;
@@ -9,6 +9,7 @@ pub mod csr;
 mod extensions;
 pub mod issuer;
 pub mod key;
+pub mod lint;
 pub mod name;
 mod oid;
 mod pem;
@@ -18,3 +19,6 @@ pub mod serial;
 pub mod signature;
 pub mod tbs;
 mod wire;
+
+#[cfg(test)]
+mod tests;
