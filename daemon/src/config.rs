@@ -134,10 +134,14 @@ impl Configuration {
         };
         let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
         if metadata.len() > FILE_BYTES_MAX {
-            return Err(unreadable(format!("it has more than {FILE_BYTES_MAX} bytes")));
+            return Err(unreadable(format!(
+                "it has more than {FILE_BYTES_MAX} bytes"
+            )));
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-        let file = path.canonicalize().map_err(|error| unreadable(error.to_string()))?;
+        let file = path
+            .canonicalize()
+            .map_err(|error| unreadable(error.to_string()))?;
         Self::parse(&text, file, credentials_directory)
     }
 
@@ -155,20 +159,27 @@ impl Configuration {
             .map(|(name, token)| Ok((name, token.resolve(credentials_directory)?)))
             .collect::<Result<_, crate::token::configuration::TokenConfigurationError>>()
             .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
-        let provisioning =
-            by_name("provisioning", said.provisioning, |service| service.name.clone())?
-                .into_iter()
-                .map(|(name, service)| Ok((name, service.check(credentials_directory)?)))
-                .collect::<Result<_, crate::provisioning::configuration::ConfigurationError>>()
-                .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
+        let provisioning = by_name("provisioning", said.provisioning, |service| {
+            service.name.clone()
+        })?
+        .into_iter()
+        .map(|(name, service)| Ok((name, service.check(credentials_directory)?)))
+        .collect::<Result<_, crate::provisioning::configuration::ConfigurationError>>()
+        .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
         let configuration = Self {
             https: said.listen.https_listener()?,
-            admin: said.listen.admin.unwrap_or_else(|| said.state_dir.join("admin.sock")),
+            admin: said
+                .listen
+                .admin
+                .unwrap_or_else(|| said.state_dir.join("admin.sock")),
             admin_users: said.listen.admin_users,
             state_dir: said.state_dir,
             tokens,
-            authorities: authorities.into_iter().map(|(name, it)| (name, it.token)).collect(),
+            authorities: authorities
+                .into_iter()
+                .map(|(name, it)| (name, it.token))
+                .collect(),
             profiles: by_name("profile", said.profile, |profile| profile.name.clone())?,
             provisioning,
             drift: said.policy.drift,
@@ -180,13 +191,18 @@ impl Configuration {
 
     /// Authorities whose certificates some provisioning service verifies.
     pub fn verified(&self) -> BTreeSet<String> {
-        self.provisioning.values().flat_map(|service| service.verified.clone()).collect()
+        self.provisioning
+            .values()
+            .flat_map(|service| service.verified.clone())
+            .collect()
     }
 
     /// Where the worker of the token `name` listens.
     pub fn worker_socket(&self, name: &str) -> PathBuf {
         let folder = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        folder.unwrap_or_else(|| self.state_dir.clone()).join(format!("token-{name}.sock"))
+        folder
+            .unwrap_or_else(|| self.state_dir.clone())
+            .join(format!("token-{name}.sock"))
     }
 
     fn check(&self) -> Result<(), ConfigurationError> {
@@ -223,7 +239,9 @@ impl Configuration {
     }
 
     fn check_https(&self) -> Result<(), ConfigurationError> {
-        let Some(https) = &self.https else { return Ok(()) };
+        let Some(https) = &self.https else {
+            return Ok(());
+        };
         match self.profiles.get(&https.profile) {
             Some(profile) if profile.role == Role::Server => Ok(()),
             Some(_) => Err(ConfigurationError::Contradiction(format!(
@@ -240,7 +258,9 @@ impl Configuration {
 
 impl Listen {
     fn https_listener(&self) -> Result<Option<HttpsListener>, ConfigurationError> {
-        let Some(address) = self.https else { return Ok(None) };
+        let Some(address) = self.https else {
+            return Ok(None);
+        };
         match (&self.profile, self.names.is_empty()) {
             (Some(profile), false) => Ok(Some(HttpsListener {
                 address,

@@ -36,7 +36,9 @@ pub fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let store = Store::open(&configuration.state_dir.join("hallmark.db"))
         .context("cannot open the database")?;
     let tokens = start_tokens(&configuration)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let served = runtime.block_on(Daemon::start(&configuration, store, &tokens)?.run());
     // Requests in hand have been answered; what blocks still is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -80,9 +82,18 @@ fn start_tokens(configuration: &Configuration) -> anyhow::Result<Tokens> {
         };
         supervisors.push(Supervisor::start(client.clone(), command));
         let sign_deadline = token.sign_deadline;
-        configured.insert(name.clone(), ConfiguredToken { client, sign_deadline });
+        configured.insert(
+            name.clone(),
+            ConfiguredToken {
+                client,
+                sign_deadline,
+            },
+        );
     }
-    Ok(Tokens { configured, _supervisors: supervisors })
+    Ok(Tokens {
+        configured,
+        _supervisors: supervisors,
+    })
 }
 
 struct Daemon {
@@ -98,15 +109,14 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(
-        configuration: &Configuration,
-        store: Store,
-        tokens: &Tokens,
-    ) -> anyhow::Result<Self> {
+    fn start(configuration: &Configuration, store: Store, tokens: &Tokens) -> anyhow::Result<Self> {
         let wake = Arc::new(Notify::new());
         let mut bells = vec![wake.clone()];
-        let services: Vec<_> =
-            configuration.provisioning.values().map(|it| (it, Arc::new(Notify::new()))).collect();
+        let services: Vec<_> = configuration
+            .provisioning
+            .values()
+            .map(|it| (it, Arc::new(Notify::new())))
+            .collect();
         bells.extend(services.iter().map(|(_, bell)| bell.clone()));
         let ca = Arc::new(CertificateAuthority::start(Parts {
             store,
@@ -155,7 +165,11 @@ impl Daemon {
 
     async fn run(self) -> anyhow::Result<()> {
         let (stopping, stop) = watch::channel(false);
-        let address = self.https.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let address = self
+            .https
+            .as_ref()
+            .map(std::net::TcpListener::local_addr)
+            .transpose()?;
         let router = Api::new(self.ca.clone(), address).router();
         let mut tasks: Vec<JoinHandle<()>> = Vec::new();
         if let (Some(listener), Some(identity)) = (self.https, &self.identity) {
@@ -167,7 +181,12 @@ impl Daemon {
         self.admin.set_nonblocking(true)?;
         let admitted = admission(self.admin_users);
         let admin = UnixListener::from_std(self.admin)?;
-        tasks.push(tokio::spawn(serve_admin(admin, admitted, router, stop.clone())));
+        tasks.push(tokio::spawn(serve_admin(
+            admin,
+            admitted,
+            router,
+            stop.clone(),
+        )));
         let application = Application {
             ca: self.ca,
             identity: self.identity,

@@ -23,7 +23,10 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<AuditRecord>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
-    Ok(Json(api.application(move |ca| Ok(ca.store().audit_after(page.after, limit)?)).await?))
+    Ok(Json(
+        api.application(move |ca| Ok(ca.store().audit_after(page.after, limit)?))
+            .await?,
+    ))
 }
 
 pub(super) async fn verify(
@@ -31,5 +34,7 @@ pub(super) async fn verify(
     Extension(peer): Extension<Peer>,
 ) -> Result<Json<AuditVerdict>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    Ok(Json(api.application(|ca| Ok(ca.store().verify_audit()?)).await?))
+    Ok(Json(
+        api.application(|ca| Ok(ca.store().verify_audit()?)).await?,
+    ))
 }

@@ -59,7 +59,12 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<Authority>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let hierarchy = api.ca.hierarchy();
-    Ok(Json(hierarchy.iter().map(|generation| Authority::from(generation.as_ref())).collect()))
+    Ok(Json(
+        hierarchy
+            .iter()
+            .map(|generation| Authority::from(generation.as_ref()))
+            .collect(),
+    ))
 }
 
 pub(super) async fn show(
@@ -75,7 +80,8 @@ pub(super) async fn show(
         .map(|generation| Authority::from(generation.as_ref()))
         .collect();
     if generations.is_empty() {
-        let message = format!("there is no authority {name:?}; `hallmark authority list` shows all");
+        let message =
+            format!("there is no authority {name:?}; `hallmark authority list` shows all");
         return Err(Error::missing("authority_unknown", message).into());
     }
     Ok(Json(generations))

@@ -37,9 +37,9 @@ impl Api {
                 "present the client certificate that this daemon issued to you",
             )
             .into()),
-            Peer::Network { certificate: Some(leaf) } => {
-                self.application(move |ca| identify(ca, &leaf)).await
-            }
+            Peer::Network {
+                certificate: Some(leaf),
+            } => self.application(move |ca| identify(ca, &leaf)).await,
         }
     }
 }
@@ -75,7 +75,10 @@ fn identify(ca: &CertificateAuthority, leaf: &CertificateDer<'_>) -> Result<Call
         );
         unauthenticated("client_certificate_unknown", message)
     })?;
-    Ok(Caller::Certificate { role: profile.role, name: certificate.subject })
+    Ok(Caller::Certificate {
+        role: profile.role,
+        name: certificate.subject,
+    })
 }
 
 fn unauthenticated(code: &'static str, message: impl Into<String>) -> Error {

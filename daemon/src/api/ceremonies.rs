@@ -45,9 +45,15 @@ pub(super) async fn run(
         let _ = steps.send(last).await;
     });
     let stream = futures_util::stream::poll_fn(move |context| {
-        lines.poll_recv(context).map(|line| line.map(|line| Ok::<_, Infallible>(format!("{line}\n"))))
+        lines
+            .poll_recv(context)
+            .map(|line| line.map(|line| Ok::<_, Infallible>(format!("{line}\n"))))
     });
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
+    Ok((
+        [(CONTENT_TYPE, "application/x-ndjson")],
+        Body::from_stream(stream),
+    )
+        .into_response())
 }
 
 fn finished(transcript: &Transcript) -> Value {

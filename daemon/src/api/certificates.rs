@@ -78,12 +78,7 @@ pub(super) async fn issue(
 }
 
 impl Api {
-    async fn issue(
-        &self,
-        peer: &Peer,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Issued, Problem> {
+    async fn issue(&self, peer: &Peer, headers: &HeaderMap, body: Body) -> Result<Issued, Problem> {
         // 1. Who asks, and what they may. A refusal before the application is audited here.
         let caller = match self.caller(peer).await {
             Ok(caller) => caller,
@@ -98,7 +93,8 @@ impl Api {
             Ok(request) => request,
             Err(problem) => return Err(self.audited(&name, problem).await),
         };
-        self.application(move |ca| ca.issue(&permission, &request)).await
+        self.application(move |ca| ca.issue(&permission, &request))
+            .await
     }
 
     async fn audited(&self, actor: &str, problem: Problem) -> Problem {
@@ -117,11 +113,18 @@ impl Api {
 
 /// Step 2 of the issuance cycle: the request, within its limits.
 async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = content_type.and_then(|value| value.split(';').next()).map(str::trim);
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media_type = content_type
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
     if !media_type.is_some_and(|it| it.eq_ignore_ascii_case("application/json")) {
         let error = Error::mend("content_type_unsupported", "send application/json");
-        return Err(Problem::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+        return Err(Problem::with_status(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            error,
+        ));
     }
     let body = body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
         let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
@@ -129,7 +132,10 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
         Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
     })?;
     let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
-        Error::mend("body_invalid", format!("the body is not as /v1/certificates has it: {error}"))
+        Error::mend(
+            "body_invalid",
+            format!("the body is not as /v1/certificates has it: {error}"),
+        )
     })?;
     let idempotency_key = headers
         .get("idempotency-key")

@@ -80,7 +80,9 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<Device>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
-    let rows = api.application(move |ca| Ok(ca.store().devices(&page.after, limit)?)).await?;
+    let rows = api
+        .application(move |ca| Ok(ca.store().devices(&page.after, limit)?))
+        .await?;
     Ok(Json(rows.into_iter().map(Device::from).collect()))
 }
 

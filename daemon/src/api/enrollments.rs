@@ -60,7 +60,11 @@ impl From<MarkRow> for Pending {
 
 impl From<EnrollmentRow> for Enrollment {
     fn from(row: EnrollmentRow) -> Self {
-        let slot = |name| row.slots.in_slot(name).map(|thumbprint| thumbprint.to_string());
+        let slot = |name| {
+            row.slots
+                .in_slot(name)
+                .map(|thumbprint| thumbprint.to_string())
+        };
         Self {
             primary: slot(SlotName::Primary),
             secondary: slot(SlotName::Secondary),
@@ -105,7 +109,9 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<Enrollment>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
-    let rows = api.application(move |ca| Ok(ca.store().enrollments(page.after, limit)?)).await?;
+    let rows = api
+        .application(move |ca| Ok(ca.store().enrollments(page.after, limit)?))
+        .await?;
     Ok(Json(rows.into_iter().map(Enrollment::from).collect()))
 }
 
@@ -116,9 +122,12 @@ pub(super) async fn show(
 ) -> Result<Json<Vec<Enrollment>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let asked = name.clone();
-    let rows = api.application(move |ca| Ok(ca.store().enrollments_named(&asked)?)).await?;
+    let rows = api
+        .application(move |ca| Ok(ca.store().enrollments_named(&asked)?))
+        .await?;
     if rows.is_empty() {
-        let message = format!("there is no enrollment {name:?}; `hallmark enrollment list` has all");
+        let message =
+            format!("there is no enrollment {name:?}; `hallmark enrollment list` has all");
         return Err(Error::missing("enrollment_unknown", message).into());
     }
     Ok(Json(rows.into_iter().map(Enrollment::from).collect()))
@@ -130,7 +139,9 @@ pub(super) async fn add(
     JsonBody(request): JsonBody<EnrollmentRequest>,
 ) -> Result<(StatusCode, Json<Enrollment>), Problem> {
     let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
-    let row = api.application(move |ca| ca.add_enrollment(&permission, request)).await?;
+    let row = api
+        .application(move |ca| ca.add_enrollment(&permission, request))
+        .await?;
     Ok((StatusCode::CREATED, Json(row.into())))
 }
 

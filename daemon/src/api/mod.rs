@@ -47,7 +47,11 @@ pub struct Api {
 impl Api {
     /// The API over `ca`, which says that HTTPS listens on `https`.
     pub fn new(ca: Arc<CertificateAuthority>, https: Option<SocketAddr>) -> Self {
-        Self { ca, https, in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)) }
+        Self {
+            ca,
+            https,
+            in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
+        }
     }
 
     /// All routes, for either listener.
@@ -62,7 +66,10 @@ impl Api {
             .route("/v1/authorities/{name}", get(authorities::show))
             .route("/v1/devices", get(devices::list))
             .route("/v1/devices/{id}", get(devices::show))
-            .route("/v1/enrollments", get(enrollments::list).post(enrollments::add))
+            .route(
+                "/v1/enrollments",
+                get(enrollments::list).post(enrollments::add),
+            )
             .route("/v1/enrollments/{name}", get(enrollments::show))
             .route("/v1/enrollments/{kind}/{name}", delete(enrollments::remove))
             .route("/v1/rolls", get(rolls::list).post(rolls::start))
@@ -99,5 +106,9 @@ impl Api {
 }
 
 async fn unknown_route() -> Problem {
-    Error::missing("route_unknown", "there is nothing at this address; see docs/operations.md").into()
+    Error::missing(
+        "route_unknown",
+        "there is nothing at this address; see docs/operations.md",
+    )
+    .into()
 }

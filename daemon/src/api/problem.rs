@@ -53,9 +53,17 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Error { advice, code, message } = &self.error;
+        let Error {
+            advice,
+            code,
+            message,
+        } = &self.error;
         if *advice == Advice::Stop {
-            tracing::error!(code, message, "a request failed for a reason that must not be");
+            tracing::error!(
+                code,
+                message,
+                "a request failed for a reason that must not be"
+            );
         }
         let document = Document {
             r#type: format!("urn:hallmark:problem:{code}"),
@@ -66,12 +74,18 @@ impl IntoResponse for Problem {
         };
         let mut response = (self.status, Json(document)).into_response();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Advice::Later { seconds } = advice {
             headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("TLS-Client-Certificate"));
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("TLS-Client-Certificate"),
+            );
         }
         response
     }

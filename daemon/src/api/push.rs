@@ -37,7 +37,9 @@ pub(super) async fn list(
     Extension(peer): Extension<Peer>,
 ) -> Result<Json<Vec<Item>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    let queue = api.application(|ca| Ok(ca.store().push_queue(PAGE_ROWS_MAX)?)).await?;
+    let queue = api
+        .application(|ca| Ok(ca.store().push_queue(PAGE_ROWS_MAX)?))
+        .await?;
     let items = queue.into_iter().map(|(provisioning, name, mark)| Item {
         provisioning,
         name,
@@ -52,6 +54,8 @@ pub(super) async fn retry(
     JsonBody(retry): JsonBody<Retry>,
 ) -> Result<Json<Retried>, Problem> {
     let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
-    let retried = api.application(move |ca| ca.retry_push(&permission, retry.name)).await?;
+    let retried = api
+        .application(move |ca| ca.retry_push(&permission, retry.name))
+        .await?;
     Ok(Json(Retried { retried }))
 }

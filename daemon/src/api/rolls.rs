@@ -79,7 +79,10 @@ pub(super) async fn show(
     Path(id): Path<i64>,
 ) -> Result<Json<Roll>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    Ok(Json(api.application(move |ca| Roll::of(ca, ca.store().roll(id)?)).await?))
+    Ok(Json(
+        api.application(move |ca| Roll::of(ca, ca.store().roll(id)?))
+            .await?,
+    ))
 }
 
 pub(super) async fn start(

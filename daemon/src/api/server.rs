@@ -43,7 +43,9 @@ pub async fn serve_network(
             accepted = accept(&permits, || listener.accept()) => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Some((permit, (stream, _address))) = accepted else { continue };
+        let Some((permit, (stream, _address))) = accepted else {
+            continue;
+        };
         let (identity, router, watcher) = (identity.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _permit = permit;
@@ -69,8 +71,12 @@ pub async fn serve_admin(
             accepted = accept(&permits, || listener.accept()) => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Some((permit, (stream, _address))) = accepted else { continue };
-        let Some(uid) = user_of(&stream).filter(|uid| admitted(*uid)) else { continue };
+        let Some((permit, (stream, _address))) = accepted else {
+            continue;
+        };
+        let Some(uid) = user_of(&stream).filter(|uid| admitted(*uid)) else {
+            continue;
+        };
         let (router, watcher) = (router.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _permit = permit;
@@ -105,9 +111,14 @@ async fn handshake(
     // Small answers must not wait for the client's acknowledgement.
     stream.set_nodelay(true).ok()?;
     let acceptor = identity.acceptor()?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
+        .await
+        .ok()?
+        .ok()?;
     let certificates = stream.get_ref().1.peer_certificates();
-    let certificate = certificates.and_then(|chain| chain.first()).map(|leaf| leaf.clone().into_owned());
+    let certificate = certificates
+        .and_then(|chain| chain.first())
+        .map(|leaf| leaf.clone().into_owned());
     Some((stream, Peer::Network { certificate }))
 }
 
@@ -130,7 +141,10 @@ async fn serve_connection<S>(
 }
 
 async fn finish(graceful: GracefulShutdown) {
-    if tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("some connections did not finish in time");
     }
 }

@@ -25,7 +25,10 @@ pub(super) async fn show(
 ) -> Result<Json<Shown>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let status = api.application(|ca| ca.status()).await?;
-    Ok(Json(Shown { https: api.https, status }))
+    Ok(Json(Shown {
+        https: api.https,
+        status,
+    }))
 }
 
 /// The process answers, and its store can be read.
@@ -40,5 +43,10 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
     if status.ready {
         return Ok("ready\n");
     }
-    Err(Error::later(2, "not_ready", "authorities or tokens are missing; see `hallmark status`").into())
+    Err(Error::later(
+        2,
+        "not_ready",
+        "authorities or tokens are missing; see `hallmark status`",
+    )
+    .into())
 }

@@ -47,7 +47,10 @@ pub struct ServerIdentity {
 impl ServerIdentity {
     /// The identity on disk, if there is one that still fits.
     pub fn load(name: ServerName) -> Self {
-        let identity = Self { name, acceptor: ArcSwapOption::empty() };
+        let identity = Self {
+            name,
+            acceptor: ArcSwapOption::empty(),
+        };
         match identity.read() {
             Ok(Some(acceptor)) => identity.acceptor.store(Some(Arc::new(acceptor))),
             Ok(None) => {}
@@ -66,7 +69,9 @@ impl ServerIdentity {
         if self.acceptor().is_some() && !self.nears_end(ca.now()) {
             return Ok(());
         }
-        let key = self.key().map_err(|error| io_error("the TLS key", &error))?;
+        let key = self
+            .key()
+            .map_err(|error| io_error("the TLS key", &error))?;
         let csr = self.csr(&key)?;
         let permission = Authorized::<Issue>::to_issue(Caller::Daemon)?;
         let request = IssueRequest {
@@ -86,8 +91,12 @@ impl ServerIdentity {
     }
 
     fn nears_end(&self, now: i64) -> bool {
-        let Ok(pem) = fs::read(self.certificate_path()) else { return true };
-        let leaf = parse_bundle(&pem).ok().and_then(|chain| chain.into_iter().next());
+        let Ok(pem) = fs::read(self.certificate_path()) else {
+            return true;
+        };
+        let leaf = parse_bundle(&pem)
+            .ok()
+            .and_then(|chain| chain.into_iter().next());
         leaf.is_none_or(|leaf: Certificate| {
             now > leaf.not_after() - (leaf.not_after() - leaf.not_before()) / 3
         })
@@ -97,8 +106,14 @@ impl ServerIdentity {
         let failed = |error: rcgen::Error| Error::stop("tls_identity", error.to_string());
         let mut parameters = CertificateParams::new(self.name.names.clone()).map_err(failed)?;
         parameters.distinguished_name = rcgen::DistinguishedName::new();
-        parameters.distinguished_name.push(DnType::CommonName, self.name.names[0].clone());
-        Ok(parameters.serialize_request(key).map_err(failed)?.der().to_vec())
+        parameters
+            .distinguished_name
+            .push(DnType::CommonName, self.name.names[0].clone());
+        Ok(parameters
+            .serialize_request(key)
+            .map_err(failed)?
+            .der()
+            .to_vec())
     }
 
     fn key(&self) -> std::io::Result<KeyPair> {
@@ -190,20 +205,30 @@ impl ClientCertVerifier for AnyClientCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
 /// Whole or not at all: written beside, then renamed.
 fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)
 }
 
 fn io_error(what: &str, error: &std::io::Error) -> Error {
-    Error::later(5, "tls_identity", format!("{what} cannot be written or read: {error}"))
+    Error::later(
+        5,
+        "tls_identity",
+        format!("{what} cannot be written or read: {error}"),
+    )
 }

@@ -73,17 +73,32 @@ impl Authorized<Issue> {
     pub fn to_issue(caller: Caller) -> Result<Self, Error> {
         let scope = match &caller {
             Caller::Local { .. } | Caller::Daemon => Scope::Anything,
-            Caller::Certificate { role: Role::Operator, .. } => Scope::Anything,
-            Caller::Certificate { role: Role::Station, .. } => Scope::Devices,
-            Caller::Certificate { role: Role::Device, name } => Scope::Device(name.clone()),
-            Caller::Certificate { role: Role::Server | Role::Auditor, .. } => {
+            Caller::Certificate {
+                role: Role::Operator,
+                ..
+            } => Scope::Anything,
+            Caller::Certificate {
+                role: Role::Station,
+                ..
+            } => Scope::Devices,
+            Caller::Certificate {
+                role: Role::Device,
+                name,
+            } => Scope::Device(name.clone()),
+            Caller::Certificate {
+                role: Role::Server | Role::Auditor,
+                ..
+            } => {
                 return Err(Error::forbidden(
                     "role_forbidden",
                     format!("{caller} may not ask for certificates; a station or an operator may"),
                 ));
             }
         };
-        Ok(Self { caller, permission: Issue { scope } })
+        Ok(Self {
+            caller,
+            permission: Issue { scope },
+        })
     }
 
     /// Step 5: whether the permission covers this profile and this name.
@@ -109,9 +124,14 @@ impl Authorized<Operate> {
     /// Local users of the admin socket and operators.
     pub fn to_operate(caller: Caller) -> Result<Self, Error> {
         match caller {
-            Caller::Local { .. } | Caller::Certificate { role: Role::Operator, .. } => {
-                Ok(Self { caller, permission: Operate(()) })
-            }
+            Caller::Local { .. }
+            | Caller::Certificate {
+                role: Role::Operator,
+                ..
+            } => Ok(Self {
+                caller,
+                permission: Operate(()),
+            }),
             _ => Err(Error::forbidden(
                 "role_forbidden",
                 format!("{caller} may not do that; an operator may"),
@@ -125,9 +145,13 @@ impl Authorized<Inspect> {
     pub fn to_inspect(caller: Caller) -> Result<Self, Error> {
         match caller {
             Caller::Local { .. }
-            | Caller::Certificate { role: Role::Operator | Role::Auditor, .. } => {
-                Ok(Self { caller, permission: Inspect(()) })
-            }
+            | Caller::Certificate {
+                role: Role::Operator | Role::Auditor,
+                ..
+            } => Ok(Self {
+                caller,
+                permission: Inspect(()),
+            }),
             _ => Err(Error::forbidden(
                 "role_forbidden",
                 format!("{caller} may not look at that; an operator or auditor may"),

@@ -11,9 +11,9 @@ use super::{CertificateAuthority, Error, rfc3339};
 use crate::store::{AuditEntry, GenerationRow, PlannedGeneration, Purpose, Settlement};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE};
 use crate::token::{KeyDescription, KeySpecification, TokenDescription};
+use crate::x509::issuer::Issuer;
 use crate::x509::key::{KeyType, PublicKey};
 use crate::x509::name::DistinguishedName;
-use crate::x509::issuer::Issuer;
 use crate::x509::profile::{Profile, human_seconds};
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,10 @@ impl CertificateAuthority {
     ) -> Result<Transcript, Error> {
         let ceremony = Ceremony::parse(file)?;
         let _alone = self.ceremony.try_lock().map_err(|_| {
-            Error::conflict("ceremony_under_way", "another ceremony is under way; wait for it")
+            Error::conflict(
+                "ceremony_under_way",
+                "another ceremony is under way; wait for it",
+            )
         })?;
         self.check_ceremony(&ceremony)?;
         let started_at = self.now();
@@ -162,7 +165,10 @@ impl CertificateAuthority {
             let token = self.token_of(&specification.name)?.to_owned();
             if !tokens.contains_key(&token) {
                 progress(format!("asking token {token} what it is"));
-                tokens.insert(token.clone(), self.token(&token)?.client.describe(LOOKUP_DEADLINE)?);
+                tokens.insert(
+                    token.clone(),
+                    self.token(&token)?.client.describe(LOOKUP_DEADLINE)?,
+                );
             }
             let actor = permission.caller().to_string();
             authorities.push(self.make_authority(specification, &token, &actor, progress)?);
@@ -177,15 +183,18 @@ impl CertificateAuthority {
             tokens,
             authorities,
         };
-        self.store.record_audit(transcript.audit_entry(permission, self.now()))?;
+        self.store
+            .record_audit(transcript.audit_entry(permission, self.now()))?;
         self.wake();
         Ok(transcript)
     }
 
     fn check_ceremony(&self, ceremony: &Ceremony) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
-        let mut known: Vec<&str> =
-            hierarchy.iter().map(|generation| generation.authority.as_str()).collect();
+        let mut known: Vec<&str> = hierarchy
+            .iter()
+            .map(|generation| generation.authority.as_str())
+            .collect();
         for authority in &ceremony.authority {
             self.token_of(&authority.name)?;
             if let Some(issuer) = authority.issuer.as_deref().filter(|it| !known.contains(it)) {
@@ -212,7 +221,10 @@ impl CertificateAuthority {
         if let Some(existing) = self.hierarchy().serving(name).cloned() {
             progress(format!("authority {name} exists"));
             specification.agrees_with(&existing)?;
-            let key = self.token(&existing.token)?.client.find(&existing.key, LOOKUP_DEADLINE)?;
+            let key = self
+                .token(&existing.token)?
+                .client
+                .find(&existing.key, LOOKUP_DEADLINE)?;
             return Ok(TranscriptEntry::new(&existing, "existed", &key));
         }
         progress(format!("authority {name}: key on token {token}"));
@@ -222,7 +234,10 @@ impl CertificateAuthority {
         self.reload_hierarchy()?;
         let hierarchy = self.hierarchy();
         let made = hierarchy.serving(name).ok_or_else(|| {
-            Error::stop("ceremony_failed", format!("authority {name} does not serve after all"))
+            Error::stop(
+                "ceremony_failed",
+                format!("authority {name} does not serve after all"),
+            )
         })?;
         Ok(TranscriptEntry::new(made, "created", &key))
     }
@@ -234,7 +249,10 @@ impl CertificateAuthority {
         token: &str,
     ) -> Result<(GenerationRow, KeyDescription), Error> {
         let hierarchy = self.hierarchy();
-        let parent = specification.issuer.as_deref().and_then(|it| hierarchy.serving(it));
+        let parent = specification
+            .issuer
+            .as_deref()
+            .and_then(|it| hierarchy.serving(it));
         let mut key_id = [0; 16];
         aws_lc_rs::rand::fill(&mut key_id)
             .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
@@ -454,7 +472,9 @@ impl Transcript {
                 certificate.sha256,
                 certificate.not_before,
                 certificate.not_after,
-                certificate.path_length.map_or("none".into(), |length| length.to_string()),
+                certificate
+                    .path_length
+                    .map_or("none".into(), |length| length.to_string()),
                 key.key_type,
                 entry.token,
                 key.label,

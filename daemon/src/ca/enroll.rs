@@ -34,7 +34,9 @@ impl CertificateAuthority {
         permission: &Authorized<Operate>,
         request: EnrollmentRequest,
     ) -> Result<EnrollmentRow, Error> {
-        let provisioning = self.provisioning(request.provisioning.as_deref())?.to_owned();
+        let provisioning = self
+            .provisioning(request.provisioning.as_deref())?
+            .to_owned();
         let slots = match request.kind {
             EnrollmentKind::Individual => self.individual_slots(&request)?,
             EnrollmentKind::Group => self.group_slots(&request)?,
@@ -95,7 +97,9 @@ impl CertificateAuthority {
         let primary = self.slot_certificate(row.slots.in_slot(SlotName::Primary))?;
         let secondary = self.slot_certificate(row.slots.in_slot(SlotName::Secondary))?;
         let certificates = SlotPair::new(primary, secondary).filter(|_| !row.removed);
-        let Some(certificates) = certificates else { return Ok(None) };
+        let Some(certificates) = certificates else {
+            return Ok(None);
+        };
         let unreadable = |error: String| Error::stop("store_unreadable", error);
         let kind = match row.kind {
             EnrollmentKind::Individual => Kind::Individual {
@@ -108,15 +112,26 @@ impl CertificateAuthority {
                 certificates,
             },
         };
-        let status = if row.enabled { Status::Enabled } else { Status::Disabled };
-        Ok(Some(Desired { kind, status, reprovision_policy: None, hubs: None }))
+        let status = if row.enabled {
+            Status::Enabled
+        } else {
+            Status::Disabled
+        };
+        Ok(Some(Desired {
+            kind,
+            status,
+            reprovision_policy: None,
+            hubs: None,
+        }))
     }
 
     fn slot_certificate(
         &self,
         thumbprint: Option<Thumbprint>,
     ) -> Result<Option<SlotCertificate>, Error> {
-        let Some(thumbprint) = thumbprint else { return Ok(None) };
+        let Some(thumbprint) = thumbprint else {
+            return Ok(None);
+        };
         match self.store.certificate_by_sha256(thumbprint.as_bytes())? {
             Some(row) => Ok(Some(SlotCertificate::new(row.der))),
             None => Err(Error::stop(

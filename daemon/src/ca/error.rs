@@ -73,7 +73,11 @@ impl Error {
 
     /// Any of the above.
     pub fn new(advice: Advice, code: &'static str, message: impl Into<String>) -> Self {
-        Self { advice, code, message: message.into() }
+        Self {
+            advice,
+            code,
+            message: message.into(),
+        }
     }
 
     /// Whether this is the caller's fault: such a refusal is written into the audit journal.

@@ -7,8 +7,8 @@ use super::Error;
 use crate::store::GenerationRow;
 use crate::token::KeyReference;
 use crate::x509::certificate::Certificate;
-use crate::x509::key::PublicKey;
 use crate::x509::issuer::Issuer;
+use crate::x509::key::PublicKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -51,13 +51,19 @@ impl Hierarchy {
     pub fn load(rows: Vec<GenerationRow>) -> Result<Self, Error> {
         let mut hierarchy = Self::default();
         for row in rows {
-            let (Some(spki), Some(der)) = (&row.spki, &row.certificate) else { continue };
+            let (Some(spki), Some(der)) = (&row.spki, &row.certificate) else {
+                continue;
+            };
             let generation = Generation::read(&row, spki, der)?;
             hierarchy.verify(&generation)?;
             if generation.serving {
-                hierarchy.serving.insert(generation.authority.clone(), generation.id);
+                hierarchy
+                    .serving
+                    .insert(generation.authority.clone(), generation.id);
             }
-            hierarchy.generations.insert(generation.id, Arc::new(generation));
+            hierarchy
+                .generations
+                .insert(generation.id, Arc::new(generation));
         }
         Ok(hierarchy)
     }
@@ -120,14 +126,17 @@ impl Generation {
         let unreadable = |reason: String| {
             Error::stop(
                 "hierarchy_unreadable",
-                format!("authority {} generation {}: {reason}", row.authority, row.number),
+                format!(
+                    "authority {} generation {}: {reason}",
+                    row.authority, row.number
+                ),
             )
         };
         let public_key =
             PublicKey::from_spki_der(spki).map_err(|error| unreadable(error.to_string()))?;
         let certificate = Certificate::parse(der).map_err(|error| unreadable(error.to_string()))?;
-        let issuer =
-            Issuer::from_certificate(&certificate).map_err(|error| unreadable(error.to_string()))?;
+        let issuer = Issuer::from_certificate(&certificate)
+            .map_err(|error| unreadable(error.to_string()))?;
         Ok(Self {
             id: row.id,
             authority: row.authority.clone(),

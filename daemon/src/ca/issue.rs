@@ -9,9 +9,7 @@ use super::hierarchy::Generation;
 use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error};
 use crate::enrollment::id::RegistrationId;
-use crate::store::{
-    AuditEntry, Idempotency, Intent, PriorRequest, Purpose, Recorded, Settlement,
-};
+use crate::store::{AuditEntry, Idempotency, Intent, PriorRequest, Purpose, Recorded, Settlement};
 use crate::token::KeyReference;
 use crate::x509::certificate::{self, Certificate};
 use crate::x509::csr::Csr;
@@ -142,7 +140,11 @@ impl CertificateAuthority {
         let hierarchy = self.hierarchy();
         let generation = hierarchy.serving(&profile.authority).ok_or_else(|| {
             let authority = &profile.authority;
-            Error::later(30, "authority_absent", format!("authority {authority} has no key yet"))
+            Error::later(
+                30,
+                "authority_absent",
+                format!("authority {authority} has no key yet"),
+            )
         })?;
         fail_point!("cycle-5");
 
@@ -267,7 +269,9 @@ impl CertificateAuthority {
         let algorithm = signer.issuer.signature_algorithm();
         let token = self.token(signer.token)?;
         let signature =
-            token.client.sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)?;
+            token
+                .client
+                .sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)?;
         fail_point!("cycle-8");
 
         // 9. The signature is the authority's, and over the recorded bytes.
@@ -279,7 +283,9 @@ impl CertificateAuthority {
         let certificate = certificate::assemble(recorded.tbs(), algorithm, &signature)
             .map_err(|error| withheld(error.to_string()))?;
         if certificate.tbs_bytes() != recorded.tbs() {
-            return Err(withheld("the signed bytes are not the recorded ones".into()));
+            return Err(withheld(
+                "the signed bytes are not the recorded ones".into(),
+            ));
         }
         certificate
             .verify_issued_by(signer.issuer.public_key())
@@ -290,7 +296,10 @@ impl CertificateAuthority {
 
     /// The token may have signed it without our knowing.
     fn burn(&self, recorded: &Recorded, reason: &str) {
-        if let Err(error) = self.store.abandon_intent(recorded, reason.to_owned(), self.now()) {
+        if let Err(error) = self
+            .store
+            .abandon_intent(recorded, reason.to_owned(), self.now())
+        {
             tracing::error!(intent = recorded.id(), %error, "an intent stays open until the next start");
         }
     }
@@ -300,7 +309,9 @@ impl CertificateAuthority {
         caller: &str,
         idempotency: Option<&Idempotency>,
     ) -> Result<Option<Issued>, Error> {
-        let Some(idempotency) = idempotency else { return Ok(None) };
+        let Some(idempotency) = idempotency else {
+            return Ok(None);
+        };
         match self.store.prior_request(caller, &idempotency.key)? {
             None => Ok(None),
             Some(PriorRequest::UnderWay) => Err(Error::later(
@@ -331,25 +342,37 @@ impl CertificateAuthority {
     fn chain_of(&self, generation: i64) -> Vec<String> {
         let hierarchy = self.hierarchy();
         let chain = hierarchy.chain(generation, &self.verified);
-        chain.iter().map(|generation| generation.pem.clone()).collect()
+        chain
+            .iter()
+            .map(|generation| generation.pem.clone())
+            .collect()
     }
 }
 
 fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>, Error> {
-    let Some(key) = &request.idempotency_key else { return Ok(None) };
+    let Some(key) = &request.idempotency_key else {
+        return Ok(None);
+    };
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
         let message =
             format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
         return Err(Error::mend("idempotency_key_invalid", message));
     }
     let mut context = digest::Context::new(&digest::SHA256);
-    for field in [request.profile.as_bytes(), request.registration_id.as_bytes(), &request.csr] {
+    for field in [
+        request.profile.as_bytes(),
+        request.registration_id.as_bytes(),
+        &request.csr,
+    ] {
         context.update(&(field.len() as u64).to_be_bytes());
         context.update(field);
     }
     let mut request_sha256 = [0; 32];
     request_sha256.copy_from_slice(context.finish().as_ref());
-    Ok(Some(Idempotency { key: key.clone(), request_sha256 }))
+    Ok(Some(Idempotency {
+        key: key.clone(),
+        request_sha256,
+    }))
 }
 
 /// The common name: a registration id for a device, a plain name for everybody else.
@@ -382,4 +405,3 @@ fn random<const N: usize>() -> Result<[u8; N], Error> {
         .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
     Ok(bytes)
 }
-

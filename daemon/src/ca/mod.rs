@@ -108,8 +108,10 @@ impl CertificateAuthority {
     pub fn profile(&self, name: &str) -> Result<&IssuanceProfile, Error> {
         self.profiles.get(name).ok_or_else(|| {
             let known: Vec<_> = self.profiles.keys().map(String::as_str).collect();
-            let message =
-                format!("there is no profile {name:?}; configured are {}", known.join(", "));
+            let message = format!(
+                "there is no profile {name:?}; configured are {}",
+                known.join(", ")
+            );
             Error::missing("profile_unknown", message)
         })
     }
@@ -171,7 +173,8 @@ impl CertificateAuthority {
     }
 
     fn reload_hierarchy(&self) -> Result<(), Error> {
-        self.hierarchy.store(Arc::new(Hierarchy::load(self.store.generations()?)?));
+        self.hierarchy
+            .store(Arc::new(Hierarchy::load(self.store.generations()?)?));
         Ok(())
     }
 

@@ -20,7 +20,10 @@ impl CertificateAuthority {
     pub fn want_verified(&self, verified: &BTreeMap<String, Vec<String>>) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         for (provisioning, authorities) in verified {
-            for generation in authorities.iter().filter_map(|name| hierarchy.serving(name)) {
+            for generation in authorities
+                .iter()
+                .filter_map(|name| hierarchy.serving(name))
+            {
                 let name = format!("{}-{}", generation.authority, generation.number);
                 let entry = AuditEntry {
                     at: self.now(),
@@ -30,7 +33,10 @@ impl CertificateAuthority {
                     detail: json!({ "provisioning": provisioning }),
                 };
                 let provisioning = provisioning.clone();
-                if self.store.want_ca_certificate(provisioning, name, generation.id, entry)? {
+                if self
+                    .store
+                    .want_ca_certificate(provisioning, name, generation.id, entry)?
+                {
                     self.wake();
                 }
             }
@@ -51,7 +57,10 @@ impl CertificateAuthority {
     fn sign_code(&self, row: &CaCertificateRow, code: &VerificationCode) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         let generation = hierarchy.generation(row.generation).ok_or_else(|| {
-            Error::stop("hierarchy_broken", format!("CA certificate {} has no key", row.name))
+            Error::stop(
+                "hierarchy_broken",
+                format!("CA certificate {} has no key", row.name),
+            )
         })?;
         self.certify(Order {
             signer: Signer::from(generation.as_ref()),
@@ -64,7 +73,9 @@ impl CertificateAuthority {
             public_key: &generation.public_key,
             caller: Caller::Daemon.to_string(),
             idempotency: None,
-            settlement: Settlement::Possession { ca_certificate: row.id },
+            settlement: Settlement::Possession {
+                ca_certificate: row.id,
+            },
         })?;
         Ok(())
     }

@@ -51,7 +51,11 @@ impl CertificateAuthority {
     }
 
     /// Gives up a roll that still waits for its request.
-    pub fn abort_roll(&self, permission: &Authorized<Operate>, roll: i64) -> Result<RollRow, Error> {
+    pub fn abort_roll(
+        &self,
+        permission: &Authorized<Operate>,
+        roll: i64,
+    ) -> Result<RollRow, Error> {
         let row = self.store.enrollment(self.store.roll(roll)?.enrollment)?;
         let entry = self.entry(permission.caller(), "roll.aborted", &row);
         self.store.abort_requested_roll(roll, entry)?;
@@ -65,11 +69,20 @@ impl CertificateAuthority {
         for (roll, enrollment) in self.store.rolling_enrollments()? {
             match next_slots(&roll, &enrollment, now) {
                 Ok((to, state)) => {
-                    let action = if state == RollState::Done { "roll.done" } else { "roll.cut_over" };
+                    let action = if state == RollState::Done {
+                        "roll.done"
+                    } else {
+                        "roll.cut_over"
+                    };
                     let entry = self.entry(&Caller::Daemon, action, &enrollment);
                     let from = enrollment.slots.clone();
-                    let step =
-                        RollStep { roll: roll.id, enrollment: enrollment.id, from, to, state };
+                    let step = RollStep {
+                        roll: roll.id,
+                        enrollment: enrollment.id,
+                        from,
+                        to,
+                        state,
+                    };
                     if self.store.advance_roll(step, entry)? {
                         self.wake();
                     }
@@ -88,13 +101,19 @@ impl CertificateAuthority {
     pub fn roll_waits_for(&self, roll: &RollRow) -> Result<String, Error> {
         Ok(match roll.state {
             RollState::Requested => {
-                format!("a request for a certificate of {} with a new key", roll.name)
+                format!(
+                    "a request for a certificate of {} with a new key",
+                    roll.name
+                )
             }
             RollState::Staged => {
                 format!("{} to be seen holding both certificates", roll.provisioning)
             }
             RollState::Draining => {
-                format!("the old certificate to expire at {}", rfc3339(roll.old_not_after))
+                format!(
+                    "the old certificate to expire at {}",
+                    rfc3339(roll.old_not_after)
+                )
             }
             RollState::Done | RollState::Aborted => "nothing".into(),
         })
@@ -119,20 +138,25 @@ fn next_slots(
 ) -> Result<(Slots, RollState), Refusal> {
     let slots = enrollment.slots.clone();
     match slots {
-        Slots::Staged { .. } => {
-            Ok((slots.cut_over(&sighting(enrollment))?, RollState::Draining))
-        }
+        Slots::Staged { .. } => Ok((slots.cut_over(&sighting(enrollment))?, RollState::Draining)),
         _ => Ok((slots.retire(&expiry(roll, now))?, RollState::Done)),
     }
 }
 
 /// What the service was last seen holding; a mark means that the sighting is not up to date.
 fn sighting(enrollment: &EnrollmentRow) -> CutOverEvidence {
-    let settled = enrollment.observed.clone().filter(|_| enrollment.mark.is_none());
+    let settled = enrollment
+        .observed
+        .clone()
+        .filter(|_| enrollment.mark.is_none());
     let (observed_primary, observed_secondary) = settled
         .and_then(|record| Record::parse(record).ok())
         .map_or((None, None), |record| record.thumbprints());
-    CutOverEvidence { observed_primary, observed_secondary, canary: CanaryVerdict::NotNeeded }
+    CutOverEvidence {
+        observed_primary,
+        observed_secondary,
+        canary: CanaryVerdict::NotNeeded,
+    }
 }
 
 fn expiry(roll: &RollRow, now: i64) -> RetireEvidence {

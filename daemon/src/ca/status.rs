@@ -54,9 +54,16 @@ impl CertificateAuthority {
     pub fn status(&self) -> Result<Status, Error> {
         let (under_way, certificates, abandoned) = self.store.issuance_counts()?;
         let (waiting, parked, since) = self.store.mark_counts()?;
-        let tokens: BTreeMap<_, _> =
-            self.tokens.iter().map(|(name, token)| (name.clone(), token_status(token))).collect();
-        let authorities = self.hierarchy().iter().filter(|generation| generation.serving).count();
+        let tokens: BTreeMap<_, _> = self
+            .tokens
+            .iter()
+            .map(|(name, token)| (name.clone(), token_status(token)))
+            .collect();
+        let authorities = self
+            .hierarchy()
+            .iter()
+            .filter(|generation| generation.serving)
+            .count();
         let ready = authorities > 0 && tokens.values().all(|token| token.state == "ready");
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -67,7 +74,11 @@ impl CertificateAuthority {
             certificates,
             abandoned,
             under_way,
-            push: PushStatus { waiting, parked, since: since.map(rfc3339) },
+            push: PushStatus {
+                waiting,
+                parked,
+                since: since.map(rfc3339),
+            },
         })
     }
 }

@@ -13,8 +13,8 @@ use super::failure::CallError;
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::ca_certificate::{Proof, Step, next_step};
 use crate::enrollment::desired::{Desired, EnrollmentId, SlotCertificate};
-use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::history::History;
+use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
 use crate::enrollment::record::Record;
 use crate::store::{
@@ -109,7 +109,9 @@ impl Reconciler {
 
     async fn until_next_due(&self) -> Duration {
         let name = self.name.clone();
-        let next = self.blocking(move |ca| Ok((ca.store().next_due(&name)?, ca.now()))).await;
+        let next = self
+            .blocking(move |ca| Ok((ca.store().next_due(&name)?, ca.now())))
+            .await;
         match next {
             Ok((Some(due), now)) => {
                 let seconds = u64::try_from(due - now).unwrap_or(0);
@@ -131,17 +133,25 @@ impl Reconciler {
                 other => return self.record(mark, other).await,
             }
         }
-        self.record(mark, Outcome::Later(None, "the service keeps changing".into())).await
+        self.record(
+            mark,
+            Outcome::Later(None, "the service keeps changing".into()),
+        )
+        .await
     }
 
     async fn look(&self, mark: &MarkRow) -> Result<Outcome, Failure> {
         match mark.subject {
             MarkSubject::Enrollment(id) => {
-                let row = self.blocking(move |ca| Ok(ca.store().enrollment(id)?)).await?;
+                let row = self
+                    .blocking(move |ca| Ok(ca.store().enrollment(id)?))
+                    .await?;
                 self.look_at_enrollment(row).await
             }
             MarkSubject::CaCertificate(id) => {
-                let row = self.blocking(move |ca| Ok(ca.store().ca_certificate(id)?)).await?;
+                let row = self
+                    .blocking(move |ca| Ok(ca.store().ca_certificate(id)?))
+                    .await?;
                 self.look_at_ca_certificate(row).await
             }
         }
@@ -161,17 +171,28 @@ impl Reconciler {
                 drift: serde_json::to_value(&drift).unwrap_or_default(),
             })),
             Plan::Create { record } => {
-                self.record_attempt(row.id, history.sending(desired)).await?;
+                self.record_attempt(row.id, history.sending(desired))
+                    .await?;
                 let created = self.clients.dps.create(id.borrowed(), &record).await?;
                 Ok(after_write(desired, &created))
             }
-            Plan::Replace { record, etag, repaired, left } => {
+            Plan::Replace {
+                record,
+                etag,
+                repaired,
+                left,
+            } => {
                 if !repaired.is_empty() || !left.is_empty() {
                     let enrollment = &row.name;
                     tracing::warn!(enrollment, ?repaired, ?left, "somebody else changed it");
                 }
-                self.record_attempt(row.id, history.sending(desired)).await?;
-                let replaced = self.clients.dps.replace(id.borrowed(), &record, &etag).await?;
+                self.record_attempt(row.id, history.sending(desired))
+                    .await?;
+                let replaced = self
+                    .clients
+                    .dps
+                    .replace(id.borrowed(), &record, &etag)
+                    .await?;
                 Ok(after_write(desired, &replaced))
             }
             Plan::Delete { etag } => {
@@ -183,7 +204,8 @@ impl Reconciler {
     }
 
     async fn record_attempt(&self, id: i64, history: History) -> Result<(), Failure> {
-        self.blocking(move |ca| Ok(ca.store().record_attempt(id, &history)?)).await?;
+        self.blocking(move |ca| Ok(ca.store().record_attempt(id, &history)?))
+            .await?;
         Ok(())
     }
 
@@ -215,8 +237,14 @@ impl Reconciler {
                 self.observed.notify_one();
                 Ok(Outcome::Signature)
             }
-            Step::Verify { etag, verification_certificate } => {
-                match arm.verify(&row.name, &verification_certificate, &etag).await {
+            Step::Verify {
+                etag,
+                verification_certificate,
+            } => {
+                match arm
+                    .verify(&row.name, &verification_certificate, &etag)
+                    .await
+                {
                     Ok(_) => Ok(Outcome::Again),
                     Err(rejected @ CallError::Rejected { .. }) => {
                         let proof = row.proof.clone().refused(rejected.to_string());
@@ -233,7 +261,8 @@ impl Reconciler {
     async fn advance(&self, row: &CaCertificateRow, to: Proof) -> Result<(), Failure> {
         let (id, from) = (row.id, row.proof.clone());
         if from != to {
-            self.blocking(move |ca| Ok(ca.store().advance_proof(id, from, to)?)).await?;
+            self.blocking(move |ca| Ok(ca.store().advance_proof(id, from, to)?))
+                .await?;
         }
         Ok(())
     }
@@ -251,16 +280,26 @@ impl Reconciler {
                 }
                 Outcome::Later(pause, reason) => {
                     let seconds = pause_seconds(mark.attempts, pause);
-                    tracing::warn!(service, reason, seconds, "the provisioning service has to wait");
+                    tracing::warn!(
+                        service,
+                        reason,
+                        seconds,
+                        "the provisioning service has to wait"
+                    );
                     let due = now.saturating_add_unsigned(seconds);
                     ca.store().postpone_mark(&mark, due, reason)?;
                 }
                 Outcome::Signature => {
                     let due = now.saturating_add_unsigned(SIGNATURE_PAUSE_SECONDS);
-                    ca.store().postpone_mark(&mark, due, "waits for a signature".into())?;
+                    ca.store()
+                        .postpone_mark(&mark, due, "waits for a signature".into())?;
                 }
                 Outcome::Parked(reason) => {
-                    tracing::error!(service, reason, "a change is parked; see `hallmark push list`");
+                    tracing::error!(
+                        service,
+                        reason,
+                        "a change is parked; see `hallmark push list`"
+                    );
                     let entry = parked_entry(&service, &mark, &reason, now);
                     ca.store().park_mark(&mark, reason, entry)?;
                 }
@@ -337,9 +376,10 @@ fn judge(failure: Failure) -> Outcome {
         Failure::There(error @ CallError::Transient { retry_after, .. }) => {
             Outcome::Later(retry_after, error.to_string())
         }
-        Failure::There(error @ CallError::Unauthorized { .. }) => {
-            Outcome::Later(Some(Duration::from_secs(CREDENTIAL_PAUSE_SECONDS)), error.to_string())
-        }
+        Failure::There(error @ CallError::Unauthorized { .. }) => Outcome::Later(
+            Some(Duration::from_secs(CREDENTIAL_PAUSE_SECONDS)),
+            error.to_string(),
+        ),
         Failure::There(error @ (CallError::Rejected { .. } | CallError::Unsendable { .. })) => {
             Outcome::Parked(error.to_string())
         }
@@ -376,7 +416,9 @@ fn record_of(record: &Record) -> Value {
 fn pause_seconds(attempts: i64, asked: Option<Duration>) -> u64 {
     let doubled = PAUSE_SECONDS << attempts.clamp(0, 16);
     let seconds = match asked {
-        Some(pause) => pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0)),
+        Some(pause) => pause
+            .as_secs()
+            .saturating_add(u64::from(pause.subsec_nanos() > 0)),
         None => doubled.min(PAUSE_SECONDS_MAX),
     };
     seconds + rand::rng().random_range(0..=seconds / 4)
