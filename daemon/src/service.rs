@@ -66,20 +66,11 @@ fn take_state(folder: &Path) -> anyhow::Result<File> {
 }
 
 fn start_tokens(configuration: &Configuration) -> anyhow::Result<Tokens> {
-    let program = std::env::current_exe().context("cannot find this program")?;
     let (mut configured, mut supervisors) = (BTreeMap::new(), Vec::new());
     for (name, token) in &configuration.tokens {
         let socket = configuration.worker_socket(name);
         let client = TokenClient::new(name, socket.clone());
-        let arguments = ["token".as_ref(), name.as_ref(), "--config".as_ref()];
-        let mut arguments: Vec<_> = arguments.map(std::ffi::OsStr::to_owned).into();
-        arguments.push(configuration.file.clone().into_os_string());
-        let command = WorkerCommand {
-            program: program.clone(),
-            arguments,
-            socket,
-            environment: token.environment.clone(),
-        };
+        let command = worker_command(configuration, name, socket)?;
         supervisors.push(Supervisor::start(client.clone(), command));
         let sign_deadline = token.sign_deadline;
         configured.insert(
@@ -93,6 +84,25 @@ fn start_tokens(configuration: &Configuration) -> anyhow::Result<Tokens> {
     Ok(Tokens {
         configured,
         _supervisors: supervisors,
+    })
+}
+
+/// How the worker of the token `name` is started: this program, with this configuration.
+pub(crate) fn worker_command(
+    configuration: &Configuration,
+    name: &str,
+    socket: PathBuf,
+) -> anyhow::Result<WorkerCommand> {
+    let environment = configuration
+        .tokens
+        .get(name)
+        .map(|token| token.environment.clone());
+    let file = configuration.file.clone().into_os_string();
+    Ok(WorkerCommand {
+        program: std::env::current_exe().context("cannot find this program")?,
+        arguments: vec!["token".into(), name.into(), "--config".into(), file],
+        socket,
+        environment: environment.unwrap_or_default(),
     })
 }
 
