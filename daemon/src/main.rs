@@ -7,6 +7,7 @@ use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
 use hallmarkd::token::worker::{self, WorkerOptions};
 use std::io::Write;
 use std::path::PathBuf;
+use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -52,6 +53,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_env_filter(log_filter())
         .init();
     match Arguments::parse().command {
         Command::Token {
@@ -97,4 +99,11 @@ fn main() -> anyhow::Result<()> {
             writeln!(std::io::stdout(), "{line}").context("cannot write")
         }
     }
+}
+
+/// `RUST_LOG`, or what an operator wants to see. cryptoki reports every mechanism that it has no
+/// name for as an error.
+fn log_filter() -> EnvFilter {
+    EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,cryptoki::mechanism=off"))
 }

@@ -59,7 +59,7 @@ pub enum FragmentError {
         /// Its name.
         name: String,
         /// Where and why.
-        source: toml::de::Error,
+        source: Box<toml::de::Error>,
     },
 }
 
@@ -72,7 +72,7 @@ impl Fragment {
             .ok_or_else(|| FragmentError::Unknown(name.to_owned()))?;
         toml::from_str(text).map_err(|source| FragmentError::Malformed {
             name: name.to_owned(),
-            source,
+            source: Box::new(source),
         })
     }
 

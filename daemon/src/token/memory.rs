@@ -108,7 +108,7 @@ impl State {
 
 impl Token for MemoryToken {
     fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-        let _ = self.working()?;
+        drop(self.working()?);
         Ok(TokenDescription {
             label: self.name.clone(),
             serial: "0".to_owned(),

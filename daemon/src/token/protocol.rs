@@ -243,6 +243,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
         #[test]
         fn the_reader_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
             let _ = read_all::<Request>(&bytes);
@@ -259,7 +261,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             messages in proptest::collection::vec(
-                proptest::collection::vec(any::<u8>(), 0..100_000), 0..8),
+                proptest::collection::vec(any::<u8>(), 0..10_000), 0..20),
         ) {
             let requests: Vec<_> =
                 (0..).zip(messages).map(|(id, message)| request(id, message)).collect();

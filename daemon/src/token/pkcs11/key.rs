@@ -8,8 +8,9 @@
 use super::fault::Fault;
 use super::mechanism::Mechanisms;
 use super::spki::{ED_25519, P_256, P_384, spki};
+use crate::token::proof::algorithm_of;
 use crate::token::{KeyDescription, KeyReference, KeySpecification, spki_sha256};
-use crate::x509::key::KeyType;
+use crate::x509::key::{KeyType, SignatureAlgorithm};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
@@ -23,6 +24,21 @@ pub(super) struct KeyPair {
     pub(super) public: ObjectHandle,
     /// DER SubjectPublicKeyInfo.
     pub(super) spki: Vec<u8>,
+    /// In which it signs; `None` for a kind of key that we do not use.
+    pub(super) algorithm: Option<SignatureAlgorithm>,
+}
+
+impl KeyPair {
+    fn new(session: &Session, private: ObjectHandle, public: ObjectHandle) -> Result<Self, Fault> {
+        let spki = spki(session, public)?;
+        let algorithm = algorithm_of(&spki);
+        Ok(KeyPair {
+            private,
+            public,
+            spki,
+            algorithm,
+        })
+    }
 }
 
 /// The key that `reference` names: by `CKA_ID`, else by label, bound by the SHA-256 of its SPKI.
@@ -75,11 +91,7 @@ fn pairs_with(session: &Session, hint: &Attribute) -> Result<Vec<KeyPair>, Fault
         let publics = objects(session, ObjectClass::PUBLIC_KEY, link)?;
         match publics[..] {
             [] => tracing::debug!(?link, "a private key without public key is passed over"),
-            [public] => pairs.push(KeyPair {
-                private,
-                public,
-                spki: spki(session, public)?,
-            }),
+            [public] => pairs.push(KeyPair::new(session, private, public)?),
             _ => {
                 return Err(Fault::key(format!(
                     "{} public keys for one key",
@@ -123,11 +135,7 @@ pub(super) fn generate(
         &public_template(specification),
         &private_template(specification),
     )?;
-    Ok(KeyPair {
-        private,
-        public,
-        spki: spki(session, public)?,
-    })
+    KeyPair::new(session, private, public)
 }
 
 fn public_template(specification: &KeySpecification) -> Vec<Attribute> {

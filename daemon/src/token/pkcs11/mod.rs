@@ -106,7 +106,15 @@ impl Pkcs11Token {
         message: &[u8],
     ) -> Result<Vec<u8>, Fault> {
         let recipe = self.mechanisms.recipe(algorithm)?;
-        let private = self.pair(reference)?.private;
+        let KeyPair {
+            private,
+            algorithm: own,
+            ..
+        } = *self.pair(reference)?;
+        // SoftHSM answers a key of another kind with CKR_GENERAL_ERROR, like a token that is lost.
+        if own != Some(algorithm) {
+            return Err(Fault::key(format!("it does not sign in {algorithm:?}")));
+        }
         let raw = self
             .session
             .sign(&recipe.mechanism(), private, &recipe.input(message))?;

@@ -114,14 +114,19 @@ impl Ladder {
             (generation, outcome) = self.attempt(signer, operation, deadline)?;
         }
         match outcome {
-            // What the ladder found out says more than what made it climb.
-            Err(TokenError::Unavailable { .. })
-                if self.health.read().state != TokenState::Ready =>
-            {
-                Err(self.absent())
-            }
+            Err(error @ TokenError::Unavailable { rung: Some(_), .. }) => Err(self.stuck(error)),
             outcome => outcome,
         }
+    }
+
+    /// What is answered when climbing did not help. A ladder that was climbed too recently leaves
+    /// the token to the prober; one that failed has found out more than what made it climb.
+    fn stuck(&self, error: TokenError) -> TokenError {
+        if self.health.read().state == TokenState::Ready {
+            self.health.set_failed(&self.name, &error);
+            return error;
+        }
+        self.absent()
     }
 
     /// Does it once, and tells on which generation of sessions.
