@@ -109,7 +109,7 @@ pub struct Provisioning {
     arm: Option<(PlaneSettings, Credential, ResourcePath)>,
 }
 
-/// The clients of one service, with one budget between them.
+/// The clients of one service.
 #[derive(Clone, Debug)]
 pub struct Clients {
     /// Enrollments and registrations.
@@ -184,11 +184,14 @@ fn resource_path(arm: ArmConfiguration) -> ResourcePath {
 }
 
 impl Provisioning {
-    /// The clients for the service and for its CA plane; nothing is sent yet.
+    /// The clients for the service and for its CA plane; nothing is sent yet. Make them once and
+    /// clone them: the clones share their budgets.
     pub fn clients(&self) -> Result<Clients, PlaneError> {
-        let budget = Arc::new(Budget::new(self.operations_per_minute));
+        // Azure Resource Manager counts and throttles for itself: when it is busy, a block on the
+        // service plane must not wait for it.
         let plane = |settings: &PlaneSettings, credential: &Credential| {
-            Plane::new(settings, credential.clone(), Arc::clone(&budget))
+            let budget = Arc::new(Budget::new(self.operations_per_minute));
+            Plane::new(settings, credential.clone(), budget)
         };
         let dps = DpsClient::new(plane(&self.service, &self.credential)?);
         let arm = match &self.arm {

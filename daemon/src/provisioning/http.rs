@@ -14,7 +14,7 @@ use reqwest::{Method, Response, redirect, retry, tls};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::error::Error as _;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -160,7 +160,10 @@ impl Plane {
         let authorization = self.credential.authorization(SystemTime::now());
         authorization.map_err(|error| CallError::Unauthorized {
             operation: call.operation.clone(),
-            reason: error.to_string(),
+            reason: match causes(&error) {
+                None => error.to_string(),
+                Some(causes) => format!("{error}: {causes}"),
+            },
         })
     }
 
@@ -287,17 +290,17 @@ async fn read_answer(call: &Call<'_>, mut response: Response) -> Result<Answer, 
 
 /// reqwest's own text names the URL, which the operation says better; the causes say what happened.
 fn with_sources(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let separator = if text.is_empty() { "" } else { ": " };
-        text.push_str(&format!("{separator}{cause}"));
-        source = cause.source();
+    causes(error).unwrap_or_else(|| "the request failed".to_owned())
+}
+
+/// Everything below an error, from the nearest cause to the first one.
+fn causes(error: &dyn Error) -> Option<String> {
+    let (mut texts, mut next) = (Vec::new(), error.source());
+    while let Some(cause) = next {
+        texts.push(cause.to_string());
+        next = cause.source();
     }
-    match text.is_empty() {
-        true => "the request failed".to_owned(),
-        false => text,
-    }
+    (!texts.is_empty()).then(|| texts.join(": "))
 }
 
 /// One segment of a path, whatever it contains.
