@@ -106,7 +106,7 @@ impl Profile {
             kind: Kind::Authority { path_length },
             validity_seconds,
             backdate_seconds: BACKDATE_SECONDS_DEFAULT,
-            key_types: every_key_type(),
+            key_types: BTreeSet::from(KeyType::ALL),
             key_usage: BTreeSet::from([KeyUsage::KeyCertSign, KeyUsage::CrlSign]),
             extended_key_usage: Vec::new(),
             subject: SubjectAttributes::default(),
@@ -121,7 +121,7 @@ impl Profile {
             kind: Kind::Leaf,
             validity_seconds: DAY_SECONDS,
             backdate_seconds: BACKDATE_SECONDS_DEFAULT,
-            key_types: every_key_type(),
+            key_types: BTreeSet::from(KeyType::ALL),
             key_usage: BTreeSet::from([KeyUsage::DigitalSignature]),
             extended_key_usage: vec![ExtendedKeyUsage::ClientAuth],
             subject: SubjectAttributes::default(),
@@ -230,17 +230,6 @@ fn refuse_if(contradiction: bool, reason: &'static str) -> Result<(), ProfileRef
         true => Err(ProfileRefusal(reason)),
         false => Ok(()),
     }
-}
-
-fn every_key_type() -> BTreeSet<KeyType> {
-    BTreeSet::from([
-        KeyType::P256,
-        KeyType::P384,
-        KeyType::Rsa2048,
-        KeyType::Rsa3072,
-        KeyType::Rsa4096,
-        KeyType::Ed25519,
-    ])
 }
 
 /// What a person writes, before it is checked.

@@ -134,7 +134,7 @@ fn check(
     let parsed = read_with_parser(&tbs.bytes).map_err(finding("unreadable"))?;
     let issuer = issuer::Issuer::read(expected, &parts).map_err(finding("issuer_unreadable"))?;
     fields::check(&parts, &parsed, &issuer, expected, findings);
-    check_labels(tbs, &parts, findings);
+    check_labels(tbs, &parts, &parsed, findings);
     extensions::check(&parts, &parsed, &issuer, expected, findings)
 }
 
@@ -151,7 +151,22 @@ fn read_with_parser(bytes: &[u8]) -> Result<TbsCertificate<'_>, String> {
 }
 
 /// What travels beside the bytes must say the same as they do.
-fn check_labels(tbs: &ToBeSigned, parts: &fields::Parts<'_>, findings: &mut Findings) {
+fn check_labels(
+    tbs: &ToBeSigned,
+    parts: &fields::Parts<'_>,
+    parsed: &TbsCertificate<'_>,
+    findings: &mut Findings,
+) {
+    let validity = (
+        parsed.validity.not_before.timestamp(),
+        parsed.validity.not_after.timestamp(),
+    );
+    findings.require(tbs.validity == validity, "validity_label", || {
+        format!(
+            "the bytes do not state the validity {:?} beside them",
+            tbs.validity
+        )
+    });
     findings.require(
         tbs.serial.der_contents() == parts.serial.contents,
         "serial_label",

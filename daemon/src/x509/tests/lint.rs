@@ -2,7 +2,7 @@
 
 use super::{Authority, NOW, SoftwareKey, YEAR, expectation, name};
 use crate::x509::issuer::Distribution;
-use crate::x509::key::{KeyType, PublicKey};
+use crate::x509::key::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::x509::lint::{Expectation, ExpectedIssuer, lint};
 use crate::x509::name::{DistinguishedName, SubjectAttributes};
 use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, Profile, SubjectAlternativeNames};
@@ -106,7 +106,10 @@ fn findings(built: &Order, asked: &Order) -> Vec<&'static str> {
 
 #[test]
 fn what_is_as_asked_passes() {
-    assert_eq!(findings(&order(), &order()), Vec::<&str>::new());
+    let order = order();
+    let linted = lint(order.build(), &order.expectation()).expect("passes");
+    assert_eq!(linted.serial(), &order.serial);
+    assert_eq!(linted.validity(), (NOW - 300, NOW + YEAR.cast_signed()));
 }
 
 /// Each change alone, and the finding that must name it.
@@ -202,10 +205,27 @@ fn a_failure_says_what_and_where() {
 #[test]
 fn labels_must_agree_with_the_bytes() {
     let order = order();
-    let mut tbs = order.build();
-    tbs.serial = SerialNumber::from_random([5; 16]);
-    let failures = lint(tbs, &order.expectation()).expect_err("is refused");
-    assert_eq!(failures.findings()[0].id, "serial_label");
+    type Change = fn(&mut ToBeSigned);
+    let changes: [(&str, Change); 3] = [
+        ("serial_label", |tbs| {
+            tbs.serial = SerialNumber::from_random([5; 16])
+        }),
+        ("signature_label", |tbs| {
+            tbs.signature_algorithm = SignatureAlgorithm::Ed25519
+        }),
+        ("validity_label", |tbs| tbs.validity.1 += 1),
+    ];
+    for (id, change) in changes {
+        let mut tbs = order.build();
+        change(&mut tbs);
+        let failures = lint(tbs, &order.expectation()).expect_err(id);
+        let ids: Vec<_> = failures
+            .findings()
+            .iter()
+            .map(|finding| finding.id)
+            .collect();
+        assert_eq!(ids, [id]);
+    }
 }
 
 #[test]
