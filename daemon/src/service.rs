@@ -144,6 +144,7 @@ impl Daemon {
                 ca: ca.clone(),
                 clients: service.clients()?,
                 drift: configuration.drift,
+                scan_interval: configuration.scan_interval,
                 wake: bell,
                 observed: wake.clone(),
             });

@@ -34,6 +34,7 @@ mod issuance;
 mod mark;
 mod possession;
 mod roll;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod writer;
