@@ -9,7 +9,8 @@
 //! | module | does |
 //! |---|---|
 //! | `tls`, `listener` | let every client certificate in, once its key is proven |
-//! | `server` | HTTP to `wire::Call` and back, with `journal`, `faults`, `truncated` around it |
+//! | `server` | HTTP to `wire::Call` and back; `truncated` is a body that ends too soon |
+//! | `exchange` | `journal` and `faults` around every answer |
 //! | `plane`, `operation` | which service is meant, and what is asked of it |
 //! | `service`, `device`, `arm`, `hub`, `entra` | the services, each a function from `Call` to `Reply` |
 //! | `cloud`, `world` | what they share: clock, switches, and all state under one lock |
@@ -32,6 +33,7 @@ mod emulator;
 mod enrollment;
 mod entra;
 mod etag;
+mod exchange;
 mod faults;
 mod hub;
 mod ids;
