@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::clock::Clock;
 use crate::faults::Faults;
+use crate::hub::presence::Presence;
 use crate::journal::Journal;
 use crate::options::{Options, Switches};
 use crate::plane::Hosts;
@@ -24,6 +25,7 @@ pub(crate) struct Cloud {
     pub(crate) journal: Journal,
     pub(crate) faults: Faults,
     pub(crate) rates: Rates,
+    pub(crate) presence: Presence,
     switches: Mutex<Switches>,
     world: Mutex<World>,
     state: Option<PathBuf>,
@@ -45,6 +47,7 @@ impl Cloud {
             journal: Journal::default(),
             faults: Faults::default(),
             rates: Rates::default(),
+            presence: Presence::default(),
             switches: Mutex::new(options.switches.clone()),
             world: Mutex::new(world),
             state: options.state.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,6 +16,7 @@ use time::{Duration, OffsetDateTime};
 use crate::cloud::Cloud;
 use crate::enrollment::Kind;
 use crate::faults::Fault;
+use crate::hub::presence::MethodAnswer;
 use crate::options::Switches;
 use crate::views;
 
@@ -30,6 +31,7 @@ pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
         .route("/switches", get(switches).put(set_switches))
         .route("/world", get(world))
         .route("/records/{kind}/{id}", post(edit))
+        .route("/devices/{id}", put(simulate).delete(forget))
         .with_state(cloud)
 }
 
@@ -153,4 +155,20 @@ async fn edit(
         Ok(record) => Json(record).into_response(),
         Err(message) => bad_request(message),
     }
+}
+
+/// Let a device of the first hub be online.
+async fn simulate(
+    State(cloud): Shared,
+    Path(id): Path<String>,
+    Json(answer): Json<MethodAnswer>,
+) -> StatusCode {
+    let hub = cloud.hosts.first_hub();
+    cloud.presence.simulate(hub, &id, answer);
+    StatusCode::NO_CONTENT
+}
+
+async fn forget(State(cloud): Shared, Path(id): Path<String>) -> StatusCode {
+    cloud.presence.remove(cloud.hosts.first_hub(), &id);
+    StatusCode::NO_CONTENT
 }

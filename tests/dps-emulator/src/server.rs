@@ -64,7 +64,7 @@ async fn dispatch(
         Some(Plane::Service) => service::answer(cloud, operation, call),
         Some(Plane::Device) => device::answer(cloud, operation, call),
         Some(Plane::Arm) => arm::answer(cloud, operation, call),
-        Some(Plane::Hub) => hub::answer(cloud, operation, call),
+        Some(Plane::Hub) => hub::answer(cloud, operation, call).await,
         Some(Plane::Entra) | None => Refusal::no_such_operation().reply(cloud.now()),
     }
 }
@@ -83,11 +83,7 @@ async fn read(peer: &Peer, request: Request) -> Option<Call> {
         query: wire::fields(parts.uri.query().unwrap_or_default()),
         headers: parts.headers,
         body: body.to_vec(),
-        presented: peer
-            .presented
-            .iter()
-            .map(|der| Certificate::from_der(der))
-            .collect(),
+        presented: peer.certificates(),
     })
 }
 

@@ -7,6 +7,8 @@
 //! | `enrollments` | the service plane: versions, slots, queries, bulk |
 //! | `authorities` | CA certificates and their proof of possession |
 //! | `devices` | registration, and every way to be refused |
+//! | `hub` | identities, direct methods, jobs |
+//! | `mqtt` | devices over MQTT, at DPS and at the hub |
 //! | `interference` | faults, the clock, the request log, state over a restart |
 //! | `strangers` | clients that are not ours: curl and openssl |
 
@@ -16,6 +18,8 @@ mod authorities;
 mod client;
 mod devices;
 mod enrollments;
+mod hub;
 mod interference;
+mod mqtt;
 mod pki;
 mod strangers;
