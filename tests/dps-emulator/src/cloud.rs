@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use anyhow::{Context as _, Result};
 use time::OffsetDateTime;
 
 use crate::clock::Clock;
@@ -33,12 +34,17 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     /// The cloud that `options` describe, with the state that its file keeps.
-    pub(crate) fn new(options: &Options) -> std::io::Result<Self> {
+    pub(crate) fn new(options: &Options) -> Result<Self> {
         let hosts = Hosts::new(&options.name, &options.linked_hubs);
-        let world = match &options.state {
-            Some(file) => World::load(file, &hosts.hubs)?,
+        let mut world = match &options.state {
+            Some(file) => World::load(file, &hosts.hubs).context("load the state")?,
             None => World::new(&hosts.hubs),
         };
+        for client in &options.entra_clients {
+            let id = &client.client_id;
+            let registered = world.directory.register(client.clone());
+            registered.with_context(|| format!("the certificate of the application {id}"))?;
+        }
         Ok(Self {
             name: options.name.clone(),
             linked_hubs: hosts.hubs.clone(),

@@ -15,6 +15,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cloud::Cloud;
 use crate::enrollment::Kind;
+use crate::entra::EntraClient;
 use crate::faults::Fault;
 use crate::hub::presence::MethodAnswer;
 use crate::options::Switches;
@@ -32,6 +33,7 @@ pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
         .route("/world", get(world))
         .route("/records/{kind}/{id}", post(edit))
         .route("/devices/{id}", put(simulate).delete(forget))
+        .route("/clients", post(add_client))
         .with_state(cloud)
 }
 
@@ -171,4 +173,12 @@ async fn simulate(
 async fn forget(State(cloud): Shared, Path(id): Path<String>) -> StatusCode {
     cloud.presence.remove(cloud.hosts.first_hub(), &id);
     StatusCode::NO_CONTENT
+}
+
+/// Let an application ask the token endpoint.
+async fn add_client(State(cloud): Shared, Json(client): Json<EntraClient>) -> Response {
+    match cloud.change(|world| world.directory.register(client)) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => bad_request(error.to_string()),
+    }
 }

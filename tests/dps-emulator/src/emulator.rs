@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::cloud::Cloud;
 use crate::enrollment::Kind;
+use crate::entra::EntraClient;
 use crate::faults::{Fault, TooManyFaults};
 use crate::hub::presence::MethodAnswer;
 use crate::journal::{Count, LoggedRequest};
@@ -58,7 +59,7 @@ pub struct ArmAccess {
 impl Emulator {
     /// Start. All listeners are open when this returns.
     pub fn start(options: Options) -> Result<Self> {
-        let cloud = Arc::new(Cloud::new(&options).context("load the state")?);
+        let cloud = Arc::new(Cloud::new(&options)?);
         let identity = Identity::load_or_make(&options.tls_dir, &cloud.hosts.all())?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -251,6 +252,12 @@ impl Emulator {
     /// An identity of the first hub.
     pub fn hub_identity(&self, device_id: &str) -> Option<Value> {
         views::identity(&self.cloud, self.hub_host(), device_id)
+    }
+
+    /// Let an application ask the token endpoint.
+    pub fn register_entra_client(&self, client: EntraClient) -> Result<()> {
+        let registered = self.cloud.change(|world| world.directory.register(client));
+        registered.context("the certificate of the application")
     }
 
     /// Let a device of the first hub be online, with this answer to whatever method it is asked.

@@ -61,6 +61,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use clock::Clock;
 pub use emulator::{ArmAccess, Emulator};
 pub use enrollment::Kind;
+pub use entra::EntraClient;
 pub use faults::{Action, Aim, Fault, TooManyFaults};
 pub use hub::presence::MethodAnswer;
 pub use journal::{Count, LoggedRequest};

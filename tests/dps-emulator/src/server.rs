@@ -19,7 +19,7 @@ use crate::plane::{Plane, host_without_port};
 use crate::refusal::Refusal;
 use crate::truncated::HalfBody;
 use crate::wire::{self, Call, Reply};
-use crate::{arm, dates, device, hub, service};
+use crate::{arm, dates, device, entra, hub, service};
 
 /// The router of the HTTPS listener: everything leads to [`serve`].
 pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
@@ -65,7 +65,8 @@ async fn dispatch(
         Some(Plane::Device) => device::answer(cloud, operation, call),
         Some(Plane::Arm) => arm::answer(cloud, operation, call),
         Some(Plane::Hub) => hub::answer(cloud, operation, call).await,
-        Some(Plane::Entra) | None => Refusal::no_such_operation().reply(cloud.now()),
+        Some(Plane::Entra) => entra::answer(cloud, operation, call),
+        None => Refusal::no_such_operation().reply(cloud.now()),
     }
 }
 
