@@ -5,7 +5,7 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | wiring | [`service`], [`config`], [`ctl`] | everything below |
+//! | wiring | [`service`], [`check`], [`config`], [`ctl`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
 //! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and the domain |
@@ -13,9 +13,14 @@
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
+pub mod api;
+pub mod ca;
+pub mod check;
+pub mod config;
 pub mod ctl;
 pub mod enrollment;
 pub mod provisioning;
+pub mod service;
 pub mod store;
 pub mod token;
 pub mod x509;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The version of something at the service. `*` cannot be made: an unconditional write loses what
 /// somebody else wrote in between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct Etag(String);
 
 impl Etag {
@@ -23,6 +23,20 @@ impl Etag {
     /// The value of `If-Match`.
     pub fn if_match(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for Etag {
+    type Error = &'static str;
+
+    fn try_from(stored: String) -> Result<Self, Self::Error> {
+        Self::verbatim(&stored).ok_or("not the etag of one version")
+    }
+}
+
+impl From<Etag> for String {
+    fn from(etag: Etag) -> String {
+        etag.0
     }
 }
 

@@ -18,7 +18,7 @@ use super::etag::Etag;
 use super::history::History;
 use super::record::Record;
 use super::rewrite::{changed_record, new_record};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The next thing to do at the service for one enrollment.
@@ -52,9 +52,11 @@ pub enum Plan {
 }
 
 /// What to do about a difference that somebody else made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DriftPolicy {
     /// Tell, and leave it.
+    #[default]
     Report,
     /// Make it as desired again.
     Repair,

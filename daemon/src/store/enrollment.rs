@@ -4,7 +4,7 @@ use super::audit::{self, AuditEntry};
 use super::issuance::IntentRefusal;
 use super::mark::{self, MarkSubject};
 use super::{Store, StoreError, roll};
-use crate::enrollment::desired::Desired;
+use crate::enrollment::history::History;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -65,10 +65,8 @@ pub struct EnrollmentRow {
     pub enabled: bool,
     /// It shall not exist any more; the row goes when the service confirms.
     pub removed: bool,
-    /// What was last sent, and not seen in place since.
-    pub attempted: Option<Desired>,
-    /// What was last seen in place.
-    pub confirmed: Option<Desired>,
+    /// What we sent, and what was seen in place.
+    pub history: History,
     /// The record as the service last showed it.
     pub observed: Option<Value>,
     /// Unix seconds of that look.
@@ -97,8 +95,7 @@ pub struct DeviceRow {
 }
 
 const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, e.slots, \
-     e.status = 'enabled', e.removed, e.attempted, e.confirmed, e.observed, e.observed_at, \
-     e.drift, \
+     e.status = 'enabled', e.removed, e.history, e.observed, e.observed_at, e.drift, \
      m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked \
      FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
 const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \
@@ -165,21 +162,14 @@ impl Store {
         })
     }
 
-    /// Remembers what is about to be sent, and what is known to have arrived before: an answer that
-    /// is lost cannot make our change look like somebody else's.
-    pub fn record_attempt(
-        &self,
-        id: i64,
-        confirmed: Option<&Desired>,
-        attempted: &Desired,
-    ) -> Result<(), StoreError> {
-        let (confirmed, attempted) = (confirmed.map(to_json).transpose()?, to_json(attempted)?);
+    /// Remembers what is about to be sent: an answer that is lost cannot make our change look like
+    /// somebody else's.
+    pub fn record_attempt(&self, id: i64, history: &History) -> Result<(), StoreError> {
+        let history = to_json(history)?;
         self.write(move |connection| {
             connection
-                .prepare_cached(
-                    "UPDATE enrollment SET confirmed = ?2, attempted = ?3 WHERE id = ?1",
-                )?
-                .execute(params![id, confirmed, attempted])?;
+                .prepare_cached("UPDATE enrollment SET history = ?2 WHERE id = ?1")?
+                .execute(params![id, history])?;
             Ok(())
         })
     }
@@ -385,8 +375,7 @@ fn from_row(row: &Row<'_>) -> Result<EnrollmentRow, StoreError> {
         _ => EnrollmentKind::Group,
     };
     let id = row.get(0)?;
-    let [attempted, confirmed] = [row.get(8)?, row.get(9)?];
-    let [observed, drift] = [row.get(10)?, row.get(12)?];
+    let [observed, drift] = [row.get(9)?, row.get(11)?];
     Ok(EnrollmentRow {
         id,
         provisioning: row.get(1)?,
@@ -396,12 +385,11 @@ fn from_row(row: &Row<'_>) -> Result<EnrollmentRow, StoreError> {
         slots: from_json(&row.get::<_, String>(5)?)?,
         enabled: row.get(6)?,
         removed: row.get(7)?,
-        attempted: optional_json(attempted)?,
-        confirmed: optional_json(confirmed)?,
+        history: from_json(&row.get::<_, String>(8)?)?,
         observed: optional_json(observed)?,
-        observed_at: row.get(11)?,
+        observed_at: row.get(10)?,
         drift: optional_json(drift)?,
-        mark: mark::from_columns(row, 13, MarkSubject::Enrollment(id))?,
+        mark: mark::from_columns(row, 12, MarkSubject::Enrollment(id))?,
     })
 }
 

@@ -144,8 +144,8 @@ pub enum Settlement {
 /// What recording a certificate brought about.
 #[derive(Clone, Debug, Default)]
 pub struct Settled {
-    /// Enrollments whose slots took the leaf, and how.
-    pub enrollments: Vec<String>,
+    /// Provisioning services whose enrollment took the leaf into a slot.
+    pub provisioning: Vec<String>,
 }
 
 /// An issued certificate, with what it was issued for.
@@ -230,11 +230,11 @@ impl Store {
     pub fn record_certificate(
         &self,
         recorded: &Recorded,
-        der: Vec<u8>,
+        der: &[u8],
         settlement: Settlement,
         entry: AuditEntry,
     ) -> Result<Settled, StoreError> {
-        let intent = recorded.id;
+        let (intent, der) = (recorded.id, der.to_vec());
         self.write(move |connection| {
             connection
                 .prepare_cached("UPDATE intent SET state = 'issued' WHERE id = ?1")?
@@ -396,8 +396,8 @@ fn settle(
             profile,
         } => {
             enrollment::record_leaf(connection, registration_id, profile, intent, entry.at)?;
-            let enrollments = enrollment::place_leaf(connection, registration_id, sha256, entry)?;
-            Ok(Settled { enrollments })
+            let provisioning = enrollment::place_leaf(connection, registration_id, sha256, entry)?;
+            Ok(Settled { provisioning })
         }
         Settlement::Authority { generation } => {
             generation::certify(connection, *generation, intent)?;

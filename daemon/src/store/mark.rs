@@ -3,7 +3,7 @@
 use super::audit::{self, AuditEntry};
 use super::enrollment::to_json;
 use super::{Store, StoreError};
-use crate::enrollment::desired::Desired;
+use crate::enrollment::history::History;
 use rusqlite::{Connection, Row, params};
 use serde_json::Value;
 
@@ -44,8 +44,8 @@ pub struct MarkRow {
 pub enum Sighting {
     /// The enrollment, as it shall be.
     InPlace {
-        /// What was desired.
-        desired: Box<Desired>,
+        /// What we sent and saw, this included.
+        history: Box<History>,
         /// The record.
         record: Value,
     },
@@ -244,12 +244,12 @@ fn observe(
     at: i64,
 ) -> Result<(), StoreError> {
     match (subject, sighting) {
-        (MarkSubject::Enrollment(id), Sighting::InPlace { desired, record }) => connection
+        (MarkSubject::Enrollment(id), Sighting::InPlace { history, record }) => connection
             .prepare_cached(
-                "UPDATE enrollment SET attempted = NULL, confirmed = ?2, observed = ?3,
-                     observed_at = ?4, drift = NULL WHERE id = ?1",
+                "UPDATE enrollment SET history = ?2, observed = ?3, observed_at = ?4, drift = NULL
+                 WHERE id = ?1",
             )?
-            .execute(params![id, to_json(desired)?, record.to_string(), at])?,
+            .execute(params![id, to_json(history)?, record.to_string(), at])?,
         (MarkSubject::Enrollment(id), Sighting::Drifted { record, drift }) => connection
             .prepare_cached(
                 "UPDATE enrollment SET observed = ?2, observed_at = ?3, drift = ?4 WHERE id = ?1",

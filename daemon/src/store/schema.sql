@@ -93,9 +93,8 @@ CREATE TABLE device (
 ) STRICT;
 
 -- What a provisioning service shall hold. `slots` is the JSON form of `enrollment::slots::Slots`,
--- `attempted` what was last sent, `confirmed` what was last seen in place (both
--- `enrollment::desired::Desired`), `observed` the record as the service last showed it, `drift` how
--- somebody else has changed it.
+-- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
+-- the service last showed it, `drift` how somebody else has changed it.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -105,8 +104,7 @@ CREATE TABLE enrollment (
     slots        TEXT    NOT NULL CHECK (json_valid(slots)),
     status       TEXT    NOT NULL CHECK (status IN ('enabled', 'disabled')),
     removed      INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
-    attempted    TEXT    CHECK (attempted IS NULL OR json_valid(attempted)),
-    confirmed    TEXT    CHECK (confirmed IS NULL OR json_valid(confirmed)),
+    history      TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(history)),
     observed     TEXT    CHECK (observed IS NULL OR json_valid(observed)),
     drift        TEXT    CHECK (drift IS NULL OR json_valid(drift)),
     observed_at  INTEGER,

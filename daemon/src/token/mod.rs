@@ -1,8 +1,33 @@
 //! Tokens: where private keys live, and the worker processes that hold them.
 //!
 //! [`Token`] is the one trait; `pkcs11` implements it on a PKCS#11 module. Only a worker process
-//! (`worker`) ever loads a module or holds a PIN; `serve` talks to it through `client`, over the
-//! frames of `protocol`.
+//! ([`worker`]) ever loads a module or holds a PIN; `serve` talks to it through [`client`], over the
+//! frames of `protocol`, and on a developer's machine starts it through [`supervisor`].
+//!
+//! | module | in which process | what for |
+//! |---|---|---|
+//! | [`configuration`], [`fragment`] | both | what was said of a token, and what its family needs |
+//! | [`client`], [`supervisor`] | serve | ask a worker; keep one running |
+//! | [`worker`], `pkcs11`, `pin` | worker | signer threads, the recovery ladder, the module, the PIN |
+//! | `protocol`, `outbox` | both | frames, and few system calls for many of them |
+//! | [`contract`], `proof` | both | what every token must do; test signatures |
+//! | [`initialize`], [`bench`] | commands | make a new token; measure one |
+
+pub mod bench;
+pub mod client;
+pub mod configuration;
+pub mod contract;
+pub mod fragment;
+pub mod initialize;
+#[cfg(any(test, debug_assertions))]
+pub mod memory;
+mod outbox;
+mod pin;
+mod pkcs11;
+mod proof;
+mod protocol;
+pub mod supervisor;
+pub mod worker;
 
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use serde::{Deserialize, Serialize};
@@ -70,7 +95,26 @@ pub struct TokenDescription {
     pub mechanisms: Vec<String>,
 }
 
-/// The contract of every token; `tests/contract` runs it against each backend.
+impl KeyDescription {
+    /// The reference by which this key is found again.
+    pub fn reference(&self) -> KeyReference {
+        KeyReference {
+            spki_sha256: spki_sha256(&self.spki),
+            label: self.label.clone(),
+            id: self.id.clone(),
+        }
+    }
+}
+
+/// What binds a key: the SHA-256 of its DER SubjectPublicKeyInfo.
+pub fn spki_sha256(spki: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki);
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    bytes
+}
+
+/// The contract of every token; [`contract`] runs it against each backend.
 ///
 /// One value is used by one thread. MUST NOT create, replace or delete a key except in
 /// [`generate`](Token::generate) and [`destroy`](Token::destroy), whatever a lookup returned:
@@ -100,6 +144,19 @@ pub trait Token: Send {
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError>;
 }
 
+/// A rung of the recovery ladder, lowest first. What is above them, killing the worker and starting
+/// it again, is done from outside: by [`supervisor`] or by systemd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rung {
+    /// A new session in place of the broken one.
+    Session,
+    /// Log out, log in, and find the keys again.
+    Login,
+    /// Drop everything, `C_Finalize`, `C_Initialize`, log in, and find the keys again.
+    Initialize,
+}
+
 /// Why a token did not do it, told by what the caller can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum TokenError {
@@ -110,6 +167,9 @@ pub enum TokenError {
         token: String,
         /// What happened, for the operator.
         reason: String,
+        /// The lowest rung that may heal it; `None` where climbing is no help or already under way.
+        /// For the worker; everybody else only waits.
+        rung: Option<Rung>,
     },
     /// No answer within the deadline. The token may have done it.
     #[error("token {token} did not answer {operation} within {deadline_ms} ms")]
@@ -149,4 +209,15 @@ pub enum TokenError {
         /// The token's reason.
         reason: String,
     },
+}
+
+impl TokenError {
+    /// An [`Unavailable`](TokenError::Unavailable) about which the caller can only wait.
+    pub fn unavailable(token: &str, reason: impl Into<String>) -> Self {
+        TokenError::Unavailable {
+            token: token.to_owned(),
+            reason: reason.into(),
+            rung: None,
+        }
+    }
 }

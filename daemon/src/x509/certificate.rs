@@ -21,14 +21,8 @@ use x509_cert::name::Name;
 /// The longest certificate that is read.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 
-/// The longest PEM bundle that is read.
-pub const BUNDLE_BYTES_MAX: usize = 256 * 1024;
-
-/// How many certificates one bundle may hold.
-pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
-
 /// The label of a certificate in PEM (RFC 7468 5.1).
-const PEM_LABEL: &str = "CERTIFICATE";
+pub(super) const PEM_LABEL: &str = "CERTIFICATE";
 
 /// An X.509 version 3 certificate, and what we need to know of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,13 +53,13 @@ struct ReadExtensions {
 /// Why bytes are no certificate that we read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateRefusal {
-    /// Larger than the limit.
-    #[error("{bytes} bytes are too many; at most {bytes_max} are read")]
+    /// Larger than [`CERTIFICATE_BYTES_MAX`].
+    #[error(
+        "{bytes} bytes are too many for a certificate; at most {CERTIFICATE_BYTES_MAX} are read"
+    )]
     TooLarge {
         /// How many came.
         bytes: usize,
-        /// The limit.
-        bytes_max: usize,
     },
     /// Not a DER certificate.
     #[error("the certificate cannot be read: {0}")]
@@ -76,12 +70,6 @@ pub enum CertificateRefusal {
     /// Its serial number is none.
     #[error(transparent)]
     Serial(#[from] SerialRefusal),
-    /// A bundle without a certificate, or with too many.
-    #[error("a bundle holds 1 to {BUNDLE_CERTIFICATES_MAX} certificates, not {0}")]
-    BundleLength(usize),
-    /// A bundle that is not PEM.
-    #[error(transparent)]
-    Pem(#[from] pem::PemRefusal),
 }
 
 /// Puts a certificate together from the bytes that were signed and their signature.
@@ -103,7 +91,9 @@ pub fn assemble(
 impl Certificate {
     /// Reads a DER certificate; trailing bytes are refused.
     pub fn parse(der: &[u8]) -> Result<Certificate, CertificateRefusal> {
-        check_size(der, CERTIFICATE_BYTES_MAX)?;
+        if der.len() > CERTIFICATE_BYTES_MAX {
+            return Err(CertificateRefusal::TooLarge { bytes: der.len() });
+        }
         let outer = wire::Certificate::from_der(der)?;
         let tbs_der = outer.tbs_certificate.to_der()?;
         let tbs = wire::TbsCertificate::from_der(&tbs_der)?;
@@ -145,6 +135,11 @@ impl Certificate {
     /// Its serial number.
     pub fn serial(&self) -> &SerialNumber {
         &self.serial
+    }
+
+    /// Its issuer for people (RFC 4514).
+    pub fn issuer(&self) -> String {
+        Name::from_der(&self.issuer_der).map_or_else(|_| "unreadable".into(), |it| it.to_string())
     }
 
     /// The DER name of its issuer, byte for byte.
@@ -268,35 +263,6 @@ impl ReadExtensions {
             basic_constraints: wire::extension(extensions, oid::BASIC_CONSTRAINTS)?,
             key_usage: wire::extension(extensions, oid::KEY_USAGE)?,
         })
-    }
-}
-
-/// The chain as PEM, in the order given: leaf first, as TLS sends it.
-pub fn render_chain(chain: &[Certificate]) -> String {
-    chain.iter().map(Certificate::to_pem).collect()
-}
-
-/// Reads all certificates of a PEM bundle, in order; blocks of other kinds are skipped.
-pub fn parse_bundle(text: &[u8]) -> Result<Vec<Certificate>, CertificateRefusal> {
-    check_size(text, BUNDLE_BYTES_MAX)?;
-    let mut blocks = pem::blocks(text)?;
-    blocks.retain(|block| block.label == PEM_LABEL);
-    match blocks.len() {
-        1..=BUNDLE_CERTIFICATES_MAX => blocks
-            .iter()
-            .map(|block| Certificate::parse(&block.der))
-            .collect(),
-        number => Err(CertificateRefusal::BundleLength(number)),
-    }
-}
-
-fn check_size(bytes: &[u8], bytes_max: usize) -> Result<(), CertificateRefusal> {
-    match bytes.len() {
-        length if length > bytes_max => Err(CertificateRefusal::TooLarge {
-            bytes: length,
-            bytes_max,
-        }),
-        _ => Ok(()),
     }
 }
 

@@ -17,7 +17,7 @@ use std::fmt;
 const RSA_EXPONENT_MIN: u64 = 65_537;
 
 /// The kinds of key that an authority or a leaf may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyType {
     /// ECDSA on NIST P-256 (secp256r1).
@@ -99,14 +99,7 @@ impl KeyType {
 
 impl fmt::Display for KeyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            KeyType::P256 => "p256",
-            KeyType::P384 => "p384",
-            KeyType::Rsa2048 => "rsa2048",
-            KeyType::Rsa3072 => "rsa3072",
-            KeyType::Rsa4096 => "rsa4096",
-            KeyType::Ed25519 => "ed25519",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -1,15 +1,24 @@
 //! Certificates as RFC 5280 has them: requests in, to-be-signed bytes out.
 //!
 //! Pure: no clock, no I/O, no key. Nothing here signs; a token does, over the bytes that
-//! `tbs` builds and `lint` has passed.
+//! [`tbs`] builds and [`lint`] has passed.
 
+pub mod bundle;
 pub mod certificate;
 pub mod csr;
+mod extensions;
+pub mod issuer;
 pub mod key;
+pub mod lint;
 pub mod name;
 mod oid;
 mod pem;
+pub mod profile;
 pub mod san;
 pub mod serial;
 pub mod signature;
+pub mod tbs;
 mod wire;
+
+#[cfg(test)]
+mod tests;

@@ -37,3 +37,13 @@ pub(super) const SUBJECT_KEY_IDENTIFIER: ObjectIdentifier = oid("2.5.29.14");
 pub(super) const KEY_USAGE: ObjectIdentifier = oid("2.5.29.15");
 pub(super) const BASIC_CONSTRAINTS: ObjectIdentifier = oid("2.5.29.19");
 pub(super) const AUTHORITY_KEY_IDENTIFIER: ObjectIdentifier = oid("2.5.29.35");
+pub(super) const CRL_DISTRIBUTION_POINTS: ObjectIdentifier = oid("2.5.29.31");
+pub(super) const EXTENDED_KEY_USAGE: ObjectIdentifier = oid("2.5.29.37");
+pub(super) const AUTHORITY_INFORMATION_ACCESS: ObjectIdentifier = oid("1.3.6.1.5.5.7.1.1");
+
+// What stands in them: RFC 5280 4.2.1.12 and 4.2.2.1.
+pub(super) const SERVER_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.1");
+pub(super) const CLIENT_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.2");
+pub(super) const OCSP_SIGNING: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.9");
+pub(super) const OCSP: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.1");
+pub(super) const CA_ISSUERS: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.2");

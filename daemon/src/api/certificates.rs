@@ -1,0 +1,159 @@
+//! `POST /v1/certificates`: a leaf for a device, a station, an operator or a server.
+
+use super::caller::Peer;
+use super::problem::Problem;
+use super::{Api, BODY_BYTES_MAX};
+use crate::ca::authorize::{Authorized, Issue};
+use crate::ca::issue::{IssueRequest, Issued};
+use crate::ca::{Error, rfc3339};
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::header::{CONTENT_TYPE, HeaderMap};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, body};
+use serde::{Deserialize, Serialize};
+
+/// The request's body.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ask {
+    /// The profile's name.
+    profile: String,
+    /// The registration id.
+    registration_id: String,
+    /// PKCS #10 as PEM, or base64 of DER.
+    csr: String,
+}
+
+/// The answer's body.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    registration_id: String,
+    profile: String,
+    /// Upper hex.
+    serial: String,
+    /// Upper hex SHA-256 of the certificate.
+    thumbprint: String,
+    /// RFC 3339.
+    not_before: String,
+    /// RFC 3339.
+    not_after: String,
+    /// PEM.
+    certificate: String,
+    /// PEM, the issuer first, up to and including the certificate that is verified in the
+    /// provisioning service. Devices present the certificate followed by all of these.
+    chain: Vec<String>,
+    /// Provisioning services that are yet to be told; the old certificate stays good meanwhile.
+    pending: Vec<String>,
+}
+
+impl From<Issued> for Answer {
+    fn from(issued: Issued) -> Self {
+        let certificate = issued.certificate;
+        Self {
+            registration_id: issued.subject,
+            profile: issued.profile,
+            serial: certificate.serial().to_string(),
+            thumbprint: hex::encode_upper(certificate.sha256()),
+            not_before: rfc3339(certificate.not_before()),
+            not_after: rfc3339(certificate.not_after()),
+            certificate: certificate.to_pem(),
+            chain: issued.chain,
+            pending: issued.pending,
+        }
+    }
+}
+
+pub(super) async fn issue(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    request: Request<Body>,
+) -> Response {
+    match api.issue(&peer, &headers, request.into_body()).await {
+        Ok(issued) => (StatusCode::CREATED, Json(Answer::from(issued))).into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+impl Api {
+    async fn issue(&self, peer: &Peer, headers: &HeaderMap, body: Body) -> Result<Issued, Problem> {
+        // 1. Who asks, and what they may. A refusal before the application is audited here.
+        let caller = match self.caller(peer).await {
+            Ok(caller) => caller,
+            Err(problem) => return Err(self.audited("unauthenticated", problem).await),
+        };
+        let name = caller.to_string();
+        let permission = match Authorized::<Issue>::to_issue(caller) {
+            Ok(permission) => permission,
+            Err(error) => return Err(self.audited(&name, error.into()).await),
+        };
+        let request = match read(peer, headers, body).await {
+            Ok(request) => request,
+            Err(problem) => return Err(self.audited(&name, problem).await),
+        };
+        self.application(move |ca| ca.issue(&permission, &request))
+            .await
+    }
+
+    async fn audited(&self, actor: &str, problem: Problem) -> Problem {
+        let (actor, error) = (actor.to_owned(), problem.error().clone());
+        if error.is_refusal() {
+            let write = move |ca: &crate::ca::CertificateAuthority| {
+                ca.record_refused(&actor, "", "", &error);
+                Ok(())
+            };
+            // The refusal stands, whether or not it could be written down.
+            let _ = self.application(write).await;
+        }
+        problem
+    }
+}
+
+/// Step 2 of the issuance cycle: the request, within its limits.
+async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media_type = content_type
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
+    if !media_type.is_some_and(|it| it.eq_ignore_ascii_case("application/json")) {
+        let error = Error::mend("content_type_unsupported", "send application/json");
+        return Err(Problem::with_status(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            error,
+        ));
+    }
+    let body = body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
+        let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
+        let error = Error::mend("body_too_large", message);
+        Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
+    })?;
+    let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
+        Error::mend(
+            "body_invalid",
+            format!("the body is not as /v1/certificates has it: {error}"),
+        )
+    })?;
+    let idempotency_key = headers
+        .get("idempotency-key")
+        .map(|value| value.to_str().map(str::to_owned))
+        .transpose()
+        .map_err(|_| Error::mend("idempotency_key_invalid", "an idempotency key is ASCII"))?;
+    if idempotency_key.is_none() && matches!(peer, Peer::Network { .. }) {
+        return Err(Error::mend(
+            "idempotency_key_required",
+            "send an Idempotency-Key (a UUID): the repeat of a lost answer is then not a second \
+             certificate",
+        )
+        .into());
+    }
+    Ok(IssueRequest {
+        profile: ask.profile,
+        registration_id: ask.registration_id,
+        csr: ask.csr.into_bytes(),
+        idempotency_key,
+    })
+}

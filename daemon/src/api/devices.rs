@@ -1,0 +1,109 @@
+//! `/v1/devices`: what each device holds, and where it is enrolled.
+
+use super::caller::Peer;
+use super::enrollments::Enrollment;
+use super::problem::Problem;
+use super::{Api, PAGE_ROWS_MAX};
+use crate::ca::authorize::{Authorized, Inspect};
+use crate::ca::{Error, rfc3339};
+use crate::store::{CertificateRow, DeviceRow};
+use axum::Json;
+use axum::extract::{Extension, Path, Query, State};
+use serde::{Deserialize, Serialize};
+
+/// How many of a device's certificates are shown.
+const CERTIFICATES_SHOWN: u32 = 20;
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    #[serde(default)]
+    after: String,
+    limit: Option<u32>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Device {
+    registration_id: String,
+    profile: String,
+    serial: String,
+    thumbprint: String,
+    not_after: String,
+    created_at: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct DeviceDetail {
+    #[serde(flatten)]
+    device: Device,
+    certificates: Vec<Leaf>,
+    enrollments: Vec<Enrollment>,
+}
+
+#[derive(Serialize)]
+struct Leaf {
+    serial: String,
+    thumbprint: String,
+    not_before: String,
+    not_after: String,
+    revoked_at: Option<String>,
+}
+
+impl From<DeviceRow> for Device {
+    fn from(row: DeviceRow) -> Self {
+        Self {
+            registration_id: row.registration_id,
+            profile: row.profile,
+            serial: row.serial,
+            thumbprint: row.certificate.to_string(),
+            not_after: rfc3339(row.not_after),
+            created_at: rfc3339(row.created_at),
+        }
+    }
+}
+
+impl From<CertificateRow> for Leaf {
+    fn from(row: CertificateRow) -> Self {
+        Self {
+            serial: hex::encode_upper(&row.serial),
+            thumbprint: hex::encode_upper(row.sha256),
+            not_before: rfc3339(row.not_before),
+            not_after: rfc3339(row.not_after),
+            revoked_at: row.revoked_at.map(rfc3339),
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Device>>, Problem> {
+    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
+    let rows = api
+        .application(move |ca| Ok(ca.store().devices(&page.after, limit)?))
+        .await?;
+    Ok(Json(rows.into_iter().map(Device::from).collect()))
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+) -> Result<Json<DeviceDetail>, Problem> {
+    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let detail = api.application(move |ca| {
+        let device = ca.store().device(&id)?.ok_or_else(|| {
+            let message = format!("there is no device {id:?}; it comes to be with its first leaf");
+            Error::missing("device_unknown", message)
+        })?;
+        let certificates = ca.store().certificates_of(&id, CERTIFICATES_SHOWN)?;
+        let enrollments = ca.store().enrollments_named(&id)?;
+        Ok(DeviceDetail {
+            device: device.into(),
+            certificates: certificates.into_iter().map(Leaf::from).collect(),
+            enrollments: enrollments.into_iter().map(Enrollment::from).collect(),
+        })
+    });
+    Ok(Json(detail.await?))
+}

@@ -1,0 +1,160 @@
+//! `/v1/enrollments`: what each provisioning service shall hold, and what it was seen holding.
+
+use super::body::JsonBody;
+use super::caller::Peer;
+use super::problem::Problem;
+use super::{Api, PAGE_ROWS_MAX};
+use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::enroll::EnrollmentRequest;
+use crate::ca::{Error, rfc3339};
+use crate::enrollment::slots::{SlotName, Slots};
+use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow};
+use axum::Json;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Serialize)]
+pub(super) struct Enrollment {
+    provisioning: String,
+    kind: EnrollmentKind,
+    name: String,
+    authority: Option<String>,
+    status: &'static str,
+    slots: Slots,
+    primary: Option<String>,
+    secondary: Option<String>,
+    /// `in step`, `pending`, `parked`, `drifted`, `waits for a certificate` or `being removed`.
+    state: &'static str,
+    pending: Option<Pending>,
+    observed_at: Option<String>,
+    observed: Option<Value>,
+    /// How somebody else has changed it.
+    drift: Option<Value>,
+}
+
+/// A change that the service does not show yet.
+#[derive(Serialize)]
+pub(super) struct Pending {
+    cause: String,
+    since: String,
+    due_at: String,
+    attempts: i64,
+    last_error: Option<String>,
+    parked: bool,
+}
+
+impl From<MarkRow> for Pending {
+    fn from(mark: MarkRow) -> Self {
+        Self {
+            cause: mark.cause,
+            since: rfc3339(mark.since),
+            due_at: rfc3339(mark.due_at),
+            attempts: mark.attempts,
+            last_error: mark.last_error,
+            parked: mark.parked,
+        }
+    }
+}
+
+impl From<EnrollmentRow> for Enrollment {
+    fn from(row: EnrollmentRow) -> Self {
+        let slot = |name| {
+            row.slots
+                .in_slot(name)
+                .map(|thumbprint| thumbprint.to_string())
+        };
+        Self {
+            primary: slot(SlotName::Primary),
+            secondary: slot(SlotName::Secondary),
+            state: match &row.mark {
+                Some(mark) if mark.parked => "parked",
+                _ if row.removed => "being removed",
+                Some(_) => "pending",
+                None if row.drift.is_some() => "drifted",
+                None if row.slots == Slots::Empty => "waits for a certificate",
+                None => "in step",
+            },
+            status: if row.enabled { "enabled" } else { "disabled" },
+            provisioning: row.provisioning,
+            kind: row.kind,
+            name: row.name,
+            authority: row.authority,
+            slots: row.slots,
+            pending: row.mark.map(Pending::from),
+            observed_at: row.observed_at.map(rfc3339),
+            observed: row.observed,
+            drift: row.drift,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    #[serde(default)]
+    after: i64,
+    limit: Option<u32>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Where {
+    provisioning: Option<String>,
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Query(page): Query<Page>,
+) -> Result<Json<Vec<Enrollment>>, Problem> {
+    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
+    let rows = api
+        .application(move |ca| Ok(ca.store().enrollments(page.after, limit)?))
+        .await?;
+    Ok(Json(rows.into_iter().map(Enrollment::from).collect()))
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<Enrollment>>, Problem> {
+    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let asked = name.clone();
+    let rows = api
+        .application(move |ca| Ok(ca.store().enrollments_named(&asked)?))
+        .await?;
+    if rows.is_empty() {
+        let message =
+            format!("there is no enrollment {name:?}; `hallmark enrollment list` has all");
+        return Err(Error::missing("enrollment_unknown", message).into());
+    }
+    Ok(Json(rows.into_iter().map(Enrollment::from).collect()))
+}
+
+pub(super) async fn add(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    JsonBody(request): JsonBody<EnrollmentRequest>,
+) -> Result<(StatusCode, Json<Enrollment>), Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let row = api
+        .application(move |ca| ca.add_enrollment(&permission, request))
+        .await?;
+    Ok((StatusCode::CREATED, Json(row.into())))
+}
+
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path((kind, name)): Path<(EnrollmentKind, String)>,
+    Query(at): Query<Where>,
+) -> Result<StatusCode, Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let remove = move |ca: &crate::ca::CertificateAuthority| {
+        ca.remove_enrollment(&permission, at.provisioning.as_deref(), kind, &name)
+    };
+    api.application(remove).await?;
+    Ok(StatusCode::ACCEPTED)
+}

@@ -1,0 +1,114 @@
+//! The network's side of the application: REST over TLS and over the admin socket.
+//!
+//! A handler turns bytes into a request, fetches the caller's permission as a value, and hands both
+//! to the application on a thread of its own ([`application`]); a client that hangs up cancels
+//! nothing. No decision is made here. The same routes serve both listeners: what a caller may is
+//! the permission's business, not the socket's.
+
+mod audit;
+mod authorities;
+mod body;
+pub mod caller;
+mod ceremonies;
+mod certificates;
+mod devices;
+mod enrollments;
+pub mod problem;
+mod push;
+mod rolls;
+pub mod server;
+mod status;
+pub mod tls;
+
+use crate::ca::{CertificateAuthority, Error};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post};
+use problem::Problem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The largest request body, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Requests that may be in the application at once; one more is told to come back.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+/// The most rows that one answer carries.
+pub const PAGE_ROWS_MAX: u32 = 1_000;
+
+/// What every handler holds.
+#[derive(Clone)]
+pub struct Api {
+    ca: Arc<CertificateAuthority>,
+    https: Option<SocketAddr>,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Api {
+    /// The API over `ca`, which says that HTTPS listens on `https`.
+    pub fn new(ca: Arc<CertificateAuthority>, https: Option<SocketAddr>) -> Self {
+        Self {
+            ca,
+            https,
+            in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
+        }
+    }
+
+    /// All routes, for either listener.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(status::healthy))
+            .route("/readyz", get(status::ready))
+            .route("/v1/status", get(status::show))
+            .route("/v1/ceremonies", post(ceremonies::run))
+            .route("/v1/certificates", post(certificates::issue))
+            .route("/v1/authorities", get(authorities::list))
+            .route("/v1/authorities/{name}", get(authorities::show))
+            .route("/v1/devices", get(devices::list))
+            .route("/v1/devices/{id}", get(devices::show))
+            .route(
+                "/v1/enrollments",
+                get(enrollments::list).post(enrollments::add),
+            )
+            .route("/v1/enrollments/{name}", get(enrollments::show))
+            .route("/v1/enrollments/{kind}/{name}", delete(enrollments::remove))
+            .route("/v1/rolls", get(rolls::list).post(rolls::start))
+            .route("/v1/rolls/{id}", get(rolls::show))
+            .route("/v1/rolls/{id}/abort", post(rolls::abort))
+            .route("/v1/push", get(push::list))
+            .route("/v1/push/retry", post(push::retry))
+            .route("/v1/audit", get(audit::list))
+            .route("/v1/audit/verification", get(audit::verify))
+            .fallback(unknown_route)
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .with_state(self)
+    }
+
+    /// Runs `work` where blocking is allowed, to its end, whoever still listens.
+    async fn application<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CertificateAuthority) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
+            let message = format!("{REQUESTS_IN_FLIGHT_MAX} requests are in work; come back");
+            return Err(Error::later(1, "too_many_requests_in_flight", message).into());
+        };
+        let ca = self.ca.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&ca)
+        });
+        match work.await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(Error::stop("internal", "the request failed; the log says why").into()),
+        }
+    }
+}
+
+async fn unknown_route() -> Problem {
+    Error::missing(
+        "route_unknown",
+        "there is nothing at this address; see docs/operations.md",
+    )
+    .into()
+}

@@ -1,0 +1,92 @@
+//! The one place that maps errors to HTTP: problem documents (RFC 9457) with stable codes.
+
+use crate::ca::{Advice, Error};
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// An error as a client sees it.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    error: Error,
+}
+
+/// The body: RFC 9457 members, and `code` for programs.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A problem whose status says more than the advice does (413, 415).
+    pub fn with_status(status: StatusCode, error: Error) -> Self {
+        Self { status, error }
+    }
+
+    /// The error behind it.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let status = match error.advice {
+            Advice::Mend => StatusCode::BAD_REQUEST,
+            Advice::Authenticate => StatusCode::UNAUTHORIZED,
+            Advice::Forbidden => StatusCode::FORBIDDEN,
+            Advice::Missing => StatusCode::NOT_FOUND,
+            Advice::Conflict => StatusCode::CONFLICT,
+            Advice::Later { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Advice::Stop => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, error }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Error {
+            advice,
+            code,
+            message,
+        } = &self.error;
+        if *advice == Advice::Stop {
+            tracing::error!(
+                code,
+                message,
+                "a request failed for a reason that must not be"
+            );
+        }
+        let document = Document {
+            r#type: format!("urn:hallmark:problem:{code}"),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code,
+            detail: message,
+        };
+        let mut response = (self.status, Json(document)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Advice::Later { seconds } = advice {
+            headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("TLS-Client-Certificate"),
+            );
+        }
+        response
+    }
+}

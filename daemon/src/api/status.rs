@@ -1,0 +1,52 @@
+//! `/v1/status`, and the two probes.
+
+use super::Api;
+use super::caller::Peer;
+use super::problem::Problem;
+use crate::ca::Error;
+use crate::ca::authorize::{Authorized, Inspect};
+use crate::ca::status::Status;
+use axum::Json;
+use axum::extract::{Extension, State};
+use serde::Serialize;
+use std::net::SocketAddr;
+
+/// The application's state, and where it listens.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    https: Option<SocketAddr>,
+    #[serde(flatten)]
+    status: Status,
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Json<Shown>, Problem> {
+    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let status = api.application(|ca| ca.status()).await?;
+    Ok(Json(Shown {
+        https: api.https,
+        status,
+    }))
+}
+
+/// The process answers, and its store can be read.
+pub(super) async fn healthy(State(api): State<Api>) -> Result<&'static str, Problem> {
+    api.application(|ca| ca.status()).await?;
+    Ok("ok\n")
+}
+
+/// Certificates can be issued at this moment.
+pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
+    let status = api.application(|ca| ca.status()).await?;
+    if status.ready {
+        return Ok("ready\n");
+    }
+    Err(Error::later(
+        2,
+        "not_ready",
+        "authorities or tokens are missing; see `hallmark status`",
+    )
+    .into())
+}

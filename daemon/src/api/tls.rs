@@ -1,0 +1,234 @@
+//! The listener's TLS identity: a key in the state folder, a certificate from our own authority.
+//!
+//! The key is made here and never leaves its file (mode 0600). The certificate goes through the
+//! issuance cycle like every other one, and is renewed when a third of its validity is left. While
+//! the authority's token is away, the certificate on disk goes on serving.
+//!
+//! The client side asks for a certificate and takes any whose key the client proves to hold: who
+//! that is, `api::caller` judges, so that a refusal is an HTTP answer that says why.
+
+use crate::ca::authorize::{Authorized, Caller, Issue};
+use crate::ca::issue::IssueRequest;
+use crate::ca::{CertificateAuthority, Error};
+use crate::x509::bundle::parse_bundle;
+use crate::x509::certificate::Certificate;
+use arc_swap::ArcSwapOption;
+use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+
+/// What the listener shall be called, and who certifies that.
+#[derive(Clone, Debug)]
+pub struct ServerName {
+    /// The profile, whose role is `server`.
+    pub profile: String,
+    /// DNS names and IP addresses; the first one is the common name.
+    pub names: Vec<String>,
+    /// Where key and certificate lie.
+    pub folder: PathBuf,
+}
+
+/// The identity as it is now; exchanged while connections stay.
+pub struct ServerIdentity {
+    name: ServerName,
+    acceptor: ArcSwapOption<TlsAcceptor>,
+}
+
+impl ServerIdentity {
+    /// The identity on disk, if there is one that still fits.
+    pub fn load(name: ServerName) -> Self {
+        let identity = Self {
+            name,
+            acceptor: ArcSwapOption::empty(),
+        };
+        match identity.read() {
+            Ok(Some(acceptor)) => identity.acceptor.store(Some(Arc::new(acceptor))),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the TLS identity on disk is not usable"),
+        }
+        identity
+    }
+
+    /// What accepts connections; `None` before there is a certificate.
+    pub fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.acceptor.load().as_deref().cloned()
+    }
+
+    /// Requests a certificate if there is none, or the present one nears its end.
+    pub fn renew(&self, ca: &CertificateAuthority) -> Result<(), Error> {
+        if self.acceptor().is_some() && !self.nears_end(ca.now()) {
+            return Ok(());
+        }
+        let key = self
+            .key()
+            .map_err(|error| io_error("the TLS key", &error))?;
+        let csr = self.csr(&key)?;
+        let permission = Authorized::<Issue>::to_issue(Caller::Daemon)?;
+        let request = IssueRequest {
+            profile: self.name.profile.clone(),
+            registration_id: self.name.names[0].clone(),
+            csr,
+            idempotency_key: None,
+        };
+        let issued = ca.issue(&permission, &request)?;
+        let chain = issued.certificate.to_pem() + &issued.chain.concat();
+        write_private(&self.certificate_path(), chain.as_bytes())
+            .map_err(|error| io_error("the TLS certificate", &error))?;
+        let acceptor = self.read()?;
+        self.acceptor.store(acceptor.map(Arc::new));
+        tracing::info!(names = ?self.name.names, "the listener has a new TLS certificate");
+        Ok(())
+    }
+
+    fn nears_end(&self, now: i64) -> bool {
+        let Ok(pem) = fs::read(self.certificate_path()) else {
+            return true;
+        };
+        let leaf = parse_bundle(&pem)
+            .ok()
+            .and_then(|chain| chain.into_iter().next());
+        leaf.is_none_or(|leaf: Certificate| {
+            now > leaf.not_after() - (leaf.not_after() - leaf.not_before()) / 3
+        })
+    }
+
+    fn csr(&self, key: &KeyPair) -> Result<Vec<u8>, Error> {
+        let failed = |error: rcgen::Error| Error::stop("tls_identity", error.to_string());
+        let mut parameters = CertificateParams::new(self.name.names.clone()).map_err(failed)?;
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters
+            .distinguished_name
+            .push(DnType::CommonName, self.name.names[0].clone());
+        Ok(parameters
+            .serialize_request(key)
+            .map_err(failed)?
+            .der()
+            .to_vec())
+    }
+
+    fn key(&self) -> std::io::Result<KeyPair> {
+        let path = self.key_path();
+        match fs::read_to_string(&path) {
+            Ok(pem) => KeyPair::from_pem(&pem).map_err(std::io::Error::other),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.name.folder)?;
+                let key = KeyPair::generate().map_err(std::io::Error::other)?;
+                write_private(&path, key.serialize_pem().as_bytes())?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(&self) -> Result<Option<TlsAcceptor>, Error> {
+        let failed = |error: String| Error::stop("tls_identity", error);
+        if !self.certificate_path().exists() {
+            return Ok(None);
+        }
+        let chain: Vec<_> = CertificateDer::pem_file_iter(self.certificate_path())
+            .and_then(Iterator::collect)
+            .map_err(|error| failed(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_file(self.key_path())
+            .map_err(|error| failed(error.to_string()))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(error.to_string()))?
+            .with_client_cert_verifier(Arc::new(AnyClientCertificate { provider }))
+            .with_single_cert(chain, key)
+            .map_err(|error| failed(error.to_string()))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn key_path(&self) -> PathBuf {
+        self.name.folder.join("server.key")
+    }
+
+    fn certificate_path(&self) -> PathBuf {
+        self.name.folder.join("server.pem")
+    }
+}
+
+/// Asks for a client certificate and takes any: possession of the key is proven by TLS itself.
+#[derive(Debug)]
+struct AnyClientCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for AnyClientCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// Whole or not at all: written beside, then renamed.
+fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+fn io_error(what: &str, error: &std::io::Error) -> Error {
+    Error::later(
+        5,
+        "tls_identity",
+        format!("{what} cannot be written or read: {error}"),
+    )
+}

@@ -1,0 +1,161 @@
+//! Who asks, and what they may: a permission is a value, and only this module makes it.
+
+use super::Error;
+use super::profile::{IssuanceProfile, Role};
+use std::fmt;
+
+/// Somebody who was authenticated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A local user of the admin socket, by the kernel's word.
+    Local {
+        /// Effective user id of the peer.
+        uid: u32,
+    },
+    /// The holder of a client certificate that this daemon issued.
+    Certificate {
+        /// What the profile of that certificate makes of its holder.
+        role: Role,
+        /// The certificate's common name.
+        name: String,
+    },
+    /// The daemon itself.
+    Daemon,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Caller::Local { uid } => write!(f, "local uid {uid}"),
+            Caller::Certificate { role, name } => write!(f, "{role} {name}"),
+            Caller::Daemon => f.write_str("hallmarkd"),
+        }
+    }
+}
+
+/// Permission to ask for a certificate.
+#[derive(Debug)]
+pub struct Issue {
+    scope: Scope,
+}
+
+/// Permission to change authorities, enrollments and rolls.
+#[derive(Debug)]
+pub struct Operate(());
+
+/// Permission to look at everything.
+#[derive(Debug)]
+pub struct Inspect(());
+
+/// A permission, and who holds it. There is no other way to get one than to be authorized.
+#[derive(Debug)]
+pub struct Authorized<Permission> {
+    caller: Caller,
+    permission: Permission,
+}
+
+#[derive(Debug)]
+enum Scope {
+    Anything,
+    Devices,
+    Device(String),
+}
+
+impl<Permission> Authorized<Permission> {
+    /// Who holds it.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl Authorized<Issue> {
+    /// Step 1 of the issuance cycle: whether `caller` may ask for certificates, and for which.
+    pub fn to_issue(caller: Caller) -> Result<Self, Error> {
+        let scope = match &caller {
+            Caller::Local { .. } | Caller::Daemon => Scope::Anything,
+            Caller::Certificate {
+                role: Role::Operator,
+                ..
+            } => Scope::Anything,
+            Caller::Certificate {
+                role: Role::Station,
+                ..
+            } => Scope::Devices,
+            Caller::Certificate {
+                role: Role::Device,
+                name,
+            } => Scope::Device(name.clone()),
+            Caller::Certificate {
+                role: Role::Server | Role::Auditor,
+                ..
+            } => {
+                return Err(Error::forbidden(
+                    "role_forbidden",
+                    format!("{caller} may not ask for certificates; a station or an operator may"),
+                ));
+            }
+        };
+        Ok(Self {
+            caller,
+            permission: Issue { scope },
+        })
+    }
+
+    /// Step 5: whether the permission covers this profile and this name.
+    pub(super) fn covers(&self, profile: &IssuanceProfile, name: &str) -> Result<(), Error> {
+        let covered = match &self.permission.scope {
+            Scope::Anything => true,
+            Scope::Devices => profile.role == Role::Device,
+            Scope::Device(own) => profile.role == Role::Device && own == name,
+        };
+        if covered {
+            return Ok(());
+        }
+        let message = format!(
+            "{} may not ask for {name:?} by profile {:?}: stations ask for devices, a device for \
+             itself, operators for anything",
+            self.caller, profile.name
+        );
+        Err(Error::forbidden("role_forbidden", message))
+    }
+}
+
+impl Authorized<Operate> {
+    /// Local users of the admin socket and operators.
+    pub fn to_operate(caller: Caller) -> Result<Self, Error> {
+        match caller {
+            Caller::Local { .. }
+            | Caller::Certificate {
+                role: Role::Operator,
+                ..
+            } => Ok(Self {
+                caller,
+                permission: Operate(()),
+            }),
+            _ => Err(Error::forbidden(
+                "role_forbidden",
+                format!("{caller} may not do that; an operator may"),
+            )),
+        }
+    }
+}
+
+impl Authorized<Inspect> {
+    /// Whoever operates, and auditors.
+    pub fn to_inspect(caller: Caller) -> Result<Self, Error> {
+        match caller {
+            Caller::Local { .. }
+            | Caller::Certificate {
+                role: Role::Operator | Role::Auditor,
+                ..
+            } => Ok(Self {
+                caller,
+                permission: Inspect(()),
+            }),
+            _ => Err(Error::forbidden(
+                "role_forbidden",
+                format!("{caller} may not look at that; an operator or auditor may"),
+            )),
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The ceremony: makes the authorities that one TOML file describes, and writes a transcript.
+//!
+//! It is the only place where a key is made. Each authority goes through recorded steps (planned,
+//! key on record, certificate on record), so a ceremony that was interrupted is taken up by running
+//! it again, and one that was finished makes nothing: an authority that exists keeps its key.
+
+use super::authorize::{Authorized, Operate};
+use super::hierarchy::Generation;
+use super::issue::{Order, Signer};
+use super::{CertificateAuthority, Error, rfc3339};
+use crate::store::{AuditEntry, GenerationRow, PlannedGeneration, Purpose, Settlement};
+use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE};
+use crate::token::{KeyDescription, KeySpecification, TokenDescription};
+use crate::x509::issuer::Issuer;
+use crate::x509::key::{KeyType, PublicKey};
+use crate::x509::name::DistinguishedName;
+use crate::x509::profile::{Profile, human_seconds};
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// The largest ceremony file, in bytes.
+pub const FILE_BYTES_MAX: usize = 64 * 1024;
+/// The most authorities that one file describes.
+pub const AUTHORITIES_MAX: usize = 64;
+
+/// What a ceremony file says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ceremony {
+    /// What this ceremony is called in the transcript.
+    pub name: String,
+    /// The authorities, issuers before those they sign.
+    pub authority: Vec<AuthoritySpecification>,
+}
+
+/// One authority of a ceremony file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthoritySpecification {
+    /// Its name, as the configuration's `[[authority]]` has it.
+    pub name: String,
+    /// The authority that signs it; none for a self-signed root.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// The kind of key.
+    #[serde(default = "default_key_type")]
+    pub key_type: KeyType,
+    /// The subject, with its common name.
+    pub subject: DistinguishedName,
+    /// How long its certificate is valid, in seconds; written like `20y`.
+    #[serde(with = "human_seconds")]
+    pub validity: u64,
+    /// `pathLenConstraint`: how many authorities may follow below (RFC 5280, 4.2.1.9).
+    #[serde(default)]
+    pub path_length: Option<u8>,
+}
+
+fn default_key_type() -> KeyType {
+    KeyType::P256
+}
+
+/// What a ceremony did, for people to sign and machines to compare.
+#[derive(Clone, Debug, Serialize)]
+pub struct Transcript {
+    /// The ceremony's name.
+    pub ceremony: String,
+    /// Hex SHA-256 of the file as it was read.
+    pub input_sha256: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// RFC 3339.
+    pub finished_at: String,
+    /// Who ran it.
+    pub operator: String,
+    /// The version of this daemon.
+    pub hallmark: &'static str,
+    /// What each token said of itself, by its name in the configuration.
+    pub tokens: BTreeMap<String, TokenDescription>,
+    /// The authorities, in the order of the file.
+    pub authorities: Vec<TranscriptEntry>,
+}
+
+/// What became of one authority.
+#[derive(Clone, Debug, Serialize)]
+pub struct TranscriptEntry {
+    /// Its name.
+    pub name: String,
+    /// 1 for the first generation.
+    pub generation: i64,
+    /// `created`, or `existed`: then nothing was done.
+    pub outcome: &'static str,
+    /// The token that holds its key.
+    pub token: String,
+    /// What the token said of the key.
+    pub key: KeyTranscript,
+    /// Its certificate.
+    pub certificate: CertificateTranscript,
+}
+
+/// What the token said of a key.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeyTranscript {
+    /// The kind of key.
+    pub key_type: KeyType,
+    /// `CKA_LABEL`.
+    pub label: String,
+    /// Hex `CKA_ID`.
+    pub id: String,
+    /// Hex SHA-256 of the SubjectPublicKeyInfo.
+    pub spki_sha256: String,
+    /// `CKA_SENSITIVE`.
+    pub sensitive: bool,
+    /// `CKA_EXTRACTABLE`.
+    pub extractable: bool,
+    /// `CKA_NEVER_EXTRACTABLE`.
+    pub never_extractable: bool,
+    /// `CKA_LOCAL`.
+    pub local: bool,
+}
+
+/// A certificate, for the transcript.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateTranscript {
+    /// RFC 4514.
+    pub subject: String,
+    /// RFC 4514.
+    pub issuer: String,
+    /// Upper hex.
+    pub serial: String,
+    /// Upper hex SHA-256 of the DER.
+    pub sha256: String,
+    /// RFC 3339.
+    pub not_before: String,
+    /// RFC 3339.
+    pub not_after: String,
+    /// `pathLenConstraint`.
+    pub path_length: Option<u8>,
+    /// PEM.
+    pub pem: String,
+}
+
+impl CertificateAuthority {
+    /// Runs the ceremony that `file` describes, telling `progress` each step as it begins.
+    pub fn run_ceremony(
+        &self,
+        permission: &Authorized<Operate>,
+        file: &str,
+        progress: &dyn Fn(String),
+    ) -> Result<Transcript, Error> {
+        let ceremony = Ceremony::parse(file)?;
+        let _alone = self.ceremony.try_lock().map_err(|_| {
+            Error::conflict(
+                "ceremony_under_way",
+                "another ceremony is under way; wait for it",
+            )
+        })?;
+        self.check_ceremony(&ceremony)?;
+        let started_at = self.now();
+        let mut tokens = BTreeMap::new();
+        let mut authorities = Vec::new();
+        for specification in &ceremony.authority {
+            let token = self.token_of(&specification.name)?.to_owned();
+            if !tokens.contains_key(&token) {
+                progress(format!("asking token {token} what it is"));
+                tokens.insert(
+                    token.clone(),
+                    self.token(&token)?.client.describe(LOOKUP_DEADLINE)?,
+                );
+            }
+            let actor = permission.caller().to_string();
+            authorities.push(self.make_authority(specification, &token, &actor, progress)?);
+        }
+        let transcript = Transcript {
+            ceremony: ceremony.name,
+            input_sha256: hex::encode(digest::digest(&digest::SHA256, file.as_bytes())),
+            started_at: rfc3339(started_at),
+            finished_at: rfc3339(self.now()),
+            operator: permission.caller().to_string(),
+            hallmark: env!("CARGO_PKG_VERSION"),
+            tokens,
+            authorities,
+        };
+        self.store
+            .record_audit(transcript.audit_entry(permission, self.now()))?;
+        self.wake();
+        Ok(transcript)
+    }
+
+    fn check_ceremony(&self, ceremony: &Ceremony) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        let mut known: Vec<&str> = hierarchy
+            .iter()
+            .map(|generation| generation.authority.as_str())
+            .collect();
+        for authority in &ceremony.authority {
+            self.token_of(&authority.name)?;
+            if let Some(issuer) = authority.issuer.as_deref().filter(|it| !known.contains(it)) {
+                let message = format!(
+                    "authority {} is signed by {issuer:?}, which neither exists nor stands before \
+                     it in the file",
+                    authority.name
+                );
+                return Err(Error::mend("ceremony_invalid", message));
+            }
+            known.push(&authority.name);
+        }
+        Ok(())
+    }
+
+    fn make_authority(
+        &self,
+        specification: &AuthoritySpecification,
+        token: &str,
+        actor: &str,
+        progress: &dyn Fn(String),
+    ) -> Result<TranscriptEntry, Error> {
+        let name = &specification.name;
+        if let Some(existing) = self.hierarchy().serving(name).cloned() {
+            progress(format!("authority {name} exists"));
+            specification.agrees_with(&existing)?;
+            let key = self
+                .token(&existing.token)?
+                .client
+                .find(&existing.key, LOOKUP_DEADLINE)?;
+            return Ok(TranscriptEntry::new(&existing, "existed", &key));
+        }
+        progress(format!("authority {name}: key on token {token}"));
+        let (row, key) = self.make_key(specification, token)?;
+        progress(format!("authority {name}: certificate"));
+        self.make_certificate(specification, &row, &key, actor)?;
+        self.reload_hierarchy()?;
+        let hierarchy = self.hierarchy();
+        let made = hierarchy.serving(name).ok_or_else(|| {
+            Error::stop(
+                "ceremony_failed",
+                format!("authority {name} does not serve after all"),
+            )
+        })?;
+        Ok(TranscriptEntry::new(made, "created", &key))
+    }
+
+    /// The generation's key: made now, or found again by the id that an interrupted run recorded.
+    fn make_key(
+        &self,
+        specification: &AuthoritySpecification,
+        token: &str,
+    ) -> Result<(GenerationRow, KeyDescription), Error> {
+        let hierarchy = self.hierarchy();
+        let parent = specification
+            .issuer
+            .as_deref()
+            .and_then(|it| hierarchy.serving(it));
+        let mut key_id = [0; 16];
+        aws_lc_rs::rand::fill(&mut key_id)
+            .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
+        let row = self.store.plan_generation(PlannedGeneration {
+            authority: specification.name.clone(),
+            parent: parent.map(|parent| parent.id),
+            token: token.to_owned(),
+            key_type: specification.key_type,
+            key_label: format!("hallmark {} 1", specification.name),
+            key_id: key_id.to_vec(),
+        })?;
+        let client = &self.token(&row.token)?.client;
+        let key = match client.find_by_id(&row.key_id, LOOKUP_DEADLINE)? {
+            Some(key) => key,
+            None => {
+                let specification = KeySpecification {
+                    key_type: row.key_type,
+                    label: row.key_label.clone(),
+                    id: row.key_id.clone(),
+                };
+                client.generate(&specification, GENERATE_DEADLINE)?
+            }
+        };
+        check_key(&row, &key)?;
+        self.store.record_key(row.id, key.spki.clone())?;
+        Ok((row, key))
+    }
+
+    fn make_certificate(
+        &self,
+        specification: &AuthoritySpecification,
+        row: &GenerationRow,
+        described: &KeyDescription,
+        actor: &str,
+    ) -> Result<(), Error> {
+        let public_key = PublicKey::from_spki_der(&described.spki)
+            .map_err(|error| Error::stop("token_key", error.to_string()))?;
+        let hierarchy = self.hierarchy();
+        let (key, issuer);
+        let signer = match row.parent {
+            Some(parent) => {
+                let parent = hierarchy.generation(parent).ok_or_else(|| {
+                    Error::stop("ceremony_failed", "the issuer has no certificate")
+                })?;
+                Signer::from(parent.as_ref())
+            }
+            None => {
+                key = described.reference();
+                issuer = Issuer::self_signed(&specification.subject, &public_key);
+                Signer {
+                    generation: row.id,
+                    token: &row.token,
+                    key: &key,
+                    issuer: &issuer,
+                    certificate: None,
+                }
+            }
+        };
+        let profile = Profile::authority(specification.path_length, specification.validity);
+        self.certify(Order {
+            signer,
+            purpose: Purpose::Authority,
+            profile_name: "authority",
+            profile: &profile,
+            subject: specification.subject.clone(),
+            subject_alternative_names: &[],
+            public_key: &public_key,
+            caller: actor.to_owned(),
+            idempotency: None,
+            settlement: Settlement::Authority { generation: row.id },
+        })?;
+        Ok(())
+    }
+}
+
+impl Ceremony {
+    /// Reads a ceremony file within its limits.
+    pub fn parse(file: &str) -> Result<Self, Error> {
+        if file.len() > FILE_BYTES_MAX {
+            let message = format!("a ceremony file has at most {FILE_BYTES_MAX} bytes");
+            return Err(Error::mend("ceremony_invalid", message));
+        }
+        let ceremony: Self = toml::from_str(file)
+            .map_err(|error| Error::mend("ceremony_invalid", error.to_string()))?;
+        if ceremony.authority.len() > AUTHORITIES_MAX {
+            let message = format!("a ceremony makes at most {AUTHORITIES_MAX} authorities");
+            return Err(Error::mend("ceremony_invalid", message));
+        }
+        Ok(ceremony)
+    }
+}
+
+impl AuthoritySpecification {
+    /// An authority that exists must be the one the file describes.
+    fn agrees_with(&self, existing: &Generation) -> Result<(), Error> {
+        let differs = if existing.certificate.subject_der() != self.subject.to_der() {
+            "another subject"
+        } else if existing.public_key.key_type() != self.key_type {
+            "another key type"
+        } else if existing.certificate.path_length() != self.path_length {
+            "another path length"
+        } else if existing.parent.is_some() != self.issuer.is_some() {
+            "another issuer"
+        } else {
+            return Ok(());
+        };
+        let message = format!(
+            "authority {} exists with {differs} than the file says; a ceremony never replaces one, \
+             choose another name or roll it",
+            self.name
+        );
+        Err(Error::conflict("authority_exists", message))
+    }
+}
+
+/// Promise of the token's contract: a CA key was born on the token and never leaves it.
+fn check_key(row: &GenerationRow, key: &KeyDescription) -> Result<(), Error> {
+    let kept = key.sensitive && !key.extractable && key.never_extractable && key.local;
+    if kept {
+        return Ok(());
+    }
+    let message = format!(
+        "token {} made key {:?} with sensitive={} extractable={} never_extractable={} local={}; a \
+         CA key must be sensitive, never extractable and local, so the ceremony stops here",
+        row.token, key.label, key.sensitive, key.extractable, key.never_extractable, key.local
+    );
+    Err(Error::stop("token_key_attributes", message))
+}
+
+impl TranscriptEntry {
+    fn new(generation: &Generation, outcome: &'static str, key: &KeyDescription) -> Self {
+        let certificate = &generation.certificate;
+        Self {
+            name: generation.authority.clone(),
+            generation: generation.number,
+            outcome,
+            token: generation.token.clone(),
+            key: KeyTranscript {
+                key_type: generation.public_key.key_type(),
+                label: key.label.clone(),
+                id: hex::encode(&key.id),
+                spki_sha256: hex::encode(generation.public_key.sha256()),
+                sensitive: key.sensitive,
+                extractable: key.extractable,
+                never_extractable: key.never_extractable,
+                local: key.local,
+            },
+            certificate: CertificateTranscript {
+                subject: certificate.subject(),
+                issuer: certificate.issuer(),
+                serial: certificate.serial().to_string(),
+                sha256: hex::encode_upper(certificate.sha256()),
+                not_before: rfc3339(certificate.not_before()),
+                not_after: rfc3339(certificate.not_after()),
+                path_length: certificate.path_length(),
+                pem: certificate.to_pem(),
+            },
+        }
+    }
+}
+
+impl Transcript {
+    fn audit_entry(&self, permission: &Authorized<Operate>, at: i64) -> AuditEntry {
+        let made: Vec<_> = self
+            .authorities
+            .iter()
+            .map(|entry| json!([entry.name, entry.outcome, entry.certificate.sha256]))
+            .collect();
+        AuditEntry {
+            at,
+            actor: permission.caller().to_string(),
+            action: "ceremony.completed",
+            subject: self.ceremony.clone(),
+            detail: json!({ "input_sha256": self.input_sha256, "authorities": made }),
+        }
+    }
+
+    /// The transcript as people read and sign it.
+    pub fn to_text(&self) -> String {
+        let mut text = format!(
+            "Ceremony      {}\nInput SHA-256 {}\nBegun         {}\nEnded         {}\n\
+             Operator      {}\nHallmark      {}\n",
+            self.ceremony,
+            self.input_sha256,
+            self.started_at,
+            self.finished_at,
+            self.operator,
+            self.hallmark
+        );
+        for (name, token) in &self.tokens {
+            // Writing into a String cannot fail.
+            let _ = write!(
+                text,
+                "\nToken {name}\n  label {}, serial {}, {} {}, firmware {}\n  {}\n",
+                token.label,
+                token.serial,
+                token.manufacturer,
+                token.model,
+                token.firmware,
+                token.interface
+            );
+        }
+        for entry in &self.authorities {
+            let (key, certificate) = (&entry.key, &entry.certificate);
+            let _ = write!(
+                text,
+                "\nAuthority {} generation {} ({})\n  subject    {}\n  issuer     {}\n  serial     \
+                 {}\n  SHA-256    {}\n  valid      {} to {}\n  path len   {}\n  key        {:?} on \
+                 {}, label {:?}, id {}\n  SPKI       {}\n  sensitive {}, extractable {}, never \
+                 extractable {}, local {}\n",
+                entry.name,
+                entry.generation,
+                entry.outcome,
+                certificate.subject,
+                certificate.issuer,
+                certificate.serial,
+                certificate.sha256,
+                certificate.not_before,
+                certificate.not_after,
+                certificate
+                    .path_length
+                    .map_or("none".into(), |length| length.to_string()),
+                key.key_type,
+                entry.token,
+                key.label,
+                key.id,
+                key.spki_sha256,
+                key.sensitive,
+                key.extractable,
+                key.never_extractable,
+                key.local
+            );
+        }
+        text.push_str("\nWitnessed by  ______________________    ______________________\n");
+        text
+    }
+}

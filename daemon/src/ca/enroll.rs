@@ -1,0 +1,188 @@
+//! Enrollments: what an operator wants a provisioning service to hold, and what that means.
+
+use super::authorize::{Authorized, Operate};
+use super::{CertificateAuthority, Error};
+use crate::enrollment::desired::{Desired, Kind, SlotCertificate, SlotPair, Status};
+use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
+use crate::enrollment::slots::{SlotName, Slots};
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{AuditEntry, EnrollmentKind, EnrollmentRow, NewEnrollment};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// An enrollment as an operator asks for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollmentRequest {
+    /// The provisioning service; may be left out where the configuration has only one.
+    #[serde(default)]
+    pub provisioning: Option<String>,
+    /// Individual or group.
+    pub kind: EnrollmentKind,
+    /// Registration id or enrollment group id.
+    pub name: String,
+    /// The authority of a group.
+    #[serde(default)]
+    pub authority: Option<String>,
+}
+
+impl CertificateAuthority {
+    /// Adds an enrollment. A group holds the authority's serving certificate; an individual one
+    /// the device's current leaf, or nothing until the device has one.
+    pub fn add_enrollment(
+        &self,
+        permission: &Authorized<Operate>,
+        request: EnrollmentRequest,
+    ) -> Result<EnrollmentRow, Error> {
+        let provisioning = self
+            .provisioning(request.provisioning.as_deref())?
+            .to_owned();
+        let slots = match request.kind {
+            EnrollmentKind::Individual => self.individual_slots(&request)?,
+            EnrollmentKind::Group => self.group_slots(&request)?,
+        };
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: permission.caller().to_string(),
+            action: "enrollment.added",
+            subject: request.name.clone(),
+            detail: json!({
+                "provisioning": provisioning, "kind": request.kind, "authority": request.authority,
+            }),
+        };
+        let new = NewEnrollment {
+            provisioning,
+            kind: request.kind,
+            name: request.name,
+            authority: request.authority,
+            slots,
+        };
+        let row = self.store.add_enrollment(new, entry)?;
+        self.wake();
+        Ok(row)
+    }
+
+    /// Wants an enrollment gone from its service; nothing else happens to its device.
+    pub fn remove_enrollment(
+        &self,
+        permission: &Authorized<Operate>,
+        provisioning: Option<&str>,
+        kind: EnrollmentKind,
+        name: &str,
+    ) -> Result<(), Error> {
+        let provisioning = self.provisioning(provisioning)?;
+        let rows = self.store.enrollments_named(name)?;
+        let row = rows
+            .into_iter()
+            .find(|row| row.kind == kind && row.provisioning == provisioning)
+            .ok_or_else(|| {
+                let kind = kind.name();
+                let message = format!("{provisioning} has no {kind} enrollment {name:?}");
+                Error::missing("enrollment_unknown", message)
+            })?;
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: permission.caller().to_string(),
+            action: "enrollment.removed",
+            subject: name.to_owned(),
+            detail: json!({ "provisioning": provisioning, "kind": kind }),
+        };
+        self.store.remove_enrollment(row.id, entry)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// What the service shall hold for this row; `None` if it shall hold nothing.
+    pub fn desired(&self, row: &EnrollmentRow) -> Result<Option<Desired>, Error> {
+        let primary = self.slot_certificate(row.slots.in_slot(SlotName::Primary))?;
+        let secondary = self.slot_certificate(row.slots.in_slot(SlotName::Secondary))?;
+        let certificates = SlotPair::new(primary, secondary).filter(|_| !row.removed);
+        let Some(certificates) = certificates else {
+            return Ok(None);
+        };
+        let unreadable = |error: String| Error::stop("store_unreadable", error);
+        let kind = match row.kind {
+            EnrollmentKind::Individual => Kind::Individual {
+                id: RegistrationId::parse(&row.name).map_err(|e| unreadable(e.to_string()))?,
+                device_id: None,
+                certificates,
+            },
+            EnrollmentKind::Group => Kind::Group {
+                id: EnrollmentGroupId::parse(&row.name).map_err(|e| unreadable(e.to_string()))?,
+                certificates,
+            },
+        };
+        let status = if row.enabled {
+            Status::Enabled
+        } else {
+            Status::Disabled
+        };
+        Ok(Some(Desired {
+            kind,
+            status,
+            reprovision_policy: None,
+            hubs: None,
+        }))
+    }
+
+    fn slot_certificate(
+        &self,
+        thumbprint: Option<Thumbprint>,
+    ) -> Result<Option<SlotCertificate>, Error> {
+        let Some(thumbprint) = thumbprint else {
+            return Ok(None);
+        };
+        match self.store.certificate_by_sha256(thumbprint.as_bytes())? {
+            Some(row) => Ok(Some(SlotCertificate::new(row.der))),
+            None => Err(Error::stop(
+                "store_unreadable",
+                format!("a slot names certificate {thumbprint}, which is not on record"),
+            )),
+        }
+    }
+
+    fn provisioning(&self, asked: Option<&str>) -> Result<&str, Error> {
+        let known = self.provisioning.join(", ");
+        match (asked, self.provisioning.as_slice()) {
+            (Some(asked), all) => all.iter().find(|name| *name == asked).map(String::as_str),
+            (None, [only]) => Some(only.as_str()),
+            (None, _) => None,
+        }
+        .ok_or_else(|| {
+            let message = match asked {
+                Some(asked) => format!("there is no provisioning service {asked:?}: [{known}]"),
+                None => format!("say which provisioning service: [{known}]"),
+            };
+            Error::mend("provisioning_unknown", message)
+        })
+    }
+
+    fn individual_slots(&self, request: &EnrollmentRequest) -> Result<Slots, Error> {
+        RegistrationId::parse(&request.name)
+            .map_err(|error| Error::mend(error.code(), error.to_string()))?;
+        match &request.authority {
+            None => Ok(Slots::Empty),
+            Some(_) => Err(Error::mend(
+                "enrollment_invalid",
+                "an individual enrollment has no authority; leave it out, or add a group",
+            )),
+        }
+    }
+
+    fn group_slots(&self, request: &EnrollmentRequest) -> Result<Slots, Error> {
+        EnrollmentGroupId::parse(&request.name)
+            .map_err(|error| Error::mend(error.code(), error.to_string()))?;
+        let Some(authority) = &request.authority else {
+            let message = "a group is the devices below an authority; name it";
+            return Err(Error::mend("enrollment_invalid", message));
+        };
+        let hierarchy = self.hierarchy();
+        let generation = hierarchy.serving(authority).ok_or_else(|| {
+            let message = format!("authority {authority:?} has no certificate yet");
+            Error::missing("authority_unknown", message)
+        })?;
+        Slots::Empty
+            .serve(Thumbprint::of(generation.certificate.der()))
+            .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))
+    }
+}

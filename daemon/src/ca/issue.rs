@@ -1,0 +1,407 @@
+//! The issuance cycle: the one dangerous path, numbered as in `docs/architecture.md`.
+//!
+//! It runs on a thread of its own, outside any HTTP handler: a client that hangs up cancels
+//! nothing. Every step that can fail leaves either nothing, or an intent that is burned. Nothing
+//! here retries: a repeat is the caller's, with its idempotency key.
+
+use super::authorize::{Authorized, Issue};
+use super::hierarchy::Generation;
+use super::profile::{IssuanceProfile, Role};
+use super::{CertificateAuthority, Error};
+use crate::enrollment::id::RegistrationId;
+use crate::store::{AuditEntry, Idempotency, Intent, PriorRequest, Purpose, Recorded, Settlement};
+use crate::token::KeyReference;
+use crate::x509::certificate::{self, Certificate};
+use crate::x509::csr::Csr;
+use crate::x509::issuer::Issuer;
+use crate::x509::key::PublicKey;
+use crate::x509::lint::{self, Expectation, ExpectedIssuer};
+use crate::x509::name::DistinguishedName;
+use crate::x509::profile::Profile;
+use crate::x509::san::SubjectAlternativeName;
+use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
+use crate::x509::tbs;
+use aws_lc_rs::digest;
+use fail::fail_point;
+use serde_json::json;
+
+/// The longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// A request for a leaf.
+#[derive(Clone, Debug)]
+pub struct IssueRequest {
+    /// The profile's name.
+    pub profile: String,
+    /// The registration id; for other roles, the common name.
+    pub registration_id: String,
+    /// PKCS #10, as PEM or DER.
+    pub csr: Vec<u8>,
+    /// The caller's name for this request.
+    pub idempotency_key: Option<String>,
+}
+
+/// An issued certificate, with the chain that its holder must present.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// Its common name: the registration id.
+    pub subject: String,
+    /// The profile's name.
+    pub profile: String,
+    /// The certificate.
+    pub certificate: Certificate,
+    /// PEM, from its issuer up to and including the certificate that the provisioning service
+    /// verified.
+    pub chain: Vec<String>,
+    /// The provisioning services that still have to learn of it.
+    pub pending: Vec<String>,
+}
+
+/// What steps 6 to 10 need to know: one certificate, and what follows from it.
+pub(super) struct Order<'a> {
+    pub signer: Signer<'a>,
+    pub purpose: Purpose,
+    pub profile_name: &'a str,
+    pub profile: &'a Profile,
+    pub subject: DistinguishedName,
+    pub subject_alternative_names: &'a [SubjectAlternativeName],
+    pub public_key: &'a PublicKey,
+    pub caller: String,
+    pub idempotency: Option<Idempotency>,
+    pub settlement: Settlement,
+}
+
+/// Who signs: a serving generation, or a root that is about to sign itself.
+#[derive(Clone, Copy)]
+pub(super) struct Signer<'a> {
+    pub generation: i64,
+    pub token: &'a str,
+    pub key: &'a KeyReference,
+    pub issuer: &'a Issuer,
+    /// `None` for a root that is about to sign itself.
+    pub certificate: Option<&'a Certificate>,
+}
+
+impl<'a> From<&'a Generation> for Signer<'a> {
+    fn from(generation: &'a Generation) -> Self {
+        Self {
+            generation: generation.id,
+            token: &generation.token,
+            key: &generation.key,
+            issuer: &generation.issuer,
+            certificate: Some(&generation.certificate),
+        }
+    }
+}
+
+impl CertificateAuthority {
+    /// Issues one leaf. A refusal is written into the audit journal; nothing else remains of it.
+    ///
+    /// The permission is step 1.
+    pub fn issue(
+        &self,
+        permission: &Authorized<Issue>,
+        request: &IssueRequest,
+    ) -> Result<Issued, Error> {
+        fail_point!("cycle-1");
+        self.issue_leaf(permission, request).inspect_err(|error| {
+            if error.is_refusal() {
+                let subject = &request.registration_id;
+                self.record_refusal(permission.caller(), subject, &request.profile, error);
+            }
+        })
+    }
+
+    fn issue_leaf(
+        &self,
+        permission: &Authorized<Issue>,
+        request: &IssueRequest,
+    ) -> Result<Issued, Error> {
+        // 2. The request is within its limits. (Its size was bounded before it was read.)
+        let idempotency = idempotency(request)?;
+        fail_point!("cycle-2");
+
+        // 3. The same key and the same request: the same answer. Another request: a conflict.
+        let caller = permission.caller().to_string();
+        if let Some(answer) = self.answer_again(&caller, idempotency.as_ref())? {
+            return Ok(answer);
+        }
+        fail_point!("cycle-3");
+
+        // 4. The CSR: proof of possession, key policy, canonical DER.
+        let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
+        fail_point!("cycle-4");
+
+        // 5. Profile, name and signing generation. The common name is ours to set.
+        let profile = self.profile(&request.profile)?;
+        let name = common_name(profile, &request.registration_id)?;
+        permission.covers(profile, &name)?;
+        agrees_with(&csr, &name)?;
+        let hierarchy = self.hierarchy();
+        let generation = hierarchy.serving(&profile.authority).ok_or_else(|| {
+            let authority = &profile.authority;
+            Error::later(
+                30,
+                "authority_absent",
+                format!("authority {authority} has no key yet"),
+            )
+        })?;
+        fail_point!("cycle-5");
+
+        let settlement = match profile.role {
+            Role::Device => Settlement::Device {
+                registration_id: name.clone(),
+                profile: profile.name.clone(),
+            },
+            _ => Settlement::Alone,
+        };
+        let order = Order {
+            signer: Signer::from(generation.as_ref()),
+            purpose: Purpose::Leaf,
+            profile_name: &profile.name,
+            profile: &profile.certificate,
+            subject: profile
+                .certificate
+                .subject
+                .with_common_name(&name)
+                .map_err(|error| Error::mend("name_invalid", error.to_string()))?,
+            subject_alternative_names: csr.subject_alternative_names(),
+            public_key: csr.public_key(),
+            caller,
+            idempotency,
+            settlement,
+        };
+        self.certify(order)
+    }
+
+    /// Steps 6 to 10: the only code that has a token sign a certificate, of whatever kind.
+    pub(super) fn certify(&self, order: Order<'_>) -> Result<Issued, Error> {
+        let now = self.now();
+
+        // 6. The bytes to be signed, with a serial number of our own, and linted by code that the
+        //    builder does not share.
+        let serial = SerialNumber::from_random(random::<RANDOM_OCTETS>()?);
+        let common_name = order.subject.common_name().to_owned();
+        let request = tbs::Request {
+            profile: order.profile,
+            subject: &order.subject,
+            public_key: order.public_key,
+            subject_alternative_names: order.subject_alternative_names,
+            serial: &serial,
+            now,
+        };
+        let built = tbs::build(order.signer.issuer, &request)
+            .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
+        let expected = Expectation {
+            issuer: match order.signer.certificate {
+                Some(certificate) => ExpectedIssuer::Certificate(certificate),
+                None => ExpectedIssuer::SelfSigned,
+            },
+            distribution: None,
+            profile: order.profile,
+            common_name: &common_name,
+            subject: &order.subject,
+            public_key: order.public_key,
+            subject_alternative_names: order.subject_alternative_names,
+            serial: &serial,
+            now,
+        };
+        let linted = lint::lint(built, &expected)
+            .map_err(|findings| Error::stop("lint_failed", findings.to_string()))?;
+        fail_point!("cycle-6");
+
+        // 7. On record, durable. Only what comes back can be signed.
+        let (not_before, not_after) = linted.validity();
+        let recorded = self.store.record_intent(Intent {
+            serial: serial.as_bytes().to_vec(),
+            issuer: order.signer.generation,
+            purpose: order.purpose,
+            profile: order.profile_name.to_owned(),
+            subject: common_name.clone(),
+            tbs: linted.bytes().to_vec(),
+            not_before,
+            not_after,
+            caller: order.caller.clone(),
+            idempotency: order.idempotency,
+            for_device: matches!(order.settlement, Settlement::Device { .. }),
+            at: now,
+        })?;
+        fail_point!("cycle-7");
+
+        // 8. and 9. Signed within a deadline; verified; the same bytes.
+        let certificate = self
+            .sign(order.signer, &recorded)
+            .inspect_err(|error| self.burn(&recorded, &error.message))?;
+
+        // 10. Certificate, audit entry, device, slots and dirty mark: one transaction.
+        let entry = AuditEntry {
+            at: now,
+            actor: order.caller,
+            action: "certificate.issued",
+            subject: common_name.clone(),
+            detail: json!({
+                "serial": serial.to_string(),
+                "profile": order.profile_name,
+                "sha256": hex::encode(certificate.sha256()),
+            }),
+        };
+        let settled = self
+            .store
+            .record_certificate(&recorded, certificate.der(), order.settlement, entry)
+            .map_err(Error::from)
+            .inspect_err(|error| self.burn(&recorded, &error.message))?;
+        fail_point!("cycle-10");
+
+        if !settled.provisioning.is_empty() {
+            self.wake();
+        }
+        Ok(Issued {
+            subject: common_name,
+            profile: order.profile_name.to_owned(),
+            chain: self.chain_of(order.signer.generation),
+            certificate,
+            pending: settled.provisioning,
+        })
+    }
+
+    fn sign(&self, signer: Signer<'_>, recorded: &Recorded) -> Result<Certificate, Error> {
+        // 8. The token signs, with a deadline.
+        let algorithm = signer.issuer.signature_algorithm();
+        let token = self.token(signer.token)?;
+        let signature =
+            token
+                .client
+                .sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)?;
+        fail_point!("cycle-8");
+
+        // 9. The signature is the authority's, and over the recorded bytes.
+        let withheld = |reason: String| {
+            let token = signer.token;
+            let message = format!("token {token}: {reason}; the certificate is withheld");
+            Error::stop("signature_wrong", message)
+        };
+        let certificate = certificate::assemble(recorded.tbs(), algorithm, &signature)
+            .map_err(|error| withheld(error.to_string()))?;
+        if certificate.tbs_bytes() != recorded.tbs() {
+            return Err(withheld(
+                "the signed bytes are not the recorded ones".into(),
+            ));
+        }
+        certificate
+            .verify_issued_by(signer.issuer.public_key())
+            .map_err(|error| withheld(format!("the authority's key did not sign this: {error}")))?;
+        fail_point!("cycle-9");
+        Ok(certificate)
+    }
+
+    /// The token may have signed it without our knowing.
+    fn burn(&self, recorded: &Recorded, reason: &str) {
+        if let Err(error) = self
+            .store
+            .abandon_intent(recorded, reason.to_owned(), self.now())
+        {
+            tracing::error!(intent = recorded.id(), %error, "an intent stays open until the next start");
+        }
+    }
+
+    fn answer_again(
+        &self,
+        caller: &str,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<Issued>, Error> {
+        let Some(idempotency) = idempotency else {
+            return Ok(None);
+        };
+        match self.store.prior_request(caller, &idempotency.key)? {
+            None => Ok(None),
+            Some(PriorRequest::UnderWay) => Err(Error::later(
+                1,
+                "request_under_way",
+                "a request with this idempotency key is being worked on; repeat it",
+            )),
+            Some(PriorRequest::Issued(certificate)) => {
+                if certificate.request_sha256.as_deref() != Some(&idempotency.request_sha256[..]) {
+                    return Err(Error::conflict(
+                        "idempotency_key_reused",
+                        "this idempotency key belongs to another request; take a new one",
+                    ));
+                }
+                let parsed = Certificate::parse(&certificate.der)
+                    .map_err(|error| Error::stop("store_unreadable", error.to_string()))?;
+                Ok(Some(Issued {
+                    subject: certificate.subject,
+                    profile: certificate.profile,
+                    chain: self.chain_of(certificate.issuer),
+                    certificate: parsed,
+                    pending: Vec::new(),
+                }))
+            }
+        }
+    }
+
+    fn chain_of(&self, generation: i64) -> Vec<String> {
+        let hierarchy = self.hierarchy();
+        let chain = hierarchy.chain(generation, &self.verified);
+        chain
+            .iter()
+            .map(|generation| generation.pem.clone())
+            .collect()
+    }
+}
+
+fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>, Error> {
+    let Some(key) = &request.idempotency_key else {
+        return Ok(None);
+    };
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        let message =
+            format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
+        return Err(Error::mend("idempotency_key_invalid", message));
+    }
+    let mut context = digest::Context::new(&digest::SHA256);
+    for field in [
+        request.profile.as_bytes(),
+        request.registration_id.as_bytes(),
+        &request.csr,
+    ] {
+        context.update(&(field.len() as u64).to_be_bytes());
+        context.update(field);
+    }
+    let mut request_sha256 = [0; 32];
+    request_sha256.copy_from_slice(context.finish().as_ref());
+    Ok(Some(Idempotency {
+        key: key.clone(),
+        request_sha256,
+    }))
+}
+
+/// The common name: a registration id for a device, a plain name for everybody else.
+fn common_name(profile: &IssuanceProfile, asked: &str) -> Result<String, Error> {
+    RegistrationId::parse(asked)
+        .map(|id| id.as_str().to_owned())
+        .map_err(|error| match profile.role {
+            Role::Device => Error::mend(error.code(), error.to_string()),
+            _ => Error::mend("name_invalid", error.to_string()),
+        })
+}
+
+/// A CSR may leave the name to us, or name exactly what is asked for.
+fn agrees_with(csr: &Csr, name: &str) -> Result<(), Error> {
+    match csr.common_name() {
+        Some(other) if other != name => Err(Error::mend(
+            "csr_other_common_name",
+            format!(
+                "the CSR names {other:?} and the request {name:?}; the common name is the \
+                 registration id, so leave it out of the CSR or make them equal"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
+    Ok(bytes)
+}

@@ -1,0 +1,205 @@
+//! The application: hierarchy, ceremony, issuance, proof of possession, rolls.
+//!
+//! Sync. It knows the store and the tokens, and nothing of HTTP or of the provisioning service: what
+//! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
+//! there is one. It must never sign what the store has not on record.
+
+pub mod authorize;
+pub mod ceremony;
+pub mod enroll;
+pub mod error;
+pub mod hierarchy;
+pub mod issue;
+pub mod possession;
+pub mod profile;
+pub mod roll;
+pub mod status;
+
+pub use error::{Advice, Error};
+
+use crate::store::{AuditEntry, Store};
+use crate::token::client::TokenClient;
+use arc_swap::{ArcSwap, Guard};
+use authorize::{Authorized, Caller, Operate};
+use hierarchy::Hierarchy;
+use profile::IssuanceProfile;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A token, and how long it may take.
+#[derive(Clone)]
+pub struct ConfiguredToken {
+    /// Its worker's client.
+    pub client: TokenClient,
+    /// How long one signature may take.
+    pub sign_deadline: Duration,
+}
+
+/// What the application is put together from.
+pub struct Parts {
+    /// The store.
+    pub store: Store,
+    /// Tokens by their names in the configuration.
+    pub tokens: BTreeMap<String, ConfiguredToken>,
+    /// The token that holds each authority's key.
+    pub authorities: BTreeMap<String, String>,
+    /// Profiles by name.
+    pub profiles: BTreeMap<String, IssuanceProfile>,
+    /// Provisioning services, by their names in the configuration.
+    pub provisioning: Vec<String>,
+    /// Authorities whose certificates a provisioning service verifies.
+    pub verified: BTreeSet<String>,
+    /// Called when something at a provisioning service must change.
+    pub wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// The certificate authority, as every edge holds it behind an `Arc`.
+pub struct CertificateAuthority {
+    store: Store,
+    tokens: BTreeMap<String, ConfiguredToken>,
+    authorities: BTreeMap<String, String>,
+    profiles: BTreeMap<String, IssuanceProfile>,
+    provisioning: Vec<String>,
+    verified: BTreeSet<String>,
+    wake: Box<dyn Fn() + Send + Sync>,
+    hierarchy: ArcSwap<Hierarchy>,
+    /// One ceremony at a time.
+    ceremony: Mutex<()>,
+}
+
+impl CertificateAuthority {
+    /// Loads the hierarchy, and burns what a crash left open: every intent is explained before
+    /// anything new is signed.
+    pub fn start(parts: Parts) -> Result<Self, Error> {
+        let hierarchy = Hierarchy::load(parts.store.generations()?)?;
+        let authority = Self {
+            store: parts.store,
+            tokens: parts.tokens,
+            authorities: parts.authorities,
+            profiles: parts.profiles,
+            provisioning: parts.provisioning,
+            verified: parts.verified,
+            wake: parts.wake,
+            hierarchy: ArcSwap::from_pointee(hierarchy),
+            ceremony: Mutex::new(()),
+        };
+        let burned = authority.store.abandon_open_intents(authority.now())?;
+        if burned > 0 {
+            tracing::warn!(burned, "intents without a certificate were abandoned");
+        }
+        Ok(authority)
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The authorities as they serve now.
+    pub fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
+        self.hierarchy.load()
+    }
+
+    /// A profile by name.
+    pub fn profile(&self, name: &str) -> Result<&IssuanceProfile, Error> {
+        self.profiles.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.profiles.keys().map(String::as_str).collect();
+            let message = format!(
+                "there is no profile {name:?}; configured are {}",
+                known.join(", ")
+            );
+            Error::missing("profile_unknown", message)
+        })
+    }
+
+    /// Profiles by name.
+    pub fn profiles(&self) -> &BTreeMap<String, IssuanceProfile> {
+        &self.profiles
+    }
+
+    /// Writes down that a request was refused. Best effort: the refusal stands without it.
+    pub fn record_refusal(&self, caller: &Caller, subject: &str, profile: &str, error: &Error) {
+        self.record_refused(&caller.to_string(), subject, profile, error);
+    }
+
+    /// The same, for somebody who could not even be named.
+    pub fn record_refused(&self, actor: &str, subject: &str, profile: &str, error: &Error) {
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: actor.to_owned(),
+            action: "certificate.refused",
+            subject: subject.chars().take(128).collect(),
+            detail: json!({
+                "code": error.code,
+                "reason": error.message.chars().take(512).collect::<String>(),
+                "profile": profile.chars().take(128).collect::<String>(),
+            }),
+        };
+        if let Err(error) = self.store.record_audit(entry) {
+            tracing::error!(%error, "a refusal could not be written into the audit journal");
+        }
+    }
+
+    /// Makes waiting and parked changes due: all of them, or those with this name.
+    pub fn retry_push(
+        &self,
+        permission: &Authorized<Operate>,
+        name: Option<String>,
+    ) -> Result<usize, Error> {
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: permission.caller().to_string(),
+            action: "push.retried",
+            subject: name.clone().unwrap_or_else(|| "all".into()),
+            detail: json!({}),
+        };
+        let retried = self.store.retry_marks(name, entry)?;
+        self.wake();
+        Ok(retried)
+    }
+
+    /// Unix seconds.
+    pub fn now(&self) -> i64 {
+        OffsetDateTime::now_utc().unix_timestamp()
+    }
+
+    /// Tells the reconcilers that there is something to do.
+    pub fn wake(&self) {
+        (self.wake)();
+    }
+
+    fn reload_hierarchy(&self) -> Result<(), Error> {
+        self.hierarchy
+            .store(Arc::new(Hierarchy::load(self.store.generations()?)?));
+        Ok(())
+    }
+
+    fn token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
+        self.tokens.get(name).ok_or_else(|| {
+            let message = format!("the configuration names no token {name:?}; add it");
+            Error::stop("token_unknown", message)
+        })
+    }
+
+    fn token_of(&self, authority: &str) -> Result<&str, Error> {
+        self.authorities.get(authority).map(String::as_str).ok_or_else(|| {
+            let message = format!(
+                "the configuration has no [[authority]] named {authority:?}; add it with the token \
+                 that shall hold its key, and restart"
+            );
+            Error::mend("authority_unknown", message)
+        })
+    }
+}
+
+/// RFC 3339 of Unix seconds.
+pub fn rfc3339(unix_seconds: i64) -> String {
+    OffsetDateTime::from_unix_timestamp(unix_seconds)
+        .ok()
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_else(|| unix_seconds.to_string())
+}

@@ -1,0 +1,82 @@
+//! Proof of possession: one verification certificate for each code that a service asked for.
+//!
+//! The reconciler learns the code and sends the certificate; it is signed here, by the issuance
+//! cycle, and recorded like every other signature. A code is answered once (the store's unique
+//! index), and the number of codes is bounded (`enrollment::ca_certificate`), so a service that
+//! fails cannot have us sign for ever.
+
+use super::authorize::Caller;
+use super::issue::{Order, Signer};
+use super::{CertificateAuthority, Error};
+use crate::enrollment::ca_certificate::VerificationCode;
+use crate::store::{AuditEntry, CaCertificateRow, Purpose, Settlement};
+use crate::x509::name::DistinguishedName;
+use crate::x509::profile::Profile;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+impl CertificateAuthority {
+    /// Wants the serving certificates of `verified` authorities at each provisioning service.
+    pub fn want_verified(&self, verified: &BTreeMap<String, Vec<String>>) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        for (provisioning, authorities) in verified {
+            for generation in authorities
+                .iter()
+                .filter_map(|name| hierarchy.serving(name))
+            {
+                let name = format!("{}-{}", generation.authority, generation.number);
+                let entry = AuditEntry {
+                    at: self.now(),
+                    actor: Caller::Daemon.to_string(),
+                    action: "ca_certificate.wanted",
+                    subject: name.clone(),
+                    detail: json!({ "provisioning": provisioning }),
+                };
+                let provisioning = provisioning.clone();
+                if self
+                    .store
+                    .want_ca_certificate(provisioning, name, generation.id, entry)?
+                {
+                    self.wake();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Signs a verification certificate for every code that waits for one. Returns how many.
+    pub fn prove_possession(&self) -> Result<usize, Error> {
+        let waiting = self.store.codes_to_sign()?;
+        for (row, code) in &waiting {
+            self.sign_code(row, code)?;
+            self.wake();
+        }
+        Ok(waiting.len())
+    }
+
+    fn sign_code(&self, row: &CaCertificateRow, code: &VerificationCode) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        let generation = hierarchy.generation(row.generation).ok_or_else(|| {
+            Error::stop(
+                "hierarchy_broken",
+                format!("CA certificate {} has no key", row.name),
+            )
+        })?;
+        self.certify(Order {
+            signer: Signer::from(generation.as_ref()),
+            purpose: Purpose::Possession,
+            profile_name: "possession",
+            profile: &Profile::verification(),
+            subject: DistinguishedName::from_common_name(code.as_str())
+                .map_err(|error| Error::stop("verification_code", error.to_string()))?,
+            subject_alternative_names: &[],
+            public_key: &generation.public_key,
+            caller: Caller::Daemon.to_string(),
+            idempotency: None,
+            settlement: Settlement::Possession {
+                ca_certificate: row.id,
+            },
+        })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! `hallmarkd check`: says what is wrong with a configuration before the daemon is started with it.
+//!
+//! It starts a worker of its own for each token, on a socket of its own, and changes nothing. A
+//! wrong PIN costs one try, as always, and is remembered where the daemon remembers it.
+
+use crate::ca::hierarchy::{Generation, Hierarchy};
+use crate::config::Configuration;
+use crate::service::worker_command;
+use crate::store::Store;
+use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
+use crate::token::supervisor::Supervisor;
+use crate::token::worker::health::TokenState;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// How long a token may take to get ready.
+const TOKEN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// One thing that was looked at.
+#[derive(Debug)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: String,
+    /// What is good about it, or what is wrong and how to mend it.
+    pub verdict: Result<String, String>,
+}
+
+/// Looks at everything; the findings come in the order of the configuration.
+pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
+    let sockets = tempfile_folder()?;
+    let (mut findings, mut ready) = (Vec::new(), BTreeMap::new());
+    let mut supervisors = Vec::new();
+    for name in configuration.tokens.keys() {
+        let socket = sockets.path().join(format!("{name}.sock"));
+        let client = TokenClient::new(name, socket.clone());
+        let command = worker_command(configuration, name, socket)?;
+        supervisors.push(Supervisor::start(client.clone(), command));
+        let verdict = token_verdict(&client);
+        if verdict.is_ok() {
+            ready.insert(name.clone(), client);
+        }
+        findings.push(Finding {
+            subject: format!("token {name}"),
+            verdict,
+        });
+    }
+    findings.extend(check_hierarchy(configuration, &ready));
+    for service in configuration.provisioning.values() {
+        let verdict = service
+            .clients()
+            .map(|_| "its settings can be used; nothing was sent".to_owned())
+            .map_err(|error| error.to_string());
+        findings.push(Finding {
+            subject: format!("provisioning {}", service.name),
+            verdict,
+        });
+    }
+    Ok(findings)
+}
+
+/// Prints the findings; returns whether all is good.
+pub fn report(findings: &[Finding], out: &mut impl Write) -> io::Result<bool> {
+    for Finding { subject, verdict } in findings {
+        match verdict {
+            Ok(good) => writeln!(out, "good  {subject}: {good}")?,
+            Err(wrong) => writeln!(out, "WRONG {subject}: {wrong}")?,
+        }
+    }
+    Ok(findings.iter().all(|finding| finding.verdict.is_ok()))
+}
+
+fn token_verdict(client: &TokenClient) -> Result<String, String> {
+    let health = client.wait_ready(TOKEN_DEADLINE);
+    if health.state != TokenState::Ready {
+        return Err(format!("{}: {}", health.state.name(), health.reason));
+    }
+    let description = client
+        .describe(LOOKUP_DEADLINE)
+        .map_err(|error| error.to_string())?;
+    Ok(format!(
+        "{} {}, label {:?}, serial {}",
+        description.manufacturer, description.model, description.label, description.serial
+    ))
+}
+
+fn check_hierarchy(
+    configuration: &Configuration,
+    tokens: &BTreeMap<String, TokenClient>,
+) -> Vec<Finding> {
+    let path = configuration.state_dir.join("hallmark.db");
+    let finding = |verdict| {
+        vec![Finding {
+            subject: "hierarchy".into(),
+            verdict,
+        }]
+    };
+    if !path.exists() {
+        return finding(Ok("no ceremony has been run yet".into()));
+    }
+    let rows = match Store::open(&path).and_then(|store| store.generations()) {
+        Ok(rows) => rows,
+        Err(error) => return finding(Err(error.to_string())),
+    };
+    let hierarchy = match Hierarchy::load(rows) {
+        Ok(hierarchy) => hierarchy,
+        Err(error) => return finding(Err(error.to_string())),
+    };
+    let generations = hierarchy.iter().filter(|generation| generation.serving);
+    generations
+        .map(|generation| Finding {
+            subject: format!("authority {}", generation.authority),
+            verdict: authority_verdict(configuration, tokens, generation),
+        })
+        .collect()
+}
+
+fn authority_verdict(
+    configuration: &Configuration,
+    tokens: &BTreeMap<String, TokenClient>,
+    generation: &Generation,
+) -> Result<String, String> {
+    match configuration.authorities.get(&generation.authority) {
+        None => return Err("it exists, and the configuration has no such [[authority]]".into()),
+        Some(token) if *token != generation.token => {
+            return Err(format!(
+                "its key is on token {:?}, and the configuration says {token:?}",
+                generation.token
+            ));
+        }
+        Some(_) => {}
+    }
+    let Some(client) = tokens.get(&generation.token) else {
+        return Err(format!(
+            "token {} is not ready, so its key was not looked for",
+            generation.token
+        ));
+    };
+    let key = client
+        .find(&generation.key, LOOKUP_DEADLINE)
+        .map_err(|error| error.to_string())?;
+    client
+        .prove(&key, LOOKUP_DEADLINE)
+        .map_err(|error| error.to_string())?;
+    Ok(format!(
+        "its certificate verifies, and its key signs ({})",
+        generation.certificate.subject()
+    ))
+}
+
+fn tempfile_folder() -> io::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("hallmark-check-").tempdir()
+}

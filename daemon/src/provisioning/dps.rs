@@ -1,0 +1,262 @@
+//! The service plane of DPS: enrollments and registrations (sections 2 to 7).
+//!
+//! A write is conditional or a creation, never "whatever stands there": `If-Match` carries the
+//! etag exactly as it was read, and only a creation goes without it and may end in a conflict.
+//! What is gone already counts as deleted.
+
+use super::failure::CallError;
+use super::http::{Answer, Call, Plane, segment};
+use crate::enrollment::desired::EnrollmentId;
+use crate::enrollment::etag::Etag;
+use crate::enrollment::id::RegistrationId;
+use crate::enrollment::record::Record;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The version that the SDKs speak.
+const API_VERSION: &str = "2021-10-01";
+
+/// How many enrollments the service takes at once.
+pub const BULK_ITEMS_MAX: usize = 10;
+
+/// Records on one page of a scan.
+pub const PAGE_RECORDS_MAX: usize = 100;
+
+/// No continuation is longer: it must fit a header.
+const CONTINUATION_LENGTH_MAX: usize = 4096;
+
+/// A client of the service plane.
+#[derive(Clone, Debug)]
+pub struct DpsClient {
+    plane: Plane,
+}
+
+impl DpsClient {
+    /// Speaks to the service behind `plane`.
+    pub fn new(plane: Plane) -> Self {
+        Self { plane }
+    }
+
+    /// The enrollment as it stands, or `None`.
+    pub async fn enrollment(&self, id: EnrollmentId<'_>) -> Result<Option<Record>, CallError> {
+        let operation = format!("read {}", name(id));
+        let call = Call::new(Method::GET, operation.clone(), path(id));
+        match self.plane.call(call).await {
+            Ok(answer) => record(&operation, &answer).map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates an enrollment. A conflict means that one exists: observe and compare, it may be
+    /// ours with an answer that was lost.
+    pub async fn create(&self, id: EnrollmentId<'_>, new: &Value) -> Result<Record, CallError> {
+        let operation = format!("create {}", name(id));
+        let call = Call::new(Method::PUT, operation.clone(), path(id)).body(new.clone());
+        record(&operation, &self.plane.call(call).await?)
+    }
+
+    /// Replaces an enrollment whole, if it is still the one that was read.
+    pub async fn replace(
+        &self,
+        id: EnrollmentId<'_>,
+        new: &Value,
+        etag: &Etag,
+    ) -> Result<Record, CallError> {
+        let operation = format!("replace {}", name(id));
+        let call = Call::new(Method::PUT, operation.clone(), path(id));
+        let call = call.if_match(etag).body(new.clone());
+        record(&operation, &self.plane.call(call).await?)
+    }
+
+    /// Deletes an enrollment, if it is still the one that was read.
+    pub async fn delete(&self, id: EnrollmentId<'_>, etag: &Etag) -> Result<(), CallError> {
+        let operation = format!("delete {}", name(id));
+        let call = Call::new(Method::DELETE, operation, path(id)).if_match(etag);
+        gone(self.plane.call(call).await)
+    }
+
+    /// What the service remembers of a device's last registration.
+    pub async fn registration(&self, id: &RegistrationId) -> Result<Option<Value>, CallError> {
+        let operation = format!("read registration {id}");
+        let call = Call::new(Method::GET, operation.clone(), registration_path(id));
+        match self.plane.call(call).await {
+            Ok(answer) => answer.json(&operation).map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets a device's registration. Unconditional: it is a trace, not a decision, and a device
+    /// that registers meanwhile makes a new one.
+    pub async fn delete_registration(&self, id: &RegistrationId) -> Result<(), CallError> {
+        let operation = format!("delete registration {id}");
+        let call = Call::new(Method::DELETE, operation, registration_path(id));
+        gone(self.plane.call(call).await)
+    }
+
+    /// One page of all enrollments of a kind; `None` in the page ends the scan.
+    pub async fn scan(
+        &self,
+        kind: ScanKind,
+        continuation: Option<&Continuation>,
+    ) -> Result<Page, CallError> {
+        let operation = format!("scan {}", kind.collection());
+        let path = versioned(&format!("/{}/query", kind.collection()));
+        let mut call = Call::new(Method::POST, operation.clone(), path)
+            .reads_only()
+            .header("x-ms-max-item-count", PAGE_RECORDS_MAX.to_string())
+            .body(json!({ "query": "SELECT *" }));
+        if let Some(Continuation(token)) = continuation {
+            call = call.header("x-ms-continuation", token.clone());
+        }
+        Page::read(&operation, &self.plane.call(call).await?)
+    }
+
+    /// Up to [`BULK_ITEMS_MAX`] individual enrollments at once; each item succeeds or fails alone.
+    pub async fn bulk(&self, mode: BulkMode, records: &[Value]) -> Result<BulkOutcome, CallError> {
+        let operation = format!("{} {} enrollments", mode.as_str(), records.len());
+        if records.is_empty() || records.len() > BULK_ITEMS_MAX {
+            return Err(CallError::Unsendable {
+                operation,
+                reason: format!("give 1 to {BULK_ITEMS_MAX} enrollments"),
+            });
+        }
+        let call = Call::new(Method::POST, operation.clone(), versioned("/enrollments"))
+            .cost(records.len() as u32) // how it is counted is not documented: as the most
+            .body(json!({ "mode": mode.as_str(), "enrollments": records }));
+        self.plane.call(call).await?.json(&operation)
+    }
+}
+
+fn name(id: EnrollmentId<'_>) -> String {
+    match id {
+        EnrollmentId::Individual(id) => format!("individual enrollment {id}"),
+        EnrollmentId::Group(id) => format!("enrollment group {id}"),
+    }
+}
+
+fn path(id: EnrollmentId<'_>) -> String {
+    let (collection, id) = match id {
+        EnrollmentId::Individual(id) => (ScanKind::Individuals, id.as_str()),
+        EnrollmentId::Group(id) => (ScanKind::Groups, id.as_str()),
+    };
+    versioned(&format!("/{}/{}", collection.collection(), segment(id)))
+}
+
+fn registration_path(id: &RegistrationId) -> String {
+    versioned(&format!("/registrations/{}", segment(id.as_str())))
+}
+
+fn versioned(path: &str) -> String {
+    format!("{path}?api-version={API_VERSION}")
+}
+
+fn record(operation: &str, answer: &Answer) -> Result<Record, CallError> {
+    parse_record(operation, answer.json(operation)?)
+}
+
+fn parse_record(operation: &str, value: Value) -> Result<Record, CallError> {
+    Record::parse(value).map_err(|invalid| CallError::Transient {
+        operation: operation.to_owned(),
+        reason: invalid.to_string(),
+        retry_after: None,
+        lost_answer: true,
+    })
+}
+
+/// What is not there has been deleted, perhaps by a call of ours whose answer was lost.
+fn gone(result: Result<Answer, CallError>) -> Result<(), CallError> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// What to scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanKind {
+    /// Individual enrollments.
+    Individuals,
+    /// Enrollment groups.
+    Groups,
+}
+
+impl ScanKind {
+    fn collection(self) -> &'static str {
+        match self {
+            ScanKind::Individuals => "enrollments",
+            ScanKind::Groups => "enrollmentGroups",
+        }
+    }
+}
+
+/// Where the next page begins; the service's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continuation(String);
+
+/// One page of a scan.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// What stands on it.
+    pub records: Vec<Record>,
+    /// Where the next one begins, if there is one.
+    pub next: Option<Continuation>,
+}
+
+impl Page {
+    fn read(operation: &str, answer: &Answer) -> Result<Self, CallError> {
+        let values: Vec<Value> = answer.json(operation)?;
+        let records = values
+            .into_iter()
+            .map(|value| parse_record(operation, value))
+            .collect::<Result<_, _>>()?;
+        let fits = |token: &&str| !token.is_empty() && token.len() <= CONTINUATION_LENGTH_MAX;
+        let next = answer.header("x-ms-continuation").filter(fits);
+        let next = next.map(|token| Continuation(token.to_owned()));
+        Ok(Self { records, next })
+    }
+}
+
+/// What a bulk call does with each record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BulkMode {
+    /// Creates it; an existing one is a failure.
+    Create,
+    /// Replaces it, if it still has the etag in its record.
+    UpdateIfMatch,
+}
+
+impl BulkMode {
+    fn as_str(self) -> &'static str {
+        match self {
+            BulkMode::Create => "create",
+            BulkMode::UpdateIfMatch => "updateIfMatchETag",
+        }
+    }
+}
+
+/// The answer to a bulk call.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BulkOutcome {
+    /// Every item succeeded. This decides: a service may list successes among the `errors`.
+    pub is_successful: bool,
+    /// What is told of single items.
+    #[serde(default)]
+    pub errors: Vec<BulkItem>,
+}
+
+/// What is told of one item of a bulk call.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BulkItem {
+    /// Which.
+    pub registration_id: String,
+    /// The service's code.
+    pub error_code: Option<i64>,
+    /// The service's words.
+    pub error_status: Option<String>,
+}

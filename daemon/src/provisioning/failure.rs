@@ -1,0 +1,302 @@
+//! Why a call did not succeed, told by what the caller can do about it.
+//!
+//! A secret never gets in here: what the service answered is cut, cleaned of control characters,
+//! and of the authorization that was sent, should a proxy have reflected it.
+
+use serde_json::Value;
+use std::time::{Duration, SystemTime};
+
+/// How much of a service's message is repeated.
+const MESSAGE_LENGTH_MAX: usize = 500;
+
+/// A longer `Retry-After` is cut: a service that asks for days must not silence us for days.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// A call that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Try again later.
+    #[error("{operation}: {reason}")]
+    Transient {
+        /// What was asked, of whom.
+        operation: String,
+        /// What happened.
+        reason: String,
+        /// When the service wants to hear of us again, if it said so.
+        retry_after: Option<Duration>,
+        /// The service may have done what was asked: observe before it is asked again.
+        lost_answer: bool,
+    },
+    /// Somebody was faster: observe again, and decide anew.
+    #[error("{operation}: the service holds something else by now: {reason}")]
+    Conflict {
+        /// What was asked, of whom.
+        operation: String,
+        /// What the service said.
+        reason: String,
+    },
+    /// Asking again would be refused again: park it, and show why.
+    #[error("{operation}: the service refused with {status}: {message}")]
+    Rejected {
+        /// What was asked, of whom.
+        operation: String,
+        /// HTTP status.
+        status: u16,
+        /// The service's own error code.
+        code: Option<String>,
+        /// What the service said.
+        message: String,
+        /// For a support request.
+        tracking_id: Option<String>,
+    },
+    /// Nothing was sent, because it could not be: park it, and show why.
+    #[error("{operation}: cannot be sent: {reason}")]
+    Unsendable {
+        /// What was asked, of whom.
+        operation: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The credential is missing, wrong or lacks a right: an operator must mend it. Try again
+    /// slowly, because the file may be exchanged at any time.
+    #[error("{operation}: the credential was not accepted: {reason}")]
+    Unauthorized {
+        /// What was asked, of whom.
+        operation: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl CallError {
+    /// The stable code for status, metrics and console.
+    pub fn code(&self) -> &'static str {
+        match self {
+            CallError::Transient { .. } => "provisioning_unavailable",
+            CallError::Conflict { .. } => "provisioning_conflict",
+            CallError::Rejected { .. } => "provisioning_rejected",
+            CallError::Unsendable { .. } => "provisioning_unsendable",
+            CallError::Unauthorized { .. } => "provisioning_unauthorized",
+        }
+    }
+
+    /// The service may have done what was asked although no good answer came back.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(
+            self,
+            CallError::Transient {
+                lost_answer: true,
+                ..
+            }
+        )
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, CallError::Rejected { status: 404, .. })
+    }
+}
+
+/// An answer that is not a success.
+pub(super) struct BadAnswer<'a> {
+    pub(super) operation: String,
+    pub(super) status: u16,
+    pub(super) body: &'a [u8],
+    pub(super) retry_after: Option<Duration>,
+    /// Whether the request could have changed something.
+    pub(super) writes: bool,
+    /// What must not be repeated.
+    pub(super) secret: Option<&'a str>,
+}
+
+impl BadAnswer<'_> {
+    /// Section 5: what each status means for the caller.
+    pub(super) fn classify(self) -> CallError {
+        let detail = Detail::read(self.body, self.secret);
+        let (operation, status) = (self.operation, self.status);
+        match status {
+            401 | 403 => CallError::Unauthorized {
+                operation,
+                reason: detail.with_tracking(status),
+            },
+            409 | 412 => CallError::Conflict {
+                operation,
+                reason: detail.with_tracking(status),
+            },
+            408 | 429 | 500..=599 => CallError::Transient {
+                operation,
+                reason: detail.with_tracking(status),
+                retry_after: self.retry_after,
+                // What was throttled was not executed; behind any other of these it may have been.
+                lost_answer: self.writes && status != 429,
+            },
+            _ => CallError::Rejected {
+                operation,
+                status,
+                code: detail.code,
+                message: detail.message,
+                tracking_id: detail.tracking_id,
+            },
+        }
+    }
+}
+
+/// What the planes' three forms of error body have to say.
+struct Detail {
+    code: Option<String>,
+    message: String,
+    tracking_id: Option<String>,
+}
+
+impl Detail {
+    fn read(body: &[u8], secret: Option<&str>) -> Self {
+        let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+        // Azure Resource Manager wraps its error; the others do not.
+        let error = body.get("error").filter(|error| error.is_object());
+        let error = error.unwrap_or(&body);
+        let text = |names: [&str; 3]| {
+            let value = names.iter().find_map(|name| error.get(*name))?;
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                _ => return None,
+            };
+            Some(presentable(&text, secret))
+        };
+        Self {
+            code: text(["errorCode", "code", "Code"]),
+            message: text(["message", "Message", "ExceptionMessage"])
+                .unwrap_or_else(|| "no message".to_owned()),
+            tracking_id: text(["trackingId", "TrackingId", "requestId"]),
+        }
+    }
+
+    fn with_tracking(&self, status: u16) -> String {
+        let mut text = format!("{status} {}", self.message);
+        if let Some(code) = &self.code {
+            text.push_str(&format!(", code {code}"));
+        }
+        if let Some(tracking_id) = &self.tracking_id {
+            text.push_str(&format!(", tracking id {tracking_id}"));
+        }
+        text
+    }
+}
+
+fn presentable(text: &str, secret: Option<&str>) -> String {
+    let text = match secret {
+        Some(secret) if !secret.is_empty() => text.replace(secret, "[authorization]"),
+        _ => text.to_owned(),
+    };
+    let printable = text.chars().filter(|character| !character.is_control());
+    printable.take(MESSAGE_LENGTH_MAX).collect()
+}
+
+/// The value of `Retry-After`: seconds, or an HTTP date (RFC 9110, 10.2.3).
+pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    let wait = match value.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = httpdate::parse_http_date(value).ok()?;
+            date.duration_since(now).unwrap_or(Duration::ZERO)
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classify(status: u16, body: &str, writes: bool) -> CallError {
+        BadAnswer {
+            operation: "put individual press-7".into(),
+            status,
+            body: body.as_bytes(),
+            retry_after: None,
+            writes,
+            secret: Some("SharedAccessSignature sr=x"),
+        }
+        .classify()
+    }
+
+    #[test]
+    fn each_status_has_its_class() {
+        for (status, code) in [
+            (400, "provisioning_rejected"),
+            (401, "provisioning_unauthorized"),
+            (403, "provisioning_unauthorized"),
+            (404, "provisioning_rejected"),
+            (405, "provisioning_rejected"),
+            (408, "provisioning_unavailable"),
+            (409, "provisioning_conflict"),
+            (412, "provisioning_conflict"),
+            (415, "provisioning_rejected"),
+            (429, "provisioning_unavailable"),
+            (500, "provisioning_unavailable"),
+            (503, "provisioning_unavailable"),
+            (302, "provisioning_rejected"),
+        ] {
+            assert_eq!(classify(status, "", true).code(), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_server_error_may_have_happened_and_a_throttled_call_has_not() {
+        assert!(classify(503, "", true).may_have_happened());
+        assert!(!classify(503, "", false).may_have_happened());
+        assert!(!classify(429, "", true).may_have_happened());
+    }
+
+    #[test]
+    fn the_detail_of_every_plane_is_read() {
+        let dps = r#"{"errorCode":400004,"trackingId":"t-1","message":"Invalid RegistrationId"}"#;
+        let arm = r#"{"error":{"code":"BadRequest","message":"Proof-Of-Possession failed"}}"#;
+        let CallError::Rejected {
+            code,
+            message,
+            tracking_id,
+            ..
+        } = classify(400, dps, true)
+        else {
+            panic!("not rejected");
+        };
+        assert_eq!(code.as_deref(), Some("400004"));
+        assert_eq!(message, "Invalid RegistrationId");
+        assert_eq!(tracking_id.as_deref(), Some("t-1"));
+        assert!(
+            classify(400, arm, true)
+                .to_string()
+                .contains("Proof-Of-Possession")
+        );
+    }
+
+    #[test]
+    fn what_the_service_says_is_cut_and_cleaned() {
+        let long = format!(
+            r#"{{"message":"got SharedAccessSignature sr=x\n{}"}}"#,
+            "y".repeat(9999)
+        );
+        let shown = classify(401, &long, true).to_string();
+        assert!(
+            !shown.contains("SharedAccessSignature") && !shown.contains('\n'),
+            "{shown}"
+        );
+        assert!(shown.len() < 700);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sat, 21 Nov 2026 10:00:00 GMT").unwrap();
+        let parse = |value| parse_retry_after(value, now);
+        assert_eq!(parse("17"), Some(Duration::from_secs(17)));
+        assert_eq!(
+            parse("Sat, 21 Nov 2026 10:00:30 GMT"),
+            Some(Duration::from_secs(30))
+        );
+        assert_eq!(parse("Sat, 21 Nov 2026 09:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(parse("999999999"), Some(RETRY_AFTER_MAX));
+        assert_eq!(parse("soon"), None);
+        assert_eq!(parse("-1"), None);
+    }
+}

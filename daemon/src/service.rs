@@ -1,0 +1,308 @@
+//! `hallmarkd serve`: puts the parts together, runs them, and takes them down in order.
+//!
+//! It owns the database, starts a worker for each token where systemd does not, and loads no token
+//! library itself. The application is sync; the loops here are the one place where it is driven.
+
+use crate::api::Api;
+use crate::api::server::{serve_admin, serve_network};
+use crate::api::tls::{ServerIdentity, ServerName};
+use crate::ca::{CertificateAuthority, ConfiguredToken, Error, Parts};
+use crate::config::Configuration;
+use crate::provisioning::reconcile::Reconciler;
+use crate::store::Store;
+use crate::token::client::TokenClient;
+use crate::token::supervisor::{Supervisor, WorkerCommand};
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+/// How often rolls, codes and the TLS certificate are looked at without being woken.
+const TICK: Duration = Duration::from_secs(30);
+/// How long after a failure the application is driven again.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn serve(configuration: Configuration) -> anyhow::Result<()> {
+    let _lock = take_state(&configuration.state_dir)?;
+    let store = Store::open(&configuration.state_dir.join("hallmark.db"))
+        .context("cannot open the database")?;
+    let tokens = start_tokens(&configuration)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(Daemon::start(&configuration, store, &tokens)?.run());
+    // Requests in hand have been answered; what blocks still is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+/// The tokens, and the supervisors of their workers.
+struct Tokens {
+    configured: BTreeMap<String, ConfiguredToken>,
+    _supervisors: Vec<Supervisor>,
+}
+
+/// One daemon to a state folder: the lock lasts as long as the file is open.
+fn take_state(folder: &Path) -> anyhow::Result<File> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let lock = File::create(folder.join("lock"))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another daemon has {}; stop it first", folder.display());
+    }
+    Ok(lock)
+}
+
+fn start_tokens(configuration: &Configuration) -> anyhow::Result<Tokens> {
+    let (mut configured, mut supervisors) = (BTreeMap::new(), Vec::new());
+    for (name, token) in &configuration.tokens {
+        let socket = configuration.worker_socket(name);
+        let client = TokenClient::new(name, socket.clone());
+        let command = worker_command(configuration, name, socket)?;
+        supervisors.push(Supervisor::start(client.clone(), command));
+        let sign_deadline = token.sign_deadline;
+        configured.insert(
+            name.clone(),
+            ConfiguredToken {
+                client,
+                sign_deadline,
+            },
+        );
+    }
+    Ok(Tokens {
+        configured,
+        _supervisors: supervisors,
+    })
+}
+
+/// How the worker of the token `name` is started: this program, with this configuration.
+pub(crate) fn worker_command(
+    configuration: &Configuration,
+    name: &str,
+    socket: PathBuf,
+) -> anyhow::Result<WorkerCommand> {
+    let environment = configuration
+        .tokens
+        .get(name)
+        .map(|token| token.environment.clone());
+    let file = configuration.file.clone().into_os_string();
+    Ok(WorkerCommand {
+        program: std::env::current_exe().context("cannot find this program")?,
+        arguments: vec!["token".into(), name.into(), "--config".into(), file],
+        socket,
+        environment: environment.unwrap_or_default(),
+    })
+}
+
+struct Daemon {
+    ca: Arc<CertificateAuthority>,
+    identity: Option<Arc<ServerIdentity>>,
+    https: Option<std::net::TcpListener>,
+    admin: std::os::unix::net::UnixListener,
+    admin_users: Vec<u32>,
+    verified: BTreeMap<String, Vec<String>>,
+    reconcilers: Vec<Reconciler>,
+    /// Rung when the application has something to do.
+    wake: Arc<Notify>,
+}
+
+impl Daemon {
+    fn start(configuration: &Configuration, store: Store, tokens: &Tokens) -> anyhow::Result<Self> {
+        let wake = Arc::new(Notify::new());
+        let mut bells = vec![wake.clone()];
+        let services: Vec<_> = configuration
+            .provisioning
+            .values()
+            .map(|it| (it, Arc::new(Notify::new())))
+            .collect();
+        bells.extend(services.iter().map(|(_, bell)| bell.clone()));
+        let ca = Arc::new(CertificateAuthority::start(Parts {
+            store,
+            tokens: tokens.configured.clone(),
+            authorities: configuration.authorities.clone(),
+            profiles: configuration.profiles.clone(),
+            provisioning: configuration.provisioning.keys().cloned().collect(),
+            verified: configuration.verified(),
+            wake: Box::new(move || bells.iter().for_each(|bell| bell.notify_one())),
+        })?);
+        let mut reconcilers = Vec::new();
+        for (service, bell) in services {
+            reconcilers.push(Reconciler {
+                name: service.name.clone(),
+                ca: ca.clone(),
+                clients: service.clients()?,
+                drift: configuration.drift,
+                wake: bell,
+                observed: wake.clone(),
+            });
+        }
+        let listener = |https: &crate::config::HttpsListener| {
+            let address = https.address;
+            std::net::TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))
+        };
+        let verified = configuration.provisioning.values();
+        Ok(Self {
+            identity: configuration.https.as_ref().map(|https| {
+                Arc::new(ServerIdentity::load(ServerName {
+                    profile: https.profile.clone(),
+                    names: https.names.clone(),
+                    folder: configuration.state_dir.join("tls"),
+                }))
+            }),
+            https: configuration.https.as_ref().map(listener).transpose()?,
+            admin: bind_admin(&configuration.admin)?,
+            admin_users: configuration.admin_users.clone(),
+            verified: verified
+                .map(|it| (it.name.clone(), it.verified.iter().cloned().collect()))
+                .collect(),
+            ca,
+            reconcilers,
+            wake,
+        })
+    }
+
+    async fn run(self) -> anyhow::Result<()> {
+        let (stopping, stop) = watch::channel(false);
+        let address = self
+            .https
+            .as_ref()
+            .map(std::net::TcpListener::local_addr)
+            .transpose()?;
+        let router = Api::new(self.ca.clone(), address).router();
+        let mut tasks: Vec<JoinHandle<()>> = Vec::new();
+        if let (Some(listener), Some(identity)) = (self.https, &self.identity) {
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener)?;
+            let network = serve_network(listener, identity.clone(), router.clone(), stop.clone());
+            tasks.push(tokio::spawn(network));
+        }
+        self.admin.set_nonblocking(true)?;
+        let admitted = admission(self.admin_users);
+        let admin = UnixListener::from_std(self.admin)?;
+        tasks.push(tokio::spawn(serve_admin(
+            admin,
+            admitted,
+            router,
+            stop.clone(),
+        )));
+        let application = Application {
+            ca: self.ca,
+            identity: self.identity,
+            verified: self.verified,
+            wake: self.wake,
+        };
+        tasks.push(tokio::spawn(application.run(stop.clone())));
+        for reconciler in self.reconcilers {
+            tasks.push(tokio::spawn(reconciler.run(stop.clone())));
+        }
+        tracing::info!(https = ?address, version = env!("CARGO_PKG_VERSION"), "serving");
+        stop_signal().await?;
+        tracing::info!("stopping");
+        stopping.send_replace(true);
+        for task in tasks {
+            // A task that panicked has said so already.
+            let _ = task.await;
+        }
+        Ok(())
+    }
+}
+
+/// What the application does by itself: the TLS certificate, wanted CA certificates, codes to sign,
+/// rolls to advance.
+struct Application {
+    ca: Arc<CertificateAuthority>,
+    identity: Option<Arc<ServerIdentity>>,
+    verified: BTreeMap<String, Vec<String>>,
+    wake: Arc<Notify>,
+}
+
+impl Application {
+    async fn run(self, mut stop: watch::Receiver<bool>) {
+        let this = Arc::new(self);
+        loop {
+            let turn = this.clone();
+            let pause = match tokio::task::spawn_blocking(move || turn.turn()).await {
+                Ok(pause) => pause,
+                Err(_) => FAILURE_PAUSE,
+            };
+            tokio::select! {
+                () = this.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// Everything once; returns how long it can rest.
+    fn turn(&self) -> Duration {
+        if self.ca.hierarchy().is_empty() {
+            return TICK;
+        }
+        let mut pause = TICK;
+        let mut note = |what: &str, result: Result<(), Error>| {
+            if let Err(error) = result {
+                tracing::warn!(what, code = error.code, %error, "to be tried again");
+                pause = FAILURE_PAUSE;
+            }
+        };
+        if let Some(identity) = &self.identity {
+            note("TLS certificate", identity.renew(&self.ca));
+        }
+        note("CA certificates", self.ca.want_verified(&self.verified));
+        note("proof of possession", self.ca.prove_possession().map(drop));
+        match self.ca.advance_rolls() {
+            Ok(Some(due)) => {
+                let seconds = u64::try_from(due - self.ca.now()).unwrap_or(0).max(1);
+                pause = pause.min(Duration::from_secs(seconds));
+            }
+            Ok(None) => {}
+            Err(error) => note("rolls", Err(error)),
+        }
+        pause
+    }
+}
+
+/// Root, the daemon's own user, and whom the configuration names.
+fn admission(users: Vec<u32>) -> impl Fn(u32) -> bool + Send + 'static {
+    let own = rustix::process::geteuid().as_raw();
+    move |uid| uid == 0 || uid == own || users.contains(&uid)
+}
+
+fn bind_admin(path: &PathBuf) -> anyhow::Result<std::os::unix::net::UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    // A socket that a killed daemon left: the lock on the state folder says that it is dead.
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => bail!("{} is in the way of the admin socket", path.display()),
+        Err(_) => {}
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)
+        .with_context(|| format!("cannot bind {}", path.display()))?;
+    // Who may is judged by peer credentials, one by one.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Keeps a connection to the worker, and what was last heard of its health.
+//!
+//! Two threads per token: one connects and reads answers, one asks for the health. Both end with
+//! the last [`TokenClient`](super::TokenClient).
+
+use super::TokenHealth;
+use super::connection::Connection;
+use crate::token::TokenError;
+use crate::token::protocol::{Answer, Operation};
+use crate::token::worker::health::{RungCounters, TokenState, WorkerHealth};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// First pause between two attempts to connect; it doubles.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Longest pause between two attempts to connect.
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How often the health of a ready token is asked for.
+const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// How often the health of a token that is not ready is asked for.
+const HEALTH_PERIOD_UNREADY: Duration = Duration::from_millis(100);
+
+/// How long a worker may take to tell its health: it need not touch the token for that.
+const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Owner of the threads.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    name: String,
+    socket: PathBuf,
+    connection: RwLock<Option<Arc<Connection>>>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    health: TokenHealth,
+    closing: bool,
+}
+
+impl Keeper {
+    pub(super) fn start(name: &str, socket: PathBuf) -> Self {
+        let health = TokenHealth {
+            state: TokenState::Starting,
+            reason: "no worker yet".to_owned(),
+            since: SystemTime::now(),
+            restarts: 0,
+            rungs: RungCounters::default(),
+        };
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            socket,
+            connection: RwLock::default(),
+            state: Mutex::new(State {
+                health,
+                closing: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let threads = vec![
+            spawn("token-client", &shared, Shared::keep_connected),
+            spawn("token-health", &shared, Shared::keep_informed),
+        ];
+        Keeper { shared, threads }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    pub(super) fn health(&self) -> TokenHealth {
+        self.shared.state().health.clone()
+    }
+
+    pub(super) fn note_restart(&self, reason: &str) {
+        let mut state = self.shared.state();
+        state.health.restarts += 1;
+        state
+            .health
+            .turn(TokenState::Unavailable, reason, SystemTime::now());
+    }
+
+    pub(super) fn wait_ready(&self, deadline: Instant) -> TokenHealth {
+        let mut state = self.shared.state();
+        while state.health.state != TokenState::Ready && Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            state = self.shared.wait(state, left);
+        }
+        state.health.clone()
+    }
+
+    /// The connection, if there is one now.
+    pub(super) fn connection(&self) -> Result<Arc<Connection>, TokenError> {
+        self.shared.connection().ok_or_else(|| {
+            let reason = format!("no worker: {}", self.shared.state().health.reason);
+            TokenError::unavailable(&self.shared.name, reason)
+        })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.state().closing = true;
+        self.shared.changed.notify_all();
+        if let Some(connection) = self.shared.connection() {
+            connection.end("the client is closed");
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn keep_connected(&self) {
+        let mut pause = RECONNECT_PAUSE;
+        while !self.pause(pause) {
+            let reason = match Connection::open(&self.name, &self.socket) {
+                Ok((connection, reader)) => {
+                    pause = RECONNECT_PAUSE;
+                    let connection = Arc::new(connection);
+                    self.set_connection(Some(Arc::clone(&connection)));
+                    if self.state().closing {
+                        connection.end("the client is closed");
+                    }
+                    let reason = connection.read(reader);
+                    self.set_connection(None);
+                    tracing::warn!(token = self.name, reason, "worker disconnected");
+                    reason
+                }
+                Err(error) => {
+                    pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
+                    format!("{error:#}")
+                }
+            };
+            self.lost(&reason);
+        }
+    }
+
+    fn keep_informed(&self) {
+        while !self.pause(self.health_period()) {
+            let Some(connection) = self.connection() else {
+                continue;
+            };
+            match connection.call(Operation::Health, HEALTH_DEADLINE) {
+                Ok(Answer::Health(health)) => self.heard(health),
+                Ok(_) => connection.end("the worker answered something else"),
+                // The connection's end, or a hung worker, is noticed by others.
+                Err(error) => self.lost(&error.to_string()),
+            }
+        }
+    }
+
+    fn health_period(&self) -> Duration {
+        match self.state().health.state {
+            TokenState::Ready => HEALTH_PERIOD,
+            _ => HEALTH_PERIOD_UNREADY,
+        }
+    }
+
+    fn heard(&self, heard: WorkerHealth) {
+        let since = UNIX_EPOCH + Duration::from_millis(heard.since_unix_ms);
+        let mut state = self.state();
+        state.health.rungs = heard.rungs;
+        state.health.turn(heard.state, &heard.reason, since);
+        self.changed.notify_all();
+    }
+
+    /// Nothing can be heard of the token.
+    fn lost(&self, reason: &str) {
+        let mut state = self.state();
+        let now = match state.health.state {
+            TokenState::Starting => TokenState::Starting,
+            _ => TokenState::Unavailable,
+        };
+        state.health.turn(now, reason, SystemTime::now());
+    }
+
+    /// Pauses; true if the client is being closed.
+    fn pause(&self, duration: Duration) -> bool {
+        let until = Instant::now() + duration;
+        let mut state = self.state();
+        while !state.closing && Instant::now() < until {
+            state = self.wait(state, until.saturating_duration_since(Instant::now()));
+        }
+        state.closing
+    }
+
+    fn wait<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        duration: Duration,
+    ) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout(state, duration);
+        waited
+            .expect("no thread panics while it holds the health")
+            .0
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("no thread panics while it holds the health")
+    }
+
+    fn connection(&self) -> Option<Arc<Connection>> {
+        self.connection
+            .read()
+            .expect("no thread panics while it holds the connection")
+            .clone()
+    }
+
+    fn set_connection(&self, connection: Option<Arc<Connection>>) {
+        *self
+            .connection
+            .write()
+            .expect("no thread panics while it holds the connection") = connection;
+    }
+}
+
+impl TokenHealth {
+    /// Takes a state; `since` moves only if it is another one.
+    fn turn(&mut self, state: TokenState, reason: &str, since: SystemTime) {
+        if self.state != state {
+            self.since = since;
+        }
+        self.state = state;
+        reason.clone_into(&mut self.reason);
+    }
+}
+
+fn spawn(name: &str, shared: &Arc<Shared>, body: fn(&Shared)) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || body(&shared))
+        .expect("a client has two threads")
+}

@@ -1,0 +1,224 @@
+//! Asking a token worker: the side of `serve`.
+//!
+//! Synchronous, and callable from many threads at once: requests of all of them are in flight
+//! together on one connection. It loads no PKCS#11 library and knows no PIN. When the worker goes
+//! away everything pending is answered [`Unavailable`](TokenError::Unavailable), and the client
+//! connects again by itself as soon as there is a worker.
+
+mod connection;
+mod keeper;
+
+use super::protocol::{Answer, Operation};
+use super::worker::health::{RungCounters, TokenState};
+use super::{
+    KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError, proof,
+};
+use crate::store::Recorded;
+use crate::x509::key::SignatureAlgorithm;
+use keeper::Keeper;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Longest deadline of one request.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
+
+/// How long a lookup or a description may take.
+pub const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long making a key may take: RSA-4096 on a small device needs minutes.
+pub const GENERATE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// A handle on one token's worker. Clones share the connection; the last one closes it.
+#[derive(Clone)]
+pub struct TokenClient {
+    keeper: Arc<Keeper>,
+}
+
+/// How a token is, seen from `serve`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenHealth {
+    /// The state.
+    pub state: TokenState,
+    /// Why, for the operator; empty when there is nothing to say.
+    pub reason: String,
+    /// Since when it is in this state.
+    pub since: SystemTime,
+    /// How often the worker was started again.
+    pub restarts: u64,
+    /// What the worker's ladder has done.
+    pub rungs: RungCounters,
+}
+
+impl TokenClient {
+    /// A client of the token `name`, whose worker listens on `socket`, now or some day.
+    pub fn new(name: &str, socket: PathBuf) -> Self {
+        TokenClient {
+            keeper: Arc::new(Keeper::start(name, socket)),
+        }
+    }
+
+    /// The token's name in the configuration.
+    pub fn name(&self) -> &str {
+        self.keeper.name()
+    }
+
+    /// How the token is, as last heard; asks nobody.
+    pub fn health(&self) -> TokenHealth {
+        self.keeper.health()
+    }
+
+    /// Waits until the token is ready; gives its health when it is, or when time is up.
+    pub fn wait_ready(&self, deadline: Duration) -> TokenHealth {
+        self.keeper.wait_ready(Instant::now() + deadline)
+    }
+
+    /// [`Token::describe`].
+    pub fn describe(&self, deadline: Duration) -> Result<TokenDescription, TokenError> {
+        match self.call(Operation::Describe, deadline)? {
+            Answer::Token(description) => Ok(description),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// [`Token::find`].
+    pub fn find(
+        &self,
+        reference: &KeyReference,
+        deadline: Duration,
+    ) -> Result<KeyDescription, TokenError> {
+        match self.call(Operation::Find(reference.clone()), deadline)? {
+            Answer::Key(description) => Ok(description),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// [`Token::find_by_id`].
+    pub fn find_by_id(
+        &self,
+        id: &[u8],
+        deadline: Duration,
+    ) -> Result<Option<KeyDescription>, TokenError> {
+        match self.call(Operation::FindById(id.to_vec()), deadline)? {
+            Answer::Key(description) => Ok(Some(description)),
+            Answer::NoKey => Ok(None),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// [`Token::generate`].
+    pub fn generate(
+        &self,
+        specification: &KeySpecification,
+        deadline: Duration,
+    ) -> Result<KeyDescription, TokenError> {
+        match self.call(Operation::Generate(specification.clone()), deadline)? {
+            Answer::Key(description) => Ok(description),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// [`Token::destroy`].
+    pub fn destroy(&self, key: &KeyReference, deadline: Duration) -> Result<(), TokenError> {
+        match self.call(Operation::Destroy(key.clone()), deadline)? {
+            Answer::Destroyed => Ok(()),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// [`Token::sign`], over what the store has on record and nothing else: only the store can make
+    /// a [`Recorded`].
+    pub fn sign_recorded(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        recorded: &Recorded,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        self.sign(key, algorithm, recorded.tbs(), deadline)
+    }
+
+    /// [`Token::sign`], for the tests that prove a key. Not for anybody else.
+    pub(super) fn sign(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        let (key, message) = (key.clone(), message.to_vec());
+        match self.call(
+            Operation::Sign {
+                key,
+                algorithm,
+                message,
+            },
+            deadline,
+        )? {
+            Answer::Signature(signature) => Ok(signature),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// Has `key` make a test signature, which can never be one over a certificate, and verifies it.
+    pub fn prove(&self, key: &KeyDescription, deadline: Duration) -> Result<(), TokenError> {
+        proof::prove(self.name(), key, |key, algorithm, message| {
+            self.sign(key, algorithm, message, deadline)
+        })
+    }
+
+    /// Whether a request is unanswered though its deadline passed more than `grace` ago: the worker
+    /// hangs. Names the operation.
+    pub(super) fn overdue(&self, grace: Duration) -> Option<&'static str> {
+        self.keeper.connection().ok()?.overdue(grace)
+    }
+
+    /// Counts a restart of the worker, with its cause.
+    pub(super) fn note_restart(&self, reason: &str) {
+        self.keeper.note_restart(reason);
+    }
+
+    fn call(&self, operation: Operation, deadline: Duration) -> Result<Answer, TokenError> {
+        self.keeper
+            .connection()?
+            .call(operation, deadline.min(DEADLINE_MAX))
+    }
+
+    fn nonsense(&self) -> TokenError {
+        TokenError::unavailable(self.name(), "the worker answered something else")
+    }
+}
+
+/// A client as one more backend for the contract.
+pub(super) struct ClientToken<'a>(pub(super) &'a TokenClient);
+
+impl Token for ClientToken<'_> {
+    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
+        self.0.describe(LOOKUP_DEADLINE)
+    }
+
+    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
+        self.0.find(reference, LOOKUP_DEADLINE)
+    }
+
+    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
+        self.0.find_by_id(id, LOOKUP_DEADLINE)
+    }
+
+    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
+        self.0.generate(specification, GENERATE_DEADLINE)
+    }
+
+    fn sign(
+        &mut self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+    ) -> Result<Vec<u8>, TokenError> {
+        self.0.sign(key, algorithm, message, LOOKUP_DEADLINE)
+    }
+
+    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
+        self.0.destroy(key, LOOKUP_DEADLINE)
+    }
+}

@@ -1,0 +1,319 @@
+//! `[[token]]` of the configuration: what was said, and what it means.
+//!
+//! [`TokenConfiguration`] is what was said. [`TokenConfiguration::resolve`] checks it as a whole and
+//! gives [`TokenSettings`], which is what the rest of [`token`](super) works with. Neither ever
+//! holds a PIN, only the path of the file that does.
+
+use super::fragment::{Fragment, FragmentError};
+use anyhow::Context;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Most sessions that one token may be given. A network HSM shares some 1,000 among its clients.
+pub const SESSIONS_MAX: usize = 64;
+
+/// Longest name; it is part of a socket's path, and those end at 108 bytes.
+pub const NAME_BYTES_MAX: usize = 32;
+
+/// Longest `CKA_LABEL` of a token: `CK_TOKEN_INFO.label` has 32 bytes.
+const LABEL_BYTES_MAX: usize = 32;
+
+/// Limits of `sign_deadline_ms`.
+const SIGN_DEADLINE_MS: std::ops::RangeInclusive<u32> = 100..=120_000;
+
+/// Words that, as part of an environment variable's name, say that its value is a secret.
+const SECRET_WORDS: &[&str] = &[
+    "PIN",
+    "PASS",
+    "PASSWD",
+    "PASSWORD",
+    "PASSPHRASE",
+    "SECRET",
+    "CREDENTIAL",
+    "CREDENTIALS",
+];
+
+/// What a worker reads of the configuration file. The rest is not its business, and is checked by
+/// `serve`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TokenFile {
+    /// The daemon's state directory; tokens keep their park files there.
+    pub state_dir: PathBuf,
+    /// The tokens.
+    #[serde(default)]
+    pub token: Vec<TokenConfiguration>,
+}
+
+impl TokenFile {
+    /// Reads the file.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("cannot use {}", path.display()))
+    }
+
+    /// The token `name`.
+    pub fn token(&self, name: &str) -> anyhow::Result<TokenConfiguration> {
+        let token = self.token.iter().find(|token| token.name == name);
+        token
+            .cloned()
+            .with_context(|| format!("there is no [[token]] named {name:?}"))
+    }
+
+    /// Where the worker of the token `name` listens unless it is told another place:
+    /// `$RUNTIME_DIRECTORY`, as systemd sets it, else the state directory.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        directory
+            .unwrap_or_else(|| self.state_dir.clone())
+            .join(format!("token-{name}.sock"))
+    }
+}
+
+/// One `[[token]]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenConfiguration {
+    /// The token's name here: letters, digits and `-`.
+    pub name: String,
+    /// Which interface it has.
+    pub kind: TokenKind,
+    /// Its family (`pkcs11-config/`); or `module`.
+    pub fragment: Option<String>,
+    /// Path of its PKCS#11 module; or `fragment`.
+    pub module: Option<PathBuf>,
+    /// The label it was initialised with.
+    pub label: String,
+    /// Its serial number, where two tokens may carry one label.
+    pub serial: Option<String>,
+    /// The file that holds the PIN; a bare name is a systemd credential.
+    pub credential: Option<PathBuf>,
+    /// Signing sessions, one thread each; the family knows a good number.
+    pub sessions: Option<usize>,
+    /// How long one signature may take.
+    #[serde(default = "sign_deadline_ms_default")]
+    pub sign_deadline_ms: u32,
+    /// Environment of the worker process, for modules that are configured that way.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+}
+
+/// The interfaces through which a token is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenKind {
+    /// A PKCS#11 module.
+    Pkcs11,
+}
+
+fn sign_deadline_ms_default() -> u32 {
+    5000
+}
+
+/// A token's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct TokenSettings {
+    /// Its name.
+    pub name: String,
+    /// Its label.
+    pub label: String,
+    /// Its serial number, where one was given.
+    pub serial: Option<String>,
+    /// Its family.
+    pub fragment: Fragment,
+    /// The file that holds the PIN; `None` for a family without login.
+    pub credential: Option<PathBuf>,
+    /// Signing sessions.
+    pub sessions: usize,
+    /// How long one signature may take.
+    pub sign_deadline: Duration,
+    /// Environment of the worker process.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// What contradicts itself in a token's configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("token {token:?}: {problem}")]
+pub struct TokenConfigurationError {
+    token: String,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("the name must be 1 to {NAME_BYTES_MAX} letters, digits and '-'")]
+    Name,
+    #[error("exactly one of `fragment` and `module` must be given")]
+    Module,
+    #[error("`module` must be an absolute path")]
+    RelativeModule,
+    #[error(transparent)]
+    Fragment(#[from] FragmentError),
+    #[error("`label` must have 1 to {LABEL_BYTES_MAX} bytes")]
+    Label,
+    #[error("`sessions` must be 1 to {SESSIONS_MAX}")]
+    Sessions,
+    #[error("`sign_deadline_ms` must be {} to {}", SIGN_DEADLINE_MS.start(), SIGN_DEADLINE_MS.end())]
+    Deadline,
+    #[error("`credential` is missing: this family needs a login")]
+    NoCredential,
+    #[error("`credential` {0:?} is a bare name, and there is no $CREDENTIALS_DIRECTORY")]
+    NoCredentialsDirectory(PathBuf),
+    #[error("`environment` must not hold secrets, and {0:?} looks like one; use `credential`")]
+    SecretInEnvironment(String),
+    #[error("`environment` lacks {0:?}, without which this family does not find its token")]
+    EnvironmentMissing(String),
+}
+
+impl TokenConfiguration {
+    /// Checks what was said, and says what it means.
+    ///
+    /// `credentials_directory` is `$CREDENTIALS_DIRECTORY`, as systemd sets it.
+    pub fn resolve(
+        &self,
+        credentials_directory: Option<&Path>,
+    ) -> Result<TokenSettings, TokenConfigurationError> {
+        self.checked(credentials_directory)
+            .map_err(|problem| TokenConfigurationError {
+                token: self.name.clone(),
+                problem,
+            })
+    }
+
+    fn checked(&self, credentials_directory: Option<&Path>) -> Result<TokenSettings, Problem> {
+        self.check_name_and_label()?;
+        let fragment = self.family()?;
+        self.check_environment(&fragment)?;
+        let sessions = self.sessions.unwrap_or(fragment.sessions);
+        if !(1..=SESSIONS_MAX).contains(&sessions) {
+            return Err(Problem::Sessions);
+        }
+        if !SIGN_DEADLINE_MS.contains(&self.sign_deadline_ms) {
+            return Err(Problem::Deadline);
+        }
+        Ok(TokenSettings {
+            name: self.name.clone(),
+            label: self.label.clone(),
+            serial: self.serial.clone(),
+            credential: self.credential_path(&fragment, credentials_directory)?,
+            sessions,
+            sign_deadline: Duration::from_millis(self.sign_deadline_ms.into()),
+            environment: self.environment.clone(),
+            fragment,
+        })
+    }
+
+    fn check_name_and_label(&self) -> Result<(), Problem> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if !(1..=NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.bytes().all(plain) {
+            return Err(Problem::Name);
+        }
+        if !(1..=LABEL_BYTES_MAX).contains(&self.label.len()) {
+            return Err(Problem::Label);
+        }
+        Ok(())
+    }
+
+    fn family(&self) -> Result<Fragment, Problem> {
+        match (&self.fragment, &self.module) {
+            (Some(name), None) => Ok(Fragment::shipped(name)?),
+            (None, Some(module)) if module.is_absolute() => Ok(Fragment::unknown_family(module)),
+            (None, Some(_)) => Err(Problem::RelativeModule),
+            _ => Err(Problem::Module),
+        }
+    }
+
+    fn check_environment(&self, fragment: &Fragment) -> Result<(), Problem> {
+        let is_secret = |name: &str| {
+            name.to_ascii_uppercase()
+                .split('_')
+                .any(|w| SECRET_WORDS.contains(&w))
+        };
+        if let Some(name) = self.environment.keys().find(|name| is_secret(name)) {
+            return Err(Problem::SecretInEnvironment(name.clone()));
+        }
+        match fragment
+            .environment
+            .iter()
+            .find(|name| !self.environment.contains_key(*name))
+        {
+            Some(name) => Err(Problem::EnvironmentMissing(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn credential_path(
+        &self,
+        fragment: &Fragment,
+        directory: Option<&Path>,
+    ) -> Result<Option<PathBuf>, Problem> {
+        match &self.credential {
+            None if fragment.login => Err(Problem::NoCredential),
+            None => Ok(None),
+            Some(path) if path.components().count() > 1 => Ok(Some(path.clone())),
+            Some(name) => match directory {
+                Some(directory) => Ok(Some(directory.join(name))),
+                None => Err(Problem::NoCredentialsDirectory(name.clone())),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        name = "factory"
+        kind = "pkcs11"
+        fragment = "softhsm2"
+        label = "factory"
+        credential = "factory-pin"
+        environment = { SOFTHSM2_CONF = "/var/lib/hallmark/softhsm2.conf" }
+    "#;
+
+    fn resolve(text: &str) -> Result<TokenSettings, String> {
+        let said: TokenConfiguration = toml::from_str(text).map_err(|error| error.to_string())?;
+        said.resolve(Some(Path::new("/run/credentials")))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_bare_credential_is_looked_for_where_systemd_puts_it() {
+        let settings = resolve(GOOD).expect("good");
+        assert_eq!(
+            settings.credential.as_deref(),
+            Some(Path::new("/run/credentials/factory-pin"))
+        );
+        assert_eq!(settings.sessions, 2, "the family's number");
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_the_reason() {
+        for (from, to, reason) in [
+            ("\"factory\"", "\"fac/tory\"", "name must be"),
+            ("fragment = \"softhsm2\"", "", "exactly one of"),
+            (
+                "fragment = \"softhsm2\"",
+                "fragment = \"nitro\"",
+                "no fragment \"nitro\"",
+            ),
+            (
+                "fragment = \"softhsm2\"",
+                "module = \"m.so\"",
+                "absolute path",
+            ),
+            ("credential = \"factory-pin\"", "", "needs a login"),
+            ("SOFTHSM2_CONF", "OTHER", "lacks \"SOFTHSM2_CONF\""),
+            ("{ ", "{ TPM2_PIN = \"1\", ", "must not hold secrets"),
+            ("label", "sessions = 0\nlabel", "`sessions` must be"),
+            ("label", "pin = \"1234\"\nlabel", "unknown field"),
+        ] {
+            let text = GOOD.replacen(from, to, 1);
+            let error = resolve(&text).expect_err(&text);
+            assert!(error.contains(reason), "{error} should say {reason:?}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The PIN: read from its credential file, and never tried twice when it was refused.
+//!
+//! A refused PIN is remembered across restarts in a park file, as a slow salted hash: a supervisor
+//! that restarts us must not use up the token's tries. The same PIN is tried again only after the
+//! credential file's content differs or the park file is gone. What remains is a worker killed
+//! between the token's refusal and the park file: that may cost one try more, and the last one is
+//! guarded by the token's own flag.
+//!
+//! A PIN is never logged, never in an error, never on a command line or in an environment.
+
+use super::worker::backend::TokenIdentity;
+use aws_lc_rs::pbkdf2;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::num::NonZeroU32;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Longest PIN file. PKCS#11 has no limit; tokens take up to 255 bytes.
+const PIN_FILE_BYTES_MAX: u64 = 512;
+
+/// PBKDF2 rounds for the refused PIN: the owner of a stolen park file shall not find it at once.
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(300_000).expect("is not zero");
+
+/// Fewest rounds accepted when a park file is read.
+const ITERATIONS_MIN: u32 = 200_000;
+
+/// Most rounds accepted when a park file is read: it must not hold us up.
+const ITERATIONS_MAX: u32 = 10_000_000;
+
+/// Why there is no PIN to try.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PinError {
+    /// The credential cannot be used; said without a byte of it.
+    #[error("credential {path}: {reason}")]
+    Credential { path: PathBuf, reason: String },
+    /// The PIN in the credential was refused before.
+    #[error(
+        "the PIN was refused ({reason}); correct {credential}, or remove {park_file} to try it again"
+    )]
+    Refused {
+        reason: String,
+        credential: PathBuf,
+        park_file: PathBuf,
+    },
+}
+
+/// Reads a PIN; a line's end after it is not part of it.
+pub(crate) fn read_pin(path: &Path) -> Result<SecretString, PinError> {
+    let unusable = |reason: String| PinError::Credential {
+        path: path.to_owned(),
+        reason,
+    };
+    let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
+    let metadata = file
+        .metadata()
+        .map_err(|error| unusable(error.to_string()))?;
+    // Group bits are not looked at: with an ACL, as systemd sets it, they are its mask.
+    if metadata.permissions().mode() & 0o007 != 0 {
+        return Err(unusable("everybody may read it: chmod 0600".into()));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(PIN_FILE_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|_| unusable("it is not text".into()))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(unusable("it is empty".into())),
+        pin if pin.contains(['\r', '\n', '\0']) => Err(unusable("it has several lines".into())),
+        pin => Ok(SecretString::from(pin)),
+    }
+}
+
+/// Stands between the ladder and `C_Login`.
+pub(crate) struct PinGuard {
+    credential: PathBuf,
+    park_file: PathBuf,
+    known: Option<Refusal>,
+}
+
+/// A refusal that this process knows of: spares the slow hash, and stands in for a park file that
+/// could not be written.
+struct Refusal {
+    pin: SecretString,
+    reason: String,
+    /// Content of the park file; `None` if there is none.
+    park: Option<Vec<u8>>,
+}
+
+impl Refusal {
+    fn is_of(&self, pin: &SecretString) -> bool {
+        self.pin.expose_secret() == pin.expose_secret()
+    }
+}
+
+/// The park file.
+#[derive(Serialize, Deserialize)]
+struct ParkRecord {
+    token_label: String,
+    token_serial: String,
+    /// What the token answered.
+    reason: String,
+    iterations: u32,
+    salt: String,
+    verifier: String,
+}
+
+impl PinGuard {
+    /// A guard of the PIN in `credential`, which remembers in `park_file`.
+    pub(crate) fn new(credential: PathBuf, park_file: PathBuf) -> Self {
+        PinGuard {
+            credential,
+            park_file,
+            known: None,
+        }
+    }
+
+    /// The PIN to try on this token, or why none may be tried.
+    pub(crate) fn pin(&mut self, token: &TokenIdentity) -> Result<SecretString, PinError> {
+        let pin = read_pin(&self.credential)?;
+        if let Some(known) = self.known.as_ref().filter(|known| known.is_of(&pin))
+            && self.still_holds(known)
+        {
+            return Err(self.refused(known.reason.clone()));
+        }
+        let Ok(park) = fs::read(&self.park_file) else {
+            return Ok(pin);
+        };
+        let Ok(record) = serde_json::from_slice::<ParkRecord>(&park) else {
+            return Err(self.refused("earlier, but the park file cannot be read".into()));
+        };
+        if record.is_of(token) && record.matches(token, &pin) {
+            let reason = record.reason;
+            self.known = Some(Refusal {
+                pin,
+                reason: reason.clone(),
+                park: Some(park),
+            });
+            return Err(self.refused(reason));
+        }
+        Ok(pin)
+    }
+
+    /// Whether something has changed since a refusal that makes a try worth while; `None` if this
+    /// process knows of no refusal.
+    pub(crate) fn has_changed(&self) -> Option<bool> {
+        let known = self.known.as_ref()?;
+        let same_pin = read_pin(&self.credential).is_ok_and(|pin| known.is_of(&pin));
+        Some(!same_pin || !self.still_holds(known))
+    }
+
+    /// A refusal ends when the operator touches its park file, if it ever had one.
+    fn still_holds(&self, known: &Refusal) -> bool {
+        known.park.is_none() || known.park == fs::read(&self.park_file).ok()
+    }
+
+    /// Remembers that `token` refused `pin`: in this process, and, unless the park file cannot be
+    /// written, in the next one. Gives the refusal in words.
+    pub(crate) fn remember_refused(
+        &mut self,
+        token: &TokenIdentity,
+        pin: SecretString,
+        reason: String,
+    ) -> PinError {
+        let park = ParkRecord::new(token, &pin, &reason).write(&self.park_file);
+        if let Err(error) = &park {
+            tracing::error!(%error, path = %self.park_file.display(), "no park file");
+        }
+        self.known = Some(Refusal {
+            pin,
+            reason: reason.clone(),
+            park: park.ok(),
+        });
+        self.refused(reason)
+    }
+
+    /// Forgets a refusal: the token has taken a PIN.
+    pub(crate) fn forget_refused(&mut self) {
+        self.known = None;
+        match fs::remove_file(&self.park_file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, path = %self.park_file.display(), "park file stays");
+            }
+            _ => {}
+        }
+    }
+
+    /// The refusal in words, with both ways out.
+    fn refused(&self, reason: String) -> PinError {
+        PinError::Refused {
+            reason,
+            credential: self.credential.clone(),
+            park_file: self.park_file.clone(),
+        }
+    }
+}
+
+impl ParkRecord {
+    fn new(token: &TokenIdentity, pin: &SecretString, reason: &str) -> Self {
+        let mut salt = [0; 16];
+        aws_lc_rs::rand::fill(&mut salt).expect("aws-lc's generator has passed its self-test");
+        let mut verifier = [0; 32];
+        pbkdf2::derive(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            ITERATIONS,
+            &salted(&salt, token),
+            pin.expose_secret().as_bytes(),
+            &mut verifier,
+        );
+        ParkRecord {
+            token_label: token.label.clone(),
+            token_serial: token.serial.clone(),
+            reason: reason.to_owned(),
+            iterations: ITERATIONS.get(),
+            salt: hex::encode(salt),
+            verifier: hex::encode(verifier),
+        }
+    }
+
+    /// Writes the record, and gives what was written.
+    fn write(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let content = serde_json::to_vec_pretty(self)?;
+        write_durably(path, &content)?;
+        Ok(content)
+    }
+
+    /// Another token under the same name has its own tries.
+    fn is_of(&self, token: &TokenIdentity) -> bool {
+        (&self.token_label, &self.token_serial) == (&token.label, &token.serial)
+    }
+
+    /// Whether `pin` is the refused one. A record that makes no sense refuses every PIN.
+    fn matches(&self, token: &TokenIdentity, pin: &SecretString) -> bool {
+        let iterations = NonZeroU32::new(self.iterations)
+            .filter(|count| (ITERATIONS_MIN..=ITERATIONS_MAX).contains(&count.get()));
+        let (Some(iterations), Ok(salt), Ok(verifier)) = (
+            iterations,
+            hex::decode(&self.salt),
+            hex::decode(&self.verifier),
+        ) else {
+            return true;
+        };
+        pbkdf2::verify(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            iterations,
+            &salted(&salt, token),
+            pin.expose_secret().as_bytes(),
+            &verifier,
+        )
+        .is_ok()
+    }
+}
+
+fn salted(salt: &[u8], token: &TokenIdentity) -> Vec<u8> {
+    [salt, token.label.as_bytes(), &[0], token.serial.as_bytes()].concat()
+}
+
+/// Writes a file that a crash leaves either as it was or complete.
+fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scene {
+        folder: tempfile::TempDir,
+        token: TokenIdentity,
+    }
+
+    impl Scene {
+        fn with_pin(pin: &str) -> Self {
+            let folder = tempfile::tempdir().expect("a scratch folder");
+            let token = TokenIdentity {
+                label: "factory".into(),
+                serial: "01".into(),
+            };
+            let scene = Scene { folder, token };
+            scene.write_pin(pin);
+            scene
+        }
+
+        fn write_pin(&self, pin: &str) {
+            write_durably(&self.folder.path().join("pin"), pin.as_bytes()).expect("writable");
+        }
+
+        fn guard(&self) -> PinGuard {
+            let path = self.folder.path();
+            PinGuard::new(path.join("pin"), path.join("factory.parked"))
+        }
+
+        fn refuse(&self) -> PinGuard {
+            let mut guard = self.guard();
+            let pin = guard.pin(&self.token).expect("never tried");
+            guard.remember_refused(&self.token, pin, "PinIncorrect".into());
+            guard
+        }
+    }
+
+    #[test]
+    fn a_refused_pin_is_not_tried_again_even_by_the_next_process() {
+        let scene = Scene::with_pin("1234\n");
+        assert_eq!(scene.refuse().has_changed(), Some(false));
+        let error = scene.guard().pin(&scene.token).expect_err("parked");
+        assert!(error.to_string().contains("PinIncorrect"), "{error}");
+        let park = fs::read_to_string(scene.folder.path().join("factory.parked")).expect("written");
+        assert!(!park.contains("1234"), "{park}");
+    }
+
+    #[test]
+    fn a_corrected_pin_a_removed_park_file_and_another_token_each_allow_a_try() {
+        let scene = Scene::with_pin("1234");
+        let guard = scene.refuse();
+        scene.write_pin("5678");
+        assert_eq!(guard.has_changed(), Some(true));
+        assert!(scene.guard().pin(&scene.token).is_ok());
+
+        scene.write_pin("1234");
+        assert_eq!(guard.has_changed(), Some(false));
+        let other = TokenIdentity {
+            serial: "02".into(),
+            ..scene.token.clone()
+        };
+        assert!(scene.guard().pin(&other).is_ok());
+
+        fs::remove_file(scene.folder.path().join("factory.parked")).expect("is there");
+        assert_eq!(guard.has_changed(), Some(true));
+        assert!(scene.guard().pin(&scene.token).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_that_cannot_be_written_still_holds_in_this_process() {
+        let scene = Scene::with_pin("1234");
+        let mut guard = scene.guard();
+        guard.park_file = scene.folder.path().join("missing/factory.parked");
+        let pin = guard.pin(&scene.token).expect("never tried");
+        guard.remember_refused(&scene.token, pin, "PinIncorrect".into());
+        assert_eq!(guard.has_changed(), Some(false));
+        assert!(guard.pin(&scene.token).is_err());
+        scene.write_pin("5678");
+        assert_eq!(guard.has_changed(), Some(true));
+        assert!(guard.pin(&scene.token).is_ok());
+    }
+
+    #[test]
+    fn a_park_file_that_makes_no_sense_refuses() {
+        let scene = Scene::with_pin("1234");
+        scene.refuse();
+        fs::write(scene.folder.path().join("factory.parked"), "{").expect("writable");
+        assert!(scene.guard().pin(&scene.token).is_err());
+    }
+
+    #[test]
+    fn unusable_credentials_are_told_apart_without_a_byte_of_them() {
+        for (content, reason) in [("", "empty"), ("12\n34", "several lines")] {
+            let scene = Scene::with_pin(content);
+            let error = scene
+                .guard()
+                .pin(&scene.token)
+                .expect_err("unusable")
+                .to_string();
+            assert!(error.contains(reason) && !error.contains("34"), "{error}");
+        }
+        let scene = Scene::with_pin("1234");
+        let pin = scene.folder.path().join("pin");
+        fs::set_permissions(pin, fs::Permissions::from_mode(0o644)).expect("ours");
+        assert!(scene.guard().pin(&scene.token).is_err());
+    }
+}

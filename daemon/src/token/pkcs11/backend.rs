@@ -1,0 +1,188 @@
+//! The module of one token, brought up and down, and logged in to.
+//!
+//! Tokens are found by label and serial number, never by slot number: those move after a reboot.
+//! Nothing is retried here; what to do about a failure is the ladder's business.
+
+use super::Pkcs11Token;
+use super::fault::Fault;
+use super::mechanism::Mechanisms;
+use super::module::{Module, trimmed};
+use crate::token::configuration::TokenSettings;
+use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
+use crate::token::{Token, TokenDescription, TokenError};
+use cryptoki::context::Pkcs11;
+use cryptoki::error::{Error, RvError};
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::{Slot, TokenInfo};
+use secrecy::SecretString;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The module of one token, from load to finalize.
+pub(crate) struct Pkcs11Backend {
+    settings: TokenSettings,
+    module: Option<Module>,
+    present: Option<Present>,
+}
+
+/// The token while it is there.
+struct Present {
+    slot: Slot,
+    identity: TokenIdentity,
+    mechanisms: Mechanisms,
+    description: TokenDescription,
+    /// Open as long as the token is used: closing an application's last session logs it out.
+    anchor: Session,
+    /// Counts keys destroyed, so that every session forgets its cached handles.
+    destroyed: Arc<AtomicU64>,
+}
+
+impl Pkcs11Backend {
+    /// A backend that has not touched the module yet.
+    pub(crate) fn new(settings: TokenSettings) -> Self {
+        Pkcs11Backend {
+            settings,
+            module: None,
+            present: None,
+        }
+    }
+
+    fn error(&self, operation: &str) -> impl Fn(Fault) -> TokenError {
+        let (token, operation) = (self.settings.name.clone(), operation.to_owned());
+        move |fault| fault.into_error(&token, &operation, "")
+    }
+
+    fn loaded(&mut self) -> Result<&mut Module, Fault> {
+        if self.module.is_none() {
+            let path = self.settings.fragment.module().ok_or_else(|| {
+                Fault::device(format!(
+                    "none of {:?} exists",
+                    self.settings.fragment.modules
+                ))
+            })?;
+            self.module = Some(Module::load(path)?);
+        }
+        Ok(self.module.as_mut().expect("loaded by the lines above"))
+    }
+
+    fn bring_up(&mut self) -> Result<Present, Fault> {
+        let (label, serial) = (self.settings.label.clone(), self.settings.serial.clone());
+        let avoid = self.settings.fragment.avoid_mechanisms.clone();
+        let module = self.loaded()?;
+        module.initialize()?;
+        let found = module.find_token(&label, serial.as_deref())?;
+        let mechanisms = Mechanisms::new(module.context().get_mechanism_list(found.slot)?, &avoid);
+        Ok(Present {
+            slot: found.slot,
+            identity: identity(&found.information),
+            description: description(module.context(), &found.information, &mechanisms),
+            mechanisms,
+            anchor: module.open_session(found.slot)?,
+            destroyed: Arc::default(),
+        })
+    }
+
+    fn present(&self) -> Result<(&Module, &Present), Fault> {
+        match (&self.module, &self.present) {
+            (Some(module), Some(present)) => Ok((module, present)),
+            _ => Err(Fault::device("the module is not initialised")),
+        }
+    }
+
+    fn standing(&self) -> Result<PinStanding, Fault> {
+        let (module, present) = self.present()?;
+        let information = module.token_information(present.slot)?;
+        Ok(if information.user_pin_locked() {
+            PinStanding::Locked
+        } else if information.user_pin_final_try() {
+            PinStanding::FinalTry
+        } else {
+            PinStanding::Good
+        })
+    }
+}
+
+impl Backend for Pkcs11Backend {
+    fn start(&mut self) -> Result<TokenIdentity, TokenError> {
+        self.stop();
+        let present = self.bring_up().map_err(self.error("initialize"))?;
+        let identity = present.identity.clone();
+        self.present = Some(present);
+        Ok(identity)
+    }
+
+    fn pin_standing(&mut self) -> Result<PinStanding, TokenError> {
+        self.standing().map_err(self.error("read its state"))
+    }
+
+    fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError> {
+        let log_in = || match self.present()?.1.anchor.login(UserType::User, Some(pin)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+            Err(error) => Err(Fault::from(error)),
+        };
+        log_in().map_err(self.error("log in"))
+    }
+
+    fn log_out(&mut self) {
+        if let Some(present) = &self.present
+            && let Err(error) = present.anchor.logout()
+        {
+            tracing::debug!(?error, "C_Logout failed");
+        }
+    }
+
+    fn open(&mut self) -> Result<Box<dyn Token>, TokenError> {
+        let open = || {
+            let (module, present) = self.present()?;
+            Ok(Pkcs11Token {
+                name: self.settings.name.clone(),
+                slot: present.slot,
+                serial: present.identity.serial.clone(),
+                context: module.context().clone(),
+                session: module.open_session(present.slot)?,
+                mechanisms: present.mechanisms.clone(),
+                description: present.description.clone(),
+                handles: HashMap::new(),
+                destroyed_seen: present.destroyed.load(Ordering::Acquire),
+                destroyed: Arc::clone(&present.destroyed),
+            })
+        };
+        let token: Pkcs11Token = open().map_err(self.error("open a session"))?;
+        Ok(Box::new(token))
+    }
+
+    fn stop(&mut self) {
+        self.present = None;
+        if let Some(module) = &mut self.module {
+            module.finalize();
+        }
+    }
+}
+
+fn identity(information: &TokenInfo) -> TokenIdentity {
+    TokenIdentity {
+        label: trimmed(information.label()).to_owned(),
+        serial: trimmed(information.serial_number()).to_owned(),
+    }
+}
+
+fn description(
+    context: &Pkcs11,
+    information: &TokenInfo,
+    mechanisms: &Mechanisms,
+) -> TokenDescription {
+    let interface = context.get_library_info().map(|library| {
+        let description = trimmed(library.library_description()).to_owned();
+        format!("{description} {} (PKCS#11)", library.library_version())
+    });
+    TokenDescription {
+        label: trimmed(information.label()).to_owned(),
+        serial: trimmed(information.serial_number()).to_owned(),
+        manufacturer: trimmed(information.manufacturer_id()).to_owned(),
+        model: trimmed(information.model()).to_owned(),
+        firmware: information.firmware_version().to_string(),
+        interface: interface.unwrap_or_else(|_| "PKCS#11".to_owned()),
+        mechanisms: mechanisms.names(),
+    }
+}

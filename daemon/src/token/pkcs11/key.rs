@@ -1,0 +1,237 @@
+//! Keys on the token: found, made, read back.
+//!
+//! A private key's public half is the public-key object with the same `CKA_ID` (without one: with
+//! the same label). Where that is ambiguous the key is refused: signing with a key of which we do
+//! not know the public half is what must never happen. Nothing here deletes anything but
+//! [`destroy`].
+
+use super::fault::Fault;
+use super::mechanism::Mechanisms;
+use super::spki::{ED_25519, P_256, P_384, spki};
+use crate::token::proof::algorithm_of;
+use crate::token::{KeyDescription, KeyReference, KeySpecification, spki_sha256};
+use crate::x509::key::{KeyType, SignatureAlgorithm};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+
+/// Most keys that are looked at for one hint. More of them under one label is a refusal.
+const CANDIDATES_MAX: usize = 64;
+
+/// Both halves of a key pair on the token.
+#[derive(Clone, Debug)]
+pub(super) struct KeyPair {
+    pub(super) private: ObjectHandle,
+    pub(super) public: ObjectHandle,
+    /// DER SubjectPublicKeyInfo.
+    pub(super) spki: Vec<u8>,
+    /// In which it signs; `None` for a kind of key that we do not use.
+    pub(super) algorithm: Option<SignatureAlgorithm>,
+}
+
+impl KeyPair {
+    fn new(session: &Session, private: ObjectHandle, public: ObjectHandle) -> Result<Self, Fault> {
+        let spki = spki(session, public)?;
+        let algorithm = algorithm_of(&spki);
+        Ok(KeyPair {
+            private,
+            public,
+            spki,
+            algorithm,
+        })
+    }
+}
+
+/// The key that `reference` names: by `CKA_ID`, else by label, bound by the SHA-256 of its SPKI.
+pub(super) fn find(session: &Session, reference: &KeyReference) -> Result<Option<KeyPair>, Fault> {
+    let id = Attribute::Id(reference.id.clone());
+    let label = Attribute::Label(reference.label.clone().into_bytes());
+    let hints = [(!reference.id.is_empty()).then_some(id), Some(label)];
+    for hint in hints.into_iter().flatten() {
+        let mut pairs = pairs_with(session, &hint)?;
+        pairs.retain(|pair| spki_sha256(&pair.spki) == reference.spki_sha256);
+        if pairs.len() > 1 {
+            return Err(Fault::key(format!(
+                "{} keys have this public key",
+                pairs.len()
+            )));
+        }
+        if let Some(pair) = pairs.pop() {
+            return Ok(Some(pair));
+        }
+    }
+    Ok(None)
+}
+
+/// The key with this `CKA_ID`, if there is one. Two are refused.
+pub(super) fn find_by_id(session: &Session, id: &[u8]) -> Result<Option<KeyPair>, Fault> {
+    let mut pairs = pairs_with(session, &Attribute::Id(id.to_vec()))?;
+    if pairs.len() > 1 {
+        return Err(Fault::key(format!(
+            "{} keys have id {}",
+            pairs.len(),
+            hex::encode(id)
+        )));
+    }
+    Ok(pairs.pop())
+}
+
+/// Every private key to which `hint` fits, with its public half.
+fn pairs_with(session: &Session, hint: &Attribute) -> Result<Vec<KeyPair>, Fault> {
+    let mut pairs = Vec::new();
+    for private in objects(session, ObjectClass::PRIVATE_KEY, hint)? {
+        let own = attributes(session, private, &[AttributeType::Id, AttributeType::Label])?;
+        let link = own
+            .iter()
+            .find(|attribute| matches!(attribute, Attribute::Id(id) if !id.is_empty()))
+            .or_else(|| {
+                own.iter()
+                    .find(|attribute| matches!(attribute, Attribute::Label(_)))
+            })
+            .ok_or_else(|| Fault::key("a private key has neither id nor label"))?;
+        let publics = objects(session, ObjectClass::PUBLIC_KEY, link)?;
+        match publics[..] {
+            [] => tracing::debug!(?link, "a private key without public key is passed over"),
+            [public] => pairs.push(KeyPair::new(session, private, public)?),
+            _ => {
+                return Err(Fault::key(format!(
+                    "{} public keys for one key",
+                    publics.len()
+                )));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn objects(
+    session: &Session,
+    class: ObjectClass,
+    hint: &Attribute,
+) -> Result<Vec<ObjectHandle>, Fault> {
+    let template = [
+        Attribute::Class(class),
+        Attribute::Token(true),
+        hint.clone(),
+    ];
+    let found = session.find_objects(&template)?;
+    if found.len() > CANDIDATES_MAX {
+        return Err(Fault::key(format!(
+            "{} objects share its id or label",
+            found.len()
+        )));
+    }
+    Ok(found)
+}
+
+/// Makes a key pair. The caller has seen that the id is free.
+pub(super) fn generate(
+    session: &Session,
+    mechanisms: &Mechanisms,
+    specification: &KeySpecification,
+) -> Result<KeyPair, Fault> {
+    let mechanism = mechanisms.generation(specification.key_type)?;
+    let (public, private) = session.generate_key_pair(
+        &mechanism,
+        &public_template(specification),
+        &private_template(specification),
+    )?;
+    KeyPair::new(session, private, public)
+}
+
+fn public_template(specification: &KeySpecification) -> Vec<Attribute> {
+    let mut template = vec![
+        Attribute::Token(true),
+        Attribute::Private(false),
+        Attribute::Verify(true),
+        Attribute::Label(specification.label.clone().into_bytes()),
+        Attribute::Id(specification.id.clone()),
+    ];
+    match specification.key_type {
+        KeyType::P256 => template.push(Attribute::EcParams(P_256.to_vec())),
+        KeyType::P384 => template.push(Attribute::EcParams(P_384.to_vec())),
+        KeyType::Ed25519 => template.push(Attribute::EcParams(ED_25519.to_vec())),
+        KeyType::Rsa2048 => template.extend(rsa_parameters(2048)),
+        KeyType::Rsa3072 => template.extend(rsa_parameters(3072)),
+        KeyType::Rsa4096 => template.extend(rsa_parameters(4096)),
+    }
+    template
+}
+
+fn rsa_parameters(modulus_bits: u64) -> [Attribute; 2] {
+    const F4: [u8; 3] = [1, 0, 1];
+    [
+        Attribute::ModulusBits(modulus_bits.into()),
+        Attribute::PublicExponent(F4.to_vec()),
+    ]
+}
+
+/// A key that signs and does nothing else, and never leaves.
+fn private_template(specification: &KeySpecification) -> Vec<Attribute> {
+    let mut template = vec![
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Sign(true),
+        Attribute::Label(specification.label.clone().into_bytes()),
+        Attribute::Id(specification.id.clone()),
+    ];
+    match specification.key_type {
+        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 => {
+            template.push(Attribute::Derive(false));
+        }
+        KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {
+            template.extend([Attribute::Decrypt(false), Attribute::Unwrap(false)]);
+        }
+    }
+    template
+}
+
+/// Reads back what the token says of a key. What it does not say counts as bad.
+pub(super) fn describe(session: &Session, pair: &KeyPair) -> Result<KeyDescription, Fault> {
+    let mut description = KeyDescription {
+        spki: pair.spki.clone(),
+        label: String::new(),
+        id: Vec::new(),
+        sensitive: false,
+        extractable: true,
+        never_extractable: false,
+        local: false,
+    };
+    let wanted = [
+        AttributeType::Label,
+        AttributeType::Id,
+        AttributeType::Sensitive,
+        AttributeType::Extractable,
+        AttributeType::NeverExtractable,
+        AttributeType::Local,
+    ];
+    for attribute in attributes(session, pair.private, &wanted)? {
+        match attribute {
+            Attribute::Label(label) => description.label = String::from_utf8_lossy(&label).into(),
+            Attribute::Id(id) => description.id = id,
+            Attribute::Sensitive(value) => description.sensitive = value,
+            Attribute::Extractable(value) => description.extractable = value,
+            Attribute::NeverExtractable(value) => description.never_extractable = value,
+            Attribute::Local(value) => description.local = value,
+            _ => {}
+        }
+    }
+    Ok(description)
+}
+
+/// `C_DestroyObject` of both halves; the private one first, so that a failure leaves no usable key
+/// of which nothing is known.
+pub(super) fn destroy(session: &Session, pair: &KeyPair) -> Result<(), Fault> {
+    session.destroy_object(pair.private)?;
+    Ok(session.destroy_object(pair.public)?)
+}
+
+/// Attributes that the token gives; the others are missing from the answer.
+pub(super) fn attributes(
+    session: &Session,
+    object: ObjectHandle,
+    wanted: &[AttributeType],
+) -> Result<Vec<Attribute>, Fault> {
+    Ok(session.get_attributes(object, wanted)?)
+}

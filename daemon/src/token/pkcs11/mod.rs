@@ -1,0 +1,169 @@
+//! PKCS#11 tokens, through their vendor's module.
+//!
+//! Loaded in a worker process only. [`Pkcs11Backend`] brings the module up and down and logs in;
+//! each [`Pkcs11Token`] is one session of it.
+
+mod backend;
+pub(crate) mod fault;
+mod key;
+mod mechanism;
+pub(crate) mod module;
+mod spki;
+
+pub(crate) use backend::Pkcs11Backend;
+
+use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
+use crate::x509::key::SignatureAlgorithm;
+use cryptoki::context::Pkcs11;
+use cryptoki::session::Session;
+use cryptoki::slot::Slot;
+use fault::{Class, Fault};
+use key::KeyPair;
+use mechanism::Mechanisms;
+use module::trimmed;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One session on a PKCS#11 token.
+struct Pkcs11Token {
+    name: String,
+    slot: Slot,
+    serial: String,
+    context: Pkcs11,
+    session: Session,
+    mechanisms: Mechanisms,
+    description: TokenDescription,
+    /// Keys found on this session, by SHA-256 of the SPKI. A handle is good for the session it was
+    /// found on (PKCS#11 3.0, section 3.3), and dies with a logout; sessions are new after that.
+    handles: HashMap<[u8; 32], KeyPair>,
+    destroyed: Arc<AtomicU64>,
+    destroyed_seen: u64,
+}
+
+impl Pkcs11Token {
+    /// The key, from the cache or looked for.
+    fn pair(&mut self, reference: &KeyReference) -> Result<&KeyPair, Fault> {
+        let destroyed = self.destroyed.load(Ordering::Acquire);
+        if destroyed != std::mem::replace(&mut self.destroyed_seen, destroyed) {
+            self.handles.clear();
+        }
+        if !self.handles.contains_key(&reference.spki_sha256) {
+            let pair = match key::find(&self.session, reference)? {
+                Some(pair) => pair,
+                None => return Err(self.absent()),
+            };
+            self.handles.insert(reference.spki_sha256, pair);
+        }
+        Ok(&self.handles[&reference.spki_sha256])
+    }
+
+    /// Why nothing was found: the key is missing, or the token is. A vanished token finds nothing
+    /// and reports no error; only what it says of itself tells.
+    fn absent(&self) -> Fault {
+        match self.context.get_token_info(self.slot) {
+            Err(error) => error.into(),
+            Ok(now) if trimmed(now.serial_number()) != self.serial => {
+                Fault::device("another token is in the slot")
+            }
+            Ok(_) => Fault::key("it is not on the token"),
+        }
+    }
+
+    fn find_key(&mut self, reference: &KeyReference) -> Result<KeyDescription, Fault> {
+        let pair = self.pair(reference)?.clone();
+        key::describe(&self.session, &pair)
+    }
+
+    fn find_key_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, Fault> {
+        if id.is_empty() {
+            return Err(Fault::refused("an empty id names no key"));
+        }
+        match key::find_by_id(&self.session, id)? {
+            Some(pair) => Ok(Some(key::describe(&self.session, &pair)?)),
+            None => match self.absent() {
+                Fault {
+                    class: Class::Key, ..
+                } => Ok(None),
+                fault => Err(fault),
+            },
+        }
+    }
+
+    fn generate_key(&mut self, specification: &KeySpecification) -> Result<KeyDescription, Fault> {
+        if self.find_key_by_id(&specification.id)?.is_some() {
+            let id = hex::encode(&specification.id);
+            return Err(Fault::refused(format!("there is a key with id {id}")));
+        }
+        let pair = key::generate(&self.session, &self.mechanisms, specification)?;
+        key::describe(&self.session, &pair)
+    }
+
+    fn sign_message(
+        &mut self,
+        reference: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+    ) -> Result<Vec<u8>, Fault> {
+        let recipe = self.mechanisms.recipe(algorithm)?;
+        let KeyPair {
+            private,
+            algorithm: own,
+            ..
+        } = *self.pair(reference)?;
+        // SoftHSM answers a key of another kind with CKR_GENERAL_ERROR, like a token that is lost.
+        if own != Some(algorithm) {
+            return Err(Fault::key(format!("it does not sign in {algorithm:?}")));
+        }
+        let raw = self
+            .session
+            .sign(&recipe.mechanism(), private, &recipe.input(message))?;
+        recipe.output(raw)
+    }
+
+    fn destroy_key(&mut self, reference: &KeyReference) -> Result<(), Fault> {
+        let pair = self.pair(reference)?.clone();
+        // Before the objects go: another session must not sign with a handle given to a new key.
+        self.destroyed.fetch_add(1, Ordering::Release);
+        key::destroy(&self.session, &pair)
+    }
+}
+
+impl Token for Pkcs11Token {
+    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
+        match self.context.get_token_info(self.slot) {
+            Ok(_) => Ok(self.description.clone()),
+            Err(error) => Err(Fault::from(error).into_error(&self.name, "describe", "")),
+        }
+    }
+
+    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
+        self.find_key(reference)
+            .map_err(|fault| fault.into_error(&self.name, "find", &reference.label))
+    }
+
+    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
+        self.find_key_by_id(id)
+            .map_err(|fault| fault.into_error(&self.name, "find by id", &hex::encode(id)))
+    }
+
+    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
+        self.generate_key(specification)
+            .map_err(|fault| fault.into_error(&self.name, "generate", &specification.label))
+    }
+
+    fn sign(
+        &mut self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+    ) -> Result<Vec<u8>, TokenError> {
+        self.sign_message(key, algorithm, message)
+            .map_err(|fault| fault.into_error(&self.name, "sign", &key.label))
+    }
+
+    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
+        self.destroy_key(key)
+            .map_err(|fault| fault.into_error(&self.name, "destroy", &key.label))
+    }
+}

@@ -1,0 +1,50 @@
+//! What a worker needs of a kind of token, besides the operations themselves.
+
+use crate::token::{Token, TokenError};
+use secrecy::SecretString;
+
+/// A kind of token, from nothing to open sessions and back.
+///
+/// The [ladder](super::ladder) calls it, never from two threads at once. An error that may be healed
+/// MUST name its rung. Nothing is retried inside.
+pub(crate) trait Backend: Send {
+    /// Brings the library up and finds the token; no login. After a failure, or when called again,
+    /// everything is brought down first.
+    fn start(&mut self) -> Result<TokenIdentity, TokenError>;
+
+    /// What the token says of its PIN's tries.
+    fn pin_standing(&mut self) -> Result<PinStanding, TokenError>;
+
+    /// Logs in, once. [`TokenError::Parked`] when the token refuses the PIN.
+    fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError>;
+
+    /// Logs out; whether that worked shows at the next login.
+    fn log_out(&mut self);
+
+    /// One more session, for one signer.
+    fn open(&mut self) -> Result<Box<dyn Token>, TokenError>;
+
+    /// Brings the library down. Every [`Token`] that [`open`](Backend::open) gave MUST have been
+    /// dropped before.
+    fn stop(&mut self);
+}
+
+/// Which token it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenIdentity {
+    /// Its label.
+    pub(crate) label: String,
+    /// Its serial number.
+    pub(crate) serial: String,
+}
+
+/// How a token takes the next wrong PIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PinStanding {
+    /// It may be tried.
+    Good,
+    /// One more wrong PIN locks the token (`CKF_USER_PIN_FINAL_TRY`).
+    FinalTry,
+    /// It is locked (`CKF_USER_PIN_LOCKED`).
+    Locked,
+}

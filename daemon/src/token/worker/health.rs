@@ -1,0 +1,115 @@
+//! How a token is, as its worker tells it.
+
+use crate::token::TokenError;
+use serde::{Deserialize, Serialize};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The states of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenState {
+    /// Not tried yet, or the worker is being started.
+    Starting,
+    /// Logged in, test signatures verified.
+    Ready,
+    /// It does not answer; the ladder is at work.
+    Unavailable,
+    /// The PIN is refused or locked; nothing is tried until the operator changes something.
+    Parked,
+}
+
+impl TokenState {
+    /// Its name in status and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenState::Starting => "starting",
+            TokenState::Ready => "ready",
+            TokenState::Unavailable => "unavailable",
+            TokenState::Parked => "parked",
+        }
+    }
+}
+
+/// How often each rung of the ladder was climbed since the worker started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RungCounters {
+    /// Sessions replaced.
+    pub sessions: u64,
+    /// `C_Login` calls, the first one included.
+    pub logins: u64,
+    /// `C_Initialize` calls, the first one included.
+    pub initializations: u64,
+}
+
+/// What a worker says of itself and its token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerHealth {
+    /// The state.
+    pub state: TokenState,
+    /// Why, for the operator; empty when there is nothing to say.
+    pub reason: String,
+    /// Since when, in milliseconds of Unix time.
+    pub since_unix_ms: u64,
+    /// The ladder's work so far.
+    pub rungs: RungCounters,
+}
+
+/// The health that a worker's threads keep between them.
+pub(super) struct HealthCell(Mutex<WorkerHealth>);
+
+impl HealthCell {
+    pub(super) fn starting() -> Self {
+        HealthCell(Mutex::new(WorkerHealth {
+            state: TokenState::Starting,
+            reason: String::new(),
+            since_unix_ms: unix_ms(SystemTime::now()),
+            rungs: RungCounters::default(),
+        }))
+    }
+
+    pub(super) fn read(&self) -> WorkerHealth {
+        self.lock().clone()
+    }
+
+    /// Sets state and reason; `since` moves with the state only. Logged when it is news.
+    pub(super) fn set(&self, token: &str, state: TokenState, reason: String) {
+        let mut health = self.lock();
+        if (health.state, &health.reason) != (state, &reason) {
+            tracing::info!(token, ?state, reason, "token health");
+        }
+        if health.state != state {
+            health.since_unix_ms = unix_ms(SystemTime::now());
+        }
+        (health.state, health.reason) = (state, reason);
+    }
+
+    /// Takes state and reason from what went wrong.
+    pub(super) fn set_failed(&self, token: &str, error: &TokenError) {
+        match error {
+            TokenError::Parked { reason, .. } => {
+                self.set(token, TokenState::Parked, reason.clone());
+            }
+            TokenError::Unavailable { reason, .. } => {
+                self.set(token, TokenState::Unavailable, reason.clone());
+            }
+            other => self.set(token, TokenState::Unavailable, other.to_string()),
+        }
+    }
+
+    pub(super) fn count(&self, add: impl FnOnce(&mut RungCounters)) {
+        add(&mut self.lock().rungs);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, WorkerHealth> {
+        self.0
+            .lock()
+            .expect("no thread panics while it holds the health")
+    }
+}
+
+/// Milliseconds of Unix time; zero for a clock before 1970.
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

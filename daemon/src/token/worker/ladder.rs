@@ -1,0 +1,335 @@
+//! The recovery ladder: from a failed operation back to a token that signs.
+//!
+//! Rungs, lowest first: a new session; log out, log in and find the keys again; finalize,
+//! initialise, log in and find. Each is rate-limited and counted. After every login the keys used so
+//! far make a test signature that must verify, before the token counts as ready. Killing the worker
+//! is the rung above, and not climbed from here.
+//!
+//! Every operation holds the bench for reading; to log in again or to finalize, it is taken for
+//! writing. So nobody is inside the module when its sessions are dropped. A call that hangs keeps
+//! the ladder out: that is the watchdog's case.
+//!
+//! Never creates or deletes a key, and never gives up: what cannot be healed now is tried again.
+
+use super::health::{HealthCell, TokenState, WorkerHealth};
+use super::rig::{Rig, may_again};
+use super::used_keys::UsedKeys;
+use super::watchdog::{Watchdog, Watched};
+use crate::token::protocol::{Answer, Operation};
+use crate::token::{Rung, Token, TokenError};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+/// Shortest time between two new sessions of one signer.
+const SESSION_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long finalize, initialize, login and proofs may take before they count as hung.
+const RENEWAL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often an operation that waits for a renewal looks whether it is over.
+const RENEWAL_POLL: Duration = Duration::from_millis(1);
+
+/// A token with its signers' sessions, and the way back when it fails.
+pub(super) struct Ladder {
+    name: String,
+    bench: RwLock<Bench>,
+    rig: Mutex<Rig>,
+    used_keys: UsedKeys,
+    health: HealthCell,
+    watchdog: Arc<Watchdog>,
+}
+
+/// The signers' seats. Locks are taken in this order: bench, seat, rig.
+struct Bench {
+    /// Counts renewals, so that of many who saw one failure only the first climbs.
+    generation: u64,
+    seats: Vec<Mutex<Seat>>,
+}
+
+/// One signer's session.
+#[derive(Default)]
+struct Seat {
+    token: Option<Box<dyn Token>>,
+    renewed: Option<Instant>,
+}
+
+impl Ladder {
+    /// A ladder on which nothing has been tried yet.
+    ///
+    /// `watchdog` has a seat for each signer, and one more for renewals.
+    pub(super) fn new(name: &str, signers: usize, rig: Rig, watchdog: Arc<Watchdog>) -> Self {
+        let seats = (0..signers).map(|_| Mutex::default()).collect();
+        Ladder {
+            name: name.to_owned(),
+            bench: RwLock::new(Bench {
+                generation: 0,
+                seats,
+            }),
+            rig: Mutex::new(rig),
+            used_keys: UsedKeys::default(),
+            health: HealthCell::starting(),
+            watchdog,
+        }
+    }
+
+    /// How the token is.
+    pub(super) fn health(&self) -> WorkerHealth {
+        self.health.read()
+    }
+
+    /// Does `operation` on the session of `signer`, and climbs when it fails for a reason that
+    /// climbing may heal. What is not repeatable is not done twice, whatever was healed. An
+    /// operation that has to wait for a renewal is not begun after `deadline`.
+    pub(super) fn perform(
+        &self,
+        signer: usize,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<Answer, TokenError> {
+        let (mut generation, mut outcome) = self.attempt(signer, operation, deadline)?;
+        for rung in [Rung::Session, Rung::Login, Rung::Initialize] {
+            let Err(TokenError::Unavailable {
+                rung: Some(lowest),
+                reason,
+                ..
+            }) = &outcome
+            else {
+                break;
+            };
+            if *lowest > rung {
+                continue;
+            }
+            tracing::warn!(
+                token = self.name,
+                ?rung,
+                reason,
+                "operation failed, climbing"
+            );
+            if !self.climb(rung, generation, signer) {
+                continue;
+            }
+            if !operation.is_repeatable() {
+                break;
+            }
+            (generation, outcome) = self.attempt(signer, operation, deadline)?;
+        }
+        match outcome {
+            Err(error @ TokenError::Unavailable { rung: Some(_), .. }) => Err(self.stuck(error)),
+            outcome => outcome,
+        }
+    }
+
+    /// What is answered when climbing did not help. A ladder that was climbed too recently leaves
+    /// the token to the prober; one that failed has found out more than what made it climb.
+    fn stuck(&self, error: TokenError) -> TokenError {
+        if self.health.read().state == TokenState::Ready {
+            self.health.set_failed(&self.name, &error);
+            return error;
+        }
+        self.absent()
+    }
+
+    /// Does it once, and tells on which generation of sessions.
+    fn attempt(
+        &self,
+        signer: usize,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<(u64, Result<Answer, TokenError>), TokenError> {
+        let bench = self.bench_before(deadline)?;
+        let outcome = match &mut lock(&bench.seats[signer]).token {
+            Some(token) => {
+                let _watched = self.watchdog.watch(signer, operation.name(), deadline);
+                apply(token.as_mut(), operation)
+            }
+            None => Err(self.absent()),
+        };
+        if let (Ok(_), Operation::Sign { key, .. }) = (&outcome, operation) {
+            self.used_keys.remember(key);
+        }
+        Ok((bench.generation, outcome))
+    }
+
+    /// The bench, once no renewal holds it.
+    fn bench_before(&self, deadline: Instant) -> Result<RwLockReadGuard<'_, Bench>, TokenError> {
+        loop {
+            match self.bench.try_read() {
+                Ok(bench) => return Ok(bench),
+                Err(TryLockError::Poisoned(_)) => unreachable!("nobody panics holding the bench"),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(RENEWAL_POLL);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(TokenError::unavailable(&self.name, "it is being recovered"));
+                }
+            }
+        }
+    }
+
+    /// What a signer without session answers: the cause, and a rung only if nobody is at it.
+    fn absent(&self) -> TokenError {
+        let WorkerHealth { state, reason, .. } = self.health.read();
+        match state {
+            TokenState::Starting => TokenError::unavailable(&self.name, "it is being started"),
+            TokenState::Parked => TokenError::Parked {
+                token: self.name.clone(),
+                reason,
+            },
+            TokenState::Unavailable => TokenError::unavailable(&self.name, reason),
+            TokenState::Ready => TokenError::Unavailable {
+                token: self.name.clone(),
+                reason: "no session could be opened".into(),
+                rung: Some(Rung::Initialize),
+            },
+        }
+    }
+
+    /// Climbs one rung after a failure on `generation`; true if it is worth trying again.
+    fn climb(&self, rung: Rung, generation: u64, signer: usize) -> bool {
+        match rung {
+            Rung::Session => self.renew_session(signer),
+            Rung::Login | Rung::Initialize => self.renew(rung, Some(generation)),
+        }
+    }
+
+    /// The lowest rung: another session for this signer alone.
+    fn renew_session(&self, signer: usize) -> bool {
+        let bench = self.bench.read().expect("nobody panics holding the bench");
+        let mut seat = lock(&bench.seats[signer]);
+        if !may_again(&mut seat.renewed, SESSION_INTERVAL) {
+            return false;
+        }
+        self.health.count(|rungs| rungs.sessions += 1);
+        let _watched = self.watch_renewal(signer);
+        seat.token = None;
+        seat.token = lock(&self.rig).open().ok();
+        seat.token.is_some()
+    }
+
+    /// The higher rungs, for all signers. `seen` is the generation that failed: if there is a newer
+    /// one, somebody else has climbed already.
+    fn renew(&self, rung: Rung, seen: Option<u64>) -> bool {
+        let mut bench = self.bench.write().expect("nobody panics holding the bench");
+        if seen.is_some_and(|generation| generation != bench.generation) {
+            return true;
+        }
+        let mut rig = lock(&self.rig);
+        if !rig.may_climb(rung) {
+            return false;
+        }
+        bench.generation += 1;
+        let _watched = self.watch_renewal(bench.seats.len());
+        let mut renewed = self.renewed(rung, &mut bench, &mut rig);
+        if rung == Rung::Login && matches!(renewed, Err(TokenError::Unavailable { .. })) {
+            renewed = self.renewed(Rung::Initialize, &mut bench, &mut rig);
+        }
+        match &renewed {
+            Ok(missing) if missing.is_empty() => self.ready(String::new()),
+            Ok(missing) => self.ready(format!("keys not found: {}", missing.join(", "))),
+            Err(error) => {
+                bench.drop_sessions();
+                rig.stop();
+                self.health.set_failed(&self.name, error);
+            }
+        }
+        renewed.is_ok()
+    }
+
+    /// Everything new from `rung` on, and proven. Gives the labels of keys that were not found.
+    fn renewed(
+        &self,
+        rung: Rung,
+        bench: &mut Bench,
+        rig: &mut Rig,
+    ) -> Result<Vec<String>, TokenError> {
+        bench.drop_sessions();
+        let mut tokens = rig.renew(rung, bench.seats.len(), &self.health)?;
+        let missing = match tokens.first_mut() {
+            Some(token) => self.used_keys.prove(&self.name, token.as_mut())?,
+            None => Vec::new(),
+        };
+        bench.seat(tokens);
+        Ok(missing)
+    }
+
+    fn ready(&self, remark: String) {
+        self.health.set(&self.name, TokenState::Ready, remark);
+    }
+
+    /// What the prober does every second: heals without traffic.
+    pub(super) fn tend(&self) {
+        let is_due = match self.health.read().state {
+            TokenState::Ready => false,
+            TokenState::Starting | TokenState::Unavailable => true,
+            TokenState::Parked => lock(&self.rig).may_leave_park(),
+        };
+        if is_due {
+            self.renew(Rung::Initialize, None);
+        }
+    }
+
+    /// Drops every session, then brings the library down. Afterwards no signer may come back.
+    pub(super) fn stop(&self) {
+        let mut bench = self.bench.write().expect("nobody panics holding the bench");
+        bench.drop_sessions();
+        lock(&self.rig).stop();
+    }
+
+    fn watch_renewal(&self, seat: usize) -> Watched<'_> {
+        self.watchdog
+            .watch(seat, "recovery", Instant::now() + RENEWAL_DEADLINE)
+    }
+}
+
+impl Bench {
+    fn drop_sessions(&mut self) {
+        for seat in &mut self.seats {
+            unlocked(seat).token = None;
+        }
+    }
+
+    fn seat(&mut self, tokens: Vec<Box<dyn Token>>) {
+        for (seat, token) in self.seats.iter_mut().zip(tokens) {
+            unlocked(seat).token = Some(token);
+        }
+    }
+}
+
+fn unlocked(seat: &mut Mutex<Seat>) -> &mut Seat {
+    seat.get_mut()
+        .expect("no thread panics while it holds a seat")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("no thread panics while it holds a seat or the rig")
+}
+
+/// An operation of the protocol as a call of the trait.
+fn apply(token: &mut dyn Token, operation: &Operation) -> Result<Answer, TokenError> {
+    Ok(match operation {
+        Operation::Describe => Answer::Token(token.describe()?),
+        Operation::Find(key) => Answer::Key(token.find(key)?),
+        Operation::FindById(id) => token.find_by_id(id)?.map_or(Answer::NoKey, Answer::Key),
+        Operation::Generate(specification) => Answer::Key(token.generate(specification)?),
+        Operation::Sign {
+            key,
+            algorithm,
+            message,
+        } => Answer::Signature(token.sign(key, *algorithm, message)?),
+        Operation::Destroy(key) => {
+            token.destroy(key)?;
+            Answer::Destroyed
+        }
+        Operation::Health => {
+            let (token, operation) = (String::new(), operation.name().to_owned());
+            let reason = "a connection answers it, not a token".to_owned();
+            return Err(TokenError::Refused {
+                token,
+                operation,
+                reason,
+            });
+        }
+    })
+}

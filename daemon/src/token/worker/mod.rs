@@ -1,0 +1,252 @@
+//! The worker process of one token: `hallmarkd token NAME`.
+//!
+//! The only process that loads the vendor's library and holds the PIN. Plain threads, no tokio: one
+//! reader per connection, a bounded queue, N signers with a session each, a prober that heals, and
+//! a watchdog. It stays up whatever the token does, answers why it cannot sign, and keeps trying.
+//!
+//! It ends on SIGTERM, when its parent is gone, or by its own watchdog. Before an orderly end the
+//! signers are joined and the module finalised: leaving a process with a thread inside SoftHSM
+//! crashes it.
+
+pub(crate) mod backend;
+mod connection;
+pub mod health;
+mod ladder;
+mod queue;
+mod rig;
+mod signer;
+mod used_keys;
+mod watchdog;
+
+use super::TokenError;
+use super::configuration::{TokenConfiguration, TokenSettings};
+use super::outbox::Outbox;
+use super::pin::PinGuard;
+use super::pkcs11::Pkcs11Backend;
+use super::protocol::{Answer, Request, Response};
+use anyhow::{Context, bail};
+use connection::Desk;
+use ladder::Ladder;
+use queue::Queue;
+use rig::Rig;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signer::Signer;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use watchdog::Watchdog;
+
+/// Most jobs that wait for a signer.
+const QUEUE_JOBS_MAX: usize = 1024;
+
+/// How often queued jobs are looked through for expired ones.
+const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+
+/// How often an unhealthy token is tended without being asked.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub struct WorkerOptions {
+    /// The token.
+    pub configuration: TokenConfiguration,
+    /// The Unix socket to listen on.
+    pub socket: PathBuf,
+    /// Where the park file is kept.
+    pub state_directory: PathBuf,
+    /// End when standard input ends: whoever started us holds its other end.
+    pub supervised: bool,
+}
+
+/// One request on its way to a signer.
+struct Job {
+    request: Request,
+    deadline: Instant,
+    outbox: Arc<Outbox>,
+}
+
+impl Job {
+    /// Adds the answer to the outbox.
+    fn answer(&self, result: Result<Answer, TokenError>) {
+        if let Err(error) = self.outbox.append(&Response {
+            id: self.request.id,
+            result,
+        }) {
+            tracing::error!(%error, operation = self.request.operation.name(), "unsendable answer");
+        }
+    }
+
+    /// Says that nothing was done. A signature for which nobody waits any more must not be made.
+    fn answer_expired(&self, token: &str) {
+        let name = self.request.operation.name();
+        let reason = format!("{name} was queued until its deadline, and not begun");
+        self.answer(Err(TokenError::unavailable(token, reason)));
+    }
+
+    fn is_expired(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+}
+
+/// Runs the worker until it is told to end.
+///
+/// Replaces the process with itself first if the token's `environment` is not in place: modules
+/// read it when they are loaded, and a running Rust program must not change it.
+pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let settings = options.configuration.resolve(credentials.as_deref())?;
+    adopt_environment(&settings)?;
+    let _only_one = claim(&options.socket)?;
+    let listener = connection::listen(&options.socket)?;
+    let (stop, stopped) = mpsc::channel();
+    watch_for_the_end(options.supervised, stop)?;
+
+    let name = &settings.name;
+    let signers = settings.sessions;
+    let watchdog = Arc::new(Watchdog::new(signers + 1));
+    let ladder = Arc::new(ladder(&settings, &options.state_directory, &watchdog));
+    let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
+    let (end_prober, prober_ended) = mpsc::channel();
+    let prober = prober(&ladder, prober_ended);
+    let signers = signer_threads(name, signers, &queue, &ladder);
+    let desk = Desk {
+        token: name.clone(),
+        queue: Arc::clone(&queue),
+        ladder: Arc::clone(&ladder),
+    };
+    spawn("token-accept", move || connection::accept(&listener, &desk));
+    let watched = name.clone();
+    let (swept, token) = (Arc::clone(&queue), name.clone());
+    spawn("token-sweeper", move || sweep(&swept, &token));
+    spawn("token-watchdog", move || watchdog.run(&watched));
+
+    let cause = stopped
+        .recv()
+        .context("nothing is left that could end the worker")?;
+    tracing::info!(token = name, cause, "worker ends");
+    drop((queue.close(), end_prober));
+    for thread in signers.into_iter().chain([prober]) {
+        thread.join().expect("signers and prober do not panic");
+    }
+    ladder.stop();
+    let _ = std::fs::remove_file(&options.socket);
+    Ok(())
+}
+
+/// Executes this program again, same arguments, if a variable of the configuration is not set.
+fn adopt_environment(settings: &TokenSettings) -> anyhow::Result<()> {
+    let wanted = &settings.environment;
+    if wanted
+        .iter()
+        .all(|(name, value)| std::env::var_os(name).is_some_and(|is| is == **value))
+    {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("cannot find our own program")?;
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(program);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    Err(command.args(arguments).envs(wanted).exec()).context("cannot start again")
+}
+
+/// Takes the lock beside the socket: two workers of one token would steal it from each other.
+fn claim(socket: &Path) -> anyhow::Result<File> {
+    let path = socket.with_extension("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        bail!(
+            "{} is held: another worker serves this token",
+            path.display()
+        );
+    }
+    Ok(file)
+}
+
+/// Sends the cause when the worker shall end.
+fn watch_for_the_end(supervised: bool, stop: Sender<&'static str>) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
+    let by_signal = stop.clone();
+    spawn("token-signals", move || {
+        if signals.forever().next().is_some() {
+            let _ = by_signal.send("signal");
+        }
+    });
+    if supervised {
+        spawn("token-parent", move || {
+            // Nothing is ever sent; the end of it is the message.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = stop.send("parent gone");
+        });
+    }
+    Ok(())
+}
+
+fn ladder(settings: &TokenSettings, state_directory: &Path, watchdog: &Arc<Watchdog>) -> Ladder {
+    let park_file = state_directory.join(format!("token-{}.parked", settings.name));
+    let guard = settings
+        .credential
+        .clone()
+        .map(|path| PinGuard::new(path, park_file));
+    let backend = Box::new(Pkcs11Backend::new(settings.clone()));
+    let rig = Rig::new(&settings.name, backend, guard);
+    Ladder::new(&settings.name, settings.sessions, rig, Arc::clone(watchdog))
+}
+
+/// Tends the token at once, and every second until `ended` closes.
+fn prober(ladder: &Arc<Ladder>, ended: Receiver<()>) -> JoinHandle<()> {
+    let ladder = Arc::clone(ladder);
+    spawn("token-prober", move || {
+        loop {
+            ladder.tend();
+            if ended.recv_timeout(PROBE_PERIOD) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    })
+}
+
+/// Answers jobs that expire while every signer is busy, for ever. So a request without answer
+/// beyond its deadline means to whoever waits that this process hangs, never that it is busy.
+fn sweep(queue: &Queue<Job>, token: &str) {
+    loop {
+        std::thread::sleep(SWEEP_PERIOD);
+        for job in queue.remove_where(Job::is_expired) {
+            job.answer_expired(token);
+            let _ = job.outbox.flush();
+        }
+    }
+}
+
+fn signer_threads(
+    token: &str,
+    count: usize,
+    queue: &Arc<Queue<Job>>,
+    ladder: &Arc<Ladder>,
+) -> Vec<JoinHandle<()>> {
+    let signer = |seat| Signer {
+        token: token.to_owned(),
+        seat,
+        queue: Arc::clone(queue),
+        ladder: Arc::clone(ladder),
+    };
+    (0..count)
+        .map(signer)
+        .map(|signer| spawn("token-signer", move || signer.run()))
+        .collect()
+}
+
+/// A named thread. The operating system refuses one only when the process is beyond help.
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .expect("a worker has about ten threads")
+}

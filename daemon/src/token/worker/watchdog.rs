@@ -1,0 +1,105 @@
+//! The watchdog: a call into the module that never returns ends the process.
+//!
+//! Nothing inside can get such a thread back. Whoever started the worker starts it again; under
+//! systemd that is `Restart=on-failure`. [`supervisor`](crate::token::supervisor) looks from outside
+//! as well, for a process that is stopped as a whole.
+
+use rustix::process::{Signal, getpid, kill_process};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How far beyond its deadline an operation may run before it counts as hung.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How often it looks.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// What each watched thread is doing, and by when it should be done.
+pub(super) struct Watchdog {
+    seats: Vec<Mutex<Option<Call>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Call {
+    operation: &'static str,
+    deadline: Instant,
+}
+
+/// A call being watched, until this is dropped.
+pub(super) struct Watched<'a>(&'a Mutex<Option<Call>>);
+
+impl Watchdog {
+    pub(super) fn new(seats: usize) -> Self {
+        Watchdog {
+            seats: (0..seats).map(|_| Mutex::new(None)).collect(),
+        }
+    }
+
+    /// Watches one call on `seat`.
+    pub(super) fn watch(
+        &self,
+        seat: usize,
+        operation: &'static str,
+        deadline: Instant,
+    ) -> Watched<'_> {
+        let seat = &self.seats[seat];
+        *seat
+            .lock()
+            .expect("no thread panics while it holds a watch") = Some(Call {
+            operation,
+            deadline,
+        });
+        Watched(seat)
+    }
+
+    /// Looks for ever.
+    pub(super) fn run(&self, token: &str) {
+        loop {
+            std::thread::sleep(PERIOD);
+            if let Some(call) = self.hung(Instant::now()) {
+                tracing::error!(
+                    token,
+                    operation = call.operation,
+                    "hung in the module: ending"
+                );
+                // Not `exit`: that runs the module's destructors under the thread that is in it.
+                let _ = kill_process(getpid(), Signal::KILL);
+            }
+        }
+    }
+
+    fn hung(&self, now: Instant) -> Option<Call> {
+        self.seats.iter().find_map(|seat| {
+            let call = *seat
+                .lock()
+                .expect("no thread panics while it holds a watch");
+            call.filter(|call| now > call.deadline + GRACE)
+        })
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        *self
+            .0
+            .lock()
+            .expect("no thread panics while it holds a watch") = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_counts_as_hung_after_deadline_and_grace_and_not_once_it_is_back() {
+        let watchdog = Watchdog::new(2);
+        let now = Instant::now();
+        let watched = watchdog.watch(1, "sign", now);
+        assert!(watchdog.hung(now + GRACE).is_none());
+        let late = now + GRACE + Duration::from_millis(1);
+        assert_eq!(watchdog.hung(late).map(|call| call.operation), Some("sign"));
+        drop(watched);
+        assert!(watchdog.hung(late).is_none());
+    }
+}

@@ -1,0 +1,163 @@
+//! The extensions of the certificates that we build (RFC 5280 4.2), in their fixed order.
+//!
+//! Only the builder encodes here; the lint reads the result with a parser of its own.
+
+use super::issuer::{Distribution, Issuer};
+use super::oid;
+use super::profile::{ExtendedKeyUsage, KeyUsage, Kind, Profile, SubjectAlternativeNames};
+use super::san::SubjectAlternativeName;
+use super::tbs::Request;
+use der::Encode;
+use der::asn1::{Ia5String, ObjectIdentifier, OctetString};
+use der::flagset::FlagSet;
+use x509_cert::ext::pkix::crl::dp::DistributionPoint;
+use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName, GeneralNames};
+use x509_cert::ext::pkix::{self, KeyUsages};
+use x509_cert::ext::{Extension, Extensions};
+
+/// All extensions of the certificate that is asked for.
+pub(super) fn all(issuer: &Issuer, request: &Request<'_>) -> der::Result<Extensions> {
+    let profile = request.profile;
+    let mut extensions = vec![
+        subject_key_identifier(request)?,
+        basic_constraints(profile)?,
+        key_usage(profile)?,
+    ];
+    // RFC 5280 4.2.1.1: a self-signed certificate may leave it out; it would only repeat the
+    // subject's.
+    if !issuer.is_self_signed() {
+        extensions.insert(1, authority_key_identifier(issuer)?);
+    }
+    if !profile.extended_key_usage.is_empty() {
+        extensions.push(extended_key_usage(profile)?);
+    }
+    let names = names_let_through(request);
+    if !names.is_empty() {
+        extensions.push(subject_alternative_name(names)?);
+    }
+    extensions.extend(crl_distribution_points(issuer.distribution())?);
+    extensions.extend(authority_information_access(issuer.distribution())?);
+    Ok(extensions)
+}
+
+fn extension(id: ObjectIdentifier, critical: bool, value: &impl Encode) -> der::Result<Extension> {
+    Ok(Extension {
+        extn_id: id,
+        critical,
+        extn_value: OctetString::new(value.to_der()?)?,
+    })
+}
+
+fn subject_key_identifier(request: &Request<'_>) -> der::Result<Extension> {
+    let octets = OctetString::new(request.public_key.key_identifier())?;
+    extension(oid::SUBJECT_KEY_IDENTIFIER, false, &octets)
+}
+
+/// The key identifier alone: issuer and serial would tie leaves to one generation of a certificate.
+fn authority_key_identifier(issuer: &Issuer) -> der::Result<Extension> {
+    let identifier = pkix::AuthorityKeyIdentifier {
+        key_identifier: Some(OctetString::new(issuer.key_identifier())?),
+        ..pkix::AuthorityKeyIdentifier::default()
+    };
+    extension(oid::AUTHORITY_KEY_IDENTIFIER, false, &identifier)
+}
+
+fn basic_constraints(profile: &Profile) -> der::Result<Extension> {
+    let (ca, path_len_constraint) = match profile.kind {
+        Kind::Leaf => (false, None),
+        Kind::Authority { path_length } => (true, path_length),
+    };
+    let constraints = pkix::BasicConstraints {
+        ca,
+        path_len_constraint,
+    };
+    extension(oid::BASIC_CONSTRAINTS, true, &constraints)
+}
+
+fn key_usage(profile: &Profile) -> der::Result<Extension> {
+    let bits = profile
+        .key_usage
+        .iter()
+        .fold(FlagSet::default(), |bits, usage| {
+            bits | key_usage_bit(*usage)
+        });
+    extension(oid::KEY_USAGE, true, &pkix::KeyUsage(bits))
+}
+
+fn key_usage_bit(usage: KeyUsage) -> KeyUsages {
+    match usage {
+        KeyUsage::DigitalSignature => KeyUsages::DigitalSignature,
+        KeyUsage::KeyEncipherment => KeyUsages::KeyEncipherment,
+        KeyUsage::KeyAgreement => KeyUsages::KeyAgreement,
+        KeyUsage::KeyCertSign => KeyUsages::KeyCertSign,
+        KeyUsage::CrlSign => KeyUsages::CRLSign,
+    }
+}
+
+fn extended_key_usage(profile: &Profile) -> der::Result<Extension> {
+    let purposes = profile
+        .extended_key_usage
+        .iter()
+        .map(|purpose| match purpose {
+            ExtendedKeyUsage::ClientAuth => oid::CLIENT_AUTH,
+            ExtendedKeyUsage::ServerAuth => oid::SERVER_AUTH,
+            ExtendedKeyUsage::OcspSigning => oid::OCSP_SIGNING,
+        });
+    let usage = pkix::ExtendedKeyUsage(purposes.collect());
+    extension(oid::EXTENDED_KEY_USAGE, false, &usage)
+}
+
+fn names_let_through<'a>(request: &Request<'a>) -> &'a [SubjectAlternativeName] {
+    match request.profile.subject_alternative_names {
+        SubjectAlternativeNames::None => &[],
+        SubjectAlternativeNames::DnsAndIp => request.subject_alternative_names,
+    }
+}
+
+fn subject_alternative_name(names: &[SubjectAlternativeName]) -> der::Result<Extension> {
+    let names: der::Result<GeneralNames> = names
+        .iter()
+        .map(SubjectAlternativeName::to_general_name)
+        .collect();
+    // Not critical: the subject is never empty (RFC 5280 4.2.1.6).
+    extension(oid::SUBJECT_ALT_NAME, false, &pkix::SubjectAltName(names?))
+}
+
+fn crl_distribution_points(distribution: &Distribution) -> der::Result<Option<Extension>> {
+    let Some(url) = &distribution.crl_url else {
+        return Ok(None);
+    };
+    let point = DistributionPoint {
+        distribution_point: Some(DistributionPointName::FullName(vec![uri(url)?])),
+        reasons: None,
+        crl_issuer: None,
+    };
+    let points = pkix::CrlDistributionPoints(vec![point]);
+    extension(oid::CRL_DISTRIBUTION_POINTS, false, &points).map(Some)
+}
+
+fn authority_information_access(distribution: &Distribution) -> der::Result<Option<Extension>> {
+    let methods = [
+        (oid::OCSP, &distribution.ocsp_url),
+        (oid::CA_ISSUERS, &distribution.ca_issuers_url),
+    ];
+    let mut descriptions = Vec::new();
+    for (access_method, url) in methods {
+        if let Some(url) = url {
+            let access_location = uri(url)?;
+            descriptions.push(pkix::AccessDescription {
+                access_method,
+                access_location,
+            });
+        }
+    }
+    if descriptions.is_empty() {
+        return Ok(None);
+    }
+    let access = pkix::AuthorityInfoAccessSyntax(descriptions);
+    extension(oid::AUTHORITY_INFORMATION_ACCESS, false, &access).map(Some)
+}
+
+fn uri(url: &str) -> der::Result<GeneralName> {
+    Ok(GeneralName::UniformResourceIdentifier(Ia5String::new(url)?))
+}

@@ -1,0 +1,200 @@
+//! Canonical DER (X.690 10 and 11), checked on plain bytes.
+//!
+//! Parsers forgive: long lengths, odd booleans, bytes after the end. What is signed must leave
+//! nothing to forgive, or two verifiers read it differently.
+
+/// How deep our certificates nest; an extension's value begins anew.
+const DEPTH_MAX: usize = 12;
+
+const BOOLEAN: u8 = 0x01;
+pub(super) const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(super) const UTC_TIME: u8 = 0x17;
+pub(super) const GENERALIZED_TIME: u8 = 0x18;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const SET: u8 = 0x31;
+const CONSTRUCTED: u8 = 0x20;
+const HIGH_TAG_NUMBER: u8 = 0x1f;
+
+/// One tag-length-value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Value<'a> {
+    pub(super) tag: u8,
+    pub(super) contents: &'a [u8],
+    /// With its header.
+    pub(super) whole: &'a [u8],
+}
+
+/// The one value that `bytes` are, canonical to its last leaf.
+pub(super) fn read(bytes: &[u8]) -> Result<Value<'_>, String> {
+    match read_all(bytes, 0)?.as_slice() {
+        [value] => Ok(*value),
+        values => Err(format!("{} values instead of one", values.len())),
+    }
+}
+
+/// The values inside a constructed value that [`read`] has returned.
+pub(super) fn children(value: Value<'_>) -> Result<Vec<Value<'_>>, String> {
+    read_all(value.contents, 0)
+}
+
+/// The tags of a value that [`read`] has returned, each constructed one followed by those inside it
+/// in parentheses: `30(0682)`. Parsers overlook wrong tags (x509-parser takes any for an OBJECT
+/// IDENTIFIER); a comparison of shapes does not.
+pub(super) fn shape(value: Value<'_>) -> Result<String, String> {
+    let tag = hex::encode([value.tag]);
+    if value.tag & CONSTRUCTED == 0 {
+        return Ok(tag);
+    }
+    let inner: Result<String, String> = children(value)?.into_iter().map(shape).collect();
+    Ok(format!("{tag}({})", inner?))
+}
+
+fn read_all(mut bytes: &[u8], depth: usize) -> Result<Vec<Value<'_>>, String> {
+    let mut values = Vec::new();
+    while !bytes.is_empty() {
+        let value = read_first(bytes)?;
+        check(value, depth)?;
+        values.push(value);
+        bytes = &bytes[value.whole.len()..];
+    }
+    Ok(values)
+}
+
+fn read_first(bytes: &[u8]) -> Result<Value<'_>, String> {
+    let [tag, length, rest @ ..] = bytes else {
+        return Err("a value is cut off".to_owned());
+    };
+    if tag & HIGH_TAG_NUMBER == HIGH_TAG_NUMBER {
+        return Err(format!("tag {tag:#04x} is of the long form"));
+    }
+    let (length, length_octets) = read_length(*length, rest)?;
+    let header = 2 + length_octets;
+    match bytes.get(header..header + length) {
+        Some(contents) => Ok(Value {
+            tag: *tag,
+            contents,
+            whole: &bytes[..header + length],
+        }),
+        None => Err("a value is cut off".to_owned()),
+    }
+}
+
+/// The length, and how many octets follow its first. At most two do: nothing here has 64 KiB.
+fn read_length(first: u8, rest: &[u8]) -> Result<(usize, usize), String> {
+    match (first, rest) {
+        (..=0x7f, _) => Ok((usize::from(first), 0)),
+        (0x81, [length, ..]) if *length >= 0x80 => Ok((usize::from(*length), 1)),
+        (0x82, [high, low, ..]) if *high > 0 => {
+            Ok((usize::from(u16::from_be_bytes([*high, *low])), 2))
+        }
+        _ => Err("a length is not minimal".to_owned()),
+    }
+}
+
+fn check(value: Value<'_>, depth: usize) -> Result<(), String> {
+    if depth > DEPTH_MAX {
+        return Err(format!("nested deeper than {DEPTH_MAX}"));
+    }
+    if value.tag & CONSTRUCTED != 0 {
+        return read_all(value.contents, depth + 1).map(drop);
+    }
+    let canonical = match value.tag {
+        // FALSE is always a default in certificates, and defaults are left out.
+        BOOLEAN => matches!(value.contents, [0xff]),
+        INTEGER => is_minimal_integer(value.contents),
+        BIT_STRING => is_padded_with_zeros(value.contents),
+        OBJECT_IDENTIFIER => is_whole_identifier(value.contents),
+        UTC_TIME => is_time(value.contents, 12),
+        GENERALIZED_TIME => is_time(value.contents, 14),
+        _ => true,
+    };
+    match canonical {
+        true => Ok(()),
+        false => Err(format!(
+            "a value with tag {:#04x} is not canonical",
+            value.tag
+        )),
+    }
+}
+
+fn is_minimal_integer(contents: &[u8]) -> bool {
+    match contents {
+        [] => false,
+        [_] => true,
+        [0, second, ..] => *second >= 0x80,
+        [0xff, second, ..] => *second < 0x80,
+        _ => true,
+    }
+}
+
+fn is_padded_with_zeros(contents: &[u8]) -> bool {
+    match contents {
+        [] => false,
+        [unused] => *unused == 0,
+        [unused, .., last] => *unused < 8 && last & ((1 << unused) - 1) == 0,
+    }
+}
+
+/// X.690 8.19.2: the last octet of each arc has its top bit clear, and no arc begins with 0x80.
+fn is_whole_identifier(contents: &[u8]) -> bool {
+    let ends = contents.last().is_some_and(|last| *last < 0x80);
+    let mut arcs = contents.split_inclusive(|octet| *octet < 0x80);
+    ends && arcs.all(|arc| arc[0] != 0x80)
+}
+
+/// RFC 5280 4.1.2.5: to the second, in UTC, and so many digits.
+fn is_time(contents: &[u8], digits: usize) -> bool {
+    match contents.split_last() {
+        Some((b'Z', rest)) => rest.len() == digits && rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_two_encodings_is_taken_in_one() {
+        for (canonical, other) in [
+            (&b"\x30\x00"[..], &b"\x30\x81\x00"[..]),
+            (b"\x01\x01\xff", b"\x01\x01\x01"),
+            (b"\x02\x01\x01", b"\x02\x02\x00\x01"),
+            (b"\x03\x02\x07\x80", b"\x03\x02\x07\x81"),
+            (b"\x06\x01\x2a", b"\x06\x02\x80\x2a"),
+            (b"\x06\x02\x2a\x01", b"\x06\x02\x2a\x81"),
+            (b"\x17\x0d260101000000Z", b"\x17\x11260101000000+0000"),
+            (b"\x18\x0f20500101000000Z", b"\x18\x1120500101000000.0Z"),
+            (b"\x30\x00", b"\x30\x00\x00\x00"),
+            (b"\x30\x02\x05\x00", b"\x30\x80\x05\x00\x00\x00"),
+        ] {
+            assert!(read(canonical).is_ok(), "{canonical:02x?}");
+            assert!(read(other).is_err(), "{other:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_shape_is_all_tags() {
+        let value = read(b"\x30\x07\x06\x01\x2a\x30\x02\x82\x00").expect("is canonical");
+        assert_eq!(shape(value).as_deref(), Ok("30(0630(82))"));
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let mut nested = vec![0x30, 0x00];
+        for _ in 0..20 {
+            let length = u8::try_from(nested.len()).expect("is short");
+            nested = [&[0x30, length][..], &nested].concat();
+        }
+        assert!(read(&nested).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = read(&bytes);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The lint of the fields that every certificate has (RFC 5280 4.1).
+
+use super::canonical::{
+    self, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, UTC_TIME, Value,
+};
+use super::issuer::Issuer;
+use super::{Expectation, ExpectedIssuer, Findings};
+use crate::x509::name::AttributeKind;
+use crate::x509::profile::Kind;
+use x509_parser::certificate::TbsCertificate;
+
+/// `[0] EXPLICIT` and `[3] EXPLICIT`, constructed.
+const VERSION: u8 = 0xa0;
+const EXTENSIONS: u8 = 0xa3;
+
+/// Octets of a serial: at least the 64 bits that make it unforeseeable, at most RFC 5280's 20.
+const SERIAL_OCTETS_MIN: usize = 8;
+const SERIAL_OCTETS_MAX: usize = 20;
+
+/// 2050-01-01T00:00:00Z: from here on times are GeneralizedTime (RFC 5280 4.1.2.5).
+const YEAR_2050: i64 = 2_524_608_000;
+
+/// The parts of a `TBSCertificate` of ours: exactly these, and no unique identifiers.
+pub(super) struct Parts<'a> {
+    version: Value<'a>,
+    pub(super) serial: Value<'a>,
+    pub(super) signature: Value<'a>,
+    issuer: Value<'a>,
+    validity: Value<'a>,
+    pub(super) subject: Value<'a>,
+    pub(super) spki: Value<'a>,
+    pub(super) extensions: Value<'a>,
+}
+
+impl Parts<'_> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Parts<'_>, String> {
+        let whole = canonical::read(bytes)?;
+        let parts = canonical::children(whole)?;
+        let tags: Vec<u8> = parts.iter().map(|part| part.tag).collect();
+        let expected_tags = [
+            VERSION, INTEGER, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE, EXTENSIONS,
+        ];
+        match (
+            whole.tag == SEQUENCE && tags == expected_tags,
+            parts.as_slice(),
+        ) {
+            (
+                true,
+                [
+                    version,
+                    serial,
+                    signature,
+                    issuer,
+                    validity,
+                    subject,
+                    spki,
+                    extensions,
+                ],
+            ) => Ok(Parts {
+                version: *version,
+                serial: *serial,
+                signature: *signature,
+                issuer: *issuer,
+                validity: *validity,
+                subject: *subject,
+                spki: *spki,
+                extensions: *extensions,
+            }),
+            _ => Err(format!("the fields have the tags {tags:02x?}")),
+        }
+    }
+}
+
+pub(super) fn check(
+    parts: &Parts<'_>,
+    parsed: &TbsCertificate<'_>,
+    issuer: &Issuer<'_>,
+    expected: &Expectation<'_>,
+    findings: &mut Findings,
+) {
+    // Version 3 is written 2.
+    findings.require(parts.version.contents == [INTEGER, 1, 2], "version", || {
+        "the version is not 3".to_owned()
+    });
+    check_serial(parts, expected, findings);
+    check_signature(parts, issuer, findings);
+    findings.require(parts.issuer.whole == issuer.name, "issuer", || {
+        "the issuer is not the subject of the issuer's certificate, byte for byte".to_owned()
+    });
+    check_validity(parsed, issuer, expected, findings);
+    check_time_forms(parts, parsed, findings);
+    check_common_name(parsed, expected, findings);
+    check_subject(parts, expected, findings);
+    findings.require(
+        parts.spki.whole == expected.public_key.spki_der(),
+        "spki",
+        || "the public key is not the one that was asked for".to_owned(),
+    );
+    check_path_length(issuer, expected, findings);
+}
+
+fn check_serial(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
+    let contents = parts.serial.contents;
+    let positive = contents.first().is_some_and(|first| *first < 0x80) && contents != [0];
+    findings.require(positive, "serial_sign", || {
+        "the serial is not positive".to_owned()
+    });
+    let octets = SERIAL_OCTETS_MIN..=SERIAL_OCTETS_MAX;
+    findings.require(octets.contains(&contents.len()), "serial_length", || {
+        format!("the serial has {} octets", contents.len())
+    });
+    let magnitude = contents.strip_prefix(&[0]).unwrap_or(contents);
+    findings.require(magnitude == expected.serial.as_bytes(), "serial", || {
+        format!("the serial is not {}", expected.serial)
+    });
+}
+
+fn check_signature(parts: &Parts<'_>, issuer: &Issuer<'_>, findings: &mut Findings) {
+    let algorithm = issuer.signature_algorithm();
+    findings.require(
+        algorithm == Ok(parts.signature.whole),
+        "signature_algorithm",
+        || "the signature algorithm is not that of the issuer's key".to_owned(),
+    );
+}
+
+fn check_validity(
+    parsed: &TbsCertificate<'_>,
+    issuer: &Issuer<'_>,
+    expected: &Expectation<'_>,
+    findings: &mut Findings,
+) {
+    let (issuer_begins, issuer_ends) = match &issuer.above {
+        Some(above) => (above.not_before, above.not_after),
+        None => (i64::MIN, i64::MAX),
+    };
+    let not_before = parsed.validity.not_before.timestamp();
+    let not_after = parsed.validity.not_after.timestamp();
+    let backdated = expected
+        .now
+        .saturating_sub_unsigned(expected.profile.backdate_seconds);
+    findings.require(
+        not_before == backdated.max(issuer_begins),
+        "not_before",
+        || format!("notBefore is {not_before}"),
+    );
+    let end = expected
+        .now
+        .saturating_add_unsigned(expected.profile.validity_seconds);
+    findings.require(not_after == end, "not_after", || {
+        format!("notAfter is {not_after}")
+    });
+    findings.require(not_before <= expected.now, "not_yet_valid", || {
+        format!("notBefore is {not_before}, after now")
+    });
+    let inside = issuer_begins <= not_before && not_after <= issuer_ends;
+    findings.require(inside, "validity_outside_issuer", || {
+        format!("{not_before} to {not_after} is not within {issuer_begins} to {issuer_ends}")
+    });
+}
+
+fn check_time_forms(parts: &Parts<'_>, parsed: &TbsCertificate<'_>, findings: &mut Findings) {
+    let times = [&parsed.validity.not_before, &parsed.validity.not_after];
+    let expected_tags: Vec<u8> = times
+        .iter()
+        .map(|time| match time.timestamp() {
+            ..YEAR_2050 => UTC_TIME,
+            _ => GENERALIZED_TIME,
+        })
+        .collect();
+    let tags: Option<Vec<u8>> = canonical::children(parts.validity)
+        .ok()
+        .map(|times| times.iter().map(|time| time.tag).collect());
+    findings.require(tags == Some(expected_tags), "time_form", || {
+        "a time is UTCTime after 2049, or GeneralizedTime before".to_owned()
+    });
+}
+
+fn check_common_name(
+    parsed: &TbsCertificate<'_>,
+    expected: &Expectation<'_>,
+    findings: &mut Findings,
+) {
+    let names: Vec<Option<&str>> = parsed
+        .subject
+        .iter_common_name()
+        .map(|attribute| attribute.as_str().ok())
+        .collect();
+    findings.require(names == [Some(expected.common_name)], "common_name", || {
+        format!(
+            "the common names are {names:?}, not {:?}",
+            expected.common_name
+        )
+    });
+}
+
+/// One attribute in each RelativeDistinguishedName, in order, each in its string type.
+fn check_subject(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
+    let found = attributes(parts.subject);
+    let asked: Vec<Attribute<'_>> = expected
+        .subject
+        .iter()
+        .map(|(kind, value)| Attribute::asked(kind, value))
+        .collect();
+    findings.require(found == Ok(asked), "subject", || {
+        format!("the subject is not {}", expected.subject)
+    });
+    let same_name = parts.subject.whole == parts.issuer.whole;
+    let self_signed = matches!(expected.issuer, ExpectedIssuer::SelfSigned);
+    findings.require(same_name == self_signed, "self_issued", || {
+        "issuer and subject are the same name if and only if it is self-signed".to_owned()
+    });
+}
+
+/// An AttributeTypeAndValue in plain bytes.
+#[derive(PartialEq)]
+struct Attribute<'a> {
+    identifier: [u8; 3],
+    string_tag: u8,
+    value: &'a [u8],
+}
+
+impl Attribute<'_> {
+    fn asked(kind: AttributeKind, value: &str) -> Attribute<'_> {
+        let (last_arc, string_tag) = match kind {
+            AttributeKind::CommonName => (3, 0x0c),
+            AttributeKind::Country => (6, 0x13),
+            AttributeKind::Organization => (10, 0x0c),
+            AttributeKind::OrganizationalUnit => (11, 0x0c),
+        };
+        Attribute {
+            identifier: [0x55, 0x04, last_arc],
+            string_tag,
+            value: value.as_bytes(),
+        }
+    }
+}
+
+fn attributes(subject: Value<'_>) -> Result<Vec<Attribute<'_>>, String> {
+    canonical::children(subject)?
+        .into_iter()
+        .map(|relative| {
+            let attribute = canonical::read(relative.contents)?;
+            let pair = canonical::children(attribute)?;
+            match (relative.tag, attribute.tag, pair.as_slice()) {
+                (SET, SEQUENCE, [kind, value]) if kind.tag == OBJECT_IDENTIFIER => Ok(Attribute {
+                    identifier: kind.contents.try_into().map_err(|_| "not of X.520")?,
+                    string_tag: value.tag,
+                    value: value.contents,
+                }),
+                _ => Err("an attribute is not a type and a value".to_owned()),
+            }
+        })
+        .collect()
+}
+
+fn check_path_length(issuer: &Issuer<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
+    let bound = issuer.above.as_ref().and_then(|above| above.path_length);
+    let fits = match (bound, expected.profile.kind) {
+        (Some(bound), Kind::Authority { path_length }) => {
+            path_length.is_some_and(|length| u32::from(length) < bound)
+        }
+        _ => true,
+    };
+    findings.require(fits, "path_length", || {
+        "the issuer's path length leaves no room for such an authority".to_owned()
+    });
+}

@@ -1,0 +1,242 @@
+//! The lint of what stands inside each extension.
+
+use super::Expectation;
+use super::canonical::{self, SEQUENCE, Value};
+use super::fields::Parts;
+use super::issuer::Issuer;
+use crate::x509::issuer::Distribution;
+use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, SubjectAlternativeNames};
+use crate::x509::san::SubjectAlternativeName;
+use aws_lc_rs::digest;
+use std::net::IpAddr;
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
+
+/// The requested names that the profile lets through.
+pub(super) fn asked_names<'a>(expected: &Expectation<'a>) -> &'a [SubjectAlternativeName] {
+    match expected.profile.subject_alternative_names {
+        SubjectAlternativeNames::None => &[],
+        SubjectAlternativeNames::DnsAndIp => expected.subject_alternative_names,
+    }
+}
+
+/// One extension, and all that its value is compared with.
+pub(super) struct Asked<'a> {
+    pub(super) parts: &'a Parts<'a>,
+    pub(super) issuer: &'a Issuer<'a>,
+    pub(super) expected: &'a Expectation<'a>,
+    pub(super) value: Value<'a>,
+}
+
+impl Asked<'_> {
+    /// Whether the value is as asked, and the id of the finding if not.
+    pub(super) fn judge(&self, extension: &ParsedExtension<'_>) -> (bool, &'static str) {
+        match extension {
+            ParsedExtension::SubjectKeyIdentifier(found) => (
+                self.subject_key_identifier() == Ok(found.0.to_vec()),
+                "subject_key_identifier",
+            ),
+            ParsedExtension::AuthorityKeyIdentifier(_) => (
+                self.is_authority_key_identifier(),
+                "authority_key_identifier",
+            ),
+            ParsedExtension::BasicConstraints(_) => {
+                (self.is_basic_constraints(), "basic_constraints")
+            }
+            ParsedExtension::KeyUsage(found) => (self.is_key_usage(found.flags), "key_usage"),
+            ParsedExtension::ExtendedKeyUsage(_) => {
+                (self.is_extended_key_usage(), "extended_key_usage")
+            }
+            ParsedExtension::SubjectAlternativeName(found) => (
+                self.are_names(&found.general_names),
+                "subject_alternative_name",
+            ),
+            ParsedExtension::CRLDistributionPoints(found) => {
+                let points: Vec<_> = found
+                    .iter()
+                    .map(|point| &point.distribution_point)
+                    .collect();
+                (self.is_crl_url(&points), "crl_distribution_points")
+            }
+            ParsedExtension::AuthorityInfoAccess(found) => {
+                let access = found.iter().map(|description| {
+                    (
+                        description.access_method.to_id_string(),
+                        uri(&description.access_location),
+                    )
+                });
+                (
+                    self.is_access(&access.collect::<Vec<_>>()),
+                    "authority_information_access",
+                )
+            }
+            _ => (false, "extension_unknown"),
+        }
+    }
+
+    /// The tags that the value must have, each in its place.
+    pub(super) fn shape(&self, extension: &ParsedExtension<'_>) -> String {
+        let profile = self.expected.profile;
+        match extension {
+            ParsedExtension::SubjectKeyIdentifier(_) => "04".to_owned(),
+            ParsedExtension::AuthorityKeyIdentifier(_) => "30(80)".to_owned(),
+            ParsedExtension::BasicConstraints(_) => match profile.kind {
+                Kind::Leaf => "30()".to_owned(),
+                Kind::Authority { path_length: None } => "30(01)".to_owned(),
+                Kind::Authority {
+                    path_length: Some(_),
+                } => "30(0102)".to_owned(),
+            },
+            ParsedExtension::KeyUsage(_) => "03".to_owned(),
+            ParsedExtension::ExtendedKeyUsage(_) => {
+                format!("30({})", "06".repeat(profile.extended_key_usage.len()))
+            }
+            ParsedExtension::SubjectAlternativeName(_) => {
+                let names = asked_names(self.expected).iter().map(|name| match name {
+                    SubjectAlternativeName::Dns(_) => "82",
+                    SubjectAlternativeName::Ip(_) => "87",
+                });
+                format!("30({})", names.collect::<String>())
+            }
+            ParsedExtension::CRLDistributionPoints(_) => "30(30(a0(a0(86))))".to_owned(),
+            ParsedExtension::AuthorityInfoAccess(found) => {
+                format!("30({})", "30(0686)".repeat(found.accessdescs.len()))
+            }
+            _ => "unknown".to_owned(),
+        }
+    }
+
+    /// SHA-1 over the bits of the public key (RFC 5280 4.2.1.2, method 1).
+    fn subject_key_identifier(&self) -> Result<Vec<u8>, String> {
+        let key = canonical::children(self.parts.spki)?;
+        let bits = key.get(1).and_then(|bits| bits.contents.get(1..));
+        let bits = bits.ok_or("no subjectPublicKey")?;
+        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bits);
+        Ok(digest.as_ref().to_vec())
+    }
+
+    /// `[0]` keyIdentifier and nothing else.
+    fn is_authority_key_identifier(&self) -> bool {
+        let Some(above) = &self.issuer.above else {
+            return false;
+        };
+        match canonical::children(self.value).as_deref() {
+            Ok([identifier]) => {
+                identifier.tag == 0x80 && identifier.contents == above.key_identifier
+            }
+            _ => false,
+        }
+    }
+
+    fn is_basic_constraints(&self) -> bool {
+        let asked = match self.expected.profile.kind {
+            Kind::Leaf => Vec::new(),
+            Kind::Authority { path_length: None } => vec![0x01, 0x01, 0xff],
+            Kind::Authority {
+                path_length: Some(length @ ..0x80),
+            } => {
+                vec![0x01, 0x01, 0xff, 0x02, 0x01, length]
+            }
+            Kind::Authority {
+                path_length: Some(length),
+            } => {
+                vec![0x01, 0x01, 0xff, 0x02, 0x02, 0x00, length]
+            }
+        };
+        self.value.tag == SEQUENCE && self.value.contents == asked
+    }
+
+    /// The bits that the profile names, without trailing zeros, and keyCertSign if and only if cA.
+    fn is_key_usage(&self, flags: u16) -> bool {
+        // Bit 0 of the BIT STRING is the top bit of its octet; decipherOnly is never asked for.
+        let asked = self
+            .expected
+            .profile
+            .key_usage
+            .iter()
+            .fold(0_u8, |bits, usage| {
+                bits | match usage {
+                    KeyUsage::DigitalSignature => 0x80,
+                    KeyUsage::KeyEncipherment => 0x20,
+                    KeyUsage::KeyAgreement => 0x08,
+                    KeyUsage::KeyCertSign => 0x04,
+                    KeyUsage::CrlSign => 0x02,
+                }
+            });
+        let unused_bits = asked.trailing_zeros().to_le_bytes()[0];
+        let is_authority = matches!(self.expected.profile.kind, Kind::Authority { .. });
+        let signs_certificates = flags & 1 << 5 != 0;
+        self.value.contents == [unused_bits, asked]
+            && flags == u16::from(asked.reverse_bits())
+            && signs_certificates == is_authority
+    }
+
+    /// The purposes in their order; compared as bytes, for the parser forgives repetitions.
+    fn is_extended_key_usage(&self) -> bool {
+        let asked = self
+            .expected
+            .profile
+            .extended_key_usage
+            .iter()
+            .map(|purpose| {
+                let last_arc = match purpose {
+                    ExtendedKeyUsage::ServerAuth => 1,
+                    ExtendedKeyUsage::ClientAuth => 2,
+                    ExtendedKeyUsage::OcspSigning => 9,
+                };
+                [
+                    0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, last_arc,
+                ]
+            });
+        self.value.contents == asked.collect::<Vec<_>>().concat()
+    }
+
+    fn are_names(&self, found: &[GeneralName<'_>]) -> bool {
+        let asked = asked_names(self.expected);
+        found.len() == asked.len()
+            && found.iter().zip(asked).all(|pair| match pair {
+                (GeneralName::DNSName(found), SubjectAlternativeName::Dns(asked)) => found == asked,
+                (GeneralName::IPAddress(found), SubjectAlternativeName::Ip(asked)) => match asked {
+                    IpAddr::V4(address) => *found == address.octets(),
+                    IpAddr::V6(address) => *found == address.octets(),
+                },
+                _ => false,
+            })
+    }
+
+    fn is_crl_url(&self, points: &[&Option<DistributionPointName<'_>>]) -> bool {
+        let asked = self
+            .expected
+            .distribution
+            .and_then(|urls| urls.crl_url.as_deref());
+        match points {
+            [Some(DistributionPointName::FullName(names))] => match names.as_slice() {
+                [name] => uri(name) == asked,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn is_access(&self, found: &[(String, Option<&str>)]) -> bool {
+        let Distribution {
+            ca_issuers_url,
+            ocsp_url,
+            ..
+        } = self.expected.distribution.cloned().unwrap_or_default();
+        let asked: Vec<(String, Option<&str>)> = [
+            ("1.3.6.1.5.5.7.48.1", &ocsp_url),
+            ("1.3.6.1.5.5.7.48.2", &ca_issuers_url),
+        ]
+        .into_iter()
+        .filter_map(|(method, url)| Some((method.to_owned(), Some(url.as_deref()?))))
+        .collect();
+        found == asked
+    }
+}
+
+fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {
+    match name {
+        GeneralName::URI(uri) => Some(uri),
+        _ => None,
+    }
+}

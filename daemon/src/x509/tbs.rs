@@ -1,0 +1,250 @@
+//! To-be-signed bytes: what a token is asked to sign, built once and never changed.
+//!
+//! Refuses what must not be signed instead of bending it: a certificate that would outlive its
+//! issuer is not clipped, a path that is too long is not cut. What comes out still has to pass
+//! [`lint`](super::lint), which trusts nothing here.
+
+use super::extensions;
+use super::issuer::{Bounds, Issuer};
+use super::key::{KeyType, PublicKey, SignatureAlgorithm};
+use super::name::DistinguishedName;
+use super::profile::{Kind, Profile};
+use super::san::SubjectAlternativeName;
+use super::serial::SerialNumber;
+use super::wire;
+use der::asn1::AnyRef;
+use der::{DateTime, Decode, Encode, Tag};
+use std::time::Duration;
+use x509_cert::certificate::Version;
+use x509_cert::time::{Time, Validity};
+
+/// One certificate to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Its shape.
+    pub profile: &'a Profile,
+    /// Its subject.
+    pub subject: &'a DistinguishedName,
+    /// Its key.
+    pub public_key: &'a PublicKey,
+    /// The names that were requested; the profile decides whether they are let through.
+    pub subject_alternative_names: &'a [SubjectAlternativeName],
+    /// Its serial number.
+    pub serial: &'a SerialNumber,
+    /// The present, in Unix seconds.
+    pub now: i64,
+}
+
+/// DER `TBSCertificate`, not yet linted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToBeSigned {
+    pub(super) bytes: Vec<u8>,
+    pub(super) serial: SerialNumber,
+    pub(super) signature_algorithm: SignatureAlgorithm,
+    pub(super) validity: (i64, i64),
+}
+
+/// Why a certificate is not built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildRefusal {
+    /// The profile certifies no such keys.
+    #[error("the profile does not allow a {0} key")]
+    KeyType(KeyType),
+    /// It would be valid for longer than its issuer.
+    #[error(
+        "the certificate would outlive its issuer (by {} s); shorten the profile's validity, or \
+         roll the issuer over", not_after - issuer_not_after
+    )]
+    OutlivesIssuer {
+        /// Unix seconds.
+        not_after: i64,
+        /// Unix seconds.
+        issuer_not_after: i64,
+    },
+    /// The issuer's own certificate begins in the future: a clock is wrong.
+    #[error("the issuer is not valid before {issuer_not_before} (Unix seconds); check the clock")]
+    IssuerNotYetValid {
+        /// Unix seconds.
+        issuer_not_before: i64,
+    },
+    /// RFC 5280 4.2.1.9.
+    #[error(
+        "an issuer with path length {issuer} can certify no authority with path length \
+         {}; it must be smaller", subordinate.map_or("none".to_owned(), |length| length.to_string())
+    )]
+    PathLength {
+        /// The issuer's.
+        issuer: u8,
+        /// The requested one.
+        subordinate: Option<u8>,
+    },
+    /// Verifiers would take it for a self-signed certificate, or build a loop.
+    #[error("the subject has the issuer's own name")]
+    IssuersName,
+    /// A self-signed certificate has the subject and the key of its issuer, and cA.
+    #[error(
+        "a self-signed certificate must certify the issuer's own name and key, as an authority"
+    )]
+    NotSelfSigned,
+    /// Before 1970 or after 9999.
+    #[error("the validity leaves the years 1970 to 9999")]
+    Time,
+    /// A URL or name that DER cannot hold.
+    #[error("the certificate cannot be encoded: {0}")]
+    Encoding(String),
+}
+
+impl BuildRefusal {
+    /// Stable, for problem documents.
+    pub fn code(&self) -> &'static str {
+        match self {
+            BuildRefusal::KeyType(_) => "key_type_forbidden",
+            BuildRefusal::OutlivesIssuer { .. } => "outlives_issuer",
+            BuildRefusal::IssuerNotYetValid { .. } => "issuer_not_yet_valid",
+            BuildRefusal::PathLength { .. } => "path_length",
+            BuildRefusal::IssuersName => "issuers_name",
+            BuildRefusal::NotSelfSigned => "not_self_signed",
+            BuildRefusal::Time => "validity_out_of_range",
+            BuildRefusal::Encoding(_) => "not_encodable",
+        }
+    }
+}
+
+impl ToBeSigned {
+    /// `(notBefore, notAfter)` in Unix seconds.
+    pub fn validity(&self) -> (i64, i64) {
+        self.validity
+    }
+
+    /// The DER bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Builds the to-be-signed bytes of the requested certificate under its issuer.
+pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
+    check_key_type(request)?;
+    check_names(issuer, request)?;
+    let validity = match issuer.bounds() {
+        Some(bounds) => {
+            check_path_length(bounds, request)?;
+            validity_within(bounds, request)?
+        }
+        None => requested_validity(request),
+    };
+    let bytes = encode(issuer, request, validity)?;
+    Ok(ToBeSigned {
+        bytes,
+        serial: request.serial.clone(),
+        signature_algorithm: issuer.signature_algorithm(),
+        validity,
+    })
+}
+
+fn check_key_type(request: &Request<'_>) -> Result<(), BuildRefusal> {
+    let key_type = request.public_key.key_type();
+    match request.profile.key_types.contains(&key_type) {
+        true => Ok(()),
+        false => Err(BuildRefusal::KeyType(key_type)),
+    }
+}
+
+fn check_names(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusal> {
+    let same_name = request.subject.to_der() == issuer.name_der();
+    if !issuer.is_self_signed() {
+        return match same_name {
+            true => Err(BuildRefusal::IssuersName),
+            false => Ok(()),
+        };
+    }
+    let same_key = request.public_key == issuer.public_key();
+    match same_name && same_key && request.profile.is_authority() {
+        true => Ok(()),
+        false => Err(BuildRefusal::NotSelfSigned),
+    }
+}
+
+/// A bounded issuer certifies only authorities that are bounded more tightly, so that the limit
+/// stands in every certificate of the path.
+fn check_path_length(bounds: Bounds, request: &Request<'_>) -> Result<(), BuildRefusal> {
+    let (Some(issuer), Kind::Authority { path_length }) =
+        (bounds.path_length, request.profile.kind)
+    else {
+        return Ok(());
+    };
+    match path_length {
+        Some(subordinate) if subordinate < issuer => Ok(()),
+        subordinate => Err(BuildRefusal::PathLength {
+            issuer,
+            subordinate,
+        }),
+    }
+}
+
+/// `(notBefore, notAfter)` in Unix seconds.
+fn requested_validity(request: &Request<'_>) -> (i64, i64) {
+    let profile = request.profile;
+    (
+        request
+            .now
+            .saturating_sub_unsigned(profile.backdate_seconds),
+        request
+            .now
+            .saturating_add_unsigned(profile.validity_seconds),
+    )
+}
+
+/// Backdating forgives slow clocks and promises nothing, so it alone gives way to the issuer's
+/// beginning; the end never does.
+fn validity_within(bounds: Bounds, request: &Request<'_>) -> Result<(i64, i64), BuildRefusal> {
+    let (not_before, not_after) = requested_validity(request);
+    if bounds.not_before > request.now {
+        return Err(BuildRefusal::IssuerNotYetValid {
+            issuer_not_before: bounds.not_before,
+        });
+    }
+    if not_after > bounds.not_after {
+        return Err(BuildRefusal::OutlivesIssuer {
+            not_after,
+            issuer_not_after: bounds.not_after,
+        });
+    }
+    Ok((not_before.max(bounds.not_before), not_after))
+}
+
+fn encode(
+    issuer: &Issuer,
+    request: &Request<'_>,
+    (not_before, not_after): (i64, i64),
+) -> Result<Vec<u8>, BuildRefusal> {
+    let subject_der = request.subject.to_der();
+    let serial = request.serial.der_contents();
+    let tbs = wire::TbsCertificate {
+        version: Version::V3,
+        serial_number: AnyRef::new(Tag::Integer, &serial)?,
+        signature: AnyRef::from_der(issuer.signature_algorithm().identifier_der())?,
+        issuer: AnyRef::from_der(issuer.name_der())?,
+        validity: Validity::new(time(not_before)?, time(not_after)?),
+        subject: AnyRef::from_der(&subject_der)?,
+        subject_public_key_info: AnyRef::from_der(request.public_key.spki_der())?,
+        issuer_unique_id: None,
+        subject_unique_id: None,
+        extensions: Some(extensions::all(issuer, request)?),
+    };
+    Ok(tbs.to_der()?)
+}
+
+/// RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050.
+fn time(unix_seconds: i64) -> Result<Time, BuildRefusal> {
+    let since_epoch = u64::try_from(unix_seconds).map_err(|_| BuildRefusal::Time)?;
+    DateTime::from_unix_duration(Duration::from_secs(since_epoch))
+        .map(Time::from)
+        .map_err(|_| BuildRefusal::Time)
+}
+
+impl From<der::Error> for BuildRefusal {
+    fn from(error: der::Error) -> BuildRefusal {
+        BuildRefusal::Encoding(error.to_string())
+    }
+}

@@ -1,0 +1,296 @@
+//! The lint finds every single thing that is not as it was asked for.
+
+use super::{Authority, NOW, SoftwareKey, YEAR, expectation, name};
+use crate::x509::issuer::Distribution;
+use crate::x509::key::{KeyType, PublicKey, SignatureAlgorithm};
+use crate::x509::lint::{Expectation, ExpectedIssuer, lint};
+use crate::x509::name::{DistinguishedName, SubjectAttributes};
+use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, Profile, SubjectAlternativeNames};
+use crate::x509::san::SubjectAlternativeName;
+use crate::x509::serial::SerialNumber;
+use crate::x509::tbs::{Request, ToBeSigned, build};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::LazyLock;
+
+/// Everything that a request is made of, owned.
+#[derive(Clone, Debug)]
+struct Order {
+    profile: Profile,
+    subject: DistinguishedName,
+    key: PublicKey,
+    names: Vec<SubjectAlternativeName>,
+    serial: SerialNumber,
+    now: i64,
+    distribution: Distribution,
+}
+
+static AUTHORITY: LazyLock<Authority> =
+    LazyLock::new(|| Authority::root(KeyType::P256, &Profile::authority(Some(3), 40 * YEAR)));
+
+static OTHER_AUTHORITY: LazyLock<Authority> =
+    LazyLock::new(|| Authority::root(KeyType::P256, &Profile::authority(Some(3), 41 * YEAR)));
+
+static KEYS: LazyLock<[PublicKey; 3]> = LazyLock::new(|| {
+    [KeyType::P256, KeyType::Ed25519, KeyType::P384]
+        .map(|key_type| SoftwareKey::generate(key_type).public_key())
+});
+
+fn order() -> Order {
+    let profile = Profile {
+        validity_seconds: YEAR,
+        extended_key_usage: vec![ExtendedKeyUsage::ClientAuth, ExtendedKeyUsage::ServerAuth],
+        subject_alternative_names: SubjectAlternativeNames::DnsAndIp,
+        ..Profile::verification()
+    };
+    Order {
+        profile,
+        subject: name("device-7"),
+        key: KEYS[0].clone(),
+        names: vec![
+            SubjectAlternativeName::dns("gateway.example.net").expect("is a name"),
+            SubjectAlternativeName::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        ],
+        serial: SerialNumber::from_random([3; 16]),
+        now: NOW,
+        distribution: Distribution {
+            crl_url: Some("http://ca.example.net/crl/line.crl".to_owned()),
+            ca_issuers_url: Some("http://ca.example.net/ca/line.cer".to_owned()),
+            ocsp_url: Some("http://ca.example.net/ocsp/line".to_owned()),
+        },
+    }
+}
+
+impl Order {
+    fn request(&self) -> Request<'_> {
+        Request {
+            profile: &self.profile,
+            subject: &self.subject,
+            public_key: &self.key,
+            subject_alternative_names: &self.names,
+            serial: &self.serial,
+            now: self.now,
+        }
+    }
+
+    fn build(&self) -> ToBeSigned {
+        let issuer = AUTHORITY
+            .issuer()
+            .with_distribution(self.distribution.clone());
+        build(&issuer, &self.request()).expect("builds")
+    }
+
+    fn expectation(&self) -> Expectation<'_> {
+        Expectation {
+            distribution: Some(&self.distribution),
+            ..expectation(
+                ExpectedIssuer::Certificate(&AUTHORITY.certificate),
+                &self.request(),
+            )
+        }
+    }
+}
+
+/// The ids of what the lint finds in what `built` makes when `asked` was asked for.
+fn findings(built: &Order, asked: &Order) -> Vec<&'static str> {
+    match lint(built.build(), &asked.expectation()) {
+        Ok(_) => Vec::new(),
+        Err(failures) => failures
+            .findings()
+            .iter()
+            .map(|finding| finding.id)
+            .collect(),
+    }
+}
+
+#[test]
+fn what_is_as_asked_passes() {
+    let order = order();
+    let linted = lint(order.build(), &order.expectation()).expect("passes");
+    assert_eq!(linted.serial(), &order.serial);
+    assert_eq!(linted.validity(), (NOW - 300, NOW + YEAR.cast_signed()));
+}
+
+/// Each change alone, and the finding that must name it.
+#[test]
+fn every_single_departure_is_found() {
+    type Change = fn(&mut Order);
+    let changes: [(&str, Change); 18] = [
+        ("common_name", |order| order.subject = name("device-8")),
+        ("subject", |order| {
+            let attributes: SubjectAttributes =
+                toml::from_str("organization = \"Example\"").expect("is a table");
+            order.subject = attributes.with_common_name("device-7").expect("is a name");
+        }),
+        ("not_after", |order| order.profile.validity_seconds += 1),
+        ("not_before", |order| order.profile.backdate_seconds -= 1),
+        ("not_before", |order| order.now += 1),
+        ("extended_key_usage", |order| {
+            order.profile.extended_key_usage.pop();
+        }),
+        ("extended_key_usage", |order| {
+            order.profile.extended_key_usage.reverse()
+        }),
+        ("extensions", |order| {
+            order.profile.extended_key_usage.clear()
+        }),
+        ("key_usage", |order| {
+            order.profile.key_usage.insert(KeyUsage::KeyAgreement);
+        }),
+        ("key_usage", |order| {
+            order.profile.key_usage.insert(KeyUsage::KeyCertSign);
+        }),
+        ("basic_constraints", |order| {
+            order.profile.kind = Kind::Authority {
+                path_length: Some(0),
+            };
+        }),
+        ("spki", |order| order.key = KEYS[1].clone()),
+        ("serial", |order| {
+            order.serial = SerialNumber::from_random([4; 16])
+        }),
+        ("subject_alternative_name", |order| order.names.reverse()),
+        ("extensions", |order| order.names.clear()),
+        ("extensions", |order| order.distribution.crl_url = None),
+        ("crl_distribution_points", |order| {
+            order.distribution.crl_url = Some("http://evil.example/crl".to_owned());
+        }),
+        ("authority_information_access", |order| {
+            order.distribution.ocsp_url = None
+        }),
+    ];
+    for (index, (id, change)) in changes.into_iter().enumerate() {
+        let mut built = order();
+        change(&mut built);
+        let found = findings(&built, &order());
+        assert!(found.contains(&id), "change {index} ({id}): {found:?}");
+    }
+}
+
+#[test]
+fn another_issuer_is_found() {
+    let order = order();
+    let expected = Expectation {
+        issuer: ExpectedIssuer::Certificate(&OTHER_AUTHORITY.certificate),
+        ..order.expectation()
+    };
+    let failures = lint(order.build(), &expected).expect_err("is refused");
+    let ids: Vec<_> = failures
+        .findings()
+        .iter()
+        .map(|finding| finding.id)
+        .collect();
+    // Both roots have one name, so only the key tells.
+    assert_eq!(ids, ["authority_key_identifier"]);
+    let as_root = Expectation {
+        issuer: ExpectedIssuer::SelfSigned,
+        ..order.expectation()
+    };
+    assert!(lint(order.build(), &as_root).is_err());
+}
+
+#[test]
+fn a_failure_says_what_and_where() {
+    let mut built = order();
+    built.subject = name("device-8");
+    let failures = lint(built.build(), &order().expectation()).expect_err("is refused");
+    let text = failures.to_string();
+    assert!(
+        text.contains("[common_name]") && text.contains("device-8"),
+        "{text}"
+    );
+}
+
+#[test]
+fn labels_must_agree_with_the_bytes() {
+    let order = order();
+    type Change = fn(&mut ToBeSigned);
+    let changes: [(&str, Change); 3] = [
+        ("serial_label", |tbs| {
+            tbs.serial = SerialNumber::from_random([5; 16])
+        }),
+        ("signature_label", |tbs| {
+            tbs.signature_algorithm = SignatureAlgorithm::Ed25519
+        }),
+        ("validity_label", |tbs| tbs.validity.1 += 1),
+    ];
+    for (id, change) in changes {
+        let mut tbs = order.build();
+        change(&mut tbs);
+        let failures = lint(tbs, &order.expectation()).expect_err(id);
+        let ids: Vec<_> = failures
+            .findings()
+            .iter()
+            .map(|finding| finding.id)
+            .collect();
+        assert_eq!(ids, [id]);
+    }
+}
+
+#[test]
+fn bytes_after_the_end_are_found() {
+    let order = order();
+    let mut tbs = order.build();
+    tbs.bytes.push(0);
+    assert!(lint(tbs, &order.expectation()).is_err());
+}
+
+prop_compose! {
+    fn orders()(
+        common_name in "[a-z0-9._:-]{1,64}",
+        random in any::<[u8; 16]>(),
+        key in 0..3_usize,
+        // Across 2049, to where both forms of time appear.
+        now in NOW + 600..NOW + 30 * YEAR.cast_signed(),
+        validity_seconds in 1..9 * YEAR,
+        backdate_seconds in 0..86_400_u64,
+        path_length in proptest::option::of(proptest::option::of(0..3_u8)),
+        purposes in proptest::sample::subsequence(
+            vec![ExtendedKeyUsage::ServerAuth, ExtendedKeyUsage::ClientAuth], 1..=2),
+        names in 0..3_usize,
+    ) -> Order {
+        let leaf = order();
+        let profile = match path_length {
+            Some(path_length) => Profile::authority(path_length.or(Some(1)), validity_seconds),
+            None => Profile { validity_seconds, extended_key_usage: purposes, ..leaf.profile.clone() },
+        };
+        Order {
+            profile: Profile { backdate_seconds, ..profile },
+            subject: name(&common_name),
+            key: KEYS[key].clone(),
+            serial: SerialNumber::from_random(random),
+            names: leaf.names[..names.min(leaf.names.len())].to_vec(),
+            now,
+            ..leaf
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_was_asked_for_is_built_and_passes(order in orders()) {
+        prop_assert_eq!(order.profile.check(), Ok(()));
+        prop_assert_eq!(findings(&order, &order), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn two_different_orders_do_not_pass_for_each_other(built in orders(), asked in orders()) {
+        prop_assert!(!findings(&built, &asked).is_empty());
+    }
+}
+
+/// The bits are few enough to try every one.
+#[test]
+fn every_flipped_bit_is_found() {
+    let order = order();
+    let bits = 8 * order.build().bytes.len();
+    let unseen: BTreeSet<usize> = (0..bits)
+        .filter(|bit| {
+            let mut tbs = order.build();
+            tbs.bytes[bit / 8] ^= 1 << (bit % 8);
+            lint(tbs, &order.expectation()).is_ok()
+        })
+        .collect();
+    assert_eq!(unseen, BTreeSet::new());
+}

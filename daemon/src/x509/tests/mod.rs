@@ -1,0 +1,193 @@
+//! Stories over the whole module, and what they are told with: software keys in place of a token.
+
+mod certificate;
+mod chain;
+mod csr;
+mod key;
+mod lint;
+mod profile;
+
+use super::certificate::{Certificate, assemble};
+use super::issuer::Issuer;
+use super::key::{KeyType, PublicKey};
+use super::lint::{Expectation, ExpectedIssuer, LintedTbs, lint};
+use super::name::DistinguishedName;
+use super::profile::Profile;
+use super::serial::SerialNumber;
+use super::tbs::{Request, build};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    self as signing, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair, RsaSignatureEncoding,
+};
+
+/// 2026-01-01T00:00:00Z.
+pub(super) const NOW: i64 = 1_767_225_600;
+
+/// Seconds of a year, as `y` in a profile means it.
+pub(super) const YEAR: u64 = 31_557_600;
+
+/// A private key that a test may hold; the product never does.
+pub(super) enum SoftwareKey {
+    Ecdsa(EcdsaKeyPair),
+    Rsa(RsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl SoftwareKey {
+    pub(super) fn generate(key_type: KeyType) -> SoftwareKey {
+        let ecdsa =
+            |algorithm| SoftwareKey::Ecdsa(EcdsaKeyPair::generate(algorithm).expect("makes a key"));
+        let rsa = |size| SoftwareKey::Rsa(RsaKeyPair::generate(size).expect("makes a key"));
+        match key_type {
+            KeyType::P256 => ecdsa(&signing::ECDSA_P256_SHA256_ASN1_SIGNING),
+            KeyType::P384 => ecdsa(&signing::ECDSA_P384_SHA384_ASN1_SIGNING),
+            KeyType::Rsa2048 => rsa(KeySize::Rsa2048),
+            KeyType::Rsa3072 => rsa(KeySize::Rsa3072),
+            KeyType::Rsa4096 => rsa(KeySize::Rsa4096),
+            KeyType::Ed25519 => {
+                SoftwareKey::Ed25519(Ed25519KeyPair::generate().expect("makes a key"))
+            }
+        }
+    }
+
+    pub(super) fn spki_der(&self) -> Vec<u8> {
+        let der: Result<PublicKeyX509Der<'_>, _> = match self {
+            SoftwareKey::Ecdsa(pair) => pair.public_key().as_der(),
+            SoftwareKey::Rsa(pair) => pair.public_key().as_der(),
+            SoftwareKey::Ed25519(pair) => pair.public_key().as_der(),
+        };
+        der.expect("encodes").as_ref().to_vec()
+    }
+
+    pub(super) fn public_key(&self) -> PublicKey {
+        PublicKey::from_spki_der(&self.spki_der()).expect("is a good key")
+    }
+
+    pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match self {
+            SoftwareKey::Ecdsa(pair) => {
+                let signature = pair.sign(&random, message).expect("signs");
+                signature.as_ref().to_vec()
+            }
+            SoftwareKey::Rsa(pair) => sign_rsa(pair, &signing::RSA_PKCS1_SHA256, message),
+            SoftwareKey::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+        }
+    }
+}
+
+pub(super) fn sign_rsa(
+    pair: &RsaKeyPair,
+    encoding: &'static RsaSignatureEncoding,
+    message: &[u8],
+) -> Vec<u8> {
+    let mut signature = vec![0; pair.public_modulus_len()];
+    pair.sign(encoding, &SystemRandom::new(), message, &mut signature)
+        .expect("signs");
+    signature
+}
+
+/// An authority with its key in the open.
+pub(super) struct Authority {
+    pub(super) key: SoftwareKey,
+    pub(super) certificate: Certificate,
+}
+
+impl Authority {
+    pub(super) fn root(key_type: KeyType, profile: &Profile) -> Authority {
+        let key = SoftwareKey::generate(key_type);
+        let subject = name("Test Root");
+        let public_key = key.public_key();
+        let issuer = Issuer::self_signed(&subject, &public_key);
+        let serial = SerialNumber::from_random([7; 16]);
+        let request = request(profile, &subject, &public_key, &serial);
+        let linted = build_and_lint(&issuer, ExpectedIssuer::SelfSigned, &request);
+        let certificate = signed(&linted, &key);
+        Authority { key, certificate }
+    }
+
+    pub(super) fn subordinate(
+        &self,
+        common_name: &str,
+        key_type: KeyType,
+        profile: &Profile,
+    ) -> Authority {
+        let key = SoftwareKey::generate(key_type);
+        let certificate = self.certify(common_name, &key.public_key(), profile);
+        Authority { key, certificate }
+    }
+
+    pub(super) fn certify(
+        &self,
+        common_name: &str,
+        public_key: &PublicKey,
+        profile: &Profile,
+    ) -> Certificate {
+        let subject = name(common_name);
+        let serial = SerialNumber::from_random([9; 16]);
+        let request = request(profile, &subject, public_key, &serial);
+        let expected_issuer = ExpectedIssuer::Certificate(&self.certificate);
+        signed(
+            &build_and_lint(&self.issuer(), expected_issuer, &request),
+            &self.key,
+        )
+    }
+
+    pub(super) fn issuer(&self) -> Issuer {
+        Issuer::from_certificate(&self.certificate).expect("is an authority")
+    }
+}
+
+pub(super) fn name(common_name: &str) -> DistinguishedName {
+    DistinguishedName::from_common_name(common_name).expect("is a name")
+}
+
+pub(super) fn request<'a>(
+    profile: &'a Profile,
+    subject: &'a DistinguishedName,
+    public_key: &'a PublicKey,
+    serial: &'a SerialNumber,
+) -> Request<'a> {
+    Request {
+        profile,
+        subject,
+        public_key,
+        subject_alternative_names: &[],
+        serial,
+        now: NOW,
+    }
+}
+
+pub(super) fn expectation<'a>(
+    issuer: ExpectedIssuer<'a>,
+    request: &Request<'a>,
+) -> Expectation<'a> {
+    Expectation {
+        issuer,
+        distribution: None,
+        profile: request.profile,
+        common_name: request.subject.common_name(),
+        subject: request.subject,
+        public_key: request.public_key,
+        subject_alternative_names: request.subject_alternative_names,
+        serial: request.serial,
+        now: request.now,
+    }
+}
+
+fn build_and_lint(
+    issuer: &Issuer,
+    expected: ExpectedIssuer<'_>,
+    request: &Request<'_>,
+) -> LintedTbs {
+    let tbs = build(issuer, request).expect("builds");
+    lint(tbs, &expectation(expected, request)).expect("passes the lint")
+}
+
+fn signed(linted: &LintedTbs, key: &SoftwareKey) -> Certificate {
+    let signature = key.sign(linted.bytes());
+    let certificate = assemble(linted.bytes(), linted.signature_algorithm(), &signature);
+    certificate.expect("assembles")
+}

@@ -1,0 +1,262 @@
+//! House rules, read from the source: the five rows of `lib.rs`, one foreign library to an adapter,
+//! and names that say nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A row of the house, by path prefix below `src`. The first that fits counts.
+struct Room {
+    prefix: &'static str,
+    /// Modules of the crate that it may use, besides itself.
+    may_use: &'static [&'static str],
+    /// Foreign crates that are its business.
+    libraries: &'static [&'static str],
+}
+
+const ROOMS: &[Room] = &[
+    Room {
+        prefix: "x509",
+        may_use: &[],
+        libraries: &["x509_cert", "x509_parser", "der", "spki"],
+    },
+    Room {
+        prefix: "enrollment",
+        may_use: &[],
+        libraries: &["der"],
+    },
+    Room {
+        prefix: "store",
+        may_use: &["enrollment", "x509"],
+        libraries: &["rusqlite", "rusqlite_migration"],
+    },
+    // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
+    Room {
+        prefix: "token",
+        may_use: &["enrollment", "x509", "store::Recorded"],
+        libraries: &["cryptoki", "postcard", "der", "spki"],
+    },
+    Room {
+        prefix: "provisioning/reconcile",
+        may_use: &["ca", "enrollment", "provisioning", "store", "x509"],
+        libraries: &["tokio", "futures_util"],
+    },
+    Room {
+        prefix: "provisioning",
+        may_use: &["enrollment", "x509"],
+        libraries: &["reqwest", "tokio", "hyper", "axum"],
+    },
+    Room {
+        prefix: "ca",
+        may_use: &["enrollment", "store", "token", "x509"],
+        libraries: &["fail"],
+    },
+    Room {
+        prefix: "api",
+        may_use: &["ca", "enrollment", "store", "x509"],
+        libraries: &[
+            "axum",
+            "tokio",
+            "tokio_rustls",
+            "rustls",
+            "hyper",
+            "hyper_util",
+            "rcgen",
+            "futures_util",
+        ],
+    },
+    Room {
+        prefix: "ctl",
+        may_use: &[],
+        libraries: &["reqwest"],
+    },
+    Room {
+        prefix: "",
+        may_use: &[
+            "api",
+            "ca",
+            "check",
+            "config",
+            "ctl",
+            "enrollment",
+            "provisioning",
+            "service",
+            "store",
+            "token",
+            "x509",
+        ],
+        libraries: &["tokio", "fail"],
+    },
+];
+
+/// Crates that belong to one row or another; the rest (serde, time, tracing …) are everybody's.
+const FOREIGN: &[&str] = &[
+    "axum",
+    "cryptoki",
+    "der",
+    "fail",
+    "futures_util",
+    "hyper",
+    "hyper_util",
+    "postcard",
+    "rcgen",
+    "reqwest",
+    "rusqlite",
+    "rusqlite_migration",
+    "rustls",
+    "spki",
+    "tokio",
+    "tokio_rustls",
+    "x509_cert",
+    "x509_parser",
+];
+
+#[test]
+fn arrows_point_down_only() {
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        let room = room_of(&path);
+        for used in uses(&text, "crate::") {
+            let own = path.split(['/', '.']).next().unwrap_or_default();
+            let home = used.split("::").next().unwrap_or_default();
+            let allowed = home == own
+                || room
+                    .may_use
+                    .iter()
+                    .any(|it| used == *it || used.starts_with(&format!("{it}::")));
+            if !allowed {
+                broken.push(format!("{path} uses crate::{used}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn a_foreign_library_stays_in_its_room() {
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        let room = room_of(&path);
+        for library in FOREIGN
+            .iter()
+            .filter(|library| !room.libraries.contains(library))
+        {
+            let used = product_lines(&text).any(|line| {
+                line.contains(&format!("use {library}::"))
+                    || line.contains(&format!(" {library}::"))
+            });
+            if used {
+                broken.push(format!("{path} uses {library}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn the_domain_has_no_clock_and_no_io() {
+    let forbidden = [
+        "SystemTime",
+        "Instant",
+        "now_utc",
+        "std::fs",
+        "std::io",
+        "TcpStream",
+        "std::env",
+    ];
+    for (path, text) in sources() {
+        if path.starts_with("x509") || path.starts_with("enrollment") {
+            for line in product_lines(&text) {
+                let found = forbidden.iter().find(|word| line.contains(**word));
+                assert!(found.is_none(), "{path}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn names_say_something_and_nothing_is_left_open() {
+    let empty: BTreeSet<_> = [
+        "utils", "util", "common", "helpers", "helper", "manager", "misc",
+    ]
+    .into();
+    for (path, text) in sources() {
+        assert!(
+            path.split(['/', '.']).all(|part| !empty.contains(part)),
+            "{path} says nothing"
+        );
+        for word in ["TODO", "FIXME", "XXX"] {
+            assert!(!text.contains(word), "{path} holds a {word}");
+        }
+        assert!(
+            text.starts_with("//!"),
+            "{path} does not say what it is for"
+        );
+    }
+}
+
+fn room_of(path: &str) -> &'static Room {
+    ROOMS
+        .iter()
+        .find(|room| path.starts_with(room.prefix))
+        .expect("the last room takes everything")
+}
+
+/// What follows `prefix` in the `use` lines and paths of a file's product part.
+fn uses(text: &str, prefix: &str) -> Vec<String> {
+    let path = |rest: &str| {
+        rest.split(|it: char| !(it.is_alphanumeric() || it == '_' || it == ':'))
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(':')
+            .to_owned()
+    };
+    product_lines(text)
+        .flat_map(|line| line.split(prefix).skip(1).map(path).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Everything before the tests, without comments: tests may know more.
+fn product_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| {
+            let line = line.trim_start();
+            !line.starts_with("//")
+        })
+}
+
+/// Every source file that is not a test, by its path below `src`.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    let is_test = |path: &str| {
+        path.contains("tests") || path.contains("properties") || path.contains("scripted_server")
+    };
+    files
+        .into_iter()
+        .map(|path| {
+            let relative = path
+                .strip_prefix(&root)
+                .expect("below src")
+                .display()
+                .to_string();
+            (relative, fs::read_to_string(path).expect("a source file"))
+        })
+        .filter(|(path, _)| !is_test(path))
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a source folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            files.push(path);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! An emulator, and the clients as an operator would configure them.
+
+use crate::pki::Made;
+use dps_emulator::{Emulator, Options};
+use hallmarkd::enrollment::desired::{Desired, Kind, SlotCertificate, SlotPair, Status};
+use hallmarkd::enrollment::history::History;
+use hallmarkd::enrollment::id::{EnrollmentGroupId, RegistrationId};
+use hallmarkd::enrollment::plan::{DriftPolicy, Plan, plan};
+use hallmarkd::provisioning::arm::ArmClient;
+use hallmarkd::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
+use hallmarkd::provisioning::device::DeviceClient;
+use hallmarkd::provisioning::dps::DpsClient;
+use hallmarkd::provisioning::failure::CallError;
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+pub(crate) struct Plant {
+    pub(crate) emulator: Emulator,
+    pub(crate) dps: DpsClient,
+    pub(crate) arm: ArmClient,
+    provisioning: Provisioning,
+    _folder: TempDir,
+}
+
+impl Plant {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = Options::new(folder.path());
+        options.switches.retry_after_seconds = 0;
+        let emulator = Emulator::start(options).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
+        write("dps", &emulator.service_connection_string()).unwrap();
+        write("arm", &emulator.arm().token).unwrap();
+        let said: ProvisioningConfiguration = toml::from_str(&said(&emulator)).unwrap();
+        let provisioning = said.check(Some(folder.path())).unwrap();
+        let clients = provisioning.clients().unwrap();
+        Self {
+            dps: clients.dps,
+            arm: clients.arm.unwrap(),
+            emulator,
+            provisioning,
+            _folder: folder,
+        }
+    }
+
+    /// A client that presents `device` and the chain `above` it.
+    pub(crate) fn device(&self, device: &Made, above: &[&Made]) -> DeviceClient {
+        let identity = SecretString::from(device.identity(above));
+        self.provisioning.device_client(&identity).unwrap()
+    }
+
+    /// One run of the reconciler, as far as this service goes: observe, plan, apply.
+    pub(crate) async fn reconcile(
+        &self,
+        desired: &Desired,
+        history: History,
+    ) -> Result<History, (History, CallError)> {
+        let id = desired.kind.id();
+        let observed = self.dps.enrollment(id).await;
+        let observed = observed.map_err(|error| (history.clone(), error))?;
+        let history = history.observed(observed.as_ref());
+        let (wanted, policy) = (Some(desired), DriftPolicy::Report);
+        let sending = history.clone().sending(wanted);
+        let sent = match plan(wanted, observed.as_ref(), &history, policy) {
+            Plan::Settled => Ok(()),
+            Plan::Create { record } => self.dps.create(id, &record).await.map(drop),
+            Plan::Replace { record, etag, .. } => {
+                self.dps.replace(id, &record, &etag).await.map(drop)
+            }
+            other => panic!("{other:?}"),
+        };
+        match sent {
+            Ok(()) => Ok(History::settled(wanted)),
+            Err(error) => Err((sending, error)),
+        }
+    }
+}
+
+fn said(emulator: &Emulator) -> String {
+    let arm = emulator.arm();
+    format!(
+        r#"
+        name = "line"
+        endpoint = "https://{service}"
+        address = "{address}"
+        device_endpoint = "https://{device}"
+        device_address = "{address}"
+        id_scope = "{id_scope}"
+        ca_bundle = {ca_bundle:?}
+        credential = "dps"
+        operations_per_minute = 10000
+        verified = ["root"]
+
+        [arm]
+        endpoint = "https://{arm_host}"
+        address = "{address}"
+        subscription = "{subscription}"
+        resource_group = "{group}"
+        name = "{name}"
+        credential = "arm"
+        "#,
+        service = emulator.service_host(),
+        address = emulator.addr(),
+        device = emulator.device_host(),
+        id_scope = emulator.id_scope(),
+        ca_bundle = emulator.ca_file(),
+        arm_host = emulator.arm_host(),
+        subscription = arm.subscription,
+        group = arm.resource_group,
+        name = arm.name,
+    )
+}
+
+/// The device of these tests.
+pub(crate) fn press() -> RegistrationId {
+    RegistrationId::parse("Press-7").unwrap()
+}
+
+pub(crate) fn individual(
+    primary: Option<&SlotCertificate>,
+    secondary: Option<&SlotCertificate>,
+) -> Desired {
+    wanted(Kind::Individual {
+        id: press(),
+        device_id: None,
+        certificates: SlotPair::new(primary.cloned(), secondary.cloned()).unwrap(),
+    })
+}
+
+pub(crate) fn group_by_reference(primary: &str) -> Desired {
+    wanted(Kind::GroupByReference {
+        id: EnrollmentGroupId::parse("line").unwrap(),
+        references: SlotPair::new(Some(primary.to_owned()), None).unwrap(),
+    })
+}
+
+fn wanted(kind: Kind) -> Desired {
+    Desired {
+        kind,
+        status: Status::Enabled,
+        reprovision_policy: None,
+        hubs: None,
+    }
+}

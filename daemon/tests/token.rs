@@ -1,0 +1,473 @@
+//! Tokens end to end: real SoftHSM tokens, real worker processes, the client.
+//!
+//! Each test has its own token folder, socket and worker, and tells one story. A missing SoftHSM
+//! fails them: `softhsm-setup/install` brings it.
+
+use hallmarkd::token::bench;
+use hallmarkd::token::client::{LOOKUP_DEADLINE, TokenClient, TokenHealth};
+use hallmarkd::token::contract::{self, Check, Verdict};
+use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
+use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
+use hallmarkd::x509::key::KeyType;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
+const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const SOON: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A folder with a SoftHSM token `factory`, its PIN and a configuration.
+struct Stage {
+    folder: tempfile::TempDir,
+}
+
+/// A worker kept running, and its client.
+struct Running {
+    client: TokenClient,
+    _supervisor: Supervisor,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stage = Stage {
+            folder: tempfile::tempdir().expect("a scratch folder"),
+        };
+        stage.write(
+            "softhsm2.conf",
+            &format!("directories.tokendir = {}\n", stage.at("tokens")),
+        );
+        fs::create_dir(stage.path("tokens")).expect("writable");
+        assert!(stage.init_token("factory").status.success());
+        stage.write("hallmark.toml", &stage.configuration(""));
+        stage
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("writable");
+    }
+
+    fn init_token(&self, label: &str) -> Output {
+        Command::new(HALLMARKD)
+            .args(["init-token", "--module", MODULE, "--label", label])
+            .args([
+                "--pin-file",
+                &self.at("pin"),
+                "--so-pin-file",
+                &self.at("so-pin"),
+            ])
+            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .output()
+            .expect("hallmarkd starts")
+    }
+
+    fn configuration(&self, more: &str) -> String {
+        let (state, pin, softhsm) = (self.at(""), self.at("pin"), self.at("softhsm2.conf"));
+        format!(
+            "state_dir = {state:?}\n[[token]]\nname = \"factory\"\nkind = \"pkcs11\"\n\
+             fragment = \"softhsm2\"\nlabel = \"factory\"\ncredential = {pin:?}\n{more}\n\
+             [token.environment]\nSOFTHSM2_CONF = {softhsm:?}\n"
+        )
+    }
+
+    /// The arguments of the worker, as a unit file has them: it finds its environment by itself.
+    fn worker_arguments(&self) -> Vec<String> {
+        ["token", "factory", "--config", &self.at("hallmark.toml")]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn start(&self) -> Running {
+        let socket = self.path("factory.sock");
+        let client = TokenClient::new("factory", socket.clone());
+        let command = WorkerCommand {
+            program: HALLMARKD.into(),
+            arguments: self
+                .worker_arguments()
+                .into_iter()
+                .map(Into::into)
+                .collect(),
+            socket,
+            environment: Default::default(),
+        };
+        let _supervisor = Supervisor::start(client.clone(), command);
+        Running {
+            client,
+            _supervisor,
+        }
+    }
+
+    /// The worker's process id, found as an operator would: by its command line.
+    fn worker(&self) -> Option<u32> {
+        let socket = self.at("factory.sock");
+        fs::read_dir("/proc").expect("Linux").find_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            arguments
+                .split('\0')
+                .any(|argument| argument == socket)
+                .then_some(pid)
+        })
+    }
+
+    fn signal_worker(&self, signal: Signal) {
+        let pid = self.worker().expect("a worker runs");
+        let pid = Pid::from_raw(pid.cast_signed()).expect("not zero");
+        kill_process(pid, signal).expect("it is ours");
+    }
+}
+
+impl Running {
+    fn wait_for(&self, state: TokenState) -> TokenHealth {
+        let begun = Instant::now();
+        loop {
+            let health = self.client.health();
+            if health.state == state {
+                return health;
+            }
+            assert!(begun.elapsed() < SOON, "not {state:?} but {health:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn key(&self, key_type: KeyType) -> KeyDescription {
+        self.wait_for(TokenState::Ready);
+        let specification = KeySpecification {
+            key_type,
+            label: "ca".into(),
+            id: vec![7; 16],
+        };
+        self.client
+            .generate(&specification, DEADLINE)
+            .expect("a key")
+    }
+
+    /// Asks again and again, as issuance does for its callers, until a signature verifies.
+    fn signs_again(&self, key: &KeyDescription) {
+        let begun = Instant::now();
+        while let Err(error) = self.client.prove(key, DEADLINE) {
+            assert!(begun.elapsed() < SOON, "{error}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn softhsm_keeps_the_contract_through_its_worker() {
+    let stage = Stage::new();
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    let key_types = [
+        KeyType::P256,
+        KeyType::P384,
+        KeyType::Rsa2048,
+        KeyType::Ed25519,
+    ];
+    for Check { name, verdict } in contract::check_client(&running.client, &key_types) {
+        assert_eq!(verdict, Verdict::Passed, "{name}");
+    }
+    let rungs = running.client.health().rungs;
+    assert_eq!(
+        (rungs.sessions, rungs.logins, rungs.initializations),
+        (0, 1, 1),
+        "never climbed"
+    );
+}
+
+#[test]
+fn a_thousand_signatures_from_32_threads_all_verify() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key(KeyType::P256);
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                for _ in 0..32 {
+                    running
+                        .client
+                        .prove(&key, DEADLINE)
+                        .expect("signs and verifies");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_the_same_client_signs_again() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key(KeyType::P256);
+    running.client.prove(&key, DEADLINE).expect("signs");
+    stage.signal_worker(Signal::KILL);
+    running.signs_again(&key);
+    assert_eq!(running.client.health().restarts, 1);
+}
+
+#[test]
+fn a_token_that_goes_away_and_comes_back_heals_without_a_restart() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key(KeyType::P256);
+    running.client.prove(&key, DEADLINE).expect("signs");
+
+    fs::rename(stage.path("tokens"), stage.path("unplugged")).expect("ours");
+    let error = running.client.prove(&key, DEADLINE).expect_err("unplugged");
+    assert!(matches!(error, TokenError::Unavailable { .. }), "{error:?}");
+    let health = running.wait_for(TokenState::Unavailable);
+    assert!(!health.reason.is_empty());
+
+    fs::rename(stage.path("unplugged"), stage.path("tokens")).expect("ours");
+    let health = running.wait_for(TokenState::Ready);
+    running
+        .client
+        .prove(&key, DEADLINE)
+        .expect("signs again at once");
+    assert_eq!(health.restarts, 0);
+}
+
+#[test]
+fn a_token_absent_at_the_start_is_waited_for() {
+    let stage = Stage::new();
+    fs::rename(stage.path("tokens"), stage.path("unplugged")).expect("ours");
+    let running = stage.start();
+    running.wait_for(TokenState::Unavailable);
+    let error = running.client.describe(DEADLINE).expect_err("unplugged");
+    assert!(matches!(error, TokenError::Unavailable { .. }), "{error:?}");
+    fs::rename(stage.path("unplugged"), stage.path("tokens")).expect("ours");
+    running.wait_for(TokenState::Ready);
+    assert_eq!(
+        running.client.describe(DEADLINE).expect("plugged in").label,
+        "factory"
+    );
+}
+
+#[test]
+fn a_wrong_pin_parks_after_one_login_until_it_is_corrected() {
+    let stage = Stage::new();
+    let pin = fs::read_to_string(stage.path("pin")).expect("written by init-token");
+    stage.write("pin", "0000\n");
+    let running = stage.start();
+    let health = running.wait_for(TokenState::Parked);
+    assert!(health.reason.contains("PinIncorrect"), "{health:?}");
+    let error = running.client.describe(DEADLINE).expect_err("parked");
+    assert!(matches!(error, TokenError::Parked { .. }), "{error:?}");
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(
+        running.client.health().rungs.logins,
+        1,
+        "the prober has not tried it again"
+    );
+
+    stage.signal_worker(Signal::KILL);
+    running.wait_for(TokenState::Unavailable);
+    let health = running.wait_for(TokenState::Parked);
+    assert_eq!(health.rungs.logins, 0, "nor has the next worker");
+
+    stage.write("pin", &pin);
+    running.wait_for(TokenState::Ready);
+    assert!(!stage.path("token-factory.parked").exists());
+}
+
+#[test]
+fn a_worker_that_hangs_misses_the_deadline_and_is_replaced() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key(KeyType::P256);
+    running.client.prove(&key, DEADLINE).expect("signs");
+
+    stage.signal_worker(Signal::STOP);
+    let begun = Instant::now();
+    let error = running
+        .client
+        .prove(&key, Duration::from_millis(500))
+        .expect_err("it is stopped");
+    assert!(matches!(error, TokenError::Deadline { .. }), "{error:?}");
+    assert!(
+        begun.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    running.signs_again(&key);
+    assert_eq!(running.client.health().restarts, 1);
+}
+
+#[test]
+fn two_tokens_with_one_label_are_refused_until_a_serial_says_which() {
+    let stage = Stage::new();
+    let serial = |output: Output| {
+        let line = String::from_utf8(output.stdout).expect("text");
+        let (_, serial) = line
+            .trim()
+            .rsplit_once("serial ")
+            .expect("it says the serial");
+        serial.to_owned()
+    };
+    let other = serial(stage.init_token("other"));
+    relabel(&stage.path("tokens"), "other", "factory");
+    let running = stage.start();
+    let health = running.wait_for(TokenState::Unavailable);
+    assert!(
+        health.reason.contains("2 tokens are labelled"),
+        "{health:?}"
+    );
+    assert!(health.reason.contains(&other), "{health:?}");
+    drop(running);
+
+    stage.write(
+        "hallmark.toml",
+        &stage.configuration(&format!("serial = {other:?}")),
+    );
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    assert_eq!(
+        running.client.describe(DEADLINE).expect("ready").serial,
+        other
+    );
+}
+
+/// Writes another label into SoftHSM's token files. Labels are padded to 32 bytes.
+fn relabel(tokens: &Path, from: &str, to: &str) {
+    let (from, to) = (
+        format!("{from:32}").into_bytes(),
+        format!("{to:32}").into_bytes(),
+    );
+    for token in fs::read_dir(tokens).expect("the token folder") {
+        let file = token.expect("readable").path().join("token.object");
+        let mut content = fs::read(&file).expect("readable");
+        if let Some(at) = content
+            .windows(from.len())
+            .position(|window| window == from)
+        {
+            content[at..at + to.len()].copy_from_slice(&to);
+            fs::write(&file, content).expect("ours");
+        }
+    }
+}
+
+#[test]
+fn the_pin_is_nowhere_to_be_seen_in_the_worker() {
+    let stage = Stage::new();
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    let pin = fs::read_to_string(stage.path("pin")).expect("written by init-token");
+    let pid = stage.worker().expect("runs");
+    for file in ["cmdline", "environ"] {
+        let shown = fs::read(format!("/proc/{pid}/{file}")).expect("it is ours");
+        let found = shown
+            .windows(pin.trim().len())
+            .any(|window| window == pin.trim().as_bytes());
+        assert!(!found, "the PIN is in /proc/{pid}/{file}");
+    }
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).expect("it is ours");
+    assert!(
+        environment.contains("SOFTHSM2_CONF="),
+        "the worker has set it by itself"
+    );
+}
+
+#[test]
+fn the_worker_ends_with_its_supervisor_and_on_sigterm() {
+    let stage = Stage::new();
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    stage.signal_worker(Signal::TERM);
+    running.wait_for(TokenState::Unavailable);
+    running.wait_for(TokenState::Ready);
+    drop(running);
+    assert_eq!(stage.worker(), None);
+    assert!(!stage.path("factory.sock").exists(), "it ended in order");
+}
+
+#[test]
+fn a_second_worker_of_one_token_does_not_take_the_socket() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key(KeyType::P256);
+    let second = Command::new(HALLMARKD)
+        .args(stage.worker_arguments())
+        .args(["--socket", &stage.at("factory.sock")])
+        .output()
+        .expect("hallmarkd starts");
+    assert!(!second.status.success());
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains("another worker"),
+        "{second:?}"
+    );
+    running
+        .client
+        .prove(&key, DEADLINE)
+        .expect("signs as before");
+}
+
+#[test]
+fn a_token_is_made_once_and_new_token_prints_its_configuration() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../softhsm-setup/new-token");
+    let run = || {
+        let output = Command::new(&script)
+            .arg(folder.path())
+            .arg("quick-start")
+            .env("HALLMARKD", HALLMARKD)
+            .output()
+            .expect("the script starts");
+        assert!(output.status.success(), "{output:?}");
+        output
+    };
+    let (first, second) = (run(), run());
+    assert!(
+        String::from_utf8_lossy(&first.stderr).contains("made token"),
+        "{first:?}"
+    );
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains("nothing done"),
+        "{second:?}"
+    );
+    assert_eq!(first.stdout, second.stdout);
+    let text = String::from_utf8(first.stdout).expect("text");
+    let file = folder.path().join("hallmark.toml");
+    fs::write(&file, format!("state_dir = \"/nowhere\"\n{text}")).expect("writable");
+    let file = hallmarkd::token::configuration::TokenFile::read(&file).expect("it parses");
+    file.token("quick-start")
+        .expect("it is there")
+        .resolve(None)
+        .expect("it is consistent");
+}
+
+#[test]
+#[ignore = "measures: run it alone, in release"]
+fn how_fast_softhsm_signs_through_its_worker() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key(KeyType::P256);
+    running
+        .client
+        .find(&key.reference(), LOOKUP_DEADLINE)
+        .expect("is there");
+    for in_flight in [1, 2, 8, 64] {
+        let measured = bench::run(&running.client, &key, in_flight, Duration::from_secs(4))
+            .expect("the token works");
+        writeln!(
+            std::io::stderr(),
+            "{in_flight} in flight: {:.0}/s, p50 {:?}, p99 {:?}",
+            measured.rate(),
+            measured.median,
+            measured.percentile_99
+        )
+        .expect("stderr is open");
+    }
+}
