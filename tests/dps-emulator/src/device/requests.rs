@@ -71,7 +71,7 @@ pub(crate) fn register(
         let assignment = Assignment {
             device,
             verdict: &verdict,
-            linked_hubs: &cloud.linked_hubs,
+            linked_hubs: &cloud.hosts.hubs,
             switches: &switches,
             now,
         };

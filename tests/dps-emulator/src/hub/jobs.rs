@@ -135,16 +135,22 @@ pub(super) fn cancel(cloud: &Cloud, hub: &str, id: &str) -> Result<Reply, HubRef
     })
 }
 
-/// `GET /jobs/v2/query`, with `jobStatus` to choose by.
+/// `GET /jobs/v2/query`, with `jobType` and `jobStatus` to choose by.
 pub(super) fn query(cloud: &Cloud, hub: &str, call: &Call) -> Reply {
-    let wanted = call.query.get("jobstatus");
+    let fits = |job: &&Job| {
+        let shown = job.shown();
+        let is = |field: &str, member: &str| {
+            let wanted = call.query.get(field).filter(|wanted| !wanted.is_empty());
+            wanted.is_none_or(|wanted| shown[member] == wanted.as_str())
+        };
+        is("jobtype", "type") && is("jobstatus", "status")
+    };
     cloud.read(|world| {
         let jobs = world
             .hubs
             .get(hub)
             .into_iter()
             .flat_map(|hub| hub.jobs.values());
-        let fits = |job: &&Job| wanted.is_none_or(|wanted| json!(job.status) == json!(wanted));
         Reply::json(200, jobs.filter(fits).map(Job::shown).collect::<Vec<_>>())
             .with("x-ms-item-type", "jobResponse")
     })
