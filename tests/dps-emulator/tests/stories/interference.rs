@@ -1,6 +1,6 @@
 //! Faults, the request log, the control address, and state over a restart.
 
-use dps_emulator::{Action, Fault, Kind, Quotas};
+use dps_emulator::{Action, Emulator, Fault, Kind, Options, Quotas};
 use serde_json::{Map, Value, json};
 
 use crate::client::Plant;
@@ -143,6 +143,33 @@ async fn the_rate_limit_can_be_switched_on() {
             .unwrap()
             > 50
     );
+}
+
+/// A start that fails half-way, inside a runtime that forbids blocking, is an error and no panic.
+#[tokio::test]
+async fn a_taken_port_is_an_error() {
+    let plant = Plant::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::new(dir.path());
+    options.control_listen = plant.emulator.addr();
+    let error = Emulator::start(options).unwrap_err();
+    assert!(
+        error.to_string().starts_with("listen for control"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_can_be_late() {
+    let plant = Plant::start();
+    let late = Action::Latency { milliseconds: 150 };
+    plant
+        .emulator
+        .inject(Fault::on("individual.get", late))
+        .unwrap();
+    let start = std::time::Instant::now();
+    plant.get("/enrollments/a").await.expect(404);
+    assert!(start.elapsed().as_millis() >= 150);
 }
 
 /// The control address does what the library does.
