@@ -49,6 +49,7 @@ pub use issuance::{
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
 pub use roll::{RollReason, RollRow, RollState, RollStep};
+pub use scan::ScannedPage;
 
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};

@@ -1,10 +1,23 @@
 //! Scans: which enrollments a walk over the whole service has met, and which were never sent.
 
 use super::enrollment::{EnrollmentRow, enrollment_rows, to_json};
-use super::mark::{self, MarkSubject};
+use super::mark::{self, MarkRow, MarkSubject, Sighting};
 use super::{EnrollmentKind, Store, StoreError};
 use crate::enrollment::history::History;
 use rusqlite::params;
+
+/// What one page of a scan has shown.
+#[derive(Clone, Debug, Default)]
+pub struct ScannedPage {
+    /// The scan's number.
+    pub scan: i64,
+    /// Rows that were met.
+    pub seen: Vec<i64>,
+    /// Rows without a mark whose record is another one than was last seen.
+    pub changed: Vec<i64>,
+    /// Marks whose enrollment is in place.
+    pub in_place: Vec<(MarkRow, Sighting)>,
+}
 
 impl Store {
     /// The number of a new scan: higher than that of any scan that has met an enrollment.
@@ -18,13 +31,25 @@ impl Store {
         })
     }
 
-    /// The scan has met this enrollment.
-    pub fn note_seen(&self, id: i64, scan: i64) -> Result<(), StoreError> {
+    /// The scan has met these enrollments; some were seen in place, which settles their marks as
+    /// [`settle_mark`](Store::settle_mark) does, and some differ from what was last seen. Returns
+    /// how many marks were cleared.
+    pub fn record_page(&self, page: ScannedPage, at: i64) -> Result<usize, StoreError> {
         self.write(move |connection| {
-            connection
-                .prepare_cached("UPDATE enrollment SET seen_in_scan = ?2 WHERE id = ?1")?
-                .execute(params![id, scan])?;
-            Ok(())
+            let mut seen = connection
+                .prepare_cached("UPDATE enrollment SET seen_in_scan = ?2 WHERE id = ?1")?;
+            for id in &page.seen {
+                seen.execute(params![id, page.scan])?;
+            }
+            for id in &page.changed {
+                let subject = MarkSubject::Enrollment(*id);
+                mark::raise(connection, subject, "somebody else changed it", at)?;
+            }
+            let mut cleared = 0;
+            for (mark, sighting) in &page.in_place {
+                cleared += usize::from(mark::settle(connection, mark, sighting, at)?);
+            }
+            Ok(cleared)
         })
     }
 
@@ -54,32 +79,22 @@ impl Store {
         })
     }
 
-    /// Marks one enrollment dirty, unless it is already.
-    pub fn raise_mark(
-        &self,
-        enrollment: i64,
-        cause: &'static str,
-        at: i64,
-    ) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            mark::raise(connection, MarkSubject::Enrollment(enrollment), cause, at)
-        })
-    }
-
-    /// Individual enrollments that wait and were never sent, oldest first.
+    /// Individual enrollments that wait and were never sent, in the order of their marks, those
+    /// after the mark `after`.
     pub fn never_sent(
         &self,
         provisioning: &str,
+        after: i64,
         now: i64,
         limit: u32,
     ) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|connection| {
             enrollment_rows(
                 connection,
-                "WHERE e.provisioning = ?1 AND e.kind = 'individual' AND e.history = '{}'
-                   AND e.removed = 0 AND m.parked = 0 AND m.due_at <= ?2
-                 ORDER BY m.id LIMIT ?3",
-                params![provisioning, now, limit],
+                "WHERE m.id > ?2 AND m.provisioning = ?1 AND m.parked = 0 AND m.due_at <= ?3
+                   AND e.kind = 'individual' AND e.history = '{}' AND e.removed = 0
+                 ORDER BY m.id LIMIT ?4",
+                params![provisioning, after, now, limit],
             )
         })
     }

@@ -18,15 +18,16 @@ const BACKLOG_MIN: usize = 2 * BULK_ITEMS_MAX;
 impl Reconciler {
     /// Creates in bulk what was never sent, if there is much of it.
     pub(super) async fn work_off_backlog(&self) -> Result<(), Error> {
-        if self.take(BACKLOG_MIN).await?.len() < BACKLOG_MIN {
+        if self.take(0, BACKLOG_MIN).await?.items.len() < BACKLOG_MIN {
             return Ok(());
         }
-        let mut created = 0;
+        let (mut created, mut after) = (0, 0);
         loop {
-            let batch = self.take(BULK_ITEMS_MAX).await?;
-            if batch.is_empty() {
+            let batch = self.take(after, BULK_ITEMS_MAX).await?;
+            if batch.items.is_empty() {
                 break;
             }
+            after = batch.last_mark;
             match self.create(batch).await {
                 Ok(number) => created += number,
                 Err(failure) => {
@@ -46,15 +47,15 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Up to `limit` enrollments that were never sent: row id, history to record, record to send.
-    async fn take(&self, limit: usize) -> Result<Vec<(i64, History, Value)>, Error> {
+    async fn take(&self, after: i64, limit: usize) -> Result<Batch, Error> {
         let service = self.name.clone();
-        self.blocking(move |ca| fresh(ca, &service, limit)).await
+        self.blocking(move |ca| Batch::read(ca, &service, after, limit))
+            .await
     }
 
-    async fn create(&self, batch: Vec<(i64, History, Value)>) -> Result<usize, Failure> {
+    async fn create(&self, batch: Batch) -> Result<usize, Failure> {
         let (mut attempts, mut records) = (Vec::new(), Vec::new());
-        for (id, history, record) in batch {
+        for (id, history, record) in batch.items {
             attempts.push((id, history));
             records.push(record);
         }
@@ -71,22 +72,42 @@ impl Reconciler {
     }
 }
 
-fn fresh(
-    ca: &CertificateAuthority,
-    service: &str,
-    limit: usize,
-) -> Result<Vec<(i64, History, Value)>, Error> {
-    let rows = ca.store().never_sent(service, ca.now(), limit as u32)?;
-    let mut batch = Vec::new();
-    for row in rows {
-        let Some(desired) = ca.desired(&row)? else {
-            continue;
+/// Enrollments that were never sent: row id, history to record, record to send.
+struct Batch {
+    items: Vec<(i64, History, Value)>,
+    /// The mark after which the next batch begins.
+    last_mark: i64,
+}
+
+impl Batch {
+    fn read(
+        ca: &CertificateAuthority,
+        service: &str,
+        after: i64,
+        limit: usize,
+    ) -> Result<Self, Error> {
+        let rows = ca
+            .store()
+            .never_sent(service, after, ca.now(), limit as u32)?;
+        let mut batch = Self {
+            items: Vec::new(),
+            last_mark: after,
         };
-        let never = History::default();
-        // Nothing was observed: should it exist after all, the item fails and is looked at alone.
-        if let Plan::Create { record } = plan(Some(&desired), None, &never, DriftPolicy::Report) {
-            batch.push((row.id, never.sending(Some(&desired)), record));
+        for row in rows {
+            batch.last_mark = row.mark.as_ref().map_or(batch.last_mark, |mark| mark.id);
+            let Some(desired) = ca.desired(&row)? else {
+                continue;
+            };
+            let never = History::default();
+            // Nothing was observed: should it exist after all, the item fails and is looked at
+            // alone.
+            let next = plan(Some(&desired), None, &never, DriftPolicy::Report);
+            if let Plan::Create { record } = next {
+                batch
+                    .items
+                    .push((row.id, never.sending(Some(&desired)), record));
+            }
         }
+        Ok(batch)
     }
-    Ok(batch)
 }

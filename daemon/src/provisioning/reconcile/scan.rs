@@ -11,7 +11,7 @@ use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::plan::holds;
 use crate::enrollment::record::Record;
 use crate::provisioning::dps::ScanKind;
-use crate::store::{EnrollmentKind, EnrollmentRow};
+use crate::store::{EnrollmentKind, EnrollmentRow, ScannedPage};
 
 impl Reconciler {
     /// Scans individual enrollments, then groups.
@@ -29,16 +29,21 @@ impl Reconciler {
         let mut next = None;
         loop {
             let page = self.clients.dps.scan(asked, next.as_ref()).await?;
-            let (service, observed) = (self.name.clone(), self.observed.clone());
-            self.blocking(move |ca| {
-                for record in &page.records {
-                    if compare(ca, &service, kind, record, scan)? {
-                        observed.notify_one();
-                    }
+            let service = self.name.clone();
+            let records = page.records;
+            let settled = self.blocking(move |ca| {
+                let mut shown = ScannedPage {
+                    scan,
+                    ..ScannedPage::default()
+                };
+                for record in &records {
+                    compare(ca, &service, kind, record, &mut shown)?;
                 }
-                Ok(())
-            })
-            .await?;
+                Ok(ca.store().record_page(shown, ca.now())?)
+            });
+            if settled.await? > 0 {
+                self.observed.notify_one();
+            }
             next = page.next;
             if next.is_none() {
                 break;
@@ -52,46 +57,44 @@ impl Reconciler {
     }
 }
 
-/// Compares one record with its row. Returns whether a mark was settled by it.
+/// Compares one record with its row, and notes on `page` what that shows.
 fn compare(
     ca: &CertificateAuthority,
     service: &str,
     kind: EnrollmentKind,
     record: &Record,
-    scan: i64,
-) -> Result<bool, Error> {
+    page: &mut ScannedPage,
+) -> Result<(), Error> {
     let Some(name) = record.id() else {
-        return Ok(false);
+        return Ok(());
     };
     let rows = ca.store().enrollments_named(name)?;
     let ours = |row: &EnrollmentRow| row.kind == kind && row.provisioning == service;
     let Some(row) = rows.into_iter().find(ours) else {
-        return Ok(false);
+        return Ok(());
     };
-    ca.store().note_seen(row.id, scan)?;
+    page.seen.push(row.id);
     match &row.mark {
         Some(mark) if !mark.parked => {
             let desired = ca.desired(&row)?;
-            let in_place = desired
+            if desired
                 .as_ref()
-                .is_some_and(|desired| holds(record, desired));
-            if !in_place {
-                return Ok(false);
+                .is_some_and(|desired| holds(record, desired))
+            {
+                page.in_place
+                    .push((mark.clone(), sighting(desired.as_ref(), Some(record))));
             }
-            let sighting = sighting(desired.as_ref(), Some(record));
-            Ok(ca.store().settle_mark(mark, sighting, ca.now())?)
         }
-        Some(_) => Ok(false),
+        Some(_) => {}
         None => {
             let known = row
                 .observed
                 .as_ref()
                 .and_then(|observed| observed["etag"].as_str());
             if known.is_some_and(|known| known != record.etag().if_match()) {
-                ca.store()
-                    .raise_mark(row.id, "somebody else changed it", ca.now())?;
+                page.changed.push(row.id);
             }
-            Ok(false)
         }
     }
+    Ok(())
 }
