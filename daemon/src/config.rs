@@ -65,6 +65,9 @@ struct Policy {
     /// How often each provisioning service is compared with what is on record.
     #[serde(with = "human_seconds", default = "scan_interval_default")]
     scan_interval: u64,
+    /// How long changes may wait for a provisioning service before that is an alarm.
+    #[serde(with = "human_seconds", default = "push_age_alarm_default")]
+    push_age_alarm: u64,
 }
 
 impl Default for Policy {
@@ -72,8 +75,13 @@ impl Default for Policy {
         Self {
             drift: DriftPolicy::default(),
             scan_interval: scan_interval_default(),
+            push_age_alarm: push_age_alarm_default(),
         }
     }
+}
+
+fn push_age_alarm_default() -> u64 {
+    3_600
 }
 
 /// A quarter of an hour: a fleet of 100,000 costs 1,000 operations a scan then.
@@ -106,6 +114,8 @@ pub struct Configuration {
     pub drift: DriftPolicy,
     /// How often each provisioning service is compared with what is on record.
     pub scan_interval: Duration,
+    /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
+    pub push_age_alarm_seconds: i64,
 }
 
 /// The HTTPS listener.
@@ -205,6 +215,7 @@ impl Configuration {
             provisioning,
             drift: said.policy.drift,
             scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
+            push_age_alarm_seconds: i64::try_from(said.policy.push_age_alarm).unwrap_or(i64::MAX),
             file,
         };
         configuration.check()?;

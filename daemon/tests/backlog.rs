@@ -94,6 +94,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         profiles: BTreeMap::new(),
         provisioning: vec!["dps".into()],
         verified: BTreeSet::new(),
+        push_age_alarm_seconds: 3_600,
         wake: Box::new(|| {}),
     })
     .expect("an authority");
