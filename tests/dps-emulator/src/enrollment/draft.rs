@@ -131,17 +131,20 @@ fn booleans(body: &Map<String, Value>, member: &str, inner: &[&str]) -> Result<(
 
 /// An unlinked hub is refused (UNCONFIRMED, chosen in section 6).
 fn check_hubs(body: &Map<String, Value>, linked: &[String]) -> Result<(), Refusal> {
-    let named = match body.get("iotHubs") {
+    let mut named = match body.get("iotHubs") {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::Array(hubs)) => hubs.iter().map(Value::as_str).collect(),
         Some(_) => vec![None],
     };
+    if let Some(legacy) = body.get("iotHubHostName").filter(|hub| !hub.is_null()) {
+        named.push(legacy.as_str());
+    }
     let is_linked = |hub: &Option<&str>| hub.is_some_and(|hub| linked.iter().any(|own| own == hub));
     if named.iter().all(is_linked) {
         return Ok(());
     }
     Err(Refusal::bad_request(
-        "iotHubs names a hub that is not linked",
+        "iotHubs or iotHubHostName names a hub that is not linked",
     ))
 }
 
