@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 /// How often rolls, codes and the TLS certificate are looked at without being woken.
 const TICK: Duration = Duration::from_secs(30);
 /// How long after a failure the application is driven again.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn serve(configuration: Configuration) -> anyhow::Result<()> {
@@ -144,6 +144,7 @@ impl Daemon {
                 ca: ca.clone(),
                 clients: service.clients()?,
                 drift: configuration.drift,
+                scan_interval: configuration.scan_interval,
                 wake: bell,
                 observed: wake.clone(),
             });
