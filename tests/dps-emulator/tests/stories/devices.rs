@@ -53,7 +53,7 @@ async fn a_group_device_is_assigned_and_the_hub_knows_its_leaf() {
     let root = pki::authority("root", None);
     let sub = pki::authority("line 4", Some(&root));
     plant.upload_verified("root", &root).await;
-    enroll_group(&plant, "line-4", &sub).await;
+    enroll_group(&plant, "Line-4", &sub).await;
 
     let (old, new) = (
         pki::leaf("press-7", Some(&sub)),
@@ -66,7 +66,7 @@ async fn a_group_device_is_assigned_and_the_hub_knows_its_leaf() {
     assert_eq!(state["assignedHub"], plant.emulator.hub_host());
     assert_eq!(state["deviceId"], "press-7");
     assert_eq!(state["substatus"], "initialAssignment");
-    assert_eq!(state["x509"]["enrollmentGroupId"], "line-4");
+    assert_eq!(state["x509"]["enrollmentGroupId"], "Line-4");
     assert_eq!(thumbprint(&plant, "press-7"), old.sha256());
     assert_eq!(first.message().await, 204);
 

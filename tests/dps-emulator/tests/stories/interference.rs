@@ -231,6 +231,11 @@ async fn the_control_address_interferes_too() {
         .json(&json!({ "assigning_polls": 4 }));
     let switched: Value = switched.send().await.unwrap().json().await.unwrap();
     assert_eq!(switched["assigning_polls"], 4);
+    let answer = json!({ "status": 200 });
+    for (device, status) in [("press-7", 204), ("press%207", 400)] {
+        let simulate = http.put(url(&format!("/devices/{device}"))).json(&answer);
+        assert_eq!(simulate.send().await.unwrap().status().as_u16(), status);
+    }
     let world: Value = http
         .get(url("/world"))
         .send()
