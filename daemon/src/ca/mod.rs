@@ -196,6 +196,21 @@ impl CertificateAuthority {
     }
 }
 
+/// A named place where the fault tests kill the daemon; nothing without the feature `failpoints`.
+///
+/// `FAILPOINTS="NAME=return(FILE)"` makes whoever comes here write FILE, and stay until a signal
+/// ends the process.
+#[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
+fn crash_point(name: &str) {
+    fail::fail_point!(name, |file| {
+        let announced = std::fs::write(file.unwrap_or_default(), name);
+        tracing::warn!(name, ?announced, "stays at a crash point");
+        loop {
+            std::thread::park();
+        }
+    });
+}
+
 /// RFC 3339 of Unix seconds.
 pub fn rfc3339(unix_seconds: i64) -> String {
     OffsetDateTime::from_unix_timestamp(unix_seconds)
