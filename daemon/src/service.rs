@@ -257,6 +257,7 @@ impl Application {
                 pause = FAILURE_PAUSE;
             }
         };
+        note("abandoned intents", self.ca.burn_left_over());
         if let Some(identity) = &self.identity {
             note("TLS certificate", identity.renew(&self.ca));
         }

@@ -23,6 +23,7 @@ use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 use crate::x509::tbs;
 use aws_lc_rs::digest;
 use serde_json::json;
+use std::sync::{MutexGuard, PoisonError};
 
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
@@ -295,12 +296,31 @@ impl CertificateAuthority {
 
     /// The token may have signed it without our knowing.
     fn burn(&self, recorded: &Recorded, reason: &str) {
+        let intent = recorded.id();
         if let Err(error) = self
             .store
-            .abandon_intent(recorded, reason.to_owned(), self.now())
+            .abandon_intent(intent, reason.to_owned(), self.now())
         {
-            tracing::error!(intent = recorded.id(), %error, "an intent stays open until the next start");
+            tracing::error!(intent, %error, "an intent cannot be abandoned yet");
+            self.unburned().push((intent, reason.to_owned()));
+            self.wake();
         }
+    }
+
+    /// Makes up for what could not be written down when it happened: on a full disk, say. Until
+    /// then the intent is open, and its device gets nothing.
+    pub fn burn_left_over(&self) -> Result<(), Error> {
+        let mut unburned = self.unburned();
+        while let Some((intent, reason)) = unburned.last() {
+            self.store
+                .abandon_intent(*intent, reason.clone(), self.now())?;
+            unburned.pop();
+        }
+        Ok(())
+    }
+
+    fn unburned(&self) -> MutexGuard<'_, Vec<(i64, String)>> {
+        self.unburned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer_again(

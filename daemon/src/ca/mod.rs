@@ -69,6 +69,8 @@ pub struct CertificateAuthority {
     hierarchy: ArcSwap<Hierarchy>,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
+    /// Intents that could not be burned yet, each with its reason.
+    unburned: Mutex<Vec<(i64, String)>>,
 }
 
 impl CertificateAuthority {
@@ -86,6 +88,7 @@ impl CertificateAuthority {
             wake: parts.wake,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             ceremony: Mutex::new(()),
+            unburned: Mutex::default(),
         };
         let burned = authority.store.abandon_open_intents(authority.now())?;
         if burned > 0 {
