@@ -16,6 +16,7 @@
 //! | the stories | |
 //! |---|---|
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
+//! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -27,5 +28,6 @@ mod device;
 mod invariants;
 mod issue;
 mod process;
+mod refusals;
 mod request;
 mod stage;
