@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
+//! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -24,6 +25,7 @@
 )]
 
 mod caller;
+mod crash;
 mod device;
 mod invariants;
 mod issue;
