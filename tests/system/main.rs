@@ -18,6 +18,7 @@
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
 //! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
+//! | `token_gone` | the token is taken away and put back |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -33,3 +34,4 @@ mod process;
 mod refusals;
 mod request;
 mod stage;
+mod token_gone;
