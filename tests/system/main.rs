@@ -19,6 +19,7 @@
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
 //! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
 //! | `token_gone` | the token is taken away and put back |
+//! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -31,6 +32,7 @@ mod device;
 mod invariants;
 mod issue;
 mod process;
+mod provisioning;
 mod refusals;
 mod request;
 mod stage;
