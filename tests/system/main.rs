@@ -20,6 +20,7 @@
 //! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
 //! | `token_gone` | the token is taken away and put back |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
+//! | `roll` | a device is renewed through both slots |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -35,5 +36,6 @@ mod process;
 mod provisioning;
 mod refusals;
 mod request;
+mod roll;
 mod stage;
 mod token_gone;
