@@ -21,6 +21,7 @@
 //! | `token_gone` | the token is taken away and put back |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `roll` | a device is renewed through both slots |
+//! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -28,6 +29,7 @@
 )]
 
 mod caller;
+mod cli;
 mod crash;
 mod device;
 mod invariants;
