@@ -124,7 +124,11 @@ impl Stage {
 
     fn hallmarkd(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(HALLMARKD);
-        command.args(arguments).env_remove("FAILPOINTS");
+        command.args(arguments);
+        // What systemd or a developer's shell may have set is not the story's.
+        for variable in ["FAILPOINTS", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY"] {
+            command.env_remove(variable);
+        }
         command
     }
 
