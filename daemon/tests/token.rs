@@ -91,7 +91,11 @@ impl Stage {
     }
 
     fn start(&self) -> Running {
-        let socket = self.path("factory.sock");
+        self.start_on("factory.sock")
+    }
+
+    fn start_on(&self, socket: &str) -> Running {
+        let socket = self.path(socket);
         let client = TokenClient::new("factory", socket.clone());
         let command = WorkerCommand {
             program: HALLMARKD.into(),
@@ -143,12 +147,16 @@ impl Running {
         }
     }
 
-    fn key(&self, key_type: KeyType) -> KeyDescription {
+    fn key(&self) -> KeyDescription {
+        self.key_with_id(7)
+    }
+
+    fn key_with_id(&self, id: u8) -> KeyDescription {
         self.wait_for(TokenState::Ready);
         let specification = KeySpecification {
-            key_type,
+            key_type: KeyType::P256,
             label: "ca".into(),
-            id: vec![7; 16],
+            id: vec![id; 16],
         };
         self.client
             .generate(&specification, DEADLINE)
@@ -191,7 +199,7 @@ fn softhsm_keeps_the_contract_through_its_worker() {
 fn a_thousand_signatures_from_32_threads_all_verify() {
     let stage = Stage::new();
     let running = stage.start();
-    let key = running.key(KeyType::P256);
+    let key = running.key();
     std::thread::scope(|scope| {
         for _ in 0..32 {
             scope.spawn(|| {
@@ -210,7 +218,7 @@ fn a_thousand_signatures_from_32_threads_all_verify() {
 fn a_killed_worker_is_replaced_and_the_same_client_signs_again() {
     let stage = Stage::new();
     let running = stage.start();
-    let key = running.key(KeyType::P256);
+    let key = running.key();
     running.client.prove(&key, DEADLINE).expect("signs");
     stage.signal_worker(Signal::KILL);
     running.signs_again(&key);
@@ -221,7 +229,7 @@ fn a_killed_worker_is_replaced_and_the_same_client_signs_again() {
 fn a_token_that_goes_away_and_comes_back_heals_without_a_restart() {
     let stage = Stage::new();
     let running = stage.start();
-    let key = running.key(KeyType::P256);
+    let key = running.key();
     running.client.prove(&key, DEADLINE).expect("signs");
 
     fs::rename(stage.path("tokens"), stage.path("unplugged")).expect("ours");
@@ -237,6 +245,34 @@ fn a_token_that_goes_away_and_comes_back_heals_without_a_restart() {
         .prove(&key, DEADLINE)
         .expect("signs again at once");
     assert_eq!(health.restarts, 0);
+}
+
+#[test]
+fn a_key_deleted_behind_our_back_is_a_missing_key_and_the_others_sign_on() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let (lost, kept) = (running.key_with_id(1), running.key_with_id(2));
+    for key in [&lost, &kept] {
+        running.client.prove(key, DEADLINE).expect("signs");
+    }
+    let intruder = stage.start_on("intruder.sock");
+    intruder.wait_for(TokenState::Ready);
+    intruder
+        .client
+        .destroy(&lost.reference(), DEADLINE)
+        .expect("it is on the same token");
+
+    let begun = Instant::now();
+    loop {
+        match running.client.prove(&lost, DEADLINE) {
+            Err(TokenError::Key { .. }) => break,
+            Err(TokenError::Unavailable { .. }) => {}
+            outcome => panic!("{outcome:?}"),
+        }
+        assert!(begun.elapsed() < SOON);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    running.client.prove(&kept, DEADLINE).expect("signs on");
 }
 
 #[test]
@@ -286,7 +322,7 @@ fn a_wrong_pin_parks_after_one_login_until_it_is_corrected() {
 fn a_worker_that_hangs_misses_the_deadline_and_is_replaced() {
     let stage = Stage::new();
     let running = stage.start();
-    let key = running.key(KeyType::P256);
+    let key = running.key();
     running.client.prove(&key, DEADLINE).expect("signs");
 
     stage.signal_worker(Signal::STOP);
@@ -397,7 +433,7 @@ fn the_worker_ends_with_its_supervisor_and_on_sigterm() {
 fn a_second_worker_of_one_token_does_not_take_the_socket() {
     let stage = Stage::new();
     let running = stage.start();
-    let key = running.key(KeyType::P256);
+    let key = running.key();
     let second = Command::new(HALLMARKD)
         .args(stage.worker_arguments())
         .args(["--socket", &stage.at("factory.sock")])
@@ -453,7 +489,7 @@ fn a_token_is_made_once_and_new_token_prints_its_configuration() {
 fn how_fast_softhsm_signs_through_its_worker() {
     let stage = Stage::new();
     let running = stage.start();
-    let key = running.key(KeyType::P256);
+    let key = running.key();
     running
         .client
         .find(&key.reference(), LOOKUP_DEADLINE)

@@ -490,3 +490,54 @@ impl Transcript {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EXAMPLE: &str = include_str!("../../../softhsm-setup/ceremony.toml");
+
+    #[test]
+    fn the_ceremony_that_ships_is_one() {
+        let ceremony = Ceremony::parse(EXAMPLE).unwrap();
+        let names: Vec<_> = ceremony
+            .authority
+            .iter()
+            .map(|it| it.name.as_str())
+            .collect();
+        assert_eq!(names, ["root", "plant", "line-1", "operations"]);
+        assert_eq!(ceremony.authority[0].path_length, Some(2));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_the_place() {
+        for (from, to) in [
+            ("path_length", "path_len"),
+            ("\"p384\"", "\"p999\""),
+            ("country = \"DE\"", "country = \"Germany\""),
+            ("validity = \"20y\"", "validity = \"-1d\""),
+        ] {
+            let error = Ceremony::parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
+            assert_eq!(error.code, "ceremony_invalid", "{from} → {to}: {error}");
+        }
+        let long = format!("{EXAMPLE}#{}", "x".repeat(FILE_BYTES_MAX));
+        assert!(
+            Ceremony::parse(&long)
+                .unwrap_err()
+                .message
+                .contains("at most")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_file_holds_it_is_refused_and_not_a_panic(
+            at in 0..EXAMPLE.len(), noise in "\\PC{0,12}",
+        ) {
+            if let (Some(before), Some(after)) = (EXAMPLE.get(..at), EXAMPLE.get(at..)) {
+                let _ = Ceremony::parse(&format!("{before}{noise}{after}"));
+            }
+        }
+    }
+}

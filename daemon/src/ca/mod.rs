@@ -53,6 +53,8 @@ pub struct Parts {
     pub provisioning: Vec<String>,
     /// Authorities whose certificates a provisioning service verifies.
     pub verified: BTreeSet<String>,
+    /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
+    pub push_age_alarm_seconds: i64,
     /// Called when something at a provisioning service must change.
     pub wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -65,6 +67,7 @@ pub struct CertificateAuthority {
     profiles: BTreeMap<String, IssuanceProfile>,
     provisioning: Vec<String>,
     verified: BTreeSet<String>,
+    push_age_alarm_seconds: i64,
     wake: Box<dyn Fn() + Send + Sync>,
     hierarchy: ArcSwap<Hierarchy>,
     /// One ceremony at a time.
@@ -83,6 +86,7 @@ impl CertificateAuthority {
             profiles: parts.profiles,
             provisioning: parts.provisioning,
             verified: parts.verified,
+            push_age_alarm_seconds: parts.push_age_alarm_seconds,
             wake: parts.wake,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             ceremony: Mutex::new(()),

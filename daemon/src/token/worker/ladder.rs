@@ -109,7 +109,7 @@ impl Ladder {
                 continue;
             }
             if !operation.is_repeatable() {
-                break;
+                return outcome;
             }
             (generation, outcome) = self.attempt(signer, operation, deadline)?;
         }
@@ -144,8 +144,10 @@ impl Ladder {
             }
             None => Err(self.absent()),
         };
-        if let (Ok(_), Operation::Sign { key, .. }) = (&outcome, operation) {
-            self.used_keys.remember(key);
+        match (&outcome, operation) {
+            (Ok(_), Operation::Sign { key, .. }) => self.used_keys.remember(key),
+            (Ok(_), Operation::Destroy(key)) => self.used_keys.forget(key),
+            _ => {}
         }
         Ok((bench.generation, outcome))
     }
@@ -333,3 +335,6 @@ fn apply(token: &mut dyn Token, operation: &Operation) -> Result<Answer, TokenEr
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

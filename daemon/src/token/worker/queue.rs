@@ -74,8 +74,9 @@ impl<T> Queue<T> {
         Vec::from_iter::<VecDeque<T>>(wanted)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().items.is_empty()
+    /// The next item, if there is one now.
+    pub(super) fn pop_now(&self) -> Option<T> {
+        self.lock().items.pop_front()
     }
 
     /// Ends every [`pop`](Queue::pop) at once and gives back what nobody will do any more.

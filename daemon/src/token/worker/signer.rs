@@ -23,32 +23,47 @@ impl Signer {
     /// Works until the queue is closed.
     pub(super) fn run(self) {
         let mut gathered: Option<Gathered> = None;
-        while let Some(job) = self.queue.pop() {
-            let begun = Instant::now();
-            let result = (!job.is_expired()).then(|| {
-                self.ladder
-                    .perform(self.seat, &job.request.operation, job.deadline)
-            });
-            if gathered
-                .as_ref()
-                .is_some_and(|gathered| !Arc::ptr_eq(&gathered.outbox, &job.outbox))
-            {
-                gathered = send(gathered);
-            }
-            match result {
-                Some(result) => job.answer(result),
-                None => job.answer_expired(&self.token),
-            }
-            let since = gathered.map_or(begun, |gathered| gathered.since);
-            gathered = Some(Gathered {
-                outbox: job.outbox,
-                since,
-            });
-            if since.elapsed() >= GATHER || self.queue.is_empty() {
-                gathered = send(gathered);
-            }
+        loop {
+            // Who holds answers back must not wait: another signer may take the last job.
+            let job = match &gathered {
+                Some(_) => self.queue.pop_now(),
+                None => match self.queue.pop() {
+                    Some(job) => Some(job),
+                    None => return,
+                },
+            };
+            gathered = match job {
+                Some(job) => self.gather(gathered, job),
+                None => send(gathered),
+            };
         }
-        send(gathered);
+    }
+
+    /// Does the job, and adds its answer to those gathered.
+    fn gather(&self, mut gathered: Option<Gathered>, job: Job) -> Option<Gathered> {
+        let begun = Instant::now();
+        if job.is_expired() {
+            job.answer_expired(&self.token);
+        } else {
+            let operation = &job.request.operation;
+            job.answer(self.ladder.perform(self.seat, operation, job.deadline));
+        }
+        if gathered
+            .as_ref()
+            .is_some_and(|gathered| !gathered.is_for(&job))
+        {
+            gathered = send(gathered);
+        }
+        let since = gathered.map_or(begun, |gathered| gathered.since);
+        let gathered = Some(Gathered {
+            outbox: job.outbox,
+            since,
+        });
+        if since.elapsed() >= GATHER {
+            send(gathered)
+        } else {
+            gathered
+        }
     }
 }
 
@@ -57,6 +72,12 @@ struct Gathered {
     outbox: Arc<Outbox>,
     /// When work on the first of them began.
     since: Instant,
+}
+
+impl Gathered {
+    fn is_for(&self, job: &Job) -> bool {
+        Arc::ptr_eq(&self.outbox, &job.outbox)
+    }
 }
 
 /// Sends what was gathered. A peer that is gone is its reader's business.

@@ -31,6 +31,15 @@ impl UsedKeys {
         keys.insert(key.spki_sha256, key.clone());
     }
 
+    /// Forgets a key that was deleted on purpose.
+    pub(super) fn forget(&self, key: &KeyReference) {
+        let mut keys = self
+            .0
+            .write()
+            .expect("no thread panics while it holds the keys");
+        keys.remove(&key.spki_sha256);
+    }
+
     /// Has every remembered key sign a test message, and verifies it.
     ///
     /// A key that is not there makes only itself unusable: its label is in the answer, for the

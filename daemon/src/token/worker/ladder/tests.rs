@@ -1,0 +1,349 @@
+//! The ladder, on a backend that fails as told.
+
+use super::super::backend::{Backend, PinStanding, TokenIdentity};
+use super::super::health::RungCounters;
+use super::*;
+use crate::token::memory::MemoryToken;
+use crate::token::{
+    KeyDescription, KeyReference, KeySpecification, TokenDescription, proof, spki_sha256,
+};
+use crate::x509::key::{KeyType, SignatureAlgorithm};
+use secrecy::SecretString;
+use std::collections::VecDeque;
+
+const NAME: &str = "factory";
+
+/// What is left to go wrong; shared by the test, the backend and its sessions.
+#[derive(Clone, Default)]
+struct Script(Arc<Mutex<Faults>>);
+
+#[derive(Default)]
+struct Faults {
+    /// Of the next operations, one each.
+    operations: VecDeque<Rung>,
+    /// Of the next starts, one each.
+    starts: usize,
+    /// Signatures come out wrong.
+    lies: bool,
+    opened: usize,
+    dropped: usize,
+    started: usize,
+}
+
+impl Script {
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.0
+            .lock()
+            .expect("no test panics while it holds the script")
+    }
+}
+
+fn broken(rung: Rung) -> TokenError {
+    TokenError::Unavailable {
+        token: NAME.into(),
+        reason: "scripted".into(),
+        rung: Some(rung),
+    }
+}
+
+struct ScriptedBackend {
+    memory: MemoryToken,
+    script: Script,
+}
+
+impl Backend for ScriptedBackend {
+    fn start(&mut self) -> Result<TokenIdentity, TokenError> {
+        let mut faults = self.script.faults();
+        assert_eq!(
+            faults.opened, faults.dropped,
+            "a session outlived C_Finalize"
+        );
+        faults.started += 1;
+        match faults.starts.checked_sub(1) {
+            Some(left) => {
+                faults.starts = left;
+                Err(broken(Rung::Initialize))
+            }
+            None => Ok(TokenIdentity {
+                label: NAME.into(),
+                serial: "1".into(),
+            }),
+        }
+    }
+
+    fn pin_standing(&mut self) -> Result<PinStanding, TokenError> {
+        Ok(PinStanding::Good)
+    }
+
+    fn log_in(&mut self, _: &SecretString) -> Result<(), TokenError> {
+        Ok(())
+    }
+
+    fn log_out(&mut self) {}
+
+    fn open(&mut self) -> Result<Box<dyn Token>, TokenError> {
+        self.script.faults().opened += 1;
+        let (memory, script) = (self.memory.clone(), self.script.clone());
+        Ok(Box::new(ScriptedSession { memory, script }))
+    }
+
+    fn stop(&mut self) {
+        let faults = self.script.faults();
+        assert_eq!(
+            faults.opened, faults.dropped,
+            "a session outlived C_Finalize"
+        );
+    }
+}
+
+struct ScriptedSession {
+    memory: MemoryToken,
+    script: Script,
+}
+
+impl ScriptedSession {
+    fn working(&self) -> Result<(), TokenError> {
+        match self.script.faults().operations.pop_front() {
+            Some(rung) => Err(broken(rung)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for ScriptedSession {
+    fn drop(&mut self) {
+        self.script.faults().dropped += 1;
+    }
+}
+
+impl Token for ScriptedSession {
+    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
+        self.memory.describe()
+    }
+
+    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
+        self.memory.find(reference)
+    }
+
+    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
+        self.memory.find_by_id(id)
+    }
+
+    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
+        self.working()?;
+        self.memory.generate(specification)
+    }
+
+    fn sign(
+        &mut self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+    ) -> Result<Vec<u8>, TokenError> {
+        self.working()?;
+        let message = if self.script.faults().lies {
+            b"another"
+        } else {
+            message
+        };
+        self.memory.sign(key, algorithm, message)
+    }
+
+    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
+        self.memory.destroy(key)
+    }
+}
+
+/// A ladder of one signer, tended once, and a key that has signed.
+struct Scene {
+    ladder: Ladder,
+    script: Script,
+    key: KeyDescription,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (script, mut memory) = (Script::default(), MemoryToken::new(NAME));
+        let specification = KeySpecification {
+            key_type: KeyType::P256,
+            label: "ca".into(),
+            id: vec![1],
+        };
+        let key = memory.generate(&specification).expect("memory works");
+        let backend = ScriptedBackend {
+            memory,
+            script: script.clone(),
+        };
+        let rig = Rig::new(NAME, Box::new(backend), None);
+        let ladder = Ladder::new(NAME, 1, rig, Arc::new(Watchdog::new(2)));
+        ladder.tend();
+        let scene = Scene {
+            ladder,
+            script,
+            key,
+        };
+        scene.sign().expect("nothing is scripted yet");
+        scene
+    }
+
+    fn sign(&self) -> Result<Answer, TokenError> {
+        let (algorithm, message) = (SignatureAlgorithm::EcdsaSha256, proof::challenge());
+        self.perform(&Operation::Sign {
+            key: self.key.reference(),
+            algorithm,
+            message,
+        })
+    }
+
+    fn perform(&self, operation: &Operation) -> Result<Answer, TokenError> {
+        self.ladder
+            .perform(0, operation, Instant::now() + Duration::from_secs(5))
+    }
+
+    fn script(&self, rungs: &[Rung]) {
+        self.script.faults().operations.extend(rungs);
+    }
+
+    fn rungs(&self) -> RungCounters {
+        self.ladder.health().rungs
+    }
+
+    fn state(&self) -> TokenState {
+        self.ladder.health().state
+    }
+
+    /// As if the last climb had been long ago.
+    fn let_time_pass(&self) {
+        std::thread::sleep(Duration::from_millis(1010));
+    }
+}
+
+#[test]
+fn a_broken_session_is_replaced_and_nothing_else_is_touched() {
+    let scene = Scene::new();
+    scene.script(&[Rung::Session]);
+    scene.sign().expect("signs on a new session");
+    assert_eq!(
+        (scene.rungs().sessions, scene.script.faults().started),
+        (1, 1)
+    );
+}
+
+#[test]
+fn what_a_new_session_does_not_heal_climbs_until_something_does() {
+    let scene = Scene::new();
+    scene.let_time_pass();
+    // The operation, the operation on a new session, the proof after a new login.
+    scene.script(&[Rung::Session; 3]);
+    scene.sign().expect("heals on the way up");
+    assert_eq!(
+        (scene.rungs().sessions, scene.script.faults().started),
+        (1, 2)
+    );
+    assert_eq!(scene.state(), TokenState::Ready);
+}
+
+#[test]
+fn a_lost_device_is_initialised_again_with_every_session_dropped_before() {
+    let scene = Scene::new();
+    scene.let_time_pass();
+    scene.script(&[Rung::Initialize]);
+    scene.sign().expect("signs after a new start");
+    assert_eq!(scene.script.faults().started, 2);
+}
+
+#[test]
+fn initialising_is_rate_limited_and_then_left_to_the_prober() {
+    let scene = Scene::new();
+    scene.script(&[Rung::Initialize]);
+    assert!(matches!(scene.sign(), Err(TokenError::Unavailable { .. })));
+    assert_eq!(
+        scene.script.faults().started,
+        1,
+        "the first start was just now"
+    );
+    assert_eq!(scene.state(), TokenState::Unavailable);
+    scene.let_time_pass();
+    scene.ladder.tend();
+    assert_eq!(scene.state(), TokenState::Ready);
+    scene.sign().expect("healed");
+}
+
+#[test]
+fn an_absent_device_is_tried_again_until_it_is_back() {
+    let scene = Scene::new();
+    scene.let_time_pass();
+    scene.script.faults().starts = 2;
+    scene.script(&[Rung::Initialize]);
+    assert!(matches!(
+        scene.sign(),
+        Err(TokenError::Unavailable { rung: None, .. })
+    ));
+    for _ in 0..2 {
+        assert_eq!(scene.state(), TokenState::Unavailable);
+        scene.let_time_pass();
+        scene.ladder.tend();
+    }
+    assert_eq!(scene.state(), TokenState::Ready);
+}
+
+#[test]
+fn a_token_that_signs_wrongly_after_a_login_is_not_ready() {
+    let scene = Scene::new();
+    scene.let_time_pass();
+    scene.script.faults().lies = true;
+    scene.script(&[Rung::Initialize]);
+    scene.sign().expect_err("its proof does not verify");
+    assert_eq!(scene.state(), TokenState::Unavailable);
+    assert!(scene.ladder.health().reason.contains("does not verify"));
+}
+
+#[test]
+fn a_used_key_that_is_gone_after_a_login_is_named_and_the_rest_goes_on() {
+    let scene = Scene::new();
+    let gone = KeyReference {
+        label: "gone".into(),
+        id: vec![9],
+        spki_sha256: spki_sha256(b""),
+    };
+    scene.ladder.used_keys.remember(&gone);
+    scene.let_time_pass();
+    scene.script(&[Rung::Initialize]);
+    scene.sign().expect("the other key signs");
+    assert_eq!(scene.ladder.health().reason, "keys not found: gone");
+}
+
+#[test]
+fn a_key_is_not_generated_twice_whatever_was_healed() {
+    let scene = Scene::new();
+    scene.let_time_pass();
+    scene.script(&[Rung::Initialize]);
+    let specification = KeySpecification {
+        key_type: KeyType::P256,
+        label: "new".into(),
+        id: vec![2],
+    };
+    let outcome = scene.perform(&Operation::Generate(specification));
+    assert!(
+        matches!(outcome, Err(TokenError::Unavailable { .. })),
+        "{outcome:?}"
+    );
+    let found = scene
+        .perform(&Operation::FindById(vec![2]))
+        .expect("healed");
+    assert_eq!(found, Answer::NoKey);
+    assert_eq!(scene.state(), TokenState::Ready);
+}
+
+#[test]
+fn many_who_saw_one_failure_climb_once() {
+    let scene = Scene::new();
+    scene.let_time_pass();
+    let generation = scene.ladder.bench.read().expect("not poisoned").generation;
+    assert!(scene.ladder.climb(Rung::Initialize, generation, 0));
+    assert!(
+        scene.ladder.climb(Rung::Initialize, generation, 0),
+        "somebody else has climbed"
+    );
+    assert_eq!(scene.script.faults().started, 2);
+}
