@@ -83,13 +83,18 @@ for (const [name, Transport] of [["http", Http], ["mqtt", Mqtt]]) {
     await service.deleteDeviceRegistrationState(id);
   });
 
-  test(`${name}: a self-signed certificate of an individual enrollment is enough`, async () => {
+  test(`${name}: a self-signed certificate of an individual enrollment is enough, and the hub gets its twin`, async () => {
     const id = `node-${name}-alone`;
     const device = selfSigned(id);
-    await service.createOrUpdateIndividualEnrollment(individual(id, device.cert, { deviceId: `${id}-in-the-hub` }));
+    const deviceId = `${id}-in-the-hub`;
+    const initialTwin = { tags: { line: "4" }, properties: { desired: { speed: 7 } } };
+    await service.createOrUpdateIndividualEnrollment(individual(id, device.cert, { deviceId, initialTwin }));
     const { responseBody: before } = await service.getDeviceRegistrationState(id);
     assert.equal(before.status, "unassigned");
-    assert.equal((await register(Transport, id, device)).deviceId, `${id}-in-the-hub`);
+    assert.equal((await register(Transport, id, device)).deviceId, deviceId);
+    const { responseBody: twin } = await hub.getTwin(deviceId);
+    assert.equal(twin.tags.line, "4");
+    assert.equal(twin.properties.desired.speed, 7);
     await service.deleteIndividualEnrollment(id);
   });
 

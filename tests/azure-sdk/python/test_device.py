@@ -68,10 +68,17 @@ def test_a_disabled_enrollment_keeps_a_device_of_the_group_out_until_it_is_delet
     assert register("python-blocked", device.cert_file, device.key_file).status == "assigned"
 
 
-def test_a_self_signed_certificate_of_an_individual_enrollment_is_enough(service, register, files):
+def test_a_self_signed_certificate_is_enough_and_the_hub_gets_its_twin(
+    service, registry, register, files
+):
     device = Made("python-alone")
-    service.enrollment.create_or_update("python-alone", individual("python-alone", device.pem))
+    twin = {"tags": {"line": "4"}, "properties": {"desired": {"speed": 7}}}
+    record = individual("python-alone", device.pem, initialTwin=twin)
+    service.enrollment.create_or_update("python-alone", record)
     assert register("python-alone", *files(device)).status == "assigned"
+    in_hub = registry.get_twin("python-alone")
+    assert in_hub.tags["line"] == "4"
+    assert in_hub.properties.desired["speed"] == 7
     service.enrollment.delete("python-alone")
 
 

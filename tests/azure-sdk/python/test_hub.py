@@ -79,7 +79,7 @@ def test_a_method_reaches_a_device_that_is_online_and_no_other(registry):
     registry.delete_device("py-hub-4")
 
 
-def test_a_provisioned_device_answers_a_method_of_the_back_end(registry, register):
+def test_a_provisioned_device_answers_a_method_until_its_identity_is_deleted(registry, register):
     device = Issued("python-hub")
     state = register("python-hub", device.cert_file, device.key_file).registration_state
     client = IoTHubDeviceClient.create_from_x509_certificate(
@@ -105,6 +105,8 @@ def test_a_provisioned_device_answers_a_method_of_the_back_end(registry, registe
         result = registry.invoke_device_method("python-hub", method)
         assert (result.status, result.payload) == (200, {"registered": True})
         assert heard == [("reprovision", {"why": "roll"})]
+        registry.delete_device("python-hub")
+        assert any(not client.connected or time.sleep(0.1) for _ in range(100))
     finally:
         client.shutdown()
 
