@@ -88,6 +88,12 @@ async fn a_group_device_is_assigned_and_the_hub_knows_its_leaf() {
         .await
         .expect(200);
     assert_eq!(looked_up["status"], "assigned");
+
+    let path = "/registrations/press-7";
+    let etag = plant.get(path).await.expect(200)["etag"].clone();
+    let etag = etag.as_str().unwrap();
+    assert_eq!(plant.delete(path, Some("AAAA")).await.status, 412);
+    plant.delete(path, Some(etag)).await.expect(204);
 }
 
 /// Both slots of an individual enrollment open the door; a certificate in neither does not.
