@@ -20,6 +20,7 @@
 //! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
 //! | `token_gone` | the token is taken away and put back |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
+//! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -32,6 +33,7 @@ mod caller;
 mod cli;
 mod crash;
 mod device;
+mod drift;
 mod invariants;
 mod issue;
 mod process;

@@ -9,7 +9,9 @@ use super::hierarchy::Generation;
 use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
-use crate::store::{AuditEntry, Idempotency, Intent, PriorRequest, Purpose, Recorded, Settlement};
+use crate::store::{
+    AuditEntry, Idempotency, Intent, PriorRequest, Purpose, Recorded, Settlement, StoreError,
+};
 use crate::token::KeyReference;
 use crate::x509::certificate::{self, Certificate};
 use crate::x509::csr::Csr;
@@ -248,7 +250,11 @@ impl CertificateAuthority {
         let settled = self
             .store
             .record_certificate(&recorded, certificate.der(), order.settlement, entry)
-            .map_err(Error::from)
+            .map_err(|error| match error {
+                // The state moved while the token signed; the caller's repeat meets the new one.
+                StoreError::Conflict(reason) => Error::later(1, "not_recorded", reason),
+                other => other.into(),
+            })
             .inspect_err(|error| self.burn(&recorded, &error.message))?;
         crash_point("cycle-10");
 

@@ -112,21 +112,36 @@ impl Store {
         self.write(move |connection| settle(connection, &mark, &sighting, at))
     }
 
-    /// The look failed for now: look again at `due_at`.
+    /// The look failed for now: look again at `due_at`. A newer cause is looked at without delay.
     pub fn postpone_mark(
         &self,
         mark: &MarkRow,
         due_at: i64,
         error: String,
     ) -> Result<(), StoreError> {
-        let id = mark.id;
+        let (id, version) = (mark.id, mark.version);
         self.write(move |connection| {
             connection
                 .prepare_cached(
-                    "UPDATE mark SET due_at = ?2, attempts = attempts + 1, last_error = ?3
-                     WHERE id = ?1",
+                    "UPDATE mark SET due_at = ?3, attempts = attempts + 1, last_error = ?4
+                     WHERE id = ?1 AND version = ?2",
                 )?
-                .execute(params![id, due_at, error])?;
+                .execute(params![id, version, due_at, error])?;
+            Ok(())
+        })
+    }
+
+    /// Nothing failed, but somebody else has to do something first: look again at `due_at` at the
+    /// latest.
+    pub fn defer_mark(&self, mark: &MarkRow, due_at: i64, reason: &str) -> Result<(), StoreError> {
+        let (id, version, reason) = (mark.id, mark.version, reason.to_owned());
+        self.write(move |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE mark SET due_at = ?3, attempts = 0, last_error = ?4
+                     WHERE id = ?1 AND version = ?2",
+                )?
+                .execute(params![id, version, due_at, reason])?;
             Ok(())
         })
     }

@@ -261,6 +261,11 @@ impl Emulator {
     pub fn edit_record(&self, kind: Kind, id: &str, merge: Map<String, Value>) -> Result<Value> {
         views::edit(&self.cloud, kind, id, merge).map_err(anyhow::Error::msg)
     }
+
+    /// Delete a record as somebody else would.
+    pub fn delete_record(&self, kind: Kind, id: &str) -> Result<()> {
+        views::delete(&self.cloud, kind, id).map_err(anyhow::Error::msg)
+    }
 }
 
 fn connection_string(host: &str, policy: &Policy) -> String {

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cloud::Cloud;
 use crate::enrollment::Kind;
+use crate::etag::IfMatch;
 use crate::ids;
 use crate::service::records::{Write, shown};
 
@@ -89,4 +90,11 @@ pub(crate) fn edit(
     let result = cloud.change(|world| write.edit(world, kind, id, merge));
     result.map_err(|refusal| refusal.message().to_owned())?;
     record(cloud, kind, id).ok_or_else(|| "the record is gone".to_owned())
+}
+
+/// Delete a record as somebody else would.
+pub(crate) fn delete(cloud: &Cloud, kind: Kind, id: &str) -> Result<(), String> {
+    let write = Write::new(cloud);
+    let result = cloud.change(|world| write.delete(world, kind, id, &IfMatch::Any));
+    result.map_err(|refusal| refusal.message().to_owned())
 }

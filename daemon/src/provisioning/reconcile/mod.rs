@@ -36,7 +36,7 @@ const PAUSE_SECONDS: u64 = 1;
 /// The longest pause after failures.
 const PAUSE_SECONDS_MAX: u64 = 300;
 /// The pause after a refused credential: the file may be exchanged at any time.
-const CREDENTIAL_PAUSE_SECONDS: u64 = 30;
+const CREDENTIAL_PAUSE_SECONDS: u64 = 10;
 /// How long a signature by the application is waited for; it wakes us when it is there.
 const SIGNATURE_PAUSE_SECONDS: u64 = 60;
 
@@ -191,8 +191,7 @@ impl Reconciler {
                 }
                 Outcome::Signature => {
                     let due = now.saturating_add_unsigned(SIGNATURE_PAUSE_SECONDS);
-                    ca.store()
-                        .postpone_mark(&mark, due, "waits for a signature".into())?;
+                    ca.store().defer_mark(&mark, due, "waits for a signature")?;
                 }
                 Outcome::Parked(reason) => {
                     tracing::error!(

@@ -1,0 +1,100 @@
+//! Somebody else changes what the service holds, and nobody tells us: the scan finds it.
+
+use crate::invariants::held;
+use crate::process::until;
+use crate::request::{Holder, Request};
+use crate::stage::Stage;
+use dps_emulator::{Action, Fault, Kind};
+use serde_json::{Map, Value, json};
+
+/// A daemon that scans every second, with one individually enrolled device in step.
+fn scanning(policy: &str) -> (Stage, Holder) {
+    let mut stage = Stage::set();
+    let configuration = stage.configuration();
+    stage.configure(&format!(
+        "{configuration}\n[policy]\nscan_interval = \"1s\"\ndrift = \"{policy}\"\n"
+    ));
+    stage.start();
+    stage.run_ceremony();
+    stage.told(&["enrollment", "add", "--individual", "press-7"]);
+    let device = stage.station().obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    (stage, device)
+}
+
+fn edit(stage: &Stage, merge: Value) {
+    let merge: Map<String, Value> = merge.as_object().unwrap().clone();
+    stage
+        .emulator
+        .edit_record(Kind::Individual, "press-7", merge)
+        .unwrap();
+}
+
+fn shown(stage: &Stage) -> Value {
+    stage.json(&["enrollment", "show", "press-7"])[0].clone()
+}
+
+/// Verifies: nobody asks for anything, and within one scan the difference stands in `enrollment
+/// show`, field by field; it is left alone, and looked at once, not every second.
+#[test]
+fn a_change_that_nobody_announced_is_shown_with_its_difference() {
+    let (stage, _) = scanning("report");
+    edit(&stage, json!({ "provisioningStatus": "disabled" }));
+    let drift = until("the drift is seen", || {
+        let seen = shown(&stage);
+        (seen["state"] == "drifted").then(|| seen["drift"].clone())
+    });
+    assert_eq!(drift["cause"], "changed", "{drift}");
+    assert!(
+        drift["differences"].to_string().contains("disabled"),
+        "{drift}"
+    );
+    let looks = stage.emulator.requests_of("individual.get").len();
+    let scans = stage.emulator.requests_of("individual.query").len();
+    until("two more scans", || {
+        (stage.emulator.requests_of("individual.query").len() >= scans + 2).then_some(())
+    });
+    assert_eq!(stage.emulator.requests_of("individual.get").len(), looks);
+    assert_eq!(stage.emulator.requests_of("individual.put").len(), 1);
+}
+
+/// With `drift = "repair"` it is made as desired again, and what is not ours is kept.
+#[test]
+fn where_policy_says_so_drift_is_repaired() {
+    let (stage, device) = scanning("repair");
+    edit(
+        &stage,
+        json!({ "provisioningStatus": "disabled", "initialTwin": { "tags": { "hall": "3" } } }),
+    );
+    let record = until("it is repaired", || {
+        let record = stage.emulator.individual("press-7").unwrap();
+        (record["provisioningStatus"] == "enabled").then_some(record)
+    });
+    assert_eq!(record["initialTwin"]["tags"]["hall"], "3");
+    assert_eq!(held(&record, "primary"), Some(device.thumbprint));
+    stage.is_in_step();
+}
+
+/// Deleted by somebody else: a scan that comes to its end without meeting it tells.
+#[test]
+fn an_enrollment_that_somebody_deleted_is_missed() {
+    let (stage, _) = scanning("repair");
+    stage
+        .emulator
+        .delete_record(Kind::Individual, "press-7")
+        .unwrap();
+    until("it is there again", || stage.emulator.individual("press-7"));
+    stage.is_in_step();
+}
+
+/// A scan that fails half-way tells nothing: what it did not meet is not missing.
+#[test]
+fn a_scan_that_fails_misses_nothing() {
+    let (stage, _) = scanning("report");
+    let fault = Fault::on("individual.query", Action::status(500)).times(2);
+    stage.emulator.inject(fault).unwrap();
+    until("both scans have failed", || {
+        stage.emulator.faults().is_empty().then_some(())
+    });
+    assert_eq!(shown(&stage)["state"], "in step");
+}
