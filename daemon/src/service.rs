@@ -39,9 +39,13 @@ pub fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(Daemon::start(&configuration, store, &tokens)?.run());
+    let daemon = Daemon::start(&configuration, store.clone(), &tokens)?;
+    let served = runtime.block_on(daemon.run());
     // Requests in hand have been answered; what blocks still is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(error) = store.checkpoint() {
+        tracing::warn!(%error, "the write-ahead log stays beside the database");
+    }
     served
 }
 
@@ -276,6 +280,7 @@ impl Application {
                 pause = FAILURE_PAUSE;
             }
         };
+        note("abandoned intents", self.ca.burn_left_over());
         if let Some(identity) = &self.identity {
             note("TLS certificate", identity.renew(&self.ca));
         }

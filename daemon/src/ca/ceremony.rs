@@ -20,11 +20,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// The largest ceremony file, in bytes.
 pub const FILE_BYTES_MAX: usize = 64 * 1024;
 /// The most authorities that one file describes.
 pub const AUTHORITIES_MAX: usize = 64;
+/// How long a ceremony waits for a token to get ready.
+const TOKEN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What a ceremony file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -165,10 +168,10 @@ impl CertificateAuthority {
             let token = self.token_of(&specification.name)?.to_owned();
             if !tokens.contains_key(&token) {
                 progress(format!("asking token {token} what it is"));
-                tokens.insert(
-                    token.clone(),
-                    self.token(&token)?.client.describe(LOOKUP_DEADLINE)?,
-                );
+                let client = &self.token(&token)?.client;
+                // A daemon that has just been started has not found its tokens yet.
+                client.wait_ready(TOKEN_DEADLINE);
+                tokens.insert(token.clone(), client.describe(LOOKUP_DEADLINE)?);
             }
             let actor = permission.caller().to_string();
             authorities.push(self.make_authority(specification, &token, &actor, progress)?);

@@ -72,6 +72,8 @@ pub struct CertificateAuthority {
     hierarchy: ArcSwap<Hierarchy>,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
+    /// Intents that could not be burned yet, each with its reason.
+    unburned: Mutex<Vec<(i64, String)>>,
 }
 
 impl CertificateAuthority {
@@ -90,6 +92,7 @@ impl CertificateAuthority {
             wake: parts.wake,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             ceremony: Mutex::new(()),
+            unburned: Mutex::default(),
         };
         let burned = authority.store.abandon_open_intents(authority.now())?;
         if burned > 0 {
@@ -198,6 +201,21 @@ impl CertificateAuthority {
             Error::mend("authority_unknown", message)
         })
     }
+}
+
+/// A named place where the fault tests kill the daemon; nothing without the feature `failpoints`.
+///
+/// `FAILPOINTS="NAME=return(FILE)"` makes whoever comes here write FILE, and stay until a signal
+/// ends the process.
+#[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
+fn crash_point(name: &str) {
+    fail::fail_point!(name, |file| {
+        let announced = std::fs::write(file.unwrap_or_default(), name);
+        tracing::warn!(name, ?announced, "stays at a crash point");
+        loop {
+            std::thread::park();
+        }
+    });
 }
 
 /// RFC 3339 of Unix seconds.

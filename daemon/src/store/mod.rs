@@ -131,6 +131,13 @@ impl Store {
         })
     }
 
+    /// Moves everything into the database's one file: what an orderly stop leaves can be copied.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let connection = Connection::open(&self.path)?;
+        configure(&connection)?;
+        Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
     /// Where the database lies.
     pub fn path(&self) -> &Path {
         &self.path

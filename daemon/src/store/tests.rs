@@ -196,7 +196,7 @@ fn a_serial_number_exists_once_even_after_it_was_burned() {
         .unwrap();
     stage
         .store
-        .abandon_intent(&recorded, "token gone".into(), 1_000)
+        .abandon_intent(recorded.id(), "token gone".into(), 1_000)
         .unwrap();
     let again = stage.store.record_intent(stage.intent("pump-8", 2));
     assert!(
@@ -247,7 +247,7 @@ fn an_idempotency_key_names_one_request_until_that_is_burned() {
     assert!(matches!(under_way, Some(PriorRequest::UnderWay)));
     stage
         .store
-        .abandon_intent(&recorded, "deadline".into(), 1_000)
+        .abandon_intent(recorded.id(), "deadline".into(), 1_000)
         .unwrap();
     assert!(
         stage
@@ -404,7 +404,7 @@ fn many_writers_share_commits_and_a_refused_one_takes_nothing_with_it() {
     );
     stage
         .store
-        .abandon_intent(&recorded, "test".into(), 1_000)
+        .abandon_intent(recorded.id(), "test".into(), 1_000)
         .unwrap();
 }
 
