@@ -1,5 +1,5 @@
 "use strict";
-// azure-iot-provisioning-device over -http and -mqtt, with azure-iot-security-x509, and what the service
+// azure-iot-provisioning-device over -http and -mqtt (also over WebSocket), with azure-iot-security-x509, and what the service
 // SDK says of the registrations. Leaves and chains are the daemon's.
 
 const assert = require("node:assert/strict");
@@ -7,7 +7,7 @@ const { X509Certificate } = require("node:crypto");
 const { test } = require("node:test");
 const { ProvisioningDeviceClient } = require("azure-iot-provisioning-device");
 const { Http } = require("azure-iot-provisioning-device-http");
-const { Mqtt } = require("azure-iot-provisioning-device-mqtt");
+const { Mqtt, MqttWs } = require("azure-iot-provisioning-device-mqtt");
 const { ProvisioningServiceClient } = require("azure-iot-provisioning-service");
 const { X509Security } = require("azure-iot-security-x509");
 const { Registry } = require("azure-iothub");
@@ -36,7 +36,7 @@ async function thumbprintInHub(deviceId) {
 
 const thumbprint = ({ cert }) => new X509Certificate(cert).fingerprint256.replaceAll(":", "");
 
-for (const [name, Transport] of [["http", Http], ["mqtt", Mqtt]]) {
+for (const [name, Transport] of [["http", Http], ["mqtt", Mqtt], ["websocket", MqttWs]]) {
   test(`${name}: a device of the group is assigned by its chain, and the hub knows its leaf`, async () => {
     const id = `node-${name}`;
     const device = issued(id);
@@ -110,11 +110,13 @@ for (const [name, Transport] of [["http", Http], ["mqtt", Mqtt]]) {
   });
 }
 
-test("mqtt: a throttled device waits and is assigned", async () => {
-  const id = "node-mqtt";
-  await failNext("device.register", 429);
-  assert.equal((await register(Mqtt, id, issued(id))).status, "assigned");
-});
+for (const [name, Transport] of [["mqtt", Mqtt], ["websocket", MqttWs]]) {
+  test(`${name}: a throttled device waits and is assigned`, async () => {
+    const id = `node-${name}`;
+    await failNext("device.register", 429);
+    assert.equal((await register(Transport, id, issued(id))).status, "assigned");
+  });
+}
 
 test("http: a throttled device gets a ThrottlingError", async () => {
   const id = "node-http";

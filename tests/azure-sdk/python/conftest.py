@@ -34,15 +34,16 @@ def credential():
 
 
 @pytest.fixture
-def register(tmp_path):
+def register():
     """Register as a device does, over MQTT."""
 
-    def register(registration_id, cert_file, key_file, payload=None):
+    def register(registration_id, cert_file, key_file, payload=None, **more):
         client = ProvisioningDeviceClient.create_from_x509_certificate(
             provisioning_host=WORLD["device_host"],
             registration_id=registration_id,
             id_scope=WORLD["id_scope"],
             x509=X509(cert_file=cert_file, key_file=key_file),
+            **more,
         )
         if payload is not None:
             client.provisioning_payload = payload

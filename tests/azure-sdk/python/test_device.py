@@ -29,6 +29,13 @@ def test_a_device_of_the_group_is_assigned_by_its_chain(service, registry, regis
     assert device_id in [state["registrationId"] for state in of_group]
 
 
+def test_the_same_over_a_websocket(registry, register):
+    device = Issued("python-websocket")
+    result = register("python-websocket", device.cert_file, device.key_file, websockets=True)
+    assert result.status == "assigned"
+    assert thumbprint_in_hub(registry, "python-websocket") == device.thumbprint
+
+
 def test_the_same_in_async_form(registry):
     device = Issued("python-aio")
 

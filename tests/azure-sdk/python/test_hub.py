@@ -79,13 +79,17 @@ def test_a_method_reaches_a_device_that_is_online_and_no_other(registry):
     registry.delete_device("py-hub-4")
 
 
-def test_a_provisioned_device_answers_a_method_until_its_identity_is_deleted(registry, register):
+@pytest.mark.parametrize("websockets", [False, True])
+def test_a_provisioned_device_answers_a_method_until_its_identity_is_deleted(
+    registry, register, websockets
+):
     device = Issued("python-hub")
     state = register("python-hub", device.cert_file, device.key_file).registration_state
     client = IoTHubDeviceClient.create_from_x509_certificate(
         X509(cert_file=device.cert_file, key_file=device.key_file),
         hostname=state.assigned_hub,
         device_id=state.device_id,
+        websockets=websockets,
     )
     heard = []
 

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use axum::routing::get;
 
 use crate::certificate::Certificate;
 use crate::cloud::Cloud;
@@ -19,11 +21,22 @@ use crate::plane::{Plane, host_without_port};
 use crate::refusal::Refusal;
 use crate::truncated::HalfBody;
 use crate::wire::{self, Call, Reply};
-use crate::{arm, dates, device, entra, hub, service};
+use crate::{arm, dates, device, entra, hub, mqtt, service};
 
-/// The router of the HTTPS listener: everything leads to [`serve`].
+/// The router of the HTTPS listener: everything leads to [`serve`], but what becomes MQTT.
 pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
-    Router::new().fallback(serve).with_state(cloud)
+    Router::new()
+        .route(mqtt::WEBSOCKET_PATH, get(websocket))
+        .fallback(serve)
+        .with_state(cloud)
+}
+
+async fn websocket(
+    State(cloud): State<Arc<Cloud>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    mqtt::upgrade(upgrade, peer, cloud)
 }
 
 /// One request, from its first byte to its answer.

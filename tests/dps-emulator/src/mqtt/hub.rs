@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval};
 
 use super::topics::{self, HubLogin};
-use super::{Client, Event};
+use super::{Client, Event, Who};
 use crate::cloud::Cloud;
 use crate::hub::presence::{INVOCATIONS_MAX, Invocation, MethodAnswer};
 
@@ -23,7 +23,7 @@ const CHECK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serve the device until it leaves, or must.
 pub(super) async fn run(mut client: Client, cloud: &Arc<Cloud>, login: HubLogin) -> io::Result<()> {
-    if client.id != login.device_id || !admits(cloud, &client, &login) {
+    if client.who.id != login.device_id || !admits(cloud, &client.who, &login) {
         return client.refuse(ConnectReturnCode::NotAuthorized).await;
     }
     client.accept().await?;
@@ -36,9 +36,9 @@ pub(super) async fn run(mut client: Client, cloud: &Arc<Cloud>, login: HubLogin)
     session.run(client, cloud, &login).await
 }
 
-fn admits(cloud: &Cloud, client: &Client, login: &HubLogin) -> bool {
+fn admits(cloud: &Cloud, who: &Who, login: &HubLogin) -> bool {
     let now = cloud.now();
-    client.leaf().is_some_and(|leaf| {
+    who.leaf().is_some_and(|leaf| {
         let is_known = |world: &crate::world::World| {
             let hub = world.hubs.get(&login.host);
             hub.is_some_and(|hub| hub.admits(&login.device_id, leaf))
@@ -78,7 +78,7 @@ impl Session {
                     None => return Ok(()),
                 },
                 _ = check.tick() => {
-                    if last_packet.elapsed() > client.idle || !admits(cloud, &client, login) {
+                    if last_packet.elapsed() > client.idle || !admits(cloud, &client.who, login) {
                         return Ok(());
                     }
                 }

@@ -1,4 +1,5 @@
-//! MQTT 3.1.1 over TLS (contract sections 9 and 12): devices register here, and connect to the hub.
+//! MQTT 3.1.1 over TLS or WebSocket (contract sections 9 and 12): devices register here, and connect to
+//! the hub.
 //!
 //! The user name says which of the two a client wants. Packets are `mqute-codec`'s; this module never
 //! looks at bytes. It is no broker: clients talk to the service, never to each other.
@@ -12,6 +13,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::response::Response;
 use axum::serve::Listener as _;
 use mqute_codec::protocol::QoS;
 use mqute_codec::protocol::v4::{
@@ -22,8 +25,8 @@ use tokio::time::timeout;
 
 use crate::certificate::{Certificate, Unreadable};
 use crate::cloud::Cloud;
-use crate::listener::{Connection, TlsListener};
-use packets::Packets;
+use crate::listener::{Peer, TlsListener};
+use packets::{Carrier, PACKET_LENGTH_MAX, Packets};
 use topics::Login;
 
 /// Time for the first packet.
@@ -36,11 +39,25 @@ pub(crate) async fn serve(mut listener: TlsListener, cloud: Arc<Cloud>) {
     loop {
         let (connection, _) = listener.accept().await;
         let cloud = Arc::clone(&cloud);
-        tokio::spawn(async move {
-            if let Err(error) = session(connection, &cloud).await {
-                tracing::debug!(%error, "an MQTT connection failed");
-            }
-        });
+        tokio::spawn(run(Carrier::Tls(Box::new(connection)), cloud));
+    }
+}
+
+/// Where MQTT over WebSocket is, on the HTTPS port of every host (contract section 9).
+pub(crate) const WEBSOCKET_PATH: &str = "/$iothub/websocket";
+
+/// Take a WebSocket.
+pub(crate) fn upgrade(upgrade: WebSocketUpgrade, peer: Peer, cloud: Arc<Cloud>) -> Response {
+    let serve = |socket: WebSocket| run(Carrier::WebSocket(Box::new(socket), peer), cloud);
+    upgrade
+        .protocols(["mqtt"])
+        .max_message_size(PACKET_LENGTH_MAX)
+        .on_upgrade(serve)
+}
+
+async fn run(carrier: Carrier, cloud: Arc<Cloud>) {
+    if let Err(error) = session(carrier, &cloud).await {
+        tracing::debug!(%error, "an MQTT connection failed");
     }
 }
 
@@ -48,15 +65,27 @@ pub(crate) async fn serve(mut listener: TlsListener, cloud: Arc<Cloud>) {
 #[derive(Debug)]
 struct Client {
     packets: Packets,
-    id: String,
-    presented: Result<Vec<Certificate>, Unreadable>,
+    who: Who,
     /// After so long without a packet the client is gone.
     idle: Duration,
 }
 
-async fn session(connection: Connection, cloud: &Arc<Cloud>) -> io::Result<()> {
-    let presented = connection.peer().certificates();
-    let mut packets = Packets::new(connection);
+/// Who a client says it is, and what it presented for itself.
+#[derive(Debug)]
+struct Who {
+    id: String,
+    presented: Result<Vec<Certificate>, Unreadable>,
+}
+
+impl Who {
+    fn leaf(&self) -> Option<&Certificate> {
+        self.presented.as_ref().ok()?.first()
+    }
+}
+
+async fn session(carrier: Carrier, cloud: &Arc<Cloud>) -> io::Result<()> {
+    let presented = carrier.peer().certificates();
+    let mut packets = Packets::new(carrier);
     let first = timeout(CONNECT_TIMEOUT, packets.next()).await??;
     let Some(Packet::Connect(connect)) = first else {
         return Err(io::Error::other("the first packet is no CONNECT"));
@@ -72,8 +101,10 @@ async fn session(connection: Connection, cloud: &Arc<Cloud>) -> io::Result<()> {
     let idle = idle(&connect);
     let client = Client {
         packets,
-        id: connect.client_id(),
-        presented,
+        who: Who {
+            id: connect.client_id(),
+            presented,
+        },
         idle,
     };
     match Login::parse(&user) {
@@ -94,11 +125,6 @@ fn idle(connect: &Connect) -> Duration {
 }
 
 impl Client {
-    /// What it presented for itself.
-    fn leaf(&self) -> Option<&Certificate> {
-        self.presented.as_ref().ok()?.first()
-    }
-
     async fn accept(&mut self) -> io::Result<()> {
         let code = ConnectReturnCode::Success;
         self.packets

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use axum::extract::ws::{Message, WebSocket};
 use bytes::{Bytes, BytesMut};
 use mqute_codec::Error;
 use mqute_codec::codec::PacketCodec;
@@ -9,22 +10,70 @@ use mqute_codec::protocol::Flags;
 use mqute_codec::protocol::v4::{Packet, Publish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::listener::Connection;
+use crate::listener::{Connection, Peer};
 
 /// Longest packet of a client (IoT Hub's own limit).
-const PACKET_LENGTH_MAX: usize = 256 * 1024;
+pub(super) const PACKET_LENGTH_MAX: usize = 256 * 1024;
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    /// TLS on a port of its own.
+    Tls(Box<Connection>),
+    /// A WebSocket on the HTTPS port.
+    WebSocket(Box<WebSocket>, Peer),
+}
+
+impl Carrier {
+    /// Who is at the other side.
+    pub(super) fn peer(&self) -> &Peer {
+        match self {
+            Self::Tls(connection) => connection.peer(),
+            Self::WebSocket(_, peer) => peer,
+        }
+    }
+
+    /// Append what arrives next. False at the end. Frames may hold any part of a packet, or several.
+    async fn receive(&mut self, received: &mut BytesMut) -> io::Result<bool> {
+        let socket = match self {
+            Self::Tls(connection) => return Ok(connection.read_buf(received).await? > 0),
+            Self::WebSocket(socket, _) => socket,
+        };
+        match socket.recv().await.transpose().map_err(io::Error::other)? {
+            Some(Message::Binary(bytes)) => received.extend_from_slice(&bytes),
+            // The library answers pings by itself.
+            Some(Message::Ping(_) | Message::Pong(_)) => {}
+            Some(Message::Close(_)) | None => return Ok(false),
+            Some(Message::Text(_)) => return Err(io::Error::other("MQTT does not come as text")),
+        }
+        Ok(true)
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> io::Result<()> {
+        match self {
+            Self::Tls(connection) => {
+                connection.write_all(&bytes).await?;
+                connection.flush().await
+            }
+            Self::WebSocket(socket, _) => socket
+                .send(Message::Binary(bytes))
+                .await
+                .map_err(io::Error::other),
+        }
+    }
+}
 
 /// A connection, seen as packets.
 #[derive(Debug)]
 pub(super) struct Packets {
-    connection: Connection,
+    carrier: Carrier,
     received: BytesMut,
 }
 
 impl Packets {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(carrier: Carrier) -> Self {
         Self {
-            connection,
+            carrier,
             received: BytesMut::new(),
         }
     }
@@ -35,7 +84,7 @@ impl Packets {
             if let Some(packet) = decode(&mut self.received)? {
                 return Ok(Some(packet));
             }
-            if self.connection.read_buf(&mut self.received).await? == 0 {
+            if !self.carrier.receive(&mut self.received).await? {
                 return Ok(None);
             }
         }
@@ -44,8 +93,7 @@ impl Packets {
     pub(super) async fn send(&mut self, packet: Packet) -> io::Result<()> {
         let mut bytes = BytesMut::new();
         packet.encode(&mut bytes).map_err(io::Error::other)?;
-        self.connection.write_all(&bytes).await?;
-        self.connection.flush().await
+        self.carrier.send(bytes.freeze()).await
     }
 
     /// Say something, once at most.
@@ -56,8 +104,8 @@ impl Packets {
 
     /// Reset the connection. Always an error, so that the session ends.
     pub(super) async fn cut(&mut self) -> io::Result<()> {
-        self.connection.peer().cut.now();
-        self.connection.write_all(&[0]).await
+        self.carrier.peer().cut.now();
+        self.carrier.send(Bytes::from_static(&[0])).await
     }
 }
 

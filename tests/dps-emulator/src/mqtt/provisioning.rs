@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::http::Method;
 
 use super::topics::{self, DeviceLogin, Request};
-use super::{Client, Event};
+use super::{Client, Event, Who};
 use crate::certificate::Certificate;
 use crate::cloud::Cloud;
 use crate::dates;
@@ -41,7 +41,7 @@ pub(super) async fn run(
             Event::Message { topic, payload } => {
                 let (request, rid) = topics::request(&topic)
                     .ok_or_else(|| io::Error::other("a topic that nobody serves"))?;
-                let ending = exchange(cloud, &client, &login, &request, &topic, &payload).await;
+                let ending = exchange(cloud, &client.who, &login, &request, &topic, &payload).await;
                 if listens {
                     tell(&mut client, &rid, ending).await?;
                 }
@@ -53,7 +53,7 @@ pub(super) async fn run(
 
 async fn exchange(
     cloud: &Cloud,
-    client: &Client,
+    who: &Who,
     login: &DeviceLogin,
     request: &Request,
     topic: &str,
@@ -79,12 +79,12 @@ async fn exchange(
         path: topic.to_owned(),
         if_match: None,
         body: journal::kept_body(payload),
-        client: client.leaf().map(Certificate::sha256),
+        client: who.leaf().map(Certificate::sha256),
         status: None,
         fault: None,
     };
     let act = async {
-        let answer = act(cloud, client, login, request, payload);
+        let answer = act(cloud, who, login, request, payload);
         answer.unwrap_or_else(|refusal| refusal.reply(cloud.now()))
     };
     exchange::run(cloud, logged, &target, act).await
@@ -92,19 +92,19 @@ async fn exchange(
 
 fn act(
     cloud: &Cloud,
-    client: &Client,
+    who: &Who,
     login: &DeviceLogin,
     request: &Request,
     payload: &[u8],
 ) -> Result<Reply, Refusal> {
-    if !client.id.eq_ignore_ascii_case(&login.registration_id) {
+    if !who.id.eq_ignore_ascii_case(&login.registration_id) {
         return Err(Refusal::device_unauthorized("Unauthorized"));
     }
     let device = Device {
         id_scope: &login.id_scope,
         registration_id: &login.registration_id,
         api_version: &login.api_version,
-        presented: device::readable(&client.presented)?,
+        presented: device::readable(&who.presented)?,
     };
     let ask = match request {
         Request::Register => Ask::Register(payload),
