@@ -14,8 +14,9 @@
 //! * `alone`: the same over one connection, where latency is what counts.
 //!
 //! The load comes from the same machine and is paid for by the same cores. The ratio is the median
-//! over the rounds of `issued / raw`; a machine that is slow, or busy with something else, slows
-//! both. A slow run is no failure. What fails it: an answer that is not 201, a certificate that
+//! over the rounds of `issued / raw`. A slow machine slows both; one that is busy with something
+//! else takes more from `issued`, which needs all cores, than from `raw`, which needs one: so the
+//! table says how busy it was. A slow run is no failure. What fails it: an answer that is not 201, a certificate that
 //! does not verify or is not what was asked for, and a database that has another number of them.
 
 mod load;
@@ -31,6 +32,7 @@ use serde_json::json;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 /// Connections that a full load keeps busy.
@@ -111,6 +113,13 @@ struct Round {
 impl Round {
     fn ratio(&self) -> f64 {
         self.issued.rate() / self.raw_rate
+    }
+
+    /// The part of all processor time that went to other programs while `issued` was measured.
+    fn elsewhere(&self) -> f64 {
+        let all =
+            self.issued.elapsed() * thread::available_parallelism().map_or(1, |it| it.get() as u32);
+        self.cpu.elsewhere().as_secs_f64() / all.as_secs_f64()
     }
 }
 
@@ -195,7 +204,7 @@ fn measure_round(
 fn write_table(out: &mut impl Write, rounds: &[Round]) -> anyhow::Result<()> {
     let rate = |of: fn(&Round) -> f64| median(rounds.iter().map(of));
     let time = |of: fn(&Round) -> Duration| median(rounds.iter().map(|it| milliseconds(of(it))));
-    let cores = std::thread::available_parallelism()?;
+    let cores = thread::available_parallelism()?;
     writeln!(
         out,
         "issuance, P-256, SoftHSM, {cores} cores, load from the same machine"
@@ -225,6 +234,11 @@ fn write_table(out: &mut impl Write, rounds: &[Round]) -> anyhow::Result<()> {
         out,
         "CPU per certificate: daemon {daemon:.0} us, worker {worker:.0} us, load {load:.0} us"
     )?;
+    writeln!(
+        out,
+        "Other programs took {:.0} % of the processors meanwhile",
+        100.0 * median(rounds.iter().map(Round::elsewhere))
+    )?;
     let ratios: Vec<_> = rounds.iter().map(Round::ratio).collect();
     let spread = ratios.iter().map(|ratio| format!("{ratio:.2}"));
     writeln!(
@@ -250,6 +264,7 @@ fn as_json(rounds: &[Round]) -> serde_json::Value {
         "alone_p50_ms": time(|it| it.alone.percentile(50)),
         "alone_p99_ms": time(|it| it.alone.percentile(99)),
         "cpu_us_per_certificate": { "daemon": daemon, "worker": worker, "load": load },
+        "cpu_elsewhere": rate(Round::elsewhere),
         "ratio": rate(Round::ratio),
         "ratios": rounds.iter().map(Round::ratio).collect::<Vec<_>>(),
     })

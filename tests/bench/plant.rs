@@ -39,14 +39,23 @@ pub(crate) struct CpuTime {
     pub(crate) daemon: Duration,
     pub(crate) worker: Duration,
     pub(crate) load: Duration,
+    /// Of all programs on this machine, these three among them.
+    pub(crate) machine: Duration,
 }
 
 impl CpuTime {
+    /// What nobody here has used.
+    pub(crate) fn elsewhere(&self) -> Duration {
+        self.machine
+            .saturating_sub(self.daemon + self.worker + self.load)
+    }
+
     pub(crate) fn since(self, before: &CpuTime) -> CpuTime {
         CpuTime {
             daemon: self.daemon.saturating_sub(before.daemon),
             worker: self.worker.saturating_sub(before.worker),
             load: self.load.saturating_sub(before.load),
+            machine: self.machine.saturating_sub(before.machine),
         }
     }
 }
@@ -158,6 +167,7 @@ impl Plant {
             daemon: cpu_time_of(daemon)?,
             worker: cpu_time_of(worker)?,
             load: cpu_time_of(std::process::id())?,
+            machine: cpu_time_of_machine()?,
         })
     }
 
@@ -370,6 +380,24 @@ fn child_of(process: u32) -> anyhow::Result<Option<u32>> {
         }
     }
     Ok(None)
+}
+
+/// Time in which the processors were not idle (proc(5): the first line of `/proc/stat`), time that
+/// the machine below a virtual one has taken away included.
+fn cpu_time_of_machine() -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let ticks: Vec<u32> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
+        bail!("/proc/stat is too short");
+    };
+    Ok(CPU_TICK * (user + nice + system + irq + softirq + steal))
 }
 
 /// User and system time of a process (proc(5): fields 14 and 15 of `stat`).
