@@ -166,6 +166,14 @@ impl Certificate {
         })
     }
 
+    /// The bits of the public key, for signatures that are not on certificates.
+    pub(crate) fn public_key_bits(&self) -> Vec<u8> {
+        match X509Certificate::from_der(&self.der) {
+            Ok((_, parsed)) => parsed.public_key().subject_public_key.data.to_vec(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// What an enrollment shows of a certificate instead of the certificate (contract section 3).
     pub(crate) fn info(&self) -> Value {
         json!({

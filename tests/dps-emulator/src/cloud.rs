@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use anyhow::{Context as _, Result};
 use time::OffsetDateTime;
 
 use crate::clock::Clock;
 use crate::faults::Faults;
+use crate::hub::presence::Presence;
 use crate::journal::Journal;
 use crate::options::{Options, Switches};
 use crate::plane::Hosts;
@@ -24,6 +26,7 @@ pub(crate) struct Cloud {
     pub(crate) journal: Journal,
     pub(crate) faults: Faults,
     pub(crate) rates: Rates,
+    pub(crate) presence: Presence,
     switches: Mutex<Switches>,
     world: Mutex<World>,
     state: Option<PathBuf>,
@@ -31,12 +34,17 @@ pub(crate) struct Cloud {
 
 impl Cloud {
     /// The cloud that `options` describe, with the state that its file keeps.
-    pub(crate) fn new(options: &Options) -> std::io::Result<Self> {
+    pub(crate) fn new(options: &Options) -> Result<Self> {
         let hosts = Hosts::new(&options.name, &options.linked_hubs);
-        let world = match &options.state {
-            Some(file) => World::load(file, &hosts.hubs)?,
+        let mut world = match &options.state {
+            Some(file) => World::load(file, &hosts.hubs).context("load the state")?,
             None => World::new(&hosts.hubs),
         };
+        for client in &options.entra_clients {
+            let id = &client.client_id;
+            let registered = world.directory.register(client.clone());
+            registered.with_context(|| format!("the certificate of the application {id}"))?;
+        }
         Ok(Self {
             name: options.name.clone(),
             linked_hubs: hosts.hubs.clone(),
@@ -45,6 +53,7 @@ impl Cloud {
             journal: Journal::default(),
             faults: Faults::default(),
             rates: Rates::default(),
+            presence: Presence::default(),
             switches: Mutex::new(options.switches.clone()),
             world: Mutex::new(world),
             state: options.state.clone(),

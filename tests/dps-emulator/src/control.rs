@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,9 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cloud::Cloud;
 use crate::enrollment::Kind;
+use crate::entra::EntraClient;
 use crate::faults::Fault;
+use crate::hub::presence::MethodAnswer;
 use crate::options::Switches;
 use crate::views;
 
@@ -30,6 +32,8 @@ pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
         .route("/switches", get(switches).put(set_switches))
         .route("/world", get(world))
         .route("/records/{kind}/{id}", post(edit))
+        .route("/devices/{id}", put(simulate).delete(forget))
+        .route("/clients", post(add_client))
         .with_state(cloud)
 }
 
@@ -152,5 +156,29 @@ async fn edit(
     match views::edit(&cloud, kind, &id, merge) {
         Ok(record) => Json(record).into_response(),
         Err(message) => bad_request(message),
+    }
+}
+
+/// Let a device of the first hub be online.
+async fn simulate(
+    State(cloud): Shared,
+    Path(id): Path<String>,
+    Json(answer): Json<MethodAnswer>,
+) -> StatusCode {
+    let hub = cloud.hosts.first_hub();
+    cloud.presence.simulate(hub, &id, answer);
+    StatusCode::NO_CONTENT
+}
+
+async fn forget(State(cloud): Shared, Path(id): Path<String>) -> StatusCode {
+    cloud.presence.remove(cloud.hosts.first_hub(), &id);
+    StatusCode::NO_CONTENT
+}
+
+/// Let an application ask the token endpoint.
+async fn add_client(State(cloud): Shared, Json(client): Json<EntraClient>) -> Response {
+    match cloud.change(|world| world.directory.register(client)) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => bad_request(error.to_string()),
     }
 }

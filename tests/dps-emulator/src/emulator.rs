@@ -15,14 +15,16 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::cloud::Cloud;
 use crate::enrollment::Kind;
+use crate::entra::EntraClient;
 use crate::faults::{Fault, TooManyFaults};
+use crate::hub::presence::MethodAnswer;
 use crate::journal::{Count, LoggedRequest};
 use crate::listener::{Peer, TlsListener};
 use crate::options::{Options, Switches};
 use crate::plane::{ARM_HOST, DEVICE_HOST, ENTRA_HOST};
 use crate::sas::Policy;
 use crate::tls::Identity;
-use crate::{arm, control, server, views};
+use crate::{arm, control, mqtt, server, views};
 
 /// A running emulator. It runs on threads of its own, so a test may block, and stops when dropped.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub struct Emulator {
 #[derive(Clone, Copy, Debug)]
 struct Addresses {
     https: SocketAddr,
+    mqtt: SocketAddr,
     control: SocketAddr,
 }
 
@@ -56,7 +59,7 @@ pub struct ArmAccess {
 impl Emulator {
     /// Start. All listeners are open when this returns.
     pub fn start(options: Options) -> Result<Self> {
-        let cloud = Arc::new(Cloud::new(&options).context("load the state")?);
+        let cloud = Arc::new(Cloud::new(&options)?);
         let identity = Identity::load_or_make(&options.tls_dir, &cloud.hosts.all())?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -80,6 +83,11 @@ impl Emulator {
     /// The HTTPS listener.
     pub fn addr(&self) -> SocketAddr {
         self.addresses.https
+    }
+
+    /// The MQTT listener.
+    pub fn mqtt_addr(&self) -> SocketAddr {
+        self.addresses.mqtt
     }
 
     /// Base address of the control API.
@@ -154,6 +162,7 @@ impl Emulator {
             "arm_host": self.arm_host(),
             "entra_host": self.entra_host(),
             "addr": self.addr().to_string(),
+            "mqtt_addr": self.mqtt_addr().to_string(),
             "control_url": self.control_url(),
             "ca_file": self.ca_file(),
             "id_scope": self.id_scope(),
@@ -245,6 +254,24 @@ impl Emulator {
         views::identity(&self.cloud, self.hub_host(), device_id)
     }
 
+    /// Let an application ask the token endpoint.
+    pub fn register_entra_client(&self, client: EntraClient) -> Result<()> {
+        let registered = self.cloud.change(|world| world.directory.register(client));
+        registered.context("the certificate of the application")
+    }
+
+    /// Let a device of the first hub be online, with this answer to whatever method it is asked.
+    pub fn simulate_device(&self, device_id: &str, answer: MethodAnswer) {
+        self.cloud
+            .presence
+            .simulate(self.hub_host(), device_id, answer);
+    }
+
+    /// Let a simulated device of the first hub be offline again.
+    pub fn forget_device(&self, device_id: &str) {
+        self.cloud.presence.remove(self.hub_host(), device_id);
+    }
+
     /// Everything at once.
     pub fn world(&self) -> Value {
         views::world(&self.cloud)
@@ -279,16 +306,22 @@ async fn listen(options: Options, cloud: Arc<Cloud>, identity: Identity) -> Resu
     let https = TcpListener::bind(options.listen)
         .await
         .context("listen for HTTPS")?;
+    let mqtt = TcpListener::bind(options.mqtt_listen)
+        .await
+        .context("listen for MQTT")?;
     let control = TcpListener::bind(options.control_listen)
         .await
         .context("listen for control")?;
     let addresses = Addresses {
         https: https.local_addr()?,
+        mqtt: mqtt.local_addr()?,
         control: control.local_addr()?,
     };
     let tls = TlsListener::new(https, identity.server_config(&[b"http/1.1"])?)?;
     let planes = server::router(Arc::clone(&cloud)).into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move { axum::serve(tls, planes).await });
+    let tls = TlsListener::new(mqtt, identity.server_config(&[])?)?;
+    tokio::spawn(mqtt::serve(tls, Arc::clone(&cloud)));
     tokio::spawn(async move { axum::serve(control, control::router(cloud)).await });
     Ok(addresses)
 }

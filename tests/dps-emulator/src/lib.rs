@@ -9,8 +9,10 @@
 //! | module | does |
 //! |---|---|
 //! | `tls`, `listener` | let every client certificate in, once its key is proven |
-//! | `server` | HTTP to `wire::Call` and back, with `journal`, `faults`, `truncated` around it |
+//! | `server` | HTTP to `wire::Call` and back; `truncated` is a body that ends too soon |
+//! | `exchange` | `journal` and `faults` around every answer |
 //! | `plane`, `operation` | which service is meant, and what is asked of it |
+//! | `mqtt` | the same for MQTT: registration, and devices that are online |
 //! | `service`, `device`, `arm`, `hub`, `entra` | the services, each a function from `Call` to `Reply` |
 //! | `cloud`, `world` | what they share: clock, switches, and all state under one lock |
 //! | `enrollment`, `registration`, `certificate`, `chain` | the things they talk about |
@@ -32,11 +34,13 @@ mod emulator;
 mod enrollment;
 mod entra;
 mod etag;
+mod exchange;
 mod faults;
 mod hub;
 mod ids;
 mod journal;
 mod listener;
+mod mqtt;
 mod operation;
 mod options;
 mod plane;
@@ -57,7 +61,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use clock::Clock;
 pub use emulator::{ArmAccess, Emulator};
 pub use enrollment::Kind;
+pub use entra::EntraClient;
 pub use faults::{Action, Aim, Fault, TooManyFaults};
+pub use hub::presence::MethodAnswer;
 pub use journal::{Count, LoggedRequest};
 pub use options::{Options, Quotas, Switches};
 pub use plane::Plane;

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::certificate::{Certificate, Unreadable};
+
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections whose handshake is done and that nobody has taken yet.
 const READY_MAX: usize = 64;
@@ -30,6 +32,16 @@ pub(crate) struct Peer {
     pub(crate) presented: Arc<Vec<Vec<u8>>>,
     /// Cuts the connection.
     pub(crate) cut: Cut,
+}
+
+impl Peer {
+    /// What was presented, read.
+    pub(crate) fn certificates(&self) -> Result<Vec<Certificate>, Unreadable> {
+        self.presented
+            .iter()
+            .map(|der| Certificate::from_der(der))
+            .collect()
+    }
 }
 
 /// A switch that makes a connection fail, from the next byte on, with a TCP reset.

@@ -63,6 +63,8 @@ impl Arguments {
             state: self.state,
             name: self.name,
             linked_hubs: self.hubs,
+            // The control address registers them.
+            entra_clients: Vec::new(),
             switches,
         }
     }

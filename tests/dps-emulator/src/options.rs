@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::entra::EntraClient;
+
 /// How to start an emulator. [`Options::new`] is right for a test.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -23,6 +25,8 @@ pub struct Options {
     /// Host names of the linked hubs. The first is the one that connection strings name; none at all
     /// makes every registration fail.
     pub linked_hubs: Vec<String>,
+    /// Applications that may ask the token endpoint.
+    pub entra_clients: Vec<EntraClient>,
     /// What the sources leave open.
     pub switches: Switches,
 }
@@ -39,6 +43,7 @@ impl Options {
             state: None,
             name: "hallmark".to_owned(),
             linked_hubs: vec!["hallmark.azure-devices.net".to_owned()],
+            entra_clients: Vec::new(),
             switches: Switches::default(),
         }
     }

@@ -1,7 +1,6 @@
-//! From HTTP to a [`Call`] and back, with the journal and the faults around it.
+//! From HTTP to a [`Call`], and from an answer to HTTP. What comes between is `exchange`'s.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -11,24 +10,24 @@ use axum::response::Response;
 
 use crate::certificate::Certificate;
 use crate::cloud::Cloud;
-use crate::faults::{Action, Target};
+use crate::exchange::{self, Ending};
+use crate::faults::Target;
 use crate::journal::{self, LoggedRequest};
 use crate::listener::{Cut, Peer};
 use crate::operation::Operation;
 use crate::plane::{Plane, host_without_port};
 use crate::refusal::Refusal;
-use crate::service::records::Write;
 use crate::truncated::HalfBody;
 use crate::wire::{self, Call, Reply};
-use crate::{arm, dates, device, hub, service};
+use crate::{arm, dates, device, entra, hub, service};
 
-/// The router of the HTTPS listener: everything leads to [`exchange`].
+/// The router of the HTTPS listener: everything leads to [`serve`].
 pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
-    Router::new().fallback(exchange).with_state(cloud)
+    Router::new().fallback(serve).with_state(cloud)
 }
 
 /// One request, from its first byte to its answer.
-async fn exchange(
+async fn serve(
     State(cloud): State<Arc<Cloud>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
@@ -40,73 +39,18 @@ async fn exchange(
     let plane = cloud.hosts.plane(&call.host, &shape);
     let operation = plane.and_then(|plane| Operation::find(plane, &call.method, &shape));
     let name = operation.map_or("unknown", Operation::name);
-    let sequence = cloud.journal.begin(logged(&cloud, name, &call));
     let target = Target {
         plane,
         operation: name,
         method: &call.method,
         path: &call.path,
     };
-    let action = cloud.faults.take(&target);
-    let fault = action.as_ref().map(Action::name);
-    let (response, status) = answer(&cloud, plane, operation, call, &peer.cut, action).await;
-    cloud.journal.end(sequence, status, fault);
-    response
-}
-
-/// The answer with the fault applied, and the status that the client sees, if it sees one.
-async fn answer(
-    cloud: &Arc<Cloud>,
-    plane: Option<Plane>,
-    operation: Option<Operation>,
-    call: Call,
-    cut: &Cut,
-    action: Option<Action>,
-) -> (Response, Option<u16>) {
-    match &action {
-        Some(Action::Status {
-            status,
-            headers,
-            body,
-        }) => {
-            let reply = Reply {
-                status: *status,
-                headers: Vec::new(),
-                body: body.clone(),
-            };
-            let reply = if body.is_none() {
-                refused(cloud, plane, *status)
-            } else {
-                reply
-            };
-            return (with_headers(written(reply), headers), Some(*status));
-        }
-        Some(Action::ResetBefore) => return (reset(cut), None),
-        Some(Action::Hang) => return std::future::pending().await,
-        Some(Action::Latency { milliseconds }) => {
-            tokio::time::sleep(Duration::from_millis(*milliseconds)).await;
-        }
-        Some(Action::Edit { record, id, merge }) => {
-            let write = Write::new(cloud);
-            if let Err(refusal) =
-                cloud.change(|world| write.edit(world, *record, id, merge.clone()))
-            {
-                tracing::warn!(
-                    refusal = refusal.message(),
-                    id,
-                    "the edit did not take place"
-                );
-            }
-        }
-        _ => {}
-    }
-    let reply = dispatch(cloud, plane, operation, &call).await;
-    let status = reply.status;
-    match action {
-        Some(Action::ResetAfter) => (reset(cut), None),
-        Some(Action::HangAfter) => std::future::pending().await,
-        Some(Action::Truncate) => (truncated(reply), Some(status)),
-        _ => (written(reply), Some(status)),
+    let act = dispatch(&cloud, plane, operation, &call);
+    match exchange::run(&cloud, logged(&cloud, name, &call), &target, act).await {
+        Ending::Whole(reply) => written(&reply),
+        Ending::Half(reply) => truncated(&reply),
+        Ending::Cut => reset(&peer.cut),
+        Ending::Silence => std::future::pending().await,
     }
 }
 
@@ -120,22 +64,9 @@ async fn dispatch(
         Some(Plane::Service) => service::answer(cloud, operation, call),
         Some(Plane::Device) => device::answer(cloud, operation, call),
         Some(Plane::Arm) => arm::answer(cloud, operation, call),
-        Some(Plane::Hub) => hub::answer(cloud, operation, call),
-        Some(Plane::Entra) | None => Refusal::no_such_operation().reply(cloud.now()),
-    }
-}
-
-/// A bare status in the words of its plane.
-fn refused(cloud: &Cloud, plane: Option<Plane>, status: u16) -> Reply {
-    let message = "A fault on demand.";
-    match plane {
-        Some(Plane::Arm) => arm::ArmRefusal::new(status, "Fault", message).reply(),
-        Some(Plane::Hub) => hub::HubRefusal::new(status, "Fault", message).reply(),
-        _ => {
-            let mut reply = Refusal::new(u32::from(status) * 1000, message).reply(cloud.now());
-            reply.status = status;
-            reply
-        }
+        Some(Plane::Hub) => hub::answer(cloud, operation, call).await,
+        Some(Plane::Entra) => entra::answer(cloud, operation, call),
+        None => Refusal::no_such_operation().reply(cloud.now()),
     }
 }
 
@@ -153,11 +84,7 @@ async fn read(peer: &Peer, request: Request) -> Option<Call> {
         query: wire::fields(parts.uri.query().unwrap_or_default()),
         headers: parts.headers,
         body: body.to_vec(),
-        presented: peer
-            .presented
-            .iter()
-            .map(|der| Certificate::from_der(der))
-            .collect(),
+        presented: peer.certificates(),
     })
 }
 
@@ -198,17 +125,17 @@ fn reset(cut: &Cut) -> Response {
     plain(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn written(reply: Reply) -> Response {
-    let bytes = body_bytes(&reply);
-    let mut response = head(&reply);
+fn written(reply: &Reply) -> Response {
+    let bytes = body_bytes(reply);
+    let mut response = head(reply);
     *response.body_mut() = Body::from(bytes);
     response
 }
 
 /// Half of the body under a `Content-Length` that promises all of it.
-fn truncated(reply: Reply) -> Response {
-    let bytes = body_bytes(&reply);
-    let mut response = head(&reply);
+fn truncated(reply: &Reply) -> Response {
+    let bytes = body_bytes(reply);
+    let mut response = head(reply);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     *response.body_mut() = Body::new(HalfBody::new(bytes));
@@ -224,9 +151,12 @@ fn head(reply: &Reply) -> Response {
         headers.insert(header::CONTENT_TYPE, json);
     }
     for (name, value) in &reply.headers {
-        match HeaderValue::from_str(value) {
-            Ok(value) => drop(headers.insert(HeaderName::from_static(name), value)),
-            Err(error) => tracing::warn!(%error, name, "a header was left out"),
+        match (
+            HeaderName::try_from(name.as_ref()),
+            HeaderValue::try_from(value),
+        ) {
+            (Ok(name), Ok(value)) => drop(headers.insert(name, value)),
+            _ => tracing::warn!(%name, "a header was left out"),
         }
     }
     response
@@ -235,17 +165,4 @@ fn head(reply: &Reply) -> Response {
 fn body_bytes(reply: &Reply) -> Bytes {
     let text = reply.body.as_ref().map(ToString::to_string);
     Bytes::from(text.unwrap_or_default())
-}
-
-fn with_headers(mut response: Response, headers: &[(String, String)]) -> Response {
-    for (name, value) in headers {
-        let pair = (
-            HeaderName::try_from(name.as_str()),
-            HeaderValue::try_from(value.as_str()),
-        );
-        if let (Ok(name), Ok(value)) = pair {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    response
 }

@@ -2,6 +2,7 @@
 //!
 //! Planes are plain functions from a [`Call`] to a [`Reply`]. They know no sockets and no framework.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, Method};
@@ -85,7 +86,8 @@ fn decoded(text: &str) -> Option<String> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
-    pub(crate) headers: Vec<(&'static str, String)>,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(Cow<'static, str>, String)>,
     pub(crate) body: Option<Value>,
 }
 
@@ -110,8 +112,14 @@ impl Reply {
 
     /// The same answer with one more header.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+        self.headers.push((name.into(), value.into()));
         self
+    }
+
+    /// A header's text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(own, _)| own == name);
+        found.map(|(_, value)| value.as_str())
     }
 }
 

@@ -15,6 +15,7 @@ use crate::arm::authority::Authority;
 use crate::device::operations::Operations;
 use crate::enrollment::attestation::fresh_key;
 use crate::enrollment::{Kind, Record, Records};
+use crate::entra::Directory;
 use crate::hub::Hub;
 use crate::ids;
 use crate::registration::Registration;
@@ -35,6 +36,9 @@ pub(crate) struct World {
     pub(crate) operations: Operations,
     /// CA certificates by lower-case name.
     pub(crate) authorities: BTreeMap<String, Authority>,
+    /// Applications and their tokens.
+    #[serde(default)]
+    pub(crate) directory: Directory,
     /// By host name.
     pub(crate) hubs: BTreeMap<String, Hub>,
     /// Source of the ETags of resource manager and hub.
@@ -59,6 +63,7 @@ impl World {
             registrations: BTreeMap::new(),
             operations: Operations::default(),
             authorities: BTreeMap::new(),
+            directory: Directory::default(),
             hubs: hubs
                 .iter()
                 .map(|hub| (hub.clone(), Hub::default()))

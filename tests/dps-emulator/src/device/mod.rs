@@ -7,6 +7,7 @@ mod judge;
 pub(crate) mod operations;
 pub(crate) mod requests;
 
+use crate::certificate::{Certificate, Unreadable};
 use crate::cloud::Cloud;
 use crate::operation::Operation;
 use crate::refusal::Refusal;
@@ -15,7 +16,7 @@ use crate::wire::{Call, Reply};
 use requests::{Device, Outcome};
 
 /// Versions that the device plane answers (contract section 1).
-pub(crate) const API_VERSIONS: [&str; 7] = [
+const API_VERSIONS: [&str; 7] = [
     "2018-09-01-preview",
     "2018-11-01",
     "2019-03-31",
@@ -31,30 +32,64 @@ pub(crate) fn answer(cloud: &Cloud, operation: Option<Operation>, call: &Call) -
 }
 
 fn served(cloud: &Cloud, operation: Option<Operation>, call: &Call) -> Result<Reply, Refusal> {
-    let operation = operation.ok_or_else(Refusal::no_such_operation)?;
-    check_api_version(call, &API_VERSIONS)?;
-    let unreadable = |_: &_| Refusal::device_unauthorized("Invalid certificate.");
+    let ask = match operation {
+        Some(Operation::Register) => Ask::Register(&call.body),
+        Some(Operation::Poll) => Ask::Poll(call.segment(4)),
+        Some(Operation::Lookup) => Ask::Lookup,
+        _ => return Err(Refusal::no_such_operation()),
+    };
+    let version = call.query.get("api-version");
     let device = Device {
         id_scope: call.segment(0),
         registration_id: call.segment(2),
-        api_version: call.query.get("api-version").map_or("", String::as_str),
-        presented: call.presented.as_ref().map_err(unreadable)?,
+        api_version: version.map_or("", String::as_str),
+        presented: readable(&call.presented)?,
     };
-    match operation {
-        Operation::Register => {
-            if let Err(wait) = requests::take_rate(cloud) {
-                return Ok(crate::service::throttled(cloud.now(), wait));
-            }
-            let outcome = requests::register(cloud, &device, &call.body)?;
-            let location = location(call, &outcome);
-            Ok(reply(cloud, outcome).with("location", location))
+    let reply = act(cloud, ask, &device)?;
+    match reply
+        .body
+        .as_ref()
+        .and_then(|body| body["operationId"].as_str())
+    {
+        Some(id) if reply.status == 202 => {
+            let location = location(call, id);
+            Ok(reply.with("location", location))
         }
-        Operation::Poll => Ok(reply(
-            cloud,
-            requests::poll(cloud, &device, call.segment(4))?,
-        )),
-        Operation::Lookup => Ok(Reply::json(200, requests::lookup(cloud, &device)?)),
-        _ => Err(Refusal::no_such_operation()),
+        _ => Ok(reply),
+    }
+}
+
+/// What a device may ask for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ask<'a> {
+    /// Begin a registration, with this body.
+    Register(&'a [u8]),
+    /// How this operation went.
+    Poll(&'a str),
+    /// The registration record.
+    Lookup,
+}
+
+/// Do what a device asks, on either transport.
+pub(crate) fn act(cloud: &Cloud, ask: Ask<'_>, device: &Device<'_>) -> Result<Reply, Refusal> {
+    check_api_version(Some(device.api_version), &API_VERSIONS)?;
+    match ask {
+        Ask::Register(body) => match requests::take_rate(cloud) {
+            Ok(()) => Ok(reply(cloud, requests::register(cloud, device, body)?)),
+            Err(wait) => Ok(crate::service::throttled(cloud.now(), wait)),
+        },
+        Ask::Poll(operation) => Ok(reply(cloud, requests::poll(cloud, device, operation)?)),
+        Ask::Lookup => Ok(Reply::json(200, requests::lookup(cloud, device)?)),
+    }
+}
+
+/// The presented chain, if all of it could be read.
+pub(crate) fn readable(
+    presented: &Result<Vec<Certificate>, Unreadable>,
+) -> Result<&[Certificate], Refusal> {
+    match presented {
+        Ok(chain) => Ok(chain),
+        Err(_) => Err(Refusal::device_unauthorized("Invalid certificate.")),
     }
 }
 
@@ -68,11 +103,7 @@ fn reply(cloud: &Cloud, outcome: Outcome) -> Reply {
     }
 }
 
-fn location(call: &Call, outcome: &Outcome) -> String {
-    let (scope, id) = (call.segment(0), call.segment(2));
-    format!(
-        "https://{}/{scope}/registrations/{id}/operations/{}",
-        call.host,
-        outcome.operation_id()
-    )
+fn location(call: &Call, operation_id: &str) -> String {
+    let (host, scope, id) = (&call.host, call.segment(0), call.segment(2));
+    format!("https://{host}/{scope}/registrations/{id}/operations/{operation_id}")
 }

@@ -41,14 +41,6 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// The id to poll with.
-    pub(crate) fn operation_id(&self) -> &str {
-        match self {
-            Self::Assigning { operation_id } => operation_id,
-            Self::Final(body) => body["operationId"].as_str().unwrap_or_default(),
-        }
-    }
-
     /// The answer's body.
     pub(crate) fn body(&self) -> Value {
         match self {

@@ -1,8 +1,10 @@
 //! The hub's HTTPS plane: who may ask, and who answers (contract section 12).
 
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 
-use super::{HubRefusal, identities};
+use super::{HubRefusal, identities, jobs, methods};
 use crate::cloud::Cloud;
 use crate::operation::Operation;
 use crate::sas;
@@ -12,16 +14,21 @@ use crate::wire::{Call, Reply};
 const BODY_LENGTH_MAX: usize = 256 * 1024;
 
 /// Answer a call that leads to this plane.
-pub(crate) fn answer(cloud: &Cloud, operation: Option<Operation>, call: &Call) -> Reply {
-    served(cloud, operation, call).unwrap_or_else(|refusal| refusal.reply())
+pub(crate) async fn answer(cloud: &Arc<Cloud>, operation: Option<Operation>, call: &Call) -> Reply {
+    let answer = served(cloud, operation, call).await;
+    answer.unwrap_or_else(|refusal| refusal.reply())
 }
 
-fn served(cloud: &Cloud, operation: Option<Operation>, call: &Call) -> Result<Reply, HubRefusal> {
+async fn served(
+    cloud: &Arc<Cloud>,
+    operation: Option<Operation>,
+    call: &Call,
+) -> Result<Reply, HubRefusal> {
     let unknown = || HubRefusal::new(404, "InvalidOperation", "no such address");
     let operation = operation.ok_or_else(unknown)?;
     check_api_version(call)?;
     let hub = cloud.hosts.hub(&call.host);
-    let id = call.segment(1);
+    let (id, job) = (call.segment(1), call.segment(2));
     if operation == Operation::DeviceMessage {
         return message(cloud, hub, id, call);
     }
@@ -33,6 +40,11 @@ fn served(cloud: &Cloud, operation: Option<Operation>, call: &Call) -> Result<Re
         Operation::IdentityGet => identities::get(cloud, hub, id),
         Operation::IdentityPut => identities::put(cloud, hub, id, call),
         Operation::IdentityDelete => identities::delete(cloud, hub, id, call),
+        Operation::DirectMethod => methods::invoke(cloud, hub, id, call).await,
+        Operation::JobPut => jobs::create(cloud, hub, job, call),
+        Operation::JobGet => jobs::get(cloud, hub, job),
+        Operation::JobCancel => jobs::cancel(cloud, hub, job),
+        Operation::JobQuery => Ok(jobs::query(cloud, hub, call)),
         _ => Err(unknown()),
     }
 }

@@ -111,9 +111,14 @@ impl Identity {
 }
 
 pub(super) fn get(cloud: &Cloud, hub: &str, id: &str) -> Result<Reply, HubRefusal> {
+    let online = cloud.presence.is_online(hub, id);
     cloud.read(|world| {
         let found = world.hubs.get(hub).and_then(|hub| hub.find(id));
-        Ok(shown(found.ok_or_else(|| HubRefusal::not_found(id))?))
+        let mut identity = found.ok_or_else(|| HubRefusal::not_found(id))?.clone();
+        if online {
+            identity.set("connectionState", json!("Connected"));
+        }
+        Ok(shown(&identity))
     })
 }
 

@@ -2,6 +2,9 @@
 
 mod answers;
 pub(crate) mod identities;
+mod jobs;
+mod methods;
+pub(crate) mod presence;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +20,9 @@ pub(crate) use identities::{Identity, Thumbprints};
 pub(crate) struct Hub {
     /// By device id, whose case matters here.
     identities: BTreeMap<String, Identity>,
+    /// By job id.
+    #[serde(default)]
+    jobs: BTreeMap<String, jobs::Job>,
 }
 
 impl Hub {

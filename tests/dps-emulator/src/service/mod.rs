@@ -44,7 +44,8 @@ fn served(cloud: &Cloud, operation: Option<Operation>, call: &Call) -> Result<Re
     if let Some(throttled) = throttle(cloud) {
         return Ok(throttled);
     }
-    check_api_version(call, &API_VERSIONS)?;
+    let version = call.query.get("api-version").map(String::as_str);
+    check_api_version(version, &API_VERSIONS)?;
     if call.body.len() > BODY_LENGTH_MAX {
         return Err(Refusal::bad_request("the message is longer than 96 KB"));
     }
@@ -106,11 +107,11 @@ pub(crate) fn throttled(now: OffsetDateTime, wait_seconds: u64) -> Reply {
 }
 
 /// A missing or unknown version is refused with 400 (UNCONFIRMED, chosen in section 1).
-pub(crate) fn check_api_version(call: &Call, known: &[&str]) -> Result<(), Refusal> {
-    match call.query.get("api-version") {
-        Some(version) if known.contains(&version.as_str()) => Ok(()),
+pub(crate) fn check_api_version(version: Option<&str>, known: &[&str]) -> Result<(), Refusal> {
+    match version {
+        Some("") | None => Err(Refusal::bad_request("api-version is missing")),
+        Some(version) if known.contains(&version) => Ok(()),
         Some(_) => Err(Refusal::bad_request("unknown api-version")),
-        None => Err(Refusal::bad_request("api-version is missing")),
     }
 }
 

@@ -7,6 +7,9 @@
 //! | `enrollments` | the service plane: versions, slots, queries, bulk |
 //! | `authorities` | CA certificates and their proof of possession |
 //! | `devices` | registration, and every way to be refused |
+//! | `entra` | bearer tokens for client assertions |
+//! | `hub` | identities, direct methods, jobs |
+//! | `mqtt` | devices over MQTT, at DPS and at the hub |
 //! | `interference` | faults, the clock, the request log, state over a restart |
 //! | `strangers` | clients that are not ours: curl and openssl |
 
@@ -16,6 +19,9 @@ mod authorities;
 mod client;
 mod devices;
 mod enrollments;
+mod entra;
+mod hub;
 mod interference;
+mod mqtt;
 mod pki;
 mod strangers;
