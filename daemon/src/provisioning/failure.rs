@@ -101,6 +101,8 @@ pub(super) struct BadAnswer<'a> {
     pub(super) operation: String,
     pub(super) status: u16,
     pub(super) body: &'a [u8],
+    /// The error code, where the service gives it in a header.
+    pub(super) code: Option<&'a str>,
     pub(super) retry_after: Option<Duration>,
     /// Whether the request could have changed something.
     pub(super) writes: bool,
@@ -111,7 +113,7 @@ pub(super) struct BadAnswer<'a> {
 impl BadAnswer<'_> {
     /// Section 5: what each status means for the caller.
     pub(super) fn classify(self) -> CallError {
-        let detail = Detail::read(self.body, self.secret);
+        let detail = Detail::read(self.body, self.code, self.secret);
         let (operation, status) = (self.operation, self.status);
         match status {
             401 | 403 => CallError::Unauthorized {
@@ -140,7 +142,7 @@ impl BadAnswer<'_> {
     }
 }
 
-/// What the planes' three forms of error body have to say.
+/// What the planes' forms of error body have to say.
 struct Detail {
     code: Option<String>,
     message: String,
@@ -148,7 +150,7 @@ struct Detail {
 }
 
 impl Detail {
-    fn read(body: &[u8], secret: Option<&str>) -> Self {
+    fn read(body: &[u8], code: Option<&str>, secret: Option<&str>) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         // Azure Resource Manager wraps its error; the others do not.
         let error = body.get("error").filter(|error| error.is_object());
@@ -162,10 +164,13 @@ impl Detail {
             };
             Some(presentable(&text, secret))
         };
+        let message = text(["message", "Message", "ExceptionMessage"]);
+        let message = message.unwrap_or_else(|| "no message".to_owned());
+        let (prefixed, message) = split_code(&message);
+        let code = code.or(prefixed).map(|code| presentable(code, secret));
         Self {
-            code: text(["errorCode", "code", "Code"]),
-            message: text(["message", "Message", "ExceptionMessage"])
-                .unwrap_or_else(|| "no message".to_owned()),
+            code: code.or_else(|| text(["errorCode", "code", "Code"])),
+            message: message.to_owned(),
             tracking_id: text(["trackingId", "TrackingId", "requestId"]),
         }
     }
@@ -179,6 +184,17 @@ impl Detail {
             text.push_str(&format!(", tracking id {tracking_id}"));
         }
         text
+    }
+}
+
+/// The hub's `ErrorCode:<code>;<message>` (section 12), taken apart.
+fn split_code(message: &str) -> (Option<&str>, &str) {
+    let parts = message
+        .strip_prefix("ErrorCode:")
+        .and_then(|rest| rest.split_once(';'));
+    match parts {
+        Some((code, rest)) => (Some(code), rest),
+        None => (None, message),
     }
 }
 
@@ -213,6 +229,7 @@ mod tests {
             operation: "put individual press-7".into(),
             status,
             body: body.as_bytes(),
+            code: None,
             retry_after: None,
             writes,
             secret: Some("SharedAccessSignature sr=x"),
@@ -269,6 +286,16 @@ mod tests {
                 .to_string()
                 .contains("Proof-Of-Possession")
         );
+    }
+
+    #[test]
+    fn the_code_of_a_hub_is_read_from_its_message() {
+        let body = r#"{"Message":"ErrorCode:DeviceNotFound;press-7","ExceptionMessage":"x"}"#;
+        let CallError::Rejected { code, message, .. } = classify(404, body, true) else {
+            panic!("not rejected");
+        };
+        assert_eq!(code.as_deref(), Some("DeviceNotFound"));
+        assert_eq!(message, "press-7");
     }
 
     #[test]

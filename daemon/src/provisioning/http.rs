@@ -219,6 +219,7 @@ impl Plane {
             operation: call.operation,
             status: answer.status,
             body: &answer.body,
+            code: answer.header("iothub-errorcode"),
             retry_after,
             secret: secret.map(ExposeSecret::expose_secret),
         };

@@ -1,8 +1,8 @@
 //! The provisioning clients against the emulator, over real TLS.
 //!
 //! `plant` starts an emulator and the clients as an operator would configure them; `authorities`
-//! proves possession, `devices` registers, `rolls` takes a leaf through its slots, and `faults`
-//! loses answers.
+//! proves possession, `devices` registers, `hub` finds and calls them there, `rolls` takes a leaf
+//! through its slots, and `faults` loses answers.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets the unexpected shall stop there"
@@ -11,6 +11,7 @@
 mod authorities;
 mod devices;
 mod faults;
+mod hub;
 mod pki;
 mod plant;
 mod rolls;
