@@ -5,6 +5,7 @@
 
 use crate::ca::hierarchy::{Generation, Hierarchy};
 use crate::config::Configuration;
+use crate::credentials::token_keys;
 use crate::service::worker_command;
 use crate::store::Store;
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
@@ -30,12 +31,13 @@ pub struct Finding {
 pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
     let sockets = tempfile_folder()?;
     let (mut findings, mut ready) = (Vec::new(), BTreeMap::new());
-    let mut supervisors = Vec::new();
+    let (mut clients, mut supervisors) = (Vec::new(), Vec::new());
     for name in configuration.tokens.keys() {
         let socket = sockets.path().join(format!("{name}.sock"));
         let client = TokenClient::new(name, socket.clone());
         let command = worker_command(configuration, name, socket)?;
         supervisors.push(Supervisor::start(client.clone(), command));
+        clients.push(client.clone());
         let verdict = token_verdict(&client);
         if verdict.is_ok() {
             ready.insert(name.clone(), client);
@@ -46,9 +48,10 @@ pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
         });
     }
     findings.extend(check_hierarchy(configuration, &ready));
+    let keys = token_keys(&clients);
     for service in configuration.provisioning.values() {
         let verdict = service
-            .clients()
+            .clients(&keys)
             .map(|_| "its settings can be used; nothing was sent".to_owned())
             .map_err(|error| error.to_string());
         findings.push(Finding {

@@ -77,6 +77,7 @@ const ROOMS: &[Room] = &[
             "ca",
             "check",
             "config",
+            "credentials",
             "ctl",
             "enrollment",
             "provisioning",

@@ -6,15 +6,19 @@
 
 use super::arm::{ArmClient, ResourcePath};
 use super::budget::{Budget, OPERATIONS_PER_MINUTE_DEFAULT};
-use super::credential::Credential;
+use super::credential::access_token::Audience;
+use super::credential::configuration::{
+    CredentialConfiguration, CredentialInvalid, CredentialSettings,
+};
+use super::credential::keys::TokenKeys;
 use super::device::DeviceClient;
 use super::dps::DpsClient;
 use super::http::{Plane, PlaneError, PlaneSettings};
 use super::hub::HubClient;
+use super::reach::{Reach, ReachInvalid};
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,8 +55,8 @@ pub struct ProvisioningConfiguration {
     pub ca_bundle: Option<PathBuf>,
     /// `http://host:port`; the environment is not asked.
     pub proxy: Option<String>,
-    /// File with the service's connection string; a bare name is one of systemd's credentials.
-    pub credential: PathBuf,
+    /// What opens the service plane; a string is a file with a connection string.
+    pub credential: CredentialConfiguration,
     /// What the service allows.
     #[serde(default = "operations_per_minute_default")]
     pub operations_per_minute: u32,
@@ -82,8 +86,8 @@ pub struct ArmConfiguration {
     pub resource_group: String,
     /// Name of the provisioning service there.
     pub name: String,
-    /// File with a bearer token; a bare name is one of systemd's credentials.
-    pub credential: PathBuf,
+    /// What opens it; a string is a file with a bearer token.
+    pub credential: CredentialConfiguration,
 }
 
 /// `[provisioning.hub]`, as it is said.
@@ -96,8 +100,8 @@ pub struct HubConfiguration {
     pub address: Option<String>,
     /// PEM file with the only authorities to trust for TLS.
     pub ca_bundle: Option<PathBuf>,
-    /// File with the hub's connection string; a bare name is one of systemd's credentials.
-    pub credential: PathBuf,
+    /// What opens the hub; a string is a file with a connection string.
+    pub credential: CredentialConfiguration,
     /// What the hub allows.
     #[serde(default = "hub_operations_per_minute_default")]
     pub operations_per_minute: u32,
@@ -140,7 +144,7 @@ pub struct Provisioning {
 #[derive(Clone, Debug)]
 struct Access {
     settings: PlaneSettings,
-    credential: Credential,
+    credential: CredentialSettings,
     operations_per_minute: u32,
 }
 
@@ -170,30 +174,24 @@ impl ProvisioningConfiguration {
         if !self.verified.is_empty() && self.arm.is_none() {
             return Err(Reason::VerifiedWithoutArm);
         }
-        let around = Surroundings {
+        let reach = Reach {
             ca_bundle: self.ca_bundle,
             proxy: self.proxy,
             credentials,
         };
-        let service = around.plane(&self.endpoint, self.address.as_deref(), None)?;
-        let device = around.plane(&self.device_endpoint, self.device_address.as_deref(), None)?;
-        let arm = self
-            .arm
-            .map(|arm| arm.checked(&around, self.operations_per_minute));
-        let hub = self.hub.map(|hub| hub.checked(&around));
+        let budget = self.operations_per_minute;
+        let service = reach.plane(&self.endpoint, self.address.as_deref(), None)?;
+        let audience = Audience::ProvisioningService;
+        let service = Access::new(service, &self.credential, audience, budget, &reach)?;
+        let device = reach.plane(&self.device_endpoint, self.device_address.as_deref(), None)?;
+        let arm = self.arm.map(|arm| arm.checked(&reach, budget));
+        let hub = self.hub.map(|hub| hub.checked(&reach));
         Ok(Provisioning {
             name: self.name,
             id_scope: self.id_scope,
             verified: self.verified.into_iter().collect(),
-            operations_per_minute: self.operations_per_minute,
-            service: Access {
-                credential: Credential::ConnectionString {
-                    path: around.credential_path(&self.credential)?,
-                    host: service.host.clone(),
-                },
-                settings: service,
-                operations_per_minute: self.operations_per_minute,
-            },
+            operations_per_minute: budget,
+            service,
             device,
             arm: arm.transpose()?,
             hub: hub.transpose()?,
@@ -204,16 +202,17 @@ impl ProvisioningConfiguration {
 impl ArmConfiguration {
     fn checked(
         self,
-        around: &Surroundings<'_>,
+        reach: &Reach<'_>,
         operations_per_minute: u32,
     ) -> Result<(Access, ResourcePath), Reason> {
-        let access = Access {
-            settings: around.plane(&self.endpoint, self.address.as_deref(), self.ca_bundle)?,
-            credential: Credential::BearerToken {
-                path: around.credential_path(&self.credential)?,
-            },
+        let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
+        let access = Access::new(
+            reach.plane(&self.endpoint, address, ca_bundle)?,
+            &self.credential,
+            Audience::ResourceManager,
             operations_per_minute,
-        };
+            reach,
+        )?;
         let path = ResourcePath {
             subscription: self.subscription,
             resource_group: self.resource_group,
@@ -224,37 +223,43 @@ impl ArmConfiguration {
 }
 
 impl HubConfiguration {
-    fn checked(self, around: &Surroundings<'_>) -> Result<Access, Reason> {
+    fn checked(self, reach: &Reach<'_>) -> Result<Access, Reason> {
         check_operations_per_minute(self.operations_per_minute)?;
-        let settings = around.plane(&self.endpoint, self.address.as_deref(), self.ca_bundle)?;
-        Ok(Access {
-            credential: Credential::ConnectionString {
-                path: around.credential_path(&self.credential)?,
-                host: settings.host.clone(),
-            },
-            settings,
-            operations_per_minute: self.operations_per_minute,
-        })
+        let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
+        Access::new(
+            reach.plane(&self.endpoint, address, ca_bundle)?,
+            &self.credential,
+            Audience::Hub,
+            self.operations_per_minute,
+            reach,
+        )
     }
 }
 
 impl Provisioning {
     /// The clients for the service, its CA plane and its hub; nothing is sent yet. Make them once
-    /// and clone them: the clones share their budgets.
-    pub fn clients(&self) -> Result<Clients, PlaneError> {
+    /// and clone them: the clones share their budgets and access tokens. `keys` are the tokens that
+    /// hold keys of credentials.
+    pub fn clients(&self, keys: &TokenKeys) -> Result<Clients, PlaneError> {
         let arm = self.arm.as_ref().map(|(access, path)| {
-            let plane = access.plane()?;
+            let plane = access.plane(keys)?;
             Ok(ArmClient::new(plane, path))
         });
-        let hub = self
-            .hub
-            .as_ref()
-            .map(|access| access.plane().map(HubClient::new));
+        let hub = self.hub.as_ref().map(|access| access.plane(keys));
         Ok(Clients {
-            dps: DpsClient::new(self.service.plane()?),
+            dps: DpsClient::new(self.service.plane(keys)?),
             arm: arm.transpose()?,
-            hub: hub.transpose()?,
+            hub: hub.transpose()?.map(HubClient::new),
         })
+    }
+
+    /// The keys of its credentials that are in tokens: token and name.
+    pub fn token_keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        let arm = self.arm.as_ref().map(|(access, _)| access);
+        [Some(&self.service), arm, self.hub.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|access| access.credential.token_key())
     }
 
     /// A client that registers as the device with this key, leaf and chain (PEM). Registrations
@@ -267,11 +272,25 @@ impl Provisioning {
 }
 
 impl Access {
+    fn new(
+        settings: PlaneSettings,
+        credential: &CredentialConfiguration,
+        audience: Audience,
+        operations_per_minute: u32,
+        reach: &Reach<'_>,
+    ) -> Result<Self, Reason> {
+        Ok(Self {
+            credential: credential.resolve(audience, &settings.host, reach)?,
+            settings,
+            operations_per_minute,
+        })
+    }
+
     /// Each plane counts and throttles for itself: when Azure Resource Manager is busy, a block on
     /// the service plane must not wait for it.
-    fn plane(&self) -> Result<Plane, PlaneError> {
+    fn plane(&self, keys: &TokenKeys) -> Result<Plane, PlaneError> {
         let budget = Arc::new(Budget::new(self.operations_per_minute));
-        Plane::new(&self.settings, self.credential.clone(), budget)
+        Plane::new(&self.settings, self.credential.credential(keys)?, budget)
     }
 }
 
@@ -298,60 +317,6 @@ fn check_operations_per_minute(operations: u32) -> Result<(), Reason> {
     }
 }
 
-/// What all planes of one service have in common.
-struct Surroundings<'a> {
-    ca_bundle: Option<PathBuf>,
-    proxy: Option<String>,
-    /// Systemd's `$CREDENTIALS_DIRECTORY`.
-    credentials: Option<&'a Path>,
-}
-
-impl Surroundings<'_> {
-    fn plane(
-        &self,
-        endpoint: &str,
-        address: Option<&str>,
-        ca_bundle: Option<PathBuf>,
-    ) -> Result<PlaneSettings, Reason> {
-        let host = host(endpoint).ok_or_else(|| Reason::Endpoint(endpoint.to_owned()))?;
-        let address = address.map(|text| {
-            let parsed: Result<SocketAddr, _> = text.parse();
-            parsed.map_err(|_| Reason::Address(text.to_owned()))
-        });
-        if address.is_some() && self.proxy.is_some() {
-            return Err(Reason::AddressAndProxy(host));
-        }
-        let is_other = |proxy: &&String| !proxy.starts_with("http://");
-        if let Some(proxy) = self.proxy.as_ref().filter(is_other) {
-            return Err(Reason::Proxy(proxy.to_owned()));
-        }
-        Ok(PlaneSettings {
-            host,
-            address: address.transpose()?,
-            ca_bundle: ca_bundle.or_else(|| self.ca_bundle.clone()),
-            proxy: self.proxy.clone(),
-        })
-    }
-
-    fn credential_path(&self, path: &Path) -> Result<PathBuf, Reason> {
-        let is_bare = path.components().count() == 1 && path.is_relative();
-        match (is_bare, self.credentials) {
-            (false, _) => Ok(path.to_owned()),
-            (true, Some(folder)) => Ok(folder.join(path)),
-            (true, None) => Err(Reason::Credential(path.to_owned())),
-        }
-    }
-}
-
-/// The host name of an endpoint, in lower case: nothing else may stand in one.
-fn host(endpoint: &str) -> Option<String> {
-    let host = endpoint.strip_prefix("https://").unwrap_or(endpoint);
-    let host = host.strip_suffix('/').unwrap_or(host);
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-    let is_name = !host.is_empty() && host.len() <= 253 && host.bytes().all(allowed);
-    is_name.then(|| host.to_ascii_lowercase())
-}
-
 /// A configuration that contradicts itself, or says what cannot be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("[[provisioning]] {name:?}: {reason}")]
@@ -366,24 +331,14 @@ enum Reason {
     Name,
     #[error("id_scope must be letters and digits, as the service shows it (0ne…)")]
     IdScope,
-    #[error("{0:?} is not a host name; give https://HOST without port and path")]
-    Endpoint(String),
-    #[error("{0:?} is not an address; give IP:PORT")]
-    Address(String),
-    #[error("{0:?} is not a proxy; give http://HOST:PORT")]
-    Proxy(String),
-    #[error("an address for {0} and a proxy contradict each other: drop one")]
-    AddressAndProxy(String),
+    #[error(transparent)]
+    Reach(#[from] ReachInvalid),
+    #[error(transparent)]
+    Credential(#[from] CredentialInvalid),
     #[error("operations_per_minute is {0}; give 10 to 100000 (DPS allows 1000)")]
     OperationsPerMinute(u32),
     #[error("verified names authorities, but there is no [provisioning.arm] to verify them with")]
     VerifiedWithoutArm,
-    #[error(
-        "credential {} is a bare name, but $CREDENTIALS_DIRECTORY is not set: \
-         start by systemd with LoadCredential=, or give a path",
-        .0.display()
-    )]
-    Credential(PathBuf),
 }
 
 #[cfg(test)]
@@ -413,7 +368,7 @@ mod tests {
         );
         assert_eq!(meant.device.host, "global.azure-devices-provisioning.net");
         assert_eq!(meant.operations_per_minute, 1000);
-        assert!(meant.clients().unwrap().arm.is_none());
+        assert!(meant.clients(&TokenKeys::new()).unwrap().arm.is_none());
     }
 
     #[test]
@@ -443,9 +398,20 @@ mod tests {
         let said: ProvisioningConfiguration = toml::from_str(&said).unwrap();
         assert!(said.clone().check(None).is_err());
         let meant = said.check(Some(Path::new("/run/credentials/x"))).unwrap();
-        let Credential::ConnectionString { path, .. } = meant.service.credential else {
-            panic!("not a connection string");
-        };
-        assert_eq!(path, Path::new("/run/credentials/x/dps"));
+        let shown = format!("{:?}", meant.service.credential);
+        assert!(shown.contains("/run/credentials/x/dps"), "{shown}");
+    }
+
+    #[test]
+    fn the_keys_in_tokens_are_told() {
+        let said = SAID.replace(
+            "\"/run/keys/dps\"",
+            "{ kind = \"token-hmac\", token = \"factory\", key = \"dps\", policy = \"owner\" }",
+        );
+        let said: ProvisioningConfiguration = toml::from_str(&said).unwrap();
+        let meant = said.check(None).unwrap();
+        assert_eq!(meant.token_keys().collect::<Vec<_>>(), [("factory", "dps")]);
+        let error = meant.clients(&TokenKeys::new()).unwrap_err();
+        assert!(matches!(error, PlaneError::Token(_)), "{error}");
     }
 }

@@ -155,7 +155,7 @@ impl Detail {
         // Azure Resource Manager wraps its error; the others do not.
         let error = body.get("error").filter(|error| error.is_object());
         let error = error.unwrap_or(&body);
-        let text = |names: [&str; 3]| {
+        let text = |names: &[&str]| {
             let value = names.iter().find_map(|name| error.get(*name))?;
             let text = match value {
                 Value::String(text) => text.clone(),
@@ -164,14 +164,19 @@ impl Detail {
             };
             Some(presentable(&text, secret))
         };
-        let message = text(["message", "Message", "ExceptionMessage"]);
+        let message = text(&[
+            "message",
+            "Message",
+            "ExceptionMessage",
+            "error_description",
+        ]);
         let message = message.unwrap_or_else(|| "no message".to_owned());
         let (prefixed, message) = split_code(&message);
         let code = code.or(prefixed).map(|code| presentable(code, secret));
         Self {
-            code: code.or_else(|| text(["errorCode", "code", "Code"])),
+            code: code.or_else(|| text(&["errorCode", "code", "Code", "error"])),
             message: message.to_owned(),
-            tracking_id: text(["trackingId", "TrackingId", "requestId"]),
+            tracking_id: text(&["trackingId", "TrackingId", "requestId", "trace_id"]),
         }
     }
 
@@ -285,6 +290,16 @@ mod tests {
             classify(400, arm, true)
                 .to_string()
                 .contains("Proof-Of-Possession")
+        );
+    }
+
+    #[test]
+    fn the_refusal_of_a_token_endpoint_is_read() {
+        let body = r#"{"error":"invalid_client","error_description":"AADSTS700027: expired"}"#;
+        let shown = classify(401, body, false).to_string();
+        assert!(
+            shown.contains("AADSTS700027: expired, code invalid_client"),
+            "{shown}"
         );
     }
 

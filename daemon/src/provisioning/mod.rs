@@ -10,6 +10,7 @@
 //! | [`http`] | one bounded HTTPS client per plane |
 //! | [`failure`] | what a caller can do about a call that failed |
 //! | [`budget`] | the operations per minute that all calls to one service share |
+//! | `reach` | host names, addresses and trust of the planes |
 //! | [`credential`], [`sas`] | what a call is authorised with |
 //! | [`reconcile`] | the edge: makes the service hold what the store says |
 //!
@@ -26,6 +27,7 @@ pub mod dps;
 pub mod failure;
 pub mod http;
 pub mod hub;
+mod reach;
 pub mod reconcile;
 pub mod sas;
 

@@ -8,6 +8,7 @@ use hallmarkd::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use hallmarkd::enrollment::plan::{DriftPolicy, Plan, plan};
 use hallmarkd::provisioning::arm::ArmClient;
 use hallmarkd::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
+use hallmarkd::provisioning::credential::keys::TokenKeys;
 use hallmarkd::provisioning::device::DeviceClient;
 use hallmarkd::provisioning::dps::DpsClient;
 use hallmarkd::provisioning::failure::CallError;
@@ -37,7 +38,7 @@ impl Plant {
         write("hub", &emulator.hub_connection_string()).unwrap();
         let said: ProvisioningConfiguration = toml::from_str(&said(&emulator)).unwrap();
         let provisioning = said.check(Some(folder.path())).unwrap();
-        let clients = provisioning.clients().unwrap();
+        let clients = provisioning.clients(&TokenKeys::new()).unwrap();
         Self {
             dps: clients.dps,
             arm: clients.arm.unwrap(),
