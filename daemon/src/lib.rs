@@ -20,6 +20,7 @@ pub mod config;
 pub mod credentials;
 pub mod ctl;
 pub mod enrollment;
+mod private_worker;
 pub mod provisioning;
 pub mod service;
 pub mod store;

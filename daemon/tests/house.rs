@@ -70,6 +70,12 @@ const ROOMS: &[Room] = &[
         may_use: &[],
         libraries: &["reqwest"],
     },
+    // Their certificate is no authority's (docs/decisions.md).
+    Room {
+        prefix: "credentials",
+        may_use: &["config", "private_worker", "provisioning", "token", "x509"],
+        libraries: &["rcgen"],
+    },
     Room {
         prefix: "",
         may_use: &[
@@ -80,6 +86,7 @@ const ROOMS: &[Room] = &[
             "credentials",
             "ctl",
             "enrollment",
+            "private_worker",
             "provisioning",
             "service",
             "store",

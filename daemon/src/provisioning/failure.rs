@@ -205,11 +205,20 @@ fn split_code(message: &str) -> (Option<&str>, &str) {
 
 fn presentable(text: &str, secret: Option<&str>) -> String {
     let text = match secret {
-        Some(secret) if !secret.is_empty() => text.replace(secret, "[authorization]"),
+        Some(secret) if !secret.is_empty() => without(text, secret),
         _ => text.to_owned(),
     };
     let printable = text.chars().filter(|character| !character.is_control());
     printable.take(MESSAGE_LENGTH_MAX).collect()
+}
+
+/// Neither the whole value of the header, nor what stands in it behind `Bearer`.
+fn without(text: &str, secret: &str) -> String {
+    let text = text.replace(secret, "[authorization]");
+    match secret.split_once(' ') {
+        Some((_, bare)) if !bare.is_empty() => text.replace(bare, "[authorization]"),
+        _ => text,
+    }
 }
 
 /// The value of `Retry-After`: seconds, or an HTTP date (RFC 9110, 10.2.3).
@@ -325,6 +334,8 @@ mod tests {
             "{shown}"
         );
         assert!(shown.len() < 700);
+        let bare = classify(401, r#"{"message":"the token sr=x is old"}"#, true).to_string();
+        assert!(!bare.contains("sr=x"), "{bare}");
     }
 
     #[test]

@@ -27,7 +27,16 @@ pub(crate) struct Plant {
 }
 
 impl Plant {
+    /// With connection strings and a bearer token in files.
     pub(crate) fn start() -> Self {
+        Self::start_with(TokenKeys::new(), |_, said| said)
+    }
+
+    /// With a configuration that was changed, and tokens that hold keys of credentials.
+    pub(crate) fn start_with(
+        keys: TokenKeys,
+        change: impl FnOnce(&Emulator, String) -> String,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(folder.path());
         options.switches.retry_after_seconds = 0;
@@ -36,9 +45,10 @@ impl Plant {
         write("dps", &emulator.service_connection_string()).unwrap();
         write("arm", &emulator.arm().token).unwrap();
         write("hub", &emulator.hub_connection_string()).unwrap();
-        let said: ProvisioningConfiguration = toml::from_str(&said(&emulator)).unwrap();
+        let said: ProvisioningConfiguration =
+            toml::from_str(&change(&emulator, said(&emulator))).unwrap();
         let provisioning = said.check(Some(folder.path())).unwrap();
-        let clients = provisioning.clients(&TokenKeys::new()).unwrap();
+        let clients = provisioning.clients(&keys).unwrap();
         Self {
             dps: clients.dps,
             arm: clients.arm.unwrap(),

@@ -159,3 +159,46 @@ impl CredentialError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Signs with nothing, and counts.
+    #[derive(Debug, Default)]
+    struct Counting(AtomicUsize);
+
+    impl CredentialKeys for Counting {
+        fn hmac_sha256(&self, key: &str, text: &[u8]) -> Result<Vec<u8>, KeyFailure> {
+            assert_eq!(key, "dps");
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(text.to_vec())
+        }
+
+        fn sign_assertion(&self, _: &str, _: &[u8], _: &[u8]) -> Result<Vec<u8>, KeyFailure> {
+            Err(KeyFailure::Unusable("it is for shared access".into()))
+        }
+    }
+
+    #[tokio::test]
+    async fn every_attempt_is_signed_anew() {
+        let keys = Arc::new(Counting::default());
+        let credential = Credential::TokenHmac(SharedAccessKey {
+            keys: keys.clone(),
+            key: "dps".into(),
+            policy: "owner".into(),
+            host: "line.example".into(),
+        });
+        let mut headers = Vec::new();
+        for second in [0, 1] {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+            let header = credential.authorization(now).await.unwrap().unwrap();
+            headers.push(header.expose_secret().to_owned());
+        }
+        assert!(headers[0].contains("&se=3600&") && headers[1].contains("&se=3601&"));
+        assert_ne!(headers[0], headers[1]);
+        assert_eq!(keys.0.load(Ordering::Relaxed), 2);
+    }
+}

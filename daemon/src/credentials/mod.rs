@@ -1,10 +1,14 @@
 //! Credential keys in tokens: where the provisioning clients meet the token workers, and the
 //! operator's commands that put such keys there.
 
+pub mod assertion_key;
+pub mod import;
+
 use crate::provisioning::credential::keys::{CredentialKeys, KeyFailure, TokenKeys};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
 use crate::token::credential::label;
 use crate::token::{KeyReference, TokenError, spki_sha256};
+use anyhow::Context;
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,6 +43,11 @@ impl CredentialKeys for KeysOfToken {
         let signature = self.0.sign_assertion(&reference, input, LOOKUP_DEADLINE);
         signature.map_err(failure)
     }
+}
+
+/// The label of the key that an operator calls `name`.
+fn label_of(name: &str) -> anyhow::Result<String> {
+    label(name).with_context(|| format!("{name:?}: give 1 to 64 letters, digits and - _ ."))
 }
 
 fn labelled(key: &str) -> Result<String, KeyFailure> {
