@@ -5,17 +5,13 @@
 
 use crate::ca::hierarchy::{Generation, Hierarchy};
 use crate::config::Configuration;
-use crate::service::worker_command;
+use crate::credentials::token_keys;
+use crate::private_worker::{PrivateWorker, READY_DEADLINE};
 use crate::store::Store;
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
-use crate::token::supervisor::Supervisor;
 use crate::token::worker::health::TokenState;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::Duration;
-
-/// How long a token may take to get ready.
-const TOKEN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// One thing that was looked at.
 #[derive(Debug)]
@@ -28,27 +24,25 @@ pub struct Finding {
 
 /// Looks at everything; the findings come in the order of the configuration.
 pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
-    let sockets = tempfile_folder()?;
     let (mut findings, mut ready) = (Vec::new(), BTreeMap::new());
-    let mut supervisors = Vec::new();
+    let mut workers = Vec::new();
     for name in configuration.tokens.keys() {
-        let socket = sockets.path().join(format!("{name}.sock"));
-        let client = TokenClient::new(name, socket.clone());
-        let command = worker_command(configuration, name, socket)?;
-        supervisors.push(Supervisor::start(client.clone(), command));
-        let verdict = token_verdict(&client);
+        let worker = PrivateWorker::start(configuration, name)?;
+        let verdict = token_verdict(&worker.client);
         if verdict.is_ok() {
-            ready.insert(name.clone(), client);
+            ready.insert(name.clone(), worker.client.clone());
         }
+        workers.push(worker);
         findings.push(Finding {
             subject: format!("token {name}"),
             verdict,
         });
     }
     findings.extend(check_hierarchy(configuration, &ready));
+    let keys = token_keys(workers.iter().map(|worker| &worker.client));
     for service in configuration.provisioning.values() {
         let verdict = service
-            .clients()
+            .clients(&keys)
             .map(|_| "its settings can be used; nothing was sent".to_owned())
             .map_err(|error| error.to_string());
         findings.push(Finding {
@@ -71,7 +65,7 @@ pub fn report(findings: &[Finding], out: &mut impl Write) -> io::Result<bool> {
 }
 
 fn token_verdict(client: &TokenClient) -> Result<String, String> {
-    let health = client.wait_ready(TOKEN_DEADLINE);
+    let health = client.wait_ready(READY_DEADLINE);
     if health.state != TokenState::Ready {
         return Err(format!("{}: {}", health.state.name(), health.reason));
     }
@@ -146,8 +140,4 @@ fn authority_verdict(
         "its certificate verifies, and its key signs ({})",
         generation.certificate.subject()
     ))
-}
-
-fn tempfile_folder() -> io::Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix("hallmark-check-").tempdir()
 }

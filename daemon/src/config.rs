@@ -8,6 +8,7 @@ use crate::ca::profile::{IssuanceProfile, Role};
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings};
+use crate::token::credential::label;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -267,8 +268,27 @@ impl Configuration {
                      such [[authority]]"
                 ));
             }
+            self.check_credential_keys(name, service)?;
         }
         self.check_https()
+    }
+
+    fn check_credential_keys(
+        &self,
+        name: &str,
+        service: &Provisioning,
+    ) -> Result<(), ConfigurationError> {
+        for (token, key) in service.token_keys() {
+            let problem = match (self.tokens.contains_key(token), label(key)) {
+                (false, _) => format!("token {token:?}, and there is no such [[token]]"),
+                (_, None) => format!("key {key:?}; give 1 to 64 letters, digits and - _ ."),
+                _ => continue,
+            };
+            return Err(ConfigurationError::Contradiction(format!(
+                "a credential of provisioning {name:?} names {problem}"
+            )));
+        }
+        Ok(())
     }
 
     fn check_https(&self) -> Result<(), ConfigurationError> {

@@ -5,7 +5,7 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | wiring | [`service`], [`check`], [`config`], [`ctl`] | everything below |
+//! | wiring | [`service`], [`check`], [`credentials`], [`config`], [`ctl`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
 //! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and the domain |
@@ -17,8 +17,10 @@ pub mod api;
 pub mod ca;
 pub mod check;
 pub mod config;
+pub mod credentials;
 pub mod ctl;
 pub mod enrollment;
+mod private_worker;
 pub mod provisioning;
 pub mod service;
 pub mod store;

@@ -1,9 +1,12 @@
-//! `hallmarkd`: the daemon (`serve`), its token workers (`token`) and the configuration check.
+//! `hallmarkd`: the daemon (`serve`), its token workers (`token`), the configuration check, and the
+//! commands that put credential keys into a token.
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hallmarkd::check;
 use hallmarkd::config::Configuration;
+use hallmarkd::credentials::assertion_key::{NewKey, make_key};
+use hallmarkd::credentials::import::{Import, import_secret};
 use hallmarkd::service;
 use hallmarkd::token::configuration::TokenFile;
 use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
@@ -48,6 +51,39 @@ enum Command {
         #[arg(long, hide = true)]
         supervised: bool,
     },
+    /// Put the key of a connection string into a token, for credentials of kind "token-hmac".
+    ImportSecret {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The token's name in the configuration.
+        #[arg(long)]
+        token: String,
+        /// What the key shall be called: the credential's `key`.
+        #[arg(long)]
+        label: String,
+        /// The file with the connection string.
+        #[arg(long)]
+        file: PathBuf,
+    },
+    /// Make a key in a token, for credentials of kind "entra-client-assertion".
+    MakeCredentialKey {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The token's name in the configuration.
+        #[arg(long)]
+        token: String,
+        /// What the key shall be called: the credential's `key`.
+        #[arg(long)]
+        label: String,
+        /// Where to write the certificate that Entra ID shall have.
+        #[arg(long)]
+        out: PathBuf,
+        /// How long the certificate is valid.
+        #[arg(long, default_value_t = 365)]
+        days: u16,
+    },
     /// Make a new token through its PKCS#11 module.
     #[command(hide = true)]
     InitToken {
@@ -90,6 +126,30 @@ fn main() -> anyhow::Result<ExitCode> {
                 state_directory: file.state_dir,
                 supervised,
             })?;
+        }
+        Command::ImportSecret {
+            config,
+            token,
+            label: key,
+            file,
+        } => {
+            let import = Import { token, key, file };
+            import_secret(&read(&config)?, &import, &mut std::io::stdout())?;
+        }
+        Command::MakeCredentialKey {
+            config,
+            token,
+            label: key,
+            out,
+            days,
+        } => {
+            let new = NewKey {
+                token,
+                key,
+                out,
+                days,
+            };
+            make_key(&read(&config)?, &new, &mut std::io::stdout())?;
         }
         Command::InitToken {
             module,

@@ -8,6 +8,7 @@ use crate::api::server::{serve_admin, serve_network};
 use crate::api::tls::{ServerIdentity, ServerName};
 use crate::ca::{CertificateAuthority, ConfiguredToken, Error, Parts};
 use crate::config::Configuration;
+use crate::credentials::token_keys;
 use crate::provisioning::reconcile::Reconciler;
 use crate::store::Store;
 use crate::token::client::TokenClient;
@@ -142,12 +143,13 @@ impl Daemon {
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             wake: Box::new(move || bells.iter().for_each(|bell| bell.notify_one())),
         })?);
+        let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let mut reconcilers = Vec::new();
         for (service, bell) in services {
             reconcilers.push(Reconciler {
                 name: service.name.clone(),
                 ca: ca.clone(),
-                clients: service.clients()?,
+                clients: service.clients(&keys)?,
                 drift: configuration.drift,
                 scan_interval: configuration.scan_interval,
                 wake: bell,

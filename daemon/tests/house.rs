@@ -70,6 +70,12 @@ const ROOMS: &[Room] = &[
         may_use: &[],
         libraries: &["reqwest"],
     },
+    // Their certificate is no authority's (docs/decisions.md).
+    Room {
+        prefix: "credentials",
+        may_use: &["config", "private_worker", "provisioning", "token", "x509"],
+        libraries: &["rcgen"],
+    },
     Room {
         prefix: "",
         may_use: &[
@@ -77,8 +83,10 @@ const ROOMS: &[Room] = &[
             "ca",
             "check",
             "config",
+            "credentials",
             "ctl",
             "enrollment",
+            "private_worker",
             "provisioning",
             "service",
             "store",

@@ -6,13 +6,14 @@
 //! [`slots`] is the truth about one enrollment's certificates, [`desired`] the whole enrollment as
 //! we want it, [`record`] the enrollment as the service answered it, and [`plan`] the difference.
 //! [`ca_certificate`] does the same for the CA certificates that the service verifies by proof of
-//! possession.
+//! possession. [`hub_identity`] is what an IoT Hub says of one device.
 
 pub mod ca_certificate;
 mod compare;
 pub mod desired;
 pub mod etag;
 pub mod history;
+pub mod hub_identity;
 pub mod id;
 pub mod plan;
 pub mod record;

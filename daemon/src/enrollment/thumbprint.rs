@@ -48,6 +48,11 @@ impl Sha1Thumbprint {
         bytes.copy_from_slice(digest.as_ref());
         Self(bytes)
     }
+
+    /// The digest.
+    pub fn as_bytes(&self) -> &[u8; 20] {
+        &self.0
+    }
 }
 
 /// Text that is not a thumbprint.

@@ -6,14 +6,19 @@
 
 use super::arm::{ArmClient, ResourcePath};
 use super::budget::{Budget, OPERATIONS_PER_MINUTE_DEFAULT};
-use super::credential::Credential;
+use super::credential::access_token::Audience;
+use super::credential::configuration::{
+    CredentialConfiguration, CredentialInvalid, CredentialSettings,
+};
+use super::credential::keys::TokenKeys;
 use super::device::DeviceClient;
 use super::dps::DpsClient;
 use super::http::{Plane, PlaneError, PlaneSettings};
+use super::hub::HubClient;
+use super::reach::{Reach, ReachInvalid};
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +27,9 @@ const DEVICE_ENDPOINT_DEFAULT: &str = "https://global.azure-devices-provisioning
 
 /// Azure Resource Manager of the public cloud.
 const ARM_ENDPOINT_DEFAULT: &str = "https://management.azure.com";
+
+/// What the smallest paid hub (S1, one unit) allows for its identities; others allow more.
+const HUB_OPERATIONS_PER_MINUTE_DEFAULT: u32 = 100;
 
 /// Fewer would not even observe; more than this no service sells.
 const OPERATIONS_PER_MINUTE: std::ops::RangeInclusive<u32> = 10..=100_000;
@@ -47,8 +55,8 @@ pub struct ProvisioningConfiguration {
     pub ca_bundle: Option<PathBuf>,
     /// `http://host:port`; the environment is not asked.
     pub proxy: Option<String>,
-    /// File with the service's connection string; a bare name is one of systemd's credentials.
-    pub credential: PathBuf,
+    /// What opens the service plane; a string is a file with a connection string.
+    pub credential: CredentialConfiguration,
     /// What the service allows.
     #[serde(default = "operations_per_minute_default")]
     pub operations_per_minute: u32,
@@ -57,6 +65,8 @@ pub struct ProvisioningConfiguration {
     pub verified: Vec<String>,
     /// Azure Resource Manager, for CA certificates.
     pub arm: Option<ArmConfiguration>,
+    /// The IoT Hub that devices are provisioned to.
+    pub hub: Option<HubConfiguration>,
 }
 
 /// `[provisioning.arm]`, as it is said.
@@ -76,8 +86,25 @@ pub struct ArmConfiguration {
     pub resource_group: String,
     /// Name of the provisioning service there.
     pub name: String,
-    /// File with a bearer token; a bare name is one of systemd's credentials.
-    pub credential: PathBuf,
+    /// What opens it; a string is a file with a bearer token.
+    pub credential: CredentialConfiguration,
+}
+
+/// `[provisioning.hub]`, as it is said.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubConfiguration {
+    /// Host of the hub, with or without `https://`.
+    pub endpoint: String,
+    /// `ip:port` to connect to instead of what the DNS says.
+    pub address: Option<String>,
+    /// PEM file with the only authorities to trust for TLS.
+    pub ca_bundle: Option<PathBuf>,
+    /// What opens the hub; a string is a file with a connection string.
+    pub credential: CredentialConfiguration,
+    /// What the hub allows.
+    #[serde(default = "hub_operations_per_minute_default")]
+    pub operations_per_minute: u32,
 }
 
 fn device_endpoint_default() -> String {
@@ -86,6 +113,10 @@ fn device_endpoint_default() -> String {
 
 fn arm_endpoint_default() -> String {
     ARM_ENDPOINT_DEFAULT.to_owned()
+}
+
+fn hub_operations_per_minute_default() -> u32 {
+    HUB_OPERATIONS_PER_MINUTE_DEFAULT
 }
 
 fn operations_per_minute_default() -> u32 {
@@ -103,10 +134,18 @@ pub struct Provisioning {
     pub verified: BTreeSet<String>,
     /// What it allows.
     pub operations_per_minute: u32,
-    service: PlaneSettings,
-    credential: Credential,
+    service: Access,
     device: PlaneSettings,
-    arm: Option<(PlaneSettings, Credential, ResourcePath)>,
+    arm: Option<(Access, ResourcePath)>,
+    hub: Option<Access>,
+}
+
+/// One plane: where it is, what opens it, and how often it may be called.
+#[derive(Clone, Debug)]
+struct Access {
+    settings: PlaneSettings,
+    credential: CredentialSettings,
+    operations_per_minute: u32,
 }
 
 /// The clients of one service.
@@ -116,6 +155,8 @@ pub struct Clients {
     pub dps: DpsClient,
     /// CA certificates, if there is access to them.
     pub arm: Option<ArmClient>,
+    /// Device identities, if there is access to them.
+    pub hub: Option<HubClient>,
 }
 
 impl ProvisioningConfiguration {
@@ -129,78 +170,96 @@ impl ProvisioningConfiguration {
     fn checked(self, credentials: Option<&Path>) -> Result<Provisioning, Reason> {
         check_name(&self.name)?;
         check_id_scope(&self.id_scope)?;
-        if !OPERATIONS_PER_MINUTE.contains(&self.operations_per_minute) {
-            return Err(Reason::OperationsPerMinute(self.operations_per_minute));
-        }
-        let verified: BTreeSet<String> = self.verified.iter().cloned().collect();
-        if !verified.is_empty() && self.arm.is_none() {
+        check_operations_per_minute(self.operations_per_minute)?;
+        if !self.verified.is_empty() && self.arm.is_none() {
             return Err(Reason::VerifiedWithoutArm);
         }
-        let planes = |endpoint: &str, address: &Option<String>, ca_bundle: &Option<PathBuf>| {
-            plane_settings(
-                endpoint,
-                address.as_deref(),
-                ca_bundle,
-                self.proxy.as_deref(),
-            )
+        let reach = Reach {
+            ca_bundle: self.ca_bundle,
+            proxy: self.proxy,
+            credentials,
         };
-        let service = planes(&self.endpoint, &self.address, &self.ca_bundle)?;
-        let device = planes(&self.device_endpoint, &self.device_address, &self.ca_bundle)?;
-        let arm = match self.arm {
-            Some(arm) => {
-                let bundle = arm.ca_bundle.clone().or_else(|| self.ca_bundle.clone());
-                let settings = planes(&arm.endpoint, &arm.address, &bundle)?;
-                let path = credential_path(&arm.credential, credentials)?;
-                Some((
-                    settings,
-                    Credential::BearerToken { path },
-                    resource_path(arm),
-                ))
-            }
-            None => None,
-        };
+        let budget = self.operations_per_minute;
+        let service = reach.plane(&self.endpoint, self.address.as_deref(), None)?;
+        let audience = Audience::ProvisioningService;
+        let service = Access::new(service, &self.credential, audience, budget, &reach)?;
+        let device = reach.plane(&self.device_endpoint, self.device_address.as_deref(), None)?;
+        let arm = self.arm.map(|arm| arm.checked(&reach, budget));
+        let hub = self.hub.map(|hub| hub.checked(&reach));
         Ok(Provisioning {
             name: self.name,
             id_scope: self.id_scope,
-            verified,
-            operations_per_minute: self.operations_per_minute,
-            credential: Credential::ConnectionString {
-                path: credential_path(&self.credential, credentials)?,
-                host: service.host.clone(),
-            },
+            verified: self.verified.into_iter().collect(),
+            operations_per_minute: budget,
             service,
             device,
-            arm,
+            arm: arm.transpose()?,
+            hub: hub.transpose()?,
         })
     }
 }
 
-fn resource_path(arm: ArmConfiguration) -> ResourcePath {
-    ResourcePath {
-        subscription: arm.subscription,
-        resource_group: arm.resource_group,
-        name: arm.name,
+impl ArmConfiguration {
+    fn checked(
+        self,
+        reach: &Reach<'_>,
+        operations_per_minute: u32,
+    ) -> Result<(Access, ResourcePath), Reason> {
+        let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
+        let access = Access::new(
+            reach.plane(&self.endpoint, address, ca_bundle)?,
+            &self.credential,
+            Audience::ResourceManager,
+            operations_per_minute,
+            reach,
+        )?;
+        let path = ResourcePath {
+            subscription: self.subscription,
+            resource_group: self.resource_group,
+            name: self.name,
+        };
+        Ok((access, path))
+    }
+}
+
+impl HubConfiguration {
+    fn checked(self, reach: &Reach<'_>) -> Result<Access, Reason> {
+        check_operations_per_minute(self.operations_per_minute)?;
+        let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
+        Access::new(
+            reach.plane(&self.endpoint, address, ca_bundle)?,
+            &self.credential,
+            Audience::Hub,
+            self.operations_per_minute,
+            reach,
+        )
     }
 }
 
 impl Provisioning {
-    /// The clients for the service and for its CA plane; nothing is sent yet. Make them once and
-    /// clone them: the clones share their budgets.
-    pub fn clients(&self) -> Result<Clients, PlaneError> {
-        // Azure Resource Manager counts and throttles for itself: when it is busy, a block on the
-        // service plane must not wait for it.
-        let plane = |settings: &PlaneSettings, credential: &Credential| {
-            let budget = Arc::new(Budget::new(self.operations_per_minute));
-            Plane::new(settings, credential.clone(), budget)
-        };
-        let dps = DpsClient::new(plane(&self.service, &self.credential)?);
-        let arm = match &self.arm {
-            Some((settings, credential, path)) => {
-                Some(ArmClient::new(plane(settings, credential)?, path))
-            }
-            None => None,
-        };
-        Ok(Clients { dps, arm })
+    /// The clients for the service, its CA plane and its hub; nothing is sent yet. Make them once
+    /// and clone them: the clones share their budgets and access tokens. `keys` are the tokens that
+    /// hold keys of credentials.
+    pub fn clients(&self, keys: &TokenKeys) -> Result<Clients, PlaneError> {
+        let arm = self.arm.as_ref().map(|(access, path)| {
+            let plane = access.plane(keys)?;
+            Ok(ArmClient::new(plane, path))
+        });
+        let hub = self.hub.as_ref().map(|access| access.plane(keys));
+        Ok(Clients {
+            dps: DpsClient::new(self.service.plane(keys)?),
+            arm: arm.transpose()?,
+            hub: hub.transpose()?.map(HubClient::new),
+        })
+    }
+
+    /// The keys of its credentials that are in tokens: token and name.
+    pub fn token_keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        let arm = self.arm.as_ref().map(|(access, _)| access);
+        [Some(&self.service), arm, self.hub.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|access| access.credential.token_key())
     }
 
     /// A client that registers as the device with this key, leaf and chain (PEM). Registrations
@@ -209,6 +268,29 @@ impl Provisioning {
         let budget = Arc::new(Budget::new(self.operations_per_minute));
         let plane = Plane::with_client_certificate(&self.device, identity_pem, budget)?;
         Ok(DeviceClient::new(plane, self.id_scope.clone()))
+    }
+}
+
+impl Access {
+    fn new(
+        settings: PlaneSettings,
+        credential: &CredentialConfiguration,
+        audience: Audience,
+        operations_per_minute: u32,
+        reach: &Reach<'_>,
+    ) -> Result<Self, Reason> {
+        Ok(Self {
+            credential: credential.resolve(audience, &settings.host, reach)?,
+            settings,
+            operations_per_minute,
+        })
+    }
+
+    /// Each plane counts and throttles for itself: when Azure Resource Manager is busy, a block on
+    /// the service plane must not wait for it.
+    fn plane(&self, keys: &TokenKeys) -> Result<Plane, PlaneError> {
+        let budget = Arc::new(Budget::new(self.operations_per_minute));
+        Plane::new(&self.settings, self.credential.credential(keys)?, budget)
     }
 }
 
@@ -228,46 +310,10 @@ fn check_id_scope(id_scope: &str) -> Result<(), Reason> {
     }
 }
 
-fn plane_settings(
-    endpoint: &str,
-    address: Option<&str>,
-    ca_bundle: &Option<PathBuf>,
-    proxy: Option<&str>,
-) -> Result<PlaneSettings, Reason> {
-    let host = host(endpoint).ok_or_else(|| Reason::Endpoint(endpoint.to_owned()))?;
-    let address = address.map(|text| {
-        let parsed: Result<SocketAddr, _> = text.parse();
-        parsed.map_err(|_| Reason::Address(text.to_owned()))
-    });
-    if address.is_some() && proxy.is_some() {
-        return Err(Reason::AddressAndProxy(host));
-    }
-    if let Some(proxy) = proxy.filter(|proxy| !proxy.starts_with("http://")) {
-        return Err(Reason::Proxy(proxy.to_owned()));
-    }
-    Ok(PlaneSettings {
-        host,
-        address: address.transpose()?,
-        ca_bundle: ca_bundle.clone(),
-        proxy: proxy.map(str::to_owned),
-    })
-}
-
-/// The host name of an endpoint, in lower case: nothing else may stand in one.
-fn host(endpoint: &str) -> Option<String> {
-    let host = endpoint.strip_prefix("https://").unwrap_or(endpoint);
-    let host = host.strip_suffix('/').unwrap_or(host);
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-    let is_name = !host.is_empty() && host.len() <= 253 && host.bytes().all(allowed);
-    is_name.then(|| host.to_ascii_lowercase())
-}
-
-fn credential_path(path: &Path, credentials: Option<&Path>) -> Result<PathBuf, Reason> {
-    let is_bare = path.components().count() == 1 && path.is_relative();
-    match (is_bare, credentials) {
-        (false, _) => Ok(path.to_owned()),
-        (true, Some(folder)) => Ok(folder.join(path)),
-        (true, None) => Err(Reason::Credential(path.to_owned())),
+fn check_operations_per_minute(operations: u32) -> Result<(), Reason> {
+    match OPERATIONS_PER_MINUTE.contains(&operations) {
+        true => Ok(()),
+        false => Err(Reason::OperationsPerMinute(operations)),
     }
 }
 
@@ -285,24 +331,14 @@ enum Reason {
     Name,
     #[error("id_scope must be letters and digits, as the service shows it (0ne…)")]
     IdScope,
-    #[error("{0:?} is not a host name; give https://HOST without port and path")]
-    Endpoint(String),
-    #[error("{0:?} is not an address; give IP:PORT")]
-    Address(String),
-    #[error("{0:?} is not a proxy; give http://HOST:PORT")]
-    Proxy(String),
-    #[error("an address for {0} and a proxy contradict each other: drop one")]
-    AddressAndProxy(String),
-    #[error("operations_per_minute is {0}; give 10 to 100000 (Azure allows 1000)")]
+    #[error(transparent)]
+    Reach(#[from] ReachInvalid),
+    #[error(transparent)]
+    Credential(#[from] CredentialInvalid),
+    #[error("operations_per_minute is {0}; give 10 to 100000 (DPS allows 1000)")]
     OperationsPerMinute(u32),
     #[error("verified names authorities, but there is no [provisioning.arm] to verify them with")]
     VerifiedWithoutArm,
-    #[error(
-        "credential {} is a bare name, but $CREDENTIALS_DIRECTORY is not set: \
-         start by systemd with LoadCredential=, or give a path",
-        .0.display()
-    )]
-    Credential(PathBuf),
 }
 
 #[cfg(test)]
@@ -326,10 +362,13 @@ mod tests {
     #[test]
     fn little_needs_to_be_said() {
         let meant = check("").unwrap();
-        assert_eq!(meant.service.host, "line.azure-devices-provisioning.net");
+        assert_eq!(
+            meant.service.settings.host,
+            "line.azure-devices-provisioning.net"
+        );
         assert_eq!(meant.device.host, "global.azure-devices-provisioning.net");
         assert_eq!(meant.operations_per_minute, 1000);
-        assert!(meant.clients().unwrap().arm.is_none());
+        assert!(meant.clients(&TokenKeys::new()).unwrap().arm.is_none());
     }
 
     #[test]
@@ -345,7 +384,8 @@ mod tests {
                 "address = \"127.0.0.1:1\"\nproxy = \"http://x:1\"",
                 "contradict",
             ),
-            ("hub = {}", "unknown field"),
+            ("hub = {}", "missing field"),
+            ("hubs = {}", "unknown field"),
         ] {
             let refused = check(more).unwrap_err();
             assert!(refused.contains(reason), "{more}: {refused}");
@@ -358,9 +398,20 @@ mod tests {
         let said: ProvisioningConfiguration = toml::from_str(&said).unwrap();
         assert!(said.clone().check(None).is_err());
         let meant = said.check(Some(Path::new("/run/credentials/x"))).unwrap();
-        let Credential::ConnectionString { path, .. } = meant.credential else {
-            panic!("not a connection string");
-        };
-        assert_eq!(path, Path::new("/run/credentials/x/dps"));
+        let shown = format!("{:?}", meant.service.credential);
+        assert!(shown.contains("/run/credentials/x/dps"), "{shown}");
+    }
+
+    #[test]
+    fn the_keys_in_tokens_are_told() {
+        let said = SAID.replace(
+            "\"/run/keys/dps\"",
+            "{ kind = \"token-hmac\", token = \"factory\", key = \"dps\", policy = \"owner\" }",
+        );
+        let said: ProvisioningConfiguration = toml::from_str(&said).unwrap();
+        let meant = said.check(None).unwrap();
+        assert_eq!(meant.token_keys().collect::<Vec<_>>(), [("factory", "dps")]);
+        let error = meant.clients(&TokenKeys::new()).unwrap_err();
+        assert!(matches!(error, PlaneError::Token(_)), "{error}");
     }
 }

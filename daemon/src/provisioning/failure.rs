@@ -101,6 +101,8 @@ pub(super) struct BadAnswer<'a> {
     pub(super) operation: String,
     pub(super) status: u16,
     pub(super) body: &'a [u8],
+    /// The error code, where the service gives it in a header.
+    pub(super) code: Option<&'a str>,
     pub(super) retry_after: Option<Duration>,
     /// Whether the request could have changed something.
     pub(super) writes: bool,
@@ -111,7 +113,7 @@ pub(super) struct BadAnswer<'a> {
 impl BadAnswer<'_> {
     /// Section 5: what each status means for the caller.
     pub(super) fn classify(self) -> CallError {
-        let detail = Detail::read(self.body, self.secret);
+        let detail = Detail::read(self.body, self.code, self.secret);
         let (operation, status) = (self.operation, self.status);
         match status {
             401 | 403 => CallError::Unauthorized {
@@ -140,7 +142,7 @@ impl BadAnswer<'_> {
     }
 }
 
-/// What the planes' three forms of error body have to say.
+/// What the planes' forms of error body have to say.
 struct Detail {
     code: Option<String>,
     message: String,
@@ -148,12 +150,12 @@ struct Detail {
 }
 
 impl Detail {
-    fn read(body: &[u8], secret: Option<&str>) -> Self {
+    fn read(body: &[u8], code: Option<&str>, secret: Option<&str>) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
         // Azure Resource Manager wraps its error; the others do not.
         let error = body.get("error").filter(|error| error.is_object());
         let error = error.unwrap_or(&body);
-        let text = |names: [&str; 3]| {
+        let text = |names: &[&str]| {
             let value = names.iter().find_map(|name| error.get(*name))?;
             let text = match value {
                 Value::String(text) => text.clone(),
@@ -162,11 +164,19 @@ impl Detail {
             };
             Some(presentable(&text, secret))
         };
+        let message = text(&[
+            "message",
+            "Message",
+            "ExceptionMessage",
+            "error_description",
+        ]);
+        let message = message.unwrap_or_else(|| "no message".to_owned());
+        let (prefixed, message) = split_code(&message);
+        let code = code.or(prefixed).map(|code| presentable(code, secret));
         Self {
-            code: text(["errorCode", "code", "Code"]),
-            message: text(["message", "Message", "ExceptionMessage"])
-                .unwrap_or_else(|| "no message".to_owned()),
-            tracking_id: text(["trackingId", "TrackingId", "requestId"]),
+            code: code.or_else(|| text(&["errorCode", "code", "Code", "error"])),
+            message: message.to_owned(),
+            tracking_id: text(&["trackingId", "TrackingId", "requestId", "trace_id"]),
         }
     }
 
@@ -182,13 +192,33 @@ impl Detail {
     }
 }
 
+/// The hub's `ErrorCode:<code>;<message>` (section 12), taken apart.
+fn split_code(message: &str) -> (Option<&str>, &str) {
+    let parts = message
+        .strip_prefix("ErrorCode:")
+        .and_then(|rest| rest.split_once(';'));
+    match parts {
+        Some((code, rest)) => (Some(code), rest),
+        None => (None, message),
+    }
+}
+
 fn presentable(text: &str, secret: Option<&str>) -> String {
     let text = match secret {
-        Some(secret) if !secret.is_empty() => text.replace(secret, "[authorization]"),
+        Some(secret) if !secret.is_empty() => without(text, secret),
         _ => text.to_owned(),
     };
     let printable = text.chars().filter(|character| !character.is_control());
     printable.take(MESSAGE_LENGTH_MAX).collect()
+}
+
+/// Neither the whole value of the header, nor what stands in it behind `Bearer`.
+fn without(text: &str, secret: &str) -> String {
+    let text = text.replace(secret, "[authorization]");
+    match secret.split_once(' ') {
+        Some((_, bare)) if !bare.is_empty() => text.replace(bare, "[authorization]"),
+        _ => text,
+    }
 }
 
 /// The value of `Retry-After`: seconds, or an HTTP date (RFC 9110, 10.2.3).
@@ -213,6 +243,7 @@ mod tests {
             operation: "put individual press-7".into(),
             status,
             body: body.as_bytes(),
+            code: None,
             retry_after: None,
             writes,
             secret: Some("SharedAccessSignature sr=x"),
@@ -272,6 +303,26 @@ mod tests {
     }
 
     #[test]
+    fn the_refusal_of_a_token_endpoint_is_read() {
+        let body = r#"{"error":"invalid_client","error_description":"AADSTS700027: expired"}"#;
+        let shown = classify(401, body, false).to_string();
+        assert!(
+            shown.contains("AADSTS700027: expired, code invalid_client"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn the_code_of_a_hub_is_read_from_its_message() {
+        let body = r#"{"Message":"ErrorCode:DeviceNotFound;press-7","ExceptionMessage":"x"}"#;
+        let CallError::Rejected { code, message, .. } = classify(404, body, true) else {
+            panic!("not rejected");
+        };
+        assert_eq!(code.as_deref(), Some("DeviceNotFound"));
+        assert_eq!(message, "press-7");
+    }
+
+    #[test]
     fn what_the_service_says_is_cut_and_cleaned() {
         let long = format!(
             r#"{{"message":"got SharedAccessSignature sr=x\n{}"}}"#,
@@ -283,6 +334,8 @@ mod tests {
             "{shown}"
         );
         assert!(shown.len() < 700);
+        let bare = classify(401, r#"{"message":"the token sr=x is old"}"#, true).to_string();
+        assert!(!bare.contains("sr=x"), "{bare}");
     }
 
     #[test]

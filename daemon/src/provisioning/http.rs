@@ -63,6 +63,9 @@ pub enum PlaneError {
         /// Why.
         reason: String,
     },
+    /// A credential's key is in a token that is not there.
+    #[error("the credential's key is in token {0:?}, and there is no such token")]
+    Token(String),
     /// The client certificate cannot be used.
     #[error("cannot use the client certificate and its key: they are not PEM that fits together")]
     ClientCertificate,
@@ -80,7 +83,8 @@ pub enum PlaneError {
 #[derive(Clone, Debug)]
 pub struct Plane {
     client: reqwest::Client,
-    host: String,
+    /// `https://` and the host.
+    origin: String,
     credential: Credential,
     budget: Arc<Budget>,
 }
@@ -104,8 +108,25 @@ impl Plane {
         let identity = reqwest::Identity::from_pem(identity_pem.expose_secret().as_bytes());
         // The source is left out on purpose: it must never quote a key.
         let identity = identity.map_err(|_| PlaneError::ClientCertificate)?;
-        let credential = Credential::ClientCertificate;
-        Self::build(settings, Some(identity), credential, budget)
+        Self::build(settings, Some(identity), Credential::None, budget)
+    }
+
+    /// Prepares calls to the metadata service of this machine: the one plane without TLS, and
+    /// without a credential.
+    pub(super) fn of_metadata(
+        address: SocketAddr,
+        budget: Arc<Budget>,
+    ) -> Result<Self, PlaneError> {
+        let client = bounded_client().https_only(false).build();
+        Ok(Self {
+            client: client.map_err(|error| PlaneError::Client {
+                host: address.to_string(),
+                reason: with_sources(&error),
+            })?,
+            origin: format!("http://{address}"),
+            credential: Credential::None,
+            budget,
+        })
     }
 
     fn build(
@@ -133,7 +154,7 @@ impl Plane {
         }
         Ok(Self {
             client: builder.build().map_err(failed)?,
-            host: settings.host.clone(),
+            origin: format!("https://{}", settings.host),
             credential,
             budget,
         })
@@ -148,22 +169,34 @@ impl Plane {
             retry_after: Some(wait),
             lost_answer: false,
         })?;
-        let secret = self.authorize(&call)?;
+        let secret = self.authorize(&call).await?;
         let request = self.request(&call, secret.as_ref());
         let sent = self.client.execute(request?).await;
         let response = sent.map_err(|error| lost(&call, &error))?;
         let answer = read_answer(&call, response).await?;
+        if let (401, Some(refused)) = (answer.status, &secret) {
+            self.credential.forget(refused).await;
+        }
         self.judge(call, answer, secret.as_ref())
     }
 
-    fn authorize(&self, call: &Call<'_>) -> Result<Option<SecretString>, CallError> {
+    async fn authorize(&self, call: &Call<'_>) -> Result<Option<SecretString>, CallError> {
         let authorization = self.credential.authorization(SystemTime::now());
-        authorization.map_err(|error| CallError::Unauthorized {
-            operation: call.operation.clone(),
-            reason: match causes(&error) {
+        authorization.await.map_err(|error| {
+            let operation = call.operation.clone();
+            let reason = match causes(&error) {
                 None => error.to_string(),
                 Some(causes) => format!("{error}: {causes}"),
-            },
+            };
+            match error.is_transient() {
+                true => CallError::Transient {
+                    operation,
+                    reason,
+                    retry_after: error.retry_after(),
+                    lost_answer: false,
+                },
+                false => CallError::Unauthorized { operation, reason },
+            }
         })
     }
 
@@ -172,7 +205,7 @@ impl Plane {
         call: &Call<'_>,
         secret: Option<&SecretString>,
     ) -> Result<reqwest::Request, CallError> {
-        let url = format!("https://{}{}", self.host, call.path_and_query);
+        let url = format!("{}{}", self.origin, call.path_and_query);
         let mut request = self.client.request(call.method.clone(), url);
         if let Some(secret) = secret {
             let value = HeaderValue::from_str(secret.expose_secret());
@@ -190,7 +223,10 @@ impl Plane {
             request = request.header(name, value);
         }
         request = match &call.body {
-            Some(body) => request.json(body),
+            Some(Body::Json(body)) => request.json(body),
+            Some(Body::Form { fields, .. }) => request
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(fields.expose_secret().to_owned()),
             // Some front ends answer 411 to a POST or PUT that does not say how empty it is.
             None if call.method == Method::POST => request.header(header::CONTENT_LENGTH, 0),
             None => request,
@@ -214,13 +250,16 @@ impl Plane {
         if let (429, Some(pause)) = (answer.status, retry_after) {
             self.budget.pause(pause);
         }
+        let writes = call.writes();
+        let in_body = call.body.and_then(Body::into_secret);
         let bad = BadAnswer {
-            writes: call.writes(),
+            writes,
             operation: call.operation,
             status: answer.status,
             body: &answer.body,
+            code: answer.header("iothub-errorcode"),
             retry_after,
-            secret: secret.map(ExposeSecret::expose_secret),
+            secret: secret.or(in_body.as_ref()).map(ExposeSecret::expose_secret),
         };
         Err(bad.classify())
     }
@@ -308,6 +347,26 @@ pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
+/// What a request carries.
+enum Body {
+    Json(Value),
+    Form {
+        /// As it is sent.
+        fields: SecretString,
+        /// The field that must not be repeated.
+        secret: SecretString,
+    },
+}
+
+impl Body {
+    fn into_secret(self) -> Option<SecretString> {
+        match self {
+            Body::Json(_) => None,
+            Body::Form { secret, .. } => Some(secret),
+        }
+    }
+}
+
 /// One request, before it is authorised.
 pub(super) struct Call<'a> {
     operation: String,
@@ -315,7 +374,7 @@ pub(super) struct Call<'a> {
     path_and_query: String,
     if_match: Option<&'a Etag>,
     headers: Vec<(HeaderName, String)>,
-    body: Option<Value>,
+    body: Option<Body>,
     cost: u32,
     reads_only: bool,
 }
@@ -341,7 +400,23 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn body(self, body: Value) -> Self {
-        let body = Some(body);
+        let body = Some(Body::Json(body));
+        Self { body, ..self }
+    }
+
+    /// A form, with one more field that is a secret.
+    pub(super) fn form(
+        self,
+        fields: &[(&str, &str)],
+        secret_name: &str,
+        secret: SecretString,
+    ) -> Self {
+        let mut text = format!("{secret_name}={}", segment(secret.expose_secret()));
+        for (name, value) in fields {
+            text.push_str(&format!("&{name}={}", segment(value)));
+        }
+        let fields = SecretString::from(text);
+        let body = Some(Body::Form { fields, secret });
         Self { body, ..self }
     }
 

@@ -1,14 +1,16 @@
-//! The provisioning service (DPS), its CA plane and its device plane, as clients.
+//! The provisioning service (DPS), its CA plane, its device plane and its IoT Hub, as clients.
 //!
 //! | module | is |
 //! |---|---|
 //! | [`configuration`] | what an operator says of one service, and what it means |
 //! | [`dps`] | the service plane: enrollments and registrations |
 //! | [`arm`] | CA certificates, through Azure Resource Manager |
+//! | [`hub`] | the IoT Hub: identities, direct methods, jobs |
 //! | [`device`] | the device plane: registering as a device does |
 //! | [`http`] | one bounded HTTPS client per plane |
 //! | [`failure`] | what a caller can do about a call that failed |
 //! | [`budget`] | the operations per minute that all calls to one service share |
+//! | `reach` | host names, addresses and trust of the planes |
 //! | [`credential`], [`sas`] | what a call is authorised with |
 //! | [`reconcile`] | the edge: makes the service hold what the store says |
 //!
@@ -24,6 +26,8 @@ pub mod device;
 pub mod dps;
 pub mod failure;
 pub mod http;
+pub mod hub;
+mod reach;
 pub mod reconcile;
 pub mod sas;
 

@@ -53,17 +53,53 @@ impl ConnectionString {
         &self.host
     }
 
-    /// A token for the whole service that expires [`TOKEN_LIFETIME`] after `now`.
-    pub fn token(&self, now: SystemTime) -> SecretString {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        self.token_until((now + TOKEN_LIFETIME).as_secs())
+    /// The shared access policy whose key it holds.
+    pub fn policy(&self) -> &str {
+        &self.policy
     }
 
-    fn token_until(&self, expiry: u64) -> SecretString {
-        let resource = utf8_percent_encode(&self.host, RESERVED).to_string();
+    /// The policy's key.
+    pub fn key(&self) -> &SecretSlice<u8> {
+        &self.key
+    }
+
+    /// A token for the whole service that expires [`TOKEN_LIFETIME`] after `now`.
+    pub fn token(&self, now: SystemTime) -> SecretString {
+        let access = SharedAccess::new(&self.host, &self.policy, now);
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.expose_secret());
-        let signature = hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes());
-        let signature = BASE64_STANDARD.encode(signature);
+        access.token(hmac::sign(&key, access.text().as_bytes()).as_ref())
+    }
+}
+
+/// A token that waits for its signature, by whoever has the key.
+#[derive(Clone, Debug)]
+pub struct SharedAccess {
+    resource: String,
+    policy: String,
+    /// Unix seconds.
+    expiry: u64,
+}
+
+impl SharedAccess {
+    /// For the whole service at `host`, until [`TOKEN_LIFETIME`] after `now`.
+    pub fn new(host: &str, policy: &str, now: SystemTime) -> Self {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Self {
+            resource: utf8_percent_encode(host, RESERVED).to_string(),
+            policy: policy.to_owned(),
+            expiry: (now + TOKEN_LIFETIME).as_secs(),
+        }
+    }
+
+    /// What the HMAC is computed over.
+    pub fn text(&self) -> String {
+        format!("{}\n{}", self.resource, self.expiry)
+    }
+
+    /// The value of `Authorization`, with the HMAC over [`text`](Self::text).
+    pub fn token(&self, code: &[u8]) -> SecretString {
+        let (resource, expiry) = (&self.resource, self.expiry);
+        let signature = BASE64_STANDARD.encode(code);
         let signature = utf8_percent_encode(&signature, RESERVED);
         let policy = utf8_percent_encode(&self.policy, RESERVED);
         SecretString::from(format!(
@@ -102,7 +138,8 @@ mod tests {
     ///     openssl dgst -sha256 -hmac 'hallmark test key, 32 bytes long' -binary | base64
     #[test]
     fn the_signature_is_what_openssl_computes() {
-        let token = parse(TEXT).unwrap().token_until(1_800_000_000);
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000) - TOKEN_LIFETIME;
+        let token = parse(TEXT).unwrap().token(now);
         assert_eq!(
             token.expose_secret(),
             "SharedAccessSignature sr=line.azure-devices-provisioning.net\

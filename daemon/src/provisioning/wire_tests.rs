@@ -136,7 +136,7 @@ async fn no_connection_is_not_a_lost_answer() {
     std::fs::write(&ca_bundle, authority.cert.pem()).unwrap();
     settings.ca_bundle = Some(ca_bundle.path().to_owned());
     let budget = Arc::new(Budget::new(1000));
-    let plane = Plane::new(&settings, Credential::ClientCertificate, budget).unwrap();
+    let plane = Plane::new(&settings, Credential::None, budget).unwrap();
     let id = id();
     let id = EnrollmentId::Individual(&id);
     let error = DpsClient::new(plane)

@@ -1,8 +1,11 @@
 //! What every token must do, as checks that can be run: by tests against each backend, and by
 //! `hallmark token check` against the operator's own.
 //!
-//! The checks make keys of their own, labelled [`LABEL`], and delete those and no others. What a
+//! The checks make keys of their own, labelled [`LABEL`] or as a credential of that name, and delete
+//! those and no others. What a
 //! token cannot do at all (no such mechanism) is reported as not supported, which is no failure.
+
+mod credential;
 
 use super::client::{ClientToken, TokenClient};
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenError, proof};
@@ -48,6 +51,7 @@ pub fn check(token: &mut dyn Token, key_types: &[KeyType]) -> Vec<Check> {
     for key_type in key_types {
         checks.extend(check_key_type(token, *key_type));
     }
+    checks.extend(credential::check(token));
     checks
 }
 
@@ -133,14 +137,22 @@ fn check_key_type(token: &mut dyn Token, key_type: KeyType) -> Vec<Check> {
 }
 
 fn make_key(token: &mut dyn Token, key_type: KeyType) -> Result<KeyDescription, Failure> {
+    make_labelled(token, key_type, LABEL)
+}
+
+fn make_labelled(
+    token: &mut dyn Token,
+    key_type: KeyType,
+    label: &str,
+) -> Result<KeyDescription, Failure> {
     let specification = KeySpecification {
         key_type,
-        label: LABEL.to_owned(),
+        label: label.to_owned(),
         id: random_id(),
     };
     let key = token.generate(&specification)?;
     ensure(
-        key.label == LABEL && key.id == specification.id,
+        key.label == label && key.id == specification.id,
         "label or id is another",
     )?;
     let algorithm = proof::algorithm_of(&key.spki);

@@ -3,18 +3,22 @@
 //! Its keys are software keys of aws-lc-rs, and they die with it. Clones share the keys, as sessions
 //! on one token do.
 
+use super::credential::is_credential;
 use super::{
     KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError,
     spki_sha256,
 };
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
     KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
+use secrecy::{ExposeSecret, SecretSlice};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The token. Its name is its label, too.
@@ -27,6 +31,7 @@ pub struct MemoryToken {
 #[derive(Default)]
 struct State {
     keys: Vec<MemoryKey>,
+    shared_secrets: HashMap<String, hmac::Key>,
     /// What every operation answers instead of being done.
     failure: Option<TokenError>,
     signatures: u64,
@@ -61,6 +66,28 @@ impl MemoryToken {
     /// How many signatures it has made.
     pub fn signatures(&self) -> u64 {
         self.state().signatures
+    }
+
+    fn sign_for(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+        for_credential: bool,
+    ) -> Result<Vec<u8>, TokenError> {
+        let mut state = self.working()?;
+        let Some(found) = state.key(key) else {
+            return Err(self.key_error(&key.label, "it is not on the token"));
+        };
+        if is_credential(&found.description.label) != for_credential {
+            return Err(self.key_error(&key.label, "it is for something else"));
+        }
+        let signature = found
+            .secret
+            .sign(algorithm, message)
+            .ok_or_else(|| self.key_error(&key.label, "it does not sign in this algorithm"))?;
+        state.signatures += 1;
+        Ok(signature)
     }
 
     fn working(&self) -> Result<MutexGuard<'_, State>, TokenError> {
@@ -166,16 +193,7 @@ impl Token for MemoryToken {
         algorithm: SignatureAlgorithm,
         message: &[u8],
     ) -> Result<Vec<u8>, TokenError> {
-        let mut state = self.working()?;
-        let secret = match state.key(key) {
-            Some(found) => &found.secret,
-            None => return Err(self.key_error(&key.label, "it is not on the token")),
-        };
-        let signature = secret
-            .sign(algorithm, message)
-            .ok_or_else(|| self.key_error(&key.label, "it does not sign in this algorithm"))?;
-        state.signatures += 1;
-        Ok(signature)
+        self.sign_for(key, algorithm, message, false)
     }
 
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
@@ -188,6 +206,34 @@ impl Token for MemoryToken {
             return Err(self.key_error(&key.label, "it is not on the token"));
         }
         Ok(())
+    }
+
+    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.sign_for(key, SignatureAlgorithm::RsaSha256, input, true)
+    }
+
+    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
+        let mut state = self.working()?;
+        if state.shared_secrets.contains_key(label) {
+            return Err(self.refused("import a secret", "there is a secret with this label"));
+        }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret());
+        state.shared_secrets.insert(label.to_owned(), key);
+        Ok(())
+    }
+
+    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+        let state = self.working()?;
+        let key = state.shared_secrets.get(label);
+        let key = key.ok_or_else(|| self.key_error(label, "it is not on the token"))?;
+        Ok(hmac::sign(key, message).as_ref().to_vec())
+    }
+
+    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
+        let removed = self.working()?.shared_secrets.remove(label);
+        removed
+            .map(drop)
+            .ok_or_else(|| self.key_error(label, "it is not on the token"))
     }
 }
 

@@ -7,6 +7,7 @@
 //! | module | in which process | what for |
 //! |---|---|---|
 //! | [`configuration`], [`fragment`] | both | what was said of a token, and what its family needs |
+//! | [`credential`] | both | keys that open the cloud's doors, and what they may sign |
 //! | [`client`], [`supervisor`] | serve | ask a worker; keep one running |
 //! | [`worker`], `pkcs11`, `pin` | worker | signer threads, the recovery ladder, the module, the PIN |
 //! | `protocol`, `outbox` | both | frames, and few system calls for many of them |
@@ -17,6 +18,7 @@ pub mod bench;
 pub mod client;
 pub mod configuration;
 pub mod contract;
+pub mod credential;
 pub mod fragment;
 pub mod initialize;
 #[cfg(any(test, debug_assertions))]
@@ -30,6 +32,7 @@ pub mod supervisor;
 pub mod worker;
 
 use crate::x509::key::{KeyType, SignatureAlgorithm};
+use secrecy::SecretSlice;
 use serde::{Deserialize, Serialize};
 
 /// How a private key is found again: by what its public key is, and where to look first.
@@ -116,9 +119,12 @@ pub fn spki_sha256(spki: &[u8]) -> [u8; 32] {
 
 /// The contract of every token; [`contract`] runs it against each backend.
 ///
-/// One value is used by one thread. MUST NOT create, replace or delete a key except in
-/// [`generate`](Token::generate) and [`destroy`](Token::destroy), whatever a lookup returned:
-/// "find returned nothing" is not "the key is gone".
+/// One value is used by one thread. MUST NOT create, replace or delete a key except in the
+/// operations that say so, whatever a lookup returned: "find returned nothing" is not "the key is
+/// gone".
+///
+/// The operations down to [`destroy`](Token::destroy) are for keys that sign certificates. Those
+/// below it are for credentials ([`credential`]) and MUST NOT touch any other key.
 pub trait Token: Send {
     /// What the token says of itself; works without any key.
     fn describe(&mut self) -> Result<TokenDescription, TokenError>;
@@ -132,7 +138,8 @@ pub trait Token: Send {
     /// Makes a key pair: sensitive, non-extractable, persistent. MUST read the attributes back.
     fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError>;
 
-    /// Signs `message` (not a digest). ECDSA signatures come back as DER `Ecdsa-Sig-Value`.
+    /// Signs `message` (not a digest). ECDSA signatures come back as DER `Ecdsa-Sig-Value`. MUST
+    /// refuse a key whose own label, read from the token, is a credential's.
     fn sign(
         &mut self,
         key: &KeyReference,
@@ -142,6 +149,20 @@ pub trait Token: Send {
 
     /// Deletes a key pair. Called by ceremonies and by the contract check only.
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError>;
+
+    /// Signs a client assertion with RSA (PKCS #1 v1.5) and SHA-256. MUST refuse a key whose own
+    /// label, read from the token, is not a credential's.
+    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError>;
+
+    /// Puts a shared secret into the token, once: sensitive, non-extractable, persistent. MUST read
+    /// the attributes back, and refuse a label that is taken.
+    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError>;
+
+    /// HMAC-SHA256 over `message`, with the secret of this label. MUST refuse when there are two.
+    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError>;
+
+    /// Deletes a shared secret. Called by an operator's command and by the contract check only.
+    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError>;
 }
 
 /// A rung of the recovery ladder, lowest first. What is above them, killing the worker and starting

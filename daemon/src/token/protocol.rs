@@ -5,6 +5,7 @@
 //! in any order. The peer is our own program under our own user id, and still nothing here may
 //! panic or allocate beyond a limit on any bytes whatsoever.
 
+use super::credential::SecretBytes;
 use super::worker::health::WorkerHealth;
 use super::{KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError};
 use crate::x509::key::SignatureAlgorithm;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
 /// Version of these messages. Daemon and workers come from one package, so unequal means refused.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 
 /// Longest frame. The longest message is a to-be-signed CRL: 8 MiB hold some 200,000 entries.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;
@@ -58,6 +59,21 @@ pub(crate) enum Operation {
         message: Vec<u8>,
     },
     Destroy(KeyReference),
+    /// The worker looks at `input`: nothing but a JWT is signed.
+    SignAssertion {
+        key: KeyReference,
+        input: Vec<u8>,
+    },
+    /// The worker looks at `text`: nothing but a shared access signature's is taken.
+    Hmac {
+        label: String,
+        text: Vec<u8>,
+    },
+    ImportSecret {
+        label: String,
+        secret: SecretBytes,
+    },
+    DestroySecret(String),
     /// Answered without touching the token, so also while it hangs.
     Health,
 }
@@ -72,13 +88,23 @@ impl Operation {
             Operation::Generate(_) => "generate",
             Operation::Sign { .. } => "sign",
             Operation::Destroy(_) => "destroy",
+            Operation::SignAssertion { .. } => "sign an assertion",
+            Operation::Hmac { .. } => "compute an HMAC",
+            Operation::ImportSecret { .. } => "import a secret",
+            Operation::DestroySecret(_) => "destroy a secret",
             Operation::Health => "health",
         }
     }
 
     /// Whether doing it twice leaves the token as doing it once would.
     pub(crate) fn is_repeatable(&self) -> bool {
-        !matches!(self, Operation::Generate(_) | Operation::Destroy(_))
+        !matches!(
+            self,
+            Operation::Generate(_)
+                | Operation::Destroy(_)
+                | Operation::ImportSecret { .. }
+                | Operation::DestroySecret(_)
+        )
     }
 }
 
@@ -99,6 +125,7 @@ pub(crate) enum Answer {
     NoKey,
     Signature(Vec<u8>),
     Destroyed,
+    Imported,
     Health(WorkerHealth),
 }
 

@@ -175,6 +175,11 @@ impl PublicKey {
         &self.spki_der
     }
 
+    /// Contents of its `subjectPublicKey`.
+    pub fn key_bits(&self) -> &[u8] {
+        &self.key_bits
+    }
+
     /// Its kind.
     pub fn key_type(&self) -> KeyType {
         self.key_type

@@ -8,22 +8,35 @@ use hallmarkd::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use hallmarkd::enrollment::plan::{DriftPolicy, Plan, plan};
 use hallmarkd::provisioning::arm::ArmClient;
 use hallmarkd::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
+use hallmarkd::provisioning::credential::keys::TokenKeys;
 use hallmarkd::provisioning::device::DeviceClient;
 use hallmarkd::provisioning::dps::DpsClient;
 use hallmarkd::provisioning::failure::CallError;
+use hallmarkd::provisioning::hub::HubClient;
 use secrecy::SecretString;
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 pub(crate) struct Plant {
     pub(crate) emulator: Emulator,
     pub(crate) dps: DpsClient,
     pub(crate) arm: ArmClient,
+    pub(crate) hub: HubClient,
     provisioning: Provisioning,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Plant {
+    /// With connection strings and a bearer token in files.
     pub(crate) fn start() -> Self {
+        Self::start_with(TokenKeys::new(), |_, said| said)
+    }
+
+    /// With a configuration that was changed, and tokens that hold keys of credentials.
+    pub(crate) fn start_with(
+        keys: TokenKeys,
+        change: impl FnOnce(&Emulator, String) -> String,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut options = Options::new(folder.path());
         options.switches.retry_after_seconds = 0;
@@ -31,16 +44,24 @@ impl Plant {
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
         write("dps", &emulator.service_connection_string()).unwrap();
         write("arm", &emulator.arm().token).unwrap();
-        let said: ProvisioningConfiguration = toml::from_str(&said(&emulator)).unwrap();
+        write("hub", &emulator.hub_connection_string()).unwrap();
+        let said: ProvisioningConfiguration =
+            toml::from_str(&change(&emulator, said(&emulator))).unwrap();
         let provisioning = said.check(Some(folder.path())).unwrap();
-        let clients = provisioning.clients().unwrap();
+        let clients = provisioning.clients(&keys).unwrap();
         Self {
             dps: clients.dps,
             arm: clients.arm.unwrap(),
+            hub: clients.hub.unwrap(),
             emulator,
             provisioning,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// A file of this plant: `dps`, `arm` and `hub` are its credentials.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// A client that presents `device` and the chain `above` it.
@@ -98,6 +119,12 @@ fn said(emulator: &Emulator) -> String {
         resource_group = "{group}"
         name = "{name}"
         credential = "arm"
+
+        [hub]
+        endpoint = "https://{hub_host}"
+        address = "{address}"
+        credential = "hub"
+        operations_per_minute = 10000
         "#,
         service = emulator.service_host(),
         address = emulator.addr(),
@@ -105,6 +132,7 @@ fn said(emulator: &Emulator) -> String {
         id_scope = emulator.id_scope(),
         ca_bundle = emulator.ca_file(),
         arm_host = emulator.arm_host(),
+        hub_host = emulator.hub_host(),
         subscription = arm.subscription,
         group = arm.resource_group,
         name = arm.name,

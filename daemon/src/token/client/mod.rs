@@ -6,6 +6,7 @@
 //! connects again by itself as soon as there is a worker.
 
 mod connection;
+mod credential;
 mod keeper;
 
 use super::protocol::{Answer, Operation};
@@ -16,6 +17,7 @@ use super::{
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
 use keeper::Keeper;
+use secrecy::SecretSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -221,5 +223,21 @@ impl Token for ClientToken<'_> {
 
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
         self.0.destroy(key, LOOKUP_DEADLINE)
+    }
+
+    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.0.sign_assertion(key, input, LOOKUP_DEADLINE)
+    }
+
+    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
+        self.0.import_secret(label, secret, LOOKUP_DEADLINE)
+    }
+
+    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.0.hmac_sha256(label, message, LOOKUP_DEADLINE)
+    }
+
+    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
+        self.0.destroy_secret(label, LOOKUP_DEADLINE)
     }
 }

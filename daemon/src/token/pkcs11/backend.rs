@@ -144,6 +144,7 @@ impl Backend for Pkcs11Backend {
                 mechanisms: present.mechanisms.clone(),
                 description: present.description.clone(),
                 handles: HashMap::new(),
+                secrets: HashMap::new(),
                 destroyed_seen: present.destroyed.load(Ordering::Acquire),
                 destroyed: Arc::clone(&present.destroyed),
             })

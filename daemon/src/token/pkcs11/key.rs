@@ -26,17 +26,29 @@ pub(super) struct KeyPair {
     pub(super) spki: Vec<u8>,
     /// In which it signs; `None` for a kind of key that we do not use.
     pub(super) algorithm: Option<SignatureAlgorithm>,
+    /// `CKA_LABEL` of the private half, which says what it is for.
+    pub(super) label: String,
 }
 
 impl KeyPair {
-    fn new(session: &Session, private: ObjectHandle, public: ObjectHandle) -> Result<Self, Fault> {
+    fn new(
+        session: &Session,
+        private: ObjectHandle,
+        public: ObjectHandle,
+        own: &[Attribute],
+    ) -> Result<Self, Fault> {
         let spki = spki(session, public)?;
         let algorithm = algorithm_of(&spki);
+        let label = own.iter().find_map(|attribute| match attribute {
+            Attribute::Label(label) => Some(String::from_utf8_lossy(label).into_owned()),
+            _ => None,
+        });
         Ok(KeyPair {
             private,
             public,
             spki,
             algorithm,
+            label: label.unwrap_or_default(),
         })
     }
 }
@@ -91,7 +103,7 @@ fn pairs_with(session: &Session, hint: &Attribute) -> Result<Vec<KeyPair>, Fault
         let publics = objects(session, ObjectClass::PUBLIC_KEY, link)?;
         match publics[..] {
             [] => tracing::debug!(?link, "a private key without public key is passed over"),
-            [public] => pairs.push(KeyPair::new(session, private, public)?),
+            [public] => pairs.push(KeyPair::new(session, private, public, &own)?),
             _ => {
                 return Err(Fault::key(format!(
                     "{} public keys for one key",
@@ -103,7 +115,8 @@ fn pairs_with(session: &Session, hint: &Attribute) -> Result<Vec<KeyPair>, Fault
     Ok(pairs)
 }
 
-fn objects(
+/// Every object of `class` to which `hint` fits.
+pub(super) fn objects(
     session: &Session,
     class: ObjectClass,
     hint: &Attribute,
@@ -135,7 +148,8 @@ pub(super) fn generate(
         &public_template(specification),
         &private_template(specification),
     )?;
-    KeyPair::new(session, private, public)
+    let own = [Attribute::Label(specification.label.clone().into_bytes())];
+    KeyPair::new(session, private, public, &own)
 }
 
 fn public_template(specification: &KeySpecification) -> Vec<Attribute> {

@@ -68,6 +68,14 @@ impl Mechanisms {
             .ok_or_else(|| Fault::refused(format!("lists no mechanism for {algorithm:?}")))
     }
 
+    /// The mechanism of HMAC-SHA256.
+    pub(super) fn hmac(&self) -> Result<Mechanism<'static>, Fault> {
+        match self.lists(MechanismType::SHA256_HMAC) {
+            true => Ok(Mechanism::Sha256Hmac),
+            false => Err(Fault::refused("lists no mechanism for HMAC-SHA256")),
+        }
+    }
+
     /// The mechanism that makes a key pair of this kind.
     pub(super) fn generation(&self, key_type: KeyType) -> Result<Mechanism<'static>, Fault> {
         let mechanism = match key_type {

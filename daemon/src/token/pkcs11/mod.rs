@@ -8,19 +8,23 @@ pub(crate) mod fault;
 mod key;
 mod mechanism;
 pub(crate) mod module;
+mod secret;
 mod spki;
 
 pub(crate) use backend::Pkcs11Backend;
 
+use super::credential::is_credential;
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
 use crate::x509::key::SignatureAlgorithm;
 use cryptoki::context::Pkcs11;
+use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 use fault::{Class, Fault};
 use key::KeyPair;
 use mechanism::Mechanisms;
 use module::trimmed;
+use secrecy::SecretSlice;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +41,8 @@ struct Pkcs11Token {
     /// Keys found on this session, by SHA-256 of the SPKI. A handle is good for the session it was
     /// found on (PKCS#11 3.0, section 3.3), and dies with a logout; sessions are new after that.
     handles: HashMap<[u8; 32], KeyPair>,
+    /// Shared secrets found on this session, by label.
+    secrets: HashMap<String, ObjectHandle>,
     destroyed: Arc<AtomicU64>,
     destroyed_seen: u64,
 }
@@ -44,10 +50,7 @@ struct Pkcs11Token {
 impl Pkcs11Token {
     /// The key, from the cache or looked for.
     fn pair(&mut self, reference: &KeyReference) -> Result<&KeyPair, Fault> {
-        let destroyed = self.destroyed.load(Ordering::Acquire);
-        if destroyed != std::mem::replace(&mut self.destroyed_seen, destroyed) {
-            self.handles.clear();
-        }
+        self.forget_destroyed();
         if !self.handles.contains_key(&reference.spki_sha256) {
             let pair = match key::find(&self.session, reference)? {
                 Some(pair) => pair,
@@ -56,6 +59,26 @@ impl Pkcs11Token {
             self.handles.insert(reference.spki_sha256, pair);
         }
         Ok(&self.handles[&reference.spki_sha256])
+    }
+
+    /// The shared secret, from the cache or looked for.
+    fn secret(&mut self, label: &str) -> Result<ObjectHandle, Fault> {
+        self.forget_destroyed();
+        if let Some(secret) = self.secrets.get(label) {
+            return Ok(*secret);
+        }
+        let secret = secret::find(&self.session, label)?.ok_or_else(|| self.absent())?;
+        self.secrets.insert(label.to_owned(), secret);
+        Ok(secret)
+    }
+
+    /// Drops all cached handles if another session has deleted something since.
+    fn forget_destroyed(&mut self) {
+        let destroyed = self.destroyed.load(Ordering::Acquire);
+        if destroyed != std::mem::replace(&mut self.destroyed_seen, destroyed) {
+            self.handles.clear();
+            self.secrets.clear();
+        }
     }
 
     /// Why nothing was found: the key is missing, or the token is. A vanished token finds nothing
@@ -99,18 +122,22 @@ impl Pkcs11Token {
         key::describe(&self.session, &pair)
     }
 
+    /// Signs with a key for certificates, or with one for credentials, and never with the other.
     fn sign_message(
         &mut self,
         reference: &KeyReference,
         algorithm: SignatureAlgorithm,
         message: &[u8],
+        for_credential: bool,
     ) -> Result<Vec<u8>, Fault> {
         let recipe = self.mechanisms.recipe(algorithm)?;
-        let KeyPair {
-            private,
-            algorithm: own,
-            ..
-        } = *self.pair(reference)?;
+        let pair = self.pair(reference)?;
+        let (private, own) = (pair.private, pair.algorithm);
+        match (is_credential(&pair.label), for_credential) {
+            (true, false) => return Err(Fault::key("it is a credential's and signs nothing else")),
+            (false, true) => return Err(Fault::key("it is not a credential's")),
+            _ => {}
+        }
         // SoftHSM answers a key of another kind with CKR_GENERAL_ERROR, like a token that is lost.
         if own != Some(algorithm) {
             return Err(Fault::key(format!("it does not sign in {algorithm:?}")));
@@ -126,6 +153,29 @@ impl Pkcs11Token {
         // Before the objects go: another session must not sign with a handle given to a new key.
         self.destroyed.fetch_add(1, Ordering::Release);
         key::destroy(&self.session, &pair)
+    }
+
+    fn import(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), Fault> {
+        if secret::find(&self.session, label)?.is_some() {
+            return Err(Fault::refused("there is a secret with this label"));
+        }
+        match self.absent() {
+            Fault {
+                class: Class::Key, ..
+            } => secret::import(&self.session, &self.mechanisms, label, secret),
+            fault => Err(fault),
+        }
+    }
+
+    fn hmac(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, Fault> {
+        let secret = self.secret(label)?;
+        secret::hmac_sha256(&self.session, &self.mechanisms, secret, message)
+    }
+
+    fn destroy_shared(&mut self, label: &str) -> Result<(), Fault> {
+        let secret = self.secret(label)?;
+        self.destroyed.fetch_add(1, Ordering::Release);
+        Ok(self.session.destroy_object(secret)?)
     }
 }
 
@@ -158,12 +208,32 @@ impl Token for Pkcs11Token {
         algorithm: SignatureAlgorithm,
         message: &[u8],
     ) -> Result<Vec<u8>, TokenError> {
-        self.sign_message(key, algorithm, message)
+        self.sign_message(key, algorithm, message, false)
             .map_err(|fault| fault.into_error(&self.name, "sign", &key.label))
     }
 
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
         self.destroy_key(key)
             .map_err(|fault| fault.into_error(&self.name, "destroy", &key.label))
+    }
+
+    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.sign_message(key, SignatureAlgorithm::RsaSha256, input, true)
+            .map_err(|fault| fault.into_error(&self.name, "sign an assertion", &key.label))
+    }
+
+    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
+        self.import(label, secret)
+            .map_err(|fault| fault.into_error(&self.name, "import a secret", label))
+    }
+
+    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.hmac(label, message)
+            .map_err(|fault| fault.into_error(&self.name, "compute an HMAC", label))
+    }
+
+    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
+        self.destroy_shared(label)
+            .map_err(|fault| fault.into_error(&self.name, "destroy a secret", label))
     }
 }

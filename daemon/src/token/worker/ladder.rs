@@ -15,10 +15,11 @@ use super::health::{HealthCell, TokenState, WorkerHealth};
 use super::rig::{Rig, may_again};
 use super::used_keys::UsedKeys;
 use super::watchdog::{Watchdog, Watched};
+use crate::token::credential::{NotACredential, check_assertion, check_shared_access};
 use crate::token::protocol::{Answer, Operation};
 use crate::token::{Rung, Token, TokenError};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Shortest time between two new sessions of one signer.
 const SESSION_INTERVAL: Duration = Duration::from_millis(100);
@@ -140,7 +141,7 @@ impl Ladder {
         let outcome = match &mut lock(&bench.seats[signer]).token {
             Some(token) => {
                 let _watched = self.watchdog.watch(signer, operation.name(), deadline);
-                apply(token.as_mut(), operation)
+                apply(&self.name, token.as_mut(), operation)
             }
             None => Err(self.absent()),
         };
@@ -308,8 +309,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .expect("no thread panics while it holds a seat or the rig")
 }
 
-/// An operation of the protocol as a call of the trait.
-fn apply(token: &mut dyn Token, operation: &Operation) -> Result<Answer, TokenError> {
+/// An operation of the protocol as a call of the trait. What a credential key shall sign is looked
+/// at here: the client is not believed.
+fn apply(name: &str, token: &mut dyn Token, operation: &Operation) -> Result<Answer, TokenError> {
+    let refused = |reason: String| TokenError::Refused {
+        token: name.to_owned(),
+        operation: operation.name().to_owned(),
+        reason,
+    };
+    let not_signed = |reason: NotACredential| refused(reason.to_string());
+    let now = SystemTime::now();
     Ok(match operation {
         Operation::Describe => Answer::Token(token.describe()?),
         Operation::Find(key) => Answer::Key(token.find(key)?),
@@ -324,15 +333,23 @@ fn apply(token: &mut dyn Token, operation: &Operation) -> Result<Answer, TokenEr
             token.destroy(key)?;
             Answer::Destroyed
         }
-        Operation::Health => {
-            let (token, operation) = (String::new(), operation.name().to_owned());
-            let reason = "a connection answers it, not a token".to_owned();
-            return Err(TokenError::Refused {
-                token,
-                operation,
-                reason,
-            });
+        Operation::SignAssertion { key, input } => {
+            check_assertion(input, now).map_err(not_signed)?;
+            Answer::Signature(token.sign_assertion(key, input)?)
         }
+        Operation::Hmac { label, text } => {
+            check_shared_access(text, now).map_err(not_signed)?;
+            Answer::Signature(token.hmac_sha256(label, text)?)
+        }
+        Operation::ImportSecret { label, secret } => {
+            token.import_secret(label, &secret.expose())?;
+            Answer::Imported
+        }
+        Operation::DestroySecret(label) => {
+            token.destroy_secret(label)?;
+            Answer::Destroyed
+        }
+        Operation::Health => return Err(refused("a connection answers it, not a token".into())),
     })
 }
 

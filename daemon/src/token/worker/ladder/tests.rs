@@ -3,12 +3,13 @@
 use super::super::backend::{Backend, PinStanding, TokenIdentity};
 use super::super::health::RungCounters;
 use super::*;
+use crate::token::credential;
 use crate::token::memory::MemoryToken;
 use crate::token::{
     KeyDescription, KeyReference, KeySpecification, TokenDescription, proof, spki_sha256,
 };
 use crate::x509::key::{KeyType, SignatureAlgorithm};
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 use std::collections::VecDeque;
 
 const NAME: &str = "factory";
@@ -151,6 +152,22 @@ impl Token for ScriptedSession {
 
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
         self.memory.destroy(key)
+    }
+
+    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.memory.sign_assertion(key, input)
+    }
+
+    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
+        self.memory.import_secret(label, secret)
+    }
+
+    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.memory.hmac_sha256(label, message)
+    }
+
+    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
+        self.memory.destroy_secret(label)
     }
 }
 
@@ -346,4 +363,34 @@ fn many_who_saw_one_failure_climb_once() {
         "somebody else has climbed"
     );
     assert_eq!(scene.script.faults().started, 2);
+}
+
+/// The client is not believed: whatever it calls an assertion or the text of a shared access
+/// signature is looked at before the token sees it.
+#[test]
+fn what_is_no_credential_is_not_signed_with_a_credential_key() {
+    let scene = Scene::new();
+    let label = credential::label("dps").expect("a name");
+    let certificate = [0x30, 0x82, 0x01, 0x00, 0xa0, 0x03].to_vec();
+    let refused = [
+        Operation::SignAssertion {
+            key: scene.key.reference(),
+            input: certificate.clone(),
+        },
+        Operation::Hmac {
+            label: label.clone(),
+            text: certificate,
+        },
+        Operation::Hmac {
+            label,
+            text: b"line.example\n9999999999".to_vec(),
+        },
+    ];
+    for operation in refused {
+        let outcome = scene.perform(&operation);
+        assert!(
+            matches!(outcome, Err(TokenError::Refused { .. })),
+            "{outcome:?}"
+        );
+    }
 }

@@ -1,0 +1,51 @@
+//! A token worker of our own, for the length of one command: on a socket of its own, beside the one
+//! that `serve` may be using.
+
+use crate::config::Configuration;
+use crate::service::worker_command;
+use crate::token::client::TokenClient;
+use crate::token::supervisor::Supervisor;
+use crate::token::worker::health::TokenState;
+use anyhow::{Context, bail};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long a token may take to get ready.
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A worker that ends when this is dropped.
+pub(crate) struct PrivateWorker {
+    pub(crate) client: TokenClient,
+    // Dropped in this order: the worker ends before its socket's folder goes.
+    _supervisor: Supervisor,
+    _folder: TempDir,
+}
+
+impl PrivateWorker {
+    /// Starts one for the token `name`; it may not be ready yet.
+    pub(crate) fn start(configuration: &Configuration, name: &str) -> anyhow::Result<Self> {
+        if !configuration.tokens.contains_key(name) {
+            bail!("the configuration has no [[token]] named {name:?}");
+        }
+        let folder = tempfile::Builder::new().prefix("hallmark-").tempdir();
+        let folder = folder.context("cannot make a folder for the worker's socket")?;
+        let socket = folder.path().join("token.sock");
+        let client = TokenClient::new(name, socket.clone());
+        let command = worker_command(configuration, name, socket)?;
+        Ok(Self {
+            _supervisor: Supervisor::start(client.clone(), command),
+            client,
+            _folder: folder,
+        })
+    }
+
+    /// Starts one, and waits until its token is ready.
+    pub(crate) fn ready(configuration: &Configuration, name: &str) -> anyhow::Result<Self> {
+        let worker = Self::start(configuration, name)?;
+        let health = worker.client.wait_ready(READY_DEADLINE);
+        match health.state {
+            TokenState::Ready => Ok(worker),
+            state => bail!("token {name} is {}: {}", state.name(), health.reason),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Jobs: the hub calls a method of many devices, and counts who answered (section 12).
+
+use super::DirectMethod;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Devices that one job may name: a condition of some 13 KB.
+pub const JOB_DEVICES_MAX: usize = 100;
+
+/// A job that is to be made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MethodJob {
+    /// Its id, chosen by us and recorded first: after a lost answer it is found by it.
+    pub id: String,
+    /// What to call.
+    pub method: DirectMethod,
+    /// Of which devices, 1 to [`JOB_DEVICES_MAX`].
+    pub device_ids: Vec<String>,
+    /// When the hub begins.
+    pub start: OffsetDateTime,
+    /// How long it goes on.
+    pub duration_max: Duration,
+}
+
+impl MethodJob {
+    /// The body of the request, or why there cannot be one.
+    pub(super) fn body(&self) -> Result<Value, String> {
+        let start = self.start.format(&Rfc3339);
+        Ok(json!({
+            "jobId": self.id,
+            "type": "scheduleDeviceMethod",
+            "cloudToDeviceMethod": self.method.body(),
+            "queryCondition": self.condition()?,
+            "startTime": start.map_err(|error| format!("the start is no date: {error}"))?,
+            "maxExecutionTimeInSeconds": self.duration_max.as_secs(),
+        }))
+    }
+
+    /// `deviceId IN ['a','b']`. An id with a quote would end the string that it stands in.
+    fn condition(&self) -> Result<String, String> {
+        if self.device_ids.is_empty() || self.device_ids.len() > JOB_DEVICES_MAX {
+            return Err(format!("give 1 to {JOB_DEVICES_MAX} devices"));
+        }
+        let breaks_out = |id: &&String| id.contains(['\'', '"', '\\']);
+        if let Some(id) = self.device_ids.iter().find(breaks_out) {
+            return Err(format!("the device id {id:?} cannot stand in a condition"));
+        }
+        let quoted: Vec<String> = self.device_ids.iter().map(|id| format!("'{id}'")).collect();
+        Ok(format!("deviceId IN [{}]", quoted.join(",")))
+    }
+}
+
+/// A job at the hub.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    /// Its id.
+    pub job_id: String,
+    /// How far it is.
+    pub status: JobStatus,
+    /// What became of the devices; absent until the hub has looked for them.
+    #[serde(rename = "deviceJobStatistics")]
+    pub statistics: Option<JobStatistics>,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// Taken.
+    Enqueued,
+    /// Waiting for its turn.
+    Queued,
+    /// Waiting for its start.
+    Scheduled,
+    /// Calling devices.
+    Running,
+    /// At its end; single devices may have failed.
+    Completed,
+    /// At its end, and not done.
+    Failed,
+    /// At its end, because it was asked to.
+    Cancelled,
+    /// A word that we do not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl JobStatus {
+    /// Whether nothing more will come of it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// How many devices a job is for, and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JobStatistics {
+    /// All of them.
+    pub device_count: u64,
+    /// Those that answered.
+    pub succeeded_count: u64,
+    /// Those that did not.
+    pub failed_count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(device_ids: &[&str]) -> MethodJob {
+        MethodJob {
+            id: "j".into(),
+            method: DirectMethod {
+                name: "reregister".into(),
+                payload: Value::Null,
+            },
+            device_ids: device_ids.iter().map(|id| (*id).to_owned()).collect(),
+            start: OffsetDateTime::UNIX_EPOCH,
+            duration_max: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_job_names_its_devices_and_nothing_else() {
+        let body = job(&["press-7", "press-8"]).body().unwrap();
+        assert_eq!(body["queryCondition"], "deviceId IN ['press-7','press-8']");
+        assert_eq!(body["startTime"], "1970-01-01T00:00:00Z");
+        for refused in [
+            &[][..],
+            &["a' OR deviceId != '"],
+            &["a"; JOB_DEVICES_MAX + 1],
+        ] {
+            job(refused).body().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_status_of_tomorrow_is_unknown_and_not_final() {
+        let read = |status: &str| -> Job {
+            serde_json::from_value(json!({"jobId": "j", "status": status})).unwrap()
+        };
+        assert_eq!(read("paused").status, JobStatus::Unknown);
+        assert!(!read("paused").status.is_final() && read("cancelled").status.is_final());
+    }
+}

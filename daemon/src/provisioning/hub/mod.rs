@@ -1,0 +1,203 @@
+//! The IoT Hub that devices are provisioned to (section 12): identities, direct methods, jobs.
+//!
+//! The hub knows a device by the leaf with which it registered last, so its identity is both the
+//! proof that a device has its new leaf and the door that a breached one must not find open.
+
+mod job;
+
+pub use job::{JOB_DEVICES_MAX, Job, JobStatistics, JobStatus, MethodJob};
+
+use super::failure::CallError;
+use super::http::{Answer, Call, Plane, segment};
+use crate::enrollment::etag::Etag;
+use crate::enrollment::hub_identity::HubIdentity;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The version that the SDKs speak.
+const API_VERSION: &str = "2021-04-12";
+
+/// How long the hub waits for a device to connect, in seconds. With [`RESPONSE_SECONDS`] it stays
+/// below the limit of one request.
+const CONNECT_SECONDS: u32 = 5;
+
+/// How long the hub waits for the device's answer, in seconds.
+const RESPONSE_SECONDS: u32 = 15;
+
+/// "Whatever is there", with the quotes that the hub wants around it.
+const ANY_VERSION: &str = "\"*\"";
+
+/// A client of one hub.
+#[derive(Clone, Debug)]
+pub struct HubClient {
+    plane: Plane,
+}
+
+/// A method that a device offers, and what to tell it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DirectMethod {
+    /// Its name, as the device's program has it.
+    pub name: String,
+    /// Its argument.
+    pub payload: Value,
+}
+
+impl DirectMethod {
+    fn body(&self) -> Value {
+        json!({
+            "methodName": self.name,
+            "payload": self.payload,
+            "connectTimeoutInSeconds": CONNECT_SECONDS,
+            "responseTimeoutInSeconds": RESPONSE_SECONDS,
+        })
+    }
+}
+
+/// What came of a direct method.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MethodOutcome {
+    /// The device answered.
+    Answered {
+        /// The device's own status; 200 by custom means that it will do it.
+        status: i64,
+        /// The device's own words.
+        payload: Value,
+    },
+    /// The hub has no such device, or it is not connected. It finds out when it is refused.
+    NotReached {
+        /// The hub's code, as `DeviceNotOnline`.
+        code: Option<String>,
+    },
+}
+
+impl HubClient {
+    /// Speaks to the hub behind `plane`.
+    pub fn new(plane: Plane) -> Self {
+        Self { plane }
+    }
+
+    /// The identity of a device, or `None`.
+    pub async fn identity(&self, device_id: &str) -> Result<Option<HubIdentity>, CallError> {
+        let operation = format!("read hub identity {device_id}");
+        let call = Call::new(Method::GET, operation.clone(), identity_path(device_id));
+        match self.plane.call(call).await {
+            Ok(answer) => identity(&operation, &answer).map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates an identity. A conflict means that one exists.
+    pub async fn create(&self, device_id: &str, new: &Value) -> Result<HubIdentity, CallError> {
+        let operation = format!("create hub identity {device_id}");
+        let path = identity_path(device_id);
+        let call = Call::new(Method::PUT, operation.clone(), path).body(new.clone());
+        identity(&operation, &self.plane.call(call).await?)
+    }
+
+    /// Replaces an identity whole, if it is still the one that was read.
+    pub async fn replace(
+        &self,
+        device_id: &str,
+        new: &Value,
+        etag: &Etag,
+    ) -> Result<HubIdentity, CallError> {
+        let operation = format!("replace hub identity {device_id}");
+        let call = Call::new(Method::PUT, operation.clone(), identity_path(device_id));
+        let call = call.if_match(etag).body(new.clone());
+        identity(&operation, &self.plane.call(call).await?)
+    }
+
+    /// Deletes an identity, whatever it holds by now: it goes because its device is breached, and
+    /// no change of somebody else's is a reason to leave the door open.
+    pub async fn delete(&self, device_id: &str) -> Result<(), CallError> {
+        let operation = format!("delete hub identity {device_id}");
+        let call = Call::new(Method::DELETE, operation, identity_path(device_id));
+        let call = call.header("if-match", ANY_VERSION.to_owned());
+        match self.plane.call(call).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Calls a method of a device and waits for its answer, [`RESPONSE_SECONDS`] at most.
+    pub async fn invoke(
+        &self,
+        device_id: &str,
+        method: &DirectMethod,
+    ) -> Result<MethodOutcome, CallError> {
+        #[derive(Deserialize)]
+        struct Answered {
+            status: i64,
+            #[serde(default)]
+            payload: Value,
+        }
+        let operation = format!("call {} of device {device_id}", method.name);
+        let path = versioned(&format!("/twins/{}/methods", segment(device_id)));
+        let call = Call::new(Method::POST, operation.clone(), path).body(method.body());
+        match self.plane.call(call).await {
+            Ok(answer) => {
+                let Answered { status, payload } = answer.json(&operation)?;
+                Ok(MethodOutcome::Answered { status, payload })
+            }
+            Err(CallError::Rejected {
+                status: 404, code, ..
+            }) => Ok(MethodOutcome::NotReached { code }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the hub call a method of many devices. A conflict means that a job with this id exists:
+    /// read it, it may be ours with an answer that was lost.
+    pub async fn schedule(&self, job: &MethodJob) -> Result<Job, CallError> {
+        let operation = format!("schedule job {}", job.id);
+        let body = job.body().map_err(|reason| CallError::Unsendable {
+            operation: operation.clone(),
+            reason,
+        })?;
+        let call = Call::new(Method::PUT, operation.clone(), job_path(&job.id, "")).body(body);
+        self.plane.call(call).await?.json(&operation)
+    }
+
+    /// A job, or `None`.
+    pub async fn job(&self, id: &str) -> Result<Option<Job>, CallError> {
+        let operation = format!("read job {id}");
+        let call = Call::new(Method::GET, operation.clone(), job_path(id, ""));
+        match self.plane.call(call).await {
+            Ok(answer) => answer.json(&operation).map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Cancels a job, and tells how it stands then: one that has ended stays as it is.
+    pub async fn cancel(&self, id: &str) -> Result<Job, CallError> {
+        let operation = format!("cancel job {id}");
+        let call = Call::new(Method::POST, operation.clone(), job_path(id, "/cancel"));
+        self.plane.call(call).await?.json(&operation)
+    }
+}
+
+fn identity_path(device_id: &str) -> String {
+    versioned(&format!("/devices/{}", segment(device_id)))
+}
+
+fn job_path(id: &str, step: &str) -> String {
+    versioned(&format!("/jobs/v2/{}{step}", segment(id)))
+}
+
+fn versioned(path: &str) -> String {
+    format!("{path}?api-version={API_VERSION}")
+}
+
+fn identity(operation: &str, answer: &Answer) -> Result<HubIdentity, CallError> {
+    let identity = HubIdentity::parse(answer.json(operation)?);
+    identity.map_err(|invalid| CallError::Transient {
+        operation: operation.to_owned(),
+        reason: invalid.to_string(),
+        retry_after: None,
+        lost_answer: true,
+    })
+}

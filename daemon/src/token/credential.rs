@@ -1,0 +1,211 @@
+//! Keys that open the provisioning service's doors, kept apart from keys that sign certificates.
+//!
+//! They live in the same token, so two walls stand between them. A credential key has a label under
+//! [`LABEL_PREFIX`], and no other key makes an assertion, nor does it make any other signature. And
+//! the worker looks at what is to be signed: an assertion is letters, digits and one dot, a
+//! shared access signature's text is a host name and a number. Neither can be the bytes of a
+//! certificate, which begin with the tag of a SEQUENCE, 0x30, and contain zeros.
+//!
+//! Both carry their expiry, and the worker refuses one that is far off: whoever has broken into
+//! `serve` can make credentials while he is in, and none that outlive it by more than
+//! [`LIFETIME_MAX`].
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use secrecy::{ExposeSecret, SecretSlice};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use zeroize::Zeroize;
+
+/// What the label of every credential key begins with.
+const LABEL_PREFIX: &str = "hallmark-credential ";
+
+/// Furthest expiry that is signed. The daemon asks for an hour, and for ten minutes.
+pub const LIFETIME_MAX: Duration = Duration::from_secs(2 * 3600);
+
+/// Longest name of a credential key.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Lengths of a shared secret. Azure's have 32 bytes, newer ones 64.
+pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
+
+/// Longest assertion, and longest text of a shared access signature.
+const INPUT_BYTES_MAX: usize = 16 * 1024;
+
+/// `CKA_LABEL` of the credential key that an operator calls `name`; `None` if none can be called so.
+pub fn label(name: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+    fits.then(|| format!("{LABEL_PREFIX}{name}"))
+}
+
+/// Whether a key with this label is a credential key.
+pub(crate) fn is_credential(label: &str) -> bool {
+    label.starts_with(LABEL_PREFIX)
+}
+
+/// Why something is not signed with a credential key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotACredential {
+    /// Not `<header>.<payload>` of a JWT.
+    #[error("it is not the signing input of a JWT")]
+    Assertion,
+    /// Not `<resource>` LF `<expiry>`.
+    #[error("it is not the text of a shared access signature")]
+    SharedAccess,
+    /// Valid for longer than the daemon has any use for.
+    #[error("it would be valid for more than {} s", LIFETIME_MAX.as_secs())]
+    Lifetime,
+}
+
+/// Whether `input` is the signing input of a JWT (RFC 7515, section 5.1) that ends soon.
+pub(crate) fn check_assertion(input: &[u8], now: SystemTime) -> Result<(), NotACredential> {
+    let payload = assertion_payload(input).ok_or(NotACredential::Assertion)?;
+    let expiry = payload.get("exp").and_then(Value::as_u64);
+    check_expiry(expiry.ok_or(NotACredential::Assertion)?, now)
+}
+
+/// Both parts are base64url of a JSON object; gives the second one.
+fn assertion_payload(input: &[u8]) -> Option<Map<String, Value>> {
+    let object = |part: &str| -> Option<Map<String, Value>> {
+        serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+    };
+    let text = std::str::from_utf8(bounded(input)?).ok()?;
+    let (header, payload) = text.split_once('.')?;
+    object(header)?;
+    object(payload)
+}
+
+/// Whether `text` is what a shared access signature is computed over (section 8.1), and ends soon.
+pub(crate) fn check_shared_access(text: &[u8], now: SystemTime) -> Result<(), NotACredential> {
+    let expiry = shared_access_expiry(text).ok_or(NotACredential::SharedAccess)?;
+    check_expiry(expiry, now)
+}
+
+fn shared_access_expiry(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bounded(text)?).ok()?;
+    let (resource, expiry) = text.split_once('\n')?;
+    let is_resource = !resource.is_empty() && resource.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_number = expiry.bytes().all(|byte| byte.is_ascii_digit());
+    (is_resource && is_number).then(|| expiry.parse().ok())?
+}
+
+fn bounded(input: &[u8]) -> Option<&[u8]> {
+    (input.len() <= INPUT_BYTES_MAX).then_some(input)
+}
+
+fn check_expiry(expiry: u64, now: SystemTime) -> Result<(), NotACredential> {
+    let latest = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) + LIFETIME_MAX;
+    match expiry <= latest.as_secs() {
+        true => Ok(()),
+        false => Err(NotACredential::Lifetime),
+    }
+}
+
+/// A secret on its way into a token. It has no `Debug` worth the name, and is wiped when dropped;
+/// the frame that carried it is not, so the command that imports has a worker of its own, which
+/// ends with it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    pub(crate) fn new(secret: &SecretSlice<u8>) -> Self {
+        Self(secret.expose_secret().to_vec())
+    }
+
+    pub(crate) fn expose(&self) -> SecretSlice<u8> {
+        SecretSlice::from(self.0.clone())
+    }
+}
+
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretBytes([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn assertion(header: &str, payload: &str) -> Vec<u8> {
+        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}", part(header), part(payload)).into_bytes()
+    }
+
+    #[test]
+    fn an_assertion_is_two_objects_that_end_soon() {
+        let check =
+            |header: &str, payload: &str| check_assertion(&assertion(header, payload), now());
+        assert_eq!(check("{}", r#"{"exp":1800000600}"#), Ok(()));
+        assert_eq!(
+            check("{}", r#"{"exp":1900000000}"#),
+            Err(NotACredential::Lifetime)
+        );
+        assert_eq!(
+            check("{}", r#"{"exp":"x"}"#),
+            Err(NotACredential::Assertion)
+        );
+        assert_eq!(
+            check("[]", r#"{"exp":1800000600}"#),
+            Err(NotACredential::Assertion)
+        );
+        assert_eq!(
+            check_assertion(b"0\x82.x", now()),
+            Err(NotACredential::Assertion)
+        );
+    }
+
+    #[test]
+    fn a_shared_access_text_is_a_host_and_a_number() {
+        let check = |text: &str| check_shared_access(text.as_bytes(), now());
+        assert_eq!(check("line.example\n1800003600"), Ok(()));
+        assert_eq!(
+            check("line.example\n9999999999"),
+            Err(NotACredential::Lifetime)
+        );
+        for text in ["line.example", "\n1", "a b\n1", "a\n1\n2", "a\n-1", "a\n"] {
+            assert_eq!(check(text), Err(NotACredential::SharedAccess), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_plain_and_its_label_is_a_credential_s() {
+        assert!(is_credential(&label("dps-sas").unwrap()));
+        assert!(!is_credential("line-1"));
+        for name in ["", "a b", "ä", &"x".repeat(65)] {
+            assert_eq!(label(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_shows_nothing() {
+        let secret = SecretBytes::new(&SecretSlice::from(b"sesame".to_vec()));
+        assert_eq!(format!("{secret:?}"), "SecretBytes([redacted])");
+    }
+
+    proptest! {
+        /// What an authority signs is a SEQUENCE of more than 127 bytes.
+        #[test]
+        fn nothing_that_begins_as_a_certificate_is_a_credential(rest in prop::collection::vec(any::<u8>(), 0..300)) {
+            for length in [&[0x30, 0x81][..], &[0x30, 0x82]] {
+                let message = [length, &rest].concat();
+                prop_assert!(check_assertion(&message, now()).is_err());
+                prop_assert!(check_shared_access(&message, now()).is_err());
+            }
+        }
+    }
+}
