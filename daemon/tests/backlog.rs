@@ -101,7 +101,11 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
     Reconciler {
         name: "dps".into(),
         ca: Arc::new(ca),
-        clients: said.check(None).expect("meant").clients().expect("clients"),
+        clients: said
+            .check(None)
+            .expect("meant")
+            .clients(&BTreeMap::new())
+            .expect("clients"),
         drift: DriftPolicy::Report,
         scan_interval: Duration::from_secs(3_600),
         wake: Arc::new(Notify::new()),
