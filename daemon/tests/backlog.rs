@@ -3,6 +3,10 @@
 //! Real store, real reconciler, the emulator over TLS. The clock is compressed sixty times: what
 //! the service allows in a minute it allows here in a second, on both sides. No token is needed:
 //! the leaves are a fixture, recorded as if they had been issued.
+#![allow(
+    clippy::print_stderr,
+    reason = "the number of operations is what is shown"
+)]
 
 use dps_emulator::{Emulator, Kind, Options};
 use hallmarkd::ca::{CertificateAuthority, Parts};
