@@ -4,7 +4,7 @@ use super::Api;
 use super::caller::Peer;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Operate};
-use crate::ca::ceremony::Transcript;
+use crate::ca::transcript::Transcript;
 use crate::ca::{Error, ceremony};
 use axum::body::Body;
 use axum::extract::{Extension, State};

@@ -14,6 +14,7 @@ pub mod possession;
 pub mod profile;
 pub mod roll;
 pub mod status;
+pub mod transcript;
 
 pub use error::{Advice, Error};
 
