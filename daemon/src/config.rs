@@ -9,10 +9,12 @@ use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings};
 use crate::token::credential::label;
+use crate::x509::profile::human_seconds;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -56,11 +58,36 @@ struct Authority {
     token: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Policy {
     #[serde(default)]
     drift: DriftPolicy,
+    /// How often each provisioning service is compared with what is on record.
+    #[serde(with = "human_seconds", default = "scan_interval_default")]
+    scan_interval: u64,
+    /// How long changes may wait for a provisioning service before that is an alarm.
+    #[serde(with = "human_seconds", default = "push_age_alarm_default")]
+    push_age_alarm: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            drift: DriftPolicy::default(),
+            scan_interval: scan_interval_default(),
+            push_age_alarm: push_age_alarm_default(),
+        }
+    }
+}
+
+fn push_age_alarm_default() -> u64 {
+    3_600
+}
+
+/// A quarter of an hour: a fleet of 100,000 costs 1,000 operations a scan then.
+fn scan_interval_default() -> u64 {
+    900
 }
 
 /// The configuration, checked.
@@ -86,6 +113,10 @@ pub struct Configuration {
     pub provisioning: BTreeMap<String, Provisioning>,
     /// What to do about drift.
     pub drift: DriftPolicy,
+    /// How often each provisioning service is compared with what is on record.
+    pub scan_interval: Duration,
+    /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
+    pub push_age_alarm_seconds: i64,
 }
 
 /// The HTTPS listener.
@@ -184,6 +215,8 @@ impl Configuration {
             profiles: by_name("profile", said.profile, |profile| profile.name.clone())?,
             provisioning,
             drift: said.policy.drift,
+            scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
+            push_age_alarm_seconds: i64::try_from(said.policy.push_age_alarm).unwrap_or(i64::MAX),
             file,
         };
         configuration.check()?;
@@ -310,4 +343,91 @@ fn by_name<T>(
         }
     }
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EXAMPLE: &str = include_str!("../../docs/hallmark.toml");
+
+    fn parse(text: &str) -> Result<Configuration, String> {
+        let credentials = Some(Path::new("/run/credentials/hallmarkd.service"));
+        let file = PathBuf::from("/etc/hallmark.toml");
+        Configuration::parse(text, file, credentials).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_example_that_ships_is_a_configuration() {
+        let configuration = parse(EXAMPLE).unwrap();
+        assert_eq!(configuration.profiles["device"].role, Role::Device);
+        assert_eq!(
+            configuration.verified(),
+            BTreeSet::from(["root".to_owned()])
+        );
+        assert_eq!(configuration.drift, DriftPolicy::Report);
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_the_reason() {
+        for (from, to, reason) in [
+            ("state_dir", "state_directory", "unknown field"),
+            (
+                "token = \"factory\"\n[[authority]]\nname = \"plant\"",
+                "token = \"lab\"\n[[authority]]\nname = \"plant\"",
+                "there is no such [[token]]",
+            ),
+            (
+                "authority = \"line-1\"",
+                "authority = \"line-9\"",
+                "there is no such [[authority]]",
+            ),
+            (
+                "verified = [\"root\"]",
+                "verified = [\"rot\"]",
+                "there is no such [[authority]]",
+            ),
+            (
+                "profile = \"server\"",
+                "profile = \"station\"",
+                "must have role \"server\"",
+            ),
+            (
+                "profile = \"server\"",
+                "profile = \"nobody\"",
+                "there is no such [[profile]]",
+            ),
+            (
+                "names = [\"hallmark.line-1.example\", \"192.0.2.10\"]",
+                "names = []",
+                "needs `names`",
+            ),
+            (
+                "name = \"plant\"",
+                "name = \"root\"",
+                "two [[authority]] are named \"root\"",
+            ),
+            ("validity = \"90d\"", "validity = \"soon\"", "no duration"),
+            (
+                "key_usage = [\"digital_signature\"]",
+                "key_usage = [\"key_cert_sign\"]",
+                "a leaf",
+            ),
+        ] {
+            let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(reason), "{from} → {to}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_file_holds_it_is_refused_and_not_a_panic(
+            at in 0..EXAMPLE.len(), noise in "\\PC{0,12}",
+        ) {
+            if let (Some(before), Some(after)) = (EXAMPLE.get(..at), EXAMPLE.get(at..)) {
+                let _ = parse(&format!("{before}{noise}{after}"));
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@ use hallmarkd::service;
 use hallmarkd::token::configuration::TokenFile;
 use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
 use hallmarkd::token::worker::{self, WorkerOptions};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -105,6 +105,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(log_filter())
         .init();
     // Crash points for the fault tests; nothing without the feature `failpoints`.

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 /// How often rolls, codes and the TLS certificate are looked at without being woken.
 const TICK: Duration = Duration::from_secs(30);
 /// How long after a failure the application is driven again.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn serve(configuration: Configuration) -> anyhow::Result<()> {
@@ -40,9 +40,13 @@ pub fn serve(configuration: Configuration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(Daemon::start(&configuration, store, &tokens)?.run());
+    let daemon = Daemon::start(&configuration, store.clone(), &tokens)?;
+    let served = runtime.block_on(daemon.run());
     // Requests in hand have been answered; what blocks still is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(error) = store.checkpoint() {
+        tracing::warn!(%error, "the write-ahead log stays beside the database");
+    }
     served
 }
 
@@ -136,6 +140,7 @@ impl Daemon {
             profiles: configuration.profiles.clone(),
             provisioning: configuration.provisioning.keys().cloned().collect(),
             verified: configuration.verified(),
+            push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             wake: Box::new(move || bells.iter().for_each(|bell| bell.notify_one())),
         })?);
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
@@ -146,6 +151,7 @@ impl Daemon {
                 ca: ca.clone(),
                 clients: service.clients(&keys)?,
                 drift: configuration.drift,
+                scan_interval: configuration.scan_interval,
                 wake: bell,
                 observed: wake.clone(),
             });
@@ -204,6 +210,7 @@ impl Daemon {
             identity: self.identity,
             verified: self.verified,
             wake: self.wake,
+            alarms: Mutex::default(),
         };
         tasks.push(tokio::spawn(application.run(stop.clone())));
         for reconciler in self.reconcilers {
@@ -228,6 +235,8 @@ struct Application {
     identity: Option<Arc<ServerIdentity>>,
     verified: BTreeMap<String, Vec<String>>,
     wake: Arc<Notify>,
+    /// What was last logged; said again only when it changes.
+    alarms: Mutex<Vec<String>>,
 }
 
 impl Application {
@@ -247,8 +256,22 @@ impl Application {
         }
     }
 
+    /// Logs alarms as they come and go.
+    fn tell_alarms(&self) {
+        let Ok(status) = self.ca.status() else { return };
+        let mut told = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        for alarm in status.alarms.iter().filter(|alarm| !told.contains(alarm)) {
+            tracing::error!(alarm, "alarm");
+        }
+        if status.alarms.is_empty() && !told.is_empty() {
+            tracing::info!("all alarms are over");
+        }
+        *told = status.alarms;
+    }
+
     /// Everything once; returns how long it can rest.
     fn turn(&self) -> Duration {
+        self.tell_alarms();
         if self.ca.hierarchy().is_empty() {
             return TICK;
         }
@@ -259,6 +282,7 @@ impl Application {
                 pause = FAILURE_PAUSE;
             }
         };
+        note("abandoned intents", self.ca.burn_left_over());
         if let Some(identity) = &self.identity {
             note("TLS certificate", identity.renew(&self.ca));
         }

@@ -132,6 +132,22 @@ impl Stage {
         let pid = Pid::from_raw(pid.cast_signed()).expect("not zero");
         kill_process(pid, signal).expect("it is ours");
     }
+
+    /// SIGSTOP, and until every thread stands: a signal is delivered to each in its own time.
+    fn stop_worker(&self) {
+        self.signal_worker(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.worker().expect("a worker runs"));
+        let stands = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, state)| state.starts_with('T'))
+        };
+        let begun = Instant::now();
+        while !fs::read_dir(&tasks).expect("it runs").flatten().all(stands) {
+            assert!(begun.elapsed() < SOON, "the worker does not stop");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Running {
@@ -325,7 +341,7 @@ fn a_worker_that_hangs_misses_the_deadline_and_is_replaced() {
     let key = running.key();
     running.client.prove(&key, DEADLINE).expect("signs");
 
-    stage.signal_worker(Signal::STOP);
+    stage.stop_worker();
     let begun = Instant::now();
     let error = running
         .client

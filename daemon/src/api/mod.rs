@@ -13,6 +13,7 @@ mod ceremonies;
 mod certificates;
 mod devices;
 mod enrollments;
+mod metrics;
 pub mod problem;
 mod push;
 mod rolls;
@@ -59,6 +60,7 @@ impl Api {
         Router::new()
             .route("/healthz", get(status::healthy))
             .route("/readyz", get(status::ready))
+            .route("/metrics", get(metrics::show))
             .route("/v1/status", get(status::show))
             .route("/v1/ceremonies", post(ceremonies::run))
             .route("/v1/certificates", post(certificates::issue))

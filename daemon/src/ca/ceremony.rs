@@ -20,11 +20,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// The largest ceremony file, in bytes.
 pub const FILE_BYTES_MAX: usize = 64 * 1024;
 /// The most authorities that one file describes.
 pub const AUTHORITIES_MAX: usize = 64;
+/// How long a ceremony waits for a token to get ready.
+const TOKEN_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What a ceremony file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -165,10 +168,10 @@ impl CertificateAuthority {
             let token = self.token_of(&specification.name)?.to_owned();
             if !tokens.contains_key(&token) {
                 progress(format!("asking token {token} what it is"));
-                tokens.insert(
-                    token.clone(),
-                    self.token(&token)?.client.describe(LOOKUP_DEADLINE)?,
-                );
+                let client = &self.token(&token)?.client;
+                // A daemon that has just been started has not found its tokens yet.
+                client.wait_ready(TOKEN_DEADLINE);
+                tokens.insert(token.clone(), client.describe(LOOKUP_DEADLINE)?);
             }
             let actor = permission.caller().to_string();
             authorities.push(self.make_authority(specification, &token, &actor, progress)?);
@@ -488,5 +491,56 @@ impl Transcript {
         }
         text.push_str("\nWitnessed by  ______________________    ______________________\n");
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EXAMPLE: &str = include_str!("../../../softhsm-setup/ceremony.toml");
+
+    #[test]
+    fn the_ceremony_that_ships_is_one() {
+        let ceremony = Ceremony::parse(EXAMPLE).unwrap();
+        let names: Vec<_> = ceremony
+            .authority
+            .iter()
+            .map(|it| it.name.as_str())
+            .collect();
+        assert_eq!(names, ["root", "plant", "line-1", "operations"]);
+        assert_eq!(ceremony.authority[0].path_length, Some(2));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_the_place() {
+        for (from, to) in [
+            ("path_length", "path_len"),
+            ("\"p384\"", "\"p999\""),
+            ("country = \"DE\"", "country = \"Germany\""),
+            ("validity = \"20y\"", "validity = \"-1d\""),
+        ] {
+            let error = Ceremony::parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
+            assert_eq!(error.code, "ceremony_invalid", "{from} → {to}: {error}");
+        }
+        let long = format!("{EXAMPLE}#{}", "x".repeat(FILE_BYTES_MAX));
+        assert!(
+            Ceremony::parse(&long)
+                .unwrap_err()
+                .message
+                .contains("at most")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_file_holds_it_is_refused_and_not_a_panic(
+            at in 0..EXAMPLE.len(), noise in "\\PC{0,12}",
+        ) {
+            if let (Some(before), Some(after)) = (EXAMPLE.get(..at), EXAMPLE.get(at..)) {
+                let _ = Ceremony::parse(&format!("{before}{noise}{after}"));
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 use super::authorize::{Authorized, Issue};
 use super::hierarchy::Generation;
 use super::profile::{IssuanceProfile, Role};
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{AuditEntry, Idempotency, Intent, PriorRequest, Purpose, Recorded, Settlement};
 use crate::token::KeyReference;
@@ -22,8 +22,8 @@ use crate::x509::san::SubjectAlternativeName;
 use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 use crate::x509::tbs;
 use aws_lc_rs::digest;
-use fail::fail_point;
 use serde_json::json;
+use std::sync::{MutexGuard, PoisonError};
 
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
@@ -103,7 +103,7 @@ impl CertificateAuthority {
         permission: &Authorized<Issue>,
         request: &IssueRequest,
     ) -> Result<Issued, Error> {
-        fail_point!("cycle-1");
+        crash_point("cycle-1");
         self.issue_leaf(permission, request).inspect_err(|error| {
             if error.is_refusal() {
                 let subject = &request.registration_id;
@@ -119,18 +119,18 @@ impl CertificateAuthority {
     ) -> Result<Issued, Error> {
         // 2. The request is within its limits. (Its size was bounded before it was read.)
         let idempotency = idempotency(request)?;
-        fail_point!("cycle-2");
+        crash_point("cycle-2");
 
         // 3. The same key and the same request: the same answer. Another request: a conflict.
         let caller = permission.caller().to_string();
         if let Some(answer) = self.answer_again(&caller, idempotency.as_ref())? {
             return Ok(answer);
         }
-        fail_point!("cycle-3");
+        crash_point("cycle-3");
 
         // 4. The CSR: proof of possession, key policy, canonical DER.
         let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
-        fail_point!("cycle-4");
+        crash_point("cycle-4");
 
         // 5. Profile, name and signing generation. The common name is ours to set.
         let profile = self.profile(&request.profile)?;
@@ -146,7 +146,7 @@ impl CertificateAuthority {
                 format!("authority {authority} has no key yet"),
             )
         })?;
-        fail_point!("cycle-5");
+        crash_point("cycle-5");
 
         let settlement = match profile.role {
             Role::Device => Settlement::Device {
@@ -208,7 +208,7 @@ impl CertificateAuthority {
         };
         let linted = lint::lint(built, &expected)
             .map_err(|findings| Error::stop("lint_failed", findings.to_string()))?;
-        fail_point!("cycle-6");
+        crash_point("cycle-6");
 
         // 7. On record, durable. Only what comes back can be signed.
         let (not_before, not_after) = linted.validity();
@@ -226,7 +226,7 @@ impl CertificateAuthority {
             for_device: matches!(order.settlement, Settlement::Device { .. }),
             at: now,
         })?;
-        fail_point!("cycle-7");
+        crash_point("cycle-7");
 
         // 8. and 9. Signed within a deadline; verified; the same bytes.
         let certificate = self
@@ -250,7 +250,7 @@ impl CertificateAuthority {
             .record_certificate(&recorded, certificate.der(), order.settlement, entry)
             .map_err(Error::from)
             .inspect_err(|error| self.burn(&recorded, &error.message))?;
-        fail_point!("cycle-10");
+        crash_point("cycle-10");
 
         if !settled.provisioning.is_empty() {
             self.wake();
@@ -272,7 +272,7 @@ impl CertificateAuthority {
             token
                 .client
                 .sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)?;
-        fail_point!("cycle-8");
+        crash_point("cycle-8");
 
         // 9. The signature is the authority's, and over the recorded bytes.
         let withheld = |reason: String| {
@@ -290,18 +290,37 @@ impl CertificateAuthority {
         certificate
             .verify_issued_by(signer.issuer.public_key())
             .map_err(|error| withheld(format!("the authority's key did not sign this: {error}")))?;
-        fail_point!("cycle-9");
+        crash_point("cycle-9");
         Ok(certificate)
     }
 
     /// The token may have signed it without our knowing.
     fn burn(&self, recorded: &Recorded, reason: &str) {
+        let intent = recorded.id();
         if let Err(error) = self
             .store
-            .abandon_intent(recorded, reason.to_owned(), self.now())
+            .abandon_intent(intent, reason.to_owned(), self.now())
         {
-            tracing::error!(intent = recorded.id(), %error, "an intent stays open until the next start");
+            tracing::error!(intent, %error, "an intent cannot be abandoned yet");
+            self.unburned().push((intent, reason.to_owned()));
+            self.wake();
         }
+    }
+
+    /// Makes up for what could not be written down when it happened: on a full disk, say. Until
+    /// then the intent is open, and its device gets nothing.
+    pub fn burn_left_over(&self) -> Result<(), Error> {
+        let mut unburned = self.unburned();
+        while let Some((intent, reason)) = unburned.last() {
+            self.store
+                .abandon_intent(*intent, reason.clone(), self.now())?;
+            unburned.pop();
+        }
+        Ok(())
+    }
+
+    fn unburned(&self) -> MutexGuard<'_, Vec<(i64, String)>> {
+        self.unburned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer_again(

@@ -53,6 +53,8 @@ pub struct Parts {
     pub provisioning: Vec<String>,
     /// Authorities whose certificates a provisioning service verifies.
     pub verified: BTreeSet<String>,
+    /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
+    pub push_age_alarm_seconds: i64,
     /// Called when something at a provisioning service must change.
     pub wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -65,10 +67,13 @@ pub struct CertificateAuthority {
     profiles: BTreeMap<String, IssuanceProfile>,
     provisioning: Vec<String>,
     verified: BTreeSet<String>,
+    push_age_alarm_seconds: i64,
     wake: Box<dyn Fn() + Send + Sync>,
     hierarchy: ArcSwap<Hierarchy>,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
+    /// Intents that could not be burned yet, each with its reason.
+    unburned: Mutex<Vec<(i64, String)>>,
 }
 
 impl CertificateAuthority {
@@ -83,9 +88,11 @@ impl CertificateAuthority {
             profiles: parts.profiles,
             provisioning: parts.provisioning,
             verified: parts.verified,
+            push_age_alarm_seconds: parts.push_age_alarm_seconds,
             wake: parts.wake,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             ceremony: Mutex::new(()),
+            unburned: Mutex::default(),
         };
         let burned = authority.store.abandon_open_intents(authority.now())?;
         if burned > 0 {
@@ -194,6 +201,21 @@ impl CertificateAuthority {
             Error::mend("authority_unknown", message)
         })
     }
+}
+
+/// A named place where the fault tests kill the daemon; nothing without the feature `failpoints`.
+///
+/// `FAILPOINTS="NAME=return(FILE)"` makes whoever comes here write FILE, and stay until a signal
+/// ends the process.
+#[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
+fn crash_point(name: &str) {
+    fail::fail_point!(name, |file| {
+        let announced = std::fs::write(file.unwrap_or_default(), name);
+        tracing::warn!(name, ?announced, "stays at a crash point");
+        loop {
+            std::thread::park();
+        }
+    });
 }
 
 /// RFC 3339 of Unix seconds.

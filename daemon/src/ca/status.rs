@@ -1,6 +1,7 @@
 //! The state of everything, for people and programs that look.
 
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
+use crate::token::worker::health::RungCounters;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -25,6 +26,8 @@ pub struct Status {
     pub under_way: i64,
     /// The queue of changes to provisioning services.
     pub push: PushStatus,
+    /// What a person has to know, in words; nothing on a good day.
+    pub alarms: Vec<String>,
 }
 
 /// A token's state.
@@ -36,6 +39,19 @@ pub struct TokenStatus {
     pub reason: Option<String>,
     /// How often its worker was started again.
     pub restarts: u64,
+    #[serde(skip)]
+    rungs: RungCounters,
+}
+
+impl TokenStatus {
+    /// How often each rung of the recovery ladder was climbed.
+    pub fn rungs(&self) -> [(&'static str, u64); 3] {
+        [
+            ("session", self.rungs.sessions),
+            ("login", self.rungs.logins),
+            ("initialize", self.rungs.initializations),
+        ]
+    }
 }
 
 /// The queue of changes to provisioning services.
@@ -47,6 +63,8 @@ pub struct PushStatus {
     pub parked: i64,
     /// RFC 3339 of the oldest cause.
     pub since: Option<String>,
+    /// How long the oldest cause has waited, in seconds.
+    pub age_seconds: i64,
 }
 
 impl CertificateAuthority {
@@ -65,21 +83,52 @@ impl CertificateAuthority {
             .filter(|generation| generation.serving)
             .count();
         let ready = authorities > 0 && tokens.values().all(|token| token.state == "ready");
+        let age_seconds = since.map_or(0, |since| self.now().saturating_sub(since));
+        let push = PushStatus {
+            waiting,
+            parked,
+            since: since.map(rfc3339),
+            age_seconds,
+        };
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             now: rfc3339(self.now()),
             ready,
+            alarms: self.alarms(&tokens, &push),
             tokens,
             authorities,
             certificates,
             abandoned,
             under_way,
-            push: PushStatus {
-                waiting,
-                parked,
-                since: since.map(rfc3339),
-            },
+            push,
         })
+    }
+
+    fn alarms(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
+        let mut alarms: Vec<String> = tokens
+            .iter()
+            .filter(|(_, token)| matches!(token.state, "unavailable" | "parked"))
+            .map(|(name, token)| {
+                let reason = token.reason.as_deref().unwrap_or("no reason given");
+                format!("token {name} is {}: {reason}", token.state)
+            })
+            .collect();
+        if push.parked > 0 {
+            alarms.push(format!(
+                "{} changes are parked; `hallmark push list` says why",
+                push.parked
+            ));
+        }
+        if let Some(since) = push
+            .since
+            .as_ref()
+            .filter(|_| push.age_seconds > self.push_age_alarm_seconds)
+        {
+            alarms.push(format!(
+                "changes have been waiting for a provisioning service since {since}"
+            ));
+        }
+        alarms
     }
 }
 
@@ -89,5 +138,6 @@ fn token_status(token: &ConfiguredToken) -> TokenStatus {
         state: health.state.name(),
         reason: Some(health.reason).filter(|reason| !reason.is_empty()),
         restarts: health.restarts,
+        rungs: health.rungs,
     }
 }

@@ -177,14 +177,11 @@ impl Store {
     /// All enrollments, at most `limit`, after row id `after`.
     pub fn enrollments(&self, after: i64, limit: u32) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|connection| {
-            let select = format!("{SELECT} WHERE e.id > ?1 ORDER BY e.id LIMIT ?2");
-            let mut statement = connection.prepare_cached(&select)?;
-            let mut rows = statement.query(params![after, limit])?;
-            let mut enrollments = Vec::new();
-            while let Some(row) = rows.next()? {
-                enrollments.push(from_row(row)?);
-            }
-            Ok(enrollments)
+            enrollment_rows(
+                connection,
+                "WHERE e.id > ?1 ORDER BY e.id LIMIT ?2",
+                params![after, limit],
+            )
         })
     }
 
@@ -328,15 +325,23 @@ pub(super) fn by_id(connection: &Connection, id: i64) -> Result<EnrollmentRow, S
     from_row(row)
 }
 
-fn named(connection: &Connection, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
-    let select = format!("{SELECT} WHERE e.name = ?1 ORDER BY e.id");
-    let mut statement = connection.prepare_cached(&select)?;
-    let mut rows = statement.query([name])?;
+/// The rows that `condition` selects; `e` is the enrollment, `m` its mark.
+pub(super) fn enrollment_rows(
+    connection: &Connection,
+    condition: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Vec<EnrollmentRow>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} {condition}"))?;
+    let mut rows = statement.query(parameters)?;
     let mut enrollments = Vec::new();
     while let Some(row) = rows.next()? {
         enrollments.push(from_row(row)?);
     }
     Ok(enrollments)
+}
+
+fn named(connection: &Connection, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
+    enrollment_rows(connection, "WHERE e.name = ?1 ORDER BY e.id", [name])
 }
 
 /// A device's individual enrollments that shall exist, one per provisioning service at most.

@@ -252,14 +252,9 @@ impl Store {
         })
     }
 
-    /// Burns one intent: the token refused, or may have signed without our knowing.
-    pub fn abandon_intent(
-        &self,
-        recorded: &Recorded,
-        reason: String,
-        at: i64,
-    ) -> Result<(), StoreError> {
-        let intent = recorded.id;
+    /// Burns one intent: the token refused, or may have signed without our knowing. One that is
+    /// settled already stays as it is.
+    pub fn abandon_intent(&self, intent: i64, reason: String, at: i64) -> Result<(), StoreError> {
         self.write(move |connection| abandon(connection, intent, &reason, at))
     }
 
@@ -411,11 +406,16 @@ fn settle(
 }
 
 fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {
-    let (serial, subject): (Vec<u8>, String) = connection
+    let open: Option<(Vec<u8>, String)> = connection
         .prepare_cached(
-            "UPDATE intent SET state = 'abandoned' WHERE id = ?1 RETURNING serial, subject",
+            "UPDATE intent SET state = 'abandoned' WHERE id = ?1 AND state = 'intended'
+             RETURNING serial, subject",
         )?
-        .query_row([intent], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row([intent], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((serial, subject)) = open else {
+        return Ok(());
+    };
     let entry = AuditEntry {
         at,
         actor: "hallmarkd".into(),

@@ -109,13 +109,7 @@ impl Store {
         at: i64,
     ) -> Result<bool, StoreError> {
         let mark = mark.clone();
-        self.write(move |connection| {
-            let cleared = connection
-                .prepare_cached("DELETE FROM mark WHERE id = ?1 AND version = ?2")?
-                .execute(params![mark.id, mark.version])?;
-            observe(connection, mark.subject, &sighting, at)?;
-            Ok(cleared == 1)
-        })
+        self.write(move |connection| settle(connection, &mark, &sighting, at))
     }
 
     /// The look failed for now: look again at `due_at`.
@@ -235,6 +229,20 @@ pub(super) fn raise(
         ))?
         .execute(params![id, cause, at])?;
     Ok(())
+}
+
+/// Keeps the observation, and clears the mark unless it has had another cause meanwhile.
+pub(super) fn settle(
+    connection: &Connection,
+    mark: &MarkRow,
+    sighting: &Sighting,
+    at: i64,
+) -> Result<bool, StoreError> {
+    let cleared = connection
+        .prepare_cached("DELETE FROM mark WHERE id = ?1 AND version = ?2")?
+        .execute(params![mark.id, mark.version])?;
+    observe(connection, mark.subject, sighting, at)?;
+    Ok(cleared == 1)
 }
 
 fn observe(

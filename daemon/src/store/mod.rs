@@ -34,6 +34,9 @@ mod issuance;
 mod mark;
 mod possession;
 mod roll;
+mod scan;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
@@ -46,6 +49,7 @@ pub use issuance::{
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
 pub use roll::{RollReason, RollRow, RollState, RollStep};
+pub use scan::ScannedPage;
 
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
@@ -127,6 +131,13 @@ impl Store {
         })
     }
 
+    /// Moves everything into the database's one file: what an orderly stop leaves can be copied.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let connection = Connection::open(&self.path)?;
+        configure(&connection)?;
+        Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
     /// Where the database lies.
     pub fn path(&self) -> &Path {
         &self.path
@@ -171,16 +182,4 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_schema_is_valid() {
-        migrations()
-            .validate()
-            .expect("schema.sql applies to an empty database");
-    }
 }

@@ -94,7 +94,8 @@ CREATE TABLE device (
 
 -- What a provisioning service shall hold. `slots` is the JSON form of `enrollment::slots::Slots`,
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
--- the service last showed it, `drift` how somebody else has changed it.
+-- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
+-- the last scan that met it.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -108,6 +109,7 @@ CREATE TABLE enrollment (
     observed     TEXT    CHECK (observed IS NULL OR json_valid(observed)),
     drift        TEXT    CHECK (drift IS NULL OR json_valid(drift)),
     observed_at  INTEGER,
+    seen_in_scan INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
     UNIQUE (provisioning, kind, name),
     CHECK ((kind = 'group') = (authority IS NOT NULL))

@@ -12,10 +12,10 @@ use super::worker::backend::TokenIdentity;
 use aws_lc_rs::pbkdf2;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::num::NonZeroU32;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -219,8 +219,15 @@ impl ParkRecord {
         }
     }
 
-    /// Writes the record, and gives what was written.
+    /// Writes the record, and gives what was written. `hallmarkd check` may come before the daemon
+    /// has made its state folder, and a refusal must not be forgotten for that.
     fn write(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if let Some(folder) = path.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+        }
         let content = serde_json::to_vec_pretty(self)?;
         write_durably(path, &content)?;
         Ok(content)

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use x509_parser::asn1_rs::Sequence;
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Name};
 
 use crate::dates;
@@ -56,6 +57,15 @@ pub struct Certificate {
 /// The path length constraint of an authority, if it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PathLength(Option<u32>);
+
+/// A subject's public key, in the two parts that verifiers want.
+#[derive(Clone, Debug)]
+pub(crate) struct PublicKey {
+    /// What is inside the `AlgorithmIdentifier`, as DER.
+    pub(crate) algorithm: Vec<u8>,
+    /// What is inside the bit string.
+    pub(crate) bits: Vec<u8>,
+}
 
 impl Certificate {
     /// Read exactly one DER certificate.
@@ -166,12 +176,16 @@ impl Certificate {
         })
     }
 
-    /// The bits of the public key, for signatures that are not on certificates.
-    pub(crate) fn public_key_bits(&self) -> Vec<u8> {
-        match X509Certificate::from_der(&self.der) {
-            Ok((_, parsed)) => parsed.public_key().subject_public_key.data.to_vec(),
-            Err(_) => Vec::new(),
-        }
+    /// The public key, for signatures that are not on certificates.
+    pub(crate) fn public_key(&self) -> Option<PublicKey> {
+        let (_, parsed) = X509Certificate::from_der(&self.der).ok()?;
+        let whole = parsed.public_key();
+        let (_, outer) = Sequence::from_der(whole.raw).ok()?;
+        let (_, algorithm) = Sequence::from_der(&outer.content).ok()?;
+        Some(PublicKey {
+            algorithm: algorithm.content.to_vec(),
+            bits: whole.subject_public_key.data.to_vec(),
+        })
     }
 
     /// What an enrollment shows of a certificate instead of the certificate (contract section 3).

@@ -21,7 +21,6 @@ pub(crate) struct Cloud {
     /// First label of the service's host name, and its resource name.
     pub(crate) name: String,
     pub(crate) hosts: Hosts,
-    pub(crate) linked_hubs: Vec<String>,
     pub(crate) clock: Clock,
     pub(crate) journal: Journal,
     pub(crate) faults: Faults,
@@ -47,7 +46,6 @@ impl Cloud {
         }
         Ok(Self {
             name: options.name.clone(),
-            linked_hubs: hosts.hubs.clone(),
             hosts,
             clock: Clock::default(),
             journal: Journal::default(),

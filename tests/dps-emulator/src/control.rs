@@ -19,7 +19,7 @@ use crate::entra::EntraClient;
 use crate::faults::Fault;
 use crate::hub::presence::MethodAnswer;
 use crate::options::Switches;
-use crate::views;
+use crate::{ids, views};
 
 /// The router of the control listener.
 pub(crate) fn router(cloud: Arc<Cloud>) -> Router {
@@ -164,10 +164,13 @@ async fn simulate(
     State(cloud): Shared,
     Path(id): Path<String>,
     Json(answer): Json<MethodAnswer>,
-) -> StatusCode {
+) -> Response {
+    if !ids::is_hub_device_id(&id) {
+        return bad_request("the device id is not valid");
+    }
     let hub = cloud.hosts.first_hub();
     cloud.presence.simulate(hub, &id, answer);
-    StatusCode::NO_CONTENT
+    StatusCode::NO_CONTENT.into_response()
 }
 
 async fn forget(State(cloud): Shared, Path(id): Path<String>) -> StatusCode {

@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::cloud::Cloud;
@@ -19,12 +15,12 @@ use crate::entra::EntraClient;
 use crate::faults::{Fault, TooManyFaults};
 use crate::hub::presence::MethodAnswer;
 use crate::journal::{Count, LoggedRequest};
-use crate::listener::{Peer, TlsListener};
 use crate::options::{Options, Switches};
 use crate::plane::{ARM_HOST, DEVICE_HOST, ENTRA_HOST};
+use crate::running::{Addresses, Running};
 use crate::sas::Policy;
 use crate::tls::Identity;
-use crate::{arm, control, mqtt, server, views};
+use crate::{arm, views};
 
 /// A running emulator. It runs on threads of its own, so a test may block, and stops when dropped.
 #[derive(Debug)]
@@ -32,15 +28,8 @@ pub struct Emulator {
     cloud: Arc<Cloud>,
     addresses: Addresses,
     ca_file: PathBuf,
-    runtime: Option<Runtime>,
-}
-
-/// Where the listeners are.
-#[derive(Clone, Copy, Debug)]
-struct Addresses {
-    https: SocketAddr,
-    mqtt: SocketAddr,
-    control: SocketAddr,
+    /// Serves until it is dropped.
+    _running: Running,
 }
 
 /// What a client of the resource manager needs.
@@ -61,22 +50,13 @@ impl Emulator {
     pub fn start(options: Options) -> Result<Self> {
         let cloud = Arc::new(Cloud::new(&options)?);
         let identity = Identity::load_or_make(&options.tls_dir, &cloud.hosts.all())?;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
-        let (told, ready) = oneshot::channel();
-        let (serving, tls) = (Arc::clone(&cloud), identity.clone());
-        runtime.spawn(async move {
-            // The receiver waits below for exactly this message.
-            drop(told.send(listen(options, serving, tls).await));
-        });
-        let addresses = wait(ready)?;
+        let ca_file = identity.ca_file();
+        let (running, addresses) = Running::start(options, Arc::clone(&cloud), identity)?;
         Ok(Self {
             cloud,
             addresses,
-            ca_file: identity.ca_file(),
-            runtime: Some(runtime),
+            ca_file,
+            _running: running,
         })
     }
 
@@ -281,49 +261,6 @@ impl Emulator {
     pub fn edit_record(&self, kind: Kind, id: &str, merge: Map<String, Value>) -> Result<Value> {
         views::edit(&self.cloud, kind, id, merge).map_err(anyhow::Error::msg)
     }
-}
-
-impl Drop for Emulator {
-    /// Stops all tasks at once; requests under way lose their connection.
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// Wait for the listeners on a thread of our own: the caller may be inside a runtime that forbids
-/// blocking.
-fn wait(ready: oneshot::Receiver<Result<Addresses>>) -> Result<Addresses> {
-    let waiter = thread::spawn(move || ready.blocking_recv());
-    let told = waiter
-        .join()
-        .map_err(|_| anyhow::anyhow!("the waiting thread panicked"))?;
-    told.context("the emulator stopped while it started")?
-}
-
-async fn listen(options: Options, cloud: Arc<Cloud>, identity: Identity) -> Result<Addresses> {
-    let https = TcpListener::bind(options.listen)
-        .await
-        .context("listen for HTTPS")?;
-    let mqtt = TcpListener::bind(options.mqtt_listen)
-        .await
-        .context("listen for MQTT")?;
-    let control = TcpListener::bind(options.control_listen)
-        .await
-        .context("listen for control")?;
-    let addresses = Addresses {
-        https: https.local_addr()?,
-        mqtt: mqtt.local_addr()?,
-        control: control.local_addr()?,
-    };
-    let tls = TlsListener::new(https, identity.server_config(&[b"http/1.1"])?)?;
-    let planes = server::router(Arc::clone(&cloud)).into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move { axum::serve(tls, planes).await });
-    let tls = TlsListener::new(mqtt, identity.server_config(&[])?)?;
-    tokio::spawn(mqtt::serve(tls, Arc::clone(&cloud)));
-    tokio::spawn(async move { axum::serve(control, control::router(cloud)).await });
-    Ok(addresses)
 }
 
 fn connection_string(host: &str, policy: &Policy) -> String {

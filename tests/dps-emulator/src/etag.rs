@@ -32,8 +32,8 @@ impl IfMatch {
         }
     }
 
-    /// The dialect of hub and resource manager: also `"*"` with quotes and a bare tag (contract
-    /// sections 11 and 12), because their SDKs send these.
+    /// The dialect of hub, resource manager and registrations: also `"*"` with quotes and a bare tag
+    /// (contract sections 3, 11 and 12), because their SDKs send these.
     pub(crate) fn lenient(header: Option<&str>) -> Result<Self, Garbled> {
         let Some(text) = header.map(str::trim) else {
             return Ok(Self::Absent);

@@ -4,8 +4,11 @@
 use std::future::Future;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::arm::ArmRefusal;
 use crate::cloud::Cloud;
+use crate::enrollment::Kind;
 use crate::faults::{Action, Target};
 use crate::hub::HubRefusal;
 use crate::journal::LoggedRequest;
@@ -57,49 +60,63 @@ async fn with_fault(
     action: Option<Action>,
     act: impl Future<Output = Reply>,
 ) -> Ending {
-    match action {
-        None => Ending::Whole(act.await),
-        Some(Action::Status {
+    match before(cloud, plane, action.as_ref()).await {
+        Some(ending) => ending,
+        None => after(action, act.await),
+    }
+}
+
+/// What a fault does before the request; an ending if it takes the request's place.
+async fn before(cloud: &Cloud, plane: Option<Plane>, action: Option<&Action>) -> Option<Ending> {
+    match action? {
+        Action::Status {
             status,
             headers,
             body,
-        }) => {
+        } => {
             let mut reply = match body {
-                Some(body) => Reply::json(status, body),
-                None => refused(cloud, plane, status),
+                Some(body) => Reply::json(*status, body.clone()),
+                None => refused(cloud, plane, *status),
             };
-            let headers = headers
-                .into_iter()
-                .map(|(name, value)| (name.to_ascii_lowercase().into(), value));
-            reply.headers.extend(headers);
-            Ending::Whole(reply)
-        }
-        Some(Action::ResetBefore) => Ending::Cut,
-        Some(Action::Hang) => Ending::Silence,
-        Some(Action::ResetAfter) => {
-            act.await;
-            Ending::Cut
-        }
-        Some(Action::HangAfter) => {
-            act.await;
-            Ending::Silence
-        }
-        Some(Action::Truncate) => Ending::Half(act.await),
-        Some(Action::Latency { milliseconds }) => {
-            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-            Ending::Whole(act.await)
-        }
-        Some(Action::Edit { record, id, merge }) => {
-            let write = Write::new(cloud);
-            if let Err(refusal) = cloud.change(|world| write.edit(world, record, &id, merge)) {
-                tracing::warn!(
-                    refusal = refusal.message(),
-                    id,
-                    "the edit did not take place"
-                );
+            for (name, value) in headers {
+                reply
+                    .headers
+                    .push((name.to_ascii_lowercase().into(), value.clone()));
             }
-            Ending::Whole(act.await)
+            Some(Ending::Whole(reply))
         }
+        Action::ResetBefore => Some(Ending::Cut),
+        Action::Hang => Some(Ending::Silence),
+        Action::Latency { milliseconds } => {
+            tokio::time::sleep(Duration::from_millis(*milliseconds)).await;
+            None
+        }
+        Action::Edit { record, id, merge } => {
+            edit(cloud, *record, id, merge.clone());
+            None
+        }
+        Action::ResetAfter | Action::HangAfter | Action::Truncate => None,
+    }
+}
+
+/// What a fault makes of the answer.
+fn after(action: Option<Action>, reply: Reply) -> Ending {
+    match action {
+        Some(Action::ResetAfter) => Ending::Cut,
+        Some(Action::HangAfter) => Ending::Silence,
+        Some(Action::Truncate) => Ending::Half(reply),
+        _ => Ending::Whole(reply),
+    }
+}
+
+fn edit(cloud: &Cloud, kind: Kind, id: &str, merge: Map<String, Value>) {
+    let write = Write::new(cloud);
+    if let Err(refusal) = cloud.change(|world| write.edit(world, kind, id, merge)) {
+        tracing::warn!(
+            refusal = refusal.message(),
+            id,
+            "the edit did not take place"
+        );
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `cloud`, `world` | what they share: clock, switches, and all state under one lock |
 //! | `enrollment`, `registration`, `certificate`, `chain` | the things they talk about |
 //! | `etag`, `ids`, `sas`, `dates`, `rate`, `refusal` | the rules that they have in common |
+//! | `running` | the threads and listeners |
 //! | `control`, `views`, `emulator` | the test's hand: look, interfere, move the clock |
 //!
 //! Sections named in comments are those of the contract reference: what is known of Azure, with its
@@ -47,6 +48,7 @@ mod plane;
 mod rate;
 mod refusal;
 mod registration;
+mod running;
 mod sas;
 mod server;
 mod service;

@@ -15,13 +15,15 @@ use axum::serve::{IncomingStream, Listener};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::certificate::{Certificate, Unreadable};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 4096;
 /// Connections whose handshake is done and that nobody has taken yet.
 const READY_MAX: usize = 64;
 
@@ -64,11 +66,17 @@ impl Cut {
 pub(crate) struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// Its place among [`CONNECTIONS_MAX`].
+    _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
     /// Take the server's side of a TLS connection.
-    pub(crate) async fn accept(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Self> {
+    async fn accept(
+        acceptor: TlsAcceptor,
+        stream: TcpStream,
+        place: OwnedSemaphorePermit,
+    ) -> io::Result<Self> {
         let handshake = acceptor.accept(stream);
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
         let (_, session) = stream.get_ref();
@@ -81,7 +89,11 @@ impl Connection {
             presented: Arc::new(presented),
             cut: Cut::default(),
         };
-        Ok(Self { stream, peer })
+        Ok(Self {
+            stream,
+            peer,
+            _place: place,
+        })
     }
 
     /// What is known of the other side.
@@ -157,7 +169,10 @@ async fn accept_all(
     acceptor: TlsAcceptor,
     ready: mpsc::Sender<(Connection, SocketAddr)>,
 ) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while !ready.is_closed() {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.expect("nobody closes the semaphore");
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -168,7 +183,7 @@ async fn accept_all(
         };
         let (acceptor, ready) = (acceptor.clone(), ready.clone());
         tokio::spawn(async move {
-            match Connection::accept(acceptor, stream).await {
+            match Connection::accept(acceptor, stream, place).await {
                 // Nobody takes connections any more: the emulator stops.
                 Ok(connection) => drop(ready.send((connection, address)).await),
                 Err(error) => tracing::debug!(%error, %address, "a TLS handshake failed"),

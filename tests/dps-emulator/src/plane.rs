@@ -32,6 +32,7 @@ pub(crate) const ENTRA_HOST: &str = "login.microsoftonline.com";
 #[derive(Clone, Debug)]
 pub(crate) struct Hosts {
     pub(crate) service: String,
+    /// The linked hubs.
     pub(crate) hubs: Vec<String>,
 }
 

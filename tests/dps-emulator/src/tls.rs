@@ -13,11 +13,16 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::certificate::Certificate;
 
 /// The identity's certificate authority, for clients to trust.
 const CA_FILE: &str = "ca.pem";
@@ -107,6 +112,37 @@ struct AnyClient {
     provider: Arc<CryptoProvider>,
 }
 
+impl AnyClient {
+    /// Verify with the leaf's key. Not with rustls's own functions: they refuse certificates that a
+    /// device may well carry, such as those of version 1 that `openssl x509 -req` makes.
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let bad = |error: CertificateError| Error::InvalidCertificate(error);
+        let leaf = Certificate::from_der(leaf).map_err(|_| bad(CertificateError::BadEncoding))?;
+        let key = leaf
+            .public_key()
+            .ok_or(bad(CertificateError::BadEncoding))?;
+        let supported = self.provider.signature_verification_algorithms.mapping;
+        let of_scheme = supported.iter().filter(|(scheme, _)| *scheme == dss.scheme);
+        let is_valid = of_scheme
+            .flat_map(|(_, algorithms)| *algorithms)
+            .any(|algorithm| {
+                let fits = algorithm.public_key_alg_id().as_ref() == key.algorithm;
+                fits && algorithm
+                    .verify_signature(&key.bits, message, dss.signature())
+                    .is_ok()
+            });
+        match is_valid {
+            true => Ok(HandshakeSignatureValid::assertion()),
+            false => Err(bad(CertificateError::BadSignature)),
+        }
+    }
+}
+
 impl ClientCertVerifier for AnyClient {
     fn client_auth_mandatory(&self) -> bool {
         false
@@ -131,8 +167,7 @@ impl ClientCertVerifier for AnyClient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+        self.verify_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -141,8 +176,7 @@ impl ClientCertVerifier for AnyClient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        self.verify_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

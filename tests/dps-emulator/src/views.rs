@@ -10,7 +10,8 @@ use crate::service::records::{Write, shown};
 /// Everything, in the shapes of the planes.
 pub(crate) fn world(cloud: &Cloud) -> Value {
     let hubs: Map<String, Value> = cloud
-        .linked_hubs
+        .hosts
+        .hubs
         .iter()
         .map(|hub| (hub.clone(), identities(cloud, hub).into()))
         .collect();

@@ -91,7 +91,8 @@ impl Keeper {
 
     pub(super) fn wait_ready(&self, deadline: Instant) -> TokenHealth {
         let mut state = self.shared.state();
-        while state.health.state != TokenState::Ready && Instant::now() < deadline {
+        let decided = |state| matches!(state, TokenState::Ready | TokenState::Parked);
+        while !decided(state.health.state) && Instant::now() < deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             state = self.shared.wait(state, left);
         }

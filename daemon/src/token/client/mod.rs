@@ -70,7 +70,8 @@ impl TokenClient {
         self.keeper.health()
     }
 
-    /// Waits until the token is ready; gives its health when it is, or when time is up.
+    /// Waits until the token is ready, or parked, which no waiting changes; gives its health then,
+    /// or when time is up.
     pub fn wait_ready(&self, deadline: Duration) -> TokenHealth {
         self.keeper.wait_ready(Instant::now() + deadline)
     }

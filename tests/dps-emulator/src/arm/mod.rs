@@ -140,7 +140,8 @@ pub(crate) fn resource_id(name: &str) -> String {
 /// The DPS itself: where a client learns id scope and host names.
 fn resource(cloud: &Cloud) -> Reply {
     let hubs: Vec<_> = cloud
-        .linked_hubs
+        .hosts
+        .hubs
         .iter()
         .map(|hub| json!({ "name": hub }))
         .collect();

@@ -144,18 +144,17 @@ impl Assignment<'_> {
     }
 }
 
+/// `iotHubs`, else the one of the older `iotHubHostName`, else all that are linked.
 fn allowed_hubs(record: &Record, linked: &[String]) -> Vec<String> {
-    let named: Vec<String> = record
-        .fields
-        .get("iotHubs")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|hub| hub.as_str().map(str::to_owned))
-        .collect();
-    match named.is_empty() {
+    let named = record.fields.get("iotHubs").and_then(Value::as_array);
+    let named = named.into_iter().flatten().filter_map(Value::as_str);
+    let mut allowed: Vec<String> = named.map(str::to_owned).collect();
+    if allowed.is_empty() {
+        allowed.extend(record.text("iotHubHostName").map(str::to_owned));
+    }
+    match allowed.is_empty() {
         true => linked.to_vec(),
-        false => named,
+        false => allowed,
     }
 }
 

@@ -20,8 +20,8 @@ pub(crate) struct Verdict {
     pub(crate) entry: Entry,
     /// Enabled: the device may come in. Disabled is no error, but a status.
     pub(crate) enabled: bool,
-    /// The group's certificate in the device's chain.
-    pub(crate) signer: Option<Certificate>,
+    /// For a group: its id as it was written, and its certificate in the device's chain.
+    pub(crate) signer: Option<(String, Certificate)>,
 }
 
 /// What is judged, and by which rules.
@@ -140,7 +140,8 @@ impl<'a> Case<'a> {
             if !path.is_anchored_at_or_above(index) {
                 return Err(authority_not_found());
             }
-            return Ok(verdict(Kind::Group, group, Some(authority.clone())));
+            let signer = (group.id.clone(), authority.clone());
+            return Ok(verdict(Kind::Group, group, Some(signer)));
         }
         Err(self.no_group())
     }
@@ -183,7 +184,7 @@ impl<'a> Case<'a> {
     }
 }
 
-fn verdict(kind: Kind, record: &Record, signer: Option<Certificate>) -> Verdict {
+fn verdict(kind: Kind, record: &Record, signer: Option<(String, Certificate)>) -> Verdict {
     let key = ids::key(&record.id);
     Verdict {
         entry: Entry { kind, key },

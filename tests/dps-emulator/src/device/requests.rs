@@ -71,7 +71,7 @@ pub(crate) fn register(
         let assignment = Assignment {
             device,
             verdict: &verdict,
-            linked_hubs: &cloud.linked_hubs,
+            linked_hubs: &cloud.hosts.hubs,
             switches: &switches,
             now,
         };
@@ -190,8 +190,8 @@ fn final_body(operation_id: &str, registration: &Registration, verdict: &Verdict
 /// The device plane's view of a registration: with `x509` (contract section 9).
 fn state(registration: &Registration, verdict: &Verdict) -> Map<String, Value> {
     let x509 = match &verdict.signer {
-        Some(signer) if registration.status != Status::Unassigned => json!({
-            "enrollmentGroupId": verdict.entry.key,
+        Some((group, signer)) if registration.status != Status::Unassigned => json!({
+            "enrollmentGroupId": group,
             "signingCertificateInfo": signer.info(),
         }),
         _ => json!({}),

@@ -131,17 +131,20 @@ fn booleans(body: &Map<String, Value>, member: &str, inner: &[&str]) -> Result<(
 
 /// An unlinked hub is refused (UNCONFIRMED, chosen in section 6).
 fn check_hubs(body: &Map<String, Value>, linked: &[String]) -> Result<(), Refusal> {
-    let named = match body.get("iotHubs") {
+    let mut named = match body.get("iotHubs") {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::Array(hubs)) => hubs.iter().map(Value::as_str).collect(),
         Some(_) => vec![None],
     };
+    if let Some(legacy) = body.get("iotHubHostName").filter(|hub| !hub.is_null()) {
+        named.push(legacy.as_str());
+    }
     let is_linked = |hub: &Option<&str>| hub.is_some_and(|hub| linked.iter().any(|own| own == hub));
     if named.iter().all(is_linked) {
         return Ok(());
     }
     Err(Refusal::bad_request(
-        "iotHubs names a hub that is not linked",
+        "iotHubs or iotHubHostName names a hub that is not linked",
     ))
 }
 
@@ -179,6 +182,88 @@ fn fill_defaults(body: &mut Map<String, Value>) {
     for (member, default) in defaults {
         if body.get(member).is_none_or(Value::is_null) {
             body.insert(member.to_owned(), default);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrollment::Records;
+    use proptest::prelude::*;
+
+    /// Any JSON, not deep.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-z]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            let names =
+                prop::sample::select(vec!["type", "primary", "info", "certificate", "iotEdge"]);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::vec((names.prop_map(str::to_owned), inner), 0..3)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// Places of a record that the checks look into.
+    fn any_place() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "/attestation",
+            "/attestation/type",
+            "/attestation/x509",
+            "/attestation/x509/clientCertificates",
+            "/attestation/x509/clientCertificates/primary",
+            "/attestation/x509/clientCertificates/secondary",
+            "/attestation/x509/clientCertificates/primary/certificate",
+            "/attestation/symmetricKey",
+            "/capabilities",
+            "/reprovisionPolicy",
+            "/iotHubs",
+            "/iotHubHostName",
+            "/deviceId",
+            "/provisioningStatus",
+            "/registrationId",
+        ])
+    }
+
+    fn record() -> Value {
+        let made = rcgen::generate_simple_self_signed(["press-7".to_owned()]).unwrap();
+        let slot = json!({ "certificate": made.cert.pem() });
+        json!({
+            "registrationId": "press-7",
+            "attestation": { "type": "x509", "symmetricKey": {}, "x509": {
+                "clientCertificates": { "primary": slot, "secondary": null } } },
+            "capabilities": {}, "reprovisionPolicy": {}, "iotHubs": [], "iotHubHostName": null,
+            "deviceId": "d", "provisioningStatus": "enabled",
+        })
+    }
+
+    proptest! {
+        /// Whatever stands in a member: the record is refused, or stored and shown without certificates.
+        #[test]
+        fn no_json_makes_the_checks_panic(place in any_place(), value in any_json(), kind: bool) {
+            let mut record = record();
+            *record.pointer_mut(place).unwrap() = value;
+            let body = record.as_object().cloned().unwrap();
+            let kind = if kind { Kind::Individual } else { Kind::Group };
+            let switches = Switches::default();
+            let around = Surroundings {
+                linked_hubs: &[],
+                switches: &switches,
+                has_authority: &|_| false,
+            };
+            if let Ok(draft) = Draft::read(kind, "press-7", body, None, around) {
+                let mut records = Records::default();
+                let stored = records.put(draft, time::OffsetDateTime::UNIX_EPOCH);
+                let shown = Value::from(stored.shown(kind)).to_string();
+                prop_assert!(!shown.contains("BEGIN CERTIFICATE"));
+            }
         }
     }
 }

@@ -168,3 +168,86 @@ fn without_certificates(
     }
     fields
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::Certificate;
+    use crate::enrollment::attestation::Slots;
+    use proptest::prelude::*;
+    use std::sync::LazyLock;
+
+    /// A few certificates, made once: keys are slow.
+    static CERTIFICATES: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
+        let names = ["a", "b", "c"].map(|name| vec![name.to_owned()]);
+        let made = names.map(|names| rcgen::generate_simple_self_signed(names).unwrap());
+        made.iter()
+            .map(|made| Certificate::from_der(made.cert.der()).unwrap())
+            .collect()
+    });
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(usize, Option<usize>, Option<usize>),
+        Remove(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let slot = || prop::option::of(0..3usize);
+        let put = (0..4usize, slot(), slot()).prop_map(|(id, one, two)| Step::Put(id, one, two));
+        prop::collection::vec(
+            prop_oneof![3 => put, 1 => (0..4usize).prop_map(Step::Remove)],
+            0..30,
+        )
+    }
+
+    fn draft(id: usize, primary: Option<usize>, secondary: Option<usize>) -> Draft {
+        let pick = |index: Option<usize>| index.map(|index| CERTIFICATES[index].clone());
+        Draft {
+            // Written in another case each time: it is the same entry.
+            id: if primary.is_some() {
+                format!("ID-{id}")
+            } else {
+                format!("id-{id}")
+            },
+            fields: Map::new(),
+            attestation: Attestation::Client(Slots {
+                primary: pick(primary),
+                secondary: pick(secondary),
+            }),
+        }
+    }
+
+    proptest! {
+        /// Whatever is put and removed: `holders` knows exactly the entries with that certificate, in
+        /// this world and in one that was saved and loaded.
+        #[test]
+        fn the_index_agrees_with_the_records(steps in steps()) {
+            let mut records = Records::default();
+            for step in steps {
+                match step {
+                    Step::Put(id, one, two) => {
+                        records.put(draft(id, one, two), OffsetDateTime::UNIX_EPOCH);
+                    }
+                    Step::Remove(id) => drop(records.remove(&format!("iD-{id}"))),
+                }
+            }
+            let saved = serde_json::to_string(&records).unwrap();
+            let loaded: Records = serde_json::from_str(&saved).unwrap();
+            for records in [&records, &loaded] {
+                for certificate in CERTIFICATES.iter() {
+                    let holds = |record: &&Record| {
+                        record.attestation.certificates().any(|own| own == certificate)
+                    };
+                    let mut expected: Vec<_> = records.iter().filter(holds).map(|own| &own.id).collect();
+                    let sha256 = certificate.sha256();
+                    let mut found: Vec<_> = records.holders(&sha256).map(|own| &own.id).collect();
+                    found.sort();
+                    found.dedup();
+                    expected.sort();
+                    prop_assert_eq!(found, expected);
+                }
+            }
+        }
+    }
+}

@@ -119,7 +119,8 @@ impl<'a> Assertion<'a> {
             "PS256" => &RSA_PSS_2048_8192_SHA256,
             _ => return Err(Refused::Algorithm),
         };
-        let key = UnparsedPublicKey::new(algorithm, certificate.public_key_bits());
+        let key = certificate.public_key().ok_or(Refused::Signature)?;
+        let key = UnparsedPublicKey::new(algorithm, key.bits);
         key.verify(self.signed.as_bytes(), &self.signature)
             .map_err(|_| Refused::Signature)
     }

@@ -122,6 +122,18 @@ pub(super) fn get(cloud: &Cloud, hub: &str, id: &str) -> Result<Reply, HubRefusa
     })
 }
 
+/// `GET /twins/{id}`: what provisioning put there, for a test to see. No device reports here.
+pub(super) fn twin(cloud: &Cloud, hub: &str, id: &str) -> Result<Reply, HubRefusal> {
+    cloud.read(|world| {
+        let found = world.hubs.get(hub).and_then(|hub| hub.find(id));
+        let identity = found.ok_or_else(|| HubRefusal::not_found(id))?;
+        let part = |pointer: &str| identity.twin.pointer(pointer).cloned().unwrap_or(json!({}));
+        let properties = json!({ "desired": part("/properties/desired"), "reported": {} });
+        let twin = json!({ "deviceId": id, "tags": part("/tags"), "properties": properties });
+        Ok(Reply::json(200, twin))
+    })
+}
+
 pub(super) fn put(cloud: &Cloud, hub: &str, id: &str, call: &Call) -> Result<Reply, HubRefusal> {
     let if_match = if_match(call)?;
     let body = checked_body(id, call)?;

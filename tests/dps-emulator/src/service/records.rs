@@ -151,7 +151,7 @@ impl<'a> Write<'a> {
     ) -> Result<Draft, Refusal> {
         let old: Option<&Attestation> = world.records(kind).find(id).map(|old| &old.attestation);
         let around = Surroundings {
-            linked_hubs: &self.cloud.linked_hubs,
+            linked_hubs: &self.cloud.hosts.hubs,
             switches: &self.switches,
             has_authority: &|name| world.authority(name).is_some(),
         };

@@ -102,11 +102,17 @@ impl Plant {
 
     /// A request to the first hub.
     pub(crate) fn hub(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = self.url(self.emulator.hub_host(), &versioned(path, "2021-04-12"));
-        let token = token(&self.emulator.hub_connection_string());
+        self.hub_named(self.emulator.hub_host(), method, path)
+    }
+
+    /// A request to a hub. All hubs share one policy.
+    pub(crate) fn hub_named(&self, host: &str, method: Method, path: &str) -> RequestBuilder {
+        let url = self.url(host, &versioned(path, "2021-04-12"));
+        let first = self.emulator.hub_connection_string();
+        let own = first.replace(self.emulator.hub_host(), host);
         self.http
             .request(method, url)
-            .header("Authorization", token)
+            .header("Authorization", token(&own))
     }
 
     /// A request to the resource manager, below the DPS.
@@ -262,6 +268,8 @@ fn client(emulator: &Emulator, chain: Option<&[&Made]>) -> Client {
         emulator.hub_host(),
         emulator.arm_host(),
         emulator.entra_host(),
+        "one.azure-devices.net",
+        "two.azure-devices.net",
     ];
     for host in hosts {
         builder = builder.resolve(host, emulator.addr());

@@ -53,7 +53,7 @@ async fn a_group_device_is_assigned_and_the_hub_knows_its_leaf() {
     let root = pki::authority("root", None);
     let sub = pki::authority("line 4", Some(&root));
     plant.upload_verified("root", &root).await;
-    enroll_group(&plant, "line-4", &sub).await;
+    enroll_group(&plant, "Line-4", &sub).await;
 
     let (old, new) = (
         pki::leaf("press-7", Some(&sub)),
@@ -66,7 +66,7 @@ async fn a_group_device_is_assigned_and_the_hub_knows_its_leaf() {
     assert_eq!(state["assignedHub"], plant.emulator.hub_host());
     assert_eq!(state["deviceId"], "press-7");
     assert_eq!(state["substatus"], "initialAssignment");
-    assert_eq!(state["x509"]["enrollmentGroupId"], "line-4");
+    assert_eq!(state["x509"]["enrollmentGroupId"], "Line-4");
     assert_eq!(thumbprint(&plant, "press-7"), old.sha256());
     assert_eq!(first.message().await, 204);
 
@@ -88,6 +88,12 @@ async fn a_group_device_is_assigned_and_the_hub_knows_its_leaf() {
         .await
         .expect(200);
     assert_eq!(looked_up["status"], "assigned");
+
+    let path = "/registrations/press-7";
+    let etag = plant.get(path).await.expect(200)["etag"].clone();
+    let etag = etag.as_str().unwrap();
+    assert_eq!(plant.delete(path, Some("AAAA")).await.status, 412);
+    plant.delete(path, Some(etag)).await.expect(204);
 }
 
 /// Both slots of an individual enrollment open the door; a certificate in neither does not.
@@ -345,6 +351,36 @@ async fn reprovisioning_follows_the_policy() {
     );
     assert!(plant.emulator.hub_identity("press-7").is_none());
     assert_eq!(assign(one, reset).await, pair("one", "deviceDataReset"));
+}
+
+/// The initial twin is given at the first provisioning and goes with the device to another hub, unless
+/// the policy resets it.
+#[tokio::test]
+async fn the_twin_moves_with_the_device() {
+    let hubs = ["one", "two"].map(|hub| format!("{hub}.azure-devices.net"));
+    let plant = Plant::start_with(|options| options.linked_hubs = hubs.to_vec());
+    let leaf = pki::leaf("press-7", None);
+    let mut record = enroll(&plant, "press-7", &leaf, None, "enabled").await;
+    let device = plant.device("press-7", &[&leaf]);
+    let mut line_at = async |hub: &str, line: u64, migrate: bool| {
+        record["iotHubs"] = json!([hub]);
+        record["initialTwin"] = json!({ "tags": { "line": line } });
+        record["reprovisionPolicy"]["migrateDeviceData"] = json!(migrate);
+        plant
+            .put("/enrollments/press-7", Some("*"), &record)
+            .await
+            .expect(200);
+        device.register().await.unwrap();
+        let request = plant.hub_named(hub, Method::GET, "/twins/press-7");
+        let twin = Answer::read(request.send().await.unwrap())
+            .await
+            .expect(200);
+        twin["tags"]["line"].as_u64().unwrap()
+    };
+    assert_eq!(line_at(&hubs[0], 4, true).await, 4);
+    assert_eq!(line_at(&hubs[0], 5, true).await, 4);
+    assert_eq!(line_at(&hubs[1], 5, true).await, 4);
+    assert_eq!(line_at(&hubs[0], 6, false).await, 6);
 }
 
 #[tokio::test]

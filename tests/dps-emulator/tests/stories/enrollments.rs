@@ -143,6 +143,35 @@ async fn one_certificate_is_in_one_entry() {
         .expect(200);
 }
 
+/// The quota counts groups that exist, not writes to them.
+#[tokio::test]
+async fn groups_have_a_quota() {
+    let plant = Plant::start_with(|options| {
+        let quotas = &mut options.switches.quotas;
+        quotas.groups = Some(1);
+    });
+    let roots = [0, 1].map(|_| pki::authority("root", None));
+    for _ in 0..2 {
+        let record = group("one", &roots[0]);
+        plant
+            .put("/enrollmentGroups/one", Some("*"), &record)
+            .await
+            .expect(200);
+    }
+    plant
+        .put("/enrollmentGroups/two", None, &group("two", &roots[1]))
+        .await
+        .expect(400);
+    plant
+        .delete("/enrollmentGroups/one", None)
+        .await
+        .expect(204);
+    plant
+        .put("/enrollmentGroups/two", None, &group("two", &roots[1]))
+        .await
+        .expect(200);
+}
+
 /// SDKs write paths and ids in their own ways.
 #[tokio::test]
 async fn the_routing_quirks_of_the_sdks_are_tolerated() {

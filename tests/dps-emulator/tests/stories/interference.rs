@@ -1,6 +1,6 @@
 //! Faults, the request log, the control address, and state over a restart.
 
-use dps_emulator::{Action, Fault, Kind, Quotas};
+use dps_emulator::{Action, Emulator, Fault, Kind, Options, Quotas};
 use serde_json::{Map, Value, json};
 
 use crate::client::Plant;
@@ -145,6 +145,33 @@ async fn the_rate_limit_can_be_switched_on() {
     );
 }
 
+/// A start that fails half-way, inside a runtime that forbids blocking, is an error and no panic.
+#[tokio::test]
+async fn a_taken_port_is_an_error() {
+    let plant = Plant::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::new(dir.path());
+    options.control_listen = plant.emulator.addr();
+    let error = Emulator::start(options).unwrap_err();
+    assert!(
+        error.to_string().starts_with("listen for control"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_can_be_late() {
+    let plant = Plant::start();
+    let late = Action::Latency { milliseconds: 150 };
+    plant
+        .emulator
+        .inject(Fault::on("individual.get", late))
+        .unwrap();
+    let start = std::time::Instant::now();
+    plant.get("/enrollments/a").await.expect(404);
+    assert!(start.elapsed().as_millis() >= 150);
+}
+
 /// The control address does what the library does.
 #[tokio::test]
 async fn the_control_address_interferes_too() {
@@ -204,6 +231,11 @@ async fn the_control_address_interferes_too() {
         .json(&json!({ "assigning_polls": 4 }));
     let switched: Value = switched.send().await.unwrap().json().await.unwrap();
     assert_eq!(switched["assigning_polls"], 4);
+    let answer = json!({ "status": 200 });
+    for (device, status) in [("press-7", 204), ("press%207", 400)] {
+        let simulate = http.put(url(&format!("/devices/{device}"))).json(&answer);
+        assert_eq!(simulate.send().await.unwrap().status().as_u16(), status);
+    }
     let world: Value = http
         .get(url("/world"))
         .send()

@@ -3,10 +3,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::token;
-use crate::pki;
 
 /// The program, stopped at the end of the test.
 struct Program {
@@ -70,49 +69,70 @@ impl Drop for Program {
     }
 }
 
-#[test]
-fn curl_reads_and_a_device_of_curl_is_refused_in_json() {
-    let program = Program::start();
-    let authorization = format!(
-        "Authorization: {}",
-        token(program.text("service_connection_string"))
+/// Run openssl in the program's folder; it must succeed.
+fn openssl(program: &Program, arguments: &str) {
+    let output = Command::new("openssl")
+        .args(arguments.split_whitespace())
+        .current_dir(program.dir.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
     );
-    let service = program.text("service_host");
-    let (status, body) = program.curl(
-        service,
-        "/enrollments/a?api-version=2021-10-01",
-        &["-H", &authorization],
-    );
-    assert_eq!((status, &body["errorCode"]), (404, &Value::from(404_201)));
+}
 
-    let leaf = pki::leaf("press-7", None);
-    let (cert, key) = (
-        program.dir.path().join("c.pem"),
-        program.dir.path().join("k.pem"),
+/// A device with a certificate of version 1, as `openssl x509 -req` makes it, over TLS 1.2: refused in
+/// JSON while it has no enrollment, assigned when it has one.
+#[test]
+fn a_device_made_of_curl_and_openssl_is_assigned() {
+    let program = Program::start();
+    let file = |name: &str| program.dir.path().join(name).display().to_string();
+    openssl(
+        &program,
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout k.pem -out r.csr -subj /CN=press-7",
     );
-    std::fs::write(&cert, &leaf.pem).unwrap();
-    std::fs::write(&key, &leaf.key_pem).unwrap();
-    let path = format!(
-        "/{}/registrations/press-7/register?api-version=2019-03-31",
-        program.text("id_scope")
+    openssl(
+        &program,
+        "x509 -req -in r.csr -signkey k.pem -days 2 -out c.pem",
     );
-    let body = r#"{"registrationId":"press-7"}"#;
-    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
-    let put = [
-        "-X",
-        "PUT",
-        "--tlsv1.2",
-        "--tls-max",
-        "1.2",
-        "--cert",
-        cert,
-        "--key",
-        key,
-        "-d",
-        body,
-    ];
-    let (status, answer) = program.curl(program.text("device_host"), &path, &put);
-    assert_eq!((status, &answer["errorCode"]), (401, &Value::from(401_002)));
+    let base = format!("/{}/registrations/press-7", program.text("id_scope"));
+    let (cert, key) = (file("c.pem"), file("k.pem"));
+    let device = |path: &str, more: &[&str]| {
+        let mut arguments = vec![
+            "--tlsv1.2",
+            "--tls-max",
+            "1.2",
+            "--cert",
+            &cert,
+            "--key",
+            &key,
+        ];
+        arguments.extend(more);
+        let path = format!("{base}{path}?api-version=2019-03-31");
+        program.curl(program.text("device_host"), &path, &arguments)
+    };
+    let register = ["-X", "PUT", "-d", r#"{"registrationId":"press-7"}"#];
+    let (status, answer) = device("/register", &register);
+    assert_eq!((status, &answer["errorCode"]), (401, &json!(401_002)));
+
+    let record = json!({ "registrationId": "press-7", "attestation": { "type": "x509", "x509": {
+        "clientCertificates": { "primary": {
+            "certificate": std::fs::read_to_string(&cert).unwrap() } } } } });
+    let token = token(program.text("service_connection_string"));
+    let (authorization, record) = (format!("Authorization: {token}"), record.to_string());
+    let (status, _) = program.curl(
+        program.text("service_host"),
+        "/enrollments/press-7?api-version=2021-10-01",
+        &["-X", "PUT", "-H", &authorization, "-d", &record],
+    );
+    assert_eq!(status, 200);
+    let (status, answer) = device("/register", &register);
+    assert_eq!(status, 202);
+    let operation = answer["operationId"].as_str().unwrap();
+    let (status, answer) = device(&format!("/operations/{operation}"), &[]);
+    assert_eq!((status, &answer["status"]), (200, &json!("assigned")));
 }
 
 #[test]

@@ -3,24 +3,24 @@
 //! A job waits for its start by the emulator's clock, then calls each device once. Jobs are part of the
 //! world, the waiting is not: after a restart a job that had not ended stays as it was.
 
+mod order;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::HubRefusal;
 use super::methods::MethodCall;
 use crate::cloud::Cloud;
 use crate::dates;
 use crate::wire::{Call, Reply};
+use order::Order;
 
 /// Most jobs of a hub.
 const JOBS_MAX: usize = 1000;
-/// Most devices that a condition may name.
-const DEVICES_MAX: usize = 10_000;
 /// How often a waiting job looks at the clock.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,6 +50,20 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    fn queued(id: &str, devices: Vec<String>, sent: Map<String, Value>, now: String) -> Self {
+        Self {
+            id: id.to_owned(),
+            status: Status::Queued,
+            sent,
+            created: now,
+            started: None,
+            ended: None,
+            devices,
+            succeeded: 0,
+            failed: 0,
+        }
+    }
+
     fn shown(&self) -> Value {
         let done = self.succeeded + self.failed;
         let mut shown = self.sent.clone();
@@ -80,28 +94,9 @@ pub(super) fn create(
     id: &str,
     call: &Call,
 ) -> Result<Reply, HubRefusal> {
-    let body = call.json_object();
-    let sent = body.ok_or_else(|| HubRefusal::argument("the body is not a JSON object"))?;
-    if sent.get("jobId").and_then(Value::as_str) != Some(id) {
-        return Err(HubRefusal::argument("jobId must be the id in the address"));
-    }
-    if sent.get("type").and_then(Value::as_str) != Some("scheduleDeviceMethod") {
-        return Err(HubRefusal::argument(
-            "only the type scheduleDeviceMethod is known here",
-        ));
-    }
-    let method = sent.get("cloudToDeviceMethod").and_then(Value::as_object);
-    let method = MethodCall::read(
-        method.ok_or_else(|| HubRefusal::argument("cloudToDeviceMethod is missing"))?,
-    )?;
-    let start = start(&sent, cloud.now())?;
-    let condition = sent
-        .get("queryCondition")
-        .and_then(Value::as_str)
-        .unwrap_or("*");
-    let wanted =
-        wanted(condition).ok_or_else(|| HubRefusal::argument("queryCondition is not supported"))?;
-    let job = store(cloud, hub, id, sent, wanted)?;
+    let order = Order::read(id, call, cloud.now())?;
+    let (method, start) = (order.method.clone(), order.start);
+    let shown = store(cloud, hub, id, order)?;
     let run = Run {
         cloud: Arc::clone(cloud),
         hub: hub.to_owned(),
@@ -110,7 +105,7 @@ pub(super) fn create(
         start,
     };
     tokio::spawn(run.finish());
-    Ok(Reply::json(200, job.shown()))
+    Ok(Reply::json(200, shown))
 }
 
 /// `GET /jobs/v2/{id}`.
@@ -135,16 +130,22 @@ pub(super) fn cancel(cloud: &Cloud, hub: &str, id: &str) -> Result<Reply, HubRef
     })
 }
 
-/// `GET /jobs/v2/query`, with `jobStatus` to choose by.
+/// `GET /jobs/v2/query`, with `jobType` and `jobStatus` to choose by.
 pub(super) fn query(cloud: &Cloud, hub: &str, call: &Call) -> Reply {
-    let wanted = call.query.get("jobstatus");
+    let fits = |job: &&Job| {
+        let shown = job.shown();
+        let is = |field: &str, member: &str| {
+            let wanted = call.query.get(field).filter(|wanted| !wanted.is_empty());
+            wanted.is_none_or(|wanted| shown[member] == wanted.as_str())
+        };
+        is("jobtype", "type") && is("jobstatus", "status")
+    };
     cloud.read(|world| {
         let jobs = world
             .hubs
             .get(hub)
             .into_iter()
             .flat_map(|hub| hub.jobs.values());
-        let fits = |job: &&Job| wanted.is_none_or(|wanted| json!(job.status) == json!(wanted));
         Reply::json(200, jobs.filter(fits).map(Job::shown).collect::<Vec<_>>())
             .with("x-ms-item-type", "jobResponse")
     })
@@ -154,54 +155,7 @@ fn missing(id: &str) -> HubRefusal {
     HubRefusal::new(404, "JobNotFound", id)
 }
 
-fn start(sent: &Map<String, Value>, now: OffsetDateTime) -> Result<OffsetDateTime, HubRefusal> {
-    match sent.get("startTime").and_then(Value::as_str) {
-        None | Some("") => Ok(now),
-        Some(text) => OffsetDateTime::parse(text, &Rfc3339)
-            .map_err(|_| HubRefusal::argument("startTime is not a date")),
-    }
-}
-
-/// The devices that a condition names; none means all of them. Known are `*`, `deviceId = 'a'` and
-/// `deviceId IN ['a', 'b']`.
-fn wanted(condition: &str) -> Option<Vec<String>> {
-    let condition = condition.trim();
-    if condition.is_empty() || condition == "*" {
-        return Some(Vec::new());
-    }
-    let (member, rest) = condition.split_at_checked("deviceId".len())?;
-    let rest = rest.trim_start();
-    let list = match (
-        rest.strip_prefix('='),
-        rest.get(..2).map(str::to_ascii_lowercase).as_deref(),
-    ) {
-        (Some(one), _) => one.trim(),
-        (None, Some("in")) => rest.get(2..)?.trim().strip_prefix('[')?.strip_suffix(']')?,
-        _ => return None,
-    };
-    let names: Option<Vec<String>> = list.split(',').take(DEVICES_MAX + 1).map(quoted).collect();
-    names.filter(|names| member.eq_ignore_ascii_case("deviceId") && names.len() <= DEVICES_MAX)
-}
-
-fn quoted(text: &str) -> Option<String> {
-    let text = text.trim();
-    let inner = text
-        .strip_prefix('\'')
-        .and_then(|text| text.strip_suffix('\''));
-    let inner = inner.or_else(|| {
-        text.strip_prefix('"')
-            .and_then(|text| text.strip_suffix('"'))
-    })?;
-    crate::ids::is_hub_device_id(inner).then(|| inner.to_owned())
-}
-
-fn store(
-    cloud: &Cloud,
-    hub: &str,
-    id: &str,
-    sent: Map<String, Value>,
-    wanted: Vec<String>,
-) -> Result<Job, HubRefusal> {
+fn store(cloud: &Cloud, hub: &str, id: &str, order: Order) -> Result<Value, HubRefusal> {
     let now = dates::seven_digits(cloud.now());
     cloud.change(|world| {
         let hub = world.hubs.entry(hub.to_owned()).or_default();
@@ -211,24 +165,12 @@ fn store(
         if hub.jobs.len() >= JOBS_MAX {
             return Err(HubRefusal::new(403, "JobQuotaExceeded", id));
         }
-        let is_wanted = |id: &String| wanted.is_empty() || wanted.contains(id);
-        let devices = hub
-            .iter()
-            .map(|identity| identity.device_id.clone())
-            .filter(is_wanted);
-        let job = Job {
-            id: id.to_owned(),
-            status: Status::Queued,
-            sent,
-            created: now,
-            started: None,
-            ended: None,
-            devices: devices.collect(),
-            succeeded: 0,
-            failed: 0,
-        };
-        hub.jobs.insert(id.to_owned(), job.clone());
-        Ok(job)
+        let all = hub.iter().map(|identity| identity.device_id.clone());
+        let devices = all.filter(|device| order.wants(device)).collect();
+        let job = Job::queued(id, devices, order.sent, now);
+        let shown = job.shown();
+        hub.jobs.insert(id.to_owned(), job);
+        Ok(shown)
     })
 }
 
@@ -295,31 +237,5 @@ impl Run {
                 change(job);
             }
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn conditions_name_devices() {
-        let names = |condition: &str| wanted(condition);
-        assert_eq!(names("*"), Some(vec![]));
-        assert_eq!(names("deviceId = 'a'"), Some(vec!["a".to_owned()]));
-        assert_eq!(
-            names("deviceId IN ['a', \"b\"]"),
-            Some(vec!["a".to_owned(), "b".to_owned()])
-        );
-        assert_eq!(names("tags.line = '4'"), None);
-        assert_eq!(names("deviceId IN []"), None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_condition_makes_the_parser_panic(condition in "(deviceId)?.{0,100}") {
-            let _ = wanted(&condition);
-        }
     }
 }

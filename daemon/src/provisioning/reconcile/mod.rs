@@ -8,27 +8,25 @@
 //!
 //! It must never sign, and has nothing to sign with: a service that fails cannot cause a signature.
 
+mod backlog;
+mod ca_certificate;
+mod enrollment;
+mod scan;
+
 use super::configuration::Clients;
 use super::failure::CallError;
 use crate::ca::{CertificateAuthority, Error};
-use crate::enrollment::ca_certificate::{Proof, Step, next_step};
-use crate::enrollment::desired::{Desired, EnrollmentId, SlotCertificate};
-use crate::enrollment::history::History;
-use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
-use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
-use crate::enrollment::record::Record;
-use crate::store::{
-    AuditEntry, CaCertificateRow, EnrollmentKind, EnrollmentRow, MarkRow, MarkSubject, Sighting,
-};
+use crate::enrollment::plan::DriftPolicy;
+use crate::store::{AuditEntry, MarkRow, MarkSubject, Sighting};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rand::Rng;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
-/// How often the reconciler looks without being woken.
-const SCAN_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the reconciler looks at its marks without being woken.
+const TICK: Duration = Duration::from_secs(30);
 /// Marks that are worked on at once; the service's budget is the limit that counts.
 const MARKS_IN_WORK_MAX: u32 = 8;
 /// Looks that one mark may take in a row before it lets others go first.
@@ -52,6 +50,8 @@ pub struct Reconciler {
     pub clients: Clients,
     /// What to do about somebody else's changes.
     pub drift: DriftPolicy,
+    /// How often the whole service is compared with what is on record.
+    pub scan_interval: Duration,
     /// Rung when there may be something to do.
     pub wake: Arc<Notify>,
     /// Rung when something was observed that others wait for.
@@ -75,11 +75,20 @@ enum Outcome {
 impl Reconciler {
     /// Reconciles until `stop` turns true.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut scanned = Instant::now();
         loop {
+            if scanned.elapsed() >= self.scan_interval {
+                scanned = Instant::now();
+                if let Err(failure) = self.scan().await {
+                    let service = &self.name;
+                    tracing::warn!(service, reason = %failure, "the scan ended early");
+                }
+            }
             if let Err(error) = self.pass().await {
                 tracing::error!(service = self.name, %error, "the reconciler cannot read its work");
             }
-            let pause = self.until_next_due().await;
+            let until_scan = self.scan_interval.saturating_sub(scanned.elapsed());
+            let pause = self.until_next_due().await.min(until_scan);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -89,7 +98,8 @@ impl Reconciler {
     }
 
     /// Looks at every mark that is due.
-    async fn pass(&self) -> Result<(), Error> {
+    pub async fn pass(&self) -> Result<(), Error> {
+        self.work_off_backlog().await?;
         loop {
             let name = self.name.clone();
             let due = move |ca: &CertificateAuthority| {
@@ -115,9 +125,9 @@ impl Reconciler {
         match next {
             Ok((Some(due), now)) => {
                 let seconds = u64::try_from(due - now).unwrap_or(0);
-                Duration::from_secs(seconds).min(SCAN_INTERVAL)
+                Duration::from_secs(seconds).min(TICK)
             }
-            _ => SCAN_INTERVAL,
+            _ => TICK,
         }
     }
 
@@ -155,116 +165,6 @@ impl Reconciler {
                 self.look_at_ca_certificate(row).await
             }
         }
-    }
-
-    async fn look_at_enrollment(&self, row: EnrollmentRow) -> Result<Outcome, Failure> {
-        let id = Id::of(&row)?;
-        let wanted = row.clone();
-        let desired = self.blocking(move |ca| ca.desired(&wanted)).await?;
-        let observed = self.clients.dps.enrollment(id.borrowed()).await?;
-        let (desired, observed) = (desired.as_ref(), observed.as_ref());
-        let history = row.history.observed(observed);
-        match plan(desired, observed, &history, self.drift) {
-            Plan::Settled => Ok(Outcome::Done(sighting(desired, observed))),
-            Plan::Drift(drift) => Ok(Outcome::Done(Sighting::Drifted {
-                record: observed.map(record_of),
-                drift: serde_json::to_value(&drift).unwrap_or_default(),
-            })),
-            Plan::Create { record } => {
-                self.record_attempt(row.id, history.sending(desired))
-                    .await?;
-                let created = self.clients.dps.create(id.borrowed(), &record).await?;
-                Ok(after_write(desired, &created))
-            }
-            Plan::Replace {
-                record,
-                etag,
-                repaired,
-                left,
-            } => {
-                if !repaired.is_empty() || !left.is_empty() {
-                    let enrollment = &row.name;
-                    tracing::warn!(enrollment, ?repaired, ?left, "somebody else changed it");
-                }
-                self.record_attempt(row.id, history.sending(desired))
-                    .await?;
-                let replaced = self
-                    .clients
-                    .dps
-                    .replace(id.borrowed(), &record, &etag)
-                    .await?;
-                Ok(after_write(desired, &replaced))
-            }
-            Plan::Delete { etag } => {
-                self.record_attempt(row.id, history.sending(None)).await?;
-                self.clients.dps.delete(id.borrowed(), &etag).await?;
-                Ok(Outcome::Again)
-            }
-        }
-    }
-
-    async fn record_attempt(&self, id: i64, history: History) -> Result<(), Failure> {
-        self.blocking(move |ca| Ok(ca.store().record_attempt(id, &history)?))
-            .await?;
-        Ok(())
-    }
-
-    async fn look_at_ca_certificate(&self, row: CaCertificateRow) -> Result<Outcome, Failure> {
-        let Some(arm) = &self.clients.arm else {
-            let reason = "no [provisioning.arm] is configured to verify CA certificates with";
-            return Ok(Outcome::Parked(reason.into()));
-        };
-        let certificate = SlotCertificate::new(row.certificate.clone());
-        let observed = arm.get(&row.name).await?.map(|named| named.certificate);
-        match next_step(&certificate, &row.proof, observed.as_ref()) {
-            Step::Done => {
-                self.advance(&row, row.proof.clone().verified()).await?;
-                Ok(Outcome::Done(Sighting::Verified))
-            }
-            Step::Upload => {
-                arm.put(&row.name, &certificate, None).await?;
-                self.advance(&row, row.proof.clone().uploaded()).await?;
-                Ok(Outcome::Again)
-            }
-            Step::RequestCode { etag } => {
-                let (code, _etag) = arm.generate_verification_code(&row.name, &etag).await?;
-                let proof = row.proof.clone().code_received(code).map_err(refused)?;
-                self.advance(&row, proof).await?;
-                self.observed.notify_one();
-                Ok(Outcome::Signature)
-            }
-            Step::Sign { .. } => {
-                self.observed.notify_one();
-                Ok(Outcome::Signature)
-            }
-            Step::Verify {
-                etag,
-                verification_certificate,
-            } => {
-                match arm
-                    .verify(&row.name, &verification_certificate, &etag)
-                    .await
-                {
-                    Ok(_) => Ok(Outcome::Again),
-                    Err(rejected @ CallError::Rejected { .. }) => {
-                        let proof = row.proof.clone().refused(rejected.to_string());
-                        self.advance(&row, proof.map_err(refused)?).await?;
-                        Ok(Outcome::Again)
-                    }
-                    Err(other) => Err(other.into()),
-                }
-            }
-            Step::Park(reason) => Ok(Outcome::Parked(reason.to_string())),
-        }
-    }
-
-    async fn advance(&self, row: &CaCertificateRow, to: Proof) -> Result<(), Failure> {
-        let (id, from) = (row.id, row.proof.clone());
-        if from != to {
-            self.blocking(move |ca| Ok(ca.store().advance_proof(id, from, to)?))
-                .await?;
-        }
-        Ok(())
     }
 
     async fn record(&self, mark: MarkRow, outcome: Outcome) -> Result<(), Error> {
@@ -321,37 +221,19 @@ impl Reconciler {
     }
 }
 
-/// The enrollment's id, owned.
-enum Id {
-    Individual(RegistrationId),
-    Group(EnrollmentGroupId),
-}
-
-impl Id {
-    fn of(row: &EnrollmentRow) -> Result<Self, Failure> {
-        let invalid = |reason: String| Failure::Here(Error::stop("store_unreadable", reason));
-        match row.kind {
-            EnrollmentKind::Individual => RegistrationId::parse(&row.name)
-                .map(Id::Individual)
-                .map_err(|error| invalid(error.to_string())),
-            EnrollmentKind::Group => EnrollmentGroupId::parse(&row.name)
-                .map(Id::Group)
-                .map_err(|error| invalid(error.to_string())),
-        }
-    }
-
-    fn borrowed(&self) -> EnrollmentId<'_> {
-        match self {
-            Id::Individual(id) => EnrollmentId::Individual(id),
-            Id::Group(id) => EnrollmentId::Group(id),
-        }
-    }
-}
-
 /// Why a look ended early: at the service, or here.
 enum Failure {
     There(CallError),
     Here(Error),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::There(error) => error.fmt(f),
+            Failure::Here(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<CallError> for Failure {
@@ -364,10 +246,6 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Failure::Here(error)
     }
-}
-
-fn refused(refusal: impl std::fmt::Display) -> Failure {
-    Failure::Here(Error::stop("possession_refused", refusal.to_string()))
 }
 
 fn judge(failure: Failure) -> Outcome {
@@ -386,30 +264,6 @@ fn judge(failure: Failure) -> Outcome {
         // Somebody changed the row meanwhile, or the disk is full: look again later.
         Failure::Here(error) => Outcome::Later(None, error.to_string()),
     }
-}
-
-/// The answer to a write shows the record as the service holds it now: an observation.
-fn after_write(desired: Option<&Desired>, written: &Record) -> Outcome {
-    match desired {
-        Some(desired) if holds(written, desired) => {
-            Outcome::Done(sighting(Some(desired), Some(written)))
-        }
-        _ => Outcome::Again,
-    }
-}
-
-fn sighting(desired: Option<&Desired>, observed: Option<&Record>) -> Sighting {
-    match (desired, observed) {
-        (Some(desired), Some(record)) => Sighting::InPlace {
-            history: Box::new(History::settled(Some(desired))),
-            record: record_of(record),
-        },
-        _ => Sighting::Gone,
-    }
-}
-
-fn record_of(record: &Record) -> Value {
-    Value::Object(record.fields().clone())
 }
 
 /// The service's own word, or a pause that doubles; a little more, so that not all come at once.

@@ -1,0 +1,65 @@
+//! `/metrics`: the state as Prometheus reads it, set anew at every scrape.
+
+use super::Api;
+use super::problem::Problem;
+use crate::ca::CertificateAuthority;
+use crate::ca::status::Status;
+use axum::extract::State;
+use metrics::{counter, gauge};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+/// Unauthenticated like the probes: it names tokens and authorities, and counts.
+pub(super) async fn show(State(api): State<Api>) -> Result<String, Problem> {
+    api.application(|ca| Ok(render(ca, &ca.status()?))).await
+}
+
+fn render(ca: &CertificateAuthority, status: &Status) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        record_issuance(status);
+        record_push(status);
+        record_tokens(status);
+        for generation in ca
+            .hierarchy()
+            .iter()
+            .filter(|generation| generation.serving)
+        {
+            let authority = generation.authority.clone();
+            gauge!("hallmark_authority_not_after_seconds", "authority" => authority)
+                .set(generation.certificate.not_after() as f64);
+        }
+    });
+    handle.render()
+}
+
+fn record_issuance(status: &Status) {
+    counter!("hallmark_certificates_issued_total").absolute(unsigned(status.certificates));
+    counter!("hallmark_intents_abandoned_total").absolute(unsigned(status.abandoned));
+    gauge!("hallmark_intents_under_way").set(status.under_way as f64);
+    gauge!("hallmark_ready").set(f64::from(u8::from(status.ready)));
+    gauge!("hallmark_alarms").set(status.alarms.len() as f64);
+}
+
+fn record_push(status: &Status) {
+    gauge!("hallmark_push_waiting").set(status.push.waiting as f64);
+    gauge!("hallmark_push_parked").set(status.push.parked as f64);
+    gauge!("hallmark_push_age_seconds").set(status.push.age_seconds as f64);
+}
+
+fn record_tokens(status: &Status) {
+    for (name, token) in &status.tokens {
+        let ready = f64::from(u8::from(token.state == "ready"));
+        gauge!("hallmark_token_ready", "token" => name.clone()).set(ready);
+        counter!("hallmark_token_worker_restarts_total", "token" => name.clone())
+            .absolute(token.restarts);
+        for (rung, climbed) in token.rungs() {
+            counter!("hallmark_token_rungs_total", "token" => name.clone(), "rung" => rung)
+                .absolute(climbed);
+        }
+    }
+}
+
+fn unsigned(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
+}

@@ -1,0 +1,116 @@
+//! One look at one enrollment: observe, plan, act.
+
+use super::{Failure, Outcome, Reconciler};
+use crate::ca::Error;
+use crate::enrollment::desired::{Desired, EnrollmentId};
+use crate::enrollment::history::History;
+use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
+use crate::enrollment::plan::{Plan, holds, plan};
+use crate::enrollment::record::Record;
+use crate::store::{EnrollmentKind, EnrollmentRow, Sighting};
+use serde_json::Value;
+
+impl Reconciler {
+    pub(super) async fn look_at_enrollment(&self, row: EnrollmentRow) -> Result<Outcome, Failure> {
+        let id = Id::of(&row)?;
+        let wanted = row.clone();
+        let desired = self.blocking(move |ca| ca.desired(&wanted)).await?;
+        let observed = self.clients.dps.enrollment(id.borrowed()).await?;
+        let (desired, observed) = (desired.as_ref(), observed.as_ref());
+        let history = row.history.observed(observed);
+        match plan(desired, observed, &history, self.drift) {
+            Plan::Settled => Ok(Outcome::Done(sighting(desired, observed))),
+            Plan::Drift(drift) => Ok(Outcome::Done(Sighting::Drifted {
+                record: observed.map(record_of),
+                drift: serde_json::to_value(&drift).unwrap_or_default(),
+            })),
+            Plan::Create { record } => {
+                self.record_attempt(row.id, history.sending(desired))
+                    .await?;
+                let created = self.clients.dps.create(id.borrowed(), &record).await?;
+                Ok(after_write(desired, &created))
+            }
+            Plan::Replace {
+                record,
+                etag,
+                repaired,
+                left,
+            } => {
+                if !repaired.is_empty() || !left.is_empty() {
+                    let enrollment = &row.name;
+                    tracing::warn!(enrollment, ?repaired, ?left, "somebody else changed it");
+                }
+                self.record_attempt(row.id, history.sending(desired))
+                    .await?;
+                let replaced = self
+                    .clients
+                    .dps
+                    .replace(id.borrowed(), &record, &etag)
+                    .await?;
+                Ok(after_write(desired, &replaced))
+            }
+            Plan::Delete { etag } => {
+                self.record_attempt(row.id, history.sending(None)).await?;
+                self.clients.dps.delete(id.borrowed(), &etag).await?;
+                Ok(Outcome::Again)
+            }
+        }
+    }
+
+    async fn record_attempt(&self, id: i64, history: History) -> Result<(), Failure> {
+        self.blocking(move |ca| Ok(ca.store().record_attempt(id, &history)?))
+            .await?;
+        Ok(())
+    }
+}
+
+/// The enrollment's id, owned.
+enum Id {
+    Individual(RegistrationId),
+    Group(EnrollmentGroupId),
+}
+
+impl Id {
+    fn of(row: &EnrollmentRow) -> Result<Self, Failure> {
+        let invalid = |reason: String| Failure::Here(Error::stop("store_unreadable", reason));
+        match row.kind {
+            EnrollmentKind::Individual => RegistrationId::parse(&row.name)
+                .map(Id::Individual)
+                .map_err(|error| invalid(error.to_string())),
+            EnrollmentKind::Group => EnrollmentGroupId::parse(&row.name)
+                .map(Id::Group)
+                .map_err(|error| invalid(error.to_string())),
+        }
+    }
+
+    fn borrowed(&self) -> EnrollmentId<'_> {
+        match self {
+            Id::Individual(id) => EnrollmentId::Individual(id),
+            Id::Group(id) => EnrollmentId::Group(id),
+        }
+    }
+}
+
+/// The answer to a write shows the record as the service holds it now: an observation.
+fn after_write(desired: Option<&Desired>, written: &Record) -> Outcome {
+    match desired {
+        Some(desired) if holds(written, desired) => {
+            Outcome::Done(sighting(Some(desired), Some(written)))
+        }
+        _ => Outcome::Again,
+    }
+}
+
+pub(super) fn sighting(desired: Option<&Desired>, observed: Option<&Record>) -> Sighting {
+    match (desired, observed) {
+        (Some(desired), Some(record)) => Sighting::InPlace {
+            history: Box::new(History::settled(Some(desired))),
+            record: record_of(record),
+        },
+        _ => Sighting::Gone,
+    }
+}
+
+fn record_of(record: &Record) -> Value {
+    Value::Object(record.fields().clone())
+}

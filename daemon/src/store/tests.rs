@@ -1,0 +1,450 @@
+//! The store keeps its word: what schema and operations refuse, and what a crash leaves.
+
+use super::*;
+use crate::enrollment::slots::{SlotName, Slots};
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::x509::key::KeyType;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// A store in a folder of its own, with one serving root (whose certificate is any bytes).
+struct Stage {
+    store: Store,
+    folder: TempDir,
+    root: i64,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("hallmark.db")).unwrap();
+        let plan = PlannedGeneration {
+            authority: "root".into(),
+            parent: None,
+            token: "factory".into(),
+            key_type: KeyType::P256,
+            key_label: "hallmark root 1".into(),
+            key_id: vec![7; 16],
+        };
+        let root = store.plan_generation(plan).unwrap().id;
+        store.record_key(root, vec![1, 2, 3]).unwrap();
+        let stage = Self {
+            store,
+            folder,
+            root,
+        };
+        let intent = stage.intent("root", 1);
+        let intent = Intent {
+            purpose: Purpose::Authority,
+            ..intent
+        };
+        let recorded = stage.store.record_intent(intent).unwrap();
+        stage
+            .settle(&recorded, Settlement::Authority { generation: root })
+            .unwrap();
+        stage
+    }
+
+    fn intent(&self, subject: &str, serial: u8) -> Intent {
+        Intent {
+            serial: vec![serial; 16],
+            issuer: self.root,
+            purpose: Purpose::Leaf,
+            profile: "device".into(),
+            subject: subject.into(),
+            tbs: format!("to be signed for {subject}, {serial}").into_bytes(),
+            not_before: 1_000,
+            not_after: 2_000,
+            caller: "station line-1".into(),
+            idempotency: None,
+            for_device: true,
+            at: 1_000,
+        }
+    }
+
+    fn settle(&self, recorded: &Recorded, settlement: Settlement) -> Result<Settled, StoreError> {
+        let der = [b"head".as_slice(), recorded.tbs(), b"signature"].concat();
+        self.store
+            .record_certificate(recorded, &der, settlement, entry("certificate.issued"))
+    }
+
+    fn issue(&self, id: &str, serial: u8) -> [u8; 32] {
+        let recorded = self.store.record_intent(self.intent(id, serial)).unwrap();
+        let settlement = Settlement::Device {
+            registration_id: id.into(),
+            profile: "device".into(),
+        };
+        self.settle(&recorded, settlement).unwrap();
+        *self
+            .store
+            .device(id)
+            .unwrap()
+            .unwrap()
+            .certificate
+            .as_bytes()
+    }
+
+    fn enroll(&self, id: &str) -> EnrollmentRow {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Individual,
+            name: id.into(),
+            authority: None,
+            slots: Slots::Empty,
+        };
+        self.store
+            .add_enrollment(new, entry("enrollment.added"))
+            .unwrap()
+    }
+
+    /// A second pair of hands on the database, as an intruder or a test has it.
+    fn raw(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join("hallmark.db")).unwrap()
+    }
+}
+
+fn entry(action: &'static str) -> AuditEntry {
+    AuditEntry {
+        at: 1_000,
+        actor: "test".into(),
+        action,
+        subject: "subject".into(),
+        detail: json!({}),
+    }
+}
+
+#[test]
+fn an_intent_never_changes_and_is_never_deleted() {
+    let stage = Stage::new();
+    stage
+        .store
+        .record_intent(stage.intent("pump-7", 2))
+        .unwrap();
+    let raw = stage.raw();
+    for sql in [
+        "UPDATE intent SET tbs = x'00'",
+        "UPDATE intent SET serial = x'000000000000000000'",
+        "DELETE FROM intent",
+        "UPDATE intent SET state = 'intended' WHERE state = 'issued'",
+    ] {
+        assert!(raw.execute(sql, []).is_err(), "{sql}");
+    }
+}
+
+#[test]
+fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
+    let stage = Stage::new();
+    let recorded = stage
+        .store
+        .record_intent(stage.intent("pump-7", 2))
+        .unwrap();
+    let settlement = Settlement::Device {
+        registration_id: "pump-7".into(),
+        profile: "device".into(),
+    };
+    let refused = stage.store.record_certificate(
+        &recorded,
+        b"other",
+        settlement,
+        entry("certificate.issued"),
+    );
+    assert!(
+        matches!(refused, Err(StoreError::Conflict(_))),
+        "{refused:?}"
+    );
+    assert!(
+        stage.store.device("pump-7").unwrap().is_none(),
+        "no half of it remains"
+    );
+    assert_eq!(
+        stage.store.issuance_counts().unwrap(),
+        (1, 1, 0),
+        "the intent is still open"
+    );
+}
+
+#[test]
+fn what_a_crash_leaves_open_is_burned_once_and_audited() {
+    let stage = Stage::new();
+    stage
+        .store
+        .record_intent(stage.intent("pump-7", 2))
+        .unwrap();
+    stage
+        .store
+        .record_intent(stage.intent("pump-8", 3))
+        .unwrap();
+    assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 2);
+    assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 0);
+    let burned = stage.store.audit_after(0, 100).unwrap();
+    assert_eq!(
+        burned
+            .iter()
+            .filter(|it| it.action == "intent.abandoned")
+            .count(),
+        2
+    );
+    stage.issue("pump-7", 4);
+}
+
+#[test]
+fn a_serial_number_exists_once_even_after_it_was_burned() {
+    let stage = Stage::new();
+    let recorded = stage
+        .store
+        .record_intent(stage.intent("pump-7", 2))
+        .unwrap();
+    stage
+        .store
+        .abandon_intent(recorded.id(), "token gone".into(), 1_000)
+        .unwrap();
+    let again = stage.store.record_intent(stage.intent("pump-8", 2));
+    assert!(
+        matches!(again, Err(IntentRefusal::SerialExists)),
+        "{again:?}"
+    );
+}
+
+#[test]
+fn one_leaf_at_a_time_for_a_device_and_only_in_its_spelling() {
+    let stage = Stage::new();
+    stage.issue("Pump-7", 2);
+    let other = stage.store.record_intent(stage.intent("pump-7", 3));
+    assert!(matches!(other, Err(IntentRefusal::Spelling { known }) if known == "Pump-7"));
+    stage
+        .store
+        .record_intent(stage.intent("Pump-7", 4))
+        .unwrap();
+    let second = stage.store.record_intent(stage.intent("Pump-7", 5));
+    assert!(
+        matches!(second, Err(IntentRefusal::UnderWay(_))),
+        "{second:?}"
+    );
+}
+
+#[test]
+fn an_idempotency_key_names_one_request_until_that_is_burned() {
+    let stage = Stage::new();
+    let idempotency = Some(Idempotency {
+        key: "k".into(),
+        request_sha256: [1; 32],
+    });
+    let first = Intent {
+        idempotency: idempotency.clone(),
+        ..stage.intent("pump-7", 2)
+    };
+    let recorded = stage.store.record_intent(first).unwrap();
+    let second = Intent {
+        idempotency: idempotency.clone(),
+        ..stage.intent("pump-8", 3)
+    };
+    let refused = stage.store.record_intent(second.clone());
+    assert!(
+        matches!(refused, Err(IntentRefusal::Repeated)),
+        "{refused:?}"
+    );
+    let under_way = stage.store.prior_request("station line-1", "k").unwrap();
+    assert!(matches!(under_way, Some(PriorRequest::UnderWay)));
+    stage
+        .store
+        .abandon_intent(recorded.id(), "deadline".into(), 1_000)
+        .unwrap();
+    assert!(
+        stage
+            .store
+            .prior_request("station line-1", "k")
+            .unwrap()
+            .is_none()
+    );
+    stage.store.record_intent(second).unwrap();
+}
+
+#[test]
+fn leaf_slots_roll_and_mark_change_in_one_transaction() {
+    let stage = Stage::new();
+    let enrollment = stage.enroll("pump-7");
+    assert!(
+        enrollment.mark.is_none(),
+        "nothing to push before there is a leaf"
+    );
+    let first = Thumbprint::from_bytes(stage.issue("pump-7", 2));
+    let row = stage.store.enrollment(enrollment.id).unwrap();
+    let serving = Slots::Serving {
+        slot: SlotName::Primary,
+        certificate: first,
+    };
+    assert_eq!(row.slots, serving);
+    assert_eq!(row.mark.as_ref().unwrap().version, 1);
+
+    let second = Thumbprint::from_bytes(stage.issue("pump-7", 3));
+    let row = stage.store.enrollment(enrollment.id).unwrap();
+    assert_eq!(row.slots.wanted(), (Some(first), Some(second)));
+    let rolls = stage.store.rolls(true, 10).unwrap();
+    assert_eq!((rolls.len(), rolls[0].state), (1, RollState::Staged));
+    let third = stage.store.record_intent(stage.intent("pump-7", 4));
+    assert!(
+        matches!(third, Err(IntentRefusal::RollUnderWay { .. })),
+        "{third:?}"
+    );
+}
+
+#[test]
+fn a_mark_is_cleared_only_by_who_has_seen_its_last_cause() {
+    let stage = Stage::new();
+    let enrollment = stage.enroll("pump-7");
+    stage.issue("pump-7", 2);
+    let seen = stage.store.due_marks("dps", 2_000, 10).unwrap().remove(0);
+    stage.issue("pump-7", 3);
+    assert!(
+        !stage
+            .store
+            .settle_mark(&seen, Sighting::Gone, 2_000)
+            .unwrap()
+    );
+    let row = stage.store.enrollment(enrollment.id).unwrap();
+    assert_eq!(
+        row.mark.unwrap().version,
+        2,
+        "the newer cause is still to be looked at"
+    );
+}
+
+#[test]
+fn a_parked_mark_waits_for_a_person() {
+    let stage = Stage::new();
+    stage.enroll("pump-7");
+    stage.issue("pump-7", 2);
+    let mark = stage.store.due_marks("dps", 2_000, 10).unwrap().remove(0);
+    stage
+        .store
+        .park_mark(&mark, "400".into(), entry("push.parked"))
+        .unwrap();
+    assert!(
+        stage
+            .store
+            .due_marks("dps", i64::MAX, 10)
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(stage.store.mark_counts().unwrap().1, 1);
+    assert_eq!(
+        stage
+            .store
+            .retry_marks(Some("pump-7".into()), entry("push.retried"))
+            .unwrap(),
+        1
+    );
+    assert_eq!(stage.store.due_marks("dps", i64::MAX, 10).unwrap().len(), 1);
+}
+
+#[test]
+fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
+    let stage = Stage::new();
+    let enrollment = stage.enroll("pump-7");
+    stage.issue("pump-7", 2);
+    stage.issue("pump-7", 3);
+    let roll = stage.store.rolls(true, 1).unwrap().remove(0);
+    let step = RollStep {
+        roll: roll.id,
+        enrollment: enrollment.id,
+        from: Slots::Empty,
+        to: Slots::Empty,
+        state: RollState::Done,
+    };
+    assert!(!stage.store.advance_roll(step, entry("roll.done")).unwrap());
+    assert_eq!(stage.store.roll(roll.id).unwrap().state, RollState::Staged);
+}
+
+#[test]
+fn the_journal_finds_a_changed_entry_and_refuses_ordinary_changes() {
+    let stage = Stage::new();
+    for _ in 0..5 {
+        stage.store.record_audit(entry("test.happened")).unwrap();
+    }
+    let good = stage.store.verify_audit().unwrap();
+    assert_eq!((good.entries, good.broken_at), (6, None));
+    let raw = stage.raw();
+    assert!(
+        raw.execute("UPDATE audit SET actor = 'nobody' WHERE sequence = 3", [])
+            .is_err()
+    );
+    raw.execute_batch("DROP TRIGGER audit_is_append_only_update")
+        .unwrap();
+    raw.execute("UPDATE audit SET actor = 'nobody' WHERE sequence = 3", [])
+        .unwrap();
+    assert_eq!(stage.store.verify_audit().unwrap().broken_at, Some(3));
+}
+
+#[test]
+fn many_writers_share_commits_and_a_refused_one_takes_nothing_with_it() {
+    let stage = Stage::new();
+    let taken = stage.intent("taken", 9).serial;
+    let recorded = stage.store.record_intent(stage.intent("taken", 9)).unwrap();
+    let stage = &stage;
+    let refused: usize = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..32u8)
+            .map(|writer| {
+                let mut intent = stage.intent(&format!("device-{writer}"), 100 + writer);
+                if writer % 4 == 0 {
+                    intent.serial.clone_from(&taken);
+                }
+                scope.spawn(move || usize::from(stage.store.record_intent(intent).is_err()))
+            })
+            .collect();
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .sum()
+    });
+    assert_eq!(refused, 8);
+    assert_eq!(
+        stage.store.issuance_counts().unwrap().0,
+        25,
+        "24 and the one before"
+    );
+    stage
+        .store
+        .abandon_intent(recorded.id(), "test".into(), 1_000)
+        .unwrap();
+}
+
+#[test]
+fn a_planned_generation_is_planned_once() {
+    let stage = Stage::new();
+    let plan = PlannedGeneration {
+        authority: "root".into(),
+        parent: None,
+        token: "factory".into(),
+        key_type: KeyType::P256,
+        key_label: "another".into(),
+        key_id: vec![8; 16],
+    };
+    let row = stage.store.plan_generation(plan).unwrap();
+    assert_eq!(
+        (row.id, row.key_id),
+        (stage.root, vec![7; 16]),
+        "the one that exists"
+    );
+    assert!(
+        stage.store.record_key(stage.root, vec![9]).is_err(),
+        "its key is on record"
+    );
+}
+
+#[test]
+fn everything_survives_reopening() {
+    let stage = Stage::new();
+    stage.issue("pump-7", 2);
+    let path = stage.store.path().to_owned();
+    let Stage { store, folder, .. } = stage;
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert!(store.device("pump-7").unwrap().is_some());
+    assert_eq!(store.verify_audit().unwrap().broken_at, None);
+    drop(folder);
+}
+
+#[test]
+fn the_schema_applies_to_an_empty_database() {
+    migrations().validate().unwrap();
+}

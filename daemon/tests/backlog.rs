@@ -1,0 +1,215 @@
+//! A fleet that waits: 10,000 individual enrollments, pushed within the service's quota.
+//!
+//! Real store, real reconciler, the emulator over TLS. The clock is compressed sixty times: what
+//! the service allows in a minute it allows here in a second, on both sides. No token is needed:
+//! the leaves are a fixture, recorded as if they had been issued.
+
+use dps_emulator::{Emulator, Kind, Options};
+use hallmarkd::ca::{CertificateAuthority, Parts};
+use hallmarkd::enrollment::plan::DriftPolicy;
+use hallmarkd::enrollment::slots::Slots;
+use hallmarkd::provisioning::configuration::ProvisioningConfiguration;
+use hallmarkd::provisioning::credential::keys::TokenKeys;
+use hallmarkd::provisioning::reconcile::Reconciler;
+use hallmarkd::store::{
+    AuditEntry, EnrollmentKind, Intent, NewEnrollment, PlannedGeneration, Purpose, Settlement,
+    Store,
+};
+use hallmarkd::x509::certificate::Certificate;
+use hallmarkd::x509::key::KeyType;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+const DEVICES: usize = 10_000;
+/// Azure's 1,000 operations a minute, sixty minutes in one.
+const OPERATIONS_PER_MINUTE: u32 = 60_000;
+const WRITERS: usize = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_enrollments_are_pushed_within_the_quota_and_no_operation_is_wasted() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let mut options = Options::new(folder.path());
+    options.switches.quotas.service_operations_a_minute = Some(OPERATIONS_PER_MINUTE);
+    let emulator = Emulator::start(options).expect("the emulator starts");
+    let store = Store::open(&folder.path().join("hallmark.db")).expect("a database");
+    fill(&store);
+    let reconciler = reconciler(folder.path(), &emulator, store.clone());
+
+    let begun = Instant::now();
+    reconciler.pass().await.expect("the work can be read");
+    let elapsed = begun.elapsed();
+
+    let (waiting, parked, _) = store.mark_counts().expect("counts");
+    assert_eq!((waiting, parked), (0, 0), "nothing is left to do");
+    let records = emulator.records(Kind::Individual);
+    assert_eq!(records.len(), DEVICES);
+    for row in store.enrollments(0, 1_000).expect("rows") {
+        let desired = row.slots.serving().expect("a leaf").to_string();
+        let held = emulator.individual(&row.name).expect("a record");
+        let held =
+            held.pointer("/attestation/x509/clientCertificates/primary/info/sha256Thumbprint");
+        assert!(
+            held.and_then(|it| it.as_str())
+                .is_some_and(|it| it.eq_ignore_ascii_case(&desired))
+        );
+    }
+    let counters = emulator.counters();
+    let requests: u64 = counters.values().map(|count| count.total).sum();
+    let refused: u64 = counters.values().map(|count| count.refused).sum();
+    eprintln!(
+        "{DEVICES} enrollments in {elapsed:.1?} of compressed time ({:.1} minutes of the service's): \
+         {requests} requests, {refused} refused",
+        elapsed.as_secs_f64()
+    );
+    assert_eq!(refused, 0, "the budget kept within the quota");
+    assert!(requests < DEVICES as u64 / 5, "{requests} requests");
+    let at_least = Duration::from_secs_f64(DEVICES as f64 / 1_000.0 - 1.0);
+    assert!(
+        elapsed >= at_least,
+        "an enrollment counts as an operation, in bulk or not"
+    );
+}
+
+fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
+    let credential = folder.join("connection-string");
+    std::fs::write(&credential, emulator.service_connection_string()).expect("writable");
+    let said: ProvisioningConfiguration = toml::from_str(&format!(
+        "name = \"dps\"\nendpoint = \"https://{}\"\naddress = \"{}\"\nid_scope = \"{}\"\n\
+         ca_bundle = {:?}\ncredential = {credential:?}\n\
+         operations_per_minute = {OPERATIONS_PER_MINUTE}\n",
+        emulator.service_host(),
+        emulator.addr(),
+        emulator.id_scope(),
+        emulator.ca_file(),
+    ))
+    .expect("a configuration");
+    let ca = CertificateAuthority::start(Parts {
+        store,
+        tokens: BTreeMap::new(),
+        authorities: BTreeMap::new(),
+        profiles: BTreeMap::new(),
+        provisioning: vec!["dps".into()],
+        verified: BTreeSet::new(),
+        push_age_alarm_seconds: 3_600,
+        wake: Box::new(|| {}),
+    })
+    .expect("an authority");
+    Reconciler {
+        name: "dps".into(),
+        ca: Arc::new(ca),
+        clients: said
+            .check(None)
+            .expect("meant")
+            .clients(&TokenKeys::new())
+            .expect("clients"),
+        drift: DriftPolicy::Report,
+        scan_interval: Duration::from_secs(3_600),
+        wake: Arc::new(Notify::new()),
+        observed: Arc::new(Notify::new()),
+    }
+}
+
+/// One root, and a leaf and an enrollment for each device.
+fn fill(store: &Store) {
+    let key = KeyPair::generate().expect("a key");
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    parameters
+        .distinguished_name
+        .push(DnType::CommonName, "Fixture Root");
+    let root = parameters.self_signed(&key).expect("a root");
+    let spki = Certificate::parse(root.der())
+        .expect("readable")
+        .spki_der()
+        .to_vec();
+    let generation = store
+        .plan_generation(PlannedGeneration {
+            authority: "root".into(),
+            parent: None,
+            token: "none".into(),
+            key_type: KeyType::P256,
+            key_label: "fixture".into(),
+            key_id: vec![1],
+        })
+        .expect("planned")
+        .id;
+    store.record_key(generation, spki).expect("recorded");
+    record(
+        store,
+        generation,
+        root.der(),
+        Purpose::Authority,
+        Settlement::Authority { generation },
+    );
+    let issuer = Issuer::new(parameters, key);
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let issuer = &issuer;
+            scope.spawn(move || {
+                for number in (writer..DEVICES).step_by(WRITERS) {
+                    enroll(store, generation, issuer, &format!("device-{number:05}"));
+                }
+            });
+        }
+    });
+}
+
+fn enroll(store: &Store, generation: i64, issuer: &Issuer<'_, KeyPair>, id: &str) {
+    let new = NewEnrollment {
+        provisioning: "dps".into(),
+        kind: EnrollmentKind::Individual,
+        name: id.into(),
+        authority: None,
+        slots: Slots::Empty,
+    };
+    store.add_enrollment(new, entry(id)).expect("added");
+    let key = KeyPair::generate().expect("a key");
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, id);
+    let leaf = parameters.signed_by(&key, issuer).expect("a leaf");
+    let settlement = Settlement::Device {
+        registration_id: id.into(),
+        profile: "device".into(),
+    };
+    record(store, generation, leaf.der(), Purpose::Leaf, settlement);
+}
+
+fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, settlement: Settlement) {
+    let certificate = Certificate::parse(der).expect("readable");
+    let recorded = store
+        .record_intent(Intent {
+            serial: certificate.serial().as_bytes().to_vec(),
+            issuer,
+            purpose,
+            profile: "device".into(),
+            subject: certificate.common_name().expect("a name"),
+            tbs: certificate.tbs_bytes().to_vec(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            caller: "fixture".into(),
+            idempotency: None,
+            for_device: false,
+            at: 0,
+        })
+        .expect("recorded");
+    store
+        .record_certificate(&recorded, der, settlement, entry("fixture"))
+        .expect("recorded");
+}
+
+fn entry(subject: &str) -> AuditEntry {
+    AuditEntry {
+        at: 0,
+        actor: "fixture".into(),
+        action: "fixture.made",
+        subject: subject.into(),
+        detail: json!({}),
+    }
+}

@@ -1,0 +1,301 @@
+//! What scripts rely on: exit codes, JSON, a ceremony that can be repeated; and `hallmarkd check`,
+//! which says what is wrong before the daemon is started.
+
+use crate::process::{Told, until};
+use crate::request::Request;
+use crate::stage::{CEREMONY, Stage};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// `hallmarkd check` fails, and says all of this.
+fn is_wrong(told: &Told, words: &[&str]) {
+    assert_eq!(told.code, Some(1), "{told:?}");
+    for word in words {
+        assert!(told.out.contains(word), "not a word of {word:?}: {told:?}");
+    }
+}
+
+/// The objects on the token: SoftHSM keeps each in a file of its own.
+fn objects(stage: &Stage) -> BTreeSet<String> {
+    let token = fs::read_dir(stage.path("tokens")).unwrap().next().unwrap();
+    let files = fs::read_dir(token.unwrap().path()).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| name.ends_with(".object") && name != "token.object")
+        .collect()
+}
+
+#[test]
+fn the_exit_code_tells_how_it_went() {
+    let mut stage = Stage::up();
+    let code = |stage: &Stage, arguments: &[&str]| stage.hallmark(arguments).code;
+    assert_eq!(code(&stage, &["status"]), Some(0));
+    for refused in [
+        &["device", "show", "nobody"][..],
+        &["authority", "show", "nobody"],
+        &["enrollment", "remove", "--group", "nothing"],
+        &[
+            "enrollment",
+            "add",
+            "--group",
+            "line-1",
+            "--authority",
+            "nobody",
+        ],
+        &["enrollment", "add", "--individual", "not an id"],
+        &["roll", "abort", "1"],
+        &[
+            "issue",
+            "--profile",
+            "device",
+            "--id",
+            "press-7",
+            "--csr",
+            "/nonexistent",
+        ],
+    ] {
+        let told = stage.hallmark(refused);
+        assert_eq!(told.code, Some(1), "{refused:?}: {told:?}");
+        assert!(
+            told.error.starts_with("hallmark: ") && told.out.is_empty(),
+            "{told:?}"
+        );
+    }
+    for usage in [
+        &["no-such-command"][..],
+        &["roll", "abort", "one"],
+        &["enrollment", "add"],
+    ] {
+        assert_eq!(code(&stage, usage), Some(2), "{usage:?}");
+    }
+    stage.stop();
+    let told = stage.hallmark(&["status"]);
+    assert_eq!(told.code, Some(3));
+    assert!(
+        told.error.contains("admin.sock") && told.error.contains("is it running?"),
+        "{told:?}"
+    );
+}
+
+/// `Stage::json` fails on whatever is not JSON.
+#[test]
+fn every_command_speaks_json() {
+    let stage = Stage::up();
+    stage.enlist("station", "station-1");
+    let device = stage.caller(&stage.enlist("station", "station-2"));
+    stage.json(&["enrollment", "add", "--individual", "press-7"]);
+    stage.json(&[
+        "enrollment",
+        "add",
+        "--group",
+        "line-1",
+        "--authority",
+        "line-1",
+    ]);
+    device.obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    let roll = stage.json(&["roll", "start", "press-7", "--reason", "expiry"]);
+    let roll = roll[0]["id"].to_string();
+    let ceremony = stage.path("ceremony.toml");
+    for command in [
+        &["status"][..],
+        &["ceremony", "run", ceremony.to_str().unwrap()],
+        &["authority", "show", "root"],
+        &["device", "show", "press-7"],
+        &["enrollment", "show", "press-7"],
+        &["roll", "show", &roll],
+        &["roll", "abort", &roll],
+        &["push", "retry"],
+        &["audit", "verify"],
+        &["enrollment", "remove", "--group", "line-1"],
+    ] {
+        let said = stage.json(command);
+        assert!(
+            said.is_object() || said.as_array().is_some_and(|it| !it.is_empty()),
+            "{command:?}"
+        );
+    }
+    for list in ["authority", "device", "enrollment", "roll", "push"] {
+        assert!(stage.json(&[list, "list"]).is_array(), "{list}");
+    }
+    let journal = stage.json(&["audit", "show"]);
+    let exported = stage.told(&["audit", "export"]);
+    let exported: Vec<Value> = exported
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(journal, Value::Array(exported));
+    stage.is_in_step();
+}
+
+/// Verifies: the second run finds everything, makes no key and no signature; a file that describes
+/// another authority by the same name is refused, and makes nothing either.
+#[test]
+fn a_ceremony_that_is_repeated_makes_nothing() {
+    let stage = Stage::up();
+    let (keys, signatures) = (objects(&stage), stage.count("intent"));
+    assert_eq!(keys.len(), 8, "four key pairs: {keys:?}");
+    let file = stage.path("ceremony.toml");
+    let transcript = stage.json(&["ceremony", "run", file.to_str().unwrap()]);
+    for authority in transcript["authorities"].as_array().unwrap() {
+        assert_eq!(authority["outcome"], "existed", "{authority:#}");
+        let certificate = authority["certificate"]["pem"].as_str().unwrap();
+        assert_eq!(
+            stage.authority(authority["name"].as_str().unwrap()),
+            certificate
+        );
+    }
+
+    for (said, changed, reason) in [
+        (
+            "Example Works Line 1",
+            "Example Works Line 2",
+            "another subject",
+        ),
+        ("\"p384\"", "\"p256\"", "another key type"),
+        ("path_length = 2", "path_length = 3", "another path length"),
+    ] {
+        let file = stage.write("changed.toml", &CEREMONY.replace(said, changed));
+        let told = stage.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
+        assert_eq!(told.code, Some(1), "{told:?}");
+        assert!(told.error.contains(reason), "{told:?}");
+        assert!(told.error.contains("[authority_exists]"), "{told:?}");
+    }
+    assert_eq!(objects(&stage), keys);
+    assert_eq!(stage.count("intent"), signatures);
+}
+
+#[test]
+fn check_explains_a_configuration_that_cannot_be() {
+    let stage = Stage::set();
+    let good = stage.configuration();
+    let told = stage.check();
+    assert_eq!(told.code, Some(0), "{told:?}");
+    for (said, instead, words) in [
+        (
+            "[listen]",
+            "[listen]\nhtps = true",
+            &["hallmark.toml", "htps"][..],
+        ),
+        (
+            "authority = \"line-1\"",
+            "authority = \"line-2\"",
+            &["line-2", "no such [[authority]]"],
+        ),
+        (
+            "profile = \"server\"",
+            "profile = \"station\"",
+            &["station", "role \"server\""],
+        ),
+        (
+            "name = \"plant\"",
+            "name = \"root\"",
+            &["two [[authority]]", "root"],
+        ),
+        (
+            "token = \"factory\"",
+            "token = \"other\"",
+            &["other", "no such [[token]]"],
+        ),
+        (
+            "verified = [\"root\"]",
+            "verified = [\"rot\"]",
+            &["rot", "no such [[authority]]"],
+        ),
+    ] {
+        stage.configure(&good.replacen(said, instead, 1));
+        is_wrong(&stage.check(), &[&["WRONG configuration"], words].concat());
+    }
+}
+
+#[test]
+fn check_says_that_the_token_is_missing() {
+    let stage = Stage::set();
+    stage.configure(
+        &stage
+            .configuration()
+            .replace("label = \"factory\"", "label = \"elsewhere\""),
+    );
+    is_wrong(&stage.check(), &["WRONG token factory", "elsewhere"]);
+}
+
+/// A wrong PIN costs one try, ever: the refusal is remembered over `check`, `check` and `serve`.
+#[test]
+fn check_tries_a_wrong_pin_once() {
+    let mut stage = Stage::set();
+    let pin = fs::read_to_string(stage.path("pin")).unwrap();
+    stage.write_secret("pin", "not the pin");
+    is_wrong(
+        &stage.check(),
+        &["WRONG token factory", "parked", "the PIN was refused"],
+    );
+    let parked = || {
+        let names = fs::read_dir(stage.path("state")).unwrap();
+        let mut names = names.map(|it| it.unwrap().path());
+        names.find(|path| path.to_string_lossy().contains("park"))
+    };
+    let park_file = parked().expect("the refusal is remembered");
+    // A second try would be remembered with another salt.
+    let refusal = fs::read(&park_file).unwrap();
+    is_wrong(&stage.check(), &["parked"]);
+    stage.start();
+    token_is(&stage, "parked");
+    assert_eq!(fs::read(&park_file).unwrap(), refusal, "it was tried again");
+    stage.write_secret("pin", &pin);
+    token_is(&stage, "ready");
+    stage.run_ceremony();
+}
+
+fn token_is(stage: &Stage, state: &str) {
+    until(state, || {
+        let status = stage.json(&["status"]);
+        (status["tokens"]["factory"]["state"] == state).then_some(())
+    });
+}
+
+/// The database is another plant's, or the token is: the chain is whole, and the key is not here.
+#[test]
+fn check_says_which_authority_has_no_key() {
+    let mut stage = Stage::up();
+    stage.stop();
+    let told = stage.check();
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.out.contains("good  authority line-1"), "{told:?}");
+
+    fs::rename(stage.path("tokens"), stage.path("tokens.ours")).unwrap();
+    fs::create_dir(stage.path("tokens")).unwrap();
+    stage.make_token("factory");
+    is_wrong(
+        &stage.check(),
+        &["WRONG authority root", "WRONG authority line-1"],
+    );
+    fs::remove_dir_all(stage.path("tokens")).unwrap();
+    fs::rename(stage.path("tokens.ours"), stage.path("tokens")).unwrap();
+}
+
+/// In the database, an authority is said to be signed by another one than signed it.
+#[test]
+fn check_says_that_a_chain_does_not_fit() {
+    let mut stage = Stage::up();
+    stage.stop();
+    let honest = stage.path("honest.db");
+    fs::copy(stage.database(), &honest).unwrap();
+    let connection = rusqlite::Connection::open(stage.database()).unwrap();
+    connection
+        .execute_batch(
+            "UPDATE generation SET parent = (SELECT id FROM generation WHERE authority = 'root')
+             WHERE authority = 'line-1'",
+        )
+        .unwrap();
+    drop(connection);
+    is_wrong(
+        &stage.check(),
+        &[
+            "WRONG hierarchy",
+            "line-1",
+            "its parent's key did not sign it",
+        ],
+    );
+    fs::copy(honest, stage.database()).unwrap();
+}

@@ -1,0 +1,162 @@
+//! What holds after every test, whatever its story was, once the daemon has stopped:
+//!
+//! * no intent is open; each one is issued or abandoned, and the audit journal tells which
+//! * each certificate has exactly one intent, and carries exactly its bytes and its serial number
+//! * serial numbers are unique
+//! * a device's current leaf is its newest, and names the device
+//! * what has no dirty mark is at the provisioning service as it is desired, or drift is on record
+//! * the audit journal verifies
+
+use dps_emulator::{Emulator, Kind};
+use hallmarkd::enrollment::slots::{SlotName, Slots};
+use hallmarkd::store::Store;
+use rusqlite::{Connection, OpenFlags, Row};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Checks everything; `database` belongs to a daemon that has stopped.
+pub(crate) fn hold(database: &Path, emulator: &Emulator) {
+    let store = open(database);
+    assert_eq!(count(&store, "intent WHERE state = 'intended'"), 0);
+    certificates_carry_their_intents(&store);
+    the_journal_tells_every_end(&store);
+    devices_hold_their_newest_leaf(&store);
+    the_service_holds_what_is_desired(&store, emulator);
+    authorities_are_verified(&store, emulator);
+    let verdict = Store::open(database).unwrap().verify_audit().unwrap();
+    assert_eq!(verdict.broken_at, None, "{verdict:?}");
+}
+
+/// A connection beside the daemon's, for looking.
+pub(crate) fn open(database: &Path) -> Connection {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    connection.unwrap()
+}
+
+pub(crate) fn count(store: &Connection, what: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM {what}");
+    store.query_row(&sql, [], |row| row.get(0)).unwrap()
+}
+
+fn rows<T>(store: &Connection, sql: &str, row: impl Fn(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+    let mut statement = store.prepare(sql).unwrap();
+    let found = statement.query_map([], |found| row(found)).unwrap();
+    found.collect::<Result<_, _>>().unwrap()
+}
+
+fn certificates_carry_their_intents(store: &Connection) {
+    let sql = "SELECT i.state, i.serial, i.tbs, c.der FROM certificate c \
+               LEFT JOIN intent i ON i.id = c.intent";
+    let certificates = rows(store, sql, |row| {
+        let bytes = |column| row.get::<_, Vec<u8>>(column);
+        Ok((row.get::<_, String>(0)?, bytes(1)?, bytes(2)?, bytes(3)?))
+    });
+    let mut serials = BTreeSet::new();
+    for (state, serial, tbs, der) in &certificates {
+        let (_, parsed) = X509Certificate::from_der(der).unwrap();
+        assert_eq!(state, "issued");
+        assert_eq!(parsed.tbs_certificate.as_ref(), tbs);
+        assert_eq!(parsed.tbs_certificate.raw_serial(), serial);
+        assert!(serials.insert(serial.clone()), "a serial number twice");
+    }
+    let issued = count(store, "intent WHERE state = 'issued'");
+    assert_eq!(issued, i64::try_from(certificates.len()).unwrap());
+}
+
+fn the_journal_tells_every_end(store: &Connection) {
+    let untold = "intent i WHERE NOT EXISTS (SELECT 1 FROM audit a \
+                  WHERE a.action = CASE i.state WHEN 'issued' THEN 'certificate.issued' \
+                                                ELSE 'intent.abandoned' END \
+                  AND upper(a.detail ->> 'serial') = hex(i.serial))";
+    assert_eq!(count(store, untold), 0, "an intent's end is not on record");
+}
+
+fn devices_hold_their_newest_leaf(store: &Connection) {
+    let sql = "SELECT d.registration_id, d.certificate, max(i.id) FROM device d \
+               JOIN intent i ON i.subject = d.registration_id AND i.state = 'issued' \
+               AND i.purpose = 'leaf' GROUP BY d.registration_id";
+    let held = rows(store, sql, |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    });
+    assert_eq!(count(store, "device"), i64::try_from(held.len()).unwrap());
+    for (device, current, newest) in held {
+        let (device, current, newest): (String, i64, i64) = (device, current, newest);
+        assert_eq!(current, newest, "{device}");
+        let der: Vec<u8> = store
+            .query_row(
+                "SELECT der FROM certificate WHERE intent = ?1",
+                [current],
+                |row| row.get(0),
+            )
+            .unwrap();
+        let (_, leaf) = X509Certificate::from_der(&der).unwrap();
+        let names: Vec<_> = leaf.subject().iter_common_name().collect();
+        assert_eq!(names.len(), 1, "{device}");
+        assert_eq!(names[0].as_str().unwrap(), device);
+    }
+}
+
+fn the_service_holds_what_is_desired(store: &Connection, emulator: &Emulator) {
+    let sql = "SELECT e.kind, e.name, e.slots, e.status FROM enrollment e \
+               LEFT JOIN mark m ON m.enrollment = e.id \
+               WHERE m.id IS NULL AND e.drift IS NULL";
+    let settled: Vec<[String; 4]> = rows(store, sql, |row| {
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+    });
+    for [kind, name, slots, status] in settled {
+        let slots: Slots = serde_json::from_str(&slots).unwrap();
+        let record = match kind.as_str() {
+            "group" => emulator.group(&name),
+            _ => emulator.individual(&name),
+        };
+        let Some(record) = record else {
+            assert_eq!(slots, Slots::Empty, "{name} is not at the service");
+            continue;
+        };
+        let wanted = |slot| slots.in_slot(slot).map(|it| it.to_string());
+        assert_eq!(
+            held(&record, "primary"),
+            wanted(SlotName::Primary),
+            "{name}"
+        );
+        assert_eq!(
+            held(&record, "secondary"),
+            wanted(SlotName::Secondary),
+            "{name}"
+        );
+        assert_eq!(record["provisioningStatus"], status, "{name}");
+    }
+    for (kind, id) in [
+        (Kind::Individual, "registrationId"),
+        (Kind::Group, "enrollmentGroupId"),
+    ] {
+        for record in emulator.records(kind) {
+            let id = record[id].as_str().unwrap();
+            let known = "SELECT count(*) FROM enrollment WHERE name = ?1";
+            let known: i64 = store.query_row(known, [id], |row| row.get(0)).unwrap();
+            assert_eq!(known, 1, "{id} is at the service, and nobody wants it");
+        }
+    }
+}
+
+/// The thumbprint in a slot of a record, as the service shows it.
+pub(crate) fn held(record: &Value, slot: &str) -> Option<String> {
+    let x509 = &record["attestation"]["x509"];
+    let thumbprint = ["clientCertificates", "signingCertificates"]
+        .into_iter()
+        .find_map(|members| x509[members][slot]["info"]["sha256Thumbprint"].as_str());
+    thumbprint.map(str::to_owned)
+}
+
+fn authorities_are_verified(store: &Connection, emulator: &Emulator) {
+    let sql = "SELECT a.name FROM ca_certificate a LEFT JOIN mark m ON m.ca_certificate = a.id \
+               WHERE m.id IS NULL";
+    for name in rows(store, sql, |row| row.get::<_, String>(0)) {
+        let held = emulator.authorities();
+        let found = held.iter().find(|authority| authority["name"] == name);
+        let verified = found.map(|authority| &authority["properties"]["isVerified"]);
+        assert_eq!(verified, Some(&Value::Bool(true)), "{name}");
+    }
+}

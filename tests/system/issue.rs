@@ -1,0 +1,148 @@
+//! From the ceremony to an assigned device; where secrets are not; what the journal is worth.
+
+use crate::device::is_assigned;
+use crate::invariants::open;
+use crate::request::{Request, der};
+use crate::stage::Stage;
+use rusqlite::Connection;
+use std::fs;
+use std::path::Path;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The whole main job. Verifies: every certificate satisfies `openssl verify -x509_strict`; the
+/// chain given to a device ends with the root, which is what the provisioning service verified; a
+/// device is assigned by its group; the device's common name is its registration id.
+#[test]
+fn a_station_gets_a_certificate_for_a_device_that_is_then_assigned_by_its_group() {
+    let stage = Stage::up();
+    stage.told(&[
+        "enrollment",
+        "add",
+        "--group",
+        "line-1",
+        "--authority",
+        "line-1",
+    ]);
+    stage.is_in_step();
+    let root = stage.authority("root");
+    let station = stage.enlist("station", "station-1");
+    station.is_accepted_by_openssl(&root);
+
+    let device = stage.caller(&station).obtain(&Request::device("press-7"));
+
+    device.is_accepted_by_openssl(&root);
+    let above = ["line-1", "plant", "root"].map(|name| der(&stage.authority(name)));
+    let chain: Vec<_> = device.chain.iter().map(|pem| der(pem)).collect();
+    assert_eq!(chain, above);
+    is_assigned(&stage.emulator, &device);
+    let seen = stage.json(&["device", "show", "press-7"]);
+    assert_eq!(seen["serial"], device.serial);
+    assert_eq!(seen["thumbprint"], device.thumbprint);
+}
+
+/// The name is ours to set: a CSR without one is as good. RSA is as good as P-256 where the profile
+/// says so. What a certificate may be used for is the profile's business.
+#[test]
+fn a_csr_gives_a_key_and_the_profile_gives_the_rest() {
+    let stage = Stage::up();
+    let station = stage.station();
+    let rsa = Request::by_openssl("rsa-1", &stage.path(""), &["rsa:2048"]);
+    for request in [Request::named("device", "nameless-1", None), rsa] {
+        let device = station.obtain(&request);
+        device.is_accepted_by_openssl(&stage.authority("root"));
+        let leaf = der(&device.certificate);
+        let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
+        let name = leaf.subject().iter_common_name().next().unwrap();
+        assert_eq!(name.as_str().unwrap(), request.id);
+        let usage = leaf.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && !usage.server_auth && !usage.any);
+        assert!(!leaf.is_ca());
+    }
+}
+
+/// `serve` faces the network, and must have nothing to lose: no token library, no PIN.
+#[test]
+fn only_the_worker_loads_the_token_library_and_nobody_shows_the_pin() {
+    let stage = Stage::up();
+    stage.station().obtain(&Request::device("press-7"));
+    let worker = stage.worker().expect("a worker runs");
+    let maps = |pid: u32| fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    assert!(maps(worker).contains("libsofthsm2.so"));
+    assert!(!maps(stage.daemon()).contains("softhsm"));
+
+    let pin = fs::read_to_string(stage.path("pin")).unwrap();
+    let pin = pin.trim();
+    assert!(pin.len() >= 6, "too short to be looked for");
+    for pid in [stage.daemon(), worker] {
+        for place in ["cmdline", "environ"] {
+            let bytes = fs::read(format!("/proc/{pid}/{place}")).unwrap();
+            assert!(!contains(&bytes, pin), "{place} of {pid}");
+        }
+    }
+    let mut files = files_below(&stage.path("state"));
+    assert!(files.iter().any(|file| file.ends_with("hallmark.db")));
+    files.push(stage.path("hallmarkd.log"));
+    for file in files {
+        assert!(
+            !contains(&fs::read(&file).unwrap(), pin),
+            "{}",
+            file.display()
+        );
+    }
+}
+
+/// The journal is sealed entry by entry: whoever changes one behind the daemon's back is found out.
+#[test]
+fn a_changed_entry_of_the_journal_is_found() {
+    let mut stage = Stage::up();
+    stage.told(&["audit", "verify"]);
+    stage.stop();
+    let honest = stage.path("honest.db");
+    fs::copy(stage.database(), &honest).unwrap();
+    tamper(&stage.database());
+    stage.start();
+    let told = stage.hallmark(&["audit", "verify"]);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.error.contains("broken at entry 2"), "{told:?}");
+    stage.stop();
+    fs::copy(honest, stage.database()).unwrap();
+}
+
+/// Changes one word of entry 2, past the triggers.
+fn tamper(database: &Path) {
+    let connection = Connection::open(database).unwrap();
+    let changed = connection.execute_batch(
+        "DROP TRIGGER audit_is_append_only_update;
+         UPDATE audit SET actor = 'somebody else' WHERE sequence = 2;
+         PRAGMA wal_checkpoint(TRUNCATE);",
+    );
+    changed.unwrap();
+    let (actor,): (String,) = open(database)
+        .query_row("SELECT actor FROM audit WHERE sequence = 2", [], |row| {
+            Ok((row.get(0)?,))
+        })
+        .unwrap();
+    assert_eq!(actor, "somebody else");
+}
+
+fn contains(haystack: &[u8], needle: &str) -> bool {
+    let needle = needle.as_bytes();
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+/// Regular files; a socket is nobody's hiding place.
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files_below(&entry.path()));
+        } else if kind.is_file() {
+            found.push(entry.path());
+        }
+    }
+    found
+}

@@ -1,0 +1,43 @@
+//! System tests: the real daemon and its worker, a real SoftHSM token, the emulator, real TLS.
+//!
+//! Each test has a folder, a token, a database and ports of its own, and tells one story. At its
+//! end, whatever the story was, `invariants` must hold. A missing SoftHSM fails them:
+//! `softhsm-setup/install` brings it. The fault stories need `--features failpoints`.
+//!
+//! | the stage | |
+//! |---|---|
+//! | `stage` | the folder, the daemon, the emulator; what a story may do to them |
+//! | `process` | a process of ours, signalled and ended by its id |
+//! | `request` | keys, CSRs, and what becomes of them |
+//! | `caller` | a client of the HTTPS listener |
+//! | `device` | a device at the provisioning service |
+//! | `invariants` | what holds after every test |
+//!
+//! | the stories | |
+//! |---|---|
+//! | `issue` | from the ceremony to an assigned device; where secrets are not |
+//! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
+//! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
+//! | `token_gone` | the token is taken away and put back |
+//! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
+//! | `roll` | a device is renewed through both slots |
+//! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
+)]
+
+mod caller;
+mod cli;
+mod crash;
+mod device;
+mod invariants;
+mod issue;
+mod process;
+mod provisioning;
+mod refusals;
+mod request;
+mod roll;
+mod stage;
+mod token_gone;

@@ -1,0 +1,106 @@
+//! A process of ours: its log is kept, it is signalled and ended by its id, and it never outlives
+//! its test.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take that shall come about. Generous: the machine may be busy.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// How often it is looked at.
+const PERIOD: Duration = Duration::from_millis(20);
+/// How much of a log a failed test shows, in lines.
+const LOG_LINES_SHOWN: usize = 60;
+
+/// Waits until `probe` has a value.
+pub(crate) fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(begun.elapsed() < SOON, "{what}: not within {SOON:?}");
+        std::thread::sleep(PERIOD);
+    }
+}
+
+/// Sends a signal to one process.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; what it writes to standard error is added to `log`.
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
+        let file = File::options().append(true).create(true).open(&log);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file.unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop, and waits for it.
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        signal(self.id(), Signal::TERM);
+        until("the process ends", || self.child.try_wait().unwrap())
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Whether it ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            eprintln!("--- {}\n{}", self.log.display(), shown.join("\n"));
+        }
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) error: String,
+}
+
+impl Told {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let told = command.output().unwrap();
+        Self {
+            code: told.status.code(),
+            out: String::from_utf8(told.stdout).unwrap(),
+            error: String::from_utf8(told.stderr).unwrap(),
+        }
+    }
+}

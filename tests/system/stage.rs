@@ -1,0 +1,311 @@
+//! The stage: a folder with a token, a configuration and a database, the daemon over it, and an
+//! emulator. When it is struck, the daemon stops in order and the invariants are checked.
+
+use crate::caller::Caller;
+use crate::invariants;
+use crate::process::{Process, Told, until};
+use crate::request::{Holder, Request};
+use dps_emulator::{Emulator, Options};
+use serde_json::Value;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use tempfile::TempDir;
+
+pub(crate) const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
+const HALLMARK: &str = env!("CARGO_BIN_EXE_hallmark");
+const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+/// The ceremony that ships: root, plant, line-1 below it, and operations.
+pub(crate) const CEREMONY: &str = include_str!("../../softhsm-setup/ceremony.toml");
+const CONFIGURATION: &str = include_str!("hallmark.toml");
+
+pub(crate) struct Stage {
+    pub(crate) emulator: Emulator,
+    daemon: Option<Process>,
+    folder: TempDir,
+}
+
+impl Stage {
+    /// Token, emulator and configuration; no daemon yet.
+    pub(crate) fn set() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("hallmark-")
+            .tempdir()
+            .unwrap();
+        let mut options = Options::new(folder.path().join("emulator"));
+        options.switches.retry_after_seconds = 0;
+        let stage = Self {
+            emulator: Emulator::start(options).unwrap(),
+            daemon: None,
+            folder,
+        };
+        let tokens = stage.path("tokens");
+        fs::create_dir(&tokens).unwrap();
+        stage.write(
+            "softhsm2.conf",
+            &format!("directories.tokendir = {}\n", tokens.display()),
+        );
+        stage.make_token("factory");
+        stage.write("ceremony.toml", CEREMONY);
+        stage.write_secret(
+            "connection-string",
+            &stage.emulator.service_connection_string(),
+        );
+        stage.write_secret("arm-token", &stage.emulator.arm().token);
+        stage.configure(&stage.configuration());
+        stage
+    }
+
+    /// Everything up: the ceremony is done, the root verified, and HTTPS answers.
+    pub(crate) fn up() -> Self {
+        let mut stage = Self::set();
+        stage.start();
+        stage.run_ceremony();
+        stage
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    /// Exchanges a credential as an operator would: whole, and for nobody else to read.
+    pub(crate) fn write_secret(&self, name: &str, text: &str) {
+        let beside = self.write("secret.new", text);
+        fs::set_permissions(&beside, Permissions::from_mode(0o600)).unwrap();
+        fs::rename(beside, self.path(name)).unwrap();
+    }
+
+    /// The configuration of all stories; some change it.
+    pub(crate) fn configuration(&self) -> String {
+        let (emulator, arm) = (&self.emulator, self.emulator.arm());
+        let address = emulator.addr().to_string();
+        let ca_file = emulator.ca_file().display().to_string();
+        let folder = self.folder.path().display().to_string();
+        [
+            ("@folder@", folder.as_str()),
+            ("@service@", emulator.service_host()),
+            ("@device@", emulator.device_host()),
+            ("@arm@", emulator.arm_host()),
+            ("@address@", &address),
+            ("@scope@", &emulator.id_scope()),
+            ("@ca_file@", &ca_file),
+            ("@subscription@", &arm.subscription),
+            ("@group@", &arm.resource_group),
+            ("@name@", &arm.name),
+        ]
+        .into_iter()
+        .fold(CONFIGURATION.to_owned(), |text, (mark, value)| {
+            text.replace(mark, value)
+        })
+    }
+
+    pub(crate) fn configure(&self, configuration: &str) {
+        self.write("hallmark.toml", configuration);
+    }
+
+    pub(crate) fn make_token(&self, label: &str) {
+        let told = self
+            .hallmarkd(&["init-token", "--module", MODULE, "--label", label])
+            .arg("--pin-file")
+            .arg(self.path("pin"))
+            .arg("--so-pin-file")
+            .arg(self.path("so-pin"))
+            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .output()
+            .unwrap();
+        assert!(told.status.success(), "{told:?}");
+    }
+
+    fn hallmarkd(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(HALLMARKD);
+        command.args(arguments);
+        // What systemd or a developer's shell may have set is not the story's.
+        for variable in ["FAILPOINTS", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// `hallmarkd check`.
+    pub(crate) fn check(&self) -> Told {
+        let mut command = self.hallmarkd(&["check", "--config"]);
+        Told::of(command.arg(self.path("hallmark.toml")))
+    }
+
+    /// Starts the daemon, and waits until its admin socket answers.
+    pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with something in its environment.
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
+        assert!(self.daemon.is_none(), "it runs already");
+        let mut command = self.hallmarkd(&["serve", "--config"]);
+        command.arg(self.path("hallmark.toml"));
+        command.envs(environment.iter().copied());
+        let mut daemon = Process::start(&mut command, self.path("hallmarkd.log"));
+        until("the admin socket answers", || {
+            assert!(!daemon.has_ended(), "the daemon does not start");
+            (self.hallmark(&["status"]).code == Some(0)).then_some(())
+        });
+        self.daemon = Some(daemon);
+    }
+
+    /// Makes the authorities, and waits for what the daemon then does by itself.
+    pub(crate) fn run_ceremony(&self) {
+        let file = self.path("ceremony.toml");
+        self.told(&["ceremony", "run", file.to_str().unwrap()]);
+        until("the root is verified", || {
+            let held = self.emulator.authorities();
+            let verified = |it: &Value| it["properties"]["isVerified"] == true;
+            held.iter().any(verified).then_some(())
+        });
+        self.is_in_step();
+        self.is_ready();
+        until("HTTPS answers", || {
+            let stranger = self.stranger();
+            stranger
+                .try_get("/healthz")
+                .ok()
+                .filter(|answer| answer.status == 200)
+        });
+    }
+
+    /// Stops the daemon in order.
+    pub(crate) fn stop(&mut self) {
+        let daemon = self.daemon.take().expect("it runs");
+        let status = daemon.terminate();
+        assert!(status.success(), "the daemon ended with {status}");
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.daemon.take().expect("it runs").kill();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.start();
+        self.is_ready();
+    }
+
+    /// The daemon's process id.
+    pub(crate) fn daemon(&self) -> u32 {
+        self.daemon.as_ref().expect("it runs").id()
+    }
+
+    /// The worker's process id, found as an operator would: by its command line.
+    pub(crate) fn worker(&self) -> Option<u32> {
+        let socket = self.path("state/token-factory.sock");
+        let socket = socket.to_str().unwrap();
+        fs::read_dir("/proc").unwrap().find_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let ours = arguments.split('\0').any(|argument| argument == socket);
+            ours.then_some(pid)
+        })
+    }
+
+    /// `hallmark`, whatever comes of it.
+    pub(crate) fn hallmark(&self, arguments: &[&str]) -> Told {
+        let mut command = Command::new(HALLMARK);
+        command.env("HALLMARK_ADMIN_SOCKET", self.path("state/admin.sock"));
+        Told::of(command.args(arguments))
+    }
+
+    /// `hallmark`, which must succeed; its standard output.
+    pub(crate) fn told(&self, arguments: &[&str]) -> String {
+        let told = self.hallmark(arguments);
+        assert_eq!(told.code, Some(0), "{arguments:?}: {told:?}");
+        told.out
+    }
+
+    /// `hallmark --json`, which must succeed.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let out = self.told(&[&["--json"], arguments].concat());
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+    }
+
+    /// Waits until certificates can be issued.
+    pub(crate) fn is_ready(&self) {
+        until("the daemon is ready", || {
+            (self.json(&["status"])["ready"] == true).then_some(())
+        });
+    }
+
+    /// Waits until nothing is left to do at the provisioning service.
+    pub(crate) fn is_in_step(&self) {
+        until("the provisioning service is in step", || {
+            let queue = self.json(&["push", "list"]);
+            (queue == Value::Array(Vec::new())).then_some(())
+        });
+    }
+
+    /// The PEM of an authority.
+    pub(crate) fn authority(&self, name: &str) -> String {
+        self.told(&["authority", "show", name, "--pem"])
+    }
+
+    fn https(&self) -> String {
+        let address = self.json(&["status"])["https"].as_str().unwrap().to_owned();
+        format!("https://{address}")
+    }
+
+    /// A client without a certificate.
+    pub(crate) fn stranger(&self) -> Caller {
+        Caller::new(self.https(), &self.authority("root"), None)
+    }
+
+    /// A client with this certificate.
+    pub(crate) fn caller(&self, holder: &Holder) -> Caller {
+        Caller::new(self.https(), &self.authority("root"), Some(holder))
+    }
+
+    /// A new station's client.
+    pub(crate) fn station(&self) -> Caller {
+        self.caller(&self.enlist("station", "station-1"))
+    }
+
+    /// An operator issues a certificate over the admin socket.
+    pub(crate) fn enlist(&self, profile: &str, id: &str) -> Holder {
+        let request = Request::new(profile, id);
+        let csr = self.write(&format!("{id}.csr"), &request.csr);
+        let csr = csr.to_str().unwrap();
+        let answer = self.json(&["issue", "--profile", profile, "--id", id, "--csr", csr]);
+        request.holder(&answer)
+    }
+
+    /// The database's file.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path("state/hallmark.db")
+    }
+
+    /// How many rows there are of `what` (`table WHERE …`).
+    pub(crate) fn count(&self, what: &str) -> i64 {
+        invariants::count(&invariants::open(&self.database()), what)
+    }
+}
+
+impl Drop for Stage {
+    /// Strikes the stage. A test that has failed already is not judged a second time.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        if self.daemon.is_some() {
+            self.stop();
+        }
+        until("its worker ends with it", || {
+            self.worker().is_none().then_some(())
+        });
+        if self.database().exists() {
+            invariants::hold(&self.database(), &self.emulator);
+        }
+    }
+}
