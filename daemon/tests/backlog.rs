@@ -13,6 +13,7 @@ use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::provisioning::configuration::ProvisioningConfiguration;
+use hallmarkd::provisioning::credential::keys::TokenKeys;
 use hallmarkd::provisioning::reconcile::Reconciler;
 use hallmarkd::store::{
     AuditEntry, EnrollmentKind, Intent, NewEnrollment, PlannedGeneration, Purpose, Settlement,
@@ -108,7 +109,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         clients: said
             .check(None)
             .expect("meant")
-            .clients(&BTreeMap::new())
+            .clients(&TokenKeys::new())
             .expect("clients"),
         drift: DriftPolicy::Report,
         scan_interval: Duration::from_secs(3_600),
