@@ -147,6 +147,36 @@ fn a_write_that_fails_is_made_up_for_without_a_new_signature() {
     }
 }
 
+/// Two answers that never come, one to a write that was made and one to a write that was not.
+/// Verifies: the deadline of a call lets go, others are served meanwhile, and what
+/// was written is read back and not written again.
+#[test]
+fn an_answer_that_never_comes_holds_up_nobody_else() {
+    let stage = Stage::up();
+    let station = stage.station();
+    meets(&stage, "individual.put", Action::Hang);
+    meets(&stage, "individual.put", Action::HangAfter);
+    let ids = ["hung-1", "hung-after-1", "served-1"];
+    let devices = ids.map(|id| {
+        add_individual(&stage, id);
+        station.obtain(&Request::device(id))
+    });
+    until("the third is served while two hang", || {
+        stage.emulator.individual("served-1")
+    });
+    stage.is_in_step();
+    for device in &devices {
+        holds(&stage, device);
+        let signed = stage.count(&format!("intent WHERE subject = '{}'", device.id));
+        assert_eq!(signed, 1, "{}", device.id);
+    }
+    assert_eq!(
+        requests(&stage, "individual.put"),
+        4,
+        "only the write that was not made is repeated"
+    );
+}
+
 /// 429 says when to come back, and not before.
 #[test]
 fn the_services_own_pause_is_kept() {

@@ -63,21 +63,25 @@ pub enum Sighting {
 }
 
 impl Store {
-    /// Marks whose time has come at this service, oldest first, at most `limit`.
+    /// Marks whose time has come at this service, oldest first, at most `limit`. Without
+    /// `new_ones`, those of individual enrollments that were never sent are left out.
     pub fn due_marks(
         &self,
         provisioning: &str,
         now: i64,
         limit: u32,
+        new_ones: bool,
     ) -> Result<Vec<MarkRow>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT id, version, cause, since, due_at, attempts, last_error, parked,
-                        enrollment, ca_certificate
-                 FROM mark WHERE parked = 0 AND due_at <= ?2 AND provisioning = ?1
-                 ORDER BY ca_certificate IS NULL, due_at, id LIMIT ?3",
+                "SELECT m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error,
+                        m.parked, m.enrollment, m.ca_certificate
+                 FROM mark m LEFT JOIN enrollment e ON e.id = m.enrollment
+                 WHERE m.parked = 0 AND m.due_at <= ?2 AND m.provisioning = ?1
+                   AND (?4 OR e.id IS NULL OR e.kind = 'group' OR e.history <> '{}')
+                 ORDER BY m.ca_certificate IS NULL, m.due_at, m.id LIMIT ?3",
             )?;
-            let mut rows = statement.query(params![provisioning, now, limit])?;
+            let mut rows = statement.query(params![provisioning, now, limit, new_ones])?;
             let mut marks = Vec::new();
             while let Some(row) = rows.next()? {
                 let subject = match row.get::<_, Option<i64>>(8)? {

@@ -293,7 +293,11 @@ fn a_mark_is_cleared_only_by_who_has_seen_its_last_cause() {
     let stage = Stage::new();
     let enrollment = stage.enroll("pump-7");
     stage.issue("pump-7", 2);
-    let seen = stage.store.due_marks("dps", 2_000, 10).unwrap().remove(0);
+    let seen = stage
+        .store
+        .due_marks("dps", 2_000, 10, true)
+        .unwrap()
+        .remove(0);
     stage.issue("pump-7", 3);
     assert!(
         !stage
@@ -314,7 +318,11 @@ fn a_parked_mark_waits_for_a_person() {
     let stage = Stage::new();
     stage.enroll("pump-7");
     stage.issue("pump-7", 2);
-    let mark = stage.store.due_marks("dps", 2_000, 10).unwrap().remove(0);
+    let mark = stage
+        .store
+        .due_marks("dps", 2_000, 10, true)
+        .unwrap()
+        .remove(0);
     stage
         .store
         .park_mark(&mark, "400".into(), entry("push.parked"))
@@ -322,7 +330,7 @@ fn a_parked_mark_waits_for_a_person() {
     assert!(
         stage
             .store
-            .due_marks("dps", i64::MAX, 10)
+            .due_marks("dps", i64::MAX, 10, true)
             .unwrap()
             .is_empty()
     );
@@ -334,7 +342,14 @@ fn a_parked_mark_waits_for_a_person() {
             .unwrap(),
         1
     );
-    assert_eq!(stage.store.due_marks("dps", i64::MAX, 10).unwrap().len(), 1);
+    assert_eq!(
+        stage
+            .store
+            .due_marks("dps", i64::MAX, 10, true)
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[test]

@@ -18,17 +18,20 @@ use super::failure::CallError;
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::plan::DriftPolicy;
 use crate::store::{AuditEntry, MarkRow, MarkSubject, Sighting};
+use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rand::Rng;
 use serde_json::json;
+use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// How often the reconciler looks at its marks without being woken.
 const TICK: Duration = Duration::from_secs(30);
 /// Marks that are worked on at once; the service's budget is the limit that counts.
-const MARKS_IN_WORK_MAX: u32 = 8;
+const MARKS_IN_WORK_MAX: usize = 8;
 /// Looks that one mark may take in a row before it lets others go first.
 const LOOKS_MAX: u32 = 8;
 /// The first pause after a failure; it doubles.
@@ -73,48 +76,87 @@ enum Outcome {
 }
 
 impl Reconciler {
-    /// Reconciles until `stop` turns true.
+    /// Reconciles until `stop` turns true. A call under way is let go of then: what it may have
+    /// done is on record as an attempt, and is read back after the next start.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
-        let mut scanned = Instant::now();
+        tokio::select! {
+            () = self.reconcile() => {}
+            () = self.scan_from_time_to_time() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    async fn reconcile(&self) {
         loop {
-            if scanned.elapsed() >= self.scan_interval {
-                scanned = Instant::now();
-                if let Err(failure) = self.scan().await {
-                    let service = &self.name;
-                    tracing::warn!(service, reason = %failure, "the scan ended early");
-                }
-            }
             if let Err(error) = self.pass().await {
                 tracing::error!(service = self.name, %error, "the reconciler cannot read its work");
             }
-            let until_scan = self.scan_interval.saturating_sub(scanned.elapsed());
-            let pause = self.until_next_due().await.min(until_scan);
+            let pause = self.until_next_due().await;
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
             }
         }
     }
 
-    /// Looks at every mark that is due.
-    pub async fn pass(&self) -> Result<(), Error> {
-        self.work_off_backlog().await?;
+    /// Beside the looks: a scan that is slow holds up nobody.
+    async fn scan_from_time_to_time(&self) {
         loop {
-            let name = self.name.clone();
-            let due = move |ca: &CertificateAuthority| {
-                Ok(ca.store().due_marks(&name, ca.now(), MARKS_IN_WORK_MAX)?)
-            };
-            let marks = self.blocking(due).await?;
-            if marks.is_empty() {
-                return Ok(());
-            }
-            let mut work: FuturesUnordered<_> =
-                marks.into_iter().map(|mark| self.settle(mark)).collect();
-            while let Some(done) = work.next().await {
-                done?;
+            tokio::time::sleep(self.scan_interval).await;
+            match self.scan().await {
+                Ok(()) => self.wake.notify_one(),
+                Err(failure) => {
+                    let service = &self.name;
+                    tracing::warn!(service, reason = %failure, "the scan ended early");
+                }
             }
         }
+    }
+
+    /// Looks at every mark that is due, several at a time: one that hangs holds up no other, nor
+    /// does a backlog of new enrollments. Ends when nothing is due.
+    pub async fn pass(&self) -> Result<(), Error> {
+        let mut looks = FuturesUnordered::new();
+        let mut under_way = HashSet::new();
+        let mut backlog = pin!(self.work_off_backlog().fuse());
+        let mut backlog_is_worked_off = false;
+        loop {
+            let room = MARKS_IN_WORK_MAX - under_way.len();
+            if room > 0 {
+                for mark in self
+                    .due(under_way.len() + room, backlog_is_worked_off)
+                    .await?
+                {
+                    if under_way.len() < MARKS_IN_WORK_MAX && under_way.insert(mark.id) {
+                        let id = mark.id;
+                        looks.push(self.settle(mark).map(move |done| (id, done)));
+                    }
+                }
+            }
+            if looks.is_empty() && backlog_is_worked_off {
+                return Ok(());
+            }
+            tokio::select! {
+                Some((id, done)) = looks.next() => {
+                    under_way.remove(&id);
+                    done?;
+                }
+                done = &mut backlog => {
+                    backlog_is_worked_off = true;
+                    done?;
+                }
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    async fn due(&self, limit: usize, new_ones: bool) -> Result<Vec<MarkRow>, Error> {
+        let name = self.name.clone();
+        self.blocking(move |ca| {
+            let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+            Ok(ca.store().due_marks(&name, ca.now(), limit, new_ones)?)
+        })
+        .await
     }
 
     async fn until_next_due(&self) -> Duration {
