@@ -28,18 +28,26 @@ pub enum Peer {
 }
 
 impl Api {
-    /// Step 1 of the issuance cycle, first half: who it is.
+    /// Who it is, for a handler that asks nothing else of the application before it knows.
     pub(super) async fn caller(&self, peer: &Peer) -> Result<Caller, Problem> {
-        match peer.clone() {
-            Peer::Local { uid } => Ok(Caller::Local { uid }),
+        let peer = peer.clone();
+        self.application(move |ca| peer.identify(ca)).await
+    }
+}
+
+impl Peer {
+    /// Step 1 of the issuance cycle, first half: who it is. Asked anew for every request, because
+    /// a certificate may expire or be revoked while its connection stays.
+    pub(super) fn identify(&self, ca: &CertificateAuthority) -> Result<Caller, Error> {
+        match self {
+            Peer::Local { uid } => Ok(Caller::Local { uid: *uid }),
             Peer::Network { certificate: None } => Err(unauthenticated(
                 "client_certificate_required",
                 "present the client certificate that this daemon issued to you",
-            )
-            .into()),
+            )),
             Peer::Network {
                 certificate: Some(leaf),
-            } => self.application(move |ca| identify(ca, &leaf)).await,
+            } => identify(ca, leaf),
         }
     }
 }

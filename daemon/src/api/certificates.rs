@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::{Api, BODY_BYTES_MAX};
 use crate::ca::authorize::{Authorized, Issue};
 use crate::ca::issue::{IssueRequest, Issued};
-use crate::ca::{Error, rfc3339};
+use crate::ca::{CertificateAuthority, Error, rfc3339};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
@@ -13,6 +13,10 @@ use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How long the body of a request may take. It is read before its sender is known.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The request's body.
 #[derive(Deserialize)]
@@ -71,43 +75,36 @@ pub(super) async fn issue(
     headers: HeaderMap,
     request: Request<Body>,
 ) -> Response {
-    match api.issue(&peer, &headers, request.into_body()).await {
+    match api.issue(peer, &headers, request.into_body()).await {
         Ok(issued) => (StatusCode::CREATED, Json(Answer::from(issued))).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
 
 impl Api {
-    async fn issue(&self, peer: &Peer, headers: &HeaderMap, body: Body) -> Result<Issued, Problem> {
-        // 1. Who asks, and what they may. A refusal before the application is audited here.
-        let caller = match self.caller(peer).await {
-            Ok(caller) => caller,
-            Err(problem) => return Err(self.audited("unauthenticated", problem).await),
-        };
-        let name = caller.to_string();
-        let permission = match Authorized::<Issue>::to_issue(caller) {
-            Ok(permission) => permission,
-            Err(error) => return Err(self.audited(&name, error.into()).await),
-        };
-        let request = match read(peer, headers, body).await {
-            Ok(request) => request,
-            Err(problem) => return Err(self.audited(&name, problem).await),
-        };
-        self.application(move |ca| ca.issue(&permission, &request))
-            .await
+    /// The whole cycle in one visit to the application. Who asks is judged before what was asked,
+    /// and a refusal by either is audited here; one by the cycle itself is audited there.
+    async fn issue(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<Issued, Problem> {
+        let request = read(&peer, headers, body).await;
+        self.visit(move |ca| {
+            // 1. Who asks, and what they may.
+            let caller = peer
+                .identify(ca)
+                .inspect_err(|error| audit(ca, "unauthenticated", error))?;
+            let name = caller.to_string();
+            let permission = Authorized::<Issue>::to_issue(caller)
+                .inspect_err(|error| audit(ca, &name, error))?;
+            let request = request.inspect_err(|problem| audit(ca, &name, problem.error()))?;
+            Ok(ca.issue(&permission, &request)?)
+        })
+        .await?
     }
+}
 
-    async fn audited(&self, actor: &str, problem: Problem) -> Problem {
-        let (actor, error) = (actor.to_owned(), problem.error().clone());
-        if error.is_refusal() {
-            let write = move |ca: &crate::ca::CertificateAuthority| {
-                ca.record_refused(&actor, "", "", &error);
-                Ok(())
-            };
-            // The refusal stands, whether or not it could be written down.
-            let _ = self.application(write).await;
-        }
-        problem
+/// Writes down a refusal. It stands, whether or not it could be written down.
+fn audit(ca: &CertificateAuthority, actor: &str, error: &Error) {
+    if error.is_refusal() {
+        ca.record_refused(actor, "", "", error);
     }
 }
 
@@ -126,7 +123,13 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
             error,
         ));
     }
-    let body = body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
+    let body = tokio::time::timeout(BODY_TIMEOUT, body::to_bytes(body, BODY_BYTES_MAX));
+    let body = body.await.map_err(|_| {
+        let message = format!("a request is sent within {} s", BODY_TIMEOUT.as_secs());
+        let error = Error::mend("body_too_slow", message);
+        Problem::with_status(StatusCode::REQUEST_TIMEOUT, error)
+    })?;
+    let body = body.map_err(|_| {
         let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
         let error = Error::mend("body_too_large", message);
         Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)

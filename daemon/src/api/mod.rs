@@ -91,6 +91,14 @@ impl Api {
         &self,
         work: impl FnOnce(&CertificateAuthority) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
+        Ok(self.visit(work).await??)
+    }
+
+    /// The same, whatever `work` gives back.
+    async fn visit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&CertificateAuthority) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
         let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
             let message = format!("{REQUESTS_IN_FLIGHT_MAX} requests are in work; come back");
             return Err(Error::later(1, "too_many_requests_in_flight", message).into());
@@ -100,10 +108,8 @@ impl Api {
             let _permit = permit;
             work(&ca)
         });
-        match work.await {
-            Ok(done) => Ok(done?),
-            Err(_) => Err(Error::stop("internal", "the request failed; the log says why").into()),
-        }
+        work.await
+            .map_err(|_| Error::stop("internal", "the request failed; the log says why").into())
     }
 }
 

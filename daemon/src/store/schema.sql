@@ -170,7 +170,7 @@ CREATE TABLE audit (
     action   TEXT    NOT NULL,
     subject  TEXT    NOT NULL,
     detail   TEXT    NOT NULL CHECK (json_valid(detail)),
-    hash     BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32)
+    hash     BLOB    NOT NULL CHECK (length(hash) = 32)
 ) STRICT;
 CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit
 BEGIN
