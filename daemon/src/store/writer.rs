@@ -119,3 +119,42 @@ fn commit(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(),
     }
     transaction.commit()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(value: i64, outcome: Result<(), StoreError>) -> Box<dyn Job> {
+        let (reply, _) = sync_channel(1);
+        let operation = move |connection: &Connection| {
+            connection.execute("INSERT INTO t VALUES (?1)", [value])?;
+            outcome
+        };
+        Box::new(Operation {
+            operation: Some(operation),
+            outcome: None,
+            reply,
+        })
+    }
+
+    #[test]
+    fn a_refused_operation_takes_nothing_of_its_neighbours_with_it() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        connection
+            .execute("CREATE TABLE t (value INTEGER)", [])
+            .expect("valid SQL");
+        let refusal = || Err(StoreError::Conflict("refused".into()));
+        let mut group = [
+            insert(1, Ok(())),
+            insert(2, refusal()),
+            insert(3, refusal()),
+            insert(4, Ok(())),
+        ];
+        commit(&mut connection, &mut group).expect("the group is committed");
+        let kept: Vec<i64> = connection
+            .prepare("SELECT value FROM t ORDER BY value")
+            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+            .expect("readable");
+        assert_eq!(kept, [1, 4]);
+    }
+}
