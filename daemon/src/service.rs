@@ -258,15 +258,15 @@ impl Application {
 
     /// Logs alarms as they come and go.
     fn tell_alarms(&self) {
-        let Ok(status) = self.ca.status() else { return };
+        let Ok(alarms) = self.ca.alarms() else { return };
         let mut told = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        for alarm in status.alarms.iter().filter(|alarm| !told.contains(alarm)) {
+        for alarm in alarms.iter().filter(|alarm| !told.contains(alarm)) {
             tracing::error!(alarm, "alarm");
         }
-        if status.alarms.is_empty() && !told.is_empty() {
+        if alarms.is_empty() && !told.is_empty() {
             tracing::info!("all alarms are over");
         }
-        *told = status.alarms;
+        *told = alarms;
     }
 
     /// Everything once; returns how long it can rest.

@@ -33,14 +33,13 @@ pub(super) async fn show(
 
 /// The process answers, and its store can be read.
 pub(super) async fn healthy(State(api): State<Api>) -> Result<&'static str, Problem> {
-    api.application(|ca| ca.status()).await?;
+    api.application(|ca| ca.alarms()).await?;
     Ok("ok\n")
 }
 
 /// Certificates can be issued at this moment.
 pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
-    let status = api.application(|ca| ca.status()).await?;
-    if status.ready {
+    if api.ca.is_ready() {
         return Ok("ready\n");
     }
     Err(Error::later(

@@ -68,35 +68,18 @@ pub struct PushStatus {
 }
 
 impl CertificateAuthority {
-    /// How everything is now. Asks no token anything: a token that hangs cannot hang this.
+    /// How everything is now. Asks no token anything: a token that hangs cannot hang this. Counts
+    /// all certificates, so it is for people and scrapes, not for every turn.
     pub fn status(&self) -> Result<Status, Error> {
         let (under_way, certificates, abandoned) = self.store.issuance_counts()?;
-        let (waiting, parked, since) = self.store.mark_counts()?;
-        let tokens: BTreeMap<_, _> = self
-            .tokens
-            .iter()
-            .map(|(name, token)| (name.clone(), token_status(token)))
-            .collect();
-        let authorities = self
-            .hierarchy()
-            .iter()
-            .filter(|generation| generation.serving)
-            .count();
-        let ready = authorities > 0 && tokens.values().all(|token| token.state == "ready");
-        let age_seconds = since.map_or(0, |since| self.now().saturating_sub(since));
-        let push = PushStatus {
-            waiting,
-            parked,
-            since: since.map(rfc3339),
-            age_seconds,
-        };
+        let (tokens, push) = (self.token_statuses(), self.push_status()?);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             now: rfc3339(self.now()),
-            ready,
-            alarms: self.alarms(&tokens, &push),
+            ready: self.is_ready(),
+            alarms: self.alarms_of(&tokens, &push),
             tokens,
-            authorities,
+            authorities: self.hierarchy().iter().filter(|it| it.serving).count(),
             certificates,
             abandoned,
             under_way,
@@ -104,7 +87,39 @@ impl CertificateAuthority {
         })
     }
 
-    fn alarms(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
+    /// Whether certificates can be issued at this moment.
+    pub fn is_ready(&self) -> bool {
+        let every_token_is = |state: &str| {
+            let tokens = self.tokens.values();
+            tokens.map(token_status).all(|token| token.state == state)
+        };
+        !self.hierarchy().is_empty() && every_token_is("ready")
+    }
+
+    /// What a person has to know, in words.
+    pub fn alarms(&self) -> Result<Vec<String>, Error> {
+        Ok(self.alarms_of(&self.token_statuses(), &self.push_status()?))
+    }
+
+    fn token_statuses(&self) -> BTreeMap<String, TokenStatus> {
+        let tokens = self.tokens.iter();
+        tokens
+            .map(|(name, token)| (name.clone(), token_status(token)))
+            .collect()
+    }
+
+    fn push_status(&self) -> Result<PushStatus, Error> {
+        let (waiting, parked, since) = self.store.mark_counts()?;
+        let age_seconds = since.map_or(0, |since| self.now().saturating_sub(since));
+        Ok(PushStatus {
+            waiting,
+            parked,
+            since: since.map(rfc3339),
+            age_seconds,
+        })
+    }
+
+    fn alarms_of(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
         let mut alarms: Vec<String> = tokens
             .iter()
             .filter(|(_, token)| matches!(token.state, "unavailable" | "parked"))
