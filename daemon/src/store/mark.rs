@@ -2,7 +2,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::enrollment::to_json;
-use super::{Store, StoreError};
+use super::{Store, StoreError, possession};
 use crate::enrollment::history::History;
 use rusqlite::{Connection, Row, params};
 use serde_json::Value;
@@ -170,13 +170,14 @@ impl Store {
     }
 
     /// Makes waiting and parked marks due now: all, or those of one enrollment or CA certificate
-    /// name. Returns how many.
+    /// name. A parked proof of possession gets new attempts. Returns how many.
     pub fn retry_marks(
         &self,
         name: Option<String>,
         entry: AuditEntry,
     ) -> Result<usize, StoreError> {
         self.write(move |connection| {
+            possession::restart_parked(connection, name.as_deref())?;
             let changed = connection.execute(
                 "UPDATE mark SET parked = 0, due_at = ?2, attempts = 0
                  WHERE ?1 IS NULL

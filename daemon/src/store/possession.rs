@@ -132,6 +132,27 @@ pub(super) fn prove(
     )
 }
 
+/// An operator has looked: parked proofs, all or the one of this name, begin anew.
+pub(super) fn restart_parked(
+    connection: &Connection,
+    name: Option<&str>,
+) -> Result<(), StoreError> {
+    let parked: Vec<i64> = connection
+        .prepare_cached(
+            "SELECT a.id FROM ca_certificate a JOIN mark m ON m.ca_certificate = a.id
+             WHERE m.parked = 1 AND (?1 IS NULL OR a.name = ?1)",
+        )?
+        .query_map([name], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in parked {
+        let proof = by_id(connection, id)?.proof.restart();
+        connection
+            .prepare_cached("UPDATE ca_certificate SET proof = ?2 WHERE id = ?1")?
+            .execute(params![id, to_json(&proof)?])?;
+    }
+    Ok(())
+}
+
 fn by_id(connection: &Connection, id: i64) -> Result<CaCertificateRow, StoreError> {
     let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE a.id = ?1"))?;
     let mut rows = statement.query([id])?;

@@ -1,6 +1,7 @@
 //! The store keeps its word: what schema and operations refuse, and what a crash leaves.
 
 use super::*;
+use crate::enrollment::ca_certificate::{self, VerificationCode};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::key::KeyType;
@@ -350,6 +351,38 @@ fn a_parked_mark_waits_for_a_person() {
             .len(),
         1
     );
+}
+
+#[test]
+fn a_parked_proof_of_possession_gets_new_attempts_from_a_person() {
+    let stage = Stage::new();
+    let wanted = entry("ca_certificate.wanted");
+    let added = stage
+        .store
+        .want_ca_certificate("dps".into(), "root-1".into(), stage.root, wanted);
+    assert!(added.unwrap());
+    let row = stage.store.ca_certificates().unwrap().remove(0);
+    let code = |text: &str| VerificationCode::parse(text).unwrap();
+    let mut proof = row.proof.clone().uploaded();
+    while let Ok(next) = proof.clone().code_received(code("0123456789ABCDEF")) {
+        proof = next;
+    }
+    stage
+        .store
+        .advance_proof(row.id, row.proof, proof.clone())
+        .unwrap();
+    let mark = stage.store.due_marks("dps", 2_000, 10, true).unwrap();
+    stage
+        .store
+        .park_mark(&mark[0], "exhausted".into(), entry("push.parked"))
+        .unwrap();
+    stage
+        .store
+        .retry_marks(Some("root-1".into()), entry("push.retried"))
+        .unwrap();
+    let row = stage.store.ca_certificate(row.id).unwrap();
+    assert_eq!(row.proof.stage(), &ca_certificate::Stage::Wanted);
+    assert!(row.proof.code_received(code("FEDCBA9876543210")).is_ok());
 }
 
 #[test]
