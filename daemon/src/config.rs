@@ -7,7 +7,7 @@
 use crate::ca::profile::{IssuanceProfile, Role};
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
-use crate::token::configuration::{TokenConfiguration, TokenSettings};
+use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
 use crate::token::credential::label;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
@@ -233,10 +233,7 @@ impl Configuration {
 
     /// Where the worker of the token `name` listens.
     pub fn worker_socket(&self, name: &str) -> PathBuf {
-        let folder = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        folder
-            .unwrap_or_else(|| self.state_dir.clone())
-            .join(format!("token-{name}.sock"))
+        worker_socket(&self.state_dir, name)
     }
 
     fn check(&self) -> Result<(), ConfigurationError> {

@@ -46,6 +46,15 @@ pub struct TokenFile {
     pub token: Vec<TokenConfiguration>,
 }
 
+/// Where a worker listens: in `$RUNTIME_DIRECTORY`, as systemd sets it, else in the state directory.
+/// `serve` and the worker agree by both asking here.
+pub fn worker_socket(state_dir: &Path, name: &str) -> PathBuf {
+    let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+    directory
+        .unwrap_or_else(|| state_dir.to_owned())
+        .join(format!("token-{name}.sock"))
+}
+
 impl TokenFile {
     /// Reads the file.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
@@ -65,10 +74,7 @@ impl TokenFile {
     /// Where the worker of the token `name` listens unless it is told another place:
     /// `$RUNTIME_DIRECTORY`, as systemd sets it, else the state directory.
     pub fn socket(&self, name: &str) -> PathBuf {
-        let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        directory
-            .unwrap_or_else(|| self.state_dir.clone())
-            .join(format!("token-{name}.sock"))
+        worker_socket(&self.state_dir, name)
     }
 }
 
