@@ -187,24 +187,23 @@ fn enroll(store: &Store, generation: i64, issuer: &Issuer<'_, KeyPair>, id: &str
 
 fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, settlement: Settlement) {
     let certificate = Certificate::parse(der).expect("readable");
-    let recorded = store
-        .record_intent(Intent {
-            serial: certificate.serial().as_bytes().to_vec(),
-            issuer,
-            purpose,
-            profile: "device".into(),
-            subject: certificate.common_name().expect("a name"),
-            tbs: certificate.tbs_bytes().to_vec(),
-            not_before: certificate.not_before(),
-            not_after: certificate.not_after(),
-            caller: "fixture".into(),
-            idempotency: None,
-            for_device: false,
-            at: 0,
-        })
-        .expect("recorded");
-    store
-        .record_certificate(&recorded, der, settlement, entry("fixture"))
+    let intent = Intent {
+        serial: certificate.serial().as_bytes().to_vec(),
+        issuer,
+        purpose,
+        profile: "device".into(),
+        subject: certificate.common_name().expect("a name"),
+        tbs: certificate.tbs_bytes().to_vec(),
+        not_before: certificate.not_before(),
+        not_after: certificate.not_after(),
+        caller: "fixture".into(),
+        idempotency: None,
+        for_device: false,
+        at: 0,
+    };
+    let recorded = pollster::block_on(store.record_intent(intent)).expect("recorded");
+    let entry = entry("fixture");
+    pollster::block_on(store.record_certificate(&recorded, der, settlement, entry))
         .expect("recorded");
 }
 

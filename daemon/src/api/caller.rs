@@ -11,6 +11,7 @@ use crate::ca::authorize::Caller;
 use crate::ca::{Advice, CertificateAuthority, Error, rfc3339};
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -23,39 +24,92 @@ pub enum Peer {
     /// A TLS client, with the certificate whose key it has proven to hold, if any.
     Network {
         /// The leaf.
-        certificate: Option<CertificateDer<'static>>,
+        certificate: Option<ClientCertificate>,
     },
 }
 
-impl Api {
-    /// Who it is, for a handler that asks nothing else of the application before it knows.
-    pub(super) async fn caller(&self, peer: &Peer) -> Result<Caller, Problem> {
-        let peer = peer.clone();
-        self.application(move |ca| peer.identify(ca)).await
-    }
+/// A client's certificate, and what the store said of it.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    sha256: [u8; 32],
+    found: Arc<Mutex<Option<Found>>>,
 }
 
-impl Peer {
-    /// Step 1 of the issuance cycle, first half: who it is. Asked anew for every request, because
-    /// a certificate may expire or be revoked while its connection stays.
-    pub(super) fn identify(&self, ca: &CertificateAuthority) -> Result<Caller, Error> {
-        match self {
-            Peer::Local { uid } => Ok(Caller::Local { uid: *uid }),
-            Peer::Network { certificate: None } => Err(unauthenticated(
-                "client_certificate_required",
-                "present the client certificate that this daemon issued to you",
-            )),
-            Peer::Network {
-                certificate: Some(leaf),
-            } => identify(ca, leaf),
+/// What is on record of a client certificate. It never changes, but for a revocation.
+#[derive(Clone, Debug)]
+struct Found {
+    /// How many revocations there had been: one more, and the store is asked again.
+    revocations: u64,
+    not_before: i64,
+    not_after: i64,
+    revoked: bool,
+    profile: String,
+    subject: String,
+}
+
+impl ClientCertificate {
+    /// The certificate that a TLS client presented.
+    pub(super) fn new(leaf: &CertificateDer<'_>) -> Self {
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
+        Self {
+            sha256,
+            found: Arc::default(),
         }
     }
+
+    /// What was found before, if it still holds.
+    fn remembered(&self, ca: &CertificateAuthority) -> Option<Found> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let revocations = ca.store().revocations();
+        found.clone().filter(|it| it.revocations == revocations)
+    }
+
+    /// Asks the store.
+    fn find(&self, ca: &CertificateAuthority) -> Result<Option<Found>, Error> {
+        let revocations = ca.store().revocations();
+        let row = ca.store().certificate_by_sha256(&self.sha256)?;
+        let found = row.map(|row| Found {
+            revocations,
+            not_before: row.not_before,
+            not_after: row.not_after,
+            revoked: row.revoked_at.is_some(),
+            profile: row.profile,
+            subject: row.subject,
+        });
+        let mut remembered = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.clone_from(&found);
+        Ok(found)
+    }
 }
 
-fn identify(ca: &CertificateAuthority, leaf: &CertificateDer<'_>) -> Result<Caller, Error> {
-    let mut sha256 = [0; 32];
-    sha256.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
-    let Some(certificate) = ca.store().certificate_by_sha256(&sha256)? else {
+impl Api {
+    /// Step 1 of the issuance cycle, first half: who it is. Judged anew for every request, because
+    /// a certificate may expire or be revoked while its connection stays.
+    pub(super) async fn caller(&self, peer: &Peer) -> Result<Caller, Problem> {
+        let certificate = match peer {
+            Peer::Local { uid } => return Ok(Caller::Local { uid: *uid }),
+            Peer::Network { certificate: None } => {
+                let message = "present the client certificate that this daemon issued to you";
+                return Err(unauthenticated("client_certificate_required", message).into());
+            }
+            Peer::Network {
+                certificate: Some(certificate),
+            } => certificate,
+        };
+        let found = match certificate.remembered(&self.ca) {
+            Some(found) => Some(found),
+            None => {
+                let certificate = certificate.clone();
+                self.application(move |ca| certificate.find(ca)).await?
+            }
+        };
+        Ok(identify(&self.ca, found)?)
+    }
+}
+
+fn identify(ca: &CertificateAuthority, found: Option<Found>) -> Result<Caller, Error> {
+    let Some(certificate) = found else {
         return Err(unauthenticated(
             "client_certificate_unknown",
             "this daemon did not issue the client certificate; ask its operator for one",
@@ -70,7 +124,7 @@ fn identify(ca: &CertificateAuthority, leaf: &CertificateDer<'_>) -> Result<Call
         );
         return Err(unauthenticated("client_certificate_expired", message));
     }
-    if certificate.revoked_at.is_some() {
+    if certificate.revoked {
         return Err(unauthenticated(
             "client_certificate_revoked",
             "the client certificate is revoked; ask the operator for a new one",

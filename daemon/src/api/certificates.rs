@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::{Api, BODY_BYTES_MAX};
 use crate::ca::authorize::{Authorized, Issue};
 use crate::ca::issue::{IssueRequest, Issued};
-use crate::ca::{CertificateAuthority, Error, rfc3339};
+use crate::ca::{Error, rfc3339};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
@@ -82,29 +82,50 @@ pub(super) async fn issue(
 }
 
 impl Api {
-    /// The whole cycle in one visit to the application. Who asks is judged before what was asked,
-    /// and a refusal by either is audited here; one by the cycle itself is audited there.
+    /// The whole cycle, in a task of its own. Who asks is judged before what was asked, and a
+    /// refusal by either is audited here; one by the cycle itself is audited there.
     async fn issue(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<Issued, Problem> {
         let request = read(&peer, headers, body).await;
-        self.visit(move |ca| {
-            // 1. Who asks, and what they may.
-            let caller = peer
-                .identify(ca)
-                .inspect_err(|error| audit(ca, "unauthenticated", error))?;
-            let name = caller.to_string();
-            let permission = Authorized::<Issue>::to_issue(caller)
-                .inspect_err(|error| audit(ca, &name, error))?;
-            let request = request.inspect_err(|problem| audit(ca, &name, problem.error()))?;
-            Ok(ca.issue(&permission, &request)?)
-        })
-        .await?
+        let permit = self.admit()?;
+        let api = self.clone();
+        let cycle = tokio::spawn(async move {
+            let _permit = permit;
+            api.run_cycle(&peer, request).await
+        });
+        cycle
+            .await
+            .map_err(|_| Error::stop("internal", "the request failed; the log says why"))?
     }
-}
 
-/// Writes down a refusal. It stands, whether or not it could be written down.
-fn audit(ca: &CertificateAuthority, actor: &str, error: &Error) {
-    if error.is_refusal() {
-        ca.record_refused(actor, "", "", error);
+    async fn run_cycle(
+        &self,
+        peer: &Peer,
+        request: Result<IssueRequest, Problem>,
+    ) -> Result<Issued, Problem> {
+        // 1. Who asks, and what they may.
+        let caller = match self.caller(peer).await {
+            Ok(caller) => caller,
+            Err(problem) => return Err(self.audited("unauthenticated", problem).await),
+        };
+        let name = caller.to_string();
+        let permission = match Authorized::<Issue>::to_issue(caller) {
+            Ok(permission) => permission,
+            Err(error) => return Err(self.audited(&name, error.into()).await),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(problem) => return Err(self.audited(&name, problem).await),
+        };
+        Ok(self.ca.issue(&permission, &request).await?)
+    }
+
+    /// Writes down a refusal. It stands, whether or not it could be written down.
+    async fn audited(&self, actor: &str, problem: Problem) -> Problem {
+        let error = problem.error();
+        if error.is_refusal() {
+            self.ca.record_refused(actor, "", "", error).await;
+        }
+        problem
     }
 }
 

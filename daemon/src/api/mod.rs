@@ -28,7 +28,7 @@ use axum::routing::{delete, get, post};
 use problem::Problem;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -94,15 +94,20 @@ impl Api {
         Ok(self.visit(work).await??)
     }
 
+    /// Room for one request more in the application.
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.in_flight.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("{REQUESTS_IN_FLIGHT_MAX} requests are in work; come back");
+            Error::later(1, "too_many_requests_in_flight", message).into()
+        })
+    }
+
     /// The same, whatever `work` gives back.
     async fn visit<T: Send + 'static>(
         &self,
         work: impl FnOnce(&CertificateAuthority) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let Ok(permit) = self.in_flight.clone().try_acquire_owned() else {
-            let message = format!("{REQUESTS_IN_FLIGHT_MAX} requests are in work; come back");
-            return Err(Error::later(1, "too_many_requests_in_flight", message).into());
-        };
+        let permit = self.admit()?;
         let ca = self.ca.clone();
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;

@@ -4,7 +4,7 @@
 //! request head in time, and speaks HTTP/1.1. At shutdown no connection is accepted, and those that
 //! are open finish the request they are in.
 
-use super::caller::Peer;
+use super::caller::{ClientCertificate, Peer};
 use super::tls::ServerIdentity;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -118,7 +118,7 @@ async fn handshake(
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates
         .and_then(|chain| chain.first())
-        .map(|leaf| leaf.clone().into_owned());
+        .map(ClientCertificate::new);
     Some((stream, Peer::Network { certificate }))
 }
 

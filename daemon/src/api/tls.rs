@@ -80,7 +80,7 @@ impl ServerIdentity {
             csr,
             idempotency_key: None,
         };
-        let issued = ca.issue(&permission, &request)?;
+        let issued = pollster::block_on(ca.issue(&permission, &request))?;
         let chain = issued.certificate.to_pem() + &issued.chain.concat();
         write_private(&self.certificate_path(), chain.as_bytes())
             .map_err(|error| io_error("the TLS certificate", &error))?;

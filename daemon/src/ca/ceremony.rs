@@ -105,8 +105,8 @@ impl CertificateAuthority {
             tokens,
             authorities,
         };
-        self.store
-            .record_audit(transcript.audit_entry(permission, self.now()))?;
+        let entry = transcript.audit_entry(permission, self.now());
+        pollster::block_on(self.store.record_audit(entry))?;
         self.wake();
         Ok(transcript)
     }
@@ -234,7 +234,7 @@ impl CertificateAuthority {
             }
         };
         let profile = Profile::authority(specification.path_length, specification.validity);
-        self.certify(Order {
+        pollster::block_on(self.certify(Order {
             signer,
             purpose: Purpose::Authority,
             profile_name: "authority",
@@ -245,7 +245,7 @@ impl CertificateAuthority {
             caller: actor.to_owned(),
             idempotency: None,
             settlement: Settlement::Authority { generation: row.id },
-        })?;
+        }))?;
         Ok(())
     }
 }

@@ -103,7 +103,7 @@ impl From<IntentRefusal> for Error {
         let message = refusal.to_string();
         match refusal {
             IntentRefusal::UnderWay(_) => Self::later(1, "issuance_under_way", message),
-            IntentRefusal::Repeated => Self::later(1, "request_under_way", message),
+            IntentRefusal::Repeated(_) => Self::later(1, "request_under_way", message),
             IntentRefusal::SerialExists => Self::stop("serial_exists", message),
             IntentRefusal::Spelling { .. } => Self::conflict("registration_id_spelling", message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),

@@ -1,8 +1,10 @@
 //! The issuance cycle: the one dangerous path, numbered as in `docs/architecture.md`.
 //!
-//! It runs on a thread of its own, outside any HTTP handler: a client that hangs up cancels
-//! nothing. Every step that can fail leaves either nothing, or an intent that is burned. Nothing
-//! here retries: a repeat is the caller's, with its idempotency key.
+//! It waits three times, for the store, the token and the store again, and each time for a group
+//! that shares one commit or one system call; so it is a future, which costs no thread while it
+//! waits. It knows no executor. It must be run to its end, outside any HTTP handler: a client that
+//! hangs up cancels nothing. Every step that can fail leaves either nothing, or an intent that is
+//! burned. Nothing here retries: a repeat is the caller's, with its idempotency key.
 
 use super::authorize::{Authorized, Issue};
 use super::hierarchy::Generation;
@@ -10,7 +12,8 @@ use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{
-    AuditEntry, Idempotency, Intent, PriorRequest, Purpose, Recorded, Settlement, StoreError,
+    AuditEntry, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settlement,
+    StoreError,
 };
 use crate::token::KeyReference;
 use crate::x509::certificate::{self, Certificate};
@@ -100,21 +103,24 @@ impl CertificateAuthority {
     /// Issues one leaf. A refusal is written into the audit journal; nothing else remains of it.
     ///
     /// The permission is step 1.
-    pub fn issue(
+    pub async fn issue(
         &self,
         permission: &Authorized<Issue>,
         request: &IssueRequest,
     ) -> Result<Issued, Error> {
         crash_point("cycle-1");
-        self.issue_leaf(permission, request).inspect_err(|error| {
-            if error.is_refusal() {
-                let subject = &request.registration_id;
-                self.record_refusal(permission.caller(), subject, &request.profile, error);
-            }
-        })
+        let outcome = self.issue_once(permission, request).await;
+        if let Err(error) = &outcome
+            && error.is_refusal()
+        {
+            let subject = &request.registration_id;
+            self.record_refusal(permission.caller(), subject, &request.profile, error)
+                .await;
+        }
+        outcome
     }
 
-    fn issue_leaf(
+    async fn issue_once(
         &self,
         permission: &Authorized<Issue>,
         request: &IssueRequest,
@@ -123,13 +129,30 @@ impl CertificateAuthority {
         let idempotency = idempotency(request)?;
         crash_point("cycle-2");
 
-        // 3. The same key and the same request: the same answer. Another request: a conflict.
+        // 3. The same key and the same request: the same answer. Another request: a conflict. The
+        //    store looks at step 7, in the transaction that would record a new one; for what is
+        //    refused before it comes there, we look here.
         let caller = permission.caller().to_string();
-        if let Some(answer) = self.answer_again(&caller, idempotency.as_ref())? {
-            return Ok(answer);
-        }
         crash_point("cycle-3");
+        match self
+            .issue_leaf(permission, request, &caller, idempotency.clone())
+            .await
+        {
+            Err(refused) if refused.is_refusal() => {
+                let again = self.answer_again(&caller, idempotency.as_ref()).await?;
+                again.ok_or(refused)
+            }
+            outcome => outcome,
+        }
+    }
 
+    async fn issue_leaf(
+        &self,
+        permission: &Authorized<Issue>,
+        request: &IssueRequest,
+        caller: &str,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Issued, Error> {
         // 4. The CSR: proof of possession, key policy, canonical DER.
         let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
         crash_point("cycle-4");
@@ -139,8 +162,8 @@ impl CertificateAuthority {
         let name = common_name(profile, &request.registration_id)?;
         permission.covers(profile, &name)?;
         agrees_with(&csr, &name)?;
-        let hierarchy = self.hierarchy();
-        let generation = hierarchy.serving(&profile.authority).ok_or_else(|| {
+        let serving = self.hierarchy().serving(&profile.authority).cloned();
+        let generation = serving.ok_or_else(|| {
             let authority = &profile.authority;
             Error::later(
                 30,
@@ -169,20 +192,20 @@ impl CertificateAuthority {
                 .map_err(|error| Error::mend("name_invalid", error.to_string()))?,
             subject_alternative_names: csr.subject_alternative_names(),
             public_key: csr.public_key(),
-            caller,
+            caller: caller.to_owned(),
             idempotency,
             settlement,
         };
-        self.certify(order)
+        self.certify(order).await
     }
 
     /// Steps 6 to 10: the only code that has a token sign a certificate, of whatever kind.
-    pub(super) fn certify(&self, order: Order<'_>) -> Result<Issued, Error> {
+    pub(super) async fn certify(&self, order: Order<'_>) -> Result<Issued, Error> {
         let now = self.now();
 
         // 6. The bytes to be signed, with a serial number of our own, and linted by code that the
         //    builder does not share.
-        let serial = SerialNumber::from_random(random::<RANDOM_OCTETS>()?);
+        let serial = SerialNumber::from_random(now, random::<RANDOM_OCTETS>()?);
         let common_name = order.subject.common_name().to_owned();
         let request = tbs::Request {
             profile: order.profile,
@@ -214,6 +237,7 @@ impl CertificateAuthority {
 
         // 7. On record, durable. Only what comes back can be signed.
         let (not_before, not_after) = linted.validity();
+        let idempotency = order.idempotency.clone();
         let recorded = self.store.record_intent(Intent {
             serial: serial.as_bytes().to_vec(),
             issuer: order.signer.generation,
@@ -227,13 +251,21 @@ impl CertificateAuthority {
             idempotency: order.idempotency,
             for_device: matches!(order.settlement, Settlement::Device { .. }),
             at: now,
-        })?;
+        });
+        let recorded = match (recorded.await, idempotency) {
+            (Err(IntentRefusal::Repeated(prior)), Some(it)) => return self.repeat(prior, &it),
+            (recorded, _) => recorded?,
+        };
         crash_point("cycle-7");
 
         // 8. and 9. Signed within a deadline; verified; the same bytes.
-        let certificate = self
-            .sign(order.signer, &recorded)
-            .inspect_err(|error| self.burn(&recorded, &error.message))?;
+        let certificate = match self.sign(order.signer, &recorded).await {
+            Ok(certificate) => certificate,
+            Err(error) => {
+                self.burn(&recorded, &error.message).await;
+                return Err(error);
+            }
+        };
 
         // 10. Certificate, audit entry, device, slots and dirty mark: one transaction.
         let entry = AuditEntry {
@@ -250,12 +282,18 @@ impl CertificateAuthority {
         let settled = self
             .store
             .record_certificate(&recorded, certificate.der(), order.settlement, entry)
-            .map_err(|error| match error {
-                // The state moved while the token signed; the caller's repeat meets the new one.
-                StoreError::Conflict(reason) => Error::later(1, "not_recorded", reason),
-                other => other.into(),
-            })
-            .inspect_err(|error| self.burn(&recorded, &error.message))?;
+            .await;
+        let settled = match settled {
+            Ok(settled) => settled,
+            Err(error) => {
+                self.burn(&recorded, &error.to_string()).await;
+                return Err(match error {
+                    // The state moved while the token signed; the caller's repeat meets the new one.
+                    StoreError::Conflict(reason) => Error::later(1, "not_recorded", reason),
+                    other => other.into(),
+                });
+            }
+        };
         crash_point("cycle-10");
 
         if !settled.provisioning.is_empty() {
@@ -270,14 +308,14 @@ impl CertificateAuthority {
         })
     }
 
-    fn sign(&self, signer: Signer<'_>, recorded: &Recorded) -> Result<Certificate, Error> {
+    async fn sign(&self, signer: Signer<'_>, recorded: &Recorded) -> Result<Certificate, Error> {
         // 8. The token signs, with a deadline.
         let algorithm = signer.issuer.signature_algorithm();
         let token = self.token(signer.token)?;
-        let signature =
-            token
-                .client
-                .sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)?;
+        let signature = token
+            .client
+            .sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)
+            .await?;
         crash_point("cycle-8");
 
         // 9. The signature is the authority's, and over the recorded bytes.
@@ -301,12 +339,12 @@ impl CertificateAuthority {
     }
 
     /// The token may have signed it without our knowing.
-    fn burn(&self, recorded: &Recorded, reason: &str) {
+    async fn burn(&self, recorded: &Recorded, reason: &str) {
         let intent = recorded.id();
-        if let Err(error) = self
+        let abandoned = self
             .store
-            .abandon_intent(intent, reason.to_owned(), self.now())
-        {
+            .abandon_intent(intent, reason.to_owned(), self.now());
+        if let Err(error) = abandoned.await {
             tracing::error!(intent, %error, "an intent cannot be abandoned yet");
             self.unburned().push((intent, reason.to_owned()));
             self.wake();
@@ -318,8 +356,10 @@ impl CertificateAuthority {
     pub fn burn_left_over(&self) -> Result<(), Error> {
         let mut unburned = self.unburned();
         while let Some((intent, reason)) = unburned.last() {
-            self.store
-                .abandon_intent(*intent, reason.clone(), self.now())?;
+            let abandoned = self
+                .store
+                .abandon_intent(*intent, reason.clone(), self.now());
+            pollster::block_on(abandoned)?;
             unburned.pop();
         }
         Ok(())
@@ -329,7 +369,7 @@ impl CertificateAuthority {
         self.unburned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer_again(
+    async fn answer_again(
         &self,
         caller: &str,
         idempotency: Option<&Idempotency>,
@@ -337,31 +377,36 @@ impl CertificateAuthority {
         let Some(idempotency) = idempotency else {
             return Ok(None);
         };
-        match self.store.prior_request(caller, &idempotency.key)? {
-            None => Ok(None),
-            Some(PriorRequest::UnderWay) => Err(Error::later(
+        let prior = self.store.prior_request(caller, &idempotency.key).await?;
+        prior
+            .map(|prior| self.repeat(prior, idempotency))
+            .transpose()
+    }
+
+    /// The answer to a request whose idempotency key was used before.
+    fn repeat(&self, prior: PriorRequest, request: &Idempotency) -> Result<Issued, Error> {
+        let PriorRequest::Issued(certificate) = prior else {
+            return Err(Error::later(
                 1,
                 "request_under_way",
                 "a request with this idempotency key is being worked on; repeat it",
-            )),
-            Some(PriorRequest::Issued(certificate)) => {
-                if certificate.request_sha256.as_deref() != Some(&idempotency.request_sha256[..]) {
-                    return Err(Error::conflict(
-                        "idempotency_key_reused",
-                        "this idempotency key belongs to another request; take a new one",
-                    ));
-                }
-                let parsed = Certificate::parse(&certificate.der)
-                    .map_err(|error| Error::stop("store_unreadable", error.to_string()))?;
-                Ok(Some(Issued {
-                    subject: certificate.subject,
-                    profile: certificate.profile,
-                    chain: self.chain_of(certificate.issuer),
-                    certificate: parsed,
-                    pending: Vec::new(),
-                }))
-            }
+            ));
+        };
+        if certificate.request_sha256.as_deref() != Some(&request.request_sha256[..]) {
+            return Err(Error::conflict(
+                "idempotency_key_reused",
+                "this idempotency key belongs to another request; take a new one",
+            ));
         }
+        let parsed = Certificate::parse(&certificate.der)
+            .map_err(|error| Error::stop("store_unreadable", error.to_string()))?;
+        Ok(Issued {
+            subject: certificate.subject,
+            profile: certificate.profile,
+            chain: self.chain_of(certificate.issuer),
+            certificate: parsed,
+            pending: Vec::new(),
+        })
     }
 
     fn chain_of(&self, generation: i64) -> Vec<String> {

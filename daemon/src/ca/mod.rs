@@ -130,12 +130,19 @@ impl CertificateAuthority {
     }
 
     /// Writes down that a request was refused. Best effort: the refusal stands without it.
-    pub fn record_refusal(&self, caller: &Caller, subject: &str, profile: &str, error: &Error) {
-        self.record_refused(&caller.to_string(), subject, profile, error);
+    pub async fn record_refusal(
+        &self,
+        caller: &Caller,
+        subject: &str,
+        profile: &str,
+        error: &Error,
+    ) {
+        self.record_refused(&caller.to_string(), subject, profile, error)
+            .await;
     }
 
     /// The same, for somebody who could not even be named.
-    pub fn record_refused(&self, actor: &str, subject: &str, profile: &str, error: &Error) {
+    pub async fn record_refused(&self, actor: &str, subject: &str, profile: &str, error: &Error) {
         let entry = AuditEntry {
             at: self.now(),
             actor: actor.to_owned(),
@@ -147,7 +154,7 @@ impl CertificateAuthority {
                 "profile": profile.chars().take(128).collect::<String>(),
             }),
         };
-        if let Err(error) = self.store.record_audit(entry) {
+        if let Err(error) = self.store.record_audit(entry).await {
             tracing::error!(%error, "a refusal could not be written into the audit journal");
         }
     }

@@ -62,21 +62,23 @@ impl CertificateAuthority {
                 format!("CA certificate {} has no key", row.name),
             )
         })?;
-        self.certify(Order {
-            signer: Signer::from(generation.as_ref()),
-            purpose: Purpose::Possession,
-            profile_name: "possession",
-            profile: &Profile::verification(),
-            subject: DistinguishedName::from_common_name(code.as_str())
-                .map_err(|error| Error::stop("verification_code", error.to_string()))?,
-            subject_alternative_names: &[],
-            public_key: &generation.public_key,
-            caller: Caller::Daemon.to_string(),
-            idempotency: None,
-            settlement: Settlement::Possession {
-                ca_certificate: row.id,
-            },
-        })?;
+        pollster::block_on(
+            self.certify(Order {
+                signer: Signer::from(generation.as_ref()),
+                purpose: Purpose::Possession,
+                profile_name: "possession",
+                profile: &Profile::verification(),
+                subject: DistinguishedName::from_common_name(code.as_str())
+                    .map_err(|error| Error::stop("verification_code", error.to_string()))?,
+                subject_alternative_names: &[],
+                public_key: &generation.public_key,
+                caller: Caller::Daemon.to_string(),
+                idempotency: None,
+                settlement: Settlement::Possession {
+                    ca_certificate: row.id,
+                },
+            }),
+        )?;
         Ok(())
     }
 }

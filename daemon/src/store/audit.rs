@@ -59,8 +59,11 @@ pub struct AuditVerdict {
 
 impl Store {
     /// Writes one entry in a transaction of its own, for what changes nothing else (a refusal).
-    pub fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.write(move |connection| append(connection, &entry))
+    pub async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
+        let recorded = self
+            .writer
+            .run(move |connection| append(connection, &entry));
+        recorded.await
     }
 
     /// Up to `limit` entries after `sequence`, oldest first.

@@ -91,9 +91,9 @@ pub enum IntentRefusal {
     /// A signature for this subject is under way.
     #[error("a certificate for {0} is being issued at this moment; repeat the request")]
     UnderWay(String),
-    /// This idempotency key was used meanwhile; look it up again.
-    #[error("the idempotency key was used by a request at the same moment; repeat the request")]
-    Repeated,
+    /// Step 3: this idempotency key was used before.
+    #[error("the idempotency key was used before")]
+    Repeated(PriorRequest),
     /// The serial number exists: the random source is broken, or very lucky.
     #[error("the serial number exists already")]
     SerialExists,
@@ -188,46 +188,34 @@ pub enum PriorRequest {
 
 impl Store {
     /// Step 3: what became of the request that used this key.
-    pub fn prior_request(
+    pub async fn prior_request(
         &self,
         caller: &str,
         idempotency_key: &str,
     ) -> Result<Option<PriorRequest>, StoreError> {
-        self.read(|connection| {
-            let found: Option<(i64, String)> = connection
-                .prepare_cached(
-                    "SELECT id, state FROM intent
-                     WHERE caller = ?1 AND idempotency_key = ?2 AND state <> 'abandoned'",
-                )?
-                .query_row([caller, idempotency_key], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()?;
-            match found {
-                None => Ok(None),
-                Some((id, state)) if state == "issued" => {
-                    Ok(by_intent(connection, id)?.map(|row| PriorRequest::Issued(Box::new(row))))
-                }
-                Some(_) => Ok(Some(PriorRequest::UnderWay)),
-            }
+        let (caller, key) = (caller.to_owned(), idempotency_key.to_owned());
+        let found = self
+            .writer
+            .run(move |connection| prior_request(connection, &caller, &key));
+        found.await
+    }
+
+    /// Steps 3 and 7: records durably what is about to be signed, unless the same was asked for
+    /// before. The value that comes back is the only thing a token accepts.
+    pub async fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {
+        let tbs = intent.tbs.clone();
+        let recorded = self.writer.run(move |connection| {
+            // What was refused has written nothing, and costs its neighbours nothing.
+            Ok(insert_intent(connection, &intent))
+        });
+        Ok(Recorded {
+            id: recorded.await??,
+            tbs,
         })
     }
 
-    /// Step 7: records durably what is about to be signed. The value that comes back is the only
-    /// thing a token accepts.
-    pub fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {
-        let (subject, tbs) = (intent.subject.clone(), intent.tbs.clone());
-        let recorded = self.write(move |connection| Ok(insert_intent(connection, &intent)));
-        match recorded {
-            Ok(Ok(id)) => Ok(Recorded { id, tbs }),
-            Ok(Err(refusal)) => Err(refusal),
-            Err(StoreError::Conflict(message)) => Err(refusal_of(&message, subject)),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Step 10: certificate, audit entry and whatever follows from it, in one transaction.
-    pub fn record_certificate(
+    pub async fn record_certificate(
         &self,
         recorded: &Recorded,
         der: &[u8],
@@ -235,7 +223,7 @@ impl Store {
         entry: AuditEntry,
     ) -> Result<Settled, StoreError> {
         let (intent, der) = (recorded.id, der.to_vec());
-        self.write(move |connection| {
+        let settled = self.writer.run(move |connection| {
             connection
                 .prepare_cached("UPDATE intent SET state = 'issued' WHERE id = ?1")?
                 .execute([intent])?;
@@ -249,13 +237,22 @@ impl Store {
             let settled = settle(connection, intent, &sha256, &settlement, &entry)?;
             audit::append(connection, &entry)?;
             Ok(settled)
-        })
+        });
+        settled.await
     }
 
     /// Burns one intent: the token refused, or may have signed without our knowing. One that is
     /// settled already stays as it is.
-    pub fn abandon_intent(&self, intent: i64, reason: String, at: i64) -> Result<(), StoreError> {
-        self.write(move |connection| abandon(connection, intent, &reason, at))
+    pub async fn abandon_intent(
+        &self,
+        intent: i64,
+        reason: String,
+        at: i64,
+    ) -> Result<(), StoreError> {
+        let abandoned = self
+            .writer
+            .run(move |connection| abandon(connection, intent, &reason, at));
+        abandoned.await
     }
 
     /// Burns every intent without a certificate: what a crash left. Returns how many.
@@ -331,10 +328,15 @@ impl Store {
 }
 
 fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, IntentRefusal> {
+    let idempotency = intent.idempotency.as_ref();
+    if let Some(Idempotency { key, .. }) = idempotency
+        && let Some(prior) = prior_request(connection, &intent.caller, key)?
+    {
+        return Err(IntentRefusal::Repeated(prior));
+    }
     if intent.for_device {
         enrollment::admit_leaf(connection, &intent.subject)?;
     }
-    let idempotency = intent.idempotency.as_ref();
     connection
         .prepare_cached(
             "INSERT INTO intent (serial, issuer, purpose, profile, subject, tbs, not_before,
@@ -366,9 +368,7 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
 
 /// Which unique index spoke; SQLite names the columns.
 fn refusal_of(message: &str, subject: String) -> IntentRefusal {
-    if message.contains("intent.idempotency_key") {
-        IntentRefusal::Repeated
-    } else if message.contains("intent.serial") {
+    if message.contains("intent.serial") {
         IntentRefusal::SerialExists
     } else if message.contains("intent.subject") {
         IntentRefusal::UnderWay(subject)
@@ -408,8 +408,8 @@ fn settle(
 fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {
     let open: Option<(Vec<u8>, String)> = connection
         .prepare_cached(
-            "UPDATE intent SET state = 'abandoned' WHERE id = ?1 AND state = 'intended'
-             RETURNING serial, subject",
+            "UPDATE intent SET state = 'abandoned', idempotency_key = NULL, request_sha256 = NULL
+             WHERE id = ?1 AND state = 'intended' RETURNING serial, subject",
         )?
         .query_row([intent], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
@@ -424,6 +424,26 @@ fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Resul
         detail: json!({ "serial": hex::encode_upper(serial), "reason": reason }),
     };
     audit::append(connection, &entry)
+}
+
+fn prior_request(
+    connection: &Connection,
+    caller: &str,
+    idempotency_key: &str,
+) -> Result<Option<PriorRequest>, StoreError> {
+    let found: Option<(i64, String)> = connection
+        .prepare_cached("SELECT id, state FROM intent WHERE caller = ?1 AND idempotency_key = ?2")?
+        .query_row([caller, idempotency_key], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    match found {
+        None => Ok(None),
+        Some((id, state)) if state == "issued" => {
+            Ok(by_intent(connection, id)?.map(|row| PriorRequest::Issued(Box::new(row))))
+        }
+        Some(_) => Ok(Some(PriorRequest::UnderWay)),
+    }
 }
 
 fn by_intent(connection: &Connection, intent: i64) -> Result<Option<CertificateRow>, StoreError> {

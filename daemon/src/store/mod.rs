@@ -8,9 +8,8 @@
 //! # Updates
 //! Every operation is one method of [`Store`], one whole transaction, named for what it does; there
 //! is no SQL outside this module. All writes go through one thread ([`writer`]) that takes whatever
-//! is queued, runs each operation in its own savepoint, commits once, and only then answers. So a
-//! caller that has its answer has it on disk, and a refused operation takes nothing of its
-//! neighbours with it. There is no lingering: a lone write is committed at once.
+//! is queued, runs it in one transaction, commits once, and only then answers. So a caller that has
+//! its answer has it on disk; and a refused operation takes nothing of its neighbours with it. There is no lingering: a lone write is committed at once.
 //!
 //! Nothing above may assume that it is alone: an operation states what it expects (a version, a
 //! state) and is refused when that no longer holds.
@@ -54,6 +53,7 @@ pub use scan::ScannedPage;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use writer::Writer;
 
@@ -104,6 +104,8 @@ impl From<rusqlite::Error> for StoreError {
 pub struct Store {
     writer: Writer,
     readers: Arc<Readers>,
+    /// How often certificates were revoked or given back, since this process began.
+    revocations: Arc<AtomicU64>,
     path: PathBuf,
 }
 
@@ -135,6 +137,7 @@ impl Store {
         Ok(Self {
             writer,
             readers,
+            revocations: Arc::default(),
             path: path.to_owned(),
         })
     }
@@ -144,6 +147,12 @@ impl Store {
         let connection = Connection::open(&self.path)?;
         configure(&connection)?;
         Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
+    /// A number that is another one whenever a certificate was revoked or given back: what was read
+    /// of certificates before that must be read again.
+    pub fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::Acquire)
     }
 
     /// Where the database lies.
@@ -172,11 +181,12 @@ impl Store {
         }
     }
 
+    /// Writes, and waits for it. `operation` may run twice, and only the last time counts.
     fn write<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        operation: impl FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.writer.run(operation)
+        pollster::block_on(self.writer.run(operation))
     }
 }
 

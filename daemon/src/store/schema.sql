@@ -20,12 +20,14 @@ CREATE TABLE generation (
 ) STRICT;
 CREATE UNIQUE INDEX generation_serving ON generation (authority) WHERE state = 'serving';
 
--- What a token was, or may have been, asked to sign: recorded before it was asked.
+-- What a token was, or may have been, asked to sign: recorded before it was asked. (For a longer IN,
+-- SQLite makes a temporary table at every insert; OR costs nothing.)
 CREATE TABLE intent (
     id              INTEGER PRIMARY KEY,
     serial          BLOB    NOT NULL UNIQUE CHECK (length(serial) BETWEEN 9 AND 20),
     issuer          INTEGER NOT NULL REFERENCES generation (id),
-    purpose         TEXT    NOT NULL CHECK (purpose IN ('leaf', 'authority', 'possession')),
+    purpose         TEXT    NOT NULL
+                    CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'possession'),
     profile         TEXT    NOT NULL,
     subject         TEXT    NOT NULL COLLATE NOCASE,
     tbs             BLOB    NOT NULL,
@@ -34,11 +36,13 @@ CREATE TABLE intent (
     caller          TEXT    NOT NULL,
     idempotency_key TEXT,
     request_sha256  BLOB,
-    state           TEXT    NOT NULL CHECK (state IN ('intended', 'issued', 'abandoned')),
+    state           TEXT    NOT NULL
+                    CHECK (state = 'intended' OR state = 'issued' OR state = 'abandoned'),
     recorded_at     INTEGER NOT NULL,
     CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL))
 ) STRICT;
-CREATE UNIQUE INDEX intent_idempotency ON intent (caller, idempotency_key) WHERE state <> 'abandoned';
+CREATE UNIQUE INDEX intent_idempotency ON intent (caller, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
 -- One signature under way per leaf subject, one verification certificate per code.
 CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 'intended';
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
@@ -47,9 +51,16 @@ CREATE INDEX intent_subject ON intent (subject, id);
 
 CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, purpose, profile, subject, tbs, not_before, not_after, caller,
-                 idempotency_key, request_sha256, recorded_at ON intent
+                 recorded_at ON intent
 BEGIN
     SELECT RAISE(ABORT, 'an intent never changes');
+END;
+-- A burned intent gives its idempotency key back: the caller's repeat begins anew.
+CREATE TRIGGER intent_keeps_its_request
+BEFORE UPDATE OF idempotency_key, request_sha256 ON intent
+WHEN NEW.state <> 'abandoned' OR NEW.idempotency_key IS NOT NULL
+BEGIN
+    SELECT RAISE(ABORT, 'an intent keeps its request');
 END;
 CREATE TRIGGER intent_settles_once
 BEFORE UPDATE OF state ON intent WHEN OLD.state <> 'intended'

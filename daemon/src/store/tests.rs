@@ -5,6 +5,7 @@ use crate::enrollment::ca_certificate::{self, VerificationCode};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::key::KeyType;
+use pollster::block_on;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -39,7 +40,7 @@ impl Stage {
             purpose: Purpose::Authority,
             ..intent
         };
-        let recorded = stage.store.record_intent(intent).unwrap();
+        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
         stage
             .settle(&recorded, Settlement::Authority { generation: root })
             .unwrap();
@@ -65,12 +66,15 @@ impl Stage {
 
     fn settle(&self, recorded: &Recorded, settlement: Settlement) -> Result<Settled, StoreError> {
         let der = [b"head".as_slice(), recorded.tbs(), b"signature"].concat();
-        self.store
-            .record_certificate(recorded, &der, settlement, entry("certificate.issued"))
+        let entry = entry("certificate.issued");
+        block_on(
+            self.store
+                .record_certificate(recorded, &der, settlement, entry),
+        )
     }
 
     fn issue(&self, id: &str, serial: u8) -> [u8; 32] {
-        let recorded = self.store.record_intent(self.intent(id, serial)).unwrap();
+        let recorded = block_on(self.store.record_intent(self.intent(id, serial))).unwrap();
         let settlement = Settlement::Device {
             registration_id: id.into(),
             profile: "device".into(),
@@ -117,10 +121,7 @@ fn entry(action: &'static str) -> AuditEntry {
 #[test]
 fn an_intent_never_changes_and_is_never_deleted() {
     let stage = Stage::new();
-    stage
-        .store
-        .record_intent(stage.intent("pump-7", 2))
-        .unwrap();
+    block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
     let raw = stage.raw();
     for sql in [
         "UPDATE intent SET tbs = x'00'",
@@ -135,20 +136,17 @@ fn an_intent_never_changes_and_is_never_deleted() {
 #[test]
 fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
     let stage = Stage::new();
-    let recorded = stage
-        .store
-        .record_intent(stage.intent("pump-7", 2))
-        .unwrap();
+    let recorded = block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
     let settlement = Settlement::Device {
         registration_id: "pump-7".into(),
         profile: "device".into(),
     };
-    let refused = stage.store.record_certificate(
+    let refused = block_on(stage.store.record_certificate(
         &recorded,
         b"other",
         settlement,
         entry("certificate.issued"),
-    );
+    ));
     assert!(
         matches!(refused, Err(StoreError::Conflict(_))),
         "{refused:?}"
@@ -167,14 +165,8 @@ fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
 #[test]
 fn what_a_crash_leaves_open_is_burned_once_and_audited() {
     let stage = Stage::new();
-    stage
-        .store
-        .record_intent(stage.intent("pump-7", 2))
-        .unwrap();
-    stage
-        .store
-        .record_intent(stage.intent("pump-8", 3))
-        .unwrap();
+    block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
+    block_on(stage.store.record_intent(stage.intent("pump-8", 3))).unwrap();
     assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 2);
     assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 0);
     let burned = stage.store.audit_after(0, 100).unwrap();
@@ -191,15 +183,14 @@ fn what_a_crash_leaves_open_is_burned_once_and_audited() {
 #[test]
 fn a_serial_number_exists_once_even_after_it_was_burned() {
     let stage = Stage::new();
-    let recorded = stage
-        .store
-        .record_intent(stage.intent("pump-7", 2))
-        .unwrap();
-    stage
-        .store
-        .abandon_intent(recorded.id(), "token gone".into(), 1_000)
-        .unwrap();
-    let again = stage.store.record_intent(stage.intent("pump-8", 2));
+    let recorded = block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
+    block_on(
+        stage
+            .store
+            .abandon_intent(recorded.id(), "token gone".into(), 1_000),
+    )
+    .unwrap();
+    let again = block_on(stage.store.record_intent(stage.intent("pump-8", 2)));
     assert!(
         matches!(again, Err(IntentRefusal::SerialExists)),
         "{again:?}"
@@ -210,13 +201,10 @@ fn a_serial_number_exists_once_even_after_it_was_burned() {
 fn one_leaf_at_a_time_for_a_device_and_only_in_its_spelling() {
     let stage = Stage::new();
     stage.issue("Pump-7", 2);
-    let other = stage.store.record_intent(stage.intent("pump-7", 3));
+    let other = block_on(stage.store.record_intent(stage.intent("pump-7", 3)));
     assert!(matches!(other, Err(IntentRefusal::Spelling { known }) if known == "Pump-7"));
-    stage
-        .store
-        .record_intent(stage.intent("Pump-7", 4))
-        .unwrap();
-    let second = stage.store.record_intent(stage.intent("Pump-7", 5));
+    block_on(stage.store.record_intent(stage.intent("Pump-7", 4))).unwrap();
+    let second = block_on(stage.store.record_intent(stage.intent("Pump-7", 5)));
     assert!(
         matches!(second, Err(IntentRefusal::UnderWay(_))),
         "{second:?}"
@@ -234,30 +222,33 @@ fn an_idempotency_key_names_one_request_until_that_is_burned() {
         idempotency: idempotency.clone(),
         ..stage.intent("pump-7", 2)
     };
-    let recorded = stage.store.record_intent(first).unwrap();
+    let recorded = block_on(stage.store.record_intent(first)).unwrap();
     let second = Intent {
         idempotency: idempotency.clone(),
         ..stage.intent("pump-8", 3)
     };
-    let refused = stage.store.record_intent(second.clone());
+    let refused = block_on(stage.store.record_intent(second.clone()));
     assert!(
-        matches!(refused, Err(IntentRefusal::Repeated)),
+        matches!(
+            refused,
+            Err(IntentRefusal::Repeated(PriorRequest::UnderWay))
+        ),
         "{refused:?}"
     );
-    let under_way = stage.store.prior_request("station line-1", "k").unwrap();
+    let under_way = block_on(stage.store.prior_request("station line-1", "k")).unwrap();
     assert!(matches!(under_way, Some(PriorRequest::UnderWay)));
-    stage
-        .store
-        .abandon_intent(recorded.id(), "deadline".into(), 1_000)
-        .unwrap();
-    assert!(
+    block_on(
         stage
             .store
-            .prior_request("station line-1", "k")
+            .abandon_intent(recorded.id(), "deadline".into(), 1_000),
+    )
+    .unwrap();
+    assert!(
+        block_on(stage.store.prior_request("station line-1", "k"))
             .unwrap()
             .is_none()
     );
-    stage.store.record_intent(second).unwrap();
+    block_on(stage.store.record_intent(second)).unwrap();
 }
 
 #[test]
@@ -282,7 +273,7 @@ fn leaf_slots_roll_and_mark_change_in_one_transaction() {
     assert_eq!(row.slots.wanted(), (Some(first), Some(second)));
     let rolls = stage.store.rolls(true, 10).unwrap();
     assert_eq!((rolls.len(), rolls[0].state), (1, RollState::Staged));
-    let third = stage.store.record_intent(stage.intent("pump-7", 4));
+    let third = block_on(stage.store.record_intent(stage.intent("pump-7", 4)));
     assert!(
         matches!(third, Err(IntentRefusal::RollUnderWay { .. })),
         "{third:?}"
@@ -407,7 +398,7 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
 fn the_journal_finds_a_changed_entry_and_refuses_ordinary_changes() {
     let stage = Stage::new();
     for _ in 0..5 {
-        stage.store.record_audit(entry("test.happened")).unwrap();
+        block_on(stage.store.record_audit(entry("test.happened"))).unwrap();
     }
     let good = stage.store.verify_audit().unwrap();
     assert_eq!((good.entries, good.broken_at), (6, None));
@@ -427,7 +418,7 @@ fn the_journal_finds_a_changed_entry_and_refuses_ordinary_changes() {
 fn many_writers_share_commits_and_a_refused_one_takes_nothing_with_it() {
     let stage = Stage::new();
     let taken = stage.intent("taken", 9).serial;
-    let recorded = stage.store.record_intent(stage.intent("taken", 9)).unwrap();
+    let recorded = block_on(stage.store.record_intent(stage.intent("taken", 9))).unwrap();
     let stage = &stage;
     let refused: usize = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..32u8)
@@ -436,7 +427,9 @@ fn many_writers_share_commits_and_a_refused_one_takes_nothing_with_it() {
                 if writer % 4 == 0 {
                     intent.serial.clone_from(&taken);
                 }
-                scope.spawn(move || usize::from(stage.store.record_intent(intent).is_err()))
+                scope.spawn(move || {
+                    usize::from(block_on(stage.store.record_intent(intent)).is_err())
+                })
             })
             .collect();
         writers
@@ -450,10 +443,12 @@ fn many_writers_share_commits_and_a_refused_one_takes_nothing_with_it() {
         25,
         "24 and the one before"
     );
-    stage
-        .store
-        .abandon_intent(recorded.id(), "test".into(), 1_000)
-        .unwrap();
+    block_on(
+        stage
+            .store
+            .abandon_intent(recorded.id(), "test".into(), 1_000),
+    )
+    .unwrap();
 }
 
 #[test]

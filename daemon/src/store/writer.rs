@@ -1,6 +1,11 @@
 //! The one writer: takes all that is queued, commits once, then answers all.
+//!
+//! Refusals are rare, so a group runs bare: SQLite copies every page that a savepoint changes, and a
+//! savepoint per operation would cost more than the operation. When one of the group is refused, the
+//! whole transaction is rolled back and run again, each operation in a savepoint of its own.
 
 use super::StoreError;
+use futures_channel::oneshot;
 use rusqlite::{Connection, TransactionBehavior};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
@@ -11,9 +16,9 @@ const GROUP_MAX: usize = 256;
 
 /// A queued operation: runs inside the group's transaction, answers after its commit.
 trait Job: Send {
-    /// Runs in a savepoint of its own. `Err` rolls only this operation back.
+    /// Runs, once more if the group was rolled back. `Err` means that it was refused.
     fn run(&mut self, connection: &Connection) -> Result<(), ()>;
-    /// Tells the waiting caller: what `run` left, or why the whole group was lost.
+    /// Tells whoever waits: what `run` left, or why the whole group was lost.
     fn answer(self: Box<Self>, lost: Option<StoreError>);
 }
 
@@ -33,46 +38,47 @@ impl Writer {
         Ok(Self { queue })
     }
 
-    /// Runs `operation` in the next group and waits until that group is durable.
-    pub(super) fn run<T, F>(&self, operation: F) -> Result<T, StoreError>
+    /// Runs `operation` in the next group; ready when that group is durable. It is queued at once,
+    /// whether or not anybody waits.
+    pub(super) fn run<T, F>(&self, operation: F) -> impl Future<Output = Result<T, StoreError>>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
-        let (reply, answer) = sync_channel(1);
+        let (reply, answer) = oneshot::channel();
         let job = Box::new(Operation {
-            operation: Some(operation),
+            operation,
             outcome: None,
             reply,
         });
-        self.queue.try_send(job).map_err(|error| match error {
+        let queued = self.queue.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => {
                 StoreError::Unavailable(format!("{QUEUE_MAX} writes are waiting already"))
             }
             TrySendError::Disconnected(_) => StoreError::Unavailable("the writer ended".into()),
-        })?;
-        answer
-            .recv()
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer ended".into())))
+        });
+        async move {
+            queued?;
+            answer
+                .await
+                .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer ended".into())))
+        }
     }
 }
 
 struct Operation<T, F> {
-    operation: Option<F>,
+    operation: F,
     outcome: Option<Result<T, StoreError>>,
-    reply: SyncSender<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
 impl<T, F> Job for Operation<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
+    F: FnMut(&Connection) -> Result<T, StoreError> + Send,
 {
     fn run(&mut self, connection: &Connection) -> Result<(), ()> {
-        let outcome = match self.operation.take() {
-            Some(operation) => operation(connection),
-            None => Err(StoreError::Unavailable("the operation ran already".into())),
-        };
+        let outcome = (self.operation)(connection);
         let kept = outcome.is_ok();
         self.outcome = Some(outcome);
         if kept { Ok(()) } else { Err(()) }
@@ -108,9 +114,17 @@ fn write_groups(mut connection: Connection, jobs: &Receiver<Box<dyn Job>>) {
 
 fn commit(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Twice per operation: worth being prepared once, which `Transaction::savepoint` is not.
+    if group.iter_mut().all(|job| job.run(&transaction).is_ok()) {
+        return transaction.commit();
+    }
+    drop(transaction);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let execute = |sql| transaction.prepare_cached(sql)?.execute([]);
     for job in group {
+        // A full disk makes SQLite roll back by itself; what ran then would commit alone.
+        if transaction.is_autocommit() {
+            break;
+        }
         execute("SAVEPOINT operation")?;
         if job.run(&transaction).is_err() {
             execute("ROLLBACK TO operation")?;
@@ -125,13 +139,13 @@ mod tests {
     use super::*;
 
     fn insert(value: i64, outcome: Result<(), StoreError>) -> Box<dyn Job> {
-        let (reply, _) = sync_channel(1);
+        let (reply, _) = oneshot::channel();
         let operation = move |connection: &Connection| {
             connection.execute("INSERT INTO t VALUES (?1)", [value])?;
-            outcome
+            outcome.clone()
         };
         Box::new(Operation {
-            operation: Some(operation),
+            operation,
             outcome: None,
             reply,
         })

@@ -1,7 +1,8 @@
 //! Serial numbers (RFC 5280 4.1.2.2): positive, at most 20 octets, unique for their issuer.
 //!
 //! Randomness comes from the caller, uniqueness from the store. A serial is never derived from a
-//! key or a counter: a renewal would repeat it, or a stranger foresee it.
+//! key or a counter: a renewal would repeat it, or a stranger foresee it. It begins with the time, so
+//! that serials of one moment lie together in the store's index; the certificate tells it anyway.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -10,8 +11,8 @@ use std::str::FromStr;
 /// Octets of the longest serial, as DER encodes it.
 const OCTETS_MAX: usize = 20;
 
-/// Octets of the serials that we make.
-pub const RANDOM_OCTETS: usize = 16;
+/// Random octets in the serials that we make: 96 bits, where 64 are asked for.
+pub const RANDOM_OCTETS: usize = 12;
 
 /// A positive serial number.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,13 +40,15 @@ pub enum SerialRefusal {
 }
 
 impl SerialNumber {
-    /// A serial from random octets, 126 bits of which are kept.
+    /// A serial of the moment `now` (Unix seconds), from random octets.
     ///
-    /// The two top bits are set to 01: positive, and always 16 octets long in DER.
-    pub fn from_random(mut random: [u8; RANDOM_OCTETS]) -> SerialNumber {
-        random[0] = random[0] & 0x3f | 0x40;
+    /// The two top bits are 01: positive, and always 16 octets long in DER. Then follow 30 bits of
+    /// time in steps of four seconds, which lasts until 2106, and the random octets.
+    pub fn from_random(now: i64, random: [u8; RANDOM_OCTETS]) -> SerialNumber {
+        let [.., a, b, c, d] = (now >> 2).to_be_bytes();
+        let moment = [a & 0x3f | 0x40, b, c, d];
         SerialNumber {
-            octets: random.to_vec(),
+            octets: [moment.as_slice(), &random].concat(),
         }
     }
 
@@ -134,9 +137,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_serials_have_one_length_and_survive_text(random in any::<[u8; RANDOM_OCTETS]>()) {
-            let serial = SerialNumber::from_random(random);
-            prop_assert_eq!(serial.der_contents().len(), RANDOM_OCTETS);
+        fn random_serials_have_one_length_and_survive_text(
+            now in any::<i64>(), random in any::<[u8; RANDOM_OCTETS]>(),
+        ) {
+            let serial = SerialNumber::from_random(now, random);
+            prop_assert_eq!(serial.der_contents().len(), 16);
             prop_assert_eq!(serial.to_string().parse(), Ok(serial.clone()));
             prop_assert_eq!(SerialNumber::from_der_contents(&serial.der_contents()), Ok(serial));
         }
@@ -167,6 +172,13 @@ mod tests {
             "00".parse::<SerialNumber>(),
             Err(SerialRefusal::NotPositive)
         );
+    }
+
+    #[test]
+    fn a_later_serial_sorts_behind() {
+        let at = |now, octet| SerialNumber::from_random(now, [octet; RANDOM_OCTETS]);
+        assert!(at(1_795_000_000, 0xff) < at(1_795_000_004, 0));
+        assert!(at(0, 0xff) < at(4_294_967_295, 0));
     }
 
     #[test]

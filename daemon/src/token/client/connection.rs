@@ -1,18 +1,20 @@
 //! One connection to a worker: requests of many threads in flight together.
 //!
-//! Callers append to the outbox and wait each on their own; one thread reads all answers. A request
-//! whose caller has given up stays on the list until its answer comes: the worker is still at it,
-//! and by that list a hung one is found out.
+//! Callers append to the outbox and get a future each. One thread sends what was appended, and lets
+//! requests expire; one reads all answers. So a caller never blocks, whatever the worker does. A
+//! request that has expired stays on the list until its answer comes: the worker is still at it, and
+//! by that list a hung one is found out.
 
 use crate::token::TokenError;
 use crate::token::outbox::Outbox;
 use crate::token::protocol::{Answer, FrameReader, Hello, Operation, Request, Response, VERSION};
 use anyhow::{Context, bail};
+use futures_channel::oneshot;
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Most requests in flight on one connection; further ones are refused at once.
@@ -37,19 +39,16 @@ struct Pending {
     /// Set when the connection ends: nothing more may be added.
     ended: Option<TokenError>,
     requests: HashMap<u64, InFlight>,
+    /// No request that is waited for expires before this.
+    next_expiry: Option<Instant>,
 }
 
 struct InFlight {
     operation: &'static str,
     deadline: Instant,
-    slot: Arc<Slot>,
-}
-
-/// Where one caller waits.
-#[derive(Default)]
-struct Slot {
-    outcome: Mutex<Option<Outcome>>,
-    filled: Condvar,
+    allowed: Duration,
+    /// `None` once the caller was told that it has expired.
+    reply: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Connection {
@@ -93,17 +92,33 @@ impl Connection {
         }
     }
 
-    /// Asks, and waits for the answer until `deadline` from now.
-    pub(super) fn call(&self, operation: Operation, deadline: Duration) -> Outcome {
+    /// Asks; ready with the answer, or when `allowed` is over.
+    pub(super) fn call(
+        &self,
+        operation: Operation,
+        allowed: Duration,
+    ) -> impl Future<Output = Outcome> + Send + use<> {
+        let asked = self.ask(operation, allowed);
+        let token = self.token.clone();
+        async move {
+            let gone = |_| Err(TokenError::unavailable(&token, "the client is closed"));
+            asked?.await.unwrap_or_else(gone)
+        }
+    }
+
+    fn ask(
+        &self,
+        operation: Operation,
+        allowed: Duration,
+    ) -> Result<oneshot::Receiver<Outcome>, TokenError> {
         let name = operation.name();
-        let until = Instant::now() + deadline;
-        let (id, slot) = self.register(name, until)?;
-        let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-        if let Err(error) = self.outbox.append(&Request {
+        let (id, answer) = self.register(name, allowed)?;
+        let request = Request {
             id,
-            deadline_ms,
+            deadline_ms: u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX),
             operation,
-        }) {
+        };
+        if let Err(error) = self.outbox.append(&request) {
             self.pending().requests.remove(&id);
             let (token, operation) = (self.token.clone(), name.to_owned());
             return Err(TokenError::Refused {
@@ -112,25 +127,14 @@ impl Connection {
                 reason: error.to_string(),
             });
         }
-        if let Err(error) = self.outbox.flush() {
-            self.end(&format!("cannot send to the worker: {error}"));
-        }
-        slot.wait(until).unwrap_or_else(|| {
-            let (token, operation) = (self.token.clone(), name.to_owned());
-            let deadline_ms = deadline_ms.into();
-            Err(TokenError::Deadline {
-                token,
-                operation,
-                deadline_ms,
-            })
-        })
+        Ok(answer)
     }
 
     fn register(
         &self,
         operation: &'static str,
-        deadline: Instant,
-    ) -> Result<(u64, Arc<Slot>), TokenError> {
+        allowed: Duration,
+    ) -> Result<(u64, oneshot::Receiver<Outcome>), TokenError> {
         let mut pending = self.pending();
         if let Some(error) = &pending.ended {
             return Err(error.clone());
@@ -140,14 +144,60 @@ impl Connection {
             return Err(TokenError::unavailable(&self.token, reason));
         }
         pending.last_id += 1;
-        let (id, slot) = (pending.last_id, Arc::<Slot>::default());
+        let (id, deadline) = (pending.last_id, Instant::now() + allowed);
+        let (reply, answer) = oneshot::channel();
         let in_flight = InFlight {
             operation,
             deadline,
-            slot: Arc::clone(&slot),
+            allowed,
+            reply: Some(reply),
         };
         pending.requests.insert(id, in_flight);
-        Ok((id, slot))
+        let next = pending.next_expiry.map_or(deadline, |it| it.min(deadline));
+        pending.next_expiry = Some(next);
+        Ok((id, answer))
+    }
+
+    /// Sends what is asked, and lets expire what is not answered, until the connection ends.
+    pub(super) fn send(&self) {
+        while let Some(next_expiry) = self.expire() {
+            if let Err(error) = self.outbox.send_when_added(next_expiry) {
+                return self.end(&format!("cannot send to the worker: {error}"));
+            }
+        }
+    }
+
+    /// Tells the callers of requests that have expired. Returns when to come back, or `None` once
+    /// the connection has ended.
+    fn expire(&self) -> Option<Option<Instant>> {
+        let mut pending = self.pending();
+        if pending.ended.is_some() {
+            return None;
+        }
+        let now = Instant::now();
+        if pending.next_expiry.is_none_or(|next| now < next) {
+            return Some(pending.next_expiry);
+        }
+        let waited_for = pending
+            .requests
+            .values_mut()
+            .filter(|request| request.reply.is_some());
+        let mut next: Option<Instant> = None;
+        for request in waited_for {
+            if now < request.deadline {
+                next = Some(next.map_or(request.deadline, |it| it.min(request.deadline)));
+            } else if let Some(reply) = request.reply.take() {
+                let deadline_ms = request.allowed.as_millis();
+                // A caller that is gone does not mind.
+                let _ = reply.send(Err(TokenError::Deadline {
+                    token: self.token.clone(),
+                    operation: request.operation.to_owned(),
+                    deadline_ms: u64::try_from(deadline_ms).unwrap_or(u64::MAX),
+                }));
+            }
+        }
+        pending.next_expiry = next;
+        Some(next)
     }
 
     /// Delivers answers until the connection ends; gives the reason.
@@ -173,15 +223,15 @@ impl Connection {
             answered.push(response);
         }
         let mut pending = self.pending();
-        let slots: Vec<_> = answered
+        let replies: Vec<_> = answered
             .into_iter()
             .filter_map(|Response { id, result }| {
-                Some((pending.requests.remove(&id)?.slot, result))
+                Some((pending.requests.remove(&id)?.reply?, result))
             })
             .collect();
         drop(pending);
-        for (slot, result) in slots {
-            slot.fill(result);
+        for (reply, result) in replies {
+            let _ = reply.send(result);
         }
         Ok(())
     }
@@ -194,8 +244,9 @@ impl Connection {
         pending.ended.get_or_insert(error.clone());
         let requests = std::mem::take(&mut pending.requests);
         drop(pending);
-        for in_flight in requests.into_values() {
-            in_flight.slot.fill(Err(error.clone()));
+        self.outbox.close();
+        for reply in requests.into_values().filter_map(|request| request.reply) {
+            let _ = reply.send(Err(error.clone()));
         }
     }
 
@@ -213,29 +264,5 @@ impl Connection {
         self.pending
             .lock()
             .expect("no thread panics while it holds the pending requests")
-    }
-}
-
-impl Slot {
-    fn fill(&self, outcome: Outcome) {
-        *self
-            .outcome
-            .lock()
-            .expect("no thread panics while it holds a slot") = Some(outcome);
-        self.filled.notify_one();
-    }
-
-    /// The outcome; `None` if there is none by `until`.
-    fn wait(&self, until: Instant) -> Option<Outcome> {
-        let outcome = self
-            .outcome
-            .lock()
-            .expect("no thread panics while it holds a slot");
-        let left = until.saturating_duration_since(Instant::now());
-        let (mut outcome, _) = self
-            .filled
-            .wait_timeout_while(outcome, left, |outcome| outcome.is_none())
-            .expect("no thread panics while it holds a slot");
-        outcome.take()
     }
 }

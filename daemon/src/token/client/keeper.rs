@@ -1,7 +1,7 @@
 //! Keeps a connection to the worker, and what was last heard of its health.
 //!
-//! Two threads per token: one connects and reads answers, one asks for the health. Both end with
-//! the last [`TokenClient`](super::TokenClient).
+//! Two threads per token: one connects and reads answers (with a third that sends, while there is a
+//! connection), one asks for the health. All end with the last [`TokenClient`](super::TokenClient).
 
 use super::TokenHealth;
 use super::connection::Connection;
@@ -133,7 +133,10 @@ impl Shared {
                     if self.state().closing {
                         connection.end("the client is closed");
                     }
-                    let reason = connection.read(reader);
+                    let reason = std::thread::scope(|scope| {
+                        scope.spawn(|| connection.send());
+                        connection.read(reader)
+                    });
                     self.set_connection(None);
                     tracing::warn!(token = self.name, reason, "worker disconnected");
                     reason
@@ -152,7 +155,7 @@ impl Shared {
             let Some(connection) = self.connection() else {
                 continue;
             };
-            match connection.call(Operation::Health, HEALTH_DEADLINE) {
+            match pollster::block_on(connection.call(Operation::Health, HEALTH_DEADLINE)) {
                 Ok(Answer::Health(health)) => self.heard(health),
                 Ok(_) => connection.end("the worker answered something else"),
                 // The connection's end, or a hung worker, is noticed by others.

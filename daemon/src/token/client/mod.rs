@@ -1,7 +1,8 @@
 //! Asking a token worker: the side of `serve`.
 //!
-//! Synchronous, and callable from many threads at once: requests of all of them are in flight
-//! together on one connection. It loads no PKCS#11 library and knows no PIN. When the worker goes
+//! Callable from many threads at once: requests of all of them are in flight together on one
+//! connection. A signature is a future, because many are waited for; the rest is asked for rarely and
+//! blocks. It loads no PKCS#11 library and knows no PIN. When the worker goes
 //! away everything pending is answered [`Unavailable`](TokenError::Unavailable), and the client
 //! connects again by itself as soon as there is a worker.
 
@@ -131,14 +132,15 @@ impl TokenClient {
 
     /// [`Token::sign`], over what the store has on record and nothing else: only the store can make
     /// a [`Recorded`].
-    pub fn sign_recorded(
+    pub async fn sign_recorded(
         &self,
         key: &KeyReference,
         algorithm: SignatureAlgorithm,
         recorded: &Recorded,
         deadline: Duration,
     ) -> Result<Vec<u8>, TokenError> {
-        self.sign(key, algorithm, recorded.tbs(), deadline)
+        self.sign_later(key, algorithm, recorded.tbs(), deadline)
+            .await
     }
 
     /// [`Token::sign`], for the tests that prove a key. Not for anybody else.
@@ -149,15 +151,26 @@ impl TokenClient {
         message: &[u8],
         deadline: Duration,
     ) -> Result<Vec<u8>, TokenError> {
-        let (key, message) = (key.clone(), message.to_vec());
-        match self.call(
-            Operation::Sign {
-                key,
-                algorithm,
-                message,
-            },
-            deadline,
-        )? {
+        pollster::block_on(self.sign_later(key, algorithm, message, deadline))
+    }
+
+    async fn sign_later(
+        &self,
+        key: &KeyReference,
+        algorithm: SignatureAlgorithm,
+        message: &[u8],
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        let operation = Operation::Sign {
+            key: key.clone(),
+            algorithm,
+            message: message.to_vec(),
+        };
+        let connection = self.keeper.connection()?;
+        match connection
+            .call(operation, deadline.min(DEADLINE_MAX))
+            .await?
+        {
             Answer::Signature(signature) => Ok(signature),
             _ => Err(self.nonsense()),
         }
@@ -182,9 +195,8 @@ impl TokenClient {
     }
 
     fn call(&self, operation: Operation, deadline: Duration) -> Result<Answer, TokenError> {
-        self.keeper
-            .connection()?
-            .call(operation, deadline.min(DEADLINE_MAX))
+        let connection = self.keeper.connection()?;
+        pollster::block_on(connection.call(operation, deadline.min(DEADLINE_MAX)))
     }
 
     fn nonsense(&self) -> TokenError {

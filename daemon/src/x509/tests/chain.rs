@@ -137,7 +137,7 @@ fn what_must_not_be_signed_is_not_built() {
         &Profile::authority(Some(0), 5 * YEAR),
     );
     let key = SoftwareKey::generate(KeyType::P256).public_key();
-    let serial = SerialNumber::from_random([1; 16]);
+    let serial = SerialNumber::from_random(0, [1; 12]);
     let refusal = |issuer: &Authority, common_name: &str, profile: &Profile| {
         let subject = name(common_name);
         let request = request(profile, &subject, &key, &serial);

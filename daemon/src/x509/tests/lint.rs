@@ -52,7 +52,7 @@ fn order() -> Order {
             SubjectAlternativeName::dns("gateway.example.net").expect("is a name"),
             SubjectAlternativeName::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),
         ],
-        serial: SerialNumber::from_random([3; 16]),
+        serial: SerialNumber::from_random(0, [3; 12]),
         now: NOW,
         distribution: Distribution {
             crl_url: Some("http://ca.example.net/crl/line.crl".to_owned()),
@@ -148,7 +148,7 @@ fn every_single_departure_is_found() {
         }),
         ("spki", |order| order.key = KEYS[1].clone()),
         ("serial", |order| {
-            order.serial = SerialNumber::from_random([4; 16])
+            order.serial = SerialNumber::from_random(0, [4; 12])
         }),
         ("subject_alternative_name", |order| order.names.reverse()),
         ("extensions", |order| order.names.clear()),
@@ -208,7 +208,7 @@ fn labels_must_agree_with_the_bytes() {
     type Change = fn(&mut ToBeSigned);
     let changes: [(&str, Change); 3] = [
         ("serial_label", |tbs| {
-            tbs.serial = SerialNumber::from_random([5; 16])
+            tbs.serial = SerialNumber::from_random(0, [5; 12])
         }),
         ("signature_label", |tbs| {
             tbs.signature_algorithm = SignatureAlgorithm::Ed25519
@@ -239,7 +239,7 @@ fn bytes_after_the_end_are_found() {
 prop_compose! {
     fn orders()(
         common_name in "[a-z0-9._:-]{1,64}",
-        random in any::<[u8; 16]>(),
+        random in any::<[u8; 12]>(),
         key in 0..3_usize,
         // Across 2049, to where both forms of time appear.
         now in NOW + 600..NOW + 30 * YEAR.cast_signed(),
@@ -259,7 +259,7 @@ prop_compose! {
             profile: Profile { backdate_seconds, ..profile },
             subject: name(&common_name),
             key: KEYS[key].clone(),
-            serial: SerialNumber::from_random(random),
+            serial: SerialNumber::from_random(0, random),
             names: leaf.names[..names.min(leaf.names.len())].to_vec(),
             now,
             ..leaf

@@ -101,7 +101,7 @@ impl Authority {
         let subject = name("Test Root");
         let public_key = key.public_key();
         let issuer = Issuer::self_signed(&subject, &public_key);
-        let serial = SerialNumber::from_random([7; 16]);
+        let serial = SerialNumber::from_random(0, [7; 12]);
         let request = request(profile, &subject, &public_key, &serial);
         let linted = build_and_lint(&issuer, ExpectedIssuer::SelfSigned, &request);
         let certificate = signed(&linted, &key);
@@ -126,7 +126,7 @@ impl Authority {
         profile: &Profile,
     ) -> Certificate {
         let subject = name(common_name);
-        let serial = SerialNumber::from_random([9; 16]);
+        let serial = SerialNumber::from_random(0, [9; 12]);
         let request = request(profile, &subject, public_key, &serial);
         let expected_issuer = ExpectedIssuer::Certificate(&self.certificate);
         signed(
