@@ -33,6 +33,7 @@ mod generation;
 mod issuance;
 mod mark;
 mod possession;
+mod revocation;
 mod roll;
 mod scan;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use issuance::{
 };
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
+pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{RollReason, RollRow, RollState, RollStep};
 pub use scan::ScannedPage;
 
