@@ -9,6 +9,7 @@
 )]
 
 use dps_emulator::{Emulator, Kind, Options};
+use hallmarkd::ca::crl::CrlSchedule;
 use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::slots::Slots;
@@ -100,6 +101,11 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         provisioning: vec!["dps".into()],
         verified: BTreeSet::new(),
         push_age_alarm_seconds: 3_600,
+        crl_schedule: CrlSchedule {
+            validity_seconds: 604_800,
+            interval_seconds: 86_400,
+        },
+        public_http: None,
         wake: Box::new(|| {}),
     })
     .expect("an authority");

@@ -22,6 +22,7 @@
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
+//! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -40,6 +41,7 @@ mod process;
 mod provisioning;
 mod refusals;
 mod request;
+mod revocation;
 mod roll;
 mod stage;
 mod token_gone;

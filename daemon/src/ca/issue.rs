@@ -18,7 +18,7 @@ use crate::store::{
 use crate::token::KeyReference;
 use crate::x509::certificate::{self, Certificate};
 use crate::x509::csr::Csr;
-use crate::x509::issuer::Issuer;
+use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
 use crate::x509::lint::{self, Expectation, ExpectedIssuer};
 use crate::x509::name::DistinguishedName;
@@ -28,7 +28,7 @@ use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 use crate::x509::tbs;
 use aws_lc_rs::digest;
 use serde_json::json;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
@@ -85,6 +85,8 @@ pub(super) struct Signer<'a> {
     pub issuer: &'a Issuer,
     /// `None` for a root that is about to sign itself.
     pub certificate: Option<&'a Certificate>,
+    /// The same.
+    pub distribution: Option<&'a Distribution>,
 }
 
 impl<'a> From<&'a Generation> for Signer<'a> {
@@ -95,6 +97,7 @@ impl<'a> From<&'a Generation> for Signer<'a> {
             key: &generation.key,
             issuer: &generation.issuer,
             certificate: Some(&generation.certificate),
+            distribution: Some(&generation.distribution),
         }
     }
 }
@@ -162,15 +165,7 @@ impl CertificateAuthority {
         let name = common_name(profile, &request.registration_id)?;
         permission.covers(profile, &name)?;
         agrees_with(&csr, &name)?;
-        let serving = self.hierarchy().serving(&profile.authority).cloned();
-        let generation = serving.ok_or_else(|| {
-            let authority = &profile.authority;
-            Error::later(
-                30,
-                "authority_absent",
-                format!("authority {authority} has no key yet"),
-            )
-        })?;
+        let generation = Arc::clone(self.hierarchy().signing(&profile.authority)?);
         crash_point("cycle-5");
 
         let settlement = match profile.role {
@@ -222,7 +217,7 @@ impl CertificateAuthority {
                 Some(certificate) => ExpectedIssuer::Certificate(certificate),
                 None => ExpectedIssuer::SelfSigned,
             },
-            distribution: None,
+            distribution: order.signer.distribution,
             profile: order.profile,
             common_name: &common_name,
             subject: &order.subject,
@@ -347,8 +342,9 @@ impl CertificateAuthority {
         if let Err(error) = abandoned.await {
             tracing::error!(intent, %error, "an intent cannot be abandoned yet");
             self.unburned().push((intent, reason.to_owned()));
-            self.wake();
         }
+        // To try again, or to put the serial number on the revocation list.
+        self.wake();
     }
 
     /// Makes up for what could not be written down when it happened: on a full disk, say. Until

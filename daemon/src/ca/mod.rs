@@ -1,4 +1,5 @@
-//! The application: hierarchy, ceremony, issuance, proof of possession, rolls.
+//! The application: hierarchy, ceremony, issuance, revocation and its lists, proof of possession,
+//! rolls.
 //!
 //! Sync. It knows the store and the tokens, and nothing of HTTP or of the provisioning service: what
 //! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
@@ -6,12 +7,14 @@
 
 pub mod authorize;
 pub mod ceremony;
+pub mod crl;
 pub mod enroll;
 pub mod error;
 pub mod hierarchy;
 pub mod issue;
 pub mod possession;
 pub mod profile;
+pub mod revoke;
 pub mod roll;
 pub mod status;
 pub mod transcript;
@@ -22,11 +25,12 @@ use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
 use arc_swap::{ArcSwap, Guard};
 use authorize::{Authorized, Caller, Operate};
+use crl::{CrlSchedule, RevocationLists};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -56,6 +60,11 @@ pub struct Parts {
     pub verified: BTreeSet<String>,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
+    /// When revocation lists are signed anew.
+    pub crl_schedule: CrlSchedule,
+    /// Where relying parties fetch what is published (`http://host`), for issued certificates to
+    /// say so.
+    pub public_http: Option<String>,
     /// Called when something at a provisioning service must change.
     pub wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -69,8 +78,12 @@ pub struct CertificateAuthority {
     provisioning: Vec<String>,
     verified: BTreeSet<String>,
     push_age_alarm_seconds: i64,
+    public_http: Option<String>,
     wake: Box<dyn Fn() + Send + Sync>,
+    lists: RevocationLists,
     hierarchy: ArcSwap<Hierarchy>,
+    /// Whoever reads the hierarchy anew holds it, so that an older reading replaces no newer one.
+    reloading: Mutex<()>,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
     /// Intents that could not be burned yet, each with its reason.
@@ -81,7 +94,9 @@ impl CertificateAuthority {
     /// Loads the hierarchy, and burns what a crash left open: every intent is explained before
     /// anything new is signed.
     pub fn start(parts: Parts) -> Result<Self, Error> {
-        let hierarchy = Hierarchy::load(parts.store.generations()?)?;
+        let public_http = parts.public_http;
+        let hierarchy = Hierarchy::load(parts.store.generations()?, public_http.as_deref())?;
+        let lists = RevocationLists::new(parts.crl_schedule, parts.store.current_crls()?);
         let authority = Self {
             store: parts.store,
             tokens: parts.tokens,
@@ -90,8 +105,11 @@ impl CertificateAuthority {
             provisioning: parts.provisioning,
             verified: parts.verified,
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
+            public_http,
             wake: parts.wake,
+            lists,
             hierarchy: ArcSwap::from_pointee(hierarchy),
+            reloading: Mutex::default(),
             ceremony: Mutex::new(()),
             unburned: Mutex::default(),
         };
@@ -188,8 +206,13 @@ impl CertificateAuthority {
     }
 
     fn reload_hierarchy(&self) -> Result<(), Error> {
-        self.hierarchy
-            .store(Arc::new(Hierarchy::load(self.store.generations()?)?));
+        let _alone = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let rows = self.store.generations()?;
+        let hierarchy = Hierarchy::load(rows, self.public_http.as_deref())?;
+        self.hierarchy.store(Arc::new(hierarchy));
         Ok(())
     }
 

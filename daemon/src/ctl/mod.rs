@@ -86,6 +86,8 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
                 "not_after",
                 "token",
                 "key_type",
+                "crl_number",
+                "crl_next_update",
             ],
         ),
         AuthorityCommand::Show { name, pem: true } => {

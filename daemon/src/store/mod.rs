@@ -1,9 +1,9 @@
 //! The store: everything that must survive, in one SQLite database.
 //!
 //! # Data
-//! `schema.sql` is the model: generations of authorities, intents and certificates, devices,
-//! enrollments, dirty marks, rolls, and the audit journal. What must never be false stands there as
-//! a constraint or a trigger.
+//! `schema.sql` is the model: generations of authorities, intents and certificates, revocation
+//! lists, devices, enrollments, dirty marks, rolls, and the audit journal. What must never be false
+//! stands there as a constraint or a trigger.
 //!
 //! # Updates
 //! Every operation is one method of [`Store`], one whole transaction, named for what it does; there
@@ -22,16 +22,20 @@
 //!   [`Store::abandon_open_intents`] burns it at the next start, before the daemon is ready.
 //! * After step 10: certificate, audit entry, device, slots and dirty mark, all of them.
 //! * Between a dirty mark and the provisioning service: the mark; the reconciler looks again.
+//! * Between recording a revocation list and its signature: a list without `der`. The token may
+//!   have signed it; its number is used up, and the next list takes the next one.
 //! * In a ceremony: a planned generation whose key id is on record, so the same key is found again.
 //!
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
 
 mod audit;
+mod crl;
 mod enrollment;
 mod generation;
 mod issuance;
 mod mark;
 mod possession;
+mod revocation;
 mod roll;
 mod scan;
 #[cfg(test)]
@@ -39,6 +43,7 @@ mod tests;
 mod writer;
 
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
+pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, PlannedGeneration};
 pub use issuance::{
@@ -47,6 +52,7 @@ pub use issuance::{
 };
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
+pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{RollReason, RollRow, RollState, RollStep};
 pub use scan::ScannedPage;
 
@@ -133,11 +139,12 @@ impl Store {
         let readers = Arc::new(Readers {
             connections: [reader()?, reader()?, reader()?, reader()?],
         });
-        let writer = Writer::start(connection)?;
+        let revocations = Arc::default();
+        let writer = Writer::start(connection, Arc::clone(&revocations))?;
         Ok(Self {
             writer,
             readers,
-            revocations: Arc::default(),
+            revocations,
             path: path.to_owned(),
         })
     }

@@ -6,7 +6,10 @@
 
 use super::StoreError;
 use futures_channel::oneshot;
+use rusqlite::hooks::Action;
 use rusqlite::{Connection, TransactionBehavior};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// Operations that may wait; one more is refused as unavailable.
@@ -28,12 +31,28 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer thread; it ends when the last handle is gone.
-    pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
+    /// Starts the writer thread; it ends when the last handle is gone. It counts the commits that
+    /// changed a certificate, which only a revocation does.
+    pub(super) fn start(
+        connection: Connection,
+        revocations: Arc<AtomicU64>,
+    ) -> Result<Self, StoreError> {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
+        let revoked = Arc::new(AtomicBool::new(false));
+        let changed = revoked.clone();
+        connection.update_hook(Some(move |action: Action, _: &str, table: &str, _: i64| {
+            if action == Action::SQLITE_UPDATE && table == "certificate" {
+                changed.store(true, Ordering::Relaxed);
+            }
+        }))?;
+        let committed = move || {
+            if revoked.swap(false, Ordering::Relaxed) {
+                revocations.fetch_add(1, Ordering::Release);
+            }
+        };
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || write_groups(connection, &jobs))
+            .spawn(move || write_groups(connection, &jobs, committed))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(Self { queue })
     }
@@ -96,13 +115,14 @@ where
     }
 }
 
-fn write_groups(mut connection: Connection, jobs: &Receiver<Box<dyn Job>>) {
+fn write_groups(mut connection: Connection, jobs: &Receiver<Box<dyn Job>>, committed: impl Fn()) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(GROUP_MAX - 1));
         let lost = commit(&mut connection, &mut group)
             .err()
             .map(StoreError::from);
+        committed();
         if let Some(error) = &lost {
             tracing::error!(%error, operations = group.len(), "a group of writes was lost whole");
         }
