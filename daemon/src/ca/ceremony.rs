@@ -171,10 +171,8 @@ impl CertificateAuthority {
         token: &str,
     ) -> Result<(GenerationRow, KeyDescription), Error> {
         let hierarchy = self.hierarchy();
-        let parent = specification
-            .issuer
-            .as_deref()
-            .and_then(|it| hierarchy.serving(it));
+        let issuer = specification.issuer.as_deref();
+        let parent = issuer.map(|it| hierarchy.signing(it)).transpose()?;
         let mut key_id = [0; 16];
         aws_lc_rs::rand::fill(&mut key_id)
             .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;

@@ -46,10 +46,12 @@ pub struct GenerationRow {
     pub certificate: Option<Vec<u8>>,
     /// It signs now.
     pub serving: bool,
+    /// When its certificate was revoked, in Unix seconds: it signs nothing any more.
+    pub revoked_at: Option<i64>,
 }
 
 const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
-     g.key_label, g.key_id, g.spki, c.der, g.state = 'serving' \
+     g.key_label, g.key_id, g.spki, c.der, g.state = 'serving', c.revoked_at \
      FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate";
 
 impl Store {
@@ -152,5 +154,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
         spki: row.get(8)?,
         certificate: row.get(9)?,
         serving: row.get(10)?,
+        revoked_at: row.get(11)?,
     })
 }

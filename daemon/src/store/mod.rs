@@ -34,6 +34,7 @@ mod hub_task;
 mod issuance;
 mod mark;
 mod possession;
+mod revocation;
 mod roll;
 mod scan;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use issuance::{
 };
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
+pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{RollRow, RollStep, RollSubject};
 pub use scan::ScannedPage;
 

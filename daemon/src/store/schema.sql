@@ -15,6 +15,8 @@ CREATE TABLE generation (
     spki        BLOB    UNIQUE,
     certificate INTEGER UNIQUE REFERENCES certificate (intent),
     state       TEXT    NOT NULL CHECK (state IN ('planned', 'serving', 'retired')),
+    -- How often a revocation list of this generation had to change: triggers count, nobody forgets.
+    revocations INTEGER NOT NULL DEFAULT 0,
     UNIQUE (authority, number),
     CHECK (state = 'planned' OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
@@ -36,7 +38,9 @@ CREATE TABLE intent (
     request_sha256  BLOB,
     state           TEXT    NOT NULL CHECK (state IN ('intended', 'issued', 'abandoned')),
     recorded_at     INTEGER NOT NULL,
-    CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL))
+    abandoned_at    INTEGER,
+    CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL)),
+    CHECK ((abandoned_at IS NULL) = (state <> 'abandoned'))
 ) STRICT;
 CREATE UNIQUE INDEX intent_idempotency ON intent (caller, idempotency_key) WHERE state <> 'abandoned';
 -- One signature under way per leaf subject, one verification certificate per code.
@@ -44,6 +48,7 @@ CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
     WHERE purpose = 'possession' AND state <> 'abandoned';
 CREATE INDEX intent_subject ON intent (subject, id);
+CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
 CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, purpose, profile, subject, tbs, not_before, not_after, caller,
@@ -61,6 +66,20 @@ BEGIN
     SELECT RAISE(ABORT, 'an intent is never deleted');
 END;
 
+CREATE TRIGGER intent_of_a_revoked_generation BEFORE INSERT ON intent
+WHEN EXISTS (
+    SELECT 1 FROM generation g JOIN certificate c ON c.intent = g.certificate
+    WHERE g.id = NEW.issuer AND c.revoked_at IS NOT NULL
+)
+BEGIN
+    SELECT RAISE(ABORT, 'a revoked generation signs nothing');
+END;
+CREATE TRIGGER intent_abandoned_is_listed AFTER UPDATE OF state ON intent
+WHEN NEW.state = 'abandoned'
+BEGIN
+    UPDATE generation SET revocations = revocations + 1 WHERE id = NEW.issuer;
+END;
+
 -- A certificate that was issued: its bytes contain exactly the bytes that were intended.
 CREATE TABLE certificate (
     intent            INTEGER PRIMARY KEY REFERENCES intent (id),
@@ -68,9 +87,24 @@ CREATE TABLE certificate (
     sha256            BLOB    NOT NULL UNIQUE CHECK (length(sha256) = 32),
     issued_at         INTEGER NOT NULL,
     revoked_at        INTEGER,
-    revocation_reason INTEGER,
+    -- CRLReason (RFC 5280 5.3.1); 8 has a meaning in delta lists only.
+    revocation_reason INTEGER CHECK (revocation_reason IN (0, 1, 2, 3, 4, 5, 6, 9, 10)),
     CHECK ((revoked_at IS NULL) = (revocation_reason IS NULL))
 ) STRICT;
+CREATE INDEX certificate_revoked ON certificate (intent) WHERE revoked_at IS NOT NULL;
+CREATE TRIGGER certificate_stays_revoked BEFORE UPDATE OF revoked_at, revocation_reason ON certificate
+WHEN OLD.revoked_at IS NOT NULL AND (
+    OLD.revocation_reason <> 6 OR (NEW.revoked_at IS NOT NULL AND NEW.revoked_at <> OLD.revoked_at)
+)
+BEGIN
+    SELECT RAISE(ABORT, 'a revocation is final, unless it is a hold, and keeps its first date');
+END;
+CREATE TRIGGER certificate_revocation_is_listed
+AFTER UPDATE OF revoked_at, revocation_reason ON certificate
+BEGIN
+    UPDATE generation SET revocations = revocations + 1
+    WHERE id = (SELECT issuer FROM intent WHERE id = NEW.intent);
+END;
 CREATE TRIGGER certificate_equals_intent BEFORE INSERT ON certificate
 WHEN NOT EXISTS (
     SELECT 1 FROM intent

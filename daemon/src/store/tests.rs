@@ -1,5 +1,7 @@
 //! The store keeps its word: what schema and operations refuse, and what a crash leaves.
 
+mod revocation;
+
 use super::*;
 use crate::enrollment::ca_certificate::{self, VerificationCode};
 use crate::enrollment::slots::{SlotName, Slots};
