@@ -9,6 +9,7 @@
 )]
 
 use dps_emulator::{Emulator, Kind, Options};
+use hallmarkd::ca::roll::RollPolicy;
 use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::slots::Slots;
@@ -100,6 +101,8 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         provisioning: vec!["dps".into()],
         verified: BTreeSet::new(),
         push_age_alarm_seconds: 3_600,
+        hubs: BTreeMap::new(),
+        rolling: RollPolicy::default(),
         wake: Box::new(|| {}),
     })
     .expect("an authority");
@@ -114,6 +117,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         drift: DriftPolicy::Report,
         scan_interval: Duration::from_secs(3_600),
         wake: Arc::new(Notify::new()),
+        hub_wake: Arc::new(Notify::new()),
         observed: Arc::new(Notify::new()),
     }
 }

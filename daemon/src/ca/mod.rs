@@ -25,6 +25,7 @@ use arc_swap::{ArcSwap, Guard};
 use authorize::{Authorized, Caller, Operate};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
+use roll::RollPolicy;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,6 +58,10 @@ pub struct Parts {
     pub verified: BTreeSet<String>,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
+    /// The services with a hub, and how many operations a minute it allows.
+    pub hubs: BTreeMap<String, u32>,
+    /// How leaves are rolled.
+    pub rolling: RollPolicy,
     /// Called when something at a provisioning service must change.
     pub wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -70,6 +75,8 @@ pub struct CertificateAuthority {
     provisioning: Vec<String>,
     verified: BTreeSet<String>,
     push_age_alarm_seconds: i64,
+    hubs: BTreeMap<String, u32>,
+    rolling: RollPolicy,
     wake: Box<dyn Fn() + Send + Sync>,
     hierarchy: ArcSwap<Hierarchy>,
     /// Whoever reads the hierarchy anew holds it, so that an older reading replaces no newer one.
@@ -93,6 +100,8 @@ impl CertificateAuthority {
             provisioning: parts.provisioning,
             verified: parts.verified,
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
+            hubs: parts.hubs,
+            rolling: parts.rolling,
             wake: parts.wake,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             reloading: Mutex::default(),
