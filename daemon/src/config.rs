@@ -86,6 +86,10 @@ struct Policy {
     /// How often devices that roll are looked at in the hub.
     #[serde(with = "human_seconds", default = "proof_interval_default")]
     proof_interval: u64,
+    /// Whether an old certificate may go before its end, once its devices are proven on the new
+    /// one.
+    #[serde(default)]
+    retire_proven: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -124,6 +128,7 @@ impl Default for Policy {
             tell_devices: TellDevices::default(),
             tell_method: TellMethod::default(),
             proof_interval: proof_interval_default(),
+            retire_proven: false,
         }
     }
 }
@@ -145,6 +150,7 @@ impl Policy {
             tell: (self.tell_devices == TellDevices::Method)
                 .then(|| (name.clone(), payload.clone())),
             proof_interval_seconds: seconds(self.proof_interval.max(1)),
+            retire_proven: self.retire_proven,
         })
     }
 }

@@ -22,6 +22,8 @@
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
+//! | `block` | a device, a group or a generation is kept out, and let back in |
+//! | `breach` | a leaf in wrong hands is out when the command answers |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -29,6 +31,8 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod block;
+mod breach;
 mod caller;
 mod cli;
 mod crash;

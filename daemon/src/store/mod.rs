@@ -28,12 +28,16 @@
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
 
 mod audit;
+mod block;
+mod breach;
 mod enrollment;
 mod generation;
 mod hub_task;
 mod issuance;
+mod leaf;
 mod mark;
 mod possession;
+mod proof;
 mod revocation;
 mod roll;
 mod scan;
@@ -43,6 +47,8 @@ mod writer;
 
 pub use crate::enrollment::roll::{RollReason, RollState};
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
+pub use block::{Bar, BlockKind, BlockRow, NewBlock};
+pub use breach::{Breach, Door};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, PlannedGeneration};
 pub use hub_task::{HubAction, HubCause, HubProgress, HubTaskRow, NewHubTask, OFFLINE};
@@ -52,6 +58,7 @@ pub use issuance::{
 };
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
+pub use proof::Proof;
 pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{RollRow, RollStep, RollSubject};
 pub use scan::ScannedPage;

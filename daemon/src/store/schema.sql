@@ -239,6 +239,33 @@ CREATE TABLE hub_task (
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
 
+-- By which leaf each hub knows a device, as it was last seen; null where it has no identity.
+CREATE TABLE proof (
+    provisioning TEXT    NOT NULL,
+    device       TEXT    NOT NULL COLLATE NOCASE,
+    certificate  BLOB    CHECK (length(certificate) = 32),
+    registration TEXT,
+    since        INTEGER NOT NULL,
+    seen_at      INTEGER NOT NULL,
+    PRIMARY KEY (provisioning, device)
+) STRICT, WITHOUT ROWID;
+
+-- Whom an operator keeps out. `undo` says what lifting the block puts back.
+CREATE TABLE block (
+    id         INTEGER PRIMARY KEY,
+    kind       TEXT    NOT NULL CHECK (kind IN ('device', 'group', 'generation')),
+    name       TEXT    NOT NULL COLLATE NOCASE,
+    generation INTEGER,
+    reason     TEXT    NOT NULL,
+    undo       TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(undo)),
+    blocked_by TEXT    NOT NULL,
+    blocked_at INTEGER NOT NULL,
+    lifted_at  INTEGER,
+    CHECK ((kind = 'generation') = (generation IS NOT NULL))
+) STRICT;
+CREATE UNIQUE INDEX block_standing ON block (kind, name, coalesce(generation, 0))
+    WHERE lifted_at IS NULL;
+
 -- What happened, in order, each entry sealed by the hash of all before it.
 CREATE TABLE audit (
     sequence INTEGER PRIMARY KEY,

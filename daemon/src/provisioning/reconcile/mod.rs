@@ -12,6 +12,7 @@ mod backlog;
 mod ca_certificate;
 mod enrollment;
 mod hub;
+mod proof;
 mod scan;
 
 use super::configuration::Clients;
@@ -86,6 +87,7 @@ impl Reconciler {
             () = self.reconcile() => {}
             () = self.scan_from_time_to_time() => {}
             () = self.work_at_hub() => {}
+            () = self.gather_proofs() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
