@@ -55,7 +55,14 @@ extended_key_usage = ["client_auth"]
 "#;
 
 fn add_group(stage: &Stage, group: &str, authority: &str) {
-    stage.told(&["enrollment", "add", "--group", group, "--authority", authority]);
+    stage.told(&[
+        "enrollment",
+        "add",
+        "--group",
+        group,
+        "--authority",
+        authority,
+    ]);
 }
 
 /// Devices 1 to 3 below A, 4 and 5 below B, each line with a group; all provisioned.
@@ -85,7 +92,12 @@ fn five_devices() -> (Stage, Vec<Holder>) {
 }
 
 fn is_out(stage: &Stage, device: &Holder) {
-    assert_ne!(register(&stage.emulator, device).as_deref(), Ok("assigned"), "{}", device.id);
+    assert_ne!(
+        register(&stage.emulator, device).as_deref(),
+        Ok("assigned"),
+        "{}",
+        device.id
+    );
     let identity = stage.emulator.hub_identity(&device.id);
     assert_eq!(identity, None, "{} is still in the hub", device.id);
 }
@@ -112,20 +124,35 @@ fn the_example_of_the_article_device_3_is_kept_out_of_its_group() {
     assert_eq!(record["provisioningStatus"], "disabled");
 
     let again = stage.hallmark(&["device", "block", "device-3"]);
-    assert!(again.code == Some(1) && again.error.contains("blocked already"), "{again:?}");
+    assert!(
+        again.code == Some(1) && again.error.contains("blocked already"),
+        "{again:?}"
+    );
     let refused = stage.station().ask(&Request::new("device-a", "device-3"));
     assert_eq!((refused.status, refused.code()), (403, "device_blocked"));
-    let itself = stage.caller(&devices[2]).ask(&Request::new("device-a", "device-3"));
-    assert_eq!((itself.status, itself.code()), (401, "client_certificate_revoked"));
+    let itself = stage
+        .caller(&devices[2])
+        .ask(&Request::new("device-a", "device-3"));
+    assert_eq!(
+        (itself.status, itself.code()),
+        (401, "client_certificate_revoked")
+    );
     let removal = stage.hallmark(&["enrollment", "remove", "--individual", "device-3"]);
     assert!(removal.error.contains("device_blocked"), "{removal:?}");
 
     let told = stage.json(&["device", "unblock", "device-3", "--reason", "found again"]);
     assert_eq!(told["receipt"]["complete"], true, "{told}");
-    assert!(stage.emulator.individual("device-3").is_none(), "it is back in its group");
+    assert!(
+        stage.emulator.individual("device-3").is_none(),
+        "it is back in its group"
+    );
     is_assigned(&stage.emulator, &devices[2]);
     let shown = stage.json(&["device", "show", "device-3"]);
-    assert_eq!(shown["certificates"][0]["revoked_at"], Value::Null, "{shown}");
+    assert_eq!(
+        shown["certificates"][0]["revoked_at"],
+        Value::Null,
+        "{shown}"
+    );
     let audit = stage.told(&["audit", "export"]);
     assert!(audit.contains("stolen") && audit.contains("found again"));
 }
@@ -160,14 +187,20 @@ fn lifting_a_block_does_not_let_a_breached_leaf_back_in() {
     let renewed = stage.station().obtain(&Request::device("press-7"));
     stage.is_in_step();
     is_assigned(&stage.emulator, &renewed);
-    assert_ne!(register(&stage.emulator, &device).as_deref(), Ok("assigned"));
+    assert_ne!(
+        register(&stage.emulator, &device).as_deref(),
+        Ok("assigned")
+    );
 }
 
 /// All devices of a group are out, those of the other group are not; then they are back.
 #[test]
 fn a_group_is_blocked_and_unblocked() {
     let (stage, devices) = five_devices();
-    is_complete(&stage.json(&["enrollment", "block", "--group", "group-a"]), 3);
+    is_complete(
+        &stage.json(&["enrollment", "block", "--group", "group-a"]),
+        3,
+    );
     for device in &devices[..3] {
         is_out(&stage, device);
     }
@@ -199,7 +232,9 @@ fn a_generation_is_blocked_and_unblocked() {
     for device in &devices {
         is_assigned(&stage.emulator, device);
     }
-    stage.station().obtain(&Request::new("device-a", "device-9"));
+    stage
+        .station()
+        .obtain(&Request::new("device-a", "device-9"));
 }
 
 /// A group of the root takes every chain below it: a blocked generation gets a disabled group of
@@ -214,13 +249,20 @@ fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
     let device = stage.station().obtain(&Request::device("press-7"));
     stage.is_in_step();
     is_assigned(&stage.emulator, &device);
-    is_complete(&stage.json(&["authority", "block", "line-1", "--generation", "1"]), 3);
+    is_complete(
+        &stage.json(&["authority", "block", "line-1", "--generation", "1"]),
+        3,
+    );
     is_out(&stage, &device);
     let own = stage.emulator.group("line-1-blocked-1").unwrap();
     assert_eq!(own["provisioningStatus"], "disabled");
     stage.told(&["authority", "unblock", "line-1", "--generation", "1"]);
     until("its own group is gone", || {
-        stage.emulator.group("line-1-blocked-1").is_none().then_some(())
+        stage
+            .emulator
+            .group("line-1-blocked-1")
+            .is_none()
+            .then_some(())
     });
     is_assigned(&stage.emulator, &device);
 }
@@ -235,7 +277,10 @@ fn a_receipt_says_what_is_pending_and_why() {
         headers: Vec::new(),
         body: Some(json!({ "errorCode": 400_000, "message": "not today" })),
     };
-    stage.emulator.inject(Fault::on("individual.put", refused)).unwrap();
+    stage
+        .emulator
+        .inject(Fault::on("individual.put", refused))
+        .unwrap();
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
