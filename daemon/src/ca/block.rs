@@ -112,6 +112,20 @@ impl CertificateAuthority {
         Ok(places.into())
     }
 
+    /// The blocked generation from `issuer` upwards, in words. Whoever holds a leaf below it must
+    /// not renew itself out of the block.
+    pub fn blocked_generation_above(&self, issuer: i64) -> Result<Option<String>, Error> {
+        let hierarchy = self.hierarchy();
+        let Some(revoked) = hierarchy.revoked_above(issuer) else {
+            return Ok(None);
+        };
+        let (name, number) = (&revoked.authority, revoked.number);
+        let block = self
+            .store
+            .standing_block(BlockKind::Generation, name, Some(number))?;
+        Ok(block.map(|_| format!("generation {number} of {name}")))
+    }
+
     fn held_in_words(&self, block: &BlockRow) -> String {
         let verb = match block.lifted_at {
             None => "on hold",
