@@ -4,6 +4,11 @@
 //! checked as a whole, every path and name resolved, contradictions refused with the reason. Each
 //! module owns its own table; this file composes them, and checks what only the whole can show.
 
+mod listen;
+
+pub use listen::HttpsListener;
+
+use crate::ca::crl::CrlSchedule;
 use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
@@ -11,6 +16,7 @@ use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
 use crate::token::credential::label;
 use crate::x509::profile::human_seconds;
+use listen::Listen;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,6 +25,10 @@ use std::time::Duration;
 
 /// The largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// The longest name of an authority: it stands in addresses.
+const AUTHORITY_NAME_BYTES_MAX: usize = 64;
+/// The longest time that a revocation list may be good.
+const CRL_VALIDITY_SECONDS_MAX: u64 = 365 * 86_400;
 
 /// What the file says.
 #[derive(Debug, Deserialize)]
@@ -36,20 +46,6 @@ struct Said {
     provisioning: Vec<ProvisioningConfiguration>,
     #[serde(default)]
     policy: Policy,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Listen {
-    https: Option<SocketAddr>,
-    /// DNS names and IP addresses of the HTTPS listener; the first is its common name.
-    #[serde(default)]
-    names: Vec<String>,
-    /// The profile of the HTTPS listener's certificate.
-    profile: Option<String>,
-    admin: Option<PathBuf>,
-    #[serde(default)]
-    admin_users: Vec<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,6 +86,12 @@ struct Policy {
     /// one.
     #[serde(default)]
     retire_proven: bool,
+    /// How long a revocation list is good: as long may a token be away before verifiers refuse all.
+    #[serde(with = "human_seconds", default = "crl_validity_default")]
+    crl_validity: u64,
+    /// How often a revocation list is signed anew if nothing is revoked meanwhile.
+    #[serde(with = "human_seconds", default = "crl_interval_default")]
+    crl_interval: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -129,6 +131,8 @@ impl Default for Policy {
             tell_method: TellMethod::default(),
             proof_interval: proof_interval_default(),
             retire_proven: false,
+            crl_validity: crl_validity_default(),
+            crl_interval: crl_interval_default(),
         }
     }
 }
@@ -153,6 +157,21 @@ impl Policy {
             retire_proven: self.retire_proven,
         })
     }
+
+    fn crl_schedule(&self) -> Result<CrlSchedule, ConfigurationError> {
+        let (validity, interval) = (self.crl_validity, self.crl_interval);
+        if interval == 0 || interval >= validity || validity > CRL_VALIDITY_SECONDS_MAX {
+            return Err(ConfigurationError::Contradiction(
+                "[policy] crl_interval must be shorter than crl_validity, so that there is a new \
+                 revocation list before the old one ends, and crl_validity at most 365d"
+                    .into(),
+            ));
+        }
+        Ok(CrlSchedule {
+            validity_seconds: validity.cast_signed(),
+            interval_seconds: interval.cast_signed(),
+        })
+    }
 }
 
 fn renew_jitter_default() -> u64 {
@@ -161,6 +180,14 @@ fn renew_jitter_default() -> u64 {
 
 fn proof_interval_default() -> u64 {
     300
+}
+
+fn crl_validity_default() -> u64 {
+    7 * 86_400
+}
+
+fn crl_interval_default() -> u64 {
+    86_400
 }
 
 fn push_age_alarm_default() -> u64 {
@@ -181,6 +208,10 @@ pub struct Configuration {
     pub state_dir: PathBuf,
     /// The HTTPS listener.
     pub https: Option<HttpsListener>,
+    /// Where what is published is served over plain HTTP; port 0 takes a free one.
+    pub http: Option<SocketAddr>,
+    /// Where relying parties reach that, `http://host`: issued certificates point there.
+    pub public_http: Option<String>,
     /// The admin socket.
     pub admin: PathBuf,
     /// Users who may use the admin socket, besides root and the daemon's own.
@@ -201,17 +232,8 @@ pub struct Configuration {
     pub push_age_alarm_seconds: i64,
     /// How leaves are rolled.
     pub rolling: RollPolicy,
-}
-
-/// The HTTPS listener.
-#[derive(Clone, Debug)]
-pub struct HttpsListener {
-    /// Where it listens; port 0 takes a free one, and the log says which.
-    pub address: SocketAddr,
-    /// Its names.
-    pub names: Vec<String>,
-    /// The profile of its certificate.
-    pub profile: String,
+    /// When revocation lists are signed anew.
+    pub crl_schedule: CrlSchedule,
 }
 
 /// Why there is no configuration.
@@ -285,6 +307,8 @@ impl Configuration {
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
         let configuration = Self {
             https: said.listen.https_listener()?,
+            public_http: said.listen.public_http()?,
+            http: said.listen.http,
             admin: said
                 .listen
                 .admin
@@ -301,6 +325,7 @@ impl Configuration {
             drift: said.policy.drift,
             scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
             rolling: said.policy.rolling()?,
+            crl_schedule: said.policy.crl_schedule()?,
             push_age_alarm_seconds: i64::try_from(said.policy.push_age_alarm).unwrap_or(i64::MAX),
             file,
         };
@@ -338,6 +363,7 @@ impl Configuration {
                      such [[token]]"
                 ));
             }
+            self.check_authority_name(authority)?;
         }
         for profile in self.profiles.values() {
             if !self.authorities.contains_key(&profile.authority) {
@@ -361,6 +387,25 @@ impl Configuration {
             self.check_credential_keys(name, service)?;
         }
         self.check_https()
+    }
+
+    /// What an authority publishes is called after it, and each generation after it and its number.
+    fn check_authority_name(&self, name: &str) -> Result<(), ConfigurationError> {
+        let number = |rest: &str| rest.strip_prefix('-')?.parse::<u32>().ok();
+        let namesake = self
+            .authorities
+            .keys()
+            .find(|other| name.strip_prefix(other.as_str()).and_then(number).is_some());
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let fits = (1..=AUTHORITY_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+        let problem = match (fits, namesake) {
+            (false, _) => "give 1 to 64 letters, digits and - _ .".to_owned(),
+            (_, Some(other)) => format!("that would also be a generation of {other:?}; rename one"),
+            _ => return Ok(()),
+        };
+        Err(ConfigurationError::Contradiction(format!(
+            "authority {name:?} cannot be called so: {problem}"
+        )))
     }
 
     fn check_credential_keys(
@@ -395,26 +440,6 @@ impl Configuration {
                 "[listen] names profile {:?}, and there is no such [[profile]]",
                 https.profile
             ))),
-        }
-    }
-}
-
-impl Listen {
-    fn https_listener(&self) -> Result<Option<HttpsListener>, ConfigurationError> {
-        let Some(address) = self.https else {
-            return Ok(None);
-        };
-        match (&self.profile, self.names.is_empty()) {
-            (Some(profile), false) => Ok(Some(HttpsListener {
-                address,
-                names: self.names.clone(),
-                profile: profile.clone(),
-            })),
-            _ => Err(ConfigurationError::Contradiction(
-                "[listen] https needs `names` (what clients call this machine) and `profile` (one \
-                 with role \"server\")"
-                    .into(),
-            )),
         }
     }
 }
@@ -499,6 +524,26 @@ mod tests {
                 "two [[authority]] are named \"root\"",
             ),
             ("validity = \"90d\"", "validity = \"soon\"", "no duration"),
+            (
+                "name = \"plant\"",
+                "name = \"root-2\"",
+                "also be a generation of \"root\"",
+            ),
+            (
+                "name = \"plant\"",
+                "name = \"the plant\"",
+                "cannot be called so",
+            ),
+            (
+                "crl_interval = \"1d\"",
+                "crl_interval = \"7d\"",
+                "shorter than crl_validity",
+            ),
+            (
+                "public_http = \"http://",
+                "public_http = \"https://",
+                "plain http://",
+            ),
             (
                 "key_usage = [\"digital_signature\"]",
                 "key_usage = [\"key_cert_sign\"]",

@@ -9,6 +9,7 @@
 )]
 
 use dps_emulator::{Emulator, Kind, Options};
+use hallmarkd::ca::crl::CrlSchedule;
 use hallmarkd::ca::roll::RollPolicy;
 use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
@@ -103,6 +104,11 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         push_age_alarm_seconds: 3_600,
         hubs: BTreeMap::new(),
         rolling: RollPolicy::default(),
+        crl_schedule: CrlSchedule {
+            validity_seconds: 604_800,
+            interval_seconds: 86_400,
+        },
+        public_http: None,
         wake: Box::new(|| {}),
     })
     .expect("an authority");

@@ -228,6 +228,7 @@ impl CertificateAuthority {
                     key: &key,
                     issuer: &issuer,
                     certificate: None,
+                    distribution: None,
                 }
             }
         };

@@ -24,7 +24,7 @@ impl CertificateAuthority {
                 .iter()
                 .filter_map(|name| hierarchy.serving(name))
             {
-                let name = format!("{}-{}", generation.authority, generation.number);
+                let name = generation.name();
                 let entry = AuditEntry {
                     at: self.now(),
                     actor: Caller::Daemon.to_string(),
