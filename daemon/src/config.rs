@@ -10,6 +10,7 @@ pub use listen::HttpsListener;
 
 use crate::ca::crl::CrlSchedule;
 use crate::ca::profile::{IssuanceProfile, Role};
+use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
@@ -65,6 +66,26 @@ struct Policy {
     /// How long changes may wait for a provisioning service before that is an alarm.
     #[serde(with = "human_seconds", default = "push_age_alarm_default")]
     push_age_alarm: u64,
+    /// How long before its end an individually enrolled device's leaf is rolled; 0 leaves it to
+    /// devices, stations and operators.
+    #[serde(with = "human_seconds", default)]
+    renew_before: u64,
+    /// Over how long the rolls of a fleet are spread.
+    #[serde(with = "human_seconds", default = "renew_jitter_default")]
+    renew_jitter: u64,
+    /// Whether devices are told when their roll starts.
+    #[serde(default)]
+    tell_devices: TellDevices,
+    /// What they are told by.
+    #[serde(default)]
+    tell_method: TellMethod,
+    /// How often devices that roll are looked at in the hub.
+    #[serde(with = "human_seconds", default = "proof_interval_default")]
+    proof_interval: u64,
+    /// Whether an old certificate may go before its end, once its devices are proven on the new
+    /// one.
+    #[serde(default)]
+    retire_proven: bool,
     /// How long a revocation list is good: as long may a token be away before verifiers refuse all.
     #[serde(with = "human_seconds", default = "crl_validity_default")]
     crl_validity: u64,
@@ -73,12 +94,43 @@ struct Policy {
     crl_interval: u64,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TellDevices {
+    #[default]
+    No,
+    Method,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TellMethod {
+    name: String,
+    #[serde(default)]
+    payload: serde_json::Value,
+}
+
+impl Default for TellMethod {
+    fn default() -> Self {
+        Self {
+            name: "reregister".into(),
+            payload: serde_json::Value::Null,
+        }
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
             drift: DriftPolicy::default(),
             scan_interval: scan_interval_default(),
             push_age_alarm: push_age_alarm_default(),
+            renew_before: 0,
+            renew_jitter: renew_jitter_default(),
+            tell_devices: TellDevices::default(),
+            tell_method: TellMethod::default(),
+            proof_interval: proof_interval_default(),
+            retire_proven: false,
             crl_validity: crl_validity_default(),
             crl_interval: crl_interval_default(),
         }
@@ -86,6 +138,26 @@ impl Default for Policy {
 }
 
 impl Policy {
+    fn rolling(&self) -> Result<RollPolicy, ConfigurationError> {
+        let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+        if self.renew_before > 0 && self.renew_jitter >= self.renew_before {
+            return Err(ConfigurationError::Contradiction(
+                "[policy] renew_jitter must be shorter than renew_before, or leaves would expire \
+                 before their roll starts"
+                    .into(),
+            ));
+        }
+        let TellMethod { name, payload } = &self.tell_method;
+        Ok(RollPolicy {
+            renew_before_seconds: (self.renew_before > 0).then(|| seconds(self.renew_before)),
+            renew_jitter_seconds: seconds(self.renew_jitter),
+            tell: (self.tell_devices == TellDevices::Method)
+                .then(|| (name.clone(), payload.clone())),
+            proof_interval_seconds: seconds(self.proof_interval.max(1)),
+            retire_proven: self.retire_proven,
+        })
+    }
+
     fn crl_schedule(&self) -> Result<CrlSchedule, ConfigurationError> {
         let (validity, interval) = (self.crl_validity, self.crl_interval);
         if interval == 0 || interval >= validity || validity > CRL_VALIDITY_SECONDS_MAX {
@@ -100,6 +172,14 @@ impl Policy {
             interval_seconds: interval.cast_signed(),
         })
     }
+}
+
+fn renew_jitter_default() -> u64 {
+    86_400
+}
+
+fn proof_interval_default() -> u64 {
+    300
 }
 
 fn crl_validity_default() -> u64 {
@@ -150,6 +230,8 @@ pub struct Configuration {
     pub scan_interval: Duration,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
+    /// How leaves are rolled.
+    pub rolling: RollPolicy,
     /// When revocation lists are signed anew.
     pub crl_schedule: CrlSchedule,
 }
@@ -242,6 +324,7 @@ impl Configuration {
             provisioning,
             drift: said.policy.drift,
             scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
+            rolling: said.policy.rolling()?,
             crl_schedule: said.policy.crl_schedule()?,
             push_age_alarm_seconds: i64::try_from(said.policy.push_age_alarm).unwrap_or(i64::MAX),
             file,
@@ -255,6 +338,14 @@ impl Configuration {
         self.provisioning
             .values()
             .flat_map(|service| service.verified.clone())
+            .collect()
+    }
+
+    /// The services with a hub, and how many operations a minute it allows.
+    pub fn hubs(&self) -> BTreeMap<String, u32> {
+        self.provisioning
+            .iter()
+            .filter_map(|(name, it)| Some((name.clone(), it.hub_operations_per_minute()?)))
             .collect()
     }
 

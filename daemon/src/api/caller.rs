@@ -43,6 +43,7 @@ struct Found {
     not_before: i64,
     not_after: i64,
     revoked: bool,
+    issuer: i64,
     profile: String,
     subject: String,
 }
@@ -74,6 +75,7 @@ impl ClientCertificate {
             not_before: row.not_before,
             not_after: row.not_after,
             revoked: row.revoked_at.is_some(),
+            issuer: row.issuer,
             profile: row.profile,
             subject: row.subject,
         });
@@ -104,7 +106,28 @@ impl Api {
                 self.application(move |ca| certificate.find(ca)).await?
             }
         };
+        if let Some(found) = &found {
+            self.refuse_blocked_issuer(found.issuer).await?;
+        }
         Ok(identify(&self.ca, found)?)
+    }
+
+    /// Whoever holds a leaf below a blocked generation must not renew itself out of the block.
+    async fn refuse_blocked_issuer(&self, issuer: i64) -> Result<(), Problem> {
+        if self.ca.hierarchy().revoked_above(issuer).is_none() {
+            return Ok(());
+        }
+        let blocked = self.application(move |ca| ca.blocked_generation_above(issuer));
+        match blocked.await? {
+            None => Ok(()),
+            Some(generation) => {
+                let message = format!(
+                    "the client certificate was issued below {generation}, which is blocked; ask \
+                     the operator"
+                );
+                Err(unauthenticated("client_certificate_revoked", message).into())
+            }
+        }
     }
 }
 

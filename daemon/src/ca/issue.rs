@@ -244,7 +244,10 @@ impl CertificateAuthority {
             not_after,
             caller: order.caller.clone(),
             idempotency: order.idempotency,
-            for_device: matches!(order.settlement, Settlement::Device { .. }),
+            device_key: match order.settlement {
+                Settlement::Device { .. } => Some(order.public_key.spki_der().to_vec()),
+                _ => None,
+            },
             at: now,
         });
         let recorded = match (recorded.await, idempotency) {

@@ -1,7 +1,7 @@
 //! Intents and certificates: steps 3, 7 and 10 of the issuance cycle.
 
 use super::audit::{self, AuditEntry};
-use super::{Store, StoreError, enrollment, generation, possession};
+use super::{Store, StoreError, generation, leaf, possession};
 use crate::x509::revocation::RevocationReason;
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -60,8 +60,9 @@ pub struct Intent {
     pub caller: String,
     /// How a repeat is recognised.
     pub idempotency: Option<Idempotency>,
-    /// The leaf becomes the device's: its spelling and its enrollment's slots are checked.
-    pub for_device: bool,
+    /// The leaf becomes the device's: its key (DER SubjectPublicKeyInfo), spelling and slots are
+    /// checked.
+    pub device_key: Option<Vec<u8>>,
     /// Unix seconds.
     pub at: i64,
 }
@@ -109,6 +110,14 @@ pub enum IntentRefusal {
         /// The spelling on record.
         known: String,
     },
+    /// An operator keeps the device out.
+    #[error("{0} is blocked and gets no certificate; `hallmark device unblock` lets it back in")]
+    Blocked(String),
+    /// The key of a leaf of this device that was reported as breached.
+    #[error(
+        "the CSR carries the key of a leaf that is in wrong hands; have the device make a new key"
+    )]
+    BreachedKey,
     /// A roll of this device has not ended; a third certificate has no slot.
     #[error(
         "a roll of this device is under way ({waits_for}); both slots are taken until it ends \
@@ -345,8 +354,8 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
     {
         return Err(IntentRefusal::Repeated(prior));
     }
-    if intent.for_device {
-        enrollment::admit_leaf(connection, &intent.subject)?;
+    if let Some(key) = &intent.device_key {
+        leaf::admit(connection, &intent.subject, key)?;
     }
     connection
         .prepare_cached(
@@ -403,8 +412,8 @@ fn settle(
             registration_id,
             profile,
         } => {
-            enrollment::record_leaf(connection, registration_id, profile, intent, entry.at)?;
-            let provisioning = enrollment::place_leaf(connection, registration_id, sha256, entry)?;
+            leaf::record(connection, registration_id, profile, intent, entry.at)?;
+            let provisioning = leaf::place(connection, registration_id, sha256, entry)?;
             Ok(Settled { provisioning })
         }
         Settlement::Authority { generation } => {
@@ -416,6 +425,26 @@ fn settle(
             Ok(Settled::default())
         }
     }
+}
+
+/// Burns what is being signed for this device at the moment: its certificate will not be recorded.
+pub(super) fn abandon_leaves(
+    connection: &Connection,
+    subject: &str,
+    reason: &str,
+    at: i64,
+) -> Result<(), StoreError> {
+    let open: Vec<i64> = connection
+        .prepare_cached(
+            "SELECT id FROM intent
+             WHERE purpose = 'leaf' AND subject = ?1 AND state = 'intended'",
+        )?
+        .query_map([subject], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for intent in open {
+        abandon(connection, intent, reason, at)?;
+    }
+    Ok(())
 }
 
 fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {

@@ -62,7 +62,7 @@ impl Stage {
             not_after: 2_000,
             caller: "station line-1".into(),
             idempotency: None,
-            for_device: true,
+            device_key: Some(vec![4, 5, 6]),
             at: 1_000,
         }
     }
@@ -389,6 +389,7 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
     let step = RollStep {
         roll: roll.id,
         enrollment: enrollment.id,
+        from_state: RollState::Staged,
         from: Slots::Empty,
         to: Slots::Empty,
         state: RollState::Done,
