@@ -138,7 +138,6 @@ fn fill(store: &Store) {
             parent: None,
             token: "none".into(),
             key_type: KeyType::P256,
-            key_label: "fixture".into(),
             key_id: vec![1],
         })
         .expect("planned")

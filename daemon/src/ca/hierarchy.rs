@@ -4,7 +4,7 @@
 //! verify is refused here, once, and not for every certificate.
 
 use super::Error;
-use crate::store::GenerationRow;
+use crate::store::{GenerationRow, GenerationState};
 use crate::token::KeyReference;
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::Issuer;
@@ -35,8 +35,12 @@ pub struct Generation {
     pub pem: String,
     /// What a certificate below it says of it.
     pub issuer: Issuer,
+    /// When it was certified, Unix seconds.
+    pub certified_at: i64,
     /// It signs for its authority now.
     pub serving: bool,
+    /// Whether it will, does or did.
+    pub state: GenerationState,
 }
 
 /// All generations that have a certificate.
@@ -44,6 +48,7 @@ pub struct Generation {
 pub struct Hierarchy {
     generations: BTreeMap<i64, Arc<Generation>>,
     serving: BTreeMap<String, i64>,
+    staged: BTreeMap<String, i64>,
 }
 
 impl Hierarchy {
@@ -56,10 +61,13 @@ impl Hierarchy {
             };
             let generation = Generation::read(&row, spki, der)?;
             hierarchy.verify(&generation)?;
-            if generation.serving {
-                hierarchy
-                    .serving
-                    .insert(generation.authority.clone(), generation.id);
+            let place = match generation.state {
+                GenerationState::Serving => Some(&mut hierarchy.serving),
+                GenerationState::Staged => Some(&mut hierarchy.staged),
+                _ => None,
+            };
+            if let Some(place) = place {
+                place.insert(generation.authority.clone(), generation.id);
             }
             hierarchy
                 .generations
@@ -71,6 +79,39 @@ impl Hierarchy {
     /// The generation by which `authority` signs now.
     pub fn serving(&self, authority: &str) -> Option<&Arc<Generation>> {
         self.generations.get(self.serving.get(authority)?)
+    }
+
+    /// The generation that is to be the next of `authority`.
+    pub fn staged(&self, authority: &str) -> Option<&Arc<Generation>> {
+        self.generations.get(self.staged.get(authority)?)
+    }
+
+    /// The authority above `generation`, by name.
+    pub fn parent_authority(&self, generation: &Generation) -> Option<&str> {
+        let parent = self.generations.get(&generation.parent?)?;
+        Some(&parent.authority)
+    }
+
+    /// Authorities whose serving generation was signed by the authority `name`, whichever
+    /// generation of it.
+    pub fn children(&self, name: &str) -> Vec<&Arc<Generation>> {
+        let serving = self.serving.values();
+        serving
+            .filter_map(|id| self.generations.get(id))
+            .filter(|it| self.parent_authority(it) == Some(name))
+            .collect()
+    }
+
+    /// This generation and all below it, whether they serve or not.
+    pub fn subtree(&self, id: i64) -> BTreeSet<i64> {
+        let mut below = BTreeSet::from([id]);
+        // Row ids of children are higher than their parents'.
+        for generation in self.generations.values() {
+            if generation.parent.is_some_and(|it| below.contains(&it)) {
+                below.insert(generation.id);
+            }
+        }
+        below
     }
 
     /// A generation by row id.
@@ -152,7 +193,9 @@ impl Generation {
             pem: certificate.to_pem(),
             certificate,
             issuer,
-            serving: row.serving,
+            certified_at: row.certified_at.unwrap_or_default(),
+            serving: row.state == GenerationState::Serving,
+            state: row.state,
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod authorize;
 pub mod ceremony;
 pub mod enroll;
 pub mod error;
+mod generation;
 pub mod hierarchy;
 pub mod issue;
 pub mod possession;

@@ -41,7 +41,7 @@ mod writer;
 
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
-pub use generation::{GenerationRow, PlannedGeneration};
+pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
 pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,
     Settlement,

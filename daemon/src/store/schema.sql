@@ -2,7 +2,8 @@
 -- not a habit in code.
 
 -- A generation of an authority: one key and one certificate. `spki` is null between the decision to
--- make a key and the token's answer; `certificate` is null until the certificate is recorded.
+-- make a key and the token's answer; `certificate` is null until the certificate is recorded. The
+-- first one serves from then on; the next ones are staged until a roll cuts over.
 CREATE TABLE generation (
     id          INTEGER PRIMARY KEY,
     authority   TEXT    NOT NULL,
@@ -14,11 +15,12 @@ CREATE TABLE generation (
     key_id      BLOB    NOT NULL UNIQUE,
     spki        BLOB    UNIQUE,
     certificate INTEGER UNIQUE REFERENCES certificate (intent),
-    state       TEXT    NOT NULL CHECK (state IN ('planned', 'serving', 'retired')),
+    state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
     UNIQUE (authority, number),
-    CHECK (state = 'planned' OR (spki IS NOT NULL AND certificate IS NOT NULL))
+    CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX generation_serving ON generation (authority) WHERE state = 'serving';
+CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
 
 -- What a token was, or may have been, asked to sign: recorded before it was asked.
 CREATE TABLE intent (
