@@ -4,6 +4,7 @@
 //! checked as a whole, every path and name resolved, contradictions refused with the reason. Each
 //! module owns its own table; this file composes them, and checks what only the whole can show.
 
+use crate::ca::authority_policy::{AuthorityPolicy, Gate, ServiceLimits};
 use crate::ca::profile::{IssuanceProfile, Role};
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
@@ -56,6 +57,18 @@ struct Listen {
 struct Authority {
     name: String,
     token: String,
+    /// How long a generation signs leaves; its certificate is valid for longer.
+    #[serde(deserialize_with = "human_seconds::optional", default)]
+    signing_window: Option<u64>,
+}
+
+/// What happens by itself when an authority's signing window nears its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RollAuthorities {
+    #[default]
+    Alarm,
+    Start,
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,6 +82,21 @@ struct Policy {
     /// How long changes may wait for a provisioning service before that is an alarm.
     #[serde(with = "human_seconds", default = "push_age_alarm_default")]
     push_age_alarm: u64,
+    /// Whether the daemon starts rolls of authorities by itself.
+    #[serde(default)]
+    roll_authorities: RollAuthorities,
+    /// How long before the end of an authority's signing window that happens.
+    #[serde(with = "human_seconds", default = "roll_notice_default")]
+    roll_notice: u64,
+    /// The steps of an authority's roll that wait for `hallmark roll approve`.
+    #[serde(default)]
+    approve: BTreeSet<Gate>,
+    /// Whether an authority's certificate may go before it expires, once all devices are proven.
+    #[serde(default)]
+    retire_early: bool,
+    /// A device that was not seen for so long is called silent.
+    #[serde(with = "human_seconds", default = "silent_after_default")]
+    silent_after: u64,
 }
 
 impl Default for Policy {
@@ -77,8 +105,21 @@ impl Default for Policy {
             drift: DriftPolicy::default(),
             scan_interval: scan_interval_default(),
             push_age_alarm: push_age_alarm_default(),
+            roll_authorities: RollAuthorities::default(),
+            roll_notice: roll_notice_default(),
+            approve: BTreeSet::new(),
+            retire_early: false,
+            silent_after: silent_after_default(),
         }
     }
+}
+
+fn roll_notice_default() -> u64 {
+    30 * 86_400
+}
+
+fn silent_after_default() -> u64 {
+    7 * 86_400
 }
 
 fn push_age_alarm_default() -> u64 {
@@ -117,6 +158,8 @@ pub struct Configuration {
     pub scan_interval: Duration,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
+    /// When authorities are rolled, and what that needs.
+    pub authority_policy: AuthorityPolicy,
 }
 
 /// The HTTPS listener.
@@ -196,10 +239,11 @@ impl Configuration {
         })?
         .into_iter()
         .map(|(name, service)| Ok((name, service.check(credentials_directory)?)))
-        .collect::<Result<_, crate::provisioning::configuration::ConfigurationError>>()
+        .collect::<Result<BTreeMap<_, _>, crate::provisioning::configuration::ConfigurationError>>()
         .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
         let configuration = Self {
+            authority_policy: said.policy.authorities(&authorities, &provisioning),
             https: said.listen.https_listener()?,
             admin: said
                 .listen
@@ -223,11 +267,11 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// Authorities whose certificates some provisioning service verifies.
-    pub fn verified(&self) -> BTreeSet<String> {
-        self.provisioning
-            .values()
-            .flat_map(|service| service.verified.clone())
+    /// Authorities whose certificates each provisioning service verifies.
+    pub fn verified(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let services = self.provisioning.iter();
+        services
+            .map(|(name, service)| (name.clone(), service.verified.clone()))
             .collect()
     }
 
@@ -306,6 +350,40 @@ impl Configuration {
     }
 }
 
+impl Policy {
+    fn authorities(
+        &self,
+        authorities: &BTreeMap<String, Authority>,
+        provisioning: &BTreeMap<String, Provisioning>,
+    ) -> AuthorityPolicy {
+        let seconds = |said: u64| i64::try_from(said).unwrap_or(i64::MAX);
+        let windows = authorities.values();
+        let limits = provisioning.iter();
+        AuthorityPolicy {
+            signing_windows: windows
+                .filter_map(|it| Some((it.name.clone(), seconds(it.signing_window?))))
+                .collect(),
+            start: self.roll_authorities == RollAuthorities::Start,
+            notice_seconds: seconds(self.roll_notice),
+            approve: self.approve.clone(),
+            retire_early: self.retire_early,
+            silent_seconds: seconds(self.silent_after),
+            limits: limits
+                .map(|(name, it)| {
+                    let (ca_certificates, groups) = it.limits;
+                    (
+                        name.clone(),
+                        ServiceLimits {
+                            ca_certificates,
+                            groups,
+                        },
+                    )
+                })
+                .collect(),
+        }
+    }
+}
+
 impl Listen {
     fn https_listener(&self) -> Result<Option<HttpsListener>, ConfigurationError> {
         let Some(address) = self.https else {
@@ -360,7 +438,7 @@ mod tests {
         let configuration = parse(EXAMPLE).unwrap();
         assert_eq!(configuration.profiles["device"].role, Role::Device);
         assert_eq!(
-            configuration.verified(),
+            configuration.verified()["dps"],
             BTreeSet::from(["root".to_owned()])
         );
         assert_eq!(configuration.drift, DriftPolicy::Report);

@@ -117,7 +117,6 @@ struct Daemon {
     https: Option<std::net::TcpListener>,
     admin: std::os::unix::net::UnixListener,
     admin_users: Vec<u32>,
-    verified: BTreeMap<String, Vec<String>>,
     reconcilers: Vec<Reconciler>,
     /// Rung when the application has something to do.
     wake: Arc<Notify>,
@@ -140,6 +139,7 @@ impl Daemon {
             profiles: configuration.profiles.clone(),
             provisioning: configuration.provisioning.keys().cloned().collect(),
             verified: configuration.verified(),
+            authority_policy: configuration.authority_policy.clone(),
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             wake: Box::new(move || bells.iter().for_each(|bell| bell.notify_one())),
         })?);
@@ -160,7 +160,6 @@ impl Daemon {
             let address = https.address;
             std::net::TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))
         };
-        let verified = configuration.provisioning.values();
         Ok(Self {
             identity: configuration.https.as_ref().map(|https| {
                 Arc::new(ServerIdentity::load(ServerName {
@@ -172,9 +171,6 @@ impl Daemon {
             https: configuration.https.as_ref().map(listener).transpose()?,
             admin: bind_admin(&configuration.admin)?,
             admin_users: configuration.admin_users.clone(),
-            verified: verified
-                .map(|it| (it.name.clone(), it.verified.iter().cloned().collect()))
-                .collect(),
             ca,
             reconcilers,
             wake,
@@ -208,7 +204,6 @@ impl Daemon {
         let application = Application {
             ca: self.ca,
             identity: self.identity,
-            verified: self.verified,
             wake: self.wake,
             alarms: Mutex::default(),
         };
@@ -233,7 +228,6 @@ impl Daemon {
 struct Application {
     ca: Arc<CertificateAuthority>,
     identity: Option<Arc<ServerIdentity>>,
-    verified: BTreeMap<String, Vec<String>>,
     wake: Arc<Notify>,
     /// What was last logged; said again only when it changes.
     alarms: Mutex<Vec<String>>,
@@ -286,7 +280,7 @@ impl Application {
         if let Some(identity) = &self.identity {
             note("TLS certificate", identity.renew(&self.ca));
         }
-        note("CA certificates", self.ca.want_verified(&self.verified));
+        note("CA certificates", self.ca.want_verified());
         note("proof of possession", self.ca.prove_possession().map(drop));
         match self.ca.advance_rolls() {
             Ok(Some(due)) => {

@@ -9,6 +9,7 @@
 )]
 
 use dps_emulator::{Emulator, Kind, Options};
+use hallmarkd::ca::authority_policy::AuthorityPolicy;
 use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::slots::Slots;
@@ -23,7 +24,7 @@ use hallmarkd::x509::certificate::Certificate;
 use hallmarkd::x509::key::KeyType;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,7 +99,8 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         authorities: BTreeMap::new(),
         profiles: BTreeMap::new(),
         provisioning: vec!["dps".into()],
-        verified: BTreeSet::new(),
+        verified: BTreeMap::new(),
+        authority_policy: AuthorityPolicy::default(),
         push_age_alarm_seconds: 3_600,
         wake: Box::new(|| {}),
     })
@@ -169,6 +171,7 @@ fn enroll(store: &Store, generation: i64, issuer: &Issuer<'_, KeyPair>, id: &str
         kind: EnrollmentKind::Individual,
         name: id.into(),
         authority: None,
+        by_reference: false,
         slots: Slots::Empty,
     };
     store.add_enrollment(new, entry(id)).expect("added");

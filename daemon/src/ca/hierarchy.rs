@@ -4,6 +4,7 @@
 //! verify is refused here, once, and not for every certificate.
 
 use super::Error;
+use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{GenerationRow, GenerationState};
 use crate::token::KeyReference;
 use crate::x509::certificate::Certificate;
@@ -114,6 +115,12 @@ impl Hierarchy {
         below
     }
 
+    /// The generation whose certificate has this SHA-256.
+    pub fn with_certificate(&self, thumbprint: Thumbprint) -> Option<&Arc<Generation>> {
+        let mut generations = self.generations.values();
+        generations.find(|it| it.thumbprint() == thumbprint)
+    }
+
     /// A generation by row id.
     pub fn generation(&self, id: i64) -> Option<&Arc<Generation>> {
         self.generations.get(&id)
@@ -163,6 +170,16 @@ impl Hierarchy {
 }
 
 impl Generation {
+    /// SHA-256 of its certificate.
+    pub fn thumbprint(&self) -> Thumbprint {
+        Thumbprint::from_bytes(self.certificate.sha256())
+    }
+
+    /// What its certificate is called among the CA certificates of a provisioning service.
+    pub fn ca_certificate_name(&self) -> String {
+        format!("{}-{}", self.authority, self.number)
+    }
+
     fn read(row: &GenerationRow, spki: &[u8], der: &[u8]) -> Result<Self, Error> {
         let unreadable = |reason: String| {
             Error::stop(

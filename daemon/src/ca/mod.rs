@@ -4,6 +4,7 @@
 //! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
 //! there is one. It must never sign what the store has not on record.
 
+pub mod authority_policy;
 pub mod authorize;
 pub mod ceremony;
 pub mod enroll;
@@ -22,6 +23,7 @@ pub use error::{Advice, Error};
 use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
 use arc_swap::{ArcSwap, Guard};
+use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Caller, Operate};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
@@ -53,8 +55,10 @@ pub struct Parts {
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// Provisioning services, by their names in the configuration.
     pub provisioning: Vec<String>,
-    /// Authorities whose certificates a provisioning service verifies.
-    pub verified: BTreeSet<String>,
+    /// Authorities whose certificates each provisioning service verifies.
+    pub verified: BTreeMap<String, BTreeSet<String>>,
+    /// When authorities are rolled, and what that needs.
+    pub authority_policy: AuthorityPolicy,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
     /// Called when something at a provisioning service must change.
@@ -68,7 +72,10 @@ pub struct CertificateAuthority {
     authorities: BTreeMap<String, String>,
     profiles: BTreeMap<String, IssuanceProfile>,
     provisioning: Vec<String>,
+    /// Those that some service verifies.
     verified: BTreeSet<String>,
+    verified_at: BTreeMap<String, BTreeSet<String>>,
+    authority_policy: AuthorityPolicy,
     push_age_alarm_seconds: i64,
     wake: Box<dyn Fn() + Send + Sync>,
     hierarchy: ArcSwap<Hierarchy>,
@@ -89,7 +96,9 @@ impl CertificateAuthority {
             authorities: parts.authorities,
             profiles: parts.profiles,
             provisioning: parts.provisioning,
-            verified: parts.verified,
+            verified: parts.verified.values().flatten().cloned().collect(),
+            verified_at: parts.verified,
+            authority_policy: parts.authority_policy,
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
             wake: parts.wake,
             hierarchy: ArcSwap::from_pointee(hierarchy),

@@ -63,6 +63,12 @@ pub struct ProvisioningConfiguration {
     /// Authorities whose certificates this service shall hold verified.
     #[serde(default)]
     pub verified: Vec<String>,
+    /// How many CA certificates the service holds at most.
+    #[serde(default = "ca_certificates_max_default")]
+    pub ca_certificates_max: u32,
+    /// How many enrollment groups by X.509 the service holds at most.
+    #[serde(default = "groups_max_default")]
+    pub groups_max: u32,
     /// Azure Resource Manager, for CA certificates.
     pub arm: Option<ArmConfiguration>,
     /// The IoT Hub that devices are provisioned to.
@@ -119,6 +125,14 @@ fn hub_operations_per_minute_default() -> u32 {
     HUB_OPERATIONS_PER_MINUTE_DEFAULT
 }
 
+fn ca_certificates_max_default() -> u32 {
+    25
+}
+
+fn groups_max_default() -> u32 {
+    100
+}
+
 fn operations_per_minute_default() -> u32 {
     OPERATIONS_PER_MINUTE_DEFAULT
 }
@@ -132,6 +146,8 @@ pub struct Provisioning {
     pub id_scope: String,
     /// Authorities whose certificates it shall hold verified.
     pub verified: BTreeSet<String>,
+    /// CA certificates and groups that it holds at most.
+    pub limits: (i64, i64),
     /// What it allows.
     pub operations_per_minute: u32,
     service: Access,
@@ -190,6 +206,7 @@ impl ProvisioningConfiguration {
             name: self.name,
             id_scope: self.id_scope,
             verified: self.verified.into_iter().collect(),
+            limits: (self.ca_certificates_max.into(), self.groups_max.into()),
             operations_per_minute: budget,
             service,
             device,

@@ -94,7 +94,8 @@ CREATE TABLE device (
     created_at      INTEGER NOT NULL
 ) STRICT;
 
--- What a provisioning service shall hold. `slots` is the JSON form of `enrollment::slots::Slots`,
+-- What a provisioning service shall hold. A group holds its authority's certificates, or names those
+-- that the service holds verified (`by_reference`). `slots` is the JSON form of `enrollment::slots::Slots`,
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
 -- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
 -- the last scan that met it.
@@ -113,11 +114,12 @@ CREATE TABLE enrollment (
     observed_at  INTEGER,
     seen_in_scan INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
+    by_reference INTEGER NOT NULL DEFAULT 0 CHECK (by_reference IN (0, 1)),
     UNIQUE (provisioning, kind, name),
     CHECK ((kind = 'group') = (authority IS NOT NULL))
 ) STRICT;
 
--- A CA certificate that a provisioning service shall hold verified.
+-- A CA certificate that a provisioning service shall hold verified; once `removed`, shall not hold.
 -- `proof` is the JSON form of `enrollment::ca_certificate::Proof`.
 CREATE TABLE ca_certificate (
     id           INTEGER PRIMARY KEY,
@@ -125,8 +127,16 @@ CREATE TABLE ca_certificate (
     name         TEXT    NOT NULL,
     generation   INTEGER NOT NULL REFERENCES generation (id),
     proof        TEXT    NOT NULL CHECK (json_valid(proof)),
+    removed      INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
     UNIQUE (provisioning, name),
     UNIQUE (provisioning, generation)
+) STRICT;
+
+-- How much of its limits a provisioning service uses, whoever put it there, at the last count.
+CREATE TABLE service_load (
+    provisioning    TEXT    PRIMARY KEY,
+    groups          INTEGER,
+    ca_certificates INTEGER
 ) STRICT;
 
 -- The dirty mark: says that its subject must be looked at, never what must change. `version` counts

@@ -90,6 +90,7 @@ impl Stage {
             kind: EnrollmentKind::Individual,
             name: id.into(),
             authority: None,
+            by_reference: false,
             slots: Slots::Empty,
         };
         self.store
