@@ -1,7 +1,7 @@
 //! Hallmark: the certificate authority that a factory line and a gateway can run themselves.
 //!
 //! This file is the map of the house. Five rows; arrows point down only, and
-//! `tests/layers.rs` reads the `use` lines to keep it so.
+//! `tests/house.rs` reads the `use` lines to keep it so.
 //!
 //! | row | modules | may know |
 //! |---|---|---|

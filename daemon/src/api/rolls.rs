@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::{CertificateAuthority, Error, rfc3339};
-use crate::store::{RollReason, RollRow, RollState};
+use crate::store::{RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
@@ -15,8 +15,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize)]
 pub(super) struct Roll {
     id: i64,
-    provisioning: String,
-    registration_id: String,
+    /// Of a leaf's roll.
+    provisioning: Option<String>,
+    /// Of a leaf's roll.
+    registration_id: Option<String>,
+    /// Of an authority's roll.
+    authority: Option<String>,
     reason: RollReason,
     state: RollState,
     waits_for: String,
@@ -30,11 +34,19 @@ pub(super) struct Roll {
 
 impl Roll {
     fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
+        let waits_for = ca.roll_waits_for(&row)?;
+        let (provisioning, registration_id, authority) = match row.subject {
+            RollSubject::Enrollment {
+                provisioning, name, ..
+            } => (Some(provisioning), Some(name), None),
+            RollSubject::Authority { name, .. } => (None, None, Some(name)),
+        };
         Ok(Self {
-            waits_for: ca.roll_waits_for(&row)?,
+            waits_for,
             id: row.id,
-            provisioning: row.provisioning,
-            registration_id: row.name,
+            provisioning,
+            registration_id,
+            authority,
             reason: row.reason,
             state: row.state,
             old_certificate: row.old_certificate.to_string(),

@@ -148,12 +148,11 @@ impl CertificateAuthority {
             return Ok(TranscriptEntry::new(&existing, "existed", &key));
         }
         progress(format!("authority {name}: key on token {token}"));
+        let issuer = specification.issuer.as_deref();
+        let parent = issuer.map(|it| Ok::<_, Error>(self.hierarchy().signing(it)?.id));
         let row = self.store.plan_generation(PlannedGeneration {
             authority: name.clone(),
-            parent: specification
-                .issuer
-                .as_deref()
-                .and_then(|it| self.hierarchy().serving(it).map(|parent| parent.id)),
+            parent: parent.transpose()?,
             token: token.to_owned(),
             key_type: specification.key_type,
             key_id: new_key_id()?,

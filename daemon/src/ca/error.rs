@@ -107,6 +107,7 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::SerialExists => Self::stop("serial_exists", message),
             IntentRefusal::Spelling { .. } => Self::conflict("registration_id_spelling", message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
+            IntentRefusal::IssuerRevoked => Self::later(60, "issuer_revoked", message),
             IntentRefusal::Store(error) => error.into(),
         }
     }

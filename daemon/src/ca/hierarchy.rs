@@ -1,6 +1,6 @@
 //! The authorities as they serve now: certificates, keys and the chains between them.
 //!
-//! Read from the store at start and after a ceremony; issuance only reads it. A chain that does not
+//! Read from the store at start, after a ceremony and after a revocation; issuance only reads it. A chain that does not
 //! verify is refused here, once, and not for every certificate.
 
 use super::Error;
@@ -42,6 +42,8 @@ pub struct Generation {
     pub serving: bool,
     /// Whether it will, does or did.
     pub state: GenerationState,
+    /// When its own certificate was revoked, in Unix seconds.
+    pub revoked_at: Option<i64>,
 }
 
 /// All generations that have a certificate.
@@ -119,6 +121,35 @@ impl Hierarchy {
     pub fn with_certificate(&self, thumbprint: Thumbprint) -> Option<&Arc<Generation>> {
         let mut generations = self.generations.values();
         generations.find(|it| it.thumbprint() == thumbprint)
+    }
+
+    /// The generation by which `authority` signs now, unless it, or one above it, is revoked: what
+    /// it signed would be worth nothing.
+    pub fn signing(&self, authority: &str) -> Result<&Arc<Generation>, Error> {
+        let generation = self.serving(authority).ok_or_else(|| {
+            let message = format!("authority {authority} has no key yet");
+            Error::later(30, "authority_absent", message)
+        })?;
+        match self.revoked_above(generation.id) {
+            None => Ok(generation),
+            Some(revoked) => Err(Error::later(
+                60,
+                "issuer_revoked",
+                format!(
+                    "authority {authority} signs nothing: generation {} of {} is revoked; roll \
+                     that authority, or lift the block that holds it",
+                    revoked.number, revoked.authority
+                ),
+            )),
+        }
+    }
+
+    /// The first revoked generation from `id` upwards, itself included.
+    pub fn revoked_above(&self, id: i64) -> Option<&Arc<Generation>> {
+        let above = std::iter::successors(self.generations.get(&id), |generation| {
+            self.generations.get(&generation.parent?)
+        });
+        above.into_iter().find(|it| it.revoked_at.is_some())
     }
 
     /// A generation by row id.
@@ -213,6 +244,7 @@ impl Generation {
             certified_at: row.certified_at.unwrap_or_default(),
             serving: row.state == GenerationState::Serving,
             state: row.state,
+            revoked_at: row.revoked_at,
         })
     }
 }

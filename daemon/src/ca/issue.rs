@@ -140,14 +140,7 @@ impl CertificateAuthority {
         permission.covers(profile, &name)?;
         agrees_with(&csr, &name)?;
         let hierarchy = self.hierarchy();
-        let generation = hierarchy.serving(&profile.authority).ok_or_else(|| {
-            let authority = &profile.authority;
-            Error::later(
-                30,
-                "authority_absent",
-                format!("authority {authority} has no key yet"),
-            )
-        })?;
+        let generation = hierarchy.signing(&profile.authority)?;
         crash_point("cycle-5");
 
         let settlement = match profile.role {

@@ -1,4 +1,4 @@
-//! The application: hierarchy, ceremony, issuance, proof of possession, rolls.
+//! The application: hierarchy, ceremony, issuance, revocation, proof of possession, rolls.
 //!
 //! Sync. It knows the store and the tokens, and nothing of HTTP or of the provisioning service: what
 //! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
@@ -14,6 +14,7 @@ pub mod hierarchy;
 pub mod issue;
 pub mod possession;
 pub mod profile;
+pub mod revoke;
 pub mod roll;
 pub mod status;
 pub mod transcript;
@@ -29,7 +30,7 @@ use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -79,6 +80,8 @@ pub struct CertificateAuthority {
     push_age_alarm_seconds: i64,
     wake: Box<dyn Fn() + Send + Sync>,
     hierarchy: ArcSwap<Hierarchy>,
+    /// Whoever reads the hierarchy anew holds it, so that an older reading replaces no newer one.
+    reloading: Mutex<()>,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
     /// Intents that could not be burned yet, each with its reason.
@@ -102,6 +105,7 @@ impl CertificateAuthority {
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
             wake: parts.wake,
             hierarchy: ArcSwap::from_pointee(hierarchy),
+            reloading: Mutex::default(),
             ceremony: Mutex::new(()),
             unburned: Mutex::default(),
         };
@@ -191,6 +195,10 @@ impl CertificateAuthority {
     }
 
     fn reload_hierarchy(&self) -> Result<(), Error> {
+        let _alone = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.hierarchy
             .store(Arc::new(Hierarchy::load(self.store.generations()?)?));
         Ok(())

@@ -79,6 +79,8 @@ pub struct EnrollmentRow {
     pub drift: Option<Value>,
     /// A change is on its way, or parked.
     pub mark: Option<super::MarkRow>,
+    /// The group whose device this individual enrollment was made for, to shut a leaf out.
+    pub overlay_of: Option<String>,
 }
 
 /// A device as it stands.
@@ -100,7 +102,7 @@ pub struct DeviceRow {
 
 const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, e.slots, \
      e.status = 'enabled', e.removed, e.history, e.observed, e.observed_at, e.drift, \
-     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, \
+     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, e.overlay_of, \
      e.by_reference FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
 const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \
      d.created_at FROM device d JOIN certificate c ON c.intent = d.certificate \
@@ -401,6 +403,7 @@ fn from_row(row: &Row<'_>) -> Result<EnrollmentRow, StoreError> {
         observed_at: row.get(10)?,
         drift: optional_json(drift)?,
         mark: mark::from_columns(row, 12, MarkSubject::Enrollment(id))?,
+        overlay_of: row.get(20)?,
     })
 }
 

@@ -63,10 +63,12 @@ pub struct GenerationRow {
     pub certified_at: Option<i64>,
     /// How far it is.
     pub state: GenerationState,
+    /// When its certificate was revoked, in Unix seconds: it signs nothing any more.
+    pub revoked_at: Option<i64>,
 }
 
 const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
-     g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state \
+     g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state, c.revoked_at \
      FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate";
 
 impl Store {
@@ -227,5 +229,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
             "serving" => GenerationState::Serving,
             _ => GenerationState::Retired,
         },
+        revoked_at: row.get(12)?,
     })
 }

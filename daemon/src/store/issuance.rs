@@ -2,6 +2,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::{Store, StoreError, enrollment, generation, possession};
+use crate::x509::revocation::RevocationReason;
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::json;
@@ -112,6 +113,12 @@ pub enum IntentRefusal {
         /// What the roll waits for.
         waits_for: String,
     },
+    /// The generation that should sign is revoked.
+    #[error(
+        "the generation that would sign this is revoked, and signs nothing any more; roll its \
+         authority, or lift the block that holds it"
+    )]
+    IssuerRevoked,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -169,12 +176,14 @@ pub struct CertificateRow {
     pub not_after: i64,
     /// Unix seconds; `None` while it is good.
     pub revoked_at: Option<i64>,
+    /// Why it is revoked.
+    pub revocation_reason: Option<RevocationReason>,
     /// SHA-256 of the request that asked for it, if it came with an idempotency key.
     pub request_sha256: Option<Vec<u8>>,
 }
 
 const SELECT: &str = "SELECT c.der, c.sha256, i.serial, i.issuer, i.profile, i.subject, \
-     i.not_before, i.not_after, c.revoked_at, i.request_sha256 \
+     i.not_before, i.not_after, c.revoked_at, i.request_sha256, c.revocation_reason \
      FROM certificate c JOIN intent i ON i.id = c.intent";
 
 /// The answer to an idempotency key.
@@ -372,6 +381,8 @@ fn refusal_of(message: &str, subject: String) -> IntentRefusal {
         IntentRefusal::SerialExists
     } else if message.contains("intent.subject") {
         IntentRefusal::UnderWay(subject)
+    } else if message.contains("a revoked generation signs nothing") {
+        IntentRefusal::IssuerRevoked
     } else {
         IntentRefusal::Store(StoreError::Conflict(message.to_owned()))
     }
@@ -408,10 +419,10 @@ fn settle(
 fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {
     let open: Option<(Vec<u8>, String)> = connection
         .prepare_cached(
-            "UPDATE intent SET state = 'abandoned' WHERE id = ?1 AND state = 'intended'
-             RETURNING serial, subject",
+            "UPDATE intent SET state = 'abandoned', abandoned_at = ?2
+             WHERE id = ?1 AND state = 'intended' RETURNING serial, subject",
         )?
-        .query_row([intent], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([intent, at], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((serial, subject)) = open else {
         return Ok(());
@@ -446,6 +457,9 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<CertificateRow> {
         not_after: row.get(7)?,
         revoked_at: row.get(8)?,
         request_sha256: row.get(9)?,
+        revocation_reason: row
+            .get::<_, Option<i64>>(10)?
+            .and_then(RevocationReason::from_code),
     })
 }
 

@@ -30,25 +30,30 @@
 mod audit;
 mod enrollment;
 mod generation;
+mod hub_task;
 mod issuance;
 mod mark;
 mod possession;
+mod revocation;
 mod roll;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub use crate::enrollment::roll::{RollReason, RollState};
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
+pub use hub_task::{HubAction, HubCause, HubProgress, HubTaskRow, NewHubTask, OFFLINE};
 pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,
     Settlement,
 };
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
-pub use roll::{RollReason, RollRow, RollState, RollStep};
+pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
+pub use roll::{RollRow, RollStep, RollSubject};
 pub use scan::ScannedPage;
 
 use rusqlite::{Connection, OpenFlags};

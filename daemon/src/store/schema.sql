@@ -16,6 +16,8 @@ CREATE TABLE generation (
     spki        BLOB    UNIQUE,
     certificate INTEGER UNIQUE REFERENCES certificate (intent),
     state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
+    -- How often a revocation list of this generation had to change: triggers count, nobody forgets.
+    revocations INTEGER NOT NULL DEFAULT 0,
     UNIQUE (authority, number),
     CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
@@ -38,7 +40,9 @@ CREATE TABLE intent (
     request_sha256  BLOB,
     state           TEXT    NOT NULL CHECK (state IN ('intended', 'issued', 'abandoned')),
     recorded_at     INTEGER NOT NULL,
-    CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL))
+    abandoned_at    INTEGER,
+    CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL)),
+    CHECK ((abandoned_at IS NULL) = (state <> 'abandoned'))
 ) STRICT;
 CREATE UNIQUE INDEX intent_idempotency ON intent (caller, idempotency_key) WHERE state <> 'abandoned';
 -- One signature under way per leaf subject, one verification certificate per code.
@@ -46,6 +50,7 @@ CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
     WHERE purpose = 'possession' AND state <> 'abandoned';
 CREATE INDEX intent_subject ON intent (subject, id);
+CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
 CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, purpose, profile, subject, tbs, not_before, not_after, caller,
@@ -63,6 +68,20 @@ BEGIN
     SELECT RAISE(ABORT, 'an intent is never deleted');
 END;
 
+CREATE TRIGGER intent_of_a_revoked_generation BEFORE INSERT ON intent
+WHEN EXISTS (
+    SELECT 1 FROM generation g JOIN certificate c ON c.intent = g.certificate
+    WHERE g.id = NEW.issuer AND c.revoked_at IS NOT NULL
+)
+BEGIN
+    SELECT RAISE(ABORT, 'a revoked generation signs nothing');
+END;
+CREATE TRIGGER intent_abandoned_is_listed AFTER UPDATE OF state ON intent
+WHEN NEW.state = 'abandoned'
+BEGIN
+    UPDATE generation SET revocations = revocations + 1 WHERE id = NEW.issuer;
+END;
+
 -- A certificate that was issued: its bytes contain exactly the bytes that were intended.
 CREATE TABLE certificate (
     intent            INTEGER PRIMARY KEY REFERENCES intent (id),
@@ -70,9 +89,24 @@ CREATE TABLE certificate (
     sha256            BLOB    NOT NULL UNIQUE CHECK (length(sha256) = 32),
     issued_at         INTEGER NOT NULL,
     revoked_at        INTEGER,
-    revocation_reason INTEGER,
+    -- CRLReason (RFC 5280 5.3.1); 8 has a meaning in delta lists only.
+    revocation_reason INTEGER CHECK (revocation_reason IN (0, 1, 2, 3, 4, 5, 6, 9, 10)),
     CHECK ((revoked_at IS NULL) = (revocation_reason IS NULL))
 ) STRICT;
+CREATE INDEX certificate_revoked ON certificate (intent) WHERE revoked_at IS NOT NULL;
+CREATE TRIGGER certificate_stays_revoked BEFORE UPDATE OF revoked_at, revocation_reason ON certificate
+WHEN OLD.revoked_at IS NOT NULL AND (
+    OLD.revocation_reason <> 6 OR (NEW.revoked_at IS NOT NULL AND NEW.revoked_at <> OLD.revoked_at)
+)
+BEGIN
+    SELECT RAISE(ABORT, 'a revocation is final, unless it is a hold, and keeps its first date');
+END;
+CREATE TRIGGER certificate_revocation_is_listed
+AFTER UPDATE OF revoked_at, revocation_reason ON certificate
+BEGIN
+    UPDATE generation SET revocations = revocations + 1
+    WHERE id = (SELECT issuer FROM intent WHERE id = NEW.intent);
+END;
 CREATE TRIGGER certificate_equals_intent BEFORE INSERT ON certificate
 WHEN NOT EXISTS (
     SELECT 1 FROM intent
@@ -98,7 +132,9 @@ CREATE TABLE device (
 -- that the service holds verified (`by_reference`). `slots` is the JSON form of `enrollment::slots::Slots`,
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
 -- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
--- the last scan that met it.
+-- the last scan that met it. `overlay_of` names the group whose device an individual enrollment was
+-- made for, to shut a breached or blocked leaf out. `after` is an enrollment that must be settled
+-- first: the service takes a certificate in one enrollment only.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -115,6 +151,8 @@ CREATE TABLE enrollment (
     seen_in_scan INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
     by_reference INTEGER NOT NULL DEFAULT 0 CHECK (by_reference IN (0, 1)),
+    overlay_of   TEXT,
+    after        INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     UNIQUE (provisioning, kind, name),
     CHECK ((kind = 'group') = (authority IS NOT NULL))
 ) STRICT;
@@ -140,7 +178,8 @@ CREATE TABLE service_load (
 ) STRICT;
 
 -- The dirty mark: says that its subject must be looked at, never what must change. `version` counts
--- the causes, so that work done for an older cause does not clear a newer one.
+-- the causes, so that work done for an older cause does not clear a newer one. `urgent` ones shut
+-- somebody out, and go before all others.
 CREATE TABLE mark (
     id             INTEGER PRIMARY KEY,
     provisioning   TEXT    NOT NULL,
@@ -153,26 +192,64 @@ CREATE TABLE mark (
     attempts       INTEGER NOT NULL DEFAULT 0,
     last_error     TEXT,
     parked         INTEGER NOT NULL DEFAULT 0 CHECK (parked IN (0, 1)),
+    urgent         INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1)),
     CHECK ((enrollment IS NULL) <> (ca_certificate IS NULL))
 ) STRICT;
 CREATE INDEX enrollment_name ON enrollment (name);
 CREATE INDEX mark_due ON mark (parked, due_at);
 
--- The replacement of a certificate. One open roll per enrollment.
+-- The replacement of a certificate: of one individual enrollment's leaf, or of one authority.
+-- `detail` holds options and evidence, in the form of the subject's kind; `parent` is the roll that
+-- brought this one about. One open roll per subject.
 CREATE TABLE roll (
     id              INTEGER PRIMARY KEY,
     reason          TEXT    NOT NULL CHECK (reason IN ('expiry', 'compromise')),
-    enrollment      INTEGER NOT NULL REFERENCES enrollment (id) ON DELETE CASCADE,
+    enrollment      INTEGER REFERENCES enrollment (id) ON DELETE CASCADE,
+    authority       TEXT,
+    old_generation  INTEGER REFERENCES generation (id),
+    new_generation  INTEGER REFERENCES generation (id),
     state           TEXT    NOT NULL
-                    CHECK (state IN ('requested', 'staged', 'draining', 'done', 'aborted')),
-    old_certificate BLOB    NOT NULL,
-    new_certificate BLOB,
+                    CHECK (state IN ('requested', 'staged', 'draining', 'shutting_out', 'clearing',
+                                     'reissuing', 'done', 'aborted')),
+    old_certificate BLOB    NOT NULL CHECK (length(old_certificate) = 32),
+    new_certificate BLOB    CHECK (length(new_certificate) = 32),
+    detail          TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(detail)),
+    parent          INTEGER REFERENCES roll (id) ON DELETE SET NULL,
     started_by      TEXT    NOT NULL,
     started_at      INTEGER NOT NULL,
     changed_at      INTEGER NOT NULL,
-    CHECK (state IN ('requested', 'aborted') OR new_certificate IS NOT NULL)
+    CHECK ((enrollment IS NULL) <> (authority IS NULL)),
+    CHECK ((authority IS NULL) = (old_generation IS NULL)),
+    CHECK (authority IS NOT NULL OR new_generation IS NULL),
+    CHECK (state NOT IN ('staged', 'draining', 'done') OR new_certificate IS NOT NULL)
 ) STRICT;
-CREATE UNIQUE INDEX roll_open ON roll (enrollment) WHERE state NOT IN ('done', 'aborted');
+CREATE UNIQUE INDEX roll_open_enrollment ON roll (enrollment)
+    WHERE enrollment IS NOT NULL AND state NOT IN ('done', 'aborted');
+CREATE UNIQUE INDEX roll_open_authority ON roll (authority)
+    WHERE authority IS NOT NULL AND state NOT IN ('done', 'aborted');
+CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
+
+-- What has to be done at a hub, device by device: an identity deleted, or a method called. `cause`
+-- and `cause_id` say for whom; while `enrollment` has a dirty mark the task waits, because a device
+-- that the provisioning service still lets in would come back.
+CREATE TABLE hub_task (
+    id           INTEGER PRIMARY KEY,
+    provisioning TEXT    NOT NULL,
+    device       TEXT    NOT NULL COLLATE NOCASE,
+    action       TEXT    NOT NULL CHECK (action IN ('delete', 'call')),
+    cause        TEXT    NOT NULL CHECK (cause IN ('roll', 'block')),
+    cause_id     INTEGER NOT NULL,
+    enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
+    queued_at    INTEGER NOT NULL,
+    due_at       INTEGER NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    last_error   TEXT,
+    done_at      INTEGER,
+    answer       TEXT,
+    UNIQUE (cause, cause_id, provisioning, device, action),
+    CHECK ((done_at IS NULL) = (answer IS NULL))
+) STRICT;
+CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
 
 -- What happened, in order, each entry sealed by the hash of all before it.
 CREATE TABLE audit (

@@ -1,5 +1,7 @@
 //! The store keeps its word: what schema and operations refuse, and what a crash leaves.
 
+mod revocation;
+
 use super::*;
 use crate::enrollment::ca_certificate::{self, VerificationCode};
 use crate::enrollment::slots::{SlotName, Slots};
@@ -395,6 +397,7 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
     let step = RollStep {
         roll: roll.id,
         enrollment: enrollment.id,
+        from_state: RollState::Staged,
         from: Slots::Empty,
         to: Slots::Empty,
         state: RollState::Done,

@@ -14,6 +14,7 @@ pub mod name;
 mod oid;
 mod pem;
 pub mod profile;
+pub mod revocation;
 pub mod san;
 pub mod serial;
 pub mod signature;

@@ -1,0 +1,240 @@
+//! Revocation: which certificates are no longer good, since when and why.
+//!
+//! A revoked certificate keeps its first date. Its reason is final, except `certificateHold`, which
+//! may be lifted or made final. Triggers hold that down, count each change for the revocation lists
+//! of the generation that signed it, and keep a revoked generation from signing.
+
+use super::audit::{self, AuditEntry};
+use super::{Store, StoreError};
+use crate::x509::revocation::RevocationReason;
+use rusqlite::{Connection, Row, params};
+use serde_json::json;
+
+/// Which certificates.
+#[derive(Clone, Debug)]
+pub enum RevocationTarget {
+    /// The one that this intent became.
+    Certificate {
+        /// The intent's row id.
+        intent: i64,
+    },
+    /// The one with this serial number.
+    Serial(Vec<u8>),
+    /// The one with this SHA-256, as enrollments and rolls name it.
+    Sha256([u8; 32]),
+    /// All leaves of this common name that have not expired.
+    Leaves {
+        /// The registration id, or another common name, in any case.
+        subject: String,
+        /// Leaves by these profiles are left alone: a station may be called like a device.
+        except_profiles: Vec<String>,
+    },
+    /// The generation's own certificate.
+    Generation {
+        /// The generation's row id.
+        generation: i64,
+    },
+}
+
+/// A change of certificates' revocation: who changes which, when, and in whose words.
+#[derive(Clone, Debug)]
+pub struct Revocation {
+    /// Which certificates.
+    pub target: RevocationTarget,
+    /// Unix seconds.
+    pub at: i64,
+    /// Who caused it, for the audit journal.
+    pub actor: String,
+    /// Why, in words, for the audit journal.
+    pub cause: String,
+}
+
+/// A certificate whose revocation was asked for or lifted, as it stands afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedCertificate {
+    /// The intent's row id.
+    pub intent: i64,
+    /// The serial number's octets.
+    pub serial: Vec<u8>,
+    /// The generation that signed it.
+    pub issuer: i64,
+    /// Its common name.
+    pub subject: String,
+    /// Since when and why it is revoked; `None` while it is good.
+    pub revoked: Option<(i64, RevocationReason)>,
+}
+
+/// What a revocation, or the lifting of one, found and changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// These changed.
+    pub changed: Vec<RevokedCertificate>,
+    /// These were so already, or cannot be changed: their reason is final.
+    pub unchanged: Vec<RevokedCertificate>,
+}
+
+impl Store {
+    /// Revokes the target's certificates. Those that are revoked already keep their date; a hold
+    /// takes a final reason, and never the other way round. One audit entry for each change.
+    pub fn revoke(
+        &self,
+        revocation: Revocation,
+        reason: RevocationReason,
+    ) -> Result<Revoked, StoreError> {
+        self.write(move |connection| revoke(connection, &revocation, reason))
+    }
+
+    /// Lifts `certificateHold` from the target's certificates; other reasons are final.
+    pub fn unrevoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
+        self.write(move |connection| unrevoke(connection, &revocation))
+    }
+}
+
+/// Within the caller's transaction, so that a roll or block and its revocations are one.
+pub(super) fn revoke(
+    connection: &Connection,
+    revocation: &Revocation,
+    reason: RevocationReason,
+) -> Result<Revoked, StoreError> {
+    change(
+        connection,
+        revocation,
+        "certificate.revoked",
+        |revoked| match revoked {
+            None => Some(Some((revocation.at, reason))),
+            Some((since, hold)) if !hold.is_final() && reason.is_final() => {
+                Some(Some((since, reason)))
+            }
+            Some(_) => None,
+        },
+    )
+}
+
+/// The same for [`Store::unrevoke`].
+pub(super) fn unrevoke(
+    connection: &Connection,
+    revocation: &Revocation,
+) -> Result<Revoked, StoreError> {
+    change(connection, revocation, "certificate.unrevoked", |revoked| {
+        revoked
+            .filter(|(_, reason)| !reason.is_final())
+            .map(|_| None)
+    })
+}
+
+type RevokedSince = Option<(i64, RevocationReason)>;
+
+/// `decide` gives the new state of a certificate, or `None` to leave it.
+fn change(
+    connection: &Connection,
+    revocation: &Revocation,
+    action: &'static str,
+    decide: impl Fn(RevokedSince) -> Option<RevokedSince>,
+) -> Result<Revoked, StoreError> {
+    let mut done = Revoked::default();
+    for certificate in certificates(connection, revocation)? {
+        let Some(next) = decide(certificate.revoked) else {
+            done.unchanged.push(certificate);
+            continue;
+        };
+        connection
+            .prepare_cached(
+                "UPDATE certificate SET revoked_at = ?2, revocation_reason = ?3 WHERE intent = ?1",
+            )?
+            .execute(params![
+                certificate.intent,
+                next.map(|(since, _)| since),
+                next.map(|(_, reason)| reason.code()),
+            ])?;
+        let (_, reason) = next.or(certificate.revoked).unzip();
+        audit::append(
+            connection,
+            &AuditEntry {
+                at: revocation.at,
+                actor: revocation.actor.clone(),
+                action,
+                subject: certificate.subject.clone(),
+                detail: json!({
+                    "serial": hex::encode_upper(&certificate.serial),
+                    "reason": reason.map(RevocationReason::name),
+                    "cause": revocation.cause,
+                }),
+            },
+        )?;
+        done.changed.push(RevokedCertificate {
+            revoked: next,
+            ..certificate
+        });
+    }
+    Ok(done)
+}
+
+/// The target's certificates. One that was named and does not exist is an error; a device without
+/// leaves is none.
+fn certificates(
+    connection: &Connection,
+    revocation: &Revocation,
+) -> Result<Vec<RevokedCertificate>, StoreError> {
+    let named = |what: &str, value: &dyn rusqlite::ToSql, missing: String| {
+        let found = select(connection, what, &[value])?;
+        match found.is_empty() {
+            true => Err(StoreError::Missing(missing)),
+            false => Ok(found),
+        }
+    };
+    match &revocation.target {
+        RevocationTarget::Certificate { intent } => {
+            named("i.id = ?1", intent, format!("certificate {intent}"))
+        }
+        RevocationTarget::Serial(serial) => {
+            let missing = format!("certificate with serial {}", hex::encode_upper(serial));
+            named("i.serial = ?1", serial, missing)
+        }
+        RevocationTarget::Sha256(sha256) => {
+            let missing = format!("certificate with SHA-256 {}", hex::encode_upper(sha256));
+            named("c.sha256 = ?1", sha256, missing)
+        }
+        RevocationTarget::Generation { generation } => named(
+            "i.id = (SELECT certificate FROM generation WHERE id = ?1)",
+            generation,
+            format!("generation {generation} with a certificate"),
+        ),
+        RevocationTarget::Leaves {
+            subject,
+            except_profiles,
+        } => select(
+            connection,
+            "i.subject = ?1 AND i.purpose = 'leaf' AND i.not_after >= ?2
+             AND i.profile NOT IN (SELECT value FROM json_each(?3))",
+            &[subject, &revocation.at, &json!(except_profiles).to_string()],
+        ),
+    }
+}
+
+fn select(
+    connection: &Connection,
+    which: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<RevokedCertificate>, StoreError> {
+    let sql = format!(
+        "SELECT i.id, i.serial, i.issuer, i.subject, c.revoked_at, c.revocation_reason
+         FROM intent i JOIN certificate c ON c.intent = i.id WHERE {which} ORDER BY i.id"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(values, from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<RevokedCertificate> {
+    let since: Option<i64> = row.get(4)?;
+    let reason = row
+        .get::<_, Option<i64>>(5)?
+        .and_then(RevocationReason::from_code);
+    Ok(RevokedCertificate {
+        intent: row.get(0)?,
+        serial: row.get(1)?,
+        issuer: row.get(2)?,
+        subject: row.get(3)?,
+        revoked: since.zip(reason),
+    })
+}

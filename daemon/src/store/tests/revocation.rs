@@ -1,0 +1,150 @@
+//! Revocations keep their first date, only a hold is lifted, and a revoked generation signs nothing.
+
+use super::*;
+use crate::x509::revocation::RevocationReason::{self, CertificateHold, KeyCompromise, Superseded};
+
+fn revocation(target: RevocationTarget, at: i64) -> Revocation {
+    Revocation {
+        target,
+        at,
+        actor: "test".into(),
+        cause: "a test".into(),
+    }
+}
+
+fn leaves(subject: &str) -> RevocationTarget {
+    RevocationTarget::Leaves {
+        subject: subject.into(),
+        except_profiles: vec!["station".into()],
+    }
+}
+
+impl Stage {
+    fn revoked(&self, subject: &str) -> Vec<Option<(i64, RevocationReason)>> {
+        let rows = self.store.certificates_of(subject, 10).unwrap();
+        let state = |row: &CertificateRow| row.revoked_at.zip(row.revocation_reason);
+        rows.iter().map(state).collect()
+    }
+
+    fn issue_alone(&self, intent: Intent) {
+        let recorded = self.store.record_intent(intent).unwrap();
+        self.settle(&recorded, Settlement::Alone).unwrap();
+    }
+}
+
+#[test]
+fn a_block_revokes_every_live_leaf_of_the_device_and_nothing_of_its_namesakes() {
+    let stage = Stage::new();
+    stage.issue("pump-7", 2);
+    stage.issue("pump-7", 3);
+    stage.issue("pump-8", 4);
+    stage.issue_alone(Intent {
+        profile: "station".into(),
+        for_device: false,
+        ..stage.intent("pump-7", 5)
+    });
+    stage.issue_alone(Intent {
+        not_after: 1_400,
+        for_device: false,
+        ..stage.intent("pump-7", 6)
+    });
+    let blocked = stage
+        .store
+        .revoke(revocation(leaves("PUMP-7"), 1_500), CertificateHold)
+        .unwrap();
+    assert_eq!(blocked.changed.len(), 2);
+    let hold = Some((1_500, CertificateHold));
+    assert_eq!(stage.revoked("pump-7"), [None, None, hold, hold]);
+    assert_eq!(stage.revoked("pump-8"), [None]);
+
+    let again = stage
+        .store
+        .revoke(revocation(leaves("pump-7"), 1_600), CertificateHold)
+        .unwrap();
+    assert_eq!((again.changed.len(), again.unchanged.len()), (0, 2));
+    assert_eq!(stage.revoked("pump-7"), [None, None, hold, hold]);
+
+    let lifted = stage
+        .store
+        .unrevoke(revocation(leaves("pump-7"), 1_700))
+        .unwrap();
+    assert_eq!(lifted.changed.len(), 2);
+    assert_eq!(stage.revoked("pump-7"), [None; 4]);
+    let nobody = stage
+        .store
+        .revoke(revocation(leaves("pump-9"), 1_500), CertificateHold);
+    assert_eq!(nobody.unwrap(), Revoked::default());
+}
+
+#[test]
+fn a_hold_may_become_final_and_what_is_final_stays() {
+    let stage = Stage::new();
+    let sha256 = stage.issue("pump-7", 2);
+    let serial = || RevocationTarget::Serial(vec![2; 16]);
+    let revoke = |at, reason| {
+        let revoked = stage.store.revoke(revocation(serial(), at), reason);
+        revoked.unwrap().changed.len()
+    };
+    assert_eq!(revoke(1_100, CertificateHold), 1);
+    assert_eq!(revoke(1_200, KeyCompromise), 1);
+    assert_eq!(revoke(1_300, CertificateHold), 0);
+    assert_eq!(revoke(1_400, Superseded), 0);
+    let by_sha256 = revocation(RevocationTarget::Sha256(sha256), 1_500);
+    let lifted = stage.store.unrevoke(by_sha256).unwrap();
+    assert_eq!(lifted.changed, []);
+    assert_eq!(stage.revoked("pump-7"), [Some((1_100, KeyCompromise))]);
+
+    let raw = stage.raw();
+    for sql in [
+        "UPDATE certificate SET revoked_at = NULL, revocation_reason = NULL WHERE revoked_at > 0",
+        "UPDATE certificate SET revoked_at = 1 WHERE revoked_at > 0",
+        "UPDATE certificate SET revocation_reason = 4 WHERE revoked_at > 0",
+        "UPDATE certificate SET revoked_at = 1, revocation_reason = 8 WHERE revoked_at IS NULL",
+    ] {
+        assert!(raw.execute(sql, []).is_err(), "{sql}");
+    }
+    let verdict = stage.store.verify_audit().unwrap();
+    assert_eq!(verdict.broken_at, None);
+    let entries = stage.store.audit_after(0, 1_000).unwrap();
+    let changes = entries
+        .iter()
+        .filter(|entry| entry.action == "certificate.revoked");
+    assert_eq!(changes.count(), 2);
+}
+
+#[test]
+fn what_was_named_and_does_not_exist_is_missing() {
+    let stage = Stage::new();
+    for target in [
+        RevocationTarget::Certificate { intent: 99 },
+        RevocationTarget::Serial(vec![9; 16]),
+        RevocationTarget::Sha256([9; 32]),
+        RevocationTarget::Generation { generation: 99 },
+    ] {
+        let revoked = stage.store.revoke(revocation(target, 1_100), KeyCompromise);
+        assert!(matches!(revoked, Err(StoreError::Missing(_))));
+    }
+}
+
+#[test]
+fn a_revoked_generation_signs_nothing_until_its_hold_is_lifted() {
+    let stage = Stage::new();
+    let own = || RevocationTarget::Generation {
+        generation: stage.root,
+    };
+    stage
+        .store
+        .revoke(revocation(own(), 1_100), CertificateHold)
+        .unwrap();
+    assert_eq!(
+        stage.store.generations().unwrap()[0].revoked_at,
+        Some(1_100)
+    );
+    let refused = stage.store.record_intent(stage.intent("pump-7", 2));
+    assert!(matches!(refused, Err(IntentRefusal::IssuerRevoked)));
+    stage.store.unrevoke(revocation(own(), 1_200)).unwrap();
+    stage
+        .store
+        .record_intent(stage.intent("pump-7", 2))
+        .unwrap();
+}

@@ -1,0 +1,91 @@
+//! Why a certificate is revoked (RFC 5280 5.3.1), under the RFC's own names and codes.
+//!
+//! It must never offer `removeFromCRL`: that word belongs to delta lists, and there are none.
+
+use std::fmt;
+
+/// `CRLReason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RevocationReason {
+    /// Nobody said why. A revocation list then says nothing either.
+    Unspecified,
+    /// Somebody else may have the key.
+    KeyCompromise,
+    /// Somebody else may have the authority's key.
+    CaCompromise,
+    /// The names in it are no longer true.
+    AffiliationChanged,
+    /// Another certificate has taken its place.
+    Superseded,
+    /// It is no longer needed.
+    CessationOfOperation,
+    /// Blocked for now: the one reason that can be lifted.
+    CertificateHold,
+    /// What it allowed is withdrawn.
+    PrivilegeWithdrawn,
+    /// Somebody else may have the attribute authority's key.
+    AaCompromise,
+}
+
+impl RevocationReason {
+    /// Every reason, in the order of the codes.
+    pub const ALL: [Self; 9] = [
+        Self::Unspecified,
+        Self::KeyCompromise,
+        Self::CaCompromise,
+        Self::AffiliationChanged,
+        Self::Superseded,
+        Self::CessationOfOperation,
+        Self::CertificateHold,
+        Self::PrivilegeWithdrawn,
+        Self::AaCompromise,
+    ];
+
+    /// The number on the wire and in the store.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Unspecified => 0,
+            Self::KeyCompromise => 1,
+            Self::CaCompromise => 2,
+            Self::AffiliationChanged => 3,
+            Self::Superseded => 4,
+            Self::CessationOfOperation => 5,
+            Self::CertificateHold => 6,
+            Self::PrivilegeWithdrawn => 9,
+            Self::AaCompromise => 10,
+        }
+    }
+
+    /// The reason with this code.
+    pub fn from_code(code: i64) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|reason| i64::from(reason.code()) == code)
+    }
+
+    /// The RFC's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::KeyCompromise => "keyCompromise",
+            Self::CaCompromise => "cACompromise",
+            Self::AffiliationChanged => "affiliationChanged",
+            Self::Superseded => "superseded",
+            Self::CessationOfOperation => "cessationOfOperation",
+            Self::CertificateHold => "certificateHold",
+            Self::PrivilegeWithdrawn => "privilegeWithdrawn",
+            Self::AaCompromise => "aACompromise",
+        }
+    }
+
+    /// Whether nothing can make the certificate good again.
+    pub fn is_final(self) -> bool {
+        self != Self::CertificateHold
+    }
+}
+
+impl fmt::Display for RevocationReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
