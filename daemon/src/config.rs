@@ -6,6 +6,7 @@
 
 use crate::ca::authority_policy::{AuthorityPolicy, Gate, ServiceLimits};
 use crate::ca::profile::{IssuanceProfile, Role};
+use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
@@ -97,6 +98,47 @@ struct Policy {
     /// A device that was not seen for so long is called silent.
     #[serde(with = "human_seconds", default = "silent_after_default")]
     silent_after: u64,
+    /// How long before its end an individually enrolled device's leaf is rolled; 0 leaves it to
+    /// devices, stations and operators.
+    #[serde(with = "human_seconds", default)]
+    renew_before: u64,
+    /// Over how long the rolls of a fleet are spread.
+    #[serde(with = "human_seconds", default = "renew_jitter_default")]
+    renew_jitter: u64,
+    /// Whether devices are told when their roll starts.
+    #[serde(default)]
+    tell_devices: TellDevices,
+    /// What they are told by.
+    #[serde(default)]
+    tell_method: TellMethod,
+    /// How often devices that roll are looked at in the hub.
+    #[serde(with = "human_seconds", default = "proof_interval_default")]
+    proof_interval: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TellDevices {
+    #[default]
+    No,
+    Method,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TellMethod {
+    name: String,
+    #[serde(default)]
+    payload: serde_json::Value,
+}
+
+impl Default for TellMethod {
+    fn default() -> Self {
+        Self {
+            name: "reregister".into(),
+            payload: serde_json::Value::Null,
+        }
+    }
 }
 
 impl Default for Policy {
@@ -110,6 +152,11 @@ impl Default for Policy {
             approve: BTreeSet::new(),
             retire_early: false,
             silent_after: silent_after_default(),
+            renew_before: 0,
+            renew_jitter: renew_jitter_default(),
+            tell_devices: TellDevices::default(),
+            tell_method: TellMethod::default(),
+            proof_interval: proof_interval_default(),
         }
     }
 }
@@ -120,6 +167,35 @@ fn roll_notice_default() -> u64 {
 
 fn silent_after_default() -> u64 {
     7 * 86_400
+}
+
+impl Policy {
+    fn rolling(&self) -> Result<RollPolicy, ConfigurationError> {
+        let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+        if self.renew_before > 0 && self.renew_jitter >= self.renew_before {
+            return Err(ConfigurationError::Contradiction(
+                "[policy] renew_jitter must be shorter than renew_before, or leaves would expire \
+                 before their roll starts"
+                    .into(),
+            ));
+        }
+        let TellMethod { name, payload } = &self.tell_method;
+        Ok(RollPolicy {
+            renew_before_seconds: (self.renew_before > 0).then(|| seconds(self.renew_before)),
+            renew_jitter_seconds: seconds(self.renew_jitter),
+            tell: (self.tell_devices == TellDevices::Method)
+                .then(|| (name.clone(), payload.clone())),
+            proof_interval_seconds: seconds(self.proof_interval.max(1)),
+        })
+    }
+}
+
+fn renew_jitter_default() -> u64 {
+    86_400
+}
+
+fn proof_interval_default() -> u64 {
+    300
 }
 
 fn push_age_alarm_default() -> u64 {
@@ -160,6 +236,8 @@ pub struct Configuration {
     pub push_age_alarm_seconds: i64,
     /// When authorities are rolled, and what that needs.
     pub authority_policy: AuthorityPolicy,
+    /// How leaves are rolled.
+    pub rolling: RollPolicy,
 }
 
 /// The HTTPS listener.
@@ -260,6 +338,7 @@ impl Configuration {
             provisioning,
             drift: said.policy.drift,
             scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
+            rolling: said.policy.rolling()?,
             push_age_alarm_seconds: i64::try_from(said.policy.push_age_alarm).unwrap_or(i64::MAX),
             file,
         };
@@ -272,6 +351,14 @@ impl Configuration {
         let services = self.provisioning.iter();
         services
             .map(|(name, service)| (name.clone(), service.verified.clone()))
+            .collect()
+    }
+
+    /// The services with a hub, and how many operations a minute it allows.
+    pub fn hubs(&self) -> BTreeMap<String, u32> {
+        self.provisioning
+            .iter()
+            .filter_map(|(name, it)| Some((name.clone(), it.hub_operations_per_minute()?)))
             .collect()
     }
 

@@ -129,9 +129,11 @@ impl Daemon {
         let services: Vec<_> = configuration
             .provisioning
             .values()
-            .map(|it| (it, Arc::new(Notify::new())))
+            .map(|it| (it, Arc::new(Notify::new()), Arc::new(Notify::new())))
             .collect();
-        bells.extend(services.iter().map(|(_, bell)| bell.clone()));
+        for (_, service, hub) in &services {
+            bells.extend([service.clone(), hub.clone()]);
+        }
         let ca = Arc::new(CertificateAuthority::start(Parts {
             store,
             tokens: tokens.configured.clone(),
@@ -141,11 +143,13 @@ impl Daemon {
             verified: configuration.verified(),
             authority_policy: configuration.authority_policy.clone(),
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
+            hubs: configuration.hubs(),
+            rolling: configuration.rolling.clone(),
             wake: Box::new(move || bells.iter().for_each(|bell| bell.notify_one())),
         })?);
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let mut reconcilers = Vec::new();
-        for (service, bell) in services {
+        for (service, bell, hub_bell) in services {
             reconcilers.push(Reconciler {
                 name: service.name.clone(),
                 ca: ca.clone(),
@@ -153,6 +157,7 @@ impl Daemon {
                 drift: configuration.drift,
                 scan_interval: configuration.scan_interval,
                 wake: bell,
+                hub_wake: hub_bell,
                 observed: wake.clone(),
             });
         }

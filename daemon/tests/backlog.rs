@@ -10,6 +10,7 @@
 
 use dps_emulator::{Emulator, Kind, Options};
 use hallmarkd::ca::authority_policy::AuthorityPolicy;
+use hallmarkd::ca::roll::RollPolicy;
 use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::slots::Slots;
@@ -102,6 +103,8 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         verified: BTreeMap::new(),
         authority_policy: AuthorityPolicy::default(),
         push_age_alarm_seconds: 3_600,
+        hubs: BTreeMap::new(),
+        rolling: RollPolicy::default(),
         wake: Box::new(|| {}),
     })
     .expect("an authority");
@@ -116,6 +119,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         drift: DriftPolicy::Report,
         scan_interval: Duration::from_secs(3_600),
         wake: Arc::new(Notify::new()),
+        hub_wake: Arc::new(Notify::new()),
         observed: Arc::new(Notify::new()),
     }
 }

@@ -52,6 +52,10 @@ impl Stage {
             "connection-string",
             &stage.emulator.service_connection_string(),
         );
+        stage.write_secret(
+            "hub-connection-string",
+            &stage.emulator.hub_connection_string(),
+        );
         stage.write_secret("arm-token", &stage.emulator.arm().token);
         stage.configure(&stage.configuration());
         stage
@@ -92,6 +96,7 @@ impl Stage {
             ("@service@", emulator.service_host()),
             ("@device@", emulator.device_host()),
             ("@arm@", emulator.arm_host()),
+            ("@hub@", emulator.hub_host()),
             ("@address@", &address),
             ("@scope@", &emulator.id_scope()),
             ("@ca_file@", &ca_file),

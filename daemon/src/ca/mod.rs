@@ -28,6 +28,7 @@ use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Caller, Operate};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
+use roll::RollPolicy;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,6 +63,10 @@ pub struct Parts {
     pub authority_policy: AuthorityPolicy,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
+    /// The services with a hub, and how many operations a minute it allows.
+    pub hubs: BTreeMap<String, u32>,
+    /// How leaves are rolled.
+    pub rolling: RollPolicy,
     /// Called when something at a provisioning service must change.
     pub wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -78,6 +83,8 @@ pub struct CertificateAuthority {
     verified_at: BTreeMap<String, BTreeSet<String>>,
     authority_policy: AuthorityPolicy,
     push_age_alarm_seconds: i64,
+    hubs: BTreeMap<String, u32>,
+    rolling: RollPolicy,
     wake: Box<dyn Fn() + Send + Sync>,
     hierarchy: ArcSwap<Hierarchy>,
     /// Whoever reads the hierarchy anew holds it, so that an older reading replaces no newer one.
@@ -103,6 +110,8 @@ impl CertificateAuthority {
             verified_at: parts.verified,
             authority_policy: parts.authority_policy,
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
+            hubs: parts.hubs,
+            rolling: parts.rolling,
             wake: parts.wake,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             reloading: Mutex::default(),

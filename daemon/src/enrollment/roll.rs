@@ -13,6 +13,7 @@
 
 use super::refusal::Reason;
 use super::slots::{CutOverEvidence, RetireEvidence, Slots};
+use super::thumbprint::Thumbprint;
 use serde::{Deserialize, Serialize};
 
 /// Why a certificate is replaced.
@@ -170,4 +171,16 @@ pub fn next_leaf_step(
         RollState::Reissuing => with(RollState::Done, stay()),
         RollState::Done | RollState::Aborted => Err(Wait::Nothing),
     }
+}
+
+/// Unix seconds at which policy starts the roll of a leaf that ends at `not_after`: at most
+/// `before` seconds before its end, and up to `jitter` seconds later, always the same for a device,
+/// so that a fleet does not roll in one minute.
+pub fn renewal_moment(registration_id: &str, not_after: i64, before: i64, jitter: i64) -> i64 {
+    let digest = Thumbprint::of(registration_id.to_ascii_lowercase().as_bytes());
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    let spread = i64::from(u32::from_be_bytes([a, b, c, d]));
+    let later = i128::from(spread) * i128::from(jitter.max(0)) >> 32;
+    let later = i64::try_from(later).unwrap_or(0);
+    not_after.saturating_sub(before).saturating_add(later)
 }

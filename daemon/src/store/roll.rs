@@ -6,8 +6,9 @@
 
 use super::audit::{self, AuditEntry};
 use super::enrollment::{by_id, from_json, save_slots};
+use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError};
+use super::{EnrollmentRow, Store, StoreError};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -150,12 +151,13 @@ impl Store {
         })
     }
 
-    /// Starts an expiry roll that waits for a request with a new key. Refused unless the slots
-    /// serve one certificate and no roll is under way.
+    /// Starts an expiry roll that waits for a request with a new key; `tasks` tell the device.
+    /// Refused unless the slots serve one certificate and no roll is under way.
     pub fn request_roll(
         &self,
         enrollment: i64,
         detail: Value,
+        tasks: Vec<NewHubTask>,
         entry: AuditEntry,
     ) -> Result<RollRow, StoreError> {
         self.write(move |connection| {
@@ -182,8 +184,37 @@ impl Store {
                 parent: None,
             };
             let id = insert(connection, &new, &entry)?;
+            hub_task::queue(connection, HubCause::Roll(id), &tasks, entry.at)?;
             audit::append(connection, &entry)?;
             roll_by_id(connection, id)
+        })
+    }
+
+    /// Individual enrollments that serve one leaf, which ends before `until`, and have no roll
+    /// under way, with that end in Unix seconds; those that end first, at most `limit`.
+    pub fn ending_leaves(
+        &self,
+        until: i64,
+        limit: u32,
+    ) -> Result<Vec<(EnrollmentRow, i64)>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT e.id, i.not_after FROM enrollment e
+                 JOIN certificate c ON c.sha256 = unhex(e.slots ->> 'certificate')
+                 JOIN intent i ON i.id = c.intent
+                 WHERE e.kind = 'individual' AND e.removed = 0 AND e.status = 'enabled'
+                   AND i.not_after <= ?1
+                   AND NOT EXISTS (SELECT 1 FROM roll r WHERE r.enrollment = e.id
+                                   AND r.state NOT IN ('done', 'aborted'))
+                 ORDER BY i.not_after LIMIT ?2",
+            )?;
+            let found: Vec<(i64, i64)> = statement
+                .query_map(params![until, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()?;
+            found
+                .into_iter()
+                .map(|(id, end)| Ok((by_id(connection, id)?, end)))
+                .collect()
         })
     }
 

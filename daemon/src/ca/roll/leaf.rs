@@ -41,7 +41,8 @@ impl CertificateAuthority {
             .iter()
             .map(|row| {
                 let entry = self.leaf_entry(permission.caller(), "roll.started", row);
-                Ok(self.store.request_roll(row.id, json!({}), entry)?)
+                let tasks = self.told(&row.provisioning, &row.name);
+                Ok(self.store.request_roll(row.id, json!({}), tasks, entry)?)
             })
             .collect()
     }

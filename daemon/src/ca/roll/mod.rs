@@ -8,7 +8,10 @@
 
 mod authority;
 mod leaf;
+mod policy;
 mod report;
+
+pub use policy::RollPolicy;
 
 use super::authorize::{Authorized, Caller, Operate};
 use super::{CertificateAuthority, Error};
@@ -38,7 +41,7 @@ impl CertificateAuthority {
     /// Makes every step whose time has come. Returns when the next one can come, in Unix seconds.
     pub fn advance_rolls(&self) -> Result<Option<i64>, Error> {
         let now = self.now();
-        let mut next_due: Option<i64> = None;
+        let mut next_due = self.start_due_rolls(now)?;
         for roll in self.store.open_rolls()? {
             let due = match roll.subject {
                 RollSubject::Enrollment { id, .. } => self.advance_leaf_roll(&roll, id, now)?,
