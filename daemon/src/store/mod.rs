@@ -28,6 +28,8 @@
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
 
 mod audit;
+mod authority_roll;
+mod below;
 mod enrollment;
 mod generation;
 mod hub_task;
@@ -43,6 +45,8 @@ mod writer;
 
 pub use crate::enrollment::roll::{RollReason, RollState};
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
+pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
+pub use below::{DeviceBelow, DrainReport};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
 pub use hub_task::{HubAction, HubCause, HubProgress, HubTaskRow, NewHubTask, OFFLINE};

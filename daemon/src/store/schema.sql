@@ -50,6 +50,7 @@ CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
     WHERE purpose = 'possession' AND state <> 'abandoned';
 CREATE INDEX intent_subject ON intent (subject, id);
+CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 'leaf' AND state = 'issued';
 CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
 CREATE TRIGGER intent_is_immutable

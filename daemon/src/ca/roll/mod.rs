@@ -7,10 +7,14 @@
 //! its subject has moved meanwhile.
 
 mod authority;
+mod compromise;
+mod evidence;
 mod leaf;
+mod limits;
 mod policy;
 mod report;
 
+pub use evidence::AuthorityDetail;
 pub use policy::RollPolicy;
 
 use super::authorize::{Authorized, Caller, Operate};

@@ -1,7 +1,10 @@
 //! A roll in words: what it waits for, and what is left to do.
 
 use super::super::{CertificateAuthority, Error, rfc3339};
-use crate::store::{RollRow, RollState, RollSubject};
+use super::AuthorityDetail;
+use crate::enrollment::authority_roll::{Step, Wait, next_step};
+use crate::enrollment::roll::RollReason;
+use crate::store::{DrainReport, HubCause, RollRow, RollState, RollSubject};
 
 impl CertificateAuthority {
     /// In words, what a roll waits for.
@@ -10,7 +13,7 @@ impl CertificateAuthority {
             provisioning, name, ..
         } = &roll.subject
         else {
-            return Ok(format!("the next step of {}", roll.subject.name()));
+            return self.authority_roll_waits_for(roll);
         };
         Ok(match roll.state {
             RollState::Requested | RollState::Reissuing => {
@@ -27,5 +30,67 @@ impl CertificateAuthority {
             RollState::Clearing => format!("the hub of {provisioning} to delete {name}"),
             RollState::Done | RollState::Aborted => "nothing".into(),
         })
+    }
+
+    fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<String, Error> {
+        let evidence = self.authority_evidence(roll, self.now())?;
+        let failure = AuthorityDetail::of(roll)?.failure;
+        let making = match failure {
+            Some(failure) => {
+                format!("a new key and certificate; the last attempt failed: {failure}")
+            }
+            None => "a new key and certificate".to_owned(),
+        };
+        let replacement = evidence.replacement();
+        let waits_for = match next_step(roll.state, &evidence) {
+            Ok(Step::Make) => making.clone(),
+            Ok(_) => "its next step, which is due".into(),
+            Err(Wait::Hub(open)) => self.hub_estimate(roll, open)?,
+            Err(wait) => wait.to_string(),
+        };
+        // A breach is shut out while its successor is made.
+        if roll.reason == RollReason::Compromise && replacement == Ok(Step::Make) {
+            return Ok(format!("{waits_for}; and {making}"));
+        }
+        Ok(waits_for)
+    }
+
+    fn hub_estimate(&self, roll: &RollRow, open: u64) -> Result<String, Error> {
+        let progress = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
+        // Hubs work side by side: the slowest one is the last.
+        let mut minutes = 0;
+        for (service, per_minute) in &self.hubs {
+            let open = self
+                .store
+                .hub_progress(HubCause::Roll(roll.id), Some(service))?;
+            let open = u64::try_from(open.open()).unwrap_or(0);
+            minutes = minutes.max(open.div_ceil(u64::from(*per_minute).max(1)));
+        }
+        Ok(format!(
+            "hubs to delete {open} of {} identities; done in about {minutes} min",
+            progress.total
+        ))
+    }
+
+    /// The numbers of an authority's roll.
+    pub fn drain_report(&self, roll: &RollRow) -> Result<Option<DrainReport>, Error> {
+        let RollSubject::Authority {
+            name,
+            old_generation,
+            new_generation,
+        } = &roll.subject
+        else {
+            return Ok(None);
+        };
+        let hierarchy = self.hierarchy();
+        let generations = |id: i64| hierarchy.subtree(id).into_iter().collect::<Vec<i64>>();
+        let new = new_generation.or_else(|| Some(hierarchy.serving(name)?.id));
+        let new = new.filter(|id| id != old_generation);
+        let new = new.map(generations).unwrap_or_default();
+        let (now, old) = (self.now(), generations(*old_generation));
+        let report = self
+            .store
+            .drain_report(&old, &new, now, roll.old_not_after)?;
+        Ok(Some(report))
     }
 }

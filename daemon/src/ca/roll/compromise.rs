@@ -1,0 +1,165 @@
+//! The breach of an authority: it and all below it are shut out, and let back in with new
+//! certificates.
+//!
+//! Everything that shuts out is one transaction: the certificate is revoked, so that nothing signs
+//! under it; groups let its certificate go or are disabled; CA certificates shall be gone; rolls
+//! under way end. Making the successors, which needs tokens, comes afterwards.
+
+use super::super::authorize::{Authorized, Operate};
+use super::super::hierarchy::Generation;
+use super::super::{CertificateAuthority, Error};
+use super::evidence::AuthorityDetail;
+use crate::enrollment::authority_roll::Change;
+use crate::store::{
+    BreachedAuthority, EnrollmentRow, HubAction, NewAuthorityRoll, NewHubTask, Revocation,
+    RevocationTarget, RollRow,
+};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The most devices that are put on one list.
+pub(super) const DEVICES_LISTED_MAX: u32 = 1_000_000;
+
+impl CertificateAuthority {
+    /// Starts the compromise rolls of an authority and all below it; that of the authority comes
+    /// first. `generation` is the breached one, the one in service if none is named.
+    pub fn start_compromise(
+        &self,
+        permission: &Authorized<Operate>,
+        authority: &str,
+        generation: Option<i64>,
+        detail: &AuthorityDetail,
+        overriding: Option<&str>,
+    ) -> Result<Vec<RollRow>, Error> {
+        let breached = self.breached(authority, generation)?;
+        self.token_of(authority)?;
+        let caller = permission.caller();
+        let mut list = vec![self.shut_out(&breached, None, detail)?];
+        self.list_those_below(&breached, 0, &mut list)?;
+        let names: Vec<&str> = list.iter().map(|it| it.roll.authority.as_str()).collect();
+        if overriding.is_none() {
+            self.groups_within_limits(&names)?;
+        }
+        let told = json!({
+            "reason": "compromise", "generation": breached.number, "below": names[1..],
+            "override": overriding,
+        });
+        let entry = self.roll_entry(caller, "roll.started", authority, told);
+        let revocation = Revocation {
+            target: RevocationTarget::Generation {
+                generation: breached.id,
+            },
+            at: entry.at,
+            actor: entry.actor.clone(),
+            cause: "the authority is compromised".into(),
+        };
+        let rows = self.store.start_compromise(list, revocation, entry)?;
+        self.reload_hierarchy()?;
+        self.wake();
+        Ok(rows)
+    }
+
+    fn breached(&self, authority: &str, number: Option<i64>) -> Result<Arc<Generation>, Error> {
+        let hierarchy = self.hierarchy();
+        let found = match number {
+            None => hierarchy.serving(authority),
+            Some(number) => hierarchy
+                .iter()
+                .find(|it| it.authority == authority && it.number == number),
+        };
+        found.cloned().ok_or_else(|| {
+            let message = format!(
+                "there is no such generation of {authority:?}; `hallmark authority show` shows all"
+            );
+            Error::missing("authority_unknown", message)
+        })
+    }
+
+    /// Those that serve below the breached generation, issuers first.
+    fn list_those_below(
+        &self,
+        above: &Generation,
+        place: usize,
+        list: &mut Vec<BreachedAuthority>,
+    ) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        let children = hierarchy.children(&above.authority).into_iter().cloned();
+        let below: Vec<Arc<Generation>> =
+            children.filter(|it| it.parent == Some(above.id)).collect();
+        drop(hierarchy);
+        for child in below {
+            list.push(self.shut_out(&child, Some(place), &AuthorityDetail::default())?);
+            self.list_those_below(&child, list.len() - 1, list)?;
+        }
+        Ok(())
+    }
+
+    fn shut_out(
+        &self,
+        breached: &Generation,
+        above: Option<usize>,
+        detail: &AuthorityDetail,
+    ) -> Result<BreachedAuthority, Error> {
+        let groups = self.store.groups_of(&breached.authority)?;
+        let holding = groups
+            .into_iter()
+            .filter(|it| it.slots.held().contains(&breached.thumbprint()));
+        Ok(BreachedAuthority {
+            roll: NewAuthorityRoll {
+                authority: breached.authority.clone(),
+                old_generation: breached.id,
+                old_certificate: breached.thumbprint(),
+                detail: detail.to_value()?,
+            },
+            above,
+            groups: holding
+                .map(|group| without(&group, breached))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What hubs have to do when the authority is shut out at the services: delete the identities of
+    /// all devices with a leaf by `generation`, those first that were seen last.
+    pub(super) fn identities_below(
+        &self,
+        roll: &RollRow,
+        generation: i64,
+    ) -> Result<Vec<NewHubTask>, Error> {
+        let groups = self.store.groups_of(roll.subject.name())?;
+        let groups: BTreeMap<&str, i64> = groups
+            .iter()
+            .map(|group| (group.provisioning.as_str(), group.id))
+            .collect();
+        let now = self.now();
+        let devices = self
+            .store
+            .devices_to_reissue(generation, now, DEVICES_LISTED_MAX)?;
+        let mut tasks = Vec::with_capacity(devices.len() * self.hubs.len());
+        for device in devices {
+            for service in self.hubs.keys() {
+                tasks.push(NewHubTask {
+                    provisioning: service.clone(),
+                    device: device.registration_id.clone(),
+                    action: HubAction::Delete,
+                    enrollment: groups.get(service.as_str()).copied(),
+                });
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+fn without(group: &EnrollmentRow, breached: &Generation) -> Result<Change, Error> {
+    let left = group
+        .slots
+        .clone()
+        .shut_out(&[breached.thumbprint()], None)
+        .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))?;
+    Ok(Change {
+        group: group.id,
+        from: group.slots.clone(),
+        to: left.slots,
+        enabled: left.enabled && group.enabled,
+    })
+}
