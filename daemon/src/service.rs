@@ -129,10 +129,10 @@ impl Daemon {
         let services: Vec<_> = configuration
             .provisioning
             .values()
-            .map(|it| (it, Arc::new(Notify::new()), Arc::new(Notify::new())))
+            .map(|it| (it, [(); 3].map(|()| Arc::new(Notify::new()))))
             .collect();
-        for (_, service, hub) in &services {
-            bells.extend([service.clone(), hub.clone()]);
+        for (_, service_bells) in &services {
+            bells.extend(service_bells.iter().cloned());
         }
         let ca = Arc::new(CertificateAuthority::start(Parts {
             store,
@@ -149,7 +149,7 @@ impl Daemon {
         })?);
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let mut reconcilers = Vec::new();
-        for (service, bell, hub_bell) in services {
+        for (service, [bell, hub_bell, canary_bell]) in services {
             reconcilers.push(Reconciler {
                 name: service.name.clone(),
                 ca: ca.clone(),
@@ -158,6 +158,7 @@ impl Daemon {
                 scan_interval: configuration.scan_interval,
                 wake: bell,
                 hub_wake: hub_bell,
+                canary_wake: canary_bell,
                 observed: wake.clone(),
             });
         }

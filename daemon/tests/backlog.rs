@@ -119,6 +119,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         drift: DriftPolicy::Report,
         scan_interval: Duration::from_secs(3_600),
         wake: Arc::new(Notify::new()),
+        canary_wake: Arc::new(Notify::new()),
         hub_wake: Arc::new(Notify::new()),
         observed: Arc::new(Notify::new()),
     }

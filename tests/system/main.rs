@@ -22,6 +22,7 @@
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
+//! | `authority_roll` | an intermediate, one above another, and a root are rolled, by expiry and compromise |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -29,6 +30,7 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod authority_roll;
 mod caller;
 mod cli;
 mod crash;

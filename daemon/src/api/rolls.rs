@@ -33,7 +33,7 @@ pub(super) struct Roll {
 }
 
 impl Roll {
-    fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
+    pub(super) fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
         let waits_for = ca.roll_waits_for(&row)?;
         let (provisioning, registration_id, authority) = match row.subject {
             RollSubject::Enrollment {

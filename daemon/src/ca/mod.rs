@@ -6,6 +6,7 @@
 
 pub mod authority_policy;
 pub mod authorize;
+pub mod canary;
 pub mod ceremony;
 pub mod enroll;
 pub mod error;

@@ -172,13 +172,25 @@ impl Which {
 /// `hallmark roll`
 #[derive(Debug, Subcommand)]
 pub enum RollCommand {
-    /// Start the roll of an individually enrolled device.
+    /// Start the roll of an individually enrolled device, or of an authority.
     Start {
-        /// Its registration id.
-        id: String,
+        /// The device's registration id.
+        #[arg(required_unless_present = "authority")]
+        id: Option<String>,
         /// Why.
         #[arg(long, value_enum)]
         reason: Reason,
+        /// What is said of an authority's roll.
+        #[command(flatten)]
+        authority: AuthorityRoll,
+    },
+    /// Give the word for the next step of an authority's roll.
+    Approve {
+        /// Its number.
+        id: i64,
+        /// Make the step although its guard does not hold; the reason is audited.
+        #[arg(long, value_name = "REASON")]
+        r#override: Option<String>,
     },
     /// All rolls, newest first.
     List {
@@ -196,6 +208,26 @@ pub enum RollCommand {
         /// Its number.
         id: i64,
     },
+}
+
+/// `hallmark roll start --authority`
+#[derive(Debug, Args)]
+pub struct AuthorityRoll {
+    /// The authority that is rolled, instead of a device.
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    pub authority: Option<String>,
+    /// How long the next certificate is valid (5y), if not as long as the old one.
+    #[arg(long, requires = "authority")]
+    pub validity: Option<String>,
+    /// The kind of the next key, if not that of the old one.
+    #[arg(long, requires = "authority")]
+    pub key_type: Option<String>,
+    /// By compromise: the breached generation, if not the one that serves.
+    #[arg(long, requires = "authority")]
+    pub generation: Option<i64>,
+    /// Start although a limit of the service is reached; the reason is audited.
+    #[arg(long, value_name = "REASON", requires = "authority")]
+    pub r#override: Option<String>,
 }
 
 /// Why a certificate is replaced.

@@ -81,7 +81,7 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
             &[
                 "name",
                 "generation",
-                "serving",
+                "state",
                 "subject",
                 "not_after",
                 "token",
@@ -165,6 +165,7 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
 fn roll(client: &Client, show: &Show, command: &RollCommand) -> Result<(), Failure> {
     let columns = [
         "id",
+        "authority",
         "registration_id",
         "provisioning",
         "reason",
@@ -172,14 +173,36 @@ fn roll(client: &Client, show: &Show, command: &RollCommand) -> Result<(), Failu
         "waits_for",
     ];
     match command {
-        RollCommand::Start { id, reason } => {
+        RollCommand::Start {
+            reason, authority, ..
+        } if authority.authority.is_some() => {
+            let name = authority.authority.as_deref().unwrap_or_default();
+            let body = json!({
+                "reason": reason.name(), "validity": authority.validity,
+                "key_type": authority.key_type, "generation": authority.generation,
+                "override": authority.r#override,
+            });
+            let path = format!("/v1/authorities/{}/rolls", client::segment(name));
+            show.table(&client.post(&path, &stated(body))?, &columns)
+        }
+        RollCommand::Start { id, reason, .. } => {
             let body = json!({ "registration_id": id, "reason": reason.name() });
             show.table(&client.post("/v1/rolls", &body)?, &columns)
+        }
+        RollCommand::Approve { id, r#override } => {
+            let body = json!({ "override": r#override });
+            show.record(&client.post(&format!("/v1/rolls/{id}/approve"), &body)?)
         }
         RollCommand::List { open } => {
             show.table(&client.get(&format!("/v1/rolls?open={open}"))?, &columns)
         }
-        RollCommand::Show { id } => show.record(&client.get(&format!("/v1/rolls/{id}"))?),
+        RollCommand::Show { id } => {
+            let mut roll = client.get(&format!("/v1/rolls/{id}"))?;
+            if roll["authority"].is_string() {
+                roll["report"] = client.get(&format!("/v1/rolls/{id}/report"))?;
+            }
+            show.record(&roll)
+        }
         RollCommand::Abort { id } => {
             show.record(&client.post(&format!("/v1/rolls/{id}/abort"), &Value::Null)?)
         }
@@ -283,6 +306,14 @@ impl Show {
             .write_all(text.as_bytes())
             .map_err(|error| Failure::Refused(format!("standard output: {error}")))
     }
+}
+
+/// Only what was said.
+fn stated(mut body: Value) -> Value {
+    if let Some(members) = body.as_object_mut() {
+        members.retain(|_, member| !member.is_null());
+    }
+    body
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

@@ -173,6 +173,25 @@ pub struct Clients {
     pub arm: Option<ArmClient>,
     /// Device identities, if there is access to them.
     pub hub: Option<HubClient>,
+    /// The way in of devices.
+    pub device: DevicePlane,
+}
+
+/// The device plane, for whoever has a device's certificate.
+#[derive(Clone, Debug)]
+pub struct DevicePlane {
+    settings: PlaneSettings,
+    id_scope: String,
+    budget: Arc<Budget>,
+}
+
+impl DevicePlane {
+    /// A client that registers as the device with this key, leaf and chain (PEM).
+    pub fn client(&self, identity_pem: &SecretString) -> Result<DeviceClient, PlaneError> {
+        let budget = self.budget.clone();
+        let plane = Plane::with_client_certificate(&self.settings, identity_pem, budget)?;
+        Ok(DeviceClient::new(plane, self.id_scope.clone()))
+    }
 }
 
 impl ProvisioningConfiguration {
@@ -267,7 +286,17 @@ impl Provisioning {
             dps: DpsClient::new(self.service.plane(keys)?),
             arm: arm.transpose()?,
             hub: hub.transpose()?.map(HubClient::new),
+            device: self.device_plane(),
         })
+    }
+
+    /// The device plane. Registrations are counted apart from the operations of the service plane.
+    pub fn device_plane(&self) -> DevicePlane {
+        DevicePlane {
+            settings: self.device.clone(),
+            id_scope: self.id_scope.clone(),
+            budget: Arc::new(Budget::new(self.operations_per_minute)),
+        }
     }
 
     /// How many operations a minute its hub allows, if there is access to one.
@@ -282,14 +311,6 @@ impl Provisioning {
             .into_iter()
             .flatten()
             .filter_map(|access| access.credential.token_key())
-    }
-
-    /// A client that registers as the device with this key, leaf and chain (PEM). Registrations
-    /// are counted apart from the operations of the service plane.
-    pub fn device_client(&self, identity_pem: &SecretString) -> Result<DeviceClient, PlaneError> {
-        let budget = Arc::new(Budget::new(self.operations_per_minute));
-        let plane = Plane::with_client_certificate(&self.device, identity_pem, budget)?;
-        Ok(DeviceClient::new(plane, self.id_scope.clone()))
     }
 }
 

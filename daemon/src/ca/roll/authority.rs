@@ -13,6 +13,7 @@ use super::evidence::{AuthorityDetail, Word};
 use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
+use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{AuthorityStep, NewAuthorityRoll, PlannedGeneration, RollRow, RollSubject};
 use serde_json::json;
 use std::sync::Arc;
@@ -24,6 +25,15 @@ impl CertificateAuthority {
     /// Starts the expiry roll of an authority: its next generation is made, published, tried, and
     /// signs in the end.
     pub fn start_authority_roll(
+        &self,
+        permission: &Authorized<Operate>,
+        authority: &str,
+        detail: &AuthorityDetail,
+    ) -> Result<RollRow, Error> {
+        self.begin_authority_roll(permission.caller(), authority, detail, None)
+    }
+
+    pub(in crate::ca) fn begin_authority_roll(
         &self,
         caller: &Caller,
         authority: &str,
@@ -290,11 +300,7 @@ impl CertificateAuthority {
         Ok(None)
     }
 
-    fn next_generation(
-        &self,
-        roll: &RollRow,
-        old: crate::enrollment::thumbprint::Thumbprint,
-    ) -> Result<(), Error> {
+    fn next_generation(&self, roll: &RollRow, old: Thumbprint) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         let Some(old) = hierarchy.with_certificate(old).cloned() else {
             return Err(Error::stop(
@@ -346,7 +352,7 @@ impl CertificateAuthority {
             return Ok(());
         }
         let detail = AuthorityDetail::default();
-        self.start_authority_roll(&Caller::Daemon, name, &detail, Some(roll.id))?;
+        self.begin_authority_roll(&Caller::Daemon, name, &detail, Some(roll.id))?;
         Ok(())
     }
 }

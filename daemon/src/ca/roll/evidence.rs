@@ -78,7 +78,11 @@ impl AuthorityDetail {
 }
 
 impl CertificateAuthority {
-    pub(super) fn authority_evidence(&self, roll: &RollRow, now: i64) -> Result<Evidence, Error> {
+    pub(in crate::ca) fn authority_evidence(
+        &self,
+        roll: &RollRow,
+        now: i64,
+    ) -> Result<Evidence, Error> {
         let RollSubject::Authority {
             name,
             old_generation,

@@ -16,6 +16,7 @@ mod report;
 
 pub use evidence::AuthorityDetail;
 pub use policy::RollPolicy;
+pub use report::Reissue;
 
 use super::authorize::{Authorized, Caller, Operate};
 use super::{CertificateAuthority, Error};

@@ -5,6 +5,7 @@ use super::AuthorityDetail;
 use crate::enrollment::authority_roll::{Step, Wait, next_step};
 use crate::enrollment::roll::RollReason;
 use crate::store::{DrainReport, HubCause, RollRow, RollState, RollSubject};
+use serde::Serialize;
 
 impl CertificateAuthority {
     /// In words, what a roll waits for.
@@ -93,4 +94,29 @@ impl CertificateAuthority {
             .drain_report(&old, &new, now, roll.old_not_after)?;
         Ok(Some(report))
     }
+
+    /// Devices whose current leaf is under the old generation, the most urgent first, at most
+    /// `limit`.
+    pub fn to_reissue(&self, roll: &RollRow, limit: u32) -> Result<Vec<Reissue>, Error> {
+        let RollSubject::Authority { old_generation, .. } = roll.subject else {
+            return Ok(Vec::new());
+        };
+        let devices = self
+            .store
+            .devices_to_reissue(old_generation, self.now(), limit)?;
+        let devices = devices.into_iter().map(|device| Reissue {
+            registration_id: device.registration_id,
+            not_after: rfc3339(device.not_after),
+        });
+        Ok(devices.collect())
+    }
+}
+
+/// A device that needs a new leaf.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reissue {
+    /// Its registration id.
+    pub registration_id: String,
+    /// RFC 3339: the end of its leaf.
+    pub not_after: String,
 }

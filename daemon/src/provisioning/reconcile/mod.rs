@@ -10,6 +10,7 @@
 
 mod backlog;
 mod ca_certificate;
+mod canary;
 mod enrollment;
 mod hub;
 mod scan;
@@ -62,6 +63,8 @@ pub struct Reconciler {
     pub hub_wake: Arc<Notify>,
     /// Rung when something was observed that others wait for.
     pub observed: Arc<Notify>,
+    /// Rung when a canary may be due.
+    pub canary_wake: Arc<Notify>,
 }
 
 /// What came of one look.
@@ -86,6 +89,7 @@ impl Reconciler {
             () = self.reconcile() => {}
             () = self.scan_from_time_to_time() => {}
             () = self.work_at_hub() => {}
+            () = self.try_canaries() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
@@ -105,6 +109,7 @@ impl Reconciler {
 
     /// Beside the looks: a scan that is slow holds up nobody.
     async fn scan_from_time_to_time(&self) {
+        self.count_at_start().await;
         loop {
             tokio::time::sleep(self.scan_interval).await;
             match self.scan().await {
@@ -216,12 +221,14 @@ impl Reconciler {
     async fn record(&self, mark: MarkRow, outcome: Outcome) -> Result<(), Error> {
         let service = self.name.clone();
         let (notify, hub) = (self.observed.clone(), self.hub_wake.clone());
+        let canary = self.canary_wake.clone();
         self.blocking(move |ca| {
             let now = ca.now();
             match outcome {
                 Outcome::Done(sighting) => {
                     if ca.store().settle_mark(&mark, sighting, now)? {
                         notify.notify_one();
+                        canary.notify_one();
                         // What is shut out here may be put out there now.
                         hub.notify_one();
                     }
