@@ -40,7 +40,7 @@ impl CertificateAuthority {
     pub fn canaries_due(&self, provisioning: &str) -> Result<Vec<CanaryOrder>, Error> {
         let now = self.now();
         let mut due = Vec::new();
-        for roll in self.store.open_rolls()? {
+        for roll in self.store.open_authority_rolls()? {
             let RollSubject::Authority {
                 name,
                 new_generation: Some(generation),

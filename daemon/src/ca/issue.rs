@@ -141,6 +141,7 @@ impl CertificateAuthority {
         agrees_with(&csr, &name)?;
         let hierarchy = self.hierarchy();
         let generation = hierarchy.signing(&profile.authority)?;
+        self.signs_leaves(generation)?;
         crash_point("cycle-5");
 
         let settlement = match profile.role {

@@ -19,6 +19,7 @@ pub mod revoke;
 pub mod roll;
 pub mod status;
 pub mod transcript;
+mod window;
 
 pub use error::{Advice, Error};
 

@@ -51,6 +51,8 @@ pub struct Evidence {
     pub reason: RollReason,
     /// The certificate that is replaced.
     pub old: Thumbprint,
+    /// By compromise: it, and other certificates of the authority that are void with it.
+    pub breached: Vec<Thumbprint>,
     /// The certificate that replaces it, once there is one.
     pub next: Option<Thumbprint>,
     /// Whether the next generation signs already.
@@ -294,9 +296,8 @@ impl Evidence {
         let mut changes = Vec::new();
         for group in &self.groups {
             let held = group.slots.held();
-            if held.contains(&self.old) {
-                let breached = [self.old];
-                match group.slots.clone().shut_out(&breached, Some(next)) {
+            if held.iter().any(|it| self.breached.contains(it)) {
+                match group.slots.clone().shut_out(&self.breached, Some(next)) {
                     Ok(left) => changes.push(Change {
                         enabled: left.enabled,
                         ..group.change(Ok(left.slots))?

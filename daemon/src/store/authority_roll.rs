@@ -136,9 +136,10 @@ impl Store {
         &self,
         roll: i64,
         plan: PlannedGeneration,
+        at: i64,
     ) -> Result<GenerationRow, StoreError> {
         self.write(move |connection| {
-            let row = generation::plan_next(connection, &plan)?;
+            let row = generation::plan_next(connection, &plan, at)?;
             connection.execute(
                 "UPDATE roll SET new_generation = ?2 WHERE id = ?1",
                 params![roll, row.id],
@@ -228,6 +229,15 @@ impl Store {
             let condition = "WHERE e.kind = 'group' AND e.authority = ?1 AND e.removed = 0
                    AND e.overlay_of IS NOT NULL ORDER BY e.id";
             enrollment_rows(connection, condition, [authority])
+        })
+    }
+
+    /// The rolls of authorities that are under way.
+    pub fn open_authority_rolls(&self) -> Result<Vec<RollRow>, StoreError> {
+        self.read(|connection| {
+            let condition = "WHERE r.authority IS NOT NULL AND r.state NOT IN ('done', 'aborted')
+                 ORDER BY r.id";
+            roll_rows(connection, condition, [])
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! An authority has at most one generation that serves and one that is to be the next.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, possession};
 use crate::x509::key::KeyType;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -134,11 +134,28 @@ pub(super) fn certify(
 pub(super) fn plan_next(
     connection: &Connection,
     plan: &PlannedGeneration,
+    at: i64,
 ) -> Result<GenerationRow, StoreError> {
     let newest = newest(connection, &plan.authority)?
         .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))?;
     match newest.state {
-        GenerationState::Planned | GenerationState::Staged => Ok(newest),
+        GenerationState::Staged if newest.parent == plan.parent => Ok(newest),
+        GenerationState::Planned => {
+            connection.execute(
+                "UPDATE generation SET parent = ?2 WHERE id = ?1",
+                params![newest.id, plan.parent],
+            )?;
+            Ok(GenerationRow {
+                parent: plan.parent,
+                ..newest
+            })
+        }
+        GenerationState::Staged => {
+            // The one above it is another one by now: nobody will use it.
+            possession::remove(connection, newest.id, at)?;
+            retire(connection, newest.id)?;
+            insert(connection, newest.number + 1, plan)
+        }
         _ => insert(connection, newest.number + 1, plan),
     }
 }

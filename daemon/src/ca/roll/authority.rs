@@ -319,7 +319,9 @@ impl CertificateAuthority {
             key_type: detail.key_type.unwrap_or(old.public_key.key_type()),
             key_id: new_key_id()?,
         };
-        let row = self.store.plan_rolled_generation(roll.id, plan)?;
+        let row = self
+            .store
+            .plan_rolled_generation(roll.id, plan, self.now())?;
         crash_point("roll-generation-planned");
         if row.certificate.is_some() {
             return Ok(());

@@ -10,12 +10,13 @@ use super::super::hierarchy::Generation;
 use super::super::{CertificateAuthority, Error};
 use super::evidence::AuthorityDetail;
 use crate::enrollment::authority_roll::Change;
+use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
     BreachedAuthority, EnrollmentRow, HubAction, NewAuthorityRoll, NewHubTask, Revocation,
     RevocationTarget, RollRow,
 };
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The most devices that are put on one list.
@@ -35,8 +36,9 @@ impl CertificateAuthority {
         let breached = self.breached(authority, generation)?;
         self.token_of(authority)?;
         let caller = permission.caller();
-        let mut list = vec![self.shut_out(&breached, None, detail)?];
-        self.list_those_below(&breached, 0, &mut list)?;
+        let void = self.hierarchy().subtree(breached.id);
+        let mut list = vec![self.shut_out(&breached, &void, None, detail)?];
+        self.list_those_below(&breached, &void, 0, &mut list)?;
         let names: Vec<&str> = list.iter().map(|it| it.roll.authority.as_str()).collect();
         if overriding.is_none() {
             self.groups_within_limits(&names)?;
@@ -76,10 +78,12 @@ impl CertificateAuthority {
         })
     }
 
-    /// Those that serve below the breached generation, issuers first.
+    /// Those that serve below a breached generation, issuers first. `void` are all generations
+    /// below the one that the breach began with.
     fn list_those_below(
         &self,
         above: &Generation,
+        void: &BTreeSet<i64>,
         place: usize,
         list: &mut Vec<BreachedAuthority>,
     ) -> Result<(), Error> {
@@ -89,8 +93,9 @@ impl CertificateAuthority {
             children.filter(|it| it.parent == Some(above.id)).collect();
         drop(hierarchy);
         for child in below {
-            list.push(self.shut_out(&child, Some(place), &AuthorityDetail::default())?);
-            self.list_those_below(&child, list.len() - 1, list)?;
+            let detail = AuthorityDetail::default();
+            list.push(self.shut_out(&child, void, Some(place), &detail)?);
+            self.list_those_below(&child, void, list.len() - 1, list)?;
         }
         Ok(())
     }
@@ -98,13 +103,20 @@ impl CertificateAuthority {
     fn shut_out(
         &self,
         breached: &Generation,
+        void: &BTreeSet<i64>,
         above: Option<usize>,
         detail: &AuthorityDetail,
     ) -> Result<BreachedAuthority, Error> {
         let groups = self.store.groups_of(&breached.authority)?;
+        let hierarchy = self.hierarchy();
+        let own = hierarchy
+            .iter()
+            .filter(|it| it.authority == breached.authority && void.contains(&it.id));
+        let void: Vec<Thumbprint> = own.map(|it| it.thumbprint()).collect();
+        drop(hierarchy);
         let holding = groups
             .into_iter()
-            .filter(|it| it.slots.held().contains(&breached.thumbprint()));
+            .filter(|it| it.slots.held().iter().any(|held| void.contains(held)));
         Ok(BreachedAuthority {
             roll: NewAuthorityRoll {
                 authority: breached.authority.clone(),
@@ -114,7 +126,7 @@ impl CertificateAuthority {
             },
             above,
             groups: holding
-                .map(|group| without(&group, breached))
+                .map(|group| without(&group, &void))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -150,11 +162,11 @@ impl CertificateAuthority {
     }
 }
 
-fn without(group: &EnrollmentRow, breached: &Generation) -> Result<Change, Error> {
+fn without(group: &EnrollmentRow, void: &[Thumbprint]) -> Result<Change, Error> {
     let left = group
         .slots
         .clone()
-        .shut_out(&[breached.thumbprint()], None)
+        .shut_out(void, None)
         .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))?;
     Ok(Change {
         group: group.id,

@@ -8,6 +8,7 @@ use super::leaf::expiry;
 use crate::enrollment::authority_roll::{Evidence, Group};
 use crate::enrollment::ca_certificate::Stage;
 use crate::enrollment::record::{ObservedSlot, Record};
+use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{EnrollmentRow, HubCause, RollRow, RollSubject};
@@ -71,6 +72,14 @@ impl AuthorityDetail {
         })
     }
 
+    /// Services that refused the canary, and why.
+    pub(in crate::ca) fn refused_canaries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.canary.iter().filter_map(|(service, it)| match it {
+            CanaryVerdict::Failed(reason) => Some((service.as_str(), reason.as_str())),
+            _ => None,
+        })
+    }
+
     fn overrides(&self, gate: Gate) -> bool {
         let word = self.approved.get(&gate);
         word.is_some_and(|word| word.overriding.is_some())
@@ -116,12 +125,13 @@ impl CertificateAuthority {
         Ok(Evidence {
             reason: roll.reason,
             old: roll.old_certificate,
+            breached: breached(&hierarchy, roll, name),
             next: next.map(|next| next.thumbprint()),
             next_serves: next.is_some_and(|next| next.serving),
             unverified: unverified.filter(|it| !verified(it)).collect(),
             groups: groups
                 .iter()
-                .map(|row| known_group(&hierarchy, row, &detail))
+                .map(|row| known_group(&hierarchy, row, roll.reason, &detail))
                 .collect(),
             cut_over_approved: approved(Gate::CutOver),
             retirement_approved: approved(Gate::Retire),
@@ -190,11 +200,29 @@ fn behind(hierarchy: &Hierarchy, authority: &str) -> Vec<String> {
         .collect()
 }
 
-fn known_group(hierarchy: &Hierarchy, row: &EnrollmentRow, detail: &AuthorityDetail) -> Group {
+/// By compromise, the certificates of this authority that are worth nothing any more.
+fn breached(hierarchy: &Hierarchy, roll: &RollRow, authority: &str) -> Vec<Thumbprint> {
+    if roll.reason != RollReason::Compromise {
+        return Vec::new();
+    }
+    let own = hierarchy.iter().filter(|it| it.authority == authority);
+    let void = own.filter(|it| hierarchy.revoked_above(it.id).is_some());
+    void.map(|it| it.thumbprint())
+        .chain([roll.old_certificate])
+        .collect()
+}
+
+fn known_group(
+    hierarchy: &Hierarchy,
+    row: &EnrollmentRow,
+    reason: RollReason,
+    detail: &AuthorityDetail,
+) -> Group {
     let seen = row.observed.clone().filter(|_| row.mark.is_none());
     let record = seen.and_then(|record| Record::parse(record).ok());
     let in_slot = |slot| certificate_in(hierarchy, record.as_ref()?, slot);
-    let canary = match detail.overrides(Gate::CutOver) {
+    // After a breach nobody waits for a canary: whoever was below is shut out already.
+    let canary = match detail.overrides(Gate::CutOver) || reason == RollReason::Compromise {
         true => CanaryVerdict::NotNeeded,
         false => detail
             .canary
