@@ -92,9 +92,6 @@ struct Policy {
     /// The steps of an authority's roll that wait for `hallmark roll approve`.
     #[serde(default)]
     approve: BTreeSet<Gate>,
-    /// Whether an authority's certificate may go before it expires, once all devices are proven.
-    #[serde(default)]
-    retire_early: bool,
     /// A device that was not seen for so long is called silent.
     #[serde(with = "human_seconds", default = "silent_after_default")]
     silent_after: u64,
@@ -114,6 +111,10 @@ struct Policy {
     /// How often devices that roll are looked at in the hub.
     #[serde(with = "human_seconds", default = "proof_interval_default")]
     proof_interval: u64,
+    /// Whether an old certificate may go before its end, once its devices are proven on the new
+    /// one.
+    #[serde(default)]
+    retire_proven: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -150,13 +151,13 @@ impl Default for Policy {
             roll_authorities: RollAuthorities::default(),
             roll_notice: roll_notice_default(),
             approve: BTreeSet::new(),
-            retire_early: false,
             silent_after: silent_after_default(),
             renew_before: 0,
             renew_jitter: renew_jitter_default(),
             tell_devices: TellDevices::default(),
             tell_method: TellMethod::default(),
             proof_interval: proof_interval_default(),
+            retire_proven: false,
         }
     }
 }
@@ -186,6 +187,7 @@ impl Policy {
             tell: (self.tell_devices == TellDevices::Method)
                 .then(|| (name.clone(), payload.clone())),
             proof_interval_seconds: seconds(self.proof_interval.max(1)),
+            retire_proven: self.retire_proven,
         })
     }
 }
@@ -453,7 +455,6 @@ impl Policy {
             start: self.roll_authorities == RollAuthorities::Start,
             notice_seconds: seconds(self.roll_notice),
             approve: self.approve.clone(),
-            retire_early: self.retire_early,
             silent_seconds: seconds(self.silent_after),
             limits: limits
                 .map(|(name, it)| {

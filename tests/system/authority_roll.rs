@@ -51,7 +51,7 @@ fn start(stage: &Stage, authority: &str, reason: &str, more: &[&str]) -> String 
         "--reason",
         reason,
     ];
-    stage.json(&[&command, more].concat())[0]["id"].to_string()
+    stage.json(&[&command, more].concat())["rolls"][0]["id"].to_string()
 }
 
 fn shown(stage: &Stage, roll: &str) -> Value {

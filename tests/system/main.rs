@@ -23,6 +23,8 @@
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | an intermediate, one above another, and a root are rolled, by expiry and compromise |
+//! | `block` | a device, a group or a generation is kept out, and let back in |
+//! | `breach` | a leaf in wrong hands is out when the command answers |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -31,6 +33,8 @@
 )]
 
 mod authority_roll;
+mod block;
+mod breach;
 mod caller;
 mod cli;
 mod crash;

@@ -6,8 +6,10 @@ use super::problem::Problem;
 use super::rolls::Roll;
 use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::receipt::Receipt;
 use crate::ca::roll::{AuthorityDetail, Reissue};
-use crate::store::{DrainReport, RollReason};
+use crate::ca::{CertificateAuthority, Error};
+use crate::store::{DrainReport, RollReason, RollRow};
 use crate::x509::key::KeyType;
 use crate::x509::profile::human_seconds;
 use axum::Json;
@@ -20,8 +22,8 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Start {
     reason: RollReason,
     /// That of the next certificate, if it is not that of the old one.
-    #[serde(deserialize_with = "human_seconds::optional", default)]
-    validity: Option<u64>,
+    #[serde(default)]
+    validity: Option<HumanSeconds>,
     /// Likewise.
     #[serde(default)]
     key_type: Option<KeyType>,
@@ -32,6 +34,10 @@ pub(super) struct Start {
     #[serde(default)]
     r#override: Option<String>,
 }
+
+/// Written like `5y`.
+#[derive(Deserialize)]
+pub(super) struct HumanSeconds(#[serde(with = "human_seconds")] u64);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,29 +55,65 @@ pub(super) struct Report {
     reissue: Vec<Reissue>,
 }
 
+/// What came of it.
+#[derive(Serialize)]
+pub(super) struct Started {
+    /// The authority's own first.
+    rolls: Vec<Roll>,
+    /// By compromise: what each place answered.
+    receipt: Option<Receipt>,
+}
+
+/// By compromise, answers when every place has, or when that takes too long.
 pub(super) async fn start(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     Path(name): Path<String>,
     JsonBody(start): JsonBody<Start>,
-) -> Result<(StatusCode, Json<Vec<Roll>>), Problem> {
+) -> Result<(StatusCode, Json<Started>), Problem> {
     let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let breach = start.reason == RollReason::Compromise;
+    let started = api.application(move |ca| start.begin(ca, &permission, &name));
+    let ids: Vec<i64> = started.await?.iter().map(|row| row.id).collect();
+    let asked = ids.clone();
+    let receipt = match breach {
+        true => Some(api.receipt(move |ca| ca.authority_receipt(&asked)).await?),
+        false => None,
+    };
     let rolls = api.application(move |ca| {
+        let rolls = ids.into_iter();
+        rolls.map(|id| Roll::of(ca, ca.store().roll(id)?)).collect()
+    });
+    let rolls = rolls.await?;
+    Ok((StatusCode::CREATED, Json(Started { rolls, receipt })))
+}
+
+impl Start {
+    fn begin(
+        self,
+        ca: &CertificateAuthority,
+        permission: &Authorized<Operate>,
+        name: &str,
+    ) -> Result<Vec<RollRow>, Error> {
         let detail = AuthorityDetail {
-            validity: start.validity,
-            key_type: start.key_type,
+            validity: self.validity.map(|it| it.0),
+            key_type: self.key_type,
             ..AuthorityDetail::default()
         };
-        let rows = match start.reason {
-            RollReason::Expiry => vec![ca.start_authority_roll(&permission, &name, &detail)?],
+        match self.reason {
+            RollReason::Expiry => Ok(vec![ca.start_authority_roll(permission, name, &detail)?]),
             RollReason::Compromise => {
-                let overriding = start.r#override.as_deref();
-                ca.start_compromise(&permission, &name, start.generation, &detail, overriding)?
+                let overriding = self.r#override.as_deref();
+                ca.start_authority_compromise(
+                    permission,
+                    name,
+                    self.generation,
+                    &detail,
+                    overriding,
+                )
             }
-        };
-        rows.into_iter().map(|row| Roll::of(ca, row)).collect()
-    });
-    Ok((StatusCode::CREATED, Json(rolls.await?)))
+        }
+    }
 }
 
 pub(super) async fn approve(

@@ -58,8 +58,6 @@ pub struct AuthorityPolicy {
     pub notice_seconds: i64,
     /// The steps that wait for somebody's word.
     pub approve: BTreeSet<Gate>,
-    /// Whether a certificate may go before it expires, once every device is proven on the new one.
-    pub retire_early: bool,
     /// A device that was not seen for so long is called silent, in seconds.
     pub silent_seconds: i64,
     /// Limits by provisioning service.
@@ -73,7 +71,6 @@ impl Default for AuthorityPolicy {
             start: false,
             notice_seconds: 30 * 86_400,
             approve: BTreeSet::new(),
-            retire_early: false,
             silent_seconds: 7 * 86_400,
             limits: BTreeMap::new(),
         }

@@ -6,8 +6,10 @@
 
 pub mod authority_policy;
 pub mod authorize;
+pub mod block;
 pub mod canary;
 pub mod ceremony;
+mod door;
 pub mod enroll;
 pub mod error;
 mod generation;
@@ -15,6 +17,7 @@ pub mod hierarchy;
 pub mod issue;
 pub mod possession;
 pub mod profile;
+pub mod receipt;
 pub mod revoke;
 pub mod roll;
 pub mod status;
@@ -238,7 +241,7 @@ impl CertificateAuthority {
 /// `FAILPOINTS="NAME=return(FILE)"` makes whoever comes here write FILE, and stay until a signal
 /// ends the process.
 #[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
-fn crash_point(name: &str) {
+pub(crate) fn crash_point(name: &str) {
     fail::fail_point!(name, |file| {
         let announced = std::fs::write(file.unwrap_or_default(), name);
         tracing::warn!(name, ?announced, "stays at a crash point");

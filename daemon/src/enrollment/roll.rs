@@ -184,3 +184,37 @@ pub fn renewal_moment(registration_id: &str, not_after: i64, before: i64, jitter
     let later = i64::try_from(later).unwrap_or(0);
     not_after.saturating_sub(before).saturating_add(later)
 }
+
+/// What becomes of a breached device's identity in the hub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HubPolicy {
+    /// It goes: the breached leaf opens the hub no more.
+    #[default]
+    Delete,
+    /// It stays, and with it the way in, until the device has registered with its new leaf.
+    Reprovision,
+}
+
+/// A guard that an operator has overridden.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Which guard: its code.
+    pub guard: String,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// Who.
+    pub by: String,
+}
+
+/// Options and evidence of a leaf's roll.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeafDetail {
+    /// What becomes of the hub identity.
+    pub hub: Option<HubPolicy>,
+    /// What left the slots, or waits to.
+    pub breached: Vec<Thumbprint>,
+    /// Guards that were overridden.
+    pub overrides: Vec<Override>,
+}

@@ -4,7 +4,7 @@
 //! A step says on which state and slots it was decided, and is refused if they have moved.
 
 use super::audit::{self, AuditEntry};
-use super::enrollment::{EnrollmentRow, by_id, enrollment_rows, save_slots, to_json};
+use super::enrollment::{self, EnrollmentRow, by_id, enrollment_rows, save_slots, set_status};
 use super::generation::{self, GenerationRow, PlannedGeneration};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
@@ -107,7 +107,7 @@ impl Store {
     /// Starts compromise rolls of an authority and all below it, the breached one first: open rolls
     /// end, the groups change or are disabled, the certificate is revoked and its CA certificates
     /// shall be gone. All in one transaction; their rows come back.
-    pub fn start_compromise(
+    pub fn start_authority_compromise(
         &self,
         breached: Vec<BreachedAuthority>,
         revocation: Revocation,
@@ -336,14 +336,7 @@ fn change_groups(
 ) -> Result<(), StoreError> {
     for change in changes {
         save_slots(connection, change.group, &change.to)?;
-        let status = if change.enabled {
-            "enabled"
-        } else {
-            "disabled"
-        };
-        connection
-            .prepare_cached("UPDATE enrollment SET status = ?2 WHERE id = ?1")?
-            .execute(params![change.group, status])?;
+        set_status(connection, change.group, change.enabled)?;
         if urgent {
             mark::raise_urgent(connection, change.group, "authority breached", at)?;
         } else {
@@ -372,30 +365,12 @@ fn block(
         slot: SlotName::Primary,
         certificate,
     };
-    connection.execute(
-        "INSERT INTO enrollment
-             (provisioning, kind, name, authority, slots, status, created_at, overlay_of, after)
-         VALUES (?1, 'group', ?2, ?3, ?4, 'disabled', ?5, ?6, ?7)
-         ON CONFLICT (provisioning, kind, name) DO NOTHING",
-        params![
-            row.provisioning,
-            format!("{}-blocked-{number}", row.name),
-            row.authority,
-            to_json(&slots)?,
-            at,
-            row.name,
-            row.id
-        ],
-    )?;
-    if connection.changes() == 1 {
-        mark::raise_urgent(
-            connection,
-            connection.last_insert_rowid(),
-            "certificate blocked",
-            at,
-        )?;
-    }
-    Ok(())
+    let authority = row.authority.unwrap_or_default();
+    let name = format!("{authority}-blocked-{number}");
+    let (service, after) = (&row.provisioning, Some(row.id));
+    let id =
+        enrollment::add_disabled_group(connection, service, &name, &authority, &slots, after, at)?;
+    mark::raise_urgent(connection, id, "certificate blocked", at)
 }
 
 fn give_up_next(connection: &Connection, roll: i64, at: i64) -> Result<(), StoreError> {

@@ -24,6 +24,11 @@ pub struct DrainReport {
     pub devices_on_the_old: u64,
     /// Devices that have a leaf under the new certificate.
     pub devices_on_the_new: u64,
+    /// Of these, devices that were seen in a hub with it.
+    pub devices_seen_on_the_new: u64,
+    /// Devices still on the old certificate that showed no sign of life for the time that policy
+    /// says: no new leaf, and no change in the hub.
+    pub devices_silent: u64,
     /// Leaves under the old certificate that end before it is retired.
     pub expiring_before_retirement: u64,
 }
@@ -34,6 +39,11 @@ const CURRENT: &str = "FROM device d JOIN intent i ON i.id = d.certificate \
 const LEAVES: &str = "FROM intent i JOIN certificate c ON c.intent = i.id \
      WHERE i.purpose = 'leaf' AND i.state = 'issued' AND i.not_after >= ?2 \
        AND i.issuer IN (SELECT value FROM json_each(?1)) AND c.revoked_at IS NULL";
+
+/// A device that was seen in a hub on its current leaf, which is `n`.
+const PROVEN: &str = "FROM device d JOIN intent n ON n.id = d.certificate \
+     JOIN certificate nc ON nc.intent = n.id \
+     JOIN proof p ON p.device = d.registration_id AND p.certificate = nc.sha256 WHERE 1";
 
 impl Store {
     /// Devices whose current leaf is by one of these generations, and good.
@@ -47,21 +57,23 @@ impl Store {
     }
 
     /// Devices that may still need one of these generations: they have a good leaf by it, current or
-    /// not.
+    /// not, and were not seen in a hub on a current leaf by another one.
     pub fn devices_needing(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
         let generations = list(generations);
         self.read(|connection| {
             let sql = format!(
                 "SELECT count(DISTINCT i.subject) {LEAVES}
-                   AND EXISTS (SELECT 1 FROM device d WHERE d.registration_id = i.subject)"
+                   AND EXISTS (SELECT 1 FROM device d WHERE d.registration_id = i.subject)
+                   AND NOT EXISTS (SELECT 1 {PROVEN} AND d.registration_id = i.subject
+                     AND n.issuer NOT IN (SELECT value FROM json_each(?1)))"
             );
             count(connection, &sql, params![generations, now])
         })
     }
 
     /// Devices whose current leaf is by this generation, in the order in which they need a new one:
-    /// those with the newest leaf were seen last, and are at work; among equals, those whose leaf
-    /// ends first.
+    /// those that were seen last (a leaf issued, a registration) are at work; among equals, those
+    /// whose leaf ends first.
     pub fn devices_to_reissue(
         &self,
         generation: i64,
@@ -71,7 +83,9 @@ impl Store {
         self.read(|connection| {
             let sql = format!(
                 "SELECT d.registration_id, i.not_after {CURRENT} AND i.not_after >= ?2
-                 ORDER BY c.issued_at DESC, i.not_after, d.registration_id LIMIT ?3"
+                 ORDER BY max(c.issued_at, coalesce((SELECT max(p.since) FROM proof p
+                     WHERE p.device = d.registration_id), 0)) DESC,
+                     i.not_after, d.registration_id LIMIT ?3"
             );
             let mut statement = connection.prepare_cached(&sql)?;
             let generation = list(&[generation]);
@@ -88,13 +102,24 @@ impl Store {
         new: &[i64],
         now: i64,
         retirement: i64,
+        silent_since: i64,
     ) -> Result<DrainReport, StoreError> {
         let (old, new) = (list(old), list(new));
         self.read(|connection| {
             let current = format!("SELECT count(*) {CURRENT} AND i.not_after >= ?2");
             let leaves = format!("SELECT count(*) {LEAVES}");
             let expiring = format!("SELECT count(*) {LEAVES} AND i.not_after < ?3");
+            let seen = format!(
+                "SELECT count(DISTINCT d.registration_id) {PROVEN}
+                   AND n.issuer IN (SELECT value FROM json_each(?1))"
+            );
+            let silent = format!(
+                "{current} AND c.issued_at < ?3 AND NOT EXISTS (
+                     SELECT 1 FROM proof p WHERE p.device = d.registration_id AND p.since >= ?3)"
+            );
             Ok(DrainReport {
+                devices_seen_on_the_new: count(connection, &seen, params![new])?,
+                devices_silent: count(connection, &silent, params![old, now, silent_since])?,
                 leaves_under_the_old: count(connection, &leaves, params![old, now])?,
                 devices_on_the_old: count(connection, &current, params![old, now])?,
                 devices_on_the_new: count(connection, &current, params![new, now])?,

@@ -239,7 +239,12 @@ impl Store {
 
     /// Gives an expiry roll of a leaf up before its cut-over: while it waits for a request nothing
     /// has changed yet; once staged, the next certificate leaves its slot.
-    pub fn abort_leaf_roll(&self, roll: i64, entry: AuditEntry) -> Result<(), StoreError> {
+    pub fn abort_leaf_roll(
+        &self,
+        roll: i64,
+        overridden: Value,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
         self.write(move |connection| {
             let row = roll_by_id(connection, roll)?;
             let refused = |reason: &str| Err(StoreError::Conflict(format!("roll {roll} {reason}")));
@@ -258,6 +263,14 @@ impl Store {
                 state => return refused(&format!("is {}: too late to abort it", state.name())),
             }
             set_state(connection, roll, RollState::Aborted, entry.at)?;
+            if !overridden.is_null() {
+                let mut detail = row.detail;
+                detail["overrides"] = Value::Array(vec![overridden]);
+                connection.execute(
+                    "UPDATE roll SET detail = ?2 WHERE id = ?1",
+                    params![roll, detail.to_string()],
+                )?;
+            }
             audit::append(connection, &entry)
         })
     }

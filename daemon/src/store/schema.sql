@@ -134,7 +134,8 @@ CREATE TABLE device (
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
 -- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
 -- the last scan that met it. `overlay_of` names the group whose device an individual enrollment was
--- made for, to shut a breached or blocked leaf out. `after` is an enrollment that must be settled
+-- made for, to shut a breached or blocked leaf out, or the authority whose certificate a disabled group
+-- holds for the same end. `after` is an enrollment that must be settled
 -- first: the service takes a certificate in one enrollment only.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
@@ -251,6 +252,34 @@ CREATE TABLE hub_task (
     CHECK ((done_at IS NULL) = (answer IS NULL))
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
+
+-- By which leaf each hub knows a device, as it was last seen; null where it has no identity.
+CREATE TABLE proof (
+    provisioning TEXT    NOT NULL,
+    device       TEXT    NOT NULL COLLATE NOCASE,
+    certificate  BLOB    CHECK (length(certificate) = 32),
+    registration TEXT,
+    since        INTEGER NOT NULL,
+    seen_at      INTEGER NOT NULL,
+    PRIMARY KEY (provisioning, device)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX proof_device ON proof (device, certificate);
+
+-- Whom an operator keeps out. `undo` says what lifting the block puts back.
+CREATE TABLE block (
+    id         INTEGER PRIMARY KEY,
+    kind       TEXT    NOT NULL CHECK (kind IN ('device', 'group', 'generation')),
+    name       TEXT    NOT NULL COLLATE NOCASE,
+    generation INTEGER,
+    reason     TEXT    NOT NULL,
+    undo       TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(undo)),
+    blocked_by TEXT    NOT NULL,
+    blocked_at INTEGER NOT NULL,
+    lifted_at  INTEGER,
+    CHECK ((kind = 'generation') = (generation IS NOT NULL))
+) STRICT;
+CREATE UNIQUE INDEX block_standing ON block (kind, name, coalesce(generation, 0))
+    WHERE lifted_at IS NULL;
 
 -- What happened, in order, each entry sealed by the hash of all before it.
 CREATE TABLE audit (

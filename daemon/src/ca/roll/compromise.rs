@@ -25,7 +25,7 @@ pub(super) const DEVICES_LISTED_MAX: u32 = 1_000_000;
 impl CertificateAuthority {
     /// Starts the compromise rolls of an authority and all below it; that of the authority comes
     /// first. `generation` is the breached one, the one in service if none is named.
-    pub fn start_compromise(
+    pub fn start_authority_compromise(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
@@ -56,7 +56,9 @@ impl CertificateAuthority {
             actor: entry.actor.clone(),
             cause: "the authority is compromised".into(),
         };
-        let rows = self.store.start_compromise(list, revocation, entry)?;
+        let rows = self
+            .store
+            .start_authority_compromise(list, revocation, entry)?;
         self.reload_hierarchy()?;
         self.wake();
         Ok(rows)

@@ -135,7 +135,7 @@ impl CertificateAuthority {
                 .collect(),
             cut_over_approved: approved(Gate::CutOver),
             retirement_approved: approved(Gate::Retire),
-            retirement: self.retirement(roll, *old_generation, &detail, now)?,
+            retirement: self.authority_retirement(roll, *old_generation, &detail, now)?,
             behind: behind(&hierarchy, name),
             ca_certificates: held.clone().count() as u64,
             ca_certificates_leaving: held.filter(|it| it.removed).count() as u64,
@@ -155,7 +155,7 @@ impl CertificateAuthority {
 
     /// Whether the old certificate may go: it has expired; or nobody needs it any more, and policy
     /// or an operator says that this is enough.
-    fn retirement(
+    fn authority_retirement(
         &self,
         roll: &RollRow,
         old: i64,
@@ -163,7 +163,7 @@ impl CertificateAuthority {
         now: i64,
     ) -> Result<RetireEvidence, Error> {
         let overridden = detail.overrides(Gate::Retire);
-        if now > roll.old_not_after || !(self.authority_policy.retire_early || overridden) {
+        if now > roll.old_not_after || !(self.rolling.retire_proven || overridden) {
             return Ok(expiry(roll, now));
         }
         let below: Vec<i64> = self.hierarchy().subtree(old).into_iter().collect();

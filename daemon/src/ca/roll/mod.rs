@@ -2,19 +2,23 @@
 //! what they wait for has come.
 //!
 //! One engine for all: here a roll is started, given up, advanced and listed; what its steps are is
-//! said by the file of its subject, [`leaf`] or [`authority`], and in words by [`report`]. Advancing
+//! said by the file of its subject, [`leaf`], [`breach`], [`group`] or [`authority`], and in words by [`report`]. Advancing
 //! takes no input and may be called at any time: each step is one transaction that is refused if
 //! its subject has moved meanwhile.
 
 mod authority;
+mod breach;
 mod compromise;
 mod evidence;
+mod group;
 mod leaf;
 mod limits;
 mod policy;
 mod report;
 
+pub use breach::{LeafCompromise, ShutOutDevice};
 pub use evidence::AuthorityDetail;
+pub use group::UnderGroup;
 pub use policy::RollPolicy;
 pub use report::Reissue;
 
@@ -24,16 +28,17 @@ use crate::store::{AuditEntry, RollRow, RollSubject};
 use serde_json::Value;
 
 impl CertificateAuthority {
-    /// Gives a roll up: everything serves on as before.
+    /// Gives a roll up: everything serves on as before. `overriding` says why a guard is overridden.
     pub fn abort_roll(
         &self,
         permission: &Authorized<Operate>,
         roll: i64,
+        overriding: Option<String>,
     ) -> Result<RollRow, Error> {
         let row = self.store.roll(roll)?;
         match row.subject {
             RollSubject::Enrollment { id, .. } => {
-                self.abort_leaf_roll(permission.caller(), &row, id)?;
+                self.abort_leaf_roll(permission.caller(), &row, id, overriding)?;
             }
             RollSubject::Authority { .. } => {
                 self.abort_authority_roll(permission.caller(), &row)?;

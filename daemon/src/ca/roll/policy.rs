@@ -22,6 +22,8 @@ pub struct RollPolicy {
     pub tell: Option<(String, Value)>,
     /// How often devices that roll are looked at in the hub.
     pub proof_interval_seconds: i64,
+    /// An old certificate may go before its end once its devices are proven on the new one.
+    pub retire_proven: bool,
 }
 
 impl CertificateAuthority {
@@ -66,6 +68,11 @@ impl CertificateAuthority {
             enrollment: None,
         };
         tells.then_some(task).into_iter().collect()
+    }
+
+    /// How often devices that roll are looked at in the hub.
+    pub fn proof_interval_seconds(&self) -> i64 {
+        self.rolling.proof_interval_seconds.max(1)
     }
 
     /// The method and payload by which devices are told to register again.

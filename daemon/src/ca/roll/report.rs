@@ -8,6 +8,43 @@ use crate::store::{DrainReport, HubCause, RollRow, RollState, RollSubject};
 use serde::Serialize;
 
 impl CertificateAuthority {
+    /// The last look at the device of a leaf's roll in its hub, in words.
+    pub fn roll_proof(&self, roll: &RollRow) -> Result<Option<String>, Error> {
+        let RollSubject::Enrollment {
+            provisioning, name, ..
+        } = &roll.subject
+        else {
+            return Ok(None);
+        };
+        let Some(proof) = self.store.proof(provisioning, name)? else {
+            return Ok(None);
+        };
+        let on = match proof.certificate {
+            None => "has no identity in the hub".to_owned(),
+            Some(it) if Some(it) == roll.new_certificate => "on its new leaf".into(),
+            Some(it) if it == roll.old_certificate => "on its old leaf".into(),
+            Some(it) => format!("on another leaf, {it}"),
+        };
+        let (since, seen) = (rfc3339(proof.since), rfc3339(proof.seen_at));
+        Ok(Some(format!("{on} since {since}, seen {seen}")))
+    }
+
+    /// How far a roll's work at the hub is, in words.
+    pub fn roll_hub_progress(&self, roll: &RollRow) -> Result<Option<String>, Error> {
+        let progress = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
+        let service = match &roll.subject {
+            RollSubject::Enrollment { provisioning, .. } => provisioning.as_str(),
+            RollSubject::Authority { .. } => self.slowest_hub(),
+        };
+        Ok((progress.total > 0).then(|| self.hub_progress_in_words(service, progress)))
+    }
+
+    /// Where work at several hubs ends last.
+    fn slowest_hub(&self) -> &str {
+        let slowest = self.hubs.iter().min_by_key(|(_, rate)| **rate);
+        slowest.map_or("", |(name, _)| name)
+    }
+
     /// In words, what a roll waits for.
     pub fn roll_waits_for(&self, roll: &RollRow) -> Result<String, Error> {
         let RollSubject::Enrollment {
@@ -46,7 +83,10 @@ impl CertificateAuthority {
         let waits_for = match next_step(roll.state, &evidence) {
             Ok(Step::Make) => making.clone(),
             Ok(_) => "its next step, which is due".into(),
-            Err(Wait::Hub(open)) => self.hub_estimate(roll, open)?,
+            Err(Wait::Hub(open)) => {
+                let progress = self.roll_hub_progress(roll)?.unwrap_or_default();
+                format!("hubs to delete {open} identities: {progress}")
+            }
             Err(wait) => wait.to_string(),
         };
         // A breach is shut out while its successor is made.
@@ -54,23 +94,6 @@ impl CertificateAuthority {
             return Ok(format!("{waits_for}; and {making}"));
         }
         Ok(waits_for)
-    }
-
-    fn hub_estimate(&self, roll: &RollRow, open: u64) -> Result<String, Error> {
-        let progress = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
-        // Hubs work side by side: the slowest one is the last.
-        let mut minutes = 0;
-        for (service, per_minute) in &self.hubs {
-            let open = self
-                .store
-                .hub_progress(HubCause::Roll(roll.id), Some(service))?;
-            let open = u64::try_from(open.open()).unwrap_or(0);
-            minutes = minutes.max(open.div_ceil(u64::from(*per_minute).max(1)));
-        }
-        Ok(format!(
-            "hubs to delete {open} of {} identities; done in about {minutes} min",
-            progress.total
-        ))
     }
 
     /// The numbers of an authority's roll.
@@ -89,9 +112,10 @@ impl CertificateAuthority {
         let new = new.filter(|id| id != old_generation);
         let new = new.map(generations).unwrap_or_default();
         let (now, old) = (self.now(), generations(*old_generation));
+        let silent = now - self.authority_policy.silent_seconds;
         let report = self
             .store
-            .drain_report(&old, &new, now, roll.old_not_after)?;
+            .drain_report(&old, &new, now, roll.old_not_after, silent)?;
         Ok(Some(report))
     }
 

@@ -5,7 +5,7 @@
 //! refused. A failure moves the task's due time, and the hub's own pause holds up all of them.
 
 use super::{CREDENTIAL_PAUSE_SECONDS, Reconciler, TICK, pause_seconds};
-use crate::ca::Error;
+use crate::ca::{Error, crash_point};
 use crate::provisioning::failure::CallError;
 use crate::provisioning::hub::{DirectMethod, HubClient, MethodOutcome};
 use crate::store::{HubAction, HubTaskRow, OFFLINE};
@@ -63,6 +63,7 @@ impl Reconciler {
         };
         let (service, observed) = (self.name.clone(), self.observed.clone());
         self.blocking(move |ca| {
+            crash_point("roll-hub-answered");
             let now = ca.now();
             match outcome {
                 Ok(answer) => {

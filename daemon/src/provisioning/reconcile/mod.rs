@@ -13,6 +13,7 @@ mod ca_certificate;
 mod canary;
 mod enrollment;
 mod hub;
+mod proof;
 mod scan;
 
 use super::configuration::Clients;
@@ -90,6 +91,7 @@ impl Reconciler {
             () = self.scan_from_time_to_time() => {}
             () = self.work_at_hub() => {}
             () = self.try_canaries() => {}
+            () = self.gather_proofs() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }

@@ -1,0 +1,246 @@
+//! Receipts: what each place answered when somebody was shut out.
+//!
+//! A provisioning service reads no revocation list, a hub knows one leaf by its thumbprint, and
+//! neither knows of the other: so each place is told, and each says for itself that it is done. A
+//! receipt must never call done what was not seen.
+
+use super::{CertificateAuthority, Error, rfc3339};
+use crate::enrollment::roll::{HubPolicy, LeafDetail, RollState};
+use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow, RollSubject};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What each place answered.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Receipt {
+    /// Whether every place has answered.
+    pub complete: bool,
+    /// Place by place.
+    pub places: Vec<Place>,
+}
+
+/// One place, and what it answered.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// `crl`, `dps: NAME` or `hub: NAME`.
+    pub place: String,
+    /// How it stands.
+    pub state: PlaceState,
+    /// In words.
+    pub answer: String,
+}
+
+/// How a place stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlaceState {
+    /// Seen as it shall be.
+    Done,
+    /// Not yet, and why.
+    Pending,
+    /// Nothing is done there, and an operator has to know.
+    Open,
+}
+
+impl Place {
+    pub(super) fn new(place: String, state: PlaceState, answer: impl Into<String>) -> Self {
+        let answer = answer.into();
+        Self {
+            place,
+            state,
+            answer,
+        }
+    }
+}
+
+impl From<Vec<Place>> for Receipt {
+    fn from(places: Vec<Place>) -> Self {
+        let pending = |it: &Place| it.state == PlaceState::Pending;
+        Self {
+            complete: !places.iter().any(pending),
+            places,
+        }
+    }
+}
+
+impl CertificateAuthority {
+    /// What each place answered to the compromise of a device.
+    pub fn compromise_receipt(&self, device: &str, rolls: &[i64]) -> Result<Receipt, Error> {
+        let mut places = vec![self.crl_place(device)?];
+        for roll in rolls {
+            let roll = self.store.roll(*roll)?;
+            let RollSubject::Enrollment { id, .. } = roll.subject else {
+                continue;
+            };
+            let enrollment = self.store.enrollment(id)?;
+            places.push(service_place(&enrollment));
+            places.push(self.hub_place_of(&roll, &enrollment)?);
+        }
+        Ok(places.into())
+    }
+
+    /// What each place answered to the compromise of an authority and those below it.
+    pub fn authority_receipt(&self, rolls: &[i64]) -> Result<Receipt, Error> {
+        let answer = "the certificate is revoked; what it signed is void with it";
+        let mut places = vec![Place::new("crl".into(), PlaceState::Done, answer)];
+        let rolls: Vec<RollRow> = rolls
+            .iter()
+            .map(|id| self.store.roll(*id))
+            .collect::<Result<_, _>>()?;
+        let told = rolls
+            .iter()
+            .all(|roll| !matches!(roll.state, RollState::ShuttingOut));
+        let late = self.late_services(&rolls)?;
+        for service in &self.provisioning {
+            let (state, answer) = match late.get(service) {
+                Some(waits) => (PlaceState::Pending, waits.join("; ")),
+                None => (PlaceState::Done, "lets nobody in below it".into()),
+            };
+            places.push(Place::new(format!("dps: {service}"), state, answer));
+            places.push(self.hubs_place(&rolls, service, told)?);
+        }
+        Ok(places.into())
+    }
+
+    /// What services still have to do before the breached certificates are out, in words.
+    fn late_services(&self, rolls: &[RollRow]) -> Result<BTreeMap<String, Vec<String>>, Error> {
+        let mut late: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for roll in rolls {
+            let authority = roll.subject.name();
+            let mut groups = self.store.groups_of(authority)?;
+            groups.extend(self.store.blocking_groups_of(authority)?);
+            for group in groups.into_iter().filter(|it| it.mark.is_some()) {
+                let error = group.mark.and_then(|mark| mark.last_error);
+                let error = error.map_or(String::new(), |error| format!(" ({error})"));
+                let waits = late.entry(group.provisioning).or_default();
+                waits.push(format!("group {} is being changed{error}", group.name));
+            }
+        }
+        for held in self
+            .store
+            .ca_certificates()?
+            .into_iter()
+            .filter(|it| it.removed)
+        {
+            let waits = late.entry(held.provisioning).or_default();
+            waits.push(format!("CA certificate {} is being deleted", held.name));
+        }
+        Ok(late)
+    }
+
+    fn hubs_place(&self, rolls: &[RollRow], service: &str, told: bool) -> Result<Place, Error> {
+        if !told && self.hubs.contains_key(service) {
+            let answer = "identities are deleted when the provisioning service has answered";
+            return Ok(Place::new(
+                format!("hub: {service}"),
+                PlaceState::Pending,
+                answer,
+            ));
+        }
+        let mut slowest = self.hub_place(HubCause::Roll(rolls[0].id), service)?;
+        for roll in rolls {
+            let place = self.hub_place(HubCause::Roll(roll.id), service)?;
+            let some = self
+                .store
+                .hub_progress(HubCause::Roll(roll.id), Some(service))?;
+            if place.state == PlaceState::Pending || some.total > 0 {
+                slowest = place;
+            }
+            if slowest.state == PlaceState::Pending {
+                break;
+            }
+        }
+        Ok(slowest)
+    }
+
+    fn hub_place_of(&self, roll: &RollRow, enrollment: &EnrollmentRow) -> Result<Place, Error> {
+        let detail: LeafDetail = serde_json::from_value(roll.detail.clone()).unwrap_or_default();
+        if detail.hub == Some(HubPolicy::Reprovision) {
+            let answer = "left in place as asked: the breached leaf opens the hub until the device \
+                          has registered with its new one";
+            let place = format!("hub: {}", enrollment.provisioning);
+            return Ok(Place::new(place, PlaceState::Open, answer));
+        }
+        self.hub_place(HubCause::Roll(roll.id), &enrollment.provisioning)
+    }
+
+    /// How far the deletions of identities at one service's hub are.
+    pub(super) fn hub_place(&self, cause: HubCause, provisioning: &str) -> Result<Place, Error> {
+        let place = format!("hub: {provisioning}");
+        if !self.hubs.contains_key(provisioning) {
+            let answer =
+                "no [provisioning.hub] is configured: delete the identities there yourself";
+            return Ok(Place::new(place, PlaceState::Open, answer));
+        }
+        let progress = self.store.hub_progress(cause, Some(provisioning))?;
+        let state = match progress.open() {
+            0 => PlaceState::Done,
+            _ => PlaceState::Pending,
+        };
+        let mut answer = self.hub_progress_in_words(provisioning, progress);
+        let failing = self.store.hub_tasks(cause, 1)?;
+        if let Some(error) = failing.into_iter().find_map(|task| task.last_error)
+            && progress.failing > 0
+        {
+            answer = format!("{answer}; {error}");
+        }
+        Ok(Place::new(place, state, answer))
+    }
+
+    /// `1240 of 9800 done; the rest in about 9 min at 1000 operations a minute`.
+    pub fn hub_progress_in_words(&self, provisioning: &str, progress: HubProgress) -> String {
+        let HubProgress { total, done, .. } = progress;
+        let offline = match progress.offline {
+            0 => String::new(),
+            offline => format!(", {offline} of them offline"),
+        };
+        match (progress.open(), self.hubs.get(provisioning)) {
+            (0, _) => format!("{done} of {total} done{offline}"),
+            (open, Some(rate)) => {
+                let rate = i64::from(*rate).max(1);
+                let minutes = open.div_euclid(rate) + i64::from(open % rate > 0);
+                format!(
+                    "{done} of {total} done{offline}; the rest in about {minutes} min at {rate} \
+                     operations a minute"
+                )
+            }
+            (_, None) => format!("{done} of {total} done{offline}"),
+        }
+    }
+
+    /// Whether a device's leaves are revoked, and that this shuts it out of nothing by itself.
+    pub(super) fn crl_place(&self, device: &str) -> Result<Place, Error> {
+        let living = self.living_leaves(device)?;
+        let revoked = living.iter().filter(|leaf| leaf.revoked_at.is_some());
+        let answer = format!(
+            "{} of {} leaves that have not expired are revoked",
+            revoked.count(),
+            living.len()
+        );
+        Ok(Place::new("crl".into(), PlaceState::Done, answer))
+    }
+}
+
+/// What the provisioning service was seen with.
+pub(super) fn service_place(row: &EnrollmentRow) -> Place {
+    let place = format!("dps: {}", row.provisioning);
+    let (kind, name) = (row.kind.name(), &row.name);
+    let Some(mark) = &row.mark else {
+        if let Some(drift) = &row.drift {
+            let answer = format!("somebody else has changed {kind} enrollment {name}: {drift}");
+            return Place::new(place, PlaceState::Pending, answer);
+        }
+        let seen = row.observed_at.map(rfc3339).unwrap_or_default();
+        let answer = match row.enabled {
+            false => format!("{kind} enrollment {name} is disabled, seen {seen}"),
+            true => format!("{kind} enrollment {name} holds good certificates only, seen {seen}"),
+        };
+        return Place::new(place, PlaceState::Done, answer);
+    };
+    let why = mark.last_error.as_deref().unwrap_or("not answered yet");
+    let answer = match mark.parked {
+        true => format!("{kind} enrollment {name} was rejected: {why}"),
+        false => format!("{kind} enrollment {name} is on its way: {why}"),
+    };
+    Place::new(place, PlaceState::Pending, answer)
+}
