@@ -9,6 +9,7 @@ use super::super::authorize::{Authorized, Caller, Operate};
 use super::super::generation::{Shape, new_key_id};
 use super::super::hierarchy::Generation;
 use super::super::{CertificateAuthority, Error, crash_point};
+use super::earlier;
 use super::evidence::{AuthorityDetail, Word};
 use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step};
 use crate::enrollment::roll::{RollReason, RollState};
@@ -18,6 +19,8 @@ use crate::store::{AuthorityStep, NewAuthorityRoll, PlannedGeneration, RollRow, 
 use serde_json::json;
 use std::sync::Arc;
 
+/// How often it is looked whether devices have new leaves, in seconds: no bell rings for them.
+const LOOK_SECONDS: i64 = 5;
 /// How long after a failure a generation is tried again, in seconds.
 const RETRY_SECONDS: i64 = 5;
 
@@ -171,16 +174,20 @@ impl CertificateAuthority {
         now: i64,
     ) -> Result<Option<i64>, Error> {
         let evidence = self.authority_evidence(roll, now)?;
-        if roll.reason == RollReason::Compromise
-            && let Ok(step) = evidence.replacement()
-        {
-            return self.make_authority_step(roll, &evidence, step, now);
-        }
         self.roll_those_below(roll, &evidence);
-        match next_step(roll.state, &evidence) {
-            Ok(step) => self.make_authority_step(roll, &evidence, step, now),
-            Err(Wait::Retirement(_)) => Ok(Some(roll.old_not_after + 1)),
-            Err(_) => Ok(None),
+        let due = match next_step(roll.state, &evidence) {
+            Ok(step) => return self.make_authority_step(roll, &evidence, step, now),
+            Err(Wait::Retirement(_)) => Some(roll.old_not_after + 1),
+            Err(Wait::Reissue(_)) => Some(now + LOOK_SECONDS),
+            Err(_) => None,
+        };
+        // Shut out first; the successor, which may have to wait for its token, comes second.
+        match evidence.replacement() {
+            Ok(step) if roll.reason == RollReason::Compromise => {
+                let again = self.make_authority_step(roll, &evidence, step, now)?;
+                Ok(earlier(due, again))
+            }
+            _ => Ok(due),
         }
     }
 

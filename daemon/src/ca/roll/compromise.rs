@@ -128,7 +128,7 @@ impl CertificateAuthority {
             },
             above,
             groups: holding
-                .map(|group| without(&group, &void))
+                .filter_map(|group| without(&group, &void).transpose())
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -164,16 +164,22 @@ impl CertificateAuthority {
     }
 }
 
-fn without(group: &EnrollmentRow, void: &[Thumbprint]) -> Result<Change, Error> {
+/// A group without what is void. One that names a void CA certificate and no other is left as it is:
+/// that certificate is deleted, nothing below it gets in, and the service takes no record that names
+/// what is gone.
+fn without(group: &EnrollmentRow, void: &[Thumbprint]) -> Result<Option<Change>, Error> {
     let left = group
         .slots
         .clone()
         .shut_out(void, None)
         .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))?;
-    Ok(Change {
+    if group.by_reference && left.slots == group.slots {
+        return Ok(None);
+    }
+    Ok(Some(Change {
         group: group.id,
         from: group.slots.clone(),
         to: left.slots,
         enabled: left.enabled && group.enabled,
-    })
+    }))
 }
