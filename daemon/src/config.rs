@@ -9,6 +9,7 @@ mod policy;
 
 pub use listen::HttpsListener;
 
+use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::crl::CrlSchedule;
 use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
@@ -16,6 +17,7 @@ use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
 use crate::token::credential::label;
+use crate::x509::profile::human_seconds;
 use listen::Listen;
 use policy::Policy;
 use serde::Deserialize;
@@ -52,6 +54,9 @@ struct Said {
 struct Authority {
     name: String,
     token: String,
+    /// How long a generation signs leaves; its certificate is valid for longer.
+    #[serde(deserialize_with = "human_seconds::optional", default)]
+    signing_window: Option<u64>,
 }
 
 /// The configuration, checked.
@@ -85,6 +90,8 @@ pub struct Configuration {
     pub scan_interval: Duration,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
+    /// When authorities are rolled, and what that needs.
+    pub authority_policy: AuthorityPolicy,
     /// How leaves are rolled.
     pub rolling: RollPolicy,
     /// When revocation lists are signed anew.
@@ -157,10 +164,11 @@ impl Configuration {
         })?
         .into_iter()
         .map(|(name, service)| Ok((name, service.check(credentials_directory)?)))
-        .collect::<Result<_, crate::provisioning::configuration::ConfigurationError>>()
+        .collect::<Result<BTreeMap<_, _>, crate::provisioning::configuration::ConfigurationError>>()
         .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
         let configuration = Self {
+            authority_policy: said.policy.authorities(&authorities, &provisioning),
             https: said.listen.https_listener()?,
             public_http: said.listen.public_http()?,
             http: said.listen.http,
@@ -188,11 +196,11 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// Authorities whose certificates some provisioning service verifies.
-    pub fn verified(&self) -> BTreeSet<String> {
-        self.provisioning
-            .values()
-            .flat_map(|service| service.verified.clone())
+    /// Authorities whose certificates each provisioning service verifies.
+    pub fn verified(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let services = self.provisioning.iter();
+        services
+            .map(|(name, service)| (name.clone(), service.verified.clone()))
             .collect()
     }
 
@@ -333,7 +341,7 @@ mod tests {
         let configuration = parse(EXAMPLE).unwrap();
         assert_eq!(configuration.profiles["device"].role, Role::Device);
         assert_eq!(
-            configuration.verified(),
+            configuration.verified()["dps"],
             BTreeSet::from(["root".to_owned()])
         );
         assert_eq!(configuration.drift, DriftPolicy::Report);

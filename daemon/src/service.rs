@@ -119,7 +119,6 @@ struct Daemon {
     http: Option<std::net::TcpListener>,
     admin: std::os::unix::net::UnixListener,
     admin_users: Vec<u32>,
-    verified: BTreeMap<String, Vec<String>>,
     reconcilers: Vec<Reconciler>,
     /// Rung when the application has something to do.
     wake: Arc<Notify>,
@@ -132,10 +131,10 @@ impl Daemon {
         let services: Vec<_> = configuration
             .provisioning
             .values()
-            .map(|it| (it, Arc::new(Notify::new()), Arc::new(Notify::new())))
+            .map(|it| (it, [(); 3].map(|()| Arc::new(Notify::new()))))
             .collect();
-        for (_, service, hub) in &services {
-            bells.extend([service.clone(), hub.clone()]);
+        for (_, service_bells) in &services {
+            bells.extend(service_bells.iter().cloned());
         }
         let ca = Arc::new(CertificateAuthority::start(Parts {
             store,
@@ -144,6 +143,7 @@ impl Daemon {
             profiles: configuration.profiles.clone(),
             provisioning: configuration.provisioning.keys().cloned().collect(),
             verified: configuration.verified(),
+            authority_policy: configuration.authority_policy.clone(),
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             hubs: configuration.hubs(),
             rolling: configuration.rolling.clone(),
@@ -153,7 +153,7 @@ impl Daemon {
         })?);
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let mut reconcilers = Vec::new();
-        for (service, bell, hub_bell) in services {
+        for (service, [bell, hub_bell, canary_bell]) in services {
             reconcilers.push(Reconciler {
                 name: service.name.clone(),
                 ca: ca.clone(),
@@ -162,10 +162,10 @@ impl Daemon {
                 scan_interval: configuration.scan_interval,
                 wake: bell,
                 hub_wake: hub_bell,
+                canary_wake: canary_bell,
                 observed: wake.clone(),
             });
         }
-        let verified = configuration.provisioning.values();
         Ok(Self {
             identity: configuration.https.as_ref().map(|https| {
                 Arc::new(ServerIdentity::load(ServerName {
@@ -178,9 +178,6 @@ impl Daemon {
             http: bind(configuration.http)?,
             admin: bind_admin(&configuration.admin)?,
             admin_users: configuration.admin_users.clone(),
-            verified: verified
-                .map(|it| (it.name.clone(), it.verified.iter().cloned().collect()))
-                .collect(),
             ca,
             reconcilers,
             wake,
@@ -222,7 +219,6 @@ impl Daemon {
         let application = Application {
             ca: self.ca,
             identity: self.identity,
-            verified: self.verified,
             wake: self.wake,
             alarms: Mutex::default(),
         };
@@ -247,7 +243,6 @@ impl Daemon {
 struct Application {
     ca: Arc<CertificateAuthority>,
     identity: Option<Arc<ServerIdentity>>,
-    verified: BTreeMap<String, Vec<String>>,
     wake: Arc<Notify>,
     /// What was last logged; said again only when it changes.
     alarms: Mutex<Vec<String>>,
@@ -300,7 +295,7 @@ impl Application {
         if let Some(identity) = &self.identity {
             note("TLS certificate", identity.renew(&self.ca));
         }
-        note("CA certificates", self.ca.want_verified(&self.verified));
+        note("CA certificates", self.ca.want_verified());
         note("proof of possession", self.ca.prove_possession().map(drop));
         let mut next_due: Vec<i64> = Vec::new();
         for (what, due) in [

@@ -9,6 +9,7 @@
 )]
 
 use dps_emulator::{Emulator, Kind, Options};
+use hallmarkd::ca::authority_policy::AuthorityPolicy;
 use hallmarkd::ca::crl::CrlSchedule;
 use hallmarkd::ca::roll::RollPolicy;
 use hallmarkd::ca::{CertificateAuthority, Parts};
@@ -25,7 +26,7 @@ use hallmarkd::x509::certificate::Certificate;
 use hallmarkd::x509::key::KeyType;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,7 +101,8 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         authorities: BTreeMap::new(),
         profiles: BTreeMap::new(),
         provisioning: vec!["dps".into()],
-        verified: BTreeSet::new(),
+        verified: BTreeMap::new(),
+        authority_policy: AuthorityPolicy::default(),
         push_age_alarm_seconds: 3_600,
         hubs: BTreeMap::new(),
         rolling: RollPolicy::default(),
@@ -123,6 +125,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         drift: DriftPolicy::Report,
         scan_interval: Duration::from_secs(3_600),
         wake: Arc::new(Notify::new()),
+        canary_wake: Arc::new(Notify::new()),
         hub_wake: Arc::new(Notify::new()),
         observed: Arc::new(Notify::new()),
     }
@@ -148,7 +151,6 @@ fn fill(store: &Store) {
             parent: None,
             token: "none".into(),
             key_type: KeyType::P256,
-            key_label: "fixture".into(),
             key_id: vec![1],
         })
         .expect("planned")
@@ -180,6 +182,7 @@ fn enroll(store: &Store, generation: i64, issuer: &Issuer<'_, KeyPair>, id: &str
         kind: EnrollmentKind::Individual,
         name: id.into(),
         authority: None,
+        by_reference: false,
         slots: Slots::Empty,
     };
     store.add_enrollment(new, entry(id)).expect("added");

@@ -9,6 +9,7 @@
 
 use dps_emulator::{Emulator, Kind};
 use hallmarkd::enrollment::slots::{SlotName, Slots};
+use hallmarkd::enrollment::thumbprint::Thumbprint;
 use hallmarkd::store::Store;
 use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::Value;
@@ -116,16 +117,10 @@ fn the_service_holds_what_is_desired(store: &Connection, emulator: &Emulator) {
             continue;
         };
         let wanted = |slot| slots.in_slot(slot).map(|it| it.to_string());
-        assert_eq!(
-            held(&record, "primary"),
-            wanted(SlotName::Primary),
-            "{name}"
-        );
-        assert_eq!(
-            held(&record, "secondary"),
-            wanted(SlotName::Secondary),
-            "{name}"
-        );
+        for slot in SlotName::BOTH {
+            let shown = referenced(store, &record, slot).or(held(&record, slot.as_str()));
+            assert_eq!(shown, wanted(slot), "{name}");
+        }
         assert_eq!(record["provisioningStatus"], status, "{name}");
     }
     for (kind, id) in [
@@ -139,6 +134,15 @@ fn the_service_holds_what_is_desired(store: &Connection, emulator: &Emulator) {
             assert_eq!(known, 1, "{id} is at the service, and nobody wants it");
         }
     }
+}
+
+/// The thumbprint of the CA certificate that a slot names.
+fn referenced(store: &Connection, record: &Value, slot: SlotName) -> Option<String> {
+    let name = record["attestation"]["x509"]["caReferences"][slot.as_str()].as_str()?;
+    let sql = "SELECT c.sha256 FROM generation g JOIN certificate c ON c.intent = g.certificate \
+               WHERE g.authority || '-' || g.number = ?1";
+    let sha256: [u8; 32] = store.query_row(sql, [name], |row| row.get(0)).unwrap();
+    Some(Thumbprint::from_bytes(sha256).to_string())
 }
 
 /// The thumbprint in a slot of a record, as the service shows it.

@@ -23,6 +23,7 @@
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
+//! | `authority_roll` | an intermediate, one above another, and a root are rolled, by expiry and compromise |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `breach` | a leaf in wrong hands is out when the command answers |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
@@ -33,6 +34,7 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod authority_roll;
 mod block;
 mod breach;
 mod caller;

@@ -292,6 +292,33 @@ impl Stage {
         self.caller(&self.enlist("station", "station-1"))
     }
 
+    /// The client of another station.
+    pub(crate) fn station_called(&self, id: &str) -> Caller {
+        self.caller(&self.enlist("station", id))
+    }
+
+    /// The same, when an authority is being replaced meanwhile.
+    pub(crate) fn enlist_when_possible(&self, profile: &str, id: &str) -> Holder {
+        let request = Request::new(profile, id);
+        let csr = self.write(&format!("{id}.csr"), &request.csr);
+        let csr = csr.to_str().unwrap();
+        let command = [
+            "--json",
+            "issue",
+            "--profile",
+            profile,
+            "--id",
+            id,
+            "--csr",
+            csr,
+        ];
+        until("the certificate is issued", || {
+            let told = self.hallmark(&command);
+            let answer = serde_json::from_str(&told.out).ok();
+            answer.map(|answer| request.holder(&answer))
+        })
+    }
+
     /// An operator issues a certificate over the admin socket.
     pub(crate) fn enlist(&self, profile: &str, id: &str) -> Holder {
         let request = Request::new(profile, id);

@@ -6,6 +6,7 @@ use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Inspect};
 use crate::ca::hierarchy::Generation;
 use crate::ca::{CertificateAuthority, Error, rfc3339};
+use crate::store::GenerationState;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use serde::Serialize;
@@ -15,6 +16,7 @@ pub(super) struct Authority {
     name: String,
     generation: i64,
     serving: bool,
+    state: GenerationState,
     subject: String,
     issuer: String,
     serial: String,
@@ -43,6 +45,7 @@ impl Authority {
             name: generation.authority.clone(),
             generation: generation.number,
             serving: generation.serving,
+            state: generation.state,
             subject: certificate.subject(),
             issuer: certificate.issuer(),
             serial: certificate.serial().to_string(),

@@ -9,6 +9,7 @@
 
 mod audit;
 mod authorities;
+mod authority_rolls;
 mod blocks;
 mod body;
 pub mod caller;
@@ -100,7 +101,10 @@ impl Api {
             .route("/v1/enrollments/{name}", get(enrollments::show))
             .route("/v1/enrollments/{kind}/{name}", delete(enrollments::remove))
             .route("/v1/rolls", get(rolls::list).post(rolls::start))
+            .route("/v1/authorities/{name}/rolls", post(authority_rolls::start))
             .route("/v1/rolls/{id}", get(rolls::show))
+            .route("/v1/rolls/{id}/report", get(authority_rolls::report))
+            .route("/v1/rolls/{id}/approve", post(authority_rolls::approve))
             .route("/v1/rolls/{id}/abort", post(rolls::abort))
             .route("/v1/blocks", get(blocks::list).post(blocks::start))
             .route("/v1/blocks/{kind}/{name}", delete(blocks::lift))

@@ -46,7 +46,7 @@ pub(super) struct Roll {
 }
 
 impl Roll {
-    fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
+    pub(super) fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
         let told = ca.roll_hub_progress(&row)?;
         let (waits_for, device_seen) = (ca.roll_waits_for(&row)?, ca.roll_proof(&row)?);
         let (provisioning, registration_id, authority) = match row.subject {

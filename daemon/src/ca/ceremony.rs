@@ -5,17 +5,15 @@
 //! it again, and one that was finished makes nothing: an authority that exists keeps its key.
 
 use super::authorize::{Authorized, Operate};
+use super::generation::{Shape, new_key_id};
 use super::hierarchy::Generation;
-use super::issue::{Order, Signer};
 use super::transcript::{Transcript, TranscriptEntry};
 use super::{CertificateAuthority, Error, rfc3339};
-use crate::store::{GenerationRow, PlannedGeneration, Purpose, Settlement};
-use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE};
-use crate::token::{KeyDescription, KeySpecification};
-use crate::x509::issuer::Issuer;
-use crate::x509::key::{KeyType, PublicKey};
+use crate::store::PlannedGeneration;
+use crate::token::client::LOOKUP_DEADLINE;
+use crate::x509::key::KeyType;
 use crate::x509::name::DistinguishedName;
-use crate::x509::profile::{Profile, human_seconds};
+use crate::x509::profile::human_seconds;
 use aws_lc_rs::digest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -150,10 +148,23 @@ impl CertificateAuthority {
             return Ok(TranscriptEntry::new(&existing, "existed", &key));
         }
         progress(format!("authority {name}: key on token {token}"));
-        let (row, key) = self.make_key(specification, token)?;
+        let issuer = specification.issuer.as_deref();
+        let parent = issuer.map(|it| Ok::<_, Error>(self.hierarchy().signing(it)?.id));
+        let row = self.store.plan_generation(PlannedGeneration {
+            authority: name.clone(),
+            parent: parent.transpose()?,
+            token: token.to_owned(),
+            key_type: specification.key_type,
+            key_id: new_key_id()?,
+        })?;
+        let key = self.make_key(&row)?;
         progress(format!("authority {name}: certificate"));
-        self.make_certificate(specification, &row, &key, actor)?;
-        self.reload_hierarchy()?;
+        let shape = Shape {
+            subject: specification.subject.clone(),
+            path_length: specification.path_length,
+            validity: specification.validity,
+        };
+        self.make_certificate(&shape, &row, &key, actor)?;
         let hierarchy = self.hierarchy();
         let made = hierarchy.serving(name).ok_or_else(|| {
             Error::stop(
@@ -162,90 +173,6 @@ impl CertificateAuthority {
             )
         })?;
         Ok(TranscriptEntry::new(made, "created", &key))
-    }
-
-    /// The generation's key: made now, or found again by the id that an interrupted run recorded.
-    fn make_key(
-        &self,
-        specification: &AuthoritySpecification,
-        token: &str,
-    ) -> Result<(GenerationRow, KeyDescription), Error> {
-        let hierarchy = self.hierarchy();
-        let issuer = specification.issuer.as_deref();
-        let parent = issuer.map(|it| hierarchy.signing(it)).transpose()?;
-        let mut key_id = [0; 16];
-        aws_lc_rs::rand::fill(&mut key_id)
-            .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
-        let row = self.store.plan_generation(PlannedGeneration {
-            authority: specification.name.clone(),
-            parent: parent.map(|parent| parent.id),
-            token: token.to_owned(),
-            key_type: specification.key_type,
-            key_label: format!("hallmark {} 1", specification.name),
-            key_id: key_id.to_vec(),
-        })?;
-        let client = &self.token(&row.token)?.client;
-        let key = match client.find_by_id(&row.key_id, LOOKUP_DEADLINE)? {
-            Some(key) => key,
-            None => {
-                let specification = KeySpecification {
-                    key_type: row.key_type,
-                    label: row.key_label.clone(),
-                    id: row.key_id.clone(),
-                };
-                client.generate(&specification, GENERATE_DEADLINE)?
-            }
-        };
-        check_key(&row, &key)?;
-        self.store.record_key(row.id, key.spki.clone())?;
-        Ok((row, key))
-    }
-
-    fn make_certificate(
-        &self,
-        specification: &AuthoritySpecification,
-        row: &GenerationRow,
-        described: &KeyDescription,
-        actor: &str,
-    ) -> Result<(), Error> {
-        let public_key = PublicKey::from_spki_der(&described.spki)
-            .map_err(|error| Error::stop("token_key", error.to_string()))?;
-        let hierarchy = self.hierarchy();
-        let (key, issuer);
-        let signer = match row.parent {
-            Some(parent) => {
-                let parent = hierarchy.generation(parent).ok_or_else(|| {
-                    Error::stop("ceremony_failed", "the issuer has no certificate")
-                })?;
-                Signer::from(parent.as_ref())
-            }
-            None => {
-                key = described.reference();
-                issuer = Issuer::self_signed(&specification.subject, &public_key);
-                Signer {
-                    generation: row.id,
-                    token: &row.token,
-                    key: &key,
-                    issuer: &issuer,
-                    certificate: None,
-                    distribution: None,
-                }
-            }
-        };
-        let profile = Profile::authority(specification.path_length, specification.validity);
-        pollster::block_on(self.certify(Order {
-            signer,
-            purpose: Purpose::Authority,
-            profile_name: "authority",
-            profile: &profile,
-            subject: specification.subject.clone(),
-            subject_alternative_names: &[],
-            public_key: &public_key,
-            caller: actor.to_owned(),
-            idempotency: None,
-            settlement: Settlement::Authority { generation: row.id },
-        }))?;
-        Ok(())
     }
 }
 
@@ -287,20 +214,6 @@ impl AuthoritySpecification {
         );
         Err(Error::conflict("authority_exists", message))
     }
-}
-
-/// Promise of the token's contract: a CA key was born on the token and never leaves it.
-fn check_key(row: &GenerationRow, key: &KeyDescription) -> Result<(), Error> {
-    let kept = key.sensitive && !key.extractable && key.never_extractable && key.local;
-    if kept {
-        return Ok(());
-    }
-    let message = format!(
-        "token {} made key {:?} with sensitive={} extractable={} never_extractable={} local={}; a \
-         CA key must be sensitive, never extractable and local, so the ceremony stops here",
-        row.token, key.label, key.sensitive, key.extractable, key.never_extractable, key.local
-    );
-    Err(Error::stop("token_key_attributes", message))
 }
 
 #[cfg(test)]

@@ -41,6 +41,10 @@ impl CertificateAuthority {
             EnrollmentKind::Individual => self.individual_slots(&request)?,
             EnrollmentKind::Group => self.group_slots(&request)?,
         };
+        let by_reference = match &request.authority {
+            Some(authority) => self.verifies(&provisioning, authority),
+            None => false,
+        };
         let entry = AuditEntry {
             at: self.now(),
             actor: permission.caller().to_string(),
@@ -55,6 +59,7 @@ impl CertificateAuthority {
             kind: request.kind,
             name: request.name,
             authority: request.authority,
+            by_reference,
             slots,
         };
         let row = self.store.add_enrollment(new, entry)?;
@@ -136,35 +141,64 @@ impl CertificateAuthority {
 
     /// What the service shall hold for this row; `None` if it shall hold nothing.
     pub fn desired(&self, row: &EnrollmentRow) -> Result<Option<Desired>, Error> {
-        let primary = self.slot_certificate(row.slots.in_slot(SlotName::Primary))?;
-        let secondary = self.slot_certificate(row.slots.in_slot(SlotName::Secondary))?;
-        let certificates = SlotPair::new(primary, secondary).filter(|_| !row.removed);
-        let Some(certificates) = certificates else {
-            return Ok(None);
-        };
-        let unreadable = |error: String| Error::stop("store_unreadable", error);
-        let kind = match row.kind {
-            EnrollmentKind::Individual => Kind::Individual {
-                id: RegistrationId::parse(&row.name).map_err(|e| unreadable(e.to_string()))?,
-                device_id: None,
-                certificates,
-            },
-            EnrollmentKind::Group => Kind::Group {
-                id: EnrollmentGroupId::parse(&row.name).map_err(|e| unreadable(e.to_string()))?,
-                certificates,
-            },
+        let kind = match row.by_reference {
+            true => self.group_by_reference(row)?,
+            false => self.holder_of_certificates(row)?,
         };
         let status = if row.enabled {
             Status::Enabled
         } else {
             Status::Disabled
         };
-        Ok(Some(Desired {
+        Ok(kind.filter(|_| !row.removed).map(|kind| Desired {
             kind,
             status,
             reprovision_policy: None,
             hubs: None,
         }))
+    }
+
+    fn holder_of_certificates(&self, row: &EnrollmentRow) -> Result<Option<Kind>, Error> {
+        let primary = self.slot_certificate(row.slots.in_slot(SlotName::Primary))?;
+        let secondary = self.slot_certificate(row.slots.in_slot(SlotName::Secondary))?;
+        let Some(certificates) = SlotPair::new(primary, secondary) else {
+            return Ok(None);
+        };
+        Ok(Some(match row.kind {
+            EnrollmentKind::Individual => Kind::Individual {
+                id: RegistrationId::parse(&row.name).map_err(|e| unreadable(e.to_string()))?,
+                device_id: None,
+                certificates,
+            },
+            EnrollmentKind::Group => Kind::Group {
+                id: group_id(row)?,
+                certificates,
+            },
+        }))
+    }
+
+    fn group_by_reference(&self, row: &EnrollmentRow) -> Result<Option<Kind>, Error> {
+        let hierarchy = self.hierarchy();
+        let name = |slot| {
+            let Some(thumbprint) = row.slots.in_slot(slot) else {
+                return Ok(None);
+            };
+            match hierarchy.with_certificate(thumbprint) {
+                Some(generation) => Ok(Some(generation.name())),
+                None => Err(unreadable(format!(
+                    "a slot names CA certificate {thumbprint}"
+                ))),
+            }
+        };
+        let references = SlotPair::new(name(SlotName::Primary)?, name(SlotName::Secondary)?);
+        let id = group_id(row)?;
+        Ok(references.map(|references| Kind::GroupByReference { id, references }))
+    }
+
+    /// Whether the service `provisioning` shall hold the certificates of `authority` verified.
+    pub(super) fn verifies(&self, provisioning: &str, authority: &str) -> bool {
+        let verified = self.verified_at.get(provisioning);
+        verified.is_some_and(|names| names.contains(authority))
     }
 
     fn slot_certificate(
@@ -227,4 +261,12 @@ impl CertificateAuthority {
             .serve(Thumbprint::of(generation.certificate.der()))
             .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))
     }
+}
+
+fn group_id(row: &EnrollmentRow) -> Result<EnrollmentGroupId, Error> {
+    EnrollmentGroupId::parse(&row.name).map_err(|error| unreadable(error.to_string()))
+}
+
+fn unreadable(error: String) -> Error {
+    Error::stop("store_unreadable", error)
 }

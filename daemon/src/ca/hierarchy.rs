@@ -4,7 +4,8 @@
 //! verify is refused here, once, and not for every certificate.
 
 use super::Error;
-use crate::store::GenerationRow;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{GenerationRow, GenerationState};
 use crate::token::KeyReference;
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::{Distribution, Issuer};
@@ -37,8 +38,12 @@ pub struct Generation {
     pub issuer: Issuer,
     /// Where relying parties find its revocation list and its certificate.
     pub distribution: Distribution,
+    /// When it was certified, Unix seconds.
+    pub certified_at: i64,
     /// It signs for its authority now.
     pub serving: bool,
+    /// Whether it will, does or did.
+    pub state: GenerationState,
     /// When its own certificate was revoked, in Unix seconds.
     pub revoked_at: Option<i64>,
 }
@@ -48,6 +53,7 @@ pub struct Generation {
 pub struct Hierarchy {
     generations: BTreeMap<i64, Arc<Generation>>,
     serving: BTreeMap<String, i64>,
+    staged: BTreeMap<String, i64>,
 }
 
 impl Hierarchy {
@@ -61,10 +67,13 @@ impl Hierarchy {
             };
             let generation = Generation::read(&row, spki, der, public_http)?;
             hierarchy.verify(&generation)?;
-            if generation.serving {
-                hierarchy
-                    .serving
-                    .insert(generation.authority.clone(), generation.id);
+            let place = match generation.state {
+                GenerationState::Serving => Some(&mut hierarchy.serving),
+                GenerationState::Staged => Some(&mut hierarchy.staged),
+                _ => None,
+            };
+            if let Some(place) = place {
+                place.insert(generation.authority.clone(), generation.id);
             }
             hierarchy
                 .generations
@@ -76,6 +85,45 @@ impl Hierarchy {
     /// The generation by which `authority` signs now.
     pub fn serving(&self, authority: &str) -> Option<&Arc<Generation>> {
         self.generations.get(self.serving.get(authority)?)
+    }
+
+    /// The generation that is to be the next of `authority`.
+    pub fn staged(&self, authority: &str) -> Option<&Arc<Generation>> {
+        self.generations.get(self.staged.get(authority)?)
+    }
+
+    /// The authority above `generation`, by name.
+    pub fn parent_authority(&self, generation: &Generation) -> Option<&str> {
+        let parent = self.generations.get(&generation.parent?)?;
+        Some(&parent.authority)
+    }
+
+    /// Authorities whose serving generation was signed by the authority `name`, whichever
+    /// generation of it.
+    pub fn children(&self, name: &str) -> Vec<&Arc<Generation>> {
+        let serving = self.serving.values();
+        serving
+            .filter_map(|id| self.generations.get(id))
+            .filter(|it| self.parent_authority(it) == Some(name))
+            .collect()
+    }
+
+    /// This generation and all below it, whether they serve or not.
+    pub fn subtree(&self, id: i64) -> BTreeSet<i64> {
+        let mut below = BTreeSet::from([id]);
+        // Row ids of children are higher than their parents'.
+        for generation in self.generations.values() {
+            if generation.parent.is_some_and(|it| below.contains(&it)) {
+                below.insert(generation.id);
+            }
+        }
+        below
+    }
+
+    /// The generation whose certificate has this SHA-256.
+    pub fn with_certificate(&self, thumbprint: Thumbprint) -> Option<&Arc<Generation>> {
+        let mut generations = self.generations.values();
+        generations.find(|it| it.thumbprint() == thumbprint)
     }
 
     /// The generation by which `authority` signs now, unless it, or one above it, is revoked: what
@@ -163,6 +211,11 @@ impl Hierarchy {
 }
 
 impl Generation {
+    /// SHA-256 of its certificate.
+    pub fn thumbprint(&self) -> Thumbprint {
+        Thumbprint::from_bytes(self.certificate.sha256())
+    }
+
     /// What certificates and files are called after: the authority and the number.
     pub fn name(&self) -> String {
         format!("{}-{}", self.authority, self.number)
@@ -205,7 +258,9 @@ impl Generation {
             certificate,
             issuer: issuer.with_distribution(distribution.clone()),
             distribution,
-            serving: row.serving,
+            certified_at: row.certified_at.unwrap_or_default(),
+            serving: row.state == GenerationState::Serving,
+            state: row.state,
             revoked_at: row.revoked_at,
         })
     }

@@ -166,6 +166,7 @@ impl CertificateAuthority {
         permission.covers(profile, &name)?;
         agrees_with(&csr, &name)?;
         let generation = Arc::clone(self.hierarchy().signing(&profile.authority)?);
+        self.signs_leaves(&generation)?;
         crash_point("cycle-5");
 
         let settlement = match profile.role {

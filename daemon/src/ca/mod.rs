@@ -5,13 +5,16 @@
 //! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
 //! there is one. It must never sign what the store has not on record.
 
+pub mod authority_policy;
 pub mod authorize;
 pub mod block;
+pub mod canary;
 pub mod ceremony;
 pub mod crl;
 mod door;
 pub mod enroll;
 pub mod error;
+mod generation;
 pub mod hierarchy;
 pub mod issue;
 pub mod possession;
@@ -21,12 +24,14 @@ pub mod revoke;
 pub mod roll;
 pub mod status;
 pub mod transcript;
+mod window;
 
 pub use error::{Advice, Error};
 
 use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
 use arc_swap::{ArcSwap, Guard};
+use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Caller, Operate};
 use crl::{CrlSchedule, RevocationLists};
 use hierarchy::Hierarchy;
@@ -60,8 +65,10 @@ pub struct Parts {
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// Provisioning services, by their names in the configuration.
     pub provisioning: Vec<String>,
-    /// Authorities whose certificates a provisioning service verifies.
-    pub verified: BTreeSet<String>,
+    /// Authorities whose certificates each provisioning service verifies.
+    pub verified: BTreeMap<String, BTreeSet<String>>,
+    /// When authorities are rolled, and what that needs.
+    pub authority_policy: AuthorityPolicy,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
     /// The services with a hub, and how many operations a minute it allows.
@@ -84,7 +91,10 @@ pub struct CertificateAuthority {
     authorities: BTreeMap<String, String>,
     profiles: BTreeMap<String, IssuanceProfile>,
     provisioning: Vec<String>,
+    /// Those that some service verifies.
     verified: BTreeSet<String>,
+    verified_at: BTreeMap<String, BTreeSet<String>>,
+    authority_policy: AuthorityPolicy,
     push_age_alarm_seconds: i64,
     hubs: BTreeMap<String, u32>,
     rolling: RollPolicy,
@@ -113,7 +123,9 @@ impl CertificateAuthority {
             authorities: parts.authorities,
             profiles: parts.profiles,
             provisioning: parts.provisioning,
-            verified: parts.verified,
+            verified: parts.verified.values().flatten().cloned().collect(),
+            verified_at: parts.verified,
+            authority_policy: parts.authority_policy,
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
             hubs: parts.hubs,
             rolling: parts.rolling,

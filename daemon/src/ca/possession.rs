@@ -6,6 +6,7 @@
 //! fails cannot have us sign for ever.
 
 use super::authorize::Caller;
+use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
 use super::{CertificateAuthority, Error};
 use crate::enrollment::ca_certificate::VerificationCode;
@@ -13,33 +14,37 @@ use crate::store::{AuditEntry, CaCertificateRow, Purpose, Settlement};
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::Profile;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 impl CertificateAuthority {
-    /// Wants the serving certificates of `verified` authorities at each provisioning service.
-    pub fn want_verified(&self, verified: &BTreeMap<String, Vec<String>>) -> Result<(), Error> {
+    /// Wants the certificates of verified authorities at each provisioning service: that of the
+    /// generation that serves, and of the one that will.
+    pub fn want_verified(&self) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
-        for (provisioning, authorities) in verified {
-            for generation in authorities
-                .iter()
-                .filter_map(|name| hierarchy.serving(name))
-            {
-                let name = generation.name();
-                let entry = AuditEntry {
-                    at: self.now(),
-                    actor: Caller::Daemon.to_string(),
-                    action: "ca_certificate.wanted",
-                    subject: name.clone(),
-                    detail: json!({ "provisioning": provisioning }),
-                };
-                let provisioning = provisioning.clone();
-                if self
-                    .store
-                    .want_ca_certificate(provisioning, name, generation.id, entry)?
-                {
-                    self.wake();
-                }
+        for (provisioning, authorities) in &self.verified_at {
+            let serving = authorities.iter().filter_map(|it| hierarchy.serving(it));
+            let staged = authorities.iter().filter_map(|it| hierarchy.staged(it));
+            for generation in serving.chain(staged) {
+                self.want_at(provisioning, generation)?;
             }
+        }
+        Ok(())
+    }
+
+    fn want_at(&self, provisioning: &str, generation: &Generation) -> Result<(), Error> {
+        let name = generation.name();
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: Caller::Daemon.to_string(),
+            action: "ca_certificate.wanted",
+            subject: name.clone(),
+            detail: json!({ "provisioning": provisioning }),
+        };
+        let provisioning = provisioning.to_owned();
+        if self
+            .store
+            .want_ca_certificate(provisioning, name, generation.id, entry)?
+        {
+            self.wake();
         }
         Ok(())
     }

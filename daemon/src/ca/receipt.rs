@@ -6,10 +6,10 @@
 
 use super::hierarchy::Generation;
 use super::{CertificateAuthority, Error, rfc3339};
-use crate::enrollment::roll::{HubPolicy, LeafDetail};
+use crate::enrollment::roll::{HubPolicy, LeafDetail, RollState};
 use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow, RollSubject};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What each place answered.
@@ -79,6 +79,80 @@ impl CertificateAuthority {
             places.push(self.hub_place_of(&roll, &enrollment)?);
         }
         Ok(places.into())
+    }
+
+    /// What each place answered to the compromise of an authority and those below it.
+    pub fn authority_receipt(&self, rolls: &[i64]) -> Result<Receipt, Error> {
+        let answer = "the certificate is revoked; what it signed is void with it";
+        let mut places = vec![Place::new("crl".into(), PlaceState::Done, answer)];
+        let rolls: Vec<RollRow> = rolls
+            .iter()
+            .map(|id| self.store.roll(*id))
+            .collect::<Result<_, _>>()?;
+        let told = rolls
+            .iter()
+            .all(|roll| !matches!(roll.state, RollState::ShuttingOut));
+        let late = self.late_services(&rolls)?;
+        for service in &self.provisioning {
+            let (state, answer) = match late.get(service) {
+                Some(waits) => (PlaceState::Pending, waits.join("; ")),
+                None => (PlaceState::Done, "lets nobody in below it".into()),
+            };
+            places.push(Place::new(format!("dps: {service}"), state, answer));
+            places.push(self.hubs_place(&rolls, service, told)?);
+        }
+        Ok(places.into())
+    }
+
+    /// What services still have to do before the breached certificates are out, in words.
+    fn late_services(&self, rolls: &[RollRow]) -> Result<BTreeMap<String, Vec<String>>, Error> {
+        let mut late: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for roll in rolls {
+            let authority = roll.subject.name();
+            let mut groups = self.store.groups_of(authority)?;
+            groups.extend(self.store.blocking_groups_of(authority)?);
+            for group in groups.into_iter().filter(|it| it.mark.is_some()) {
+                let error = group.mark.and_then(|mark| mark.last_error);
+                let error = error.map_or(String::new(), |error| format!(" ({error})"));
+                let waits = late.entry(group.provisioning).or_default();
+                waits.push(format!("group {} is being changed{error}", group.name));
+            }
+        }
+        for held in self
+            .store
+            .ca_certificates()?
+            .into_iter()
+            .filter(|it| it.removed)
+        {
+            let waits = late.entry(held.provisioning).or_default();
+            waits.push(format!("CA certificate {} is being deleted", held.name));
+        }
+        Ok(late)
+    }
+
+    fn hubs_place(&self, rolls: &[RollRow], service: &str, told: bool) -> Result<Place, Error> {
+        if !told && self.hubs.contains_key(service) {
+            let answer = "identities are deleted when the provisioning service has answered";
+            return Ok(Place::new(
+                format!("hub: {service}"),
+                PlaceState::Pending,
+                answer,
+            ));
+        }
+        let mut slowest = self.hub_place(HubCause::Roll(rolls[0].id), service)?;
+        for roll in rolls {
+            let place = self.hub_place(HubCause::Roll(roll.id), service)?;
+            let some = self
+                .store
+                .hub_progress(HubCause::Roll(roll.id), Some(service))?;
+            if place.state == PlaceState::Pending || some.total > 0 {
+                slowest = place;
+            }
+            if slowest.state == PlaceState::Pending {
+                break;
+            }
+        }
+        Ok(slowest)
     }
 
     fn hub_place_of(&self, roll: &RollRow, enrollment: &EnrollmentRow) -> Result<Place, Error> {

@@ -1,11 +1,14 @@
 //! `[policy]`: what the daemon does by itself, and when it calls for somebody.
 
-use super::ConfigurationError;
+use super::{Authority, ConfigurationError};
+use crate::ca::authority_policy::{AuthorityPolicy, Gate, ServiceLimits};
 use crate::ca::crl::CrlSchedule;
 use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
+use crate::provisioning::configuration::Provisioning;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest time that a revocation list may be good.
 const CRL_VALIDITY_SECONDS_MAX: u64 = 365 * 86_400;
@@ -22,6 +25,18 @@ pub(super) struct Policy {
     /// How long changes may wait for a provisioning service before that is an alarm.
     #[serde(with = "human_seconds", default = "push_age_alarm_default")]
     pub(super) push_age_alarm: u64,
+    /// Whether the daemon starts rolls of authorities by itself.
+    #[serde(default)]
+    roll_authorities: RollAuthorities,
+    /// How long before the end of an authority's signing window that happens.
+    #[serde(with = "human_seconds", default = "roll_notice_default")]
+    roll_notice: u64,
+    /// The steps of an authority's roll that wait for `hallmark roll approve`.
+    #[serde(default)]
+    approve: BTreeSet<Gate>,
+    /// A device that was not seen for so long is called silent.
+    #[serde(with = "human_seconds", default = "silent_after_default")]
+    silent_after: u64,
     /// How long before its end an individually enrolled device's leaf is rolled; 0 leaves it to
     /// devices, stations and operators.
     #[serde(with = "human_seconds", default)]
@@ -48,6 +63,15 @@ pub(super) struct Policy {
     /// How often a revocation list is signed anew if nothing is revoked meanwhile.
     #[serde(with = "human_seconds", default = "crl_interval_default")]
     crl_interval: u64,
+}
+
+/// What happens by itself when an authority's signing window nears its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RollAuthorities {
+    #[default]
+    Alarm,
+    Start,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -81,6 +105,10 @@ impl Default for Policy {
             drift: DriftPolicy::default(),
             scan_interval: scan_interval_default(),
             push_age_alarm: push_age_alarm_default(),
+            roll_authorities: RollAuthorities::default(),
+            roll_notice: roll_notice_default(),
+            approve: BTreeSet::new(),
+            silent_after: silent_after_default(),
             renew_before: 0,
             renew_jitter: renew_jitter_default(),
             tell_devices: TellDevices::default(),
@@ -114,6 +142,37 @@ impl Policy {
         })
     }
 
+    pub(super) fn authorities(
+        &self,
+        authorities: &BTreeMap<String, Authority>,
+        provisioning: &BTreeMap<String, Provisioning>,
+    ) -> AuthorityPolicy {
+        let seconds = |said: u64| i64::try_from(said).unwrap_or(i64::MAX);
+        let windows = authorities.values();
+        let limits = provisioning.iter();
+        AuthorityPolicy {
+            signing_windows: windows
+                .filter_map(|it| Some((it.name.clone(), seconds(it.signing_window?))))
+                .collect(),
+            start: self.roll_authorities == RollAuthorities::Start,
+            notice_seconds: seconds(self.roll_notice),
+            approve: self.approve.clone(),
+            silent_seconds: seconds(self.silent_after),
+            limits: limits
+                .map(|(name, it)| {
+                    let (ca_certificates, groups) = it.limits;
+                    (
+                        name.clone(),
+                        ServiceLimits {
+                            ca_certificates,
+                            groups,
+                        },
+                    )
+                })
+                .collect(),
+        }
+    }
+
     pub(super) fn crl_schedule(&self) -> Result<CrlSchedule, ConfigurationError> {
         let (validity, interval) = (self.crl_validity, self.crl_interval);
         if interval == 0 || interval >= validity || validity > CRL_VALIDITY_SECONDS_MAX {
@@ -128,6 +187,14 @@ impl Policy {
             interval_seconds: interval.cast_signed(),
         })
     }
+}
+
+fn roll_notice_default() -> u64 {
+    30 * 86_400
+}
+
+fn silent_after_default() -> u64 {
+    7 * 86_400
 }
 
 fn renew_jitter_default() -> u64 {

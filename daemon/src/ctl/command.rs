@@ -223,8 +223,16 @@ impl Which {
 /// `hallmark roll`
 #[derive(Debug, Subcommand)]
 pub enum RollCommand {
-    /// Start the roll of a device's leaf.
+    /// Start the roll of a device's leaf, or of an authority.
     Start(StartRoll),
+    /// Give the word for the next step of an authority's roll.
+    Approve {
+        /// Its number.
+        id: i64,
+        /// Make the step although its guard does not hold; the reason is audited.
+        #[arg(long, value_name = "REASON")]
+        r#override: Option<String>,
+    },
     /// All rolls, newest first.
     List {
         /// Only those under way.
@@ -246,11 +254,32 @@ pub enum RollCommand {
     },
 }
 
+/// `hallmark roll start --authority`
+#[derive(Debug, Args)]
+pub struct AuthorityRoll {
+    /// The authority that is rolled, instead of a device.
+    #[arg(long, value_name = "NAME", conflicts_with = "id")]
+    pub authority: Option<String>,
+    /// How long the next certificate is valid (5y), if not as long as the old one.
+    #[arg(long, requires = "authority")]
+    pub validity: Option<String>,
+    /// The kind of the next key, if not that of the old one.
+    #[arg(long, requires = "authority")]
+    pub key_type: Option<String>,
+    /// By compromise: the breached generation, if not the one that serves.
+    #[arg(long, requires = "authority")]
+    pub generation: Option<i64>,
+    /// Start although a limit of the service is reached; the reason is audited.
+    #[arg(long, value_name = "REASON", requires = "authority")]
+    pub r#override: Option<String>,
+}
+
 /// `hallmark roll start`
 #[derive(Debug, Args)]
 pub struct StartRoll {
-    /// Its registration id.
-    pub id: String,
+    /// The device's registration id.
+    #[arg(required_unless_present = "authority")]
+    pub id: Option<String>,
     /// Why.
     #[arg(long, value_enum)]
     pub reason: Reason,
@@ -269,6 +298,9 @@ pub struct StartRoll {
     /// Write the new leaf and its chain into this file (PEM).
     #[arg(long, requires = "csr")]
     pub out: Option<PathBuf>,
+    /// What is said of an authority's roll.
+    #[command(flatten)]
+    pub of: AuthorityRoll,
 }
 
 /// A slot of an enrollment.

@@ -89,7 +89,7 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
             &[
                 "name",
                 "generation",
-                "serving",
+                "state",
                 "subject",
                 "not_after",
                 "token",

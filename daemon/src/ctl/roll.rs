@@ -1,6 +1,6 @@
 //! `hallmark roll`: start, list, show and abort replacements of certificates.
 
-use super::client::{Client, Failure};
+use super::client::{Client, Failure, segment};
 use super::command::{RollCommand, StartRoll};
 use super::{Show, read, receipt, write_chain};
 use serde_json::{Value, json};
@@ -17,11 +17,24 @@ const COLUMNS: [&str; 7] = [
 
 pub(super) fn run(client: &Client, show: &Show, command: &RollCommand) -> Result<(), Failure> {
     match command {
-        RollCommand::Start(roll) => start(client, show, roll),
+        RollCommand::Start(roll) => match &roll.of.authority {
+            Some(authority) => start_authority(client, show, roll, authority),
+            None => start(client, show, roll),
+        },
+        RollCommand::Approve { id, r#override } => {
+            let body = json!({ "override": r#override });
+            show.record(&client.post(&format!("/v1/rolls/{id}/approve"), &body)?)
+        }
         RollCommand::List { open } => {
             show.table(&client.get(&format!("/v1/rolls?open={open}"))?, &COLUMNS)
         }
-        RollCommand::Show { id } => show.record(&client.get(&format!("/v1/rolls/{id}"))?),
+        RollCommand::Show { id } => {
+            let mut roll = client.get(&format!("/v1/rolls/{id}"))?;
+            if roll["authority"].is_string() {
+                roll["report"] = client.get(&format!("/v1/rolls/{id}/report"))?;
+            }
+            show.record(&roll)
+        }
         RollCommand::Abort { id, r#override } => {
             let body = json!({ "override": r#override });
             show.record(&client.post(&format!("/v1/rolls/{id}/abort"), &body)?)
@@ -50,6 +63,23 @@ fn start(client: &Client, show: &Show, roll: &StartRoll) -> Result<(), Failure> 
         ))),
         None => Ok(()),
     }
+}
+
+fn start_authority(
+    client: &Client,
+    show: &Show,
+    roll: &StartRoll,
+    authority: &str,
+) -> Result<(), Failure> {
+    let body = json!({
+        "reason": roll.reason.name(),
+        "validity": roll.of.validity,
+        "key_type": roll.of.key_type,
+        "generation": roll.of.generation,
+        "override": roll.of.r#override,
+    });
+    let path = format!("/v1/authorities/{}/rolls", segment(authority));
+    tell(show, &client.post(&path, &body)?)
 }
 
 fn tell(show: &Show, answer: &Value) -> Result<(), Failure> {

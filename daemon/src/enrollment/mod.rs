@@ -9,6 +9,7 @@
 //! [`ca_certificate`] does the same for the CA certificates that the service verifies by proof of
 //! possession. [`hub_identity`] is what an IoT Hub says of one device.
 
+pub mod authority_roll;
 pub mod breach;
 pub mod ca_certificate;
 mod compare;

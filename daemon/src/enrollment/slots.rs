@@ -301,7 +301,7 @@ impl Slots {
 
 impl RetireEvidence {
     /// Why this does not suffice.
-    fn objection(&self) -> Option<Reason> {
+    pub(super) fn objection(&self) -> Option<Reason> {
         match *self {
             RetireEvidence::Expired {
                 now,

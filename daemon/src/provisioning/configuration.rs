@@ -63,6 +63,12 @@ pub struct ProvisioningConfiguration {
     /// Authorities whose certificates this service shall hold verified.
     #[serde(default)]
     pub verified: Vec<String>,
+    /// How many CA certificates the service holds at most.
+    #[serde(default = "ca_certificates_max_default")]
+    pub ca_certificates_max: u32,
+    /// How many enrollment groups by X.509 the service holds at most.
+    #[serde(default = "groups_max_default")]
+    pub groups_max: u32,
     /// Azure Resource Manager, for CA certificates.
     pub arm: Option<ArmConfiguration>,
     /// The IoT Hub that devices are provisioned to.
@@ -119,6 +125,14 @@ fn hub_operations_per_minute_default() -> u32 {
     HUB_OPERATIONS_PER_MINUTE_DEFAULT
 }
 
+fn ca_certificates_max_default() -> u32 {
+    25
+}
+
+fn groups_max_default() -> u32 {
+    100
+}
+
 fn operations_per_minute_default() -> u32 {
     OPERATIONS_PER_MINUTE_DEFAULT
 }
@@ -132,6 +146,8 @@ pub struct Provisioning {
     pub id_scope: String,
     /// Authorities whose certificates it shall hold verified.
     pub verified: BTreeSet<String>,
+    /// CA certificates and groups that it holds at most.
+    pub limits: (i64, i64),
     /// What it allows.
     pub operations_per_minute: u32,
     service: Access,
@@ -157,6 +173,25 @@ pub struct Clients {
     pub arm: Option<ArmClient>,
     /// Device identities, if there is access to them.
     pub hub: Option<HubClient>,
+    /// The way in of devices.
+    pub device: DevicePlane,
+}
+
+/// The device plane, for whoever has a device's certificate.
+#[derive(Clone, Debug)]
+pub struct DevicePlane {
+    settings: PlaneSettings,
+    id_scope: String,
+    budget: Arc<Budget>,
+}
+
+impl DevicePlane {
+    /// A client that registers as the device with this key, leaf and chain (PEM).
+    pub fn client(&self, identity_pem: &SecretString) -> Result<DeviceClient, PlaneError> {
+        let budget = self.budget.clone();
+        let plane = Plane::with_client_certificate(&self.settings, identity_pem, budget)?;
+        Ok(DeviceClient::new(plane, self.id_scope.clone()))
+    }
 }
 
 impl ProvisioningConfiguration {
@@ -190,6 +225,7 @@ impl ProvisioningConfiguration {
             name: self.name,
             id_scope: self.id_scope,
             verified: self.verified.into_iter().collect(),
+            limits: (self.ca_certificates_max.into(), self.groups_max.into()),
             operations_per_minute: budget,
             service,
             device,
@@ -250,7 +286,17 @@ impl Provisioning {
             dps: DpsClient::new(self.service.plane(keys)?),
             arm: arm.transpose()?,
             hub: hub.transpose()?.map(HubClient::new),
+            device: self.device_plane(),
         })
+    }
+
+    /// The device plane. Registrations are counted apart from the operations of the service plane.
+    pub fn device_plane(&self) -> DevicePlane {
+        DevicePlane {
+            settings: self.device.clone(),
+            id_scope: self.id_scope.clone(),
+            budget: Arc::new(Budget::new(self.operations_per_minute)),
+        }
     }
 
     /// How many operations a minute its hub allows, if there is access to one.
@@ -265,14 +311,6 @@ impl Provisioning {
             .into_iter()
             .flatten()
             .filter_map(|access| access.credential.token_key())
-    }
-
-    /// A client that registers as the device with this key, leaf and chain (PEM). Registrations
-    /// are counted apart from the operations of the service plane.
-    pub fn device_client(&self, identity_pem: &SecretString) -> Result<DeviceClient, PlaneError> {
-        let budget = Arc::new(Budget::new(self.operations_per_minute));
-        let plane = Plane::with_client_certificate(&self.device, identity_pem, budget)?;
-        Ok(DeviceClient::new(plane, self.id_scope.clone()))
     }
 }
 

@@ -41,6 +41,8 @@ pub struct NewEnrollment {
     pub name: String,
     /// The authority of a group.
     pub authority: Option<String>,
+    /// A group that names CA certificates of the service, instead of holding certificates.
+    pub by_reference: bool,
     /// What its slots hold from the start; an individual one takes the device's current leaf.
     pub slots: Slots,
 }
@@ -58,6 +60,8 @@ pub struct EnrollmentRow {
     pub name: String,
     /// The authority of a group.
     pub authority: Option<String>,
+    /// A group that names CA certificates of the service, instead of holding certificates.
+    pub by_reference: bool,
     /// What its slots shall hold.
     pub slots: Slots,
     /// `provisioningStatus` that it shall have.
@@ -97,8 +101,8 @@ pub struct DeviceRow {
 
 const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, e.slots, \
      e.status = 'enabled', e.removed, e.history, e.observed, e.observed_at, e.drift, \
-     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, e.overlay_of \
-     FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
+     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, e.overlay_of, \
+     e.by_reference FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
 const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \
      d.created_at FROM device d JOIN certificate c ON c.intent = d.certificate \
      JOIN intent i ON i.id = d.certificate";
@@ -116,8 +120,8 @@ impl Store {
             let slots = initial_slots(connection, &new)?;
             let added = connection.execute(
                 "INSERT INTO enrollment
-                     (provisioning, kind, name, authority, slots, status, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 'enabled', ?6)
+                     (provisioning, kind, name, authority, slots, status, created_at, by_reference)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'enabled', ?6, ?7)
                  ON CONFLICT (provisioning, kind, name) DO NOTHING",
                 params![
                     new.provisioning,
@@ -125,7 +129,8 @@ impl Store {
                     new.name,
                     new.authority,
                     to_json(&slots)?,
-                    entry.at
+                    entry.at,
+                    new.by_reference
                 ],
             )?;
             if added == 0 {
@@ -296,8 +301,9 @@ pub(super) fn add_disabled_group(
     let id = connection
         .prepare_cached(
             "INSERT INTO enrollment
-                 (provisioning, kind, name, authority, slots, status, created_at, after)
-             VALUES (?1, 'group', ?2, ?3, ?4, 'disabled', ?5, ?6)
+                 (provisioning, kind, name, authority, slots, status, created_at, after,
+                  overlay_of)
+             VALUES (?1, 'group', ?2, ?3, ?4, 'disabled', ?5, ?6, ?3)
              ON CONFLICT (provisioning, kind, name) DO UPDATE SET slots = excluded.slots,
                  status = 'disabled', removed = 0, after = excluded.after
              RETURNING id",
@@ -429,6 +435,7 @@ fn from_row(row: &Row<'_>) -> Result<EnrollmentRow, StoreError> {
         kind,
         name: row.get(3)?,
         authority: row.get(4)?,
+        by_reference: row.get("by_reference")?,
         slots: from_json(&row.get::<_, String>(5)?)?,
         enabled: row.get(6)?,
         removed: row.get(7)?,

@@ -1,10 +1,27 @@
-//! Generations of authorities: planned, keyed, certified, serving.
+//! Generations of authorities: planned, keyed, certified, serving, retired.
+//!
+//! An authority has at most one generation that serves and one that is to be the next.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, possession};
 use crate::x509::key::KeyType;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
 
-/// A generation that a ceremony is about to make. Recorded before its key exists.
+/// How far a generation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GenerationState {
+    /// Shall be made; has a key, perhaps.
+    Planned,
+    /// Has its certificate, and signs nothing yet but its own canary and proof of possession.
+    Staged,
+    /// Signs.
+    Serving,
+    /// Signs no certificates any more. Its certificate stays, for chains and revocation lists.
+    Retired,
+}
+
+/// A generation that a ceremony or a roll is about to make. Recorded before its key exists.
 #[derive(Clone, Debug)]
 pub struct PlannedGeneration {
     /// The authority's name.
@@ -15,8 +32,6 @@ pub struct PlannedGeneration {
     pub token: String,
     /// The kind of key.
     pub key_type: KeyType,
-    /// `CKA_LABEL`.
-    pub key_label: String,
     /// `CKA_ID`: random, so that an interrupted ceremony finds exactly its own key again.
     pub key_id: Vec<u8>,
 }
@@ -44,14 +59,16 @@ pub struct GenerationRow {
     pub spki: Option<Vec<u8>>,
     /// DER certificate, once it is recorded.
     pub certificate: Option<Vec<u8>>,
-    /// It signs now.
-    pub serving: bool,
+    /// When it was certified, Unix seconds.
+    pub certified_at: Option<i64>,
+    /// How far it is.
+    pub state: GenerationState,
     /// When its certificate was revoked, in Unix seconds: it signs nothing any more.
     pub revoked_at: Option<i64>,
 }
 
 const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
-     g.key_label, g.key_id, g.spki, c.der, g.state = 'serving', c.revoked_at \
+     g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state, c.revoked_at \
      FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate";
 
 impl Store {
@@ -71,21 +88,7 @@ impl Store {
             if let Some(existing) = newest(connection, &plan.authority)? {
                 return Ok(existing);
             }
-            connection.execute(
-                "INSERT INTO generation
-                     (authority, number, parent, token, key_type, key_label, key_id, state)
-                 VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, 'planned')",
-                params![
-                    plan.authority,
-                    plan.parent,
-                    plan.token,
-                    plan.key_type.name(),
-                    plan.key_label,
-                    plan.key_id
-                ],
-            )?;
-            newest(connection, &plan.authority)?
-                .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))
+            insert(connection, 1, &plan)
         })
     }
 
@@ -106,14 +109,16 @@ impl Store {
     }
 }
 
-/// Makes the generation whose certificate was just recorded the one that signs.
+/// The generation whose certificate was just recorded: the first one of its authority serves, any
+/// other one is staged.
 pub(super) fn certify(
     connection: &Connection,
     generation: i64,
     certificate: i64,
 ) -> Result<(), StoreError> {
     let changed = connection.execute(
-        "UPDATE generation SET certificate = ?2, state = 'serving'
+        "UPDATE generation
+         SET certificate = ?2, state = CASE number WHEN 1 THEN 'serving' ELSE 'staged' END
          WHERE id = ?1 AND state = 'planned'",
         params![generation, certificate],
     )?;
@@ -123,6 +128,87 @@ pub(super) fn certify(
             "generation {generation} is certified already"
         ))),
     }
+}
+
+/// Plans the next generation of an authority, or finds the one that an interrupted roll has planned.
+pub(super) fn plan_next(
+    connection: &Connection,
+    plan: &PlannedGeneration,
+    at: i64,
+) -> Result<GenerationRow, StoreError> {
+    let newest = newest(connection, &plan.authority)?
+        .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))?;
+    match newest.state {
+        GenerationState::Staged if newest.parent == plan.parent => Ok(newest),
+        GenerationState::Planned => {
+            connection.execute(
+                "UPDATE generation SET parent = ?2 WHERE id = ?1",
+                params![newest.id, plan.parent],
+            )?;
+            Ok(GenerationRow {
+                parent: plan.parent,
+                ..newest
+            })
+        }
+        GenerationState::Staged => {
+            // The one above it is another one by now: nobody will use it.
+            possession::remove(connection, newest.id, at)?;
+            retire(connection, newest.id)?;
+            insert(connection, newest.number + 1, plan)
+        }
+        _ => insert(connection, newest.number + 1, plan),
+    }
+}
+
+/// The staged generation signs from now on, and no other of its authority.
+pub(super) fn serve(connection: &Connection, generation: i64) -> Result<(), StoreError> {
+    connection.execute(
+        "UPDATE generation SET state = 'retired' WHERE state = 'serving' AND id <> ?1
+           AND authority = (SELECT authority FROM generation WHERE id = ?1)",
+        [generation],
+    )?;
+    let changed = connection.execute(
+        "UPDATE generation SET state = 'serving' WHERE id = ?1 AND state = 'staged'",
+        [generation],
+    )?;
+    match changed {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict(format!(
+            "generation {generation} is not staged"
+        ))),
+    }
+}
+
+/// A generation signs no more, or shall not be made after all.
+pub(super) fn retire(connection: &Connection, generation: i64) -> Result<(), StoreError> {
+    connection.execute(
+        "UPDATE generation SET state = 'retired' WHERE id = ?1",
+        [generation],
+    )?;
+    Ok(())
+}
+
+fn insert(
+    connection: &Connection,
+    number: i64,
+    plan: &PlannedGeneration,
+) -> Result<GenerationRow, StoreError> {
+    connection.execute(
+        "INSERT INTO generation
+             (authority, number, parent, token, key_type, key_label, key_id, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'planned')",
+        params![
+            plan.authority,
+            number,
+            plan.parent,
+            plan.token,
+            plan.key_type.name(),
+            format!("hallmark {} {number}", plan.authority),
+            plan.key_id
+        ],
+    )?;
+    newest(connection, &plan.authority)?
+        .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))
 }
 
 fn newest(connection: &Connection, authority: &str) -> Result<Option<GenerationRow>, StoreError> {
@@ -153,7 +239,13 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
         key_id: row.get(7)?,
         spki: row.get(8)?,
         certificate: row.get(9)?,
-        serving: row.get(10)?,
-        revoked_at: row.get(11)?,
+        certified_at: row.get(10)?,
+        state: match row.get::<_, String>(11)?.as_str() {
+            "planned" => GenerationState::Planned,
+            "staged" => GenerationState::Staged,
+            "serving" => GenerationState::Serving,
+            _ => GenerationState::Retired,
+        },
+        revoked_at: row.get(12)?,
     })
 }

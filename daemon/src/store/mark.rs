@@ -56,7 +56,7 @@ pub enum Sighting {
         /// The difference.
         drift: Value,
     },
-    /// No enrollment, and none shall be.
+    /// No enrollment or CA certificate, and none shall be.
     Gone,
     /// A CA certificate, verified.
     Verified,
@@ -306,6 +306,9 @@ fn observe(
             ])?,
         (MarkSubject::Enrollment(id), Sighting::Gone) => connection
             .prepare_cached("DELETE FROM enrollment WHERE id = ?1 AND removed = 1")?
+            .execute([id])?,
+        (MarkSubject::CaCertificate(id), Sighting::Gone) => connection
+            .prepare_cached("DELETE FROM ca_certificate WHERE id = ?1 AND removed = 1")?
             .execute([id])?,
         (MarkSubject::Enrollment(_), Sighting::Verified) | (MarkSubject::CaCertificate(_), _) => 0,
     };

@@ -29,6 +29,8 @@
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
 
 mod audit;
+mod authority_roll;
+mod below;
 mod block;
 mod breach;
 mod crl;
@@ -49,11 +51,13 @@ mod writer;
 
 pub use crate::enrollment::roll::{RollReason, RollState};
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
+pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
+pub use below::{DeviceBelow, DrainReport};
 pub use block::{Bar, BlockKind, BlockRow, NewBlock};
 pub use breach::{Breach, Door};
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
-pub use generation::{GenerationRow, PlannedGeneration};
+pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
 pub use hub_task::{HubAction, HubCause, HubProgress, HubTaskRow, NewHubTask, OFFLINE};
 pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,

@@ -23,9 +23,11 @@ pub struct CaCertificateRow {
     pub certificate: Vec<u8>,
     /// How far the proof has come.
     pub proof: Proof,
+    /// It shall not be there any more; the row goes when the service confirms.
+    pub removed: bool,
 }
 
-const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, c.der, a.proof \
+const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, c.der, a.proof, a.removed \
      FROM ca_certificate a JOIN generation g ON g.id = a.generation \
      JOIN certificate c ON c.intent = g.certificate";
 
@@ -90,7 +92,11 @@ impl Store {
 
     /// Codes that wait for a verification certificate, each with its CA certificate.
     pub fn codes_to_sign(&self) -> Result<Vec<(CaCertificateRow, VerificationCode)>, StoreError> {
-        let open = self.ca_certificates()?.into_iter().filter_map(|row| {
+        let wanted = self
+            .ca_certificates()?
+            .into_iter()
+            .filter(|row| !row.removed);
+        let open = wanted.filter_map(|row| {
             let Stage::CodeKnown { code } = row.proof.stage() else {
                 return None;
             };
@@ -153,6 +159,29 @@ pub(super) fn restart_parked(
     Ok(())
 }
 
+/// Wants a generation's certificate gone from every service. Returns how many have it.
+pub(super) fn remove(
+    connection: &Connection,
+    generation: i64,
+    at: i64,
+) -> Result<usize, StoreError> {
+    let held: Vec<i64> = connection
+        .prepare_cached("SELECT id FROM ca_certificate WHERE generation = ?1 AND removed = 0")?
+        .query_map([generation], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for id in &held {
+        connection.execute("UPDATE ca_certificate SET removed = 1 WHERE id = ?1", [id])?;
+        let subject = MarkSubject::CaCertificate(*id);
+        mark::raise(
+            connection,
+            subject,
+            "CA certificate not wanted any more",
+            at,
+        )?;
+    }
+    Ok(held.len())
+}
+
 fn by_id(connection: &Connection, id: i64) -> Result<CaCertificateRow, StoreError> {
     let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE a.id = ?1"))?;
     let mut rows = statement.query([id])?;
@@ -170,5 +199,6 @@ fn from_row(row: &Row<'_>) -> Result<CaCertificateRow, StoreError> {
         generation: row.get(3)?,
         certificate: row.get(4)?,
         proof: from_json(&row.get::<_, String>(5)?)?,
+        removed: row.get(6)?,
     })
 }

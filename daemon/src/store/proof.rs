@@ -56,8 +56,8 @@ impl Store {
         self.read(|connection| proof(connection, provisioning, device))
     }
 
-    /// Devices whose leaf is being rolled at this service and that were not looked at since
-    /// `before` (Unix seconds), those that wait longest first, at most `limit`.
+    /// Devices whose leaf is being rolled at this service, and those with a new leaf in place of one
+    /// below an authority that is, if they were not looked at since `before` (Unix seconds), at most `limit`.
     pub fn devices_to_prove(
         &self,
         provisioning: &str,
@@ -66,11 +66,25 @@ impl Store {
     ) -> Result<Vec<String>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT e.name FROM roll r JOIN enrollment e ON e.id = r.enrollment
+                "WITH RECURSIVE below (id) AS (
+                     SELECT old_generation FROM roll
+                     WHERE authority IS NOT NULL AND state IN ('draining', 'reissuing')
+                     UNION SELECT g.id FROM generation g JOIN below b ON g.parent = b.id)
+                 SELECT e.name FROM roll r JOIN enrollment e ON e.id = r.enrollment
                  LEFT JOIN proof p ON p.provisioning = e.provisioning AND p.device = e.name
                  WHERE r.state NOT IN ('done', 'aborted') AND e.provisioning = ?1
                    AND coalesce(p.seen_at, 0) <= ?2
-                 ORDER BY coalesce(p.seen_at, 0) LIMIT ?3",
+                 UNION
+                 SELECT d.registration_id FROM intent o
+                 JOIN device d ON d.registration_id = o.subject
+                 JOIN intent i ON i.id = d.certificate
+                 JOIN certificate c ON c.intent = i.id
+                 LEFT JOIN proof p ON p.provisioning = ?1 AND p.device = d.registration_id
+                 WHERE o.purpose = 'leaf' AND o.state = 'issued' AND o.not_after >= ?2
+                   AND o.issuer IN (SELECT id FROM below)
+                   AND i.issuer NOT IN (SELECT id FROM below)
+                   AND coalesce(p.seen_at, 0) <= ?2 AND p.certificate IS NOT c.sha256
+                 LIMIT ?3",
             )?;
             let devices =
                 statement.query_map(params![provisioning, before, limit], |row| row.get(0))?;

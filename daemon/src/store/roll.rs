@@ -90,7 +90,6 @@ pub(super) struct NewRoll<'a> {
 
 /// Whose certificate a new roll replaces.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "rolls of authorities begin with the next change")]
 pub(super) enum NewSubject<'a> {
     /// Row id of an individual enrollment.
     Enrollment(i64),

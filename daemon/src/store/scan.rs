@@ -79,6 +79,42 @@ impl Store {
         })
     }
 
+    /// How much of its limits a service uses, whoever put it there; `None` was not counted.
+    pub fn record_service_load(
+        &self,
+        provisioning: String,
+        ca_certificates: Option<i64>,
+        groups: Option<i64>,
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            connection.execute(
+                "INSERT INTO service_load (provisioning, ca_certificates, groups)
+                 VALUES (?1, ?2, ?3) ON CONFLICT (provisioning) DO UPDATE
+                 SET ca_certificates = coalesce(?2, ca_certificates),
+                     groups = coalesce(?3, groups)",
+                params![provisioning, ca_certificates, groups],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// CA certificates and groups at a service: as last counted, and no fewer than are ours.
+    pub fn service_load(&self, provisioning: &str) -> Result<(i64, i64), StoreError> {
+        self.read(|connection| {
+            Ok(connection.query_row(
+                "SELECT max(coalesce((SELECT ca_certificates FROM service_load
+                                      WHERE provisioning = ?1), 0),
+                            (SELECT count(*) FROM ca_certificate WHERE provisioning = ?1)),
+                        max(coalesce((SELECT groups FROM service_load
+                                      WHERE provisioning = ?1), 0),
+                            (SELECT count(*) FROM enrollment
+                             WHERE provisioning = ?1 AND kind = 'group'))",
+                [provisioning],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?)
+        })
+    }
+
     /// Individual enrollments that wait and were never sent, in the order of their marks, those
     /// after the mark `after`.
     pub fn never_sent(

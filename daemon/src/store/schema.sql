@@ -2,7 +2,8 @@
 -- not a habit in code.
 
 -- A generation of an authority: one key and one certificate. `spki` is null between the decision to
--- make a key and the token's answer; `certificate` is null until the certificate is recorded.
+-- make a key and the token's answer; `certificate` is null until the certificate is recorded. The
+-- first one serves from then on; the next ones are staged until a roll cuts over.
 CREATE TABLE generation (
     id          INTEGER PRIMARY KEY,
     authority   TEXT    NOT NULL,
@@ -14,13 +15,14 @@ CREATE TABLE generation (
     key_id      BLOB    NOT NULL UNIQUE,
     spki        BLOB    UNIQUE,
     certificate INTEGER UNIQUE REFERENCES certificate (intent),
-    state       TEXT    NOT NULL CHECK (state IN ('planned', 'serving', 'retired')),
+    state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
     -- How often a revocation list of this generation had to change: triggers count, nobody forgets.
     revocations INTEGER NOT NULL DEFAULT 0,
     UNIQUE (authority, number),
-    CHECK (state = 'planned' OR (spki IS NOT NULL AND certificate IS NOT NULL))
+    CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX generation_serving ON generation (authority) WHERE state = 'serving';
+CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
 
 -- What a token was, or may have been, asked to sign: recorded before it was asked. (For a longer IN,
 -- SQLite makes a temporary table at every insert; OR costs nothing.)
@@ -52,6 +54,7 @@ CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
     WHERE purpose = 'possession' AND state <> 'abandoned';
 CREATE INDEX intent_subject ON intent (subject, id);
+CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 'leaf' AND state = 'issued';
 CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
 CREATE TRIGGER intent_is_immutable
@@ -183,11 +186,13 @@ CREATE TABLE device (
     created_at      INTEGER NOT NULL
 ) STRICT;
 
--- What a provisioning service shall hold. `slots` is the JSON form of `enrollment::slots::Slots`,
+-- What a provisioning service shall hold. A group holds its authority's certificates, or names those
+-- that the service holds verified (`by_reference`). `slots` is the JSON form of `enrollment::slots::Slots`,
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
 -- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
 -- the last scan that met it. `overlay_of` names the group whose device an individual enrollment was
--- made for, to shut a breached or blocked leaf out. `after` is an enrollment that must be settled
+-- made for, to shut a breached or blocked leaf out, or the authority whose certificate a disabled group
+-- holds for the same end. `after` is an enrollment that must be settled
 -- first: the service takes a certificate in one enrollment only.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
@@ -204,13 +209,14 @@ CREATE TABLE enrollment (
     observed_at  INTEGER,
     seen_in_scan INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
+    by_reference INTEGER NOT NULL DEFAULT 0 CHECK (by_reference IN (0, 1)),
     overlay_of   TEXT,
     after        INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     UNIQUE (provisioning, kind, name),
     CHECK ((kind = 'group') = (authority IS NOT NULL))
 ) STRICT;
 
--- A CA certificate that a provisioning service shall hold verified.
+-- A CA certificate that a provisioning service shall hold verified; once `removed`, shall not hold.
 -- `proof` is the JSON form of `enrollment::ca_certificate::Proof`.
 CREATE TABLE ca_certificate (
     id           INTEGER PRIMARY KEY,
@@ -218,8 +224,16 @@ CREATE TABLE ca_certificate (
     name         TEXT    NOT NULL,
     generation   INTEGER NOT NULL REFERENCES generation (id),
     proof        TEXT    NOT NULL CHECK (json_valid(proof)),
+    removed      INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
     UNIQUE (provisioning, name),
     UNIQUE (provisioning, generation)
+) STRICT;
+
+-- How much of its limits a provisioning service uses, whoever put it there, at the last count.
+CREATE TABLE service_load (
+    provisioning    TEXT    PRIMARY KEY,
+    groups          INTEGER,
+    ca_certificates INTEGER
 ) STRICT;
 
 -- The dirty mark: says that its subject must be looked at, never what must change. `version` counts
@@ -306,6 +320,7 @@ CREATE TABLE proof (
     seen_at      INTEGER NOT NULL,
     PRIMARY KEY (provisioning, device)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX proof_device ON proof (device, certificate);
 
 -- Whom an operator keeps out. `undo` says what lifting the block puts back.
 CREATE TABLE block (

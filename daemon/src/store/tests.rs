@@ -28,7 +28,6 @@ impl Stage {
             parent: None,
             token: "factory".into(),
             key_type: KeyType::P256,
-            key_label: "hallmark root 1".into(),
             key_id: vec![7; 16],
         };
         let root = store.plan_generation(plan).unwrap().id;
@@ -98,6 +97,7 @@ impl Stage {
             kind: EnrollmentKind::Individual,
             name: id.into(),
             authority: None,
+            by_reference: false,
             slots: Slots::Empty,
         };
         self.store
@@ -463,7 +463,6 @@ fn a_planned_generation_is_planned_once() {
         parent: None,
         token: "factory".into(),
         key_type: KeyType::P256,
-        key_label: "another".into(),
         key_id: vec![8; 16],
     };
     let row = stage.store.plan_generation(plan).unwrap();

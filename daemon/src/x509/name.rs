@@ -6,7 +6,7 @@
 
 use super::oid;
 use der::asn1::{Any, ObjectIdentifier, PrintableStringRef, SetOfVec, Utf8StringRef};
-use der::{Encode, Tag, Tagged};
+use der::{Decode, Encode, Tag, Tagged};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use x509_cert::attr::AttributeTypeAndValue;
@@ -75,6 +75,9 @@ pub enum NameRefusal {
     /// A common name in one of the string types that RFC 5280 retires.
     #[error("the common name is neither UTF8String nor PrintableString")]
     CommonNameType,
+    /// A name that we would encode in another way.
+    #[error("the name was not made here: its attributes or their encoding are others")]
+    NotOurs,
     /// Not two upper-case letters.
     #[error("country must be two upper-case letters (ISO 3166), such as DE")]
     Country,
@@ -105,6 +108,29 @@ impl DistinguishedName {
     /// A subject with nothing but a common name.
     pub fn from_common_name(common_name: &str) -> Result<DistinguishedName, NameRefusal> {
         SubjectAttributes::default().with_common_name(common_name)
+    }
+
+    /// The subject of a certificate that was made here, read back: byte for byte the same, so that
+    /// an authority's next certificate has the name of the one before.
+    pub fn from_der(der: &[u8]) -> Result<DistinguishedName, NameRefusal> {
+        let name = Name::from_der(der).map_err(|_| NameRefusal::NotOurs)?;
+        let mut table = Table::default();
+        for attribute in name.iter() {
+            let value = directory_string(&attribute.value).ok_or(NameRefusal::NotOurs)?;
+            let place = match attribute.oid {
+                oid::COUNTRY => &mut table.country,
+                oid::ORGANIZATION => &mut table.organization,
+                oid::ORGANIZATIONAL_UNIT => &mut table.organizational_unit,
+                oid::COMMON_NAME => &mut table.common_name,
+                _ => return Err(NameRefusal::NotOurs),
+            };
+            *place = Some(value.to_owned());
+        }
+        let read = DistinguishedName::try_from(table)?;
+        match read.to_der() == der {
+            true => Ok(read),
+            false => Err(NameRefusal::NotOurs),
+        }
     }
 
     /// Its common name.
@@ -183,7 +209,7 @@ impl fmt::Debug for DistinguishedName {
 }
 
 /// What a person writes, before it is checked.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -356,6 +382,7 @@ mod tests {
             prop_assume!(common_name.trim() == common_name);
             let name = DistinguishedName::from_common_name(&common_name).expect("is within limits");
             prop_assert!(!name.to_der().is_empty());
+            prop_assert_eq!(&DistinguishedName::from_der(&name.to_der()).expect("is ours"), &name);
             let json = serde_json::to_string(&name).expect("serializes");
             prop_assert_eq!(serde_json::from_str::<DistinguishedName>(&json).expect("reads back"), name);
         }

@@ -331,6 +331,13 @@ pub(crate) mod human_seconds {
         parse(&text).map_err(D::Error::custom)
     }
 
+    /// The same where nothing may be said.
+    pub(crate) fn optional<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        deserialize(deserializer).map(Some)
+    }
+
     pub(super) fn parse(text: &str) -> Result<u64, String> {
         let duration = humantime::parse_duration(text)
             .map_err(|error| format!("{text:?} is no duration such as 90d or 12h: {error}"))?;

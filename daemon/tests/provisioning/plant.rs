@@ -67,7 +67,7 @@ impl Plant {
     /// A client that presents `device` and the chain `above` it.
     pub(crate) fn device(&self, device: &Made, above: &[&Made]) -> DeviceClient {
         let identity = SecretString::from(device.identity(above));
-        self.provisioning.device_client(&identity).unwrap()
+        self.provisioning.device_plane().client(&identity).unwrap()
     }
 
     /// One run of the reconciler, as far as this service goes: observe, plan, apply.

@@ -1,26 +1,367 @@
-//! Rolls of authorities: the next generation of an intermediate or a root.
+//! Rolls of authorities: started, given up, approved, and taken one step further.
+//!
+//! The decisions are those of `enrollment::authority_roll`; [`super::evidence`] gathers what they
+//! need, and here they are recorded. An authority that was rolled brings about the rolls of those it
+//! has signed: each is a roll of its own, and begins when the one above has cut over.
 
-use crate::ca::authorize::Caller;
-use crate::ca::{CertificateAuthority, Error};
-use crate::store::RollRow;
+use super::super::authority_policy::Gate;
+use super::super::authorize::{Authorized, Caller, Operate};
+use super::super::generation::{Shape, new_key_id};
+use super::super::hierarchy::Generation;
+use super::super::{CertificateAuthority, Error, crash_point};
+use super::earlier;
+use super::evidence::{AuthorityDetail, Word};
+use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step};
+use crate::enrollment::roll::{RollReason, RollState};
+use crate::enrollment::slots::Slots;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{AuthorityStep, NewAuthorityRoll, PlannedGeneration, RollRow, RollSubject};
+use serde_json::json;
+use std::sync::Arc;
+
+/// How often it is looked whether devices have new leaves, in seconds: no bell rings for them.
+const LOOK_SECONDS: i64 = 5;
+/// How long after a failure a generation is tried again, in seconds.
+const RETRY_SECONDS: i64 = 5;
 
 impl CertificateAuthority {
+    /// Starts the expiry roll of an authority: its next generation is made, published, tried, and
+    /// signs in the end.
+    pub fn start_authority_roll(
+        &self,
+        permission: &Authorized<Operate>,
+        authority: &str,
+        detail: &AuthorityDetail,
+    ) -> Result<RollRow, Error> {
+        self.begin_authority_roll(permission.caller(), authority, detail, None)
+    }
+
+    pub(in crate::ca) fn begin_authority_roll(
+        &self,
+        caller: &Caller,
+        authority: &str,
+        detail: &AuthorityDetail,
+        parent: Option<i64>,
+    ) -> Result<RollRow, Error> {
+        let hierarchy = self.hierarchy();
+        let old = hierarchy.signing(authority)?;
+        self.token_of(authority)?;
+        self.can_be_certified(old, detail)?;
+        self.within_limits(authority)?;
+        let busy = self.store.groups_of(authority)?;
+        if let Some(group) = busy
+            .iter()
+            .find(|it| !matches!(it.slots, Slots::Serving { .. }))
+        {
+            let message = format!(
+                "group {} at {} is {}: wait for the roll before this one to end",
+                group.name,
+                group.provisioning,
+                group.slots.state()
+            );
+            return Err(Error::conflict("roll_under_way", message));
+        }
+        let new = NewAuthorityRoll {
+            authority: authority.to_owned(),
+            old_generation: old.id,
+            old_certificate: old.thumbprint(),
+            detail: detail.to_value()?,
+        };
+        let told = json!({ "reason": "expiry", "generation": old.number, "parent": parent });
+        let entry = self.roll_entry(caller, "roll.started", authority, told);
+        let row = self.store.start_authority_roll(new, parent, entry)?;
+        self.wake();
+        Ok(row)
+    }
+
+    /// The next certificate would not outlive the one above.
+    fn can_be_certified(&self, old: &Generation, detail: &AuthorityDetail) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        let Some(above) = hierarchy.parent_authority(old) else {
+            return Ok(());
+        };
+        let signer = hierarchy.signing(above)?;
+        let shape = detail.shape(old)?;
+        let end = self.now().saturating_add_unsigned(shape.validity);
+        if end <= signer.certificate.not_after() {
+            return Ok(());
+        }
+        let message = format!(
+            "the next certificate of {} would outlive that of {above}, which signs it: roll {above} \
+             first (that rolls those below, too), or say a shorter --validity",
+            old.authority
+        );
+        Err(Error::mend("outlives_issuer", message))
+    }
+
+    /// Gives an expiry roll up before its cut-over.
+    pub(super) fn abort_authority_roll(
+        &self,
+        caller: &Caller,
+        roll: &RollRow,
+    ) -> Result<(), Error> {
+        let authority = roll.subject.name();
+        let mut changes = Vec::new();
+        for group in self.store.groups_of(authority)? {
+            if let Slots::Staged { .. } = group.slots {
+                let to = group.slots.clone().abort();
+                changes.push(Change {
+                    group: group.id,
+                    to: to
+                        .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))?,
+                    from: group.slots,
+                    enabled: group.enabled,
+                });
+            }
+        }
+        let entry = self.roll_entry(
+            caller,
+            "roll.aborted",
+            authority,
+            json!({ "roll": roll.id }),
+        );
+        self.store.abort_authority_roll(roll.id, changes, entry)?;
+        self.reload_hierarchy()
+    }
+
+    /// Somebody's word for the next step of an authority's roll that needs one. With a reason, the
+    /// guard of that step is overridden: the canary's before the cut-over, the proof of the devices
+    /// before the retirement.
+    pub fn approve_roll(
+        &self,
+        permission: &Authorized<Operate>,
+        roll: i64,
+        overriding: Option<String>,
+    ) -> Result<RollRow, Error> {
+        let row = self.store.roll(roll)?;
+        let RollSubject::Authority { .. } = row.subject else {
+            let message = "a leaf's roll needs nobody's word";
+            return Err(Error::mend("roll_not_approvable", message));
+        };
+        let gate = match row.state {
+            RollState::Requested | RollState::Staged => Gate::CutOver,
+            RollState::Draining => Gate::Retire,
+            state => {
+                let message = format!("roll {roll} is {}: no step needs a word", state.name());
+                return Err(Error::conflict("roll_not_approvable", message));
+            }
+        };
+        let mut detail = AuthorityDetail::of(&row)?;
+        let caller = permission.caller();
+        let told = json!({ "roll": roll, "gate": gate, "override": overriding });
+        let entry = self.roll_entry(caller, "roll.approved", row.subject.name(), told);
+        let word = Word {
+            by: caller.to_string(),
+            at: self.now(),
+            overriding,
+        };
+        detail.approved.insert(gate, word);
+        if !self
+            .store
+            .amend_roll(&row, detail.to_value()?, Some(entry))?
+        {
+            let message = "the roll has moved meanwhile; look at it and decide again";
+            return Err(Error::conflict("state_conflict", message));
+        }
+        self.wake();
+        Ok(self.store.roll(roll)?)
+    }
+
     /// The next step of an authority's roll, if its time has come. Returns when to look again.
     pub(super) fn advance_authority_roll(
         &self,
-        _roll: &RollRow,
-        _now: i64,
+        roll: &RollRow,
+        now: i64,
     ) -> Result<Option<i64>, Error> {
+        let evidence = self.authority_evidence(roll, now)?;
+        self.roll_those_below(roll, &evidence);
+        let due = match next_step(roll.state, &evidence) {
+            Ok(step) => return self.make_authority_step(roll, &evidence, step, now),
+            Err(Wait::Retirement(_)) => Some(roll.old_not_after + 1),
+            Err(Wait::Reissue(_)) => Some(now + LOOK_SECONDS),
+            Err(_) => None,
+        };
+        // Shut out first; the successor, which may have to wait for its token, comes second.
+        match evidence.replacement() {
+            Ok(step) if roll.reason == RollReason::Compromise => {
+                let again = self.make_authority_step(roll, &evidence, step, now)?;
+                Ok(earlier(due, again))
+            }
+            _ => Ok(due),
+        }
+    }
+
+    fn make_authority_step(
+        &self,
+        roll: &RollRow,
+        evidence: &Evidence,
+        step: Step,
+        now: i64,
+    ) -> Result<Option<i64>, Error> {
+        if step == Step::Make {
+            return self.make_next_generation(roll, evidence, now);
+        }
+        let (next, action) = self.recorded_step(roll, evidence, step)?;
+        crash_point(action);
+        let told = json!({ "roll": roll.id, "from": roll.state, "to": next.to });
+        let entry = self.roll_entry(&Caller::Daemon, action, roll.subject.name(), told);
+        let serves = next.serve.is_some();
+        if self.store.step_authority_roll(next, entry)? {
+            if serves {
+                self.reload_hierarchy()?;
+            }
+            self.wake();
+        }
         Ok(None)
     }
 
-    /// Gives an authority's roll up.
-    pub(super) fn abort_authority_roll(
+    /// A step as the store takes it, and what the journal calls it.
+    fn recorded_step(
         &self,
-        _caller: &Caller,
         roll: &RollRow,
-    ) -> Result<(), Error> {
-        let message = format!("roll {} is an authority's, and cannot be aborted", roll.id);
-        Err(Error::conflict("roll_not_abortable", message))
+        evidence: &Evidence,
+        step: Step,
+    ) -> Result<(AuthorityStep, &'static str), Error> {
+        let RollSubject::Authority {
+            old_generation,
+            new_generation,
+            ..
+        } = roll.subject
+        else {
+            return Err(Error::stop("internal", "a leaf's roll has no such steps"));
+        };
+        let mut next = AuthorityStep::of(roll, roll.state);
+        next.next = evidence.next;
+        // Groups that were added late follow a generation that signs already.
+        let serve = new_generation.filter(|_| !evidence.next_serves);
+        let action = match step {
+            Step::Make => "roll.generation",
+            Step::Stage(groups) => {
+                (next.to, next.groups) = (RollState::Staged, groups);
+                "roll.staged"
+            }
+            Step::CutOver(groups) => {
+                (next.to, next.groups, next.serve) = (RollState::Draining, groups, serve);
+                "roll.cut_over"
+            }
+            Step::Replace(groups) => {
+                (next.groups, next.serve) = (groups, serve);
+                next.block = self.number_of(old_generation).map(|it| (evidence.old, it));
+                "roll.replaced"
+            }
+            Step::Retire(groups) => {
+                next.groups = groups;
+                "roll.retired"
+            }
+            Step::Withdraw => {
+                next.withdraw = Some(old_generation);
+                "roll.withdrawn"
+            }
+            Step::Enter(RollState::Clearing) => {
+                next.to = RollState::Clearing;
+                next.hub = self.identities_below(roll, old_generation)?;
+                "roll.shut_out"
+            }
+            Step::Enter(state) => {
+                next.to = state;
+                match state {
+                    RollState::Reissuing => "roll.cleared",
+                    RollState::Draining => "roll.reissued",
+                    _ => "roll.done",
+                }
+            }
+        };
+        Ok((next, action))
+    }
+
+    fn number_of(&self, generation: i64) -> Option<i64> {
+        Some(self.hierarchy().generation(generation)?.number)
+    }
+
+    /// A failure is no error of the roll: it is written down, and tried again.
+    fn make_next_generation(
+        &self,
+        roll: &RollRow,
+        evidence: &Evidence,
+        now: i64,
+    ) -> Result<Option<i64>, Error> {
+        let made = match self.ceremony.try_lock() {
+            Ok(_alone) => self.next_generation(roll, evidence.old),
+            Err(_) => Err(Error::later(
+                5,
+                "ceremony_under_way",
+                "a ceremony is under way",
+            )),
+        };
+        let failure = made.as_ref().err().map(ToString::to_string);
+        let mut detail = AuthorityDetail::of(roll)?;
+        if detail.failure != failure {
+            detail.failure = failure;
+            self.store.amend_roll(roll, detail.to_value()?, None)?;
+        }
+        if let Err(error) = made {
+            tracing::warn!(roll = roll.id, code = error.code, %error, "no generation yet");
+            return Ok(Some(now + RETRY_SECONDS));
+        }
+        self.wake();
+        Ok(None)
+    }
+
+    fn next_generation(&self, roll: &RollRow, old: Thumbprint) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        let Some(old) = hierarchy.with_certificate(old).cloned() else {
+            return Err(Error::stop(
+                "hierarchy_broken",
+                "the old generation is gone",
+            ));
+        };
+        let above = hierarchy.parent_authority(&old);
+        let parent = above.map(|it| hierarchy.signing(it).cloned()).transpose()?;
+        drop(hierarchy);
+        let detail = AuthorityDetail::of(roll)?;
+        let plan = PlannedGeneration {
+            authority: old.authority.clone(),
+            parent: parent.map(|parent: Arc<Generation>| parent.id),
+            token: self.token_of(&old.authority)?.to_owned(),
+            key_type: detail.key_type.unwrap_or(old.public_key.key_type()),
+            key_id: new_key_id()?,
+        };
+        let row = self
+            .store
+            .plan_rolled_generation(roll.id, plan, self.now())?;
+        crash_point("roll-generation-planned");
+        if row.certificate.is_some() {
+            return Ok(());
+        }
+        let key = self.make_key(&row)?;
+        crash_point("roll-generation-keyed");
+        let shape: Shape = detail.shape(&old)?;
+        self.make_certificate(&shape, &row, &key, &Caller::Daemon.to_string())?;
+        crash_point("roll-generation-staged");
+        Ok(())
+    }
+
+    /// Starts the rolls of those that still sign under the old certificate, each once.
+    fn roll_those_below(&self, roll: &RollRow, evidence: &Evidence) {
+        if roll.state != RollState::Draining && roll.state != RollState::Reissuing {
+            return;
+        }
+        for name in &evidence.behind {
+            if let Err(error) = self.roll_below(roll, name) {
+                let (roll, code) = (roll.id, error.code);
+                tracing::warn!(roll, authority = name, code, %error, "cannot be rolled yet");
+            }
+        }
+    }
+
+    fn roll_below(&self, roll: &RollRow, name: &str) -> Result<(), Error> {
+        let below = self.store.child_rolls(roll.id)?;
+        let known = below.iter().any(|it| it.subject.name() == name);
+        if known || self.store.open_authority_roll(name)?.is_some() {
+            return Ok(());
+        }
+        let detail = AuthorityDetail::default();
+        self.begin_authority_roll(&Caller::Daemon, name, &detail, Some(roll.id))?;
+        Ok(())
     }
 }

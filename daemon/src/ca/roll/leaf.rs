@@ -210,7 +210,7 @@ fn sighting(enrollment: &EnrollmentRow) -> CutOverEvidence {
     }
 }
 
-fn expiry(roll: &RollRow, now: i64) -> RetireEvidence {
+pub(super) fn expiry(roll: &RollRow, now: i64) -> RetireEvidence {
     let time = |unix_seconds| {
         OffsetDateTime::from_unix_timestamp(unix_seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     };

@@ -8,14 +8,19 @@
 
 mod authority;
 mod breach;
+mod compromise;
+mod evidence;
 mod group;
 mod leaf;
+mod limits;
 mod policy;
 mod report;
 
 pub use breach::{LeafCompromise, ShutOutDevice};
+pub use evidence::AuthorityDetail;
 pub use group::UnderGroup;
 pub use policy::RollPolicy;
+pub use report::Reissue;
 
 use super::authorize::{Authorized, Caller, Operate};
 use super::{CertificateAuthority, Error};
@@ -46,7 +51,7 @@ impl CertificateAuthority {
     /// Makes every step whose time has come. Returns when the next one can come, in Unix seconds.
     pub fn advance_rolls(&self) -> Result<Option<i64>, Error> {
         let now = self.now();
-        let mut next_due = self.start_due_rolls(now)?;
+        let mut next_due = earlier(self.start_due_rolls(now)?, self.roll_due_authorities()?);
         for roll in self.store.open_rolls()? {
             let due = match roll.subject {
                 RollSubject::Enrollment { id, .. } => self.advance_leaf_roll(&roll, id, now)?,

@@ -2,7 +2,11 @@
 
 use super::super::receipt::service_place;
 use super::super::{CertificateAuthority, Error, rfc3339};
-use crate::store::{HubCause, RollRow, RollState, RollSubject};
+use super::AuthorityDetail;
+use crate::enrollment::authority_roll::{Step, Wait, next_step};
+use crate::enrollment::roll::RollReason;
+use crate::store::{DrainReport, HubCause, RollRow, RollState, RollSubject};
+use serde::Serialize;
 
 impl CertificateAuthority {
     /// The last look at the device of a leaf's roll in its hub, in words.
@@ -50,7 +54,7 @@ impl CertificateAuthority {
             name,
         } = &roll.subject
         else {
-            return Ok(format!("the next step of {}", roll.subject.name()));
+            return self.authority_roll_waits_for(roll);
         };
         Ok(match roll.state {
             RollState::Staged => format!("{provisioning} to be seen holding both certificates"),
@@ -72,4 +76,78 @@ impl CertificateAuthority {
             RollState::Done | RollState::Aborted => "nothing".into(),
         })
     }
+
+    fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<String, Error> {
+        let evidence = self.authority_evidence(roll, self.now())?;
+        let failure = AuthorityDetail::of(roll)?.failure;
+        let making = match failure {
+            Some(failure) => {
+                format!("a new key and certificate; the last attempt failed: {failure}")
+            }
+            None => "a new key and certificate".to_owned(),
+        };
+        let replacement = evidence.replacement();
+        let waits_for = match next_step(roll.state, &evidence) {
+            Ok(Step::Make) => making.clone(),
+            Ok(_) => "its next step, which is due".into(),
+            Err(Wait::Hub(open)) => {
+                let progress = self.roll_hub_progress(roll)?.unwrap_or_default();
+                format!("hubs to delete {open} identities: {progress}")
+            }
+            Err(wait) => wait.to_string(),
+        };
+        // A breach is shut out while its successor is made.
+        if roll.reason == RollReason::Compromise && replacement == Ok(Step::Make) {
+            return Ok(format!("{waits_for}; and {making}"));
+        }
+        Ok(waits_for)
+    }
+
+    /// The numbers of an authority's roll.
+    pub fn drain_report(&self, roll: &RollRow) -> Result<Option<DrainReport>, Error> {
+        let RollSubject::Authority {
+            name,
+            old_generation,
+            new_generation,
+        } = &roll.subject
+        else {
+            return Ok(None);
+        };
+        let hierarchy = self.hierarchy();
+        let generations = |id: i64| hierarchy.subtree(id).into_iter().collect::<Vec<i64>>();
+        let new = new_generation.or_else(|| Some(hierarchy.serving(name)?.id));
+        let new = new.filter(|id| id != old_generation);
+        let new = new.map(generations).unwrap_or_default();
+        let (now, old) = (self.now(), generations(*old_generation));
+        let silent = now - self.authority_policy.silent_seconds;
+        let report = self
+            .store
+            .drain_report(&old, &new, now, roll.old_not_after, silent)?;
+        Ok(Some(report))
+    }
+
+    /// Devices whose current leaf is under the old generation, the most urgent first, at most
+    /// `limit`.
+    pub fn to_reissue(&self, roll: &RollRow, limit: u32) -> Result<Vec<Reissue>, Error> {
+        let RollSubject::Authority { old_generation, .. } = roll.subject else {
+            return Ok(Vec::new());
+        };
+        let devices = self
+            .store
+            .devices_to_reissue(old_generation, self.now(), limit)?;
+        let devices = devices.into_iter().map(|device| Reissue {
+            registration_id: device.registration_id,
+            not_after: rfc3339(device.not_after),
+        });
+        Ok(devices.collect())
+    }
+}
+
+/// A device that needs a new leaf.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reissue {
+    /// Its registration id.
+    pub registration_id: String,
+    /// RFC 3339: the end of its leaf.
+    pub not_after: String,
 }

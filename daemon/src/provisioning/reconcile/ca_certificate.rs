@@ -2,8 +2,9 @@
 
 use super::{Failure, Outcome, Reconciler};
 use crate::ca::Error;
-use crate::enrollment::ca_certificate::{Proof, Step, next_step};
+use crate::enrollment::ca_certificate::{ObservedCaCertificate, Proof, Step, next_step};
 use crate::enrollment::desired::SlotCertificate;
+use crate::enrollment::thumbprint::Sha1Thumbprint;
 use crate::provisioning::failure::CallError;
 use crate::store::{CaCertificateRow, Sighting};
 
@@ -18,6 +19,16 @@ impl Reconciler {
         };
         let certificate = SlotCertificate::new(row.certificate.clone());
         let observed = arm.get(&row.name).await?.map(|named| named.certificate);
+        if row.removed {
+            // What stands there under our name, and is not ours, was never ours to delete.
+            let ours =
+                |it: &ObservedCaCertificate| it.thumbprint == Sha1Thumbprint::of(certificate.der());
+            let Some(observed) = observed.filter(ours) else {
+                return Ok(Outcome::Done(Sighting::Gone));
+            };
+            arm.delete(&row.name, &observed.etag).await?;
+            return Ok(Outcome::Again);
+        }
         match next_step(&certificate, &row.proof, observed.as_ref()) {
             Step::Done => {
                 self.advance(&row, row.proof.clone().verified()).await?;

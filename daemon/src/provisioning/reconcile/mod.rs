@@ -10,6 +10,7 @@
 
 mod backlog;
 mod ca_certificate;
+mod canary;
 mod enrollment;
 mod hub;
 mod proof;
@@ -63,6 +64,8 @@ pub struct Reconciler {
     pub hub_wake: Arc<Notify>,
     /// Rung when something was observed that others wait for.
     pub observed: Arc<Notify>,
+    /// Rung when a canary may be due.
+    pub canary_wake: Arc<Notify>,
 }
 
 /// What came of one look.
@@ -87,6 +90,7 @@ impl Reconciler {
             () = self.reconcile() => {}
             () = self.scan_from_time_to_time() => {}
             () = self.work_at_hub() => {}
+            () = self.try_canaries() => {}
             () = self.gather_proofs() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
@@ -107,6 +111,7 @@ impl Reconciler {
 
     /// Beside the looks: a scan that is slow holds up nobody.
     async fn scan_from_time_to_time(&self) {
+        self.count_at_start().await;
         loop {
             tokio::time::sleep(self.scan_interval).await;
             match self.scan().await {
@@ -218,12 +223,14 @@ impl Reconciler {
     async fn record(&self, mark: MarkRow, outcome: Outcome) -> Result<(), Error> {
         let service = self.name.clone();
         let (notify, hub) = (self.observed.clone(), self.hub_wake.clone());
+        let canary = self.canary_wake.clone();
         self.blocking(move |ca| {
             let now = ca.now();
             match outcome {
                 Outcome::Done(sighting) => {
                     if ca.store().settle_mark(&mark, sighting, now)? {
                         notify.notify_one();
+                        canary.notify_one();
                         // What is shut out here may be put out there now.
                         hub.notify_one();
                     }

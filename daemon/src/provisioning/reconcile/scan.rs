@@ -26,11 +26,12 @@ impl Reconciler {
             EnrollmentKind::Group => ScanKind::Groups,
         };
         let scan = self.blocking(|ca| Ok(ca.store().begin_scan()?)).await?;
-        let mut next = None;
+        let (mut next, mut met) = (None, 0);
         loop {
             let page = self.clients.dps.scan(asked, next.as_ref()).await?;
             let service = self.name.clone();
             let records = page.records;
+            met += records.len();
             let settled = self.blocking(move |ca| {
                 let mut shown = ScannedPage {
                     scan,
@@ -43,6 +44,7 @@ impl Reconciler {
             });
             if settled.await? > 0 {
                 self.observed.notify_one();
+                self.canary_wake.notify_one();
                 self.hub_wake.notify_one();
             }
             next = page.next;
@@ -50,11 +52,42 @@ impl Reconciler {
                 break;
             }
         }
+        self.record_load(kind, met).await?;
         let service = self.name.clone();
         // Only a scan that came to its end can tell that something is missing.
         self.blocking(move |ca| Ok(ca.store().mark_unseen(service, kind, scan, ca.now())?))
             .await?;
         Ok(())
+    }
+}
+
+impl Reconciler {
+    /// Counts what is limited at the service: CA certificates, and the groups that a scan has met.
+    async fn record_load(&self, kind: EnrollmentKind, met: usize) -> Result<(), Failure> {
+        if kind != EnrollmentKind::Group {
+            return Ok(());
+        }
+        let certificates = match &self.clients.arm {
+            Some(arm) => Some(arm.list().await?.len() as i64),
+            None => None,
+        };
+        let service = self.name.clone();
+        self.blocking(move |ca| {
+            let groups = i64::try_from(met).ok();
+            Ok(ca
+                .store()
+                .record_service_load(service, certificates, groups)?)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// What others have at the service is counted once at the start, and by every scan.
+    pub(super) async fn count_at_start(&self) {
+        if let Err(failure) = self.scan_kind(EnrollmentKind::Group).await {
+            let service = &self.name;
+            tracing::warn!(service, reason = %failure, "the groups there could not be counted");
+        }
     }
 }
 

@@ -1,0 +1,149 @@
+//! Rolls of authorities: started, approved, and told in numbers.
+
+use super::body::JsonBody;
+use super::caller::Peer;
+use super::problem::Problem;
+use super::rolls::Roll;
+use super::{Api, PAGE_ROWS_MAX};
+use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::receipt::Receipt;
+use crate::ca::roll::{AuthorityDetail, Reissue};
+use crate::ca::{CertificateAuthority, Error};
+use crate::store::{DrainReport, RollReason, RollRow};
+use crate::x509::key::KeyType;
+use crate::x509::profile::human_seconds;
+use axum::Json;
+use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Start {
+    reason: RollReason,
+    /// That of the next certificate, if it is not that of the old one.
+    #[serde(default)]
+    validity: Option<HumanSeconds>,
+    /// Likewise.
+    #[serde(default)]
+    key_type: Option<KeyType>,
+    /// By compromise: the number of the breached generation, if it is not the one that serves.
+    #[serde(default)]
+    generation: Option<i64>,
+    /// Why a guard is overridden.
+    #[serde(default)]
+    r#override: Option<String>,
+}
+
+/// Written like `5y`.
+#[derive(Deserialize)]
+pub(super) struct HumanSeconds(#[serde(with = "human_seconds")] u64);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Approval {
+    #[serde(default)]
+    r#override: Option<String>,
+}
+
+/// What is left to do.
+#[derive(Serialize)]
+pub(super) struct Report {
+    #[serde(flatten)]
+    numbers: DrainReport,
+    /// Devices that need a new leaf, the most urgent first.
+    reissue: Vec<Reissue>,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+pub(super) struct Started {
+    /// The authority's own first.
+    rolls: Vec<Roll>,
+    /// By compromise: what each place answered.
+    receipt: Option<Receipt>,
+}
+
+/// By compromise, answers when every place has, or when that takes too long.
+pub(super) async fn start(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path(name): Path<String>,
+    JsonBody(start): JsonBody<Start>,
+) -> Result<(StatusCode, Json<Started>), Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let breach = start.reason == RollReason::Compromise;
+    let started = api.application(move |ca| start.begin(ca, &permission, &name));
+    let ids: Vec<i64> = started.await?.iter().map(|row| row.id).collect();
+    let asked = ids.clone();
+    let receipt = match breach {
+        true => Some(api.receipt(move |ca| ca.authority_receipt(&asked)).await?),
+        false => None,
+    };
+    let rolls = api.application(move |ca| {
+        let rolls = ids.into_iter();
+        rolls.map(|id| Roll::of(ca, ca.store().roll(id)?)).collect()
+    });
+    let rolls = rolls.await?;
+    Ok((StatusCode::CREATED, Json(Started { rolls, receipt })))
+}
+
+impl Start {
+    fn begin(
+        self,
+        ca: &CertificateAuthority,
+        permission: &Authorized<Operate>,
+        name: &str,
+    ) -> Result<Vec<RollRow>, Error> {
+        let detail = AuthorityDetail {
+            validity: self.validity.map(|it| it.0),
+            key_type: self.key_type,
+            ..AuthorityDetail::default()
+        };
+        match self.reason {
+            RollReason::Expiry => Ok(vec![ca.start_authority_roll(permission, name, &detail)?]),
+            RollReason::Compromise => {
+                let overriding = self.r#override.as_deref();
+                ca.start_authority_compromise(
+                    permission,
+                    name,
+                    self.generation,
+                    &detail,
+                    overriding,
+                )
+            }
+        }
+    }
+}
+
+pub(super) async fn approve(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<i64>,
+    JsonBody(approval): JsonBody<Approval>,
+) -> Result<Json<Roll>, Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let roll = api.application(move |ca| {
+        let row = ca.approve_roll(&permission, id, approval.r#override)?;
+        Roll::of(ca, row)
+    });
+    Ok(Json(roll.await?))
+}
+
+/// `null` for a leaf's roll.
+pub(super) async fn report(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<i64>,
+) -> Result<Json<Option<Report>>, Problem> {
+    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let report = api.application(move |ca| {
+        let roll = ca.store().roll(id)?;
+        let Some(numbers) = ca.drain_report(&roll)? else {
+            return Ok(None);
+        };
+        let reissue = ca.to_reissue(&roll, PAGE_ROWS_MAX)?;
+        Ok(Some(Report { numbers, reissue }))
+    });
+    Ok(Json(report.await?))
+}

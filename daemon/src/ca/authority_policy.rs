@@ -1,0 +1,104 @@
+//! When an authority is rolled, who must agree, and how long it signs.
+//!
+//! An authority signs leaves for a window that ends before it does: at the latest when the longest
+//! of its leaves would outlive it. Pure values; the configuration makes them.
+
+use super::hierarchy::Generation;
+use super::profile::IssuanceProfile;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A step of an authority's roll that may need somebody's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// The new generation signs.
+    CutOver,
+    /// The old certificate leaves its slots.
+    Retire,
+}
+
+impl Gate {
+    /// As the configuration and the API have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Gate::CutOver => "cut_over",
+            Gate::Retire => "retire",
+        }
+    }
+}
+
+/// What may be at most at a provisioning service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// CA certificates.
+    pub ca_certificates: i64,
+    /// Enrollment groups by X.509.
+    pub groups: i64,
+}
+
+impl Default for ServiceLimits {
+    /// What Azure documents.
+    fn default() -> Self {
+        Self {
+            ca_certificates: 25,
+            groups: 100,
+        }
+    }
+}
+
+/// What the configuration says of rolls of authorities.
+#[derive(Clone, Debug)]
+pub struct AuthorityPolicy {
+    /// How long each authority signs leaves from its making on, in seconds, where it is said.
+    pub signing_windows: BTreeMap<String, i64>,
+    /// Whether the daemon starts a roll by itself when the window nears its end.
+    pub start: bool,
+    /// How long before its end a window is near it, in seconds.
+    pub notice_seconds: i64,
+    /// The steps that wait for somebody's word.
+    pub approve: BTreeSet<Gate>,
+    /// A device that was not seen for so long is called silent, in seconds.
+    pub silent_seconds: i64,
+    /// Limits by provisioning service.
+    pub limits: BTreeMap<String, ServiceLimits>,
+}
+
+impl Default for AuthorityPolicy {
+    fn default() -> Self {
+        Self {
+            signing_windows: BTreeMap::new(),
+            start: false,
+            notice_seconds: 30 * 86_400,
+            approve: BTreeSet::new(),
+            silent_seconds: 7 * 86_400,
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
+impl AuthorityPolicy {
+    /// When `generation` stops signing leaves, in Unix seconds: as configured, and never so late
+    /// that a leaf of `profiles` would outlive it.
+    pub fn window_end<'a>(
+        &self,
+        generation: &Generation,
+        profiles: impl Iterator<Item = &'a IssuanceProfile>,
+    ) -> i64 {
+        let longest = profiles
+            .filter(|profile| profile.authority == generation.authority)
+            .map(|profile| profile.certificate.validity_seconds)
+            .max();
+        let last = generation.certificate.not_after();
+        let last = last.saturating_sub_unsigned(longest.unwrap_or(0));
+        match self.signing_windows.get(&generation.authority) {
+            Some(window) => last.min(generation.certified_at.saturating_add(*window)),
+            None => last,
+        }
+    }
+
+    /// The limits of a service.
+    pub fn limits_of(&self, provisioning: &str) -> ServiceLimits {
+        self.limits.get(provisioning).copied().unwrap_or_default()
+    }
+}

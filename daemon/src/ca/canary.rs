@@ -1,0 +1,160 @@
+//! The canary: a leaf of our own under the next generation, with which somebody registers as a
+//! device would, before any device needs to.
+//!
+//! The registering is the reconciler's; here it learns which canaries are due, gets their leaves and
+//! brings back what became of them. A canary is no device: it has no row and no slot, and its leaf
+//! ends within the hour.
+
+use super::authorize::Caller;
+use super::issue::{Issued, Order, Signer};
+use super::profile::Role;
+use super::roll::AuthorityDetail;
+use super::{CertificateAuthority, Error};
+use crate::enrollment::roll::RollState;
+use crate::enrollment::slots::CanaryVerdict;
+use crate::store::{AuditEntry, Purpose, RollSubject, Settlement};
+use crate::x509::csr::Csr;
+use crate::x509::key::KeyType;
+use crate::x509::profile::{KeyUsage, Profile, SubjectAlternativeNames};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// A canary's leaf is valid for so long, in seconds.
+const VALIDITY_SECONDS: u64 = 3_600;
+/// How much of an authority's name its canary bears: a common name has 64 characters.
+const NAME_CHARACTERS: usize = 32;
+
+/// A canary that is due at a provisioning service.
+#[derive(Clone, Debug)]
+pub struct CanaryOrder {
+    /// The roll that waits for it.
+    pub roll: i64,
+    /// The generation that is to be tried.
+    pub generation: i64,
+    /// What it calls itself.
+    pub registration_id: String,
+}
+
+impl CertificateAuthority {
+    /// Canaries that a roll waits for, and whose service holds what they need.
+    pub fn canaries_due(&self, provisioning: &str) -> Result<Vec<CanaryOrder>, Error> {
+        let now = self.now();
+        let mut due = Vec::new();
+        for roll in self.store.open_authority_rolls()? {
+            let RollSubject::Authority {
+                name,
+                new_generation: Some(generation),
+                ..
+            } = &roll.subject
+            else {
+                continue;
+            };
+            if roll.state != RollState::Staged {
+                continue;
+            }
+            let evidence = self.authority_evidence(&roll, now)?;
+            let here = |it: &&_| {
+                let it: &crate::enrollment::authority_roll::Group = it;
+                it.provisioning == provisioning
+            };
+            let mut groups = evidence.groups.iter().filter(here).peekable();
+            if groups.peek().is_some() && groups.all(|group| group.awaits_canary()) {
+                due.push(CanaryOrder {
+                    roll: roll.id,
+                    generation: *generation,
+                    registration_id: self.canary_name(name, *generation),
+                });
+            }
+        }
+        Ok(due)
+    }
+
+    fn canary_name(&self, authority: &str, generation: i64) -> String {
+        let plain = |it: char| if it.is_ascii_alphanumeric() { it } else { '-' };
+        let name: String = authority.chars().take(NAME_CHARACTERS).map(plain).collect();
+        let hierarchy = self.hierarchy();
+        let number = hierarchy.generation(generation).map_or(0, |it| it.number);
+        format!("hallmark-canary-{name}-{number}")
+    }
+
+    /// The canary's leaf, by the generation that is to be tried; through the issuance cycle like any
+    /// other.
+    pub fn issue_canary(&self, order: &CanaryOrder, csr: &[u8]) -> Result<Issued, Error> {
+        let csr = Csr::parse(csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
+        let hierarchy = self.hierarchy();
+        let generation = hierarchy.generation(order.generation).cloned();
+        drop(hierarchy);
+        let generation = generation
+            .ok_or_else(|| Error::conflict("state_conflict", "the generation is gone"))?;
+        let profile = self.canary_profile(&generation.authority);
+        pollster::block_on(
+            self.certify(Order {
+                signer: Signer::from(generation.as_ref()),
+                purpose: Purpose::Leaf,
+                profile_name: "canary",
+                subject: profile
+                    .subject
+                    .with_common_name(&order.registration_id)
+                    .map_err(|error| Error::mend("name_invalid", error.to_string()))?,
+                profile: &profile,
+                subject_alternative_names: &[],
+                public_key: csr.public_key(),
+                caller: Caller::Daemon.to_string(),
+                idempotency: None,
+                settlement: Settlement::Alone,
+            }),
+        )
+    }
+
+    /// That of a device below the authority, but short-lived and for whatever key a canary has.
+    fn canary_profile(&self, authority: &str) -> Profile {
+        let hierarchy = self.hierarchy();
+        let below = |name: &str| {
+            let serving = hierarchy.serving(name);
+            let mut above = std::iter::successors(serving, |it| hierarchy.generation(it.parent?));
+            above.any(|it| it.authority == authority)
+        };
+        let devices = self.profiles.values();
+        let mut devices = devices.filter(|it| it.role == Role::Device && below(&it.authority));
+        let like = devices.next().map(|it| it.certificate.clone());
+        let like = like.unwrap_or_else(Profile::verification);
+        Profile {
+            validity_seconds: like.validity_seconds.min(VALIDITY_SECONDS),
+            key_types: BTreeSet::from(KeyType::ALL),
+            key_usage: BTreeSet::from([KeyUsage::DigitalSignature]),
+            subject_alternative_names: SubjectAlternativeNames::None,
+            ..like
+        }
+    }
+
+    /// What became of a canary.
+    pub fn record_canary(
+        &self,
+        order: &CanaryOrder,
+        provisioning: &str,
+        verdict: CanaryVerdict,
+    ) -> Result<(), Error> {
+        let roll = self.store.roll(order.roll)?;
+        let mut detail = AuthorityDetail::of(&roll)?;
+        let known = detail
+            .canary
+            .insert(provisioning.to_owned(), verdict.clone());
+        if known.as_ref() == Some(&verdict) {
+            return Ok(());
+        }
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: Caller::Daemon.to_string(),
+            action: "roll.canary",
+            subject: roll.subject.name().to_owned(),
+            detail: json!({
+                "roll": roll.id, "provisioning": provisioning, "verdict": verdict,
+                "registration_id": order.registration_id,
+            }),
+        };
+        self.store
+            .amend_roll(&roll, detail.to_value()?, Some(entry))?;
+        self.wake();
+        Ok(())
+    }
+}

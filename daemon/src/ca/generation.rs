@@ -1,0 +1,130 @@
+//! A generation of an authority: its key and its certificate, made by a ceremony or by a roll.
+//!
+//! It is planned on record, with the id of its key, before the key exists; so whoever is cut off
+//! finds exactly that key again, and makes no second one. It must never certify a key that could
+//! leave its token.
+
+use super::hierarchy::Generation;
+use super::issue::{Order, Signer};
+use super::{CertificateAuthority, Error};
+use crate::store::{GenerationRow, Purpose, Settlement};
+use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE};
+use crate::token::{KeyDescription, KeySpecification};
+use crate::x509::issuer::Issuer;
+use crate::x509::key::PublicKey;
+use crate::x509::name::DistinguishedName;
+use crate::x509::profile::Profile;
+
+/// What the certificate of a generation says.
+pub(super) struct Shape {
+    pub subject: DistinguishedName,
+    pub path_length: Option<u8>,
+    /// In seconds.
+    pub validity: u64,
+}
+
+impl Shape {
+    /// That of the generation before: the same name, path length and validity.
+    pub(super) fn like(predecessor: &Generation) -> Result<Self, Error> {
+        let certificate = &predecessor.certificate;
+        let unreadable = |error: String| Error::stop("hierarchy_unreadable", error);
+        let validity = certificate.not_after() - predecessor.certified_at;
+        Ok(Self {
+            subject: DistinguishedName::from_der(certificate.subject_der())
+                .map_err(|error| unreadable(error.to_string()))?,
+            path_length: certificate.path_length(),
+            validity: u64::try_from(validity).unwrap_or_default(),
+        })
+    }
+}
+
+impl CertificateAuthority {
+    /// The generation's key: made now, or found again by the id that an interrupted run recorded.
+    pub(super) fn make_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
+        let client = &self.token(&row.token)?.client;
+        let key = match client.find_by_id(&row.key_id, LOOKUP_DEADLINE)? {
+            Some(key) => key,
+            None => {
+                let specification = KeySpecification {
+                    key_type: row.key_type,
+                    label: row.key_label.clone(),
+                    id: row.key_id.clone(),
+                };
+                client.generate(&specification, GENERATE_DEADLINE)?
+            }
+        };
+        check_key(row, &key)?;
+        self.store.record_key(row.id, key.spki.clone())?;
+        Ok(key)
+    }
+
+    /// The generation's certificate, by its parent or, for a root, by itself. The first generation
+    /// of an authority serves from then on, any other one is staged.
+    pub(super) fn make_certificate(
+        &self,
+        shape: &Shape,
+        row: &GenerationRow,
+        described: &KeyDescription,
+        actor: &str,
+    ) -> Result<(), Error> {
+        let public_key = PublicKey::from_spki_der(&described.spki)
+            .map_err(|error| Error::stop("token_key", error.to_string()))?;
+        let hierarchy = self.hierarchy();
+        let (key, issuer);
+        let signer = match row.parent {
+            Some(parent) => {
+                let parent = hierarchy.generation(parent).ok_or_else(|| {
+                    Error::stop("hierarchy_broken", "the issuer has no certificate")
+                })?;
+                Signer::from(parent.as_ref())
+            }
+            None => {
+                key = described.reference();
+                issuer = Issuer::self_signed(&shape.subject, &public_key);
+                Signer {
+                    generation: row.id,
+                    token: &row.token,
+                    key: &key,
+                    issuer: &issuer,
+                    certificate: None,
+                    distribution: None,
+                }
+            }
+        };
+        pollster::block_on(self.certify(Order {
+            signer,
+            purpose: Purpose::Authority,
+            profile_name: "authority",
+            profile: &Profile::authority(shape.path_length, shape.validity),
+            subject: shape.subject.clone(),
+            subject_alternative_names: &[],
+            public_key: &public_key,
+            caller: actor.to_owned(),
+            idempotency: None,
+            settlement: Settlement::Authority { generation: row.id },
+        }))?;
+        self.reload_hierarchy()
+    }
+}
+
+/// `CKA_ID` of a key that is to be made.
+pub(super) fn new_key_id() -> Result<Vec<u8>, Error> {
+    let mut key_id = [0; 16];
+    aws_lc_rs::rand::fill(&mut key_id)
+        .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
+    Ok(key_id.to_vec())
+}
+
+/// Promise of the token's contract: a CA key was born on the token and never leaves it.
+fn check_key(row: &GenerationRow, key: &KeyDescription) -> Result<(), Error> {
+    let kept = key.sensitive && !key.extractable && key.never_extractable && key.local;
+    if kept {
+        return Ok(());
+    }
+    let message = format!(
+        "token {} made key {:?} with sensitive={} extractable={} never_extractable={} local={}; a \
+         CA key must be sensitive, never extractable and local, so the ceremony stops here",
+        row.token, key.label, key.sensitive, key.extractable, key.never_extractable, key.local
+    );
+    Err(Error::stop("token_key_attributes", message))
+}

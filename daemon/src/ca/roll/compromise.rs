@@ -1,0 +1,185 @@
+//! The breach of an authority: it and all below it are shut out, and let back in with new
+//! certificates.
+//!
+//! Everything that shuts out is one transaction: the certificate is revoked, so that nothing signs
+//! under it; groups let its certificate go or are disabled; CA certificates shall be gone; rolls
+//! under way end. Making the successors, which needs tokens, comes afterwards.
+
+use super::super::authorize::{Authorized, Operate};
+use super::super::hierarchy::Generation;
+use super::super::{CertificateAuthority, Error};
+use super::evidence::AuthorityDetail;
+use crate::enrollment::authority_roll::Change;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{
+    BreachedAuthority, EnrollmentRow, HubAction, NewAuthorityRoll, NewHubTask, Revocation,
+    RevocationTarget, RollRow,
+};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The most devices that are put on one list.
+pub(super) const DEVICES_LISTED_MAX: u32 = 1_000_000;
+
+impl CertificateAuthority {
+    /// Starts the compromise rolls of an authority and all below it; that of the authority comes
+    /// first. `generation` is the breached one, the one in service if none is named.
+    pub fn start_authority_compromise(
+        &self,
+        permission: &Authorized<Operate>,
+        authority: &str,
+        generation: Option<i64>,
+        detail: &AuthorityDetail,
+        overriding: Option<&str>,
+    ) -> Result<Vec<RollRow>, Error> {
+        let breached = self.breached(authority, generation)?;
+        self.token_of(authority)?;
+        let caller = permission.caller();
+        let void = self.hierarchy().subtree(breached.id);
+        let mut list = vec![self.shut_out(&breached, &void, None, detail)?];
+        self.list_those_below(&breached, &void, 0, &mut list)?;
+        let names: Vec<&str> = list.iter().map(|it| it.roll.authority.as_str()).collect();
+        if overriding.is_none() {
+            self.groups_within_limits(&names)?;
+        }
+        let told = json!({
+            "reason": "compromise", "generation": breached.number, "below": names[1..],
+            "override": overriding,
+        });
+        let entry = self.roll_entry(caller, "roll.started", authority, told);
+        let revocation = Revocation {
+            target: RevocationTarget::Generation {
+                generation: breached.id,
+            },
+            at: entry.at,
+            actor: entry.actor.clone(),
+            cause: "the authority is compromised".into(),
+        };
+        let rows = self
+            .store
+            .start_authority_compromise(list, revocation, entry)?;
+        self.reload_hierarchy()?;
+        self.wake();
+        Ok(rows)
+    }
+
+    fn breached(&self, authority: &str, number: Option<i64>) -> Result<Arc<Generation>, Error> {
+        let hierarchy = self.hierarchy();
+        let found = match number {
+            None => hierarchy.serving(authority),
+            Some(number) => hierarchy
+                .iter()
+                .find(|it| it.authority == authority && it.number == number),
+        };
+        found.cloned().ok_or_else(|| {
+            let message = format!(
+                "there is no such generation of {authority:?}; `hallmark authority show` shows all"
+            );
+            Error::missing("authority_unknown", message)
+        })
+    }
+
+    /// Those that serve below a breached generation, issuers first. `void` are all generations
+    /// below the one that the breach began with.
+    fn list_those_below(
+        &self,
+        above: &Generation,
+        void: &BTreeSet<i64>,
+        place: usize,
+        list: &mut Vec<BreachedAuthority>,
+    ) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        let children = hierarchy.children(&above.authority).into_iter().cloned();
+        let below: Vec<Arc<Generation>> =
+            children.filter(|it| it.parent == Some(above.id)).collect();
+        drop(hierarchy);
+        for child in below {
+            let detail = AuthorityDetail::default();
+            list.push(self.shut_out(&child, void, Some(place), &detail)?);
+            self.list_those_below(&child, void, list.len() - 1, list)?;
+        }
+        Ok(())
+    }
+
+    fn shut_out(
+        &self,
+        breached: &Generation,
+        void: &BTreeSet<i64>,
+        above: Option<usize>,
+        detail: &AuthorityDetail,
+    ) -> Result<BreachedAuthority, Error> {
+        let groups = self.store.groups_of(&breached.authority)?;
+        let hierarchy = self.hierarchy();
+        let own = hierarchy
+            .iter()
+            .filter(|it| it.authority == breached.authority && void.contains(&it.id));
+        let void: Vec<Thumbprint> = own.map(|it| it.thumbprint()).collect();
+        drop(hierarchy);
+        let holding = groups
+            .into_iter()
+            .filter(|it| it.slots.held().iter().any(|held| void.contains(held)));
+        Ok(BreachedAuthority {
+            roll: NewAuthorityRoll {
+                authority: breached.authority.clone(),
+                old_generation: breached.id,
+                old_certificate: breached.thumbprint(),
+                detail: detail.to_value()?,
+            },
+            above,
+            groups: holding
+                .filter_map(|group| without(&group, &void).transpose())
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What hubs have to do when the authority is shut out at the services: delete the identities of
+    /// all devices with a leaf by `generation`, those first that were seen last.
+    pub(super) fn identities_below(
+        &self,
+        roll: &RollRow,
+        generation: i64,
+    ) -> Result<Vec<NewHubTask>, Error> {
+        let groups = self.store.groups_of(roll.subject.name())?;
+        let groups: BTreeMap<&str, i64> = groups
+            .iter()
+            .map(|group| (group.provisioning.as_str(), group.id))
+            .collect();
+        let now = self.now();
+        let devices = self
+            .store
+            .devices_to_reissue(generation, now, DEVICES_LISTED_MAX)?;
+        let mut tasks = Vec::with_capacity(devices.len() * self.hubs.len());
+        for device in devices {
+            for service in self.hubs.keys() {
+                tasks.push(NewHubTask {
+                    provisioning: service.clone(),
+                    device: device.registration_id.clone(),
+                    action: HubAction::Delete,
+                    enrollment: groups.get(service.as_str()).copied(),
+                });
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+/// A group without what is void. One that names a void CA certificate and no other is left as it is:
+/// that certificate is deleted, nothing below it gets in, and the service takes no record that names
+/// what is gone.
+fn without(group: &EnrollmentRow, void: &[Thumbprint]) -> Result<Option<Change>, Error> {
+    let left = group
+        .slots
+        .clone()
+        .shut_out(void, None)
+        .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))?;
+    if group.by_reference && left.slots == group.slots {
+        return Ok(None);
+    }
+    Ok(Some(Change {
+        group: group.id,
+        from: group.slots.clone(),
+        to: left.slots,
+        enabled: left.enabled && group.enabled,
+    }))
+}

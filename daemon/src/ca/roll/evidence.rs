@@ -1,0 +1,258 @@
+//! What is known when an authority's roll is looked at: gathered here, judged in `enrollment`.
+
+use super::super::authority_policy::Gate;
+use super::super::generation::Shape;
+use super::super::hierarchy::{Generation, Hierarchy};
+use super::super::{CertificateAuthority, Error};
+use super::leaf::expiry;
+use crate::enrollment::authority_roll::{Evidence, Group};
+use crate::enrollment::ca_certificate::Stage;
+use crate::enrollment::record::{ObservedSlot, Record};
+use crate::enrollment::roll::RollReason;
+use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName};
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{EnrollmentRow, HubCause, RollRow, RollSubject};
+use crate::x509::key::KeyType;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Options and evidence of an authority's roll, as `detail` holds them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityDetail {
+    /// The validity of the next certificate in seconds, if it is not that of the old one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<u64>,
+    /// The kind of the next key, if it is not that of the old one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_type: Option<KeyType>,
+    /// What became of the canary, by provisioning service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub canary: BTreeMap<String, CanaryVerdict>,
+    /// The steps that somebody gave the word for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub approved: BTreeMap<Gate, Word>,
+    /// Why the next generation could not be made, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// Somebody's word for a step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Word {
+    /// Who.
+    pub by: String,
+    /// Unix seconds.
+    pub at: i64,
+    /// Why the step is made although its guard does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overriding: Option<String>,
+}
+
+impl AuthorityDetail {
+    /// Those of `roll`.
+    pub fn of(roll: &RollRow) -> Result<Self, Error> {
+        serde_json::from_value(roll.detail.clone())
+            .map_err(|error| Error::stop("store_unreadable", format!("roll {}: {error}", roll.id)))
+    }
+
+    /// As the store keeps them.
+    pub fn to_value(&self) -> Result<Value, Error> {
+        serde_json::to_value(self).map_err(|error| Error::stop("internal", error.to_string()))
+    }
+
+    /// What the next certificate says.
+    pub(super) fn shape(&self, old: &Generation) -> Result<Shape, Error> {
+        let shape = Shape::like(old)?;
+        Ok(Shape {
+            validity: self.validity.unwrap_or(shape.validity),
+            ..shape
+        })
+    }
+
+    /// Services that refused the canary, and why.
+    pub(in crate::ca) fn refused_canaries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.canary.iter().filter_map(|(service, it)| match it {
+            CanaryVerdict::Failed(reason) => Some((service.as_str(), reason.as_str())),
+            _ => None,
+        })
+    }
+
+    fn overrides(&self, gate: Gate) -> bool {
+        let word = self.approved.get(&gate);
+        word.is_some_and(|word| word.overriding.is_some())
+    }
+}
+
+impl CertificateAuthority {
+    pub(in crate::ca) fn authority_evidence(
+        &self,
+        roll: &RollRow,
+        now: i64,
+    ) -> Result<Evidence, Error> {
+        let RollSubject::Authority {
+            name,
+            old_generation,
+            new_generation,
+        } = &roll.subject
+        else {
+            return Err(Error::stop("internal", "a leaf's roll has other evidence"));
+        };
+        let detail = AuthorityDetail::of(roll)?;
+        let hierarchy = self.hierarchy();
+        let next = next_generation(&hierarchy, name, *old_generation, *new_generation);
+        let certificates = self.store.ca_certificates()?;
+        let held = certificates
+            .iter()
+            .filter(|it| it.generation == *old_generation);
+        let verified = |service: &String| {
+            certificates.iter().any(|it| {
+                Some(it.generation) == next.map(|next| next.id)
+                    && it.provisioning == *service
+                    && matches!(it.proof.stage(), Stage::Verified)
+            })
+        };
+        let wanting = self.verified_at.iter();
+        let wanting = wanting.filter(|(_, names)| names.contains(name));
+        let unverified = wanting.map(|(service, _)| service.clone());
+        let policy = &self.authority_policy;
+        let approved =
+            |gate| !policy.approve.contains(&gate) || detail.approved.contains_key(&gate);
+        let groups = self.store.groups_of(name)?;
+        let hub = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
+        Ok(Evidence {
+            reason: roll.reason,
+            old: roll.old_certificate,
+            breached: breached(&hierarchy, roll, name),
+            next: next.map(|next| next.thumbprint()),
+            next_serves: next.is_some_and(|next| next.serving),
+            unverified: unverified.filter(|it| !verified(it)).collect(),
+            groups: groups
+                .iter()
+                .map(|row| known_group(&hierarchy, row, roll.reason, &detail))
+                .collect(),
+            cut_over_approved: approved(Gate::CutOver),
+            retirement_approved: approved(Gate::Retire),
+            retirement: self.authority_retirement(roll, *old_generation, &detail, now)?,
+            behind: behind(&hierarchy, name),
+            ca_certificates: held.clone().count() as u64,
+            ca_certificates_leaving: held.filter(|it| it.removed).count() as u64,
+            hub_open: u64::try_from(hub.open()).unwrap_or(0),
+            to_reissue: self.store.devices_under(&[*old_generation], now)?,
+            blocks_open: self.blocks_open(name, roll.old_certificate)?,
+        })
+    }
+
+    fn blocks_open(&self, authority: &str, old: Thumbprint) -> Result<u64, Error> {
+        let blocking = self.store.blocking_groups_of(authority)?;
+        let open = blocking
+            .iter()
+            .filter(|it| it.slots.held().contains(&old) && it.mark.is_some());
+        Ok(open.count() as u64)
+    }
+
+    /// Whether the old certificate may go: it has expired; or nobody needs it any more, and policy
+    /// or an operator says that this is enough.
+    fn authority_retirement(
+        &self,
+        roll: &RollRow,
+        old: i64,
+        detail: &AuthorityDetail,
+        now: i64,
+    ) -> Result<RetireEvidence, Error> {
+        let overridden = detail.overrides(Gate::Retire);
+        if now > roll.old_not_after || !(self.rolling.retire_proven || overridden) {
+            return Ok(expiry(roll, now));
+        }
+        let below: Vec<i64> = self.hierarchy().subtree(old).into_iter().collect();
+        Ok(RetireEvidence::DevicesProven {
+            unproven: match overridden {
+                true => 0,
+                false => self.store.devices_needing(&below, now)?,
+            },
+            early_retirement_allowed: true,
+        })
+    }
+}
+
+/// The generation that replaces the old one: made for the roll, or in service already because the
+/// breached one was on its way out.
+fn next_generation<'a>(
+    hierarchy: &'a Hierarchy,
+    authority: &str,
+    old: i64,
+    new: Option<i64>,
+) -> Option<&'a Generation> {
+    let made = new.and_then(|id| hierarchy.generation(id));
+    let serving = || hierarchy.serving(authority).filter(|it| it.id != old);
+    made.or_else(serving).map(AsRef::as_ref)
+}
+
+/// Authorities below whose certificate is not by the generation that signs now.
+fn behind(hierarchy: &Hierarchy, authority: &str) -> Vec<String> {
+    let serving = hierarchy.serving(authority).map(|it| it.id);
+    let children = hierarchy.children(authority).into_iter();
+    children
+        .filter(|it| it.parent != serving)
+        .map(|it| it.authority.clone())
+        .collect()
+}
+
+/// By compromise, the certificates of this authority that are worth nothing any more.
+fn breached(hierarchy: &Hierarchy, roll: &RollRow, authority: &str) -> Vec<Thumbprint> {
+    if roll.reason != RollReason::Compromise {
+        return Vec::new();
+    }
+    let own = hierarchy.iter().filter(|it| it.authority == authority);
+    let void = own.filter(|it| hierarchy.revoked_above(it.id).is_some());
+    void.map(|it| it.thumbprint())
+        .chain([roll.old_certificate])
+        .collect()
+}
+
+fn known_group(
+    hierarchy: &Hierarchy,
+    row: &EnrollmentRow,
+    reason: RollReason,
+    detail: &AuthorityDetail,
+) -> Group {
+    let seen = row.observed.clone().filter(|_| row.mark.is_none());
+    let record = seen.and_then(|record| Record::parse(record).ok());
+    let in_slot = |slot| certificate_in(hierarchy, record.as_ref()?, slot);
+    // After a breach nobody waits for a canary: whoever was below is shut out already.
+    let canary = match detail.overrides(Gate::CutOver) || reason == RollReason::Compromise {
+        true => CanaryVerdict::NotNeeded,
+        false => detail
+            .canary
+            .get(&row.provisioning)
+            .cloned()
+            .unwrap_or(CanaryVerdict::Pending),
+    };
+    Group {
+        id: row.id,
+        provisioning: row.provisioning.clone(),
+        name: row.name.clone(),
+        slots: row.slots.clone(),
+        enabled: row.enabled,
+        in_step: row.mark.is_none() && row.drift.is_none(),
+        sighting: CutOverEvidence {
+            observed_primary: in_slot(SlotName::Primary),
+            observed_secondary: in_slot(SlotName::Secondary),
+            canary,
+        },
+    }
+}
+
+/// The certificate that a slot holds, or whose CA certificate it names.
+fn certificate_in(hierarchy: &Hierarchy, record: &Record, slot: SlotName) -> Option<Thumbprint> {
+    match record.slot(record.x509_member()?, slot) {
+        ObservedSlot::Certificate(thumbprint) => Some(thumbprint),
+        ObservedSlot::Reference(name) => hierarchy
+            .iter()
+            .find(|it| it.name().eq_ignore_ascii_case(&name))
+            .map(|it| it.thumbprint()),
+        ObservedSlot::Empty | ObservedSlot::Unreadable => None,
+    }
+}

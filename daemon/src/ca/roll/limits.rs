@@ -1,0 +1,57 @@
+//! Limits of the provisioning services, checked before a roll starts and not when it is half done.
+
+use super::super::{CertificateAuthority, Error};
+
+impl CertificateAuthority {
+    /// Whether every service that an authority's roll reaches has room for what it adds: the new CA
+    /// certificate, and those of the authorities below it.
+    pub(super) fn within_limits(&self, authority: &str) -> Result<(), Error> {
+        for provisioning in self.verified_at.keys() {
+            let added = self.ca_certificates_added(provisioning, authority);
+            let (held, _) = self.store.service_load(provisioning)?;
+            let most = self
+                .authority_policy
+                .limits_of(provisioning)
+                .ca_certificates;
+            if added > 0 && held + added > most {
+                let message = format!(
+                    "{provisioning} holds {held} of at most {most} CA certificates, and this roll \
+                     adds {added}: delete some there first"
+                );
+                return Err(Error::conflict("service_limit", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a breach, which adds a blocking group beside each group.
+    pub(super) fn groups_within_limits(&self, authorities: &[&str]) -> Result<(), Error> {
+        for provisioning in self.verified_at.keys() {
+            let mut added = 0;
+            for authority in authorities {
+                let groups = self.store.groups_of(authority)?;
+                let here = |it: &&crate::store::EnrollmentRow| it.provisioning == *provisioning;
+                added += groups.iter().filter(here).count() as i64;
+            }
+            let (_, held) = self.store.service_load(provisioning)?;
+            let most = self.authority_policy.limits_of(provisioning).groups;
+            if added > 0 && held + added > most {
+                let message = format!(
+                    "{provisioning} holds {held} of at most {most} groups, and blocking the \
+                     breached certificates adds {added}: delete some there, or say --override"
+                );
+                return Err(Error::conflict("service_limit", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn ca_certificates_added(&self, provisioning: &str, authority: &str) -> i64 {
+        let hierarchy = self.hierarchy();
+        let own = i64::from(self.verifies(provisioning, authority));
+        let below = hierarchy.children(authority).into_iter();
+        own + below
+            .map(|it| self.ca_certificates_added(provisioning, &it.authority))
+            .sum::<i64>()
+    }
+}

@@ -1,0 +1,116 @@
+//! The signing window: an authority stops signing leaves in time for them to end before it does.
+//!
+//! When the window nears its end that is an alarm, and by policy the daemon starts the roll itself.
+
+use super::authorize::Caller;
+use super::hierarchy::Generation;
+use super::roll::AuthorityDetail;
+use super::{CertificateAuthority, Error, rfc3339};
+use std::sync::Arc;
+
+impl CertificateAuthority {
+    /// When `generation` stops signing leaves, in Unix seconds.
+    pub fn window_end(&self, generation: &Generation) -> i64 {
+        let policy = &self.authority_policy;
+        policy.window_end(generation, self.profiles.values())
+    }
+
+    /// Step 5: whether the configured window of the authority is open. Where none is configured, a
+    /// leaf that would outlive its issuer is refused, and that is enough.
+    pub(super) fn signs_leaves(&self, generation: &Generation) -> Result<(), Error> {
+        let name = &generation.authority;
+        let Some(window) = self.authority_policy.signing_windows.get(name) else {
+            return Ok(());
+        };
+        let end = generation.certified_at.saturating_add(*window);
+        if self.now() < end {
+            return Ok(());
+        }
+        let message = format!(
+            "authority {name} has signed leaves until {}; roll it (`hallmark roll start --authority \
+             {name} --reason expiry`)",
+            rfc3339(end)
+        );
+        Err(Error::later(60, "signing_window_closed", message))
+    }
+
+    /// Generations that serve and near the end of their window, with no roll under way.
+    fn near_their_end(&self) -> Result<Vec<Arc<Generation>>, Error> {
+        let now = self.now();
+        let hierarchy = self.hierarchy();
+        let serving = hierarchy.iter().filter(|it| it.serving);
+        let near: Vec<_> = serving
+            .filter(|it| now >= self.notice_begins(it))
+            .cloned()
+            .collect();
+        let mut without_roll = Vec::new();
+        for generation in near {
+            if self
+                .store
+                .open_authority_roll(&generation.authority)?
+                .is_none()
+            {
+                without_roll.push(generation);
+            }
+        }
+        Ok(without_roll)
+    }
+
+    /// Short-lived ones are not near their end from the beginning.
+    fn notice_begins(&self, generation: &Generation) -> i64 {
+        let end = self.window_end(generation);
+        let quarter = (end - generation.certified_at).max(0) / 4;
+        end - self.authority_policy.notice_seconds.min(quarter)
+    }
+
+    /// Windows that near their end, and canaries that were refused, in words.
+    pub(super) fn authority_alarms(&self) -> Result<Vec<String>, Error> {
+        let near = self.near_their_end()?;
+        let mut alarms: Vec<String> = near
+            .iter()
+            .map(|it| {
+                format!(
+                    "authority {0} signs leaves until {1}: `hallmark roll start --authority {0} \
+                     --reason expiry`",
+                    it.authority,
+                    rfc3339(self.window_end(it))
+                )
+            })
+            .collect();
+        for roll in self.store.open_authority_rolls()? {
+            let detail = AuthorityDetail::of(&roll)?;
+            let (id, name) = (roll.id, roll.subject.name());
+            for (service, reason) in detail.refused_canaries() {
+                alarms.push(format!(
+                    "roll {id} of {name}: the canary was refused at {service}: {reason}"
+                ));
+            }
+            if let Some(failure) = detail.failure {
+                alarms.push(format!(
+                    "roll {id} of {name}: no new generation yet: {failure}"
+                ));
+            }
+        }
+        Ok(alarms)
+    }
+
+    /// By policy, starts the rolls of authorities whose window nears its end. Returns when the next
+    /// one does, in Unix seconds.
+    pub(super) fn roll_due_authorities(&self) -> Result<Option<i64>, Error> {
+        if !self.authority_policy.start {
+            return Ok(None);
+        }
+        for generation in self.near_their_end()? {
+            let (name, detail) = (&generation.authority, AuthorityDetail::default());
+            if let Err(error) = self.begin_authority_roll(&Caller::Daemon, name, &detail, None) {
+                tracing::warn!(authority = name, code = error.code, %error, "cannot be rolled yet");
+            }
+        }
+        let (now, hierarchy) = (self.now(), self.hierarchy());
+        let serving = hierarchy.iter().filter(|it| it.serving);
+        Ok(serving
+            .map(|it| self.notice_begins(it))
+            .filter(|begins| *begins > now)
+            .min())
+    }
+}

@@ -1,0 +1,128 @@
+//! The canary: registers as a device under the next generation, and sees what comes of it.
+//!
+//! Its key is made here, in memory, and goes with the call. What an interrupted attempt has left at
+//! the service and in the hub is removed before and after: it is called the same every time.
+
+use super::{Failure, Reconciler, TICK, pause_seconds};
+use crate::ca::Error;
+use crate::ca::canary::CanaryOrder;
+use crate::enrollment::id::RegistrationId;
+use crate::enrollment::slots::CanaryVerdict;
+use crate::provisioning::device::{DeviceClient, Registration};
+use crate::provisioning::failure::CallError;
+use rcgen::{CertificateParams, KeyPair};
+use secrecy::SecretString;
+use std::time::Duration;
+
+/// How often a registration is looked at before it is given up.
+const POLLS_MAX: u32 = 30;
+
+impl Reconciler {
+    /// Tries canaries as they fall due. Each attempt costs a signature, so failures make it slower.
+    pub(super) async fn try_canaries(&self) {
+        let mut failures = 0;
+        loop {
+            match self.canary_pass().await {
+                Ok(true) => failures = 0,
+                Ok(false) => failures += 1,
+                Err(failure) => {
+                    let service = &self.name;
+                    tracing::warn!(service, reason = %failure, "a canary could not be tried");
+                    failures += 1;
+                }
+            }
+            if failures > 0 {
+                tokio::time::sleep(Duration::from_secs(pause_seconds(failures, None))).await;
+                continue;
+            }
+            tokio::select! {
+                () = self.canary_wake.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    /// Every canary that is due. Returns whether all of them passed.
+    async fn canary_pass(&self) -> Result<bool, Failure> {
+        let name = self.name.clone();
+        let due = self.blocking(move |ca| ca.canaries_due(&name)).await?;
+        let mut passed = true;
+        for order in due {
+            let verdict = self.try_canary(&order).await?;
+            passed &= verdict == CanaryVerdict::Passed;
+            let name = self.name.clone();
+            self.blocking(move |ca| ca.record_canary(&order, &name, verdict))
+                .await?;
+        }
+        Ok(passed)
+    }
+
+    async fn try_canary(&self, order: &CanaryOrder) -> Result<CanaryVerdict, Failure> {
+        let id = RegistrationId::parse(&order.registration_id)
+            .map_err(|error| Failure::Here(Error::stop("canary", error.to_string())))?;
+        self.forget_canary(&id).await?;
+        let (key, csr) = request().map_err(Failure::Here)?;
+        let asked = order.clone();
+        let issued = self
+            .blocking(move |ca| ca.issue_canary(&asked, &csr))
+            .await?;
+        let identity = key + &issued.certificate.to_pem() + &issued.chain.concat();
+        let client = self.clients.device.client(&SecretString::from(identity));
+        let client =
+            client.map_err(|error| Failure::Here(Error::stop("canary", error.to_string())))?;
+        let verdict = match registered(&client, &id).await {
+            Ok(verdict) => verdict,
+            Err(refused @ (CallError::Unauthorized { .. } | CallError::Rejected { .. })) => {
+                CanaryVerdict::Failed(refused.to_string())
+            }
+            Err(other) => return Err(other.into()),
+        };
+        self.forget_canary(&id).await?;
+        Ok(verdict)
+    }
+
+    /// Its identity in the hub first: a registration record without one harms nobody.
+    async fn forget_canary(&self, id: &RegistrationId) -> Result<(), Failure> {
+        if let Some(hub) = &self.clients.hub {
+            hub.delete(id.as_str()).await?;
+        }
+        match self.clients.dps.delete_registration(id).await {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A key and a request; the name is the authority's to set.
+fn request() -> Result<(String, Vec<u8>), Error> {
+    let failed = |error: rcgen::Error| Error::stop("canary", error.to_string());
+    let key = KeyPair::generate().map_err(failed)?;
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    let csr = parameters.serialize_request(&key).map_err(failed)?;
+    Ok((key.serialize_pem(), csr.der().to_vec()))
+}
+
+async fn registered(
+    client: &DeviceClient,
+    id: &RegistrationId,
+) -> Result<CanaryVerdict, CallError> {
+    let mut seen = client.register(id).await?;
+    for _ in 0..POLLS_MAX {
+        match seen {
+            Registration::Assigned { .. } => return Ok(CanaryVerdict::Passed),
+            Registration::Disabled => {
+                return Ok(CanaryVerdict::Failed("its enrollment is disabled".into()));
+            }
+            Registration::Failed { reason } => return Ok(CanaryVerdict::Failed(reason)),
+            Registration::Assigning {
+                operation_id,
+                poll_after,
+            } => {
+                tokio::time::sleep(poll_after).await;
+                seen = client.poll(id, &operation_id).await?;
+            }
+        }
+    }
+    Ok(CanaryVerdict::Failed("it was never assigned".into()))
+}

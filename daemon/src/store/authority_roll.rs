@@ -1,0 +1,387 @@
+//! Rolls of authorities: each step of the authority, its generations, its groups and what it brings
+//! about elsewhere, in one transaction.
+//!
+//! A step says on which state and slots it was decided, and is refused if they have moved.
+
+use super::audit::{self, AuditEntry};
+use super::enrollment::{self, EnrollmentRow, by_id, enrollment_rows, save_slots, set_status};
+use super::generation::{self, GenerationRow, PlannedGeneration};
+use super::hub_task::{self, HubCause, NewHubTask};
+use super::mark::{self, MarkSubject};
+use super::revocation::{self, Revocation};
+use super::roll::{NewRoll, NewSubject, RollRow, insert, roll_by_id, roll_rows, set_state};
+use super::{Store, StoreError, possession};
+use crate::enrollment::authority_roll::Change;
+use crate::enrollment::roll::{RollReason, RollState};
+use crate::enrollment::slots::{SlotName, Slots};
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::x509::revocation::RevocationReason;
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
+
+/// A roll of an authority that begins.
+#[derive(Clone, Debug)]
+pub struct NewAuthorityRoll {
+    /// Its name.
+    pub authority: String,
+    /// The generation that is replaced.
+    pub old_generation: i64,
+    /// SHA-256 of its certificate.
+    pub old_certificate: Thumbprint,
+    /// Options.
+    pub detail: Value,
+}
+
+/// What a breach of an authority changes at once, for it or for one below it.
+#[derive(Clone, Debug)]
+pub struct BreachedAuthority {
+    /// Its roll.
+    pub roll: NewAuthorityRoll,
+    /// The place of the one above it in the same list.
+    pub above: Option<usize>,
+    /// Its groups, without the certificate or disabled.
+    pub groups: Vec<Change>,
+}
+
+/// One step of an authority's roll.
+#[derive(Clone, Debug)]
+pub struct AuthorityStep {
+    /// The roll.
+    pub roll: i64,
+    /// The state it was decided on.
+    pub from: RollState,
+    /// The state to come.
+    pub to: RollState,
+    /// The groups that change.
+    pub groups: Vec<Change>,
+    /// The certificate that replaces the old one, from now on known.
+    pub next: Option<Thumbprint>,
+    /// The generation that signs from now on.
+    pub serve: Option<i64>,
+    /// The generation whose CA certificates shall be gone.
+    pub withdraw: Option<i64>,
+    /// The generation's certificate that disabled groups hold from now on, so that it stays out
+    /// although one above it is good.
+    pub block: Option<(Thumbprint, i64)>,
+    /// What hubs have to do.
+    pub hub: Vec<NewHubTask>,
+}
+
+impl AuthorityStep {
+    /// A step of `roll` to the state `to`, and nothing else yet.
+    pub fn of(roll: &RollRow, to: RollState) -> Self {
+        Self {
+            roll: roll.id,
+            from: roll.state,
+            to,
+            groups: Vec::new(),
+            next: None,
+            serve: None,
+            withdraw: None,
+            block: None,
+            hub: Vec::new(),
+        }
+    }
+}
+
+impl Store {
+    /// Starts an expiry roll of an authority. Refused while another one is under way.
+    pub fn start_authority_roll(
+        &self,
+        new: NewAuthorityRoll,
+        parent: Option<i64>,
+        entry: AuditEntry,
+    ) -> Result<RollRow, StoreError> {
+        self.write(move |connection| {
+            if let Some(open) = open_authority_roll(connection, &new.authority)? {
+                let message = format!("roll {} of {} is under way already", open.id, new.authority);
+                return Err(StoreError::Conflict(message));
+            }
+            let state = RollState::Requested;
+            let id = begin(connection, &new, RollReason::Expiry, state, parent, &entry)?;
+            audit::append(connection, &entry)?;
+            roll_by_id(connection, id)
+        })
+    }
+
+    /// Starts compromise rolls of an authority and all below it, the breached one first: open rolls
+    /// end, the groups change or are disabled, the certificate is revoked and its CA certificates
+    /// shall be gone. All in one transaction; their rows come back.
+    pub fn start_authority_compromise(
+        &self,
+        breached: Vec<BreachedAuthority>,
+        revocation: Revocation,
+        entry: AuditEntry,
+    ) -> Result<Vec<RollRow>, StoreError> {
+        self.write(move |connection| {
+            let mut ids: Vec<i64> = Vec::new();
+            for it in &breached {
+                overtake(connection, &it.roll.authority, &entry)?;
+                let parent = it.above.and_then(|above| ids.get(above).copied());
+                let (reason, state) = (RollReason::Compromise, RollState::ShuttingOut);
+                ids.push(begin(connection, &it.roll, reason, state, parent, &entry)?);
+                change_groups(connection, &it.groups, true, entry.at)?;
+                possession::remove(connection, it.roll.old_generation, entry.at)?;
+            }
+            revocation::revoke(connection, &revocation, RevocationReason::CaCompromise)?;
+            audit::append(connection, &entry)?;
+            ids.into_iter()
+                .map(|id| roll_by_id(connection, id))
+                .collect()
+        })
+    }
+
+    /// Plans the generation that a roll is for, or finds it planned.
+    pub fn plan_rolled_generation(
+        &self,
+        roll: i64,
+        plan: PlannedGeneration,
+        at: i64,
+    ) -> Result<GenerationRow, StoreError> {
+        self.write(move |connection| {
+            let row = generation::plan_next(connection, &plan, at)?;
+            connection.execute(
+                "UPDATE roll SET new_generation = ?2 WHERE id = ?1",
+                params![roll, row.id],
+            )?;
+            Ok(row)
+        })
+    }
+
+    /// Makes one step, if state and slots are still those it was decided on. Returns whether it was
+    /// made.
+    pub fn step_authority_roll(
+        &self,
+        step: AuthorityStep,
+        entry: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        self.write(move |connection| {
+            let mut moved = roll_by_id(connection, step.roll)?.state != step.from;
+            for change in &step.groups {
+                moved |= by_id(connection, change.group)?.slots != change.from;
+            }
+            if moved {
+                return Ok(false);
+            }
+            make(connection, &step, &entry)?;
+            audit::append(connection, &entry)?;
+            Ok(true)
+        })
+    }
+
+    /// Replaces options and evidence of a roll, if they are still those that were read.
+    pub fn amend_roll(
+        &self,
+        roll: &RollRow,
+        detail: Value,
+        entry: Option<AuditEntry>,
+    ) -> Result<bool, StoreError> {
+        let (id, from) = (roll.id, roll.detail.clone());
+        self.write(move |connection| {
+            if roll_by_id(connection, id)?.detail != from {
+                return Ok(false);
+            }
+            connection.execute(
+                "UPDATE roll SET detail = ?2 WHERE id = ?1",
+                params![id, detail.to_string()],
+            )?;
+            if let Some(entry) = &entry {
+                audit::append(connection, entry)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// Gives an expiry roll up before its cut-over: the slots serve the old certificate alone, and
+    /// the next generation is retired without having signed for anybody.
+    pub fn abort_authority_roll(
+        &self,
+        roll: i64,
+        groups: Vec<Change>,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            let row = roll_by_id(connection, roll)?;
+            if !matches!(row.state, RollState::Requested | RollState::Staged) {
+                let message = format!("roll {roll} is {}: too late to abort it", row.state.name());
+                return Err(StoreError::Conflict(message));
+            }
+            for change in &groups {
+                if by_id(connection, change.group)?.slots != change.from {
+                    return Err(StoreError::Conflict("a group has changed meanwhile".into()));
+                }
+            }
+            change_groups(connection, &groups, false, entry.at)?;
+            give_up_next(connection, roll, entry.at)?;
+            set_state(connection, roll, RollState::Aborted, entry.at)?;
+            audit::append(connection, &entry)
+        })
+    }
+
+    /// The groups of an authority, at whatever service: those that let its devices in.
+    pub fn groups_of(&self, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
+        self.read(|connection| groups_of(connection, authority))
+    }
+
+    /// Groups that hold a retired certificate of an authority so that it stays out.
+    pub fn blocking_groups_of(&self, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
+        self.read(|connection| {
+            let condition = "WHERE e.kind = 'group' AND e.authority = ?1 AND e.removed = 0
+                   AND e.overlay_of IS NOT NULL ORDER BY e.id";
+            enrollment_rows(connection, condition, [authority])
+        })
+    }
+
+    /// The rolls of authorities that are under way.
+    pub fn open_authority_rolls(&self) -> Result<Vec<RollRow>, StoreError> {
+        self.read(|connection| {
+            let condition = "WHERE r.authority IS NOT NULL AND r.state NOT IN ('done', 'aborted')
+                 ORDER BY r.id";
+            roll_rows(connection, condition, [])
+        })
+    }
+
+    /// The roll under way of an authority.
+    pub fn open_authority_roll(&self, authority: &str) -> Result<Option<RollRow>, StoreError> {
+        self.read(|connection| open_authority_roll(connection, authority))
+    }
+}
+
+fn groups_of(connection: &Connection, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
+    let condition = "WHERE e.kind = 'group' AND e.authority = ?1 AND e.removed = 0
+           AND e.overlay_of IS NULL ORDER BY e.id";
+    enrollment_rows(connection, condition, [authority])
+}
+
+fn open_authority_roll(
+    connection: &Connection,
+    authority: &str,
+) -> Result<Option<RollRow>, StoreError> {
+    let condition = "WHERE r.authority = ?1 AND r.state NOT IN ('done', 'aborted')";
+    Ok(roll_rows(connection, condition, [authority])?.pop())
+}
+
+fn begin(
+    connection: &Connection,
+    new: &NewAuthorityRoll,
+    reason: RollReason,
+    state: RollState,
+    parent: Option<i64>,
+    entry: &AuditEntry,
+) -> Result<i64, StoreError> {
+    let row = NewRoll {
+        subject: NewSubject::Authority(&new.authority, new.old_generation),
+        reason,
+        state,
+        old_certificate: new.old_certificate,
+        new_certificate: None,
+        detail: &new.detail,
+        parent,
+    };
+    insert(connection, &row, entry)
+}
+
+/// A compromise ends the roll under way; what that one has prepared is taken over.
+fn overtake(
+    connection: &Connection,
+    authority: &str,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    let Some(open) = open_authority_roll(connection, authority)? else {
+        return Ok(());
+    };
+    set_state(connection, open.id, RollState::Aborted, entry.at)?;
+    let entry = AuditEntry {
+        action: "roll.overtaken",
+        subject: authority.to_owned(),
+        detail: json!({ "roll": open.id, "by": "a compromise" }),
+        ..entry.clone()
+    };
+    audit::append(connection, &entry)
+}
+
+fn make(
+    connection: &Connection,
+    step: &AuthorityStep,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    if let Some(next) = &step.next {
+        connection.execute(
+            "UPDATE roll SET new_certificate = ?2 WHERE id = ?1",
+            params![step.roll, next.as_bytes()],
+        )?;
+    }
+    set_state(connection, step.roll, step.to, entry.at)?;
+    change_groups(connection, &step.groups, false, entry.at)?;
+    if let Some(generation) = step.serve {
+        generation::serve(connection, generation)?;
+    }
+    if let Some(generation) = step.withdraw {
+        possession::remove(connection, generation, entry.at)?;
+    }
+    if let Some((certificate, number)) = step.block {
+        for change in &step.groups {
+            block(connection, change.group, certificate, number, entry.at)?;
+        }
+    }
+    hub_task::queue(connection, HubCause::Roll(step.roll), &step.hub, entry.at)?;
+    Ok(())
+}
+
+fn change_groups(
+    connection: &Connection,
+    changes: &[Change],
+    urgent: bool,
+    at: i64,
+) -> Result<(), StoreError> {
+    for change in changes {
+        save_slots(connection, change.group, &change.to)?;
+        set_status(connection, change.group, change.enabled)?;
+        if urgent {
+            mark::raise_urgent(connection, change.group, "authority breached", at)?;
+        } else {
+            let subject = MarkSubject::Enrollment(change.group);
+            mark::raise(connection, subject, "roll advanced", at)?;
+        }
+    }
+    Ok(())
+}
+
+/// A disabled group of its own for a certificate that has left `group`: after that one is settled,
+/// because the service takes a certificate in one enrollment only.
+fn block(
+    connection: &Connection,
+    group: i64,
+    certificate: Thumbprint,
+    number: i64,
+    at: i64,
+) -> Result<(), StoreError> {
+    let row = by_id(connection, group)?;
+    if row.by_reference {
+        // The CA certificate itself is deleted: nothing below it gets in.
+        return Ok(());
+    }
+    let slots = Slots::Serving {
+        slot: SlotName::Primary,
+        certificate,
+    };
+    let authority = row.authority.unwrap_or_default();
+    let name = format!("{authority}-blocked-{number}");
+    let (service, after) = (&row.provisioning, Some(row.id));
+    let id =
+        enrollment::add_disabled_group(connection, service, &name, &authority, &slots, after, at)?;
+    mark::raise_urgent(connection, id, "certificate blocked", at)
+}
+
+fn give_up_next(connection: &Connection, roll: i64, at: i64) -> Result<(), StoreError> {
+    let next: Option<i64> = connection.query_row(
+        "SELECT new_generation FROM roll WHERE id = ?1",
+        [roll],
+        |row| row.get(0),
+    )?;
+    if let Some(next) = next {
+        possession::remove(connection, next, at)?;
+        generation::retire(connection, next)?;
+    }
+    Ok(())
+}

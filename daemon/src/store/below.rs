@@ -1,0 +1,156 @@
+//! What is below a generation: devices that depend on it, counted and listed.
+//!
+//! Every count is answered from indexes: a fleet of 10,000 devices is no reason to wait.
+
+use super::{Store, StoreError};
+use rusqlite::{Connection, Row, params};
+use serde::Serialize;
+
+/// A device below a generation, in the order in which it needs a new leaf.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceBelow {
+    /// Its registration id.
+    pub registration_id: String,
+    /// Unix seconds: the end of its leaf.
+    pub not_after: i64,
+}
+
+/// The numbers of a roll.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DrainReport {
+    /// Leaves under the old certificate that have neither expired nor been revoked.
+    pub leaves_under_the_old: u64,
+    /// Devices whose current leaf is under the old certificate.
+    pub devices_on_the_old: u64,
+    /// Devices that have a leaf under the new certificate.
+    pub devices_on_the_new: u64,
+    /// Of these, devices that were seen in a hub with it.
+    pub devices_seen_on_the_new: u64,
+    /// Devices still on the old certificate that showed no sign of life for the time that policy
+    /// says: no new leaf, and no change in the hub.
+    pub devices_silent: u64,
+    /// Leaves under the old certificate that end before it is retired.
+    pub expiring_before_retirement: u64,
+}
+
+const CURRENT: &str = "FROM device d JOIN intent i ON i.id = d.certificate \
+     JOIN certificate c ON c.intent = d.certificate \
+     WHERE i.issuer IN (SELECT value FROM json_each(?1))";
+const LEAVES: &str = "FROM intent i JOIN certificate c ON c.intent = i.id \
+     WHERE i.purpose = 'leaf' AND i.state = 'issued' AND i.not_after >= ?2 \
+       AND i.issuer IN (SELECT value FROM json_each(?1)) AND c.revoked_at IS NULL";
+
+/// A device that was seen in a hub on its current leaf, which is `n`.
+const PROVEN: &str = "FROM device d JOIN intent n ON n.id = d.certificate \
+     JOIN certificate nc ON nc.intent = n.id \
+     JOIN proof p ON p.device = d.registration_id AND p.certificate = nc.sha256 WHERE 1";
+
+impl Store {
+    /// Devices whose current leaf is by one of these generations, and good.
+    pub fn devices_under(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
+        let generations = list(generations);
+        self.read(|connection| {
+            let condition = "AND i.not_after >= ?2 AND c.revoked_at IS NULL";
+            let sql = format!("SELECT count(*) {CURRENT} {condition}");
+            count(connection, &sql, params![generations, now])
+        })
+    }
+
+    /// Devices that may still need one of these generations: they have a good leaf by it, current or
+    /// not, and were not seen in a hub on a current leaf by another one.
+    pub fn devices_needing(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
+        let generations = list(generations);
+        self.read(|connection| {
+            let sql = format!(
+                "SELECT count(DISTINCT i.subject) {LEAVES}
+                   AND EXISTS (SELECT 1 FROM device d WHERE d.registration_id = i.subject)
+                   AND NOT EXISTS (SELECT 1 {PROVEN} AND d.registration_id = i.subject
+                     AND n.issuer NOT IN (SELECT value FROM json_each(?1)))"
+            );
+            count(connection, &sql, params![generations, now])
+        })
+    }
+
+    /// Devices whose current leaf is by this generation, in the order in which they need a new one:
+    /// those that were seen last (a leaf issued, a registration) are at work; among equals, those
+    /// whose leaf ends first.
+    pub fn devices_to_reissue(
+        &self,
+        generation: i64,
+        now: i64,
+        limit: u32,
+    ) -> Result<Vec<DeviceBelow>, StoreError> {
+        self.read(|connection| {
+            let sql = format!(
+                "SELECT d.registration_id, i.not_after {CURRENT} AND i.not_after >= ?2
+                 ORDER BY max(c.issued_at, coalesce((SELECT max(p.since) FROM proof p
+                     WHERE p.device = d.registration_id), 0)) DESC,
+                     i.not_after, d.registration_id LIMIT ?3"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let generation = list(&[generation]);
+            let rows = statement.query_map(params![generation, now, limit], device)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The numbers of a roll from the generations `old` to `new`, which retires the old ones at
+    /// `retirement`.
+    pub fn drain_report(
+        &self,
+        old: &[i64],
+        new: &[i64],
+        now: i64,
+        retirement: i64,
+        silent_since: i64,
+    ) -> Result<DrainReport, StoreError> {
+        let (old, new) = (list(old), list(new));
+        self.read(|connection| {
+            let current = format!("SELECT count(*) {CURRENT} AND i.not_after >= ?2");
+            let leaves = format!("SELECT count(*) {LEAVES}");
+            let expiring = format!("SELECT count(*) {LEAVES} AND i.not_after < ?3");
+            let seen = format!(
+                "SELECT count(DISTINCT d.registration_id) {PROVEN}
+                   AND n.issuer IN (SELECT value FROM json_each(?1))"
+            );
+            let silent = format!(
+                "{current} AND c.issued_at < ?3 AND NOT EXISTS (
+                     SELECT 1 FROM proof p WHERE p.device = d.registration_id AND p.since >= ?3)"
+            );
+            Ok(DrainReport {
+                devices_seen_on_the_new: count(connection, &seen, params![new])?,
+                devices_silent: count(connection, &silent, params![old, now, silent_since])?,
+                leaves_under_the_old: count(connection, &leaves, params![old, now])?,
+                devices_on_the_old: count(connection, &current, params![old, now])?,
+                devices_on_the_new: count(connection, &current, params![new, now])?,
+                expiring_before_retirement: count(
+                    connection,
+                    &expiring,
+                    params![old, now, retirement],
+                )?,
+            })
+        })
+    }
+}
+
+fn list(generations: &[i64]) -> String {
+    serde_json::json!(generations).to_string()
+}
+
+fn count(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<u64, StoreError> {
+    let counted: i64 = connection
+        .prepare_cached(sql)?
+        .query_row(parameters, |row| row.get(0))?;
+    Ok(counted.unsigned_abs())
+}
+
+fn device(row: &Row<'_>) -> rusqlite::Result<DeviceBelow> {
+    Ok(DeviceBelow {
+        registration_id: row.get(0)?,
+        not_after: row.get(1)?,
+    })
+}

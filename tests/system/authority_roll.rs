@@ -1,0 +1,521 @@
+//! Authorities are rolled, and no honest device is ever refused; a breached one is, from the first
+//! answer on.
+
+use crate::device::{is_assigned, register};
+use crate::invariants::held;
+use crate::process::{SOON, until};
+use crate::request::{Holder, Request};
+use crate::stage::{CEREMONY, Stage};
+use dps_emulator::{Action, Emulator, Fault};
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const LINE: &str = "Example Works Line 1\" }\nvalidity = \"5y\"";
+
+/// A stage whose line is valid for `validity` only, with the line's group.
+fn with_line_of(validity: &str) -> Stage {
+    let stage = Stage::set();
+    let ceremony = CEREMONY.replace(LINE, &LINE.replace("5y", validity));
+    assert_ne!(ceremony, CEREMONY);
+    stage.write("ceremony.toml", &ceremony);
+    begun(stage)
+}
+
+fn begun(mut stage: Stage) -> Stage {
+    stage.start();
+    stage.run_ceremony();
+    add_group(&stage, "line-1", "line-1");
+    stage.is_in_step();
+    stage
+}
+
+fn add_group(stage: &Stage, name: &str, authority: &str) {
+    let add = [
+        "enrollment",
+        "add",
+        "--group",
+        name,
+        "--authority",
+        authority,
+    ];
+    stage.told(&add);
+}
+
+fn start(stage: &Stage, authority: &str, reason: &str, more: &[&str]) -> String {
+    let command = [
+        "roll",
+        "start",
+        "--authority",
+        authority,
+        "--reason",
+        reason,
+    ];
+    stage.json(&[&command, more].concat())["rolls"][0]["id"].to_string()
+}
+
+fn shown(stage: &Stage, roll: &str) -> Value {
+    stage.json(&["roll", "show", roll])
+}
+
+/// Waits until the roll is in this state.
+fn comes_to(stage: &Stage, roll: &str, state: &str) -> Value {
+    let begun = Instant::now();
+    loop {
+        let seen = shown(stage, roll);
+        if seen["state"] == state {
+            return seen;
+        }
+        assert!(
+            begun.elapsed() < SOON,
+            "it does not become {state}: {seen:#}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The thumbprint of a generation.
+fn thumbprint(stage: &Stage, authority: &str, number: i64) -> Option<String> {
+    let generations = stage.json(&["authority", "show", authority]);
+    let mut generations = generations.as_array().unwrap().iter();
+    let found = generations.find(|it| it["generation"] == number)?;
+    Some(found["thumbprint"].as_str().unwrap().to_owned())
+}
+
+/// What the service has in the slots of a group.
+fn slots(stage: &Stage, group: &str) -> [Option<String>; 2] {
+    let record = stage.emulator.group(group).unwrap();
+    ["primary", "secondary"].map(|slot| held(&record, slot))
+}
+
+/// Registers these devices over and over while `story` is told; none is ever refused.
+fn probed<T>(emulator: &Emulator, devices: &[&Holder], story: impl FnOnce() -> T) -> T {
+    let (over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (told, refused) = std::thread::scope(|scope| {
+        let prober = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for device in devices {
+                    let end = register(emulator, device);
+                    if end.as_deref() != Ok("assigned") {
+                        return Some(format!("{}: {end:?}", device.id));
+                    }
+                }
+                rounds.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            None
+        });
+        let told = story();
+        over.store(true, Ordering::Relaxed);
+        (told, prober.join().unwrap())
+    });
+    assert_eq!(refused, None, "an honest device was refused");
+    assert!(rounds.into_inner() > 1, "nobody was probing");
+    told
+}
+
+/// Verifies: the next generation is staged in the other slot, tried by a canary that leaves no trace,
+/// and signs only then; a device with a leaf under the old generation gets in throughout, and one
+/// under the new from its first leaf on; when the old certificate has expired it leaves its slot.
+#[test]
+fn an_intermediate_is_rolled_and_no_device_is_refused() {
+    let stage = with_line_of("45s");
+    let station = stage.station();
+    let old = station.obtain(&Request::new("device-20s", "press-1"));
+    is_assigned(&stage.emulator, &old);
+
+    let (roll, new) = probed(&stage.emulator, &[&old], || {
+        let roll = start(&stage, "line-1", "expiry", &["--validity", "5y"]);
+        let draining = comes_to(&stage, &roll, "draining");
+        assert_eq!(draining["report"]["devices_on_the_old"], 1, "{draining}");
+        let new = station.obtain(&Request::device("press-2"));
+        (roll, new)
+    });
+    is_assigned(&stage.emulator, &new);
+    let [first, second] = [1, 2].map(|number| thumbprint(&stage, "line-1", number));
+    assert_eq!(slots(&stage, "line-1"), [first, second.clone()]);
+    let canary = "hallmark-canary-line-1-2";
+    assert_eq!(
+        stage.count(&format!("intent WHERE subject = '{canary}'")),
+        1
+    );
+    assert!(stage.emulator.registration(canary).is_none());
+    assert!(stage.emulator.hub_identity(canary).is_none());
+    assert_eq!(
+        stage.count("device WHERE registration_id LIKE 'hallmark%'"),
+        0
+    );
+
+    comes_to(&stage, &roll, "done");
+    assert_eq!(slots(&stage, "line-1"), [None, second]);
+    is_assigned(&stage.emulator, &new);
+    assert!(register(&stage.emulator, &old).is_err());
+}
+
+/// A stage that retires certificates when all devices are proven on the next.
+fn retiring_when_proven() -> Stage {
+    let stage = Stage::set();
+    let policy = "\n[policy]\nretire_proven = true\nproof_interval = \"1s\"\n";
+    stage.configure(&(stage.configuration() + policy));
+    stage
+}
+
+/// The roll that another one brought about.
+fn roll_below(stage: &Stage, authority: &str) -> String {
+    until(&format!("{authority} is rolled"), || {
+        let rolls = stage.json(&["roll", "list"]);
+        let mut rolls = rolls.as_array().unwrap().iter();
+        let found = rolls.find(|it| it["authority"] == authority)?;
+        Some(found["id"].to_string())
+    })
+}
+
+/// Where in the journal something happened to an authority.
+fn told_at(stage: &Stage, action: &str, authority: &str) -> i64 {
+    let sql = format!("audit WHERE action = '{action}' AND subject = '{authority}'");
+    assert!(stage.count(&sql) > 0, "{action} of {authority}");
+    let first = stage.count(&format!(
+        "audit WHERE sequence < (SELECT min(sequence) FROM {sql})"
+    ));
+    first + 1
+}
+
+/// Three levels. Verifies: the line follows when the plant has cut over, by a roll of its own; each
+/// is published and tried before it signs; a device of the line gets in throughout; both old
+/// certificates are retired before they expire, once the device is proven on its new leaf.
+#[test]
+fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
+    let stage = begun(retiring_when_proven());
+    add_group(&stage, "plant", "plant");
+    stage.is_in_step();
+    let station = stage.station();
+    let old = station.obtain(&Request::device("press-1"));
+    is_assigned(&stage.emulator, &old);
+
+    let plant = probed(&stage.emulator, &[&old], || {
+        let plant = start(&stage, "plant", "expiry", &[]);
+        comes_to(&stage, &plant, "draining");
+        comes_to(&stage, &roll_below(&stage, "line-1"), "draining");
+        plant
+    });
+    let line = roll_below(&stage, "line-1");
+    let parent = stage.count(&format!("roll WHERE id = {line} AND parent = {plant}"));
+    assert_eq!(parent, 1);
+    assert!(
+        told_at(&stage, "roll.cut_over", "plant") < told_at(&stage, "roll.staged", "line-1"),
+        "the line was staged before the plant had cut over"
+    );
+    assert_eq!(shown(&stage, &plant)["report"]["devices_on_the_old"], 1);
+
+    let new = station.obtain(&Request::device("press-1"));
+    assert_ne!(new.chain, old.chain);
+    assert_eq!(new.chain.len(), 3);
+    probed(&stage.emulator, &[&old, &new], || {
+        std::thread::sleep(Duration::from_millis(500));
+    });
+    is_assigned(&stage.emulator, &new);
+    comes_to(&stage, &line, "done");
+    let done = comes_to(&stage, &plant, "done");
+    assert_eq!(done["report"]["devices_seen_on_the_new"], 1, "{done}");
+    for group in ["plant", "line-1"] {
+        assert_eq!(slots(&stage, group), [None, thumbprint(&stage, group, 2)]);
+    }
+    is_assigned(&stage.emulator, &new);
+}
+
+fn ca_certificates(stage: &Stage) -> Vec<String> {
+    let held = stage.emulator.authorities();
+    let names = held
+        .iter()
+        .map(|it| it["name"].as_str().unwrap().to_owned());
+    names.collect()
+}
+
+fn references(stage: &Stage, group: &str) -> Value {
+    let record = stage.emulator.group(group).unwrap();
+    record["attestation"]["x509"]["caReferences"].clone()
+}
+
+/// A group by reference to the verified root, and a device of the line under it.
+fn under_the_root(stage: &mut Stage) -> Holder {
+    stage.start();
+    stage.run_ceremony();
+    add_group(stage, "works", "root");
+    stage.is_in_step();
+    assert_eq!(references(stage, "works")["primary"], "root-1");
+    let device = stage.station().obtain(&Request::device("press-1"));
+    is_assigned(&stage.emulator, &device);
+    device
+}
+
+/// The tree below the root has moved, and the device with it; then the old root goes.
+fn root_is_rolled(stage: &Stage, roll: &str, old: &Holder) {
+    comes_to(stage, roll, "draining");
+    let line = roll_below(stage, "line-1");
+    until("the line is rolled", || {
+        let state = shown(stage, &line)["state"].clone();
+        (state == "done" || state == "draining").then_some(())
+    });
+    let new = until("a new leaf", || {
+        let request = Request::device("press-1");
+        let answer = stage.station_called("station-2").ask(&request);
+        (answer.status == 201).then(|| request.holder(&answer.body))
+    });
+    is_assigned(&stage.emulator, &new);
+    comes_to(stage, roll, "done");
+    assert_eq!(ca_certificates(stage), ["root-2"]);
+    assert_eq!(references(stage, "works")["secondary"], "root-2");
+    assert!(references(stage, "works")["primary"].is_null());
+    assert!(register(&stage.emulator, old).is_err());
+    is_assigned(&stage.emulator, &new);
+    assert_eq!(stage.count("generation WHERE authority = 'root'"), 2);
+    assert_eq!(
+        stage.count("roll WHERE authority IS NOT NULL AND state = 'aborted'"),
+        0
+    );
+}
+
+/// Verifies: the new root is proven to be ours and referenced beside the old one, a canary under it
+/// gets in, everything below is rolled in order; and only then the old one is let go and deleted.
+#[test]
+fn a_root_by_reference_is_rolled_with_the_whole_tree() {
+    let mut stage = retiring_when_proven();
+    let old = under_the_root(&mut stage);
+    let roll = probed(&stage.emulator, &[&old], || {
+        let roll = start(&stage, "root", "expiry", &[]);
+        comes_to(&stage, &roll, "draining");
+        let line = roll_below(&stage, "line-1");
+        until("the line signs under the new root", || {
+            let told = "audit WHERE action = 'roll.cut_over' AND subject = 'line-1'";
+            (stage.count(told) == 1).then_some(())
+        });
+        drop(line);
+        roll
+    });
+    root_is_rolled(&stage, &roll, &old);
+    let places: Vec<i64> = ["root", "plant", "line-1"]
+        .iter()
+        .map(|it| told_at(&stage, "roll.cut_over", it))
+        .collect();
+    assert!(places.is_sorted(), "{places:?}");
+}
+
+/// The daemon is killed at every step of a root's roll, and every call of the service fails once in
+/// each way. Verifies: the end is the same, and there is one new generation of each authority.
+#[test]
+fn a_root_is_rolled_although_everything_fails_once() {
+    let mut stage = retiring_when_proven();
+    let old = under_the_root(&mut stage);
+    let mut faults = [
+        Action::throttle(1),
+        Action::status(500),
+        Action::status(412),
+        Action::ResetBefore,
+        Action::ResetAfter,
+    ]
+    .into_iter()
+    .cycle();
+    for operation in [
+        "authority.get",
+        "authority.put",
+        "authority.delete",
+        "group.get",
+        "group.put",
+        "device.register",
+        "registration.delete",
+        "identity.delete",
+        "group.put",
+        "authority.put",
+        "authority.delete",
+    ] {
+        let action = faults.next().unwrap();
+        let fault = Fault::on(operation, action);
+        stage.emulator.inject(fault).unwrap();
+    }
+    let roll = start(&stage, "root", "expiry", &[]);
+    for point in [
+        "roll-generation-planned",
+        "roll-generation-keyed",
+        "roll-generation-staged",
+        "roll.staged",
+        "roll.cut_over",
+        "roll.retired",
+        "roll.withdrawn",
+        "roll.done",
+    ] {
+        let reached = stage.path(&point.replace('.', "-"));
+        stage.kill();
+        let fault = format!("{point}=return({})", reached.display());
+        stage.start_with(&[("FAILPOINTS", &fault)]);
+        if point == "roll.retired" {
+            // Nothing is retired before the device has moved.
+            new_leaf_of(&stage, &roll);
+        }
+        until(point, || reached.exists().then_some(()));
+    }
+    stage.kill();
+    stage.emulator.clear_faults();
+    stage.start();
+    root_is_rolled(&stage, &roll, &old);
+}
+
+fn new_leaf_of(stage: &Stage, roll: &str) {
+    comes_to(stage, roll, "draining");
+    until("the line signs under the new root", || {
+        let told = "audit WHERE action = 'roll.cut_over' AND subject = 'line-1'";
+        (stage.count(told) == 1).then_some(())
+    });
+    let new = stage
+        .station_called("station-3")
+        .obtain(&Request::device("press-1"));
+    is_assigned(&stage.emulator, &new);
+}
+
+/// The hub knows the device.
+fn hub_knows(stage: &Stage, device: &Holder) -> bool {
+    stage.emulator.hub_identity(&device.id).is_some()
+}
+
+/// Everything of a receipt is done.
+fn is_complete(receipt: &Value) {
+    assert_eq!(receipt["complete"], true, "{receipt}");
+    for place in receipt["places"].as_array().unwrap() {
+        assert_eq!(place["state"], "done", "{receipt}");
+    }
+}
+
+fn breach(stage: &Stage, authority: &str) -> Value {
+    let report = [
+        "roll",
+        "start",
+        "--authority",
+        authority,
+        "--reason",
+        "compromise",
+    ];
+    let started = stage.json(&report);
+    is_complete(&started["receipt"]);
+    started
+}
+
+/// An intermediate in wrong hands, under a root whose group would let in whatever is below it.
+/// Verifies: from the answer on, a leaf under it is refused at the service and unknown to the hub;
+/// its certificate stays out by a disabled group of its own; the device comes back with a new leaf.
+#[test]
+fn a_breached_intermediate_is_out_when_the_command_answers() {
+    let mut stage = Stage::set();
+    let breached = under_the_root(&mut stage);
+    add_group(&stage, "line-1", "line-1");
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &breached);
+
+    let started = breach(&stage, "line-1");
+    let end = register(&stage.emulator, &breached);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+    assert!(!hub_knows(&stage, &breached));
+    let roll = started["rolls"][0]["id"].to_string();
+    let reissuing = comes_to(&stage, &roll, "reissuing");
+    assert_eq!(
+        reissuing["report"]["reissue"][0]["registration_id"],
+        "press-1"
+    );
+    until("the successor has the slot", || {
+        let [primary, secondary] = slots(&stage, "line-1");
+        (primary == thumbprint(&stage, "line-1", 2) && secondary.is_none()).then_some(())
+    });
+    stage.is_in_step();
+    let blocked = stage.emulator.group("line-1-blocked-1").unwrap();
+    assert_eq!(blocked["provisioningStatus"], "disabled");
+    assert_eq!(held(&blocked, "primary"), thumbprint(&stage, "line-1", 1));
+    let end = register(&stage.emulator, &breached);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+
+    let new = stage.station().obtain(&Request::device("press-1"));
+    is_assigned(&stage.emulator, &new);
+    comes_to(&stage, &roll, "done");
+    let end = register(&stage.emulator, &breached);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+}
+
+/// A root in wrong hands. Verifies: it is deleted from the service before the command answers, so
+/// nothing below it gets in; the new one is proven and referenced, and the tree comes back.
+#[test]
+fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
+    let mut stage = Stage::set();
+    let breached = under_the_root(&mut stage);
+    let started = breach(&stage, "root");
+    assert_eq!(started["rolls"].as_array().unwrap().len(), 4);
+    let end = register(&stage.emulator, &breached);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+    assert!(!hub_knows(&stage, &breached));
+    let station = stage.enlist_when_possible("station", "station-2");
+    let new = until("a new leaf", || {
+        let request = Request::device("press-1");
+        let answer = stage.caller(&station).ask(&request);
+        (answer.status == 201).then(|| request.holder(&answer.body))
+    });
+    for roll in started["rolls"].as_array().unwrap() {
+        comes_to(&stage, &roll["id"].to_string(), "done");
+    }
+    assert_eq!(ca_certificates(&stage), ["root-2"]);
+    is_assigned(&stage.emulator, &new);
+    assert_ne!(
+        register(&stage.emulator, &breached).as_deref(),
+        Ok("assigned")
+    );
+}
+
+/// A breach overtakes an expiry roll, and takes over the generation that it has staged.
+#[test]
+fn a_breach_overtakes_a_roll_under_way() {
+    let stage = begun(Stage::set());
+    let unseen = Fault::on("device.register", Action::status(500));
+    for _ in 0..20 {
+        stage.emulator.inject(unseen.clone()).unwrap();
+    }
+    let overtaken = start(&stage, "line-1", "expiry", &[]);
+    comes_to(&stage, &overtaken, "staged");
+    let again = [
+        "roll",
+        "start",
+        "--authority",
+        "line-1",
+        "--reason",
+        "expiry",
+    ];
+    assert_eq!(
+        stage.hallmark(&again).code,
+        Some(1),
+        "two rolls of one authority"
+    );
+    let roll = breach(&stage, "line-1")["rolls"][0]["id"].to_string();
+    assert_eq!(shown(&stage, &overtaken)["state"], "aborted");
+    stage.emulator.clear_faults();
+    comes_to(&stage, &roll, "done");
+    assert_eq!(slots(&stage, "line-1")[1], thumbprint(&stage, "line-1", 2));
+    assert_eq!(stage.count("generation WHERE authority = 'line-1'"), 2);
+}
+
+/// Given up before its cut-over, a roll leaves nothing behind.
+#[test]
+fn a_roll_is_given_up_before_its_cut_over() {
+    let stage = Stage::set();
+    let policy = "\n[policy]\napprove = [\"cut_over\"]\n";
+    stage.configure(&(stage.configuration() + policy));
+    let stage = begun(stage);
+    let first = thumbprint(&stage, "line-1", 1);
+    let roll = start(&stage, "line-1", "expiry", &[]);
+    until("it waits for somebody's word", || {
+        let waits_for = shown(&stage, &roll)["waits_for"].clone();
+        waits_for.as_str().unwrap().contains("word").then_some(())
+    });
+    stage.told(&["roll", "abort", &roll]);
+    stage.is_in_step();
+    assert_eq!(slots(&stage, "line-1"), [first, None]);
+
+    let roll = start(&stage, "line-1", "expiry", &[]);
+    comes_to(&stage, &roll, "staged");
+    stage.told(&["roll", "approve", &roll]);
+    comes_to(&stage, &roll, "draining");
+    assert_eq!(slots(&stage, "line-1")[1], thumbprint(&stage, "line-1", 3));
+}
