@@ -5,17 +5,19 @@
 //! module owns its own table; this file composes them, and checks what only the whole can show.
 
 mod listen;
+mod policy;
 
 pub use listen::HttpsListener;
 
 use crate::ca::crl::CrlSchedule;
 use crate::ca::profile::{IssuanceProfile, Role};
+use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
 use crate::token::credential::label;
-use crate::x509::profile::human_seconds;
 use listen::Listen;
+use policy::Policy;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -26,8 +28,6 @@ use std::time::Duration;
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The longest name of an authority: it stands in addresses.
 const AUTHORITY_NAME_BYTES_MAX: usize = 64;
-/// The longest time that a revocation list may be good.
-const CRL_VALIDITY_SECONDS_MAX: u64 = 365 * 86_400;
 
 /// What the file says.
 #[derive(Debug, Deserialize)]
@@ -52,71 +52,6 @@ struct Said {
 struct Authority {
     name: String,
     token: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Policy {
-    #[serde(default)]
-    drift: DriftPolicy,
-    /// How often each provisioning service is compared with what is on record.
-    #[serde(with = "human_seconds", default = "scan_interval_default")]
-    scan_interval: u64,
-    /// How long changes may wait for a provisioning service before that is an alarm.
-    #[serde(with = "human_seconds", default = "push_age_alarm_default")]
-    push_age_alarm: u64,
-    /// How long a revocation list is good: as long may a token be away before verifiers refuse all.
-    #[serde(with = "human_seconds", default = "crl_validity_default")]
-    crl_validity: u64,
-    /// How often a revocation list is signed anew if nothing is revoked meanwhile.
-    #[serde(with = "human_seconds", default = "crl_interval_default")]
-    crl_interval: u64,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            drift: DriftPolicy::default(),
-            scan_interval: scan_interval_default(),
-            push_age_alarm: push_age_alarm_default(),
-            crl_validity: crl_validity_default(),
-            crl_interval: crl_interval_default(),
-        }
-    }
-}
-
-impl Policy {
-    fn crl_schedule(&self) -> Result<CrlSchedule, ConfigurationError> {
-        let (validity, interval) = (self.crl_validity, self.crl_interval);
-        if interval == 0 || interval >= validity || validity > CRL_VALIDITY_SECONDS_MAX {
-            return Err(ConfigurationError::Contradiction(
-                "[policy] crl_interval must be shorter than crl_validity, so that there is a new \
-                 revocation list before the old one ends, and crl_validity at most 365d"
-                    .into(),
-            ));
-        }
-        Ok(CrlSchedule {
-            validity_seconds: validity.cast_signed(),
-            interval_seconds: interval.cast_signed(),
-        })
-    }
-}
-
-fn crl_validity_default() -> u64 {
-    7 * 86_400
-}
-
-fn crl_interval_default() -> u64 {
-    86_400
-}
-
-fn push_age_alarm_default() -> u64 {
-    3_600
-}
-
-/// A quarter of an hour: a fleet of 100,000 costs 1,000 operations a scan then.
-fn scan_interval_default() -> u64 {
-    900
 }
 
 /// The configuration, checked.
@@ -150,6 +85,8 @@ pub struct Configuration {
     pub scan_interval: Duration,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
+    /// How leaves are rolled.
+    pub rolling: RollPolicy,
     /// When revocation lists are signed anew.
     pub crl_schedule: CrlSchedule,
 }
@@ -242,6 +179,7 @@ impl Configuration {
             provisioning,
             drift: said.policy.drift,
             scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
+            rolling: said.policy.rolling()?,
             crl_schedule: said.policy.crl_schedule()?,
             push_age_alarm_seconds: i64::try_from(said.policy.push_age_alarm).unwrap_or(i64::MAX),
             file,
@@ -255,6 +193,14 @@ impl Configuration {
         self.provisioning
             .values()
             .flat_map(|service| service.verified.clone())
+            .collect()
+    }
+
+    /// The services with a hub, and how many operations a minute it allows.
+    pub fn hubs(&self) -> BTreeMap<String, u32> {
+        self.provisioning
+            .iter()
+            .filter_map(|(name, it)| Some((name.clone(), it.hub_operations_per_minute()?)))
             .collect()
     }
 

@@ -132,9 +132,11 @@ impl Daemon {
         let services: Vec<_> = configuration
             .provisioning
             .values()
-            .map(|it| (it, Arc::new(Notify::new())))
+            .map(|it| (it, Arc::new(Notify::new()), Arc::new(Notify::new())))
             .collect();
-        bells.extend(services.iter().map(|(_, bell)| bell.clone()));
+        for (_, service, hub) in &services {
+            bells.extend([service.clone(), hub.clone()]);
+        }
         let ca = Arc::new(CertificateAuthority::start(Parts {
             store,
             tokens: tokens.configured.clone(),
@@ -143,13 +145,15 @@ impl Daemon {
             provisioning: configuration.provisioning.keys().cloned().collect(),
             verified: configuration.verified(),
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
+            hubs: configuration.hubs(),
+            rolling: configuration.rolling.clone(),
             crl_schedule: configuration.crl_schedule,
             public_http: configuration.public_http.clone(),
             wake: Box::new(move || bells.iter().for_each(|bell| bell.notify_one())),
         })?);
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let mut reconcilers = Vec::new();
-        for (service, bell) in services {
+        for (service, bell, hub_bell) in services {
             reconcilers.push(Reconciler {
                 name: service.name.clone(),
                 ca: ca.clone(),
@@ -157,6 +161,7 @@ impl Daemon {
                 drift: configuration.drift,
                 scan_interval: configuration.scan_interval,
                 wake: bell,
+                hub_wake: hub_bell,
                 observed: wake.clone(),
             });
         }

@@ -10,6 +10,7 @@
 
 use dps_emulator::{Emulator, Kind, Options};
 use hallmarkd::ca::crl::CrlSchedule;
+use hallmarkd::ca::roll::RollPolicy;
 use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::slots::Slots;
@@ -101,6 +102,8 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         provisioning: vec!["dps".into()],
         verified: BTreeSet::new(),
         push_age_alarm_seconds: 3_600,
+        hubs: BTreeMap::new(),
+        rolling: RollPolicy::default(),
         crl_schedule: CrlSchedule {
             validity_seconds: 604_800,
             interval_seconds: 86_400,
@@ -120,6 +123,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         drift: DriftPolicy::Report,
         scan_interval: Duration::from_secs(3_600),
         wake: Arc::new(Notify::new()),
+        hub_wake: Arc::new(Notify::new()),
         observed: Arc::new(Notify::new()),
     }
 }

@@ -22,6 +22,9 @@
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
+//! | `block` | a device, a group or a generation is kept out, and let back in |
+//! | `breach` | a leaf in wrong hands is out when the command answers |
+//! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -30,6 +33,8 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod block;
+mod breach;
 mod caller;
 mod cli;
 mod crash;
@@ -43,5 +48,6 @@ mod refusals;
 mod request;
 mod revocation;
 mod roll;
+mod roll_faults;
 mod stage;
 mod token_gone;

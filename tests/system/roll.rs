@@ -120,7 +120,7 @@ fn an_operator_starts_and_aborts_a_roll() {
     station.obtain(&Request::device("pump-7"));
     stage.is_in_step();
 
-    let started = stage.json(&START);
+    let started = stage.json(&START)["rolls"].clone();
     let id = started[0]["id"].to_string();
     assert_eq!(started[0]["state"], "requested");
     let second = stage.hallmark(&START);
@@ -132,7 +132,7 @@ fn an_operator_starts_and_aborts_a_roll() {
     let again = stage.hallmark(&["roll", "abort", &id]);
     assert_eq!(again.code, Some(1), "{again:?}");
 
-    let started = stage.json(&START);
+    let started = stage.json(&START)["rolls"].clone();
     let id = started[0]["id"].to_string();
     let renewed = station.obtain(&Request::device("pump-7"));
     is_in_state(&stage, "draining");

@@ -21,6 +21,8 @@ pub(super) struct Enrollment {
     kind: EnrollmentKind,
     name: String,
     authority: Option<String>,
+    /// The group whose device this was made for, to shut a leaf out.
+    overlay_of: Option<String>,
     status: &'static str,
     slots: Slots,
     primary: Option<String>,
@@ -81,6 +83,7 @@ impl From<EnrollmentRow> for Enrollment {
             kind: row.kind,
             name: row.name,
             authority: row.authority,
+            overlay_of: row.overlay_of,
             slots: row.slots,
             pending: row.mark.map(Pending::from),
             observed_at: row.observed_at.map(rfc3339),
@@ -100,6 +103,7 @@ pub(super) struct Page {
 #[derive(Deserialize)]
 pub(super) struct Where {
     provisioning: Option<String>,
+    r#override: Option<String>,
 }
 
 pub(super) async fn list(
@@ -153,7 +157,8 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let remove = move |ca: &crate::ca::CertificateAuthority| {
-        ca.remove_enrollment(&permission, at.provisioning.as_deref(), kind, &name)
+        let service = at.provisioning.as_deref();
+        ca.remove_enrollment(&permission, service, kind, &name, at.r#override)
     };
     api.application(remove).await?;
     Ok(StatusCode::ACCEPTED)

@@ -9,6 +9,7 @@
 
 mod audit;
 mod authorities;
+mod blocks;
 mod body;
 pub mod caller;
 mod ceremonies;
@@ -24,6 +25,7 @@ pub mod server;
 mod status;
 pub mod tls;
 
+use crate::ca::receipt::Receipt;
 use crate::ca::{CertificateAuthority, Error};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -32,6 +34,7 @@ use problem::Problem;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// The largest request body, in bytes.
@@ -41,6 +44,10 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// The most rows that one answer carries.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
+/// How long the answer to a breach or block waits for the places that shut somebody out.
+const RECEIPT_WAIT: Duration = Duration::from_secs(30);
+/// How often they are looked at.
+const RECEIPT_PERIOD: Duration = Duration::from_millis(50);
 /// Where the daemon listens.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Addresses {
@@ -95,6 +102,8 @@ impl Api {
             .route("/v1/rolls", get(rolls::list).post(rolls::start))
             .route("/v1/rolls/{id}", get(rolls::show))
             .route("/v1/rolls/{id}/abort", post(rolls::abort))
+            .route("/v1/blocks", get(blocks::list).post(blocks::start))
+            .route("/v1/blocks/{kind}/{name}", delete(blocks::lift))
             .route("/v1/push", get(push::list))
             .route("/v1/push/retry", post(push::retry))
             .route("/v1/audit", get(audit::list))
@@ -102,6 +111,22 @@ impl Api {
             .fallback(unknown_route)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .with_state(self)
+    }
+
+    /// Asks `read` until every place has answered, [`RECEIPT_WAIT`] at most: what is still pending
+    /// then says so itself.
+    async fn receipt(
+        &self,
+        read: impl Fn(&CertificateAuthority) -> Result<Receipt, Error> + Clone + Send + 'static,
+    ) -> Result<Receipt, Problem> {
+        let deadline = Instant::now() + RECEIPT_WAIT;
+        loop {
+            let receipt = self.application(read.clone()).await?;
+            if receipt.complete || Instant::now() >= deadline {
+                return Ok(receipt);
+            }
+            tokio::time::sleep(RECEIPT_PERIOD).await;
+        }
     }
 
     /// Runs `work` where blocking is allowed, to its end, whoever still listens.

@@ -2,24 +2,41 @@
 
 use super::body::JsonBody;
 use super::caller::Peer;
+use super::certificates::Answer;
 use super::problem::Problem;
 use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::issue::IssueRequest;
+use crate::ca::receipt::Receipt;
+use crate::ca::roll::{LeafCompromise, UnderGroup};
 use crate::ca::{CertificateAuthority, Error, rfc3339};
-use crate::store::{RollReason, RollRow, RollState};
+use crate::enrollment::roll::HubPolicy;
+use crate::enrollment::slots::SlotName;
+use crate::store::{RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 #[derive(Serialize)]
 pub(super) struct Roll {
     id: i64,
-    provisioning: String,
-    registration_id: String,
+    /// Of a leaf's roll.
+    provisioning: Option<String>,
+    /// Of a leaf's roll.
+    registration_id: Option<String>,
+    /// Of an authority's roll.
+    authority: Option<String>,
     reason: RollReason,
     state: RollState,
     waits_for: String,
+    /// How far its work at the hub is: identities deleted, devices told.
+    told: Option<String>,
+    /// By which leaf the hub was last seen to know the device.
+    device_seen: Option<String>,
+    /// Options, evidence, and guards that were overridden.
+    detail: Value,
     old_certificate: String,
     old_not_after: String,
     new_certificate: Option<String>,
@@ -30,12 +47,24 @@ pub(super) struct Roll {
 
 impl Roll {
     fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
+        let told = ca.roll_hub_progress(&row)?;
+        let (waits_for, device_seen) = (ca.roll_waits_for(&row)?, ca.roll_proof(&row)?);
+        let (provisioning, registration_id, authority) = match row.subject {
+            RollSubject::Enrollment {
+                provisioning, name, ..
+            } => (Some(provisioning), Some(name), None),
+            RollSubject::Authority { name, .. } => (None, None, Some(name)),
+        };
         Ok(Self {
-            waits_for: ca.roll_waits_for(&row)?,
+            waits_for,
             id: row.id,
-            provisioning: row.provisioning,
-            registration_id: row.name,
+            provisioning,
+            registration_id,
+            authority,
             reason: row.reason,
+            device_seen,
+            told,
+            detail: row.detail,
             state: row.state,
             old_certificate: row.old_certificate.to_string(),
             old_not_after: rfc3339(row.old_not_after),
@@ -47,11 +76,40 @@ impl Roll {
     }
 }
 
+/// What starts a roll: of a device's leaf, or of an authority.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
     registration_id: String,
     reason: RollReason,
+    /// By compromise: which slots; both if left out.
+    slot: Option<SlotName>,
+    /// By compromise: what becomes of the hub identity.
+    hub: Option<HubPolicy>,
+    /// By compromise: the request for the new leaf, and its profile.
+    csr: Option<String>,
+    profile: Option<String>,
+}
+
+/// What came of it.
+#[derive(Serialize)]
+pub(super) struct Started {
+    rolls: Vec<Roll>,
+    /// Services that let the device in by a group: nothing changes there, and why.
+    under_groups: Vec<UnderGroup>,
+    /// The new leaf of a breached device.
+    certificate: Option<Answer>,
+    /// Why there is no new leaf although it was asked for.
+    not_issued: Option<String>,
+    /// By compromise: what each place answered.
+    receipt: Option<Receipt>,
+}
+
+/// Whether a guard is overridden, and why.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Abort {
+    r#override: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -89,21 +147,108 @@ pub(super) async fn start(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     JsonBody(start): JsonBody<Start>,
-) -> Result<(StatusCode, Json<Vec<Roll>>), Problem> {
+) -> Result<(StatusCode, Json<Started>), Problem> {
     let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
-    let rolls = api.application(move |ca| {
-        let rows = ca.start_roll(&permission, &start.registration_id, start.reason)?;
-        rows.into_iter().map(|row| Roll::of(ca, row)).collect()
-    });
-    Ok((StatusCode::CREATED, Json(rolls.await?)))
+    let started = match start.reason {
+        RollReason::Expiry => api.start_expiry(permission, start).await?,
+        RollReason::Compromise => api.start_compromise(permission, start).await?,
+    };
+    Ok((StatusCode::CREATED, Json(started)))
+}
+
+impl Start {
+    fn compromise(self) -> Result<LeafCompromise, Error> {
+        let request = match (self.csr, self.profile) {
+            (Some(csr), Some(profile)) => Some(IssueRequest {
+                profile,
+                registration_id: self.registration_id.clone(),
+                csr: csr.into_bytes(),
+                idempotency_key: None,
+            }),
+            (None, None) => None,
+            _ => {
+                let message = "a new leaf needs both csr and profile";
+                return Err(Error::mend("body_invalid", message));
+            }
+        };
+        let slots = self.slot.map_or(SlotName::BOTH.to_vec(), |slot| vec![slot]);
+        Ok(LeafCompromise {
+            registration_id: self.registration_id,
+            slots,
+            hub: self.hub.unwrap_or_default(),
+            request,
+        })
+    }
+}
+
+impl Api {
+    async fn start_expiry(
+        &self,
+        permission: Authorized<Operate>,
+        start: Start,
+    ) -> Result<Started, Problem> {
+        let only_by_compromise = start.slot.is_some() || start.hub.is_some() || start.csr.is_some();
+        if only_by_compromise {
+            let message = "slot, hub and csr are for a roll by compromise; by expiry the device's \
+                           next request is waited for";
+            return Err(Error::mend("body_invalid", message).into());
+        }
+        self.application(move |ca| {
+            let rows = ca.start_leaf_roll(&permission, &start.registration_id)?;
+            let rolls = rows.into_iter().map(|row| Roll::of(ca, row));
+            Ok(Started {
+                rolls: rolls.collect::<Result<_, _>>()?,
+                under_groups: ca.under_groups(&start.registration_id)?,
+                certificate: None,
+                not_issued: None,
+                receipt: None,
+            })
+        })
+        .await
+    }
+
+    /// Answers when every place has, or when that takes too long.
+    async fn start_compromise(
+        &self,
+        permission: Authorized<Operate>,
+        start: Start,
+    ) -> Result<Started, Problem> {
+        let compromise = start.compromise()?;
+        let done = self
+            .application(move |ca| ca.start_leaf_compromise(&permission, compromise))
+            .await?;
+        let ids: Vec<i64> = done.rolls.iter().map(|row| row.id).collect();
+        let (device, asked) = (done.registration_id, ids.clone());
+        let receipt = self
+            .receipt(move |ca| ca.compromise_receipt(&device, &asked))
+            .await?;
+        let (certificate, not_issued) = match done.issued {
+            Some(Ok(issued)) => (Some(Answer::from(issued)), None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+            None => (None, None),
+        };
+        let rolls = self.application(move |ca| {
+            let rolls = ids.into_iter();
+            rolls.map(|id| Roll::of(ca, ca.store().roll(id)?)).collect()
+        });
+        Ok(Started {
+            rolls: rolls.await?,
+            under_groups: Vec::new(),
+            certificate,
+            not_issued,
+            receipt: Some(receipt),
+        })
+    }
 }
 
 pub(super) async fn abort(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     Path(id): Path<i64>,
+    JsonBody(abort): JsonBody<Abort>,
 ) -> Result<Json<Roll>, Problem> {
     let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
-    let roll = api.application(move |ca| Roll::of(ca, ca.abort_roll(&permission, id)?));
+    let roll =
+        api.application(move |ca| Roll::of(ca, ca.abort_roll(&permission, id, abort.r#override)?));
     Ok(Json(roll.await?))
 }

@@ -1,12 +1,12 @@
 //! Enrollments: what an operator wants a provisioning service to hold, and what that means.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Error, rfc3339};
 use crate::enrollment::desired::{Desired, Kind, SlotCertificate, SlotPair, Status};
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::store::{AuditEntry, EnrollmentKind, EnrollmentRow, NewEnrollment};
+use crate::store::{AuditEntry, BlockKind, EnrollmentKind, EnrollmentRow, NewEnrollment};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -62,13 +62,15 @@ impl CertificateAuthority {
         Ok(row)
     }
 
-    /// Wants an enrollment gone from its service; nothing else happens to its device.
+    /// Wants an enrollment gone from its service; nothing else happens to its device. One that keeps a
+    /// breached leaf out stays while its group would let that in, unless `overriding` says why not.
     pub fn remove_enrollment(
         &self,
         permission: &Authorized<Operate>,
         provisioning: Option<&str>,
         kind: EnrollmentKind,
         name: &str,
+        overriding: Option<String>,
     ) -> Result<(), Error> {
         let provisioning = self.provisioning(provisioning)?;
         let rows = self.store.enrollments_named(name)?;
@@ -80,16 +82,56 @@ impl CertificateAuthority {
                 let message = format!("{provisioning} has no {kind} enrollment {name:?}");
                 Error::missing("enrollment_unknown", message)
             })?;
+        if overriding.is_none() {
+            self.refuse_return_of_breached(&row)?;
+        }
         let entry = AuditEntry {
             at: self.now(),
             actor: permission.caller().to_string(),
             action: "enrollment.removed",
             subject: name.to_owned(),
-            detail: json!({ "provisioning": provisioning, "kind": kind }),
+            detail: json!({
+                "provisioning": provisioning, "kind": kind, "override": overriding,
+            }),
         };
         self.store.remove_enrollment(row.id, entry)?;
         self.wake();
         Ok(())
+    }
+
+    fn refuse_return_of_breached(&self, row: &EnrollmentRow) -> Result<(), Error> {
+        if row.kind != EnrollmentKind::Individual {
+            return Ok(());
+        }
+        let device = &row.name;
+        let groups = self.groups_of(device)?;
+        let Some(group) = groups.iter().find(|it| it.provisioning == row.provisioning) else {
+            return Ok(());
+        };
+        if self
+            .store
+            .standing_block(BlockKind::Device, device, None)?
+            .is_some()
+        {
+            let message = format!(
+                "{device} is blocked, and its group {} would let it in; lift the block with \
+                 `hallmark device unblock {device}`",
+                group.name
+            );
+            return Err(Error::conflict("device_blocked", message));
+        }
+        match self.store.breached_until(device, self.now())? {
+            None => Ok(()),
+            Some(until) => Err(Error::conflict(
+                "enrollment_shuts_out",
+                format!(
+                    "this enrollment keeps a breached leaf of {device} out, which its group {} \
+                     would let in until {}; wait until then, or say why not with --override",
+                    group.name,
+                    rfc3339(until)
+                ),
+            )),
+        }
     }
 
     /// What the service shall hold for this row; `None` if it shall hold nothing.

@@ -106,6 +106,7 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::Repeated => Self::later(1, "request_under_way", message),
             IntentRefusal::SerialExists => Self::stop("serial_exists", message),
             IntentRefusal::Spelling { .. } => Self::conflict("registration_id_spelling", message),
+            IntentRefusal::Blocked(_) => Self::forbidden("device_blocked", message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
             IntentRefusal::IssuerRevoked => Self::later(60, "issuer_revoked", message),
             IntentRefusal::Store(error) => error.into(),

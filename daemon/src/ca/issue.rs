@@ -142,6 +142,9 @@ impl CertificateAuthority {
         let name = common_name(profile, &request.registration_id)?;
         permission.covers(profile, &name)?;
         agrees_with(&csr, &name)?;
+        if profile.role == Role::Device {
+            self.refuse_breached_key(&name, csr.public_key())?;
+        }
         let hierarchy = self.hierarchy();
         let generation = hierarchy.signing(&profile.authority)?;
         crash_point("cycle-5");

@@ -6,14 +6,17 @@
 //! there is one. It must never sign what the store has not on record.
 
 pub mod authorize;
+pub mod block;
 pub mod ceremony;
 pub mod crl;
+mod door;
 pub mod enroll;
 pub mod error;
 pub mod hierarchy;
 pub mod issue;
 pub mod possession;
 pub mod profile;
+pub mod receipt;
 pub mod revoke;
 pub mod roll;
 pub mod status;
@@ -28,6 +31,7 @@ use authorize::{Authorized, Caller, Operate};
 use crl::{CrlSchedule, RevocationLists};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
+use roll::RollPolicy;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,6 +64,10 @@ pub struct Parts {
     pub verified: BTreeSet<String>,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
+    /// The services with a hub, and how many operations a minute it allows.
+    pub hubs: BTreeMap<String, u32>,
+    /// How leaves are rolled.
+    pub rolling: RollPolicy,
     /// When revocation lists are signed anew.
     pub crl_schedule: CrlSchedule,
     /// Where relying parties fetch what is published (`http://host`), for issued certificates to
@@ -78,6 +86,8 @@ pub struct CertificateAuthority {
     provisioning: Vec<String>,
     verified: BTreeSet<String>,
     push_age_alarm_seconds: i64,
+    hubs: BTreeMap<String, u32>,
+    rolling: RollPolicy,
     public_http: Option<String>,
     wake: Box<dyn Fn() + Send + Sync>,
     lists: RevocationLists,
@@ -105,6 +115,8 @@ impl CertificateAuthority {
             provisioning: parts.provisioning,
             verified: parts.verified,
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
+            hubs: parts.hubs,
+            rolling: parts.rolling,
             public_http,
             wake: parts.wake,
             lists,
@@ -232,7 +244,7 @@ impl CertificateAuthority {
 /// `FAILPOINTS="NAME=return(FILE)"` makes whoever comes here write FILE, and stay until a signal
 /// ends the process.
 #[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
-fn crash_point(name: &str) {
+pub(crate) fn crash_point(name: &str) {
     fail::fail_point!(name, |file| {
         let announced = std::fs::write(file.unwrap_or_default(), name);
         tracing::warn!(name, ?announced, "stays at a crash point");

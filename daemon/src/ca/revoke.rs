@@ -61,7 +61,7 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    fn revocation(
+    pub(super) fn revocation(
         &self,
         permission: &Authorized<Operate>,
         target: RevocationTarget,

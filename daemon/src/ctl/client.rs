@@ -90,6 +90,11 @@ impl Client {
         self.send(self.http.delete(url(path))).map(drop)
     }
 
+    /// A deletion whose answer tells what came of it.
+    pub(super) fn lift(&self, path: &str) -> Result<Value, Failure> {
+        json(self.send(self.http.delete(url(path)))?)
+    }
+
     /// All pages of a list whose `key` orders it.
     pub(super) fn pages(&self, path: &str, key: &str) -> Result<Value, Failure> {
         let mut all = Vec::new();

@@ -71,6 +71,10 @@ pub enum CeremonyCommand {
 pub enum AuthorityCommand {
     /// All authorities, issuers first.
     List,
+    /// Keep all devices below a generation out.
+    Block(Generation),
+    /// Let the devices below a generation back in.
+    Unblock(Generation),
     /// One authority with all its generations.
     Show {
         /// Its name.
@@ -108,6 +112,22 @@ pub enum DeviceCommand {
         /// Its registration id.
         id: String,
     },
+    /// Keep a device out: revocation list, provisioning services and hubs.
+    Block {
+        /// Its registration id.
+        id: String,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a device back in.
+    Unblock {
+        /// Its registration id.
+        id: String,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
 }
 
 /// `hallmark enrollment`
@@ -122,8 +142,15 @@ pub enum EnrollmentCommand {
     },
     /// Have a provisioning service hold an enrollment.
     Add(NewEnrollment),
+    /// Keep all devices of a group out.
+    Block(Group),
+    /// Let the devices of a group back in.
+    Unblock(Group),
     /// Have a provisioning service drop an enrollment.
     Remove {
+        /// Remove it although a breached leaf comes back by its group; why.
+        #[arg(long, value_name = "REASON")]
+        r#override: Option<String>,
         /// Which one.
         #[command(flatten)]
         which: Which,
@@ -131,6 +158,30 @@ pub enum EnrollmentCommand {
         #[arg(long)]
         provisioning: Option<String>,
     },
+}
+
+/// `hallmark enrollment block`
+#[derive(Debug, Args)]
+pub struct Group {
+    /// The group id.
+    #[arg(long, value_name = "ID")]
+    pub group: String,
+    /// Why.
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// `hallmark authority block`
+#[derive(Debug, Args)]
+pub struct Generation {
+    /// The authority's name.
+    pub name: String,
+    /// The generation's number.
+    #[arg(long)]
+    pub generation: i64,
+    /// Why.
+    #[arg(long, default_value = "")]
+    pub reason: String,
 }
 
 /// `hallmark enrollment add`
@@ -172,14 +223,8 @@ impl Which {
 /// `hallmark roll`
 #[derive(Debug, Subcommand)]
 pub enum RollCommand {
-    /// Start the roll of an individually enrolled device.
-    Start {
-        /// Its registration id.
-        id: String,
-        /// Why.
-        #[arg(long, value_enum)]
-        reason: Reason,
-    },
+    /// Start the roll of a device's leaf.
+    Start(StartRoll),
     /// All rolls, newest first.
     List {
         /// Only those under way.
@@ -191,11 +236,80 @@ pub enum RollCommand {
         /// Its number.
         id: i64,
     },
-    /// Give up a roll that still waits for its request.
+    /// Give up a roll before its cut-over; the old certificate serves on.
     Abort {
         /// Its number.
         id: i64,
+        /// Abort although the device was not seen on its old leaf; why.
+        #[arg(long, value_name = "REASON")]
+        r#override: Option<String>,
     },
+}
+
+/// `hallmark roll start`
+#[derive(Debug, Args)]
+pub struct StartRoll {
+    /// Its registration id.
+    pub id: String,
+    /// Why.
+    #[arg(long, value_enum)]
+    pub reason: Reason,
+    /// By compromise: the slot that is breached.
+    #[arg(long, value_enum, default_value = "both")]
+    pub slot: Slot,
+    /// By compromise: the request for the new leaf (PKCS #10, PEM), if it is at hand.
+    #[arg(long, requires = "profile")]
+    pub csr: Option<PathBuf>,
+    /// The profile of the new leaf.
+    #[arg(long, requires = "csr")]
+    pub profile: Option<String>,
+    /// By compromise: what becomes of the device's hub identity.
+    #[arg(long, value_enum)]
+    pub hub: Option<Hub>,
+    /// Write the new leaf and its chain into this file (PEM).
+    #[arg(long, requires = "csr")]
+    pub out: Option<PathBuf>,
+}
+
+/// A slot of an enrollment.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Slot {
+    /// The primary one.
+    Primary,
+    /// The secondary one.
+    Secondary,
+    /// Both.
+    Both,
+}
+
+impl Slot {
+    /// As the API has it.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Slot::Primary => Some("primary"),
+            Slot::Secondary => Some("secondary"),
+            Slot::Both => None,
+        }
+    }
+}
+
+/// What becomes of a hub identity.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Hub {
+    /// It goes at once.
+    Delete,
+    /// It stays until the device has registered with its new leaf.
+    Reprovision,
+}
+
+impl Hub {
+    /// As the API has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hub::Delete => "delete",
+            Hub::Reprovision => "reprovision",
+        }
+    }
 }
 
 /// Why a certificate is replaced.

@@ -3,15 +3,17 @@
 //! It decides nothing and keeps nothing. Exit codes: 0 done, 1 refused or failed, 2 usage,
 //! 3 daemon unreachable. `--json` prints the daemon's answer as it is.
 
+mod block;
 mod client;
 mod command;
 mod render;
+mod roll;
 
 use clap::Parser;
 use client::{Client, Failure};
 use command::{
     AuditCommand, AuthorityCommand, CeremonyCommand, Command, DeviceCommand, EnrollmentCommand,
-    PushCommand, RollCommand,
+    PushCommand,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -52,8 +54,14 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Device(DeviceCommand::Show { id }) => {
             show.record(&client.get(&format!("/v1/devices/{}", client::segment(id)))?)
         }
+        Command::Device(DeviceCommand::Block { id, reason }) => {
+            block::start(&client, &show, "device", id, None, reason)
+        }
+        Command::Device(DeviceCommand::Unblock { id, reason }) => {
+            block::lift(&client, &show, "device", id, None, reason)
+        }
         Command::Enrollment(command) => enrollment(&client, &show, command),
-        Command::Roll(command) => roll(&client, &show, command),
+        Command::Roll(command) => roll::run(&client, &show, command),
         Command::Push(PushCommand::List) => show.table(
             &client.get("/v1/push")?,
             &[
@@ -90,6 +98,14 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
                 "crl_next_update",
             ],
         ),
+        AuthorityCommand::Block(of) => {
+            let (name, number) = (&of.name, Some(of.generation));
+            block::start(client, show, "generation", name, number, &of.reason)
+        }
+        AuthorityCommand::Unblock(of) => {
+            let (name, number) = (&of.name, Some(of.generation));
+            block::lift(client, show, "generation", name, number, &of.reason)
+        }
         AuthorityCommand::Show { name, pem: true } => {
             let generations = client.get(&format!("/v1/authorities/{}", client::segment(name)))?;
             for generation in generations.as_array().into_iter().flatten() {
@@ -108,16 +124,21 @@ fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Fai
     let body = json!({ "profile": issue.profile, "registration_id": issue.id, "csr": csr });
     let answer = client.post("/v1/certificates", &body)?;
     if let Some(path) = &issue.out {
-        let mut pem = answer["certificate"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        for certificate in answer["chain"].as_array().into_iter().flatten() {
-            pem.push_str(certificate.as_str().unwrap_or_default());
-        }
-        write(path, &pem)?;
+        write_chain(path, &answer)?;
     }
     show.record(&answer)
+}
+
+/// A new leaf, followed by its chain.
+fn write_chain(path: &Path, answer: &Value) -> Result<(), Failure> {
+    let mut pem = answer["certificate"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    for certificate in answer["chain"].as_array().into_iter().flatten() {
+        pem.push_str(certificate.as_str().unwrap_or_default());
+    }
+    write(path, &pem)
 }
 
 fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Result<(), Failure> {
@@ -146,44 +167,31 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
             });
             show.record(&client.post("/v1/enrollments", &body)?)
         }
+        EnrollmentCommand::Block(of) => {
+            block::start(client, show, "group", &of.group, None, &of.reason)
+        }
+        EnrollmentCommand::Unblock(of) => {
+            block::lift(client, show, "group", &of.group, None, &of.reason)
+        }
         EnrollmentCommand::Remove {
             which,
             provisioning,
+            r#override,
         } => {
             let (kind, name) = which.kind_and_name();
-            let query = provisioning
-                .as_ref()
-                .map(|service| format!("?provisioning={}", client::segment(service)));
+            let said = [("provisioning", provisioning), ("override", r#override)];
+            let query: Vec<String> = said
+                .into_iter()
+                .filter_map(|(name, value)| {
+                    Some(format!("{name}={}", client::segment(value.as_ref()?)))
+                })
+                .collect();
             client.delete(&format!(
-                "/v1/enrollments/{kind}/{}{}",
+                "/v1/enrollments/{kind}/{}?{}",
                 client::segment(name),
-                query.unwrap_or_default()
+                query.join("&")
             ))?;
             show.record(&json!({ "removing": name }))
-        }
-    }
-}
-
-fn roll(client: &Client, show: &Show, command: &RollCommand) -> Result<(), Failure> {
-    let columns = [
-        "id",
-        "registration_id",
-        "provisioning",
-        "reason",
-        "state",
-        "waits_for",
-    ];
-    match command {
-        RollCommand::Start { id, reason } => {
-            let body = json!({ "registration_id": id, "reason": reason.name() });
-            show.table(&client.post("/v1/rolls", &body)?, &columns)
-        }
-        RollCommand::List { open } => {
-            show.table(&client.get(&format!("/v1/rolls?open={open}"))?, &columns)
-        }
-        RollCommand::Show { id } => show.record(&client.get(&format!("/v1/rolls/{id}"))?),
-        RollCommand::Abort { id } => {
-            show.record(&client.post(&format!("/v1/rolls/{id}/abort"), &Value::Null)?)
         }
     }
 }
@@ -285,6 +293,15 @@ impl Show {
             .write_all(text.as_bytes())
             .map_err(|error| Failure::Refused(format!("standard output: {error}")))
     }
+}
+
+/// What each place answered, and a word if one has not.
+fn receipt(show: &Show, receipt: &Value) -> Result<(), Failure> {
+    show.table(&receipt["places"], &["place", "state", "answer"])?;
+    if receipt["complete"] == false {
+        show.text("the daemon goes on with what is pending; `hallmark roll list` and `push list` show it\n")?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

@@ -65,6 +65,13 @@ impl HubIdentity {
         self.text("/connectionState") == Some("Connected")
     }
 
+    /// The leaf by which the hub knows the device.
+    pub fn leaf(&self) -> Option<Thumbprint> {
+        self.text("/authentication/x509Thumbprint/primaryThumbprint")?
+            .parse()
+            .ok()
+    }
+
     /// Whether the hub knows the device by this leaf: the proof that it registered with it.
     pub fn carries(&self, leaf: &Thumbprint) -> bool {
         let both = ["primaryThumbprint", "secondaryThumbprint"];

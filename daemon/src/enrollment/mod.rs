@@ -5,9 +5,11 @@
 //!
 //! [`slots`] is the truth about one enrollment's certificates, [`desired`] the whole enrollment as
 //! we want it, [`record`] the enrollment as the service answered it, and [`plan`] the difference.
+//! [`roll`] says how the replacement of a certificate goes on.
 //! [`ca_certificate`] does the same for the CA certificates that the service verifies by proof of
 //! possession. [`hub_identity`] is what an IoT Hub says of one device.
 
+pub mod breach;
 pub mod ca_certificate;
 mod compare;
 pub mod desired;
@@ -19,6 +21,7 @@ pub mod plan;
 pub mod record;
 pub mod refusal;
 mod rewrite;
+pub mod roll;
 pub mod slots;
 pub mod thumbprint;
 

@@ -37,6 +37,9 @@ pub enum Reason {
         /// Where it stands.
         slot: SlotName,
     },
+    /// What shall leave the slots is in neither.
+    #[error("neither slot holds this certificate; `hallmark enrollment show` has what they hold")]
+    NotThere,
     /// The service was not seen to hold what it must hold.
     #[error("the {slot} slot was not observed with the certificate that it shall hold")]
     NotObserved {
@@ -72,6 +75,7 @@ impl Reason {
         match self {
             Reason::State { .. } => "slots_state",
             Reason::AlreadyThere { .. } => "slots_certificate_already_there",
+            Reason::NotThere => "slots_certificate_not_there",
             Reason::NotObserved { .. } => "slots_not_observed",
             Reason::CanaryPending => "slots_canary_pending",
             Reason::CanaryFailed(_) => "slots_canary_failed",

@@ -7,9 +7,11 @@
 //! | `Staged` | serving, and next in the other slot | `Draining` by cut-over, `Serving` by abort |
 //! | `Draining` | serving (the new), and retiring | `Serving` by retire |
 //!
+//! From any state but `Empty`, a breach has certificates leave their slots at once ([`Slots::shut_out`]).
+//!
 //! A transition consumes the state and returns the next one, or a [`Refusal`] that hands the state
 //! back with the reason. What must never happen: a serving certificate leaves its slot before its
-//! successor was observed at the service; a certificate moves from one slot to the other (whether
+//! successor was observed at the service, unless it is breached; a certificate moves from one slot to the other (whether
 //! the service would follow is unknown, and primary and secondary simply alternate); a stored
 //! state panics.
 
@@ -228,6 +230,14 @@ impl Slots {
         }
     }
 
+    /// Everything that stands in a slot.
+    pub fn held(&self) -> Vec<Thumbprint> {
+        SlotName::BOTH
+            .into_iter()
+            .filter_map(|slot| self.in_slot(slot))
+            .collect()
+    }
+
     /// What shall stand in `slot`.
     pub fn in_slot(&self, slot: SlotName) -> Option<Thumbprint> {
         match *self {
@@ -281,7 +291,7 @@ impl Slots {
         self.refuse(Reason::State { transition, state })
     }
 
-    fn refuse(self, reason: Reason) -> Refusal {
+    pub(super) fn refuse(self, reason: Reason) -> Refusal {
         Refusal {
             slots: self,
             reason,

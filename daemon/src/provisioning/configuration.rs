@@ -253,6 +253,11 @@ impl Provisioning {
         })
     }
 
+    /// How many operations a minute its hub allows, if there is access to one.
+    pub fn hub_operations_per_minute(&self) -> Option<u32> {
+        self.hub.as_ref().map(|hub| hub.operations_per_minute)
+    }
+
     /// The keys of its credentials that are in tokens: token and name.
     pub fn token_keys(&self) -> impl Iterator<Item = (&str, &str)> {
         let arm = self.arm.as_ref().map(|(access, _)| access);

@@ -1,9 +1,8 @@
 //! Devices and enrollments: what each provisioning service shall hold, and what it was seen holding.
 
 use super::audit::{self, AuditEntry};
-use super::issuance::IntentRefusal;
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, roll};
+use super::{Store, StoreError};
 use crate::enrollment::history::History;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -75,6 +74,8 @@ pub struct EnrollmentRow {
     pub drift: Option<Value>,
     /// A change is on its way, or parked.
     pub mark: Option<super::MarkRow>,
+    /// The group whose device this individual enrollment was made for, to shut a leaf out.
+    pub overlay_of: Option<String>,
 }
 
 /// A device as it stands.
@@ -96,7 +97,7 @@ pub struct DeviceRow {
 
 const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, e.slots, \
      e.status = 'enabled', e.removed, e.history, e.observed, e.observed_at, e.drift, \
-     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked \
+     m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, e.overlay_of \
      FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
 const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \
      d.created_at FROM device d JOIN certificate c ON c.intent = d.certificate \
@@ -190,9 +191,49 @@ impl Store {
         self.read(|connection| named(connection, name))
     }
 
+    /// Every group that shall exist.
+    pub fn groups(&self) -> Result<Vec<EnrollmentRow>, StoreError> {
+        self.read(|connection| {
+            let condition = "WHERE e.kind = 'group' AND e.removed = 0 ORDER BY e.id";
+            enrollment_rows(connection, condition, [])
+        })
+    }
+
     /// One enrollment.
     pub fn enrollment(&self, id: i64) -> Result<EnrollmentRow, StoreError> {
         self.read(|connection| by_id(connection, id))
+    }
+
+    /// One enrollment, or `None` once it is gone.
+    pub fn find_enrollment(&self, id: i64) -> Result<Option<EnrollmentRow>, StoreError> {
+        self.read(|connection| find(connection, id))
+    }
+
+    /// The devices that have an enrollment of their own at this service.
+    pub fn individual_names(&self, provisioning: &str) -> Result<Vec<String>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT name FROM enrollment
+                 WHERE provisioning = ?1 AND kind = 'individual' AND removed = 0",
+            )?;
+            let names = statement.query_map([provisioning], |row| row.get(0))?;
+            Ok(names.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The devices whose current leaf was signed by this generation or one below it.
+    pub fn devices_below(&self, generation: i64) -> Result<Vec<String>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "WITH RECURSIVE below (id) AS (
+                     SELECT ?1
+                     UNION SELECT g.id FROM generation g JOIN below b ON g.parent = b.id)
+                 SELECT d.registration_id FROM device d JOIN intent i ON i.id = d.certificate
+                 WHERE i.issuer IN (SELECT id FROM below) ORDER BY d.registration_id",
+            )?;
+            let devices = statement.query_map([generation], |row| row.get(0))?;
+            Ok(devices.collect::<Result<_, _>>()?)
+        })
     }
 
     /// All devices, at most `limit`, after registration id `after`.
@@ -219,88 +260,86 @@ impl Store {
     }
 }
 
-/// Step 7, for a device: the spelling is the known one, and its slots can take one more leaf.
-pub(super) fn admit_leaf(
+/// An individual enrollment for a device of a group, with its current leaf; it takes precedence
+/// over the group. Disabled until somebody says otherwise.
+pub(super) fn add_overlay(
     connection: &Connection,
+    provisioning: &str,
     registration_id: &str,
-) -> Result<(), IntentRefusal> {
-    let known: Option<String> = connection
-        .prepare_cached("SELECT registration_id FROM device WHERE registration_id = ?1")
-        .and_then(|mut statement| {
-            statement
-                .query_row([registration_id], |row| row.get(0))
-                .optional()
-        })
-        .map_err(StoreError::from)?;
-    if let Some(known) = known.filter(|known| known != registration_id) {
-        return Err(IntentRefusal::Spelling { known });
-    }
-    for enrollment in individual(connection, registration_id)? {
-        match enrollment.slots {
-            Slots::Empty | Slots::Serving { .. } => {}
-            Slots::Staged { .. } => {
-                let service = &enrollment.provisioning;
-                let waits_for = format!("it waits for {service} to hold both certificates");
-                return Err(IntentRefusal::RollUnderWay { waits_for });
-            }
-            Slots::Draining { .. } => {
-                let waits_for = "it waits for the old certificate to expire".to_owned();
-                return Err(IntentRefusal::RollUnderWay { waits_for });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Step 10, for a device: this leaf is its current one.
-pub(super) fn record_leaf(
-    connection: &Connection,
-    registration_id: &str,
-    profile: &str,
-    certificate: i64,
+    group: Option<&str>,
     at: i64,
-) -> Result<(), StoreError> {
+) -> Result<EnrollmentRow, StoreError> {
+    let slots = current_leaf(connection, registration_id)?;
+    if slots == Slots::Empty {
+        let message = format!("leaf of {registration_id}, so there is nothing to shut out");
+        return Err(StoreError::Missing(message));
+    }
     connection
         .prepare_cached(
-            "INSERT INTO device (registration_id, profile, certificate, created_at)
-             VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (registration_id) DO UPDATE
-             SET profile = excluded.profile, certificate = excluded.certificate",
+            "INSERT INTO enrollment (provisioning, kind, name, slots, status, created_at, overlay_of)
+             VALUES (?1, 'individual', ?2, ?3, 'disabled', ?4, ?5)",
         )?
-        .execute(params![registration_id, profile, certificate, at])?;
+        .execute(params![provisioning, registration_id, to_json(&slots)?, at, group])?;
+    by_id(connection, connection.last_insert_rowid())
+}
+
+/// A group that lets nobody in and holds one certificate, once `after` is settled.
+pub(super) fn add_disabled_group(
+    connection: &Connection,
+    provisioning: &str,
+    name: &str,
+    authority: &str,
+    slots: &Slots,
+    after: Option<i64>,
+    at: i64,
+) -> Result<i64, StoreError> {
+    let id = connection
+        .prepare_cached(
+            "INSERT INTO enrollment
+                 (provisioning, kind, name, authority, slots, status, created_at, after)
+             VALUES (?1, 'group', ?2, ?3, ?4, 'disabled', ?5, ?6)
+             ON CONFLICT (provisioning, kind, name) DO UPDATE SET slots = excluded.slots,
+                 status = 'disabled', removed = 0, after = excluded.after
+             RETURNING id",
+        )?
+        .query_row(
+            params![provisioning, name, authority, to_json(slots)?, at, after],
+            |row| row.get(0),
+        )?;
+    Ok(id)
+}
+
+/// `provisioningStatus` that the enrollment shall have.
+pub(super) fn set_status(
+    connection: &Connection,
+    id: i64,
+    enabled: bool,
+) -> Result<(), StoreError> {
+    let status = if enabled { "enabled" } else { "disabled" };
+    connection
+        .prepare_cached("UPDATE enrollment SET status = ?2 WHERE id = ?1")?
+        .execute(params![id, status])?;
     Ok(())
 }
 
-/// Step 10, for an individually enrolled device: the leaf takes a slot, the enrollment is dirty.
-/// Returns which services that concerns.
-pub(super) fn place_leaf(
+/// The enrollment shall not exist any more.
+pub(super) fn set_removed(connection: &Connection, id: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE enrollment SET removed = 1 WHERE id = ?1")?
+        .execute([id])?;
+    Ok(())
+}
+
+/// The enrollment is not looked at while `after` has a mark.
+pub(super) fn set_after(
     connection: &Connection,
-    registration_id: &str,
-    sha256: &[u8; 32],
-    entry: &AuditEntry,
-) -> Result<Vec<String>, StoreError> {
-    let leaf = Thumbprint::from_bytes(*sha256);
-    let mut concerned = Vec::new();
-    for enrollment in individual(connection, registration_id)? {
-        let before = enrollment.slots.clone();
-        let placed = match &before {
-            Slots::Empty => enrollment.slots.serve(leaf),
-            _ => enrollment.slots.stage(leaf),
-        };
-        let slots = placed.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
-        if let Slots::Serving { certificate, .. } = before {
-            roll::stage(connection, enrollment.id, certificate, leaf, entry)?;
-        }
-        save_slots(connection, enrollment.id, &slots)?;
-        mark::raise(
-            connection,
-            MarkSubject::Enrollment(enrollment.id),
-            "leaf issued",
-            entry.at,
-        )?;
-        concerned.push(enrollment.provisioning);
-    }
-    Ok(concerned)
+    id: i64,
+    after: Option<i64>,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE enrollment SET after = ?2 WHERE id = ?1")?
+        .execute(params![id, after])?;
+    Ok(())
 }
 
 /// Replaces the slots, whatever they held: callers have read them in the same transaction.
@@ -316,13 +355,11 @@ pub(super) fn save_slots(
 }
 
 pub(super) fn by_id(connection: &Connection, id: i64) -> Result<EnrollmentRow, StoreError> {
-    let select = format!("{SELECT} WHERE e.id = ?1");
-    let mut statement = connection.prepare_cached(&select)?;
-    let mut rows = statement.query([id])?;
-    let row = rows
-        .next()?
-        .ok_or_else(|| StoreError::Missing(format!("enrollment {id}")))?;
-    from_row(row)
+    find(connection, id)?.ok_or_else(|| StoreError::Missing(format!("enrollment {id}")))
+}
+
+pub(super) fn find(connection: &Connection, id: i64) -> Result<Option<EnrollmentRow>, StoreError> {
+    Ok(enrollment_rows(connection, "WHERE e.id = ?1", [id])?.pop())
 }
 
 /// The rows that `condition` selects; `e` is the enrollment, `m` its mark.
@@ -345,7 +382,7 @@ fn named(connection: &Connection, name: &str) -> Result<Vec<EnrollmentRow>, Stor
 }
 
 /// A device's individual enrollments that shall exist, one per provisioning service at most.
-fn individual(
+pub(super) fn individual(
     connection: &Connection,
     registration_id: &str,
 ) -> Result<Vec<EnrollmentRow>, StoreError> {
@@ -355,14 +392,19 @@ fn individual(
 }
 
 fn initial_slots(connection: &Connection, new: &NewEnrollment) -> Result<Slots, StoreError> {
-    if new.kind == EnrollmentKind::Group {
-        return Ok(new.slots.clone());
+    match new.kind {
+        EnrollmentKind::Group => Ok(new.slots.clone()),
+        EnrollmentKind::Individual => current_leaf(connection, &new.name),
     }
+}
+
+/// Slots that serve a device's current leaf; empty ones until it has one.
+fn current_leaf(connection: &Connection, registration_id: &str) -> Result<Slots, StoreError> {
     let leaf: Option<[u8; 32]> = connection
         .query_row(
             "SELECT c.sha256 FROM device d JOIN certificate c ON c.intent = d.certificate
              WHERE d.registration_id = ?1",
-            [&new.name],
+            [registration_id],
             |row| row.get(0),
         )
         .optional()?;
@@ -395,6 +437,7 @@ fn from_row(row: &Row<'_>) -> Result<EnrollmentRow, StoreError> {
         observed_at: row.get(10)?,
         drift: optional_json(drift)?,
         mark: mark::from_columns(row, 12, MarkSubject::Enrollment(id))?,
+        overlay_of: row.get(20)?,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Intents and certificates: steps 3, 7 and 10 of the issuance cycle.
 
 use super::audit::{self, AuditEntry};
-use super::{Store, StoreError, enrollment, generation, possession};
+use super::{Store, StoreError, generation, leaf, possession};
 use crate::x509::revocation::RevocationReason;
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -109,6 +109,9 @@ pub enum IntentRefusal {
         /// The spelling on record.
         known: String,
     },
+    /// An operator keeps the device out.
+    #[error("{0} is blocked and gets no certificate; `hallmark device unblock` lets it back in")]
+    Blocked(String),
     /// A roll of this device has not ended; a third certificate has no slot.
     #[error(
         "a roll of this device is under way ({waits_for}); both slots are taken until it ends \
@@ -346,7 +349,7 @@ impl Store {
 
 fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, IntentRefusal> {
     if intent.for_device {
-        enrollment::admit_leaf(connection, &intent.subject)?;
+        leaf::admit(connection, &intent.subject)?;
     }
     let idempotency = intent.idempotency.as_ref();
     connection
@@ -406,8 +409,8 @@ fn settle(
             registration_id,
             profile,
         } => {
-            enrollment::record_leaf(connection, registration_id, profile, intent, entry.at)?;
-            let provisioning = enrollment::place_leaf(connection, registration_id, sha256, entry)?;
+            leaf::record(connection, registration_id, profile, intent, entry.at)?;
+            let provisioning = leaf::place(connection, registration_id, sha256, entry)?;
             Ok(Settled { provisioning })
         }
         Settlement::Authority { generation } => {
@@ -419,6 +422,26 @@ fn settle(
             Ok(Settled::default())
         }
     }
+}
+
+/// Burns what is being signed for this device at the moment: its certificate will not be recorded.
+pub(super) fn abandon_leaves(
+    connection: &Connection,
+    subject: &str,
+    reason: &str,
+    at: i64,
+) -> Result<(), StoreError> {
+    let open: Vec<i64> = connection
+        .prepare_cached(
+            "SELECT id FROM intent
+             WHERE purpose = 'leaf' AND subject = ?1 AND state = 'intended'",
+        )?
+        .query_map([subject], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for intent in open {
+        abandon(connection, intent, reason, at)?;
+    }
+    Ok(())
 }
 
 fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {

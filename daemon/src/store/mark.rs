@@ -63,7 +63,8 @@ pub enum Sighting {
 }
 
 impl Store {
-    /// Marks whose time has come at this service, oldest first, at most `limit`. Without
+    /// Marks whose time has come at this service, urgent ones first, then oldest first, at most
+    /// `limit`. One that must come after another waits until that one is settled. Without
     /// `new_ones`, those of individual enrollments that were never sent are left out.
     pub fn due_marks(
         &self,
@@ -78,8 +79,9 @@ impl Store {
                         m.parked, m.enrollment, m.ca_certificate
                  FROM mark m LEFT JOIN enrollment e ON e.id = m.enrollment
                  WHERE m.parked = 0 AND m.due_at <= ?2 AND m.provisioning = ?1
-                   AND (?4 OR e.id IS NULL OR e.kind = 'group' OR e.history <> '{}')
-                 ORDER BY m.ca_certificate IS NULL, m.due_at, m.id LIMIT ?3",
+                   AND (?4 OR e.id IS NULL OR e.kind = 'group' OR e.history <> '{}' OR m.urgent)
+                   AND NOT EXISTS (SELECT 1 FROM mark first WHERE first.enrollment = e.after)
+                 ORDER BY NOT m.urgent, m.ca_certificate IS NULL, m.due_at, m.id LIMIT ?3",
             )?;
             let mut rows = statement.query(params![provisioning, now, limit, new_ones])?;
             let mut marks = Vec::new();
@@ -248,6 +250,20 @@ pub(super) fn raise(
                  due_at = excluded.due_at, attempts = 0, last_error = NULL, parked = 0"
         ))?
         .execute(params![id, cause, at])?;
+    Ok(())
+}
+
+/// The same for a change that shuts somebody out: it goes before all others.
+pub(super) fn raise_urgent(
+    connection: &Connection,
+    enrollment: i64,
+    cause: &str,
+    at: i64,
+) -> Result<(), StoreError> {
+    raise(connection, MarkSubject::Enrollment(enrollment), cause, at)?;
+    connection
+        .prepare_cached("UPDATE mark SET urgent = 1 WHERE enrollment = ?1")?
+        .execute([enrollment])?;
     Ok(())
 }
 

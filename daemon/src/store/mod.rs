@@ -30,12 +30,17 @@
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
 
 mod audit;
+mod block;
+mod breach;
 mod crl;
 mod enrollment;
 mod generation;
+mod hub_task;
 mod issuance;
+mod leaf;
 mod mark;
 mod possession;
+mod proof;
 mod revocation;
 mod roll;
 mod scan;
@@ -43,18 +48,23 @@ mod scan;
 mod tests;
 mod writer;
 
+pub use crate::enrollment::roll::{RollReason, RollState};
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
+pub use block::{Bar, BlockKind, BlockRow, NewBlock};
+pub use breach::{Breach, Door};
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, PlannedGeneration};
+pub use hub_task::{HubAction, HubCause, HubProgress, HubTaskRow, NewHubTask, OFFLINE};
 pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,
     Settlement,
 };
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
+pub use proof::Proof;
 pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
-pub use roll::{RollReason, RollRow, RollState, RollStep};
+pub use roll::{RollRow, RollStep, RollSubject};
 pub use scan::ScannedPage;
 
 use rusqlite::{Connection, OpenFlags};

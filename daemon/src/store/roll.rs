@@ -1,68 +1,59 @@
 //! Rolls: the persisted replacement of a certificate, step by step.
 //!
-//! The slots of the enrollment are the truth about what is where; a roll says why, since when and
+//! The slots of the enrollments are the truth about what is where; a roll says why, since when and
 //! at whose request. Each step changes both in one transaction, and only if the slots are still
 //! those on which the step was decided.
 
 use super::audit::{self, AuditEntry};
-use super::enrollment::{EnrollmentRow, by_id, save_slots};
+use super::enrollment::{by_id, from_json, save_slots};
+use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError};
+use super::{EnrollmentRow, Store, StoreError};
+use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, Row, params};
+use serde_json::Value;
 
-/// Why a certificate is replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RollReason {
-    /// It comes to its end: old and new are both valid meanwhile.
-    Expiry,
-    /// It is in wrong hands: shut out first.
-    Compromise,
+/// Whose certificate is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RollSubject {
+    /// The leaf of an individual enrollment.
+    Enrollment {
+        /// Row id.
+        id: i64,
+        /// The provisioning service.
+        provisioning: String,
+        /// The registration id.
+        name: String,
+    },
+    /// An authority's certificate.
+    Authority {
+        /// Its name.
+        name: String,
+        /// Row id of the generation that is replaced.
+        old_generation: i64,
+        /// Row id of the one that replaces it, once it is planned.
+        new_generation: Option<i64>,
+    },
 }
 
-/// How far a roll is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RollState {
-    /// Waits for a request with a new key.
-    Requested,
-    /// The new certificate is issued; waits for the service to hold both.
-    Staged,
-    /// The service holds both; waits for the old one to be retired.
-    Draining,
-    /// Only the new one is left.
-    Done,
-    /// Given up; the old one serves on.
-    Aborted,
-}
-
-impl RollState {
-    /// The name on record.
-    pub fn name(self) -> &'static str {
+impl RollSubject {
+    /// Registration id, or the authority's name.
+    pub fn name(&self) -> &str {
         match self {
-            RollState::Requested => "requested",
-            RollState::Staged => "staged",
-            RollState::Draining => "draining",
-            RollState::Done => "done",
-            RollState::Aborted => "aborted",
+            RollSubject::Enrollment { name, .. } | RollSubject::Authority { name, .. } => name,
         }
     }
 }
 
 /// A roll as it stands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct RollRow {
     /// Row id.
     pub id: i64,
-    /// Row id of the enrollment.
-    pub enrollment: i64,
-    /// The provisioning service.
-    pub provisioning: String,
-    /// The enrollment's name: the registration id.
-    pub name: String,
+    /// Whose certificate.
+    pub subject: RollSubject,
     /// Why.
     pub reason: RollReason,
     /// How far.
@@ -73,6 +64,10 @@ pub struct RollRow {
     pub old_not_after: i64,
     /// What replaces it.
     pub new_certificate: Option<Thumbprint>,
+    /// Options and evidence, in the form of the subject's kind.
+    pub detail: Value,
+    /// The roll that brought this one about.
+    pub parent: Option<i64>,
     /// At whose request.
     pub started_by: String,
     /// Unix seconds.
@@ -81,13 +76,37 @@ pub struct RollRow {
     pub changed_at: i64,
 }
 
-/// One step of a roll: from the slots it was decided on, to the next.
+/// A roll that begins.
+#[derive(Clone, Debug)]
+pub(super) struct NewRoll<'a> {
+    pub subject: NewSubject<'a>,
+    pub reason: RollReason,
+    pub state: RollState,
+    pub old_certificate: Thumbprint,
+    pub new_certificate: Option<Thumbprint>,
+    pub detail: &'a Value,
+    pub parent: Option<i64>,
+}
+
+/// Whose certificate a new roll replaces.
+#[derive(Clone, Copy, Debug)]
+#[expect(dead_code, reason = "rolls of authorities begin with the next change")]
+pub(super) enum NewSubject<'a> {
+    /// Row id of an individual enrollment.
+    Enrollment(i64),
+    /// An authority, and the row id of the generation that is replaced.
+    Authority(&'a str, i64),
+}
+
+/// One step of a leaf's roll: from the slots it was decided on, to the next.
 #[derive(Clone, Debug)]
 pub struct RollStep {
     /// The roll.
     pub roll: i64,
     /// Its enrollment.
     pub enrollment: i64,
+    /// The state it was decided on; another one on record refuses the step.
+    pub from_state: RollState,
     /// The slots as they were read; anything else on record refuses the step.
     pub from: Slots,
     /// The slots as they shall be.
@@ -96,43 +115,49 @@ pub struct RollStep {
     pub state: RollState,
 }
 
-const SELECT: &str = "SELECT r.id, r.enrollment, e.provisioning, e.name, r.reason, r.state, \
-     r.old_certificate, i.not_after, r.new_certificate, r.started_by, r.started_at, r.changed_at \
-     FROM roll r JOIN enrollment e ON e.id = r.enrollment \
+const SELECT: &str = "SELECT r.id, r.enrollment, e.provisioning, e.name, r.authority, \
+     r.old_generation, r.new_generation, r.reason, r.state, r.old_certificate, i.not_after, \
+     r.new_certificate, r.detail, r.parent, r.started_by, r.started_at, r.changed_at \
+     FROM roll r LEFT JOIN enrollment e ON e.id = r.enrollment \
      JOIN certificate c ON c.sha256 = r.old_certificate JOIN intent i ON i.id = c.intent";
 
 impl Store {
     /// Rolls, newest first, at most `limit`; only those under way if `open`.
     pub fn rolls(&self, open: bool, limit: u32) -> Result<Vec<RollRow>, StoreError> {
         self.read(|connection| {
-            let select = format!(
-                "{SELECT} WHERE NOT ?1 OR r.state NOT IN ('done', 'aborted')
-                 ORDER BY r.id DESC LIMIT ?2"
-            );
-            let mut statement = connection.prepare_cached(&select)?;
-            let rows = statement.query_map(params![open, limit], from_row)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            let condition = "WHERE NOT ?1 OR r.state NOT IN ('done', 'aborted')
+                 ORDER BY r.id DESC LIMIT ?2";
+            roll_rows(connection, condition, params![open, limit])
         })
     }
 
     /// One roll.
     pub fn roll(&self, id: i64) -> Result<RollRow, StoreError> {
+        self.read(|connection| roll_by_id(connection, id))
+    }
+
+    /// The rolls that a roll brought about, oldest first.
+    pub fn child_rolls(&self, parent: i64) -> Result<Vec<RollRow>, StoreError> {
+        self.read(|connection| roll_rows(connection, "WHERE r.parent = ?1 ORDER BY r.id", [parent]))
+    }
+
+    /// Every roll that may have a next step by itself, oldest first. A leaf that waits for its
+    /// request has none.
+    pub fn open_rolls(&self) -> Result<Vec<RollRow>, StoreError> {
         self.read(|connection| {
-            let select = format!("{SELECT} WHERE r.id = ?1");
-            let found = connection
-                .prepare_cached(&select)?
-                .query_row([id], from_row)
-                .optional()?;
-            found.ok_or_else(|| StoreError::Missing(format!("roll {id}")))
+            let condition = "WHERE r.state NOT IN ('done', 'aborted')
+                   AND (r.enrollment IS NULL OR r.state <> 'requested') ORDER BY r.id";
+            roll_rows(connection, condition, [])
         })
     }
 
-    /// Starts a roll that waits for a request with a new key. Refused unless the slots serve one
-    /// certificate and no roll is under way.
+    /// Starts an expiry roll that waits for a request with a new key; `tasks` tell the device.
+    /// Refused unless the slots serve one certificate and no roll is under way.
     pub fn request_roll(
         &self,
         enrollment: i64,
-        reason: RollReason,
+        detail: Value,
+        tasks: Vec<NewHubTask>,
         entry: AuditEntry,
     ) -> Result<RollRow, StoreError> {
         self.write(move |connection| {
@@ -145,51 +170,65 @@ impl Store {
                 );
                 return Err(StoreError::Conflict(message));
             };
-            if open_roll(connection, enrollment)?.is_some() {
-                let message = format!("a roll of {} is under way already", row.name);
+            if let Some(open) = open_roll(connection, enrollment)? {
+                let message = format!("roll {} of {} is under way already", open.id, row.name);
                 return Err(StoreError::Conflict(message));
             }
-            insert(
-                connection,
-                enrollment,
-                RollState::Requested,
-                certificate,
-                None,
-                reason,
-                &entry,
-            )?;
+            let new = NewRoll {
+                subject: NewSubject::Enrollment(enrollment),
+                reason: RollReason::Expiry,
+                state: RollState::Requested,
+                old_certificate: certificate,
+                new_certificate: None,
+                detail: &detail,
+                parent: None,
+            };
+            let id = insert(connection, &new, &entry)?;
+            hub_task::queue(connection, HubCause::Roll(id), &tasks, entry.at)?;
             audit::append(connection, &entry)?;
-            newest(connection, enrollment)
+            roll_by_id(connection, id)
         })
     }
 
-    /// The enrollments whose roll can have a next step: staged or draining.
-    pub fn rolling_enrollments(&self) -> Result<Vec<(RollRow, EnrollmentRow)>, StoreError> {
+    /// Individual enrollments that serve one leaf, which ends before `until`, and have no roll
+    /// under way, with that end in Unix seconds; those that end first, at most `limit`.
+    pub fn ending_leaves(
+        &self,
+        until: i64,
+        limit: u32,
+    ) -> Result<Vec<(EnrollmentRow, i64)>, StoreError> {
         self.read(|connection| {
-            let select = format!("{SELECT} WHERE r.state IN ('staged', 'draining') ORDER BY r.id");
-            let mut statement = connection.prepare_cached(&select)?;
-            let rolls: Vec<RollRow> = statement
-                .query_map([], from_row)?
+            let mut statement = connection.prepare_cached(
+                "SELECT e.id, i.not_after FROM enrollment e
+                 JOIN certificate c ON c.sha256 = unhex(e.slots ->> 'certificate')
+                 JOIN intent i ON i.id = c.intent
+                 WHERE e.kind = 'individual' AND e.removed = 0 AND e.status = 'enabled'
+                   AND i.not_after <= ?1
+                   AND NOT EXISTS (SELECT 1 FROM roll r WHERE r.enrollment = e.id
+                                   AND r.state NOT IN ('done', 'aborted'))
+                 ORDER BY i.not_after LIMIT ?2",
+            )?;
+            let found: Vec<(i64, i64)> = statement
+                .query_map(params![until, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<Result<_, _>>()?;
-            rolls
+            found
                 .into_iter()
-                .map(|roll| Ok((by_id(connection, roll.enrollment)?, roll)))
-                .map(|found: Result<_, StoreError>| found.map(|(row, roll)| (roll, row)))
+                .map(|(id, end)| Ok((by_id(connection, id)?, end)))
                 .collect()
         })
     }
 
-    /// Makes one step, if the slots are still those it was decided on; marks the enrollment dirty
-    /// if the service has to change. Returns whether it was made.
+    /// Makes one step of a leaf's roll, if state and slots are still those it was decided on; marks
+    /// the enrollment dirty if the service has to change. Returns whether it was made.
     pub fn advance_roll(&self, step: RollStep, entry: AuditEntry) -> Result<bool, StoreError> {
         self.write(move |connection| {
-            if by_id(connection, step.enrollment)?.slots != step.from {
+            let moved = by_id(connection, step.enrollment)?.slots != step.from
+                || roll_by_id(connection, step.roll)?.state != step.from_state;
+            if moved {
                 return Ok(false);
             }
             save_slots(connection, step.enrollment, &step.to)?;
-            connection
-                .prepare_cached("UPDATE roll SET state = ?2, changed_at = ?3 WHERE id = ?1")?
-                .execute(params![step.roll, step.state.name(), entry.at])?;
+            set_state(connection, step.roll, step.state, entry.at)?;
             if step.from.wanted() != step.to.wanted() {
                 let subject = MarkSubject::Enrollment(step.enrollment);
                 mark::raise(connection, subject, "roll advanced", entry.at)?;
@@ -199,25 +238,47 @@ impl Store {
         })
     }
 
-    /// Gives a roll up while it waits for a request: nothing has changed yet.
-    pub fn abort_requested_roll(&self, roll: i64, entry: AuditEntry) -> Result<(), StoreError> {
+    /// Gives an expiry roll of a leaf up before its cut-over: while it waits for a request nothing
+    /// has changed yet; once staged, the next certificate leaves its slot.
+    pub fn abort_leaf_roll(
+        &self,
+        roll: i64,
+        overridden: Value,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
         self.write(move |connection| {
-            let changed = connection.execute(
-                "UPDATE roll SET state = 'aborted', changed_at = ?2
-                 WHERE id = ?1 AND state = 'requested'",
-                params![roll, entry.at],
-            )?;
-            if changed == 0 {
-                let message = format!("roll {roll} is not waiting for a request");
-                return Err(StoreError::Conflict(message));
+            let row = roll_by_id(connection, roll)?;
+            let refused = |reason: &str| Err(StoreError::Conflict(format!("roll {roll} {reason}")));
+            let RollSubject::Enrollment { id, .. } = row.subject else {
+                return refused("is an authority's");
+            };
+            match row.state {
+                RollState::Requested => {}
+                RollState::Staged => {
+                    let slots = by_id(connection, id)?.slots.abort();
+                    let slots = slots.map_err(|it| StoreError::Conflict(it.to_string()))?;
+                    save_slots(connection, id, &slots)?;
+                    let subject = MarkSubject::Enrollment(id);
+                    mark::raise(connection, subject, "roll aborted", entry.at)?;
+                }
+                state => return refused(&format!("is {}: too late to abort it", state.name())),
+            }
+            set_state(connection, roll, RollState::Aborted, entry.at)?;
+            if !overridden.is_null() {
+                let mut detail = row.detail;
+                detail["overrides"] = Value::Array(vec![overridden]);
+                connection.execute(
+                    "UPDATE roll SET detail = ?2 WHERE id = ?1",
+                    params![roll, detail.to_string()],
+                )?;
             }
             audit::append(connection, &entry)
         })
     }
 }
 
-/// Step 10, for an individually enrolled device: the roll has its new certificate. A renewal that
-/// nobody announced begins its roll here.
+/// Step 10, for an individually enrolled device that is renewed: the roll has its new certificate.
+/// A renewal that nobody announced begins its roll here.
 pub(super) fn stage(
     connection: &Connection,
     enrollment: i64,
@@ -226,99 +287,135 @@ pub(super) fn stage(
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
     let Some(roll) = open_roll(connection, enrollment)? else {
-        let reason = RollReason::Expiry;
-        return insert(
-            connection,
-            enrollment,
-            RollState::Staged,
-            old,
-            Some(new),
-            reason,
-            entry,
-        );
+        let begun = NewRoll {
+            subject: NewSubject::Enrollment(enrollment),
+            reason: RollReason::Expiry,
+            state: RollState::Staged,
+            old_certificate: old,
+            new_certificate: Some(new),
+            detail: &Value::Object(serde_json::Map::new()),
+            parent: None,
+        };
+        return insert(connection, &begun, entry).map(drop);
     };
     connection
         .prepare_cached(
-            "UPDATE roll SET state = 'staged', old_certificate = ?2, new_certificate = ?3,
-                 changed_at = ?4 WHERE id = ?1",
+            "UPDATE roll SET state = CASE reason WHEN 'expiry' THEN 'staged' ELSE state END,
+                 old_certificate = CASE reason WHEN 'expiry' THEN ?2 ELSE old_certificate END,
+                 new_certificate = ?3, changed_at = ?4 WHERE id = ?1",
         )?
-        .execute(params![roll, old.as_bytes(), new.as_bytes(), entry.at])?;
+        .execute(params![roll.id, old.as_bytes(), new.as_bytes(), entry.at])?;
     Ok(())
 }
 
-fn insert(
+/// Writes a new roll down; its row id comes back.
+pub(super) fn insert(
     connection: &Connection,
-    enrollment: i64,
-    state: RollState,
-    old: Thumbprint,
-    new: Option<Thumbprint>,
-    reason: RollReason,
+    new: &NewRoll<'_>,
     entry: &AuditEntry,
-) -> Result<(), StoreError> {
-    let reason = match reason {
-        RollReason::Expiry => "expiry",
-        RollReason::Compromise => "compromise",
+) -> Result<i64, StoreError> {
+    let (enrollment, authority, old_generation) = match new.subject {
+        NewSubject::Enrollment(id) => (Some(id), None, None),
+        NewSubject::Authority(name, generation) => (None, Some(name), Some(generation)),
     };
     connection
         .prepare_cached(
-            "INSERT INTO roll (reason, enrollment, state, old_certificate, new_certificate,
-                 started_by, started_at, changed_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",
+            "INSERT INTO roll (reason, enrollment, authority, old_generation, state,
+                 old_certificate, new_certificate, detail, parent, started_by, started_at,
+                 changed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)",
         )?
         .execute(params![
-            reason,
+            new.reason.name(),
             enrollment,
-            state.name(),
-            old.as_bytes(),
-            new.as_ref().map(Thumbprint::as_bytes),
+            authority,
+            old_generation,
+            new.state.name(),
+            new.old_certificate.as_bytes(),
+            new.new_certificate.as_ref().map(Thumbprint::as_bytes),
+            new.detail.to_string(),
+            new.parent,
             entry.actor,
             entry.at
         ])?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// The state of a roll, within the caller's transaction.
+pub(super) fn set_state(
+    connection: &Connection,
+    roll: i64,
+    state: RollState,
+    at: i64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE roll SET state = ?2, changed_at = ?3 WHERE id = ?1")?
+        .execute(params![roll, state.name(), at])?;
     Ok(())
 }
 
-fn open_roll(connection: &Connection, enrollment: i64) -> Result<Option<i64>, StoreError> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT id FROM roll WHERE enrollment = ?1 AND state NOT IN ('done', 'aborted')",
-        )?
-        .query_row([enrollment], |row| row.get(0))
-        .optional()?)
+/// The roll under way of an enrollment.
+pub(super) fn open_roll(
+    connection: &Connection,
+    enrollment: i64,
+) -> Result<Option<RollRow>, StoreError> {
+    let condition = "WHERE r.enrollment = ?1 AND r.state NOT IN ('done', 'aborted')";
+    Ok(roll_rows(connection, condition, [enrollment])?.pop())
 }
 
-fn newest(connection: &Connection, enrollment: i64) -> Result<RollRow, StoreError> {
-    let select = format!("{SELECT} WHERE r.enrollment = ?1 ORDER BY r.id DESC LIMIT 1");
-    Ok(connection
-        .prepare_cached(&select)?
-        .query_row([enrollment], from_row)?)
+pub(super) fn roll_by_id(connection: &Connection, id: i64) -> Result<RollRow, StoreError> {
+    let found = roll_rows(connection, "WHERE r.id = ?1", [id])?.pop();
+    found.ok_or_else(|| StoreError::Missing(format!("roll {id}")))
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<RollRow> {
-    let reason = match row.get::<_, String>(4)?.as_str() {
+/// The rolls that `condition` selects; `r` is the roll, `e` its enrollment.
+pub(super) fn roll_rows(
+    connection: &Connection,
+    condition: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Vec<RollRow>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} {condition}"))?;
+    let mut rows = statement.query(parameters)?;
+    let mut rolls = Vec::new();
+    while let Some(row) = rows.next()? {
+        rolls.push(from_row(row)?);
+    }
+    Ok(rolls)
+}
+
+fn from_row(row: &Row<'_>) -> Result<RollRow, StoreError> {
+    let subject = match row.get::<_, Option<i64>>(1)? {
+        Some(id) => RollSubject::Enrollment {
+            id,
+            provisioning: row.get(2)?,
+            name: row.get(3)?,
+        },
+        None => RollSubject::Authority {
+            name: row.get(4)?,
+            old_generation: row.get(5)?,
+            new_generation: row.get(6)?,
+        },
+    };
+    let reason = match row.get::<_, String>(7)?.as_str() {
         "compromise" => RollReason::Compromise,
         _ => RollReason::Expiry,
     };
-    let state = match row.get::<_, String>(5)?.as_str() {
-        "requested" => RollState::Requested,
-        "staged" => RollState::Staged,
-        "draining" => RollState::Draining,
-        "done" => RollState::Done,
-        _ => RollState::Aborted,
-    };
+    let state: String = row.get(8)?;
     Ok(RollRow {
         id: row.get(0)?,
-        enrollment: row.get(1)?,
-        provisioning: row.get(2)?,
-        name: row.get(3)?,
+        subject,
         reason,
-        state,
-        old_certificate: Thumbprint::from_bytes(row.get(6)?),
-        old_not_after: row.get(7)?,
+        state: RollState::from_name(&state)
+            .ok_or_else(|| StoreError::Unreadable(format!("state {state} of a roll")))?,
+        old_certificate: Thumbprint::from_bytes(row.get(9)?),
+        old_not_after: row.get(10)?,
         new_certificate: row
-            .get::<_, Option<[u8; 32]>>(8)?
+            .get::<_, Option<[u8; 32]>>(11)?
             .map(Thumbprint::from_bytes),
-        started_by: row.get(9)?,
-        started_at: row.get(10)?,
-        changed_at: row.get(11)?,
+        detail: from_json(&row.get::<_, String>(12)?)?,
+        parent: row.get(13)?,
+        started_by: row.get(14)?,
+        started_at: row.get(15)?,
+        changed_at: row.get(16)?,
     })
 }

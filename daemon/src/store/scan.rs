@@ -92,7 +92,7 @@ impl Store {
             enrollment_rows(
                 connection,
                 "WHERE m.id > ?2 AND m.provisioning = ?1 AND m.parked = 0 AND m.due_at <= ?3
-                   AND e.kind = 'individual' AND e.history = '{}' AND e.removed = 0
+                   AND e.kind = 'individual' AND e.history = '{}' AND e.removed = 0 AND m.urgent = 0
                  ORDER BY m.id LIMIT ?4",
                 params![provisioning, after, now, limit],
             )

@@ -173,7 +173,9 @@ CREATE TABLE device (
 -- What a provisioning service shall hold. `slots` is the JSON form of `enrollment::slots::Slots`,
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
 -- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
--- the last scan that met it.
+-- the last scan that met it. `overlay_of` names the group whose device an individual enrollment was
+-- made for, to shut a breached or blocked leaf out. `after` is an enrollment that must be settled
+-- first: the service takes a certificate in one enrollment only.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -189,6 +191,8 @@ CREATE TABLE enrollment (
     observed_at  INTEGER,
     seen_in_scan INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
+    overlay_of   TEXT,
+    after        INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     UNIQUE (provisioning, kind, name),
     CHECK ((kind = 'group') = (authority IS NOT NULL))
 ) STRICT;
@@ -206,7 +210,8 @@ CREATE TABLE ca_certificate (
 ) STRICT;
 
 -- The dirty mark: says that its subject must be looked at, never what must change. `version` counts
--- the causes, so that work done for an older cause does not clear a newer one.
+-- the causes, so that work done for an older cause does not clear a newer one. `urgent` ones shut
+-- somebody out, and go before all others.
 CREATE TABLE mark (
     id             INTEGER PRIMARY KEY,
     provisioning   TEXT    NOT NULL,
@@ -219,26 +224,91 @@ CREATE TABLE mark (
     attempts       INTEGER NOT NULL DEFAULT 0,
     last_error     TEXT,
     parked         INTEGER NOT NULL DEFAULT 0 CHECK (parked IN (0, 1)),
+    urgent         INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1)),
     CHECK ((enrollment IS NULL) <> (ca_certificate IS NULL))
 ) STRICT;
 CREATE INDEX enrollment_name ON enrollment (name);
 CREATE INDEX mark_due ON mark (parked, due_at);
 
--- The replacement of a certificate. One open roll per enrollment.
+-- The replacement of a certificate: of one individual enrollment's leaf, or of one authority.
+-- `detail` holds options and evidence, in the form of the subject's kind; `parent` is the roll that
+-- brought this one about. One open roll per subject.
 CREATE TABLE roll (
     id              INTEGER PRIMARY KEY,
     reason          TEXT    NOT NULL CHECK (reason IN ('expiry', 'compromise')),
-    enrollment      INTEGER NOT NULL REFERENCES enrollment (id) ON DELETE CASCADE,
+    enrollment      INTEGER REFERENCES enrollment (id) ON DELETE CASCADE,
+    authority       TEXT,
+    old_generation  INTEGER REFERENCES generation (id),
+    new_generation  INTEGER REFERENCES generation (id),
     state           TEXT    NOT NULL
-                    CHECK (state IN ('requested', 'staged', 'draining', 'done', 'aborted')),
-    old_certificate BLOB    NOT NULL,
-    new_certificate BLOB,
+                    CHECK (state IN ('requested', 'staged', 'draining', 'shutting_out', 'clearing',
+                                     'reissuing', 'done', 'aborted')),
+    old_certificate BLOB    NOT NULL CHECK (length(old_certificate) = 32),
+    new_certificate BLOB    CHECK (length(new_certificate) = 32),
+    detail          TEXT    NOT NULL DEFAULT '{}' CHECK (json_valid(detail)),
+    parent          INTEGER REFERENCES roll (id) ON DELETE SET NULL,
     started_by      TEXT    NOT NULL,
     started_at      INTEGER NOT NULL,
     changed_at      INTEGER NOT NULL,
-    CHECK (state IN ('requested', 'aborted') OR new_certificate IS NOT NULL)
+    CHECK ((enrollment IS NULL) <> (authority IS NULL)),
+    CHECK ((authority IS NULL) = (old_generation IS NULL)),
+    CHECK (authority IS NOT NULL OR new_generation IS NULL),
+    CHECK (state NOT IN ('staged', 'draining', 'done') OR new_certificate IS NOT NULL)
 ) STRICT;
-CREATE UNIQUE INDEX roll_open ON roll (enrollment) WHERE state NOT IN ('done', 'aborted');
+CREATE UNIQUE INDEX roll_open_enrollment ON roll (enrollment)
+    WHERE enrollment IS NOT NULL AND state NOT IN ('done', 'aborted');
+CREATE UNIQUE INDEX roll_open_authority ON roll (authority)
+    WHERE authority IS NOT NULL AND state NOT IN ('done', 'aborted');
+CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
+
+-- What has to be done at a hub, device by device: an identity deleted, or a method called. `cause`
+-- and `cause_id` say for whom; while `enrollment` has a dirty mark the task waits, because a device
+-- that the provisioning service still lets in would come back.
+CREATE TABLE hub_task (
+    id           INTEGER PRIMARY KEY,
+    provisioning TEXT    NOT NULL,
+    device       TEXT    NOT NULL COLLATE NOCASE,
+    action       TEXT    NOT NULL CHECK (action IN ('delete', 'call')),
+    cause        TEXT    NOT NULL CHECK (cause IN ('roll', 'block')),
+    cause_id     INTEGER NOT NULL,
+    enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
+    queued_at    INTEGER NOT NULL,
+    due_at       INTEGER NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    last_error   TEXT,
+    done_at      INTEGER,
+    answer       TEXT,
+    UNIQUE (cause, cause_id, provisioning, device, action),
+    CHECK ((done_at IS NULL) = (answer IS NULL))
+) STRICT;
+CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
+
+-- By which leaf each hub knows a device, as it was last seen; null where it has no identity.
+CREATE TABLE proof (
+    provisioning TEXT    NOT NULL,
+    device       TEXT    NOT NULL COLLATE NOCASE,
+    certificate  BLOB    CHECK (length(certificate) = 32),
+    registration TEXT,
+    since        INTEGER NOT NULL,
+    seen_at      INTEGER NOT NULL,
+    PRIMARY KEY (provisioning, device)
+) STRICT, WITHOUT ROWID;
+
+-- Whom an operator keeps out. `undo` says what lifting the block puts back.
+CREATE TABLE block (
+    id         INTEGER PRIMARY KEY,
+    kind       TEXT    NOT NULL CHECK (kind IN ('device', 'group', 'generation')),
+    name       TEXT    NOT NULL COLLATE NOCASE,
+    generation INTEGER,
+    reason     TEXT    NOT NULL,
+    undo       TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(undo)),
+    blocked_by TEXT    NOT NULL,
+    blocked_at INTEGER NOT NULL,
+    lifted_at  INTEGER,
+    CHECK ((kind = 'generation') = (generation IS NOT NULL))
+) STRICT;
+CREATE UNIQUE INDEX block_standing ON block (kind, name, coalesce(generation, 0))
+    WHERE lifted_at IS NULL;
 
 -- What happened, in order, each entry sealed by the hash of all before it.
 CREATE TABLE audit (

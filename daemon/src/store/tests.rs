@@ -398,6 +398,7 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
     let step = RollStep {
         roll: roll.id,
         enrollment: enrollment.id,
+        from_state: RollState::Staged,
         from: Slots::Empty,
         to: Slots::Empty,
         state: RollState::Done,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ca::authorize::{Authorized, Caller, Operate};
+use crate::ca::roll::RollPolicy;
 use crate::ca::{ConfiguredToken, Parts};
 use crate::store::{Intent, Purpose, RevocationTarget, Store};
 use crate::token::TokenError;
@@ -57,6 +58,8 @@ impl Scene {
                 interval_seconds: DAY,
             },
             public_http: None,
+            hubs: BTreeMap::new(),
+            rolling: RollPolicy::default(),
             wake: Box::new(|| {}),
         })
         .unwrap();

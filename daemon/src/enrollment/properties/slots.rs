@@ -13,6 +13,8 @@ enum Event {
     Push,
     CutOver(CanaryVerdict),
     Abort,
+    /// A breach of what stands in these slots, with a replacement at hand or not.
+    Breach(Vec<SlotName>, Option<u8>),
     Retire {
         seconds_after_expiry: i64,
     },
@@ -35,6 +37,11 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::Push),
         canary.prop_map(Event::CutOver),
         Just(Event::Abort),
+        (
+            prop::sample::subsequence(SlotName::BOTH.to_vec(), 0..=2),
+            prop::option::of(0u8..6)
+        )
+            .prop_map(|(slots, replacement)| Event::Breach(slots, replacement)),
         (-2i64..3).prop_map(|seconds_after_expiry| Event::Retire {
             seconds_after_expiry
         }),
@@ -66,6 +73,11 @@ fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
             canary: canary.clone(),
         }),
         Event::Abort => slots.abort(),
+        Event::Breach(names, replacement) => {
+            let breached = breached(&slots, names);
+            let left = slots.shut_out(&breached, replacement.map(certificate));
+            left.map(|left| left.slots)
+        }
         Event::Retire {
             seconds_after_expiry,
         } => slots.retire(&RetireEvidence::Expired {
@@ -85,6 +97,40 @@ fn holds(slots: &Slots, certificate: Thumbprint) -> bool {
     primary == Some(certificate) || secondary == Some(certificate)
 }
 
+fn breached(slots: &Slots, names: &[SlotName]) -> Vec<Thumbprint> {
+    names
+        .iter()
+        .filter_map(|name| slots.in_slot(*name))
+        .collect()
+}
+
+/// A breach shuts out what is breached, keeps what is good, and never leaves nothing.
+fn check_breach(before: &Slots, names: &[SlotName], new: Option<u8>) -> Result<(), String> {
+    let breached = breached(before, names);
+    let Ok(left) = before.clone().shut_out(&breached, new.map(certificate)) else {
+        return Ok(());
+    };
+    let ensure = |holds: bool, rule: &str| match holds {
+        true => Ok(()),
+        false => Err(format!("{rule}: {before:?} {names:?} {left:?}")),
+    };
+    ensure(!left.slots.held().is_empty(), "something is held")?;
+    let still = breached.iter().any(|it| holds(&left.slots, *it));
+    ensure(
+        left.enabled != still,
+        "what lets somebody in holds nothing breached",
+    )?;
+    let good = before
+        .held()
+        .into_iter()
+        .filter(|it| !breached.contains(it));
+    for certificate in good {
+        ensure(holds(&left.slots, certificate), "what is good stays")?;
+    }
+    let replaced = new.is_none_or(|new| holds(&left.slots, certificate(new)));
+    ensure(replaced, "the replacement is in a slot")
+}
+
 fn slot_of_serving(slots: &Slots) -> Option<SlotName> {
     let serving = slots.serving()?;
     let mut names = SlotName::BOTH.into_iter();
@@ -97,6 +143,9 @@ fn check(before: &Slots, service: Service, event: &Event, after: &Slots) -> Resu
         true => Ok(()),
         false => Err(format!("{rule}: {before:?} {event:?} {after:?}")),
     };
+    if let Event::Breach(names, replacement) = event {
+        return check_breach(before, names, *replacement);
+    }
     if let Some(serving) = before.serving() {
         ensure(holds(after, serving), "what served is still in a slot")?;
         ensure(after.serving().is_some(), "something serves")?;

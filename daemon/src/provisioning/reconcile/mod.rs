@@ -11,6 +11,8 @@
 mod backlog;
 mod ca_certificate;
 mod enrollment;
+mod hub;
+mod proof;
 mod scan;
 
 use super::configuration::Clients;
@@ -57,6 +59,8 @@ pub struct Reconciler {
     pub scan_interval: Duration,
     /// Rung when there may be something to do.
     pub wake: Arc<Notify>,
+    /// Rung when there may be something to do at its hub.
+    pub hub_wake: Arc<Notify>,
     /// Rung when something was observed that others wait for.
     pub observed: Arc<Notify>,
 }
@@ -82,6 +86,8 @@ impl Reconciler {
         tokio::select! {
             () = self.reconcile() => {}
             () = self.scan_from_time_to_time() => {}
+            () = self.work_at_hub() => {}
+            () = self.gather_proofs() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
@@ -211,13 +217,15 @@ impl Reconciler {
 
     async fn record(&self, mark: MarkRow, outcome: Outcome) -> Result<(), Error> {
         let service = self.name.clone();
-        let notify = self.observed.clone();
+        let (notify, hub) = (self.observed.clone(), self.hub_wake.clone());
         self.blocking(move |ca| {
             let now = ca.now();
             match outcome {
                 Outcome::Done(sighting) => {
                     if ca.store().settle_mark(&mark, sighting, now)? {
                         notify.notify_one();
+                        // What is shut out here may be put out there now.
+                        hub.notify_one();
                     }
                 }
                 Outcome::Later(pause, reason) => {

@@ -43,6 +43,7 @@ impl Reconciler {
             });
             if settled.await? > 0 {
                 self.observed.notify_one();
+                self.hub_wake.notify_one();
             }
             next = page.next;
             if next.is_none() {

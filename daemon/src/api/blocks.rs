@@ -1,0 +1,161 @@
+//! `/v1/blocks`: who is kept out, and what each place answered.
+
+use super::body::JsonBody;
+use super::caller::Peer;
+use super::problem::Problem;
+use super::{Api, PAGE_ROWS_MAX};
+use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::block::Blocked;
+use crate::ca::receipt::Receipt;
+use crate::ca::{Error, rfc3339};
+use crate::store::{BlockKind, BlockRow};
+use axum::Json;
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+/// The longest reason, in bytes.
+const REASON_BYTES_MAX: usize = 1_024;
+
+#[derive(Serialize)]
+pub(super) struct Block {
+    kind: BlockKind,
+    /// Registration id, group id or authority.
+    name: String,
+    generation: Option<i64>,
+    reason: String,
+    blocked_by: String,
+    blocked_at: String,
+    lifted_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<Receipt>,
+}
+
+impl From<BlockRow> for Block {
+    fn from(row: BlockRow) -> Self {
+        Self {
+            kind: row.kind,
+            name: row.name,
+            generation: row.generation,
+            reason: row.reason,
+            blocked_by: row.blocked_by,
+            blocked_at: rfc3339(row.blocked_at),
+            lifted_at: row.lifted_at.map(rfc3339),
+            receipt: None,
+        }
+    }
+}
+
+/// Who shall be kept out, and why.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Start {
+    kind: BlockKind,
+    name: String,
+    generation: Option<i64>,
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Which {
+    /// Lifted ones too.
+    #[serde(default)]
+    all: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Lifting {
+    generation: Option<i64>,
+    #[serde(default)]
+    reason: String,
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Query(which): Query<Which>,
+) -> Result<Json<Vec<Block>>, Problem> {
+    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let blocks = api.application(move |ca| {
+        let rows = ca.store().blocks(!which.all, PAGE_ROWS_MAX)?;
+        let with_receipt = |row: BlockRow| {
+            let receipt = match row.lifted_at {
+                None => Some(ca.block_receipt(row.id)?),
+                Some(_) => None,
+            };
+            Ok(Block {
+                receipt,
+                ..Block::from(row)
+            })
+        };
+        rows.into_iter().map(with_receipt).collect()
+    });
+    Ok(Json(blocks.await?))
+}
+
+pub(super) async fn start(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    JsonBody(start): JsonBody<Start>,
+) -> Result<(StatusCode, Json<Block>), Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let blocked = blocked(start.kind, start.name, start.generation)?;
+    let reason = reason(start.reason)?;
+    let row = api
+        .application(move |ca| ca.block(&permission, &blocked, &reason))
+        .await?;
+    Ok((StatusCode::CREATED, Json(api.with_receipt(row).await?)))
+}
+
+pub(super) async fn lift(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path((kind, name)): Path<(BlockKind, String)>,
+    Query(lifting): Query<Lifting>,
+) -> Result<Json<Block>, Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let blocked = blocked(kind, name, lifting.generation)?;
+    let reason = reason(lifting.reason)?;
+    let row = api
+        .application(move |ca| ca.unblock(&permission, &blocked, &reason))
+        .await?;
+    Ok(Json(api.with_receipt(row).await?))
+}
+
+impl Api {
+    async fn with_receipt(&self, row: BlockRow) -> Result<Block, Problem> {
+        let id = row.id;
+        let receipt = self.receipt(move |ca| ca.block_receipt(id)).await?;
+        Ok(Block {
+            receipt: Some(receipt),
+            ..Block::from(row)
+        })
+    }
+}
+
+fn blocked(kind: BlockKind, name: String, generation: Option<i64>) -> Result<Blocked, Error> {
+    match (kind, generation) {
+        (BlockKind::Device, None) => Ok(Blocked::Device(name)),
+        (BlockKind::Group, None) => Ok(Blocked::Group(name)),
+        (BlockKind::Generation, Some(number)) => Ok(Blocked::Generation(name, number)),
+        (BlockKind::Generation, None) => Err(Error::mend(
+            "block_invalid",
+            "say which generation; `hallmark authority list` has all",
+        )),
+        (_, Some(_)) => Err(Error::mend(
+            "block_invalid",
+            "only an authority has generations; leave it out",
+        )),
+    }
+}
+
+fn reason(said: String) -> Result<String, Error> {
+    match said.len() > REASON_BYTES_MAX {
+        true => Err(Error::mend(
+            "reason_too_long",
+            format!("a reason has at most {REASON_BYTES_MAX} bytes"),
+        )),
+        false => Ok(said),
+    }
+}

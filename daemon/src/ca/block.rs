@@ -1,0 +1,395 @@
+//! Blocks: a device, a group or a generation of an authority is kept out, everywhere, at once.
+//!
+//! One command reaches the revocation lists, the provisioning services and their hubs, and its
+//! receipt says what each of them answered. Lifting the block puts back what it changed.
+
+use super::authorize::{Authorized, Operate};
+use super::hierarchy::Generation;
+use super::receipt::{Receipt, service_place};
+use super::{CertificateAuthority, Error, crash_point};
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{
+    AuditEntry, Bar, BlockKind, BlockRow, EnrollmentRow, HubCause, NewBlock, RevocationTarget,
+};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Who shall be kept out, or let back in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// A device, by its registration id.
+    Device(String),
+    /// An enrollment group.
+    Group(String),
+    /// A generation of an authority.
+    Generation(String, i64),
+}
+
+impl Blocked {
+    fn key(&self) -> (BlockKind, &str, Option<i64>) {
+        match self {
+            Blocked::Device(id) => (BlockKind::Device, id, None),
+            Blocked::Group(id) => (BlockKind::Group, id, None),
+            Blocked::Generation(name, number) => (BlockKind::Generation, name, Some(*number)),
+        }
+    }
+}
+
+impl CertificateAuthority {
+    /// Keeps somebody out until [`unblock`](Self::unblock).
+    pub fn block(
+        &self,
+        permission: &Authorized<Operate>,
+        blocked: &Blocked,
+        reason: &str,
+    ) -> Result<BlockRow, Error> {
+        let cause = format!("block: {reason}");
+        let mut new = match blocked {
+            Blocked::Device(id) => self.device_block(permission, id, &cause)?,
+            Blocked::Group(id) => self.group_block(permission, id, &cause)?,
+            Blocked::Generation(authority, number) => {
+                self.generation_block(permission, authority, *number, &cause)?
+            }
+        };
+        new.reason = reason.to_owned();
+        new.devices
+            .retain(|(service, _)| self.hubs.contains_key(service));
+        let entry = self.block_entry(permission, "block.started", blocked, reason);
+        let (row, revoked) = self.store.start_block(new, entry)?;
+        crash_point("roll-block-recorded");
+        self.wake();
+        self.follow_revocation(&revoked)?;
+        Ok(row)
+    }
+
+    /// Lets somebody back in. A device whose group let it in goes back to it, unless a breached
+    /// leaf would come back with it. Returns the block that was lifted.
+    pub fn unblock(
+        &self,
+        permission: &Authorized<Operate>,
+        blocked: &Blocked,
+        reason: &str,
+    ) -> Result<BlockRow, Error> {
+        let (kind, name, generation) = blocked.key();
+        let standing = self.store.standing_block(kind, name, generation)?;
+        let block = standing.ok_or_else(|| {
+            let message = format!("{name} is not blocked; `hallmark device list` has all devices");
+            Error::missing("block_unknown", message)
+        })?;
+        let holds = self
+            .held_by(blocked)?
+            .into_iter()
+            .map(|target| self.revocation(permission, target, "block lifted"))
+            .collect();
+        let entry = self.block_entry(permission, "block.lifted", blocked, reason);
+        let revoked = self.store.lift_block(block.id, holds, entry)?;
+        crash_point("roll-block-lifted");
+        self.wake();
+        self.follow_revocation(&revoked)?;
+        Ok(self.store.block(block.id)?)
+    }
+
+    /// What each place answered to a block, or to its end.
+    pub fn block_receipt(&self, id: i64) -> Result<Receipt, Error> {
+        let block = self.store.block(id)?;
+        let mut places = vec![match block.kind {
+            BlockKind::Device => self.crl_place(&block.name)?,
+            _ => self.listed_place(
+                self.signers_of(&block)?.into_iter(),
+                &self.held_in_words(&block),
+            )?,
+        }];
+        let mut services = BTreeSet::new();
+        for enrollment in &block.enrollments {
+            // One that is gone has been seen to be gone.
+            let Some(row) = self.store.find_enrollment(*enrollment)? else {
+                continue;
+            };
+            places.push(service_place(&row));
+            services.insert(row.provisioning);
+        }
+        for service in services.iter().filter(|_| block.lifted_at.is_none()) {
+            places.push(self.hub_place(HubCause::Block(id), service)?);
+        }
+        Ok(places.into())
+    }
+
+    /// The blocked generation from `issuer` upwards, in words. Whoever holds a leaf below it must
+    /// not renew itself out of the block.
+    pub fn blocked_generation_above(&self, issuer: i64) -> Result<Option<String>, Error> {
+        let hierarchy = self.hierarchy();
+        let Some(revoked) = hierarchy.revoked_above(issuer) else {
+            return Ok(None);
+        };
+        let (name, number) = (&revoked.authority, revoked.number);
+        let block = self
+            .store
+            .standing_block(BlockKind::Generation, name, Some(number))?;
+        Ok(block.map(|_| format!("generation {number} of {name}")))
+    }
+
+    /// Whose revocation lists tell of a block: the generation's issuer, or those of a group's
+    /// devices.
+    fn signers_of(&self, block: &BlockRow) -> Result<BTreeSet<i64>, Error> {
+        if let Some(number) = block.generation {
+            let generation = self.generation_named(&block.name, number)?;
+            return Ok([generation.parent.unwrap_or(generation.id)].into());
+        }
+        let authorities: BTreeSet<String> = self
+            .groups_named(&block.name)?
+            .into_iter()
+            .filter_map(|group| group.authority)
+            .collect();
+        let hierarchy = self.hierarchy();
+        let of_group = hierarchy.iter().filter(|generation| {
+            let above = self.generations_above(generation.id);
+            above.iter().any(|it| authorities.contains(&it.authority))
+        });
+        Ok(of_group.map(|generation| generation.id).collect())
+    }
+
+    fn held_in_words(&self, block: &BlockRow) -> String {
+        let verb = match block.lifted_at {
+            None => "on hold",
+            Some(_) => "no longer on hold",
+        };
+        match block.kind {
+            BlockKind::Generation => {
+                let number = block.generation.unwrap_or_default();
+                format!("generation {number} of {} is {verb}", block.name)
+            }
+            _ => format!("the leaves of the devices of {} are {verb}", block.name),
+        }
+    }
+
+    fn device_block(
+        &self,
+        permission: &Authorized<Operate>,
+        id: &str,
+        cause: &str,
+    ) -> Result<NewBlock, Error> {
+        let device = self.known_device(id)?;
+        let doors = self.doors(&device)?;
+        let services = doors.iter().map(|door| door.provisioning.clone());
+        Ok(NewBlock {
+            kind: BlockKind::Device,
+            generation: None,
+            reason: String::new(),
+            holds: vec![self.revocation(permission, self.leaves_of_device(&device), cause)],
+            devices: services.map(|service| (service, device.clone())).collect(),
+            bars: doors.into_iter().map(Bar::Device).collect(),
+            name: device,
+        })
+    }
+
+    fn group_block(
+        &self,
+        permission: &Authorized<Operate>,
+        id: &str,
+        cause: &str,
+    ) -> Result<NewBlock, Error> {
+        let groups = self.groups_named(id)?;
+        let mut new = NewBlock {
+            kind: BlockKind::Group,
+            name: id.to_owned(),
+            generation: None,
+            reason: String::new(),
+            holds: Vec::new(),
+            devices: Vec::new(),
+            bars: groups.iter().map(|row| Bar::Disable(row.id)).collect(),
+        };
+        let mut held = BTreeSet::new();
+        for group in &groups {
+            for device in self.devices_of_group(group)? {
+                new.devices
+                    .push((group.provisioning.clone(), device.clone()));
+                held.insert(device);
+            }
+        }
+        new.holds = held
+            .iter()
+            .map(|device| self.revocation(permission, self.leaves_of_device(device), cause))
+            .collect();
+        Ok(new)
+    }
+
+    fn generation_block(
+        &self,
+        permission: &Authorized<Operate>,
+        authority: &str,
+        number: i64,
+        cause: &str,
+    ) -> Result<NewBlock, Error> {
+        let blocked = self.generation_named(authority, number)?;
+        let below: BTreeSet<Thumbprint> = self
+            .generations_below(blocked.id)
+            .iter()
+            .map(|it| Thumbprint::of(it.certificate.der()))
+            .collect();
+        let target = RevocationTarget::Generation {
+            generation: blocked.id,
+        };
+        let mut new = NewBlock {
+            kind: BlockKind::Generation,
+            name: authority.to_owned(),
+            generation: Some(number),
+            reason: String::new(),
+            holds: vec![self.revocation(permission, target, cause)],
+            devices: Vec::new(),
+            bars: Vec::new(),
+        };
+        let devices = self.store.devices_below(blocked.id)?;
+        for service in &self.provisioning {
+            let bars = self.bars_of_generation(service, &blocked, &below)?;
+            if !bars.is_empty() {
+                let there = devices.iter().map(|it| (service.clone(), it.clone()));
+                new.devices.extend(there);
+                new.bars.extend(bars);
+            }
+        }
+        Ok(new)
+    }
+
+    /// What a service needs so that no certificate below the generation lets anybody in there:
+    /// groups let go of them, or are disabled where they hold nothing else; and what they let go
+    /// of, a disabled group of its own holds, for a group of an authority above would take it.
+    fn bars_of_generation(
+        &self,
+        service: &str,
+        blocked: &Arc<Generation>,
+        below: &BTreeSet<Thumbprint>,
+    ) -> Result<Vec<Bar>, Error> {
+        let above: BTreeSet<String> = self
+            .generations_above(blocked.id)
+            .iter()
+            .map(|it| it.authority.clone())
+            .collect();
+        let own = Thumbprint::of(blocked.certificate.der());
+        let (mut bars, mut after, mut needed) = (Vec::new(), None, false);
+        for group in self.store.groups()? {
+            if group.provisioning != service {
+                continue;
+            }
+            let held = group.slots.held();
+            let mut out = held.clone();
+            out.retain(|it| below.contains(it));
+            if !held.is_empty() && out.len() == held.len() {
+                bars.push(Bar::Disable(group.id));
+                needed &= !out.contains(&own);
+                if out.contains(&own) {
+                    return Ok(bars);
+                }
+            } else if !out.is_empty() {
+                after = out.contains(&own).then_some(group.id).or(after);
+                needed = true;
+                bars.push(Bar::ShutOut(group.id, out));
+            } else {
+                let authority = group.authority.as_ref();
+                needed |= authority.is_some_and(|it| above.contains(it));
+            }
+        }
+        if needed {
+            bars.push(Bar::Own {
+                provisioning: service.to_owned(),
+                name: format!("{}-blocked-{}", blocked.authority, blocked.number),
+                authority: blocked.authority.clone(),
+                certificate: own,
+                after,
+            });
+        }
+        Ok(bars)
+    }
+
+    /// What was put on hold by a block of this subject.
+    fn held_by(&self, blocked: &Blocked) -> Result<Vec<RevocationTarget>, Error> {
+        Ok(match blocked {
+            Blocked::Device(id) => vec![self.leaves_of_device(id)],
+            Blocked::Group(id) => {
+                let mut devices = BTreeSet::new();
+                for group in self.groups_named(id)? {
+                    devices.extend(self.devices_of_group(&group)?);
+                }
+                // Whoever is blocked on its own stays so.
+                let standing = |id: &String| {
+                    let block = self.store.standing_block(BlockKind::Device, id, None);
+                    matches!(block, Ok(None))
+                };
+                let free = devices.iter().filter(|id| standing(id));
+                free.map(|id| self.leaves_of_device(id)).collect()
+            }
+            Blocked::Generation(authority, number) => vec![RevocationTarget::Generation {
+                generation: self.generation_named(authority, *number)?.id,
+            }],
+        })
+    }
+
+    fn groups_named(&self, id: &str) -> Result<Vec<EnrollmentRow>, Error> {
+        let mut groups = self.store.groups()?;
+        groups.retain(|row| row.name.eq_ignore_ascii_case(id));
+        match groups.is_empty() {
+            false => Ok(groups),
+            true => {
+                let message =
+                    format!("there is no group {id:?}; `hallmark enrollment list` has all");
+                Err(Error::missing("enrollment_unknown", message))
+            }
+        }
+    }
+
+    /// Devices that this group lets in: those below its authority that have no enrollment of their
+    /// own at its service.
+    fn devices_of_group(&self, group: &EnrollmentRow) -> Result<Vec<String>, Error> {
+        let authority = group.authority.as_deref().unwrap_or_default();
+        let mut devices = BTreeSet::new();
+        let hierarchy = self.hierarchy();
+        for generation in hierarchy.iter().filter(|it| it.authority == authority) {
+            devices.extend(self.store.devices_below(generation.id)?);
+        }
+        let own = self.store.individual_names(&group.provisioning)?;
+        let own: BTreeSet<String> = own.iter().map(|it| it.to_ascii_lowercase()).collect();
+        devices.retain(|it| !own.contains(&it.to_ascii_lowercase()));
+        Ok(devices.into_iter().collect())
+    }
+
+    fn generation_named(&self, authority: &str, number: i64) -> Result<Arc<Generation>, Error> {
+        let hierarchy = self.hierarchy();
+        let found = hierarchy
+            .iter()
+            .find(|it| it.authority == authority && it.number == number);
+        found.cloned().ok_or_else(|| {
+            let message = format!(
+                "authority {authority:?} has no generation {number}; `hallmark authority list` has \
+                 all"
+            );
+            Error::missing("authority_unknown", message)
+        })
+    }
+
+    fn generations_below(&self, id: i64) -> Vec<Arc<Generation>> {
+        let hierarchy = self.hierarchy();
+        let all = hierarchy.iter();
+        let below = |it: &&Arc<Generation>| {
+            let above = self.generations_above(it.id);
+            above.iter().any(|above| above.id == id)
+        };
+        all.filter(below).cloned().collect()
+    }
+
+    fn block_entry(
+        &self,
+        permission: &Authorized<Operate>,
+        action: &'static str,
+        blocked: &Blocked,
+        reason: &str,
+    ) -> AuditEntry {
+        let (kind, name, generation) = blocked.key();
+        AuditEntry {
+            at: self.now(),
+            actor: permission.caller().to_string(),
+            action,
+            subject: name.to_owned(),
+            detail: json!({ "kind": kind, "generation": generation, "reason": reason }),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Receipts: what each place answered when somebody was shut out.
+//!
+//! A provisioning service reads no revocation list, a hub knows one leaf by its thumbprint, and
+//! neither knows of the other: so each place is told, and each says for itself that it is done. A
+//! receipt must never call done what was not seen.
+
+use super::hierarchy::Generation;
+use super::{CertificateAuthority, Error, rfc3339};
+use crate::enrollment::roll::{HubPolicy, LeafDetail};
+use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow, RollSubject};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What each place answered.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Receipt {
+    /// Whether every place has answered.
+    pub complete: bool,
+    /// Place by place.
+    pub places: Vec<Place>,
+}
+
+/// One place, and what it answered.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// `crl`, `dps: NAME` or `hub: NAME`.
+    pub place: String,
+    /// How it stands.
+    pub state: PlaceState,
+    /// In words.
+    pub answer: String,
+}
+
+/// How a place stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlaceState {
+    /// Seen as it shall be.
+    Done,
+    /// Not yet, and why.
+    Pending,
+    /// Nothing is done there, and an operator has to know.
+    Open,
+}
+
+impl Place {
+    pub(super) fn new(place: String, state: PlaceState, answer: impl Into<String>) -> Self {
+        let answer = answer.into();
+        Self {
+            place,
+            state,
+            answer,
+        }
+    }
+}
+
+impl From<Vec<Place>> for Receipt {
+    fn from(places: Vec<Place>) -> Self {
+        let pending = |it: &Place| it.state == PlaceState::Pending;
+        Self {
+            complete: !places.iter().any(pending),
+            places,
+        }
+    }
+}
+
+impl CertificateAuthority {
+    /// What each place answered to the compromise of a device.
+    pub fn compromise_receipt(&self, device: &str, rolls: &[i64]) -> Result<Receipt, Error> {
+        let mut places = vec![self.crl_place(device)?];
+        for roll in rolls {
+            let roll = self.store.roll(*roll)?;
+            let RollSubject::Enrollment { id, .. } = roll.subject else {
+                continue;
+            };
+            let enrollment = self.store.enrollment(id)?;
+            places.push(service_place(&enrollment));
+            places.push(self.hub_place_of(&roll, &enrollment)?);
+        }
+        Ok(places.into())
+    }
+
+    fn hub_place_of(&self, roll: &RollRow, enrollment: &EnrollmentRow) -> Result<Place, Error> {
+        let detail: LeafDetail = serde_json::from_value(roll.detail.clone()).unwrap_or_default();
+        if detail.hub == Some(HubPolicy::Reprovision) {
+            let answer = "left in place as asked: the breached leaf opens the hub until the device \
+                          has registered with its new one";
+            let place = format!("hub: {}", enrollment.provisioning);
+            return Ok(Place::new(place, PlaceState::Open, answer));
+        }
+        self.hub_place(HubCause::Roll(roll.id), &enrollment.provisioning)
+    }
+
+    /// How far the deletions of identities at one service's hub are.
+    pub(super) fn hub_place(&self, cause: HubCause, provisioning: &str) -> Result<Place, Error> {
+        let place = format!("hub: {provisioning}");
+        if !self.hubs.contains_key(provisioning) {
+            let answer =
+                "no [provisioning.hub] is configured: delete the identities there yourself";
+            return Ok(Place::new(place, PlaceState::Open, answer));
+        }
+        let progress = self.store.hub_progress(cause, Some(provisioning))?;
+        let state = match progress.open() {
+            0 => PlaceState::Done,
+            _ => PlaceState::Pending,
+        };
+        let mut answer = self.hub_progress_in_words(provisioning, progress);
+        let failing = self.store.hub_tasks(cause, 1)?;
+        if let Some(error) = failing.into_iter().find_map(|task| task.last_error)
+            && progress.failing > 0
+        {
+            answer = format!("{answer}; {error}");
+        }
+        Ok(Place::new(place, state, answer))
+    }
+
+    /// How far work at one service's hub is, and when it will be done.
+    pub fn hub_progress_in_words(&self, provisioning: &str, progress: HubProgress) -> String {
+        in_words(progress, self.hubs.get(provisioning).copied())
+    }
+
+    /// Whether a device's leaves are on the revocation lists of those who signed them. That shuts it
+    /// out of nothing by itself.
+    pub(super) fn crl_place(&self, device: &str) -> Result<Place, Error> {
+        let living = self.living_leaves(device)?;
+        let revoked: Vec<_> = living.iter().filter(|it| it.revoked_at.is_some()).collect();
+        let says = format!(
+            "{} of {} leaves that have not expired are revoked",
+            revoked.len(),
+            living.len()
+        );
+        self.listed_place(living.iter().map(|leaf| leaf.issuer), &says)
+    }
+
+    /// Whether the revocation lists of these generations say what is on record.
+    pub(super) fn listed_place(
+        &self,
+        generations: impl Iterator<Item = i64>,
+        says: &str,
+    ) -> Result<Place, Error> {
+        let place = || "crl".to_owned();
+        let (hierarchy, mut lists) = (self.hierarchy(), Vec::new());
+        for id in generations.collect::<BTreeSet<i64>>() {
+            // One that has expired signs no more lists, and none of its leaves is good.
+            let living = |it: &&Arc<Generation>| it.certificate.not_after() >= self.now();
+            let Some(generation) = hierarchy.generation(id).filter(living) else {
+                continue;
+            };
+            let name = format!("{}-{}", generation.authority, generation.number);
+            if !self.is_listed(id)? {
+                let answer = format!("{says}; the list of {name} is yet to be signed");
+                return Ok(Place::new(place(), PlaceState::Pending, answer));
+            }
+            if let Some(list) = self.crl(id) {
+                lists.push(format!("list {} of {name}", list.number));
+            }
+        }
+        let answer = match lists.is_empty() {
+            true => says.to_owned(),
+            false => format!("{says}; {} says so", lists.join(", ")),
+        };
+        Ok(Place::new(place(), PlaceState::Done, answer))
+    }
+}
+
+/// What the provisioning service was seen with.
+pub(super) fn service_place(row: &EnrollmentRow) -> Place {
+    let place = format!("dps: {}", row.provisioning);
+    let (kind, name) = (row.kind.name(), &row.name);
+    let Some(mark) = &row.mark else {
+        if let Some(drift) = &row.drift {
+            let answer = format!("somebody else has changed {kind} enrollment {name}: {drift}");
+            return Place::new(place, PlaceState::Pending, answer);
+        }
+        let seen = row.observed_at.map(rfc3339).unwrap_or_default();
+        let answer = match row.enabled {
+            false => format!("{kind} enrollment {name} is disabled, seen {seen}"),
+            true => format!("{kind} enrollment {name} holds good certificates only, seen {seen}"),
+        };
+        return Place::new(place, PlaceState::Done, answer);
+    };
+    let why = mark.last_error.as_deref().unwrap_or("not answered yet");
+    let answer = match mark.parked {
+        true => format!("{kind} enrollment {name} was rejected: {why}"),
+        false => format!("{kind} enrollment {name} is on its way: {why}"),
+    };
+    Place::new(place, PlaceState::Pending, answer)
+}
+
+/// `1240 of 9800 done; the rest in about 9 min at 1000 operations a minute`.
+fn in_words(progress: HubProgress, rate: Option<u32>) -> String {
+    let HubProgress { total, done, .. } = progress;
+    let offline = match progress.offline {
+        0 => String::new(),
+        offline => format!(", {offline} of them offline"),
+    };
+    let rest = match rate.filter(|_| progress.open() > 0) {
+        None => String::new(),
+        Some(rate) => {
+            let per_minute = i64::from(rate).max(1);
+            let minutes = (progress.open() + per_minute - 1) / per_minute;
+            format!("; the rest in about {minutes} min at {rate} operations a minute")
+        }
+    };
+    format!("{done} of {total} done{offline}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_how_far_and_how_long() {
+        let progress = |total, done, offline| HubProgress {
+            total,
+            done,
+            offline,
+            failing: 0,
+        };
+        for (progress, rate, words) in [
+            (
+                progress(9_800, 1_240, 0),
+                Some(1_000),
+                "1240 of 9800 done; the rest in about 9 min at 1000 operations a minute",
+            ),
+            (
+                progress(2, 2, 1),
+                Some(100),
+                "2 of 2 done, 1 of them offline",
+            ),
+            (progress(2, 1, 0), None, "1 of 2 done"),
+        ] {
+            assert_eq!(in_words(progress, rate), words);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Rolls of leaves by compromise: the breached leaf is shut out first, its device let back in second.
+
+use crate::ca::authorize::{Authorized, Issue, Operate};
+use crate::ca::issue::{IssueRequest, Issued};
+use crate::ca::{CertificateAuthority, Error, crash_point};
+use crate::enrollment::roll::{HubPolicy, LeafDetail};
+use crate::enrollment::slots::SlotName;
+use crate::store::{Breach, Door, Revocation, RollRow};
+use crate::x509::certificate::Certificate;
+use crate::x509::csr::Csr;
+use crate::x509::key::PublicKey;
+use serde_json::json;
+
+/// A leaf that is in wrong hands, as it is reported.
+#[derive(Clone, Debug)]
+pub struct LeafCompromise {
+    /// The device.
+    pub registration_id: String,
+    /// Which slots; both, unless something else is known.
+    pub slots: Vec<SlotName>,
+    /// What becomes of the hub identity.
+    pub hub: HubPolicy,
+    /// The request for the new leaf, if it is at hand.
+    pub request: Option<IssueRequest>,
+}
+
+/// What a report of a breach brought about.
+#[derive(Debug)]
+pub struct ShutOutDevice {
+    /// The device, in the spelling on record.
+    pub registration_id: String,
+    /// One roll for each service that lets the device in.
+    pub rolls: Vec<RollRow>,
+    /// The new leaf, or why there is none although it was asked for.
+    pub issued: Option<Result<Issued, Error>>,
+}
+
+impl CertificateAuthority {
+    /// Shuts a breached leaf out, and issues the new one if its request is at hand. Whatever
+    /// becomes of the new one, the breached one is out.
+    pub fn start_leaf_compromise(
+        &self,
+        permission: &Authorized<Operate>,
+        compromise: LeafCompromise,
+    ) -> Result<ShutOutDevice, Error> {
+        let device = self.known_device(&compromise.registration_id)?;
+        if let Some(request) = &compromise.request {
+            self.check_new_leaf(request)?;
+        }
+        let doors = self.doors_of_breach(&device, &compromise)?;
+        let detail = LeafDetail {
+            hub: Some(compromise.hub),
+            ..LeafDetail::default()
+        };
+        let entry = self.roll_entry(
+            permission.caller(),
+            "roll.started",
+            &device,
+            json!({ "reason": "compromise", "slots": compromise.slots, "hub": compromise.hub }),
+        );
+        let breach = Breach {
+            revocation: Revocation {
+                target: self.leaves_of_device(&device),
+                at: entry.at,
+                actor: entry.actor.clone(),
+                cause: "roll by compromise".into(),
+            },
+            registration_id: device.clone(),
+            doors,
+            slots: compromise.slots,
+            detail: json!(detail),
+        };
+        let (rolls, revoked) = self.store.start_compromise(breach, entry)?;
+        crash_point("roll-breach-recorded");
+        self.wake();
+        self.follow_revocation(&revoked)?;
+        let issued = compromise.request.map(|request| {
+            let permission = Authorized::<Issue>::to_issue(permission.caller().clone())?;
+            self.issue(&permission, &request)
+        });
+        Ok(ShutOutDevice {
+            registration_id: device,
+            rolls,
+            issued,
+        })
+    }
+
+    /// The spelling on record.
+    pub(in super::super) fn known_device(&self, registration_id: &str) -> Result<String, Error> {
+        let device = self.store.device(registration_id)?.ok_or_else(|| {
+            let message = format!(
+                "there is no device {registration_id:?}; `hallmark device list` has all that ever \
+                 got a leaf"
+            );
+            Error::missing("device_unknown", message)
+        })?;
+        Ok(device.registration_id)
+    }
+
+    /// A request that could not be met is refused before anything happens.
+    fn check_new_leaf(&self, request: &IssueRequest) -> Result<(), Error> {
+        self.profile(&request.profile)?;
+        let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
+        for leaf in self.living_leaves(&request.registration_id)? {
+            refuse_same_key(&leaf.der, csr.public_key())?;
+        }
+        Ok(())
+    }
+
+    fn doors_of_breach(
+        &self,
+        device: &str,
+        compromise: &LeafCompromise,
+    ) -> Result<Vec<Door>, Error> {
+        let mut doors = self.doors(device)?;
+        let one_slot = compromise.slots.len() < SlotName::BOTH.len();
+        if one_slot && doors.iter().any(|door| door.individual.is_none()) {
+            let message = format!(
+                "{device} is let in by a group and has no slots of its own; leave --slot out"
+            );
+            return Err(Error::mend("roll_slot_invalid", message));
+        }
+        if compromise.hub == HubPolicy::Reprovision {
+            doors.iter_mut().for_each(|door| door.clears_hub = false);
+        }
+        Ok(doors)
+    }
+
+    /// A key that was reported as breached is not certified again for its device.
+    pub(in super::super) fn refuse_breached_key(
+        &self,
+        device: &str,
+        key: &PublicKey,
+    ) -> Result<(), Error> {
+        for der in self.store.breached_certificates(device)? {
+            refuse_same_key(&der, key)?;
+        }
+        Ok(())
+    }
+}
+
+fn refuse_same_key(der: &[u8], key: &PublicKey) -> Result<(), Error> {
+    let known = Certificate::parse(der)
+        .ok()
+        .and_then(|it| it.public_key().ok());
+    match known {
+        Some(known) if known == *key => Err(Error::mend(
+            "key_compromised",
+            "the CSR carries the key of a leaf that is in wrong hands; have the device make a new \
+             key",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,99 @@
+//! A leaf under a group that comes to its end: nothing changes at the service, and here is why.
+
+use crate::ca::{CertificateAuthority, Error, rfc3339};
+use crate::enrollment::record::Record;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{EnrollmentKind, EnrollmentRow};
+use serde::Serialize;
+
+/// Why a new leaf of this device needs no change at a service.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnderGroup {
+    /// The device.
+    pub registration_id: String,
+    /// The provisioning service.
+    pub provisioning: String,
+    /// The group that lets it in.
+    pub group: String,
+    /// Whether the service was seen holding what a new leaf needs.
+    pub proven: bool,
+    /// The authorities above a new leaf, its issuer first.
+    pub chain: Vec<String>,
+    /// The certificate of the chain that the group was seen holding.
+    pub held: Option<String>,
+    /// RFC 3339 of that look.
+    pub seen_at: Option<String>,
+    /// In words.
+    pub says: String,
+}
+
+impl CertificateAuthority {
+    /// For each service that lets a device in by a group only: what a new leaf relies on there.
+    pub fn under_groups(&self, registration_id: &str) -> Result<Vec<UnderGroup>, Error> {
+        let Some(device) = self.store.device(registration_id)? else {
+            return Ok(Vec::new());
+        };
+        let own = self.store.enrollments_named(&device.registration_id)?;
+        let has_own = |service: &str| {
+            own.iter().any(|row| {
+                row.kind == EnrollmentKind::Individual
+                    && row.provisioning == service
+                    && !row.removed
+            })
+        };
+        let groups = self.groups_of(&device.registration_id)?;
+        let profile = self.profile(&device.profile)?;
+        let hierarchy = self.hierarchy();
+        let issuer = hierarchy.serving(&profile.authority);
+        let chain = issuer
+            .map(|it| self.generations_above(it.id))
+            .unwrap_or_default();
+        let above: Vec<(Thumbprint, String)> = chain
+            .iter()
+            .map(|it| (Thumbprint::of(it.certificate.der()), it.authority.clone()))
+            .collect();
+        let groups = groups.iter().filter(|row| !has_own(&row.provisioning));
+        Ok(groups
+            .map(|row| proof(&device.registration_id, row, &above))
+            .collect())
+    }
+}
+
+fn proof(device: &str, group: &EnrollmentRow, above: &[(Thumbprint, String)]) -> UnderGroup {
+    let seen = group
+        .observed
+        .clone()
+        .filter(|_| group.mark.is_none() && group.enabled)
+        .and_then(|record| Record::parse(record).ok())
+        .map(|record| record.thumbprints());
+    let held = above.iter().find(|(it, _)| {
+        seen.is_some_and(|(primary, secondary)| [primary, secondary].contains(&Some(*it)))
+    });
+    let seen_at = group.observed_at.map(rfc3339);
+    let (service, name) = (&group.provisioning, &group.name);
+    let says = match (held, &seen_at) {
+        (Some((_, authority)), Some(at)) => format!(
+            "nothing has to change: {service} lets {device} in by its group {name}, which was seen \
+             at {at} holding the certificate of {authority}, and a new leaf is signed below that; \
+             request it, and the device registers with it"
+        ),
+        _ => format!(
+            "{service} lets {device} in by its group {name}, which was not seen holding a \
+             certificate above a new leaf; look at `hallmark enrollment show {name}` before \
+             anybody requests one"
+        ),
+    };
+    UnderGroup {
+        registration_id: device.to_owned(),
+        provisioning: service.clone(),
+        group: name.clone(),
+        proven: held.is_some(),
+        chain: above
+            .iter()
+            .map(|(_, authority)| authority.clone())
+            .collect(),
+        held: held.map(|(it, _)| it.to_string()),
+        seen_at,
+        says,
+    }
+}

@@ -1,0 +1,223 @@
+//! Rolls of leaves: the certificates of one device.
+//!
+//! The decisions are those of `enrollment::roll`; here they get their evidence and are recorded.
+
+use super::super::authorize::{Authorized, Caller, Operate};
+use super::super::{CertificateAuthority, Error, crash_point};
+use crate::enrollment::record::Record;
+use crate::enrollment::roll::{LeafEvidence, LeafStep, Override, RollState, next_leaf_step};
+use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence};
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{AuditEntry, EnrollmentKind, EnrollmentRow, HubCause, RollRow, RollStep};
+use serde_json::json;
+use time::OffsetDateTime;
+
+impl CertificateAuthority {
+    /// Starts the roll by expiry of an individually enrolled device: its next request for a
+    /// certificate goes into the free slot. One roll per provisioning service that has the device;
+    /// none where a group lets it in ([`under_groups`](Self::under_groups)).
+    pub fn start_leaf_roll(
+        &self,
+        permission: &Authorized<Operate>,
+        registration_id: &str,
+    ) -> Result<Vec<RollRow>, Error> {
+        let mut own = self.store.enrollments_named(registration_id)?;
+        own.retain(|row| row.kind == EnrollmentKind::Individual && !row.removed);
+        if own.is_empty() && self.under_groups(registration_id)?.is_empty() {
+            let message = format!(
+                "no provisioning service lets {registration_id} in; add an enrollment, or look at \
+                 `hallmark device show {registration_id}`"
+            );
+            return Err(Error::missing("enrollment_unknown", message));
+        }
+        own.iter()
+            .map(|row| {
+                let entry = self.leaf_entry(permission.caller(), "roll.started", row);
+                let tasks = self.told(&row.provisioning, &row.name);
+                let roll = self.store.request_roll(row.id, json!({}), tasks, entry)?;
+                self.wake();
+                Ok(roll)
+            })
+            .collect()
+    }
+
+    /// Back to the old leaf, if the device can still use it: it is good, and the device was seen
+    /// on it, or an operator says that it has it.
+    pub(super) fn abort_leaf_roll(
+        &self,
+        caller: &Caller,
+        roll: &RollRow,
+        enrollment: i64,
+        overriding: Option<String>,
+    ) -> Result<(), Error> {
+        let row = self.store.enrollment(enrollment)?;
+        let mut overridden = None;
+        if roll.state == RollState::Staged {
+            self.refuse_dead_leaf(roll)?;
+            if self.seen_on(&row)? != Some(roll.old_certificate) {
+                let (guard, by) = ("roll_device_not_seen", caller.to_string());
+                let reason = overriding.ok_or_else(|| {
+                    let message = format!(
+                        "{} was not seen on its old leaf, and may have dropped it: then nothing \
+                         would let it in; if you know better, say why with --override",
+                        row.name
+                    );
+                    Error::conflict(guard, message)
+                })?;
+                let guard = guard.to_owned();
+                overridden = Some(Override { guard, reason, by });
+            }
+        }
+        let mut entry = self.leaf_entry(caller, "roll.aborted", &row);
+        entry.detail["override"] = json!(overridden);
+        Ok(self
+            .store
+            .abort_leaf_roll(roll.id, json!(overridden), entry)?)
+    }
+
+    fn refuse_dead_leaf(&self, roll: &RollRow) -> Result<(), Error> {
+        let old = self
+            .store
+            .certificate_by_sha256(roll.old_certificate.as_bytes())?;
+        let now = self.now();
+        match old.is_some_and(|old| old.not_after > now && old.revoked_at.is_none()) {
+            true => Ok(()),
+            false => Err(Error::conflict(
+                "roll_old_certificate_dead",
+                "the old leaf has expired or is revoked: without the new one nothing would let the \
+                 device in",
+            )),
+        }
+    }
+
+    /// The next steps of a leaf's roll, as many as can be made. Returns when to look again.
+    pub(super) fn advance_leaf_roll(
+        &self,
+        roll: &RollRow,
+        enrollment: i64,
+        now: i64,
+    ) -> Result<Option<i64>, Error> {
+        let row = self.store.enrollment(enrollment)?;
+        let evidence = self.leaf_evidence(roll, &row, now)?;
+        match next_leaf_step(roll.state, &row.slots, &evidence) {
+            Ok(next) => {
+                self.make_step(roll, row, next)?;
+                Ok(None)
+            }
+            Err(_) if roll.state == RollState::Draining => Ok(Some(roll.old_not_after + 1)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn make_step(
+        &self,
+        roll: &RollRow,
+        enrollment: EnrollmentRow,
+        next: LeafStep,
+    ) -> Result<(), Error> {
+        crash_point(&format!("roll-to-{}", next.state.name()));
+        let entry = self.leaf_entry(&Caller::Daemon, action(next.state), &enrollment);
+        let step = RollStep {
+            roll: roll.id,
+            enrollment: enrollment.id,
+            from_state: roll.state,
+            from: enrollment.slots,
+            to: next.slots,
+            state: next.state,
+        };
+        if self.store.advance_roll(step, entry)? {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    fn leaf_evidence(
+        &self,
+        roll: &RollRow,
+        enrollment: &EnrollmentRow,
+        now: i64,
+    ) -> Result<LeafEvidence, Error> {
+        let progress = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
+        Ok(LeafEvidence {
+            sighting: sighting(enrollment),
+            retirement: self.retirement(roll, enrollment, now)?,
+            in_step: enrollment.mark.is_none() && enrollment.drift.is_none(),
+            hub_open: progress.open(),
+            replaced: roll.new_certificate.is_some(),
+        })
+    }
+
+    /// The old leaf's end; or, where policy allows it, the proof that its device has the new one.
+    fn retirement(
+        &self,
+        roll: &RollRow,
+        enrollment: &EnrollmentRow,
+        now: i64,
+    ) -> Result<RetireEvidence, Error> {
+        if self.rolling.retire_proven && now <= roll.old_not_after {
+            let seen = self.seen_on(enrollment)?;
+            return Ok(RetireEvidence::DevicesProven {
+                unproven: u64::from(seen.is_none() || seen != roll.new_certificate),
+                early_retirement_allowed: true,
+            });
+        }
+        Ok(expiry(roll, now))
+    }
+
+    /// The leaf by which the hub was last seen to know a device.
+    fn seen_on(&self, enrollment: &EnrollmentRow) -> Result<Option<Thumbprint>, Error> {
+        let EnrollmentRow {
+            provisioning, name, ..
+        } = enrollment;
+        let proof = self.store.proof(provisioning, name)?;
+        Ok(proof.and_then(|proof| proof.certificate))
+    }
+
+    pub(super) fn leaf_entry(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        row: &EnrollmentRow,
+    ) -> AuditEntry {
+        let detail = json!({ "provisioning": row.provisioning, "slots": row.slots });
+        self.roll_entry(caller, action, &row.name, detail)
+    }
+}
+
+/// How the journal calls a step into `state`.
+fn action(state: RollState) -> &'static str {
+    match state {
+        RollState::Draining => "roll.cut_over",
+        RollState::Clearing => "roll.shut_out",
+        RollState::Reissuing => "roll.cleared",
+        _ => "roll.done",
+    }
+}
+
+/// What the service was last seen holding; a mark means that the sighting is not up to date.
+fn sighting(enrollment: &EnrollmentRow) -> CutOverEvidence {
+    let settled = enrollment
+        .observed
+        .clone()
+        .filter(|_| enrollment.mark.is_none());
+    let (observed_primary, observed_secondary) = settled
+        .and_then(|record| Record::parse(record).ok())
+        .map_or((None, None), |record| record.thumbprints());
+    CutOverEvidence {
+        observed_primary,
+        observed_secondary,
+        canary: CanaryVerdict::NotNeeded,
+    }
+}
+
+fn expiry(roll: &RollRow, now: i64) -> RetireEvidence {
+    let time = |unix_seconds| {
+        OffsetDateTime::from_unix_timestamp(unix_seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    };
+    // An end that cannot be read must not look expired.
+    let end = OffsetDateTime::from_unix_timestamp(roll.old_not_after);
+    RetireEvidence::Expired {
+        now: time(now),
+        retiring_not_after: end.unwrap_or_else(|_| time(i64::from(u32::MAX) * 64)),
+    }
+}

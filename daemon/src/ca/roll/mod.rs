@@ -1,0 +1,82 @@
+//! Rolls: started by an operator, by a renewal, by policy or by another roll; advanced whenever
+//! what they wait for has come.
+//!
+//! One engine for all: here a roll is started, given up, advanced and listed; what its steps are is
+//! said by the file of its subject, [`leaf`], [`breach`], [`group`] or [`authority`], and in words by [`report`]. Advancing
+//! takes no input and may be called at any time: each step is one transaction that is refused if
+//! its subject has moved meanwhile.
+
+mod authority;
+mod breach;
+mod group;
+mod leaf;
+mod policy;
+mod report;
+
+pub use breach::{LeafCompromise, ShutOutDevice};
+pub use group::UnderGroup;
+pub use policy::RollPolicy;
+
+use super::authorize::{Authorized, Caller, Operate};
+use super::{CertificateAuthority, Error};
+use crate::store::{AuditEntry, RollRow, RollSubject};
+use serde_json::Value;
+
+impl CertificateAuthority {
+    /// Gives a roll up: everything serves on as before. `overriding` says why a guard is overridden.
+    pub fn abort_roll(
+        &self,
+        permission: &Authorized<Operate>,
+        roll: i64,
+        overriding: Option<String>,
+    ) -> Result<RollRow, Error> {
+        let row = self.store.roll(roll)?;
+        match row.subject {
+            RollSubject::Enrollment { id, .. } => {
+                self.abort_leaf_roll(permission.caller(), &row, id, overriding)?;
+            }
+            RollSubject::Authority { .. } => {
+                self.abort_authority_roll(permission.caller(), &row)?;
+            }
+        }
+        self.wake();
+        Ok(self.store.roll(roll)?)
+    }
+
+    /// Makes every step whose time has come. Returns when the next one can come, in Unix seconds.
+    pub fn advance_rolls(&self) -> Result<Option<i64>, Error> {
+        let now = self.now();
+        let mut next_due = self.start_due_rolls(now)?;
+        for roll in self.store.open_rolls()? {
+            let due = match roll.subject {
+                RollSubject::Enrollment { id, .. } => self.advance_leaf_roll(&roll, id, now)?,
+                RollSubject::Authority { .. } => self.advance_authority_roll(&roll, now)?,
+            };
+            next_due = earlier(next_due, due);
+        }
+        Ok(next_due)
+    }
+
+    fn roll_entry(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        subject: &str,
+        detail: Value,
+    ) -> AuditEntry {
+        AuditEntry {
+            at: self.now(),
+            actor: caller.to_string(),
+            action,
+            subject: subject.to_owned(),
+            detail,
+        }
+    }
+}
+
+fn earlier(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

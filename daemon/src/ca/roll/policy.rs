@@ -1,0 +1,82 @@
+//! Rolls that policy starts: leaves that come to their end, and devices that are told of it.
+
+use super::earlier;
+use crate::ca::authorize::Caller;
+use crate::ca::{CertificateAuthority, Error};
+use crate::enrollment::roll::renewal_moment;
+use crate::store::{HubAction, NewHubTask, StoreError};
+use serde_json::{Value, json};
+
+/// How many rolls one turn starts; the next turn follows at once.
+const STARTED_AT_ONCE_MAX: u32 = 500;
+
+/// How leaves are rolled.
+#[derive(Clone, Debug, Default)]
+pub struct RollPolicy {
+    /// How long before its end a leaf is rolled; `None` leaves it to devices, stations and
+    /// operators.
+    pub renew_before_seconds: Option<i64>,
+    /// Over how long the rolls of a fleet are spread.
+    pub renew_jitter_seconds: i64,
+    /// The method and payload by which devices are told to register again, if they are.
+    pub tell: Option<(String, Value)>,
+    /// How often devices that roll are looked at in the hub.
+    pub proof_interval_seconds: i64,
+    /// An old certificate may go before its end once its devices are proven on the new one.
+    pub retire_proven: bool,
+}
+
+impl CertificateAuthority {
+    /// Starts the roll of every leaf whose time has come. Returns when the next one's comes.
+    pub(super) fn start_due_rolls(&self, now: i64) -> Result<Option<i64>, Error> {
+        let Some(before) = self.rolling.renew_before_seconds else {
+            return Ok(None);
+        };
+        let jitter = self.rolling.renew_jitter_seconds;
+        let mut next_due = None;
+        let ending = self
+            .store
+            .ending_leaves(now.saturating_add(before), STARTED_AT_ONCE_MAX)?;
+        for (enrollment, not_after) in ending {
+            let moment = renewal_moment(&enrollment.name, not_after, before, jitter);
+            if moment > now {
+                next_due = earlier(next_due, Some(moment));
+                continue;
+            }
+            let entry = self.leaf_entry(&Caller::Daemon, "roll.started", &enrollment);
+            let tasks = self.told(&enrollment.provisioning, &enrollment.name);
+            match self
+                .store
+                .request_roll(enrollment.id, json!({}), tasks, entry)
+            {
+                // Somebody was faster: a request, or an operator.
+                Ok(_) | Err(StoreError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.wake();
+        }
+        Ok(next_due)
+    }
+
+    /// The tasks that tell a device of its roll, where policy says so and a hub can.
+    pub(super) fn told(&self, provisioning: &str, device: &str) -> Vec<NewHubTask> {
+        let tells = self.rolling.tell.is_some() && self.hubs.contains_key(provisioning);
+        let task = NewHubTask {
+            provisioning: provisioning.to_owned(),
+            device: device.to_owned(),
+            action: HubAction::Call,
+            enrollment: None,
+        };
+        tells.then_some(task).into_iter().collect()
+    }
+
+    /// How often devices that roll are looked at in the hub.
+    pub fn proof_interval_seconds(&self) -> i64 {
+        self.rolling.proof_interval_seconds.max(1)
+    }
+
+    /// The method and payload by which devices are told to register again.
+    pub fn method_to_tell(&self) -> Option<(String, Value)> {
+        self.rolling.tell.clone()
+    }
+}

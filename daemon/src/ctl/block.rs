@@ -1,0 +1,45 @@
+//! `hallmark device|enrollment|authority block` and `unblock`.
+
+use super::client::{Client, Failure, segment};
+use super::{Show, receipt};
+use serde_json::{Value, json};
+
+pub(super) fn start(
+    client: &Client,
+    show: &Show,
+    kind: &str,
+    name: &str,
+    generation: Option<i64>,
+    reason: &str,
+) -> Result<(), Failure> {
+    let body = json!({ "kind": kind, "name": name, "generation": generation, "reason": reason });
+    answered(show, &client.post("/v1/blocks", &body)?)
+}
+
+pub(super) fn lift(
+    client: &Client,
+    show: &Show,
+    kind: &str,
+    name: &str,
+    generation: Option<i64>,
+    reason: &str,
+) -> Result<(), Failure> {
+    let generation = generation.map(|number| format!("&generation={number}"));
+    answered(
+        show,
+        &client.lift(&format!(
+            "/v1/blocks/{kind}/{}?reason={}{}",
+            segment(name),
+            segment(reason),
+            generation.unwrap_or_default()
+        ))?,
+    )
+}
+
+/// A place that has not answered is said, but is no failure: the daemon goes on by itself.
+fn answered(show: &Show, block: &Value) -> Result<(), Failure> {
+    match show.json {
+        true => show.record(block),
+        false => receipt(show, &block["receipt"]),
+    }
+}

@@ -1,0 +1,83 @@
+//! Proofs: devices whose leaf is rolled are looked at in the hub, from time to time.
+//!
+//! It changes nothing anywhere. Two operations a device, one of the hub's and one of the service's;
+//! what cannot be read is looked at again in the next round.
+
+use super::{Reconciler, TICK};
+use crate::ca::Error;
+use crate::enrollment::id::RegistrationId;
+use crate::provisioning::failure::CallError;
+use crate::provisioning::hub::HubClient;
+use crate::store::Proof;
+use futures_util::stream::{self, StreamExt};
+use std::time::Duration;
+
+/// Devices looked at in one round; the next one follows.
+const DEVICES_AT_ONCE: u32 = 500;
+/// Looks under way at a time.
+const LOOKS_IN_WORK_MAX: usize = 4;
+
+impl Reconciler {
+    /// Looks at devices that roll, each once per interval.
+    pub(super) async fn gather_proofs(&self) {
+        let Some(hub) = &self.clients.hub else {
+            return std::future::pending().await;
+        };
+        let seconds = u64::try_from(self.ca.proof_interval_seconds()).unwrap_or(1);
+        loop {
+            tokio::time::sleep(Duration::from_secs(seconds).min(TICK)).await;
+            if let Err(error) = self.proof_round(hub).await {
+                let service = &self.name;
+                tracing::warn!(service, %error, "proofs cannot be gathered");
+            }
+        }
+    }
+
+    async fn proof_round(&self, hub: &HubClient) -> Result<(), Error> {
+        let name = self.name.clone();
+        let devices = self
+            .blocking(move |ca| {
+                let before = ca.now() - ca.proof_interval_seconds();
+                Ok(ca
+                    .store()
+                    .devices_to_prove(&name, before, DEVICES_AT_ONCE)?)
+            })
+            .await?;
+        let looks = devices
+            .into_iter()
+            .map(|device| self.look_in_hub(hub, device));
+        let mut looks = stream::iter(looks).buffer_unordered(LOOKS_IN_WORK_MAX);
+        while let Some(look) = looks.next().await {
+            match look {
+                Ok(proof) => {
+                    self.blocking(move |ca| Ok(ca.store().record_proof(proof)?))
+                        .await?;
+                    self.observed.notify_one();
+                }
+                Err(error) => {
+                    let service = &self.name;
+                    tracing::warn!(service, reason = %error, "a device could not be looked at");
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_in_hub(&self, hub: &HubClient, device: String) -> Result<Proof, CallError> {
+        let identity = hub.identity(&device).await?;
+        let registration = match RegistrationId::parse(&device) {
+            Ok(id) => self.clients.dps.registration(&id).await?,
+            Err(_) => None,
+        };
+        let now = self.ca.now();
+        Ok(Proof {
+            provisioning: self.name.clone(),
+            device,
+            certificate: identity.and_then(|identity| identity.leaf()),
+            registration: registration.and_then(|it| Some(it.get("status")?.as_str()?.to_owned())),
+            since: now,
+            seen_at: now,
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! A breached leaf: shut out in one transaction at every service that lets its device in.
+//!
+//! Slots, status, roll, revocation and the work at the hub change together, and what was being
+//! signed for the device at that moment is burned: whoever holds the breached leaf may have asked
+//! for it. From then on the store desires nothing that lets the breached leaf in.
+
+use super::audit::{self, AuditEntry};
+use super::enrollment::{self, EnrollmentRow, by_id, save_slots, set_status};
+use super::hub_task::{self, HubAction, HubCause, NewHubTask};
+use super::revocation::{self, Revocation, RevocationTarget, Revoked};
+use super::roll::{self, NewRoll, NewSubject, RollRow};
+use super::{Store, StoreError, block, issuance, mark};
+use crate::enrollment::roll::{RollReason, RollState};
+use crate::enrollment::slots::SlotName;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::x509::revocation::RevocationReason;
+use rusqlite::{Connection, params};
+use serde_json::{Value, json};
+
+/// One way by which a service lets a device in.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// The provisioning service.
+    pub provisioning: String,
+    /// The device's individual enrollment there.
+    pub individual: Option<i64>,
+    /// The group that lets it in where it has none.
+    pub group: Option<String>,
+    /// Its hub has to delete the device's identity.
+    pub clears_hub: bool,
+}
+
+/// A breach that was reported.
+#[derive(Clone, Debug)]
+pub struct Breach {
+    /// The device, in the spelling on record.
+    pub registration_id: String,
+    /// Where it is let in.
+    pub doors: Vec<Door>,
+    /// Which slots are compromised.
+    pub slots: Vec<SlotName>,
+    /// Options, as `enrollment::roll::LeafDetail`.
+    pub detail: Value,
+    /// All leaves of the device, revoked unless only one slot is compromised.
+    pub revocation: Revocation,
+}
+
+impl Store {
+    /// Shuts a breached leaf out. A roll by expiry that is under way is overtaken: it ends as
+    /// aborted, and the new one takes over its slots.
+    pub fn start_compromise(
+        &self,
+        breach: Breach,
+        entry: AuditEntry,
+    ) -> Result<(Vec<RollRow>, Revoked), StoreError> {
+        self.write(move |connection| {
+            let reason = "its device was reported as breached";
+            issuance::abandon_leaves(connection, &breach.registration_id, reason, entry.at)?;
+            let mut rolls = Vec::new();
+            let mut revoked = Revoked::default();
+            for door in &breach.doors {
+                let row = inside(connection, &breach.registration_id, door, entry.at)?;
+                let (roll, breached) = shut_out(connection, &breach, door, row, &entry)?;
+                rolls.push(roll);
+                if breach.slots.len() < SlotName::BOTH.len() {
+                    for leaf in breached {
+                        let target = RevocationTarget::Sha256(*leaf.as_bytes());
+                        revoke(connection, &breach, target, &mut revoked)?;
+                    }
+                }
+            }
+            if breach.slots.len() == SlotName::BOTH.len() {
+                let target = breach.revocation.target.clone();
+                revoke(connection, &breach, target, &mut revoked)?;
+            }
+            Ok((rolls, revoked))
+        })
+    }
+
+    /// DER of a device's certificates that were revoked because somebody else may have their key.
+    pub fn breached_certificates(&self, subject: &str) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT c.der FROM intent i JOIN certificate c ON c.intent = i.id
+                 WHERE i.subject = ?1 AND i.purpose = 'leaf' AND c.revocation_reason = ?2",
+            )?;
+            let code = RevocationReason::KeyCompromise.code();
+            let rows = statement.query_map(params![subject, code], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The end of the last of a device's leaves that are revoked for good and have not expired, in
+    /// Unix seconds: until then its group would let a breached leaf in.
+    pub fn breached_until(&self, subject: &str, now: i64) -> Result<Option<i64>, StoreError> {
+        self.read(|connection| breached_until(connection, subject, now))
+    }
+}
+
+pub(super) fn breached_until(
+    connection: &Connection,
+    subject: &str,
+    now: i64,
+) -> Result<Option<i64>, StoreError> {
+    let hold = RevocationReason::CertificateHold.code();
+    Ok(connection
+        .prepare_cached(
+            "SELECT max(i.not_after) FROM intent i JOIN certificate c ON c.intent = i.id
+             WHERE i.subject = ?1 AND i.purpose = 'leaf' AND i.not_after >= ?2
+               AND c.revocation_reason IS NOT NULL AND c.revocation_reason <> ?3",
+        )?
+        .query_row(params![subject, now, hold], |row| row.get(0))?)
+}
+
+fn revoke(
+    connection: &Connection,
+    breach: &Breach,
+    target: RevocationTarget,
+    revoked: &mut Revoked,
+) -> Result<(), StoreError> {
+    let revocation = Revocation {
+        target,
+        ..breach.revocation.clone()
+    };
+    let done = revocation::revoke(connection, &revocation, RevocationReason::KeyCompromise)?;
+    revoked.changed.extend(done.changed);
+    revoked.unchanged.extend(done.unchanged);
+    Ok(())
+}
+
+/// The individual enrollment that takes precedence over the device's group: made if need be, with
+/// the device's current leaf, for the service knows no enrollment without one.
+pub(super) fn inside(
+    connection: &Connection,
+    registration_id: &str,
+    door: &Door,
+    at: i64,
+) -> Result<EnrollmentRow, StoreError> {
+    match door.individual {
+        Some(id) => {
+            // One that was on its way out is needed again.
+            connection.execute("UPDATE enrollment SET removed = 0 WHERE id = ?1", [id])?;
+            by_id(connection, id)
+        }
+        None => enrollment::add_overlay(
+            connection,
+            &door.provisioning,
+            registration_id,
+            door.group.as_deref(),
+            at,
+        ),
+    }
+}
+
+fn shut_out(
+    connection: &Connection,
+    breach: &Breach,
+    door: &Door,
+    row: EnrollmentRow,
+    entry: &AuditEntry,
+) -> Result<(RollRow, Vec<Thumbprint>), StoreError> {
+    let held = |slot: &SlotName| row.slots.in_slot(*slot);
+    let breached: Vec<Thumbprint> = breach.slots.iter().filter_map(held).collect();
+    let left = row
+        .slots
+        .clone()
+        .shut_out(&breached, None)
+        .map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
+    overtake(connection, &row, entry)?;
+    let enabled = left.enabled && !block::is_blocked(connection, &row.name)?;
+    save_slots(connection, row.id, &left.slots)?;
+    set_status(connection, row.id, enabled)?;
+    mark::raise_urgent(connection, row.id, "leaf breached", entry.at)?;
+    let old_certificate = row.slots.serving().filter(|it| breached.contains(it));
+    let mut detail = breach.detail.clone();
+    detail["breached"] = json!(breached);
+    let new = NewRoll {
+        subject: NewSubject::Enrollment(row.id),
+        reason: RollReason::Compromise,
+        state: RollState::ShuttingOut,
+        old_certificate: old_certificate.unwrap_or(breached[0]),
+        new_certificate: left.slots.serving().filter(|_| left.enabled),
+        detail: &detail,
+        parent: None,
+    };
+    let id = roll::insert(connection, &new, entry)?;
+    if door.clears_hub {
+        let cause = HubCause::Roll(id);
+        let task = delete_task(&row.provisioning, &breach.registration_id, row.id);
+        hub_task::queue(connection, cause, &[task], entry.at)?;
+    }
+    let mut told = entry.clone();
+    told.detail["provisioning"] = json!(row.provisioning);
+    told.detail["roll"] = json!(id);
+    audit::append(connection, &told)?;
+    Ok((roll::roll_by_id(connection, id)?, breached))
+}
+
+/// The device's identity goes, once the service does not let it in any more.
+pub(super) fn delete_task(provisioning: &str, device: &str, enrollment: i64) -> NewHubTask {
+    NewHubTask {
+        provisioning: provisioning.to_owned(),
+        device: device.to_owned(),
+        action: HubAction::Delete,
+        enrollment: Some(enrollment),
+    }
+}
+
+/// Ends the roll under way of this enrollment, if there is one, for a compromise.
+fn overtake(
+    connection: &Connection,
+    row: &EnrollmentRow,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    let Some(open) = roll::open_roll(connection, row.id)? else {
+        return Ok(());
+    };
+    if open.reason == RollReason::Compromise && open.new_certificate.is_none() {
+        return Err(StoreError::Conflict(format!(
+            "roll {} shuts the leaves of {} out already, and waits for a new one",
+            open.id, row.name
+        )));
+    }
+    roll::set_state(connection, open.id, RollState::Aborted, entry.at)?;
+    let overtaken = AuditEntry {
+        action: "roll.overtaken",
+        detail: json!({ "roll": open.id, "by": "a compromise" }),
+        ..entry.clone()
+    };
+    audit::append(connection, &overtaken)
+}

@@ -1,0 +1,259 @@
+//! What has to be done at a hub, device by device, and what became of it.
+//!
+//! A task is queued in the transaction of its cause and done once; done twice it does no harm. It
+//! is not due while its enrollment has a dirty mark: the provisioning service shuts a device out
+//! first, or the device would come back as soon as its identity is gone.
+
+use super::{Store, StoreError};
+use rusqlite::{Connection, Row, params};
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HubAction {
+    /// The device's identity is deleted.
+    Delete,
+    /// A method of the device is called, so that it registers again.
+    Call,
+}
+
+impl HubAction {
+    /// The name on record.
+    pub fn name(self) -> &'static str {
+        match self {
+            HubAction::Delete => "delete",
+            HubAction::Call => "call",
+        }
+    }
+}
+
+/// For whom a task is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HubCause {
+    /// A roll, by row id.
+    Roll(i64),
+    /// A block, by row id.
+    Block(i64),
+}
+
+impl HubCause {
+    fn columns(self) -> (&'static str, i64) {
+        match self {
+            HubCause::Roll(id) => ("roll", id),
+            HubCause::Block(id) => ("block", id),
+        }
+    }
+}
+
+/// A task to queue.
+#[derive(Clone, Debug)]
+pub struct NewHubTask {
+    /// The provisioning service, by its name in the configuration: its hub is meant.
+    pub provisioning: String,
+    /// The device's name in the hub.
+    pub device: String,
+    /// What is to be done.
+    pub action: HubAction,
+    /// The enrollment that must be settled first.
+    pub enrollment: Option<i64>,
+}
+
+/// A task as it stands.
+#[derive(Clone, Debug)]
+pub struct HubTaskRow {
+    /// Row id.
+    pub id: i64,
+    /// The provisioning service.
+    pub provisioning: String,
+    /// The device's name in the hub.
+    pub device: String,
+    /// What is to be done.
+    pub action: HubAction,
+    /// Times that it failed so far.
+    pub attempts: i64,
+    /// Why it failed last.
+    pub last_error: Option<String>,
+    /// What the hub answered in the end.
+    pub answer: Option<String>,
+}
+
+/// How far the tasks of one cause are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubProgress {
+    /// Tasks in all.
+    pub total: i64,
+    /// Done, whatever the answer.
+    pub done: i64,
+    /// Of these, devices that were not there to hear it.
+    pub offline: i64,
+    /// Still to do, and failed at least once.
+    pub failing: i64,
+}
+
+impl HubProgress {
+    /// Still to do.
+    pub fn open(&self) -> i64 {
+        self.total - self.done
+    }
+}
+
+/// The answer on record of a device that could not be told.
+pub const OFFLINE: &str = "offline";
+
+const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer \
+     FROM hub_task t";
+
+impl Store {
+    /// Queues tasks for `cause`; those that it has queued before are left as they are.
+    pub fn queue_hub_tasks(
+        &self,
+        cause: HubCause,
+        tasks: Vec<NewHubTask>,
+        at: i64,
+    ) -> Result<usize, StoreError> {
+        self.write(move |connection| queue(connection, cause, &tasks, at))
+    }
+
+    /// Tasks whose time has come at this service's hub, oldest first, at most `limit`.
+    pub fn due_hub_tasks(
+        &self,
+        provisioning: &str,
+        now: i64,
+        limit: u32,
+    ) -> Result<Vec<HubTaskRow>, StoreError> {
+        self.read(|connection| {
+            let select = format!(
+                "{SELECT} WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
+                   AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)
+                 ORDER BY t.due_at, t.id LIMIT ?3"
+            );
+            let mut statement = connection.prepare_cached(&select)?;
+            let rows = statement.query_map(params![provisioning, now, limit], from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Unix seconds of the next task that falls due at this service's hub. Those that wait for a mark
+    /// do not count: whoever settles it rings the bell.
+    pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
+        self.read(|connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT min(t.due_at) FROM hub_task t
+                     WHERE t.done_at IS NULL AND t.provisioning = ?1
+                       AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)",
+                )?
+                .query_row([provisioning], |row| row.get(0))?)
+        })
+    }
+
+    /// The hub has answered: the task is done.
+    pub fn settle_hub_task(&self, id: i64, answer: String, at: i64) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE hub_task SET done_at = ?3, answer = ?2
+                     WHERE id = ?1 AND done_at IS NULL",
+                )?
+                .execute(params![id, answer, at])?;
+            Ok(())
+        })
+    }
+
+    /// The hub could not do it: try again at `due_at`.
+    pub fn postpone_hub_task(&self, id: i64, due_at: i64, error: String) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE hub_task SET due_at = ?2, attempts = attempts + 1, last_error = ?3
+                     WHERE id = ?1",
+                )?
+                .execute(params![id, due_at, error])?;
+            Ok(())
+        })
+    }
+
+    /// How far the tasks of `cause` are, one service or all.
+    pub fn hub_progress(
+        &self,
+        cause: HubCause,
+        provisioning: Option<&str>,
+    ) -> Result<HubProgress, StoreError> {
+        let (cause, id) = cause.columns();
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT count(*), count(done_at), count(*) FILTER (WHERE answer = ?4),
+                        count(*) FILTER (WHERE done_at IS NULL AND attempts > 0)
+                 FROM hub_task
+                 WHERE cause = ?1 AND cause_id = ?2 AND (?3 IS NULL OR provisioning = ?3)",
+            )?;
+            Ok(
+                statement.query_row(params![cause, id, provisioning, OFFLINE], |row| {
+                    Ok(HubProgress {
+                        total: row.get(0)?,
+                        done: row.get(1)?,
+                        offline: row.get(2)?,
+                        failing: row.get(3)?,
+                    })
+                })?,
+            )
+        })
+    }
+
+    /// The tasks of `cause`, those to do first, at most `limit`.
+    pub fn hub_tasks(&self, cause: HubCause, limit: u32) -> Result<Vec<HubTaskRow>, StoreError> {
+        let (cause, id) = cause.columns();
+        self.read(|connection| {
+            let select = format!(
+                "{SELECT} WHERE t.cause = ?1 AND t.cause_id = ?2
+                 ORDER BY t.done_at IS NOT NULL, t.id LIMIT ?3"
+            );
+            let mut statement = connection.prepare_cached(&select)?;
+            let rows = statement.query_map(params![cause, id, limit], from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+}
+
+/// Queues tasks within the caller's transaction. Returns how many were new.
+pub(super) fn queue(
+    connection: &Connection,
+    cause: HubCause,
+    tasks: &[NewHubTask],
+    at: i64,
+) -> Result<usize, StoreError> {
+    let (cause, id) = cause.columns();
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO hub_task (provisioning, device, action, cause, cause_id, enrollment,
+             queued_at, due_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) ON CONFLICT DO NOTHING",
+    )?;
+    let mut queued = 0;
+    for task in tasks {
+        queued += statement.execute(params![
+            task.provisioning,
+            task.device,
+            task.action.name(),
+            cause,
+            id,
+            task.enrollment,
+            at
+        ])?;
+    }
+    Ok(queued)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<HubTaskRow> {
+    let action = match row.get::<_, String>(3)?.as_str() {
+        "call" => HubAction::Call,
+        _ => HubAction::Delete,
+    };
+    Ok(HubTaskRow {
+        id: row.get(0)?,
+        provisioning: row.get(1)?,
+        device: row.get(2)?,
+        action,
+        attempts: row.get(4)?,
+        last_error: row.get(5)?,
+        answer: row.get(6)?,
+    })
+}

@@ -1,0 +1,132 @@
+//! A device's new leaf: whether it may be signed, and which slots it takes.
+//!
+//! Both questions are asked within the transactions of the issuance cycle: nothing is signed for
+//! which there is no slot, and no certificate is recorded without its place.
+
+use super::audit::AuditEntry;
+use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
+use super::issuance::IntentRefusal;
+use super::mark::{self, MarkSubject};
+use super::{StoreError, block, roll};
+use crate::enrollment::roll::RollReason;
+use crate::enrollment::slots::Slots;
+use crate::enrollment::thumbprint::Thumbprint;
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// Step 7, for a device: the spelling is the known one, and its slots can take one more leaf.
+pub(super) fn admit(connection: &Connection, registration_id: &str) -> Result<(), IntentRefusal> {
+    let known: Option<String> = connection
+        .prepare_cached("SELECT registration_id FROM device WHERE registration_id = ?1")
+        .and_then(|mut statement| {
+            statement
+                .query_row([registration_id], |row| row.get(0))
+                .optional()
+        })
+        .map_err(StoreError::from)?;
+    if let Some(known) = known.filter(|known| known != registration_id) {
+        return Err(IntentRefusal::Spelling { known });
+    }
+    if block::is_blocked(connection, registration_id)? {
+        return Err(IntentRefusal::Blocked(registration_id.to_owned()));
+    }
+    for enrollment in individual(connection, registration_id)? {
+        if breach_waits(connection, enrollment.id)? {
+            continue;
+        }
+        match enrollment.slots {
+            Slots::Empty | Slots::Serving { .. } => {}
+            Slots::Staged { .. } => {
+                let service = &enrollment.provisioning;
+                let waits_for = format!("it waits for {service} to hold both certificates");
+                return Err(IntentRefusal::RollUnderWay { waits_for });
+            }
+            Slots::Draining { .. } => {
+                let waits_for = "it waits for the old certificate to expire".to_owned();
+                return Err(IntentRefusal::RollUnderWay { waits_for });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Step 10, for a device: this leaf is its current one.
+pub(super) fn record(
+    connection: &Connection,
+    registration_id: &str,
+    profile: &str,
+    certificate: i64,
+    at: i64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO device (registration_id, profile, certificate, created_at)
+             VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (registration_id) DO UPDATE
+             SET profile = excluded.profile, certificate = excluded.certificate",
+        )?
+        .execute(params![registration_id, profile, certificate, at])?;
+    Ok(())
+}
+
+/// Step 10, for an individually enrolled device: the leaf takes a slot, the enrollment is dirty.
+/// Returns which services that concerns.
+pub(super) fn place(
+    connection: &Connection,
+    registration_id: &str,
+    sha256: &[u8; 32],
+    entry: &AuditEntry,
+) -> Result<Vec<String>, StoreError> {
+    let leaf = Thumbprint::from_bytes(*sha256);
+    let mut concerned = Vec::new();
+    for enrollment in individual(connection, registration_id)? {
+        concerned.push(enrollment.provisioning.clone());
+        if breach_waits(connection, enrollment.id)? {
+            replace_breached(connection, enrollment, leaf, entry.at)?;
+            continue;
+        }
+        let before = enrollment.slots.clone();
+        let placed = match &before {
+            Slots::Empty => enrollment.slots.serve(leaf),
+            _ => enrollment.slots.stage(leaf),
+        };
+        let slots = placed.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
+        if let Slots::Serving { certificate, .. } = before {
+            roll::stage(connection, enrollment.id, certificate, leaf, entry)?;
+        }
+        save_slots(connection, enrollment.id, &slots)?;
+        let subject = MarkSubject::Enrollment(enrollment.id);
+        mark::raise(connection, subject, "leaf issued", entry.at)?;
+    }
+    Ok(concerned)
+}
+
+/// Whether everything in the slots is breached, and a compromise waits for a new leaf.
+fn breach_waits(connection: &Connection, enrollment: i64) -> Result<bool, StoreError> {
+    let open = roll::open_roll(connection, enrollment)?;
+    Ok(open.is_some_and(|it| it.reason == RollReason::Compromise && it.new_certificate.is_none()))
+}
+
+/// The new leaf takes the place of all that is breached, and the device is let back in.
+fn replace_breached(
+    connection: &Connection,
+    row: EnrollmentRow,
+    leaf: Thumbprint,
+    at: i64,
+) -> Result<(), StoreError> {
+    let breached = row.slots.held();
+    let left = row.slots.shut_out(&breached, Some(leaf));
+    let left = left.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
+    save_slots(connection, row.id, &left.slots)?;
+    set_status(
+        connection,
+        row.id,
+        !block::is_blocked(connection, &row.name)?,
+    )?;
+    connection
+        .prepare_cached(
+            "UPDATE roll SET new_certificate = ?2, changed_at = ?3
+             WHERE enrollment = ?1 AND state NOT IN ('done', 'aborted')",
+        )?
+        .execute(params![row.id, leaf.as_bytes(), at])?;
+    mark::raise_urgent(connection, row.id, "leaf replaced", at)
+}

@@ -1,0 +1,300 @@
+//! Somebody is kept out, and let back in: a device, a group, a generation of an authority. One
+//! command reaches revocation list, provisioning service and hub, and says what each answered.
+
+use crate::device::{is_assigned, register};
+use crate::process::until;
+use crate::request::{Holder, Request};
+use crate::stage::Stage;
+use serde_json::{Value, json};
+
+/// Two lines, as the article on X.509 attestation has two intermediates.
+const LINES: &str = r#"
+name = "two lines"
+
+[[authority]]
+name = "root"
+key_type = "p384"
+subject = { common_name = "Example Root" }
+validity = "20y"
+path_length = 2
+
+[[authority]]
+name = "plant"
+issuer = "root"
+subject = { common_name = "Example Intermediate A" }
+validity = "10y"
+path_length = 0
+
+[[authority]]
+name = "line-1"
+issuer = "root"
+subject = { common_name = "Example Intermediate B" }
+validity = "10y"
+path_length = 0
+
+[[authority]]
+name = "operations"
+issuer = "root"
+subject = { common_name = "Example Operations" }
+validity = "10y"
+path_length = 0
+"#;
+
+/// A profile that issues below `plant`, which is intermediate A here.
+const PROFILE_A: &str = r#"
+[[profile]]
+name = "device-a"
+authority = "plant"
+role = "device"
+[profile.certificate]
+kind = "leaf"
+validity = "90d"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+"#;
+
+fn add_group(stage: &Stage, group: &str, authority: &str) {
+    stage.told(&[
+        "enrollment",
+        "add",
+        "--group",
+        group,
+        "--authority",
+        authority,
+    ]);
+}
+
+/// Devices 1 to 3 below A, 4 and 5 below B, each line with a group; all provisioned.
+fn five_devices() -> (Stage, Vec<Holder>) {
+    let mut stage = Stage::set();
+    stage.write("ceremony.toml", LINES);
+    let configuration = stage.configuration();
+    let configuration =
+        configuration.replacen("[[profile]]", &format!("{PROFILE_A}\n[[profile]]"), 1);
+    stage.configure(&configuration);
+    stage.start();
+    stage.run_ceremony();
+    add_group(&stage, "group-a", "plant");
+    add_group(&stage, "group-b", "line-1");
+    let station = stage.station();
+    let devices: Vec<Holder> = (1..=5)
+        .map(|number| {
+            let profile = if number <= 3 { "device-a" } else { "device" };
+            station.obtain(&Request::new(profile, &format!("device-{number}")))
+        })
+        .collect();
+    stage.is_in_step();
+    for device in &devices {
+        is_assigned(&stage.emulator, device);
+    }
+    (stage, devices)
+}
+
+fn is_out(stage: &Stage, device: &Holder) {
+    assert_ne!(
+        register(&stage.emulator, device).as_deref(),
+        Ok("assigned"),
+        "{}",
+        device.id
+    );
+    let identity = stage.emulator.hub_identity(&device.id);
+    assert_eq!(identity, None, "{} is still in the hub", device.id);
+}
+
+fn is_complete(told: &Value, places: usize) {
+    assert_eq!(told["receipt"]["complete"], true, "{told}");
+    let answered = told["receipt"]["places"].as_array().unwrap();
+    assert_eq!(answered.len(), places, "{told}");
+    assert!(answered.iter().all(|it| it["state"] == "done"), "{told}");
+}
+
+/// The example of the article: five devices, intermediates A and B with a group each. Then device 3
+/// is kept out by an enrollment of its own that is disabled, and all others come and go as before.
+#[test]
+fn the_example_of_the_article_device_3_is_kept_out_of_its_group() {
+    let (stage, devices) = five_devices();
+    let told = stage.json(&["device", "block", "device-3", "--reason", "stolen"]);
+    is_complete(&told, 3);
+    is_out(&stage, &devices[2]);
+    for other in [0, 1, 3, 4] {
+        is_assigned(&stage.emulator, &devices[other]);
+    }
+    let record = stage.emulator.individual("device-3").unwrap();
+    assert_eq!(record["provisioningStatus"], "disabled");
+
+    let shown = stage.json(&["device", "show", "device-3"]);
+    assert_eq!(shown["blocked"]["reason"], "stolen", "{shown}");
+    let again = stage.hallmark(&["device", "block", "device-3"]);
+    assert!(
+        again.code == Some(1) && again.error.contains("blocked already"),
+        "{again:?}"
+    );
+    let refused = stage.station().ask(&Request::new("device-a", "device-3"));
+    assert_eq!((refused.status, refused.code()), (403, "device_blocked"));
+    let itself = stage
+        .caller(&devices[2])
+        .ask(&Request::new("device-a", "device-3"));
+    assert_eq!(
+        (itself.status, itself.code()),
+        (401, "client_certificate_revoked")
+    );
+    let removal = stage.hallmark(&["enrollment", "remove", "--individual", "device-3"]);
+    assert!(removal.error.contains("device_blocked"), "{removal:?}");
+
+    let told = stage.json(&["device", "unblock", "device-3", "--reason", "found again"]);
+    assert_eq!(told["receipt"]["complete"], true, "{told}");
+    assert!(
+        stage.emulator.individual("device-3").is_none(),
+        "it is back in its group"
+    );
+    is_assigned(&stage.emulator, &devices[2]);
+    let shown = stage.json(&["device", "show", "device-3"]);
+    assert_eq!(
+        shown["certificates"][0]["revoked_at"],
+        Value::Null,
+        "{shown}"
+    );
+    let audit = stage.told(&["audit", "export"]);
+    assert!(audit.contains("stolen") && audit.contains("found again"));
+}
+
+/// An individually enrolled device is disabled, and enabled again with the leaf that it has.
+#[test]
+fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
+    let stage = Stage::up();
+    stage.told(&["enrollment", "add", "--individual", "press-7"]);
+    let device = stage.station().obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &device);
+    is_complete(&stage.json(&["device", "block", "press-7"]), 3);
+    is_out(&stage, &device);
+    stage.told(&["device", "unblock", "press-7"]);
+    is_assigned(&stage.emulator, &device);
+}
+
+/// A breached device that was blocked too is not let back in by lifting the block.
+#[test]
+fn lifting_a_block_does_not_let_a_breached_leaf_back_in() {
+    let stage = Stage::up();
+    add_group(&stage, "line-1", "line-1");
+    let device = stage.station().obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &device);
+    stage.told(&["device", "block", "press-7"]);
+    stage.told(&["roll", "start", "press-7", "--reason", "compromise"]);
+    stage.told(&["device", "unblock", "press-7"]);
+    stage.is_in_step();
+    is_out(&stage, &device);
+    let renewed = stage.station().obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &renewed);
+    assert_ne!(
+        register(&stage.emulator, &device).as_deref(),
+        Ok("assigned")
+    );
+}
+
+/// All devices of a group are out, those of the other group are not; then they are back.
+#[test]
+fn a_group_is_blocked_and_unblocked() {
+    let (stage, devices) = five_devices();
+    is_complete(
+        &stage.json(&["enrollment", "block", "--group", "group-a"]),
+        3,
+    );
+    for device in &devices[..3] {
+        is_out(&stage, device);
+    }
+    for device in &devices[3..] {
+        is_assigned(&stage.emulator, device);
+    }
+    let blocks = stage.json(&["enrollment", "show", "group-a"]);
+    assert_eq!(blocks[0]["status"], "disabled");
+    stage.told(&["enrollment", "unblock", "--group", "group-a"]);
+    for device in &devices {
+        is_assigned(&stage.emulator, device);
+    }
+}
+
+/// A generation whose certificate is all that its group holds: the group is disabled, and the
+/// generation signs nothing more until the block is lifted.
+#[test]
+fn a_generation_is_blocked_and_unblocked() {
+    let (stage, devices) = five_devices();
+    let block = ["authority", "block", "plant", "--generation", "1"];
+    is_complete(&stage.json(&block), 3);
+    for device in &devices[..3] {
+        is_out(&stage, device);
+    }
+    is_assigned(&stage.emulator, &devices[4]);
+    let refused = stage.station().ask(&Request::new("device-a", "device-9"));
+    assert_eq!((refused.status, refused.code()), (503, "issuer_revoked"));
+    stage.told(&["authority", "unblock", "plant", "--generation", "1"]);
+    for device in &devices {
+        is_assigned(&stage.emulator, device);
+    }
+    stage
+        .station()
+        .obtain(&Request::new("device-a", "device-9"));
+}
+
+/// A group of the root takes every chain below it: a blocked generation gets a disabled group of
+/// its own there, which is found first.
+#[test]
+fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
+    let mut stage = Stage::set();
+    stage.write("ceremony.toml", LINES);
+    stage.start();
+    stage.run_ceremony();
+    add_group(&stage, "everybody", "root");
+    let device = stage.station().obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &device);
+    is_complete(
+        &stage.json(&["authority", "block", "line-1", "--generation", "1"]),
+        3,
+    );
+    is_out(&stage, &device);
+    let own = stage.emulator.group("line-1-blocked-1").unwrap();
+    assert_eq!(own["provisioningStatus"], "disabled");
+    stage.told(&["authority", "unblock", "line-1", "--generation", "1"]);
+    until("its own group is gone", || {
+        stage
+            .emulator
+            .group("line-1-blocked-1")
+            .is_none()
+            .then_some(())
+    });
+    is_assigned(&stage.emulator, &device);
+}
+
+/// What the services answer changes nothing about the end.
+#[test]
+fn a_receipt_says_what_is_pending_and_why() {
+    use dps_emulator::{Action, Fault};
+    let (stage, devices) = five_devices();
+    let refused = Action::Status {
+        status: 400,
+        headers: Vec::new(),
+        body: Some(json!({ "errorCode": 400_000, "message": "not today" })),
+    };
+    stage
+        .emulator
+        .inject(Fault::on("individual.put", refused))
+        .unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let told = stage.json(&["device", "block", "device-3"]);
+            sender.send(told).unwrap();
+        });
+        until("the change is parked", || {
+            let queue = stage.json(&["push", "list"]);
+            (queue[0]["parked"] == true).then_some(())
+        });
+        stage.told(&["push", "retry", "device-3"]);
+    });
+    is_complete(&receiver.recv().unwrap(), 3);
+    is_out(&stage, &devices[2]);
+}

@@ -1,0 +1,354 @@
+//! A leaf in wrong hands: it is refused at the provisioning service and at the hub from the first
+//! answer on, and its device comes back with a new key only.
+
+use crate::device::{is_assigned, register};
+use crate::invariants::held;
+use crate::process::until;
+use crate::request::{Holder, Request};
+use crate::stage::Stage;
+use dps_emulator::{Action, Fault, MethodAnswer};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The hub knows the device, by this leaf.
+fn hub_knows(stage: &Stage, device: &Holder) -> bool {
+    let identity = stage.emulator.hub_identity(&device.id);
+    let shown =
+        identity.map(|it| it["authentication"]["x509Thumbprint"]["primaryThumbprint"].clone());
+    shown.is_some_and(|it| it == Value::String(device.thumbprint.clone()))
+}
+
+/// Refused at both doors.
+fn is_out(stage: &Stage, breached: &Holder) {
+    let registered = register(&stage.emulator, breached);
+    assert_ne!(registered.as_deref(), Ok("assigned"), "{breached:?}");
+    assert!(!hub_knows(stage, breached), "the hub lets it in");
+}
+
+fn roll_state(stage: &Stage, id: &Value) -> String {
+    let shown = stage.json(&["roll", "show", &id.to_string()]);
+    shown["state"].as_str().unwrap().to_owned()
+}
+
+fn is_done(stage: &Stage, id: &Value) {
+    until("the roll is done", || {
+        (roll_state(stage, id) == "done").then_some(())
+    });
+}
+
+/// An individually enrolled device that is provisioned.
+fn individual() -> (Stage, Holder) {
+    let stage = Stage::up();
+    stage.told(&["enrollment", "add", "--individual", "press-7"]);
+    let device = stage.station().obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &device);
+    (stage, device)
+}
+
+/// A device of a group that is provisioned.
+fn grouped() -> (Stage, Holder) {
+    let stage = Stage::up();
+    stage.told(&[
+        "enrollment",
+        "add",
+        "--group",
+        "line-1",
+        "--authority",
+        "line-1",
+    ]);
+    let device = stage.station().obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &device);
+    (stage, device)
+}
+
+fn breach(stage: &Stage, more: &[&str]) -> Value {
+    let report = ["roll", "start", "press-7", "--reason", "compromise"];
+    stage.json(&[&report, more].concat())
+}
+
+fn csr(stage: &Stage, request: &Request) -> String {
+    let path = stage.write("new.csr", &request.csr);
+    path.to_str().unwrap().to_owned()
+}
+
+fn slots(stage: &Stage) -> [Option<String>; 2] {
+    let record = stage.emulator.individual("press-7").unwrap();
+    ["primary", "secondary"].map(|slot| held(&record, slot))
+}
+
+/// Verifies: with no new request at hand the enrollment is disabled and the identity deleted when
+/// the command answers; the breached leaf cannot renew itself here either; a request with the old
+/// key is refused; one with a new key restores the enrollment, which holds nothing else.
+#[test]
+fn a_breached_leaf_is_out_when_the_command_answers() {
+    let (stage, breached) = individual();
+    let told = breach(&stage, &[]);
+    is_out(&stage, &breached);
+    assert_eq!(told["receipt"]["complete"], true, "{told}");
+    let places: Vec<_> = told["receipt"]["places"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .collect();
+    let names: Vec<_> = places
+        .iter()
+        .map(|it| it["place"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["crl", "dps: dps", "hub: dps"], "{told}");
+
+    let itself = stage.caller(&breached).ask(&Request::device("press-7"));
+    assert_eq!(
+        (itself.status, itself.code()),
+        (401, "client_certificate_revoked")
+    );
+    let mut old_key = Request::device("press-7");
+    old_key.csr = rcgen_request(&breached);
+    let refused = stage.station().ask(&old_key);
+    assert_eq!((refused.status, refused.code()), (400, "key_compromised"));
+
+    let id = &told["rolls"][0]["id"];
+    until("it waits for a request", || {
+        (roll_state(&stage, id) == "reissuing").then_some(())
+    });
+    let renewed = stage.station().obtain(&Request::device("press-7"));
+    is_done(&stage, id);
+    stage.is_in_step();
+    assert_eq!(slots(&stage), [Some(renewed.thumbprint.clone()), None]);
+    is_assigned(&stage.emulator, &renewed);
+    assert!(hub_knows(&stage, &renewed));
+    is_out_of_service(&stage, &breached);
+}
+
+/// The hub knows the device by its new leaf by now.
+fn is_out_of_service(stage: &Stage, breached: &Holder) {
+    assert_ne!(
+        register(&stage.emulator, breached).as_deref(),
+        Ok("assigned")
+    );
+}
+
+fn rcgen_request(holder: &Holder) -> String {
+    let key = rcgen::KeyPair::from_pem(&holder.key).unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.serialize_request(&key).unwrap().pem().unwrap()
+}
+
+/// Verifies: the new leaf takes the breached one's place at once, in the same slot, and its chain
+/// is written where it was asked for.
+#[test]
+fn with_a_request_at_hand_the_breached_slot_is_replaced_at_once() {
+    let (stage, breached) = individual();
+    let request = Request::device("press-7");
+    let (csr, out) = (csr(&stage, &request), stage.path("new.pem"));
+    let out = out.to_str().unwrap();
+    let told = breach(
+        &stage,
+        &["--csr", &csr, "--profile", "device", "--out", out],
+    );
+    is_out(&stage, &breached);
+    let renewed = request.holder(&told["certificate"]);
+    assert_eq!(slots(&stage), [Some(renewed.thumbprint.clone()), None]);
+    let written = std::fs::read_to_string(Path::new(out)).unwrap();
+    assert!(written.starts_with(&renewed.certificate), "{written}");
+    is_assigned(&stage.emulator, &renewed);
+    is_done(&stage, &told["rolls"][0]["id"]);
+}
+
+/// Verifies: a compromise overtakes a roll by expiry and takes over its slots; with one slot
+/// breached the other goes on, and its device is let in without a break.
+#[test]
+fn a_compromise_overtakes_an_expiry_roll_and_spares_the_good_slot() {
+    let (stage, old) = individual();
+    let new = stage.station().obtain(&Request::device("press-7"));
+    until("both leaves are let in", || {
+        let shown = stage.json(&["enrollment", "show", "press-7"]);
+        (shown[0]["slots"]["state"] == "draining").then_some(())
+    });
+    let told = breach(&stage, &["--slot", "primary"]);
+    assert_eq!(told["receipt"]["complete"], true, "{told}");
+    is_out(&stage, &old);
+    assert_eq!(slots(&stage), [None, Some(new.thumbprint.clone())]);
+    is_assigned(&stage.emulator, &new);
+    is_done(&stage, &told["rolls"][0]["id"]);
+    let rolls = stage.json(&["roll", "list"]);
+    let states: Vec<_> = rolls
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["state"].clone())
+        .collect();
+    assert_eq!(states, ["done", "aborted"]);
+}
+
+/// Verifies: with `--hub reprovision` the identity stays until the device registers again.
+#[test]
+fn the_hub_identity_stays_where_that_was_asked_for() {
+    let (stage, breached) = individual();
+    let request = Request::device("press-7");
+    let csr = csr(&stage, &request);
+    let told = breach(
+        &stage,
+        &["--hub", "reprovision", "--csr", &csr, "--profile", "device"],
+    );
+    assert!(hub_knows(&stage, &breached));
+    assert!(
+        told["receipt"]["places"][2]["answer"]
+            .to_string()
+            .contains("as asked"),
+        "{told}"
+    );
+    let renewed = request.holder(&told["certificate"]);
+    is_assigned(&stage.emulator, &renewed);
+    assert!(hub_knows(&stage, &renewed) && !hub_knows(&stage, &breached));
+}
+
+/// Verifies: a leaf under a group that comes to its end changes nothing at the service, and the
+/// daemon says why; the new leaf is let in.
+#[test]
+fn under_a_group_an_expiry_changes_nothing_and_says_why() {
+    let (stage, _) = grouped();
+    let writes = stage.emulator.requests_of("group.put").len();
+    let told = stage.json(&["roll", "start", "press-7", "--reason", "expiry"]);
+    assert_eq!(told["rolls"], json!([]));
+    let proof = &told["under_groups"][0];
+    assert_eq!(
+        (&proof["proven"], &proof["group"], &proof["chain"]),
+        (
+            &json!(true),
+            &json!("line-1"),
+            &json!(["line-1", "plant", "root"])
+        )
+    );
+    let renewed = stage.station().obtain(&Request::device("press-7"));
+    is_assigned(&stage.emulator, &renewed);
+    assert!(stage.emulator.individual("press-7").is_none());
+    assert_eq!(stage.emulator.requests_of("group.put").len(), writes);
+}
+
+/// Verifies: precedence shuts the breached leaf out although its chain is good; the new leaf is let
+/// in by the device's own enrollment; back to the group is refused while the breached leaf is valid,
+/// unless somebody says why not.
+#[test]
+fn under_a_group_a_breached_leaf_is_out_by_precedence() {
+    let (stage, breached) = grouped();
+    let neighbour = stage.station().obtain(&Request::device("press-8"));
+    let told = breach(&stage, &[]);
+    is_out(&stage, &breached);
+    is_assigned(&stage.emulator, &neighbour);
+    let shown = stage.json(&["enrollment", "show", "press-7"]);
+    assert_eq!(shown[0]["overlay_of"], "line-1");
+
+    let renewed = stage.station().obtain(&Request::device("press-7"));
+    is_done(&stage, &told["rolls"][0]["id"]);
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &renewed);
+    is_out_of_service(&stage, &breached);
+
+    let back = ["enrollment", "remove", "--individual", "press-7"];
+    let refused = stage.hallmark(&back);
+    assert!(
+        refused.code == Some(1) && refused.error.contains("enrollment_shuts_out"),
+        "{refused:?}"
+    );
+    stage.told(&[&back[..], &["--override", "the key was destroyed"]].concat());
+    stage.is_in_step();
+    assert!(stage.emulator.individual("press-7").is_none());
+    is_assigned(&stage.emulator, &renewed);
+    let audit = stage.told(&["audit", "export"]);
+    assert!(audit.contains("the key was destroyed"), "{audit}");
+}
+
+/// Each of these is met by the first write that shuts the leaf out, or by the deletion. Verifies:
+/// the same end, one registration record, and no word of "done" before it is.
+#[test]
+fn whatever_the_services_answer_the_breached_leaf_is_out_in_the_end() {
+    let faults = [
+        ("individual.put", Action::throttle(1)),
+        ("individual.put", Action::status(500)),
+        ("individual.put", Action::status(412)),
+        ("individual.put", Action::ResetBefore),
+        ("individual.put", Action::ResetAfter),
+        ("individual.get", Action::status(500)),
+        ("identity.delete", Action::throttle(1)),
+        ("identity.delete", Action::status(500)),
+        ("identity.delete", Action::ResetBefore),
+        ("identity.delete", Action::ResetAfter),
+    ];
+    let stage = Stage::up();
+    let station = stage.station();
+    stage.told(&[
+        "enrollment",
+        "add",
+        "--group",
+        "line-1",
+        "--authority",
+        "line-1",
+    ]);
+    for (number, (operation, action)) in faults.into_iter().enumerate() {
+        let id = format!("press-{number}");
+        let device = station.obtain(&Request::device(&id));
+        stage.is_in_step();
+        is_assigned(&stage.emulator, &device);
+        let fault = Fault::on(operation, action.clone());
+        stage.emulator.inject(fault).unwrap();
+        let told = stage.json(&["roll", "start", &id, "--reason", "compromise"]);
+        assert_eq!(
+            told["receipt"]["complete"], true,
+            "{operation} {action:?}: {told}"
+        );
+        assert!(stage.emulator.faults().is_empty(), "{operation} {action:?}");
+        is_out(&stage, &device);
+        let renewed = station.obtain(&Request::device(&id));
+        is_done(&stage, &told["rolls"][0]["id"]);
+        stage.is_in_step();
+        is_assigned(&stage.emulator, &renewed);
+        let identity = stage.emulator.hub_identity(&id).unwrap();
+        assert_eq!(identity["deviceId"], id);
+        let registration = stage.emulator.registration(&id).unwrap();
+        assert_eq!(registration["status"], "assigned", "{registration}");
+        assert_eq!(registration["deviceId"], id, "{registration}");
+    }
+}
+
+/// Policy starts the roll before the leaf's end, and tells the device; one that is not there to
+/// hear it is counted.
+#[test]
+fn policy_starts_rolls_and_tells_devices() {
+    let mut stage = Stage::up();
+    let station = stage.station();
+    for id in ["press-7", "press-8"] {
+        stage.told(&["enrollment", "add", "--individual", id]);
+        let device = station.obtain(&Request::device(id));
+        stage.is_in_step();
+        is_assigned(&stage.emulator, &device);
+    }
+    let (status, payload) = (200, json!({}));
+    let answer = MethodAnswer { status, payload };
+    stage.emulator.simulate_device("press-7", answer);
+    let configuration = stage.configuration();
+    stage.configure(&format!(
+        "{configuration}\n[policy]\nrenew_before = \"91d\"\nrenew_jitter = \"0s\"\n\
+         tell_devices = \"method\"\n"
+    ));
+    stage.restart();
+    let answers = until("both were called", || {
+        let shown: Vec<Value> = stage
+            .json(&["roll", "list", "--open"])
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|roll| stage.json(&["roll", "show", &roll["id"].to_string()]))
+            .collect();
+        let told: Vec<_> = shown
+            .iter()
+            .filter_map(|roll| roll["told"].as_str().map(str::to_owned))
+            .filter(|told| told.starts_with("1 of 1"))
+            .collect();
+        (told.len() == 2).then_some(told)
+    });
+    let offline = answers.iter().filter(|it| it.contains("1 of them offline"));
+    assert_eq!(offline.count(), 1, "{answers:?}");
+}
