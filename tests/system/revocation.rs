@@ -211,6 +211,41 @@ fn a_revoked_device_is_refused_and_its_neighbour_is_not() {
     assert_eq!(stage.count(signed), i64::try_from(number).unwrap());
 }
 
+/// The commands' receipts say that the list is signed, and it is: nobody has to wait for it.
+#[test]
+fn a_block_is_on_the_list_when_the_command_answers_and_off_it_when_it_is_lifted() {
+    let stage = Stage::up();
+    let device = stage.station().obtain(&Request::device("press-1"));
+    let relying = Relying::on(&stage);
+    let root = stage.authority("root");
+    let answered = |told: &Value| {
+        let place = &told["receipt"]["places"][0];
+        let (name, state) = (&place["place"], &place["state"]);
+        assert!(*name == "crl" && *state == "done", "{told}");
+        place["answer"].as_str().unwrap().to_owned()
+    };
+    let words = answered(&stage.json(&["device", "block", "press-1"]));
+    let (number, listed) = relying.listed("line-1");
+    assert!(
+        words.contains(&format!("list {number} of line-1-1")),
+        "{words}"
+    );
+    assert_eq!(listed, BTreeMap::from([(device.serial.clone(), 6)]));
+    assert!(relying.judge(&device, &root).is_err());
+
+    answered(&stage.json(&["device", "unblock", "press-1"]));
+    let (lifted, listed) = relying.listed("line-1");
+    assert!(lifted > number && listed.is_empty(), "{listed:?}");
+    assert_eq!(relying.judge(&device, &root), Ok(()));
+
+    let generation = ["line-1", "--generation", "1"];
+    answered(&stage.json(&[&["authority", "block"][..], &generation].concat()));
+    assert_eq!(relying.listed("plant").1.len(), 1);
+    answered(&stage.json(&[&["authority", "unblock"][..], &generation].concat()));
+    assert!(relying.listed("plant").1.is_empty());
+    assert_eq!(relying.judge(&device, &root), Ok(()));
+}
+
 /// Caches are answered as RFC 9110 has it, and plain HTTP serves nothing else.
 #[test]
 fn plain_http_serves_what_is_published_and_nothing_else() {

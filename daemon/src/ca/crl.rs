@@ -117,8 +117,14 @@ impl CertificateAuthority {
     }
 
     /// Whether all that is revoked or abandoned by now is on the current list of this generation.
+    /// One that signs no lists any more has nothing left to say.
     pub fn is_listed(&self, generation: i64) -> Result<bool, Error> {
-        Ok(self.is_up_to_date(generation, &self.revocation_counts()?))
+        let hierarchy = self.hierarchy();
+        let now = self.now();
+        let signs = hierarchy
+            .generation(generation)
+            .is_some_and(|it| signs_lists(it, now));
+        Ok(!signs || self.is_up_to_date(generation, &self.revocation_counts()?))
     }
 
     /// The current lists, issuers first.
@@ -327,3 +333,6 @@ impl CertificateAuthority {
 fn signs_lists(generation: &Generation, now: i64) -> bool {
     generation.revoked_at.is_none() && now <= generation.certificate.not_after()
 }
+
+#[cfg(test)]
+mod tests;
