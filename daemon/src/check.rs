@@ -96,7 +96,7 @@ fn check_hierarchy(
         Ok(rows) => rows,
         Err(error) => return finding(Err(error.to_string())),
     };
-    let hierarchy = match Hierarchy::load(rows) {
+    let hierarchy = match Hierarchy::load(rows, None) {
         Ok(hierarchy) => hierarchy,
         Err(error) => return finding(Err(error.to_string())),
     };

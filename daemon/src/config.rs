@@ -4,7 +4,13 @@
 //! checked as a whole, every path and name resolved, contradictions refused with the reason. Each
 //! module owns its own table; this file composes them, and checks what only the whole can show.
 
-use crate::ca::authority_policy::{AuthorityPolicy, Gate, ServiceLimits};
+mod listen;
+mod policy;
+
+pub use listen::HttpsListener;
+
+use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
+use crate::ca::crl::CrlSchedule;
 use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
@@ -12,6 +18,8 @@ use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
 use crate::token::credential::label;
 use crate::x509::profile::human_seconds;
+use listen::Listen;
+use policy::Policy;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,6 +28,8 @@ use std::time::Duration;
 
 /// The largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// The longest name of an authority: it stands in addresses.
+const AUTHORITY_NAME_BYTES_MAX: usize = 64;
 
 /// What the file says.
 #[derive(Debug, Deserialize)]
@@ -41,172 +51,12 @@ struct Said {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Listen {
-    https: Option<SocketAddr>,
-    /// DNS names and IP addresses of the HTTPS listener; the first is its common name.
-    #[serde(default)]
-    names: Vec<String>,
-    /// The profile of the HTTPS listener's certificate.
-    profile: Option<String>,
-    admin: Option<PathBuf>,
-    #[serde(default)]
-    admin_users: Vec<u32>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Authority {
     name: String,
     token: String,
     /// How long a generation signs leaves; its certificate is valid for longer.
     #[serde(deserialize_with = "human_seconds::optional", default)]
     signing_window: Option<u64>,
-}
-
-/// What happens by itself when an authority's signing window nears its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum RollAuthorities {
-    #[default]
-    Alarm,
-    Start,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Policy {
-    #[serde(default)]
-    drift: DriftPolicy,
-    /// How often each provisioning service is compared with what is on record.
-    #[serde(with = "human_seconds", default = "scan_interval_default")]
-    scan_interval: u64,
-    /// How long changes may wait for a provisioning service before that is an alarm.
-    #[serde(with = "human_seconds", default = "push_age_alarm_default")]
-    push_age_alarm: u64,
-    /// Whether the daemon starts rolls of authorities by itself.
-    #[serde(default)]
-    roll_authorities: RollAuthorities,
-    /// How long before the end of an authority's signing window that happens.
-    #[serde(with = "human_seconds", default = "roll_notice_default")]
-    roll_notice: u64,
-    /// The steps of an authority's roll that wait for `hallmark roll approve`.
-    #[serde(default)]
-    approve: BTreeSet<Gate>,
-    /// A device that was not seen for so long is called silent.
-    #[serde(with = "human_seconds", default = "silent_after_default")]
-    silent_after: u64,
-    /// How long before its end an individually enrolled device's leaf is rolled; 0 leaves it to
-    /// devices, stations and operators.
-    #[serde(with = "human_seconds", default)]
-    renew_before: u64,
-    /// Over how long the rolls of a fleet are spread.
-    #[serde(with = "human_seconds", default = "renew_jitter_default")]
-    renew_jitter: u64,
-    /// Whether devices are told when their roll starts.
-    #[serde(default)]
-    tell_devices: TellDevices,
-    /// What they are told by.
-    #[serde(default)]
-    tell_method: TellMethod,
-    /// How often devices that roll are looked at in the hub.
-    #[serde(with = "human_seconds", default = "proof_interval_default")]
-    proof_interval: u64,
-    /// Whether an old certificate may go before its end, once its devices are proven on the new
-    /// one.
-    #[serde(default)]
-    retire_proven: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum TellDevices {
-    #[default]
-    No,
-    Method,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TellMethod {
-    name: String,
-    #[serde(default)]
-    payload: serde_json::Value,
-}
-
-impl Default for TellMethod {
-    fn default() -> Self {
-        Self {
-            name: "reregister".into(),
-            payload: serde_json::Value::Null,
-        }
-    }
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            drift: DriftPolicy::default(),
-            scan_interval: scan_interval_default(),
-            push_age_alarm: push_age_alarm_default(),
-            roll_authorities: RollAuthorities::default(),
-            roll_notice: roll_notice_default(),
-            approve: BTreeSet::new(),
-            silent_after: silent_after_default(),
-            renew_before: 0,
-            renew_jitter: renew_jitter_default(),
-            tell_devices: TellDevices::default(),
-            tell_method: TellMethod::default(),
-            proof_interval: proof_interval_default(),
-            retire_proven: false,
-        }
-    }
-}
-
-fn roll_notice_default() -> u64 {
-    30 * 86_400
-}
-
-fn silent_after_default() -> u64 {
-    7 * 86_400
-}
-
-impl Policy {
-    fn rolling(&self) -> Result<RollPolicy, ConfigurationError> {
-        let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
-        if self.renew_before > 0 && self.renew_jitter >= self.renew_before {
-            return Err(ConfigurationError::Contradiction(
-                "[policy] renew_jitter must be shorter than renew_before, or leaves would expire \
-                 before their roll starts"
-                    .into(),
-            ));
-        }
-        let TellMethod { name, payload } = &self.tell_method;
-        Ok(RollPolicy {
-            renew_before_seconds: (self.renew_before > 0).then(|| seconds(self.renew_before)),
-            renew_jitter_seconds: seconds(self.renew_jitter),
-            tell: (self.tell_devices == TellDevices::Method)
-                .then(|| (name.clone(), payload.clone())),
-            proof_interval_seconds: seconds(self.proof_interval.max(1)),
-            retire_proven: self.retire_proven,
-        })
-    }
-}
-
-fn renew_jitter_default() -> u64 {
-    86_400
-}
-
-fn proof_interval_default() -> u64 {
-    300
-}
-
-fn push_age_alarm_default() -> u64 {
-    3_600
-}
-
-/// A quarter of an hour: a fleet of 100,000 costs 1,000 operations a scan then.
-fn scan_interval_default() -> u64 {
-    900
 }
 
 /// The configuration, checked.
@@ -218,6 +68,10 @@ pub struct Configuration {
     pub state_dir: PathBuf,
     /// The HTTPS listener.
     pub https: Option<HttpsListener>,
+    /// Where what is published is served over plain HTTP; port 0 takes a free one.
+    pub http: Option<SocketAddr>,
+    /// Where relying parties reach that, `http://host`: issued certificates point there.
+    pub public_http: Option<String>,
     /// The admin socket.
     pub admin: PathBuf,
     /// Users who may use the admin socket, besides root and the daemon's own.
@@ -240,17 +94,8 @@ pub struct Configuration {
     pub authority_policy: AuthorityPolicy,
     /// How leaves are rolled.
     pub rolling: RollPolicy,
-}
-
-/// The HTTPS listener.
-#[derive(Clone, Debug)]
-pub struct HttpsListener {
-    /// Where it listens; port 0 takes a free one, and the log says which.
-    pub address: SocketAddr,
-    /// Its names.
-    pub names: Vec<String>,
-    /// The profile of its certificate.
-    pub profile: String,
+    /// When revocation lists are signed anew.
+    pub crl_schedule: CrlSchedule,
 }
 
 /// Why there is no configuration.
@@ -323,8 +168,14 @@ impl Configuration {
         .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
         let configuration = Self {
-            authority_policy: said.policy.authorities(&authorities, &provisioning),
+            authority_policy: AuthorityPolicy {
+                signing_windows: signing_windows(&authorities),
+                limits: limits(&provisioning),
+                ..said.policy.authorities()
+            },
             https: said.listen.https_listener()?,
+            public_http: said.listen.public_http()?,
+            http: said.listen.http,
             admin: said
                 .listen
                 .admin
@@ -341,6 +192,7 @@ impl Configuration {
             drift: said.policy.drift,
             scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
             rolling: said.policy.rolling()?,
+            crl_schedule: said.policy.crl_schedule()?,
             push_age_alarm_seconds: i64::try_from(said.policy.push_age_alarm).unwrap_or(i64::MAX),
             file,
         };
@@ -378,6 +230,7 @@ impl Configuration {
                      such [[token]]"
                 ));
             }
+            self.check_authority_name(authority)?;
         }
         for profile in self.profiles.values() {
             if !self.authorities.contains_key(&profile.authority) {
@@ -401,6 +254,25 @@ impl Configuration {
             self.check_credential_keys(name, service)?;
         }
         self.check_https()
+    }
+
+    /// What an authority publishes is called after it, and each generation after it and its number.
+    fn check_authority_name(&self, name: &str) -> Result<(), ConfigurationError> {
+        let number = |rest: &str| rest.strip_prefix('-')?.parse::<u32>().ok();
+        let namesake = self
+            .authorities
+            .keys()
+            .find(|other| name.strip_prefix(other.as_str()).and_then(number).is_some());
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let fits = (1..=AUTHORITY_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+        let problem = match (fits, namesake) {
+            (false, _) => "give 1 to 64 letters, digits and - _ .".to_owned(),
+            (_, Some(other)) => format!("that would also be a generation of {other:?}; rename one"),
+            _ => return Ok(()),
+        };
+        Err(ConfigurationError::Contradiction(format!(
+            "authority {name:?} cannot be called so: {problem}"
+        )))
     }
 
     fn check_credential_keys(
@@ -439,57 +311,24 @@ impl Configuration {
     }
 }
 
-impl Policy {
-    fn authorities(
-        &self,
-        authorities: &BTreeMap<String, Authority>,
-        provisioning: &BTreeMap<String, Provisioning>,
-    ) -> AuthorityPolicy {
-        let seconds = |said: u64| i64::try_from(said).unwrap_or(i64::MAX);
-        let windows = authorities.values();
-        let limits = provisioning.iter();
-        AuthorityPolicy {
-            signing_windows: windows
-                .filter_map(|it| Some((it.name.clone(), seconds(it.signing_window?))))
-                .collect(),
-            start: self.roll_authorities == RollAuthorities::Start,
-            notice_seconds: seconds(self.roll_notice),
-            approve: self.approve.clone(),
-            silent_seconds: seconds(self.silent_after),
-            limits: limits
-                .map(|(name, it)| {
-                    let (ca_certificates, groups) = it.limits;
-                    (
-                        name.clone(),
-                        ServiceLimits {
-                            ca_certificates,
-                            groups,
-                        },
-                    )
-                })
-                .collect(),
-        }
-    }
+fn signing_windows(authorities: &BTreeMap<String, Authority>) -> BTreeMap<String, i64> {
+    let windows = authorities.iter().filter_map(|(name, it)| {
+        let window = i64::try_from(it.signing_window?).unwrap_or(i64::MAX);
+        Some((name.clone(), window))
+    });
+    windows.collect()
 }
 
-impl Listen {
-    fn https_listener(&self) -> Result<Option<HttpsListener>, ConfigurationError> {
-        let Some(address) = self.https else {
-            return Ok(None);
+fn limits(provisioning: &BTreeMap<String, Provisioning>) -> BTreeMap<String, ServiceLimits> {
+    let limits = provisioning.iter().map(|(name, it)| {
+        let (ca_certificates, groups) = it.limits;
+        let limits = ServiceLimits {
+            ca_certificates,
+            groups,
         };
-        match (&self.profile, self.names.is_empty()) {
-            (Some(profile), false) => Ok(Some(HttpsListener {
-                address,
-                names: self.names.clone(),
-                profile: profile.clone(),
-            })),
-            _ => Err(ConfigurationError::Contradiction(
-                "[listen] https needs `names` (what clients call this machine) and `profile` (one \
-                 with role \"server\")"
-                    .into(),
-            )),
-        }
-    }
+        (name.clone(), limits)
+    });
+    limits.collect()
 }
 
 fn by_name<T>(
@@ -572,6 +411,26 @@ mod tests {
                 "two [[authority]] are named \"root\"",
             ),
             ("validity = \"90d\"", "validity = \"soon\"", "no duration"),
+            (
+                "name = \"plant\"",
+                "name = \"root-2\"",
+                "also be a generation of \"root\"",
+            ),
+            (
+                "name = \"plant\"",
+                "name = \"the plant\"",
+                "cannot be called so",
+            ),
+            (
+                "crl_interval = \"1d\"",
+                "crl_interval = \"7d\"",
+                "shorter than crl_validity",
+            ),
+            (
+                "public_http = \"http://",
+                "public_http = \"https://",
+                "plain http://",
+            ),
             (
                 "key_usage = [\"digital_signature\"]",
                 "key_usage = [\"key_cert_sign\"]",

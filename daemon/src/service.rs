@@ -3,9 +3,9 @@
 //! It owns the database, starts a worker for each token where systemd does not, and loads no token
 //! library itself. The application is sync; the loops here are the one place where it is driven.
 
-use crate::api::Api;
-use crate::api::server::{serve_admin, serve_network};
+use crate::api::server::{Admin, Http, Https, serve_behind};
 use crate::api::tls::{ServerIdentity, ServerName};
+use crate::api::{Addresses, Api};
 use crate::ca::{CertificateAuthority, ConfiguredToken, Error, Parts};
 use crate::config::Configuration;
 use crate::credentials::token_keys;
@@ -17,6 +17,7 @@ use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,6 +116,7 @@ struct Daemon {
     ca: Arc<CertificateAuthority>,
     identity: Option<Arc<ServerIdentity>>,
     https: Option<std::net::TcpListener>,
+    http: Option<std::net::TcpListener>,
     admin: std::os::unix::net::UnixListener,
     admin_users: Vec<u32>,
     reconcilers: Vec<Reconciler>,
@@ -145,6 +147,8 @@ impl Daemon {
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             hubs: configuration.hubs(),
             rolling: configuration.rolling.clone(),
+            crl_schedule: configuration.crl_schedule,
+            public_http: configuration.public_http.clone(),
             wake: Box::new(move || bells.iter().for_each(|bell| bell.notify_one())),
         })?);
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
@@ -162,10 +166,6 @@ impl Daemon {
                 observed: wake.clone(),
             });
         }
-        let listener = |https: &crate::config::HttpsListener| {
-            let address = https.address;
-            std::net::TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))
-        };
         Ok(Self {
             identity: configuration.https.as_ref().map(|https| {
                 Arc::new(ServerIdentity::load(ServerName {
@@ -174,7 +174,8 @@ impl Daemon {
                     folder: configuration.state_dir.join("tls"),
                 }))
             }),
-            https: configuration.https.as_ref().map(listener).transpose()?,
+            https: bind(configuration.https.as_ref().map(|it| it.address))?,
+            http: bind(configuration.http)?,
             admin: bind_admin(&configuration.admin)?,
             admin_users: configuration.admin_users.clone(),
             ca,
@@ -185,28 +186,36 @@ impl Daemon {
 
     async fn run(self) -> anyhow::Result<()> {
         let (stopping, stop) = watch::channel(false);
-        let address = self
-            .https
-            .as_ref()
-            .map(std::net::TcpListener::local_addr)
-            .transpose()?;
-        let router = Api::new(self.ca.clone(), address).router();
+        let (https, http) = (listening(self.https)?, listening(self.http)?);
+        let addresses = Addresses {
+            https: address(https.as_ref())?,
+            http: address(http.as_ref())?,
+        };
+        let api = Api::new(self.ca.clone(), addresses);
+        let router = api.clone().router();
         let mut tasks: Vec<JoinHandle<()>> = Vec::new();
-        if let (Some(listener), Some(identity)) = (self.https, &self.identity) {
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener)?;
-            let network = serve_network(listener, identity.clone(), router.clone(), stop.clone());
-            tasks.push(tokio::spawn(network));
+        if let (Some(listener), Some(identity)) = (https, self.identity.clone()) {
+            let door = Https { listener, identity };
+            tasks.push(tokio::spawn(serve_behind(
+                door,
+                router.clone(),
+                stop.clone(),
+            )));
+        }
+        if let Some(listener) = http {
+            let router = api.public_router();
+            tasks.push(tokio::spawn(serve_behind(
+                Http { listener },
+                router,
+                stop.clone(),
+            )));
         }
         self.admin.set_nonblocking(true)?;
-        let admitted = admission(self.admin_users);
-        let admin = UnixListener::from_std(self.admin)?;
-        tasks.push(tokio::spawn(serve_admin(
-            admin,
-            admitted,
-            router,
-            stop.clone(),
-        )));
+        let door = Admin {
+            listener: UnixListener::from_std(self.admin)?,
+            admitted: admission(self.admin_users),
+        };
+        tasks.push(tokio::spawn(serve_behind(door, router, stop.clone())));
         let application = Application {
             ca: self.ca,
             identity: self.identity,
@@ -217,7 +226,7 @@ impl Daemon {
         for reconciler in self.reconcilers {
             tasks.push(tokio::spawn(reconciler.run(stop.clone())));
         }
-        tracing::info!(https = ?address, version = env!("CARGO_PKG_VERSION"), "serving");
+        tracing::info!(?addresses, version = env!("CARGO_PKG_VERSION"), "serving");
         stop_signal().await?;
         tracing::info!("stopping");
         stopping.send_replace(true);
@@ -230,7 +239,7 @@ impl Daemon {
 }
 
 /// What the application does by itself: the TLS certificate, wanted CA certificates, codes to sign,
-/// rolls to advance.
+/// revocation lists, rolls to advance.
 struct Application {
     ca: Arc<CertificateAuthority>,
     identity: Option<Arc<ServerIdentity>>,
@@ -288,20 +297,43 @@ impl Application {
         }
         note("CA certificates", self.ca.want_verified());
         note("proof of possession", self.ca.prove_possession().map(drop));
-        match self.ca.advance_rolls() {
-            Ok(Some(due)) => {
-                let seconds = u64::try_from(due - self.ca.now()).unwrap_or(0).max(1);
-                pause = pause.min(Duration::from_secs(seconds));
-            }
-            Ok(None) => {}
-            Err(error) => note("rolls", Err(error)),
+        let mut next_due: Vec<i64> = Vec::new();
+        for (what, due) in [
+            ("revocation lists", self.ca.update_crls()),
+            ("rolls", self.ca.advance_rolls()),
+        ] {
+            note(what, due.map(|due| next_due.extend(due)));
+        }
+        for due in next_due {
+            let seconds = u64::try_from(due - self.ca.now()).unwrap_or(0).max(1);
+            pause = pause.min(Duration::from_secs(seconds));
         }
         pause
     }
 }
 
+fn bind(address: Option<SocketAddr>) -> anyhow::Result<Option<std::net::TcpListener>> {
+    let listener = address.map(|address| {
+        std::net::TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))
+    });
+    listener.transpose()
+}
+
+/// Inside the runtime.
+fn listening(listener: Option<std::net::TcpListener>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(listener) = listener else {
+        return Ok(None);
+    };
+    listener.set_nonblocking(true)?;
+    Ok(Some(TcpListener::from_std(listener)?))
+}
+
+fn address(listener: Option<&TcpListener>) -> std::io::Result<Option<SocketAddr>> {
+    listener.map(TcpListener::local_addr).transpose()
+}
+
 /// Root, the daemon's own user, and whom the configuration names.
-fn admission(users: Vec<u32>) -> impl Fn(u32) -> bool + Send + 'static {
+fn admission(users: Vec<u32>) -> impl Fn(u32) -> bool + Send + Sync + 'static {
     let own = rustix::process::geteuid().as_raw();
     move |uid| uid == 0 || uid == own || users.contains(&uid)
 }

@@ -10,6 +10,7 @@
 
 use dps_emulator::{Emulator, Kind, Options};
 use hallmarkd::ca::authority_policy::AuthorityPolicy;
+use hallmarkd::ca::crl::CrlSchedule;
 use hallmarkd::ca::roll::RollPolicy;
 use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
@@ -105,6 +106,11 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         push_age_alarm_seconds: 3_600,
         hubs: BTreeMap::new(),
         rolling: RollPolicy::default(),
+        crl_schedule: CrlSchedule {
+            validity_seconds: 604_800,
+            interval_seconds: 86_400,
+        },
+        public_http: None,
         wake: Box::new(|| {}),
     })
     .expect("an authority");

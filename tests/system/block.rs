@@ -123,6 +123,8 @@ fn the_example_of_the_article_device_3_is_kept_out_of_its_group() {
     let record = stage.emulator.individual("device-3").unwrap();
     assert_eq!(record["provisioningStatus"], "disabled");
 
+    let shown = stage.json(&["device", "show", "device-3"]);
+    assert_eq!(shown["blocked"]["reason"], "stolen", "{shown}");
     let again = stage.hallmark(&["device", "block", "device-3"]);
     assert!(
         again.code == Some(1) && again.error.contains("blocked already"),

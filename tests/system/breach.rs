@@ -317,30 +317,23 @@ fn whatever_the_services_answer_the_breached_leaf_is_out_in_the_end() {
 /// hear it is counted.
 #[test]
 fn policy_starts_rolls_and_tells_devices() {
-    let mut stage = Stage::set();
-    let configuration = stage.configuration();
-    stage.configure(&format!(
-        "{configuration}\n[policy]\nrenew_before = \"91d\"\nrenew_jitter = \"0s\"\n\
-         tell_devices = \"method\"\nproof_interval = \"1s\"\n"
-    ));
-    stage.start();
-    stage.run_ceremony();
+    let mut stage = Stage::up();
     let station = stage.station();
     for id in ["press-7", "press-8"] {
         stage.told(&["enrollment", "add", "--individual", id]);
-    }
-    stage.emulator.simulate_device(
-        "press-7",
-        MethodAnswer {
-            status: 200,
-            payload: json!({}),
-        },
-    );
-    for id in ["press-7", "press-8"] {
         let device = station.obtain(&Request::device(id));
-        until("it is enrolled", || stage.emulator.individual(id));
+        stage.is_in_step();
         is_assigned(&stage.emulator, &device);
     }
+    let (status, payload) = (200, json!({}));
+    let answer = MethodAnswer { status, payload };
+    stage.emulator.simulate_device("press-7", answer);
+    let configuration = stage.configuration();
+    stage.configure(&format!(
+        "{configuration}\n[policy]\nrenew_before = \"91d\"\nrenew_jitter = \"0s\"\n\
+         tell_devices = \"method\"\n"
+    ));
+    stage.restart();
     let answers = until("both were called", || {
         let shown: Vec<Value> = stage
             .json(&["roll", "list", "--open"])

@@ -25,6 +25,7 @@
 //! | `authority_roll` | an intermediate, one above another, and a root are rolled, by expiry and compromise |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `breach` | a leaf in wrong hands is out when the command answers |
+//! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -47,5 +48,6 @@ mod provisioning;
 mod refusals;
 mod request;
 mod roll;
+mod roll_faults;
 mod stage;
 mod token_gone;

@@ -11,6 +11,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 pub(crate) const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
@@ -21,7 +22,8 @@ pub(crate) const CEREMONY: &str = include_str!("../../softhsm-setup/ceremony.tom
 const CONFIGURATION: &str = include_str!("hallmark.toml");
 
 pub(crate) struct Stage {
-    pub(crate) emulator: Emulator,
+    /// Shared with the probers of some stories.
+    pub(crate) emulator: Arc<Emulator>,
     daemon: Option<Process>,
     folder: TempDir,
 }
@@ -36,7 +38,7 @@ impl Stage {
         let mut options = Options::new(folder.path().join("emulator"));
         options.switches.retry_after_seconds = 0;
         let stage = Self {
-            emulator: Emulator::start(options).unwrap(),
+            emulator: Arc::new(Emulator::start(options).unwrap()),
             daemon: None,
             folder,
         };
@@ -219,9 +221,14 @@ impl Stage {
 
     /// `hallmark`, whatever comes of it.
     pub(crate) fn hallmark(&self, arguments: &[&str]) -> Told {
-        let mut command = Command::new(HALLMARK);
-        command.env("HALLMARK_ADMIN_SOCKET", self.path("state/admin.sock"));
-        Told::of(command.args(arguments))
+        self.client().hallmark(arguments)
+    }
+
+    /// Somebody who runs `hallmark` while the story goes on.
+    pub(crate) fn client(&self) -> Client {
+        Client {
+            socket: self.path("state/admin.sock"),
+        }
     }
 
     /// `hallmark`, which must succeed; its standard output.
@@ -321,6 +328,19 @@ impl Stage {
     /// How many rows there are of `what` (`table WHERE …`).
     pub(crate) fn count(&self, what: &str) -> i64 {
         invariants::count(&invariants::open(&self.database()), what)
+    }
+}
+
+/// Runs `hallmark` over the admin socket.
+pub(crate) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub(crate) fn hallmark(&self, arguments: &[&str]) -> Told {
+        let mut command = Command::new(HALLMARK);
+        command.env("HALLMARK_ADMIN_SOCKET", &self.socket);
+        Told::of(command.args(arguments))
     }
 }
 

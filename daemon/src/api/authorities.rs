@@ -5,7 +5,7 @@ use super::caller::Peer;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Inspect};
 use crate::ca::hierarchy::Generation;
-use crate::ca::{Error, rfc3339};
+use crate::ca::{CertificateAuthority, Error, rfc3339};
 use crate::store::GenerationState;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
@@ -28,13 +28,19 @@ pub(super) struct Authority {
     token: String,
     key_label: String,
     spki_sha256: String,
+    revoked_at: Option<String>,
+    crl_number: Option<i64>,
+    crl_next_update: Option<String>,
+    crl_entries: Option<i64>,
     /// PEM.
     certificate: String,
 }
 
-impl From<&Generation> for Authority {
-    fn from(generation: &Generation) -> Self {
+impl Authority {
+    fn new(ca: &CertificateAuthority, generation: &Generation) -> Self {
         let certificate = &generation.certificate;
+        let list = ca.crl(generation.id);
+        let list = list.as_deref();
         Self {
             name: generation.authority.clone(),
             generation: generation.number,
@@ -51,6 +57,10 @@ impl From<&Generation> for Authority {
             token: generation.token.clone(),
             key_label: generation.key.label.clone(),
             spki_sha256: hex::encode(generation.public_key.sha256()),
+            revoked_at: generation.revoked_at.map(rfc3339),
+            crl_number: list.map(|list| list.number),
+            crl_next_update: list.map(|list| rfc3339(list.next_update)),
+            crl_entries: list.map(|list| list.entries),
             certificate: generation.pem.clone(),
         }
     }
@@ -65,7 +75,7 @@ pub(super) async fn list(
     Ok(Json(
         hierarchy
             .iter()
-            .map(|generation| Authority::from(generation.as_ref()))
+            .map(|generation| Authority::new(&api.ca, generation))
             .collect(),
     ))
 }
@@ -80,7 +90,7 @@ pub(super) async fn show(
     let generations: Vec<_> = hierarchy
         .iter()
         .filter(|generation| generation.authority == name)
-        .map(|generation| Authority::from(generation.as_ref()))
+        .map(|generation| Authority::new(&api.ca, generation))
         .collect();
     if generations.is_empty() {
         let message =

@@ -77,10 +77,21 @@ pub(super) async fn list(
     Query(which): Query<Which>,
 ) -> Result<Json<Vec<Block>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    let rows = api
-        .application(move |ca| Ok(ca.store().blocks(!which.all, PAGE_ROWS_MAX)?))
-        .await?;
-    Ok(Json(rows.into_iter().map(Block::from).collect()))
+    let blocks = api.application(move |ca| {
+        let rows = ca.store().blocks(!which.all, PAGE_ROWS_MAX)?;
+        let with_receipt = |row: BlockRow| {
+            let receipt = match row.lifted_at {
+                None => Some(ca.block_receipt(row.id)?),
+                Some(_) => None,
+            };
+            Ok(Block {
+                receipt,
+                ..Block::from(row)
+            })
+        };
+        rows.into_iter().map(with_receipt).collect()
+    });
+    Ok(Json(blocks.await?))
 }
 
 pub(super) async fn start(

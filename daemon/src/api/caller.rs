@@ -76,6 +76,13 @@ fn identify(ca: &CertificateAuthority, leaf: &CertificateDer<'_>) -> Result<Call
             "the client certificate is revoked; ask the operator for a new one",
         ));
     }
+    if let Some(generation) = ca.blocked_generation_above(certificate.issuer)? {
+        let message = format!(
+            "the client certificate was issued below {generation}, which is blocked; ask the \
+             operator"
+        );
+        return Err(unauthenticated("client_certificate_revoked", message));
+    }
     let profile = ca.profiles().get(&certificate.profile).ok_or_else(|| {
         let message = format!(
             "the client certificate was issued by profile {:?}, which is no longer configured",

@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect};
 use crate::ca::{Error, rfc3339};
-use crate::store::{CertificateRow, DeviceRow};
+use crate::store::{BlockKind, BlockRow, CertificateRow, DeviceRow};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,28 @@ pub(super) struct Device {
 pub(super) struct DeviceDetail {
     #[serde(flatten)]
     device: Device,
+    /// The block that keeps it out.
+    blocked: Option<Blocked>,
     certificates: Vec<Leaf>,
     enrollments: Vec<Enrollment>,
+}
+
+/// Who keeps a device out, since when and why.
+#[derive(Serialize)]
+struct Blocked {
+    since: String,
+    by: String,
+    reason: String,
+}
+
+impl From<BlockRow> for Blocked {
+    fn from(row: BlockRow) -> Self {
+        Self {
+            since: rfc3339(row.blocked_at),
+            by: row.blocked_by,
+            reason: row.reason,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -99,7 +119,9 @@ pub(super) async fn show(
         })?;
         let certificates = ca.store().certificates_of(&id, CERTIFICATES_SHOWN)?;
         let enrollments = ca.store().enrollments_named(&id)?;
+        let blocked = ca.store().standing_block(BlockKind::Device, &id, None)?;
         Ok(DeviceDetail {
+            blocked: blocked.map(Blocked::from),
             device: device.into(),
             certificates: certificates.into_iter().map(Leaf::from).collect(),
             enrollments: enrollments.into_iter().map(Enrollment::from).collect(),

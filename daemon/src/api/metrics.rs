@@ -20,6 +20,7 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
         record_issuance(status);
         record_push(status);
         record_tokens(status);
+        record_crls(status);
         for generation in ca
             .hierarchy()
             .iter()
@@ -57,6 +58,18 @@ fn record_tokens(status: &Status) {
             counter!("hallmark_token_rungs_total", "token" => name.clone(), "rung" => rung)
                 .absolute(climbed);
         }
+    }
+}
+
+fn record_crls(status: &Status) {
+    for list in &status.crls {
+        let labels = [
+            ("authority", list.authority.clone()),
+            ("generation", list.generation.to_string()),
+        ];
+        gauge!("hallmark_crl_next_update_seconds", &labels).set(list.next_update_seconds as f64);
+        gauge!("hallmark_crl_entries", &labels).set(list.entries as f64);
+        gauge!("hallmark_crl_up_to_date", &labels).set(f64::from(u8::from(list.up_to_date)));
     }
 }
 

@@ -1,9 +1,11 @@
-//! The network's side of the application: REST over TLS and over the admin socket.
+//! The network's side of the application: REST over TLS and over the admin socket, and what is
+//! published, over plain HTTP too.
 //!
 //! A handler turns bytes into a request, fetches the caller's permission as a value, and hands both
 //! to the application on a thread of its own ([`application`]); a client that hangs up cancels
-//! nothing. No decision is made here. The same routes serve both listeners: what a caller may is
-//! the permission's business, not the socket's.
+//! nothing. No decision is made here. The same routes serve both listeners with callers:
+//! what a caller may is the permission's business, not the socket's. Plain HTTP has no callers, and
+//! serves only what is for everybody.
 
 mod audit;
 mod authorities;
@@ -17,6 +19,7 @@ mod devices;
 mod enrollments;
 mod metrics;
 pub mod problem;
+mod published;
 mod push;
 mod rolls;
 pub mod server;
@@ -29,6 +32,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use problem::Problem;
+use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,28 +49,41 @@ pub const PAGE_ROWS_MAX: u32 = 1_000;
 const RECEIPT_WAIT: Duration = Duration::from_secs(30);
 /// How often they are looked at.
 const RECEIPT_PERIOD: Duration = Duration::from_millis(50);
+/// Where the daemon listens.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Addresses {
+    /// HTTPS, for callers.
+    pub https: Option<SocketAddr>,
+    /// Plain HTTP, for what is published.
+    pub http: Option<SocketAddr>,
+}
 
 /// What every handler holds.
 #[derive(Clone)]
 pub struct Api {
     ca: Arc<CertificateAuthority>,
-    https: Option<SocketAddr>,
+    addresses: Addresses,
     in_flight: Arc<Semaphore>,
 }
 
 impl Api {
-    /// The API over `ca`, which says that HTTPS listens on `https`.
-    pub fn new(ca: Arc<CertificateAuthority>, https: Option<SocketAddr>) -> Self {
+    /// The API over `ca`, which says where it listens.
+    pub fn new(ca: Arc<CertificateAuthority>, addresses: Addresses) -> Self {
         Self {
             ca,
-            https,
+            addresses,
             in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
         }
     }
 
-    /// All routes, for either listener.
+    /// What plain HTTP serves: published files, and nothing that knows a caller.
+    pub fn public_router(self) -> Router {
+        published::routes().fallback(unknown_route).with_state(self)
+    }
+
+    /// All routes, for the listeners with callers.
     pub fn router(self) -> Router {
-        Router::new()
+        published::routes()
             .route("/healthz", get(status::healthy))
             .route("/readyz", get(status::ready))
             .route("/metrics", get(metrics::show))

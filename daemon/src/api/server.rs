@@ -1,6 +1,6 @@
 //! Connections: accepted, bounded, served, and let finish.
 //!
-//! One loop for each listener. A connection costs a permit, has to finish its handshake and its
+//! One loop serves every kind of listener ([`Door`]). A connection costs a permit, has to finish its handshake and its
 //! request head in time, and speaks HTTP/1.1. At shutdown no connection is accepted, and those that
 //! are open finish the request they are in.
 
@@ -29,27 +29,114 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves HTTPS until `stop` turns true. Connections are accepted only while there is an identity.
-pub async fn serve_network(
-    listener: TcpListener,
-    identity: Arc<ServerIdentity>,
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-) {
+/// A listener, and what a connection has to go through before HTTP begins.
+pub trait Door: Send + Sync + 'static {
+    /// A connection as it was accepted.
+    type Knock: Send + 'static;
+    /// A connection that was let in.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Knock>> + Send;
+
+    /// Lets it in and says who it is, or hangs up. MUST end within a bounded time.
+    fn admit(
+        &self,
+        knock: Self::Knock,
+    ) -> impl Future<Output = Option<(Self::Stream, Peer)>> + Send;
+}
+
+/// TLS over TCP. Connections are accepted only while there is an identity.
+pub struct Https {
+    /// Where it listens.
+    pub listener: TcpListener,
+    /// Who the daemon is there.
+    pub identity: Arc<ServerIdentity>,
+}
+
+/// Plain TCP: whoever comes is nobody.
+pub struct Http {
+    /// Where it listens.
+    pub listener: TcpListener,
+}
+
+/// The admin socket.
+pub struct Admin<Admitted> {
+    /// Where it listens.
+    pub listener: UnixListener,
+    /// Which users it lets in.
+    pub admitted: Admitted,
+}
+
+impl Door for Https {
+    type Knock = TcpStream;
+    type Stream = tokio_rustls::server::TlsStream<TcpStream>;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        Ok(self.listener.accept().await?.0)
+    }
+
+    async fn admit(&self, stream: TcpStream) -> Option<(Self::Stream, Peer)> {
+        // Small answers must not wait for the client's acknowledgement.
+        stream.set_nodelay(true).ok()?;
+        let acceptor = self.identity.acceptor()?;
+        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
+            .await
+            .ok()?
+            .ok()?;
+        let certificates = stream.get_ref().1.peer_certificates();
+        let certificate = certificates
+            .and_then(|chain| chain.first())
+            .map(|leaf| leaf.clone().into_owned());
+        Some((stream, Peer::Network { certificate }))
+    }
+}
+
+impl Door for Http {
+    type Knock = TcpStream;
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        Ok(self.listener.accept().await?.0)
+    }
+
+    async fn admit(&self, stream: TcpStream) -> Option<(TcpStream, Peer)> {
+        stream.set_nodelay(true).ok()?;
+        Some((stream, Peer::Network { certificate: None }))
+    }
+}
+
+impl<Admitted: Fn(u32) -> bool + Send + Sync + 'static> Door for Admin<Admitted> {
+    type Knock = UnixStream;
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept().await?.0)
+    }
+
+    async fn admit(&self, stream: UnixStream) -> Option<(UnixStream, Peer)> {
+        let uid = stream.peer_cred().ok()?.uid();
+        (self.admitted)(uid).then_some((stream, Peer::Local { uid }))
+    }
+}
+
+/// Serves `router` behind `door` until `stop` turns true.
+pub async fn serve_behind(door: impl Door, router: Router, mut stop: watch::Receiver<bool>) {
+    let door = Arc::new(door);
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&permits, || listener.accept()) => accepted,
+            accepted = accept(&permits, door.as_ref()) => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Some((permit, (stream, _address))) = accepted else {
+        let Some((permit, knock)) = accepted else {
             continue;
         };
-        let (identity, router, watcher) = (identity.clone(), router.clone(), graceful.watcher());
+        let (door, router, watcher) = (door.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _permit = permit;
-            if let Some((stream, peer)) = handshake(stream, &identity).await {
+            if let Some((stream, peer)) = door.admit(knock).await {
                 serve_connection(stream, peer, router, watcher).await;
             }
         });
@@ -57,69 +144,19 @@ pub async fn serve_network(
     finish(graceful).await;
 }
 
-/// Serves the admin socket until `stop` turns true, to the users that `admitted` lets in.
-pub async fn serve_admin(
-    listener: UnixListener,
-    admitted: impl Fn(u32) -> bool + Send + 'static,
-    router: Router,
-    mut stop: watch::Receiver<bool>,
-) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = accept(&permits, || listener.accept()) => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        let Some((permit, (stream, _address))) = accepted else {
-            continue;
-        };
-        let Some(uid) = user_of(&stream).filter(|uid| admitted(*uid)) else {
-            continue;
-        };
-        let (router, watcher) = (router.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            let _permit = permit;
-            serve_connection(stream, Peer::Local { uid }, router, watcher).await;
-        });
-    }
-    finish(graceful).await;
-}
-
-async fn accept<T, F>(
+async fn accept<D: Door>(
     permits: &Arc<Semaphore>,
-    accept: impl FnOnce() -> F,
-) -> Option<(OwnedSemaphorePermit, T)>
-where
-    F: Future<Output = io::Result<T>>,
-{
+    door: &D,
+) -> Option<(OwnedSemaphorePermit, D::Knock)> {
     let permit = permits.clone().acquire_owned().await.ok()?;
-    match accept().await {
-        Ok(stream) => Some((permit, stream)),
+    match door.accept().await {
+        Ok(knock) => Some((permit, knock)),
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
     }
-}
-
-async fn handshake(
-    stream: TcpStream,
-    identity: &ServerIdentity,
-) -> Option<(tokio_rustls::server::TlsStream<TcpStream>, Peer)> {
-    // Small answers must not wait for the client's acknowledgement.
-    stream.set_nodelay(true).ok()?;
-    let acceptor = identity.acceptor()?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
-        .await
-        .ok()?
-        .ok()?;
-    let certificates = stream.get_ref().1.peer_certificates();
-    let certificate = certificates
-        .and_then(|chain| chain.first())
-        .map(|leaf| leaf.clone().into_owned());
-    Some((stream, Peer::Network { certificate }))
 }
 
 async fn serve_connection<S>(
@@ -147,8 +184,4 @@ async fn finish(graceful: GracefulShutdown) {
     {
         tracing::warn!("some connections did not finish in time");
     }
-}
-
-fn user_of(stream: &UnixStream) -> Option<u32> {
-    stream.peer_cred().ok().map(|credentials| credentials.uid())
 }

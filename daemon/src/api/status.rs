@@ -1,20 +1,20 @@
 //! `/v1/status`, and the two probes.
 
-use super::Api;
 use super::caller::Peer;
 use super::problem::Problem;
+use super::{Addresses, Api};
 use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Inspect};
 use crate::ca::status::Status;
 use axum::Json;
 use axum::extract::{Extension, State};
 use serde::Serialize;
-use std::net::SocketAddr;
 
 /// The application's state, and where it listens.
 #[derive(Serialize)]
 pub(super) struct Shown {
-    https: Option<SocketAddr>,
+    #[serde(flatten)]
+    addresses: Addresses,
     #[serde(flatten)]
     status: Status,
 }
@@ -26,7 +26,7 @@ pub(super) async fn show(
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let status = api.application(|ca| ca.status()).await?;
     Ok(Json(Shown {
-        https: api.https,
+        addresses: api.addresses,
         status,
     }))
 }

@@ -5,7 +5,7 @@
 
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
-use super::receipt::{Place, PlaceState, Receipt, service_place};
+use super::receipt::{Receipt, service_place};
 use super::{CertificateAuthority, Error, crash_point};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
@@ -95,7 +95,10 @@ impl CertificateAuthority {
         let block = self.store.block(id)?;
         let mut places = vec![match block.kind {
             BlockKind::Device => self.crl_place(&block.name)?,
-            _ => Place::new("crl".into(), PlaceState::Done, self.held_in_words(&block)),
+            _ => self.listed_place(
+                self.signers_of(&block)?.into_iter(),
+                &self.held_in_words(&block),
+            )?,
         }];
         let mut services = BTreeSet::new();
         for enrollment in &block.enrollments {
@@ -110,6 +113,40 @@ impl CertificateAuthority {
             places.push(self.hub_place(HubCause::Block(id), service)?);
         }
         Ok(places.into())
+    }
+
+    /// The blocked generation from `issuer` upwards, in words. Whoever holds a leaf below it must
+    /// not renew itself out of the block.
+    pub fn blocked_generation_above(&self, issuer: i64) -> Result<Option<String>, Error> {
+        let hierarchy = self.hierarchy();
+        let Some(revoked) = hierarchy.revoked_above(issuer) else {
+            return Ok(None);
+        };
+        let (name, number) = (&revoked.authority, revoked.number);
+        let block = self
+            .store
+            .standing_block(BlockKind::Generation, name, Some(number))?;
+        Ok(block.map(|_| format!("generation {number} of {name}")))
+    }
+
+    /// Whose revocation lists tell of a block: the generation's issuer, or those of a group's
+    /// devices.
+    fn signers_of(&self, block: &BlockRow) -> Result<BTreeSet<i64>, Error> {
+        if let Some(number) = block.generation {
+            let generation = self.generation_named(&block.name, number)?;
+            return Ok([generation.parent.unwrap_or(generation.id)].into());
+        }
+        let authorities: BTreeSet<String> = self
+            .groups_named(&block.name)?
+            .into_iter()
+            .filter_map(|group| group.authority)
+            .collect();
+        let hierarchy = self.hierarchy();
+        let of_group = hierarchy.iter().filter(|generation| {
+            let above = self.generations_above(generation.id);
+            above.iter().any(|it| authorities.contains(&it.authority))
+        });
+        Ok(of_group.map(|generation| generation.id).collect())
     }
 
     fn held_in_words(&self, block: &BlockRow) -> String {

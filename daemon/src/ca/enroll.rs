@@ -184,7 +184,7 @@ impl CertificateAuthority {
                 return Ok(None);
             };
             match hierarchy.with_certificate(thumbprint) {
-                Some(generation) => Ok(Some(generation.ca_certificate_name())),
+                Some(generation) => Ok(Some(generation.name())),
                 None => Err(unreadable(format!(
                     "a slot names CA certificate {thumbprint}"
                 ))),

@@ -87,6 +87,7 @@ impl CertificateAuthority {
                     key: &key,
                     issuer: &issuer,
                     certificate: None,
+                    distribution: None,
                 }
             }
         };

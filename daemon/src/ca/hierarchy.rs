@@ -8,7 +8,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{GenerationRow, GenerationState};
 use crate::token::KeyReference;
 use crate::x509::certificate::Certificate;
-use crate::x509::issuer::Issuer;
+use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub struct Generation {
     pub issuer: Issuer,
     /// When it was certified, Unix seconds.
     pub certified_at: i64,
+    /// Where relying parties find its revocation list and its certificate.
+    pub distribution: Distribution,
     /// It signs for its authority now.
     pub serving: bool,
     /// Whether it will, does or did.
@@ -55,14 +57,15 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Builds the hierarchy from rows, parents first, and verifies each link.
-    pub fn load(rows: Vec<GenerationRow>) -> Result<Self, Error> {
+    /// Builds the hierarchy from rows, parents first, and verifies each link. What its generations
+    /// sign points to `public_http`.
+    pub fn load(rows: Vec<GenerationRow>, public_http: Option<&str>) -> Result<Self, Error> {
         let mut hierarchy = Self::default();
         for row in rows {
             let (Some(spki), Some(der)) = (&row.spki, &row.certificate) else {
                 continue;
             };
-            let generation = Generation::read(&row, spki, der)?;
+            let generation = Generation::read(&row, spki, der, public_http)?;
             hierarchy.verify(&generation)?;
             let place = match generation.state {
                 GenerationState::Serving => Some(&mut hierarchy.serving),
@@ -157,6 +160,13 @@ impl Hierarchy {
         self.generations.get(&id)
     }
 
+    /// The generation that is published under `name`: an authority's serving one by the authority's
+    /// name, each by [`Generation::name`].
+    pub fn published(&self, name: &str) -> Option<&Arc<Generation>> {
+        let numbered = || self.iter().find(|generation| generation.name() == name);
+        self.serving(name).or_else(numbered)
+    }
+
     /// Whether no ceremony has made an authority yet.
     pub fn is_empty(&self) -> bool {
         self.serving.is_empty()
@@ -206,12 +216,17 @@ impl Generation {
         Thumbprint::from_bytes(self.certificate.sha256())
     }
 
-    /// What its certificate is called among the CA certificates of a provisioning service.
-    pub fn ca_certificate_name(&self) -> String {
+    /// What certificates and files are called after: the authority and the number.
+    pub fn name(&self) -> String {
         format!("{}-{}", self.authority, self.number)
     }
 
-    fn read(row: &GenerationRow, spki: &[u8], der: &[u8]) -> Result<Self, Error> {
+    fn read(
+        row: &GenerationRow,
+        spki: &[u8],
+        der: &[u8],
+        public_http: Option<&str>,
+    ) -> Result<Self, Error> {
         let unreadable = |reason: String| {
             Error::stop(
                 "hierarchy_unreadable",
@@ -226,6 +241,7 @@ impl Generation {
         let certificate = Certificate::parse(der).map_err(|error| unreadable(error.to_string()))?;
         let issuer = Issuer::from_certificate(&certificate)
             .map_err(|error| unreadable(error.to_string()))?;
+        let distribution = distribution(row, public_http);
         Ok(Self {
             id: row.id,
             authority: row.authority.clone(),
@@ -240,12 +256,23 @@ impl Generation {
             public_key,
             pem: certificate.to_pem(),
             certificate,
-            issuer,
+            issuer: issuer.with_distribution(distribution.clone()),
+            distribution,
             certified_at: row.certified_at.unwrap_or_default(),
             serving: row.state == GenerationState::Serving,
             state: row.state,
             revoked_at: row.revoked_at,
         })
+    }
+}
+
+/// Each generation has a key and a list of its own, and so addresses of its own.
+fn distribution(row: &GenerationRow, public_http: Option<&str>) -> Distribution {
+    let name = format!("{}-{}", row.authority, row.number);
+    Distribution {
+        crl_url: public_http.map(|base| format!("{base}/crl/{name}.crl")),
+        ca_issuers_url: public_http.map(|base| format!("{base}/ca/{name}.cer")),
+        ocsp_url: None,
     }
 }
 

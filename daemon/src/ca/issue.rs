@@ -15,7 +15,7 @@ use crate::store::{
 use crate::token::KeyReference;
 use crate::x509::certificate::{self, Certificate};
 use crate::x509::csr::Csr;
-use crate::x509::issuer::Issuer;
+use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
 use crate::x509::lint::{self, Expectation, ExpectedIssuer};
 use crate::x509::name::DistinguishedName;
@@ -82,6 +82,8 @@ pub(super) struct Signer<'a> {
     pub issuer: &'a Issuer,
     /// `None` for a root that is about to sign itself.
     pub certificate: Option<&'a Certificate>,
+    /// The same.
+    pub distribution: Option<&'a Distribution>,
 }
 
 impl<'a> From<&'a Generation> for Signer<'a> {
@@ -92,6 +94,7 @@ impl<'a> From<&'a Generation> for Signer<'a> {
             key: &generation.key,
             issuer: &generation.issuer,
             certificate: Some(&generation.certificate),
+            distribution: Some(&generation.distribution),
         }
     }
 }
@@ -196,7 +199,7 @@ impl CertificateAuthority {
                 Some(certificate) => ExpectedIssuer::Certificate(certificate),
                 None => ExpectedIssuer::SelfSigned,
             },
-            distribution: None,
+            distribution: order.signer.distribution,
             profile: order.profile,
             common_name: &common_name,
             subject: &order.subject,
@@ -306,8 +309,9 @@ impl CertificateAuthority {
         {
             tracing::error!(intent, %error, "an intent cannot be abandoned yet");
             self.unburned().push((intent, reason.to_owned()));
-            self.wake();
         }
+        // To try again, or to put the serial number on the revocation list.
+        self.wake();
     }
 
     /// Makes up for what could not be written down when it happened: on a full disk, say. Until

@@ -1,4 +1,5 @@
-//! The application: hierarchy, ceremony, issuance, revocation, proof of possession, rolls.
+//! The application: hierarchy, ceremony, issuance, revocation and its lists, proof of possession,
+//! rolls.
 //!
 //! Sync. It knows the store and the tokens, and nothing of HTTP or of the provisioning service: what
 //! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
@@ -9,6 +10,7 @@ pub mod authorize;
 pub mod block;
 pub mod canary;
 pub mod ceremony;
+pub mod crl;
 mod door;
 pub mod enroll;
 pub mod error;
@@ -31,6 +33,7 @@ use crate::token::client::TokenClient;
 use arc_swap::{ArcSwap, Guard};
 use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Caller, Operate};
+use crl::{CrlSchedule, RevocationLists};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
 use roll::RollPolicy;
@@ -72,6 +75,11 @@ pub struct Parts {
     pub hubs: BTreeMap<String, u32>,
     /// How leaves are rolled.
     pub rolling: RollPolicy,
+    /// When revocation lists are signed anew.
+    pub crl_schedule: CrlSchedule,
+    /// Where relying parties fetch what is published (`http://host`), for issued certificates to
+    /// say so.
+    pub public_http: Option<String>,
     /// Called when something at a provisioning service must change.
     pub wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -90,7 +98,9 @@ pub struct CertificateAuthority {
     push_age_alarm_seconds: i64,
     hubs: BTreeMap<String, u32>,
     rolling: RollPolicy,
+    public_http: Option<String>,
     wake: Box<dyn Fn() + Send + Sync>,
+    lists: RevocationLists,
     hierarchy: ArcSwap<Hierarchy>,
     /// Whoever reads the hierarchy anew holds it, so that an older reading replaces no newer one.
     reloading: Mutex<()>,
@@ -104,7 +114,9 @@ impl CertificateAuthority {
     /// Loads the hierarchy, and burns what a crash left open: every intent is explained before
     /// anything new is signed.
     pub fn start(parts: Parts) -> Result<Self, Error> {
-        let hierarchy = Hierarchy::load(parts.store.generations()?)?;
+        let public_http = parts.public_http;
+        let hierarchy = Hierarchy::load(parts.store.generations()?, public_http.as_deref())?;
+        let lists = RevocationLists::new(parts.crl_schedule, parts.store.current_crls()?);
         let authority = Self {
             store: parts.store,
             tokens: parts.tokens,
@@ -117,7 +129,9 @@ impl CertificateAuthority {
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
             hubs: parts.hubs,
             rolling: parts.rolling,
+            public_http,
             wake: parts.wake,
+            lists,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             reloading: Mutex::default(),
             ceremony: Mutex::new(()),
@@ -213,8 +227,9 @@ impl CertificateAuthority {
             .reloading
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.hierarchy
-            .store(Arc::new(Hierarchy::load(self.store.generations()?)?));
+        let rows = self.store.generations()?;
+        let hierarchy = Hierarchy::load(rows, self.public_http.as_deref())?;
+        self.hierarchy.store(Arc::new(hierarchy));
         Ok(())
     }
 

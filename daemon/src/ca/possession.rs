@@ -34,7 +34,7 @@ impl CertificateAuthority {
     }
 
     fn want_at(&self, provisioning: &str, generation: &Generation) -> Result<(), Error> {
-        let name = generation.ca_certificate_name();
+        let name = generation.name();
         let entry = AuditEntry {
             at: self.now(),
             actor: Caller::Daemon.to_string(),

@@ -4,11 +4,13 @@
 //! neither knows of the other: so each place is told, and each says for itself that it is done. A
 //! receipt must never call done what was not seen.
 
+use super::hierarchy::Generation;
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::enrollment::roll::{HubPolicy, LeafDetail, RollState};
 use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow, RollSubject};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What each place answered.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -187,37 +189,52 @@ impl CertificateAuthority {
         Ok(Place::new(place, state, answer))
     }
 
-    /// `1240 of 9800 done; the rest in about 9 min at 1000 operations a minute`.
+    /// How far work at one service's hub is, and when it will be done.
     pub fn hub_progress_in_words(&self, provisioning: &str, progress: HubProgress) -> String {
-        let HubProgress { total, done, .. } = progress;
-        let offline = match progress.offline {
-            0 => String::new(),
-            offline => format!(", {offline} of them offline"),
-        };
-        match (progress.open(), self.hubs.get(provisioning)) {
-            (0, _) => format!("{done} of {total} done{offline}"),
-            (open, Some(rate)) => {
-                let rate = i64::from(*rate).max(1);
-                let minutes = open.div_euclid(rate) + i64::from(open % rate > 0);
-                format!(
-                    "{done} of {total} done{offline}; the rest in about {minutes} min at {rate} \
-                     operations a minute"
-                )
-            }
-            (_, None) => format!("{done} of {total} done{offline}"),
-        }
+        in_words(progress, self.hubs.get(provisioning).copied())
     }
 
-    /// Whether a device's leaves are revoked, and that this shuts it out of nothing by itself.
+    /// Whether a device's leaves are on the revocation lists of those who signed them. That shuts it
+    /// out of nothing by itself.
     pub(super) fn crl_place(&self, device: &str) -> Result<Place, Error> {
         let living = self.living_leaves(device)?;
-        let revoked = living.iter().filter(|leaf| leaf.revoked_at.is_some());
-        let answer = format!(
+        let revoked: Vec<_> = living.iter().filter(|it| it.revoked_at.is_some()).collect();
+        let says = format!(
             "{} of {} leaves that have not expired are revoked",
-            revoked.count(),
+            revoked.len(),
             living.len()
         );
-        Ok(Place::new("crl".into(), PlaceState::Done, answer))
+        self.listed_place(living.iter().map(|leaf| leaf.issuer), &says)
+    }
+
+    /// Whether the revocation lists of these generations say what is on record.
+    pub(super) fn listed_place(
+        &self,
+        generations: impl Iterator<Item = i64>,
+        says: &str,
+    ) -> Result<Place, Error> {
+        let place = || "crl".to_owned();
+        let (hierarchy, mut lists) = (self.hierarchy(), Vec::new());
+        for id in generations.collect::<BTreeSet<i64>>() {
+            // One that has expired signs no more lists, and none of its leaves is good.
+            let living = |it: &&Arc<Generation>| it.certificate.not_after() >= self.now();
+            let Some(generation) = hierarchy.generation(id).filter(living) else {
+                continue;
+            };
+            let name = format!("{}-{}", generation.authority, generation.number);
+            if !self.is_listed(id)? {
+                let answer = format!("{says}; the list of {name} is yet to be signed");
+                return Ok(Place::new(place(), PlaceState::Pending, answer));
+            }
+            if let Some(list) = self.crl(id) {
+                lists.push(format!("list {} of {name}", list.number));
+            }
+        }
+        let answer = match lists.is_empty() {
+            true => says.to_owned(),
+            false => format!("{says}; {} says so", lists.join(", ")),
+        };
+        Ok(Place::new(place(), PlaceState::Done, answer))
     }
 }
 
@@ -243,4 +260,52 @@ pub(super) fn service_place(row: &EnrollmentRow) -> Place {
         false => format!("{kind} enrollment {name} is on its way: {why}"),
     };
     Place::new(place, PlaceState::Pending, answer)
+}
+
+/// `1240 of 9800 done; the rest in about 9 min at 1000 operations a minute`.
+fn in_words(progress: HubProgress, rate: Option<u32>) -> String {
+    let HubProgress { total, done, .. } = progress;
+    let offline = match progress.offline {
+        0 => String::new(),
+        offline => format!(", {offline} of them offline"),
+    };
+    let rest = match rate.filter(|_| progress.open() > 0) {
+        None => String::new(),
+        Some(rate) => {
+            let per_minute = i64::from(rate).max(1);
+            let minutes = (progress.open() + per_minute - 1) / per_minute;
+            format!("; the rest in about {minutes} min at {rate} operations a minute")
+        }
+    };
+    format!("{done} of {total} done{offline}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_how_far_and_how_long() {
+        let progress = |total, done, offline| HubProgress {
+            total,
+            done,
+            offline,
+            failing: 0,
+        };
+        for (progress, rate, words) in [
+            (
+                progress(9_800, 1_240, 0),
+                Some(1_000),
+                "1240 of 9800 done; the rest in about 9 min at 1000 operations a minute",
+            ),
+            (
+                progress(2, 2, 1),
+                Some(100),
+                "2 of 2 done, 1 of them offline",
+            ),
+            (progress(2, 1, 0), None, "1 of 2 done"),
+        ] {
+            assert_eq!(in_words(progress, rate), words);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The state of everything, for people and programs that look.
 
+use super::crl::CrlStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use crate::token::worker::health::RungCounters;
 use serde::Serialize;
@@ -26,6 +27,8 @@ pub struct Status {
     pub under_way: i64,
     /// The queue of changes to provisioning services.
     pub push: PushStatus,
+    /// The current revocation lists, issuers first.
+    pub crls: Vec<CrlStatus>,
     /// What a person has to know, in words; nothing on a good day.
     pub alarms: Vec<String>,
 }
@@ -84,6 +87,7 @@ impl CertificateAuthority {
             abandoned,
             under_way,
             push,
+            crls: self.crl_statuses()?,
         })
     }
 
@@ -153,6 +157,7 @@ impl CertificateAuthority {
                 "changes have been waiting for a provisioning service since {since}"
             ));
         }
+        alarms.extend(self.crl_alarms());
         alarms
     }
 }

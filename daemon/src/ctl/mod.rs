@@ -94,6 +94,8 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
                 "not_after",
                 "token",
                 "key_type",
+                "crl_number",
+                "crl_next_update",
             ],
         ),
         AuthorityCommand::Block(of) => {

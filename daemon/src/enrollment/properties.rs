@@ -1,4 +1,5 @@
-//! Properties of slots and plans under random events.
+//! Properties of slots, plans and rolls under random events.
 
 mod plan;
+mod roll;
 mod slots;

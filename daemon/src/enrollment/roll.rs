@@ -180,7 +180,7 @@ pub fn renewal_moment(registration_id: &str, not_after: i64, before: i64, jitter
     let digest = Thumbprint::of(registration_id.to_ascii_lowercase().as_bytes());
     let [a, b, c, d, ..] = *digest.as_bytes();
     let spread = i64::from(u32::from_be_bytes([a, b, c, d]));
-    let later = i128::from(spread) * i128::from(jitter.max(0)) >> 32;
+    let later = (i128::from(spread) * i128::from(jitter.max(0))) >> 32;
     let later = i64::try_from(later).unwrap_or(0);
     not_after.saturating_sub(before).saturating_add(later)
 }

@@ -75,7 +75,12 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// The intent's row id.
+    /// For the store's other tables of what is signed.
+    pub(super) fn new(id: i64, tbs: Vec<u8>) -> Self {
+        Self { id, tbs }
+    }
+
+    /// The row id: that of the intent, for a certificate.
     pub fn id(&self) -> i64 {
         self.id
     }
@@ -486,7 +491,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<CertificateRow> {
     })
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash

@@ -1,9 +1,9 @@
 //! The store: everything that must survive, in one SQLite database.
 //!
 //! # Data
-//! `schema.sql` is the model: generations of authorities, intents and certificates, devices,
-//! enrollments, dirty marks, rolls, and the audit journal. What must never be false stands there as
-//! a constraint or a trigger.
+//! `schema.sql` is the model: generations of authorities, intents and certificates, revocation
+//! lists, devices, enrollments, dirty marks, rolls, and the audit journal. What must never be false
+//! stands there as a constraint or a trigger.
 //!
 //! # Updates
 //! Every operation is one method of [`Store`], one whole transaction, named for what it does; there
@@ -23,6 +23,8 @@
 //!   [`Store::abandon_open_intents`] burns it at the next start, before the daemon is ready.
 //! * After step 10: certificate, audit entry, device, slots and dirty mark, all of them.
 //! * Between a dirty mark and the provisioning service: the mark; the reconciler looks again.
+//! * Between recording a revocation list and its signature: a list without `der`. The token may
+//!   have signed it; its number is used up, and the next list takes the next one.
 //! * In a ceremony: a planned generation whose key id is on record, so the same key is found again.
 //!
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
@@ -32,6 +34,7 @@ mod authority_roll;
 mod below;
 mod block;
 mod breach;
+mod crl;
 mod enrollment;
 mod generation;
 mod hub_task;
@@ -53,6 +56,7 @@ pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
 pub use below::{DeviceBelow, DrainReport};
 pub use block::{Bar, BlockKind, BlockRow, NewBlock};
 pub use breach::{Breach, Door};
+pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
 pub use hub_task::{HubAction, HubCause, HubProgress, HubTaskRow, NewHubTask, OFFLINE};

@@ -121,6 +121,50 @@ BEGIN
     SELECT RAISE(ABORT, 'a certificate never changes');
 END;
 
+-- A revocation list of a generation: recorded before it is signed, and `der` null until it is. A
+-- number is used once; the newest signed list is the current one. `revocations` is how far
+-- `generation.revocations` had counted when the entries were read.
+CREATE TABLE crl (
+    id          INTEGER PRIMARY KEY,
+    generation  INTEGER NOT NULL REFERENCES generation (id),
+    number      INTEGER NOT NULL CHECK (number >= 1),
+    tbs         BLOB    NOT NULL,
+    der         BLOB,
+    this_update INTEGER NOT NULL,
+    next_update INTEGER NOT NULL CHECK (next_update > this_update),
+    revocations INTEGER NOT NULL,
+    entries     INTEGER NOT NULL,
+    UNIQUE (generation, number)
+) STRICT;
+CREATE TRIGGER crl_counts_up BEFORE INSERT ON crl
+WHEN EXISTS (SELECT 1 FROM crl WHERE generation = NEW.generation AND number >= NEW.number)
+BEGIN
+    SELECT RAISE(ABORT, 'a revocation list has a greater number than all before it');
+END;
+CREATE TRIGGER crl_of_a_revoked_generation BEFORE INSERT ON crl
+WHEN EXISTS (
+    SELECT 1 FROM generation g JOIN certificate c ON c.intent = g.certificate
+    WHERE g.id = NEW.generation AND c.revoked_at IS NOT NULL
+)
+BEGIN
+    SELECT RAISE(ABORT, 'a revoked generation signs nothing');
+END;
+CREATE TRIGGER crl_is_immutable
+BEFORE UPDATE OF id, generation, number, tbs, this_update, next_update, revocations, entries ON crl
+BEGIN
+    SELECT RAISE(ABORT, 'a revocation list never changes');
+END;
+CREATE TRIGGER crl_is_signed_once BEFORE UPDATE OF der ON crl
+WHEN OLD.der IS NOT NULL OR NEW.der IS NULL OR instr(NEW.der, OLD.tbs) = 0
+BEGIN
+    SELECT RAISE(ABORT, 'a revocation list is signed once, over the recorded bytes');
+END;
+CREATE TRIGGER crl_newest_is_kept BEFORE DELETE ON crl
+WHEN NOT EXISTS (SELECT 1 FROM crl WHERE generation = OLD.generation AND number > OLD.number)
+BEGIN
+    SELECT RAISE(ABORT, 'the newest revocation list is kept, and its number with it');
+END;
+
 -- One registration id. Its spelling, like its leaf's common name, is fixed at the first leaf.
 CREATE TABLE device (
     registration_id TEXT    PRIMARY KEY COLLATE NOCASE,

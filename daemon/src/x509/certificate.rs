@@ -80,8 +80,8 @@ pub fn assemble(
     algorithm: SignatureAlgorithm,
     signature: &[u8],
 ) -> Result<Certificate, CertificateRefusal> {
-    let certificate = wire::Certificate {
-        tbs_certificate: AnyRef::from_der(tbs)?,
+    let certificate = wire::Signed {
+        to_be_signed: AnyRef::from_der(tbs)?,
         signature_algorithm: AnyRef::from_der(algorithm.identifier_der())?,
         signature: BitStringRef::from_bytes(signature)?,
     };
@@ -94,8 +94,8 @@ impl Certificate {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateRefusal::TooLarge { bytes: der.len() });
         }
-        let outer = wire::Certificate::from_der(der)?;
-        let tbs_der = outer.tbs_certificate.to_der()?;
+        let outer = wire::Signed::from_der(der)?;
+        let tbs_der = outer.to_be_signed.to_der()?;
         let tbs = wire::TbsCertificate::from_der(&tbs_der)?;
         if tbs.signature != outer.signature_algorithm {
             return Err(CertificateRefusal::TwoAlgorithms);
@@ -267,12 +267,12 @@ impl ReadExtensions {
 }
 
 /// Where the to-be-signed bytes are: right behind the header of the outer SEQUENCE.
-fn tbs_range(der: &[u8], tbs_length: usize) -> der::Result<Range<usize>> {
+pub(super) fn tbs_range(der: &[u8], tbs_length: usize) -> der::Result<Range<usize>> {
     let start = der.len() - AnyRef::from_der(der)?.value().len();
     Ok(start..start + tbs_length)
 }
 
-fn signature_octets(bits: &BitStringRef<'_>) -> Result<Vec<u8>, CertificateRefusal> {
+pub(super) fn signature_octets(bits: &BitStringRef<'_>) -> Result<Vec<u8>, CertificateRefusal> {
     bits.as_bytes()
         .map(<[u8]>::to_vec)
         .ok_or_else(|| CertificateRefusal::Malformed("the signature has unused bits".to_owned()))

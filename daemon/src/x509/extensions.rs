@@ -1,4 +1,5 @@
-//! The extensions of the certificates that we build (RFC 5280 4.2), in their fixed order.
+//! The extensions of the certificates that we build (RFC 5280 4.2), in their fixed order; revocation
+//! lists take theirs from here too.
 //!
 //! Only the builder encodes here; the lint reads the result with a parser of its own.
 
@@ -40,7 +41,11 @@ pub(super) fn all(issuer: &Issuer, request: &Request<'_>) -> der::Result<Extensi
     Ok(extensions)
 }
 
-fn extension(id: ObjectIdentifier, critical: bool, value: &impl Encode) -> der::Result<Extension> {
+pub(super) fn extension(
+    id: ObjectIdentifier,
+    critical: bool,
+    value: &impl Encode,
+) -> der::Result<Extension> {
     Ok(Extension {
         extn_id: id,
         critical,
@@ -54,7 +59,7 @@ fn subject_key_identifier(request: &Request<'_>) -> der::Result<Extension> {
 }
 
 /// The key identifier alone: issuer and serial would tie leaves to one generation of a certificate.
-fn authority_key_identifier(issuer: &Issuer) -> der::Result<Extension> {
+pub(super) fn authority_key_identifier(issuer: &Issuer) -> der::Result<Extension> {
     let identifier = pkix::AuthorityKeyIdentifier {
         key_identifier: Some(OctetString::new(issuer.key_identifier())?),
         ..pkix::AuthorityKeyIdentifier::default()

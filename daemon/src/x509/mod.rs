@@ -1,10 +1,11 @@
-//! Certificates as RFC 5280 has them: requests in, to-be-signed bytes out.
+//! Certificates and revocation lists as RFC 5280 has them: requests in, to-be-signed bytes out.
 //!
 //! Pure: no clock, no I/O, no key. Nothing here signs; a token does, over the bytes that
-//! [`tbs`] builds and [`lint`] has passed.
+//! [`tbs`] or [`crl`] builds and [`lint`] has passed.
 
 pub mod bundle;
 pub mod certificate;
+pub mod crl;
 pub mod csr;
 mod extensions;
 pub mod issuer;

@@ -41,6 +41,10 @@ pub(super) const CRL_DISTRIBUTION_POINTS: ObjectIdentifier = oid("2.5.29.31");
 pub(super) const EXTENDED_KEY_USAGE: ObjectIdentifier = oid("2.5.29.37");
 pub(super) const AUTHORITY_INFORMATION_ACCESS: ObjectIdentifier = oid("1.3.6.1.5.5.7.1.1");
 
+// Extensions of revocation lists and their entries: RFC 5280 5.2 and 5.3.
+pub(super) const CRL_NUMBER: ObjectIdentifier = oid("2.5.29.20");
+pub(super) const CRL_REASON: ObjectIdentifier = oid("2.5.29.21");
+
 // What stands in them: RFC 5280 4.2.1.12 and 4.2.2.1.
 pub(super) const SERVER_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.1");
 pub(super) const CLIENT_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.2");

@@ -63,7 +63,8 @@ impl SerialNumber {
         }
     }
 
-    fn from_magnitude(octets: &[u8]) -> Result<SerialNumber, SerialRefusal> {
+    /// From the big-endian octets of the number, as [`SerialNumber::as_bytes`] gives them.
+    pub fn from_magnitude(octets: &[u8]) -> Result<SerialNumber, SerialRefusal> {
         let start = octets.iter().position(|octet| *octet != 0);
         let serial = SerialNumber {
             octets: octets[start.ok_or(SerialRefusal::NotPositive)?..].to_vec(),

@@ -236,7 +236,7 @@ fn encode(
 }
 
 /// RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050.
-fn time(unix_seconds: i64) -> Result<Time, BuildRefusal> {
+pub(super) fn time(unix_seconds: i64) -> Result<Time, BuildRefusal> {
     let since_epoch = u64::try_from(unix_seconds).map_err(|_| BuildRefusal::Time)?;
     DateTime::from_unix_duration(Duration::from_secs(since_epoch))
         .map(Time::from)

@@ -1,19 +1,19 @@
-//! `Certificate` and `TBSCertificate` (RFC 5280 4.1) as they are on the wire.
+//! Certificates (RFC 5280 4.1) and revocation lists (RFC 5280 5.1) as they are on the wire.
 //!
 //! x509-cert's own structures keep their fields to themselves and encode names again. Here names,
 //! keys and algorithms are undecoded values instead, so they stay byte for byte what they were.
 //! (DER has one encoding of a value's header, so an undecoded value is its bytes.)
 
-use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
+use der::asn1::{AnyRef, BitStringRef, Int, ObjectIdentifier};
 use der::{Decode, Sequence, Tag};
 use x509_cert::certificate::Version;
 use x509_cert::ext::Extension;
-use x509_cert::time::Validity;
+use x509_cert::time::{Time, Validity};
 
-/// `Certificate`.
+/// `Certificate` and `CertificateList`: what was signed, and the signature.
 #[derive(Sequence)]
-pub(super) struct Certificate<'a> {
-    pub(super) tbs_certificate: AnyRef<'a>,
+pub(super) struct Signed<'a> {
+    pub(super) to_be_signed: AnyRef<'a>,
     pub(super) signature_algorithm: AnyRef<'a>,
     pub(super) signature: BitStringRef<'a>,
 }
@@ -34,6 +34,27 @@ pub(super) struct TbsCertificate<'a> {
     #[asn1(context_specific = "2", tag_mode = "IMPLICIT", optional = "true")]
     pub(super) subject_unique_id: Option<BitStringRef<'a>>,
     #[asn1(context_specific = "3", tag_mode = "EXPLICIT", optional = "true")]
+    pub(super) extensions: Option<Vec<Extension>>,
+}
+
+/// `TBSCertList`, version 2. An empty list of entries is left out, never encoded empty.
+#[derive(Sequence)]
+pub(super) struct TbsCertList<'a> {
+    pub(super) version: Version,
+    pub(super) signature: AnyRef<'a>,
+    pub(super) issuer: AnyRef<'a>,
+    pub(super) this_update: Time,
+    pub(super) next_update: Time,
+    pub(super) revoked_certificates: Option<Vec<RevokedCertificate>>,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
+    pub(super) extensions: Vec<Extension>,
+}
+
+/// One entry of a `TBSCertList`.
+#[derive(Sequence)]
+pub(super) struct RevokedCertificate {
+    pub(super) serial_number: Int,
+    pub(super) revocation_date: Time,
     pub(super) extensions: Option<Vec<Extension>>,
 }
 

@@ -251,7 +251,7 @@ fn certificate_in(hierarchy: &Hierarchy, record: &Record, slot: SlotName) -> Opt
         ObservedSlot::Certificate(thumbprint) => Some(thumbprint),
         ObservedSlot::Reference(name) => hierarchy
             .iter()
-            .find(|it| it.ca_certificate_name().eq_ignore_ascii_case(&name))
+            .find(|it| it.name().eq_ignore_ascii_case(&name))
             .map(|it| it.thumbprint()),
         ObservedSlot::Empty | ObservedSlot::Unreadable => None,
     }

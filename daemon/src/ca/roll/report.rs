@@ -1,5 +1,6 @@
 //! A roll in words: what it waits for, and what is left to do.
 
+use super::super::receipt::service_place;
 use super::super::{CertificateAuthority, Error, rfc3339};
 use super::AuthorityDetail;
 use crate::enrollment::authority_roll::{Step, Wait, next_step};
@@ -48,24 +49,30 @@ impl CertificateAuthority {
     /// In words, what a roll waits for.
     pub fn roll_waits_for(&self, roll: &RollRow) -> Result<String, Error> {
         let RollSubject::Enrollment {
-            provisioning, name, ..
+            id,
+            provisioning,
+            name,
         } = &roll.subject
         else {
             return self.authority_roll_waits_for(roll);
         };
         Ok(match roll.state {
-            RollState::Requested | RollState::Reissuing => {
-                format!("a request for a certificate of {name} with a new key")
-            }
             RollState::Staged => format!("{provisioning} to be seen holding both certificates"),
             RollState::Draining => {
                 let end = rfc3339(roll.old_not_after);
                 format!("the old certificate to expire at {end}")
             }
-            RollState::ShuttingOut => {
-                format!("{provisioning} to be seen without the breached certificate")
+            RollState::ShuttingOut => service_place(&self.store.enrollment(*id)?).answer,
+            RollState::Clearing => {
+                self.hub_place(HubCause::Roll(roll.id), provisioning)?
+                    .answer
             }
-            RollState::Clearing => format!("the hub of {provisioning} to delete {name}"),
+            RollState::Reissuing if roll.new_certificate.is_some() => {
+                service_place(&self.store.enrollment(*id)?).answer
+            }
+            RollState::Requested | RollState::Reissuing => {
+                format!("a request for a certificate of {name} with a new key")
+            }
             RollState::Done | RollState::Aborted => "nothing".into(),
         })
     }

@@ -5,7 +5,7 @@ use crate::ca::Error;
 use crate::enrollment::desired::{Desired, EnrollmentId};
 use crate::enrollment::history::History;
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
-use crate::enrollment::plan::{Plan, holds, plan};
+use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
 use crate::enrollment::record::Record;
 use crate::store::{EnrollmentKind, EnrollmentRow, Sighting};
 use serde_json::Value;
@@ -17,8 +17,9 @@ impl Reconciler {
         let desired = self.blocking(move |ca| ca.desired(&wanted)).await?;
         let observed = self.clients.dps.enrollment(id.borrowed()).await?;
         let (desired, observed) = (desired.as_ref(), observed.as_ref());
+        let drift = self.drift_policy(&row);
         let history = row.history.observed(observed);
-        match plan(desired, observed, &history, self.drift) {
+        match plan(desired, observed, &history, drift) {
             Plan::Settled => Ok(Outcome::Done(sighting(desired, observed))),
             Plan::Drift(drift) => Ok(Outcome::Done(Sighting::Drifted {
                 record: observed.map(record_of),
@@ -54,6 +55,15 @@ impl Reconciler {
                 self.clients.dps.delete(id.borrowed(), &etag).await?;
                 Ok(Outcome::Again)
             }
+        }
+    }
+
+    /// What shuts somebody out is put back at once, whoever changed it and whatever policy says:
+    /// a difference there is an open door.
+    fn drift_policy(&self, row: &EnrollmentRow) -> DriftPolicy {
+        match row.enabled && row.overlay_of.is_none() {
+            true => self.drift,
+            false => DriftPolicy::Repair,
         }
     }
 

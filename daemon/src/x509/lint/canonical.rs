@@ -81,13 +81,18 @@ fn read_first(bytes: &[u8]) -> Result<Value<'_>, String> {
     }
 }
 
-/// The length, and how many octets follow its first. At most two do: nothing here has 64 KiB.
+/// The length, and how many octets follow its first. At most three do: no revocation list has 16 MiB.
 fn read_length(first: u8, rest: &[u8]) -> Result<(usize, usize), String> {
     match (first, rest) {
         (..=0x7f, _) => Ok((usize::from(first), 0)),
         (0x81, [length, ..]) if *length >= 0x80 => Ok((usize::from(*length), 1)),
         (0x82, [high, low, ..]) if *high > 0 => {
             Ok((usize::from(u16::from_be_bytes([*high, *low])), 2))
+        }
+        (0x83, [high, middle, low, ..]) if *high > 0 => {
+            let length = u32::from_be_bytes([0, *high, *middle, *low]);
+            let length = usize::try_from(length).map_err(|error| error.to_string())?;
+            Ok((length, 3))
         }
         _ => Err("a length is not minimal".to_owned()),
     }

@@ -161,17 +161,19 @@ fn check_validity(
 
 fn check_time_forms(parts: &Parts<'_>, parsed: &TbsCertificate<'_>, findings: &mut Findings) {
     let times = [&parsed.validity.not_before, &parsed.validity.not_after];
-    let expected_tags: Vec<u8> = times
-        .iter()
-        .map(|time| match time.timestamp() {
-            ..YEAR_2050 => UTC_TIME,
-            _ => GENERALIZED_TIME,
-        })
-        .collect();
-    let tags: Option<Vec<u8>> = canonical::children(parts.validity)
-        .ok()
-        .map(|times| times.iter().map(|time| time.tag).collect());
-    findings.require(tags == Some(expected_tags), "time_form", || {
+    let values = canonical::children(parts.validity).unwrap_or_default();
+    for (value, time) in values.into_iter().zip(times) {
+        check_time_form(value, time.timestamp(), findings);
+    }
+}
+
+/// RFC 5280 4.1.2.5 and 5.1.2.4.
+pub(super) fn check_time_form(value: Value<'_>, unix_seconds: i64, findings: &mut Findings) {
+    let asked = match unix_seconds {
+        ..YEAR_2050 => UTC_TIME,
+        _ => GENERALIZED_TIME,
+    };
+    findings.require(value.tag == asked, "time_form", || {
         "a time is UTCTime after 2049, or GeneralizedTime before".to_owned()
     });
 }

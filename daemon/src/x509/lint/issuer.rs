@@ -39,7 +39,7 @@ impl<'a> Issuer<'a> {
         }
     }
 
-    fn read_certificate(certificate: &'a Certificate) -> Result<Issuer<'a>, String> {
+    pub(super) fn read_certificate(certificate: &'a Certificate) -> Result<Issuer<'a>, String> {
         let (_, parsed) =
             X509Certificate::from_der(certificate.der()).map_err(|error| error.to_string())?;
         let tbs = parsed.tbs_certificate;

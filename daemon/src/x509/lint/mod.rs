@@ -5,6 +5,7 @@
 //! algorithm identifiers itself. A mistake then has to be made twice, the same way, to be signed.
 
 mod canonical;
+pub mod crl;
 mod extensions;
 mod fields;
 mod issuer;
@@ -104,7 +105,7 @@ impl LintFailures {
 
 impl fmt::Display for LintFailures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the lint refuses the certificate:")?;
+        f.write_str("the lint refuses the bytes:")?;
         for Finding { id, text } in &self.0 {
             write!(f, " [{id}] {text};")?;
         }

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod chain;
+mod crl;
 mod csr;
 mod key;
 mod lint;

@@ -1,0 +1,145 @@
+//! `/crl/…` and `/ca/…`: what is for everybody, over every listener.
+//!
+//! Served from memory, so that a token that is away takes nothing from relying parties. Nobody is
+//! asked who he is, nothing is looked up for him but a name, and nothing else is ever served here.
+
+use super::Api;
+use super::problem::Problem;
+use crate::ca::Error;
+use crate::ca::hierarchy::Generation;
+use crate::store::CrlRow;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// How long a certificate may be kept by caches, in seconds: the serving generation may change.
+const CERTIFICATE_AGE_SECONDS_MAX: i64 = 3_600;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/crl/{file}", get(crl))
+        .route("/ca/{file}", get(certificate))
+}
+
+/// RFC 5280 4.2.1.13 and RFC 2585: the DER list.
+async fn crl(
+    State(api): State<Api>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let generation = published(&api, &file, ".crl")?;
+    let Some(list) = api.ca.crl(generation.id) else {
+        let name = generation.name();
+        let message = format!("{name} has no revocation list yet; its token has to sign it first");
+        return Err(Error::later(5, "crl_absent", message).into());
+    };
+    let (modified_at, fresh_until) = (list.this_update, list.next_update);
+    let file = Published {
+        content_type: "application/pkix-crl",
+        etag: etag(list.sha256),
+        modified_at,
+        age_seconds_max: (fresh_until - api.ca.now()).max(0),
+        body: Bytes::from_owner(Body(list)),
+    };
+    Ok(file.answer(&headers))
+}
+
+/// RFC 5280 4.2.2.1: the DER certificate of the one who signed.
+async fn certificate(
+    State(api): State<Api>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let generation = published(&api, &file, ".cer")?;
+    let certificate = &generation.certificate;
+    let file = Published {
+        content_type: "application/pkix-cert",
+        etag: etag(certificate.sha256()),
+        modified_at: certificate.not_before(),
+        age_seconds_max: CERTIFICATE_AGE_SECONDS_MAX,
+        body: Bytes::copy_from_slice(certificate.der()),
+    };
+    Ok(file.answer(&headers))
+}
+
+fn published(api: &Api, file: &str, extension: &str) -> Result<Arc<Generation>, Problem> {
+    let hierarchy = api.ca.hierarchy();
+    let found = file
+        .strip_suffix(extension)
+        .and_then(|name| hierarchy.published(name));
+    found.cloned().ok_or_else(|| {
+        let message = format!(
+            "nothing is published under this name; it is AUTHORITY{extension}, or \
+             AUTHORITY-GENERATION{extension}"
+        );
+        Error::missing("not_published", message).into()
+    })
+}
+
+/// A list's bytes, shared with whoever else is being sent them.
+struct Body(Arc<CrlRow>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.der
+    }
+}
+
+struct Published {
+    content_type: &'static str,
+    etag: String,
+    /// Unix seconds.
+    modified_at: i64,
+    age_seconds_max: i64,
+    body: Bytes,
+}
+
+impl Published {
+    fn answer(self, asked: &HeaderMap) -> Response {
+        let modified = SystemTime::UNIX_EPOCH
+            + Duration::from_secs(u64::try_from(self.modified_at).unwrap_or(0));
+        let known = is_known(asked, &self.etag, modified);
+        let headers = [
+            (ETAG, self.etag),
+            (LAST_MODIFIED, httpdate::fmt_http_date(modified)),
+            (
+                CACHE_CONTROL,
+                format!("public, max-age={}", self.age_seconds_max),
+            ),
+        ];
+        match known {
+            true => (StatusCode::NOT_MODIFIED, headers).into_response(),
+            false => {
+                let content_type = [(CONTENT_TYPE, self.content_type)];
+                (headers, content_type, self.body).into_response()
+            }
+        }
+    }
+}
+
+/// RFC 9110 13.2.2: entity tags count, dates only where there is no tag.
+fn is_known(asked: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
+    let text = |name| asked.get(name).and_then(|value| value.to_str().ok());
+    if asked.contains_key(IF_NONE_MATCH) {
+        let tags = asked.get_all(IF_NONE_MATCH).iter();
+        return tags
+            .filter_map(|tags| tags.to_str().ok())
+            .flat_map(|tags| tags.split(','))
+            .map(|tag| tag.trim().trim_start_matches("W/"))
+            .any(|tag| tag == "*" || tag == etag);
+    }
+    let since = text(IF_MODIFIED_SINCE).and_then(|date| httpdate::parse_http_date(date).ok());
+    since.is_some_and(|since| modified <= since)
+}
+
+fn etag(sha256: [u8; 32]) -> String {
+    format!("\"{}\"", hex::encode(sha256))
+}

@@ -1,0 +1,330 @@
+//! Revocation lists: each generation signs a full one, at once when something is revoked or
+//! abandoned, and on schedule.
+//!
+//! The same promise as in the issuance cycle: the bytes are recorded under a number of their own
+//! before the token sees them, and what it signed is compared and verified before it is published.
+//! Whatever fails, the list of before stays published; it is served from memory, without the token.
+//! A list that was recorded and not signed is given up, and its number with it.
+
+use super::hierarchy::Generation;
+use super::{CertificateAuthority, Error, crash_point, rfc3339};
+use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
+use crate::token::worker::health::TokenState;
+use crate::x509::crl::{self, RevocationList};
+use crate::x509::lint;
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How soon a list is tried again whose token is not there, in seconds.
+const TOKEN_PAUSE_SECONDS: i64 = 5;
+/// The longest pause after failures, in seconds. Each attempt uses up a number and is audited.
+const FAILURE_PAUSE_SECONDS_MAX: i64 = 300;
+
+/// When revocation lists are signed anew.
+#[derive(Clone, Copy, Debug)]
+pub struct CrlSchedule {
+    /// From a list until the one that must follow it, in seconds.
+    pub validity_seconds: i64,
+    /// From a list until the next one if nothing is revoked meanwhile, in seconds.
+    pub interval_seconds: i64,
+}
+
+/// The current lists, and what keeps the next ones from being signed.
+pub(super) struct RevocationLists {
+    schedule: CrlSchedule,
+    current: ArcSwap<BTreeMap<i64, Arc<CrlRow>>>,
+    failures: Mutex<BTreeMap<i64, Failure>>,
+    /// One at a time makes lists.
+    updating: Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Failure {
+    message: String,
+    attempts: u32,
+    retry_at: i64,
+}
+
+/// The revocation list of a generation, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct CrlStatus {
+    /// The authority's name.
+    pub authority: String,
+    /// Which of its generations.
+    pub generation: i64,
+    /// The list's number.
+    pub number: i64,
+    /// RFC 3339.
+    pub this_update: String,
+    /// RFC 3339: from then on verifiers refuse it.
+    pub next_update: String,
+    /// The same in Unix seconds.
+    #[serde(skip)]
+    pub next_update_seconds: i64,
+    /// How many entries it has.
+    pub entries: i64,
+    /// Whether all that is revoked and abandoned by now is on it.
+    pub up_to_date: bool,
+}
+
+impl RevocationLists {
+    pub(super) fn new(schedule: CrlSchedule, current: Vec<CrlRow>) -> Self {
+        let current = current.into_iter().map(|it| (it.generation, Arc::new(it)));
+        Self {
+            schedule,
+            current: ArcSwap::from_pointee(current.collect()),
+            failures: Mutex::default(),
+            updating: Mutex::default(),
+        }
+    }
+
+    fn current(&self, generation: i64) -> Option<Arc<CrlRow>> {
+        self.current.load().get(&generation).cloned()
+    }
+
+    fn publish(&self, row: CrlRow) {
+        let mut lists = BTreeMap::clone(&self.current.load());
+        lists.insert(row.generation, Arc::new(row));
+        self.current.store(Arc::new(lists));
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<i64, Failure>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, generation: i64, error: &Error, now: i64) -> i64 {
+        let mut failures = self.failures();
+        let attempts = failures.get(&generation).map_or(0, |it| it.attempts);
+        let pause = TOKEN_PAUSE_SECONDS.saturating_mul(1 << attempts.min(8));
+        let retry_at = now + pause.min(FAILURE_PAUSE_SECONDS_MAX);
+        let failure = Failure {
+            message: error.message.clone(),
+            attempts: attempts + 1,
+            retry_at,
+        };
+        failures.insert(generation, failure);
+        retry_at
+    }
+}
+
+impl CertificateAuthority {
+    /// The current revocation list of a generation.
+    pub fn crl(&self, generation: i64) -> Option<Arc<CrlRow>> {
+        self.lists.current(generation)
+    }
+
+    /// Whether all that is revoked or abandoned by now is on the current list of this generation.
+    pub fn is_listed(&self, generation: i64) -> Result<bool, Error> {
+        Ok(self.is_up_to_date(generation, &self.revocation_counts()?))
+    }
+
+    /// The current lists, issuers first.
+    pub fn crl_statuses(&self) -> Result<Vec<CrlStatus>, Error> {
+        let counts = self.revocation_counts()?;
+        let hierarchy = self.hierarchy();
+        let listed = hierarchy.iter().filter_map(|generation| {
+            let list = self.crl(generation.id)?;
+            Some(CrlStatus {
+                authority: generation.authority.clone(),
+                generation: generation.number,
+                number: list.number,
+                this_update: rfc3339(list.this_update),
+                next_update: rfc3339(list.next_update),
+                next_update_seconds: list.next_update,
+                entries: list.entries,
+                up_to_date: self.is_up_to_date(generation.id, &counts),
+            })
+        });
+        Ok(listed.collect())
+    }
+
+    /// Signs every revocation list whose time has come. Returns when the next one comes, in Unix
+    /// seconds.
+    pub fn update_crls(&self) -> Result<Option<i64>, Error> {
+        let updating = self.lists.updating.lock();
+        let _alone = updating.unwrap_or_else(PoisonError::into_inner);
+        let counts = self.revocation_counts()?;
+        let hierarchy = self.hierarchy();
+        let now = self.now();
+        let signing = hierarchy.iter().filter(|it| signs_lists(it, now));
+        Ok(signing
+            .map(|generation| self.update_crl(generation, &counts))
+            .min())
+    }
+
+    /// What a person has to know of the lists, in words.
+    pub(super) fn crl_alarms(&self) -> Vec<String> {
+        let now = self.now();
+        let hierarchy = self.hierarchy();
+        let failures = self.lists.failures();
+        let mut alarms = Vec::new();
+        for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
+            let name = format!("{} generation {}", generation.authority, generation.number);
+            if let Some(failure) = failures.get(&generation.id) {
+                alarms.push(format!(
+                    "the revocation list of {name} cannot be signed: {}",
+                    failure.message
+                ));
+            }
+            if let Some(list) = self.crl(generation.id).filter(|it| it.next_update < now) {
+                alarms.push(format!(
+                    "the revocation list of {name} has ended at {}: verifiers refuse all that it \
+                     signed until token {} signs the next one",
+                    rfc3339(list.next_update),
+                    generation.token
+                ));
+            }
+        }
+        alarms
+    }
+
+    /// Returns when this one has to be looked at again, in Unix seconds.
+    fn update_crl(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
+        let now = self.now();
+        let due = self.crl_due(generation, counts);
+        if due > now {
+            return due;
+        }
+        let token = self.tokens.get(&generation.token);
+        if token.is_some_and(|it| it.client.health().state != TokenState::Ready) {
+            return now + TOKEN_PAUSE_SECONDS;
+        }
+        match self.sign_crl(generation) {
+            Ok(list) => {
+                let next = list.this_update + self.lists.schedule.interval_seconds;
+                self.lists.publish(list);
+                self.lists.failures().remove(&generation.id);
+                next
+            }
+            Err(error) => {
+                let (authority, number) = (&generation.authority, generation.number);
+                tracing::warn!(authority, generation = number, code = error.code, %error,
+                    "a revocation list is not signed; the one of before stays");
+                self.lists.failed(generation.id, &error, now)
+            }
+        }
+    }
+
+    fn crl_due(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
+        let by_schedule = match self.crl(generation.id) {
+            Some(list) if self.is_up_to_date(generation.id, counts) => {
+                list.this_update + self.lists.schedule.interval_seconds
+            }
+            _ => i64::MIN,
+        };
+        let failures = self.lists.failures();
+        let retry_at = failures.get(&generation.id).map(|it| it.retry_at);
+        by_schedule.max(retry_at.unwrap_or(i64::MIN))
+    }
+
+    fn sign_crl(&self, generation: &Generation) -> Result<CrlRow, Error> {
+        let draft = self.store.draft_crl(generation.id)?;
+        let recorded = self.record_crl(generation, &draft)?;
+        crash_point("crl-recorded");
+        let list = self.have_crl_signed(generation, &recorded)?;
+        crash_point("crl-signed");
+        let entry = self.crl_entry(generation, "crl.signed", &draft);
+        Ok(self.store.record_signed_crl(&recorded, list.der(), entry)?)
+    }
+
+    /// Built, linted and on record, durable.
+    fn record_crl(&self, generation: &Generation, draft: &CrlDraft) -> Result<RecordedCrl, Error> {
+        let this_update = self.now();
+        let next_update = this_update + self.lists.schedule.validity_seconds;
+        let number = draft.number.cast_unsigned();
+        let entries = &draft.entries;
+        let request = crl::Request {
+            number,
+            this_update,
+            next_update,
+            entries,
+        };
+        let built = crl::build(&generation.issuer, &request)
+            .map_err(|refusal| Error::stop(refusal.code(), refusal.to_string()))?;
+        let expected = lint::crl::Expectation {
+            issuer: &generation.certificate,
+            number,
+            this_update,
+            next_update,
+            entries,
+        };
+        let linted = lint::crl::lint(built, &expected)
+            .map_err(|findings| Error::stop("lint_failed", findings.to_string()))?;
+        let new = NewCrl {
+            generation: generation.id,
+            number: draft.number,
+            tbs: linted.bytes().to_vec(),
+            this_update,
+            next_update,
+            revocations: draft.revocations,
+            entries: entries.len(),
+        };
+        let entry = self.crl_entry(generation, "crl.recorded", draft);
+        Ok(self.store.record_crl(new, entry)?)
+    }
+
+    /// The token's signature over the recorded bytes, verified.
+    fn have_crl_signed(
+        &self,
+        generation: &Generation,
+        recorded: &RecordedCrl,
+    ) -> Result<RevocationList, Error> {
+        let recorded = recorded.to_sign();
+        let algorithm = generation.issuer.signature_algorithm();
+        let token = self.token(&generation.token)?;
+        let deadline = token.sign_deadline;
+        let signature =
+            token
+                .client
+                .sign_recorded(&generation.key, algorithm, recorded, deadline)?;
+        let withheld = |reason: String| {
+            let token = &generation.token;
+            let message = format!("token {token}: {reason}; the revocation list is withheld");
+            Error::stop("signature_wrong", message)
+        };
+        let list = crl::assemble(recorded.tbs(), algorithm, &signature)
+            .map_err(|error| withheld(error.to_string()))?;
+        if list.tbs_bytes() != recorded.tbs() {
+            return Err(withheld(
+                "the signed bytes are not the recorded ones".into(),
+            ));
+        }
+        list.verify_issued_by(&generation.public_key)
+            .map_err(|error| withheld(format!("the authority's key did not sign this: {error}")))?;
+        Ok(list)
+    }
+
+    fn crl_entry(
+        &self,
+        generation: &Generation,
+        action: &'static str,
+        draft: &CrlDraft,
+    ) -> AuditEntry {
+        AuditEntry {
+            at: self.now(),
+            actor: "hallmarkd".into(),
+            action,
+            subject: generation.name(),
+            detail: json!({ "number": draft.number, "entries": draft.entries.len() }),
+        }
+    }
+
+    fn is_up_to_date(&self, generation: i64, counts: &BTreeMap<i64, i64>) -> bool {
+        let counted = counts.get(&generation).copied().unwrap_or(0);
+        self.crl(generation)
+            .is_some_and(|list| list.revocations >= counted)
+    }
+
+    fn revocation_counts(&self) -> Result<BTreeMap<i64, i64>, Error> {
+        Ok(self.store.revocation_counts()?.into_iter().collect())
+    }
+}
+
+/// A generation publishes lists until its own certificate ends, whether it still issues or not; one
+/// that is revoked signs nothing.
+fn signs_lists(generation: &Generation, now: i64) -> bool {
+    generation.revoked_at.is_none() && now <= generation.certificate.not_after()
+}

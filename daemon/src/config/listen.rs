@@ -1,0 +1,79 @@
+//! `[listen]`: where the daemon is reached, and where it says that it is.
+
+use super::ConfigurationError;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The longest address of what is published: it stands twice in every certificate.
+const PUBLIC_HTTP_BYTES_MAX: usize = 256;
+
+/// What the file says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    https: Option<SocketAddr>,
+    /// DNS names and IP addresses of the HTTPS listener; the first is its common name.
+    #[serde(default)]
+    names: Vec<String>,
+    /// The profile of the HTTPS listener's certificate.
+    profile: Option<String>,
+    /// Revocation lists and authorities' certificates over plain HTTP, and nothing else.
+    pub(super) http: Option<SocketAddr>,
+    public_http: Option<String>,
+    pub(super) admin: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) admin_users: Vec<u32>,
+}
+
+/// The HTTPS listener.
+#[derive(Clone, Debug)]
+pub struct HttpsListener {
+    /// Where it listens; port 0 takes a free one, and the log says which.
+    pub address: SocketAddr,
+    /// Its names.
+    pub names: Vec<String>,
+    /// The profile of its certificate.
+    pub profile: String,
+}
+
+impl Listen {
+    pub(super) fn https_listener(&self) -> Result<Option<HttpsListener>, ConfigurationError> {
+        let Some(address) = self.https else {
+            return Ok(None);
+        };
+        match (&self.profile, self.names.is_empty()) {
+            (Some(profile), false) => Ok(Some(HttpsListener {
+                address,
+                names: self.names.clone(),
+                profile: profile.clone(),
+            })),
+            _ => Err(ConfigurationError::Contradiction(
+                "[listen] https needs `names` (what clients call this machine) and `profile` (one \
+                 with role \"server\")"
+                    .into(),
+            )),
+        }
+    }
+
+    /// Plain HTTP, because whoever fetches a list to judge a certificate must not need another
+    /// certificate for that (RFC 5280 8).
+    pub(super) fn public_http(&self) -> Result<Option<String>, ConfigurationError> {
+        let Some(said) = &self.public_http else {
+            return Ok(None);
+        };
+        let base = said.trim_end_matches('/');
+        let host = base.strip_prefix("http://").unwrap_or_default();
+        let printable = |it: char| it.is_ascii_graphic() && !"?#\"<>\\^`{|}@".contains(it);
+        let good = base.len() <= PUBLIC_HTTP_BYTES_MAX
+            && host.starts_with(|it: char| it.is_ascii_alphanumeric() || it == '[')
+            && host.chars().all(printable);
+        match good {
+            true => Ok(Some(base.to_owned())),
+            false => Err(ConfigurationError::Contradiction(format!(
+                "[listen] public_http {said:?} must be the plain http:// address under which \
+                 others reach `http`, such as \"http://pki.example\""
+            ))),
+        }
+    }
+}

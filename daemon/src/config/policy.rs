@@ -1,0 +1,203 @@
+//! `[policy]`: what the daemon does by itself, and when it calls for somebody.
+
+use super::ConfigurationError;
+use crate::ca::authority_policy::{AuthorityPolicy, Gate};
+use crate::ca::crl::CrlSchedule;
+use crate::ca::roll::RollPolicy;
+use crate::enrollment::plan::DriftPolicy;
+use crate::x509::profile::human_seconds;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// The longest time that a revocation list may be good.
+const CRL_VALIDITY_SECONDS_MAX: u64 = 365 * 86_400;
+
+/// `[policy]`, as it is said.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policy {
+    #[serde(default)]
+    pub(super) drift: DriftPolicy,
+    /// How often each provisioning service is compared with what is on record.
+    #[serde(with = "human_seconds", default = "scan_interval_default")]
+    pub(super) scan_interval: u64,
+    /// How long changes may wait for a provisioning service before that is an alarm.
+    #[serde(with = "human_seconds", default = "push_age_alarm_default")]
+    pub(super) push_age_alarm: u64,
+    /// How long before its end an individually enrolled device's leaf is rolled; 0 leaves it to
+    /// devices, stations and operators.
+    #[serde(with = "human_seconds", default)]
+    renew_before: u64,
+    /// Over how long the rolls of a fleet are spread.
+    #[serde(with = "human_seconds", default = "renew_jitter_default")]
+    renew_jitter: u64,
+    /// Whether devices are told when their roll starts.
+    #[serde(default)]
+    tell_devices: TellDevices,
+    /// What they are told by.
+    #[serde(default)]
+    tell_method: TellMethod,
+    /// How often devices that roll are looked at in the hub.
+    #[serde(with = "human_seconds", default = "proof_interval_default")]
+    proof_interval: u64,
+    /// Whether an old certificate may go before its end, once its devices are proven on the new
+    /// one.
+    #[serde(default)]
+    retire_proven: bool,
+    /// Whether the daemon starts rolls of authorities by itself.
+    #[serde(default)]
+    roll_authorities: RollAuthorities,
+    /// How long before the end of an authority's signing window that happens.
+    #[serde(with = "human_seconds", default = "roll_notice_default")]
+    roll_notice: u64,
+    /// The steps of an authority's roll that wait for `hallmark roll approve`.
+    #[serde(default)]
+    approve: BTreeSet<Gate>,
+    /// A device that was not seen for so long is called silent.
+    #[serde(with = "human_seconds", default = "silent_after_default")]
+    silent_after: u64,
+    /// How long a revocation list is good: as long may a token be away before verifiers refuse all.
+    #[serde(with = "human_seconds", default = "crl_validity_default")]
+    crl_validity: u64,
+    /// How often a revocation list is signed anew if nothing is revoked meanwhile.
+    #[serde(with = "human_seconds", default = "crl_interval_default")]
+    crl_interval: u64,
+}
+
+/// What happens by itself when an authority's signing window nears its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RollAuthorities {
+    #[default]
+    Alarm,
+    Start,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum TellDevices {
+    #[default]
+    No,
+    Method,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TellMethod {
+    name: String,
+    #[serde(default)]
+    payload: serde_json::Value,
+}
+
+impl Default for TellMethod {
+    fn default() -> Self {
+        Self {
+            name: "reregister".into(),
+            payload: serde_json::Value::Null,
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            drift: DriftPolicy::default(),
+            scan_interval: scan_interval_default(),
+            push_age_alarm: push_age_alarm_default(),
+            renew_before: 0,
+            renew_jitter: renew_jitter_default(),
+            tell_devices: TellDevices::default(),
+            tell_method: TellMethod::default(),
+            proof_interval: proof_interval_default(),
+            retire_proven: false,
+            roll_authorities: RollAuthorities::default(),
+            roll_notice: roll_notice_default(),
+            approve: BTreeSet::new(),
+            silent_after: silent_after_default(),
+            crl_validity: crl_validity_default(),
+            crl_interval: crl_interval_default(),
+        }
+    }
+}
+
+impl Policy {
+    pub(super) fn rolling(&self) -> Result<RollPolicy, ConfigurationError> {
+        let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+        if self.renew_before > 0 && self.renew_jitter >= self.renew_before {
+            return Err(ConfigurationError::Contradiction(
+                "[policy] renew_jitter must be shorter than renew_before, or leaves would expire \
+                 before their roll starts"
+                    .into(),
+            ));
+        }
+        let TellMethod { name, payload } = &self.tell_method;
+        Ok(RollPolicy {
+            renew_before_seconds: (self.renew_before > 0).then(|| seconds(self.renew_before)),
+            renew_jitter_seconds: seconds(self.renew_jitter),
+            tell: (self.tell_devices == TellDevices::Method)
+                .then(|| (name.clone(), payload.clone())),
+            proof_interval_seconds: seconds(self.proof_interval.max(1)),
+            retire_proven: self.retire_proven,
+        })
+    }
+
+    /// Without what `[[authority]]` and `[[provisioning]]` say.
+    pub(super) fn authorities(&self) -> AuthorityPolicy {
+        let seconds = |said: u64| i64::try_from(said).unwrap_or(i64::MAX);
+        AuthorityPolicy {
+            start: self.roll_authorities == RollAuthorities::Start,
+            notice_seconds: seconds(self.roll_notice),
+            approve: self.approve.clone(),
+            silent_seconds: seconds(self.silent_after),
+            ..AuthorityPolicy::default()
+        }
+    }
+
+    pub(super) fn crl_schedule(&self) -> Result<CrlSchedule, ConfigurationError> {
+        let (validity, interval) = (self.crl_validity, self.crl_interval);
+        if interval == 0 || interval >= validity || validity > CRL_VALIDITY_SECONDS_MAX {
+            return Err(ConfigurationError::Contradiction(
+                "[policy] crl_interval must be shorter than crl_validity, so that there is a new \
+                 revocation list before the old one ends, and crl_validity at most 365d"
+                    .into(),
+            ));
+        }
+        Ok(CrlSchedule {
+            validity_seconds: validity.cast_signed(),
+            interval_seconds: interval.cast_signed(),
+        })
+    }
+}
+
+fn roll_notice_default() -> u64 {
+    30 * 86_400
+}
+
+fn silent_after_default() -> u64 {
+    7 * 86_400
+}
+
+fn renew_jitter_default() -> u64 {
+    86_400
+}
+
+fn proof_interval_default() -> u64 {
+    300
+}
+
+fn crl_validity_default() -> u64 {
+    7 * 86_400
+}
+
+fn crl_interval_default() -> u64 {
+    86_400
+}
+
+fn push_age_alarm_default() -> u64 {
+    3_600
+}
+
+/// A quarter of an hour: a fleet of 100,000 costs 1,000 operations a scan then.
+fn scan_interval_default() -> u64 {
+    900
+}

@@ -1,0 +1,175 @@
+//! What stands on a revocation list and how long, and that a number is never used twice.
+
+use super::*;
+use crate::x509::revocation::RevocationReason::{
+    self, CertificateHold, KeyCompromise, Unspecified,
+};
+
+impl Stage {
+    fn revoke(&self, serial: u8, at: i64, reason: RevocationReason) {
+        let revocation = Revocation {
+            target: RevocationTarget::Serial(vec![serial; 16]),
+            at,
+            actor: "test".into(),
+            cause: "a test".into(),
+        };
+        self.store.revoke(revocation, reason).unwrap();
+    }
+
+    fn new_crl(&self, number: i64, this_update: i64) -> NewCrl {
+        NewCrl {
+            generation: self.root,
+            number,
+            tbs: format!("list {number}").into_bytes(),
+            this_update,
+            next_update: this_update + 500,
+            revocations: 0,
+            entries: 0,
+        }
+    }
+
+    fn record(&self, number: i64, at: i64) -> Result<RecordedCrl, StoreError> {
+        let new = self.new_crl(number, at);
+        self.store.record_crl(new, entry("crl.recorded"))
+    }
+
+    fn sign(&self, number: i64, at: i64) -> CrlRow {
+        let recorded = self.record(number, at).unwrap();
+        let der = [recorded.to_sign().tbs(), b"signature"].concat();
+        self.store
+            .record_signed_crl(&recorded, &der, entry("crl.signed"))
+            .unwrap()
+    }
+
+    fn listed(&self) -> Vec<(u8, i64, RevocationReason)> {
+        let draft = self.store.draft_crl(self.root).unwrap();
+        let entries = draft.entries.iter();
+        entries
+            .map(|it| (it.serial.as_bytes()[0], it.revoked_at, it.reason))
+            .collect()
+    }
+
+    fn count(&self) -> i64 {
+        self.store.revocation_counts().unwrap()[0].1
+    }
+}
+
+#[test]
+fn whatever_is_revoked_or_abandoned_is_counted_and_listed() {
+    let stage = Stage::new();
+    for serial in [0x42, 0x43, 0x44] {
+        stage.issue(&format!("pump-{serial}"), serial);
+    }
+    assert_eq!((stage.count(), stage.listed()), (0, vec![]));
+    stage.revoke(0x43, 1_200, KeyCompromise);
+    stage.revoke(0x42, 1_300, CertificateHold);
+    let intent = stage.intent("pump-9", 0x49);
+    let burned = stage.store.record_intent(intent).unwrap();
+    stage
+        .store
+        .abandon_intent(burned.id(), "a test".into(), 1_250)
+        .unwrap();
+    assert_eq!(stage.count(), 3);
+    assert_eq!(
+        stage.listed(),
+        [
+            (0x43, 1_200, KeyCompromise),
+            (0x49, 1_250, Unspecified),
+            (0x42, 1_300, CertificateHold),
+        ]
+    );
+    let lifted = Revocation {
+        target: RevocationTarget::Serial(vec![0x42; 16]),
+        at: 1_400,
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    stage.store.unrevoke(lifted).unwrap();
+    assert_eq!(stage.count(), 4);
+    assert_eq!(stage.listed().len(), 2);
+}
+
+/// Certificates here end at 2000.
+#[test]
+fn an_entry_leaves_after_one_list_that_came_past_its_end() {
+    let stage = Stage::new();
+    stage.issue("pump-7", 0x42);
+    stage.revoke(0x42, 1_200, KeyCompromise);
+    let entry = vec![(0x42, 1_200, KeyCompromise)];
+    for (number, at) in [(1, 1_300), (2, 2_000), (3, 2_001)] {
+        assert_eq!(stage.listed(), entry, "list {number}");
+        stage.sign(number, at);
+    }
+    assert_eq!(stage.listed(), []);
+    // Revoked after its end: once, too.
+    stage.issue("pump-8", 0x43);
+    stage.revoke(0x43, 2_050, KeyCompromise);
+    assert_eq!(stage.listed(), [(0x43, 2_050, KeyCompromise)]);
+    stage.sign(4, 2_100);
+    assert_eq!(stage.listed(), []);
+}
+
+#[test]
+fn an_unsigned_list_counts_for_nothing_but_its_number() {
+    let stage = Stage::new();
+    stage.issue("pump-7", 0x42);
+    stage.revoke(0x42, 1_200, KeyCompromise);
+    stage.sign(1, 1_300);
+    stage.record(2, 2_001).unwrap();
+    let draft = stage.store.draft_crl(stage.root).unwrap();
+    assert_eq!((draft.number, draft.entries.len()), (3, 1));
+    assert!(stage.record(2, 2_002).is_err());
+    assert!(stage.record(1, 2_002).is_err());
+    let current = stage.store.current_crls().unwrap();
+    assert_eq!(current.len(), 1);
+    assert_eq!(current[0].number, 1);
+
+    stage.sign(3, 2_003);
+    let current = stage.store.current_crls().unwrap();
+    assert_eq!(current[0].number, 3);
+    assert_eq!(current[0].der, b"list 3signature");
+    let kept: i64 = stage
+        .raw()
+        .query_row("SELECT count(*) FROM crl", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(kept, 1, "what is superseded is dropped");
+}
+
+#[test]
+fn a_list_is_signed_once_over_its_own_bytes_and_its_number_stays() {
+    let stage = Stage::new();
+    let recorded = stage.record(1, 1_300).unwrap();
+    let other = stage
+        .store
+        .record_signed_crl(&recorded, b"other bytes", entry("crl.signed"));
+    assert!(other.is_err());
+    stage.sign(2, 1_400);
+    let raw = stage.raw();
+    for sql in [
+        "UPDATE crl SET tbs = x'00'",
+        "UPDATE crl SET number = 9",
+        "UPDATE crl SET der = NULL",
+        "UPDATE crl SET der = tbs || x'01'",
+        "DELETE FROM crl",
+    ] {
+        assert!(raw.execute(sql, []).is_err(), "{sql}");
+    }
+}
+
+#[test]
+fn a_revoked_generation_signs_no_list() {
+    let stage = Stage::new();
+    let own = Revocation {
+        target: RevocationTarget::Generation {
+            generation: stage.root,
+        },
+        at: 1_200,
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    stage.store.revoke(own, KeyCompromise).unwrap();
+    assert!(matches!(
+        stage.record(1, 1_300),
+        Err(StoreError::Conflict(_))
+    ));
+}

@@ -1,0 +1,162 @@
+//! Revocation lists (RFC 5280 5): a full one for each generation of an authority, signed by its own
+//! key.
+//!
+//! Built field by field: the builder of x509-cert copies the authority key identifier of the
+//! issuer's certificate, which is that of the key above. No delta, no indirect list, no issuing
+//! distribution point: the list covers all that its key has signed, and needs none.
+//!
+//! Like the builder of certificates it refuses what must not be signed, and is trusted by nobody:
+//! what comes out has to pass [`lint::crl`](super::lint::crl).
+
+use super::certificate::{CertificateRefusal, signature_octets, tbs_range};
+use super::extensions::{authority_key_identifier, extension};
+use super::issuer::Issuer;
+use super::key::{PublicKey, SignatureAlgorithm};
+use super::revocation::RevocationReason;
+use super::serial::SerialNumber;
+use super::signature::{self, SignatureRefusal};
+use super::tbs::{BuildRefusal, time};
+use super::{oid, wire};
+use der::asn1::{AnyRef, BitStringRef, Int};
+use der::{Decode, Encode, Tag};
+use spki::AlgorithmIdentifierRef;
+use std::fmt;
+use std::ops::Range;
+use x509_cert::certificate::Version;
+use x509_cert::ext::Extension;
+
+/// One revoked certificate, or a serial number that somebody may have a certificate for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its serial number.
+    pub serial: SerialNumber,
+    /// Since when, in Unix seconds.
+    pub revoked_at: i64,
+    /// Why. [`RevocationReason::Unspecified`] leaves no trace (RFC 5280 5.3.1).
+    pub reason: RevocationReason,
+}
+
+/// One revocation list to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Greater than that of every list of this issuer before.
+    pub number: u64,
+    /// The present, in Unix seconds.
+    pub this_update: i64,
+    /// When there will be another one at the latest, in Unix seconds.
+    pub next_update: i64,
+    /// All that is revoked, each serial number once.
+    pub entries: &'a [Entry],
+}
+
+/// DER `TBSCertList`, not yet linted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToBeSigned {
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Builds the to-be-signed bytes of the requested list.
+pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
+    let entries = request.entries.iter().map(revoked_certificate);
+    let entries = entries.collect::<Result<Vec<_>, _>>()?;
+    let list = wire::TbsCertList {
+        version: Version::V2,
+        signature: AnyRef::from_der(issuer.signature_algorithm().identifier_der())?,
+        issuer: AnyRef::from_der(issuer.name_der())?,
+        this_update: time(request.this_update)?,
+        next_update: time(request.next_update)?,
+        revoked_certificates: Some(entries).filter(|entries| !entries.is_empty()),
+        extensions: vec![
+            authority_key_identifier(issuer)?,
+            extension(oid::CRL_NUMBER, false, &request.number)?,
+        ],
+    };
+    let bytes = list.to_der()?;
+    Ok(ToBeSigned { bytes })
+}
+
+fn revoked_certificate(entry: &Entry) -> Result<wire::RevokedCertificate, BuildRefusal> {
+    let extensions = match entry.reason {
+        RevocationReason::Unspecified => None,
+        reason => Some(vec![reason_code(reason)?]),
+    };
+    Ok(wire::RevokedCertificate {
+        serial_number: Int::new(&entry.serial.der_contents())?,
+        revocation_date: time(entry.revoked_at)?,
+        extensions,
+    })
+}
+
+fn reason_code(reason: RevocationReason) -> der::Result<Extension> {
+    let code = [reason.code()];
+    extension(
+        oid::CRL_REASON,
+        false,
+        &AnyRef::new(Tag::Enumerated, &code)?,
+    )
+}
+
+/// A signed revocation list.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RevocationList {
+    der: Vec<u8>,
+    tbs: Range<usize>,
+    algorithm_der: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+/// Puts a revocation list together from the bytes that were signed and their signature.
+///
+/// Verifies nothing: see [`RevocationList::verify_issued_by`].
+pub fn assemble(
+    tbs: &[u8],
+    algorithm: SignatureAlgorithm,
+    signature: &[u8],
+) -> Result<RevocationList, CertificateRefusal> {
+    let list = wire::Signed {
+        to_be_signed: AnyRef::from_der(tbs)?,
+        signature_algorithm: AnyRef::from_der(algorithm.identifier_der())?,
+        signature: BitStringRef::from_bytes(signature)?,
+    };
+    RevocationList::parse(list.to_der()?)
+}
+
+impl RevocationList {
+    fn parse(der: Vec<u8>) -> Result<Self, CertificateRefusal> {
+        let outer = wire::Signed::from_der(&der)?;
+        let tbs_length = outer.to_be_signed.to_der()?.len();
+        let (algorithm_der, signature) = (
+            outer.signature_algorithm.to_der()?,
+            signature_octets(&outer.signature)?,
+        );
+        Ok(Self {
+            tbs: tbs_range(&der, tbs_length)?,
+            algorithm_der,
+            signature,
+            der,
+        })
+    }
+
+    /// The whole list.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The bytes that were signed.
+    pub fn tbs_bytes(&self) -> &[u8] {
+        &self.der[self.tbs.clone()]
+    }
+
+    /// Verifies the signature with the issuer's key.
+    pub fn verify_issued_by(&self, issuer: &PublicKey) -> Result<(), SignatureRefusal> {
+        let algorithm = AlgorithmIdentifierRef::from_der(&self.algorithm_der)
+            .map_err(|_| SignatureRefusal::UnsupportedAlgorithm("unreadable".to_owned()))?;
+        signature::verify(issuer, algorithm, self.tbs_bytes(), &self.signature)
+    }
+}
+
+impl fmt::Debug for RevocationList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RevocationList({} bytes)", self.der.len())
+    }
+}

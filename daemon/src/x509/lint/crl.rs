@@ -1,0 +1,285 @@
+//! The lint of revocation lists (RFC 5280 5), before they are recorded and signed.
+//!
+//! Like the lint of certificates it shares no code with the builder: it reads the bytes with
+//! x509-parser and a DER walk of its own, and the issuer from the bytes of its certificate.
+
+use super::canonical::{self, INTEGER, SEQUENCE, Value};
+use super::fields::check_time_form;
+use super::issuer::Issuer;
+use super::{Finding, Findings, LintFailures, finding};
+use crate::x509::certificate::Certificate;
+use crate::x509::crl::{Entry, ToBeSigned};
+use std::collections::BTreeSet;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::{RevokedCertificate, TbsCertList};
+
+/// `[0] EXPLICIT`, constructed.
+const EXTENSIONS: u8 = 0xa0;
+/// The tags of an entry's extensions: a reason, not critical.
+const ENTRY_EXTENSIONS: &str = "30(30(0604))";
+/// id-ce-authorityKeyIdentifier and id-ce-cRLNumber, in their order, neither critical.
+const EXTENSION_SHAPES: &str = "a0(30(30(0604)30(0604)))";
+
+/// What was asked for, taken from where it was decided: never from the builder.
+#[derive(Clone, Copy, Debug)]
+pub struct Expectation<'a> {
+    /// The certificate of the generation whose key will sign.
+    pub issuer: &'a Certificate,
+    /// The list's number.
+    pub number: u64,
+    /// Unix seconds.
+    pub this_update: i64,
+    /// Unix seconds.
+    pub next_update: i64,
+    /// What is revoked.
+    pub entries: &'a [Entry],
+}
+
+/// To-be-signed bytes of a list that passed the lint. Nothing else may reach a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LintedCrl {
+    tbs: ToBeSigned,
+}
+
+impl LintedCrl {
+    /// The DER bytes to sign.
+    pub fn bytes(&self) -> &[u8] {
+        &self.tbs.bytes
+    }
+}
+
+/// Checks the bytes against what was asked for, and reports all that differs.
+pub fn lint(tbs: ToBeSigned, expected: &Expectation<'_>) -> Result<LintedCrl, LintFailures> {
+    let mut findings = Findings::default();
+    if let Err(finding) = check(&tbs.bytes, expected, &mut findings) {
+        findings.0.push(finding);
+    }
+    match findings.0.is_empty() {
+        true => Ok(LintedCrl { tbs }),
+        false => Err(LintFailures(findings.0)),
+    }
+}
+
+/// The parts of a `TBSCertList` of ours.
+struct Parts<'a> {
+    version: Value<'a>,
+    signature: Value<'a>,
+    issuer: Value<'a>,
+    this_update: Value<'a>,
+    next_update: Value<'a>,
+    entries: Vec<Value<'a>>,
+    extensions: Value<'a>,
+}
+
+impl<'a> Parts<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, String> {
+        let whole = canonical::read(bytes)?;
+        let parts = canonical::children(whole)?;
+        let (entries, parts) = match parts.as_slice() {
+            [before @ .., entries, extensions] if before.len() == 5 => {
+                let entries = canonical::children(*entries)?;
+                // RFC 5280 5.1.2.6: no entries, no list of them.
+                if entries.is_empty() {
+                    return Err("an empty list of entries is there".to_owned());
+                }
+                (entries, [before, &[*extensions]].concat())
+            }
+            others => (Vec::new(), others.to_vec()),
+        };
+        match (whole.tag, parts.as_slice()) {
+            (
+                SEQUENCE,
+                [
+                    version,
+                    signature,
+                    issuer,
+                    this_update,
+                    next_update,
+                    extensions,
+                ],
+            ) if version.tag == INTEGER
+                && signature.tag == SEQUENCE
+                && issuer.tag == SEQUENCE
+                && extensions.tag == EXTENSIONS =>
+            {
+                Ok(Self {
+                    version: *version,
+                    signature: *signature,
+                    issuer: *issuer,
+                    this_update: *this_update,
+                    next_update: *next_update,
+                    entries,
+                    extensions: *extensions,
+                })
+            }
+            _ => Err("the fields are not those of a version 2 list".to_owned()),
+        }
+    }
+}
+
+/// An error is a finding after which nothing more can be read.
+fn check(bytes: &[u8], expected: &Expectation<'_>, findings: &mut Findings) -> Result<(), Finding> {
+    let parts = Parts::read(bytes).map_err(finding("not_canonical"))?;
+    let parsed = match TbsCertList::from_der(bytes) {
+        Ok(([], list)) => Ok(list),
+        Ok((rest, _)) => Err(format!("{} bytes after the end", rest.len())),
+        Err(error) => Err(error.to_string()),
+    };
+    let parsed = parsed.map_err(finding("unreadable"))?;
+    let issuer = Issuer::read_certificate(expected.issuer).map_err(finding("issuer_unreadable"))?;
+    check_fields(&parts, &issuer, expected, findings);
+    check_times(&parts, &parsed, expected, findings);
+    check_extensions(&parts, &parsed, &issuer, expected, findings)
+        .map_err(finding("extensions_unreadable"))?;
+    check_entries(&parts, &parsed, expected, findings).map_err(finding("entries_unreadable"))
+}
+
+fn check_fields(
+    parts: &Parts<'_>,
+    issuer: &Issuer<'_>,
+    expected: &Expectation<'_>,
+    findings: &mut Findings,
+) {
+    // Version 2 is written 1.
+    findings.require(parts.version.contents == [1], "version", || {
+        "the version is not 2".to_owned()
+    });
+    findings.require(
+        issuer.signature_algorithm() == Ok(parts.signature.whole),
+        "signature_algorithm",
+        || "the signature algorithm is not that of the issuer's key".to_owned(),
+    );
+    findings.require(parts.issuer.whole == issuer.name, "issuer", || {
+        "the issuer is not the subject of the issuer's certificate, byte for byte".to_owned()
+    });
+    findings.require(expected.issuer.may_sign_crls(), "crl_sign", || {
+        "the issuer's certificate has no cRLSign".to_owned()
+    });
+}
+
+fn check_times(
+    parts: &Parts<'_>,
+    parsed: &TbsCertList<'_>,
+    expected: &Expectation<'_>,
+    findings: &mut Findings,
+) {
+    let this_update = parsed.this_update.timestamp();
+    let next_update = parsed.next_update.map(|time| time.timestamp());
+    findings.require(
+        this_update == expected.this_update
+            && next_update == Some(expected.next_update)
+            && expected.this_update < expected.next_update,
+        "updates",
+        || format!("the list is for {this_update} to {next_update:?}"),
+    );
+    check_time_form(parts.this_update, expected.this_update, findings);
+    check_time_form(parts.next_update, expected.next_update, findings);
+}
+
+fn check_extensions(
+    parts: &Parts<'_>,
+    parsed: &TbsCertList<'_>,
+    issuer: &Issuer<'_>,
+    expected: &Expectation<'_>,
+    findings: &mut Findings,
+) -> Result<(), String> {
+    let shape = canonical::shape(parts.extensions)?;
+    findings.require(shape == EXTENSION_SHAPES, "extensions", || {
+        format!("the extensions have the shape {shape}")
+    });
+    let key_identifier = issuer.above.as_ref().map(|above| &above.key_identifier[..]);
+    let mut found = parsed.extensions().iter().map(|it| it.parsed_extension());
+    let names_the_key = match found.next() {
+        Some(ParsedExtension::AuthorityKeyIdentifier(found)) => {
+            found.authority_cert_issuer.is_none()
+                && found.authority_cert_serial.is_none()
+                && found.key_identifier.as_ref().map(|it| it.0) == key_identifier
+        }
+        _ => false,
+    };
+    findings.require(
+        names_the_key && key_identifier.is_some(),
+        "authority_key_identifier",
+        || "the authority key identifier is not the issuer's own".to_owned(),
+    );
+    let numbered = match found.next() {
+        Some(ParsedExtension::CRLNumber(number)) => {
+            number.to_string() == expected.number.to_string()
+        }
+        _ => false,
+    };
+    findings.require(numbered, "crl_number", || {
+        format!("the number is not {}", expected.number)
+    });
+    Ok(())
+}
+
+fn check_entries(
+    parts: &Parts<'_>,
+    parsed: &TbsCertList<'_>,
+    expected: &Expectation<'_>,
+    findings: &mut Findings,
+) -> Result<(), String> {
+    let counts = [parts.entries.len(), parsed.revoked_certificates.len()];
+    findings.require(counts == [expected.entries.len(); 2], "entries", || {
+        format!("{counts:?} entries instead of {}", expected.entries.len())
+    });
+    let mut serials = BTreeSet::new();
+    for ((value, found), asked) in parts
+        .entries
+        .iter()
+        .zip(&parsed.revoked_certificates)
+        .zip(expected.entries)
+    {
+        let once = serials.insert(asked.serial.as_bytes());
+        findings.require(once, "entry_twice", || {
+            format!("serial {} is there twice", asked.serial)
+        });
+        let as_asked = is_entry(*value, found, asked, findings)?;
+        findings.require(as_asked, "entry", || {
+            format!("the entry of serial {} is another", asked.serial)
+        });
+    }
+    Ok(())
+}
+
+fn is_entry(
+    value: Value<'_>,
+    found: &RevokedCertificate<'_>,
+    asked: &Entry,
+    findings: &mut Findings,
+) -> Result<bool, String> {
+    let fields = canonical::children(value)?;
+    let (Some(serial), Some(date)) = (fields.first(), fields.get(1)) else {
+        return Ok(false);
+    };
+    check_time_form(*date, asked.revoked_at, findings);
+    let positive = serial.contents.first().is_some_and(|first| *first < 0x80);
+    let magnitude = serial
+        .contents
+        .strip_prefix(&[0])
+        .unwrap_or(serial.contents);
+    let extensions = match fields.get(2) {
+        None => None,
+        Some(extensions) => Some(canonical::shape(*extensions)?),
+    };
+    // The code itself: x509-parser reads it too, and must agree.
+    let coded = [0x0a, 0x01, asked.reason.code()];
+    let reasons = match asked.reason.code() {
+        0 => extensions.is_none() && found.reason_code().is_none(),
+        code => {
+            extensions.as_deref() == Some(ENTRY_EXTENSIONS)
+                && found
+                    .reason_code()
+                    .is_some_and(|(critical, it)| !critical && it.0 == code)
+                && value.whole.ends_with(&coded)
+        }
+    };
+    Ok(serial.tag == INTEGER
+        && positive
+        && magnitude == asked.serial.as_bytes()
+        && found.revocation_date.timestamp() == asked.revoked_at
+        && reasons
+        && fields.len() <= 3)
+}

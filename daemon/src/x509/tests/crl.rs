@@ -1,0 +1,266 @@
+//! Revocation lists: read back by x509-parser, judged by OpenSSL, and refused by the lint when
+//! anything in them differs from what was asked for.
+
+use super::{Authority, NOW, YEAR};
+use crate::x509::certificate::Certificate;
+use crate::x509::crl::{Entry, Request, RevocationList, assemble, build};
+use crate::x509::key::KeyType;
+use crate::x509::lint::crl::{Expectation, lint};
+use crate::x509::profile::Profile;
+use crate::x509::revocation::RevocationReason;
+use crate::x509::serial::SerialNumber;
+use proptest::prelude::*;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+const WEEK: i64 = 7 * 86_400;
+
+fn request(number: u64, entries: &[Entry]) -> Request<'_> {
+    Request {
+        number,
+        this_update: NOW,
+        next_update: NOW + WEEK,
+        entries,
+    }
+}
+
+fn expectation<'a>(issuer: &'a Certificate, request: &Request<'a>) -> Expectation<'a> {
+    Expectation {
+        issuer,
+        number: request.number,
+        this_update: request.this_update,
+        next_update: request.next_update,
+        entries: request.entries,
+    }
+}
+
+impl Authority {
+    fn revocation_list(&self, number: u64, entries: &[Entry]) -> RevocationList {
+        let request = request(number, entries);
+        let tbs = build(&self.issuer(), &request).expect("builds");
+        let linted = lint(tbs, &expectation(&self.certificate, &request)).expect("passes the lint");
+        let algorithm = self.issuer().signature_algorithm();
+        let signature = self.key.sign(linted.bytes());
+        let list = assemble(linted.bytes(), algorithm, &signature).expect("assembles");
+        assert_eq!(list.tbs_bytes(), linted.bytes());
+        list.verify_issued_by(self.issuer().public_key())
+            .expect("is the authority's");
+        list
+    }
+}
+
+fn entry(serial: &SerialNumber, reason: RevocationReason) -> Entry {
+    Entry {
+        serial: serial.clone(),
+        revoked_at: NOW - 60,
+        reason,
+    }
+}
+
+static INTERMEDIATE: LazyLock<Authority> = LazyLock::new(|| {
+    let root = Authority::root(KeyType::P256, &Profile::authority(None, 30 * YEAR));
+    root.subordinate("Line", KeyType::P256, &Profile::authority(Some(0), YEAR))
+});
+
+/// Any serial that RFC 5280 allows, any reason, any date of four digits.
+fn any_entry() -> impl Strategy<Value = Entry> {
+    let serial = proptest::collection::vec(any::<u8>(), 1..=20)
+        .prop_filter_map("is no serial", |octets| {
+            SerialNumber::from_magnitude(&octets).ok()
+        });
+    let reason = proptest::sample::select(RevocationReason::ALL.to_vec());
+    (serial, 0_i64..253_402_300_800, reason).prop_map(|(serial, revoked_at, reason)| Entry {
+        serial,
+        revoked_at,
+        reason,
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_goes_in_is_read_back(
+        number in 1_u64.., entries in proptest::collection::vec(any_entry(), 0..40),
+    ) {
+        let mut entries = entries;
+        entries.sort_by(|a, b| a.serial.cmp(&b.serial));
+        entries.dedup_by(|a, b| a.serial == b.serial);
+        let list = INTERMEDIATE.revocation_list(number, &entries);
+        let (rest, parsed) = CertificateRevocationList::from_der(list.der()).expect("parses");
+        prop_assert!(rest.is_empty());
+        prop_assert_eq!(parsed.crl_number().map(ToString::to_string), Some(number.to_string()));
+        prop_assert_eq!(parsed.last_update().timestamp(), NOW);
+        prop_assert_eq!(parsed.next_update().map(|it| it.timestamp()), Some(NOW + WEEK));
+        let found: Vec<_> = parsed.iter_revoked_certificates().map(|found| (
+            found.serial().to_bytes_be(),
+            found.revocation_date.timestamp(),
+            found.reason_code().map_or(0, |(_, code)| code.0),
+        )).collect();
+        let asked: Vec<_> = entries.iter().map(|asked| (
+            asked.serial.as_bytes().to_vec(), asked.revoked_at, asked.reason.code(),
+        )).collect();
+        prop_assert_eq!(found, asked);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_entries_are_one_list() {
+    let entries: Vec<_> = (0..100_000_u32)
+        .map(|number| {
+            let mut octets = [0x40; 16];
+            octets[12..].copy_from_slice(&number.to_be_bytes());
+            entry(
+                &SerialNumber::from_random(octets),
+                RevocationReason::KeyCompromise,
+            )
+        })
+        .collect();
+    let list = INTERMEDIATE.revocation_list(7, &entries);
+    let (_, parsed) = CertificateRevocationList::from_der(list.der()).expect("parses");
+    assert_eq!(parsed.iter_revoked_certificates().count(), entries.len());
+}
+
+#[test]
+fn the_lint_finds_whatever_differs() {
+    let issuer = &*INTERMEDIATE;
+    let other = Authority::root(KeyType::P384, &Profile::authority(None, YEAR));
+    let serial = |number| SerialNumber::from_random([number; 16]);
+    let entries = [
+        entry(&serial(1), RevocationReason::KeyCompromise),
+        entry(&serial(2), RevocationReason::Unspecified),
+    ];
+    let twice = [entries[0].clone(), entries[0].clone()];
+    let another_reason = [
+        entry(&serial(1), RevocationReason::Superseded),
+        entries[1].clone(),
+    ];
+    let another_serial = [
+        entry(&serial(3), RevocationReason::KeyCompromise),
+        entries[1].clone(),
+    ];
+    let another_date = [
+        Entry {
+            revoked_at: NOW,
+            ..entries[0].clone()
+        },
+        entries[1].clone(),
+    ];
+    let built = request(5, &entries);
+    let tbs = build(&issuer.issuer(), &built).expect("builds");
+    let asked = expectation(&issuer.certificate, &built);
+    lint(tbs.clone(), &asked).expect("passes as it was asked for");
+    let with = |entries| Expectation { entries, ..asked };
+    for (id, asked) in [
+        ("crl_number", Expectation { number: 6, ..asked }),
+        (
+            "updates",
+            Expectation {
+                next_update: NOW + 1,
+                ..asked
+            },
+        ),
+        (
+            "issuer",
+            Expectation {
+                issuer: &other.certificate,
+                ..asked
+            },
+        ),
+        (
+            "authority_key_identifier",
+            Expectation {
+                issuer: &other.certificate,
+                ..asked
+            },
+        ),
+        ("entries", with(&entries[..1])),
+        ("entry_twice", with(&twice)),
+        ("entry", with(&another_reason)),
+        ("entry", with(&another_serial)),
+        ("entry", with(&another_date)),
+    ] {
+        let failures = lint(tbs.clone(), &asked).expect_err(id);
+        let found: Vec<_> = failures.findings().iter().map(|it| it.id).collect();
+        assert!(found.contains(&id), "{id}: {found:?}");
+    }
+}
+
+/// What OpenSSL says of `leaf` with every list checked.
+fn openssl_verify(
+    folder: &Path,
+    chain: [&Certificate; 2],
+    leaf: &Certificate,
+    lists: &[RevocationList],
+) -> Result<(), String> {
+    let [root, line] = chain.map(Certificate::to_pem);
+    for (name, text) in [
+        ("root", root),
+        ("line", line),
+        ("leaf", leaf.to_pem()),
+        ("lists", lists.iter().map(pem_by_openssl).collect()),
+    ] {
+        fs::write(folder.join(name), text).expect("writes");
+    }
+    let told = Command::new("openssl")
+        .args(["verify", "-x509_strict", "-crl_check_all"])
+        .args(["-attime", &(NOW + 60).to_string()])
+        .args(["-CAfile", "root", "-untrusted", "line"])
+        .args(["-CRLfile", "lists", "leaf"])
+        .current_dir(folder)
+        .output()
+        .expect("openssl is installed");
+    match told.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&told.stderr).into_owned()),
+    }
+}
+
+fn pem_by_openssl(list: &RevocationList) -> String {
+    let folder = tempfile::tempdir().expect("makes a folder");
+    let der = folder.path().join("list");
+    fs::write(&der, list.der()).expect("writes");
+    let told = Command::new("openssl")
+        .args(["crl", "-inform", "DER", "-in"])
+        .arg(der)
+        .output()
+        .expect("openssl is installed");
+    assert!(told.status.success(), "{told:?}");
+    String::from_utf8(told.stdout).expect("is PEM")
+}
+
+#[test]
+fn openssl_refuses_the_revoked_leaf_and_accepts_the_other_in_every_kind_of_key() {
+    use KeyType::{Ed25519, P256, P384, Rsa2048};
+    let folder = tempfile::tempdir().expect("makes a folder");
+    for key_types in [
+        [P256, P256],
+        [P384, Rsa2048],
+        [Rsa2048, Ed25519],
+        [Ed25519, P384],
+    ] {
+        let root = Authority::root(key_types[0], &Profile::authority(None, 30 * YEAR));
+        let line = root.subordinate("Line", key_types[1], &Profile::authority(Some(0), YEAR));
+        let key = super::SoftwareKey::generate(P256).public_key();
+        let leaf = line.certify("device-7", &key, &Profile::verification());
+        let chain = [&root.certificate, &line.certificate];
+        let verify = |lists: &[RevocationList]| openssl_verify(folder.path(), chain, &leaf, lists);
+        let stranger = entry(
+            &SerialNumber::from_random([3; 16]),
+            RevocationReason::Unspecified,
+        );
+        let own = entry(leaf.serial(), RevocationReason::CertificateHold);
+        let above = entry(line.certificate.serial(), RevocationReason::CaCompromise);
+        let nothing = root.revocation_list(1, &[]);
+        let good = line.revocation_list(1, std::slice::from_ref(&stranger));
+        assert_eq!(verify(&[nothing.clone(), good.clone()]), Ok(()));
+        let revoked = line.revocation_list(2, &[stranger, own]);
+        let refusal = verify(&[nothing, revoked]).expect_err("the leaf is revoked");
+        assert!(refusal.contains("certificate revoked"), "{refusal}");
+        let revoked = root.revocation_list(2, &[above]);
+        let refusal = verify(&[revoked, good]).expect_err("its issuer is revoked");
+        assert!(refusal.contains("certificate revoked"), "{refusal}");
+    }
+}
