@@ -9,7 +9,7 @@ mod policy;
 
 pub use listen::HttpsListener;
 
-use crate::ca::authority_policy::AuthorityPolicy;
+use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
 use crate::ca::crl::CrlSchedule;
 use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
@@ -168,7 +168,11 @@ impl Configuration {
         .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
         let configuration = Self {
-            authority_policy: said.policy.authorities(&authorities, &provisioning),
+            authority_policy: AuthorityPolicy {
+                signing_windows: signing_windows(&authorities),
+                limits: limits(&provisioning),
+                ..said.policy.authorities()
+            },
             https: said.listen.https_listener()?,
             public_http: said.listen.public_http()?,
             http: said.listen.http,
@@ -305,6 +309,26 @@ impl Configuration {
             ))),
         }
     }
+}
+
+fn signing_windows(authorities: &BTreeMap<String, Authority>) -> BTreeMap<String, i64> {
+    let windows = authorities.iter().filter_map(|(name, it)| {
+        let window = i64::try_from(it.signing_window?).unwrap_or(i64::MAX);
+        Some((name.clone(), window))
+    });
+    windows.collect()
+}
+
+fn limits(provisioning: &BTreeMap<String, Provisioning>) -> BTreeMap<String, ServiceLimits> {
+    let limits = provisioning.iter().map(|(name, it)| {
+        let (ca_certificates, groups) = it.limits;
+        let limits = ServiceLimits {
+            ca_certificates,
+            groups,
+        };
+        (name.clone(), limits)
+    });
+    limits.collect()
 }
 
 fn by_name<T>(

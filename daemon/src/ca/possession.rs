@@ -17,13 +17,16 @@ use serde_json::json;
 
 impl CertificateAuthority {
     /// Wants the certificates of verified authorities at each provisioning service: that of the
-    /// generation that serves, and of the one that will.
+    /// generation that serves, and of the one that will; what is revoked is wanted nowhere.
     pub fn want_verified(&self) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         for (provisioning, authorities) in &self.verified_at {
             let serving = authorities.iter().filter_map(|it| hierarchy.serving(it));
             let staged = authorities.iter().filter_map(|it| hierarchy.staged(it));
-            for generation in serving.chain(staged) {
+            let good = serving
+                .chain(staged)
+                .filter(|it| hierarchy.revoked_above(it.id).is_none());
+            for generation in good {
                 self.want_at(provisioning, generation)?;
             }
         }

@@ -1,14 +1,13 @@
 //! `[policy]`: what the daemon does by itself, and when it calls for somebody.
 
-use super::{Authority, ConfigurationError};
-use crate::ca::authority_policy::{AuthorityPolicy, Gate, ServiceLimits};
+use super::ConfigurationError;
+use crate::ca::authority_policy::{AuthorityPolicy, Gate};
 use crate::ca::crl::CrlSchedule;
 use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
-use crate::provisioning::configuration::Provisioning;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// The longest time that a revocation list may be good.
 const CRL_VALIDITY_SECONDS_MAX: u64 = 365 * 86_400;
@@ -25,18 +24,6 @@ pub(super) struct Policy {
     /// How long changes may wait for a provisioning service before that is an alarm.
     #[serde(with = "human_seconds", default = "push_age_alarm_default")]
     pub(super) push_age_alarm: u64,
-    /// Whether the daemon starts rolls of authorities by itself.
-    #[serde(default)]
-    roll_authorities: RollAuthorities,
-    /// How long before the end of an authority's signing window that happens.
-    #[serde(with = "human_seconds", default = "roll_notice_default")]
-    roll_notice: u64,
-    /// The steps of an authority's roll that wait for `hallmark roll approve`.
-    #[serde(default)]
-    approve: BTreeSet<Gate>,
-    /// A device that was not seen for so long is called silent.
-    #[serde(with = "human_seconds", default = "silent_after_default")]
-    silent_after: u64,
     /// How long before its end an individually enrolled device's leaf is rolled; 0 leaves it to
     /// devices, stations and operators.
     #[serde(with = "human_seconds", default)]
@@ -57,6 +44,18 @@ pub(super) struct Policy {
     /// one.
     #[serde(default)]
     retire_proven: bool,
+    /// Whether the daemon starts rolls of authorities by itself.
+    #[serde(default)]
+    roll_authorities: RollAuthorities,
+    /// How long before the end of an authority's signing window that happens.
+    #[serde(with = "human_seconds", default = "roll_notice_default")]
+    roll_notice: u64,
+    /// The steps of an authority's roll that wait for `hallmark roll approve`.
+    #[serde(default)]
+    approve: BTreeSet<Gate>,
+    /// A device that was not seen for so long is called silent.
+    #[serde(with = "human_seconds", default = "silent_after_default")]
+    silent_after: u64,
     /// How long a revocation list is good: as long may a token be away before verifiers refuse all.
     #[serde(with = "human_seconds", default = "crl_validity_default")]
     crl_validity: u64,
@@ -105,16 +104,16 @@ impl Default for Policy {
             drift: DriftPolicy::default(),
             scan_interval: scan_interval_default(),
             push_age_alarm: push_age_alarm_default(),
-            roll_authorities: RollAuthorities::default(),
-            roll_notice: roll_notice_default(),
-            approve: BTreeSet::new(),
-            silent_after: silent_after_default(),
             renew_before: 0,
             renew_jitter: renew_jitter_default(),
             tell_devices: TellDevices::default(),
             tell_method: TellMethod::default(),
             proof_interval: proof_interval_default(),
             retire_proven: false,
+            roll_authorities: RollAuthorities::default(),
+            roll_notice: roll_notice_default(),
+            approve: BTreeSet::new(),
+            silent_after: silent_after_default(),
             crl_validity: crl_validity_default(),
             crl_interval: crl_interval_default(),
         }
@@ -142,34 +141,15 @@ impl Policy {
         })
     }
 
-    pub(super) fn authorities(
-        &self,
-        authorities: &BTreeMap<String, Authority>,
-        provisioning: &BTreeMap<String, Provisioning>,
-    ) -> AuthorityPolicy {
+    /// Without what `[[authority]]` and `[[provisioning]]` say.
+    pub(super) fn authorities(&self) -> AuthorityPolicy {
         let seconds = |said: u64| i64::try_from(said).unwrap_or(i64::MAX);
-        let windows = authorities.values();
-        let limits = provisioning.iter();
         AuthorityPolicy {
-            signing_windows: windows
-                .filter_map(|it| Some((it.name.clone(), seconds(it.signing_window?))))
-                .collect(),
             start: self.roll_authorities == RollAuthorities::Start,
             notice_seconds: seconds(self.roll_notice),
             approve: self.approve.clone(),
             silent_seconds: seconds(self.silent_after),
-            limits: limits
-                .map(|(name, it)| {
-                    let (ca_certificates, groups) = it.limits;
-                    (
-                        name.clone(),
-                        ServiceLimits {
-                            ca_certificates,
-                            groups,
-                        },
-                    )
-                })
-                .collect(),
+            ..AuthorityPolicy::default()
         }
     }
 

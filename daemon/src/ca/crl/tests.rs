@@ -11,7 +11,7 @@ use crate::token::client::TokenClient;
 use crate::token::memory::MemoryToken;
 use crate::token::worker::in_memory;
 use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
-use std::collections::BTreeSet;
+use pollster::block_on;
 use std::time::Duration;
 use tempfile::TempDir;
 

@@ -293,7 +293,9 @@ impl CertificateAuthority {
                 "a ceremony is under way",
             )),
         };
-        let failure = made.as_ref().err().map(ToString::to_string);
+        // To wait for the one above is no failure.
+        let failure = made.as_ref().err().filter(|it| it.code != "issuer_revoked");
+        let failure = failure.map(ToString::to_string);
         let mut detail = AuthorityDetail::of(roll)?;
         if detail.failure != failure {
             detail.failure = failure;

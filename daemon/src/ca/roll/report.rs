@@ -98,7 +98,10 @@ impl CertificateAuthority {
         };
         // A breach is shut out while its successor is made.
         if roll.reason == RollReason::Compromise && replacement == Ok(Step::Make) {
-            return Ok(format!("{waits_for}; and {making}"));
+            return Ok(match roll.state {
+                RollState::Reissuing => making,
+                _ => format!("{waits_for}; and {making}"),
+            });
         }
         Ok(waits_for)
     }

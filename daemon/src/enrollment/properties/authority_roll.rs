@@ -1,0 +1,314 @@
+//! Random events, in any order, against the roll of one authority and the groups that hold it.
+
+use crate::enrollment::authority_roll::{Change, Evidence, Group, Step, next_step};
+use crate::enrollment::roll::{RollReason, RollState};
+use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName, Slots};
+use crate::enrollment::thumbprint::Thumbprint;
+use proptest::prelude::*;
+use time::{Duration, OffsetDateTime};
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// The engine looks, and makes the step that is due.
+    Advance,
+    /// The reconciler brings one group's service to what is wanted.
+    Push(usize),
+    Verified,
+    Canary(usize, bool),
+    Approve,
+    Expire,
+    Reissued,
+    HubDone,
+    BelowDone,
+    Deleted,
+    Blocked,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => Just(Event::Advance),
+        4 => (0usize..3).prop_map(Event::Push),
+        1 => Just(Event::Verified),
+        2 => ((0usize..3), any::<bool>()).prop_map(|(group, passed)| Event::Canary(group, passed)),
+        1 => Just(Event::Approve),
+        1 => Just(Event::Expire),
+        1 => Just(Event::Reissued),
+        1 => Just(Event::HubDone),
+        1 => Just(Event::BelowDone),
+        1 => Just(Event::Deleted),
+        1 => Just(Event::Blocked),
+    ]
+}
+
+fn certificate(name: &str) -> Thumbprint {
+    Thumbprint::of(name.as_bytes())
+}
+
+/// A roll, and all that is known of its surroundings.
+#[derive(Clone, Debug)]
+struct World {
+    state: RollState,
+    evidence: Evidence,
+    expired: bool,
+    /// Every service has held the next certificate verified when it began to sign.
+    served_unverified: bool,
+}
+
+impl World {
+    fn new(groups: usize, reason: RollReason) -> Self {
+        let old = certificate("old");
+        let breach = reason == RollReason::Compromise;
+        let group = |number: usize| Group {
+            id: number as i64,
+            provisioning: "dps".into(),
+            name: format!("group {number}"),
+            slots: Slots::Empty.serve(old).unwrap(),
+            enabled: !breach,
+            in_step: !breach,
+            sighting: CutOverEvidence {
+                observed_primary: Some(old),
+                observed_secondary: None,
+                canary: match breach {
+                    true => CanaryVerdict::NotNeeded,
+                    false => CanaryVerdict::Pending,
+                },
+            },
+        };
+        Self {
+            state: match breach {
+                true => RollState::ShuttingOut,
+                false => RollState::Requested,
+            },
+            evidence: Evidence {
+                reason,
+                old,
+                breached: if breach { vec![old] } else { Vec::new() },
+                next: None,
+                next_serves: false,
+                unverified: vec!["dps".into()],
+                groups: (0..groups).map(group).collect(),
+                cut_over_approved: false,
+                retirement_approved: false,
+                retirement: expiry(false),
+                behind: Vec::new(),
+                ca_certificates: 1,
+                ca_certificates_leaving: u64::from(breach),
+                hub_open: 0,
+                to_reissue: 1,
+                blocks_open: 0,
+            },
+            expired: false,
+            served_unverified: false,
+        }
+    }
+
+    fn apply(&mut self, event: &Event) {
+        let evidence = &mut self.evidence;
+        match event {
+            Event::Advance => self.advance(),
+            Event::Push(number) => {
+                if let Some(group) = evidence.groups.get_mut(*number) {
+                    group.in_step = true;
+                    let (primary, secondary) = group.slots.wanted();
+                    group.sighting.observed_primary = primary;
+                    group.sighting.observed_secondary = secondary;
+                }
+            }
+            Event::Verified if evidence.next.is_some() => evidence.unverified.clear(),
+            Event::Canary(number, passed) => {
+                if let Some(group) = evidence.groups.get_mut(*number)
+                    && group.awaits_canary()
+                {
+                    group.sighting.canary = match passed {
+                        true => CanaryVerdict::Passed,
+                        false => CanaryVerdict::Failed("refused".into()),
+                    };
+                }
+            }
+            Event::Approve => {
+                evidence.retirement_approved = evidence.cut_over_approved;
+                evidence.cut_over_approved = true;
+            }
+            Event::Expire => {
+                self.expired = true;
+                evidence.retirement = expiry(true);
+            }
+            Event::Reissued if evidence.next_serves => evidence.to_reissue = 0,
+            Event::HubDone => evidence.hub_open = 0,
+            Event::BelowDone => evidence.behind.clear(),
+            Event::Deleted => {
+                evidence.ca_certificates -= evidence.ca_certificates_leaving;
+                evidence.ca_certificates_leaving = 0;
+            }
+            Event::Blocked => evidence.blocks_open = 0,
+            Event::Verified | Event::Reissued => {}
+        }
+    }
+
+    fn advance(&mut self) {
+        let step = next_step(self.state, &self.evidence);
+        let breach = self.evidence.reason == RollReason::Compromise;
+        let step = match step {
+            Err(_) if breach => self.evidence.replacement(),
+            other => other,
+        };
+        let Ok(step) = step else { return };
+        match step {
+            Step::Make => self.evidence.next = Some(certificate("next")),
+            Step::Stage(changes) => self.enter(RollState::Staged, &changes),
+            Step::CutOver(changes) => {
+                self.enter(RollState::Draining, &changes);
+                self.serve();
+            }
+            Step::Replace(changes) => {
+                self.enter(self.state, &changes);
+                self.evidence.blocks_open = changes.len() as u64;
+                self.serve();
+            }
+            Step::Retire(changes) => self.enter(self.state, &changes),
+            Step::Withdraw => {
+                self.evidence.ca_certificates_leaving = self.evidence.ca_certificates;
+            }
+            Step::Enter(state) => {
+                if state == RollState::Clearing {
+                    self.evidence.hub_open = 1;
+                }
+                self.enter(state, &[]);
+            }
+        }
+    }
+
+    fn serve(&mut self) {
+        if !self.evidence.next_serves {
+            self.served_unverified = !self.evidence.unverified.is_empty();
+            self.evidence.behind = vec!["below".into()];
+        }
+        self.evidence.next_serves = true;
+    }
+
+    fn enter(&mut self, state: RollState, changes: &[Change]) {
+        self.state = state;
+        for change in changes {
+            let mut groups = self.evidence.groups.iter_mut();
+            let group = groups.find(|it| it.id == change.group).unwrap();
+            assert_eq!(group.slots, change.from);
+            group.slots = change.to.clone();
+            group.enabled = change.enabled;
+            group.in_step = false;
+        }
+    }
+}
+
+fn expiry(expired: bool) -> RetireEvidence {
+    let end = OffsetDateTime::UNIX_EPOCH;
+    RetireEvidence::Expired {
+        now: end + Duration::seconds(i64::from(expired)),
+        retiring_not_after: end,
+    }
+}
+
+fn observed(group: &Group, certificate: Thumbprint) -> bool {
+    let seen = &group.sighting;
+    seen.observed_primary == Some(certificate) || seen.observed_secondary == Some(certificate)
+}
+
+/// What must hold after every event of an expiry roll.
+fn check_expiry(before: &World, after: &World) -> Result<(), String> {
+    let ensure = |holds: bool, rule: &str| match holds {
+        true => Ok(()),
+        false => Err(format!("{rule}: {before:?} {after:?}")),
+    };
+    let (old, next) = (certificate("old"), certificate("next"));
+    let began = after.evidence.next_serves && !before.evidence.next_serves;
+    for group in &before.evidence.groups {
+        if began {
+            ensure(
+                observed(group, old) && observed(group, next),
+                "used before seen",
+            )?;
+            ensure(
+                group.sighting.canary == CanaryVerdict::Passed,
+                "used before tried",
+            )?;
+        }
+    }
+    ensure(!after.served_unverified, "used before it was verified")?;
+    ensure(
+        !began || before.evidence.cut_over_approved,
+        "cut over without a word",
+    )?;
+    for group in &after.evidence.groups {
+        let gone = !group.slots.held().contains(&old);
+        ensure(!gone || after.expired, "the old one went before its end")?;
+        ensure(
+            !gone || after.evidence.behind.is_empty(),
+            "somebody below needed it",
+        )?;
+        ensure(group.enabled, "nobody is shut out by an expiry")?;
+        let moved = SlotName::BOTH.into_iter().any(|slot| {
+            let other = group.slots.in_slot(slot.other());
+            let mut all = before.evidence.groups.iter();
+            let same = all.find(|it| it.id == group.id).unwrap();
+            same.slots.in_slot(slot).is_some() && same.slots.in_slot(slot) == other
+        });
+        ensure(!moved, "nothing is copied between slots")?;
+    }
+    let done = after.state == RollState::Done;
+    ensure(
+        !done || after.evidence.ca_certificates == 0,
+        "ended before the CA certificate went",
+    )
+}
+
+/// What must hold after every event of a compromise roll.
+fn check_compromise(before: &World, after: &World) -> Result<(), String> {
+    let ensure = |holds: bool, rule: &str| match holds {
+        true => Ok(()),
+        false => Err(format!("{rule}: {before:?} {after:?}")),
+    };
+    for group in &after.evidence.groups {
+        let holds = group.slots.held().contains(&certificate("old"));
+        ensure(
+            !(holds && group.enabled),
+            "a breached certificate lets somebody in",
+        )?;
+    }
+    let cleared = after.state == RollState::Clearing && before.state == RollState::ShuttingOut;
+    ensure(
+        !cleared || before.evidence.groups.iter().all(|it| it.in_step),
+        "the hub came before the service",
+    )?;
+    ensure(!after.served_unverified, "used before it was verified")?;
+    let done = after.state == RollState::Done && before.state != RollState::Done;
+    let ready = before.evidence.next_serves
+        && before.evidence.to_reissue == 0
+        && before.evidence.blocks_open == 0
+        && before.evidence.behind.is_empty();
+    ensure(!done || ready, "ended while something was left to do")
+}
+
+proptest! {
+    #[test]
+    fn an_authority_is_rolled_in_order_whatever_happens(
+        groups in 0usize..4, events in prop::collection::vec(event(), 1..120),
+    ) {
+        let mut world = World::new(groups, RollReason::Expiry);
+        for event in events {
+            let before = world.clone();
+            world.apply(&event);
+            check_expiry(&before, &world).map_err(TestCaseError::fail)?;
+        }
+    }
+
+    #[test]
+    fn what_is_breached_never_comes_back(
+        groups in 0usize..4, events in prop::collection::vec(event(), 1..120),
+    ) {
+        let mut world = World::new(groups, RollReason::Compromise);
+        for event in events {
+            let before = world.clone();
+            world.apply(&event);
+            check_compromise(&before, &world).map_err(TestCaseError::fail)?;
+        }
+    }
+}
