@@ -139,7 +139,9 @@ pub(super) fn plan_next(
     let newest = newest(connection, &plan.authority)?
         .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))?;
     match newest.state {
-        GenerationState::Staged if newest.parent == plan.parent => Ok(newest),
+        GenerationState::Staged if newest.parent == plan.parent && newest.revoked_at.is_none() => {
+            Ok(newest)
+        }
         GenerationState::Planned => {
             connection.execute(
                 "UPDATE generation SET parent = ?2 WHERE id = ?1",
@@ -151,7 +153,7 @@ pub(super) fn plan_next(
             })
         }
         GenerationState::Staged => {
-            // The one above it is another one by now: nobody will use it.
+            // It is revoked, or the one above it is another one by now: nobody will use it.
             possession::remove(connection, newest.id, at)?;
             retire(connection, newest.id)?;
             insert(connection, newest.number + 1, plan)

@@ -194,6 +194,55 @@ fn after_a_breach_of_one_slot_the_good_leaf_is_not_retired_with_the_breached_one
     assert_eq!(stage.store.next_retirement().unwrap(), Some(9_000));
 }
 
+/// A generation that was breached before it signed is not what the next roll of its authority takes.
+#[test]
+fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
+    let stage = Stage::new();
+    let plan = |id| PlannedGeneration {
+        authority: "root".into(),
+        parent: None,
+        token: "factory".into(),
+        key_type: KeyType::P256,
+        key_id: vec![id; 16],
+    };
+    let staged = stage
+        .store
+        .plan_rolled_generation(1, plan(8), 1_000)
+        .unwrap();
+    stage.store.record_key(staged.id, vec![4, 5, 6]).unwrap();
+    let intent = Intent {
+        purpose: Purpose::Authority,
+        issuer: staged.id,
+        ..stage.intent("root", 9)
+    };
+    let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+    let settlement = Settlement::Authority {
+        generation: staged.id,
+    };
+    stage.settle(&recorded, settlement).unwrap();
+    let again = stage
+        .store
+        .plan_rolled_generation(1, plan(9), 1_000)
+        .unwrap();
+    assert_eq!(again.id, staged.id, "it is taken over while it is good");
+
+    let revocation = Revocation {
+        target: RevocationTarget::Generation {
+            generation: staged.id,
+        },
+        at: 1_000,
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    stage.store.revoke(revocation, KeyCompromise).unwrap();
+    let next = stage
+        .store
+        .plan_rolled_generation(1, plan(9), 1_000)
+        .unwrap();
+    assert_ne!(next.id, staged.id);
+    assert_eq!(next.number, staged.number + 1);
+}
+
 /// A mark that comes after another is not due before that one is settled, however long that takes.
 #[test]
 fn nobody_is_woken_for_a_mark_that_comes_after_another() {
