@@ -114,9 +114,10 @@ impl CertificateAuthority {
     ) -> Result<Vec<Door>, Error> {
         let mut doors = self.doors(device)?;
         let one_slot = compromise.slots.len() < SlotName::BOTH.len();
-        if one_slot && doors.iter().any(|door| door.individual.is_none()) {
+        if one_slot && (doors.is_empty() || doors.iter().any(|door| door.individual.is_none())) {
             let message = format!(
-                "{device} is let in by a group and has no slots of its own; leave --slot out"
+                "{device} has no enrollment of its own, and so no slots, everywhere that lets it \
+                 in; leave --slot out"
             );
             return Err(Error::mend("roll_slot_invalid", message));
         }
