@@ -67,7 +67,7 @@ pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
 pub use proof::Proof;
 pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
-pub use roll::{RollRow, RollStep, RollSubject};
+pub use roll::{EndingLeaf, RollRow, RollStep, RollSubject};
 pub use scan::ScannedPage;
 
 use rusqlite::{Connection, OpenFlags};

@@ -8,7 +8,7 @@ use super::audit::{self, AuditEntry};
 use super::enrollment::{by_id, from_json, save_slots};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
-use super::{EnrollmentRow, Store, StoreError};
+use super::{Store, StoreError};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -74,6 +74,17 @@ pub struct RollRow {
     pub started_at: i64,
     /// Unix seconds of the last step.
     pub changed_at: i64,
+}
+
+/// An individual enrollment whose one leaf comes to its end.
+#[derive(Clone, Debug)]
+pub struct EndingLeaf {
+    /// Row id of the enrollment.
+    pub enrollment: i64,
+    /// The registration id.
+    pub name: String,
+    /// The leaf's end, Unix seconds.
+    pub not_after: i64,
 }
 
 /// A roll that begins.
@@ -213,30 +224,27 @@ impl Store {
     }
 
     /// Individual enrollments that serve one leaf, which ends before `until`, and have no roll
-    /// under way, with that end in Unix seconds; those that end first, at most `limit`.
-    pub fn ending_leaves(
-        &self,
-        until: i64,
-        limit: u32,
-    ) -> Result<Vec<(EnrollmentRow, i64)>, StoreError> {
+    /// under way; those that end first come first.
+    pub fn ending_leaves(&self, until: i64) -> Result<Vec<EndingLeaf>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT e.id, i.not_after FROM enrollment e
+                "SELECT e.id, e.name, i.not_after FROM enrollment e
                  JOIN certificate c ON c.sha256 = unhex(e.slots ->> 'certificate')
                  JOIN intent i ON i.id = c.intent
                  WHERE e.kind = 'individual' AND e.removed = 0 AND e.status = 'enabled'
                    AND i.not_after <= ?1
                    AND NOT EXISTS (SELECT 1 FROM roll r WHERE r.enrollment = e.id
                                    AND r.state NOT IN ('done', 'aborted'))
-                 ORDER BY i.not_after LIMIT ?2",
+                 ORDER BY i.not_after",
             )?;
-            let found: Vec<(i64, i64)> = statement
-                .query_map(params![until, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect::<Result<_, _>>()?;
-            found
-                .into_iter()
-                .map(|(id, end)| Ok((by_id(connection, id)?, end)))
-                .collect()
+            let ending = statement.query_map([until], |row| {
+                Ok(EndingLeaf {
+                    enrollment: row.get(0)?,
+                    name: row.get(1)?,
+                    not_after: row.get(2)?,
+                })
+            })?;
+            Ok(ending.collect::<Result<_, _>>()?)
         })
     }
 

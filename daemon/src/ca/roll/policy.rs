@@ -1,6 +1,5 @@
 //! Rolls that policy starts: leaves that come to their end, and devices that are told of it.
 
-use super::earlier;
 use crate::ca::authorize::Caller;
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::roll::renewal_moment;
@@ -8,7 +7,7 @@ use crate::store::{HubAction, NewHubTask, StoreError};
 use serde_json::{Value, json};
 
 /// How many rolls one turn starts; the next turn follows at once.
-const STARTED_AT_ONCE_MAX: u32 = 500;
+const STARTED_AT_ONCE_MAX: usize = 500;
 
 /// How leaves are rolled.
 #[derive(Clone, Debug, Default)]
@@ -33,16 +32,19 @@ impl CertificateAuthority {
             return Ok(None);
         };
         let jitter = self.rolling.renew_jitter_seconds;
-        let mut next_due = None;
-        let ending = self
-            .store
-            .ending_leaves(now.saturating_add(before), STARTED_AT_ONCE_MAX)?;
-        for (enrollment, not_after) in ending {
-            let moment = renewal_moment(&enrollment.name, not_after, before, jitter);
-            if moment > now {
-                next_due = earlier(next_due, Some(moment));
+        let ending = self.store.ending_leaves(now.saturating_add(before))?;
+        // All of them: of a fleet that ends on one day, any may be the first.
+        let moments = ending.into_iter().map(|leaf| {
+            let moment = renewal_moment(&leaf.name, leaf.not_after, before, jitter);
+            (leaf.enrollment, moment)
+        });
+        let (due, later): (Vec<_>, Vec<_>) = moments.partition(|(_, moment)| *moment <= now);
+        let next_due = later.into_iter().map(|(_, moment)| moment).min();
+        for (enrollment, _) in due.into_iter().take(STARTED_AT_ONCE_MAX) {
+            // One that is gone by now has nothing to roll.
+            let Some(enrollment) = self.store.find_enrollment(enrollment)? else {
                 continue;
-            }
+            };
             let entry = self.leaf_entry(&Caller::Daemon, "roll.started", &enrollment);
             let tasks = self.told(&enrollment.provisioning, &enrollment.name);
             match self
