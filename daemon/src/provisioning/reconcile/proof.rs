@@ -57,7 +57,10 @@ impl Reconciler {
                 Err(error) => {
                     let service = &self.name;
                     tracing::warn!(service, reason = %error, "a device could not be looked at");
-                    return Ok(());
+                    // What is refused of one device says nothing of the others.
+                    if !matches!(error, CallError::Rejected { .. }) {
+                        return Ok(());
+                    }
                 }
             }
         }
