@@ -9,6 +9,7 @@ use crate::token::KeyReference;
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
+use crate::x509::lint::IssuerReading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct Generation {
     pub certificate: Certificate,
     /// The same, as PEM.
     pub pem: String,
+    /// The same, as the lint reads it.
+    pub reading: IssuerReading,
     /// What a certificate below it says of it.
     pub issuer: Issuer,
     /// It signs for its authority now.
@@ -150,6 +153,7 @@ impl Generation {
             },
             public_key,
             pem: certificate.to_pem(),
+            reading: IssuerReading::new(&certificate),
             certificate,
             issuer,
             serving: row.serving,

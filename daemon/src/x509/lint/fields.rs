@@ -116,9 +116,11 @@ fn check_serial(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Fi
 }
 
 fn check_signature(parts: &Parts<'_>, issuer: &Issuer<'_>, findings: &mut Findings) {
-    let algorithm = issuer.signature_algorithm();
     findings.require(
-        algorithm == Ok(parts.signature.whole),
+        issuer
+            .signature_algorithm
+            .as_ref()
+            .is_ok_and(|asked| *asked == parts.signature.whole),
         "signature_algorithm",
         || "the signature algorithm is not that of the issuer's key".to_owned(),
     );
@@ -130,7 +132,7 @@ fn check_validity(
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
-    let (issuer_begins, issuer_ends) = match &issuer.above {
+    let (issuer_begins, issuer_ends) = match issuer.above {
         Some(above) => (above.not_before, above.not_after),
         None => (i64::MIN, i64::MAX),
     };
@@ -161,17 +163,13 @@ fn check_validity(
 
 fn check_time_forms(parts: &Parts<'_>, parsed: &TbsCertificate<'_>, findings: &mut Findings) {
     let times = [&parsed.validity.not_before, &parsed.validity.not_after];
-    let expected_tags: Vec<u8> = times
-        .iter()
-        .map(|time| match time.timestamp() {
-            ..YEAR_2050 => UTC_TIME,
-            _ => GENERALIZED_TIME,
-        })
-        .collect();
-    let tags: Option<Vec<u8>> = canonical::children(parts.validity)
-        .ok()
-        .map(|times| times.iter().map(|time| time.tag).collect());
-    findings.require(tags == Some(expected_tags), "time_form", || {
+    let expected_tags = times.map(|time| match time.timestamp() {
+        ..YEAR_2050 => UTC_TIME,
+        _ => GENERALIZED_TIME,
+    });
+    let tags = canonical::children(parts.validity)
+        .is_ok_and(|times| times.iter().map(|time| time.tag).eq(expected_tags));
+    findings.require(tags, "time_form", || {
         "a time is UTCTime after 2049, or GeneralizedTime before".to_owned()
     });
 }
@@ -255,7 +253,7 @@ fn attributes(subject: Value<'_>) -> Result<Vec<Attribute<'_>>, String> {
 }
 
 fn check_path_length(issuer: &Issuer<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
-    let bound = issuer.above.as_ref().and_then(|above| above.path_length);
+    let bound = issuer.above.and_then(|above| above.path_length);
     let fits = match (bound, expected.profile.kind) {
         (Some(bound), Kind::Authority { path_length }) => {
             path_length.is_some_and(|length| u32::from(length) < bound)

@@ -10,7 +10,6 @@ mod fields;
 mod issuer;
 mod values;
 
-use super::certificate::Certificate;
 use super::issuer::Distribution;
 use super::key::{PublicKey, SignatureAlgorithm};
 use super::name::DistinguishedName;
@@ -18,6 +17,7 @@ use super::profile::Profile;
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
 use super::tbs::ToBeSigned;
+pub use issuer::IssuerReading;
 use std::fmt;
 use x509_parser::certificate::TbsCertificate;
 use x509_parser::prelude::FromDer;
@@ -49,7 +49,7 @@ pub struct Expectation<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum ExpectedIssuer<'a> {
     /// The authority with this certificate.
-    Certificate(&'a Certificate),
+    Certificate(&'a IssuerReading),
     /// The certified key itself.
     SelfSigned,
 }
