@@ -207,12 +207,16 @@ fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
     );
     assert_eq!(shown(&stage, &plant)["report"]["devices_on_the_old"], 1);
 
-    let new = station.obtain(&Request::device("press-1"));
-    assert_ne!(new.chain, old.chain);
-    assert_eq!(new.chain.len(), 3);
-    probed(&stage.emulator, &[&old, &new], || {
-        std::thread::sleep(Duration::from_millis(500));
+    let other = station.obtain(&Request::device("press-2"));
+    assert_eq!(other.chain.len(), 3);
+    assert_ne!(other.chain, old.chain);
+    // Nothing is retired before press-1 has moved, however long it takes.
+    probed(&stage.emulator, &[&old, &other], || {
+        // Three rounds of proofs.
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(shown(&stage, &line)["state"], "draining");
     });
+    let new = station.obtain(&Request::device("press-1"));
     is_assigned(&stage.emulator, &new);
     comes_to(&stage, &line, "done");
     let done = comes_to(&stage, &plant, "done");

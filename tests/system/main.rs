@@ -26,6 +26,7 @@
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `breach` | a leaf in wrong hands is out when the command answers |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
+//! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -47,6 +48,7 @@ mod process;
 mod provisioning;
 mod refusals;
 mod request;
+mod revocation;
 mod roll;
 mod roll_faults;
 mod stage;

@@ -19,6 +19,8 @@ const HALLMARK: &str = env!("CARGO_BIN_EXE_hallmark");
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 /// The ceremony that ships: root, plant, line-1 below it, and operations.
 pub(crate) const CEREMONY: &str = include_str!("../../softhsm-setup/ceremony.toml");
+/// Where the configuration says that relying parties reach plain HTTP; nobody has that name.
+pub(crate) const PUBLIC_HTTP: &str = "http://pki.hallmark.example";
 const CONFIGURATION: &str = include_str!("hallmark.toml");
 
 pub(crate) struct Stage {
@@ -175,6 +177,12 @@ impl Stage {
         });
         self.is_in_step();
         self.is_ready();
+        until("every authority has a revocation list", || {
+            let authorities = self.json(&["authority", "list"]);
+            let listed = |it: &Value| it["crl_number"].is_i64();
+            let mut authorities = authorities.as_array().unwrap().iter();
+            authorities.all(listed).then_some(())
+        });
         until("HTTPS answers", || {
             let stranger = self.stranger();
             stranger

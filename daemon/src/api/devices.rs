@@ -7,6 +7,7 @@ use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect};
 use crate::ca::{Error, rfc3339};
 use crate::store::{BlockKind, BlockRow, CertificateRow, DeviceRow};
+use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,7 @@ struct Leaf {
     not_before: String,
     not_after: String,
     revoked_at: Option<String>,
+    revocation_reason: Option<&'static str>,
 }
 
 impl From<DeviceRow> for Device {
@@ -89,6 +91,7 @@ impl From<CertificateRow> for Leaf {
             not_before: rfc3339(row.not_before),
             not_after: rfc3339(row.not_after),
             revoked_at: row.revoked_at.map(rfc3339),
+            revocation_reason: row.revocation_reason.map(RevocationReason::name),
         }
     }
 }

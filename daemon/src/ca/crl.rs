@@ -328,3 +328,6 @@ impl CertificateAuthority {
 fn signs_lists(generation: &Generation, now: i64) -> bool {
     generation.revoked_at.is_none() && now <= generation.certificate.not_after()
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,8 +216,11 @@ impl CertificateAuthority {
         let place = || "crl".to_owned();
         let (hierarchy, mut lists) = (self.hierarchy(), Vec::new());
         for id in generations.collect::<BTreeSet<i64>>() {
-            // One that has expired signs no more lists, and none of its leaves is good.
-            let living = |it: &&Arc<Generation>| it.certificate.not_after() >= self.now();
+            // One that has expired or is revoked signs no more lists, and none of its leaves is
+            // good.
+            let living = |it: &&Arc<Generation>| {
+                it.certificate.not_after() >= self.now() && hierarchy.revoked_above(it.id).is_none()
+            };
             let Some(generation) = hierarchy.generation(id).filter(living) else {
                 continue;
             };

@@ -374,7 +374,11 @@ fn take_down(
     };
     match undo {
         Undo::Enable(id) => set_status(connection, *id, true)?,
-        Undo::Remove(id) => enrollment::set_removed(connection, *id)?,
+        Undo::Remove(id) => {
+            // It came after what it took the certificate from; now that one comes after it.
+            enrollment::set_after(connection, *id, None)?;
+            enrollment::set_removed(connection, *id)?;
+        }
         Undo::Slots { id, from, to } if row.slots == *to => {
             save_slots(connection, *id, from)?;
             // The service takes a certificate in one enrollment only.

@@ -140,13 +140,36 @@ impl Store {
         self.read(|connection| roll_rows(connection, "WHERE r.parent = ?1 ORDER BY r.id", [parent]))
     }
 
-    /// Every roll that may have a next step by itself, oldest first. A leaf that waits for its
-    /// request has none.
-    pub fn open_rolls(&self) -> Result<Vec<RollRow>, StoreError> {
+    /// Every roll that may have a next step by itself at `now`, oldest first. Of a fleet of leaves
+    /// most wait: for a request, or for the end of the old leaf. With `proven`, those that the hub
+    /// has shown on their new leaf do not wait for that end.
+    pub fn open_rolls(&self, now: i64, proven: bool) -> Result<Vec<RollRow>, StoreError> {
         self.read(|connection| {
-            let condition = "WHERE r.state NOT IN ('done', 'aborted')
-                   AND (r.enrollment IS NULL OR r.state <> 'requested') ORDER BY r.id";
-            roll_rows(connection, condition, [])
+            let condition =
+                "WHERE r.state NOT IN ('done', 'aborted') AND (r.enrollment IS NULL OR (
+                   r.state <> 'requested'
+                   AND (r.state <> 'reissuing' OR r.new_certificate IS NOT NULL)
+                   AND (r.state <> 'draining' OR i.not_after < ?1
+                        OR ?2 AND EXISTS (SELECT 1 FROM proof p WHERE p.device = e.name
+                                            AND p.provisioning = e.provisioning
+                                            AND p.certificate = r.new_certificate))))
+                 ORDER BY r.id";
+            roll_rows(connection, condition, params![now, proven])
+        })
+    }
+
+    /// When the first old leaf that is still in a slot ends, in Unix seconds.
+    pub fn next_retirement(&self) -> Result<Option<i64>, StoreError> {
+        self.read(|connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT min(i.not_after) FROM roll r
+                     JOIN certificate c ON c.sha256 = r.old_certificate
+                     JOIN intent i ON i.id = c.intent
+                     WHERE r.state NOT IN ('done', 'aborted') AND r.state = 'draining'
+                       AND r.enrollment IS NOT NULL",
+                )?
+                .query_row([], |row| row.get(0))?)
         })
     }
 

@@ -104,7 +104,6 @@ impl CertificateAuthority {
                 self.make_step(roll, row, next)?;
                 Ok(None)
             }
-            Err(_) if roll.state == RollState::Draining => Ok(Some(roll.old_not_after + 1)),
             Err(_) => Ok(None),
         }
     }
@@ -137,12 +136,18 @@ impl CertificateAuthority {
         enrollment: &EnrollmentRow,
         now: i64,
     ) -> Result<LeafEvidence, Error> {
-        let progress = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
+        let hub_open = match roll.state {
+            RollState::Clearing => self
+                .store
+                .hub_progress(HubCause::Roll(roll.id), None)?
+                .open(),
+            _ => 0,
+        };
         Ok(LeafEvidence {
             sighting: sighting(enrollment),
             retirement: self.retirement(roll, enrollment, now)?,
             in_step: enrollment.mark.is_none() && enrollment.drift.is_none(),
-            hub_open: progress.open(),
+            hub_open,
             replaced: roll.new_certificate.is_some(),
         })
     }

@@ -52,7 +52,9 @@ impl CertificateAuthority {
     pub fn advance_rolls(&self) -> Result<Option<i64>, Error> {
         let now = self.now();
         let mut next_due = earlier(self.start_due_rolls(now)?, self.roll_due_authorities()?);
-        for roll in self.store.open_rolls()? {
+        let retirement = self.store.next_retirement()?;
+        next_due = earlier(next_due, retirement.map(|end| end.saturating_add(1)));
+        for roll in self.store.open_rolls(now, self.rolling.retire_proven)? {
             let due = match roll.subject {
                 RollSubject::Enrollment { id, .. } => self.advance_leaf_roll(&roll, id, now)?,
                 RollSubject::Authority { .. } => self.advance_authority_roll(&roll, now)?,

@@ -11,6 +11,8 @@
 pub(crate) mod backend;
 mod connection;
 pub mod health;
+#[cfg(test)]
+pub(crate) mod in_memory;
 mod ladder;
 mod queue;
 mod rig;

@@ -1,0 +1,240 @@
+//! When lists are signed and when they are not, over a token in memory.
+
+use super::*;
+use crate::ca::authority_policy::AuthorityPolicy;
+use crate::ca::authorize::{Authorized, Caller, Operate};
+use crate::ca::{ConfiguredToken, Parts};
+use crate::store::{Intent, Purpose, RevocationTarget, Store};
+use crate::token::TokenError;
+use crate::token::client::TokenClient;
+use crate::token::memory::MemoryToken;
+use crate::token::worker::in_memory;
+use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const CEREMONY: &str = r#"
+name = "test"
+[[authority]]
+name = "root"
+subject = { common_name = "Root" }
+validity = "20y"
+[[authority]]
+name = "line"
+issuer = "root"
+subject = { common_name = "Line" }
+validity = "5y"
+"#;
+const DAY: i64 = 86_400;
+
+/// A root and a line below it, each with its first list.
+struct Scene {
+    ca: CertificateAuthority,
+    memory: MemoryToken,
+    _folder: TempDir,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, memory) = (folder.path().join("socket"), MemoryToken::new("memory"));
+        in_memory::serve("memory", memory.clone(), &socket);
+        let token = ConfiguredToken {
+            client: TokenClient::new("memory", socket),
+            sign_deadline: Duration::from_secs(30),
+        };
+        let on_it = |name: &str| (name.to_owned(), "memory".to_owned());
+        let ca = CertificateAuthority::start(Parts {
+            store: Store::open(&folder.path().join("hallmark.db")).unwrap(),
+            tokens: BTreeMap::from([("memory".to_owned(), token)]),
+            authorities: BTreeMap::from([on_it("root"), on_it("line")]),
+            profiles: BTreeMap::new(),
+            provisioning: Vec::new(),
+            verified: BTreeMap::new(),
+            authority_policy: AuthorityPolicy::default(),
+            hubs: BTreeMap::new(),
+            rolling: crate::ca::roll::RollPolicy::default(),
+            push_age_alarm_seconds: 3_600,
+            crl_schedule: CrlSchedule {
+                validity_seconds: 7 * DAY,
+                interval_seconds: DAY,
+            },
+            public_http: None,
+            wake: Box::new(|| {}),
+        })
+        .unwrap();
+        ca.run_ceremony(&operator(), CEREMONY, &|_| {}).unwrap();
+        let scene = Self {
+            ca,
+            memory,
+            _folder: folder,
+        };
+        scene.ca.update_crls().unwrap();
+        assert_eq!([scene.number("root"), scene.number("line")], [1, 1]);
+        scene
+    }
+
+    fn generation(&self, authority: &str) -> i64 {
+        self.ca.hierarchy().serving(authority).unwrap().id
+    }
+
+    fn list(&self, authority: &str) -> Arc<CrlRow> {
+        self.ca.crl(self.generation(authority)).unwrap()
+    }
+
+    fn number(&self, authority: &str) -> i64 {
+        self.list(authority).number
+    }
+
+    /// A serial number that the line's token may have signed.
+    fn abandon(&self, serial: u8) {
+        let intent = Intent {
+            serial: vec![serial; 16],
+            issuer: self.generation("line"),
+            purpose: Purpose::Leaf,
+            profile: "device".into(),
+            subject: format!("pump-{serial}"),
+            tbs: vec![serial],
+            not_before: 0,
+            not_after: self.ca.now() + DAY,
+            caller: "test".into(),
+            idempotency: None,
+            for_device: false,
+            at: 0,
+        };
+        let recorded = self.ca.store().record_intent(intent).unwrap();
+        let now = self.ca.now();
+        self.ca
+            .store()
+            .abandon_intent(recorded.id(), "a test".into(), now)
+            .unwrap();
+    }
+
+    /// How many lists were recorded.
+    fn recorded(&self) -> usize {
+        let journal = self.ca.store().audit_after(0, 1_000).unwrap();
+        let recorded = journal.iter().filter(|it| it.action == "crl.recorded");
+        recorded.count()
+    }
+}
+
+fn operator() -> Authorized<Operate> {
+    Authorized::<Operate>::to_operate(Caller::Local { uid: 0 }).unwrap()
+}
+
+#[test]
+fn nothing_is_signed_without_a_cause() {
+    let scene = Scene::set();
+    let signatures = scene.memory.signatures();
+    let due = scene.ca.update_crls().unwrap();
+    let lists = ["root", "line"].map(|name| scene.list(name).this_update + DAY);
+    assert_eq!(due, lists.into_iter().min());
+    assert_eq!(scene.memory.signatures(), signatures);
+    assert!(scene.ca.is_listed(scene.generation("line")).unwrap());
+}
+
+#[test]
+fn many_causes_are_one_list() {
+    let scene = Scene::set();
+    for serial in 0x41..0x60 {
+        scene.abandon(serial);
+    }
+    assert!(!scene.ca.is_listed(scene.generation("line")).unwrap());
+    scene.ca.update_crls().unwrap();
+    let list = scene.list("line");
+    assert_eq!((list.number, list.entries), (2, 31));
+    assert_eq!(scene.number("root"), 1);
+    assert!(scene.ca.is_listed(scene.generation("line")).unwrap());
+}
+
+/// The old list stays, an alarm says why, and the next attempt waits: each uses up a number.
+#[test]
+fn a_token_that_refuses_is_not_asked_at_once_again() {
+    let scene = Scene::set();
+    scene.memory.fail_with(Some(TokenError::Refused {
+        token: "memory".into(),
+        operation: "sign".into(),
+        reason: "scripted".into(),
+    }));
+    scene.abandon(0x41);
+    let recorded = scene.recorded();
+    let retry_at = scene.ca.update_crls().unwrap().unwrap();
+    let pause = retry_at - scene.ca.now();
+    assert!((3..=TOKEN_PAUSE_SECONDS).contains(&pause), "{pause}");
+    scene.ca.update_crls().unwrap();
+    assert_eq!(scene.recorded(), recorded + 1);
+    assert_eq!(scene.number("line"), 1);
+    let alarms = scene.ca.alarms().unwrap();
+    let told = |it: &String| it.contains("line generation 1 cannot be signed");
+    assert!(alarms.iter().any(told), "{alarms:?}");
+
+    scene.memory.fail_with(None);
+    for failure in scene.ca.lists.failures().values_mut() {
+        failure.retry_at = 0;
+    }
+    scene.ca.update_crls().unwrap();
+    assert_eq!(scene.number("line"), 3, "number 2 is used up");
+    assert_eq!(scene.ca.crl_alarms(), Vec::<String>::new());
+}
+
+#[test]
+fn pauses_after_failures_grow_to_a_limit() {
+    let schedule = CrlSchedule {
+        validity_seconds: 7 * DAY,
+        interval_seconds: DAY,
+    };
+    let lists = RevocationLists::new(schedule, Vec::new());
+    let error = Error::stop("test", "a test");
+    let pauses: Vec<i64> = (0..8).map(|_| lists.failed(1, &error, 0)).collect();
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
+}
+
+#[test]
+fn a_revoked_generation_is_listed_above_and_signs_no_more_until_the_hold_is_lifted() {
+    let scene = Scene::set();
+    let line = || RevocationTarget::Generation {
+        generation: scene.generation("line"),
+    };
+    let held = scene
+        .ca
+        .revoke(&operator(), line(), CertificateHold, "a test");
+    assert_eq!(held.unwrap().changed.len(), 1);
+    let refusal = scene
+        .ca
+        .hierarchy()
+        .signing("line")
+        .map(|_| ())
+        .unwrap_err();
+    assert_eq!(refusal.code, "issuer_revoked");
+    scene.ca.update_crls().unwrap();
+    assert_eq!((scene.number("root"), scene.list("root").entries), (2, 1));
+    assert_eq!(scene.number("line"), 1);
+
+    scene.ca.unrevoke(&operator(), line(), "a test").unwrap();
+    scene.abandon(0x41);
+    scene.ca.update_crls().unwrap();
+    assert_eq!((scene.number("root"), scene.list("root").entries), (3, 0));
+    assert_eq!(scene.number("line"), 2);
+    assert!(scene.ca.hierarchy().signing("line").is_ok());
+}
+
+/// Below a revoked root nothing is issued, though nobody revoked what is below.
+#[test]
+fn a_revoked_root_stops_all_below_it() {
+    let scene = Scene::set();
+    let root = RevocationTarget::Generation {
+        generation: scene.generation("root"),
+    };
+    scene
+        .ca
+        .revoke(&operator(), root, KeyCompromise, "a test")
+        .unwrap();
+    for authority in ["root", "line"] {
+        let hierarchy = scene.ca.hierarchy();
+        let refusal = hierarchy.signing(authority).map(|_| ()).unwrap_err();
+        assert!(
+            refusal.message.contains("generation 1 of root"),
+            "{refusal}"
+        );
+    }
+}

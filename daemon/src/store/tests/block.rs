@@ -1,0 +1,145 @@
+//! A block of a generation: its certificate leaves the slots first and has a group of its own then;
+//! lifting the block goes the same way back.
+
+use super::*;
+
+fn certificate(name: &str) -> Thumbprint {
+    Thumbprint::of(name.as_bytes())
+}
+
+impl Stage {
+    fn group(&self) -> EnrollmentRow {
+        let slots = serde_json::json!({
+            "state": "draining", "slot": "primary",
+            "serving": certificate("new"), "retiring": certificate("old"),
+        });
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Group,
+            name: "line".into(),
+            authority: Some("line".into()),
+            by_reference: false,
+            slots: serde_json::from_value(slots).unwrap(),
+        };
+        let row = self
+            .store
+            .add_enrollment(new, entry("enrollment.added"))
+            .unwrap();
+        self.settle_next(row.id);
+        row
+    }
+
+    /// The one enrollment that is due is this one; it is settled.
+    fn settle_next(&self, enrollment: i64) {
+        let due = self.store.due_marks("dps", 2_000, 10, true).unwrap();
+        let subjects: Vec<_> = due.iter().map(|mark| mark.subject).collect();
+        assert_eq!(subjects, [MarkSubject::Enrollment(enrollment)]);
+        let row = self.store.enrollment(enrollment).unwrap();
+        let sighting = match row.removed {
+            true => Sighting::Gone,
+            false => Sighting::InPlace {
+                history: Box::default(),
+                record: json!({}),
+            },
+        };
+        self.store.settle_mark(&due[0], sighting, 1_000).unwrap();
+    }
+
+    fn block_old(&self, group: i64) -> BlockRow {
+        let (provisioning, name) = ("dps".to_owned(), "line-blocked-1".to_owned());
+        let new = NewBlock {
+            kind: BlockKind::Generation,
+            name: "line".into(),
+            generation: Some(1),
+            reason: "a test".into(),
+            holds: Vec::new(),
+            devices: vec![("dps".into(), "press-7".into())],
+            bars: vec![
+                Bar::ShutOut(group, vec![certificate("old")]),
+                Bar::Own {
+                    provisioning,
+                    name,
+                    authority: "line".into(),
+                    certificate: certificate("old"),
+                    after: Some(group),
+                },
+            ],
+        };
+        let (block, _) = self.store.start_block(new, entry("block.started")).unwrap();
+        block
+    }
+}
+
+#[test]
+fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
+    let stage = Stage::new();
+    let group = stage.group();
+    let block = stage.block_old(group.id);
+    let own = block.enrollments[1];
+    assert!(
+        stage
+            .store
+            .due_hub_tasks("dps", 2_000, 10)
+            .unwrap()
+            .is_empty()
+    );
+    stage.settle_next(group.id);
+    assert_eq!(
+        stage.store.enrollment(group.id).unwrap().slots.held(),
+        [certificate("new")]
+    );
+    assert!(
+        stage
+            .store
+            .due_hub_tasks("dps", 2_000, 10)
+            .unwrap()
+            .is_empty()
+    );
+    stage.settle_next(own);
+    let tasks = stage.store.due_hub_tasks("dps", 2_000, 10).unwrap();
+    assert_eq!(
+        tasks.len(),
+        1,
+        "the hub comes when all services have followed"
+    );
+
+    stage
+        .store
+        .lift_block(block.id, Vec::new(), entry("block.lifted"))
+        .unwrap();
+    assert!(
+        stage
+            .store
+            .due_hub_tasks("dps", 2_000, 10)
+            .unwrap()
+            .is_empty()
+    );
+    stage.settle_next(own);
+    stage.settle_next(group.id);
+    assert_eq!(stage.store.enrollment(group.id).unwrap().slots, group.slots);
+    assert!(stage.store.find_enrollment(own).unwrap().is_none());
+    assert!(stage.store.blocks(true, 10).unwrap().is_empty());
+}
+
+/// What a roll has changed meanwhile is not put back.
+#[test]
+fn lifting_a_block_leaves_slots_that_have_moved_since() {
+    let stage = Stage::new();
+    let group = stage.group();
+    let block = stage.block_old(group.id);
+    let moved =
+        json!({ "state": "serving", "slot": "primary", "certificate": certificate("third") });
+    stage
+        .raw()
+        .execute(
+            "UPDATE enrollment SET slots = ?2 WHERE id = ?1",
+            rusqlite::params![group.id, moved.to_string()],
+        )
+        .unwrap();
+    stage
+        .store
+        .lift_block(block.id, Vec::new(), entry("block.lifted"))
+        .unwrap();
+    let slots = stage.store.enrollment(group.id).unwrap().slots;
+    assert_eq!(slots.held(), [certificate("third")]);
+}

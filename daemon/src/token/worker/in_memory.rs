@@ -1,0 +1,62 @@
+//! A worker in this process over a token in memory, for unit tests of what stands above a token.
+//! Its threads end with the test.
+
+use super::backend::{Backend, PinStanding, TokenIdentity};
+use super::connection::{self, Desk};
+use super::ladder::Ladder;
+use super::queue::Queue;
+use super::rig::Rig;
+use super::watchdog::Watchdog;
+use super::{QUEUE_JOBS_MAX, prober, signer_threads, spawn};
+use crate::token::memory::MemoryToken;
+use crate::token::{Token, TokenError};
+use secrecy::SecretString;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+
+struct InMemory(String, MemoryToken);
+
+impl Backend for InMemory {
+    fn start(&mut self) -> Result<TokenIdentity, TokenError> {
+        Ok(TokenIdentity {
+            label: self.0.clone(),
+            serial: "1".into(),
+        })
+    }
+
+    fn pin_standing(&mut self) -> Result<PinStanding, TokenError> {
+        Ok(PinStanding::Good)
+    }
+
+    fn log_in(&mut self, _: &SecretString) -> Result<(), TokenError> {
+        Ok(())
+    }
+
+    fn log_out(&mut self) {}
+
+    fn open(&mut self) -> Result<Box<dyn Token>, TokenError> {
+        Ok(Box::new(self.1.clone()))
+    }
+
+    fn stop(&mut self) {}
+}
+
+/// Serves `memory` as the token `name` on `socket`.
+pub(crate) fn serve(name: &str, memory: MemoryToken, socket: &Path) {
+    let rig = Rig::new(name, Box::new(InMemory(name.to_owned(), memory)), None);
+    let ladder = Arc::new(Ladder::new(name, 1, rig, Arc::new(Watchdog::new(2))));
+    let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
+    let (end_prober, prober_ended) = mpsc::channel();
+    let listener = connection::listen(socket).expect("a socket in the test's folder");
+    prober(&ladder, prober_ended);
+    signer_threads(name, 1, &queue, &ladder);
+    let desk = Desk {
+        token: name.to_owned(),
+        queue,
+        ladder,
+    };
+    spawn("token-accept", move || {
+        connection::accept(&listener, &desk);
+        drop(end_prober);
+    });
+}

@@ -1,0 +1,427 @@
+//! Revocation lists: what is revoked or may have been signed is on them, they are fetched over plain
+//! HTTP from where the certificates say, and OpenSSL judges by them.
+//!
+//! Certificates are revoked here through a store of the tests' own, beside the daemon's.
+
+use crate::process::until;
+use crate::request::{Holder, Request, der};
+use crate::stage::{PUBLIC_HTTP, Stage};
+use hallmarkd::store::{Revocation, RevocationTarget, Store};
+use hallmarkd::x509::revocation::RevocationReason;
+use hallmarkd::x509::serial::SerialNumber;
+use reqwest::blocking::{Client, Response};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
+
+/// The story of every device here: what judges it are the lists of all three authorities above it.
+const ABOVE: [&str; 3] = ["root", "plant", "line-1"];
+
+/// A relying party: knows nothing but the addresses in certificates.
+struct Relying {
+    http: Client,
+    base: String,
+}
+
+impl Relying {
+    fn on(stage: &Stage) -> Self {
+        let http = stage.json(&["status"])["http"].as_str().unwrap().to_owned();
+        Self {
+            http: Client::builder().no_proxy().build().unwrap(),
+            base: format!("http://{http}"),
+        }
+    }
+
+    fn get(&self, path: &str) -> Response {
+        self.http
+            .get(format!("{}{path}", self.base))
+            .send()
+            .unwrap()
+    }
+
+    fn fetch(&self, url: &str) -> Vec<u8> {
+        let path = url.strip_prefix(PUBLIC_HTTP).expect("the public address");
+        let answer = self.get(path);
+        assert_eq!(answer.status(), 200, "{url}");
+        answer.bytes().unwrap().to_vec()
+    }
+
+    fn crl(&self, name: &str) -> Vec<u8> {
+        self.fetch(&format!("{PUBLIC_HTTP}/crl/{name}.crl"))
+    }
+
+    /// The number of a list, and the reason by serial number.
+    fn listed(&self, name: &str) -> (u64, BTreeMap<String, u8>) {
+        let der = self.crl(name);
+        let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
+        let number = list.crl_number().unwrap().to_string().parse().unwrap();
+        let entries = list.iter_revoked_certificates().map(|it| {
+            let reason = it.reason_code().map_or(0, |(_, code)| code.0);
+            (hex::encode_upper(it.serial().to_bytes_be()), reason)
+        });
+        (number, entries.collect())
+    }
+
+    /// `openssl verify -crl_check_all`, over issuers and lists fetched from where the certificates
+    /// point, up to `root`.
+    fn judge(&self, leaf: &Holder, root: &str) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut issuers, mut lists) = (String::new(), String::new());
+        let mut certificate = der(&leaf.certificate);
+        while let Some((crl_url, issuer_url)) = points_to(&certificate) {
+            lists += &pem("crl", &self.fetch(&crl_url));
+            certificate = self.fetch(&issuer_url);
+            issuers += &pem("x509", &certificate);
+        }
+        for (name, text) in [
+            ("root", root),
+            ("issuers", &issuers),
+            ("lists", &lists),
+            ("leaf", &leaf.certificate),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let told = Command::new("openssl")
+            .args([
+                "verify",
+                "-x509_strict",
+                "-crl_check_all",
+                "-CAfile",
+                "root",
+            ])
+            .args(["-untrusted", "issuers", "-CRLfile", "lists", "leaf"])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        match told.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8(told.stderr).unwrap()),
+        }
+    }
+}
+
+/// Where a certificate says that its issuer's list and certificate are.
+fn points_to(der: &[u8]) -> Option<(String, String)> {
+    let (_, certificate) = X509Certificate::from_der(der).unwrap();
+    let (mut crl, mut issuer) = (None, None);
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::CRLDistributionPoints(points) => {
+                let name = points.iter().find_map(|it| it.distribution_point.as_ref());
+                if let Some(DistributionPointName::FullName(names)) = name {
+                    crl = names.iter().find_map(uri);
+                }
+            }
+            ParsedExtension::AuthorityInfoAccess(access) => {
+                issuer = access
+                    .accessdescs
+                    .iter()
+                    .find_map(|it| uri(&it.access_location));
+            }
+            _ => {}
+        }
+    }
+    crl.zip(issuer)
+}
+
+fn uri(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    }
+}
+
+/// `openssl crl` or `openssl x509`: DER in, PEM out.
+fn pem(kind: &str, der: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), der).unwrap();
+    let mut command = Command::new("openssl");
+    command
+        .args([kind, "-inform", "DER", "-in"])
+        .arg(file.path());
+    let told = command.output().unwrap();
+    assert!(told.status.success(), "{told:?}");
+    String::from_utf8(told.stdout).unwrap()
+}
+
+/// Revokes beside the daemon, and rings its bell if it runs.
+fn revoke(stage: &Stage, target: RevocationTarget, reason: RevocationReason) {
+    let revocation = Revocation {
+        target,
+        at: now(),
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    let store = Store::open(&stage.database()).unwrap();
+    let revoked = store.revoke(revocation, reason).unwrap();
+    assert_eq!(revoked.changed.len(), 1);
+    stage.hallmark(&["push", "retry"]);
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    since.as_secs().cast_signed()
+}
+
+fn serial(text: &str) -> RevocationTarget {
+    let serial: SerialNumber = text.parse().unwrap();
+    RevocationTarget::Serial(serial.as_bytes().to_vec())
+}
+
+/// Verifies: with nothing revoked both devices are accepted; afterwards the revoked one is refused
+/// and the other is not; both by lists and issuers from where the certificates point.
+#[test]
+fn a_revoked_device_is_refused_and_its_neighbour_is_not() {
+    let stage = Stage::up();
+    let station = stage.station();
+    let [first, second] = ["press-1", "press-2"].map(|id| station.obtain(&Request::device(id)));
+    let relying = Relying::on(&stage);
+    let root = stage.authority("root");
+    assert_eq!(relying.judge(&first, &root), Ok(()));
+    assert_eq!(relying.judge(&second, &root), Ok(()));
+    let (before, entries) = relying.listed("line-1");
+    assert!(entries.is_empty(), "{entries:?}");
+
+    revoke(
+        &stage,
+        serial(&first.serial),
+        RevocationReason::KeyCompromise,
+    );
+    let (number, entries) = until("the list is signed anew", || {
+        let listed = relying.listed("line-1");
+        (listed.0 > before).then_some(listed)
+    });
+    assert_eq!(entries, BTreeMap::from([(first.serial.clone(), 1)]));
+    assert_eq!(relying.crl("line-1"), relying.crl("line-1-1"));
+    let refusal = relying.judge(&first, &root).unwrap_err();
+    assert!(refusal.contains("certificate revoked"), "{refusal}");
+    assert_eq!(relying.judge(&second, &root), Ok(()));
+
+    let shown = stage.json(&["authority", "show", "line-1"]);
+    assert_eq!(shown[0]["crl_number"], number);
+    assert_eq!(shown[0]["crl_entries"], 1);
+    let lists = &stage.json(&["status"])["crls"];
+    let up_to_date = |it: &Value| it["up_to_date"] == true;
+    assert!(lists.as_array().unwrap().iter().all(up_to_date), "{lists}");
+    let signed = "audit WHERE action = 'crl.signed' AND subject = 'line-1-1'";
+    assert_eq!(stage.count(signed), i64::try_from(number).unwrap());
+}
+
+/// Caches are answered as RFC 9110 has it, and plain HTTP serves nothing else.
+#[test]
+fn plain_http_serves_what_is_published_and_nothing_else() {
+    let stage = Stage::up();
+    let relying = Relying::on(&stage);
+    let answer = relying.get("/crl/line-1.crl");
+    let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(header("content-type"), "application/pkix-crl");
+    let age = header("cache-control");
+    let age: i64 = age
+        .strip_prefix("public, max-age=")
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((604_000..=604_800).contains(&age), "{age}");
+    for (asked, told) in [
+        ("if-none-match", "etag"),
+        ("if-modified-since", "last-modified"),
+    ] {
+        let url = format!("{}/crl/line-1.crl", relying.base);
+        let again = relying.http.get(&url).header(asked, header(told)).send();
+        let again = again.unwrap();
+        assert_eq!(again.status(), 304, "{asked}");
+        assert!(again.bytes().unwrap().is_empty());
+        let other = relying.http.get(url).header("if-none-match", "\"other\"");
+        assert_eq!(other.send().unwrap().status(), 200);
+    }
+    let url = format!("{}/crl/line-1.crl", relying.base);
+    let head = relying.http.head(&url).send().unwrap();
+    assert_eq!(head.headers()["etag"].to_str().unwrap(), header("etag"));
+    assert!(head.bytes().unwrap().is_empty());
+    assert_eq!(relying.http.post(&url).send().unwrap().status(), 405);
+
+    let certificate = relying.get("/ca/line-1.cer");
+    let content_type = certificate.headers()["content-type"].to_str();
+    assert_eq!(content_type.unwrap(), "application/pkix-cert");
+    let shown = stage.authority("line-1");
+    assert_eq!(certificate.bytes().unwrap(), der(&shown));
+    for nothing in [
+        "/healthz",
+        "/metrics",
+        "/v1/status",
+        "/v1/certificates",
+        "/crl/nobody.crl",
+        "/crl/line-1.cer",
+        "/crl/line-1-2.crl",
+        "/crl/line-1-01.crl",
+        "/ca/line-1.crl",
+    ] {
+        assert_eq!(relying.get(nothing).status(), 404, "{nothing}");
+    }
+    let over_https = stage.stranger();
+    assert_eq!(over_https.get("/crl/root.crl").status, 200);
+    assert_eq!(over_https.get("/ca/root-1.cer").status, 200);
+}
+
+/// The token may have signed it: whoever has that certificate is refused.
+#[test]
+fn an_abandoned_serial_number_is_on_the_list() {
+    assert!(fail::has_failpoints(), "build with --features failpoints");
+    let mut stage = Stage::up();
+    let station = stage.enlist("station", "station-1");
+    stage.stop();
+    let reached = stage.path("reached");
+    let point = format!("cycle-8=return({})", reached.display());
+    stage.start_with(&[("FAILPOINTS", &point)]);
+    stage.is_ready();
+    let caller = stage.caller(&station);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| caller.try_ask(&Request::device("press-1")));
+        until("the token has signed", || reached.exists().then_some(()));
+        stage.kill();
+        assert!(asked.join().unwrap().is_err());
+    });
+    stage.start();
+    let relying = Relying::on(&stage);
+    let entries = until("the serial number is listed", || {
+        let (_, entries) = relying.listed("line-1");
+        (!entries.is_empty()).then_some(entries)
+    });
+    let database = crate::invariants::open(&stage.database());
+    let sql = "SELECT hex(serial) FROM intent WHERE state = 'abandoned'";
+    let burned: String = database.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(entries, BTreeMap::from([(burned, 0)]));
+}
+
+/// Killed between the record of a list and its publication: its number is used up, the next list
+/// takes the next one, and the old list was served all the while.
+#[test]
+fn a_list_that_a_crash_left_unsigned_is_never_signed() {
+    assert!(fail::has_failpoints(), "build with --features failpoints");
+    let mut stage = Stage::up();
+    let device = stage.station().obtain(&Request::device("press-1"));
+    let other = stage.station().obtain(&Request::device("press-2"));
+    for (point, serial_number) in [
+        ("crl-recorded", &device.serial),
+        ("crl-signed", &other.serial),
+    ] {
+        let (before, listed) = Relying::on(&stage).listed("line-1");
+        assert!(!listed.contains_key(serial_number));
+        stage.stop();
+        revoke(&stage, serial(serial_number), RevocationReason::Superseded);
+        let reached = stage.path(point);
+        let told = format!("{point}=return({})", reached.display());
+        stage.start_with(&[("FAILPOINTS", &told)]);
+        until("the list is on record", || reached.exists().then_some(()));
+        assert_eq!(Relying::on(&stage).listed("line-1").0, before, "{point}");
+        stage.kill();
+        let unsigned = format!("crl WHERE der IS NULL AND number = {}", before + 1);
+        assert_eq!(stage.count(&unsigned), 1, "{point}");
+
+        stage.start();
+        let relying = Relying::on(&stage);
+        let (number, listed) = until("the next list is signed", || {
+            let listed = relying.listed("line-1");
+            (listed.0 > before).then_some(listed)
+        });
+        assert_eq!(number, before + 2, "{point}");
+        assert!(listed.contains_key(serial_number), "{point}");
+        assert_eq!(stage.count(&unsigned), 0, "{point}");
+    }
+}
+
+/// Lists need no token to be served; one that has ended is an alarm; when the token is back, the
+/// next one is signed without a restart.
+#[test]
+fn lists_are_served_without_the_token_and_an_ended_one_is_an_alarm() {
+    let stage = Stage::set();
+    stage.configure(&format!(
+        "{}\n[policy]\ncrl_validity = \"4s\"\ncrl_interval = \"1s\"\n",
+        stage.configuration()
+    ));
+    let mut stage = stage;
+    stage.start();
+    stage.run_ceremony();
+    let device = stage.station().obtain(&Request::device("press-1"));
+    let relying = Relying::on(&stage);
+    fs::rename(stage.path("tokens"), stage.path("tokens.away")).unwrap();
+    revoke(
+        &stage,
+        serial(&device.serial),
+        RevocationReason::CertificateHold,
+    );
+    let alarm = until("an ended list is an alarm", || {
+        let alarms = stage.json(&["status"])["alarms"].clone();
+        let alarms = alarms.as_array().unwrap().iter();
+        let mut words = alarms.map(|it| it.as_str().unwrap().to_owned());
+        words.find(|it| it.contains("revocation list of line-1 generation 1 has ended"))
+    });
+    assert!(alarm.contains("token factory"), "{alarm}");
+    let (before, listed) = relying.listed("line-1");
+    assert!(!listed.contains_key(&device.serial));
+    for name in ABOVE {
+        assert_eq!(relying.get(&format!("/crl/{name}.crl")).status(), 200);
+    }
+    assert_eq!(stage.stranger().get("/crl/line-1.crl").status, 200);
+
+    fs::rename(stage.path("tokens.away"), stage.path("tokens")).unwrap();
+    until("the list is signed anew", || {
+        let (number, listed) = relying.listed("line-1");
+        (number > before && listed.get(&device.serial) == Some(&6)).then_some(())
+    });
+    until("the alarm is over", || {
+        let status = stage.json(&["status"]);
+        (status["alarms"] == Value::Array(Vec::new())).then_some(())
+    });
+}
+
+/// A revoked generation is on the list of the one above it, and signs neither certificates nor
+/// lists; the hold lifted, it does again.
+#[test]
+fn a_revoked_generation_is_on_its_issuers_list_and_signs_nothing() {
+    let mut stage = Stage::up();
+    let station = stage.enlist("station", "station-1");
+    let device = stage.caller(&station).obtain(&Request::device("press-1"));
+    let above = stage.json(&["authority", "show", "line-1"])[0]["serial"].clone();
+    let above = above.as_str().unwrap();
+    stage.stop();
+    revoke(&stage, serial(above), RevocationReason::CertificateHold);
+    stage.start();
+    stage.is_ready();
+    let relying = Relying::on(&stage);
+    until("line-1 is on the list of plant", || {
+        relying.listed("plant").1.contains_key(above).then_some(())
+    });
+    let root = stage.authority("root");
+    let refusal = relying.judge(&device, &root).unwrap_err();
+    assert!(refusal.contains("certificate revoked"), "{refusal}");
+    let lists = "crl c JOIN generation g ON g.id = c.generation WHERE g.authority = 'line-1'";
+    let recorded = "audit WHERE action = 'crl.recorded' AND subject = 'line-1-1'";
+    let signed = (stage.count(lists), stage.count(recorded));
+    let answer = stage.caller(&station).ask(&Request::device("press-2"));
+    assert_eq!((answer.status, answer.code()), (503, "issuer_revoked"));
+    assert_eq!((stage.count(lists), stage.count(recorded)), signed);
+
+    stage.stop();
+    let lifted = Revocation {
+        target: serial(above),
+        at: now(),
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    Store::open(&stage.database())
+        .unwrap()
+        .unrevoke(lifted)
+        .unwrap();
+    stage.start();
+    stage.is_ready();
+    let relying = Relying::on(&stage);
+    until("the device is accepted again", || {
+        relying.judge(&device, &root).is_ok().then_some(())
+    });
+    stage.caller(&station).obtain(&Request::device("press-2"));
+}
