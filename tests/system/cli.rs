@@ -96,7 +96,7 @@ fn every_command_speaks_json() {
     device.obtain(&Request::device("press-7"));
     stage.is_in_step();
     let roll = stage.json(&["roll", "start", "press-7", "--reason", "expiry"]);
-    let roll = roll[0]["id"].to_string();
+    let roll = roll["rolls"][0]["id"].to_string();
     let ceremony = stage.path("ceremony.toml");
     for command in [
         &["status"][..],
