@@ -164,11 +164,17 @@ fn the_example_of_the_article_device_3_is_kept_out_of_its_group() {
 fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
     let stage = Stage::up();
     stage.told(&["enrollment", "add", "--individual", "press-7"]);
-    let device = stage.station().obtain(&Request::device("press-7"));
+    let request = Request::device("press-7");
+    let device = stage.station().obtain(&request);
     stage.is_in_step();
     is_assigned(&stage.emulator, &device);
     is_complete(&stage.json(&["device", "block", "press-7"]), 3);
     is_out(&stage, &device);
+    let repeated = stage.station().ask(&request);
+    assert_eq!(
+        (repeated.status, repeated.code()),
+        (409, "certificate_revoked")
+    );
     stage.told(&["device", "unblock", "press-7"]);
     is_assigned(&stage.emulator, &device);
 }
@@ -211,6 +217,8 @@ fn a_group_is_blocked_and_unblocked() {
     }
     let blocks = stage.json(&["enrollment", "show", "group-a"]);
     assert_eq!(blocks[0]["status"], "disabled");
+    let removal = stage.hallmark(&["enrollment", "remove", "--group", "group-a"]);
+    assert!(removal.error.contains("group_blocked"), "{removal:?}");
     stage.told(&["enrollment", "unblock", "--group", "group-a"]);
     for device in &devices {
         is_assigned(&stage.emulator, device);
@@ -258,6 +266,21 @@ fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
     is_out(&stage, &device);
     let own = stage.emulator.group("line-1-blocked-1").unwrap();
     assert_eq!(own["provisioningStatus"], "disabled");
+    let removal = stage.hallmark(&["enrollment", "remove", "--group", "line-1-blocked-1"]);
+    assert!(
+        removal.error.contains("enrollment_shuts_out"),
+        "{removal:?}"
+    );
+    let added = [
+        "enrollment",
+        "add",
+        "--group",
+        "late",
+        "--authority",
+        "line-1",
+    ];
+    let added = stage.hallmark(&added);
+    assert!(added.error.contains("issuer_revoked"), "{added:?}");
     stage.told(&["authority", "unblock", "line-1", "--generation", "1"]);
     until("its own group is gone", || {
         stage
@@ -267,6 +290,25 @@ fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
             .then_some(())
     });
     is_assigned(&stage.emulator, &device);
+}
+
+/// The group of the blocked authority comes before that of the one below it: both are disabled.
+#[test]
+fn a_blocked_generation_is_shut_out_in_the_groups_below_it_too() {
+    let mut stage = Stage::set();
+    stage.start();
+    stage.run_ceremony();
+    add_group(&stage, "plant", "plant");
+    add_group(&stage, "line-1", "line-1");
+    let device = stage.station().obtain(&Request::device("press-7"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &device);
+    stage.told(&["authority", "block", "plant", "--generation", "1"]);
+    for group in ["plant", "line-1"] {
+        let record = stage.emulator.group(group).unwrap();
+        assert_eq!(record["provisioningStatus"], "disabled", "{group}");
+    }
+    is_out(&stage, &device);
 }
 
 /// What the services answer changes nothing about the end.

@@ -267,6 +267,7 @@ impl CertificateAuthority {
             .collect();
         let own = Thumbprint::of(blocked.certificate.der());
         let (mut bars, mut after, mut needed) = (Vec::new(), None, false);
+        let mut barred = false;
         for group in self.store.groups()? {
             if group.provisioning != service {
                 continue;
@@ -276,10 +277,7 @@ impl CertificateAuthority {
             out.retain(|it| below.contains(it));
             if !held.is_empty() && out.len() == held.len() {
                 bars.push(Bar::Disable(group.id));
-                needed &= !out.contains(&own);
-                if out.contains(&own) {
-                    return Ok(bars);
-                }
+                barred |= out.contains(&own);
             } else if !out.is_empty() {
                 after = out.contains(&own).then_some(group.id).or(after);
                 needed = true;
@@ -289,7 +287,8 @@ impl CertificateAuthority {
                 needed |= authority.is_some_and(|it| above.contains(it));
             }
         }
-        if needed {
+        // A disabled group that holds the certificate is found before any group above.
+        if needed && !barred {
             bars.push(Bar::Own {
                 provisioning: service.to_owned(),
                 name: format!("{}-blocked-{}", blocked.authority, blocked.number),

@@ -87,6 +87,9 @@ impl CertificateAuthority {
                 let message = format!("{provisioning} has no {kind} enrollment {name:?}");
                 Error::missing("enrollment_unknown", message)
             })?;
+        if kind == EnrollmentKind::Group {
+            self.refuse_blocked_group(&row)?;
+        }
         if overriding.is_none() {
             self.refuse_return_of_breached(&row)?;
         }
@@ -104,9 +107,21 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    fn refuse_return_of_breached(&self, row: &EnrollmentRow) -> Result<(), Error> {
-        if row.kind != EnrollmentKind::Individual {
+    /// Without its group nobody could lift the block, and its devices would stay on hold.
+    fn refuse_blocked_group(&self, row: &EnrollmentRow) -> Result<(), Error> {
+        let name = &row.name;
+        let block = self.store.standing_block(BlockKind::Group, name, None)?;
+        if block.is_none() {
             return Ok(());
+        }
+        let message =
+            format!("{name} is blocked; lift the block first with `hallmark enrollment unblock`");
+        Err(Error::conflict("group_blocked", message))
+    }
+
+    fn refuse_return_of_breached(&self, row: &EnrollmentRow) -> Result<(), Error> {
+        if row.kind == EnrollmentKind::Group {
+            return self.refuse_return_of_authority(row);
         }
         let device = &row.name;
         let groups = self.groups_of(device)?;
@@ -137,6 +152,28 @@ impl CertificateAuthority {
                 ),
             )),
         }
+    }
+
+    /// A disabled group of its own keeps a certificate out that a group above would let in.
+    fn refuse_return_of_authority(&self, row: &EnrollmentRow) -> Result<(), Error> {
+        if row.overlay_of.is_none() {
+            return Ok(());
+        }
+        let now = self.now();
+        for held in row.slots.held() {
+            let held = self.store.certificate_by_sha256(held.as_bytes())?;
+            let Some(held) = held.filter(|it| it.not_after >= now) else {
+                continue;
+            };
+            let message = format!(
+                "this group keeps a certificate of {} out until {}; lift its block, wait until \
+                 then, or say why not with --override",
+                held.subject,
+                rfc3339(held.not_after)
+            );
+            return Err(Error::conflict("enrollment_shuts_out", message));
+        }
+        Ok(())
     }
 
     /// What the service shall hold for this row; `None` if it shall hold nothing.
@@ -257,6 +294,8 @@ impl CertificateAuthority {
             let message = format!("authority {authority:?} has no certificate yet");
             Error::missing("authority_unknown", message)
         })?;
+        // What is breached or blocked gets no new door.
+        hierarchy.signing(authority)?;
         Slots::Empty
             .serve(Thumbprint::of(generation.certificate.der()))
             .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))

@@ -398,6 +398,13 @@ impl CertificateAuthority {
                 "this idempotency key belongs to another request; take a new one",
             ));
         }
+        if certificate.revoked_at.is_some() {
+            return Err(Error::conflict(
+                "certificate_revoked",
+                "this request was answered with a certificate that is revoked by now; take a new \
+                 idempotency key",
+            ));
+        }
         let parsed = Certificate::parse(&certificate.der)
             .map_err(|error| Error::stop("store_unreadable", error.to_string()))?;
         Ok(Issued {

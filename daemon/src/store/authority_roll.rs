@@ -116,6 +116,7 @@ impl Store {
         self.write(move |connection| {
             let mut ids: Vec<i64> = Vec::new();
             for it in &breached {
+                refuse_moved(connection, &it.groups)?;
                 overtake(connection, &it.roll.authority, &entry)?;
                 let parent = it.above.and_then(|above| ids.get(above).copied());
                 let (reason, state) = (RollReason::Compromise, RollState::ShuttingOut);
@@ -206,11 +207,7 @@ impl Store {
                 let message = format!("roll {roll} is {}: too late to abort it", row.state.name());
                 return Err(StoreError::Conflict(message));
             }
-            for change in &groups {
-                if by_id(connection, change.group)?.slots != change.from {
-                    return Err(StoreError::Conflict("a group has changed meanwhile".into()));
-                }
-            }
+            refuse_moved(connection, &groups)?;
             change_groups(connection, &groups, false, entry.at)?;
             give_up_next(connection, roll, entry.at)?;
             set_state(connection, roll, RollState::Aborted, entry.at)?;
@@ -259,6 +256,16 @@ fn open_authority_roll(
 ) -> Result<Option<RollRow>, StoreError> {
     let condition = "WHERE r.authority = ?1 AND r.state NOT IN ('done', 'aborted')";
     Ok(roll_rows(connection, condition, [authority])?.pop())
+}
+
+fn refuse_moved(connection: &Connection, changes: &[Change]) -> Result<(), StoreError> {
+    for change in changes {
+        if by_id(connection, change.group)?.slots != change.from {
+            let message = "a group has changed meanwhile, and so nothing was done; say it again";
+            return Err(StoreError::Conflict(message.into()));
+        }
+    }
+    Ok(())
 }
 
 fn begin(

@@ -198,6 +198,17 @@ pub(super) fn is_blocked(connection: &Connection, device: &str) -> Result<bool, 
         .query_row([device], |row| row.get(0))?)
 }
 
+/// Whether a block that stands has disabled this enrollment, and will enable it again.
+fn disabled_by_block(connection: &Connection, enrollment: i64) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM block b, json_each(b.undo) u
+                            WHERE b.lifted_at IS NULL AND b.kind <> 'device'
+                              AND json_extract(u.value, '$.Enable') = ?1)",
+        )?
+        .query_row([enrollment], |row| row.get(0))?)
+}
+
 fn start(
     connection: &Connection,
     new: &NewBlock,
@@ -223,6 +234,10 @@ fn start(
             other => other,
         })?;
     let id = connection.last_insert_rowid();
+    if new.kind == BlockKind::Device {
+        let reason = "its device was blocked";
+        issuance::abandon_leaves(connection, &new.name, reason, entry.at)?;
+    }
     let mut undo = Vec::new();
     for bar in &new.bars {
         undo.extend(put_up(connection, new, bar, entry)?);
@@ -278,16 +293,15 @@ fn put_up(
     };
     Ok(match bar {
         Bar::Device(door) => {
-            let reason = "its device was blocked";
-            issuance::abandon_leaves(connection, &new.name, reason, entry.at)?;
             let row = breach::inside(connection, &new.name, door, entry.at)?;
             disable(&row)?;
             Some(Undo::Device(row.id))
         }
         Bar::Disable(id) => {
             let row = by_id(connection, *id)?;
+            let ours = row.enabled || disabled_by_block(connection, row.id)?;
             disable(&row)?;
-            row.enabled.then_some(Undo::Enable(row.id))
+            ours.then_some(Undo::Enable(row.id))
         }
         Bar::ShutOut(id, certificates) => {
             let row = by_id(connection, *id)?;
@@ -373,6 +387,8 @@ fn take_down(
         return Ok(());
     };
     match undo {
+        // Another block that stands keeps the same door shut.
+        Undo::Enable(id) if disabled_by_block(connection, *id)? => return Ok(()),
         Undo::Enable(id) => set_status(connection, *id, true)?,
         Undo::Remove(id) => {
             // It came after what it took the certificate from; now that one comes after it.

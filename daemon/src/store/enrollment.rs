@@ -2,7 +2,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError};
+use super::{Store, StoreError, block};
 use crate::enrollment::history::History;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -400,7 +400,32 @@ pub(super) fn individual(
 fn initial_slots(connection: &Connection, new: &NewEnrollment) -> Result<Slots, StoreError> {
     match new.kind {
         EnrollmentKind::Group => Ok(new.slots.clone()),
-        EnrollmentKind::Individual => current_leaf(connection, &new.name),
+        EnrollmentKind::Individual => {
+            refuse_who_is_shut_out(connection, &new.name)?;
+            current_leaf(connection, &new.name)
+        }
+    }
+}
+
+/// A new enrollment is a new door: not for a device that is blocked, nor for a leaf that is revoked.
+fn refuse_who_is_shut_out(connection: &Connection, device: &str) -> Result<(), StoreError> {
+    if block::is_blocked(connection, device)? {
+        return Err(StoreError::Conflict(format!(
+            "{device} is blocked; lift the block first with `hallmark device unblock {device}`"
+        )));
+    }
+    let revoked: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM device d JOIN certificate c ON c.intent = d.certificate
+                        WHERE d.registration_id = ?1 AND c.revoked_at IS NOT NULL)",
+        [device],
+        |row| row.get(0),
+    )?;
+    match revoked {
+        false => Ok(()),
+        true => Err(StoreError::Conflict(format!(
+            "the current leaf of {device} is revoked, and this enrollment would let it in; issue a \
+             new leaf first"
+        ))),
     }
 }
 

@@ -96,12 +96,15 @@ impl Store {
         })
     }
 
-    /// Unix seconds of the next mark that falls due at this service.
+    /// Unix seconds of the next mark that falls due at this service. Those that come after another
+    /// do not count: whoever settles that one looks again.
     pub fn next_due(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
         self.read(|connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT min(due_at) FROM mark WHERE parked = 0 AND provisioning = ?1",
+                    "SELECT min(m.due_at) FROM mark m LEFT JOIN enrollment e ON e.id = m.enrollment
+                     WHERE m.parked = 0 AND m.provisioning = ?1
+                       AND NOT EXISTS (SELECT 1 FROM mark first WHERE first.enrollment = e.after)",
                 )?
                 .query_row([provisioning], |row| row.get(0))?)
         })

@@ -251,6 +251,9 @@ impl Store {
             }
             save_slots(connection, step.enrollment, &step.to)?;
             set_state(connection, step.roll, step.state, entry.at)?;
+            if let Slots::Draining { retiring, .. } = &step.to {
+                replaces(connection, step.roll, *retiring)?;
+            }
             if step.from.wanted() != step.to.wanted() {
                 let subject = MarkSubject::Enrollment(step.enrollment);
                 mark::raise(connection, subject, "roll advanced", entry.at)?;
@@ -373,6 +376,15 @@ pub(super) fn set_state(
     connection
         .prepare_cached("UPDATE roll SET state = ?2, changed_at = ?3 WHERE id = ?1")?
         .execute(params![roll, state.name(), at])?;
+    Ok(())
+}
+
+/// Whose end a roll waits for: after the breach of one slot, not that of the breached leaf but that
+/// of the good one, which its successor has replaced.
+fn replaces(connection: &Connection, roll: i64, retiring: Thumbprint) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE roll SET old_certificate = ?2 WHERE id = ?1")?
+        .execute(params![roll, retiring.as_bytes()])?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod block;
 mod crl;
+mod kept_out;
 mod revocation;
 
 use super::*;

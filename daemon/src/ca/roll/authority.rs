@@ -9,8 +9,8 @@ use super::super::authorize::{Authorized, Caller, Operate};
 use super::super::generation::{Shape, new_key_id};
 use super::super::hierarchy::Generation;
 use super::super::{CertificateAuthority, Error, crash_point};
-use super::earlier;
 use super::evidence::{AuthorityDetail, Word};
+use super::{RETRY_SECONDS, earlier};
 use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
@@ -21,8 +21,6 @@ use std::sync::Arc;
 
 /// How often it is looked whether devices have new leaves, in seconds: no bell rings for them.
 const LOOK_SECONDS: i64 = 5;
-/// How long after a failure a generation is tried again, in seconds.
-const RETRY_SECONDS: i64 = 5;
 
 impl CertificateAuthority {
     /// Starts the expiry roll of an authority: its next generation is made, published, tried, and

@@ -27,6 +27,9 @@ use super::{CertificateAuthority, Error};
 use crate::store::{AuditEntry, RollRow, RollSubject};
 use serde_json::Value;
 
+/// How long after a failure a roll is looked at again, in seconds.
+const RETRY_SECONDS: i64 = 5;
+
 impl CertificateAuthority {
     /// Gives a roll up: everything serves on as before. `overriding` says why a guard is overridden.
     pub fn abort_roll(
@@ -56,9 +59,14 @@ impl CertificateAuthority {
         next_due = earlier(next_due, retirement.map(|end| end.saturating_add(1)));
         for roll in self.store.open_rolls(now, self.rolling.retire_proven)? {
             let due = match roll.subject {
-                RollSubject::Enrollment { id, .. } => self.advance_leaf_roll(&roll, id, now)?,
-                RollSubject::Authority { .. } => self.advance_authority_roll(&roll, now)?,
+                RollSubject::Enrollment { id, .. } => self.advance_leaf_roll(&roll, id, now),
+                RollSubject::Authority { .. } => self.advance_authority_roll(&roll, now),
             };
+            // One that fails holds up no other: the next one may shut somebody out.
+            let due = due.unwrap_or_else(|error| {
+                tracing::warn!(roll = roll.id, code = error.code, %error, "to be tried again");
+                Some(now + RETRY_SECONDS)
+            });
             next_due = earlier(next_due, due);
         }
         Ok(next_due)

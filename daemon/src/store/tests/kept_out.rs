@@ -1,0 +1,220 @@
+//! Who is kept out stays out, whatever else is lifted, added or retired.
+
+use super::*;
+use crate::x509::revocation::RevocationReason::KeyCompromise;
+
+fn certificate(name: &str) -> Thumbprint {
+    Thumbprint::of(name.as_bytes())
+}
+
+fn block(kind: BlockKind, name: &str, bars: Vec<Bar>) -> NewBlock {
+    NewBlock {
+        kind,
+        name: name.into(),
+        generation: (kind == BlockKind::Generation).then_some(1),
+        reason: "a test".into(),
+        holds: Vec::new(),
+        devices: Vec::new(),
+        bars,
+    }
+}
+
+impl Stage {
+    fn line(&self) -> i64 {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Group,
+            name: "line".into(),
+            authority: Some("line".into()),
+            by_reference: false,
+            slots: Slots::Empty.serve(certificate("line")).unwrap(),
+        };
+        let added = self.store.add_enrollment(new, entry("enrollment.added"));
+        added.unwrap().id
+    }
+
+    fn block(&self, new: NewBlock) -> i64 {
+        let started = self.store.start_block(new, entry("block.started"));
+        started.unwrap().0.id
+    }
+
+    fn lift(&self, block: i64) {
+        let lifted = self
+            .store
+            .lift_block(block, Vec::new(), entry("block.lifted"));
+        lifted.unwrap();
+    }
+
+    fn set_slots(&self, enrollment: i64, slots: &Slots) {
+        let slots = serde_json::to_string(slots).unwrap();
+        let changed = self.raw().execute(
+            "UPDATE enrollment SET slots = ?2 WHERE id = ?1",
+            rusqlite::params![enrollment, slots],
+        );
+        assert_eq!(changed.unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_group_that_two_blocks_shut_opens_with_the_last_of_them() {
+    for first_lifted in [0, 1] {
+        let stage = Stage::new();
+        let group = stage.line();
+        let bar = || vec![Bar::Disable(group)];
+        let blocks = [
+            stage.block(block(BlockKind::Group, "line", bar())),
+            stage.block(block(BlockKind::Generation, "line", bar())),
+        ];
+        stage.lift(blocks[first_lifted]);
+        assert!(!stage.store.enrollment(group).unwrap().enabled);
+        stage.lift(blocks[1 - first_lifted]);
+        assert!(stage.store.enrollment(group).unwrap().enabled);
+    }
+}
+
+#[test]
+fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
+    let stage = Stage::new();
+    let add = |id: &str| {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Individual,
+            name: id.into(),
+            authority: None,
+            by_reference: false,
+            slots: Slots::Empty,
+        };
+        stage.store.add_enrollment(new, entry("enrollment.added"))
+    };
+    stage.issue("press-7", 2);
+    let standing = stage.block(block(BlockKind::Device, "press-7", Vec::new()));
+    let refused = add("Press-7").unwrap_err().to_string();
+    assert!(refused.contains("is blocked"), "{refused}");
+    stage.lift(standing);
+
+    let revocation = Revocation {
+        target: RevocationTarget::Leaves {
+            subject: "press-7".into(),
+            except_profiles: Vec::new(),
+        },
+        at: 1_000,
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    stage.store.revoke(revocation, KeyCompromise).unwrap();
+    let refused = add("press-7").unwrap_err().to_string();
+    assert!(refused.contains("is revoked"), "{refused}");
+    stage.issue("press-7", 3);
+    add("press-7").unwrap();
+}
+
+/// A device without any enrollment has no door to shut, and is blocked all the same.
+#[test]
+fn a_block_burns_what_is_being_signed_for_its_device() {
+    let stage = Stage::new();
+    stage.issue("press-7", 2);
+    let under_way = block_on(stage.store.record_intent(stage.intent("press-7", 3))).unwrap();
+    stage.block(block(BlockKind::Device, "press-7", Vec::new()));
+    let settlement = Settlement::Device {
+        registration_id: "press-7".into(),
+        profile: "device".into(),
+    };
+    assert!(stage.settle(&under_way, settlement).is_err());
+}
+
+/// One slot was breached; the good leaf beside it gets a successor, and may go when it has ended
+/// itself, not when the breached one has.
+#[test]
+fn after_a_breach_of_one_slot_the_good_leaf_is_not_retired_with_the_breached_one() {
+    let stage = Stage::new();
+    let leaf = |not_after, serial| {
+        let intent = Intent {
+            not_after,
+            ..stage.intent("press-7", serial)
+        };
+        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        let settlement = Settlement::Device {
+            registration_id: "press-7".into(),
+            profile: "device".into(),
+        };
+        stage.settle(&recorded, settlement).unwrap();
+        stage.store.device("press-7").unwrap().unwrap().certificate
+    };
+    let old = leaf(2_000, 2);
+    let enrollment = stage.enroll("press-7");
+    let good = leaf(9_000, 3);
+    let draining = Slots::Draining {
+        slot: SlotName::Secondary,
+        serving: good,
+        retiring: old,
+    };
+    stage.set_slots(enrollment.id, &draining);
+    let door = Door {
+        provisioning: "dps".into(),
+        individual: Some(enrollment.id),
+        group: None,
+        clears_hub: false,
+    };
+    let breach = Breach {
+        registration_id: "press-7".into(),
+        doors: vec![door],
+        slots: vec![SlotName::Primary],
+        detail: json!({}),
+        revocation: Revocation {
+            target: RevocationTarget::Sha256(*old.as_bytes()),
+            at: 1_000,
+            actor: "test".into(),
+            cause: "a test".into(),
+        },
+    };
+    let (rolls, _) = stage
+        .store
+        .start_compromise(breach, entry("roll.started"))
+        .unwrap();
+    let next = leaf(9_500, 4);
+    let step = RollStep {
+        roll: rolls[0].id,
+        enrollment: enrollment.id,
+        from_state: rolls[0].state,
+        from: stage.store.enrollment(enrollment.id).unwrap().slots,
+        to: Slots::Draining {
+            slot: SlotName::Primary,
+            serving: next,
+            retiring: good,
+        },
+        state: RollState::Draining,
+    };
+    assert!(
+        stage
+            .store
+            .advance_roll(step, entry("roll.cut_over"))
+            .unwrap()
+    );
+    assert_eq!(stage.store.roll(rolls[0].id).unwrap().old_not_after, 9_000);
+    assert_eq!(stage.store.next_retirement().unwrap(), Some(9_000));
+}
+
+/// A mark that comes after another is not due before that one is settled, however long that takes.
+#[test]
+fn nobody_is_woken_for_a_mark_that_comes_after_another() {
+    let stage = Stage::new();
+    let group = stage.line();
+    stage.block(block(
+        BlockKind::Generation,
+        "line",
+        vec![Bar::Own {
+            provisioning: "dps".into(),
+            name: "line-blocked-1".into(),
+            authority: "line".into(),
+            certificate: certificate("blocked"),
+            after: Some(group),
+        }],
+    ));
+    let due = stage.store.due_marks("dps", 1_000, 10, true).unwrap();
+    assert_eq!(due.len(), 1);
+    stage
+        .store
+        .postpone_mark(&due[0], 5_000, "throttled".into())
+        .unwrap();
+    assert_eq!(stage.store.next_due("dps").unwrap(), Some(5_000));
+}
