@@ -22,8 +22,9 @@
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
+//! | `authority_roll` | an intermediate, one above another, and a root are rolled, and nobody is refused |
+//! | `authority_breach` | an intermediate and a root in wrong hands |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
-//! | `authority_roll` | an intermediate, one above another, and a root are rolled, by expiry and compromise |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `breach` | a leaf in wrong hands is out when the command answers |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
@@ -34,6 +35,7 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod authority_breach;
 mod authority_roll;
 mod block;
 mod breach;

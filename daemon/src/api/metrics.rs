@@ -27,8 +27,10 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
             .filter(|generation| generation.serving)
         {
             let authority = generation.authority.clone();
-            gauge!("hallmark_authority_not_after_seconds", "authority" => authority)
+            gauge!("hallmark_authority_not_after_seconds", "authority" => authority.clone())
                 .set(generation.certificate.not_after() as f64);
+            gauge!("hallmark_authority_signs_until_seconds", "authority" => authority)
+                .set(ca.window_end(generation) as f64);
         }
     });
     handle.render()

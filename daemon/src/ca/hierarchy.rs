@@ -10,6 +10,7 @@ use crate::token::KeyReference;
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
+use crate::x509::lint::IssuerReading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct Generation {
     pub certificate: Certificate,
     /// The same, as PEM.
     pub pem: String,
+    /// The same, as the lint reads it.
+    pub reading: IssuerReading,
     /// What a certificate below it says of it.
     pub issuer: Issuer,
     /// Where relying parties find its revocation list and its certificate.
@@ -255,6 +258,7 @@ impl Generation {
             },
             public_key,
             pem: certificate.to_pem(),
+            reading: IssuerReading::new(&certificate),
             certificate,
             issuer: issuer.with_distribution(distribution.clone()),
             distribution,

@@ -20,7 +20,7 @@ use crate::x509::certificate::{self, Certificate};
 use crate::x509::csr::Csr;
 use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
-use crate::x509::lint::{self, Expectation, ExpectedIssuer};
+use crate::x509::lint::{self, Expectation, ExpectedIssuer, IssuerReading};
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::Profile;
 use crate::x509::san::SubjectAlternativeName;
@@ -84,8 +84,8 @@ pub(super) struct Signer<'a> {
     pub key: &'a KeyReference,
     pub issuer: &'a Issuer,
     /// `None` for a root that is about to sign itself.
-    pub certificate: Option<&'a Certificate>,
-    /// The same.
+    pub certificate: Option<&'a IssuerReading>,
+    /// Where relying parties find the issuer's revocation list and certificate.
     pub distribution: Option<&'a Distribution>,
 }
 
@@ -96,7 +96,7 @@ impl<'a> From<&'a Generation> for Signer<'a> {
             token: &generation.token,
             key: &generation.key,
             issuer: &generation.issuer,
-            certificate: Some(&generation.certificate),
+            certificate: Some(&generation.reading),
             distribution: Some(&generation.distribution),
         }
     }

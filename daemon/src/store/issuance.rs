@@ -244,13 +244,15 @@ impl Store {
     ) -> Result<Settled, StoreError> {
         let (intent, der) = (recorded.id, der.to_vec());
         let settled = self.writer.run(move |connection| {
+            // OR FAIL: what fails here is rolled back by the writer, so SQLite need not copy the pages
+            // that one statement changes.
             connection
-                .prepare_cached("UPDATE intent SET state = 'issued' WHERE id = ?1")?
+                .prepare_cached("UPDATE OR FAIL intent SET state = 'issued' WHERE id = ?1")?
                 .execute([intent])?;
             let sha256 = sha256(&der);
             connection
                 .prepare_cached(
-                    "INSERT INTO certificate (intent, der, sha256, issued_at)
+                    "INSERT OR FAIL INTO certificate (intent, der, sha256, issued_at)
                      VALUES (?1, ?2, ?3, ?4)",
                 )?
                 .execute(params![intent, der, sha256, entry.at])?;

@@ -81,14 +81,19 @@ pub(super) fn record(
     certificate: i64,
     at: i64,
 ) -> Result<(), StoreError> {
-    connection
+    let added = connection
         .prepare_cached(
             "INSERT INTO device (registration_id, profile, certificate, created_at)
-             VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (registration_id) DO UPDATE
-             SET profile = excluded.profile, certificate = excluded.certificate",
+             VALUES (?1, ?2, ?3, ?4) ON CONFLICT (registration_id) DO NOTHING",
         )?
         .execute(params![registration_id, profile, certificate, at])?;
+    if added == 0 {
+        connection
+            .prepare_cached(
+                "UPDATE device SET profile = ?2, certificate = ?3 WHERE registration_id = ?1",
+            )?
+            .execute(params![registration_id, profile, certificate])?;
+    }
     Ok(())
 }
 

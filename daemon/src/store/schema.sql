@@ -57,27 +57,29 @@ CREATE INDEX intent_subject ON intent (subject, id);
 CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 'leaf' AND state = 'issued';
 CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
+-- (FAIL, because for what may ABORT midway, SQLite copies every page that the statement changes. All
+-- of these come before their row is changed, and the store rolls back whatever is refused.)
 CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, purpose, profile, subject, tbs, not_before, not_after, caller,
                  recorded_at ON intent
 BEGIN
-    SELECT RAISE(ABORT, 'an intent never changes');
+    SELECT RAISE(FAIL, 'an intent never changes');
 END;
 -- A burned intent gives its idempotency key back: the caller's repeat begins anew.
 CREATE TRIGGER intent_keeps_its_request
 BEFORE UPDATE OF idempotency_key, request_sha256 ON intent
 WHEN NEW.state <> 'abandoned' OR NEW.idempotency_key IS NOT NULL
 BEGIN
-    SELECT RAISE(ABORT, 'an intent keeps its request');
+    SELECT RAISE(FAIL, 'an intent keeps its request');
 END;
 CREATE TRIGGER intent_settles_once
 BEFORE UPDATE OF state ON intent WHEN OLD.state <> 'intended'
 BEGIN
-    SELECT RAISE(ABORT, 'an intent settles once');
+    SELECT RAISE(FAIL, 'an intent settles once');
 END;
 CREATE TRIGGER intent_is_kept BEFORE DELETE ON intent
 BEGIN
-    SELECT RAISE(ABORT, 'an intent is never deleted');
+    SELECT RAISE(FAIL, 'an intent is never deleted');
 END;
 
 CREATE TRIGGER intent_of_a_revoked_generation BEFORE INSERT ON intent
@@ -96,7 +98,7 @@ END;
 
 -- A certificate that was issued: its bytes contain exactly the bytes that were intended.
 CREATE TABLE certificate (
-    intent            INTEGER PRIMARY KEY REFERENCES intent (id),
+    intent            INTEGER PRIMARY KEY REFERENCES intent (id) DEFERRABLE INITIALLY DEFERRED,
     der               BLOB    NOT NULL,
     sha256            BLOB    NOT NULL UNIQUE CHECK (length(sha256) = 32),
     issued_at         INTEGER NOT NULL,
@@ -127,11 +129,11 @@ WHEN NOT EXISTS (
     WHERE id = NEW.intent AND state = 'issued' AND instr(NEW.der, tbs) > 0
 )
 BEGIN
-    SELECT RAISE(ABORT, 'a certificate carries the bytes of an issued intent');
+    SELECT RAISE(FAIL, 'a certificate carries the bytes of an issued intent');
 END;
 CREATE TRIGGER certificate_is_immutable BEFORE UPDATE OF intent, der, sha256, issued_at ON certificate
 BEGIN
-    SELECT RAISE(ABORT, 'a certificate never changes');
+    SELECT RAISE(FAIL, 'a certificate never changes');
 END;
 
 -- A revocation list of a generation: recorded before it is signed, and `der` null until it is. A

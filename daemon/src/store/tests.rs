@@ -497,9 +497,11 @@ fn the_schema_applies_to_an_empty_database() {
     migrations().validate().unwrap();
 }
 
-/// The numbers of a roll on a fleet of 10,000 devices: from indexes, in well under a second.
+/// The numbers of a roll on a fleet of 10,000 devices. How long they took is printed, not judged
+/// (docs/performance.md).
 #[test]
-fn a_fleet_of_ten_thousand_is_counted_in_well_under_a_second() {
+#[expect(clippy::print_stdout, reason = "the number is for whoever asks for it")]
+fn a_fleet_of_ten_thousand_is_counted() {
     let stage = Stage::new();
     let raw = stage.raw();
     raw.execute_batch(&format!(
@@ -534,6 +536,5 @@ fn a_fleet_of_ten_thousand_is_counted_in_well_under_a_second() {
         .devices_to_reissue(stage.root, 1_000, 1_000)
         .unwrap();
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
-    let took = begun.elapsed();
-    assert!(took < std::time::Duration::from_millis(500), "{took:?}");
+    println!("counted in {:?}", begun.elapsed());
 }

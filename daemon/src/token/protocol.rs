@@ -56,6 +56,7 @@ pub(crate) enum Operation {
     Sign {
         key: KeyReference,
         algorithm: SignatureAlgorithm,
+        #[serde(with = "octets")]
         message: Vec<u8>,
     },
     Destroy(KeyReference),
@@ -123,10 +124,39 @@ pub(crate) enum Answer {
     Token(TokenDescription),
     Key(KeyDescription),
     NoKey,
-    Signature(Vec<u8>),
+    Signature(#[serde(with = "octets")] Vec<u8>),
     Destroyed,
     Imported,
     Health(WorkerHealth),
+}
+
+/// Octets as one piece: serde takes a `Vec<u8>` for a sequence of numbers, and visits each.
+mod octets {
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+    use std::fmt;
+
+    pub(super) fn serialize<S: Serializer>(octets: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(octets)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_bytes(Octets)
+    }
+
+    struct Octets;
+
+    impl Visitor<'_> for Octets {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("octets")
+        }
+
+        fn visit_bytes<E: Error>(self, octets: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(octets.to_vec())
+        }
+    }
 }
 
 /// The other side does not keep to the protocol: the connection is closed.
@@ -158,28 +188,35 @@ pub(crate) fn append_frame<M: Serialize>(
 /// Takes frames out of a byte stream, as many as one read brought.
 #[derive(Default)]
 pub(crate) struct FrameReader {
+    /// Initialised once, not before every read.
     buffer: Vec<u8>,
     /// Where the first byte not yet taken is.
     start: usize,
+    /// Where the bytes that were read end.
+    end: usize,
 }
 
 impl FrameReader {
     /// Reads once. Zero means that the other side has closed.
     pub(crate) fn fill(&mut self, source: &mut impl Read) -> io::Result<usize> {
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        let length = self.buffer.len();
-        self.buffer.resize(length + READ_BYTES, 0);
-        let outcome = source.read(&mut self.buffer[length..]);
-        self.buffer
-            .truncate(length + outcome.as_ref().copied().unwrap_or(0));
-        outcome
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.buffer.len() < self.end + READ_BYTES {
+            self.buffer.resize(self.end + READ_BYTES, 0);
+        } else if self.end == 0 {
+            // A single long frame shall not be paid for ever.
+            self.buffer.truncate(READ_BYTES);
+            self.buffer.shrink_to(READ_BYTES);
+        }
+        let read = source.read(&mut self.buffer[self.end..])?;
+        self.end += read;
+        Ok(read)
     }
 
     /// The next message that is complete, if there is one.
     pub(crate) fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, ProtocolError> {
-        let Some((prefix, rest)) = self.buffer[self.start..].split_first_chunk::<PREFIX_BYTES>()
-        else {
+        let unread = &self.buffer[self.start..self.end];
+        let Some((prefix, rest)) = unread.split_first_chunk::<PREFIX_BYTES>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*prefix) as usize;

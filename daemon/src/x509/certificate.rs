@@ -28,6 +28,7 @@ pub(super) const PEM_LABEL: &str = "CERTIFICATE";
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
+    sha256: [u8; 32],
     tbs: Range<usize>,
     algorithm_der: Vec<u8>,
     signature: Vec<u8>,
@@ -103,6 +104,7 @@ impl Certificate {
         let subject_der = tbs.subject.to_der()?;
         Ok(Certificate {
             der: der.to_vec(),
+            sha256: digest_of(&digest::SHA256, der),
             tbs: tbs_range(der, tbs_der.len())?,
             algorithm_der: tbs.signature.to_der()?,
             signature: signature_octets(&outer.signature)?,
@@ -227,7 +229,7 @@ impl Certificate {
 
     /// SHA-256 of the whole certificate: the thumbprint of the provisioning service.
     pub fn sha256(&self) -> [u8; 32] {
-        digest_of(&digest::SHA256, &self.der)
+        self.sha256
     }
 
     /// Verifies the signature with the issuer's key. Names and validity are not looked at.

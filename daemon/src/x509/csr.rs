@@ -10,8 +10,9 @@ use super::san::{NAMES_MAX, SanRefusal, SubjectAlternativeName};
 use super::signature::{self, SignatureRefusal};
 use super::wire;
 use super::{oid, pem};
+use der::asn1::AnyRef;
 use der::referenced::OwnedToRef;
-use der::{Decode, Encode};
+use der::{Decode, Encode, Reader, SliceReader};
 use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::request::{CertReq, CertReqInfo};
@@ -99,7 +100,7 @@ impl Csr {
             return Err(CsrRefusal::NotCanonical);
         }
         let public_key = read_public_key(&request.info)?;
-        verify_possession(&request, &public_key)?;
+        verify_possession(&request, signed_part(der)?, &public_key)?;
         Ok(Csr {
             public_key,
             common_name: name::read_common_name(&request.info.subject)?,
@@ -149,14 +150,25 @@ fn read_public_key(info: &CertReqInfo) -> Result<PublicKey, CsrRefusal> {
     PublicKey::from_spki_der(&spki_der).map_err(CsrRefusal::Key)
 }
 
-fn verify_possession(request: &CertReq, public_key: &PublicKey) -> Result<(), CsrRefusal> {
-    let message = request.info.to_der().map_err(malformed)?;
+/// What stands first in the request's SEQUENCE.
+fn signed_part(der: &[u8]) -> Result<&[u8], CsrRefusal> {
+    let request = AnyRef::from_der(der).map_err(malformed)?;
+    SliceReader::new(request.value())
+        .and_then(|mut parts| parts.tlv_bytes())
+        .map_err(malformed)
+}
+
+fn verify_possession(
+    request: &CertReq,
+    message: &[u8],
+    public_key: &PublicKey,
+) -> Result<(), CsrRefusal> {
     let signature = request
         .signature
         .as_bytes()
         .ok_or(CsrRefusal::BadSignature)?;
     let algorithm = request.algorithm.owned_to_ref();
-    signature::verify(public_key, algorithm, &message, signature).map_err(|refusal| match refusal {
+    signature::verify(public_key, algorithm, message, signature).map_err(|refusal| match refusal {
         SignatureRefusal::UnsupportedAlgorithm(oid) => CsrRefusal::UnsupportedAlgorithm(oid),
         SignatureRefusal::Mismatch => CsrRefusal::BadSignature,
     })

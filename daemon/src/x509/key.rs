@@ -12,6 +12,7 @@ use der::{Decode, Encode, Sequence};
 use serde::{Deserialize, Serialize};
 use spki::SubjectPublicKeyInfoRef;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// The smallest RSA public exponent: F4. Smaller ones have a history of broken verifiers.
 const RSA_EXPONENT_MIN: u64 = 65_537;
@@ -119,13 +120,29 @@ impl SignatureAlgorithm {
 }
 
 /// A public key that passed the key policy, as canonical DER SubjectPublicKeyInfo.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct PublicKey {
     spki_der: Vec<u8>,
     key_type: KeyType,
     /// Contents of the `subjectPublicKey` BIT STRING, as aws-lc-rs takes them.
     key_bits: Vec<u8>,
+    /// The same as the library has read it, for [`KeyType::signature_algorithm`].
+    parsed: ParsedPublicKey,
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.spki_der == other.spki_der
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl Hash for PublicKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.spki_der.hash(state);
+    }
 }
 
 /// Why a public key is refused.
@@ -162,11 +179,11 @@ impl PublicKey {
             oid::ED25519 => ed25519_key_type(spki.algorithm.parameters, key_bits)?,
             other => return Err(KeyRefusal::UnsupportedKey(other.to_string())),
         };
-        check_with_library(key_type, key_bits)?;
         Ok(PublicKey {
             spki_der: der.to_vec(),
             key_type,
             key_bits: key_bits.to_vec(),
+            parsed: read_with_library(key_type, key_bits)?,
         })
     }
 
@@ -201,7 +218,7 @@ impl PublicKey {
     /// is none for this kind of key.
     pub fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         self.key_type.signature_algorithm() == algorithm
-            && self.verify_with(native_algorithm(self.key_type), message, signature)
+            && self.parsed.verify_sig(message, signature).is_ok()
     }
 
     /// Verifies in an algorithm that the caller has matched to this kind of key.
@@ -211,9 +228,11 @@ impl PublicKey {
         message: &[u8],
         signature: &[u8],
     ) -> bool {
-        algorithm
-            .verify_sig(&self.key_bits, message, signature)
-            .is_ok()
+        let verified = match std::ptr::addr_eq(algorithm, native_algorithm(self.key_type)) {
+            true => self.parsed.verify_sig(message, signature),
+            false => algorithm.verify_sig(&self.key_bits, message, signature),
+        };
+        verified.is_ok()
     }
 }
 
@@ -334,9 +353,8 @@ fn ed25519_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyTyp
 
 /// Lets the library that will verify with the key judge it: that a point is on its curve, and a
 /// modulus odd.
-fn check_with_library(key_type: KeyType, key_bits: &[u8]) -> Result<(), KeyRefusal> {
+fn read_with_library(key_type: KeyType, key_bits: &[u8]) -> Result<ParsedPublicKey, KeyRefusal> {
     ParsedPublicKey::new(native_algorithm(key_type), key_bits)
-        .map(drop)
         .map_err(|_| KeyRefusal::Malformed(format!("not a valid {key_type} key")))
 }
 

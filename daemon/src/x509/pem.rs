@@ -57,18 +57,18 @@ pub(super) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, PemRefusal> {
 
 /// Base64 with whitespace anywhere.
 pub(super) fn decode_base64(text: &[u8]) -> Result<Vec<u8>, PemRefusal> {
-    let compact: Vec<u8> = text
-        .iter()
-        .copied()
-        .filter(|octet| !octet.is_ascii_whitespace())
-        .collect();
+    let mut compact = Vec::with_capacity(text.len());
+    for line in text.split(u8::is_ascii_whitespace) {
+        compact.extend_from_slice(line);
+    }
     LENIENT.decode(compact).map_err(|_| PemRefusal::NotBase64)
 }
 
 /// One block in the strict form of RFC 7468, ended by a newline.
 pub(super) fn encode(label: &str, der: &[u8]) -> String {
     let body = LENIENT.encode(der);
-    let mut pem = format!("-----BEGIN {label}-----\n");
+    let mut pem = String::with_capacity(body.len() + body.len() / COLUMNS + 2 * label.len() + 40);
+    pem.push_str(&format!("-----BEGIN {label}-----\n"));
     for start in (0..body.len()).step_by(COLUMNS) {
         let end = body.len().min(start + COLUMNS);
         pem.push_str(&body[start..end]);

@@ -28,38 +28,58 @@ pub(super) struct Value<'a> {
 
 /// The one value that `bytes` are, canonical to its last leaf.
 pub(super) fn read(bytes: &[u8]) -> Result<Value<'_>, String> {
-    match read_all(bytes, 0)?.as_slice() {
-        [value] => Ok(*value),
-        values => Err(format!("{} values instead of one", values.len())),
+    let value = read_first(bytes)?;
+    check(value, 0)?;
+    match bytes.len() - value.whole.len() {
+        0 => Ok(value),
+        rest => Err(format!("{rest} bytes after the value")),
     }
 }
 
-/// The values inside a constructed value that [`read`] has returned.
+/// The values inside a constructed value that [`read`] has returned, and with it checked.
 pub(super) fn children(value: Value<'_>) -> Result<Vec<Value<'_>>, String> {
-    read_all(value.contents, 0)
+    inside(value).collect()
 }
 
 /// The tags of a value that [`read`] has returned, each constructed one followed by those inside it
 /// in parentheses: `30(0682)`. Parsers overlook wrong tags (x509-parser takes any for an OBJECT
 /// IDENTIFIER); a comparison of shapes does not.
 pub(super) fn shape(value: Value<'_>) -> Result<String, String> {
-    let tag = hex::encode([value.tag]);
-    if value.tag & CONSTRUCTED == 0 {
-        return Ok(tag);
-    }
-    let inner: Result<String, String> = children(value)?.into_iter().map(shape).collect();
-    Ok(format!("{tag}({})", inner?))
+    let mut shape = String::new();
+    append_shape(&mut shape, value)?;
+    Ok(shape)
 }
 
-fn read_all(mut bytes: &[u8], depth: usize) -> Result<Vec<Value<'_>>, String> {
-    let mut values = Vec::new();
-    while !bytes.is_empty() {
-        let value = read_first(bytes)?;
-        check(value, depth)?;
-        values.push(value);
-        bytes = &bytes[value.whole.len()..];
+fn append_shape(shape: &mut String, value: Value<'_>) -> Result<(), String> {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    shape.push(DIGITS[usize::from(value.tag >> 4)]);
+    shape.push(DIGITS[usize::from(value.tag & 0x0f)]);
+    if value.tag & CONSTRUCTED != 0 {
+        shape.push('(');
+        for value in inside(value) {
+            append_shape(shape, value?)?;
+        }
+        shape.push(')');
     }
-    Ok(values)
+    Ok(())
+}
+
+/// The values inside a value, one after the other.
+fn inside(value: Value<'_>) -> impl Iterator<Item = Result<Value<'_>, String>> {
+    let mut bytes = value.contents;
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let value = read_first(bytes);
+        // Behind what cannot be read there is nothing to be read.
+        bytes = value
+            .as_ref()
+            .map_or(&[], |value| &bytes[value.whole.len()..]);
+        Some(value)
+    })
 }
 
 fn read_first(bytes: &[u8]) -> Result<Value<'_>, String> {
@@ -103,7 +123,7 @@ fn check(value: Value<'_>, depth: usize) -> Result<(), String> {
         return Err(format!("nested deeper than {DEPTH_MAX}"));
     }
     if value.tag & CONSTRUCTED != 0 {
-        return read_all(value.contents, depth + 1).map(drop);
+        return inside(value).try_for_each(|inner| check(inner?, depth + 1));
     }
     let canonical = match value.tag {
         // FALSE is always a default in certificates, and defaults are left out.

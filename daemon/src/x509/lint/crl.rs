@@ -5,7 +5,7 @@
 
 use super::canonical::{self, INTEGER, SEQUENCE, Value};
 use super::fields::check_time_form;
-use super::issuer::Issuer;
+use super::issuer::{Issuer, IssuerReading};
 use super::{Finding, Findings, LintFailures, finding};
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::{Entry, ToBeSigned};
@@ -127,7 +127,8 @@ fn check(bytes: &[u8], expected: &Expectation<'_>, findings: &mut Findings) -> R
         Err(error) => Err(error.to_string()),
     };
     let parsed = parsed.map_err(finding("unreadable"))?;
-    let issuer = Issuer::read_certificate(expected.issuer).map_err(finding("issuer_unreadable"))?;
+    let reading = IssuerReading::new(expected.issuer);
+    let issuer = reading.issuer().map_err(finding("issuer_unreadable"))?;
     check_fields(&parts, &issuer, expected, findings);
     check_times(&parts, &parsed, expected, findings);
     check_extensions(&parts, &parsed, &issuer, expected, findings)
@@ -146,7 +147,7 @@ fn check_fields(
         "the version is not 2".to_owned()
     });
     findings.require(
-        issuer.signature_algorithm() == Ok(parts.signature.whole),
+        issuer.signature_algorithm == Ok(parts.signature.whole),
         "signature_algorithm",
         || "the signature algorithm is not that of the issuer's key".to_owned(),
     );

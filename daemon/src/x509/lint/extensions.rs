@@ -7,14 +7,22 @@ use super::values::{Asked, asked_names};
 use super::{Expectation, Finding, Findings, finding};
 use x509_parser::certificate::TbsCertificate;
 
-const SUBJECT_KEY_IDENTIFIER: &str = "2.5.29.14";
-const KEY_USAGE: &str = "2.5.29.15";
-const SUBJECT_ALT_NAME: &str = "2.5.29.17";
-const BASIC_CONSTRAINTS: &str = "2.5.29.19";
-const CRL_DISTRIBUTION_POINTS: &str = "2.5.29.31";
-const AUTHORITY_KEY_IDENTIFIER: &str = "2.5.29.35";
-const EXTENDED_KEY_USAGE: &str = "2.5.29.37";
-const AUTHORITY_INFORMATION_ACCESS: &str = "1.3.6.1.5.5.7.1.1";
+/// 2.5.29.14
+const SUBJECT_KEY_IDENTIFIER: &[u8] = b"\x55\x1d\x0e";
+/// 2.5.29.15
+const KEY_USAGE: &[u8] = b"\x55\x1d\x0f";
+/// 2.5.29.17
+const SUBJECT_ALT_NAME: &[u8] = b"\x55\x1d\x11";
+/// 2.5.29.19
+const BASIC_CONSTRAINTS: &[u8] = b"\x55\x1d\x13";
+/// 2.5.29.31
+const CRL_DISTRIBUTION_POINTS: &[u8] = b"\x55\x1d\x1f";
+/// 2.5.29.35
+const AUTHORITY_KEY_IDENTIFIER: &[u8] = b"\x55\x1d\x23";
+/// 2.5.29.37
+const EXTENDED_KEY_USAGE: &[u8] = b"\x55\x1d\x25";
+/// 1.3.6.1.5.5.7.1.1
+const AUTHORITY_INFORMATION_ACCESS: &[u8] = b"\x2b\x06\x01\x05\x05\x07\x01\x01";
 
 pub(super) fn check(
     parts: &Parts<'_>,
@@ -35,9 +43,11 @@ pub(super) fn check(
         };
         let (holds, id) = asked.judge(extension.parsed_extension());
         let shape = asked.shape(extension.parsed_extension());
-        findings.require(holds && canonical::shape(value) == Ok(shape), id, || {
-            format!("{} is {}", extension.oid, hex::encode(extension.value))
-        });
+        findings.require(
+            holds && canonical::shape(value).is_ok_and(|found| found == shape),
+            id,
+            || format!("{} is {}", extension.oid, hex::encode(extension.value)),
+        );
     }
     Ok(())
 }
@@ -71,25 +81,26 @@ fn check_presence(
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
-    let mut found: Vec<(String, bool)> = parsed
+    let mut found: Vec<(&[u8], bool)> = parsed
         .extensions()
         .iter()
-        .map(|extension| (extension.oid.to_id_string(), extension.critical))
+        .map(|extension| (extension.oid.as_bytes(), extension.critical))
         .collect();
-    found.sort();
-    let mut asked: Vec<(String, bool)> = asked_extensions(issuer, expected)
-        .into_iter()
-        .map(|(id, critical)| (id.to_owned(), critical))
-        .collect();
-    asked.sort();
+    found.sort_unstable();
+    let mut asked = asked_extensions(issuer, expected);
+    asked.sort_unstable();
     findings.require(found == asked, "extensions", || {
-        format!("the extensions (and whether critical) are {found:?}, not {asked:?}")
+        format!("the extensions (and whether critical) are {found:02x?}, not {asked:02x?}")
     });
 }
 
-fn asked_extensions(issuer: &Issuer<'_>, expected: &Expectation<'_>) -> Vec<(&'static str, bool)> {
-    let distribution = expected.distribution.cloned().unwrap_or_default();
-    let access = distribution.ocsp_url.is_some() || distribution.ca_issuers_url.is_some();
+fn asked_extensions(issuer: &Issuer<'_>, expected: &Expectation<'_>) -> Vec<(&'static [u8], bool)> {
+    let lists = expected
+        .distribution
+        .is_some_and(|urls| urls.crl_url.is_some());
+    let access = expected
+        .distribution
+        .is_some_and(|urls| urls.ocsp_url.is_some() || urls.ca_issuers_url.is_some());
     [
         (true, SUBJECT_KEY_IDENTIFIER, false),
         (issuer.above.is_some(), AUTHORITY_KEY_IDENTIFIER, false),
@@ -101,11 +112,7 @@ fn asked_extensions(issuer: &Issuer<'_>, expected: &Expectation<'_>) -> Vec<(&'s
             false,
         ),
         (!asked_names(expected).is_empty(), SUBJECT_ALT_NAME, false),
-        (
-            distribution.crl_url.is_some(),
-            CRL_DISTRIBUTION_POINTS,
-            false,
-        ),
+        (lists, CRL_DISTRIBUTION_POINTS, false),
         (access, AUTHORITY_INFORMATION_ACCESS, false),
     ]
     .into_iter()

@@ -116,9 +116,11 @@ fn check_serial(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Fi
 }
 
 fn check_signature(parts: &Parts<'_>, issuer: &Issuer<'_>, findings: &mut Findings) {
-    let algorithm = issuer.signature_algorithm();
     findings.require(
-        algorithm == Ok(parts.signature.whole),
+        issuer
+            .signature_algorithm
+            .as_ref()
+            .is_ok_and(|asked| *asked == parts.signature.whole),
         "signature_algorithm",
         || "the signature algorithm is not that of the issuer's key".to_owned(),
     );
@@ -130,7 +132,7 @@ fn check_validity(
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
-    let (issuer_begins, issuer_ends) = match &issuer.above {
+    let (issuer_begins, issuer_ends) = match issuer.above {
         Some(above) => (above.not_before, above.not_after),
         None => (i64::MIN, i64::MAX),
     };
@@ -257,7 +259,7 @@ fn attributes(subject: Value<'_>) -> Result<Vec<Attribute<'_>>, String> {
 }
 
 fn check_path_length(issuer: &Issuer<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
-    let bound = issuer.above.as_ref().and_then(|above| above.path_length);
+    let bound = issuer.above.and_then(|above| above.path_length);
     let fits = match (bound, expected.profile.kind) {
         (Some(bound), Kind::Authority { path_length }) => {
             path_length.is_some_and(|length| u32::from(length) < bound)

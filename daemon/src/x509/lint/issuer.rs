@@ -7,21 +7,62 @@ use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
+/// An issuer's certificate as the lint reads it, from its bytes: once for all that it issues.
+#[derive(Clone, Debug)]
+pub struct IssuerReading(Result<Facts, String>);
+
+#[derive(Clone, Debug)]
+struct Facts {
+    name: Vec<u8>,
+    signature_algorithm: Result<&'static [u8], String>,
+    above: Above,
+}
+
 /// What the issuer's certificate says, read again from its bytes.
 pub(super) struct Issuer<'a> {
     /// Its subject.
     pub(super) name: &'a [u8],
-    spki: &'a [u8],
+    /// The AlgorithmIdentifier of signatures by the issuer's kind of key.
+    pub(super) signature_algorithm: Result<&'static [u8], String>,
     /// Absent when it is about to sign itself.
-    pub(super) above: Option<Above>,
+    pub(super) above: Option<&'a Above>,
 }
 
 /// What bounds a certificate that is not self-signed.
+#[derive(Clone, Debug)]
 pub(super) struct Above {
     pub(super) key_identifier: Vec<u8>,
     pub(super) not_before: i64,
     pub(super) not_after: i64,
     pub(super) path_length: Option<u32>,
+}
+
+impl IssuerReading {
+    /// Reads the certificate. What is wrong with it is found when something is linted.
+    pub fn new(certificate: &Certificate) -> IssuerReading {
+        IssuerReading(Facts::read(certificate.der()))
+    }
+
+    pub(super) fn issuer(&self) -> Result<Issuer<'_>, String> {
+        let facts = self.0.as_ref().map_err(String::clone)?;
+        Ok(Issuer {
+            name: &facts.name,
+            signature_algorithm: facts.signature_algorithm.clone(),
+            above: Some(&facts.above),
+        })
+    }
+}
+
+impl Facts {
+    fn read(der: &[u8]) -> Result<Facts, String> {
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+        let tbs = parsed.tbs_certificate;
+        Ok(Facts {
+            name: tbs.subject.as_raw().to_vec(),
+            signature_algorithm: signature_algorithm(tbs.subject_pki.raw),
+            above: Above::read(&tbs)?,
+        })
+    }
 }
 
 impl<'a> Issuer<'a> {
@@ -30,47 +71,35 @@ impl<'a> Issuer<'a> {
         parts: &Parts<'a>,
     ) -> Result<Issuer<'a>, String> {
         match expected.issuer {
-            ExpectedIssuer::Certificate(certificate) => Issuer::read_certificate(certificate),
+            ExpectedIssuer::Certificate(reading) => reading.issuer(),
             ExpectedIssuer::SelfSigned => Ok(Issuer {
                 name: parts.subject.whole,
-                spki: parts.spki.whole,
+                signature_algorithm: signature_algorithm(parts.spki.whole),
                 above: None,
             }),
         }
     }
+}
 
-    pub(super) fn read_certificate(certificate: &'a Certificate) -> Result<Issuer<'a>, String> {
-        let (_, parsed) =
-            X509Certificate::from_der(certificate.der()).map_err(|error| error.to_string())?;
-        let tbs = parsed.tbs_certificate;
-        Ok(Issuer {
-            name: tbs.subject.as_raw(),
-            spki: tbs.subject_pki.raw,
-            above: Some(Above::read(&tbs)?),
-        })
-    }
-
-    /// The AlgorithmIdentifier of signatures by the issuer's kind of key.
-    pub(super) fn signature_algorithm(&self) -> Result<&'static [u8], String> {
-        let key = canonical::children(canonical::read(self.spki)?)?;
-        let kind = key.first().map(|algorithm| algorithm.whole);
-        match kind {
-            // id-ecPublicKey, secp256r1: ecdsa-with-SHA256
-            Some(b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07") => {
-                Ok(b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02")
-            }
-            // id-ecPublicKey, secp384r1: ecdsa-with-SHA384
-            Some(b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22") => {
-                Ok(b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03")
-            }
-            // rsaEncryption: sha256WithRSAEncryption
-            Some(b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00") => {
-                Ok(b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00")
-            }
-            // id-Ed25519: the same
-            Some(b"\x30\x05\x06\x03\x2b\x65\x70") => Ok(b"\x30\x05\x06\x03\x2b\x65\x70"),
-            _ => Err("the issuer's key is of an unknown kind".to_owned()),
+fn signature_algorithm(spki: &[u8]) -> Result<&'static [u8], String> {
+    let key = canonical::children(canonical::read(spki)?)?;
+    let kind = key.first().map(|algorithm| algorithm.whole);
+    match kind {
+        // id-ecPublicKey, secp256r1: ecdsa-with-SHA256
+        Some(
+            b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07",
+        ) => Ok(b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02"),
+        // id-ecPublicKey, secp384r1: ecdsa-with-SHA384
+        Some(b"\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22") => {
+            Ok(b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x03")
         }
+        // rsaEncryption: sha256WithRSAEncryption
+        Some(b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00") => {
+            Ok(b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x05\x00")
+        }
+        // id-Ed25519: the same
+        Some(b"\x30\x05\x06\x03\x2b\x65\x70") => Ok(b"\x30\x05\x06\x03\x2b\x65\x70"),
+        _ => Err("the issuer's key is of an unknown kind".to_owned()),
     }
 }
 

@@ -11,7 +11,6 @@ mod fields;
 mod issuer;
 mod values;
 
-use super::certificate::Certificate;
 use super::issuer::Distribution;
 use super::key::{PublicKey, SignatureAlgorithm};
 use super::name::DistinguishedName;
@@ -19,6 +18,7 @@ use super::profile::Profile;
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
 use super::tbs::ToBeSigned;
+pub use issuer::IssuerReading;
 use std::fmt;
 use x509_parser::certificate::TbsCertificate;
 use x509_parser::prelude::FromDer;
@@ -50,7 +50,7 @@ pub struct Expectation<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum ExpectedIssuer<'a> {
     /// The authority with this certificate.
-    Certificate(&'a Certificate),
+    Certificate(&'a IssuerReading),
     /// The certified key itself.
     SelfSigned,
 }

@@ -8,6 +8,7 @@ use crate::x509::issuer::Distribution;
 use crate::x509::profile::{ExtendedKeyUsage, KeyUsage, Kind, SubjectAlternativeNames};
 use crate::x509::san::SubjectAlternativeName;
 use aws_lc_rs::digest;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 
@@ -74,34 +75,34 @@ impl Asked<'_> {
     }
 
     /// The tags that the value must have, each in its place.
-    pub(super) fn shape(&self, extension: &ParsedExtension<'_>) -> String {
+    pub(super) fn shape(&self, extension: &ParsedExtension<'_>) -> Cow<'static, str> {
         let profile = self.expected.profile;
         match extension {
-            ParsedExtension::SubjectKeyIdentifier(_) => "04".to_owned(),
-            ParsedExtension::AuthorityKeyIdentifier(_) => "30(80)".to_owned(),
+            ParsedExtension::SubjectKeyIdentifier(_) => "04".into(),
+            ParsedExtension::AuthorityKeyIdentifier(_) => "30(80)".into(),
             ParsedExtension::BasicConstraints(_) => match profile.kind {
-                Kind::Leaf => "30()".to_owned(),
-                Kind::Authority { path_length: None } => "30(01)".to_owned(),
+                Kind::Leaf => "30()".into(),
+                Kind::Authority { path_length: None } => "30(01)".into(),
                 Kind::Authority {
                     path_length: Some(_),
-                } => "30(0102)".to_owned(),
+                } => "30(0102)".into(),
             },
-            ParsedExtension::KeyUsage(_) => "03".to_owned(),
+            ParsedExtension::KeyUsage(_) => "03".into(),
             ParsedExtension::ExtendedKeyUsage(_) => {
-                format!("30({})", "06".repeat(profile.extended_key_usage.len()))
+                format!("30({})", "06".repeat(profile.extended_key_usage.len())).into()
             }
             ParsedExtension::SubjectAlternativeName(_) => {
                 let names = asked_names(self.expected).iter().map(|name| match name {
                     SubjectAlternativeName::Dns(_) => "82",
                     SubjectAlternativeName::Ip(_) => "87",
                 });
-                format!("30({})", names.collect::<String>())
+                format!("30({})", names.collect::<String>()).into()
             }
-            ParsedExtension::CRLDistributionPoints(_) => "30(30(a0(a0(86))))".to_owned(),
+            ParsedExtension::CRLDistributionPoints(_) => "30(30(a0(a0(86))))".into(),
             ParsedExtension::AuthorityInfoAccess(found) => {
-                format!("30({})", "30(0686)".repeat(found.accessdescs.len()))
+                format!("30({})", "30(0686)".repeat(found.accessdescs.len())).into()
             }
-            _ => "unknown".to_owned(),
+            _ => "unknown".into(),
         }
     }
 
@@ -116,7 +117,7 @@ impl Asked<'_> {
 
     /// `[0]` keyIdentifier and nothing else.
     fn is_authority_key_identifier(&self) -> bool {
-        let Some(above) = &self.issuer.above else {
+        let Some(above) = self.issuer.above else {
             return false;
         };
         match canonical::children(self.value).as_deref() {

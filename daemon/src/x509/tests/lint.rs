@@ -85,7 +85,7 @@ impl Order {
         Expectation {
             distribution: Some(&self.distribution),
             ..expectation(
-                ExpectedIssuer::Certificate(&AUTHORITY.certificate),
+                ExpectedIssuer::Certificate(&AUTHORITY.reading),
                 &self.request(),
             )
         }
@@ -172,7 +172,7 @@ fn every_single_departure_is_found() {
 fn another_issuer_is_found() {
     let order = order();
     let expected = Expectation {
-        issuer: ExpectedIssuer::Certificate(&OTHER_AUTHORITY.certificate),
+        issuer: ExpectedIssuer::Certificate(&OTHER_AUTHORITY.reading),
         ..order.expectation()
     };
     let failures = lint(order.build(), &expected).expect_err("is refused");

@@ -11,7 +11,7 @@ mod profile;
 use super::certificate::{Certificate, assemble};
 use super::issuer::Issuer;
 use super::key::{KeyType, PublicKey};
-use super::lint::{Expectation, ExpectedIssuer, LintedTbs, lint};
+use super::lint::{Expectation, ExpectedIssuer, IssuerReading, LintedTbs, lint};
 use super::name::DistinguishedName;
 use super::profile::Profile;
 use super::serial::SerialNumber;
@@ -94,9 +94,19 @@ pub(super) fn sign_rsa(
 pub(super) struct Authority {
     pub(super) key: SoftwareKey,
     pub(super) certificate: Certificate,
+    pub(super) reading: IssuerReading,
 }
 
 impl Authority {
+    fn new(key: SoftwareKey, certificate: Certificate) -> Authority {
+        let reading = IssuerReading::new(&certificate);
+        Authority {
+            key,
+            certificate,
+            reading,
+        }
+    }
+
     pub(super) fn root(key_type: KeyType, profile: &Profile) -> Authority {
         let key = SoftwareKey::generate(key_type);
         let subject = name("Test Root");
@@ -106,7 +116,7 @@ impl Authority {
         let request = request(profile, &subject, &public_key, &serial);
         let linted = build_and_lint(&issuer, ExpectedIssuer::SelfSigned, &request);
         let certificate = signed(&linted, &key);
-        Authority { key, certificate }
+        Authority::new(key, certificate)
     }
 
     pub(super) fn subordinate(
@@ -117,7 +127,7 @@ impl Authority {
     ) -> Authority {
         let key = SoftwareKey::generate(key_type);
         let certificate = self.certify(common_name, &key.public_key(), profile);
-        Authority { key, certificate }
+        Authority::new(key, certificate)
     }
 
     pub(super) fn certify(
@@ -129,7 +139,7 @@ impl Authority {
         let subject = name(common_name);
         let serial = SerialNumber::from_random(0, [9; 12]);
         let request = request(profile, &subject, public_key, &serial);
-        let expected_issuer = ExpectedIssuer::Certificate(&self.certificate);
+        let expected_issuer = ExpectedIssuer::Certificate(&self.reading);
         signed(
             &build_and_lint(&self.issuer(), expected_issuer, &request),
             &self.key,

@@ -1,0 +1,146 @@
+//! Authorities in wrong hands: out at the service and at the hub when the command answers, and back
+//! with new certificates only.
+
+use crate::authority_roll::{
+    add_group, begun, ca_certificates, comes_to, shown, slots, start, thumbprint, under_the_root,
+};
+use crate::device::{is_assigned, register};
+use crate::invariants::held;
+use crate::process::until;
+use crate::request::{Holder, Request};
+use crate::stage::Stage;
+use dps_emulator::{Action, Fault};
+use serde_json::Value;
+
+/// The hub knows the device.
+fn hub_knows(stage: &Stage, device: &Holder) -> bool {
+    stage.emulator.hub_identity(&device.id).is_some()
+}
+
+/// Everything of a receipt is done.
+fn is_complete(receipt: &Value) {
+    assert_eq!(receipt["complete"], true, "{receipt}");
+    for place in receipt["places"].as_array().unwrap() {
+        assert_eq!(place["state"], "done", "{receipt}");
+    }
+}
+
+fn breach(stage: &Stage, authority: &str) -> Value {
+    let report = [
+        "roll",
+        "start",
+        "--authority",
+        authority,
+        "--reason",
+        "compromise",
+    ];
+    let started = stage.json(&report);
+    if started["receipt"]["complete"] != true {
+        for roll in started["rolls"].as_array().unwrap() {
+            eprintln!(
+                "{}: {} {}",
+                roll["authority"], roll["state"], roll["waits_for"]
+            );
+        }
+    }
+    is_complete(&started["receipt"]);
+    started
+}
+
+/// An intermediate in wrong hands, under a root whose group would let in whatever is below it.
+/// Verifies: from the answer on, a leaf under it is refused at the service and unknown to the hub;
+/// its certificate stays out by a disabled group of its own; the device comes back with a new leaf.
+#[test]
+fn a_breached_intermediate_is_out_when_the_command_answers() {
+    let mut stage = Stage::set();
+    let breached = under_the_root(&mut stage);
+    add_group(&stage, "line-1", "line-1");
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &breached);
+
+    let started = breach(&stage, "line-1");
+    let end = register(&stage.emulator, &breached);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+    assert!(!hub_knows(&stage, &breached));
+    let roll = started["rolls"][0]["id"].to_string();
+    let reissuing = comes_to(&stage, &roll, "reissuing");
+    assert_eq!(
+        reissuing["report"]["reissue"][0]["registration_id"],
+        "press-1"
+    );
+    until("the successor has the slot", || {
+        let [primary, secondary] = slots(&stage, "line-1");
+        (primary == thumbprint(&stage, "line-1", 2) && secondary.is_none()).then_some(())
+    });
+    stage.is_in_step();
+    let blocked = stage.emulator.group("line-1-blocked-1").unwrap();
+    assert_eq!(blocked["provisioningStatus"], "disabled");
+    assert_eq!(held(&blocked, "primary"), thumbprint(&stage, "line-1", 1));
+    let end = register(&stage.emulator, &breached);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+
+    let new = stage.station().obtain(&Request::device("press-1"));
+    is_assigned(&stage.emulator, &new);
+    comes_to(&stage, &roll, "done");
+    let end = register(&stage.emulator, &breached);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+}
+
+/// A root in wrong hands. Verifies: it is deleted from the service before the command answers, so
+/// nothing below it gets in; the new one is proven and referenced, and the tree comes back.
+#[test]
+fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
+    let mut stage = Stage::set();
+    let breached = under_the_root(&mut stage);
+    let started = breach(&stage, "root");
+    assert_eq!(started["rolls"].as_array().unwrap().len(), 4);
+    let end = register(&stage.emulator, &breached);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+    assert!(!hub_knows(&stage, &breached));
+    let station = stage.enlist_when_possible("station", "station-2");
+    let new = until("a new leaf", || {
+        let request = Request::device("press-1");
+        let answer = stage.caller(&station).ask(&request);
+        (answer.status == 201).then(|| request.holder(&answer.body))
+    });
+    for roll in started["rolls"].as_array().unwrap() {
+        comes_to(&stage, &roll["id"].to_string(), "done");
+    }
+    assert_eq!(ca_certificates(&stage), ["root-2"]);
+    is_assigned(&stage.emulator, &new);
+    assert_ne!(
+        register(&stage.emulator, &breached).as_deref(),
+        Ok("assigned")
+    );
+}
+
+/// A breach overtakes an expiry roll, and takes over the generation that it has staged.
+#[test]
+fn a_breach_overtakes_a_roll_under_way() {
+    let stage = begun(Stage::set());
+    let unseen = Fault::on("device.register", Action::status(500));
+    for _ in 0..20 {
+        stage.emulator.inject(unseen.clone()).unwrap();
+    }
+    let overtaken = start(&stage, "line-1", "expiry", &[]);
+    comes_to(&stage, &overtaken, "staged");
+    let again = [
+        "roll",
+        "start",
+        "--authority",
+        "line-1",
+        "--reason",
+        "expiry",
+    ];
+    assert_eq!(
+        stage.hallmark(&again).code,
+        Some(1),
+        "two rolls of one authority"
+    );
+    let roll = breach(&stage, "line-1")["rolls"][0]["id"].to_string();
+    assert_eq!(shown(&stage, &overtaken)["state"], "aborted");
+    stage.emulator.clear_faults();
+    comes_to(&stage, &roll, "done");
+    assert_eq!(slots(&stage, "line-1")[1], thumbprint(&stage, "line-1", 2));
+    assert_eq!(stage.count("generation WHERE authority = 'line-1'"), 2);
+}
