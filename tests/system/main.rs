@@ -26,6 +26,7 @@
 //! | `authority_roll` | an intermediate, one above another, and a root are rolled, by expiry and compromise |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `breach` | a leaf in wrong hands is out when the command answers |
+//! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -52,4 +53,5 @@ mod revocation;
 mod roll;
 mod roll_faults;
 mod stage;
+mod telling;
 mod token_gone;

@@ -36,6 +36,7 @@ mod breach;
 mod crl;
 mod enrollment;
 mod generation;
+mod hub_job;
 mod hub_task;
 mod issuance;
 mod leaf;
@@ -58,7 +59,10 @@ pub use breach::{Breach, Door};
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
-pub use hub_task::{HubAction, HubCause, HubProgress, HubTaskRow, NewHubTask, OFFLINE};
+pub use hub_job::HubJobRow;
+pub use hub_task::{
+    HubAction, HubCause, HubProgress, HubTaskRow, JobProgress, NEEDED_NO_MORE, NewHubTask, OFFLINE,
+};
 pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,
     Settlement,

@@ -242,6 +242,9 @@ impl CertificateAuthority {
             }
             Step::CutOver(groups) => {
                 (next.to, next.groups, next.serve) = (RollState::Draining, groups, serve);
+                if roll.state == RollState::Staged {
+                    next.hub = self.told_below(old_generation)?;
+                }
                 "roll.cut_over"
             }
             Step::Replace(groups) => {
