@@ -10,7 +10,7 @@ use super::enrollment::{self, EnrollmentRow, by_id, from_json, save_slots, set_s
 use super::hub_task::{self, HubCause};
 use super::mark::{self, MarkSubject};
 use super::revocation::{self, Revocation, Revoked};
-use super::{Store, StoreError, issuance, roll};
+use super::{Store, StoreError, issuance, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -203,6 +203,7 @@ fn start(
     new: &NewBlock,
     entry: &AuditEntry,
 ) -> Result<(BlockRow, Revoked), StoreError> {
+    precedence::block(connection, new)?;
     connection
         .execute(
             "INSERT INTO block (kind, name, generation, reason, blocked_by, blocked_at)
@@ -287,7 +288,9 @@ fn put_up(
         Bar::Disable(id) => {
             let row = by_id(connection, *id)?;
             disable(&row)?;
-            row.enabled.then_some(Undo::Enable(row.id))
+            // One that is disabled already is let in by whoever has disabled it, but not before this
+            // block is lifted. A group that keeps a certificate out is never enabled.
+            row.overlay_of.is_none().then_some(Undo::Enable(row.id))
         }
         Bar::ShutOut(id, certificates) => {
             let row = by_id(connection, *id)?;
@@ -373,7 +376,18 @@ fn take_down(
         return Ok(());
     };
     match undo {
+        // A breach since then, or another block, keeps it disabled.
+        Undo::Enable(id)
+            if precedence::is_kept_out(connection, *id)?
+                || precedence::any_void(connection, &row.slots.held())? =>
+        {
+            return Ok(());
+        }
         Undo::Enable(id) => set_status(connection, *id, true)?,
+        Undo::Remove(_) if precedence::any_void(connection, &row.slots.held())? => return Ok(()),
+        Undo::Slots { from, .. } if precedence::any_void(connection, &from.held())? => {
+            return Ok(());
+        }
         Undo::Remove(id) => {
             // It came after what it took the certificate from; now that one comes after it.
             enrollment::set_after(connection, *id, None)?;

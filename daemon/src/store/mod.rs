@@ -42,6 +42,7 @@ mod issuance;
 mod leaf;
 mod mark;
 mod possession;
+mod precedence;
 mod proof;
 mod revocation;
 mod roll;
@@ -101,6 +102,14 @@ pub enum StoreError {
     /// What was expected of the data no longer holds: read again.
     #[error("{0}")]
     Conflict(String),
+    /// Something else stands or is under way that this would touch: the code says what.
+    #[error("{message}")]
+    InTheWay {
+        /// Stable.
+        code: &'static str,
+        /// What it is, and what to do about it.
+        message: String,
+    },
     /// The thing does not exist.
     #[error("there is no {0}")]
     Missing(String),

@@ -2,6 +2,7 @@
 
 mod block;
 mod crl;
+mod precedence;
 mod revocation;
 
 use super::*;

@@ -75,7 +75,7 @@ impl CertificateAuthority {
                 .request_roll(enrollment.id, json!({}), tasks, entry)
             {
                 // Somebody was faster: a request, or an operator.
-                Ok(_) | Err(StoreError::Conflict(_)) => {}
+                Ok(_) | Err(StoreError::Conflict(_) | StoreError::InTheWay { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
             self.wake();
