@@ -143,6 +143,33 @@ impl Store {
         })
     }
 
+    /// How many blocks stand.
+    pub fn standing_block_count(&self) -> Result<i64, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT count(*) FROM block WHERE lifted_at IS NULL";
+            Ok(connection.query_row(sql, [], |row| row.get(0))?)
+        })
+    }
+
+    /// The blocks that stand and have changed this enrollment, newest first.
+    pub fn blocks_of_enrollment(&self, enrollment: i64) -> Result<Vec<BlockRow>, StoreError> {
+        self.read(|connection| {
+            let select = format!(
+                "{SELECT} WHERE lifted_at IS NULL AND EXISTS (
+                     SELECT 1 FROM json_each(block.undo) u, json_each(u.value) changed
+                     WHERE changed.value = ?1 OR changed.value ->> '$.id' = ?1)
+                 ORDER BY id DESC"
+            );
+            let mut statement = connection.prepare_cached(&select)?;
+            let mut rows = statement.query([enrollment])?;
+            let mut blocks = Vec::new();
+            while let Some(row) = rows.next()? {
+                blocks.push(from_row(row)?);
+            }
+            Ok(blocks)
+        })
+    }
+
     /// One block.
     pub fn block(&self, id: i64) -> Result<BlockRow, StoreError> {
         self.read(|connection| block_by_id(connection, id))
