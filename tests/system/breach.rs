@@ -6,7 +6,7 @@ use crate::invariants::held;
 use crate::process::until;
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
-use dps_emulator::{Action, Fault, MethodAnswer};
+use dps_emulator::MethodAnswer;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -259,58 +259,6 @@ fn under_a_group_a_breached_leaf_is_out_by_precedence() {
     is_assigned(&stage.emulator, &renewed);
     let audit = stage.told(&["audit", "export"]);
     assert!(audit.contains("the key was destroyed"), "{audit}");
-}
-
-/// Each of these is met by the first write that shuts the leaf out, or by the deletion. Verifies:
-/// the same end, one registration record, and no word of "done" before it is.
-#[test]
-fn whatever_the_services_answer_the_breached_leaf_is_out_in_the_end() {
-    let faults = [
-        ("individual.put", Action::throttle(1)),
-        ("individual.put", Action::status(500)),
-        ("individual.put", Action::status(412)),
-        ("individual.put", Action::ResetBefore),
-        ("individual.put", Action::ResetAfter),
-        ("individual.get", Action::status(500)),
-        ("identity.delete", Action::throttle(1)),
-        ("identity.delete", Action::status(500)),
-        ("identity.delete", Action::ResetBefore),
-        ("identity.delete", Action::ResetAfter),
-    ];
-    let stage = Stage::up();
-    let station = stage.station();
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        "line-1",
-        "--authority",
-        "line-1",
-    ]);
-    for (number, (operation, action)) in faults.into_iter().enumerate() {
-        let id = format!("press-{number}");
-        let device = station.obtain(&Request::device(&id));
-        stage.is_in_step();
-        is_assigned(&stage.emulator, &device);
-        let fault = Fault::on(operation, action.clone());
-        stage.emulator.inject(fault).unwrap();
-        let told = stage.json(&["roll", "start", &id, "--reason", "compromise"]);
-        assert_eq!(
-            told["receipt"]["complete"], true,
-            "{operation} {action:?}: {told}"
-        );
-        assert!(stage.emulator.faults().is_empty(), "{operation} {action:?}");
-        is_out(&stage, &device);
-        let renewed = station.obtain(&Request::device(&id));
-        is_done(&stage, &told["rolls"][0]["id"]);
-        stage.is_in_step();
-        is_assigned(&stage.emulator, &renewed);
-        let identity = stage.emulator.hub_identity(&id).unwrap();
-        assert_eq!(identity["deviceId"], id);
-        let registration = stage.emulator.registration(&id).unwrap();
-        assert_eq!(registration["status"], "assigned", "{registration}");
-        assert_eq!(registration["deviceId"], id, "{registration}");
-    }
 }
 
 /// Policy starts the roll before the leaf's end, and tells the device; one that is not there to
