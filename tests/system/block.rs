@@ -219,7 +219,15 @@ fn a_group_is_blocked_and_unblocked() {
     assert_eq!(blocks[0]["status"], "disabled");
     let removal = stage.hallmark(&["enrollment", "remove", "--group", "group-a"]);
     assert!(removal.error.contains("group_blocked"), "{removal:?}");
+    assert_eq!(blocks[0]["blocks"][0]["kind"], "group", "{blocks}");
+    let status = stage.json(&["status"]);
+    assert_eq!(status["blocked"], 1);
+    assert_eq!(status["blocks"][0]["name"], "group-a", "{status}");
+    assert!(stage.told(&["status"]).contains("name: group-a"));
     stage.told(&["enrollment", "unblock", "--group", "group-a"]);
+    let blocks = stage.json(&["enrollment", "show", "group-a"]);
+    assert_eq!(blocks[0]["blocks"], json!([]));
+    assert_eq!(stage.json(&["status"])["blocks"], json!([]));
     for device in &devices {
         is_assigned(&stage.emulator, device);
     }
@@ -238,7 +246,13 @@ fn a_generation_is_blocked_and_unblocked() {
     is_assigned(&stage.emulator, &devices[4]);
     let refused = stage.station().ask(&Request::new("device-a", "device-9"));
     assert_eq!((refused.status, refused.code()), (503, "issuer_revoked"));
+    let shown = stage.json(&["authority", "show", "plant"]);
+    assert_eq!(shown[0]["blocked"]["kind"], "generation", "{shown}");
+    let disabled = stage.json(&["enrollment", "show", "group-a"]);
+    assert_eq!(disabled[0]["blocks"][0]["name"], "plant", "{disabled}");
     stage.told(&["authority", "unblock", "plant", "--generation", "1"]);
+    let shown = stage.json(&["authority", "show", "plant"]);
+    assert_eq!(shown[0]["blocked"], Value::Null);
     for device in &devices {
         is_assigned(&stage.emulator, device);
     }

@@ -27,6 +27,8 @@
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `breach` | a leaf in wrong hands is out when the command answers |
+//! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
+//! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -46,6 +48,7 @@ mod device;
 mod drift;
 mod invariants;
 mod issue;
+mod leaf_faults;
 mod process;
 mod provisioning;
 mod refusals;
@@ -54,4 +57,5 @@ mod revocation;
 mod roll;
 mod roll_faults;
 mod stage;
+mod telling;
 mod token_gone;

@@ -4,9 +4,10 @@ use super::Api;
 use super::caller::Peer;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Inspect};
+use crate::ca::block::Standing;
 use crate::ca::hierarchy::Generation;
 use crate::ca::{CertificateAuthority, Error, rfc3339};
-use crate::store::GenerationState;
+use crate::store::{BlockKind, GenerationState};
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use serde::Serialize;
@@ -29,6 +30,8 @@ pub(super) struct Authority {
     key_label: String,
     spki_sha256: String,
     revoked_at: Option<String>,
+    /// The block that keeps those below it out.
+    blocked: Option<Standing>,
     crl_number: Option<i64>,
     crl_next_update: Option<String>,
     crl_entries: Option<i64>,
@@ -37,11 +40,16 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    fn new(ca: &CertificateAuthority, generation: &Generation) -> Self {
+    fn new(ca: &CertificateAuthority, generation: &Generation) -> Result<Self, Error> {
+        let (kind, name) = (BlockKind::Generation, &generation.authority);
+        let blocked = ca
+            .store()
+            .standing_block(kind, name, Some(generation.number))?;
         let certificate = &generation.certificate;
         let list = ca.crl(generation.id);
         let list = list.as_deref();
-        Self {
+        Ok(Self {
+            blocked: blocked.map(Standing::from),
             name: generation.authority.clone(),
             generation: generation.number,
             serving: generation.serving,
@@ -62,7 +70,7 @@ impl Authority {
             crl_next_update: list.map(|list| rfc3339(list.next_update)),
             crl_entries: list.map(|list| list.entries),
             certificate: generation.pem.clone(),
-        }
+        })
     }
 }
 
@@ -71,13 +79,12 @@ pub(super) async fn list(
     Extension(peer): Extension<Peer>,
 ) -> Result<Json<Vec<Authority>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    let hierarchy = api.ca.hierarchy();
-    Ok(Json(
-        hierarchy
-            .iter()
-            .map(|generation| Authority::new(&api.ca, generation))
-            .collect(),
-    ))
+    let all = api.application(|ca| {
+        let hierarchy = ca.hierarchy();
+        let all = hierarchy.iter().map(|it| Authority::new(ca, it));
+        all.collect()
+    });
+    Ok(Json(all.await?))
 }
 
 pub(super) async fn show(
@@ -86,16 +93,18 @@ pub(super) async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<Vec<Authority>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    let hierarchy = api.ca.hierarchy();
-    let generations: Vec<_> = hierarchy
-        .iter()
-        .filter(|generation| generation.authority == name)
-        .map(|generation| Authority::new(&api.ca, generation))
-        .collect();
-    if generations.is_empty() {
-        let message =
-            format!("there is no authority {name:?}; `hallmark authority list` shows all");
-        return Err(Error::missing("authority_unknown", message).into());
-    }
-    Ok(Json(generations))
+    let generations = api.application(move |ca| {
+        let hierarchy = ca.hierarchy();
+        let own = hierarchy.iter().filter(|it| it.authority == name);
+        let shown: Vec<Authority> = own
+            .map(|it| Authority::new(ca, it))
+            .collect::<Result<_, _>>()?;
+        if shown.is_empty() {
+            let message =
+                format!("there is no authority {name:?}; `hallmark authority list` shows all");
+            return Err(Error::missing("authority_unknown", message));
+        }
+        Ok(shown)
+    });
+    Ok(Json(generations.await?))
 }

@@ -5,8 +5,9 @@ use super::enrollments::Enrollment;
 use super::problem::Problem;
 use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect};
+use crate::ca::block::Standing;
 use crate::ca::{Error, rfc3339};
-use crate::store::{BlockKind, BlockRow, CertificateRow, DeviceRow};
+use crate::store::{BlockKind, CertificateRow, DeviceRow};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
@@ -37,27 +38,9 @@ pub(super) struct DeviceDetail {
     #[serde(flatten)]
     device: Device,
     /// The block that keeps it out.
-    blocked: Option<Blocked>,
+    blocked: Option<Standing>,
     certificates: Vec<Leaf>,
     enrollments: Vec<Enrollment>,
-}
-
-/// Who keeps a device out, since when and why.
-#[derive(Serialize)]
-struct Blocked {
-    since: String,
-    by: String,
-    reason: String,
-}
-
-impl From<BlockRow> for Blocked {
-    fn from(row: BlockRow) -> Self {
-        Self {
-            since: rfc3339(row.blocked_at),
-            by: row.blocked_by,
-            reason: row.reason,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -124,7 +107,7 @@ pub(super) async fn show(
         let enrollments = ca.store().enrollments_named(&id)?;
         let blocked = ca.store().standing_block(BlockKind::Device, &id, None)?;
         Ok(DeviceDetail {
-            blocked: blocked.map(Blocked::from),
+            blocked: blocked.map(Standing::from),
             device: device.into(),
             certificates: certificates.into_iter().map(Leaf::from).collect(),
             enrollments: enrollments.into_iter().map(Enrollment::from).collect(),

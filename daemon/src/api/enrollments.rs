@@ -5,6 +5,7 @@ use super::caller::Peer;
 use super::problem::Problem;
 use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::block::Standing;
 use crate::ca::enroll::EnrollmentRequest;
 use crate::ca::{Error, rfc3339};
 use crate::enrollment::slots::{SlotName, Slots};
@@ -34,6 +35,14 @@ pub(super) struct Enrollment {
     observed: Option<Value>,
     /// How somebody else has changed it.
     drift: Option<Value>,
+}
+
+/// An enrollment, and the blocks that have changed it.
+#[derive(Serialize)]
+pub(super) struct EnrollmentDetail {
+    #[serde(flatten)]
+    enrollment: Enrollment,
+    blocks: Vec<Standing>,
 }
 
 /// A change that the service does not show yet.
@@ -123,18 +132,25 @@ pub(super) async fn show(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     Path(name): Path<String>,
-) -> Result<Json<Vec<Enrollment>>, Problem> {
+) -> Result<Json<Vec<EnrollmentDetail>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    let asked = name.clone();
-    let rows = api
-        .application(move |ca| Ok(ca.store().enrollments_named(&asked)?))
-        .await?;
-    if rows.is_empty() {
-        let message =
-            format!("there is no enrollment {name:?}; `hallmark enrollment list` has all");
-        return Err(Error::missing("enrollment_unknown", message).into());
-    }
-    Ok(Json(rows.into_iter().map(Enrollment::from).collect()))
+    let shown = api.application(move |ca| {
+        let rows = ca.store().enrollments_named(&name)?;
+        if rows.is_empty() {
+            let message =
+                format!("there is no enrollment {name:?}; `hallmark enrollment list` has all");
+            return Err(Error::missing("enrollment_unknown", message));
+        }
+        let detail = |row: EnrollmentRow| {
+            let blocks = ca.store().blocks_of_enrollment(row.id)?;
+            Ok(EnrollmentDetail {
+                blocks: blocks.into_iter().map(Standing::from).collect(),
+                enrollment: row.into(),
+            })
+        };
+        rows.into_iter().map(detail).collect()
+    });
+    Ok(Json(shown.await?))
 }
 
 pub(super) async fn add(

@@ -12,7 +12,7 @@ use crate::ca::roll::{LeafCompromise, UnderGroup};
 use crate::ca::{CertificateAuthority, Error, rfc3339};
 use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
-use crate::store::{RollReason, RollRow, RollState, RollSubject};
+use crate::store::{HubProgress, RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
@@ -33,6 +33,8 @@ pub(super) struct Roll {
     waits_for: String,
     /// How far its work at the hub is: identities deleted, devices told.
     told: Option<String>,
+    /// The same in numbers.
+    hub: Option<HubProgress>,
     /// By which leaf the hub was last seen to know the device.
     device_seen: Option<String>,
     /// Options, evidence, and guards that were overridden.
@@ -47,7 +49,8 @@ pub(super) struct Roll {
 
 impl Roll {
     pub(super) fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
-        let told = ca.roll_hub_progress(&row)?;
+        let hub = ca.roll_hub_progress(&row)?;
+        let told = hub.map(|progress| ca.roll_hub_progress_in_words(&row, progress));
         let (waits_for, device_seen) = (ca.roll_waits_for(&row)?, ca.roll_proof(&row)?);
         let (provisioning, registration_id, authority) = match row.subject {
             RollSubject::Enrollment {
@@ -64,6 +67,7 @@ impl Roll {
             reason: row.reason,
             device_seen,
             told,
+            hub,
             detail: row.detail,
             state: row.state,
             old_certificate: row.old_certificate.to_string(),

@@ -6,11 +6,12 @@
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
 use super::receipt::{Receipt, service_place};
-use super::{CertificateAuthority, Error, crash_point};
+use super::{CertificateAuthority, Error, crash_point, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
     AuditEntry, Bar, BlockKind, BlockRow, EnrollmentRow, HubCause, NewBlock, RevocationTarget,
 };
+use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,6 +33,36 @@ impl Blocked {
             Blocked::Device(id) => (BlockKind::Device, id, None),
             Blocked::Group(id) => (BlockKind::Group, id, None),
             Blocked::Generation(name, number) => (BlockKind::Generation, name, Some(*number)),
+        }
+    }
+}
+
+/// A block that stands, as it is shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct Standing {
+    /// What is kept out.
+    pub kind: BlockKind,
+    /// Registration id, group id or authority.
+    pub name: String,
+    /// The generation's number.
+    pub generation: Option<i64>,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// By whom.
+    pub by: String,
+    /// RFC 3339.
+    pub since: String,
+}
+
+impl From<BlockRow> for Standing {
+    fn from(row: BlockRow) -> Self {
+        Self {
+            kind: row.kind,
+            name: row.name,
+            generation: row.generation,
+            reason: row.reason,
+            by: row.blocked_by,
+            since: rfc3339(row.blocked_at),
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::hierarchy::Generation;
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::enrollment::roll::{HubPolicy, LeafDetail, RollState};
-use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow, RollSubject};
+use crate::store::{EnrollmentRow, HubCause, HubProgress, JobProgress, RollRow, RollSubject};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -267,11 +267,27 @@ pub(super) fn service_place(row: &EnrollmentRow) -> Place {
 
 /// `1240 of 9800 done; the rest in about 9 min at 1000 operations a minute`.
 fn in_words(progress: HubProgress, rate: Option<u32>) -> String {
-    let HubProgress { total, done, .. } = progress;
+    let HubProgress {
+        total, done, jobs, ..
+    } = progress;
     let offline = match progress.offline {
         0 => String::new(),
-        offline => format!(", {offline} of them offline"),
+        offline => format!(", {offline} offline"),
     };
+    if jobs.total > 0 {
+        let JobProgress {
+            ended,
+            devices,
+            told,
+            not_reached,
+            ..
+        } = jobs;
+        return format!(
+            "{done} of {total} done{offline}; {ended} of {} jobs for {devices} devices have ended: \
+             {told} answered, {not_reached} did not",
+            jobs.total
+        );
+    }
     let rest = match rate.filter(|_| progress.open() > 0) {
         None => String::new(),
         Some(rate) => {
@@ -293,7 +309,7 @@ mod tests {
             total,
             done,
             offline,
-            failing: 0,
+            ..HubProgress::default()
         };
         for (progress, rate, words) in [
             (
@@ -301,11 +317,7 @@ mod tests {
                 Some(1_000),
                 "1240 of 9800 done; the rest in about 9 min at 1000 operations a minute",
             ),
-            (
-                progress(2, 2, 1),
-                Some(100),
-                "2 of 2 done, 1 of them offline",
-            ),
+            (progress(2, 2, 1), Some(100), "2 of 2 done, 1 offline"),
             (progress(2, 1, 0), None, "1 of 2 done"),
         ] {
             assert_eq!(in_words(progress, rate), words);

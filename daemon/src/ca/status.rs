@@ -1,10 +1,14 @@
 //! The state of everything, for people and programs that look.
 
+use super::block::Standing;
 use super::crl::CrlStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use crate::token::worker::health::RungCounters;
 use serde::Serialize;
 use std::collections::BTreeMap;
+
+/// How many of the blocks that stand are shown.
+pub const BLOCKS_SHOWN_MAX: u32 = 20;
 
 /// What `hallmark status` shows.
 #[derive(Clone, Debug, Serialize)]
@@ -27,6 +31,10 @@ pub struct Status {
     pub under_way: i64,
     /// The queue of changes to provisioning services.
     pub push: PushStatus,
+    /// How many blocks stand.
+    pub blocked: i64,
+    /// The newest of them, at most [`BLOCKS_SHOWN_MAX`].
+    pub blocks: Vec<Standing>,
     /// The current revocation lists, issuers first.
     pub crls: Vec<CrlStatus>,
     /// What a person has to know, in words; nothing on a good day.
@@ -87,6 +95,11 @@ impl CertificateAuthority {
             abandoned,
             under_way,
             push,
+            blocked: self.store.standing_block_count()?,
+            blocks: {
+                let standing = self.store.blocks(true, BLOCKS_SHOWN_MAX)?;
+                standing.into_iter().map(Standing::from).collect()
+            },
             crls: self.crl_statuses()?,
         })
     }

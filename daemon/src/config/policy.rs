@@ -3,7 +3,7 @@
 use super::ConfigurationError;
 use crate::ca::authority_policy::{AuthorityPolicy, Gate};
 use crate::ca::crl::CrlSchedule;
-use crate::ca::roll::RollPolicy;
+use crate::ca::roll::{RollPolicy, TellBy, Telling};
 use crate::enrollment::plan::DriftPolicy;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
@@ -37,6 +37,12 @@ pub(super) struct Policy {
     /// What they are told by.
     #[serde(default)]
     tell_method: TellMethod,
+    /// How often a device that was offline is called again, by `method`.
+    #[serde(with = "human_seconds", default = "tell_interval_default")]
+    tell_interval: u64,
+    /// For how long that goes on.
+    #[serde(with = "human_seconds", default = "tell_for_default")]
+    tell_for: u64,
     /// How often devices that roll are looked at in the hub.
     #[serde(with = "human_seconds", default = "proof_interval_default")]
     proof_interval: u64,
@@ -78,7 +84,20 @@ enum RollAuthorities {
 enum TellDevices {
     #[default]
     No,
+    /// Each by a call of its own.
     Method,
+    /// Many by one job of the hub.
+    Job,
+}
+
+impl TellDevices {
+    fn by(self) -> Option<TellBy> {
+        match self {
+            TellDevices::No => None,
+            TellDevices::Method => Some(TellBy::Method),
+            TellDevices::Job => Some(TellBy::Job),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +127,8 @@ impl Default for Policy {
             renew_jitter: renew_jitter_default(),
             tell_devices: TellDevices::default(),
             tell_method: TellMethod::default(),
+            tell_interval: tell_interval_default(),
+            tell_for: tell_for_default(),
             proof_interval: proof_interval_default(),
             retire_proven: false,
             roll_authorities: RollAuthorities::default(),
@@ -134,8 +155,13 @@ impl Policy {
         Ok(RollPolicy {
             renew_before_seconds: (self.renew_before > 0).then(|| seconds(self.renew_before)),
             renew_jitter_seconds: seconds(self.renew_jitter),
-            tell: (self.tell_devices == TellDevices::Method)
-                .then(|| (name.clone(), payload.clone())),
+            tell: self.tell_devices.by().map(|by| Telling {
+                by,
+                method: name.clone(),
+                payload: payload.clone(),
+                interval_seconds: seconds(self.tell_interval.max(1)),
+                for_seconds: seconds(self.tell_for),
+            }),
             proof_interval_seconds: seconds(self.proof_interval.max(1)),
             retire_proven: self.retire_proven,
         })
@@ -178,6 +204,14 @@ fn silent_after_default() -> u64 {
 }
 
 fn renew_jitter_default() -> u64 {
+    86_400
+}
+
+fn tell_interval_default() -> u64 {
+    3_600
+}
+
+fn tell_for_default() -> u64 {
     86_400
 }
 

@@ -40,6 +40,8 @@ pub struct Change {
     pub from: Slots,
     /// Its slots as they shall be.
     pub to: Slots,
+    /// Whether it was to let anybody in as the step was decided on.
+    pub was_enabled: bool,
     /// Whether it shall let anybody in.
     pub enabled: bool,
 }
@@ -360,6 +362,7 @@ impl Group {
                 group: self.id,
                 from: self.slots.clone(),
                 to,
+                was_enabled: self.enabled,
                 enabled: self.enabled,
             }),
             Err(refusal) => Err(self.waits_for(refusal.reason)),

@@ -10,7 +10,7 @@ use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
 use super::revocation::{self, Revocation};
 use super::roll::{NewRoll, NewSubject, RollRow, insert, roll_by_id, roll_rows, set_state};
-use super::{Store, StoreError, possession};
+use super::{Store, StoreError, possession, precedence};
 use crate::enrollment::authority_roll::Change;
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::{SlotName, Slots};
@@ -85,7 +85,8 @@ impl AuthorityStep {
 }
 
 impl Store {
-    /// Starts an expiry roll of an authority. Refused while another one is under way.
+    /// Starts an expiry roll of an authority. Refused while another one is under way, or a block
+    /// stands.
     pub fn start_authority_roll(
         &self,
         new: NewAuthorityRoll,
@@ -93,10 +94,7 @@ impl Store {
         entry: AuditEntry,
     ) -> Result<RollRow, StoreError> {
         self.write(move |connection| {
-            if let Some(open) = open_authority_roll(connection, &new.authority)? {
-                let message = format!("roll {} of {} is under way already", open.id, new.authority);
-                return Err(StoreError::Conflict(message));
-            }
+            precedence::authority_roll(connection, &new.authority)?;
             let state = RollState::Requested;
             let id = begin(connection, &new, RollReason::Expiry, state, parent, &entry)?;
             audit::append(connection, &entry)?;
@@ -157,11 +155,8 @@ impl Store {
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
         self.write(move |connection| {
-            let mut moved = roll_by_id(connection, step.roll)?.state != step.from;
-            for change in &step.groups {
-                moved |= by_id(connection, change.group)?.slots != change.from;
-            }
-            if moved {
+            let moved = roll_by_id(connection, step.roll)?.state != step.from;
+            if moved || have_moved(connection, &step.groups)? {
                 return Ok(false);
             }
             make(connection, &step, &entry)?;
@@ -244,13 +239,16 @@ impl Store {
     }
 }
 
-fn groups_of(connection: &Connection, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
+pub(super) fn groups_of(
+    connection: &Connection,
+    authority: &str,
+) -> Result<Vec<EnrollmentRow>, StoreError> {
     let condition = "WHERE e.kind = 'group' AND e.authority = ?1 AND e.removed = 0
            AND e.overlay_of IS NULL ORDER BY e.id";
     enrollment_rows(connection, condition, [authority])
 }
 
-fn open_authority_roll(
+pub(super) fn open_authority_roll(
     connection: &Connection,
     authority: &str,
 ) -> Result<Option<RollRow>, StoreError> {
@@ -335,6 +333,17 @@ fn make(
     Ok(())
 }
 
+/// Whether a group is not any more as a change of it was decided on.
+fn have_moved(connection: &Connection, changes: &[Change]) -> Result<bool, StoreError> {
+    for change in changes {
+        let row = by_id(connection, change.group)?;
+        if row.slots != change.from || row.enabled != change.was_enabled {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn change_groups(
     connection: &Connection,
     changes: &[Change],
@@ -343,7 +352,8 @@ fn change_groups(
 ) -> Result<(), StoreError> {
     for change in changes {
         save_slots(connection, change.group, &change.to)?;
-        set_status(connection, change.group, change.enabled)?;
+        let enabled = change.enabled && !precedence::is_kept_out(connection, change.group)?;
+        set_status(connection, change.group, enabled)?;
         if urgent {
             mark::raise_urgent(connection, change.group, "authority breached", at)?;
         } else {

@@ -10,7 +10,7 @@ use super::enrollment::{self, EnrollmentRow, by_id, from_json, save_slots, set_s
 use super::hub_task::{self, HubCause};
 use super::mark::{self, MarkSubject};
 use super::revocation::{self, Revocation, Revoked};
-use super::{Store, StoreError, issuance, roll};
+use super::{Store, StoreError, issuance, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -143,6 +143,33 @@ impl Store {
         })
     }
 
+    /// How many blocks stand.
+    pub fn standing_block_count(&self) -> Result<i64, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT count(*) FROM block WHERE lifted_at IS NULL";
+            Ok(connection.query_row(sql, [], |row| row.get(0))?)
+        })
+    }
+
+    /// The blocks that stand and have changed this enrollment, newest first.
+    pub fn blocks_of_enrollment(&self, enrollment: i64) -> Result<Vec<BlockRow>, StoreError> {
+        self.read(|connection| {
+            let select = format!(
+                "{SELECT} WHERE lifted_at IS NULL AND EXISTS (
+                     SELECT 1 FROM json_each(block.undo) u, json_each(u.value) changed
+                     WHERE changed.value = ?1 OR changed.value ->> '$.id' = ?1)
+                 ORDER BY id DESC"
+            );
+            let mut statement = connection.prepare_cached(&select)?;
+            let mut rows = statement.query([enrollment])?;
+            let mut blocks = Vec::new();
+            while let Some(row) = rows.next()? {
+                blocks.push(from_row(row)?);
+            }
+            Ok(blocks)
+        })
+    }
+
     /// One block.
     pub fn block(&self, id: i64) -> Result<BlockRow, StoreError> {
         self.read(|connection| block_by_id(connection, id))
@@ -198,22 +225,12 @@ pub(super) fn is_blocked(connection: &Connection, device: &str) -> Result<bool, 
         .query_row([device], |row| row.get(0))?)
 }
 
-/// Whether a block that stands has disabled this enrollment, and will enable it again.
-fn disabled_by_block(connection: &Connection, enrollment: i64) -> Result<bool, StoreError> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM block b, json_each(b.undo) u
-                            WHERE b.lifted_at IS NULL AND b.kind <> 'device'
-                              AND json_extract(u.value, '$.Enable') = ?1)",
-        )?
-        .query_row([enrollment], |row| row.get(0))?)
-}
-
 fn start(
     connection: &Connection,
     new: &NewBlock,
     entry: &AuditEntry,
 ) -> Result<(BlockRow, Revoked), StoreError> {
+    precedence::block(connection, new)?;
     connection
         .execute(
             "INSERT INTO block (kind, name, generation, reason, blocked_by, blocked_at)
@@ -299,9 +316,10 @@ fn put_up(
         }
         Bar::Disable(id) => {
             let row = by_id(connection, *id)?;
-            let ours = row.enabled || disabled_by_block(connection, row.id)?;
             disable(&row)?;
-            ours.then_some(Undo::Enable(row.id))
+            // One that is disabled already is let in by whoever has disabled it, but not before this
+            // block is lifted. A group that keeps a certificate out is never enabled.
+            row.overlay_of.is_none().then_some(Undo::Enable(row.id))
         }
         Bar::ShutOut(id, certificates) => {
             let row = by_id(connection, *id)?;
@@ -387,9 +405,18 @@ fn take_down(
         return Ok(());
     };
     match undo {
-        // Another block that stands keeps the same door shut.
-        Undo::Enable(id) if disabled_by_block(connection, *id)? => return Ok(()),
+        // A breach since then, or another block, keeps it disabled.
+        Undo::Enable(id)
+            if precedence::is_kept_out(connection, *id)?
+                || precedence::any_void(connection, &row.slots.held())? =>
+        {
+            return Ok(());
+        }
         Undo::Enable(id) => set_status(connection, *id, true)?,
+        Undo::Remove(_) if precedence::any_void(connection, &row.slots.held())? => return Ok(()),
+        Undo::Slots { from, .. } if precedence::any_void(connection, &from.held())? => {
+            return Ok(());
+        }
         Undo::Remove(id) => {
             // It came after what it took the certificate from; now that one comes after it.
             enrollment::set_after(connection, *id, None)?;

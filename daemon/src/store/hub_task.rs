@@ -4,8 +4,9 @@
 //! is not due while its enrollment has a dirty mark: the provisioning service shuts a device out
 //! first, or the device would come back as soon as its identity is gone.
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, hub_job};
 use rusqlite::{Connection, Row, params};
+use serde::Serialize;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +69,8 @@ pub struct HubTaskRow {
     pub device: String,
     /// What is to be done.
     pub action: HubAction,
+    /// Unix seconds since when.
+    pub queued_at: i64,
     /// Times that it failed so far.
     pub attempts: i64,
     /// Why it failed last.
@@ -77,16 +80,33 @@ pub struct HubTaskRow {
 }
 
 /// How far the tasks of one cause are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HubProgress {
     /// Tasks in all.
     pub total: i64,
     /// Done, whatever the answer.
     pub done: i64,
-    /// Of these, devices that were not there to hear it.
+    /// Devices that were not there to hear it: for good, or when they were called last.
     pub offline: i64,
     /// Still to do, and failed at least once.
     pub failing: i64,
+    /// The jobs that these tasks are done by.
+    pub jobs: JobProgress,
+}
+
+/// What came of jobs. A job counts the devices that answered, and does not say which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct JobProgress {
+    /// Jobs in all.
+    pub total: i64,
+    /// Of these, such as have ended.
+    pub ended: i64,
+    /// Devices that they were for.
+    pub devices: i64,
+    /// Devices that answered.
+    pub told: i64,
+    /// Devices that did not, or that the hub does not know.
+    pub not_reached: i64,
 }
 
 impl HubProgress {
@@ -98,9 +118,23 @@ impl HubProgress {
 
 /// The answer on record of a device that could not be told.
 pub const OFFLINE: &str = "offline";
+/// The answer on record of a device that need not be told any more.
+pub const NEEDED_NO_MORE: &str = "needed no more";
+/// How long calls are gathered before the first is made, in seconds: a fleet's rolls begin one by
+/// one, and its devices are told together.
+const GATHER_SECONDS: i64 = 2;
 
-const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer \
-     FROM hub_task t";
+const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer, \
+     t.queued_at FROM hub_task t";
+
+/// Whether a device still has to hear of the roll for which `t` calls it: its own waits for a request,
+/// or that of an authority for a leaf which is not by the old generation.
+pub(super) const NEEDED: &str = "EXISTS (
+    SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id AND (
+        r.enrollment IS NOT NULL AND r.state = 'requested'
+        OR r.state NOT IN ('done', 'aborted') AND EXISTS (
+            SELECT 1 FROM device d JOIN intent i ON i.id = d.certificate
+            WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
 
 impl Store {
     /// Queues tasks for `cause`; those that it has queued before are left as they are.
@@ -113,36 +147,54 @@ impl Store {
         self.write(move |connection| queue(connection, cause, &tasks, at))
     }
 
-    /// Tasks whose time has come at this service's hub, oldest first, at most `limit`.
+    /// Tasks whose time has come at this service's hub, oldest first, at most `limit`; with `calls`,
+    /// those that no job does are among them.
     pub fn due_hub_tasks(
         &self,
         provisioning: &str,
         now: i64,
         limit: u32,
+        calls: bool,
     ) -> Result<Vec<HubTaskRow>, StoreError> {
         self.read(|connection| {
             let select = format!(
                 "{SELECT} WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
+                   AND (t.action = 'delete' OR ?4 AND t.job IS NULL)
                    AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)
                  ORDER BY t.due_at, t.id LIMIT ?3"
             );
             let mut statement = connection.prepare_cached(&select)?;
-            let rows = statement.query_map(params![provisioning, now, limit], from_row)?;
+            let rows = statement.query_map(params![provisioning, now, limit, calls], from_row)?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
-    /// Unix seconds of the next task that falls due at this service's hub. Those that wait for a mark
-    /// do not count: whoever settles it rings the bell.
+    /// Unix seconds of the next task or job that falls due at this service's hub. Those that wait for
+    /// a mark do not count: whoever settles it rings the bell.
     pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
         self.read(|connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT min(t.due_at) FROM hub_task t
-                     WHERE t.done_at IS NULL AND t.provisioning = ?1
-                       AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)",
+                    "SELECT min(due_at) FROM (
+                         SELECT min(t.due_at) AS due_at FROM hub_task t
+                         WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.job IS NULL
+                           AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)
+                         UNION ALL
+                         SELECT min(j.due_at) FROM hub_job j
+                         WHERE j.done_at IS NULL AND j.provisioning = ?1)",
                 )?
                 .query_row([provisioning], |row| row.get(0))?)
+        })
+    }
+
+    /// Whether the device of a call still has to hear of it.
+    pub fn is_call_needed(&self, id: i64) -> Result<bool, StoreError> {
+        self.read(|connection| {
+            let sql =
+                format!("SELECT EXISTS (SELECT 1 FROM hub_task t WHERE t.id = ?1 AND {NEEDED})");
+            Ok(connection
+                .prepare_cached(&sql)?
+                .query_row([id], |row| row.get(0))?)
         })
     }
 
@@ -181,11 +233,14 @@ impl Store {
         let (cause, id) = cause.columns();
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT count(*), count(done_at), count(*) FILTER (WHERE answer = ?4),
-                        count(*) FILTER (WHERE done_at IS NULL AND attempts > 0)
+                "SELECT count(*), count(done_at),
+                        count(*) FILTER (WHERE coalesce(answer, last_error) = ?4),
+                        count(*) FILTER (WHERE done_at IS NULL AND attempts > 0
+                                           AND last_error <> ?4)
                  FROM hub_task
                  WHERE cause = ?1 AND cause_id = ?2 AND (?3 IS NULL OR provisioning = ?3)",
             )?;
+            let jobs = hub_job::progress(connection, cause, id, provisioning)?;
             Ok(
                 statement.query_row(params![cause, id, provisioning, OFFLINE], |row| {
                     Ok(HubProgress {
@@ -193,6 +248,7 @@ impl Store {
                         done: row.get(1)?,
                         offline: row.get(2)?,
                         failing: row.get(3)?,
+                        jobs,
                     })
                 })?,
             )
@@ -225,10 +281,14 @@ pub(super) fn queue(
     let mut statement = connection.prepare_cached(
         "INSERT INTO hub_task (provisioning, device, action, cause, cause_id, enrollment,
              queued_at, due_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) ON CONFLICT DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
     )?;
     let mut queued = 0;
     for task in tasks {
+        let gathered = match task.action {
+            HubAction::Delete => 0,
+            HubAction::Call => GATHER_SECONDS,
+        };
         queued += statement.execute(params![
             task.provisioning,
             task.device,
@@ -236,7 +296,8 @@ pub(super) fn queue(
             cause,
             id,
             task.enrollment,
-            at
+            at,
+            at + gathered
         ])?;
     }
     Ok(queued)
@@ -255,5 +316,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<HubTaskRow> {
         attempts: row.get(4)?,
         last_error: row.get(5)?,
         answer: row.get(6)?,
+        queued_at: row.get(7)?,
     })
 }

@@ -36,11 +36,13 @@ mod breach;
 mod crl;
 mod enrollment;
 mod generation;
+mod hub_job;
 mod hub_task;
 mod issuance;
 mod leaf;
 mod mark;
 mod possession;
+mod precedence;
 mod proof;
 mod revocation;
 mod roll;
@@ -58,7 +60,10 @@ pub use breach::{Breach, Door};
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
-pub use hub_task::{HubAction, HubCause, HubProgress, HubTaskRow, NewHubTask, OFFLINE};
+pub use hub_job::HubJobRow;
+pub use hub_task::{
+    HubAction, HubCause, HubProgress, HubTaskRow, JobProgress, NEEDED_NO_MORE, NewHubTask, OFFLINE,
+};
 pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,
     Settlement,
@@ -97,6 +102,14 @@ pub enum StoreError {
     /// What was expected of the data no longer holds: read again.
     #[error("{0}")]
     Conflict(String),
+    /// Something else stands or is under way that this would touch: the code says what.
+    #[error("{message}")]
+    InTheWay {
+        /// Stable.
+        code: &'static str,
+        /// What it is, and what to do about it.
+        message: String,
+    },
     /// The thing does not exist.
     #[error("there is no {0}")]
     Missing(String),

@@ -8,7 +8,7 @@ use super::audit::{self, AuditEntry};
 use super::enrollment::{by_id, from_json, save_slots};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError};
+use super::{Store, StoreError, precedence};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -185,7 +185,8 @@ impl Store {
     }
 
     /// Starts an expiry roll that waits for a request with a new key; `tasks` tell the device.
-    /// Refused unless the slots serve one certificate and no roll is under way.
+    /// Refused unless the slots serve one certificate, no roll is under way and no
+    /// block stands.
     pub fn request_roll(
         &self,
         enrollment: i64,
@@ -195,18 +196,7 @@ impl Store {
     ) -> Result<RollRow, StoreError> {
         self.write(move |connection| {
             let row = by_id(connection, enrollment)?;
-            let Slots::Serving { certificate, .. } = row.slots else {
-                let message = format!(
-                    "the slots of {} are {}; a roll starts from serving",
-                    row.name,
-                    row.slots.state()
-                );
-                return Err(StoreError::Conflict(message));
-            };
-            if let Some(open) = open_roll(connection, enrollment)? {
-                let message = format!("roll {} of {} is under way already", open.id, row.name);
-                return Err(StoreError::Conflict(message));
-            }
+            let certificate = precedence::leaf_roll(connection, &row)?;
             let new = NewRoll {
                 subject: NewSubject::Enrollment(enrollment),
                 reason: RollReason::Expiry,

@@ -291,9 +291,26 @@ CREATE UNIQUE INDEX roll_open_authority ON roll (authority)
 CREATE INDEX roll_under_way ON roll (state) WHERE state NOT IN ('done', 'aborted');
 CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
 
+-- A job at a hub that calls a method of many devices: named here before the hub hears of it, so that
+-- after a lost answer it is found by its name. `told` is how many devices answered, once it has ended.
+CREATE TABLE hub_job (
+    id           INTEGER PRIMARY KEY,
+    name         TEXT    NOT NULL UNIQUE,
+    provisioning TEXT    NOT NULL,
+    devices      INTEGER NOT NULL CHECK (devices >= 1),
+    made_at      INTEGER NOT NULL,
+    due_at       INTEGER NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    last_error   TEXT,
+    done_at      INTEGER,
+    told         INTEGER CHECK (told BETWEEN 0 AND devices),
+    CHECK ((done_at IS NULL) = (told IS NULL))
+) STRICT;
+CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL;
+
 -- What has to be done at a hub, device by device: an identity deleted, or a method called. `cause`
 -- and `cause_id` say for whom; while `enrollment` has a dirty mark the task waits, because a device
--- that the provisioning service still lets in would come back.
+-- that the provisioning service still lets in would come back. With a `job`, it is done by that.
 CREATE TABLE hub_task (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -302,6 +319,7 @@ CREATE TABLE hub_task (
     cause        TEXT    NOT NULL CHECK (cause IN ('roll', 'block')),
     cause_id     INTEGER NOT NULL,
     enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
+    job          INTEGER REFERENCES hub_job (id),
     queued_at    INTEGER NOT NULL,
     due_at       INTEGER NOT NULL,
     attempts     INTEGER NOT NULL DEFAULT 0,
@@ -312,6 +330,7 @@ CREATE TABLE hub_task (
     CHECK ((done_at IS NULL) = (answer IS NULL))
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
+CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
 
 -- By which leaf each hub knows a device, as it was last seen; null where it has no identity.
 CREATE TABLE proof (

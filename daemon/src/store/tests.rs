@@ -3,6 +3,7 @@
 mod block;
 mod crl;
 mod kept_out;
+mod precedence;
 mod revocation;
 
 use super::*;

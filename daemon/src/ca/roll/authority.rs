@@ -46,19 +46,6 @@ impl CertificateAuthority {
         self.token_of(authority)?;
         self.can_be_certified(old, detail)?;
         self.within_limits(authority)?;
-        let busy = self.store.groups_of(authority)?;
-        if let Some(group) = busy
-            .iter()
-            .find(|it| !matches!(it.slots, Slots::Serving { .. }))
-        {
-            let message = format!(
-                "group {} at {} is {}: wait for the roll before this one to end",
-                group.name,
-                group.provisioning,
-                group.slots.state()
-            );
-            return Err(Error::conflict("roll_under_way", message));
-        }
         let new = NewAuthorityRoll {
             authority: authority.to_owned(),
             old_generation: old.id,
@@ -108,6 +95,7 @@ impl CertificateAuthority {
                     to: to
                         .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))?,
                     from: group.slots,
+                    was_enabled: group.enabled,
                     enabled: group.enabled,
                 });
             }
@@ -240,6 +228,9 @@ impl CertificateAuthority {
             }
             Step::CutOver(groups) => {
                 (next.to, next.groups, next.serve) = (RollState::Draining, groups, serve);
+                if roll.state == RollState::Staged {
+                    next.hub = self.told_below(old_generation)?;
+                }
                 "roll.cut_over"
             }
             Step::Replace(groups) => {

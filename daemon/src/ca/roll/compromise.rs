@@ -22,10 +22,32 @@ use std::sync::Arc;
 /// The most devices that are put on one list.
 pub(super) const DEVICES_LISTED_MAX: u32 = 1_000_000;
 
+/// How often a report of a breach is tried that others have come before.
+const ATTEMPTS_MAX: u32 = 8;
+
 impl CertificateAuthority {
     /// Starts the compromise rolls of an authority and all below it; that of the authority comes
     /// first. `generation` is the breached one, the one in service if none is named.
     pub fn start_authority_compromise(
+        &self,
+        permission: &Authorized<Operate>,
+        authority: &str,
+        generation: Option<i64>,
+        detail: &AuthorityDetail,
+        overriding: Option<&str>,
+    ) -> Result<Vec<RollRow>, Error> {
+        // A roll or a block that takes a step at this moment is no reason to leave the door open.
+        for _ in 1..ATTEMPTS_MAX {
+            let begun = self.shut_out_all(permission, authority, generation, detail, overriding);
+            match begun {
+                Err(error) if error.code == "state_conflict" => {}
+                done => return done,
+            }
+        }
+        self.shut_out_all(permission, authority, generation, detail, overriding)
+    }
+
+    fn shut_out_all(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
@@ -180,6 +202,7 @@ fn without(group: &EnrollmentRow, void: &[Thumbprint]) -> Result<Option<Change>,
         group: group.id,
         from: group.slots.clone(),
         to: left.slots,
+        was_enabled: group.enabled,
         enabled: left.enabled && group.enabled,
     }))
 }

@@ -19,7 +19,7 @@ mod report;
 pub use breach::{LeafCompromise, ShutOutDevice};
 pub use evidence::AuthorityDetail;
 pub use group::UnderGroup;
-pub use policy::RollPolicy;
+pub use policy::{RollPolicy, TellBy, Telling};
 pub use report::Reissue;
 
 use super::authorize::{Authorized, Caller, Operate};

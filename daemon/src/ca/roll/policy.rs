@@ -1,5 +1,6 @@
 //! Rolls that policy starts: leaves that come to their end, and devices that are told of it.
 
+use super::compromise::DEVICES_LISTED_MAX;
 use crate::ca::authorize::Caller;
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::roll::renewal_moment;
@@ -17,12 +18,36 @@ pub struct RollPolicy {
     pub renew_before_seconds: Option<i64>,
     /// Over how long the rolls of a fleet are spread.
     pub renew_jitter_seconds: i64,
-    /// The method and payload by which devices are told to register again, if they are.
-    pub tell: Option<(String, Value)>,
+    /// How devices are told to register again, if they are.
+    pub tell: Option<Telling>,
     /// How often devices that roll are looked at in the hub.
     pub proof_interval_seconds: i64,
     /// An old certificate may go before its end once its devices are proven on the new one.
     pub retire_proven: bool,
+}
+
+/// How devices are told to register again.
+#[derive(Clone, Debug)]
+pub struct Telling {
+    /// By a call each, or by jobs.
+    pub by: TellBy,
+    /// The method's name, as the devices' program has it.
+    pub method: String,
+    /// Its argument.
+    pub payload: Value,
+    /// How often a device that was offline is called again.
+    pub interval_seconds: i64,
+    /// For how long that goes on.
+    pub for_seconds: i64,
+}
+
+/// What tells devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TellBy {
+    /// A call each.
+    Method,
+    /// One job of the hub for many.
+    Job,
 }
 
 impl CertificateAuthority {
@@ -52,7 +77,7 @@ impl CertificateAuthority {
                 .request_roll(enrollment.id, json!({}), tasks, entry)
             {
                 // Somebody was faster: a request, or an operator.
-                Ok(_) | Err(StoreError::Conflict(_)) => {}
+                Ok(_) | Err(StoreError::Conflict(_) | StoreError::InTheWay { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
             self.wake();
@@ -77,8 +102,31 @@ impl CertificateAuthority {
         self.rolling.proof_interval_seconds.max(1)
     }
 
-    /// The method and payload by which devices are told to register again.
-    pub fn method_to_tell(&self) -> Option<(String, Value)> {
-        self.rolling.tell.clone()
+    /// The tasks that tell all devices with a leaf by `generation`, which signs no more.
+    pub(super) fn told_below(&self, generation: i64) -> Result<Vec<NewHubTask>, Error> {
+        if self.rolling.tell.is_none() {
+            return Ok(Vec::new());
+        }
+        let devices = self
+            .store
+            .devices_to_reissue(generation, self.now(), DEVICES_LISTED_MAX)?;
+        let tasks = devices.iter().flat_map(|device| {
+            let hubs = self.hubs.keys();
+            hubs.flat_map(|service| self.told(service, &device.registration_id))
+        });
+        Ok(tasks.collect())
+    }
+
+    /// How devices are told to register again, if they are.
+    pub fn telling(&self) -> Option<&Telling> {
+        self.rolling.tell.as_ref()
+    }
+
+    /// When a device that is offline is called again, which was to be told since `queued_at`; `None`
+    /// when it was tried for long enough.
+    pub fn tell_again_at(&self, queued_at: i64) -> Option<i64> {
+        let telling = self.rolling.tell.as_ref()?;
+        let next = self.now().saturating_add(telling.interval_seconds);
+        (next <= queued_at.saturating_add(telling.for_seconds)).then_some(next)
     }
 }

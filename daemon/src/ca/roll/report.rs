@@ -5,7 +5,7 @@ use super::super::{CertificateAuthority, Error, rfc3339};
 use super::AuthorityDetail;
 use crate::enrollment::authority_roll::{Step, Wait, next_step};
 use crate::enrollment::roll::RollReason;
-use crate::store::{DrainReport, HubCause, RollRow, RollState, RollSubject};
+use crate::store::{DrainReport, HubCause, HubProgress, RollRow, RollState, RollSubject};
 use serde::Serialize;
 
 impl CertificateAuthority {
@@ -30,14 +30,19 @@ impl CertificateAuthority {
         Ok(Some(format!("{on} since {since}, seen {seen}")))
     }
 
-    /// How far a roll's work at the hub is, in words.
-    pub fn roll_hub_progress(&self, roll: &RollRow) -> Result<Option<String>, Error> {
+    /// How far a roll's work at the hub is, if it has any.
+    pub fn roll_hub_progress(&self, roll: &RollRow) -> Result<Option<HubProgress>, Error> {
         let progress = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
+        Ok((progress.total > 0).then_some(progress))
+    }
+
+    /// The same in words.
+    pub fn roll_hub_progress_in_words(&self, roll: &RollRow, progress: HubProgress) -> String {
         let service = match &roll.subject {
             RollSubject::Enrollment { provisioning, .. } => provisioning.as_str(),
             RollSubject::Authority { .. } => self.slowest_hub(),
         };
-        Ok((progress.total > 0).then(|| self.hub_progress_in_words(service, progress)))
+        self.hub_progress_in_words(service, progress)
     }
 
     /// Where work at several hubs ends last.
@@ -92,6 +97,7 @@ impl CertificateAuthority {
             Ok(_) => "its next step, which is due".into(),
             Err(Wait::Hub(open)) => {
                 let progress = self.roll_hub_progress(roll)?.unwrap_or_default();
+                let progress = self.roll_hub_progress_in_words(roll, progress);
                 format!("hubs to delete {open} identities: {progress}")
             }
             Err(wait) => wait.to_string(),

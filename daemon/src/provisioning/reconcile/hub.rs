@@ -1,14 +1,15 @@
 //! Work at the hub: identities that go, devices that are told to register again.
 //!
 //! The queue is the store's; here each due task gets one call. Deleting what is gone already is
-//! done, and a device that is not connected is counted, not waited for: it finds out when it is
-//! refused. A failure moves the task's due time, and the hub's own pause holds up all of them.
+//! done, and a device that is not connected is counted, and called again for a while: in the end it
+//! finds out when it is refused. A failure moves the task's due time, and the hub's own pause holds up all of them.
 
 use super::{CREDENTIAL_PAUSE_SECONDS, Reconciler, TICK, pause_seconds};
+use crate::ca::roll::TellBy;
 use crate::ca::{Error, crash_point};
 use crate::provisioning::failure::CallError;
 use crate::provisioning::hub::{DirectMethod, HubClient, MethodOutcome};
-use crate::store::{HubAction, HubTaskRow, OFFLINE};
+use crate::store::{HubAction, HubTaskRow, NEEDED_NO_MORE, OFFLINE};
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::HashSet;
@@ -24,7 +25,7 @@ impl Reconciler {
             return std::future::pending().await;
         };
         loop {
-            if let Err(error) = self.hub_pass(hub).await {
+            if let Err(error) = self.work_off(hub).await {
                 let service = &self.name;
                 tracing::error!(service, %error, "the queue of work at the hub cannot be read");
             }
@@ -34,6 +35,19 @@ impl Reconciler {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// Every due task, and beside them one look at a job.
+    async fn work_off(&self, hub: &HubClient) -> Result<(), Error> {
+        if self.tells_by(TellBy::Job) {
+            self.make_jobs().await?;
+        }
+        let (tasks, job) = tokio::join!(self.hub_pass(hub), self.look_at_job(hub));
+        tasks.and(job)
+    }
+
+    fn tells_by(&self, by: TellBy) -> bool {
+        self.ca.telling().is_some_and(|telling| telling.by == by)
     }
 
     /// Every due task, several at a time. Ends when none is due.
@@ -59,6 +73,7 @@ impl Reconciler {
     async fn do_at_hub(&self, hub: &HubClient, task: HubTaskRow) -> Result<(), Error> {
         let outcome = match task.action {
             HubAction::Delete => hub.delete(&task.device).await.map(|()| "deleted".into()),
+            HubAction::Call if !self.is_call_needed(task.id).await? => Ok(NEEDED_NO_MORE.into()),
             HubAction::Call => self.tell(hub, &task.device).await,
         };
         let (service, observed) = (self.name.clone(), self.observed.clone());
@@ -66,12 +81,16 @@ impl Reconciler {
             crash_point("roll-hub-answered");
             let now = ca.now();
             match outcome {
+                Ok(answer) if answer == OFFLINE && ca.tell_again_at(task.queued_at).is_some() => {
+                    let due = ca.tell_again_at(task.queued_at).unwrap_or(now);
+                    ca.store().postpone_hub_task(task.id, due, answer)?;
+                }
                 Ok(answer) => {
                     ca.store().settle_hub_task(task.id, answer, now)?;
                     observed.notify_one();
                 }
                 Err(error) => {
-                    let seconds = pause_after(&task, &error);
+                    let seconds = pause_after(task.attempts, &error);
                     tracing::warn!(service, reason = %error, seconds, "the hub has to wait");
                     let due = now.saturating_add_unsigned(seconds);
                     ca.store()
@@ -84,21 +103,35 @@ impl Reconciler {
     }
 
     async fn tell(&self, hub: &HubClient, device: &str) -> Result<String, CallError> {
-        let Some((name, payload)) = self.ca.method_to_tell() else {
+        let Some(method) = self.method() else {
             return Ok("nobody is told: [policy] tell_devices was changed".into());
         };
-        let method = DirectMethod { name, payload };
         Ok(match hub.invoke(device, &method).await? {
             MethodOutcome::Answered { status, .. } => format!("answered {status}"),
             MethodOutcome::NotReached { .. } => OFFLINE.into(),
         })
     }
 
+    /// What devices are called by, if they are.
+    pub(super) fn method(&self) -> Option<DirectMethod> {
+        let telling = self.ca.telling()?;
+        Some(DirectMethod {
+            name: telling.method.clone(),
+            payload: telling.payload.clone(),
+        })
+    }
+
+    async fn is_call_needed(&self, task: i64) -> Result<bool, Error> {
+        self.blocking(move |ca| Ok(ca.store().is_call_needed(task)?))
+            .await
+    }
+
     async fn due_hub_tasks(&self) -> Result<Vec<HubTaskRow>, Error> {
         let name = self.name.clone();
         // Those under way are among the due ones.
         let limit = 2 * TASKS_IN_WORK_MAX as u32;
-        self.blocking(move |ca| Ok(ca.store().due_hub_tasks(&name, ca.now(), limit)?))
+        let calls = !self.tells_by(TellBy::Job);
+        self.blocking(move |ca| Ok(ca.store().due_hub_tasks(&name, ca.now(), limit, calls)?))
             .await
     }
 
@@ -117,11 +150,11 @@ impl Reconciler {
     }
 }
 
-fn pause_after(task: &HubTaskRow, error: &CallError) -> u64 {
+pub(super) fn pause_after(attempts: i64, error: &CallError) -> u64 {
     let asked = match error {
         CallError::Transient { retry_after, .. } => *retry_after,
         CallError::Unauthorized { .. } => Some(Duration::from_secs(CREDENTIAL_PAUSE_SECONDS)),
         _ => None,
     };
-    pause_seconds(task.attempts, asked)
+    pause_seconds(attempts, asked)
 }

@@ -13,6 +13,7 @@ mod ca_certificate;
 mod canary;
 mod enrollment;
 mod hub;
+mod job;
 mod proof;
 mod scan;
 

@@ -79,7 +79,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     assert!(
         stage
             .store
-            .due_hub_tasks("dps", 2_000, 10)
+            .due_hub_tasks("dps", 2_000, 10, true)
             .unwrap()
             .is_empty()
     );
@@ -91,12 +91,12 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     assert!(
         stage
             .store
-            .due_hub_tasks("dps", 2_000, 10)
+            .due_hub_tasks("dps", 2_000, 10, true)
             .unwrap()
             .is_empty()
     );
     stage.settle_next(own);
-    let tasks = stage.store.due_hub_tasks("dps", 2_000, 10).unwrap();
+    let tasks = stage.store.due_hub_tasks("dps", 2_000, 10, true).unwrap();
     assert_eq!(
         tasks.len(),
         1,
@@ -110,7 +110,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     assert!(
         stage
             .store
-            .due_hub_tasks("dps", 2_000, 10)
+            .due_hub_tasks("dps", 2_000, 10, true)
             .unwrap()
             .is_empty()
     );

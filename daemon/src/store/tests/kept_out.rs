@@ -33,12 +33,12 @@ impl Stage {
         added.unwrap().id
     }
 
-    fn block(&self, new: NewBlock) -> i64 {
+    fn started(&self, new: NewBlock) -> i64 {
         let started = self.store.start_block(new, entry("block.started"));
         started.unwrap().0.id
     }
 
-    fn lift(&self, block: i64) {
+    fn ended(&self, block: i64) {
         let lifted = self
             .store
             .lift_block(block, Vec::new(), entry("block.lifted"));
@@ -62,12 +62,12 @@ fn a_group_that_two_blocks_shut_opens_with_the_last_of_them() {
         let group = stage.line();
         let bar = || vec![Bar::Disable(group)];
         let blocks = [
-            stage.block(block(BlockKind::Group, "line", bar())),
-            stage.block(block(BlockKind::Generation, "line", bar())),
+            stage.started(block(BlockKind::Group, "line", bar())),
+            stage.started(block(BlockKind::Generation, "line", bar())),
         ];
-        stage.lift(blocks[first_lifted]);
+        stage.ended(blocks[first_lifted]);
         assert!(!stage.store.enrollment(group).unwrap().enabled);
-        stage.lift(blocks[1 - first_lifted]);
+        stage.ended(blocks[1 - first_lifted]);
         assert!(stage.store.enrollment(group).unwrap().enabled);
     }
 }
@@ -87,10 +87,10 @@ fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
         stage.store.add_enrollment(new, entry("enrollment.added"))
     };
     stage.issue("press-7", 2);
-    let standing = stage.block(block(BlockKind::Device, "press-7", Vec::new()));
+    let standing = stage.started(block(BlockKind::Device, "press-7", Vec::new()));
     let refused = add("Press-7").unwrap_err().to_string();
     assert!(refused.contains("is blocked"), "{refused}");
-    stage.lift(standing);
+    stage.ended(standing);
 
     let revocation = Revocation {
         target: RevocationTarget::Leaves {
@@ -114,7 +114,7 @@ fn a_block_burns_what_is_being_signed_for_its_device() {
     let stage = Stage::new();
     stage.issue("press-7", 2);
     let under_way = block_on(stage.store.record_intent(stage.intent("press-7", 3))).unwrap();
-    stage.block(block(BlockKind::Device, "press-7", Vec::new()));
+    stage.started(block(BlockKind::Device, "press-7", Vec::new()));
     let settlement = Settlement::Device {
         registration_id: "press-7".into(),
         profile: "device".into(),
@@ -248,7 +248,7 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
 fn nobody_is_woken_for_a_mark_that_comes_after_another() {
     let stage = Stage::new();
     let group = stage.line();
-    stage.block(block(
+    stage.started(block(
         BlockKind::Generation,
         "line",
         vec![Bar::Own {

@@ -1,0 +1,145 @@
+//! What may begin while something else stands: rolls and blocks that would touch the same
+//! certificates.
+//!
+//! Every roll and every block asks here, in the transaction in which it begins. A breach is never
+//! refused: it overtakes, and what a block would put back is asked about here, too, so that lifting
+//! it brings nothing back that is void. A block of a group changes no slots; a roll goes on below it,
+//! and the group stays disabled until the block is lifted.
+
+use super::StoreError;
+use super::authority_roll::{groups_of, open_authority_roll};
+use super::block::{Bar, BlockKind, NewBlock, is_blocked};
+use super::enrollment::{EnrollmentRow, by_id};
+use super::roll::open_roll;
+use crate::enrollment::slots::Slots;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::x509::revocation::RevocationReason;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeSet;
+
+const UNDER_WAY: &str = "roll_under_way";
+
+fn in_the_way<T>(code: &'static str, message: String) -> Result<T, StoreError> {
+    Err(StoreError::InTheWay { code, message })
+}
+
+/// Whether an expiry roll of this enrollment's leaf may begin; the leaf that it replaces.
+pub(super) fn leaf_roll(
+    connection: &Connection,
+    row: &EnrollmentRow,
+) -> Result<Thumbprint, StoreError> {
+    let name = &row.name;
+    if let Some(open) = open_roll(connection, row.id)? {
+        let message = format!("roll {} of {name} is under way already", open.id);
+        return in_the_way(UNDER_WAY, message);
+    }
+    if is_blocked(connection, name)? {
+        let message = format!("{name} is blocked; lift that with `hallmark device unblock` first");
+        return in_the_way("device_blocked", message);
+    }
+    match row.slots {
+        Slots::Serving { certificate, .. } => Ok(certificate),
+        _ => Err(StoreError::Conflict(format!(
+            "the slots of {name} are {}; a roll starts from serving",
+            row.slots.state()
+        ))),
+    }
+}
+
+/// Whether an expiry roll of an authority may begin.
+pub(super) fn authority_roll(connection: &Connection, authority: &str) -> Result<(), StoreError> {
+    if let Some(open) = open_authority_roll(connection, authority)? {
+        let message = format!("roll {} of {authority} is under way already", open.id);
+        return in_the_way(UNDER_WAY, message);
+    }
+    let standing: Option<(String, String)> = connection
+        .prepare_cached(
+            "SELECT b.kind, b.name FROM block b WHERE b.lifted_at IS NULL
+               AND (b.kind = 'generation' AND b.name = ?1
+                    OR b.kind = 'group' AND EXISTS (
+                        SELECT 1 FROM enrollment e WHERE e.kind = 'group' AND e.name = b.name
+                          AND e.authority = ?1 AND e.removed = 0))",
+        )?
+        .query_row([authority], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((kind, name)) = standing {
+        let message = format!(
+            "{kind} {name} is blocked, and would be rolled with {authority}: lift the block first, \
+             or start the roll by compromise"
+        );
+        return in_the_way("authority_blocked", message);
+    }
+    for group in groups_of(connection, authority)? {
+        if !matches!(group.slots, Slots::Serving { .. }) {
+            let message = format!(
+                "group {} at {} is {}: wait for the roll before this one to end",
+                group.name,
+                group.provisioning,
+                group.slots.state()
+            );
+            return in_the_way(UNDER_WAY, message);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a block may begin. One of a generation takes certificates out of slots, so it is refused
+/// while a roll of its authority, or of a group's that it touches, is under way.
+pub(super) fn block(connection: &Connection, new: &NewBlock) -> Result<(), StoreError> {
+    if new.kind != BlockKind::Generation {
+        return Ok(());
+    }
+    let mut authorities = BTreeSet::from([new.name.clone()]);
+    for bar in &new.bars {
+        if let Bar::Disable(id) | Bar::ShutOut(id, _) = bar {
+            authorities.extend(by_id(connection, *id)?.authority);
+        }
+    }
+    for authority in authorities {
+        if let Some(open) = open_authority_roll(connection, &authority)? {
+            let message = format!(
+                "roll {} of {authority} is under way, and this block would take certificates out of \
+                 its slots: give it up with `hallmark roll abort {}`, or start a roll by \
+                 compromise, which shuts out at once and is not refused",
+                open.id, open.id
+            );
+            return in_the_way(UNDER_WAY, message);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a block that stands keeps this group disabled.
+pub(super) fn is_kept_out(connection: &Connection, group: i64) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM block b, json_each(b.undo) u
+                            WHERE b.lifted_at IS NULL AND b.kind <> 'device'
+                              AND u.value ->> '$.Enable' = ?1)",
+        )?
+        .query_row([group], |row| row.get(0))?)
+}
+
+/// Whether a CA certificate is worth nothing any more: revoked for good, or replaced because it, or
+/// one above it, was breached.
+pub(super) fn is_void(connection: &Connection, it: &Thumbprint) -> Result<bool, StoreError> {
+    let hold = RevocationReason::CertificateHold.code();
+    Ok(connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM certificate WHERE sha256 = ?1
+                              AND revocation_reason IS NOT NULL AND revocation_reason <> ?2)
+                 OR EXISTS (SELECT 1 FROM roll WHERE old_certificate = ?1
+                              AND authority IS NOT NULL AND reason = 'compromise')",
+        )?
+        .query_row(params![it.as_bytes(), hold], |row| row.get(0))?)
+}
+
+/// Whether any of these is worth nothing any more.
+pub(super) fn any_void(connection: &Connection, them: &[Thumbprint]) -> Result<bool, StoreError> {
+    for it in them {
+        if is_void(connection, it)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,215 @@
+//! Two things at once: rolls and blocks that would touch the same certificates.
+
+use super::*;
+use crate::enrollment::authority_roll::Change;
+use crate::x509::revocation::RevocationReason;
+
+impl Stage {
+    fn root_certificate(&self) -> Thumbprint {
+        let sql =
+            "SELECT c.sha256 FROM certificate c JOIN generation g ON g.certificate = c.intent";
+        let sha256 = self.raw().query_row(sql, [], |row| row.get(0));
+        Thumbprint::from_bytes(sha256.unwrap())
+    }
+
+    /// The group of the root.
+    fn root_group(&self) -> EnrollmentRow {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Group,
+            name: "all".into(),
+            authority: Some("root".into()),
+            by_reference: false,
+            slots: Slots::Empty.serve(self.root_certificate()).unwrap(),
+        };
+        let added = self.store.add_enrollment(new, entry("enrollment.added"));
+        added.unwrap()
+    }
+
+    fn new_roll(&self) -> NewAuthorityRoll {
+        NewAuthorityRoll {
+            authority: "root".into(),
+            old_generation: self.root,
+            old_certificate: self.root_certificate(),
+            detail: json!({}),
+        }
+    }
+
+    fn roll_root(&self) -> Result<RollRow, StoreError> {
+        let entry = entry("roll.started");
+        self.store
+            .start_authority_roll(self.new_roll(), None, entry)
+    }
+
+    fn block(&self, kind: BlockKind, bar: Bar) -> Result<BlockRow, StoreError> {
+        let (name, generation) = match kind {
+            BlockKind::Generation => ("root", Some(1)),
+            _ => ("all", None),
+        };
+        let new = NewBlock {
+            kind,
+            name: name.into(),
+            generation,
+            reason: "a test".into(),
+            holds: Vec::new(),
+            devices: Vec::new(),
+            bars: vec![bar],
+        };
+        let (row, _) = self.store.start_block(new, entry("block.started"))?;
+        Ok(row)
+    }
+
+    fn lift(&self, block: &BlockRow) {
+        let entry = entry("block.lifted");
+        self.store.lift_block(block.id, Vec::new(), entry).unwrap();
+    }
+
+    fn is_enabled(&self, group: &EnrollmentRow) -> bool {
+        self.store.enrollment(group.id).unwrap().enabled
+    }
+}
+
+fn code<T: std::fmt::Debug>(refused: Result<T, StoreError>) -> &'static str {
+    match refused.unwrap_err() {
+        StoreError::InTheWay { code, .. } => code,
+        other => panic!("{other}"),
+    }
+}
+
+/// The change of a group that a step stages the next certificate by.
+fn staging(group: &EnrollmentRow) -> Change {
+    Change {
+        group: group.id,
+        from: group.slots.clone(),
+        to: group.slots.clone().stage(Thumbprint::of(b"next")).unwrap(),
+        was_enabled: group.enabled,
+        enabled: group.enabled,
+    }
+}
+
+#[test]
+fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation() {
+    let stage = Stage::new();
+    let group = stage.root_group();
+    stage.roll_root().unwrap();
+    assert_eq!(code(stage.roll_root()), "roll_under_way");
+    let block = stage.block(BlockKind::Generation, Bar::Disable(group.id));
+    assert_eq!(code(block), "roll_under_way");
+    assert!(stage.is_enabled(&group), "nothing of it was done");
+
+    let device = stage.enroll("pump-7");
+    stage.issue("pump-7", 9);
+    let roll = || {
+        let entry = entry("roll.started");
+        stage
+            .store
+            .request_roll(device.id, json!({}), Vec::new(), entry)
+    };
+    roll().unwrap();
+    assert_eq!(code(roll()), "roll_under_way");
+}
+
+#[test]
+fn where_a_block_stands_no_expiry_roll_begins() {
+    let stage = Stage::new();
+    let group = stage.root_group();
+    for kind in [BlockKind::Group, BlockKind::Generation] {
+        let block = stage.block(kind, Bar::Disable(group.id)).unwrap();
+        assert_eq!(code(stage.roll_root()), "authority_blocked");
+        stage.lift(&block);
+        assert!(stage.is_enabled(&group));
+    }
+    stage.roll_root().unwrap();
+
+    let device = stage.enroll("pump-7");
+    stage.issue("pump-7", 9);
+    let door = Door {
+        provisioning: "dps".into(),
+        individual: Some(device.id),
+        group: None,
+        clears_hub: false,
+    };
+    let new = NewBlock {
+        kind: BlockKind::Device,
+        name: "pump-7".into(),
+        generation: None,
+        reason: "a test".into(),
+        holds: Vec::new(),
+        devices: Vec::new(),
+        bars: vec![Bar::Device(door)],
+    };
+    stage
+        .store
+        .start_block(new, entry("block.started"))
+        .unwrap();
+    let entry = entry("roll.started");
+    let roll = stage
+        .store
+        .request_roll(device.id, json!({}), Vec::new(), entry);
+    assert_eq!(code(roll), "device_blocked");
+}
+
+/// A group may be blocked at any time: the roll goes on below, and the group stays disabled.
+#[test]
+fn a_blocked_group_stays_disabled_whatever_a_roll_does() {
+    let stage = Stage::new();
+    let group = stage.root_group();
+    let roll = stage.roll_root().unwrap();
+    let decided_before = staging(&group);
+    let block = stage
+        .block(BlockKind::Group, Bar::Disable(group.id))
+        .unwrap();
+    let step = |change: Change| {
+        let mut step = AuthorityStep::of(&roll, RollState::Staged);
+        step.groups = vec![change];
+        step.next = Some(Thumbprint::of(b"next"));
+        stage
+            .store
+            .step_authority_roll(step, entry("roll.staged"))
+            .unwrap()
+    };
+    assert!(!step(decided_before), "the group has changed meanwhile");
+    assert!(step(staging(&stage.store.enrollment(group.id).unwrap())));
+    assert!(!stage.is_enabled(&group));
+    let second = stage.block(BlockKind::Group, Bar::Disable(group.id));
+    assert!(matches!(second, Err(StoreError::Conflict(_))), "{second:?}");
+    stage.lift(&block);
+    assert!(stage.is_enabled(&group));
+}
+
+/// A breach is not refused because of a block, and lifting that brings nothing back.
+#[test]
+fn a_breach_outlives_the_block_that_stood_before_it() {
+    for kind in [BlockKind::Group, BlockKind::Generation] {
+        let stage = Stage::new();
+        let group = stage.root_group();
+        let block = stage.block(kind, Bar::Disable(group.id)).unwrap();
+        let breached = BreachedAuthority {
+            roll: stage.new_roll(),
+            above: None,
+            groups: Vec::new(),
+        };
+        let revocation = Revocation {
+            target: RevocationTarget::Generation {
+                generation: stage.root,
+            },
+            at: 1_000,
+            actor: "test".into(),
+            cause: "a test".into(),
+        };
+        let begun = stage.store.start_authority_compromise(
+            vec![breached],
+            revocation,
+            entry("roll.started"),
+        );
+        assert_eq!(begun.unwrap()[0].reason, RollReason::Compromise);
+        stage.lift(&block);
+        assert!(!stage.is_enabled(&group));
+        let revoked = stage.raw().query_row(
+            "SELECT revocation_reason FROM certificate WHERE sha256 = ?1",
+            [stage.root_certificate().as_bytes()],
+            |row| row.get(0),
+        );
+        assert_eq!(revoked, Ok(RevocationReason::CaCompromise.code()));
+    }
+}
