@@ -2,6 +2,7 @@
 
 mod block;
 mod crl;
+mod fleet;
 mod kept_out;
 mod precedence;
 mod revocation;
@@ -496,46 +497,4 @@ fn everything_survives_reopening() {
 #[test]
 fn the_schema_applies_to_an_empty_database() {
     migrations().validate().unwrap();
-}
-
-/// The numbers of a roll on a fleet of 10,000 devices. How long they took is printed, not judged
-/// (docs/performance.md).
-#[test]
-#[expect(clippy::print_stdout, reason = "the number is for whoever asks for it")]
-fn a_fleet_of_ten_thousand_is_counted() {
-    let stage = Stage::new();
-    let raw = stage.raw();
-    raw.execute_batch(&format!(
-        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
-         INSERT INTO intent (serial, issuer, purpose, profile, subject, tbs, not_before, not_after,
-             caller, state, recorded_at)
-         SELECT randomblob(16), {0}, 'leaf', 'device', 'press-' || i, randomblob(400), 1, 5000,
-             'test', 'issued', 1 FROM n;
-         INSERT INTO certificate (intent, der, sha256, issued_at)
-         SELECT id, tbs, randomblob(32), 1 FROM intent WHERE purpose = 'leaf';
-         INSERT INTO device (registration_id, profile, certificate, created_at)
-         SELECT subject, 'device', id, 1 FROM intent WHERE purpose = 'leaf';
-         INSERT INTO proof (provisioning, device, certificate, registration, since, seen_at)
-         SELECT 'dps', d.registration_id, c.sha256, 'assigned', d.rowid, 1
-         FROM device d JOIN certificate c ON c.intent = d.certificate;",
-        stage.root
-    ))
-    .unwrap();
-    let begun = std::time::Instant::now();
-    let root = [stage.root];
-    let report = stage
-        .store
-        .drain_report(&root, &[], 1_000, 9_000, 500)
-        .unwrap();
-    assert_eq!(report.leaves_under_the_old, 10_000);
-    assert_eq!(report.devices_on_the_old, 10_000);
-    assert_eq!(report.expiring_before_retirement, 10_000);
-    assert_eq!(report.devices_silent, 499);
-    assert_eq!(stage.store.devices_needing(&root, 1_000).unwrap(), 10_000);
-    let first = stage
-        .store
-        .devices_to_reissue(stage.root, 1_000, 1_000)
-        .unwrap();
-    assert_eq!(first[0].registration_id, "press-10000", "seen last");
-    println!("counted in {:?}", begun.elapsed());
 }
