@@ -4,6 +4,7 @@ use super::caller::Peer;
 use super::problem::Problem;
 use super::{Api, BODY_BYTES_MAX};
 use crate::ca::authorize::{Authorized, Issue};
+use crate::ca::hierarchy::Generation;
 use crate::ca::issue::{IssueRequest, Issued};
 use crate::ca::{Error, rfc3339};
 use axum::body::Body;
@@ -12,7 +13,8 @@ use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the body of a request may take. It is read before its sender is known.
@@ -47,9 +49,14 @@ pub(super) struct Answer {
     certificate: String,
     /// PEM, the issuer first, up to and including the certificate that is verified in the
     /// provisioning service. Devices present the certificate followed by all of these.
-    chain: Vec<String>,
+    #[serde(serialize_with = "pem_of_each")]
+    chain: Vec<Arc<Generation>>,
     /// Provisioning services that are yet to be told; the old certificate stays good meanwhile.
     pending: Vec<String>,
+}
+
+fn pem_of_each<S: Serializer>(chain: &[Arc<Generation>], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(chain.iter().map(|generation| &generation.pem_json))
 }
 
 impl From<Issued> for Answer {

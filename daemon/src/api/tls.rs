@@ -81,8 +81,7 @@ impl ServerIdentity {
             idempotency_key: None,
         };
         let issued = pollster::block_on(ca.issue(&permission, &request))?;
-        let chain = issued.certificate.to_pem() + &issued.chain.concat();
-        write_private(&self.certificate_path(), chain.as_bytes())
+        write_private(&self.certificate_path(), issued.to_pem().as_bytes())
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let acceptor = self.read()?;
         self.acceptor.store(acceptor.map(Arc::new));

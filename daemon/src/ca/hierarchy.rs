@@ -11,6 +11,7 @@ use crate::x509::certificate::Certificate;
 use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
 use crate::x509::lint::IssuerReading;
+use serde_json::value::{RawValue, to_raw_value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub struct Generation {
     pub certificate: Certificate,
     /// The same, as PEM.
     pub pem: String,
+    /// The PEM as a JSON string: it stands in every answer, and is escaped once.
+    pub pem_json: Box<RawValue>,
     /// The same, as the lint reads it.
     pub reading: IssuerReading,
     /// What a certificate below it says of it.
@@ -245,6 +248,7 @@ impl Generation {
         let issuer = Issuer::from_certificate(&certificate)
             .map_err(|error| unreadable(error.to_string()))?;
         let distribution = distribution(row, public_http);
+        let pem = certificate.to_pem();
         Ok(Self {
             id: row.id,
             authority: row.authority.clone(),
@@ -257,7 +261,8 @@ impl Generation {
                 id: row.key_id.clone(),
             },
             public_key,
-            pem: certificate.to_pem(),
+            pem_json: to_raw_value(&pem).map_err(|error| unreadable(error.to_string()))?,
+            pem,
             reading: IssuerReading::new(&certificate),
             certificate,
             issuer: issuer.with_distribution(distribution.clone()),

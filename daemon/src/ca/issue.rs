@@ -55,11 +55,19 @@ pub struct Issued {
     pub profile: String,
     /// The certificate.
     pub certificate: Certificate,
-    /// PEM, from its issuer up to and including the certificate that the provisioning service
+    /// From its issuer up to and including the one whose certificate the provisioning service
     /// verified.
-    pub chain: Vec<String>,
+    pub chain: Vec<Arc<Generation>>,
     /// The provisioning services that still have to learn of it.
     pub pending: Vec<String>,
+}
+
+impl Issued {
+    /// The certificate, followed by its chain: what its holder presents.
+    pub fn to_pem(&self) -> String {
+        let chain = self.chain.iter().map(|generation| generation.pem.as_str());
+        self.certificate.to_pem() + &chain.collect::<String>()
+    }
 }
 
 /// What steps 6 to 10 need to know: one certificate, and what follows from it.
@@ -416,13 +424,10 @@ impl CertificateAuthority {
         })
     }
 
-    fn chain_of(&self, generation: i64) -> Vec<String> {
+    fn chain_of(&self, generation: i64) -> Vec<Arc<Generation>> {
         let hierarchy = self.hierarchy();
         let chain = hierarchy.chain(generation, &self.verified);
-        chain
-            .iter()
-            .map(|generation| generation.pem.clone())
-            .collect()
+        chain.into_iter().cloned().collect()
     }
 }
 

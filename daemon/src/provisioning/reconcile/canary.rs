@@ -66,7 +66,7 @@ impl Reconciler {
         let issued = self
             .blocking(move |ca| ca.issue_canary(&asked, &csr))
             .await?;
-        let identity = key + &issued.certificate.to_pem() + &issued.chain.concat();
+        let identity = key + &issued.to_pem();
         let client = self.clients.device.client(&SecretString::from(identity));
         let client =
             client.map_err(|error| Failure::Here(Error::stop("canary", error.to_string())))?;

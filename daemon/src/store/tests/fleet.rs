@@ -1,13 +1,10 @@
-//! A fleet of 10,000 devices below one authority: what is counted, and what shuts all of them out, is
-//! answered in seconds at most. The bounds hold for a debug build on a busy machine;
-//! `docs/performance.md` has the numbers.
+//! A fleet of 10,000 devices below one authority: what is counted, and what shuts all of them out.
+//! How long it takes is printed, not judged; `docs/performance.md` has the numbers.
 
 use super::*;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const DEVICES: usize = 10_000;
-/// The most that one of these may take here.
-const MOST_SECONDS: u64 = 5;
 
 impl Stage {
     /// With a fleet below the root, each device provisioned.
@@ -53,25 +50,22 @@ fn ids() -> impl Iterator<Item = String> {
 
 /// How long it took, which is printed for `docs/performance.md`.
 #[expect(clippy::print_stdout, reason = "the numbers are what the page quotes")]
-fn timed<T>(what: &str, most: Duration, work: impl FnOnce() -> T) -> T {
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
     let done = work();
-    let took = begun.elapsed();
-    println!("{what}: {took:?}");
-    assert!(took < most, "{what}: {took:?}");
+    println!("{what}: {:?}", begun.elapsed());
     done
 }
 
 /// The numbers of a roll: from indexes.
 #[test]
-fn a_fleet_of_ten_thousand_is_counted_in_well_under_a_second() {
+fn a_fleet_of_ten_thousand_is_counted() {
     let stage = Stage::with_fleet();
-    let begun = Instant::now();
     let root = [stage.root];
-    let report = stage
-        .store
-        .drain_report(&root, &[], 1_000, 9_000, 500)
-        .unwrap();
+    let report = timed("roll show", || {
+        let report = stage.store.drain_report(&root, &[], 1_000, 9_000, 500);
+        report.unwrap()
+    });
     assert_eq!(report.leaves_under_the_old, 10_000);
     assert_eq!(report.devices_on_the_old, 10_000);
     assert_eq!(report.expiring_before_retirement, 10_000);
@@ -82,8 +76,6 @@ fn a_fleet_of_ten_thousand_is_counted_in_well_under_a_second() {
         .devices_to_reissue(stage.root, 1_000, 1_000)
         .unwrap();
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
-    let took = begun.elapsed();
-    assert!(took < Duration::from_millis(500), "{took:?}");
 }
 
 /// Each leaf goes on hold, with an entry in the journal, and each hub identity on the queue, in one
@@ -113,15 +105,14 @@ fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
         devices: ids().map(|id| ("dps".into(), id)).collect(),
         bars: vec![Bar::Disable(group)],
     };
-    let most = Duration::from_secs(MOST_SECONDS);
-    let (block, revoked) = timed("block", most, || {
+    let (block, revoked) = timed("block", || {
         let started = stage.store.start_block(new, entry("block.started"));
         started.unwrap()
     });
     assert_eq!(revoked.changed.len(), DEVICES);
     let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
-    let back = timed("unblock", most, || {
+    let back = timed("unblock", || {
         let entry = entry("block.lifted");
         stage.store.lift_block(block.id, holds(), entry).unwrap()
     });
@@ -153,15 +144,14 @@ fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
         actor: "test".into(),
         cause: "a test".into(),
     };
-    let most = Duration::from_secs(MOST_SECONDS);
-    let rolls = timed("breach", most, || {
+    let rolls = timed("breach", || {
         let entry = entry("roll.started");
         let store = &stage.store;
         store.start_authority_compromise(vec![breached], revocation, entry)
     });
     let roll = rolls.unwrap().remove(0);
     let mut step = AuthorityStep::of(&roll, RollState::Clearing);
-    let devices = timed("order of reissue", most, || {
+    let devices = timed("order of reissue", || {
         let store = &stage.store;
         store.devices_to_reissue(stage.root, 1_000, 1_000_000)
     });
@@ -175,7 +165,7 @@ fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
             enrollment: Some(group),
         })
         .collect();
-    timed("identities queued", most, || {
+    timed("identities queued", || {
         let made = stage
             .store
             .step_authority_roll(step, entry("roll.shut_out"));
