@@ -10,6 +10,7 @@
 //! | `process` | a process of ours, signalled and ended by its id |
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
+//! | `load` | a line at work throughout a story |
 //! | `device` | a device at the provisioning service |
 //! | `invariants` | what holds after every test |
 //!
@@ -17,8 +18,9 @@
 //! |---|---|
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
-//! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
+//! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `token_gone` | the token is taken away and put back |
+//! | `weather` | every rung of the recovery ladder, and beyond, while the line is at work |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
@@ -49,6 +51,7 @@ mod drift;
 mod invariants;
 mod issue;
 mod leaf_faults;
+mod load;
 mod process;
 mod provisioning;
 mod refusals;
@@ -59,3 +62,4 @@ mod roll_faults;
 mod stage;
 mod telling;
 mod token_gone;
+mod weather;
