@@ -141,13 +141,15 @@ pub(super) fn generate(
     session: &Session,
     mechanisms: &Mechanisms,
     specification: &KeySpecification,
+    takes_purposes: bool,
 ) -> Result<KeyPair, Fault> {
     let mechanism = mechanisms.generation(specification.key_type)?;
-    let (public, private) = session.generate_key_pair(
-        &mechanism,
-        &public_template(specification),
-        &private_template(specification),
-    )?;
+    let mut private_half = private_template(specification);
+    if takes_purposes {
+        private_half.extend(no_other_purpose(specification.key_type));
+    }
+    let public_half = public_template(specification);
+    let (public, private) = session.generate_key_pair(&mechanism, &public_half, &private_half)?;
     let own = [Attribute::Label(specification.label.clone().into_bytes())];
     KeyPair::new(session, private, public, &own)
 }
@@ -179,9 +181,9 @@ fn rsa_parameters(modulus_bits: u64) -> [Attribute; 2] {
     ]
 }
 
-/// A key that signs and does nothing else, and never leaves.
+/// A key that signs and never leaves.
 fn private_template(specification: &KeySpecification) -> Vec<Attribute> {
-    let mut template = vec![
+    vec![
         Attribute::Token(true),
         Attribute::Private(true),
         Attribute::Sensitive(true),
@@ -189,16 +191,17 @@ fn private_template(specification: &KeySpecification) -> Vec<Attribute> {
         Attribute::Sign(true),
         Attribute::Label(specification.label.clone().into_bytes()),
         Attribute::Id(specification.id.clone()),
-    ];
-    match specification.key_type {
-        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 => {
-            template.push(Attribute::Derive(false));
-        }
+    ]
+}
+
+/// And does nothing else.
+fn no_other_purpose(key_type: KeyType) -> Vec<Attribute> {
+    match key_type {
+        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 => vec![Attribute::Derive(false)],
         KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {
-            template.extend([Attribute::Decrypt(false), Attribute::Unwrap(false)]);
+            vec![Attribute::Decrypt(false), Attribute::Unwrap(false)]
         }
     }
-    template
 }
 
 /// Reads back what the token says of a key. What it does not say counts as bad.
