@@ -9,5 +9,6 @@
 //!
 //! MUST never be shipped, and shares no code with the daemon.
 
+pub mod codes;
 pub mod plan;
 mod shim;
