@@ -9,6 +9,7 @@
 //! | `rig` | folder, configuration, worker, processes |
 //! | `table` | the row of the documentation |
 //! | `codes` | every return code in sign, find, login and open |
+//! | `pin` | tokens that lock after three wrong PINs are never locked by us |
 //! | `softhsm`, `tpm2_pkcs11`, `nss`, `opencryptoki`, `p11_kit` | one family each |
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ mod codes;
 mod nss;
 mod opencryptoki;
 mod p11_kit;
+mod pin;
 mod rig;
 mod softhsm;
 mod table;
