@@ -21,6 +21,7 @@
 //! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `token_gone` | the token is taken away and put back |
 //! | `weather` | every rung of the recovery ladder, and beyond, while the line is at work |
+//! | `failover` | a token stays away: a second one, or a standby authority, signs |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
@@ -48,6 +49,7 @@ mod cli;
 mod crash;
 mod device;
 mod drift;
+mod failover;
 mod invariants;
 mod issue;
 mod leaf_faults;

@@ -123,13 +123,18 @@ impl Stage {
     }
 
     pub(crate) fn make_token(&self, label: &str) {
+        self.make_token_at(label, "softhsm2.conf");
+    }
+
+    /// The same where another configuration of SoftHSM says.
+    pub(crate) fn make_token_at(&self, label: &str, conf: &str) {
         let told = self
             .hallmarkd(&["init-token", "--module", MODULE, "--label", label])
             .arg("--pin-file")
             .arg(self.path("pin"))
             .arg("--so-pin-file")
             .arg(self.path("so-pin"))
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .env("SOFTHSM2_CONF", self.path(conf))
             .output()
             .unwrap();
         assert!(told.status.success(), "{told:?}");

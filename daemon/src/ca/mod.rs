@@ -14,6 +14,7 @@ pub mod crl;
 mod door;
 pub mod enroll;
 pub mod error;
+pub mod failover;
 mod generation;
 pub mod hierarchy;
 pub mod issue;
@@ -34,6 +35,7 @@ use arc_swap::{ArcSwap, Guard};
 use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Caller, Operate};
 use crl::{CrlSchedule, RevocationLists};
+use failover::{Failover, FailoverPolicy};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
 use roll::RollPolicy;
@@ -61,6 +63,8 @@ pub struct Parts {
     pub tokens: BTreeMap<String, ConfiguredToken>,
     /// The token that holds each authority's key.
     pub authorities: BTreeMap<String, String>,
+    /// Who signs while a token is out.
+    pub failover: FailoverPolicy,
     /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// Provisioning services, by their names in the configuration.
@@ -89,6 +93,7 @@ pub struct CertificateAuthority {
     store: Store,
     tokens: BTreeMap<String, ConfiguredToken>,
     authorities: BTreeMap<String, String>,
+    failover: Failover,
     profiles: BTreeMap<String, IssuanceProfile>,
     provisioning: Vec<String>,
     /// Those that some service verifies.
@@ -121,6 +126,7 @@ impl CertificateAuthority {
             store: parts.store,
             tokens: parts.tokens,
             authorities: parts.authorities,
+            failover: Failover::new(parts.failover),
             profiles: parts.profiles,
             provisioning: parts.provisioning,
             verified: parts.verified.values().flatten().cloned().collect(),
