@@ -1,6 +1,7 @@
 //! The store keeps its word: what schema and operations refuse, and what a crash leaves.
 
 mod block;
+mod calls;
 mod crl;
 mod fleet;
 mod kept_out;

@@ -105,7 +105,7 @@ async fn a_device_is_told_if_it_is_there_to_hear_it() {
     add(&plant, "press-7").await;
     assert_eq!(call().await, not_reached("DeviceNotOnline"));
     online(&plant, "press-7");
-    let (status, payload) = (200, json!({"when": "now"}));
+    let (status, payload) = (Some(200), json!({"when": "now"}));
     assert_eq!(call().await, MethodOutcome::Answered { status, payload });
 }
 
@@ -122,7 +122,7 @@ async fn at_its_end(plant: &Plant, id: &str) -> Job {
     }
 }
 
-/// One job tells many; who is not there is counted. A job that waits can be cancelled, and one that
+/// One job tells many; who is not there is counted and named. A job that waits can be cancelled, and one that
 /// is scheduled twice is found by its id.
 #[tokio::test]
 async fn a_job_tells_many() {
@@ -156,6 +156,17 @@ async fn a_job_tells_many() {
             counts.failed_count
         ),
         (2, 1, 1)
+    );
+    let results = plant.hub.job_results("now").await.unwrap();
+    let (status, payload) = (Some(200), json!({"when": "now"}));
+    let code = Some("DeviceNotOnline".to_owned());
+    let expected = [
+        ("press-7", MethodOutcome::Answered { status, payload }),
+        ("press-8", MethodOutcome::NotReached { code }),
+    ];
+    assert_eq!(
+        results,
+        expected.map(|(id, outcome)| (id.to_owned(), outcome))
     );
     let later = now + time::Duration::days(1);
     plant.hub.schedule(&job("later", later)).await.unwrap();

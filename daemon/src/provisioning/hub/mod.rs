@@ -7,6 +7,8 @@ mod job;
 
 pub use job::{JOB_DEVICES_MAX, Job, JobStatistics, JobStatus, MethodJob};
 
+use job::DeviceJob;
+
 use super::failure::CallError;
 use super::http::{Answer, Call, Plane, segment};
 use crate::enrollment::etag::Etag;
@@ -24,6 +26,9 @@ const CONNECT_SECONDS: u32 = 5;
 
 /// How long the hub waits for the device's answer, in seconds.
 const RESPONSE_SECONDS: u32 = 15;
+
+/// Pages in which the devices of one job are read at most; one is enough, if the hub fills it.
+const RESULT_PAGES_MAX: usize = 100;
 
 /// "Whatever is there", with the quotes that the hub wants around it.
 const ANY_VERSION: &str = "\"*\"";
@@ -59,8 +64,8 @@ impl DirectMethod {
 pub enum MethodOutcome {
     /// The device answered.
     Answered {
-        /// The device's own status; 200 by custom means that it will do it.
-        status: i64,
+        /// The device's own status; 200 by custom means that it will do it. A job may leave it out.
+        status: Option<i64>,
         /// The device's own words.
         payload: Value,
     },
@@ -140,6 +145,7 @@ impl HubClient {
         match self.plane.call(call).await {
             Ok(answer) => {
                 let Answered { status, payload } = answer.json(&operation)?;
+                let status = Some(status);
                 Ok(MethodOutcome::Answered { status, payload })
             }
             Err(CallError::Rejected {
@@ -170,6 +176,28 @@ impl HubClient {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What became of the devices of a job, as far as the hub tells: one that is still to be called
+    /// is left out, and so is one that the hub does not know.
+    pub async fn job_results(&self, id: &str) -> Result<Vec<(String, MethodOutcome)>, CallError> {
+        let operation = format!("read the devices of job {id}");
+        let query = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '{id}'");
+        let mut results = Vec::new();
+        let mut from = None;
+        for _ in 0..RESULT_PAGES_MAX {
+            let call = Call::new(Method::POST, operation.clone(), versioned("/devices/query"))
+                .page(JOB_DEVICES_MAX, from.as_ref())
+                .body(json!({ "query": query }));
+            let answer = self.plane.call(call).await?;
+            let page: Vec<DeviceJob> = answer.json(&operation)?;
+            results.extend(page.into_iter().filter_map(DeviceJob::outcome));
+            from = answer.continuation();
+            if from.is_none() {
+                break;
+            }
+        }
+        Ok(results)
     }
 
     /// Cancels a job, and tells how it stands then: one that has ended stays as it is.
