@@ -54,14 +54,7 @@ fn is_looked_at(stage: &Stage) {
 fn a_token_taken_away_heals_when_it_is_put_back() {
     let stage = Stage::up();
     let station = stage.station();
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        "line-1",
-        "--authority",
-        "line-1",
-    ]);
+    stage.add_group("line-1", "line-1");
     station.obtain(&Request::device("press-1"));
     let serve = stage.daemon();
 
@@ -91,14 +84,7 @@ fn a_token_taken_away_heals_when_it_is_put_back() {
 fn a_daemon_started_without_its_token_comes_up_and_waits_for_it() {
     let mut stage = Stage::up();
     let station = stage.enlist("station", "station-1");
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        "line-1",
-        "--authority",
-        "line-1",
-    ]);
+    stage.add_group("line-1", "line-1");
     stage.caller(&station).obtain(&Request::device("press-1"));
     stage.stop();
     taken_away(&stage);
