@@ -30,6 +30,7 @@
 //! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
 //! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
+//! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -47,6 +48,7 @@ mod cli;
 mod crash;
 mod device;
 mod drift;
+mod fleet;
 mod invariants;
 mod issue;
 mod leaf_faults;
