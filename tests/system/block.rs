@@ -3,6 +3,7 @@
 
 use crate::device::{is_assigned, register};
 use crate::process::until;
+use crate::provisioned::below_line_1;
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
 use serde_json::{Value, json};
@@ -171,23 +172,17 @@ fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
 /// A breached device that was blocked too is not let back in by lifting the block.
 #[test]
 fn lifting_a_block_does_not_let_a_breached_leaf_back_in() {
-    let stage = Stage::up();
-    stage.add_group("line-1", "line-1");
-    let device = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
+    let (stage, devices) = below_line_1(&["press-7"]);
+    let device = &devices[0];
     stage.told(&["device", "block", "press-7"]);
     stage.told(&["roll", "start", "press-7", "--reason", "compromise"]);
     stage.told(&["device", "unblock", "press-7"]);
     stage.is_in_step();
-    is_out(&stage, &device);
+    is_out(&stage, device);
     let renewed = stage.station().obtain(&Request::device("press-7"));
     stage.is_in_step();
     is_assigned(&stage.emulator, &renewed);
-    assert_ne!(
-        register(&stage.emulator, &device).as_deref(),
-        Ok("assigned")
-    );
+    assert_ne!(register(&stage.emulator, device).as_deref(), Ok("assigned"));
 }
 
 /// All devices of a group are out, those of the other group are not; then they are back.

@@ -185,16 +185,6 @@ pub(super) const NEEDED: &str = "NOT EXISTS (
             WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
 
 impl Store {
-    /// Queues tasks for `cause`; those that it has queued before are left as they are.
-    pub fn queue_hub_tasks(
-        &self,
-        cause: HubCause,
-        tasks: Vec<NewHubTask>,
-        at: i64,
-    ) -> Result<usize, StoreError> {
-        self.write(move |connection| queue(connection, cause, &tasks, at))
-    }
-
     /// Tasks whose time has come at this service's hub, oldest first, at most `limit`; with `calls`,
     /// those that no job does are among them.
     pub fn due_hub_tasks(

@@ -11,7 +11,6 @@ use job::DeviceJob;
 
 use super::failure::CallError;
 use super::http::{Answer, Call, Plane, segment};
-use crate::enrollment::etag::Etag;
 use crate::enrollment::hub_identity::HubIdentity;
 use reqwest::Method;
 use serde::Deserialize;
@@ -101,19 +100,6 @@ impl HubClient {
         identity(&operation, &self.plane.call(call).await?)
     }
 
-    /// Replaces an identity whole, if it is still the one that was read.
-    pub async fn replace(
-        &self,
-        device_id: &str,
-        new: &Value,
-        etag: &Etag,
-    ) -> Result<HubIdentity, CallError> {
-        let operation = format!("replace hub identity {device_id}");
-        let call = Call::new(Method::PUT, operation.clone(), identity_path(device_id));
-        let call = call.if_match(etag).body(new.clone());
-        identity(&operation, &self.plane.call(call).await?)
-    }
-
     /// Deletes an identity, whatever it holds by now: it goes because its device is breached, and
     /// no change of somebody else's is a reason to leave the door open.
     pub async fn delete(&self, device_id: &str) -> Result<(), CallError> {
@@ -163,14 +149,14 @@ impl HubClient {
             operation: operation.clone(),
             reason,
         })?;
-        let call = Call::new(Method::PUT, operation.clone(), job_path(&job.id, "")).body(body);
+        let call = Call::new(Method::PUT, operation.clone(), job_path(&job.id)).body(body);
         self.plane.call(call).await?.json(&operation)
     }
 
     /// A job, or `None`.
     pub async fn job(&self, id: &str) -> Result<Option<Job>, CallError> {
         let operation = format!("read job {id}");
-        let call = Call::new(Method::GET, operation.clone(), job_path(id, ""));
+        let call = Call::new(Method::GET, operation.clone(), job_path(id));
         match self.plane.call(call).await {
             Ok(answer) => answer.json(&operation).map(Some),
             Err(error) if error.is_not_found() => Ok(None),
@@ -199,21 +185,14 @@ impl HubClient {
         }
         Ok(results)
     }
-
-    /// Cancels a job, and tells how it stands then: one that has ended stays as it is.
-    pub async fn cancel(&self, id: &str) -> Result<Job, CallError> {
-        let operation = format!("cancel job {id}");
-        let call = Call::new(Method::POST, operation.clone(), job_path(id, "/cancel"));
-        self.plane.call(call).await?.json(&operation)
-    }
 }
 
 fn identity_path(device_id: &str) -> String {
     versioned(&format!("/devices/{}", segment(device_id)))
 }
 
-fn job_path(id: &str, step: &str) -> String {
-    versioned(&format!("/jobs/v2/{}{step}", segment(id)))
+fn job_path(id: &str) -> String {
+    versioned(&format!("/jobs/v2/{}", segment(id)))
 }
 
 fn versioned(path: &str) -> String {

@@ -6,7 +6,7 @@ impl Stage {
     /// A roll of the root by which these devices are called, each at two hubs.
     fn with_calls(count: usize) -> (Self, HubCause) {
         let stage = Self::with_devices(count);
-        let (roll, entry) = (stage.roll_of_root(), entry("roll.started"));
+        let (roll, entry) = (stage.new_roll(), entry("roll.started"));
         let roll = stage.store.start_authority_roll(roll, None, entry).unwrap();
         let cause = HubCause::Roll(roll.id);
         let calls = (1..=count).flat_map(|number| {
@@ -17,9 +17,14 @@ impl Stage {
                 enrollment: None,
             })
         });
-        let queued = stage.store.queue_hub_tasks(cause, calls.collect(), 1_000);
-        assert_eq!(queued.unwrap(), 2 * count);
+        assert_eq!(stage.queue(cause, calls.collect()), 2 * count);
         (stage, cause)
+    }
+
+    /// Queues these calls; how many were new.
+    pub(super) fn queue(&self, cause: HubCause, calls: Vec<NewHubTask>) -> usize {
+        let queue = move |raw: &Connection| hub_task::queue(raw, cause, &calls, 1_000);
+        self.store.write(queue).unwrap()
     }
 
     /// A job of all calls that are due at this hub.

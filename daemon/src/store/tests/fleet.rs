@@ -38,31 +38,6 @@ impl Stage {
         .unwrap();
         stage
     }
-
-    pub(super) fn roll_of_root(&self) -> NewAuthorityRoll {
-        let sql =
-            "SELECT c.sha256 FROM certificate c JOIN generation g ON g.certificate = c.intent";
-        let old_certificate = self.raw().query_row(sql, [], |row| row.get(0));
-        NewAuthorityRoll {
-            authority: "root".into(),
-            old_generation: self.root,
-            old_certificate: Thumbprint::from_bytes(old_certificate.unwrap()),
-            detail: json!({}),
-        }
-    }
-
-    fn fleet_group(&self) -> i64 {
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Group,
-            name: "all".into(),
-            authority: Some("root".into()),
-            by_reference: false,
-            slots: Slots::Empty.serve(Thumbprint::of(b"root")).unwrap(),
-        };
-        let added = self.store.add_enrollment(new, entry("enrollment.added"));
-        added.unwrap().id
-    }
 }
 
 fn ids() -> impl Iterator<Item = String> {
@@ -104,7 +79,7 @@ fn what_a_fleet_is_asked_grows_with_it_and_no_faster() {
     let entry = entry("roll.started");
     let roll = stage
         .store
-        .start_authority_roll(stage.roll_of_root(), None, entry);
+        .start_authority_roll(stage.new_roll(), None, entry);
     let cause = HubCause::Roll(roll.unwrap().id);
     let call = |device| NewHubTask {
         provisioning: "dps".into(),
@@ -112,8 +87,8 @@ fn what_a_fleet_is_asked_grows_with_it_and_no_faster() {
         action: HubAction::Call,
         enrollment: None,
     };
-    let calls = ids().map(call).collect();
-    stage.store.queue_hub_tasks(cause, calls, 1_000).unwrap();
+    let calls = ids().map(call).collect::<Vec<_>>();
+    assert_eq!(stage.queue(cause, calls), DEVICES);
     let (store, root) = (&stage.store, [stage.root]);
     let taken = steps(&stage, || {
         store.drain_report(&root, &[], 1_000, 9_000, 500).unwrap();
@@ -157,7 +132,7 @@ fn a_fleet_of_ten_thousand_is_counted() {
 #[test]
 fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
     let stage = Stage::with_fleet();
-    let group = stage.fleet_group();
+    let group = stage.root_group().id;
     let holds = || -> Vec<Revocation> {
         let hold = |subject| Revocation {
             target: RevocationTarget::Leaves {
@@ -197,9 +172,9 @@ fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
 #[test]
 fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let stage = Stage::with_fleet();
-    let group = stage.fleet_group();
+    let group = stage.root_group().id;
     let breached = BreachedAuthority {
-        roll: stage.roll_of_root(),
+        roll: stage.new_roll(),
         above: None,
         groups: Vec::new(),
     };

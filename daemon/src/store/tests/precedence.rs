@@ -13,7 +13,7 @@ impl Stage {
     }
 
     /// The group of the root.
-    fn root_group(&self) -> EnrollmentRow {
+    pub(super) fn root_group(&self) -> EnrollmentRow {
         let new = NewEnrollment {
             provisioning: "dps".into(),
             kind: EnrollmentKind::Group,
@@ -26,7 +26,7 @@ impl Stage {
         added.unwrap()
     }
 
-    fn new_roll(&self) -> NewAuthorityRoll {
+    pub(super) fn new_roll(&self) -> NewAuthorityRoll {
         NewAuthorityRoll {
             authority: "root".into(),
             old_generation: self.root,
