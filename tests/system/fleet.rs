@@ -1,6 +1,6 @@
 //! 10,000 devices below a line whose authority is being rolled: what an operator asks is answered
 //! from the real daemon, and right. How long it takes is printed, not judged; `docs/performance.md`
-//! has the numbers, and `store/tests/fleet.rs` counts what the database does for them.
+//! has the numbers, and `store/tests/asked.rs` counts what the database does for them.
 
 use crate::authority_roll::{comes_to, start};
 use crate::stage::Stage;

@@ -2,14 +2,9 @@
 //! How long it takes is printed, not judged; `docs/performance.md` has the numbers.
 
 use super::*;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 const DEVICES: usize = 10_000;
-/// Steps of SQLite's machine that `roll show` may take for each device; one scan for each would be
-/// tens of thousands.
-const STEPS_EACH_MAX: usize = 1_000;
 
 impl Stage {
     fn with_fleet() -> Self {
@@ -38,6 +33,19 @@ impl Stage {
         .unwrap();
         stage
     }
+
+    fn fleet_group(&self) -> i64 {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Group,
+            name: "all".into(),
+            authority: Some("root".into()),
+            by_reference: false,
+            slots: Slots::Empty.serve(Thumbprint::of(b"root")).unwrap(),
+        };
+        let added = self.store.add_enrollment(new, entry("enrollment.added"));
+        added.unwrap().id
+    }
 }
 
 fn ids() -> impl Iterator<Item = String> {
@@ -51,59 +59,6 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let done = work();
     println!("{what}: {:?}", begun.elapsed());
     done
-}
-
-/// Steps of SQLite's machine that `work` takes, to the hundred.
-fn steps(stage: &Stage, work: impl FnOnce()) -> usize {
-    const EACH: usize = 100;
-    let count = Arc::new(AtomicUsize::new(0));
-    for reader in &stage.store.readers.connections {
-        let count = Arc::clone(&count);
-        let handler = move || {
-            count.fetch_add(EACH, Ordering::Relaxed);
-            false
-        };
-        let reader = reader.lock().unwrap();
-        reader.progress_handler(EACH as i32, Some(handler)).unwrap();
-    }
-    work();
-    count.load(Ordering::Relaxed)
-}
-
-/// Everything that `roll show` asks of an authority's roll costs some steps for each device: it grows
-/// with the fleet, not with its square.
-#[test]
-#[expect(clippy::print_stdout, reason = "docs/performance.md quotes the number")]
-fn what_a_fleet_is_asked_grows_with_it_and_no_faster() {
-    let stage = Stage::with_fleet();
-    let entry = entry("roll.started");
-    let roll = stage
-        .store
-        .start_authority_roll(stage.new_roll(), None, entry);
-    let cause = HubCause::Roll(roll.unwrap().id);
-    let call = |device| NewHubTask {
-        provisioning: "dps".into(),
-        device,
-        action: HubAction::Call,
-        enrollment: None,
-    };
-    let calls = ids().map(call).collect::<Vec<_>>();
-    assert_eq!(stage.queue(cause, calls), DEVICES);
-    let (store, root) = (&stage.store, [stage.root]);
-    let taken = steps(&stage, || {
-        store.drain_report(&root, &[], 1_000, 9_000, 500).unwrap();
-        store.devices_under(&root, 1_000).unwrap();
-        store.devices_needing(&root, 1_000).unwrap();
-        store.devices_to_reissue(stage.root, 1_000, 1_000).unwrap();
-        store.hub_progress(cause, None).unwrap();
-        store.devices_not_reached(cause, 1_000).unwrap();
-    });
-    let each = taken / DEVICES;
-    println!("roll show: {each} steps for each device");
-    assert!(
-        (1..STEPS_EACH_MAX).contains(&each),
-        "{each} steps for each device"
-    );
 }
 
 /// The numbers of a roll: from indexes.
@@ -132,7 +87,7 @@ fn a_fleet_of_ten_thousand_is_counted() {
 #[test]
 fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
     let stage = Stage::with_fleet();
-    let group = stage.root_group().id;
+    let group = stage.fleet_group();
     let holds = || -> Vec<Revocation> {
         let hold = |subject| Revocation {
             target: RevocationTarget::Leaves {
@@ -172,7 +127,7 @@ fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
 #[test]
 fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let stage = Stage::with_fleet();
-    let group = stage.root_group().id;
+    let group = stage.fleet_group();
     let breached = BreachedAuthority {
         roll: stage.new_roll(),
         above: None,

@@ -13,7 +13,7 @@ impl Stage {
     }
 
     /// The group of the root.
-    pub(super) fn root_group(&self) -> EnrollmentRow {
+    fn root_group(&self) -> EnrollmentRow {
         let new = NewEnrollment {
             provisioning: "dps".into(),
             kind: EnrollmentKind::Group,
