@@ -11,7 +11,7 @@
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
 //! | `load` | a line at work throughout a story |
-//! | `device` | a device at the provisioning service |
+//! | `device`, `provisioned` | devices at the provisioning service |
 //! | `invariants` | what holds after every test |
 //!
 //! | the stories | |
@@ -33,6 +33,8 @@
 //! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
 //! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
+//! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
+//! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -50,17 +52,20 @@ mod crash;
 mod device;
 mod drift;
 mod failover;
+mod fleet;
 mod invariants;
 mod issue;
 mod leaf_faults;
 mod load;
 mod process;
+mod provisioned;
 mod provisioning;
 mod refusals;
 mod request;
 mod revocation;
 mod roll;
 mod roll_faults;
+mod runbook;
 mod stage;
 mod telling;
 mod token_gone;
