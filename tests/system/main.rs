@@ -30,6 +30,7 @@
 //! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
 //! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
+//! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -59,3 +60,4 @@ mod roll_faults;
 mod stage;
 mod telling;
 mod token_gone;
+mod tokens;

@@ -7,7 +7,7 @@
 use super::authorize::{Authorized, Operate};
 use super::generation::{Shape, new_key_id};
 use super::hierarchy::Generation;
-use super::transcript::{Transcript, TranscriptEntry};
+use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::store::PlannedGeneration;
 use crate::token::client::LOOKUP_DEADLINE;
@@ -158,6 +158,9 @@ impl CertificateAuthority {
             key_id: new_key_id()?,
         })?;
         let key = self.make_key(&row)?;
+        if !key.local {
+            progress(format!("authority {name}: {NOT_LOCAL}"));
+        }
         progress(format!("authority {name}: certificate"));
         let shape = Shape {
             subject: specification.subject.clone(),

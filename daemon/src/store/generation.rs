@@ -21,6 +21,18 @@ pub enum GenerationState {
     Retired,
 }
 
+impl GenerationState {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            GenerationState::Planned => "planned",
+            GenerationState::Staged => "staged",
+            GenerationState::Serving => "serving",
+            GenerationState::Retired => "retired",
+        }
+    }
+}
+
 /// A generation that a ceremony or a roll is about to make. Recorded before its key exists.
 #[derive(Clone, Debug)]
 pub struct PlannedGeneration {
