@@ -30,6 +30,7 @@
 //! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
 //! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
+//! | `adoption` | an authority that existed before is taken over, issues and revokes |
 //! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -38,6 +39,7 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod adoption;
 mod authority_breach;
 mod authority_roll;
 mod block;

@@ -5,6 +5,7 @@
 //! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
 //! there is one. It must never sign what the store has not on record.
 
+pub mod adoption;
 pub mod authority_policy;
 pub mod authorize;
 pub mod block;

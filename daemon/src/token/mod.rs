@@ -13,6 +13,7 @@
 //! | `protocol`, `outbox` | both | frames, and few system calls for many of them |
 //! | [`contract`], `ledger`, `proof` | both | what every token must do; throw-away keys; test signatures |
 //! | [`inventory`], [`probe`] | both; a process for one question | what is on a token; what a module shows |
+//! | [`key_uri`] | serve | which key an operator means |
 //! | [`initialize`], [`bench`] | commands | make a new token; measure one |
 
 pub mod bench;
@@ -23,6 +24,7 @@ pub mod credential;
 pub mod fragment;
 pub mod initialize;
 pub mod inventory;
+pub mod key_uri;
 mod ledger;
 #[cfg(any(test, debug_assertions))]
 pub mod memory;
