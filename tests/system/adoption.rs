@@ -112,7 +112,7 @@ fn takeover(stage: &Stage) -> String {
         "name = \"takeover\"\n\
          [[authority]]\nname = \"root\"\n\
          key = \"pkcs11:token=factory;object=Old%20Root;id=%01;type=private\"\n\
-         certificate = {root:?}\n\
+         certificate = {root:?}\ncrl_number = 41\n\
          [[authority]]\nname = \"plant\"\nissuer = \"root\"\n\
          key = \"pkcs11:id=%02\"\ncertificate = '''\n{plant}'''\n{MADE_HERE}"
     )
@@ -187,6 +187,11 @@ fn an_old_authority_is_adopted_and_issues_and_revokes() {
         "--authority",
         "line-1",
     ]);
+    let (number, _) = Relying::on(&stage).listed("root");
+    assert!(
+        number > 41,
+        "lists count on from the old authority's: {number}"
+    );
     let leaf = stage.station().obtain(&Request::device("press-1"));
     stage.is_in_step();
     is_assigned(&stage.emulator, &leaf);

@@ -36,6 +36,9 @@ pub struct Adoption {
     pub certificate: String,
     /// Why a key is taken although it could leave its token.
     pub accept: Option<String>,
+    /// The number of the last revocation list that was published elsewhere: ours count on from it
+    /// (RFC 5280 5.2.3).
+    pub crl_number: u32,
 }
 
 /// A key that was found, and what a person has to know of it.
@@ -99,6 +102,7 @@ impl CertificateAuthority {
                 .unwrap_or_else(|| certificate.subject()),
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
+            crl_number: adoption.crl_number.into(),
         };
         self.store.adopt_generation(adopted, entry)?;
         self.reload_hierarchy()?;
@@ -309,6 +313,7 @@ mod tests {
             key: uri.parse().unwrap(),
             certificate: String::new(),
             accept: accept.map(str::to_owned),
+            crl_number: 0,
         }
     }
 

@@ -88,6 +88,7 @@ struct Said {
     key: Option<String>,
     certificate: Option<String>,
     accept: Option<String>,
+    crl_number: Option<u32>,
 }
 
 impl TryFrom<Said> for AuthoritySpecification {
@@ -113,18 +114,21 @@ impl TryFrom<Said> for AuthoritySpecification {
                         .map_err(|error| format!("authority {name:?}: key: {error}"))?,
                     certificate,
                     accept: said.accept,
+                    crl_number: said.crl_number.unwrap_or(0),
                 })
             }
-            (None, None) if said.accept.is_none() => Origin::New(NewAuthority {
-                key_type: said.key_type.unwrap_or_else(default_key_type),
-                subject: said
-                    .subject
-                    .ok_or_else(|| format!("authority {name:?} has no `subject`"))?,
-                validity: said
-                    .validity
-                    .ok_or_else(|| format!("authority {name:?} has no `validity`"))?,
-                path_length: said.path_length,
-            }),
+            (None, None) if said.accept.is_none() && said.crl_number.is_none() => {
+                Origin::New(NewAuthority {
+                    key_type: said.key_type.unwrap_or_else(default_key_type),
+                    subject: said
+                        .subject
+                        .ok_or_else(|| format!("authority {name:?} has no `subject`"))?,
+                    validity: said
+                        .validity
+                        .ok_or_else(|| format!("authority {name:?} has no `validity`"))?,
+                    path_length: said.path_length,
+                })
+            }
             _ => {
                 return Err(format!(
                     "authority {name:?}: to adopt one, give both `key` and `certificate`"

@@ -31,6 +31,8 @@ pub struct AdoptedGeneration {
     pub not_before: i64,
     /// Unix seconds.
     pub not_after: i64,
+    /// The number of the last revocation list that was published; 0 if there was none.
+    pub crl_number: i64,
 }
 
 impl Store {
@@ -50,8 +52,8 @@ impl Store {
             }
             let row = insert_with_label(connection, 1, &adopted.plan, &adopted.key_label)?;
             connection.execute(
-                "UPDATE generation SET spki = ?2 WHERE id = ?1",
-                params![row.id, adopted.spki],
+                "UPDATE generation SET spki = ?2, crl_number = ?3 WHERE id = ?1",
+                params![row.id, adopted.spki, adopted.crl_number],
             )?;
             let intent = insert_intent(connection, &adopted, row.id, &entry)?;
             let sha256 = digest::digest(&digest::SHA256, &adopted.der);

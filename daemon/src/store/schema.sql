@@ -18,6 +18,8 @@ CREATE TABLE generation (
     state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
     -- How often a revocation list of this generation had to change: triggers count, nobody forgets.
     revocations INTEGER NOT NULL DEFAULT 0,
+    -- The number of the last list that somebody else has published: ours count on from it.
+    crl_number  INTEGER NOT NULL DEFAULT 0 CHECK (crl_number >= 0),
     UNIQUE (authority, number),
     CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
