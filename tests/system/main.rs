@@ -31,6 +31,7 @@
 //! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `adoption` | an authority that existed before is taken over, issues and revokes |
+//! | `kinds` | authorities with keys of every kind, and on a token that tells less |
 //! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -51,6 +52,7 @@ mod device;
 mod drift;
 mod invariants;
 mod issue;
+mod kinds;
 mod leaf_faults;
 mod process;
 mod provisioning;
