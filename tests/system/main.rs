@@ -35,6 +35,9 @@
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
+//! | `adoption` | an authority that existed before is taken over, issues and revokes |
+//! | `kinds` | authorities with keys of every kind, and on a token that tells less |
+//! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -42,6 +45,7 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod adoption;
 mod authority_breach;
 mod authority_roll;
 mod block;
@@ -55,6 +59,7 @@ mod failover;
 mod fleet;
 mod invariants;
 mod issue;
+mod kinds;
 mod leaf_faults;
 mod load;
 mod process;
@@ -69,4 +74,5 @@ mod runbook;
 mod stage;
 mod telling;
 mod token_gone;
+mod tokens;
 mod weather;

@@ -6,12 +6,11 @@
 //! token cannot do at all (no such mechanism) is reported as not supported, which is no failure.
 
 mod credential;
-mod ledger;
 
 use super::client::{ClientToken, TokenClient};
+use super::ledger::Ledger;
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenError, proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
-use ledger::Ledger;
 use serde::Serialize;
 
 /// `CKA_LABEL` of the keys that the checks make; what a broken check left behind is found by it.
@@ -241,7 +240,7 @@ fn make_labelled(
     Ok(key)
 }
 
-fn random_id() -> Vec<u8> {
+pub(super) fn random_id() -> Vec<u8> {
     let mut id = vec![0; 16];
     aws_lc_rs::rand::fill(&mut id).expect("aws-lc's generator has passed its self-test");
     id

@@ -10,6 +10,7 @@ mod connection;
 mod credential;
 mod keeper;
 
+use super::inventory::Inventory;
 use super::protocol::{Answer, Operation};
 use super::worker::health::{RungCounters, TokenState};
 use super::{
@@ -88,6 +89,14 @@ impl TokenClient {
     pub fn describe(&self, deadline: Duration) -> Result<TokenDescription, TokenError> {
         match self.call(Operation::Describe, deadline)? {
             Answer::Token(description) => Ok(description),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// [`Token::inventory`].
+    pub fn inventory(&self, deadline: Duration) -> Result<Inventory, TokenError> {
+        match self.call(Operation::Inventory, deadline)? {
+            Answer::Inventory(inventory) => Ok(inventory),
             _ => Err(self.nonsense()),
         }
     }

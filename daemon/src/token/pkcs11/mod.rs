@@ -15,6 +15,7 @@ mod spki;
 pub(crate) use backend::Pkcs11Backend;
 
 use super::credential::is_credential;
+use super::inventory::Inventory;
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
 use crate::x509::key::SignatureAlgorithm;
 use cryptoki::object::ObjectHandle;
@@ -90,6 +91,19 @@ impl Pkcs11Token {
             Ok(now) if now.serial != self.serial => Fault::device("another token is in the slot"),
             Ok(_) => Fault::key("it is not on the token"),
         }
+    }
+
+    fn take_stock(&self) -> Result<Inventory, Fault> {
+        let token = self.reader.information(self.slot)?;
+        let mut inventory = Inventory {
+            remarks: token.remarks(),
+            sessions_open: token.sessions,
+            sessions_max: token.sessions_max,
+            pin_bytes: token.pin_bytes,
+            ..Inventory::default()
+        };
+        key::list(&self.session, &mut inventory)?;
+        Ok(inventory)
     }
 
     fn find_key(&mut self, reference: &KeyReference) -> Result<KeyDescription, Fault> {
@@ -189,6 +203,11 @@ impl Token for Pkcs11Token {
             Ok(_) => Ok(self.description.clone()),
             Err(error) => Err(Fault::from(error).into_error(&self.name, "describe", "")),
         }
+    }
+
+    fn inventory(&mut self) -> Result<Inventory, TokenError> {
+        self.take_stock()
+            .map_err(|fault| fault.into_error(&self.name, "list keys", ""))
     }
 
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {

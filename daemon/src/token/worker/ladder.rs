@@ -333,6 +333,7 @@ fn apply(name: &str, token: &mut dyn Token, operation: &Operation) -> Result<Ans
     let now = SystemTime::now();
     Ok(match operation {
         Operation::Describe => Answer::Token(token.describe()?),
+        Operation::Inventory => Answer::Inventory(token.inventory()?),
         Operation::Find(key) => Answer::Key(token.find(key)?),
         Operation::FindById(id) => token.find_by_id(id)?.map_or(Answer::NoKey, Answer::Key),
         Operation::Generate(specification) => Answer::Key(token.generate(specification)?),

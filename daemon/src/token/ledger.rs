@@ -1,7 +1,7 @@
-//! What the checks have made on a token, so that nothing of it stays there.
+//! What throw-away keys were made on a token, so that none stays there.
 //!
-//! It stands between the checks and the token. Whatever they make is remembered until it is deleted;
-//! what is left at the end is deleted by [`clean_up`](Ledger::clean_up), however the checks went.
+//! It stands between the token and whoever makes them, the contract or the bench. Whatever they make is remembered until it is deleted;
+//! what is left at the end is deleted by [`clean_up`](Ledger::clean_up), however it went.
 
 use crate::token::{
     KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError,
