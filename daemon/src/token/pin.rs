@@ -377,12 +377,12 @@ mod tests {
 
     #[test]
     fn a_refused_pin_is_not_tried_again_even_by_the_next_process() {
-        let scene = Scene::with_pin("1234\n");
+        let scene = Scene::with_pin("not hex 1234\n");
         assert_eq!(scene.refuse().has_changed(), Some(false));
         let error = scene.guard().pin(&scene.token).expect_err("parked");
         assert!(error.to_string().contains("PinIncorrect"), "{error}");
         let park = fs::read_to_string(scene.folder.path().join("factory.parked")).expect("written");
-        assert!(!park.contains("1234"), "{park}");
+        assert!(!park.contains("not hex"), "{park}");
     }
 
     #[test]
