@@ -11,6 +11,7 @@
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
 //! | `device` | a device at the provisioning service |
+//! | `crash_point` | the daemon is killed where a story wants it |
 //! | `invariants` | what holds after every test |
 //!
 //! | the stories | |
@@ -44,6 +45,7 @@ mod breach;
 mod caller;
 mod cli;
 mod crash;
+mod crash_point;
 mod device;
 mod drift;
 mod invariants;

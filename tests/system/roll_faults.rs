@@ -1,8 +1,5 @@
 //! Rolls of leaves while everything fails: the daemon is killed at each step, a prober registers
 //! throughout, and a roll that cannot go on is given up.
-//!
-//! `ca::crash_point` stands at each step: with `FAILPOINTS="NAME=return(FILE)"` whoever comes there
-//! writes FILE and stays, until the test kills the daemon.
 
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
@@ -29,27 +26,6 @@ fn is_in_state(stage: &Stage, state: &str) {
     until(state, || {
         (newest_roll(stage)["state"] == state).then_some(())
     });
-}
-
-/// Restarts the daemon so that it will stay at `point`; tells the file that it writes there.
-fn staying_at(stage: &mut Stage, point: &str) -> std::path::PathBuf {
-    assert!(fail::has_failpoints(), "build with --features failpoints");
-    let reached = stage.path(&format!("reached-{point}"));
-    let failpoints = format!("{point}=return({})", reached.display());
-    stage.stop();
-    stage.start_with(&[("FAILPOINTS", &failpoints)]);
-    stage.is_ready();
-    reached
-}
-
-/// Kills the daemon when it has come to the point, and starts it again.
-fn killed_when(stage: &mut Stage, reached: &std::path::Path) {
-    until("the daemon comes to the point", || {
-        reached.exists().then_some(())
-    });
-    stage.kill();
-    stage.start();
-    stage.is_ready();
 }
 
 /// Registers a device again and again, until it is told to stop or its leaf nears its end; every
@@ -80,7 +56,7 @@ fn throughout_an_expiry_roll_old_and_new_leaf_are_let_in() {
     let (stop, never) = (AtomicBool::new(false), AtomicBool::new(false));
     let never = &never;
     let (old_times, new_times) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let reached = staying_at(&mut stage, "roll-to-draining");
+    stage.restart_to_stay_at("roll-to-draining");
     // Some seconds before its end, so that no probe is under way at the end itself.
     let old_end = Instant::now() + Duration::from_secs(16);
     let old = stage
@@ -100,14 +76,14 @@ fn throughout_an_expiry_roll_old_and_new_leaf_are_let_in() {
                 .unwrap();
         }
         let new = stage.caller(&station).obtain(&Request::device("press-7"));
-        killed_when(&mut stage, &reached);
+        stage.is_killed_at("roll-to-draining");
         is_in_state(&stage, "draining");
         let (new_probe, stopped, times) = (new.clone(), &stop, &new_times);
         let for_new = emulator.clone();
         let new_prober = scope.spawn(move || probe(&for_new, &new_probe, None, stopped, times));
-        let reached = staying_at(&mut stage, "roll-to-done");
+        stage.restart_to_stay_at("roll-to-done");
         old_prober.join().unwrap();
-        killed_when(&mut stage, &reached);
+        stage.is_killed_at("roll-to-done");
         is_in_state(&stage, "done");
         stage.is_in_step();
         stop.store(true, Ordering::Relaxed);
@@ -135,7 +111,7 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
         let breached = stage.station().obtain(&Request::device("press-7"));
         stage.is_in_step();
         is_assigned(&stage.emulator, &breached);
-        let reached = staying_at(&mut stage, point);
+        stage.restart_to_stay_at(point);
         let mut renewed = None;
         std::thread::scope(|scope| {
             let client = stage.client();
@@ -143,10 +119,10 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
             if point == "roll-to-done" {
                 assert_eq!(asked.join().unwrap().code, Some(0), "{point}");
                 renewed = Some(stage.station().obtain(&Request::device("press-7")));
-                killed_when(&mut stage, &reached);
+                stage.is_killed_at(point);
                 return;
             }
-            killed_when(&mut stage, &reached);
+            stage.is_killed_at(point);
             // Some steps come after the answer.
             let _ = asked.join().unwrap();
         });
@@ -197,11 +173,11 @@ fn a_block_that_was_cut_off_comes_to_the_same_end() {
     stage.is_in_step();
     is_assigned(&stage.emulator, &device);
     let cut_off = |stage: &mut Stage, point: &str, command: &str| {
-        let reached = staying_at(stage, point);
+        stage.restart_to_stay_at(point);
         std::thread::scope(|scope| {
             let client = stage.client();
             let asked = scope.spawn(move || client.hallmark(&["device", command, "press-7"]));
-            killed_when(stage, &reached);
+            stage.is_killed_at(point);
             assert_ne!(asked.join().unwrap().code, Some(0));
         });
         stage.is_in_step();

@@ -152,12 +152,12 @@ impl Stage {
         self.start_with(&[]);
     }
 
-    /// The same with something in its environment.
-    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
+    /// The same with these failpoints.
+    pub(crate) fn start_with(&mut self, failpoints: &[String]) {
         assert!(self.daemon.is_none(), "it runs already");
         let mut command = self.hallmarkd(&["serve", "--config"]);
         command.arg(self.path("hallmark.toml"));
-        command.envs(environment.iter().copied());
+        command.env("FAILPOINTS", failpoints.join(";"));
         let mut daemon = Process::start(&mut command, self.path("hallmarkd.log"));
         until("the admin socket answers", || {
             assert!(!daemon.has_ended(), "the daemon does not start");
