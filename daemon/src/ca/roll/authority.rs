@@ -248,7 +248,7 @@ impl CertificateAuthority {
             }
             Step::Enter(RollState::Clearing) => {
                 next.to = RollState::Clearing;
-                next.hub = self.identities_below(roll, old_generation)?;
+                next.hub = self.identities_below(roll)?;
                 "roll.shut_out"
             }
             Step::Enter(state) => {
