@@ -81,6 +81,13 @@ pub(crate) fn thumbprint(stage: &Stage, authority: &str, number: i64) -> Option<
     Some(found["thumbprint"].as_str().unwrap().to_owned())
 }
 
+/// Whether the second generation of an authority signs.
+pub(crate) fn second_signs(stage: &Stage, authority: &str) -> bool {
+    let second =
+        format!("generation WHERE authority = '{authority}' AND number = 2 AND state = 'serving'");
+    stage.count(&second) == 1
+}
+
 /// What the service has in the slots of a group.
 pub(crate) fn slots(stage: &Stage, group: &str) -> [Option<String>; 2] {
     let record = stage.emulator.group(group).unwrap();
