@@ -28,6 +28,7 @@
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | an intermediate, one above another, and a root are rolled, and nobody is refused |
 //! | `authority_breach` | an intermediate and a root in wrong hands |
+//! | `authority_crash` | rolls of authorities, killed at each step |
 //! | `authority_faults` | rolls of authorities, each fault at each call |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
@@ -43,6 +44,7 @@
 )]
 
 mod authority_breach;
+mod authority_crash;
 mod authority_faults;
 mod authority_roll;
 mod block;
