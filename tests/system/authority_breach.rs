@@ -11,7 +11,7 @@ use crate::prober::Prober;
 use crate::process::until;
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
-use dps_emulator::{Action, Fault};
+use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 
 /// The hub knows the device.
@@ -167,6 +167,41 @@ fn identities_below_a_root_go_after_the_root() {
     assert!(!hub_knows(&stage, &breached));
     prober.ends();
     assert!(!hub_knows(&stage, &breached));
+}
+
+/// The service takes a certificate in one group only. So between the write by which the breached one
+/// leaves its group and the write that blocks it, a group above lets it in; here the second is slow.
+/// Verifies: whoever came in then is out again when the command answers, at the hub as well.
+#[test]
+fn who_came_in_before_the_block_stood_is_out_when_the_command_answers() {
+    let mut stage = Stage::set();
+    let breached = under_the_root(&mut stage);
+    add_group(&stage, "line-1", "line-1");
+    stage.is_in_step();
+    let fault = Fault::on("group.put", Action::status(503)).times(1_000);
+    let aim = Aim {
+        path_contains: Some("line-1-blocked-".into()),
+        ..fault.aim
+    };
+    stage.emulator.inject(Fault { aim, ..fault }).unwrap();
+    let operator = breach_beside(&stage, "line-1");
+    until("it is let in by the group above", || {
+        let end = register(&stage.emulator, &breached);
+        (second_signs(&stage, "line-1") && end.as_deref() == Ok("assigned")).then_some(())
+    });
+    assert!(hub_knows(&stage, &breached));
+    stage.emulator.clear_faults();
+    stage.told(&["push", "retry"]);
+    operator.join().unwrap();
+    assert!(!hub_knows(&stage, &breached));
+    assert_ne!(
+        register(&stage.emulator, &breached).as_deref(),
+        Ok("assigned")
+    );
+    let roll = stage.json(&["roll", "list"])[0]["id"].to_string();
+    let new = stage.enlist("device", "press-1");
+    is_assigned(&stage.emulator, &new);
+    comes_to(&stage, &roll, "done");
 }
 
 /// The report of a breach, whose receipt is waited for by somebody else.

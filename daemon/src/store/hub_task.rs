@@ -137,7 +137,8 @@ pub(super) const NEEDED: &str = "EXISTS (
             WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
 
 impl Store {
-    /// Queues tasks for `cause`; those that it has queued before are left as they are.
+    /// Queues tasks for `cause`; those that it has queued before are left as they are, but for
+    /// deletions that were done: they are done again.
     pub fn queue_hub_tasks(
         &self,
         cause: HubCause,
@@ -270,7 +271,8 @@ impl Store {
     }
 }
 
-/// Queues tasks within the caller's transaction. Returns how many were new.
+/// Queues tasks within the caller's transaction; an identity that was deleted is deleted once more.
+/// Returns how many are new, or to be done again.
 pub(super) fn queue(
     connection: &Connection,
     cause: HubCause,
@@ -281,7 +283,11 @@ pub(super) fn queue(
     let mut statement = connection.prepare_cached(
         "INSERT INTO hub_task (provisioning, device, action, cause, cause_id, enrollment,
              queued_at, due_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (cause, cause_id, provisioning, device, action) DO UPDATE SET
+             done_at = NULL, answer = NULL, attempts = 0, last_error = NULL,
+             queued_at = excluded.queued_at, due_at = excluded.due_at
+         WHERE action = 'delete' AND done_at IS NOT NULL",
     )?;
     let mut queued = 0;
     for task in tasks {

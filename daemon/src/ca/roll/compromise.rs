@@ -159,14 +159,22 @@ impl CertificateAuthority {
     /// What hubs have to do when the authority is shut out at the services: delete the identities of
     /// all devices with a leaf by one of its void generations, those first that were seen last. A
     /// device that has a new leaf already may still be known by the old one.
-    pub(super) fn identities_below(&self, roll: &RollRow) -> Result<Vec<NewHubTask>, Error> {
+    pub(super) fn identities_below(
+        &self,
+        roll: &RollRow,
+        generation: i64,
+    ) -> Result<Vec<NewHubTask>, Error> {
         let groups = self.store.groups_of(roll.subject.name())?;
         let groups: BTreeMap<&str, i64> = groups
             .iter()
             .map(|group| (group.provisioning.as_str(), group.id))
             .collect();
         let now = self.now();
-        let void = void_generations(&self.hierarchy(), roll.subject.name());
+        let mut void = void_generations(&self.hierarchy(), roll.subject.name());
+        if roll.new_certificate.is_some() && self.has_groups_above(generation)? {
+            // Whoever is further below could come in by them, too, before the block stood.
+            void.extend(self.hierarchy().subtree(generation));
+        }
         let devices = self
             .store
             .devices_with_leaf_by(&void, now, DEVICES_LISTED_MAX)?;
