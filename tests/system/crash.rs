@@ -1,7 +1,4 @@
 //! Killed at every step of the issuance cycle; a write that fails. Workers that die: `weather`.
-//!
-//! `ca::crash_point` stands after each step: with `FAILPOINTS="cycle-N=return(FILE)"` the request
-//! that comes there writes FILE and stays, until the test kills the daemon.
 
 use crate::invariants;
 use crate::process::until;
@@ -12,18 +9,12 @@ use std::time::Duration;
 
 /// A device asks, and the daemon is killed at `step`. What the client saw was a lost connection.
 fn killed_at(stage: &mut Stage, step: u32, station: &Holder, request: &Request) {
-    assert!(fail::has_failpoints(), "build with --features failpoints");
-    let reached = stage.path(&format!("reached-{step}"));
-    let point = format!("cycle-{step}=return({})", reached.display());
-    stage.stop();
-    stage.start_with(&[("FAILPOINTS", &point)]);
-    stage.is_ready();
+    let point = format!("cycle-{step}");
+    stage.restart_to_stay_at(&point);
     let caller = stage.caller(station);
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(|| caller.try_ask(request));
-        until("the request comes to the point", || {
-            reached.exists().then_some(())
-        });
+        stage.stays_at(&point);
         stage.kill();
         asked.join().unwrap()
     });

@@ -12,6 +12,10 @@
 //! | `caller` | a client of the HTTPS listener |
 //! | `load` | a line at work throughout a story |
 //! | `device`, `provisioned` | devices at the provisioning service |
+//! | `own_authority` | authorities of a story's own, each with a group and a device |
+//! | `prober` | registers all the while, and judges every answer |
+//! | `crash_point` | the daemon is killed where a story wants it |
+//! | `clock` | time passes, for the daemon and for the service |
 //! | `invariants` | what holds after every test |
 //!
 //! | the stories | |
@@ -27,6 +31,8 @@
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | an intermediate, one above another, and a root are rolled, and nobody is refused |
 //! | `authority_breach` | an intermediate and a root in wrong hands |
+//! | `authority_crash` | rolls of authorities, killed at each step |
+//! | `authority_faults` | rolls of authorities, each fault at each call |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `breach` | a leaf in wrong hands is out when the command answers |
@@ -47,12 +53,16 @@
 
 mod adoption;
 mod authority_breach;
+mod authority_crash;
+mod authority_faults;
 mod authority_roll;
 mod block;
 mod breach;
 mod caller;
 mod cli;
+mod clock;
 mod crash;
+mod crash_point;
 mod device;
 mod drift;
 mod failover;
@@ -62,6 +72,8 @@ mod issue;
 mod kinds;
 mod leaf_faults;
 mod load;
+mod own_authority;
+mod prober;
 mod process;
 mod provisioned;
 mod provisioning;

@@ -161,12 +161,14 @@ impl Stage {
         self.start_with(&[]);
     }
 
-    /// The same with something in its environment.
-    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
+    /// The same with these failpoints.
+    pub(crate) fn start_with(&mut self, failpoints: &[String]) {
         assert!(self.daemon.is_none(), "it runs already");
+        let mut failpoints = failpoints.to_vec();
+        failpoints.extend(self.clock_setting());
         let mut command = self.hallmarkd(&["serve", "--config"]);
         command.arg(self.path("hallmark.toml"));
-        command.envs(environment.iter().copied());
+        command.env("FAILPOINTS", failpoints.join(";"));
         let mut daemon = Process::start(&mut command, self.path("hallmarkd.log"));
         until("the admin socket answers", || {
             assert!(!daemon.has_ended(), "the daemon does not start");
@@ -335,35 +337,33 @@ impl Stage {
         self.caller(&self.enlist("station", id))
     }
 
-    /// The same, when an authority is being replaced meanwhile.
-    pub(crate) fn enlist_when_possible(&self, profile: &str, id: &str) -> Holder {
-        let request = Request::new(profile, id);
-        let csr = self.write(&format!("{id}.csr"), &request.csr);
-        let csr = csr.to_str().unwrap();
-        let command = [
-            "--json",
-            "issue",
-            "--profile",
-            profile,
-            "--id",
-            id,
-            "--csr",
-            csr,
-        ];
-        until("the certificate is issued", || {
-            let told = self.hallmark(&command);
-            let answer = serde_json::from_str(&told.out).ok();
-            answer.map(|answer| request.holder(&answer))
-        })
-    }
-
     /// An operator issues a certificate over the admin socket.
     pub(crate) fn enlist(&self, profile: &str, id: &str) -> Holder {
         let request = Request::new(profile, id);
-        let csr = self.write(&format!("{id}.csr"), &request.csr);
-        let csr = csr.to_str().unwrap();
-        let answer = self.json(&["issue", "--profile", profile, "--id", id, "--csr", csr]);
+        let answer = self.json(&self.issue(&request).each_ref().map(String::as_str));
         request.holder(&answer)
+    }
+
+    /// The same, when an authority is being replaced meanwhile.
+    pub(crate) fn enlist_when_possible(&self, profile: &str, id: &str) -> Holder {
+        let request = Request::new(profile, id);
+        until("the certificate is issued", || self.try_to_issue(&request))
+    }
+
+    /// The same, if it is issued at once.
+    pub(crate) fn try_to_issue(&self, request: &Request) -> Option<Holder> {
+        let command = self.issue(request);
+        let command = command.each_ref().map(String::as_str);
+        let told = self.hallmark(&[&["--json"], &command[..]].concat());
+        let answer = serde_json::from_str(&told.out).ok()?;
+        Some(request.holder(&answer))
+    }
+
+    fn issue(&self, request: &Request) -> [String; 7] {
+        let csr = self.write(&format!("{}.csr", request.id), &request.csr);
+        let csr = csr.to_str().unwrap();
+        let (profile, id) = (request.profile.as_str(), request.id.as_str());
+        ["issue", "--profile", profile, "--id", id, "--csr", csr].map(str::to_owned)
     }
 
     /// The database's file.
