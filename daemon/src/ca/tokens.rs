@@ -7,7 +7,7 @@ use crate::token::contract::LABEL;
 use crate::token::credential::is_credential;
 use crate::token::inventory::Inventory;
 use crate::token::probe::{ModuleInSight, Probe, SlotInSight};
-use crate::token::{KeyDescription, TokenDescription, spki_sha256};
+use crate::token::{KeyDescription, TokenDescription, TokenError, spki_sha256};
 use crate::x509::key::{KeyType, PublicKey};
 use serde::Serialize;
 use std::time::Duration;
@@ -151,7 +151,13 @@ impl CertificateAuthority {
     pub fn token_report(&self, name: &str) -> Result<TokenReport, Error> {
         let token = self.known_token(name)?;
         let description = token.client.describe(LOOKUP_DEADLINE)?;
-        let inventory = token.client.inventory(INVENTORY_DEADLINE)?;
+        let inventory = match token.client.inventory(INVENTORY_DEADLINE) {
+            Err(TokenError::Refused { reason, .. }) => Inventory {
+                unusable: vec![reason],
+                ..Inventory::default()
+            },
+            told => told?,
+        };
         let generations = self.store.generations()?;
         Ok(TokenReport::new(
             name,

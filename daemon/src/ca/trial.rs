@@ -99,6 +99,8 @@ impl CertificateAuthority {
         let _alone = self.alone()?;
         let description = token.client.describe(LOOKUP_DEADLINE)?;
         let mut key_types = request.key_types;
+        key_types.sort_unstable();
+        key_types.dedup();
         if key_types.is_empty() {
             key_types = KeyType::ALL.to_vec();
         }

@@ -136,9 +136,13 @@ pub trait Token: Send {
     /// What the token says of itself; works without any key.
     fn describe(&mut self) -> Result<TokenDescription, TokenError>;
 
-    /// What is on the token. MUST NOT change anything; what cannot be told is left out.
+    /// What is on the token. MUST NOT change anything. Refused by those that cannot tell.
     fn inventory(&mut self) -> Result<Inventory, TokenError> {
-        Ok(Inventory::default())
+        Err(TokenError::Refused {
+            token: String::new(),
+            operation: "list keys".to_owned(),
+            reason: "it cannot list its keys".to_owned(),
+        })
     }
 
     /// The key that `reference` names. MUST refuse when two keys match.

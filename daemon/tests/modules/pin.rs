@@ -20,19 +20,19 @@ const RESTARTS: usize = 4;
 /// last try has come.
 pub(crate) fn is_never_locked(rig: &Rig, pin: &str, log_in_by_hand: &dyn Fn()) {
     rig.write_secret("pin", "00000000");
-    let (client, supervisor) = rig.start();
+    let (client, supervisor) = rig.launch();
     assert_eq!(logins(&parked(&client)), 1);
     thread::sleep(REST);
     assert_eq!(logins(&parked(&client)), 1, "it was tried again");
     drop((client, supervisor));
     for _ in 0..RESTARTS {
-        let (client, _supervisor) = rig.start();
+        let (client, _supervisor) = rig.launch();
         let health = parked(&client);
         assert_eq!(logins(&health), 0, "the next worker tried it again");
         assert!(health.reason.contains("token-tried.parked"), "{health:?}");
     }
 
-    let (client, _supervisor) = rig.start();
+    let (client, _supervisor) = rig.launch();
     rig.write_secret("pin", "11111111");
     until("the second PIN is tried", || {
         (logins(&client.health()) == 1).then_some(())

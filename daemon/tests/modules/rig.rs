@@ -6,10 +6,12 @@ use hallmarkd::token::fragment::Fragment;
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
 use hallmarkd::token::worker::health::TokenState;
 use hallmarkd::x509::key::KeyType;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -101,7 +103,7 @@ impl Rig {
     }
 
     /// The worker, kept running, and its client; the token is ready or parked.
-    pub(crate) fn start(&self) -> (TokenClient, Supervisor) {
+    pub(crate) fn launch(&self) -> (TokenClient, Supervisor) {
         let client = TokenClient::new("tried", self.path("tried.sock"));
         let supervisor = Supervisor::start(client.clone(), self.worker());
         client.wait_ready(SOON);
@@ -111,8 +113,6 @@ impl Rig {
     /// Starts the worker, runs the contract with every kind of key, and stops it.
     pub(crate) fn check(&self) -> Report {
         let (client, _supervisor) = self.start();
-        let health = client.health();
-        assert_eq!(health.state, TokenState::Ready, "{health:?}");
         let scope = Scope {
             key_types: &KeyType::ALL,
             tells_local: Fragment::shipped(self.fragment).unwrap().tells_local,
@@ -125,6 +125,14 @@ impl Rig {
         let climbed = (rungs.sessions, rungs.logins, rungs.initializations);
         assert_eq!(climbed, (0, 1, 1), "it never had to recover");
         report
+    }
+
+    /// Starts the worker, and waits until the token is ready.
+    pub(crate) fn start(&self) -> (TokenClient, Supervisor) {
+        let (client, supervisor) = self.launch();
+        let health = client.health();
+        assert_eq!(health.state, TokenState::Ready, "{health:?}");
+        (client, supervisor)
     }
 
     fn worker(&self) -> WorkerCommand {
@@ -161,13 +169,13 @@ impl Rig {
 
 const INSTALL: &str = "install the modules that the tests need with tests/install-modules";
 
-/// A process that ends with its test.
+/// A process that ends with its test, and all that it has started with it.
 pub(crate) struct Running(Child);
 
 impl Running {
     /// Starts `program`, which must be installed.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let started = command.stdin(Stdio::null()).spawn();
+        let started = command.stdin(Stdio::null()).process_group(0).spawn();
         Self(started.unwrap_or_else(|error| panic!("{command:?}: {error}: {INSTALL}")))
     }
 
@@ -182,8 +190,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only when it has ended.
-        let _ = self.0.kill();
+        // Both fail only when all have ended.
+        let group = Pid::from_raw(self.0.id().cast_signed()).expect("not zero");
+        let _ = kill_process_group(group, Signal::KILL);
         let _ = self.0.wait();
     }
 }
