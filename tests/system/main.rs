@@ -10,6 +10,7 @@
 //! | `process` | a process of ours, signalled and ended by its id |
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
+//! | `load` | a line at work throughout a story |
 //! | `device`, `provisioned` | devices at the provisioning service |
 //! | `own_authority` | authorities of a story's own, each with a group and a device |
 //! | `prober` | registers all the while, and judges every answer |
@@ -21,8 +22,10 @@
 //! |---|---|
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
-//! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
+//! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `token_gone` | the token is taken away and put back |
+//! | `weather` | every rung of the recovery ladder, and beyond, while the line is at work |
+//! | `failover` | a token stays away: a second one, or a standby authority, signs |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
@@ -38,6 +41,9 @@
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
+//! | `adoption` | an authority that existed before is taken over, issues and revokes |
+//! | `kinds` | authorities with keys of every kind, and on a token that tells less |
+//! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -45,6 +51,7 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod adoption;
 mod authority_breach;
 mod authority_crash;
 mod authority_faults;
@@ -58,10 +65,13 @@ mod crash;
 mod crash_point;
 mod device;
 mod drift;
+mod failover;
 mod fleet;
 mod invariants;
 mod issue;
+mod kinds;
 mod leaf_faults;
+mod load;
 mod own_authority;
 mod prober;
 mod process;
@@ -76,3 +86,5 @@ mod runbook;
 mod stage;
 mod telling;
 mod token_gone;
+mod tokens;
+mod weather;

@@ -22,13 +22,13 @@ use x509_parser::revocation_list::CertificateRevocationList;
 const ABOVE: [&str; 3] = ["root", "plant", "line-1"];
 
 /// A relying party: knows nothing but the addresses in certificates.
-struct Relying {
+pub(crate) struct Relying {
     http: Client,
     base: String,
 }
 
 impl Relying {
-    fn on(stage: &Stage) -> Self {
+    pub(crate) fn on(stage: &Stage) -> Self {
         let http = stage.json(&["status"])["http"].as_str().unwrap().to_owned();
         Self {
             http: Client::builder().no_proxy().build().unwrap(),
@@ -50,12 +50,12 @@ impl Relying {
         answer.bytes().unwrap().to_vec()
     }
 
-    fn crl(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn crl(&self, name: &str) -> Vec<u8> {
         self.fetch(&format!("{PUBLIC_HTTP}/crl/{name}.crl"))
     }
 
     /// The number of a list, and the reason by serial number.
-    fn listed(&self, name: &str) -> (u64, BTreeMap<String, u8>) {
+    pub(crate) fn listed(&self, name: &str) -> (u64, BTreeMap<String, u8>) {
         let der = self.crl(name);
         let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
         let number = list.crl_number().unwrap().to_string().parse().unwrap();
@@ -136,7 +136,7 @@ fn uri(name: &GeneralName<'_>) -> Option<String> {
 }
 
 /// `openssl crl` or `openssl x509`: DER in, PEM out.
-fn pem(kind: &str, der: &[u8]) -> String {
+pub(crate) fn pem(kind: &str, der: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), der).unwrap();
     let mut command = Command::new("openssl");

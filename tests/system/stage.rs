@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 pub(crate) const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
 pub(crate) const HALLMARK: &str = env!("CARGO_BIN_EXE_hallmark");
-const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 /// The ceremony that ships: root, plant, line-1 below it, and operations.
 pub(crate) const CEREMONY: &str = include_str!("../../softhsm-setup/ceremony.toml");
 /// Where the configuration says that relying parties reach plain HTTP; nobody has that name.
@@ -67,10 +67,14 @@ impl Stage {
 
     /// Everything up: the ceremony is done, the root verified, and HTTPS answers.
     pub(crate) fn up() -> Self {
-        let mut stage = Self::set();
-        stage.start();
-        stage.run_ceremony();
-        stage
+        Self::set().raised()
+    }
+
+    /// The same over a configuration that the story has changed.
+    pub(crate) fn raised(mut self) -> Self {
+        self.start();
+        self.run_ceremony();
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -119,13 +123,18 @@ impl Stage {
     }
 
     pub(crate) fn make_token(&self, label: &str) {
+        self.make_token_at(label, "softhsm2.conf");
+    }
+
+    /// The same where another configuration of SoftHSM says.
+    pub(crate) fn make_token_at(&self, label: &str, conf: &str) {
         let told = self
             .hallmarkd(&["init-token", "--module", MODULE, "--label", label])
             .arg("--pin-file")
             .arg(self.path("pin"))
             .arg("--so-pin-file")
             .arg(self.path("so-pin"))
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .env("SOFTHSM2_CONF", self.path(conf))
             .output()
             .unwrap();
         assert!(told.status.success(), "{told:?}");
@@ -290,6 +299,22 @@ impl Stage {
     fn https(&self) -> String {
         let address = self.json(&["status"])["https"].as_str().unwrap().to_owned();
         format!("https://{address}")
+    }
+
+    /// A client of plain HTTP.
+    pub(crate) fn plain_http(&self) -> Caller {
+        let address = self.json(&["status"])["http"].as_str().unwrap().to_owned();
+        Caller::new(format!("http://{address}"), &self.authority("root"), None)
+    }
+
+    /// What a monitoring system reads.
+    pub(crate) fn metrics(&self) -> String {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--fail", "--unix-socket"]);
+        command.arg(self.path("state/admin.sock"));
+        let told = Told::of(command.arg("http://localhost/metrics"));
+        assert_eq!(told.code, Some(0), "{told:?}");
+        told.out
     }
 
     /// A client without a certificate.

@@ -8,6 +8,7 @@ use super::fragment::{Fragment, FragmentError};
 use anyhow::Context;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -137,6 +138,8 @@ pub struct TokenSettings {
     pub sign_deadline: Duration,
     /// Environment of the worker process.
     pub environment: BTreeMap<String, String>,
+    /// What its module wants in `pReserved` of `C_Initialize`.
+    pub initialize_argument: Option<CString>,
 }
 
 /// What contradicts itself in a token's configuration.
@@ -159,8 +162,8 @@ enum Problem {
     Fragment(#[from] FragmentError),
     #[error("`label` must have 1 to {LABEL_BYTES_MAX} bytes")]
     Label,
-    #[error("`sessions` must be 1 to {SESSIONS_MAX}")]
-    Sessions,
+    #[error("`sessions` must be 1 to {0}")]
+    Sessions(usize),
     #[error("`sign_deadline_ms` must be {} to {}", SIGN_DEADLINE_MS.start(), SIGN_DEADLINE_MS.end())]
     Deadline,
     #[error("`credential` is missing: this family needs a login")]
@@ -193,8 +196,9 @@ impl TokenConfiguration {
         let fragment = self.family()?;
         self.check_environment(&fragment)?;
         let sessions = self.sessions.unwrap_or(fragment.sessions);
-        if !(1..=SESSIONS_MAX).contains(&sessions) {
-            return Err(Problem::Sessions);
+        let most = SESSIONS_MAX.min(fragment.sessions_max);
+        if !(1..=most).contains(&sessions) {
+            return Err(Problem::Sessions(most));
         }
         if !SIGN_DEADLINE_MS.contains(&self.sign_deadline_ms) {
             return Err(Problem::Deadline);
@@ -207,6 +211,7 @@ impl TokenConfiguration {
             sessions,
             sign_deadline: Duration::from_millis(self.sign_deadline_ms.into()),
             environment: self.environment.clone(),
+            initialize_argument: fragment.initialize_argument(&self.environment)?,
             fragment,
         })
     }
