@@ -299,6 +299,8 @@ impl Application {
         note("proof of possession", self.ca.prove_possession().map(drop));
         let mut next_due: Vec<i64> = Vec::new();
         for (what, due) in [
+            // What goes on hold now is on the list that is signed next.
+            ("blocks", self.ca.advance_blocks()),
             ("revocation lists", self.ca.update_crls()),
             ("rolls", self.ca.advance_rolls()),
         ] {

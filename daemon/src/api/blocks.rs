@@ -26,6 +26,7 @@ pub(super) struct Block {
     reason: String,
     blocked_by: String,
     blocked_at: String,
+    lifted_by: Option<String>,
     lifted_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<Receipt>,
@@ -40,6 +41,7 @@ impl From<BlockRow> for Block {
             reason: row.reason,
             blocked_by: row.blocked_by,
             blocked_at: rfc3339(row.blocked_at),
+            lifted_by: row.lifted_by,
             lifted_at: row.lifted_at.map(rfc3339),
             receipt: None,
         }

@@ -108,6 +108,7 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::SerialExists => Self::stop("serial_exists", message),
             IntentRefusal::Spelling { .. } => Self::conflict("registration_id_spelling", message),
             IntentRefusal::Blocked(_) => Self::forbidden("device_blocked", message),
+            IntentRefusal::GroupBlocked { .. } => Self::forbidden("group_blocked", message),
             IntentRefusal::BreachedKey => Self::mend("key_compromised", message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
             IntentRefusal::IssuerRevoked => Self::later(60, "issuer_revoked", message),

@@ -33,6 +33,11 @@ pub struct DrainReport {
     pub expiring_before_retirement: u64,
 }
 
+/// Devices after `?3` with a leaf by one of these generations that has not expired.
+const LIVING: &str = "FROM device d WHERE d.registration_id > ?3 AND EXISTS ( \
+     SELECT 1 FROM intent i WHERE i.subject = d.registration_id AND i.purpose = 'leaf' \
+       AND i.state = 'issued' AND i.not_after >= ?2 \
+       AND i.issuer IN (SELECT value FROM json_each(?1)))";
 const CURRENT: &str = "FROM device d JOIN intent i ON i.id = d.certificate \
      JOIN certificate c ON c.intent = d.certificate \
      WHERE i.issuer IN (SELECT value FROM json_each(?1))";
@@ -53,6 +58,38 @@ impl Store {
             let condition = "AND i.not_after >= ?2 AND c.revoked_at IS NULL";
             let sql = format!("SELECT count(*) {CURRENT} {condition}");
             count(connection, &sql, params![generations, now])
+        })
+    }
+
+    /// Devices with a leaf by one of these generations that has not expired, current or not, in the
+    /// order of their registration ids: those after `after`, at most `limit`.
+    pub fn devices_with_leaves_by(
+        &self,
+        generations: &[i64],
+        now: i64,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        self.read(|connection| {
+            let sql =
+                format!("SELECT d.registration_id {LIVING} ORDER BY d.registration_id LIMIT ?4");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let parameters = params![list(generations), now, after, limit];
+            let rows = statement.query_map(parameters, |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How many devices [`devices_with_leaves_by`](Self::devices_with_leaves_by) would list.
+    pub fn count_with_leaves_by(
+        &self,
+        generations: &[i64],
+        now: i64,
+        after: &str,
+    ) -> Result<u64, StoreError> {
+        self.read(|connection| {
+            let sql = format!("SELECT count(*) {LIVING}");
+            count(connection, &sql, params![list(generations), now, after])
         })
     }
 

@@ -1,20 +1,19 @@
 //! Blocks: whom an operator keeps out, since when and why, until the block is lifted.
 //!
-//! A block and what it brings about (status and slots of enrollments, certificates on hold, work at
-//! the hub) are one transaction, and so is its end. What a block has changed is written down in it,
-//! so that lifting it puts back that and nothing else.
+//! A block and what shuts out (status and slots of enrollments, the issuing that is refused from then
+//! on) are one transaction, and so is its end. What it does to each of many devices follows in chunks
+//! ([`super::hold`]). What a block has changed is written down in it, so that lifting it puts back
+//! that and nothing else.
 
 use super::audit::{self, AuditEntry};
-use super::breach::{self, Door, breached_until, delete_task};
+use super::breach::{self, Door, breached_until};
 use super::enrollment::{self, EnrollmentRow, by_id, from_json, save_slots, set_status, to_json};
-use super::hub_task::{self, HubCause};
 use super::mark::{self, MarkSubject};
-use super::revocation::{self, Revocation, Revoked};
-use super::{Store, StoreError, issuance, precedence, roll};
+use super::revocation::{Revocation, Revoked};
+use super::{Store, StoreError, hold, issuance, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
@@ -60,8 +59,13 @@ pub struct BlockRow {
     pub blocked_by: String,
     /// Unix seconds.
     pub blocked_at: i64,
+    /// Who lifted it; `None` while it stands.
+    pub lifted_by: Option<String>,
     /// Unix seconds; `None` while it stands.
     pub lifted_at: Option<i64>,
+    /// The last device that it has put on hold, while there are more to come; once lifted, some
+    /// value until all is given back.
+    pub reached: Option<String>,
 }
 
 /// A block to begin.
@@ -75,10 +79,14 @@ pub struct NewBlock {
     pub generation: Option<i64>,
     /// Why, in the operator's words.
     pub reason: String,
-    /// What goes on hold.
+    /// What goes on hold at once.
     pub holds: Vec<Revocation>,
-    /// The devices whose identities go, and the service whose hub has them.
+    /// The devices whose identities go at once, and the service whose hub has them.
     pub devices: Vec<(String, String)>,
+    /// Whether there are devices below, which follow in chunks ([`Store::hold_devices`]).
+    pub fleet: bool,
+    /// Leaves by these profiles are no device's.
+    pub except_profiles: Vec<String>,
     /// How the services keep them out.
     pub bars: Vec<Bar>,
 }
@@ -109,7 +117,7 @@ pub enum Bar {
 
 /// What lifting a block puts back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-enum Undo {
+pub(super) enum Undo {
     Enable(i64),
     Slots { id: i64, from: Slots, to: Slots },
     Remove(i64),
@@ -117,7 +125,7 @@ enum Undo {
 }
 
 impl Undo {
-    fn enrollment(&self) -> i64 {
+    pub(super) fn enrollment(&self) -> i64 {
         match self {
             Undo::Enable(id) | Undo::Remove(id) | Undo::Device(id) | Undo::Slots { id, .. } => *id,
         }
@@ -125,7 +133,7 @@ impl Undo {
 }
 
 const SELECT: &str = "SELECT id, kind, name, generation, undo, reason, blocked_by, blocked_at, \
-     lifted_at FROM block";
+     lifted_at, lifted_by, reached FROM block";
 
 impl Store {
     /// Blocks, newest first, at most `limit`; only those that stand if `open`.
@@ -133,13 +141,7 @@ impl Store {
         self.read(|connection| {
             let select =
                 format!("{SELECT} WHERE NOT ?1 OR lifted_at IS NULL ORDER BY id DESC LIMIT ?2");
-            let mut statement = connection.prepare_cached(&select)?;
-            let mut rows = statement.query(params![open, limit])?;
-            let mut blocks = Vec::new();
-            while let Some(row) = rows.next()? {
-                blocks.push(from_row(row)?);
-            }
-            Ok(blocks)
+            block_rows(connection, &select, params![open, limit])
         })
     }
 
@@ -160,13 +162,7 @@ impl Store {
                      WHERE changed.value = ?1 OR changed.value ->> '$.id' = ?1)
                  ORDER BY id DESC"
             );
-            let mut statement = connection.prepare_cached(&select)?;
-            let mut rows = statement.query([enrollment])?;
-            let mut blocks = Vec::new();
-            while let Some(row) = rows.next()? {
-                blocks.push(from_row(row)?);
-            }
-            Ok(blocks)
+            block_rows(connection, &select, [enrollment])
         })
     }
 
@@ -203,15 +199,20 @@ impl Store {
         self.write(move |connection| start(connection, &new, &entry))
     }
 
-    /// Lifts a block: holds are lifted, and what it changed is put back. A device goes back to its
-    /// group, unless a leaf of it that is breached would come back with it.
-    pub fn lift_block(
-        &self,
-        id: i64,
-        holds: Vec<Revocation>,
-        entry: AuditEntry,
-    ) -> Result<Revoked, StoreError> {
-        self.write(move |connection| lift(connection, id, &holds, &entry))
+    /// Lifts a block: what it changed is put back, and the first chunk of what it holds comes off
+    /// hold; the others follow ([`Store::release_holds`]). A device goes back to its group, unless a
+    /// leaf of it that is breached would come back with it.
+    pub fn lift_block(&self, id: i64, entry: AuditEntry) -> Result<Revoked, StoreError> {
+        self.write(move |connection| lift(connection, id, &entry))
+    }
+
+    /// Blocks with work left to do, those that stand first.
+    pub fn unfinished_blocks(&self) -> Result<Vec<BlockRow>, StoreError> {
+        self.read(|connection| {
+            let select =
+                format!("{SELECT} WHERE reached IS NOT NULL ORDER BY lifted_at IS NOT NULL, id");
+            block_rows(connection, &select, [])
+        })
     }
 }
 
@@ -225,36 +226,41 @@ pub(super) fn is_blocked(connection: &Connection, device: &str) -> Result<bool, 
         .query_row([device], |row| row.get(0))?)
 }
 
+/// The blocked group that lets this device in, if it has a leaf by `issuer`: as long as it is
+/// blocked, nothing is issued to the device.
+pub(super) fn blocked_group(
+    connection: &Connection,
+    device: &str,
+    issuer: i64,
+) -> Result<Option<String>, StoreError> {
+    let sql = format!(
+        "SELECT g.name FROM block b CROSS JOIN enrollment g
+         WHERE b.kind = 'group' AND b.lifted_at IS NULL
+           AND g.kind = 'group' AND g.name = b.name AND g.removed = 0
+           AND g.authority IN (
+               WITH RECURSIVE above (id) AS (
+                   VALUES (?2)
+                   UNION SELECT it.parent FROM generation it JOIN above ON it.id = above.id
+                   WHERE it.parent IS NOT NULL)
+               SELECT authority FROM generation WHERE id IN (SELECT id FROM above))
+           AND NOT EXISTS (
+               SELECT 1 FROM enrollment e WHERE e.provisioning = g.provisioning
+                 AND e.kind = 'individual' AND e.name = ?1 AND {})",
+        enrollment::TAKES_PRECEDENCE
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_row(params![device, issuer], |row| row.get(0));
+    Ok(found.optional()?)
+}
+
 fn start(
     connection: &Connection,
     new: &NewBlock,
     entry: &AuditEntry,
 ) -> Result<(BlockRow, Revoked), StoreError> {
     precedence::block(connection, new)?;
-    connection
-        .execute(
-            "INSERT INTO block (kind, name, generation, reason, blocked_by, blocked_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![
-                new.kind.name(),
-                new.name,
-                new.generation,
-                new.reason,
-                entry.actor,
-                entry.at
-            ],
-        )
-        .map_err(|error| match StoreError::from(error) {
-            StoreError::Conflict(_) => {
-                StoreError::Conflict(format!("{} is blocked already", new.name))
-            }
-            other => other,
-        })?;
-    let id = connection.last_insert_rowid();
-    if new.kind == BlockKind::Device {
-        let reason = "its device was blocked";
-        issuance::abandon_leaves(connection, &new.name, reason, entry.at)?;
-    }
+    let id = insert(connection, new, entry)?;
+    burn(connection, new, entry.at)?;
     let mut undo = Vec::new();
     for bar in &new.bars {
         undo.extend(put_up(connection, new, bar, entry)?);
@@ -264,38 +270,54 @@ fn start(
         params![id, to_json(&undo)?],
     )?;
     let mut revoked = Revoked::default();
-    for hold in &new.holds {
-        let done = revocation::revoke(connection, hold, RevocationReason::CertificateHold)?;
+    for it in &new.holds {
+        let done = hold::hold(connection, id, it)?;
         revoked.changed.extend(done.changed);
         revoked.unchanged.extend(done.unchanged);
     }
-    queue_deletions(connection, id, new, &undo, entry.at)?;
+    hold::queue_deletions(connection, id, &new.devices, entry.at)?;
     audit::append(connection, entry)?;
     Ok((block_by_id(connection, id)?, revoked))
 }
 
-/// Each identity goes once an enrollment at its service that keeps the device out is settled.
-fn queue_deletions(
-    connection: &Connection,
-    block: i64,
-    new: &NewBlock,
-    undo: &[Undo],
-    at: i64,
-) -> Result<(), StoreError> {
-    let mut barred = Vec::new();
-    for it in undo {
-        let row = by_id(connection, it.enrollment())?;
-        barred.push((row.provisioning, row.id));
-    }
-    for (provisioning, device) in &new.devices {
-        // The last one: a group of its own comes after the slots have let go.
-        let after = barred.iter().rev().find(|(at, _)| at == provisioning);
-        if let Some((_, enrollment)) = after {
-            let task = delete_task(provisioning, device, *enrollment);
-            hub_task::queue(connection, HubCause::Block(block), &[task], at)?;
+fn insert(connection: &Connection, new: &NewBlock, entry: &AuditEntry) -> Result<i64, StoreError> {
+    let inserted = connection.execute(
+        "INSERT INTO block (kind, name, generation, reason, reached, blocked_by, blocked_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            new.kind.name(),
+            new.name,
+            new.generation,
+            new.reason,
+            new.fleet.then_some(""),
+            entry.actor,
+            entry.at
+        ],
+    );
+    inserted.map_err(|error| match StoreError::from(error) {
+        StoreError::Conflict(_) => StoreError::Conflict(format!("{} is blocked already", new.name)),
+        other => other,
+    })?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// What is being signed at this moment for whom the block keeps out gets no certificate.
+fn burn(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), StoreError> {
+    match new.kind {
+        BlockKind::Device => {
+            issuance::abandon_leaves(connection, &new.name, "its device was blocked", at)
         }
+        BlockKind::Group => {
+            for open in issuance::open_leaves(connection, &new.except_profiles)? {
+                if blocked_group(connection, &open.subject, open.issuer)?.is_some() {
+                    issuance::abandon(connection, open.intent, "its group was blocked", at)?;
+                }
+            }
+            Ok(())
+        }
+        // Its certificate is on hold, and a revoked generation signs nothing.
+        BlockKind::Generation => Ok(()),
     }
-    Ok(())
 }
 
 fn put_up(
@@ -358,31 +380,17 @@ fn put_up(
     })
 }
 
-fn lift(
-    connection: &Connection,
-    id: i64,
-    holds: &[Revocation],
-    entry: &AuditEntry,
-) -> Result<Revoked, StoreError> {
+fn lift(connection: &Connection, id: i64, entry: &AuditEntry) -> Result<Revoked, StoreError> {
     let undo: Option<String> = connection
         .prepare_cached("SELECT undo FROM block WHERE id = ?1 AND lifted_at IS NULL")?
         .query_row([id], |row| row.get(0))
         .optional()?;
     let undo = undo.ok_or_else(|| StoreError::Missing(format!("block {id} that stands")))?;
     connection.execute(
-        "UPDATE block SET lifted_at = ?2 WHERE id = ?1",
-        params![id, entry.at],
+        "UPDATE block SET lifted_at = ?2, lifted_by = ?3, reached = '' WHERE id = ?1",
+        params![id, entry.at, entry.actor],
     )?;
-    connection.execute(
-        "DELETE FROM hub_task WHERE cause = 'block' AND cause_id = ?1 AND done_at IS NULL",
-        [id],
-    )?;
-    let mut revoked = Revoked::default();
-    for hold in holds {
-        let done = revocation::unrevoke(connection, hold)?;
-        revoked.changed.extend(done.changed);
-        revoked.unchanged.extend(done.unchanged);
-    }
+    let revoked = hold::release(connection, id, entry.at)?;
     // Backwards: what came after the other goes before it.
     let mut first = None;
     for undo in from_json::<Vec<Undo>>(&undo)?.into_iter().rev() {
@@ -451,13 +459,23 @@ fn let_back(connection: &Connection, row: &EnrollmentRow) -> Result<(), StoreErr
     set_status(connection, row.id, !breached)
 }
 
-fn block_by_id(connection: &Connection, id: i64) -> Result<BlockRow, StoreError> {
-    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?;
-    let mut rows = statement.query([id])?;
-    match rows.next()? {
-        Some(row) => from_row(row),
-        None => Err(StoreError::Missing(format!("block {id}"))),
+pub(super) fn block_by_id(connection: &Connection, id: i64) -> Result<BlockRow, StoreError> {
+    let found = block_rows(connection, &format!("{SELECT} WHERE id = ?1"), [id])?.pop();
+    found.ok_or_else(|| StoreError::Missing(format!("block {id}")))
+}
+
+fn block_rows(
+    connection: &Connection,
+    select: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Vec<BlockRow>, StoreError> {
+    let mut statement = connection.prepare_cached(select)?;
+    let mut rows = statement.query(parameters)?;
+    let mut blocks = Vec::new();
+    while let Some(row) = rows.next()? {
+        blocks.push(from_row(row)?);
     }
+    Ok(blocks)
 }
 
 fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
@@ -477,5 +495,7 @@ fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
         blocked_by: row.get(6)?,
         blocked_at: row.get(7)?,
         lifted_at: row.get(8)?,
+        lifted_by: row.get(9)?,
+        reached: row.get(10)?,
     })
 }

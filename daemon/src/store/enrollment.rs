@@ -103,6 +103,10 @@ const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, 
      e.status = 'enabled', e.removed, e.history, e.observed, e.observed_at, e.drift, \
      m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, e.overlay_of, \
      e.by_reference FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
+/// Whether the individual enrollment `e` takes its device out of its group. One that only keeps a
+/// device of the group out does not: it goes when that has an end.
+pub(super) const TAKES_PRECEDENCE: &str =
+    "e.removed = 0 AND (e.overlay_of IS NULL OR e.status = 'enabled')";
 const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \
      d.created_at FROM device d JOIN certificate c ON c.intent = d.certificate \
      JOIN intent i ON i.id = d.certificate";
@@ -214,30 +218,21 @@ impl Store {
         self.read(|connection| find(connection, id))
     }
 
-    /// The devices that have an enrollment of their own at this service.
-    pub fn individual_names(&self, provisioning: &str) -> Result<Vec<String>, StoreError> {
+    /// Whether a device has an enrollment of its own at this service, which takes precedence over its
+    /// group.
+    pub fn has_own_enrollment(
+        &self,
+        provisioning: &str,
+        registration_id: &str,
+    ) -> Result<bool, StoreError> {
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT name FROM enrollment
-                 WHERE provisioning = ?1 AND kind = 'individual' AND removed = 0",
-            )?;
-            let names = statement.query_map([provisioning], |row| row.get(0))?;
-            Ok(names.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// The devices whose current leaf was signed by this generation or one below it.
-    pub fn devices_below(&self, generation: i64) -> Result<Vec<String>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "WITH RECURSIVE below (id) AS (
-                     SELECT ?1
-                     UNION SELECT g.id FROM generation g JOIN below b ON g.parent = b.id)
-                 SELECT d.registration_id FROM device d JOIN intent i ON i.id = d.certificate
-                 WHERE i.issuer IN (SELECT id FROM below) ORDER BY d.registration_id",
-            )?;
-            let devices = statement.query_map([generation], |row| row.get(0))?;
-            Ok(devices.collect::<Result<_, _>>()?)
+            let sql = format!(
+                "SELECT EXISTS (SELECT 1 FROM enrollment e WHERE e.provisioning = ?1
+                     AND e.kind = 'individual' AND e.name = ?2 AND {TAKES_PRECEDENCE})"
+            );
+            Ok(connection
+                .prepare_cached(&sql)?
+                .query_row([provisioning, registration_id], |row| row.get(0))?)
         })
     }
 
@@ -414,12 +409,24 @@ fn refuse_who_is_shut_out(connection: &Connection, device: &str) -> Result<(), S
             "{device} is blocked; lift the block first with `hallmark device unblock {device}`"
         )));
     }
-    let revoked: bool = connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM device d JOIN certificate c ON c.intent = d.certificate
-                        WHERE d.registration_id = ?1 AND c.revoked_at IS NOT NULL)",
-        [device],
-        |row| row.get(0),
-    )?;
+    let current: Option<(i64, bool)> = connection
+        .query_row(
+            "SELECT i.issuer, c.revoked_at IS NOT NULL
+             FROM device d JOIN certificate c ON c.intent = d.certificate
+             JOIN intent i ON i.id = d.certificate WHERE d.registration_id = ?1",
+            [device],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    let Some((issuer, revoked)) = current else {
+        return Ok(());
+    };
+    if let Some(group) = block::blocked_group(connection, device, issuer)? {
+        return Err(StoreError::Conflict(format!(
+            "{device} belongs to the group {group}, which is blocked; lift the block first with \
+             `hallmark enrollment unblock --group {group}`"
+        )));
+    }
     match revoked {
         false => Ok(()),
         true => Err(StoreError::Conflict(format!(

@@ -124,6 +124,10 @@ pub const NEEDED_NO_MORE: &str = "needed no more";
 /// one, and its devices are told together.
 const GATHER_SECONDS: i64 = 2;
 
+/// Whether `t` may be done now: the enrollment that shuts out is settled, and its block not lifted.
+const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment) \
+     AND NOT (t.cause = 'block' AND EXISTS (
+         SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NOT NULL))";
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer, \
      t.queued_at FROM hub_task t";
 
@@ -160,7 +164,7 @@ impl Store {
             let select = format!(
                 "{SELECT} WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
                    AND (t.action = 'delete' OR ?4 AND t.job IS NULL)
-                   AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)
+                   AND {FREE}
                  ORDER BY t.due_at, t.id LIMIT ?3"
             );
             let mut statement = connection.prepare_cached(&select)?;
@@ -173,16 +177,16 @@ impl Store {
     /// a mark do not count: whoever settles it rings the bell.
     pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
         self.read(|connection| {
+            let sql = format!(
+                "SELECT min(due_at) FROM (
+                     SELECT min(t.due_at) AS due_at FROM hub_task t
+                     WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.job IS NULL AND {FREE}
+                     UNION ALL
+                     SELECT min(j.due_at) FROM hub_job j
+                     WHERE j.done_at IS NULL AND j.provisioning = ?1)"
+            );
             Ok(connection
-                .prepare_cached(
-                    "SELECT min(due_at) FROM (
-                         SELECT min(t.due_at) AS due_at FROM hub_task t
-                         WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.job IS NULL
-                           AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)
-                         UNION ALL
-                         SELECT min(j.due_at) FROM hub_job j
-                         WHERE j.done_at IS NULL AND j.provisioning = ?1)",
-                )?
+                .prepare_cached(&sql)?
                 .query_row([provisioning], |row| row.get(0))?)
         })
     }

@@ -113,6 +113,17 @@ pub enum IntentRefusal {
     /// An operator keeps the device out.
     #[error("{0} is blocked and gets no certificate; `hallmark device unblock` lets it back in")]
     Blocked(String),
+    /// An operator keeps the device's group out.
+    #[error(
+        "the group {group}, which lets {device} in, is blocked and its devices get no certificate; \
+         `hallmark enrollment unblock --group {group}` lets them back in"
+    )]
+    GroupBlocked {
+        /// The device.
+        device: String,
+        /// The group.
+        group: String,
+    },
     /// The key of a leaf of this device that was reported as breached.
     #[error(
         "the CSR carries the key of a leaf that is in wrong hands; have the device make a new key"
@@ -357,7 +368,7 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
         return Err(IntentRefusal::Repeated(prior));
     }
     if let Some(key) = &intent.device_key {
-        leaf::admit(connection, &intent.subject, key)?;
+        leaf::admit(connection, &intent.subject, intent.issuer, key)?;
     }
     connection
         .prepare_cached(
@@ -449,7 +460,38 @@ pub(super) fn abandon_leaves(
     Ok(())
 }
 
-fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {
+/// A leaf that is being signed at this moment.
+pub(super) struct OpenLeaf {
+    pub(super) intent: i64,
+    pub(super) issuer: i64,
+    pub(super) subject: String,
+}
+
+/// The leaves that are being signed at this moment, but for those by `except_profiles`.
+pub(super) fn open_leaves(
+    connection: &Connection,
+    except_profiles: &[String],
+) -> Result<Vec<OpenLeaf>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, issuer, subject FROM intent WHERE purpose = 'leaf' AND state = 'intended'
+           AND profile NOT IN (SELECT value FROM json_each(?1))",
+    )?;
+    let rows = statement.query_map([json!(except_profiles).to_string()], |row| {
+        Ok(OpenLeaf {
+            intent: row.get(0)?,
+            issuer: row.get(1)?,
+            subject: row.get(2)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn abandon(
+    connection: &Connection,
+    intent: i64,
+    reason: &str,
+    at: i64,
+) -> Result<(), StoreError> {
     let open: Option<(Vec<u8>, String)> = connection
         .prepare_cached(
             "UPDATE intent SET state = 'abandoned', abandoned_at = ?2, idempotency_key = NULL,

@@ -15,10 +15,12 @@ use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// Step 7, for a device: the spelling is the known one, its key (DER SubjectPublicKeyInfo) is not
-/// one that was reported as breached, and its slots can take one more leaf.
+/// one that was reported as breached, neither it nor its group is blocked, and its slots can take one
+/// more leaf.
 pub(super) fn admit(
     connection: &Connection,
     registration_id: &str,
+    issuer: i64,
     key: &[u8],
 ) -> Result<(), IntentRefusal> {
     let known: Option<String> = connection
@@ -39,6 +41,10 @@ pub(super) fn admit(
     }
     if block::is_blocked(connection, registration_id)? {
         return Err(IntentRefusal::Blocked(registration_id.to_owned()));
+    }
+    if let Some(group) = block::blocked_group(connection, registration_id, issuer)? {
+        let device = registration_id.to_owned();
+        return Err(IntentRefusal::GroupBlocked { device, group });
     }
     for enrollment in individual(connection, registration_id)? {
         if breach_waits(connection, enrollment.id)? {

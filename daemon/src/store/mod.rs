@@ -24,6 +24,8 @@
 //! * Between a dirty mark and the provisioning service: the mark; the reconciler looks again.
 //! * Between recording a revocation list and its signature: a list without `der`. The token may
 //!   have signed it; its number is used up, and the next list takes the next one.
+//! * Between a block and the last of its devices: how far it has come. From the block on nothing is
+//!   issued below it, so there is nobody new to look for; the next start goes on.
 //! * In a ceremony: a planned generation whose key id is on record, so the same key is found again.
 //!
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
@@ -36,6 +38,7 @@ mod breach;
 mod crl;
 mod enrollment;
 mod generation;
+mod hold;
 mod hub_job;
 mod hub_task;
 mod issuance;
@@ -60,6 +63,7 @@ pub use breach::{Breach, Door};
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
+pub use hold::{BlockedDevice, HoldChunk};
 pub use hub_job::HubJobRow;
 pub use hub_task::{
     HubAction, HubCause, HubProgress, HubTaskRow, JobProgress, NEEDED_NO_MORE, NewHubTask, OFFLINE,

@@ -3,6 +3,7 @@
 mod block;
 mod crl;
 mod fleet;
+mod hold;
 mod kept_out;
 mod precedence;
 mod revocation;

@@ -2,7 +2,7 @@
 //! How long it takes is printed, not judged; `docs/performance.md` has the numbers.
 
 use super::*;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const DEVICES: usize = 10_000;
 
@@ -44,10 +44,6 @@ impl Stage {
     }
 }
 
-fn ids() -> impl Iterator<Item = String> {
-    (1..=DEVICES).map(|number| format!("press-{number}"))
-}
-
 /// How long it took, which is printed for `docs/performance.md`.
 #[expect(clippy::print_stdout, reason = "the numbers are what the page quotes")]
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
@@ -78,45 +74,119 @@ fn a_fleet_of_ten_thousand_is_counted() {
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
 }
 
-/// Each leaf goes on hold, with an entry in the journal, and each hub identity on the queue, in one
-/// transaction; and back.
+/// The block is one short transaction; each leaf goes on hold, with an entry in the journal, and each
+/// hub identity on the queue, fifty devices at a time; and back in the same way.
 #[test]
 fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
     let stage = Stage::with_fleet();
     let group = stage.fleet_group();
-    let holds = || -> Vec<Revocation> {
-        let hold = |subject| Revocation {
-            target: RevocationTarget::Leaves {
-                subject,
-                except_profiles: Vec::new(),
-            },
-            at: 1_000,
-            actor: "test".into(),
-            cause: "block".into(),
-        };
-        ids().map(hold).collect()
-    };
     let new = NewBlock {
         kind: BlockKind::Group,
         name: "all".into(),
         generation: None,
         reason: "a test".into(),
-        holds: holds(),
-        devices: ids().map(|id| ("dps".into(), id)).collect(),
+        holds: Vec::new(),
+        devices: Vec::new(),
+        fleet: true,
+        except_profiles: Vec::new(),
         bars: vec![Bar::Disable(group)],
     };
-    let (block, revoked) = timed("block", || {
+    let (block, _) = timed("block", || {
         let started = stage.store.start_block(new, entry("block.started"));
         started.unwrap()
     });
-    assert_eq!(revoked.changed.len(), DEVICES);
+    let chunks = longest(
+        "chunks of the block",
+        || {
+            let block = stage.store.block(block.id).unwrap();
+            let from = block.reached?;
+            let ids = stage
+                .store
+                .devices_with_leaves_by(&[stage.root], 1_000, &from, CHUNK);
+            Some(chunk(block.id, from, ids.unwrap()))
+        },
+        |chunk| assert!(stage.store.hold_devices(chunk, 1_000).unwrap()),
+    );
+    assert_eq!(chunks, 201, "the last one finds nobody");
+    assert_eq!(stage.on_hold(), DEVICES as i64);
+    assert_eq!(stage.store.held_count(block.id).unwrap(), DEVICES as u64);
     let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
-    let back = timed("unblock", || {
+
+    timed("unblock", || {
         let entry = entry("block.lifted");
-        stage.store.lift_block(block.id, holds(), entry).unwrap()
+        stage.store.lift_block(block.id, entry).unwrap()
     });
-    assert_eq!(back.changed.len(), DEVICES);
+    assert!(
+        stage
+            .store
+            .due_hub_tasks("dps", i64::MAX, 1, true)
+            .unwrap()
+            .is_empty(),
+        "whoever is let back in keeps its identity"
+    );
+    longest(
+        "chunks of the unblocking",
+        || {
+            let block = stage.store.block(block.id).unwrap();
+            block.reached.map(|_| block.id)
+        },
+        |block| drop(stage.store.release_holds(block, 1_000).unwrap()),
+    );
+    assert_eq!(stage.on_hold(), 0);
+    let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
+    assert_eq!(progress.unwrap().total, 0);
+}
+
+const CHUNK: u32 = 50;
+
+impl Stage {
+    fn on_hold(&self) -> i64 {
+        let sql = "SELECT count(*) FROM certificate WHERE revocation_reason = 6";
+        self.raw().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+fn chunk(block: i64, from: String, ids: Vec<String>) -> HoldChunk {
+    let hold = |subject: &str| Revocation {
+        target: RevocationTarget::Leaves {
+            subject: subject.into(),
+            except_profiles: Vec::new(),
+        },
+        at: 1_000,
+        actor: "test".into(),
+        cause: "block".into(),
+    };
+    HoldChunk {
+        block,
+        from,
+        reached: ids.last().cloned(),
+        devices: ids
+            .into_iter()
+            .map(|id| BlockedDevice {
+                hold: Some(hold(&id)),
+                registration_id: id,
+                services: vec!["dps".into()],
+            })
+            .collect(),
+    }
+}
+
+/// How many pieces of work there were; the longest is printed for `docs/performance.md`.
+#[expect(clippy::print_stdout, reason = "the numbers are what the page quotes")]
+fn longest<T>(what: &str, next: impl Fn() -> Option<T>, work: impl Fn(T)) -> u32 {
+    let (mut count, mut longest, begun) = (0, Duration::ZERO, Instant::now());
+    while let Some(piece) = next() {
+        let piece_begun = Instant::now();
+        work(piece);
+        longest = longest.max(piece_begun.elapsed());
+        count += 1;
+    }
+    println!(
+        "{what}: {count} in {:?}, the longest {longest:?}",
+        begun.elapsed()
+    );
+    count
 }
 
 /// The breach itself touches no device; when it is shut out, all identities are queued in one step.

@@ -15,6 +15,8 @@ fn block(kind: BlockKind, name: &str, bars: Vec<Bar>) -> NewBlock {
         reason: "a test".into(),
         holds: Vec::new(),
         devices: Vec::new(),
+        fleet: false,
+        except_profiles: Vec::new(),
         bars,
     }
 }
@@ -39,9 +41,7 @@ impl Stage {
     }
 
     fn ended(&self, block: i64) {
-        let lifted = self
-            .store
-            .lift_block(block, Vec::new(), entry("block.lifted"));
+        let lifted = self.store.lift_block(block, entry("block.lifted"));
         lifted.unwrap();
     }
 

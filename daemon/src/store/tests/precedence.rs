@@ -53,6 +53,8 @@ impl Stage {
             reason: "a test".into(),
             holds: Vec::new(),
             devices: Vec::new(),
+            fleet: false,
+            except_profiles: Vec::new(),
             bars: vec![bar],
         };
         let (row, _) = self.store.start_block(new, entry("block.started"))?;
@@ -61,7 +63,7 @@ impl Stage {
 
     fn lift(&self, block: &BlockRow) {
         let entry = entry("block.lifted");
-        self.store.lift_block(block.id, Vec::new(), entry).unwrap();
+        self.store.lift_block(block.id, entry).unwrap();
     }
 
     fn is_enabled(&self, group: &EnrollmentRow) -> bool {
@@ -136,6 +138,8 @@ fn where_a_block_stands_no_expiry_roll_begins() {
         reason: "a test".into(),
         holds: Vec::new(),
         devices: Vec::new(),
+        fleet: false,
+        except_profiles: Vec::new(),
         bars: vec![Bar::Device(door)],
     };
     stage
