@@ -131,6 +131,38 @@ impl Store {
         })
     }
 
+    /// Devices that ever had a leaf by one of these generations, those first that were seen last (a
+    /// leaf issued, a registration). With `strangers`, those too that a hub was last seen to know by
+    /// a certificate which is not on record as theirs.
+    pub fn devices_to_clear(
+        &self,
+        generations: &[i64],
+        strangers: bool,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT d.registration_id FROM device d
+                 JOIN certificate c ON c.intent = d.certificate
+                 WHERE EXISTS (
+                     SELECT 1 FROM intent i WHERE i.subject = d.registration_id
+                       AND i.purpose = 'leaf' AND i.state = 'issued'
+                       AND i.issuer IN (SELECT value FROM json_each(?1)))
+                   OR ?2 AND EXISTS (
+                     SELECT 1 FROM proof p WHERE p.device = d.registration_id
+                       AND p.certificate IS NOT NULL AND NOT EXISTS (
+                         SELECT 1 FROM certificate its JOIN intent i ON i.id = its.intent
+                         WHERE its.sha256 = p.certificate AND i.subject = d.registration_id))
+                 ORDER BY max(c.issued_at, coalesce((SELECT max(p.since) FROM proof p
+                     WHERE p.device = d.registration_id), 0)) DESC, d.registration_id
+                 LIMIT ?3",
+            )?;
+            let parameters = params![list(generations), strangers, limit];
+            let rows = statement.query_map(parameters, |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// The numbers of a roll from the generations `old` to `new`, which retires the old ones at
     /// `retirement`.
     pub fn drain_report(

@@ -12,8 +12,8 @@ use super::evidence::AuthorityDetail;
 use crate::enrollment::authority_roll::Change;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
-    BreachedAuthority, EnrollmentRow, HubAction, NewAuthorityRoll, NewHubTask, Revocation,
-    RevocationTarget, RollRow,
+    BreachedAuthority, EnrollmentRow, HubAction, HubCause, NewAuthorityRoll, NewHubTask,
+    Revocation, RevocationTarget, RollRow,
 };
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,9 @@ use std::sync::Arc;
 
 /// The most devices that are put on one list.
 pub(super) const DEVICES_LISTED_MAX: u32 = 1_000_000;
+
+/// How many devices are put on the queue of the hubs in one transaction.
+const IDENTITIES_PER_CHUNK: usize = 500;
 
 /// How often a report of a breach is tried that others have come before.
 const ATTEMPTS_MAX: u32 = 8;
@@ -155,34 +158,53 @@ impl CertificateAuthority {
         })
     }
 
-    /// What hubs have to do when the authority is shut out at the services: delete the identities of
-    /// all devices with a leaf by `generation`, those first that were seen last.
-    pub(super) fn identities_below(
-        &self,
-        roll: &RollRow,
-        generation: i64,
-    ) -> Result<Vec<NewHubTask>, Error> {
+    /// Queues what hubs have to do once the services have shut the authority out: delete the identity
+    /// of every device that may have registered with a leaf below it, those first that were seen
+    /// last. In chunks; those that are queued already are left as they are.
+    pub(super) fn queue_identities(&self, roll: &RollRow) -> Result<(), Error> {
         let groups = self.store.groups_of(roll.subject.name())?;
         let groups: BTreeMap<&str, i64> = groups
             .iter()
             .map(|group| (group.provisioning.as_str(), group.id))
             .collect();
-        let now = self.now();
+        let generations = self.generations_to_clear(roll)?;
+        // Once for all rolls of a breach.
+        let strangers = roll.parent.is_none();
         let devices = self
             .store
-            .devices_to_reissue(generation, now, DEVICES_LISTED_MAX)?;
-        let mut tasks = Vec::with_capacity(devices.len() * self.hubs.len());
-        for device in devices {
-            for service in self.hubs.keys() {
-                tasks.push(NewHubTask {
+            .devices_to_clear(&generations, strangers, DEVICES_LISTED_MAX)?;
+        for chunk in devices.chunks(IDENTITIES_PER_CHUNK) {
+            let mut tasks = Vec::with_capacity(chunk.len() * self.hubs.len());
+            for device in chunk {
+                tasks.extend(self.hubs.keys().map(|service| NewHubTask {
                     provisioning: service.clone(),
-                    device: device.registration_id.clone(),
+                    device: device.clone(),
                     action: HubAction::Delete,
                     enrollment: groups.get(service.as_str()).copied(),
-                });
+                }));
+            }
+            let cause = HubCause::Roll(roll.id);
+            self.store.queue_hub_tasks(cause, tasks, self.now())?;
+        }
+        Ok(())
+    }
+
+    /// All generations below the authority, the good ones too: with a breached key a leaf can be
+    /// forged for a device that is on the next generation already. What the rolls below clear is
+    /// theirs.
+    fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<i64>, Error> {
+        let hierarchy = self.hierarchy();
+        let below = |authority: &str| -> BTreeSet<i64> {
+            let own = hierarchy.iter().filter(|it| it.authority == authority);
+            own.flat_map(|it| hierarchy.subtree(it.id)).collect()
+        };
+        let mut generations = below(roll.subject.name());
+        for child in self.store.child_rolls(roll.id)? {
+            for theirs in below(child.subject.name()) {
+                generations.remove(&theirs);
             }
         }
-        Ok(tasks)
+        Ok(generations.into_iter().collect())
     }
 }
 

@@ -2,6 +2,7 @@
 //! How long it takes is printed, not judged; `docs/performance.md` has the numbers.
 
 use super::*;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 const DEVICES: usize = 10_000;
@@ -220,27 +221,88 @@ fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
         store.start_authority_compromise(vec![breached], revocation, entry)
     });
     let roll = rolls.unwrap().remove(0);
-    let mut step = AuthorityStep::of(&roll, RollState::Clearing);
-    let devices = timed("order of reissue", || {
-        let store = &stage.store;
-        store.devices_to_reissue(stage.root, 1_000, 1_000_000)
+    let devices = timed("whose identities go", || {
+        let devices = stage.store.devices_to_clear(&[stage.root], true, 1_000_000);
+        devices.unwrap()
     });
-    step.hub = devices
-        .unwrap()
-        .into_iter()
-        .map(|device| NewHubTask {
-            provisioning: "dps".into(),
-            device: device.registration_id,
-            action: HubAction::Delete,
-            enrollment: Some(group),
-        })
-        .collect();
-    timed("identities queued", || {
-        let made = stage
-            .store
-            .step_authority_roll(step, entry("roll.shut_out"));
-        assert!(made.unwrap());
-    });
+    assert_eq!(devices.len(), DEVICES);
+    assert_eq!(devices[0], "press-10000", "seen last");
+    let chunks: RefCell<Vec<_>> = devices
+        .chunks(500)
+        .map(<[String]>::to_vec)
+        .collect::<Vec<_>>()
+        .into();
+    longest(
+        "identities queued",
+        || chunks.borrow_mut().pop(),
+        |chunk| {
+            let task = |device| NewHubTask {
+                provisioning: "dps".into(),
+                device,
+                action: HubAction::Delete,
+                enrollment: Some(group),
+            };
+            let tasks = chunk.into_iter().map(task).collect();
+            let queued = stage
+                .store
+                .queue_hub_tasks(HubCause::Roll(roll.id), tasks, 1_000);
+            assert_eq!(queued.unwrap(), 500);
+        },
+    );
     let progress = stage.store.hub_progress(HubCause::Roll(roll.id), None);
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
+}
+
+/// A breached key forges leaves for whom it likes: a device that has renewed itself since, and one
+/// that the hub knows by a certificate which nobody here issued.
+#[test]
+fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {
+    let stage = Stage::new();
+    let renewed = stage.next_generation();
+    let by = |issuer, id: &str, serial| {
+        let intent = Intent {
+            issuer,
+            ..stage.intent(id, serial)
+        };
+        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        let settlement = Settlement::Device {
+            registration_id: id.into(),
+            profile: "device".into(),
+        };
+        stage.settle(&recorded, settlement).unwrap();
+    };
+    by(stage.root, "renewed", 10);
+    by(renewed, "renewed", 11);
+    by(renewed, "honest", 12);
+    by(renewed, "forged", 13);
+    let seen = |device: &str, certificate: Thumbprint| {
+        let sql = "INSERT INTO proof (provisioning, device, certificate, since, seen_at)
+                   VALUES ('dps', ?1, ?2, 1, 1)";
+        let parameters = rusqlite::params![device, certificate.as_bytes()];
+        stage.raw().execute(sql, parameters).unwrap();
+    };
+    seen("forged", Thumbprint::of(b"forged"));
+    let honest = stage.store.device("honest").unwrap().unwrap();
+    seen("honest", honest.certificate);
+    let mut cleared = stage
+        .store
+        .devices_to_clear(&[stage.root], true, 10)
+        .unwrap();
+    cleared.sort();
+    assert_eq!(cleared, ["forged", "renewed"]);
+}
+
+impl Stage {
+    /// The root's second generation, which signs from now on.
+    fn next_generation(&self) -> i64 {
+        let raw = self.raw();
+        raw.execute_batch(&format!(
+            "UPDATE generation SET state = 'retired' WHERE id = {};
+             INSERT INTO generation (authority, number, token, key_type, key_label, key_id, state)
+             VALUES ('root', 2, 'factory', 'p256', 'two', x'02', 'planned');",
+            self.root
+        ))
+        .unwrap();
+        raw.last_insert_rowid()
+    }
 }
