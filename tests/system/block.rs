@@ -280,8 +280,8 @@ fn a_block_of_a_group_goes_on_after_a_crash() {
     stage.start_with(&[("FAILPOINTS", &point)]);
     stage.is_ready();
     let client = stage.client();
+    let block = ["enrollment", "block", "--group", "group-a"];
     std::thread::scope(|scope| {
-        let block = ["enrollment", "block", "--group", "group-a"];
         let told = scope.spawn(|| client.hallmark(&block));
         until("the daemon comes to the devices", || {
             reached.exists().then_some(())

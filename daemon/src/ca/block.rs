@@ -79,6 +79,7 @@ impl CertificateAuthority {
         reason: &str,
     ) -> Result<BlockRow, Error> {
         let cause = format!("block: {reason}");
+        let newest_group = self.store.newest_group()?;
         let mut new = match blocked {
             Blocked::Device(id) => self.device_block(permission, id, &cause)?,
             Blocked::Group(id) => self.group_block(id)?,
@@ -90,6 +91,7 @@ impl CertificateAuthority {
         new.devices
             .retain(|(service, _)| self.hubs.contains_key(service));
         new.except_profiles = self.profiles_of_no_device();
+        new.newest_group = Some(newest_group);
         let entry = self.block_entry(permission, "block.started", blocked, reason);
         let (row, revoked) = self.store.start_block(new, entry)?;
         crash_point("roll-block-recorded");
@@ -208,17 +210,17 @@ impl CertificateAuthority {
         cause: &str,
     ) -> Result<NewBlock, Error> {
         let device = self.known_device(id)?;
-        let doors = self.doors(&device)?;
-        let services = doors.iter().map(|door| door.provisioning.clone());
+        let services = self.provisioning.iter();
         Ok(NewBlock {
             kind: BlockKind::Device,
             generation: None,
             reason: String::new(),
             holds: vec![self.revocation(permission, self.leaves_of_device(&device), cause)],
-            devices: services.map(|service| (service, device.clone())).collect(),
+            devices: services.map(|it| (it.clone(), device.clone())).collect(),
             fleet: false,
             except_profiles: Vec::new(),
-            bars: doors.into_iter().map(Bar::Device).collect(),
+            newest_group: None,
+            bars: vec![Bar::Device(self.provisioning.clone())],
             name: device,
         })
     }
@@ -234,6 +236,7 @@ impl CertificateAuthority {
             devices: Vec::new(),
             fleet: true,
             except_profiles: Vec::new(),
+            newest_group: None,
             bars: groups.iter().map(|row| Bar::Disable(row.id)).collect(),
         })
     }
@@ -263,6 +266,7 @@ impl CertificateAuthority {
             devices: Vec::new(),
             fleet: true,
             except_profiles: Vec::new(),
+            newest_group: None,
             bars: Vec::new(),
         };
         for service in &self.provisioning {

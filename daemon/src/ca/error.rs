@@ -93,6 +93,7 @@ impl From<StoreError> for Error {
             StoreError::Unavailable(_) => Self::later(5, "store_unavailable", message),
             StoreError::Conflict(_) => Self::conflict("state_conflict", message),
             StoreError::InTheWay { code, .. } => Self::conflict(code, message),
+            StoreError::Mend { code, .. } => Self::mend(code, message),
             StoreError::Missing(_) => Self::missing("not_found", message),
             StoreError::Unreadable(_) => Self::stop("store_unreadable", message),
         }

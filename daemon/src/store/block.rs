@@ -6,7 +6,8 @@
 //! that and nothing else.
 
 use super::audit::{self, AuditEntry};
-use super::breach::{self, Door, breached_until};
+use super::breach::{self, breached_until};
+use super::door;
 use super::enrollment::{self, EnrollmentRow, by_id, from_json, save_slots, set_status, to_json};
 use super::mark::{self, MarkSubject};
 use super::revocation::{Revocation, Revoked};
@@ -81,12 +82,14 @@ pub struct NewBlock {
     pub reason: String,
     /// What goes on hold at once.
     pub holds: Vec<Revocation>,
-    /// The devices whose identities go at once, and the service whose hub has them.
+    /// The devices whose identities go at once, each with a service whose hub may have it.
     pub devices: Vec<(String, String)>,
     /// Whether there are devices below, which follow in chunks ([`Store::hold_devices`]).
     pub fleet: bool,
     /// Leaves by these profiles are no device's.
     pub except_profiles: Vec<String>,
+    /// The newest group when `bars` were put together, if they are of groups: a newer one refuses.
+    pub newest_group: Option<i64>,
     /// How the services keep them out.
     pub bars: Vec<Bar>,
 }
@@ -94,8 +97,9 @@ pub struct NewBlock {
 /// How one service keeps somebody out.
 #[derive(Clone, Debug)]
 pub enum Bar {
-    /// The device's own enrollment is disabled; made if need be.
-    Device(Door),
+    /// The device's own enrollments are disabled, at each of these services that lets it in; made if
+    /// need be.
+    Device(Vec<String>),
     /// The enrollment is disabled.
     Disable(i64),
     /// These certificates leave the group's slots.
@@ -226,33 +230,6 @@ pub(super) fn is_blocked(connection: &Connection, device: &str) -> Result<bool, 
         .query_row([device], |row| row.get(0))?)
 }
 
-/// The blocked group that lets this device in, if it has a leaf by `issuer`: as long as it is
-/// blocked, nothing is issued to the device.
-pub(super) fn blocked_group(
-    connection: &Connection,
-    device: &str,
-    issuer: i64,
-) -> Result<Option<String>, StoreError> {
-    let sql = format!(
-        "SELECT g.name FROM block b CROSS JOIN enrollment g
-         WHERE b.kind = 'group' AND b.lifted_at IS NULL
-           AND g.kind = 'group' AND g.name = b.name AND g.removed = 0
-           AND g.authority IN (
-               WITH RECURSIVE above (id) AS (
-                   VALUES (?2)
-                   UNION SELECT it.parent FROM generation it JOIN above ON it.id = above.id
-                   WHERE it.parent IS NOT NULL)
-               SELECT authority FROM generation WHERE id IN (SELECT id FROM above))
-           AND NOT EXISTS (
-               SELECT 1 FROM enrollment e WHERE e.provisioning = g.provisioning
-                 AND e.kind = 'individual' AND e.name = ?1 AND {})",
-        enrollment::TAKES_PRECEDENCE
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_row(params![device, issuer], |row| row.get(0));
-    Ok(found.optional()?)
-}
-
 fn start(
     connection: &Connection,
     new: &NewBlock,
@@ -309,7 +286,7 @@ fn burn(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), StoreErr
         }
         BlockKind::Group => {
             for open in issuance::open_leaves(connection, &new.except_profiles)? {
-                if blocked_group(connection, &open.subject, open.issuer)?.is_some() {
+                if precedence::blocked_group(connection, &open.subject, open.issuer)?.is_some() {
                     issuance::abandon(connection, open.intent, "its group was blocked", at)?;
                 }
             }
@@ -325,23 +302,28 @@ fn put_up(
     new: &NewBlock,
     bar: &Bar,
     entry: &AuditEntry,
-) -> Result<Option<Undo>, StoreError> {
+) -> Result<Vec<Undo>, StoreError> {
     let disable = |row: &EnrollmentRow| -> Result<(), StoreError> {
         set_status(connection, row.id, false)?;
         mark::raise_urgent(connection, row.id, "blocked", entry.at)
     };
     Ok(match bar {
-        Bar::Device(door) => {
-            let row = breach::inside(connection, &new.name, door, entry.at)?;
-            disable(&row)?;
-            Some(Undo::Device(row.id))
+        Bar::Device(services) => {
+            let mut undo = Vec::new();
+            for door in door::doors(connection, &new.name, services, entry.at)? {
+                let row = breach::inside(connection, &new.name, &door, entry.at)?;
+                disable(&row)?;
+                undo.push(Undo::Device(row.id));
+            }
+            undo
         }
         Bar::Disable(id) => {
             let row = by_id(connection, *id)?;
             disable(&row)?;
             // One that is disabled already is let in by whoever has disabled it, but not before this
             // block is lifted. A group that keeps a certificate out is never enabled.
-            row.overlay_of.is_none().then_some(Undo::Enable(row.id))
+            let group = row.overlay_of.is_none().then_some(Undo::Enable(row.id));
+            group.into_iter().collect()
         }
         Bar::ShutOut(id, certificates) => {
             let row = by_id(connection, *id)?;
@@ -349,11 +331,11 @@ fn put_up(
             let left = left.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
             save_slots(connection, row.id, &left.slots)?;
             mark::raise_urgent(connection, row.id, "generation blocked", entry.at)?;
-            Some(Undo::Slots {
+            vec![Undo::Slots {
                 id: row.id,
                 from: row.slots,
                 to: left.slots,
-            })
+            }]
         }
         Bar::Own {
             provisioning,
@@ -375,7 +357,7 @@ fn put_up(
                 entry.at,
             )?;
             mark::raise_urgent(connection, id, "generation blocked", entry.at)?;
-            Some(Undo::Remove(id))
+            vec![Undo::Remove(id)]
         }
     })
 }

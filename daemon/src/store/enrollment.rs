@@ -2,7 +2,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, block};
+use super::{Store, StoreError, block, precedence};
 use crate::enrollment::history::History;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -103,10 +103,6 @@ const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, 
      e.status = 'enabled', e.removed, e.history, e.observed, e.observed_at, e.drift, \
      m.id, m.version, m.cause, m.since, m.due_at, m.attempts, m.last_error, m.parked, e.overlay_of, \
      e.by_reference FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id";
-/// Whether the individual enrollment `e` takes its device out of its group. One that only keeps a
-/// device of the group out does not: it goes when that has an end.
-pub(super) const TAKES_PRECEDENCE: &str =
-    "e.removed = 0 AND (e.overlay_of IS NULL OR e.status = 'enabled')";
 const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \
      d.created_at FROM device d JOIN certificate c ON c.intent = d.certificate \
      JOIN intent i ON i.id = d.certificate";
@@ -216,24 +212,6 @@ impl Store {
     /// One enrollment, or `None` once it is gone.
     pub fn find_enrollment(&self, id: i64) -> Result<Option<EnrollmentRow>, StoreError> {
         self.read(|connection| find(connection, id))
-    }
-
-    /// Whether a device has an enrollment of its own at this service, which takes precedence over its
-    /// group.
-    pub fn has_own_enrollment(
-        &self,
-        provisioning: &str,
-        registration_id: &str,
-    ) -> Result<bool, StoreError> {
-        self.read(|connection| {
-            let sql = format!(
-                "SELECT EXISTS (SELECT 1 FROM enrollment e WHERE e.provisioning = ?1
-                     AND e.kind = 'individual' AND e.name = ?2 AND {TAKES_PRECEDENCE})"
-            );
-            Ok(connection
-                .prepare_cached(&sql)?
-                .query_row([provisioning, registration_id], |row| row.get(0))?)
-        })
     }
 
     /// All devices, at most `limit`, after registration id `after`.
@@ -378,7 +356,7 @@ pub(super) fn enrollment_rows(
     Ok(enrollments)
 }
 
-fn named(connection: &Connection, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
+pub(super) fn named(connection: &Connection, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
     enrollment_rows(connection, "WHERE e.name = ?1 ORDER BY e.id", [name])
 }
 
@@ -394,7 +372,10 @@ pub(super) fn individual(
 
 fn initial_slots(connection: &Connection, new: &NewEnrollment) -> Result<Slots, StoreError> {
     match new.kind {
-        EnrollmentKind::Group => Ok(new.slots.clone()),
+        EnrollmentKind::Group => {
+            precedence::new_group(connection, &new.slots.held())?;
+            Ok(new.slots.clone())
+        }
         EnrollmentKind::Individual => {
             refuse_who_is_shut_out(connection, &new.name)?;
             current_leaf(connection, &new.name)
@@ -421,7 +402,7 @@ fn refuse_who_is_shut_out(connection: &Connection, device: &str) -> Result<(), S
     let Some((issuer, revoked)) = current else {
         return Ok(());
     };
-    if let Some(group) = block::blocked_group(connection, device, issuer)? {
+    if let Some(group) = precedence::blocked_group(connection, device, issuer)? {
         return Err(StoreError::Conflict(format!(
             "{device} belongs to the group {group}, which is blocked; lift the block first with \
              `hallmark enrollment unblock --group {group}`"

@@ -7,7 +7,7 @@ use super::audit::AuditEntry;
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
 use super::issuance::IntentRefusal;
 use super::mark::{self, MarkSubject};
-use super::{StoreError, block, roll};
+use super::{StoreError, block, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -42,7 +42,7 @@ pub(super) fn admit(
     if block::is_blocked(connection, registration_id)? {
         return Err(IntentRefusal::Blocked(registration_id.to_owned()));
     }
-    if let Some(group) = block::blocked_group(connection, registration_id, issuer)? {
+    if let Some(group) = precedence::blocked_group(connection, registration_id, issuer)? {
         let device = registration_id.to_owned();
         return Err(IntentRefusal::GroupBlocked { device, group });
     }

@@ -36,6 +36,7 @@ mod below;
 mod block;
 mod breach;
 mod crl;
+mod door;
 mod enrollment;
 mod generation;
 mod hold;
@@ -59,7 +60,7 @@ pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
 pub use below::{DeviceBelow, DrainReport};
 pub use block::{Bar, BlockKind, BlockRow, NewBlock};
-pub use breach::{Breach, Door};
+pub use breach::Breach;
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
@@ -112,6 +113,14 @@ pub enum StoreError {
         /// Stable.
         code: &'static str,
         /// What it is, and what to do about it.
+        message: String,
+    },
+    /// What was asked for does not fit the data, whatever the moment: the code says what to mend.
+    #[error("{message}")]
+    Mend {
+        /// Stable.
+        code: &'static str,
+        /// What does not fit, and how to mend it.
         message: String,
     },
     /// The thing does not exist.

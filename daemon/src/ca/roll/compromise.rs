@@ -58,6 +58,7 @@ impl CertificateAuthority {
         detail: &AuthorityDetail,
         overriding: Option<&str>,
     ) -> Result<Vec<RollRow>, Error> {
+        let newest_group = self.store.newest_group()?;
         let breached = self.breached(authority, generation)?;
         self.token_of(authority)?;
         let caller = permission.caller();
@@ -81,9 +82,9 @@ impl CertificateAuthority {
             actor: entry.actor.clone(),
             cause: "the authority is compromised".into(),
         };
-        let rows = self
-            .store
-            .start_authority_compromise(list, revocation, entry)?;
+        let rows =
+            self.store
+                .start_authority_compromise(list, Some(newest_group), revocation, entry)?;
         self.reload_hierarchy()?;
         self.wake();
         Ok(rows)

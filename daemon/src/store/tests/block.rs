@@ -56,6 +56,7 @@ impl Stage {
             devices: vec![("dps".into(), "press-7".into())],
             fleet: false,
             except_profiles: Vec::new(),
+            newest_group: None,
             bars: vec![
                 Bar::ShutOut(group, vec![certificate("old")]),
                 Bar::Own {

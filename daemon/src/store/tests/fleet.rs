@@ -90,6 +90,7 @@ fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
         devices: Vec::new(),
         fleet: true,
         except_profiles: Vec::new(),
+        newest_group: None,
         bars: vec![Bar::Disable(group)],
     };
     let (block, _) = timed("block", || {
@@ -218,7 +219,7 @@ fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let rolls = timed("breach", || {
         let entry = entry("roll.started");
         let store = &stage.store;
-        store.start_authority_compromise(vec![breached], revocation, entry)
+        store.start_authority_compromise(vec![breached], None, revocation, entry)
     });
     let roll = rolls.unwrap().remove(0);
     let devices = timed("whose identities go", || {

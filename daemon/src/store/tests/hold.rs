@@ -40,6 +40,7 @@ impl Stage {
             devices: Vec::new(),
             fleet: true,
             except_profiles: vec!["server".into()],
+            newest_group: None,
             bars: vec![Bar::Disable(group)],
         };
         let (row, _) = self.store.start_block(new, entry("block.started")).unwrap();
@@ -72,6 +73,7 @@ impl Stage {
             devices: Vec::new(),
             fleet: false,
             except_profiles: Vec::new(),
+            newest_group: None,
             bars: Vec::new(),
         };
         let (row, _) = self.store.start_block(new, entry("block.started")).unwrap();

@@ -55,6 +55,7 @@ impl Stage {
             devices: Vec::new(),
             fleet: false,
             except_profiles: Vec::new(),
+            newest_group: None,
             bars: vec![bar],
         };
         let (row, _) = self.store.start_block(new, entry("block.started"))?;
@@ -125,12 +126,6 @@ fn where_a_block_stands_no_expiry_roll_begins() {
 
     let device = stage.enroll("pump-7");
     stage.issue("pump-7", 9);
-    let door = Door {
-        provisioning: "dps".into(),
-        individual: Some(device.id),
-        group: None,
-        clears_hub: false,
-    };
     let new = NewBlock {
         kind: BlockKind::Device,
         name: "pump-7".into(),
@@ -140,7 +135,8 @@ fn where_a_block_stands_no_expiry_roll_begins() {
         devices: Vec::new(),
         fleet: false,
         except_profiles: Vec::new(),
-        bars: vec![Bar::Device(door)],
+        newest_group: None,
+        bars: vec![Bar::Device(vec!["dps".into()])],
     };
     stage
         .store
@@ -203,6 +199,7 @@ fn a_breach_outlives_the_block_that_stood_before_it() {
         };
         let begun = stage.store.start_authority_compromise(
             vec![breached],
+            None,
             revocation,
             entry("roll.started"),
         );
