@@ -267,7 +267,8 @@ impl Application {
 
     /// Logs alarms as they come and go.
     fn tell_alarms(&self) {
-        let Ok(alarms) = self.ca.alarms() else { return };
+        let alarms = self.ca.alarms();
+        let alarms = alarms.unwrap_or_else(|error| vec![format!("alarms cannot be told: {error}")]);
         let mut told = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         for alarm in alarms.iter().filter(|alarm| !told.contains(alarm)) {
             tracing::error!(alarm, "alarm");

@@ -51,7 +51,10 @@ impl Roll {
     pub(super) fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
         let hub = ca.roll_hub_progress(&row)?;
         let told = hub.map(|progress| ca.roll_hub_progress_in_words(&row, progress));
-        let (waits_for, device_seen) = (ca.roll_waits_for(&row)?, ca.roll_proof(&row)?);
+        // One that cannot be read hides no other: it says so itself.
+        let waits_for = ca.roll_waits_for(&row);
+        let waits_for = waits_for.unwrap_or_else(|error| error.to_string());
+        let device_seen = ca.roll_proof(&row)?;
         let (provisioning, registration_id, authority) = match row.subject {
             RollSubject::Enrollment {
                 provisioning, name, ..
