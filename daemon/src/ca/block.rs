@@ -108,18 +108,23 @@ impl CertificateAuthority {
         blocked: &Blocked,
         reason: &str,
     ) -> Result<BlockRow, Error> {
-        let (kind, name, generation) = blocked.key();
-        let standing = self.store.standing_block(kind, name, generation)?;
-        let block = standing.ok_or_else(|| {
-            let message = format!("{name} is not blocked; `hallmark device list` has all devices");
-            Error::missing("block_unknown", message)
-        })?;
+        let block = self.standing(blocked)?;
         let entry = self.block_entry(permission, "block.lifted", blocked, reason);
         let revoked = self.store.lift_block(block.id, entry)?;
         crash_point("roll-block-lifted");
         self.wake();
         self.follow_revocation(&revoked)?;
         Ok(self.store.block(block.id)?)
+    }
+
+    /// The block that stands of this subject.
+    pub fn standing(&self, blocked: &Blocked) -> Result<BlockRow, Error> {
+        let (kind, name, generation) = blocked.key();
+        let standing = self.store.standing_block(kind, name, generation)?;
+        standing.ok_or_else(|| {
+            let message = format!("{name} is not blocked; `hallmark status` has the newest blocks");
+            Error::missing("block_unknown", message)
+        })
     }
 
     /// What each place answered to a block, or to its end.

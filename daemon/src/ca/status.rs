@@ -97,7 +97,7 @@ impl CertificateAuthority {
             push,
             blocked: self.store.standing_block_count()?,
             blocks: {
-                let standing = self.store.blocks(true, BLOCKS_SHOWN_MAX)?;
+                let standing = self.store.blocks(true, None, BLOCKS_SHOWN_MAX)?;
                 standing.into_iter().map(Standing::from).collect()
             },
             crls: self.crl_statuses()?,

@@ -140,12 +140,20 @@ const SELECT: &str = "SELECT id, kind, name, generation, undo, reason, blocked_b
      lifted_at, lifted_by, reached FROM block";
 
 impl Store {
-    /// Blocks, newest first, at most `limit`; only those that stand if `open`.
-    pub fn blocks(&self, open: bool, limit: u32) -> Result<Vec<BlockRow>, StoreError> {
+    /// Blocks, newest first, at most `limit`; only those that stand if `open`, and those that come
+    /// `after` this one, which are older.
+    pub fn blocks(
+        &self,
+        open: bool,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<BlockRow>, StoreError> {
         self.read(|connection| {
-            let select =
-                format!("{SELECT} WHERE NOT ?1 OR lifted_at IS NULL ORDER BY id DESC LIMIT ?2");
-            block_rows(connection, &select, params![open, limit])
+            let select = format!(
+                "{SELECT} WHERE id < coalesce(?2, 9223372036854775807)
+                   AND (NOT ?1 OR lifted_at IS NULL) ORDER BY id DESC LIMIT ?3"
+            );
+            block_rows(connection, &select, params![open, after, limit])
         })
     }
 

@@ -132,12 +132,19 @@ const SELECT: &str = "SELECT r.id, r.enrollment, e.provisioning, e.name, r.autho
      JOIN certificate c ON c.sha256 = r.old_certificate JOIN intent i ON i.id = c.intent";
 
 impl Store {
-    /// Rolls, newest first, at most `limit`; only those under way if `open`.
-    pub fn rolls(&self, open: bool, limit: u32) -> Result<Vec<RollRow>, StoreError> {
+    /// Rolls, newest first, at most `limit`; only those under way if `open`, and those that come
+    /// `after` this one, which are older.
+    pub fn rolls(
+        &self,
+        open: bool,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<RollRow>, StoreError> {
         self.read(|connection| {
-            let condition = "WHERE NOT ?1 OR r.state NOT IN ('done', 'aborted')
-                 ORDER BY r.id DESC LIMIT ?2";
-            roll_rows(connection, condition, params![open, limit])
+            let condition = "WHERE r.id < coalesce(?2, 9223372036854775807)
+                   AND (NOT ?1 OR r.state NOT IN ('done', 'aborted'))
+                 ORDER BY r.id DESC LIMIT ?3";
+            roll_rows(connection, condition, params![open, after, limit])
         })
     }
 

@@ -121,7 +121,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     stage.settle_next(group.id);
     assert_eq!(stage.store.enrollment(group.id).unwrap().slots, group.slots);
     assert!(stage.store.find_enrollment(own).unwrap().is_none());
-    assert!(stage.store.blocks(true, 10).unwrap().is_empty());
+    assert!(stage.store.blocks(true, None, 10).unwrap().is_empty());
 }
 
 /// What a roll has changed meanwhile is not put back.
