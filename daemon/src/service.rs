@@ -257,10 +257,16 @@ impl Application {
                 Ok(pause) => pause,
                 Err(_) => FAILURE_PAUSE,
             };
-            tokio::select! {
-                () = this.wake.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+            let stopping = tokio::select! {
+                () = this.wake.notified() => false,
+                () = tokio::time::sleep(pause) => false,
+                _ = stop.wait_for(|stop| *stop) => true,
+            };
+            if stopping {
+                // What was only counted is not lost with an orderly stop.
+                let last = move || this.ca.record_counted_refusals(true);
+                let _ = tokio::task::spawn_blocking(last).await;
+                return;
             }
         }
     }
@@ -282,6 +288,7 @@ impl Application {
     /// Everything once; returns how long it can rest.
     fn turn(&self) -> Duration {
         self.tell_alarms();
+        self.ca.record_counted_refusals(false);
         if self.ca.hierarchy().is_empty() {
             return TICK;
         }
@@ -297,6 +304,7 @@ impl Application {
             note("TLS certificate", identity.renew(&self.ca));
         }
         note("CA certificates", self.ca.want_verified());
+        note("finished work", self.ca.forget_finished_hub_tasks());
         note("proof of possession", self.ca.prove_possession().map(drop));
         let mut next_due: Vec<i64> = Vec::new();
         for (what, due) in [

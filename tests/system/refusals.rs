@@ -186,6 +186,32 @@ fn a_caller_may_ask_only_for_what_its_role_covers() {
     let auditor = stage.caller(&stage.enlist("auditor", "auditor-1"));
     let server = stage.caller(&listener_itself(&stage));
     let witness = Witness::of(&stage);
+/// Somebody who has no certificate knocks again and again. Verifies: every refusal is in the journal,
+/// as an entry or counted, and most are only counted.
+#[test]
+fn a_stranger_does_not_make_the_journal_grow() {
+    const KNOCKS: i64 = 60;
+    let mut stage = Stage::up();
+    let stranger = stage.stranger();
+    let request = Request::device("press-7");
+    for _ in 0..KNOCKS {
+        let answer = stranger.ask(&request);
+        assert_eq!(answer.code(), "client_certificate_required");
+    }
+    stage.stop();
+    let written = "audit WHERE action = 'certificate.refused'";
+    let written = stage.count(written);
+    let counted = "SELECT coalesce(sum(detail ->> 'times'), 0) FROM audit
+                   WHERE action = 'certificate.refusals_counted'
+                     AND detail ->> 'code' = 'client_certificate_required'";
+    let counted: i64 = crate::invariants::open(&stage.database())
+        .query_row(counted, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(written + counted, KNOCKS);
+    // Twenty a minute, and a minute may have ended meanwhile.
+    assert!((20..=40).contains(&written), "{written}");
+}
+
     let other_device = Request::device("press-8");
     let other_station = Request::new("station", "station-2");
     let refused = |caller: &Caller, request: &Request| {

@@ -7,6 +7,7 @@
 use super::{Store, StoreError, hub_job};
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -224,6 +225,56 @@ impl Store {
                      WHERE id = ?1",
                 )?
                 .execute(params![id, due_at, error])?;
+            Ok(())
+        })
+    }
+
+    /// Finished tasks that may be forgotten, at most `limit`: those done before `before` whose roll or
+    /// block has ended, and whatever is more than the newest `keep`.
+    pub fn hub_tasks_to_forget(
+        &self,
+        before: i64,
+        keep: u32,
+        limit: u32,
+    ) -> Result<Vec<i64>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT t.id FROM hub_task t WHERE t.done_at IS NOT NULL AND (
+                     t.done_at < ?1 AND NOT EXISTS (
+                         SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id
+                           AND r.state NOT IN ('done', 'aborted'))
+                       AND NOT EXISTS (
+                         SELECT 1 FROM block b WHERE t.cause = 'block' AND b.id = t.cause_id
+                           AND b.lifted_at IS NULL)
+                     OR t.id <= (SELECT id FROM hub_task WHERE done_at IS NOT NULL
+                                 ORDER BY id DESC LIMIT 1 OFFSET ?2))
+                 ORDER BY t.id LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![before, keep, limit], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Forgets finished tasks, and jobs that have none left.
+    pub fn forget_hub_tasks(&self, tasks: Vec<i64>) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            let tasks = serde_json::json!(tasks).to_string();
+            let jobs: Vec<i64> = connection
+                .prepare_cached(
+                    "DELETE FROM hub_task WHERE done_at IS NOT NULL
+                       AND id IN (SELECT value FROM json_each(?1)) RETURNING job",
+                )?
+                .query_map([tasks], |row| row.get::<_, Option<i64>>(0))?
+                .filter_map(Result::transpose)
+                .collect::<Result<_, _>>()?;
+            for job in BTreeSet::from_iter(jobs) {
+                connection
+                    .prepare_cached(
+                        "DELETE FROM hub_job WHERE id = ?1 AND done_at IS NOT NULL
+                           AND NOT EXISTS (SELECT 1 FROM hub_task WHERE job = ?1)",
+                    )?
+                    .execute([job])?;
+            }
             Ok(())
         })
     }

@@ -330,6 +330,7 @@ CREATE TABLE hub_task (
     CHECK ((done_at IS NULL) = (answer IS NULL))
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
+CREATE INDEX hub_task_done ON hub_task (id) WHERE done_at IS NOT NULL;
 CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
 
 -- By which leaf each hub knows a device, as it was last seen; null where it has no identity.

@@ -202,3 +202,40 @@ fn a_chunk_of_a_block_that_has_moved_does_nothing() {
     let open = stage.store.hub_progress(HubCause::Block(block), None);
     assert_eq!(open.unwrap().total, 0, "nothing of it is left for the hub");
 }
+
+/// Finished work at a hub goes when its cause has ended and it is old, or when there is too much.
+#[test]
+fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
+    let stage = Stage::new();
+    let group = stage.everybody();
+    stage.issue("press-7", 2);
+    stage.issue("press-8", 3);
+    let block = stage.block_group(group);
+    assert!(stage.hold_one(block, "", "press-7", false));
+    assert!(stage.hold_one(block, "press-7", "press-8", true));
+    let tasks = stage.store.hub_tasks(HubCause::Block(block), 10).unwrap();
+    let (done, late) = (tasks[0].id, tasks[1].id);
+    stage
+        .store
+        .settle_hub_task(done, "deleted".into(), 1_000)
+        .unwrap();
+    stage
+        .store
+        .settle_hub_task(late, "deleted".into(), 3_000)
+        .unwrap();
+    let store = &stage.store;
+    assert!(
+        store.hub_tasks_to_forget(2_000, 10, 10).unwrap().is_empty(),
+        "the block stands"
+    );
+    assert_eq!(
+        store.hub_tasks_to_forget(0, 1, 10).unwrap(),
+        [done],
+        "one too many"
+    );
+    stage.let_back_in(block);
+    assert_eq!(store.hub_tasks_to_forget(2_000, 10, 10).unwrap(), [done]);
+    store.forget_hub_tasks(vec![done]).unwrap();
+    let left = store.hub_tasks(HubCause::Block(block), 10).unwrap();
+    assert_eq!(left.iter().map(|task| task.id).collect::<Vec<_>>(), [late]);
+}
