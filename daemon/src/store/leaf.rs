@@ -103,6 +103,34 @@ pub(super) fn record(
     Ok(())
 }
 
+/// A roll to `next` was given up: the device's current leaf is `serving` again, unless a slot at
+/// another service still holds `next`.
+pub(super) fn give_up(
+    connection: &Connection,
+    registration_id: &str,
+    next: Thumbprint,
+    serving: Thumbprint,
+) -> Result<(), StoreError> {
+    let enrollments = individual(connection, registration_id)?;
+    if enrollments.iter().any(|it| it.slots.held().contains(&next)) {
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "UPDATE device SET (certificate, profile) = (
+                 SELECT c.intent, i.profile FROM certificate c JOIN intent i ON i.id = c.intent
+                 WHERE c.sha256 = ?3)
+             WHERE registration_id = ?1
+               AND certificate = (SELECT intent FROM certificate WHERE sha256 = ?2)",
+        )?
+        .execute(params![
+            registration_id,
+            next.as_bytes(),
+            serving.as_bytes()
+        ])?;
+    Ok(())
+}
+
 /// Step 10, for an individually enrolled device: the leaf takes a slot, the enrollment is dirty.
 /// Returns which services that concerns.
 pub(super) fn place(

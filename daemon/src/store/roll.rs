@@ -8,7 +8,7 @@ use super::audit::{self, AuditEntry};
 use super::enrollment::{by_id, from_json, save_slots};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, precedence};
+use super::{Store, StoreError, leaf, precedence};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -288,6 +288,9 @@ impl Store {
                     let slots = by_id(connection, id)?.slots.abort();
                     let slots = slots.map_err(|it| StoreError::Conflict(it.to_string()))?;
                     save_slots(connection, id, &slots)?;
+                    if let (Some(next), Some(serving)) = (row.new_certificate, slots.serving()) {
+                        leaf::give_up(connection, row.subject.name(), next, serving)?;
+                    }
                     let subject = MarkSubject::Enrollment(id);
                     mark::raise(connection, subject, "roll aborted", entry.at)?;
                 }

@@ -390,7 +390,7 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
     let enrollment = stage.enroll("pump-7");
     stage.issue("pump-7", 2);
     stage.issue("pump-7", 3);
-    let roll = stage.store.rolls(true, 1).unwrap().remove(0);
+    let roll = stage.store.rolls(true, None, 1).unwrap().remove(0);
     let step = RollStep {
         roll: roll.id,
         enrollment: enrollment.id,
