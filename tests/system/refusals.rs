@@ -110,6 +110,15 @@ fn a_name_that_the_provisioning_service_would_not_take_is_refused() {
         let request = Request::named("device", id, None);
         witness.sees_refused(400, "registration_id_invalid", || station.ask(&request));
     }
+    for id in ["hallmark-canary-line-1-2", "Hallmark-Canary-7"] {
+        let request = Request::device(id);
+        witness.sees_refused(400, "registration_id_reserved", || station.ask(&request));
+        let added = stage.hallmark(&["enrollment", "add", "--individual", id]);
+        assert!(
+            added.error.contains("registration_id_reserved"),
+            "{added:?}"
+        );
+    }
     let longest = "x".repeat(64);
     assert_eq!(station.obtain(&Request::device(&longest)).id, longest);
 }
@@ -177,15 +186,6 @@ fn a_caller_who_cannot_be_named_is_refused() {
     }
 }
 
-/// A station asks for devices, a device for itself, nobody else for anything.
-#[test]
-fn a_caller_may_ask_only_for_what_its_role_covers() {
-    let stage = Stage::up();
-    let station = stage.station();
-    let device = stage.caller(&station.obtain(&Request::device("press-7")));
-    let auditor = stage.caller(&stage.enlist("auditor", "auditor-1"));
-    let server = stage.caller(&listener_itself(&stage));
-    let witness = Witness::of(&stage);
 /// Somebody who has no certificate knocks again and again. Verifies: every refusal is in the journal,
 /// as an entry or counted, and most are only counted.
 #[test]
@@ -212,6 +212,15 @@ fn a_stranger_does_not_make_the_journal_grow() {
     assert!((20..=40).contains(&written), "{written}");
 }
 
+/// A station asks for devices, a device for itself, nobody else for anything.
+#[test]
+fn a_caller_may_ask_only_for_what_its_role_covers() {
+    let stage = Stage::up();
+    let station = stage.station();
+    let device = stage.caller(&station.obtain(&Request::device("press-7")));
+    let auditor = stage.caller(&stage.enlist("auditor", "auditor-1"));
+    let server = stage.caller(&listener_itself(&stage));
+    let witness = Witness::of(&stage);
     let other_device = Request::device("press-8");
     let other_station = Request::new("station", "station-2");
     let refused = |caller: &Caller, request: &Request| {
