@@ -11,7 +11,7 @@ use super::door;
 use super::enrollment::{self, EnrollmentRow, by_id, from_json, save_slots, set_status, to_json};
 use super::mark::{self, MarkSubject};
 use super::revocation::{Revocation, Revoked};
-use super::{Store, StoreError, hold, issuance, precedence, roll};
+use super::{Store, StoreError, abandon, hold, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -290,12 +290,12 @@ fn insert(connection: &Connection, new: &NewBlock, entry: &AuditEntry) -> Result
 fn burn(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), StoreError> {
     match new.kind {
         BlockKind::Device => {
-            issuance::abandon_leaves(connection, &new.name, "its device was blocked", at)
+            abandon::abandon_leaves(connection, &new.name, "its device was blocked", at)
         }
         BlockKind::Group => {
-            for open in issuance::open_leaves(connection, &new.except_profiles)? {
+            for open in abandon::open_leaves(connection, &new.except_profiles)? {
                 if precedence::blocked_group(connection, &open.subject, open.issuer)?.is_some() {
-                    issuance::abandon(connection, open.intent, "its group was blocked", at)?;
+                    abandon::abandon(connection, open.intent, "its group was blocked", at)?;
                 }
             }
             Ok(())

@@ -10,7 +10,7 @@ use super::enrollment::{self, EnrollmentRow, by_id, save_slots, set_status};
 use super::hub_task::{self, HubAction, HubCause, NewHubTask};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
 use super::roll::{self, NewRoll, NewSubject, RollRow};
-use super::{Store, StoreError, block, issuance, mark};
+use super::{Store, StoreError, abandon, block, mark};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -46,7 +46,7 @@ impl Store {
     ) -> Result<(Vec<RollRow>, Revoked), StoreError> {
         self.write(move |connection| {
             let reason = "its device was reported as breached";
-            issuance::abandon_leaves(connection, &breach.registration_id, reason, entry.at)?;
+            abandon::abandon_leaves(connection, &breach.registration_id, reason, entry.at)?;
             let mut rolls = Vec::new();
             let mut revoked = Revoked::default();
             let doors = doors_of(connection, &breach, entry.at)?;

@@ -30,6 +30,7 @@
 //!
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
 
+mod abandon;
 mod audit;
 mod authority_roll;
 mod below;

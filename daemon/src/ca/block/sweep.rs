@@ -97,51 +97,54 @@ impl CertificateAuthority {
         let hierarchy = self.hierarchy();
         if let Some(number) = block.generation {
             let blocked = self.generation_named(&block.name, number)?;
+            let below = hierarchy.subtree(blocked.id);
+            let services = self.provisioning.iter();
             return Ok(Fleet {
-                generations: hierarchy.subtree(blocked.id).into_iter().collect(),
-                services: self.provisioning.clone(),
+                generations: below.iter().copied().collect(),
+                services: services.map(|it| (it.clone(), below.clone())).collect(),
             });
         }
         let groups: Vec<EnrollmentRow> = self.groups_named(&block.name)?;
-        let authorities: BTreeSet<&str> = groups
-            .iter()
-            .filter_map(|group| group.authority.as_deref())
-            .collect();
-        let own = hierarchy
-            .iter()
-            .filter(|it| authorities.contains(it.authority.as_str()));
-        let below: BTreeSet<i64> = own.flat_map(|it| hierarchy.subtree(it.id)).collect();
+        let below = |group: EnrollmentRow| {
+            let own = hierarchy
+                .iter()
+                .filter(|it| Some(&it.authority) == group.authority.as_ref());
+            let below: BTreeSet<i64> = own.flat_map(|it| hierarchy.subtree(it.id)).collect();
+            (group.provisioning, below)
+        };
+        let services: Vec<_> = groups.into_iter().map(below).collect();
+        let all = services.iter().flat_map(|(_, below)| below.iter().copied());
+        let all: BTreeSet<i64> = all.collect();
         Ok(Fleet {
-            generations: below.into_iter().collect(),
-            services: groups.into_iter().map(|it| it.provisioning).collect(),
+            generations: all.into_iter().collect(),
+            services,
         })
     }
 
-    /// A device of a blocked group is one that has no enrollment of its own at the group's service.
+    /// A device of a blocked group has a leaf below the group's authority, and no enrollment of its
+    /// own at the group's service.
     fn blocked_device(
         &self,
         block: &BlockRow,
         fleet: &Fleet,
         id: String,
     ) -> Result<Option<BlockedDevice>, Error> {
-        let (mut services, mut hold) = (fleet.services.clone(), None);
-        if block.kind == BlockKind::Group {
-            let mut by_group = Vec::new();
-            for service in services {
-                if !self.store.has_own_enrollment(&service, &id)? {
-                    by_group.push(service);
-                }
+        let is_group = block.kind == BlockKind::Group;
+        let leaves = self.living_leaves(&id)?;
+        let mut services = Vec::new();
+        for (service, below) in &fleet.services {
+            let has_leaf = leaves.iter().any(|leaf| below.contains(&leaf.issuer));
+            if has_leaf && !(is_group && self.store.has_own_enrollment(service, &id)?) {
+                services.push(service.clone());
             }
-            services = by_group;
-            hold = Some(self.hold_of(block, &id));
         }
         if services.is_empty() {
             return Ok(None);
         }
         services.retain(|service| self.hubs.contains_key(service));
         Ok(Some(BlockedDevice {
+            hold: is_group.then(|| self.hold_of(block, &id)),
             registration_id: id,
-            hold,
             services,
         }))
     }
@@ -160,6 +163,6 @@ impl CertificateAuthority {
 struct Fleet {
     /// By whom their leaves are.
     generations: Vec<i64>,
-    /// The provisioning services that keep them out.
-    services: Vec<String>,
+    /// The provisioning services that keep them out, each with those by whom a leaf must be.
+    services: Vec<(String, BTreeSet<i64>)>,
 }
