@@ -215,14 +215,13 @@ fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
     assert!(stage.hold_one(block, "press-7", "press-8", true));
     let tasks = stage.store.hub_tasks(HubCause::Block(block), 10).unwrap();
     let (done, late) = (tasks[0].id, tasks[1].id);
-    stage
-        .store
-        .settle_hub_task(done, "deleted".into(), 1_000)
-        .unwrap();
-    stage
-        .store
-        .settle_hub_task(late, "deleted".into(), 3_000)
-        .unwrap();
+    let deleted = |id| HubTaskEnd {
+        id,
+        answer: HubAnswer::said("deleted"),
+        again_at: None,
+    };
+    stage.store.end_hub_task(deleted(done), 1_000).unwrap();
+    stage.store.end_hub_task(deleted(late), 3_000).unwrap();
     let store = &stage.store;
     assert!(
         store.hub_tasks_to_forget(2_000, 10, 10).unwrap().is_empty(),
