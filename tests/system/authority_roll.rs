@@ -7,6 +7,8 @@ use crate::prober::Prober;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
 use crate::stage::{CEREMONY, Stage};
+use dps_emulator::{Action, Fault};
+use rusqlite::Connection;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

@@ -255,21 +255,14 @@ fn a_blocked_device_of_a_blocked_group_is_let_back_in_by_the_last_of_the_blocks(
 /// itself.
 #[test]
 fn a_block_of_a_group_goes_on_after_a_crash() {
-    assert!(fail::has_failpoints(), "build with --features failpoints");
     let (mut stage, devices) = five_devices();
     let station = stage.enlist("station", "station-2");
-    let reached = stage.path("reached");
-    let point = format!("block-chunk=return({})", reached.display());
-    stage.stop();
-    stage.start_with(&[("FAILPOINTS", &point)]);
-    stage.is_ready();
+    stage.restart_to_stay_at("block-chunk");
     let client = stage.client();
     let block = ["enrollment", "block", "--group", "group-a"];
     std::thread::scope(|scope| {
         let told = scope.spawn(|| client.hallmark(&block));
-        until("the daemon comes to the devices", || {
-            reached.exists().then_some(())
-        });
+        stage.stays_at("block-chunk");
         until("the service has followed", || {
             let group = stage.emulator.group("group-a").unwrap();
             (group["provisioningStatus"] == "disabled").then_some(())
