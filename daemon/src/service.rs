@@ -148,6 +148,7 @@ impl Daemon {
             store,
             tokens: tokens.configured.clone(),
             authorities: configuration.authorities.clone(),
+            failover: configuration.failover.clone(),
             profiles: configuration.profiles.clone(),
             provisioning: configuration.provisioning.keys().cloned().collect(),
             verified: configuration.verified(),

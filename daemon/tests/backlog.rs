@@ -99,6 +99,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         store,
         tokens: BTreeMap::new(),
         authorities: BTreeMap::new(),
+        failover: hallmarkd::ca::failover::FailoverPolicy::default(),
         profiles: BTreeMap::new(),
         provisioning: vec!["dps".into()],
         verified: BTreeMap::new(),

@@ -84,6 +84,7 @@ impl CertificateAuthority {
                 issuer = Issuer::self_signed(&shape.subject, &public_key);
                 Signer {
                     generation: row.id,
+                    authority: &row.authority,
                     token: &row.token,
                     key: &key,
                     issuer: &issuer,

@@ -8,15 +8,19 @@
 //! |---|---|
 //! | `rig` | folder, configuration, worker, processes |
 //! | `table` | the row of the documentation |
+//! | `codes` | every return code in sign, find, login and open |
+//! | `pin` | tokens that lock after three wrong PINs are never locked by us |
 //! | `softhsm`, `tpm2_pkcs11`, `nss`, `opencryptoki`, `p11_kit` | one family each |
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets the unexpected shall stop there"
 )]
 
+mod codes;
 mod nss;
 mod opencryptoki;
 mod p11_kit;
+mod pin;
 mod rig;
 mod softhsm;
 mod table;

@@ -2,7 +2,7 @@
 //! for mounts and shared memory. That takes root.
 
 use crate::rig::{Rig, Running, done, until};
-use crate::table;
+use crate::{pin, table};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -78,8 +78,8 @@ impl Machine {
     }
 }
 
-#[test]
-fn opencryptoki_keeps_the_contract() {
+/// A token whose PINs are no more those that everybody knows.
+fn prepared() -> (Rig, Machine) {
     let mut rig = Rig::new("opencryptoki", "factory");
     done(Command::new("getent").args(["group", "pkcs11"]));
     let machine = Machine::start(&rig);
@@ -89,5 +89,19 @@ fn opencryptoki_keeps_the_contract() {
     machine.prepare(&["-p", "-U", "12345678", "-n", PIN], "");
     rig.write_secret("pin", PIN);
     rig.wrapper = machine.enter.iter().map(Into::into).collect();
+    (rig, machine)
+}
+
+#[test]
+fn opencryptoki_keeps_the_contract() {
+    let (rig, _machine) = prepared();
     table::holds("opencryptoki 3.8.1, software token", &rig.check());
+}
+
+#[test]
+fn opencryptoki_is_never_locked_by_us() {
+    let (rig, machine) = prepared();
+    pin::is_never_locked(&rig, PIN, &|| {
+        machine.prepare(&["-p", "-U", PIN, "-n", PIN], "");
+    });
 }

@@ -25,6 +25,8 @@ const PERIOD: Duration = Duration::from_millis(50);
 /// A folder, and what the configuration says of the token.
 pub(crate) struct Rig {
     pub(crate) fragment: &'static str,
+    /// The module itself, in place of the family's.
+    pub(crate) wrapped_by: Option<PathBuf>,
     pub(crate) label: &'static str,
     pub(crate) environment: BTreeMap<String, String>,
     /// Stands before the worker's command line.
@@ -44,6 +46,7 @@ impl Rig {
         );
         Self {
             fragment,
+            wrapped_by: None,
             label,
             environment: BTreeMap::new(),
             wrapper: Vec::new(),
@@ -99,6 +102,14 @@ impl Rig {
             .unwrap()
     }
 
+    /// The worker, kept running, and its client; the token is ready or parked.
+    pub(crate) fn launch(&self) -> (TokenClient, Supervisor) {
+        let client = TokenClient::new("tried", self.path("tried.sock"));
+        let supervisor = Supervisor::start(client.clone(), self.worker());
+        client.wait_ready(SOON);
+        (client, supervisor)
+    }
+
     /// Starts the worker, runs the contract with every kind of key, and stops it.
     pub(crate) fn check(&self) -> Report {
         let (client, _supervisor) = self.start();
@@ -118,9 +129,8 @@ impl Rig {
 
     /// Starts the worker, and waits until the token is ready.
     pub(crate) fn start(&self) -> (TokenClient, Supervisor) {
-        let client = TokenClient::new("tried", self.path("tried.sock"));
-        let supervisor = Supervisor::start(client.clone(), self.worker());
-        let health = client.wait_ready(SOON);
+        let (client, supervisor) = self.launch();
+        let health = client.health();
         assert_eq!(health.state, TokenState::Ready, "{health:?}");
         (client, supervisor)
     }
@@ -141,10 +151,14 @@ impl Rig {
 
     fn configuration(&self) -> String {
         let (state, pin) = (self.text(""), self.text("pin"));
+        let module = match &self.wrapped_by {
+            Some(module) => format!("module = {module:?}"),
+            None => format!("fragment = {:?}", self.fragment),
+        };
         let mut text = format!(
             "state_dir = {state:?}\n[[token]]\nname = \"tried\"\nkind = \"pkcs11\"\n\
-             fragment = {:?}\nlabel = {:?}\ncredential = {pin:?}\n[token.environment]\n",
-            self.fragment, self.label
+             {module}\nlabel = {:?}\ncredential = {pin:?}\n[token.environment]\n",
+            self.label
         );
         for (name, value) in &self.environment {
             text.push_str(&format!("{name} = {value:?}\n"));

@@ -1,7 +1,7 @@
 //! tpm2-pkcs11 on swtpm, with a resource manager between them: a TPM has room for three keys.
 
 use crate::rig::{Rig, Running, until};
-use crate::table;
+use crate::{pin, table};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -54,16 +54,16 @@ fn bus() -> (Running, String) {
     (bus, address.trim().to_owned())
 }
 
-#[test]
-fn tpm2_pkcs11_keeps_the_contract() {
+/// A token, and the processes under it.
+fn prepared() -> (Rig, [Running; 3]) {
     let mut rig = Rig::new("tpm2-pkcs11", "gateway");
-    let (_swtpm, port) = swtpm(&rig);
-    let (_bus, address) = bus();
+    let (swtpm, port) = swtpm(&rig);
+    let (bus, address) = bus();
     let mut command = Command::new("tpm2-abrmd");
     command.args(["--session", "--allow-root", "--flush-all"]);
     command.arg(format!("--tcti=swtpm:host=127.0.0.1,port={port}"));
     command.env("DBUS_SESSION_BUS_ADDRESS", &address);
-    let _resource_manager = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    let resource_manager = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
     let store = rig.folder("store").display().to_string();
     rig.set("DBUS_SESSION_BUS_ADDRESS", address);
     rig.set("TPM2_PKCS11_TCTI", "tabrmd:bus_type=session");
@@ -73,5 +73,18 @@ fn tpm2_pkcs11_keeps_the_contract() {
     until("the token is made", || {
         rig.init_token("tpm2-pkcs11").status.success().then_some(())
     });
+    (rig, [resource_manager, bus, swtpm])
+}
+
+#[test]
+fn tpm2_pkcs11_keeps_the_contract() {
+    let (rig, _processes) = prepared();
     table::holds("tpm2-pkcs11 1.9.0, swtpm behind it", &rig.check());
+}
+
+#[test]
+fn tpm2_pkcs11_is_never_locked_by_us() {
+    let (rig, _processes) = prepared();
+    let pin = std::fs::read_to_string(rig.path("pin")).unwrap();
+    pin::is_never_locked(&rig, pin.trim(), &|| {});
 }

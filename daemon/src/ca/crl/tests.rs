@@ -3,6 +3,7 @@
 use super::*;
 use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::authorize::{Authorized, Caller, Operate};
+use crate::ca::failover::FailoverPolicy;
 use crate::ca::roll::RollPolicy;
 use crate::ca::{ConfiguredToken, Parts, TokenTraits};
 use crate::store::{Intent, Purpose, RevocationTarget, Store};
@@ -51,6 +52,7 @@ impl Scene {
             store: Store::open(&folder.path().join("hallmark.db")).unwrap(),
             tokens: BTreeMap::from([("memory".to_owned(), token)]),
             authorities: BTreeMap::from([on_it("root"), on_it("line")]),
+            failover: FailoverPolicy::default(),
             profiles: BTreeMap::new(),
             provisioning: Vec::new(),
             verified: BTreeMap::new(),

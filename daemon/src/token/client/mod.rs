@@ -48,6 +48,8 @@ pub struct TokenHealth {
     pub reason: String,
     /// Since when it is in this state.
     pub since: SystemTime,
+    /// Since when it is not ready, whatever it has been meanwhile.
+    pub out_since: Option<Instant>,
     /// How often the worker was started again.
     pub restarts: u64,
     /// What the worker's ladder has done.
@@ -70,6 +72,11 @@ impl TokenClient {
     /// How the token is, as last heard; asks nobody.
     pub fn health(&self) -> TokenHealth {
         self.keeper.health()
+    }
+
+    /// For how long the token has not been ready; `None` if it is.
+    pub fn out_for(&self) -> Option<Duration> {
+        self.keeper.out_for()
     }
 
     /// Waits until the token is ready, or parked, which no waiting changes; gives its health then,

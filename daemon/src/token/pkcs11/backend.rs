@@ -13,7 +13,7 @@ use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::{Token, TokenDescription, TokenError};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
-use cryptoki::session::{Session, UserType};
+use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
 use std::collections::HashMap;
@@ -119,9 +119,13 @@ impl Backend for Pkcs11Backend {
     }
 
     fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError> {
-        let log_in = || match self.present()?.1.anchor.login(UserType::User, Some(pin)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-            Err(error) => Err(Fault::from(error)),
+        let log_in = || {
+            let anchor = &self.present()?.1.anchor;
+            match anchor.login(UserType::User, Some(pin)) {
+                Ok(()) => Ok(()),
+                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_user(anchor)? => Ok(()),
+                Err(error) => Err(Fault::from(error)),
+            }
         };
         log_in().map_err(self.error("log in"))
     }
@@ -189,4 +193,10 @@ fn description(
         interface: interface.unwrap_or_else(|_| "PKCS#11".to_owned()),
         mechanisms: mechanisms.names(),
     }
+}
+
+/// Whether the session sees the user's objects, whatever `C_Login` says about it.
+fn is_user(session: &Session) -> Result<bool, Fault> {
+    let state = session.get_session_info()?.session_state();
+    Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
 }
