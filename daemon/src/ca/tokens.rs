@@ -136,7 +136,11 @@ impl CertificateAuthority {
             };
         };
         let configured = self.tokens.iter().find(|(_, configured)| {
-            token.initialized && configured.traits.is_at(&token.label, &token.serial)
+            // A module in front of another one shows the same token.
+            let is_its_family = configured.traits.family == probe.family;
+            is_its_family
+                && token.initialized
+                && configured.traits.is_at(&token.label, &token.serial)
         });
         let mut remarks = token.remarks;
         if !token.initialized {
