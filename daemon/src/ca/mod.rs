@@ -160,6 +160,8 @@ pub struct CertificateAuthority {
     ceremony: Mutex<()>,
     /// One check or bench of a token at a time.
     trial: Mutex<()>,
+    /// One look at all modules at a time: each costs a process for each of them.
+    look: Mutex<()>,
     /// Intents that could not be burned yet, each with its reason.
     unburned: Mutex<Vec<(i64, String)>>,
     /// What strangers were refused lately.
@@ -192,6 +194,7 @@ impl CertificateAuthority {
             wake: parts.wake,
             probes: parts.probes,
             trial: Mutex::new(()),
+            look: Mutex::new(()),
             lists,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             reloading: Mutex::default(),
