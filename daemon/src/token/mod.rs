@@ -19,6 +19,8 @@ pub mod client;
 pub mod configuration;
 pub mod contract;
 pub mod credential;
+mod encoding;
+mod fault;
 pub mod fragment;
 pub mod initialize;
 #[cfg(any(test, debug_assertions))]
