@@ -189,8 +189,9 @@ fn is_found(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
     for reference in [&whole, &by_id, &by_label] {
         ensure(token.find(reference)? == *key, "another key was found")?;
     }
+    let kept_inside = key.wrapped.is_none().then_some(key);
     ensure(
-        token.find_by_id(&key.id)?.as_ref() == Some(key),
+        token.find_by_id(&key.id)?.as_ref() == kept_inside,
         "its id alone finds another",
     )?;
     ensure(
@@ -208,6 +209,10 @@ fn is_found(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
 }
 
 fn id_is_unique(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
+    if key.wrapped.is_some() {
+        let reason = "its keys are kept outside, so it knows of no ids";
+        return Err(Failure::NotSupported(reason.to_owned()));
+    }
     let specification = KeySpecification {
         key_type: KeyType::P256,
         label: LABEL.to_owned(),
@@ -261,8 +266,12 @@ fn signs_in_one_algorithm(token: &mut dyn Token, key: &KeyDescription) -> Outcom
 }
 
 fn is_destroyed(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
-    let reference = key.reference();
-    token.destroy(&reference)?;
+    token.destroy(&key.reference())?;
+    // A key that is kept outside goes with its reference.
+    let reference = KeyReference {
+        wrapped: None,
+        ..key.reference()
+    };
     must_lack(token.find(&reference), "it is still found")?;
     let algorithm = SignatureAlgorithm::EcdsaSha256;
     must_lack(

@@ -48,6 +48,8 @@ pub struct KeyReference {
     pub label: String,
     /// `CKA_ID`.
     pub id: Vec<u8>,
+    /// The key itself, where the token keeps it outside ([`KeyDescription::wrapped`]).
+    pub wrapped: Option<Vec<u8>>,
 }
 
 /// What a new key shall be.
@@ -79,7 +81,14 @@ pub struct KeyDescription {
     pub never_extractable: bool,
     /// `CKA_LOCAL`, read back: made on this token, never imported.
     pub local: bool,
+    /// The key itself, encrypted by the token for itself and nobody else; `None` for a token that
+    /// keeps its keys inside. Whoever makes a key MUST keep this: the token does not. At most
+    /// [`WRAPPED_BYTES_MAX`].
+    pub wrapped: Option<Vec<u8>>,
 }
+
+/// Longest wrapped key. An RSA-3072 key of a TPM takes some 900 bytes.
+pub const WRAPPED_BYTES_MAX: usize = 2048;
 
 /// What a token says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +116,7 @@ impl KeyDescription {
             spki_sha256: spki_sha256(&self.spki),
             label: self.label.clone(),
             id: self.id.clone(),
+            wrapped: self.wrapped.clone(),
         }
     }
 }
@@ -134,7 +144,8 @@ pub trait Token: Send {
     /// The key that `reference` names. MUST refuse when two keys match.
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError>;
 
-    /// A key by its `CKA_ID` alone: how a ceremony adopts what an interrupted one made.
+    /// A key by its `CKA_ID` alone: how a ceremony adopts what an interrupted one made. A token that
+    /// keeps its keys outside has none to find: what was not recorded is gone.
     fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError>;
 
     /// Makes a key pair: sensitive, non-extractable, persistent. MUST read the attributes back.
@@ -149,7 +160,8 @@ pub trait Token: Send {
         message: &[u8],
     ) -> Result<Vec<u8>, TokenError>;
 
-    /// Deletes a key pair. Called by ceremonies and by the contract check only.
+    /// Deletes a key pair. Called by ceremonies and by the contract check only. Of a key that is kept
+    /// outside, the caller MUST forget the reference: it is the key.
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError>;
 
     /// Signs a client assertion with RSA (PKCS #1 v1.5) and SHA-256. MUST refuse a key whose own

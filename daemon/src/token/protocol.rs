@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
 /// Version of these messages. Daemon and workers come from one package, so unequal means refused.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 
 /// Longest frame. The longest message is a to-be-signed CRL: 8 MiB hold some 200,000 entries.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;
@@ -250,6 +250,7 @@ mod tests {
             spki_sha256: [7; 32],
             label: "ca".into(),
             id: vec![1, 2],
+            wrapped: Some(vec![3; 700]),
         };
         let algorithm = SignatureAlgorithm::EcdsaSha256;
         Request {

@@ -322,6 +322,7 @@ fn a_used_key_that_is_gone_after_a_login_is_named_and_the_rest_goes_on() {
         label: "gone".into(),
         id: vec![9],
         spki_sha256: spki_sha256(b""),
+        wrapped: None,
     };
     scene.ladder.used_keys.remember(&gone);
     scene.let_time_pass();
