@@ -1,7 +1,7 @@
 //! Tokens: where private keys live, and the worker processes that hold them.
 //!
-//! [`Token`] is the one trait; `pkcs11` implements it on a PKCS#11 module. Only a worker process
-//! ([`worker`]) ever loads a module or holds a PIN; `serve` talks to it through [`client`], over the
+//! [`Token`] is the one trait; `pkcs11` implements it on a PKCS#11 module, [`tpm`] on a TPM 2.0. Only a
+//! worker process ([`worker`]) ever talks to a token or holds a PIN; `serve` talks to it through [`client`], over the
 //! frames of `protocol`, and on a developer's machine starts it through [`supervisor`].
 //!
 //! | module | in which process | what for |
@@ -9,7 +9,8 @@
 //! | [`configuration`], [`fragment`] | both | what was said of a token, and what its family needs |
 //! | [`credential`] | both | keys that open the cloud's doors, and what they may sign |
 //! | [`client`], [`supervisor`] | serve | ask a worker; keep one running |
-//! | [`worker`], `pkcs11`, `pin` | worker | signer threads, the recovery ladder, the module, the PIN |
+//! | [`worker`], `pkcs11`, [`tpm`], `pin` | worker | signer threads, the recovery ladder, the token, the PIN |
+//! | `fault`, `encoding` | worker | failures by class; keys and signatures in DER |
 //! | `protocol`, `outbox` | both | frames, and few system calls for many of them |
 //! | [`contract`], `proof` | both | what every token must do; test signatures |
 //! | [`initialize`], [`bench`] | commands | make a new token; measure one |
@@ -31,6 +32,7 @@ mod pkcs11;
 mod proof;
 mod protocol;
 pub mod supervisor;
+pub mod tpm;
 pub mod worker;
 
 use crate::x509::key::{KeyType, SignatureAlgorithm};

@@ -265,7 +265,7 @@ fn salted(salt: &[u8], token: &TokenIdentity) -> Vec<u8> {
 }
 
 /// Writes a file that a crash leaves either as it was or complete.
-fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file = OpenOptions::new()
         .write(true)

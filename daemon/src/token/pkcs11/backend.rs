@@ -8,6 +8,7 @@ use super::fault::Fault;
 use super::mechanism::Mechanisms;
 use super::module::{Module, trimmed};
 use crate::token::configuration::TokenSettings;
+use crate::token::fragment::Fragment;
 use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::{Token, TokenDescription, TokenError};
 use cryptoki::context::Pkcs11;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The module of one token, from load to finalize.
 pub(crate) struct Pkcs11Backend {
     settings: TokenSettings,
+    fragment: Fragment,
     module: Option<Module>,
     present: Option<Present>,
 }
@@ -40,9 +42,10 @@ struct Present {
 
 impl Pkcs11Backend {
     /// A backend that has not touched the module yet.
-    pub(crate) fn new(settings: TokenSettings) -> Self {
+    pub(crate) fn new(settings: TokenSettings, fragment: Fragment) -> Self {
         Pkcs11Backend {
             settings,
+            fragment,
             module: None,
             present: None,
         }
@@ -55,11 +58,8 @@ impl Pkcs11Backend {
 
     fn loaded(&mut self) -> Result<&mut Module, Fault> {
         if self.module.is_none() {
-            let path = self.settings.fragment.module().ok_or_else(|| {
-                Fault::device(format!(
-                    "none of {:?} exists",
-                    self.settings.fragment.modules
-                ))
+            let path = self.fragment.module().ok_or_else(|| {
+                Fault::device(format!("none of {:?} exists", self.fragment.modules))
             })?;
             self.module = Some(Module::load(path)?);
         }
@@ -68,7 +68,7 @@ impl Pkcs11Backend {
 
     fn bring_up(&mut self) -> Result<Present, Fault> {
         let (label, serial) = (self.settings.label.clone(), self.settings.serial.clone());
-        let avoid = self.settings.fragment.avoid_mechanisms.clone();
+        let avoid = self.fragment.avoid_mechanisms.clone();
         let module = self.loaded()?;
         module.initialize()?;
         let found = module.find_token(&label, serial.as_deref())?;
