@@ -175,9 +175,11 @@ impl Backend for TpmBackend {
     }
 
     fn remark(&mut self) -> Result<Option<String>, TokenError> {
-        let read = self
-            .present()
-            .and_then(|it| Lockout::read(&mut lock(&it.device)));
+        let read = self.present().and_then(|present| {
+            let mut device = lock(&present.device);
+            device.look()?;
+            Lockout::read(&mut device)
+        });
         let lockout = read.map_err(self.error("read its state"))?;
         Ok(lockout.map(Lockout::told))
     }
@@ -197,7 +199,7 @@ pub(super) fn lock(device: &Mutex<Device>) -> MutexGuard<'_, Device> {
 fn drop_anchor(device: &mut Device) -> Result<Anchor, Fault> {
     let mut id = vec![0; 16];
     aws_lc_rs::rand::fill(&mut id).expect("aws-lc's generator has passed its self-test");
-    let FoundKey { key, wrapped } = device.create(&KeySpecification {
+    let (FoundKey { key, .. }, wrapped) = device.create(&KeySpecification {
         key_type: KeyType::P256,
         label: anchor::LABEL.to_owned(),
         id: id.clone(),
@@ -208,7 +210,7 @@ fn drop_anchor(device: &mut Device) -> Result<Anchor, Fault> {
             spki_sha256: spki_sha256(&key.spki),
             label: anchor::LABEL.to_owned(),
             id,
-            wrapped: Some(wrapped.to_bytes()?),
+            wrapped: Some(wrapped),
         },
         spki: key.spki,
     })

@@ -43,21 +43,25 @@ pub(super) struct Device {
     primary_name: Vec<u8>,
     authorization: Option<Authorization>,
     loaded: Option<LoadedKey>,
-    /// Keys whose authorization value the TPM refused, by SHA-256 of the SPKI: not tried again.
-    refused: Vec<[u8; 32]>,
+    /// Keys whose authorization value the TPM refused: not tried again.
+    refused: Vec<KeyReference>,
 }
 
 /// The key that was used last.
 struct LoadedKey {
     spki_sha256: [u8; 32],
+    /// As it stands on record.
+    wrapped: Vec<u8>,
     handle: KeyHandle,
-    key: SigningKey,
+    found: FoundKey,
 }
 
-/// A key of this TPM, with the record by which it is found again.
+/// A key of this TPM.
+#[derive(Clone)]
 pub(super) struct FoundKey {
     pub(super) key: SigningKey,
-    pub(super) wrapped: WrappedKey,
+    pub(super) label: String,
+    pub(super) id: Vec<u8>,
 }
 
 impl Device {
@@ -131,8 +135,21 @@ impl Device {
         }
     }
 
-    /// Makes a key. The TPM does not keep it: the answer is all there is of it.
-    pub(super) fn create(&mut self, specification: &KeySpecification) -> Result<FoundKey, Fault> {
+    /// Whether the TPM is there, and still the one with our primary key.
+    pub(super) fn look(&mut self) -> Result<(), Fault> {
+        let read = self.context.read_public(self.primary);
+        let (_, name, _) = read.map_err(failed("TPM2_ReadPublic"))?;
+        match name.value() == self.primary_name {
+            true => Ok(()),
+            false => Err(Fault::device("the primary key is another one by now")),
+        }
+    }
+
+    /// Makes a key. The TPM does not keep it: what comes back, wrapped, is all there is of it.
+    pub(super) fn create(
+        &mut self,
+        specification: &KeySpecification,
+    ) -> Result<(FoundKey, Vec<u8>), Fault> {
         let template = template::signing(specification.key_type)?;
         let (label, id) = (specification.label.as_str(), &specification.id[..]);
         let auth = self.authorization()?.of_key(label, id);
@@ -147,22 +164,14 @@ impl Device {
             .map_err(failed("public area"))?;
         let private = created.out_private.value();
         let wrapped = WrappedKey::new((label, id), &self.primary_name, (&public, private));
-        self.load(&wrapped)?;
-        Ok(FoundKey {
-            key: SigningKey::of(&created.out_public)?,
-            wrapped,
-        })
+        let wrapped = wrapped.to_bytes()?;
+        let loaded = self.load(&wrapped)?;
+        Ok((loaded.found.clone(), wrapped))
     }
 
     /// The key that `reference` carries, loaded: the TPM has checked that it is one of its own.
     pub(super) fn find(&mut self, reference: &KeyReference) -> Result<FoundKey, Fault> {
-        let wrapped = wrapped(reference)?;
-        self.load(&wrapped)?;
-        let loaded = self.loaded(reference)?;
-        Ok(FoundKey {
-            key: loaded.key.clone(),
-            wrapped,
-        })
+        Ok(self.loaded(reference)?.found.clone())
     }
 
     /// Signs. A key whose authorization value is refused is not used again before the next login.
@@ -172,7 +181,7 @@ impl Device {
         algorithm: SignatureAlgorithm,
         message: &[u8],
     ) -> Result<Vec<u8>, Fault> {
-        if self.refused.contains(&reference.spki_sha256) {
+        if self.refused.contains(reference) {
             return Err(refused_key());
         }
         match self.sign_unguarded(reference, algorithm, message) {
@@ -180,7 +189,7 @@ impl Device {
                 class: Class::Pin, ..
             }) => {
                 if self.refused.len() < REFUSED_MAX {
-                    self.refused.push(reference.spki_sha256);
+                    self.refused.push(reference.clone());
                 }
                 Err(refused_key())
             }
@@ -195,11 +204,8 @@ impl Device {
         algorithm: SignatureAlgorithm,
         message: &[u8],
     ) -> Result<Vec<u8>, Fault> {
-        if self.loaded(reference).is_err() {
-            self.load(&wrapped(reference)?)?;
-        }
         let loaded = self.loaded(reference)?;
-        if loaded.key.algorithm != algorithm {
+        if loaded.found.key.algorithm != algorithm {
             return Err(Fault::key(format!("it does not sign in {algorithm:?}")));
         }
         let (handle, digest) = (loaded.handle, digest_of(algorithm, message)?);
@@ -223,7 +229,18 @@ impl Device {
         authorization.ok_or_else(|| Fault::device("nobody has logged in"))
     }
 
-    fn loaded(&self, reference: &KeyReference) -> Result<&LoadedKey, Fault> {
+    /// The key that `reference` carries, which is loaded if another one is.
+    fn loaded(&mut self, reference: &KeyReference) -> Result<&LoadedKey, Fault> {
+        let wrapped = reference.wrapped.as_deref().ok_or_else(|| {
+            Fault::key("a TPM keeps no keys, and what is on record of it does not hold the key")
+        })?;
+        if self
+            .loaded
+            .as_ref()
+            .is_none_or(|loaded| loaded.wrapped != wrapped)
+        {
+            self.load(wrapped)?;
+        }
         let loaded = self.loaded.as_ref();
         loaded
             .filter(|loaded| loaded.spki_sha256 == reference.spki_sha256)
@@ -231,7 +248,8 @@ impl Device {
     }
 
     /// Loads a key in place of the one that was loaded.
-    fn load(&mut self, wrapped: &WrappedKey) -> Result<(), Fault> {
+    fn load(&mut self, record: &[u8]) -> Result<&LoadedKey, Fault> {
+        let wrapped = WrappedKey::parse(record)?;
         let auth = self.authorization()?.of_key(&wrapped.label, &wrapped.id);
         if wrapped.primary != self.primary_name {
             return Err(gone_for_good());
@@ -251,21 +269,17 @@ impl Device {
             }
             _ => failed("TPM2_Load")(error),
         })?;
-        self.loaded = Some(LoadedKey {
-            spki_sha256: spki_sha256(&key.spki),
-            handle,
-            key,
-        });
         let set = self.context.tr_set_auth(handle.into(), auth);
-        set.map_err(failed("Esys_TR_SetAuth"))
+        let spki_sha256 = spki_sha256(&key.spki);
+        let (label, id) = (wrapped.label, wrapped.id);
+        let loaded = self.loaded.insert(LoadedKey {
+            spki_sha256,
+            wrapped: record.to_vec(),
+            handle,
+            found: FoundKey { key, label, id },
+        });
+        set.map_err(failed("Esys_TR_SetAuth")).map(|()| &*loaded)
     }
-}
-
-fn wrapped(reference: &KeyReference) -> Result<WrappedKey, Fault> {
-    let bytes = reference.wrapped.as_deref();
-    WrappedKey::parse(bytes.ok_or_else(|| {
-        Fault::key("a TPM keeps no keys, and what is on record of it does not hold the key")
-    })?)
 }
 
 fn gone_for_good() -> Fault {

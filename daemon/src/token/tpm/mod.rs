@@ -56,7 +56,8 @@ impl TpmToken {
         if specification.id.is_empty() {
             return Err(Fault::refused("an empty id names no key"));
         }
-        described(lock(&self.device).create(specification)?)
+        let (found, wrapped) = lock(&self.device).create(specification)?;
+        Ok(described(found, wrapped))
     }
 }
 
@@ -69,8 +70,11 @@ impl Token for TpmToken {
     }
 
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
-        let found = lock(&self.device).find(reference).and_then(described);
-        found.map_err(|fault| fault.into_error(&self.name, "find", &reference.label))
+        let found = lock(&self.device).find(reference);
+        let wrapped = reference.wrapped.clone().unwrap_or_default();
+        found
+            .map(|found| described(found, wrapped))
+            .map_err(|fault| fault.into_error(&self.name, "find", &reference.label))
     }
 
     fn find_by_id(&mut self, _: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
@@ -124,19 +128,18 @@ fn no_credentials() -> Fault {
     )
 }
 
-fn described(found: FoundKey) -> Result<KeyDescription, Fault> {
-    let FoundKey { key, wrapped } = found;
+fn described(found: FoundKey, wrapped: Vec<u8>) -> KeyDescription {
+    let FoundKey { key, label, id } = found;
     let is_fixed = key.is_fixed();
-    let is_local = key.is_local();
-    Ok(KeyDescription {
-        wrapped: Some(wrapped.to_bytes()?),
-        label: wrapped.label,
-        id: wrapped.id,
-        spki: key.spki,
+    KeyDescription {
+        wrapped: Some(wrapped),
+        label,
+        id,
         // A private area leaves a TPM encrypted only, and a fixed one for nobody else.
         sensitive: is_fixed,
         extractable: !is_fixed,
         never_extractable: is_fixed,
-        local: is_local,
-    })
+        local: key.is_local(),
+        spki: key.spki,
+    }
 }
