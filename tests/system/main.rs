@@ -11,6 +11,7 @@
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
 //! | `device` | a device at the provisioning service |
+//! | `relying` | a relying party, who knows what certificates say and nothing else |
 //! | `invariants` | what holds after every test |
 //!
 //! | the stories | |
@@ -52,6 +53,7 @@ mod leaf_faults;
 mod process;
 mod provisioning;
 mod refusals;
+mod relying;
 mod request;
 mod revocation;
 mod roll;
