@@ -241,6 +241,27 @@ fn a_killed_worker_leaves_nothing_in_the_slots_and_touches_nothing_of_others() {
     assert_eq!(stage.tpm.transient_objects(), 1, "somebody else's");
 }
 
+/// Whoever flushes everything flushes ours as well; what he loads next gets our handles.
+#[test]
+fn somebody_who_flushes_everything_costs_a_recovery_and_keeps_what_he_loads() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    running.client.prove(&key, DEADLINE).unwrap();
+    for round in 1..=3 {
+        stage.tpm.tool("tpm2_flushcontext", &["-t"]);
+        let others = ["-C", "o", "-G", "ecc", "-c", "others.ctx"];
+        stage.tpm.tool("tpm2_createprimary", &others);
+        running.signs_again(&key);
+        assert_eq!(stage.tpm.transient_objects(), 3, "round {round}");
+    }
+    let properties = stage.tpm.tool("tpm2_getcap", &["properties-variable"]);
+    assert!(
+        properties.contains("TPM2_PT_LOCKOUT_COUNTER: 0x0"),
+        "{properties}"
+    );
+}
+
 #[test]
 fn a_tpm_that_goes_away_and_comes_back_heals_without_a_restart() {
     let mut stage = Stage::new();
@@ -424,42 +445,7 @@ fn a_lockout_that_others_provoked_is_told_and_stops_nothing() {
     let stage = Stage::new();
     let running = stage.start();
     let key = running.key();
-    let tools = &stage.tpm;
-    tools.tool("tpm2_flushcontext", &["-t"]);
-    fs::write(stage.path("tpm/secret"), "x").unwrap();
-    tools.tool("tpm2_createprimary", &["-C", "o", "-c", "others.ctx"]);
-    let create = [
-        "-C",
-        "others.ctx",
-        "-i",
-        "secret",
-        "-p",
-        "right",
-        "-u",
-        "o.pub",
-        "-r",
-        "o.priv",
-    ];
-    tools.tool("tpm2_create", &create);
-    tools.tool("tpm2_flushcontext", &["-t"]);
-    let load = [
-        "-C",
-        "others.ctx",
-        "-u",
-        "o.pub",
-        "-r",
-        "o.priv",
-        "-c",
-        "o.ctx",
-    ];
-    tools.tool("tpm2_load", &load);
-    for _ in 0..10 {
-        tools.tool("tpm2_flushcontext", &["-t"]);
-        let guessed = tools.try_tool("tpm2_unseal", &["-c", "o.ctx", "-p", "wrong"]);
-        assert!(!guessed.status.success());
-    }
-    tools.tool("tpm2_flushcontext", &["-t"]);
-
+    stage.tpm.provoke_lockout();
     let health = running.wait_until(|health| health.reason.contains("lockout"));
     assert_eq!(health.state, TokenState::Ready, "{health:?}");
     assert!(health.reason.contains("for at most"), "{health:?}");
@@ -471,7 +457,9 @@ fn a_lockout_that_others_provoked_is_told_and_stops_nothing() {
         .client
         .prove(&key, DEADLINE)
         .expect("and after a restart");
-    tools.tool("tpm2_dictionarylockout", &["--clear-lockout"]);
+    stage
+        .tpm
+        .tool("tpm2_dictionarylockout", &["--clear-lockout"]);
     running.wait_until(|health| health.state == TokenState::Ready && health.reason.is_empty());
 }
 

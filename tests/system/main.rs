@@ -1,8 +1,8 @@
-//! System tests: the real daemon and its worker, a real SoftHSM token, the emulator, real TLS.
+//! System tests: the real daemon and its worker, real tokens, the emulator, real TLS.
 //!
 //! Each test has a folder, a token, a database and ports of its own, and tells one story. At its
-//! end, whatever the story was, `invariants` must hold. A missing SoftHSM fails them:
-//! `softhsm-setup/install` brings it. The fault stories need `--features failpoints`.
+//! end, whatever the story was, `invariants` must hold. A missing SoftHSM or swtpm fails them:
+//! `softhsm-setup/install` brings both. The fault stories need `--features failpoints`.
 //!
 //! | the stage | |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | `caller` | a client of the HTTPS listener |
 //! | `device` | a device at the provisioning service |
 //! | `relying` | a relying party, who knows what certificates say and nothing else |
+//! | `software_tpm` | a TPM 2.0 in software |
 //! | `invariants` | what holds after every test |
 //!
 //! | the stories | |
@@ -31,6 +32,7 @@
 //! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
 //! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
+//! | `tpm` | authorities in a TPM, beside others in SoftHSM; restarted, locked out, cleared |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -58,6 +60,12 @@ mod request;
 mod revocation;
 mod roll;
 mod roll_faults;
+#[allow(
+    dead_code,
+    reason = "the tests of a TPM alone, in daemon/tests/tpm.rs, use more of it"
+)]
+mod software_tpm;
 mod stage;
 mod telling;
 mod token_gone;
+mod tpm;

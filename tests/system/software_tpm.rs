@@ -93,6 +93,37 @@ impl SoftwareTpm {
         listed.lines().filter(|line| line.contains("0x")).count()
     }
 
+    /// Somebody guesses at an object of their own until the TPM is in dictionary-attack lockout.
+    pub(crate) fn provoke_lockout(&self) {
+        std::fs::write(self.state.join("secret"), "x").unwrap();
+        let steps: [(&str, &str); 6] = [
+            ("tpm2_flushcontext", "-t"),
+            ("tpm2_createprimary", "-C o -c others.ctx"),
+            (
+                "tpm2_create",
+                "-C others.ctx -i secret -p right -u o.pub -r o.priv",
+            ),
+            ("tpm2_flushcontext", "-t"),
+            ("tpm2_load", "-C others.ctx -u o.pub -r o.priv -c o.ctx"),
+            ("tpm2_flushcontext", "-t"),
+        ];
+        for (program, arguments) in steps {
+            self.tool(program, &arguments.split(' ').collect::<Vec<_>>());
+        }
+        let in_lockout = || {
+            let properties = self.tool("tpm2_getcap", &["properties-variable"]);
+            let line = properties.lines().find(|line| line.contains("inLockout"));
+            line.is_some_and(|line| line.ends_with('1'))
+        };
+        let begun = Instant::now();
+        while !in_lockout() {
+            assert!(begun.elapsed() < SOON, "no lockout comes of it");
+            let guessed = self.try_tool("tpm2_unseal", &["-c", "o.ctx", "-p", "wrong"]);
+            assert!(!guessed.status.success());
+            self.tool("tpm2_flushcontext", &["-t"]);
+        }
+    }
+
     /// Starts it, and waits until it answers. False if it ended, as it does when a port is taken.
     fn try_start(&mut self) -> bool {
         let server = format!("type=tcp,port={},bindaddr=127.0.0.1", self.port);

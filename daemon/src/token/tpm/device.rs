@@ -2,7 +2,8 @@
 //!
 //! A TPM has three slots for transient objects, and without a resource manager everybody shares them.
 //! At most two are used here: the primary key (none, if it is persistent) and the key used last, which
-//! stays loaded until another one is wanted. Authorization is by password; so there are no session
+//! stays loaded until another one is wanted. Somebody may have flushed them, and somebody else's object
+//! may have their handle by now: what is flushed is looked at before. Authorization is by password; so there are no session
 //! objects, no saved contexts, and no gap that contexts could run into.
 //!
 //! `Esys_TR_FromTPMPublic` crashes with a password session, and other commands that need none fail
@@ -39,6 +40,8 @@ const REFUSED_MAX: usize = 64;
 /// A TPM, connected, with its primary key at hand.
 pub(super) struct Device {
     context: Context,
+    /// Nobody shares our handles.
+    is_managed: bool,
     primary: KeyHandle,
     primary_name: Vec<u8>,
     authorization: Option<Authorization>,
@@ -53,6 +56,7 @@ struct LoadedKey {
     /// As it stands on record.
     wrapped: Vec<u8>,
     handle: KeyHandle,
+    name: Vec<u8>,
     found: FoundKey,
 }
 
@@ -91,6 +95,7 @@ impl Device {
         }
         Ok(Self {
             context,
+            is_managed: tcti.is_managed(),
             primary,
             primary_name,
             authorization: None,
@@ -137,12 +142,7 @@ impl Device {
 
     /// Whether the TPM is there, and still the one with our primary key.
     pub(super) fn look(&mut self) -> Result<(), Fault> {
-        let read = self.context.read_public(self.primary);
-        let (_, name, _) = read.map_err(failed("TPM2_ReadPublic"))?;
-        match name.value() == self.primary_name {
-            true => Ok(()),
-            false => Err(Fault::device("the primary key is another one by now")),
-        }
+        is_at(&mut self.context, self.primary, &self.primary_name)
     }
 
     /// Makes a key. The TPM does not keep it: what comes back, wrapped, is all there is of it.
@@ -188,6 +188,7 @@ impl Device {
             Err(Fault {
                 class: Class::Pin, ..
             }) => {
+                self.look_at_loaded()?;
                 if self.refused.len() < REFUSED_MAX {
                     self.refused.push(reference.clone());
                 }
@@ -218,8 +219,20 @@ impl Device {
 
     /// Takes the key that is loaded out of its slot.
     pub(super) fn unload(&mut self) -> Result<(), Fault> {
-        match self.loaded.take() {
-            Some(loaded) => flush(&mut self.context, loaded.handle.into()),
+        let Some(loaded) = self.loaded.take() else {
+            return Ok(());
+        };
+        if !self.is_managed {
+            let at = is_at(&mut self.context, loaded.handle, &loaded.name);
+            at.inspect_err(|_| forget(&mut self.context, loaded.handle))?;
+        }
+        flush(&mut self.context, loaded.handle.into())
+    }
+
+    /// Whether it was our key that refused, and not somebody else's object under its handle.
+    fn look_at_loaded(&mut self) -> Result<(), Fault> {
+        match &self.loaded {
+            Some(loaded) => is_at(&mut self.context, loaded.handle, &loaded.name),
             None => Ok(()),
         }
     }
@@ -269,6 +282,8 @@ impl Device {
             }
             _ => failed("TPM2_Load")(error),
         })?;
+        let name = self.context.tr_get_name(handle.into());
+        let name = name.map_err(failed("Esys_TR_GetName"))?.value().to_vec();
         let set = self.context.tr_set_auth(handle.into(), auth);
         let spki_sha256 = spki_sha256(&key.spki);
         let (label, id) = (wrapped.label, wrapped.id);
@@ -276,10 +291,38 @@ impl Device {
             spki_sha256,
             wrapped: record.to_vec(),
             handle,
+            name,
             found: FoundKey { key, label, id },
         });
         set.map_err(failed("Esys_TR_SetAuth")).map(|()| &*loaded)
     }
+}
+
+impl Drop for Device {
+    /// Takes ours out of the slots, if they are still in them.
+    fn drop(&mut self) {
+        // Nothing can be done about a TPM that is gone, and it has forgotten them.
+        let _ = self.unload();
+        if !self.is_managed && self.look().is_err() {
+            forget(&mut self.context, self.primary);
+        }
+    }
+}
+
+/// The object of `handle` must be the one of this name.
+fn is_at(context: &mut Context, handle: KeyHandle, name: &[u8]) -> Result<(), Fault> {
+    let read = context.read_public(handle);
+    let (_, found, _) = read.map_err(failed("TPM2_ReadPublic"))?;
+    match found.value() == name {
+        true => Ok(()),
+        false => Err(Fault::device("somebody else's object has its handle")),
+    }
+}
+
+/// Has the library forget an object without flushing it, as it would at the context's end. It calls
+/// that an error, and does it.
+pub(super) fn forget(context: &mut Context, handle: KeyHandle) {
+    let _ = context.tr_close(&mut handle.into());
 }
 
 fn gone_for_good() -> Fault {

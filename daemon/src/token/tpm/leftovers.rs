@@ -33,7 +33,7 @@ fn flush_if_ours(
     handle: TpmHandle,
     primary_name: &[u8],
 ) -> Result<(), Fault> {
-    let mut object = match context.tr_from_tpm_public(handle) {
+    let object = match context.tr_from_tpm_public(handle) {
         Ok(object) => object,
         // A sequence has no public area; or it is gone by now. Neither is ours.
         Err(error) if tpm_code(&error).is_some() => return Ok(()),
@@ -48,8 +48,7 @@ fn flush_if_ours(
             .flush_context(object)
             .map_err(failed("TPM2_FlushContext"));
     }
-    // Or it would be flushed with the context. The error is about just that, and comes too late.
-    let _ = context.tr_close(&mut object);
+    device::forget(context, object.into());
     Ok(())
 }
 
