@@ -10,6 +10,7 @@
 #[path = "../../tests/system/software_tpm.rs"]
 mod software_tpm;
 
+use hallmarkd::token::bench;
 use hallmarkd::token::client::{TokenClient, TokenHealth};
 use hallmarkd::token::contract::{self, Check, Verdict};
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
@@ -19,6 +20,7 @@ use hallmarkd::x509::key::KeyType;
 use rustix::process::{Pid, Signal, kill_process};
 use software_tpm::SoftwareTpm;
 use std::fs::{self, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -565,4 +567,55 @@ fn a_second_worker_of_one_tpm_without_resource_manager_is_refused() {
     drop(running);
     second.wait_for(TokenState::Ready);
     second.client.prove(&key, DEADLINE).unwrap();
+}
+
+/// A session's context may be saved so often before the TPM wants it back (`TPM_RC_CONTEXT_GAP`, at
+/// 65,535 on many); passwords need no session. Prints how many it was and how fast.
+#[test]
+#[ignore = "takes minutes: tests/run --long"]
+fn more_signatures_than_the_context_gap_in_one_run() {
+    const SIGNATURES: usize = 70_001;
+    let stage = Stage::new();
+    let running = stage.start();
+    let (first, second) = (running.key(), running.key_of(KeyType::P384));
+    let begun = Instant::now();
+    let (client, keys) = (&running.client, [&first, &second]);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for number in (thread..SIGNATURES).step_by(4) {
+                    // Now and then the other key, so that they are loaded and flushed as well.
+                    client
+                        .prove(keys[usize::from(number % 100 == 99)], DEADLINE)
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let rate = SIGNATURES as f64 / begun.elapsed().as_secs_f64();
+    writeln!(
+        std::io::stderr(),
+        "{SIGNATURES} signatures, {rate:.0} a second"
+    )
+    .unwrap();
+    let rungs = client.health().rungs;
+    let climbed = (rungs.sessions, rungs.logins, rungs.initializations);
+    assert_eq!(climbed, (0, 1, 1), "never climbed");
+}
+
+#[test]
+#[ignore = "measures: run it alone, in release"]
+fn how_fast_a_software_tpm_signs_through_its_worker() {
+    let stage = Stage::new();
+    let running = stage.start();
+    for key_type in KEY_TYPES {
+        let key = running.key_of(key_type);
+        let measured = bench::run(&running.client, &key, 4, Duration::from_secs(4)).unwrap();
+        let (rate, median) = (measured.rate(), measured.median);
+        writeln!(
+            std::io::stderr(),
+            "{key_type:?}: {rate:.0}/s, p50 {median:?}"
+        )
+        .unwrap();
+    }
 }
