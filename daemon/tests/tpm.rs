@@ -12,6 +12,7 @@ mod software_tpm;
 
 use hallmarkd::token::bench;
 use hallmarkd::token::client::{TokenClient, TokenHealth};
+use hallmarkd::token::configuration::TokenFile;
 use hallmarkd::token::contract::{self, Check, Verdict};
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
 use hallmarkd::token::worker::health::TokenState;
@@ -20,9 +21,10 @@ use hallmarkd::x509::key::KeyType;
 use rustix::process::{Pid, Signal, kill_process};
 use software_tpm::SoftwareTpm;
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
@@ -618,4 +620,133 @@ fn how_fast_a_software_tpm_signs_through_its_worker() {
         )
         .unwrap();
     }
+}
+
+/// tpm2-abrmd on a bus of its own, before the stage's TPM. Ends with its test.
+struct ResourceManager {
+    bus: Child,
+    manager: Child,
+    bus_address: String,
+}
+
+impl ResourceManager {
+    fn start(tpm: &SoftwareTpm) -> Self {
+        let mut bus = Command::new("dbus-daemon")
+            .args(["--session", "--nofork", "--print-address"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dbus-daemon: tests/install-modules brings it");
+        let mut address = String::new();
+        let mut told = BufReader::new(bus.stdout.take().unwrap());
+        told.read_line(&mut address).unwrap();
+        let bus_address = address.trim().to_owned();
+        let manager = Command::new("tpm2-abrmd")
+            .args(["--session", "--allow-root", "--flush-all"])
+            .arg(format!("--tcti={}", tpm.tcti()))
+            .env("DBUS_SESSION_BUS_ADDRESS", &bus_address)
+            .env("G_MESSAGES_DEBUG", "")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tpm2-abrmd: tests/install-modules brings it");
+        Self {
+            bus,
+            manager,
+            bus_address,
+        }
+    }
+}
+
+impl Drop for ResourceManager {
+    fn drop(&mut self) {
+        for process in [&mut self.manager, &mut self.bus] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Behind a resource manager everybody has three slots of his own, and what a killed worker left is
+/// taken back for it: two workers side by side, and nothing to clean up.
+#[test]
+fn behind_a_resource_manager_the_contract_holds_for_two_workers_at_once() {
+    let stage = Stage::new();
+    let manager = ResourceManager::start(&stage.tpm);
+    let configuration = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
+    let configuration = configuration.replace(&stage.tpm.tcti(), "tabrmd:bus_type=session")
+        + &format!(
+            "[token.environment]\nDBUS_SESSION_BUS_ADDRESS = {:?}\n",
+            manager.bus_address
+        );
+    fs::write(stage.path("hallmark.toml"), configuration).unwrap();
+    let (first, second) = (stage.start(), stage.start_on("second.sock"));
+    let key = first.key();
+    second.wait_for(TokenState::Ready);
+    std::thread::scope(|scope| {
+        let (client, key) = (&second.client, &key);
+        scope.spawn(move || {
+            for _ in 0..50 {
+                client.prove(key, DEADLINE).unwrap();
+            }
+        });
+        for Check { name, verdict } in contract::check_client(&first.client, &[KeyType::P256]) {
+            let holds = matches!(verdict, Verdict::Passed | Verdict::NotSupported(_));
+            assert!(holds, "{name}: {verdict:?}");
+        }
+    });
+    stage.kill_worker();
+    first.signs_again(&key);
+    second.client.prove(&key, DEADLINE).unwrap();
+}
+
+/// What `new-tpm` left running in a folder, until the test is over.
+struct LeftRunning(PathBuf);
+
+impl LeftRunning {
+    fn pid(&self) -> Option<Pid> {
+        let pid = fs::read_to_string(self.0.join("pid")).ok()?;
+        Pid::from_raw(pid.trim().parse().ok()?)
+    }
+}
+
+impl Drop for LeftRunning {
+    fn drop(&mut self) {
+        // It fails only when there is none.
+        if let Some(pid) = self.pid() {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+}
+
+#[test]
+fn new_tpm_leaves_one_running_and_prints_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let tpm = LeftRunning(folder.path().join("tpm"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../softhsm-setup/new-tpm");
+    let run = || {
+        let command = &mut Command::new(&script);
+        let output = command.arg(&tpm.0).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let pid = || tpm.pid().unwrap();
+    let (text, first) = (run(), pid());
+    assert_eq!(
+        (run(), pid()),
+        (text.clone(), first),
+        "it runs, and is found"
+    );
+    kill_process(first, Signal::TERM).unwrap();
+    let begun = Instant::now();
+    let stat = format!("/proc/{}/stat", first.as_raw_nonzero());
+    while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z")) {
+        assert!(begun.elapsed() < SOON, "it does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(run(), text, "started again, where it was");
+
+    let file = folder.path().join("hallmark.toml");
+    fs::write(&file, format!("state_dir = \"/nowhere\"\n{text}")).unwrap();
+    let file = TokenFile::read(&file).unwrap();
+    file.token("gate").unwrap().resolve(None).unwrap();
 }
