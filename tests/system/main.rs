@@ -62,7 +62,7 @@ mod roll;
 mod roll_faults;
 #[allow(
     dead_code,
-    reason = "the tests of a TPM alone, in daemon/tests/tpm.rs, use more of it"
+    reason = "the tests of a TPM alone, in daemon/tests/tpm, use more of it"
 )]
 mod software_tpm;
 mod stage;

@@ -10,6 +10,7 @@
 //! | [`tcti`] | how the TPM is reached, as the configuration says it |
 //! | `backend`, `anchor` | connected, logged in to, and told apart from another or a cleared TPM |
 //! | `device`, `leftovers` | the library's calls; the three object slots, and who may be in them |
+//! | `primary` | the key above all others |
 //! | `template`, `wrapped` | shapes of keys; a key as it is kept outside |
 //! | `authorization`, `lockout` | authorization values, and the TPM's lockout |
 //! | `fault` | response codes by what can be done about them |
@@ -25,6 +26,7 @@ mod device;
 mod fault;
 mod leftovers;
 mod lockout;
+mod primary;
 pub mod tcti;
 mod template;
 mod wrapped;
