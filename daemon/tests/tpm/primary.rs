@@ -4,6 +4,8 @@ use crate::stage::{DEADLINE, Stage};
 use hallmarkd::token::worker::health::TokenState;
 use std::fs;
 
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
 #[test]
 fn a_primary_key_that_is_persistent_is_made_once_and_takes_no_slot() {
     let mut stage = Stage::with("primary_handle = 0x81000101");
@@ -46,43 +48,35 @@ fn a_persistent_handle_that_holds_something_else_is_not_touched() {
     assert_eq!(before, tools.tool("tpm2_readpublic", &["-c", "0x81000101"]));
 }
 
-/// The template is public, so that the primary key can be made without this program.
+/// The template is public, so that the primary key can be made without this program: by the commands
+/// of docs/operations.md, as they stand there.
 #[test]
-fn the_primary_key_can_be_derived_with_tpm2_tools() {
+fn the_primary_key_is_the_one_that_the_documented_commands_make() {
     let stage = Stage::new();
     let running = stage.start();
-    running.wait_for(TokenState::Ready);
+    let key = running.key();
     let serial = running.client.describe(DEADLINE).unwrap().serial;
     drop(running);
-    // As `-u` wants a point: twice a size and a buffer of 128 bytes, as they stand in memory.
-    let mut unique = vec![0; 2 * (2 + 128)];
-    unique[0] = 32;
-    unique[2..10].copy_from_slice(b"Hallmark");
-    unique[2 + 128] = 32;
-    fs::write(stage.path("tpm/unique"), unique).unwrap();
-    let attributes =
-        "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
-    let create = [
-        "-C",
-        "o",
-        "-g",
-        "sha256",
-        "-G",
-        "ecc256:aes128cfb",
-        "-a",
-        attributes,
-    ];
-    let create = [&create[..], &["-u", "unique", "-c", "primary.ctx"]].concat();
-    stage.tpm.tool("tpm2_createprimary", &create);
-    stage
-        .tpm
-        .tool("tpm2_readpublic", &["-c", "primary.ctx", "-n", "name"]);
+    let commands = OPERATIONS
+        .split("```")
+        .find(|it| it.contains("tpm2_createprimary"));
+    let commands = commands.unwrap().strip_prefix("sh").unwrap();
+    stage.tpm.tool("sh", &["-ec", commands]);
+    let read = ["-c", "0x81000101", "-n", "name"];
+    stage.tpm.tool("tpm2_readpublic", &read);
     let name = fs::read(stage.path("tpm/name")).unwrap();
     let name: String = name[2..18]
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
     assert_eq!(name, serial);
+
+    stage.tpm.tool("tpm2_flushcontext", &["-t"]);
+    stage.tpm.tool("tpm2_changeauth", &["-c", "owner", "mine"]);
+    stage.configure("primary_handle = 0x81000101");
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    running.client.prove(&key, DEADLINE).unwrap();
 }
 
 #[test]
