@@ -3,6 +3,7 @@
 
 use crate::device::{is_assigned, register};
 use crate::process::until;
+use crate::provisioned::below_line_1;
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
 use serde_json::{Value, json};
@@ -54,19 +55,8 @@ key_usage = ["digital_signature"]
 extended_key_usage = ["client_auth"]
 "#;
 
-fn add_group(stage: &Stage, group: &str, authority: &str) {
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        group,
-        "--authority",
-        authority,
-    ]);
-}
-
 /// Devices 1 to 3 below A, 4 and 5 below B, each line with a group; all provisioned.
-fn five_devices() -> (Stage, Vec<Holder>) {
+pub(crate) fn five_devices() -> (Stage, Vec<Holder>) {
     let mut stage = Stage::set();
     stage.write("ceremony.toml", LINES);
     let configuration = stage.configuration();
@@ -75,8 +65,8 @@ fn five_devices() -> (Stage, Vec<Holder>) {
     stage.configure(&configuration);
     stage.start();
     stage.run_ceremony();
-    add_group(&stage, "group-a", "plant");
-    add_group(&stage, "group-b", "line-1");
+    stage.add_group("group-a", "plant");
+    stage.add_group("group-b", "line-1");
     let station = stage.station();
     let devices: Vec<Holder> = (1..=5)
         .map(|number| {
@@ -182,23 +172,17 @@ fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
 /// A breached device that was blocked too is not let back in by lifting the block.
 #[test]
 fn lifting_a_block_does_not_let_a_breached_leaf_back_in() {
-    let stage = Stage::up();
-    add_group(&stage, "line-1", "line-1");
-    let device = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
+    let (stage, devices) = below_line_1(&["press-7"]);
+    let device = &devices[0];
     stage.told(&["device", "block", "press-7"]);
     stage.told(&["roll", "start", "press-7", "--reason", "compromise"]);
     stage.told(&["device", "unblock", "press-7"]);
     stage.is_in_step();
-    is_out(&stage, &device);
+    is_out(&stage, device);
     let renewed = stage.station().obtain(&Request::device("press-7"));
     stage.is_in_step();
     is_assigned(&stage.emulator, &renewed);
-    assert_ne!(
-        register(&stage.emulator, &device).as_deref(),
-        Ok("assigned")
-    );
+    assert_ne!(register(&stage.emulator, device).as_deref(), Ok("assigned"));
 }
 
 /// All devices of a group are out, those of the other group are not; then they are back.
@@ -269,7 +253,7 @@ fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
     stage.write("ceremony.toml", LINES);
     stage.start();
     stage.run_ceremony();
-    add_group(&stage, "everybody", "root");
+    stage.add_group("everybody", "root");
     let device = stage.station().obtain(&Request::device("press-7"));
     stage.is_in_step();
     is_assigned(&stage.emulator, &device);
@@ -312,8 +296,8 @@ fn a_blocked_generation_is_shut_out_in_the_groups_below_it_too() {
     let mut stage = Stage::set();
     stage.start();
     stage.run_ceremony();
-    add_group(&stage, "plant", "plant");
-    add_group(&stage, "line-1", "line-1");
+    stage.add_group("plant", "plant");
+    stage.add_group("line-1", "line-1");
     let device = stage.station().obtain(&Request::device("press-7"));
     stage.is_in_step();
     is_assigned(&stage.emulator, &device);

@@ -4,6 +4,7 @@
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
 use crate::process::until;
+use crate::provisioned::{below_line_1, individually};
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
 use dps_emulator::MethodAnswer;
@@ -38,29 +39,14 @@ fn is_done(stage: &Stage, id: &Value) {
 
 /// An individually enrolled device that is provisioned.
 fn individual() -> (Stage, Holder) {
-    let stage = Stage::up();
-    stage.told(&["enrollment", "add", "--individual", "press-7"]);
-    let device = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
-    (stage, device)
+    let (stage, mut devices) = individually(&["press-7"]);
+    (stage, devices.remove(0))
 }
 
 /// A device of a group that is provisioned.
 fn grouped() -> (Stage, Holder) {
-    let stage = Stage::up();
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        "line-1",
-        "--authority",
-        "line-1",
-    ]);
-    let device = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
-    (stage, device)
+    let (stage, mut devices) = below_line_1(&["press-7"]);
+    (stage, devices.remove(0))
 }
 
 fn breach(stage: &Stage, more: &[&str]) -> Value {
@@ -265,14 +251,7 @@ fn under_a_group_a_breached_leaf_is_out_by_precedence() {
 /// hear it is counted, and not given up.
 #[test]
 fn policy_starts_rolls_and_tells_devices() {
-    let mut stage = Stage::up();
-    let station = stage.station();
-    for id in ["press-7", "press-8"] {
-        stage.told(&["enrollment", "add", "--individual", id]);
-        let device = station.obtain(&Request::device(id));
-        stage.is_in_step();
-        is_assigned(&stage.emulator, &device);
-    }
+    let (mut stage, _) = individually(&["press-7", "press-8"]);
     let (status, payload) = (200, json!({}));
     let answer = MethodAnswer { status, payload };
     stage.emulator.simulate_device("press-7", answer);
@@ -287,7 +266,7 @@ fn policy_starts_rolls_and_tells_devices() {
         let rolls = rolls.as_array().unwrap();
         let mut told: Vec<_> = rolls.iter().map(|roll| roll["told"].as_str()).collect();
         told.sort_unstable();
-        let [Some(offline), Some("1 of 1 done")] = told[..] else {
+        let [Some(offline), Some("1 of 1 done, 1 told")] = told[..] else {
             return None;
         };
         offline.starts_with("0 of 1 done, 1 offline").then_some(())

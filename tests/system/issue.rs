@@ -15,14 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 #[test]
 fn a_station_gets_a_certificate_for_a_device_that_is_then_assigned_by_its_group() {
     let stage = Stage::up();
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        "line-1",
-        "--authority",
-        "line-1",
-    ]);
+    stage.add_group("line-1", "line-1");
     stage.is_in_step();
     let root = stage.authority("root");
     let station = stage.enlist("station", "station-1");

@@ -10,7 +10,7 @@
 //! | `process` | a process of ours, signalled and ended by its id |
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
-//! | `device` | a device at the provisioning service |
+//! | `device`, `provisioned` | devices at the provisioning service |
 //! | `relying` | a relying party, who knows what certificates say and nothing else |
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `invariants` | what holds after every test |
@@ -32,6 +32,8 @@
 //! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
 //! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
+//! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
+//! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
 //! | `tpm` | authorities in a TPM, beside others in SoftHSM; restarted, locked out, cleared |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -49,10 +51,12 @@ mod cli;
 mod crash;
 mod device;
 mod drift;
+mod fleet;
 mod invariants;
 mod issue;
 mod leaf_faults;
 mod process;
+mod provisioned;
 mod provisioning;
 mod refusals;
 mod relying;
@@ -60,6 +64,7 @@ mod request;
 mod revocation;
 mod roll;
 mod roll_faults;
+mod runbook;
 #[allow(
     dead_code,
     reason = "the tests of a TPM alone, in daemon/tests/tpm, use more of it"

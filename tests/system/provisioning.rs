@@ -83,14 +83,7 @@ fn a_group_lets_its_devices_in_and_when_removed_no_longer() {
         register(&stage.emulator, &device).is_err(),
         "nobody has enrolled it"
     );
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        "line-1",
-        "--authority",
-        "line-1",
-    ]);
+    stage.add_group("line-1", "line-1");
     stage.is_in_step();
     is_assigned(&stage.emulator, &device);
     stage.told(&["enrollment", "remove", "--group", "line-1"]);

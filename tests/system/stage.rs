@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 pub(crate) const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
-const HALLMARK: &str = env!("CARGO_BIN_EXE_hallmark");
+pub(crate) const HALLMARK: &str = env!("CARGO_BIN_EXE_hallmark");
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 /// The ceremony that ships: root, plant, line-1 below it, and operations.
 pub(crate) const CEREMONY: &str = include_str!("../../softhsm-setup/ceremony.toml");
@@ -250,6 +250,19 @@ impl Stage {
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let out = self.told(&[&["--json"], arguments].concat());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+    }
+
+    /// A group of an authority at the provisioning service.
+    pub(crate) fn add_group(&self, name: &str, authority: &str) {
+        let add = [
+            "enrollment",
+            "add",
+            "--group",
+            name,
+            "--authority",
+            authority,
+        ];
+        self.told(&add);
     }
 
     /// Waits until certificates can be issued.

@@ -3,6 +3,7 @@
 
 use crate::caller::Answer;
 use crate::process::until;
+use crate::provisioned::below_line_1;
 use crate::request::Request;
 use crate::stage::Stage;
 use std::fs;
@@ -52,17 +53,8 @@ fn is_looked_at(stage: &Stage) {
 /// the daemon does not end; when the token is back, issuance works again without a restart.
 #[test]
 fn a_token_taken_away_heals_when_it_is_put_back() {
-    let stage = Stage::up();
-    let station = stage.station();
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        "line-1",
-        "--authority",
-        "line-1",
-    ]);
-    station.obtain(&Request::device("press-1"));
+    let (stage, _) = below_line_1(&["press-1"]);
+    let station = stage.station_called("station-2");
     let serve = stage.daemon();
 
     taken_away(&stage);
@@ -89,17 +81,8 @@ fn a_token_taken_away_heals_when_it_is_put_back() {
 /// The same from the start: the daemon comes up, and waits for its token.
 #[test]
 fn a_daemon_started_without_its_token_comes_up_and_waits_for_it() {
-    let mut stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    stage.told(&[
-        "enrollment",
-        "add",
-        "--group",
-        "line-1",
-        "--authority",
-        "line-1",
-    ]);
-    stage.caller(&station).obtain(&Request::device("press-1"));
+    let (mut stage, _) = below_line_1(&["press-1"]);
+    let station = stage.enlist("station", "station-2");
     stage.stop();
     taken_away(&stage);
     stage.start();

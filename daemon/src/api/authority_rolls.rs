@@ -9,7 +9,7 @@ use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::receipt::Receipt;
 use crate::ca::roll::{AuthorityDetail, Reissue};
 use crate::ca::{CertificateAuthority, Error};
-use crate::store::{DrainReport, RollReason, RollRow};
+use crate::store::{DrainReport, HubCause, RollReason, RollRow};
 use crate::x509::key::KeyType;
 use crate::x509::profile::human_seconds;
 use axum::Json;
@@ -53,6 +53,8 @@ pub(super) struct Report {
     numbers: DrainReport,
     /// Devices that need a new leaf, the most urgent first.
     reissue: Vec<Reissue>,
+    /// Devices that were called, and reached at no hub.
+    not_reached: Vec<String>,
 }
 
 /// What came of it.
@@ -143,7 +145,13 @@ pub(super) async fn report(
             return Ok(None);
         };
         let reissue = ca.to_reissue(&roll, PAGE_ROWS_MAX)?;
-        Ok(Some(Report { numbers, reissue }))
+        let calls = HubCause::Roll(roll.id);
+        let not_reached = ca.store().devices_not_reached(calls, PAGE_ROWS_MAX)?;
+        Ok(Some(Report {
+            numbers,
+            reissue,
+            not_reached,
+        }))
     });
     Ok(Json(report.await?))
 }

@@ -7,7 +7,7 @@
 use super::hierarchy::Generation;
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::enrollment::roll::{HubPolicy, LeafDetail, RollState};
-use crate::store::{EnrollmentRow, HubCause, HubProgress, JobProgress, RollRow, RollSubject};
+use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow, RollSubject};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -267,36 +267,24 @@ pub(super) fn service_place(row: &EnrollmentRow) -> Place {
 
 /// `1240 of 9800 done; the rest in about 9 min at 1000 operations a minute`.
 fn in_words(progress: HubProgress, rate: Option<u32>) -> String {
-    let HubProgress {
-        total, done, jobs, ..
-    } = progress;
-    let offline = match progress.offline {
-        0 => String::new(),
-        offline => format!(", {offline} offline"),
-    };
-    if jobs.total > 0 {
-        let JobProgress {
-            ended,
-            devices,
-            told,
-            not_reached,
-            ..
-        } = jobs;
-        return format!(
-            "{done} of {total} done{offline}; {ended} of {} jobs for {devices} devices have ended: \
-             {told} answered, {not_reached} did not",
-            jobs.total
-        );
-    }
-    let rest = match rate.filter(|_| progress.open() > 0) {
-        None => String::new(),
-        Some(rate) => {
-            let per_minute = i64::from(rate).max(1);
-            let minutes = (progress.open() + per_minute - 1) / per_minute;
-            format!("; the rest in about {minutes} min at {rate} operations a minute")
+    let mut words = format!("{} of {} done", progress.done, progress.total);
+    for (count, what) in [(progress.told, "told"), (progress.offline, "offline")] {
+        if count > 0 {
+            words = format!("{words}, {count} {what}");
         }
-    };
-    format!("{done} of {total} done{offline}{rest}")
+    }
+    if progress.jobs > 0 {
+        let HubProgress {
+            jobs, jobs_ended, ..
+        } = progress;
+        return format!("{words}; {jobs_ended} of {jobs} jobs have ended");
+    }
+    if let Some(rate) = rate.filter(|_| progress.open() > 0) {
+        let per_minute = i64::from(rate).max(1);
+        let minutes = (progress.open() + per_minute - 1) / per_minute;
+        return format!("{words}; the rest in about {minutes} min at {rate} operations a minute");
+    }
+    words
 }
 
 #[cfg(test)]
@@ -318,6 +306,16 @@ mod tests {
                 "1240 of 9800 done; the rest in about 9 min at 1000 operations a minute",
             ),
             (progress(2, 2, 1), Some(100), "2 of 2 done, 1 offline"),
+            (
+                HubProgress {
+                    told: 1,
+                    jobs: 2,
+                    jobs_ended: 1,
+                    ..progress(3, 1, 1)
+                },
+                Some(100),
+                "1 of 3 done, 1 told, 1 offline; 1 of 2 jobs have ended",
+            ),
             (progress(2, 1, 0), None, "1 of 2 done"),
         ] {
             assert_eq!(in_words(progress, rate), words);

@@ -1,30 +1,15 @@
 //! A device identity as the IoT Hub answered it (section 12).
 //!
-//! Kept whole, as JSON: a PUT replaces everything. The accessors believe nothing; what they cannot
-//! read counts as absent.
+//! It is read, and never sent. The accessors believe nothing; what they cannot read counts as absent.
 
-use super::etag::Etag;
 use super::thumbprint::Thumbprint;
-use serde_json::{Value, json};
-
-/// Made by the hub; sent back, they would be refused or ignored.
-const READ_ONLY: [&str; 7] = [
-    "generationId",
-    "etag",
-    "connectionState",
-    "connectionStateUpdatedTime",
-    "statusUpdatedTime",
-    "lastActivityTime",
-    "cloudToDeviceMessageCount",
-];
+use serde_json::Value;
 
 /// One identity, read from a hub.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HubIdentity {
     /// An object.
     fields: Value,
-    device_id: String,
-    etag: Etag,
 }
 
 /// An answer that is no identity.
@@ -33,36 +18,12 @@ pub struct HubIdentity {
 pub struct HubIdentityInvalid(&'static str);
 
 impl HubIdentity {
-    /// Takes an answer of the hub. Its etag stands without quotes in the body.
+    /// Takes an answer of the hub.
     pub fn parse(answer: Value) -> Result<Self, HubIdentityInvalid> {
-        let text = |name| answer.get(name).and_then(Value::as_str);
-        let device_id = text("deviceId").ok_or(HubIdentityInvalid("deviceId"))?;
-        let etag = text("etag").and_then(Etag::quoted);
-        Ok(Self {
-            device_id: device_id.to_owned(),
-            etag: etag.ok_or(HubIdentityInvalid("etag"))?,
-            fields: answer,
-        })
-    }
-
-    /// Its name in the hub, where case matters.
-    pub fn device_id(&self) -> &str {
-        &self.device_id
-    }
-
-    /// The version that was read.
-    pub fn etag(&self) -> &Etag {
-        &self.etag
-    }
-
-    /// Whether the hub lets the device in at all.
-    pub fn is_enabled(&self) -> bool {
-        self.text("/status") != Some("disabled")
-    }
-
-    /// Whether the device is connected, and a direct method would reach it.
-    pub fn is_connected(&self) -> bool {
-        self.text("/connectionState") == Some("Connected")
+        match answer.get("deviceId").and_then(Value::as_str) {
+            Some(_) => Ok(Self { fields: answer }),
+            None => Err(HubIdentityInvalid("deviceId")),
+        }
     }
 
     /// The leaf by which the hub knows the device.
@@ -81,18 +42,6 @@ impl HubIdentity {
         })
     }
 
-    /// The identity as it may be sent to change whether the device is let in; all else stays.
-    pub fn with_status(&self, enabled: bool) -> Value {
-        let mut fields = self.fields.clone();
-        if let Some(members) = fields.as_object_mut() {
-            for name in READ_ONLY {
-                members.shift_remove(name);
-            }
-        }
-        fields["status"] = json!(if enabled { "enabled" } else { "disabled" });
-        fields
-    }
-
     fn text(&self, pointer: &str) -> Option<&str> {
         self.fields.pointer(pointer)?.as_str()
     }
@@ -101,10 +50,11 @@ impl HubIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    fn identity(status: &str, thumbprint: &str) -> HubIdentity {
+    fn identity(thumbprint: &str) -> HubIdentity {
         HubIdentity::parse(json!({
-            "deviceId": "press-7", "etag": "AAE=", "generationId": "1", "status": status,
+            "deviceId": "press-7", "etag": "AAE=", "generationId": "1",
             "connectionState": "Connected", "tags": 3,
             "authentication": {"x509Thumbprint": {"secondaryThumbprint": thumbprint}},
         }))
@@ -114,28 +64,15 @@ mod tests {
     #[test]
     fn a_leaf_is_recognised_in_either_place_and_case() {
         let leaf = Thumbprint::of(b"leaf");
-        assert!(identity("enabled", &leaf.to_string()).carries(&leaf));
-        assert!(identity("enabled", &leaf.to_string().to_lowercase()).carries(&leaf));
-        assert!(!identity("enabled", "").carries(&leaf));
-        assert!(!identity("enabled", &leaf.to_string()).carries(&Thumbprint::of(b"other")));
+        assert!(identity(&leaf.to_string()).carries(&leaf));
+        assert!(identity(&leaf.to_string().to_lowercase()).carries(&leaf));
+        assert!(!identity("").carries(&leaf));
+        assert!(!identity(&leaf.to_string()).carries(&Thumbprint::of(b"other")));
     }
 
     #[test]
-    fn a_change_of_status_keeps_everything_else() {
-        let read = identity("enabled", "");
-        assert!(read.is_enabled() && read.is_connected());
-        let sent = read.with_status(false);
-        assert_eq!(
-            (&sent["status"], &sent["tags"]),
-            (&json!("disabled"), &json!(3))
-        );
-        assert!(sent.get("etag").is_none() && sent.get("generationId").is_none());
-        assert!(!identity("disabled", "").is_enabled());
-    }
-
-    #[test]
-    fn an_answer_without_a_version_is_no_identity() {
-        for answer in [json!([]), json!({"deviceId": "a"}), json!({"etag": "AAE="})] {
+    fn an_answer_without_a_name_is_no_identity() {
+        for answer in [json!([]), json!({"deviceId": 1}), json!({"etag": "AAE="})] {
             HubIdentity::parse(answer).unwrap_err();
         }
     }

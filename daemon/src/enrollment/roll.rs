@@ -89,11 +89,6 @@ impl RollState {
     pub fn from_name(name: &str) -> Option<Self> {
         RollState::ALL.into_iter().find(|it| it.name() == name)
     }
-
-    /// Whether nothing will happen any more.
-    pub fn is_over(self) -> bool {
-        matches!(self, RollState::Done | RollState::Aborted)
-    }
 }
 
 /// What is known when a leaf's roll is looked at.

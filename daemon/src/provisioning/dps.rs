@@ -5,7 +5,7 @@
 //! What is gone already counts as deleted.
 
 use super::failure::CallError;
-use super::http::{Answer, Call, Plane, segment};
+use super::http::{Answer, Call, Continuation, Plane, segment};
 use crate::enrollment::desired::EnrollmentId;
 use crate::enrollment::etag::Etag;
 use crate::enrollment::id::RegistrationId;
@@ -22,9 +22,6 @@ pub const BULK_ITEMS_MAX: usize = 10;
 
 /// Records on one page of a scan.
 pub const PAGE_RECORDS_MAX: usize = 100;
-
-/// No continuation is longer: it must fit a header.
-const CONTINUATION_LENGTH_MAX: usize = 4096;
 
 /// A client of the service plane.
 #[derive(Clone, Debug)]
@@ -104,13 +101,9 @@ impl DpsClient {
     ) -> Result<Page, CallError> {
         let operation = format!("scan {}", kind.collection());
         let path = versioned(&format!("/{}/query", kind.collection()));
-        let mut call = Call::new(Method::POST, operation.clone(), path)
-            .reads_only()
-            .header("x-ms-max-item-count", PAGE_RECORDS_MAX.to_string())
+        let call = Call::new(Method::POST, operation.clone(), path)
+            .page(PAGE_RECORDS_MAX, continuation)
             .body(json!({ "query": "SELECT *" }));
-        if let Some(Continuation(token)) = continuation {
-            call = call.header("x-ms-continuation", token.clone());
-        }
         Page::read(&operation, &self.plane.call(call).await?)
     }
 
@@ -193,10 +186,6 @@ impl ScanKind {
     }
 }
 
-/// Where the next page begins; the service's own words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Continuation(String);
-
 /// One page of a scan.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -213,9 +202,7 @@ impl Page {
             .into_iter()
             .map(|value| parse_record(operation, value))
             .collect::<Result<_, _>>()?;
-        let fits = |token: &&str| !token.is_empty() && token.len() <= CONTINUATION_LENGTH_MAX;
-        let next = answer.header("x-ms-continuation").filter(fits);
-        let next = next.map(|token| Continuation(token.to_owned()));
+        let next = answer.continuation();
         Ok(Self { records, next })
     }
 }

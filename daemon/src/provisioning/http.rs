@@ -29,6 +29,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// No answer is longer; a page of a hundred enrollments has about half of it.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 
+/// No continuation is longer: it must fit a header.
+const CONTINUATION_LENGTH_MAX: usize = 4096;
+
 /// Connections that wait for the next call.
 const IDLE_CONNECTIONS_MAX: usize = 4;
 
@@ -436,6 +439,16 @@ impl<'a> Call<'a> {
         Self { reads_only, ..self }
     }
 
+    /// A query, answered in pages of at most `items_max`.
+    pub(super) fn page(self, items_max: usize, from: Option<&Continuation>) -> Self {
+        let call = self.reads_only();
+        let call = call.header("x-ms-max-item-count", items_max.to_string());
+        match from {
+            Some(Continuation(token)) => call.header("x-ms-continuation", token.clone()),
+            None => call,
+        }
+    }
+
     fn writes(&self) -> bool {
         !self.reads_only
     }
@@ -455,6 +468,10 @@ fn unreadable(operation: &str, problem: &str, writes: bool) -> CallError {
     }
 }
 
+/// Where the next page of an answer begins; the service's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continuation(String);
+
 /// A whole answer.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -473,6 +490,13 @@ impl Answer {
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Where the next page begins, if there is one.
+    pub(super) fn continuation(&self) -> Option<Continuation> {
+        let token = self.header("x-ms-continuation")?;
+        let fits = !token.is_empty() && token.len() <= CONTINUATION_LENGTH_MAX;
+        fits.then(|| Continuation(token.to_owned()))
     }
 
     pub(super) fn retry_after(&self) -> Option<Duration> {

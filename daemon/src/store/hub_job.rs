@@ -1,10 +1,10 @@
 //! Jobs at a hub: calls of many devices that are made in one request.
 //!
 //! A job is made of calls that are due, and named, in one transaction; only then is the hub asked.
-//! What has come of it is read from the hub until it has ended, and ends its calls. A job says how
-//! many devices answered, not which: none of them is called again for the same roll.
+//! It is looked at until the hub has ended it and tells what became of each device: that ends its
+//! calls, and whoever was not reached may be called again by another.
 
-use super::hub_task::{JobProgress, NEEDED, NEEDED_NO_MORE};
+use super::hub_task::{self, HubTaskEnd, NEEDED, NEEDED_NO_MORE};
 use super::{Store, StoreError};
 use rusqlite::{Connection, params};
 
@@ -15,12 +15,23 @@ pub struct HubJobRow {
     pub id: i64,
     /// Its id at the hub.
     pub name: String,
-    /// Whom it calls.
-    pub devices: Vec<String>,
+    /// Its calls.
+    pub calls: Vec<HubCall>,
     /// Unix seconds.
     pub made_at: i64,
     /// Times that it was looked at and had not ended.
     pub attempts: i64,
+}
+
+/// One call of a job.
+#[derive(Clone, Debug)]
+pub struct HubCall {
+    /// Row id of the task.
+    pub id: i64,
+    /// The device's name in the hub.
+    pub device: String,
+    /// Unix seconds since when it waits.
+    pub queued_at: i64,
 }
 
 impl Store {
@@ -53,9 +64,8 @@ impl Store {
                 return Ok(false);
             }
             connection.execute(
-                "INSERT INTO hub_job (name, provisioning, devices, made_at, due_at)
-                 VALUES (?1, ?2, ?3, ?4, ?4)",
-                params![name, provisioning, calls.len() as i64, now],
+                "INSERT INTO hub_job (name, provisioning, made_at, due_at) VALUES (?1, ?2, ?3, ?3)",
+                params![name, provisioning, now],
             )?;
             let job = connection.last_insert_rowid();
             let mut update =
@@ -84,14 +94,22 @@ impl Store {
                 return Ok(None);
             };
             let id = row.get(0)?;
-            let devices = connection
-                .prepare_cached("SELECT device FROM hub_task WHERE job = ?1 ORDER BY id")?
-                .query_map([id], |row| row.get(0))?
+            let calls = connection
+                .prepare_cached(
+                    "SELECT id, device, queued_at FROM hub_task WHERE job = ?1 ORDER BY id",
+                )?
+                .query_map([id], |row| {
+                    Ok(HubCall {
+                        id: row.get(0)?,
+                        device: row.get(1)?,
+                        queued_at: row.get(2)?,
+                    })
+                })?
                 .collect::<Result<_, _>>()?;
             Ok(Some(HubJobRow {
                 id,
                 name: row.get(1)?,
-                devices,
+                calls,
                 made_at: row.get(2)?,
                 attempts: row.get(3)?,
             }))
@@ -115,21 +133,15 @@ impl Store {
         })
     }
 
-    /// The job has ended: `told` devices answered. Its calls are done with it.
-    pub fn settle_hub_job(&self, id: i64, told: i64, at: i64) -> Result<(), StoreError> {
+    /// The job has ended, and with it its calls.
+    pub fn end_hub_job(&self, id: i64, ends: Vec<HubTaskEnd>, at: i64) -> Result<(), StoreError> {
         self.write(move |connection| {
-            let settled = connection.execute(
-                "UPDATE hub_job SET done_at = ?3, told = min(?2, devices), last_error = NULL
-                 WHERE id = ?1 AND done_at IS NULL",
-                params![id, told, at],
+            connection.execute(
+                "UPDATE hub_job SET done_at = ?2, last_error = NULL WHERE id = ?1",
+                params![id, at],
             )?;
-            if settled == 1 {
-                connection.execute(
-                    "UPDATE hub_task SET done_at = ?2, answer = 'called by a job' WHERE job = ?1",
-                    params![id, at],
-                )?;
-            }
-            Ok(())
+            ends.iter()
+                .try_for_each(|end| hub_task::end(connection, end, at))
         })
     }
 }
@@ -144,31 +156,4 @@ fn drop_needless(connection: &Connection, provisioning: &str, now: i64) -> Resul
         .prepare_cached(&sql)?
         .execute(params![provisioning, now, NEEDED_NO_MORE])?;
     Ok(())
-}
-
-/// What came of the jobs that do the tasks of a cause, at one service or all.
-pub(super) fn progress(
-    connection: &Connection,
-    cause: &str,
-    id: i64,
-    provisioning: Option<&str>,
-) -> Result<JobProgress, StoreError> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT count(*), count(done_at), coalesce(sum(devices), 0), coalesce(sum(told), 0),
-                    coalesce(sum(devices - told), 0)
-             FROM hub_job WHERE id IN (
-                 SELECT job FROM hub_task
-                 WHERE cause = ?1 AND cause_id = ?2 AND job IS NOT NULL
-                   AND (?3 IS NULL OR provisioning = ?3))",
-        )?
-        .query_row(params![cause, id, provisioning], |row| {
-            Ok(JobProgress {
-                total: row.get(0)?,
-                ended: row.get(1)?,
-                devices: row.get(2)?,
-                told: row.get(3)?,
-                not_reached: row.get(4)?,
-            })
-        })?)
 }

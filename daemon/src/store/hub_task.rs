@@ -1,10 +1,11 @@
 //! What has to be done at a hub, device by device, and what became of it.
 //!
-//! A task is queued in the transaction of its cause and done once; done twice it does no harm. It
+//! A task is queued in the transaction of its cause and done once; done twice it does no harm. A
+//! device that may be known to several hubs is called at each, until one of them has reached it. A task
 //! is not due while its enrollment has a dirty mark: the provisioning service shuts a device out
 //! first, or the device would come back as soon as its identity is gone.
 
-use super::{Store, StoreError, hub_job};
+use super::{Store, StoreError};
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 
@@ -79,34 +80,74 @@ pub struct HubTaskRow {
     pub answer: Option<String>,
 }
 
-/// How far the tasks of one cause are.
+/// What a hub answered to a task, for the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubAnswer {
+    words: String,
+    reached: Option<bool>,
+}
+
+impl HubAnswer {
+    /// In the hub's words or ours; nothing is said of the device.
+    pub fn said(words: impl Into<String>) -> Self {
+        let words = words.into();
+        Self {
+            words,
+            reached: None,
+        }
+    }
+
+    /// The device heard the call, and answered with its own status if the hub tells it.
+    pub fn heard(status: Option<i64>) -> Self {
+        Self {
+            words: status.map_or("answered".into(), |status| format!("answered {status}")),
+            reached: Some(true),
+        }
+    }
+
+    /// The device was not there to hear the call; the hub's code, if there is one.
+    pub fn not_heard(code: Option<String>) -> Self {
+        Self {
+            words: code.map_or("offline".into(), |code| format!("offline: {code}")),
+            reached: Some(false),
+        }
+    }
+
+    /// Whether the device was called in vain.
+    pub fn is_not_heard(&self) -> bool {
+        self.reached == Some(false)
+    }
+}
+
+/// What becomes of a task after an answer.
+#[derive(Clone, Debug)]
+pub struct HubTaskEnd {
+    /// Row id.
+    pub id: i64,
+    /// What was answered.
+    pub answer: HubAnswer,
+    /// Unix seconds when it is tried again; `None` if it is done.
+    pub again_at: Option<i64>,
+}
+
+/// How far the tasks of one cause are. A device that is called at several hubs is several tasks and one
+/// device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HubProgress {
     /// Tasks in all.
     pub total: i64,
     /// Done, whatever the answer.
     pub done: i64,
-    /// Devices that were not there to hear it: for good, or when they were called last.
+    /// Devices that heard the call, at whichever hub.
+    pub told: i64,
+    /// Devices that were called everywhere and heard it nowhere: for good, or when called last.
     pub offline: i64,
     /// Still to do, and failed at least once.
     pub failing: i64,
-    /// The jobs that these tasks are done by.
-    pub jobs: JobProgress,
-}
-
-/// What came of jobs. A job counts the devices that answered, and does not say which.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct JobProgress {
-    /// Jobs in all.
-    pub total: i64,
+    /// Jobs by which these tasks are done, or were.
+    pub jobs: i64,
     /// Of these, such as have ended.
-    pub ended: i64,
-    /// Devices that they were for.
-    pub devices: i64,
-    /// Devices that answered.
-    pub told: i64,
-    /// Devices that did not, or that the hub does not know.
-    pub not_reached: i64,
+    pub jobs_ended: i64,
 }
 
 impl HubProgress {
@@ -116,10 +157,14 @@ impl HubProgress {
     }
 }
 
-/// The answer on record of a device that could not be told.
-pub const OFFLINE: &str = "offline";
 /// The answer on record of a device that need not be told any more.
 pub const NEEDED_NO_MORE: &str = "needed no more";
+/// Whether the device of the call `t` was reached at no hub, and no hub has yet to try.
+const UNREACHED: &str = "t.reached = 0 AND NOT EXISTS (
+    SELECT 1 FROM hub_task o WHERE o.cause = t.cause AND o.cause_id = t.cause_id
+        AND o.device = t.device AND o.action = t.action
+        AND (o.reached = 1 OR o.reached IS NULL AND o.done_at IS NULL))";
+
 /// How long calls are gathered before the first is made, in seconds: a fleet's rolls begin one by
 /// one, and its devices are told together.
 const GATHER_SECONDS: i64 = 2;
@@ -127,9 +172,12 @@ const GATHER_SECONDS: i64 = 2;
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer, \
      t.queued_at FROM hub_task t";
 
-/// Whether a device still has to hear of the roll for which `t` calls it: its own waits for a request,
-/// or that of an authority for a leaf which is not by the old generation.
-pub(super) const NEEDED: &str = "EXISTS (
+/// Whether a device still has to hear of the roll for which `t` calls it: no hub has reached it, and
+/// its own roll waits for a request, or that of an authority for a leaf which is not by the old generation.
+pub(super) const NEEDED: &str = "NOT EXISTS (
+    SELECT 1 FROM hub_task o WHERE o.cause = t.cause AND o.cause_id = t.cause_id
+        AND o.device = t.device AND o.action = t.action AND o.reached = 1)
+    AND EXISTS (
     SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id AND (
         r.enrollment IS NOT NULL AND r.state = 'requested'
         OR r.state NOT IN ('done', 'aborted') AND EXISTS (
@@ -137,16 +185,6 @@ pub(super) const NEEDED: &str = "EXISTS (
             WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
 
 impl Store {
-    /// Queues tasks for `cause`; those that it has queued before are left as they are.
-    pub fn queue_hub_tasks(
-        &self,
-        cause: HubCause,
-        tasks: Vec<NewHubTask>,
-        at: i64,
-    ) -> Result<usize, StoreError> {
-        self.write(move |connection| queue(connection, cause, &tasks, at))
-    }
-
     /// Tasks whose time has come at this service's hub, oldest first, at most `limit`; with `calls`,
     /// those that no job does are among them.
     pub fn due_hub_tasks(
@@ -198,30 +236,9 @@ impl Store {
         })
     }
 
-    /// The hub has answered: the task is done.
-    pub fn settle_hub_task(&self, id: i64, answer: String, at: i64) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection
-                .prepare_cached(
-                    "UPDATE hub_task SET done_at = ?3, answer = ?2
-                     WHERE id = ?1 AND done_at IS NULL",
-                )?
-                .execute(params![id, answer, at])?;
-            Ok(())
-        })
-    }
-
-    /// The hub could not do it: try again at `due_at`.
-    pub fn postpone_hub_task(&self, id: i64, due_at: i64, error: String) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection
-                .prepare_cached(
-                    "UPDATE hub_task SET due_at = ?2, attempts = attempts + 1, last_error = ?3
-                     WHERE id = ?1",
-                )?
-                .execute(params![id, due_at, error])?;
-            Ok(())
-        })
+    /// The hub has answered, or could not.
+    pub fn end_hub_task(&self, end: HubTaskEnd, at: i64) -> Result<(), StoreError> {
+        self.write(move |connection| self::end(connection, &end, at))
     }
 
     /// How far the tasks of `cause` are, one service or all.
@@ -231,27 +248,49 @@ impl Store {
         provisioning: Option<&str>,
     ) -> Result<HubProgress, StoreError> {
         let (cause, id) = cause.columns();
+        let sql = format!(
+            "SELECT count(*), count(t.done_at),
+                    count(DISTINCT t.device) FILTER (WHERE t.reached = 1),
+                    count(DISTINCT t.device) FILTER (WHERE {UNREACHED}),
+                    count(*) FILTER (WHERE t.done_at IS NULL AND t.attempts > 0
+                                       AND t.reached IS NULL),
+                    count(DISTINCT t.job), count(DISTINCT t.job) FILTER (WHERE j.done_at IS NOT NULL)
+             FROM hub_task t LEFT JOIN hub_job j ON j.id = t.job
+             WHERE t.cause = ?1 AND t.cause_id = ?2 AND (?3 IS NULL OR t.provisioning = ?3)"
+        );
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT count(*), count(done_at),
-                        count(*) FILTER (WHERE coalesce(answer, last_error) = ?4),
-                        count(*) FILTER (WHERE done_at IS NULL AND attempts > 0
-                                           AND last_error <> ?4)
-                 FROM hub_task
-                 WHERE cause = ?1 AND cause_id = ?2 AND (?3 IS NULL OR provisioning = ?3)",
-            )?;
-            let jobs = hub_job::progress(connection, cause, id, provisioning)?;
+            let mut statement = connection.prepare_cached(&sql)?;
             Ok(
-                statement.query_row(params![cause, id, provisioning, OFFLINE], |row| {
+                statement.query_row(params![cause, id, provisioning], |row| {
                     Ok(HubProgress {
                         total: row.get(0)?,
                         done: row.get(1)?,
-                        offline: row.get(2)?,
-                        failing: row.get(3)?,
-                        jobs,
+                        told: row.get(2)?,
+                        offline: row.get(3)?,
+                        failing: row.get(4)?,
+                        jobs: row.get(5)?,
+                        jobs_ended: row.get(6)?,
                     })
                 })?,
             )
+        })
+    }
+
+    /// The devices that the calls of `cause` have not reached, in order, at most `limit`.
+    pub fn devices_not_reached(
+        &self,
+        cause: HubCause,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        let (cause, id) = cause.columns();
+        let sql = format!(
+            "SELECT DISTINCT t.device FROM hub_task t
+             WHERE t.cause = ?1 AND t.cause_id = ?2 AND {UNREACHED} ORDER BY t.device LIMIT ?3"
+        );
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![cause, id, limit], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
@@ -301,6 +340,28 @@ pub(super) fn queue(
         ])?;
     }
     Ok(queued)
+}
+
+/// Ends a task, or puts it off, within the caller's transaction. One that a job did in vain is free for
+/// the next.
+pub(super) fn end(connection: &Connection, end: &HubTaskEnd, at: i64) -> Result<(), StoreError> {
+    let HubAnswer { words, reached } = &end.answer;
+    match end.again_at {
+        None => connection
+            .prepare_cached(
+                "UPDATE hub_task SET done_at = ?2, answer = ?3, reached = ?4
+                 WHERE id = ?1 AND done_at IS NULL",
+            )?
+            .execute(params![end.id, at, words, reached])?,
+        Some(due_at) => connection
+            .prepare_cached(
+                "UPDATE hub_task SET due_at = ?2, last_error = ?3, reached = ?4,
+                     attempts = attempts + 1, job = NULL
+                 WHERE id = ?1 AND done_at IS NULL",
+            )?
+            .execute(params![end.id, due_at, words, reached])?,
+    };
+    Ok(())
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<HubTaskRow> {

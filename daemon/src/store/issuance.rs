@@ -310,17 +310,6 @@ impl Store {
         })
     }
 
-    /// The verification certificate that was issued for `code`.
-    pub fn possession_certificate(&self, code: &str) -> Result<Option<CertificateRow>, StoreError> {
-        self.read(|connection| {
-            let select = format!("{SELECT} WHERE i.purpose = 'possession' AND i.subject = ?1");
-            Ok(connection
-                .prepare_cached(&select)?
-                .query_row([code], from_row)
-                .optional()?)
-        })
-    }
-
     /// All certificates of a subject, newest first, at most `limit`.
     pub fn certificates_of(
         &self,

@@ -60,9 +60,9 @@ pub use breach::{Breach, Door};
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
-pub use hub_job::HubJobRow;
+pub use hub_job::{HubCall, HubJobRow};
 pub use hub_task::{
-    HubAction, HubCause, HubProgress, HubTaskRow, JobProgress, NEEDED_NO_MORE, NewHubTask, OFFLINE,
+    HubAction, HubAnswer, HubCause, HubProgress, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE, NewHubTask,
 };
 pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,

@@ -295,25 +295,23 @@ CREATE INDEX roll_under_way ON roll (state) WHERE state NOT IN ('done', 'aborted
 CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
 
 -- A job at a hub that calls a method of many devices: named here before the hub hears of it, so that
--- after a lost answer it is found by its name. `told` is how many devices answered, once it has ended.
+-- after a lost answer it is found by its name. Its calls are tasks, and tell what came of them.
 CREATE TABLE hub_job (
     id           INTEGER PRIMARY KEY,
     name         TEXT    NOT NULL UNIQUE,
     provisioning TEXT    NOT NULL,
-    devices      INTEGER NOT NULL CHECK (devices >= 1),
     made_at      INTEGER NOT NULL,
     due_at       INTEGER NOT NULL,
     attempts     INTEGER NOT NULL DEFAULT 0,
     last_error   TEXT,
-    done_at      INTEGER,
-    told         INTEGER CHECK (told BETWEEN 0 AND devices),
-    CHECK ((done_at IS NULL) = (told IS NULL))
+    done_at      INTEGER
 ) STRICT;
 CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL;
 
 -- What has to be done at a hub, device by device: an identity deleted, or a method called. `cause`
 -- and `cause_id` say for whom; while `enrollment` has a dirty mark the task waits, because a device
 -- that the provisioning service still lets in would come back. With a `job`, it is done by that.
+-- `reached` is whether the device heard the last call; a device is called at every hub that may know it.
 CREATE TABLE hub_task (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -329,7 +327,8 @@ CREATE TABLE hub_task (
     last_error   TEXT,
     done_at      INTEGER,
     answer       TEXT,
-    UNIQUE (cause, cause_id, provisioning, device, action),
+    reached      INTEGER CHECK (reached IN (0, 1)),
+    UNIQUE (cause, cause_id, device, action, provisioning),
     CHECK ((done_at IS NULL) = (answer IS NULL))
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;

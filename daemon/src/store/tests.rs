@@ -1,6 +1,8 @@
 //! The store keeps its word: what schema and operations refuse, and what a crash leaves.
 
+mod asked;
 mod block;
+mod calls;
 mod crl;
 mod fleet;
 mod kept_out;

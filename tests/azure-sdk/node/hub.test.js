@@ -79,6 +79,15 @@ test("a scheduled method runs on the devices of its condition; one of them is of
     [job.deviceJobStatistics.deviceCount, job.deviceJobStatistics.succeededCount, job.deviceJobStatistics.failedCount],
     [2, 1, 1],
   );
+  const devices = registry.createQuery("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'roll-1'", 1);
+  const pages = [];
+  // Without its own token, next() asks for the first page for ever.
+  while (devices.hasMoreResults) pages.push((await devices.next(devices.continuationToken)).result);
+  const outcomes = pages.flat().map((it) => [it.deviceId, it.status, it.outcome?.deviceMethodResponse.status, it.error?.code]);
+  assert.deepEqual(outcomes, [
+    ["hub-3", "completed", 200, undefined],
+    ["hub-4", "failed", undefined, "DeviceNotOnline"],
+  ]);
   await control("DELETE", "/devices/hub-3");
   for (const id of ["hub-3", "hub-4"]) await registry.delete(id);
 });

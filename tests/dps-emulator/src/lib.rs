@@ -16,7 +16,7 @@
 //! | `service`, `device`, `arm`, `hub`, `entra` | the services, each a function from `Call` to `Reply` |
 //! | `cloud`, `world` | what they share: clock, switches, and all state under one lock |
 //! | `enrollment`, `registration`, `certificate`, `chain` | the things they talk about |
-//! | `etag`, `ids`, `sas`, `dates`, `rate`, `refusal` | the rules that they have in common |
+//! | `etag`, `ids`, `sas`, `dates`, `page`, `rate`, `refusal` | the rules that they have in common |
 //! | `running` | the threads and listeners |
 //! | `control`, `views`, `emulator` | the test's hand: look, interfere, move the clock |
 //!
@@ -44,6 +44,7 @@ mod listener;
 mod mqtt;
 mod operation;
 mod options;
+mod page;
 mod plane;
 mod rate;
 mod refusal;

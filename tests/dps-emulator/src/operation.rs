@@ -33,6 +33,7 @@ pub(crate) enum Operation {
     IdentityPut,
     IdentityDelete,
     TwinGet,
+    DeviceQuery,
     DeviceMessage,
     DirectMethod,
     JobPut,
@@ -94,6 +95,7 @@ impl Operation {
             Self::IdentityPut => "identity.put",
             Self::IdentityDelete => "identity.delete",
             Self::TwinGet => "twin.get",
+            Self::DeviceQuery => "hub.query",
             Self::DeviceMessage => "hub.message",
             Self::DirectMethod => "hub.method",
             Self::JobPut => "job.put",
@@ -174,6 +176,7 @@ fn on_arm(method: &str, parts: &[&str]) -> Option<Operation> {
 /// Contract section 12; the message path is the hub's device side.
 fn on_hub(method: &str, parts: &[&str]) -> Option<Operation> {
     match (method, parts) {
+        ("POST", ["devices", "query"]) => Some(Operation::DeviceQuery),
         ("GET", ["devices", _]) => Some(Operation::IdentityGet),
         ("PUT", ["devices", _]) => Some(Operation::IdentityPut),
         ("DELETE", ["devices", _]) => Some(Operation::IdentityDelete),

@@ -79,6 +79,8 @@ pub struct Switches {
     pub info_thumbprints_upper: bool,
     /// Items on a page when the client does not say (section 7).
     pub page_size_default: usize,
+    /// A query does not show yet what became of a job's devices (section 12).
+    pub job_results_late: bool,
     /// Seconds in `Retry-After` of the device plane (section 9).
     pub retry_after_seconds: u32,
     /// How many polls are answered `assigning` before the final one.
@@ -101,6 +103,7 @@ impl Default for Switches {
             referenced_authority_kept: false,
             info_thumbprints_upper: true,
             page_size_default: 100,
+            job_results_late: false,
             retry_after_seconds: 3,
             assigning_polls: 0,
             quotas: Quotas::default(),

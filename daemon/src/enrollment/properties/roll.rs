@@ -202,7 +202,8 @@ impl World {
             self.marked |= self.slots.wanted() != next.slots.wanted();
             self.slots = next.slots;
             let state = next.state;
-            self.roll = (!state.is_over()).then_some(Roll { state, ..roll });
+            let is_over = matches!(state, RollState::Done | RollState::Aborted);
+            self.roll = (!is_over).then_some(Roll { state, ..roll });
         }
     }
 

@@ -1,14 +1,14 @@
-//! Jobs: the hub calls a method of many devices, and counts who answered (section 12).
+//! Jobs: the hub calls a method of many devices, and tells what became of each (section 12).
 
-use super::DirectMethod;
+use super::{DirectMethod, MethodOutcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Devices that one job may name: a condition of some 13 KB.
-pub const JOB_DEVICES_MAX: usize = 100;
+/// Devices that one job may name. An id has up to 128 characters, and a query 8,192.
+pub const JOB_DEVICES_MAX: usize = 60;
 
 /// A job that is to be made.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,9 +108,50 @@ pub struct JobStatistics {
     pub failed_count: u64,
 }
 
+/// What became of one device of a job, as a query shows it. Only what counts is read strictly.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceJob {
+    device_id: String,
+    status: DeviceJobStatus,
+    #[serde(default)]
+    outcome: Value,
+    #[serde(default)]
+    error: Value,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DeviceJobStatus {
+    Completed,
+    Failed,
+    Canceled,
+    /// Not yet, or a word that we do not know.
+    #[serde(other)]
+    Open,
+}
+
+impl DeviceJob {
+    /// The device and how its call ended, if it has.
+    pub(super) fn outcome(self) -> Option<(String, MethodOutcome)> {
+        let outcome = match self.status {
+            DeviceJobStatus::Open => return None,
+            DeviceJobStatus::Completed => MethodOutcome::Answered {
+                status: self.outcome["deviceMethodResponse"]["status"].as_i64(),
+                payload: self.outcome["deviceMethodResponse"]["payload"].clone(),
+            },
+            DeviceJobStatus::Failed | DeviceJobStatus::Canceled => MethodOutcome::NotReached {
+                code: self.error["code"].as_str().map(str::to_owned),
+            },
+        };
+        Some((self.device_id, outcome))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn job(device_ids: &[&str]) -> MethodJob {
         MethodJob {
@@ -130,12 +171,52 @@ mod tests {
         let body = job(&["press-7", "press-8"]).body().unwrap();
         assert_eq!(body["queryCondition"], "deviceId IN ['press-7','press-8']");
         assert_eq!(body["startTime"], "1970-01-01T00:00:00Z");
+        let longest = "x".repeat(128);
+        let full = job(&[longest.as_str(); JOB_DEVICES_MAX]).body().unwrap();
+        let query = format!("SELECT * FROM devices WHERE {}", full["queryCondition"]);
+        assert!(query.len() <= 8_192, "the hub's limit of a query");
         for refused in [
             &[][..],
             &["a' OR deviceId != '"],
             &["a"; JOB_DEVICES_MAX + 1],
         ] {
             job(refused).body().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_device_of_a_job_is_told_by_its_end() {
+        let read = |value: Value| {
+            let device: DeviceJob = serde_json::from_value(value).unwrap();
+            device.outcome()
+        };
+        let answered = json!({ "deviceId": "a", "status": "completed",
+            "outcome": { "deviceMethodResponse": { "status": 200, "payload": "soon" } } });
+        let (status, payload) = (Some(200), json!("soon"));
+        let outcome = MethodOutcome::Answered { status, payload };
+        assert_eq!(read(answered), Some(("a".into(), outcome)));
+        let failed = json!({ "deviceId": "a", "status": "failed", "error": { "code": "Gone" } });
+        let code = Some("Gone".to_owned());
+        let outcome = MethodOutcome::NotReached { code };
+        assert_eq!(read(failed), Some(("a".into(), outcome)));
+        let bare = json!({ "deviceId": "a", "status": "canceled", "error": null });
+        let outcome = MethodOutcome::NotReached { code: None };
+        assert_eq!(read(bare), Some(("a".into(), outcome)));
+        for open in ["pending", "running", "of tomorrow"] {
+            assert_eq!(read(json!({ "deviceId": "a", "status": open })), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_member_of_a_device_makes_the_reader_panic(
+            status in "completed|failed|canceled|.{0,8}",
+            inner in "null|[0-9]|\"[a-z]\"|\\{\"code\":[0-9]\\}|\\[\\]",
+        ) {
+            let inner: Value = serde_json::from_str(&inner).unwrap();
+            let value = json!({ "deviceId": "a", "status": status, "outcome": inner,
+                "error": inner });
+            let _ = serde_json::from_value::<DeviceJob>(value).map(DeviceJob::outcome);
         }
     }
 

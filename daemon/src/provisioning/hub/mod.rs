@@ -7,9 +7,10 @@ mod job;
 
 pub use job::{JOB_DEVICES_MAX, Job, JobStatistics, JobStatus, MethodJob};
 
+use job::DeviceJob;
+
 use super::failure::CallError;
 use super::http::{Answer, Call, Plane, segment};
-use crate::enrollment::etag::Etag;
 use crate::enrollment::hub_identity::HubIdentity;
 use reqwest::Method;
 use serde::Deserialize;
@@ -24,6 +25,9 @@ const CONNECT_SECONDS: u32 = 5;
 
 /// How long the hub waits for the device's answer, in seconds.
 const RESPONSE_SECONDS: u32 = 15;
+
+/// Pages in which the devices of one job are read at most; one is enough, if the hub fills it.
+const RESULT_PAGES_MAX: usize = 100;
 
 /// "Whatever is there", with the quotes that the hub wants around it.
 const ANY_VERSION: &str = "\"*\"";
@@ -59,8 +63,8 @@ impl DirectMethod {
 pub enum MethodOutcome {
     /// The device answered.
     Answered {
-        /// The device's own status; 200 by custom means that it will do it.
-        status: i64,
+        /// The device's own status; 200 by custom means that it will do it. A job may leave it out.
+        status: Option<i64>,
         /// The device's own words.
         payload: Value,
     },
@@ -96,19 +100,6 @@ impl HubClient {
         identity(&operation, &self.plane.call(call).await?)
     }
 
-    /// Replaces an identity whole, if it is still the one that was read.
-    pub async fn replace(
-        &self,
-        device_id: &str,
-        new: &Value,
-        etag: &Etag,
-    ) -> Result<HubIdentity, CallError> {
-        let operation = format!("replace hub identity {device_id}");
-        let call = Call::new(Method::PUT, operation.clone(), identity_path(device_id));
-        let call = call.if_match(etag).body(new.clone());
-        identity(&operation, &self.plane.call(call).await?)
-    }
-
     /// Deletes an identity, whatever it holds by now: it goes because its device is breached, and
     /// no change of somebody else's is a reason to leave the door open.
     pub async fn delete(&self, device_id: &str) -> Result<(), CallError> {
@@ -140,6 +131,7 @@ impl HubClient {
         match self.plane.call(call).await {
             Ok(answer) => {
                 let Answered { status, payload } = answer.json(&operation)?;
+                let status = Some(status);
                 Ok(MethodOutcome::Answered { status, payload })
             }
             Err(CallError::Rejected {
@@ -157,14 +149,14 @@ impl HubClient {
             operation: operation.clone(),
             reason,
         })?;
-        let call = Call::new(Method::PUT, operation.clone(), job_path(&job.id, "")).body(body);
+        let call = Call::new(Method::PUT, operation.clone(), job_path(&job.id)).body(body);
         self.plane.call(call).await?.json(&operation)
     }
 
     /// A job, or `None`.
     pub async fn job(&self, id: &str) -> Result<Option<Job>, CallError> {
         let operation = format!("read job {id}");
-        let call = Call::new(Method::GET, operation.clone(), job_path(id, ""));
+        let call = Call::new(Method::GET, operation.clone(), job_path(id));
         match self.plane.call(call).await {
             Ok(answer) => answer.json(&operation).map(Some),
             Err(error) if error.is_not_found() => Ok(None),
@@ -172,11 +164,26 @@ impl HubClient {
         }
     }
 
-    /// Cancels a job, and tells how it stands then: one that has ended stays as it is.
-    pub async fn cancel(&self, id: &str) -> Result<Job, CallError> {
-        let operation = format!("cancel job {id}");
-        let call = Call::new(Method::POST, operation.clone(), job_path(id, "/cancel"));
-        self.plane.call(call).await?.json(&operation)
+    /// What became of the devices of a job, as far as the hub tells: one that is still to be called
+    /// is left out, and so is one that the hub does not know.
+    pub async fn job_results(&self, id: &str) -> Result<Vec<(String, MethodOutcome)>, CallError> {
+        let operation = format!("read the devices of job {id}");
+        let query = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '{id}'");
+        let mut results = Vec::new();
+        let mut from = None;
+        for _ in 0..RESULT_PAGES_MAX {
+            let call = Call::new(Method::POST, operation.clone(), versioned("/devices/query"))
+                .page(JOB_DEVICES_MAX, from.as_ref())
+                .body(json!({ "query": query }));
+            let answer = self.plane.call(call).await?;
+            let page: Vec<DeviceJob> = answer.json(&operation)?;
+            results.extend(page.into_iter().filter_map(DeviceJob::outcome));
+            from = answer.continuation();
+            if from.is_none() {
+                break;
+            }
+        }
+        Ok(results)
     }
 }
 
@@ -184,8 +191,8 @@ fn identity_path(device_id: &str) -> String {
     versioned(&format!("/devices/{}", segment(device_id)))
 }
 
-fn job_path(id: &str, step: &str) -> String {
-    versioned(&format!("/jobs/v2/{}{step}", segment(id)))
+fn job_path(id: &str) -> String {
+    versioned(&format!("/jobs/v2/{}", segment(id)))
 }
 
 fn versioned(path: &str) -> String {

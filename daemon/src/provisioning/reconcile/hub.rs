@@ -4,12 +4,12 @@
 //! done, and a device that is not connected is counted, and called again for a while: in the end it
 //! finds out when it is refused. A failure moves the task's due time, and the hub's own pause holds up all of them.
 
-use super::{CREDENTIAL_PAUSE_SECONDS, Reconciler, TICK, pause_seconds};
+use super::{CREDENTIAL_PAUSE_SECONDS, Reconciler, pause_seconds};
 use crate::ca::roll::TellBy;
-use crate::ca::{Error, crash_point};
+use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::provisioning::failure::CallError;
 use crate::provisioning::hub::{DirectMethod, HubClient, MethodOutcome};
-use crate::store::{HubAction, HubTaskRow, NEEDED_NO_MORE, OFFLINE};
+use crate::store::{HubAction, HubAnswer, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE};
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::HashSet;
@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// Tasks that are worked on at once; the hub's budget is the limit that counts.
 const TASKS_IN_WORK_MAX: usize = 8;
+
+/// The answer on record of a call that was not made.
+pub(super) const NOBODY_IS_TOLD: &str = "nobody is told: [policy] tell_devices was changed";
 
 impl Reconciler {
     /// Works tasks off as they fall due, beside the looks: a hub that hangs holds up no block.
@@ -71,45 +74,47 @@ impl Reconciler {
 
     /// One call, and its answer on record.
     async fn do_at_hub(&self, hub: &HubClient, task: HubTaskRow) -> Result<(), Error> {
-        let outcome = match task.action {
-            HubAction::Delete => hub.delete(&task.device).await.map(|()| "deleted".into()),
-            HubAction::Call if !self.is_call_needed(task.id).await? => Ok(NEEDED_NO_MORE.into()),
+        let answer = match task.action {
+            HubAction::Delete => hub
+                .delete(&task.device)
+                .await
+                .map(|()| HubAnswer::said("deleted")),
+            HubAction::Call if !self.is_call_needed(task.id).await? => {
+                Ok(HubAnswer::said(NEEDED_NO_MORE))
+            }
             HubAction::Call => self.tell(hub, &task.device).await,
         };
         let (service, observed) = (self.name.clone(), self.observed.clone());
         self.blocking(move |ca| {
             crash_point("roll-hub-answered");
             let now = ca.now();
-            match outcome {
-                Ok(answer) if answer == OFFLINE && ca.tell_again_at(task.queued_at).is_some() => {
-                    let due = ca.tell_again_at(task.queued_at).unwrap_or(now);
-                    ca.store().postpone_hub_task(task.id, due, answer)?;
-                }
-                Ok(answer) => {
-                    ca.store().settle_hub_task(task.id, answer, now)?;
-                    observed.notify_one();
-                }
+            let end = match answer {
+                Ok(answer) => task_end(ca, task.id, task.queued_at, answer),
                 Err(error) => {
                     let seconds = pause_after(task.attempts, &error);
                     tracing::warn!(service, reason = %error, seconds, "the hub has to wait");
-                    let due = now.saturating_add_unsigned(seconds);
-                    ca.store()
-                        .postpone_hub_task(task.id, due, error.to_string())?;
+                    HubTaskEnd {
+                        id: task.id,
+                        answer: HubAnswer::said(error.to_string()),
+                        again_at: Some(now.saturating_add_unsigned(seconds)),
+                    }
                 }
+            };
+            let is_done = end.again_at.is_none();
+            ca.store().end_hub_task(end, now)?;
+            if is_done {
+                observed.notify_one();
             }
             Ok(())
         })
         .await
     }
 
-    async fn tell(&self, hub: &HubClient, device: &str) -> Result<String, CallError> {
+    async fn tell(&self, hub: &HubClient, device: &str) -> Result<HubAnswer, CallError> {
         let Some(method) = self.method() else {
-            return Ok("nobody is told: [policy] tell_devices was changed".into());
+            return Ok(HubAnswer::said(NOBODY_IS_TOLD));
         };
-        Ok(match hub.invoke(device, &method).await? {
-            MethodOutcome::Answered { status, .. } => format!("answered {status}"),
-            MethodOutcome::NotReached { .. } => OFFLINE.into(),
-        })
+        Ok(answer_of(hub.invoke(device, &method).await?))
     }
 
     /// What devices are called by, if they are.
@@ -137,16 +142,34 @@ impl Reconciler {
 
     async fn until_next_hub_task(&self) -> Duration {
         let name = self.name.clone();
-        let next = self
-            .blocking(move |ca| Ok((ca.store().next_hub_task(&name)?, ca.now())))
-            .await;
-        match next {
-            Ok((Some(due), now)) => {
-                let seconds = u64::try_from(due - now).unwrap_or(0);
-                Duration::from_secs(seconds).min(TICK)
-            }
-            _ => TICK,
-        }
+        self.until(move |ca| Ok(ca.store().next_hub_task(&name)?))
+            .await
+    }
+}
+
+/// What came of a call, for the record.
+pub(super) fn answer_of(outcome: MethodOutcome) -> HubAnswer {
+    match outcome {
+        MethodOutcome::Answered { status, .. } => HubAnswer::heard(status),
+        MethodOutcome::NotReached { code } => HubAnswer::not_heard(code),
+    }
+}
+
+/// A task that was answered is done, but a device that was not there is called again for a while.
+pub(super) fn task_end(
+    ca: &CertificateAuthority,
+    id: i64,
+    queued_at: i64,
+    answer: HubAnswer,
+) -> HubTaskEnd {
+    let again_at = match answer.is_not_heard() {
+        true => ca.tell_again_at(queued_at),
+        false => None,
+    };
+    HubTaskEnd {
+        id,
+        answer,
+        again_at,
     }
 }
 

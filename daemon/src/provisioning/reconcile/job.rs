@@ -2,14 +2,15 @@
 //!
 //! A job is named in the store before the hub hears of it, and each look begins with reading it: so a
 //! job whose answer was lost, or that was ordered by a daemon that died, is found and not ordered
-//! again. It is looked at until it has ended; what it counted is then on record.
+//! again. It is looked at until it has ended and tells what became of each device. One that was not
+//! reached is called again for a while, by the next job.
 
 use super::Reconciler;
-use super::hub::pause_after;
-use crate::ca::{Error, crash_point};
+use super::hub::{NOBODY_IS_TOLD, answer_of, pause_after, task_end};
+use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::provisioning::failure::CallError;
-use crate::provisioning::hub::{HubClient, JOB_DEVICES_MAX, Job, MethodJob};
-use crate::store::HubJobRow;
+use crate::provisioning::hub::{HubClient, JOB_DEVICES_MAX, Job, MethodJob, MethodOutcome};
+use crate::store::{HubAnswer, HubCall, HubJobRow, HubTaskEnd};
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -17,6 +18,21 @@ use time::OffsetDateTime;
 const JOB_DURATION_MAX: Duration = Duration::from_secs(3_600);
 /// The longest pause between two looks at a job, in seconds.
 const LOOK_SECONDS_MAX: i64 = 60;
+
+/// How long after it was made a job's devices are asked about, in seconds: as long as it goes on, and
+/// half an hour more.
+const RESULT_SECONDS_MAX: i64 = 5_400;
+
+/// What became of a job's devices.
+type Results = Vec<(String, MethodOutcome)>;
+
+/// What the hub tells of a job.
+enum Seen {
+    /// It goes on, or its devices are not told of yet.
+    UnderWay,
+    /// It has ended; `None` if it was never ordered, because nobody is told any more.
+    Ended(Option<Results>),
+}
 
 impl Reconciler {
     /// Makes jobs of all calls that are due.
@@ -45,22 +61,19 @@ impl Reconciler {
         let Some(row) = due else {
             return Ok(());
         };
-        let seen = self.ordered(hub, &row).await;
+        let seen = self.seen(hub, &row).await;
         let service = self.name.clone();
         self.blocking(move |ca| {
             crash_point("roll-job-answered");
             let now = ca.now();
             match seen {
-                Ok(Some(job)) if !job.status.is_final() => {
+                Ok(Seen::UnderWay) => {
                     let pause = (1 << row.attempts.clamp(0, 6)).min(LOOK_SECONDS_MAX);
                     ca.store().postpone_hub_job(row.id, now + pause, None)?;
                 }
-                Ok(ended) => {
-                    let told = ended.and_then(|job| job.statistics);
-                    let told = told.map_or(0, |it| {
-                        i64::try_from(it.succeeded_count).unwrap_or(i64::MAX)
-                    });
-                    ca.store().settle_hub_job(row.id, told, now)?;
+                Ok(Seen::Ended(results)) => {
+                    let ends = ends(ca, &row, &results);
+                    ca.store().end_hub_job(row.id, ends, now)?;
                 }
                 Err(error) => {
                     let seconds = pause_after(row.attempts, &error);
@@ -75,6 +88,34 @@ impl Reconciler {
         .await
     }
 
+    /// What the hub tells of a job. It may tell of the devices later than of the job; one that it
+    /// does not tell of in time was not reached.
+    async fn seen(&self, hub: &HubClient, row: &HubJobRow) -> Result<Seen, CallError> {
+        let Some(job) = self.ordered(hub, row).await? else {
+            return Ok(Seen::Ended(None));
+        };
+        if !job.status.is_final() {
+            return Ok(Seen::UnderWay);
+        }
+        let is_late = self.ca.now() > row.made_at + RESULT_SECONDS_MAX;
+        let results = match hub.job_results(&row.name).await {
+            Err(error) if is_late => {
+                let (service, job) = (&self.name, &row.name);
+                tracing::warn!(service, job, reason = %error, "nobody knows whom the job reached");
+                Vec::new()
+            }
+            results => results?,
+        };
+        let called = job.statistics.map(|it| it.device_count);
+        let called = called.map_or(row.calls.len(), |it| {
+            usize::try_from(it).unwrap_or(usize::MAX)
+        });
+        match results.len() < called && !is_late {
+            true => Ok(Seen::UnderWay),
+            false => Ok(Seen::Ended(Some(results))),
+        }
+    }
+
     /// The job as the hub shows it, ordered now if it does not know it. `None` if nobody is told any
     /// more.
     async fn ordered(&self, hub: &HubClient, row: &HubJobRow) -> Result<Option<Job>, CallError> {
@@ -87,11 +128,30 @@ impl Reconciler {
         let job = MethodJob {
             id: row.name.clone(),
             method,
-            device_ids: row.devices.clone(),
+            device_ids: row.calls.iter().map(|call| call.device.clone()).collect(),
             start: OffsetDateTime::from_unix_timestamp(row.made_at)
                 .unwrap_or(OffsetDateTime::UNIX_EPOCH),
             duration_max: JOB_DURATION_MAX,
         };
         hub.schedule(&job).await.map(Some)
     }
+}
+
+/// What becomes of the calls of a job that has ended.
+fn ends(ca: &CertificateAuthority, row: &HubJobRow, results: &Option<Results>) -> Vec<HubTaskEnd> {
+    let answer = |call: &HubCall| {
+        let Some(results) = results else {
+            return HubAnswer::said(NOBODY_IS_TOLD);
+        };
+        let is_its =
+            |(device, _): &&(String, MethodOutcome)| device.eq_ignore_ascii_case(&call.device);
+        match results.iter().find(is_its) {
+            Some((_, outcome)) => answer_of(outcome.clone()),
+            None => HubAnswer::not_heard(None),
+        }
+    };
+    let calls = row.calls.iter();
+    calls
+        .map(|call| task_end(ca, call.id, call.queued_at, answer(call)))
+        .collect()
 }

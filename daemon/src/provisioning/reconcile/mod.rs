@@ -173,10 +173,15 @@ impl Reconciler {
 
     async fn until_next_due(&self) -> Duration {
         let name = self.name.clone();
-        let next = self
-            .blocking(move |ca| Ok((ca.store().next_due(&name)?, ca.now())))
-            .await;
-        match next {
+        self.until(move |ca| Ok(ca.store().next_due(&name)?)).await
+    }
+
+    /// How long it is until the moment that `next` names, at most a [`TICK`].
+    async fn until(
+        &self,
+        next: impl FnOnce(&CertificateAuthority) -> Result<Option<i64>, Error> + Send + 'static,
+    ) -> Duration {
+        match self.blocking(move |ca| Ok((next(ca)?, ca.now()))).await {
             Ok((Some(due), now)) => {
                 let seconds = u64::try_from(due - now).unwrap_or(0);
                 Duration::from_secs(seconds).min(TICK)

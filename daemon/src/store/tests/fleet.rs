@@ -7,8 +7,12 @@ use std::time::Instant;
 const DEVICES: usize = 10_000;
 
 impl Stage {
-    /// With a fleet below the root, each device provisioned.
     fn with_fleet() -> Self {
+        Self::with_devices(DEVICES)
+    }
+
+    /// With devices below the root, each provisioned.
+    pub(super) fn with_devices(count: usize) -> Self {
         let stage = Self::new();
         let raw = stage.raw();
         raw.execute_batch(&format!(
@@ -24,7 +28,7 @@ impl Stage {
              INSERT INTO proof (provisioning, device, certificate, registration, since, seen_at)
              SELECT 'dps', d.registration_id, c.sha256, 'assigned', d.rowid, 1
              FROM device d JOIN certificate c ON c.intent = d.certificate;",
-            stage.root, DEVICES
+            stage.root, count
         ))
         .unwrap();
         stage
@@ -124,15 +128,8 @@ fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
 fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let stage = Stage::with_fleet();
     let group = stage.fleet_group();
-    let sql = "SELECT c.sha256 FROM certificate c JOIN generation g ON g.certificate = c.intent";
-    let old_certificate = stage.raw().query_row(sql, [], |row| row.get(0));
     let breached = BreachedAuthority {
-        roll: NewAuthorityRoll {
-            authority: "root".into(),
-            old_generation: stage.root,
-            old_certificate: Thumbprint::from_bytes(old_certificate.unwrap()),
-            detail: json!({}),
-        },
+        roll: stage.new_roll(),
         above: None,
         groups: Vec::new(),
     };

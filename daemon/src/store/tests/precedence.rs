@@ -26,7 +26,7 @@ impl Stage {
         added.unwrap()
     }
 
-    fn new_roll(&self) -> NewAuthorityRoll {
+    pub(super) fn new_roll(&self) -> NewAuthorityRoll {
         NewAuthorityRoll {
             authority: "root".into(),
             old_generation: self.root,

@@ -41,6 +41,7 @@ async fn served(
         Operation::IdentityPut => identities::put(cloud, hub, id, call),
         Operation::IdentityDelete => identities::delete(cloud, hub, id, call),
         Operation::TwinGet => identities::twin(cloud, hub, id),
+        Operation::DeviceQuery => jobs::query_devices(cloud, hub, call),
         Operation::DirectMethod => methods::invoke(cloud, hub, id, call).await,
         Operation::JobPut => jobs::create(cloud, hub, job, call),
         Operation::JobGet => jobs::get(cloud, hub, job),

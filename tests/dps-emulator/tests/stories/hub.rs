@@ -97,6 +97,18 @@ async fn job_at_its_end(plant: &Plant, id: &str) -> Value {
     panic!("the job did not end");
 }
 
+async fn devices_of_job(plant: &Plant, id: &str) -> Value {
+    let text = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '{id}'");
+    send(
+        plant,
+        Method::POST,
+        "/devices/query",
+        json!({ "query": text }),
+    )
+    .await
+    .expect(200)
+}
+
 /// A job calls the devices that its condition names, online or not, at its time, which the clock makes
 /// come; it can be cancelled before.
 #[tokio::test]
@@ -136,6 +148,17 @@ async fn a_job_calls_its_devices_in_time() {
         ),
         (&json!(2), &json!(1), &json!(1))
     );
+    let results = devices_of_job(&plant, "now").await;
+    assert_eq!(results[0]["deviceId"], "press-7");
+    assert_eq!(results[0]["status"], "completed");
+    let answer = &results[0]["outcome"]["deviceMethodResponse"];
+    assert_eq!(answer["status"], 200);
+    assert_eq!(results[1]["status"], "failed");
+    assert_eq!(results[1]["error"]["code"], "DeviceNotOnline");
+    assert_eq!(results.as_array().unwrap().len(), 2);
+    plant.emulator.switch(|it| it.job_results_late = true);
+    assert_eq!(devices_of_job(&plant, "now").await, json!([]));
+    plant.emulator.switch(|it| it.job_results_late = false);
 
     for id in ["later", "never"] {
         let path = format!("/jobs/v2/{id}");
@@ -153,6 +176,10 @@ async fn a_job_calls_its_devices_in_time() {
     plant.emulator.clock().advance(time::Duration::days(36_500));
     assert_eq!(job_at_its_end(&plant, "later").await["status"], "completed");
     assert_eq!(job_at_its_end(&plant, "never").await["status"], "cancelled");
+    assert_eq!(
+        devices_of_job(&plant, "never").await[0]["status"],
+        "canceled"
+    );
     let all = send(&plant, Method::GET, "/jobs/v2/query", Value::Null)
         .await
         .expect(200);

@@ -1,10 +1,13 @@
 //! Scheduled jobs: a direct method for many devices, at a time (contract section 12).
 //!
-//! A job waits for its start by the emulator's clock, then calls each device once. Jobs are part of the
+//! A job waits for its start by the emulator's clock, then calls each device once; `results` says what
+//! became of each. Jobs are part of the
 //! world, the waiting is not: after a restart a job that had not ended stays as it was.
 
 mod order;
+mod results;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +21,9 @@ use crate::cloud::Cloud;
 use crate::dates;
 use crate::wire::{Call, Reply};
 use order::Order;
+use results::Outcome;
+
+pub(super) use results::query as query_devices;
 
 /// Most jobs of a hub.
 const JOBS_MAX: usize = 1000;
@@ -45,8 +51,8 @@ pub(crate) struct Job {
     started: Option<String>,
     ended: Option<String>,
     devices: Vec<String>,
-    succeeded: usize,
-    failed: usize,
+    /// When each device was done with, and how.
+    results: BTreeMap<String, (String, Outcome)>,
 }
 
 impl Job {
@@ -59,13 +65,14 @@ impl Job {
             started: None,
             ended: None,
             devices,
-            succeeded: 0,
-            failed: 0,
+            results: BTreeMap::new(),
         }
     }
 
     fn shown(&self) -> Value {
-        let done = self.succeeded + self.failed;
+        let done = self.results.len();
+        let answered = |(_, outcome): &&(String, Outcome)| matches!(outcome, Outcome::Completed(_));
+        let succeeded = self.results.values().filter(answered).count();
         let mut shown = self.sent.clone();
         let own = json!({
             "jobId": self.id,
@@ -76,8 +83,8 @@ impl Job {
             "startedDateTimeUtc": self.started,
             "deviceJobStatistics": {
                 "deviceCount": self.devices.len(),
-                "succeededCount": self.succeeded,
-                "failedCount": self.failed,
+                "succeededCount": succeeded,
+                "failedCount": done - succeeded,
                 "runningCount": 0,
                 "pendingCount": self.devices.len() - done,
             },
@@ -194,10 +201,8 @@ impl Run {
                 return;
             }
             let answer = self.method.call(&self.cloud, &self.hub, &device).await;
-            self.note(|job| match answer {
-                Ok(_) => job.succeeded += 1,
-                Err(_) => job.failed += 1,
-            });
+            let now = self.cloud.now();
+            self.note(|job| results::note(job, &device, Outcome::of(answer), now));
         }
         let now = dates::seven_digits(self.cloud.now());
         self.note(|job| {

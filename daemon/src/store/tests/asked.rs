@@ -1,0 +1,65 @@
+//! What an operator asks of a fleet, in steps of SQLite's machine.
+
+use super::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const DEVICES: usize = 10_000;
+/// Steps of SQLite's machine that `roll show` may take for each device; one scan for each would be
+/// tens of thousands.
+const STEPS_EACH_MAX: usize = 1_000;
+
+/// Steps of SQLite's machine that `work` takes, to the hundred.
+fn steps(stage: &Stage, work: impl FnOnce()) -> usize {
+    const EACH: usize = 100;
+    let count = Arc::new(AtomicUsize::new(0));
+    for reader in &stage.store.readers.connections {
+        let count = Arc::clone(&count);
+        let handler = move || {
+            count.fetch_add(EACH, Ordering::Relaxed);
+            false
+        };
+        let reader = reader.lock().unwrap();
+        reader.progress_handler(EACH as i32, Some(handler)).unwrap();
+    }
+    work();
+    count.load(Ordering::Relaxed)
+}
+
+/// Everything that `roll show` asks of an authority's roll costs some steps for each device: it grows
+/// with the fleet, not with its square.
+#[test]
+#[expect(clippy::print_stdout, reason = "docs/performance.md quotes the number")]
+fn what_a_fleet_is_asked_grows_with_it_and_no_faster() {
+    let stage = Stage::with_devices(DEVICES);
+    let entry = entry("roll.started");
+    let roll = stage
+        .store
+        .start_authority_roll(stage.new_roll(), None, entry);
+    let cause = HubCause::Roll(roll.unwrap().id);
+    let call = |device| NewHubTask {
+        provisioning: "dps".into(),
+        device,
+        action: HubAction::Call,
+        enrollment: None,
+    };
+    let calls = (1..=DEVICES)
+        .map(|number| call(format!("press-{number}")))
+        .collect::<Vec<_>>();
+    assert_eq!(stage.queue(cause, calls), DEVICES);
+    let (store, root) = (&stage.store, [stage.root]);
+    let taken = steps(&stage, || {
+        store.drain_report(&root, &[], 1_000, 9_000, 500).unwrap();
+        store.devices_under(&root, 1_000).unwrap();
+        store.devices_needing(&root, 1_000).unwrap();
+        store.devices_to_reissue(stage.root, 1_000, 1_000).unwrap();
+        store.hub_progress(cause, None).unwrap();
+        store.devices_not_reached(cause, 1_000).unwrap();
+    });
+    let each = taken / DEVICES;
+    println!("roll show: {each} steps for each device");
+    assert!(
+        (1..STEPS_EACH_MAX).contains(&each),
+        "{each} steps for each device"
+    );
+}

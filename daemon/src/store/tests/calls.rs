@@ -1,0 +1,96 @@
+//! Devices that are called at several hubs, by jobs: who was reached, and who is called again.
+
+use super::*;
+
+impl Stage {
+    /// A roll of the root by which these devices are called, each at two hubs.
+    fn with_calls(count: usize) -> (Self, HubCause) {
+        let stage = Self::with_devices(count);
+        let (roll, entry) = (stage.new_roll(), entry("roll.started"));
+        let roll = stage.store.start_authority_roll(roll, None, entry).unwrap();
+        let cause = HubCause::Roll(roll.id);
+        let calls = (1..=count).flat_map(|number| {
+            ["a", "b"].map(|service| NewHubTask {
+                provisioning: service.into(),
+                device: format!("press-{number}"),
+                action: HubAction::Call,
+                enrollment: None,
+            })
+        });
+        assert_eq!(stage.queue(cause, calls.collect()), 2 * count);
+        (stage, cause)
+    }
+
+    /// Queues these calls; how many were new.
+    pub(super) fn queue(&self, cause: HubCause, calls: Vec<NewHubTask>) -> usize {
+        let queue = move |raw: &Connection| hub_task::queue(raw, cause, &calls, 1_000);
+        self.store.write(queue).unwrap()
+    }
+
+    /// A job of all calls that are due at this hub.
+    fn job(&self, service: &str, now: i64) -> Option<HubJobRow> {
+        let name = format!("job-{service}-{now}");
+        let made = self.store.make_hub_job(service.into(), name, 100, now);
+        let due = self.store.due_hub_job(service, now).unwrap();
+        assert_eq!(made.unwrap(), due.is_some());
+        due
+    }
+
+    /// Ends a job: who is in `heard` heard it, and all others are called again at `again_at`.
+    fn end(&self, job: &HubJobRow, heard: &[&str], again_at: i64) {
+        let end = |call: &HubCall| {
+            let heard = heard.contains(&call.device.as_str());
+            HubTaskEnd {
+                id: call.id,
+                answer: match heard {
+                    true => HubAnswer::heard(Some(200)),
+                    false => HubAnswer::not_heard(Some("DeviceNotOnline".into())),
+                },
+                again_at: (!heard).then_some(again_at),
+            }
+        };
+        let ends = job.calls.iter().map(end).collect();
+        self.store.end_hub_job(job.id, ends, 2_000).unwrap();
+    }
+}
+
+fn devices(job: &HubJobRow) -> Vec<&str> {
+    job.calls.iter().map(|call| call.device.as_str()).collect()
+}
+
+/// A device is counted once, however many hubs it is called at; it is reached when one of them has
+/// reached it, and called again at the others no more.
+#[test]
+fn a_device_of_several_hubs_is_reached_once() {
+    let (stage, cause) = Stage::with_calls(3);
+    let all = ["press-1", "press-2", "press-3"];
+    let (a, b) = (stage.job("a", 1_500), stage.job("b", 1_500));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    assert_eq!((devices(&a), devices(&b)), (all.to_vec(), all.to_vec()));
+
+    stage.end(&a, &["press-1"], 5_000);
+    let progress = || stage.store.hub_progress(cause, None).unwrap();
+    let silent = || stage.store.devices_not_reached(cause, 10).unwrap();
+    assert_eq!((progress().told, progress().offline), (1, 0));
+    assert_eq!(silent(), [""; 0], "the other hub has yet to try");
+
+    stage.end(&b, &["press-3"], 5_000);
+    let expected = HubProgress {
+        total: 6,
+        done: 2,
+        told: 2,
+        offline: 1,
+        failing: 0,
+        jobs: 2,
+        jobs_ended: 2,
+    };
+    assert_eq!(progress(), expected);
+    assert_eq!(silent(), ["press-2"]);
+
+    assert!(stage.job("a", 4_999).is_none(), "not before its time");
+    for service in ["a", "b"] {
+        let again = stage.job(service, 5_000).unwrap();
+        assert_eq!(devices(&again), ["press-2"]);
+    }
+    assert_eq!((progress().done, progress().total), (4, 6));
+}

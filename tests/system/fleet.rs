@@ -1,0 +1,205 @@
+//! 10,000 devices below a line whose authority is being rolled: what an operator asks is answered
+//! from the real daemon, and right. How long it takes is printed, not judged; `docs/performance.md`
+//! has the numbers, and `store/tests/asked.rs` counts what the database does for them.
+
+use crate::authority_roll::{comes_to, start};
+use crate::stage::Stage;
+use hallmarkd::enrollment::thumbprint::Thumbprint;
+use hallmarkd::store::{AuditEntry, Intent, Proof, Purpose, Settlement, Store};
+use hallmarkd::x509::certificate::Certificate;
+use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+use time::OffsetDateTime;
+
+const DEVICES: usize = 10_000;
+/// So many have a leaf by the new generation too.
+const MOVED: usize = 2_500;
+/// Of these, so many were seen in the hub with it.
+const SEEN: usize = 1_000;
+/// So many of the others were last heard of a hundred days ago.
+const SILENT: usize = 500;
+/// Sixteen octets, whose first is neither nought nor a sign.
+const FIRST_SERIAL: u128 = 0x40 << 120;
+const DAY: i64 = 86_400;
+/// Writers side by side: they share commits.
+const WRITERS: usize = 16;
+
+/// Records leaves as if they had been issued. They are real certificates, but signed by a key of the
+/// test's own: nothing here verifies them, and 12,500 signatures of a token are no part of the story.
+struct Recorder {
+    store: Store,
+    issuer: Issuer<'static, KeyPair>,
+    now: i64,
+    recorded: AtomicUsize,
+}
+
+impl Recorder {
+    fn new(stage: &Stage) -> Self {
+        let mut parameters = CertificateParams::default();
+        let name = "Example Works Line 1";
+        parameters.distinguished_name = DistinguishedName::new();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        Self {
+            store: Store::open(&stage.database()).unwrap(),
+            issuer: Issuer::new(parameters, KeyPair::generate().unwrap()),
+            now: OffsetDateTime::now_utc().unix_timestamp(),
+            recorded: AtomicUsize::new(0),
+        }
+    }
+
+    /// A leaf that was issued `age` ago, in seconds, and is good for 90 days more.
+    fn leaf(&self, generation: i64, id: &str, age: i64) -> Thumbprint {
+        let at = self.now - age;
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name = DistinguishedName::new();
+        parameters.distinguished_name.push(DnType::CommonName, id);
+        let time = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        (parameters.not_before, parameters.not_after) = (time(at), time(self.now + 90 * DAY));
+        let serial = FIRST_SERIAL + self.recorded.fetch_add(1, Ordering::Relaxed) as u128;
+        parameters.serial_number = Some(serial.to_be_bytes().to_vec().into());
+        let key = KeyPair::generate().unwrap();
+        let leaf = parameters.signed_by(&key, &self.issuer).unwrap();
+        let certificate = Certificate::parse(leaf.der()).unwrap();
+        let intent = Intent {
+            serial: certificate.serial().as_bytes().to_vec(),
+            issuer: generation,
+            purpose: Purpose::Leaf,
+            profile: "device".into(),
+            subject: id.into(),
+            tbs: certificate.tbs_bytes().to_vec(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            caller: "fixture".into(),
+            idempotency: None,
+            device_key: None,
+            at,
+        };
+        let entry = AuditEntry {
+            at,
+            actor: "fixture".into(),
+            action: "certificate.issued",
+            subject: id.into(),
+            detail: json!({ "serial": certificate.serial().to_string(), "profile": "device" }),
+        };
+        let settlement = Settlement::Device {
+            registration_id: id.into(),
+            profile: "device".into(),
+        };
+        let recorded = pollster::block_on(self.store.record_intent(intent)).unwrap();
+        let done = self
+            .store
+            .record_certificate(&recorded, leaf.der(), settlement, entry);
+        pollster::block_on(done).unwrap();
+        Thumbprint::of(leaf.der())
+    }
+
+    /// The device with this number, as the counts at the top have it.
+    fn device(&self, number: usize, [old, new]: [i64; 2]) {
+        let id = format!("press-{number:05}");
+        let is_silent = number >= DEVICES - SILENT;
+        let age = if is_silent { 100 * DAY } else { DAY };
+        self.leaf(old, &id, age);
+        if number >= MOVED {
+            return;
+        }
+        let leaf = self.leaf(new, &id, 0);
+        if number < SEEN {
+            let proof = Proof {
+                provisioning: "dps".into(),
+                device: id,
+                certificate: Some(leaf),
+                registration: Some("assigned".into()),
+                since: self.now,
+                seen_at: self.now,
+            };
+            self.store.record_proof(proof).unwrap();
+        }
+    }
+
+    /// The whole fleet, below these generations.
+    fn fleet(&self, generations: [i64; 2]) {
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                scope.spawn(move || {
+                    for number in (writer..DEVICES).step_by(WRITERS) {
+                        self.device(number, generations);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// A stage with the fleet, and the number of the roll of `line-1` that is under way.
+fn with_fleet() -> (Stage, String) {
+    let mut stage = Stage::up();
+    stage.add_group("line-1", "line-1");
+    stage.is_in_step();
+    let roll = start(&stage, "line-1", "expiry", &[]);
+    comes_to(&stage, &roll, "draining");
+    stage.is_in_step();
+    stage.stop();
+    let id = "SELECT id FROM generation WHERE authority = 'line-1' AND number = ?1";
+    let database = crate::invariants::open(&stage.database());
+    let id = |number: i64| database.query_row(id, [number], |row| row.get(0)).unwrap();
+    timed("the fleet is recorded", || {
+        Recorder::new(&stage).fleet([id(1), id(2)]);
+    });
+    // The hub knows none of them: it shall not be asked what the proofs say otherwise.
+    let configuration = stage.configuration();
+    let (without_hub, _) = configuration.split_once("[provisioning.hub]").unwrap();
+    stage.configure(without_hub);
+    stage.start();
+    stage.is_ready();
+    (stage, roll)
+}
+
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    eprintln!("{what}: {:?}", begun.elapsed());
+    done
+}
+
+/// A command as text and as JSON.
+fn asked(stage: &Stage, command: &[&str]) -> (String, Value) {
+    let what = command.join(" ");
+    let text = timed(&what, || stage.told(command));
+    let json = timed(&format!("{what} --json"), || stage.json(command));
+    (text, json)
+}
+
+/// Verifies: `roll show` counts and lists what was recorded; list, status and devices are whole.
+#[test]
+fn a_fleet_of_ten_thousand_is_shown_as_it_is() {
+    let (stage, roll) = with_fleet();
+    let (text, shown) = asked(&stage, &["roll", "show", &roll]);
+    let report = &shown["report"];
+    let expected = [
+        ("leaves_under_the_old", DEVICES),
+        ("devices_on_the_old", DEVICES - MOVED),
+        ("devices_on_the_new", MOVED),
+        ("devices_seen_on_the_new", SEEN),
+        ("devices_silent", SILENT),
+        ("expiring_before_retirement", DEVICES),
+    ];
+    for (name, count) in expected {
+        assert_eq!(report[name], count, "{name}");
+        assert!(text.contains(&format!("{name}: {count}")), "{name}: {text}");
+    }
+    let reissue = report["reissue"].as_array().unwrap();
+    assert_eq!(reissue.len(), 1_000, "a page of those that need a new leaf");
+    assert_eq!(reissue[0]["registration_id"], "press-02500");
+
+    let (text, rolls) = asked(&stage, &["roll", "list"]);
+    assert_eq!(rolls.as_array().unwrap().len(), 1);
+    assert!(text.contains("draining"), "{text}");
+    let (_, status) = asked(&stage, &["status"]);
+    assert_eq!(status["alarms"], json!([]));
+    assert!(status["certificates"].as_i64().unwrap() > (DEVICES + MOVED) as i64);
+    let (text, devices) = asked(&stage, &["device", "list"]);
+    assert_eq!(devices.as_array().unwrap().len(), DEVICES);
+    assert_eq!(text.matches("press-").count(), DEVICES);
+}

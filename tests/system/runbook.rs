@@ -1,0 +1,328 @@
+//! The runbooks of `docs/operations.md`, run as they stand there: a story opens a section and takes
+//! its lines one by one. A line that no longer works fails its story; one that no story takes fails too.
+
+use crate::block::five_devices;
+use crate::device::{is_assigned, register};
+use crate::process::{Told, until};
+use crate::provisioned::{below_line_1, individually};
+use crate::request::Request;
+use crate::stage::{HALLMARK, HALLMARKD, Stage};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use hallmarkd::ctl::Arguments;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::process::Command;
+
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+/// The lines of one section's code blocks that a story has yet to take.
+struct Runbook {
+    lines: VecDeque<String>,
+}
+
+impl Runbook {
+    fn of(heading: &str) -> Self {
+        let found = sections().find(|(known, _)| *known == heading);
+        let (_, text) = found.unwrap_or_else(|| panic!("there is no section {heading:?}"));
+        let lines = commands(text).into();
+        Self { lines }
+    }
+
+    /// Takes the next line, with some words exchanged: numbers and folders are the stage's own.
+    fn line(&mut self, exchanged: &[(&str, &str)]) -> Line {
+        let line = self.lines.pop_front().expect("the section has more lines");
+        let exchange = |word: String| {
+            let own = exchanged.iter().find(|(shown, _)| *shown == word);
+            own.map_or(word.clone(), |(_, own)| (*own).to_owned())
+        };
+        Line(words(&line).into_iter().map(exchange).collect())
+    }
+
+    /// The next line, which must succeed.
+    fn told(&mut self, stage: &Stage) -> String {
+        self.line(&[]).told(stage)
+    }
+}
+
+impl Drop for Runbook {
+    fn drop(&mut self) {
+        assert!(
+            std::thread::panicking() || self.lines.is_empty(),
+            "no story runs {:?}",
+            self.lines
+        );
+    }
+}
+
+/// One command.
+struct Line(Vec<String>);
+
+impl Line {
+    fn run(&self, stage: &Stage) -> Told {
+        let program = match self.0[0].as_str() {
+            "hallmark" => HALLMARK,
+            "hallmarkd" => HALLMARKD,
+            other => other,
+        };
+        let mut command = Command::new(program);
+        command.args(&self.0[1..]).current_dir(stage.path(""));
+        command.env("HALLMARK_ADMIN_SOCKET", stage.path("state/admin.sock"));
+        Told::of(&mut command)
+    }
+
+    fn told(&self, stage: &Stage) -> String {
+        let told = self.run(stage);
+        assert_eq!(told.code, Some(0), "{:?}: {told:?}", self.0);
+        told.out
+    }
+
+    /// Runs it until it says `words`.
+    fn comes_to_say(&self, stage: &Stage, words: &str) {
+        until(words, || self.told(stage).contains(words).then_some(()));
+    }
+}
+
+fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let sections = OPERATIONS.split("\n## ").skip(1);
+    sections.map(|section| section.split_once('\n').unwrap())
+}
+
+/// The command lines of the `sh` blocks in `text`: continued ones joined, comments left out.
+fn commands(text: &str) -> Vec<String> {
+    let blocks = text.split("```sh\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap().replace("\\\n", " "));
+    let lines = blocks.flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>());
+    lines.filter(|line| !words(line).is_empty()).collect()
+}
+
+/// As a shell would split them: double quotes hold together, and `#` begins a comment.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
+    for character in line.chars() {
+        match character {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '#' if !quoted && word.is_none() => break,
+            _ if character.is_whitespace() && !quoted => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Puts a request with a new key where the page says that it is.
+fn has_request(stage: &Stage, profile: &str, id: &str) {
+    stage.write(&format!("{id}.csr"), &Request::new(profile, id).csr);
+}
+
+fn newest_roll(stage: &Stage) -> String {
+    stage.json(&["roll", "list"])[0]["id"].to_string()
+}
+
+/// Every section with commands of ours is opened by a story here.
+#[test]
+fn every_section_with_commands_has_a_story() {
+    let stories = include_str!("runbook.rs");
+    for (heading, text) in sections() {
+        let ours = commands(text)
+            .into_iter()
+            .any(|line| line.starts_with("hallmark"));
+        let opened = stories.contains(&format!("Runbook::of({heading:?})"));
+        assert_eq!(ours, opened, "{heading}");
+    }
+}
+
+/// What the text names in passing, as `roll show`, is a command too, if not always a whole one.
+#[test]
+fn every_command_named_in_the_text_exists() {
+    let command = Arguments::command();
+    let verbs: Vec<&str> = command.get_subcommands().map(|it| it.get_name()).collect();
+    let spans = OPERATIONS
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    let mut named = 0;
+    for span in spans {
+        let mut words = words(span.strip_prefix("hallmark ").unwrap_or(span));
+        let is_command = words.len() > 1 && verbs.contains(&words[0].as_str());
+        if !is_command && !span.starts_with("hallmark ") {
+            continue;
+        }
+        words.insert(0, "hallmark".to_owned());
+        let number = |word: &mut String| {
+            if word == "N" {
+                *word = "1".to_owned();
+            }
+        };
+        words.iter_mut().for_each(number);
+        if let Err(error) = Arguments::try_parse_from(words) {
+            assert_eq!(
+                error.kind(),
+                ErrorKind::MissingRequiredArgument,
+                "{span}: {error}"
+            );
+        }
+        named += 1;
+    }
+    assert!(named > 20, "only {named} commands were found");
+}
+
+#[test]
+fn begin() {
+    let mut stage = Stage::set();
+    let mut page = Runbook::of("Begin");
+    let config = stage.path("hallmark.toml");
+    let config = [("/etc/hallmark.toml", config.to_str().unwrap())];
+    // The quick start runs it; this token is the stage's.
+    assert!(page.line(&[]).0[0].ends_with("new-token"));
+    page.line(&config).told(&stage);
+    assert_eq!(
+        page.line(&config).0[..3],
+        ["hallmarkd", "serve", "--config"]
+    );
+    stage.start();
+    page.told(&stage);
+    stage.run_ceremony();
+    assert!(stage.path("ceremony-2026/transcript.txt").exists());
+    has_request(&stage, "station", "station-1");
+    page.told(&stage);
+    assert!(stage.path("station-1.pem").exists());
+    page.told(&stage);
+    stage.is_in_step();
+    assert!(stage.emulator.group("line-1").is_some());
+}
+
+#[test]
+fn a_device_is_breached() {
+    let (stage, devices) = below_line_1(&["press-7", "device-3"]);
+    let [breached, blocked] = &devices[..] else {
+        unreachable!("two were asked for");
+    };
+    let is_out = |device| assert_ne!(register(&stage.emulator, device).as_deref(), Ok("assigned"));
+    let mut page = Runbook::of("A device is breached, stolen or lost: now");
+    page.told(&stage);
+    is_out(breached);
+    has_request(&stage, "device", "press-7");
+    page.told(&stage);
+    assert!(stage.path("press-7.pem").exists());
+    let roll = newest_roll(&stage);
+    page.line(&[("12", &roll)])
+        .comes_to_say(&stage, "state: done");
+    has_request(&stage, "device", "press-7");
+    page.told(&stage);
+    page.told(&stage);
+    is_out(blocked);
+    page.told(&stage);
+    is_assigned(&stage.emulator, blocked);
+    stage.is_in_step();
+    let refused = page.line(&[]).run(&stage);
+    assert!(
+        refused.code == Some(1) && refused.error.contains("--override"),
+        "{refused:?}"
+    );
+    page.told(&stage);
+    stage.is_in_step();
+    assert!(stage.emulator.individual("press-7").is_none());
+}
+
+#[test]
+fn a_line_or_an_intermediate_is_kept_out() {
+    let (stage, devices) = five_devices();
+    let mut page = Runbook::of("A line or an intermediate must be kept out");
+    page.told(&stage);
+    page.told(&stage);
+    let end = register(&stage.emulator, &devices[2]);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+    page.told(&stage);
+    page.told(&stage);
+    is_assigned(&stage.emulator, &devices[2]);
+    stage.told(&["device", "block", "device-3", "--reason", "stolen"]);
+    assert!(page.told(&stage).contains("device-3"));
+    page.told(&stage);
+    page.told(&stage);
+    assert!(page.told(&stage).contains("stolen"));
+}
+
+#[test]
+fn a_device_is_renewed() {
+    let (stage, _) = individually(&["pump-7"]);
+    let mut page = Runbook::of("Renew a device");
+    page.told(&stage);
+    assert!(page.told(&stage).contains("pump-7"));
+    let roll = newest_roll(&stage);
+    let roll = [("12", roll.as_str())];
+    assert!(page.line(&roll).told(&stage).contains("pump-7"));
+    page.line(&roll).told(&stage);
+    stage.told(&["roll", "start", "pump-7", "--reason", "expiry"]);
+    let next = newest_roll(&stage);
+    page.line(&[("12", &next)]).told(&stage);
+    assert_eq!(
+        stage
+            .json(&["roll", "list", "--open"])
+            .as_array()
+            .map(Vec::len),
+        Some(0)
+    );
+}
+
+#[test]
+fn an_authority_is_in_wrong_hands() {
+    let (stage, devices) = below_line_1(&["press-7"]);
+    let mut page = Runbook::of("An authority is in wrong hands");
+    page.told(&stage);
+    let end = register(&stage.emulator, &devices[0]);
+    assert_ne!(end.as_deref(), Ok("assigned"));
+    let roll = newest_roll(&stage);
+    page.line(&[("12", &roll)]).comes_to_say(&stage, "press-7");
+}
+
+#[test]
+fn an_authority_comes_to_its_end() {
+    let (stage, devices) = below_line_1(&["press-7"]);
+    let mut page = Runbook::of("An authority comes to its end");
+    page.told(&stage);
+    assert!(page.told(&stage).contains("plant"));
+    let rolls = stage.json(&["roll", "list"]);
+    let mut rolls = rolls.as_array().unwrap().iter();
+    let roll = rolls.find(|it| it["authority"] == "plant").unwrap();
+    let roll = roll["id"].to_string();
+    page.line(&[("12", &roll)])
+        .comes_to_say(&stage, "state: draining");
+    is_assigned(&stage.emulator, &devices[0]);
+}
+
+#[test]
+fn credentials_go_into_a_token() {
+    let mut stage = Stage::up();
+    let mut page = Runbook::of("Credentials");
+    let config = stage.path("hallmark.toml");
+    let out = stage.path("entra-2026.pem");
+    let own = [
+        ("/etc/hallmark.toml", config.to_str().unwrap()),
+        ("/etc/hallmark/entra-2026.pem", out.to_str().unwrap()),
+    ];
+    stage.write_secret(
+        "dps.connection",
+        &stage.emulator.service_connection_string(),
+    );
+    let told = page.line(&own).told(&stage);
+    let credential = told
+        .lines()
+        .map(str::trim)
+        .find(|line| line.starts_with("credential = "));
+    let credential = credential.unwrap_or_else(|| panic!("no line to put in: {told}"));
+    let file = format!("credential = {:?}", stage.path("connection-string"));
+    let configuration = stage.configuration();
+    assert!(configuration.contains(&file));
+    stage.configure(&configuration.replace(&file, credential));
+    stage.restart();
+    page.told(&stage);
+    assert!(!Path::new(&stage.path("dps.connection")).exists());
+    stage.add_group("line-1", "line-1");
+    stage.is_in_step();
+    page.line(&own).told(&stage);
+    assert!(out.exists());
+}
