@@ -93,8 +93,9 @@ impl SoftwareTpm {
         listed.lines().filter(|line| line.contains("0x")).count()
     }
 
-    /// Somebody guesses at an object of their own until the TPM is in dictionary-attack lockout.
-    pub(crate) fn provoke_lockout(&self) {
+    /// Somebody makes an object of their own, to guess at. While nobody else uses the TPM: this takes
+    /// all of its slots.
+    pub(crate) fn make_prey(&self) {
         std::fs::write(self.state.join("secret"), "x").unwrap();
         let steps: [(&str, &str); 6] = [
             ("tpm2_flushcontext", "-t"),
@@ -110,6 +111,10 @@ impl SoftwareTpm {
         for (program, arguments) in steps {
             self.tool(program, &arguments.split(' ').collect::<Vec<_>>());
         }
+    }
+
+    /// Somebody guesses at their own object until the TPM is in dictionary-attack lockout.
+    pub(crate) fn provoke_lockout(&self) {
         let in_lockout = || {
             let properties = self.tool("tpm2_getcap", &["properties-variable"]);
             let line = properties.lines().find(|line| line.contains("inLockout"));

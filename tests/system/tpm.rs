@@ -181,7 +181,10 @@ fn a_cleared_tpm_is_told_and_nothing_is_made_in_its_place() {
 /// Verifies: `hallmark status` says so, and for how long; certificates are issued all the while.
 #[test]
 fn a_lockout_is_an_alarm_and_stops_nothing() {
-    let gateway = Gateway::up(&["line-1"]);
+    let mut gateway = Gateway::set(&["line-1"]);
+    gateway.tpm.make_prey();
+    gateway.stage.start();
+    gateway.stage.run_ceremony();
     let station = gateway.stage.station();
     gateway.tpm.provoke_lockout();
     until("the status says so", || {

@@ -114,6 +114,7 @@ fn an_exchanged_tpm_parks_until_the_old_one_is_back() {
 #[test]
 fn a_lockout_that_others_provoked_is_told_and_stops_nothing() {
     let stage = Stage::new();
+    stage.tpm.make_prey();
     let running = stage.start();
     let key = running.key();
     stage.tpm.provoke_lockout();
