@@ -11,6 +11,7 @@ pub use listen::HttpsListener;
 
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
 use crate::ca::crl::CrlSchedule;
+use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
@@ -54,6 +55,11 @@ struct Said {
 struct Authority {
     name: String,
     token: String,
+    /// Tokens that hold the same key, to sign while the first is out.
+    #[serde(default)]
+    also_on: Vec<String>,
+    /// The authority that signs while no token with the key is there.
+    standby: Option<String>,
     /// How long a generation signs leaves; its certificate is valid for longer.
     #[serde(deserialize_with = "human_seconds::optional", default)]
     signing_window: Option<u64>,
@@ -80,6 +86,8 @@ pub struct Configuration {
     pub tokens: BTreeMap<String, TokenSettings>,
     /// The token of each authority.
     pub authorities: BTreeMap<String, String>,
+    /// Who signs while a token is out.
+    pub failover: FailoverPolicy,
     /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// Provisioning services by name.
@@ -173,6 +181,7 @@ impl Configuration {
                 limits: limits(&provisioning),
                 ..said.policy.authorities()
             },
+            failover: failover(&authorities, said.policy.failover_after),
             https: said.listen.https_listener()?,
             public_http: said.listen.public_http()?,
             http: said.listen.http,
@@ -232,6 +241,7 @@ impl Configuration {
             }
             self.check_authority_name(authority)?;
         }
+        self.check_failover()?;
         for profile in self.profiles.values() {
             if !self.authorities.contains_key(&profile.authority) {
                 return contradiction(format!(
@@ -254,6 +264,29 @@ impl Configuration {
             self.check_credential_keys(name, service)?;
         }
         self.check_https()
+    }
+
+    fn check_failover(&self) -> Result<(), ConfigurationError> {
+        let contradiction = |message: String| Err(ConfigurationError::Contradiction(message));
+        for (authority, tokens) in &self.failover.also_on {
+            let own = self.authorities.get(authority);
+            for token in tokens {
+                if !self.tokens.contains_key(token) || Some(token) == own {
+                    return contradiction(format!(
+                        "authority {authority:?} is also on token {token:?}; name another [[token]] \
+                         that holds the same key"
+                    ));
+                }
+            }
+        }
+        for (authority, standby) in &self.failover.standby {
+            if !self.authorities.contains_key(standby) || standby == authority {
+                return contradiction(format!(
+                    "authority {authority:?} has the standby {standby:?}; name another [[authority]]"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What an authority publishes is called after it, and each generation after it and its number.
@@ -317,6 +350,23 @@ fn signing_windows(authorities: &BTreeMap<String, Authority>) -> BTreeMap<String
         Some((name.clone(), window))
     });
     windows.collect()
+}
+
+fn failover(authorities: &BTreeMap<String, Authority>, after: u64) -> FailoverPolicy {
+    let (mut also_on, mut standby) = (BTreeMap::new(), BTreeMap::new());
+    for (name, authority) in authorities {
+        if !authority.also_on.is_empty() {
+            also_on.insert(name.clone(), authority.also_on.clone());
+        }
+        if let Some(other) = &authority.standby {
+            standby.insert(name.clone(), other.clone());
+        }
+    }
+    FailoverPolicy {
+        after: Duration::from_secs(after),
+        also_on,
+        standby,
+    }
 }
 
 fn limits(provisioning: &BTreeMap<String, Provisioning>) -> BTreeMap<String, ServiceLimits> {

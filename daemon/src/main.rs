@@ -10,6 +10,7 @@ use hallmarkd::credentials::import::{Import, import_secret};
 use hallmarkd::service;
 use hallmarkd::token::configuration::TokenFile;
 use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
+use hallmarkd::token::probe;
 use hallmarkd::token::worker::{self, WorkerOptions};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -84,6 +85,16 @@ enum Command {
         #[arg(long, default_value_t = 365)]
         days: u16,
     },
+    /// Say what a PKCS#11 module shows without login, as JSON; the daemon asks it for `token list`.
+    #[command(hide = true)]
+    ProbeModule {
+        /// The module's family (pkcs11-config/); its variables are taken from the environment.
+        #[arg(long)]
+        fragment: Option<String>,
+        /// The module, if it has no family.
+        #[arg(long)]
+        module: Option<PathBuf>,
+    },
     /// Make a new token through its PKCS#11 module.
     #[command(hide = true)]
     InitToken {
@@ -150,6 +161,10 @@ fn main() -> anyhow::Result<ExitCode> {
                 days,
             };
             make_key(&read(&config)?, &new, &mut std::io::stdout())?;
+        }
+        Command::ProbeModule { fragment, module } => {
+            let family = probe::family(fragment.as_deref(), module.as_deref())?;
+            probe::answer(&family, &mut std::io::stdout())?;
         }
         Command::InitToken {
             module,

@@ -6,12 +6,13 @@
 use crate::api::server::{Admin, Http, Https, serve_behind};
 use crate::api::tls::{ServerIdentity, ServerName};
 use crate::api::{Addresses, Api};
-use crate::ca::{CertificateAuthority, ConfiguredToken, Error, Parts};
+use crate::ca::{CertificateAuthority, ConfiguredToken, Error, Parts, TokenTraits};
 use crate::config::Configuration;
 use crate::credentials::token_keys;
 use crate::provisioning::reconcile::Reconciler;
 use crate::store::Store;
 use crate::token::client::TokenClient;
+use crate::token::probe::probes;
 use crate::token::supervisor::{Supervisor, WorkerCommand};
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -78,12 +79,19 @@ fn start_tokens(configuration: &Configuration) -> anyhow::Result<Tokens> {
         let client = TokenClient::new(name, socket.clone());
         let command = worker_command(configuration, name, socket)?;
         supervisors.push(Supervisor::start(client.clone(), command));
-        let sign_deadline = token.sign_deadline;
+        let (sign_deadline, family) = (token.sign_deadline, token.interface.family());
         configured.insert(
             name.clone(),
             ConfiguredToken {
                 client,
                 sign_deadline,
+                traits: TokenTraits {
+                    family: family.map_or("TPM 2.0".to_owned(), |it| it.family.clone()),
+                    label: token.label.clone(),
+                    serial: token.serial.clone(),
+                    tells_local: family.is_none_or(|it| it.tells_local),
+                    sessions: token.sessions,
+                },
             },
         );
     }
@@ -140,6 +148,7 @@ impl Daemon {
             store,
             tokens: tokens.configured.clone(),
             authorities: configuration.authorities.clone(),
+            failover: configuration.failover.clone(),
             profiles: configuration.profiles.clone(),
             provisioning: configuration.provisioning.keys().cloned().collect(),
             verified: configuration.verified(),
@@ -147,6 +156,7 @@ impl Daemon {
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
             hubs: configuration.hubs(),
             rolling: configuration.rolling.clone(),
+            probes: probes(configuration.tokens.values()),
             crl_schedule: configuration.crl_schedule,
             public_http: configuration.public_http.clone(),
             wake: Box::new(move || bells.iter().for_each(|bell| bell.notify_one())),

@@ -99,6 +99,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         store,
         tokens: BTreeMap::new(),
         authorities: BTreeMap::new(),
+        failover: hallmarkd::ca::failover::FailoverPolicy::default(),
         profiles: BTreeMap::new(),
         provisioning: vec!["dps".into()],
         verified: BTreeMap::new(),
@@ -106,6 +107,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         push_age_alarm_seconds: 3_600,
         hubs: BTreeMap::new(),
         rolling: RollPolicy::default(),
+        probes: Vec::new(),
         crl_schedule: CrlSchedule {
             validity_seconds: 604_800,
             interval_seconds: 86_400,

@@ -39,7 +39,7 @@ const ROOMS: &[Room] = &[
     Room {
         prefix: "token",
         may_use: &["enrollment", "x509", "store::Recorded"],
-        libraries: &["cryptoki", "postcard", "der", "spki"],
+        libraries: &["cryptoki", "cryptoki_sys", "postcard", "der", "spki"],
     },
     Room {
         prefix: "provisioning/reconcile",
@@ -107,6 +107,7 @@ const ROOMS: &[Room] = &[
 const FOREIGN: &[&str] = &[
     "axum",
     "cryptoki",
+    "cryptoki_sys",
     "der",
     "fail",
     "futures_util",
@@ -187,6 +188,19 @@ fn the_domain_has_no_clock_and_no_io() {
             }
         }
     }
+}
+
+/// Where code may be `unsafe`: the calls of a module that go past cryptoki.
+const UNSAFE: &[&str] = &["token/pkcs11/raw.rs"];
+
+#[test]
+fn unsafe_code_is_in_one_place() {
+    let unsafe_files: Vec<_> = sources()
+        .into_iter()
+        .filter(|(_, text)| text.contains("unsafe_code"))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(unsafe_files, UNSAFE);
 }
 
 #[test]

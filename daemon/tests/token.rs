@@ -5,7 +5,6 @@
 
 use hallmarkd::token::bench;
 use hallmarkd::token::client::{LOOKUP_DEADLINE, TokenClient, TokenHealth};
-use hallmarkd::token::contract::{self, Check, Verdict};
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
 use hallmarkd::token::worker::health::TokenState;
 use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
@@ -187,28 +186,6 @@ impl Running {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-}
-
-#[test]
-fn softhsm_keeps_the_contract_through_its_worker() {
-    let stage = Stage::new();
-    let running = stage.start();
-    running.wait_for(TokenState::Ready);
-    let key_types = [
-        KeyType::P256,
-        KeyType::P384,
-        KeyType::Rsa2048,
-        KeyType::Ed25519,
-    ];
-    for Check { name, verdict } in contract::check_client(&running.client, &key_types) {
-        assert_eq!(verdict, Verdict::Passed, "{name}");
-    }
-    let rungs = running.client.health().rungs;
-    assert_eq!(
-        (rungs.sessions, rungs.logins, rungs.initializations),
-        (0, 1, 1),
-        "never climbed"
-    );
 }
 
 #[test]

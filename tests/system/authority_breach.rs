@@ -2,14 +2,16 @@
 //! with new certificates only.
 
 use crate::authority_roll::{
-    add_group, begun, ca_certificates, comes_to, shown, slots, start, thumbprint, under_the_root,
+    add_group, begun, ca_certificates, comes_to, second_signs, shown, slots, start, thumbprint,
+    under_the_root,
 };
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
+use crate::prober::Prober;
 use crate::process::until;
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
-use dps_emulator::{Action, Fault};
+use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 
 /// The hub knows the device.
@@ -112,6 +114,104 @@ fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
         register(&stage.emulator, &breached).as_deref(),
         Ok("assigned")
     );
+}
+
+/// The service refuses to change anything for a while, and meanwhile the device gets its new leaf.
+/// Verifies: its identity in the hub is deleted all the same, because it is by the breached leaf.
+#[test]
+fn an_identity_goes_although_its_device_has_a_new_leaf_already() {
+    let stage = begun(Stage::set());
+    let breached = stage.station().obtain(&Request::device("press-1"));
+    is_assigned(&stage.emulator, &breached);
+    let away = Fault::on("group.put", Action::status(503)).times(1_000);
+    stage.emulator.inject(away).unwrap();
+    let operator = breach_beside(&stage, "line-1");
+    until("the successor signs", || {
+        second_signs(&stage, "line-1").then_some(())
+    });
+    let new = stage.enlist("device", "press-1");
+    assert!(hub_knows(&stage, &breached), "nobody was shut out yet");
+    stage.emulator.clear_faults();
+    stage.told(&["push", "retry"]);
+    operator.join().unwrap();
+    assert!(!hub_knows(&stage, &breached));
+    assert_ne!(
+        register(&stage.emulator, &breached).as_deref(),
+        Ok("assigned")
+    );
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &new);
+}
+
+/// The service keeps the breached root for a while and takes no other, and a device of the line goes on registering.
+/// Verifies: its identity is deleted when the root is gone, and not before, so it does not come back.
+#[test]
+fn identities_below_a_root_go_after_the_root() {
+    let mut stage = Stage::set();
+    let breached = under_the_root(&mut stage);
+    for operation in ["authority.delete", "authority.put"] {
+        let away = Fault::on(operation, Action::status(503)).times(1_000);
+        stage.emulator.inject(away).unwrap();
+    }
+    let operator = breach_beside(&stage, "root");
+    until("the service was asked to delete the root", || {
+        let asked = stage.emulator.requests_of("authority.delete");
+        (asked.len() > 1).then_some(())
+    });
+    is_assigned(&stage.emulator, &breached);
+    let prober = Prober::breached(&stage, std::slice::from_ref(&breached));
+    assert_eq!(stage.count("hub_task WHERE done_at IS NOT NULL"), 0);
+    stage.emulator.clear_faults();
+    stage.told(&["push", "retry"]);
+    operator.join().unwrap();
+    assert!(!hub_knows(&stage, &breached));
+    prober.ends();
+    assert!(!hub_knows(&stage, &breached));
+}
+
+/// The service takes a certificate in one group only. So between the write by which the breached one
+/// leaves its group and the write that blocks it, a group above lets it in; here the second is slow.
+/// Verifies: whoever came in then is out again when the command answers, at the hub as well.
+#[test]
+fn who_came_in_before_the_block_stood_is_out_when_the_command_answers() {
+    let mut stage = Stage::set();
+    let breached = under_the_root(&mut stage);
+    add_group(&stage, "line-1", "line-1");
+    stage.is_in_step();
+    let fault = Fault::on("group.put", Action::status(503)).times(1_000);
+    let aim = Aim {
+        path_contains: Some("line-1-blocked-".into()),
+        ..fault.aim
+    };
+    stage.emulator.inject(Fault { aim, ..fault }).unwrap();
+    let operator = breach_beside(&stage, "line-1");
+    until("it is let in by the group above", || {
+        let end = register(&stage.emulator, &breached);
+        (second_signs(&stage, "line-1") && end.as_deref() == Ok("assigned")).then_some(())
+    });
+    assert!(hub_knows(&stage, &breached));
+    stage.emulator.clear_faults();
+    stage.told(&["push", "retry"]);
+    operator.join().unwrap();
+    assert!(!hub_knows(&stage, &breached));
+    assert_ne!(
+        register(&stage.emulator, &breached).as_deref(),
+        Ok("assigned")
+    );
+    let roll = stage.json(&["roll", "list"])[0]["id"].to_string();
+    let new = stage.enlist("device", "press-1");
+    is_assigned(&stage.emulator, &new);
+    comes_to(&stage, &roll, "done");
+}
+
+/// The report of a breach, whose receipt is waited for by somebody else.
+fn breach_beside(stage: &Stage, authority: &'static str) -> std::thread::JoinHandle<()> {
+    let client = stage.client();
+    std::thread::spawn(move || {
+        let report = ["--json", "roll", "start", "--authority", authority];
+        let told = client.hallmark(&[&report[..], &["--reason", "compromise"]].concat());
+        is_complete(&serde_json::from_str::<Value>(&told.out).unwrap()["receipt"]);
+    })
 }
 
 /// A breach overtakes an expiry roll, and takes over the generation that it has staged.

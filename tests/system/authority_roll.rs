@@ -3,19 +3,18 @@
 
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
+use crate::prober::Prober;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
 use crate::stage::{CEREMONY, Stage};
-use dps_emulator::{Action, Emulator, Fault};
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const LINE: &str = "Example Works Line 1\" }\nvalidity = \"5y\"";
 
-/// A stage whose line is valid for `validity` only, with the line's group.
+/// A stage whose line is valid for `validity` only, with the line's group, and clocks that move.
 fn with_line_of(validity: &str) -> Stage {
-    let stage = Stage::set();
+    let stage = Stage::set().with_a_movable_clock();
     let ceremony = CEREMONY.replace(LINE, &LINE.replace("5y", validity));
     assert_ne!(ceremony, CEREMONY);
     stage.write("ceremony.toml", &ceremony);
@@ -82,58 +81,36 @@ pub(crate) fn thumbprint(stage: &Stage, authority: &str, number: i64) -> Option<
     Some(found["thumbprint"].as_str().unwrap().to_owned())
 }
 
+/// Whether the second generation of an authority signs.
+pub(crate) fn second_signs(stage: &Stage, authority: &str) -> bool {
+    let second =
+        format!("generation WHERE authority = '{authority}' AND number = 2 AND state = 'serving'");
+    stage.count(&second) == 1
+}
+
 /// What the service has in the slots of a group.
 pub(crate) fn slots(stage: &Stage, group: &str) -> [Option<String>; 2] {
     let record = stage.emulator.group(group).unwrap();
     ["primary", "secondary"].map(|slot| held(&record, slot))
 }
 
-/// Registers these devices over and over while `story` is told; none is ever refused.
-fn probed<T>(emulator: &Emulator, devices: &[&Holder], story: impl FnOnce() -> T) -> T {
-    let (over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let (told, refused) = std::thread::scope(|scope| {
-        let prober = scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                for device in devices {
-                    let end = register(emulator, device);
-                    if end.as_deref() != Ok("assigned") {
-                        return Some(format!("{}: {end:?}", device.id));
-                    }
-                }
-                rounds.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            None
-        });
-        let told = story();
-        over.store(true, Ordering::Relaxed);
-        (told, prober.join().unwrap())
-    });
-    assert_eq!(refused, None, "an honest device was refused");
-    assert!(rounds.into_inner() > 1, "nobody was probing");
-    told
-}
-
-/// Verifies: the next generation is staged in the other slot, tried by a canary that leaves no trace,
-/// and signs only then; a device with a leaf under the old generation gets in throughout, and one
-/// under the new from its first leaf on; when the old certificate has expired it leaves its slot.
+/// Four months, by moved clocks. Verifies: the next generation is staged in the other slot, tried by a
+/// canary that leaves no trace, and signs only then; a device with a leaf under the old generation is
+/// let in until that leaf ends, one under the new from its first leaf on; when the old certificate has
+/// expired it leaves its slot.
 #[test]
 fn an_intermediate_is_rolled_and_no_device_is_refused() {
-    let stage = with_line_of("45s");
-    let station = stage.station();
-    let old = station.obtain(&Request::new("device-20s", "press-1"));
-    is_assigned(&stage.emulator, &old);
-
-    let (roll, new) = probed(&stage.emulator, &[&old], || {
-        let roll = start(&stage, "line-1", "expiry", &["--validity", "5y"]);
-        let draining = comes_to(&stage, &roll, "draining");
-        assert_eq!(draining["report"]["devices_on_the_old"], 1, "{draining}");
-        let new = station.obtain(&Request::device("press-2"));
-        (roll, new)
-    });
-    is_assigned(&stage.emulator, &new);
+    let stage = with_line_of("120d");
+    let old = stage.enlist("device", "press-1");
+    let old_prober = Prober::honest(&stage, std::slice::from_ref(&old));
+    stage.passes(time::Duration::days(20));
+    let roll = start(&stage, "line-1", "expiry", &["--validity", "5y"]);
+    let draining = comes_to(&stage, &roll, "draining");
+    assert_eq!(draining["report"]["devices_on_the_old"], 1, "{draining}");
+    let new = stage.enlist("device", "press-2");
+    let new_prober = Prober::honest(&stage, std::slice::from_ref(&new));
     let [first, second] = [1, 2].map(|number| thumbprint(&stage, "line-1", number));
-    assert_eq!(slots(&stage, "line-1"), [first, second.clone()]);
+    assert_eq!(slots(&stage, "line-1"), [first.clone(), second.clone()]);
     let canary = "hallmark-canary-line-1-2";
     assert_eq!(
         stage.count(&format!("intent WHERE subject = '{canary}'")),
@@ -146,14 +123,27 @@ fn an_intermediate_is_rolled_and_no_device_is_refused() {
         0
     );
 
+    // The old leaf ends on day 90, the new one on day 110.
+    stage.passes(time::Duration::days(69));
+    is_assigned(&stage.emulator, &old);
+    is_assigned(&stage.emulator, &new);
+    assert_eq!(shown(&stage, &roll)["state"], "draining");
+    old_prober.ends();
+    stage.passes(time::Duration::days(16));
+    assert!(register(&stage.emulator, &old).is_err());
+    let renewed = stage.enlist("device", "press-2");
+    let renewed_prober = Prober::honest(&stage, std::slice::from_ref(&renewed));
+    new_prober.ends();
+    assert_eq!(slots(&stage, "line-1"), [first, second.clone()]);
+    stage.passes(time::Duration::days(16));
     comes_to(&stage, &roll, "done");
     assert_eq!(slots(&stage, "line-1"), [None, second]);
-    is_assigned(&stage.emulator, &new);
-    assert!(register(&stage.emulator, &old).is_err());
+    renewed_prober.ends();
+    is_assigned(&stage.emulator, &renewed);
 }
 
 /// A stage that retires certificates when all devices are proven on the next.
-fn retiring_when_proven() -> Stage {
+pub(crate) fn retiring_when_proven() -> Stage {
     let stage = Stage::set();
     let policy = "\n[policy]\nretire_proven = true\nproof_interval = \"1s\"\n";
     stage.configure(&(stage.configuration() + policy));
@@ -171,7 +161,7 @@ fn roll_below(stage: &Stage, authority: &str) -> String {
 }
 
 /// Where in the journal something happened to an authority.
-fn told_at(stage: &Stage, action: &str, authority: &str) -> i64 {
+pub(crate) fn told_at(stage: &Stage, action: &str, authority: &str) -> i64 {
     let sql = format!("audit WHERE action = '{action}' AND subject = '{authority}'");
     assert!(stage.count(&sql) > 0, "{action} of {authority}");
     let first = stage.count(&format!(
@@ -192,12 +182,10 @@ fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
     let old = station.obtain(&Request::device("press-1"));
     is_assigned(&stage.emulator, &old);
 
-    let plant = probed(&stage.emulator, &[&old], || {
-        let plant = start(&stage, "plant", "expiry", &[]);
-        comes_to(&stage, &plant, "draining");
-        comes_to(&stage, &roll_below(&stage, "line-1"), "draining");
-        plant
-    });
+    let prober = Prober::honest(&stage, std::slice::from_ref(&old));
+    let plant = start(&stage, "plant", "expiry", &[]);
+    comes_to(&stage, &plant, "draining");
+    comes_to(&stage, &roll_below(&stage, "line-1"), "draining");
     let line = roll_below(&stage, "line-1");
     let parent = stage.count(&format!("roll WHERE id = {line} AND parent = {plant}"));
     assert_eq!(parent, 1);
@@ -211,11 +199,12 @@ fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
     assert_eq!(other.chain.len(), 3);
     assert_ne!(other.chain, old.chain);
     // Nothing is retired before press-1 has moved, however long it takes.
-    probed(&stage.emulator, &[&old, &other], || {
-        // Three rounds of proofs.
-        std::thread::sleep(Duration::from_secs(3));
-        assert_eq!(shown(&stage, &line)["state"], "draining");
-    });
+    let other_prober = Prober::honest(&stage, std::slice::from_ref(&other));
+    // Three rounds of proofs.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(shown(&stage, &line)["state"], "draining");
+    other_prober.ends();
+    prober.ends();
     let new = station.obtain(&Request::device("press-1"));
     is_assigned(&stage.emulator, &new);
     comes_to(&stage, &line, "done");
@@ -235,7 +224,7 @@ pub(crate) fn ca_certificates(stage: &Stage) -> Vec<String> {
     names.collect()
 }
 
-fn references(stage: &Stage, group: &str) -> Value {
+pub(crate) fn references(stage: &Stage, group: &str) -> Value {
     let record = stage.emulator.group(group).unwrap();
     record["attestation"]["x509"]["caReferences"].clone()
 }
@@ -284,92 +273,20 @@ fn root_is_rolled(stage: &Stage, roll: &str, old: &Holder) {
 fn a_root_by_reference_is_rolled_with_the_whole_tree() {
     let mut stage = retiring_when_proven();
     let old = under_the_root(&mut stage);
-    let roll = probed(&stage.emulator, &[&old], || {
-        let roll = start(&stage, "root", "expiry", &[]);
-        comes_to(&stage, &roll, "draining");
-        let line = roll_below(&stage, "line-1");
-        until("the line signs under the new root", || {
-            let told = "audit WHERE action = 'roll.cut_over' AND subject = 'line-1'";
-            (stage.count(told) == 1).then_some(())
-        });
-        drop(line);
-        roll
+    let prober = Prober::honest(&stage, std::slice::from_ref(&old));
+    let roll = start(&stage, "root", "expiry", &[]);
+    comes_to(&stage, &roll, "draining");
+    until("the line signs under the new root", || {
+        let told = "audit WHERE action = 'roll.cut_over' AND subject = 'line-1'";
+        (stage.count(told) == 1).then_some(())
     });
+    prober.ends();
     root_is_rolled(&stage, &roll, &old);
     let places: Vec<i64> = ["root", "plant", "line-1"]
         .iter()
         .map(|it| told_at(&stage, "roll.cut_over", it))
         .collect();
     assert!(places.is_sorted(), "{places:?}");
-}
-
-/// The daemon is killed at every step of a root's roll, and every call of the service fails once in
-/// each way. Verifies: the end is the same, and there is one new generation of each authority.
-#[test]
-fn a_root_is_rolled_although_everything_fails_once() {
-    let mut stage = retiring_when_proven();
-    let old = under_the_root(&mut stage);
-    let mut faults = [
-        Action::throttle(1),
-        Action::status(500),
-        Action::status(412),
-        Action::ResetBefore,
-        Action::ResetAfter,
-    ]
-    .into_iter()
-    .cycle();
-    for operation in [
-        "authority.get",
-        "authority.put",
-        "authority.delete",
-        "group.get",
-        "group.put",
-        "device.register",
-        "registration.delete",
-        "identity.delete",
-        "group.put",
-    ] {
-        let action = faults.next().unwrap();
-        let fault = Fault::on(operation, action);
-        stage.emulator.inject(fault).unwrap();
-    }
-    let roll = start(&stage, "root", "expiry", &[]);
-    for point in [
-        "roll-generation-planned",
-        "roll-generation-keyed",
-        "roll-generation-staged",
-        "roll.staged",
-        "roll.cut_over",
-        "roll.retired",
-        "roll.withdrawn",
-        "roll.done",
-    ] {
-        let reached = stage.path(&point.replace('.', "-"));
-        stage.kill();
-        let fault = format!("{point}=return({})", reached.display());
-        stage.start_with(&[("FAILPOINTS", &fault)]);
-        if point == "roll.retired" {
-            // Nothing is retired before the device has moved.
-            new_leaf_of(&stage, &roll);
-        }
-        until(point, || reached.exists().then_some(()));
-    }
-    stage.kill();
-    stage.emulator.clear_faults();
-    stage.start();
-    root_is_rolled(&stage, &roll, &old);
-}
-
-fn new_leaf_of(stage: &Stage, roll: &str) {
-    comes_to(stage, roll, "draining");
-    until("the line signs under the new root", || {
-        let told = "audit WHERE action = 'roll.cut_over' AND subject = 'line-1'";
-        (stage.count(told) == 1).then_some(())
-    });
-    let new = stage
-        .station_called("station-3")
-        .obtain(&Request::device("press-1"));
-    is_assigned(&stage.emulator, &new);
 }
 
 /// Given up before its cut-over, a roll leaves nothing behind.

@@ -1,36 +1,20 @@
-//! Killed at every step of the issuance cycle; a worker that dies under load; a write that fails.
-//!
-//! `ca::crash_point` stands after each step: with `FAILPOINTS="cycle-N=return(FILE)"` the request
-//! that comes there writes FILE and stays, until the test kills the daemon.
+//! Killed at every step of the issuance cycle; a write that fails. Workers that die: `weather`.
 
 use crate::invariants;
-use crate::process::{signal, until};
+use crate::process::until;
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
 use rusqlite::Connection;
-use rustix::process::Signal;
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// Devices that each of the load's clients asks for.
-const DEVICES_EACH: usize = 25;
-const CLIENTS: usize = 4;
 
 /// A device asks, and the daemon is killed at `step`. What the client saw was a lost connection.
 fn killed_at(stage: &mut Stage, step: u32, station: &Holder, request: &Request) {
-    assert!(fail::has_failpoints(), "build with --features failpoints");
-    let reached = stage.path(&format!("reached-{step}"));
-    let point = format!("cycle-{step}=return({})", reached.display());
-    stage.stop();
-    stage.start_with(&[("FAILPOINTS", &point)]);
-    stage.is_ready();
+    let point = format!("cycle-{step}");
+    stage.restart_to_stay_at(&point);
     let caller = stage.caller(station);
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(|| caller.try_ask(request));
-        until("the request comes to the point", || {
-            reached.exists().then_some(())
-        });
+        stage.stays_at(&point);
         stage.kill();
         asked.join().unwrap()
     });
@@ -104,71 +88,6 @@ fn killed_before_the_answer_the_repeat_gets_the_same_certificate() {
         device.serial
     );
     assert_eq!(stage.count("intent WHERE subject = 'press-10'"), 1);
-}
-
-/// Verifies: whoever is not served is told when to come back; everybody is served in the end, by
-/// the same `serve`; each device has exactly the certificate that its client was given.
-#[test]
-fn a_worker_killed_under_load_costs_nobody_a_certificate() {
-    let stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    let told_to_wait = AtomicUsize::new(0);
-    let load = |client: usize| {
-        let caller = stage.caller(&station);
-        let devices = (0..DEVICES_EACH).map(|number| {
-            let request = Request::device(&format!("device-{client}-{number}"));
-            until(&request.id, || {
-                let answer = caller.ask(&request);
-                if answer.status == 201 {
-                    return Some(request.holder(&answer.body));
-                }
-                assert_eq!(answer.status, 503, "{answer:?}");
-                assert!(answer.retry_after.is_some(), "{answer:?}");
-                told_to_wait.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(50));
-                None
-            })
-        });
-        devices.collect::<Vec<_>>()
-    };
-    let devices: Vec<Holder> = std::thread::scope(|scope| {
-        let load = &load;
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| scope.spawn(move || load(client)))
-            .collect();
-        for served in [10, 40] {
-            until("the load is under way", || {
-                (stage.count("device") >= served).then_some(())
-            });
-            let worker = until("a worker runs", || stage.worker());
-            signal(worker, Signal::KILL);
-        }
-        clients
-            .into_iter()
-            .flat_map(|client| client.join().unwrap())
-            .collect()
-    });
-
-    assert!(
-        told_to_wait.into_inner() > 0,
-        "the worker's death went unnoticed"
-    );
-    assert_eq!(devices.len(), CLIENTS * DEVICES_EACH);
-    let listed = stage.json(&["device", "list"]);
-    let listed: BTreeSet<_> = listed
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|it| it["thumbprint"].as_str().unwrap())
-        .collect();
-    let given: BTreeSet<_> = devices
-        .iter()
-        .map(|device| device.thumbprint.as_str())
-        .collect();
-    assert_eq!(listed, given);
-    let issued = stage.count("intent WHERE state = 'issued' AND profile = 'device'");
-    assert_eq!(issued, i64::try_from(devices.len()).unwrap());
-    stage.is_ready();
 }
 
 /// Makes one INSERT fail: the product needs no hook for that.

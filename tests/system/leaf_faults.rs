@@ -14,6 +14,15 @@ use serde_json::Value;
 /// How many devices act at a time.
 const SIDE_BY_SIDE: usize = 6;
 
+/// What may become of a call.
+pub(crate) const FAULTS: [fn() -> Action; 5] = [
+    || Action::throttle(1),
+    || Action::status(412),
+    || Action::status(500),
+    || Action::ResetBefore,
+    || Action::ResetAfter,
+];
+
 /// A device, and what is done to one call that is about it.
 struct Case {
     id: String,
@@ -25,17 +34,11 @@ struct Case {
 fn cases(operations: &[&'static str]) -> Vec<Case> {
     let mut cases = Vec::new();
     for operation in operations {
-        for action in [
-            Action::throttle(1),
-            Action::status(412),
-            Action::status(500),
-            Action::ResetBefore,
-            Action::ResetAfter,
-        ] {
+        for action in FAULTS {
             cases.push(Case {
                 id: format!("press-{:02}", cases.len()),
                 operation,
-                action,
+                action: action(),
             });
         }
     }
@@ -75,7 +78,8 @@ impl Case {
     }
 }
 
-fn side_by_side<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+/// Several at a time.
+pub(crate) fn side_by_side<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
     let mut done = Vec::new();
     for some in items.chunks(SIDE_BY_SIDE) {
         std::thread::scope(|scope| {
@@ -116,8 +120,9 @@ fn all_are(stage: &Stage, cases: &[Case], state: &str) {
     });
 }
 
-fn all_were_met(stage: &Stage) {
-    assert_eq!(stage.emulator.faults().len(), 0, "a fault met no call");
+pub(crate) fn all_were_met(stage: &Stage) {
+    let waiting = stage.emulator.faults();
+    assert!(waiting.is_empty(), "faults met no call: {waiting:?}");
 }
 
 /// Each breached device is refused when its command answers.

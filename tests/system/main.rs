@@ -10,7 +10,12 @@
 //! | `process` | a process of ours, signalled and ended by its id |
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
+//! | `load` | a line at work throughout a story |
 //! | `device`, `provisioned` | devices at the provisioning service |
+//! | `own_authority` | authorities of a story's own, each with a group and a device |
+//! | `prober` | registers all the while, and judges every answer |
+//! | `crash_point` | the daemon is killed where a story wants it |
+//! | `clock` | time passes, for the daemon and for the service |
 //! | `relying` | a relying party, who knows what certificates say and nothing else |
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `invariants` | what holds after every test |
@@ -19,13 +24,17 @@
 //! |---|---|
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
-//! | `crash` | killed at every step of the issuance cycle; a dead worker; a failing write |
+//! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `token_gone` | the token is taken away and put back |
+//! | `weather` | every rung of the recovery ladder, and beyond, while the line is at work |
+//! | `failover` | a token stays away: a second one, or a standby authority, signs |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | an intermediate, one above another, and a root are rolled, and nobody is refused |
 //! | `authority_breach` | an intermediate and a root in wrong hands |
+//! | `authority_crash` | rolls of authorities, killed at each step |
+//! | `authority_faults` | rolls of authorities, each fault at each call |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `breach` | a leaf in wrong hands is out when the command answers |
@@ -34,6 +43,9 @@
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
+//! | `adoption` | an authority that existed before is taken over, issues and revokes |
+//! | `kinds` | authorities with keys of every kind, and on a token that tells less |
+//! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `tpm` | authorities in a TPM, beside others in SoftHSM; restarted, locked out, cleared |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
@@ -42,19 +54,29 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
 )]
 
+mod adoption;
 mod authority_breach;
+mod authority_crash;
+mod authority_faults;
 mod authority_roll;
 mod block;
 mod breach;
 mod caller;
 mod cli;
+mod clock;
 mod crash;
+mod crash_point;
 mod device;
 mod drift;
+mod failover;
 mod fleet;
 mod invariants;
 mod issue;
+mod kinds;
 mod leaf_faults;
+mod load;
+mod own_authority;
+mod prober;
 mod process;
 mod provisioned;
 mod provisioning;
@@ -73,4 +95,6 @@ mod software_tpm;
 mod stage;
 mod telling;
 mod token_gone;
+mod tokens;
 mod tpm;
+mod weather;

@@ -126,7 +126,7 @@ fn uri(name: &GeneralName<'_>) -> Option<String> {
 }
 
 /// `openssl crl` or `openssl x509`: DER in, PEM out.
-fn pem(kind: &str, der: &[u8]) -> String {
+pub(crate) fn pem(kind: &str, der: &[u8]) -> String {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), der).unwrap();
     let mut command = Command::new("openssl");

@@ -174,18 +174,13 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
 /// The token may have signed it: whoever has that certificate is refused.
 #[test]
 fn an_abandoned_serial_number_is_on_the_list() {
-    assert!(fail::has_failpoints(), "build with --features failpoints");
     let mut stage = Stage::up();
     let station = stage.enlist("station", "station-1");
-    stage.stop();
-    let reached = stage.path("reached");
-    let point = format!("cycle-8=return({})", reached.display());
-    stage.start_with(&[("FAILPOINTS", &point)]);
-    stage.is_ready();
+    stage.restart_to_stay_at("cycle-8");
     let caller = stage.caller(&station);
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| caller.try_ask(&Request::device("press-1")));
-        until("the token has signed", || reached.exists().then_some(()));
+        stage.stays_at("cycle-8");
         stage.kill();
         assert!(asked.join().unwrap().is_err());
     });
@@ -205,7 +200,6 @@ fn an_abandoned_serial_number_is_on_the_list() {
 /// takes the next one, and the old list was served all the while.
 #[test]
 fn a_list_that_a_crash_left_unsigned_is_never_signed() {
-    assert!(fail::has_failpoints(), "build with --features failpoints");
     let mut stage = Stage::up();
     let device = stage.station().obtain(&Request::device("press-1"));
     let other = stage.station().obtain(&Request::device("press-2"));
@@ -217,10 +211,8 @@ fn a_list_that_a_crash_left_unsigned_is_never_signed() {
         assert!(!listed.contains_key(serial_number));
         stage.stop();
         revoke(&stage, serial(serial_number), RevocationReason::Superseded);
-        let reached = stage.path(point);
-        let told = format!("{point}=return({})", reached.display());
-        stage.start_with(&[("FAILPOINTS", &told)]);
-        until("the list is on record", || reached.exists().then_some(()));
+        stage.start_to_stay_at(&[point]);
+        stage.stays_at(point);
         assert_eq!(Relying::on(&stage).listed("line-1").0, before, "{point}");
         stage.kill();
         let unsigned = format!("crl WHERE der IS NULL AND number = {}", before + 1);

@@ -2,10 +2,12 @@
 
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
+use crate::prober::Prober;
 use crate::process::until;
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
 use serde_json::Value;
+use time::Duration;
 
 const START: [&str; 5] = ["roll", "start", "pump-7", "--reason", "expiry"];
 
@@ -145,4 +147,71 @@ fn an_operator_starts_and_aborts_a_roll() {
     );
     let too_late = stage.hallmark(&["roll", "abort", &id]);
     assert_eq!(too_late.code, Some(1), "{too_late:?}");
+}
+
+const LEAF_OF_A_YEAR: &str = r#"
+[[profile]]
+name = "device-1y"
+authority = "line-1"
+role = "device"
+[profile.certificate]
+kind = "leaf"
+validity = "365d"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+
+[policy]
+renew_before = "30d"
+"#;
+
+/// Two years, by moved clocks. Verifies: the daemon starts each roll by itself, about 30 days before
+/// the leaf's end, and not earlier; the old leaf is let in until its end, the new one from its first
+/// day on; then the old one is gone from its slot and refused.
+#[test]
+fn a_device_is_renewed_year_after_year() {
+    let mut stage = Stage::set().with_a_movable_clock();
+    stage.configure(&(stage.configuration() + LEAF_OF_A_YEAR));
+    stage.start();
+    stage.run_ceremony();
+    stage.told(&["enrollment", "add", "--individual", "pump-7"]);
+    let mut old = stage.enlist("device-1y", "pump-7");
+    is_in_state(&stage, "serving");
+    let mut prober = Prober::honest(&stage, std::slice::from_ref(&old));
+    let mut age_days = 0;
+    for goes_into_the_secondary in [true, false] {
+        while age_days < 330 {
+            let step = (330 - age_days).min(60);
+            stage.passes(Duration::days(step));
+            age_days += step;
+            is_assigned(&stage.emulator, &old);
+        }
+        let open = stage.json(&["roll", "list", "--open"]);
+        assert_eq!(open, Value::Array(Vec::new()), "too early");
+        stage.passes(Duration::days(7));
+        let roll = until("the roll begins by itself", || {
+            let open = stage.json(&["roll", "list", "--open"]);
+            open.get(0).cloned()
+        });
+        assert_eq!(roll["started_by"], "hallmarkd");
+
+        let new = stage.enlist("device-1y", "pump-7");
+        is_in_state(&stage, "draining");
+        let new_prober = Prober::honest(&stage, std::slice::from_ref(&new));
+        stage.passes(Duration::days(27));
+        for leaf in [&old, &new] {
+            is_assigned(&stage.emulator, leaf);
+        }
+        prober.ends();
+        stage.passes(Duration::days(2));
+        is_in_state(&stage, "serving");
+        let mut holding = [None, thumbprint(&new)];
+        if !goes_into_the_secondary {
+            holding.reverse();
+        }
+        assert_eq!(slots(&stage), holding);
+        assert!(register(&stage.emulator, &old).is_err());
+        (old, prober, age_days) = (new, new_prober, 29);
+    }
+    prober.ends();
 }

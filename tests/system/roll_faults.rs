@@ -1,18 +1,17 @@
 //! Rolls of leaves while everything fails: the daemon is killed at each step, a prober registers
 //! throughout, and a roll that cannot go on is given up.
-//!
-//! `ca::crash_point` stands at each step: with `FAILPOINTS="NAME=return(FILE)"` whoever comes there
-//! writes FILE and stays, until the test kills the daemon.
 
+use crate::crash_point::reported;
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
+use crate::own_authority::these_alone_are_known;
+use crate::prober::Prober;
 use crate::process::until;
-use crate::request::{Holder, Request};
+use crate::request::Request;
 use crate::stage::Stage;
-use dps_emulator::{Action, Emulator, Fault};
+use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use time::Duration;
 
 const COMPROMISE: [&str; 5] = ["roll", "start", "press-7", "--reason", "compromise"];
 
@@ -31,92 +30,120 @@ fn is_in_state(stage: &Stage, state: &str) {
     });
 }
 
-/// Restarts the daemon so that it will stay at `point`; tells the file that it writes there.
-fn staying_at(stage: &mut Stage, point: &str) -> std::path::PathBuf {
-    assert!(fail::has_failpoints(), "build with --features failpoints");
-    let reached = stage.path(&format!("reached-{point}"));
-    let failpoints = format!("{point}=return({})", reached.display());
-    stage.stop();
-    stage.start_with(&[("FAILPOINTS", &failpoints)]);
-    stage.is_ready();
-    reached
-}
-
-/// Kills the daemon when it has come to the point, and starts it again.
-fn killed_when(stage: &mut Stage, reached: &std::path::Path) {
-    until("the daemon comes to the point", || {
-        reached.exists().then_some(())
-    });
-    stage.kill();
-    stage.start();
-    stage.is_ready();
-}
-
-/// Registers a device again and again, until it is told to stop or its leaf nears its end; every
-/// time must succeed.
-fn probe(
-    emulator: &Emulator,
-    device: &Holder,
-    end: Option<Instant>,
-    stop: &AtomicBool,
-    times: &AtomicUsize,
-) {
-    while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
-        is_assigned(emulator, device);
-        times.fetch_add(1, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// An expiry roll from its first step to its last, with the daemon killed before each step is
-/// recorded, while the service throttles, fails and loses answers. Verifies: a device with the old
-/// leaf registers until that expires, one with the new leaf from the cut-over on, and neither is
+/// An expiry roll from its first step to its last, by moved clocks, with the daemon killed before each
+/// step is recorded, while the service throttles, fails and loses answers. Verifies: a device with the
+/// old leaf registers until that expires, one with the new leaf from the cut-over on, and neither is
 /// ever refused.
 #[test]
 fn throughout_an_expiry_roll_old_and_new_leaf_are_let_in() {
-    let mut stage = Stage::up();
+    let mut stage = Stage::set().with_a_movable_clock();
+    stage.start();
+    stage.run_ceremony();
     stage.told(&["enrollment", "add", "--individual", "press-7"]);
-    let station = stage.enlist("station", "station-1");
-    let (stop, never) = (AtomicBool::new(false), AtomicBool::new(false));
-    let never = &never;
-    let (old_times, new_times) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let reached = staying_at(&mut stage, "roll-to-draining");
-    // Some seconds before its end, so that no probe is under way at the end itself.
-    let old_end = Instant::now() + Duration::from_secs(16);
-    let old = stage
-        .caller(&station)
-        .obtain(&Request::new("device-20s", "press-7"));
-    until("it is enrolled", || stage.emulator.individual("press-7"));
-    std::thread::scope(|scope| {
-        // The emulator outlives the daemon's deaths; it is shared with the probers.
-        let emulator = stage.emulator.clone();
-        let (old_probe, times) = (old.clone(), &old_times);
-        let for_old = emulator.clone();
-        let old_prober =
-            scope.spawn(move || probe(&for_old, &old_probe, Some(old_end), never, times));
-        for action in [Action::status(500), Action::ResetAfter, Action::throttle(1)] {
-            emulator
-                .inject(Fault::on("individual.put", action))
-                .unwrap();
-        }
-        let new = stage.caller(&station).obtain(&Request::device("press-7"));
-        killed_when(&mut stage, &reached);
-        is_in_state(&stage, "draining");
-        let (new_probe, stopped, times) = (new.clone(), &stop, &new_times);
-        let for_new = emulator.clone();
-        let new_prober = scope.spawn(move || probe(&for_new, &new_probe, None, stopped, times));
-        let reached = staying_at(&mut stage, "roll-to-done");
-        old_prober.join().unwrap();
-        killed_when(&mut stage, &reached);
-        is_in_state(&stage, "done");
-        stage.is_in_step();
-        stop.store(true, Ordering::Relaxed);
-        new_prober.join().unwrap();
-        assert_eq!(slots(&stage, "press-7"), [None, Some(new.thumbprint)]);
-    });
-    let probes = (old_times.into_inner(), new_times.into_inner());
-    assert!(probes.0 > 5 && probes.1 > 5, "{probes:?}");
+    let old = stage.enlist("device", "press-7");
+    stage.is_in_step();
+    let old_prober = Prober::honest(&stage, std::slice::from_ref(&old));
+    stage.restart_to_stay_at("roll-to-draining");
+    stage.passes(Duration::days(80));
+    for action in [Action::status(500), Action::ResetAfter, Action::throttle(1)] {
+        let fault = Fault::on("individual.put", action);
+        stage.emulator.inject(fault).unwrap();
+    }
+    let new = stage.enlist("device", "press-7");
+    stage.is_killed_at("roll-to-draining");
+    is_in_state(&stage, "draining");
+    let new_prober = Prober::honest(&stage, std::slice::from_ref(&new));
+    stage.restart_to_stay_at("roll-to-done");
+    // A day before the old leaf's end.
+    stage.passes(Duration::days(9));
+    is_assigned(&stage.emulator, &old);
+    is_assigned(&stage.emulator, &new);
+    old_prober.ends();
+    stage.passes(Duration::days(2));
+    stage.is_killed_at("roll-to-done");
+    is_in_state(&stage, "done");
+    stage.is_in_step();
+    new_prober.ends();
+    assert_eq!(slots(&stage, "press-7"), [None, Some(new.thumbprint)]);
     assert_ne!(register(&stage.emulator, &old).as_deref(), Ok("assigned"));
+}
+
+/// The service does what is asked, its answer is lost, and the daemon is killed before it knows; at
+/// each call of three rolls: by expiry, by compromise, and by compromise under a group. Verifies:
+/// nothing is done twice, and nothing is left undone.
+#[test]
+fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
+    let mut stage = Stage::up();
+    let group = ["--group", "line-1", "--authority", "line-1"];
+    stage.told(&[&["enrollment", "add"], &group[..]].concat());
+    for id in ["press-1", "press-2"] {
+        stage.told(&["enrollment", "add", "--individual", id]);
+    }
+    let ids = ["press-1", "press-2", "press-3"];
+    let old = ids.map(|id| stage.enlist("device", id));
+    stage.is_in_step();
+    for device in &old {
+        is_assigned(&stage.emulator, device);
+    }
+    let breached = Prober::breached(&stage, &old[1..]);
+    stage.kill();
+    let operators = ["press-2", "press-3"].map(|id| reported(&stage, &[id]));
+    let lost = |operation: &str, id: &str| {
+        let fault = Fault::on(operation, Action::HangAfter);
+        let path_contains = Some(id.to_owned());
+        let aim = Aim {
+            path_contains,
+            ..fault.aim
+        };
+        Fault { aim, ..fault }
+    };
+    let mut calls: Vec<Fault> = ids.map(|id| lost("individual.put", id)).into();
+    calls.extend(["press-2", "press-3"].map(|id| lost("identity.delete", id)));
+    let mut renewed = None;
+    stage.is_killed_at_each(&[], &calls, |stage| {
+        if renewed.is_none() {
+            renewed = stage.try_to_issue(&Request::device("press-1"));
+        }
+    });
+    for operator in operators {
+        operator.join().unwrap();
+    }
+    let mut new = vec![renewed.unwrap()];
+    until("both breaches are shut out", || {
+        let out = "roll WHERE reason = 'compromise' AND state = 'reissuing'";
+        (stage.count(out) == 2).then_some(())
+    });
+    new.extend(ids[1..].iter().map(|id| stage.enlist("device", id)));
+    until("the breaches are over, the renewal drains", || {
+        let ended = "roll WHERE reason = 'compromise' AND state = 'done'";
+        let drains = "roll WHERE reason = 'expiry' AND state = 'draining'";
+        (stage.count(ended) == 2 && stage.count(drains) == 1).then_some(())
+    });
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &old[0]);
+    let leaf = |number: usize| Some(new[number].thumbprint.clone());
+    let both = [Some(old[0].thumbprint.clone()), leaf(0)];
+    assert_eq!(slots(&stage, "press-1"), both);
+    assert_eq!(slots(&stage, "press-2"), [leaf(1), None]);
+    assert_eq!(slots(&stage, "press-3"), [leaf(2), None]);
+    breached.ends();
+
+    // Back to the group, which lets whatever is below it in again.
+    stage.kill();
+    let back = ["enrollment", "remove", "--individual", "press-3"];
+    stage.is_killed_at_each(&[], &[lost("individual.delete", "press-3")], |stage| {
+        stage.hallmark(&[&back[..], &["--override", "the key was destroyed"]].concat());
+    });
+    stage.is_in_step();
+    assert_eq!(stage.emulator.individual("press-3"), None);
+    for device in &new {
+        is_assigned(&stage.emulator, device);
+    }
+    these_alone_are_known(&stage, &new);
+    assert_eq!(
+        stage.count("intent WHERE purpose = 'leaf' AND subject LIKE 'press%'"),
+        6
+    );
 }
 
 /// The daemon is killed at every step of a compromise. Verifies: the same end, whatever step it
@@ -135,7 +162,7 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
         let breached = stage.station().obtain(&Request::device("press-7"));
         stage.is_in_step();
         is_assigned(&stage.emulator, &breached);
-        let reached = staying_at(&mut stage, point);
+        stage.restart_to_stay_at(point);
         let mut renewed = None;
         std::thread::scope(|scope| {
             let client = stage.client();
@@ -143,10 +170,10 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
             if point == "roll-to-done" {
                 assert_eq!(asked.join().unwrap().code, Some(0), "{point}");
                 renewed = Some(stage.station().obtain(&Request::device("press-7")));
-                killed_when(&mut stage, &reached);
+                stage.is_killed_at(point);
                 return;
             }
-            killed_when(&mut stage, &reached);
+            stage.is_killed_at(point);
             // Some steps come after the answer.
             let _ = asked.join().unwrap();
         });
@@ -197,11 +224,11 @@ fn a_block_that_was_cut_off_comes_to_the_same_end() {
     stage.is_in_step();
     is_assigned(&stage.emulator, &device);
     let cut_off = |stage: &mut Stage, point: &str, command: &str| {
-        let reached = staying_at(stage, point);
+        stage.restart_to_stay_at(point);
         std::thread::scope(|scope| {
             let client = stage.client();
             let asked = scope.spawn(move || client.hallmark(&["device", command, "press-7"]));
-            killed_when(stage, &reached);
+            stage.is_killed_at(point);
             assert_ne!(asked.join().unwrap().code, Some(0));
         });
         stage.is_in_step();

@@ -196,6 +196,16 @@ fn begin() {
 }
 
 #[test]
+fn tokens_are_looked_at() {
+    let stage = Stage::up();
+    let mut page = Runbook::of("Tokens");
+    assert!(page.told(&stage).contains("factory"));
+    assert!(page.told(&stage).contains("line-1"));
+    assert!(!page.told(&stage).contains("LEFT BEHIND"));
+    assert!(page.told(&stage).contains("an hour"));
+}
+
+#[test]
 fn a_device_is_breached() {
     let (stage, devices) = below_line_1(&["press-7", "device-3"]);
     let [breached, blocked] = &devices[..] else {

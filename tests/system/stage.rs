@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 pub(crate) const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
 pub(crate) const HALLMARK: &str = env!("CARGO_BIN_EXE_hallmark");
-const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 /// The ceremony that ships: root, plant, line-1 below it, and operations.
 pub(crate) const CEREMONY: &str = include_str!("../../softhsm-setup/ceremony.toml");
 /// Where the configuration says that relying parties reach plain HTTP; nobody has that name.
@@ -67,10 +67,14 @@ impl Stage {
 
     /// Everything up: the ceremony is done, the root verified, and HTTPS answers.
     pub(crate) fn up() -> Self {
-        let mut stage = Self::set();
-        stage.start();
-        stage.run_ceremony();
-        stage
+        Self::set().raised()
+    }
+
+    /// The same over a configuration that the story has changed.
+    pub(crate) fn raised(mut self) -> Self {
+        self.start();
+        self.run_ceremony();
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -119,13 +123,18 @@ impl Stage {
     }
 
     pub(crate) fn make_token(&self, label: &str) {
+        self.make_token_at(label, "softhsm2.conf");
+    }
+
+    /// The same where another configuration of SoftHSM says.
+    pub(crate) fn make_token_at(&self, label: &str, conf: &str) {
         let told = self
             .hallmarkd(&["init-token", "--module", MODULE, "--label", label])
             .arg("--pin-file")
             .arg(self.path("pin"))
             .arg("--so-pin-file")
             .arg(self.path("so-pin"))
-            .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
+            .env("SOFTHSM2_CONF", self.path(conf))
             .output()
             .unwrap();
         assert!(told.status.success(), "{told:?}");
@@ -152,12 +161,14 @@ impl Stage {
         self.start_with(&[]);
     }
 
-    /// The same with something in its environment.
-    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
+    /// The same with these failpoints.
+    pub(crate) fn start_with(&mut self, failpoints: &[String]) {
         assert!(self.daemon.is_none(), "it runs already");
+        let mut failpoints = failpoints.to_vec();
+        failpoints.extend(self.clock_setting());
         let mut command = self.hallmarkd(&["serve", "--config"]);
         command.arg(self.path("hallmark.toml"));
-        command.envs(environment.iter().copied());
+        command.env("FAILPOINTS", failpoints.join(";"));
         let mut daemon = Process::start(&mut command, self.path("hallmarkd.log"));
         until("the admin socket answers", || {
             assert!(!daemon.has_ended(), "the daemon does not start");
@@ -290,6 +301,22 @@ impl Stage {
         format!("https://{address}")
     }
 
+    /// A client of plain HTTP.
+    pub(crate) fn plain_http(&self) -> Caller {
+        let address = self.json(&["status"])["http"].as_str().unwrap().to_owned();
+        Caller::new(format!("http://{address}"), &self.authority("root"), None)
+    }
+
+    /// What a monitoring system reads.
+    pub(crate) fn metrics(&self) -> String {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--fail", "--unix-socket"]);
+        command.arg(self.path("state/admin.sock"));
+        let told = Told::of(command.arg("http://localhost/metrics"));
+        assert_eq!(told.code, Some(0), "{told:?}");
+        told.out
+    }
+
     /// A client without a certificate.
     pub(crate) fn stranger(&self) -> Caller {
         Caller::new(self.https(), &self.authority("root"), None)
@@ -310,35 +337,33 @@ impl Stage {
         self.caller(&self.enlist("station", id))
     }
 
-    /// The same, when an authority is being replaced meanwhile.
-    pub(crate) fn enlist_when_possible(&self, profile: &str, id: &str) -> Holder {
-        let request = Request::new(profile, id);
-        let csr = self.write(&format!("{id}.csr"), &request.csr);
-        let csr = csr.to_str().unwrap();
-        let command = [
-            "--json",
-            "issue",
-            "--profile",
-            profile,
-            "--id",
-            id,
-            "--csr",
-            csr,
-        ];
-        until("the certificate is issued", || {
-            let told = self.hallmark(&command);
-            let answer = serde_json::from_str(&told.out).ok();
-            answer.map(|answer| request.holder(&answer))
-        })
-    }
-
     /// An operator issues a certificate over the admin socket.
     pub(crate) fn enlist(&self, profile: &str, id: &str) -> Holder {
         let request = Request::new(profile, id);
-        let csr = self.write(&format!("{id}.csr"), &request.csr);
-        let csr = csr.to_str().unwrap();
-        let answer = self.json(&["issue", "--profile", profile, "--id", id, "--csr", csr]);
+        let answer = self.json(&self.issue(&request).each_ref().map(String::as_str));
         request.holder(&answer)
+    }
+
+    /// The same, when an authority is being replaced meanwhile.
+    pub(crate) fn enlist_when_possible(&self, profile: &str, id: &str) -> Holder {
+        let request = Request::new(profile, id);
+        until("the certificate is issued", || self.try_to_issue(&request))
+    }
+
+    /// The same, if it is issued at once.
+    pub(crate) fn try_to_issue(&self, request: &Request) -> Option<Holder> {
+        let command = self.issue(request);
+        let command = command.each_ref().map(String::as_str);
+        let told = self.hallmark(&[&["--json"], &command[..]].concat());
+        let answer = serde_json::from_str(&told.out).ok()?;
+        Some(request.holder(&answer))
+    }
+
+    fn issue(&self, request: &Request) -> [String; 7] {
+        let csr = self.write(&format!("{}.csr", request.id), &request.csr);
+        let csr = csr.to_str().unwrap();
+        let (profile, id) = (request.profile.as_str(), request.id.as_str());
+        ["issue", "--profile", profile, "--id", id, "--csr", csr].map(str::to_owned)
     }
 
     /// The database's file.

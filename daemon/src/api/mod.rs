@@ -24,7 +24,9 @@ mod push;
 mod rolls;
 pub mod server;
 mod status;
+mod steps;
 pub mod tls;
+mod tokens;
 
 use crate::ca::receipt::Receipt;
 use crate::ca::{CertificateAuthority, Error};
@@ -110,6 +112,10 @@ impl Api {
             .route("/v1/blocks/{kind}/{name}", delete(blocks::lift))
             .route("/v1/push", get(push::list))
             .route("/v1/push/retry", post(push::retry))
+            .route("/v1/tokens", get(tokens::list))
+            .route("/v1/tokens/{name}", get(tokens::show))
+            .route("/v1/tokens/{name}/check", post(tokens::check))
+            .route("/v1/tokens/{name}/bench", post(tokens::bench))
             .route("/v1/audit", get(audit::list))
             .route("/v1/audit/verification", get(audit::verify))
             .fallback(unknown_route)

@@ -1,13 +1,14 @@
 //! The ceremony: makes the authorities that one TOML file describes, and writes a transcript.
 //!
-//! It is the only place where a key is made. Each authority goes through recorded steps (planned,
+//! It is the only place where a key is made, or adopted. Each authority goes through recorded steps (planned,
 //! key on record, certificate on record), so a ceremony that was interrupted is taken up by running
 //! it again, and one that was finished makes nothing: an authority that exists keeps its key.
 
+use super::adoption::{Adoption, REASON_CHARS_MAX};
 use super::authorize::{Authorized, Operate};
 use super::generation::{Shape, new_key_id};
 use super::hierarchy::Generation;
-use super::transcript::{Transcript, TranscriptEntry};
+use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::store::PlannedGeneration;
 use crate::token::client::LOOKUP_DEADLINE;
@@ -38,24 +39,108 @@ pub struct Ceremony {
 
 /// One authority of a ceremony file.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Said")]
 pub struct AuthoritySpecification {
     /// Its name, as the configuration's `[[authority]]` has it.
     pub name: String,
     /// The authority that signs it; none for a self-signed root.
-    #[serde(default)]
     pub issuer: Option<String>,
+    /// What becomes of it.
+    pub origin: Origin,
+}
+
+/// Where an authority comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// It is made here.
+    New(NewAuthority),
+    /// It exists, and is taken over.
+    Adopted(Adoption),
+}
+
+/// What a new authority shall be.
+#[derive(Clone, Debug)]
+pub struct NewAuthority {
     /// The kind of key.
-    #[serde(default = "default_key_type")]
     pub key_type: KeyType,
     /// The subject, with its common name.
     pub subject: DistinguishedName,
-    /// How long its certificate is valid, in seconds; written like `20y`.
-    #[serde(with = "human_seconds")]
+    /// How long its certificate is valid, in seconds.
     pub validity: u64,
     /// `pathLenConstraint`: how many authorities may follow below (RFC 5280, 4.2.1.9).
-    #[serde(default)]
     pub path_length: Option<u8>,
+}
+
+/// What the file says of an authority: either of two sets of keys.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    name: String,
+    #[serde(default)]
+    issuer: Option<String>,
+    key_type: Option<KeyType>,
+    subject: Option<DistinguishedName>,
+    /// Written like `20y`.
+    #[serde(deserialize_with = "human_seconds::optional", default)]
+    validity: Option<u64>,
+    path_length: Option<u8>,
+    /// A PKCS#11 URI (RFC 7512).
+    key: Option<String>,
+    certificate: Option<String>,
+    accept: Option<String>,
+    crl_number: Option<u32>,
+}
+
+impl TryFrom<Said> for AuthoritySpecification {
+    type Error = String;
+
+    fn try_from(said: Said) -> Result<Self, String> {
+        let name = &said.name;
+        let origin = match (said.key, said.certificate) {
+            (Some(key), Some(certificate)) => {
+                let shape = said.key_type.is_some() || said.subject.is_some();
+                if shape || said.validity.is_some() || said.path_length.is_some() {
+                    return Err(format!(
+                        "authority {name:?} has a certificate, which says key_type, subject, validity and path_length"
+                    ));
+                }
+                let reason = said.accept.as_ref();
+                if reason.is_some_and(|it| it.is_empty() || it.chars().count() > REASON_CHARS_MAX) {
+                    return Err(format!("`accept` has 1 to {REASON_CHARS_MAX} characters"));
+                }
+                Origin::Adopted(Adoption {
+                    key: key
+                        .parse()
+                        .map_err(|error| format!("authority {name:?}: key: {error}"))?,
+                    certificate,
+                    accept: said.accept,
+                    crl_number: said.crl_number.unwrap_or(0),
+                })
+            }
+            (None, None) if said.accept.is_none() && said.crl_number.is_none() => {
+                Origin::New(NewAuthority {
+                    key_type: said.key_type.unwrap_or_else(default_key_type),
+                    subject: said
+                        .subject
+                        .ok_or_else(|| format!("authority {name:?} has no `subject`"))?,
+                    validity: said
+                        .validity
+                        .ok_or_else(|| format!("authority {name:?} has no `validity`"))?,
+                    path_length: said.path_length,
+                })
+            }
+            _ => {
+                return Err(format!(
+                    "authority {name:?}: to adopt one, give both `key` and `certificate`"
+                ));
+            }
+        };
+        Ok(Self {
+            name: said.name,
+            issuer: said.issuer,
+            origin,
+        })
+    }
 }
 
 fn default_key_type() -> KeyType {
@@ -147,6 +232,13 @@ impl CertificateAuthority {
                 .find(&existing.key, LOOKUP_DEADLINE)?;
             return Ok(TranscriptEntry::new(&existing, "existed", &key));
         }
+        let new = match &specification.origin {
+            Origin::New(new) => new,
+            Origin::Adopted(adoption) => {
+                progress(format!("authority {name}: adopting {}", adoption.key));
+                return self.adopt(specification, adoption, token, actor);
+            }
+        };
         progress(format!("authority {name}: key on token {token}"));
         let issuer = specification.issuer.as_deref();
         let parent = issuer.map(|it| Ok::<_, Error>(self.hierarchy().signing(it)?.id));
@@ -154,15 +246,18 @@ impl CertificateAuthority {
             authority: name.clone(),
             parent: parent.transpose()?,
             token: token.to_owned(),
-            key_type: specification.key_type,
+            key_type: new.key_type,
             key_id: new_key_id()?,
         })?;
         let key = self.make_key(&row)?;
+        if !key.local {
+            progress(format!("authority {name}: {NOT_LOCAL}"));
+        }
         progress(format!("authority {name}: certificate"));
         let shape = Shape {
-            subject: specification.subject.clone(),
-            path_length: specification.path_length,
-            validity: specification.validity,
+            subject: new.subject.clone(),
+            path_length: new.path_length,
+            validity: new.validity,
         };
         self.make_certificate(&shape, &row, &key, actor)?;
         let hierarchy = self.hierarchy();
@@ -196,16 +291,14 @@ impl Ceremony {
 impl AuthoritySpecification {
     /// An authority that exists must be the one the file describes.
     fn agrees_with(&self, existing: &Generation) -> Result<(), Error> {
-        let differs = if existing.certificate.subject_der() != self.subject.to_der() {
-            "another subject"
-        } else if existing.public_key.key_type() != self.key_type {
-            "another key type"
-        } else if existing.certificate.path_length() != self.path_length {
-            "another path length"
-        } else if existing.parent.is_some() != self.issuer.is_some() {
-            "another issuer"
-        } else {
-            return Ok(());
+        let differs = match &self.origin {
+            Origin::New(new) => new.differs_from(existing),
+            Origin::Adopted(adoption) => adoption.differs_from(existing),
+        };
+        let differs = match differs {
+            _ if existing.parent.is_some() != self.issuer.is_some() => "another issuer",
+            Some(differs) => differs,
+            None => return Ok(()),
         };
         let message = format!(
             "authority {} exists with {differs} than the file says; a ceremony never replaces one, \
@@ -213,6 +306,20 @@ impl AuthoritySpecification {
             self.name
         );
         Err(Error::conflict("authority_exists", message))
+    }
+}
+
+impl NewAuthority {
+    fn differs_from(&self, existing: &Generation) -> Option<&'static str> {
+        if existing.certificate.subject_der() != self.subject.to_der() {
+            Some("another subject")
+        } else if existing.public_key.key_type() != self.key_type {
+            Some("another key type")
+        } else if existing.certificate.path_length() != self.path_length {
+            Some("another path length")
+        } else {
+            None
+        }
     }
 }
 
@@ -232,7 +339,35 @@ mod tests {
             .map(|it| it.name.as_str())
             .collect();
         assert_eq!(names, ["root", "plant", "line-1", "operations"]);
-        assert_eq!(ceremony.authority[0].path_length, Some(2));
+        let Origin::New(root) = &ceremony.authority[0].origin else {
+            panic!("it is made");
+        };
+        assert_eq!(root.path_length, Some(2));
+    }
+
+    #[test]
+    fn an_authority_is_made_or_adopted_and_never_half_of_each() {
+        let parse = |text: &str| {
+            Ceremony::parse(&format!(
+                "name = \"n\"\n[[authority]]\nname = \"root\"\n{text}"
+            ))
+        };
+        let adopted = "key = \"pkcs11:object=a\"\ncertificate = \"/a.pem\"\n";
+        assert!(matches!(
+            parse(adopted).unwrap().authority[0].origin,
+            Origin::Adopted(_)
+        ));
+        for (text, reason) in [
+            ("key = \"pkcs11:object=a\"", "both"),
+            ("certificate = \"/a.pem\"", "both"),
+            ("validity = \"1y\"", "no `subject`"),
+            (&format!("{adopted}validity = \"1y\""), "which says"),
+            (&format!("{adopted}accept = \"\""), "characters"),
+            (&adopted.replace("object=a", "object=a?pin-value=1"), "PIN"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.message.contains(reason), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -280,13 +280,13 @@ impl CertificateAuthority {
     ) -> Result<RevocationList, Error> {
         let recorded = recorded.to_sign();
         let algorithm = generation.issuer.signature_algorithm();
-        let token = self.token(&generation.token)?;
+        let token = self.signing_token(&generation.authority, &generation.token)?;
         let deadline = token.sign_deadline;
         let client = &token.client;
         let signed = client.sign_recorded(&generation.key, algorithm, recorded, deadline);
         let signature = pollster::block_on(signed)?;
         let withheld = |reason: String| {
-            let token = &generation.token;
+            let token = client.name();
             let message = format!("token {token}: {reason}; the revocation list is withheld");
             Error::stop("signature_wrong", message)
         };

@@ -41,12 +41,12 @@ impl Shape {
 impl CertificateAuthority {
     /// The generation's key: made now, or found again by the id that an interrupted run recorded.
     pub(super) fn make_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
-        let client = &self.token(&row.token)?.client;
+        let token = self.token(&row.token)?;
         let key = match on_record(row) {
-            Some(reference) => client.find(&reference, LOOKUP_DEADLINE)?,
-            None => find_or_generate(client, row)?,
+            Some(reference) => token.client.find(&reference, LOOKUP_DEADLINE)?,
+            None => find_or_generate(&token.client, row)?,
         };
-        check_key(row, &key)?;
+        check_key(row, &key, token.traits.tells_local)?;
         let (spki, wrapped) = (key.spki.clone(), key.wrapped.clone());
         self.store.record_key(row.id, spki, wrapped)?;
         Ok(key)
@@ -77,6 +77,7 @@ impl CertificateAuthority {
                 issuer = Issuer::self_signed(&shape.subject, &public_key);
                 Signer {
                     generation: row.id,
+                    authority: &row.authority,
                     token: &row.token,
                     key: &key,
                     issuer: &issuer,
@@ -135,10 +136,11 @@ pub(super) fn new_key_id() -> Result<Vec<u8>, Error> {
     Ok(key_id.to_vec())
 }
 
-/// Promise of the token's contract: a CA key was born on the token and never leaves it.
-fn check_key(row: &GenerationRow, key: &KeyDescription) -> Result<(), Error> {
-    let kept = key.sensitive && !key.extractable && key.never_extractable && key.local;
-    if kept {
+/// Promise of the token's contract: a CA key was born on the token and never leaves it. Where it was
+/// born, some families do not tell: then the transcript says that nobody knows.
+fn check_key(row: &GenerationRow, key: &KeyDescription, tells_local: bool) -> Result<(), Error> {
+    let stays = key.sensitive && !key.extractable && key.never_extractable;
+    if stays && (key.local || !tells_local) {
         return Ok(());
     }
     let message = format!(
@@ -147,4 +149,48 @@ fn check_key(row: &GenerationRow, key: &KeyDescription) -> Result<(), Error> {
         row.token, key.label, key.sensitive, key.extractable, key.never_extractable, key.local
     );
     Err(Error::stop("token_key_attributes", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::GenerationState;
+    use crate::x509::key::KeyType;
+
+    const ROW: GenerationRow = GenerationRow {
+        id: 1,
+        authority: String::new(),
+        number: 1,
+        parent: None,
+        token: String::new(),
+        key_type: KeyType::P256,
+        key_label: String::new(),
+        key_id: Vec::new(),
+        spki: None,
+        key_wrapped: None,
+        certificate: None,
+        certified_at: None,
+        state: GenerationState::Planned,
+        revoked_at: None,
+    };
+
+    #[test]
+    fn a_key_of_unknown_birth_passes_only_where_the_family_does_not_tell() {
+        let key = |local, never_extractable| KeyDescription {
+            spki: Vec::new(),
+            label: String::new(),
+            id: Vec::new(),
+            sensitive: true,
+            extractable: false,
+            never_extractable,
+            local,
+            wrapped: None,
+        };
+        for tells_local in [true, false] {
+            assert!(check_key(&ROW, &key(true, true), tells_local).is_ok());
+            assert!(check_key(&ROW, &key(true, false), tells_local).is_err());
+        }
+        assert!(check_key(&ROW, &key(false, true), true).is_err());
+        assert!(check_key(&ROW, &key(false, true), false).is_ok());
+    }
 }

@@ -88,6 +88,8 @@ pub(super) struct Order<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Signer<'a> {
     pub generation: i64,
+    pub authority: &'a str,
+    /// That of the authority; another one may hold the same key (`failover`).
     pub token: &'a str,
     pub key: &'a KeyReference,
     pub issuer: &'a Issuer,
@@ -101,6 +103,7 @@ impl<'a> From<&'a Generation> for Signer<'a> {
     fn from(generation: &'a Generation) -> Self {
         Self {
             generation: generation.id,
+            authority: &generation.authority,
             token: &generation.token,
             key: &generation.key,
             issuer: &generation.issuer,
@@ -173,7 +176,7 @@ impl CertificateAuthority {
         let name = common_name(profile, &request.registration_id)?;
         permission.covers(profile, &name)?;
         agrees_with(&csr, &name)?;
-        let generation = Arc::clone(self.hierarchy().signing(&profile.authority)?);
+        let generation = self.signing_generation(&profile.authority).await?;
         self.signs_leaves(&generation)?;
         crash_point("cycle-5");
 
@@ -318,7 +321,7 @@ impl CertificateAuthority {
     async fn sign(&self, signer: Signer<'_>, recorded: &Recorded) -> Result<Certificate, Error> {
         // 8. The token signs, with a deadline.
         let algorithm = signer.issuer.signature_algorithm();
-        let token = self.token(signer.token)?;
+        let token = self.signing_token(signer.authority, signer.token)?;
         let signature = token
             .client
             .sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)
@@ -327,7 +330,7 @@ impl CertificateAuthority {
 
         // 9. The signature is the authority's, and over the recorded bytes.
         let withheld = |reason: String| {
-            let token = signer.token;
+            let token = token.client.name();
             let message = format!("token {token}: {reason}; the certificate is withheld");
             Error::stop("signature_wrong", message)
         };

@@ -5,6 +5,7 @@
 //! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
 //! there is one. It must never sign what the store has not on record.
 
+pub mod adoption;
 pub mod authority_policy;
 pub mod authorize;
 pub mod block;
@@ -14,6 +15,7 @@ pub mod crl;
 mod door;
 pub mod enroll;
 pub mod error;
+pub mod failover;
 mod generation;
 pub mod hierarchy;
 pub mod issue;
@@ -23,17 +25,21 @@ pub mod receipt;
 pub mod revoke;
 pub mod roll;
 pub mod status;
+pub mod tokens;
 pub mod transcript;
+pub mod trial;
 mod window;
 
 pub use error::{Advice, Error};
 
 use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
+use crate::token::probe::Probe;
 use arc_swap::{ArcSwap, Guard};
 use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Caller, Operate};
 use crl::{CrlSchedule, RevocationLists};
+use failover::{Failover, FailoverPolicy};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
 use roll::RollPolicy;
@@ -51,6 +57,42 @@ pub struct ConfiguredToken {
     pub client: TokenClient,
     /// How long one signature may take.
     pub sign_deadline: Duration,
+    /// What the configuration and its family say of it.
+    pub traits: TokenTraits,
+}
+
+/// What the configuration and its family say of a token.
+#[derive(Clone, Debug)]
+pub struct TokenTraits {
+    /// The family's name, for people.
+    pub family: String,
+    /// The token's label.
+    pub label: String,
+    /// Its serial number, where the configuration says it.
+    pub serial: Option<String>,
+    /// Whether it tells which keys it has made itself (`CKA_LOCAL`).
+    pub tells_local: bool,
+    /// Sessions of the worker.
+    pub sessions: usize,
+}
+
+impl TokenTraits {
+    /// Whether a token with this label and serial number is the one.
+    fn is_at(&self, label: &str, serial: &str) -> bool {
+        self.label == label && self.serial.as_deref().is_none_or(|own| own == serial)
+    }
+}
+
+impl Default for TokenTraits {
+    fn default() -> Self {
+        Self {
+            family: "unknown".into(),
+            label: String::new(),
+            serial: None,
+            tells_local: true,
+            sessions: 1,
+        }
+    }
 }
 
 /// What the application is put together from.
@@ -61,6 +103,8 @@ pub struct Parts {
     pub tokens: BTreeMap<String, ConfiguredToken>,
     /// The token that holds each authority's key.
     pub authorities: BTreeMap<String, String>,
+    /// Who signs while a token is out.
+    pub failover: FailoverPolicy,
     /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// Provisioning services, by their names in the configuration.
@@ -75,6 +119,8 @@ pub struct Parts {
     pub hubs: BTreeMap<String, u32>,
     /// How leaves are rolled.
     pub rolling: RollPolicy,
+    /// PKCS#11 modules that can be asked what they show.
+    pub probes: Vec<Probe>,
     /// When revocation lists are signed anew.
     pub crl_schedule: CrlSchedule,
     /// Where relying parties fetch what is published (`http://host`), for issued certificates to
@@ -89,6 +135,7 @@ pub struct CertificateAuthority {
     store: Store,
     tokens: BTreeMap<String, ConfiguredToken>,
     authorities: BTreeMap<String, String>,
+    failover: Failover,
     profiles: BTreeMap<String, IssuanceProfile>,
     provisioning: Vec<String>,
     /// Those that some service verifies.
@@ -100,12 +147,15 @@ pub struct CertificateAuthority {
     rolling: RollPolicy,
     public_http: Option<String>,
     wake: Box<dyn Fn() + Send + Sync>,
+    probes: Vec<Probe>,
     lists: RevocationLists,
     hierarchy: ArcSwap<Hierarchy>,
     /// Whoever reads the hierarchy anew holds it, so that an older reading replaces no newer one.
     reloading: Mutex<()>,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
+    /// One check or bench of a token at a time.
+    trial: Mutex<()>,
     /// Intents that could not be burned yet, each with its reason.
     unburned: Mutex<Vec<(i64, String)>>,
 }
@@ -121,6 +171,7 @@ impl CertificateAuthority {
             store: parts.store,
             tokens: parts.tokens,
             authorities: parts.authorities,
+            failover: Failover::new(parts.failover),
             profiles: parts.profiles,
             provisioning: parts.provisioning,
             verified: parts.verified.values().flatten().cloned().collect(),
@@ -131,6 +182,8 @@ impl CertificateAuthority {
             rolling: parts.rolling,
             public_http,
             wake: parts.wake,
+            probes: parts.probes,
+            trial: Mutex::new(()),
             lists,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             reloading: Mutex::default(),
@@ -221,7 +274,8 @@ impl CertificateAuthority {
 
     /// Unix seconds.
     pub fn now(&self) -> i64 {
-        OffsetDateTime::now_utc().unix_timestamp()
+        let machine = OffsetDateTime::now_utc().unix_timestamp();
+        machine.saturating_add(clock_offset())
     }
 
     /// Tells the reconcilers that there is something to do.
@@ -271,6 +325,18 @@ pub(crate) fn crash_point(name: &str) {
             std::thread::park();
         }
     });
+}
+
+/// How far a test has moved the application's clock, in seconds; always 0 without the feature
+/// `failpoints`.
+///
+/// `FAILPOINTS="clock=return(FILE)"` moves it by what FILE says at that moment.
+fn clock_offset() -> i64 {
+    fail::fail_point!("clock", |file| {
+        let said = std::fs::read_to_string(file.unwrap_or_default());
+        said.ok().and_then(|said| said.parse().ok()).unwrap_or(0)
+    });
+    0
 }
 
 /// RFC 3339 of Unix seconds.

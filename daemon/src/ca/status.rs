@@ -106,11 +106,8 @@ impl CertificateAuthority {
 
     /// Whether certificates can be issued at this moment.
     pub fn is_ready(&self) -> bool {
-        let every_token_is = |state: &str| {
-            let tokens = self.tokens.values();
-            tokens.map(token_status).all(|token| token.state == state)
-        };
-        !self.hierarchy().is_empty() && every_token_is("ready")
+        let mut authorities = self.authorities.iter();
+        !self.hierarchy().is_empty() && authorities.all(|(name, token)| self.can_sign(name, token))
     }
 
     /// What a person has to know, in words.
@@ -175,6 +172,7 @@ impl CertificateAuthority {
                 "changes have been waiting for a provisioning service since {since}"
             ));
         }
+        alarms.extend(self.failover_alarms());
         alarms.extend(self.crl_alarms());
         alarms
     }

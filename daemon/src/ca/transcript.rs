@@ -47,6 +47,8 @@ pub struct TranscriptEntry {
     pub key: KeyTranscript,
     /// Its certificate.
     pub certificate: CertificateTranscript,
+    /// What a person has to know of it; nothing as a rule.
+    pub remarks: Vec<String>,
 }
 
 /// What the token said of a key.
@@ -91,6 +93,10 @@ pub struct CertificateTranscript {
     pub pem: String,
 }
 
+/// Of a key that the token does not say it has made.
+pub(super) const NOT_LOCAL: &str =
+    "WARNING: the token does not tell that this key was made on it (CKA_LOCAL is false)";
+
 impl TranscriptEntry {
     pub(super) fn new(
         generation: &Generation,
@@ -98,7 +104,12 @@ impl TranscriptEntry {
         key: &KeyDescription,
     ) -> Self {
         let certificate = &generation.certificate;
+        let mut remarks = Vec::new();
+        if !key.local {
+            remarks.push(NOT_LOCAL.to_owned());
+        }
         Self {
+            remarks,
             name: generation.authority.clone(),
             generation: generation.number,
             outcome,
@@ -198,6 +209,9 @@ impl Transcript {
                 key.never_extractable,
                 key.local
             );
+            for remark in &entry.remarks {
+                let _ = writeln!(text, "  {remark}");
+            }
         }
         text.push_str("\nWitnessed by  ______________________    ______________________\n");
         text

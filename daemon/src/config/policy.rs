@@ -62,6 +62,9 @@ pub(super) struct Policy {
     /// A device that was not seen for so long is called silent.
     #[serde(with = "human_seconds", default = "silent_after_default")]
     silent_after: u64,
+    /// How long a token may be out before another one, or a standby authority, signs.
+    #[serde(with = "human_seconds", default = "failover_after_default")]
+    pub(super) failover_after: u64,
     /// How long a revocation list is good: as long may a token be away before verifiers refuse all.
     #[serde(with = "human_seconds", default = "crl_validity_default")]
     crl_validity: u64,
@@ -135,6 +138,7 @@ impl Default for Policy {
             roll_notice: roll_notice_default(),
             approve: BTreeSet::new(),
             silent_after: silent_after_default(),
+            failover_after: failover_after_default(),
             crl_validity: crl_validity_default(),
             crl_interval: crl_interval_default(),
         }
@@ -193,6 +197,11 @@ impl Policy {
             interval_seconds: interval.cast_signed(),
         })
     }
+}
+
+/// Longer than the recovery ladder takes, process and all.
+fn failover_after_default() -> u64 {
+    60
 }
 
 fn roll_notice_default() -> u64 {

@@ -58,6 +58,14 @@ pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
+/// What is sent for work that takes long.
+pub(super) enum StepsBody {
+    /// A file as it is.
+    Text(String),
+    /// JSON.
+    Json(Value),
+}
+
 /// The daemon, at the other end of its admin socket.
 pub(super) struct Client {
     http: reqwest::blocking::Client,
@@ -124,10 +132,14 @@ impl Client {
     pub(super) fn stream(
         &self,
         path: &str,
-        body: String,
+        body: StepsBody,
         mut line: impl FnMut(Value),
     ) -> Result<(), Failure> {
-        let response = self.send(self.http.post(url(path)).body(body))?;
+        let request = self.http.post(url(path));
+        let response = self.send(match body {
+            StepsBody::Text(text) => request.body(text),
+            StepsBody::Json(value) => request.json(&value),
+        })?;
         for text in BufReader::new(response).lines() {
             let text = text.map_err(|error| Failure::Unreachable(error.to_string()))?;
             line(serde_json::from_str(&text).map_err(|error| Failure::Refused(error.to_string()))?);

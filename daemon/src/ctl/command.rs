@@ -48,9 +48,40 @@ pub enum Command {
     /// Show what provisioning services do not have yet.
     #[command(subcommand)]
     Push(PushCommand),
+    /// Look at tokens, and try them.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Read the audit journal.
     #[command(subcommand)]
     Audit(AuditCommand),
+}
+
+/// `hallmark token`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Every PKCS#11 module, slot and token in sight, without login.
+    List,
+    /// One token: what it says of itself, and whose keys are on it.
+    Show {
+        /// Its name in the configuration.
+        name: String,
+    },
+    /// Whether a token does what the daemon needs; makes throw-away keys, and deletes them.
+    Check {
+        /// Its name in the configuration.
+        name: String,
+    },
+    /// How fast a token signs; makes throw-away keys, and deletes them.
+    Bench {
+        /// Its name in the configuration.
+        name: String,
+        /// Only this kind of key (p256, rsa2048 …); may be repeated.
+        #[arg(long)]
+        key_type: Vec<String>,
+        /// How long each measurement takes, 1 to 20.
+        #[arg(long, default_value_t = 2)]
+        seconds: u32,
+    },
 }
 
 /// `hallmark ceremony`

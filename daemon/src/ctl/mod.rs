@@ -8,9 +8,10 @@ mod client;
 mod command;
 mod render;
 mod roll;
+mod token;
 
 use clap::Parser;
-use client::{Client, Failure};
+use client::{Client, Failure, StepsBody};
 use command::{
     AuditCommand, AuthorityCommand, CeremonyCommand, Command, DeviceCommand, EnrollmentCommand,
     PushCommand,
@@ -78,6 +79,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Push(PushCommand::Retry { name }) => {
             show.record(&client.post("/v1/push/retry", &json!({ "name": name }))?)
         }
+        Command::Token(command) => token::run(&client, &show, command),
         Command::Audit(command) => audit(&client, &show, command),
     }
 }
@@ -235,19 +237,7 @@ fn run_ceremony(
     file: &Path,
     folder: Option<&Path>,
 ) -> Result<(), Failure> {
-    let mut outcome = None;
-    client.stream("/v1/ceremonies", read(file)?, |line| {
-        if let Some(step) = line["progress"].as_str() {
-            // Progress goes beside the answer, not into it.
-            let _ = writeln!(std::io::stderr(), "{step}");
-        } else {
-            outcome = Some(line);
-        }
-    })?;
-    let outcome = outcome.ok_or_else(|| Failure::Unreachable("the daemon hung up".into()))?;
-    if let Some(problem) = outcome.get("problem") {
-        return Err(Failure::of_problem(problem));
-    }
+    let outcome = steps(client, "/v1/ceremonies", StepsBody::Text(read(file)?))?;
     let text = outcome["text"].as_str().unwrap_or_default();
     if let Some(folder) = folder {
         std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, &error))?;
@@ -261,6 +251,24 @@ fn run_ceremony(
         show.record(&outcome["transcript"])
     } else {
         show.text(text)
+    }
+}
+
+/// Has something done that takes long: steps go to standard error, the outcome comes back.
+fn steps(client: &Client, path: &str, body: StepsBody) -> Result<Value, Failure> {
+    let mut outcome = None;
+    client.stream(path, body, |line| {
+        if let Some(step) = line["progress"].as_str() {
+            // Progress goes beside the answer, not into it.
+            let _ = writeln!(std::io::stderr(), "{step}");
+        } else {
+            outcome = Some(line);
+        }
+    })?;
+    let outcome = outcome.ok_or_else(|| Failure::Unreachable("the daemon hung up".into()))?;
+    match outcome.get("problem") {
+        Some(problem) => Err(Failure::of_problem(problem)),
+        None => Ok(outcome),
     }
 }
 

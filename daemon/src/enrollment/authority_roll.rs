@@ -69,6 +69,8 @@ pub struct Evidence {
     pub retirement_approved: bool,
     /// Whether the old certificate may go.
     pub retirement: RetireEvidence,
+    /// By compromise: whether the authority whose breach brought this one about is not shut out yet.
+    pub above_lets_in: bool,
     /// Authorities below that still sign under the old certificate, or are being rolled.
     pub behind: Vec<String>,
     /// CA certificates of the old generation that services still hold.
@@ -124,6 +126,8 @@ pub enum Wait {
     Retirement(Reason),
     /// Authorities below, to sign under the next certificate.
     Below(Vec<String>),
+    /// The breached authority above to be shut out.
+    Above,
     /// The service to delete the old CA certificate.
     Deletion,
     /// Hubs to delete so many identities.
@@ -164,6 +168,7 @@ impl fmt::Display for Wait {
                 "authorities below to sign under the new certificate: {}",
                 names.join(", ")
             ),
+            Wait::Above => f.write_str("the breached authority above to be shut out"),
             Wait::Deletion => f.write_str("the service to delete the old CA certificate"),
             Wait::Hub(open) => write!(f, "hubs to delete {open} identities"),
             Wait::Reissue(devices) => write!(f, "{devices} devices to ask for a new leaf"),
@@ -317,6 +322,10 @@ impl Evidence {
         self.in_step()?;
         if self.ca_certificates > 0 {
             return Err(Wait::Deletion);
+        }
+        // Whoever is let in by the one above would be back in the hub at once.
+        if self.above_lets_in {
+            return Err(Wait::Above);
         }
         match self.blocks_open {
             0 => Ok(Step::Enter(RollState::Clearing)),

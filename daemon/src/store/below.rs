@@ -94,6 +94,30 @@ impl Store {
         })
     }
 
+    /// Devices that have a leaf by one of these generations which has not ended, current or not: a hub
+    /// may know them by it. Those come first that were seen last.
+    pub fn devices_with_leaf_by(
+        &self,
+        generations: &[i64],
+        now: i64,
+        limit: u32,
+    ) -> Result<Vec<DeviceBelow>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT d.registration_id, max(i.not_after) AS not_after
+                 FROM intent i JOIN certificate c ON c.intent = i.id
+                 JOIN device d ON d.registration_id = i.subject
+                 WHERE i.purpose = 'leaf' AND i.state = 'issued' AND i.not_after >= ?2
+                   AND i.issuer IN (SELECT value FROM json_each(?1))
+                 GROUP BY d.registration_id
+                 ORDER BY max(max(c.issued_at), coalesce((SELECT max(p.since) FROM proof p
+                     WHERE p.device = d.registration_id), 0)) DESC,
+                     not_after, d.registration_id LIMIT ?3";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map(params![list(generations), now, limit], device)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// The numbers of a roll from the generations `old` to `new`, which retires the old ones at
     /// `retirement`.
     pub fn drain_report(

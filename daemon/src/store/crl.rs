@@ -95,9 +95,9 @@ impl Store {
     pub fn draft_crl(&self, generation: i64) -> Result<CrlDraft, StoreError> {
         self.read(|connection| {
             // First: what is counted meanwhile makes another list necessary, and is never missed.
-            let revocations = connection
-                .prepare_cached("SELECT revocations FROM generation WHERE id = ?1")?
-                .query_row([generation], |row| row.get(0))?;
+            let (revocations, before_us): (_, i64) = connection
+                .prepare_cached("SELECT revocations, crl_number FROM generation WHERE id = ?1")?
+                .query_row([generation], |row| Ok((row.get(0)?, row.get(1)?)))?;
             let (newest, last_update): (i64, i64) = connection
                 .prepare_cached(
                     "SELECT coalesce(max(number), 0),
@@ -108,7 +108,7 @@ impl Store {
             let mut statement = connection.prepare_cached(ENTRIES)?;
             let entries = statement.query_map([generation, last_update], entry_from_row)?;
             Ok(CrlDraft {
-                number: newest + 1,
+                number: newest.max(before_us) + 1,
                 entries: entries.collect::<Result<_, _>>()?,
                 revocations,
             })

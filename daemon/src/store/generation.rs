@@ -21,6 +21,18 @@ pub enum GenerationState {
     Retired,
 }
 
+impl GenerationState {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            GenerationState::Planned => "planned",
+            GenerationState::Staged => "staged",
+            GenerationState::Serving => "serving",
+            GenerationState::Retired => "retired",
+        }
+    }
+}
+
 /// A generation that a ceremony or a roll is about to make. Recorded before its key exists.
 #[derive(Clone, Debug)]
 pub struct PlannedGeneration {
@@ -204,6 +216,17 @@ fn insert(
     number: i64,
     plan: &PlannedGeneration,
 ) -> Result<GenerationRow, StoreError> {
+    let label = format!("hallmark {} {number}", plan.authority);
+    insert_with_label(connection, number, plan, &label)
+}
+
+/// Plans a generation whose key has this label.
+pub(super) fn insert_with_label(
+    connection: &Connection,
+    number: i64,
+    plan: &PlannedGeneration,
+    key_label: &str,
+) -> Result<GenerationRow, StoreError> {
     connection.execute(
         "INSERT INTO generation
              (authority, number, parent, token, key_type, key_label, key_id, state)
@@ -214,7 +237,7 @@ fn insert(
             plan.parent,
             plan.token,
             plan.key_type.name(),
-            format!("hallmark {} {number}", plan.authority),
+            key_label,
             plan.key_id
         ],
     )?;
@@ -222,7 +245,10 @@ fn insert(
         .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))
 }
 
-fn newest(connection: &Connection, authority: &str) -> Result<Option<GenerationRow>, StoreError> {
+pub(super) fn newest(
+    connection: &Connection,
+    authority: &str,
+) -> Result<Option<GenerationRow>, StoreError> {
     let select = format!("{SELECT} WHERE g.authority = ?1 ORDER BY g.number DESC LIMIT 1");
     Ok(connection
         .prepare_cached(&select)?

@@ -309,7 +309,8 @@ impl Store {
     }
 }
 
-/// Queues tasks within the caller's transaction. Returns how many were new.
+/// Queues tasks within the caller's transaction; an identity that was deleted is deleted once more.
+/// Returns how many are new, or to be done again.
 pub(super) fn queue(
     connection: &Connection,
     cause: HubCause,
@@ -320,7 +321,11 @@ pub(super) fn queue(
     let mut statement = connection.prepare_cached(
         "INSERT INTO hub_task (provisioning, device, action, cause, cause_id, enrollment,
              queued_at, due_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (cause, cause_id, provisioning, device, action) DO UPDATE SET
+             done_at = NULL, answer = NULL, attempts = 0, last_error = NULL,
+             queued_at = excluded.queued_at, due_at = excluded.due_at
+         WHERE action = 'delete' AND done_at IS NOT NULL",
     )?;
     let mut queued = 0;
     for task in tasks {

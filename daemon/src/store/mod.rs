@@ -28,6 +28,7 @@
 //!
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
 
+mod adoption;
 mod audit;
 mod authority_roll;
 mod below;
@@ -52,6 +53,7 @@ mod tests;
 mod writer;
 
 pub use crate::enrollment::roll::{RollReason, RollState};
+pub use adoption::AdoptedGeneration;
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
 pub use below::{DeviceBelow, DrainReport};

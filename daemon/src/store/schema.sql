@@ -12,7 +12,7 @@ CREATE TABLE generation (
     token       TEXT    NOT NULL,
     key_type    TEXT    NOT NULL,
     key_label   TEXT    NOT NULL,
-    key_id      BLOB    NOT NULL UNIQUE,
+    key_id      BLOB    NOT NULL,
     spki        BLOB    UNIQUE,
     -- The key itself, of a token that keeps its keys outside, encrypted for that token alone. It comes
     -- with the public key or not at all.
@@ -21,20 +21,26 @@ CREATE TABLE generation (
     state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
     -- How often a revocation list of this generation had to change: triggers count, nobody forgets.
     revocations INTEGER NOT NULL DEFAULT 0,
+    -- The number of the last list that somebody else has published: ours count on from it.
+    crl_number  INTEGER NOT NULL DEFAULT 0 CHECK (crl_number >= 0),
     UNIQUE (authority, number),
     CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
+-- Ids that we choose are random; adopted keys bring theirs, or none.
+CREATE UNIQUE INDEX generation_key ON generation (token, key_id) WHERE key_id <> x'';
 CREATE UNIQUE INDEX generation_serving ON generation (authority) WHERE state = 'serving';
 CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
 
 -- What a token was, or may have been, asked to sign: recorded before it was asked. (For a longer IN,
--- SQLite makes a temporary table at every insert; OR costs nothing.)
+-- SQLite makes a temporary table at every insert; OR costs nothing.) An adopted certificate was asked for by
+-- somebody else; it is here so that all bytes and serial numbers are in one place.
 CREATE TABLE intent (
     id              INTEGER PRIMARY KEY,
-    serial          BLOB    NOT NULL UNIQUE CHECK (length(serial) BETWEEN 9 AND 20),
+    serial          BLOB    NOT NULL UNIQUE,
     issuer          INTEGER NOT NULL REFERENCES generation (id),
     purpose         TEXT    NOT NULL
-                    CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'possession'),
+                    CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'possession'
+                           OR purpose = 'adopted'),
     profile         TEXT    NOT NULL,
     subject         TEXT    NOT NULL COLLATE NOCASE,
     tbs             BLOB    NOT NULL,
@@ -47,6 +53,7 @@ CREATE TABLE intent (
                     CHECK (state = 'intended' OR state = 'issued' OR state = 'abandoned'),
     recorded_at     INTEGER NOT NULL,
     abandoned_at    INTEGER,
+    CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR purpose = 'adopted')),
     CHECK ((idempotency_key IS NULL) = (request_sha256 IS NULL)),
     CHECK ((abandoned_at IS NULL) = (state <> 'abandoned'))
 ) STRICT;

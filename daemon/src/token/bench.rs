@@ -1,9 +1,14 @@
 //! How fast a token signs through its worker, for `hallmark token bench`.
 //!
-//! It signs test messages only (see `proof`), which can never pass for a certificate.
+//! It signs test messages only (see `proof`), which can never pass for a certificate, with keys that it
+//! makes and deletes again. The worker serves issuance meanwhile: both are slower for it.
 
-use super::client::TokenClient;
-use super::{KeyDescription, TokenError, proof};
+use super::client::{ClientToken, TokenClient};
+use super::contract::{LABEL, random_id};
+use super::ledger::Ledger;
+use super::{KeyDescription, KeySpecification, Token, TokenError, proof};
+use crate::x509::key::KeyType;
+use serde::Serialize;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +26,101 @@ pub struct Measurement {
     pub median: Duration,
     /// And 99 % of them at most this.
     pub percentile_99: Duration,
+}
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// With a key of each of these kinds.
+    pub key_types: Vec<KeyType>,
+    /// Sessions of the worker.
+    pub sessions: usize,
+    /// How long each measurement takes.
+    pub duration: Duration,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The kind of key.
+    pub key_type: KeyType,
+    /// Requests at a time.
+    pub in_flight: usize,
+    /// Sessions that were at work: the worker has no more of them than it has.
+    pub sessions: usize,
+    /// Whole signatures per second.
+    pub signatures_per_second: u64,
+    /// The most leaves that an authority with such a key can have signed in an hour.
+    pub leaves_per_hour: u64,
+    /// In microseconds: half of the signatures took at most this.
+    pub median_us: u64,
+    /// And 99 % of them at most this.
+    pub percentile_99_us: u64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// A row for each kind of key and number of requests at a time.
+    pub rows: Vec<Row>,
+    /// Kinds of key that were not measured, each with the reason.
+    pub not_measured: Vec<String>,
+    /// Keys that could not be deleted again, each with the reason.
+    pub left_behind: Vec<String>,
+}
+
+/// Measures each kind of key with one request at a time, with one for each session, and with four; gives each row
+/// to `told` as it is measured.
+pub fn measure(client: &TokenClient, plan: &Plan, told: &mut dyn FnMut(&Row)) -> Report {
+    let mut token = ClientToken(client);
+    let mut ledger = Ledger::new(&mut token);
+    let mut report = Report::default();
+    for key_type in &plan.key_types {
+        let measured = ledger
+            .generate(&KeySpecification {
+                key_type: *key_type,
+                label: LABEL.to_owned(),
+                id: random_id(),
+            })
+            .and_then(|key| {
+                for in_flight in plan.steps() {
+                    let measured = run(client, &key, in_flight, plan.duration)?;
+                    let row = Row::new(*key_type, in_flight, plan.sessions, &measured);
+                    told(&row);
+                    report.rows.push(row);
+                }
+                ledger.destroy(&key.reference())
+            });
+        if let Err(error) = measured {
+            report.not_measured.push(format!("{key_type}: {error}"));
+        }
+    }
+    report.left_behind = ledger.clean_up();
+    report
+}
+
+impl Plan {
+    /// Requests at a time; with one session, the first two are one.
+    fn steps(&self) -> Vec<usize> {
+        let mut steps = vec![1, self.sessions, 4 * self.sessions];
+        steps.dedup();
+        steps
+    }
+}
+
+impl Row {
+    fn new(key_type: KeyType, in_flight: usize, sessions: usize, measured: &Measurement) -> Self {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Row {
+            key_type,
+            in_flight,
+            sessions: in_flight.min(sessions),
+            signatures_per_second: measured.rate() as u64,
+            leaves_per_hour: (measured.rate() * 3600.0) as u64,
+            median_us: micros(measured.median),
+            percentile_99_us: micros(measured.percentile_99),
+        }
+    }
 }
 
 impl Measurement {

@@ -9,6 +9,7 @@ use super::tpm::tcti::{NoTcti, Tcti};
 use anyhow::Context;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -151,6 +152,8 @@ pub struct TokenSettings {
     pub sign_deadline: Duration,
     /// Environment of the worker process.
     pub environment: BTreeMap<String, String>,
+    /// What its module wants in `pReserved` of `C_Initialize`.
+    pub initialize_argument: Option<CString>,
 }
 
 /// How a token is used.
@@ -160,6 +163,16 @@ pub enum Interface {
     Pkcs11(Fragment),
     /// As a TPM 2.0.
     Tpm(TpmSettings),
+}
+
+impl Interface {
+    /// The family of modules, where it is one.
+    pub fn family(&self) -> Option<&Fragment> {
+        match self {
+            Interface::Pkcs11(fragment) => Some(fragment),
+            Interface::Tpm(_) => None,
+        }
+    }
 }
 
 /// What is to be known of a TPM.
@@ -203,8 +216,8 @@ enum Problem {
     TpmSessions,
     #[error("`label` must have 1 to {LABEL_BYTES_MAX} bytes")]
     Label,
-    #[error("`sessions` must be 1 to {SESSIONS_MAX}")]
-    Sessions,
+    #[error("`sessions` must be 1 to {0}")]
+    Sessions(usize),
     #[error("`sign_deadline_ms` must be {} to {}", SIGN_DEADLINE_MS.start(), SIGN_DEADLINE_MS.end())]
     Deadline,
     #[error("`credential` is missing: this family needs a login")]
@@ -235,10 +248,7 @@ impl TokenConfiguration {
     fn checked(&self, credentials_directory: Option<&Path>) -> Result<TokenSettings, Problem> {
         self.check_name()?;
         let interface = self.interface()?;
-        let family = match &interface {
-            Interface::Pkcs11(fragment) => Some(fragment),
-            Interface::Tpm(_) => None,
-        };
+        let family = interface.family();
         self.check_environment(family)?;
         if !SIGN_DEADLINE_MS.contains(&self.sign_deadline_ms) {
             return Err(Problem::Deadline);
@@ -254,6 +264,10 @@ impl TokenConfiguration {
             sessions: self.session_count(family)?,
             sign_deadline: Duration::from_millis(self.sign_deadline_ms.into()),
             environment: self.whole_environment(family),
+            initialize_argument: match family {
+                Some(family) => family.initialize_argument(&self.environment)?,
+                None => None,
+            },
             interface,
         })
     }
@@ -296,10 +310,11 @@ impl TokenConfiguration {
     /// The family's number, or the one that was asked for; a TPM has one.
     fn session_count(&self, family: Option<&Fragment>) -> Result<usize, Problem> {
         let usual = family.map_or(1, |fragment| fragment.sessions);
+        let most = family.map_or(1, |fragment| SESSIONS_MAX.min(fragment.sessions_max));
         match self.sessions.unwrap_or(usual) {
             sessions if family.is_none() && sessions != 1 => Err(Problem::TpmSessions),
-            sessions if (1..=SESSIONS_MAX).contains(&sessions) => Ok(sessions),
-            _ => Err(Problem::Sessions),
+            sessions if (1..=most).contains(&sessions) => Ok(sessions),
+            _ => Err(Problem::Sessions(most)),
         }
     }
 

@@ -8,8 +8,10 @@
 mod credential;
 
 use super::client::{ClientToken, TokenClient};
+use super::ledger::Ledger;
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenError, proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
+use serde::Serialize;
 
 /// `CKA_LABEL` of the keys that the checks make; what a broken check left behind is found by it.
 pub const LABEL: &str = "hallmark-contract-check";
@@ -17,8 +19,18 @@ pub const LABEL: &str = "hallmark-contract-check";
 /// Longer than what a token takes in one piece, if it takes messages in pieces.
 const LONG_MESSAGE_BYTES: usize = 100_000;
 
+/// What is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// With a key of each of these kinds.
+    pub key_types: &'a [KeyType],
+    /// Whether the token's family tells which keys it has made itself.
+    pub tells_local: bool,
+}
+
 /// What came of one check.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict", content = "reason")]
 pub enum Verdict {
     /// It holds.
     Passed,
@@ -29,30 +41,79 @@ pub enum Verdict {
 }
 
 /// One check that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was checked, with the kind of key where it matters.
-    pub name: String,
+    /// What was checked.
+    pub operation: &'static str,
+    /// The kind of key, where it was checked with one.
+    pub key_type: Option<KeyType>,
     /// What came of it.
+    #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-/// Runs the contract through a worker, with a key of each of `key_types`.
-pub fn check_client(client: &TokenClient, key_types: &[KeyType]) -> Vec<Check> {
-    check(&mut ClientToken(client), key_types)
+/// What came of all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The checks, in the order in which they were made.
+    pub checks: Vec<Check>,
+    /// Keys and secrets that were made for them and could not be deleted again; with the reason.
+    pub left_behind: Vec<String>,
 }
 
-/// Runs the contract against `token`, with a key of each of `key_types`.
-pub fn check(token: &mut dyn Token, key_types: &[KeyType]) -> Vec<Check> {
-    let mut checks = vec![Check {
-        name: "the token says what it is".to_owned(),
-        verdict: verdict(describes_itself(token)),
-    }];
-    for key_type in key_types {
-        checks.extend(check_key_type(token, *key_type));
+impl Report {
+    /// Nothing failed, and nothing was left behind.
+    pub fn is_good(&self) -> bool {
+        let failed = |check: &Check| matches!(check.verdict, Verdict::Failed(_));
+        self.left_behind.is_empty() && !self.checks.iter().any(failed)
     }
-    checks.extend(credential::check(token));
-    checks
+}
+
+/// Runs the contract through a worker.
+pub fn check_client(
+    client: &TokenClient,
+    scope: Scope<'_>,
+    told: &mut dyn FnMut(&Check),
+) -> Report {
+    check(&mut ClientToken(client), scope, told)
+}
+
+/// Runs the contract against `token`, and gives each check to `told` when it was made.
+pub fn check(token: &mut dyn Token, scope: Scope<'_>, told: &mut dyn FnMut(&Check)) -> Report {
+    let mut ledger = Ledger::new(token);
+    let mut checks = Vec::new();
+    let mut note = |operation, key_type, outcome| {
+        let check = Check {
+            operation,
+            key_type,
+            verdict: verdict(outcome),
+        };
+        told(&check);
+        checks.push(check);
+    };
+    note(
+        "the token says what it is",
+        None,
+        describes_itself(&mut ledger),
+    );
+    let mut spare = None;
+    for key_type in scope.key_types {
+        let mut note = |operation, outcome| note(operation, Some(*key_type), outcome);
+        check_key_type(
+            &mut ledger,
+            *key_type,
+            &mut spare,
+            scope.tells_local,
+            &mut note,
+        );
+    }
+    for (operation, check) in credential::CHECKS {
+        note(operation, None, check(&mut ledger));
+    }
+    Report {
+        checks,
+        left_behind: ledger.clean_up(),
+    }
 }
 
 /// Why a check does not hold.
@@ -95,14 +156,23 @@ fn describes_itself(token: &mut dyn Token) -> Outcome {
     ensure(!description.mechanisms.is_empty(), "it lists no mechanism")
 }
 
-/// A check with a key that was made for it.
-type KeyCheck = fn(&mut dyn Token, &KeyDescription) -> Outcome;
+/// The key that a check is made with.
+struct Subject {
+    key: KeyDescription,
+    key_type: KeyType,
+    /// The kind of a second key, where one is needed: the first that the token can make.
+    spare: KeyType,
+    tells_local: bool,
+}
+
+type KeyCheck = fn(&mut dyn Token, &Subject) -> Outcome;
 
 const KEY_CHECKS: &[(&str, KeyCheck)] = &[
     (
-        "a new key is sensitive, local and can never be extracted",
+        "a new key is sensitive and can never be extracted",
         never_leaves,
     ),
+    ("a new key is told to be made on the token", is_local),
     (
         "a key is found by id, by label, and only with its public key",
         is_found,
@@ -120,20 +190,27 @@ const KEY_CHECKS: &[(&str, KeyCheck)] = &[
     ("a deleted key is gone, and signs no more", is_destroyed),
 ];
 
-fn check_key_type(token: &mut dyn Token, key_type: KeyType) -> Vec<Check> {
-    let named = |name: &str, verdict| Check {
-        name: format!("{name} ({key_type:?})"),
-        verdict,
-    };
+fn check_key_type(
+    token: &mut dyn Token,
+    key_type: KeyType,
+    spare: &mut Option<KeyType>,
+    tells_local: bool,
+    note: &mut dyn FnMut(&'static str, Outcome),
+) {
     let key = match make_key(token, key_type) {
         Ok(key) => key,
-        Err(failure) => return vec![named("a key can be made", verdict(Err(failure)))],
+        Err(failure) => return note("a key can be made", Err(failure)),
     };
-    let mut checks = Vec::new();
-    for (name, check) in KEY_CHECKS {
-        checks.push(named(name, verdict(check(token, &key))));
+    note("a key can be made", Ok(()));
+    let subject = Subject {
+        key,
+        key_type,
+        spare: *spare.get_or_insert(key_type),
+        tells_local,
+    };
+    for (operation, check) in KEY_CHECKS {
+        note(operation, check(token, &subject));
     }
-    checks
 }
 
 fn make_key(token: &mut dyn Token, key_type: KeyType) -> Result<KeyDescription, Failure> {
@@ -163,20 +240,27 @@ fn make_labelled(
     Ok(key)
 }
 
-fn random_id() -> Vec<u8> {
+pub(super) fn random_id() -> Vec<u8> {
     let mut id = vec![0; 16];
     aws_lc_rs::rand::fill(&mut id).expect("aws-lc's generator has passed its self-test");
     id
 }
 
-fn never_leaves(_: &mut dyn Token, key: &KeyDescription) -> Outcome {
+fn never_leaves(_: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
     ensure(key.sensitive, "it is not sensitive")?;
     ensure(!key.extractable, "it is extractable")?;
-    ensure(key.never_extractable, "it was extractable once")?;
-    ensure(key.local, "it was not made on the token")
+    ensure(key.never_extractable, "it was extractable once")
 }
 
-fn is_found(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
+fn is_local(_: &mut dyn Token, subject: &Subject) -> Outcome {
+    if !subject.tells_local {
+        let reason = "its family does not tell, whatever CKA_LOCAL is";
+        return Err(Failure::NotSupported(reason.to_owned()));
+    }
+    ensure(subject.key.local, "it was not made on the token")
+}
+
+fn is_found(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
     let whole = key.reference();
     let by_id = KeyReference {
         label: "another".to_owned(),
@@ -208,15 +292,15 @@ fn is_found(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
     )
 }
 
-fn id_is_unique(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
-    if key.wrapped.is_some() {
+fn id_is_unique(token: &mut dyn Token, subject: &Subject) -> Outcome {
+    if subject.key.wrapped.is_some() {
         let reason = "its keys are kept outside, so it knows of no ids";
         return Err(Failure::NotSupported(reason.to_owned()));
     }
     let specification = KeySpecification {
-        key_type: KeyType::P256,
+        key_type: subject.key_type,
         label: LABEL.to_owned(),
-        id: key.id.clone(),
+        id: subject.key.id.clone(),
     };
     match token.generate(&specification) {
         Err(TokenError::Refused { .. }) => Ok(()),
@@ -225,10 +309,9 @@ fn id_is_unique(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
     }
 }
 
-fn shares_its_label(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
-    let key_type = KeyType::P256;
-    let second = make_key(token, key_type)?;
-    let outcome = prove(token, key).and_then(|()| prove(token, &second));
+fn shares_its_label(token: &mut dyn Token, subject: &Subject) -> Outcome {
+    let second = make_key(token, subject.spare)?;
+    let outcome = prove(token, &subject.key).and_then(|()| prove(token, &second));
     token.destroy(&second.reference())?;
     outcome
 }
@@ -239,7 +322,7 @@ fn prove(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
     })?)
 }
 
-fn signs(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
+fn signs(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
     let algorithm = proof::algorithm_of(&key.spki)
         .ok_or_else(|| Failure::Broken("its kind is not supported".to_owned()))?;
     for message in [vec![], proof::challenge(), vec![0x5a; LONG_MESSAGE_BYTES]] {
@@ -253,7 +336,7 @@ fn signs(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
     Ok(())
 }
 
-fn signs_in_one_algorithm(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
+fn signs_in_one_algorithm(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
     let other = match proof::algorithm_of(&key.spki) {
         Some(SignatureAlgorithm::RsaSha256) => SignatureAlgorithm::EcdsaSha256,
         _ => SignatureAlgorithm::RsaSha256,
@@ -265,15 +348,15 @@ fn signs_in_one_algorithm(token: &mut dyn Token, key: &KeyDescription) -> Outcom
     }
 }
 
-fn is_destroyed(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
-    token.destroy(&key.reference())?;
+fn is_destroyed(token: &mut dyn Token, subject: &Subject) -> Outcome {
+    token.destroy(&subject.key.reference())?;
     // A key that is kept outside goes with its reference.
     let reference = KeyReference {
         wrapped: None,
-        ..key.reference()
+        ..subject.key.reference()
     };
     must_lack(token.find(&reference), "it is still found")?;
-    let algorithm = SignatureAlgorithm::EcdsaSha256;
+    let algorithm = subject.key_type.signature_algorithm();
     must_lack(
         token.sign(&reference, algorithm, &proof::challenge()),
         "it still signs",
@@ -292,19 +375,107 @@ fn must_lack<T>(outcome: Result<T, TokenError>, otherwise: &str) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::TokenDescription;
     use crate::token::memory::MemoryToken;
+    use secrecy::SecretSlice;
 
-    #[test]
-    fn the_memory_token_keeps_the_contract() {
-        let key_types = [
+    const SCOPE: Scope<'_> = Scope {
+        key_types: &[
             KeyType::P256,
             KeyType::P384,
             KeyType::Rsa2048,
             KeyType::Rsa3072,
             KeyType::Ed25519,
-        ];
-        for Check { name, verdict } in check(&mut MemoryToken::new("memory"), &key_types) {
-            assert_eq!(verdict, Verdict::Passed, "{name}");
+        ],
+        tells_local: true,
+    };
+
+    #[test]
+    fn the_memory_token_keeps_the_contract() {
+        let report = check(&mut MemoryToken::new("memory"), SCOPE, &mut |_| {});
+        for check in &report.checks {
+            assert_eq!(check.verdict, Verdict::Passed, "{check:?}");
         }
+        assert!(report.is_good(), "{report:?}");
+    }
+
+    /// A token whose signatures are wrong, and which deletes nothing while it is asked to twice.
+    struct Broken(MemoryToken, usize);
+
+    impl Token for Broken {
+        fn describe(&mut self) -> Result<TokenDescription, TokenError> {
+            self.0.describe()
+        }
+        fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
+            self.0.find(reference)
+        }
+        fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
+            self.0.find_by_id(id)
+        }
+        fn generate(&mut self, of: &KeySpecification) -> Result<KeyDescription, TokenError> {
+            self.0.generate(of)
+        }
+        fn sign(
+            &mut self,
+            key: &KeyReference,
+            algorithm: SignatureAlgorithm,
+            message: &[u8],
+        ) -> Result<Vec<u8>, TokenError> {
+            let mut signature = self.0.sign(key, algorithm, message)?;
+            signature.reverse();
+            Ok(signature)
+        }
+        fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
+            match self.1.checked_sub(1) {
+                Some(left) => self.1 = left,
+                None => return self.0.destroy(key),
+            }
+            Err(TokenError::unavailable("memory", "it deletes nothing now"))
+        }
+        fn sign_assertion(
+            &mut self,
+            key: &KeyReference,
+            input: &[u8],
+        ) -> Result<Vec<u8>, TokenError> {
+            self.0.sign_assertion(key, input)
+        }
+        fn import_secret(
+            &mut self,
+            label: &str,
+            secret: &SecretSlice<u8>,
+        ) -> Result<(), TokenError> {
+            self.0.import_secret(label, secret)
+        }
+        fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+            self.0.hmac_sha256(label, message)
+        }
+        fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
+            self.0.destroy_secret(label)
+        }
+    }
+
+    const ONE: Scope<'_> = Scope {
+        key_types: &[KeyType::P256],
+        tells_local: true,
+    };
+
+    #[test]
+    fn a_check_that_fails_leaves_no_key_behind() {
+        // Both deletions of the checks with a P-256 key fail; cleaning up succeeds.
+        let report = check(&mut Broken(MemoryToken::new("memory"), 2), ONE, &mut |_| {});
+        assert!(!report.is_good());
+        assert_eq!(report.left_behind, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_deleted_is_told() {
+        let broken = &mut Broken(MemoryToken::new("memory"), usize::MAX);
+        let report = check(broken, ONE, &mut |_| {});
+        assert!(!report.left_behind.is_empty());
+        let told = report.left_behind.join(" ");
+        assert!(
+            told.contains(LABEL) && told.contains("deletes nothing"),
+            "{told}"
+        );
     }
 }

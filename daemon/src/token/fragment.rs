@@ -1,17 +1,32 @@
 //! Fragments: what the daemon knows of a family of PKCS#11 modules, as data.
 //!
 //! One TOML file per family in `pkcs11-config/`, compiled in, so that a name in the configuration
-//! is enough. A quirk belongs here when it is about the family, never about one site. There is no
-//! field for the `pReserved` string of `C_Initialize`, which NSS wants: passing it takes `unsafe`.
+//! is enough. A quirk belongs here when it is about the family, never about one site. What a family
+//! of the file does not say is as the specification has it.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+macro_rules! shipped {
+    ($($name:literal),+) => {
+        &[$(($name, include_str!(concat!("../../../pkcs11-config/", $name, ".toml")))),+]
+    };
+}
+
 /// Every fragment that ships: name in the configuration, and its text.
-const SHIPPED: &[(&str, &str)] = &[(
+const SHIPPED: &[(&str, &str)] = shipped![
+    "aws-cloudhsm",
+    "entrust-nshield",
+    "nitrokey-hsm2",
+    "nss",
+    "opencryptoki",
+    "p11-kit",
     "softhsm2",
-    include_str!("../../../pkcs11-config/softhsm2.toml"),
-)];
+    "thales-luna",
+    "tpm2-pkcs11",
+    "yubihsm2"
+];
 
 /// One family of modules.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -19,17 +34,38 @@ const SHIPPED: &[(&str, &str)] = &[(
 pub struct Fragment {
     /// The family's name, for people.
     pub family: String,
+    /// What the fragment was tried on; empty if only the vendor's documents were read.
+    #[serde(default)]
+    pub tried: String,
+    /// Those documents.
+    #[serde(default)]
+    pub sources: Vec<String>,
     /// Where the module may be; the first that exists is taken.
     pub modules: Vec<PathBuf>,
     /// Environment variables without which the module does not find its token.
     #[serde(default)]
     pub environment: Vec<String>,
+    /// What `C_Initialize` wants in `pReserved`; `${NAME}` is a variable of `environment`.
+    pub initialize_argument: Option<String>,
     /// Sessions that sign, one thread each.
     #[serde(default = "sessions_default")]
     pub sessions: usize,
+    /// The most of them that the family bears.
+    #[serde(default = "sessions_max_default")]
+    pub sessions_max: usize,
     /// Whether keys can be used only after `C_Login`.
-    #[serde(default = "login_default")]
+    #[serde(default = "yes")]
     pub login: bool,
+    /// What a PIN looks like, where it is more than some characters.
+    #[serde(default)]
+    pub pin_form: String,
+    /// Whether `CKA_LOCAL` of a key that was made on the token is true.
+    #[serde(default = "yes")]
+    pub tells_local: bool,
+    /// Whether a key's purpose is limited by attributes besides `CKA_SIGN` when it is made
+    /// (`CKA_DERIVE`, `CKA_DECRYPT`, `CKA_UNWRAP`): some modules refuse such a template.
+    #[serde(default = "yes")]
+    pub takes_purposes: bool,
     /// Mechanisms that the module lists and that fail all the same, as `CKM_…` names.
     #[serde(default)]
     pub avoid_mechanisms: Vec<String>,
@@ -43,7 +79,11 @@ fn sessions_default() -> usize {
     2
 }
 
-fn login_default() -> bool {
+fn sessions_max_default() -> usize {
+    super::configuration::SESSIONS_MAX
+}
+
+fn yes() -> bool {
     true
 }
 
@@ -61,6 +101,9 @@ pub enum FragmentError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// A value that cannot be part of what `C_Initialize` gets.
+    #[error("the value of {0} in `environment` must not hold quotes, '$' or NUL")]
+    Environment(String),
 }
 
 impl Fragment {
@@ -80,10 +123,17 @@ impl Fragment {
     pub fn unknown_family(module: &Path) -> Self {
         Fragment {
             family: "unknown".to_owned(),
+            tried: String::new(),
+            sources: Vec::new(),
             modules: vec![module.to_owned()],
             environment: Vec::new(),
+            initialize_argument: None,
             sessions: sessions_default(),
-            login: login_default(),
+            sessions_max: sessions_max_default(),
+            login: true,
+            pin_form: String::new(),
+            tells_local: true,
+            takes_purposes: true,
             avoid_mechanisms: Vec::new(),
             notes: String::new(),
         }
@@ -95,6 +145,34 @@ impl Fragment {
             .iter()
             .map(PathBuf::as_path)
             .find(|path| path.is_file())
+    }
+
+    /// [`initialize_argument`](Fragment::initialize_argument), filled in from `environment`.
+    ///
+    /// The refusal names the variable: a quote or a NUL in its value would say something else to the
+    /// module than it says here.
+    pub fn initialize_argument(
+        &self,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Option<std::ffi::CString>, FragmentError> {
+        let Some(pattern) = &self.initialize_argument else {
+            return Ok(None);
+        };
+        let mut argument = pattern.clone();
+        for name in &self.environment {
+            let value = environment
+                .get(name)
+                .map(String::as_str)
+                .unwrap_or_default();
+            if value.contains(['\'', '"', '\0', '$']) {
+                return Err(FragmentError::Environment(name.clone()));
+            }
+            argument = argument.replace(&format!("${{{name}}}"), value);
+        }
+        let argument = std::ffi::CString::new(argument);
+        Ok(Some(
+            argument.expect("no value has a NUL, nor a fragment that ships"),
+        ))
     }
 }
 
@@ -128,11 +206,36 @@ mod tests {
         assert_eq!(files, names());
         for name in names() {
             let fragment = Fragment::shipped(name).expect("parses");
+            let sessions = 1..=fragment.sessions_max;
+            assert!(!fragment.modules.is_empty(), "{name}");
+            assert!(sessions.contains(&fragment.sessions), "{name}");
             assert!(
-                !fragment.modules.is_empty() && fragment.sessions > 0,
-                "{name}"
+                !fragment.tried.is_empty() || !fragment.sources.is_empty(),
+                "{name} neither was tried nor says where it is from"
             );
+            let argument = fragment.initialize_argument(&BTreeMap::new());
+            let argument = argument.expect("nothing is filled in");
+            let open = argument.is_some_and(|it| it.to_string_lossy().contains("${"));
+            assert!(!open, "{name}: a variable that `environment` does not list");
         }
+    }
+
+    #[test]
+    fn an_initialize_argument_is_filled_in_and_takes_no_quotes() {
+        let fragment = Fragment::shipped("nss").expect("parses");
+        let argument = |folder: &str| {
+            let environment = [("NSS_CONFIGDIR".to_owned(), folder.to_owned())];
+            fragment.initialize_argument(&environment.into())
+        };
+        let filled = argument("/var/lib/nss")
+            .expect("plain")
+            .expect("it has one");
+        assert!(
+            filled
+                .to_string_lossy()
+                .contains("configdir='sql:/var/lib/nss'")
+        );
+        assert!(argument("/tmp' flags='").is_err());
     }
 
     #[test]

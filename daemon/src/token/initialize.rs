@@ -5,7 +5,7 @@
 //! Never touches a token that is initialised already.
 
 use super::pin::read_pin;
-use super::pkcs11::module::{Module, trimmed};
+use super::pkcs11::module::Module;
 use anyhow::{Context, bail};
 use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
@@ -44,12 +44,10 @@ pub enum Initialized {
 pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
     let path = options.module.display();
     let failed = |fault: super::pkcs11::fault::Fault| anyhow::anyhow!("{path}: {}", fault.reason);
-    let mut module = Module::load(&options.module).map_err(failed)?;
+    let mut module = Module::load(&options.module, None).map_err(failed)?;
     module.initialize().map_err(failed)?;
     let outcome = match module.find_token(&options.label, None) {
-        Ok(found) => Ok(Initialized::AlreadyThere(
-            trimmed(found.information.serial_number()).to_owned(),
-        )),
+        Ok(found) => Ok(Initialized::AlreadyThere(found.information.serial)),
         Err(_) => make(&module, options),
     };
     module.finalize();
@@ -75,9 +73,9 @@ fn make(module: &Module, options: &InitializeOptions) -> anyhow::Result<Initiali
     session
         .login(UserType::User, Some(&pin))
         .context("C_Login with the new PIN")?;
-    let information = context.get_token_info(slot).context("C_GetTokenInfo")?;
+    let information = module.reader().information(slot);
     Ok(Initialized::New(
-        trimmed(information.serial_number()).to_owned(),
+        information.context("C_GetTokenInfo")?.serial,
     ))
 }
 
@@ -87,10 +85,8 @@ fn uninitialized_slot(module: &Module) -> anyhow::Result<Slot> {
         .get_slots_with_token()
         .context("C_GetSlotList")?;
     let is_blank = |slot: &Slot| {
-        module
-            .context()
-            .get_token_info(*slot)
-            .is_ok_and(|token| !token.token_initialized())
+        let information = module.reader().information(*slot);
+        information.is_ok_and(|token| !token.is_initialized())
     };
     match slots.into_iter().find(is_blank) {
         Some(slot) => Ok(slot),

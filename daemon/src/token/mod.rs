@@ -12,7 +12,9 @@
 //! | [`worker`], `pkcs11`, [`tpm`], `pin` | worker | signer threads, the recovery ladder, the token, the PIN |
 //! | `fault`, `encoding` | worker | failures by class; keys and signatures in DER |
 //! | `protocol`, `outbox` | both | frames, and few system calls for many of them |
-//! | [`contract`], `proof` | both | what every token must do; test signatures |
+//! | [`contract`], `ledger`, `proof` | both | what every token must do; throw-away keys; test signatures |
+//! | [`inventory`], [`probe`] | both; a process for one question | what is on a token; what a module shows |
+//! | [`key_uri`] | serve | which key an operator means |
 //! | [`initialize`], [`bench`] | commands | make a new token; measure one |
 
 pub mod bench;
@@ -24,11 +26,15 @@ mod encoding;
 mod fault;
 pub mod fragment;
 pub mod initialize;
+pub mod inventory;
+pub mod key_uri;
+mod ledger;
 #[cfg(any(test, debug_assertions))]
 pub mod memory;
 mod outbox;
 mod pin;
 mod pkcs11;
+pub mod probe;
 mod proof;
 mod protocol;
 pub mod supervisor;
@@ -36,6 +42,7 @@ pub mod tpm;
 pub mod worker;
 
 use crate::x509::key::{KeyType, SignatureAlgorithm};
+use inventory::Inventory;
 use secrecy::SecretSlice;
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +149,15 @@ pub fn spki_sha256(spki: &[u8]) -> [u8; 32] {
 pub trait Token: Send {
     /// What the token says of itself; works without any key.
     fn describe(&mut self) -> Result<TokenDescription, TokenError>;
+
+    /// What is on the token. MUST NOT change anything. Refused by those that cannot tell.
+    fn inventory(&mut self) -> Result<Inventory, TokenError> {
+        Err(TokenError::Refused {
+            token: String::new(),
+            operation: "list keys".to_owned(),
+            reason: "it cannot list its keys".to_owned(),
+        })
+    }
 
     /// The key that `reference` names. MUST refuse when two keys match.
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError>;

@@ -2,9 +2,10 @@
 //!
 //! A refused PIN is remembered across restarts in a park file, as a slow salted hash: a supervisor
 //! that restarts us must not use up the token's tries. The same PIN is tried again only after the
-//! credential file's content differs or the park file is gone. What remains is a worker killed
-//! between the token's refusal and the park file: that may cost one try more, and the last one is
-//! guarded by the token's own flag.
+//! credential file's content differs or the park file is gone, and after two refusals in a row only
+//! when it is gone: tokens lock after three, and not all of them say when the last try is due. What
+//! remains is a worker killed between the token's refusal and the park file: that may cost one try
+//! more, and the last one is guarded by the token's own flag where it has one.
 //!
 //! A PIN is never logged, never in an error, never on a command line or in an environment.
 
@@ -25,6 +26,9 @@ const PIN_FILE_BYTES_MAX: u64 = 512;
 /// PBKDF2 rounds for the refused PIN: the owner of a stolen park file shall not find it at once.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(300_000).expect("is not zero");
 
+/// Most PINs that are tried in a row, however often the credential is changed.
+const REFUSALS_MAX: u32 = 2;
+
 /// Fewest rounds accepted when a park file is read.
 const ITERATIONS_MIN: u32 = 200_000;
 
@@ -42,6 +46,16 @@ pub(crate) enum PinError {
         "the PIN was refused ({reason}); correct {credential}, or remove {park_file} to try it again"
     )]
     Refused {
+        reason: String,
+        credential: PathBuf,
+        park_file: PathBuf,
+    },
+    /// Another one may lock the token.
+    #[error(
+        "{REFUSALS_MAX} PINs were refused in a row ({reason}), and one more may lock the token: \
+         correct {credential}, try it with the vendor's tool, then remove {park_file}"
+    )]
+    RefusedAgain {
         reason: String,
         credential: PathBuf,
         park_file: PathBuf,
@@ -85,6 +99,8 @@ pub(crate) struct PinGuard {
 struct Refusal {
     pin: SecretString,
     reason: String,
+    /// How many in a row.
+    refusals: u32,
     /// Content of the park file; `None` if there is none.
     park: Option<Vec<u8>>,
 }
@@ -92,6 +108,11 @@ struct Refusal {
 impl Refusal {
     fn is_of(&self, pin: &SecretString) -> bool {
         self.pin.expose_secret() == pin.expose_secret()
+    }
+
+    /// Whether it also bars this PIN.
+    fn bars(&self, pin: &SecretString) -> bool {
+        self.is_of(pin) || self.refusals >= REFUSALS_MAX
     }
 }
 
@@ -102,6 +123,8 @@ struct ParkRecord {
     token_serial: String,
     /// What the token answered.
     reason: String,
+    /// How many were refused in a row, this one included.
+    refusals: u32,
     iterations: u32,
     salt: String,
     verifier: String,
@@ -120,25 +143,29 @@ impl PinGuard {
     /// The PIN to try on this token, or why none may be tried.
     pub(crate) fn pin(&mut self, token: &TokenIdentity) -> Result<SecretString, PinError> {
         let pin = read_pin(&self.credential)?;
-        if let Some(known) = self.known.as_ref().filter(|known| known.is_of(&pin))
+        if let Some(known) = self.known.as_ref().filter(|known| known.bars(&pin))
             && self.still_holds(known)
         {
-            return Err(self.refused(known.reason.clone()));
+            return Err(refused(known, &self.credential, &self.park_file));
         }
         let Ok(park) = fs::read(&self.park_file) else {
             return Ok(pin);
         };
         let Ok(record) = serde_json::from_slice::<ParkRecord>(&park) else {
-            return Err(self.refused("earlier, but the park file cannot be read".into()));
+            return Err(PinError::Refused {
+                reason: "earlier, but the park file cannot be read".into(),
+                credential: self.credential.clone(),
+                park_file: self.park_file.clone(),
+            });
         };
-        if record.is_of(token) && record.matches(token, &pin) {
-            let reason = record.reason;
-            self.known = Some(Refusal {
+        if record.bars(token, &pin) {
+            let known = self.known.insert(Refusal {
                 pin,
-                reason: reason.clone(),
+                reason: record.reason,
+                refusals: record.refusals,
                 park: Some(park),
             });
-            return Err(self.refused(reason));
+            return Err(refused(known, &self.credential, &self.park_file));
         }
         Ok(pin)
     }
@@ -147,8 +174,8 @@ impl PinGuard {
     /// process knows of no refusal.
     pub(crate) fn has_changed(&self) -> Option<bool> {
         let known = self.known.as_ref()?;
-        let same_pin = read_pin(&self.credential).is_ok_and(|pin| known.is_of(&pin));
-        Some(!same_pin || !self.still_holds(known))
+        let barred = read_pin(&self.credential).is_ok_and(|pin| known.bars(&pin));
+        Some(!barred || !self.still_holds(known))
     }
 
     /// A refusal ends when the operator touches its park file, if it ever had one.
@@ -164,16 +191,31 @@ impl PinGuard {
         pin: SecretString,
         reason: String,
     ) -> PinError {
-        let park = ParkRecord::new(token, &pin, &reason).write(&self.park_file);
+        let refusals = self.refusals_of(token).saturating_add(1);
+        let park = ParkRecord::new(token, &pin, &reason, refusals).write(&self.park_file);
         if let Err(error) = &park {
             tracing::error!(%error, path = %self.park_file.display(), "no park file");
         }
-        self.known = Some(Refusal {
+        let known = self.known.insert(Refusal {
             pin,
-            reason: reason.clone(),
+            reason,
+            refusals,
             park: park.ok(),
         });
-        self.refused(reason)
+        refused(known, &self.credential, &self.park_file)
+    }
+
+    /// How many PINs this token has refused in a row, as far as is known.
+    fn refusals_of(&self, token: &TokenIdentity) -> u32 {
+        let unwritten = self.known.as_ref().filter(|known| known.park.is_none());
+        let record = fs::read(&self.park_file).ok();
+        let record = record.and_then(|park| serde_json::from_slice::<ParkRecord>(&park).ok());
+        let written = record.filter(|record| record.is_of(token));
+        let counts = [
+            unwritten.map(|known| known.refusals),
+            written.map(|record| record.refusals),
+        ];
+        counts.into_iter().flatten().max().unwrap_or(0)
     }
 
     /// Forgets a refusal: the token has taken a PIN.
@@ -186,19 +228,29 @@ impl PinGuard {
             _ => {}
         }
     }
+}
 
-    /// The refusal in words, with both ways out.
-    fn refused(&self, reason: String) -> PinError {
+/// The refusal in words, with the ways out.
+fn refused(known: &Refusal, credential: &Path, park_file: &Path) -> PinError {
+    let reason = known.reason.clone();
+    let (credential, park_file) = (credential.to_owned(), park_file.to_owned());
+    if known.refusals < REFUSALS_MAX {
         PinError::Refused {
             reason,
-            credential: self.credential.clone(),
-            park_file: self.park_file.clone(),
+            credential,
+            park_file,
+        }
+    } else {
+        PinError::RefusedAgain {
+            reason,
+            credential,
+            park_file,
         }
     }
 }
 
 impl ParkRecord {
-    fn new(token: &TokenIdentity, pin: &SecretString, reason: &str) -> Self {
+    fn new(token: &TokenIdentity, pin: &SecretString, reason: &str, refusals: u32) -> Self {
         let mut salt = [0; 16];
         aws_lc_rs::rand::fill(&mut salt).expect("aws-lc's generator has passed its self-test");
         let mut verifier = [0; 32];
@@ -213,6 +265,7 @@ impl ParkRecord {
             token_label: token.label.clone(),
             token_serial: token.serial.clone(),
             reason: reason.to_owned(),
+            refusals,
             iterations: ITERATIONS.get(),
             salt: hex::encode(salt),
             verifier: hex::encode(verifier),
@@ -231,6 +284,11 @@ impl ParkRecord {
         let content = serde_json::to_vec_pretty(self)?;
         write_durably(path, &content)?;
         Ok(content)
+    }
+
+    /// Whether `pin` must not be tried on `token`.
+    fn bars(&self, token: &TokenIdentity, pin: &SecretString) -> bool {
+        self.is_of(token) && (self.refusals >= REFUSALS_MAX || self.matches(token, pin))
     }
 
     /// Another token under the same name has its own tries.
@@ -319,12 +377,12 @@ mod tests {
 
     #[test]
     fn a_refused_pin_is_not_tried_again_even_by_the_next_process() {
-        let scene = Scene::with_pin("1234\n");
+        let scene = Scene::with_pin("not hex 1234\n");
         assert_eq!(scene.refuse().has_changed(), Some(false));
         let error = scene.guard().pin(&scene.token).expect_err("parked");
         assert!(error.to_string().contains("PinIncorrect"), "{error}");
         let park = fs::read_to_string(scene.folder.path().join("factory.parked")).expect("written");
-        assert!(!park.contains("1234"), "{park}");
+        assert!(!park.contains("not hex"), "{park}");
     }
 
     #[test]
@@ -343,6 +401,21 @@ mod tests {
         };
         assert!(scene.guard().pin(&other).is_ok());
 
+        fs::remove_file(scene.folder.path().join("factory.parked")).expect("is there");
+        assert_eq!(guard.has_changed(), Some(true));
+        assert!(scene.guard().pin(&scene.token).is_ok());
+    }
+
+    #[test]
+    fn after_two_refusals_in_a_row_no_other_pin_is_tried_until_the_park_file_is_gone() {
+        let scene = Scene::with_pin("1234");
+        scene.refuse();
+        scene.write_pin("5678");
+        let guard = scene.refuse();
+        scene.write_pin("9999");
+        assert_eq!(guard.has_changed(), Some(false));
+        let error = scene.guard().pin(&scene.token).expect_err("a third");
+        assert!(matches!(error, PinError::RefusedAgain { .. }), "{error}");
         fs::remove_file(scene.folder.path().join("factory.parked")).expect("is there");
         assert_eq!(guard.has_changed(), Some(true));
         assert!(scene.guard().pin(&scene.token).is_ok());

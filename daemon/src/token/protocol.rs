@@ -6,6 +6,7 @@
 //! panic or allocate beyond a limit on any bytes whatsoever.
 
 use super::credential::SecretBytes;
+use super::inventory::Inventory;
 use super::worker::health::WorkerHealth;
 use super::{KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError};
 use crate::x509::key::SignatureAlgorithm;
@@ -50,6 +51,7 @@ pub(crate) struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Operation {
     Describe,
+    Inventory,
     Find(KeyReference),
     FindById(Vec<u8>),
     Generate(KeySpecification),
@@ -84,6 +86,7 @@ impl Operation {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Operation::Describe => "describe",
+            Operation::Inventory => "list keys",
             Operation::Find(_) => "find",
             Operation::FindById(_) => "find by id",
             Operation::Generate(_) => "generate",
@@ -122,6 +125,7 @@ pub(crate) struct Response {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Token(TokenDescription),
+    Inventory(Inventory),
     Key(KeyDescription),
     NoKey,
     Signature(#[serde(with = "octets")] Vec<u8>),

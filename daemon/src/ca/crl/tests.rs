@@ -3,8 +3,9 @@
 use super::*;
 use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::authorize::{Authorized, Caller, Operate};
+use crate::ca::failover::FailoverPolicy;
 use crate::ca::roll::RollPolicy;
-use crate::ca::{ConfiguredToken, Parts};
+use crate::ca::{ConfiguredToken, Parts, TokenTraits};
 use crate::store::{Intent, Purpose, RevocationTarget, Store};
 use crate::token::TokenError;
 use crate::token::client::TokenClient;
@@ -44,17 +45,20 @@ impl Scene {
         let token = ConfiguredToken {
             client: TokenClient::new("memory", socket),
             sign_deadline: Duration::from_secs(30),
+            traits: TokenTraits::default(),
         };
         let on_it = |name: &str| (name.to_owned(), "memory".to_owned());
         let ca = CertificateAuthority::start(Parts {
             store: Store::open(&folder.path().join("hallmark.db")).unwrap(),
             tokens: BTreeMap::from([("memory".to_owned(), token)]),
             authorities: BTreeMap::from([on_it("root"), on_it("line")]),
+            failover: FailoverPolicy::default(),
             profiles: BTreeMap::new(),
             provisioning: Vec::new(),
             verified: BTreeMap::new(),
             authority_policy: AuthorityPolicy::default(),
             push_age_alarm_seconds: 3_600,
+            probes: Vec::new(),
             crl_schedule: CrlSchedule {
                 validity_seconds: 7 * DAY,
                 interval_seconds: DAY,

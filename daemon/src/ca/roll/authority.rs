@@ -236,6 +236,10 @@ impl CertificateAuthority {
             Step::Replace(groups) => {
                 (next.groups, next.serve) = (groups, serve);
                 next.block = self.number_of(old_generation).map(|it| (evidence.old, it));
+                if self.has_groups_above(old_generation)? {
+                    // Until the block stands, they let in what is below the old certificate.
+                    next.to = RollState::ShuttingOut;
+                }
                 "roll.replaced"
             }
             Step::Retire(groups) => {
@@ -261,6 +265,19 @@ impl CertificateAuthority {
             }
         };
         Ok((next, action))
+    }
+
+    /// Whether an authority above has groups: they let in what is below it and not blocked.
+    pub(super) fn has_groups_above(&self, generation: i64) -> Result<bool, Error> {
+        let hierarchy = self.hierarchy();
+        let own = hierarchy.generation(generation);
+        let above = std::iter::successors(own, |it| hierarchy.generation(it.parent?)).skip(1);
+        for generation in above {
+            if !self.store.groups_of(&generation.authority)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn number_of(&self, generation: i64) -> Option<i64> {

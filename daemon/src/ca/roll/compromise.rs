@@ -6,8 +6,8 @@
 //! under way end. Making the successors, which needs tokens, comes afterwards.
 
 use super::super::authorize::{Authorized, Operate};
-use super::super::hierarchy::Generation;
-use super::super::{CertificateAuthority, Error};
+use super::super::hierarchy::{Generation, Hierarchy};
+use super::super::{CertificateAuthority, Error, crash_point};
 use super::evidence::AuthorityDetail;
 use crate::enrollment::authority_roll::Change;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -81,6 +81,7 @@ impl CertificateAuthority {
         let rows = self
             .store
             .start_authority_compromise(list, revocation, entry)?;
+        crash_point("roll-breach-recorded");
         self.reload_hierarchy()?;
         self.wake();
         Ok(rows)
@@ -156,7 +157,8 @@ impl CertificateAuthority {
     }
 
     /// What hubs have to do when the authority is shut out at the services: delete the identities of
-    /// all devices with a leaf by `generation`, those first that were seen last.
+    /// all devices with a leaf by one of its void generations, those first that were seen last. A
+    /// device that has a new leaf already may still be known by the old one.
     pub(super) fn identities_below(
         &self,
         roll: &RollRow,
@@ -168,9 +170,14 @@ impl CertificateAuthority {
             .map(|group| (group.provisioning.as_str(), group.id))
             .collect();
         let now = self.now();
+        let mut void = void_generations(&self.hierarchy(), roll.subject.name());
+        if roll.new_certificate.is_some() && self.has_groups_above(generation)? {
+            // Whoever is further below could come in by them, too, before the block stood.
+            void.extend(self.hierarchy().subtree(generation));
+        }
         let devices = self
             .store
-            .devices_to_reissue(generation, now, DEVICES_LISTED_MAX)?;
+            .devices_with_leaf_by(&void, now, DEVICES_LISTED_MAX)?;
         let mut tasks = Vec::with_capacity(devices.len() * self.hubs.len());
         for device in devices {
             for service in self.hubs.keys() {
@@ -184,6 +191,14 @@ impl CertificateAuthority {
         }
         Ok(tasks)
     }
+}
+
+/// The generations of an authority that are worth nothing any more.
+fn void_generations(hierarchy: &Hierarchy, authority: &str) -> Vec<i64> {
+    let own = hierarchy.iter().filter(|it| it.authority == authority);
+    own.filter(|it| hierarchy.revoked_above(it.id).is_some())
+        .map(|it| it.id)
+        .collect()
 }
 
 /// A group without what is void. One that names a void CA certificate and no other is left as it is:

@@ -8,7 +8,7 @@ use super::leaf::expiry;
 use crate::enrollment::authority_roll::{Evidence, Group};
 use crate::enrollment::ca_certificate::Stage;
 use crate::enrollment::record::{ObservedSlot, Record};
-use crate::enrollment::roll::RollReason;
+use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{EnrollmentRow, HubCause, RollRow, RollSubject};
@@ -136,6 +136,7 @@ impl CertificateAuthority {
             cut_over_approved: approved(Gate::CutOver),
             retirement_approved: approved(Gate::Retire),
             retirement: self.authority_retirement(roll, *old_generation, &detail, now)?,
+            above_lets_in: self.above_lets_in(roll)?,
             behind: behind(&hierarchy, name),
             ca_certificates: held.clone().count() as u64,
             ca_certificates_leaving: held.filter(|it| it.removed).count() as u64,
@@ -143,6 +144,13 @@ impl CertificateAuthority {
             to_reissue: self.store.devices_under(&[*old_generation], now)?,
             blocks_open: self.blocks_open(name, roll.old_certificate)?,
         })
+    }
+
+    fn above_lets_in(&self, roll: &RollRow) -> Result<bool, Error> {
+        let Some(parent) = roll.parent else {
+            return Ok(false);
+        };
+        Ok(self.store.roll(parent)?.state == RollState::ShuttingOut)
     }
 
     fn blocks_open(&self, authority: &str, old: Thumbprint) -> Result<u64, Error> {

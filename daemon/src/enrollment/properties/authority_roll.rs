@@ -20,6 +20,7 @@ enum Event {
     Reissued,
     HubDone,
     BelowDone,
+    AboveShutOut,
     Deleted,
     Blocked,
 }
@@ -35,6 +36,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Reissued),
         1 => Just(Event::HubDone),
         1 => Just(Event::BelowDone),
+        1 => Just(Event::AboveShutOut),
         1 => Just(Event::Deleted),
         1 => Just(Event::Blocked),
     ]
@@ -90,6 +92,7 @@ impl World {
                 cut_over_approved: false,
                 retirement_approved: false,
                 retirement: expiry(false),
+                above_lets_in: breach,
                 behind: Vec::new(),
                 ca_certificates: 1,
                 ca_certificates_leaving: u64::from(breach),
@@ -136,6 +139,7 @@ impl World {
             Event::Reissued if evidence.next_serves => evidence.to_reissue = 0,
             Event::HubDone => evidence.hub_open = 0,
             Event::BelowDone => evidence.behind.clear(),
+            Event::AboveShutOut => evidence.above_lets_in = false,
             Event::Deleted => {
                 evidence.ca_certificates -= evidence.ca_certificates_leaving;
                 evidence.ca_certificates_leaving = 0;
@@ -277,6 +281,10 @@ fn check_compromise(before: &World, after: &World) -> Result<(), String> {
     ensure(
         !cleared || before.evidence.groups.iter().all(|it| it.in_step),
         "the hub came before the service",
+    )?;
+    ensure(
+        !cleared || !before.evidence.above_lets_in,
+        "the hub came before the one above",
     )?;
     ensure(!after.served_unverified, "used before it was verified")?;
     let done = after.state == RollState::Done && before.state != RollState::Done;

@@ -12,48 +12,74 @@ use crate::provisioning::device::{DeviceClient, Registration};
 use crate::provisioning::failure::CallError;
 use rcgen::{CertificateParams, KeyPair};
 use secrecy::SecretString;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// How often a registration is looked at before it is given up.
 const POLLS_MAX: u32 = 30;
+/// The shortest pause between two passes that nobody asked for.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// A canary that has failed, so many times in a row, and when it is tried again.
+#[derive(Clone, Copy)]
+struct Failed {
+    times: i64,
+    again_at: Instant,
+}
 
 impl Reconciler {
-    /// Tries canaries as they fall due. Each attempt costs a signature, so failures make it slower.
+    /// Tries canaries as they fall due. Each attempt costs a signature, so failures make it slower;
+    /// but those of one canary hold up no other.
     pub(super) async fn try_canaries(&self) {
-        let mut failures = 0;
+        let mut failed = BTreeMap::new();
         loop {
-            match self.canary_pass().await {
-                Ok(true) => failures = 0,
-                Ok(false) => failures += 1,
-                Err(failure) => {
-                    let service = &self.name;
-                    tracing::warn!(service, reason = %failure, "a canary could not be tried");
-                    failures += 1;
-                }
+            if let Err(error) = self.canary_pass(&mut failed).await {
+                tracing::error!(service = self.name, %error, "canaries cannot be read");
             }
-            if failures > 0 {
-                tokio::time::sleep(Duration::from_secs(pause_seconds(failures, None))).await;
-                continue;
-            }
+            let next = failed.values().map(|it: &Failed| it.again_at).min();
+            let pause = next.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
             tokio::select! {
                 () = self.canary_wake.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
+                () = tokio::time::sleep(pause.clamp(PAUSE_MIN, TICK)) => {}
             }
         }
     }
 
-    /// Every canary that is due. Returns whether all of them passed.
-    async fn canary_pass(&self) -> Result<bool, Failure> {
+    /// Every canary that is due. `failed` is by roll.
+    async fn canary_pass(&self, failed: &mut BTreeMap<i64, Failed>) -> Result<(), Error> {
         let name = self.name.clone();
         let due = self.blocking(move |ca| ca.canaries_due(&name)).await?;
-        let mut passed = true;
+        failed.retain(|roll, _| due.iter().any(|order| order.roll == *roll));
         for order in due {
-            let verdict = self.try_canary(&order).await?;
-            passed &= verdict == CanaryVerdict::Passed;
-            let name = self.name.clone();
-            self.blocking(move |ca| ca.record_canary(&order, &name, verdict))
-                .await?;
+            let before = failed.remove(&order.roll);
+            if let Some(waiting) = before.filter(|it| it.again_at > Instant::now()) {
+                failed.insert(order.roll, waiting);
+                continue;
+            }
+            if !self.has_passed(&order).await? {
+                let times = before.map_or(0, |it| it.times) + 1;
+                let pause = Duration::from_secs(pause_seconds(times - 1, None));
+                let again_at = Instant::now() + pause;
+                failed.insert(order.roll, Failed { times, again_at });
+            }
         }
+        Ok(())
+    }
+
+    /// Tries a canary, and writes down what became of it.
+    async fn has_passed(&self, order: &CanaryOrder) -> Result<bool, Error> {
+        let verdict = match self.try_canary(order).await {
+            Ok(verdict) => verdict,
+            Err(failure) => {
+                let (service, canary) = (&self.name, &order.registration_id);
+                tracing::warn!(service, canary, reason = %failure, "it could not be tried");
+                return Ok(false);
+            }
+        };
+        let passed = verdict == CanaryVerdict::Passed;
+        let (order, name) = (order.clone(), self.name.clone());
+        self.blocking(move |ca| ca.record_canary(&order, &name, verdict))
+            .await?;
         Ok(passed)
     }
 

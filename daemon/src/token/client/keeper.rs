@@ -53,6 +53,7 @@ impl Keeper {
             state: TokenState::Starting,
             reason: "no worker yet".to_owned(),
             since: SystemTime::now(),
+            out_since: Some(Instant::now()),
             restarts: 0,
             rungs: RungCounters::default(),
         };
@@ -79,6 +80,11 @@ impl Keeper {
 
     pub(super) fn health(&self) -> TokenHealth {
         self.shared.state().health.clone()
+    }
+
+    pub(super) fn out_for(&self) -> Option<Duration> {
+        let out_since = self.shared.state().health.out_since;
+        out_since.map(|since| since.elapsed())
     }
 
     pub(super) fn note_restart(&self, reason: &str) {
@@ -237,6 +243,10 @@ impl TokenHealth {
         if self.state != state {
             self.since = since;
         }
+        self.out_since = match state {
+            TokenState::Ready => None,
+            _ => self.out_since.or_else(|| Some(Instant::now())),
+        };
         self.state = state;
         reason.clone_into(&mut self.reason);
     }

@@ -10,6 +10,7 @@ mod connection;
 mod credential;
 mod keeper;
 
+use super::inventory::Inventory;
 use super::protocol::{Answer, Operation};
 use super::worker::health::{RungCounters, TokenState};
 use super::{
@@ -47,6 +48,8 @@ pub struct TokenHealth {
     pub reason: String,
     /// Since when it is in this state.
     pub since: SystemTime,
+    /// Since when it is not ready, whatever it has been meanwhile.
+    pub out_since: Option<Instant>,
     /// How often the worker was started again.
     pub restarts: u64,
     /// What the worker's ladder has done.
@@ -71,6 +74,11 @@ impl TokenClient {
         self.keeper.health()
     }
 
+    /// For how long the token has not been ready; `None` if it is.
+    pub fn out_for(&self) -> Option<Duration> {
+        self.keeper.out_for()
+    }
+
     /// Waits until the token is ready, or parked, which no waiting changes; gives its health then,
     /// or when time is up.
     pub fn wait_ready(&self, deadline: Duration) -> TokenHealth {
@@ -81,6 +89,14 @@ impl TokenClient {
     pub fn describe(&self, deadline: Duration) -> Result<TokenDescription, TokenError> {
         match self.call(Operation::Describe, deadline)? {
             Answer::Token(description) => Ok(description),
+            _ => Err(self.nonsense()),
+        }
+    }
+
+    /// [`Token::inventory`].
+    pub fn inventory(&self, deadline: Duration) -> Result<Inventory, TokenError> {
+        match self.call(Operation::Inventory, deadline)? {
+            Answer::Inventory(inventory) => Ok(inventory),
             _ => Err(self.nonsense()),
         }
     }

@@ -1,6 +1,6 @@
 //! What every token must do with credential keys, or say properly that it cannot.
 
-use super::{Check, Failure, LABEL, Outcome, ensure, make_labelled, must_lack, random_id, verdict};
+use super::{Failure, LABEL, Outcome, ensure, make_labelled, must_lack, random_id};
 use crate::token::credential::{self, SECRET_BYTES};
 use crate::token::{KeyReference, Token, TokenError, proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
@@ -10,30 +10,30 @@ use secrecy::SecretSlice;
 use serde_json::json;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Runs the checks, and cleans up behind them.
-pub(super) fn check(token: &mut dyn Token) -> Vec<Check> {
-    let label = credential::label(LABEL).expect("letters and hyphens make a name");
-    let named = |name: &str, outcome| Check {
-        name: name.to_owned(),
-        verdict: verdict(outcome),
-    };
-    vec![
-        named(
-            "a secret is imported once, computes HMACs, and can be deleted",
-            keeps_a_secret(token, &label),
-        ),
-        named(
-            "a credential key signs assertions and nothing else",
-            signs_assertions_only(token, &label),
-        ),
-        named(
-            "a key that signs certificates signs no assertion",
-            signs_no_assertion(token),
-        ),
-    ]
+type CredentialCheck = fn(&mut dyn Token) -> Outcome;
+
+/// The checks, by what is checked.
+pub(super) const CHECKS: &[(&str, CredentialCheck)] = &[
+    (
+        "a secret is imported once, computes HMACs, and can be deleted",
+        keeps_a_secret,
+    ),
+    (
+        "a credential key signs assertions and nothing else",
+        signs_assertions_only,
+    ),
+    (
+        "a key that signs certificates signs no assertion",
+        signs_no_assertion,
+    ),
+];
+
+fn label() -> String {
+    credential::label(LABEL).expect("letters and hyphens make a name")
 }
 
-fn keeps_a_secret(token: &mut dyn Token, label: &str) -> Outcome {
+fn keeps_a_secret(token: &mut dyn Token) -> Outcome {
+    let label = &label();
     let secret = [random_id(), random_id()].concat();
     debug_assert!(SECRET_BYTES.contains(&secret.len()));
     token.import_secret(label, &SecretSlice::from(secret.clone()))?;
@@ -57,8 +57,8 @@ fn computes(token: &mut dyn Token, label: &str, secret: &[u8]) -> Outcome {
     }
 }
 
-fn signs_assertions_only(token: &mut dyn Token, label: &str) -> Outcome {
-    let key = make_labelled(token, KeyType::Rsa2048, label)?;
+fn signs_assertions_only(token: &mut dyn Token) -> Outcome {
+    let key = make_labelled(token, KeyType::Rsa2048, &label())?;
     let outcome = assertion_verifies(token, &key.reference(), &key.spki).and_then(|()| {
         let algorithm = SignatureAlgorithm::RsaSha256;
         let signed = token.sign(&key.reference(), algorithm, &proof::challenge());
@@ -79,7 +79,7 @@ fn signs_no_assertion(token: &mut dyn Token) -> Outcome {
     let key = make_labelled(token, KeyType::Rsa2048, LABEL)?;
     // A caller that lies about the label gets no further than one that does not.
     let claimed = KeyReference {
-        label: credential::label(LABEL).unwrap_or_default(),
+        label: label(),
         ..key.reference()
     };
     let outcomes = [key.reference(), claimed].map(|reference| {

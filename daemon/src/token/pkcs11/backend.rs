@@ -7,14 +7,15 @@ use super::Pkcs11Token;
 use super::fault::Fault;
 use super::mechanism::Mechanisms;
 use super::module::{Module, trimmed};
+use super::raw::TokenInformation;
 use crate::token::configuration::TokenSettings;
 use crate::token::fragment::Fragment;
 use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::{Token, TokenDescription, TokenError};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
-use cryptoki::session::{Session, UserType};
-use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::Slot;
 use secrecy::SecretString;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,7 +62,8 @@ impl Pkcs11Backend {
             let path = self.fragment.module().ok_or_else(|| {
                 Fault::device(format!("none of {:?} exists", self.fragment.modules))
             })?;
-            self.module = Some(Module::load(path)?);
+            let argument = self.settings.initialize_argument.clone();
+            self.module = Some(Module::load(path, argument)?);
         }
         Ok(self.module.as_mut().expect("loaded by the lines above"))
     }
@@ -93,9 +95,9 @@ impl Pkcs11Backend {
     fn standing(&self) -> Result<PinStanding, Fault> {
         let (module, present) = self.present()?;
         let information = module.token_information(present.slot)?;
-        Ok(if information.user_pin_locked() {
+        Ok(if information.pin_locked() {
             PinStanding::Locked
-        } else if information.user_pin_final_try() {
+        } else if information.pin_final_try() {
             PinStanding::FinalTry
         } else {
             PinStanding::Good
@@ -117,9 +119,13 @@ impl Backend for Pkcs11Backend {
     }
 
     fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError> {
-        let log_in = || match self.present()?.1.anchor.login(UserType::User, Some(pin)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
-            Err(error) => Err(Fault::from(error)),
+        let log_in = || {
+            let anchor = &self.present()?.1.anchor;
+            match anchor.login(UserType::User, Some(pin)) {
+                Ok(()) => Ok(()),
+                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_user(anchor)? => Ok(()),
+                Err(error) => Err(Fault::from(error)),
+            }
         };
         log_in().map_err(self.error("log in"))
     }
@@ -139,9 +145,10 @@ impl Backend for Pkcs11Backend {
                 name: self.settings.name.clone(),
                 slot: present.slot,
                 serial: present.identity.serial.clone(),
-                context: module.context().clone(),
+                reader: module.reader().clone(),
                 session: module.open_session(present.slot)?,
                 mechanisms: present.mechanisms.clone(),
+                takes_purposes: self.fragment.takes_purposes,
                 description: present.description.clone(),
                 handles: HashMap::new(),
                 secrets: HashMap::new(),
@@ -161,16 +168,16 @@ impl Backend for Pkcs11Backend {
     }
 }
 
-fn identity(information: &TokenInfo) -> TokenIdentity {
+fn identity(information: &TokenInformation) -> TokenIdentity {
     TokenIdentity {
-        label: trimmed(information.label()).to_owned(),
-        serial: trimmed(information.serial_number()).to_owned(),
+        label: information.label.clone(),
+        serial: information.serial.clone(),
     }
 }
 
 fn description(
     context: &Pkcs11,
-    information: &TokenInfo,
+    information: &TokenInformation,
     mechanisms: &Mechanisms,
 ) -> TokenDescription {
     let interface = context.get_library_info().map(|library| {
@@ -178,12 +185,18 @@ fn description(
         format!("{description} {} (PKCS#11)", library.library_version())
     });
     TokenDescription {
-        label: trimmed(information.label()).to_owned(),
-        serial: trimmed(information.serial_number()).to_owned(),
-        manufacturer: trimmed(information.manufacturer_id()).to_owned(),
-        model: trimmed(information.model()).to_owned(),
-        firmware: information.firmware_version().to_string(),
+        label: information.label.clone(),
+        serial: information.serial.clone(),
+        manufacturer: information.manufacturer.clone(),
+        model: information.model.clone(),
+        firmware: information.firmware.clone(),
         interface: interface.unwrap_or_else(|_| "PKCS#11".to_owned()),
         mechanisms: mechanisms.names(),
     }
+}
+
+/// Whether the session sees the user's objects, whatever `C_Login` says about it.
+fn is_user(session: &Session) -> Result<bool, Fault> {
+    let state = session.get_session_info()?.session_state();
+    Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
 }

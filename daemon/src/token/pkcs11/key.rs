@@ -5,9 +5,10 @@
 //! not know the public half is what must never happen. Nothing here deletes anything but
 //! [`destroy`].
 
-use super::fault::Fault;
+use super::fault::{Class, Fault};
 use super::mechanism::Mechanisms;
 use super::spki::{ED_25519, P_256, P_384, spki};
+use crate::token::inventory::{Inventory, KEYS_DESCRIBED_MAX};
 use crate::token::proof::algorithm_of;
 use crate::token::{KeyDescription, KeyReference, KeySpecification, spki_sha256};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
@@ -91,28 +92,69 @@ pub(super) fn find_by_id(session: &Session, id: &[u8]) -> Result<Option<KeyPair>
 fn pairs_with(session: &Session, hint: &Attribute) -> Result<Vec<KeyPair>, Fault> {
     let mut pairs = Vec::new();
     for private in objects(session, ObjectClass::PRIVATE_KEY, hint)? {
-        let own = attributes(session, private, &[AttributeType::Id, AttributeType::Label])?;
-        let link = own
-            .iter()
-            .find(|attribute| matches!(attribute, Attribute::Id(id) if !id.is_empty()))
-            .or_else(|| {
-                own.iter()
-                    .find(|attribute| matches!(attribute, Attribute::Label(_)))
-            })
-            .ok_or_else(|| Fault::key("a private key has neither id nor label"))?;
-        let publics = objects(session, ObjectClass::PUBLIC_KEY, link)?;
-        match publics[..] {
-            [] => tracing::debug!(?link, "a private key without public key is passed over"),
-            [public] => pairs.push(KeyPair::new(session, private, public, &own)?),
-            _ => {
-                return Err(Fault::key(format!(
-                    "{} public keys for one key",
-                    publics.len()
-                )));
-            }
+        match pair_of(session, private)? {
+            Some(pair) => pairs.push(pair),
+            None => tracing::debug!(?hint, "a private key without public key is passed over"),
         }
     }
     Ok(pairs)
+}
+
+/// The pair whose private half this is, if its public half is on the token.
+fn pair_of(session: &Session, private: ObjectHandle) -> Result<Option<KeyPair>, Fault> {
+    let own = attributes(session, private, &[AttributeType::Id, AttributeType::Label])?;
+    let link = own
+        .iter()
+        .find(|attribute| matches!(attribute, Attribute::Id(id) if !id.is_empty()))
+        .or_else(|| {
+            own.iter()
+                .find(|attribute| matches!(attribute, Attribute::Label(_)))
+        })
+        .ok_or_else(|| Fault::key("a private key has neither id nor label"))?;
+    let publics = objects(session, ObjectClass::PUBLIC_KEY, link)?;
+    match publics[..] {
+        [] => Ok(None),
+        [public] => KeyPair::new(session, private, public, &own).map(Some),
+        _ => Err(Fault::key(format!(
+            "{} public keys for one key",
+            publics.len()
+        ))),
+    }
+}
+
+/// All private keys of the token, for `inventory`. One that cannot be used keeps no other from
+/// being listed.
+pub(super) fn list(session: &Session, inventory: &mut Inventory) -> Result<(), Fault> {
+    let every = [
+        Attribute::Class(ObjectClass::PRIVATE_KEY),
+        Attribute::Token(true),
+    ];
+    let privates = session.find_objects(&every)?;
+    inventory.not_looked_at = privates.len().saturating_sub(KEYS_DESCRIBED_MAX);
+    for private in privates.into_iter().take(KEYS_DESCRIBED_MAX) {
+        let reason = match pair_of(session, private) {
+            Ok(Some(pair)) => match describe(session, &pair) {
+                Ok(key) => {
+                    inventory.keys.push(key);
+                    continue;
+                }
+                Err(fault) => fault,
+            },
+            Ok(None) => Fault::key("its public key is not on the token"),
+            Err(fault) => fault,
+        };
+        if !matches!(reason.class, Class::Key | Class::Refused) {
+            return Err(reason);
+        }
+        let label = match attributes(session, private, &[AttributeType::Label])?.pop() {
+            Some(Attribute::Label(label)) => String::from_utf8_lossy(&label).into_owned(),
+            _ => String::new(),
+        };
+        inventory
+            .unusable
+            .push(format!("{label:?}: {}", reason.reason));
+    }
+    Ok(())
 }
 
 /// Every object of `class` to which `hint` fits.
@@ -141,13 +183,15 @@ pub(super) fn generate(
     session: &Session,
     mechanisms: &Mechanisms,
     specification: &KeySpecification,
+    takes_purposes: bool,
 ) -> Result<KeyPair, Fault> {
     let mechanism = mechanisms.generation(specification.key_type)?;
-    let (public, private) = session.generate_key_pair(
-        &mechanism,
-        &public_template(specification),
-        &private_template(specification),
-    )?;
+    let mut private_half = private_template(specification);
+    if takes_purposes {
+        private_half.extend(no_other_purpose(specification.key_type));
+    }
+    let public_half = public_template(specification);
+    let (public, private) = session.generate_key_pair(&mechanism, &public_half, &private_half)?;
     let own = [Attribute::Label(specification.label.clone().into_bytes())];
     KeyPair::new(session, private, public, &own)
 }
@@ -179,9 +223,9 @@ fn rsa_parameters(modulus_bits: u64) -> [Attribute; 2] {
     ]
 }
 
-/// A key that signs and does nothing else, and never leaves.
+/// A key that signs and never leaves.
 fn private_template(specification: &KeySpecification) -> Vec<Attribute> {
-    let mut template = vec![
+    vec![
         Attribute::Token(true),
         Attribute::Private(true),
         Attribute::Sensitive(true),
@@ -189,16 +233,17 @@ fn private_template(specification: &KeySpecification) -> Vec<Attribute> {
         Attribute::Sign(true),
         Attribute::Label(specification.label.clone().into_bytes()),
         Attribute::Id(specification.id.clone()),
-    ];
-    match specification.key_type {
-        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 => {
-            template.push(Attribute::Derive(false));
-        }
+    ]
+}
+
+/// And does nothing else.
+fn no_other_purpose(key_type: KeyType) -> Vec<Attribute> {
+    match key_type {
+        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 => vec![Attribute::Derive(false)],
         KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => {
-            template.extend([Attribute::Decrypt(false), Attribute::Unwrap(false)]);
+            vec![Attribute::Decrypt(false), Attribute::Unwrap(false)]
         }
     }
-    template
 }
 
 /// Reads back what the token says of a key. What it does not say counts as bad.

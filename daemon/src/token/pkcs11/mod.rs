@@ -8,22 +8,23 @@ pub(crate) mod fault;
 mod key;
 mod mechanism;
 pub(crate) mod module;
+pub(crate) mod raw;
 mod secret;
 mod spki;
 
 pub(crate) use backend::Pkcs11Backend;
 
 use super::credential::is_credential;
+use super::inventory::Inventory;
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
 use crate::x509::key::SignatureAlgorithm;
-use cryptoki::context::Pkcs11;
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 use fault::{Class, Fault};
 use key::KeyPair;
 use mechanism::Mechanisms;
-use module::trimmed;
+use raw::TokenReader;
 use secrecy::SecretSlice;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,9 +35,10 @@ struct Pkcs11Token {
     name: String,
     slot: Slot,
     serial: String,
-    context: Pkcs11,
+    reader: TokenReader,
     session: Session,
     mechanisms: Mechanisms,
+    takes_purposes: bool,
     description: TokenDescription,
     /// Keys found on this session, by SHA-256 of the SPKI. A handle is good for the session it was
     /// found on (PKCS#11 3.0, section 3.3), and dies with a logout; sessions are new after that.
@@ -84,13 +86,24 @@ impl Pkcs11Token {
     /// Why nothing was found: the key is missing, or the token is. A vanished token finds nothing
     /// and reports no error; only what it says of itself tells.
     fn absent(&self) -> Fault {
-        match self.context.get_token_info(self.slot) {
+        match self.reader.information(self.slot) {
             Err(error) => error.into(),
-            Ok(now) if trimmed(now.serial_number()) != self.serial => {
-                Fault::device("another token is in the slot")
-            }
+            Ok(now) if now.serial != self.serial => Fault::device("another token is in the slot"),
             Ok(_) => Fault::key("it is not on the token"),
         }
+    }
+
+    fn take_stock(&self) -> Result<Inventory, Fault> {
+        let token = self.reader.information(self.slot)?;
+        let mut inventory = Inventory {
+            remarks: token.remarks(),
+            sessions_open: token.sessions,
+            sessions_max: token.sessions_max,
+            pin_bytes: token.pin_bytes,
+            ..Inventory::default()
+        };
+        key::list(&self.session, &mut inventory)?;
+        Ok(inventory)
     }
 
     fn find_key(&mut self, reference: &KeyReference) -> Result<KeyDescription, Fault> {
@@ -118,7 +131,12 @@ impl Pkcs11Token {
             let id = hex::encode(&specification.id);
             return Err(Fault::refused(format!("there is a key with id {id}")));
         }
-        let pair = key::generate(&self.session, &self.mechanisms, specification)?;
+        let pair = key::generate(
+            &self.session,
+            &self.mechanisms,
+            specification,
+            self.takes_purposes,
+        )?;
         key::describe(&self.session, &pair)
     }
 
@@ -181,10 +199,15 @@ impl Pkcs11Token {
 
 impl Token for Pkcs11Token {
     fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-        match self.context.get_token_info(self.slot) {
+        match self.reader.information(self.slot) {
             Ok(_) => Ok(self.description.clone()),
             Err(error) => Err(Fault::from(error).into_error(&self.name, "describe", "")),
         }
+    }
+
+    fn inventory(&mut self) -> Result<Inventory, TokenError> {
+        self.take_stock()
+            .map_err(|fault| fault.into_error(&self.name, "list keys", ""))
     }
 
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {

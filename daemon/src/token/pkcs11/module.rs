@@ -6,10 +6,12 @@
 //! a new one.
 
 use super::fault::Fault;
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use super::raw::{self, TokenInformation, TokenReader};
+use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::Session;
-use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::slot::Slot;
+use std::ffi::CString;
 use std::path::Path;
 
 /// A loaded PKCS#11 module.
@@ -17,22 +19,27 @@ pub(crate) struct Module {
     /// Kept as long as the process lives: dropping the last clone would unload the library, which
     /// some vendors' threads do not survive.
     context: Pkcs11,
+    reader: TokenReader,
+    /// `pReserved` of `C_Initialize`.
+    argument: Option<CString>,
     initialized: bool,
 }
 
 /// A slot, and the token that was in it when we looked.
 pub(crate) struct FoundToken {
     pub(crate) slot: Slot,
-    pub(crate) information: TokenInfo,
+    pub(crate) information: TokenInformation,
 }
 
 impl Module {
-    /// Loads the library. Does not talk to any token yet.
-    pub(crate) fn load(path: &Path) -> Result<Self, Fault> {
+    /// Loads the library, which is to be initialised with `argument`. Does not talk to any token yet.
+    pub(crate) fn load(path: &Path, argument: Option<CString>) -> Result<Self, Fault> {
         let context = Pkcs11::new(path)
             .map_err(|error| Fault::device(format!("cannot load {}: {error}", path.display())))?;
         Ok(Module {
+            reader: TokenReader::new(path, &context)?,
             context,
+            argument,
             initialized: false,
         })
     }
@@ -42,10 +49,7 @@ impl Module {
         if self.initialized {
             return Ok(());
         }
-        match self
-            .context
-            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-        {
+        match raw::initialize(&self.context, self.argument.as_deref()) {
             // Nobody else in this process could have: an earlier C_Finalize of ours has failed.
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
                 self.initialized = true;
@@ -66,8 +70,7 @@ impl Module {
 
     /// The one token with this label, and with this serial number where one is given.
     ///
-    /// A slot whose token cannot be read is passed over: it is not ours, or it is as good as absent
-    /// (opencryptoki answers with a date that cannot be parsed).
+    /// A slot whose token cannot be read is passed over: it is not ours, or it is as good as absent.
     pub(crate) fn find_token(
         &self,
         label: &str,
@@ -75,7 +78,7 @@ impl Module {
     ) -> Result<FoundToken, Fault> {
         let mut found = Vec::new();
         for slot in self.context.get_slots_with_token()? {
-            match self.context.get_token_info(slot) {
+            match self.reader.information(slot) {
                 Ok(information) if is_wanted(&information, label, serial) => {
                     found.push(FoundToken { slot, information });
                 }
@@ -96,8 +99,13 @@ impl Module {
     }
 
     /// The token in `slot`, as it is now.
-    pub(crate) fn token_information(&self, slot: Slot) -> Result<TokenInfo, Fault> {
-        Ok(self.context.get_token_info(slot)?)
+    pub(crate) fn token_information(&self, slot: Slot) -> Result<TokenInformation, Fault> {
+        Ok(self.reader.information(slot)?)
+    }
+
+    /// Asks slots for their tokens, for a session's own use.
+    pub(crate) fn reader(&self) -> &TokenReader {
+        &self.reader
     }
 
     /// A read-write session; the trait may be asked to generate or destroy on any of them.
@@ -111,16 +119,16 @@ impl Module {
     }
 }
 
-fn is_wanted(information: &TokenInfo, label: &str, serial: Option<&str>) -> bool {
-    information.token_initialized()
-        && trimmed(information.label()) == label
-        && serial.is_none_or(|serial| trimmed(information.serial_number()) == serial)
+fn is_wanted(information: &TokenInformation, label: &str, serial: Option<&str>) -> bool {
+    information.is_initialized()
+        && information.label == label
+        && serial.is_none_or(|serial| information.serial == serial)
 }
 
 fn serials(found: &[FoundToken]) -> String {
     let serials: Vec<_> = found
         .iter()
-        .map(|t| trimmed(t.information.serial_number()))
+        .map(|token| token.information.serial.as_str())
         .collect();
     serials.join(", ")
 }

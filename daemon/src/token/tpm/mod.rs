@@ -34,6 +34,7 @@ mod wrapped;
 pub(crate) use backend::TpmBackend;
 
 use super::credential::is_credential;
+use super::inventory::Inventory;
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
 use crate::x509::key::SignatureAlgorithm;
 use backend::lock;
@@ -69,6 +70,11 @@ impl Token for TpmToken {
             Ok(_) => Ok(self.description.clone()),
             Err(fault) => Err(fault.into_error(&self.name, "describe", "")),
         }
+    }
+
+    fn inventory(&mut self) -> Result<Inventory, TokenError> {
+        let fault = Fault::refused("a TPM keeps no keys: those of authorities are in the database");
+        Err(fault.into_error(&self.name, "list keys", ""))
     }
 
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {

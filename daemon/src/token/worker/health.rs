@@ -3,7 +3,7 @@
 use crate::token::TokenError;
 use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The states of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,25 +56,43 @@ pub struct WorkerHealth {
 }
 
 /// The health that a worker's threads keep between them.
-pub(super) struct HealthCell(Mutex<WorkerHealth>);
+pub(super) struct HealthCell(Mutex<Kept>);
+
+struct Kept {
+    health: WorkerHealth,
+    /// Since when it has been unavailable, if it was ready before.
+    lost: Option<Instant>,
+}
 
 impl HealthCell {
     pub(super) fn starting() -> Self {
-        HealthCell(Mutex::new(WorkerHealth {
+        let health = WorkerHealth {
             state: TokenState::Starting,
             reason: String::new(),
             since_unix_ms: unix_ms(SystemTime::now()),
             rungs: RungCounters::default(),
-        }))
+        };
+        HealthCell(Mutex::new(Kept { health, lost: None }))
     }
 
     pub(super) fn read(&self) -> WorkerHealth {
-        self.lock().clone()
+        self.lock().health.clone()
+    }
+
+    /// For how long a token has been unavailable that was ready once in this process.
+    pub(super) fn lost_for(&self) -> Option<Duration> {
+        self.lock().lost.map(|since| since.elapsed())
     }
 
     /// Sets state and reason; `since` moves with the state only. Logged when it is news.
     pub(super) fn set(&self, token: &str, state: TokenState, reason: String) {
-        let mut health = self.lock();
+        let mut kept = self.lock();
+        kept.lost = match (kept.health.state, state) {
+            (_, TokenState::Starting | TokenState::Ready | TokenState::Parked) => None,
+            (TokenState::Ready, TokenState::Unavailable) => Some(Instant::now()),
+            (_, TokenState::Unavailable) => kept.lost,
+        };
+        let health = &mut kept.health;
         if (health.state, &health.reason) != (state, &reason) {
             tracing::info!(token, ?state, reason, "token health");
         }
@@ -86,7 +104,7 @@ impl HealthCell {
 
     /// What an operator should know of a token that works. One that has failed meanwhile stays so.
     pub(super) fn remark(&self, token: &str, reason: String) {
-        let mut health = self.lock();
+        let health = &mut self.lock().health;
         if health.state == TokenState::Ready && health.reason != reason {
             tracing::info!(token, reason, "token remark");
             health.reason = reason;
@@ -107,10 +125,10 @@ impl HealthCell {
     }
 
     pub(super) fn count(&self, add: impl FnOnce(&mut RungCounters)) {
-        add(&mut self.lock().rungs);
+        add(&mut self.lock().health.rungs);
     }
 
-    fn lock(&self) -> MutexGuard<'_, WorkerHealth> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0
             .lock()
             .expect("no thread panics while it holds the health")

@@ -48,7 +48,7 @@ pub(crate) fn serve(name: &str, memory: MemoryToken, socket: &Path) {
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
     let (end_prober, prober_ended) = mpsc::channel();
     let listener = connection::listen(socket).expect("a socket in the test's folder");
-    prober(&ladder, prober_ended);
+    prober(&ladder, prober_ended, mpsc::channel().0);
     signer_threads(name, 1, &queue, &ladder);
     let desk = Desk {
         token: name.to_owned(),

@@ -2,8 +2,8 @@
 //!
 //! Rungs, lowest first: a new session; log out, log in and find the keys again; finalize,
 //! initialise, log in and find. Each is rate-limited and counted. After every login the keys used so
-//! far make a test signature that must verify, before the token counts as ready. Killing the worker
-//! is the rung above, and not climbed from here.
+//! far make a test signature that must verify, before the token counts as ready. The rung above is
+//! another process: [`Ladder::is_out_of_rungs`] says when this one has tried for long enough.
 //!
 //! Every operation holds the bench for reading; to log in again or to finalize, it is taken for
 //! writing. So nobody is inside the module when its sessions are dropped. A call that hangs keeps
@@ -26,6 +26,10 @@ const SESSION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long finalize, initialize, login and proofs may take before they count as hung.
 const RENEWAL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a token that was ready may be unavailable before another process is given a try: some
+/// modules can be initialised once in a process, and not again.
+const OUT_OF_RUNGS_AFTER: Duration = Duration::from_secs(15);
 
 /// How often an operation that waits for a renewal looks whether it is over.
 const RENEWAL_POLL: Duration = Duration::from_millis(1);
@@ -292,6 +296,14 @@ impl Ladder {
         }
     }
 
+    /// Whether another process should try. Never before this one had the token: a fresh process that
+    /// cannot have it tries on, so an absent token costs one process and not one after the other.
+    pub(super) fn is_out_of_rungs(&self) -> bool {
+        self.health
+            .lost_for()
+            .is_some_and(|lost| lost >= OUT_OF_RUNGS_AFTER)
+    }
+
     /// Drops every session, then brings the library down. Afterwards no signer may come back.
     pub(super) fn stop(&self) {
         let mut bench = self.bench.write().expect("nobody panics holding the bench");
@@ -350,6 +362,7 @@ fn apply(name: &str, token: &mut dyn Token, operation: &Operation) -> Result<Ans
     let now = SystemTime::now();
     Ok(match operation {
         Operation::Describe => Answer::Token(token.describe()?),
+        Operation::Inventory => Answer::Inventory(token.inventory()?),
         Operation::Find(key) => Answer::Key(token.find(key)?),
         Operation::FindById(id) => token.find_by_id(id)?.map_or(Answer::NoKey, Answer::Key),
         Operation::Generate(specification) => Answer::Key(token.generate(specification)?),

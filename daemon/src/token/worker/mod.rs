@@ -4,7 +4,8 @@
 //! reader per connection, a bounded queue, N signers with a session each, a prober that heals, and
 //! a watchdog. It stays up whatever the token does, answers why it cannot sign, and keeps trying.
 //!
-//! It ends on SIGTERM, when its parent is gone, or by its own watchdog. Before an orderly end the
+//! It ends on SIGTERM, when its parent is gone, by its own watchdog, or when the ladder is out of
+//! rungs. Before an orderly end the
 //! signers are joined and the module finalised: leaving a process with a thread inside SoftHSM
 //! crashes it.
 
@@ -68,6 +69,15 @@ pub struct WorkerOptions {
     pub supervised: bool,
 }
 
+/// Why a worker ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Signal,
+    ParentGone,
+    /// It is a failure, so that systemd starts the worker again.
+    OutOfRungs,
+}
+
 /// One request on its way to a signer.
 struct Job {
     request: Request,
@@ -109,7 +119,7 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let _only_one = claim(&options.socket)?;
     let listener = connection::listen(&options.socket)?;
     let (stop, stopped) = mpsc::channel();
-    watch_for_the_end(options.supervised, stop)?;
+    watch_for_the_end(options.supervised, stop.clone())?;
 
     let name = &settings.name;
     let signers = settings.sessions;
@@ -117,7 +127,7 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let ladder = Arc::new(ladder(&settings, &options.state_directory, &watchdog));
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
     let (end_prober, prober_ended) = mpsc::channel();
-    let prober = prober(&ladder, prober_ended);
+    let prober = prober(&ladder, prober_ended, stop);
     let signers = signer_threads(name, signers, &queue, &ladder);
     let desk = Desk {
         token: name.clone(),
@@ -133,14 +143,17 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let cause = stopped
         .recv()
         .context("nothing is left that could end the worker")?;
-    tracing::info!(token = name, cause, "worker ends");
+    tracing::info!(token = name, ?cause, "worker ends");
     drop((queue.close(), end_prober));
     for thread in signers.into_iter().chain([prober]) {
         thread.join().expect("signers and prober do not panic");
     }
     ladder.stop();
     let _ = std::fs::remove_file(&options.socket);
-    Ok(())
+    match cause {
+        End::OutOfRungs => bail!("the token could not be had back in this process"),
+        End::Signal | End::ParentGone => Ok(()),
+    }
 }
 
 /// Executes this program again, same arguments, if a variable of the configuration is not set.
@@ -175,19 +188,19 @@ fn claim(socket: &Path) -> anyhow::Result<File> {
 }
 
 /// Sends the cause when the worker shall end.
-fn watch_for_the_end(supervised: bool, stop: Sender<&'static str>) -> anyhow::Result<()> {
+fn watch_for_the_end(supervised: bool, stop: Sender<End>) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
     let by_signal = stop.clone();
     spawn("token-signals", move || {
         if signals.forever().next().is_some() {
-            let _ = by_signal.send("signal");
+            let _ = by_signal.send(End::Signal);
         }
     });
     if supervised {
         spawn("token-parent", move || {
             // Nothing is ever sent; the end of it is the message.
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-            let _ = stop.send("parent gone");
+            let _ = stop.send(End::ParentGone);
         });
     }
     Ok(())
@@ -210,12 +223,15 @@ fn ladder(settings: &TokenSettings, state_directory: &Path, watchdog: &Arc<Watch
     Ladder::new(&settings.name, settings.sessions, rig, Arc::clone(watchdog))
 }
 
-/// Tends the token at once, and every second until `ended` closes.
-fn prober(ladder: &Arc<Ladder>, ended: Receiver<()>) -> JoinHandle<()> {
+/// Tends the token at once, and every second until `ended` closes. Says when it is no use any more.
+fn prober(ladder: &Arc<Ladder>, ended: Receiver<()>, stop: Sender<End>) -> JoinHandle<()> {
     let ladder = Arc::clone(ladder);
     spawn("token-prober", move || {
         loop {
             ladder.tend();
+            if ladder.is_out_of_rungs() {
+                let _ = stop.send(End::OutOfRungs);
+            }
             if ended.recv_timeout(PROBE_PERIOD) != Err(RecvTimeoutError::Timeout) {
                 return;
             }

@@ -99,7 +99,7 @@ impl Rig {
             return Err(parked(reason.into()));
         }
         let pin = guard.pin(identity).map_err(|error| match error {
-            PinError::Refused { .. } => parked(error.to_string()),
+            PinError::Refused { .. } | PinError::RefusedAgain { .. } => parked(error.to_string()),
             PinError::Credential { .. } => TokenError::unavailable(&self.name, error.to_string()),
         })?;
         health.count(|rungs| rungs.logins += 1);

@@ -1,0 +1,65 @@
+//! Work that takes long: on the admin socket, a line of JSON for each step, and one for the end.
+
+use super::Api;
+use super::caller::Peer;
+use super::problem::Problem;
+use crate::ca::authorize::{Authorized, Operate};
+use crate::ca::{CertificateAuthority, Error};
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use tokio::sync::mpsc;
+
+/// Steps that may wait for a slow reader; more of them are not told.
+const STEPS_WAITING_MAX: usize = 512;
+
+impl Api {
+    /// The permission to do what is done on the machine itself. `what` begins the refusal.
+    pub(super) async fn local_operator(
+        &self,
+        peer: &Peer,
+        code: &'static str,
+        what: &str,
+    ) -> Result<Authorized<Operate>, Problem> {
+        if !matches!(peer, Peer::Local { .. }) {
+            let message = format!("{what} on the machine itself, over the admin socket");
+            return Err(Error::forbidden(code, message).into());
+        }
+        Ok(Authorized::<Operate>::to_operate(self.caller(peer).await?)?)
+    }
+
+    /// Runs `work` to its end, whoever still reads, and tells each step as it begins.
+    pub(super) fn steps(
+        self,
+        work: impl FnOnce(&CertificateAuthority, &dyn Fn(String)) -> Result<Value, Error>
+        + Send
+        + 'static,
+    ) -> Response {
+        let (steps, mut lines) = mpsc::channel::<Value>(STEPS_WAITING_MAX);
+        tokio::spawn(async move {
+            let told = steps.clone();
+            let run = move |ca: &CertificateAuthority| {
+                // A reader that went away misses the progress, not the work.
+                let progress = |step: String| drop(told.try_send(json!({ "progress": step })));
+                work(ca, &progress)
+            };
+            let last = match self.application(run).await {
+                Ok(outcome) => outcome,
+                Err(problem) => {
+                    let error = problem.error();
+                    json!({ "problem": { "code": error.code, "detail": error.message } })
+                }
+            };
+            let _ = steps.send(last).await;
+        });
+        let stream = futures_util::stream::poll_fn(move |context| {
+            lines
+                .poll_recv(context)
+                .map(|line| line.map(|line| Ok::<_, Infallible>(format!("{line}\n"))))
+        });
+        let kind = [(CONTENT_TYPE, "application/x-ndjson")];
+        (kind, Body::from_stream(stream)).into_response()
+    }
+}

@@ -1,0 +1,383 @@
+//! Adoption: an authority that existed before this daemon, taken over by a ceremony with its key and
+//! its certificate.
+//!
+//! The same is asked of it as of one that is made here, as far as it can be: the certificate is an
+//! authority's, is valid and fits under its issuer, and the key under the URI is the certificate's and signs.
+//! Where the key came from cannot be known; the transcript says so. Nothing on the token is changed.
+
+use super::ceremony::AuthoritySpecification;
+use super::hierarchy::Generation;
+use super::transcript::{NOT_LOCAL, TranscriptEntry};
+use super::{CertificateAuthority, Error};
+use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
+use crate::token::client::LOOKUP_DEADLINE;
+use crate::token::credential::is_credential;
+use crate::token::key_uri::KeyUri;
+use crate::token::{KeyDescription, KeyReference, TokenDescription, spki_sha256};
+use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_bundle};
+use crate::x509::certificate::Certificate;
+use crate::x509::issuer::Issuer;
+use crate::x509::key::PublicKey;
+use crate::x509::name::DistinguishedName;
+use serde_json::json;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// The longest reason for accepting a key that could leave its token.
+pub const REASON_CHARS_MAX: usize = 512;
+
+/// What a ceremony file says of an authority that exists elsewhere.
+#[derive(Clone, Debug)]
+pub struct Adoption {
+    /// Its key.
+    pub key: KeyUri,
+    /// Its certificate: PEM, or the absolute path of a PEM file.
+    pub certificate: String,
+    /// Why a key is taken although it could leave its token.
+    pub accept: Option<String>,
+    /// The number of the last revocation list that was published elsewhere: ours count on from it
+    /// (RFC 5280 5.2.3).
+    pub crl_number: u32,
+}
+
+/// A key that was found, and what a person has to know of it.
+struct Found {
+    key: KeyDescription,
+    remarks: Vec<String>,
+}
+
+impl CertificateAuthority {
+    /// Takes the authority over, after all checks.
+    pub(super) fn adopt(
+        &self,
+        specification: &AuthoritySpecification,
+        adoption: &Adoption,
+        token: &str,
+        actor: &str,
+    ) -> Result<TranscriptEntry, Error> {
+        let name = &specification.name;
+        let refused = |reason: String| refusal(name, reason);
+        let certificate = adoption.read_certificate().map_err(refused)?;
+        let public_key = certificate
+            .public_key()
+            .map_err(|error| refused(error.to_string()))?;
+        let hierarchy = self.hierarchy();
+        let parent = match &specification.issuer {
+            Some(issuer) => Some(hierarchy.signing(issuer)?.as_ref()),
+            None => None,
+        };
+        check_certificate(&certificate, &public_key, parent, self.now()).map_err(refused)?;
+        let mut found = self.find_adopted(adoption, &certificate, token, name)?;
+        if DistinguishedName::from_der(certificate.subject_der()).is_err() {
+            found.remarks.push(NOT_OUR_NAME.to_owned());
+        }
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: actor.to_owned(),
+            action: "authority.adopted",
+            subject: name.clone(),
+            detail: json!({
+                "serial": certificate.serial().to_string(),
+                "sha256": hex::encode(certificate.sha256()),
+                "key": adoption.key.to_string(),
+                "remarks": found.remarks,
+            }),
+        };
+        let adopted = AdoptedGeneration {
+            plan: PlannedGeneration {
+                authority: name.clone(),
+                parent: parent.map(|it| it.id),
+                token: token.to_owned(),
+                key_type: public_key.key_type(),
+                key_id: found.key.id.clone(),
+            },
+            key_label: found.key.label.clone(),
+            spki: found.key.spki.clone(),
+            der: certificate.der().to_vec(),
+            tbs: certificate.tbs_bytes().to_vec(),
+            serial: certificate.serial().as_bytes().to_vec(),
+            subject: certificate
+                .common_name()
+                .unwrap_or_else(|| certificate.subject()),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            crl_number: adoption.crl_number.into(),
+        };
+        self.store.adopt_generation(adopted, entry)?;
+        self.reload_hierarchy()?;
+        let hierarchy = self.hierarchy();
+        let serving = hierarchy.serving(name).ok_or_else(|| {
+            Error::stop(
+                "ceremony_failed",
+                format!("authority {name} does not serve after all"),
+            )
+        })?;
+        let mut told = TranscriptEntry::new(serving, "adopted", &found.key);
+        told.remarks = found.remarks;
+        Ok(told)
+    }
+
+    /// The key under the URI, which must be the certificate's, and sign.
+    fn find_adopted(
+        &self,
+        adoption: &Adoption,
+        certificate: &Certificate,
+        token: &str,
+        name: &str,
+    ) -> Result<Found, Error> {
+        let client = &self.token(token)?.client;
+        let refused = |reason: String| refusal(name, reason);
+        check_token(&adoption.key, &client.describe(LOOKUP_DEADLINE)?).map_err(refused)?;
+        let key = client
+            .find(&adoption.reference(certificate), LOOKUP_DEADLINE)
+            .map_err(|error| match Error::from(error) {
+                error if error.code == "token_key" => refused(format!(
+                    "{}: no key under {} has the public key of the certificate, together with its public half",
+                    error.message, adoption.key
+                )),
+                other => other,
+            })?;
+        let remarks = adoption.admit(&key).map_err(refused)?;
+        client.prove(&key, LOOKUP_DEADLINE)?;
+        Ok(Found { key, remarks })
+    }
+}
+
+fn refusal(authority: &str, reason: String) -> Error {
+    let message = format!("authority {authority} is not adopted: {reason}");
+    Error::mend("adoption_refused", message)
+}
+
+/// Of a certificate whose subject this daemon cannot write.
+const NOT_OUR_NAME: &str = "WARNING: its subject has attributes that are not written here; it serves, and cannot be rolled under this name";
+
+/// An authority's certificate, valid, with its own issuer's signature.
+fn check_certificate(
+    certificate: &Certificate,
+    public_key: &PublicKey,
+    parent: Option<&Generation>,
+    now: i64,
+) -> Result<(), String> {
+    Issuer::from_certificate(certificate).map_err(|error| error.to_string())?;
+    if !certificate.may_sign_crls() {
+        return Err("its key usage lacks cRLSign, so it could never revoke anything".into());
+    }
+    if now < certificate.not_before() || certificate.not_after() <= now {
+        return Err("its certificate is not valid now".into());
+    }
+    let (above, key) = match parent {
+        Some(parent) => (parent.certificate.subject_der(), &parent.public_key),
+        None => (certificate.subject_der(), public_key),
+    };
+    if certificate.issuer_der() != above {
+        return Err(format!(
+            "its certificate was issued by {:?}: name the authority of that name as `issuer`, and adopt that first",
+            certificate.issuer()
+        ));
+    }
+    certificate.verify_issued_by(key).map_err(|error| {
+        format!("its certificate does not verify with its issuer's key: {error}")
+    })?;
+    match parent.map(|parent| parent.certificate.path_length()) {
+        Some(Some(0)) => Err("its issuer's path length allows no authority below".into()),
+        _ => Ok(()),
+    }
+}
+
+/// What the URI says of the token must be true of the configured one.
+fn check_token(uri: &KeyUri, token: &TokenDescription) -> Result<(), String> {
+    for (what, asked, is) in [
+        ("token", &uri.token, &token.label),
+        ("serial", &uri.serial, &token.serial),
+        ("manufacturer", &uri.manufacturer, &token.manufacturer),
+        ("model", &uri.model, &token.model),
+    ] {
+        if let Some(asked) = asked.as_ref().filter(|asked| *asked != is) {
+            return Err(format!(
+                "the URI says {what}={asked:?}, and the configured token has {is:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Adoption {
+    /// Its certificate, wherever it stands.
+    pub(super) fn read_certificate(&self) -> Result<Certificate, String> {
+        let text = match self.certificate.trim_start().starts_with("-----BEGIN") {
+            true => self.certificate.clone().into_bytes(),
+            false => read_file(Path::new(&self.certificate))?,
+        };
+        let mut certificates = parse_bundle(&text).map_err(|error| error.to_string())?;
+        match (certificates.pop(), certificates.len()) {
+            (Some(certificate), 0) => Ok(certificate),
+            _ => Err("`certificate` must hold one certificate, the authority's own".into()),
+        }
+    }
+
+    /// An authority that exists must have this certificate. A file that is gone by now is no matter.
+    pub(super) fn differs_from(&self, existing: &Generation) -> Option<&'static str> {
+        match self.read_certificate() {
+            Ok(certificate) if certificate.der() != existing.certificate.der() => {
+                Some("another certificate")
+            }
+            _ => None,
+        }
+    }
+
+    /// Where to look: the public key decides, label and id are hints.
+    fn reference(&self, certificate: &Certificate) -> KeyReference {
+        KeyReference {
+            spki_sha256: spki_sha256(certificate.spki_der()),
+            label: self.key.object.clone().unwrap_or_default(),
+            id: self.key.id.clone().unwrap_or_default(),
+            wrapped: None,
+        }
+    }
+
+    /// Whether the key is the one that is meant, and may be an authority's. Gives what a person has to
+    /// know.
+    fn admit(&self, key: &KeyDescription) -> Result<Vec<String>, String> {
+        let other = |asked: bool| {
+            asked.then(|| {
+                format!(
+                    "the key that has the certificate's public key has label {:?} and id {}",
+                    key.label,
+                    hex::encode(&key.id)
+                )
+            })
+        };
+        let label = self
+            .key
+            .object
+            .as_ref()
+            .is_some_and(|label| *label != key.label);
+        let id = self.key.id.as_ref().is_some_and(|id| *id != key.id);
+        if let Some(reason) = other(label || id) {
+            return Err(reason);
+        }
+        if is_credential(&key.label) {
+            return Err("it is a credential's key and signs no certificates".into());
+        }
+        let mut remarks = Vec::new();
+        if !key.local {
+            remarks.push(NOT_LOCAL.to_owned());
+        }
+        if !key.never_extractable {
+            remarks
+                .push("WARNING: the token does not say that this key never could leave it".into());
+        }
+        match (key.sensitive && !key.extractable, &self.accept) {
+            (true, _) => Ok(remarks),
+            (false, Some(reason)) => {
+                remarks.push(format!(
+                    "ACCEPTED although sensitive={} extractable={}: {reason}",
+                    key.sensitive, key.extractable
+                ));
+                Ok(remarks)
+            }
+            (false, None) => Err(format!(
+                "its key can leave the token (sensitive={} extractable={}); make another authority, or say in \
+                 `accept` why this one is taken all the same",
+                key.sensitive, key.extractable
+            )),
+        }
+    }
+}
+
+/// A file of the machine that the daemon runs on.
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    let unreadable = |error: std::io::Error| format!("{}: {error}", path.display());
+    if !path.is_absolute() {
+        return Err(format!(
+            "`certificate` {:?} is neither PEM nor an absolute path",
+            path.display()
+        ));
+    }
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| {
+            file.take(BUNDLE_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut text)
+        })
+        .map_err(unreadable)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adoption(uri: &str, accept: Option<&str>) -> Adoption {
+        Adoption {
+            key: uri.parse().unwrap(),
+            certificate: String::new(),
+            accept: accept.map(str::to_owned),
+            crl_number: 0,
+        }
+    }
+
+    fn key() -> KeyDescription {
+        KeyDescription {
+            spki: Vec::new(),
+            label: "Old Root".into(),
+            id: vec![1],
+            sensitive: true,
+            extractable: false,
+            never_extractable: false,
+            local: false,
+            wrapped: None,
+        }
+    }
+
+    #[test]
+    fn an_imported_key_is_taken_with_a_warning() {
+        let remarks = adoption("pkcs11:object=Old%20Root", None)
+            .admit(&key())
+            .unwrap();
+        assert_eq!(remarks.len(), 2, "{remarks:?}");
+        assert!(
+            remarks.iter().all(|it| it.starts_with("WARNING")),
+            "{remarks:?}"
+        );
+    }
+
+    #[test]
+    fn a_key_that_can_leave_its_token_is_taken_only_for_a_reason() {
+        for leaky in [
+            KeyDescription {
+                extractable: true,
+                ..key()
+            },
+            KeyDescription {
+                sensitive: false,
+                ..key()
+            },
+        ] {
+            let error = adoption("pkcs11:id=%01", None).admit(&leaky).unwrap_err();
+            assert!(error.contains("accept"), "{error}");
+            let accepted = adoption("pkcs11:id=%01", Some("see ticket 7"));
+            let remarks = accepted.admit(&leaky).unwrap();
+            assert!(
+                remarks.last().unwrap().contains("see ticket 7"),
+                "{remarks:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_label_or_id_is_another_key() {
+        for uri in [
+            "pkcs11:object=other;id=%01",
+            "pkcs11:object=Old%20Root;id=%02",
+        ] {
+            assert!(adoption(uri, None).admit(&key()).is_err(), "{uri}");
+        }
+        let credential = KeyDescription {
+            label: "hallmark-credential x".into(),
+            ..key()
+        };
+        assert!(adoption("pkcs11:id=%01", None).admit(&credential).is_err());
+    }
+}

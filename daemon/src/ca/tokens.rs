@@ -1,0 +1,267 @@
+//! Tokens, for the operator who looks: what is in sight, and what is on one. Looking changes nothing.
+
+use super::{CertificateAuthority, ConfiguredToken, Error};
+use crate::store::GenerationRow;
+use crate::token::client::LOOKUP_DEADLINE;
+use crate::token::contract::LABEL;
+use crate::token::credential::is_credential;
+use crate::token::inventory::Inventory;
+use crate::token::probe::{ModuleInSight, Probe, SlotInSight};
+use crate::token::{KeyDescription, TokenDescription, TokenError, spki_sha256};
+use crate::x509::key::{KeyType, PublicKey};
+use serde::Serialize;
+use std::time::Duration;
+
+/// How long the keys of a token may take to be listed.
+const INVENTORY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// One slot of a module, and whose token is in it.
+#[derive(Clone, Debug, Serialize)]
+pub struct InSight {
+    /// The module's family.
+    pub family: String,
+    /// The module's file.
+    pub module: String,
+    /// The slot's number, good until the next start; none if the module could not be asked.
+    pub slot: Option<u64>,
+    /// The token's label.
+    pub label: Option<String>,
+    /// The token's serial number.
+    pub serial: Option<String>,
+    /// Its manufacturer and model.
+    pub model: Option<String>,
+    /// Its name in the configuration, if it has one.
+    pub token: Option<String>,
+    /// How it is, if it is configured.
+    pub state: Option<&'static str>,
+    /// What it says of login and PIN, or why nothing is known.
+    pub remarks: String,
+}
+
+/// What `hallmark token show` tells.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenReport {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its family.
+    pub family: String,
+    /// What it says of itself, its mechanisms among it.
+    #[serde(flatten)]
+    pub description: TokenDescription,
+    /// What it says of login and PIN.
+    pub remarks: Vec<String>,
+    /// The shortest PIN and the longest, in bytes.
+    pub pin_bytes: (u64, u64),
+    /// Sessions that sign.
+    pub sessions: usize,
+    /// Sessions that the worker has open, if the token tells.
+    pub sessions_open: Option<u64>,
+    /// The most that it may open, if there is a limit.
+    pub sessions_max: Option<u64>,
+    /// Its private keys.
+    pub keys: Vec<TokenKey>,
+    /// Private keys that cannot be used, each with the reason.
+    pub unusable: Vec<String>,
+    /// How many private keys were not looked at.
+    pub not_looked_at: usize,
+}
+
+/// A key on a token.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenKey {
+    /// `CKA_LABEL`.
+    pub label: String,
+    /// Hex `CKA_ID`.
+    pub id: String,
+    /// Its kind, if it is one of ours.
+    pub key_type: Option<KeyType>,
+    /// What it is for.
+    pub purpose: String,
+    /// Hex SHA-256 of the SubjectPublicKeyInfo.
+    pub spki_sha256: String,
+    /// `CKA_SENSITIVE`.
+    pub sensitive: bool,
+    /// `CKA_EXTRACTABLE`.
+    pub extractable: bool,
+    /// `CKA_NEVER_EXTRACTABLE`.
+    pub never_extractable: bool,
+    /// `CKA_LOCAL`.
+    pub local: bool,
+}
+
+impl CertificateAuthority {
+    /// Every module, slot and token in sight, without login. Each module is asked in a process of its own.
+    pub fn tokens_in_sight(&self) -> Vec<InSight> {
+        let mut rows: Vec<InSight> = std::thread::scope(|scope| {
+            let asked: Vec<_> = self
+                .probes
+                .iter()
+                .map(|probe| (probe, scope.spawn(|| probe.ask())))
+                .collect();
+            asked
+                .into_iter()
+                .flat_map(|(probe, answer)| match answer.join() {
+                    Ok(Ok(module)) => self.rows(probe, module),
+                    Ok(Err(error)) => vec![InSight::unknown(probe, format!("{error:#}"))],
+                    Err(_) => vec![InSight::unknown(probe, "it could not be asked".into())],
+                })
+                .collect()
+        });
+        for (name, token) in &self.tokens {
+            if !rows.iter().any(|row| row.token.as_ref() == Some(name)) {
+                rows.push(InSight::unseen(name, token));
+            }
+        }
+        rows
+    }
+
+    fn rows(&self, probe: &Probe, module: ModuleInSight) -> Vec<InSight> {
+        let slots = module.slots.into_iter();
+        slots.map(|slot| self.row(probe, slot)).collect()
+    }
+
+    fn row(&self, probe: &Probe, slot: SlotInSight) -> InSight {
+        let empty = InSight::unknown(probe, slot.problem.unwrap_or_else(|| "no token".into()));
+        let Some(token) = slot.token else {
+            return InSight {
+                slot: Some(slot.slot),
+                ..empty
+            };
+        };
+        let configured = self.tokens.iter().find(|(_, configured)| {
+            token.initialized && configured.traits.is_at(&token.label, &token.serial)
+        });
+        let mut remarks = token.remarks;
+        if !token.initialized {
+            remarks.insert(0, "not initialised".into());
+        }
+        InSight {
+            slot: Some(slot.slot),
+            label: Some(token.label),
+            serial: Some(token.serial),
+            model: Some(format!("{} {}", token.manufacturer, token.model)),
+            token: configured.map(|(name, _)| name.clone()),
+            state: configured.map(|(_, it)| it.client.health().state.name()),
+            remarks: remarks.join(", "),
+            ..empty
+        }
+    }
+
+    /// What the token `name` is, and what is on it.
+    pub fn token_report(&self, name: &str) -> Result<TokenReport, Error> {
+        let token = self.known_token(name)?;
+        let description = token.client.describe(LOOKUP_DEADLINE)?;
+        let inventory = match token.client.inventory(INVENTORY_DEADLINE) {
+            Err(TokenError::Refused { reason, .. }) => Inventory {
+                unusable: vec![reason],
+                ..Inventory::default()
+            },
+            told => told?,
+        };
+        let generations = self.store.generations()?;
+        Ok(TokenReport::new(
+            name,
+            token,
+            description,
+            inventory,
+            &generations,
+        ))
+    }
+
+    pub(super) fn known_token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
+        self.tokens.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.tokens.keys().map(String::as_str).collect();
+            let known = known.join(", ");
+            let message = format!("there is no token {name:?}; configured are {known}");
+            Error::missing("token_unknown", message)
+        })
+    }
+}
+
+impl InSight {
+    fn unknown(probe: &Probe, remarks: String) -> Self {
+        Self {
+            family: probe.family.clone(),
+            module: probe.module.display().to_string(),
+            slot: None,
+            label: None,
+            serial: None,
+            model: None,
+            token: None,
+            state: None,
+            remarks,
+        }
+    }
+
+    /// A configured token that no module shows.
+    fn unseen(name: &str, token: &ConfiguredToken) -> Self {
+        let health = token.client.health();
+        Self {
+            family: token.traits.family.clone(),
+            module: "-".into(),
+            slot: None,
+            label: None,
+            serial: None,
+            model: None,
+            token: Some(name.to_owned()),
+            state: Some(health.state.name()),
+            remarks: health.reason,
+        }
+    }
+}
+
+impl TokenReport {
+    fn new(
+        name: &str,
+        token: &ConfiguredToken,
+        description: TokenDescription,
+        inventory: Inventory,
+        generations: &[GenerationRow],
+    ) -> Self {
+        let ours: Vec<_> = generations.iter().filter(|it| it.token == name).collect();
+        let keys = inventory.keys.iter();
+        Self {
+            name: name.to_owned(),
+            family: token.traits.family.clone(),
+            description,
+            remarks: inventory.remarks,
+            pin_bytes: inventory.pin_bytes,
+            sessions: token.traits.sessions,
+            sessions_open: inventory.sessions_open,
+            sessions_max: inventory.sessions_max,
+            keys: keys.map(|key| TokenKey::new(key, &ours)).collect(),
+            unusable: inventory.unusable,
+            not_looked_at: inventory.not_looked_at,
+        }
+    }
+}
+
+impl TokenKey {
+    fn new(key: &KeyDescription, generations: &[&GenerationRow]) -> Self {
+        let public_key = PublicKey::from_spki_der(&key.spki).ok();
+        let owner = generations
+            .iter()
+            .find(|it| it.spki.as_ref() == Some(&key.spki));
+        Self {
+            label: key.label.clone(),
+            id: hex::encode(&key.id),
+            key_type: public_key.map(|it| it.key_type()),
+            purpose: match owner {
+                Some(row) => format!(
+                    "{} generation {} ({})",
+                    row.authority,
+                    row.number,
+                    row.state.name()
+                ),
+                None if is_credential(&key.label) => "credential".into(),
+                None if key.label == LABEL => "left behind by a check or bench".into(),
+                None => "none of ours".into(),
+            },
+            spki_sha256: hex::encode(spki_sha256(&key.spki)),
+            sensitive: key.sensitive,
+            extractable: key.extractable,
+            never_extractable: key.never_extractable,
+            local: key.local,
+        }
+    }
+}

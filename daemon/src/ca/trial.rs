@@ -1,0 +1,282 @@
+//! Tokens tried: whether one keeps the contract, and how fast it is.
+//!
+//! Check and bench make throw-away keys, and delete them; they never touch another key. One of them
+//! runs at a time, beside issuance.
+
+use super::authorize::{Authorized, Operate};
+use super::{CertificateAuthority, Error, rfc3339};
+use crate::store::AuditEntry;
+use crate::token::TokenDescription;
+use crate::token::bench::{self, Plan};
+use crate::token::client::LOOKUP_DEADLINE;
+use crate::token::contract::{self, Scope, Verdict};
+use crate::x509::key::KeyType;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+use std::sync::MutexGuard;
+use std::time::Duration;
+
+/// How long one measurement of the bench may take, in seconds.
+pub const BENCH_SECONDS: RangeInclusive<u32> = 1..=20;
+
+/// What a bench shall measure.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchRequest {
+    /// Kinds of key; all, if none is named.
+    #[serde(default)]
+    pub key_types: Vec<KeyType>,
+    /// How long each measurement takes.
+    pub seconds: u32,
+}
+
+/// A report of the check or the bench, for people and for machines.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrialReport {
+    /// The token's name in the configuration.
+    pub token: String,
+    /// RFC 3339.
+    pub at: String,
+    /// The version of this daemon.
+    pub hallmark: &'static str,
+    /// What the token said of itself.
+    pub description: TokenDescription,
+    /// Whether nothing failed and nothing was left behind.
+    pub good: bool,
+    /// What was found.
+    #[serde(flatten)]
+    pub trial: Trial,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Trial {
+    /// By the contract.
+    Check(contract::Report),
+    /// By the bench.
+    Bench(bench::Report),
+}
+
+impl CertificateAuthority {
+    /// Runs the contract on the token `name`, telling `progress` each check.
+    pub fn check_token(
+        &self,
+        permission: &Authorized<Operate>,
+        name: &str,
+        progress: &dyn Fn(String),
+    ) -> Result<TrialReport, Error> {
+        let token = self.known_token(name)?;
+        let _alone = self.alone()?;
+        let description = token.client.describe(LOOKUP_DEADLINE)?;
+        let scope = Scope {
+            key_types: &KeyType::ALL,
+            tells_local: token.traits.tells_local,
+        };
+        let mut told = |check: &contract::Check| progress(line_of(check));
+        let report = contract::check_client(&token.client, scope, &mut told);
+        let good = report.is_good();
+        self.note_trial(permission, "token.checked", name, &report.left_behind, good)?;
+        Ok(self.trial_report(name, description, good, Trial::Check(report)))
+    }
+
+    /// Measures the token `name`, telling `progress` each measurement.
+    pub fn bench_token(
+        &self,
+        permission: &Authorized<Operate>,
+        name: &str,
+        request: BenchRequest,
+        progress: &dyn Fn(String),
+    ) -> Result<TrialReport, Error> {
+        if !BENCH_SECONDS.contains(&request.seconds) {
+            let (least, most) = (BENCH_SECONDS.start(), BENCH_SECONDS.end());
+            let message = format!("`seconds` must be {least} to {most}");
+            return Err(Error::mend("bench_invalid", message));
+        }
+        let token = self.known_token(name)?;
+        let _alone = self.alone()?;
+        let description = token.client.describe(LOOKUP_DEADLINE)?;
+        let mut key_types = request.key_types;
+        key_types.sort_unstable();
+        key_types.dedup();
+        if key_types.is_empty() {
+            key_types = KeyType::ALL.to_vec();
+        }
+        let plan = Plan {
+            key_types,
+            sessions: token.traits.sessions,
+            duration: Duration::from_secs(request.seconds.into()),
+        };
+        let mut told = |row: &bench::Row| progress(meaning_of(row));
+        let report = bench::measure(&token.client, &plan, &mut told);
+        let good = report.left_behind.is_empty() && !report.rows.is_empty();
+        self.note_trial(permission, "token.benched", name, &report.left_behind, good)?;
+        Ok(self.trial_report(name, description, good, Trial::Bench(report)))
+    }
+
+    fn alone(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        self.trial.try_lock().map_err(|_| {
+            let message = "another check or bench is under way; wait for it";
+            Error::conflict("trial_under_way", message)
+        })
+    }
+
+    fn note_trial(
+        &self,
+        permission: &Authorized<Operate>,
+        action: &'static str,
+        name: &str,
+        left_behind: &[String],
+        good: bool,
+    ) -> Result<(), Error> {
+        let entry = AuditEntry {
+            at: self.now(),
+            actor: permission.caller().to_string(),
+            action,
+            subject: name.to_owned(),
+            detail: json!({ "good": good, "left_behind": left_behind }),
+        };
+        Ok(pollster::block_on(self.store.record_audit(entry))?)
+    }
+
+    fn trial_report(
+        &self,
+        name: &str,
+        description: TokenDescription,
+        good: bool,
+        trial: Trial,
+    ) -> TrialReport {
+        TrialReport {
+            token: name.to_owned(),
+            at: rfc3339(self.now()),
+            hallmark: env!("CARGO_PKG_VERSION"),
+            description,
+            good,
+            trial,
+        }
+    }
+}
+
+impl TrialReport {
+    /// The report as people read it, and send it to whoever made the token.
+    pub fn to_text(&self) -> String {
+        let token = &self.description;
+        let mut text = format!(
+            "Token     {}: label {}, serial {}\nMade by   {} {}, firmware {}\nModule    {}\n\
+             Hallmark  {}, {}\n\n",
+            self.token,
+            token.label,
+            token.serial,
+            token.manufacturer,
+            token.model,
+            token.firmware,
+            token.interface,
+            self.hallmark,
+            self.at
+        );
+        let left_behind = match &self.trial {
+            Trial::Check(report) => {
+                write_check(&mut text, report);
+                &report.left_behind
+            }
+            Trial::Bench(report) => {
+                write_bench(&mut text, report);
+                &report.left_behind
+            }
+        };
+        for left in left_behind {
+            // Writing into a String cannot fail.
+            let _ = writeln!(
+                text,
+                "LEFT BEHIND, delete it with the vendor's tool: {left}"
+            );
+        }
+        text
+    }
+}
+
+fn write_check(text: &mut String, report: &contract::Report) {
+    for check in &report.checks {
+        let _ = writeln!(text, "{}", line_of(check));
+    }
+    let count =
+        |is: fn(&Verdict) -> bool| report.checks.iter().filter(|it| is(&it.verdict)).count();
+    let _ = writeln!(
+        text,
+        "\n{} passed, {} failed, {} not supported",
+        count(|it| *it == Verdict::Passed),
+        count(|it| matches!(it, Verdict::Failed(_))),
+        count(|it| matches!(it, Verdict::NotSupported(_)))
+    );
+}
+
+/// One check in one line.
+fn line_of(check: &contract::Check) -> String {
+    let key_type = check.key_type.map_or("-", KeyType::name);
+    let (verdict, reason) = match &check.verdict {
+        Verdict::Passed => ("passed", ""),
+        Verdict::Failed(reason) => ("FAILED", reason.as_str()),
+        Verdict::NotSupported(reason) => ("not supported", reason.as_str()),
+    };
+    let line = format!("{verdict:14} {key_type:8} {}", check.operation);
+    if reason.is_empty() {
+        return line;
+    }
+    format!("{line}: {reason}")
+}
+
+fn write_bench(text: &mut String, report: &bench::Report) {
+    for row in &report.rows {
+        let _ = writeln!(text, "{}", meaning_of(row));
+    }
+    for reason in &report.not_measured {
+        let _ = writeln!(text, "not measured  {reason}");
+    }
+}
+
+/// One measurement in one line, and what it means.
+fn meaning_of(row: &bench::Row) -> String {
+    format!(
+        "{:8} {:3} at a time, sessions at work {:2}: {:6} signatures/s, half within {:.1} ms, 99 % within {:.1} ms: at most \
+         {} leaves an hour",
+        row.key_type.name(),
+        row.in_flight,
+        row.sessions,
+        row.signatures_per_second,
+        row.median_us as f64 / 1e3,
+        row.percentile_99_us as f64 / 1e3,
+        grouped(row.leaves_per_hour)
+    )
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_grouped_by_three() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_200, "1,200"),
+            (61_200_000, "61,200,000"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Generations that somebody else has made: a key and a certificate that are older than this store.
+//!
+//! The certificate gets an intent like every other, of the purpose `adopted`, so that its bytes and its
+//! serial number stand where all others do. No token was asked for it by us. One transaction: a
+//! crash leaves all of it, or nothing.
+
+use super::audit::{self, AuditEntry};
+use super::generation::{PlannedGeneration, certify, insert_with_label, newest};
+use super::{Store, StoreError};
+use aws_lc_rs::digest;
+use rusqlite::params;
+
+/// A generation to take over.
+#[derive(Clone, Debug)]
+pub struct AdoptedGeneration {
+    /// Authority, parent, token and key.
+    pub plan: PlannedGeneration,
+    /// `CKA_LABEL` of the key.
+    pub key_label: String,
+    /// DER SubjectPublicKeyInfo of the key.
+    pub spki: Vec<u8>,
+    /// The certificate, DER.
+    pub der: Vec<u8>,
+    /// The bytes that were signed, within it.
+    pub tbs: Vec<u8>,
+    /// Its serial number's octets.
+    pub serial: Vec<u8>,
+    /// The common name of its subject, or all of it.
+    pub subject: String,
+    /// Unix seconds.
+    pub not_before: i64,
+    /// Unix seconds.
+    pub not_after: i64,
+    /// The number of the last revocation list that was published; 0 if there was none.
+    pub crl_number: i64,
+}
+
+impl Store {
+    /// Records the first generation of an authority, with its certificate: it serves from now on.
+    pub fn adopt_generation(
+        &self,
+        adopted: AdoptedGeneration,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            let authority = &adopted.plan.authority;
+            if newest(connection, authority)?.is_some() {
+                let message = format!(
+                    "authority {authority} has a key already, or one is planned; adopt under another name"
+                );
+                return Err(StoreError::Conflict(message));
+            }
+            let row = insert_with_label(connection, 1, &adopted.plan, &adopted.key_label)?;
+            connection.execute(
+                "UPDATE generation SET spki = ?2, crl_number = ?3 WHERE id = ?1",
+                params![row.id, adopted.spki, adopted.crl_number],
+            )?;
+            let intent = insert_intent(connection, &adopted, row.id, &entry)?;
+            let sha256 = digest::digest(&digest::SHA256, &adopted.der);
+            // As old as it is: what is reckoned from its making, such as its roll, goes by that.
+            connection.execute(
+                "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)",
+                params![intent, adopted.der, sha256.as_ref(), adopted.not_before],
+            )?;
+            certify(connection, row.id, intent)?;
+            audit::append(connection, &entry)
+        })
+    }
+}
+
+fn insert_intent(
+    connection: &rusqlite::Connection,
+    adopted: &AdoptedGeneration,
+    generation: i64,
+    entry: &AuditEntry,
+) -> Result<i64, StoreError> {
+    connection.execute(
+        "INSERT INTO intent (serial, issuer, purpose, profile, subject, tbs, not_before, not_after,
+             caller, state, recorded_at)
+         VALUES (?1, ?2, 'adopted', 'authority', ?3, ?4, ?5, ?6, ?7, 'issued', ?8)",
+        params![
+            adopted.serial,
+            adopted.plan.parent.unwrap_or(generation),
+            adopted.subject,
+            adopted.tbs,
+            adopted.not_before,
+            adopted.not_after,
+            entry.actor,
+            entry.at,
+        ],
+    )?;
+    Ok(connection.last_insert_rowid())
+}

@@ -1,0 +1,16 @@
+//! NSS softokn: it wants an argument at C_Initialize, and does not tell what it has made itself.
+
+use crate::rig::{Rig, done};
+use crate::table;
+use std::process::Command;
+
+#[test]
+fn nss_keeps_the_contract() {
+    let mut rig = Rig::new("nss", "NSS Certificate DB");
+    let folder = rig.folder("nss");
+    rig.write_secret("pin", "a password for the test\n");
+    let database = format!("sql:{}", folder.display());
+    done(Command::new("certutil").args(["-N", "-d", &database, "-f", &rig.text("pin")]));
+    rig.set("NSS_CONFIGDIR", folder.display().to_string());
+    table::holds("NSS softokn 3.87", &rig.check());
+}

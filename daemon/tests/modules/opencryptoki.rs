@@ -1,0 +1,107 @@
+//! opencryptoki's software token. Its state is the machine's; so each test has a machine of its own: namespaces
+//! for mounts and shared memory. That takes root.
+
+use crate::rig::{Rig, Running, done, until};
+use crate::{pin, table};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+/// Within the namespaces: private copies of what the daemon and its tokens write, then the daemon.
+const MACHINE: &str = r#"
+set -e
+mount -t tmpfs tmpfs /dev/shm
+mkdir "$1/lib"
+cp -a /var/lib/opencryptoki/. "$1/lib/"
+mount --bind "$1/lib" /var/lib/opencryptoki
+mkdir "$1/run"
+mount --bind "$1/run" /run
+mkdir -p /run/lock/opencryptoki/swtok
+chgrp -R pkcs11 /run/lock/opencryptoki
+exec pkcsslotd -f
+"#;
+
+const SLOT: &str = "3";
+const SO_PIN: &str = "76543210";
+const PIN: &str = "13572468";
+
+struct Machine {
+    _daemon: Running,
+    /// Stands before a command that runs within.
+    enter: Vec<String>,
+}
+
+impl Machine {
+    fn start(rig: &Rig) -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "a machine of its own takes root: run as root, or leave this out (-E 'not test(opencryptoki)')"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--ipc", "--propagation", "private"]);
+        command
+            .args(["bash", "-c", MACHINE, "machine"])
+            .arg(rig.path(""));
+        // Each of these is replaced by the next: the process is the daemon in the end.
+        let mut daemon = Running::start(command.stdout(Stdio::null()));
+        let pid = daemon.child().id().to_string();
+        let enter = ["nsenter", "--target", &pid, "--mount", "--ipc", "--"];
+        let machine = Self {
+            _daemon: daemon,
+            enter: enter.map(str::to_owned).to_vec(),
+        };
+        until("pkcsslotd is ready", || {
+            machine.pkcsconf(&["-t"], "").status.success().then_some(())
+        });
+        machine
+    }
+
+    /// `pkcsconf`, which asks for a label on standard input, and takes PINs as arguments.
+    fn pkcsconf(&self, arguments: &[&str], label: &str) -> Output {
+        let mut command = Command::new(&self.enter[0]);
+        command
+            .args(&self.enter[1..])
+            .args(["pkcsconf", "-c", SLOT])
+            .args(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut asked = command.spawn().unwrap();
+        // It may have ended without asking.
+        let _ = writeln!(asked.stdin.take().unwrap(), "{label}");
+        asked.wait_with_output().unwrap()
+    }
+
+    fn prepare(&self, arguments: &[&str], label: &str) {
+        let told = self.pkcsconf(arguments, label);
+        assert!(told.status.success(), "{arguments:?}: {told:?}");
+    }
+}
+
+/// A token whose PINs are no more those that everybody knows.
+fn prepared() -> (Rig, Machine) {
+    let mut rig = Rig::new("opencryptoki", "factory");
+    done(Command::new("getent").args(["group", "pkcs11"]));
+    let machine = Machine::start(&rig);
+    machine.prepare(&["-I", "-S", "87654321"], rig.label);
+    machine.prepare(&["-P", "-S", "87654321", "-n", SO_PIN], "");
+    machine.prepare(&["-u", "-S", SO_PIN, "-n", "12345678"], "");
+    machine.prepare(&["-p", "-U", "12345678", "-n", PIN], "");
+    rig.write_secret("pin", PIN);
+    rig.wrapper = machine.enter.iter().map(Into::into).collect();
+    (rig, machine)
+}
+
+#[test]
+fn opencryptoki_keeps_the_contract() {
+    let (rig, _machine) = prepared();
+    table::holds("opencryptoki 3.8.1, software token", &rig.check());
+}
+
+#[test]
+fn opencryptoki_is_never_locked_by_us() {
+    let (rig, machine) = prepared();
+    pin::is_never_locked(&rig, PIN, &|| {
+        machine.prepare(&["-p", "-U", PIN, "-n", PIN], "");
+    });
+}

@@ -1,0 +1,69 @@
+//! p11-kit remote, in front of SoftHSM: a module behind a socket, which can be taken away.
+
+use crate::rig::{Rig, Running, appears, until};
+use crate::{softhsm, table};
+use hallmarkd::token::{KeySpecification, TokenError};
+use hallmarkd::x509::key::KeyType;
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// SoftHSM behind a server that can be started again.
+struct Remote {
+    rig: Rig,
+    softhsm: BTreeMap<String, String>,
+}
+
+impl Remote {
+    fn make() -> Self {
+        let mut rig = Rig::new("p11-kit", "factory");
+        softhsm::make(&mut rig);
+        let softhsm = std::mem::take(&mut rig.environment);
+        let socket = rig.text("p11-kit.sock");
+        rig.set("P11_KIT_SERVER_ADDRESS", format!("unix:path={socket}"));
+        Self { rig, softhsm }
+    }
+
+    fn server(&self) -> Running {
+        let socket = self.rig.path("p11-kit.sock");
+        let _ = fs::remove_file(&socket);
+        let mut server = Command::new("p11-kit");
+        server.args(["server", "-f", "-n"]).arg(&socket);
+        server.arg("--provider").arg(Rig::module("softhsm2"));
+        let running = Running::start(server.arg("pkcs11:").envs(&self.softhsm));
+        appears(&socket);
+        running
+    }
+}
+
+#[test]
+fn p11_kit_keeps_the_contract() {
+    let remote = Remote::make();
+    let _server = remote.server();
+    table::holds("p11-kit 0.24.1, SoftHSM behind it", &remote.rig.check());
+}
+
+/// A killed server is an unplugged HSM: every call answers CKR_DEVICE_ERROR until C_Finalize and
+/// C_Initialize.
+#[test]
+fn a_server_that_went_away_and_came_back_signs_again_without_a_restart() {
+    let remote = Remote::make();
+    let server = remote.server();
+    let (client, _supervisor) = remote.rig.start();
+    let key = KeySpecification {
+        key_type: KeyType::P256,
+        label: "ca".into(),
+        id: vec![7; 16],
+    };
+    let key = client.generate(&key, DEADLINE).unwrap();
+    client.prove(&key, DEADLINE).unwrap();
+    drop(server);
+    let error = client.prove(&key, DEADLINE).unwrap_err();
+    assert!(matches!(error, TokenError::Unavailable { .. }), "{error:?}");
+    let _server = remote.server();
+    until("it signs again", || client.prove(&key, DEADLINE).ok());
+    assert_eq!(client.health().restarts, 0);
+}

@@ -1,0 +1,66 @@
+//! The PIN guard before tokens that lock after three wrong PINs.
+
+use crate::rig::{Rig, until};
+use hallmarkd::token::client::{TokenClient, TokenHealth};
+use hallmarkd::token::worker::health::TokenState;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+/// Longer than the worker rests between two looks at its token.
+const REST: Duration = Duration::from_millis(2500);
+
+/// Starts of the worker while the PIN is wrong: more than a token has tries.
+const RESTARTS: usize = 4;
+
+/// Verifies: a wrong PIN is tried once, however often the worker is started; so is the next one; a
+/// third is not tried at all. So the token still takes the right one afterwards.
+///
+/// `log_in_by_hand` is what an operator does with the vendor's tool, where the token says that the
+/// last try has come.
+pub(crate) fn is_never_locked(rig: &Rig, pin: &str, log_in_by_hand: &dyn Fn()) {
+    rig.write_secret("pin", "00000000");
+    let (client, supervisor) = rig.launch();
+    assert_eq!(logins(&parked(&client)), 1);
+    thread::sleep(REST);
+    assert_eq!(logins(&parked(&client)), 1, "it was tried again");
+    drop((client, supervisor));
+    for _ in 0..RESTARTS {
+        let (client, _supervisor) = rig.launch();
+        let health = parked(&client);
+        assert_eq!(logins(&health), 0, "the next worker tried it again");
+        assert!(health.reason.contains("token-tried.parked"), "{health:?}");
+    }
+
+    let (client, _supervisor) = rig.launch();
+    rig.write_secret("pin", "11111111");
+    until("the second PIN is tried", || {
+        (logins(&client.health()) == 1).then_some(())
+    });
+    until("it is refused", || {
+        let health = client.health();
+        (health.state == TokenState::Parked).then_some(())
+    });
+    rig.write_secret("pin", "22222222");
+    thread::sleep(REST);
+    let health = parked(&client);
+    assert_eq!(logins(&health), 1, "a third PIN was tried");
+    assert!(health.reason.contains("one more"), "{health:?}");
+
+    rig.write_secret("pin", pin);
+    log_in_by_hand();
+    fs::remove_file(rig.path("token-tried.parked")).unwrap();
+    until("the right PIN is taken", || {
+        (client.health().state == TokenState::Ready).then_some(())
+    });
+}
+
+fn parked(client: &TokenClient) -> TokenHealth {
+    let health = client.health();
+    assert_eq!(health.state, TokenState::Parked, "{health:?}");
+    health
+}
+
+fn logins(health: &TokenHealth) -> u64 {
+    health.rungs.logins
+}

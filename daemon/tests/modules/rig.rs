@@ -1,0 +1,223 @@
+//! One module's token, and its worker.
+
+use hallmarkd::token::client::TokenClient;
+use hallmarkd::token::contract::{self, Check, Report, Scope, Verdict};
+use hallmarkd::token::fragment::Fragment;
+use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
+use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::x509::key::KeyType;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub(crate) const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
+/// How long something may take to get ready on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// A folder, and what the configuration says of the token.
+pub(crate) struct Rig {
+    pub(crate) fragment: &'static str,
+    /// The module itself, in place of the family's.
+    pub(crate) wrapped_by: Option<PathBuf>,
+    pub(crate) label: &'static str,
+    pub(crate) environment: BTreeMap<String, String>,
+    /// Stands before the worker's command line.
+    pub(crate) wrapper: Vec<OsString>,
+    folder: TempDir,
+}
+
+impl Rig {
+    /// An empty folder, if the module of `fragment` is there.
+    pub(crate) fn new(fragment: &'static str, label: &'static str) -> Self {
+        let family = Fragment::shipped(fragment).unwrap();
+        let module = family.module();
+        assert!(
+            module.is_some(),
+            "none of {:?} exists: {INSTALL}",
+            family.modules
+        );
+        Self {
+            fragment,
+            wrapped_by: None,
+            label,
+            environment: BTreeMap::new(),
+            wrapper: Vec::new(),
+            folder: tempfile::Builder::new()
+                .prefix("hallmark-")
+                .tempdir()
+                .unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        fs::create_dir(self.path(name)).unwrap();
+        self.path(name)
+    }
+
+    /// Writes a file that only its owner may read.
+    pub(crate) fn write_secret(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        fs::set_permissions(self.path(name), Permissions::from_mode(0o600)).unwrap();
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.insert(name.to_owned(), value.into());
+    }
+
+    /// The first file of the family's module.
+    pub(crate) fn module(fragment: &str) -> PathBuf {
+        let family = Fragment::shipped(fragment).unwrap();
+        family.module().expect(INSTALL).to_owned()
+    }
+
+    /// `hallmarkd init-token`, with PINs in the files `pin` and `so-pin`.
+    pub(crate) fn init_token(&self, fragment: &str) -> Output {
+        Command::new(HALLMARKD)
+            .args(["init-token", "--label", self.label, "--module"])
+            .arg(Self::module(fragment))
+            .args([
+                "--pin-file",
+                &self.text("pin"),
+                "--so-pin-file",
+                &self.text("so-pin"),
+            ])
+            .envs(&self.environment)
+            .output()
+            .unwrap()
+    }
+
+    /// The worker, kept running, and its client; the token is ready or parked.
+    pub(crate) fn launch(&self) -> (TokenClient, Supervisor) {
+        let client = TokenClient::new("tried", self.path("tried.sock"));
+        let supervisor = Supervisor::start(client.clone(), self.worker());
+        client.wait_ready(SOON);
+        (client, supervisor)
+    }
+
+    /// Starts the worker, runs the contract with every kind of key, and stops it.
+    pub(crate) fn check(&self) -> Report {
+        let (client, _supervisor) = self.start();
+        let scope = Scope {
+            key_types: &KeyType::ALL,
+            tells_local: Fragment::shipped(self.fragment).unwrap().tells_local,
+        };
+        let report = contract::check_client(&client, scope, &mut |_| {});
+        let failed = |check: &&Check| matches!(check.verdict, Verdict::Failed(_));
+        let failed: Vec<_> = report.checks.iter().filter(failed).collect();
+        assert!(report.is_good(), "{failed:#?} {:?}", report.left_behind);
+        let rungs = client.health().rungs;
+        let climbed = (rungs.sessions, rungs.logins, rungs.initializations);
+        assert_eq!(climbed, (0, 1, 1), "it never had to recover");
+        report
+    }
+
+    /// Starts the worker, and waits until the token is ready.
+    pub(crate) fn start(&self) -> (TokenClient, Supervisor) {
+        let (client, supervisor) = self.launch();
+        let health = client.health();
+        assert_eq!(health.state, TokenState::Ready, "{health:?}");
+        (client, supervisor)
+    }
+
+    fn worker(&self) -> WorkerCommand {
+        fs::write(self.path("hallmark.toml"), self.configuration()).unwrap();
+        let mut line: Vec<OsString> = self.wrapper.clone();
+        line.push(HALLMARKD.into());
+        line.extend(["token", "tried", "--config"].map(OsString::from));
+        line.push(self.path("hallmark.toml").into());
+        WorkerCommand {
+            program: line.remove(0).into(),
+            arguments: line,
+            socket: self.path("tried.sock"),
+            environment: self.environment.clone(),
+        }
+    }
+
+    fn configuration(&self) -> String {
+        let (state, pin) = (self.text(""), self.text("pin"));
+        let module = match &self.wrapped_by {
+            Some(module) => format!("module = {module:?}"),
+            None => format!("fragment = {:?}", self.fragment),
+        };
+        let mut text = format!(
+            "state_dir = {state:?}\n[[token]]\nname = \"tried\"\nkind = \"pkcs11\"\n\
+             {module}\nlabel = {:?}\ncredential = {pin:?}\n[token.environment]\n",
+            self.label
+        );
+        for (name, value) in &self.environment {
+            text.push_str(&format!("{name} = {value:?}\n"));
+        }
+        text
+    }
+}
+
+const INSTALL: &str = "install the modules that the tests need with tests/install-modules";
+
+/// A process that ends with its test, and all that it has started with it.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Starts `program`, which must be installed.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let started = command.stdin(Stdio::null()).process_group(0).spawn();
+        Self(started.unwrap_or_else(|error| panic!("{command:?}: {error}: {INSTALL}")))
+    }
+
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only when all have ended.
+        let group = Pid::from_raw(self.0.id().cast_signed()).expect("not zero");
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs `command` to its end, which must be a good one.
+pub(crate) fn done(command: &mut Command) -> Output {
+    let output = command.output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}: {INSTALL}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    output
+}
+
+/// Asks until there is an answer.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begun.elapsed() < SOON, "not within {SOON:?}: {what}");
+        std::thread::sleep(PERIOD);
+    }
+}
+
+/// Waits for a file or socket.
+pub(crate) fn appears(path: &Path) {
+    until(&path.display().to_string(), || path.exists().then_some(()));
+}

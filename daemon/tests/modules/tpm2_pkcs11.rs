@@ -1,0 +1,90 @@
+//! tpm2-pkcs11 on swtpm, with a resource manager between them: a TPM has room for three keys.
+
+use crate::rig::{Rig, Running, until};
+use crate::{pin, table};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+/// A TPM simulator; the port.
+fn swtpm(rig: &Rig) -> (Running, u16) {
+    let state = rig.folder("swtpm");
+    until("swtpm listens", || {
+        let port = two_free_ports()?;
+        let mut command = Command::new("swtpm");
+        command.args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
+        command
+            .arg("--tpmstate")
+            .arg(format!("dir={}", state.display()));
+        command
+            .arg("--server")
+            .arg(format!("type=tcp,port={port},bindaddr=127.0.0.1"));
+        command
+            .arg("--ctrl")
+            .arg(format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1));
+        let mut swtpm = Running::start(command.stderr(Stdio::null()));
+        // Somebody may have taken a port meanwhile: then it ends, and others are tried.
+        until("swtpm listens or ends", || {
+            (swtpm.has_ended() || is_taken(port)).then_some(())
+        });
+        (!swtpm.has_ended()).then_some((swtpm, port))
+    })
+}
+
+/// The library wants the control channel at the next port.
+fn two_free_ports() -> Option<u16> {
+    let first = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = first.local_addr().unwrap().port();
+    let next = port.checked_add(1)?;
+    TcpListener::bind(("127.0.0.1", next)).ok().map(|_| port)
+}
+
+fn is_taken(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_err()
+}
+
+/// A message bus of our own; its address.
+fn bus() -> (Running, String) {
+    let mut command = Command::new("dbus-daemon");
+    command.args(["--session", "--nofork", "--print-address"]);
+    let mut bus = Running::start(command.stdout(Stdio::piped()));
+    let mut address = String::new();
+    let told = bus.child().stdout.take().unwrap();
+    BufReader::new(told).read_line(&mut address).unwrap();
+    (bus, address.trim().to_owned())
+}
+
+/// A token, and the processes under it.
+fn prepared() -> (Rig, [Running; 3]) {
+    let mut rig = Rig::new("tpm2-pkcs11", "gateway");
+    let (swtpm, port) = swtpm(&rig);
+    let (bus, address) = bus();
+    let mut command = Command::new("tpm2-abrmd");
+    command.args(["--session", "--allow-root", "--flush-all"]);
+    command.arg(format!("--tcti=swtpm:host=127.0.0.1,port={port}"));
+    command.env("DBUS_SESSION_BUS_ADDRESS", &address);
+    let resource_manager = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+    let store = rig.folder("store").display().to_string();
+    rig.set("DBUS_SESSION_BUS_ADDRESS", address);
+    rig.set("TPM2_PKCS11_TCTI", "tabrmd:bus_type=session");
+    rig.set("TPM2_PKCS11_STORE", store);
+    rig.set("TPM2_PKCS11_LOG_LEVEL", "0");
+    rig.set("TSS2_LOG", "all+none");
+    until("the token is made", || {
+        rig.init_token("tpm2-pkcs11").status.success().then_some(())
+    });
+    (rig, [resource_manager, bus, swtpm])
+}
+
+#[test]
+fn tpm2_pkcs11_keeps_the_contract() {
+    let (rig, _processes) = prepared();
+    table::holds("tpm2-pkcs11 1.9.0, swtpm behind it", &rig.check());
+}
+
+#[test]
+fn tpm2_pkcs11_is_never_locked_by_us() {
+    let (rig, _processes) = prepared();
+    let pin = std::fs::read_to_string(rig.path("pin")).unwrap();
+    pin::is_never_locked(&rig, pin.trim(), &|| {});
+}

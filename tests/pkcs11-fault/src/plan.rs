@@ -1,0 +1,215 @@
+//! The plan: which call fails, and how. One line for each fault:
+//!
+//! ```text
+//! C_Sign 3 return 0x30        the third call of C_Sign says CKR_DEVICE_ERROR
+//! C_Login 1+ return 0xa4      every call of C_Login does so
+//! C_Sign 1 delay 200          sleeps for 200 ms, then does what was asked
+//! C_Sign 1 hang               never returns
+//! C_Sign 1 crash              aborts the process
+//! C_SignInit 2 close-session  closes the caller's session first, then does what was asked
+//! C_SignInit 2 logout         logs the caller's application out first
+//! ```
+//!
+//! Calls are counted from when the process first saw this content of the file. A line that says
+//! nothing of the kind aborts the process: a test with a misspelt fault must not pass.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// `C_…`.
+    pub function: String,
+    /// At which call, counted from 1.
+    pub nth: u64,
+    /// At every later call, too.
+    pub onwards: bool,
+    /// What happens.
+    pub action: Action,
+}
+
+/// What happens instead of the call, or before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It returns this `CK_RV`, and nothing was done.
+    Return(u64),
+    /// It takes this many milliseconds longer.
+    Delay(u64),
+    /// It never returns.
+    Hang,
+    /// It ends the process.
+    Crash,
+    /// The session of the call is closed before.
+    CloseSession,
+    /// The session's application is logged out before.
+    Logout,
+}
+
+impl Fault {
+    /// At the `nth` call of `function`, once.
+    pub fn at(function: &str, nth: u64, action: Action) -> Self {
+        Fault {
+            function: function.to_owned(),
+            nth,
+            onwards: false,
+            action,
+        }
+    }
+
+    /// At the `nth` call of `function`, and at every one after it.
+    pub fn from(function: &str, nth: u64, action: Action) -> Self {
+        Fault {
+            onwards: true,
+            ..Fault::at(function, nth, action)
+        }
+    }
+
+    /// Whether it comes at this call.
+    pub(crate) fn comes(&self, function: &str, count: u64) -> bool {
+        self.function == function && (count == self.nth || self.onwards && count > self.nth)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let onwards = if self.onwards { "+" } else { "" };
+        write!(f, "{} {}{onwards} ", self.function, self.nth)?;
+        match self.action {
+            Action::Return(code) => write!(f, "return {code:#x}"),
+            Action::Delay(milliseconds) => write!(f, "delay {milliseconds}"),
+            Action::Hang => f.write_str("hang"),
+            Action::Crash => f.write_str("crash"),
+            Action::CloseSession => f.write_str("close-session"),
+            Action::Logout => f.write_str("logout"),
+        }
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<Self, String> {
+        let unknown = || format!("not a fault: {line:?}");
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        let [function, nth, action @ ..] = &words[..] else {
+            return Err(unknown());
+        };
+        let action = match action {
+            ["return", code] => {
+                let digits = code.strip_prefix("0x").ok_or_else(unknown)?;
+                Action::Return(u64::from_str_radix(digits, 16).map_err(|_| unknown())?)
+            }
+            ["delay", milliseconds] => Action::Delay(milliseconds.parse().map_err(|_| unknown())?),
+            ["hang"] => Action::Hang,
+            ["crash"] => Action::Crash,
+            ["close-session"] => Action::CloseSession,
+            ["logout"] => Action::Logout,
+            _ => return Err(unknown()),
+        };
+        let once = nth.trim_end_matches('+');
+        Ok(Fault {
+            function: (*function).to_owned(),
+            nth: once.parse().map_err(|_| unknown())?,
+            onwards: once.len() < nth.len(),
+            action,
+        })
+    }
+}
+
+/// The faults of a file's content.
+pub(crate) fn parse(text: &str) -> Result<Vec<Fault>, String> {
+    text.lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(str::parse)
+        .collect()
+}
+
+/// A plan's file, as a test writes it for a module that is in use elsewhere.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    path: PathBuf,
+}
+
+impl Plan {
+    /// The plan in this file. There need not be one: then nothing fails.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Plan { path: path.into() }
+    }
+
+    /// Its path, for `PKCS11_FAULT_PLAN`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces the faults in one step, and forgets which have come.
+    pub fn set(&self, faults: &[Fault]) -> io::Result<()> {
+        let text: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
+        let beside = self.path.with_extension("new");
+        fs::write(&beside, text)?;
+        match fs::remove_file(self.log()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::rename(beside, &self.path)
+    }
+
+    /// The faults that came since they were last set, in their order, as [`Fault`]s are written.
+    pub fn came(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Where the module writes down what it did.
+    pub(crate) fn log(&self) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(".log");
+        name.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            any::<u64>().prop_map(Action::Return),
+            any::<u64>().prop_map(Action::Delay),
+            Just(Action::Hang),
+            Just(Action::Crash),
+            Just(Action::CloseSession),
+            Just(Action::Logout),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_fault_is_read_as_it_was_written(
+            function in "C_[A-Za-z]{1,20}", nth in any::<u64>(), onwards in any::<bool>(),
+            action in action(),
+        ) {
+            let fault = Fault { function, nth, onwards, action };
+            prop_assert_eq!(fault.to_string().parse(), Ok(fault));
+        }
+
+        #[test]
+        fn any_text_is_faults_or_an_error(text in ".{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+
+    #[test]
+    fn a_fault_comes_once_or_from_then_on() {
+        let once = Fault::at("C_Sign", 2, Action::Hang);
+        let onwards = Fault::from("C_Sign", 2, Action::Hang);
+        let comes = |fault: &Fault| [1, 2, 3].map(|count| fault.comes("C_Sign", count));
+        assert_eq!(comes(&once), [false, true, false]);
+        assert_eq!(comes(&onwards), [false, true, true]);
+        assert!(!once.comes("C_SignInit", 2));
+    }
+}

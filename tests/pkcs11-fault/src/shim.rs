@@ -1,0 +1,247 @@
+//! The table of functions: each looks at the plan, and then calls the wrapped module's.
+
+#![allow(non_snake_case)] // PKCS#11 names them
+
+use crate::plan::{Action, Fault, Plan, parse};
+use cryptoki_sys::*;
+use std::collections::HashMap;
+use std::ffi::{OsString, c_void};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+/// Makes a function of this module for each of the wrapped one's, and puts them into its table.
+macro_rules! wrap {
+    ($($function:ident($first:ident: $first_type:ty $(, $more:ident: $type:ty)*);)*) => {
+        $(
+            unsafe extern "C" fn $function($first: $first_type $(, $more: $type)*) -> CK_RV {
+                if let Some(code) = before(stringify!($function), $first as usize) {
+                    return code;
+                }
+                match wrapped().functions.$function {
+                    // SAFETY: the arguments are the caller's, who keeps to the same contract.
+                    Some(function) => unsafe { function($first $(, $more)*) },
+                    None => CKR_FUNCTION_NOT_SUPPORTED,
+                }
+            }
+        )*
+
+        /// The wrapped module's table with every function replaced by ours.
+        fn table(wrapped: &CK_FUNCTION_LIST) -> CK_FUNCTION_LIST {
+            let mut table = *wrapped;
+            table.C_GetFunctionList = Some(C_GetFunctionList);
+            $(table.$function = Some($function);)*
+            table
+        }
+    };
+}
+
+wrap! {
+    C_Initialize(a: *mut c_void);
+    C_Finalize(a: *mut c_void);
+    C_GetInfo(a: *mut CK_INFO);
+    C_GetSlotList(a: CK_BBOOL, b: *mut CK_SLOT_ID, c: *mut CK_ULONG);
+    C_GetSlotInfo(a: CK_SLOT_ID, b: *mut CK_SLOT_INFO);
+    C_GetTokenInfo(a: CK_SLOT_ID, b: *mut CK_TOKEN_INFO);
+    C_GetMechanismList(a: CK_SLOT_ID, b: *mut CK_MECHANISM_TYPE, c: *mut CK_ULONG);
+    C_GetMechanismInfo(a: CK_SLOT_ID, b: CK_MECHANISM_TYPE, c: *mut CK_MECHANISM_INFO);
+    C_InitToken(a: CK_SLOT_ID, b: *mut CK_UTF8CHAR, c: CK_ULONG, d: *mut CK_UTF8CHAR);
+    C_InitPIN(a: CK_SESSION_HANDLE, b: *mut CK_UTF8CHAR, c: CK_ULONG);
+    C_SetPIN(a: CK_SESSION_HANDLE, b: *mut CK_UTF8CHAR, c: CK_ULONG, d: *mut CK_UTF8CHAR, e: CK_ULONG);
+    C_OpenSession(a: CK_SLOT_ID, b: CK_FLAGS, c: *mut c_void, d: CK_NOTIFY, e: *mut CK_SESSION_HANDLE);
+    C_CloseSession(a: CK_SESSION_HANDLE);
+    C_CloseAllSessions(a: CK_SLOT_ID);
+    C_GetSessionInfo(a: CK_SESSION_HANDLE, b: *mut CK_SESSION_INFO);
+    C_GetOperationState(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: *mut CK_ULONG);
+    C_SetOperationState(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: CK_OBJECT_HANDLE, e: CK_OBJECT_HANDLE);
+    C_Login(a: CK_SESSION_HANDLE, b: CK_USER_TYPE, c: *mut CK_UTF8CHAR, d: CK_ULONG);
+    C_Logout(a: CK_SESSION_HANDLE);
+    C_CreateObject(a: CK_SESSION_HANDLE, b: *mut CK_ATTRIBUTE, c: CK_ULONG, d: *mut CK_OBJECT_HANDLE);
+    C_CopyObject(a: CK_SESSION_HANDLE, b: CK_OBJECT_HANDLE, c: *mut CK_ATTRIBUTE, d: CK_ULONG, e: *mut CK_OBJECT_HANDLE);
+    C_DestroyObject(a: CK_SESSION_HANDLE, b: CK_OBJECT_HANDLE);
+    C_GetObjectSize(a: CK_SESSION_HANDLE, b: CK_OBJECT_HANDLE, c: *mut CK_ULONG);
+    C_GetAttributeValue(a: CK_SESSION_HANDLE, b: CK_OBJECT_HANDLE, c: *mut CK_ATTRIBUTE, d: CK_ULONG);
+    C_SetAttributeValue(a: CK_SESSION_HANDLE, b: CK_OBJECT_HANDLE, c: *mut CK_ATTRIBUTE, d: CK_ULONG);
+    C_FindObjectsInit(a: CK_SESSION_HANDLE, b: *mut CK_ATTRIBUTE, c: CK_ULONG);
+    C_FindObjects(a: CK_SESSION_HANDLE, b: *mut CK_OBJECT_HANDLE, c: CK_ULONG, d: *mut CK_ULONG);
+    C_FindObjectsFinal(a: CK_SESSION_HANDLE);
+    C_EncryptInit(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE);
+    C_Encrypt(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_EncryptUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_EncryptFinal(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: *mut CK_ULONG);
+    C_DecryptInit(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE);
+    C_Decrypt(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_DecryptUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_DecryptFinal(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: *mut CK_ULONG);
+    C_DigestInit(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM);
+    C_Digest(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_DigestUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG);
+    C_DigestKey(a: CK_SESSION_HANDLE, b: CK_OBJECT_HANDLE);
+    C_DigestFinal(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: *mut CK_ULONG);
+    C_SignInit(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE);
+    C_Sign(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_SignUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG);
+    C_SignFinal(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: *mut CK_ULONG);
+    C_SignRecoverInit(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE);
+    C_SignRecover(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_VerifyInit(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE);
+    C_Verify(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: CK_ULONG);
+    C_VerifyUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG);
+    C_VerifyFinal(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG);
+    C_VerifyRecoverInit(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE);
+    C_VerifyRecover(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_DigestEncryptUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_DecryptDigestUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_SignEncryptUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_DecryptVerifyUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
+    C_GenerateKey(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: *mut CK_ATTRIBUTE, d: CK_ULONG, e: *mut CK_OBJECT_HANDLE);
+    C_GenerateKeyPair(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: *mut CK_ATTRIBUTE, d: CK_ULONG, e: *mut CK_ATTRIBUTE, f: CK_ULONG, g: *mut CK_OBJECT_HANDLE, h: *mut CK_OBJECT_HANDLE);
+    C_WrapKey(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE, d: CK_OBJECT_HANDLE, e: *mut CK_BYTE, f: *mut CK_ULONG);
+    C_UnwrapKey(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE, d: *mut CK_BYTE, e: CK_ULONG, f: *mut CK_ATTRIBUTE, g: CK_ULONG, h: *mut CK_OBJECT_HANDLE);
+    C_DeriveKey(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE, d: *mut CK_ATTRIBUTE, e: CK_ULONG, f: *mut CK_OBJECT_HANDLE);
+    C_SeedRandom(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG);
+    C_GenerateRandom(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG);
+    C_GetFunctionStatus(a: CK_SESSION_HANDLE);
+    C_CancelFunction(a: CK_SESSION_HANDLE);
+    C_WaitForSlotEvent(a: CK_FLAGS, b: *mut CK_SLOT_ID, c: *mut c_void);
+}
+
+/// What a PKCS#11 module is asked for first.
+///
+/// # Safety
+///
+/// `list` is null or where a pointer may be written, as PKCS#11 says.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
+    if list.is_null() {
+        return CKR_ARGUMENTS_BAD;
+    }
+    // SAFETY: not null, and the caller's; the table is never written after it was made.
+    unsafe { *list = std::ptr::from_ref(&wrapped().table).cast_mut() };
+    CKR_OK
+}
+
+/// The module behind this one.
+struct Wrapped {
+    /// Keeps it loaded.
+    _library: Pkcs11,
+    functions: CK_FUNCTION_LIST,
+    table: CK_FUNCTION_LIST,
+}
+
+// SAFETY: the version and function pointers are only read.
+unsafe impl Sync for Wrapped {}
+// SAFETY: as above.
+unsafe impl Send for Wrapped {}
+
+fn wrapped() -> &'static Wrapped {
+    static WRAPPED: OnceLock<Wrapped> = OnceLock::new();
+    WRAPPED.get_or_init(|| {
+        let path = variable("PKCS11_FAULT_MODULE");
+        // SAFETY: loading a library runs its constructors; it is the one that the test named.
+        let library = unsafe { Pkcs11::new(&path) }
+            .unwrap_or_else(|error| fatal(&format!("cannot load {}: {error}", path.display())));
+        let mut list = std::ptr::null_mut();
+        // SAFETY: a valid place for the pointer.
+        let code = unsafe { library.C_GetFunctionList(&mut list) };
+        if code != CKR_OK || list.is_null() {
+            fatal(&format!(
+                "C_GetFunctionList of {}: {code:#x}",
+                path.display()
+            ));
+        }
+        // SAFETY: CKR_OK says that the list is there, and it stays as long as the library.
+        let functions = unsafe { *list };
+        Wrapped {
+            _library: library,
+            functions,
+            table: table(&functions),
+        }
+    })
+}
+
+/// What is to be failed, and how often what was called since it was said.
+#[derive(Default)]
+struct Standing {
+    /// Inode and time of change: which content of the file this is of.
+    content: Option<(u64, i64, i64)>,
+    faults: Vec<Fault>,
+    counts: HashMap<&'static str, u64>,
+}
+
+/// Does what the plan says of this call. A code is the answer to it; without one the call goes on.
+///
+/// `first` is the call's first argument: the session, where it has one.
+fn before(function: &'static str, first: usize) -> Option<CK_RV> {
+    let action = due(function)?;
+    match action {
+        Action::Return(code) => return Some(code as CK_RV),
+        Action::Delay(milliseconds) => thread::sleep(Duration::from_millis(milliseconds)),
+        Action::Hang => loop {
+            thread::park();
+        },
+        Action::Crash => std::process::abort(),
+        Action::CloseSession => {
+            if let Some(close) = wrapped().functions.C_CloseSession {
+                // SAFETY: any number may be given as a session; a wrong one is refused.
+                unsafe { close(first as CK_SESSION_HANDLE) };
+            }
+        }
+        Action::Logout => {
+            if let Some(logout) = wrapped().functions.C_Logout {
+                // SAFETY: as above.
+                unsafe { logout(first as CK_SESSION_HANDLE) };
+            }
+        }
+    }
+    None
+}
+
+/// Counts this call, and gives the fault that is due at it.
+fn due(function: &'static str) -> Option<Action> {
+    static STANDING: Mutex<Option<Standing>> = Mutex::new(None);
+    let plan = Plan::new(variable("PKCS11_FAULT_PLAN"));
+    let content = fs::metadata(plan.path())
+        .map(|file| (file.ino(), file.ctime(), file.ctime_nsec()))
+        .ok();
+    let mut standing = STANDING.lock().unwrap_or_else(|_| fatal("a call panicked"));
+    let standing = standing.get_or_insert_default();
+    if standing.content != content {
+        let text = fs::read_to_string(plan.path()).unwrap_or_default();
+        *standing = Standing {
+            content,
+            faults: parse(&text).unwrap_or_else(|error| fatal(&error)),
+            counts: HashMap::new(),
+        };
+    }
+    let count = standing.counts.entry(function).or_default();
+    *count += 1;
+    let fault = standing
+        .faults
+        .iter()
+        .find(|fault| fault.comes(function, *count))?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(plan.log());
+    if let Err(error) = log.and_then(|mut log| writeln!(log, "{fault}")) {
+        fatal(&format!("cannot write {}: {error}", plan.log().display()));
+    }
+    Some(fault.action)
+}
+
+fn variable(name: &str) -> std::path::PathBuf {
+    let value: Option<OsString> = std::env::var_os(name);
+    value
+        .unwrap_or_else(|| fatal(&format!("${name} is not set")))
+        .into()
+}
+
+/// Ends the process: a panic must not unwind into C, and a test must not go on without its faults.
+fn fatal(reason: &str) -> ! {
+    let _ = writeln!(std::io::stderr(), "pkcs11-fault: {reason}");
+    std::process::abort()
+}

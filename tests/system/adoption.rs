@@ -1,0 +1,285 @@
+//! A customer has a root and an intermediate already: made with OpenSSL, imported into the token with its own
+//! tool. They are adopted, issue, and revoke.
+
+use crate::device::is_assigned;
+use crate::process::Told;
+use crate::relying::{Relying, pem};
+use crate::request::{Holder, Request};
+use crate::stage::Stage;
+use serde_json::Value;
+use std::fs;
+use std::process::Command;
+
+const EXTENSIONS: &str = "
+[req]
+distinguished_name = name
+prompt = no
+[name]
+CN = none
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+[below]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+[no-lists]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+subjectKeyIdentifier = hash
+";
+
+const MADE_HERE: &str = r#"
+[[authority]]
+name = "line-1"
+issuer = "plant"
+subject = { common_name = "Line 1" }
+validity = "1y"
+path_length = 0
+[[authority]]
+name = "operations"
+issuer = "root"
+subject = { common_name = "Operations" }
+validity = "1y"
+path_length = 0
+"#;
+
+/// What OpenSSL is asked, in the stage's folder.
+fn openssl(stage: &Stage, arguments: &str) {
+    let mut command = Command::new("openssl");
+    command
+        .args(arguments.split(' '))
+        .current_dir(stage.path(""));
+    let told = command.output().unwrap();
+    assert!(told.status.success(), "{arguments}: {told:?}");
+}
+
+/// The customer's old CA, in files: a root, and an intermediate with a short serial number.
+fn old_authorities(stage: &Stage) {
+    stage.write("openssl.cnf", EXTENSIONS);
+    for name in ["root", "plant"] {
+        openssl(
+            stage,
+            &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key"),
+        );
+    }
+    openssl(
+        stage,
+        "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj /C=DE/O=Works/CN=Old-Root \
+         -extensions authority -out root.pem",
+    );
+    openssl(
+        stage,
+        "req -config openssl.cnf -new -key plant.key -subj /C=DE/O=Works/CN=Old-Plant -out plant.csr",
+    );
+    openssl(
+        stage,
+        "x509 -req -in plant.csr -CA root.pem -CAkey root.key -set_serial 7 -days 1800 \
+         -extfile openssl.cnf -extensions below -out plant.pem",
+    );
+}
+
+/// Puts a key into the token, with SoftHSM's tool.
+fn import(stage: &Stage, name: &str, label: &str, id: &str) {
+    let pin = fs::read_to_string(stage.path("pin")).unwrap();
+    let told = Command::new("softhsm2-util")
+        .args([
+            "--token",
+            "factory",
+            "--label",
+            label,
+            "--id",
+            id,
+            "--pin",
+            pin.trim(),
+        ])
+        .arg("--import")
+        .arg(stage.path(&format!("{name}.key")))
+        .env("SOFTHSM2_CONF", stage.path("softhsm2.conf"))
+        .output()
+        .unwrap();
+    assert!(told.status.success(), "{told:?}");
+}
+
+/// The ceremony file: root and plant are adopted, the rest is made.
+fn takeover(stage: &Stage) -> String {
+    let plant = fs::read_to_string(stage.path("plant.pem")).unwrap();
+    let root = stage.path("root.pem");
+    format!(
+        "name = \"takeover\"\n\
+         [[authority]]\nname = \"root\"\n\
+         key = \"pkcs11:token=factory;object=Old%20Root;id=%01;type=private\"\n\
+         certificate = {root:?}\ncrl_number = 41\n\
+         [[authority]]\nname = \"plant\"\nissuer = \"root\"\n\
+         key = \"pkcs11:id=%02\"\ncertificate = '''\n{plant}'''\n{MADE_HERE}"
+    )
+}
+
+fn run(stage: &Stage, file: &str) -> Told {
+    let file = stage.write("ceremony.toml", file);
+    stage.hallmark(&["--json", "ceremony", "run", file.to_str().unwrap()])
+}
+
+/// `openssl verify -crl_check_all`, with the lists of every authority above.
+fn judged(stage: &Stage, leaf: &Holder) -> Told {
+    let relying = Relying::on(stage);
+    let lists = ["root", "plant", "line-1"].map(|name| pem("crl", &relying.crl(name)));
+    stage.write("lists.pem", &lists.concat());
+    stage.write("leaf.pem", &leaf.certificate);
+    let above = ["line-1", "plant"].map(|name| stage.authority(name));
+    stage.write("above.pem", &above.concat());
+    let mut command = Command::new("openssl");
+    command.args([
+        "verify",
+        "-x509_strict",
+        "-crl_check_all",
+        "-CAfile",
+        "root.pem",
+    ]);
+    command.args([
+        "-untrusted",
+        "above.pem",
+        "-CRLfile",
+        "lists.pem",
+        "leaf.pem",
+    ]);
+    Told::of(command.current_dir(stage.path("")))
+}
+
+/// Verifies: root and intermediate are adopted with their certificates, and the transcript says so with its
+/// warnings; the rest is made under them; the root is proven at the provisioning service; a device's leaf
+/// is good by the old root until it is blocked; running the file again changes nothing, nor does a restart.
+#[test]
+fn an_old_authority_is_adopted_and_issues_and_revokes() {
+    let mut stage = Stage::set();
+    old_authorities(&stage);
+    import(&stage, "root", "Old Root", "01");
+    import(&stage, "plant", "Old Plant", "02");
+    stage.start();
+    let told = run(&stage, &takeover(&stage));
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.error.contains("adopting pkcs11:"), "{told:?}");
+    let transcript: Value = serde_json::from_str(&told.out).unwrap();
+    let outcomes = |transcript: &Value| -> Vec<Value> {
+        let entries = transcript["authorities"].as_array().unwrap();
+        entries.iter().map(|it| it["outcome"].clone()).collect()
+    };
+    assert_eq!(
+        outcomes(&transcript),
+        ["adopted", "adopted", "created", "created"]
+    );
+    let remarks = transcript["authorities"][0]["remarks"].to_string();
+    assert!(remarks.contains("CKA_LOCAL"), "{remarks}");
+    let old_root = fs::read_to_string(stage.path("root.pem")).unwrap();
+    assert_eq!(stage.authority("root"), old_root);
+    assert_eq!(stage.count("audit WHERE action = 'authority.adopted'"), 2);
+
+    // Once more, and the daemon does what it does by itself.
+    stage.run_ceremony();
+    stage.told(&[
+        "enrollment",
+        "add",
+        "--group",
+        "line-1",
+        "--authority",
+        "line-1",
+    ]);
+    let (number, _) = Relying::on(&stage).listed("root");
+    assert!(
+        number > 41,
+        "lists count on from the old authority's: {number}"
+    );
+    let leaf = stage.station().obtain(&Request::device("press-1"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &leaf);
+    leaf.is_accepted_by_openssl(&old_root);
+    let verdict = judged(&stage, &leaf);
+    assert_eq!(verdict.code, Some(0), "{verdict:?}");
+
+    stage.told(&["device", "block", "press-1"]);
+    crate::process::until("the list says so", || {
+        let (_, entries) = Relying::on(&stage).listed("line-1");
+        (entries.len() == 1).then_some(())
+    });
+    assert!(judged(&stage, &leaf).error.contains("revoked"));
+    stage.told(&["device", "unblock", "press-1"]);
+    stage.is_in_step();
+
+    stage.restart();
+    let again = run(&stage, &takeover(&stage));
+    let transcript: Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!(outcomes(&transcript), ["existed"; 4]);
+    assert_eq!(stage.count("generation"), 4);
+}
+
+/// Verifies: what is not adopted, each for its own reason, which the answer says; and nothing is left of it.
+#[test]
+fn what_does_not_fit_is_not_adopted() {
+    let mut stage = Stage::set();
+    old_authorities(&stage);
+    import(&stage, "root", "Old Root", "01");
+    import(&stage, "plant", "Old Plant", "02");
+    openssl(
+        &stage,
+        "req -x509 -config openssl.cnf -new -key root.key -days 9 -subj /CN=Old-Root -extensions no-lists \
+         -out no-lists.pem",
+    );
+    openssl(
+        &stage,
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out stranger.key",
+    );
+    openssl(
+        &stage,
+        "req -x509 -config openssl.cnf -new -key stranger.key -days 9 -subj /CN=Stranger -extensions authority \
+         -out stranger.pem",
+    );
+    stage.start();
+    let good = takeover(&stage);
+    let (root, plant) = (stage.path("root.pem"), stage.path("plant.pem"));
+    let with =
+        |name: &str| good.replace(root.to_str().unwrap(), stage.path(name).to_str().unwrap());
+    for (file, code, reason) in [
+        (with("no-lists.pem"), "adoption_refused", "cRLSign"),
+        (
+            with("stranger.pem"),
+            "adoption_refused",
+            "public key of the certificate",
+        ),
+        (with("plant.pem"), "adoption_refused", "was issued by"),
+        (with("root.key"), "adoption_refused", "certificates"),
+        (with("nowhere.pem"), "adoption_refused", "nowhere.pem"),
+        (
+            good.replace("token=factory", "token=other"),
+            "adoption_refused",
+            "other",
+        ),
+        (
+            good.replace("id=%01", "id=%09"),
+            "adoption_refused",
+            "id 01",
+        ),
+        (
+            good.replace("id=%01", "id=%02"),
+            "adoption_refused",
+            "id 01",
+        ),
+        (
+            good.replace("id=%01", "id=%01?pin-value=1"),
+            "ceremony_invalid",
+            "PIN",
+        ),
+    ] {
+        let told = run(&stage, &file);
+        assert_eq!(told.code, Some(1), "{told:?}");
+        assert!(
+            told.error.contains(code) && told.error.contains(reason),
+            "{reason}: {told:?}"
+        );
+    }
+    assert!(plant.exists());
+    assert_eq!(stage.count("generation"), 0);
+    assert_eq!(stage.count("intent"), 0);
+}

@@ -1,0 +1,117 @@
+//! The daemon is killed where a story wants it: at a crash point, or while the service keeps an
+//! answer to itself.
+//!
+//! `ca::crash_point` stands at each step: with `FAILPOINTS="NAME=return(FILE)"` whoever comes there
+//! writes FILE and stays, until the test kills the daemon.
+
+use crate::process::until;
+use crate::stage::Stage;
+use dps_emulator::{Action, Fault};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+impl Stage {
+    /// Starts the daemon so that it stays at whichever of these points it comes to.
+    pub(crate) fn start_to_stay_at(&mut self, points: &[&str]) {
+        assert!(fail::has_failpoints(), "build with --features failpoints");
+        let settings = points.iter().map(|point| {
+            let reached = self.reached(point);
+            // An earlier start may have come there.
+            let _ = std::fs::remove_file(&reached);
+            format!("{point}=return({})", reached.display())
+        });
+        let settings: Vec<String> = settings.collect();
+        self.start_with(&settings);
+    }
+
+    /// Restarts the daemon so that it will stay at `point`.
+    pub(crate) fn restart_to_stay_at(&mut self, point: &str) {
+        self.stop();
+        self.start_to_stay_at(&[point]);
+        self.is_ready();
+    }
+
+    /// Waits until the daemon stays at `point`.
+    pub(crate) fn stays_at(&self, point: &str) {
+        until(point, || self.has_come_to(point).then_some(()));
+    }
+
+    /// Kills the daemon when it has come to `point`, and starts it again.
+    pub(crate) fn is_killed_at(&mut self, point: &str) {
+        self.stays_at(point);
+        self.kill();
+        self.start();
+        self.is_ready();
+    }
+
+    /// Starts the daemon, and kills it each time that it comes to one of `points`, and each time that
+    /// the service has done one of `calls` and keeps the answer to itself; until it was killed at all
+    /// of them, in whatever order they came. `meanwhile` is what else happens, over and over. In the
+    /// end the daemon runs.
+    pub(crate) fn is_killed_at_each(
+        &mut self,
+        points: &[&str],
+        calls: &[Fault],
+        mut meanwhile: impl FnMut(&Stage),
+    ) {
+        for call in calls {
+            let unanswered = Fault {
+                action: Action::HangAfter,
+                ..call.clone()
+            };
+            self.emulator.inject(unanswered).unwrap();
+        }
+        let mut left = points.to_vec();
+        loop {
+            let calls_left = self.emulator.faults().len();
+            self.start_to_stay_at(&left);
+            if left.is_empty() && calls_left == 0 {
+                return;
+            }
+            let waits_for = format!("one of {left:?} or {:?}", self.emulator.faults());
+            until(&waits_for, || {
+                meanwhile(self);
+                let at_a_point = left.iter().any(|point| self.has_come_to(point));
+                let unanswered = self.emulator.faults().len() < calls_left;
+                (at_a_point || unanswered).then_some(())
+            });
+            self.kill();
+            left.retain(|point| !self.has_come_to(point));
+        }
+    }
+
+    fn has_come_to(&self, point: &str) -> bool {
+        self.reached(point).exists()
+    }
+
+    fn reached(&self, point: &str) -> PathBuf {
+        self.path(&format!("reached-{point}"))
+    }
+}
+
+/// An operator who reports a breach, and once more if it is not on record: of a device, or of an
+/// authority. What a report comes to that is cut off, nobody hears.
+pub(crate) fn reported(stage: &Stage, subject: &[&str]) -> JoinHandle<()> {
+    let client = stage.client();
+    let subject: Vec<String> = subject.iter().map(|&it| it.to_owned()).collect();
+    let is_of = move |roll: &Value, name: &String| {
+        roll["reason"] == "compromise"
+            && (roll["authority"] == *name || roll["registration_id"] == *name)
+    };
+    std::thread::spawn(move || {
+        until("the breach is on record", || {
+            let rolls = client.hallmark(&["--json", "roll", "list"]);
+            let rolls: Value = serde_json::from_str(&rolls.out).ok()?;
+            let name = subject.last()?;
+            if rolls.as_array()?.iter().any(|roll| is_of(roll, name)) {
+                return Some(());
+            }
+            let subject = subject.iter().map(String::as_str);
+            let report = ["roll", "start"].into_iter().chain(subject);
+            let report: Vec<&str> = report.chain(["--reason", "compromise"]).collect();
+            client.hallmark(&report);
+            None
+        });
+    })
+}

@@ -1,0 +1,145 @@
+//! A token stays away for longer than the policy allows: another one that holds the same key signs,
+//! or a standby authority, and afterwards things are as usual again.
+
+use crate::load::Load;
+use crate::process::until;
+use crate::request::Request;
+use crate::stage::{CEREMONY, Stage};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// The policy of these stories, and how soon afterwards a certificate must come.
+const AFTER: &str = "failover_after = \"2s\"\n";
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// A second token's configuration, in a folder of its own.
+fn second_token(stage: &Stage, name: &str, label: &str) -> String {
+    let conf = stage.path(&format!("{name}.conf"));
+    let tokens = stage.path(&format!("tokens-{name}"));
+    fs::write(
+        &conf,
+        format!("directories.tokendir = {}\n", tokens.display()),
+    )
+    .unwrap();
+    format!(
+        "[[token]]\nname = {name:?}\nkind = \"pkcs11\"\nfragment = \"softhsm2\"\nlabel = {label:?}\n\
+         credential = {:?}\n[token.environment]\nSOFTHSM2_CONF = {conf:?}\n\n",
+        stage.path("pin")
+    )
+}
+
+/// As a vendor's tool clones an HSM.
+fn clone_token(from: &Path, to: &Path) {
+    let told = std::process::Command::new("cp")
+        .arg("-r")
+        .args([from, to])
+        .status();
+    assert!(told.unwrap().success());
+}
+
+fn alarms(stage: &Stage) -> String {
+    stage.json(&["status"])["alarms"].to_string()
+}
+
+fn audited(stage: &Stage, action: &str) -> i64 {
+    stage.count(&format!(
+        "audit WHERE action = '{action}' AND subject = 'line-1'"
+    ))
+}
+
+/// Verifies, under load: while the first token is away the second signs with the same key, which
+/// status and journal say; when it is back, so is everything, and the second is not needed.
+#[test]
+fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
+    let stage = Stage::set();
+    let mut configuration = stage.configuration().replace(
+        "name = \"line-1\"\ntoken = \"factory\"",
+        "name = \"line-1\"\ntoken = \"factory\"\nalso_on = [\"twin\"]",
+    );
+    let twin = second_token(&stage, "twin", "factory");
+    configuration = configuration.replacen("[[authority]]", &format!("{twin}[[authority]]"), 1);
+    stage.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    let stage = stage.raised();
+    let (first, away) = (stage.path("tokens"), stage.path("tokens.away"));
+    let second = stage.path("tokens-twin");
+    clone_token(&first, &second);
+    until("the twin is ready", || {
+        (stage.json(&["status"])["tokens"]["twin"]["state"] == "ready").then_some(())
+    });
+
+    Load::during(&stage, |load| {
+        fs::rename(&first, &away).unwrap();
+        load.is_refused();
+        load.served_within(WITHIN);
+        assert!(alarms(&stage).contains("authority line-1: token twin signs in its place"));
+        assert_eq!(audited(&stage, "failover.begun"), 1);
+
+        fs::rename(&away, &first).unwrap();
+        until("it goes back", || {
+            (audited(&stage, "failover.ended") == 1).then_some(())
+        });
+        fs::rename(&second, stage.path("twin.away")).unwrap();
+        load.served_within(WITHIN);
+        assert!(!alarms(&stage).contains("in its place"));
+    });
+    assert_eq!(audited(&stage, "failover.begun"), 1);
+}
+
+/// Verifies: the standby has a key and a certificate of its own below the same issuer; devices get
+/// theirs from it while the first token is away, and OpenSSL accepts them; afterwards the first
+/// authority signs again.
+#[test]
+fn a_standby_authority_signs_while_the_token_of_the_first_is_out() {
+    let stage = Stage::set();
+    let spare = second_token(&stage, "spare", "spare");
+    let configuration = stage
+        .configuration()
+        .replace(
+            "name = \"line-1\"\ntoken = \"factory\"",
+            "name = \"line-1\"\ntoken = \"factory\"\nstandby = \"reserve\"\n\
+             [[authority]]\nname = \"reserve\"\ntoken = \"spare\"",
+        )
+        .replacen("[[authority]]", &format!("{spare}[[authority]]"), 1);
+    stage.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    fs::create_dir(stage.path("tokens-spare")).unwrap();
+    stage.make_token_at("spare", "spare.conf");
+    stage.write("ceremony.toml", &format!("{CEREMONY}{RESERVE}"));
+    let stage = stage.raised();
+    let station = stage.station();
+    let usual = station.obtain(&Request::device("press-1"));
+
+    let (first, away) = (stage.path("tokens"), stage.path("tokens.away"));
+    fs::rename(&first, &away).unwrap();
+    let request = Request::device("press-2");
+    let from_standby = until("the standby signs", || {
+        let answer = station.ask(&request);
+        (answer.status == 201).then(|| request.holder(&answer.body))
+    });
+    let reserve = stage.authority("reserve");
+    assert_eq!(from_standby.chain[0].trim(), reserve.trim());
+    assert_ne!(usual.chain[0], from_standby.chain[0]);
+    from_standby.is_accepted_by_openssl(&stage.authority("root"));
+    assert!(alarms(&stage).contains("authority line-1: authority reserve signs in its place"));
+    assert_eq!(audited(&stage, "failover.begun"), 1);
+    assert_eq!(
+        stage.json(&["status"])["ready"],
+        false,
+        "others cannot sign"
+    );
+
+    fs::rename(&away, &first).unwrap();
+    stage.is_ready();
+    let after = station.obtain(&Request::device("press-3"));
+    assert_eq!(after.chain, usual.chain);
+    assert_eq!(audited(&stage, "failover.ended"), 1);
+}
+
+const RESERVE: &str = "
+[[authority]]
+name = \"reserve\"
+issuer = \"plant\"
+subject = { organization = \"Example Works\", common_name = \"Example Line 1, standby\" }
+path_length = 0
+validity = \"5y\"
+";

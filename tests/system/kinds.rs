@@ -1,0 +1,88 @@
+//! Ceremonies with keys of every kind, and on a token that does not tell what it has made itself.
+
+use crate::device::is_assigned;
+use crate::request::Request;
+use crate::stage::{CEREMONY, Stage};
+use serde_json::Value;
+use std::process::Command;
+
+/// The ceremony that ships, with these kinds of key from the root down.
+fn with_keys(kinds: [&str; 4]) -> String {
+    let mut parts = CEREMONY.split("[[authority]]");
+    let mut text = parts.next().unwrap().to_owned();
+    for (part, kind) in parts.zip(kinds) {
+        let plain: Vec<&str> = part
+            .lines()
+            .filter(|it| !it.starts_with("key_type"))
+            .collect();
+        text += &format!("[[authority]]\nkey_type = {kind:?}{}\n", plain.join("\n"));
+    }
+    text
+}
+
+fn a_device_is_let_in(stage: &Stage) {
+    stage.told(&[
+        "enrollment",
+        "add",
+        "--group",
+        "line-1",
+        "--authority",
+        "line-1",
+    ]);
+    let leaf = stage.station().obtain(&Request::device("press-1"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &leaf);
+    leaf.is_accepted_by_openssl(&stage.authority("root"));
+}
+
+/// Verifies: authorities with RSA keys of 4096 and 3072 bits, P-384 and Ed25519 are made, linted, verified by
+/// the provisioning service and by OpenSSL, and a device is let in below them.
+#[test]
+fn authorities_have_keys_of_every_kind() {
+    let mut stage = Stage::set();
+    stage.start();
+    let kinds = ["rsa4096", "p384", "rsa3072", "ed25519"];
+    stage.write("ceremony.toml", &with_keys(kinds));
+    stage.run_ceremony();
+    let authorities = stage.json(&["authority", "list"]);
+    let authorities = authorities.as_array().unwrap().iter();
+    let made: Vec<_> = authorities.map(|it| it["key_type"].clone()).collect();
+    assert_eq!(made, kinds);
+    a_device_is_let_in(&stage);
+}
+
+/// Verifies: NSS does not say that it has made a key, so the transcript warns; everything else is as ever.
+#[test]
+fn a_token_that_does_not_tell_what_it_made_is_warned_of() {
+    let mut stage = Stage::set();
+    let folder = stage.path("nss");
+    std::fs::create_dir(&folder).unwrap();
+    let mut certutil = Command::new("certutil");
+    certutil
+        .arg("-N")
+        .arg("-d")
+        .arg(format!("sql:{}", folder.display()));
+    let told = certutil.arg("-f").arg(stage.path("pin")).output();
+    let told = told.expect("tests/install-modules brings certutil");
+    assert!(told.status.success(), "{told:?}");
+    let configuration = stage.configuration();
+    let (softhsm, rest) = configuration.split_once("SOFTHSM2_CONF").unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    let nss = softhsm
+        .replace("fragment = \"softhsm2\"", "fragment = \"nss\"")
+        .replace("label = \"factory\"", "label = \"NSS Certificate DB\"");
+    stage.configure(&format!("{nss}NSS_CONFIGDIR = {folder:?}\n{rest}"));
+    stage.start();
+    let file = stage.write("ceremony.toml", CEREMONY);
+    let transcript = stage.json(&["ceremony", "run", file.to_str().unwrap()]);
+    for authority in transcript["authorities"].as_array().unwrap() {
+        assert_eq!(authority["outcome"], "created");
+        let warned = |it: &Value| it.as_str().unwrap().contains("CKA_LOCAL");
+        assert!(
+            authority["remarks"].as_array().unwrap().iter().any(warned),
+            "{authority}"
+        );
+    }
+    stage.run_ceremony();
+    a_device_is_let_in(&stage);
+}

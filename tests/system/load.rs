@@ -1,0 +1,166 @@
+//! A line at work: clients that ask for certificates throughout, and somebody who looks at the
+//! status and fetches a revocation list meanwhile.
+//!
+//! Whoever is not served must be told when to come back, and is served in the end. What needs no
+//! token must be answered all the time.
+
+use crate::caller::{Answer, Caller};
+use crate::invariants;
+use crate::process::{SOON, until};
+use crate::request::{Holder, Request};
+use crate::stage::{Client, Stage};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+const CLIENTS: usize = 3;
+
+/// How long a client waits before it asks again: less than it is told, so that it sees the token's
+/// return when it comes.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a client takes from one device to the next: a story of a minute makes no more devices
+/// than can be looked at afterwards.
+const HAND_OVER: Duration = Duration::from_millis(20);
+
+/// The line while a story goes on.
+pub(crate) struct Load {
+    served: Mutex<Vec<(Instant, Holder)>>,
+    refused: AtomicUsize,
+    looked: AtomicUsize,
+    ended: AtomicBool,
+}
+
+impl Load {
+    /// Runs `story` while the line works; afterwards every device has exactly the certificate that
+    /// its client was given, from the same `serve`.
+    pub(crate) fn during(stage: &Stage, story: impl FnOnce(&Load)) {
+        let (serve, before) = (stage.daemon(), issued_to_devices(stage));
+        let station = stage.enlist("station", "line-station");
+        let load = Load {
+            served: Mutex::default(),
+            refused: AtomicUsize::new(0),
+            looked: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+        };
+        std::thread::scope(|scope| {
+            let ended = Ended(&load.ended);
+            for client in 0..CLIENTS {
+                let (load, caller) = (&load, stage.caller(&station));
+                scope.spawn(move || load.ask(client, &caller));
+            }
+            let (client, lists, load) = (stage.client(), stage.plain_http(), &load);
+            scope.spawn(move || load.look(&client, &lists));
+            load.served_within(SOON);
+            story(load);
+            drop(ended);
+        });
+        assert_eq!(stage.daemon(), serve, "the daemon was started again");
+        load.everybody_has_one(stage, before);
+    }
+
+    /// Waits until somebody who asked after this moment is served, and for no longer than `limit`.
+    pub(crate) fn served_within(&self, limit: Duration) {
+        let begun = Instant::now();
+        let asked_since = || {
+            let served = self.served.lock().unwrap();
+            served.iter().any(|(asked, _)| *asked >= begun)
+        };
+        while !asked_since() {
+            assert!(begun.elapsed() < limit, "nobody was served for {limit:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// How often a client was told to wait.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Waits until somebody else is told to wait, whose answer this gives no time for.
+    pub(crate) fn is_refused(&self) {
+        let before = self.refused();
+        until("a client is told to wait", || {
+            (self.refused() > before).then_some(())
+        });
+    }
+
+    /// Waits until status and list have been looked at once more.
+    pub(crate) fn is_looked_at(&self) {
+        let before = self.looked.load(Ordering::Relaxed);
+        until("somebody looks", || {
+            (self.looked.load(Ordering::Relaxed) > before + 1).then_some(())
+        });
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// One client: device after device.
+    fn ask(&self, client: usize, caller: &Caller) {
+        for number in 0.. {
+            if self.has_ended() {
+                return;
+            }
+            std::thread::sleep(HAND_OVER);
+            let request = Request::device(&format!("device-{client}-{number}"));
+            until(&request.id, || {
+                let asked = Instant::now();
+                let answer = caller.ask(&request);
+                if answer.status == 201 {
+                    let holder = request.holder(&answer.body);
+                    self.served.lock().unwrap().push((asked, holder));
+                    return Some(());
+                }
+                self.is_told_to_wait(&answer);
+                None
+            });
+        }
+    }
+
+    fn is_told_to_wait(&self, answer: &Answer) {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.retry_after.is_some(), "{answer:?}");
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(PAUSE);
+    }
+
+    fn look(&self, client: &Client, lists: &Caller) {
+        while !self.has_ended() {
+            let status = client.hallmark(&["status"]);
+            assert_eq!(status.code, Some(0), "{status:?}");
+            assert_eq!(lists.get("/crl/line-1.crl").status, 200);
+            self.looked.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn everybody_has_one(self, stage: &Stage, before: usize) {
+        let served = self.served.into_inner().unwrap();
+        let given: BTreeSet<_> = served.iter().map(|(_, it)| it.serial.clone()).collect();
+        assert_eq!(given.len(), served.len(), "a serial number twice");
+        assert_eq!(issued_to_devices(stage) - before, served.len());
+        let store = invariants::open(&stage.database());
+        for serial in given {
+            let held = format!("intent WHERE state = 'issued' AND serial = x'{serial}'");
+            assert_eq!(invariants::count(&store, &held), 1, "{serial}");
+        }
+        stage.is_ready();
+    }
+}
+
+fn issued_to_devices(stage: &Stage) -> usize {
+    let issued = stage.count("intent WHERE state = 'issued' AND profile = 'device'");
+    usize::try_from(issued).unwrap()
+}
+
+/// Ends the line with the story, also when that fails.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,198 @@
+//! Authorities of a story's own, beside those of the ceremony that ships: each is valid for 30 days,
+//! signs leaves of 20 days, and has a group, a profile and a device named after it.
+
+use crate::authority_roll::{add_group, comes_to, slots, thumbprint};
+use crate::device::is_assigned;
+use crate::invariants::held;
+use crate::request::{Holder, Request};
+use crate::stage::{CEREMONY, Stage};
+use dps_emulator::{Action, Aim, Fault};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// What stands in a call's path for the authority's name.
+const NAME: &str = "NAME";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Below the plant; its group holds its certificate.
+    Intermediate,
+    /// Verified by proof of possession; its group refers to its CA certificate.
+    Root,
+}
+
+/// A call that a roll makes: its operation, and what its path contains.
+pub(crate) type Call = (&'static str, &'static str);
+
+pub(crate) struct OwnAuthority {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+}
+
+impl OwnAuthority {
+    pub(crate) fn new(kind: Kind, name: &str) -> Self {
+        let name = name.to_owned();
+        Self { kind, name }
+    }
+
+    pub(crate) fn profile(&self) -> String {
+        format!("{}-device", self.name)
+    }
+
+    pub(crate) fn device(&self) -> String {
+        format!("{}-press", self.name)
+    }
+
+    /// This fault at the next such call about this authority.
+    pub(crate) fn fault(&self, (operation, path): Call, action: Action) -> Fault {
+        let fault = Fault::on(operation, action);
+        let aim = Aim {
+            path_contains: Some(path.replace(NAME, &self.name)),
+            ..fault.aim
+        };
+        Fault { aim, ..fault }
+    }
+
+    /// Asks for a leaf over the admin socket.
+    pub(crate) fn obtain(&self, stage: &Stage) -> Holder {
+        stage.enlist(&self.profile(), &self.device())
+    }
+
+    /// The same, if the daemon answers with one.
+    pub(crate) fn try_to_obtain(&self, stage: &Stage) -> Option<Holder> {
+        let (profile, id) = (self.profile(), self.device());
+        let request = Request::new(&profile, &id);
+        stage.try_to_issue(&request)
+    }
+
+    /// The roll of the authority, of which there is one.
+    pub(crate) fn roll(&self, stage: &Stage) -> Value {
+        let rolls = stage.json(&["roll", "list"]);
+        let mut own = rolls.as_array().unwrap().clone();
+        own.retain(|roll| roll["authority"] == self.name);
+        assert_eq!(own.len(), 1, "{own:?}");
+        own.remove(0)
+    }
+
+    pub(crate) fn comes_to(&self, stage: &Stage, state: &str) {
+        comes_to(stage, &self.roll(stage)["id"].to_string(), state);
+    }
+
+    /// Verifies what every roll of an authority comes to: it is done, there is one next generation,
+    /// and that one alone is in the slot `slot` of the group.
+    pub(crate) fn is_rolled_into(&self, stage: &Stage, slot: &str) {
+        self.comes_to(stage, "done");
+        let generations = format!("generation WHERE authority = '{}'", self.name);
+        assert_eq!(stage.count(&generations), 2, "{}", self.name);
+        let mut expected = match self.kind {
+            Kind::Intermediate => [thumbprint(stage, &self.name, 2), None],
+            Kind::Root => [Some(format!("{}-2", self.name)), None],
+        };
+        if slot == "secondary" {
+            expected.reverse();
+        }
+        assert_eq!(self.slots(stage), expected, "{}", self.name);
+    }
+
+    fn slots(&self, stage: &Stage) -> [Option<String>; 2] {
+        if self.kind == Kind::Intermediate {
+            return slots(stage, &self.name);
+        }
+        let group = stage.emulator.group(&self.name).unwrap();
+        let references = &group["attestation"]["x509"]["caReferences"];
+        ["primary", "secondary"].map(|slot| references[slot].as_str().map(str::to_owned))
+    }
+
+    /// The disabled group that keeps the breached certificate out.
+    pub(crate) fn is_blocked(&self, stage: &Stage) {
+        let name = format!("{}-blocked-1", self.name);
+        if self.kind == Kind::Root {
+            assert_eq!(stage.emulator.group(&name), None);
+            return;
+        }
+        let group = stage.emulator.group(&name).unwrap();
+        assert_eq!(group["provisioningStatus"], "disabled", "{name}");
+        let first = thumbprint(stage, &self.name, 1);
+        assert_eq!(held(&group, "primary"), first, "{name}");
+    }
+}
+
+/// The daemon is up with these authorities; each has its group and a provisioned device.
+pub(crate) fn stage_with(authorities: &[OwnAuthority]) -> (Stage, Vec<Holder>) {
+    let mut stage = Stage::set().with_a_movable_clock();
+    let mut ceremony = CEREMONY.to_owned();
+    let mut configuration = stage.configuration();
+    for it in authorities {
+        ceremony.push_str(&ceremony_of(it));
+        configuration.push_str(&configuration_of(it));
+        if it.kind == Kind::Root {
+            let verified = format!("verified = [\"{}\", ", it.name);
+            configuration = configuration.replace("verified = [", &verified);
+        }
+    }
+    stage.write("ceremony.toml", &ceremony);
+    stage.configure(&configuration);
+    stage.start();
+    stage.run_ceremony();
+    for it in authorities {
+        add_group(&stage, &it.name, &it.name);
+    }
+    let devices: Vec<Holder> = authorities.iter().map(|it| it.obtain(&stage)).collect();
+    stage.is_in_step();
+    for device in &devices {
+        is_assigned(&stage.emulator, device);
+    }
+    (stage, devices)
+}
+
+fn ceremony_of(it: &OwnAuthority) -> String {
+    let issuer = match it.kind {
+        Kind::Intermediate => "issuer = \"plant\"\n",
+        Kind::Root => "",
+    };
+    format!(
+        "\n[[authority]]\nname = \"{0}\"\n{issuer}subject = {{ common_name = \"Example Works {0}\" }}\n\
+         validity = \"30d\"\npath_length = 0\n",
+        it.name
+    )
+}
+
+fn configuration_of(it: &OwnAuthority) -> String {
+    format!(
+        "\n[[authority]]\nname = \"{0}\"\ntoken = \"factory\"\n\
+         [[profile]]\nname = \"{1}\"\nauthority = \"{0}\"\nrole = \"device\"\n\
+         [profile.certificate]\nkind = \"leaf\"\nvalidity = \"20d\"\nkey_types = [\"p256\"]\n\
+         key_usage = [\"digital_signature\"]\nextended_key_usage = [\"client_auth\"]\n",
+        it.name,
+        it.profile()
+    )
+}
+
+/// Verifies that the service and its hub know these devices and no others, each under the name that
+/// it always had, by this leaf.
+pub(crate) fn these_alone_are_known(stage: &Stage, devices: &[Holder]) {
+    let ids: BTreeSet<&str> = devices.iter().map(|it| it.id.as_str()).collect();
+    let world = stage.emulator.world();
+    let known = |list: &Value, member: &str| {
+        let list = list.as_array().unwrap().iter();
+        let mut names: Vec<String> = list
+            .map(|it| it[member].as_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let hub = &world["hubs"][stage.emulator.hub_host()];
+    assert_eq!(
+        known(&world["registrations"], "registrationId"),
+        Vec::from_iter(ids.clone())
+    );
+    assert_eq!(known(hub, "deviceId"), Vec::from_iter(ids));
+    for device in devices {
+        let registration = stage.emulator.registration(&device.id).unwrap();
+        assert_eq!(registration["status"], "assigned", "{}", device.id);
+        assert_eq!(registration["deviceId"], device.id);
+        let identity = stage.emulator.hub_identity(&device.id).unwrap();
+        let shown = &identity["authentication"]["x509Thumbprint"]["primaryThumbprint"];
+        assert_eq!(*shown, device.thumbprint, "{}", device.id);
+    }
+}

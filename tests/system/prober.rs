@@ -1,0 +1,79 @@
+//! A prober: registers devices again and again while a story is told, and judges every answer.
+
+use crate::device::register;
+use crate::request::Holder;
+use crate::stage::Stage;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The pause after each round.
+const PERIOD: Duration = Duration::from_millis(100);
+
+pub(crate) struct Prober {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<usize, String>>>,
+}
+
+impl Prober {
+    /// Of honest devices: each is let in every time.
+    pub(crate) fn honest(stage: &Stage, devices: &[Holder]) -> Self {
+        Self::start(stage, devices, |_, let_in| let_in)
+    }
+
+    /// Of devices whose leaf is worth nothing any more: once out, they are never let in again.
+    pub(crate) fn breached(stage: &Stage, devices: &[Holder]) -> Self {
+        let mut out = vec![false; devices.len()];
+        Self::start(stage, devices, move |device, let_in| {
+            let back = out[device] && let_in;
+            out[device] |= !let_in;
+            !back
+        })
+    }
+
+    /// `is_right` judges whether a device, by its place, may have been let in or not.
+    fn start(
+        stage: &Stage,
+        devices: &[Holder],
+        mut is_right: impl FnMut(usize, bool) -> bool + Send + 'static,
+    ) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (emulator, devices, ends) = (stage.emulator.clone(), devices.to_vec(), over.clone());
+        let thread = std::thread::spawn(move || {
+            let mut rounds = 0;
+            while !ends.load(Ordering::Relaxed) {
+                for (place, device) in devices.iter().enumerate() {
+                    let end = register(&emulator, device);
+                    if !is_right(place, end.as_deref() == Ok("assigned")) {
+                        return Err(format!("{}: {end:?}", device.id));
+                    }
+                }
+                rounds += 1;
+                std::thread::sleep(PERIOD);
+            }
+            Ok(rounds)
+        });
+        Self {
+            over,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends the probing; every answer was right, and there were some.
+    pub(crate) fn ends(mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let rounds = self.thread.take().expect("it runs").join().unwrap();
+        assert!(rounds.expect("every answer is right") > 1, "nobody probed");
+    }
+}
+
+impl Drop for Prober {
+    /// A story that failed has said so already.
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

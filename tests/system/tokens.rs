@@ -1,0 +1,138 @@
+//! An operator looks at tokens, tries them and measures them; nothing is left of it.
+
+use crate::process::until;
+use crate::stage::Stage;
+use serde_json::Value;
+use std::process::Command;
+
+const CRASHING_MODULE: &str = "
+#include <stdlib.h>
+unsigned long C_GetFunctionList(void *list) { abort(); }
+";
+
+/// The configuration with one token more, whose module does what `source` says.
+fn with_module(stage: &Stage, source: &str) -> String {
+    let (code, module) = (stage.write("module.c", source), stage.path("module.so"));
+    let told = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&module, &code])
+        .output();
+    let told = told.expect("softhsm-setup/install brings a C compiler");
+    assert!(told.status.success(), "{told:?}");
+    let pin = stage.path("pin");
+    let table = format!(
+        "[[token]]\nname = \"broken\"\nkind = \"pkcs11\"\nmodule = {module:?}\nlabel = \"any\"\n\
+         credential = {pin:?}\n\n[[authority]]",
+    );
+    stage.configuration().replacen("[[authority]]", &table, 1)
+}
+
+fn keys(stage: &Stage) -> Vec<Value> {
+    stage.json(&["token", "show", "factory"])["keys"]
+        .as_array()
+        .unwrap()
+        .clone()
+}
+
+/// Verifies: the configured token is found among all slots, with its state, and without its PIN; a
+/// module that crashes costs its own line and nothing else.
+#[test]
+fn tokens_in_sight_are_listed_and_a_crashing_module_is_one_line() {
+    let mut stage = Stage::set();
+    stage.configure(&with_module(&stage, CRASHING_MODULE));
+    // Nobody reads the PIN to list tokens.
+    stage.write_secret("pin", "0000");
+    stage.start();
+    let rows = until("the token is parked", || {
+        let rows = stage.json(&["token", "list"]);
+        let parked = |row: &Value| row["token"] == "factory" && row["state"] == "parked";
+        rows.as_array().unwrap().iter().any(parked).then_some(rows)
+    });
+    let rows = rows.as_array().unwrap();
+    let row_of = |name: &str| rows.iter().find(|row| row["token"] == name);
+    let factory = row_of("factory").expect("it is in sight");
+    assert_eq!(factory["label"], "factory", "{factory}");
+    assert!(factory["slot"].is_u64(), "{factory}");
+    let module = stage.path("module.so").display().to_string();
+    let crashed = rows.iter().find(|row| row["module"] == module.as_str());
+    let remarks = crashed.expect("it is in sight")["remarks"]
+        .as_str()
+        .unwrap();
+    assert!(remarks.contains("signal"), "{remarks}");
+    assert_ne!(
+        row_of("broken").expect("it is configured")["state"],
+        "ready"
+    );
+    assert!(stage.told(&["token", "list"]).contains("LABEL"));
+}
+
+/// Verifies: what is on a token, and whose; the contract, with a report to send; the keys are the same
+/// afterwards; the audit journal has it.
+#[test]
+fn a_token_is_shown_and_checked_and_keeps_its_keys() {
+    let stage = Stage::up();
+    let before = keys(&stage);
+    let purposes: Vec<_> = before.iter().map(|key| key["purpose"].clone()).collect();
+    assert_eq!(purposes.len(), 4, "{purposes:?}");
+    for authority in ["root", "plant", "line-1", "operations"] {
+        let purpose = format!("{authority} generation 1 (serving)");
+        assert!(purposes.contains(&Value::from(purpose)), "{purposes:?}");
+    }
+    let shown = stage.json(&["token", "show", "factory"]);
+    let mechanisms = shown["mechanisms"].as_array().unwrap();
+    assert!(mechanisms.contains(&"CKM_ECDSA".into()), "{shown}");
+    assert_eq!(
+        (&shown["sessions"], &shown["unusable"]),
+        (&2.into(), &Value::Array(vec![]))
+    );
+
+    let report = stage.json(&["token", "check", "factory"]);
+    assert_eq!(report["good"], true, "{report}");
+    assert_eq!(report["left_behind"], Value::Array(vec![]));
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.len() > 50, "{report}");
+    assert!(
+        checks.iter().all(|check| check["verdict"] == "passed"),
+        "{report}"
+    );
+    assert_eq!(keys(&stage), before);
+    assert_eq!(stage.count("audit WHERE action = 'token.checked'"), 1);
+}
+
+/// Verifies: rates for each number of requests at a time, in words too; progress beside the answer; no key
+/// is left; what is not a token is refused with exit code 1, what is no kind of key too.
+#[test]
+fn a_token_is_measured_and_no_key_is_left() {
+    let mut stage = Stage::set();
+    stage.start();
+    let bench = [
+        "token",
+        "bench",
+        "factory",
+        "--key-type",
+        "p256",
+        "--seconds",
+        "1",
+    ];
+    let report = stage.json(&bench);
+    let rows = report["rows"].as_array().unwrap();
+    let in_flight: Vec<_> = rows.iter().map(|row| row["in_flight"].as_u64()).collect();
+    assert_eq!(in_flight, [Some(1), Some(2), Some(8)]);
+    assert!(
+        rows.iter()
+            .all(|row| row["signatures_per_second"].as_u64() > Some(0))
+    );
+    let told = stage.hallmark(&bench);
+    assert!(told.out.contains("leaves an hour"), "{told:?}");
+    assert!(told.error.contains("p256"), "{told:?}");
+    assert_eq!(keys(&stage), Vec::<Value>::new());
+    for refused in [
+        &["token", "show", "other"][..],
+        &["token", "check", "other"],
+        &["token", "bench", "factory", "--key-type", "dsa"],
+        &["token", "bench", "factory", "--seconds", "3600"],
+    ] {
+        let told = stage.hallmark(refused);
+        assert_eq!(told.code, Some(1), "{refused:?}: {told:?}");
+    }
+}
