@@ -100,7 +100,12 @@ fn a_root_in_a_tpm_has_intermediates_in_softhsm() {
 
 #[test]
 fn intermediates_in_a_tpm_have_their_root_in_softhsm() {
-    is_one_hierarchy(&["plant", "line-1", "operations"]);
+    let gateway = is_one_hierarchy(&["plant", "line-1", "operations"]);
+    let shown = gateway.stage.json(&["token", "show", "gate"]);
+    assert_eq!(shown["family"], "TPM 2.0", "{shown}");
+    let remarks = shown["remarks"].to_string();
+    assert!(remarks.contains("in the database"), "{remarks}");
+    gateway.stage.told(&["token", "check", "gate"]);
 }
 
 /// Verifies: whoever is not served is told when to come back; everybody is served in the end, by the

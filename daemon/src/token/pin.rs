@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Longest PIN file. PKCS#11 has no limit; tokens take up to 255 bytes.
-const PIN_FILE_BYTES_MAX: u64 = 512;
+pub(super) const PIN_FILE_BYTES_MAX: u64 = 512;
 
 /// PBKDF2 rounds for the refused PIN: the owner of a stolen park file shall not find it at once.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(300_000).expect("is not zero");

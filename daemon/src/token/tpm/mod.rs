@@ -35,8 +35,10 @@ pub(crate) use backend::TpmBackend;
 
 use super::credential::is_credential;
 use super::inventory::Inventory;
+use super::pin::PIN_FILE_BYTES_MAX;
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
 use crate::x509::key::SignatureAlgorithm;
+use authorization::CREDENTIAL_BYTES_MIN;
 use backend::lock;
 use device::{Device, FoundKey};
 use fault::Fault;
@@ -73,8 +75,15 @@ impl Token for TpmToken {
     }
 
     fn inventory(&mut self) -> Result<Inventory, TokenError> {
-        let fault = Fault::refused("a TPM keeps no keys: those of authorities are in the database");
-        Err(fault.into_error(&self.name, "list keys", ""))
+        self.describe()?;
+        let remark = "a TPM keeps no keys: those of its authorities are in the database, wrapped";
+        Ok(Inventory {
+            remarks: vec![remark.to_owned()],
+            sessions_open: Some(1),
+            sessions_max: Some(1),
+            pin_bytes: (CREDENTIAL_BYTES_MIN as u64, PIN_FILE_BYTES_MAX),
+            ..Inventory::default()
+        })
     }
 
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
