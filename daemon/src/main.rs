@@ -218,8 +218,8 @@ fn init_token(options: &InitializeOptions) -> anyhow::Result<()> {
 }
 
 /// `RUST_LOG`, or what an operator wants to see. cryptoki reports every mechanism that it has no
-/// name for as an error.
+/// name for as an error, and tss-esapi every response code that we report ourselves.
 fn log_filter() -> EnvFilter {
     EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,cryptoki::mechanism=off"))
+        .unwrap_or_else(|_| EnvFilter::new("info,cryptoki::mechanism=off,tss_esapi=off"))
 }

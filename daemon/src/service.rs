@@ -79,17 +79,17 @@ fn start_tokens(configuration: &Configuration) -> anyhow::Result<Tokens> {
         let client = TokenClient::new(name, socket.clone());
         let command = worker_command(configuration, name, socket)?;
         supervisors.push(Supervisor::start(client.clone(), command));
-        let sign_deadline = token.sign_deadline;
+        let (sign_deadline, family) = (token.sign_deadline, token.interface.family());
         configured.insert(
             name.clone(),
             ConfiguredToken {
                 client,
                 sign_deadline,
                 traits: TokenTraits {
-                    family: token.fragment.family.clone(),
+                    family: family.map_or("TPM 2.0".to_owned(), |it| it.family.clone()),
                     label: token.label.clone(),
                     serial: token.serial.clone(),
-                    tells_local: token.fragment.tells_local,
+                    tells_local: family.is_none_or(|it| it.tells_local),
                     sessions: token.sessions,
                 },
             },

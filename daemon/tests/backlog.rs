@@ -157,7 +157,7 @@ fn fill(store: &Store) {
         })
         .expect("planned")
         .id;
-    store.record_key(generation, spki).expect("recorded");
+    store.record_key(generation, spki, None).expect("recorded");
     record(
         store,
         generation,

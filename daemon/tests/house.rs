@@ -30,6 +30,11 @@ const ROOMS: &[Room] = &[
         may_use: &["enrollment", "x509"],
         libraries: &["rusqlite", "rusqlite_migration"],
     },
+    Room {
+        prefix: "token/tpm",
+        may_use: &["token", "x509"],
+        libraries: &["tss_esapi", "postcard"],
+    },
     // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
     Room {
         prefix: "token",
@@ -117,6 +122,7 @@ const FOREIGN: &[&str] = &[
     "spki",
     "tokio",
     "tokio_rustls",
+    "tss_esapi",
     "x509_cert",
     "x509_parser",
 ];

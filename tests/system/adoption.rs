@@ -4,8 +4,8 @@
 use crate::authority_roll::{begun, comes_to, start};
 use crate::device::is_assigned;
 use crate::process::Told;
+use crate::relying::{Relying, pem};
 use crate::request::{Holder, Request};
-use crate::revocation::{Relying, pem};
 use crate::stage::Stage;
 use serde_json::Value;
 use std::fs;

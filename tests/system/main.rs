@@ -1,8 +1,8 @@
-//! System tests: the real daemon and its worker, a real SoftHSM token, the emulator, real TLS.
+//! System tests: the real daemon and its worker, real tokens, the emulator, real TLS.
 //!
 //! Each test has a folder, a token, a database and ports of its own, and tells one story. At its
-//! end, whatever the story was, `invariants` must hold. A missing SoftHSM fails them:
-//! `softhsm-setup/install` brings it. The fault stories need `--features failpoints`.
+//! end, whatever the story was, `invariants` must hold. A missing SoftHSM or swtpm fails them:
+//! `softhsm-setup/install` brings both. The fault stories need `--features failpoints`.
 //!
 //! | the stage | |
 //! |---|---|
@@ -16,6 +16,8 @@
 //! | `prober` | registers all the while, and judges every answer |
 //! | `crash_point` | the daemon is killed where a story wants it |
 //! | `clock` | time passes, for the daemon and for the service |
+//! | `relying` | a relying party, who knows what certificates say and nothing else |
+//! | `software_tpm` | a TPM 2.0 in software |
 //! | `invariants` | what holds after every test |
 //!
 //! | the stories | |
@@ -44,6 +46,7 @@
 //! | `adoption` | an authority that existed before is taken over, issues and revokes |
 //! | `kinds` | authorities with keys of every kind, and on a token that tells less |
 //! | `tokens` | tokens are listed, shown, checked and measured |
+//! | `tpm` | authorities in a TPM, beside others in SoftHSM; restarted, locked out, cleared |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
@@ -78,13 +81,20 @@ mod process;
 mod provisioned;
 mod provisioning;
 mod refusals;
+mod relying;
 mod request;
 mod revocation;
 mod roll;
 mod roll_faults;
 mod runbook;
+#[allow(
+    dead_code,
+    reason = "the tests of a TPM alone, in daemon/tests/tpm, use more of it"
+)]
+mod software_tpm;
 mod stage;
 mod telling;
 mod token_gone;
 mod tokens;
+mod tpm;
 mod weather;

@@ -251,6 +251,7 @@ impl Adoption {
             spki_sha256: spki_sha256(certificate.spki_der()),
             label: self.key.object.clone().unwrap_or_default(),
             id: self.key.id.clone().unwrap_or_default(),
+            wrapped: None,
         }
     }
 
@@ -339,6 +340,7 @@ mod tests {
             extractable: false,
             never_extractable: false,
             local: false,
+            wrapped: None,
         }
     }
 

@@ -8,8 +8,8 @@ use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
 use super::{CertificateAuthority, Error};
 use crate::store::{GenerationRow, Purpose, Settlement};
-use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE};
-use crate::token::{KeyDescription, KeySpecification};
+use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
+use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError, spki_sha256};
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::DistinguishedName;
@@ -42,20 +42,13 @@ impl CertificateAuthority {
     /// The generation's key: made now, or found again by the id that an interrupted run recorded.
     pub(super) fn make_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
         let token = self.token(&row.token)?;
-        let client = &token.client;
-        let key = match client.find_by_id(&row.key_id, LOOKUP_DEADLINE)? {
-            Some(key) => key,
-            None => {
-                let specification = KeySpecification {
-                    key_type: row.key_type,
-                    label: row.key_label.clone(),
-                    id: row.key_id.clone(),
-                };
-                client.generate(&specification, GENERATE_DEADLINE)?
-            }
+        let key = match on_record(row) {
+            Some(reference) => token.client.find(&reference, LOOKUP_DEADLINE)?,
+            None => find_or_generate(&token.client, row)?,
         };
         check_key(row, &key, token.traits.tells_local)?;
-        self.store.record_key(row.id, key.spki.clone())?;
+        let (spki, wrapped) = (key.spki.clone(), key.wrapped.clone());
+        self.store.record_key(row.id, spki, wrapped)?;
         Ok(key)
     }
 
@@ -109,6 +102,32 @@ impl CertificateAuthority {
     }
 }
 
+/// Where the generation's key is, once it is on record.
+fn on_record(row: &GenerationRow) -> Option<KeyReference> {
+    Some(KeyReference {
+        spki_sha256: spki_sha256(row.spki.as_ref()?),
+        label: row.key_label.clone(),
+        id: row.key_id.clone(),
+        wrapped: row.key_wrapped.clone(),
+    })
+}
+
+/// The key that an interrupted run left on the token without a record, or a new one.
+fn find_or_generate(
+    client: &TokenClient,
+    row: &GenerationRow,
+) -> Result<KeyDescription, TokenError> {
+    if let Some(key) = client.find_by_id(&row.key_id, LOOKUP_DEADLINE)? {
+        return Ok(key);
+    }
+    let specification = KeySpecification {
+        key_type: row.key_type,
+        label: row.key_label.clone(),
+        id: row.key_id.clone(),
+    };
+    client.generate(&specification, GENERATE_DEADLINE)
+}
+
 /// `CKA_ID` of a key that is to be made.
 pub(super) fn new_key_id() -> Result<Vec<u8>, Error> {
     let mut key_id = [0; 16];
@@ -148,6 +167,7 @@ mod tests {
         key_label: String::new(),
         key_id: Vec::new(),
         spki: None,
+        key_wrapped: None,
         certificate: None,
         certified_at: None,
         state: GenerationState::Planned,
@@ -164,6 +184,7 @@ mod tests {
             extractable: false,
             never_extractable,
             local,
+            wrapped: None,
         };
         for tells_local in [true, false] {
             assert!(check_key(&ROW, &key(true, true), tells_local).is_ok());

@@ -259,6 +259,7 @@ impl Generation {
                 spki_sha256: public_key.sha256(),
                 label: row.key_label.clone(),
                 id: row.key_id.clone(),
+                wrapped: row.key_wrapped.clone(),
             },
             public_key,
             pem_json: to_raw_value(&pem).map_err(|error| unreadable(error.to_string()))?,

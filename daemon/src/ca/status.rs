@@ -46,7 +46,7 @@ pub struct Status {
 pub struct TokenStatus {
     /// `ready`, or what is wrong.
     pub state: &'static str,
-    /// Why, if it is not ready.
+    /// Why, if it is not ready; if it is, what an operator should know all the same.
     pub reason: Option<String>,
     /// How often its worker was started again.
     pub restarts: u64,
@@ -142,11 +142,16 @@ impl CertificateAuthority {
     fn alarms_of(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
         let mut alarms: Vec<String> = tokens
             .iter()
-            .filter(|(_, token)| matches!(token.state, "unavailable" | "parked"))
-            .map(|(name, token)| {
-                let reason = token.reason.as_deref().unwrap_or("no reason given");
-                format!("token {name} is {}: {reason}", token.state)
-            })
+            .filter_map(
+                |(name, token)| match (token.state, token.reason.as_deref()) {
+                    ("starting", _) | ("ready", None) => None,
+                    ("ready", Some(reason)) => Some(format!("token {name} works, but: {reason}")),
+                    (state, reason) => {
+                        let reason = reason.unwrap_or("no reason given");
+                        Some(format!("token {name} is {state}: {reason}"))
+                    }
+                },
+            )
             .collect();
         if push.parked > 0 {
             alarms.push(format!(

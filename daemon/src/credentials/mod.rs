@@ -39,6 +39,7 @@ impl CredentialKeys for KeysOfToken {
             spki_sha256: spki_sha256(spki),
             label: labelled(key)?,
             id: Vec::new(),
+            wrapped: None,
         };
         let signature = self.0.sign_assertion(&reference, input, LOOKUP_DEADLINE);
         signature.map_err(failure)

@@ -69,6 +69,8 @@ pub struct GenerationRow {
     pub key_id: Vec<u8>,
     /// DER SubjectPublicKeyInfo, once the key exists.
     pub spki: Option<Vec<u8>>,
+    /// The key itself, of a token that keeps its keys outside.
+    pub key_wrapped: Option<Vec<u8>>,
     /// DER certificate, once it is recorded.
     pub certificate: Option<Vec<u8>>,
     /// When it was certified, Unix seconds.
@@ -80,7 +82,7 @@ pub struct GenerationRow {
 }
 
 const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
-     g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state, c.revoked_at \
+     g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state, c.revoked_at, g.key_wrapped \
      FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate";
 
 impl Store {
@@ -104,12 +106,19 @@ impl Store {
         })
     }
 
-    /// Records the public key that the token made for a planned generation.
-    pub fn record_key(&self, generation: i64, spki: Vec<u8>) -> Result<(), StoreError> {
+    /// Records the public key that the token made for a planned generation, and the key itself if
+    /// the token keeps it outside.
+    pub fn record_key(
+        &self,
+        generation: i64,
+        spki: Vec<u8>,
+        wrapped: Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
         self.write(move |connection| {
             let changed = connection.execute(
-                "UPDATE generation SET spki = ?2 WHERE id = ?1 AND (spki IS NULL OR spki = ?2)",
-                params![generation, spki],
+                "UPDATE generation SET spki = ?2, key_wrapped = ?3
+                 WHERE id = ?1 AND (spki IS NULL OR (spki = ?2 AND key_wrapped IS ?3))",
+                params![generation, spki, wrapped],
             )?;
             match changed {
                 1 => Ok(()),
@@ -275,5 +284,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
             _ => GenerationState::Retired,
         },
         revoked_at: row.get(12)?,
+        key_wrapped: row.get(13)?,
     })
 }

@@ -14,6 +14,9 @@ CREATE TABLE generation (
     key_label   TEXT    NOT NULL,
     key_id      BLOB    NOT NULL,
     spki        BLOB    UNIQUE,
+    -- The key itself, of a token that keeps its keys outside, encrypted for that token alone. It comes
+    -- with the public key or not at all.
+    key_wrapped BLOB    CHECK (key_wrapped IS NULL OR (spki IS NOT NULL AND length(key_wrapped) <= 2048)),
     certificate INTEGER UNIQUE REFERENCES certificate (intent),
     state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
     -- How often a revocation list of this generation had to change: triggers count, nobody forgets.

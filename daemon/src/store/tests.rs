@@ -39,7 +39,7 @@ impl Stage {
             key_id: vec![7; 16],
         };
         let root = store.plan_generation(plan).unwrap().id;
-        store.record_key(root, vec![1, 2, 3]).unwrap();
+        store.record_key(root, vec![1, 2, 3], None).unwrap();
         let stage = Self {
             store,
             folder,
@@ -461,9 +461,31 @@ fn a_planned_generation_is_planned_once() {
         "the one that exists"
     );
     assert!(
-        stage.store.record_key(stage.root, vec![9]).is_err(),
+        stage.store.record_key(stage.root, vec![9], None).is_err(),
         "its key is on record"
     );
+}
+
+#[test]
+fn a_key_that_is_kept_outside_its_token_is_recorded_once_with_its_public_half() {
+    let stage = Stage::new();
+    let plan = PlannedGeneration {
+        authority: "gateway".into(),
+        parent: None,
+        token: "tpm".into(),
+        key_type: KeyType::P256,
+        key_id: vec![8; 16],
+    };
+    let row = stage.store.plan_generation(plan).unwrap();
+    let record = |wrapped: Vec<u8>| stage.store.record_key(row.id, vec![9], Some(wrapped));
+    let too_long = vec![1; crate::token::WRAPPED_BYTES_MAX + 1];
+    assert!(record(too_long).is_err());
+    record(vec![1; 700]).unwrap();
+    record(vec![1; 700]).unwrap();
+    assert!(record(vec![2; 700]).is_err(), "another key is on record");
+    let rows = stage.store.generations().unwrap();
+    let row = rows.iter().find(|it| it.id == row.id).unwrap();
+    assert_eq!(row.key_wrapped, Some(vec![1; 700]));
 }
 
 #[test]

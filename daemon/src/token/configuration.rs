@@ -5,6 +5,7 @@
 //! holds a PIN, only the path of the file that does.
 
 use super::fragment::{Fragment, FragmentError};
+use super::tpm::tcti::{NoTcti, Tcti};
 use anyhow::Context;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -23,6 +24,12 @@ const LABEL_BYTES_MAX: usize = 32;
 
 /// Limits of `sign_deadline_ms`.
 const SIGN_DEADLINE_MS: std::ops::RangeInclusive<u32> = 100..=120_000;
+
+/// Persistent handles that belong to the owner (TCG Registry of Reserved TPM 2.0 Handles, 2.3.1).
+const OWNER_HANDLES: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x817f_ffff;
+
+/// What keeps the TPM's library from writing its own lines to standard error, and where it is said.
+const TSS2_LOG: (&str, &str) = ("TSS2_LOG", "all+none");
 
 /// Words that, as part of an environment variable's name, say that its value is a secret.
 const SECRET_WORDS: &[&str] = &[
@@ -91,10 +98,15 @@ pub struct TokenConfiguration {
     pub fragment: Option<String>,
     /// Path of its PKCS#11 module; or `fragment`.
     pub module: Option<PathBuf>,
-    /// The label it was initialised with.
+    /// The label it was initialised with. A TPM has none.
+    #[serde(default)]
     pub label: String,
-    /// Its serial number, where two tokens may carry one label.
+    /// Its serial number, where two tokens may carry one label; or a TPM's, to allow no other.
     pub serial: Option<String>,
+    /// How a TPM is reached, in the words of tpm2-tools.
+    pub tcti: Option<String>,
+    /// Where a TPM's primary key is persistent; without it, the key is made at each start.
+    pub primary_handle: Option<u32>,
     /// The file that holds the PIN; a bare name is a systemd credential.
     pub credential: Option<PathBuf>,
     /// Signing sessions, one thread each; the family knows a good number.
@@ -113,6 +125,8 @@ pub struct TokenConfiguration {
 pub enum TokenKind {
     /// A PKCS#11 module.
     Pkcs11,
+    /// A TPM 2.0.
+    Tpm,
 }
 
 fn sign_deadline_ms_default() -> u32 {
@@ -128,8 +142,8 @@ pub struct TokenSettings {
     pub label: String,
     /// Its serial number, where one was given.
     pub serial: Option<String>,
-    /// Its family.
-    pub fragment: Fragment,
+    /// Its interface, and what that needs.
+    pub interface: Interface,
     /// The file that holds the PIN; `None` for a family without login.
     pub credential: Option<PathBuf>,
     /// Signing sessions.
@@ -140,6 +154,34 @@ pub struct TokenSettings {
     pub environment: BTreeMap<String, String>,
     /// What its module wants in `pReserved` of `C_Initialize`.
     pub initialize_argument: Option<CString>,
+}
+
+/// How a token is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// Through a PKCS#11 module of this family.
+    Pkcs11(Fragment),
+    /// As a TPM 2.0.
+    Tpm(TpmSettings),
+}
+
+impl Interface {
+    /// The family of modules, where it is one.
+    pub fn family(&self) -> Option<&Fragment> {
+        match self {
+            Interface::Pkcs11(fragment) => Some(fragment),
+            Interface::Tpm(_) => None,
+        }
+    }
+}
+
+/// What is to be known of a TPM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpmSettings {
+    /// The way to it.
+    pub tcti: Tcti,
+    /// Where its primary key is persistent.
+    pub primary_handle: Option<u32>,
 }
 
 /// What contradicts itself in a token's configuration.
@@ -160,6 +202,18 @@ enum Problem {
     RelativeModule,
     #[error(transparent)]
     Fragment(#[from] FragmentError),
+    #[error("`tcti` and `primary_handle` are for kind = \"tpm\"")]
+    NotATpm,
+    #[error("a TPM has no `fragment`, `module` or `label`; it has a `tcti`")]
+    NotAModule,
+    #[error("`tcti` is missing: say how the TPM is reached, as in \"device:/dev/tpmrm0\"")]
+    NoTcti,
+    #[error("`tcti`: {0}")]
+    Tcti(#[from] NoTcti),
+    #[error("`primary_handle` must be one of the owner's, {:#x} to {:#x}", OWNER_HANDLES.start(), OWNER_HANDLES.end())]
+    PrimaryHandle,
+    #[error("a TPM does one thing at a time: `sessions` must be 1")]
+    TpmSessions,
     #[error("`label` must have 1 to {LABEL_BYTES_MAX} bytes")]
     Label,
     #[error("`sessions` must be 1 to {0}")]
@@ -192,39 +246,88 @@ impl TokenConfiguration {
     }
 
     fn checked(&self, credentials_directory: Option<&Path>) -> Result<TokenSettings, Problem> {
-        self.check_name_and_label()?;
-        let fragment = self.family()?;
-        self.check_environment(&fragment)?;
-        let sessions = self.sessions.unwrap_or(fragment.sessions);
-        let most = SESSIONS_MAX.min(fragment.sessions_max);
-        if !(1..=most).contains(&sessions) {
-            return Err(Problem::Sessions(most));
-        }
+        self.check_name()?;
+        let interface = self.interface()?;
+        let family = interface.family();
+        self.check_environment(family)?;
         if !SIGN_DEADLINE_MS.contains(&self.sign_deadline_ms) {
             return Err(Problem::Deadline);
         }
         Ok(TokenSettings {
             name: self.name.clone(),
-            label: self.label.clone(),
+            label: match interface {
+                Interface::Pkcs11(_) => self.label.clone(),
+                Interface::Tpm(_) => self.name.clone(),
+            },
             serial: self.serial.clone(),
-            credential: self.credential_path(&fragment, credentials_directory)?,
-            sessions,
+            credential: self.credential_path(family, credentials_directory)?,
+            sessions: self.session_count(family)?,
             sign_deadline: Duration::from_millis(self.sign_deadline_ms.into()),
-            environment: self.environment.clone(),
-            initialize_argument: fragment.initialize_argument(&self.environment)?,
-            fragment,
+            environment: self.whole_environment(family),
+            initialize_argument: match family {
+                Some(family) => family.initialize_argument(&self.environment)?,
+                None => None,
+            },
+            interface,
         })
     }
 
-    fn check_name_and_label(&self) -> Result<(), Problem> {
+    fn check_name(&self) -> Result<(), Problem> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         if !(1..=NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.bytes().all(plain) {
             return Err(Problem::Name);
         }
-        if !(1..=LABEL_BYTES_MAX).contains(&self.label.len()) {
-            return Err(Problem::Label);
-        }
         Ok(())
+    }
+
+    fn interface(&self) -> Result<Interface, Problem> {
+        match self.kind {
+            TokenKind::Pkcs11 if self.tcti.is_some() || self.primary_handle.is_some() => {
+                Err(Problem::NotATpm)
+            }
+            TokenKind::Pkcs11 if !(1..=LABEL_BYTES_MAX).contains(&self.label.len()) => {
+                Err(Problem::Label)
+            }
+            TokenKind::Pkcs11 => Ok(Interface::Pkcs11(self.family()?)),
+            TokenKind::Tpm => Ok(Interface::Tpm(self.tpm()?)),
+        }
+    }
+
+    fn tpm(&self) -> Result<TpmSettings, Problem> {
+        if self.fragment.is_some() || self.module.is_some() || !self.label.is_empty() {
+            return Err(Problem::NotAModule);
+        }
+        let handle = self.primary_handle;
+        if handle.is_some_and(|handle| !OWNER_HANDLES.contains(&handle)) {
+            return Err(Problem::PrimaryHandle);
+        }
+        Ok(TpmSettings {
+            tcti: self.tcti.as_deref().ok_or(Problem::NoTcti)?.parse()?,
+            primary_handle: handle,
+        })
+    }
+
+    /// The family's number, or the one that was asked for; a TPM has one.
+    fn session_count(&self, family: Option<&Fragment>) -> Result<usize, Problem> {
+        let usual = family.map_or(1, |fragment| fragment.sessions);
+        let most = family.map_or(1, |fragment| SESSIONS_MAX.min(fragment.sessions_max));
+        match self.sessions.unwrap_or(usual) {
+            sessions if family.is_none() && sessions != 1 => Err(Problem::TpmSessions),
+            sessions if (1..=most).contains(&sessions) => Ok(sessions),
+            _ => Err(Problem::Sessions(most)),
+        }
+    }
+
+    /// What was said, and what a TPM's library wants besides.
+    fn whole_environment(&self, family: Option<&Fragment>) -> BTreeMap<String, String> {
+        let mut environment = self.environment.clone();
+        if family.is_none() {
+            let (name, value) = TSS2_LOG;
+            environment
+                .entry(name.to_owned())
+                .or_insert(value.to_owned());
+        }
+        environment
     }
 
     fn family(&self) -> Result<Fragment, Problem> {
@@ -236,7 +339,7 @@ impl TokenConfiguration {
         }
     }
 
-    fn check_environment(&self, fragment: &Fragment) -> Result<(), Problem> {
+    fn check_environment(&self, family: Option<&Fragment>) -> Result<(), Problem> {
         let is_secret = |name: &str| {
             name.to_ascii_uppercase()
                 .split('_')
@@ -245,11 +348,8 @@ impl TokenConfiguration {
         if let Some(name) = self.environment.keys().find(|name| is_secret(name)) {
             return Err(Problem::SecretInEnvironment(name.clone()));
         }
-        match fragment
-            .environment
-            .iter()
-            .find(|name| !self.environment.contains_key(*name))
-        {
+        let mut wanted = family.into_iter().flat_map(|family| &family.environment);
+        match wanted.find(|name| !self.environment.contains_key(*name)) {
             Some(name) => Err(Problem::EnvironmentMissing(name.clone())),
             None => Ok(()),
         }
@@ -257,11 +357,11 @@ impl TokenConfiguration {
 
     fn credential_path(
         &self,
-        fragment: &Fragment,
+        family: Option<&Fragment>,
         directory: Option<&Path>,
     ) -> Result<Option<PathBuf>, Problem> {
         match &self.credential {
-            None if fragment.login => Err(Problem::NoCredential),
+            None if family.is_none_or(|family| family.login) => Err(Problem::NoCredential),
             None => Ok(None),
             Some(path) if path.components().count() > 1 => Ok(Some(path.clone())),
             Some(name) => match directory {
@@ -299,6 +399,42 @@ mod tests {
             Some(Path::new("/run/credentials/factory-pin"))
         );
         assert_eq!(settings.sessions, 2, "the family's number");
+    }
+
+    const GOOD_TPM: &str = r#"
+        name = "gate"
+        kind = "tpm"
+        tcti = "device:/dev/tpmrm0"
+        credential = "gate-secret"
+    "#;
+
+    #[test]
+    fn a_tpm_has_one_session_and_a_library_that_is_quiet() {
+        let settings = resolve(GOOD_TPM).expect("good");
+        assert_eq!((settings.sessions, settings.label.as_str()), (1, "gate"));
+        assert_eq!(settings.environment["TSS2_LOG"], "all+none");
+        for (from, to, reason) in [
+            ("tcti", "sessions = 2\ntcti", "`sessions` must be 1"),
+            ("tcti", "label = \"x\"\ntcti", "a TPM has no"),
+            ("tcti", "fragment = \"softhsm2\"\ntcti", "a TPM has no"),
+            (
+                "tcti",
+                "primary_handle = 0x80000000\ntcti",
+                "one of the owner's",
+            ),
+            ("tcti = \"device:/dev/tpmrm0\"", "", "`tcti` is missing"),
+            ("device:", "usb:", "none of the kinds"),
+            (
+                "credential = \"gate-secret\"",
+                "",
+                "`credential` is missing",
+            ),
+            ("\"tpm\"", "\"pkcs11\"", "are for kind = \"tpm\""),
+        ] {
+            let text = GOOD_TPM.replacen(from, to, 1);
+            let error = resolve(&text).expect_err(&text);
+            assert!(error.contains(reason), "{error} should say {reason:?}");
+        }
     }
 
     #[test]

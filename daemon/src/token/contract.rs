@@ -273,8 +273,9 @@ fn is_found(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
     for reference in [&whole, &by_id, &by_label] {
         ensure(token.find(reference)? == *key, "another key was found")?;
     }
+    let kept_inside = key.wrapped.is_none().then_some(key);
     ensure(
-        token.find_by_id(&key.id)?.as_ref() == Some(key),
+        token.find_by_id(&key.id)?.as_ref() == kept_inside,
         "its id alone finds another",
     )?;
     ensure(
@@ -292,6 +293,10 @@ fn is_found(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
 }
 
 fn id_is_unique(token: &mut dyn Token, subject: &Subject) -> Outcome {
+    if subject.key.wrapped.is_some() {
+        let reason = "its keys are kept outside, so it knows of no ids";
+        return Err(Failure::NotSupported(reason.to_owned()));
+    }
     let specification = KeySpecification {
         key_type: subject.key_type,
         label: LABEL.to_owned(),
@@ -344,8 +349,12 @@ fn signs_in_one_algorithm(token: &mut dyn Token, Subject { key, .. }: &Subject) 
 }
 
 fn is_destroyed(token: &mut dyn Token, subject: &Subject) -> Outcome {
-    let reference = subject.key.reference();
-    token.destroy(&reference)?;
+    token.destroy(&subject.key.reference())?;
+    // A key that is kept outside goes with its reference.
+    let reference = KeyReference {
+        wrapped: None,
+        ..subject.key.reference()
+    };
     must_lack(token.find(&reference), "it is still found")?;
     let algorithm = subject.key_type.signature_algorithm();
     must_lack(

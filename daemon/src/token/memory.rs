@@ -179,6 +179,7 @@ impl Token for MemoryToken {
             extractable: false,
             never_extractable: true,
             local: true,
+            wrapped: None,
         };
         state.keys.push(MemoryKey {
             description: description.clone(),

@@ -1,7 +1,7 @@
 //! Tokens: where private keys live, and the worker processes that hold them.
 //!
-//! [`Token`] is the one trait; `pkcs11` implements it on a PKCS#11 module. Only a worker process
-//! ([`worker`]) ever loads a module or holds a PIN; `serve` talks to it through [`client`], over the
+//! [`Token`] is the one trait; `pkcs11` implements it on a PKCS#11 module, [`tpm`] on a TPM 2.0. Only a
+//! worker process ([`worker`]) ever talks to a token or holds a PIN; `serve` talks to it through [`client`], over the
 //! frames of `protocol`, and on a developer's machine starts it through [`supervisor`].
 //!
 //! | module | in which process | what for |
@@ -9,7 +9,8 @@
 //! | [`configuration`], [`fragment`] | both | what was said of a token, and what its family needs |
 //! | [`credential`] | both | keys that open the cloud's doors, and what they may sign |
 //! | [`client`], [`supervisor`] | serve | ask a worker; keep one running |
-//! | [`worker`], `pkcs11`, `pin` | worker | signer threads, the recovery ladder, the module, the PIN |
+//! | [`worker`], `pkcs11`, [`tpm`], `pin` | worker | signer threads, the recovery ladder, the token, the PIN |
+//! | `fault`, `encoding` | worker | failures by class; keys and signatures in DER |
 //! | `protocol`, `outbox` | both | frames, and few system calls for many of them |
 //! | [`contract`], `ledger`, `proof` | both | what every token must do; throw-away keys; test signatures |
 //! | [`inventory`], [`probe`] | both; a process for one question | what is on a token; what a module shows |
@@ -21,6 +22,8 @@ pub mod client;
 pub mod configuration;
 pub mod contract;
 pub mod credential;
+mod encoding;
+mod fault;
 pub mod fragment;
 pub mod initialize;
 pub mod inventory;
@@ -35,6 +38,7 @@ pub mod probe;
 mod proof;
 mod protocol;
 pub mod supervisor;
+pub mod tpm;
 pub mod worker;
 
 use crate::x509::key::{KeyType, SignatureAlgorithm};
@@ -53,6 +57,8 @@ pub struct KeyReference {
     pub label: String,
     /// `CKA_ID`.
     pub id: Vec<u8>,
+    /// The key itself, where the token keeps it outside ([`KeyDescription::wrapped`]).
+    pub wrapped: Option<Vec<u8>>,
 }
 
 /// What a new key shall be.
@@ -84,7 +90,14 @@ pub struct KeyDescription {
     pub never_extractable: bool,
     /// `CKA_LOCAL`, read back: made on this token, never imported.
     pub local: bool,
+    /// The key itself, encrypted by the token for itself and nobody else; `None` for a token that
+    /// keeps its keys inside. Whoever makes a key MUST keep this: the token does not. At most
+    /// [`WRAPPED_BYTES_MAX`].
+    pub wrapped: Option<Vec<u8>>,
 }
+
+/// Longest wrapped key. An RSA-3072 key of a TPM takes some 900 bytes.
+pub const WRAPPED_BYTES_MAX: usize = 2048;
 
 /// What a token says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +125,7 @@ impl KeyDescription {
             spki_sha256: spki_sha256(&self.spki),
             label: self.label.clone(),
             id: self.id.clone(),
+            wrapped: self.wrapped.clone(),
         }
     }
 }
@@ -148,7 +162,8 @@ pub trait Token: Send {
     /// The key that `reference` names. MUST refuse when two keys match.
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError>;
 
-    /// A key by its `CKA_ID` alone: how a ceremony adopts what an interrupted one made.
+    /// A key by its `CKA_ID` alone: how a ceremony adopts what an interrupted one made. A token that
+    /// keeps its keys outside has none to find: what was not recorded is gone.
     fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError>;
 
     /// Makes a key pair: sensitive, non-extractable, persistent. MUST read the attributes back.
@@ -163,7 +178,8 @@ pub trait Token: Send {
         message: &[u8],
     ) -> Result<Vec<u8>, TokenError>;
 
-    /// Deletes a key pair. Called by ceremonies and by the contract check only.
+    /// Deletes a key pair. Called by ceremonies and by the contract check only. Of a key that is kept
+    /// outside, the caller MUST forget the reference: it is the key.
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError>;
 
     /// Signs a client assertion with RSA (PKCS #1 v1.5) and SHA-256. MUST refuse a key whose own

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Longest PIN file. PKCS#11 has no limit; tokens take up to 255 bytes.
-const PIN_FILE_BYTES_MAX: u64 = 512;
+pub(super) const PIN_FILE_BYTES_MAX: u64 = 512;
 
 /// PBKDF2 rounds for the refused PIN: the owner of a stolen park file shall not find it at once.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(300_000).expect("is not zero");
@@ -323,7 +323,7 @@ fn salted(salt: &[u8], token: &TokenIdentity) -> Vec<u8> {
 }
 
 /// Writes a file that a crash leaves either as it was or complete.
-fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let mut file = OpenOptions::new()
         .write(true)

@@ -89,7 +89,7 @@ pub fn probes<'a>(tokens: impl Iterator<Item = &'a TokenSettings>) -> Vec<Probe>
 
 impl Probe {
     fn of_token(token: &TokenSettings) -> Option<Self> {
-        let family = &token.fragment;
+        let family = token.interface.family()?;
         let is_shipped = |name: &&str| Fragment::shipped(name).is_ok_and(|it| it == *family);
         Some(Self {
             family: family.family.clone(),

@@ -254,6 +254,7 @@ mod tests {
             spki_sha256: [7; 32],
             label: "ca".into(),
             id: vec![1, 2],
+            wrapped: Some(vec![3; 700]),
         };
         let algorithm = SignatureAlgorithm::EcdsaSha256;
         Request {

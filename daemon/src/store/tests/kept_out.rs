@@ -205,7 +205,10 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
         .store
         .plan_rolled_generation(1, plan(8), 1_000)
         .unwrap();
-    stage.store.record_key(staged.id, vec![4, 5, 6]).unwrap();
+    stage
+        .store
+        .record_key(staged.id, vec![4, 5, 6], None)
+        .unwrap();
     let intent = Intent {
         purpose: Purpose::Authority,
         issuer: staged.id,

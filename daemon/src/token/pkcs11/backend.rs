@@ -9,6 +9,7 @@ use super::mechanism::Mechanisms;
 use super::module::{Module, trimmed};
 use super::raw::TokenInformation;
 use crate::token::configuration::TokenSettings;
+use crate::token::fragment::Fragment;
 use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::{Token, TokenDescription, TokenError};
 use cryptoki::context::Pkcs11;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The module of one token, from load to finalize.
 pub(crate) struct Pkcs11Backend {
     settings: TokenSettings,
+    fragment: Fragment,
     module: Option<Module>,
     present: Option<Present>,
 }
@@ -41,9 +43,10 @@ struct Present {
 
 impl Pkcs11Backend {
     /// A backend that has not touched the module yet.
-    pub(crate) fn new(settings: TokenSettings) -> Self {
+    pub(crate) fn new(settings: TokenSettings, fragment: Fragment) -> Self {
         Pkcs11Backend {
             settings,
+            fragment,
             module: None,
             present: None,
         }
@@ -56,11 +59,8 @@ impl Pkcs11Backend {
 
     fn loaded(&mut self) -> Result<&mut Module, Fault> {
         if self.module.is_none() {
-            let path = self.settings.fragment.module().ok_or_else(|| {
-                Fault::device(format!(
-                    "none of {:?} exists",
-                    self.settings.fragment.modules
-                ))
+            let path = self.fragment.module().ok_or_else(|| {
+                Fault::device(format!("none of {:?} exists", self.fragment.modules))
             })?;
             let argument = self.settings.initialize_argument.clone();
             self.module = Some(Module::load(path, argument)?);
@@ -70,7 +70,7 @@ impl Pkcs11Backend {
 
     fn bring_up(&mut self) -> Result<Present, Fault> {
         let (label, serial) = (self.settings.label.clone(), self.settings.serial.clone());
-        let avoid = self.settings.fragment.avoid_mechanisms.clone();
+        let avoid = self.fragment.avoid_mechanisms.clone();
         let module = self.loaded()?;
         module.initialize()?;
         let found = module.find_token(&label, serial.as_deref())?;
@@ -148,7 +148,7 @@ impl Backend for Pkcs11Backend {
                 reader: module.reader().clone(),
                 session: module.open_session(present.slot)?,
                 mechanisms: present.mechanisms.clone(),
-                takes_purposes: self.settings.fragment.takes_purposes,
+                takes_purposes: self.fragment.takes_purposes,
                 description: present.description.clone(),
                 handles: HashMap::new(),
                 secrets: HashMap::new(),

@@ -256,6 +256,7 @@ pub(super) fn describe(session: &Session, pair: &KeyPair) -> Result<KeyDescripti
         extractable: true,
         never_extractable: false,
         local: false,
+        wrapped: None,
     };
     let wanted = [
         AttributeType::Label,

@@ -4,12 +4,11 @@
 //! mechanism that is not listed, or that the fragment says to avoid, is not used.
 
 use super::fault::Fault;
+use crate::token::encoding::ecdsa_signature;
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use aws_lc_rs::digest::{self, SHA256, SHA384};
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use der::asn1::UintRef;
-use der::{Encode, Sequence};
 use std::borrow::Cow;
 
 /// `DigestInfo` of SHA-256 up to the digest (RFC 8017, section 9.2, note 1).
@@ -149,13 +148,6 @@ impl Recipe {
     }
 }
 
-/// RFC 3279, section 2.2.3.
-#[derive(Sequence)]
-struct EcdsaSigValue<'a> {
-    r: UintRef<'a>,
-    s: UintRef<'a>,
-}
-
 /// `Ecdsa-Sig-Value` of the token's r || s (PKCS#11 3.0, section 2.3.1).
 fn ecdsa_signature_der(raw: &[u8], scalar_bytes: usize) -> Result<Vec<u8>, Fault> {
     if raw.len() != 2 * scalar_bytes {
@@ -165,15 +157,7 @@ fn ecdsa_signature_der(raw: &[u8], scalar_bytes: usize) -> Result<Vec<u8>, Fault
         )));
     }
     let (r, s) = raw.split_at(scalar_bytes);
-    let value = UintRef::new(r).and_then(|r| {
-        Ok(EcdsaSigValue {
-            r,
-            s: UintRef::new(s)?,
-        })
-    });
-    value
-        .and_then(|value| value.to_der())
-        .map_err(|error| Fault::device(format!("an ECDSA signature that is none: {error}")))
+    ecdsa_signature(r, s)
 }
 
 #[cfg(test)]

@@ -4,17 +4,9 @@
 
 use super::fault::Fault;
 use super::key::attributes;
+use crate::token::encoding::{self, Curve};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectHandle};
 use cryptoki::session::Session;
-use der::asn1::{BitString, Null, ObjectIdentifier, UintRef};
-use der::{Any, Encode, Sequence};
-use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
-
-const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const SECP_256_R_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const SECP_384_R_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const ID_ED_25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// `CKA_EC_PARAMS` of P-256: the DER object identifier secp256r1.
 pub(super) const P_256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -48,24 +40,15 @@ fn ec_spki(given: &[Attribute]) -> Result<Vec<u8>, Fault> {
     let [Attribute::EcParams(parameters), Attribute::EcPoint(point)] = given else {
         return Err(Fault::key("its public key has no curve or no point"));
     };
-    let (curve, point_bytes) = match parameters.as_slice() {
-        P_256 => (Some(&SECP_256_R_1), 65),
-        P_384 => (Some(&SECP_384_R_1), 97),
-        ED_25519 | ED_25519_OID => (None, 32),
+    let curve = match parameters.as_slice() {
+        P_256 => Curve::P256,
+        P_384 => Curve::P384,
+        ED_25519 | ED_25519_OID => Curve::Ed25519,
         _ => return Err(Fault::key("its curve is not supported")),
     };
-    let point = unwrapped(point, point_bytes)
+    let point = unwrapped(point, curve.point_bytes())
         .ok_or_else(|| Fault::key("its point is not one of its curve"))?;
-    let oid = if curve.is_some() {
-        ID_EC_PUBLIC_KEY
-    } else {
-        ID_ED_25519
-    };
-    let algorithm = AlgorithmIdentifierOwned {
-        oid,
-        parameters: curve.map(Any::from),
-    };
-    assembled(algorithm, point).map_err(not_encodable)
+    encoding::ec_public_key(curve, point)
 }
 
 /// The point itself. `CKA_EC_POINT` is a DER OCTET STRING around it, and on some modules only it;
@@ -82,13 +65,6 @@ fn unwrapped(attribute: &[u8], point_bytes: usize) -> Option<&[u8]> {
     }
 }
 
-/// RFC 8017, appendix A.1.1.
-#[derive(Sequence)]
-struct RsaPublicKey<'a> {
-    modulus: UintRef<'a>,
-    public_exponent: UintRef<'a>,
-}
-
 fn rsa_spki(given: &[Attribute]) -> Result<Vec<u8>, Fault> {
     let [
         Attribute::Modulus(modulus),
@@ -97,32 +73,7 @@ fn rsa_spki(given: &[Attribute]) -> Result<Vec<u8>, Fault> {
     else {
         return Err(Fault::key("its public key has no modulus or no exponent"));
     };
-    let encode = || {
-        let key = RsaPublicKey {
-            modulus: UintRef::new(modulus)?,
-            public_exponent: UintRef::new(exponent)?,
-        };
-        let parameters = Some(Any::from(Null));
-        let algorithm = AlgorithmIdentifierOwned {
-            oid: RSA_ENCRYPTION,
-            parameters,
-        };
-        assembled(algorithm, &key.to_der()?)
-    };
-    encode().map_err(not_encodable)
-}
-
-fn assembled(algorithm: AlgorithmIdentifierOwned, key: &[u8]) -> der::Result<Vec<u8>> {
-    let subject_public_key = BitString::from_bytes(key)?;
-    SubjectPublicKeyInfoOwned {
-        algorithm,
-        subject_public_key,
-    }
-    .to_der()
-}
-
-fn not_encodable(error: der::Error) -> Fault {
-    Fault::key(format!("its public key cannot be encoded: {error}"))
+    encoding::rsa_public_key(modulus, exponent)
 }
 
 #[cfg(test)]

@@ -24,6 +24,12 @@ pub(crate) trait Backend: Send {
     /// One more session, for one signer.
     fn open(&mut self) -> Result<Box<dyn Token>, TokenError>;
 
+    /// What an operator should know of a token that works; `None` on a good day. Asked for every
+    /// second while the token is ready, so it MUST be cheap. An error counts as an operation's.
+    fn remark(&mut self) -> Result<Option<String>, TokenError> {
+        Ok(None)
+    }
+
     /// Brings the library down. Every [`Token`] that [`open`](Backend::open) gave MUST have been
     /// dropped before.
     fn stop(&mut self);

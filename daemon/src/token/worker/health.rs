@@ -102,6 +102,15 @@ impl HealthCell {
         (health.state, health.reason) = (state, reason);
     }
 
+    /// What an operator should know of a token that works. One that has failed meanwhile stays so.
+    pub(super) fn remark(&self, token: &str, reason: String) {
+        let health = &mut self.lock().health;
+        if health.state == TokenState::Ready && health.reason != reason {
+            tracing::info!(token, reason, "token remark");
+            health.reason = reason;
+        }
+    }
+
     /// Takes state and reason from what went wrong.
     pub(super) fn set_failed(&self, token: &str, error: &TokenError) {
         match error {

@@ -49,6 +49,8 @@ struct Bench {
     /// Counts renewals, so that of many who saw one failure only the first climbs.
     generation: u64,
     seats: Vec<Mutex<Seat>>,
+    /// Labels of keys that were not found at the last login, for the operator.
+    missing: Vec<String>,
 }
 
 /// One signer's session.
@@ -69,6 +71,7 @@ impl Ladder {
             bench: RwLock::new(Bench {
                 generation: 0,
                 seats,
+                missing: Vec::new(),
             }),
             rig: Mutex::new(rig),
             used_keys: UsedKeys::default(),
@@ -231,8 +234,9 @@ impl Ladder {
             renewed = self.renewed(Rung::Initialize, &mut bench, &mut rig);
         }
         match &renewed {
-            Ok(missing) if missing.is_empty() => self.ready(String::new()),
-            Ok(missing) => self.ready(format!("keys not found: {}", missing.join(", "))),
+            Ok(()) => self
+                .health
+                .set(&self.name, TokenState::Ready, bench.remarks(None)),
             Err(error) => {
                 bench.drop_sessions();
                 rig.stop();
@@ -242,31 +246,48 @@ impl Ladder {
         renewed.is_ok()
     }
 
-    /// Everything new from `rung` on, and proven. Gives the labels of keys that were not found.
-    fn renewed(
-        &self,
-        rung: Rung,
-        bench: &mut Bench,
-        rig: &mut Rig,
-    ) -> Result<Vec<String>, TokenError> {
+    /// Everything new from `rung` on, and proven.
+    fn renewed(&self, rung: Rung, bench: &mut Bench, rig: &mut Rig) -> Result<(), TokenError> {
         bench.drop_sessions();
         let mut tokens = rig.renew(rung, bench.seats.len(), &self.health)?;
-        let missing = match tokens.first_mut() {
+        bench.missing = match tokens.first_mut() {
             Some(token) => self.used_keys.prove(&self.name, token.as_mut())?,
             None => Vec::new(),
         };
         bench.seat(tokens);
-        Ok(missing)
+        Ok(())
     }
 
-    fn ready(&self, remark: String) {
-        self.health.set(&self.name, TokenState::Ready, remark);
+    /// Looks at a token that works. One that fails now is healed before somebody needs it.
+    fn look(&self) {
+        let bench = self.bench.read().expect("nobody panics holding the bench");
+        let watched = self.watch_renewal(bench.seats.len());
+        let remark = lock(&self.rig).remark();
+        drop(watched);
+        match remark {
+            Ok(remark) => self.health.remark(&self.name, bench.remarks(remark)),
+            Err(TokenError::Unavailable {
+                rung: Some(rung),
+                reason,
+                ..
+            }) => {
+                tracing::warn!(
+                    token = self.name,
+                    reason,
+                    "a token at rest failed, climbing"
+                );
+                let generation = bench.generation;
+                drop(bench);
+                self.renew(rung.max(Rung::Login), Some(generation));
+            }
+            _ => {}
+        }
     }
 
     /// What the prober does every second: heals without traffic.
     pub(super) fn tend(&self) {
         let is_due = match self.health.read().state {
-            TokenState::Ready => false,
+            TokenState::Ready => return self.look(),
             TokenState::Starting | TokenState::Unavailable => true,
             TokenState::Parked => lock(&self.rig).may_leave_park(),
         };
@@ -297,6 +318,14 @@ impl Ladder {
 }
 
 impl Bench {
+    /// What an operator should know of a token that works, in words.
+    fn remarks(&self, remark: Option<String>) -> String {
+        let missing = (!self.missing.is_empty())
+            .then(|| format!("keys not found: {}", self.missing.join(", ")));
+        let remarks: Vec<String> = missing.into_iter().chain(remark).collect();
+        remarks.join("; ")
+    }
+
     fn drop_sessions(&mut self) {
         for seat in &mut self.seats {
             unlocked(seat).token = None;

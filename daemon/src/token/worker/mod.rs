@@ -22,12 +22,14 @@ mod used_keys;
 mod watchdog;
 
 use super::TokenError;
-use super::configuration::{TokenConfiguration, TokenSettings};
+use super::configuration::{Interface, TokenConfiguration, TokenSettings};
 use super::outbox::Outbox;
 use super::pin::PinGuard;
 use super::pkcs11::Pkcs11Backend;
 use super::protocol::{Answer, Request, Response};
+use super::tpm::TpmBackend;
 use anyhow::{Context, bail};
+use backend::Backend;
 use connection::Desk;
 use ladder::Ladder;
 use queue::Queue;
@@ -210,7 +212,13 @@ fn ladder(settings: &TokenSettings, state_directory: &Path, watchdog: &Arc<Watch
         .credential
         .clone()
         .map(|path| PinGuard::new(path, park_file));
-    let backend = Box::new(Pkcs11Backend::new(settings.clone()));
+    let backend: Box<dyn Backend> = match settings.interface.clone() {
+        Interface::Pkcs11(fragment) => Box::new(Pkcs11Backend::new(settings.clone(), fragment)),
+        Interface::Tpm(tpm) => {
+            let anchor = state_directory.join(format!("token-{}.tpm", settings.name));
+            Box::new(TpmBackend::new(settings.clone(), tpm, anchor))
+        }
+    };
     let rig = Rig::new(&settings.name, backend, guard);
     Ladder::new(&settings.name, settings.sessions, rig, Arc::clone(watchdog))
 }

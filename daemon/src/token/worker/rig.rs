@@ -55,6 +55,11 @@ impl Rig {
         may_again(tried, RENEWAL_INTERVAL)
     }
 
+    /// What an operator should know of a token that works.
+    pub(super) fn remark(&mut self) -> Result<Option<String>, TokenError> {
+        self.backend.remark()
+    }
+
     /// Whether a parked token is worth another look.
     pub(super) fn may_leave_park(&mut self) -> bool {
         let changed = self.guard.as_ref().and_then(PinGuard::has_changed);

@@ -24,6 +24,8 @@ struct Faults {
     operations: VecDeque<Rung>,
     /// Of the next starts, one each.
     starts: usize,
+    /// What is remarked at each look, then nothing.
+    remarks: VecDeque<Result<Option<String>, TokenError>>,
     /// Signatures come out wrong.
     lies: bool,
     opened: usize,
@@ -86,6 +88,11 @@ impl Backend for ScriptedBackend {
         self.script.faults().opened += 1;
         let (memory, script) = (self.memory.clone(), self.script.clone());
         Ok(Box::new(ScriptedSession { memory, script }))
+    }
+
+    fn remark(&mut self) -> Result<Option<String>, TokenError> {
+        let remark = self.script.faults().remarks.pop_front();
+        remark.unwrap_or(Ok(None))
     }
 
     fn stop(&mut self) {
@@ -322,12 +329,37 @@ fn a_used_key_that_is_gone_after_a_login_is_named_and_the_rest_goes_on() {
         label: "gone".into(),
         id: vec![9],
         spki_sha256: spki_sha256(b""),
+        wrapped: None,
     };
     scene.ladder.used_keys.remember(&gone);
     scene.let_time_pass();
     scene.script(&[Rung::Initialize]);
     scene.sign().expect("the other key signs");
     assert_eq!(scene.ladder.health().reason, "keys not found: gone");
+}
+
+#[test]
+fn what_is_remarked_of_a_token_that_works_is_its_reason_as_long_as_it_holds() {
+    let scene = Scene::new();
+    let lockout = Ok(Some("in lockout".to_owned()));
+    scene.script.faults().remarks = [lockout, Ok(None)].into();
+    for reason in ["in lockout", ""] {
+        scene.let_time_pass();
+        scene.ladder.tend();
+        let health = scene.ladder.health();
+        assert_eq!((health.state, &*health.reason), (TokenState::Ready, reason));
+    }
+}
+
+#[test]
+fn a_token_at_rest_that_fails_is_healed_before_somebody_needs_it() {
+    let scene = Scene::new();
+    let started = scene.script.faults().started;
+    scene.script.faults().remarks = [Err(broken(Rung::Initialize))].into();
+    scene.let_time_pass();
+    scene.ladder.tend();
+    assert_eq!(scene.script.faults().started, started + 1);
+    assert_eq!(scene.state(), TokenState::Ready);
 }
 
 #[test]

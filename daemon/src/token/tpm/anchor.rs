@@ -1,0 +1,158 @@
+//! What is remembered of a TPM from one worker to the next: which one it was, and a key with which it
+//! tells whether the credential is the right one.
+//!
+//! The file is `token-NAME.tpm` in the state folder. Nothing in it is secret. Without it the TPM is
+//! taken as it is, and a wrong credential shows only when a key is used.
+
+use super::fault::{Class, Fault};
+use crate::token::pin::write_durably;
+use crate::token::{KeyReference, spki_sha256};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Longest file.
+const FILE_BYTES_MAX: u64 = 16 * 1024;
+
+/// Label of the key that proves the credential. It signs test messages only, and is never on record
+/// as an authority's.
+pub(super) const LABEL: &str = "hallmark credential proof";
+
+/// A TPM that was met before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Anchor {
+    /// Name of its primary key.
+    pub(super) primary: Vec<u8>,
+    /// DER SubjectPublicKeyInfo of the key that proves the credential.
+    pub(super) spki: Vec<u8>,
+    /// That key.
+    pub(super) proof: KeyReference,
+}
+
+/// The same as it stands in the file, in hex.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    primary: String,
+    proof_spki: String,
+    proof_id: String,
+    proof_key: String,
+}
+
+impl Anchor {
+    /// What the file says; `None` if there is none. What cannot be read is not guessed at.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, Fault> {
+        let content = match bounded(path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unusable(path, &error.to_string())),
+        };
+        let record = serde_json::from_str::<Record>(&content).ok();
+        match record.and_then(|record| record.decoded()) {
+            Some(anchor) => Ok(Some(anchor)),
+            None => Err(unusable(path, "it makes no sense")),
+        }
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<(), Fault> {
+        let record = Record {
+            primary: hex::encode(&self.primary),
+            proof_spki: hex::encode(&self.spki),
+            proof_id: hex::encode(&self.proof.id),
+            proof_key: hex::encode(self.proof.wrapped.as_deref().unwrap_or_default()),
+        };
+        let content = serde_json::to_vec_pretty(&record).expect("strings make JSON");
+        let written = folder(path).and_then(|()| write_durably(path, &content));
+        written.map_err(|error| unusable(path, &error.to_string()))
+    }
+}
+
+impl Record {
+    fn decoded(&self) -> Option<Anchor> {
+        let bytes = |text: &str| hex::decode(text).ok();
+        let spki = bytes(&self.proof_spki)?;
+        Some(Anchor {
+            primary: bytes(&self.primary)?,
+            proof: KeyReference {
+                spki_sha256: spki_sha256(&spki),
+                label: LABEL.to_owned(),
+                id: bytes(&self.proof_id)?,
+                wrapped: Some(bytes(&self.proof_key)?),
+            },
+            spki,
+        })
+    }
+}
+
+/// Short id of a TPM, from the name of its primary key: what the configuration calls `serial`.
+pub(super) fn serial(primary_name: &[u8]) -> String {
+    /// The algorithm of the digest that follows.
+    const ALGORITHM_BYTES: usize = 2;
+    let digest = primary_name.get(ALGORITHM_BYTES..).unwrap_or_default();
+    hex::encode(&digest[..digest.len().min(16)])
+}
+
+/// The file beside it, which a worker holds while it uses a TPM that admits only one.
+pub(super) fn lock_file(anchor: &Path) -> PathBuf {
+    anchor.with_extension("tpm.lock")
+}
+
+fn folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn bounded(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other("it is too long"));
+    }
+    fs::read_to_string(path)
+}
+
+fn unusable(path: &Path, reason: &str) -> Fault {
+    Fault {
+        class: Class::Pin,
+        reason: format!(
+            "{}: {reason}; mend that, or remove the file to take the TPM as it is",
+            path.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anchor() -> Anchor {
+        Anchor {
+            primary: [&[0, 11][..], &[0xab; 32]].concat(),
+            spki: vec![1, 2, 3],
+            proof: KeyReference {
+                spki_sha256: spki_sha256(&[1, 2, 3]),
+                label: LABEL.to_owned(),
+                id: vec![7; 16],
+                wrapped: Some(vec![9; 300]),
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_what_is_damaged_is_not_guessed_at() {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let path = folder.path().join("state/token-gate.tpm");
+        assert!(matches!(Anchor::read(&path), Ok(None)));
+        assert!(anchor().write(&path).is_ok());
+        assert!(matches!(Anchor::read(&path), Ok(Some(read)) if read == anchor()));
+        fs::write(&path, "{}").expect("writable");
+        let fault = Anchor::read(&path).expect_err("damaged");
+        assert!(fault.reason.contains("remove the file"), "{}", fault.reason);
+    }
+
+    #[test]
+    fn the_serial_is_the_beginning_of_the_digest() {
+        assert_eq!(serial(&anchor().primary), "ab".repeat(16));
+        assert_eq!(serial(&[]), "");
+    }
+}

@@ -1,0 +1,270 @@
+//! A TPM as a worker uses it: connected, told apart from any other, logged in to.
+
+use super::TpmToken;
+use super::anchor::{self, Anchor};
+use super::authorization::Authorization;
+use super::device::{Device, FoundKey};
+use super::fault::{Class, Fault};
+use super::lockout::Lockout;
+use crate::token::configuration::{TokenSettings, TpmSettings};
+use crate::token::spki_sha256;
+use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
+use crate::token::{KeyReference, KeySpecification, Token, TokenDescription, TokenError, proof};
+use crate::x509::key::{KeyType, SignatureAlgorithm};
+use secrecy::SecretString;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tss_esapi::constants::PropertyTag;
+
+/// One TPM, from connection to disconnection.
+pub(crate) struct TpmBackend {
+    settings: TokenSettings,
+    tpm: TpmSettings,
+    anchor_file: PathBuf,
+    /// Held while the TPM admits only one worker.
+    lock: Option<File>,
+    present: Option<Present>,
+}
+
+/// The TPM while it is there.
+struct Present {
+    device: Arc<Mutex<Device>>,
+    anchor: Option<Anchor>,
+    description: TokenDescription,
+}
+
+impl TpmBackend {
+    /// A backend that has not touched the TPM yet. What it must remember is kept in `anchor_file`.
+    pub(crate) fn new(settings: TokenSettings, tpm: TpmSettings, anchor_file: PathBuf) -> Self {
+        Self {
+            settings,
+            tpm,
+            anchor_file,
+            lock: None,
+            present: None,
+        }
+    }
+
+    fn error(&self, operation: &str) -> impl Fn(Fault) -> TokenError {
+        let (token, operation) = (self.settings.name.clone(), operation.to_owned());
+        move |fault| fault.into_error(&token, &operation, "")
+    }
+
+    fn bring_up(&mut self) -> Result<Present, Fault> {
+        self.claim()?;
+        let anchor = Anchor::read(&self.anchor_file)?;
+        let known = anchor.as_ref().map(|anchor| &anchor.primary[..]);
+        let mut device = Device::open(&self.tpm.tcti, self.tpm.primary_handle, known)?;
+        self.check_identity(&device, anchor.as_ref())?;
+        let description = describe(&mut device, &self.settings.label, &self.tpm)?;
+        Ok(Present {
+            device: Arc::new(Mutex::new(device)),
+            anchor,
+            description,
+        })
+    }
+
+    /// Without a resource manager, a second worker would flush and fill the first one's slots.
+    fn claim(&mut self) -> Result<(), Fault> {
+        if self.tpm.tcti.is_managed() || self.lock.is_some() {
+            return Ok(());
+        }
+        let path = anchor::lock_file(&self.anchor_file);
+        let unusable = |error| Fault::device(format!("{}: {error}", path.display()));
+        let file =
+            fs::create_dir_all(path.parent().unwrap_or(&path)).and_then(|()| File::create(&path));
+        let file = file.map_err(unusable)?;
+        if file.try_lock().is_err() {
+            return Err(Fault::device(
+                "another worker uses this TPM, which has no resource manager: stop the daemon first, \
+                 or reach the TPM through /dev/tpmrm0 or tpm2-abrmd",
+            ));
+        }
+        self.lock = Some(file);
+        Ok(())
+    }
+
+    /// A TPM that was cleared or exchanged is not taken for the one that was there.
+    fn check_identity(&self, device: &Device, anchor: Option<&Anchor>) -> Result<(), Fault> {
+        let now = anchor::serial(device.primary_name());
+        let parked = |reason| {
+            Err(Fault {
+                class: Class::Pin,
+                reason,
+            })
+        };
+        if let Some(serial) = self.settings.serial.as_ref().filter(|it| **it != now) {
+            return parked(format!(
+                "this TPM has serial {now}, and the configuration says {serial}: it is another one, or \
+                 it was cleared, and the keys of that time are gone for good"
+            ));
+        }
+        match anchor.map(|anchor| anchor::serial(&anchor.primary)) {
+            Some(before) if before != now => parked(format!(
+                "the TPM was cleared or exchanged: it had serial {before} and has {now}. The keys made \
+                 on it are gone for good; put the old TPM back, or roll their authorities to another \
+                 token. To use it as it is, for new keys, remove {}",
+                self.anchor_file.display()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn present(&self) -> Result<&Present, Fault> {
+        let present = self.present.as_ref();
+        present.ok_or_else(|| Fault::device("it is not connected"))
+    }
+
+    /// The right credential is the one with which the proof key signs.
+    fn enter(&mut self, credential: &SecretString) -> Result<(), Fault> {
+        let authorization = Authorization::new(credential)?;
+        let path = self.anchor_file.clone();
+        let present = self.present.as_mut();
+        let present = present.ok_or_else(|| Fault::device("it is not connected"))?;
+        let mut device = lock(&present.device);
+        device.authorize(Some(authorization));
+        let anchor = match &present.anchor {
+            Some(anchor) => anchor.clone(),
+            None => drop_anchor(&mut device)?,
+        };
+        prove(&mut device, &anchor)?;
+        if present.anchor.is_none() {
+            anchor.write(&path)?;
+            present.anchor = Some(anchor);
+        }
+        Ok(())
+    }
+}
+
+impl Backend for TpmBackend {
+    fn start(&mut self) -> Result<TokenIdentity, TokenError> {
+        self.stop();
+        let present = self.bring_up().map_err(self.error("connect"))?;
+        let identity = TokenIdentity {
+            label: present.description.label.clone(),
+            serial: present.description.serial.clone(),
+        };
+        self.present = Some(present);
+        Ok(identity)
+    }
+
+    /// Keys are exempt from lockout, so a wrong value costs nothing but itself.
+    fn pin_standing(&mut self) -> Result<PinStanding, TokenError> {
+        Ok(PinStanding::Good)
+    }
+
+    fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError> {
+        let entered = self.enter(pin);
+        entered.map_err(self.error("log in"))
+    }
+
+    fn log_out(&mut self) {
+        if let Some(present) = &self.present {
+            lock(&present.device).authorize(None);
+        }
+    }
+
+    fn open(&mut self) -> Result<Box<dyn Token>, TokenError> {
+        let present = self.present().map_err(self.error("open"))?;
+        Ok(Box::new(TpmToken {
+            name: self.settings.name.clone(),
+            device: Arc::clone(&present.device),
+            description: present.description.clone(),
+        }))
+    }
+
+    fn remark(&mut self) -> Result<Option<String>, TokenError> {
+        let read = self.present().and_then(|present| {
+            let mut device = lock(&present.device);
+            device.look()?;
+            Lockout::read(&mut device)
+        });
+        let lockout = read.map_err(self.error("read its state"))?;
+        Ok(lockout.map(Lockout::told))
+    }
+
+    fn stop(&mut self) {
+        self.present = None;
+    }
+}
+
+pub(super) fn lock(device: &Mutex<Device>) -> MutexGuard<'_, Device> {
+    device
+        .lock()
+        .expect("no thread panics while it holds the TPM")
+}
+
+/// Makes the key that proves the credential from now on.
+fn drop_anchor(device: &mut Device) -> Result<Anchor, Fault> {
+    let mut id = vec![0; 16];
+    aws_lc_rs::rand::fill(&mut id).expect("aws-lc's generator has passed its self-test");
+    let (FoundKey { key, .. }, wrapped) = device.create(&KeySpecification {
+        key_type: KeyType::P256,
+        label: anchor::LABEL.to_owned(),
+        id: id.clone(),
+    })?;
+    Ok(Anchor {
+        primary: device.primary_name().to_vec(),
+        proof: KeyReference {
+            spki_sha256: spki_sha256(&key.spki),
+            label: anchor::LABEL.to_owned(),
+            id,
+            wrapped: Some(wrapped),
+        },
+        spki: key.spki,
+    })
+}
+
+fn prove(device: &mut Device, anchor: &Anchor) -> Result<(), Fault> {
+    let (message, algorithm) = (proof::challenge(), SignatureAlgorithm::EcdsaSha256);
+    let signature = device.sign_unguarded(&anchor.proof, algorithm, &message)?;
+    match proof::verifies(&anchor.spki, algorithm, &message, &signature) {
+        true => Ok(()),
+        false => Err(Fault::device("a test signature does not verify")),
+    }
+}
+
+fn describe(
+    device: &mut Device,
+    label: &str,
+    tpm: &TpmSettings,
+) -> Result<TokenDescription, Fault> {
+    let mut property = |tag| device.property(tag);
+    let model = [
+        PropertyTag::VendorString1,
+        PropertyTag::VendorString2,
+        PropertyTag::VendorString3,
+        PropertyTag::VendorString4,
+    ]
+    .map(|tag| property(tag).map_or(String::new(), text));
+    let manufacturer = text(property(PropertyTag::Manufacturer)?);
+    let (high, low) = (
+        property(PropertyTag::FirmwareVersion1)?,
+        property(PropertyTag::FirmwareVersion2)?,
+    );
+    let revision = property(PropertyTag::Revision)?;
+    Ok(TokenDescription {
+        label: label.to_owned(),
+        serial: anchor::serial(device.primary_name()),
+        manufacturer,
+        model: model.concat().trim().to_owned(),
+        firmware: format!("{high:08x}.{low:08x}"),
+        interface: format!(
+            "TPM 2.0 revision {}.{:02} at {}",
+            revision / 100,
+            revision % 100,
+            tpm.tcti
+        ),
+        mechanisms: device.algorithms()?,
+    })
+}
+
+/// Four characters in a property, the first one highest; zeros pad.
+fn text(property: u32) -> String {
+    let bytes = property.to_be_bytes();
+    let shown = bytes
+        .iter()
+        .filter(|byte| byte.is_ascii_graphic() || **byte == b' ');
+    shown.map(|byte| char::from(*byte)).collect()
+}

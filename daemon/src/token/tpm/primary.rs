@@ -1,0 +1,87 @@
+//! The primary key: made anew at each start, or persistent where the configuration says so.
+//!
+//! What is made is the same each time (`template`). Nothing but that key is ever made persistent, and
+//! what somebody else keeps at its handle is not touched.
+
+use super::device::{flush, handles, with_password};
+use super::fault::{Class, Fault, failed, tpm_code};
+use super::template;
+use tss_esapi::Context;
+use tss_esapi::constants::response_code::Tss2ResponseCodeKind;
+use tss_esapi::handles::{KeyHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
+
+/// The primary key and its name: the persistent one, made so if it is not there; or a transient one.
+pub(super) fn find_or_make(
+    context: &mut Context,
+    persistent: Option<u32>,
+) -> Result<(KeyHandle, Vec<u8>), Fault> {
+    let handle = match persistent {
+        None => transient_primary(context)?,
+        Some(handle) => match persistent_primary(context, handle)? {
+            Some(primary) => primary,
+            None => persist_primary(context, handle)?,
+        },
+    };
+    let name = context
+        .tr_get_name(handle.into())
+        .map_err(failed("Esys_TR_GetName"))?;
+    Ok((handle, name.value().to_vec()))
+}
+
+fn transient_primary(context: &mut Context) -> Result<KeyHandle, Fault> {
+    let template = template::primary()?;
+    let created = with_password(context, |context| {
+        context.create_primary(Hierarchy::Owner, template, None, None, None, None)
+    });
+    created
+        .map(|it| it.key_handle)
+        .map_err(|error| match class_of_owner(&error) {
+            Some(fault) => fault,
+            None => failed("TPM2_CreatePrimary")(error),
+        })
+}
+
+/// The TPM's owner has set an authorization value. We have none to offer, and try none.
+fn class_of_owner(error: &tss_esapi::Error) -> Option<Fault> {
+    use Tss2ResponseCodeKind::{AuthFail, BadAuth};
+    matches!(tpm_code(error), Some(AuthFail | BadAuth)).then(|| Fault {
+        class: Class::Pin,
+        reason:
+            "the owner hierarchy has an authorization value: make the primary key persistent by \
+                 hand, as docs/operations.md says, and name it as `primary_handle`"
+                .to_owned(),
+    })
+}
+
+fn persistent_primary(context: &mut Context, handle: u32) -> Result<Option<KeyHandle>, Fault> {
+    let persistent = PersistentTpmHandle::new(handle).map_err(failed("primary_handle"))?;
+    let persistent = TpmHandle::Persistent(persistent);
+    if !handles(context, handle, 1)?.contains(&persistent) {
+        return Ok(None);
+    }
+    let object = context
+        .tr_from_tpm_public(persistent)
+        .map_err(failed("Esys_TR_FromTPMPublic"))?;
+    let (public, ..) = context
+        .read_public(object.into())
+        .map_err(failed("TPM2_ReadPublic"))?;
+    match template::is_primary(&public) {
+        true => Ok(Some(object.into())),
+        false => Err(Fault {
+            class: Class::Pin,
+            reason: format!("{handle:#x} holds another object: choose another `primary_handle`"),
+        }),
+    }
+}
+
+fn persist_primary(context: &mut Context, handle: u32) -> Result<KeyHandle, Fault> {
+    let transient = transient_primary(context)?;
+    let persistent = PersistentTpmHandle::new(handle).map_err(failed("primary_handle"))?;
+    let object = with_password(context, |context| {
+        context.evict_control(Provision::Owner, transient.into(), persistent.into())
+    });
+    let object = object.map_err(failed("TPM2_EvictControl"))?;
+    flush(context, transient.into())?;
+    Ok(object.into())
+}

@@ -1,0 +1,110 @@
+//! The contract of every token; keys of every kind, and how many signatures they make.
+
+use crate::stage::{DEADLINE, Stage};
+use hallmarkd::token::bench;
+use hallmarkd::token::contract::{self, Scope, Verdict};
+use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::x509::key::KeyType;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+const KEY_TYPES: [KeyType; 4] = [
+    KeyType::P256,
+    KeyType::P384,
+    KeyType::Rsa2048,
+    KeyType::Rsa3072,
+];
+
+#[test]
+fn a_tpm_keeps_the_contract_through_its_worker() {
+    let stage = Stage::new();
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    let scope = Scope {
+        key_types: &KEY_TYPES,
+        tells_local: true,
+    };
+    let report = contract::check_client(&running.client, scope, &mut |_| {});
+    assert!(report.is_good(), "{report:?}");
+    for check in &report.checks {
+        // Its keys are kept outside; it has no place for secrets; it makes no credential keys.
+        let lacks = ["an id that is taken", "a secret is", "a credential key"];
+        let lacks = lacks.iter().any(|it| check.operation.starts_with(it));
+        assert_eq!(check.verdict == Verdict::Passed, !lacks, "{check:?}");
+    }
+    let rungs = running.client.health().rungs;
+    let climbed = (rungs.sessions, rungs.logins, rungs.initializations);
+    assert_eq!(climbed, (0, 1, 1), "never climbed");
+    assert!(stage.tpm.transient_objects() <= 2);
+}
+
+#[test]
+fn keys_of_every_kind_sign_from_many_threads_though_there_are_three_slots() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let keys = KEY_TYPES.map(|key_type| running.key_of(key_type));
+    std::thread::scope(|scope| {
+        for key in keys.iter().chain(&keys) {
+            let client = &running.client;
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    client.prove(key, DEADLINE).unwrap();
+                }
+            });
+        }
+    });
+    assert!(stage.tpm.transient_objects() <= 2, "primary and one key");
+    drop(running);
+    assert_eq!(stage.tpm.transient_objects(), 0, "nothing is left behind");
+}
+
+/// A session's context may be saved so often before the TPM wants it back (`TPM_RC_CONTEXT_GAP`, at
+/// 65,535 on many); passwords need no session. Prints how many it was and how fast.
+#[test]
+#[ignore = "takes minutes: tests/run --long"]
+fn more_signatures_than_the_context_gap_in_one_run() {
+    const SIGNATURES: usize = 70_001;
+    let stage = Stage::new();
+    let running = stage.start();
+    let (first, second) = (running.key(), running.key_of(KeyType::P384));
+    let begun = Instant::now();
+    let (client, keys) = (&running.client, [&first, &second]);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for number in (thread..SIGNATURES).step_by(4) {
+                    // Now and then the other key, so that they are loaded and flushed as well.
+                    client
+                        .prove(keys[usize::from(number % 100 == 99)], DEADLINE)
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let rate = SIGNATURES as f64 / begun.elapsed().as_secs_f64();
+    writeln!(
+        std::io::stderr(),
+        "{SIGNATURES} signatures, {rate:.0} a second"
+    )
+    .unwrap();
+    let rungs = client.health().rungs;
+    let climbed = (rungs.sessions, rungs.logins, rungs.initializations);
+    assert_eq!(climbed, (0, 1, 1), "never climbed");
+}
+
+#[test]
+#[ignore = "measures: run it alone, in release"]
+fn how_fast_a_software_tpm_signs_through_its_worker() {
+    let stage = Stage::new();
+    let running = stage.start();
+    for key_type in KEY_TYPES {
+        let key = running.key_of(key_type);
+        let measured = bench::run(&running.client, &key, 4, Duration::from_secs(4)).unwrap();
+        let (rate, median) = (measured.rate(), measured.median);
+        writeln!(
+            std::io::stderr(),
+            "{key_type:?}: {rate:.0}/s, p50 {median:?}"
+        )
+        .unwrap();
+    }
+}

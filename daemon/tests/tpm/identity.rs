@@ -1,0 +1,136 @@
+//! Another TPM, a cleared one, another credential, an altered record; a lockout that others provoked.
+
+use crate::stage::{CREDENTIAL, DEADLINE, Stage};
+use hallmarkd::token::TokenError;
+use hallmarkd::token::worker::health::TokenState;
+use std::fs;
+
+#[test]
+fn a_wrong_credential_is_tried_once_and_counts_nowhere() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    running.client.prove(&key, DEADLINE).unwrap();
+    drop(running);
+
+    stage.write_credential("another credential of 16 bytes or more");
+    let running = stage.start();
+    let health = running.wait_for(TokenState::Parked);
+    assert!(health.reason.contains("BadAuth"), "{health:?}");
+    let error = running.client.prove(&key, DEADLINE).expect_err("parked");
+    assert!(matches!(error, TokenError::Parked { .. }), "{error:?}");
+    stage.kill_worker();
+    running.wait_for(TokenState::Unavailable);
+    let health = running.wait_for(TokenState::Parked);
+    assert_eq!(health.rungs.logins, 0, "the next worker has not tried it");
+    let properties = stage.tpm.tool("tpm2_getcap", &["properties-variable"]);
+    assert!(
+        properties.contains("TPM2_PT_LOCKOUT_COUNTER: 0x0"),
+        "{properties}"
+    );
+
+    stage.write_credential(CREDENTIAL);
+    running.wait_for(TokenState::Ready);
+    running.client.prove(&key, DEADLINE).unwrap();
+}
+
+#[test]
+fn a_credential_that_can_be_guessed_is_not_taken() {
+    let stage = Stage::new();
+    stage.write_credential("1234");
+    let running = stage.start();
+    let health = running.wait_for(TokenState::Parked);
+    assert!(health.reason.contains("at random"), "{health:?}");
+    assert!(!stage.path("token-gate.tpm").exists());
+}
+
+#[test]
+fn a_key_whose_label_was_altered_on_record_is_refused_by_the_tpm() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    let mut altered = key.clone();
+    let wrapped = altered.wrapped.as_mut().unwrap();
+    let at = wrapped.windows(2).position(|bytes| bytes == b"ca").unwrap();
+    wrapped[at..at + 2].copy_from_slice(b"cb");
+    for _ in 0..2 {
+        let reason = match running.client.prove(&altered, DEADLINE) {
+            Err(TokenError::Key { reason, .. }) => reason,
+            outcome => panic!("{outcome:?}"),
+        };
+        assert!(reason.contains("authorization value"), "{reason}");
+    }
+    assert_eq!(running.client.health().state, TokenState::Ready);
+}
+
+#[test]
+fn a_cleared_tpm_parks_and_its_keys_are_gone_for_good() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    running.client.prove(&key, DEADLINE).unwrap();
+    stage.tpm.tool("tpm2_clear", &[]);
+    let health = running.wait_for(TokenState::Parked);
+    assert!(health.reason.contains("cleared or exchanged"), "{health:?}");
+    assert!(health.reason.contains("token-gate.tpm"), "{health:?}");
+    assert_eq!(
+        stage.tpm.transient_objects(),
+        0,
+        "nothing is made in its place"
+    );
+
+    // The operator takes it as it is.
+    fs::remove_file(stage.path("token-gate.tpm")).unwrap();
+    running.wait_until(|health| health.state == TokenState::Ready);
+    let reason = running.lacks(&key.reference());
+    assert!(reason.contains("gone for good"), "{reason}");
+    let health = running.client.health();
+    assert!(health.reason.contains("keys not found: ca"), "{health:?}");
+    running.client.prove(&running.key(), DEADLINE).unwrap();
+}
+
+#[test]
+fn an_exchanged_tpm_parks_until_the_old_one_is_back() {
+    let mut stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    let serial = running.client.describe(DEADLINE).unwrap().serial;
+    stage.tpm.exchange(stage.path("another-tpm"));
+    let health = running.wait_for(TokenState::Parked);
+    assert!(health.reason.contains(&serial), "{health:?}");
+    stage.tpm.exchange(stage.path("tpm"));
+    running.wait_for(TokenState::Ready);
+    running.client.prove(&key, DEADLINE).unwrap();
+    drop(running);
+
+    // Named in the configuration, it is known without the file that remembers it.
+    fs::remove_file(stage.path("token-gate.tpm")).unwrap();
+    stage.tpm.exchange(stage.path("another-tpm"));
+    stage.configure(&format!("serial = {serial:?}"));
+    let health = stage.start().wait_for(TokenState::Parked);
+    assert!(health.reason.contains("another one"), "{health:?}");
+}
+
+#[test]
+fn a_lockout_that_others_provoked_is_told_and_stops_nothing() {
+    let stage = Stage::new();
+    stage.tpm.make_prey();
+    let running = stage.start();
+    let key = running.key();
+    stage.tpm.provoke_lockout();
+    let health = running.wait_until(|health| health.reason.contains("lockout"));
+    assert_eq!(health.state, TokenState::Ready, "{health:?}");
+    assert!(health.reason.contains("for at most"), "{health:?}");
+    running.signs_again(&key);
+    drop(running);
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    running
+        .client
+        .prove(&key, DEADLINE)
+        .expect("and after a restart");
+    stage
+        .tpm
+        .tool("tpm2_dictionarylockout", &["--clear-lockout"]);
+    running.wait_until(|health| health.state == TokenState::Ready && health.reason.is_empty());
+}

@@ -1,0 +1,89 @@
+//! The primary key: persistent or not, derived by hand, and kept from what is not ours.
+
+use crate::stage::{DEADLINE, Stage};
+use hallmarkd::token::worker::health::TokenState;
+use std::fs;
+
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+#[test]
+fn a_primary_key_that_is_persistent_is_made_once_and_takes_no_slot() {
+    let mut stage = Stage::with("primary_handle = 0x81000101");
+    let running = stage.start();
+    let key = running.key();
+    running.client.prove(&key, DEADLINE).unwrap();
+    assert_eq!(stage.tpm.transient_objects(), 1, "the key");
+    let listed = stage.tpm.tool("tpm2_getcap", &["handles-persistent"]);
+    assert!(listed.to_lowercase().contains("0x81000101"), "{listed}");
+    stage.tpm.kill();
+    running.wait_for(TokenState::Unavailable);
+    stage.tpm.start_again();
+    running.signs_again(&key);
+    drop(running);
+
+    // It is the same key as the transient one: where it is kept can be changed.
+    stage.configure("");
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    running.client.prove(&key, DEADLINE).unwrap();
+}
+
+#[test]
+fn a_persistent_handle_that_holds_something_else_is_not_touched() {
+    let stage = Stage::with("primary_handle = 0x81000101");
+    let tools = &stage.tpm;
+    tools.tool(
+        "tpm2_createprimary",
+        &["-C", "o", "-G", "ecc", "-c", "others.ctx"],
+    );
+    tools.tool(
+        "tpm2_evictcontrol",
+        &["-C", "o", "-c", "others.ctx", "0x81000101"],
+    );
+    tools.tool("tpm2_flushcontext", &["-t"]);
+    let before = tools.tool("tpm2_readpublic", &["-c", "0x81000101"]);
+    let running = stage.start();
+    let health = running.wait_for(TokenState::Parked);
+    assert!(health.reason.contains("holds another object"), "{health:?}");
+    assert_eq!(before, tools.tool("tpm2_readpublic", &["-c", "0x81000101"]));
+}
+
+/// The template is public, so that the primary key can be made without this program: by the commands
+/// of docs/operations.md, as they stand there.
+#[test]
+fn the_primary_key_is_the_one_that_the_documented_commands_make() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    let serial = running.client.describe(DEADLINE).unwrap().serial;
+    drop(running);
+    let commands = OPERATIONS
+        .split("```")
+        .find(|it| it.contains("tpm2_createprimary"));
+    let commands = commands.unwrap().strip_prefix("sh").unwrap();
+    stage.tpm.tool("sh", &["-ec", commands]);
+    let read = ["-c", "0x81000101", "-n", "name"];
+    stage.tpm.tool("tpm2_readpublic", &read);
+    let name = fs::read(stage.path("tpm/name")).unwrap();
+    let name: String = name[2..18]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(name, serial);
+
+    stage.tpm.tool("tpm2_flushcontext", &["-t"]);
+    stage.tpm.tool("tpm2_changeauth", &["-c", "owner", "mine"]);
+    stage.configure("primary_handle = 0x81000101");
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    running.client.prove(&key, DEADLINE).unwrap();
+}
+
+#[test]
+fn an_owner_with_an_authorization_value_is_told_what_to_do_and_not_guessed_at() {
+    let stage = Stage::new();
+    stage.tpm.tool("tpm2_changeauth", &["-c", "owner", "mine"]);
+    let running = stage.start();
+    let health = running.wait_for(TokenState::Parked);
+    assert!(health.reason.contains("primary_handle"), "{health:?}");
+}

@@ -1,0 +1,136 @@
+//! The TPM goes away and comes back; a worker is killed; others use the TPM.
+
+use crate::stage::{DEADLINE, Stage};
+use hallmarkd::token::TokenError;
+use hallmarkd::token::worker::health::TokenState;
+use std::time::Duration;
+
+#[test]
+fn a_killed_worker_leaves_nothing_in_the_slots_and_touches_nothing_of_others() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    running.client.prove(&key, DEADLINE).unwrap();
+    assert_eq!(stage.tpm.transient_objects(), 2, "primary and key");
+    // tpm2-tools leave the primary loaded when there is no resource manager.
+    let others = ["-C", "o", "-G", "ecc", "-c", "others.ctx"];
+    stage.tpm.tool("tpm2_createprimary", &others);
+    assert_eq!(stage.tpm.transient_objects(), 3, "the slots are full");
+    stage.kill_worker();
+    running.signs_again(&key);
+    assert_eq!(running.client.health().restarts, 1);
+    assert_eq!(
+        stage.tpm.transient_objects(),
+        3,
+        "ours, and somebody else's"
+    );
+    drop(running);
+    assert_eq!(stage.tpm.transient_objects(), 1, "somebody else's");
+}
+
+/// Whoever flushes everything flushes ours as well; what he loads next gets our handles.
+#[test]
+fn somebody_who_flushes_everything_costs_a_recovery_and_keeps_what_he_loads() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    running.client.prove(&key, DEADLINE).unwrap();
+    for round in 1..=3 {
+        stage.tpm.tool("tpm2_flushcontext", &["-t"]);
+        let others = ["-C", "o", "-G", "ecc", "-c", "others.ctx"];
+        stage.tpm.tool("tpm2_createprimary", &others);
+        running.signs_again(&key);
+        assert_eq!(stage.tpm.transient_objects(), 3, "round {round}");
+    }
+    let properties = stage.tpm.tool("tpm2_getcap", &["properties-variable"]);
+    assert!(
+        properties.contains("TPM2_PT_LOCKOUT_COUNTER: 0x0"),
+        "{properties}"
+    );
+}
+
+#[test]
+fn a_tpm_that_goes_away_and_comes_back_heals_without_a_restart() {
+    let mut stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    running.client.prove(&key, DEADLINE).unwrap();
+
+    stage.tpm.kill();
+    // Nobody asks for anything, and the state says so all the same.
+    let health = running.wait_for(TokenState::Unavailable);
+    assert!(health.reason.contains("not reached"), "{health:?}");
+    let error = running
+        .client
+        .prove(&key, DEADLINE)
+        .expect_err("it is gone");
+    assert!(matches!(error, TokenError::Unavailable { .. }), "{error:?}");
+
+    stage.tpm.start_again();
+    let health = running.wait_for(TokenState::Ready);
+    running.client.prove(&key, DEADLINE).unwrap();
+    assert_eq!((health.restarts, &*health.reason), (0, ""));
+}
+
+#[test]
+fn a_tpm_restarted_under_load_costs_answers_and_no_key() {
+    let mut stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    let (client, key) = (&running.client, &key);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // Whatever comes back verifies, or says that the TPM is away.
+                    match client.prove(key, DEADLINE) {
+                        Ok(()) => {}
+                        Err(TokenError::Unavailable { .. }) => {
+                            std::thread::sleep(Duration::from_millis(20));
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        for _ in 0..3 {
+            stage.tpm.kill();
+            running.wait_for(TokenState::Unavailable);
+            stage.tpm.start_again();
+            running.signs_again(key);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(running.client.health().restarts, 0);
+}
+
+#[test]
+fn a_tpm_absent_at_the_start_is_waited_for() {
+    let mut stage = Stage::new();
+    stage.tpm.kill();
+    let running = stage.start();
+    running.wait_for(TokenState::Unavailable);
+    stage.tpm.start_again();
+    running.wait_for(TokenState::Ready);
+    let description = running.client.describe(DEADLINE).unwrap();
+    assert_eq!(
+        (description.label.as_str(), description.serial.len()),
+        ("gate", 32)
+    );
+    assert!(description.interface.contains("TPM 2.0"), "{description:?}");
+}
+
+#[test]
+fn a_second_worker_of_one_tpm_without_resource_manager_is_refused() {
+    let stage = Stage::new();
+    let running = stage.start();
+    let key = running.key();
+    let second = stage.start_on("second.sock");
+    let health = second.wait_until(|health| health.reason.contains("another worker"));
+    assert_eq!(health.state, TokenState::Unavailable);
+    running.client.prove(&key, DEADLINE).unwrap();
+    drop(running);
+    second.wait_for(TokenState::Ready);
+    second.client.prove(&key, DEADLINE).unwrap();
+}

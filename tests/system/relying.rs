@@ -1,0 +1,139 @@
+//! A relying party: fetches issuers and revocation lists over plain HTTP from where certificates say
+//! they are, and has OpenSSL judge by them.
+
+use crate::request::{Holder, der};
+use crate::stage::{PUBLIC_HTTP, Stage};
+use reqwest::blocking::{Client, Response};
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
+
+/// It knows nothing but the addresses in certificates.
+pub(crate) struct Relying {
+    pub(crate) http: Client,
+    pub(crate) base: String,
+}
+
+impl Relying {
+    pub(crate) fn on(stage: &Stage) -> Self {
+        let http = stage.json(&["status"])["http"].as_str().unwrap().to_owned();
+        Self {
+            http: Client::builder().no_proxy().build().unwrap(),
+            base: format!("http://{http}"),
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.http
+            .get(format!("{}{path}", self.base))
+            .send()
+            .unwrap()
+    }
+
+    pub(crate) fn fetch(&self, url: &str) -> Vec<u8> {
+        let path = url.strip_prefix(PUBLIC_HTTP).expect("the public address");
+        let answer = self.get(path);
+        assert_eq!(answer.status(), 200, "{url}");
+        answer.bytes().unwrap().to_vec()
+    }
+
+    pub(crate) fn crl(&self, name: &str) -> Vec<u8> {
+        self.fetch(&format!("{PUBLIC_HTTP}/crl/{name}.crl"))
+    }
+
+    /// The number of a list, and the reason by serial number.
+    pub(crate) fn listed(&self, name: &str) -> (u64, BTreeMap<String, u8>) {
+        let der = self.crl(name);
+        let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
+        let number = list.crl_number().unwrap().to_string().parse().unwrap();
+        let entries = list.iter_revoked_certificates().map(|it| {
+            let reason = it.reason_code().map_or(0, |(_, code)| code.0);
+            (hex::encode_upper(it.serial().to_bytes_be()), reason)
+        });
+        (number, entries.collect())
+    }
+
+    /// `openssl verify -crl_check_all`, over issuers and lists fetched from where the certificates
+    /// point, up to `root`.
+    pub(crate) fn judge(&self, leaf: &Holder, root: &str) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut issuers, mut lists) = (String::new(), String::new());
+        let mut certificate = der(&leaf.certificate);
+        while let Some((crl_url, issuer_url)) = points_to(&certificate) {
+            lists += &pem("crl", &self.fetch(&crl_url));
+            certificate = self.fetch(&issuer_url);
+            issuers += &pem("x509", &certificate);
+        }
+        for (name, text) in [
+            ("root", root),
+            ("issuers", &issuers),
+            ("lists", &lists),
+            ("leaf", &leaf.certificate),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let told = Command::new("openssl")
+            .args([
+                "verify",
+                "-x509_strict",
+                "-crl_check_all",
+                "-CAfile",
+                "root",
+            ])
+            .args(["-untrusted", "issuers", "-CRLfile", "lists", "leaf"])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        match told.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8(told.stderr).unwrap()),
+        }
+    }
+}
+
+/// Where a certificate says that its issuer's list and certificate are.
+fn points_to(der: &[u8]) -> Option<(String, String)> {
+    let (_, certificate) = X509Certificate::from_der(der).unwrap();
+    let (mut crl, mut issuer) = (None, None);
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::CRLDistributionPoints(points) => {
+                let name = points.iter().find_map(|it| it.distribution_point.as_ref());
+                if let Some(DistributionPointName::FullName(names)) = name {
+                    crl = names.iter().find_map(uri);
+                }
+            }
+            ParsedExtension::AuthorityInfoAccess(access) => {
+                issuer = access
+                    .accessdescs
+                    .iter()
+                    .find_map(|it| uri(&it.access_location));
+            }
+            _ => {}
+        }
+    }
+    crl.zip(issuer)
+}
+
+fn uri(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    }
+}
+
+/// `openssl crl` or `openssl x509`: DER in, PEM out.
+pub(crate) fn pem(kind: &str, der: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), der).unwrap();
+    let mut command = Command::new("openssl");
+    command
+        .args([kind, "-inform", "DER", "-in"])
+        .arg(file.path());
+    let told = command.output().unwrap();
+    assert!(told.status.success(), "{told:?}");
+    String::from_utf8(told.stdout).unwrap()
+}

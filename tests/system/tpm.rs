@@ -1,0 +1,237 @@
+//! Authorities whose keys are in a TPM, beside others in SoftHSM.
+
+use crate::process::until;
+use crate::relying::Relying;
+use crate::request::{Holder, Request};
+use crate::software_tpm::SoftwareTpm;
+use crate::stage::Stage;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const CLIENTS: usize = 4;
+const DEVICES_EACH: usize = 20;
+
+/// The stage, with a TPM "gate" beside SoftHSM's "factory". Struck in this order.
+struct Gateway {
+    stage: Stage,
+    tpm: SoftwareTpm,
+}
+
+impl Gateway {
+    /// The keys of `in_tpm` are to be in the TPM, those of the other authorities in SoftHSM.
+    fn set(in_tpm: &[&str]) -> Self {
+        let stage = Stage::set();
+        let tpm = SoftwareTpm::start(stage.path("tpm"));
+        stage.write_secret("gate-secret", "7f1c0de5a9b84c3e9d2b6f40");
+        let token = format!(
+            "[[token]]\nname = \"gate\"\nkind = \"tpm\"\ntcti = {:?}\ncredential = {:?}\n",
+            tpm.tcti(),
+            stage.path("gate-secret"),
+        );
+        let mut configuration = stage.configuration();
+        for authority in in_tpm {
+            let said = format!("name = \"{authority}\"\ntoken = \"factory\"");
+            assert!(configuration.contains(&said), "{authority}");
+            configuration = configuration.replace(&said, &said.replace("factory", "gate"));
+        }
+        let first = configuration.find("[[authority]]").unwrap();
+        configuration.insert_str(first, &token);
+        stage.configure(&configuration);
+        Self { stage, tpm }
+    }
+
+    fn up(in_tpm: &[&str]) -> Self {
+        let mut gateway = Self::set(in_tpm);
+        gateway.stage.start();
+        gateway.stage.run_ceremony();
+        gateway
+    }
+
+    fn token(&self) -> serde_json::Value {
+        self.stage.json(&["status"])["tokens"]["gate"].clone()
+    }
+
+    fn alarms(&self) -> String {
+        self.stage.json(&["status"])["alarms"].to_string()
+    }
+}
+
+/// Every list and certificate from the leaf up to the root, judged by OpenSSL.
+fn is_good(stage: &Stage, device: &Holder) {
+    let root = stage.authority("root");
+    device.is_accepted_by_openssl(&root);
+    assert_eq!(Relying::on(stage).judge(device, &root), Ok(()));
+}
+
+/// Verifies: ceremony, certificates and revocation lists of a hierarchy in two kinds of token satisfy
+/// `openssl verify -x509_strict -crl_check_all`, also after a restart; the ceremony's transcript says
+/// that the key cannot leave.
+fn is_one_hierarchy(in_tpm: &[&str]) -> Gateway {
+    let mut gateway = Gateway::up(in_tpm);
+    let device = gateway.stage.station().obtain(&Request::device("press-1"));
+    is_good(&gateway.stage, &device);
+    for authority in ["root", "plant", "line-1", "operations"] {
+        let outside = format!(
+            "generation WHERE authority = '{authority}' AND key_wrapped IS NOT NULL \
+             AND token = 'gate'"
+        );
+        let wrapped = gateway.stage.count(&outside) == 1;
+        assert_eq!(wrapped, in_tpm.contains(&authority), "{authority}");
+    }
+    gateway.stage.restart();
+    let device = gateway.stage.station().obtain(&Request::device("press-2"));
+    is_good(&gateway.stage, &device);
+    gateway
+}
+
+#[test]
+fn a_root_in_a_tpm_has_intermediates_in_softhsm() {
+    let mut gateway = is_one_hierarchy(&["root"]);
+    let told = gateway.stage.check();
+    assert_eq!(told.code, Some(1), "the daemon has the TPM: {told:?}");
+    assert!(
+        told.out.contains("another worker uses this TPM"),
+        "{told:?}"
+    );
+    gateway.stage.stop();
+    let told = gateway.stage.check();
+    assert_eq!(told.code, Some(0), "{told:?}");
+}
+
+#[test]
+fn intermediates_in_a_tpm_have_their_root_in_softhsm() {
+    let gateway = is_one_hierarchy(&["plant", "line-1", "operations"]);
+    let shown = gateway.stage.json(&["token", "show", "gate"]);
+    assert_eq!(shown["family"], "TPM 2.0", "{shown}");
+    let remarks = shown["remarks"].to_string();
+    assert!(remarks.contains("in the database"), "{remarks}");
+    gateway.stage.told(&["token", "check", "gate"]);
+}
+
+/// Verifies: whoever is not served is told when to come back; everybody is served in the end, by the
+/// same `serve` and the same worker.
+#[test]
+fn a_tpm_restarted_under_load_costs_nobody_a_certificate() {
+    let mut gateway = Gateway::up(&["line-1"]);
+    let (stage, tpm) = (&gateway.stage, &mut gateway.tpm);
+    let (station, serve) = (stage.enlist("station", "station-1"), stage.daemon());
+    let told_to_wait = AtomicUsize::new(0);
+    let load = |client: usize| {
+        let caller = stage.caller(&station);
+        for number in 0..DEVICES_EACH {
+            let request = Request::device(&format!("device-{client}-{number}"));
+            until(&request.id, || {
+                let answer = caller.ask(&request);
+                if answer.status == 201 {
+                    return Some(());
+                }
+                assert_eq!(answer.status, 503, "{answer:?}");
+                assert!(answer.retry_after.is_some(), "{answer:?}");
+                told_to_wait.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(50));
+                None
+            });
+        }
+    };
+    std::thread::scope(|scope| {
+        let load = &load;
+        for client in 0..CLIENTS {
+            scope.spawn(move || load(client));
+        }
+        for served in [10, 40] {
+            until("the load is under way", || {
+                (stage.count("device") >= served).then_some(())
+            });
+            let before = told_to_wait.load(Ordering::Relaxed);
+            tpm.kill();
+            until("somebody is told to wait", || {
+                (told_to_wait.load(Ordering::Relaxed) > before).then_some(())
+            });
+            tpm.start_again();
+        }
+    });
+    assert_eq!(stage.count("device"), (CLIENTS * DEVICES_EACH) as i64);
+    assert_eq!(
+        (stage.daemon(), &gateway.token()["restarts"]),
+        (serve, &0.into())
+    );
+}
+
+/// Verifies: the state, the alarm and the refusal say that the keys are gone and what to do; no key is
+/// made in their place; what the other token signs goes on.
+#[test]
+fn a_cleared_tpm_is_told_and_nothing_is_made_in_its_place() {
+    let gateway = Gateway::up(&["line-1"]);
+    let stage = &gateway.stage;
+    let station = stage.station();
+    station.obtain(&Request::device("press-1"));
+    let keys = stage.count("generation");
+    gateway.tpm.tool("tpm2_clear", &[]);
+    until("the status says so", || {
+        (gateway.token()["state"] == "parked").then_some(())
+    });
+    let alarms = gateway.alarms();
+    assert!(alarms.contains("cleared or exchanged"), "{alarms}");
+    assert!(alarms.contains("roll their authorities"), "{alarms}");
+    let answer = station.ask(&Request::device("press-2"));
+    assert_eq!(
+        (answer.status, answer.code()),
+        (503, "token_parked"),
+        "{answer:?}"
+    );
+    stage.enlist("station", "station-2");
+    assert_eq!(stage.count("generation"), keys);
+}
+
+/// Verifies: `hallmark status` says so, and for how long; certificates are issued all the while.
+#[test]
+fn a_lockout_is_an_alarm_and_stops_nothing() {
+    let mut gateway = Gateway::set(&["line-1"]);
+    gateway.tpm.make_prey();
+    gateway.stage.start();
+    gateway.stage.run_ceremony();
+    let station = gateway.stage.station();
+    gateway.tpm.provoke_lockout();
+    until("the status says so", || {
+        gateway
+            .alarms()
+            .contains("lockout for at most")
+            .then_some(())
+    });
+    let reason = gateway.token()["reason"].to_string();
+    assert!(reason.contains("lockout for at most"), "{reason}");
+    assert_eq!(gateway.stage.json(&["status"])["ready"], true);
+    station.obtain(&Request::device("press-1"));
+}
+
+/// The key is on record, and its certificate is not: the ceremony goes on with that key.
+#[test]
+fn a_ceremony_that_was_killed_goes_on_with_the_key_that_is_on_record() {
+    let mut gateway = Gateway::set(&["root"]);
+    let stage = &mut gateway.stage;
+    stage.start_to_stay_at(&["cycle-7"]);
+    let (client, file) = (stage.client(), stage.path("ceremony.toml"));
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| client.hallmark(&["ceremony", "run", file.to_str().unwrap()]));
+        stage.stays_at("cycle-7");
+        stage.kill();
+        assert_ne!(run.join().unwrap().code, Some(0));
+    });
+    let on_record = "generation WHERE authority = 'root' AND key_wrapped IS NOT NULL \
+                     AND certificate IS NULL";
+    assert_eq!(stage.count(on_record), 1);
+    let key: Vec<u8> = crate::invariants::open(&stage.database())
+        .query_row(
+            "SELECT spki FROM generation WHERE authority = 'root'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    stage.start();
+    stage.run_ceremony();
+    let root = crate::request::der(&stage.authority("root"));
+    assert!(
+        root.windows(key.len()).any(|bytes| bytes == key),
+        "another key"
+    );
+}
