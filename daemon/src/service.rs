@@ -267,17 +267,24 @@ impl Application {
                 Ok(pause) => pause,
                 Err(_) => FAILURE_PAUSE,
             };
-            tokio::select! {
-                () = this.wake.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+            let stopping = tokio::select! {
+                () = this.wake.notified() => false,
+                () = tokio::time::sleep(pause) => false,
+                _ = stop.wait_for(|stop| *stop) => true,
+            };
+            if stopping {
+                // What was only counted is not lost with an orderly stop.
+                let last = move || this.ca.record_counted_refusals(true);
+                let _ = tokio::task::spawn_blocking(last).await;
+                return;
             }
         }
     }
 
     /// Logs alarms as they come and go.
     fn tell_alarms(&self) {
-        let Ok(alarms) = self.ca.alarms() else { return };
+        let alarms = self.ca.alarms();
+        let alarms = alarms.unwrap_or_else(|error| vec![format!("alarms cannot be told: {error}")]);
         let mut told = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
         for alarm in alarms.iter().filter(|alarm| !told.contains(alarm)) {
             tracing::error!(alarm, "alarm");
@@ -291,6 +298,7 @@ impl Application {
     /// Everything once; returns how long it can rest.
     fn turn(&self) -> Duration {
         self.tell_alarms();
+        self.ca.record_counted_refusals(false);
         if self.ca.hierarchy().is_empty() {
             return TICK;
         }
@@ -306,9 +314,12 @@ impl Application {
             note("TLS certificate", identity.renew(&self.ca));
         }
         note("CA certificates", self.ca.want_verified());
+        note("finished work", self.ca.forget_finished_hub_tasks());
         note("proof of possession", self.ca.prove_possession().map(drop));
         let mut next_due: Vec<i64> = Vec::new();
         for (what, due) in [
+            // What goes on hold now is on the list that is signed next.
+            ("blocks", self.ca.advance_blocks()),
             ("revocation lists", self.ca.update_crls()),
             ("rolls", self.ca.advance_rolls()),
         ] {

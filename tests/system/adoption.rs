@@ -1,6 +1,7 @@
 //! A customer has a root and an intermediate already: made with OpenSSL, imported into the token with its own
 //! tool. They are adopted, issue, and revoke.
 
+use crate::authority_roll::{begun, comes_to, start};
 use crate::device::is_assigned;
 use crate::process::Told;
 use crate::relying::{Relying, pem};
@@ -282,4 +283,48 @@ fn what_does_not_fit_is_not_adopted() {
     assert!(plant.exists());
     assert_eq!(stage.count("generation"), 0);
     assert_eq!(stage.count("intent"), 0);
+}
+
+/// Verifies: an adopted authority is rolled like any other, under its own name, to a key that was made on the
+/// token; devices below are let in by the old root throughout.
+#[test]
+fn an_adopted_authority_is_rolled_to_a_key_made_here() {
+    let stage = Stage::set();
+    old_authorities(&stage);
+    import(&stage, "root", "Old Root", "01");
+    import(&stage, "plant", "Old Plant", "02");
+    stage.write("ceremony.toml", &takeover(&stage));
+    let stage = begun(stage);
+    let station = stage.station();
+    let old = station.obtain(&Request::device("press-1"));
+
+    let roll = start(&stage, "plant", "expiry", &[]);
+    comes_to(&stage, &roll, "draining");
+    stage.is_in_step();
+    let generations = stage.json(&["authority", "show", "plant"]);
+    let subjects: Vec<_> = generations
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["subject"].clone())
+        .collect();
+    assert_eq!(subjects.len(), 2, "{generations}");
+    assert_eq!(subjects[0], subjects[1]);
+    let shown = stage.json(&["token", "show", "factory"]);
+    let mut keys = shown["keys"].as_array().unwrap().iter();
+    let local = |purpose: &str| {
+        let key = keys.clone().find(|key| key["purpose"] == purpose);
+        key.unwrap_or_else(|| panic!("{purpose}: {shown}"))["local"].clone()
+    };
+    assert_eq!(local("plant generation 1 (retired)"), false);
+    assert_eq!(local("plant generation 2 (serving)"), true);
+    assert!(keys.all(|key| key["purpose"] != "none of ours"), "{shown}");
+
+    let new = station.obtain(&Request::device("press-2"));
+    stage.is_in_step();
+    let root = fs::read_to_string(stage.path("root.pem")).unwrap();
+    for leaf in [&old, &new] {
+        is_assigned(&stage.emulator, leaf);
+        leaf.is_accepted_by_openssl(&root);
+    }
 }

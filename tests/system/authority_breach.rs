@@ -88,6 +88,35 @@ fn a_breached_intermediate_is_out_when_the_command_answers() {
     assert_ne!(end.as_deref(), Ok("assigned"));
 }
 
+/// The breach of a generation that is on its way out. Verifies: a device that has renewed itself
+/// under the next one, and whose old leaf is in the hub all the same, loses its identity too; it comes
+/// back with the leaf that it has.
+#[test]
+fn a_device_on_the_next_generation_is_cleared_with_the_breached_one() {
+    let stage = begun(Stage::set());
+    let station = stage.station();
+    let old = station.obtain(&Request::device("press-1"));
+    let roll = start(&stage, "line-1", "expiry", &[]);
+    comes_to(&stage, &roll, "draining");
+    let new = station.obtain(&Request::device("press-1"));
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &old);
+
+    let report = [
+        "--authority",
+        "line-1",
+        "--generation",
+        "1",
+        "--reason",
+        "compromise",
+    ];
+    let started = stage.json(&[&["roll", "start"], &report[..]].concat());
+    is_complete(&started["receipt"]);
+    assert!(!hub_knows(&stage, &old));
+    assert_ne!(register(&stage.emulator, &old).as_deref(), Ok("assigned"));
+    is_assigned(&stage.emulator, &new);
+}
+
 /// A root in wrong hands. Verifies: it is deleted from the service before the command answers, so
 /// nothing below it gets in; the new one is proven and referenced, and the tree comes back.
 #[test]

@@ -2,11 +2,13 @@
 //! answer on.
 
 use crate::device::{is_assigned, register};
-use crate::invariants::held;
+use crate::invariants::{self, held};
 use crate::prober::Prober;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
 use crate::stage::{CEREMONY, Stage};
+use dps_emulator::{Action, Fault};
+use rusqlite::Connection;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -111,13 +113,14 @@ fn an_intermediate_is_rolled_and_no_device_is_refused() {
     let new_prober = Prober::honest(&stage, std::slice::from_ref(&new));
     let [first, second] = [1, 2].map(|number| thumbprint(&stage, "line-1", number));
     assert_eq!(slots(&stage, "line-1"), [first.clone(), second.clone()]);
-    let canary = "hallmark-canary-line-1-2";
-    assert_eq!(
-        stage.count(&format!("intent WHERE subject = '{canary}'")),
-        1
-    );
-    assert!(stage.emulator.registration(canary).is_none());
-    assert!(stage.emulator.hub_identity(canary).is_none());
+    let canaries = "intent WHERE subject LIKE 'hallmark-canary-line-1-%'";
+    assert_eq!(stage.count(canaries), 1);
+    let canary = "SELECT subject FROM intent WHERE subject LIKE 'hallmark-canary-%'";
+    let canary: String = invariants::open(&stage.database())
+        .query_row(canary, [], |row| row.get(0))
+        .unwrap();
+    assert!(stage.emulator.registration(&canary).is_none());
+    assert!(stage.emulator.hub_identity(&canary).is_none());
     assert_eq!(
         stage.count("device WHERE registration_id LIKE 'hallmark%'"),
         0
@@ -311,6 +314,72 @@ fn a_roll_is_given_up_before_its_cut_over() {
     stage.told(&["roll", "approve", &roll]);
     comes_to(&stage, &roll, "draining");
     assert_eq!(slots(&stage, "line-1")[1], thumbprint(&stage, "line-1", 3));
+}
+
+/// A group that is blocked in the middle of a roll lets no canary in. Verifies: the roll says in words
+/// that it waits for the block, nobody is alarmed, and it goes on when the block is lifted.
+#[test]
+fn a_roll_whose_group_is_blocked_waits_and_says_so() {
+    let stage = begun(Stage::set());
+    let unseen = Fault::on("device.register", Action::status(500));
+    for _ in 0..20 {
+        stage.emulator.inject(unseen.clone()).unwrap();
+    }
+    let roll = start(&stage, "line-1", "expiry", &[]);
+    comes_to(&stage, &roll, "staged");
+    stage.is_in_step();
+    stage.told(&["enrollment", "block", "--group", "line-1"]);
+    stage.emulator.clear_faults();
+    let waits_for = shown(&stage, &roll)["waits_for"].clone();
+    let waits_for = waits_for.as_str().unwrap();
+    assert!(
+        waits_for.contains("until the block of group line-1 is lifted"),
+        "{waits_for}"
+    );
+    let alarms = stage.json(&["status"])["alarms"].to_string();
+    assert!(!alarms.contains("canary"), "{alarms}");
+    stage.told(&["enrollment", "unblock", "--group", "line-1"]);
+    comes_to(&stage, &roll, "draining");
+}
+
+/// What is on record of one roll cannot be read. Verifies: that is an alarm, the others are told all
+/// the same, the list of rolls has all of them, and the roll can be given up.
+#[test]
+fn a_roll_that_cannot_be_read_is_an_alarm_among_the_others() {
+    let stage = Stage::set();
+    let policy = "\n[policy]\napprove = [\"cut_over\"]\n";
+    stage.configure(&(stage.configuration() + policy));
+    let stage = begun(stage);
+    let roll = start(&stage, "line-1", "expiry", &[]);
+    let other = start(&stage, "operations", "expiry", &[]);
+    until("both wait for somebody's word", || {
+        let waits = |roll| {
+            shown(&stage, roll)["waits_for"]
+                .to_string()
+                .contains("word")
+        };
+        (waits(&roll) && waits(&other)).then_some(())
+    });
+    let raw = Connection::open(stage.database()).unwrap();
+    raw.busy_timeout(SOON).unwrap();
+    let write = |detail: &str, roll: &str| {
+        let sql = "UPDATE roll SET detail = ?1 WHERE id = ?2";
+        assert_eq!(raw.execute(sql, [detail, roll]), Ok(1));
+    };
+    write(r#"{"from_the_future":1}"#, &roll);
+    write(r#"{"failure":"no such luck"}"#, &other);
+    let alarms = stage.json(&["status"])["alarms"].to_string();
+    assert!(
+        alarms.contains(&format!("roll {roll} of line-1 goes no further")),
+        "{alarms}"
+    );
+    assert!(alarms.contains("no such luck"), "{alarms}");
+    let listed = stage.json(&["roll", "list", "--open"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    stage.told(&["roll", "abort", &roll]);
+    stage.told(&["roll", "abort", &other]);
+    let alarms = stage.json(&["status"])["alarms"].clone();
+    assert_eq!(alarms, serde_json::json!([]));
 }
 
 /// A short signing window. Verifies: by policy the daemon rolls the authority by itself before the

@@ -217,6 +217,77 @@ fn a_group_is_blocked_and_unblocked() {
     }
 }
 
+fn is_revoked(stage: &Stage, device: &str) -> bool {
+    let shown = stage.json(&["device", "show", device]);
+    !shown["certificates"][0]["revoked_at"].is_null()
+}
+
+/// A device that is kept out for two reasons is let back in when the last of them has ended, on the
+/// revocation list as at the service.
+#[test]
+fn a_blocked_device_of_a_blocked_group_is_let_back_in_by_the_last_of_the_blocks() {
+    let (stage, devices) = five_devices();
+    let group = |verb| stage.json(&["enrollment", verb, "--group", "group-a"]);
+    is_complete(&group("block"), 3);
+    is_complete(&stage.json(&["device", "block", "device-3"]), 3);
+    assert_eq!(group("unblock")["receipt"]["complete"], true);
+    for device in &devices[..2] {
+        is_assigned(&stage.emulator, device);
+        assert!(!is_revoked(&stage, &device.id));
+    }
+    is_out(&stage, &devices[2]);
+    assert!(is_revoked(&stage, "device-3"));
+
+    is_complete(&group("block"), 3);
+    let told = stage.json(&["device", "unblock", "device-3"]);
+    assert_eq!(told["receipt"]["complete"], true, "{told}");
+    is_out(&stage, &devices[2]);
+    assert!(is_revoked(&stage, "device-3"));
+    let refused = stage.station().ask(&Request::new("device-a", "device-3"));
+    assert_eq!((refused.status, refused.code()), (403, "group_blocked"));
+    assert_eq!(group("unblock")["receipt"]["complete"], true);
+    is_assigned(&stage.emulator, &devices[2]);
+    assert!(!is_revoked(&stage, "device-3"));
+}
+
+/// Killed between the block of a group and the first of its devices. Verifies: from the block on the
+/// service shuts all of them out, and nobody below is issued anything; the next start goes on by
+/// itself.
+#[test]
+fn a_block_of_a_group_goes_on_after_a_crash() {
+    let (mut stage, devices) = five_devices();
+    let station = stage.enlist("station", "station-2");
+    stage.restart_to_stay_at("block-chunk");
+    let client = stage.client();
+    let block = ["enrollment", "block", "--group", "group-a"];
+    std::thread::scope(|scope| {
+        let told = scope.spawn(|| client.hallmark(&block));
+        stage.stays_at("block-chunk");
+        until("the service has followed", || {
+            let group = stage.emulator.group("group-a").unwrap();
+            (group["provisioningStatus"] == "disabled").then_some(())
+        });
+        let request = Request::new("device-a", "device-1");
+        let refused = stage.caller(&station).ask(&request);
+        assert_eq!((refused.status, refused.code()), (403, "group_blocked"));
+        assert!(!is_revoked(&stage, "device-1"));
+        stage.kill();
+        let told = told.join().unwrap();
+        assert_ne!(told.code, Some(0), "{told:?}");
+    });
+    stage.start();
+    stage.is_ready();
+    for device in &devices[..3] {
+        until("the device is gone through", || {
+            let there = stage.emulator.hub_identity(&device.id).is_some();
+            (is_revoked(&stage, &device.id) && !there).then_some(())
+        });
+        is_out(&stage, device);
+    }
+    assert_eq!(stage.count("block WHERE reached IS NOT NULL"), 0);
+    is_assigned(&stage.emulator, &devices[4]);
+}
+
 /// A generation whose certificate is all that its group holds: the group is disabled, and the
 /// generation signs nothing more until the block is lifted.
 #[test]

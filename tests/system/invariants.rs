@@ -75,10 +75,15 @@ fn the_journal_tells_every_end(store: &Connection) {
     assert_eq!(count(store, untold), 0, "an intent's end is not on record");
 }
 
+/// But for leaves that were given up with their roll.
 fn devices_hold_their_newest_leaf(store: &Connection) {
     let sql = "SELECT d.registration_id, d.certificate, max(i.id) FROM device d \
                JOIN intent i ON i.subject = d.registration_id AND i.state = 'issued' \
-               AND i.purpose = 'leaf' GROUP BY d.registration_id";
+               AND i.purpose = 'leaf' AND NOT EXISTS ( \
+                   SELECT 1 FROM roll r JOIN certificate c ON c.sha256 = r.new_certificate \
+                   JOIN audit a ON a.action = 'roll.aborted' AND a.detail ->> 'roll' = r.id \
+                   WHERE c.intent = i.id) \
+               GROUP BY d.registration_id";
     let held = rows(store, sql, |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     });

@@ -110,6 +110,15 @@ fn a_name_that_the_provisioning_service_would_not_take_is_refused() {
         let request = Request::named("device", id, None);
         witness.sees_refused(400, "registration_id_invalid", || station.ask(&request));
     }
+    for id in ["hallmark-canary-line-1-2", "Hallmark-Canary-7"] {
+        let request = Request::device(id);
+        witness.sees_refused(400, "registration_id_reserved", || station.ask(&request));
+        let added = stage.hallmark(&["enrollment", "add", "--individual", id]);
+        assert!(
+            added.error.contains("registration_id_reserved"),
+            "{added:?}"
+        );
+    }
     let longest = "x".repeat(64);
     assert_eq!(station.obtain(&Request::device(&longest)).id, longest);
 }
@@ -175,6 +184,32 @@ fn a_caller_who_cannot_be_named_is_refused() {
     ] {
         witness.sees_refused(401, code, || caller.ask(&request));
     }
+}
+
+/// Somebody who has no certificate knocks again and again. Verifies: every refusal is in the journal,
+/// as an entry or counted, and most are only counted.
+#[test]
+fn a_stranger_does_not_make_the_journal_grow() {
+    const KNOCKS: i64 = 60;
+    let mut stage = Stage::up();
+    let stranger = stage.stranger();
+    let request = Request::device("press-7");
+    for _ in 0..KNOCKS {
+        let answer = stranger.ask(&request);
+        assert_eq!(answer.code(), "client_certificate_required");
+    }
+    stage.stop();
+    let written = "audit WHERE action = 'certificate.refused'";
+    let written = stage.count(written);
+    let counted = "SELECT coalesce(sum(detail ->> 'times'), 0) FROM audit
+                   WHERE action = 'certificate.refusals_counted'
+                     AND detail ->> 'code' = 'client_certificate_required'";
+    let counted: i64 = crate::invariants::open(&stage.database())
+        .query_row(counted, [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(written + counted, KNOCKS);
+    // Twenty a minute, and a minute may have ended meanwhile.
+    assert!((20..=40).contains(&written), "{written}");
 }
 
 /// A station asks for devices, a device for itself, nobody else for anything.

@@ -55,6 +55,8 @@ fn a_revoked_device_is_refused_and_its_neighbour_is_not() {
     let (before, entries) = relying.listed("line-1");
     assert!(entries.is_empty(), "{entries:?}");
 
+    let signed = "audit WHERE action = 'crl.signed' AND subject = 'line-1-1'";
+    let lists = stage.count(signed);
     revoke(
         &stage,
         serial(&first.serial),
@@ -73,11 +75,10 @@ fn a_revoked_device_is_refused_and_its_neighbour_is_not() {
     let shown = stage.json(&["authority", "show", "line-1"]);
     assert_eq!(shown[0]["crl_number"], number);
     assert_eq!(shown[0]["crl_entries"], 1);
-    let lists = &stage.json(&["status"])["crls"];
+    let shown = &stage.json(&["status"])["crls"];
     let up_to_date = |it: &Value| it["up_to_date"] == true;
-    assert!(lists.as_array().unwrap().iter().all(up_to_date), "{lists}");
-    let signed = "audit WHERE action = 'crl.signed' AND subject = 'line-1-1'";
-    assert_eq!(stage.count(signed), i64::try_from(number).unwrap());
+    assert!(shown.as_array().unwrap().iter().all(up_to_date), "{shown}");
+    assert_eq!(stage.count(signed), lists + 1);
 }
 
 /// The commands' receipts say that the list is signed, and it is: nobody has to wait for it.
@@ -197,7 +198,7 @@ fn an_abandoned_serial_number_is_on_the_list() {
 }
 
 /// Killed between the record of a list and its publication: its number is used up, the next list
-/// takes the next one, and the old list was served all the while.
+/// takes a greater one, and the old list was served all the while.
 #[test]
 fn a_list_that_a_crash_left_unsigned_is_never_signed() {
     let mut stage = Stage::up();
@@ -215,7 +216,7 @@ fn a_list_that_a_crash_left_unsigned_is_never_signed() {
         stage.stays_at(point);
         assert_eq!(Relying::on(&stage).listed("line-1").0, before, "{point}");
         stage.kill();
-        let unsigned = format!("crl WHERE der IS NULL AND number = {}", before + 1);
+        let unsigned = format!("crl WHERE der IS NULL AND number > {before}");
         assert_eq!(stage.count(&unsigned), 1, "{point}");
 
         stage.start();
@@ -224,7 +225,7 @@ fn a_list_that_a_crash_left_unsigned_is_never_signed() {
             let listed = relying.listed("line-1");
             (listed.0 > before).then_some(listed)
         });
-        assert_eq!(number, before + 2, "{point}");
+        assert!(number > before + 1, "{point}: {before}, {number}");
         assert!(listed.contains_key(serial_number), "{point}");
         assert_eq!(stage.count(&unsigned), 0, "{point}");
     }

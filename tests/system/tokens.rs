@@ -63,6 +63,9 @@ fn tokens_in_sight_are_listed_and_a_crashing_module_is_one_line() {
         row_of("broken").expect("it is configured")["state"],
         "ready"
     );
+    let nss = rows.iter().find(|row| row["family"] == "NSS softokn");
+    let remarks = nss.expect("tests/install-modules brings it")["remarks"].to_string();
+    assert!(remarks.contains("NSS_CONFIGDIR"), "{remarks}");
     assert!(stage.told(&["token", "list"]).contains("LABEL"));
 }
 

@@ -3,7 +3,7 @@
 use super::body::JsonBody;
 use super::caller::Peer;
 use super::problem::Problem;
-use super::{Api, PAGE_ROWS_MAX};
+use super::{Api, page};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::block::Blocked;
 use crate::ca::receipt::Receipt;
@@ -11,7 +11,7 @@ use crate::ca::{Error, rfc3339};
 use crate::store::{BlockKind, BlockRow};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 /// The longest reason, in bytes.
@@ -19,6 +19,7 @@ const REASON_BYTES_MAX: usize = 1_024;
 
 #[derive(Serialize)]
 pub(super) struct Block {
+    id: i64,
     kind: BlockKind,
     /// Registration id, group id or authority.
     name: String,
@@ -26,6 +27,7 @@ pub(super) struct Block {
     reason: String,
     blocked_by: String,
     blocked_at: String,
+    lifted_by: Option<String>,
     lifted_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<Receipt>,
@@ -34,12 +36,14 @@ pub(super) struct Block {
 impl From<BlockRow> for Block {
     fn from(row: BlockRow) -> Self {
         Self {
+            id: row.id,
             kind: row.kind,
             name: row.name,
             generation: row.generation,
             reason: row.reason,
             blocked_by: row.blocked_by,
             blocked_at: rfc3339(row.blocked_at),
+            lifted_by: row.lifted_by,
             lifted_at: row.lifted_at.map(rfc3339),
             receipt: None,
         }
@@ -62,6 +66,13 @@ pub(super) struct Which {
     /// Lifted ones too.
     #[serde(default)]
     all: bool,
+    after: Option<i64>,
+    limit: Option<u32>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Subject {
+    generation: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -75,23 +86,36 @@ pub(super) async fn list(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     Query(which): Query<Which>,
-) -> Result<Json<Vec<Block>>, Problem> {
+) -> Result<(HeaderMap, Json<Vec<Block>>), Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let (all, limit) = (which.all, page::rows(which.limit));
     let blocks = api.application(move |ca| {
-        let rows = ca.store().blocks(!which.all, PAGE_ROWS_MAX)?;
-        let with_receipt = |row: BlockRow| {
-            let receipt = match row.lifted_at {
-                None => Some(ca.block_receipt(row.id)?),
-                Some(_) => None,
-            };
-            Ok(Block {
-                receipt,
-                ..Block::from(row)
-            })
-        };
-        rows.into_iter().map(with_receipt).collect()
+        let rows = ca.store().blocks(!all, which.after, limit)?;
+        Ok(rows.into_iter().map(Block::from).collect())
     });
-    Ok(Json(blocks.await?))
+    let path = format!("/v1/blocks?all={all}");
+    Ok(page::page(&path, blocks.await?, limit, |block: &Block| {
+        block.id
+    }))
+}
+
+/// A block that stands, with what each place has answered by now.
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path((kind, name)): Path<(BlockKind, String)>,
+    Query(subject): Query<Subject>,
+) -> Result<Json<Block>, Problem> {
+    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let blocked = blocked(kind, name, subject.generation)?;
+    let block = api.application(move |ca| {
+        let row = ca.standing(&blocked)?;
+        Ok(Block {
+            receipt: Some(ca.block_receipt(row.id)?),
+            ..Block::from(row)
+        })
+    });
+    Ok(Json(block.await?))
 }
 
 pub(super) async fn start(

@@ -112,7 +112,12 @@ impl Api {
         // 1. Who asks, and what they may.
         let caller = match self.caller(peer).await {
             Ok(caller) => caller,
-            Err(problem) => return Err(self.audited("unauthenticated", problem).await),
+            Err(problem) => {
+                if problem.error().is_refusal() {
+                    self.ca.record_refused_stranger(problem.error()).await;
+                }
+                return Err(problem);
+            }
         };
         let name = caller.to_string();
         let permission = match Authorized::<Issue>::to_issue(caller) {

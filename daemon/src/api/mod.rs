@@ -18,6 +18,7 @@ mod certificates;
 mod devices;
 mod enrollments;
 mod metrics;
+mod page;
 pub mod problem;
 mod published;
 mod push;
@@ -109,7 +110,10 @@ impl Api {
             .route("/v1/rolls/{id}/approve", post(authority_rolls::approve))
             .route("/v1/rolls/{id}/abort", post(rolls::abort))
             .route("/v1/blocks", get(blocks::list).post(blocks::start))
-            .route("/v1/blocks/{kind}/{name}", delete(blocks::lift))
+            .route(
+                "/v1/blocks/{kind}/{name}",
+                get(blocks::show).delete(blocks::lift),
+            )
             .route("/v1/push", get(push::list))
             .route("/v1/push/retry", post(push::retry))
             .route("/v1/tokens", get(tokens::list))

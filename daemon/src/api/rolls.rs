@@ -4,7 +4,7 @@ use super::body::JsonBody;
 use super::caller::Peer;
 use super::certificates::Answer;
 use super::problem::Problem;
-use super::{Api, PAGE_ROWS_MAX};
+use super::{Api, page};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::issue::IssueRequest;
 use crate::ca::receipt::Receipt;
@@ -15,7 +15,7 @@ use crate::enrollment::slots::SlotName;
 use crate::store::{HubProgress, RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -51,7 +51,10 @@ impl Roll {
     pub(super) fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
         let hub = ca.roll_hub_progress(&row)?;
         let told = hub.map(|progress| ca.roll_hub_progress_in_words(&row, progress));
-        let (waits_for, device_seen) = (ca.roll_waits_for(&row)?, ca.roll_proof(&row)?);
+        // One that cannot be read hides no other: it says so itself.
+        let waits_for = ca.roll_waits_for(&row);
+        let waits_for = waits_for.unwrap_or_else(|error| error.to_string());
+        let device_seen = ca.roll_proof(&row)?;
         let (provisioning, registration_id, authority) = match row.subject {
             RollSubject::Enrollment {
                 provisioning, name, ..
@@ -120,19 +123,23 @@ pub(super) struct Abort {
 pub(super) struct Which {
     #[serde(default)]
     open: bool,
+    after: Option<i64>,
+    limit: Option<u32>,
 }
 
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     Query(which): Query<Which>,
-) -> Result<Json<Vec<Roll>>, Problem> {
+) -> Result<(HeaderMap, Json<Vec<Roll>>), Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+    let (open, limit) = (which.open, page::rows(which.limit));
     let rolls = api.application(move |ca| {
-        let rows = ca.store().rolls(which.open, PAGE_ROWS_MAX)?;
+        let rows = ca.store().rolls(open, which.after, limit)?;
         rows.into_iter().map(|row| Roll::of(ca, row)).collect()
     });
-    Ok(Json(rolls.await?))
+    let path = format!("/v1/rolls?open={open}");
+    Ok(page::page(&path, rolls.await?, limit, |roll| roll.id))
 }
 
 pub(super) async fn show(

@@ -20,7 +20,7 @@ pub(super) async fn list(
     Extension(peer): Extension<Peer>,
 ) -> Result<Json<Vec<InSight>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    Ok(Json(api.visit(|ca| ca.tokens_in_sight()).await?))
+    Ok(Json(api.application(|ca| ca.tokens_in_sight()).await?))
 }
 
 pub(super) async fn show(

@@ -19,7 +19,7 @@ use crate::x509::certificate::Certificate;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::DistinguishedName;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -72,46 +72,31 @@ impl CertificateAuthority {
         if DistinguishedName::from_der(certificate.subject_der()).is_err() {
             found.remarks.push(NOT_OUR_NAME.to_owned());
         }
+        let plan = PlannedGeneration {
+            authority: name.clone(),
+            parent: parent.map(|it| it.id),
+            token: token.to_owned(),
+            key_type: public_key.key_type(),
+            key_id: found.key.id.clone(),
+        };
         let entry = AuditEntry {
             at: self.now(),
             actor: actor.to_owned(),
             action: "authority.adopted",
             subject: name.clone(),
-            detail: json!({
-                "serial": certificate.serial().to_string(),
-                "sha256": hex::encode(certificate.sha256()),
-                "key": adoption.key.to_string(),
-                "remarks": found.remarks,
-            }),
+            detail: adoption.audit_detail(&certificate, &found),
         };
-        let adopted = AdoptedGeneration {
-            plan: PlannedGeneration {
-                authority: name.clone(),
-                parent: parent.map(|it| it.id),
-                token: token.to_owned(),
-                key_type: public_key.key_type(),
-                key_id: found.key.id.clone(),
-            },
-            key_label: found.key.label.clone(),
-            spki: found.key.spki.clone(),
-            der: certificate.der().to_vec(),
-            tbs: certificate.tbs_bytes().to_vec(),
-            serial: certificate.serial().as_bytes().to_vec(),
-            subject: certificate
-                .common_name()
-                .unwrap_or_else(|| certificate.subject()),
-            not_before: certificate.not_before(),
-            not_after: certificate.not_after(),
-            crl_number: adoption.crl_number.into(),
-        };
+        let adopted = adoption.generation(plan, &certificate, &found);
         self.store.adopt_generation(adopted, entry)?;
         self.reload_hierarchy()?;
+        self.adopted_entry(name, found)
+    }
+
+    fn adopted_entry(&self, name: &str, found: Found) -> Result<TranscriptEntry, Error> {
         let hierarchy = self.hierarchy();
         let serving = hierarchy.serving(name).ok_or_else(|| {
-            Error::stop(
-                "ceremony_failed",
-                format!("authority {name} does not serve after all"),
-            )
+            let message = format!("authority {name} does not serve after all");
+            Error::stop("ceremony_failed", message)
         })?;
         let mut told = TranscriptEntry::new(serving, "adopted", &found.key);
         told.remarks = found.remarks;
@@ -148,6 +133,9 @@ fn refusal(authority: &str, reason: String) -> Error {
     let message = format!("authority {authority} is not adopted: {reason}");
     Error::mend("adoption_refused", message)
 }
+
+/// Of a key that may have left its token once.
+const NOT_ALWAYS_KEPT: &str = "WARNING: the token does not tell that this key never could leave it (CKA_NEVER_EXTRACTABLE is false)";
 
 /// Of a certificate whose subject this daemon cannot write.
 const NOT_OUR_NAME: &str = "WARNING: its subject has attributes that are not written here; it serves, and cannot be rolled under this name";
@@ -226,6 +214,37 @@ impl Adoption {
         }
     }
 
+    fn generation(
+        &self,
+        plan: PlannedGeneration,
+        certificate: &Certificate,
+        found: &Found,
+    ) -> AdoptedGeneration {
+        AdoptedGeneration {
+            plan,
+            key_label: found.key.label.clone(),
+            spki: found.key.spki.clone(),
+            der: certificate.der().to_vec(),
+            tbs: certificate.tbs_bytes().to_vec(),
+            serial: certificate.serial().as_bytes().to_vec(),
+            subject: certificate
+                .common_name()
+                .unwrap_or_else(|| certificate.subject()),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            crl_number: self.crl_number.into(),
+        }
+    }
+
+    fn audit_detail(&self, certificate: &Certificate, found: &Found) -> Value {
+        json!({
+            "serial": certificate.serial().to_string(),
+            "sha256": hex::encode(certificate.sha256()),
+            "key": self.key.to_string(),
+            "remarks": found.remarks,
+        })
+    }
+
     /// Where to look: the public key decides, label and id are hints.
     fn reference(&self, certificate: &Certificate) -> KeyReference {
         KeyReference {
@@ -239,23 +258,14 @@ impl Adoption {
     /// Whether the key is the one that is meant, and may be an authority's. Gives what a person has to
     /// know.
     fn admit(&self, key: &KeyDescription) -> Result<Vec<String>, String> {
-        let other = |asked: bool| {
-            asked.then(|| {
-                format!(
-                    "the key that has the certificate's public key has label {:?} and id {}",
-                    key.label,
-                    hex::encode(&key.id)
-                )
-            })
-        };
-        let label = self
-            .key
-            .object
-            .as_ref()
-            .is_some_and(|label| *label != key.label);
-        let id = self.key.id.as_ref().is_some_and(|id| *id != key.id);
-        if let Some(reason) = other(label || id) {
-            return Err(reason);
+        let label = self.key.object.as_ref().is_none_or(|it| *it == key.label);
+        let id = self.key.id.as_ref().is_none_or(|it| *it == key.id);
+        if !(label && id) {
+            return Err(format!(
+                "the key that has the certificate's public key has label {:?} and id {}",
+                key.label,
+                hex::encode(&key.id)
+            ));
         }
         if is_credential(&key.label) {
             return Err("it is a credential's key and signs no certificates".into());
@@ -265,22 +275,25 @@ impl Adoption {
             remarks.push(NOT_LOCAL.to_owned());
         }
         if !key.never_extractable {
-            remarks
-                .push("WARNING: the token does not say that this key never could leave it".into());
+            remarks.push(NOT_ALWAYS_KEPT.to_owned());
         }
-        match (key.sensitive && !key.extractable, &self.accept) {
-            (true, _) => Ok(remarks),
-            (false, Some(reason)) => {
-                remarks.push(format!(
-                    "ACCEPTED although sensitive={} extractable={}: {reason}",
-                    key.sensitive, key.extractable
-                ));
-                Ok(remarks)
-            }
-            (false, None) => Err(format!(
-                "its key can leave the token (sensitive={} extractable={}); make another authority, or say in \
-                 `accept` why this one is taken all the same",
-                key.sensitive, key.extractable
+        remarks.extend(self.accepted(key)?);
+        Ok(remarks)
+    }
+
+    /// For a key that can leave its token: why it is taken all the same.
+    fn accepted(&self, key: &KeyDescription) -> Result<Option<String>, String> {
+        let (sensitive, extractable) = (key.sensitive, key.extractable);
+        if sensitive && !extractable {
+            return Ok(None);
+        }
+        match &self.accept {
+            Some(reason) => Ok(Some(format!(
+                "ACCEPTED although sensitive={sensitive} extractable={extractable}: {reason}"
+            ))),
+            None => Err(format!(
+                "its key can leave the token (sensitive={sensitive} extractable={extractable}); make another \
+                 authority, or say in `accept` why this one is taken all the same"
             )),
         }
     }

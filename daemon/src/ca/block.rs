@@ -1,11 +1,14 @@
 //! Blocks: a device, a group or a generation of an authority is kept out, everywhere, at once.
 //!
 //! One command reaches the revocation lists, the provisioning services and their hubs, and its
-//! receipt says what each of them answered. Lifting the block puts back what it changed.
+//! receipt says what each of them answered. Lifting the block puts back what it changed. What is done
+//! device by device is [`sweep`]'s.
+
+mod sweep;
 
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
-use super::receipt::{Receipt, service_place};
+use super::receipt::{Place, PlaceState, Receipt, service_place};
 use super::{CertificateAuthority, Error, crash_point, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
@@ -76,9 +79,10 @@ impl CertificateAuthority {
         reason: &str,
     ) -> Result<BlockRow, Error> {
         let cause = format!("block: {reason}");
+        let newest_group = self.store.newest_group()?;
         let mut new = match blocked {
             Blocked::Device(id) => self.device_block(permission, id, &cause)?,
-            Blocked::Group(id) => self.group_block(permission, id, &cause)?,
+            Blocked::Group(id) => self.group_block(id)?,
             Blocked::Generation(authority, number) => {
                 self.generation_block(permission, authority, *number, &cause)?
             }
@@ -86,6 +90,8 @@ impl CertificateAuthority {
         new.reason = reason.to_owned();
         new.devices
             .retain(|(service, _)| self.hubs.contains_key(service));
+        new.except_profiles = self.profiles_of_no_device();
+        new.newest_group = Some(newest_group);
         let entry = self.block_entry(permission, "block.started", blocked, reason);
         let (row, revoked) = self.store.start_block(new, entry)?;
         crash_point("roll-block-recorded");
@@ -102,30 +108,34 @@ impl CertificateAuthority {
         blocked: &Blocked,
         reason: &str,
     ) -> Result<BlockRow, Error> {
-        let (kind, name, generation) = blocked.key();
-        let standing = self.store.standing_block(kind, name, generation)?;
-        let block = standing.ok_or_else(|| {
-            let message = format!("{name} is not blocked; `hallmark device list` has all devices");
-            Error::missing("block_unknown", message)
-        })?;
-        let holds = self
-            .held_by(blocked)?
-            .into_iter()
-            .map(|target| self.revocation(permission, target, "block lifted"))
-            .collect();
+        let block = self.standing(blocked)?;
         let entry = self.block_entry(permission, "block.lifted", blocked, reason);
-        let revoked = self.store.lift_block(block.id, holds, entry)?;
+        let revoked = self.store.lift_block(block.id, entry)?;
         crash_point("roll-block-lifted");
         self.wake();
         self.follow_revocation(&revoked)?;
         Ok(self.store.block(block.id)?)
     }
 
+    /// The block that stands of this subject.
+    pub fn standing(&self, blocked: &Blocked) -> Result<BlockRow, Error> {
+        let (kind, name, generation) = blocked.key();
+        let standing = self.store.standing_block(kind, name, generation)?;
+        standing.ok_or_else(|| {
+            let message = format!("{name} is not blocked; `hallmark status` has the newest blocks");
+            Error::missing("block_unknown", message)
+        })
+    }
+
     /// What each place answered to a block, or to its end.
     pub fn block_receipt(&self, id: i64) -> Result<Receipt, Error> {
         let block = self.store.block(id)?;
-        let mut places = vec![match block.kind {
-            BlockKind::Device => self.crl_place(&block.name)?,
+        let left = self.left_to_do(&block)?;
+        let mut places = vec![match (block.kind, &left) {
+            (BlockKind::Device, _) => self.crl_place(&block.name)?,
+            (BlockKind::Group, Some(left)) => {
+                Place::new("crl".into(), PlaceState::Pending, left.clone())
+            }
             _ => self.listed_place(
                 self.signers_of(&block)?.into_iter(),
                 &self.held_in_words(&block),
@@ -141,7 +151,11 @@ impl CertificateAuthority {
             services.insert(row.provisioning);
         }
         for service in services.iter().filter(|_| block.lifted_at.is_none()) {
-            places.push(self.hub_place(HubCause::Block(id), service)?);
+            let mut place = self.hub_place(HubCause::Block(id), service)?;
+            if let Some(left) = left.as_ref().filter(|_| place.state == PlaceState::Done) {
+                place = Place::new(place.place, PlaceState::Pending, left.clone());
+            }
+            places.push(place);
         }
         Ok(places.into())
     }
@@ -201,48 +215,35 @@ impl CertificateAuthority {
         cause: &str,
     ) -> Result<NewBlock, Error> {
         let device = self.known_device(id)?;
-        let doors = self.doors(&device)?;
-        let services = doors.iter().map(|door| door.provisioning.clone());
+        let services = self.provisioning.iter();
         Ok(NewBlock {
             kind: BlockKind::Device,
             generation: None,
             reason: String::new(),
             holds: vec![self.revocation(permission, self.leaves_of_device(&device), cause)],
-            devices: services.map(|service| (service, device.clone())).collect(),
-            bars: doors.into_iter().map(Bar::Device).collect(),
+            devices: services.map(|it| (it.clone(), device.clone())).collect(),
+            fleet: false,
+            except_profiles: Vec::new(),
+            newest_group: None,
+            bars: vec![Bar::Device(self.provisioning.clone())],
             name: device,
         })
     }
 
-    fn group_block(
-        &self,
-        permission: &Authorized<Operate>,
-        id: &str,
-        cause: &str,
-    ) -> Result<NewBlock, Error> {
+    fn group_block(&self, id: &str) -> Result<NewBlock, Error> {
         let groups = self.groups_named(id)?;
-        let mut new = NewBlock {
+        Ok(NewBlock {
             kind: BlockKind::Group,
             name: id.to_owned(),
             generation: None,
             reason: String::new(),
             holds: Vec::new(),
             devices: Vec::new(),
+            fleet: true,
+            except_profiles: Vec::new(),
+            newest_group: None,
             bars: groups.iter().map(|row| Bar::Disable(row.id)).collect(),
-        };
-        let mut held = BTreeSet::new();
-        for group in &groups {
-            for device in self.devices_of_group(group)? {
-                new.devices
-                    .push((group.provisioning.clone(), device.clone()));
-                held.insert(device);
-            }
-        }
-        new.holds = held
-            .iter()
-            .map(|device| self.revocation(permission, self.leaves_of_device(device), cause))
-            .collect();
-        Ok(new)
+        })
     }
 
     fn generation_block(
@@ -268,16 +269,14 @@ impl CertificateAuthority {
             reason: String::new(),
             holds: vec![self.revocation(permission, target, cause)],
             devices: Vec::new(),
+            fleet: true,
+            except_profiles: Vec::new(),
+            newest_group: None,
             bars: Vec::new(),
         };
-        let devices = self.store.devices_below(blocked.id)?;
         for service in &self.provisioning {
             let bars = self.bars_of_generation(service, &blocked, &below)?;
-            if !bars.is_empty() {
-                let there = devices.iter().map(|it| (service.clone(), it.clone()));
-                new.devices.extend(there);
-                new.bars.extend(bars);
-            }
+            new.bars.extend(bars);
         }
         Ok(new)
     }
@@ -331,29 +330,6 @@ impl CertificateAuthority {
         Ok(bars)
     }
 
-    /// What was put on hold by a block of this subject.
-    fn held_by(&self, blocked: &Blocked) -> Result<Vec<RevocationTarget>, Error> {
-        Ok(match blocked {
-            Blocked::Device(id) => vec![self.leaves_of_device(id)],
-            Blocked::Group(id) => {
-                let mut devices = BTreeSet::new();
-                for group in self.groups_named(id)? {
-                    devices.extend(self.devices_of_group(&group)?);
-                }
-                // Whoever is blocked on its own stays so.
-                let standing = |id: &String| {
-                    let block = self.store.standing_block(BlockKind::Device, id, None);
-                    matches!(block, Ok(None))
-                };
-                let free = devices.iter().filter(|id| standing(id));
-                free.map(|id| self.leaves_of_device(id)).collect()
-            }
-            Blocked::Generation(authority, number) => vec![RevocationTarget::Generation {
-                generation: self.generation_named(authority, *number)?.id,
-            }],
-        })
-    }
-
     fn groups_named(&self, id: &str) -> Result<Vec<EnrollmentRow>, Error> {
         let mut groups = self.store.groups()?;
         groups.retain(|row| row.name.eq_ignore_ascii_case(id));
@@ -365,21 +341,6 @@ impl CertificateAuthority {
                 Err(Error::missing("enrollment_unknown", message))
             }
         }
-    }
-
-    /// Devices that this group lets in: those below its authority that have no enrollment of their
-    /// own at its service.
-    fn devices_of_group(&self, group: &EnrollmentRow) -> Result<Vec<String>, Error> {
-        let authority = group.authority.as_deref().unwrap_or_default();
-        let mut devices = BTreeSet::new();
-        let hierarchy = self.hierarchy();
-        for generation in hierarchy.iter().filter(|it| it.authority == authority) {
-            devices.extend(self.store.devices_below(generation.id)?);
-        }
-        let own = self.store.individual_names(&group.provisioning)?;
-        let own: BTreeSet<String> = own.iter().map(|it| it.to_ascii_lowercase()).collect();
-        devices.retain(|it| !own.contains(&it.to_ascii_lowercase()));
-        Ok(devices.into_iter().collect())
     }
 
     fn generation_named(&self, authority: &str, number: i64) -> Result<Arc<Generation>, Error> {

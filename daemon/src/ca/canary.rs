@@ -10,6 +10,7 @@ use super::issue::{Issued, Order, Signer};
 use super::profile::Role;
 use super::roll::AuthorityDetail;
 use super::{CertificateAuthority, Error};
+use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
 use crate::store::{AuditEntry, Purpose, RollSubject, Settlement};
@@ -21,8 +22,25 @@ use std::collections::BTreeSet;
 
 /// A canary's leaf is valid for so long, in seconds.
 const VALIDITY_SECONDS: u64 = 3_600;
-/// How much of an authority's name its canary bears: a common name has 64 characters.
-const NAME_CHARACTERS: usize = 32;
+/// What every canary's registration id begins with, in any case: no device may be called so.
+const PREFIX: &str = "hallmark-canary-";
+/// How much of an authority's name its canary bears, for whoever reads it: a common name has 64
+/// characters.
+const NAME_CHARACTERS: usize = 24;
+
+/// Refuses a registration id that could be a canary's.
+pub(super) fn refuse_reserved(registration_id: &str) -> Result<(), Error> {
+    let start = registration_id.get(..PREFIX.len());
+    match start.is_some_and(|it| it.eq_ignore_ascii_case(PREFIX)) {
+        false => Ok(()),
+        true => Err(Error::mend(
+            "registration_id_reserved",
+            format!(
+                "registration ids that begin with {PREFIX} are this daemon's own; choose another"
+            ),
+        )),
+    }
+}
 
 /// A canary that is due at a provisioning service.
 #[derive(Clone, Debug)]
@@ -52,29 +70,27 @@ impl CertificateAuthority {
             if roll.state != RollState::Staged {
                 continue;
             }
-            let evidence = self.authority_evidence(&roll, now)?;
-            let here = |it: &&_| {
-                let it: &crate::enrollment::authority_roll::Group = it;
-                it.provisioning == provisioning
+            let evidence = match self.authority_evidence(&roll, now) {
+                Ok(evidence) => evidence,
+                // Its alarm says so; the canaries of others are due all the same.
+                Err(error) => {
+                    tracing::warn!(roll = roll.id, code = error.code, %error, "no canary");
+                    continue;
+                }
             };
+            let here = |it: &&Group| it.provisioning == provisioning;
             let mut groups = evidence.groups.iter().filter(here).peekable();
-            if groups.peek().is_some() && groups.all(|group| group.awaits_canary()) {
+            // A disabled group would refuse it, and that says nothing of the next generation.
+            let can_pass = |group: &Group| group.enabled && group.awaits_canary();
+            if groups.peek().is_some() && groups.all(can_pass) {
                 due.push(CanaryOrder {
                     roll: roll.id,
                     generation: *generation,
-                    registration_id: self.canary_name(name, *generation),
+                    registration_id: canary_name(name, *generation),
                 });
             }
         }
         Ok(due)
-    }
-
-    fn canary_name(&self, authority: &str, generation: i64) -> String {
-        let plain = |it: char| if it.is_ascii_alphanumeric() { it } else { '-' };
-        let name: String = authority.chars().take(NAME_CHARACTERS).map(plain).collect();
-        let hierarchy = self.hierarchy();
-        let number = hierarchy.generation(generation).map_or(0, |it| it.number);
-        format!("hallmark-canary-{name}-{number}")
     }
 
     /// The canary's leaf, by the generation that is to be tried; through the issuance cycle like any
@@ -156,5 +172,37 @@ impl CertificateAuthority {
             .amend_roll(&roll, detail.to_value()?, Some(entry))?;
         self.wake();
         Ok(())
+    }
+}
+
+/// The same for each attempt, and another one for each generation: its row id is in it.
+fn canary_name(authority: &str, generation: i64) -> String {
+    let plain = |it: char| if it.is_ascii_alphanumeric() { it } else { '-' };
+    let name: String = authority.chars().take(NAME_CHARACTERS).map(plain).collect();
+    format!("{PREFIX}{name}-{generation}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrollment::id::RegistrationId;
+
+    #[test]
+    fn each_generation_has_a_canary_of_its_own_that_no_device_is_called_by() {
+        let long = "a line whose name is very long, and ends with ";
+        let names = [
+            canary_name(&format!("{long}1"), 7),
+            canary_name(&format!("{long}2"), 8),
+            canary_name(&"ü".repeat(200), i64::MAX),
+        ];
+        assert_ne!(names[0], names[1]);
+        for name in &names {
+            assert!(RegistrationId::parse(name).is_ok(), "{name}");
+            assert!(refuse_reserved(&name.to_uppercase()).is_err());
+        }
+        assert!(refuse_reserved("hallmark-canary").is_ok());
+        assert!(
+            refuse_reserved("press-7").is_ok() && refuse_reserved("ü".repeat(20).as_str()).is_ok()
+        );
     }
 }

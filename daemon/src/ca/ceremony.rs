@@ -95,50 +95,56 @@ impl TryFrom<Said> for AuthoritySpecification {
     type Error = String;
 
     fn try_from(said: Said) -> Result<Self, String> {
-        let name = &said.name;
-        let origin = match (said.key, said.certificate) {
-            (Some(key), Some(certificate)) => {
-                let shape = said.key_type.is_some() || said.subject.is_some();
-                if shape || said.validity.is_some() || said.path_length.is_some() {
-                    return Err(format!(
-                        "authority {name:?} has a certificate, which says key_type, subject, validity and path_length"
-                    ));
-                }
-                let reason = said.accept.as_ref();
-                if reason.is_some_and(|it| it.is_empty() || it.chars().count() > REASON_CHARS_MAX) {
-                    return Err(format!("`accept` has 1 to {REASON_CHARS_MAX} characters"));
-                }
-                Origin::Adopted(Adoption {
-                    key: key
-                        .parse()
-                        .map_err(|error| format!("authority {name:?}: key: {error}"))?,
-                    certificate,
-                    accept: said.accept,
-                    crl_number: said.crl_number.unwrap_or(0),
-                })
-            }
-            (None, None) if said.accept.is_none() && said.crl_number.is_none() => {
-                Origin::New(NewAuthority {
-                    key_type: said.key_type.unwrap_or_else(default_key_type),
-                    subject: said
-                        .subject
-                        .ok_or_else(|| format!("authority {name:?} has no `subject`"))?,
-                    validity: said
-                        .validity
-                        .ok_or_else(|| format!("authority {name:?} has no `validity`"))?,
-                    path_length: said.path_length,
-                })
-            }
-            _ => {
-                return Err(format!(
-                    "authority {name:?}: to adopt one, give both `key` and `certificate`"
-                ));
-            }
-        };
+        let (name, issuer) = (said.name.clone(), said.issuer.clone());
+        let origin = said.origin();
+        let origin = origin.map_err(|reason| format!("authority {name:?}: {reason}"))?;
         Ok(Self {
-            name: said.name,
-            issuer: said.issuer,
+            name,
+            issuer,
             origin,
+        })
+    }
+}
+
+impl Said {
+    fn origin(self) -> Result<Origin, String> {
+        match (self.key.clone(), self.certificate.clone()) {
+            (Some(key), Some(certificate)) => {
+                Ok(Origin::Adopted(self.adoption(&key, certificate)?))
+            }
+            (None, None) if self.accept.is_none() && self.crl_number.is_none() => {
+                Ok(Origin::New(self.new_authority()?))
+            }
+            _ => Err("to adopt one, give both `key` and `certificate`".into()),
+        }
+    }
+
+    fn new_authority(self) -> Result<NewAuthority, String> {
+        Ok(NewAuthority {
+            key_type: self.key_type.unwrap_or_else(default_key_type),
+            subject: self.subject.ok_or("it has no `subject`")?,
+            validity: self.validity.ok_or("it has no `validity`")?,
+            path_length: self.path_length,
+        })
+    }
+
+    fn adoption(self, key: &str, certificate: String) -> Result<Adoption, String> {
+        let shape = self.key_type.is_some() || self.subject.is_some();
+        if shape || self.validity.is_some() || self.path_length.is_some() {
+            return Err(
+                "its certificate is given, which says key_type, subject, validity and path_length"
+                    .into(),
+            );
+        }
+        let reason = self.accept.as_ref().map(|reason| reason.chars().count());
+        if reason.is_some_and(|length| !(1..=REASON_CHARS_MAX).contains(&length)) {
+            return Err(format!("`accept` has 1 to {REASON_CHARS_MAX} characters"));
+        }
+        Ok(Adoption {
+            key: key.parse().map_err(|error| format!("`key`: {error}"))?,
+            certificate,
+            accept: self.accept,
+            crl_number: self.crl_number.unwrap_or(0),
         })
     }
 }

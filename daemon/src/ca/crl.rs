@@ -227,7 +227,7 @@ impl CertificateAuthority {
     }
 
     fn sign_crl(&self, generation: &Generation) -> Result<CrlRow, Error> {
-        let draft = self.store.draft_crl(generation.id)?;
+        let draft = self.store.draft_crl(generation.id, self.now())?;
         let recorded = self.record_crl(generation, &draft)?;
         crash_point("crl-recorded");
         let list = self.have_crl_signed(generation, &recorded)?;

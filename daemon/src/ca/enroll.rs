@@ -1,7 +1,7 @@
 //! Enrollments: what an operator wants a provisioning service to hold, and what that means.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Error, rfc3339};
+use super::{CertificateAuthority, Error, canary, rfc3339};
 use crate::enrollment::desired::{Desired, Kind, SlotCertificate, SlotPair, Status};
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::slots::{SlotName, Slots};
@@ -273,6 +273,7 @@ impl CertificateAuthority {
     fn individual_slots(&self, request: &EnrollmentRequest) -> Result<Slots, Error> {
         RegistrationId::parse(&request.name)
             .map_err(|error| Error::mend(error.code(), error.to_string()))?;
+        canary::refuse_reserved(&request.name)?;
         match &request.authority {
             None => Ok(Slots::Empty),
             Some(_) => Err(Error::mend(

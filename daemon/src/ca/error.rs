@@ -93,6 +93,7 @@ impl From<StoreError> for Error {
             StoreError::Unavailable(_) => Self::later(5, "store_unavailable", message),
             StoreError::Conflict(_) => Self::conflict("state_conflict", message),
             StoreError::InTheWay { code, .. } => Self::conflict(code, message),
+            StoreError::Mend { code, .. } => Self::mend(code, message),
             StoreError::Missing(_) => Self::missing("not_found", message),
             StoreError::Unreadable(_) => Self::stop("store_unreadable", message),
         }
@@ -108,6 +109,7 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::SerialExists => Self::stop("serial_exists", message),
             IntentRefusal::Spelling { .. } => Self::conflict("registration_id_spelling", message),
             IntentRefusal::Blocked(_) => Self::forbidden("device_blocked", message),
+            IntentRefusal::GroupBlocked { .. } => Self::forbidden("group_blocked", message),
             IntentRefusal::BreachedKey => Self::mend("key_compromised", message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
             IntentRefusal::IssuerRevoked => Self::later(60, "issuer_revoked", message),

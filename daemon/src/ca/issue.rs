@@ -9,7 +9,7 @@
 use super::authorize::{Authorized, Issue};
 use super::hierarchy::Generation;
 use super::profile::{IssuanceProfile, Role};
-use super::{CertificateAuthority, Error, crash_point};
+use super::{CertificateAuthority, Error, canary, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{
     AuditEntry, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settlement,
@@ -462,6 +462,7 @@ fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>, Error> {
 
 /// The common name: a registration id for a device, a plain name for everybody else.
 fn common_name(profile: &IssuanceProfile, asked: &str) -> Result<String, Error> {
+    canary::refuse_reserved(asked)?;
     RegistrationId::parse(asked)
         .map(|id| id.as_str().to_owned())
         .map_err(|error| match profile.role {

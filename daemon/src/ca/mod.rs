@@ -22,6 +22,8 @@ pub mod issue;
 pub mod possession;
 pub mod profile;
 pub mod receipt;
+mod refusals;
+pub mod retention;
 pub mod revoke;
 pub mod roll;
 pub mod status;
@@ -37,14 +39,16 @@ use crate::token::client::TokenClient;
 use crate::token::probe::Probe;
 use arc_swap::{ArcSwap, Guard};
 use authority_policy::AuthorityPolicy;
-use authorize::{Authorized, Caller, Operate};
+use authorize::{Authorized, Operate};
 use crl::{CrlSchedule, RevocationLists};
 use failover::{Failover, FailoverPolicy};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
+use refusals::RefusalCounts;
 use roll::RollPolicy;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -156,8 +160,14 @@ pub struct CertificateAuthority {
     ceremony: Mutex<()>,
     /// One check or bench of a token at a time.
     trial: Mutex<()>,
+    /// One look at all modules at a time: each costs a process for each of them.
+    look: Mutex<()>,
     /// Intents that could not be burned yet, each with its reason.
     unburned: Mutex<Vec<(i64, String)>>,
+    /// What strangers were refused lately.
+    refusals: Mutex<RefusalCounts>,
+    /// When it is looked next what of finished work may go, in Unix seconds.
+    retention_due: AtomicI64,
 }
 
 impl CertificateAuthority {
@@ -184,11 +194,14 @@ impl CertificateAuthority {
             wake: parts.wake,
             probes: parts.probes,
             trial: Mutex::new(()),
+            look: Mutex::new(()),
             lists,
             hierarchy: ArcSwap::from_pointee(hierarchy),
             reloading: Mutex::default(),
             ceremony: Mutex::new(()),
             unburned: Mutex::default(),
+            refusals: Mutex::default(),
+            retention_due: AtomicI64::default(),
         };
         let burned = authority.store.abandon_open_intents(authority.now())?;
         if burned > 0 {
@@ -222,36 +235,6 @@ impl CertificateAuthority {
     /// Profiles by name.
     pub fn profiles(&self) -> &BTreeMap<String, IssuanceProfile> {
         &self.profiles
-    }
-
-    /// Writes down that a request was refused. Best effort: the refusal stands without it.
-    pub async fn record_refusal(
-        &self,
-        caller: &Caller,
-        subject: &str,
-        profile: &str,
-        error: &Error,
-    ) {
-        self.record_refused(&caller.to_string(), subject, profile, error)
-            .await;
-    }
-
-    /// The same, for somebody who could not even be named.
-    pub async fn record_refused(&self, actor: &str, subject: &str, profile: &str, error: &Error) {
-        let entry = AuditEntry {
-            at: self.now(),
-            actor: actor.to_owned(),
-            action: "certificate.refused",
-            subject: subject.chars().take(128).collect(),
-            detail: json!({
-                "code": error.code,
-                "reason": error.message.chars().take(512).collect::<String>(),
-                "profile": profile.chars().take(128).collect::<String>(),
-            }),
-        };
-        if let Err(error) = self.store.record_audit(entry).await {
-            tracing::error!(%error, "a refusal could not be written into the audit journal");
-        }
     }
 
     /// Makes waiting and parked changes due: all of them, or those with this name.

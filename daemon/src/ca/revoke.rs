@@ -42,14 +42,17 @@ impl CertificateAuthority {
     /// All leaves of a device that have not expired. A station or an operator may be called like
     /// one, and is left alone.
     pub fn leaves_of_device(&self, registration_id: &str) -> RevocationTarget {
-        let profiles = self.profiles.values();
         RevocationTarget::Leaves {
             subject: registration_id.to_owned(),
-            except_profiles: profiles
-                .filter(|profile| profile.role != Role::Device)
-                .map(|profile| profile.name.clone())
-                .collect(),
+            except_profiles: self.profiles_of_no_device(),
         }
+    }
+
+    /// The profiles by which stations, operators and servers get their leaves.
+    pub(super) fn profiles_of_no_device(&self) -> Vec<String> {
+        let profiles = self.profiles.values();
+        let others = profiles.filter(|profile| profile.role != Role::Device);
+        others.map(|profile| profile.name.clone()).collect()
     }
 
     /// What a changed revocation brings about outside the store; call it after each one.

@@ -88,7 +88,7 @@ impl CertificateAuthority {
             version: env!("CARGO_PKG_VERSION"),
             now: rfc3339(self.now()),
             ready: self.is_ready(),
-            alarms: self.all_alarms(&tokens, &push)?,
+            alarms: self.all_alarms(&tokens, &push),
             tokens,
             authorities: self.hierarchy().iter().filter(|it| it.serving).count(),
             certificates,
@@ -97,7 +97,7 @@ impl CertificateAuthority {
             push,
             blocked: self.store.standing_block_count()?,
             blocks: {
-                let standing = self.store.blocks(true, BLOCKS_SHOWN_MAX)?;
+                let standing = self.store.blocks(true, None, BLOCKS_SHOWN_MAX)?;
                 standing.into_iter().map(Standing::from).collect()
             },
             crls: self.crl_statuses()?,
@@ -112,17 +112,13 @@ impl CertificateAuthority {
 
     /// What a person has to know, in words.
     pub fn alarms(&self) -> Result<Vec<String>, Error> {
-        self.all_alarms(&self.token_statuses(), &self.push_status()?)
+        Ok(self.all_alarms(&self.token_statuses(), &self.push_status()?))
     }
 
-    fn all_alarms(
-        &self,
-        tokens: &BTreeMap<String, TokenStatus>,
-        push: &PushStatus,
-    ) -> Result<Vec<String>, Error> {
+    fn all_alarms(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
         let mut alarms = self.alarms_of(tokens, push);
-        alarms.extend(self.authority_alarms()?);
-        Ok(alarms)
+        alarms.extend(self.authority_alarms());
+        alarms
     }
 
     fn token_statuses(&self) -> BTreeMap<String, TokenStatus> {

@@ -91,7 +91,14 @@ pub struct TokenKey {
 
 impl CertificateAuthority {
     /// Every module, slot and token in sight, without login. Each module is asked in a process of its own.
-    pub fn tokens_in_sight(&self) -> Vec<InSight> {
+    pub fn tokens_in_sight(&self) -> Result<Vec<InSight>, Error> {
+        let _alone = self.look.try_lock().map_err(|_| {
+            Error::later(
+                1,
+                "look_under_way",
+                "somebody else is looking at the modules; come back",
+            )
+        })?;
         let mut rows: Vec<InSight> = std::thread::scope(|scope| {
             let asked: Vec<_> = self
                 .probes
@@ -112,7 +119,7 @@ impl CertificateAuthority {
                 rows.push(InSight::unseen(name, token));
             }
         }
-        rows
+        Ok(rows)
     }
 
     fn rows(&self, probe: &Probe, module: ModuleInSight) -> Vec<InSight> {
@@ -129,7 +136,11 @@ impl CertificateAuthority {
             };
         };
         let configured = self.tokens.iter().find(|(_, configured)| {
-            token.initialized && configured.traits.is_at(&token.label, &token.serial)
+            // A module in front of another one shows the same token.
+            let is_its_family = configured.traits.family == probe.family;
+            is_its_family
+                && token.initialized
+                && configured.traits.is_at(&token.label, &token.serial)
         });
         let mut remarks = token.remarks;
         if !token.initialized {

@@ -64,9 +64,19 @@ impl CertificateAuthority {
     }
 
     /// Windows that near their end, and canaries that were refused, in words.
-    pub(super) fn authority_alarms(&self) -> Result<Vec<String>, Error> {
+    pub(super) fn authority_alarms(&self) -> Vec<String> {
+        let windows = self.window_alarms();
+        let rolls = self.roll_alarms();
+        // What cannot be read is told with the rest, and silences nothing else.
+        let told = [windows, rolls].into_iter().map(|alarms| {
+            alarms.unwrap_or_else(|error| vec![format!("not everything can be judged: {error}")])
+        });
+        told.flatten().collect()
+    }
+
+    fn window_alarms(&self) -> Result<Vec<String>, Error> {
         let near = self.near_their_end()?;
-        let mut alarms: Vec<String> = near
+        Ok(near
             .iter()
             .map(|it| {
                 format!(
@@ -76,10 +86,23 @@ impl CertificateAuthority {
                     rfc3339(self.window_end(it))
                 )
             })
-            .collect();
+            .collect())
+    }
+
+    fn roll_alarms(&self) -> Result<Vec<String>, Error> {
+        let mut alarms = Vec::new();
         for roll in self.store.open_authority_rolls()? {
-            let detail = AuthorityDetail::of(&roll)?;
             let (id, name) = (roll.id, roll.subject.name());
+            let detail = match AuthorityDetail::of(&roll) {
+                Ok(detail) => detail,
+                Err(error) => {
+                    alarms.push(format!(
+                        "roll {id} of {name} goes no further: {error}; this version cannot read \
+                         what is on record of it, so run the version that wrote it, or abort the roll"
+                    ));
+                    continue;
+                }
+            };
             for (service, reason) in detail.refused_canaries() {
                 alarms.push(format!(
                     "roll {id} of {name}: the canary was refused at {service}: {reason}"

@@ -103,24 +103,21 @@ impl Client {
         json(self.send(self.http.delete(url(path)))?)
     }
 
-    /// All pages of a list whose `key` orders it.
+    /// All pages of a list whose `key` orders it. `path` may have a query already.
     pub(super) fn pages(&self, path: &str, key: &str) -> Result<Value, Failure> {
-        let mut all = Vec::new();
-        let mut after = String::new();
+        let (mut all, mut after) = (Vec::new(), String::new());
+        let mark = if path.contains('?') { '&' } else { '?' };
         loop {
-            let page = self.get(&format!(
-                "{path}?limit={PAGE_ROWS}&after={}",
-                segment(&after)
-            ))?;
+            let page = self.get(&format!("{path}{mark}limit={PAGE_ROWS}{after}"))?;
             let Value::Array(rows) = page else {
                 return Ok(page);
             };
             let complete = rows.len() < PAGE_ROWS;
-            after = rows
-                .last()
-                .and_then(|row| row[key].as_str())
-                .unwrap_or_default()
-                .to_owned();
+            let last = rows.last().map(|row| match &row[key] {
+                Value::String(text) => text.clone(),
+                number => number.to_string(),
+            });
+            after = format!("&after={}", segment(&last.unwrap_or_default()));
             all.extend(rows);
             if complete {
                 return Ok(Value::Array(all));

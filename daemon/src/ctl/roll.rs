@@ -26,7 +26,8 @@ pub(super) fn run(client: &Client, show: &Show, command: &RollCommand) -> Result
             show.record(&client.post(&format!("/v1/rolls/{id}/approve"), &body)?)
         }
         RollCommand::List { open } => {
-            show.table(&client.get(&format!("/v1/rolls?open={open}"))?, &COLUMNS)
+            let rolls = client.pages(&format!("/v1/rolls?open={open}"), "id")?;
+            show.table(&rolls, &COLUMNS)
         }
         RollCommand::Show { id } => {
             let mut roll = client.get(&format!("/v1/rolls/{id}"))?;

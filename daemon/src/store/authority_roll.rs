@@ -104,14 +104,17 @@ impl Store {
 
     /// Starts compromise rolls of an authority and all below it, the breached one first: open rolls
     /// end, the groups change or are disabled, the certificate is revoked and its CA certificates
-    /// shall be gone. All in one transaction; their rows come back.
+    /// shall be gone. All in one transaction; their rows come back. Refused if there is a group newer
+    /// than `newest_group`.
     pub fn start_authority_compromise(
         &self,
         breached: Vec<BreachedAuthority>,
+        newest_group: Option<i64>,
         revocation: Revocation,
         entry: AuditEntry,
     ) -> Result<Vec<RollRow>, StoreError> {
         self.write(move |connection| {
+            precedence::no_group_since(connection, newest_group)?;
             let mut ids: Vec<i64> = Vec::new();
             for it in &breached {
                 refuse_moved(connection, &it.groups)?;

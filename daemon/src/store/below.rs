@@ -33,6 +33,11 @@ pub struct DrainReport {
     pub expiring_before_retirement: u64,
 }
 
+/// Devices after `?3` with a leaf by one of these generations that has not expired.
+const LIVING: &str = "FROM device d WHERE d.registration_id > ?3 AND EXISTS ( \
+     SELECT 1 FROM intent i WHERE i.subject = d.registration_id AND i.purpose = 'leaf' \
+       AND i.state = 'issued' AND i.not_after >= ?2 \
+       AND i.issuer IN (SELECT value FROM json_each(?1)))";
 const CURRENT: &str = "FROM device d JOIN intent i ON i.id = d.certificate \
      JOIN certificate c ON c.intent = d.certificate \
      WHERE i.issuer IN (SELECT value FROM json_each(?1))";
@@ -53,6 +58,38 @@ impl Store {
             let condition = "AND i.not_after >= ?2 AND c.revoked_at IS NULL";
             let sql = format!("SELECT count(*) {CURRENT} {condition}");
             count(connection, &sql, params![generations, now])
+        })
+    }
+
+    /// Devices with a leaf by one of these generations that has not expired, current or not, in the
+    /// order of their registration ids: those after `after`, at most `limit`.
+    pub fn devices_with_leaves_by(
+        &self,
+        generations: &[i64],
+        now: i64,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        self.read(|connection| {
+            let sql =
+                format!("SELECT d.registration_id {LIVING} ORDER BY d.registration_id LIMIT ?4");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let parameters = params![list(generations), now, after, limit];
+            let rows = statement.query_map(parameters, |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// How many devices [`devices_with_leaves_by`](Self::devices_with_leaves_by) would list.
+    pub fn count_with_leaves_by(
+        &self,
+        generations: &[i64],
+        now: i64,
+        after: &str,
+    ) -> Result<u64, StoreError> {
+        self.read(|connection| {
+            let sql = format!("SELECT count(*) {LIVING}");
+            count(connection, &sql, params![list(generations), now, after])
         })
     }
 
@@ -94,26 +131,34 @@ impl Store {
         })
     }
 
-    /// Devices that have a leaf by one of these generations which has not ended, current or not: a hub
-    /// may know them by it. Those come first that were seen last.
-    pub fn devices_with_leaf_by(
+    /// Devices that ever had a leaf by one of these generations, those first that were seen last (a
+    /// leaf issued, a registration). With `strangers`, those too that a hub was last seen to know by
+    /// a certificate which is not on record as theirs.
+    pub fn devices_to_clear(
         &self,
         generations: &[i64],
-        now: i64,
+        strangers: bool,
         limit: u32,
-    ) -> Result<Vec<DeviceBelow>, StoreError> {
+    ) -> Result<Vec<String>, StoreError> {
         self.read(|connection| {
-            let sql = "SELECT d.registration_id, max(i.not_after) AS not_after
-                 FROM intent i JOIN certificate c ON c.intent = i.id
-                 JOIN device d ON d.registration_id = i.subject
-                 WHERE i.purpose = 'leaf' AND i.state = 'issued' AND i.not_after >= ?2
-                   AND i.issuer IN (SELECT value FROM json_each(?1))
-                 GROUP BY d.registration_id
-                 ORDER BY max(max(c.issued_at), coalesce((SELECT max(p.since) FROM proof p
-                     WHERE p.device = d.registration_id), 0)) DESC,
-                     not_after, d.registration_id LIMIT ?3";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![list(generations), now, limit], device)?;
+            let mut statement = connection.prepare_cached(
+                "SELECT d.registration_id FROM device d
+                 JOIN certificate c ON c.intent = d.certificate
+                 WHERE EXISTS (
+                     SELECT 1 FROM intent i WHERE i.subject = d.registration_id
+                       AND i.purpose = 'leaf' AND i.state = 'issued'
+                       AND i.issuer IN (SELECT value FROM json_each(?1)))
+                   OR ?2 AND EXISTS (
+                     SELECT 1 FROM proof p WHERE p.device = d.registration_id
+                       AND p.certificate IS NOT NULL AND NOT EXISTS (
+                         SELECT 1 FROM certificate its JOIN intent i ON i.id = its.intent
+                         WHERE its.sha256 = p.certificate AND i.subject = d.registration_id))
+                 ORDER BY max(c.issued_at, coalesce((SELECT max(p.since) FROM proof p
+                     WHERE p.device = d.registration_id), 0)) DESC, d.registration_id
+                 LIMIT ?3",
+            )?;
+            let parameters = params![list(generations), strangers, limit];
+            let rows = statement.query_map(parameters, |row| row.get(0))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }

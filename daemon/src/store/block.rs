@@ -1,20 +1,20 @@
 //! Blocks: whom an operator keeps out, since when and why, until the block is lifted.
 //!
-//! A block and what it brings about (status and slots of enrollments, certificates on hold, work at
-//! the hub) are one transaction, and so is its end. What a block has changed is written down in it,
-//! so that lifting it puts back that and nothing else.
+//! A block and what shuts out (status and slots of enrollments, the issuing that is refused from then
+//! on) are one transaction, and so is its end. What it does to each of many devices follows in chunks
+//! ([`super::hold`]). What a block has changed is written down in it, so that lifting it puts back
+//! that and nothing else.
 
 use super::audit::{self, AuditEntry};
-use super::breach::{self, Door, breached_until, delete_task};
+use super::breach::{self, breached_until};
+use super::door;
 use super::enrollment::{self, EnrollmentRow, by_id, from_json, save_slots, set_status, to_json};
-use super::hub_task::{self, HubCause};
 use super::mark::{self, MarkSubject};
-use super::revocation::{self, Revocation, Revoked};
-use super::{Store, StoreError, issuance, precedence, roll};
+use super::revocation::{Revocation, Revoked};
+use super::{Store, StoreError, abandon, hold, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
@@ -60,8 +60,13 @@ pub struct BlockRow {
     pub blocked_by: String,
     /// Unix seconds.
     pub blocked_at: i64,
+    /// Who lifted it; `None` while it stands.
+    pub lifted_by: Option<String>,
     /// Unix seconds; `None` while it stands.
     pub lifted_at: Option<i64>,
+    /// The last device that it has put on hold, while there are more to come; once lifted, some
+    /// value until all is given back.
+    pub reached: Option<String>,
 }
 
 /// A block to begin.
@@ -75,10 +80,16 @@ pub struct NewBlock {
     pub generation: Option<i64>,
     /// Why, in the operator's words.
     pub reason: String,
-    /// What goes on hold.
+    /// What goes on hold at once.
     pub holds: Vec<Revocation>,
-    /// The devices whose identities go, and the service whose hub has them.
+    /// The devices whose identities go at once, each with a service whose hub may have it.
     pub devices: Vec<(String, String)>,
+    /// Whether there are devices below, which follow in chunks ([`Store::hold_devices`]).
+    pub fleet: bool,
+    /// Leaves by these profiles are no device's.
+    pub except_profiles: Vec<String>,
+    /// The newest group when `bars` were put together, if they are of groups: a newer one refuses.
+    pub newest_group: Option<i64>,
     /// How the services keep them out.
     pub bars: Vec<Bar>,
 }
@@ -86,8 +97,9 @@ pub struct NewBlock {
 /// How one service keeps somebody out.
 #[derive(Clone, Debug)]
 pub enum Bar {
-    /// The device's own enrollment is disabled; made if need be.
-    Device(Door),
+    /// The device's own enrollments are disabled, at each of these services that lets it in; made if
+    /// need be.
+    Device(Vec<String>),
     /// The enrollment is disabled.
     Disable(i64),
     /// These certificates leave the group's slots.
@@ -109,7 +121,7 @@ pub enum Bar {
 
 /// What lifting a block puts back.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-enum Undo {
+pub(super) enum Undo {
     Enable(i64),
     Slots { id: i64, from: Slots, to: Slots },
     Remove(i64),
@@ -117,7 +129,7 @@ enum Undo {
 }
 
 impl Undo {
-    fn enrollment(&self) -> i64 {
+    pub(super) fn enrollment(&self) -> i64 {
         match self {
             Undo::Enable(id) | Undo::Remove(id) | Undo::Device(id) | Undo::Slots { id, .. } => *id,
         }
@@ -125,21 +137,23 @@ impl Undo {
 }
 
 const SELECT: &str = "SELECT id, kind, name, generation, undo, reason, blocked_by, blocked_at, \
-     lifted_at FROM block";
+     lifted_at, lifted_by, reached FROM block";
 
 impl Store {
-    /// Blocks, newest first, at most `limit`; only those that stand if `open`.
-    pub fn blocks(&self, open: bool, limit: u32) -> Result<Vec<BlockRow>, StoreError> {
+    /// Blocks, newest first, at most `limit`; only those that stand if `open`, and those that come
+    /// `after` this one, which are older.
+    pub fn blocks(
+        &self,
+        open: bool,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<BlockRow>, StoreError> {
         self.read(|connection| {
-            let select =
-                format!("{SELECT} WHERE NOT ?1 OR lifted_at IS NULL ORDER BY id DESC LIMIT ?2");
-            let mut statement = connection.prepare_cached(&select)?;
-            let mut rows = statement.query(params![open, limit])?;
-            let mut blocks = Vec::new();
-            while let Some(row) = rows.next()? {
-                blocks.push(from_row(row)?);
-            }
-            Ok(blocks)
+            let select = format!(
+                "{SELECT} WHERE id < coalesce(?2, 9223372036854775807)
+                   AND (NOT ?1 OR lifted_at IS NULL) ORDER BY id DESC LIMIT ?3"
+            );
+            block_rows(connection, &select, params![open, after, limit])
         })
     }
 
@@ -160,13 +174,7 @@ impl Store {
                      WHERE changed.value = ?1 OR changed.value ->> '$.id' = ?1)
                  ORDER BY id DESC"
             );
-            let mut statement = connection.prepare_cached(&select)?;
-            let mut rows = statement.query([enrollment])?;
-            let mut blocks = Vec::new();
-            while let Some(row) = rows.next()? {
-                blocks.push(from_row(row)?);
-            }
-            Ok(blocks)
+            block_rows(connection, &select, [enrollment])
         })
     }
 
@@ -203,15 +211,20 @@ impl Store {
         self.write(move |connection| start(connection, &new, &entry))
     }
 
-    /// Lifts a block: holds are lifted, and what it changed is put back. A device goes back to its
-    /// group, unless a leaf of it that is breached would come back with it.
-    pub fn lift_block(
-        &self,
-        id: i64,
-        holds: Vec<Revocation>,
-        entry: AuditEntry,
-    ) -> Result<Revoked, StoreError> {
-        self.write(move |connection| lift(connection, id, &holds, &entry))
+    /// Lifts a block: what it changed is put back, and the first chunk of what it holds comes off
+    /// hold; the others follow ([`Store::release_holds`]). A device goes back to its group, unless a
+    /// leaf of it that is breached would come back with it.
+    pub fn lift_block(&self, id: i64, entry: AuditEntry) -> Result<Revoked, StoreError> {
+        self.write(move |connection| lift(connection, id, &entry))
+    }
+
+    /// Blocks with work left to do, those that stand first.
+    pub fn unfinished_blocks(&self) -> Result<Vec<BlockRow>, StoreError> {
+        self.read(|connection| {
+            let select =
+                format!("{SELECT} WHERE reached IS NOT NULL ORDER BY lifted_at IS NOT NULL, id");
+            block_rows(connection, &select, [])
+        })
     }
 }
 
@@ -231,30 +244,8 @@ fn start(
     entry: &AuditEntry,
 ) -> Result<(BlockRow, Revoked), StoreError> {
     precedence::block(connection, new)?;
-    connection
-        .execute(
-            "INSERT INTO block (kind, name, generation, reason, blocked_by, blocked_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![
-                new.kind.name(),
-                new.name,
-                new.generation,
-                new.reason,
-                entry.actor,
-                entry.at
-            ],
-        )
-        .map_err(|error| match StoreError::from(error) {
-            StoreError::Conflict(_) => {
-                StoreError::Conflict(format!("{} is blocked already", new.name))
-            }
-            other => other,
-        })?;
-    let id = connection.last_insert_rowid();
-    if new.kind == BlockKind::Device {
-        let reason = "its device was blocked";
-        issuance::abandon_leaves(connection, &new.name, reason, entry.at)?;
-    }
+    let id = insert(connection, new, entry)?;
+    burn(connection, new, entry.at)?;
     let mut undo = Vec::new();
     for bar in &new.bars {
         undo.extend(put_up(connection, new, bar, entry)?);
@@ -264,38 +255,54 @@ fn start(
         params![id, to_json(&undo)?],
     )?;
     let mut revoked = Revoked::default();
-    for hold in &new.holds {
-        let done = revocation::revoke(connection, hold, RevocationReason::CertificateHold)?;
+    for it in &new.holds {
+        let done = hold::hold(connection, id, it)?;
         revoked.changed.extend(done.changed);
         revoked.unchanged.extend(done.unchanged);
     }
-    queue_deletions(connection, id, new, &undo, entry.at)?;
+    hold::queue_deletions(connection, id, &new.devices, entry.at)?;
     audit::append(connection, entry)?;
     Ok((block_by_id(connection, id)?, revoked))
 }
 
-/// Each identity goes once an enrollment at its service that keeps the device out is settled.
-fn queue_deletions(
-    connection: &Connection,
-    block: i64,
-    new: &NewBlock,
-    undo: &[Undo],
-    at: i64,
-) -> Result<(), StoreError> {
-    let mut barred = Vec::new();
-    for it in undo {
-        let row = by_id(connection, it.enrollment())?;
-        barred.push((row.provisioning, row.id));
-    }
-    for (provisioning, device) in &new.devices {
-        // The last one: a group of its own comes after the slots have let go.
-        let after = barred.iter().rev().find(|(at, _)| at == provisioning);
-        if let Some((_, enrollment)) = after {
-            let task = delete_task(provisioning, device, *enrollment);
-            hub_task::queue(connection, HubCause::Block(block), &[task], at)?;
+fn insert(connection: &Connection, new: &NewBlock, entry: &AuditEntry) -> Result<i64, StoreError> {
+    let inserted = connection.execute(
+        "INSERT INTO block (kind, name, generation, reason, reached, blocked_by, blocked_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            new.kind.name(),
+            new.name,
+            new.generation,
+            new.reason,
+            new.fleet.then_some(""),
+            entry.actor,
+            entry.at
+        ],
+    );
+    inserted.map_err(|error| match StoreError::from(error) {
+        StoreError::Conflict(_) => StoreError::Conflict(format!("{} is blocked already", new.name)),
+        other => other,
+    })?;
+    Ok(connection.last_insert_rowid())
+}
+
+/// What is being signed at this moment for whom the block keeps out gets no certificate.
+fn burn(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), StoreError> {
+    match new.kind {
+        BlockKind::Device => {
+            abandon::abandon_leaves(connection, &new.name, "its device was blocked", at)
         }
+        BlockKind::Group => {
+            for open in abandon::open_leaves(connection, &new.except_profiles)? {
+                if precedence::blocked_group(connection, &open.subject, open.issuer)?.is_some() {
+                    abandon::abandon(connection, open.intent, "its group was blocked", at)?;
+                }
+            }
+            Ok(())
+        }
+        // Its certificate is on hold, and a revoked generation signs nothing.
+        BlockKind::Generation => Ok(()),
     }
-    Ok(())
 }
 
 fn put_up(
@@ -303,23 +310,28 @@ fn put_up(
     new: &NewBlock,
     bar: &Bar,
     entry: &AuditEntry,
-) -> Result<Option<Undo>, StoreError> {
+) -> Result<Vec<Undo>, StoreError> {
     let disable = |row: &EnrollmentRow| -> Result<(), StoreError> {
         set_status(connection, row.id, false)?;
         mark::raise_urgent(connection, row.id, "blocked", entry.at)
     };
     Ok(match bar {
-        Bar::Device(door) => {
-            let row = breach::inside(connection, &new.name, door, entry.at)?;
-            disable(&row)?;
-            Some(Undo::Device(row.id))
+        Bar::Device(services) => {
+            let mut undo = Vec::new();
+            for door in door::doors(connection, &new.name, services, entry.at)? {
+                let row = breach::inside(connection, &new.name, &door, entry.at)?;
+                disable(&row)?;
+                undo.push(Undo::Device(row.id));
+            }
+            undo
         }
         Bar::Disable(id) => {
             let row = by_id(connection, *id)?;
             disable(&row)?;
             // One that is disabled already is let in by whoever has disabled it, but not before this
             // block is lifted. A group that keeps a certificate out is never enabled.
-            row.overlay_of.is_none().then_some(Undo::Enable(row.id))
+            let group = row.overlay_of.is_none().then_some(Undo::Enable(row.id));
+            group.into_iter().collect()
         }
         Bar::ShutOut(id, certificates) => {
             let row = by_id(connection, *id)?;
@@ -327,11 +339,11 @@ fn put_up(
             let left = left.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
             save_slots(connection, row.id, &left.slots)?;
             mark::raise_urgent(connection, row.id, "generation blocked", entry.at)?;
-            Some(Undo::Slots {
+            vec![Undo::Slots {
                 id: row.id,
                 from: row.slots,
                 to: left.slots,
-            })
+            }]
         }
         Bar::Own {
             provisioning,
@@ -353,36 +365,22 @@ fn put_up(
                 entry.at,
             )?;
             mark::raise_urgent(connection, id, "generation blocked", entry.at)?;
-            Some(Undo::Remove(id))
+            vec![Undo::Remove(id)]
         }
     })
 }
 
-fn lift(
-    connection: &Connection,
-    id: i64,
-    holds: &[Revocation],
-    entry: &AuditEntry,
-) -> Result<Revoked, StoreError> {
+fn lift(connection: &Connection, id: i64, entry: &AuditEntry) -> Result<Revoked, StoreError> {
     let undo: Option<String> = connection
         .prepare_cached("SELECT undo FROM block WHERE id = ?1 AND lifted_at IS NULL")?
         .query_row([id], |row| row.get(0))
         .optional()?;
     let undo = undo.ok_or_else(|| StoreError::Missing(format!("block {id} that stands")))?;
     connection.execute(
-        "UPDATE block SET lifted_at = ?2 WHERE id = ?1",
-        params![id, entry.at],
+        "UPDATE block SET lifted_at = ?2, lifted_by = ?3, reached = '' WHERE id = ?1",
+        params![id, entry.at, entry.actor],
     )?;
-    connection.execute(
-        "DELETE FROM hub_task WHERE cause = 'block' AND cause_id = ?1 AND done_at IS NULL",
-        [id],
-    )?;
-    let mut revoked = Revoked::default();
-    for hold in holds {
-        let done = revocation::unrevoke(connection, hold)?;
-        revoked.changed.extend(done.changed);
-        revoked.unchanged.extend(done.unchanged);
-    }
+    let revoked = hold::release(connection, id, entry.at)?;
     // Backwards: what came after the other goes before it.
     let mut first = None;
     for undo in from_json::<Vec<Undo>>(&undo)?.into_iter().rev() {
@@ -451,13 +449,23 @@ fn let_back(connection: &Connection, row: &EnrollmentRow) -> Result<(), StoreErr
     set_status(connection, row.id, !breached)
 }
 
-fn block_by_id(connection: &Connection, id: i64) -> Result<BlockRow, StoreError> {
-    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?;
-    let mut rows = statement.query([id])?;
-    match rows.next()? {
-        Some(row) => from_row(row),
-        None => Err(StoreError::Missing(format!("block {id}"))),
+pub(super) fn block_by_id(connection: &Connection, id: i64) -> Result<BlockRow, StoreError> {
+    let found = block_rows(connection, &format!("{SELECT} WHERE id = ?1"), [id])?.pop();
+    found.ok_or_else(|| StoreError::Missing(format!("block {id}")))
+}
+
+fn block_rows(
+    connection: &Connection,
+    select: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<Vec<BlockRow>, StoreError> {
+    let mut statement = connection.prepare_cached(select)?;
+    let mut rows = statement.query(parameters)?;
+    let mut blocks = Vec::new();
+    while let Some(row) = rows.next()? {
+        blocks.push(from_row(row)?);
     }
+    Ok(blocks)
 }
 
 fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
@@ -477,5 +485,7 @@ fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
         blocked_by: row.get(6)?,
         blocked_at: row.get(7)?,
         lifted_at: row.get(8)?,
+        lifted_by: row.get(9)?,
+        reached: row.get(10)?,
     })
 }

@@ -5,38 +5,29 @@
 //! for it. From then on the store desires nothing that lets the breached leaf in.
 
 use super::audit::{self, AuditEntry};
+use super::door::{self, Door};
 use super::enrollment::{self, EnrollmentRow, by_id, save_slots, set_status};
 use super::hub_task::{self, HubAction, HubCause, NewHubTask};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
 use super::roll::{self, NewRoll, NewSubject, RollRow};
-use super::{Store, StoreError, block, issuance, mark};
+use super::{Store, StoreError, abandon, block, mark};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
-
-/// One way by which a service lets a device in.
-#[derive(Clone, Debug)]
-pub struct Door {
-    /// The provisioning service.
-    pub provisioning: String,
-    /// The device's individual enrollment there.
-    pub individual: Option<i64>,
-    /// The group that lets it in where it has none.
-    pub group: Option<String>,
-    /// Its hub has to delete the device's identity.
-    pub clears_hub: bool,
-}
+use std::collections::BTreeSet;
 
 /// A breach that was reported.
 #[derive(Clone, Debug)]
 pub struct Breach {
     /// The device, in the spelling on record.
     pub registration_id: String,
-    /// Where it is let in.
-    pub doors: Vec<Door>,
+    /// The provisioning services, each of which may let it in.
+    pub services: Vec<String>,
+    /// Those whose hubs have to delete the device's identity.
+    pub hubs: BTreeSet<String>,
     /// Which slots are compromised.
     pub slots: Vec<SlotName>,
     /// Options, as `enrollment::roll::LeafDetail`.
@@ -55,12 +46,13 @@ impl Store {
     ) -> Result<(Vec<RollRow>, Revoked), StoreError> {
         self.write(move |connection| {
             let reason = "its device was reported as breached";
-            issuance::abandon_leaves(connection, &breach.registration_id, reason, entry.at)?;
+            abandon::abandon_leaves(connection, &breach.registration_id, reason, entry.at)?;
             let mut rolls = Vec::new();
             let mut revoked = Revoked::default();
-            for door in &breach.doors {
+            let doors = doors_of(connection, &breach, entry.at)?;
+            for door in &doors {
                 let row = inside(connection, &breach.registration_id, door, entry.at)?;
-                let (roll, breached) = shut_out(connection, &breach, door, row, &entry)?;
+                let (roll, breached) = shut_out(connection, &breach, row, &entry)?;
                 rolls.push(roll);
                 if breach.slots.len() < SlotName::BOTH.len() {
                     for leaf in breached {
@@ -82,6 +74,24 @@ impl Store {
     pub fn breached_until(&self, subject: &str, now: i64) -> Result<Option<i64>, StoreError> {
         self.read(|connection| breached_until(connection, subject, now))
     }
+}
+
+/// Where the device is let in. Without an enrollment of its own it has no slots there, so one slot
+/// says nothing of that door.
+fn doors_of(connection: &Connection, breach: &Breach, at: i64) -> Result<Vec<Door>, StoreError> {
+    let device = &breach.registration_id;
+    let doors = door::doors(connection, device, &breach.services, at)?;
+    let one_slot = breach.slots.len() < SlotName::BOTH.len();
+    if one_slot && (doors.is_empty() || doors.iter().any(|door| door.individual.is_none())) {
+        return Err(StoreError::Mend {
+            code: "roll_slot_invalid",
+            message: format!(
+                "{device} has no enrollment of its own, and so no slots, everywhere that lets it \
+                 in; leave --slot out"
+            ),
+        });
+    }
+    Ok(doors)
 }
 
 pub(super) fn breached_until(
@@ -142,7 +152,6 @@ pub(super) fn inside(
 fn shut_out(
     connection: &Connection,
     breach: &Breach,
-    door: &Door,
     row: EnrollmentRow,
     entry: &AuditEntry,
 ) -> Result<(RollRow, Vec<Thumbprint>), StoreError> {
@@ -171,7 +180,7 @@ fn shut_out(
         parent: None,
     };
     let id = roll::insert(connection, &new, entry)?;
-    if door.clears_hub {
+    if breach.hubs.contains(&row.provisioning) {
         let cause = HubCause::Roll(id);
         let task = delete_task(&row.provisioning, &breach.registration_id, row.id);
         hub_task::queue(connection, cause, &[task], entry.at)?;

@@ -91,8 +91,10 @@ const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
      ORDER BY 2, 4";
 
 impl Store {
-    /// What the next revocation list of `generation` is made from.
-    pub fn draft_crl(&self, generation: i64) -> Result<CrlDraft, StoreError> {
+    /// What the next revocation list of `generation` is made from. Its number is one more than the
+    /// last, and never less than `now`, the seconds since 1970: a database that was restored from a
+    /// backup does not know the last ones, and uses none of them again (RFC 5280 5.2.3).
+    pub fn draft_crl(&self, generation: i64, now: i64) -> Result<CrlDraft, StoreError> {
         self.read(|connection| {
             // First: what is counted meanwhile makes another list necessary, and is never missed.
             let (revocations, before_us): (_, i64) = connection
@@ -108,7 +110,7 @@ impl Store {
             let mut statement = connection.prepare_cached(ENTRIES)?;
             let entries = statement.query_map([generation, last_update], entry_from_row)?;
             Ok(CrlDraft {
-                number: newest.max(before_us) + 1,
+                number: now.max(newest.max(before_us).saturating_add(1)),
                 entries: entries.collect::<Result<_, _>>()?,
                 revocations,
             })

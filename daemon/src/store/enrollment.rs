@@ -2,7 +2,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, block};
+use super::{Store, StoreError, block, precedence};
 use crate::enrollment::history::History;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -214,33 +214,6 @@ impl Store {
         self.read(|connection| find(connection, id))
     }
 
-    /// The devices that have an enrollment of their own at this service.
-    pub fn individual_names(&self, provisioning: &str) -> Result<Vec<String>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT name FROM enrollment
-                 WHERE provisioning = ?1 AND kind = 'individual' AND removed = 0",
-            )?;
-            let names = statement.query_map([provisioning], |row| row.get(0))?;
-            Ok(names.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// The devices whose current leaf was signed by this generation or one below it.
-    pub fn devices_below(&self, generation: i64) -> Result<Vec<String>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "WITH RECURSIVE below (id) AS (
-                     SELECT ?1
-                     UNION SELECT g.id FROM generation g JOIN below b ON g.parent = b.id)
-                 SELECT d.registration_id FROM device d JOIN intent i ON i.id = d.certificate
-                 WHERE i.issuer IN (SELECT id FROM below) ORDER BY d.registration_id",
-            )?;
-            let devices = statement.query_map([generation], |row| row.get(0))?;
-            Ok(devices.collect::<Result<_, _>>()?)
-        })
-    }
-
     /// All devices, at most `limit`, after registration id `after`.
     pub fn devices(&self, after: &str, limit: u32) -> Result<Vec<DeviceRow>, StoreError> {
         self.read(|connection| {
@@ -383,7 +356,7 @@ pub(super) fn enrollment_rows(
     Ok(enrollments)
 }
 
-fn named(connection: &Connection, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
+pub(super) fn named(connection: &Connection, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
     enrollment_rows(connection, "WHERE e.name = ?1 ORDER BY e.id", [name])
 }
 
@@ -399,7 +372,10 @@ pub(super) fn individual(
 
 fn initial_slots(connection: &Connection, new: &NewEnrollment) -> Result<Slots, StoreError> {
     match new.kind {
-        EnrollmentKind::Group => Ok(new.slots.clone()),
+        EnrollmentKind::Group => {
+            precedence::new_group(connection, &new.slots.held())?;
+            Ok(new.slots.clone())
+        }
         EnrollmentKind::Individual => {
             refuse_who_is_shut_out(connection, &new.name)?;
             current_leaf(connection, &new.name)
@@ -414,12 +390,24 @@ fn refuse_who_is_shut_out(connection: &Connection, device: &str) -> Result<(), S
             "{device} is blocked; lift the block first with `hallmark device unblock {device}`"
         )));
     }
-    let revoked: bool = connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM device d JOIN certificate c ON c.intent = d.certificate
-                        WHERE d.registration_id = ?1 AND c.revoked_at IS NOT NULL)",
-        [device],
-        |row| row.get(0),
-    )?;
+    let current: Option<(i64, bool)> = connection
+        .query_row(
+            "SELECT i.issuer, c.revoked_at IS NOT NULL
+             FROM device d JOIN certificate c ON c.intent = d.certificate
+             JOIN intent i ON i.id = d.certificate WHERE d.registration_id = ?1",
+            [device],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()?;
+    let Some((issuer, revoked)) = current else {
+        return Ok(());
+    };
+    if let Some(group) = precedence::blocked_group(connection, device, issuer)? {
+        return Err(StoreError::Conflict(format!(
+            "{device} belongs to the group {group}, which is blocked; lift the block first with \
+             `hallmark enrollment unblock --group {group}`"
+        )));
+    }
     match revoked {
         false => Ok(()),
         true => Err(StoreError::Conflict(format!(

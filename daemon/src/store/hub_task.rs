@@ -8,6 +8,7 @@
 use super::{Store, StoreError};
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -169,6 +170,10 @@ const UNREACHED: &str = "t.reached = 0 AND NOT EXISTS (
 /// one, and its devices are told together.
 const GATHER_SECONDS: i64 = 2;
 
+/// Whether `t` may be done now: the enrollment that shuts out is settled, and its block not lifted.
+const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment) \
+     AND NOT (t.cause = 'block' AND EXISTS (
+         SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NOT NULL))";
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer, \
      t.queued_at FROM hub_task t";
 
@@ -185,6 +190,17 @@ pub(super) const NEEDED: &str = "NOT EXISTS (
             WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
 
 impl Store {
+    /// Queues tasks for `cause`; those that it has queued before are left as they are. Returns how
+    /// many were new.
+    pub fn queue_hub_tasks(
+        &self,
+        cause: HubCause,
+        tasks: Vec<NewHubTask>,
+        at: i64,
+    ) -> Result<usize, StoreError> {
+        self.write(move |connection| queue(connection, cause, &tasks, at))
+    }
+
     /// Tasks whose time has come at this service's hub, oldest first, at most `limit`; with `calls`,
     /// those that no job does are among them.
     pub fn due_hub_tasks(
@@ -198,7 +214,7 @@ impl Store {
             let select = format!(
                 "{SELECT} WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
                    AND (t.action = 'delete' OR ?4 AND t.job IS NULL)
-                   AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)
+                   AND {FREE}
                  ORDER BY t.due_at, t.id LIMIT ?3"
             );
             let mut statement = connection.prepare_cached(&select)?;
@@ -211,16 +227,16 @@ impl Store {
     /// a mark do not count: whoever settles it rings the bell.
     pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
         self.read(|connection| {
+            let sql = format!(
+                "SELECT min(due_at) FROM (
+                     SELECT min(t.due_at) AS due_at FROM hub_task t
+                     WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.job IS NULL AND {FREE}
+                     UNION ALL
+                     SELECT min(j.due_at) FROM hub_job j
+                     WHERE j.done_at IS NULL AND j.provisioning = ?1)"
+            );
             Ok(connection
-                .prepare_cached(
-                    "SELECT min(due_at) FROM (
-                         SELECT min(t.due_at) AS due_at FROM hub_task t
-                         WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.job IS NULL
-                           AND NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment)
-                         UNION ALL
-                         SELECT min(j.due_at) FROM hub_job j
-                         WHERE j.done_at IS NULL AND j.provisioning = ?1)",
-                )?
+                .prepare_cached(&sql)?
                 .query_row([provisioning], |row| row.get(0))?)
         })
     }
@@ -239,6 +255,56 @@ impl Store {
     /// The hub has answered, or could not.
     pub fn end_hub_task(&self, end: HubTaskEnd, at: i64) -> Result<(), StoreError> {
         self.write(move |connection| self::end(connection, &end, at))
+    }
+
+    /// Finished tasks that may be forgotten, at most `limit`: those done before `before` whose roll or
+    /// block has ended, and whatever is more than the newest `keep`.
+    pub fn hub_tasks_to_forget(
+        &self,
+        before: i64,
+        keep: u32,
+        limit: u32,
+    ) -> Result<Vec<i64>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT t.id FROM hub_task t WHERE t.done_at IS NOT NULL AND (
+                     t.done_at < ?1 AND NOT EXISTS (
+                         SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id
+                           AND r.state NOT IN ('done', 'aborted'))
+                       AND NOT EXISTS (
+                         SELECT 1 FROM block b WHERE t.cause = 'block' AND b.id = t.cause_id
+                           AND b.lifted_at IS NULL)
+                     OR t.id <= (SELECT id FROM hub_task WHERE done_at IS NOT NULL
+                                 ORDER BY id DESC LIMIT 1 OFFSET ?2))
+                 ORDER BY t.id LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![before, keep, limit], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Forgets finished tasks, and jobs that have none left.
+    pub fn forget_hub_tasks(&self, tasks: Vec<i64>) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            let tasks = serde_json::json!(tasks).to_string();
+            let jobs: Vec<i64> = connection
+                .prepare_cached(
+                    "DELETE FROM hub_task WHERE done_at IS NOT NULL
+                       AND id IN (SELECT value FROM json_each(?1)) RETURNING job",
+                )?
+                .query_map([tasks], |row| row.get::<_, Option<i64>>(0))?
+                .filter_map(Result::transpose)
+                .collect::<Result<_, _>>()?;
+            for job in BTreeSet::from_iter(jobs) {
+                connection
+                    .prepare_cached(
+                        "DELETE FROM hub_job WHERE id = ?1 AND done_at IS NOT NULL
+                           AND NOT EXISTS (SELECT 1 FROM hub_task WHERE job = ?1)",
+                    )?
+                    .execute([job])?;
+            }
+            Ok(())
+        })
     }
 
     /// How far the tasks of `cause` are, one service or all.

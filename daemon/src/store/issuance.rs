@@ -5,7 +5,6 @@ use super::{Store, StoreError, generation, leaf, possession};
 use crate::x509::revocation::RevocationReason;
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::json;
 
 /// What a signature is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +112,17 @@ pub enum IntentRefusal {
     /// An operator keeps the device out.
     #[error("{0} is blocked and gets no certificate; `hallmark device unblock` lets it back in")]
     Blocked(String),
+    /// An operator keeps the device's group out.
+    #[error(
+        "the group {group}, which lets {device} in, is blocked and its devices get no certificate; \
+         `hallmark enrollment unblock --group {group}` lets them back in"
+    )]
+    GroupBlocked {
+        /// The device.
+        device: String,
+        /// The group.
+        group: String,
+    },
     /// The key of a leaf of this device that was reported as breached.
     #[error(
         "the CSR carries the key of a leaf that is in wrong hands; have the device make a new key"
@@ -263,39 +273,6 @@ impl Store {
         settled.await
     }
 
-    /// Burns one intent: the token refused, or may have signed without our knowing. One that is
-    /// settled already stays as it is.
-    pub async fn abandon_intent(
-        &self,
-        intent: i64,
-        reason: String,
-        at: i64,
-    ) -> Result<(), StoreError> {
-        let abandoned = self
-            .writer
-            .run(move |connection| abandon(connection, intent, &reason, at));
-        abandoned.await
-    }
-
-    /// Burns every intent without a certificate: what a crash left. Returns how many.
-    pub fn abandon_open_intents(&self, at: i64) -> Result<usize, StoreError> {
-        self.write(move |connection| {
-            let open: Vec<i64> = connection
-                .prepare("SELECT id FROM intent WHERE state = 'intended' ORDER BY id")?
-                .query_map([], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
-            for intent in &open {
-                abandon(
-                    connection,
-                    *intent,
-                    "found without a certificate at start",
-                    at,
-                )?;
-            }
-            Ok(open.len())
-        })
-    }
-
     /// The certificate with this SHA-256.
     pub fn certificate_by_sha256(
         &self,
@@ -346,7 +323,7 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
         return Err(IntentRefusal::Repeated(prior));
     }
     if let Some(key) = &intent.device_key {
-        leaf::admit(connection, &intent.subject, key)?;
+        leaf::admit(connection, &intent.subject, intent.issuer, key)?;
     }
     connection
         .prepare_cached(
@@ -416,48 +393,6 @@ fn settle(
             Ok(Settled::default())
         }
     }
-}
-
-/// Burns what is being signed for this device at the moment: its certificate will not be recorded.
-pub(super) fn abandon_leaves(
-    connection: &Connection,
-    subject: &str,
-    reason: &str,
-    at: i64,
-) -> Result<(), StoreError> {
-    let open: Vec<i64> = connection
-        .prepare_cached(
-            "SELECT id FROM intent
-             WHERE purpose = 'leaf' AND subject = ?1 AND state = 'intended'",
-        )?
-        .query_map([subject], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for intent in open {
-        abandon(connection, intent, reason, at)?;
-    }
-    Ok(())
-}
-
-fn abandon(connection: &Connection, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {
-    let open: Option<(Vec<u8>, String)> = connection
-        .prepare_cached(
-            "UPDATE intent SET state = 'abandoned', abandoned_at = ?2, idempotency_key = NULL,
-                 request_sha256 = NULL
-             WHERE id = ?1 AND state = 'intended' RETURNING serial, subject",
-        )?
-        .query_row([intent, at], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((serial, subject)) = open else {
-        return Ok(());
-    };
-    let entry = AuditEntry {
-        at,
-        actor: "hallmarkd".into(),
-        action: "intent.abandoned",
-        subject,
-        detail: json!({ "serial": hex::encode_upper(serial), "reason": reason }),
-    };
-    audit::append(connection, &entry)
 }
 
 fn prior_request(

@@ -7,7 +7,7 @@ use super::audit::AuditEntry;
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
 use super::issuance::IntentRefusal;
 use super::mark::{self, MarkSubject};
-use super::{StoreError, block, roll};
+use super::{StoreError, block, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -15,10 +15,12 @@ use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// Step 7, for a device: the spelling is the known one, its key (DER SubjectPublicKeyInfo) is not
-/// one that was reported as breached, and its slots can take one more leaf.
+/// one that was reported as breached, neither it nor its group is blocked, and its slots can take one
+/// more leaf.
 pub(super) fn admit(
     connection: &Connection,
     registration_id: &str,
+    issuer: i64,
     key: &[u8],
 ) -> Result<(), IntentRefusal> {
     let known: Option<String> = connection
@@ -39,6 +41,10 @@ pub(super) fn admit(
     }
     if block::is_blocked(connection, registration_id)? {
         return Err(IntentRefusal::Blocked(registration_id.to_owned()));
+    }
+    if let Some(group) = precedence::blocked_group(connection, registration_id, issuer)? {
+        let device = registration_id.to_owned();
+        return Err(IntentRefusal::GroupBlocked { device, group });
     }
     for enrollment in individual(connection, registration_id)? {
         if breach_waits(connection, enrollment.id)? {
@@ -94,6 +100,34 @@ pub(super) fn record(
             )?
             .execute(params![registration_id, profile, certificate])?;
     }
+    Ok(())
+}
+
+/// A roll to `next` was given up: the device's current leaf is `serving` again, unless a slot at
+/// another service still holds `next`.
+pub(super) fn give_up(
+    connection: &Connection,
+    registration_id: &str,
+    next: Thumbprint,
+    serving: Thumbprint,
+) -> Result<(), StoreError> {
+    let enrollments = individual(connection, registration_id)?;
+    if enrollments.iter().any(|it| it.slots.held().contains(&next)) {
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "UPDATE device SET (certificate, profile) = (
+                 SELECT c.intent, i.profile FROM certificate c JOIN intent i ON i.id = c.intent
+                 WHERE c.sha256 = ?3)
+             WHERE registration_id = ?1
+               AND certificate = (SELECT intent FROM certificate WHERE sha256 = ?2)",
+        )?
+        .execute(params![
+            registration_id,
+            next.as_bytes(),
+            serving.as_bytes()
+        ])?;
     Ok(())
 }
 

@@ -24,10 +24,13 @@
 //! * Between a dirty mark and the provisioning service: the mark; the reconciler looks again.
 //! * Between recording a revocation list and its signature: a list without `der`. The token may
 //!   have signed it; its number is used up, and the next list takes the next one.
+//! * Between a block and the last of its devices: how far it has come. From the block on nothing is
+//!   issued below it, so there is nobody new to look for; the next start goes on.
 //! * In a ceremony: a planned generation whose key id is on record, so the same key is found again.
 //!
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
 
+mod abandon;
 mod adoption;
 mod audit;
 mod authority_roll;
@@ -35,8 +38,10 @@ mod below;
 mod block;
 mod breach;
 mod crl;
+mod door;
 mod enrollment;
 mod generation;
+mod hold;
 mod hub_job;
 mod hub_task;
 mod issuance;
@@ -58,10 +63,11 @@ pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
 pub use below::{DeviceBelow, DrainReport};
 pub use block::{Bar, BlockKind, BlockRow, NewBlock};
-pub use breach::{Breach, Door};
+pub use breach::Breach;
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
+pub use hold::{BlockedDevice, HoldChunk};
 pub use hub_job::{HubCall, HubJobRow};
 pub use hub_task::{
     HubAction, HubAnswer, HubCause, HubProgress, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE, NewHubTask,
@@ -110,6 +116,14 @@ pub enum StoreError {
         /// Stable.
         code: &'static str,
         /// What it is, and what to do about it.
+        message: String,
+    },
+    /// What was asked for does not fit the data, whatever the moment: the code says what to mend.
+    #[error("{message}")]
+    Mend {
+        /// Stable.
+        code: &'static str,
+        /// What does not fit, and how to mend it.
         message: String,
     },
     /// The thing does not exist.

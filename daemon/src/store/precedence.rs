@@ -6,21 +6,56 @@
 //! it brings nothing back that is void. A block of a group changes no slots; a roll goes on below it,
 //! and the group stays disabled until the block is lifted.
 
-use super::StoreError;
 use super::authority_roll::{groups_of, open_authority_roll};
 use super::block::{Bar, BlockKind, NewBlock, is_blocked};
 use super::enrollment::{EnrollmentRow, by_id};
 use super::roll::open_roll;
+use super::{Store, StoreError, door};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
 
+impl Store {
+    /// The newest group's row id, 0 if there is none: what was read of all groups after this is whole
+    /// as long as that is the newest.
+    pub fn newest_group(&self) -> Result<i64, StoreError> {
+        self.read(newest_group)
+    }
+}
+
 const UNDER_WAY: &str = "roll_under_way";
 
 fn in_the_way<T>(code: &'static str, message: String) -> Result<T, StoreError> {
     Err(StoreError::InTheWay { code, message })
+}
+
+/// The blocked group that lets this device in, if it has a leaf by `issuer`: as long as it is
+/// blocked, nothing is issued to the device.
+pub(super) fn blocked_group(
+    connection: &Connection,
+    device: &str,
+    issuer: i64,
+) -> Result<Option<String>, StoreError> {
+    let sql = format!(
+        "SELECT g.name FROM block b CROSS JOIN enrollment g
+         WHERE b.kind = 'group' AND b.lifted_at IS NULL
+           AND g.kind = 'group' AND g.name = b.name AND g.removed = 0
+           AND g.authority IN (
+               WITH RECURSIVE above (id) AS (
+                   VALUES (?2)
+                   UNION SELECT it.parent FROM generation it JOIN above ON it.id = above.id
+                   WHERE it.parent IS NOT NULL)
+               SELECT authority FROM generation WHERE id IN (SELECT id FROM above))
+           AND NOT EXISTS (
+               SELECT 1 FROM enrollment e WHERE e.provisioning = g.provisioning
+                 AND e.kind = 'individual' AND e.name = ?1 AND {})",
+        door::TAKES_PRECEDENCE
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_row(params![device, issuer], |row| row.get(0));
+    Ok(found.optional()?)
 }
 
 /// Whether an expiry roll of this enrollment's leaf may begin; the leaf that it replaces.
@@ -86,6 +121,7 @@ pub(super) fn authority_roll(connection: &Connection, authority: &str) -> Result
 /// Whether a block may begin. One of a generation takes certificates out of slots, so it is refused
 /// while a roll of its authority, or of a group's that it touches, is under way.
 pub(super) fn block(connection: &Connection, new: &NewBlock) -> Result<(), StoreError> {
+    no_group_since(connection, new.newest_group)?;
     if new.kind != BlockKind::Generation {
         return Ok(());
     }
@@ -104,6 +140,54 @@ pub(super) fn block(connection: &Connection, new: &NewBlock) -> Result<(), Store
                 open.id, open.id
             );
             return in_the_way(UNDER_WAY, message);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what was decided on the groups up to `newest`, if there is a newer one: it may hold what
+/// shall be shut out.
+pub(super) fn no_group_since(
+    connection: &Connection,
+    newest: Option<i64>,
+) -> Result<(), StoreError> {
+    match newest.is_none_or(|it| newest_group(connection).is_ok_and(|now| now <= it)) {
+        true => Ok(()),
+        false => Err(StoreError::Conflict(
+            "a group has been added meanwhile, and so nothing was done; say it again".into(),
+        )),
+    }
+}
+
+/// The newest group's row id; 0 if there is none.
+pub(super) fn newest_group(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT coalesce(max(id), 0) FROM enrollment WHERE kind = 'group'")?
+        .query_row([], |row| row.get(0))?)
+}
+
+/// Refuses a new group that holds a CA certificate which is revoked or on hold, or below such a one.
+pub(super) fn new_group(connection: &Connection, held: &[Thumbprint]) -> Result<(), StoreError> {
+    for it in held {
+        let revoked: Option<(String, i64)> = connection
+            .prepare_cached(
+                "WITH RECURSIVE above (id) AS (
+                     SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
+                     WHERE c.sha256 = ?1
+                     UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
+                     WHERE g.parent IS NOT NULL)
+                 SELECT g.authority, g.number FROM generation g
+                 JOIN certificate c ON c.intent = g.certificate
+                 WHERE g.id IN (SELECT id FROM above) AND c.revoked_at IS NOT NULL",
+            )?
+            .query_row([it.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if let Some((authority, number)) = revoked {
+            let message = format!(
+                "generation {number} of {authority} is revoked, and this group would let in what \
+                 it signed; roll that authority, or lift the block that holds it"
+            );
+            return in_the_way("issuer_revoked", message);
         }
     }
     Ok(())

@@ -5,7 +5,7 @@
 //! of the generation that signed it, and keep a revoked generation from signing.
 
 use super::audit::{self, AuditEntry};
-use super::{Store, StoreError};
+use super::{Store, StoreError, hold};
 use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, Row, params};
 use serde_json::json;
@@ -84,7 +84,8 @@ impl Store {
         self.write(move |connection| revoke(connection, &revocation, reason))
     }
 
-    /// Lifts `certificateHold` from the target's certificates; other reasons are final.
+    /// Lifts `certificateHold` from the target's certificates; other reasons are final, and what a
+    /// block holds stays on hold.
     pub fn unrevoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.write(move |connection| unrevoke(connection, &revocation))
     }
@@ -100,12 +101,14 @@ pub(super) fn revoke(
         connection,
         revocation,
         "certificate.revoked",
-        |revoked| match revoked {
-            None => Some(Some((revocation.at, reason))),
-            Some((since, hold)) if !hold.is_final() && reason.is_final() => {
-                Some(Some((since, reason)))
-            }
-            Some(_) => None,
+        |certificate| {
+            Ok(match certificate.revoked {
+                None => Some(Some((revocation.at, reason))),
+                Some((since, hold)) if !hold.is_final() && reason.is_final() => {
+                    Some(Some((since, reason)))
+                }
+                Some(_) => None,
+            })
         },
     )
 }
@@ -115,11 +118,12 @@ pub(super) fn unrevoke(
     connection: &Connection,
     revocation: &Revocation,
 ) -> Result<Revoked, StoreError> {
-    change(connection, revocation, "certificate.unrevoked", |revoked| {
-        revoked
-            .filter(|(_, reason)| !reason.is_final())
-            .map(|_| None)
-    })
+    let lifted = |certificate: &RevokedCertificate| {
+        let is_hold = certificate.revoked.is_some_and(|(_, it)| !it.is_final());
+        let free = is_hold && !hold::is_held(connection, certificate.intent)?;
+        Ok(free.then_some(None))
+    };
+    change(connection, revocation, "certificate.unrevoked", lifted)
 }
 
 type RevokedSince = Option<(i64, RevocationReason)>;
@@ -129,11 +133,11 @@ fn change(
     connection: &Connection,
     revocation: &Revocation,
     action: &'static str,
-    decide: impl Fn(RevokedSince) -> Option<RevokedSince>,
+    decide: impl Fn(&RevokedCertificate) -> Result<Option<RevokedSince>, StoreError>,
 ) -> Result<Revoked, StoreError> {
     let mut done = Revoked::default();
     for certificate in certificates(connection, revocation)? {
-        let Some(next) = decide(certificate.revoked) else {
+        let Some(next) = decide(&certificate)? else {
             done.unchanged.push(certificate);
             continue;
         };

@@ -8,7 +8,7 @@ use super::audit::{self, AuditEntry};
 use super::enrollment::{by_id, from_json, save_slots};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, precedence};
+use super::{Store, StoreError, leaf, precedence};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -132,12 +132,19 @@ const SELECT: &str = "SELECT r.id, r.enrollment, e.provisioning, e.name, r.autho
      JOIN certificate c ON c.sha256 = r.old_certificate JOIN intent i ON i.id = c.intent";
 
 impl Store {
-    /// Rolls, newest first, at most `limit`; only those under way if `open`.
-    pub fn rolls(&self, open: bool, limit: u32) -> Result<Vec<RollRow>, StoreError> {
+    /// Rolls, newest first, at most `limit`; only those under way if `open`, and those that come
+    /// `after` this one, which are older.
+    pub fn rolls(
+        &self,
+        open: bool,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<RollRow>, StoreError> {
         self.read(|connection| {
-            let condition = "WHERE NOT ?1 OR r.state NOT IN ('done', 'aborted')
-                 ORDER BY r.id DESC LIMIT ?2";
-            roll_rows(connection, condition, params![open, limit])
+            let condition = "WHERE r.id < coalesce(?2, 9223372036854775807)
+                   AND (NOT ?1 OR r.state NOT IN ('done', 'aborted'))
+                 ORDER BY r.id DESC LIMIT ?3";
+            roll_rows(connection, condition, params![open, after, limit])
         })
     }
 
@@ -281,6 +288,9 @@ impl Store {
                     let slots = by_id(connection, id)?.slots.abort();
                     let slots = slots.map_err(|it| StoreError::Conflict(it.to_string()))?;
                     save_slots(connection, id, &slots)?;
+                    if let (Some(next), Some(serving)) = (row.new_certificate, slots.serving()) {
+                        leaf::give_up(connection, row.subject.name(), next, serving)?;
+                    }
                     let subject = MarkSubject::Enrollment(id);
                     mark::raise(connection, subject, "roll aborted", entry.at)?;
                 }

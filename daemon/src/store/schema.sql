@@ -339,6 +339,7 @@ CREATE TABLE hub_task (
     CHECK ((done_at IS NULL) = (answer IS NULL))
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
+CREATE INDEX hub_task_done ON hub_task (id) WHERE done_at IS NOT NULL;
 CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
 
 -- By which leaf each hub knows a device, as it was last seen; null where it has no identity.
@@ -353,7 +354,9 @@ CREATE TABLE proof (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX proof_device ON proof (device, certificate);
 
--- Whom an operator keeps out. `undo` says what lifting the block puts back.
+-- Whom an operator keeps out. `undo` says what lifting the block puts back. `reached` says how far its
+-- work is, device by device: the last one that was put on hold; once lifted, anything until all is
+-- given back; null when there is nothing left to do.
 CREATE TABLE block (
     id         INTEGER PRIMARY KEY,
     kind       TEXT    NOT NULL CHECK (kind IN ('device', 'group', 'generation')),
@@ -361,13 +364,26 @@ CREATE TABLE block (
     generation INTEGER,
     reason     TEXT    NOT NULL,
     undo       TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(undo)),
+    reached    TEXT    COLLATE NOCASE,
     blocked_by TEXT    NOT NULL,
     blocked_at INTEGER NOT NULL,
+    lifted_by  TEXT,
     lifted_at  INTEGER,
-    CHECK ((kind = 'generation') = (generation IS NOT NULL))
+    CHECK ((kind = 'generation') = (generation IS NOT NULL)),
+    CHECK ((lifted_at IS NULL) = (lifted_by IS NULL))
 ) STRICT;
 CREATE UNIQUE INDEX block_standing ON block (kind, name, coalesce(generation, 0))
     WHERE lifted_at IS NULL;
+CREATE INDEX block_unfinished ON block (id) WHERE reached IS NOT NULL;
+
+-- Which certificates a block holds. One comes off hold with the last block that holds it; what an
+-- operator has put on hold by itself has no row here, and stays.
+CREATE TABLE block_hold (
+    block       INTEGER NOT NULL REFERENCES block (id),
+    certificate INTEGER NOT NULL REFERENCES certificate (intent),
+    PRIMARY KEY (block, certificate)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX block_hold_certificate ON block_hold (certificate);
 
 -- What happened, in order, each entry sealed by the hash of all before it.
 CREATE TABLE audit (

@@ -35,8 +35,10 @@ pub struct Probe {
     pub module: PathBuf,
     /// The name of its fragment, if it has one.
     fragment: Option<String>,
-    /// What it needs in its environment.
+    /// What it gets in its environment.
     environment: BTreeMap<String, String>,
+    /// What it needs there, and nobody has said: it is not asked.
+    lacking: Vec<String>,
 }
 
 /// What a module shows.
@@ -76,8 +78,7 @@ pub struct TokenInSight {
     pub remarks: Vec<String>,
 }
 
-/// The modules of the configured tokens, and those of other families that are installed and need
-/// nothing to be asked.
+/// The modules of the configured tokens, and those of other families that are installed.
 pub fn probes<'a>(tokens: impl Iterator<Item = &'a TokenSettings>) -> Vec<Probe> {
     let mut probes: BTreeSet<Probe> = tokens.filter_map(Probe::of_token).collect();
     let known: BTreeSet<PathBuf> = probes.iter().map(|it| it.module.clone()).collect();
@@ -98,22 +99,29 @@ impl Probe {
                 .find(is_shipped)
                 .map(str::to_owned),
             environment: token.environment.clone(),
+            lacking: Vec::new(),
         })
     }
 
     fn of_family(name: &str) -> Option<Self> {
         let family = Fragment::shipped(name).ok()?;
-        let module = family.module()?.to_owned();
-        family.environment.is_empty().then_some(Self {
+        Some(Self {
+            module: family.module()?.to_owned(),
             family: family.family,
-            module,
             fragment: Some(name.to_owned()),
             environment: BTreeMap::new(),
+            lacking: family.environment,
         })
     }
 
     /// Asks, in a process of its own.
     pub fn ask(&self) -> anyhow::Result<ModuleInSight> {
+        if !self.lacking.is_empty() {
+            let names = self.lacking.join(", ");
+            return Err(anyhow!(
+                "not asked: it needs a [[token]] with {names} in its environment"
+            ));
+        }
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("probe-module");
         match &self.fragment {

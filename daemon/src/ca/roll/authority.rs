@@ -187,6 +187,9 @@ impl CertificateAuthority {
         if step == Step::Make {
             return self.make_next_generation(roll, evidence, now);
         }
+        if step == Step::Enter(RollState::Clearing) {
+            self.queue_identities(roll)?;
+        }
         let (next, action) = self.recorded_step(roll, evidence, step)?;
         crash_point(action);
         let told = json!({ "roll": roll.id, "from": roll.state, "to": next.to });
@@ -252,7 +255,6 @@ impl CertificateAuthority {
             }
             Step::Enter(RollState::Clearing) => {
                 next.to = RollState::Clearing;
-                next.hub = self.identities_below(roll, old_generation)?;
                 "roll.shut_out"
             }
             Step::Enter(state) => {

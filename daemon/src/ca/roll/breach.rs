@@ -5,11 +5,12 @@ use crate::ca::issue::{IssueRequest, Issued};
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::enrollment::slots::SlotName;
-use crate::store::{Breach, Door, Revocation, RollRow};
+use crate::store::{Breach, Revocation, RollRow};
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
 use crate::x509::key::PublicKey;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// A leaf that is in wrong hands, as it is reported.
 #[derive(Clone, Debug)]
@@ -47,7 +48,10 @@ impl CertificateAuthority {
         if let Some(request) = &compromise.request {
             self.check_new_leaf(request)?;
         }
-        let doors = self.doors_of_breach(&device, &compromise)?;
+        let hubs = match compromise.hub {
+            HubPolicy::Reprovision => BTreeSet::new(),
+            HubPolicy::Delete => self.hubs.keys().cloned().collect(),
+        };
         let detail = LeafDetail {
             hub: Some(compromise.hub),
             ..LeafDetail::default()
@@ -66,7 +70,8 @@ impl CertificateAuthority {
                 cause: "roll by compromise".into(),
             },
             registration_id: device.clone(),
-            doors,
+            services: self.provisioning.clone(),
+            hubs,
             slots: compromise.slots,
             detail: json!(detail),
         };
@@ -105,26 +110,6 @@ impl CertificateAuthority {
             refuse_same_key(&leaf.der, csr.public_key())?;
         }
         Ok(())
-    }
-
-    fn doors_of_breach(
-        &self,
-        device: &str,
-        compromise: &LeafCompromise,
-    ) -> Result<Vec<Door>, Error> {
-        let mut doors = self.doors(device)?;
-        let one_slot = compromise.slots.len() < SlotName::BOTH.len();
-        if one_slot && (doors.is_empty() || doors.iter().any(|door| door.individual.is_none())) {
-            let message = format!(
-                "{device} has no enrollment of its own, and so no slots, everywhere that lets it \
-                 in; leave --slot out"
-            );
-            return Err(Error::mend("roll_slot_invalid", message));
-        }
-        if compromise.hub == HubPolicy::Reprovision {
-            doors.iter_mut().for_each(|door| door.clears_hub = false);
-        }
-        Ok(doors)
     }
 }
 

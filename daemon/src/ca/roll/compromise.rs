@@ -6,14 +6,14 @@
 //! under way end. Making the successors, which needs tokens, comes afterwards.
 
 use super::super::authorize::{Authorized, Operate};
-use super::super::hierarchy::{Generation, Hierarchy};
+use super::super::hierarchy::Generation;
 use super::super::{CertificateAuthority, Error, crash_point};
 use super::evidence::AuthorityDetail;
 use crate::enrollment::authority_roll::Change;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
-    BreachedAuthority, EnrollmentRow, HubAction, NewAuthorityRoll, NewHubTask, Revocation,
-    RevocationTarget, RollRow,
+    BreachedAuthority, EnrollmentRow, HubAction, HubCause, NewAuthorityRoll, NewHubTask,
+    Revocation, RevocationTarget, RollRow, RollSubject,
 };
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,9 @@ use std::sync::Arc;
 
 /// The most devices that are put on one list.
 pub(super) const DEVICES_LISTED_MAX: u32 = 1_000_000;
+
+/// How many devices are put on the queue of the hubs in one transaction.
+const IDENTITIES_PER_CHUNK: usize = 500;
 
 /// How often a report of a breach is tried that others have come before.
 const ATTEMPTS_MAX: u32 = 8;
@@ -55,6 +58,7 @@ impl CertificateAuthority {
         detail: &AuthorityDetail,
         overriding: Option<&str>,
     ) -> Result<Vec<RollRow>, Error> {
+        let newest_group = self.store.newest_group()?;
         let breached = self.breached(authority, generation)?;
         self.token_of(authority)?;
         let caller = permission.caller();
@@ -78,9 +82,9 @@ impl CertificateAuthority {
             actor: entry.actor.clone(),
             cause: "the authority is compromised".into(),
         };
-        let rows = self
-            .store
-            .start_authority_compromise(list, revocation, entry)?;
+        let rows =
+            self.store
+                .start_authority_compromise(list, Some(newest_group), revocation, entry)?;
         crash_point("roll-breach-recorded");
         self.reload_hierarchy()?;
         self.wake();
@@ -156,49 +160,60 @@ impl CertificateAuthority {
         })
     }
 
-    /// What hubs have to do when the authority is shut out at the services: delete the identities of
-    /// all devices with a leaf by one of its void generations, those first that were seen last. A
-    /// device that has a new leaf already may still be known by the old one.
-    pub(super) fn identities_below(
-        &self,
-        roll: &RollRow,
-        generation: i64,
-    ) -> Result<Vec<NewHubTask>, Error> {
+    /// Queues what hubs have to do once the services have shut the authority out: delete the identity
+    /// of every device that may have registered with a leaf below it, those first that were seen
+    /// last. In chunks; those that wait are left as they are, and those that are done are done again.
+    pub(super) fn queue_identities(&self, roll: &RollRow) -> Result<(), Error> {
         let groups = self.store.groups_of(roll.subject.name())?;
         let groups: BTreeMap<&str, i64> = groups
             .iter()
             .map(|group| (group.provisioning.as_str(), group.id))
             .collect();
-        let now = self.now();
-        let mut void = void_generations(&self.hierarchy(), roll.subject.name());
-        if roll.new_certificate.is_some() && self.has_groups_above(generation)? {
-            // Whoever is further below could come in by them, too, before the block stood.
-            void.extend(self.hierarchy().subtree(generation));
-        }
+        let generations = self.generations_to_clear(roll)?;
+        // Once for all rolls of a breach.
+        let strangers = roll.parent.is_none();
         let devices = self
             .store
-            .devices_with_leaf_by(&void, now, DEVICES_LISTED_MAX)?;
-        let mut tasks = Vec::with_capacity(devices.len() * self.hubs.len());
-        for device in devices {
-            for service in self.hubs.keys() {
-                tasks.push(NewHubTask {
+            .devices_to_clear(&generations, strangers, DEVICES_LISTED_MAX)?;
+        for chunk in devices.chunks(IDENTITIES_PER_CHUNK) {
+            let mut tasks = Vec::with_capacity(chunk.len() * self.hubs.len());
+            for device in chunk {
+                tasks.extend(self.hubs.keys().map(|service| NewHubTask {
                     provisioning: service.clone(),
-                    device: device.registration_id.clone(),
+                    device: device.clone(),
                     action: HubAction::Delete,
                     enrollment: groups.get(service.as_str()).copied(),
-                });
+                }));
+            }
+            let cause = HubCause::Roll(roll.id);
+            self.store.queue_hub_tasks(cause, tasks, self.now())?;
+        }
+        Ok(())
+    }
+
+    /// All generations below the authority, the good ones too: with a breached key a leaf can be
+    /// forged for a device that is on the next generation already. What the rolls below clear is
+    /// theirs; unless groups above have let in whoever is further below, before the block stood.
+    fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<i64>, Error> {
+        let hierarchy = self.hierarchy();
+        let below = |authority: &str| -> BTreeSet<i64> {
+            let own = hierarchy.iter().filter(|it| it.authority == authority);
+            own.flat_map(|it| hierarchy.subtree(it.id)).collect()
+        };
+        let mut generations = below(roll.subject.name());
+        if let RollSubject::Authority { old_generation, .. } = roll.subject
+            && roll.new_certificate.is_some()
+            && self.has_groups_above(old_generation)?
+        {
+            return Ok(generations.into_iter().collect());
+        }
+        for child in self.store.child_rolls(roll.id)? {
+            for theirs in below(child.subject.name()) {
+                generations.remove(&theirs);
             }
         }
-        Ok(tasks)
+        Ok(generations.into_iter().collect())
     }
-}
-
-/// The generations of an authority that are worth nothing any more.
-fn void_generations(hierarchy: &Hierarchy, authority: &str) -> Vec<i64> {
-    let own = hierarchy.iter().filter(|it| it.authority == authority);
-    own.filter(|it| hierarchy.revoked_above(it.id).is_some())
-        .map(|it| it.id)
-        .collect()
 }
 
 /// A group without what is void. One that names a void CA certificate and no other is left as it is:

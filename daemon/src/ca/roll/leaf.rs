@@ -69,6 +69,7 @@ impl CertificateAuthority {
             }
         }
         let mut entry = self.leaf_entry(caller, "roll.aborted", &row);
+        entry.detail["roll"] = json!(roll.id);
         entry.detail["override"] = json!(overridden);
         Ok(self
             .store

@@ -3,7 +3,7 @@
 use super::super::receipt::service_place;
 use super::super::{CertificateAuthority, Error, rfc3339};
 use super::AuthorityDetail;
-use crate::enrollment::authority_roll::{Step, Wait, next_step};
+use crate::enrollment::authority_roll::{Evidence, Step, Wait, next_step};
 use crate::enrollment::roll::RollReason;
 use crate::store::{DrainReport, HubCause, HubProgress, RollRow, RollState, RollSubject};
 use serde::Serialize;
@@ -100,7 +100,10 @@ impl CertificateAuthority {
                 let progress = self.roll_hub_progress_in_words(roll, progress);
                 format!("hubs to delete {open} identities: {progress}")
             }
-            Err(wait) => wait.to_string(),
+            Err(wait) => match self.canary_waits_for(roll, &evidence)? {
+                Some(blocks) => format!("{wait}; {blocks}"),
+                None => wait.to_string(),
+            },
         };
         // A breach is shut out while its successor is made.
         if roll.reason == RollReason::Compromise && replacement == Ok(Step::Make) {
@@ -110,6 +113,32 @@ impl CertificateAuthority {
             });
         }
         Ok(waits_for)
+    }
+
+    /// The blocks that keep the canary of a staged generation out, in words: no canary passes a
+    /// disabled group, so the roll waits until they are lifted.
+    fn canary_waits_for(
+        &self,
+        roll: &RollRow,
+        evidence: &Evidence,
+    ) -> Result<Option<String>, Error> {
+        if roll.state != RollState::Staged {
+            return Ok(None);
+        }
+        let mut waits = Vec::new();
+        for group in evidence.groups.iter().filter(|it| !it.enabled) {
+            for block in self.store.blocks_of_enrollment(group.id)? {
+                waits.push(format!(
+                    "its canary waits until the block of {} {} is lifted, for it cannot pass group \
+                     {} at {} before",
+                    block.kind.name(),
+                    block.name,
+                    group.name,
+                    group.provisioning
+                ));
+            }
+        }
+        Ok((!waits.is_empty()).then(|| waits.join("; ")))
     }
 
     /// The numbers of an authority's roll.

@@ -54,6 +54,9 @@ impl Stage {
             reason: "a test".into(),
             holds: Vec::new(),
             devices: vec![("dps".into(), "press-7".into())],
+            fleet: false,
+            except_profiles: Vec::new(),
+            newest_group: None,
             bars: vec![
                 Bar::ShutOut(group, vec![certificate("old")]),
                 Bar::Own {
@@ -105,7 +108,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
 
     stage
         .store
-        .lift_block(block.id, Vec::new(), entry("block.lifted"))
+        .lift_block(block.id, entry("block.lifted"))
         .unwrap();
     assert!(
         stage
@@ -118,7 +121,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     stage.settle_next(group.id);
     assert_eq!(stage.store.enrollment(group.id).unwrap().slots, group.slots);
     assert!(stage.store.find_enrollment(own).unwrap().is_none());
-    assert!(stage.store.blocks(true, 10).unwrap().is_empty());
+    assert!(stage.store.blocks(true, None, 10).unwrap().is_empty());
 }
 
 /// What a roll has changed meanwhile is not put back.
@@ -138,7 +141,7 @@ fn lifting_a_block_leaves_slots_that_have_moved_since() {
         .unwrap();
     stage
         .store
-        .lift_block(block.id, Vec::new(), entry("block.lifted"))
+        .lift_block(block.id, entry("block.lifted"))
         .unwrap();
     let slots = stage.store.enrollment(group.id).unwrap().slots;
     assert_eq!(slots.held(), [certificate("third")]);

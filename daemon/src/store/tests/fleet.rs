@@ -2,7 +2,8 @@
 //! How long it takes is printed, not judged; `docs/performance.md` has the numbers.
 
 use super::*;
-use std::time::Instant;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
 
 const DEVICES: usize = 10_000;
 
@@ -48,10 +49,6 @@ impl Stage {
     }
 }
 
-fn ids() -> impl Iterator<Item = String> {
-    (1..=DEVICES).map(|number| format!("press-{number}"))
-}
-
 /// How long it took, which is printed for `docs/performance.md`.
 #[expect(clippy::print_stdout, reason = "the numbers are what the page quotes")]
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
@@ -82,45 +79,120 @@ fn a_fleet_of_ten_thousand_is_counted() {
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
 }
 
-/// Each leaf goes on hold, with an entry in the journal, and each hub identity on the queue, in one
-/// transaction; and back.
+/// The block is one short transaction; each leaf goes on hold, with an entry in the journal, and each
+/// hub identity on the queue, fifty devices at a time; and back in the same way.
 #[test]
 fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
     let stage = Stage::with_fleet();
     let group = stage.fleet_group();
-    let holds = || -> Vec<Revocation> {
-        let hold = |subject| Revocation {
-            target: RevocationTarget::Leaves {
-                subject,
-                except_profiles: Vec::new(),
-            },
-            at: 1_000,
-            actor: "test".into(),
-            cause: "block".into(),
-        };
-        ids().map(hold).collect()
-    };
     let new = NewBlock {
         kind: BlockKind::Group,
         name: "all".into(),
         generation: None,
         reason: "a test".into(),
-        holds: holds(),
-        devices: ids().map(|id| ("dps".into(), id)).collect(),
+        holds: Vec::new(),
+        devices: Vec::new(),
+        fleet: true,
+        except_profiles: Vec::new(),
+        newest_group: None,
         bars: vec![Bar::Disable(group)],
     };
-    let (block, revoked) = timed("block", || {
+    let (block, _) = timed("block", || {
         let started = stage.store.start_block(new, entry("block.started"));
         started.unwrap()
     });
-    assert_eq!(revoked.changed.len(), DEVICES);
+    let chunks = longest(
+        "chunks of the block",
+        || {
+            let block = stage.store.block(block.id).unwrap();
+            let from = block.reached?;
+            let ids = stage
+                .store
+                .devices_with_leaves_by(&[stage.root], 1_000, &from, CHUNK);
+            Some(chunk(block.id, from, ids.unwrap()))
+        },
+        |chunk| assert!(stage.store.hold_devices(chunk, 1_000).unwrap()),
+    );
+    assert_eq!(chunks, 201, "the last one finds nobody");
+    assert_eq!(stage.on_hold(), DEVICES as i64);
+    assert_eq!(stage.store.held_count(block.id).unwrap(), DEVICES as u64);
     let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
-    let back = timed("unblock", || {
+
+    timed("unblock", || {
         let entry = entry("block.lifted");
-        stage.store.lift_block(block.id, holds(), entry).unwrap()
+        stage.store.lift_block(block.id, entry).unwrap()
     });
-    assert_eq!(back.changed.len(), DEVICES);
+    assert!(
+        stage
+            .store
+            .due_hub_tasks("dps", i64::MAX, 1, true)
+            .unwrap()
+            .is_empty(),
+        "whoever is let back in keeps its identity"
+    );
+    longest(
+        "chunks of the unblocking",
+        || {
+            let block = stage.store.block(block.id).unwrap();
+            block.reached.map(|_| block.id)
+        },
+        |block| drop(stage.store.release_holds(block, 1_000).unwrap()),
+    );
+    assert_eq!(stage.on_hold(), 0);
+    let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
+    assert_eq!(progress.unwrap().total, 0);
+}
+
+const CHUNK: u32 = 50;
+
+impl Stage {
+    fn on_hold(&self) -> i64 {
+        let sql = "SELECT count(*) FROM certificate WHERE revocation_reason = 6";
+        self.raw().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+fn chunk(block: i64, from: String, ids: Vec<String>) -> HoldChunk {
+    let hold = |subject: &str| Revocation {
+        target: RevocationTarget::Leaves {
+            subject: subject.into(),
+            except_profiles: Vec::new(),
+        },
+        at: 1_000,
+        actor: "test".into(),
+        cause: "block".into(),
+    };
+    HoldChunk {
+        block,
+        from,
+        reached: ids.last().cloned(),
+        devices: ids
+            .into_iter()
+            .map(|id| BlockedDevice {
+                hold: Some(hold(&id)),
+                registration_id: id,
+                services: vec!["dps".into()],
+            })
+            .collect(),
+    }
+}
+
+/// How many pieces of work there were; the longest is printed for `docs/performance.md`.
+#[expect(clippy::print_stdout, reason = "the numbers are what the page quotes")]
+fn longest<T>(what: &str, next: impl Fn() -> Option<T>, work: impl Fn(T)) -> u32 {
+    let (mut count, mut longest, begun) = (0, Duration::ZERO, Instant::now());
+    while let Some(piece) = next() {
+        let piece_begun = Instant::now();
+        work(piece);
+        longest = longest.max(piece_begun.elapsed());
+        count += 1;
+    }
+    println!(
+        "{what}: {count} in {:?}, the longest {longest:?}",
+        begun.elapsed()
+    );
+    count
 }
 
 /// The breach itself touches no device; when it is shut out, all identities are queued in one step.
@@ -144,30 +216,91 @@ fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let rolls = timed("breach", || {
         let entry = entry("roll.started");
         let store = &stage.store;
-        store.start_authority_compromise(vec![breached], revocation, entry)
+        store.start_authority_compromise(vec![breached], None, revocation, entry)
     });
     let roll = rolls.unwrap().remove(0);
-    let mut step = AuthorityStep::of(&roll, RollState::Clearing);
-    let devices = timed("order of reissue", || {
-        let store = &stage.store;
-        store.devices_to_reissue(stage.root, 1_000, 1_000_000)
+    let devices = timed("whose identities go", || {
+        let devices = stage.store.devices_to_clear(&[stage.root], true, 1_000_000);
+        devices.unwrap()
     });
-    step.hub = devices
-        .unwrap()
-        .into_iter()
-        .map(|device| NewHubTask {
-            provisioning: "dps".into(),
-            device: device.registration_id,
-            action: HubAction::Delete,
-            enrollment: Some(group),
-        })
-        .collect();
-    timed("identities queued", || {
-        let made = stage
-            .store
-            .step_authority_roll(step, entry("roll.shut_out"));
-        assert!(made.unwrap());
-    });
+    assert_eq!(devices.len(), DEVICES);
+    assert_eq!(devices[0], "press-10000", "seen last");
+    let chunks: RefCell<Vec<_>> = devices
+        .chunks(500)
+        .map(<[String]>::to_vec)
+        .collect::<Vec<_>>()
+        .into();
+    longest(
+        "identities queued",
+        || chunks.borrow_mut().pop(),
+        |chunk| {
+            let task = |device| NewHubTask {
+                provisioning: "dps".into(),
+                device,
+                action: HubAction::Delete,
+                enrollment: Some(group),
+            };
+            let tasks = chunk.into_iter().map(task).collect();
+            let queued = stage
+                .store
+                .queue_hub_tasks(HubCause::Roll(roll.id), tasks, 1_000);
+            assert_eq!(queued.unwrap(), 500);
+        },
+    );
     let progress = stage.store.hub_progress(HubCause::Roll(roll.id), None);
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
+}
+
+/// A breached key forges leaves for whom it likes: a device that has renewed itself since, and one
+/// that the hub knows by a certificate which nobody here issued.
+#[test]
+fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {
+    let stage = Stage::new();
+    let renewed = stage.next_generation();
+    let by = |issuer, id: &str, serial| {
+        let intent = Intent {
+            issuer,
+            ..stage.intent(id, serial)
+        };
+        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        let settlement = Settlement::Device {
+            registration_id: id.into(),
+            profile: "device".into(),
+        };
+        stage.settle(&recorded, settlement).unwrap();
+    };
+    by(stage.root, "renewed", 10);
+    by(renewed, "renewed", 11);
+    by(renewed, "honest", 12);
+    by(renewed, "forged", 13);
+    let seen = |device: &str, certificate: Thumbprint| {
+        let sql = "INSERT INTO proof (provisioning, device, certificate, since, seen_at)
+                   VALUES ('dps', ?1, ?2, 1, 1)";
+        let parameters = rusqlite::params![device, certificate.as_bytes()];
+        stage.raw().execute(sql, parameters).unwrap();
+    };
+    seen("forged", Thumbprint::of(b"forged"));
+    let honest = stage.store.device("honest").unwrap().unwrap();
+    seen("honest", honest.certificate);
+    let mut cleared = stage
+        .store
+        .devices_to_clear(&[stage.root], true, 10)
+        .unwrap();
+    cleared.sort();
+    assert_eq!(cleared, ["forged", "renewed"]);
+}
+
+impl Stage {
+    /// The root's second generation, which signs from now on.
+    fn next_generation(&self) -> i64 {
+        let raw = self.raw();
+        raw.execute_batch(&format!(
+            "UPDATE generation SET state = 'retired' WHERE id = {};
+             INSERT INTO generation (authority, number, token, key_type, key_label, key_id, state)
+             VALUES ('root', 2, 'factory', 'p256', 'two', x'02', 'planned');",
+            self.root
+        ))
+        .unwrap();
+        raw.last_insert_rowid()
+    }
 }

@@ -15,6 +15,9 @@ fn block(kind: BlockKind, name: &str, bars: Vec<Bar>) -> NewBlock {
         reason: "a test".into(),
         holds: Vec::new(),
         devices: Vec::new(),
+        fleet: false,
+        except_profiles: Vec::new(),
+        newest_group: None,
         bars,
     }
 }
@@ -39,9 +42,7 @@ impl Stage {
     }
 
     fn ended(&self, block: i64) {
-        let lifted = self
-            .store
-            .lift_block(block, Vec::new(), entry("block.lifted"));
+        let lifted = self.store.lift_block(block, entry("block.lifted"));
         lifted.unwrap();
     }
 
@@ -149,15 +150,10 @@ fn after_a_breach_of_one_slot_the_good_leaf_is_not_retired_with_the_breached_one
         retiring: old,
     };
     stage.set_slots(enrollment.id, &draining);
-    let door = Door {
-        provisioning: "dps".into(),
-        individual: Some(enrollment.id),
-        group: None,
-        clears_hub: false,
-    };
     let breach = Breach {
         registration_id: "press-7".into(),
-        doors: vec![door],
+        services: vec!["dps".into()],
+        hubs: Default::default(),
         slots: vec![SlotName::Primary],
         detail: json!({}),
         revocation: Revocation {
@@ -269,4 +265,80 @@ fn nobody_is_woken_for_a_mark_that_comes_after_another() {
         .postpone_mark(&due[0], 5_000, "throttled".into())
         .unwrap();
     assert_eq!(stage.store.next_due("dps").unwrap(), Some(5_000));
+}
+
+/// What is read before a transaction may be old by then: an enrollment that was added a moment before
+/// a breach, or a block, is a door that these shut.
+#[test]
+fn a_door_that_was_opened_a_moment_ago_is_shut_with_the_others() {
+    for blocked in [false, true] {
+        let stage = Stage::new();
+        stage.issue("press-7", 2);
+        let late = stage.enroll("press-7");
+        assert!(late.enabled && !late.slots.held().is_empty());
+        if blocked {
+            let bar = Bar::Device(vec!["dps".into()]);
+            stage.started(block(BlockKind::Device, "press-7", vec![bar]));
+        } else {
+            let breach = Breach {
+                registration_id: "press-7".into(),
+                services: vec!["dps".into()],
+                hubs: ["dps".to_owned()].into(),
+                slots: SlotName::BOTH.into(),
+                detail: json!({}),
+                revocation: Revocation {
+                    target: RevocationTarget::Leaves {
+                        subject: "press-7".into(),
+                        except_profiles: Vec::new(),
+                    },
+                    at: 1_000,
+                    actor: "test".into(),
+                    cause: "a test".into(),
+                },
+            };
+            let begun = stage.store.start_compromise(breach, entry("roll.started"));
+            assert_eq!(begun.unwrap().0.len(), 1);
+        }
+        assert!(!stage.store.enrollment(late.id).unwrap().enabled);
+    }
+}
+
+/// A group that comes between the look at the groups and the block of a generation refuses the block;
+/// one that comes after it is refused itself.
+#[test]
+fn no_group_slips_in_beside_the_block_of_its_generation() {
+    let stage = Stage::new();
+    let seen = stage.store.newest_group().unwrap();
+    let root = stage.store.generations().unwrap().remove(0);
+    let sha256 = stage.store.certificates_of("root", 1).unwrap()[0].sha256;
+    let group = |name: &str| {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Group,
+            name: name.into(),
+            authority: Some("root".into()),
+            by_reference: false,
+            slots: Slots::Empty.serve(Thumbprint::from_bytes(sha256)).unwrap(),
+        };
+        stage.store.add_enrollment(new, entry("enrollment.added"))
+    };
+    let early = group("early").unwrap();
+    let hold = Revocation {
+        target: RevocationTarget::Generation {
+            generation: root.id,
+        },
+        at: 1_000,
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    let mut new = block(BlockKind::Generation, "root", vec![Bar::Disable(early.id)]);
+    new.holds = vec![hold];
+    new.newest_group = Some(seen);
+    let refused = stage.store.start_block(new.clone(), entry("block.started"));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("added meanwhile"), "{refused}");
+    new.newest_group = Some(stage.store.newest_group().unwrap());
+    stage.started(new);
+    let refused = group("late").unwrap_err().to_string();
+    assert!(refused.contains("is revoked"), "{refused}");
 }

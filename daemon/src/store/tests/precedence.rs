@@ -53,6 +53,9 @@ impl Stage {
             reason: "a test".into(),
             holds: Vec::new(),
             devices: Vec::new(),
+            fleet: false,
+            except_profiles: Vec::new(),
+            newest_group: None,
             bars: vec![bar],
         };
         let (row, _) = self.store.start_block(new, entry("block.started"))?;
@@ -61,7 +64,7 @@ impl Stage {
 
     fn lift(&self, block: &BlockRow) {
         let entry = entry("block.lifted");
-        self.store.lift_block(block.id, Vec::new(), entry).unwrap();
+        self.store.lift_block(block.id, entry).unwrap();
     }
 
     fn is_enabled(&self, group: &EnrollmentRow) -> bool {
@@ -123,12 +126,6 @@ fn where_a_block_stands_no_expiry_roll_begins() {
 
     let device = stage.enroll("pump-7");
     stage.issue("pump-7", 9);
-    let door = Door {
-        provisioning: "dps".into(),
-        individual: Some(device.id),
-        group: None,
-        clears_hub: false,
-    };
     let new = NewBlock {
         kind: BlockKind::Device,
         name: "pump-7".into(),
@@ -136,7 +133,10 @@ fn where_a_block_stands_no_expiry_roll_begins() {
         reason: "a test".into(),
         holds: Vec::new(),
         devices: Vec::new(),
-        bars: vec![Bar::Device(door)],
+        fleet: false,
+        except_profiles: Vec::new(),
+        newest_group: None,
+        bars: vec![Bar::Device(vec!["dps".into()])],
     };
     stage
         .store
@@ -199,6 +199,7 @@ fn a_breach_outlives_the_block_that_stood_before_it() {
         };
         let begun = stage.store.start_authority_compromise(
             vec![breached],
+            None,
             revocation,
             entry("roll.started"),
         );

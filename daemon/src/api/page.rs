@@ -1,0 +1,54 @@
+//! Pages of a list: an answer carries a page at most, and says in its `Link` header where the next
+//! one is (RFC 8288).
+
+use super::PAGE_ROWS_MAX;
+use axum::Json;
+use axum::http::header::LINK;
+use axum::http::{HeaderMap, HeaderValue};
+use serde::Serialize;
+
+/// How many rows one answer carries, of what was asked for: 1 to [`PAGE_ROWS_MAX`].
+pub(super) fn rows(limit: Option<u32>) -> u32 {
+    limit.unwrap_or(PAGE_ROWS_MAX).clamp(1, PAGE_ROWS_MAX)
+}
+
+/// A page of rows that are ordered by a number. `path` is that of the list, with a query.
+pub(super) fn page<T: Serialize>(
+    path: &str,
+    rows: Vec<T>,
+    limit: u32,
+    key: impl Fn(&T) -> i64,
+) -> (HeaderMap, Json<Vec<T>>) {
+    let mut headers = HeaderMap::new();
+    let full = rows.len() >= limit as usize;
+    if let Some(last) = rows.last().filter(|_| full) {
+        let next = format!("<{path}&limit={limit}&after={}>; rel=\"next\"", key(last));
+        // The path is ours and the rest are numbers.
+        if let Ok(next) = HeaderValue::from_str(&next) {
+            headers.insert(LINK, next);
+        }
+    }
+    (headers, Json(rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_page_says_where_the_next_one_is() {
+        let (headers, _) = page("/v1/rolls?open=true", vec![9, 7], 2, |it| *it);
+        assert_eq!(
+            headers[LINK],
+            "</v1/rolls?open=true&limit=2&after=7>; rel=\"next\""
+        );
+        let (headers, _) = page("/v1/rolls?open=true", vec![9], 2, |it| *it);
+        assert!(headers.is_empty(), "there are no more");
+    }
+
+    #[test]
+    fn a_page_has_a_limit_whatever_was_asked_for() {
+        assert_eq!(rows(None), PAGE_ROWS_MAX);
+        assert_eq!((rows(Some(0)), rows(Some(u32::MAX))), (1, PAGE_ROWS_MAX));
+    }
+}

@@ -1,0 +1,116 @@
+//! Intents that are burned: no certificate of theirs is ever recorded, and their serial numbers are
+//! listed as revoked, because the token may have signed.
+
+use super::audit::{self, AuditEntry};
+use super::{Store, StoreError};
+use rusqlite::{Connection, OptionalExtension};
+use serde_json::json;
+
+impl Store {
+    /// Burns one intent: the token refused, or may have signed without our knowing. One that is
+    /// settled already stays as it is.
+    pub async fn abandon_intent(
+        &self,
+        intent: i64,
+        reason: String,
+        at: i64,
+    ) -> Result<(), StoreError> {
+        let abandoned = self
+            .writer
+            .run(move |connection| abandon(connection, intent, &reason, at));
+        abandoned.await
+    }
+
+    /// Burns every intent without a certificate: what a crash left. Returns how many.
+    pub fn abandon_open_intents(&self, at: i64) -> Result<usize, StoreError> {
+        self.write(move |connection| {
+            let open: Vec<i64> = connection
+                .prepare("SELECT id FROM intent WHERE state = 'intended' ORDER BY id")?
+                .query_map([], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            for intent in &open {
+                abandon(
+                    connection,
+                    *intent,
+                    "found without a certificate at start",
+                    at,
+                )?;
+            }
+            Ok(open.len())
+        })
+    }
+}
+
+/// Burns what is being signed for this device at the moment: its certificate will not be recorded.
+pub(super) fn abandon_leaves(
+    connection: &Connection,
+    subject: &str,
+    reason: &str,
+    at: i64,
+) -> Result<(), StoreError> {
+    let open: Vec<i64> = connection
+        .prepare_cached(
+            "SELECT id FROM intent
+             WHERE purpose = 'leaf' AND subject = ?1 AND state = 'intended'",
+        )?
+        .query_map([subject], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for intent in open {
+        abandon(connection, intent, reason, at)?;
+    }
+    Ok(())
+}
+
+/// A leaf that is being signed at this moment.
+pub(super) struct OpenLeaf {
+    pub(super) intent: i64,
+    pub(super) issuer: i64,
+    pub(super) subject: String,
+}
+
+/// The leaves that are being signed at this moment, but for those by `except_profiles`.
+pub(super) fn open_leaves(
+    connection: &Connection,
+    except_profiles: &[String],
+) -> Result<Vec<OpenLeaf>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, issuer, subject FROM intent WHERE purpose = 'leaf' AND state = 'intended'
+           AND profile NOT IN (SELECT value FROM json_each(?1))",
+    )?;
+    let rows = statement.query_map([json!(except_profiles).to_string()], |row| {
+        Ok(OpenLeaf {
+            intent: row.get(0)?,
+            issuer: row.get(1)?,
+            subject: row.get(2)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Burns one intent, unless it is settled, within the caller's transaction.
+pub(super) fn abandon(
+    connection: &Connection,
+    intent: i64,
+    reason: &str,
+    at: i64,
+) -> Result<(), StoreError> {
+    let open: Option<(Vec<u8>, String)> = connection
+        .prepare_cached(
+            "UPDATE intent SET state = 'abandoned', abandoned_at = ?2, idempotency_key = NULL,
+                 request_sha256 = NULL
+             WHERE id = ?1 AND state = 'intended' RETURNING serial, subject",
+        )?
+        .query_row([intent, at], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((serial, subject)) = open else {
+        return Ok(());
+    };
+    let entry = AuditEntry {
+        at,
+        actor: "hallmarkd".into(),
+        action: "intent.abandoned",
+        subject,
+        detail: json!({ "serial": hex::encode_upper(serial), "reason": reason }),
+    };
+    audit::append(connection, &entry)
+}

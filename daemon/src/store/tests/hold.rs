@@ -1,0 +1,240 @@
+//! What several blocks hold at once: each certificate comes off hold with the last of them.
+
+use super::*;
+use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
+
+fn leaves(device: &str) -> Revocation {
+    Revocation {
+        target: RevocationTarget::Leaves {
+            subject: device.into(),
+            except_profiles: Vec::new(),
+        },
+        at: 1_000,
+        actor: "test".into(),
+        cause: "a test".into(),
+    }
+}
+
+impl Stage {
+    /// The group of everybody below the root.
+    fn everybody(&self) -> i64 {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Group,
+            name: "all".into(),
+            authority: Some("root".into()),
+            by_reference: false,
+            slots: Slots::Empty.serve(Thumbprint::of(b"root")).unwrap(),
+        };
+        let added = self.store.add_enrollment(new, entry("enrollment.added"));
+        added.unwrap().id
+    }
+
+    fn block_group(&self, group: i64) -> i64 {
+        let new = NewBlock {
+            kind: BlockKind::Group,
+            name: "all".into(),
+            generation: None,
+            reason: "a test".into(),
+            holds: Vec::new(),
+            devices: Vec::new(),
+            fleet: true,
+            except_profiles: vec!["server".into()],
+            newest_group: None,
+            bars: vec![Bar::Disable(group)],
+        };
+        let (row, _) = self.store.start_block(new, entry("block.started")).unwrap();
+        assert_eq!(row.reached.as_deref(), Some(""));
+        row.id
+    }
+
+    fn hold_one(&self, block: i64, from: &str, device: &str, last: bool) -> bool {
+        let device = BlockedDevice {
+            registration_id: device.into(),
+            hold: Some(leaves(device)),
+            services: vec!["dps".into()],
+        };
+        let chunk = HoldChunk {
+            block,
+            from: from.into(),
+            reached: (!last).then(|| device.registration_id.clone()),
+            devices: vec![device],
+        };
+        self.store.hold_devices(chunk, 1_000).unwrap()
+    }
+
+    fn block_device(&self, device: &str) -> i64 {
+        let new = NewBlock {
+            kind: BlockKind::Device,
+            name: device.into(),
+            generation: None,
+            reason: "a test".into(),
+            holds: vec![leaves(device)],
+            devices: Vec::new(),
+            fleet: false,
+            except_profiles: Vec::new(),
+            newest_group: None,
+            bars: Vec::new(),
+        };
+        let (row, _) = self.store.start_block(new, entry("block.started")).unwrap();
+        row.id
+    }
+
+    fn let_back_in(&self, block: i64) {
+        self.store.lift_block(block, entry("block.lifted")).unwrap();
+    }
+
+    fn is_good(&self, device: &str) -> bool {
+        let leaves = self.store.certificates_of(device, 1).unwrap();
+        leaves[0].revoked_at.is_none()
+    }
+}
+
+/// Whichever of the two is lifted first, the other still holds.
+#[test]
+fn what_two_blocks_hold_comes_off_hold_with_the_last_of_them() {
+    for first_lifted in [0, 1] {
+        let stage = Stage::new();
+        let group = stage.everybody();
+        stage.issue("press-7", 2);
+        stage.issue("press-8", 3);
+        let all = stage.block_group(group);
+        assert!(stage.hold_one(all, "", "press-7", false));
+        assert!(stage.hold_one(all, "press-7", "press-8", true));
+        let blocks = [stage.block_device("press-7"), all];
+        stage.let_back_in(blocks[first_lifted]);
+        assert!(!stage.is_good("press-7"));
+        assert_eq!(stage.is_good("press-8"), first_lifted == 1);
+        stage.let_back_in(blocks[1 - first_lifted]);
+        assert!(stage.is_good("press-7") && stage.is_good("press-8"));
+        assert!(stage.store.unfinished_blocks().unwrap().is_empty());
+    }
+}
+
+/// What an operator has put on hold by itself is no block's to lift; and what a block holds is not
+/// the operator's.
+#[test]
+fn a_hold_of_its_own_and_a_final_revocation_outlive_every_block() {
+    let stage = Stage::new();
+    for (device, serial) in [("press-7", 2), ("press-8", 3), ("press-9", 4)] {
+        stage.issue(device, serial);
+    }
+    stage
+        .store
+        .revoke(leaves("press-7"), CertificateHold)
+        .unwrap();
+    let blocks: Vec<i64> = ["press-7", "press-8", "press-9"]
+        .map(|device| stage.block_device(device))
+        .into();
+    stage
+        .store
+        .revoke(leaves("press-8"), KeyCompromise)
+        .unwrap();
+    let lifted = stage.store.unrevoke(leaves("press-9")).unwrap();
+    assert!(lifted.changed.is_empty() && !stage.is_good("press-9"));
+    for block in blocks {
+        stage.let_back_in(block);
+    }
+    assert!(!stage.is_good("press-7") && !stage.is_good("press-8"));
+    assert!(stage.is_good("press-9"));
+    stage.store.unrevoke(leaves("press-7")).unwrap();
+    assert!(stage.is_good("press-7"));
+}
+
+/// From the block on, before any chunk: nobody in the group gets a leaf, known or not, and what is
+/// being signed is burned. A device with an enrollment of its own is not in the group.
+#[test]
+fn nothing_is_issued_below_a_blocked_group() {
+    let stage = Stage::new();
+    let group = stage.everybody();
+    stage.issue("press-7", 2);
+    stage.enroll("press-8");
+    let under_way = block_on(stage.store.record_intent(stage.intent("press-9", 3))).unwrap();
+    let own = block_on(stage.store.record_intent(stage.intent("press-8", 4))).unwrap();
+    let server = Intent {
+        profile: "server".into(),
+        ..stage.intent("hallmark.example", 5)
+    };
+    let server = block_on(stage.store.record_intent(server)).unwrap();
+    let block = stage.block_group(group);
+    let device = |id: &str| Settlement::Device {
+        registration_id: id.into(),
+        profile: "device".into(),
+    };
+    assert!(stage.settle(&under_way, device("press-9")).is_err());
+    stage.settle(&own, device("press-8")).unwrap();
+    stage.settle(&server, Settlement::Alone).unwrap();
+    for (id, serial) in [("press-7", 6), ("press-10", 7)] {
+        let refused = block_on(stage.store.record_intent(stage.intent(id, serial)));
+        assert!(
+            matches!(refused, Err(IntentRefusal::GroupBlocked { .. })),
+            "{refused:?}"
+        );
+    }
+    let new = NewEnrollment {
+        provisioning: "dps".into(),
+        kind: EnrollmentKind::Individual,
+        name: "press-7".into(),
+        authority: None,
+        by_reference: false,
+        slots: Slots::Empty,
+    };
+    let refused = stage.store.add_enrollment(new, entry("enrollment.added"));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("which is blocked"), "{refused}");
+    stage.let_back_in(block);
+    stage.issue("press-7", 8);
+    stage.issue("press-9", 9);
+}
+
+/// A chunk that was put together before something else happened is refused whole.
+#[test]
+fn a_chunk_of_a_block_that_has_moved_does_nothing() {
+    let stage = Stage::new();
+    let group = stage.everybody();
+    stage.issue("press-7", 2);
+    let block = stage.block_group(group);
+    assert!(stage.hold_one(block, "", "press-7", false));
+    assert!(!stage.hold_one(block, "", "press-7", true), "done already");
+    stage.let_back_in(block);
+    assert!(!stage.hold_one(block, "press-7", "press-7", true));
+    assert!(stage.is_good("press-7"));
+    let open = stage.store.hub_progress(HubCause::Block(block), None);
+    assert_eq!(open.unwrap().total, 0, "nothing of it is left for the hub");
+}
+
+/// Finished work at a hub goes when its cause has ended and it is old, or when there is too much.
+#[test]
+fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
+    let stage = Stage::new();
+    let group = stage.everybody();
+    stage.issue("press-7", 2);
+    stage.issue("press-8", 3);
+    let block = stage.block_group(group);
+    assert!(stage.hold_one(block, "", "press-7", false));
+    assert!(stage.hold_one(block, "press-7", "press-8", true));
+    let tasks = stage.store.hub_tasks(HubCause::Block(block), 10).unwrap();
+    let (done, late) = (tasks[0].id, tasks[1].id);
+    let deleted = |id| HubTaskEnd {
+        id,
+        answer: HubAnswer::said("deleted"),
+        again_at: None,
+    };
+    stage.store.end_hub_task(deleted(done), 1_000).unwrap();
+    stage.store.end_hub_task(deleted(late), 3_000).unwrap();
+    let store = &stage.store;
+    assert!(
+        store.hub_tasks_to_forget(2_000, 10, 10).unwrap().is_empty(),
+        "the block stands"
+    );
+    assert_eq!(
+        store.hub_tasks_to_forget(0, 1, 10).unwrap(),
+        [done],
+        "one too many"
+    );
+    stage.let_back_in(block);
+    assert_eq!(store.hub_tasks_to_forget(2_000, 10, 10).unwrap(), [done]);
+    store.forget_hub_tasks(vec![done]).unwrap();
+    let left = store.hub_tasks(HubCause::Block(block), 10).unwrap();
+    assert_eq!(left.iter().map(|task| task.id).collect::<Vec<_>>(), [late]);
+}

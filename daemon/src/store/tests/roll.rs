@@ -1,0 +1,80 @@
+//! Rolls of leaves: steps, what is left when one is given up, and the list of them.
+
+use super::*;
+
+#[test]
+fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
+    let stage = Stage::new();
+    let enrollment = stage.enroll("pump-7");
+    stage.issue("pump-7", 2);
+    stage.issue("pump-7", 3);
+    let roll = stage.store.rolls(true, None, 1).unwrap().remove(0);
+    let step = RollStep {
+        roll: roll.id,
+        enrollment: enrollment.id,
+        from_state: RollState::Staged,
+        from: Slots::Empty,
+        to: Slots::Empty,
+        state: RollState::Done,
+    };
+    assert!(!stage.store.advance_roll(step, entry("roll.done")).unwrap());
+    assert_eq!(stage.store.roll(roll.id).unwrap().state, RollState::Staged);
+}
+
+/// What a device's record says is its current leaf is what the services let it in by, after a roll
+/// was given up too; with two services, once the last of the rolls is.
+#[test]
+fn a_device_has_its_old_leaf_again_when_its_roll_is_given_up() {
+    let stage = Stage::new();
+    let other = NewEnrollment {
+        provisioning: "dps-2".into(),
+        kind: EnrollmentKind::Individual,
+        name: "pump-7".into(),
+        authority: None,
+        by_reference: false,
+        slots: Slots::Empty,
+    };
+    stage.enroll("pump-7");
+    stage
+        .store
+        .add_enrollment(other, entry("enrollment.added"))
+        .unwrap();
+    let old = Thumbprint::from_bytes(stage.issue("pump-7", 2));
+    let new = Thumbprint::from_bytes(stage.issue("pump-7", 3));
+    let current = || stage.store.device("pump-7").unwrap().unwrap().certificate;
+    let rolls = stage.store.rolls(true, None, 10).unwrap();
+    assert_eq!((rolls.len(), current()), (2, new));
+    for (roll, left) in rolls.iter().zip([new, old]) {
+        let entry = entry("roll.aborted");
+        let aborted = stage
+            .store
+            .abort_leaf_roll(roll.id, serde_json::Value::Null, entry);
+        aborted.unwrap();
+        assert_eq!(current(), left);
+    }
+}
+
+/// A list is read page by page: each page begins after the last row of the one before.
+#[test]
+fn rolls_and_blocks_are_listed_page_by_page() {
+    let stage = Stage::new();
+    for (id, serial) in [("pump-1", 2), ("pump-2", 4), ("pump-3", 6)] {
+        stage.enroll(id);
+        stage.issue(id, serial);
+        stage.issue(id, serial + 1);
+    }
+    let all: Vec<i64> = stage
+        .store
+        .rolls(true, None, 10)
+        .unwrap()
+        .iter()
+        .map(|it| it.id)
+        .collect();
+    let (mut paged, mut after) = (Vec::new(), None);
+    while let Some(roll) = stage.store.rolls(true, after, 1).unwrap().pop() {
+        after = Some(roll.id);
+        paged.push(roll.id);
+    }
+    assert_eq!((all.len(), paged), (3, all));
+    assert!(stage.store.blocks(true, Some(1), 1).unwrap().is_empty());
+}
