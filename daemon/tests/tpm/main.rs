@@ -17,4 +17,6 @@ mod resource_manager;
 #[path = "../../../tests/system/software_tpm.rs"]
 mod software_tpm;
 mod stage;
+#[path = "../modules/table.rs"]
+mod table;
 mod weather;
