@@ -49,6 +49,70 @@ fn breach(stage: &Stage, authority: &str) -> Value {
     started
 }
 
+/// The certificate is held by a disabled group of its own.
+fn is_barred(stage: &Stage, authority: &str) {
+    stage.is_in_step();
+    let name = format!("{authority}-blocked-1");
+    let blocked = stage.emulator.group(&name).expect("it is barred");
+    assert_eq!(blocked["provisioningStatus"], "disabled");
+    assert_eq!(held(&blocked, "primary"), thumbprint(stage, authority, 1));
+}
+
+/// The intermediate has no group of its own; that of the root lets in whatever is below it. Verifies:
+/// from the answer on, and for good, a leaf under the breached certificate is refused; the device
+/// comes back with a new one.
+#[test]
+fn a_breached_intermediate_is_kept_from_the_group_above() {
+    let mut stage = Stage::set();
+    let breached = under_the_root(&mut stage);
+    let started = breach(&stage, "line-1");
+    let is_out = || {
+        assert_ne!(
+            register(&stage.emulator, &breached).as_deref(),
+            Ok("assigned")
+        )
+    };
+    is_out();
+    assert!(!hub_knows(&stage, &breached));
+    is_barred(&stage, "line-1");
+    let roll = started["rolls"][0]["id"].to_string();
+    until("the successor signs", || {
+        second_signs(&stage, "line-1").then_some(())
+    });
+    let new = stage.enlist_when_possible("device", "press-1");
+    is_assigned(&stage.emulator, &new);
+    comes_to(&stage, &roll, "done");
+    is_barred(&stage, "line-1");
+    is_out();
+}
+
+/// The generation before the one that serves is breached, while both are in the group's slots.
+/// Verifies: the old leaf is refused from the answer on, at the group above as well.
+#[test]
+fn a_breached_earlier_generation_is_kept_from_the_group_above() {
+    let mut stage = Stage::set();
+    let old = under_the_root(&mut stage);
+    add_group(&stage, "line-1", "line-1");
+    stage.is_in_step();
+    let roll = start(&stage, "line-1", "expiry", &[]);
+    comes_to(&stage, &roll, "draining");
+    is_assigned(&stage.emulator, &old);
+    let report = [
+        "roll",
+        "start",
+        "--authority",
+        "line-1",
+        "--generation",
+        "1",
+    ];
+    let started = stage.json(&[&report[..], &["--reason", "compromise"]].concat());
+    is_complete(&started["receipt"]);
+    assert_ne!(register(&stage.emulator, &old).as_deref(), Ok("assigned"));
+    is_barred(&stage, "line-1");
+    let new = stage.enlist_when_possible("device", "press-1");
+    is_assigned(&stage.emulator, &new);
+}
+
 /// An intermediate in wrong hands, under a root whose group would let in whatever is below it.
 /// Verifies: from the answer on, a leaf under it is refused at the service and unknown to the hub;
 /// its certificate stays out by a disabled group of its own; the device comes back with a new leaf.

@@ -12,7 +12,8 @@ use super::receipt::{Place, PlaceState, Receipt, service_place};
 use super::{CertificateAuthority, Error, crash_point, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
-    AuditEntry, Bar, BlockKind, BlockRow, EnrollmentRow, HubCause, NewBlock, RevocationTarget,
+    AuditEntry, Bar, BlockKind, BlockRow, BlockingGroup, EnrollmentRow, HubCause, NewBlock,
+    RevocationTarget,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -319,15 +320,40 @@ impl CertificateAuthority {
         }
         // A disabled group that holds the certificate is found before any group above.
         if needed && !barred {
-            bars.push(Bar::Own {
+            bars.push(Bar::Own(BlockingGroup {
                 provisioning: service.to_owned(),
-                name: format!("{}-blocked-{}", blocked.authority, blocked.number),
                 authority: blocked.authority.clone(),
+                number: blocked.number,
                 certificate: own,
                 after,
-            });
+            }));
         }
         Ok(bars)
+    }
+
+    /// The disabled groups that a breached generation needs from the first moment on: at services
+    /// where a group lets go of it, or one of an authority above would let it in. A root needs none:
+    /// its CA certificate is deleted.
+    pub(super) fn blocking_groups(
+        &self,
+        breached: &Arc<Generation>,
+        below: &BTreeSet<i64>,
+    ) -> Result<Vec<BlockingGroup>, Error> {
+        if breached.parent.is_none() {
+            return Ok(Vec::new());
+        }
+        let hierarchy = self.hierarchy();
+        let below = below.iter().filter_map(|id| hierarchy.generation(*id));
+        let below: BTreeSet<Thumbprint> = below.map(|it| it.thumbprint()).collect();
+        let mut groups = Vec::new();
+        for service in &self.provisioning {
+            let bars = self.bars_of_generation(service, breached, &below)?;
+            groups.extend(bars.into_iter().filter_map(|bar| match bar {
+                Bar::Own(group) => Some(group),
+                _ => None,
+            }));
+        }
+        Ok(groups)
     }
 
     fn groups_named(&self, id: &str) -> Result<Vec<EnrollmentRow>, Error> {

@@ -4,7 +4,8 @@
 //! A step says on which state and slots it was decided, and is refused if they have moved.
 
 use super::audit::{self, AuditEntry};
-use super::enrollment::{self, EnrollmentRow, by_id, enrollment_rows, save_slots, set_status};
+use super::block::BlockingGroup;
+use super::enrollment::{EnrollmentRow, by_id, enrollment_rows, save_slots, set_status};
 use super::generation::{self, GenerationRow, PlannedGeneration};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
@@ -13,7 +14,6 @@ use super::roll::{NewRoll, NewSubject, RollRow, insert, roll_by_id, roll_rows, s
 use super::{Store, StoreError, possession, precedence};
 use crate::enrollment::authority_roll::Change;
 use crate::enrollment::roll::{RollReason, RollState};
-use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, params};
@@ -41,6 +41,8 @@ pub struct BreachedAuthority {
     pub above: Option<usize>,
     /// Its groups, without the certificate or disabled.
     pub groups: Vec<Change>,
+    /// Disabled groups that keep it out from now on.
+    pub blocking: Vec<BlockingGroup>,
 }
 
 /// One step of an authority's roll.
@@ -123,6 +125,9 @@ impl Store {
                 let (reason, state) = (RollReason::Compromise, RollState::ShuttingOut);
                 ids.push(begin(connection, &it.roll, reason, state, parent, &entry)?);
                 change_groups(connection, &it.groups, true, entry.at)?;
+                for group in &it.blocking {
+                    group.add(connection, "certificate blocked", entry.at)?;
+                }
                 possession::remove(connection, it.roll.old_generation, entry.at)?;
             }
             revocation::revoke(connection, &revocation, RevocationReason::CaCompromise)?;
@@ -260,11 +265,9 @@ pub(super) fn open_authority_roll(
 }
 
 fn refuse_moved(connection: &Connection, changes: &[Change]) -> Result<(), StoreError> {
-    for change in changes {
-        if by_id(connection, change.group)?.slots != change.from {
-            let message = "a group has changed meanwhile, and so nothing was done; say it again";
-            return Err(StoreError::Conflict(message.into()));
-        }
+    if have_moved(connection, changes)? {
+        let message = "a group has changed meanwhile, and so nothing was done; say it again";
+        return Err(StoreError::Conflict(message.into()));
     }
     Ok(())
 }
@@ -381,16 +384,15 @@ fn block(
         // The CA certificate itself is deleted: nothing below it gets in.
         return Ok(());
     }
-    let slots = Slots::Serving {
-        slot: SlotName::Primary,
+    let blocking = BlockingGroup {
+        provisioning: row.provisioning,
+        authority: row.authority.unwrap_or_default(),
+        number,
         certificate,
+        after: Some(row.id),
     };
-    let authority = row.authority.unwrap_or_default();
-    let name = format!("{authority}-blocked-{number}");
-    let (service, after) = (&row.provisioning, Some(row.id));
-    let id =
-        enrollment::add_disabled_group(connection, service, &name, &authority, &slots, after, at)?;
-    mark::raise_urgent(connection, id, "certificate blocked", at)
+    blocking.add(connection, "certificate blocked", at)?;
+    Ok(())
 }
 
 fn give_up_next(connection: &Connection, roll: i64, at: i64) -> Result<(), StoreError> {

@@ -13,7 +13,7 @@ use super::mark::{self, MarkSubject};
 use super::revocation::{Revocation, Revoked};
 use super::{Store, StoreError, abandon, hold, precedence, roll};
 use crate::enrollment::roll::RollReason;
-use crate::enrollment::slots::Slots;
+use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -104,19 +104,46 @@ pub enum Bar {
     Disable(i64),
     /// These certificates leave the group's slots.
     ShutOut(i64, Vec<Thumbprint>),
-    /// A disabled group of its own holds the certificate, once `after` has let go of it.
-    Own {
-        /// The provisioning service.
-        provisioning: String,
-        /// The new group's id.
-        name: String,
-        /// The authority.
-        authority: String,
-        /// The certificate.
-        certificate: Thumbprint,
-        /// The enrollment that must be settled first.
-        after: Option<i64>,
-    },
+    /// A disabled group of its own holds the certificate.
+    Own(BlockingGroup),
+}
+
+/// A disabled group that holds one certificate, once `after` has let go of it: the service takes a
+/// certificate in one enrollment only, and finds this one before any group of an authority above.
+#[derive(Clone, Debug)]
+pub struct BlockingGroup {
+    /// The provisioning service.
+    pub provisioning: String,
+    /// The authority.
+    pub authority: String,
+    /// The generation's number; the group is called after both.
+    pub number: i64,
+    /// The generation's certificate.
+    pub certificate: Thumbprint,
+    /// The enrollment that must be settled first.
+    pub after: Option<i64>,
+}
+
+impl BlockingGroup {
+    /// Adds it, if it is not there, and has it written before anything else.
+    pub(super) fn add(
+        &self,
+        connection: &Connection,
+        why: &'static str,
+        at: i64,
+    ) -> Result<i64, StoreError> {
+        let slots = Slots::Serving {
+            slot: SlotName::Primary,
+            certificate: self.certificate,
+        };
+        let name = format!("{}-blocked-{}", self.authority, self.number);
+        let (service, authority) = (&self.provisioning, &self.authority);
+        let id = enrollment::add_disabled_group(
+            connection, service, &name, authority, &slots, self.after, at,
+        )?;
+        mark::raise_urgent(connection, id, why, at)?;
+        Ok(id)
+    }
 }
 
 /// What lifting a block puts back.
@@ -345,26 +372,8 @@ fn put_up(
                 to: left.slots,
             }]
         }
-        Bar::Own {
-            provisioning,
-            name,
-            authority,
-            certificate,
-            after,
-        } => {
-            let slots = Slots::Empty
-                .serve(*certificate)
-                .map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
-            let id = enrollment::add_disabled_group(
-                connection,
-                provisioning,
-                name,
-                authority,
-                &slots,
-                *after,
-                entry.at,
-            )?;
-            mark::raise_urgent(connection, id, "generation blocked", entry.at)?;
+        Bar::Own(group) => {
+            let id = group.add(connection, "generation blocked", entry.at)?;
             vec![Undo::Remove(id)]
         }
     })

@@ -62,7 +62,7 @@ pub use adoption::AdoptedGeneration;
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
 pub use below::{DeviceBelow, DrainReport};
-pub use block::{Bar, BlockKind, BlockRow, NewBlock};
+pub use block::{Bar, BlockKind, BlockRow, BlockingGroup, NewBlock};
 pub use breach::Breach;
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};

@@ -64,6 +64,7 @@ impl CertificateAuthority {
         let caller = permission.caller();
         let void = self.hierarchy().subtree(breached.id);
         let mut list = vec![self.shut_out(&breached, &void, None, detail)?];
+        list[0].blocking = self.blocking_groups(&breached, &void)?;
         self.list_those_below(&breached, &void, 0, &mut list)?;
         let names: Vec<&str> = list.iter().map(|it| it.roll.authority.as_str()).collect();
         if overriding.is_none() {
@@ -154,6 +155,7 @@ impl CertificateAuthority {
                 detail: detail.to_value()?,
             },
             above,
+            blocking: Vec::new(),
             groups: holding
                 .filter_map(|group| without(&group, &void).transpose())
                 .collect::<Result<_, _>>()?,

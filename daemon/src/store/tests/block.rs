@@ -2,6 +2,7 @@
 //! lifting the block goes the same way back.
 
 use super::*;
+use crate::store::BlockingGroup;
 
 fn certificate(name: &str) -> Thumbprint {
     Thumbprint::of(name.as_bytes())
@@ -46,7 +47,6 @@ impl Stage {
     }
 
     fn block_old(&self, group: i64) -> BlockRow {
-        let (provisioning, name) = ("dps".to_owned(), "line-blocked-1".to_owned());
         let new = NewBlock {
             kind: BlockKind::Generation,
             name: "line".into(),
@@ -59,13 +59,13 @@ impl Stage {
             newest_group: None,
             bars: vec![
                 Bar::ShutOut(group, vec![certificate("old")]),
-                Bar::Own {
-                    provisioning,
-                    name,
+                Bar::Own(BlockingGroup {
+                    provisioning: "dps".into(),
                     authority: "line".into(),
+                    number: 1,
                     certificate: certificate("old"),
                     after: Some(group),
-                },
+                }),
             ],
         };
         let (block, _) = self.store.start_block(new, entry("block.started")).unwrap();

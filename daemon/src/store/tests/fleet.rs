@@ -202,6 +202,7 @@ fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let group = stage.fleet_group();
     let breached = BreachedAuthority {
         roll: stage.new_roll(),
+        blocking: Vec::new(),
         above: None,
         groups: Vec::new(),
     };

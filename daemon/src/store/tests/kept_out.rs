@@ -1,6 +1,7 @@
 //! Who is kept out stays out, whatever else is lifted, added or retired.
 
 use super::*;
+use crate::store::BlockingGroup;
 use crate::x509::revocation::RevocationReason::KeyCompromise;
 
 fn certificate(name: &str) -> Thumbprint {
@@ -250,13 +251,13 @@ fn nobody_is_woken_for_a_mark_that_comes_after_another() {
     stage.started(block(
         BlockKind::Generation,
         "line",
-        vec![Bar::Own {
+        vec![Bar::Own(BlockingGroup {
             provisioning: "dps".into(),
-            name: "line-blocked-1".into(),
+            number: 1,
             authority: "line".into(),
             certificate: certificate("blocked"),
             after: Some(group),
-        }],
+        })],
     ));
     let due = stage.store.due_marks("dps", 1_000, 10, true).unwrap();
     assert_eq!(due.len(), 1);

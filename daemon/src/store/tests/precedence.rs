@@ -186,6 +186,7 @@ fn a_breach_outlives_the_block_that_stood_before_it() {
         let block = stage.block(kind, Bar::Disable(group.id)).unwrap();
         let breached = BreachedAuthority {
             roll: stage.new_roll(),
+            blocking: Vec::new(),
             above: None,
             groups: Vec::new(),
         };
