@@ -136,6 +136,23 @@ fn authority_verdict(
     client
         .prove(&key, LOOKUP_DEADLINE)
         .map_err(|error| error.to_string())?;
+    for name in configuration
+        .failover
+        .also_on
+        .get(&generation.authority)
+        .into_iter()
+        .flatten()
+    {
+        let shown = tokens.get(name).ok_or("it is not ready".to_owned());
+        let shown = shown.and_then(|client| {
+            let found = client.find(&generation.key, LOOKUP_DEADLINE);
+            let shown = found.and_then(|key| client.prove(&key, LOOKUP_DEADLINE));
+            shown.map_err(|error| error.to_string())
+        });
+        shown.map_err(|error| {
+            format!("its key is also on token {name}, as is said, but: {error}")
+        })?;
+    }
     Ok(format!(
         "its certificate verifies, and its key signs ({})",
         generation.certificate.subject()

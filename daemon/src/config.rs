@@ -271,10 +271,12 @@ impl Configuration {
         for (authority, tokens) in &self.failover.also_on {
             let own = self.authorities.get(authority);
             for token in tokens {
-                if !self.tokens.contains_key(token) || Some(token) == own {
+                let known = self.tokens.get(token);
+                let keeps_keys = known.is_some_and(|it| it.interface.family().is_some());
+                if !keeps_keys || Some(token) == own {
                     return contradiction(format!(
                         "authority {authority:?} is also on token {token:?}; name another [[token]] \
-                         that holds the same key"
+                         that holds the same key; a TPM cannot"
                     ));
                 }
             }

@@ -320,6 +320,7 @@ impl Application {
         for (what, due) in [
             // What goes on hold now is on the list that is signed next.
             ("blocks", self.ca.advance_blocks()),
+            ("stand-ins", self.ca.prove_stand_ins()),
             ("revocation lists", self.ca.update_crls()),
             ("rolls", self.ca.advance_rolls()),
         ] {

@@ -7,7 +7,7 @@ use crate::request::Request;
 use crate::stage::{CEREMONY, Stage};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The policy of these stories, and how soon afterwards a certificate must come.
 const AFTER: &str = "failover_after = \"2s\"\n";
@@ -42,14 +42,19 @@ fn alarms(stage: &Stage) -> String {
     stage.json(&["status"])["alarms"].to_string()
 }
 
+fn crl_number(stage: &Stage) -> i64 {
+    let shown = stage.json(&["authority", "show", "line-1"]);
+    shown[0]["crl_number"].as_i64().unwrap()
+}
+
 fn audited(stage: &Stage, action: &str) -> i64 {
     stage.count(&format!(
         "audit WHERE action = '{action}' AND subject = 'line-1'"
     ))
 }
 
-/// Verifies, under load: while the first token is away the second signs with the same key, which
-/// status and journal say; when it is back, so is everything, and the second is not needed.
+/// Verifies, under load: while the first token is away the second signs with the same key, leaves and
+/// revocation lists, which status and journal say; when it is back, so is everything, and the second is not needed.
 #[test]
 fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
     let stage = Stage::set();
@@ -67,6 +72,9 @@ fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
     until("the twin is ready", || {
         (stage.json(&["status"])["tokens"]["twin"]["state"] == "ready").then_some(())
     });
+    until("the twin has shown the key", || {
+        (!alarms(&stage).contains("has not shown")).then_some(())
+    });
 
     Load::during(&stage, |load| {
         fs::rename(&first, &away).unwrap();
@@ -74,6 +82,11 @@ fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
         load.served_within(WITHIN);
         assert!(alarms(&stage).contains("authority line-1: token twin signs in its place"));
         assert_eq!(audited(&stage, "failover.begun"), 1);
+        let before = crl_number(&stage);
+        stage.told(&["device", "block", "device-0-0", "--reason", "lost"]);
+        until("the twin signs the revocation list", || {
+            (crl_number(&stage) > before).then_some(())
+        });
 
         fs::rename(&away, &first).unwrap();
         until("it goes back", || {
@@ -143,3 +156,36 @@ subject = { organization = \"Example Works\", common_name = \"Example Line 1, st
 path_length = 0
 validity = \"5y\"
 ";
+
+/// Verifies: a token that is said to hold the key and does not is an alarm, a finding of
+/// `hallmarkd check`, and signs for nobody, however long the first is away.
+#[test]
+fn a_token_without_the_key_never_signs_in_anothers_place() {
+    let stage = Stage::set();
+    let mut configuration = stage.configuration().replace(
+        "name = \"line-1\"\ntoken = \"factory\"",
+        "name = \"line-1\"\ntoken = \"factory\"\nalso_on = [\"spare\"]",
+    );
+    let spare = second_token(&stage, "spare", "spare");
+    configuration = configuration.replacen("[[authority]]", &format!("{spare}[[authority]]"), 1);
+    stage.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    fs::create_dir(stage.path("tokens-spare")).unwrap();
+    stage.make_token_at("spare", "spare.conf");
+    let stage = stage.raised();
+    let station = stage.station();
+    assert!(alarms(&stage).contains("token spare has not shown the key of line-1-1"));
+    assert!(stage.check().out.contains("also on token spare"));
+    fs::rename(stage.path("tokens"), stage.path("tokens.away")).unwrap();
+    let request = Request::device("press-1");
+    let away = Instant::now();
+    while away.elapsed() < WITHIN / 2 {
+        let answer = station.ask(&request);
+        assert_eq!(answer.status, 503, "{answer:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(!alarms(&stage).contains("signs in its place"));
+    assert_eq!(stage.json(&["status"])["ready"], false);
+    fs::rename(stage.path("tokens.away"), stage.path("tokens")).unwrap();
+    stage.is_ready();
+    station.obtain(&request);
+}

@@ -9,7 +9,6 @@
 use super::hierarchy::Generation;
 use super::{CertificateAuthority, Error, crash_point, rfc3339};
 use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
-use crate::token::worker::health::TokenState;
 use crate::x509::crl::{self, RevocationList};
 use crate::x509::lint;
 use arc_swap::ArcSwap;
@@ -194,8 +193,8 @@ impl CertificateAuthority {
         if due > now {
             return due;
         }
-        let token = self.tokens.get(&generation.token);
-        if token.is_some_and(|it| it.client.health().state != TokenState::Ready) {
+        let token = self.signing_token(generation);
+        if token.is_ok_and(|it| it.client.out_for().is_some()) {
             return now + TOKEN_PAUSE_SECONDS;
         }
         match self.sign_crl(generation) {
@@ -280,7 +279,7 @@ impl CertificateAuthority {
     ) -> Result<RevocationList, Error> {
         let recorded = recorded.to_sign();
         let algorithm = generation.issuer.signature_algorithm();
-        let token = self.signing_token(&generation.authority, &generation.token)?;
+        let token = self.signing_token(generation)?;
         let deadline = token.sign_deadline;
         let client = &token.client;
         let signed = client.sign_recorded(&generation.key, algorithm, recorded, deadline);

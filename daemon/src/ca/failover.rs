@@ -7,13 +7,18 @@
 //!
 //! MUST NOT stand in for an authority that is revoked: a breach is no weather.
 
-use super::hierarchy::Generation;
+use super::hierarchy::{Generation, Hierarchy};
+use super::issue::Signer;
 use super::{CertificateAuthority, ConfiguredToken, Error};
 use crate::store::AuditEntry;
+use crate::token::client::LOOKUP_DEADLINE;
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// How often a token that may have to stand in is asked for the key it has not shown.
+const PROOF_PAUSE_SECONDS: i64 = 5;
 
 /// What the configuration says of failover.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +36,9 @@ pub(super) struct Failover {
     policy: FailoverPolicy,
     /// By authority: who signs in the place of its own token.
     told: Mutex<BTreeMap<String, String>>,
+    /// Which tokens were asked for the key of a generation, by its row id: when, in Unix seconds, and
+    /// whether they have shown it.
+    asked: Mutex<BTreeMap<(String, i64), (i64, bool)>>,
 }
 
 impl Failover {
@@ -38,7 +46,25 @@ impl Failover {
         Self {
             policy,
             told: Mutex::default(),
+            asked: Mutex::default(),
         }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<(String, i64), (i64, bool)>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_shown(&self, token: &str, generation: i64) -> bool {
+        let entry = (token.to_owned(), generation);
+        self.asked().get(&entry).is_some_and(|(_, shown)| *shown)
+    }
+
+    /// Others to whom the key of `authority` was given, as the configuration says.
+    fn also_on(&self, authority: &str) -> &[String] {
+        self.policy
+            .also_on
+            .get(authority)
+            .map_or(&[], Vec::as_slice)
     }
 
     /// Takes who signs now (`None`: as usual); true if that is news.
@@ -53,30 +79,80 @@ impl Failover {
         };
         true
     }
+
+    /// What was said could not be written down: it is to be said again.
+    fn forget(&self, authority: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(authority.to_owned(), String::new());
+    }
 }
 
 impl CertificateAuthority {
-    /// The token that signs for `authority`, whose key is on `own`: that one, unless it is out and
-    /// another that holds the same key is ready.
-    pub(super) fn signing_token(
-        &self,
-        authority: &str,
-        own: &str,
-    ) -> Result<&ConfiguredToken, Error> {
-        let first = self.token(own)?;
-        let Some(others) = self.failover.policy.also_on.get(authority) else {
-            return Ok(first);
-        };
-        if !self.is_out(first) {
-            return Ok(first);
+    /// The token that signs by `generation`: its own, unless that is out and another one that has
+    /// shown that it holds the key is ready.
+    pub(super) fn signing_token(&self, generation: &Generation) -> Result<&ConfiguredToken, Error> {
+        let signer = Signer::from(generation);
+        self.token_of_signer(&signer)
+    }
+
+    /// The same for whoever is about to sign.
+    pub(super) fn token_of_signer(&self, signer: &Signer<'_>) -> Result<&ConfiguredToken, Error> {
+        let own = self.token(signer.token)?;
+        let others = self.failover.also_on(signer.authority);
+        if others.is_empty() || !self.is_out(own) {
+            return Ok(own);
         }
         for name in others {
             let token = self.token(name)?;
-            if token.client.out_for().is_none() {
+            let holds_it = self.failover.has_shown(name, signer.generation);
+            if holds_it && token.client.out_for().is_none() {
                 return Ok(token);
             }
         }
-        Ok(first)
+        Ok(own)
+    }
+
+    /// Has every token that may sign in another's place show that it holds the key. Returns when that
+    /// is to be tried again, in Unix seconds.
+    pub fn prove_stand_ins(&self) -> Result<Option<i64>, Error> {
+        let mut again = None;
+        for authority in self.failover.policy.also_on.keys() {
+            let hierarchy = self.hierarchy();
+            let Some(generation) = hierarchy.serving(authority).cloned() else {
+                continue;
+            };
+            drop(hierarchy);
+            for name in self.failover.also_on(authority) {
+                if !self.shows_key(name, &generation)? {
+                    again = Some(self.now() + PROOF_PAUSE_SECONDS);
+                }
+            }
+        }
+        Ok(again)
+    }
+
+    fn shows_key(&self, name: &str, generation: &Generation) -> Result<bool, Error> {
+        let client = &self.token(name)?.client;
+        let entry = (name.to_owned(), generation.id);
+        if client.out_for().is_some() {
+            self.failover.asked().remove(&entry);
+            return Ok(false);
+        }
+        let before = self.failover.asked().get(&entry).copied();
+        let now = self.now();
+        match before {
+            Some((_, true)) => return Ok(true),
+            Some((at, false)) if now - at < PROOF_PAUSE_SECONDS => return Ok(false),
+            _ => {}
+        }
+        let found = client.find(&generation.key, LOOKUP_DEADLINE);
+        let shown = found.and_then(|key| client.prove(&key, LOOKUP_DEADLINE));
+        self.failover.asked().insert(entry, (now, shown.is_ok()));
+        if let Err(error) = &shown {
+            let generation = generation.name();
+            tracing::warn!(token = name, generation, %error, "cannot stand in");
+        }
+        Ok(shown.is_ok())
     }
 
     /// The generation by which leaves of `authority` are signed: its own, unless no token that holds
@@ -91,10 +167,14 @@ impl CertificateAuthority {
         }
         let standby = self.standby_of(&own)?;
         let signs = standby.unwrap_or(own);
-        let token = self.signing_token(&signs.authority, &signs.token)?;
+        let token = self.signing_token(&signs)?;
         let stand_in = stand_in(authority, &signs, token);
         if self.failover.is_news(authority, stand_in.as_deref()) {
-            self.record_failover(authority, stand_in).await?;
+            let recorded = self.record_failover(authority, stand_in).await;
+            if recorded.is_err() {
+                self.failover.forget(authority);
+            }
+            recorded?;
         }
         Ok(signs)
     }
@@ -104,17 +184,15 @@ impl CertificateAuthority {
         let Some(name) = self.failover.policy.standby.get(&own.authority) else {
             return Ok(None);
         };
-        let token = self.signing_token(&own.authority, &own.token)?;
-        if !self.is_out(token) {
+        if !self.is_out(self.signing_token(own)?) {
             return Ok(None);
         }
         let hierarchy = self.hierarchy();
         let Ok(standby) = hierarchy.signing(name) else {
             return Ok(None);
         };
-        let token = self.signing_token(&standby.authority, &standby.token)?;
-        let below_the_same = hierarchy.parent_authority(own) == hierarchy.parent_authority(standby);
-        let can_sign = below_the_same && token.client.out_for().is_none();
+        let ready = self.signing_token(standby)?.client.out_for().is_none();
+        let can_sign = ready && below_the_same(&hierarchy, own, standby);
         Ok(can_sign.then(|| Arc::clone(standby)))
     }
 
@@ -154,54 +232,77 @@ impl CertificateAuthority {
         Ok(self.store.record_audit(entry).await?)
     }
 
-    /// Whether leaves of `authority` can be signed at this moment.
+    /// Whether somebody can sign for `authority` at this moment, whose key is on `own`.
     pub(super) fn can_sign(&self, authority: &str, own: &str) -> bool {
-        let ready = |token: &str| {
-            let token = self.token(token);
-            token.is_ok_and(|token| token.client.out_for().is_none())
-        };
-        if ready(own) {
+        let is_ready = |token: &ConfiguredToken| token.client.out_for().is_none();
+        if self.token(own).is_ok_and(is_ready) {
             return true;
         }
-        match self.stand_in_of(authority) {
-            Some(Ok(_)) => true,
-            Some(Err(_)) | None => false,
-        }
+        let hierarchy = self.hierarchy();
+        let Ok(generation) = hierarchy.signing(authority) else {
+            return false;
+        };
+        let standby = self.standby_of(generation).ok().flatten();
+        let signs = standby.as_ref().unwrap_or(generation);
+        self.signing_token(signs).is_ok_and(is_ready)
     }
 
-    /// Authorities that somebody else signs for, or that cannot be stood in for as configured, in
-    /// words.
+    /// Authorities that somebody else signs for, and who could not if it were necessary, in words.
     pub(super) fn failover_alarms(&self) -> Vec<String> {
         let policy = &self.failover.policy;
         let configured = policy.also_on.keys().chain(policy.standby.keys());
-        let authorities: std::collections::BTreeSet<_> = configured.collect();
-        let alarm = |authority: &String| match self.stand_in_of(authority)? {
-            Ok(name) => Some(format!("authority {authority}: {name} signs in its place")),
-            Err(reason) => Some(format!("authority {authority}: {reason}")),
-        };
-        authorities.into_iter().filter_map(alarm).collect()
+        let authorities: BTreeSet<_> = configured.collect();
+        let alarms = authorities.into_iter().flat_map(|authority| {
+            let alarms = self.failover_alarms_of(authority);
+            alarms
+                .into_iter()
+                .map(move |it| format!("authority {authority}: {it}"))
+        });
+        alarms.collect()
     }
 
-    /// Who signs in the place of an authority's own token, or why nobody can who should.
-    fn stand_in_of(&self, authority: &str) -> Option<Result<String, String>> {
+    fn failover_alarms_of(&self, authority: &str) -> Vec<String> {
         let hierarchy = self.hierarchy();
-        let own = hierarchy.signing(authority).ok()?;
+        let Some(own) = hierarchy.serving(authority) else {
+            return Vec::new();
+        };
+        let mut alarms = Vec::new();
+        let standby = self.standby_of(own).ok().flatten();
+        let signs = standby.as_ref().unwrap_or(own);
+        let token = self.signing_token(signs).ok();
+        if let Some(name) = token.and_then(|token| stand_in(authority, signs, token)) {
+            alarms.push(format!("{name} signs in its place"));
+        }
+        for name in self.failover.also_on(authority) {
+            let ready = self
+                .token(name)
+                .is_ok_and(|it| it.client.out_for().is_none());
+            if ready && !self.failover.has_shown(name, own.id) {
+                alarms.push(format!(
+                    "token {name} has not shown the key of {}, and cannot sign in its place",
+                    own.name()
+                ));
+            }
+        }
         if let Some(name) = self.failover.policy.standby.get(authority) {
-            let above = hierarchy.parent_authority(own);
             match hierarchy.serving(name) {
-                Some(standby) if hierarchy.parent_authority(standby) != above => {
-                    return Some(Err(format!(
-                        "its standby {name} is below another authority, and will not sign for it"
-                    )));
-                }
-                None => return Some(Err(format!("its standby {name} has no key yet"))),
+                None => alarms.push(format!("its standby {name} has no key yet")),
+                Some(standby) if !below_the_same(&hierarchy, own, standby) => alarms.push(format!(
+                    "its standby {name} is not below the same issuer, and will not sign for it"
+                )),
                 Some(_) => {}
             }
         }
-        let standby = self.standby_of(own).ok()?;
-        let signs = standby.as_ref().unwrap_or(own);
-        let token = self.signing_token(&signs.authority, &signs.token).ok()?;
-        stand_in(authority, signs, token).map(Ok)
+        alarms
+    }
+}
+
+/// Whether both are below one issuer, by its key: relying parties then trust both or neither.
+fn below_the_same(hierarchy: &Hierarchy, own: &Generation, standby: &Generation) -> bool {
+    let above = |it: &Generation| hierarchy.generation(it.parent?).cloned();
+    match (above(own), above(standby)) {
+        (Some(own), Some(standby)) => own.public_key == standby.public_key,
+        _ => false,
     }
 }
 

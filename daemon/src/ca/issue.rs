@@ -321,7 +321,7 @@ impl CertificateAuthority {
     async fn sign(&self, signer: Signer<'_>, recorded: &Recorded) -> Result<Certificate, Error> {
         // 8. The token signs, with a deadline.
         let algorithm = signer.issuer.signature_algorithm();
-        let token = self.signing_token(signer.authority, signer.token)?;
+        let token = self.token_of_signer(&signer)?;
         let signature = token
             .client
             .sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)
