@@ -77,9 +77,12 @@ pub(crate) fn read_pin(path: &Path) -> Result<SecretString, PinError> {
         return Err(unusable("everybody may read it: chmod 0600".into()));
     }
     let mut text = Zeroizing::new(String::new());
-    file.take(PIN_FILE_BYTES_MAX)
+    file.take(PIN_FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)
         .map_err(|_| unusable("it is not text".into()))?;
+    if text.len() as u64 > PIN_FILE_BYTES_MAX {
+        return Err(unusable("it is too long to be a PIN".into()));
+    }
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(unusable("it is empty".into())),
         pin if pin.contains(['\r', '\n', '\0']) => Err(unusable("it has several lines".into())),
@@ -140,6 +143,15 @@ impl PinGuard {
         }
     }
 
+    /// Holds other processes that serve this token (`hallmarkd check`) off the login until it is
+    /// dropped: two of them must not try one PIN each on the strength of the same park file. `None`
+    /// where there is no place for a lock; then there is none for a park file either.
+    pub(crate) fn alone(&self) -> Option<File> {
+        let lock = File::create(self.park_file.with_extension("login.lock")).ok()?;
+        lock.lock().ok()?;
+        Some(lock)
+    }
+
     /// The PIN to try on this token, or why none may be tried.
     pub(crate) fn pin(&mut self, token: &TokenIdentity) -> Result<SecretString, PinError> {
         let pin = read_pin(&self.credential)?;
@@ -148,15 +160,17 @@ impl PinGuard {
         {
             return Err(refused(known, &self.credential, &self.park_file));
         }
-        let Ok(park) = fs::read(&self.park_file) else {
-            return Ok(pin);
+        let unreadable = || PinError::Refused {
+            reason: "earlier, but the park file cannot be read".into(),
+            credential: self.credential.clone(),
+            park_file: self.park_file.clone(),
+        };
+        let park = match fs::read(&self.park_file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(pin),
+            park => park.map_err(|_| unreadable())?,
         };
         let Ok(record) = serde_json::from_slice::<ParkRecord>(&park) else {
-            return Err(PinError::Refused {
-                reason: "earlier, but the park file cannot be read".into(),
-                credential: self.credential.clone(),
-                park_file: self.park_file.clone(),
-            });
+            return Err(unreadable());
         };
         if record.bars(token, &pin) {
             let known = self.known.insert(Refusal {

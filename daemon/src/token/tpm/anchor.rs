@@ -65,7 +65,7 @@ impl Anchor {
         };
         let content = serde_json::to_vec_pretty(&record).expect("strings make JSON");
         let written = folder(path).and_then(|()| write_durably(path, &content));
-        written.map_err(|error| unusable(path, &error.to_string()))
+        written.map_err(|error| Fault::device(format!("cannot write {}: {error}", path.display())))
     }
 }
 

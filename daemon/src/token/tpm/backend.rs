@@ -176,7 +176,10 @@ impl Backend for TpmBackend {
 
     fn remark(&mut self) -> Result<Option<String>, TokenError> {
         let read = self.present().and_then(|present| {
-            let mut device = lock(&present.device);
+            // Making an RSA key may take minutes; whoever asked for it has a deadline of his own.
+            let Ok(mut device) = present.device.try_lock() else {
+                return Ok(None);
+            };
             device.look()?;
             Lockout::read(&mut device)
         });

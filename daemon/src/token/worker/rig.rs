@@ -95,6 +95,7 @@ impl Rig {
             token: self.name.clone(),
             reason,
         };
+        let _alone = guard.alone();
         if let Some(reason) = barred(self.backend.pin_standing()?) {
             return Err(parked(reason.into()));
         }
