@@ -99,10 +99,35 @@ impl Store {
     /// serving already: then that one is returned, and no second key can come of it.
     pub fn plan_generation(&self, plan: PlannedGeneration) -> Result<GenerationRow, StoreError> {
         self.write(move |connection| {
-            if let Some(existing) = newest(connection, &plan.authority)? {
+            let Some(existing) = newest(connection, &plan.authority)? else {
+                return insert(connection, 1, &plan);
+            };
+            let as_planned = (existing.parent, &existing.token, existing.key_type)
+                == (plan.parent, &plan.token, plan.key_type);
+            if as_planned || existing.number > 1 {
                 return Ok(existing);
             }
-            insert(connection, 1, &plan)
+            // The file was corrected. A key that may exist on the token under the old id is no more
+            // looked for.
+            let changed = connection.execute(
+                "UPDATE generation SET parent = ?2, token = ?3, key_type = ?4, key_id = ?5
+                 WHERE id = ?1 AND state = 'planned' AND spki IS NULL",
+                params![
+                    existing.id,
+                    plan.parent,
+                    plan.token,
+                    plan.key_type.name(),
+                    plan.key_id
+                ],
+            )?;
+            match (changed, newest(connection, &plan.authority)?) {
+                (1, Some(corrected)) => Ok(corrected),
+                _ => Err(StoreError::Conflict(format!(
+                    "authority {} was begun on another token, with another kind of key or below \
+                     another issuer, and has its key already; write the file as it was",
+                    plan.authority
+                ))),
+            }
         })
     }
 

@@ -148,7 +148,7 @@ impl Store {
 
 fn drop_needless(connection: &Connection, provisioning: &str, now: i64) -> Result<(), StoreError> {
     let sql = format!(
-        "UPDATE hub_task AS t SET done_at = ?2, answer = ?3
+        "UPDATE hub_task AS t SET done_at = ?2, answer = ?3, reached = NULL
          WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
            AND t.action = 'call' AND t.job IS NULL AND NOT {NEEDED}"
     );
