@@ -102,7 +102,7 @@ impl CertificateAuthority {
                 "provisioning": provisioning, "kind": kind, "override": overriding,
             }),
         };
-        self.store.remove_enrollment(row.id, entry)?;
+        self.store.remove_enrollment(&row, entry)?;
         self.wake();
         Ok(())
     }

@@ -154,9 +154,23 @@ impl Store {
         })
     }
 
-    /// Wants an enrollment gone: the row follows when the service has confirmed.
-    pub fn remove_enrollment(&self, id: i64, entry: AuditEntry) -> Result<(), StoreError> {
+    /// Wants an enrollment gone: the row follows when the service has confirmed. Refused if it is not
+    /// any more as it was `judged`: a block or a breach may have come in between, which it keeps out.
+    pub fn remove_enrollment(
+        &self,
+        judged: &EnrollmentRow,
+        entry: AuditEntry,
+    ) -> Result<(), StoreError> {
+        let (id, slots, enabled) = (judged.id, judged.slots.clone(), judged.enabled);
         self.write(move |connection| {
+            let row = by_id(connection, id)?;
+            if row.slots != slots || row.enabled != enabled {
+                let message = format!(
+                    "enrollment {} has changed meanwhile; say it again",
+                    row.name
+                );
+                return Err(StoreError::Conflict(message));
+            }
             connection.execute("UPDATE enrollment SET removed = 1 WHERE id = ?1", [id])?;
             mark::raise(
                 connection,

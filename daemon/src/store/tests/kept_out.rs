@@ -74,6 +74,39 @@ fn a_group_that_two_blocks_shut_opens_with_the_last_of_them() {
     }
 }
 
+/// Removing it was judged before the block stood, and would open the door.
+#[test]
+fn an_enrollment_that_was_disabled_meanwhile_is_not_removed() {
+    let stage = Stage::new();
+    let new = NewEnrollment {
+        provisioning: "dps".into(),
+        kind: EnrollmentKind::Individual,
+        name: "press-7".into(),
+        authority: None,
+        by_reference: false,
+        slots: Slots::Empty,
+    };
+    let added = stage.store.add_enrollment(new, entry("enrollment.added"));
+    let judged = added.unwrap();
+    stage.issue("press-7", 2);
+    let judged = stage
+        .store
+        .enrollments_named(&judged.name)
+        .unwrap()
+        .remove(0);
+    let bars = vec![Bar::Device(vec!["dps".into()])];
+    stage.started(block(BlockKind::Device, "press-7", bars));
+    let removed = stage
+        .store
+        .remove_enrollment(&judged, entry("enrollment.removed"));
+    assert!(
+        matches!(removed, Err(StoreError::Conflict(_))),
+        "{removed:?}"
+    );
+    let now = stage.store.enrollments_named("press-7").unwrap().remove(0);
+    assert!(!now.enabled && !now.removed);
+}
+
 #[test]
 fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
     let stage = Stage::new();
