@@ -31,7 +31,7 @@ impl PrivateWorker {
         let folder = folder.context("cannot make a folder for the worker's socket")?;
         let socket = folder.path().join("token.sock");
         let client = TokenClient::new(name, socket.clone());
-        let command = worker_command(configuration, name, socket)?;
+        let command = worker_command(configuration, &configuration.file, name, socket)?;
         Ok(Self {
             _supervisor: Supervisor::start(client.clone(), command),
             client,

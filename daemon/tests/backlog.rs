@@ -101,6 +101,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         authorities: BTreeMap::new(),
         failover: hallmarkd::ca::failover::FailoverPolicy::default(),
         profiles: BTreeMap::new(),
+        est_profile: None,
         provisioning: vec!["dps".into()],
         verified: BTreeMap::new(),
         authority_policy: AuthorityPolicy::default(),
@@ -112,7 +113,9 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
             validity_seconds: 604_800,
             interval_seconds: 86_400,
         },
+        backups_kept: 1,
         public_http: None,
+        clock: hallmarkd::ca::clock::ClockPolicy::default(),
         wake: Box::new(|| {}),
     })
     .expect("an authority");

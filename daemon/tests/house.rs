@@ -73,8 +73,21 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "ctl",
-        may_use: &[],
+        // A restore happens while there is no daemon to ask.
+        may_use: &["backup", "setup"],
         libraries: &["reqwest"],
+    },
+    // It works through `hallmark`, `hallmarkd` and systemd's programs, as an operator would.
+    Room {
+        prefix: "setup",
+        may_use: &["ca::ceremony", "config", "token", "x509"],
+        libraries: &["dialoguer"],
+    },
+    // A worker is a service of its own, and tells through this.
+    Room {
+        prefix: "notify",
+        may_use: &["token::worker::ServiceManager"],
+        libraries: &["systemd"],
     },
     // Their certificate is no authority's (docs/decisions.md).
     Room {
@@ -86,15 +99,19 @@ const ROOMS: &[Room] = &[
         prefix: "",
         may_use: &[
             "api",
+            "backup",
             "ca",
             "check",
+            "command",
             "config",
             "credentials",
             "ctl",
             "enrollment",
+            "notify",
             "private_worker",
             "provisioning",
             "service",
+            "setup",
             "store",
             "token",
             "x509",
@@ -109,6 +126,7 @@ const FOREIGN: &[&str] = &[
     "cryptoki",
     "cryptoki_sys",
     "der",
+    "dialoguer",
     "fail",
     "futures_util",
     "hyper",
@@ -120,6 +138,7 @@ const FOREIGN: &[&str] = &[
     "rusqlite_migration",
     "rustls",
     "spki",
+    "systemd",
     "tokio",
     "tokio_rustls",
     "tss_esapi",

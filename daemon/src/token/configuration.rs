@@ -6,7 +6,6 @@
 
 use super::fragment::{Fragment, FragmentError};
 use super::tpm::tcti::{NoTcti, Tcti};
-use anyhow::Context;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -47,42 +46,73 @@ const SECRET_WORDS: &[&str] = &[
 /// `serve`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TokenFile {
-    /// The daemon's state directory; tokens keep their park files there.
-    pub state_dir: PathBuf,
+    /// The daemon's state directory.
+    state_dir: PathBuf,
+    runtime_dir: Option<PathBuf>,
+    token_state_dir: Option<PathBuf>,
     /// The tokens.
     #[serde(default)]
     pub token: Vec<TokenConfiguration>,
 }
 
-/// Where a worker listens: in `$RUNTIME_DIRECTORY`, as systemd sets it, else in the state directory.
-/// `serve` and the worker agree by both asking here.
-pub fn worker_socket(state_dir: &Path, name: &str) -> PathBuf {
-    let directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-    directory
-        .unwrap_or_else(|| state_dir.to_owned())
-        .join(format!("token-{name}.sock"))
+/// Where a worker listens. `serve` and the worker agree by both asking here.
+pub fn worker_socket(runtime_dir: &Path, name: &str) -> PathBuf {
+    runtime_dir.join(format!("token-{name}.sock"))
+}
+
+/// Why there is nothing that a worker could be started with.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    /// The file cannot be read.
+    #[error("cannot read {path:?}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The file is not as the documentation has it.
+    #[error("cannot use {path:?}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
+    /// The file names other tokens.
+    #[error("there is no [[token]] named {0:?}")]
+    NoSuchToken(String),
 }
 
 impl TokenFile {
     /// Reads the file.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("cannot use {}", path.display()))
+    pub fn read(path: &Path) -> Result<Self, TokenFileError> {
+        let text = std::fs::read_to_string(path).map_err(|error| TokenFileError::Unreadable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        toml::from_str(&text).map_err(|error| TokenFileError::Malformed {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
     }
 
     /// The token `name`.
-    pub fn token(&self, name: &str) -> anyhow::Result<TokenConfiguration> {
+    pub fn token(&self, name: &str) -> Result<TokenConfiguration, TokenFileError> {
         let token = self.token.iter().find(|token| token.name == name);
         token
             .cloned()
-            .with_context(|| format!("there is no [[token]] named {name:?}"))
+            .ok_or_else(|| TokenFileError::NoSuchToken(name.to_owned()))
     }
 
-    /// Where the worker of the token `name` listens unless it is told another place:
-    /// `$RUNTIME_DIRECTORY`, as systemd sets it, else the state directory.
+    /// Where the worker of the token `name` listens unless it is told another place.
     pub fn socket(&self, name: &str) -> PathBuf {
-        worker_socket(&self.state_dir, name)
+        worker_socket(self.runtime_dir.as_ref().unwrap_or(&self.state_dir), name)
+    }
+
+    /// Where workers keep park files, their TPMs' anchors and their locks.
+    pub fn state_directory(&self) -> &Path {
+        self.token_state_dir.as_ref().unwrap_or(&self.state_dir)
     }
 }
 
@@ -144,7 +174,8 @@ pub struct TokenSettings {
     pub serial: Option<String>,
     /// Its interface, and what that needs.
     pub interface: Interface,
-    /// The file that holds the PIN; `None` for a family without login.
+    /// The file that holds the PIN; `None` for a family without login. A bare name if there is no
+    /// `$CREDENTIALS_DIRECTORY`: whoever logs in asks [`require_credential`](Self::require_credential).
     pub credential: Option<PathBuf>,
     /// Signing sessions.
     pub sessions: usize,
@@ -222,12 +253,33 @@ enum Problem {
     Deadline,
     #[error("`credential` is missing: this family needs a login")]
     NoCredential,
-    #[error("`credential` {0:?} is a bare name, and there is no $CREDENTIALS_DIRECTORY")]
+    #[error(
+        "`credential` {0:?} is a bare name, and there is no $CREDENTIALS_DIRECTORY: give the unit a \
+         LoadCredential= or LoadCredentialEncrypted= of that name, or name the file with its path"
+    )]
     NoCredentialsDirectory(PathBuf),
     #[error("`environment` must not hold secrets, and {0:?} looks like one; use `credential`")]
     SecretInEnvironment(String),
     #[error("`environment` lacks {0:?}, without which this family does not find its token")]
     EnvironmentMissing(String),
+}
+
+impl TokenSettings {
+    /// Refuses a credential that systemd was to bring and has not brought. For whoever loads the
+    /// token's library; where a worker of another unit does, only that unit has the credential.
+    pub fn require_credential(&self) -> Result<(), TokenConfigurationError> {
+        match &self.credential {
+            Some(path) if is_bare(path) => Err(TokenConfigurationError {
+                token: self.name.clone(),
+                problem: Problem::NoCredentialsDirectory(path.clone()),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_bare(credential: &Path) -> bool {
+    credential.components().count() <= 1
 }
 
 impl TokenConfiguration {
@@ -363,11 +415,11 @@ impl TokenConfiguration {
         match &self.credential {
             None if family.is_none_or(|family| family.login) => Err(Problem::NoCredential),
             None => Ok(None),
-            Some(path) if path.components().count() > 1 => Ok(Some(path.clone())),
-            Some(name) => match directory {
-                Some(directory) => Ok(Some(directory.join(name))),
-                None => Err(Problem::NoCredentialsDirectory(name.clone())),
+            Some(path) if is_bare(path) => match directory {
+                Some(directory) => Ok(Some(directory.join(path))),
+                None => Ok(Some(path.clone())),
             },
+            Some(path) => Ok(Some(path.clone())),
         }
     }
 }
@@ -399,6 +451,15 @@ mod tests {
             Some(Path::new("/run/credentials/factory-pin"))
         );
         assert_eq!(settings.sessions, 2, "the family's number");
+        settings.require_credential().expect("it is there");
+    }
+
+    #[test]
+    fn only_whoever_logs_in_needs_the_credentials_directory() {
+        let said: TokenConfiguration = toml::from_str(GOOD).expect("good");
+        let settings = said.resolve(None).expect("enough to ask a worker");
+        let error = settings.require_credential().expect_err("no directory");
+        assert!(error.to_string().contains("LoadCredential="), "{error}");
     }
 
     const GOOD_TPM: &str = r#"

@@ -2,7 +2,7 @@
 //!
 //! For software tokens and first starts; a factory's HSM is initialised with its vendor's tool.
 //! PINs go by files, as `softhsm2-util --pin` would show them to everybody in the process list.
-//! Never touches a token that is initialised already.
+//! Never touches a token that is initialised and has its PIN.
 
 use super::pin::read_pin;
 use super::pkcs11::module::Module;
@@ -10,10 +10,9 @@ use anyhow::{Context, bail};
 use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
-use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// Digits of a PIN made here: as much as 8 bytes of entropy allow, and within every token's limits.
 const PIN_DIGITS: usize = 16;
@@ -36,7 +35,7 @@ pub struct InitializeOptions {
 pub enum Initialized {
     /// There is a new token, with this serial number.
     New(String),
-    /// A token with this label was there, with this serial number; nothing was done.
+    /// A token with this label and a PIN was there, with this serial number; nothing was done.
     AlreadyThere(String),
 }
 
@@ -47,7 +46,13 @@ pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
     let mut module = Module::load(&options.module, None).map_err(failed)?;
     module.initialize().map_err(failed)?;
     let outcome = match module.find_token(&options.label, None) {
-        Ok(found) => Ok(Initialized::AlreadyThere(found.information.serial)),
+        Ok(found) if found.information.has_pin() => {
+            Ok(Initialized::AlreadyThere(found.information.serial))
+        }
+        // Somebody was stopped half-way; without his file no PIN of an SO is tried.
+        Ok(found) => read_pin(&options.so_pin_file)
+            .map_err(Into::into)
+            .and_then(|so_pin| give_pin(&module, found.slot, &so_pin, options)),
         Err(_) => make(&module, options),
     };
     module.finalize();
@@ -56,17 +61,25 @@ pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
 
 fn make(module: &Module, options: &InitializeOptions) -> anyhow::Result<Initialized> {
     let slot = uninitialized_slot(module)?;
-    let (so_pin, pin) = (
-        existing_or_new(&options.so_pin_file)?,
-        existing_or_new(&options.pin_file)?,
-    );
+    let so_pin = existing_or_new(&options.so_pin_file)?;
     let context = module.context();
     context
         .init_token(slot, &so_pin, &options.label)
         .context("C_InitToken")?;
+    give_pin(module, slot, &so_pin, options)
+}
+
+fn give_pin(
+    module: &Module,
+    slot: Slot,
+    so_pin: &SecretString,
+    options: &InitializeOptions,
+) -> anyhow::Result<Initialized> {
+    let pin = existing_or_new(&options.pin_file)?;
+    let context = module.context();
     let session = context.open_rw_session(slot).context("C_OpenSession")?;
     session
-        .login(UserType::So, Some(&so_pin))
+        .login(UserType::So, Some(so_pin))
         .context("C_Login as SO")?;
     session.init_pin(&pin).context("C_InitPIN")?;
     session.logout().context("C_Logout")?;
@@ -94,22 +107,21 @@ fn uninitialized_slot(module: &Module) -> anyhow::Result<Slot> {
     }
 }
 
-/// The PIN in `path`; a new one is written there if there is no such file.
+/// The PIN in `path`; a new one is written there, whole, if there is no such file.
 fn existing_or_new(path: &Path) -> anyhow::Result<SecretString> {
-    let made = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    match made {
-        Ok(mut file) => {
-            file.write_all(random_digits().as_bytes())
-                .context("cannot write a new PIN")?;
-            file.sync_all().context("cannot write a new PIN")?;
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot create {}", path.display()));
+    if !path.exists() {
+        let failed = || format!("cannot write a new PIN to {}", path.display());
+        let folder = path.parent().with_context(failed)?;
+        // Nobody else may read it from the first moment on: mode 0600.
+        let mut file = NamedTempFile::new_in(folder).with_context(failed)?;
+        file.write_all(random_digits().as_bytes())
+            .with_context(failed)?;
+        file.as_file().sync_all().with_context(failed)?;
+        match file.persist_noclobber(path) {
+            Err(error) if error.error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error.error).with_context(failed);
+            }
+            _ => {}
         }
     }
     Ok(read_pin(path)?)

@@ -6,6 +6,7 @@
 use super::configuration::TokenSettings;
 use super::fragment::{self, Fragment};
 use super::pkcs11::module::Module;
+use super::supervisor::SERVICE_VARIABLES;
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,20 +115,33 @@ impl Probe {
         })
     }
 
+    /// The name of its fragment, if it has one.
+    pub fn fragment(&self) -> Option<&str> {
+        self.fragment.as_deref()
+    }
+
     /// Asks, in a process of its own.
     pub fn ask(&self) -> anyhow::Result<ModuleInSight> {
+        self.ask_by(&std::env::current_exe()?)
+    }
+
+    /// The same where this program is not `hallmarkd`, which lies there.
+    pub fn ask_by(&self, hallmarkd: &Path) -> anyhow::Result<ModuleInSight> {
         if !self.lacking.is_empty() {
             let names = self.lacking.join(", ");
             return Err(anyhow!(
                 "not asked: it needs a [[token]] with {names} in its environment"
             ));
         }
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(hallmarkd);
         command.arg("probe-module");
         match &self.fragment {
             Some(name) => command.arg("--fragment").arg(name),
             None => command.arg("--module").arg(&self.module),
         };
+        for variable in SERVICE_VARIABLES {
+            command.env_remove(variable);
+        }
         let answer = answer_of(command.envs(&self.environment))?;
         let answer: Answer = serde_json::from_slice(&answer).context("it wrote something else")?;
         answer.map_err(|problem| anyhow!(problem))

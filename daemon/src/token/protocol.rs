@@ -13,12 +13,16 @@ use crate::x509::key::SignatureAlgorithm;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
+use std::time::Duration;
 
 /// Version of these messages. Daemon and workers come from one package, so unequal means refused.
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 
 /// Longest frame. The longest message is a to-be-signed CRL: 8 MiB hold some 200,000 entries.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// How long a worker may have nothing new to tell of its health before it says so.
+pub(crate) const HEALTH_PAUSE: Duration = Duration::from_secs(10);
 
 /// How much is read from the socket at once.
 const READ_BYTES: usize = 64 << 10;
@@ -77,8 +81,11 @@ pub(crate) enum Operation {
         secret: SecretBytes,
     },
     DestroySecret(String),
-    /// Answered without touching the token, so also while it hangs.
-    Health,
+    /// Answered without touching the token, so also while it hangs: once it is another one than
+    /// `known`, after [`HEALTH_PAUSE`] at the latest. So news is heard at once, and rest is rest.
+    Health {
+        known: Option<WorkerHealth>,
+    },
 }
 
 impl Operation {
@@ -96,7 +103,7 @@ impl Operation {
             Operation::Hmac { .. } => "compute an HMAC",
             Operation::ImportSecret { .. } => "import a secret",
             Operation::DestroySecret(_) => "destroy a secret",
-            Operation::Health => "health",
+            Operation::Health { .. } => "health",
         }
     }
 

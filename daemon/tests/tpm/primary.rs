@@ -48,6 +48,21 @@ fn a_persistent_handle_that_holds_something_else_is_not_touched() {
     assert_eq!(before, tools.tool("tpm2_readpublic", &["-c", "0x81000101"]));
 }
 
+/// The TPM was cleared, as another one would be. Verifies: nothing is kept in it before it is known
+/// to be the right one.
+#[test]
+fn nothing_is_made_persistent_in_a_tpm_that_is_not_ours() {
+    let stage = Stage::with("primary_handle = 0x81000101");
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    stage.tpm.tool("tpm2_clear", &[]);
+    let health = running.wait_for(TokenState::Parked);
+    assert!(health.reason.contains("cleared or exchanged"), "{health:?}");
+    let listed = stage.tpm.tool("tpm2_getcap", &["handles-persistent"]);
+    assert_eq!(listed.trim(), "");
+    assert_eq!(stage.tpm.transient_objects(), 0);
+}
+
 /// The template is public, so that the primary key can be made without this program: by the commands
 /// of docs/operations.md, as they stand there.
 #[test]

@@ -3,7 +3,7 @@
 //! Callers append to the outbox and get a future each. One thread sends what was appended, and lets
 //! requests expire; one reads all answers. So a caller never blocks, whatever the worker does. A
 //! request that has expired stays on the list until its answer comes: the worker is still at it, and
-//! by that list a hung one is found out.
+//! by that list a hung one is found out. Both threads sleep until there is something to do.
 
 use crate::token::TokenError;
 use crate::token::outbox::Outbox;
@@ -11,6 +11,7 @@ use crate::token::protocol::{Answer, FrameReader, Hello, Operation, Request, Res
 use anyhow::{Context, bail};
 use futures_channel::oneshot;
 use std::collections::HashMap;
+use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Most requests in flight on one connection; further ones are refused at once.
 const IN_FLIGHT_MAX: usize = 1024;
+
+/// How far beyond its deadline a request may be before the worker counts as hung.
+const HANG_GRACE: Duration = Duration::from_secs(1);
 
 /// How long the worker may take to greet, and to read what is sent.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +43,7 @@ struct Pending {
     /// Set when the connection ends: nothing more may be added.
     ended: Option<TokenError>,
     requests: HashMap<u64, InFlight>,
-    /// No request that is waited for expires before this.
+    /// No request expires before this, nor shows that the worker hangs.
     next_expiry: Option<Instant>,
 }
 
@@ -49,6 +53,19 @@ struct InFlight {
     allowed: Duration,
     /// `None` once the caller was told that it has expired.
     reply: Option<oneshot::Sender<Outcome>>,
+    /// That the worker hangs in it has been said.
+    hung: bool,
+}
+
+impl InFlight {
+    /// When it expires, or shows that the worker hangs.
+    fn next_expiry(&self) -> Option<Instant> {
+        match (&self.reply, self.hung) {
+            (Some(_), _) => Some(self.deadline),
+            (None, false) => Some(self.deadline + HANG_GRACE),
+            (None, true) => None,
+        }
+    }
 }
 
 impl Connection {
@@ -151,6 +168,7 @@ impl Connection {
             deadline,
             allowed,
             reply: Some(reply),
+            hung: false,
         };
         pending.requests.insert(id, in_flight);
         let next = pending.next_expiry.map_or(deadline, |it| it.min(deadline));
@@ -158,18 +176,22 @@ impl Connection {
         Ok((id, answer))
     }
 
-    /// Sends what is asked, and lets expire what is not answered, until the connection ends.
-    pub(super) fn send(&self) {
-        while let Some(next_expiry) = self.expire() {
+    /// Sends what is asked, and lets expire what is not answered, until the connection ends. `hung`
+    /// is told the operation by which the worker shows that it hangs.
+    pub(super) fn send(&self, hung: impl Fn(&'static str)) {
+        while let Some(next_expiry) = self.expire(&hung) {
             if let Err(error) = self.outbox.send_when_added(next_expiry) {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    hung("reading requests");
+                }
                 return self.end(&format!("cannot send to the worker: {error}"));
             }
         }
     }
 
-    /// Tells the callers of requests that have expired. Returns when to come back, or `None` once
-    /// the connection has ended.
-    fn expire(&self) -> Option<Option<Instant>> {
+    /// Tells the callers of requests that have expired, and that the worker hangs. Returns when to
+    /// come back, or `None` once the connection has ended.
+    fn expire(&self, hung: impl Fn(&'static str)) -> Option<Option<Instant>> {
         let mut pending = self.pending();
         if pending.ended.is_some() {
             return None;
@@ -178,26 +200,26 @@ impl Connection {
         if pending.next_expiry.is_none_or(|next| now < next) {
             return Some(pending.next_expiry);
         }
-        let waited_for = pending
-            .requests
-            .values_mut()
-            .filter(|request| request.reply.is_some());
-        let mut next: Option<Instant> = None;
-        for request in waited_for {
-            if now < request.deadline {
-                next = Some(next.map_or(request.deadline, |it| it.min(request.deadline)));
-            } else if let Some(reply) = request.reply.take() {
-                let deadline_ms = request.allowed.as_millis();
-                // A caller that is gone does not mind.
-                let _ = reply.send(Err(TokenError::Deadline {
-                    token: self.token.clone(),
-                    operation: request.operation.to_owned(),
-                    deadline_ms: u64::try_from(deadline_ms).unwrap_or(u64::MAX),
-                }));
+        for request in pending.requests.values_mut() {
+            if request.next_expiry().is_none_or(|next| now < next) {
+                continue;
             }
+            let Some(reply) = request.reply.take() else {
+                request.hung = true;
+                hung(request.operation);
+                continue;
+            };
+            let deadline_ms = request.allowed.as_millis();
+            // A caller that is gone does not mind.
+            let _ = reply.send(Err(TokenError::Deadline {
+                token: self.token.clone(),
+                operation: request.operation.to_owned(),
+                deadline_ms: u64::try_from(deadline_ms).unwrap_or(u64::MAX),
+            }));
         }
-        pending.next_expiry = next;
-        Some(next)
+        let requests = pending.requests.values();
+        pending.next_expiry = requests.filter_map(InFlight::next_expiry).min();
+        Some(pending.next_expiry)
     }
 
     /// Delivers answers until the connection ends; gives the reason.
@@ -248,16 +270,6 @@ impl Connection {
         for reply in requests.into_values().filter_map(|request| request.reply) {
             let _ = reply.send(Err(error.clone()));
         }
-    }
-
-    /// The operation that is longest beyond its deadline, if by more than `grace`.
-    pub(super) fn overdue(&self, grace: Duration) -> Option<&'static str> {
-        let pending = self.pending();
-        let oldest = pending
-            .requests
-            .values()
-            .min_by_key(|request| request.deadline)?;
-        (Instant::now() > oldest.deadline + grace).then_some(oldest.operation)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {

@@ -6,8 +6,9 @@
 use super::TokenHealth;
 use super::connection::Connection;
 use crate::token::TokenError;
-use crate::token::protocol::{Answer, Operation};
+use crate::token::protocol::{Answer, HEALTH_PAUSE, Operation};
 use crate::token::worker::health::{RungCounters, TokenState, WorkerHealth};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
@@ -19,14 +20,15 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause between two attempts to connect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How often the health of a ready token is asked for.
-const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+/// How long a worker may take to tell its health: it need not touch the token for that, but waits
+/// for news.
+const HEALTH_DEADLINE: Duration = HEALTH_PAUSE.saturating_add(Duration::from_secs(2));
 
-/// How often the health of a token that is not ready is asked for.
-const HEALTH_PERIOD_UNREADY: Duration = Duration::from_millis(100);
+/// Told the operation by which a worker shows that it hangs.
+pub(super) type OnHang = Box<dyn Fn(&'static str) + Send>;
 
-/// How long a worker may take to tell its health: it need not touch the token for that.
-const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
+/// Longer than any client lives.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Owner of the threads.
 pub(super) struct Keeper {
@@ -40,6 +42,7 @@ struct Shared {
     connection: RwLock<Option<Arc<Connection>>>,
     state: Mutex<State>,
     changed: Condvar,
+    on_hang: Mutex<Option<OnHang>>,
 }
 
 struct State {
@@ -66,6 +69,7 @@ impl Keeper {
                 closing: false,
             }),
             changed: Condvar::new(),
+            on_hang: Mutex::default(),
         });
         let threads = vec![
             spawn("token-client", &shared, Shared::keep_connected),
@@ -85,6 +89,11 @@ impl Keeper {
     pub(super) fn out_for(&self) -> Option<Duration> {
         let out_since = self.shared.state().health.out_since;
         out_since.map(|since| since.elapsed())
+    }
+
+    /// Who is told from now on when the worker hangs.
+    pub(super) fn tell_hang_to(&self, on_hang: Option<OnHang>) {
+        *self.shared.on_hang() = on_hang;
     }
 
     pub(super) fn note_restart(&self, reason: &str) {
@@ -140,7 +149,7 @@ impl Shared {
                         connection.end("the client is closed");
                     }
                     let reason = std::thread::scope(|scope| {
-                        scope.spawn(|| connection.send());
+                        scope.spawn(|| connection.send(|operation| self.hung(operation)));
                         connection.read(reader)
                     });
                     self.set_connection(None);
@@ -148,6 +157,9 @@ impl Shared {
                     reason
                 }
                 Err(error) => {
+                    if has_timed_out(&error) {
+                        self.hung("greeting");
+                    }
                     pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
                     format!("{error:#}")
                 }
@@ -157,27 +169,64 @@ impl Shared {
     }
 
     fn keep_informed(&self) {
-        while !self.pause(self.health_period()) {
-            let Some(connection) = self.connection() else {
-                continue;
-            };
-            match pollster::block_on(connection.call(Operation::Health, HEALTH_DEADLINE)) {
-                Ok(Answer::Health(health)) => self.heard(health),
-                Ok(_) => connection.end("the worker answered something else"),
-                // The connection's end, or a hung worker, is noticed by others.
-                Err(error) => self.lost(&error.to_string()),
+        while let Some(connection) = self.wait_for_connection() {
+            let mut known = None;
+            loop {
+                let asked = Instant::now();
+                let question = Operation::Health {
+                    known: known.clone(),
+                };
+                known = match pollster::block_on(connection.call(question, HEALTH_DEADLINE)) {
+                    Ok(Answer::Health(health)) => {
+                        self.heard(&health);
+                        // A worker at which too many wait for news answers at once.
+                        let is_news = known.as_ref() != Some(&health);
+                        if !is_news && asked.elapsed() < RECONNECT_PAUSE_MAX {
+                            self.pause(RECONNECT_PAUSE_MAX);
+                        }
+                        Some(health)
+                    }
+                    Ok(_) => {
+                        connection.end("the worker answered something else");
+                        break;
+                    }
+                    // The connection's end, or a hung worker, is noticed by others.
+                    Err(error) => {
+                        self.lost(&error.to_string());
+                        break;
+                    }
+                };
             }
+            // An ended connection is put away by whoever reads it.
+            self.pause(RECONNECT_PAUSE);
         }
     }
 
-    fn health_period(&self) -> Duration {
-        match self.state().health.state {
-            TokenState::Ready => HEALTH_PERIOD,
-            _ => HEALTH_PERIOD_UNREADY,
+    /// `None` if the client is being closed.
+    fn wait_for_connection(&self) -> Option<Arc<Connection>> {
+        let mut state = self.state();
+        while !state.closing {
+            if let Some(connection) = self.connection() {
+                return Some(connection);
+            }
+            state = self.wait(state, FOREVER);
+        }
+        None
+    }
+
+    fn hung(&self, operation: &'static str) {
+        if let Some(tell) = &*self.on_hang() {
+            tell(operation);
         }
     }
 
-    fn heard(&self, heard: WorkerHealth) {
+    fn on_hang(&self) -> MutexGuard<'_, Option<OnHang>> {
+        self.on_hang
+            .lock()
+            .expect("no thread panics while it tells of a hang")
+    }
+
+    fn heard(&self, heard: &WorkerHealth) {
         let since = UNIX_EPOCH + Duration::from_millis(heard.since_unix_ms);
         let mut state = self.state();
         state.health.rungs = heard.rungs;
@@ -234,6 +283,9 @@ impl Shared {
             .connection
             .write()
             .expect("no thread panics while it holds the connection") = connection;
+        // Under the lock of whoever looked before it was there, and is about to wait.
+        drop(self.state());
+        self.changed.notify_all();
     }
 }
 
@@ -250,6 +302,12 @@ impl TokenHealth {
         self.state = state;
         reason.clone_into(&mut self.reason);
     }
+}
+
+/// Whether somebody listens, and says nothing.
+fn has_timed_out(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn spawn(name: &str, shared: &Arc<Shared>, body: fn(&Shared)) -> JoinHandle<()> {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
-use keeper::Keeper;
+use keeper::{Keeper, OnHang};
 use secrecy::SecretSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,6 +67,11 @@ impl TokenClient {
     /// The token's name in the configuration.
     pub fn name(&self) -> &str {
         self.keeper.name()
+    }
+
+    /// Whether both are handles on one connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.keeper, &other.keeper)
     }
 
     /// How the token is, as last heard; asks nobody.
@@ -199,10 +204,11 @@ impl TokenClient {
         })
     }
 
-    /// Whether a request is unanswered though its deadline passed more than `grace` ago: the worker
-    /// hangs. Names the operation.
-    pub(super) fn overdue(&self, grace: Duration) -> Option<&'static str> {
-        self.keeper.connection().ok()?.overdue(grace)
+    /// Has `on_hang` called, with the operation, when the worker shows that it hangs: a request is
+    /// unanswered well beyond its deadline, or the worker does not greet or read. Nobody else's any
+    /// more; `None` for nobody.
+    pub(super) fn tell_hang_to(&self, on_hang: Option<OnHang>) {
+        self.keeper.tell_hang_to(on_hang);
     }
 
     /// Counts a restart of the worker, with its cause.

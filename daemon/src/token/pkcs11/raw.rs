@@ -47,6 +47,10 @@ impl TokenInformation {
         self.has(CKF_TOKEN_INITIALIZED)
     }
 
+    pub(crate) fn has_pin(&self) -> bool {
+        self.has(CKF_USER_PIN_INITIALIZED)
+    }
+
     pub(crate) fn pin_locked(&self) -> bool {
         self.has(CKF_USER_PIN_LOCKED)
     }

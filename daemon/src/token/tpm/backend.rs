@@ -15,7 +15,11 @@ use secrecy::SecretString;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tss_esapi::constants::PropertyTag;
+
+/// How often a TPM at rest is looked at: whether it is there and the same, and its lockout.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One TPM, from connection to disconnection.
 pub(crate) struct TpmBackend {
@@ -55,8 +59,9 @@ impl TpmBackend {
         self.claim()?;
         let anchor = Anchor::read(&self.anchor_file)?;
         let known = anchor.as_ref().map(|anchor| &anchor.primary[..]);
-        let mut device = Device::open(&self.tpm.tcti, self.tpm.primary_handle, known)?;
-        self.check_identity(&device, anchor.as_ref())?;
+        let admitted = |primary: &[u8]| self.check_identity(primary, anchor.as_ref());
+        let (tcti, handle) = (&self.tpm.tcti, self.tpm.primary_handle);
+        let mut device = Device::open(tcti, handle, known, admitted)?;
         let description = describe(&mut device, &self.settings.label, &self.tpm)?;
         Ok(Present {
             device: Arc::new(Mutex::new(device)),
@@ -86,8 +91,8 @@ impl TpmBackend {
     }
 
     /// A TPM that was cleared or exchanged is not taken for the one that was there.
-    fn check_identity(&self, device: &Device, anchor: Option<&Anchor>) -> Result<(), Fault> {
-        let now = anchor::serial(device.primary_name());
+    fn check_identity(&self, primary: &[u8], anchor: Option<&Anchor>) -> Result<(), Fault> {
+        let now = anchor::serial(primary);
         let parked = |reason| {
             Err(Fault {
                 class: Class::Pin,
@@ -172,6 +177,10 @@ impl Backend for TpmBackend {
             device: Arc::clone(&present.device),
             description: present.description.clone(),
         }))
+    }
+
+    fn look_interval(&self) -> Option<Duration> {
+        Some(LOOK_INTERVAL)
     }
 
     fn remark(&mut self) -> Result<Option<String>, TokenError> {

@@ -73,10 +73,12 @@ impl Device {
     ///
     /// `primary_handle` is where it is persistent. `known_primary` is the name that it had the last
     /// time; without a resource manager, what an earlier worker of ours left behind is flushed.
+    /// `admitted` judges a TPM by the name of its primary key, before anything on it is changed.
     pub(super) fn open(
         tcti: &Tcti,
         primary_handle: Option<u32>,
         known_primary: Option<&[u8]>,
+        admitted: impl Fn(&[u8]) -> Result<(), Fault>,
     ) -> Result<Self, Fault> {
         let settings = TctiNameConf::from_str(&tcti.to_string()).map_err(failed("TCTI"))?;
         let mut context = Context::new(settings).map_err(failed("connect"))?;
@@ -84,14 +86,16 @@ impl Device {
         if let Some(name) = known_primary.filter(|_| !tcti.is_managed()) {
             leftovers::flush(&mut context, name)?;
         }
-        let (mut primary, mut primary_name) = primary::find_or_make(&mut context, primary_handle)?;
+        let (mut primary, mut primary_name) =
+            primary::find_or_make(&mut context, primary_handle, &admitted)?;
         if !tcti.is_managed() && known_primary != Some(&primary_name) {
             if primary_handle.is_none() {
                 // Ours would be taken for a leftover: it is made again.
                 flush(&mut context, primary.into())?;
             }
             leftovers::flush(&mut context, &primary_name)?;
-            (primary, primary_name) = primary::find_or_make(&mut context, primary_handle)?;
+            (primary, primary_name) =
+                primary::find_or_make(&mut context, primary_handle, &admitted)?;
         }
         Ok(Self {
             context,

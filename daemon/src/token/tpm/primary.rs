@@ -12,21 +12,34 @@ use tss_esapi::handles::{KeyHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
 
 /// The primary key and its name: the persistent one, made so if it is not there; or a transient one.
+/// A TPM whose primary key has another name than is `admitted` is left as it was.
 pub(super) fn find_or_make(
     context: &mut Context,
     persistent: Option<u32>,
+    admitted: impl Fn(&[u8]) -> Result<(), Fault>,
 ) -> Result<(KeyHandle, Vec<u8>), Fault> {
-    let handle = match persistent {
-        None => transient_primary(context)?,
-        Some(handle) => match persistent_primary(context, handle)? {
-            Some(primary) => primary,
-            None => persist_primary(context, handle)?,
-        },
+    let found = match persistent {
+        None => None,
+        Some(handle) => persistent_primary(context, handle)?,
+    };
+    let (primary, is_transient) = match found {
+        Some(primary) => (primary, false),
+        None => (transient_primary(context)?, true),
     };
     let name = context
-        .tr_get_name(handle.into())
+        .tr_get_name(primary.into())
         .map_err(failed("Esys_TR_GetName"))?;
-    Ok((handle, name.value().to_vec()))
+    let name = name.value().to_vec();
+    if let Err(stranger) = admitted(&name) {
+        if is_transient {
+            flush(context, primary.into())?;
+        }
+        return Err(stranger);
+    }
+    match persistent.filter(|_| is_transient) {
+        Some(handle) => Ok((persist(context, primary, handle)?, name)),
+        None => Ok((primary, name)),
+    }
 }
 
 fn transient_primary(context: &mut Context) -> Result<KeyHandle, Fault> {
@@ -75,8 +88,7 @@ fn persistent_primary(context: &mut Context, handle: u32) -> Result<Option<KeyHa
     }
 }
 
-fn persist_primary(context: &mut Context, handle: u32) -> Result<KeyHandle, Fault> {
-    let transient = transient_primary(context)?;
+fn persist(context: &mut Context, transient: KeyHandle, handle: u32) -> Result<KeyHandle, Fault> {
     let persistent = PersistentTpmHandle::new(handle).map_err(failed("primary_handle"))?;
     let object = with_password(context, |context| {
         context.evict_control(Provision::Owner, transient.into(), persistent.into())

@@ -2,6 +2,7 @@
 
 use crate::token::{Token, TokenError};
 use secrecy::SecretString;
+use std::time::Duration;
 
 /// A kind of token, from nothing to open sessions and back.
 ///
@@ -24,8 +25,14 @@ pub(crate) trait Backend: Send {
     /// One more session, for one signer.
     fn open(&mut self) -> Result<Box<dyn Token>, TokenError>;
 
-    /// What an operator should know of a token that works; `None` on a good day. Asked for every
-    /// second while the token is ready, so it MUST be cheap. An error counts as an operation's.
+    /// How often a token at rest is asked for its [`remark`](Backend::remark); `None` where it never
+    /// has one: who has nothing to tell must not be woken for it.
+    fn look_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What an operator should know of a token that works; `None` on a good day. It MUST be cheap.
+    /// An error counts as an operation's.
     fn remark(&mut self) -> Result<Option<String>, TokenError> {
         Ok(None)
     }

@@ -2,7 +2,7 @@
 
 use crate::token::TokenError;
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The states of a token.
@@ -56,12 +56,17 @@ pub struct WorkerHealth {
 }
 
 /// The health that a worker's threads keep between them.
-pub(super) struct HealthCell(Mutex<Kept>);
+pub(super) struct HealthCell {
+    kept: Mutex<Kept>,
+    changed: Condvar,
+}
 
 struct Kept {
     health: WorkerHealth,
     /// Since when it has been unavailable, if it was ready before.
     lost: Option<Instant>,
+    /// The worker ends: nobody waits any more.
+    closed: bool,
 }
 
 impl HealthCell {
@@ -72,11 +77,41 @@ impl HealthCell {
             since_unix_ms: unix_ms(SystemTime::now()),
             rungs: RungCounters::default(),
         };
-        HealthCell(Mutex::new(Kept { health, lost: None }))
+        HealthCell {
+            kept: Mutex::new(Kept {
+                health,
+                lost: None,
+                closed: false,
+            }),
+            changed: Condvar::new(),
+        }
     }
 
     pub(super) fn read(&self) -> WorkerHealth {
         self.lock().health.clone()
+    }
+
+    /// The health once `is_awaited`, after `pause` at the latest, and at once when closed.
+    pub(super) fn wait(
+        &self,
+        pause: Duration,
+        is_awaited: impl Fn(&WorkerHealth) -> bool,
+    ) -> WorkerHealth {
+        let waited = self.changed.wait_timeout_while(self.lock(), pause, |kept| {
+            !kept.closed && !is_awaited(&kept.health)
+        });
+        let (kept, _) = waited.expect("no thread panics while it holds the health");
+        kept.health.clone()
+    }
+
+    /// Whoever waits, now or later, waits no more.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// For how long a token has been unavailable that was ready once in this process.
@@ -100,6 +135,7 @@ impl HealthCell {
             health.since_unix_ms = unix_ms(SystemTime::now());
         }
         (health.state, health.reason) = (state, reason);
+        self.changed.notify_all();
     }
 
     /// What an operator should know of a token that works. One that has failed meanwhile stays so.
@@ -108,6 +144,7 @@ impl HealthCell {
         if health.state == TokenState::Ready && health.reason != reason {
             tracing::info!(token, reason, "token remark");
             health.reason = reason;
+            self.changed.notify_all();
         }
     }
 
@@ -126,10 +163,11 @@ impl HealthCell {
 
     pub(super) fn count(&self, add: impl FnOnce(&mut RungCounters)) {
         add(&mut self.lock().health.rungs);
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0
+        self.kept
             .lock()
             .expect("no thread panics while it holds the health")
     }

@@ -44,19 +44,17 @@ impl Backend for InMemory {
 /// Serves `memory` as the token `name` on `socket`.
 pub(crate) fn serve(name: &str, memory: MemoryToken, socket: &Path) {
     let rig = Rig::new(name, Box::new(InMemory(name.to_owned(), memory)), None);
-    let ladder = Arc::new(Ladder::new(name, 1, rig, Arc::new(Watchdog::new(2))));
+    let watchdog = Arc::new(Watchdog::new(2));
+    let ladder = Arc::new(Ladder::new(name, 1, rig, Arc::clone(&watchdog)));
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
-    let (end_prober, prober_ended) = mpsc::channel();
-    let listener = connection::listen(socket).expect("a socket in the test's folder");
-    prober(&ladder, prober_ended, mpsc::channel().0);
+    let socket = connection::Socket::open(socket).expect("a socket in the test's folder");
+    prober(&ladder, &watchdog, mpsc::channel().0);
     signer_threads(name, 1, &queue, &ladder);
     let desk = Desk {
         token: name.to_owned(),
         queue,
         ladder,
+        waiting: Arc::default(),
     };
-    spawn("token-accept", move || {
-        connection::accept(&listener, &desk);
-        drop(end_prober);
-    });
+    spawn("token-accept", move || connection::accept(&socket, &desk));
 }

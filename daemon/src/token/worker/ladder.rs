@@ -25,11 +25,17 @@ use std::time::{Duration, Instant, SystemTime};
 const SESSION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long finalize, initialize, login and proofs may take before they count as hung.
-const RENEWAL_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const RENEWAL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a token that was ready may be unavailable before another process is given a try: some
 /// modules can be initialised once in a process, and not again.
 const OUT_OF_RUNGS_AFTER: Duration = Duration::from_secs(15);
+
+/// How often an unhealthy token is tended without being asked.
+const TEND_PERIOD: Duration = Duration::from_secs(1);
+
+/// Longer than any health lasts.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// How often an operation that waits for a renewal looks whether it is over.
 const RENEWAL_POLL: Duration = Duration::from_millis(1);
@@ -83,6 +89,11 @@ impl Ladder {
     /// How the token is.
     pub(super) fn health(&self) -> WorkerHealth {
         self.health.read()
+    }
+
+    /// How the token is once that is another health than `known`, or after `pause`.
+    pub(super) fn health_unlike(&self, known: &WorkerHealth, pause: Duration) -> WorkerHealth {
+        self.health.wait(pause, |health| health != known)
     }
 
     /// Does `operation` on the session of `signer`, and climbs when it fails for a reason that
@@ -284,7 +295,28 @@ impl Ladder {
         }
     }
 
-    /// What the prober does every second: heals without traffic.
+    /// Waits until the token has to be tended: soon, while it is not ready; if it is, when it fails
+    /// or, where the token has something to tell at rest, from time to time. False once closed.
+    pub(super) fn wait_until_due(&self) -> bool {
+        let pause = lock(&self.rig).look_interval().unwrap_or(FOREVER);
+        let is_ready = |health: &WorkerHealth| health.state == TokenState::Ready;
+        let health = self.health.wait(pause, |health| !is_ready(health));
+        if !is_ready(&health) {
+            self.health.wait(TEND_PERIOD, |_| false);
+        }
+        !self.health.is_closed()
+    }
+
+    /// Ends all waiting.
+    pub(super) fn close(&self) {
+        self.health.close();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.health.is_closed()
+    }
+
+    /// What the prober does when that is due: heals without traffic.
     pub(super) fn tend(&self) {
         let is_due = match self.health.read().state {
             TokenState::Ready => return self.look(),
@@ -391,7 +423,9 @@ fn apply(name: &str, token: &mut dyn Token, operation: &Operation) -> Result<Ans
             token.destroy_secret(label)?;
             Answer::Destroyed
         }
-        Operation::Health => return Err(refused("a connection answers it, not a token".into())),
+        Operation::Health { .. } => {
+            return Err(refused("a connection answers it, not a token".into()));
+        }
     })
 }
 

@@ -15,6 +15,8 @@ pub mod health;
 #[cfg(test)]
 pub(crate) mod in_memory;
 mod ladder;
+mod lookout;
+mod pulse;
 mod queue;
 mod rig;
 mod signer;
@@ -22,6 +24,7 @@ mod used_keys;
 mod watchdog;
 
 use super::TokenError;
+use super::client::DEADLINE_MAX;
 use super::configuration::{Interface, TokenConfiguration, TokenSettings};
 use super::outbox::Outbox;
 use super::pin::PinGuard;
@@ -30,19 +33,22 @@ use super::protocol::{Answer, Request, Response};
 use super::tpm::TpmBackend;
 use anyhow::{Context, bail};
 use backend::Backend;
-use connection::Desk;
+pub use connection::HandedOver;
+use connection::{Desk, Socket};
 use ladder::Ladder;
-use queue::Queue;
+use pulse::{Feed, tell_health};
+use queue::{Expires, Queue};
 use rig::Rig;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signer::Signer;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use watchdog::Watchdog;
@@ -50,23 +56,35 @@ use watchdog::Watchdog;
 /// Most jobs that wait for a signer.
 const QUEUE_JOBS_MAX: usize = 1024;
 
-/// How often queued jobs are looked through for expired ones.
-const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+/// How long tending may take: it waits for operations under way, and then renews.
+const TEND_DEADLINE: Duration = DEADLINE_MAX.saturating_add(ladder::RENEWAL_DEADLINE);
 
-/// How often an unhealthy token is tended without being asked.
-const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// Whoever started the process and looks after it: systemd, if it was.
+pub trait ServiceManager: Send + Sync {
+    /// What the process is there for works.
+    fn ready(&self);
+    /// How it is, in one line, for `systemctl status`.
+    fn status(&self, line: &str);
+    /// Everything makes progress.
+    fn alive(&self);
+    /// Without [`alive`](Self::alive) for this long, the process is ended. `None`: it is not.
+    fn watchdog(&self) -> Option<Duration>;
+}
 
 /// What a worker is told.
-#[derive(Debug)]
 pub struct WorkerOptions {
     /// The token.
     pub configuration: TokenConfiguration,
-    /// The Unix socket to listen on.
-    pub socket: PathBuf,
-    /// Where the park file is kept.
+    /// The Unix socket to listen on, where it is not the usual one.
+    pub socket: Option<PathBuf>,
+    /// Where `serve` expects the worker.
+    pub usual_socket: PathBuf,
+    /// Where the park file, a TPM's anchor and the lock of the usual worker are kept.
     pub state_directory: PathBuf,
     /// End when standard input ends: whoever started us holds its other end.
     pub supervised: bool,
+    /// Who looks after the process, if somebody does.
+    pub service_manager: Option<Arc<dyn ServiceManager>>,
 }
 
 /// Why a worker ends.
@@ -108,6 +126,12 @@ impl Job {
     }
 }
 
+impl Expires for Job {
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
 /// Runs the worker until it is told to end.
 ///
 /// Replaces the process with itself first if the token's `environment` is not in place: modules
@@ -115,9 +139,12 @@ impl Job {
 pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let settings = options.configuration.resolve(credentials.as_deref())?;
+    settings.require_credential()?;
     adopt_environment(&settings)?;
-    let _only_one = claim(&options.socket)?;
-    let listener = connection::listen(&options.socket)?;
+    let _only_one = claim(&options)?;
+    let socket = options.socket.as_ref().unwrap_or(&options.usual_socket);
+    let socket = Socket::open(socket)?;
+    let own_socket = socket.own();
     let (stop, stopped) = mpsc::channel();
     watch_for_the_end(options.supervised, stop.clone())?;
 
@@ -126,30 +153,41 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let watchdog = Arc::new(Watchdog::new(signers + 1));
     let ladder = Arc::new(ladder(&settings, &options.state_directory, &watchdog));
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
-    let (end_prober, prober_ended) = mpsc::channel();
-    let prober = prober(&ladder, prober_ended, stop);
+    let prober = prober(&ladder, &watchdog, stop);
     let signers = signer_threads(name, signers, &queue, &ladder);
     let desk = Desk {
         token: name.clone(),
         queue: Arc::clone(&queue),
         ladder: Arc::clone(&ladder),
+        waiting: Arc::default(),
     };
-    spawn("token-accept", move || connection::accept(&listener, &desk));
+    spawn("token-accept", move || connection::accept(&socket, &desk));
+    let feed = options.service_manager.as_ref().and_then(Feed::wanted);
+    if let Some(manager) = options.service_manager {
+        manager.ready();
+        let (ladder, token) = (Arc::clone(&ladder), name.clone());
+        spawn("token-status", move || {
+            tell_health(manager.as_ref(), &token, &ladder);
+        });
+    }
     let watched = name.clone();
     let (swept, token) = (Arc::clone(&queue), name.clone());
     spawn("token-sweeper", move || sweep(&swept, &token));
-    spawn("token-watchdog", move || watchdog.run(&watched));
+    spawn("token-watchdog", move || watchdog.run(&watched, feed));
 
     let cause = stopped
         .recv()
         .context("nothing is left that could end the worker")?;
     tracing::info!(token = name, ?cause, "worker ends");
-    drop((queue.close(), end_prober));
+    drop(queue.close());
+    ladder.close();
     for thread in signers.into_iter().chain([prober]) {
         thread.join().expect("signers and prober do not panic");
     }
     ladder.stop();
-    let _ = std::fs::remove_file(&options.socket);
+    if let Some(own) = own_socket {
+        let _ = std::fs::remove_file(own);
+    }
     match cause {
         End::OutOfRungs => bail!("the token could not be had back in this process"),
         End::Signal | End::ParentGone => Ok(()),
@@ -174,9 +212,17 @@ fn adopt_environment(settings: &TokenSettings) -> anyhow::Result<()> {
     Err(command.args(arguments).envs(wanted).exec()).context("cannot start again")
 }
 
-/// Takes the lock beside the socket: two workers of one token would steal it from each other.
-fn claim(socket: &Path) -> anyhow::Result<File> {
-    let path = socket.with_extension("lock");
+/// Two workers on one socket would steal it from each other. The usual one's lock lies where the
+/// worker may write, and that the sockets' folder need not be; another one's beside its socket.
+fn claim(options: &WorkerOptions) -> anyhow::Result<File> {
+    let path = match &options.socket {
+        Some(socket) if *socket != options.usual_socket => socket.with_extension("lock"),
+        _ => {
+            make_folder(&options.state_directory)?;
+            let token = &options.configuration.name;
+            options.state_directory.join(format!("token-{token}.lock"))
+        }
+    };
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     if file.try_lock().is_err() {
         bail!(
@@ -185,6 +231,12 @@ fn claim(socket: &Path) -> anyhow::Result<File> {
         );
     }
     Ok(file)
+}
+
+/// For this user alone.
+fn make_folder(path: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("cannot make {}", path.display()))
 }
 
 /// Sends the cause when the worker shall end.
@@ -223,16 +275,19 @@ fn ladder(settings: &TokenSettings, state_directory: &Path, watchdog: &Arc<Watch
     Ladder::new(&settings.name, settings.sessions, rig, Arc::clone(watchdog))
 }
 
-/// Tends the token at once, and every second until `ended` closes. Says when it is no use any more.
-fn prober(ladder: &Arc<Ladder>, ended: Receiver<()>, stop: Sender<End>) -> JoinHandle<()> {
-    let ladder = Arc::clone(ladder);
+/// Tends the token at once, and whenever that is due, until the ladder is closed. Says when it is no
+/// use any more.
+fn prober(ladder: &Arc<Ladder>, watchdog: &Arc<Watchdog>, stop: Sender<End>) -> JoinHandle<()> {
+    let (ladder, watchdog) = (Arc::clone(ladder), Arc::clone(watchdog));
     spawn("token-prober", move || {
         loop {
+            let watched = watchdog.watch_prober(Instant::now() + TEND_DEADLINE);
             ladder.tend();
+            drop(watched);
             if ladder.is_out_of_rungs() {
                 let _ = stop.send(End::OutOfRungs);
             }
-            if ended.recv_timeout(PROBE_PERIOD) != Err(RecvTimeoutError::Timeout) {
+            if !ladder.wait_until_due() {
                 return;
             }
         }
@@ -243,8 +298,7 @@ fn prober(ladder: &Arc<Ladder>, ended: Receiver<()>, stop: Sender<End>) -> JoinH
 /// beyond its deadline means to whoever waits that this process hangs, never that it is busy.
 fn sweep(queue: &Queue<Job>, token: &str) {
     loop {
-        std::thread::sleep(SWEEP_PERIOD);
-        for job in queue.remove_where(Job::is_expired) {
+        for job in queue.expired() {
             job.answer_expired(token);
             let _ = job.outbox.flush();
         }

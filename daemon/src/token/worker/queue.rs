@@ -1,13 +1,21 @@
 //! The bounded queue between a worker's connections and its signers.
 
+use super::lookout::Lookout;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+/// What is worth nothing after its deadline.
+pub(super) trait Expires {
+    fn deadline(&self) -> Instant;
+}
 
 /// First in, first out, for many producers and many consumers. Full means refused, never blocked:
 /// who reads a socket must not wait for a token.
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
+    lookout: Lookout,
     limit: usize,
 }
 
@@ -17,7 +25,7 @@ struct State<T> {
     closed: bool,
 }
 
-impl<T> Queue<T> {
+impl<T: Expires> Queue<T> {
     pub(super) fn new(limit: usize) -> Self {
         let state = State {
             items: VecDeque::new(),
@@ -27,6 +35,7 @@ impl<T> Queue<T> {
         Queue {
             state: Mutex::new(state),
             filled: Condvar::new(),
+            lookout: Lookout::default(),
             limit,
         }
     }
@@ -40,7 +49,11 @@ impl<T> Queue<T> {
             self.limit - state.items.len()
         };
         let mut items = items.into_iter();
+        let before = state.items.len();
         state.items.extend(items.by_ref().take(room));
+        if let Some(next) = state.items.range(before..).map(T::deadline).min() {
+            self.lookout.by(next);
+        }
         for _ in 0..state.waiting.min(state.items.len()) {
             self.filled.notify_one();
         }
@@ -64,14 +77,19 @@ impl<T> Queue<T> {
         None
     }
 
-    /// Takes out what `is_wanted`; the rest keeps its order.
-    pub(super) fn remove_where(&self, is_wanted: impl Fn(&T) -> bool) -> Vec<T> {
+    /// Waits until something may have expired, and takes out what has; the rest keeps its order.
+    pub(super) fn expired(&self) -> Vec<T> {
+        self.lookout.wait();
         let mut state = self.lock();
-        let (wanted, kept) = std::mem::take(&mut state.items)
+        let now = Instant::now();
+        let (expired, kept) = std::mem::take(&mut state.items)
             .into_iter()
-            .partition(is_wanted);
+            .partition(|item| item.deadline() <= now);
         state.items = kept;
-        Vec::from_iter::<VecDeque<T>>(wanted)
+        if let Some(next) = state.items.iter().map(T::deadline).min() {
+            self.lookout.by(next);
+        }
+        Vec::from_iter::<VecDeque<T>>(expired)
     }
 
     /// The next item, if there is one now.
@@ -97,34 +115,57 @@ impl<T> Queue<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    /// A number, and in how many minutes it expires.
+    fn item(number: u64, minutes: u64) -> (u64, Instant) {
+        (number, Instant::now() + Duration::from_secs(60 * minutes))
+    }
+
+    impl Expires for (u64, Instant) {
+        fn deadline(&self) -> Instant {
+            self.1
+        }
+    }
+
+    fn numbers(items: impl IntoIterator<Item = (u64, Instant)>) -> Vec<u64> {
+        items.into_iter().map(|(number, _)| number).collect()
+    }
 
     #[test]
     fn what_does_not_fit_comes_back() {
         let queue = Queue::new(2);
-        assert_eq!(queue.push_all(vec![1, 2, 3]), [3]);
-        assert_eq!(queue.pop(), Some(1));
-        assert_eq!(queue.push_all(vec![4, 5]), [5]);
+        let items = (1..=3).map(|number| item(number, 1));
+        assert_eq!(numbers(queue.push_all(items.collect())), [3]);
+        assert_eq!(numbers(queue.pop()), [1]);
+        let items = (4..=5).map(|number| item(number, 1));
+        assert_eq!(numbers(queue.push_all(items.collect())), [5]);
     }
 
     #[test]
-    fn what_is_taken_out_leaves_the_order_of_the_rest() {
+    fn what_expires_leaves_the_order_of_the_rest() {
         let queue = Queue::new(9);
-        queue.push_all((1..=6).collect());
-        assert_eq!(queue.remove_where(|item| item % 2 == 0), [2, 4, 6]);
+        let items = (1..=6).map(|number| item(number, number % 2));
+        queue.push_all(items.collect());
+        assert_eq!(numbers(queue.expired()), [2, 4, 6]);
         assert_eq!(
-            [queue.pop(), queue.pop(), queue.pop()],
-            [Some(1), Some(3), Some(5)]
+            numbers(
+                [queue.pop(), queue.pop(), queue.pop()]
+                    .into_iter()
+                    .flatten()
+            ),
+            [1, 3, 5]
         );
     }
 
     #[test]
     fn closing_wakes_who_waits_and_takes_nothing_more() {
-        let queue = Queue::<u8>::new(2);
+        let queue = Queue::new(2);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| queue.pop());
             queue.close();
             assert_eq!(waiter.join().expect("does not panic"), None);
         });
-        assert_eq!(queue.push_all(vec![1]), [1]);
+        assert_eq!(numbers(queue.push_all(vec![item(1, 1)])), [1]);
     }
 }

@@ -60,6 +60,11 @@ impl Rig {
         self.backend.remark()
     }
 
+    /// How often a token that works is asked for that; `None` if it never has anything to tell.
+    pub(super) fn look_interval(&self) -> Option<Duration> {
+        self.backend.look_interval()
+    }
+
     /// Whether a parked token is worth another look.
     pub(super) fn may_leave_park(&mut self) -> bool {
         let changed = self.guard.as_ref().and_then(PinGuard::has_changed);

@@ -4,6 +4,8 @@
 //! systemd that is `Restart=on-failure`. [`supervisor`](crate::token::supervisor) looks from outside
 //! as well, for a process that is stopped as a whole.
 
+use super::lookout::Lookout;
+use super::pulse::Feed;
 use rustix::process::{Signal, getpid, kill_process};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,12 +13,10 @@ use std::time::{Duration, Instant};
 /// How far beyond its deadline an operation may run before it counts as hung.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// How often it looks.
-const PERIOD: Duration = Duration::from_millis(250);
-
 /// What each watched thread is doing, and by when it should be done.
 pub(super) struct Watchdog {
     seats: Vec<Mutex<Option<Call>>>,
+    lookout: Lookout,
 }
 
 #[derive(Clone, Copy)]
@@ -29,9 +29,11 @@ struct Call {
 pub(super) struct Watched<'a>(&'a Mutex<Option<Call>>);
 
 impl Watchdog {
+    /// For this many seats, and one for the prober.
     pub(super) fn new(seats: usize) -> Self {
         Watchdog {
-            seats: (0..seats).map(|_| Mutex::new(None)).collect(),
+            seats: (0..=seats).map(|_| Mutex::new(None)).collect(),
+            lookout: Lookout::default(),
         }
     }
 
@@ -49,13 +51,22 @@ impl Watchdog {
             operation,
             deadline,
         });
+        self.lookout.by(hung_after(deadline));
         Watched(seat)
     }
 
-    /// Looks for ever.
-    pub(super) fn run(&self, token: &str) {
+    /// Watches the prober: it may wait for somebody who is watched, too.
+    pub(super) fn watch_prober(&self, deadline: Instant) -> Watched<'_> {
+        self.watch(self.seats.len() - 1, "tending", deadline)
+    }
+
+    /// Looks for ever. While nothing hangs, the service manager's own watchdog is fed.
+    pub(super) fn run(&self, token: &str, mut feed: Option<Feed>) {
         loop {
-            std::thread::sleep(PERIOD);
+            if let Some(feed) = &feed {
+                self.lookout.by(feed.due());
+            }
+            self.lookout.wait();
             if let Some(call) = self.hung(Instant::now()) {
                 tracing::error!(
                     token,
@@ -65,17 +76,30 @@ impl Watchdog {
                 // Not `exit`: that runs the module's destructors under the thread that is in it.
                 let _ = kill_process(getpid(), Signal::KILL);
             }
+            if let Some(feed) = &mut feed {
+                feed.feed(Instant::now());
+            }
+            if let Some(next) = self.calls().map(|call| hung_after(call.deadline)).min() {
+                self.lookout.by(next);
+            }
         }
     }
 
     fn hung(&self, now: Instant) -> Option<Call> {
-        self.seats.iter().find_map(|seat| {
-            let call = *seat
+        self.calls().find(|call| now >= hung_after(call.deadline))
+    }
+
+    fn calls(&self) -> impl Iterator<Item = Call> {
+        self.seats.iter().filter_map(|seat| {
+            *seat
                 .lock()
-                .expect("no thread panics while it holds a watch");
-            call.filter(|call| now > call.deadline + GRACE)
+                .expect("no thread panics while it holds a watch")
         })
     }
+}
+
+fn hung_after(deadline: Instant) -> Instant {
+    deadline + GRACE
 }
 
 impl Drop for Watched<'_> {
@@ -96,8 +120,8 @@ mod tests {
         let watchdog = Watchdog::new(2);
         let now = Instant::now();
         let watched = watchdog.watch(1, "sign", now);
-        assert!(watchdog.hung(now + GRACE).is_none());
-        let late = now + GRACE + Duration::from_millis(1);
+        assert!(watchdog.hung(now).is_none());
+        let late = now + GRACE;
         assert_eq!(watchdog.hung(late).map(|call| call.operation), Some("sign"));
         drop(watched);
         assert!(watchdog.hung(late).is_none());

@@ -1,0 +1,112 @@
+//! The command line of `hallmarkd`. It stands in the library because man pages and shell completions are
+//! made from it (`packaging/manual.rs`). It must never do anything.
+
+use crate::service::Workers;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// The certificate authority that a factory line and a gateway can run themselves.
+#[derive(Debug, Parser)]
+#[command(name = "hallmarkd", version, about)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon.
+    Serve {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Who starts the workers of the tokens.
+        #[arg(long, value_enum, default_value_t = Workers::Own)]
+        workers: Workers,
+    },
+    /// Say what is wrong with a configuration, its tokens and its chains.
+    Check {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run the worker of one token.
+    Token(WorkerArguments),
+    /// Put the key of a connection string into a token, for credentials of kind "token-hmac".
+    ImportSecret {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The token's name in the configuration.
+        #[arg(long)]
+        token: String,
+        /// What the key shall be called: the credential's `key`.
+        #[arg(long)]
+        label: String,
+        /// The file with the connection string.
+        #[arg(long)]
+        file: PathBuf,
+    },
+    /// Make a key in a token, for credentials of kind "entra-client-assertion".
+    MakeCredentialKey {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The token's name in the configuration.
+        #[arg(long)]
+        token: String,
+        /// What the key shall be called: the credential's `key`.
+        #[arg(long)]
+        label: String,
+        /// Where to write the certificate that Entra ID shall have.
+        #[arg(long)]
+        out: PathBuf,
+        /// How long the certificate is valid.
+        #[arg(long, default_value_t = 365)]
+        days: u16,
+    },
+    /// Say what a PKCS#11 module shows without login, as JSON; the daemon asks it for `token list`.
+    #[command(hide = true)]
+    ProbeModule {
+        /// The module's family (pkcs11-config/); its variables are taken from the environment.
+        #[arg(long)]
+        fragment: Option<String>,
+        /// The module, if it has no family.
+        #[arg(long)]
+        module: Option<PathBuf>,
+    },
+    /// Make a new token through its PKCS#11 module.
+    #[command(hide = true)]
+    InitToken {
+        /// The PKCS#11 module.
+        #[arg(long)]
+        module: PathBuf,
+        /// The token's label.
+        #[arg(long)]
+        label: String,
+        /// File of the user PIN; made if it does not exist.
+        #[arg(long)]
+        pin_file: PathBuf,
+        /// File of the security officer's PIN; made if it does not exist.
+        #[arg(long)]
+        so_pin_file: PathBuf,
+    },
+}
+
+/// How a worker is started, by `hallmarkd token` or as the `hallmark-token` that this becomes.
+#[derive(Debug, Args)]
+pub struct WorkerArguments {
+    /// The token's name in the configuration.
+    pub name: String,
+    /// The configuration.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Where to listen, instead of where the configuration says.
+    #[arg(long)]
+    pub socket: Option<PathBuf>,
+    /// End when standard input ends.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+}
