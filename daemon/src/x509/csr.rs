@@ -125,7 +125,7 @@ impl Csr {
 }
 
 /// The DER inside: a DER SEQUENCE begins with `0x30`, base64 of one with `M`, and PEM has dashes.
-fn unarmored(bytes: &[u8]) -> Result<Vec<u8>, CsrRefusal> {
+pub(super) fn unarmored(bytes: &[u8]) -> Result<Vec<u8>, CsrRefusal> {
     if bytes.first() == Some(&0x30) {
         return Ok(bytes.to_vec());
     }
@@ -191,7 +191,7 @@ fn read_alternative_names(info: &CertReqInfo) -> Result<Vec<SubjectAlternativeNa
 }
 
 /// The one value of the one extensionRequest attribute (RFC 2985 5.4.2).
-fn requested_extensions(info: &CertReqInfo) -> Result<Vec<Extension>, CsrRefusal> {
+pub(super) fn requested_extensions(info: &CertReqInfo) -> Result<Vec<Extension>, CsrRefusal> {
     let mut values = info
         .attributes
         .iter()
@@ -206,7 +206,7 @@ fn requested_extensions(info: &CertReqInfo) -> Result<Vec<Extension>, CsrRefusal
     }
 }
 
-fn malformed(error: der::Error) -> CsrRefusal {
+pub(super) fn malformed(error: der::Error) -> CsrRefusal {
     CsrRefusal::Malformed(error.to_string())
 }
 

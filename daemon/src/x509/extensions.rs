@@ -67,7 +67,7 @@ pub(super) fn authority_key_identifier(issuer: &Issuer) -> der::Result<Extension
     extension(oid::AUTHORITY_KEY_IDENTIFIER, false, &identifier)
 }
 
-fn basic_constraints(profile: &Profile) -> der::Result<Extension> {
+pub(super) fn basic_constraints(profile: &Profile) -> der::Result<Extension> {
     let (ca, path_len_constraint) = match profile.kind {
         Kind::Leaf => (false, None),
         Kind::Authority { path_length } => (true, path_length),
@@ -79,7 +79,7 @@ fn basic_constraints(profile: &Profile) -> der::Result<Extension> {
     extension(oid::BASIC_CONSTRAINTS, true, &constraints)
 }
 
-fn key_usage(profile: &Profile) -> der::Result<Extension> {
+pub(super) fn key_usage(profile: &Profile) -> der::Result<Extension> {
     let bits = profile
         .key_usage
         .iter()

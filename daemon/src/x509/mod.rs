@@ -5,8 +5,10 @@
 
 pub mod bundle;
 pub mod certificate;
+pub mod certs_only;
 pub mod crl;
 pub mod csr;
+pub mod csr_attributes;
 mod extensions;
 pub mod issuer;
 pub mod key;
@@ -15,6 +17,8 @@ pub mod name;
 mod oid;
 mod pem;
 pub mod profile;
+pub mod request;
+pub mod requested;
 pub mod revocation;
 pub mod san;
 pub mod serial;

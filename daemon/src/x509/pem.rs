@@ -66,16 +66,20 @@ pub(super) fn decode_base64(text: &[u8]) -> Result<Vec<u8>, PemRefusal> {
 
 /// One block in the strict form of RFC 7468, ended by a newline.
 pub(super) fn encode(label: &str, der: &[u8]) -> String {
+    let body = base64_lines(der);
+    format!("-----BEGIN {label}-----\n{body}-----END {label}-----\n")
+}
+
+/// Base64 in lines of [`COLUMNS`], each ended by a newline.
+pub(super) fn base64_lines(der: &[u8]) -> String {
     let body = LENIENT.encode(der);
-    let mut pem = String::with_capacity(body.len() + body.len() / COLUMNS + 2 * label.len() + 40);
-    pem.push_str(&format!("-----BEGIN {label}-----\n"));
+    let mut lines = String::with_capacity(body.len() + body.len() / COLUMNS + 1);
     for start in (0..body.len()).step_by(COLUMNS) {
         let end = body.len().min(start + COLUMNS);
-        pem.push_str(&body[start..end]);
-        pem.push('\n');
+        lines.push_str(&body[start..end]);
+        lines.push('\n');
     }
-    pem.push_str(&format!("-----END {label}-----\n"));
-    pem
+    lines
 }
 
 /// Enough of what was sent to find it again, and no more.

@@ -7,6 +7,7 @@ mod csr;
 mod key;
 mod lint;
 mod profile;
+mod requested;
 
 use super::certificate::{Certificate, assemble};
 use super::issuer::Issuer;

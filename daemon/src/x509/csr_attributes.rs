@@ -1,0 +1,45 @@
+//! What a client is told before it makes a request (CsrAttrs, RFC 7030 4.5.2): which key.
+//!
+//! Whatever stands there the client must do, and there is no way to offer a choice. So one kind of
+//! key is named where a profile takes several: the first, which is the one that every token signs
+//! fastest. Names and extensions are the profile's business, and nothing is asked of the client.
+
+use super::key::{KeyType, SignatureAlgorithm};
+use super::profile::Profile;
+use super::{oid, pem};
+use der::Encode;
+use der::asn1::{Any, ObjectIdentifier, SetOfVec};
+use x509_cert::attr::Attribute;
+
+/// The answer's body for requests by `profile`, base64.
+pub fn to_base64(profile: &Profile) -> der::Result<String> {
+    let Some(key_type) = profile.key_types.first().copied() else {
+        return Ok(String::new());
+    };
+    let attributes = vec![key(key_type)?, Any::encode_from(&signature(key_type))?];
+    Ok(pem::base64_lines(&attributes.to_der()?))
+}
+
+/// The value is a curve, or the bits of a modulus.
+fn key(key_type: KeyType) -> der::Result<Any> {
+    let (oid, value) = match key_type {
+        KeyType::P256 => (oid::EC_PUBLIC_KEY, Any::encode_from(&oid::SECP256R1)?),
+        KeyType::P384 => (oid::EC_PUBLIC_KEY, Any::encode_from(&oid::SECP384R1)?),
+        KeyType::Rsa2048 => (oid::RSA_ENCRYPTION, Any::encode_from(&2048_u16)?),
+        KeyType::Rsa3072 => (oid::RSA_ENCRYPTION, Any::encode_from(&3072_u16)?),
+        KeyType::Rsa4096 => (oid::RSA_ENCRYPTION, Any::encode_from(&4096_u16)?),
+        KeyType::Ed25519 => return Any::encode_from(&oid::ED25519),
+    };
+    let values = SetOfVec::try_from([value])?;
+    Any::encode_from(&Attribute { oid, values })
+}
+
+/// How the request itself is signed.
+fn signature(key_type: KeyType) -> ObjectIdentifier {
+    match key_type.signature_algorithm() {
+        SignatureAlgorithm::EcdsaSha256 => oid::ECDSA_WITH_SHA256,
+        SignatureAlgorithm::EcdsaSha384 => oid::ECDSA_WITH_SHA384,
+        SignatureAlgorithm::RsaSha256 => oid::SHA256_WITH_RSA,
+        SignatureAlgorithm::Ed25519 => oid::ED25519,
+    }
+}

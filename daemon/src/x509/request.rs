@@ -1,0 +1,72 @@
+//! A certification request of our own (PKCS #10, RFC 2986): for an authority that somebody else
+//! certifies.
+//!
+//! It is built, recorded and signed like everything that a token signs, and what comes out is read
+//! like anybody's request ([`super::csr`]) before it leaves.
+
+use super::csr::{Csr, CsrRefusal, malformed};
+use super::extensions::{basic_constraints, key_usage};
+use super::key::{PublicKey, SignatureAlgorithm};
+use super::profile::{Profile, VALIDITY_SECONDS_MAX};
+use super::{oid, pem, wire};
+use der::asn1::{Any, AnyRef, BitStringRef, SetOfVec};
+use der::{Decode, Encode, Sequence};
+use x509_cert::attr::{Attribute, Attributes};
+
+/// The label in PEM (RFC 7468 7).
+const PEM_LABEL: &str = "CERTIFICATE REQUEST";
+
+/// RFC 2986 4.1, name and key as they are.
+#[derive(Sequence)]
+struct CertificationRequestInfo<'a> {
+    version: u8,
+    subject: AnyRef<'a>,
+    subject_public_key_info: AnyRef<'a>,
+    #[asn1(context_specific = "0", tag_mode = "IMPLICIT")]
+    attributes: Attributes,
+}
+
+/// The bytes to be signed: asks for an authority's certificate, below which `path_length`
+/// authorities may follow.
+pub fn build(
+    subject_der: &[u8],
+    public_key: &PublicKey,
+    path_length: Option<u8>,
+) -> der::Result<Vec<u8>> {
+    // How long the certificate is valid is its issuer's business: a request has no place for it.
+    let profile = Profile::authority(path_length, VALIDITY_SECONDS_MAX);
+    let extensions = vec![basic_constraints(&profile)?, key_usage(&profile)?];
+    let request = Attribute {
+        oid: oid::EXTENSION_REQUEST,
+        values: SetOfVec::try_from([Any::encode_from(&extensions)?])?,
+    };
+    let info = CertificationRequestInfo {
+        version: 0,
+        subject: AnyRef::from_der(subject_der)?,
+        subject_public_key_info: AnyRef::from_der(public_key.spki_der())?,
+        attributes: SetOfVec::try_from([request])?,
+    };
+    info.to_der()
+}
+
+/// Puts the request together from the bytes that were signed and their signature, and reads it:
+/// what comes back is canonical, and its signature proves possession of its key.
+pub fn assemble(
+    tbs: &[u8],
+    algorithm: SignatureAlgorithm,
+    signature: &[u8],
+) -> Result<(Vec<u8>, Csr), CsrRefusal> {
+    let request = wire::Signed {
+        to_be_signed: AnyRef::from_der(tbs).map_err(malformed)?,
+        signature_algorithm: AnyRef::from_der(algorithm.identifier_der()).map_err(malformed)?,
+        signature: BitStringRef::from_bytes(signature).map_err(malformed)?,
+    };
+    let der = request.to_der().map_err(malformed)?;
+    let csr = Csr::parse(&der)?;
+    Ok((der, csr))
+}
+
+/// One PEM block.
+pub fn to_pem(der: &[u8]) -> String {
+    pem::encode(PEM_LABEL, der)
+}

@@ -1,0 +1,101 @@
+//! The names that a request asks for, and whether they are those of a certificate.
+//!
+//! A renewal MUST ask for what is being renewed (RFC 7030 4.2.2). What is read here is compared and
+//! looked up, and certified nowhere: the request has yet to go through [`super::csr`].
+
+use super::certificate::Certificate;
+use super::csr::{self, CSR_BYTES_MAX, CsrRefusal};
+use super::{name, oid, wire};
+use der::asn1::{Any, ObjectIdentifier};
+use der::{Decode, Encode, Tag, Tagged};
+use std::collections::BTreeSet;
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::name::Name;
+use x509_cert::request::CertReq;
+
+/// A request, read as far as its names. Nothing about it is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// The request, whatever it was wrapped in.
+    pub der: Vec<u8>,
+    /// The one common name of the subject.
+    pub common_name: Option<String>,
+    names: Names,
+}
+
+/// Subject and subject alternative names. Two are the same if a person would write them the same:
+/// libraries differ in the string type that they give a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Names {
+    subject: Vec<BTreeSet<(ObjectIdentifier, Value)>>,
+    alternative: BTreeSet<Vec<u8>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Value {
+    Text(Vec<u8>),
+    Other(Vec<u8>),
+}
+
+impl Requested {
+    /// Reads PEM, bare base64 with or without line breaks, or DER.
+    pub fn read(bytes: &[u8]) -> Result<Requested, CsrRefusal> {
+        if bytes.len() > CSR_BYTES_MAX {
+            return Err(CsrRefusal::TooLarge { bytes: bytes.len() });
+        }
+        let der = csr::unarmored(bytes)?;
+        let request = CertReq::from_der(&der).map_err(csr::malformed)?;
+        let extensions = csr::requested_extensions(&request.info)?;
+        Ok(Requested {
+            common_name: name::read_common_name(&request.info.subject)?,
+            names: Names::read(&request.info.subject, &extensions).map_err(csr::malformed)?,
+            der,
+        })
+    }
+
+    /// Whether the subject is that of `certificate`.
+    pub fn has_subject_of(&self, certificate: &Certificate) -> bool {
+        Names::of(certificate).is_ok_and(|names| names.subject == self.names.subject)
+    }
+
+    /// Whether subject and subject alternative names are those of `certificate`.
+    pub fn has_names_of(&self, certificate: &Certificate) -> bool {
+        Names::of(certificate).is_ok_and(|names| names == self.names)
+    }
+}
+
+impl Names {
+    fn of(certificate: &Certificate) -> der::Result<Names> {
+        let subject = Name::from_der(certificate.subject_der())?;
+        let tbs = wire::TbsCertificate::from_der(certificate.tbs_bytes())?;
+        Names::read(&subject, &tbs.extensions.unwrap_or_default())
+    }
+
+    fn read(subject: &Name, extensions: &[Extension]) -> der::Result<Names> {
+        let alternative: Option<SubjectAltName> =
+            wire::extension(extensions, oid::SUBJECT_ALT_NAME)?;
+        let alternative = alternative.into_iter().flat_map(|names| names.0);
+        Ok(Names {
+            subject: subject
+                .iter_rdn()
+                .map(|names| names.iter().map(|it| (it.oid, Value::of(&it.value))))
+                .map(Iterator::collect)
+                .collect(),
+            alternative: alternative
+                .map(|name| name.to_der())
+                .collect::<der::Result<_>>()?,
+        })
+    }
+}
+
+impl Value {
+    fn of(value: &Any) -> Value {
+        match value.tag() {
+            Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => {
+                Value::Text(value.value().to_vec())
+            }
+            _ => Value::Other(value.value().to_vec()),
+        }
+    }
+}

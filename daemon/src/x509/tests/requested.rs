@@ -1,0 +1,160 @@
+//! What EST is sent and what it answers: bodies as they come, and the names of a renewal.
+
+use super::SoftwareKey;
+use crate::x509::certificate::Certificate;
+use crate::x509::certs_only;
+use crate::x509::csr::Csr;
+use crate::x509::csr_attributes;
+use crate::x509::key::KeyType;
+use crate::x509::pem;
+use crate::x509::profile::Profile;
+use crate::x509::request::{assemble, build};
+use crate::x509::requested::Requested;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use cms::content_info::ContentInfo;
+use cms::signed_data::SignedData;
+use der::{Decode, Encode};
+use proptest::prelude::*;
+use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, SanType};
+use std::sync::LazyLock;
+
+static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().expect("makes a key"));
+static REQUEST: LazyLock<Vec<u8>> = LazyLock::new(|| request(&params(utf8("press-7"), &[])));
+
+fn utf8(name: &str) -> DnValue {
+    DnValue::Utf8String(name.to_owned())
+}
+
+fn params(common_name: DnValue, names: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "Example");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    let name = |name: &&str| SanType::DnsName((*name).try_into().expect("is ASCII"));
+    params.subject_alt_names = names.iter().map(name).collect();
+    params
+}
+
+fn request(params: &CertificateParams) -> Vec<u8> {
+    let request = params.serialize_request(&*KEY).expect("makes a request");
+    request.der().to_vec()
+}
+
+fn certificate(params: &CertificateParams) -> Certificate {
+    let certificate = params.self_signed(&*KEY).expect("makes a certificate");
+    Certificate::parse(certificate.der()).expect("is a certificate")
+}
+
+#[test]
+fn a_renewal_asks_for_the_names_that_there_are() {
+    let printable = DnValue::PrintableString("press-7".try_into().expect("is printable"));
+    let held = certificate(&params(utf8("press-7"), &["a.example", "b.example"]));
+    for (params, same) in [
+        (params(utf8("press-7"), &["a.example", "b.example"]), true),
+        (params(printable, &["b.example", "a.example"]), true),
+        (params(utf8("press-8"), &["a.example", "b.example"]), false),
+        (params(utf8("Press-7"), &["a.example", "b.example"]), false),
+        (params(utf8("press-7"), &["a.example"]), false),
+        (params(utf8("press-7"), &[]), false),
+    ] {
+        let requested = Requested::read(&request(&params)).expect("is a request");
+        assert_eq!(requested.has_names_of(&held), same, "{requested:?}");
+    }
+    let mut shorter = params(utf8("press-7"), &["a.example", "b.example"]);
+    shorter.distinguished_name.remove(DnType::OrganizationName);
+    let requested = Requested::read(&request(&shorter)).expect("is a request");
+    assert!(!requested.has_names_of(&held));
+}
+
+#[test]
+fn an_answer_holds_the_certificates_byte_for_byte() {
+    let held = ["a", "b", "c"].map(|name| certificate(&params(utf8(name), &[])));
+    let answer = certs_only::to_base64(&held.each_ref()).expect("encodes");
+    assert!(answer.lines().all(|line| line.len() <= 64) && answer.ends_with('\n'));
+    let der = pem::decode_base64(answer.as_bytes()).expect("is base64");
+    let message = ContentInfo::from_der(&der).expect("is CMS");
+    let message: SignedData = message.content.decode_as().expect("is SignedData");
+    assert!(message.signer_infos.0.is_empty() && message.encap_content_info.econtent.is_none());
+    let set = message.certificates.expect("has certificates").0;
+    let mut answered: Vec<_> = set.iter().map(|it| it.to_der().expect("encodes")).collect();
+    let mut expected = held.map(|it| it.der().to_vec());
+    answered.sort();
+    expected.sort();
+    assert_eq!(answered, expected);
+}
+
+#[test]
+fn an_authority_of_every_kind_of_key_can_ask_for_its_certificate() {
+    let name = crate::x509::name::DistinguishedName::from_common_name("Gateway 7");
+    let subject = name.expect("is a name").to_der();
+    for key_type in [
+        KeyType::P256,
+        KeyType::P384,
+        KeyType::Rsa2048,
+        KeyType::Ed25519,
+    ] {
+        let key = SoftwareKey::generate(key_type);
+        let tbs = build(&subject, &key.public_key(), Some(1)).expect("encodes");
+        let algorithm = key_type.signature_algorithm();
+        let (der, csr) = assemble(&tbs, algorithm, &key.sign(&tbs)).expect("is a request");
+        assert_eq!(*csr.public_key(), key.public_key());
+        assert_eq!(csr.common_name(), Some("Gateway 7"));
+        assert!(der.windows(tbs.len()).any(|window| window == tbs));
+        let forged = SoftwareKey::generate(key_type).sign(&tbs);
+        assert!(assemble(&tbs, algorithm, &forged).is_err(), "{key_type}");
+    }
+}
+
+#[test]
+fn every_kind_of_key_can_be_asked_for() {
+    for key_type in KeyType::ALL {
+        let mut profile = Profile::verification();
+        profile.key_types = [key_type].into();
+        let attributes = csr_attributes::to_base64(&profile).expect("encodes");
+        let der = pem::decode_base64(attributes.as_bytes()).expect("is base64");
+        let attributes = Vec::<der::Any>::from_der(&der).expect("is a SEQUENCE");
+        assert_eq!(attributes.len(), 2, "{key_type}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let _ = Requested::read(&bytes);
+    }
+
+    #[test]
+    fn no_base64_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let _ = Requested::read(STANDARD.encode(bytes).as_bytes());
+    }
+
+    /// Whatever a body becomes on its way is read by both as the same request, or by neither.
+    #[test]
+    fn a_damaged_body_is_not_another_request(at in 0..8 * REQUEST.len(), cut in 0..REQUEST.len()) {
+        let mut damaged = REQUEST.clone();
+        damaged[at / 8] ^= 1 << (at % 8);
+        for der in [&damaged, &damaged[cut..].to_vec(), &REQUEST[..cut].to_vec()] {
+            let body = STANDARD.encode(der);
+            if let (Ok(requested), Ok(csr)) = (Requested::read(body.as_bytes()), Csr::parse(body.as_bytes())) {
+                prop_assert_eq!(requested.common_name.as_deref(), csr.common_name());
+                prop_assert_eq!(&requested.der, der);
+            }
+        }
+    }
+
+    #[test]
+    fn white_space_anywhere_changes_nothing(
+        places in proptest::collection::vec((any::<prop::sample::Index>(), "[ \t\r\n]{1,3}"), 0..20),
+    ) {
+        let mut body = STANDARD.encode(&*REQUEST);
+        for (place, space) in places {
+            body.insert_str(place.index(body.len()), &space);
+        }
+        prop_assert_eq!(Requested::read(body.as_bytes()), Requested::read(&REQUEST));
+    }
+}
