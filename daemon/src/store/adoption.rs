@@ -7,8 +7,9 @@
 use super::audit::{self, AuditEntry};
 use super::generation::{PlannedGeneration, certify, insert_with_label, newest};
 use super::{Store, StoreError};
+use crate::x509::certificate::Certificate;
 use aws_lc_rs::digest;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 /// A generation to take over.
 #[derive(Clone, Debug)]
@@ -19,7 +20,16 @@ pub struct AdoptedGeneration {
     pub key_label: String,
     /// DER SubjectPublicKeyInfo of the key.
     pub spki: Vec<u8>,
-    /// The certificate, DER.
+    /// The certificate.
+    pub certificate: MadeElsewhere,
+    /// The number of the last revocation list that was published; 0 if there was none.
+    pub crl_number: i64,
+}
+
+/// A certificate that no token of ours was asked for.
+#[derive(Clone, Debug)]
+pub struct MadeElsewhere {
+    /// DER.
     pub der: Vec<u8>,
     /// The bytes that were signed, within it.
     pub tbs: Vec<u8>,
@@ -31,8 +41,21 @@ pub struct AdoptedGeneration {
     pub not_before: i64,
     /// Unix seconds.
     pub not_after: i64,
-    /// The number of the last revocation list that was published; 0 if there was none.
-    pub crl_number: i64,
+}
+
+impl From<&Certificate> for MadeElsewhere {
+    fn from(certificate: &Certificate) -> Self {
+        Self {
+            der: certificate.der().to_vec(),
+            tbs: certificate.tbs_bytes().to_vec(),
+            serial: certificate.serial().as_bytes().to_vec(),
+            subject: certificate
+                .common_name()
+                .unwrap_or_else(|| certificate.subject()),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+        }
+    }
 }
 
 impl Store {
@@ -55,23 +78,20 @@ impl Store {
                 "UPDATE generation SET spki = ?2, crl_number = ?3 WHERE id = ?1",
                 params![row.id, adopted.spki, adopted.crl_number],
             )?;
-            let intent = insert_intent(connection, &adopted, row.id, &entry)?;
-            let sha256 = digest::digest(&digest::SHA256, &adopted.der);
-            // As old as it is: what is reckoned from its making, such as its roll, goes by that.
-            connection.execute(
-                "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)",
-                params![intent, adopted.der, sha256.as_ref(), adopted.not_before],
-            )?;
+            let issuer = adopted.plan.parent.unwrap_or(row.id);
+            let intent = record_certificate(connection, &adopted.certificate, issuer, &entry)?;
             certify(connection, row.id, intent)?;
             audit::append(connection, &entry)
         })
     }
 }
 
-fn insert_intent(
-    connection: &rusqlite::Connection,
-    adopted: &AdoptedGeneration,
-    generation: i64,
+/// Records a certificate that was made elsewhere, and its intent. `issuer` is its own generation where the
+/// one that signed it is not here.
+pub(super) fn record_certificate(
+    connection: &Connection,
+    certificate: &MadeElsewhere,
+    issuer: i64,
     entry: &AuditEntry,
 ) -> Result<i64, StoreError> {
     connection.execute(
@@ -79,15 +99,27 @@ fn insert_intent(
              caller, state, recorded_at)
          VALUES (?1, ?2, 'adopted', 'authority', ?3, ?4, ?5, ?6, ?7, 'issued', ?8)",
         params![
-            adopted.serial,
-            adopted.plan.parent.unwrap_or(generation),
-            adopted.subject,
-            adopted.tbs,
-            adopted.not_before,
-            adopted.not_after,
+            certificate.serial,
+            issuer,
+            certificate.subject,
+            certificate.tbs,
+            certificate.not_before,
+            certificate.not_after,
             entry.actor,
             entry.at,
         ],
     )?;
-    Ok(connection.last_insert_rowid())
+    let intent = connection.last_insert_rowid();
+    let sha256 = digest::digest(&digest::SHA256, &certificate.der);
+    // As old as it is: what is reckoned from its making, such as its roll, goes by that.
+    connection.execute(
+        "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)",
+        params![
+            intent,
+            certificate.der,
+            sha256.as_ref(),
+            certificate.not_before
+        ],
+    )?;
+    Ok(intent)
 }

@@ -90,40 +90,42 @@ impl Store {
 
     /// Reads the whole journal and checks each seal.
     pub fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare(
-                "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
-                 ORDER BY sequence",
-            )?;
-            let mut rows = statement.query([])?;
-            let (mut entries, mut last, mut broken_at) = (0, [0; 32], None);
-            while let Some(row) = rows.next()? {
-                let sequence: i64 = row.get(0)?;
-                let expected = seal(
-                    &last,
-                    sequence,
-                    row.get(1)?,
-                    [
-                        &row.get::<_, String>(2)?,
-                        &row.get(3)?,
-                        &row.get(4)?,
-                        &row.get(5)?,
-                    ],
-                );
-                let found: Vec<u8> = row.get(6)?;
-                if sequence != entries + 1 || found != expected {
-                    broken_at = Some(entries + 1);
-                    break;
-                }
-                (entries, last) = (sequence, expected);
-            }
-            Ok(AuditVerdict {
-                entries,
-                last_hash: hex::encode(last),
-                broken_at,
-            })
-        })
+        self.read(verify)
     }
+}
+
+pub(super) fn verify(connection: &Connection) -> Result<AuditVerdict, StoreError> {
+    let mut statement = connection.prepare(
+        "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
+         ORDER BY sequence",
+    )?;
+    let mut rows = statement.query([])?;
+    let (mut entries, mut last, mut broken_at) = (0, [0; 32], None);
+    while let Some(row) = rows.next()? {
+        let sequence: i64 = row.get(0)?;
+        let expected = seal(
+            &last,
+            sequence,
+            row.get(1)?,
+            [
+                &row.get::<_, String>(2)?,
+                &row.get(3)?,
+                &row.get(4)?,
+                &row.get(5)?,
+            ],
+        );
+        let found: Vec<u8> = row.get(6)?;
+        if sequence != entries + 1 || found != expected {
+            broken_at = Some(entries + 1);
+            break;
+        }
+        (entries, last) = (sequence, expected);
+    }
+    Ok(AuditVerdict {
+        entries,
+        last_hash: hex::encode(last),
+        broken_at,
+    })
 }
 
 /// Appends `entry` within the caller's transaction: the effect and its record are one.

@@ -150,15 +150,24 @@ impl BlockingGroup {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Undo {
     Enable(i64),
-    Slots { id: i64, from: Slots, to: Slots },
+    Slots {
+        id: i64,
+        from: Slots,
+        to: Slots,
+    },
     Remove(i64),
-    Device(i64),
+    /// `leaving` is whether it was on its way out when the block came.
+    Device {
+        id: i64,
+        leaving: bool,
+    },
 }
 
 impl Undo {
     pub(super) fn enrollment(&self) -> i64 {
         match self {
-            Undo::Enable(id) | Undo::Remove(id) | Undo::Device(id) | Undo::Slots { id, .. } => *id,
+            Undo::Enable(id) | Undo::Remove(id) => *id,
+            Undo::Device { id, .. } | Undo::Slots { id, .. } => *id,
         }
     }
 }
@@ -346,9 +355,16 @@ fn put_up(
         Bar::Device(services) => {
             let mut undo = Vec::new();
             for door in door::doors(connection, &new.name, services, entry.at)? {
+                let before = door
+                    .individual
+                    .map(|id| by_id(connection, id))
+                    .transpose()?;
                 let row = breach::inside(connection, &new.name, &door, entry.at)?;
                 disable(&row)?;
-                undo.push(Undo::Device(row.id));
+                undo.push(Undo::Device {
+                    id: row.id,
+                    leaving: before.is_some_and(|it| it.removed),
+                });
             }
             undo
         }
@@ -435,9 +451,10 @@ fn take_down(
             enrollment::set_after(connection, *id, first)?;
         }
         Undo::Slots { .. } => return Ok(()),
-        Undo::Device(id) => {
+        Undo::Device { id, leaving } => {
             let_back(connection, &row)?;
-            if row.overlay_of.is_some() && breached_until(connection, &row.name, at)?.is_none() {
+            let goes = *leaving || row.overlay_of.is_some();
+            if goes && breached_until(connection, &row.name, at)?.is_none() {
                 enrollment::set_removed(connection, *id)?;
             }
         }

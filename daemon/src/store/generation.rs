@@ -79,11 +79,26 @@ pub struct GenerationRow {
     pub state: GenerationState,
     /// When its certificate was revoked, in Unix seconds: it signs nothing any more.
     pub revoked_at: Option<i64>,
+    /// What its issuer is asked, if that is elsewhere.
+    pub request: Option<RequestRow>,
+}
+
+/// What somebody else is asked to certify.
+#[derive(Clone, Debug)]
+pub struct RequestRow {
+    /// How many authorities must be allowed below.
+    pub path_length: Option<u8>,
+    /// The request, once it is signed: DER.
+    pub der: Option<Vec<u8>>,
+    /// The certificates above, once there is one: PEM, its issuer's first.
+    pub above: Option<String>,
 }
 
 const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.key_type, \
-     g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state, c.revoked_at, g.key_wrapped \
-     FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate";
+     g.key_label, g.key_id, g.spki, c.der, c.issued_at, g.state, c.revoked_at, g.key_wrapped, \
+     r.generation, r.path_length, r.der, r.above \
+     FROM generation g LEFT JOIN certificate c ON c.intent = g.certificate \
+     LEFT JOIN request r ON r.generation = g.id";
 
 impl Store {
     /// Every generation, parents before children.
@@ -310,5 +325,13 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
         },
         revoked_at: row.get(12)?,
         key_wrapped: row.get(13)?,
+        request: match row.get::<_, Option<i64>>(14)? {
+            None => None,
+            Some(_) => Some(RequestRow {
+                path_length: row.get(15)?,
+                der: row.get(16)?,
+                above: row.get(17)?,
+            }),
+        },
     })
 }

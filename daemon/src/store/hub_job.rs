@@ -30,6 +30,8 @@ pub struct HubCall {
     pub id: i64,
     /// The device's name in the hub.
     pub device: String,
+    /// How often it was asked for.
+    pub round: i64,
     /// Unix seconds since when it waits.
     pub queued_at: i64,
 }
@@ -96,13 +98,14 @@ impl Store {
             let id = row.get(0)?;
             let calls = connection
                 .prepare_cached(
-                    "SELECT id, device, queued_at FROM hub_task WHERE job = ?1 ORDER BY id",
+                    "SELECT id, device, queued_at, round FROM hub_task WHERE job = ?1 ORDER BY id",
                 )?
                 .query_map([id], |row| {
                     Ok(HubCall {
                         id: row.get(0)?,
                         device: row.get(1)?,
                         queued_at: row.get(2)?,
+                        round: row.get(3)?,
                     })
                 })?
                 .collect::<Result<_, _>>()?;

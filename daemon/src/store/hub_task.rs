@@ -71,6 +71,8 @@ pub struct HubTaskRow {
     pub device: String,
     /// What is to be done.
     pub action: HubAction,
+    /// How often it was asked for.
+    pub round: i64,
     /// Unix seconds since when.
     pub queued_at: i64,
     /// Times that it failed so far.
@@ -125,6 +127,8 @@ impl HubAnswer {
 pub struct HubTaskEnd {
     /// Row id.
     pub id: i64,
+    /// What was asked for when the hub was called; a later round is not ended by it.
+    pub round: i64,
     /// What was answered.
     pub answer: HubAnswer,
     /// Unix seconds when it is tried again; `None` if it is done.
@@ -175,7 +179,7 @@ const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enro
      AND NOT (t.cause = 'block' AND EXISTS (
          SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NOT NULL))";
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer, \
-     t.queued_at FROM hub_task t";
+     t.queued_at, t.round FROM hub_task t";
 
 /// Whether a device still has to hear of the roll for which `t` calls it: no hub has reached it, and
 /// its own roll waits for a request, or that of an authority for a leaf which is not by the old generation.
@@ -190,8 +194,8 @@ pub(super) const NEEDED: &str = "NOT EXISTS (
             WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
 
 impl Store {
-    /// Queues tasks for `cause`; those that it has queued before are left as they are. Returns how
-    /// many were new.
+    /// Queues tasks for `cause`; calls that it has queued before are left as they are, identities are
+    /// deleted anew. Returns how many are new, or to be done again.
     pub fn queue_hub_tasks(
         &self,
         cause: HubCause,
@@ -375,8 +379,9 @@ impl Store {
     }
 }
 
-/// Queues tasks within the caller's transaction; an identity that was deleted is deleted once more.
-/// Returns how many are new, or to be done again.
+/// Queues tasks within the caller's transaction; an identity that was deleted is deleted once more, and
+/// so is one that is being deleted now: its device may have come back before. Returns how many are
+/// new, or to be done again.
 pub(super) fn queue(
     connection: &Connection,
     cause: HubCause,
@@ -389,9 +394,12 @@ pub(super) fn queue(
              queued_at, due_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (cause, cause_id, provisioning, device, action) DO UPDATE SET
-             done_at = NULL, answer = NULL, attempts = 0, last_error = NULL,
-             queued_at = excluded.queued_at, due_at = excluded.due_at
-         WHERE action = 'delete' AND done_at IS NOT NULL",
+             done_at = NULL, answer = NULL, round = round + 1,
+             attempts = iif(done_at IS NULL, attempts, 0),
+             last_error = iif(done_at IS NULL, last_error, NULL),
+             queued_at = excluded.queued_at,
+             due_at = iif(done_at IS NULL, due_at, excluded.due_at)
+         WHERE action = 'delete'",
     )?;
     let mut queued = 0;
     for task in tasks {
@@ -413,24 +421,24 @@ pub(super) fn queue(
     Ok(queued)
 }
 
-/// Ends a task, or puts it off, within the caller's transaction. One that a job did in vain is free for
-/// the next.
+/// Ends a task, or puts it off, within the caller's transaction, unless it was asked for anew
+/// meanwhile. One that a job did in vain is free for the next.
 pub(super) fn end(connection: &Connection, end: &HubTaskEnd, at: i64) -> Result<(), StoreError> {
     let HubAnswer { words, reached } = &end.answer;
     match end.again_at {
         None => connection
             .prepare_cached(
                 "UPDATE hub_task SET done_at = ?2, answer = ?3, reached = ?4
-                 WHERE id = ?1 AND done_at IS NULL",
+                 WHERE id = ?1 AND round = ?5 AND done_at IS NULL",
             )?
-            .execute(params![end.id, at, words, reached])?,
+            .execute(params![end.id, at, words, reached, end.round])?,
         Some(due_at) => connection
             .prepare_cached(
                 "UPDATE hub_task SET due_at = ?2, last_error = ?3, reached = ?4,
                      attempts = attempts + 1, job = NULL
-                 WHERE id = ?1 AND done_at IS NULL",
+                 WHERE id = ?1 AND round = ?5 AND done_at IS NULL",
             )?
-            .execute(params![end.id, due_at, words, reached])?,
+            .execute(params![end.id, due_at, words, reached, end.round])?,
     };
     Ok(())
 }
@@ -449,5 +457,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<HubTaskRow> {
         last_error: row.get(5)?,
         answer: row.get(6)?,
         queued_at: row.get(7)?,
+        round: row.get(8)?,
     })
 }

@@ -233,6 +233,15 @@ impl Store {
         found.await
     }
 
+    /// The same as it stands at this moment, for whoever has to find a key that is free.
+    pub fn answered_request(
+        &self,
+        caller: &str,
+        idempotency_key: &str,
+    ) -> Result<Option<PriorRequest>, StoreError> {
+        self.read(|connection| prior_request(connection, caller, idempotency_key))
+    }
+
     /// Steps 3 and 7: records durably what is about to be signed, unless the same was asked for
     /// before. The value that comes back is the only thing a token accepts.
     pub async fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {

@@ -26,6 +26,8 @@
 //!   have signed it; its number is used up, and the next list takes the next one.
 //! * Between a block and the last of its devices: how far it has come. From the block on nothing is
 //!   issued below it, so there is nobody new to look for; the next start goes on.
+//! * Between recording a request to another issuer and its signature: a request without `der`; the same
+//!   bytes are signed again.
 //! * In a ceremony: a planned generation whose key id is on record, so the same key is found again.
 //!
 //! It must never hold a private key, a PIN or a SAS key, and it never deletes an intent.
@@ -34,9 +36,11 @@ mod abandon;
 mod adoption;
 mod audit;
 mod authority_roll;
+pub mod backup;
 mod below;
 mod block;
 mod breach;
+mod clock;
 mod crl;
 mod door;
 mod enrollment;
@@ -50,6 +54,7 @@ mod mark;
 mod possession;
 mod precedence;
 mod proof;
+mod request;
 mod revocation;
 mod roll;
 mod scan;
@@ -58,7 +63,7 @@ mod tests;
 mod writer;
 
 pub use crate::enrollment::roll::{RollReason, RollState};
-pub use adoption::AdoptedGeneration;
+pub use adoption::{AdoptedGeneration, MadeElsewhere};
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
 pub use below::{DeviceBelow, DrainReport};
@@ -66,7 +71,7 @@ pub use block::{Bar, BlockKind, BlockRow, BlockingGroup, NewBlock};
 pub use breach::Breach;
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
-pub use generation::{GenerationRow, GenerationState, PlannedGeneration};
+pub use generation::{GenerationRow, GenerationState, PlannedGeneration, RequestRow};
 pub use hold::{BlockedDevice, HoldChunk};
 pub use hub_job::{HubCall, HubJobRow};
 pub use hub_task::{
@@ -79,6 +84,7 @@ pub use issuance::{
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use possession::CaCertificateRow;
 pub use proof::Proof;
+pub use request::{InstalledCertificate, NewRequest};
 pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{EndingLeaf, RollRow, RollStep, RollSubject};
 pub use scan::ScannedPage;
@@ -208,6 +214,12 @@ impl Store {
     /// Where the database lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Ready when the writer answers: it is alive, and its disk comes back from each write. That a
+    /// write fails is another matter.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        self.writer.answers().await
     }
 
     fn read<T>(

@@ -190,6 +190,33 @@ BEGIN
     SELECT RAISE(ABORT, 'the newest revocation list is kept, and its number with it');
 END;
 
+-- A generation that is certified elsewhere: what its issuer is asked, recorded before it is signed, and
+-- the certificates above it, once it is certified: PEM, its issuer's first, the last one self-signed.
+CREATE TABLE request (
+    generation  INTEGER PRIMARY KEY REFERENCES generation (id),
+    -- How many authorities must be allowed below.
+    path_length INTEGER CHECK (path_length BETWEEN 0 AND 255),
+    tbs         BLOB    NOT NULL,
+    der         BLOB,
+    above       TEXT,
+    recorded_at INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER request_is_immutable
+BEFORE UPDATE OF generation, path_length, tbs, recorded_at ON request
+BEGIN
+    SELECT RAISE(ABORT, 'a request never changes');
+END;
+CREATE TRIGGER request_is_signed_once BEFORE UPDATE OF der ON request
+WHEN OLD.der IS NOT NULL OR NEW.der IS NULL OR instr(NEW.der, OLD.tbs) = 0
+BEGIN
+    SELECT RAISE(ABORT, 'a request is signed once, over the recorded bytes');
+END;
+CREATE TRIGGER request_is_answered_once BEFORE UPDATE OF above ON request
+WHEN OLD.above IS NOT NULL OR NEW.above IS NULL
+BEGIN
+    SELECT RAISE(ABORT, 'a request is answered once');
+END;
+
 -- One registration id. Its spelling, like its leaf's common name, is fixed at the first leaf.
 CREATE TABLE device (
     registration_id TEXT    PRIMARY KEY COLLATE NOCASE,
@@ -318,6 +345,7 @@ CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL
 -- What has to be done at a hub, device by device: an identity deleted, or a method called. `cause`
 -- and `cause_id` say for whom; while `enrollment` has a dirty mark the task waits, because a device
 -- that the provisioning service still lets in would come back. With a `job`, it is done by that.
+-- `round` counts how often its cause has asked for it: what the hub answers to an earlier round ends nothing.
 -- `reached` is whether the device heard the last call; a device is called at every hub that may know it.
 CREATE TABLE hub_task (
     id           INTEGER PRIMARY KEY,
@@ -328,6 +356,7 @@ CREATE TABLE hub_task (
     cause_id     INTEGER NOT NULL,
     enrollment   INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
     job          INTEGER REFERENCES hub_job (id),
+    round        INTEGER NOT NULL DEFAULT 1,
     queued_at    INTEGER NOT NULL,
     due_at       INTEGER NOT NULL,
     attempts     INTEGER NOT NULL DEFAULT 0,
@@ -403,3 +432,12 @@ CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit
 BEGIN
     SELECT RAISE(ABORT, 'the audit journal is append-only');
 END;
+
+-- An operator has vouched for the machine's clock: what is on record up to these rows does not count
+-- against it any more.
+CREATE TABLE accepted_clock (
+    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    at     INTEGER NOT NULL,
+    intent INTEGER NOT NULL,
+    crl    INTEGER NOT NULL
+) STRICT;

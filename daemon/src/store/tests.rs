@@ -10,6 +10,7 @@ mod kept_out;
 mod precedence;
 mod revocation;
 mod roll;
+mod stage;
 
 use super::*;
 use crate::enrollment::ca_certificate::{self, VerificationCode};
@@ -18,116 +19,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::key::KeyType;
 use pollster::block_on;
 use serde_json::json;
-use tempfile::TempDir;
-
-/// A store in a folder of its own, with one serving root (whose certificate is any bytes).
-struct Stage {
-    store: Store,
-    folder: TempDir,
-    root: i64,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("hallmark.db")).unwrap();
-        let plan = PlannedGeneration {
-            authority: "root".into(),
-            parent: None,
-            token: "factory".into(),
-            key_type: KeyType::P256,
-            key_id: vec![7; 16],
-        };
-        let root = store.plan_generation(plan).unwrap().id;
-        store.record_key(root, vec![1, 2, 3], None).unwrap();
-        let stage = Self {
-            store,
-            folder,
-            root,
-        };
-        let intent = stage.intent("root", 1);
-        let intent = Intent {
-            purpose: Purpose::Authority,
-            ..intent
-        };
-        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
-        stage
-            .settle(&recorded, Settlement::Authority { generation: root })
-            .unwrap();
-        stage
-    }
-
-    fn intent(&self, subject: &str, serial: u8) -> Intent {
-        Intent {
-            serial: vec![serial; 16],
-            issuer: self.root,
-            purpose: Purpose::Leaf,
-            profile: "device".into(),
-            subject: subject.into(),
-            tbs: format!("to be signed for {subject}, {serial}").into_bytes(),
-            not_before: 1_000,
-            not_after: 2_000,
-            caller: "station line-1".into(),
-            idempotency: None,
-            device_key: Some(vec![4, 5, 6]),
-            at: 1_000,
-        }
-    }
-
-    fn settle(&self, recorded: &Recorded, settlement: Settlement) -> Result<Settled, StoreError> {
-        let der = [b"head".as_slice(), recorded.tbs(), b"signature"].concat();
-        let entry = entry("certificate.issued");
-        block_on(
-            self.store
-                .record_certificate(recorded, &der, settlement, entry),
-        )
-    }
-
-    fn issue(&self, id: &str, serial: u8) -> [u8; 32] {
-        let recorded = block_on(self.store.record_intent(self.intent(id, serial))).unwrap();
-        let settlement = Settlement::Device {
-            registration_id: id.into(),
-            profile: "device".into(),
-        };
-        self.settle(&recorded, settlement).unwrap();
-        *self
-            .store
-            .device(id)
-            .unwrap()
-            .unwrap()
-            .certificate
-            .as_bytes()
-    }
-
-    fn enroll(&self, id: &str) -> EnrollmentRow {
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Individual,
-            name: id.into(),
-            authority: None,
-            by_reference: false,
-            slots: Slots::Empty,
-        };
-        self.store
-            .add_enrollment(new, entry("enrollment.added"))
-            .unwrap()
-    }
-
-    /// A second pair of hands on the database, as an intruder or a test has it.
-    fn raw(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.folder.path().join("hallmark.db")).unwrap()
-    }
-}
-
-fn entry(action: &'static str) -> AuditEntry {
-    AuditEntry {
-        at: 1_000,
-        actor: "test".into(),
-        action,
-        subject: "subject".into(),
-        detail: json!({}),
-    }
-}
+use stage::{Stage, entry};
 
 #[test]
 fn an_intent_never_changes_and_is_never_deleted() {

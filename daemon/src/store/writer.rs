@@ -65,23 +65,49 @@ impl Writer {
         F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Operation {
+        let queued = self.queue(Box::new(Operation {
             operation,
             outcome: None,
             reply,
-        });
-        let queued = self.queue.try_send(job).map_err(|error| match error {
+        }));
+        async move {
+            queued?;
+            answer.await.unwrap_or_else(|_| Err(ended()))
+        }
+    }
+
+    /// Ready when the writer has come to it; nothing is written for that.
+    pub(super) async fn answers(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue(Box::new(Question(reply)))?;
+        answer.await.map_err(|_| ended())
+    }
+
+    fn queue(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
+        self.queue.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => {
                 StoreError::Unavailable(format!("{QUEUE_MAX} writes are waiting already"))
             }
-            TrySendError::Disconnected(_) => StoreError::Unavailable("the writer ended".into()),
-        });
-        async move {
-            queued?;
-            answer
-                .await
-                .unwrap_or_else(|_| Err(StoreError::Unavailable("the writer ended".into())))
-        }
+            TrySendError::Disconnected(_) => ended(),
+        })
+    }
+}
+
+fn ended() -> StoreError {
+    StoreError::Unavailable("the writer ended".into())
+}
+
+/// Nothing to do: only the answer counts, whatever became of the group.
+struct Question(oneshot::Sender<()>);
+
+impl Job for Question {
+    fn run(&mut self, _: &Connection) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, _: Option<StoreError>) {
+        // Whoever stopped waiting has judged already.
+        let _ = self.0.send(());
     }
 }
 

@@ -14,18 +14,8 @@ impl Stage {
             "state": "draining", "slot": "primary",
             "serving": certificate("new"), "retiring": certificate("old"),
         });
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Group,
-            name: "line".into(),
-            authority: Some("line".into()),
-            by_reference: false,
-            slots: serde_json::from_value(slots).unwrap(),
-        };
-        let row = self
-            .store
-            .add_enrollment(new, entry("enrollment.added"))
-            .unwrap();
+        let slots = serde_json::from_value(slots).unwrap();
+        let row = self.add_group("line", "line", slots).unwrap();
         self.settle_next(row.id);
         row
     }

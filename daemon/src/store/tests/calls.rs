@@ -42,6 +42,7 @@ impl Stage {
             let heard = heard.contains(&call.device.as_str());
             HubTaskEnd {
                 id: call.id,
+                round: call.round,
                 answer: match heard {
                     true => HubAnswer::heard(Some(200)),
                     false => HubAnswer::not_heard(Some("DeviceNotOnline".into())),

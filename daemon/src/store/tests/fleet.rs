@@ -36,15 +36,8 @@ impl Stage {
     }
 
     fn fleet_group(&self) -> i64 {
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Group,
-            name: "all".into(),
-            authority: Some("root".into()),
-            by_reference: false,
-            slots: Slots::Empty.serve(Thumbprint::of(b"root")).unwrap(),
-        };
-        let added = self.store.add_enrollment(new, entry("enrollment.added"));
+        let slots = Slots::Empty.serve(Thumbprint::of(b"root")).unwrap();
+        let added = self.add_group("all", "root", slots);
         added.unwrap().id
     }
 }
@@ -200,26 +193,8 @@ fn longest<T>(what: &str, next: impl Fn() -> Option<T>, work: impl Fn(T)) -> u32
 fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let stage = Stage::with_fleet();
     let group = stage.fleet_group();
-    let breached = BreachedAuthority {
-        roll: stage.new_roll(),
-        blocking: Vec::new(),
-        above: None,
-        groups: Vec::new(),
-    };
-    let revocation = Revocation {
-        target: RevocationTarget::Generation {
-            generation: stage.root,
-        },
-        at: 1_000,
-        actor: "test".into(),
-        cause: "a test".into(),
-    };
-    let rolls = timed("breach", || {
-        let entry = entry("roll.started");
-        let store = &stage.store;
-        store.start_authority_compromise(vec![breached], None, revocation, entry)
-    });
-    let roll = rolls.unwrap().remove(0);
+    let roll = timed("breach", || stage.breach_root());
+    let roll = roll.unwrap();
     let devices = timed("whose identities go", || {
         let devices = stage.store.devices_to_clear(&[stage.root], true, 1_000_000);
         devices.unwrap()

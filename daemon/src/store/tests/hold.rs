@@ -18,15 +18,8 @@ fn leaves(device: &str) -> Revocation {
 impl Stage {
     /// The group of everybody below the root.
     fn everybody(&self) -> i64 {
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Group,
-            name: "all".into(),
-            authority: Some("root".into()),
-            by_reference: false,
-            slots: Slots::Empty.serve(Thumbprint::of(b"root")).unwrap(),
-        };
-        let added = self.store.add_enrollment(new, entry("enrollment.added"));
+        let slots = Slots::Empty.serve(Thumbprint::of(b"root")).unwrap();
+        let added = self.add_group("all", "root", slots);
         added.unwrap().id
     }
 
@@ -203,6 +196,43 @@ fn a_chunk_of_a_block_that_has_moved_does_nothing() {
     assert_eq!(open.unwrap().total, 0, "nothing of it is left for the hub");
 }
 
+/// An identity is being deleted when its device, which may have come back meanwhile, is to be cleared
+/// again. Verifies: the answer to the first call does not end the second.
+#[test]
+fn what_is_asked_for_again_is_not_ended_by_the_answer_to_what_was_asked_before() {
+    let stage = Stage::new();
+    let group = stage.everybody();
+    stage.issue("press-7", 2);
+    let block = stage.block_group(group);
+    assert!(stage.hold_one(block, "", "press-7", true));
+    let cause = HubCause::Block(block);
+    let task = || stage.store.hub_tasks(cause, 10).unwrap().remove(0);
+    let deleted = |seen: &HubTaskRow| {
+        let end = HubTaskEnd {
+            id: seen.id,
+            round: seen.round,
+            answer: HubAnswer::said("deleted"),
+            again_at: None,
+        };
+        stage.store.end_hub_task(end, 1_000).unwrap();
+    };
+    let first = task();
+    let again = NewHubTask {
+        provisioning: first.provisioning.clone(),
+        device: "press-7".into(),
+        action: HubAction::Delete,
+        enrollment: None,
+    };
+    let queue = |tasks| stage.store.queue_hub_tasks(cause, tasks, 900).unwrap();
+    assert_eq!(queue(vec![again.clone()]), 1);
+    deleted(&first);
+    assert_eq!(task().answer, None, "it is still to be deleted");
+    deleted(&task());
+    assert!(task().answer.is_some());
+    assert_eq!(queue(vec![again]), 1, "and once more, when it was done");
+    assert_eq!(task().answer, None);
+}
+
 /// Finished work at a hub goes when its cause has ended and it is old, or when there is too much.
 #[test]
 fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
@@ -217,6 +247,7 @@ fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
     let (done, late) = (tasks[0].id, tasks[1].id);
     let deleted = |id| HubTaskEnd {
         id,
+        round: 1,
         answer: HubAnswer::said("deleted"),
         again_at: None,
     };

@@ -25,15 +25,8 @@ fn block(kind: BlockKind, name: &str, bars: Vec<Bar>) -> NewBlock {
 
 impl Stage {
     fn line(&self) -> i64 {
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Group,
-            name: "line".into(),
-            authority: Some("line".into()),
-            by_reference: false,
-            slots: Slots::Empty.serve(certificate("line")).unwrap(),
-        };
-        let added = self.store.add_enrollment(new, entry("enrollment.added"));
+        let slots = Slots::Empty.serve(certificate("line")).unwrap();
+        let added = self.add_group("line", "line", slots);
         added.unwrap().id
     }
 
@@ -78,20 +71,11 @@ fn a_group_that_two_blocks_shut_opens_with_the_last_of_them() {
 #[test]
 fn an_enrollment_that_was_disabled_meanwhile_is_not_removed() {
     let stage = Stage::new();
-    let new = NewEnrollment {
-        provisioning: "dps".into(),
-        kind: EnrollmentKind::Individual,
-        name: "press-7".into(),
-        authority: None,
-        by_reference: false,
-        slots: Slots::Empty,
-    };
-    let added = stage.store.add_enrollment(new, entry("enrollment.added"));
-    let judged = added.unwrap();
+    let added = stage.enroll("press-7");
     stage.issue("press-7", 2);
     let judged = stage
         .store
-        .enrollments_named(&judged.name)
+        .enrollments_named(&added.name)
         .unwrap()
         .remove(0);
     let bars = vec![Bar::Device(vec!["dps".into()])];
@@ -107,20 +91,29 @@ fn an_enrollment_that_was_disabled_meanwhile_is_not_removed() {
     assert!(!now.enabled && !now.removed);
 }
 
+/// An enrollment was being removed when its device was blocked. Verifies: it keeps the device out, and goes
+/// when the block is lifted.
+#[test]
+fn an_enrollment_on_its_way_out_goes_when_the_block_is_lifted() {
+    let stage = Stage::new();
+    stage.issue("press-7", 2);
+    stage.enroll("press-7");
+    let now = || stage.store.enrollments_named("press-7").unwrap().remove(0);
+    let removal = stage
+        .store
+        .remove_enrollment(&now(), entry("enrollment.removed"));
+    removal.unwrap();
+    let bars = vec![Bar::Device(vec!["dps".into()])];
+    let standing = stage.started(block(BlockKind::Device, "press-7", bars));
+    assert!(!now().enabled && !now().removed);
+    stage.ended(standing);
+    assert!(now().removed);
+}
+
 #[test]
 fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
     let stage = Stage::new();
-    let add = |id: &str| {
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Individual,
-            name: id.into(),
-            authority: None,
-            by_reference: false,
-            slots: Slots::Empty,
-        };
-        stage.store.add_enrollment(new, entry("enrollment.added"))
-    };
+    let add = |id: &str| stage.add_individual("dps", id);
     stage.issue("press-7", 2);
     let standing = stage.started(block(BlockKind::Device, "press-7", Vec::new()));
     let refused = add("Press-7").unwrap_err().to_string();
@@ -345,17 +338,8 @@ fn no_group_slips_in_beside_the_block_of_its_generation() {
     let seen = stage.store.newest_group().unwrap();
     let root = stage.store.generations().unwrap().remove(0);
     let sha256 = stage.store.certificates_of("root", 1).unwrap()[0].sha256;
-    let group = |name: &str| {
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Group,
-            name: name.into(),
-            authority: Some("root".into()),
-            by_reference: false,
-            slots: Slots::Empty.serve(Thumbprint::from_bytes(sha256)).unwrap(),
-        };
-        stage.store.add_enrollment(new, entry("enrollment.added"))
-    };
+    let slots = Slots::Empty.serve(Thumbprint::from_bytes(sha256)).unwrap();
+    let group = |name: &str| stage.add_group(name, "root", slots.clone());
     let early = group("early").unwrap();
     let hold = Revocation {
         target: RevocationTarget::Generation {

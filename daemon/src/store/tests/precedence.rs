@@ -14,15 +14,8 @@ impl Stage {
 
     /// The group of the root.
     fn root_group(&self) -> EnrollmentRow {
-        let new = NewEnrollment {
-            provisioning: "dps".into(),
-            kind: EnrollmentKind::Group,
-            name: "all".into(),
-            authority: Some("root".into()),
-            by_reference: false,
-            slots: Slots::Empty.serve(self.root_certificate()).unwrap(),
-        };
-        let added = self.store.add_enrollment(new, entry("enrollment.added"));
+        let slots = Slots::Empty.serve(self.root_certificate()).unwrap();
+        let added = self.add_group("all", "root", slots);
         added.unwrap()
     }
 
@@ -184,27 +177,8 @@ fn a_breach_outlives_the_block_that_stood_before_it() {
         let stage = Stage::new();
         let group = stage.root_group();
         let block = stage.block(kind, Bar::Disable(group.id)).unwrap();
-        let breached = BreachedAuthority {
-            roll: stage.new_roll(),
-            blocking: Vec::new(),
-            above: None,
-            groups: Vec::new(),
-        };
-        let revocation = Revocation {
-            target: RevocationTarget::Generation {
-                generation: stage.root,
-            },
-            at: 1_000,
-            actor: "test".into(),
-            cause: "a test".into(),
-        };
-        let begun = stage.store.start_authority_compromise(
-            vec![breached],
-            None,
-            revocation,
-            entry("roll.started"),
-        );
-        assert_eq!(begun.unwrap()[0].reason, RollReason::Compromise);
+        let begun = stage.breach_root().unwrap();
+        assert_eq!(begun.reason, RollReason::Compromise);
         stage.lift(&block);
         assert!(!stage.is_enabled(&group));
         let revoked = stage.raw().query_row(

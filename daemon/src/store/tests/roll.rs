@@ -26,19 +26,8 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
 #[test]
 fn a_device_has_its_old_leaf_again_when_its_roll_is_given_up() {
     let stage = Stage::new();
-    let other = NewEnrollment {
-        provisioning: "dps-2".into(),
-        kind: EnrollmentKind::Individual,
-        name: "pump-7".into(),
-        authority: None,
-        by_reference: false,
-        slots: Slots::Empty,
-    };
     stage.enroll("pump-7");
-    stage
-        .store
-        .add_enrollment(other, entry("enrollment.added"))
-        .unwrap();
+    stage.add_individual("dps-2", "pump-7").unwrap();
     let old = Thumbprint::from_bytes(stage.issue("pump-7", 2));
     let new = Thumbprint::from_bytes(stage.issue("pump-7", 3));
     let current = || stage.store.device("pump-7").unwrap().unwrap().certificate;

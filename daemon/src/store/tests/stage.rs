@@ -1,0 +1,162 @@
+//! The stage of the store's tests, and who stands on it.
+
+use super::*;
+use tempfile::TempDir;
+
+/// A store in a folder of its own, with one serving root (whose certificate is any bytes).
+pub(super) struct Stage {
+    pub(super) store: Store,
+    pub(super) folder: TempDir,
+    pub(super) root: i64,
+}
+
+impl Stage {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("hallmark.db")).unwrap();
+        let plan = PlannedGeneration {
+            authority: "root".into(),
+            parent: None,
+            token: "factory".into(),
+            key_type: KeyType::P256,
+            key_id: vec![7; 16],
+        };
+        let root = store.plan_generation(plan).unwrap().id;
+        store.record_key(root, vec![1, 2, 3], None).unwrap();
+        let stage = Self {
+            store,
+            folder,
+            root,
+        };
+        let intent = stage.intent("root", 1);
+        let intent = Intent {
+            purpose: Purpose::Authority,
+            ..intent
+        };
+        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        stage
+            .settle(&recorded, Settlement::Authority { generation: root })
+            .unwrap();
+        stage
+    }
+
+    pub(super) fn intent(&self, subject: &str, serial: u8) -> Intent {
+        Intent {
+            serial: vec![serial; 16],
+            issuer: self.root,
+            purpose: Purpose::Leaf,
+            profile: "device".into(),
+            subject: subject.into(),
+            tbs: format!("to be signed for {subject}, {serial}").into_bytes(),
+            not_before: 1_000,
+            not_after: 2_000,
+            caller: "station line-1".into(),
+            idempotency: None,
+            device_key: Some(vec![4, 5, 6]),
+            at: 1_000,
+        }
+    }
+
+    pub(super) fn settle(
+        &self,
+        recorded: &Recorded,
+        settlement: Settlement,
+    ) -> Result<Settled, StoreError> {
+        let der = [b"head".as_slice(), recorded.tbs(), b"signature"].concat();
+        let entry = entry("certificate.issued");
+        block_on(
+            self.store
+                .record_certificate(recorded, &der, settlement, entry),
+        )
+    }
+
+    pub(super) fn issue(&self, id: &str, serial: u8) -> [u8; 32] {
+        let recorded = block_on(self.store.record_intent(self.intent(id, serial))).unwrap();
+        let settlement = Settlement::Device {
+            registration_id: id.into(),
+            profile: "device".into(),
+        };
+        self.settle(&recorded, settlement).unwrap();
+        *self
+            .store
+            .device(id)
+            .unwrap()
+            .unwrap()
+            .certificate
+            .as_bytes()
+    }
+
+    pub(super) fn enroll(&self, id: &str) -> EnrollmentRow {
+        let added = self.add_individual("dps", id);
+        added.unwrap()
+    }
+
+    pub(super) fn add_individual(
+        &self,
+        provisioning: &str,
+        id: &str,
+    ) -> Result<EnrollmentRow, StoreError> {
+        let new = NewEnrollment {
+            provisioning: provisioning.into(),
+            kind: EnrollmentKind::Individual,
+            name: id.into(),
+            authority: None,
+            by_reference: false,
+            slots: Slots::Empty,
+        };
+        self.store.add_enrollment(new, entry("enrollment.added"))
+    }
+
+    pub(super) fn add_group(
+        &self,
+        name: &str,
+        authority: &str,
+        slots: Slots,
+    ) -> Result<EnrollmentRow, StoreError> {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Group,
+            name: name.into(),
+            authority: Some(authority.into()),
+            by_reference: false,
+            slots,
+        };
+        self.store.add_enrollment(new, entry("enrollment.added"))
+    }
+
+    /// The root's roll by compromise, without a change of groups.
+    pub(super) fn breach_root(&self) -> Result<RollRow, StoreError> {
+        let breached = BreachedAuthority {
+            roll: self.new_roll(),
+            blocking: Vec::new(),
+            above: None,
+            groups: Vec::new(),
+        };
+        let revocation = Revocation {
+            target: RevocationTarget::Generation {
+                generation: self.root,
+            },
+            at: 1_000,
+            actor: "test".into(),
+            cause: "a test".into(),
+        };
+        let (store, entry) = (&self.store, entry("roll.started"));
+        let rolls = store.start_authority_compromise(vec![breached], None, revocation, entry);
+        rolls.map(|mut rolls| rolls.remove(0))
+    }
+
+    /// A second pair of hands on the database, as an intruder or a test has it.
+    pub(super) fn raw(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join("hallmark.db")).unwrap()
+    }
+}
+
+pub(super) fn entry(action: &'static str) -> AuditEntry {
+    AuditEntry {
+        at: 1_000,
+        actor: "test".into(),
+        action,
+        subject: "subject".into(),
+        detail: json!({}),
+    }
+}
