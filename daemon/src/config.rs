@@ -4,12 +4,15 @@
 //! checked as a whole, every path and name resolved, contradictions refused with the reason. Each
 //! module owns its own table; this file composes them, and checks what only the whole can show.
 
+pub mod changes;
 mod listen;
 mod policy;
 
 pub use listen::HttpsListener;
 
+use crate::api::tls::ListenerName;
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
+use crate::ca::clock::ClockPolicy;
 use crate::ca::crl::CrlSchedule;
 use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::{IssuanceProfile, Role};
@@ -18,7 +21,7 @@ use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
 use crate::token::credential::label;
-use crate::x509::profile::human_seconds;
+use crate::x509::profile::{SubjectAlternativeNames, human_seconds};
 use listen::Listen;
 use policy::Policy;
 use serde::Deserialize;
@@ -37,6 +40,8 @@ const AUTHORITY_NAME_BYTES_MAX: usize = 64;
 #[serde(deny_unknown_fields)]
 struct Said {
     state_dir: PathBuf,
+    runtime_dir: Option<PathBuf>,
+    token_state_dir: Option<PathBuf>,
     listen: Listen,
     #[serde(default)]
     token: Vec<TokenConfiguration>,
@@ -70,10 +75,20 @@ struct Authority {
 pub struct Configuration {
     /// The file it came from, absolute: workers are started with it.
     pub file: PathBuf,
-    /// Where the database, the TLS identity and the park files lie.
+    /// The file's text, for workers that are started when it says something else already.
+    pub text: String,
+    /// What that says, for comparing with what it says later.
+    pub said: toml::Table,
+    /// Where the database and the TLS identity lie.
     pub state_dir: PathBuf,
+    /// Where the sockets are: the admin socket, and those of the workers.
+    pub runtime_dir: PathBuf,
+    /// Where workers keep park files, their TPMs' anchors and their locks.
+    pub token_state_dir: PathBuf,
     /// The HTTPS listener.
     pub https: Option<HttpsListener>,
+    /// The profile of EST requests whose address names none.
+    pub est_profile: Option<String>,
     /// Where what is published is served over plain HTTP; port 0 takes a free one.
     pub http: Option<SocketAddr>,
     /// Where relying parties reach that, `http://host`: issued certificates point there.
@@ -104,6 +119,10 @@ pub struct Configuration {
     pub rolling: RollPolicy,
     /// When revocation lists are signed anew.
     pub crl_schedule: CrlSchedule,
+    /// When the machine's clock is believed.
+    pub clock: ClockPolicy,
+    /// How many backups are kept.
+    pub backups_kept: usize,
 }
 
 /// Why there is no configuration.
@@ -153,15 +172,18 @@ impl Configuration {
         Self::parse(&text, file, credentials_directory)
     }
 
-    fn parse(
+    /// The same of a text that is not in its place yet.
+    pub(crate) fn parse(
         text: &str,
         file: PathBuf,
         credentials_directory: Option<&Path>,
     ) -> Result<Self, ConfigurationError> {
-        let said: Said = toml::from_str(text).map_err(|error| ConfigurationError::Malformed {
+        let malformed = |error: toml::de::Error| ConfigurationError::Malformed {
             path: file.clone(),
             reason: error.to_string(),
-        })?;
+        };
+        let said: Said = toml::from_str(text).map_err(malformed)?;
+        let raw: toml::Table = toml::from_str(text).map_err(malformed)?;
         let tokens = by_name("token", said.token, |token| token.name.clone())?
             .into_iter()
             .map(|(name, token)| Ok((name, token.resolve(credentials_directory)?)))
@@ -175,6 +197,7 @@ impl Configuration {
         .collect::<Result<BTreeMap<_, _>, crate::provisioning::configuration::ConfigurationError>>()
         .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
+        let runtime_dir = said.runtime_dir.unwrap_or_else(|| said.state_dir.clone());
         let configuration = Self {
             authority_policy: AuthorityPolicy {
                 signing_windows: signing_windows(&authorities),
@@ -183,13 +206,18 @@ impl Configuration {
             },
             failover: failover(&authorities, said.policy.failover_after),
             https: said.listen.https_listener()?,
+            est_profile: said.listen.est_profile()?,
             public_http: said.listen.public_http()?,
             http: said.listen.http,
+            admin_users: said.listen.admin_users()?,
             admin: said
                 .listen
                 .admin
-                .unwrap_or_else(|| said.state_dir.join("admin.sock")),
-            admin_users: said.listen.admin_users,
+                .unwrap_or_else(|| runtime_dir.join("admin.sock")),
+            runtime_dir,
+            token_state_dir: said
+                .token_state_dir
+                .unwrap_or_else(|| said.state_dir.clone()),
             state_dir: said.state_dir,
             tokens,
             authorities: authorities
@@ -202,7 +230,11 @@ impl Configuration {
             scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
             rolling: said.policy.rolling()?,
             crl_schedule: said.policy.crl_schedule()?,
+            clock: said.policy.clock(),
+            backups_kept: usize::from(said.policy.backups_kept.get()),
             push_age_alarm_seconds: i64::try_from(said.policy.push_age_alarm).unwrap_or(i64::MAX),
+            text: text.to_owned(),
+            said: raw,
             file,
         };
         configuration.check()?;
@@ -225,9 +257,36 @@ impl Configuration {
             .collect()
     }
 
+    /// What the HTTPS listener shall be called, if there is one.
+    pub fn listener_name(&self) -> Option<ListenerName> {
+        self.https.as_ref().map(|https| ListenerName {
+            profile: https.profile.clone(),
+            names: https.names.clone(),
+            folder: self.state_dir.join("tls"),
+        })
+    }
+
+    /// What is taken when the daemon starts and then stays, by its name in the file: folders are locked,
+    /// and listeners bound or handed over.
+    pub fn taken_at_start(&self) -> [(&'static str, String); 6] {
+        let address = |it: Option<SocketAddr>| it.map_or("none".into(), |it| it.to_string());
+        let path = |it: &Path| it.display().to_string();
+        [
+            ("state_dir", path(&self.state_dir)),
+            ("runtime_dir", path(&self.runtime_dir)),
+            ("token_state_dir", path(&self.token_state_dir)),
+            (
+                "[listen] https",
+                address(self.https.as_ref().map(|it| it.address)),
+            ),
+            ("[listen] http", address(self.http)),
+            ("[listen] admin", path(&self.admin)),
+        ]
+    }
+
     /// Where the worker of the token `name` listens.
     pub fn worker_socket(&self, name: &str) -> PathBuf {
-        worker_socket(&self.state_dir, name)
+        worker_socket(&self.runtime_dir, name)
     }
 
     fn check(&self) -> Result<(), ConfigurationError> {
@@ -263,6 +322,7 @@ impl Configuration {
             }
             self.check_credential_keys(name, service)?;
         }
+        self.check_est_profile()?;
         self.check_https()
     }
 
@@ -328,16 +388,39 @@ impl Configuration {
         Ok(())
     }
 
+    fn check_est_profile(&self) -> Result<(), ConfigurationError> {
+        match &self.est_profile {
+            Some(name) if !self.profiles.contains_key(name) => {
+                Err(ConfigurationError::Contradiction(format!(
+                    "[listen] est_profile is {name:?}, and there is no such [[profile]]"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_https(&self) -> Result<(), ConfigurationError> {
         let Some(https) = &self.https else {
             return Ok(());
         };
         match self.profiles.get(&https.profile) {
-            Some(profile) if profile.role == Role::Server => Ok(()),
-            Some(_) => Err(ConfigurationError::Contradiction(format!(
-                "[listen] profile {:?} must have role \"server\"",
-                https.profile
-            ))),
+            Some(profile) if profile.role != Role::Server => {
+                Err(ConfigurationError::Contradiction(format!(
+                    "[listen] profile {:?} must have role \"server\"",
+                    https.profile
+                )))
+            }
+            Some(profile)
+                if profile.certificate.subject_alternative_names
+                    == SubjectAlternativeNames::None =>
+            {
+                Err(ConfigurationError::Contradiction(format!(
+                    "[listen] profile {:?} must have subject_alternative_names = \"dns_and_ip\": \
+                     clients look for the listener's names there, and nowhere else",
+                    https.profile
+                )))
+            }
+            Some(_) => Ok(()),
             None => Err(ConfigurationError::Contradiction(format!(
                 "[listen] names profile {:?}, and there is no such [[profile]]",
                 https.profile
@@ -421,6 +504,31 @@ mod tests {
             BTreeSet::from(["root".to_owned()])
         );
         assert_eq!(configuration.drift, DriftPolicy::Report);
+        assert_eq!(configuration.admin, Path::new("/run/hallmark/admin.sock"));
+    }
+
+    #[test]
+    fn the_gateway_that_ships_is_a_configuration() {
+        let configuration = parse(include_str!("../../docs/gateway.toml")).unwrap();
+        assert!(configuration.clock.must_be_synchronised);
+        let tokens: Vec<_> = configuration.tokens.values().collect();
+        assert!(matches!(&tokens[..], [tpm] if tpm.interface.family().is_none()));
+    }
+
+    #[test]
+    fn everything_lies_in_one_folder_unless_it_is_said_otherwise() {
+        let mut text = EXAMPLE.to_owned();
+        for key in ["runtime_dir", "token_state_dir"] {
+            text = text.replace(&format!("\n{key} ="), &format!("\n# {key} ="));
+        }
+        let configuration = parse(&text).unwrap();
+        let state = Path::new("/var/lib/hallmark");
+        assert_eq!(configuration.admin, state.join("admin.sock"));
+        assert_eq!(
+            configuration.worker_socket("factory"),
+            state.join("token-factory.sock")
+        );
+        assert_eq!(configuration.token_state_dir, state);
     }
 
     #[test]
@@ -453,6 +561,12 @@ mod tests {
                 "there is no such [[profile]]",
             ),
             (
+                "est_profile = \"device\"",
+                "est_profile = \"devise\"",
+                "est_profile is \"devise\"",
+            ),
+            ("https = \"0.0.0.0:8443\"", "", "est_profile needs `https`"),
+            (
                 "names = [\"hallmark.line-1.example\", \"192.0.2.10\"]",
                 "names = []",
                 "needs `names`",
@@ -472,6 +586,11 @@ mod tests {
                 "name = \"plant\"",
                 "name = \"the plant\"",
                 "cannot be called so",
+            ),
+            (
+                "subject_alternative_names = \"dns_and_ip\"",
+                "",
+                "clients look for",
             ),
             (
                 "crl_interval = \"1d\"",

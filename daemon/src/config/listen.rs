@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 /// The longest address of what is published: it stands twice in every certificate.
 const PUBLIC_HTTP_BYTES_MAX: usize = 256;
+/// Whom the kernel names for every user that a user namespace, such as our unit's, does not know.
+const NOBODY: u32 = 65_534;
 
 /// What the file says.
 #[derive(Debug, Deserialize)]
@@ -18,6 +20,7 @@ pub(super) struct Listen {
     names: Vec<String>,
     /// The profile of the HTTPS listener's certificate.
     profile: Option<String>,
+    est_profile: Option<String>,
     /// Revocation lists and authorities' certificates over plain HTTP, and nothing else.
     pub(super) http: Option<SocketAddr>,
     public_http: Option<String>,
@@ -56,6 +59,28 @@ impl Listen {
         }
     }
 
+    /// Whoever is admitted as nobody is anybody.
+    pub(super) fn admin_users(&self) -> Result<Vec<u32>, ConfigurationError> {
+        if self.admin_users.contains(&NOBODY) {
+            return Err(ConfigurationError::Contradiction(format!(
+                "[listen] admin_users has {NOBODY}, which is nobody and stands for every user that \
+                 the sandbox does not know; name the users, and set PrivateUsers=no in a drop-in \
+                 of hallmarkd.service"
+            )));
+        }
+        Ok(self.admin_users.clone())
+    }
+
+    /// EST is TLS (RFC 7030 3.3).
+    pub(super) fn est_profile(&self) -> Result<Option<String>, ConfigurationError> {
+        match (&self.est_profile, self.https) {
+            (Some(_), None) => Err(ConfigurationError::Contradiction(
+                "[listen] est_profile needs `https`: EST is spoken over TLS only".into(),
+            )),
+            (profile, _) => Ok(profile.clone()),
+        }
+    }
+
     /// Plain HTTP, because whoever fetches a list to judge a certificate must not need another
     /// certificate for that (RFC 5280 8).
     pub(super) fn public_http(&self) -> Result<Option<String>, ConfigurationError> {
@@ -75,5 +100,18 @@ impl Listen {
                  others reach `http`, such as \"http://pki.example\""
             ))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_not_admitted() {
+        let listen = |text: &str| toml::from_str::<Listen>(text).unwrap().admin_users();
+        assert_eq!(listen("admin_users = [1000]").unwrap(), [1000]);
+        let refusal = listen("admin_users = [1000, 65534]").unwrap_err();
+        assert!(refusal.to_string().contains("PrivateUsers=no"), "{refusal}");
     }
 }

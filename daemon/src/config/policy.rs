@@ -2,12 +2,16 @@
 
 use super::ConfigurationError;
 use crate::ca::authority_policy::{AuthorityPolicy, Gate};
+use crate::ca::clock::ClockPolicy;
 use crate::ca::crl::CrlSchedule;
 use crate::ca::roll::{RollPolicy, TellBy, Telling};
 use crate::enrollment::plan::DriftPolicy;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
 use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 /// The longest time that a revocation list may be good.
 const CRL_VALIDITY_SECONDS_MAX: u64 = 365 * 86_400;
@@ -71,6 +75,30 @@ pub(super) struct Policy {
     /// How often a revocation list is signed anew if nothing is revoked meanwhile.
     #[serde(with = "human_seconds", default = "crl_interval_default")]
     crl_interval: u64,
+    /// When the machine's clock is believed.
+    #[serde(default)]
+    clock: ClockTrust,
+    /// How far the clock may be ahead of what is expected before nothing is signed by it; 0 is no
+    /// limit.
+    #[serde(with = "human_seconds", default = "clock_jump_max_default")]
+    clock_jump_max: u64,
+    /// What is touched each time the clock was synchronised.
+    #[serde(default = "clock_synchronised_file_default")]
+    clock_synchronised_file: PathBuf,
+    /// How many backups are kept; a new one pushes out the oldest.
+    #[serde(default = "backups_kept_default")]
+    pub(super) backups_kept: NonZeroU16,
+}
+
+/// When the machine's clock is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ClockTrust {
+    /// If it fits what is on record.
+    #[default]
+    Plausible,
+    /// If it was synchronised since the machine was switched on, too.
+    Synchronised,
 }
 
 /// What happens by itself when an authority's signing window nears its end.
@@ -141,6 +169,10 @@ impl Default for Policy {
             failover_after: failover_after_default(),
             crl_validity: crl_validity_default(),
             crl_interval: crl_interval_default(),
+            clock: ClockTrust::default(),
+            clock_jump_max: clock_jump_max_default(),
+            clock_synchronised_file: clock_synchronised_file_default(),
+            backups_kept: backups_kept_default(),
         }
     }
 }
@@ -183,6 +215,15 @@ impl Policy {
         }
     }
 
+    pub(super) fn clock(&self) -> ClockPolicy {
+        ClockPolicy {
+            jump_seconds_max: i64::try_from(self.clock_jump_max).unwrap_or(i64::MAX),
+            synchronised_file: self.clock_synchronised_file.clone(),
+            must_be_synchronised: self.clock == ClockTrust::Synchronised,
+            built_at: built_at().unwrap_or(0),
+        }
+    }
+
     pub(super) fn crl_schedule(&self) -> Result<CrlSchedule, ConfigurationError> {
         let (validity, interval) = (self.crl_validity, self.crl_interval);
         if interval == 0 || interval >= validity || validity > CRL_VALIDITY_SECONDS_MAX {
@@ -197,6 +238,23 @@ impl Policy {
             interval_seconds: interval.cast_signed(),
         })
     }
+}
+
+/// The date of this program's file: packages keep the one at which it was built.
+fn built_at() -> Option<i64> {
+    let program = std::env::current_exe().and_then(|path| path.metadata());
+    let since = program.ok()?.modified().ok()?.duration_since(UNIX_EPOCH);
+    i64::try_from(since.ok()?.as_secs()).ok()
+}
+
+/// A gateway may lie in a storeroom for months; a broken clock errs by decades.
+fn clock_jump_max_default() -> u64 {
+    365 * 86_400
+}
+
+/// systemd-timesyncd's.
+fn clock_synchronised_file_default() -> PathBuf {
+    "/run/systemd/timesync/synchronized".into()
 }
 
 /// Longer than the recovery ladder takes, process and all.
@@ -234,6 +292,11 @@ fn crl_validity_default() -> u64 {
 
 fn crl_interval_default() -> u64 {
     86_400
+}
+
+/// Two weeks of nights.
+fn backups_kept_default() -> NonZeroU16 {
+    const { NonZeroU16::new(14).unwrap() }
 }
 
 fn push_age_alarm_default() -> u64 {
