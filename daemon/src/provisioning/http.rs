@@ -4,7 +4,7 @@
 //! classify. No redirects (they would carry the authorization elsewhere), no retries (the caller
 //! must observe first), no proxy from the environment (a variable must not reroute a CA).
 
-use super::budget::Budget;
+use super::budget::{Budget, WAIT_MAX};
 use super::credential::Credential;
 use super::failure::{BadAnswer, CallError, parse_retry_after};
 use crate::enrollment::etag::Etag;
@@ -25,6 +25,11 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For one request, from the first byte sent to the last one read.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For one call, with all that it waits for: its budget, an access token that has to be fetched first
+/// (a call of its own), a credential's signature by a token.
+pub const CALL_BOUND: Duration =
+    Duration::from_secs(2 * (WAIT_MAX.as_secs() + REQUEST_TIMEOUT.as_secs()) + 30);
 
 /// No answer is longer; a page of a hundred enrollments has about half of it.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;

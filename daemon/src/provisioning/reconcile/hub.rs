@@ -4,10 +4,11 @@
 //! done, and a device that is not connected is counted, and called again for a while: in the end it
 //! finds out when it is refused. A failure moves the task's due time, and the hub's own pause holds up all of them.
 
-use super::{CREDENTIAL_PAUSE_SECONDS, Reconciler, pause_seconds};
+use super::{APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, Reconciler, pause_seconds};
 use crate::ca::roll::TellBy;
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::provisioning::failure::CallError;
+use crate::provisioning::http::CALL_BOUND;
 use crate::provisioning::hub::{DirectMethod, HubClient, MethodOutcome};
 use crate::store::{HubAction, HubAnswer, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE};
 use futures_util::future::FutureExt;
@@ -74,6 +75,7 @@ impl Reconciler {
 
     /// One call, and its answer on record.
     async fn do_at_hub(&self, hub: &HubClient, task: HubTaskRow) -> Result<(), Error> {
+        let _promise = self.promise("hub", CALL_BOUND + 2 * APPLICATION_BOUND);
         let answer = match task.action {
             HubAction::Delete => hub
                 .delete(&task.device)
@@ -89,12 +91,13 @@ impl Reconciler {
             crash_point("roll-hub-answered");
             let now = ca.now();
             let end = match answer {
-                Ok(answer) => task_end(ca, task.id, task.queued_at, answer),
+                Ok(answer) => task_end(ca, (task.id, task.round), task.queued_at, answer),
                 Err(error) => {
                     let seconds = pause_after(task.attempts, &error);
                     tracing::warn!(service, reason = %error, seconds, "the hub has to wait");
                     HubTaskEnd {
                         id: task.id,
+                        round: task.round,
                         answer: HubAnswer::said(error.to_string()),
                         again_at: Some(now.saturating_add_unsigned(seconds)),
                     }
@@ -155,10 +158,10 @@ pub(super) fn answer_of(outcome: MethodOutcome) -> HubAnswer {
     }
 }
 
-/// A task that was answered is done, but a device that was not there is called again for a while.
+/// A task (its row and its round) that was answered is done, but a device that was not there is called again for a while.
 pub(super) fn task_end(
     ca: &CertificateAuthority,
-    id: i64,
+    (id, round): (i64, i64),
     queued_at: i64,
     answer: HubAnswer,
 ) -> HubTaskEnd {
@@ -168,6 +171,7 @@ pub(super) fn task_end(
     };
     HubTaskEnd {
         id,
+        round,
         answer,
         again_at,
     }

@@ -152,6 +152,6 @@ fn ends(ca: &CertificateAuthority, row: &HubJobRow, results: &Option<Results>) -
     };
     let calls = row.calls.iter();
     calls
-        .map(|call| task_end(ca, call.id, call.queued_at, answer(call)))
+        .map(|call| task_end(ca, (call.id, call.round), call.queued_at, answer(call)))
         .collect()
 }

@@ -19,6 +19,8 @@ mod scan;
 
 use super::configuration::Clients;
 use super::failure::CallError;
+use super::http::CALL_BOUND;
+use crate::ca::progress::Promise;
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::plan::DriftPolicy;
 use crate::store::{AuditEntry, MarkRow, MarkSubject, Sighting};
@@ -32,8 +34,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How often the reconciler looks at its marks without being woken.
-const TICK: Duration = Duration::from_secs(30);
+/// How often the reconciler looks at its marks without being woken: the next due time is known, so
+/// this is for a clock that was set meanwhile.
+const TICK: Duration = Duration::from_secs(120);
 /// Marks that are worked on at once; the service's budget is the limit that counts.
 const MARKS_IN_WORK_MAX: usize = 8;
 /// Looks that one mark may take in a row before it lets others go first.
@@ -44,6 +47,15 @@ const PAUSE_SECONDS: u64 = 1;
 const PAUSE_SECONDS_MAX: u64 = 300;
 /// The pause after a refused credential: the file may be exchanged at any time.
 const CREDENTIAL_PAUSE_SECONDS: u64 = 10;
+/// The most calls that one look takes.
+const LOOK_CALLS_MAX: u32 = 4;
+/// How long one look may take.
+const LOOK_BOUND: Duration = CALL_BOUND.saturating_mul(LOOK_CALLS_MAX);
+/// How long the application may take for one thing that the reconciler asks of it; a canary's
+/// certificate waits for its token.
+const APPLICATION_BOUND: Duration = Duration::from_secs(300);
+/// How much later than it should a loop may be woken.
+const WAKE_SLACK: Duration = Duration::from_secs(30);
 /// How long a signature by the application is waited for; it wakes us when it is there.
 const SIGNATURE_PAUSE_SECONDS: u64 = 60;
 
@@ -103,6 +115,7 @@ impl Reconciler {
                 tracing::error!(service = self.name, %error, "the reconciler cannot read its work");
             }
             let pause = self.until_next_due().await;
+            let _promise = self.promise("rest", pause + WAKE_SLACK);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -193,7 +206,10 @@ impl Reconciler {
     /// Looks at one mark until it is settled, or has to wait. Afterwards it is not due any more.
     async fn settle(&self, mark: MarkRow) -> Result<(), Error> {
         for _ in 0..LOOKS_MAX {
-            let outcome = match self.look(&mark).await {
+            let promise = self.promise("look", LOOK_BOUND);
+            let looked = self.look(&mark).await;
+            drop(promise);
+            let outcome = match looked {
                 Ok(outcome) => outcome,
                 Err(failure) => judge(failure),
             };
@@ -277,9 +293,16 @@ impl Reconciler {
         work: impl FnOnce(&CertificateAuthority) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let ca = self.ca.clone();
+        let _promise = self.promise("application", APPLICATION_BOUND);
         tokio::task::spawn_blocking(move || work(&ca))
             .await
             .unwrap_or_else(|_| Err(Error::stop("internal", "a look failed; the log says why")))
+    }
+
+    fn promise(&self, what: &str, bound: Duration) -> Promise {
+        let service = &self.name;
+        let what = format!("the reconciler of {service} ({what})");
+        self.ca.progress().promise(what, bound)
     }
 }
 
