@@ -140,6 +140,15 @@ const NOT_ALWAYS_KEPT: &str = "WARNING: the token does not tell that this key ne
 /// Of a certificate whose subject this daemon cannot write.
 const NOT_OUR_NAME: &str = "WARNING: its subject has attributes that are not written here; it serves, and cannot be rolled under this name";
 
+/// It signs certificates and revocation lists.
+pub(super) fn may_be_an_authority(certificate: &Certificate) -> Result<(), String> {
+    Issuer::from_certificate(certificate).map_err(|error| error.to_string())?;
+    match certificate.may_sign_crls() {
+        true => Ok(()),
+        false => Err("its key usage lacks cRLSign, so it could never revoke anything".into()),
+    }
+}
+
 /// An authority's certificate, valid, with its own issuer's signature.
 fn check_certificate(
     certificate: &Certificate,
@@ -147,10 +156,7 @@ fn check_certificate(
     parent: Option<&Generation>,
     now: i64,
 ) -> Result<(), String> {
-    Issuer::from_certificate(certificate).map_err(|error| error.to_string())?;
-    if !certificate.may_sign_crls() {
-        return Err("its key usage lacks cRLSign, so it could never revoke anything".into());
-    }
+    may_be_an_authority(certificate)?;
     if now < certificate.not_before() || certificate.not_after() <= now {
         return Err("its certificate is not valid now".into());
     }
@@ -224,14 +230,7 @@ impl Adoption {
             plan,
             key_label: found.key.label.clone(),
             spki: found.key.spki.clone(),
-            der: certificate.der().to_vec(),
-            tbs: certificate.tbs_bytes().to_vec(),
-            serial: certificate.serial().as_bytes().to_vec(),
-            subject: certificate
-                .common_name()
-                .unwrap_or_else(|| certificate.subject()),
-            not_before: certificate.not_before(),
-            not_after: certificate.not_after(),
+            certificate: certificate.into(),
             crl_number: self.crl_number.into(),
         }
     }

@@ -142,6 +142,10 @@ impl CertificateAuthority {
                 &self.held_in_words(&block),
             )?,
         }];
+        if let Some(number) = block.generation.filter(|_| block.lifted_at.is_none()) {
+            let generation = self.generation_named(&block.name, number)?;
+            places.extend(self.elsewhere_place(generation.id));
+        }
         let mut services = BTreeSet::new();
         for enrollment in &block.enrollments {
             // One that is gone has been seen to be gone.
@@ -189,8 +193,8 @@ impl CertificateAuthority {
             .collect();
         let hierarchy = self.hierarchy();
         let of_group = hierarchy.iter().filter(|generation| {
-            let above = self.generations_above(generation.id);
-            above.iter().any(|it| authorities.contains(&it.authority))
+            let mut above = hierarchy.upwards(generation.id);
+            above.any(|it| authorities.contains(&it.authority))
         });
         Ok(of_group.map(|generation| generation.id).collect())
     }
@@ -255,11 +259,7 @@ impl CertificateAuthority {
         cause: &str,
     ) -> Result<NewBlock, Error> {
         let blocked = self.generation_named(authority, number)?;
-        let below: BTreeSet<Thumbprint> = self
-            .generations_below(blocked.id)
-            .iter()
-            .map(|it| Thumbprint::of(it.certificate.der()))
-            .collect();
+        let below = self.hierarchy().subtree(blocked.id);
         let target = RevocationTarget::Generation {
             generation: blocked.id,
         };
@@ -289,14 +289,14 @@ impl CertificateAuthority {
         &self,
         service: &str,
         blocked: &Arc<Generation>,
-        below: &BTreeSet<Thumbprint>,
+        below: &BTreeSet<i64>,
     ) -> Result<Vec<Bar>, Error> {
-        let above: BTreeSet<String> = self
-            .generations_above(blocked.id)
-            .iter()
-            .map(|it| it.authority.clone())
-            .collect();
-        let own = Thumbprint::of(blocked.certificate.der());
+        let hierarchy = self.hierarchy();
+        let below = below.iter().filter_map(|id| hierarchy.generation(*id));
+        let below: BTreeSet<Thumbprint> = below.map(|it| it.thumbprint()).collect();
+        let above = hierarchy.upwards(blocked.id);
+        let above: BTreeSet<&String> = above.map(|it| &it.authority).collect();
+        let own = blocked.thumbprint();
         let (mut bars, mut after, mut needed) = (Vec::new(), None, false);
         let mut barred = false;
         for group in self.store.groups()? {
@@ -339,15 +339,12 @@ impl CertificateAuthority {
         breached: &Arc<Generation>,
         below: &BTreeSet<i64>,
     ) -> Result<Vec<BlockingGroup>, Error> {
-        if breached.parent.is_none() {
+        if breached.is_root() {
             return Ok(Vec::new());
         }
-        let hierarchy = self.hierarchy();
-        let below = below.iter().filter_map(|id| hierarchy.generation(*id));
-        let below: BTreeSet<Thumbprint> = below.map(|it| it.thumbprint()).collect();
         let mut groups = Vec::new();
         for service in &self.provisioning {
-            let bars = self.bars_of_generation(service, breached, &below)?;
+            let bars = self.bars_of_generation(service, breached, below)?;
             groups.extend(bars.into_iter().filter_map(|bar| match bar {
                 Bar::Own(group) => Some(group),
                 _ => None,
@@ -381,16 +378,6 @@ impl CertificateAuthority {
             );
             Error::missing("authority_unknown", message)
         })
-    }
-
-    fn generations_below(&self, id: i64) -> Vec<Arc<Generation>> {
-        let hierarchy = self.hierarchy();
-        let all = hierarchy.iter();
-        let below = |it: &&Arc<Generation>| {
-            let above = self.generations_above(it.id);
-            above.iter().any(|above| above.id == id)
-        };
-        all.filter(below).cloned().collect()
     }
 
     fn block_entry(

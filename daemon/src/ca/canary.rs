@@ -127,8 +127,7 @@ impl CertificateAuthority {
         let hierarchy = self.hierarchy();
         let below = |name: &str| {
             let serving = hierarchy.serving(name);
-            let mut above = std::iter::successors(serving, |it| hierarchy.generation(it.parent?));
-            above.any(|it| it.authority == authority)
+            serving.is_some_and(|it| hierarchy.upwards(it.id).any(|it| it.authority == authority))
         };
         let devices = self.profiles.values();
         let mut devices = devices.filter(|it| it.role == Role::Device && below(&it.authority));

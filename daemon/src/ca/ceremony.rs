@@ -9,8 +9,8 @@ use super::authorize::{Authorized, Operate};
 use super::generation::{Shape, new_key_id};
 use super::hierarchy::Generation;
 use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
-use super::{CertificateAuthority, Error, rfc3339};
-use crate::store::PlannedGeneration;
+use super::{CertificateAuthority, Error, crash_point, rfc3339};
+use crate::store::{GenerationRow, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::x509::key::KeyType;
 use crate::x509::name::DistinguishedName;
@@ -56,6 +56,19 @@ pub enum Origin {
     New(NewAuthority),
     /// It exists, and is taken over.
     Adopted(Adoption),
+    /// Its key is made here, its certificate elsewhere.
+    External(ExternalAuthority),
+}
+
+/// What is asked of an issuer elsewhere.
+#[derive(Clone, Debug)]
+pub struct ExternalAuthority {
+    /// The kind of key.
+    pub key_type: KeyType,
+    /// The subject, with its common name.
+    pub subject: DistinguishedName,
+    /// How many authorities must be allowed below; none if it does not say.
+    pub path_length: Option<u8>,
 }
 
 /// What a new authority shall be.
@@ -71,13 +84,15 @@ pub struct NewAuthority {
     pub path_length: Option<u8>,
 }
 
-/// What the file says of an authority: either of two sets of keys.
+/// What the file says of an authority: one of three sets of keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Said {
     name: String,
     #[serde(default)]
     issuer: Option<String>,
+    #[serde(default)]
+    external_issuer: bool,
     key_type: Option<KeyType>,
     subject: Option<DistinguishedName>,
     /// Written like `20y`.
@@ -108,6 +123,9 @@ impl TryFrom<Said> for AuthoritySpecification {
 
 impl Said {
     fn origin(self) -> Result<Origin, String> {
+        if self.external_issuer {
+            return Ok(Origin::External(self.external()?));
+        }
         match (self.key.clone(), self.certificate.clone()) {
             (Some(key), Some(certificate)) => {
                 Ok(Origin::Adopted(self.adoption(&key, certificate)?))
@@ -117,6 +135,23 @@ impl Said {
             }
             _ => Err("to adopt one, give both `key` and `certificate`".into()),
         }
+    }
+
+    fn external(self) -> Result<ExternalAuthority, String> {
+        let adopted = self.key.is_some() || self.certificate.is_some() || self.accept.is_some();
+        if self.issuer.is_some() || adopted || self.crl_number.is_some() {
+            return Err(
+                "`external_issuer` goes with key_type, subject and path_length alone".into(),
+            );
+        }
+        if self.validity.is_some() {
+            return Err("leave `validity` out: its issuer decides".into());
+        }
+        Ok(ExternalAuthority {
+            key_type: self.key_type.unwrap_or_else(default_key_type),
+            subject: self.subject.ok_or("it has no `subject`")?,
+            path_length: self.path_length,
+        })
     }
 
     fn new_authority(self) -> Result<NewAuthority, String> {
@@ -162,7 +197,7 @@ impl CertificateAuthority {
         progress: &dyn Fn(String),
     ) -> Result<Transcript, Error> {
         let ceremony = Ceremony::parse(file)?;
-        let _alone = self.ceremony.try_lock().map_err(|_| {
+        let _alone = self.lasting.ceremony.try_lock().map_err(|_| {
             Error::conflict(
                 "ceremony_under_way",
                 "another ceremony is under way; wait for it",
@@ -173,6 +208,14 @@ impl CertificateAuthority {
         let mut tokens = BTreeMap::new();
         let mut authorities = Vec::new();
         for specification in &ceremony.authority {
+            if let Some(issuer) = self.waiting_issuer(specification) {
+                let name = &specification.name;
+                progress(format!(
+                    "authority {name} is left out: {issuer} waits for its certificate; run the \
+                     ceremony again when that is installed"
+                ));
+                continue;
+            }
             let token = self.token_of(&specification.name)?.to_owned();
             if !tokens.contains_key(&token) {
                 progress(format!("asking token {token} what it is"));
@@ -198,6 +241,15 @@ impl CertificateAuthority {
         pollster::block_on(self.store.record_audit(entry))?;
         self.wake();
         Ok(transcript)
+    }
+
+    /// The issuer of this authority, if it cannot sign yet; nor can those that are not here for that
+    /// reason.
+    fn waiting_issuer<'a>(&self, specification: &'a AuthoritySpecification) -> Option<&'a str> {
+        let issuer = specification.issuer.as_deref()?;
+        let hierarchy = self.hierarchy();
+        let absent = hierarchy.serving(issuer).is_none() && hierarchy.waiting().next().is_some();
+        absent.then_some(issuer)
     }
 
     fn check_ceremony(&self, ceremony: &Ceremony) -> Result<(), Error> {
@@ -231,7 +283,10 @@ impl CertificateAuthority {
         let name = &specification.name;
         if let Some(existing) = self.hierarchy().serving(name).cloned() {
             progress(format!("authority {name} exists"));
-            specification.agrees_with(&existing)?;
+            let hierarchy = self.hierarchy();
+            let issuer = hierarchy.parent_authority(&existing);
+            specification.agrees_with(&existing, issuer)?;
+            drop(hierarchy);
             let key = self
                 .token(&existing.token)?
                 .client
@@ -240,6 +295,9 @@ impl CertificateAuthority {
         }
         let new = match &specification.origin {
             Origin::New(new) => new,
+            Origin::External(new) => {
+                return self.ask_elsewhere(name, new, token, actor, progress);
+            }
             Origin::Adopted(adoption) => {
                 progress(format!("authority {name}: adopting {}", adoption.key));
                 return self.adopt(specification, adoption, token, actor);
@@ -255,6 +313,9 @@ impl CertificateAuthority {
             key_type: new.key_type,
             key_id: new_key_id()?,
         })?;
+        if row.request.is_some() {
+            return Err(begun_otherwise(name));
+        }
         let key = self.make_key(&row)?;
         if !key.local {
             progress(format!("authority {name}: {NOT_LOCAL}"));
@@ -275,6 +336,54 @@ impl CertificateAuthority {
         })?;
         Ok(TranscriptEntry::new(made, "created", &key))
     }
+
+    /// The key is made here, and its certificate asked for.
+    fn ask_elsewhere(
+        &self,
+        name: &str,
+        new: &ExternalAuthority,
+        token: &str,
+        actor: &str,
+        progress: &dyn Fn(String),
+    ) -> Result<TranscriptEntry, Error> {
+        progress(format!("authority {name}: key on token {token}"));
+        let row = self.store.plan_generation(PlannedGeneration {
+            authority: name.to_owned(),
+            parent: None,
+            token: token.to_owned(),
+            key_type: new.key_type,
+            key_id: new_key_id()?,
+        })?;
+        if row.request.is_none() && (row.parent.is_some() || self.store.has_signed(row.id)?) {
+            return Err(begun_otherwise(name));
+        }
+        let key = self.make_key(&row)?;
+        crash_point("ceremony-keyed");
+        progress(format!("authority {name}: request to its issuer"));
+        let keyed = GenerationRow {
+            spki: Some(key.spki.clone()),
+            key_wrapped: key.wrapped.clone(),
+            ..row
+        };
+        let signed = keyed.request.as_ref().and_then(|it| it.der.clone());
+        let request = match signed {
+            Some(signed) => signed,
+            None => {
+                let subject = new.subject.to_der();
+                self.request_certificate(&keyed, &subject, new.path_length, actor)?
+            }
+        };
+        self.reload_hierarchy()?;
+        Ok(TranscriptEntry::waiting(&keyed, &request, &key))
+    }
+}
+
+fn begun_otherwise(name: &str) -> Error {
+    let message = format!(
+        "authority {name} was begun with another `external_issuer`, and has its key already; write \
+         the file as it was"
+    );
+    Error::conflict("authority_exists", message)
 }
 
 impl Ceremony {
@@ -296,13 +405,14 @@ impl Ceremony {
 
 impl AuthoritySpecification {
     /// An authority that exists must be the one the file describes.
-    fn agrees_with(&self, existing: &Generation) -> Result<(), Error> {
+    fn agrees_with(&self, existing: &Generation, issuer: Option<&str>) -> Result<(), Error> {
         let differs = match &self.origin {
             Origin::New(new) => new.differs_from(existing),
             Origin::Adopted(adoption) => adoption.differs_from(existing),
+            Origin::External(external) => external.differs_from(existing),
         };
         let differs = match differs {
-            _ if existing.parent.is_some() != self.issuer.is_some() => "another issuer",
+            _ if issuer != self.issuer.as_deref() => "another issuer",
             Some(differs) => differs,
             None => return Ok(()),
         };
@@ -312,6 +422,21 @@ impl AuthoritySpecification {
             self.name
         );
         Err(Error::conflict("authority_exists", message))
+    }
+}
+
+impl ExternalAuthority {
+    /// Its issuer may have written the name in other string types.
+    fn differs_from(&self, existing: &Generation) -> Option<&'static str> {
+        if existing.is_root() || existing.parent.is_some() {
+            Some("another issuer")
+        } else if existing.certificate.subject() != self.subject.to_string() {
+            Some("another subject")
+        } else if existing.public_key.key_type() != self.key_type {
+            Some("another key type")
+        } else {
+            None
+        }
     }
 }
 
@@ -373,6 +498,27 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.message.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_external_issuer_decides_what_is_its_business() {
+        let external = "external_issuer = true\nsubject = { common_name = \"Gateway\" }\n";
+        let parse = |text: &str| {
+            Ceremony::parse(&format!(
+                "name = \"n\"\n[[authority]]\nname = \"gateway\"\n{external}{text}"
+            ))
+        };
+        let ceremony = parse("path_length = 1").unwrap();
+        assert!(matches!(ceremony.authority[0].origin, Origin::External(_)));
+        for text in [
+            "validity = \"1y\"",
+            "issuer = \"root\"",
+            "key = \"pkcs11:object=a\"",
+            "certificate = \"/a.pem\"",
+            "crl_number = 7",
+        ] {
+            assert_eq!(parse(text).unwrap_err().code, "ceremony_invalid", "{text}");
         }
     }
 

@@ -33,7 +33,6 @@ pub struct CrlSchedule {
 
 /// The current lists, and what keeps the next ones from being signed.
 pub(super) struct RevocationLists {
-    schedule: CrlSchedule,
     current: ArcSwap<BTreeMap<i64, Arc<CrlRow>>>,
     failures: Mutex<BTreeMap<i64, Failure>>,
     /// One at a time makes lists.
@@ -70,10 +69,9 @@ pub struct CrlStatus {
 }
 
 impl RevocationLists {
-    pub(super) fn new(schedule: CrlSchedule, current: Vec<CrlRow>) -> Self {
+    pub(super) fn new(current: Vec<CrlRow>) -> Self {
         let current = current.into_iter().map(|it| (it.generation, Arc::new(it)));
         Self {
-            schedule,
             current: ArcSwap::from_pointee(current.collect()),
             failures: Mutex::default(),
             updating: Mutex::default(),
@@ -112,7 +110,7 @@ impl RevocationLists {
 impl CertificateAuthority {
     /// The current revocation list of a generation.
     pub fn crl(&self, generation: i64) -> Option<Arc<CrlRow>> {
-        self.lists.current(generation)
+        self.lasting.lists.current(generation)
     }
 
     /// Whether all that is revoked or abandoned by now is on the current list of this generation.
@@ -149,7 +147,7 @@ impl CertificateAuthority {
     /// Signs every revocation list whose time has come. Returns when the next one comes, in Unix
     /// seconds.
     pub fn update_crls(&self) -> Result<Option<i64>, Error> {
-        let updating = self.lists.updating.lock();
+        let updating = self.lasting.lists.updating.lock();
         let _alone = updating.unwrap_or_else(PoisonError::into_inner);
         let counts = self.revocation_counts()?;
         let hierarchy = self.hierarchy();
@@ -164,7 +162,7 @@ impl CertificateAuthority {
     pub(super) fn crl_alarms(&self) -> Vec<String> {
         let now = self.now();
         let hierarchy = self.hierarchy();
-        let failures = self.lists.failures();
+        let failures = self.lasting.lists.failures();
         let mut alarms = Vec::new();
         for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
             let name = format!("{} generation {}", generation.authority, generation.number);
@@ -199,16 +197,16 @@ impl CertificateAuthority {
         }
         match self.sign_crl(generation) {
             Ok(list) => {
-                let next = list.this_update + self.lists.schedule.interval_seconds;
-                self.lists.publish(list);
-                self.lists.failures().remove(&generation.id);
+                let next = list.this_update + self.crl_schedule.interval_seconds;
+                self.lasting.lists.publish(list);
+                self.lasting.lists.failures().remove(&generation.id);
                 next
             }
             Err(error) => {
                 let (authority, number) = (&generation.authority, generation.number);
                 tracing::warn!(authority, generation = number, code = error.code, %error,
                     "a revocation list is not signed; the one of before stays");
-                self.lists.failed(generation.id, &error, now)
+                self.lasting.lists.failed(generation.id, &error, now)
             }
         }
     }
@@ -216,18 +214,19 @@ impl CertificateAuthority {
     fn crl_due(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
         let by_schedule = match self.crl(generation.id) {
             Some(list) if self.is_up_to_date(generation.id, counts) => {
-                list.this_update + self.lists.schedule.interval_seconds
+                list.this_update + self.crl_schedule.interval_seconds
             }
             _ => i64::MIN,
         };
-        let failures = self.lists.failures();
+        let failures = self.lasting.lists.failures();
         let retry_at = failures.get(&generation.id).map(|it| it.retry_at);
         by_schedule.max(retry_at.unwrap_or(i64::MIN))
     }
 
     fn sign_crl(&self, generation: &Generation) -> Result<CrlRow, Error> {
-        let draft = self.store.draft_crl(generation.id, self.now())?;
-        let recorded = self.record_crl(generation, &draft)?;
+        let now = self.signing_time()?;
+        let draft = self.store.draft_crl(generation.id, now)?;
+        let recorded = self.record_crl(generation, &draft, now)?;
         crash_point("crl-recorded");
         let list = self.have_crl_signed(generation, &recorded)?;
         crash_point("crl-signed");
@@ -236,9 +235,13 @@ impl CertificateAuthority {
     }
 
     /// Built, linted and on record, durable.
-    fn record_crl(&self, generation: &Generation, draft: &CrlDraft) -> Result<RecordedCrl, Error> {
-        let this_update = self.now();
-        let next_update = this_update + self.lists.schedule.validity_seconds;
+    fn record_crl(
+        &self,
+        generation: &Generation,
+        draft: &CrlDraft,
+        this_update: i64,
+    ) -> Result<RecordedCrl, Error> {
+        let next_update = this_update + self.crl_schedule.validity_seconds;
         let number = draft.number.cast_unsigned();
         let entries = &draft.entries;
         let request = crl::Request {

@@ -298,7 +298,7 @@ impl CertificateAuthority {
         // What is breached or blocked gets no new door.
         hierarchy.signing(authority)?;
         Slots::Empty
-            .serve(Thumbprint::of(generation.certificate.der()))
+            .serve(generation.thumbprint())
             .map_err(|refusal| Error::conflict(refusal.code(), refusal.to_string()))
     }
 }

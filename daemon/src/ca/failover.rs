@@ -9,12 +9,12 @@
 
 use super::hierarchy::{Generation, Hierarchy};
 use super::issue::Signer;
-use super::{CertificateAuthority, ConfiguredToken, Error};
+use super::{CertificateAuthority, ConfiguredToken, Error, lock};
 use crate::store::AuditEntry;
 use crate::token::client::LOOKUP_DEADLINE;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How often a token that may have to stand in is asked for the key it has not shown.
@@ -31,9 +31,9 @@ pub struct FailoverPolicy {
     pub standby: BTreeMap<String, String>,
 }
 
-/// The policy, and what was last said of it.
-pub(super) struct Failover {
-    policy: FailoverPolicy,
+/// Who has stood in, and who can.
+#[derive(Default)]
+pub(super) struct StandIns {
     /// By authority: who signs in the place of its own token.
     told: Mutex<BTreeMap<String, String>>,
     /// Which tokens were asked for the key of a generation, by its row id: when, in Unix seconds, and
@@ -41,17 +41,21 @@ pub(super) struct Failover {
     asked: Mutex<BTreeMap<(String, i64), (i64, bool)>>,
 }
 
-impl Failover {
-    pub(super) fn new(policy: FailoverPolicy) -> Self {
-        Self {
-            policy,
-            told: Mutex::default(),
-            asked: Mutex::default(),
-        }
+impl FailoverPolicy {
+    /// Others to whom the key of `authority` was given.
+    fn also_on(&self, authority: &str) -> &[String] {
+        self.also_on.get(authority).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl StandIns {
+    /// Another token has this name now.
+    pub(super) fn forget_token(&self, name: &str) {
+        self.asked().retain(|(token, _), _| token != name);
     }
 
     fn asked(&self) -> MutexGuard<'_, BTreeMap<(String, i64), (i64, bool)>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.asked)
     }
 
     fn has_shown(&self, token: &str, generation: i64) -> bool {
@@ -59,17 +63,15 @@ impl Failover {
         self.asked().get(&entry).is_some_and(|(_, shown)| *shown)
     }
 
-    /// Others to whom the key of `authority` was given, as the configuration says.
-    fn also_on(&self, authority: &str) -> &[String] {
-        self.policy
-            .also_on
-            .get(authority)
-            .map_or(&[], Vec::as_slice)
+    /// Whether somebody stood in for `authority` when it was last looked at.
+    fn has_stood_in(&self, authority: &str) -> bool {
+        let told = lock(&self.told);
+        told.contains_key(authority)
     }
 
     /// Takes who signs now (`None`: as usual); true if that is news.
     fn is_news(&self, authority: &str, stand_in: Option<&str>) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         if told.get(authority).map(String::as_str) == stand_in {
             return false;
         }
@@ -82,7 +84,7 @@ impl Failover {
 
     /// What was said could not be written down: it is to be said again.
     fn forget(&self, authority: &str) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         told.insert(authority.to_owned(), String::new());
     }
 }
@@ -104,7 +106,7 @@ impl CertificateAuthority {
         }
         for name in others {
             let token = self.token(name)?;
-            let holds_it = self.failover.has_shown(name, signer.generation);
+            let holds_it = self.lasting.stand_ins.has_shown(name, signer.generation);
             if holds_it && token.client.out_for().is_none() {
                 return Ok(token);
             }
@@ -116,7 +118,7 @@ impl CertificateAuthority {
     /// is to be tried again, in Unix seconds.
     pub fn prove_stand_ins(&self) -> Result<Option<i64>, Error> {
         let mut again = None;
-        for authority in self.failover.policy.also_on.keys() {
+        for authority in self.failover.also_on.keys() {
             let hierarchy = self.hierarchy();
             let Some(generation) = hierarchy.serving(authority).cloned() else {
                 continue;
@@ -135,10 +137,10 @@ impl CertificateAuthority {
         let client = &self.token(name)?.client;
         let entry = (name.to_owned(), generation.id);
         if client.out_for().is_some() {
-            self.failover.asked().remove(&entry);
+            self.lasting.stand_ins.asked().remove(&entry);
             return Ok(false);
         }
-        let before = self.failover.asked().get(&entry).copied();
+        let before = self.lasting.stand_ins.asked().get(&entry).copied();
         let now = self.now();
         match before {
             Some((_, true)) => return Ok(true),
@@ -147,7 +149,10 @@ impl CertificateAuthority {
         }
         let found = client.find(&generation.key, LOOKUP_DEADLINE);
         let shown = found.and_then(|key| client.prove(&key, LOOKUP_DEADLINE));
-        self.failover.asked().insert(entry, (now, shown.is_ok()));
+        self.lasting
+            .stand_ins
+            .asked()
+            .insert(entry, (now, shown.is_ok()));
         if let Err(error) = &shown {
             let generation = generation.name();
             tracing::warn!(token = name, generation, %error, "cannot stand in");
@@ -169,10 +174,14 @@ impl CertificateAuthority {
         let signs = standby.unwrap_or(own);
         let token = self.signing_token(&signs)?;
         let stand_in = stand_in(authority, &signs, token);
-        if self.failover.is_news(authority, stand_in.as_deref()) {
+        if self
+            .lasting
+            .stand_ins
+            .is_news(authority, stand_in.as_deref())
+        {
             let recorded = self.record_failover(authority, stand_in).await;
             if recorded.is_err() {
-                self.failover.forget(authority);
+                self.lasting.stand_ins.forget(authority);
             }
             recorded?;
         }
@@ -181,7 +190,7 @@ impl CertificateAuthority {
 
     /// The standby of an authority whose key is nowhere to be had, if it can sign.
     fn standby_of(&self, own: &Generation) -> Result<Option<Arc<Generation>>, Error> {
-        let Some(name) = self.failover.policy.standby.get(&own.authority) else {
+        let Some(name) = self.failover.standby.get(&own.authority) else {
             return Ok(None);
         };
         if !self.is_out(self.signing_token(own)?) {
@@ -197,14 +206,17 @@ impl CertificateAuthority {
     }
 
     fn has_alternatives(&self, authority: &str) -> bool {
-        let policy = &self.failover.policy;
-        policy.also_on.contains_key(authority) || policy.standby.contains_key(authority)
+        let policy = &self.failover;
+        // What the configuration no longer says may still have to be ended.
+        policy.also_on.contains_key(authority)
+            || policy.standby.contains_key(authority)
+            || self.lasting.stand_ins.has_stood_in(authority)
     }
 
     /// Whether a token has been away for longer than it may.
     fn is_out(&self, token: &ConfiguredToken) -> bool {
         let out = token.client.out_for();
-        out.is_some_and(|out| out >= self.failover.policy.after)
+        out.is_some_and(|out| out >= self.failover.after)
     }
 
     async fn record_failover(
@@ -249,7 +261,7 @@ impl CertificateAuthority {
 
     /// Authorities that somebody else signs for, and who could not if it were necessary, in words.
     pub(super) fn failover_alarms(&self) -> Vec<String> {
-        let policy = &self.failover.policy;
+        let policy = &self.failover;
         let configured = policy.also_on.keys().chain(policy.standby.keys());
         let authorities: BTreeSet<_> = configured.collect();
         let alarms = authorities.into_iter().flat_map(|authority| {
@@ -277,14 +289,14 @@ impl CertificateAuthority {
             let ready = self
                 .token(name)
                 .is_ok_and(|it| it.client.out_for().is_none());
-            if ready && !self.failover.has_shown(name, own.id) {
+            if ready && !self.lasting.stand_ins.has_shown(name, own.id) {
                 alarms.push(format!(
                     "token {name} has not shown the key of {}, and cannot sign in its place",
                     own.name()
                 ));
             }
         }
-        if let Some(name) = self.failover.policy.standby.get(authority) {
+        if let Some(name) = self.failover.standby.get(authority) {
             match hierarchy.serving(name) {
                 None => alarms.push(format!("its standby {name} has no key yet")),
                 Some(standby) if !below_the_same(&hierarchy, own, standby) => alarms.push(format!(
@@ -299,11 +311,9 @@ impl CertificateAuthority {
 
 /// Whether both are below one issuer, by its key: relying parties then trust both or neither.
 fn below_the_same(hierarchy: &Hierarchy, own: &Generation, standby: &Generation) -> bool {
-    let above = |it: &Generation| hierarchy.generation(it.parent?).cloned();
-    match (above(own), above(standby)) {
-        (Some(own), Some(standby)) => own.public_key == standby.public_key,
-        _ => false,
-    }
+    let above = |it: &Generation| hierarchy.issuer_key(it).ok().filter(|_| !it.is_root());
+    let own = above(own);
+    own.is_some() && own == above(standby)
 }
 
 /// Who signs in the place of `authority`'s own token; `None` if it does itself.

@@ -103,7 +103,7 @@ impl CertificateAuthority {
 }
 
 /// Where the generation's key is, once it is on record.
-fn on_record(row: &GenerationRow) -> Option<KeyReference> {
+pub(super) fn on_record(row: &GenerationRow) -> Option<KeyReference> {
     Some(KeyReference {
         spki_sha256: spki_sha256(row.spki.as_ref()?),
         label: row.key_label.clone(),
@@ -172,6 +172,7 @@ mod tests {
         certified_at: None,
         state: GenerationState::Planned,
         revoked_at: None,
+        request: None,
     };
 
     #[test]

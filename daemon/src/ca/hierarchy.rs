@@ -4,9 +4,11 @@
 //! verify is refused here, once, and not for every certificate.
 
 use super::Error;
+use super::generation::on_record;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{GenerationRow, GenerationState};
 use crate::token::KeyReference;
+use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
@@ -34,10 +36,11 @@ pub struct Generation {
     pub public_key: PublicKey,
     /// Its certificate.
     pub certificate: Certificate,
-    /// The same, as PEM.
-    pub pem: String,
-    /// The PEM as a JSON string: it stands in every answer, and is escaped once.
-    pub pem_json: Box<RawValue>,
+    /// The same, as chains have it.
+    pub link: Arc<ChainLink>,
+    /// What is above a generation that was certified elsewhere: its issuer's certificate first, the
+    /// last one self-signed.
+    pub foreign: Vec<Arc<ChainLink>>,
     /// The same, as the lint reads it.
     pub reading: IssuerReading,
     /// What a certificate below it says of it.
@@ -54,10 +57,23 @@ pub struct Generation {
     pub revoked_at: Option<i64>,
 }
 
+/// A certificate of a chain.
+#[derive(Debug)]
+pub struct ChainLink {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// The same, as PEM.
+    pub pem: String,
+    /// The PEM as a JSON string: it stands in every answer, and is escaped once.
+    pub pem_json: Box<RawValue>,
+}
+
 /// All generations that have a certificate.
 #[derive(Debug, Default)]
 pub struct Hierarchy {
     generations: BTreeMap<i64, Arc<Generation>>,
+    /// Authorities whose first certificate is yet to come from elsewhere.
+    waiting: BTreeSet<String>,
     serving: BTreeMap<String, i64>,
     staged: BTreeMap<String, i64>,
 }
@@ -69,6 +85,9 @@ impl Hierarchy {
         let mut hierarchy = Self::default();
         for row in rows {
             let (Some(spki), Some(der)) = (&row.spki, &row.certificate) else {
+                if row.number == 1 && row.request.is_some() {
+                    hierarchy.waiting.insert(row.authority);
+                }
                 continue;
             };
             let generation = Generation::read(&row, spki, der, public_http)?;
@@ -135,10 +154,15 @@ impl Hierarchy {
     /// The generation by which `authority` signs now, unless it, or one above it, is revoked: what
     /// it signed would be worth nothing.
     pub fn signing(&self, authority: &str) -> Result<&Arc<Generation>, Error> {
-        let generation = self.serving(authority).ok_or_else(|| {
-            let message = format!("authority {authority} has no key yet");
-            Error::later(30, "authority_absent", message)
-        })?;
+        let generation =
+            self.serving(authority)
+                .ok_or_else(|| match self.waiting.contains(authority) {
+                    true => super::external::waiting(authority),
+                    false => {
+                        let message = format!("authority {authority} has no key yet");
+                        Error::later(30, "authority_absent", message)
+                    }
+                })?;
         match self.revoked_above(generation.id) {
             None => Ok(generation),
             Some(revoked) => Err(Error::later(
@@ -153,12 +177,21 @@ impl Hierarchy {
         }
     }
 
+    /// Authorities that have a key, and wait for their first certificate from elsewhere.
+    pub fn waiting(&self) -> impl Iterator<Item = &str> {
+        self.waiting.iter().map(String::as_str)
+    }
+
     /// The first revoked generation from `id` upwards, itself included.
     pub fn revoked_above(&self, id: i64) -> Option<&Arc<Generation>> {
-        let above = std::iter::successors(self.generations.get(&id), |generation| {
+        self.upwards(id).find(|it| it.revoked_at.is_some())
+    }
+
+    /// A generation and all above it, up to the root.
+    pub fn upwards(&self, id: i64) -> impl Iterator<Item = &Arc<Generation>> {
+        std::iter::successors(self.generations.get(&id), |generation| {
             self.generations.get(&generation.parent?)
-        });
-        above.into_iter().find(|it| it.revoked_at.is_some())
+        })
     }
 
     /// A generation by row id.
@@ -184,30 +217,39 @@ impl Hierarchy {
     }
 
     /// The certificates from `id` upwards, itself first, up to and including the first whose
-    /// authority is in `verified`, or up to the root: what a device has to present so that the
-    /// provisioning service finds the certificate it verified (contract section 10).
-    pub fn chain(&self, id: i64, verified: &BTreeSet<String>) -> Vec<&Arc<Generation>> {
+    /// authority is in `verified`, or up to the root, wherever that is: what a device has to present so
+    /// that the provisioning service finds the certificate it verified (contract section 10).
+    pub fn chain(&self, id: i64, verified: &BTreeSet<String>) -> Vec<&Arc<ChainLink>> {
         let mut chain = Vec::new();
-        let mut next = Some(id);
-        while let Some(generation) = next.and_then(|id| self.generations.get(&id)) {
-            chain.push(generation);
-            let reached = verified.contains(&generation.authority);
-            next = if reached { None } else { generation.parent };
+        for generation in self.upwards(id) {
+            chain.push(&generation.link);
+            if verified.contains(&generation.authority) {
+                return chain;
+            }
+            chain.extend(&generation.foreign);
         }
         chain
     }
 
-    fn verify(&self, generation: &Generation) -> Result<(), Error> {
-        let signer = match generation.parent {
-            None => &generation.public_key,
-            Some(parent) => match self.generations.get(&parent) {
-                Some(parent) => &parent.public_key,
-                None => return Err(broken(generation, "its parent has no certificate")),
+    /// The key that signed a generation's certificate: its issuer's, here or elsewhere, or its own.
+    pub fn issuer_key(&self, generation: &Generation) -> Result<PublicKey, Error> {
+        match (generation.parent, generation.foreign.first()) {
+            (Some(parent), _) => match self.generations.get(&parent) {
+                Some(parent) => Ok(parent.public_key.clone()),
+                None => Err(broken(generation, "its parent has no certificate")),
             },
-        };
+            (None, Some(issuer)) => issuer
+                .certificate
+                .public_key()
+                .map_err(|error| broken(generation, &error.to_string())),
+            (None, None) => Ok(generation.public_key.clone()),
+        }
+    }
+
+    fn verify(&self, generation: &Generation) -> Result<(), Error> {
         generation
             .certificate
-            .verify_issued_by(signer)
+            .verify_issued_by(&self.issuer_key(generation)?)
             .map_err(|_| broken(generation, "its parent's key did not sign it"))?;
         match generation.certificate.public_key() {
             Ok(key) if key == generation.public_key => Ok(()),
@@ -220,6 +262,11 @@ impl Generation {
     /// SHA-256 of its certificate.
     pub fn thumbprint(&self) -> Thumbprint {
         Thumbprint::from_bytes(self.certificate.sha256())
+    }
+
+    /// Whether it signed its own certificate: nothing is above it, here or elsewhere.
+    pub fn is_root(&self) -> bool {
+        self.parent.is_none() && self.foreign.is_empty()
     }
 
     /// What certificates and files are called after: the authority and the number.
@@ -248,22 +295,24 @@ impl Generation {
         let issuer = Issuer::from_certificate(&certificate)
             .map_err(|error| unreadable(error.to_string()))?;
         let distribution = distribution(row, public_http);
-        let pem = certificate.to_pem();
+        let above = row.request.as_ref().and_then(|it| it.above.as_deref());
+        let foreign = match above {
+            Some(above) => {
+                parse_bundle(above.as_bytes()).map_err(|error| unreadable(error.to_string()))?
+            }
+            None => Vec::new(),
+        };
+        let foreign = foreign.into_iter().map(ChainLink::new);
         Ok(Self {
             id: row.id,
             authority: row.authority.clone(),
             number: row.number,
             parent: row.parent,
             token: row.token.clone(),
-            key: KeyReference {
-                spki_sha256: public_key.sha256(),
-                label: row.key_label.clone(),
-                id: row.key_id.clone(),
-                wrapped: row.key_wrapped.clone(),
-            },
+            key: on_record(row).ok_or_else(|| unreadable("it has no key".into()))?,
             public_key,
-            pem_json: to_raw_value(&pem).map_err(|error| unreadable(error.to_string()))?,
-            pem,
+            link: ChainLink::new(certificate.clone())?,
+            foreign: foreign.collect::<Result<_, _>>()?,
             reading: IssuerReading::new(&certificate),
             certificate,
             issuer: issuer.with_distribution(distribution.clone()),
@@ -273,6 +322,18 @@ impl Generation {
             state: row.state,
             revoked_at: row.revoked_at,
         })
+    }
+}
+
+impl ChainLink {
+    fn new(certificate: Certificate) -> Result<Arc<Self>, Error> {
+        let pem = certificate.to_pem();
+        let pem_json = to_raw_value(&pem);
+        Ok(Arc::new(Self {
+            pem_json: pem_json.map_err(|error| Error::stop("internal", error.to_string()))?,
+            pem,
+            certificate,
+        }))
     }
 }
 

@@ -7,7 +7,7 @@
 //! burned. Nothing here retries: a repeat is the caller's, with its idempotency key.
 
 use super::authorize::{Authorized, Issue};
-use super::hierarchy::Generation;
+use super::hierarchy::{ChainLink, Generation};
 use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error, canary, crash_point};
 use crate::enrollment::id::RegistrationId;
@@ -28,7 +28,7 @@ use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 use crate::x509::tbs;
 use aws_lc_rs::digest;
 use serde_json::json;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
@@ -57,7 +57,7 @@ pub struct Issued {
     pub certificate: Certificate,
     /// From its issuer up to and including the one whose certificate the provisioning service
     /// verified.
-    pub chain: Vec<Arc<Generation>>,
+    pub chain: Vec<Arc<ChainLink>>,
     /// The provisioning services that still have to learn of it.
     pub pending: Vec<String>,
 }
@@ -65,7 +65,7 @@ pub struct Issued {
 impl Issued {
     /// The certificate, followed by its chain: what its holder presents.
     pub fn to_pem(&self) -> String {
-        let chain = self.chain.iter().map(|generation| generation.pem.as_str());
+        let chain = self.chain.iter().map(|link| link.pem.as_str());
         self.certificate.to_pem() + &chain.collect::<String>()
     }
 }
@@ -208,7 +208,7 @@ impl CertificateAuthority {
 
     /// Steps 6 to 10: the only code that has a token sign a certificate, of whatever kind.
     pub(super) async fn certify(&self, order: Order<'_>) -> Result<Issued, Error> {
-        let now = self.now();
+        let now = self.signing_time()?;
 
         // 6. The bytes to be signed, with a serial number of our own, and linted by code that the
         //    builder does not share.
@@ -377,7 +377,7 @@ impl CertificateAuthority {
     }
 
     fn unburned(&self) -> MutexGuard<'_, Vec<(i64, String)>> {
-        self.unburned.lock().unwrap_or_else(PoisonError::into_inner)
+        super::lock(&self.lasting.unburned)
     }
 
     async fn answer_again(
@@ -427,7 +427,7 @@ impl CertificateAuthority {
         })
     }
 
-    fn chain_of(&self, generation: i64) -> Vec<Arc<Generation>> {
+    fn chain_of(&self, generation: i64) -> Vec<Arc<ChainLink>> {
         let hierarchy = self.hierarchy();
         let chain = hierarchy.chain(generation, &self.verified);
         chain.into_iter().cloned().collect()
@@ -443,21 +443,27 @@ fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>, Error> {
             format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
         return Err(Error::mend("idempotency_key_invalid", message));
     }
-    let mut context = digest::Context::new(&digest::SHA256);
-    for field in [
+    let fields = [
         request.profile.as_bytes(),
         request.registration_id.as_bytes(),
         &request.csr,
-    ] {
+    ];
+    Ok(Some(Idempotency {
+        key: key.clone(),
+        request_sha256: request_digest(fields),
+    }))
+}
+
+/// SHA-256 of what a request says, so that no two requests have the same.
+pub(super) fn request_digest(fields: [&[u8]; 3]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for field in fields {
         context.update(&(field.len() as u64).to_be_bytes());
         context.update(field);
     }
-    let mut request_sha256 = [0; 32];
-    request_sha256.copy_from_slice(context.finish().as_ref());
-    Ok(Some(Idempotency {
-        key: key.clone(),
-        request_sha256,
-    }))
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(context.finish().as_ref());
+    sha256
 }
 
 /// The common name: a registration id for a device, a plain name for everybody else.

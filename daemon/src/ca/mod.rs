@@ -8,19 +8,24 @@
 pub mod adoption;
 pub mod authority_policy;
 pub mod authorize;
+pub mod backup;
 pub mod block;
 pub mod canary;
 pub mod ceremony;
+pub mod clock;
 pub mod crl;
 mod door;
 pub mod enroll;
 pub mod error;
+pub mod est;
+pub mod external;
 pub mod failover;
 mod generation;
 pub mod hierarchy;
 pub mod issue;
 pub mod possession;
 pub mod profile;
+pub mod progress;
 pub mod receipt;
 mod refusals;
 pub mod retention;
@@ -40,16 +45,18 @@ use crate::token::probe::Probe;
 use arc_swap::{ArcSwap, Guard};
 use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Operate};
+use clock::{Clock, ClockPolicy};
 use crl::{CrlSchedule, RevocationLists};
-use failover::{Failover, FailoverPolicy};
+use failover::{FailoverPolicy, StandIns};
 use hierarchy::Hierarchy;
 use profile::IssuanceProfile;
+use progress::Progress;
 use refusals::RefusalCounts;
 use roll::RollPolicy;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -111,6 +118,8 @@ pub struct Parts {
     pub failover: FailoverPolicy,
     /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
+    /// The profile of EST requests that name none.
+    pub est_profile: Option<String>,
     /// Provisioning services, by their names in the configuration.
     pub provisioning: Vec<String>,
     /// Authorities whose certificates each provisioning service verifies.
@@ -127,20 +136,26 @@ pub struct Parts {
     pub probes: Vec<Probe>,
     /// When revocation lists are signed anew.
     pub crl_schedule: CrlSchedule,
+    /// How many backups are kept.
+    pub backups_kept: usize,
     /// Where relying parties fetch what is published (`http://host`), for issued certificates to
     /// say so.
     pub public_http: Option<String>,
+    /// When the machine's clock is believed.
+    pub clock: ClockPolicy,
     /// Called when something at a provisioning service must change.
     pub wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// The certificate authority, as every edge holds it behind an `Arc`.
+/// The certificate authority as it is configured. Whoever begins something takes it as it is then
+/// (see [`CurrentAuthority`]) and keeps it to the end.
 pub struct CertificateAuthority {
     store: Store,
     tokens: BTreeMap<String, ConfiguredToken>,
     authorities: BTreeMap<String, String>,
-    failover: Failover,
+    failover: FailoverPolicy,
     profiles: BTreeMap<String, IssuanceProfile>,
+    est_profile: Option<String>,
     provisioning: Vec<String>,
     /// Those that some service verifies.
     verified: BTreeSet<String>,
@@ -149,40 +164,102 @@ pub struct CertificateAuthority {
     push_age_alarm_seconds: i64,
     hubs: BTreeMap<String, u32>,
     rolling: RollPolicy,
-    public_http: Option<String>,
+    clock: ClockPolicy,
+    crl_schedule: CrlSchedule,
+    backups_kept: usize,
     wake: Box<dyn Fn() + Send + Sync>,
     probes: Vec<Probe>,
+    lasting: Arc<Lasting>,
+}
+
+/// The certificate authority as every edge holds it: exchanged as a whole when a new configuration is
+/// taken, while requests are in hand.
+pub type CurrentAuthority = Arc<ArcSwap<CertificateAuthority>>;
+
+/// What outlasts a configuration: what this process remembers, and its locks.
+struct Lasting {
+    clock: Clock,
     lists: RevocationLists,
     hierarchy: ArcSwap<Hierarchy>,
-    /// Whoever reads the hierarchy anew holds it, so that an older reading replaces no newer one.
-    reloading: Mutex<()>,
+    /// Where relying parties fetch what is published. Whoever reads the hierarchy anew holds it, so
+    /// that an older reading replaces no newer one.
+    public_http: Mutex<Option<String>>,
+    stand_ins: StandIns,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
     /// One check or bench of a token at a time.
     trial: Mutex<()>,
     /// One look at all modules at a time: each costs a process for each of them.
     look: Mutex<()>,
+    /// One backup at a time.
+    backup: Mutex<()>,
     /// Intents that could not be burned yet, each with its reason.
     unburned: Mutex<Vec<(i64, String)>>,
     /// What strangers were refused lately.
     refusals: Mutex<RefusalCounts>,
     /// When it is looked next what of finished work may go, in Unix seconds.
     retention_due: AtomicI64,
+    /// What is under way around it.
+    progress: Progress,
 }
 
 impl CertificateAuthority {
     /// Loads the hierarchy, and burns what a crash left open: every intent is explained before
     /// anything new is signed.
     pub fn start(parts: Parts) -> Result<Self, Error> {
-        let public_http = parts.public_http;
-        let hierarchy = Hierarchy::load(parts.store.generations()?, public_http.as_deref())?;
-        let lists = RevocationLists::new(parts.crl_schedule, parts.store.current_crls()?);
-        let authority = Self {
+        let hierarchy = Hierarchy::load(parts.store.generations()?, parts.public_http.as_deref())?;
+        let clock = Clock::new(&parts.clock, parts.store.newest_date()?);
+        let lasting = Lasting {
+            clock,
+            lists: RevocationLists::new(parts.store.current_crls()?),
+            hierarchy: ArcSwap::from_pointee(hierarchy),
+            public_http: Mutex::new(parts.public_http.clone()),
+            stand_ins: StandIns::default(),
+            ceremony: Mutex::default(),
+            trial: Mutex::default(),
+            look: Mutex::default(),
+            backup: Mutex::default(),
+            unburned: Mutex::default(),
+            refusals: Mutex::default(),
+            retention_due: AtomicI64::default(),
+            progress: Progress::default(),
+        };
+        let authority = Self::assemble(parts, Arc::new(lasting));
+        let burned = authority.store.abandon_open_intents(authority.now())?;
+        if burned > 0 {
+            tracing::warn!(burned, "intents without a certificate were abandoned");
+        }
+        Ok(authority)
+    }
+
+    /// The same authority under another configuration, on record as `entry`. Intents that are open
+    /// belong to requests in hand, and are left to them. On failure nothing has changed.
+    pub fn reconfigured(&self, parts: Parts, entry: AuditEntry) -> Result<Self, Error> {
+        let lasting = &self.lasting;
+        let mut public_http = lock(&lasting.public_http);
+        let rows = self.store.generations()?;
+        let hierarchy = Hierarchy::load(rows, parts.public_http.as_deref())?;
+        pollster::block_on(self.store.record_audit(entry))?;
+        lasting.hierarchy.store(Arc::new(hierarchy));
+        public_http.clone_from(&parts.public_http);
+        drop(public_http);
+        for (name, token) in &parts.tokens {
+            let before = self.tokens.get(name);
+            if !before.is_some_and(|it| it.client.is_same(&token.client)) {
+                lasting.stand_ins.forget_token(name);
+            }
+        }
+        Ok(Self::assemble(parts, Arc::clone(lasting)))
+    }
+
+    fn assemble(parts: Parts, lasting: Arc<Lasting>) -> Self {
+        Self {
             store: parts.store,
             tokens: parts.tokens,
             authorities: parts.authorities,
-            failover: Failover::new(parts.failover),
+            failover: parts.failover,
             profiles: parts.profiles,
+            est_profile: parts.est_profile,
             provisioning: parts.provisioning,
             verified: parts.verified.values().flatten().cloned().collect(),
             verified_at: parts.verified,
@@ -190,24 +267,13 @@ impl CertificateAuthority {
             push_age_alarm_seconds: parts.push_age_alarm_seconds,
             hubs: parts.hubs,
             rolling: parts.rolling,
-            public_http,
+            clock: parts.clock,
+            crl_schedule: parts.crl_schedule,
+            backups_kept: parts.backups_kept,
             wake: parts.wake,
             probes: parts.probes,
-            trial: Mutex::new(()),
-            look: Mutex::new(()),
-            lists,
-            hierarchy: ArcSwap::from_pointee(hierarchy),
-            reloading: Mutex::default(),
-            ceremony: Mutex::new(()),
-            unburned: Mutex::default(),
-            refusals: Mutex::default(),
-            retention_due: AtomicI64::default(),
-        };
-        let burned = authority.store.abandon_open_intents(authority.now())?;
-        if burned > 0 {
-            tracing::warn!(burned, "intents without a certificate were abandoned");
+            lasting,
         }
-        Ok(authority)
     }
 
     /// The store, for reading.
@@ -217,7 +283,12 @@ impl CertificateAuthority {
 
     /// The authorities as they serve now.
     pub fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
-        self.hierarchy.load()
+        self.lasting.hierarchy.load()
+    }
+
+    /// What is under way around it, for whoever drives it and whoever watches.
+    pub fn progress(&self) -> &Progress {
+        &self.lasting.progress
     }
 
     /// A profile by name.
@@ -255,25 +326,16 @@ impl CertificateAuthority {
         Ok(retried)
     }
 
-    /// Unix seconds.
-    pub fn now(&self) -> i64 {
-        let machine = OffsetDateTime::now_utc().unix_timestamp();
-        machine.saturating_add(clock_offset())
-    }
-
     /// Tells the reconcilers that there is something to do.
     pub fn wake(&self) {
         (self.wake)();
     }
 
     fn reload_hierarchy(&self) -> Result<(), Error> {
-        let _alone = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let public_http = lock(&self.lasting.public_http);
         let rows = self.store.generations()?;
-        let hierarchy = Hierarchy::load(rows, self.public_http.as_deref())?;
-        self.hierarchy.store(Arc::new(hierarchy));
+        let hierarchy = Hierarchy::load(rows, public_http.as_deref())?;
+        self.lasting.hierarchy.store(Arc::new(hierarchy));
         Ok(())
     }
 
@@ -288,11 +350,16 @@ impl CertificateAuthority {
         self.authorities.get(authority).map(String::as_str).ok_or_else(|| {
             let message = format!(
                 "the configuration has no [[authority]] named {authority:?}; add it with the token \
-                 that shall hold its key, and restart"
+                 that shall hold its key, and reload"
             );
             Error::mend("authority_unknown", message)
         })
     }
+}
+
+/// Whoever panicked while holding it left nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A named place where the fault tests kill the daemon; nothing without the feature `failpoints`.
@@ -310,16 +377,25 @@ pub(crate) fn crash_point(name: &str) {
     });
 }
 
-/// How far a test has moved the application's clock, in seconds; always 0 without the feature
+/// How much time a test lets pass for the application, in seconds; always 0 without the feature
 /// `failpoints`.
 ///
-/// `FAILPOINTS="clock=return(FILE)"` moves it by what FILE says at that moment.
+/// `FAILPOINTS="clock=return(FILE)"` lets pass what FILE says at that moment.
 fn clock_offset() -> i64 {
-    fail::fail_point!("clock", |file| {
-        let said = std::fs::read_to_string(file.unwrap_or_default());
-        said.ok().and_then(|said| said.parse().ok()).unwrap_or(0)
-    });
+    fail::fail_point!("clock", seconds_in);
     0
+}
+
+/// By how much a test has set the machine's clock without letting time pass, by the failpoint `wall`.
+fn wall_offset() -> i64 {
+    fail::fail_point!("wall", seconds_in);
+    0
+}
+
+#[cfg(feature = "failpoints")]
+fn seconds_in(file: Option<String>) -> i64 {
+    let said = std::fs::read_to_string(file.unwrap_or_default());
+    said.ok().and_then(|said| said.parse().ok()).unwrap_or(0)
 }
 
 /// RFC 3339 of Unix seconds.

@@ -89,6 +89,11 @@ impl CertificateAuthority {
             .iter()
             .map(|id| self.store.roll(*id))
             .collect::<Result<_, _>>()?;
+        for roll in &rolls {
+            if let RollSubject::Authority { old_generation, .. } = roll.subject {
+                places.extend(self.elsewhere_place(old_generation));
+            }
+        }
         let told = rolls
             .iter()
             .all(|roll| !matches!(roll.state, RollState::ShuttingOut));
@@ -102,6 +107,20 @@ impl CertificateAuthority {
             places.push(self.hubs_place(&rolls, service, told)?);
         }
         Ok(places.into())
+    }
+
+    /// A certificate that was signed elsewhere is revoked there, and nobody here sees it.
+    pub(super) fn elsewhere_place(&self, generation: i64) -> Option<Place> {
+        let hierarchy = self.hierarchy();
+        let generation = hierarchy.generation(generation)?;
+        let issuer = &generation.foreign.first()?.certificate;
+        let answer = format!(
+            "tell it to revoke the certificate of {} with serial {}: nothing here is on its list",
+            generation.authority,
+            generation.certificate.serial()
+        );
+        let place = format!("issuer: {}", issuer.subject());
+        Some(Place::new(place, PlaceState::Open, answer))
     }
 
     /// What services still have to do before the breached certificates are out, in words.

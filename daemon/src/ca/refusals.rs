@@ -1,30 +1,33 @@
-//! Refusals in the audit journal. Each one of somebody who is known is an entry. Of strangers, who
-//! cost nothing to be, the first of each kind in a minute are; the others are counted, and the count
-//! is an entry: so the journal says that somebody knocks, and how often, and does not grow with it.
+//! Refusals in the audit journal. Of each caller the first of a kind in a minute are entries; the
+//! others are counted, and the count is an entry: so the journal says that somebody knocks, and how
+//! often, and does not grow with it. Strangers, who cost nothing to be, are one caller.
 
 use super::authorize::Caller;
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Error, lock};
 use crate::store::AuditEntry;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 
 /// So many refusals of strangers with one code are written down in a minute, each as an entry.
-const REFUSALS_PER_MINUTE_MAX: u32 = 20;
+const STRANGERS_PER_MINUTE_MAX: u32 = 20;
+/// The same of one caller who is known: more than a line that has something wrong comes to.
+const REFUSALS_PER_MINUTE_MAX: u32 = 200;
+/// So many callers and codes are told apart in a minute; the rest count as strangers.
+const COUNTS_MAX: usize = 4_096;
 /// How long a minute is, in seconds.
 const MINUTE_SECONDS: i64 = 60;
 
-/// What strangers were refused in the minute that began at `since`, by code. Codes are ours, so there
-/// are few.
+/// What was refused in the minute that began at `since`, by caller and code.
 #[derive(Debug, Default)]
 pub(super) struct RefusalCounts {
     since: i64,
-    codes: BTreeMap<&'static str, u32>,
+    counts: BTreeMap<(String, &'static str), u32>,
 }
 
-/// How often one code was refused beyond the entries that there are.
+/// How often one caller was refused with one code, beyond the entries that there are.
 #[derive(Debug, PartialEq, Eq)]
 struct Counted {
+    actor: String,
     code: &'static str,
     times: u32,
     since: i64,
@@ -32,10 +35,16 @@ struct Counted {
 
 impl RefusalCounts {
     /// Counts one refusal. Whether it is an entry of its own.
-    fn count(&mut self, code: &'static str) -> bool {
-        let times = self.codes.entry(code).or_default();
+    fn count(&mut self, actor: &str, code: &'static str) -> bool {
+        let mut key = (actor.to_owned(), code);
+        if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&key) {
+            // Codes are ours, so there are few.
+            key.0 = STRANGER.to_owned();
+        }
+        let most = entries_max(&key.0);
+        let times = self.counts.entry(key).or_default();
         *times = times.saturating_add(1);
-        *times <= REFUSALS_PER_MINUTE_MAX
+        *times <= most
     }
 
     /// What was only counted in the minute before, once that is over; `now` begins the next.
@@ -45,15 +54,26 @@ impl RefusalCounts {
             return Vec::new();
         }
         let since = std::mem::replace(&mut self.since, now);
-        std::mem::take(&mut self.codes)
-            .into_iter()
-            .filter(|(_, times)| *times > REFUSALS_PER_MINUTE_MAX)
-            .map(|(code, times)| Counted {
+        let counted = |((actor, code), times): ((String, _), u32)| {
+            let times = times
+                .checked_sub(entries_max(&actor))
+                .filter(|it| *it > 0)?;
+            Some(Counted {
+                actor,
                 code,
-                times: times - REFUSALS_PER_MINUTE_MAX,
+                times,
                 since,
             })
-            .collect()
+        };
+        let counts = std::mem::take(&mut self.counts).into_iter();
+        counts.filter_map(counted).collect()
+    }
+}
+
+fn entries_max(actor: &str) -> u32 {
+    match actor {
+        STRANGER => STRANGERS_PER_MINUTE_MAX,
+        _ => REFUSALS_PER_MINUTE_MAX,
     }
 }
 
@@ -70,8 +90,19 @@ impl CertificateAuthority {
             .await;
     }
 
-    /// The same, before the caller's permission is known.
+    /// The same, before the caller's permission is known. Beyond so many in a minute it is only counted.
     pub async fn record_refused(&self, actor: &str, subject: &str, profile: &str, error: &Error) {
+        let (counted, is_entry) = {
+            let mut refusals = lock(&self.lasting.refusals);
+            let counted = refusals.over(self.now(), false);
+            (counted, refusals.count(actor, error.code))
+        };
+        for it in counted {
+            self.write_refusal(self.counted_entry(&it)).await;
+        }
+        if !is_entry {
+            return;
+        }
         let entry = AuditEntry {
             at: self.now(),
             actor: actor.to_owned(),
@@ -86,27 +117,15 @@ impl CertificateAuthority {
         self.write_refusal(entry).await;
     }
 
-    /// The same, for somebody who could not even be named: beyond [`REFUSALS_PER_MINUTE_MAX`] it is
-    /// only counted.
+    /// The same, for somebody who could not even be named.
     pub async fn record_refused_stranger(&self, error: &Error) {
-        let (counted, is_entry) = {
-            let refusals = self.refusals.lock();
-            let mut refusals = refusals.unwrap_or_else(PoisonError::into_inner);
-            (refusals.over(self.now(), false), refusals.count(error.code))
-        };
-        for it in counted {
-            self.write_refusal(self.counted_entry(&it)).await;
-        }
-        if is_entry {
-            self.record_refused(STRANGER, "", "", error).await;
-        }
+        self.record_refused(STRANGER, "", "", error).await;
     }
 
     /// Writes down what was only counted, for an orderly stop and when its minute is over.
     pub fn record_counted_refusals(&self, at_once: bool) {
         let counted = {
-            let refusals = self.refusals.lock();
-            let mut refusals = refusals.unwrap_or_else(PoisonError::into_inner);
+            let mut refusals = lock(&self.lasting.refusals);
             refusals.over(self.now(), at_once)
         };
         for it in counted {
@@ -117,7 +136,7 @@ impl CertificateAuthority {
     fn counted_entry(&self, counted: &Counted) -> AuditEntry {
         AuditEntry {
             at: self.now(),
-            actor: STRANGER.to_owned(),
+            actor: counted.actor.clone(),
             action: "certificate.refusals_counted",
             subject: String::new(),
             detail: json!({
@@ -140,25 +159,51 @@ const STRANGER: &str = "unauthenticated";
 mod tests {
     use super::*;
 
+    fn knock(counts: &mut RefusalCounts, actor: &str, times: u32) -> usize {
+        (0..times)
+            .filter(|_| counts.count(actor, "unknown"))
+            .count()
+    }
+
     #[test]
     fn in_a_minute_the_first_are_entries_and_the_rest_is_one_count() {
+        for (actor, most) in [
+            (STRANGER, STRANGERS_PER_MINUTE_MAX),
+            ("station-7", REFUSALS_PER_MINUTE_MAX),
+        ] {
+            let mut counts = RefusalCounts::default();
+            assert!(counts.over(1_000, false).is_empty());
+            assert_eq!(knock(&mut counts, actor, 1_000), most as usize);
+            assert!(counts.count(actor, "expired"), "each code for itself");
+            assert!(counts.count("station-8", "unknown"), "and each caller");
+            assert!(counts.over(1_059, false).is_empty(), "not over yet");
+            let counted = Counted {
+                actor: actor.to_owned(),
+                code: "unknown",
+                times: 1_000 - most,
+                since: 1_000,
+            };
+            assert_eq!(counts.over(1_060, false), [counted]);
+            assert!(counts.count(actor, "unknown"), "a new minute");
+            assert!(
+                counts.over(1_061, true).is_empty(),
+                "nothing was only counted"
+            );
+        }
+    }
+
+    #[test]
+    fn callers_beyond_those_that_are_told_apart_count_as_strangers() {
         let mut counts = RefusalCounts::default();
-        assert!(counts.over(1_000, false).is_empty());
-        let entries = (0..1_000).filter(|_| counts.count("unknown")).count();
-        assert_eq!(entries, REFUSALS_PER_MINUTE_MAX as usize);
-        assert!(counts.count("expired"), "each code for itself");
-        assert!(counts.over(1_059, false).is_empty(), "not over yet");
-        let counted = Counted {
-            code: "unknown",
-            times: 1_000 - REFUSALS_PER_MINUTE_MAX,
-            since: 1_000,
+        counts.over(1_000, false);
+        for station in 0..COUNTS_MAX + 30 {
+            counts.count(&format!("station-{station}"), "unknown");
+        }
+        assert_eq!(counts.counts.len(), COUNTS_MAX + 1);
+        let [counted] = &counts.over(1_060, false)[..] else {
+            panic!("one count of those that nobody told apart");
         };
-        assert_eq!(counts.over(1_060, false), [counted]);
-        assert!(counts.count("unknown"), "a new minute");
-        assert!(
-            counts.over(1_061, true).is_empty(),
-            "nothing was only counted"
-        );
+        assert_eq!((&counted.actor[..], counted.times), (STRANGER, 10));
     }
 
     /// A clock that is set back ends the minute, and nothing is counted for ever.
@@ -166,9 +211,7 @@ mod tests {
     fn a_clock_that_is_set_back_begins_a_new_minute() {
         let mut counts = RefusalCounts::default();
         counts.over(1_000, false);
-        let _ = (0..=REFUSALS_PER_MINUTE_MAX)
-            .map(|_| counts.count("unknown"))
-            .count();
+        knock(&mut counts, STRANGER, STRANGERS_PER_MINUTE_MAX + 1);
         assert_eq!(counts.over(500, false).len(), 1);
     }
 }

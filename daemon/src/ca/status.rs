@@ -17,7 +17,8 @@ pub struct Status {
     pub version: &'static str,
     /// RFC 3339.
     pub now: String,
-    /// Whether certificates can be issued: authorities exist and their tokens answer.
+    /// Whether certificates can be issued: authorities exist, their tokens answer, and the clock is
+    /// believed.
     pub ready: bool,
     /// Tokens by name.
     pub tokens: BTreeMap<String, TokenStatus>,
@@ -104,10 +105,30 @@ impl CertificateAuthority {
         })
     }
 
+    /// How everything is now, in one line, for who looks after the process.
+    pub fn summary(&self) -> Result<String, Error> {
+        let (tokens, push) = (self.token_statuses(), self.push_status()?);
+        let ready = tokens.values().filter(|it| it.state == "ready").count();
+        let mut parts = vec![format!("{ready} of {} tokens ready", tokens.len())];
+        if self.hierarchy().is_empty() {
+            parts.push("no ceremony yet".into());
+        }
+        if push.waiting > 0 {
+            parts.push(format!("{} changes waiting", push.waiting));
+        }
+        let alarms = self.all_alarms(&tokens, &push);
+        if let Some(first) = alarms.first() {
+            parts.push(format!("{} alarms, such as: {first}", alarms.len()));
+        }
+        Ok(parts.join("; "))
+    }
+
     /// Whether certificates can be issued at this moment.
     pub fn is_ready(&self) -> bool {
         let mut authorities = self.authorities.iter();
-        !self.hierarchy().is_empty() && authorities.all(|(name, token)| self.can_sign(name, token))
+        self.clock_doubt().is_none()
+            && !self.hierarchy().is_empty()
+            && authorities.all(|(name, token)| self.can_sign(name, token))
     }
 
     /// What a person has to know, in words.
@@ -168,6 +189,8 @@ impl CertificateAuthority {
                 "changes have been waiting for a provisioning service since {since}"
             ));
         }
+        let doubt = self.clock_doubt();
+        alarms.extend(doubt.map(|doubt| format!("nothing is signed: {doubt}")));
         alarms.extend(self.failover_alarms());
         alarms.extend(self.crl_alarms());
         alarms

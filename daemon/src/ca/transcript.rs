@@ -3,9 +3,10 @@
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
 use super::rfc3339;
-use crate::store::AuditEntry;
-use crate::token::{KeyDescription, TokenDescription};
+use crate::store::{AuditEntry, GenerationRow};
+use crate::token::{KeyDescription, TokenDescription, spki_sha256};
 use crate::x509::key::KeyType;
+use crate::x509::request;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -39,14 +40,18 @@ pub struct TranscriptEntry {
     pub name: String,
     /// 1 for the first generation.
     pub generation: i64,
-    /// `created`, or `existed`: then nothing was done.
+    /// `created`, `adopted`, `waiting` for a certificate from elsewhere, or `existed`: then nothing was
+    /// done.
     pub outcome: &'static str,
     /// The token that holds its key.
     pub token: String,
     /// What the token said of the key.
     pub key: KeyTranscript,
-    /// Its certificate.
-    pub certificate: CertificateTranscript,
+    /// Its certificate, once there is one.
+    pub certificate: Option<CertificateTranscript>,
+    /// What its issuer elsewhere is asked: PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What a person has to know of it; nothing as a rule.
     pub remarks: Vec<String>,
 }
@@ -104,27 +109,14 @@ impl TranscriptEntry {
         key: &KeyDescription,
     ) -> Self {
         let certificate = &generation.certificate;
-        let mut remarks = Vec::new();
-        if !key.local {
-            remarks.push(NOT_LOCAL.to_owned());
-        }
         Self {
-            remarks,
+            remarks: remarks(key),
             name: generation.authority.clone(),
             generation: generation.number,
             outcome,
             token: generation.token.clone(),
-            key: KeyTranscript {
-                key_type: generation.public_key.key_type(),
-                label: key.label.clone(),
-                id: hex::encode(&key.id),
-                spki_sha256: hex::encode(generation.public_key.sha256()),
-                sensitive: key.sensitive,
-                extractable: key.extractable,
-                never_extractable: key.never_extractable,
-                local: key.local,
-            },
-            certificate: CertificateTranscript {
+            key: KeyTranscript::new(generation.public_key.key_type(), key),
+            certificate: Some(CertificateTranscript {
                 subject: certificate.subject(),
                 issuer: certificate.issuer(),
                 serial: certificate.serial().to_string(),
@@ -133,8 +125,62 @@ impl TranscriptEntry {
                 not_after: rfc3339(certificate.not_after()),
                 path_length: certificate.path_length(),
                 pem: certificate.to_pem(),
-            },
+            }),
+            request: None,
         }
+    }
+
+    /// Of an authority that waits for its certificate.
+    pub(super) fn waiting(row: &GenerationRow, request_der: &[u8], key: &KeyDescription) -> Self {
+        Self {
+            remarks: remarks(key),
+            name: row.authority.clone(),
+            generation: row.number,
+            outcome: "waiting",
+            token: row.token.clone(),
+            key: KeyTranscript::new(row.key_type, key),
+            certificate: None,
+            request: Some(request::to_pem(request_der)),
+        }
+    }
+}
+
+fn remarks(key: &KeyDescription) -> Vec<String> {
+    match key.local {
+        true => Vec::new(),
+        false => vec![NOT_LOCAL.to_owned()],
+    }
+}
+
+impl KeyTranscript {
+    fn new(key_type: KeyType, key: &KeyDescription) -> Self {
+        Self {
+            key_type,
+            label: key.label.clone(),
+            id: hex::encode(&key.id),
+            spki_sha256: hex::encode(spki_sha256(&key.spki)),
+            sensitive: key.sensitive,
+            extractable: key.extractable,
+            never_extractable: key.never_extractable,
+            local: key.local,
+        }
+    }
+}
+
+impl CertificateTranscript {
+    fn to_text(&self) -> String {
+        let length = self.path_length.map(|length| length.to_string());
+        format!(
+            "  subject    {}\n  issuer     {}\n  serial     {}\n  SHA-256    {}\n  valid      {} to {}\n  \
+             path len   {}\n",
+            self.subject,
+            self.issuer,
+            self.serial,
+            self.sha256,
+            self.not_before,
+            self.not_after,
+            length.as_deref().unwrap_or("none"),
+        )
     }
 }
 
@@ -143,7 +189,10 @@ impl Transcript {
         let made: Vec<_> = self
             .authorities
             .iter()
-            .map(|entry| json!([entry.name, entry.outcome, entry.certificate.sha256]))
+            .map(|entry| {
+                let sha256 = entry.certificate.as_ref().map(|it| &it.sha256);
+                json!([entry.name, entry.outcome, sha256])
+            })
             .collect();
         AuditEntry {
             at,
@@ -181,24 +230,15 @@ impl Transcript {
         }
         for entry in &self.authorities {
             let (key, certificate) = (&entry.key, &entry.certificate);
+            let told = certificate.as_ref().map(CertificateTranscript::to_text);
             let _ = write!(
                 text,
-                "\nAuthority {} generation {} ({})\n  subject    {}\n  issuer     {}\n  serial     \
-                 {}\n  SHA-256    {}\n  valid      {} to {}\n  path len   {}\n  key        {:?} on \
-                 {}, label {:?}, id {}\n  SPKI       {}\n  sensitive {}, extractable {}, never \
-                 extractable {}, local {}\n",
+                "\nAuthority {} generation {} ({})\n{}  key        {:?} on {}, label {:?}, id {}\n  \
+                 SPKI       {}\n  sensitive {}, extractable {}, never extractable {}, local {}\n",
                 entry.name,
                 entry.generation,
                 entry.outcome,
-                certificate.subject,
-                certificate.issuer,
-                certificate.serial,
-                certificate.sha256,
-                certificate.not_before,
-                certificate.not_after,
-                certificate
-                    .path_length
-                    .map_or("none".into(), |length| length.to_string()),
+                told.unwrap_or_default(),
                 key.key_type,
                 entry.token,
                 key.label,
@@ -209,6 +249,7 @@ impl Transcript {
                 key.never_extractable,
                 key.local
             );
+            text.push_str(entry.request.as_deref().unwrap_or_default());
             for remark in &entry.remarks {
                 let _ = writeln!(text, "  {remark}");
             }

@@ -117,7 +117,7 @@ impl CertificateAuthority {
     }
 
     fn alone(&self) -> Result<MutexGuard<'_, ()>, Error> {
-        self.trial.try_lock().map_err(|_| {
+        self.lasting.trial.try_lock().map_err(|_| {
             let message = "another check or bench is under way; wait for it";
             Error::conflict("trial_under_way", message)
         })

@@ -71,7 +71,7 @@ impl CertificateAuthority {
         let told = [windows, rolls].into_iter().map(|alarms| {
             alarms.unwrap_or_else(|error| vec![format!("not everything can be judged: {error}")])
         });
-        told.flatten().collect()
+        told.flatten().chain(self.waiting_alarms()).collect()
     }
 
     fn window_alarms(&self) -> Result<Vec<String>, Error> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::authorize::{Authorized, Caller, Operate};
+use crate::ca::clock::ClockPolicy;
 use crate::ca::failover::FailoverPolicy;
 use crate::ca::roll::RollPolicy;
 use crate::ca::{ConfiguredToken, Parts, TokenTraits};
@@ -54,6 +55,7 @@ impl Scene {
             authorities: BTreeMap::from([on_it("root"), on_it("line")]),
             failover: FailoverPolicy::default(),
             profiles: BTreeMap::new(),
+            est_profile: None,
             provisioning: Vec::new(),
             verified: BTreeMap::new(),
             authority_policy: AuthorityPolicy::default(),
@@ -63,9 +65,11 @@ impl Scene {
                 validity_seconds: 7 * DAY,
                 interval_seconds: DAY,
             },
+            backups_kept: 1,
             public_http: None,
             hubs: BTreeMap::new(),
             rolling: RollPolicy::default(),
+            clock: ClockPolicy::default(),
             wake: Box::new(|| {}),
         })
         .unwrap();
@@ -176,7 +180,7 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
     assert!(alarms.iter().any(told), "{alarms:?}");
 
     scene.memory.fail_with(None);
-    for failure in scene.ca.lists.failures().values_mut() {
+    for failure in scene.ca.lasting.lists.failures().values_mut() {
         failure.retry_at = 0;
     }
     scene.ca.update_crls().unwrap();
@@ -191,11 +195,7 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
 
 #[test]
 fn pauses_after_failures_grow_to_a_limit() {
-    let schedule = CrlSchedule {
-        validity_seconds: 7 * DAY,
-        interval_seconds: DAY,
-    };
-    let lists = RevocationLists::new(schedule, Vec::new());
+    let lists = RevocationLists::new(Vec::new());
     let error = Error::stop("test", "a test");
     let pauses: Vec<i64> = (0..8).map(|_| lists.failed(1, &error, 0)).collect();
     assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);

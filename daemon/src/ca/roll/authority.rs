@@ -272,9 +272,7 @@ impl CertificateAuthority {
     /// Whether an authority above has groups: they let in what is below it and not blocked.
     pub(super) fn has_groups_above(&self, generation: i64) -> Result<bool, Error> {
         let hierarchy = self.hierarchy();
-        let own = hierarchy.generation(generation);
-        let above = std::iter::successors(own, |it| hierarchy.generation(it.parent?)).skip(1);
-        for generation in above {
+        for generation in hierarchy.upwards(generation).skip(1) {
             if !self.store.groups_of(&generation.authority)?.is_empty() {
                 return Ok(true);
             }
@@ -293,7 +291,7 @@ impl CertificateAuthority {
         evidence: &Evidence,
         now: i64,
     ) -> Result<Option<i64>, Error> {
-        let made = match self.ceremony.try_lock() {
+        let made = match self.lasting.ceremony.try_lock() {
             Ok(_alone) => self.next_generation(roll, evidence.old),
             Err(_) => Err(Error::later(
                 5,
@@ -303,8 +301,13 @@ impl CertificateAuthority {
         };
         // To wait for the one above is no failure.
         let failure = made.as_ref().err().filter(|it| it.code != "issuer_revoked");
+        let waits_elsewhere = failure.is_some_and(|it| it.code == "authority_waiting");
         let failure = failure.map(ToString::to_string);
         let mut detail = AuthorityDetail::of(roll)?;
+        if waits_elsewhere && detail.failure == failure {
+            // Whoever installs the certificate rings the bell.
+            return Ok(None);
+        }
         if detail.failure != failure {
             detail.failure = failure;
             self.store.amend_roll(roll, detail.to_value()?, None)?;
@@ -328,6 +331,9 @@ impl CertificateAuthority {
         let above = hierarchy.parent_authority(&old);
         let parent = above.map(|it| hierarchy.signing(it).cloned()).transpose()?;
         drop(hierarchy);
+        if !old.foreign.is_empty() && self.is_requested(&old.authority)? {
+            return Err(super::super::external::waiting(&old.authority));
+        }
         let detail = AuthorityDetail::of(roll)?;
         let plan = PlannedGeneration {
             authority: old.authority.clone(),
@@ -345,10 +351,29 @@ impl CertificateAuthority {
         }
         let key = self.make_key(&row)?;
         crash_point("roll-generation-keyed");
+        if !old.foreign.is_empty() {
+            return self.request_next_certificate(&old, row.id);
+        }
         let shape: Shape = detail.shape(&old)?;
         self.make_certificate(&shape, &row, &key, &Caller::Daemon.to_string())?;
         crash_point("roll-generation-staged");
         Ok(())
+    }
+
+    /// The issuer is elsewhere: the roll goes on when its certificate was installed.
+    fn request_next_certificate(&self, old: &Generation, next: i64) -> Result<(), Error> {
+        let rows = self.store.generations()?;
+        let find = |id| rows.iter().find(|it| it.id == id);
+        let (Some(before), Some(row)) = (find(old.id), find(next)) else {
+            return Err(Error::stop("hierarchy_broken", "a generation is gone"));
+        };
+        if row.request.as_ref().is_none_or(|it| it.der.is_none()) {
+            let path_length = before.request.as_ref().and_then(|it| it.path_length);
+            let subject = old.certificate.subject_der();
+            let actor = Caller::Daemon.to_string();
+            self.request_certificate(row, subject, path_length, &actor)?;
+        }
+        Err(super::super::external::waiting(&old.authority))
     }
 
     /// Starts the rolls of those that still sign under the old certificate, each once.

@@ -45,12 +45,9 @@ impl CertificateAuthority {
         let profile = self.profile(&device.profile)?;
         let hierarchy = self.hierarchy();
         let issuer = hierarchy.serving(&profile.authority);
-        let chain = issuer
-            .map(|it| self.generations_above(it.id))
-            .unwrap_or_default();
+        let chain = issuer.into_iter().flat_map(|it| hierarchy.upwards(it.id));
         let above: Vec<(Thumbprint, String)> = chain
-            .iter()
-            .map(|it| (Thumbprint::of(it.certificate.der()), it.authority.clone()))
+            .map(|it| (it.thumbprint(), it.authority.clone()))
             .collect();
         let groups = groups.iter().filter(|row| !has_own(&row.provisioning));
         Ok(groups

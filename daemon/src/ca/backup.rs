@@ -1,0 +1,238 @@
+//! Backups: copies of the database, each with a manifest that tells its state and proves its bytes.
+//!
+//! A backup is `hallmark-TIME.db` and `hallmark-TIME.json` beside it; without its manifest it is none. It is
+//! made while the daemon issues, and read whole before it counts. No private key is ever in one: a
+//! PKCS#11 token keeps its keys, and what a TPM handed out is encrypted for that TPM.
+
+use super::authorize::{Authorized, Operate};
+use super::{CertificateAuthority, Error, rfc3339};
+use crate::store::backup::{Contents, inspect};
+use crate::store::{AuditEntry, StoreError};
+use aws_lc_rs::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The largest manifest, in bytes.
+const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes that are digested at a time.
+const DIGEST_BYTES: usize = 1024 * 1024;
+
+/// What stands beside a copy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of the daemon that made it.
+    pub hallmark: String,
+    /// RFC 3339: what was committed by then is in it.
+    pub made_at: String,
+    /// The copy's size.
+    pub bytes: u64,
+    /// Hex SHA-256 of the copy.
+    pub sha256: String,
+    /// What the copy holds.
+    pub contents: Contents,
+}
+
+/// A backup that was made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Backup {
+    /// The copy; its manifest lies beside it.
+    pub file: PathBuf,
+    /// Its manifest.
+    #[serde(flatten)]
+    pub manifest: Manifest,
+    /// Older ones that were deleted for it.
+    pub deleted: usize,
+}
+
+/// Why a file is no backup, or not one any more.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupInvalid {
+    /// A file cannot be read.
+    #[error("{path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The manifest says something else.
+    #[error("{path} is not what its manifest says: {what}; take another backup")]
+    Differs {
+        /// The copy.
+        path: String,
+        /// What differs.
+        what: String,
+    },
+    /// It is no database that holds together.
+    #[error("{path} is damaged: {source}; take another backup")]
+    Damaged {
+        /// The copy.
+        path: String,
+        /// What was found.
+        source: StoreError,
+    },
+}
+
+impl CertificateAuthority {
+    /// Makes a backup beside the database, reads it whole, and deletes those that are too many.
+    pub fn create_backup(&self, permission: &Authorized<Operate>) -> Result<Backup, Error> {
+        let _alone = self.lasting.backup.try_lock().map_err(|_| {
+            Error::conflict("backup_under_way", "a backup is being made; wait for it")
+        })?;
+        let now = self.now();
+        let folder = self.store.path().with_file_name("backup");
+        let file = folder.join(format!("hallmark-{}.db", compact(now)));
+        let failed = |error: &io::Error| {
+            let message = format!("no backup in {}: {error}", folder.display());
+            Error::later(60, "backup_failed", message)
+        };
+        let kept = prepare(&folder).map_err(|error| failed(&error))?;
+        if kept.contains(&file) {
+            let message = "there is one of this second already; come back";
+            return Err(Error::later(1, "backup_exists", message));
+        }
+        let partial = file.with_extension("partial");
+        self.store.copy_to(&partial)?;
+        let manifest = manifest(&partial, now).map_err(|error| {
+            // A copy that does not hold together says so of what it was made from.
+            Error::stop("backup_failed", error.to_string())
+        })?;
+        publish(&partial, &file, &manifest).map_err(|error| failed(&error))?;
+        let entry = AuditEntry {
+            at: now,
+            actor: permission.caller().to_string(),
+            action: "backup.created",
+            subject: file.display().to_string(),
+            detail: json!({ "sha256": manifest.sha256, "audit_hash": manifest.contents.audit_hash }),
+        };
+        pollster::block_on(self.store.record_audit(entry))?;
+        let deleted = delete_oldest(kept, self.backups_kept.saturating_sub(1));
+        Ok(Backup {
+            deleted: deleted.map_err(|error| failed(&error))?,
+            file,
+            manifest,
+        })
+    }
+}
+
+/// Reads a backup whole: it is what its manifest says, and a database that holds together.
+pub fn verify(file: &Path) -> Result<Manifest, BackupInvalid> {
+    let beside = file.with_extension("json");
+    let unreadable = |path: &Path, reason: String| BackupInvalid::Unreadable {
+        path: path.display().to_string(),
+        reason,
+    };
+    let mut text = Vec::new();
+    File::open(&beside)
+        .and_then(|it| it.take(MANIFEST_BYTES_MAX).read_to_end(&mut text))
+        .map_err(|error| unreadable(&beside, format!("its manifest is missing: {error}")))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&text).map_err(|error| unreadable(&beside, error.to_string()))?;
+    let (bytes, sha256) = digest(file).map_err(|error| unreadable(file, error.to_string()))?;
+    let path = file.display().to_string();
+    if (bytes, &sha256) != (manifest.bytes, &manifest.sha256) {
+        let what = format!("it has {bytes} bytes and SHA-256 {sha256}");
+        return Err(BackupInvalid::Differs { path, what });
+    }
+    let contents = inspect(file).map_err(|source| BackupInvalid::Damaged {
+        path: path.clone(),
+        source,
+    })?;
+    if contents != manifest.contents {
+        let what = format!("it holds {contents:?}");
+        return Err(BackupInvalid::Differs { path, what });
+    }
+    Ok(manifest)
+}
+
+fn manifest(copy: &Path, now: i64) -> Result<Manifest, BackupInvalid> {
+    let path = copy.display().to_string();
+    let contents = inspect(copy).map_err(|source| BackupInvalid::Damaged {
+        path: path.clone(),
+        source,
+    })?;
+    let (bytes, sha256) = digest(copy).map_err(|error| BackupInvalid::Unreadable {
+        path,
+        reason: error.to_string(),
+    })?;
+    Ok(Manifest {
+        hallmark: env!("CARGO_PKG_VERSION").into(),
+        made_at: rfc3339(now),
+        bytes,
+        sha256,
+        contents,
+    })
+}
+
+/// Makes the folder, clears it of what a crash left half made, and lists the backups in it, oldest first.
+fn prepare(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    let mut kept = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.extension().and_then(|it| it.to_str()) {
+            Some("partial" | "new") => fs::remove_file(path)?,
+            Some("db") => kept.push(path),
+            _ => {}
+        }
+    }
+    kept.sort();
+    Ok(kept)
+}
+
+/// The manifest first: a copy that has its name has its manifest.
+fn publish(partial: &Path, file: &Path, manifest: &Manifest) -> io::Result<()> {
+    let (beside, new) = (file.with_extension("json"), file.with_extension("new"));
+    let mut options = OpenOptions::new();
+    let mut out = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
+    out.write_all(format!("{:#}\n", json!(manifest)).as_bytes())?;
+    out.sync_all()?;
+    fs::rename(new, beside)?;
+    fs::rename(partial, file)?;
+    sync_folder(file)
+}
+
+/// Makes the names in the folder of `file` durable.
+pub fn sync_folder(file: &Path) -> io::Result<()> {
+    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn delete_oldest(backups: Vec<PathBuf>, keep: usize) -> io::Result<usize> {
+    let surplus = backups.len().saturating_sub(keep);
+    for file in &backups[..surplus] {
+        fs::remove_file(file)?;
+        let _ = fs::remove_file(file.with_extension("json"));
+    }
+    Ok(surplus)
+}
+
+/// Size and hex SHA-256.
+fn digest(file: &Path) -> io::Result<(u64, String)> {
+    let (mut input, mut context) = (File::open(file)?, Context::new(&SHA256));
+    let (mut buffer, mut bytes) = (vec![0; DIGEST_BYTES], 0);
+    loop {
+        let read = input.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((bytes, hex::encode(context.finish())));
+        }
+        context.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+}
+
+/// RFC 3339 without the marks that a file's name is better without.
+pub fn compact(unix_seconds: i64) -> String {
+    rfc3339(unix_seconds).replace(['-', ':'], "")
+}

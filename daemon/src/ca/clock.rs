@@ -1,0 +1,215 @@
+//! The machine's clock, and whether it is believed.
+//!
+//! A gateway without a battery boots in 1970, or where it was switched off; a broken one boots in
+//! 2106. What is signed by such a clock carries a wrong date, and what expires by it is gone. So:
+//!
+//! * Nothing is signed while the clock is not believed ([`CertificateAuthority::signing_time`]).
+//! * Meanwhile [`CertificateAuthority::now`] goes on from where the clock was believed last, or from
+//!   the newest date on record, by a count that nobody can set. It is never ahead of the truth, so
+//!   nothing expires, retires or rolls too early.
+//! * The clock is looked at anew each time, so all of it is over when the clock is right.
+//!
+//! What is on record are the dates of certificates and revocation lists, because they were signed
+//! with a clock that was believed; the journal's are not, because refusals are in it, too. It must
+//! never set the clock, and it believes a date before the record only if an operator vouches for it.
+
+use super::authorize::{Authorized, Operate};
+use super::{CertificateAuthority, Error, clock_offset, rfc3339, wall_offset};
+use crate::store::AuditEntry;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+use std::time::UNIX_EPOCH;
+use time::OffsetDateTime;
+
+/// How far a clock may be set back behind what is on record, in seconds: a correction, not a jump.
+const CORRECTION_SECONDS_MAX: i64 = 60;
+/// How soon a caller may come back while the clock is not believed, in seconds.
+const RETRY_SECONDS: u32 = 10;
+
+/// When the clock is believed.
+#[derive(Clone, Debug, Default)]
+pub struct ClockPolicy {
+    /// How far it may be ahead of what is expected, in seconds; 0 is no limit.
+    pub jump_seconds_max: i64,
+    /// The file that whoever synchronises the clock touches each time it has.
+    pub synchronised_file: PathBuf,
+    /// Nothing is believed before that file is there.
+    pub must_be_synchronised: bool,
+    /// When this program was built, in Unix seconds; no clock that is right shows less.
+    pub built_at: i64,
+}
+
+/// What is known of the clock, whatever the policy.
+pub(super) struct Clock(Mutex<Known>);
+
+struct Known {
+    /// The newest date on record, or of this program: nothing before that is believed.
+    floor: i64,
+    /// What the clock should show by now follows from this. `None` before anything is on record.
+    last: Option<Moment>,
+    /// The clock was synchronised, or an operator has said that it is right.
+    synchronised: bool,
+}
+
+/// The same moment on two clocks, in seconds.
+#[derive(Clone, Copy)]
+struct Moment {
+    /// Unix time: may be set by anybody.
+    wall: i64,
+    /// Since the machine was switched on, its sleep included: set by nobody.
+    boot: i64,
+}
+
+/// What a look at the clock gives.
+enum Reading {
+    Believed(i64),
+    Not { estimate: i64, reason: String },
+}
+
+impl Moment {
+    fn read() -> Self {
+        let moved = clock_offset();
+        Self {
+            wall: OffsetDateTime::now_utc().unix_timestamp() + moved + wall_offset(),
+            boot: clock_gettime(ClockId::Boottime).tv_sec + moved,
+        }
+    }
+}
+
+impl Clock {
+    /// `recorded` is the newest date on record, in Unix seconds.
+    pub(super) fn new(policy: &ClockPolicy, recorded: Option<i64>) -> Self {
+        let boot = Moment::read().boot;
+        Self(Mutex::new(Known {
+            floor: recorded.map_or(policy.built_at, |it| it.max(policy.built_at)),
+            last: recorded.map(|wall| Moment { wall, boot }),
+            synchronised: false,
+        }))
+    }
+
+    fn look(&self, policy: &ClockPolicy) -> Reading {
+        let now = Moment::read();
+        let mut known = self.known();
+        let expected = known.last.map(|last| last.wall + (now.boot - last.boot));
+        match policy.doubt(now.wall, expected, &mut known) {
+            None => {
+                known.last = Some(now);
+                Reading::Believed(now.wall)
+            }
+            Some(reason) => Reading::Not {
+                estimate: expected.unwrap_or(known.floor),
+                reason,
+            },
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        super::lock(&self.0)
+    }
+}
+
+impl ClockPolicy {
+    /// Why the clock is not believed.
+    fn doubt(&self, wall: i64, expected: Option<i64>, known: &mut Known) -> Option<String> {
+        if wall < known.floor - CORRECTION_SECONDS_MAX {
+            return Some(format!(
+                "the clock shows {}, and something was signed, or this program built, at {}; set \
+                 the clock, or if it is right, `hallmark clock accept`",
+                rfc3339(wall),
+                rfc3339(known.floor)
+            ));
+        }
+        let limit = expected
+            .filter(|_| self.jump_seconds_max > 0)
+            .map(|expected| expected.saturating_add(self.jump_seconds_max));
+        let touched = || self.synchronised_at();
+        if let Some(limit) = limit.filter(|limit| wall > *limit)
+            // Synchronised by whoever set it, and not before.
+            && !touched().is_some_and(|at| at > limit && at <= wall + CORRECTION_SECONDS_MAX)
+        {
+            return Some(format!(
+                "the clock shows {}, beyond {}, which [policy] clock_jump_max allows; set the \
+                 clock, or if it is right, `hallmark clock accept`",
+                rfc3339(wall),
+                rfc3339(limit)
+            ));
+        }
+        if self.must_be_synchronised && !known.synchronised {
+            known.synchronised = touched().is_some();
+        }
+        if self.must_be_synchronised && !known.synchronised {
+            return Some(format!(
+                "the clock was not synchronised yet: there is no {}; it comes with the network, or \
+                 if the clock is right, `hallmark clock accept`",
+                self.synchronised_file.display()
+            ));
+        }
+        None
+    }
+
+    /// When the clock was synchronised last, by itself.
+    fn synchronised_at(&self) -> Option<i64> {
+        let metadata = std::fs::metadata(&self.synchronised_file).ok()?;
+        let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_secs()).ok()
+    }
+}
+
+impl CertificateAuthority {
+    /// Unix seconds: the machine's clock, or while that is not believed, never more than it should
+    /// show.
+    pub fn now(&self) -> i64 {
+        match self.look_at_clock() {
+            Reading::Believed(now) => now,
+            Reading::Not { estimate, .. } => estimate,
+        }
+    }
+
+    /// The time for something that is signed now, in Unix seconds. Nothing is believed before it any
+    /// more.
+    pub(super) fn signing_time(&self) -> Result<i64, Error> {
+        match self.look_at_clock() {
+            Reading::Believed(now) => {
+                let mut known = self.lasting.clock.known();
+                known.floor = known.floor.max(now);
+                Ok(now)
+            }
+            Reading::Not { reason, .. } => {
+                Err(Error::later(RETRY_SECONDS, "clock_not_sane", reason))
+            }
+        }
+    }
+
+    /// Why the clock is not believed; `None` if it is.
+    pub fn clock_doubt(&self) -> Option<String> {
+        match self.look_at_clock() {
+            Reading::Believed(_) => None,
+            Reading::Not { reason, .. } => Some(reason),
+        }
+    }
+
+    fn look_at_clock(&self) -> Reading {
+        self.lasting.clock.look(&self.clock)
+    }
+
+    /// Takes the operator's word that the clock is right, whatever is on record. Gives the time.
+    pub fn accept_clock(&self, permission: &Authorized<Operate>) -> Result<i64, Error> {
+        let now = Moment::read();
+        self.store.accept_clock(AuditEntry {
+            at: now.wall,
+            actor: permission.caller().to_string(),
+            action: "clock.accepted",
+            subject: "clock".into(),
+            detail: json!({ "expected": rfc3339(self.now()) }),
+        })?;
+        *self.lasting.clock.known() = Known {
+            floor: now.wall,
+            last: Some(now),
+            synchronised: true,
+        };
+        self.wake();
+        Ok(now.wall)
+    }
+}

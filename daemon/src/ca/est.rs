@@ -1,0 +1,185 @@
+//! EST (RFC 7030) in terms of the issuance cycle: which profile a label is, which certificate a
+//! renewal renews, and which request is the repeat of another.
+//!
+//! EST has no idempotency key, and devices lose answers. So requests are told apart by what they
+//! are: the same CSR, by the same caller with the same certificate, for the same profile. It is
+//! answered with the same certificate for the first half of that one's life, and while it is the
+//! device's current one: after that it is a request for a new one, since a device may keep its key
+//! and with that the bytes of its CSR. Nothing is decided here about who may ask: that is [`super::authorize`]'s.
+
+use super::authorize::Caller;
+use super::hierarchy::ChainLink;
+use super::issue::{IssueRequest, request_digest};
+use super::profile::{IssuanceProfile, Role};
+use super::{CertificateAuthority, Error};
+use crate::store::{CertificateRow, PriorRequest};
+use crate::x509::certificate::Certificate;
+use crate::x509::requested::Requested;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// So many certificates one CSR gets, one after the other.
+const CERTIFICATES_PER_CSR_MAX: u32 = 32;
+
+/// A request for a certificate as EST has it.
+#[derive(Clone, Debug)]
+pub struct EstRequest {
+    /// The profile's name, if the address has one.
+    pub label: Option<String>,
+    /// PKCS #10: base64, PEM or DER.
+    pub csr: Vec<u8>,
+    /// SHA-256 of the client certificate.
+    pub presented: Option<[u8; 32]>,
+    /// `simplereenroll`: the names must be those of the certificate that is renewed.
+    pub renews: bool,
+}
+
+impl CertificateAuthority {
+    /// What is asked of the issuance cycle.
+    pub fn read_est_request(
+        &self,
+        caller: &Caller,
+        request: &EstRequest,
+    ) -> Result<IssueRequest, Error> {
+        let profile = self.est_profile(request.label.as_deref())?;
+        let requested = Requested::read(&request.csr)
+            .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
+        let Some(name) = requested.common_name.clone() else {
+            let message = "the CSR has no common name; make it the registration id";
+            return Err(Error::mend("csr_without_common_name", message));
+        };
+        if request.renews {
+            let renewed = self.renewed(caller, &name, request.presented)?;
+            refuse_other_names(&requested, &renewed)?;
+        }
+        let presented = request.presented.unwrap_or_default();
+        let repeated = request_digest([&presented[..], profile.name.as_bytes(), &requested.der]);
+        Ok(IssueRequest {
+            idempotency_key: Some(self.idempotency_key(caller, profile, &repeated)?),
+            profile: profile.name.clone(),
+            registration_id: name,
+            csr: requested.der,
+        })
+    }
+
+    /// The profile that a label is.
+    pub fn est_profile(&self, label: Option<&str>) -> Result<&IssuanceProfile, Error> {
+        let name = label.or(self.est_profile.as_deref()).ok_or_else(|| {
+            let message = "name a profile in the address, /.well-known/est/PROFILE/…, or set \
+                           [listen] est_profile";
+            Error::missing("est_label_required", message)
+        })?;
+        self.profile(name)
+    }
+
+    /// The certificates from the profile's authority up to its root, of all generations that are
+    /// good: so a client that asks now and then trusts the next root before anything below it.
+    pub fn est_authorities(&self, profile: &IssuanceProfile) -> Result<Vec<Arc<ChainLink>>, Error> {
+        let hierarchy = self.hierarchy();
+        let serving = hierarchy.signing(&profile.authority)?;
+        let names: BTreeSet<_> = hierarchy
+            .upwards(serving.id)
+            .map(|generation| &generation.authority)
+            .collect();
+        let now = self.now();
+        let good = hierarchy.iter().filter(|generation| {
+            names.contains(&generation.authority)
+                && generation.certificate.not_after() >= now
+                && hierarchy.revoked_above(generation.id).is_none()
+        });
+        // Two generations may have the same issuer elsewhere.
+        let links = good.flat_map(|it| [&it.link].into_iter().chain(&it.foreign));
+        let by_digest: BTreeMap<_, _> = links
+            .map(|link| (link.certificate.sha256(), link.clone()))
+            .collect();
+        Ok(by_digest.into_values().collect())
+    }
+
+    /// The certificate that is renewed: the caller's own, or that of the device for which a station
+    /// asks.
+    fn renewed(
+        &self,
+        caller: &Caller,
+        name: &str,
+        presented: Option<[u8; 32]>,
+    ) -> Result<Certificate, Error> {
+        let own = matches!(caller, Caller::Certificate { name: own, .. } if own == name);
+        let renewed = match presented.filter(|_| own) {
+            Some(presented) => Some(presented),
+            None => {
+                let device = self.store.device(name)?;
+                device.map(|device| *device.certificate.as_bytes())
+            }
+        };
+        let row = match renewed {
+            Some(sha256) => self.store.certificate_by_sha256(&sha256)?,
+            None => None,
+        };
+        let row = row.ok_or_else(|| {
+            let message = format!("{name:?} has no certificate to renew; use simpleenroll");
+            Error::conflict("nothing_to_renew", message)
+        })?;
+        Certificate::parse(&row.der)
+            .map_err(|error| Error::stop("store_unreadable", error.to_string()))
+    }
+
+    /// The first key by which this request was not answered yet, or by which its answer is still
+    /// good.
+    fn idempotency_key(
+        &self,
+        caller: &Caller,
+        profile: &IssuanceProfile,
+        request: &[u8; 32],
+    ) -> Result<String, Error> {
+        let (caller, request) = (caller.to_string(), hex::encode(request));
+        for number in 1..=CERTIFICATES_PER_CSR_MAX {
+            let key = format!("est-{number}-{request}");
+            match self.store.answered_request(&caller, &key)? {
+                Some(PriorRequest::Issued(row)) if !self.is_still_the_answer(&row, profile)? => {}
+                _ => return Ok(key),
+            }
+        }
+        let message = format!(
+            "this CSR was answered with {CERTIFICATES_PER_CSR_MAX} certificates; make a new key and \
+             another CSR"
+        );
+        Err(Error::conflict("csr_used_up", message))
+    }
+
+    fn is_still_the_answer(
+        &self,
+        row: &CertificateRow,
+        profile: &IssuanceProfile,
+    ) -> Result<bool, Error> {
+        let half = i64::try_from(profile.certificate.validity_seconds / 2).unwrap_or(i64::MAX);
+        if row.revoked_at.is_some() || row.not_after - self.now() < half {
+            return Ok(false);
+        }
+        // Whoever was told to come for a leaf of the next generation, or of one that is not void, gets it.
+        let hierarchy = self.hierarchy();
+        let issuer = hierarchy.generation(row.issuer);
+        let signs = issuer.and_then(|it| hierarchy.signing(&it.authority).ok());
+        if signs.is_none_or(|it| it.id != row.issuer) {
+            return Ok(false);
+        }
+        drop(hierarchy);
+        if profile.role != Role::Device {
+            return Ok(true);
+        }
+        let device = self.store.device(&row.subject)?;
+        Ok(device.is_none_or(|it| *it.certificate.as_bytes() == row.sha256))
+    }
+}
+
+/// RFC 7030 4.2.2.
+fn refuse_other_names(requested: &Requested, renewed: &Certificate) -> Result<(), Error> {
+    if requested.has_names_of(renewed) {
+        return Ok(());
+    }
+    let message = format!(
+        "a renewal asks for the subject and the subject alternative names that the certificate has \
+         (here {:?}); copy them, or use simpleenroll",
+        renewed.subject()
+    );
+    Err(Error::mend("csr_other_names", message))
+}
