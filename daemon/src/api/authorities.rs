@@ -1,16 +1,19 @@
 //! `/v1/authorities`: what signs, with which key, under whom.
 
 use super::Api;
+use super::body::JsonBody;
 use super::caller::Peer;
 use super::problem::Problem;
-use crate::ca::authorize::{Authorized, Inspect};
+use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::block::Standing;
-use crate::ca::hierarchy::Generation;
+use crate::ca::external::Waiting;
+use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::{CertificateAuthority, Error, rfc3339};
 use crate::store::{BlockKind, GenerationState};
 use axum::Json;
 use axum::extract::{Extension, Path, State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 #[derive(Serialize)]
 pub(super) struct Authority {
@@ -37,6 +40,39 @@ pub(super) struct Authority {
     crl_entries: Option<i64>,
     /// PEM.
     certificate: String,
+    /// Those above one that was certified elsewhere, its issuer's first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    foreign: Vec<Foreign>,
+}
+
+/// An issuer that is a certificate here and nothing else: it signs elsewhere.
+#[derive(Serialize)]
+struct Foreign {
+    subject: String,
+    thumbprint: String,
+    not_after: String,
+    /// PEM.
+    certificate: String,
+}
+
+/// A generation as it is shown.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Shown {
+    Certified(Box<Authority>),
+    Waiting(Waiting),
+}
+
+impl From<&Arc<ChainLink>> for Foreign {
+    fn from(link: &Arc<ChainLink>) -> Self {
+        let certificate = &link.certificate;
+        Self {
+            subject: certificate.subject(),
+            thumbprint: hex::encode_upper(certificate.sha256()),
+            not_after: rfc3339(certificate.not_after()),
+            certificate: link.pem.clone(),
+        }
+    }
 }
 
 impl Authority {
@@ -69,21 +105,32 @@ impl Authority {
             crl_number: list.map(|list| list.number),
             crl_next_update: list.map(|list| rfc3339(list.next_update)),
             crl_entries: list.map(|list| list.entries),
-            certificate: generation.pem.clone(),
+            certificate: generation.link.pem.clone(),
+            foreign: generation.foreign.iter().map(Foreign::from).collect(),
         })
     }
+}
+
+/// Those that have a certificate, issuers first, and those that wait for one; all of them, or those of
+/// one authority.
+fn shown(ca: &CertificateAuthority, name: Option<&str>) -> Result<Vec<Shown>, Error> {
+    let is_meant = |authority: &str| name.is_none_or(|name| name == authority);
+    let hierarchy = ca.hierarchy();
+    let certified = hierarchy.iter().filter(|it| is_meant(&it.authority));
+    let certified = certified.map(|it| Ok(Shown::Certified(Box::new(Authority::new(ca, it)?))));
+    let waiting = ca.waiting_generations()?.into_iter();
+    let waiting = waiting.filter(|it| is_meant(&it.name));
+    certified
+        .chain(waiting.map(|it| Ok(Shown::Waiting(it))))
+        .collect()
 }
 
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
-) -> Result<Json<Vec<Authority>>, Problem> {
+) -> Result<Json<Vec<Shown>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    let all = api.application(|ca| {
-        let hierarchy = ca.hierarchy();
-        let all = hierarchy.iter().map(|it| Authority::new(ca, it));
-        all.collect()
-    });
+    let all = api.application(|ca| shown(ca, None));
     Ok(Json(all.await?))
 }
 
@@ -91,14 +138,10 @@ pub(super) async fn show(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     Path(name): Path<String>,
-) -> Result<Json<Vec<Authority>>, Problem> {
+) -> Result<Json<Vec<Shown>>, Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let generations = api.application(move |ca| {
-        let hierarchy = ca.hierarchy();
-        let own = hierarchy.iter().filter(|it| it.authority == name);
-        let shown: Vec<Authority> = own
-            .map(|it| Authority::new(ca, it))
-            .collect::<Result<_, _>>()?;
+        let shown = shown(ca, Some(&name))?;
         if shown.is_empty() {
             let message =
                 format!("there is no authority {name:?}; `hallmark authority list` shows all");
@@ -107,4 +150,43 @@ pub(super) async fn show(
         Ok(shown)
     });
     Ok(Json(generations.await?))
+}
+
+/// What the issuer of an authority that waits is asked.
+#[derive(Serialize)]
+pub(super) struct CertificationRequest {
+    /// PEM.
+    csr: String,
+}
+
+/// What it has answered.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Installation {
+    /// PEM: the certificate and all above it.
+    certificates: String,
+}
+
+pub(super) async fn request(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path(name): Path<String>,
+) -> Result<Json<CertificationRequest>, Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let csr = api.application(move |ca| ca.authority_request(&permission, &name));
+    Ok(Json(CertificationRequest { csr: csr.await? }))
+}
+
+pub(super) async fn install(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody<Installation>,
+) -> Result<Json<Vec<Shown>>, Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let shown = api.application(move |ca| {
+        ca.install_authority(&permission, &name, &body.certificates)?;
+        shown(ca, Some(&name))
+    });
+    Ok(Json(shown.await?))
 }

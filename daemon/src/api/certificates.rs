@@ -4,10 +4,11 @@ use super::caller::Peer;
 use super::problem::Problem;
 use super::{Api, BODY_BYTES_MAX};
 use crate::ca::authorize::{Authorized, Issue};
-use crate::ca::hierarchy::Generation;
+use crate::ca::est::EstRequest;
+use crate::ca::hierarchy::ChainLink;
 use crate::ca::issue::{IssueRequest, Issued};
 use crate::ca::{Error, rfc3339};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::{Request, StatusCode};
@@ -50,13 +51,13 @@ pub(super) struct Answer {
     /// PEM, the issuer first, up to and including the certificate that is verified in the
     /// provisioning service. Devices present the certificate followed by all of these.
     #[serde(serialize_with = "pem_of_each")]
-    chain: Vec<Arc<Generation>>,
+    chain: Vec<Arc<ChainLink>>,
     /// Provisioning services that are yet to be told; the old certificate stays good meanwhile.
     pending: Vec<String>,
 }
 
-fn pem_of_each<S: Serializer>(chain: &[Arc<Generation>], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(chain.iter().map(|generation| &generation.pem_json))
+fn pem_of_each<S: Serializer>(chain: &[Arc<ChainLink>], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(chain.iter().map(|link| &link.pem_json))
 }
 
 impl From<Issued> for Answer {
@@ -82,17 +83,27 @@ pub(super) async fn issue(
     headers: HeaderMap,
     request: Request<Body>,
 ) -> Response {
-    match api.issue(peer, &headers, request.into_body()).await {
+    let asked = read(&peer, &headers, request.into_body()).await;
+    match api.issue(peer, asked.map(Asked::Issue)).await {
         Ok(issued) => (StatusCode::CREATED, Json(Answer::from(issued))).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
 
+/// A request for a certificate, by either interface.
+pub(super) enum Asked {
+    Issue(IssueRequest),
+    Est(EstRequest),
+}
+
 impl Api {
     /// The whole cycle, in a task of its own. Who asks is judged before what was asked, and a
     /// refusal by either is audited here; one by the cycle itself is audited there.
-    async fn issue(&self, peer: Peer, headers: &HeaderMap, body: Body) -> Result<Issued, Problem> {
-        let request = read(&peer, headers, body).await;
+    pub(super) async fn issue(
+        &self,
+        peer: Peer,
+        request: Result<Asked, Problem>,
+    ) -> Result<Issued, Problem> {
         let permit = self.admit()?;
         let api = self.clone();
         let cycle = tokio::spawn(async move {
@@ -107,14 +118,14 @@ impl Api {
     async fn run_cycle(
         &self,
         peer: &Peer,
-        request: Result<IssueRequest, Problem>,
+        request: Result<Asked, Problem>,
     ) -> Result<Issued, Problem> {
         // 1. Who asks, and what they may.
         let caller = match self.caller(peer).await {
             Ok(caller) => caller,
             Err(problem) => {
                 if problem.error().is_refusal() {
-                    self.ca.record_refused_stranger(problem.error()).await;
+                    self.ca().record_refused_stranger(problem.error()).await;
                 }
                 return Err(problem);
             }
@@ -125,32 +136,41 @@ impl Api {
             Err(error) => return Err(self.audited(&name, error.into()).await),
         };
         let request = match request {
+            Ok(Asked::Est(request)) => self.read_est(permission.caller(), request).await,
+            Ok(Asked::Issue(request)) => Ok(request),
+            Err(problem) => Err(problem),
+        };
+        let request = match request {
             Ok(request) => request,
             Err(problem) => return Err(self.audited(&name, problem).await),
         };
-        Ok(self.ca.issue(&permission, &request).await?)
+        Ok(self.ca().issue(&permission, &request).await?)
     }
 
     /// Writes down a refusal. It stands, whether or not it could be written down.
     async fn audited(&self, actor: &str, problem: Problem) -> Problem {
         let error = problem.error();
         if error.is_refusal() {
-            self.ca.record_refused(actor, "", "", error).await;
+            self.ca().record_refused(actor, "", "", error).await;
         }
         problem
     }
 }
 
-/// Step 2 of the issuance cycle: the request, within its limits.
-async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
+/// The body of a request of this media type, within its limits.
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    media_type: &str,
+    body: Body,
+) -> Result<Bytes, Problem> {
     let content_type = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
-    let media_type = content_type
+    let said = content_type
         .and_then(|value| value.split(';').next())
         .map(str::trim);
-    if !media_type.is_some_and(|it| it.eq_ignore_ascii_case("application/json")) {
-        let error = Error::mend("content_type_unsupported", "send application/json");
+    if !said.is_some_and(|it| it.eq_ignore_ascii_case(media_type)) {
+        let error = Error::mend("content_type_unsupported", format!("send {media_type}"));
         return Err(Problem::with_status(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             error,
@@ -162,11 +182,16 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
         let error = Error::mend("body_too_slow", message);
         Problem::with_status(StatusCode::REQUEST_TIMEOUT, error)
     })?;
-    let body = body.map_err(|_| {
+    body.map_err(|_| {
         let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
         let error = Error::mend("body_too_large", message);
         Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
-    })?;
+    })
+}
+
+/// Step 2 of the issuance cycle: the request, within its limits.
+async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
+    let body = read_body(headers, "application/json", body).await?;
     let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
         Error::mend(
             "body_invalid",

@@ -3,7 +3,7 @@
 use super::body::JsonBody;
 use super::caller::Peer;
 use super::problem::Problem;
-use super::{Api, PAGE_ROWS_MAX};
+use super::{Api, page};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::block::Standing;
 use crate::ca::enroll::EnrollmentRequest;
@@ -12,12 +12,14 @@ use crate::enrollment::slots::{SlotName, Slots};
 use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow};
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 #[derive(Serialize)]
 pub(super) struct Enrollment {
+    /// Orders the list.
+    id: i64,
     provisioning: String,
     kind: EnrollmentKind,
     name: String,
@@ -87,6 +89,7 @@ impl From<EnrollmentRow> for Enrollment {
                 None if row.slots == Slots::Empty => "waits for a certificate",
                 None => "in step",
             },
+            id: row.id,
             status: if row.enabled { "enabled" } else { "disabled" },
             provisioning: row.provisioning,
             kind: row.kind,
@@ -119,13 +122,16 @@ pub(super) async fn list(
     State(api): State<Api>,
     Extension(peer): Extension<Peer>,
     Query(page): Query<Page>,
-) -> Result<Json<Vec<Enrollment>>, Problem> {
+) -> Result<(HeaderMap, Json<Vec<Enrollment>>), Problem> {
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
+    let limit = page::rows(page.limit);
     let rows = api
         .application(move |ca| Ok(ca.store().enrollments(page.after, limit)?))
         .await?;
-    Ok(Json(rows.into_iter().map(Enrollment::from).collect()))
+    let enrollments = rows.into_iter().map(Enrollment::from).collect();
+    Ok(page::page("/v1/enrollments", enrollments, limit, |it| {
+        it.id
+    }))
 }
 
 pub(super) async fn show(

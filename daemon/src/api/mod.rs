@@ -1,4 +1,4 @@
-//! The network's side of the application: REST over TLS and over the admin socket, and what is
+//! The network's side of the application: REST and EST over TLS and over the admin socket, and what is
 //! published, over plain HTTP too.
 //!
 //! A handler turns bytes into a request, fetches the caller's permission as a value, and hands both
@@ -10,18 +10,22 @@
 mod audit;
 mod authorities;
 mod authority_rolls;
+mod backups;
 mod blocks;
 mod body;
 pub mod caller;
 mod ceremonies;
 mod certificates;
+mod clock;
 mod devices;
 mod enrollments;
+mod est;
 mod metrics;
 mod page;
 pub mod problem;
 mod published;
 mod push;
+pub mod reload;
 mod rolls;
 pub mod server;
 mod status;
@@ -30,16 +34,17 @@ pub mod tls;
 mod tokens;
 
 use crate::ca::receipt::Receipt;
-use crate::ca::{CertificateAuthority, Error};
+use crate::ca::{CertificateAuthority, CurrentAuthority, Error};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use problem::Problem;
+use reload::Reloads;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -64,19 +69,33 @@ pub struct Addresses {
 /// What every handler holds.
 #[derive(Clone)]
 pub struct Api {
-    ca: Arc<CertificateAuthority>,
+    current: CurrentAuthority,
     addresses: Addresses,
     in_flight: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+    reloads: Reloads,
 }
 
 impl Api {
-    /// The API over `ca`, which says where it listens.
-    pub fn new(ca: Arc<CertificateAuthority>, addresses: Addresses) -> Self {
+    /// The API over `current`, which says where it listens, until `stop` turns true.
+    pub fn new(
+        current: CurrentAuthority,
+        addresses: Addresses,
+        stop: watch::Receiver<bool>,
+        reloads: Reloads,
+    ) -> Self {
         Self {
-            ca,
+            reloads,
+            current,
             addresses,
+            stop,
             in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
         }
+    }
+
+    /// The certificate authority as it is configured now.
+    fn ca(&self) -> Arc<CertificateAuthority> {
+        self.current.load_full()
     }
 
     /// What plain HTTP serves: published files, and nothing that knows a caller.
@@ -87,14 +106,22 @@ impl Api {
     /// All routes, for the listeners with callers.
     pub fn router(self) -> Router {
         published::routes()
+            .merge(est::routes())
             .route("/healthz", get(status::healthy))
             .route("/readyz", get(status::ready))
             .route("/metrics", get(metrics::show))
             .route("/v1/status", get(status::show))
+            .route("/v1/reload", post(reload::reload))
+            .route("/v1/backups", post(backups::create))
             .route("/v1/ceremonies", post(ceremonies::run))
             .route("/v1/certificates", post(certificates::issue))
             .route("/v1/authorities", get(authorities::list))
             .route("/v1/authorities/{name}", get(authorities::show))
+            .route("/v1/authorities/{name}/request", post(authorities::request))
+            .route(
+                "/v1/authorities/{name}/certificate",
+                post(authorities::install),
+            )
             .route("/v1/devices", get(devices::list))
             .route("/v1/devices/{id}", get(devices::show))
             .route(
@@ -114,6 +141,7 @@ impl Api {
                 "/v1/blocks/{kind}/{name}",
                 get(blocks::show).delete(blocks::lift),
             )
+            .route("/v1/clock/accept", post(clock::accept))
             .route("/v1/push", get(push::list))
             .route("/v1/push/retry", post(push::retry))
             .route("/v1/tokens", get(tokens::list))
@@ -127,8 +155,15 @@ impl Api {
             .with_state(self)
     }
 
-    /// Asks `read` until every place has answered, [`RECEIPT_WAIT`] at most: what is still pending
-    /// then says so itself.
+    /// Ends when no request is in work any more, whether or not somebody waits for its answer.
+    pub async fn is_idle(&self) {
+        let all = u32::try_from(REQUESTS_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let _ = self.in_flight.acquire_many(all).await;
+    }
+
+    /// Asks `read` until every place has answered, [`RECEIPT_WAIT`] at most, and only once at a stop:
+    /// what is still pending then says so itself.
     async fn receipt(
         &self,
         read: impl Fn(&CertificateAuthority) -> Result<Receipt, Error> + Clone + Send + 'static,
@@ -136,7 +171,7 @@ impl Api {
         let deadline = Instant::now() + RECEIPT_WAIT;
         loop {
             let receipt = self.application(read.clone()).await?;
-            if receipt.complete || Instant::now() >= deadline {
+            if receipt.complete || Instant::now() >= deadline || *self.stop.borrow() {
                 return Ok(receipt);
             }
             tokio::time::sleep(RECEIPT_PERIOD).await;
@@ -165,7 +200,7 @@ impl Api {
         work: impl FnOnce(&CertificateAuthority) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let permit = self.admit()?;
-        let ca = self.ca.clone();
+        let ca = self.ca();
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work(&ca)

@@ -12,7 +12,7 @@ pub(super) fn rows(limit: Option<u32>) -> u32 {
     limit.unwrap_or(PAGE_ROWS_MAX).clamp(1, PAGE_ROWS_MAX)
 }
 
-/// A page of rows that are ordered by a number. `path` is that of the list, with a query.
+/// A page of rows that are ordered by a number. `path` is that of the list, with a query or without.
 pub(super) fn page<T: Serialize>(
     path: &str,
     rows: Vec<T>,
@@ -22,7 +22,11 @@ pub(super) fn page<T: Serialize>(
     let mut headers = HeaderMap::new();
     let full = rows.len() >= limit as usize;
     if let Some(last) = rows.last().filter(|_| full) {
-        let next = format!("<{path}&limit={limit}&after={}>; rel=\"next\"", key(last));
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let next = format!(
+            "<{path}{mark}limit={limit}&after={}>; rel=\"next\"",
+            key(last)
+        );
         // The path is ours and the rest are numbers.
         if let Ok(next) = HeaderValue::from_str(&next) {
             headers.insert(LINK, next);

@@ -36,7 +36,7 @@ async fn crl(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let generation = published(&api, &file, ".crl")?;
-    let Some(list) = api.ca.crl(generation.id) else {
+    let Some(list) = api.ca().crl(generation.id) else {
         let name = generation.name();
         let message = format!("{name} has no revocation list yet; its token has to sign it first");
         return Err(Error::later(5, "crl_absent", message).into());
@@ -46,7 +46,7 @@ async fn crl(
         content_type: "application/pkix-crl",
         etag: etag(list.sha256),
         modified_at,
-        age_seconds_max: (fresh_until - api.ca.now()).max(0),
+        age_seconds_max: (fresh_until - api.ca().now()).max(0),
         body: Bytes::from_owner(Body(list)),
     };
     Ok(file.answer(&headers))
@@ -71,7 +71,7 @@ async fn certificate(
 }
 
 fn published(api: &Api, file: &str, extension: &str) -> Result<Arc<Generation>, Problem> {
-    let hierarchy = api.ca.hierarchy();
+    let hierarchy = api.ca().hierarchy();
     let found = file
         .strip_suffix(extension)
         .and_then(|name| hierarchy.published(name));

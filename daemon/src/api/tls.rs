@@ -12,12 +12,14 @@ use crate::ca::issue::IssueRequest;
 use crate::ca::{CertificateAuthority, Error};
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use std::fs;
@@ -29,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// What the listener shall be called, and who certifies that.
 #[derive(Clone, Debug)]
-pub struct ServerName {
+pub struct ListenerName {
     /// The profile, whose role is `server`.
     pub profile: String,
     /// DNS names and IP addresses; the first one is the common name.
@@ -40,15 +42,15 @@ pub struct ServerName {
 
 /// The identity as it is now; exchanged while connections stay.
 pub struct ServerIdentity {
-    name: ServerName,
+    name: ArcSwap<ListenerName>,
     acceptor: ArcSwapOption<TlsAcceptor>,
 }
 
 impl ServerIdentity {
     /// The identity on disk, if there is one that still fits.
-    pub fn load(name: ServerName) -> Self {
+    pub fn load(name: ListenerName) -> Self {
         let identity = Self {
-            name,
+            name: ArcSwap::from_pointee(name),
             acceptor: ArcSwapOption::empty(),
         };
         match identity.read() {
@@ -64,19 +66,25 @@ impl ServerIdentity {
         self.acceptor.load().as_deref().cloned()
     }
 
-    /// Requests a certificate if there is none, or the present one nears its end.
+    /// The listener has another name now; the certificate of before serves until there is one for it.
+    pub fn rename(&self, name: ListenerName) {
+        self.name.store(Arc::new(name));
+    }
+
+    /// Requests a certificate if there is none, or the present one nears its end or names somebody else.
     pub fn renew(&self, ca: &CertificateAuthority) -> Result<(), Error> {
-        if self.acceptor().is_some() && !self.nears_end(ca.now()) {
+        if self.acceptor().is_some() && self.still_serves(ca.now()) {
             return Ok(());
         }
+        let name = self.name.load_full();
         let key = self
             .key()
             .map_err(|error| io_error("the TLS key", &error))?;
-        let csr = self.csr(&key)?;
+        let csr = csr(&name, &key)?;
         let permission = Authorized::<Issue>::to_issue(Caller::Daemon)?;
         let request = IssueRequest {
-            profile: self.name.profile.clone(),
-            registration_id: self.name.names[0].clone(),
+            profile: name.profile.clone(),
+            registration_id: name.names[0].clone(),
             csr,
             idempotency_key: None,
         };
@@ -85,34 +93,21 @@ impl ServerIdentity {
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let acceptor = self.read()?;
         self.acceptor.store(acceptor.map(Arc::new));
-        tracing::info!(names = ?self.name.names, "the listener has a new TLS certificate");
+        tracing::info!(names = ?name.names, "the listener has a new TLS certificate");
         Ok(())
     }
 
-    fn nears_end(&self, now: i64) -> bool {
+    fn still_serves(&self, now: i64) -> bool {
         let Ok(pem) = fs::read(self.certificate_path()) else {
-            return true;
+            return false;
         };
         let leaf = parse_bundle(&pem)
             .ok()
             .and_then(|chain| chain.into_iter().next());
-        leaf.is_none_or(|leaf: Certificate| {
-            now > leaf.not_after() - (leaf.not_after() - leaf.not_before()) / 3
+        leaf.is_some_and(|leaf: Certificate| {
+            let nears_end = leaf.not_after() - (leaf.not_after() - leaf.not_before()) / 3;
+            now <= nears_end && bears(&leaf, &self.name.load().names)
         })
-    }
-
-    fn csr(&self, key: &KeyPair) -> Result<Vec<u8>, Error> {
-        let failed = |error: rcgen::Error| Error::stop("tls_identity", error.to_string());
-        let mut parameters = CertificateParams::new(self.name.names.clone()).map_err(failed)?;
-        parameters.distinguished_name = rcgen::DistinguishedName::new();
-        parameters
-            .distinguished_name
-            .push(DnType::CommonName, self.name.names[0].clone());
-        Ok(parameters
-            .serialize_request(key)
-            .map_err(failed)?
-            .der()
-            .to_vec())
     }
 
     fn key(&self) -> std::io::Result<KeyPair> {
@@ -120,7 +115,7 @@ impl ServerIdentity {
         match fs::read_to_string(&path) {
             Ok(pem) => KeyPair::from_pem(&pem).map_err(std::io::Error::other),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::create_dir_all(&self.name.folder)?;
+                fs::create_dir_all(&self.name.load().folder)?;
                 let key = KeyPair::generate().map_err(std::io::Error::other)?;
                 write_private(&path, key.serialize_pem().as_bytes())?;
                 Ok(key)
@@ -151,12 +146,39 @@ impl ServerIdentity {
     }
 
     fn key_path(&self) -> PathBuf {
-        self.name.folder.join("server.key")
+        self.name.load().folder.join("server.key")
     }
 
     fn certificate_path(&self) -> PathBuf {
-        self.name.folder.join("server.pem")
+        self.name.load().folder.join("server.pem")
     }
+}
+
+fn csr(name: &ListenerName, key: &KeyPair) -> Result<Vec<u8>, Error> {
+    let failed = |error: rcgen::Error| Error::stop("tls_identity", error.to_string());
+    let mut parameters = CertificateParams::new(name.names.clone()).map_err(failed)?;
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters
+        .distinguished_name
+        .push(DnType::CommonName, name.names[0].clone());
+    Ok(parameters
+        .serialize_request(key)
+        .map_err(failed)?
+        .der()
+        .to_vec())
+}
+
+/// Whether a client that asks for any of `names` takes `leaf`.
+fn bears(leaf: &Certificate, names: &[String]) -> bool {
+    let der = CertificateDer::from(leaf.der());
+    let Ok(leaf) = ParsedCertificate::try_from(&der) else {
+        return false;
+    };
+    let is_taken = |name: &String| {
+        ServerName::try_from(name.as_str())
+            .is_ok_and(|name| verify_server_name(&leaf, &name).is_ok())
+    };
+    names.iter().all(is_taken)
 }
 
 /// Asks for a client certificate and takes any: possession of the key is proven by TLS itself.

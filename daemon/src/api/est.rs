@@ -1,0 +1,140 @@
+//! `/.well-known/est/…`: EST (RFC 7030 as RFC 8951 clarifies it), with or without a label.
+//!
+//! Here is only its envelope: base64 in, base64 CMS out. Who may ask for what is the same as at
+//! `/v1/certificates`, and so are refusals: problem documents. What cannot be answered now is 503
+//! with `Retry-After`: 202 would promise that a request is kept.
+
+use super::Api;
+use super::caller::Peer;
+use super::certificates::{Asked, read_body};
+use super::problem::Problem;
+use crate::ca::Error;
+use crate::ca::authorize::Caller;
+use crate::ca::est::EstRequest;
+use crate::ca::issue::IssueRequest;
+use crate::x509::certificate::Certificate;
+use crate::x509::{certs_only, csr_attributes};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Path, State};
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use axum::http::{HeaderValue, Request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use std::fmt::Display;
+
+/// RFC 7030 4.1.3, and 4.2.3 where a certificate was issued.
+const AUTHORITIES: &str = "application/pkcs7-mime";
+const ISSUED: &str = "application/pkcs7-mime; smime-type=certs-only";
+const CSR_ATTRIBUTES: &str = "application/csrattrs";
+const REQUEST: &str = "application/pkcs10";
+
+/// RFC 8951 has no use for it; clients from before look for it.
+const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
+
+/// A label is a profile.
+type Label = Option<Path<String>>;
+
+pub(super) fn routes() -> Router<Api> {
+    ["/.well-known/est", "/.well-known/est/{label}"]
+        .into_iter()
+        .fold(Router::new(), |router, base| {
+            router
+                .route(&format!("{base}/cacerts"), get(authorities))
+                .route(&format!("{base}/csrattrs"), get(attributes))
+                .route(&format!("{base}/simpleenroll"), post(enroll))
+                .route(&format!("{base}/simplereenroll"), post(reenroll))
+        })
+}
+
+/// For everybody: whoever asks has yet to be told whom to trust (RFC 7030 4.1.2).
+async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
+    let ca = api.ca();
+    let profile = ca.est_profile(named(&label))?;
+    let certificates = ca.est_authorities(profile)?;
+    let certificates: Vec<&Certificate> = certificates.iter().map(|it| &it.certificate).collect();
+    Ok(answer(
+        AUTHORITIES,
+        certs_only::to_base64(&certificates).map_err(unencodable)?,
+    ))
+}
+
+/// For everybody (RFC 7030 4.5.1).
+async fn attributes(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
+    let ca = api.ca();
+    let profile = ca.est_profile(named(&label))?;
+    let attributes = csr_attributes::to_base64(&profile.certificate).map_err(unencodable)?;
+    Ok(answer(CSR_ATTRIBUTES, attributes))
+}
+
+async fn enroll(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    label: Label,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    api.issue_by_est(peer, label, request, false).await
+}
+
+async fn reenroll(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    label: Label,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    api.issue_by_est(peer, label, request, true).await
+}
+
+impl Api {
+    async fn issue_by_est(
+        &self,
+        peer: Peer,
+        label: Label,
+        request: Request<Body>,
+        renews: bool,
+    ) -> Result<Response, Problem> {
+        let (head, body) = request.into_parts();
+        let csr = read_body(&head.headers, REQUEST, body).await;
+        let presented = match &peer {
+            Peer::Network { certificate } => certificate.as_ref().map(|it| it.sha256()),
+            Peer::Local { .. } => None,
+        };
+        let asked = csr.map(|csr| {
+            Asked::Est(EstRequest {
+                label: label.map(|Path(label)| label),
+                csr: csr.into(),
+                presented,
+                renews,
+            })
+        });
+        let issued = self.issue(peer, asked).await?;
+        let message = certs_only::to_base64(&[&issued.certificate]).map_err(unencodable)?;
+        Ok(answer(ISSUED, message))
+    }
+
+    /// What an EST request asks of the issuance cycle.
+    pub(super) async fn read_est(
+        &self,
+        caller: &Caller,
+        request: EstRequest,
+    ) -> Result<IssueRequest, Problem> {
+        let caller = caller.clone();
+        self.application(move |ca| ca.read_est_request(&caller, &request))
+            .await
+    }
+}
+
+fn named(label: &Label) -> Option<&str> {
+    label.as_ref().map(|Path(label)| label.as_str())
+}
+
+fn answer(content_type: &'static str, base64: String) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("base64"));
+    (headers, base64).into_response()
+}
+
+fn unencodable(error: impl Display) -> Error {
+    Error::stop("answer_unencodable", error.to_string())
+}
