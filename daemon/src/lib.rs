@@ -5,7 +5,7 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | wiring | [`service`], [`check`], [`credentials`], [`config`], [`ctl`] | everything below |
+//! | wiring | [`service`], [`backup`], [`check`], [`command`], [`credentials`], [`config`], [`notify`], [`program`], [`setup`], [`ctl`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
 //! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and the domain |
@@ -14,15 +14,20 @@
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
 pub mod api;
+pub mod backup;
 pub mod ca;
 pub mod check;
+pub mod command;
 pub mod config;
 pub mod credentials;
 pub mod ctl;
 pub mod enrollment;
+pub mod notify;
 mod private_worker;
+pub mod program;
 pub mod provisioning;
 pub mod service;
+pub mod setup;
 pub mod store;
 pub mod token;
 pub mod x509;

@@ -2,142 +2,33 @@
 //! commands that put credential keys into a token.
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use hallmarkd::check;
+use hallmarkd::command::{Arguments, Command};
 use hallmarkd::config::Configuration;
 use hallmarkd::credentials::assertion_key::{NewKey, make_key};
 use hallmarkd::credentials::import::{Import, import_secret};
+use hallmarkd::program;
 use hallmarkd::service;
-use hallmarkd::token::configuration::TokenFile;
 use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
 use hallmarkd::token::probe;
-use hallmarkd::token::worker::{self, WorkerOptions};
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
-#[derive(Parser)]
-#[command(version, about)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
+/// The worker's program, beside this one.
+const WORKER: &str = "hallmark-token";
+
+fn main() -> ExitCode {
+    program::main(run)
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// Run the daemon.
-    Serve {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-    },
-    /// Say what is wrong with a configuration, its tokens and its chains.
-    Check {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-    },
-    /// Run the worker of one token.
-    Token {
-        /// The token's name in the configuration.
-        name: String,
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-        /// Where to listen, instead of where the configuration says.
-        #[arg(long)]
-        socket: Option<PathBuf>,
-        /// End when standard input ends.
-        #[arg(long, hide = true)]
-        supervised: bool,
-    },
-    /// Put the key of a connection string into a token, for credentials of kind "token-hmac".
-    ImportSecret {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-        /// The token's name in the configuration.
-        #[arg(long)]
-        token: String,
-        /// What the key shall be called: the credential's `key`.
-        #[arg(long)]
-        label: String,
-        /// The file with the connection string.
-        #[arg(long)]
-        file: PathBuf,
-    },
-    /// Make a key in a token, for credentials of kind "entra-client-assertion".
-    MakeCredentialKey {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-        /// The token's name in the configuration.
-        #[arg(long)]
-        token: String,
-        /// What the key shall be called: the credential's `key`.
-        #[arg(long)]
-        label: String,
-        /// Where to write the certificate that Entra ID shall have.
-        #[arg(long)]
-        out: PathBuf,
-        /// How long the certificate is valid.
-        #[arg(long, default_value_t = 365)]
-        days: u16,
-    },
-    /// Say what a PKCS#11 module shows without login, as JSON; the daemon asks it for `token list`.
-    #[command(hide = true)]
-    ProbeModule {
-        /// The module's family (pkcs11-config/); its variables are taken from the environment.
-        #[arg(long)]
-        fragment: Option<String>,
-        /// The module, if it has no family.
-        #[arg(long)]
-        module: Option<PathBuf>,
-    },
-    /// Make a new token through its PKCS#11 module.
-    #[command(hide = true)]
-    InitToken {
-        /// The PKCS#11 module.
-        #[arg(long)]
-        module: PathBuf,
-        /// The token's label.
-        #[arg(long)]
-        label: String,
-        /// File of the user PIN; made if it does not exist.
-        #[arg(long)]
-        pin_file: PathBuf,
-        /// File of the security officer's PIN; made if it does not exist.
-        #[arg(long)]
-        so_pin_file: PathBuf,
-    },
-}
-
-fn main() -> anyhow::Result<ExitCode> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(log_filter())
-        .init();
-    // Crash points for the fault tests; nothing without the feature `failpoints`.
-    let _crash_points = fail::FailScenario::setup();
+fn run() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Serve { config } => service::serve(read(&config)?)?,
+        Command::Serve { config, workers } => service::serve(read(&config)?, workers)?,
         Command::Check { config } => return check_configuration(&config),
-        Command::Token {
-            name,
-            config,
-            socket,
-            supervised,
-        } => {
-            let file = TokenFile::read(&config)?;
-            worker::run(WorkerOptions {
-                configuration: file.token(&name)?,
-                socket: socket.unwrap_or_else(|| file.socket(&name)),
-                state_directory: file.state_dir,
-                supervised,
-            })?;
-        }
+        Command::Token(_) => return Err(become_worker()),
         Command::ImportSecret {
             config,
             token,
@@ -181,9 +72,20 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A worker is a program of its own, with the same arguments: it loads what its token needs, and this
+/// one loads nothing that a token needs. Returns only if it cannot be started.
+fn become_worker() -> anyhow::Error {
+    let worker = match std::env::current_exe() {
+        Ok(own) => own.with_file_name(WORKER),
+        Err(error) => return anyhow::Error::from(error).context("cannot find this program"),
+    };
+    let arguments = std::env::args_os().skip_while(|it| it != "token").skip(1);
+    let error = std::process::Command::new(&worker).args(arguments).exec();
+    anyhow::Error::from(error).context(format!("cannot start {}", worker.display()))
+}
+
 fn read(config: &Path) -> anyhow::Result<Configuration> {
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Ok(Configuration::read(config, credentials.as_deref())?)
+    Ok(service::read(config)?)
 }
 
 fn check_configuration(config: &Path) -> anyhow::Result<ExitCode> {
@@ -215,11 +117,4 @@ fn init_token(options: &InitializeOptions) -> anyhow::Result<()> {
         }
     };
     writeln!(std::io::stdout(), "{line}").context("cannot write")
-}
-
-/// `RUST_LOG`, or what an operator wants to see. cryptoki reports every mechanism that it has no
-/// name for as an error, and tss-esapi every response code that we report ourselves.
-fn log_filter() -> EnvFilter {
-    EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,cryptoki::mechanism=off,tss_esapi=off"))
 }

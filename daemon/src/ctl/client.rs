@@ -1,5 +1,6 @@
 //! HTTP over the admin socket, and what can go wrong with it.
 
+use crate::setup::Stop;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::blocking::{RequestBuilder, Response};
 use serde_json::Value;
@@ -20,13 +21,25 @@ pub(super) enum Failure {
     Refused(String),
     /// There is no daemon at the socket.
     Unreachable(String),
+    /// It was called wrongly.
+    Usage(String),
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Usage(message) => Failure::Usage(message),
+            Stop::Failed(error) => Failure::Refused(format!("{error:#}")),
+        }
+    }
 }
 
 impl Failure {
-    /// 1 refused or failed, 3 unreachable. (2, usage, is clap's.)
+    /// 1 refused or failed, 2 usage (which is mostly clap's), 3 unreachable.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Failure::Refused(_) => 1,
+            Failure::Usage(_) => 2,
             Failure::Unreachable(_) => 3,
         }
     }
@@ -48,7 +61,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Refused(message) | Failure::Unreachable(message) => f.write_str(message),
+            Failure::Refused(message) | Failure::Unreachable(message) | Failure::Usage(message) => {
+                f.write_str(message)
+            }
         }
     }
 }
@@ -77,6 +92,8 @@ impl Client {
         let http = reqwest::blocking::Client::builder()
             .unix_socket(socket)
             .no_proxy()
+            // No TLS on this socket: a machine without a store of CA certificates is as good as any.
+            .tls_certs_only([])
             .timeout(ANSWER_TIMEOUT)
             .build()
             .map_err(|error| Failure::Refused(error.to_string()))?;

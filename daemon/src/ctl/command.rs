@@ -26,8 +26,12 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a service of this machine: asks, writes the configuration, runs the ceremony.
+    Setup(Setup),
     /// Show how everything is.
     Status,
+    /// Have the daemon take its configuration anew, whole or not at all.
+    Reload,
     /// Make authorities from a file.
     #[command(subcommand)]
     Ceremony(CeremonyCommand),
@@ -48,12 +52,53 @@ pub enum Command {
     /// Show what provisioning services do not have yet.
     #[command(subcommand)]
     Push(PushCommand),
+    /// Vouch for the machine's clock.
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// Look at tokens, and try them.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Copy the database, and put a copy in its place.
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Read the audit journal.
     #[command(subcommand)]
     Audit(AuditCommand),
+}
+
+/// `hallmark backup`
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Have the daemon copy its database into `state_dir/backup`; the newest are kept.
+    Create {
+        /// Copy it into this folder as well, on another disk or machine.
+        #[arg(long)]
+        to: Option<PathBuf>,
+    },
+    /// Whether a backup is what its manifest says, and holds together. Needs no daemon.
+    Verify {
+        /// The copy (`hallmark-….db`), with its manifest beside it.
+        file: PathBuf,
+    },
+    /// Put a backup in the place of the database, while no daemon runs.
+    Restore {
+        /// The copy (`hallmark-….db`), with its manifest beside it.
+        file: PathBuf,
+        /// The daemon's configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+/// `hallmark setup`
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// Take the answers from this file (TOML) instead of asking.
+    #[arg(long)]
+    pub answers: Option<PathBuf>,
+    /// Write the files below this folder, for another machine; nothing is started.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
 }
 
 /// `hallmark token`
@@ -106,6 +151,21 @@ pub enum AuthorityCommand {
     Block(Generation),
     /// Let the devices below a generation back in.
     Unblock(Generation),
+    /// The request (PKCS #10) of an authority that somebody else certifies.
+    Csr {
+        /// Its name.
+        name: String,
+        /// Write it into this file.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Give an authority the certificate that its issuer elsewhere has made.
+    Install {
+        /// Its name.
+        name: String,
+        /// The certificate and all above it, up to the self-signed one (PEM).
+        file: PathBuf,
+    },
     /// One authority with all its generations.
     Show {
         /// Its name.
@@ -404,6 +464,13 @@ pub enum PushCommand {
         /// Only this enrollment or CA certificate.
         name: Option<String>,
     },
+}
+
+/// `hallmark clock`
+#[derive(Debug, Subcommand)]
+pub enum ClockCommand {
+    /// The clock is right, whatever is on record: sign by it again.
+    Accept,
 }
 
 /// `hallmark audit`

@@ -1,8 +1,9 @@
 //! The `hallmark` command: asks the daemon over its admin socket, and shows the answer.
 //!
-//! It decides nothing and keeps nothing. Exit codes: 0 done, 1 refused or failed, 2 usage,
+//! It decides nothing and keeps nothing; only a restore is done here, because no daemon may run then. Exit codes: 0 done, 1 refused or failed, 2 usage,
 //! 3 daemon unreachable. `--json` prints the daemon's answer as it is.
 
+mod backup;
 mod block;
 mod client;
 mod command;
@@ -10,11 +11,12 @@ mod render;
 mod roll;
 mod token;
 
+use crate::setup;
 use clap::Parser;
 use client::{Client, Failure, StepsBody};
 use command::{
-    AuditCommand, AuthorityCommand, CeremonyCommand, Command, DeviceCommand, EnrollmentCommand,
-    PushCommand,
+    AuditCommand, AuthorityCommand, CeremonyCommand, ClockCommand, Command, DeviceCommand,
+    EnrollmentCommand, PushCommand,
 };
 use serde_json::{Value, json};
 use std::io::Write;
@@ -37,12 +39,18 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Command::Setup(command) = &arguments.command {
+        let (answers, root) = (command.answers.clone(), command.root.clone());
+        return Ok(setup::run(&setup::Options { answers, root })?);
+    }
     let client = Client::new(&arguments.admin_socket)?;
     let show = Show {
         json: arguments.json,
     };
     match &arguments.command {
+        Command::Setup(_) => unreachable!("it needs no daemon, and was run above"),
         Command::Status => show.record(&client.get("/v1/status")?),
+        Command::Reload => reload(&client, &show),
         Command::Ceremony(CeremonyCommand::Run { file, transcript }) => {
             run_ceremony(&client, &show, file, transcript.as_deref())
         }
@@ -79,9 +87,25 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Push(PushCommand::Retry { name }) => {
             show.record(&client.post("/v1/push/retry", &json!({ "name": name }))?)
         }
+        Command::Clock(ClockCommand::Accept) => {
+            show.record(&client.post("/v1/clock/accept", &json!({}))?)
+        }
         Command::Token(command) => token::run(&client, &show, command),
+        Command::Backup(command) => backup::run(&client, &show, command),
         Command::Audit(command) => audit(&client, &show, command),
     }
+}
+
+fn reload(client: &Client, show: &Show) -> Result<(), Failure> {
+    let reloaded = client.post("/v1/reload", &json!({}))?;
+    if show.json {
+        return show.record(&reloaded);
+    }
+    show.table(&reloaded["changes"], &["table", "name", "change"])?;
+    for notice in reloaded["notices"].as_array().into_iter().flatten() {
+        show.text(&format!("{}\n", notice.as_str().unwrap_or_default()))?;
+    }
+    Ok(())
 }
 
 fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result<(), Failure> {
@@ -107,6 +131,20 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
         AuthorityCommand::Unblock(of) => {
             let (name, number) = (&of.name, Some(of.generation));
             block::lift(client, show, "generation", name, number, &of.reason)
+        }
+        AuthorityCommand::Csr { name, out } => {
+            let path = format!("/v1/authorities/{}/request", client::segment(name));
+            let answer = client.post(&path, &json!({}))?;
+            let csr = answer["csr"].as_str().unwrap_or_default();
+            match out {
+                Some(file) => write(file, csr),
+                None if show.json => show.record(&answer),
+                None => show.text(csr),
+            }
+        }
+        AuthorityCommand::Install { name, file } => {
+            let path = format!("/v1/authorities/{}/certificate", client::segment(name));
+            show.record(&client.post(&path, &json!({ "certificates": read(file)? }))?)
         }
         AuthorityCommand::Show { name, pem: true } => {
             let generations = client.get(&format!("/v1/authorities/{}", client::segment(name)))?;
@@ -146,7 +184,7 @@ fn write_chain(path: &Path, answer: &Value) -> Result<(), Failure> {
 fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Result<(), Failure> {
     match command {
         EnrollmentCommand::List => show.table(
-            &client.get("/v1/enrollments")?,
+            &client.pages("/v1/enrollments", "id")?,
             &[
                 "provisioning",
                 "kind",

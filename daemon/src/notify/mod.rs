@@ -1,0 +1,82 @@
+//! What systemd is told of a process (`sd_notify(3)`), and the log as its journal has it.
+//!
+//! Without `$NOTIFY_SOCKET` nobody is there to be told. It must never decide whether
+//! there is something to tell: that is for whoever knows the parts. A message that cannot be sent is
+//! logged and let go, but for the watchdog's: systemd then acts as it should.
+
+pub mod journal;
+
+use crate::token::worker::ServiceManager;
+use std::iter::once;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use systemd::daemon;
+
+/// The longest status line, in characters: it is one line of `systemctl status`.
+const STATUS_LENGTH_MAX: usize = 512;
+
+/// The service manager of this process.
+#[derive(Debug, Default)]
+pub struct Systemd {
+    /// What it was last told; said again only when it changes.
+    status: Mutex<String>,
+}
+
+impl Systemd {
+    /// It, if it has started this process as a service that notifies.
+    pub fn here() -> Option<Self> {
+        std::env::var_os("NOTIFY_SOCKET").map(|_| Self::default())
+    }
+
+    /// The configuration is being read anew; followed by [`ready`](ServiceManager::ready), whatever
+    /// came of it.
+    pub fn reloading(&self) {
+        tell(daemon::STATE_RELOADING, "1");
+    }
+
+    /// It ends, as it was told to.
+    pub fn stopping(&self) {
+        tell(daemon::STATE_STOPPING, "1");
+    }
+}
+
+impl ServiceManager for Systemd {
+    fn ready(&self) {
+        tell(daemon::STATE_READY, "1");
+    }
+
+    fn status(&self, line: &str) {
+        let is_line = |it: &char| !it.is_control();
+        let line: String = line
+            .chars()
+            .filter(is_line)
+            .take(STATUS_LENGTH_MAX)
+            .collect();
+        let mut told = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != line {
+            tell(daemon::STATE_STATUS, &line);
+            *told = line;
+        }
+    }
+
+    fn alive(&self) {
+        tell(daemon::STATE_WATCHDOG, "1");
+    }
+
+    fn watchdog(&self) -> Option<Duration> {
+        match daemon::watchdog_enabled() {
+            Ok(0) => None,
+            Ok(microseconds) => Some(Duration::from_micros(microseconds)),
+            Err(error) => {
+                tracing::warn!(%error, "WatchdogSec= is not understood");
+                None
+            }
+        }
+    }
+}
+
+fn tell(name: &str, value: &str) {
+    if let Err(error) = daemon::notify(once(&(name, value))) {
+        tracing::warn!(%error, name, "systemd was not told");
+    }
+}

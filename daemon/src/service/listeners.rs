@@ -1,0 +1,170 @@
+//! The daemon's listeners: HTTPS, plain HTTP and the admin socket.
+//!
+//! systemd may hand them over ([`HandedOver`]): it keeps them while the daemon is restarted, so that
+//! whoever connects meanwhile waits and is not refused. Such a one is never unlinked here. What is not
+//! handed over is bound.
+
+use crate::config::{Configuration, ConfigurationError};
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// All listeners, open.
+pub(super) struct Listeners {
+    pub(super) https: Option<std::net::TcpListener>,
+    pub(super) http: Option<std::net::TcpListener>,
+    pub(super) admin: UnixListener,
+}
+
+impl Listeners {
+    /// Takes what systemd has handed over, and binds the rest. Refuses when something was handed
+    /// over that `[listen]` does not name: it would be a door at which nobody answers.
+    ///
+    /// MUST be called before there are threads or children: the environment is emptied of it.
+    pub(super) fn open(configuration: &Configuration) -> anyhow::Result<Self> {
+        let mut handed_over = HandedOver::take()?;
+        let https = configuration.https.as_ref().map(|it| it.address);
+        let mut tcp = |address: Option<SocketAddr>| match address {
+            None => Ok(None),
+            Some(address) => match handed_over.tcp(address) {
+                Some(listener) => Ok(Some(listener)),
+                None => bind(address).map(Some),
+            },
+        };
+        let (https, http) = (tcp(https)?, tcp(configuration.http)?);
+        let admin = handed_over.unix(&configuration.admin);
+        handed_over.nothing_is_left()?;
+        Ok(Self {
+            https,
+            http,
+            admin: admin.map_or_else(|| bind_admin(&configuration.admin), Ok)?,
+        })
+    }
+}
+
+/// Sockets that systemd has handed over, and their addresses, until somebody asks for them.
+#[derive(Default)]
+struct HandedOver {
+    tcp: Vec<(SocketAddr, std::net::TcpListener)>,
+    unix: Vec<(PathBuf, UnixListener)>,
+}
+
+impl HandedOver {
+    fn take() -> anyhow::Result<Self> {
+        let mut sockets = ListenFd::from_env();
+        let mut taken = Self::default();
+        for index in 0..sockets.len() {
+            if let Ok(Some(listener)) = sockets.take_tcp_listener(index) {
+                is_listening(&listener)?;
+                taken.tcp.push((listener.local_addr()?, listener));
+            } else if let Ok(Some(listener)) = sockets.take_unix_listener(index) {
+                is_listening(&listener)?;
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new("")).to_owned();
+                taken.unix.push((path, listener));
+            } else {
+                return Err(refusal(
+                    "systemd hands over a socket that is neither TCP nor a Unix stream; give the \
+                     socket unit ListenStream= lines only",
+                ));
+            }
+        }
+        Ok(taken)
+    }
+
+    fn tcp(&mut self, address: SocketAddr) -> Option<std::net::TcpListener> {
+        let found = self.tcp.iter().position(|(bound, _)| *bound == address)?;
+        Some(self.tcp.swap_remove(found).1)
+    }
+
+    fn unix(&mut self, path: &Path) -> Option<UnixListener> {
+        let found = self.unix.iter().position(|(bound, _)| bound == path)?;
+        Some(self.unix.swap_remove(found).1)
+    }
+
+    fn nothing_is_left(&self) -> anyhow::Result<()> {
+        let tcp = self.tcp.iter().map(|(address, _)| address.to_string());
+        let unix = self.unix.iter().map(|(path, _)| path.display().to_string());
+        let left: Vec<String> = tcp.chain(unix).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(refusal(format!(
+            "systemd hands over {}, and no `https`, `http` or `admin` of [listen] is that address; \
+             make the ListenStream= lines of hallmarkd.socket and [listen] the same",
+            left.join(" and ")
+        )))
+    }
+}
+
+fn is_listening(socket: impl AsFd) -> anyhow::Result<()> {
+    match socket_acceptconn(socket)? {
+        true => Ok(()),
+        false => Err(refusal(
+            "systemd hands over a connection; give the socket unit Accept=no",
+        )),
+    }
+}
+
+fn refusal(message: impl Into<String>) -> anyhow::Error {
+    ConfigurationError::Contradiction(message.into()).into()
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))
+}
+
+fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    match fs::symlink_metadata(path) {
+        // The lock on the state folder says that no daemon is there, but systemd may hold it.
+        Ok(found) if found.file_type().is_socket() => match UnixStream::connect(path) {
+            Ok(_) => bail!(
+                "somebody listens on {}; if it is hallmarkd.socket, start hallmarkd.service",
+                path.display()
+            ),
+            Err(_) => fs::remove_file(path)?,
+        },
+        Ok(_) => bail!("{} is in the way of the admin socket", path.display()),
+        Err(_) => {}
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
+    // Who may is judged by peer credentials, one by one.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// Inside the runtime.
+pub(super) fn listening(
+    listener: Option<std::net::TcpListener>,
+) -> anyhow::Result<Option<TcpListener>> {
+    let Some(listener) = listener else {
+        return Ok(None);
+    };
+    listener.set_nonblocking(true)?;
+    Ok(Some(TcpListener::from_std(listener)?))
+}
+
+pub(super) fn address(listener: Option<&TcpListener>) -> std::io::Result<Option<SocketAddr>> {
+    listener.map(TcpListener::local_addr).transpose()
+}
+
+/// Root, the daemon's own user, and whom the configuration names.
+pub(super) fn admission(
+    users: Arc<ArcSwap<Vec<u32>>>,
+) -> impl Fn(u32) -> bool + Clone + Send + Sync + 'static {
+    let own = rustix::process::geteuid().as_raw();
+    move |uid| uid == 0 || uid == own || users.load().contains(&uid)
+}

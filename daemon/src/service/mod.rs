@@ -1,0 +1,253 @@
+//! `hallmarkd serve`: puts the parts together, runs them, and takes them down in order.
+//!
+//! It owns the database, starts a worker for each token where systemd does not, and loads no token
+//! library itself. The application is sync; the loops here are the one place where it is driven.
+
+mod application;
+mod listeners;
+mod reconcilers;
+mod reload;
+mod report;
+mod tokens;
+
+pub use reload::read;
+pub use tokens::Workers;
+pub(crate) use tokens::worker_command;
+
+use crate::api::reload::RELOADS_WAITING_MAX;
+use crate::api::server::{Admin, Http, Https, serve_behind};
+use crate::api::tls::ServerIdentity;
+use crate::api::{Addresses, Api};
+use crate::ca::{CertificateAuthority, ConfiguredToken, CurrentAuthority, Parts};
+use crate::config::Configuration;
+use crate::credentials::token_keys;
+use crate::notify::Systemd;
+use crate::store::Store;
+use crate::token::probe::probes;
+use anyhow::{Context, bail};
+use application::Application;
+use arc_swap::ArcSwap;
+use listeners::{Listeners, address, admission, listening};
+use reconcilers::{Bells, Reconcilers, clients};
+use report::Report;
+use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokens::Tokens;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// At a stop: how long work in hand is waited for. With what follows, and what a worker takes to
+/// end, a stop takes less than 10 seconds.
+const STOP_WORK: Duration = Duration::from_secs(6);
+/// At a stop: how long threads that still wait for somebody may take, whom nothing tells to hurry.
+const STOP_BLOCKED: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<()> {
+    let _lock = take_state(&configuration.state_dir)?;
+    let listeners = Listeners::open(&configuration)?;
+    let store = Store::open(&configuration.state_dir.join("hallmark.db"))
+        .context("cannot open the database")?;
+    let tokens = Tokens::start(&configuration, workers)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let mut daemon = {
+        let _inside = runtime.enter();
+        Daemon::start(configuration, store.clone(), tokens)?
+    };
+    let served = runtime.block_on(daemon.run(listeners));
+    // A signature under way was waited for; what a worker holds up still is not.
+    daemon.tokens.end();
+    runtime.shutdown_timeout(STOP_BLOCKED);
+    if let Err(error) = store.checkpoint() {
+        tracing::warn!(%error, "the write-ahead log stays beside the database");
+    }
+    served
+}
+
+/// One daemon to a state folder: the lock lasts as long as the file is open.
+pub(crate) fn take_state(folder: &Path) -> anyhow::Result<File> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let lock = File::create(folder.join("lock"))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another daemon has {}; stop it first", folder.display());
+    }
+    Ok(lock)
+}
+
+/// What runs, and under which configuration.
+struct Daemon {
+    configuration: Configuration,
+    store: Store,
+    tokens: Tokens,
+    current: CurrentAuthority,
+    identity: Option<Arc<ServerIdentity>>,
+    admin_users: Arc<ArcSwap<Vec<u32>>>,
+    reconcilers: Reconcilers,
+    bells: Bells,
+    /// The service manager, if there is one.
+    systemd: Option<Arc<Systemd>>,
+}
+
+impl Daemon {
+    /// Inside the runtime.
+    fn start(configuration: Configuration, store: Store, tokens: Tokens) -> anyhow::Result<Self> {
+        let bells = Bells::new();
+        let keys = token_keys(tokens.configured.values().map(|token| &token.client));
+        let clients = clients(&configuration, &keys)?;
+        let parts = parts(&configuration, tokens.configured.clone(), &store, &bells);
+        let ca = Arc::new(CertificateAuthority::start(parts)?);
+        Ok(Self {
+            identity: configuration
+                .listener_name()
+                .map(|name| Arc::new(ServerIdentity::load(name))),
+            admin_users: Arc::new(ArcSwap::from_pointee(configuration.admin_users.clone())),
+            reconcilers: Reconcilers::start(&configuration, &ca, clients, &bells),
+            current: Arc::new(ArcSwap::new(ca)),
+            configuration,
+            store,
+            tokens,
+            bells,
+            systemd: Systemd::here().map(Arc::new),
+        })
+    }
+
+    /// Serves until a signal says that it is enough.
+    async fn run(&mut self, listeners: Listeners) -> anyhow::Result<()> {
+        let mut signals = Signals::new()?;
+        let (stopping, stop) = watch::channel(false);
+        let (reloads, mut reload_requests) = mpsc::channel(RELOADS_WAITING_MAX);
+        let (https, http) = (listening(listeners.https)?, listening(listeners.http)?);
+        let addresses = Addresses {
+            https: address(https.as_ref())?,
+            http: address(http.as_ref())?,
+        };
+        let api = Api::new(self.current.clone(), addresses, stop.clone(), reloads);
+        let router = api.clone().router();
+        let mut tasks: Vec<JoinHandle<()>> = Vec::new();
+        if let (Some(listener), Some(identity)) = (https, self.identity.clone()) {
+            let door = Https { listener, identity };
+            tasks.push(tokio::spawn(serve_behind(
+                door,
+                router.clone(),
+                stop.clone(),
+            )));
+        }
+        if let Some(listener) = http {
+            let router = api.clone().public_router();
+            tasks.push(tokio::spawn(serve_behind(
+                Http { listener },
+                router,
+                stop.clone(),
+            )));
+        }
+        listeners.admin.set_nonblocking(true)?;
+        let door = Admin {
+            listener: UnixListener::from_std(listeners.admin)?,
+            admitted: admission(self.admin_users.clone()),
+        };
+        tasks.push(tokio::spawn(serve_behind(door, router, stop.clone())));
+        if let Some(systemd) = self.systemd.clone() {
+            let report = Report {
+                systemd,
+                current: self.current.clone(),
+                addresses,
+                admin: self.configuration.admin.clone(),
+            };
+            tasks.push(tokio::spawn(report.run(stop.clone())));
+        }
+        let (identity, wake) = (self.identity.clone(), self.bells.application.clone());
+        let application = Application::new(self.current.clone(), identity, wake);
+        tasks.push(tokio::spawn(application.run(stop.clone())));
+        tracing::info!(?addresses, version = env!("CARGO_PKG_VERSION"), "serving");
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hang_up.recv() => {
+                    // Whoever sent the signal reads the answer in the log.
+                    let _ = self.reload("signal SIGHUP").await;
+                }
+                Some(request) = reload_requests.recv() => {
+                    let reloaded = self.reload(&request.actor).await;
+                    // Whoever asked may have gone meanwhile.
+                    let _ = request.answer.send(reloaded);
+                }
+            }
+        }
+        tracing::info!("stopping");
+        stopping.send_replace(true);
+        drop(reload_requests);
+        let work = async {
+            self.reconcilers.end().await;
+            for task in tasks {
+                // A task that panicked has said so already.
+                let _ = task.await;
+            }
+            api.is_idle().await;
+        };
+        if tokio::time::timeout(STOP_WORK, work).await.is_err() {
+            tracing::warn!("some work is not finished; the next start explains what became of it");
+        }
+        Ok(())
+    }
+}
+
+/// What the configuration means to the certificate authority.
+fn parts(
+    configuration: &Configuration,
+    tokens: BTreeMap<String, ConfiguredToken>,
+    store: &Store,
+    bells: &Bells,
+) -> Parts {
+    let bells = bells.clone();
+    Parts {
+        store: store.clone(),
+        tokens,
+        authorities: configuration.authorities.clone(),
+        failover: configuration.failover.clone(),
+        profiles: configuration.profiles.clone(),
+        est_profile: configuration.est_profile.clone(),
+        provisioning: configuration.provisioning.keys().cloned().collect(),
+        verified: configuration.verified(),
+        authority_policy: configuration.authority_policy.clone(),
+        push_age_alarm_seconds: configuration.push_age_alarm_seconds,
+        hubs: configuration.hubs(),
+        rolling: configuration.rolling.clone(),
+        probes: probes(configuration.tokens.values()),
+        crl_schedule: configuration.crl_schedule,
+        clock: configuration.clock.clone(),
+        backups_kept: configuration.backups_kept,
+        public_http: configuration.public_http.clone(),
+        wake: Box::new(move || bells.ring()),
+    }
+}
+
+/// What the daemon is told by signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}

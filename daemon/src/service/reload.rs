@@ -1,0 +1,151 @@
+//! A new configuration is taken while the daemon runs: whole or not at all, and no connection is dropped.
+//!
+//! All that can be refused comes first: the file as it is at a start, what is taken at a start only, the
+//! clients of the services, the record in the journal. Then everything is exchanged, and nothing of it
+//! can fail. Requests in hand keep the certificate authority, the tokens and the workers that they began
+//! with. It must never abandon an intent, nor have two reconcilers at one service.
+
+use super::reconcilers::{Reconcilers, clients};
+use super::tokens::NextTokens;
+use super::{Daemon, parts};
+use crate::api::reload::{Change, Reloaded};
+use crate::ca::{CertificateAuthority, Error};
+use crate::config::changes::changes;
+use crate::config::{Configuration, ConfigurationError};
+use crate::credentials::token_keys;
+use crate::provisioning::configuration::Clients;
+use crate::store::AuditEntry;
+use crate::token::worker::ServiceManager;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+/// A configuration that nothing speaks against any more.
+struct Next {
+    configuration: Configuration,
+    tokens: NextTokens,
+    clients: BTreeMap<String, Clients>,
+    changes: Vec<Change>,
+}
+
+/// The configuration in `file`, with the credentials that systemd has brought.
+pub fn read(file: &Path) -> Result<Configuration, ConfigurationError> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Configuration::read(file, credentials.as_deref())
+}
+
+impl Daemon {
+    /// Reads the file anew for `actor`, and takes what it says.
+    pub(super) async fn reload(&mut self, actor: &str) -> Result<Reloaded, Error> {
+        let systemd = self.systemd.clone();
+        if let Some(systemd) = &systemd {
+            systemd.reloading();
+        }
+        let reloaded = self.take_anew(actor).await;
+        if let Some(systemd) = &systemd {
+            systemd.ready();
+        }
+        reloaded
+    }
+
+    async fn take_anew(&mut self, actor: &str) -> Result<Reloaded, Error> {
+        match tokio::task::block_in_place(|| self.prepare(actor)) {
+            Ok((next, ca)) => Ok(self.exchange(next, ca).await),
+            Err(error) => {
+                tracing::error!(actor, code = error.code, %error,
+                    "the new configuration is refused; the one of before stays");
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&self, actor: &str) -> Result<(Next, CertificateAuthority), Error> {
+        let next = self.next()?;
+        let (ca, configuration) = (self.current.load(), &next.configuration);
+        let entry = AuditEntry {
+            at: ca.now(),
+            actor: actor.to_owned(),
+            action: "configuration.reloaded",
+            subject: configuration.file.display().to_string(),
+            detail: json!({ "changes": next.changes }),
+        };
+        let tokens = next.tokens.configured.clone();
+        let parts = parts(configuration, tokens, &self.store, &self.bells);
+        let ca = ca.reconfigured(parts, entry)?;
+        Ok((next, ca))
+    }
+
+    /// What the file says now, or why that cannot be had.
+    fn next(&self) -> Result<Next, Error> {
+        let refused = |reason: String| Error::mend("configuration_refused", reason);
+        let before = &self.configuration;
+        let configuration = read(&before.file).map_err(|error| refused(format!("{error:#}")))?;
+        for ((what, is), (_, said)) in before
+            .taken_at_start()
+            .into_iter()
+            .zip(configuration.taken_at_start())
+        {
+            if is != said {
+                let message = format!(
+                    "{what} is {is} until the daemon is restarted, and the file says {said}: \
+                     restart it, or put the old value back"
+                );
+                return Err(Error::conflict("restart_required", message));
+            }
+        }
+        let tokens = self.tokens.reconfigured(before, &configuration);
+        let tokens = tokens.map_err(|error| refused(format!("{error:#}")))?;
+        let keys = token_keys(tokens.configured.values().map(|token| &token.client));
+        let clients =
+            clients(&configuration, &keys).map_err(|error| refused(format!("{error:#}")))?;
+        Ok(Next {
+            changes: changes(&before.said, &configuration.said),
+            configuration,
+            tokens,
+            clients,
+        })
+    }
+
+    async fn exchange(&mut self, next: Next, ca: CertificateAuthority) -> Reloaded {
+        let ca = Arc::new(ca);
+        let mut notices = next.tokens.notices.clone();
+        notices.extend(unserved(&ca, &next.configuration));
+        let before = Arc::downgrade(&self.current.swap(ca.clone()));
+        // Requests in hand, and what the application does just now, hold it.
+        let is_done = move || Weak::strong_count(&before) == 0;
+        if let (Some(identity), Some(name)) = (&self.identity, next.configuration.listener_name()) {
+            identity.rename(name);
+        }
+        let users = next.configuration.admin_users.clone();
+        self.admin_users.store(Arc::new(users));
+        self.reconcilers.end().await;
+        self.reconcilers = Reconcilers::start(&next.configuration, &ca, next.clients, &self.bells);
+        self.tokens.take(next.tokens, is_done);
+        self.configuration = next.configuration;
+        self.bells.ring();
+        tracing::info!(changes = next.changes.len(), ?notices, "reloaded");
+        Reloaded {
+            changes: next.changes,
+            notices,
+        }
+    }
+}
+
+/// Authorities that exist and have no place in `configuration`, as `hallmarkd check` says it.
+fn unserved(ca: &CertificateAuthority, configuration: &Configuration) -> Vec<String> {
+    let hierarchy = ca.hierarchy();
+    let serving = hierarchy.iter().filter(|it| it.serving);
+    let notices = serving.filter_map(|it| match configuration.authorities.get(&it.authority) {
+        None => Some(format!(
+            "authority {} exists, and the configuration has no such [[authority]]",
+            it.authority
+        )),
+        Some(token) if *token != it.token => Some(format!(
+            "authority {}: its key is on token {:?}, and the configuration says {token:?}",
+            it.authority, it.token
+        )),
+        Some(_) => None,
+    });
+    notices.collect()
+}

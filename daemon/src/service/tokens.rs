@@ -1,0 +1,209 @@
+//! The tokens, and who runs their workers.
+
+use crate::ca::{ConfiguredToken, TokenTraits};
+use crate::config::Configuration;
+use crate::config::changes::is_unchanged;
+use crate::token::client::TokenClient;
+use crate::token::configuration::TokenSettings;
+use crate::token::supervisor::{Supervisor, WorkerCommand};
+use anyhow::Context;
+use clap::ValueEnum;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Who starts the workers, and starts them again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workers {
+    /// The daemon itself: on a developer's machine, in a container.
+    Own,
+    /// systemd, as `hallmark-token@NAME.service`; the daemon only connects.
+    Systemd,
+}
+
+/// The tokens, and the supervisors of their workers.
+pub(super) struct Tokens {
+    pub(super) configured: BTreeMap<String, ConfiguredToken>,
+    workers: Workers,
+    /// The configuration as it was taken. Workers of our own read it whenever they are started, so that
+    /// none takes what was refused, or not yet taken.
+    taken: PathBuf,
+    supervised: BTreeMap<String, Supervised>,
+    /// Of tokens that are no longer configured.
+    retired: Vec<Supervisor>,
+}
+
+/// A worker of our own, and where it listens.
+struct Supervised {
+    socket: PathBuf,
+    supervisor: Supervisor,
+}
+
+/// The tokens of a configuration that is about to be taken: nothing has changed yet.
+pub(super) struct NextTokens {
+    pub(super) configured: BTreeMap<String, ConfiguredToken>,
+    /// Workers to be started, by token.
+    commands: BTreeMap<String, WorkerCommand>,
+    /// What is left to a person.
+    pub(super) notices: Vec<String>,
+}
+
+impl Tokens {
+    pub(super) fn start(configuration: &Configuration, workers: Workers) -> anyhow::Result<Self> {
+        let mut tokens = Self {
+            configured: BTreeMap::new(),
+            workers,
+            taken: configuration.state_dir.join("taken.toml"),
+            supervised: BTreeMap::new(),
+            retired: Vec::new(),
+        };
+        let next = tokens.next(configuration, |_| false)?;
+        tokens.take(next, || true);
+        Ok(tokens)
+    }
+
+    /// What `now` makes of the tokens of `before`.
+    pub(super) fn reconfigured(
+        &self,
+        before: &Configuration,
+        now: &Configuration,
+    ) -> anyhow::Result<NextTokens> {
+        self.next(now, |name| {
+            is_unchanged(&before.said, &now.said, "token", name)
+        })
+    }
+
+    /// A token that is the same keeps its client and its worker. Another one gets a worker of its own,
+    /// beside the one of before, which is left what it has in hand.
+    fn next(
+        &self,
+        configuration: &Configuration,
+        is_same: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<NextTokens> {
+        let mut next = NextTokens {
+            configured: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            notices: Vec::new(),
+        };
+        if self.workers == Workers::Own {
+            write(&self.taken.with_extension("next"), &configuration.text)
+                .with_context(|| format!("cannot write {}", self.taken.display()))?;
+        }
+        for (name, settings) in &configuration.tokens {
+            let known = self.configured.get(name).map(|it| it.client.clone());
+            let client = match (known, self.workers) {
+                (Some(client), _) if is_same(name) => client,
+                (Some(client), Workers::Systemd) => {
+                    next.notices.push(format!(
+                        "token {name}: its worker takes this with `systemctl restart \
+                         hallmark-token@{name}.service`"
+                    ));
+                    client
+                }
+                (None, Workers::Systemd) => {
+                    TokenClient::new(name, configuration.worker_socket(name))
+                }
+                (_, Workers::Own) => {
+                    let socket = self.free_socket(configuration, name);
+                    let command = worker_command(configuration, &self.taken, name, socket.clone())?;
+                    next.commands.insert(name.clone(), command);
+                    TokenClient::new(name, socket)
+                }
+            };
+            next.configured
+                .insert(name.clone(), configured(client, settings));
+        }
+        Ok(next)
+    }
+
+    /// The usual place, or another one while somebody is there.
+    fn free_socket(&self, configuration: &Configuration, name: &str) -> PathBuf {
+        let usual = configuration.worker_socket(name);
+        match self.supervised.get(name) {
+            Some(worker) if worker.socket == usual => usual.with_extension("next.sock"),
+            _ => usual,
+        }
+    }
+
+    /// Takes them. Workers that are not needed any more end when what is in hand `is_done`.
+    pub(super) fn take(
+        &mut self,
+        next: NextTokens,
+        is_done: impl Fn() -> bool + Clone + Send + 'static,
+    ) {
+        if self.workers == Workers::Own
+            && let Err(error) = fs::rename(self.taken.with_extension("next"), &self.taken)
+        {
+            tracing::error!(%error, "workers that are started again take the old configuration");
+        }
+        for (name, command) in next.commands {
+            let (client, socket) = (
+                next.configured[&name].client.clone(),
+                command.socket.clone(),
+            );
+            let supervisor = match self.supervised.remove(&name) {
+                Some(before) => {
+                    Supervisor::succeed(before.supervisor, is_done.clone(), client, command)
+                }
+                None => Supervisor::start(client, command),
+            };
+            let worker = Supervised { socket, supervisor };
+            self.supervised.insert(name, worker);
+        }
+        let gone = |name: &String, _: &mut Supervised| !next.configured.contains_key(name);
+        let gone: Vec<_> = self.supervised.extract_if(.., gone).collect();
+        self.retired.extend(
+            gone.into_iter()
+                .map(|(_, it)| it.supervisor.retire(is_done.clone())),
+        );
+        self.retired.retain(|it| !it.has_ended());
+        self.configured = next.configured;
+    }
+
+    /// Tells the workers to end, all at once; they are waited for when this is dropped.
+    pub(super) fn end(&mut self) {
+        let serving = self.supervised.values_mut().map(|it| &mut it.supervisor);
+        serving.chain(&mut self.retired).for_each(Supervisor::end);
+    }
+}
+
+fn configured(client: TokenClient, settings: &TokenSettings) -> ConfiguredToken {
+    let family = settings.interface.family();
+    ConfiguredToken {
+        client,
+        sign_deadline: settings.sign_deadline,
+        traits: TokenTraits {
+            family: family.map_or("TPM 2.0".to_owned(), |it| it.family.clone()),
+            label: settings.label.clone(),
+            serial: settings.serial.clone(),
+            tells_local: family.is_none_or(|it| it.tells_local),
+            sessions: settings.sessions,
+        },
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// How the worker of the token `name` is started: this program, with what `file` says of it.
+pub(crate) fn worker_command(
+    configuration: &Configuration,
+    file: &Path,
+    name: &str,
+    socket: PathBuf,
+) -> anyhow::Result<WorkerCommand> {
+    let token = configuration.tokens.get(name);
+    let token = token.with_context(|| format!("there is no [[token]] named {name:?}"))?;
+    token.require_credential()?;
+    let file = file.as_os_str().to_owned();
+    Ok(WorkerCommand {
+        program: std::env::current_exe().context("cannot find this program")?,
+        arguments: vec!["token".into(), name.into(), "--config".into(), file],
+        socket,
+        environment: token.environment.clone(),
+    })
+}

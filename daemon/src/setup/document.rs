@@ -1,0 +1,313 @@
+//! The texts that follow from the answers: the configuration and the ceremony file.
+//!
+//! Pure. What comes out is for people to read and change, and is judged by the parsers of the daemon
+//! before it is written anywhere.
+
+use super::answers::{Answers, Issuer, Provisioning, Shape, TPM_DEVICE, TokenKind};
+use super::plan::{
+    ARM_CREDENTIAL, DPS_CREDENTIAL, HUB_CREDENTIAL, TOKEN_STATE, softhsm_configuration,
+    token_credential,
+};
+use crate::x509::key::KeyType;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The daemon's state.
+const STATE: &str = "/var/lib/hallmark";
+/// Sockets.
+const RUNTIME: &str = "/run/hallmark";
+/// Who is issued what: the same for every shape but for the authorities' names.
+const PROFILES: &str = include_str!("profiles.toml");
+/// A gateway's policy is that of the example: no battery for its clock, and weeks without power or network.
+const GATEWAY: &str = include_str!("../../../docs/gateway.toml");
+
+/// What follows from the answers; the profiles are the shape's own.
+#[derive(Serialize)]
+struct Document {
+    state_dir: &'static str,
+    token_state_dir: &'static str,
+    runtime_dir: &'static str,
+    listen: ListenTable,
+    token: [TokenTable; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provisioning: Option<[ProvisioningTable; 1]>,
+    authority: Vec<AuthorityTable>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<toml::Value>,
+}
+
+#[derive(Serialize)]
+struct ListenTable {
+    https: SocketAddr,
+    names: Vec<String>,
+    profile: &'static str,
+    est_profile: &'static str,
+    http: Option<SocketAddr>,
+    public_http: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TokenTable {
+    name: String,
+    kind: &'static str,
+    fragment: Option<String>,
+    module: Option<PathBuf>,
+    label: Option<String>,
+    serial: Option<String>,
+    tcti: Option<String>,
+    credential: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    environment: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct AuthorityTable {
+    name: String,
+    token: String,
+}
+
+#[derive(Serialize)]
+struct ProvisioningTable {
+    name: &'static str,
+    endpoint: String,
+    address: Option<SocketAddr>,
+    device_endpoint: Option<String>,
+    device_address: Option<SocketAddr>,
+    id_scope: String,
+    ca_bundle: Option<PathBuf>,
+    credential: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    verified: Vec<&'static str>,
+    arm: Option<ArmTable>,
+    hub: Option<HubTable>,
+}
+
+#[derive(Serialize)]
+struct ArmTable {
+    endpoint: Option<String>,
+    address: Option<SocketAddr>,
+    ca_bundle: Option<PathBuf>,
+    subscription: Option<String>,
+    resource_group: Option<String>,
+    name: Option<String>,
+    credential: &'static str,
+}
+
+#[derive(Serialize)]
+struct HubTable {
+    endpoint: String,
+    address: Option<SocketAddr>,
+    ca_bundle: Option<PathBuf>,
+    credential: &'static str,
+}
+
+/// The configuration.
+pub(super) fn configuration(answers: &Answers) -> String {
+    let listen = &answers.listen;
+    let authority = |name| AuthorityTable {
+        name,
+        token: answers.token.name.clone(),
+    };
+    let document = Document {
+        state_dir: STATE,
+        token_state_dir: TOKEN_STATE,
+        runtime_dir: RUNTIME,
+        listen: ListenTable {
+            https: listen.https,
+            names: listen.names.clone(),
+            profile: "server",
+            est_profile: "device",
+            http: listen.http,
+            public_http: listen.public_http.clone(),
+        },
+        token: [token(answers)],
+        provisioning: answers
+            .provisioning
+            .as_ref()
+            .map(|it| [provisioning(answers, it)]),
+        authority: authorities(answers).into_iter().map(authority).collect(),
+        policy: match answers.shape {
+            Shape::FactoryLine => None,
+            Shape::Gateway => toml::from_str::<toml::Table>(GATEWAY)
+                .expect("a test reads the example")
+                .remove("policy"),
+        },
+    };
+    let people = match answers.shape {
+        Shape::FactoryLine => "operations",
+        Shape::Gateway => answers.issuing_authority(),
+    };
+    let names = [
+        ("@devices@", answers.issuing_authority()),
+        ("@people@", people),
+        ("@organization@", answers.organization.as_str()),
+    ];
+    let profiles = names
+        .into_iter()
+        .fold(PROFILES.to_owned(), |text, (mark, name)| {
+            text.replace(mark, &toml::Value::from(name).to_string())
+        });
+    format!(
+        "# Every key is explained in /usr/share/doc/hallmark/examples/hallmark.toml.\n{}\n{profiles}",
+        toml::to_string(&document).expect("tables of texts and numbers can be written as TOML")
+    )
+}
+
+fn token(answers: &Answers) -> TokenTable {
+    let said = answers.token.clone();
+    let table = TokenTable {
+        name: said.name.clone(),
+        kind: "pkcs11",
+        fragment: said.fragment,
+        module: said.module,
+        label: said.label,
+        serial: said.serial,
+        tcti: None,
+        credential: token_credential(answers),
+        environment: said.environment,
+    };
+    match said.kind {
+        TokenKind::Pkcs11 => table,
+        TokenKind::Softhsm => TokenTable {
+            fragment: Some("softhsm2".into()),
+            label: Some(said.name.clone()),
+            environment: [(
+                "SOFTHSM2_CONF".to_owned(),
+                softhsm_configuration(&said.name).display().to_string(),
+            )]
+            .into(),
+            ..table
+        },
+        TokenKind::Tpm => TokenTable {
+            kind: "tpm",
+            tcti: Some(said.tcti.unwrap_or_else(|| format!("device:{TPM_DEVICE}"))),
+            ..table
+        },
+    }
+}
+
+fn provisioning(answers: &Answers, said: &Provisioning) -> ProvisioningTable {
+    let (address, ca_bundle) = (said.address, said.ca_bundle.clone());
+    let by_arm = answers.verifies_by_arm();
+    ProvisioningTable {
+        name: "dps",
+        endpoint: said.endpoint.clone(),
+        address,
+        device_endpoint: said.device_endpoint.clone(),
+        device_address: address,
+        id_scope: said.id_scope.clone(),
+        ca_bundle: ca_bundle.clone(),
+        credential: DPS_CREDENTIAL,
+        // An external root is proven by those who have its key.
+        verified: match (by_arm, answers.issuer) {
+            (false, _) => Vec::new(),
+            (true, Some(Issuer::External)) => vec!["gateway"],
+            (true, _) => vec!["root"],
+        },
+        arm: by_arm.then(|| ArmTable {
+            endpoint: said.arm_endpoint.clone(),
+            address,
+            ca_bundle: ca_bundle.clone(),
+            subscription: said.subscription.clone(),
+            resource_group: said.resource_group.clone(),
+            name: said.service_name.clone(),
+            credential: ARM_CREDENTIAL,
+        }),
+        hub: said.hub_endpoint.clone().map(|endpoint| HubTable {
+            endpoint,
+            address,
+            ca_bundle,
+            credential: HUB_CREDENTIAL,
+        }),
+    }
+}
+
+// --- The ceremony file ----------------------------------------------------------------------------
+
+#[derive(Serialize)]
+struct CeremonyDocument {
+    name: String,
+    authority: Vec<NewAuthority>,
+}
+
+#[derive(Serialize)]
+struct NewAuthority {
+    name: String,
+    issuer: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    external_issuer: bool,
+    key_type: KeyType,
+    validity: Option<&'static str>,
+    path_length: u8,
+    subject: Subject,
+}
+
+#[derive(Serialize)]
+struct Subject {
+    country: Option<String>,
+    organization: String,
+    common_name: String,
+}
+
+/// The ceremony file.
+pub(super) fn ceremony(answers: &Answers) -> String {
+    let document = CeremonyDocument {
+        name: format!("first ceremony of {}", answers.organization),
+        authority: hierarchy(answers),
+    };
+    toml::to_string(&document).expect("tables of texts and numbers can be written as TOML")
+}
+
+/// The authorities, issuers first.
+pub(super) fn authorities(answers: &Answers) -> Vec<String> {
+    hierarchy(answers).into_iter().map(|it| it.name).collect()
+}
+
+fn hierarchy(answers: &Answers) -> Vec<NewAuthority> {
+    let line = answers.issuing_authority();
+    let new = |name: &str, issuer: Option<&str>, validity, path_length| NewAuthority {
+        name: name.to_owned(),
+        issuer: issuer.map(str::to_owned),
+        external_issuer: false,
+        key_type: key_type(answers, issuer.is_none()),
+        validity: Some(validity),
+        path_length,
+        subject: Subject {
+            country: answers.country.clone(),
+            organization: answers.organization.clone(),
+            common_name: format!("{} {name}", answers.organization),
+        },
+    };
+    match (answers.shape, answers.issuer) {
+        (Shape::FactoryLine, _) => vec![
+            new("root", None, "20y", 2),
+            new("plant", Some("root"), "10y", 1),
+            new(line, Some("plant"), "5y", 0),
+            new("operations", Some("root"), "10y", 0),
+        ],
+        (Shape::Gateway, Some(Issuer::External)) => {
+            let mut gateway = new(line, None, "5y", 0);
+            (gateway.external_issuer, gateway.validity) = (true, None);
+            gateway.key_type = key_type(answers, false);
+            // One issuer has many gateways below it.
+            if let Some(host) = answers.listen.names.first() {
+                gateway.subject.common_name = format!("{} {host}", answers.organization);
+            }
+            vec![gateway]
+        }
+        (Shape::Gateway, _) => vec![
+            new("root", None, "20y", 1),
+            new(line, Some("root"), "5y", 0),
+        ],
+    }
+}
+
+/// A root lives long; but many a TPM has P-256 alone.
+fn key_type(answers: &Answers, is_root: bool) -> KeyType {
+    match answers.token.kind {
+        TokenKind::Softhsm | TokenKind::Pkcs11 if is_root => KeyType::P384,
+        _ => KeyType::P256,
+    }
+}

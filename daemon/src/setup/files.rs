@@ -1,0 +1,241 @@
+//! Files that setup writes: each whole or not at all, and never over one that is somebody else's.
+//!
+//! Each begins with the digest of the rest, so a file that was changed since is told from one that
+//! setup may replace, without a memory of its own.
+
+use super::plan::{Plan, PlannedFile};
+use anyhow::{Context, bail};
+use aws_lc_rs::digest::{SHA256, digest};
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// The first line of what setup writes; a digest ends it.
+const MARK: &str = "# Written by `hallmark setup`, which replaces it while its SHA-256 is ";
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is new, or was replaced.
+    New,
+    /// It was there as it shall be.
+    There,
+}
+
+/// The machine's files: below `/`, or below a folder that will be another machine's.
+#[derive(Clone, Debug)]
+pub(super) struct Root(PathBuf);
+
+impl Root {
+    pub(super) fn new(folder: Option<&Path>) -> Self {
+        Self(folder.unwrap_or(Path::new("/")).to_owned())
+    }
+
+    /// Where `path`, which is absolute, really lies.
+    pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Refuses if a planned file or link is somebody else's; nothing has been written then.
+    pub(super) fn check(&self, plan: &Plan) -> anyhow::Result<()> {
+        for file in &plan.files {
+            let path = self.path(&file.path);
+            if let Some(text) = read(&path)?
+                && text != marked(&file.text)
+                && !is_ours(&text)
+            {
+                bail!(
+                    "{} was not written by setup, or was changed since: move it away, or remove it, \
+                     and run setup again",
+                    path.display()
+                );
+            }
+        }
+        for (link, _) in &plan.links {
+            let path = self.path(link);
+            if fs::symlink_metadata(&path).is_ok_and(|it| !it.is_symlink()) {
+                bail!(
+                    "{} is in the way of a link that setup makes: move it away, and run setup again",
+                    path.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a planned file.
+    pub(super) fn write(&self, file: &PlannedFile) -> anyhow::Result<Written> {
+        let (path, text) = (self.path(&file.path), marked(&file.text));
+        if read(&path)?.as_deref() == Some(text.as_str()) {
+            return Ok(Written::There);
+        }
+        put(&path, text.as_bytes(), 0o644)?;
+        Ok(Written::New)
+    }
+
+    /// Makes a link; one that leads elsewhere is replaced.
+    pub(super) fn link(&self, (link, target): &(PathBuf, PathBuf)) -> anyhow::Result<Written> {
+        let path = self.path(link);
+        if fs::read_link(&path).is_ok_and(|it| it == *target) {
+            return Ok(Written::There);
+        }
+        make_folder_of(&path)?;
+        let beside = beside(&path);
+        remove(&beside)?;
+        symlink(target, &beside).with_context(|| format!("cannot link {}", path.display()))?;
+        fs::rename(beside, &path).with_context(|| format!("cannot link {}", path.display()))?;
+        Ok(Written::New)
+    }
+}
+
+/// The text of a file with its first line.
+pub(super) fn marked(text: &str) -> String {
+    let sum = hex::encode(digest(&SHA256, text.as_bytes()));
+    format!("{MARK}{sum}\n{text}")
+}
+
+fn is_ours(text: &str) -> bool {
+    let rest = text.split_once('\n').map(|(_, rest)| rest);
+    rest.is_some_and(|rest| text == marked(rest))
+}
+
+/// Reads a file that may not be there.
+pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Puts a file in place, durably: whoever looks sees the old one or the new one.
+pub(super) fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
+    let failed = || format!("cannot write {}", path.display());
+    let folder = make_folder_of(path)?;
+    let beside = beside(path);
+    remove(&beside)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)
+        .with_context(failed)?;
+    file.write_all(content).with_context(failed)?;
+    file.sync_all().with_context(failed)?;
+    fs::rename(&beside, path).with_context(failed)?;
+    let folder = fs::File::open(folder).with_context(failed)?;
+    folder.sync_all().with_context(failed)
+}
+
+/// Removes a file that may not be there.
+pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_folder_of(path: &Path) -> anyhow::Result<&Path> {
+    let folder = path.parent().context("a file has a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answers::{Answers, CredentialStore};
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn planned() -> Plan {
+        let answers = include_str!("../../../docs/setup-answers.toml");
+        let answers = Answers::parse(answers).expect("it ships");
+        super::super::plan::plan(&answers, CredentialStore::Encrypted).expect("it ships")
+    }
+
+    fn apply(root: &Root, plan: &Plan) -> Vec<Written> {
+        root.check(plan).expect("nobody else was here");
+        let files = plan.files.iter().map(|it| root.write(it));
+        let links = plan.links.iter().map(|it| root.link(it));
+        files
+            .chain(links)
+            .map(|it| it.expect("it can be written"))
+            .collect()
+    }
+
+    fn tree(folder: &Path) -> BTreeMap<PathBuf, String> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(folder).expect("it was made") {
+            let path = entry.expect("it is readable").path();
+            if path.is_dir() {
+                found.extend(tree(&path));
+            } else if let Ok(target) = fs::read_link(&path) {
+                found.insert(path, target.display().to_string());
+            } else {
+                let text = fs::read_to_string(&path).expect("it is text");
+                found.insert(path, text);
+            }
+        }
+        found
+    }
+
+    /// Stopped after any step, or in the middle of one, and taken up again: the same tree.
+    #[test]
+    fn whatever_was_done_before_the_tree_is_the_same() {
+        let plan = planned();
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let whole = Root::new(Some(folder.path()));
+        let is = |all: Vec<Written>, how| assert!(all.iter().all(|it| *it == how), "{all:?}");
+        is(apply(&whole, &plan), Written::New);
+        let good = tree(folder.path());
+        is(apply(&whole, &plan), Written::There);
+        for done in 0..plan.files.len() {
+            let again = tempfile::tempdir().expect("a scratch folder");
+            let root = Root::new(Some(again.path()));
+            for file in &plan.files[..done] {
+                root.write(file).expect("it can be written");
+            }
+            let next = root.path(&plan.files[done].path);
+            put(&beside(&next), b"half of i", 0o600).expect("it can be written");
+            apply(&root, &plan);
+            let moved = tree(again.path()).into_iter().map(|(path, text)| {
+                let path = path.strip_prefix(again.path()).expect("it lies below");
+                (folder.path().join(path), text)
+            });
+            assert_eq!(moved.collect::<BTreeMap<_, _>>(), good, "after {done}");
+        }
+    }
+
+    /// Other answers replace what setup wrote; what a person wrote or changed stops it, untouched.
+    #[test]
+    fn a_file_is_replaced_while_it_is_ours() {
+        let mut plan = planned();
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let root = Root::new(Some(folder.path()));
+        apply(&root, &plan);
+        plan.files[0].text.push_str("# more\n");
+        assert_eq!(apply(&root, &plan)[0], Written::New);
+        let path = root.path(&plan.files[0].path);
+        let ours = fs::read_to_string(&path).expect("it is there");
+        for theirs in [
+            ours.replace("# more", "# mine"),
+            "mine\n".into(),
+            String::new(),
+        ] {
+            fs::write(&path, &theirs).expect("it can be written");
+            let refusal = root.check(&plan).expect_err("it is not ours").to_string();
+            assert!(refusal.contains("move it away"), "{refusal}");
+            assert_eq!(fs::read_to_string(&path).expect("it is there"), theirs);
+        }
+    }
+}

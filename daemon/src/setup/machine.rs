@@ -1,0 +1,125 @@
+//! The machine's own programs, which setup has do the work: `systemctl`, `systemd-creds`, and ours.
+//!
+//! A secret goes through standard input or output, never on a command line or in an environment.
+
+use anyhow::{Context, bail};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use zeroize::Zeroizing;
+
+/// A program of this release: it lies beside this one.
+pub(super) fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    Ok(own.with_file_name(name))
+}
+
+/// Runs `command`; its standard output. A failure tells the command, and what it said.
+pub(super) fn run(command: &mut Command) -> anyhow::Result<Zeroizing<String>> {
+    run_with(command, b"")
+}
+
+/// The same with this on its standard input.
+pub(super) fn run_with(command: &mut Command, input: &[u8]) -> anyhow::Result<Zeroizing<String>> {
+    let line = shown(command);
+    // What it says is for people.
+    command.env("RUST_BACKTRACE", "0").stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("`{line}`"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read ends with a failure of its own, or does not need it.
+        let _ = stdin.write_all(input);
+    }
+    let told = child
+        .wait_with_output()
+        .with_context(|| format!("`{line}`"))?;
+    let out = Zeroizing::new(String::from_utf8_lossy(&told.stdout).into_owned());
+    if !told.status.success() {
+        let error = String::from_utf8_lossy(&told.stderr);
+        let said: Vec<&str> = error.split_whitespace().collect();
+        bail!("`{line}` failed: {}", said.join(" "));
+    }
+    Ok(out)
+}
+
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let arguments = command.get_args().map(|it| it.to_string_lossy());
+    let words: Vec<_> = std::iter::once(name).chain(arguments).collect();
+    words.join(" ")
+}
+
+/// `systemctl`.
+pub(super) fn systemctl(arguments: &[&str]) -> anyhow::Result<String> {
+    let out = run(Command::new("systemctl").args(arguments))?;
+    Ok(out.trim().to_owned())
+}
+
+/// `hallmark`, over the socket that setup has made, as an operator would run it.
+pub(super) fn hallmark(socket: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(program("hallmark")?);
+    command.args(["--admin-socket", socket]).args(arguments);
+    Ok(run(&mut command)?.to_string())
+}
+
+/// The same with `--json`.
+pub(super) fn hallmark_json(socket: &str, arguments: &[&str]) -> anyhow::Result<Value> {
+    let out = hallmark(socket, &[&["--json"], arguments].concat())?;
+    serde_json::from_str(&out).context("`hallmark` answers something else than JSON")
+}
+
+/// A user of the machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    /// The user called so.
+    pub(super) fn named(name: &str) -> anyhow::Result<Self> {
+        let id = |which: &str| -> anyhow::Result<u32> {
+            let out = run(Command::new("id").args([which, name]));
+            let out = out.with_context(|| {
+                format!("there is no user {name}: install the package, or run systemd-sysusers")
+            })?;
+            out.trim().parse().context("`id` tells no number")
+        };
+        Ok(Self {
+            uid: id("-u")?,
+            gid: id("-g")?,
+        })
+    }
+
+    /// A command that runs as this user, without other groups.
+    pub(super) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.uid(self.uid).gid(self.gid).current_dir("/");
+        command
+    }
+
+    /// Makes a folder of this user's, in one of root's.
+    pub(super) fn make_folder(self, path: &Path) -> anyhow::Result<()> {
+        let failed = || format!("cannot make {}", path.display());
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        match builder.create(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made.with_context(failed)?,
+        }
+        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)).with_context(failed)
+    }
+}
+
+/// `systemd-creds encrypt`: only this machine, and a unit that names it `name`, gets it back. It is bound to
+/// no PCR: an update of the firmware must not take away what opens the keys.
+pub(super) fn encrypt(name: &str, secret: &SecretString) -> anyhow::Result<Zeroizing<String>> {
+    let mut command = Command::new("systemd-creds");
+    command.arg("encrypt").arg(format!("--name={name}"));
+    command.arg("--tpm2-pcrs=");
+    run_with(command.args(["-", "-"]), secret.expose_secret().as_bytes())
+}

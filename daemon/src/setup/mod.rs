@@ -1,0 +1,292 @@
+//! `hallmark setup`: from an installed package to a service that works.
+//!
+//! It asks (or reads answers), plans, writes what is planned, and then does what an operator would do:
+//! stores credentials, starts the units, runs the ceremony, issues the first certificate. It goes
+//! through the daemon's public commands alone, keeps no memory but what it has written, and never
+//! overwrites what somebody else wrote, nor a secret.
+
+pub mod answers;
+mod credentials;
+mod document;
+mod files;
+mod interview;
+mod machine;
+pub mod plan;
+mod steps;
+
+use crate::ca::ceremony::Ceremony;
+use crate::config::Configuration;
+use answers::{Answers, CredentialStore};
+use anyhow::{Context, anyhow, bail};
+use files::{Root, read};
+use plan::{CEREMONY, CONFIGURATION, Plan};
+use rustix::fs::{FlockOperation, Mode, flock};
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use steps::{Steps, tell};
+
+/// What was answered so far, or in a file by `--answers`: what setup takes up again.
+const ANSWERS: &str = "/etc/hallmark/setup.toml";
+/// How long one that was killed may take to be gone.
+const LOCK_DEADLINE: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOCK_PERIOD: Duration = Duration::from_millis(50);
+
+/// What `hallmark setup` was told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A file with answers, instead of asking.
+    pub answers: Option<PathBuf>,
+    /// A folder below which the files go, instead of this machine.
+    pub root: Option<PathBuf>,
+}
+
+/// Why setup stopped.
+#[derive(Debug)]
+pub enum Stop {
+    /// It was called wrongly.
+    Usage(String),
+    /// Something is wrong, and this is how to mend it.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Stop::Failed(error.into())
+    }
+}
+
+/// Runs setup.
+pub fn run(options: &Options) -> Result<(), Stop> {
+    // What it writes is read by other users; secrets say so themselves.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let root = Root::new(options.root.as_deref());
+    if options.root.is_none() {
+        steps::check_machine()?;
+    }
+    let folder = root.path("/etc/hallmark");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let _lock = take(&folder)?;
+    let answers = answers(options, &root)?;
+    let store = store(&answers, options, &root)?;
+    let plan = plan::plan(&answers, store).map_err(|problem| anyhow!(problem))?;
+    check(&plan)?;
+    let steps = Steps {
+        root: root.clone(),
+        answers: &answers,
+        plan: &plan,
+        ask: &interview::secret,
+    };
+    if options.root.is_some() {
+        steps.files()?;
+        tell("", "the rest is for `hallmark setup` on the machine itself")?;
+        return Ok(());
+    }
+    steps.check_package()?;
+    steps.files()?;
+    match steps.machine()? {
+        true => steps::farewell(&answers)?,
+        false => steps::come_back(&answers)?,
+    }
+    Ok(())
+}
+
+/// One setup at a time: the lock lasts as long as the file is open.
+fn take(folder: &Path) -> anyhow::Result<fs::File> {
+    let lock = fs::File::open(folder)?;
+    let begun = Instant::now();
+    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if begun.elapsed() > LOCK_DEADLINE {
+            bail!("another setup is at work: wait for it");
+        }
+        std::thread::sleep(LOCK_PERIOD);
+    }
+    Ok(lock)
+}
+
+fn answers(options: &Options, root: &Root) -> Result<Answers, Stop> {
+    let kept = root.path(ANSWERS);
+    let (text, from) = match &options.answers {
+        Some(path) => {
+            let text = fs::read_to_string(path);
+            (
+                text.with_context(|| format!("cannot read {}", path.display()))?,
+                path,
+            )
+        }
+        None => (read(&kept)?.unwrap_or_default(), &kept),
+    };
+    let refused = |problem: String| anyhow!("{}: {problem}", from.display());
+    if options.answers.is_some() {
+        let answers = Answers::parse(&text).map_err(refused)?;
+        files::put(&kept, text.as_bytes(), 0o644)?;
+        return Ok(answers);
+    }
+    if let Ok(answers) = Answers::parse(&text) {
+        return Ok(answers);
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Stop::Usage(format!(
+            "there is no terminal to ask on, and {} does not answer everything: give --answers FILE \
+             (an example is /usr/share/doc/hallmark/examples/setup-answers.toml)",
+            kept.display()
+        )));
+    }
+    Ok(interview::complete(&text, &kept)?)
+}
+
+/// As said; else as it was; else encrypted if that is possible.
+fn store(answers: &Answers, options: &Options, root: &Root) -> anyhow::Result<CredentialStore> {
+    if let Some(said) = answers.credentials.store {
+        return Ok(said);
+    }
+    let token = plan::token_credential(answers);
+    let plain = credentials::path(CredentialStore::Plain, &token);
+    if root.path(plain).exists() {
+        return Ok(CredentialStore::Plain);
+    }
+    if options.root.is_none()
+        && let Err(error) = credentials::can_encrypt()
+    {
+        tell(
+            "credential",
+            &format!("cannot be encrypted here: {error:#}"),
+        )?;
+        return Ok(CredentialStore::Plain);
+    }
+    Ok(CredentialStore::Encrypted)
+}
+
+/// What will be written must be what the daemon takes.
+fn check(plan: &Plan) -> anyhow::Result<()> {
+    let text = |path: &str| {
+        let mut files = plan.files.iter();
+        let file = files.find(|it| it.path == Path::new(path));
+        file.map(|it| it.text.as_str()).context("it is planned")
+    };
+    let credentials = Some(Path::new("/run/credentials"));
+    Configuration::parse(text(CONFIGURATION)?, CONFIGURATION.into(), credentials)
+        .context("the answers give a configuration that cannot be")?;
+    Ceremony::parse(text(CEREMONY)?)
+        .map_err(|error| anyhow!("the answers give a ceremony that cannot be: {error}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EXAMPLE: &str = include_str!("../../../docs/setup-answers.toml");
+    const FACTORY: &str = r#"
+        shape = "factory-line"
+        organization = "Works"
+        enrollment = "none"
+        listen = { names = ["hallmark.example"], https = "[::]:8443" }
+    "#;
+    const GATEWAY: &str = r#"
+        shape = "gateway"
+        issuer = "own-root"
+        organization = "Works"
+        enrollment = "none"
+        listen = { names = ["gateway.example"], https = "[::]:8443" }
+    "#;
+
+    fn planned(text: &str) -> anyhow::Result<Plan> {
+        let answers = Answers::parse(text).map_err(|problem| anyhow!(problem))?;
+        let plan = plan::plan(&answers, CredentialStore::Encrypted);
+        let plan = plan.map_err(|problem| anyhow!(problem))?;
+        check(&plan)?;
+        Ok(plan)
+    }
+
+    #[test]
+    fn every_shape_on_every_token_is_one_that_the_daemon_takes() {
+        let external = GATEWAY.replacen("own-root", "external", 1);
+        for shape in [FACTORY, GATEWAY, &external] {
+            for token in [
+                r#"kind = "softhsm""#,
+                r#"kind = "tpm""#,
+                r#"kind = "tpm", tcti = "swtpm:host=127.0.0.1,port=2321""#,
+                r#"kind = "pkcs11", fragment = "nitrokey-hsm2", label = "UserPIN (SmartCard-HSM)""#,
+                r#"kind = "pkcs11", module = "/opt/hsm.so", label = "x", sandbox = "usb-hsm""#,
+            ] {
+                let text = format!("{shape}\ntoken = {{ name = \"keys\", {token} }}");
+                planned(&text).unwrap_or_else(|error| panic!("{text}: {error:#}"));
+            }
+        }
+        planned(EXAMPLE).expect("it ships");
+        let by_arm = "verify = \"arm\"\nsubscription = \"s\"\nresource_group = \"g\"\n\
+                      service_name = \"n\"\nhub_endpoint = \"hub.azure-devices.net\"";
+        let plan = planned(&EXAMPLE.replacen("verify = \"by-hand\"", by_arm, 1));
+        let plan = plan.expect("all planes");
+        let names: Vec<_> = plan.credentials.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "factory-pin",
+                "factory-so-pin",
+                "dps-connection-string",
+                "arm-token",
+                "hub-connection-string"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_gateway_has_a_policy_of_its_own() {
+        let policy = |shape: &str| {
+            let text = format!("{shape}\ntoken = {{ name = \"keys\", kind = \"tpm\" }}");
+            let plan = planned(&text).expect("good answers");
+            let mut files = plan.files.iter();
+            let written = files.find(|it| it.path == Path::new(CONFIGURATION));
+            let written = written.map(|it| toml::from_str::<toml::Table>(&it.text));
+            let written = written.expect("planned").expect("checked");
+            let clock = written.get("policy").and_then(|it| it.get("clock"));
+            clock.and_then(|it| it.as_str()).map(str::to_owned)
+        };
+        assert_eq!(policy(GATEWAY).as_deref(), Some("synchronised"));
+        assert_eq!(policy(FACTORY), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_before_anything_is_written() {
+        for (said, instead, words) in [
+            ("\"Example Works\"", "\"\"", "organization"),
+            ("\"DE\"", "\"DEU\"", "ceremony"),
+            ("line = \"line-1\"", "line = \"root\"", "two [[authority]]"),
+            (
+                "name = \"factory\"",
+                "name = \"my token\"",
+                "letters, digits",
+            ),
+            ("http://hallmark", "https://hallmark", "public_http"),
+        ] {
+            let text = EXAMPLE.replacen(said, instead, 1);
+            assert_ne!(text, EXAMPLE, "{said}");
+            let refusal = format!("{:#}", planned(&text).expect_err(instead));
+            assert!(refusal.contains(words), "{instead}: {refusal}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is said of the works stands in the files as it was said, or is refused.
+        #[test]
+        fn an_answer_is_never_more_than_a_text(said in "\\PC{0,40}|[\"'\\\\@\n#=\\[\\]a-z]{0,20}") {
+            let quoted = toml::Value::from(said.as_str()).to_string();
+            let text = EXAMPLE.replacen("\"Example Works\"", &quoted, 1);
+            if let Ok(plan) = planned(&text) {
+                let ceremony = &plan.files[1].text;
+                let ceremony: toml::Table = ceremony.parse().expect("it was parsed before");
+                let subject = &ceremony["authority"][0]["subject"];
+                prop_assert_eq!(subject["organization"].as_str(), Some(said.as_str()));
+                let configuration: toml::Table = plan.files[0].text.parse().expect("so was it");
+                let device = &configuration["profile"][0]["certificate"]["subject"];
+                prop_assert_eq!(device["organization"].as_str(), Some(said.as_str()));
+                prop_assert_eq!(configuration["profile"].as_array().map(Vec::len), Some(4));
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The steps, in order. Each looks first at what is there, so setup can be stopped anywhere and taken
+//! up again, and each says in one line what came of it.
+
+use super::answers::{Answers, CredentialStore, Enrollment, Issuer};
+use super::credentials::{self, is_stored, obtain, read_as, remove_as};
+use super::files::{Root, Written, put};
+use super::machine::{self, User, hallmark, hallmark_json, systemctl};
+use super::plan::{ADMIN_SOCKET, NewToken, Origin, Plan, TOKEN_STATE};
+use crate::token::fragment::Fragment;
+use anyhow::{Context, bail};
+use rustix::time::{ClockId, clock_gettime};
+use secrecy::SecretString;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Whose the workers are.
+const WORKER_USER: &str = "hallmark-token";
+/// How long the service, its token and its listeners may take to get ready.
+const READY_DEADLINE: Duration = Duration::from_secs(90);
+/// How often that is looked at.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// What is to be done, where, and who can be asked for a secret.
+pub(super) struct Steps<'a> {
+    pub(super) root: Root,
+    pub(super) answers: &'a Answers,
+    pub(super) plan: &'a Plan,
+    pub(super) ask: &'a dyn Fn(&str) -> anyhow::Result<SecretString>,
+}
+
+/// One line of progress.
+pub(super) fn tell(step: &str, outcome: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{step:<14} {outcome}").context("cannot say how it goes")
+}
+
+impl Steps<'_> {
+    /// Whether the package is here.
+    pub(super) fn check_package(&self) -> anyhow::Result<()> {
+        let mut targets = self.plan.links.iter().map(|(_, target)| target);
+        match targets.find(|it| !self.root.path(it).exists()) {
+            Some(missing) => bail!("{} is missing: install the package", missing.display()),
+            None => Ok(()),
+        }
+    }
+
+    /// The configuration and all drop-ins.
+    pub(super) fn files(&self) -> anyhow::Result<()> {
+        self.root.check(self.plan)?;
+        for file in &self.plan.files {
+            self.told("file", &file.path, self.root.write(file)?)?;
+        }
+        for link in &self.plan.links {
+            self.told("link", &link.0, self.root.link(link)?)?;
+        }
+        Ok(())
+    }
+
+    fn told(&self, step: &str, path: &Path, written: Written) -> anyhow::Result<()> {
+        let path = self.root.path(path);
+        let how = match written {
+            Written::New => "written",
+            Written::There => "is there",
+        };
+        tell(step, &format!("{} {how}", path.display()))
+    }
+
+    /// All that is done on the machine itself. False if it has to wait for an issuer elsewhere.
+    pub(super) fn machine(&self) -> anyhow::Result<bool> {
+        let user = User::named(WORKER_USER)?;
+        if let Some(new) = &self.plan.new_token {
+            self.token(user, new)?;
+        }
+        self.credentials(user)?;
+        self.units()?;
+        self.ceremony()?;
+        if !self.is_signed()? {
+            return Ok(false);
+        }
+        self.ready()?;
+        self.enrollment()?;
+        self.station()?;
+        Ok(true)
+    }
+
+    /// Makes the SoftHSM token. All in its folder is done as its user, whom root does not follow.
+    fn token(&self, user: User, new: &NewToken) -> anyhow::Result<()> {
+        let folder = self.root.path(&new.folder);
+        let tokens = folder.join("tokens");
+        user.make_folder(&self.root.path(TOKEN_STATE))?;
+        machine::run(
+            user.command("mkdir")
+                .args(["-p", "-m", "0700"])
+                .arg(&tokens),
+        )?;
+        let is_made = fs::read_dir(&tokens).is_ok_and(|mut it| it.next().is_some());
+        let pin = &self.plan.credentials[0].name;
+        if !is_made && is_stored(&self.root, self.plan.store, pin)? {
+            bail!(
+                "there is no token in {}, but its PIN is stored: bring the folder back, or remove {} \
+                 to have another token made",
+                tokens.display(),
+                credentials::path(self.plan.store, pin).display()
+            );
+        }
+        let family = Fragment::shipped("softhsm2")?;
+        let module = family
+            .module()
+            .context("SoftHSM is not installed: on Debian and Ubuntu, apt install softhsm2")?;
+        let mut command = user.command(machine::program("hallmarkd")?);
+        command.arg("init-token").arg("--module").arg(module);
+        command.args(["--label", &new.label]);
+        command.arg("--pin-file").arg(folder.join("pin"));
+        command.arg("--so-pin-file").arg(folder.join("so-pin"));
+        command.env("SOFTHSM2_CONF", self.root.path(&new.configuration));
+        tell("token", machine::run(&mut command)?.trim())
+    }
+
+    fn credentials(&self, user: User) -> anyhow::Result<()> {
+        let store = self.plan.store;
+        let how = match store {
+            CredentialStore::Encrypted => "encrypted",
+            CredentialStore::Plain => "NOT encrypted",
+        };
+        for credential in &self.plan.credentials {
+            let name = &credential.name;
+            let made = match &credential.origin {
+                Origin::NewToken(path) if path.exists() => Some(path),
+                _ => None,
+            };
+            if made.is_none() && is_stored(&self.root, store, name)? {
+                tell("credential", &format!("{name} is there"))?;
+                continue;
+            }
+            let secret = match made {
+                Some(path) => read_as(user, path)?,
+                None => obtain(credential, self.ask)?,
+            };
+            credentials::store(&self.root, store, name, &secret)?;
+            if let Some(path) = made {
+                remove_as(user, path)?;
+            }
+            tell("credential", &format!("{name} stored, {how}"))?;
+        }
+        Ok(())
+    }
+
+    /// Enables and starts the service; one that runs with older files is restarted.
+    fn units(&self) -> anyhow::Result<()> {
+        let worker = format!("hallmark-token@{}", self.plan.token);
+        systemctl(&["daemon-reload"])?;
+        if self.runs_with_older_files()? {
+            let (service, socket) = (format!("{worker}.service"), format!("{worker}.socket"));
+            systemctl(&[
+                "stop",
+                "hallmarkd.service",
+                "hallmarkd.socket",
+                &service,
+                &socket,
+            ])?;
+        }
+        let units: Vec<&str> = self.plan.units.iter().map(String::as_str).collect();
+        let is = |unit: &str, what| systemctl(&[what, "--quiet", unit]).is_ok();
+        let run = units
+            .iter()
+            .all(|unit| is(unit, "is-active") && is(unit, "is-enabled"));
+        if !run {
+            systemctl(&[&["enable", "--now"], &units[..]].concat()).with_context(|| {
+                format!("the service does not start; see journalctl -u hallmarkd -u {worker}")
+            })?;
+        }
+        let how = if run {
+            "enabled and running before"
+        } else {
+            "enabled and started"
+        };
+        tell("service", &format!("{how}: {}", units.join(", ")))?;
+        let state = until("the token is ready", || {
+            let status = hallmark_json(ADMIN_SOCKET, &["status"])?;
+            let token = &status["tokens"][&self.plan.token];
+            match token["state"].as_str() {
+                Some("ready") => Ok(()),
+                state => bail!(
+                    "token {} is {}: {}",
+                    self.plan.token,
+                    state.unwrap_or("unknown to the daemon"),
+                    token["reason"].as_str().unwrap_or("no reason is known")
+                ),
+            }
+        });
+        state.with_context(|| format!("see journalctl -u hallmarkd -u {worker}"))?;
+        tell("token", &format!("{} is ready", self.plan.token))
+    }
+
+    fn runs_with_older_files(&self) -> anyhow::Result<bool> {
+        let property = "--property=ActiveEnterTimestampMonotonic";
+        let show = ["show", "--value", property, "hallmarkd.service"];
+        let since = systemctl(&show)?.parse().unwrap_or(0);
+        if since == 0 || systemctl(&["is-active", "--quiet", "hallmarkd.service"]).is_err() {
+            return Ok(false);
+        }
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec)?);
+        let runs_for = now.saturating_sub(Duration::from_micros(since));
+        let store = self.plan.store;
+        let secrets = self.plan.credentials.iter();
+        let secrets = secrets.map(|it| credentials::path(store, &it.name));
+        let files = self.plan.files.iter().map(|it| it.path.clone());
+        let is_newer = |path: std::path::PathBuf| {
+            let changed = fs::metadata(self.root.path(path)).and_then(|it| it.modified());
+            // One from the future was changed just now, too.
+            changed.is_ok_and(|it| it.elapsed().unwrap_or_default() < runs_for)
+        };
+        Ok(files.chain(secrets).any(is_newer))
+    }
+
+    fn ceremony(&self) -> anyhow::Result<()> {
+        let file = self.root.path(super::plan::CEREMONY);
+        let transcript = self.root.path(&self.plan.transcript);
+        let made = hallmark_json(ADMIN_SOCKET, &["authority", "list"])?;
+        let exists = |name: &String| {
+            let mut rows = made.as_array().into_iter().flatten();
+            rows.any(|row| row["name"] == name.as_str())
+        };
+        let all = self.plan.authorities.join(", ");
+        if self.plan.authorities.iter().all(exists) && transcript.join("transcript.txt").exists() {
+            return tell("ceremony", &format!("{all} exist"));
+        }
+        let (file, folder) = (file.to_string_lossy(), transcript.to_string_lossy());
+        hallmark(
+            ADMIN_SOCKET,
+            &["ceremony", "run", &file, "--transcript", &folder],
+        )?;
+        tell("ceremony", &format!("{all}: made; transcript in {folder}"))
+    }
+
+    /// Whether every authority has its certificate; one from elsewhere is installed if it is here.
+    fn is_signed(&self) -> anyhow::Result<bool> {
+        let name = self.answers.issuing_authority();
+        if self.answers.issuer != Some(Issuer::External) {
+            return Ok(true);
+        }
+        let rows = hallmark_json(ADMIN_SOCKET, &["authority", "list"])?;
+        let mut rows = rows.as_array().into_iter().flatten();
+        if rows.any(|row| row["name"] == name && row["state"] == "serving") {
+            tell("certificate", &format!("{name} has its own"))?;
+            return Ok(true);
+        }
+        if let Some(file) = &self.answers.certificate
+            && file.exists()
+        {
+            let path = file.to_string_lossy();
+            hallmark(ADMIN_SOCKET, &["authority", "install", name, &path])?;
+            tell("certificate", &format!("{name}: {path} installed"))?;
+            return Ok(true);
+        }
+        let csr = format!("/etc/hallmark/{name}.csr");
+        let request = hallmark(ADMIN_SOCKET, &["authority", "csr", name])?;
+        put(Path::new(&csr), request.as_bytes(), 0o644)?;
+        tell(
+            "certificate",
+            &format!("{name} waits for its issuer: the request is in {csr}"),
+        )?;
+        Ok(false)
+    }
+
+    /// Certificates can be issued.
+    fn ready(&self) -> anyhow::Result<()> {
+        until("certificates can be issued", || {
+            let status = hallmark_json(ADMIN_SOCKET, &["status"])?;
+            match status["ready"] == true {
+                true => Ok(()),
+                false => bail!("not ready; alarms: {}", status["alarms"]),
+            }
+        })?;
+        tell("service", "certificates can be issued")
+    }
+
+    fn enrollment(&self) -> anyhow::Result<()> {
+        let Some(group) = &self.plan.group else {
+            return Ok(());
+        };
+        let known = hallmark_json(ADMIN_SOCKET, &["enrollment", "list"])?;
+        let mut rows = known.as_array().into_iter().flatten();
+        if rows.any(|row| row["name"] == group.as_str() && row["kind"] == "group") {
+            return tell("enrollment", &format!("group {group} is there"));
+        }
+        let add = ["enrollment", "add", "--group", group, "--authority", group];
+        hallmark(ADMIN_SOCKET, &add)?;
+        tell(
+            "enrollment",
+            &format!("group {group} added; `hallmark push list` tells what waits"),
+        )
+    }
+
+    fn station(&self) -> anyhow::Result<()> {
+        let station = self.answers.station.as_ref();
+        let Some((name, (csr, out))) = station.and_then(|it| Some((&it.name, it.files()?))) else {
+            return Ok(());
+        };
+        let (csr, out) = (self.root.path(csr), self.root.path(out));
+        if out.exists() {
+            return tell("station", &format!("{name}: {} is there", out.display()));
+        }
+        let (csr, path) = (csr.to_string_lossy(), out.to_string_lossy());
+        let issue = [
+            "issue",
+            "--profile",
+            "station",
+            "--id",
+            name,
+            "--csr",
+            &csr,
+            "--out",
+            &path,
+        ];
+        hallmark(ADMIN_SOCKET, &issue)?;
+        tell(
+            "station",
+            &format!("{name}: certificate and chain in {path}"),
+        )
+    }
+}
+
+/// Waits until `look` is content; else its last complaint.
+fn until(what: &str, look: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(()) => return Ok(()),
+            Err(error) if begun.elapsed() > READY_DEADLINE => {
+                let seconds = READY_DEADLINE.as_secs();
+                return Err(error.context(format!("{what}: not within {seconds} s")));
+            }
+            Err(_) => std::thread::sleep(PERIOD),
+        }
+    }
+}
+
+/// How everything is, and what may be done now.
+pub(super) fn farewell(answers: &Answers) -> anyhow::Result<()> {
+    let status = hallmark(ADMIN_SOCKET, &["status"])?;
+    let mut next = vec!["hallmark issue --profile station --id ID --csr FILE --out FILE"];
+    if answers.issuer != Some(Issuer::External) {
+        // What clients, and the provisioning service's portal, shall trust.
+        next.push("hallmark authority show root --pem >root.pem");
+    }
+    if answers.enrollment == Enrollment::Individual {
+        next.push("hallmark enrollment add --individual ID");
+    }
+    next.extend(["hallmark backup create", "journalctl -u hallmarkd -f"]);
+    let next = next.join("\n  ");
+    writeln!(std::io::stdout(), "\n{status}\nNext:\n  {next}").context("cannot say how it went")
+}
+
+/// What somebody has to bring before setup can end.
+pub(super) fn come_back(answers: &Answers) -> anyhow::Result<()> {
+    let name = answers.issuing_authority();
+    write!(
+        std::io::stdout(),
+        "\nNext: carry the request to the issuer. With its answer, the certificate and those above it:\n  \
+         hallmark authority install {name} FILE\n  hallmark setup\n"
+    )
+    .context("cannot say how it went")
+}
+
+/// Refuses before anybody is asked anything.
+pub(super) fn check_machine() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("setup changes the machine: run it as root, or give --root DIR to write elsewhere");
+    }
+    if !Path::new("/run/systemd/system").exists() {
+        bail!("this machine is not run by systemd: give --root DIR to write the files elsewhere");
+    }
+    Ok(())
+}
