@@ -1,0 +1,51 @@
+//! Writes the man pages and shell completions of `hallmark` and `hallmarkd` into a folder, from the
+//! definitions that the programs themselves read their command lines by.
+
+use anyhow::Context;
+use clap::{Command, CommandFactory};
+use clap_complete::{Shell, generate_to};
+use clap_mangen::Man;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+/// The shells that Debian has completions for.
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+fn main() -> anyhow::Result<()> {
+    let folder = std::env::args_os()
+        .nth(1)
+        .context("usage: hallmark-manual FOLDER")?;
+    fs::create_dir_all(&folder)?;
+    let programs = [
+        (hallmarkd::ctl::Arguments::command(), "1"),
+        (hallmarkd::command::Arguments::command(), "8"),
+    ];
+    for (program, section) in programs {
+        for shell in SHELLS {
+            complete(shell, &program, &folder)?;
+        }
+        let mut program = program.disable_help_subcommand(true);
+        program.build();
+        write_pages(&program, section, folder.as_ref())?;
+    }
+    Ok(())
+}
+
+fn complete(shell: Shell, program: &Command, folder: &OsString) -> anyhow::Result<()> {
+    let name = program.get_name().to_owned();
+    generate_to(shell, &mut program.clone(), name, folder)?;
+    Ok(())
+}
+
+/// One page for each command that is not hidden.
+fn write_pages(command: &Command, section: &str, folder: &Path) -> anyhow::Result<()> {
+    for below in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+        write_pages(below, section, folder)?;
+    }
+    Man::new(command.clone())
+        .section(section)
+        .manual("Hallmark")
+        .generate_to(folder)?;
+    Ok(())
+}
