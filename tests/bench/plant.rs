@@ -68,7 +68,6 @@ impl Plant {
         let daemon = Command::new(HALLMARKD)
             .args(["serve", "--config"])
             .arg(folder.path().join("hallmark.toml"))
-            .env("RUNTIME_DIRECTORY", sockets.path())
             .env_remove("CREDENTIALS_DIRECTORY")
             .stderr(log)
             .spawn()
@@ -201,7 +200,10 @@ impl Plant {
     fn hallmark(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = Command::new(HALLMARK)
             .args(arguments)
-            .env("HALLMARK_ADMIN_SOCKET", self.sockets.path().join("admin"))
+            .env(
+                "HALLMARK_ADMIN_SOCKET",
+                self.sockets.path().join("admin.sock"),
+            )
             .output()?;
         if !output.status.success() {
             let reason = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -253,23 +255,23 @@ fn prepare(folder: &TempDir, sockets: &TempDir) -> anyhow::Result<()> {
         made.success(),
         "no token: is SoftHSM installed? (softhsm-setup/install)"
     );
-    let admin = sockets.path().join("admin").display().to_string();
-    let configuration = configuration(&at("state"), &admin, &at("pin"), &at("softhsm2.conf"));
+    let runtime = sockets.path().display().to_string();
+    let configuration = configuration(&at("state"), &runtime, &at("pin"), &at("softhsm2.conf"));
     fs::write(at("hallmark.toml"), configuration)?;
     fs::write(at("ceremony.toml"), CEREMONY)?;
     Ok(())
 }
 
-fn configuration(state: &str, admin: &str, pin: &str, softhsm_conf: &str) -> String {
+fn configuration(state: &str, runtime: &str, pin: &str, softhsm_conf: &str) -> String {
     format!(
         r#"
 state_dir = {state:?}
+runtime_dir = {runtime:?}
 
 [listen]
 https = "127.0.0.1:0"
 names = ["localhost"]
 profile = "server"
-admin = {admin:?}
 
 [[token]]
 name = "bench"

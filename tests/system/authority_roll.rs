@@ -26,21 +26,9 @@ fn with_line_of(validity: &str) -> Stage {
 pub(crate) fn begun(mut stage: Stage) -> Stage {
     stage.start();
     stage.run_ceremony();
-    add_group(&stage, "line-1", "line-1");
+    stage.add_group("line-1", "line-1");
     stage.is_in_step();
     stage
-}
-
-pub(crate) fn add_group(stage: &Stage, name: &str, authority: &str) {
-    let add = [
-        "enrollment",
-        "add",
-        "--group",
-        name,
-        "--authority",
-        authority,
-    ];
-    stage.told(&add);
 }
 
 pub(crate) fn start(stage: &Stage, authority: &str, reason: &str, more: &[&str]) -> String {
@@ -179,7 +167,7 @@ pub(crate) fn told_at(stage: &Stage, action: &str, authority: &str) -> i64 {
 #[test]
 fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
     let stage = begun(retiring_when_proven());
-    add_group(&stage, "plant", "plant");
+    stage.add_group("plant", "plant");
     stage.is_in_step();
     let station = stage.station();
     let old = station.obtain(&Request::device("press-1"));
@@ -236,7 +224,7 @@ pub(crate) fn references(stage: &Stage, group: &str) -> Value {
 pub(crate) fn under_the_root(stage: &mut Stage) -> Holder {
     stage.start();
     stage.run_ceremony();
-    add_group(stage, "works", "root");
+    stage.add_group("works", "root");
     stage.is_in_step();
     assert_eq!(references(stage, "works")["primary"], "root-1");
     let device = stage.station().obtain(&Request::device("press-1"));

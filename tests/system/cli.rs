@@ -155,6 +155,7 @@ fn a_ceremony_that_is_repeated_makes_nothing() {
         ),
         ("\"p384\"", "\"p256\"", "another key type"),
         ("path_length = 2", "path_length = 3", "another path length"),
+        ("issuer = \"plant\"", "issuer = \"root\"", "another issuer"),
     ] {
         let file = stage.write("changed.toml", &CEREMONY.replace(said, changed));
         let told = stage.hallmark(&["ceremony", "run", file.to_str().unwrap()]);

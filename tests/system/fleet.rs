@@ -4,11 +4,15 @@
 
 use crate::authority_roll::{comes_to, start};
 use crate::stage::Stage;
+use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
-use hallmarkd::store::{AuditEntry, Intent, Proof, Purpose, Settlement, Store};
+use hallmarkd::store::{
+    AuditEntry, EnrollmentKind, Intent, NewEnrollment, Proof, Purpose, Settlement, Store,
+};
 use hallmarkd::x509::certificate::Certificate;
 use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use time::OffsetDateTime;
@@ -202,4 +206,42 @@ fn a_fleet_of_ten_thousand_is_shown_as_it_is() {
     let (text, devices) = asked(&stage, &["device", "list"]);
     assert_eq!(devices.as_array().unwrap().len(), DEVICES);
     assert_eq!(text.matches("press-").count(), DEVICES);
+}
+
+/// More enrollments than an answer carries. Verifies: the command lists them all, each once.
+#[test]
+fn more_enrollments_than_a_page_are_listed() {
+    const ENROLLMENTS: usize = 1_100;
+    let mut stage = Stage::up();
+    stage.stop();
+    let configuration = stage.configuration();
+    // The service shall not be told of them.
+    let (alone, _) = configuration.split_once("[[provisioning]]").unwrap();
+    stage.configure(alone);
+    let store = Store::open(&stage.database()).unwrap();
+    for number in 0..ENROLLMENTS {
+        let new = NewEnrollment {
+            provisioning: "dps".into(),
+            kind: EnrollmentKind::Individual,
+            name: format!("press-{number:05}"),
+            authority: None,
+            by_reference: false,
+            slots: Slots::Empty,
+        };
+        let entry = AuditEntry {
+            at: 0,
+            actor: "fixture".into(),
+            action: "enrollment.added",
+            subject: new.name.clone(),
+            detail: json!({}),
+        };
+        store.add_enrollment(new, entry).unwrap();
+    }
+    drop(store);
+    stage.start();
+    let (text, listed) = asked(&stage, &["enrollment", "list"]);
+    let listed = listed.as_array().unwrap().iter();
+    let names: BTreeSet<_> = listed.map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), ENROLLMENTS);
+    assert_eq!(text.matches("press-").count(), ENROLLMENTS);
 }

@@ -10,6 +10,7 @@
 //! | `process` | a process of ours, signalled and ended by its id |
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
+//! | `kept` | one connection that is kept, byte for byte |
 //! | `load` | a line at work throughout a story |
 //! | `device`, `provisioned` | devices at the provisioning service |
 //! | `own_authority` | authorities of a story's own, each with a group and a device |
@@ -18,13 +19,18 @@
 //! | `clock` | time passes, for the daemon and for the service |
 //! | `relying` | a relying party, who knows what certificates say and nothing else |
 //! | `software_tpm` | a TPM 2.0 in software |
+//! | `service_manager` | what systemd does for a service, as far as a story needs it |
 //! | `invariants` | what holds after every test |
 //!
 //! | the stories | |
 //! |---|---|
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
+//! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `crash` | killed at every step of the issuance cycle; a failing write |
+//! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
+//! | `reload` | a new configuration, whole or not at all, while the line is at work |
+//! | `backup` | copies made under load, judged, and put in the database's place |
 //! | `token_gone` | the token is taken away and put back |
 //! | `weather` | every rung of the recovery ladder, and beyond, while the line is at work |
 //! | `failover` | a token stays away: a second one, or a standby authority, signs |
@@ -44,14 +50,21 @@
 //! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
 //! | `adoption` | an authority that existed before is taken over, issues and revokes |
+//! | `external` | an authority whose issuer is elsewhere: asked, answered, rolled |
 //! | `kinds` | authorities with keys of every kind, and on a token that tells less |
 //! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `tpm` | authorities in a TPM, beside others in SoftHSM; restarted, locked out, cleared |
+//! | `service` | as a service of systemd: readiness, status, watchdog, sockets handed over |
+//! | `footprint` | an idle daemon and its worker: how often they wake, what they occupy |
+//! | `gateway` | a full disk, a slow one, a root that is read-only, weeks offline |
+//! | `wrong_clock` | the machine's clock is wrong: nothing is signed, nothing expires |
+//! | `setup` | the first-run guide: what it asks, writes and refuses |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "a test that meets the unexpected shall stop there, and show the daemon's log"
+    clippy::print_stdout,
+    reason = "a test that meets the unexpected shall stop there, and show the daemon's log; one that measures, its figures"
 )]
 
 mod adoption;
@@ -59,6 +72,7 @@ mod authority_breach;
 mod authority_crash;
 mod authority_faults;
 mod authority_roll;
+mod backup;
 mod block;
 mod breach;
 mod caller;
@@ -68,10 +82,15 @@ mod crash;
 mod crash_point;
 mod device;
 mod drift;
+mod est;
+mod external;
 mod failover;
 mod fleet;
+mod footprint;
+mod gateway;
 mod invariants;
 mod issue;
+mod kept;
 mod kinds;
 mod leaf_faults;
 mod load;
@@ -81,20 +100,26 @@ mod process;
 mod provisioned;
 mod provisioning;
 mod refusals;
+mod reload;
 mod relying;
 mod request;
 mod revocation;
 mod roll;
 mod roll_faults;
 mod runbook;
+mod service;
+mod service_manager;
+mod setup;
 #[allow(
     dead_code,
     reason = "the tests of a TPM alone, in daemon/tests/tpm, use more of it"
 )]
 mod software_tpm;
 mod stage;
+mod stop;
 mod telling;
 mod token_gone;
 mod tokens;
 mod tpm;
 mod weather;
+mod wrong_clock;

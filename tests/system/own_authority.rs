@@ -1,7 +1,7 @@
 //! Authorities of a story's own, beside those of the ceremony that ships: each is valid for 30 days,
 //! signs leaves of 20 days, and has a group, a profile and a device named after it.
 
-use crate::authority_roll::{add_group, comes_to, slots, thumbprint};
+use crate::authority_roll::{comes_to, slots, thumbprint};
 use crate::device::is_assigned;
 use crate::invariants::held;
 use crate::request::{Holder, Request};
@@ -135,7 +135,7 @@ pub(crate) fn stage_with(authorities: &[OwnAuthority]) -> (Stage, Vec<Holder>) {
     stage.start();
     stage.run_ceremony();
     for it in authorities {
-        add_group(&stage, &it.name, &it.name);
+        stage.add_group(&it.name, &it.name);
     }
     let devices: Vec<Holder> = authorities.iter().map(|it| it.obtain(&stage)).collect();
     stage.is_in_step();

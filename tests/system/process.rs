@@ -3,7 +3,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,17 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
+/// A process that has `argument` on its command line.
+pub(crate) fn with_argument(argument: &Path) -> Option<u32> {
+    let argument = argument.to_str().unwrap();
+    fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let has_it = arguments.split('\0').any(|it| it == argument);
+        has_it.then_some(pid)
+    })
+}
+
 pub(crate) struct Process {
     child: Child,
     log: PathBuf,
@@ -40,13 +51,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command`; what it writes to standard error is added to `log`.
     pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
+        Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()), log)
+    }
+
+    /// The same, where standard input and output are the caller's business.
+    pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().append(true).create(true).open(&log);
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file.unwrap())
-            .spawn()
-            .unwrap();
+        let child = command.stderr(file.unwrap()).spawn().unwrap();
         Self { child, log }
     }
 
@@ -64,6 +75,11 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// What it ends with by itself.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        until("the process ends", || self.child.try_wait().unwrap())
     }
 
     /// Whether it ended by itself.

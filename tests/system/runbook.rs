@@ -3,6 +3,7 @@
 
 use crate::block::five_devices;
 use crate::device::{is_assigned, register};
+use crate::external::{self, Elsewhere, asked};
 use crate::process::{Told, until};
 use crate::provisioned::{below_line_1, individually};
 use crate::request::Request;
@@ -176,6 +177,13 @@ fn begin() {
     let mut page = Runbook::of("Begin");
     let config = stage.path("hallmark.toml");
     let config = [("/etc/hallmark.toml", config.to_str().unwrap())];
+    // A real systemd judges it (tests/systemd/run); here, what it writes.
+    assert_eq!(page.line(&[]).0, ["hallmark", "setup"]);
+    stage.write(
+        "answers.toml",
+        include_str!("../../docs/setup-answers.toml"),
+    );
+    assert!(page.told(&stage).contains("hallmark.toml written"));
     // The quick start runs it; this token is the stage's.
     assert!(page.line(&[]).0[0].ends_with("new-token"));
     page.line(&config).told(&stage);
@@ -257,6 +265,20 @@ fn a_line_or_an_intermediate_is_kept_out() {
 }
 
 #[test]
+fn an_authority_is_certified_elsewhere() {
+    let stage = asked();
+    let elsewhere = Elsewhere::on(&stage);
+    stage.write("gateway.toml", external::CEREMONY);
+    let mut page = Runbook::of("An authority is certified elsewhere");
+    page.told(&stage);
+    page.told(&stage);
+    let answer = elsewhere.signs("gateway.csr", "below", 1800, "root");
+    stage.write("gateway-chain.pem", &answer);
+    page.told(&stage);
+    assert!(page.told(&stage).contains("CN=Elsewhere"));
+}
+
+#[test]
 fn a_device_is_renewed() {
     let (stage, _) = individually(&["pump-7"]);
     let mut page = Runbook::of("Renew a device");
@@ -335,4 +357,33 @@ fn credentials_go_into_a_token() {
     stage.is_in_step();
     page.line(&own).told(&stage);
     assert!(out.exists());
+}
+
+#[test]
+fn the_configuration_is_changed() {
+    let stage = Stage::up();
+    Runbook::of("Change the configuration, stop, start").told(&stage);
+}
+
+#[test]
+fn a_backup_is_made_verified_and_restored() {
+    let mut stage = Stage::up();
+    let mut page = Runbook::of("Backups");
+    let (folder, config) = (stage.path("elsewhere"), stage.path("hallmark.toml"));
+    std::fs::create_dir(&folder).unwrap();
+    page.line(&[("/mnt/backup", folder.to_str().unwrap())])
+        .told(&stage);
+    let files = std::fs::read_dir(&folder).unwrap();
+    let mut files = files.map(|it| it.unwrap().path());
+    let file = files.find(|it| it.extension().unwrap() == "db").unwrap();
+    let shown = "/mnt/backup/hallmark-20261122T031500Z.db";
+    let own = [
+        (shown, file.to_str().unwrap()),
+        ("/etc/hallmark.toml", config.to_str().unwrap()),
+    ];
+    page.line(&own).told(&stage);
+    stage.stop();
+    page.line(&own).told(&stage);
+    stage.start();
+    stage.is_ready();
 }

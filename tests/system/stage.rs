@@ -3,7 +3,7 @@
 
 use crate::caller::Caller;
 use crate::invariants;
-use crate::process::{Process, Told, until};
+use crate::process::{Process, Told, until, with_argument};
 use crate::request::{Holder, Request};
 use dps_emulator::{Emulator, Options};
 use serde_json::Value;
@@ -21,12 +21,16 @@ pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 pub(crate) const CEREMONY: &str = include_str!("../../softhsm-setup/ceremony.toml");
 /// Where the configuration says that relying parties reach plain HTTP; nobody has that name.
 pub(crate) const PUBLIC_HTTP: &str = "http://pki.hallmark.example";
+/// Names another build of `hallmarkd` that shall play its part: a release's footprint is measured so.
+pub(crate) const ANOTHER_BUILD: &str = "HALLMARKD_UNDER_TEST";
 const CONFIGURATION: &str = include_str!("hallmark.toml");
 
 pub(crate) struct Stage {
     /// Shared with the probers of some stories.
     pub(crate) emulator: Arc<Emulator>,
     daemon: Option<Process>,
+    /// What the shell does in a mount namespace of the daemon's own before it starts.
+    surroundings: Option<String>,
     folder: TempDir,
 }
 
@@ -42,6 +46,7 @@ impl Stage {
         let stage = Self {
             emulator: Arc::new(Emulator::start(options).unwrap()),
             daemon: None,
+            surroundings: None,
             folder,
         };
         let tokens = stage.path("tokens");
@@ -74,6 +79,13 @@ impl Stage {
     pub(crate) fn raised(mut self) -> Self {
         self.start();
         self.run_ceremony();
+        self
+    }
+
+    /// From its next start on the daemon runs in a mount namespace of its own, in which `script` was
+    /// run before by `sh` in the stage's folder.
+    pub(crate) fn surrounded_by(mut self, script: &str) -> Self {
+        self.surroundings = Some(format!("cd {:?}\n{script}\n", self.folder.path()));
         self
     }
 
@@ -140,11 +152,18 @@ impl Stage {
         assert!(told.status.success(), "{told:?}");
     }
 
-    fn hallmarkd(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(HALLMARKD);
+    pub(crate) fn hallmarkd(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
         command.args(arguments);
         // What systemd or a developer's shell may have set is not the story's.
-        for variable in ["FAILPOINTS", "RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY"] {
+        for variable in [
+            "FAILPOINTS",
+            "CREDENTIALS_DIRECTORY",
+            "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
+            "LISTEN_FDS",
+            "JOURNAL_STREAM",
+        ] {
             command.env_remove(variable);
         }
         command
@@ -163,13 +182,27 @@ impl Stage {
 
     /// The same with these failpoints.
     pub(crate) fn start_with(&mut self, failpoints: &[String]) {
-        assert!(self.daemon.is_none(), "it runs already");
+        let mut command = self.serve(failpoints);
+        let daemon = Process::start(&mut command, self.path("hallmarkd.log"));
+        self.attend(daemon);
+    }
+
+    /// How the daemon is started.
+    pub(crate) fn serve(&self, failpoints: &[String]) -> Command {
         let mut failpoints = failpoints.to_vec();
-        failpoints.extend(self.clock_setting());
+        failpoints.extend(self.clock_settings());
         let mut command = self.hallmarkd(&["serve", "--config"]);
         command.arg(self.path("hallmark.toml"));
+        if let Some(script) = &self.surroundings {
+            command = in_surroundings(script, &command);
+        }
         command.env("FAILPOINTS", failpoints.join(";"));
-        let mut daemon = Process::start(&mut command, self.path("hallmarkd.log"));
+        command
+    }
+
+    /// Takes a daemon that was started, and waits until its admin socket answers.
+    pub(crate) fn attend(&mut self, mut daemon: Process) {
+        assert!(self.daemon.is_none(), "it runs already");
         until("the admin socket answers", || {
             assert!(!daemon.has_ended(), "the daemon does not start");
             (self.hallmark(&["status"]).code == Some(0)).then_some(())
@@ -228,14 +261,7 @@ impl Stage {
 
     /// The worker's process id, found as an operator would: by its command line.
     pub(crate) fn worker(&self) -> Option<u32> {
-        let socket = self.path("state/token-factory.sock");
-        let socket = socket.to_str().unwrap();
-        fs::read_dir("/proc").unwrap().find_map(|entry| {
-            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            let ours = arguments.split('\0').any(|argument| argument == socket);
-            ours.then_some(pid)
-        })
+        with_argument(&self.path("state/token-factory.sock"))
     }
 
     /// `hallmark`, whatever comes of it.
@@ -296,7 +322,8 @@ impl Stage {
         self.told(&["authority", "show", name, "--pem"])
     }
 
-    fn https(&self) -> String {
+    /// Where HTTPS is.
+    pub(crate) fn https(&self) -> String {
         let address = self.json(&["status"])["https"].as_str().unwrap().to_owned();
         format!("https://{address}")
     }
@@ -375,6 +402,24 @@ impl Stage {
     pub(crate) fn count(&self, what: &str) -> i64 {
         invariants::count(&invariants::open(&self.database()), what)
     }
+}
+
+fn program() -> PathBuf {
+    std::env::var_os(ANOTHER_BUILD).map_or_else(|| HALLMARKD.into(), PathBuf::from)
+}
+
+/// The same command, with the same process id in the end.
+fn in_surroundings(script: &str, command: &Command) -> Command {
+    let mut surrounded = Command::new("unshare");
+    surrounded.args(["--mount", "--propagation", "private", "sh", "-ec"]);
+    surrounded.arg(format!("{script}exec \"$@\"")).arg("sh");
+    surrounded
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (variable, _) in command.get_envs() {
+        surrounded.env_remove(variable);
+    }
+    surrounded
 }
 
 /// Runs `hallmark` over the admin socket.

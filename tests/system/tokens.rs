@@ -108,6 +108,9 @@ fn a_token_is_shown_and_checked_and_keeps_its_keys() {
 fn a_token_is_measured_and_no_key_is_left() {
     let mut stage = Stage::set();
     stage.start();
+    until("the token is ready", || {
+        (stage.json(&["status"])["tokens"]["factory"]["state"] == "ready").then_some(())
+    });
     let bench = [
         "token",
         "bench",

@@ -26,7 +26,7 @@ const CKR_GENERAL_ERROR: u64 = 0x05;
 const CKR_DEVICE_ERROR: u64 = 0x30;
 
 /// A stage whose token is behind the module with faults.
-fn stage_with_faults(faults: &[Fault]) -> (Stage, Plan) {
+pub(crate) fn stage_with_faults(faults: &[Fault]) -> (Stage, Plan) {
     let stage = Stage::set();
     let plan = Plan::new(stage.path("faults"));
     plan.set(faults).unwrap();
@@ -209,8 +209,6 @@ struct Remote {
 }
 
 impl Remote {
-    const CLIENT: &str = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so";
-
     fn start(&mut self) {
         let socket = self.stage_folder.join("p11-kit.sock");
         let _ = fs::remove_file(&socket);
@@ -256,10 +254,7 @@ fn an_hsm_unplugged_under_load_and_plugged_in_again() {
     );
     let configuration = stage
         .configuration()
-        .replace(
-            "fragment = \"softhsm2\"",
-            &format!("module = {:?}", Remote::CLIENT),
-        )
+        .replace("fragment = \"softhsm2\"", "fragment = \"p11-kit\"")
         .replace("[token.environment]", &environment);
     stage.configure(&configuration);
     let stage = stage.raised();

@@ -7,6 +7,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 use dps_emulator::{Emulator, Options, Quotas, Switches};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Azure's Device Provisioning Service, its CA plane and an IoT Hub on loopback, for tests.
 ///
@@ -71,10 +75,11 @@ impl Arguments {
 }
 
 fn main() -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
+    let said = std::env::var("RUST_LOG").ok();
+    let filter = said.and_then(|said| said.parse::<Targets>().ok());
+    tracing_subscriber::registry()
+        .with(filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::ERROR)))
+        .with(tracing_subscriber::fmt::layer().with_writer(io::stderr))
         .init();
     let emulator = Emulator::start(Arguments::parse().options())?;
     writeln!(io::stdout(), "{}", emulator.ready_line())?;

@@ -1,0 +1,429 @@
+//! Enrollment over Secure Transport (RFC 7030), asked by curl and judged by OpenSSL, as a gateway's
+//! shell script would do it.
+
+use crate::authority_roll::second_signs;
+use crate::device::is_assigned;
+use crate::process::{Told, until};
+use crate::request::{Holder, Request, der};
+use crate::stage::Stage;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use time::Duration;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// A client of EST, with a folder for its files.
+struct Client<'a> {
+    stage: &'a Stage,
+    /// Whose certificate it presents.
+    holder: Option<&'a Holder>,
+}
+
+/// What curl was told.
+#[derive(Debug)]
+struct Answer {
+    status: String,
+    content_type: String,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn code(&self) -> String {
+        let document: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        document["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl<'a> Client<'a> {
+    fn of(stage: &'a Stage, holder: &'a Holder) -> Self {
+        let holder = Some(holder);
+        Self { stage, holder }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        self.stage.write(&format!("est-{name}"), text)
+    }
+
+    fn curl(&self, operation: &str) -> Command {
+        let base = self.stage.https();
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--dump-header", "-", "--cacert"]);
+        command.arg(self.file("root.pem", &self.stage.authority("root")));
+        if let Some(holder) = self.holder {
+            let chain = holder.certificate.clone() + &holder.chain.concat();
+            let name = format!("{}.pem", holder.id);
+            command.arg("--cert").arg(self.file(&name, &chain));
+            let name = format!("{}.key", holder.id);
+            command.arg("--key").arg(self.file(&name, &holder.key));
+        }
+        command.arg(format!("{base}/.well-known/est/{operation}"));
+        command
+    }
+
+    fn get(&self, operation: &str) -> Answer {
+        answer(&mut self.curl(operation))
+    }
+
+    /// Posts a body as it is.
+    fn post(&self, operation: &str, body: &[u8]) -> Answer {
+        let file = self.stage.path("est-body");
+        fs::write(&file, body).unwrap();
+        let mut command = self.curl(operation);
+        command.args(["--header", "content-type: application/pkcs10"]);
+        command.arg("--data-binary");
+        answer(command.arg(format!("@{}", file.display())))
+    }
+
+    /// Asks as RFC 8951 has it, and is given the device's certificate.
+    fn obtain(&self, operation: &str, request: &Request) -> Holder {
+        let answer = self.post(operation, STANDARD.encode(der(&request.csr)).as_bytes());
+        assert_eq!(answer.status, "200", "{answer:?}");
+        assert_eq!(
+            answer.content_type,
+            "application/pkcs7-mime; smime-type=certs-only"
+        );
+        let certificates = print_certificates(self.stage, &answer.body);
+        let [certificate] = &certificates[..] else {
+            panic!("exactly the certificate: {certificates:?}");
+        };
+        let above = print_certificates(self.stage, &self.get("device/cacerts").body);
+        let chain = in_order(certificate, &above);
+        Holder {
+            id: request.id.clone(),
+            key: request.key.clone(),
+            certificate: certificate.clone(),
+            chain,
+            serial: String::new(),
+            thumbprint: String::new(),
+        }
+    }
+}
+
+fn answer(command: &mut Command) -> Answer {
+    let told = Told::of(command);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let out = told.out.replace("HTTP/1.1 100 Continue\r\n\r\n", "");
+    let (head, body) = out.split_once("\r\n\r\n").unwrap();
+    let content_type = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-type: "));
+    Answer {
+        status: head.split(' ').nth(1).unwrap().to_owned(),
+        content_type: content_type.unwrap_or_default().to_owned(),
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
+fn openssl(arguments: &[&str]) -> String {
+    let told = Told::of(Command::new("openssl").args(arguments));
+    assert_eq!(told.code, Some(0), "{arguments:?}: {told:?}");
+    told.out
+}
+
+/// `openssl base64 -d`: where the DER lies.
+fn decoded(stage: &Stage, base64: &str) -> String {
+    let text = stage.write("est.base64", base64);
+    let der = stage.path("est.der").to_str().unwrap().to_owned();
+    openssl(&["base64", "-d", "-in", text.to_str().unwrap(), "-out", &der]);
+    der
+}
+
+/// `openssl pkcs7 -print_certs`: one PEM for each.
+fn print_certificates(stage: &Stage, base64: &str) -> Vec<String> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    let der = decoded(stage, base64);
+    let printed = openssl(&["pkcs7", "-inform", "DER", "-in", &der, "-print_certs"]);
+    let certificates = printed.split(BEGIN).skip(1);
+    certificates
+        .map(|rest| {
+            let (body, _) = rest.split_once("-----END").unwrap();
+            format!("{BEGIN}{body}-----END CERTIFICATE-----\n")
+        })
+        .collect()
+}
+
+/// CMS knows no order, and whoever is presented a chain wants each certificate followed by its
+/// issuer's.
+fn in_order(leaf: &str, above: &[String]) -> Vec<String> {
+    let names = |pem: &str| {
+        let der = der(pem);
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        (parsed.subject().to_string(), parsed.issuer().to_string())
+    };
+    let issuer_of = |pem: &String| {
+        let (subject, issuer) = names(pem);
+        let mut others = above.iter().filter(|_| subject != issuer);
+        others.find(|it| names(it).0 == issuer).cloned()
+    };
+    std::iter::successors(issuer_of(&leaf.to_owned()), issuer_of).collect()
+}
+
+fn sorted(mut of: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    of.sort();
+    of
+}
+
+/// The life of a device behind a gateway. Verifies: whoever has no certificate yet learns whom to
+/// trust; a station enrolls the device, which OpenSSL accepts and the provisioning service assigns;
+/// the device renews itself by its own certificate with a new key and is assigned again.
+#[test]
+fn a_device_is_enrolled_by_a_station_and_renews_itself() {
+    let stage = Stage::up();
+    stage.add_group("line-1", "line-1");
+    stage.is_in_step();
+    let root = stage.authority("root");
+    let stranger = Client {
+        stage: &stage,
+        holder: None,
+    };
+
+    let told = stranger.get("device/cacerts");
+    assert_eq!(told.content_type, "application/pkcs7-mime");
+    assert!(
+        told.head.contains("content-transfer-encoding: base64"),
+        "{told:?}"
+    );
+    let trusted = print_certificates(&stage, &told.body);
+    let authorities = ["root", "plant", "line-1"].map(|name| der(&stage.authority(name)));
+    assert_eq!(
+        sorted(trusted.iter().map(|pem| der(pem)).collect()),
+        sorted(authorities.to_vec())
+    );
+    let asked_for = stranger.get("device/csrattrs");
+    assert_eq!(asked_for.content_type, "application/csrattrs");
+    let attributes = decoded(&stage, &asked_for.body);
+    let attributes = openssl(&["asn1parse", "-inform", "DER", "-in", &attributes]);
+    for name in ["id-ecPublicKey", "prime256v1", "ecdsa-with-SHA256"] {
+        assert!(attributes.contains(name), "{attributes}");
+    }
+
+    let station = stage.enlist("station", "station-1");
+    let station = Client::of(&stage, &station);
+    let device = station.obtain("device/simpleenroll", &Request::device("press-7"));
+    device.is_accepted_by_openssl(&root);
+    is_assigned(&stage.emulator, &device);
+
+    let renewed = Client::of(&stage, &device);
+    let renewed = renewed.obtain("device/simplereenroll", &Request::device("press-7"));
+    assert_ne!(der(&renewed.certificate), der(&device.certificate));
+    renewed.is_accepted_by_openssl(&root);
+    is_assigned(&stage.emulator, &renewed);
+    stage.told(&["audit", "verify"]);
+}
+
+/// Bodies come in every shape; a station that lost the answer asks again. Verifies: the same request
+/// in any shape is the same request, and is answered with the certificate that it has; another
+/// station's request is its own.
+#[test]
+fn the_same_request_in_any_shape_has_one_answer() {
+    let stage = Stage::up();
+    let station = stage.enlist("station", "station-1");
+    let station = Client::of(&stage, &station);
+    let request = Request::device("press-7");
+    let first = station.obtain("device/simpleenroll", &request);
+    let rows = (stage.count("intent"), stage.count("audit"));
+
+    let der = der(&request.csr);
+    let base64 = STANDARD.encode(&der);
+    let lines = |columns: usize, end: &str| {
+        let lines = base64.as_bytes().chunks(columns);
+        let lines = lines.map(|line| String::from_utf8(line.to_vec()).unwrap() + end);
+        lines.collect::<String>().into_bytes()
+    };
+    for body in [
+        lines(64, "\n"),
+        lines(76, "\r\n"),
+        lines(60, " \t\r\n"),
+        base64.trim_end_matches('=').into(),
+        request.csr.replace('\n', "\r\n").into_bytes(),
+        der,
+    ] {
+        let answer = station.post("device/simpleenroll", &body);
+        assert_eq!(answer.status, "200", "{answer:?}");
+        let again = print_certificates(&stage, &answer.body);
+        assert_eq!(again, std::slice::from_ref(&first.certificate));
+    }
+    assert_eq!((stage.count("intent"), stage.count("audit")), rows);
+
+    let other = stage.enlist("station", "station-2");
+    let other = Client::of(&stage, &other).obtain("device/simpleenroll", &request);
+    assert_ne!(other.certificate, first.certificate);
+    // By now that one is the device's: the first station's next request is a new one.
+    let next = station.obtain("device/simpleenroll", &request);
+    assert!(![first.certificate, other.certificate].contains(&next.certificate));
+}
+
+/// A device that keeps its key sends the same bytes each time. Verifies: they are a repeat while the
+/// certificate is young, and a renewal after half of its life; a renewal whose answer was lost is
+/// answered with the same certificate; after a breach of the issuer there is a new one.
+#[test]
+fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
+    let mut stage = Stage::set().with_a_movable_clock();
+    let configuration = stage.configuration();
+    let with_default = "[listen]\nest_profile = \"device\"";
+    stage.configure(&configuration.replacen("[listen]", with_default, 1));
+    stage = stage.raised();
+    let request = Request::device("press-7");
+    let obtain = |operation: &str| {
+        let body = stage.write("est-body", &request.csr);
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--dump-header", "-"]);
+        curl.arg("--unix-socket")
+            .arg(stage.path("state/admin.sock"));
+        curl.args(["--header", "content-type: application/pkcs10"]);
+        curl.arg("--data-binary")
+            .arg(format!("@{}", body.display()));
+        let answer = answer(curl.arg(format!("http://localhost/.well-known/est/{operation}")));
+        assert_eq!(answer.status, "200", "{answer:?}");
+        print_certificates(&stage, &answer.body).remove(0)
+    };
+
+    let first = obtain("simpleenroll");
+    stage.passes(Duration::days(44));
+    assert_eq!(obtain("simpleenroll"), first);
+    stage.passes(Duration::days(2));
+    let second = obtain("simpleenroll");
+    assert_ne!(second, first);
+    assert_eq!(obtain("simpleenroll"), second);
+    assert_eq!(obtain("simplereenroll"), second);
+
+    // Void with its issuer, it is no answer any more.
+    let breach = ["--authority", "line-1", "--reason", "compromise"];
+    stage.hallmark(&[&["roll", "start"], &breach[..]].concat());
+    until("the successor signs", || {
+        second_signs(&stage, "line-1").then_some(())
+    });
+    assert_ne!(obtain("simpleenroll"), second);
+}
+
+/// Verifies: each refusal has its status and code, is audited, and leaves nothing behind.
+#[test]
+fn what_est_does_not_allow_is_refused_with_the_reason() {
+    let stage = Stage::up();
+    let station = stage.enlist("station", "station-1");
+    let station = Client::of(&stage, &station);
+    let device = station.obtain("device/simpleenroll", &Request::device("press-7"));
+    let device = Client::of(&stage, &device);
+    let auditor = stage.enlist("auditor", "auditor-1");
+    let auditor = Client::of(&stage, &auditor);
+    let stranger = Client {
+        stage: &stage,
+        holder: None,
+    };
+    let good = Request::device("press-7").csr;
+    let other = Request::device("press-8").csr;
+    let nameless = Request::named("device", "press-7", None).csr;
+    let of_openssl = |more: &[&str]| {
+        let algorithm = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        Request::by_openssl("press-7", &stage.path(""), &[&algorithm, more].concat()).csr
+    };
+    let more_names = of_openssl(&["-addext", "subjectAltName=DNS:press-7.example"]);
+    let as_openssl_writes_it = of_openssl(&[]);
+
+    let left_behind = || stage.count("intent") + stage.count("certificate") + stage.count("mark");
+    let before = left_behind();
+    let (enroll, renew) = ("device/simpleenroll", "device/simplereenroll");
+    for (status, code, client, operation, body) in [
+        (
+            "401",
+            "client_certificate_required",
+            &stranger,
+            enroll,
+            &good,
+        ),
+        ("403", "role_forbidden", &auditor, enroll, &good),
+        ("403", "role_forbidden", &device, enroll, &other),
+        (
+            "403",
+            "role_forbidden",
+            &station,
+            "station/simpleenroll",
+            &other,
+        ),
+        (
+            "404",
+            "profile_unknown",
+            &station,
+            "devise/simpleenroll",
+            &good,
+        ),
+        ("404", "est_label_required", &station, "simpleenroll", &good),
+        (
+            "400",
+            "csr_malformed",
+            &station,
+            enroll,
+            &"no base64!".into(),
+        ),
+        ("400", "csr_malformed", &station, enroll, &String::new()),
+        (
+            "400",
+            "csr_too_large",
+            &station,
+            enroll,
+            &"A".repeat(17 * 1024),
+        ),
+        (
+            "413",
+            "body_too_large",
+            &station,
+            enroll,
+            &"A".repeat(65 * 1024),
+        ),
+        (
+            "400",
+            "csr_without_common_name",
+            &station,
+            enroll,
+            &nameless,
+        ),
+        ("400", "csr_other_names", &device, renew, &more_names),
+        ("409", "nothing_to_renew", &station, renew, &other),
+    ] {
+        let answer = client.post(operation, body.as_bytes());
+        assert_eq!(
+            (answer.status.as_str(), answer.code().as_str()),
+            (status, code),
+            "{answer:?}"
+        );
+        assert_eq!(answer.content_type, "application/problem+json");
+        let audited =
+            format!("audit WHERE action = 'certificate.refused' AND detail ->> 'code' = '{code}'");
+        assert!(stage.count(&audited) > 0, "{code} is not in the journal");
+    }
+    let json = ["--header", "content-type: application/json", "--data", "{}"];
+    let answer = answer(station.curl(enroll).args(json));
+    assert_eq!(
+        (answer.status.as_str(), answer.code().as_str()),
+        ("415", "content_type_unsupported")
+    );
+    assert_eq!(stranger.get("cacerts").code(), "est_label_required");
+    assert_eq!(stranger.get("device/serverkeygen").code(), "route_unknown");
+    assert_eq!(left_behind(), before);
+
+    // What only looks different is not.
+    let answer = device.post(renew, as_openssl_writes_it.as_bytes());
+    assert_eq!(answer.status, "200", "{answer:?}");
+}
+
+/// Verifies: while the token is away EST says when to come back, and what needs no signature is
+/// answered.
+#[test]
+fn est_asks_to_come_back_while_the_token_is_away() {
+    let stage = Stage::up();
+    let station = stage.enlist("station", "station-1");
+    let station = Client::of(&stage, &station);
+    fs::rename(stage.path("tokens"), stage.path("tokens.away")).unwrap();
+    let request = Request::device("press-7");
+    let answer = station.post("device/simpleenroll", request.csr.as_bytes());
+    assert_eq!(answer.status, "503", "{answer:?}");
+    assert!(answer.head.contains("retry-after: "), "{answer:?}");
+    assert_eq!(station.get("device/cacerts").status, "200");
+    fs::rename(stage.path("tokens.away"), stage.path("tokens")).unwrap();
+    stage.is_ready();
+    station.obtain("device/simpleenroll", &request);
+}

@@ -1,0 +1,455 @@
+//! The customer's root is elsewhere and stays there: it is played by OpenSSL. Hallmark makes a key and
+//! a request, is given a certificate, and issues below it.
+
+use crate::authority_roll::{comes_to, start};
+use crate::device::is_assigned;
+use crate::process::{SOON, Told, until};
+use crate::relying::{Relying, pem};
+use crate::request::{Holder, Request, der};
+use crate::stage::Stage;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::blocking::Client;
+use reqwest::header::{AUTHORIZATION, HeaderMap, IF_MATCH};
+use serde_json::{Value, json};
+use std::fs;
+use std::process::Command;
+
+const EXTENSIONS: &str = "
+[req]
+distinguished_name = name
+prompt = no
+[name]
+CN = none
+[root]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+[short-root]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+[below]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+[short]
+basicConstraints = critical, CA:TRUE, pathlen:0
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+[no-lists]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign
+subjectKeyIdentifier = hash
+[leaf]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+subjectKeyIdentifier = hash
+[code]
+basicConstraints = CA:FALSE
+";
+
+pub(crate) const CEREMONY: &str = r#"
+name = "gateway"
+[[authority]]
+name = "gateway"
+external_issuer = true
+subject = { country = "DE", organization = "Works", common_name = "Gateway 7" }
+path_length = 1
+[[authority]]
+name = "cell"
+issuer = "gateway"
+subject = { common_name = "Cell 7" }
+validity = "1y"
+path_length = 0
+"#;
+
+const CONFIGURATION: &str = r#"
+[[authority]]
+name = "gateway"
+token = "factory"
+[[authority]]
+name = "cell"
+token = "factory"
+
+[[profile]]
+name = "behind"
+authority = "gateway"
+role = "device"
+[profile.certificate]
+kind = "leaf"
+validity = "90d"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+
+[[profile]]
+name = "in-cell"
+authority = "cell"
+role = "device"
+[profile.certificate]
+kind = "leaf"
+validity = "90d"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+
+[[provisioning]]"#;
+
+/// Somebody else's CA, in the stage's folder.
+pub(crate) struct Elsewhere<'a> {
+    stage: &'a Stage,
+}
+
+impl<'a> Elsewhere<'a> {
+    pub(crate) fn on(stage: &'a Stage) -> Self {
+        let it = Self { stage };
+        stage.write("openssl.cnf", EXTENSIONS);
+        for name in ["root", "other"] {
+            it.openssl(&format!(
+                "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out {name}.key"
+            ));
+            it.make_root(name, name, "root");
+        }
+        it
+    }
+
+    fn make_root(&self, key: &str, name: &str, extensions: &str) {
+        self.openssl(&format!(
+            "req -x509 -config openssl.cnf -new -key {key}.key -days 3650 -subj /O=Works/CN=Elsewhere \
+             -extensions {extensions} -out {name}.pem"
+        ));
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let mut command = Command::new("openssl");
+        command.args(arguments.split(' '));
+        let told = Told::of(command.current_dir(self.stage.path("")));
+        assert_eq!(told.code, Some(0), "{arguments}: {told:?}");
+    }
+
+    /// Signs the request, and gives the file to install.
+    pub(crate) fn signs(&self, csr: &str, extensions: &str, days: i32, above: &str) -> String {
+        self.openssl(&format!(
+            "x509 -req -in {csr} -CA {above}.pem -CAkey {above}.key -CAcreateserial -days {days} \
+             -extfile openssl.cnf -extensions {extensions} -out answer.pem"
+        ));
+        self.read("answer.pem") + &self.read(&format!("{above}.pem"))
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.stage.path(name)).unwrap()
+    }
+
+    /// Uploads the root to the provisioning service, and proves it with its key.
+    fn is_verified(&self) {
+        let (emulator, arm) = (&self.stage.emulator, self.stage.emulator.arm());
+        let ca = fs::read(emulator.ca_file()).unwrap();
+        let bearer = format!("Bearer {}", arm.token);
+        let http = Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
+            .resolve(emulator.arm_host(), emulator.addr())
+            .default_headers(HeaderMap::from_iter([(
+                AUTHORIZATION,
+                bearer.parse().unwrap(),
+            )]))
+            .no_proxy()
+            .timeout(SOON)
+            .build()
+            .unwrap();
+        let call = |method, path: &str, etag: &Value, body: Value| -> Value {
+            let url = format!(
+                "https://{}:{}/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Devices/\
+                 provisioningServices/{}/certificates/elsewhere{path}?api-version=2022-02-05",
+                emulator.arm_host(),
+                emulator.addr().port(),
+                arm.subscription,
+                arm.resource_group,
+                arm.name
+            );
+            let mut request = http.request(method, url).json(&body);
+            if let Some(etag) = etag.as_str() {
+                request = request.header(IF_MATCH, etag);
+            }
+            let response = request.send().unwrap();
+            assert!(response.status().is_success(), "{path}: {response:?}");
+            response.json().unwrap()
+        };
+        let root = STANDARD.encode(self.read("root.pem"));
+        let put = json!({ "properties": { "certificate": root } });
+        let held = call(reqwest::Method::PUT, "", &Value::Null, put);
+        let post = reqwest::Method::POST;
+        let held = call(
+            post.clone(),
+            "/generateVerificationCode",
+            &held["etag"],
+            json!({}),
+        );
+        let code = held["properties"]["verificationCode"].as_str().unwrap();
+        self.openssl(&format!(
+            "req -config openssl.cnf -new -key other.key -subj /CN={code} -out code.csr"
+        ));
+        self.signs("code.csr", "code", 3, "root");
+        let proof = json!({ "certificate": self.read("answer.pem") });
+        let held = call(post, "/verify", &held["etag"], proof);
+        assert_eq!(held["properties"]["isVerified"], true);
+    }
+}
+
+/// A stage with the authorities that ship, and one more whose key is made.
+pub(crate) fn asked() -> Stage {
+    let mut stage = Stage::set();
+    let configuration = stage.configuration();
+    let configuration = configuration.replacen("[[provisioning]]", CONFIGURATION, 1);
+    stage.configure(&configuration);
+    let stage = stage.raised();
+    stage.is_in_step();
+    stage
+}
+
+fn ceremony(stage: &Stage) -> Value {
+    let file = stage.write("gateway.toml", CEREMONY);
+    stage.json(&["ceremony", "run", file.to_str().unwrap()])
+}
+
+fn csr(stage: &Stage) -> String {
+    let csr = stage.told(&["authority", "csr", "gateway"]);
+    stage.write("gateway.csr", &csr);
+    csr
+}
+
+fn install(stage: &Stage, bundle: &str) -> Told {
+    let file = stage.write("bundle.pem", bundle);
+    stage.hallmark(&["authority", "install", "gateway", file.to_str().unwrap()])
+}
+
+/// Asked, answered, and the rest of the ceremony done.
+fn installed<'a>(stage: &'a Stage) -> Elsewhere<'a> {
+    let elsewhere = Elsewhere::on(stage);
+    ceremony(stage);
+    csr(stage);
+    let answer = elsewhere.signs("gateway.csr", "below", 1800, "root");
+    let told = install(stage, &answer);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    ceremony(stage);
+    elsewhere
+}
+
+fn ders(pems: &[String]) -> Vec<Vec<u8>> {
+    pems.iter().map(|pem| der(pem)).collect()
+}
+
+/// The daemon is killed between the key and the request. Verifies: the same ceremony goes on.
+#[test]
+fn a_ceremony_that_was_cut_off_goes_on_with_its_key() {
+    let mut stage = asked();
+    stage.stop();
+    stage.start_to_stay_at(&["ceremony-keyed"]);
+    let (client, file) = (stage.client(), stage.write("gateway.toml", CEREMONY));
+    let operator = std::thread::spawn(move || {
+        client.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
+    });
+    stage.stays_at("ceremony-keyed");
+    stage.kill();
+    operator.join().unwrap();
+    stage.start();
+    assert_eq!(ceremony(&stage)["authorities"][0]["outcome"], "waiting");
+    csr(&stage);
+}
+
+/// Verifies: the ceremony makes the key and leaves out what cannot be signed yet; the request is the same
+/// each time, and OpenSSL accepts it; until its certificate is there the authority issues nothing and
+/// says why; then a device below it is assigned, with a chain that ends with the root elsewhere; lists are
+/// signed, and OpenSSL judges by them; a restart and another run of the ceremony change nothing.
+#[test]
+fn an_authority_is_certified_elsewhere_and_issues() {
+    let mut stage = asked();
+    let elsewhere = Elsewhere::on(&stage);
+    let transcript = ceremony(&stage);
+    let made = transcript["authorities"].as_array().unwrap();
+    assert_eq!(made.len(), 1, "the one below is left out: {transcript}");
+    assert_eq!(made[0]["outcome"], "waiting");
+    let request = csr(&stage);
+    assert_eq!(made[0]["request"], request);
+    assert_eq!(csr(&stage), request);
+    elsewhere.openssl("req -in gateway.csr -verify -noout");
+    let shown = stage.json(&["authority", "show", "gateway"]);
+    assert_eq!(shown[0]["state"], "waiting");
+    let alarms = stage.json(&["status"])["alarms"].to_string();
+    assert!(alarms.contains("authority gateway waits"), "{alarms}");
+    let station = stage.station();
+    let early = station.ask(&Request::new("behind", "press-1"));
+    assert_eq!((early.status, early.code()), (503, "authority_waiting"));
+
+    let answer = elsewhere.signs("gateway.csr", "below", 1800, "root");
+    let told = install(&stage, &answer);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let again = install(&stage, &answer);
+    assert!(again.error.contains("authority_not_waiting"), "{again:?}");
+    let outcomes = ceremony(&stage)["authorities"].clone();
+    assert_eq!(outcomes[0]["outcome"], "existed");
+    assert_eq!(outcomes[1]["outcome"], "created");
+    let shown = stage.json(&["authority", "show", "gateway"]);
+    assert_eq!(shown[0]["foreign"][0]["subject"], "CN=Elsewhere,O=Works");
+
+    elsewhere.is_verified();
+    stage.add_group("gateway", "gateway");
+    stage.is_in_step();
+    let root = elsewhere.read("root.pem");
+    let device = station.obtain(&Request::new("behind", "press-1"));
+    device.is_accepted_by_openssl(&root);
+    let gateway = stage.authority("gateway");
+    assert_eq!(ders(&device.chain), ders(&[gateway.clone(), root.clone()]));
+    is_assigned(&stage.emulator, &device);
+    let in_cell = station.obtain(&Request::new("in-cell", "press-2"));
+    in_cell.is_accepted_by_openssl(&root);
+    assert_eq!(
+        ders(&in_cell.chain),
+        ders(&[stage.authority("cell"), gateway, root])
+    );
+    is_assigned(&stage.emulator, &in_cell);
+
+    until("the authority has a list", || {
+        let shown = stage.json(&["authority", "show", "gateway"]);
+        shown[0]["crl_number"].is_i64().then_some(())
+    });
+    let verdict = judged(&stage, &device);
+    assert_eq!(verdict.code, Some(0), "{verdict:?}");
+    stage.told(&["device", "block", "press-1"]);
+    until("the list says so", || {
+        judged(&stage, &device)
+            .error
+            .contains("revoked")
+            .then_some(())
+    });
+    stage.told(&["device", "unblock", "press-1"]);
+    stage.is_in_step();
+
+    stage.restart();
+    let outcomes = ceremony(&stage)["authorities"].clone();
+    assert_eq!(outcomes[0]["outcome"], "existed");
+    assert_eq!(stage.count("request"), 1);
+    stage.told(&["audit", "verify"]);
+}
+
+/// `openssl verify -crl_check`, with the list of the leaf's issuer.
+fn judged(stage: &Stage, device: &Holder) -> Told {
+    let list = Relying::on(stage).crl("gateway");
+    stage.write("list.pem", &pem("crl", &list));
+    stage.write("device.pem", &device.certificate);
+    stage.write("gateway.pem", &stage.authority("gateway"));
+    let mut command = Command::new("openssl");
+    command.args([
+        "verify",
+        "-x509_strict",
+        "-crl_check",
+        "-CAfile",
+        "root.pem",
+    ]);
+    command.args([
+        "-untrusted",
+        "gateway.pem",
+        "-CRLfile",
+        "list.pem",
+        "device.pem",
+    ]);
+    Told::of(command.current_dir(stage.path("")))
+}
+
+/// Verifies: each answer that does not fit is refused with its own code, and changes nothing; the one
+/// that fits is installed after all of them, whatever the order in its file.
+#[test]
+fn an_answer_that_does_not_fit_is_not_installed() {
+    let stage = asked();
+    let elsewhere = Elsewhere::on(&stage);
+    ceremony(&stage);
+    csr(&stage);
+    let sign = |extensions, days| elsewhere.signs("gateway.csr", extensions, days, "root");
+    let root = elsewhere.read("root.pem");
+    let good = sign("below", 1800);
+    let own = elsewhere.read("answer.pem");
+    elsewhere.openssl("req -in gateway.csr -noout -pubkey -out gateway.pub");
+    elsewhere.openssl(
+        "x509 -new -force_pubkey gateway.pub -subj /CN=Gateway-8 -CA root.pem -CAkey root.key -days 9 \
+         -extfile openssl.cnf -extensions below -out named.pem",
+    );
+    elsewhere.openssl(
+        "req -config openssl.cnf -new -key other.key -subj /C=DE/O=Works/CN=Gateway\u{a0}7 -out other.csr",
+    );
+    let other_key = elsewhere.signs("other.csr", "below", 9, "root");
+    let short_root = {
+        elsewhere.make_root("root", "short-root", "short-root");
+        elsewhere.read("short-root.pem")
+    };
+    let left_behind = || stage.count("intent") + stage.count("certificate");
+    let before = left_behind();
+
+    for (code, bundle) in [
+        ("install_malformed", "no certificate".to_owned()),
+        ("install_other_key", root.clone()),
+        ("install_other_key", other_key),
+        ("install_other_name", elsewhere.read("named.pem") + &root),
+        ("install_not_an_authority", sign("leaf", 9)),
+        ("install_not_an_authority", sign("no-lists", 9)),
+        ("install_path_length", sign("short", 9)),
+        ("install_path_length", own.clone() + &short_root),
+        ("install_not_valid", sign("below", -1)),
+        ("install_outlives_issuer", sign("below", 4000)),
+        ("install_chain_incomplete", own.clone()),
+        (
+            "install_chain_incomplete",
+            own.clone() + &elsewhere.read("other.pem"),
+        ),
+    ] {
+        let told = install(&stage, &bundle);
+        assert_eq!(told.code, Some(1), "{code}: {told:?}");
+        assert!(told.error.contains(code), "{code}: {told:?}");
+        let shown = stage.json(&["authority", "show", "gateway"]);
+        assert_eq!(shown[0]["state"], "waiting", "{code}");
+    }
+    assert_eq!(left_behind(), before);
+    let plant = stage.hallmark(&["authority", "csr", "plant"]);
+    assert!(plant.error.contains("authority_not_waiting"), "{plant:?}");
+
+    let told = install(&stage, &(elsewhere.read("other.pem") + &root + &good));
+    assert_eq!(told.code, Some(0), "{told:?}");
+}
+
+/// Verifies: a roll of the authority makes the next key and waits for its certificate, and says so; it goes
+/// on when that is installed; devices under both generations are let in by the root elsewhere.
+#[test]
+fn an_authority_that_is_certified_elsewhere_is_rolled() {
+    let stage = asked();
+    let elsewhere = installed(&stage);
+    elsewhere.is_verified();
+    stage.add_group("gateway", "gateway");
+    stage.is_in_step();
+    let station = stage.station();
+    let old = station.obtain(&Request::new("behind", "press-1"));
+    is_assigned(&stage.emulator, &old);
+
+    let first = elsewhere.read("gateway.csr");
+    let roll = start(&stage, "gateway", "expiry", &[]);
+    until("the roll says what it waits for", || {
+        let alarms = stage.json(&["status"])["alarms"].to_string();
+        alarms.contains("authority install gateway").then_some(())
+    });
+    assert_ne!(csr(&stage), first);
+    let answer = elsewhere.signs("gateway.csr", "below", 1800, "root");
+    let told = install(&stage, &answer);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    comes_to(&stage, &roll, "draining");
+    stage.is_in_step();
+
+    let new = station.obtain(&Request::new("behind", "press-2"));
+    let root = elsewhere.read("root.pem");
+    for device in [&old, &new] {
+        device.is_accepted_by_openssl(&root);
+        is_assigned(&stage.emulator, device);
+    }
+    assert_ne!(old.chain[0], new.chain[0]);
+    let generations = stage.json(&["authority", "show", "gateway"]);
+    assert_eq!(generations[0]["subject"], generations[1]["subject"]);
+    assert_eq!(generations[1]["state"], "serving");
+}

@@ -1,0 +1,168 @@
+//! An idle daemon and its worker: how often they wake, and what they occupy.
+//!
+//! Gateways run on batteries and behind small processors. What is counted is the times at which a
+//! thread gave up its processor by itself, so each sleep is one wake-up. `tests/footprint` has the
+//! release build measured by the same code.
+
+use crate::process::until;
+use crate::software_tpm::SoftwareTpm;
+use crate::stage::{ANOTHER_BUILD, Stage};
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// How long an idle daemon is watched, in seconds: `HALLMARK_WATCH_SECONDS` says otherwise.
+const WATCH_SECONDS: u64 = 20;
+/// Wake-ups that one thread may have in each second of that.
+const WAKE_UPS_PER_SECOND_MAX: f64 = 1.0;
+/// Wake-ups that all threads of a process may have together: a look at everything, which comes once
+/// or twice a minute, wakes some fifty times.
+const WAKE_UPS_TOGETHER_MAX: f64 = 2.0;
+/// What daemon and worker may occupy together with a TPM, in KiB; only a release build is held to it.
+const RESIDENT_KIB_MAX: u64 = 30 * 1024;
+/// The same with SoftHSM, whose OpenSSL and C++ libraries take more than the worker's own code.
+const RESIDENT_WITH_SOFTHSM_KIB_MAX: u64 = 36 * 1024;
+
+/// Both processes, over the time that they were watched.
+struct Footprint {
+    daemon: Process,
+    worker: Process,
+}
+
+struct Process {
+    /// By thread, those that woke at all.
+    wake_ups: BTreeMap<String, u64>,
+    seconds: f64,
+    resident_kib: u64,
+    proportional_kib: u64,
+}
+
+impl Process {
+    fn rate(&self) -> f64 {
+        self.wake_ups.values().sum::<u64>() as f64 / self.seconds
+    }
+}
+
+/// Wake-ups so far, by thread.
+fn wake_ups(pid: u32) -> BTreeMap<String, u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let counted = threads.filter_map(|thread| {
+        let path = thread.ok()?.path();
+        let name = fs::read_to_string(path.join("comm")).ok()?;
+        let number = field(&path.join("status"), "voluntary_ctxt_switches:")?;
+        let id = path.file_name()?.to_str()?.to_owned();
+        Some((format!("{} {id}", name.trim()), number))
+    });
+    counted.collect()
+}
+
+/// The number behind `name` in a file of `/proc`.
+fn field(path: &std::path::Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn watch(stage: &Stage) -> Footprint {
+    let seconds = std::env::var("HALLMARK_WATCH_SECONDS").ok();
+    let seconds = seconds.map_or(WATCH_SECONDS, |it| it.parse().unwrap());
+    let pids = [stage.daemon(), until("a worker runs", || stage.worker())];
+    let before = pids.map(wake_ups);
+    let begun = Instant::now();
+    std::thread::sleep(Duration::from_secs(seconds));
+    let seconds = begun.elapsed().as_secs_f64();
+    let [daemon, worker] = [0, 1].map(|at| {
+        let proc = std::path::PathBuf::from(format!("/proc/{}", pids[at]));
+        let mut woken = wake_ups(pids[at]);
+        for (thread, count) in &mut woken {
+            *count -= before[at].get(thread).unwrap_or(&0);
+        }
+        woken.retain(|_, count| *count > 0);
+        Process {
+            wake_ups: woken,
+            seconds,
+            resident_kib: field(&proc.join("status"), "VmRSS:").unwrap(),
+            proportional_kib: field(&proc.join("smaps_rollup"), "Pss:").unwrap(),
+        }
+    });
+    Footprint { daemon, worker }
+}
+
+/// What was done before is over: connections that were kept, threads that waited for more work.
+fn comes_to_rest(stage: &Stage) {
+    let mut last = wake_ups(stage.daemon());
+    until("the daemon comes to rest", || {
+        std::thread::sleep(Duration::from_secs(3));
+        let now = wake_ups(stage.daemon());
+        let woken: u64 = now
+            .iter()
+            .map(|(thread, count)| count - last.get(thread).unwrap_or(&0))
+            .sum();
+        last = now;
+        (woken <= 3).then_some(())
+    });
+}
+
+fn is_small(what: &str, stage: &Stage, resident_kib_max: u64) {
+    comes_to_rest(stage);
+    let footprint = watch(stage);
+    eprintln!("| {what} | wake-ups a second | resident KiB | proportional KiB |");
+    let mut resident = 0;
+    for (name, process) in [("serve", &footprint.daemon), ("worker", &footprint.worker)] {
+        eprintln!(
+            "| {name} | {:.2} | {} | {} | {:?}",
+            process.rate(),
+            process.resident_kib,
+            process.proportional_kib,
+            process.wake_ups
+        );
+        let most = process.wake_ups.values().max().map_or(0.0, |it| *it as f64);
+        assert!(
+            most / process.seconds <= WAKE_UPS_PER_SECOND_MAX,
+            "{name}: a thread"
+        );
+        assert!(
+            process.rate() <= WAKE_UPS_TOGETHER_MAX,
+            "{name}: all threads"
+        );
+        resident += process.resident_kib;
+    }
+    eprintln!("| both | | {resident} | |");
+    if !cfg!(debug_assertions) || std::env::var_os(ANOTHER_BUILD).is_some() {
+        assert!(resident <= resident_kib_max, "{resident} KiB");
+    }
+}
+
+/// Verifies: an idle daemon with a SoftHSM token, a provisioning service and listeners, and its
+/// worker: no thread wakes more often than once a second.
+#[test]
+fn who_has_nothing_to_do_sleeps() {
+    is_small("SoftHSM", &Stage::up(), RESIDENT_WITH_SOFTHSM_KIB_MAX);
+}
+
+/// The same with a TPM.
+#[test]
+fn who_has_nothing_to_do_sleeps_beside_a_tpm() {
+    let stage = Stage::set();
+    let tpm = SoftwareTpm::start(stage.path("tpm"));
+    stage.write_secret("gate-secret", "7f1c0de5a9b84c3e9d2b6f40");
+    let configuration = stage.configuration();
+    let (begin, end) = (
+        configuration.find("[[token]]").unwrap(),
+        configuration.find("[[authority]]").unwrap(),
+    );
+    let token = format!(
+        "[[token]]\nname = \"factory\"\nkind = \"tpm\"\ntcti = {:?}\ncredential = {:?}\n",
+        tpm.tcti(),
+        stage.path("gate-secret"),
+    );
+    stage.configure(&format!(
+        "{}{token}{}",
+        &configuration[..begin],
+        &configuration[end..]
+    ));
+    let stage = stage.raised();
+    is_small("TPM", &stage, RESIDENT_KIB_MAX);
+    drop(stage);
+    drop(tpm);
+}

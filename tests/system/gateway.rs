@@ -1,0 +1,219 @@
+//! The weather of a gateway: a disk that is full or slow, a root that is read-only, weeks offline.
+
+use crate::process::until;
+use crate::provisioned::below_line_1;
+use crate::request::Request;
+use crate::stage::Stage;
+use dps_emulator::{Action, Fault};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use time::Duration;
+
+/// Set in a test that has a mount namespace of its own.
+const INSIDE: &str = "HALLMARK_TEST_IN_MOUNT_NAMESPACE";
+
+/// Runs this test once more, in a mount namespace that goes when it ends; true inside.
+fn is_in_mount_namespace(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let status = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(
+        status.success(),
+        "in a mount namespace (are you root?): {status}"
+    );
+    false
+}
+
+/// Writes until nothing fits any more, to the last byte.
+fn fill(path: &Path) {
+    let mut file = File::options()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap();
+    let mut piece = 64 * 1024;
+    while piece > 0 {
+        if file.write_all(&vec![0; piece]).is_err() {
+            piece /= 2;
+        }
+    }
+}
+
+/// What needs no write is served.
+fn is_looked_at(stage: &Stage) {
+    stage.told(&["status"]);
+    stage.told(&["audit", "verify"]);
+    assert_eq!(stage.plain_http().get("/crl/line-1.crl").status, 200);
+}
+
+/// Verifies, on a partition of the state's own that is filled to the last byte: whoever asks is told
+/// 503 `store_unavailable` and when to come back; lists and status are served; nothing that was
+/// refused has left a row; when there is room again the same request is answered, by the same
+/// process. (The invariants see to it that no intent is left open.)
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    if !is_in_mount_namespace("gateway::a_full_disk_is_said_and_survived") {
+        return;
+    }
+    let stage = Stage::set();
+    let state = stage.path("state");
+    fs::create_dir(&state).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs"]);
+    assert!(mount.arg(&state).status().unwrap().success());
+    let stage = stage.raised();
+    let (line, daemon) = (stage.station(), stage.daemon());
+    line.obtain(&Request::device("press-0"));
+
+    fill(&state.join("filler"));
+    let refused = until("the disk is felt", || {
+        // The log of the database may have room for a few more.
+        fill(&state.join("filler"));
+        let request = Request::device("press-1");
+        let answer = line.ask(&request);
+        (answer.status != 201).then_some((request, answer))
+    });
+    let (request, answer) = refused;
+    assert_eq!(
+        (answer.status, answer.code()),
+        (503, "store_unavailable"),
+        "{answer:?}"
+    );
+    assert!(answer.retry_after.is_some());
+    is_looked_at(&stage);
+    let issued = stage.count("intent WHERE state = 'issued'");
+    assert_eq!(line.ask(&request).status, 503);
+    assert_eq!(stage.count("intent WHERE state = 'issued'"), issued);
+    assert_eq!(stage.count("certificate"), issued);
+
+    fs::remove_file(state.join("filler")).unwrap();
+    let device = until("there is room again", || {
+        let answer = line.ask(&request);
+        (answer.status == 201).then(|| request.holder(&answer.body))
+    });
+    device.is_accepted_by_openssl(&stage.authority("root"));
+    assert_eq!(stage.daemon(), daemon);
+}
+
+/// Verifies: while every write takes seconds, because somebody else holds the database, requests wait
+/// and are answered, or told to come back; what is only read is not held up.
+#[test]
+fn a_slow_disk_holds_up_nobody_who_only_reads() {
+    let (stage, _) = below_line_1(&["press-0"]);
+    let line = stage.station();
+    let other = rusqlite::Connection::open(stage.database()).unwrap();
+    for round in 0..3 {
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let request = Request::device(&format!("press-{round}-slow"));
+        let answer = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| line.ask(&request));
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < std::time::Duration::from_secs(2) {
+                is_looked_at(&stage);
+            }
+            assert!(!asked.is_finished(), "nothing can have been written");
+            other.execute_batch("COMMIT").unwrap();
+            asked.join().unwrap()
+        });
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    let request = Request::device("press-9");
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let answer = line.ask(&request);
+    assert_eq!(
+        (answer.status, answer.code()),
+        (503, "store_unavailable"),
+        "{answer:?}"
+    );
+    other.execute_batch("COMMIT").unwrap();
+    until("the disk is itself again", || {
+        (line.ask(&request).status == 201).then_some(())
+    });
+}
+
+/// Verifies: with everything read-only but the folder of its state (and SoftHSM's, which keeps its
+/// tokens in files), the daemon starts, holds a ceremony, issues, and starts again.
+#[test]
+fn a_root_that_is_read_only_is_enough() {
+    let stage = Stage::set().surrounded_by(
+        "mkdir -p state
+         for folder in state tokens; do mount --bind $folder $folder; done
+         for at in / \"$(findmnt -nro TARGET -T .)\"; do mount -o remount,bind,ro \"$at\"; done
+         if touch probe 2>/dev/null; then exit 1; fi
+         touch state/probe",
+    );
+    let mut stage = stage.raised();
+    let device = stage.station().obtain(&Request::device("press-1"));
+    device.is_accepted_by_openssl(&stage.authority("root"));
+    stage.restart();
+    stage.enlist("station", "station-2");
+    let outside = format!("/proc/{}/root{}", stage.daemon(), stage.path("x").display());
+    assert!(File::create(outside).is_err(), "it is not read-only");
+}
+
+/// Verifies: thirty days without the provisioning service. Certificates are issued and renewed, the
+/// queue holds one entry for each enrollment however often it changes, an alarm says how long it
+/// waits, revocation lists stay good; when the service is back, everything is caught up with.
+#[test]
+fn weeks_without_the_provisioning_service_are_caught_up_with() {
+    let stage = Stage::set().with_a_movable_clock();
+    // What checks clients' certificates goes by the machine's clock: the line asks over the admin socket.
+    let stage = stage.raised();
+    for id in ["pump-1", "pump-2"] {
+        stage.told(&["enrollment", "add", "--individual", id]);
+        stage.enlist("device", id);
+    }
+    stage.is_in_step();
+    for operation in [
+        "individual.get",
+        "individual.put",
+        "bulk.post",
+        "individual.query",
+    ] {
+        let away = Fault::on(operation, Action::ResetBefore).times(u32::MAX);
+        stage.emulator.inject(away).unwrap();
+    }
+
+    let renewed = stage.enlist("device", "pump-1");
+    stage.told(&["enrollment", "add", "--individual", "pump-3"]);
+    let new = stage.enlist("device", "pump-3");
+    for _ in 0..15 {
+        stage.passes(Duration::days(2));
+        let queue = stage.json(&["push", "list"]);
+        assert_eq!(queue.as_array().unwrap().len(), 2, "{queue}");
+    }
+    let status = stage.json(&["status"]);
+    assert!(
+        status["alarms"].to_string().contains("have been waiting"),
+        "{status}"
+    );
+    until("lists are good", || {
+        let lists = stage.json(&["status"])["crls"].clone();
+        let now = stage.json(&["status"])["now"].as_str().unwrap().to_owned();
+        let good = |list: &serde_json::Value| list["next_update"].as_str().unwrap() > now.as_str();
+        lists.as_array().unwrap().iter().all(good).then_some(())
+    });
+
+    stage.emulator.clear_faults();
+    stage.told(&["push", "retry"]);
+    stage.is_in_step();
+    for device in [&renewed, &new] {
+        let record = stage.emulator.individual(&device.id).unwrap();
+        assert!(
+            record
+                .to_string()
+                .contains(&device.thumbprint.to_uppercase())
+                || record.to_string().contains(&device.thumbprint),
+            "{record}"
+        );
+    }
+}

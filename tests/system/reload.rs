@@ -1,0 +1,226 @@
+//! The configuration is taken anew while the line is at work, whole or not at all.
+
+use crate::kept::Kept;
+use crate::load::Load;
+use crate::process::{SOON, signal, until, with_argument};
+use crate::request::Request;
+use crate::stage::Stage;
+use dps_emulator::{Action, Fault};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::fs;
+use std::process::Command;
+
+const HOURLY: &str = r#"
+[[profile]]
+name = "hourly"
+authority = "line-1"
+role = "device"
+[profile.certificate]
+kind = "leaf"
+validity = "1h"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+"#;
+
+fn file(stage: &Stage) -> String {
+    fs::read_to_string(stage.path("hallmark.toml")).unwrap()
+}
+
+fn change(table: &str, name: &str, change: &str) -> Value {
+    json!({ "table": table, "name": name, "change": change })
+}
+
+fn reloads(stage: &Stage) -> i64 {
+    stage.count("audit WHERE action = 'configuration.reloaded'")
+}
+
+/// Verifies: the next request on a kept connection finds the new profile; the answer names what
+/// changed; the journal names who did it; the reconciler works under the new configuration; a listener
+/// with another name gets a certificate for it.
+#[test]
+fn a_new_configuration_is_in_force_for_the_next_request() {
+    let stage = Stage::up();
+    let (station, mut kept) = (stage.station(), Kept::open(&stage));
+    let request = Request::new("hourly", "pump-1");
+    assert_eq!(kept.get("/crl/root.crl").status(), 200);
+    assert_eq!(station.ask(&request).code(), "profile_unknown");
+    let names = "names = [\"localhost\", \"127.0.0.1\"]";
+    let more = "names = [\"localhost\", \"127.0.0.1\", \"ca.line-1.example\"]";
+    stage.configure(&(file(&stage).replace(names, more) + HOURLY));
+    let answer = stage.json(&["reload"]);
+    assert_eq!(
+        answer,
+        json!({
+            "changes": [change("listen", "names", "changed"), change("profile", "hourly", "added")],
+            "notices": [],
+        })
+    );
+    station.obtain(&request);
+    assert_eq!(kept.get("/crl/root.crl").status(), 200);
+    let by_us = "audit WHERE action = 'configuration.reloaded' AND actor LIKE 'local uid %'";
+    assert_eq!(stage.count(by_us), 1);
+    stage.add_group("line-1", "line-1");
+    stage.is_in_step();
+    until("the listener has the name", || {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["x509", "-noout", "-ext", "subjectAltName", "-in"]);
+        let told = openssl.arg(stage.path("state/tls/server.pem")).output();
+        let names = String::from_utf8(told.unwrap().stdout).unwrap();
+        names.contains("ca.line-1.example").then_some(())
+    });
+    assert_eq!(
+        stage.json(&["reload"])["changes"],
+        json!([]),
+        "nothing is new"
+    );
+}
+
+/// Verifies: a file that is not understood, one that contradicts itself, and one that says what only a
+/// start can take are refused with the reason; nothing of them is in force, and nothing has changed, for a worker that is
+/// started again neither.
+#[test]
+fn a_configuration_that_is_refused_changes_nothing() {
+    let stage = Stage::up();
+    let (good, station) = (file(&stage), stage.station());
+    for (bad, reasons) in [
+        (
+            good.clone() + HOURLY + "nonsense = ",
+            &["line", "nonsense"][..],
+        ),
+        (
+            good.clone() + &HOURLY.replace("line-1", "line-9"),
+            &["line-9", "there is no such [[authority]]"],
+        ),
+        (
+            good.replace("/state\"", "/elsewhere\"") + HOURLY,
+            &["state_dir", "restart"],
+        ),
+        (
+            good.replace("http = \"127.0.0.1:0\"", "http = \"127.0.0.1:1\"") + HOURLY,
+            &["[listen] http", "restart"],
+        ),
+    ] {
+        stage.configure(&bad);
+        let told = stage.hallmark(&["reload"]);
+        assert_eq!(told.code, Some(1), "{told:?}");
+        for reason in reasons {
+            assert!(told.error.contains(reason), "{reason}: {told:?}");
+        }
+        let unknown = station.ask(&Request::new("hourly", "pump-1"));
+        assert_eq!(unknown.code(), "profile_unknown");
+        station.obtain(&Request::device("pump-2"));
+    }
+    assert_eq!(reloads(&stage), 0);
+    stage.configure("nonsense = ");
+    let worker = stage.worker().unwrap();
+    signal(worker, Signal::KILL);
+    until("another worker", || {
+        stage.worker().filter(|it| *it != worker)
+    });
+    stage.is_ready();
+    stage.configure(&good);
+    assert_eq!(stage.json(&["reload"])["changes"], json!([]));
+}
+
+/// Verifies: reloads and SIGHUPs under load cost nobody a request; both are the same; the daemon is the
+/// same process, and so is the worker.
+#[test]
+fn reloads_under_load_are_noticed_by_nobody() {
+    let stage = Stage::up();
+    let (without, worker) = (file(&stage), stage.worker());
+    let with = without.replace("validity = \"90d\"", "validity = \"60d\"") + HOURLY;
+    Load::during(&stage, |load| {
+        for _ in 0..5 {
+            stage.configure(&with);
+            let changes = stage.json(&["reload"])["changes"].clone();
+            assert_eq!(changes.as_array().unwrap().len(), 3, "{changes}");
+            load.is_looked_at();
+            stage.configure(&without);
+            let before = reloads(&stage);
+            signal(stage.daemon(), Signal::HUP);
+            until("SIGHUP is heard", || {
+                (reloads(&stage) > before).then_some(())
+            });
+            load.is_looked_at();
+        }
+        assert_eq!(load.refused(), 0, "somebody was told to wait");
+    });
+    let by_signal = "audit WHERE action = 'configuration.reloaded' AND actor = 'signal SIGHUP'";
+    assert_eq!(stage.count(by_signal), 5);
+    assert_eq!(stage.count("intent WHERE state = 'abandoned'"), 0);
+    assert_eq!(stage.worker(), worker);
+}
+
+/// Verifies: a token that is added gets a worker, one that says something else another worker, one that
+/// is removed loses its own; the line goes on, told to wait at most between the one worker and the other.
+#[test]
+fn tokens_come_change_and_go() {
+    let stage = Stage::up();
+    stage.make_token("second");
+    let before = file(&stage);
+    let token = before.split("[[token]]").nth(1).unwrap();
+    let token = token.split("[[authority]]").next().unwrap();
+    let second = format!("\n[[token]]{}", token.replace("\"factory\"", "\"second\""));
+    let workers = |pattern: &str| with_argument(&stage.path(pattern));
+    Load::during(&stage, |load| {
+        stage.configure(&(before.clone() + &second));
+        let answer = stage.json(&["reload"]);
+        assert_eq!(
+            answer["changes"],
+            json!([change("token", "second", "added")])
+        );
+        until("the second token is ready", || {
+            let status = stage.json(&["status"]);
+            (status["tokens"]["second"]["state"] == "ready").then_some(())
+        });
+        assert_eq!(load.refused(), 0, "somebody was told to wait");
+
+        let changed = before.replacen(
+            "label = \"factory\"",
+            "label = \"factory\"\nsessions = 1",
+            1,
+        );
+        stage.configure(&changed);
+        let first = stage.worker().unwrap();
+        let answer = stage.json(&["reload"]);
+        let changes = json!([
+            change("token", "factory", "changed"),
+            change("token", "second", "removed"),
+        ]);
+        assert_eq!(answer["changes"], changes);
+        until("both workers are replaced or gone", || {
+            let next = workers("state/token-factory.next.sock");
+            let gone = workers("state/token-second.sock").is_none();
+            (gone && stage.worker() != Some(first)).then_some(())?;
+            next
+        });
+        load.served_within(SOON);
+    });
+}
+
+/// Verifies: a reload lets go of a call of the old reconciler; the new one reads back what became of it,
+/// and the roll goes on, with no second certificate.
+#[test]
+fn a_roll_under_way_goes_on_under_the_new_configuration() {
+    let stage = Stage::up();
+    stage.told(&["enrollment", "add", "--individual", "pump-7"]);
+    let station = stage.station();
+    station.obtain(&Request::device("pump-7"));
+    stage.is_in_step();
+    let unanswered = Fault::on("individual.put", Action::HangAfter);
+    stage.emulator.inject(unanswered).unwrap();
+    station.obtain(&Request::device("pump-7"));
+    until("the write is under way", || {
+        stage.emulator.faults().is_empty().then_some(())
+    });
+    stage.configure(&(file(&stage) + HOURLY));
+    stage.told(&["reload"]);
+    stage.is_in_step();
+    until("the roll goes on", || {
+        let rolls = stage.json(&["roll", "list", "--open"]);
+        (rolls[0]["state"] == "draining").then_some(())
+    });
+    assert_eq!(stage.count("intent WHERE subject = 'pump-7'"), 2);
+}

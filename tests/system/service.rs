@@ -1,0 +1,256 @@
+//! The daemon and its worker as systemd sees them.
+
+use crate::process::{Process, signal};
+use crate::service_manager::{ServiceManager, hand_over};
+use crate::stage::Stage;
+use dps_emulator::{Action, Fault};
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const WATCHDOG: Duration = Duration::from_secs(2);
+/// `RestartPreventExitStatus=` of the units.
+const WRONG_CONFIGURATION: i32 = 78;
+
+/// The daemon is ready when it serves and not before, says how it is, and says when it stops.
+#[test]
+fn systemd_hears_when_it_serves_and_how_it_is() {
+    let mut stage = Stage::set();
+    let systemd = ServiceManager::new(&stage.path(""), "notify");
+    let mut command = stage.serve(&[]);
+    systemd.looks_after(&mut command, None);
+    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
+    systemd.hears("READY=1");
+    let answer = ask(UnixStream::connect(stage.path("state/admin.sock")).unwrap());
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    stage.attend(daemon);
+    systemd.hears("no ceremony yet");
+    stage.run_ceremony();
+    let status = systemd.hears("1 of 1 tokens ready");
+    assert!(status.contains("https 127.0.0.1:"), "{status}");
+    stage.told(&["reload"]);
+    systemd.hears("RELOADING=1");
+    systemd.hears("READY=1");
+    let stopped = stage.daemon();
+    stage.stop();
+    systemd.hears("STOPPING=1");
+    assert!(!fs::exists(format!("/proc/{stopped}")).unwrap());
+    stage.start();
+}
+
+/// The watchdog is fed while all make progress, and not when the database, a reconciler or the whole
+/// process is stuck.
+#[test]
+fn the_watchdog_is_fed_only_while_all_make_progress() {
+    let mut stage = Stage::set();
+    let systemd = ServiceManager::new(&stage.path(""), "notify");
+    let mut command = stage.serve(&["overdue=return((look))".into()]);
+    systemd.looks_after(&mut command, Some(WATCHDOG));
+    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
+    stage.attend(daemon);
+    stage.run_ceremony();
+    systemd.hears("WATCHDOG=1");
+
+    let database = rusqlite::Connection::open(stage.database()).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    systemd.misses_the_watchdog_for(WATCHDOG);
+    database.execute_batch("ROLLBACK").unwrap();
+    systemd.hears("WATCHDOG=1");
+
+    signal(stage.daemon(), Signal::STOP);
+    systemd.misses_the_watchdog_for(WATCHDOG);
+    signal(stage.daemon(), Signal::CONT);
+    systemd.hears("WATCHDOG=1");
+
+    // A look that waits for an answer, and has been given no time for it.
+    let slow = Action::Latency {
+        milliseconds: 3 * WATCHDOG.as_millis() as u64,
+    };
+    let slow = Fault::on("group.put", slow);
+    stage.emulator.inject(slow).unwrap();
+    stage.add_group("line-1", "line-1");
+    systemd.misses_the_watchdog_for(WATCHDOG);
+    let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+    assert!(log.contains("(look) takes longer than it may"), "{log}");
+    systemd.hears("WATCHDOG=1");
+    stage.is_in_step();
+}
+
+/// A restart refuses no connection: systemd keeps the sockets, and whoever connects meanwhile waits.
+#[test]
+fn a_restart_on_sockets_that_systemd_keeps_refuses_nobody() {
+    let mut stage = Stage::set();
+    let kept = Kept::new(&mut stage);
+    stage.attend(kept.hand_over(&stage));
+    stage.run_ceremony();
+    let inode = fs::metadata(kept.admin()).unwrap().ino();
+    let done = AtomicBool::new(false);
+    let over_http = || ask(TcpStream::connect(kept.address()).unwrap());
+    let over_admin = || ask(UnixStream::connect(kept.admin()).unwrap());
+    let clients: [&(dyn Fn() -> String + Sync); 2] = [&over_http, &over_admin];
+    std::thread::scope(|scope| {
+        for client in clients {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let answer = client();
+                    assert!(answer.starts_with("HTTP/1.1 "), "{answer:?}");
+                }
+            });
+        }
+        for _ in 0..3 {
+            stage.stop();
+            stage.attend(kept.hand_over(&stage));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::metadata(kept.admin()).unwrap().ino(), inode);
+    stage.is_ready();
+}
+
+/// A socket at which nobody would answer is a wrong configuration, and says how to mend it.
+#[test]
+fn a_socket_that_listen_does_not_name_is_refused() {
+    let mut stage = Stage::set();
+    let kept = Kept::new(&mut stage);
+    stage.configure(&stage.configuration());
+    let daemon = kept.hand_over(&stage);
+    assert_eq!(daemon.wait().code(), Some(WRONG_CONFIGURATION));
+    let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+    let address = kept.address().to_string();
+    assert!(
+        log.contains(&address) && log.contains("hallmarkd.socket"),
+        "{log}"
+    );
+    stage.configure(&stage.configuration().replacen("state_dir", "stat_dir", 1));
+    for command in [stage.serve(&[]), worker(&stage)].iter_mut() {
+        let wrong = Process::start(command, stage.path("hallmarkd.log"));
+        assert_eq!(wrong.wait().code(), Some(WRONG_CONFIGURATION));
+    }
+}
+
+/// Workers that systemd starts: on a socket that it keeps, ready whatever their token does, killed and
+/// started again without the daemon's doing.
+#[test]
+fn systemd_starts_the_worker_and_the_daemon_finds_it() {
+    let mut stage = Stage::set();
+    fs::create_dir(stage.path("state")).unwrap();
+    let socket = stage.path("state/token-factory.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let systemd = ServiceManager::new(&stage.path(""), "notify");
+    let start = |stage: &Stage| {
+        let mut command = worker(stage);
+        systemd.looks_after(&mut command, Some(WATCHDOG));
+        let kept = listener.try_clone().unwrap().into();
+        hand_over(&command, [kept], stage.path("worker.log"))
+    };
+    fs::rename(stage.path("tokens"), stage.path("away")).unwrap();
+    let first = start(&stage);
+    systemd.hears("READY=1");
+    systemd.hears("token factory is unavailable");
+    fs::rename(stage.path("away"), stage.path("tokens")).unwrap();
+    systemd.hears("token factory is ready");
+    systemd.hears("WATCHDOG=1");
+    signal(first.id(), Signal::STOP);
+    systemd.misses_the_watchdog_for(WATCHDOG);
+    first.kill();
+    let second = start(&stage);
+    let mut command = stage.serve(&[]);
+    command.args(["--workers", "systemd"]);
+    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
+    stage.attend(daemon);
+    stage.run_ceremony();
+    second.kill();
+    let third = start(&stage);
+    stage.is_ready();
+    stage.enlist("station", "station-1");
+    stage.stop();
+    assert!(third.terminate().success());
+    assert!(socket.exists(), "systemd's socket stays");
+    drop(listener);
+    stage.start();
+}
+
+/// What goes to the journal is not written as lines, and what does not is.
+#[test]
+fn the_log_goes_to_the_journal_if_standard_error_is_the_journals() {
+    let mut stage = Stage::set();
+    let log = stage.path("hallmarkd.log");
+    let stream = |file: &PathBuf| {
+        let metadata = File::options().append(true).create(true).open(file);
+        let metadata = metadata.unwrap().metadata().unwrap();
+        format!("{}:{}", metadata.dev(), metadata.ino())
+    };
+    for (is_journal, named) in [(true, log.clone()), (false, stage.path("another.log"))] {
+        let mut command = stage.serve(&[]);
+        command.env("JOURNAL_STREAM", stream(&named));
+        let daemon = Process::start(&mut command, log.clone());
+        stage.attend(daemon);
+        stage.stop();
+        let said = fs::read_to_string(&log).unwrap();
+        assert_eq!(said.contains("serving"), !is_journal, "{said}");
+    }
+    stage.start();
+}
+
+/// Sockets that systemd keeps for the daemon.
+struct Kept {
+    http: TcpListener,
+    admin: UnixListener,
+}
+
+impl Kept {
+    /// Where the configuration then says that the daemon listens.
+    fn new(stage: &mut Stage) -> Self {
+        fs::create_dir(stage.path("state")).unwrap();
+        let this = Self {
+            http: TcpListener::bind("127.0.0.1:0").unwrap(),
+            admin: UnixListener::bind(stage.path("state/admin.sock")).unwrap(),
+        };
+        let http = format!("\nhttp = \"{}\"", this.address());
+        let configuration = stage.configuration();
+        stage.configure(&configuration.replacen("\nhttp = \"127.0.0.1:0\"", &http, 1));
+        this
+    }
+
+    fn hand_over(&self, stage: &Stage) -> Process {
+        let http = self.http.try_clone().unwrap().into();
+        let admin = self.admin.try_clone().unwrap().into();
+        hand_over(
+            &stage.serve(&[]),
+            [http, admin],
+            stage.path("hallmarkd.log"),
+        )
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.http.local_addr().unwrap()
+    }
+
+    fn admin(&self) -> PathBuf {
+        let address = self.admin.local_addr().unwrap();
+        address.as_pathname().unwrap().to_owned()
+    }
+}
+
+/// How the worker is started.
+fn worker(stage: &Stage) -> std::process::Command {
+    let mut command = stage.hallmarkd(&["token", "factory", "--config"]);
+    command.arg(stage.path("hallmark.toml"));
+    command
+}
+
+/// One request, and the whole answer.
+fn ask(mut connection: impl Read + Write) -> String {
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    connection.write_all(request).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}

@@ -1,0 +1,342 @@
+//! `hallmark setup` below a folder: what it writes, how it is stopped and taken up again, what it asks
+//! and refuses. Its work on a machine of its own is judged by a real systemd (`tests/systemd/run`).
+
+use crate::process::{Told, until};
+use crate::stage::{HALLMARK, Stage};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use tempfile::TempDir;
+
+const ANSWERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/setup-answers.toml");
+/// What these answers become.
+const TREE: &str = include_str!("setup-tree.txt");
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// `hallmark setup` without a terminal.
+fn setup(root: &Path, answers: Option<&Path>) -> Told {
+    let mut command = Command::new(HALLMARK);
+    command.arg("setup").arg("--root").arg(root);
+    if let Some(answers) = answers {
+        command.arg("--answers").arg(answers);
+    }
+    Told::of(command.stdin(Stdio::null()))
+}
+
+fn done(told: &Told) {
+    assert_eq!(told.code, Some(0), "{told:?}");
+}
+
+fn refused(told: &Told, code: i32, words: &[&str]) {
+    assert_eq!(told.code, Some(code), "{told:?}");
+    for word in words {
+        assert!(
+            told.error.contains(word),
+            "not a word of {word:?}: {told:?}"
+        );
+    }
+}
+
+/// All files below `root`, with modes and texts; but for the answers, which are a copy.
+fn tree(root: &Path) -> String {
+    let (mut text, mut paths) = (String::new(), Vec::new());
+    below(root, &mut paths);
+    paths.sort();
+    for path in paths {
+        let name = Path::new("/").join(path.strip_prefix(root).unwrap());
+        if name.ends_with("etc/hallmark/setup.toml") {
+            continue;
+        }
+        match fs::read_link(&path) {
+            Ok(target) => writeln!(text, "=== {} -> {}", name.display(), target.display()),
+            Err(_) => {
+                let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+                let content = fs::read_to_string(&path).unwrap();
+                writeln!(text, "=== {} {mode:03o}\n{content}", name.display())
+            }
+        }
+        .unwrap();
+    }
+    text
+}
+
+fn below(folder: &Path, paths: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => below(&entry.path(), paths),
+            false => paths.push(entry.path()),
+        }
+    }
+}
+
+/// The answers that ship become these files, and those; a second run changes nothing.
+#[test]
+fn answers_become_the_tree_that_is_on_record() {
+    let root = folder();
+    done(&setup(root.path(), Some(Path::new(ANSWERS))));
+    let made = tree(root.path());
+    if made != TREE {
+        let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).join("setup-tree.txt");
+        fs::write(&beside, &made).unwrap();
+        panic!(
+            "another tree: compare tests/system/setup-tree.txt with {}",
+            beside.display()
+        );
+    }
+    // The answers are remembered.
+    let told = setup(root.path(), None);
+    done(&told);
+    assert!(!told.out.contains("written"), "{told:?}");
+    assert_eq!(tree(root.path()), TREE);
+}
+
+/// Stopped at each file in turn, by something in its way, and taken up again.
+#[test]
+fn it_is_stopped_at_each_file_and_taken_up_again() {
+    let root = folder();
+    let names = TREE.lines().filter_map(|line| line.strip_prefix("=== /"));
+    for name in names.map(|it| it.split(' ').next().unwrap()) {
+        let obstacle = root.path().join(format!("{name}.new"));
+        fs::create_dir_all(&obstacle).unwrap();
+        let whole = root.path().join(name);
+        let _ = fs::remove_file(&whole);
+        refused(
+            &setup(root.path(), Some(Path::new(ANSWERS))),
+            1,
+            &["cannot", ".new"],
+        );
+        assert!(fs::symlink_metadata(&whole).is_err(), "{name} is there");
+        fs::remove_dir(&obstacle).unwrap();
+    }
+    done(&setup(root.path(), None));
+    assert_eq!(tree(root.path()), TREE);
+}
+
+#[test]
+fn bad_answers_are_refused_with_the_line_and_nothing_is_written() {
+    let root = folder();
+    let good = fs::read_to_string(ANSWERS).unwrap();
+    for (said, instead, words) in [
+        (
+            "kind = \"softhsm\"",
+            "kind = \"soft-hsm\"",
+            &["line 15", "soft-hsm"][..],
+        ),
+        ("country = ", "county = ", &["line 7", "county"]),
+        (
+            "https = \"0.0.0.0:8443\"",
+            "https = \"0.0.0.0\"",
+            &["line 24"],
+        ),
+        (
+            "line = \"line-1\"",
+            "line = \"root\"",
+            &["two [[authority]]", "root"],
+        ),
+        (
+            "enrollment = \"group\"",
+            "enrollment = \"none\"",
+            &["[provisioning]"],
+        ),
+    ] {
+        let file = root.path().join("answers.toml");
+        let text = good.replacen(said, instead, 1);
+        assert_ne!(text, good, "{said}");
+        fs::write(&file, text).unwrap();
+        refused(&setup(root.path(), Some(&file)), 1, words);
+        assert!(!root.path().join("etc/hallmark/hallmark.toml").exists());
+    }
+}
+
+#[test]
+fn what_somebody_else_wrote_stays() {
+    let root = folder();
+    done(&setup(root.path(), Some(Path::new(ANSWERS))));
+    let configuration = root.path().join("etc/hallmark/hallmark.toml");
+    let theirs = format!("{}# mine\n", fs::read_to_string(&configuration).unwrap());
+    fs::write(&configuration, &theirs).unwrap();
+    let told = setup(root.path(), Some(Path::new(ANSWERS)));
+    refused(&told, 1, &["hallmark.toml", "move it away"]);
+    assert_eq!(fs::read_to_string(&configuration).unwrap(), theirs);
+}
+
+#[test]
+fn without_a_terminal_it_says_what_is_missing() {
+    let root = folder();
+    refused(&setup(root.path(), None), 2, &["--answers", "no terminal"]);
+}
+
+/// What it has written is a configuration with which the daemon starts, and a ceremony that it runs.
+#[test]
+fn the_daemon_serves_what_was_written() {
+    let mut stage = Stage::set();
+    let (root, emulator, arm) = (folder(), &stage.emulator, stage.emulator.arm());
+    let answers = format!(
+        "shape = \"factory-line\"\norganization = \"Example Works\"\nenrollment = \"group\"\n\
+         token = {{ kind = \"softhsm\", name = \"factory\" }}\n\
+         [listen]\nnames = [\"localhost\", \"127.0.0.1\"]\nhttps = \"127.0.0.1:0\"\n\
+         http = \"127.0.0.1:0\"\npublic_http = \"http://pki.hallmark.example\"\n\
+         [provisioning]\nendpoint = \"{}\"\ndevice_endpoint = \"{}\"\narm_endpoint = \"{}\"\n\
+         hub_endpoint = \"{}\"\naddress = \"{}\"\nid_scope = \"{}\"\nca_bundle = {:?}\n\
+         verify = \"arm\"\nsubscription = \"{}\"\nresource_group = \"{}\"\nservice_name = \"{}\"\n",
+        emulator.service_host(),
+        emulator.device_host(),
+        emulator.arm_host(),
+        emulator.hub_host(),
+        emulator.addr(),
+        emulator.id_scope(),
+        emulator.ca_file(),
+        arm.subscription,
+        arm.resource_group,
+        arm.name,
+    );
+    let told = setup(root.path(), Some(&stage.write("answers.toml", &answers)));
+    done(&told);
+    let written = |name| fs::read_to_string(root.path().join("etc/hallmark").join(name)).unwrap();
+    // The stage stands in for systemd: its folders, and its credentials.
+    let own = [
+        ("/etc/hallmark/softhsm2-factory.conf", "softhsm2.conf"),
+        ("/var/lib/hallmark-token", "state"),
+        ("/var/lib/hallmark", "state"),
+        ("/run/hallmark", "state"),
+        ("factory-pin", "pin"),
+        ("dps-connection-string", "connection-string"),
+        ("arm-token", "arm-token"),
+        ("hub-connection-string", "hub-connection-string"),
+    ];
+    let configuration = own
+        .into_iter()
+        .fold(written("hallmark.toml"), |text, (theirs, ours)| {
+            let quoted = |it: &dyn std::fmt::Display| format!("\"{it}\"");
+            text.replace(&quoted(&theirs), &quoted(&stage.path(ours).display()))
+        });
+    stage.configure(&configuration);
+    stage.write("ceremony.toml", &written("ceremony.toml"));
+    stage.start();
+    stage.run_ceremony();
+    stage.add_group("line-1", "line-1");
+    stage.is_in_step();
+    stage.enlist("station", "station-1");
+}
+
+/// Somebody at a terminal.
+struct Terminal {
+    process: Child,
+    keys: ChildStdin,
+    screen: Arc<Mutex<String>>,
+}
+
+impl Terminal {
+    fn open(root: &Path) -> Self {
+        let mut command = Command::new("script");
+        let line = format!("{HALLMARK} setup --root {}", root.display());
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("TERM", "xterm");
+        let mut process = command.spawn().unwrap();
+        let (keys, mut out) = (
+            process.stdin.take().unwrap(),
+            process.stdout.take().unwrap(),
+        );
+        let screen = Arc::new(Mutex::new(String::new()));
+        let shown = screen.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = out.read(&mut bytes) {
+                shown
+                    .lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        Self {
+            process,
+            keys,
+            screen,
+        }
+    }
+
+    fn screen(&self) -> String {
+        self.screen.lock().unwrap().clone()
+    }
+
+    /// Waits for a question, and types.
+    fn answer(&mut self, question: &str, typed: &str) {
+        until(question, || self.screen().contains(question).then_some(()));
+        self.screen.lock().unwrap().clear();
+        self.keys.write_all(typed.as_bytes()).unwrap();
+    }
+
+    /// Waits for a list, and goes down to the line that says so.
+    fn choose(&mut self, question: &str, line: &str) {
+        let last = "another token, by its PKCS#11 module";
+        until(question, || self.screen().contains(last).then_some(()));
+        let screen = self.screen();
+        let lines = screen
+            .lines()
+            .skip_while(|it| !it.contains(question))
+            .skip(1);
+        let down = lines.take_while(|it| !it.contains(line)).count();
+        self.answer(question, &format!("{}\r", "\x1b[B".repeat(down)));
+    }
+
+    fn code(mut self) -> Option<i32> {
+        until("setup ends", || self.process.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Both fail only when it has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- on the terminal\n{}", self.screen());
+        }
+    }
+}
+
+/// Questions are answered by hand, Ctrl-C in the middle; taken up again, nothing is asked twice.
+#[test]
+fn somebody_answers_at_a_terminal() {
+    let root = folder();
+    let mut terminal = Terminal::open(root.path());
+    terminal.answer("What shall this machine be?", "\r");
+    terminal.answer("Name of the works", "Example Works\r");
+    terminal.answer("Country", "DE\r");
+    terminal.answer("Name of the line", "\x03");
+    assert_ne!(terminal.code(), Some(0));
+    assert!(!root.path().join("etc/hallmark/hallmark.toml").exists());
+
+    let mut terminal = Terminal::open(root.path());
+    terminal.answer("Name of the line", "line-7\r");
+    terminal.choose("Where shall the keys live?", "SoftHSM token");
+    terminal.answer("What is the token called here", "\r");
+    terminal.answer("What clients call this machine", "hallmark.example\r");
+    terminal.answer("HTTPS listens on", "8443\r");
+    terminal.answer("an address and a port", "\x7f\x7f\x7f\x7f[::]:8443\r");
+    terminal.answer("plain HTTP on", "\r");
+    terminal.answer("Others reach that by", "\r");
+    terminal.answer("How are devices enrolled", "\x1b[B\x1b[B\r");
+    terminal.answer("first station", "\r");
+    terminal.answer("its request", "\r");
+    assert_eq!(terminal.code(), Some(0));
+
+    let written =
+        |name: &str| fs::read_to_string(root.path().join("etc/hallmark").join(name)).unwrap();
+    let configuration = written("hallmark.toml");
+    for said in ["line-7", "[::]:8443", "http://hallmark.example:8080"] {
+        assert!(configuration.contains(said), "no {said}: {configuration}");
+    }
+    assert!(written("ceremony.toml").contains("Example Works line-7"));
+    // All is answered now: it needs no terminal.
+    done(&setup(root.path(), None));
+}
