@@ -199,7 +199,7 @@ impl<'a> Elsewhere<'a> {
 
 /// A stage with the authorities that ship, and one more whose key is made.
 pub(crate) fn asked() -> Stage {
-    let mut stage = Stage::set();
+    let stage = Stage::set();
     let configuration = stage.configuration();
     let configuration = configuration.replacen("[[provisioning]]", CONFIGURATION, 1);
     stage.configure(&configuration);
