@@ -3,6 +3,7 @@
 //! One TOML file; unknown keys are refused. It names files of secrets and never holds a secret, so
 //! it may be copied to the next machine. An empty text is the answer "none".
 
+use crate::token::fragment::{Fragment, Sandbox};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -119,35 +120,6 @@ pub enum TokenKind {
     Tpm,
     /// A token that somebody has initialised with its vendor's tool.
     Pkcs11,
-}
-
-/// What a worker may touch: a drop-in for its unit that ships.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Sandbox {
-    /// Files in its own folder.
-    Softhsm,
-    /// A TPM's device.
-    Tpm,
-    /// USB devices.
-    UsbHsm,
-    /// The network.
-    NetworkHsm,
-    /// The smart card daemon's socket.
-    Pcscd,
-}
-
-impl Sandbox {
-    /// The drop-in's name, without its ending.
-    pub fn name(self) -> &'static str {
-        match self {
-            Sandbox::Softhsm => "softhsm",
-            Sandbox::Tpm => "tpm",
-            Sandbox::UsbHsm => "usb-hsm",
-            Sandbox::NetworkHsm => "network-hsm",
-            Sandbox::Pcscd => "pcscd",
-        }
-    }
 }
 
 /// `[listen]`
@@ -308,7 +280,8 @@ impl Answers {
         }
     }
 
-    /// Whether the daemon has its root verified itself. An external root's key is elsewhere.
+    /// Whether the daemon has a CA certificate verified itself: the root's, or a gateway's own where the
+    /// root's key is elsewhere.
     pub fn verifies_by_arm(&self) -> bool {
         let by = self.provisioning.as_ref().map(|it| it.verify);
         by == Some(Verify::Arm)
@@ -344,8 +317,45 @@ impl Token {
         if self.tcti.is_some() && self.kind != TokenKind::Tpm {
             return Err("[token] `tcti` is for kind = \"tpm\"".into());
         }
-        Ok(())
+        self.tpm_device().map(drop)?;
+        self.sandbox().map(drop)
     }
+
+    /// A TPM's device: what the worker is let to. Any other way to a TPM needs a drop-in by hand.
+    pub fn tpm_device(&self) -> Result<&str, String> {
+        let Some(tcti) = self.tcti.as_deref() else {
+            return Ok(TPM_DEVICE);
+        };
+        let device = tcti.strip_prefix("device:");
+        device.filter(|it| is_device(it)).ok_or_else(|| {
+            format!(
+                "[token] `tcti` must be \"device:\" and a file below /dev, as in \"device:{TPM_DEVICE}\": \
+                 {tcti:?} is no device that the worker's sandbox could be opened for"
+            )
+        })
+    }
+
+    /// What the worker may touch: by its kind, its family, or the answer.
+    pub fn sandbox(&self) -> Result<Sandbox, String> {
+        let fragment = self.fragment.as_deref().map(Fragment::shipped);
+        let family = fragment.transpose().map_err(|error| error.to_string())?;
+        let of_family = family.and_then(|it| it.sandbox);
+        match self.kind {
+            TokenKind::Softhsm => Ok(Sandbox::Softhsm),
+            TokenKind::Tpm => Ok(Sandbox::Tpm),
+            TokenKind::Pkcs11 => self.sandbox.or(of_family).ok_or_else(|| {
+                "[token] needs `sandbox`: what the worker of this family may touch is not known; \
+                 \"softhsm\" (files), \"tpm\", \"usb-hsm\", \"network-hsm\" or \"pcscd\""
+                    .to_owned()
+            }),
+        }
+    }
+}
+
+/// It is written into a unit: nothing that systemd would read as more than a name.
+fn is_device(path: &str) -> bool {
+    let plain = |it: char| it.is_ascii_alphanumeric() || "/-_".contains(it);
+    path.starts_with("/dev/") && path.chars().all(plain)
 }
 
 impl Provisioning {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use toml::Value;
 
 /// The daemon's state.
 const STATE: &str = "/var/lib/hallmark";
@@ -20,7 +21,7 @@ const STATE: &str = "/var/lib/hallmark";
 const RUNTIME: &str = "/run/hallmark";
 /// Who is issued what: the same for every shape but for the authorities' names.
 const PROFILES: &str = include_str!("profiles.toml");
-/// A gateway's policy is that of the example: no battery for its clock, and weeks without power or network.
+/// A gateway's numbers are the example's: no battery for its clock, weeks without power or network, a slow TPM.
 const GATEWAY: &str = include_str!("../../../docs/gateway.toml");
 
 /// What follows from the answers; the profiles are the shape's own.
@@ -34,8 +35,7 @@ struct Document {
     #[serde(skip_serializing_if = "Option::is_none")]
     provisioning: Option<[ProvisioningTable; 1]>,
     authority: Vec<AuthorityTable>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<toml::Value>,
+    policy: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -58,6 +58,7 @@ struct TokenTable {
     serial: Option<String>,
     tcti: Option<String>,
     credential: String,
+    sign_deadline_ms: Option<Value>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     environment: BTreeMap<String, String>,
 }
@@ -66,6 +67,7 @@ struct TokenTable {
 struct AuthorityTable {
     name: String,
     token: String,
+    signing_window: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -78,6 +80,7 @@ struct ProvisioningTable {
     id_scope: String,
     ca_bundle: Option<PathBuf>,
     credential: &'static str,
+    operations_per_minute: Option<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     verified: Vec<&'static str>,
     arm: Option<ArmTable>,
@@ -106,9 +109,13 @@ struct HubTable {
 /// The configuration.
 pub(super) fn configuration(answers: &Answers) -> String {
     let listen = &answers.listen;
-    let authority = |name| AuthorityTable {
-        name,
+    let issuing = answers.issuing_authority();
+    let authority = |name: String| AuthorityTable {
         token: answers.token.name.clone(),
+        signing_window: (name == issuing)
+            .then(|| of_example(answers, "authority", "signing_window"))
+            .flatten(),
+        name,
     };
     let document = Document {
         state_dir: STATE,
@@ -128,31 +135,43 @@ pub(super) fn configuration(answers: &Answers) -> String {
             .as_ref()
             .map(|it| [provisioning(answers, it)]),
         authority: authorities(answers).into_iter().map(authority).collect(),
-        policy: match answers.shape {
-            Shape::FactoryLine => None,
-            Shape::Gateway => toml::from_str::<toml::Table>(GATEWAY)
-                .expect("a test reads the example")
-                .remove("policy"),
-        },
+        policy: example(answers).and_then(|mut it| it.remove("policy")),
     };
     let people = match answers.shape {
         Shape::FactoryLine => "operations",
-        Shape::Gateway => answers.issuing_authority(),
+        Shape::Gateway => issuing,
+    };
+    // Devices behind a gateway may have no clock of their own.
+    let backdate = match answers.shape {
+        Shape::FactoryLine => "5m",
+        Shape::Gateway => "1h",
     };
     let names = [
-        ("@devices@", answers.issuing_authority()),
+        ("@devices@", issuing),
+        ("@backdate@", backdate),
         ("@people@", people),
         ("@organization@", answers.organization.as_str()),
     ];
     let profiles = names
         .into_iter()
         .fold(PROFILES.to_owned(), |text, (mark, name)| {
-            text.replace(mark, &toml::Value::from(name).to_string())
+            text.replace(mark, &Value::from(name).to_string())
         });
     format!(
         "# Every key is explained in /usr/share/doc/hallmark/examples/hallmark.toml.\n{}\n{profiles}",
         toml::to_string(&document).expect("tables of texts and numbers can be written as TOML")
     )
+}
+
+/// What the example of a gateway says, for a gateway.
+fn example(answers: &Answers) -> Option<toml::Table> {
+    let parsed = || toml::from_str(GATEWAY).expect("a test reads the example");
+    (answers.shape == Shape::Gateway).then(parsed)
+}
+
+/// One key of its one `[[table]]`.
+fn of_example(answers: &Answers, table: &str, key: &str) -> Option<Value> {
+    example(answers)?.get(table)?.get(0)?.get(key).cloned()
 }
 
 fn token(answers: &Answers) -> TokenTable {
@@ -166,6 +185,7 @@ fn token(answers: &Answers) -> TokenTable {
         serial: said.serial,
         tcti: None,
         credential: token_credential(answers),
+        sign_deadline_ms: None,
         environment: said.environment,
     };
     match said.kind {
@@ -183,6 +203,7 @@ fn token(answers: &Answers) -> TokenTable {
         TokenKind::Tpm => TokenTable {
             kind: "tpm",
             tcti: Some(said.tcti.unwrap_or_else(|| format!("device:{TPM_DEVICE}"))),
+            sign_deadline_ms: of_example(answers, "token", "sign_deadline_ms"),
             ..table
         },
     }
@@ -200,7 +221,8 @@ fn provisioning(answers: &Answers, said: &Provisioning) -> ProvisioningTable {
         id_scope: said.id_scope.clone(),
         ca_bundle: ca_bundle.clone(),
         credential: DPS_CREDENTIAL,
-        // An external root is proven by those who have its key.
+        operations_per_minute: of_example(answers, "provisioning", "operations_per_minute"),
+        // An external root's key is elsewhere: the service trusts the gateway's own certificate.
         verified: match (by_arm, answers.issuer) {
             (false, _) => Vec::new(),
             (true, Some(Issuer::External)) => vec!["gateway"],

@@ -1,11 +1,11 @@
 //! The questions, for somebody at a terminal. Each answer is kept as soon as it is given, in the form
 //! of `--answers`; what is answered already is not asked. A secret is typed unseen, and never kept here.
 
-use super::answers::{Answers, Enrollment, Issuer, Sandbox, Shape, TPM_DEVICE, TokenKind, Verify};
+use super::answers::{Answers, Enrollment, Issuer, Shape, TPM_DEVICE, TokenKind, Verify};
 use super::files::put;
 use super::machine::program;
 use crate::token::configuration::{NAME_BYTES_MAX, TokenSettings};
-use crate::token::fragment::{self, Fragment};
+use crate::token::fragment::{self, Fragment, Sandbox};
 use crate::token::probe::probes;
 use anyhow::{Context, anyhow, bail};
 use dialoguer::{Input, Password, Select};
@@ -219,6 +219,10 @@ impl Interview<'_> {
         let of = |key| ("token", key);
         if self.known(of("fragment")).is_none() {
             self.text(of("module"), "Its PKCS#11 module", None, is_file)?;
+        }
+        let family = self.known(of("fragment")).and_then(Value::as_str);
+        let family = family.map(Fragment::shipped).transpose()?;
+        if family.as_ref().is_none_or(|it| it.sandbox.is_none()) {
             self.choice(
                 of("sandbox"),
                 "What does the module need?",
@@ -232,8 +236,6 @@ impl Interview<'_> {
             )?;
         }
         self.text(of("label"), "The token's label", None, is_said)?;
-        let family = self.known(of("fragment")).and_then(Value::as_str);
-        let family = family.map(Fragment::shipped).transpose()?;
         for variable in family.map(|it| it.environment).unwrap_or_default() {
             let environment = self.draft_table("token").entry("environment");
             let environment = environment.or_insert_with(|| Value::Table(Table::new()));

@@ -209,7 +209,7 @@ mod tests {
             for token in [
                 r#"kind = "softhsm""#,
                 r#"kind = "tpm""#,
-                r#"kind = "tpm", tcti = "swtpm:host=127.0.0.1,port=2321""#,
+                r#"kind = "tpm", tcti = "device:/dev/tpmrm1""#,
                 r#"kind = "pkcs11", fragment = "nitrokey-hsm2", label = "UserPIN (SmartCard-HSM)""#,
                 r#"kind = "pkcs11", module = "/opt/hsm.so", label = "x", sandbox = "usb-hsm""#,
             ] {
@@ -235,20 +235,68 @@ mod tests {
         );
     }
 
+    fn text_of(plan: &Plan, path: &str) -> String {
+        let file = plan.files.iter().find(|it| it.path == Path::new(path));
+        file.expect("planned").text.clone()
+    }
+
     #[test]
-    fn a_gateway_has_a_policy_of_its_own() {
-        let policy = |shape: &str| {
+    fn a_gateway_has_the_numbers_of_its_example() {
+        let written = |shape: &str| {
+            let service = "\"group\"\nprovisioning = { endpoint = \"x.azure-devices-provisioning.net\", \
+                           id_scope = \"0ne1\", verify = \"by-hand\" }";
+            let shape = shape.replacen("\"none\"", service, 1);
             let text = format!("{shape}\ntoken = {{ name = \"keys\", kind = \"tpm\" }}");
             let plan = planned(&text).expect("good answers");
-            let mut files = plan.files.iter();
-            let written = files.find(|it| it.path == Path::new(CONFIGURATION));
-            let written = written.map(|it| toml::from_str::<toml::Table>(&it.text));
-            let written = written.expect("planned").expect("checked");
-            let clock = written.get("policy").and_then(|it| it.get("clock"));
-            clock.and_then(|it| it.as_str()).map(str::to_owned)
+            toml::from_str::<toml::Table>(&text_of(&plan, CONFIGURATION)).expect("checked")
         };
-        assert_eq!(policy(GATEWAY).as_deref(), Some("synchronised"));
-        assert_eq!(policy(FACTORY), None);
+        let example = include_str!("../../../docs/gateway.toml");
+        let example = toml::from_str::<toml::Table>(example).expect("a test reads it");
+        let (gateway, factory) = (written(GATEWAY), written(FACTORY));
+        assert_eq!(gateway.get("policy"), example.get("policy"));
+        assert_eq!(factory.get("policy"), None);
+        for (table, name, key) in [
+            ("token", None, "sign_deadline_ms"),
+            ("authority", Some("gateway"), "signing_window"),
+            ("provisioning", None, "operations_per_minute"),
+        ] {
+            let of = |document: &toml::Table| {
+                let rows = document.get(table)?.as_array()?;
+                let is_it =
+                    |row: &&toml::Value| name.is_none_or(|it| row["name"].as_str() == Some(it));
+                rows.iter().find(is_it)?.get(key).cloned()
+            };
+            assert!(of(&example).is_some(), "{key}");
+            assert_eq!(of(&gateway), of(&example), "{key}");
+            assert_eq!(of(&factory), None, "{key}");
+        }
+        let backdate =
+            |document: &toml::Table| document["profile"][0]["certificate"]["backdate"].clone();
+        assert_eq!(backdate(&gateway), backdate(&example));
+    }
+
+    #[test]
+    fn a_worker_is_let_to_the_tpm_that_it_has() {
+        let unit = |tcti: &str| {
+            let text = format!("{FACTORY}\ntoken = {{ name = \"keys\", kind = \"tpm\"{tcti} }}");
+            let plan = planned(&text).map_err(|error| error.to_string())?;
+            Ok::<_, String>(text_of(
+                &plan,
+                "/etc/systemd/system/hallmark-token@keys.service.d/10-setup.conf",
+            ))
+        };
+        assert!(!unit("").expect("good").contains("DeviceAllow"));
+        let other = unit(", tcti = \"device:/dev/tpmrm1\"").expect("good");
+        assert!(other.contains("DeviceAllow=/dev/tpmrm1 rw\nBindPaths=/dev/tpmrm1\n"));
+        for wrong in [
+            "swtpm:port=2321",
+            "device:/dev/x\\nUser=root",
+            "device:/etc/passwd",
+            "device",
+        ] {
+            let refusal = unit(&format!(", tcti = \"{wrong}\"")).expect_err(wrong);
+            assert!(refusal.contains("`tcti`"), "{refusal}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Pure: it reads no file and asks nobody. It never holds a secret, only where each comes from.
 
-use super::answers::{Answers, CredentialStore, Enrollment, Sandbox, TokenKind};
+use super::answers::{Answers, CredentialStore, Enrollment, TPM_DEVICE, TokenKind};
 use super::document::{authorities, ceremony, configuration};
 use std::path::{Path, PathBuf};
 
@@ -25,18 +25,6 @@ const FAMILIES: &str = "/usr/share/hallmark/token-families";
 pub(super) const DPS_CREDENTIAL: &str = "dps-connection-string";
 pub(super) const ARM_CREDENTIAL: &str = "arm-token";
 pub(super) const HUB_CREDENTIAL: &str = "hub-connection-string";
-
-/// Which sandbox the worker of a family needs.
-const SANDBOXES: &[(&str, Sandbox)] = &[
-    ("aws-cloudhsm", Sandbox::NetworkHsm),
-    ("entrust-nshield", Sandbox::NetworkHsm),
-    ("nitrokey-hsm2", Sandbox::Pcscd),
-    ("nss", Sandbox::Softhsm),
-    ("softhsm2", Sandbox::Softhsm),
-    ("thales-luna", Sandbox::NetworkHsm),
-    ("tpm2-pkcs11", Sandbox::Tpm),
-    ("yubihsm2", Sandbox::NetworkHsm),
-];
 
 /// Everything that setup does to the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,13 +131,16 @@ pub fn plan(answers: &Answers, store: CredentialStore) -> Result<Plan, String> {
     }
     let worker = format!("hallmark-token@{token}.service.d");
     for (folder, text) in [
-        (worker.as_str(), loads(Holder::Worker)),
+        (
+            worker.as_str(),
+            loads(Holder::Worker) + &other_device(answers)?,
+        ),
         ("hallmarkd.service.d", loads(Holder::Daemon)),
         ("hallmarkd.socket.d", listens(answers)),
     ] {
         files.push(file(&format!("{UNITS}/{folder}/10-setup.conf"), text));
     }
-    let sandbox = sandbox(answers)?.name();
+    let sandbox = answers.token.sandbox()?.name();
     Ok(Plan {
         files,
         links: vec![(
@@ -256,6 +247,14 @@ fn loads(credentials: &[PlannedCredential], holder: Holder, store: CredentialSto
     format!("[Service]\n{}", lines.collect::<String>())
 }
 
+/// The family's drop-in knows the first TPM.
+fn other_device(answers: &Answers) -> Result<String, String> {
+    Ok(match answers.token.tpm_device()? {
+        TPM_DEVICE => String::new(),
+        device => format!("DeviceAllow={device} rw\nBindPaths={device}\n"),
+    })
+}
+
 /// The addresses that systemd holds, so that a restart refuses nobody.
 fn listens(answers: &Answers) -> String {
     let http = answers.listen.http.map(|it| it.to_string());
@@ -263,19 +262,4 @@ fn listens(answers: &Answers) -> String {
     let lines = addresses.into_iter().chain(http);
     let lines = lines.map(|address| format!("ListenStream={address}\n"));
     format!("[Socket]\nListenStream=\n{}", lines.collect::<String>())
-}
-
-fn sandbox(answers: &Answers) -> Result<Sandbox, String> {
-    let token = &answers.token;
-    let known = |name: &str| SANDBOXES.iter().find(|(family, _)| *family == name);
-    match (token.kind, token.sandbox, token.fragment.as_deref()) {
-        (TokenKind::Softhsm, ..) => Ok(Sandbox::Softhsm),
-        (TokenKind::Tpm, ..) => Ok(Sandbox::Tpm),
-        (_, Some(said), _) => Ok(said),
-        (_, None, name) => name.and_then(known).map(|(_, it)| *it).ok_or_else(|| {
-            "[token] needs `sandbox`: what the worker of this family may touch is not known; \
-             \"softhsm\" (files), \"tpm\", \"usb-hsm\", \"network-hsm\" or \"pcscd\""
-                .to_owned()
-        }),
-    }
 }

@@ -4,7 +4,7 @@
 //! is enough. A quirk belongs here when it is about the family, never about one site. What a family
 //! of the file does not say is as the specification has it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,35 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "tpm2-pkcs11",
     "yubihsm2"
 ];
+
+/// What a worker may touch: a drop-in for its unit that ships.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sandbox {
+    /// Files in its own folder.
+    Softhsm,
+    /// A TPM's device.
+    Tpm,
+    /// USB devices.
+    UsbHsm,
+    /// The network.
+    NetworkHsm,
+    /// The smart card daemon's socket.
+    Pcscd,
+}
+
+impl Sandbox {
+    /// The drop-in's name, without its ending.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sandbox::Softhsm => "softhsm",
+            Sandbox::Tpm => "tpm",
+            Sandbox::UsbHsm => "usb-hsm",
+            Sandbox::NetworkHsm => "network-hsm",
+            Sandbox::Pcscd => "pcscd",
+        }
+    }
+}
 
 /// One family of modules.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -56,6 +85,8 @@ pub struct Fragment {
     /// Whether keys can be used only after `C_Login`.
     #[serde(default = "yes")]
     pub login: bool,
+    /// What a worker may touch; unsaid where that depends on what stands behind the module.
+    pub sandbox: Option<Sandbox>,
     /// What a PIN looks like, where it is more than some characters.
     #[serde(default)]
     pub pin_form: String,
@@ -131,6 +162,7 @@ impl Fragment {
             sessions: sessions_default(),
             sessions_max: sessions_max_default(),
             login: true,
+            sandbox: None,
             pin_form: String::new(),
             tells_local: true,
             takes_purposes: true,
@@ -187,7 +219,11 @@ mod tests {
 
     #[test]
     fn every_fragment_that_ships_is_compiled_in_and_parses() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pkcs11-config");
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let (folder, families) = (
+            top.join("pkcs11-config"),
+            top.join("systemd/token-families"),
+        );
         let mut files: Vec<String> = std::fs::read_dir(folder)
             .expect("the folder ships")
             .map(|entry| entry.expect("readable").path())
@@ -213,6 +249,12 @@ mod tests {
                 !fragment.tried.is_empty() || !fragment.sources.is_empty(),
                 "{name} neither was tried nor says where it is from"
             );
+            let depends = ["opencryptoki", "p11-kit"].contains(&name);
+            assert_eq!(fragment.sandbox.is_none(), depends, "{name}");
+            if let Some(sandbox) = fragment.sandbox {
+                let drop_in = families.join(format!("{}.conf", sandbox.name()));
+                assert!(drop_in.is_file(), "{name}");
+            }
             let argument = fragment.initialize_argument(&BTreeMap::new());
             let argument = argument.expect("nothing is filled in");
             let open = argument.is_some_and(|it| it.to_string_lossy().contains("${"));
