@@ -114,15 +114,8 @@ fn authority_verdict(
     tokens: &BTreeMap<String, TokenClient>,
     generation: &Generation,
 ) -> Result<String, String> {
-    match configuration.authorities.get(&generation.authority) {
-        None => return Err("it exists, and the configuration has no such [[authority]]".into()),
-        Some(token) if *token != generation.token => {
-            return Err(format!(
-                "its key is on token {:?}, and the configuration says {token:?}",
-                generation.token
-            ));
-        }
-        Some(_) => {}
+    if let Some(problem) = configuration.misplaced(&generation.authority, &generation.token) {
+        return Err(problem);
     }
     let Some(client) = tokens.get(&generation.token) else {
         return Err(format!(

@@ -150,6 +150,17 @@ pub enum ConfigurationError {
 }
 
 impl Configuration {
+    /// Why an authority whose key is on `token` is not served as this says; nothing where it is.
+    pub fn misplaced(&self, authority: &str, token: &str) -> Option<String> {
+        match self.authorities.get(authority) {
+            None => Some("it exists, and the configuration has no such [[authority]]".into()),
+            Some(said) if said != token => Some(format!(
+                "its key is on token {token:?}, and the configuration says {said:?}"
+            )),
+            Some(_) => None,
+        }
+    }
+
     /// Reads and checks `path`. `credentials_directory` is `$CREDENTIALS_DIRECTORY`.
     pub fn read(
         path: &Path,

@@ -136,16 +136,9 @@ impl Daemon {
 fn unserved(ca: &CertificateAuthority, configuration: &Configuration) -> Vec<String> {
     let hierarchy = ca.hierarchy();
     let serving = hierarchy.iter().filter(|it| it.serving);
-    let notices = serving.filter_map(|it| match configuration.authorities.get(&it.authority) {
-        None => Some(format!(
-            "authority {} exists, and the configuration has no such [[authority]]",
-            it.authority
-        )),
-        Some(token) if *token != it.token => Some(format!(
-            "authority {}: its key is on token {:?}, and the configuration says {token:?}",
-            it.authority, it.token
-        )),
-        Some(_) => None,
+    let notices = serving.filter_map(|it| {
+        let problem = configuration.misplaced(&it.authority, &it.token)?;
+        Some(format!("authority {}: {problem}", it.authority))
     });
     notices.collect()
 }
