@@ -104,7 +104,7 @@ impl Api {
                 certificate: Some(certificate),
             } => certificate,
         };
-        let found = match certificate.remembered(&self.ca()) {
+        let found = match certificate.remembered(&self.ca) {
             Some(found) => Some(found),
             None => {
                 let certificate = certificate.clone();
@@ -114,12 +114,12 @@ impl Api {
         if let Some(found) = &found {
             self.refuse_blocked_issuer(found.issuer).await?;
         }
-        Ok(identify(&self.ca(), found)?)
+        Ok(identify(&self.ca, found)?)
     }
 
     /// Whoever holds a leaf below a blocked generation must not renew itself out of the block.
     async fn refuse_blocked_issuer(&self, issuer: i64) -> Result<(), Problem> {
-        if self.ca().hierarchy().revoked_above(issuer).is_none() {
+        if self.ca.hierarchy().revoked_above(issuer).is_none() {
             return Ok(());
         }
         let blocked = self.application(move |ca| ca.blocked_generation_above(issuer));

@@ -125,7 +125,7 @@ impl Api {
             Ok(caller) => caller,
             Err(problem) => {
                 if problem.error().is_refusal() {
-                    self.ca().record_refused_stranger(problem.error()).await;
+                    self.ca.record_refused_stranger(problem.error()).await;
                 }
                 return Err(problem);
             }
@@ -144,14 +144,14 @@ impl Api {
             Ok(request) => request,
             Err(problem) => return Err(self.audited(&name, problem).await),
         };
-        Ok(self.ca().issue(&permission, &request).await?)
+        Ok(self.ca.issue(&permission, &request).await?)
     }
 
     /// Writes down a refusal. It stands, whether or not it could be written down.
     async fn audited(&self, actor: &str, problem: Problem) -> Problem {
         let error = problem.error();
         if error.is_refusal() {
-            self.ca().record_refused(actor, "", "", error).await;
+            self.ca.record_refused(actor, "", "", error).await;
         }
         problem
     }

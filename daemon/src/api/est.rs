@@ -4,10 +4,10 @@
 //! `/v1/certificates`, and so are refusals: problem documents. What cannot be answered now is 503
 //! with `Retry-After`: 202 would promise that a request is kept.
 
-use super::Api;
 use super::caller::Peer;
 use super::certificates::{Asked, read_body};
 use super::problem::Problem;
+use super::{Api, Edge};
 use crate::ca::Error;
 use crate::ca::authorize::Caller;
 use crate::ca::est::EstRequest;
@@ -35,7 +35,7 @@ const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-
 /// A label is a profile.
 type Label = Option<Path<String>>;
 
-pub(super) fn routes() -> Router<Api> {
+pub(super) fn routes() -> Router<Edge> {
     ["/.well-known/est", "/.well-known/est/{label}"]
         .into_iter()
         .fold(Router::new(), |router, base| {
@@ -49,7 +49,7 @@ pub(super) fn routes() -> Router<Api> {
 
 /// For everybody: whoever asks has yet to be told whom to trust (RFC 7030 4.1.2).
 async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
-    let ca = api.ca();
+    let ca = &api.ca;
     let profile = ca.est_profile(named(&label))?;
     let certificates = ca.est_authorities(profile)?;
     let certificates: Vec<&Certificate> = certificates.iter().map(|it| &it.certificate).collect();
@@ -61,7 +61,7 @@ async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, P
 
 /// For everybody (RFC 7030 4.5.1).
 async fn attributes(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
-    let ca = api.ca();
+    let ca = &api.ca;
     let profile = ca.est_profile(named(&label))?;
     let attributes = csr_attributes::to_base64(&profile.certificate).map_err(unencodable)?;
     Ok(answer(CSR_ATTRIBUTES, attributes))

@@ -36,7 +36,7 @@ mod tokens;
 use crate::ca::receipt::Receipt;
 use crate::ca::{CertificateAuthority, CurrentAuthority, Error};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::routing::{delete, get, post};
 use problem::Problem;
 use reload::Reloads;
@@ -66,36 +66,52 @@ pub struct Addresses {
     pub http: Option<SocketAddr>,
 }
 
-/// What every handler holds.
+/// Where requests come in: what the routes are served from.
 #[derive(Clone)]
-pub struct Api {
+pub struct Edge {
     current: CurrentAuthority,
+    shared: Arc<Shared>,
+}
+
+/// What all requests have in common.
+struct Shared {
     addresses: Addresses,
     in_flight: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
     reloads: Reloads,
 }
 
-impl Api {
-    /// The API over `current`, which says where it listens, until `stop` turns true.
+/// What one request holds: the certificate authority as it was configured when the request came.
+#[derive(Clone)]
+pub struct Api {
+    ca: Arc<CertificateAuthority>,
+    shared: Arc<Shared>,
+}
+
+impl FromRef<Edge> for Api {
+    fn from_ref(edge: &Edge) -> Self {
+        Self {
+            ca: edge.current.load_full(),
+            shared: Arc::clone(&edge.shared),
+        }
+    }
+}
+
+impl Edge {
+    /// The edge of `current`, which says where it listens, until `stop` turns true.
     pub fn new(
         current: CurrentAuthority,
         addresses: Addresses,
         stop: watch::Receiver<bool>,
         reloads: Reloads,
     ) -> Self {
-        Self {
-            reloads,
-            current,
+        let shared = Arc::new(Shared {
             addresses,
-            stop,
             in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
-        }
-    }
-
-    /// The certificate authority as it is configured now.
-    fn ca(&self) -> Arc<CertificateAuthority> {
-        self.current.load_full()
+            stop,
+            reloads,
+        });
+        Self { current, shared }
     }
 
     /// What plain HTTP serves: published files, and nothing that knows a caller.
@@ -159,9 +175,11 @@ impl Api {
     pub async fn is_idle(&self) {
         let all = u32::try_from(REQUESTS_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
         // The semaphore is never closed.
-        let _ = self.in_flight.acquire_many(all).await;
+        let _ = self.shared.in_flight.acquire_many(all).await;
     }
+}
 
+impl Api {
     /// Asks `read` until every place has answered, [`RECEIPT_WAIT`] at most, and only once at a stop:
     /// what is still pending then says so itself.
     async fn receipt(
@@ -171,7 +189,7 @@ impl Api {
         let deadline = Instant::now() + RECEIPT_WAIT;
         loop {
             let receipt = self.application(read.clone()).await?;
-            if receipt.complete || Instant::now() >= deadline || *self.stop.borrow() {
+            if receipt.complete || Instant::now() >= deadline || *self.shared.stop.borrow() {
                 return Ok(receipt);
             }
             tokio::time::sleep(RECEIPT_PERIOD).await;
@@ -188,7 +206,8 @@ impl Api {
 
     /// Room for one request more in the application.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.in_flight.clone().try_acquire_owned().map_err(|_| {
+        let in_flight = Arc::clone(&self.shared.in_flight);
+        in_flight.try_acquire_owned().map_err(|_| {
             let message = format!("{REQUESTS_IN_FLIGHT_MAX} requests are in work; come back");
             Error::later(1, "too_many_requests_in_flight", message).into()
         })
@@ -200,7 +219,7 @@ impl Api {
         work: impl FnOnce(&CertificateAuthority) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let permit = self.admit()?;
-        let ca = self.ca();
+        let ca = Arc::clone(&self.ca);
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work(&ca)

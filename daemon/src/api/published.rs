@@ -3,8 +3,8 @@
 //! Served from memory, so that a token that is away takes nothing from relying parties. Nobody is
 //! asked who he is, nothing is looked up for him but a name, and nothing else is ever served here.
 
-use super::Api;
 use super::problem::Problem;
+use super::{Api, Edge};
 use crate::ca::Error;
 use crate::ca::hierarchy::Generation;
 use crate::store::CrlRow;
@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 /// How long a certificate may be kept by caches, in seconds: the serving generation may change.
 const CERTIFICATE_AGE_SECONDS_MAX: i64 = 3_600;
 
-pub(super) fn routes() -> Router<Api> {
+pub(super) fn routes() -> Router<Edge> {
     Router::new()
         .route("/crl/{file}", get(crl))
         .route("/ca/{file}", get(certificate))
@@ -36,7 +36,7 @@ async fn crl(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let generation = published(&api, &file, ".crl")?;
-    let Some(list) = api.ca().crl(generation.id) else {
+    let Some(list) = api.ca.crl(generation.id) else {
         let name = generation.name();
         let message = format!("{name} has no revocation list yet; its token has to sign it first");
         return Err(Error::later(5, "crl_absent", message).into());
@@ -46,7 +46,7 @@ async fn crl(
         content_type: "application/pkix-crl",
         etag: etag(list.sha256),
         modified_at,
-        age_seconds_max: (fresh_until - api.ca().now()).max(0),
+        age_seconds_max: (fresh_until - api.ca.now()).max(0),
         body: Bytes::from_owner(Body(list)),
     };
     Ok(file.answer(&headers))
@@ -71,7 +71,7 @@ async fn certificate(
 }
 
 fn published(api: &Api, file: &str, extension: &str) -> Result<Arc<Generation>, Problem> {
-    let hierarchy = api.ca().hierarchy();
+    let hierarchy = api.ca.hierarchy();
     let found = file
         .strip_suffix(extension)
         .and_then(|name| hierarchy.published(name));

@@ -70,7 +70,7 @@ pub(super) async fn reload(
         actor: permission.caller().to_string(),
         answer,
     };
-    let asked = api.reloads.try_send(request);
+    let asked = api.shared.reloads.try_send(request);
     asked.map_err(|_| Error::later(1, "reload_under_way", "others are reloading; come back"))?;
     let reloaded = reloaded.await;
     let reloaded = reloaded.map_err(|_| Error::later(1, "stopping", "the daemon stops"))?;

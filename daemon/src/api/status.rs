@@ -26,7 +26,7 @@ pub(super) async fn show(
     Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let status = api.application(|ca| ca.status()).await?;
     Ok(Json(Shown {
-        addresses: api.addresses,
+        addresses: api.shared.addresses,
         status,
     }))
 }
@@ -39,7 +39,7 @@ pub(super) async fn healthy(State(api): State<Api>) -> Result<&'static str, Prob
 
 /// Certificates can be issued at this moment.
 pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
-    if api.ca().is_ready() {
+    if api.ca.is_ready() {
         return Ok("ready\n");
     }
     Err(Error::later(

@@ -17,7 +17,7 @@ pub(crate) use tokens::worker_command;
 use crate::api::reload::RELOADS_WAITING_MAX;
 use crate::api::server::{Admin, Http, Https, serve_behind};
 use crate::api::tls::ServerIdentity;
-use crate::api::{Addresses, Api};
+use crate::api::{Addresses, Edge};
 use crate::ca::{CertificateAuthority, ConfiguredToken, CurrentAuthority, Parts};
 use crate::config::Configuration;
 use crate::credentials::token_keys;
@@ -134,8 +134,8 @@ impl Daemon {
             https: address(https.as_ref())?,
             http: address(http.as_ref())?,
         };
-        let api = Api::new(self.current.clone(), addresses, stop.clone(), reloads);
-        let router = api.clone().router();
+        let edge = Edge::new(self.current.clone(), addresses, stop.clone(), reloads);
+        let router = edge.clone().router();
         let mut tasks: Vec<JoinHandle<()>> = Vec::new();
         if let (Some(listener), Some(identity)) = (https, self.identity.clone()) {
             let door = Https { listener, identity };
@@ -146,7 +146,7 @@ impl Daemon {
             )));
         }
         if let Some(listener) = http {
-            let router = api.clone().public_router();
+            let router = edge.clone().public_router();
             tasks.push(tokio::spawn(serve_behind(
                 Http { listener },
                 router,
@@ -196,7 +196,7 @@ impl Daemon {
                 // A task that panicked has said so already.
                 let _ = task.await;
             }
-            api.is_idle().await;
+            edge.is_idle().await;
         };
         if tokio::time::timeout(STOP_WORK, work).await.is_err() {
             tracing::warn!("some work is not finished; the next start explains what became of it");
