@@ -7,7 +7,8 @@
 
 pub use crate::ca::backup::verify;
 
-use crate::ca::backup::{Manifest, compact, sync_folder};
+use crate::ca::backup::{Manifest, compact};
+use crate::durable::{remove, sync_folder};
 use crate::service::take_state;
 use crate::store::AuditEntry;
 use crate::store::backup::{IssuedLater, issued_after, record_restore, settle};
@@ -157,14 +158,6 @@ fn set_aside(database: &Path, now: i64) -> io::Result<PathBuf> {
     }
     sync_folder(&folder)?;
     Ok(folder)
-}
-
-/// Whether or not it is there.
-fn remove(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn logs(database: &Path) -> impl Iterator<Item = PathBuf> {

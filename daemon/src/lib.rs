@@ -5,10 +5,10 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | wiring | [`service`], [`backup`], [`check`], [`command`], [`credentials`], [`config`], [`notify`], [`program`], [`setup`], [`ctl`] | everything below |
+//! | wiring | [`service`], [`backup`], [`check`], [`command`], [`credentials`], [`config`], [`notify`], `private_worker`, [`program`], [`setup`], [`ctl`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
-//! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and the domain |
+//! | adapters | [`store`], [`token`], [`provisioning`], [`durable`] (files) | one foreign library each, and the domain |
 //! | domain, pure | [`x509`], [`enrollment`] | no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
@@ -21,6 +21,7 @@ pub mod command;
 pub mod config;
 pub mod credentials;
 pub mod ctl;
+pub mod durable;
 pub mod enrollment;
 pub mod notify;
 mod private_worker;

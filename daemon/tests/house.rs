@@ -32,13 +32,13 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "token/tpm",
-        may_use: &["token", "x509"],
+        may_use: &["durable", "token", "x509"],
         libraries: &["tss_esapi", "postcard"],
     },
     // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
     Room {
         prefix: "token",
-        may_use: &["enrollment", "x509", "store::Recorded"],
+        may_use: &["durable", "enrollment", "x509", "store::Recorded"],
         libraries: &["cryptoki", "cryptoki_sys", "postcard", "der", "spki"],
     },
     Room {
@@ -54,12 +54,12 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "ca",
-        may_use: &["enrollment", "store", "token", "x509"],
+        may_use: &["durable", "enrollment", "store", "token", "x509"],
         libraries: &["fail"],
     },
     Room {
         prefix: "api",
-        may_use: &["ca", "enrollment", "store", "x509"],
+        may_use: &["ca", "durable", "enrollment", "store", "x509"],
         libraries: &[
             "axum",
             "tokio",
@@ -80,7 +80,7 @@ const ROOMS: &[Room] = &[
     // It works through `hallmark`, `hallmarkd` and systemd's programs, as an operator would.
     Room {
         prefix: "setup",
-        may_use: &["ca::ceremony", "config", "token", "x509"],
+        may_use: &["ca::ceremony", "config", "durable", "token", "x509"],
         libraries: &["dialoguer"],
     },
     // A worker is a service of its own, and tells through this.
@@ -106,6 +106,7 @@ const ROOMS: &[Room] = &[
             "config",
             "credentials",
             "ctl",
+            "durable",
             "enrollment",
             "notify",
             "private_worker",

@@ -12,6 +12,9 @@ const SOON: Duration = Duration::from_secs(20);
 /// How many pairs of ports are tried. Another program may take one between the look and the start.
 const ATTEMPTS_MAX: usize = 50;
 
+/// Below those that the kernel hands out (`ip_local_port_range`).
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
 /// A running swtpm, or one that was killed and can be started again.
 pub(crate) struct SoftwareTpm {
     state: PathBuf,
@@ -175,11 +178,11 @@ impl Drop for SoftwareTpm {
     }
 }
 
-/// A free port whose successor is free too: that is where the control channel is looked for.
+/// A free port whose successor is free too: that is where the control channel is looked for. The kernel
+/// gives neither to anybody else while the TPM is away.
 fn free_port_pair() -> Option<u16> {
-    let first = TcpListener::bind("127.0.0.1:0").ok()?;
-    let port = first.local_addr().ok()?.port();
-    let next = port.checked_add(1)?;
-    TcpListener::bind(("127.0.0.1", next)).ok()?;
+    let port = rand::random_range(PORTS);
+    TcpListener::bind(("127.0.0.1", port)).ok()?;
+    TcpListener::bind(("127.0.0.1", port + 1)).ok()?;
     Some(port)
 }

@@ -10,6 +10,7 @@
 use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issue::IssueRequest;
 use crate::ca::{CertificateAuthority, Error};
+use crate::durable;
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -23,8 +24,6 @@ use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
@@ -89,7 +88,7 @@ impl ServerIdentity {
             idempotency_key: None,
         };
         let issued = pollster::block_on(ca.issue(&permission, &request))?;
-        write_private(&self.certificate_path(), issued.to_pem().as_bytes())
+        durable::put(&self.certificate_path(), issued.to_pem().as_bytes(), 0o600)
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let acceptor = self.read()?;
         self.acceptor.store(acceptor.map(Arc::new));
@@ -117,7 +116,7 @@ impl ServerIdentity {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 fs::create_dir_all(&self.name.load().folder)?;
                 let key = KeyPair::generate().map_err(std::io::Error::other)?;
-                write_private(&path, key.serialize_pem().as_bytes())?;
+                durable::put(&path, key.serialize_pem().as_bytes(), 0o600)?;
                 Ok(key)
             }
             Err(error) => Err(error),
@@ -230,20 +229,6 @@ impl ClientCertVerifier for AnyClientCertificate {
             .signature_verification_algorithms
             .supported_schemes()
     }
-}
-
-/// Whole or not at all: written beside, then renamed.
-fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
 }
 
 fn io_error(what: &str, error: &std::io::Error) -> Error {

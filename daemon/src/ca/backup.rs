@@ -6,14 +6,15 @@
 
 use super::authorize::{Authorized, Operate};
 use super::{CertificateAuthority, Error, rfc3339};
+use crate::durable;
 use crate::store::backup::{Contents, inspect};
 use crate::store::{AuditEntry, StoreError};
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The largest manifest, in bytes.
@@ -131,8 +132,8 @@ pub fn verify(file: &Path) -> Result<Manifest, BackupInvalid> {
     File::open(&beside)
         .and_then(|it| it.take(MANIFEST_BYTES_MAX).read_to_end(&mut text))
         .map_err(|error| unreadable(&beside, format!("its manifest is missing: {error}")))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| unreadable(&beside, error.to_string()))?;
+    let manifest: Manifest = serde_json::from_slice(&text)
+        .map_err(|error| unreadable(&beside, format!("it is no manifest: {error}")))?;
     let (bytes, sha256) = digest(file).map_err(|error| unreadable(file, error.to_string()))?;
     let path = file.display().to_string();
     if (bytes, &sha256) != (manifest.bytes, &manifest.sha256) {
@@ -190,23 +191,10 @@ fn prepare(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The manifest first: a copy that has its name has its manifest.
 fn publish(partial: &Path, file: &Path, manifest: &Manifest) -> io::Result<()> {
-    let (beside, new) = (file.with_extension("json"), file.with_extension("new"));
-    let mut options = OpenOptions::new();
-    let mut out = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    out.write_all(format!("{:#}\n", json!(manifest)).as_bytes())?;
-    out.sync_all()?;
-    fs::rename(new, beside)?;
+    let text = format!("{:#}\n", json!(manifest));
+    durable::put(&file.with_extension("json"), text.as_bytes(), 0o600)?;
     fs::rename(partial, file)?;
-    sync_folder(file)
-}
-
-/// Makes the names in the folder of `file` durable.
-pub fn sync_folder(file: &Path) -> io::Result<()> {
-    File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+    durable::sync_folder(file)
 }
 
 fn delete_oldest(backups: Vec<PathBuf>, keep: usize) -> io::Result<usize> {

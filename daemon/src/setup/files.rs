@@ -4,11 +4,12 @@
 //! setup may replace, without a memory of its own.
 
 use super::plan::{Plan, PlannedFile};
+use crate::durable;
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// The first line of what setup writes; a digest ends it.
@@ -82,10 +83,11 @@ impl Root {
             return Ok(Written::There);
         }
         make_folder_of(&path)?;
-        let beside = beside(&path);
-        remove(&beside)?;
-        symlink(target, &beside).with_context(|| format!("cannot link {}", path.display()))?;
-        fs::rename(beside, &path).with_context(|| format!("cannot link {}", path.display()))?;
+        let beside = durable::beside(&path);
+        durable::remove(&beside)
+            .and_then(|()| symlink(target, &beside))
+            .and_then(|()| fs::rename(beside, &path))
+            .with_context(|| format!("cannot link {}", path.display()))?;
         Ok(Written::New)
     }
 }
@@ -112,43 +114,13 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
 
 /// Puts a file in place, durably: whoever looks sees the old one or the new one.
 pub(super) fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
-    let failed = || format!("cannot write {}", path.display());
-    let folder = make_folder_of(path)?;
-    let beside = beside(path);
-    remove(&beside)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&beside)
-        .with_context(failed)?;
-    file.write_all(content).with_context(failed)?;
-    file.sync_all().with_context(failed)?;
-    fs::rename(&beside, path).with_context(failed)?;
-    let folder = fs::File::open(folder).with_context(failed)?;
-    folder.sync_all().with_context(failed)
+    make_folder_of(path)?;
+    durable::put(path, content, mode).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Removes a file that may not be there.
-pub(super) fn remove(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn make_folder_of(path: &Path) -> anyhow::Result<&Path> {
+fn make_folder_of(path: &Path) -> anyhow::Result<()> {
     let folder = path.parent().context("a file has a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder)
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    path.with_file_name(name)
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 #[cfg(test)]
@@ -206,7 +178,7 @@ mod tests {
                 root.write(file).expect("it can be written");
             }
             let next = root.path(&plan.files[done].path);
-            put(&beside(&next), b"half of i", 0o600).expect("it can be written");
+            put(&durable::beside(&next), b"half of i", 0o600).expect("it can be written");
             apply(&root, &plan);
             let moved = tree(again.path()).into_iter().map(|(path, text)| {
                 let path = path.strip_prefix(again.path()).expect("it lies below");

@@ -10,13 +10,14 @@
 //! A PIN is never logged, never in an error, never on a command line or in an environment.
 
 use super::worker::backend::TokenIdentity;
+use crate::durable;
 use aws_lc_rs::pbkdf2;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
 use std::num::NonZeroU32;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -235,11 +236,8 @@ impl PinGuard {
     /// Forgets a refusal: the token has taken a PIN.
     pub(crate) fn forget_refused(&mut self) {
         self.known = None;
-        match fs::remove_file(&self.park_file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, path = %self.park_file.display(), "park file stays");
-            }
-            _ => {}
+        if let Err(error) = durable::remove(&self.park_file) {
+            tracing::warn!(%error, path = %self.park_file.display(), "park file stays");
         }
     }
 }
@@ -296,7 +294,7 @@ impl ParkRecord {
                 .create(folder)?;
         }
         let content = serde_json::to_vec_pretty(self)?;
-        write_durably(path, &content)?;
+        durable::put(path, &content, 0o600)?;
         Ok(content)
     }
 
@@ -336,21 +334,6 @@ fn salted(salt: &[u8], token: &TokenIdentity) -> Vec<u8> {
     [salt, token.label.as_bytes(), &[0], token.serial.as_bytes()].concat()
 }
 
-/// Writes a file that a crash leaves either as it was or complete.
-pub(super) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,7 +356,7 @@ mod tests {
         }
 
         fn write_pin(&self, pin: &str) {
-            write_durably(&self.folder.path().join("pin"), pin.as_bytes()).expect("writable");
+            durable::put(&self.folder.path().join("pin"), pin.as_bytes(), 0o600).expect("writable");
         }
 
         fn guard(&self) -> PinGuard {

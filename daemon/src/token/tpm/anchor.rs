@@ -5,7 +5,7 @@
 //! taken as it is, and a wrong credential shows only when a key is used.
 
 use super::fault::{Class, Fault};
-use crate::token::pin::write_durably;
+use crate::durable;
 use crate::token::{KeyReference, spki_sha256};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder};
@@ -64,7 +64,7 @@ impl Anchor {
             proof_key: hex::encode(self.proof.wrapped.as_deref().unwrap_or_default()),
         };
         let content = serde_json::to_vec_pretty(&record).expect("strings make JSON");
-        let written = folder(path).and_then(|()| write_durably(path, &content));
+        let written = folder(path).and_then(|()| durable::put(path, &content, 0o600));
         written.map_err(|error| Fault::device(format!("cannot write {}: {error}", path.display())))
     }
 }

@@ -8,6 +8,7 @@ use super::Job;
 use super::health::WorkerHealth;
 use super::ladder::Ladder;
 use super::queue::Queue;
+use crate::durable;
 use crate::token::outbox::Outbox;
 use crate::token::protocol::{
     Answer, FrameReader, HEALTH_PAUSE, Hello, Operation, ProtocolError, Request, Response, VERSION,
@@ -16,7 +17,6 @@ use crate::token::{TokenError, worker};
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
 use std::fs::{self, Permissions};
-use std::io;
 use std::net::Shutdown;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -96,12 +96,7 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         worker::make_folder(folder)?;
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot replace {}", path.display()));
-        }
-        _ => {}
-    }
+    durable::remove(path).with_context(|| format!("cannot replace {}", path.display()))?;
     let listener =
         UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))
