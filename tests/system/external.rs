@@ -3,6 +3,7 @@
 
 use crate::authority_roll::{comes_to, start};
 use crate::device::is_assigned;
+use crate::failover::{AFTER, alarms, second_token};
 use crate::process::{SOON, Told, until};
 use crate::relying::{Relying, pem};
 use crate::request::{Holder, Request, der};
@@ -42,6 +43,16 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign
 subjectKeyIdentifier = hash
+[names]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+nameConstraints = critical, permitted;DNS:works.example
+[servers]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+extendedKeyUsage = serverAuth
 [leaf]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
@@ -224,6 +235,61 @@ fn install(stage: &Stage, bundle: &str) -> Told {
     stage.hallmark(&["authority", "install", "gateway", file.to_str().unwrap()])
 }
 
+const RESERVE: &str = r#"
+name = "reserve"
+[[authority]]
+name = "reserve"
+external_issuer = true
+subject = { common_name = "Gateway 7, standby" }
+path_length = 1
+"#;
+
+/// Two authorities, each with a key on a token of its own, and certified by the same root elsewhere. Verifies:
+/// one of them signs while the token of the other is away, and OpenSSL accepts the chain up to that root.
+#[test]
+fn an_authority_that_is_certified_by_the_same_root_stands_in() {
+    let stage = Stage::set();
+    let spare = second_token(&stage, "spare", "spare");
+    let standby = "name = \"gateway\"\ntoken = \"factory\"\nstandby = \"reserve\"\n\
+                   [[authority]]\nname = \"reserve\"\ntoken = \"spare\"";
+    let configuration = stage
+        .configuration()
+        .replacen("[[provisioning]]", CONFIGURATION, 1)
+        .replacen("name = \"gateway\"\ntoken = \"factory\"", standby, 1)
+        .replacen("[[authority]]", &format!("{spare}[[authority]]"), 1);
+    stage.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    fs::create_dir(stage.path("tokens-spare")).unwrap();
+    stage.make_token_at("spare", "spare.conf");
+    let stage = stage.raised();
+    let elsewhere = installed(&stage);
+    let reserve = stage.write("reserve.toml", RESERVE);
+    stage.json(&["ceremony", "run", reserve.to_str().unwrap()]);
+    let csr = stage.told(&["authority", "csr", "reserve"]);
+    stage.write("reserve.csr", &csr);
+    let answer = elsewhere.signs("reserve.csr", "below", 1800, "root");
+    let bundle = stage.write("reserve.pem", &answer);
+    stage.told(&["authority", "install", "reserve", bundle.to_str().unwrap()]);
+    let station = stage.station();
+    let usual = station.obtain(&Request::new("behind", "press-1"));
+
+    let (first, away) = (stage.path("tokens"), stage.path("tokens.away"));
+    fs::rename(&first, &away).unwrap();
+    let request = Request::new("behind", "press-2");
+    let from_standby = until("the standby signs", || {
+        let answer = station.ask(&request);
+        (answer.status == 201).then(|| request.holder(&answer.body))
+    });
+    assert_ne!(usual.chain[0], from_standby.chain[0]);
+    from_standby.is_accepted_by_openssl(&elsewhere.read("root.pem"));
+    let alarms = alarms(&stage);
+    assert!(
+        alarms.contains("authority gateway: authority reserve signs in its place"),
+        "{alarms}"
+    );
+    fs::rename(&away, &first).unwrap();
+    stage.is_ready();
+}
+
 /// Asked, answered, and the rest of the ceremony done.
 fn installed<'a>(stage: &'a Stage) -> Elsewhere<'a> {
     let elsewhere = Elsewhere::on(stage);
@@ -394,6 +460,8 @@ fn an_answer_that_does_not_fit_is_not_installed() {
         ("install_not_an_authority", sign("no-lists", 9)),
         ("install_path_length", sign("short", 9)),
         ("install_path_length", own.clone() + &short_root),
+        ("install_limits", sign("names", 9)),
+        ("install_limits", sign("servers", 9)),
         ("install_not_valid", sign("below", -1)),
         ("install_outlives_issuer", sign("below", 4000)),
         ("install_chain_incomplete", own.clone()),

@@ -10,11 +10,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The policy of these stories, and how soon afterwards a certificate must come.
-const AFTER: &str = "failover_after = \"2s\"\n";
+pub(crate) const AFTER: &str = "failover_after = \"2s\"\n";
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// A second token's configuration, in a folder of its own.
-fn second_token(stage: &Stage, name: &str, label: &str) -> String {
+pub(crate) fn second_token(stage: &Stage, name: &str, label: &str) -> String {
     let conf = stage.path(&format!("{name}.conf"));
     let tokens = stage.path(&format!("tokens-{name}"));
     fs::write(
@@ -38,7 +38,7 @@ fn clone_token(from: &Path, to: &Path) {
     assert!(told.unwrap().success());
 }
 
-fn alarms(stage: &Stage) -> String {
+pub(crate) fn alarms(stage: &Stage) -> String {
     stage.json(&["status"])["alarms"].to_string()
 }
 

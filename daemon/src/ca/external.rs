@@ -17,10 +17,13 @@ use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
+use crate::x509::limits;
+use crate::x509::profile::ExtendedKeyUsage;
 use crate::x509::request;
 use crate::x509::requested::Requested;
 use serde::Serialize;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// An authority's generation that waits for its certificate.
 #[derive(Clone, Debug, Serialize)]
@@ -78,7 +81,7 @@ impl CertificateAuthority {
         bundle: &str,
     ) -> Result<(), Error> {
         let row = self.waiting_generation(authority)?;
-        let answer = Answer::read(&row, bundle, self.now())?;
+        let answer = Answer::read(&row, bundle, &self.purposes_of(authority), self.now())?;
         let above: Vec<String> = answer.above.iter().map(sha256).collect();
         let entry = AuditEntry {
             at: self.now(),
@@ -101,6 +104,16 @@ impl CertificateAuthority {
         self.reload_hierarchy()?;
         self.wake();
         Ok(())
+    }
+
+    /// What the leaves of an authority are for, by its profiles.
+    fn purposes_of(&self, authority: &str) -> BTreeSet<ExtendedKeyUsage> {
+        let profiles = self
+            .profiles
+            .values()
+            .filter(|it| it.authority == authority);
+        let purposes = profiles.flat_map(|it| &it.certificate.extended_key_usage);
+        purposes.copied().collect()
     }
 
     /// Whether a certificate of this authority was asked for, and is not there yet.
@@ -220,7 +233,12 @@ struct Answer {
 }
 
 impl Answer {
-    fn read(row: &GenerationRow, bundle: &str, now: i64) -> Result<Self, Error> {
+    fn read(
+        row: &GenerationRow,
+        bundle: &str,
+        purposes: &BTreeSet<ExtendedKeyUsage>,
+        now: i64,
+    ) -> Result<Self, Error> {
         let refused = |code, reason: String| {
             let message = format!("nothing is installed for {}: {reason}", row.authority);
             Error::mend(code, message)
@@ -252,6 +270,16 @@ impl Answer {
             .map_err(|reason| refused("install_not_an_authority", reason))?;
         let above = chain_above(&certificate, certificates, path_length)
             .map_err(|(code, why)| refused(code, why))?;
+        // The self-signed one limits nobody: it is trusted by its key and name (RFC 5280 6.1).
+        let limiting = above.split_last().map_or(&above[..], |(_, others)| others);
+        for it in [&certificate].into_iter().chain(limiting) {
+            let limit = limits::limit(it, purposes);
+            let limit = limit.map_err(|error| refused("install_malformed", error.to_string()))?;
+            if let Some(limit) = limit {
+                let reason = format!("the certificate of {:?}: {limit}", it.subject());
+                return Err(refused("install_limits", reason));
+            }
+        }
         let valid = |it: &Certificate| it.not_before() <= now && now < it.not_after();
         let invalid = [&certificate]
             .into_iter()

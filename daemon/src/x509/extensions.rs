@@ -5,7 +5,7 @@
 
 use super::issuer::{Distribution, Issuer};
 use super::oid;
-use super::profile::{ExtendedKeyUsage, KeyUsage, Kind, Profile, SubjectAlternativeNames};
+use super::profile::{KeyUsage, Kind, Profile, SubjectAlternativeNames};
 use super::san::SubjectAlternativeName;
 use super::tbs::Request;
 use der::Encode;
@@ -100,14 +100,7 @@ fn key_usage_bit(usage: KeyUsage) -> KeyUsages {
 }
 
 fn extended_key_usage(profile: &Profile) -> der::Result<Extension> {
-    let purposes = profile
-        .extended_key_usage
-        .iter()
-        .map(|purpose| match purpose {
-            ExtendedKeyUsage::ClientAuth => oid::CLIENT_AUTH,
-            ExtendedKeyUsage::ServerAuth => oid::SERVER_AUTH,
-            ExtendedKeyUsage::OcspSigning => oid::OCSP_SIGNING,
-        });
+    let purposes = profile.extended_key_usage.iter().map(|it| it.oid());
     let usage = pkix::ExtendedKeyUsage(purposes.collect());
     extension(oid::EXTENDED_KEY_USAGE, false, &usage)
 }

@@ -12,6 +12,7 @@ pub mod csr_attributes;
 mod extensions;
 pub mod issuer;
 pub mod key;
+pub mod limits;
 pub mod lint;
 pub mod name;
 mod oid;

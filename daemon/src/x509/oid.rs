@@ -39,6 +39,9 @@ pub(super) const BASIC_CONSTRAINTS: ObjectIdentifier = oid("2.5.29.19");
 pub(super) const AUTHORITY_KEY_IDENTIFIER: ObjectIdentifier = oid("2.5.29.35");
 pub(super) const CRL_DISTRIBUTION_POINTS: ObjectIdentifier = oid("2.5.29.31");
 pub(super) const EXTENDED_KEY_USAGE: ObjectIdentifier = oid("2.5.29.37");
+pub(super) const NAME_CONSTRAINTS: ObjectIdentifier = oid("2.5.29.30");
+pub(super) const CERTIFICATE_POLICIES: ObjectIdentifier = oid("2.5.29.32");
+pub(super) const POLICY_CONSTRAINTS: ObjectIdentifier = oid("2.5.29.36");
 pub(super) const AUTHORITY_INFORMATION_ACCESS: ObjectIdentifier = oid("1.3.6.1.5.5.7.1.1");
 
 // Extensions of revocation lists and their entries: RFC 5280 5.2 and 5.3.
@@ -48,6 +51,7 @@ pub(super) const CRL_REASON: ObjectIdentifier = oid("2.5.29.21");
 // What stands in them: RFC 5280 4.2.1.12 and 4.2.2.1.
 pub(super) const SERVER_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.1");
 pub(super) const CLIENT_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.2");
+pub(super) const ANY_EXTENDED_KEY_USAGE: ObjectIdentifier = oid("2.5.29.37.0");
 pub(super) const OCSP_SIGNING: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.9");
 pub(super) const OCSP: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.1");
 pub(super) const CA_ISSUERS: ObjectIdentifier = oid("1.3.6.1.5.5.7.48.2");

@@ -6,6 +6,8 @@
 
 use super::key::KeyType;
 use super::name::SubjectAttributes;
+use super::oid;
+use der::asn1::ObjectIdentifier;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -81,6 +83,17 @@ pub enum ExtendedKeyUsage {
     ServerAuth,
     /// Delegated OCSP responder (RFC 6960 4.2.2.2).
     OcspSigning,
+}
+
+impl ExtendedKeyUsage {
+    /// Its key purpose id (RFC 5280 4.2.1.12).
+    pub(super) fn oid(self) -> ObjectIdentifier {
+        match self {
+            ExtendedKeyUsage::ClientAuth => oid::CLIENT_AUTH,
+            ExtendedKeyUsage::ServerAuth => oid::SERVER_AUTH,
+            ExtendedKeyUsage::OcspSigning => oid::OCSP_SIGNING,
+        }
+    }
 }
 
 /// What becomes of the subject alternative names that a request asks for.
