@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How long anything may take that shall come about. Generous: the machine may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How often it is looked at.
-const PERIOD: Duration = Duration::from_millis(20);
+pub(crate) const PERIOD: Duration = Duration::from_millis(20);
 /// How much of a log a failed test shows, in lines.
 const LOG_LINES_SHOWN: usize = 60;
 

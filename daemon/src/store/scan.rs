@@ -53,12 +53,14 @@ impl Store {
         })
     }
 
-    /// The scan came to its end: what was in place before and was not met is marked dirty.
+    /// The scan came to its end: what was in place before it began (`begun_at`, Unix seconds) and was not
+    /// met is marked dirty. What came into place since may be on a page that was read before.
     pub fn mark_unseen(
         &self,
         provisioning: String,
         kind: EnrollmentKind,
         scan: i64,
+        begun_at: i64,
         at: i64,
     ) -> Result<usize, StoreError> {
         self.write(move |connection| {
@@ -66,10 +68,12 @@ impl Store {
                 .prepare_cached(
                     "SELECT id FROM enrollment e
                      WHERE provisioning = ?1 AND kind = ?2 AND seen_in_scan < ?3 AND removed = 0
-                       AND observed IS NOT NULL
+                       AND observed IS NOT NULL AND observed_at < ?4
                        AND NOT EXISTS (SELECT 1 FROM mark WHERE enrollment = e.id)",
                 )?
-                .query_map(params![provisioning, kind.name(), scan], |row| row.get(0))?
+                .query_map(params![provisioning, kind.name(), scan, begun_at], |row| {
+                    row.get(0)
+                })?
                 .collect::<Result<_, _>>()?;
             for id in &missing {
                 let cause = "the service does not list it any more";

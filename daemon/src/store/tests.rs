@@ -10,6 +10,7 @@ mod kept_out;
 mod precedence;
 mod revocation;
 mod roll;
+mod scan;
 mod stage;
 
 use super::*;

@@ -128,12 +128,9 @@ impl Reconciler {
         self.count_at_start().await;
         loop {
             tokio::time::sleep(self.scan_interval).await;
-            match self.scan().await {
-                Ok(()) => self.wake.notify_one(),
-                Err(failure) => {
-                    let service = &self.name;
-                    tracing::warn!(service, reason = %failure, "the scan ended early");
-                }
+            if let Err(failure) = self.scan().await {
+                let service = &self.name;
+                tracing::warn!(service, reason = %failure, "the scan ended early");
             }
         }
     }

@@ -25,7 +25,8 @@ impl Reconciler {
             EnrollmentKind::Individual => ScanKind::Individuals,
             EnrollmentKind::Group => ScanKind::Groups,
         };
-        let scan = self.blocking(|ca| Ok(ca.store().begin_scan()?)).await?;
+        let begun = self.blocking(|ca| Ok((ca.store().begin_scan()?, ca.now())));
+        let (scan, begun_at) = begun.await?;
         let (mut next, mut met) = (None, 0);
         loop {
             let page = self.clients.dps.scan(asked, next.as_ref()).await?;
@@ -40,9 +41,14 @@ impl Reconciler {
                 for record in &records {
                     compare(ca, &service, kind, record, &mut shown)?;
                 }
-                Ok(ca.store().record_page(shown, ca.now())?)
+                let raised = !shown.changed.is_empty();
+                Ok((ca.store().record_page(shown, ca.now())?, raised))
             });
-            if settled.await? > 0 {
+            let (settled, raised) = settled.await?;
+            if raised {
+                self.wake.notify_one();
+            }
+            if settled > 0 {
                 self.observed.notify_one();
                 self.canary_wake.notify_one();
                 self.hub_wake.notify_one();
@@ -55,8 +61,13 @@ impl Reconciler {
         self.record_load(kind, met).await?;
         let service = self.name.clone();
         // Only a scan that came to its end can tell that something is missing.
-        self.blocking(move |ca| Ok(ca.store().mark_unseen(service, kind, scan, ca.now())?))
-            .await?;
+        let missing = self.blocking(move |ca| {
+            let store = ca.store();
+            Ok(store.mark_unseen(service, kind, scan, begun_at, ca.now())?)
+        });
+        if missing.await? > 0 {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 }

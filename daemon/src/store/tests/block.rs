@@ -9,7 +9,7 @@ fn certificate(name: &str) -> Thumbprint {
 }
 
 impl Stage {
-    fn group(&self) -> EnrollmentRow {
+    pub(super) fn group(&self) -> EnrollmentRow {
         let slots = serde_json::json!({
             "state": "draining", "slot": "primary",
             "serving": certificate("new"), "retiring": certificate("old"),
