@@ -1,5 +1,9 @@
 //! The one writer: takes all that is queued, commits once, then answers all.
 //!
+//! A commit costs more than an operation: it waits for the disk, and writes again every page that the
+//! one before has written to. So where many come at a time it waits for more of them, a little, and
+//! only while they do come; who comes alone never waits.
+//!
 //! Refusals are rare, so a group runs bare: SQLite copies every page that a savepoint changes, and a
 //! savepoint per operation would cost more than the operation. When one of the group is refused, the
 //! whole transaction is rolled back and run again, each operation in a savepoint of its own.
@@ -11,11 +15,19 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 /// Operations that may wait; one more is refused as unavailable.
 const QUEUE_MAX: usize = 1_024;
 /// Operations that one commit may carry.
 const GROUP_MAX: usize = 256;
+
+/// So many operations in one group are a crowd: the next group is gathered.
+const CROWD: usize = 4;
+/// How long a group that is gathered waits for one operation more …
+const GATHER_STEP: Duration = Duration::from_micros(500);
+/// … and how often, while each time there was one.
+const GATHER_STEPS_MAX: usize = 4;
 
 /// A queued operation: runs inside the group's transaction, answers after its commit.
 trait Job: Send {
@@ -142,9 +154,10 @@ where
 }
 
 fn write_groups(mut connection: Connection, jobs: &Receiver<Box<dyn Job>>, committed: impl Fn()) {
+    let mut is_crowded = false;
     while let Ok(first) = jobs.recv() {
-        let mut group = vec![first];
-        group.extend(jobs.try_iter().take(GROUP_MAX - 1));
+        let mut group = gather(first, jobs, is_crowded);
+        is_crowded = group.len() >= CROWD;
         let lost = commit(&mut connection, &mut group)
             .err()
             .map(StoreError::from);
@@ -156,6 +169,27 @@ fn write_groups(mut connection: Connection, jobs: &Receiver<Box<dyn Job>>, commi
             job.answer(lost.clone());
         }
     }
+}
+
+/// What is queued, and in a crowd what comes within a moment.
+fn gather(
+    first: Box<dyn Job>,
+    jobs: &Receiver<Box<dyn Job>>,
+    is_crowded: bool,
+) -> Vec<Box<dyn Job>> {
+    let mut group = vec![first];
+    group.extend(jobs.try_iter().take(GROUP_MAX - 1));
+    let steps = if is_crowded { GATHER_STEPS_MAX } else { 0 };
+    for _ in 0..steps {
+        // Asleep, not waiting at the queue, which would wake us for each of them.
+        std::thread::sleep(GATHER_STEP);
+        let before = group.len();
+        group.extend(jobs.try_iter().take(GROUP_MAX - before));
+        if group.len() == before || group.len() == GROUP_MAX {
+            break;
+        }
+    }
+    group
 }
 
 fn commit(connection: &mut Connection, group: &mut [Box<dyn Job>]) -> Result<(), rusqlite::Error> {
