@@ -6,13 +6,18 @@ use crate::request::{Holder, Request};
 use crate::stage::Stage;
 use dps_emulator::{Action, Fault, Kind};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// A daemon that scans every second, with one individually enrolled device in step.
 fn scanning(policy: &str) -> (Stage, Holder) {
+    scanning_every("1s", policy)
+}
+
+fn scanning_every(interval: &str, policy: &str) -> (Stage, Holder) {
     let mut stage = Stage::set();
     let configuration = stage.configuration();
     stage.configure(&format!(
-        "{configuration}\n[policy]\nscan_interval = \"1s\"\ndrift = \"{policy}\"\n"
+        "{configuration}\n[policy]\nscan_interval = \"{interval}\"\ndrift = \"{policy}\"\n"
     ));
     stage.start();
     stage.run_ceremony();
@@ -97,4 +102,18 @@ fn a_scan_that_fails_misses_nothing() {
         stage.emulator.faults().is_empty().then_some(())
     });
     assert_eq!(shown(&stage)["state"], "in step");
+}
+
+/// Somebody reloads more often than there are scans. Verifies: they come all the same.
+#[test]
+fn scans_come_however_often_somebody_reloads() {
+    let (stage, _) = scanning_every("3s", "report");
+    let scans = || stage.emulator.requests_of("individual.query").len();
+    until("a scan", || (scans() > 0).then_some(()));
+    let before = scans();
+    until("another one", || {
+        stage.told(&["reload"]);
+        std::thread::sleep(Duration::from_secs(1));
+        (scans() > before).then_some(())
+    });
 }

@@ -293,7 +293,9 @@ fn observe(
     match (subject, sighting) {
         (MarkSubject::Enrollment(id), Sighting::InPlace { history, record }) => connection
             .prepare_cached(
-                "UPDATE enrollment SET history = ?2, observed = ?3, observed_at = ?4, drift = NULL
+                "UPDATE enrollment SET history = ?2, observed = ?3, observed_at = ?4, drift = NULL,
+                     seen_in_scan = max(seen_in_scan, coalesce((SELECT scans FROM service_load l
+                         WHERE l.provisioning = enrollment.provisioning), 0))
                  WHERE id = ?1",
             )?
             .execute(params![id, to_json(history)?, record.to_string(), at])?,

@@ -19,48 +19,63 @@ pub struct ScannedPage {
     pub in_place: Vec<(MarkRow, Sighting)>,
 }
 
+/// What a page has brought about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageEffect {
+    /// Marks that were cleared.
+    pub cleared: usize,
+    /// Marks that were raised.
+    pub raised: usize,
+}
+
 impl Store {
-    /// The number of a new scan: higher than that of any scan that has met an enrollment.
-    pub fn begin_scan(&self) -> Result<i64, StoreError> {
-        self.read(|connection| {
+    /// The number of a new scan: higher than that of any before at this service.
+    pub fn begin_scan(&self, provisioning: String) -> Result<i64, StoreError> {
+        self.write(move |connection| {
             Ok(connection.query_row(
-                "SELECT coalesce(max(seen_in_scan), 0) + 1 FROM enrollment",
-                [],
+                "INSERT INTO service_load (provisioning, scans) VALUES (?1, 1)
+                 ON CONFLICT (provisioning) DO UPDATE SET scans = scans + 1 RETURNING scans",
+                [&provisioning],
                 |row| row.get(0),
             )?)
         })
     }
 
     /// The scan has met these enrollments; some were seen in place, which settles their marks as
-    /// [`settle_mark`](Store::settle_mark) does, and some differ from what was last seen. Returns
-    /// how many marks were cleared.
-    pub fn record_page(&self, page: ScannedPage, at: i64) -> Result<usize, StoreError> {
+    /// [`settle_mark`](Store::settle_mark) does, and some differ from what was last seen, unless that was
+    /// during this scan: then the page may be older.
+    pub fn record_page(&self, page: ScannedPage, at: i64) -> Result<PageEffect, StoreError> {
         self.write(move |connection| {
-            let mut seen = connection
-                .prepare_cached("UPDATE enrollment SET seen_in_scan = ?2 WHERE id = ?1")?;
+            let mut effect = PageEffect::default();
+            let mut seen_since = connection
+                .prepare_cached("SELECT seen_in_scan >= ?2 FROM enrollment WHERE id = ?1")?;
+            for id in &page.changed {
+                if !seen_since.query_row(params![id, page.scan], |row| row.get(0))? {
+                    let subject = MarkSubject::Enrollment(*id);
+                    mark::raise(connection, subject, "somebody else changed it", at)?;
+                    effect.raised += 1;
+                }
+            }
+            let mut seen = connection.prepare_cached(
+                "UPDATE enrollment SET seen_in_scan = max(seen_in_scan, ?2) WHERE id = ?1",
+            )?;
             for id in &page.seen {
                 seen.execute(params![id, page.scan])?;
             }
-            for id in &page.changed {
-                let subject = MarkSubject::Enrollment(*id);
-                mark::raise(connection, subject, "somebody else changed it", at)?;
-            }
-            let mut cleared = 0;
             for (mark, sighting) in &page.in_place {
-                cleared += usize::from(mark::settle(connection, mark, sighting, at)?);
+                effect.cleared += usize::from(mark::settle(connection, mark, sighting, at)?);
             }
-            Ok(cleared)
+            Ok(effect)
         })
     }
 
-    /// The scan came to its end: what was in place before it began (`begun_at`, Unix seconds) and was not
-    /// met is marked dirty. What came into place since may be on a page that was read before.
+    /// The scan came to its end: what was in place before it began and was not met is marked dirty. What
+    /// came into place since may be on a page that was read before.
     pub fn mark_unseen(
         &self,
         provisioning: String,
         kind: EnrollmentKind,
         scan: i64,
-        begun_at: i64,
         at: i64,
     ) -> Result<usize, StoreError> {
         self.write(move |connection| {
@@ -68,12 +83,10 @@ impl Store {
                 .prepare_cached(
                     "SELECT id FROM enrollment e
                      WHERE provisioning = ?1 AND kind = ?2 AND seen_in_scan < ?3 AND removed = 0
-                       AND observed IS NOT NULL AND observed_at < ?4
+                       AND observed IS NOT NULL
                        AND NOT EXISTS (SELECT 1 FROM mark WHERE enrollment = e.id)",
                 )?
-                .query_map(params![provisioning, kind.name(), scan, begun_at], |row| {
-                    row.get(0)
-                })?
+                .query_map(params![provisioning, kind.name(), scan], |row| row.get(0))?
                 .collect::<Result<_, _>>()?;
             for id in &missing {
                 let cause = "the service does not list it any more";
@@ -99,6 +112,29 @@ impl Store {
                 params![provisioning, ca_certificates, groups],
             )?;
             Ok(())
+        })
+    }
+
+    /// Every enrollment at a service was compared with what is on record, or there was nothing to compare.
+    pub fn record_scan(&self, provisioning: String, at: i64) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            connection.execute(
+                "INSERT INTO service_load (provisioning, scanned_at) VALUES (?1, ?2)
+                 ON CONFLICT (provisioning) DO UPDATE SET scanned_at = ?2",
+                params![provisioning, at],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// When that was, in Unix seconds; `None` if it never was.
+    pub fn last_scan(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
+        self.read(|connection| {
+            Ok(connection.query_row(
+                "SELECT max(scanned_at) FROM service_load WHERE provisioning = ?1",
+                [provisioning],
+                |row| row.get(0),
+            )?)
         })
     }
 

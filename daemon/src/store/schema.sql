@@ -229,7 +229,7 @@ CREATE TABLE device (
 -- that the service holds verified (`by_reference`). `slots` is the JSON form of `enrollment::slots::Slots`,
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
 -- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
--- the last scan that met it. `overlay_of` names the group whose device an individual enrollment was
+-- the last scan that met it, or during which we saw it in place. `overlay_of` names the group whose device an individual enrollment was
 -- made for, to shut a breached or blocked leaf out, or the authority whose certificate a disabled group
 -- holds for the same end. `after` is an enrollment that must be settled
 -- first: the service takes a certificate in one enrollment only.
@@ -268,11 +268,14 @@ CREATE TABLE ca_certificate (
     UNIQUE (provisioning, generation)
 ) STRICT;
 
--- How much of its limits a provisioning service uses, whoever put it there, at the last count.
+-- What was seen of a whole provisioning service: how much of its limits is used, whoever put it there, at
+-- the last count, how many scans have begun, and when one last came to its end.
 CREATE TABLE service_load (
     provisioning    TEXT    PRIMARY KEY,
     groups          INTEGER,
-    ca_certificates INTEGER
+    ca_certificates INTEGER,
+    scans           INTEGER NOT NULL DEFAULT 0,
+    scanned_at      INTEGER
 ) STRICT;
 
 -- The dirty mark: says that its subject must be looked at, never what must change. `version` counts

@@ -123,18 +123,6 @@ impl Reconciler {
         }
     }
 
-    /// Beside the looks: a scan that is slow holds up nobody.
-    async fn scan_from_time_to_time(&self) {
-        self.count_at_start().await;
-        loop {
-            tokio::time::sleep(self.scan_interval).await;
-            if let Err(failure) = self.scan().await {
-                let service = &self.name;
-                tracing::warn!(service, reason = %failure, "the scan ended early");
-            }
-        }
-    }
-
     /// Looks at every mark that is due, several at a time: one that hangs holds up no other, nor
     /// does a backlog of new enrollments. Ends when nothing is due.
     pub async fn pass(&self) -> Result<(), Error> {

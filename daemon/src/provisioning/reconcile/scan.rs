@@ -12,12 +12,54 @@ use crate::enrollment::plan::holds;
 use crate::enrollment::record::Record;
 use crate::provisioning::dps::ScanKind;
 use crate::store::{EnrollmentKind, EnrollmentRow, ScannedPage};
+use std::time::Duration;
+
+/// How long after a scan that ended early the next one begins, at most.
+const FAILURE_PAUSE: Duration = Duration::from_secs(300);
 
 impl Reconciler {
+    /// Beside the looks: a scan that is slow holds up nobody. The interval goes on over restarts and
+    /// reloads, however often they come.
+    pub(super) async fn scan_from_time_to_time(&self) {
+        self.count_at_start().await;
+        let mut pause = self.until_next_scan().await;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = match self.scan().await {
+                Ok(()) => self.scan_interval,
+                Err(failure) => {
+                    let service = &self.name;
+                    tracing::warn!(service, reason = %failure, "the scan ended early");
+                    self.scan_interval.min(FAILURE_PAUSE)
+                }
+            };
+        }
+    }
+
+    /// At most the interval: a clock that was set back must not put scans off.
+    async fn until_next_scan(&self) -> Duration {
+        let name = self.name.clone();
+        let passed = self.blocking(move |ca| {
+            let (last, now) = (ca.store().last_scan(&name)?, ca.now());
+            if last.is_none() {
+                // The first interval begins with the first start.
+                ca.store().record_scan(name, now)?;
+            }
+            Ok(last.map_or(0, |last| now - last))
+        });
+        let passed = u64::try_from(passed.await.unwrap_or(0)).unwrap_or(0);
+        self.scan_interval
+            .saturating_sub(Duration::from_secs(passed))
+    }
+
     /// Scans individual enrollments, then groups.
-    pub(super) async fn scan(&self) -> Result<(), Failure> {
+    async fn scan(&self) -> Result<(), Failure> {
         self.scan_kind(EnrollmentKind::Individual).await?;
-        self.scan_kind(EnrollmentKind::Group).await
+        self.scan_kind(EnrollmentKind::Group).await?;
+        let name = self.name.clone();
+        self.blocking(move |ca| Ok(ca.store().record_scan(name, ca.now())?))
+            .await?;
+        Ok(())
     }
 
     pub(super) async fn scan_kind(&self, kind: EnrollmentKind) -> Result<(), Failure> {
@@ -25,15 +67,16 @@ impl Reconciler {
             EnrollmentKind::Individual => ScanKind::Individuals,
             EnrollmentKind::Group => ScanKind::Groups,
         };
-        let begun = self.blocking(|ca| Ok((ca.store().begin_scan()?, ca.now())));
-        let (scan, begun_at) = begun.await?;
+        let service = self.name.clone();
+        let begun = self.blocking(move |ca| Ok(ca.store().begin_scan(service)?));
+        let scan = begun.await?;
         let (mut next, mut met) = (None, 0);
         loop {
             let page = self.clients.dps.scan(asked, next.as_ref()).await?;
             let service = self.name.clone();
             let records = page.records;
             met += records.len();
-            let settled = self.blocking(move |ca| {
+            let effect = self.blocking(move |ca| {
                 let mut shown = ScannedPage {
                     scan,
                     ..ScannedPage::default()
@@ -41,14 +84,13 @@ impl Reconciler {
                 for record in &records {
                     compare(ca, &service, kind, record, &mut shown)?;
                 }
-                let raised = !shown.changed.is_empty();
-                Ok((ca.store().record_page(shown, ca.now())?, raised))
+                Ok(ca.store().record_page(shown, ca.now())?)
             });
-            let (settled, raised) = settled.await?;
-            if raised {
+            let effect = effect.await?;
+            if effect.raised > 0 {
                 self.wake.notify_one();
             }
-            if settled > 0 {
+            if effect.cleared > 0 {
                 self.observed.notify_one();
                 self.canary_wake.notify_one();
                 self.hub_wake.notify_one();
@@ -63,7 +105,7 @@ impl Reconciler {
         // Only a scan that came to its end can tell that something is missing.
         let missing = self.blocking(move |ca| {
             let store = ca.store();
-            Ok(store.mark_unseen(service, kind, scan, begun_at, ca.now())?)
+            Ok(store.mark_unseen(service, kind, scan, ca.now())?)
         });
         if missing.await? > 0 {
             self.wake.notify_one();
@@ -94,7 +136,7 @@ impl Reconciler {
     }
 
     /// What others have at the service is counted once at the start, and by every scan.
-    pub(super) async fn count_at_start(&self) {
+    async fn count_at_start(&self) {
         if let Err(failure) = self.scan_kind(EnrollmentKind::Group).await {
             let service = &self.name;
             tracing::warn!(service, reason = %failure, "the groups there could not be counted");

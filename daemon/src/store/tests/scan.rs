@@ -2,21 +2,37 @@
 
 use super::*;
 
-/// Its group was seen in place at 1,000; a page that was read before then cannot show it.
 #[test]
 fn what_came_into_place_during_a_scan_is_not_missed_by_it() {
     let stage = Stage::new();
+    let before = stage.store.begin_scan("dps".into()).unwrap();
     let group = stage.group();
-    let scan = stage.store.begin_scan().unwrap();
-    let unseen = |begun_at| {
+    let unseen = |scan| {
         let (service, kind) = ("dps".to_owned(), EnrollmentKind::Group);
-        let store = &stage.store;
-        store
-            .mark_unseen(service, kind, scan, begun_at, 1_002)
-            .unwrap()
+        stage.store.mark_unseen(service, kind, scan, 1_000).unwrap()
     };
-    assert_eq!(unseen(1_000), 0);
-    assert!(stage.store.enrollment(group.id).unwrap().mark.is_none());
-    assert_eq!(unseen(1_001), 1);
-    assert!(stage.store.enrollment(group.id).unwrap().mark.is_some());
+    assert_eq!(unseen(before), 0);
+    let after = stage.store.begin_scan("dps".into()).unwrap();
+    assert_eq!(unseen(after), 1);
+    let mark = stage.store.enrollment(group.id).unwrap().mark.unwrap();
+    assert_eq!(mark.cause, "the service does not list it any more");
+}
+
+#[test]
+fn a_page_from_before_our_own_write_tells_of_nobody_elses() {
+    let stage = Stage::new();
+    let before = stage.store.begin_scan("dps".into()).unwrap();
+    let group = stage.group();
+    let changed_in = |scan| {
+        let page = ScannedPage {
+            scan,
+            seen: vec![group.id],
+            changed: vec![group.id],
+            ..ScannedPage::default()
+        };
+        stage.store.record_page(page, 1_000).unwrap().raised
+    };
+    assert_eq!(changed_in(before), 0);
+    let after = stage.store.begin_scan("dps".into()).unwrap();
+    assert_eq!(changed_in(after), 1);
 }
