@@ -100,6 +100,9 @@ impl From<StoreError> for Error {
     }
 }
 
+/// The code of [`IntentRefusal::IssuerReplaced`].
+pub(super) const ISSUER_REPLACED: &str = "issuer_replaced";
+
 impl From<IntentRefusal> for Error {
     fn from(refusal: IntentRefusal) -> Self {
         let message = refusal.to_string();
@@ -112,6 +115,7 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::GroupBlocked { .. } => Self::forbidden("group_blocked", message),
             IntentRefusal::BreachedKey => Self::mend("key_compromised", message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
+            IntentRefusal::IssuerReplaced => Self::later(1, ISSUER_REPLACED, message),
             IntentRefusal::IssuerRevoked => Self::later(60, "issuer_revoked", message),
             IntentRefusal::Store(error) => error.into(),
         }

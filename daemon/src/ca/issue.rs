@@ -7,6 +7,7 @@
 //! burned. Nothing here retries: a repeat is the caller's, with its idempotency key.
 
 use super::authorize::{Authorized, Issue};
+use super::error::ISSUER_REPLACED;
 use super::hierarchy::{ChainLink, Generation};
 use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error, canary, crash_point};
@@ -148,10 +149,19 @@ impl CertificateAuthority {
         //    refused before it comes there, we look here.
         let caller = permission.caller().to_string();
         crash_point("cycle-3");
-        match self
+        let issued = self
             .issue_leaf(permission, request, &caller, idempotency.clone())
-            .await
-        {
+            .await;
+        let issued = match issued {
+            // The store knows of a cut-over that we have not read yet.
+            Err(error) if error.code == ISSUER_REPLACED => {
+                self.reload_hierarchy()?;
+                self.issue_leaf(permission, request, &caller, idempotency.clone())
+                    .await
+            }
+            issued => issued,
+        };
+        match issued {
             Err(refused) if refused.is_refusal() => {
                 let again = self.answer_again(&caller, idempotency.as_ref()).await?;
                 again.ok_or(refused)

@@ -170,6 +170,13 @@ impl Store {
     }
 }
 
+/// Whether it is the one by which its authority signs now.
+pub(super) fn serves(connection: &Connection, generation: i64) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT state = 'serving' FROM generation WHERE id = ?1")?
+        .query_row([generation], |row| row.get(0))?)
+}
+
 /// The generation whose certificate was just recorded: the first one of its authority serves, any
 /// other one is staged.
 pub(super) fn certify(

@@ -137,6 +137,9 @@ pub enum IntentRefusal {
         /// What the roll waits for.
         waits_for: String,
     },
+    /// The generation that should sign a device's leaf does not serve any more.
+    #[error("the authority has a new generation since this moment; repeat the request")]
+    IssuerReplaced,
     /// The generation that should sign is revoked.
     #[error(
         "the generation that would sign this is revoked, and signs nothing any more; roll its \
@@ -332,6 +335,9 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
         return Err(IntentRefusal::Repeated(prior));
     }
     if let Some(key) = &intent.device_key {
+        if intent.purpose == Purpose::Leaf && !generation::serves(connection, intent.issuer)? {
+            return Err(IntentRefusal::IssuerReplaced);
+        }
         leaf::admit(connection, &intent.subject, intent.issuer, key)?;
     }
     connection

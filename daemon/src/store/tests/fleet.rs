@@ -234,8 +234,10 @@ fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {
     let stage = Stage::new();
     let renewed = stage.next_generation();
     let by = |issuer, id: &str, serial| {
+        // Without a key nobody looks whether the issuer serves: it has no certificate here.
         let intent = Intent {
             issuer,
+            device_key: None,
             ..stage.intent(id, serial)
         };
         let recorded = block_on(stage.store.record_intent(intent)).unwrap();

@@ -67,3 +67,42 @@ fn rolls_and_blocks_are_listed_page_by_page() {
     assert_eq!((all.len(), paged), (3, all));
     assert!(stage.store.blocks(true, Some(1), 1).unwrap().is_empty());
 }
+
+/// Between the cut-over and the moment at which everybody has read it, somebody asks.
+#[test]
+fn a_generation_that_does_not_serve_signs_for_no_device() {
+    let stage = Stage::new();
+    let plan = PlannedGeneration {
+        authority: "root".into(),
+        parent: None,
+        token: "factory".into(),
+        key_type: KeyType::P256,
+        key_id: vec![8; 16],
+    };
+    let staged = stage.store.plan_rolled_generation(1, plan, 1_000).unwrap();
+    stage
+        .store
+        .record_key(staged.id, vec![4, 5, 6], None)
+        .unwrap();
+    let intent = Intent {
+        purpose: Purpose::Authority,
+        issuer: staged.id,
+        ..stage.intent("root", 9)
+    };
+    let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+    let generation = staged.id;
+    stage
+        .settle(&recorded, Settlement::Authority { generation })
+        .unwrap();
+
+    let early = Intent {
+        issuer: staged.id,
+        ..stage.intent("press-7", 10)
+    };
+    let refused = block_on(stage.store.record_intent(early)).unwrap_err();
+    assert!(
+        matches!(refused, IntentRefusal::IssuerReplaced),
+        "{refused}"
+    );
+    block_on(stage.store.record_intent(stage.intent("press-7", 11))).unwrap();
+}
