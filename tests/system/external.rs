@@ -30,6 +30,11 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
+[limited-root]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+nameConstraints = critical, permitted;DNS:works.example
 [below]
 basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
@@ -48,6 +53,21 @@ basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
 nameConstraints = critical, permitted;DNS:works.example
+[names-unmarked]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+nameConstraints = permitted;DNS:works.example
+[policies]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+policyConstraints = critical, requireExplicitPolicy:0
+[any-purpose]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+extendedKeyUsage = anyExtendedKeyUsage
 [servers]
 basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
@@ -266,9 +286,16 @@ fn an_authority_that_is_certified_by_the_same_root_stands_in() {
     stage.json(&["ceremony", "run", reserve.to_str().unwrap()]);
     let csr = stage.told(&["authority", "csr", "reserve"]);
     stage.write("reserve.csr", &csr);
-    let answer = elsewhere.signs("reserve.csr", "below", 1800, "root");
-    let bundle = stage.write("reserve.pem", &answer);
-    stage.told(&["authority", "install", "reserve", bundle.to_str().unwrap()]);
+    let install = |extensions| {
+        let answer = elsewhere.signs("reserve.csr", extensions, 1800, "root");
+        let bundle = stage.write("reserve.pem", &answer);
+        stage.hallmark(&["authority", "install", "reserve", bundle.to_str().unwrap()])
+    };
+    // What it is for is said by the profiles of the other one.
+    let limited = install("servers");
+    assert!(limited.error.contains("install_limits"), "{limited:?}");
+    let installed = install("below");
+    assert_eq!(installed.code, Some(0), "{installed:?}");
     let station = stage.station();
     let usual = station.obtain(&Request::new("behind", "press-1"));
 
@@ -433,7 +460,7 @@ fn an_answer_that_does_not_fit_is_not_installed() {
     csr(&stage);
     let sign = |extensions, days| elsewhere.signs("gateway.csr", extensions, days, "root");
     let root = elsewhere.read("root.pem");
-    let good = sign("below", 1800);
+    let good = sign("any-purpose", 1800);
     let own = elsewhere.read("answer.pem");
     elsewhere.openssl("req -in gateway.csr -noout -pubkey -out gateway.pub");
     elsewhere.openssl(
@@ -448,6 +475,10 @@ fn an_answer_that_does_not_fit_is_not_installed() {
         elsewhere.make_root("root", "short-root", "short-root");
         elsewhere.read("short-root.pem")
     };
+    let limited_root = {
+        elsewhere.make_root("root", "limited-root", "limited-root");
+        elsewhere.read("limited-root.pem")
+    };
     let left_behind = || stage.count("intent") + stage.count("certificate");
     let before = left_behind();
 
@@ -461,7 +492,10 @@ fn an_answer_that_does_not_fit_is_not_installed() {
         ("install_path_length", sign("short", 9)),
         ("install_path_length", own.clone() + &short_root),
         ("install_limits", sign("names", 9)),
+        ("install_limits", sign("names-unmarked", 9)),
+        ("install_limits", sign("policies", 9)),
         ("install_limits", sign("servers", 9)),
+        ("install_limits", own.clone() + &limited_root),
         ("install_not_valid", sign("below", -1)),
         ("install_outlives_issuer", sign("below", 4000)),
         ("install_chain_incomplete", own.clone()),

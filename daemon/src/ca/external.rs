@@ -106,12 +106,22 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// What the leaves of an authority are for, by its profiles.
+    /// What leaves are for that `authority` signs, or that stand below it: by its own profiles, by those
+    /// of whom it stands in for, and by those of authorities below.
     fn purposes_of(&self, authority: &str) -> BTreeSet<ExtendedKeyUsage> {
-        let profiles = self
-            .profiles
-            .values()
-            .filter(|it| it.authority == authority);
+        let hierarchy = self.hierarchy();
+        let is_below = |name: &str| {
+            let serving = hierarchy.serving(name);
+            serving.is_some_and(|it| {
+                let mut above = hierarchy.upwards(it.id);
+                above.any(|it| it.authority == authority)
+            })
+        };
+        let concerned = |name: &str| {
+            let standby = self.failover.standby.get(name);
+            name == authority || standby.is_some_and(|it| it == authority) || is_below(name)
+        };
+        let profiles = self.profiles.values().filter(|it| concerned(&it.authority));
         let purposes = profiles.flat_map(|it| &it.certificate.extended_key_usage);
         purposes.copied().collect()
     }
@@ -270,9 +280,8 @@ impl Answer {
             .map_err(|reason| refused("install_not_an_authority", reason))?;
         let above = chain_above(&certificate, certificates, path_length)
             .map_err(|(code, why)| refused(code, why))?;
-        // The self-signed one limits nobody: it is trusted by its key and name (RFC 5280 6.1).
-        let limiting = above.split_last().map_or(&above[..], |(_, others)| others);
-        for it in [&certificate].into_iter().chain(limiting) {
+        // The self-signed one, too: verifiers differ in what they take from it.
+        for it in [&certificate].into_iter().chain(&above) {
             let limit = limits::limit(it, purposes);
             let limit = limit.map_err(|error| refused("install_malformed", error.to_string()))?;
             if let Some(limit) = limit {

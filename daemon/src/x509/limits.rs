@@ -8,7 +8,13 @@ use der::asn1::ObjectIdentifier;
 use std::collections::BTreeSet;
 use x509_cert::ext::pkix;
 
-/// Extensions that may be critical: what we issue obeys them, or they demand nothing of it.
+/// What verifiers measure all below by, whether or not it is marked critical, as it must be.
+const CONSTRAINTS: &[(ObjectIdentifier, &str)] = &[
+    (oid::NAME_CONSTRAINTS, "nameConstraints"),
+    (oid::POLICY_CONSTRAINTS, "policyConstraints"),
+];
+
+/// Other extensions that may be critical: what we issue obeys them, or they demand nothing of it.
 const OBEYED: &[ObjectIdentifier] = &[
     oid::BASIC_CONSTRAINTS,
     oid::KEY_USAGE,
@@ -20,28 +26,24 @@ const OBEYED: &[ObjectIdentifier] = &[
 
 /// Why certificates below `authority` would be refused by verifiers, in words; `None` if they would not.
 ///
-/// Name and policy constraints are critical (RFC 5280 4.2.1.10, 4.2.1.11), and what we issue is not
-/// measured by them. Verifiers take the extended key usage of an authority as a limit of all below it.
+/// What we issue is not measured by name and policy constraints (RFC 5280 4.2.1.10, 4.2.1.11).
+/// Verifiers take the extended key usage of an authority as a limit of all below it.
 pub fn limit(
     authority: &Certificate,
     purposes: &BTreeSet<ExtendedKeyUsage>,
 ) -> Result<Option<String>, CertificateRefusal> {
     let tbs = wire::TbsCertificate::from_der(authority.tbs_bytes())?;
     let extensions = tbs.extensions.unwrap_or_default();
-    let strange = extensions
-        .iter()
-        .find(|it| it.critical && !OBEYED.contains(&it.extn_id));
-    if let Some(strange) = strange {
-        let name = match strange.extn_id {
-            oid::NAME_CONSTRAINTS => " (nameConstraints)",
-            oid::POLICY_CONSTRAINTS => " (policyConstraints)",
-            _ => "",
-        };
-        return Ok(Some(format!(
-            "its critical extension {}{name} is none that Hallmark obeys in what it issues; have it \
-             issued without",
-            strange.extn_id
-        )));
+    for extension in &extensions {
+        let id = extension.extn_id;
+        let constraint = CONSTRAINTS.iter().find(|(known, _)| *known == id);
+        if constraint.is_some() || (extension.critical && !OBEYED.contains(&id)) {
+            let name = constraint.map_or("critical", |(_, name)| name);
+            return Ok(Some(format!(
+                "its extension {id} ({name}) is none that Hallmark obeys in what it issues; have it \
+                 issued without"
+            )));
+        }
     }
     let usage: Option<pkix::ExtendedKeyUsage> =
         wire::extension(&extensions, oid::EXTENDED_KEY_USAGE)?;
