@@ -1,5 +1,6 @@
 //! `POST /v1/certificates`: a leaf for a device, a station, an operator or a server.
 
+use super::body::{BODY_TIMEOUT, too_slow};
 use super::caller::Peer;
 use super::problem::Problem;
 use super::{Api, BODY_BYTES_MAX};
@@ -16,10 +17,6 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, body};
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long the body of a request may take. It is read before its sender is known.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The request's body.
 #[derive(Deserialize)]
@@ -177,11 +174,7 @@ pub(super) async fn read_body(
         ));
     }
     let body = tokio::time::timeout(BODY_TIMEOUT, body::to_bytes(body, BODY_BYTES_MAX));
-    let body = body.await.map_err(|_| {
-        let message = format!("a request is sent within {} s", BODY_TIMEOUT.as_secs());
-        let error = Error::mend("body_too_slow", message);
-        Problem::with_status(StatusCode::REQUEST_TIMEOUT, error)
-    })?;
+    let body = body.await.map_err(|_| too_slow())?;
     body.map_err(|_| {
         let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
         let error = Error::mend("body_too_large", message);
