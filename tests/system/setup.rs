@@ -134,7 +134,7 @@ fn bad_answers_are_refused_with_the_line_and_nothing_is_written() {
         (
             "https = \"0.0.0.0:8443\"",
             "https = \"0.0.0.0\"",
-            &["line 24"],
+            &["line 25"],
         ),
         (
             "line = \"line-1\"",

@@ -89,7 +89,7 @@ pub struct Token {
     pub kind: TokenKind,
     /// What it is called here: letters, digits and `-`.
     pub name: String,
-    /// A TPM's: how it is reached.
+    /// A TPM's, where it is not the first: `device:` and its file below `/dev`.
     pub tcti: Option<String>,
     /// A PKCS#11 token's: its family (`pkcs11-config/`); or `module`.
     pub fragment: Option<String>,
@@ -103,7 +103,7 @@ pub struct Token {
     /// What its module needs in its environment.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// What its worker may touch; known for families that ship.
+    /// What its worker may touch; needed where the family does not tell.
     pub sandbox: Option<Sandbox>,
     /// The file with its PIN; without one it is asked for.
     #[serde(default, deserialize_with = "nothing_if_empty")]
@@ -355,7 +355,8 @@ impl Token {
 /// It is written into a unit: nothing that systemd would read as more than a name.
 fn is_device(path: &str) -> bool {
     let plain = |it: char| it.is_ascii_alphanumeric() || "/-_".contains(it);
-    path.starts_with("/dev/") && path.chars().all(plain)
+    let name = path.strip_prefix("/dev/");
+    name.is_some_and(|it| it.starts_with(char::is_alphanumeric) && it.chars().all(plain))
 }
 
 impl Provisioning {

@@ -19,7 +19,7 @@ use toml::Value;
 const STATE: &str = "/var/lib/hallmark";
 /// Sockets.
 const RUNTIME: &str = "/run/hallmark";
-/// Who is issued what: the same for every shape but for the authorities' names.
+/// Who is issued what: the same for every shape but for the authorities' names and the backdate.
 const PROFILES: &str = include_str!("profiles.toml");
 /// A gateway's numbers are the example's: no battery for its clock, weeks without power or network, a slow TPM.
 const GATEWAY: &str = include_str!("../../../docs/gateway.toml");

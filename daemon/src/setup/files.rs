@@ -87,6 +87,7 @@ impl Root {
         durable::remove(&beside)
             .and_then(|()| symlink(target, &beside))
             .and_then(|()| fs::rename(beside, &path))
+            .and_then(|()| durable::sync_folder(&path))
             .with_context(|| format!("cannot link {}", path.display()))?;
         Ok(Written::New)
     }

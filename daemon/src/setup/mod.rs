@@ -277,24 +277,33 @@ mod tests {
 
     #[test]
     fn a_worker_is_let_to_the_tpm_that_it_has() {
-        let unit = |tcti: &str| {
-            let text = format!("{FACTORY}\ntoken = {{ name = \"keys\", kind = \"tpm\"{tcti} }}");
-            let plan = planned(&text).map_err(|error| error.to_string())?;
-            Ok::<_, String>(text_of(
-                &plan,
-                "/etc/systemd/system/hallmark-token@keys.service.d/10-setup.conf",
-            ))
+        const UNIT: &str = "/etc/systemd/system/hallmark-token@keys.service.d/30-device.conf";
+        let plan_with = |tcti: &str| {
+            let token = format!("token = {{ name = \"keys\", kind = \"tpm\"{tcti} }}");
+            planned(&format!("{FACTORY}\n{token}")).map_err(|error| error.to_string())
         };
-        assert!(!unit("").expect("good").contains("DeviceAllow"));
-        let other = unit(", tcti = \"device:/dev/tpmrm1\"").expect("good");
-        assert!(other.contains("DeviceAllow=/dev/tpmrm1 rw\nBindPaths=/dev/tpmrm1\n"));
+        for tcti in ["", ", tcti = \"device:/dev/tpmrm0\""] {
+            let usual = plan_with(tcti).expect("good");
+            assert!(usual.files.iter().all(|it| it.path != Path::new(UNIT)));
+        }
+        let other = plan_with(", tcti = \"device:/dev/tpmrm1\"").expect("good");
+        let lines = text_of(&other, UNIT);
+        let lines: Vec<&str> = lines.lines().collect();
+        let (allow, bind) = ("DeviceAllow=/dev/tpmrm1 rw", "BindPaths=/dev/tpmrm1");
+        // Emptied first: the family's drop-in names another one.
+        assert_eq!(
+            lines,
+            ["[Service]", "DeviceAllow=", allow, "BindPaths=", bind]
+        );
         for wrong in [
             "swtpm:port=2321",
             "device:/dev/x\\nUser=root",
             "device:/etc/passwd",
+            "device:/dev/",
+            "device:/dev/../etc/passwd",
             "device",
         ] {
-            let refusal = unit(&format!(", tcti = \"{wrong}\"")).expect_err(wrong);
+            let refusal = plan_with(&format!(", tcti = \"{wrong}\"")).expect_err(wrong);
             assert!(refusal.contains("`tcti`"), "{refusal}");
         }
     }

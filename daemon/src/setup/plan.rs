@@ -131,14 +131,14 @@ pub fn plan(answers: &Answers, store: CredentialStore) -> Result<Plan, String> {
     }
     let worker = format!("hallmark-token@{token}.service.d");
     for (folder, text) in [
-        (
-            worker.as_str(),
-            loads(Holder::Worker) + &other_device(answers)?,
-        ),
+        (worker.as_str(), loads(Holder::Worker)),
         ("hallmarkd.service.d", loads(Holder::Daemon)),
         ("hallmarkd.socket.d", listens(answers)),
     ] {
         files.push(file(&format!("{UNITS}/{folder}/10-setup.conf"), text));
+    }
+    if let Some(text) = other_device(answers)? {
+        files.push(file(&format!("{UNITS}/{worker}/30-device.conf"), text));
     }
     let sandbox = answers.token.sandbox()?.name();
     Ok(Plan {
@@ -247,12 +247,14 @@ fn loads(credentials: &[PlannedCredential], holder: Holder, store: CredentialSto
     format!("[Service]\n{}", lines.collect::<String>())
 }
 
-/// The family's drop-in knows the first TPM.
-fn other_device(answers: &Answers) -> Result<String, String> {
-    Ok(match answers.token.tpm_device()? {
-        TPM_DEVICE => String::new(),
-        device => format!("DeviceAllow={device} rw\nBindPaths={device}\n"),
-    })
+/// In the place of the first TPM, which the family's drop-in knows.
+fn other_device(answers: &Answers) -> Result<Option<String>, String> {
+    let device = answers.token.tpm_device()?;
+    Ok((device != TPM_DEVICE).then(|| {
+        format!(
+            "[Service]\nDeviceAllow=\nDeviceAllow={device} rw\nBindPaths=\nBindPaths={device}\n"
+        )
+    }))
 }
 
 /// The addresses that systemd holds, so that a restart refuses nobody.
