@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Puts a file in place: whoever looks sees the old one or the new one, also after a power cut.
-/// `mode` as in `chmod`; nobody else may open it from the first moment on.
+/// `mode` as in `open(2)`, less the umask, from the first moment on.
 pub fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = beside(path);
     remove(&unfinished)?;

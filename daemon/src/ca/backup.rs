@@ -98,12 +98,19 @@ impl CertificateAuthority {
             return Err(Error::later(1, "backup_exists", message));
         }
         let partial = file.with_extension("partial");
-        self.store.copy_to(&partial)?;
-        let manifest = manifest(&partial, now).map_err(|error| {
-            // A copy that does not hold together says so of what it was made from.
-            Error::stop("backup_failed", error.to_string())
+        let made = self.store.copy_to(&partial).map_err(Error::from);
+        let made = made.and_then(|()| {
+            let manifest = manifest(&partial, now).map_err(|error| {
+                // A copy that does not hold together says so of what it was made from.
+                Error::stop("backup_failed", error.to_string())
+            })?;
+            publish(&partial, &file, &manifest).map_err(|error| failed(&error))?;
+            Ok(manifest)
+        });
+        let manifest = made.inspect_err(|_| {
+            // The disk may be full; what stays is removed by the next one.
+            let _ = durable::remove(&partial);
         })?;
-        publish(&partial, &file, &manifest).map_err(|error| failed(&error))?;
         let entry = AuditEntry {
             at: now,
             actor: permission.caller().to_string(),

@@ -9,7 +9,8 @@
 //! Every operation is one method of [`Store`], one whole transaction, named for what it does; there
 //! is no SQL outside this module. All writes go through one thread ([`writer`]) that takes whatever
 //! is queued, runs it in one transaction, commits once, and only then answers. So a caller that has
-//! its answer has it on disk; and a refused operation takes nothing of its neighbours with it. There is no lingering: a lone write is committed at once.
+//! its answer has it on disk; and a refused operation takes nothing of its neighbours with it. A lone
+//! write is committed at once; in a crowd the writer waits for others, 2 ms at most.
 //!
 //! Nothing above may assume that it is alone: an operation states what it expects (a version, a
 //! state) and is refused when that no longer holds.

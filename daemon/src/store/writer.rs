@@ -2,7 +2,7 @@
 //!
 //! A commit costs more than an operation: it waits for the disk, and writes again every page that the
 //! one before has written to. So where many come at a time it waits for more of them, a little, and
-//! only while they do come; who comes alone never waits.
+//! only while they do come; who comes alone does not wait.
 //!
 //! Refusals are rare, so a group runs bare: SQLite copies every page that a savepoint changes, and a
 //! savepoint per operation would cost more than the operation. When one of the group is refused, the
@@ -15,16 +15,18 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Operations that may wait; one more is refused as unavailable.
 const QUEUE_MAX: usize = 1_024;
 /// Operations that one commit may carry.
 const GROUP_MAX: usize = 256;
 
-/// So many operations in one group are a crowd: the next group is gathered.
+/// So many operations in one group are a crowd: the next group is gathered …
 const CROWD: usize = 4;
-/// How long a group that is gathered waits for one operation more …
+/// … if it begins so soon after.
+const CROWD_LASTS: Duration = Duration::from_millis(20);
+/// How long it waits then for one operation more …
 const GATHER_STEP: Duration = Duration::from_micros(500);
 /// … and how often, while each time there was one.
 const GATHER_STEPS_MAX: usize = 4;
@@ -154,10 +156,11 @@ where
 }
 
 fn write_groups(mut connection: Connection, jobs: &Receiver<Box<dyn Job>>, committed: impl Fn()) {
-    let mut is_crowded = false;
+    let mut crowded_at: Option<Instant> = None;
     while let Ok(first) = jobs.recv() {
+        let is_crowded = crowded_at.is_some_and(|at| at.elapsed() < CROWD_LASTS);
         let mut group = gather(first, jobs, is_crowded);
-        is_crowded = group.len() >= CROWD;
+        let is_crowd = group.len() >= CROWD;
         let lost = commit(&mut connection, &mut group)
             .err()
             .map(StoreError::from);
@@ -168,6 +171,7 @@ fn write_groups(mut connection: Connection, jobs: &Receiver<Box<dyn Job>>, commi
         for job in group {
             job.answer(lost.clone());
         }
+        crowded_at = is_crowd.then(Instant::now);
     }
 }
 
@@ -181,11 +185,14 @@ fn gather(
     group.extend(jobs.try_iter().take(GROUP_MAX - 1));
     let steps = if is_crowded { GATHER_STEPS_MAX } else { 0 };
     for _ in 0..steps {
+        let before = group.len();
+        if before == GROUP_MAX {
+            break;
+        }
         // Asleep, not waiting at the queue, which would wake us for each of them.
         std::thread::sleep(GATHER_STEP);
-        let before = group.len();
         group.extend(jobs.try_iter().take(GROUP_MAX - before));
-        if group.len() == before || group.len() == GROUP_MAX {
+        if group.len() == before {
             break;
         }
     }
