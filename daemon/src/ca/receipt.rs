@@ -85,10 +85,14 @@ impl CertificateAuthority {
     pub fn authority_receipt(&self, rolls: &[i64]) -> Result<Receipt, Error> {
         let answer = "the certificate is revoked; what it signed is void with it";
         let mut places = vec![Place::new("crl".into(), PlaceState::Done, answer)];
-        let rolls: Vec<RollRow> = rolls
-            .iter()
-            .map(|id| self.store.roll(*id))
-            .collect::<Result<_, _>>()?;
+        let read = || -> Result<Vec<RollRow>, Error> {
+            let rows = rolls.iter().map(|id| self.store.roll(*id));
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        // A roll may take a step meanwhile. Services are looked at first, then rolls, then hubs: each step
+        // leaves to a later one of these what it takes from an earlier one.
+        let late = self.late_services(&read()?)?;
+        let rolls = read()?;
         for roll in &rolls {
             if let RollSubject::Authority { old_generation, .. } = roll.subject {
                 places.extend(self.elsewhere_place(old_generation));
@@ -97,7 +101,6 @@ impl CertificateAuthority {
         let told = rolls
             .iter()
             .all(|roll| !matches!(roll.state, RollState::ShuttingOut));
-        let late = self.late_services(&rolls)?;
         for service in &self.provisioning {
             let (state, answer) = match late.get(service) {
                 Some(waits) => (PlaceState::Pending, waits.join("; ")),
@@ -136,6 +139,9 @@ impl CertificateAuthority {
                 let waits = late.entry(group.provisioning).or_default();
                 waits.push(format!("group {} is being changed{error}", group.name));
             }
+            for (service, waits) in self.yet_to_leave(roll)? {
+                late.entry(service).or_default().push(waits);
+            }
         }
         for held in self
             .store
@@ -147,6 +153,35 @@ impl CertificateAuthority {
             waits.push(format!("CA certificate {} is being deleted", held.name));
         }
         Ok(late)
+    }
+
+    /// Groups that are disabled because they hold the breached certificate and nothing else, below others
+    /// that would let it in. The service takes a certificate in one enrollment only: when the next one takes
+    /// its place, it is held by none for a moment, until a disabled group of its own has it.
+    fn yet_to_leave(&self, roll: &RollRow) -> Result<Vec<(String, String)>, Error> {
+        let RollSubject::Authority {
+            name,
+            old_generation,
+            ..
+        } = &roll.subject
+        else {
+            return Ok(Vec::new());
+        };
+        let is_over = matches!(roll.state, RollState::Done | RollState::Aborted);
+        if is_over || !self.has_groups_above(*old_generation)? {
+            return Ok(Vec::new());
+        }
+        let groups = self.store.groups_of(name)?.into_iter();
+        let holding = groups.filter(|it| it.slots.held().contains(&roll.old_certificate));
+        let waits = holding.map(|group| {
+            let waits = format!(
+                "group {} is disabled; when the next generation takes its place there, groups above \
+                 may let devices in for a moment, which is then undone",
+                group.name
+            );
+            (group.provisioning, waits)
+        });
+        Ok(waits.collect())
     }
 
     fn hubs_place(&self, rolls: &[RollRow], service: &str, told: bool) -> Result<Place, Error> {

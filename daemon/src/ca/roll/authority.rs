@@ -270,7 +270,7 @@ impl CertificateAuthority {
     }
 
     /// Whether an authority above has groups: they let in what is below it and not blocked.
-    pub(super) fn has_groups_above(&self, generation: i64) -> Result<bool, Error> {
+    pub(in crate::ca) fn has_groups_above(&self, generation: i64) -> Result<bool, Error> {
         let hierarchy = self.hierarchy();
         for generation in hierarchy.upwards(generation).skip(1) {
             if !self.store.groups_of(&generation.authority)?.is_empty() {
