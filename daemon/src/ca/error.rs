@@ -100,8 +100,10 @@ impl From<StoreError> for Error {
     }
 }
 
+/// The issuer, or one above it, is revoked.
+pub(in crate::ca) const ISSUER_REVOKED: &str = "issuer_revoked";
 /// The code of [`IntentRefusal::IssuerReplaced`].
-pub(super) const ISSUER_REPLACED: &str = "issuer_replaced";
+pub(in crate::ca) const ISSUER_REPLACED: &str = "issuer_replaced";
 
 impl From<IntentRefusal> for Error {
     fn from(refusal: IntentRefusal) -> Self {
@@ -116,7 +118,7 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::BreachedKey => Self::mend("key_compromised", message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
             IntentRefusal::IssuerReplaced => Self::later(1, ISSUER_REPLACED, message),
-            IntentRefusal::IssuerRevoked => Self::later(60, "issuer_revoked", message),
+            IntentRefusal::IssuerRevoked => Self::later(60, ISSUER_REVOKED, message),
             IntentRefusal::Store(error) => error.into(),
         }
     }

@@ -4,6 +4,7 @@
 //! verify is refused here, once, and not for every certificate.
 
 use super::Error;
+use super::error::ISSUER_REVOKED;
 use super::generation::on_record;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{GenerationRow, GenerationState};
@@ -167,7 +168,7 @@ impl Hierarchy {
             None => Ok(generation),
             Some(revoked) => Err(Error::later(
                 60,
-                "issuer_revoked",
+                ISSUER_REVOKED,
                 format!(
                     "authority {authority} signs nothing: generation {} of {} is revoked; roll \
                      that authority, or lift the block that holds it",

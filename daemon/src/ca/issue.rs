@@ -7,7 +7,7 @@
 //! burned. Nothing here retries: a repeat is the caller's, with its idempotency key.
 
 use super::authorize::{Authorized, Issue};
-use super::error::ISSUER_REPLACED;
+use super::error::{ISSUER_REPLACED, ISSUER_REVOKED};
 use super::hierarchy::{ChainLink, Generation};
 use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error, canary, crash_point};
@@ -149,12 +149,12 @@ impl CertificateAuthority {
         //    refused before it comes there, we look here.
         let caller = permission.caller().to_string();
         crash_point("cycle-3");
+        let serving = self.serving_for(&request.profile);
         let issued = self
             .issue_leaf(permission, request, &caller, idempotency.clone())
             .await;
         let issued = match issued {
-            // The store knows of a cut-over that we have not read yet.
-            Err(error) if error.code == ISSUER_REPLACED => {
+            Err(error) if self.is_replaced(serving, &error, &request.profile)? => {
                 self.reload_hierarchy()?;
                 self.issue_leaf(permission, request, &caller, idempotency.clone())
                     .await
@@ -168,6 +168,26 @@ impl CertificateAuthority {
             }
             outcome => outcome,
         }
+    }
+
+    fn serving_for(&self, profile: &str) -> Option<i64> {
+        let authority = &self.profile(profile).ok()?.authority;
+        Some(self.hierarchy().serving(authority)?.id)
+    }
+
+    /// Whether it was refused because of its issuer, and another one serves than `before`: the store may
+    /// have known of a cut-over that we had not read yet.
+    fn is_replaced(
+        &self,
+        before: Option<i64>,
+        refused: &Error,
+        profile: &str,
+    ) -> Result<bool, Error> {
+        if refused.code != ISSUER_REPLACED && refused.code != ISSUER_REVOKED {
+            return Ok(false);
+        }
+        let authority = &self.profile(profile)?.authority;
+        Ok(self.store.serving_generation(authority)? != before)
     }
 
     async fn issue_leaf(

@@ -170,6 +170,20 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The generation by which an authority signs now.
+    pub fn serving_generation(&self, authority: &str) -> Result<Option<i64>, StoreError> {
+        self.read(|connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT id FROM generation WHERE authority = ?1 AND state = 'serving'",
+                )?
+                .query_row([authority], |row| row.get(0))
+                .optional()?)
+        })
+    }
+}
+
 /// Whether it is the one by which its authority signs now.
 pub(super) fn serves(connection: &Connection, generation: i64) -> Result<bool, StoreError> {
     Ok(connection

@@ -6,6 +6,7 @@
 
 use super::super::authority_policy::Gate;
 use super::super::authorize::{Authorized, Caller, Operate};
+use super::super::error::ISSUER_REVOKED;
 use super::super::generation::{Shape, new_key_id};
 use super::super::hierarchy::Generation;
 use super::super::{CertificateAuthority, Error, crash_point};
@@ -300,7 +301,7 @@ impl CertificateAuthority {
             )),
         };
         // To wait for the one above is no failure.
-        let failure = made.as_ref().err().filter(|it| it.code != "issuer_revoked");
+        let failure = made.as_ref().err().filter(|it| it.code != ISSUER_REVOKED);
         let waits_elsewhere = failure.is_some_and(|it| it.code == "authority_waiting");
         let failure = failure.map(ToString::to_string);
         let mut detail = AuthorityDetail::of(roll)?;
