@@ -12,9 +12,11 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WATCHDOG: Duration = Duration::from_secs(2);
+/// A status line that is told only now was told by the clock.
+const LATE: Duration = Duration::from_secs(5);
 /// `RestartPreventExitStatus=` of the units.
 const WRONG_CONFIGURATION: i32 = 78;
 
@@ -42,6 +44,29 @@ fn systemd_hears_when_it_serves_and_how_it_is() {
     systemd.hears("STOPPING=1");
     assert!(!fs::exists(format!("/proc/{stopped}")).unwrap());
     stage.start();
+}
+
+/// Who looks at the status line after a token went, or came back, is not told of before.
+#[test]
+fn the_status_line_tells_of_a_token_when_it_turns() {
+    let mut stage = Stage::set();
+    let systemd = ServiceManager::new(&stage.path(""), "notify");
+    let mut command = stage.serve(&[]);
+    systemd.looks_after(&mut command, None);
+    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
+    stage.attend(daemon);
+    stage.run_ceremony();
+    systemd.hears("1 of 1 tokens ready");
+    for _ in 0..2 {
+        fs::rename(stage.path("tokens"), stage.path("away")).unwrap();
+        signal(stage.worker().unwrap(), Signal::KILL);
+        systemd.hears("0 of 1 tokens ready");
+        fs::rename(stage.path("away"), stage.path("tokens")).unwrap();
+        stage.is_ready();
+        let ready = Instant::now();
+        systemd.hears("1 of 1 tokens ready");
+        assert!(ready.elapsed() < LATE, "{:?}", ready.elapsed());
+    }
 }
 
 /// The watchdog is fed while all make progress, and not when the database, a reconciler or the whole

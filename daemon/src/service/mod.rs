@@ -163,6 +163,7 @@ impl Daemon {
             let report = Report {
                 systemd,
                 current: self.current.clone(),
+                turned: self.tokens.turned.clone(),
                 addresses,
                 admin: self.configuration.admin.clone(),
             };

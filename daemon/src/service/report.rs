@@ -16,11 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// How often the status is looked at. Each look wakes half of the daemon.
+/// How often the status is looked at where no token gets into another state. Each look wakes half of the
+/// daemon.
 const STATUS_PERIOD: Duration = Duration::from_secs(15);
+/// The shortest time between two looks, whatever the tokens do.
+const STATUS_PAUSE: Duration = Duration::from_millis(200);
 /// How many times the watchdog is fed in its time, when answers come at once.
 const FEEDS: u32 = 4;
 /// How much of the watchdog's time database and API may take to answer: a slow disk is no hang.
@@ -38,6 +41,8 @@ const ANSWER: &[u8] = b"HTTP/1.1 ";
 pub(super) struct Report {
     pub(super) systemd: Arc<Systemd>,
     pub(super) current: CurrentAuthority,
+    /// Notified when a token gets into another state.
+    pub(super) turned: Arc<Notify>,
     pub(super) addresses: Addresses,
     /// Where the API is asked.
     pub(super) admin: PathBuf,
@@ -58,7 +63,7 @@ impl Report {
         let within = watchdog.map_or(ANSWER_WITHIN, |time| time / ANSWERS);
         while let Err(reason) = self.makes_progress(within).await {
             tracing::debug!(reason = %format!("{reason:#}"), "not ready yet");
-            tokio::time::sleep(START_PERIOD).await;
+            sleep(START_PERIOD).await;
         }
         self.systemd.ready();
         let feed = async {
@@ -113,22 +118,21 @@ impl Report {
     }
 
     async fn tell_status(&self) {
-        let mut ticks = interval(STATUS_PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
             let ca = self.current.load_full();
             let line = move || ca.summary().unwrap_or_else(|error| error.to_string());
-            let Ok(line) = tokio::task::spawn_blocking(line).await else {
-                continue;
-            };
-            let doors = [
-                ("https", self.addresses.https),
-                ("http", self.addresses.http),
-            ];
-            let doors =
-                doors.map(|(name, at)| at.map_or(String::new(), |at| format!("{name} {at}; ")));
-            self.systemd.status(&format!("{}{line}", doors.concat()));
+            if let Ok(line) = tokio::task::spawn_blocking(line).await {
+                let doors = [
+                    ("https", self.addresses.https),
+                    ("http", self.addresses.http),
+                ];
+                let doors =
+                    doors.map(|(name, at)| at.map_or(String::new(), |at| format!("{name} {at}; ")));
+                self.systemd.status(&format!("{}{line}", doors.concat()));
+            }
+            sleep(STATUS_PAUSE).await;
+            // Nobody turned for so long: what else the line tells is looked at.
+            let _ = timeout(STATUS_PERIOD - STATUS_PAUSE, self.turned.notified()).await;
         }
     }
 }

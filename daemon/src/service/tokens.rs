@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Who starts the workers, and starts them again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,6 +27,8 @@ pub enum Workers {
 /// The tokens, and the supervisors of their workers.
 pub(super) struct Tokens {
     pub(super) configured: BTreeMap<String, ConfiguredToken>,
+    /// Notified when one of them gets into another state, and when they are other ones.
+    pub(super) turned: Arc<Notify>,
     workers: Workers,
     /// The configuration as it was taken. Workers of our own read it whenever they are started, so that
     /// none takes what was refused, or not yet taken.
@@ -53,6 +57,7 @@ impl Tokens {
     pub(super) fn start(configuration: &Configuration, workers: Workers) -> anyhow::Result<Self> {
         let mut tokens = Self {
             configured: BTreeMap::new(),
+            turned: Arc::default(),
             workers,
             taken: configuration.state_dir.join("taken.toml"),
             supervised: BTreeMap::new(),
@@ -159,6 +164,10 @@ impl Tokens {
         );
         self.retired.retain(|it| !it.has_ended());
         self.configured = next.configured;
+        for token in self.configured.values() {
+            token.client.tell_turns_to(&self.turned);
+        }
+        self.turned.notify_one();
     }
 
     /// Tells the workers to end, all at once; they are waited for when this is dropped.

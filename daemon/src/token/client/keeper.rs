@@ -10,9 +10,10 @@ use crate::token::protocol::{Answer, HEALTH_PAUSE, Operation};
 use crate::token::worker::health::{RungCounters, TokenState, WorkerHealth};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 
 /// First pause between two attempts to connect; it doubles.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -43,6 +44,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     on_hang: Mutex<Option<OnHang>>,
+    turned: OnceLock<Arc<Notify>>,
 }
 
 struct State {
@@ -70,6 +72,7 @@ impl Keeper {
             }),
             changed: Condvar::new(),
             on_hang: Mutex::default(),
+            turned: OnceLock::new(),
         });
         let threads = vec![
             spawn("token-client", &shared, Shared::keep_connected),
@@ -96,12 +99,16 @@ impl Keeper {
         *self.shared.on_hang() = on_hang;
     }
 
+    /// What is notified whenever the token gets into another state; the first one stays.
+    pub(super) fn tell_turns_to(&self, turned: &Arc<Notify>) {
+        self.shared.turned.get_or_init(|| turned.clone());
+    }
+
     pub(super) fn note_restart(&self, reason: &str) {
         let mut state = self.shared.state();
         state.health.restarts += 1;
-        state
-            .health
-            .turn(TokenState::Unavailable, reason, SystemTime::now());
+        self.shared
+            .turn(&mut state, TokenState::Unavailable, reason);
     }
 
     pub(super) fn wait_ready(&self, deadline: Instant) -> TokenHealth {
@@ -230,7 +237,7 @@ impl Shared {
         let since = UNIX_EPOCH + Duration::from_millis(heard.since_unix_ms);
         let mut state = self.state();
         state.health.rungs = heard.rungs;
-        state.health.turn(heard.state, &heard.reason, since);
+        self.turn_since(&mut state, heard.state, &heard.reason, since);
         self.changed.notify_all();
     }
 
@@ -241,7 +248,19 @@ impl Shared {
             TokenState::Starting => TokenState::Starting,
             _ => TokenState::Unavailable,
         };
-        state.health.turn(now, reason, SystemTime::now());
+        self.turn(&mut state, now, reason);
+    }
+
+    fn turn(&self, state: &mut State, into: TokenState, reason: &str) {
+        self.turn_since(state, into, reason, SystemTime::now());
+    }
+
+    fn turn_since(&self, state: &mut State, into: TokenState, reason: &str, since: SystemTime) {
+        let turns = state.health.state != into;
+        state.health.turn(into, reason, since);
+        if let (true, Some(turned)) = (turns, self.turned.get()) {
+            turned.notify_one();
+        }
     }
 
     /// Pauses; true if the client is being closed.

@@ -23,6 +23,7 @@ use secrecy::SecretSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Notify;
 
 /// Longest deadline of one request.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
@@ -209,6 +210,11 @@ impl TokenClient {
     /// more; `None` for nobody.
     pub(super) fn tell_hang_to(&self, on_hang: Option<OnHang>) {
         self.keeper.tell_hang_to(on_hang);
+    }
+
+    /// Has `turned` notified whenever the token gets into another state. Nobody else after the first.
+    pub fn tell_turns_to(&self, turned: &Arc<Notify>) {
+        self.keeper.tell_turns_to(turned);
     }
 
     /// Counts a restart of the worker, with its cause.
