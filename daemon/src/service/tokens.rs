@@ -165,7 +165,8 @@ impl Tokens {
         self.retired.retain(|it| !it.has_ended());
         self.configured = next.configured;
         for token in self.configured.values() {
-            token.client.tell_turns_to(&self.turned);
+            let turned = self.turned.clone();
+            token.client.tell_turns_to(move || turned.notify_one());
         }
         self.turned.notify_one();
     }

@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::Notify;
 
 /// First pause between two attempts to connect; it doubles.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -27,6 +26,9 @@ const HEALTH_DEADLINE: Duration = HEALTH_PAUSE.saturating_add(Duration::from_sec
 
 /// Told the operation by which a worker shows that it hangs.
 pub(super) type OnHang = Box<dyn Fn(&'static str) + Send>;
+
+/// Told when the token has got into another state.
+pub(super) type OnTurn = Box<dyn Fn() + Send + Sync>;
 
 /// Longer than any client lives.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -44,7 +46,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     on_hang: Mutex<Option<OnHang>>,
-    turned: OnceLock<Arc<Notify>>,
+    on_turn: OnceLock<OnTurn>,
 }
 
 struct State {
@@ -72,7 +74,7 @@ impl Keeper {
             }),
             changed: Condvar::new(),
             on_hang: Mutex::default(),
-            turned: OnceLock::new(),
+            on_turn: OnceLock::new(),
         });
         let threads = vec![
             spawn("token-client", &shared, Shared::keep_connected),
@@ -99,9 +101,9 @@ impl Keeper {
         *self.shared.on_hang() = on_hang;
     }
 
-    /// What is notified whenever the token gets into another state; the first one stays.
-    pub(super) fn tell_turns_to(&self, turned: &Arc<Notify>) {
-        self.shared.turned.get_or_init(|| turned.clone());
+    /// Who is told whenever the token gets into another state; the first one stays.
+    pub(super) fn tell_turns_to(&self, on_turn: OnTurn) {
+        self.shared.on_turn.get_or_init(|| on_turn);
     }
 
     pub(super) fn note_restart(&self, reason: &str) {
@@ -258,8 +260,8 @@ impl Shared {
     fn turn_since(&self, state: &mut State, into: TokenState, reason: &str, since: SystemTime) {
         let turns = state.health.state != into;
         state.health.turn(into, reason, since);
-        if let (true, Some(turned)) = (turns, self.turned.get()) {
-            turned.notify_one();
+        if let (true, Some(tell)) = (turns, self.on_turn.get()) {
+            tell();
         }
     }
 

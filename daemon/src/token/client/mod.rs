@@ -23,7 +23,6 @@ use secrecy::SecretSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::Notify;
 
 /// Longest deadline of one request.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
@@ -212,9 +211,10 @@ impl TokenClient {
         self.keeper.tell_hang_to(on_hang);
     }
 
-    /// Has `turned` notified whenever the token gets into another state. Nobody else after the first.
-    pub fn tell_turns_to(&self, turned: &Arc<Notify>) {
-        self.keeper.tell_turns_to(turned);
+    /// Has `on_turn` called whenever the token gets into another state; it MUST NOT ask for the health.
+    /// Who is named first stays.
+    pub fn tell_turns_to(&self, on_turn: impl Fn() + Send + Sync + 'static) {
+        self.keeper.tell_turns_to(Box::new(on_turn));
     }
 
     /// Counts a restart of the worker, with its cause.
