@@ -27,6 +27,11 @@ basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
+[names]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+nameConstraints = critical, permitted;DNS:works.example
 [no-lists]
 basicConstraints = critical, CA:TRUE
 keyUsage = critical, keyCertSign
@@ -223,11 +228,15 @@ fn what_does_not_fit_is_not_adopted() {
     old_authorities(&stage);
     import(&stage, "root", "Old Root", "01");
     import(&stage, "plant", "Old Plant", "02");
-    openssl(
-        &stage,
-        "req -x509 -config openssl.cnf -new -key root.key -days 9 -subj /CN=Old-Root -extensions no-lists \
-         -out no-lists.pem",
-    );
+    for extensions in ["no-lists", "names"] {
+        openssl(
+            &stage,
+            &format!(
+                "req -x509 -config openssl.cnf -new -key root.key -days 9 -subj /CN=Old-Root \
+                 -extensions {extensions} -out {extensions}.pem"
+            ),
+        );
+    }
     openssl(
         &stage,
         "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out stranger.key",
@@ -244,6 +253,7 @@ fn what_does_not_fit_is_not_adopted() {
         |name: &str| good.replace(root.to_str().unwrap(), stage.path(name).to_str().unwrap());
     for (file, code, reason) in [
         (with("no-lists.pem"), "adoption_refused", "cRLSign"),
+        (with("names.pem"), "adoption_refused", "nameConstraints"),
         (
             with("stranger.pem"),
             "adoption_refused",

@@ -73,6 +73,11 @@ basicConstraints = critical, CA:TRUE, pathlen:1
 keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
 extendedKeyUsage = serverAuth
+[clients]
+basicConstraints = critical, CA:TRUE, pathlen:1
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+extendedKeyUsage = clientAuth
 [leaf]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
@@ -516,6 +521,34 @@ fn an_answer_that_does_not_fit_is_not_installed() {
 
     let told = install(&stage, &(elsewhere.read("other.pem") + &root + &good));
     assert_eq!(told.code, Some(0), "{told:?}");
+}
+
+/// Verifies: a configuration that asks for more than an installed certificate allows below it is taken, and
+/// an alarm names the authority until it asks for less.
+#[test]
+fn a_profile_that_asks_for_more_than_its_authority_allows_is_an_alarm() {
+    let stage = asked();
+    let elsewhere = Elsewhere::on(&stage);
+    ceremony(&stage);
+    csr(&stage);
+    let clients = elsewhere.signs("gateway.csr", "clients", 1800, "root");
+    let told = install(&stage, &clients);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(alarms(&stage), "[]");
+    let modest = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
+    let (before, behind) = modest.split_once("name = \"behind\"").unwrap();
+    let more = behind.replacen("[\"client_auth\"]", "[\"client_auth\", \"server_auth\"]", 1);
+    stage.configure(&format!("{before}name = \"behind\"{more}"));
+    stage.told(&["reload"]);
+    let told = alarms(&stage);
+    assert!(
+        told.contains("verifiers refuse what gateway signs"),
+        "{told}"
+    );
+    assert!(told.contains("1.3.6.1.5.5.7.3.1"), "{told}");
+    stage.configure(&modest);
+    stage.told(&["reload"]);
+    assert_eq!(alarms(&stage), "[]");
 }
 
 /// Verifies: a roll of the authority makes the next key and waits for its certificate, and says so; it goes

@@ -17,13 +17,10 @@ use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
-use crate::x509::limits;
-use crate::x509::profile::ExtendedKeyUsage;
 use crate::x509::request;
 use crate::x509::requested::Requested;
 use serde::Serialize;
 use serde_json::json;
-use std::collections::BTreeSet;
 
 /// An authority's generation that waits for its certificate.
 #[derive(Clone, Debug, Serialize)]
@@ -81,7 +78,13 @@ impl CertificateAuthority {
         bundle: &str,
     ) -> Result<(), Error> {
         let row = self.waiting_generation(authority)?;
-        let answer = Answer::read(&row, bundle, &self.purposes_of(authority), self.now())?;
+        let answer = Answer::read(&row, bundle, self.now())?;
+        let certificates = [&answer.certificate].into_iter().chain(&answer.above);
+        let limit = self.limit(authority, certificates);
+        let limit = limit.map_err(|error| refusal(&row, "install_malformed", error.to_string()))?;
+        if let Some(limit) = limit {
+            return Err(refusal(&row, "install_limits", limit));
+        }
         let above: Vec<String> = answer.above.iter().map(sha256).collect();
         let entry = AuditEntry {
             at: self.now(),
@@ -104,26 +107,6 @@ impl CertificateAuthority {
         self.reload_hierarchy()?;
         self.wake();
         Ok(())
-    }
-
-    /// What leaves are for that `authority` signs, or that stand below it: by its own profiles, by those
-    /// of whom it stands in for, and by those of authorities below.
-    fn purposes_of(&self, authority: &str) -> BTreeSet<ExtendedKeyUsage> {
-        let hierarchy = self.hierarchy();
-        let is_below = |name: &str| {
-            let serving = hierarchy.serving(name);
-            serving.is_some_and(|it| {
-                let mut above = hierarchy.upwards(it.id);
-                above.any(|it| it.authority == authority)
-            })
-        };
-        let concerned = |name: &str| {
-            let standby = self.failover.standby.get(name);
-            name == authority || standby.is_some_and(|it| it == authority) || is_below(name)
-        };
-        let profiles = self.profiles.values().filter(|it| concerned(&it.authority));
-        let purposes = profiles.flat_map(|it| &it.certificate.extended_key_usage);
-        purposes.copied().collect()
     }
 
     /// Whether a certificate of this authority was asked for, and is not there yet.
@@ -243,16 +226,8 @@ struct Answer {
 }
 
 impl Answer {
-    fn read(
-        row: &GenerationRow,
-        bundle: &str,
-        purposes: &BTreeSet<ExtendedKeyUsage>,
-        now: i64,
-    ) -> Result<Self, Error> {
-        let refused = |code, reason: String| {
-            let message = format!("nothing is installed for {}: {reason}", row.authority);
-            Error::mend(code, message)
-        };
+    fn read(row: &GenerationRow, bundle: &str, now: i64) -> Result<Self, Error> {
+        let refused = |code, reason: String| refusal(row, code, reason);
         let mut certificates = parse_bundle(bundle.as_bytes())
             .map_err(|error| refused("install_malformed", error.to_string()))?;
         let own = certificates
@@ -280,15 +255,6 @@ impl Answer {
             .map_err(|reason| refused("install_not_an_authority", reason))?;
         let above = chain_above(&certificate, certificates, path_length)
             .map_err(|(code, why)| refused(code, why))?;
-        // The self-signed one, too: verifiers differ in what they take from it.
-        for it in [&certificate].into_iter().chain(&above) {
-            let limit = limits::limit(it, purposes);
-            let limit = limit.map_err(|error| refused("install_malformed", error.to_string()))?;
-            if let Some(limit) = limit {
-                let reason = format!("the certificate of {:?}: {limit}", it.subject());
-                return Err(refused("install_limits", reason));
-            }
-        }
         let valid = |it: &Certificate| it.not_before() <= now && now < it.not_after();
         let invalid = [&certificate]
             .into_iter()
@@ -318,6 +284,11 @@ impl Answer {
             .map_err(|error| refused("install_malformed", error.to_string()))?;
         Ok(Self { certificate, above })
     }
+}
+
+fn refusal(row: &GenerationRow, code: &'static str, reason: String) -> Error {
+    let message = format!("nothing is installed for {}: {reason}", row.authority);
+    Error::mend(code, message)
 }
 
 /// The certificates above, the issuer's first, up to a self-signed one. Each has signed the one below

@@ -71,7 +71,8 @@ impl CertificateAuthority {
         let told = [windows, rolls].into_iter().map(|alarms| {
             alarms.unwrap_or_else(|error| vec![format!("not everything can be judged: {error}")])
         });
-        told.flatten().chain(self.waiting_alarms()).collect()
+        let others = [self.waiting_alarms(), self.limit_alarms()];
+        told.chain(others).flatten().collect()
     }
 
     fn window_alarms(&self) -> Result<Vec<String>, Error> {
