@@ -113,6 +113,9 @@ fn a_configuration_that_is_refused_changes_nothing() {
         station.obtain(&Request::device("pump-2"));
     }
     assert_eq!(reloads(&stage), 0);
+    let refused = "audit WHERE action = 'configuration.refused' AND actor LIKE 'local uid %' \
+                   AND detail ->> 'code' <> ''";
+    assert_eq!(stage.count(refused), 4);
     stage.configure("nonsense = ");
     let worker = stage.worker().unwrap();
     signal(worker, Signal::KILL);

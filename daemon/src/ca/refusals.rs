@@ -5,7 +5,7 @@
 use super::authorize::Caller;
 use super::{CertificateAuthority, Error, lock};
 use crate::store::AuditEntry;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// So many refusals of strangers with one code are written down in a minute, each as an entry.
@@ -92,6 +92,26 @@ impl CertificateAuthority {
 
     /// The same, before the caller's permission is known. Beyond so many in a minute it is only counted.
     pub async fn record_refused(&self, actor: &str, subject: &str, profile: &str, error: &Error) {
+        let profile: String = profile.chars().take(128).collect();
+        let more = json!({ "profile": profile });
+        self.write_down("certificate.refused", actor, subject, more, error)
+            .await;
+    }
+
+    /// Writes down that the configuration in `file` was refused, and the one of before stays. Best effort.
+    pub async fn record_refused_configuration(&self, actor: &str, file: &str, error: &Error) {
+        self.write_down("configuration.refused", actor, file, json!({}), error)
+            .await;
+    }
+
+    async fn write_down(
+        &self,
+        action: &'static str,
+        actor: &str,
+        subject: &str,
+        mut detail: Value,
+        error: &Error,
+    ) {
         let (counted, is_entry) = {
             let mut refusals = lock(&self.lasting.refusals);
             let counted = refusals.over(self.now(), false);
@@ -103,16 +123,14 @@ impl CertificateAuthority {
         if !is_entry {
             return;
         }
+        detail["code"] = error.code.into();
+        detail["reason"] = error.message.chars().take(512).collect::<String>().into();
         let entry = AuditEntry {
             at: self.now(),
             actor: actor.to_owned(),
-            action: "certificate.refused",
+            action,
             subject: subject.chars().take(128).collect(),
-            detail: json!({
-                "code": error.code,
-                "reason": error.message.chars().take(512).collect::<String>(),
-                "profile": profile.chars().take(128).collect::<String>(),
-            }),
+            detail,
         };
         self.write_refusal(entry).await;
     }

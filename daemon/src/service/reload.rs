@@ -55,6 +55,9 @@ impl Daemon {
             Err(error) => {
                 tracing::error!(actor, code = error.code, %error,
                     "the new configuration is refused; the one of before stays");
+                let (ca, file) = (self.current.load_full(), self.configuration.file.display());
+                ca.record_refused_configuration(actor, &file.to_string(), &error)
+                    .await;
                 Err(error)
             }
         }
