@@ -100,8 +100,9 @@ use writer::Writer;
 /// How many connections serve reads side by side.
 const READERS: usize = 4;
 /// What the writer keeps of the database in memory, in KiB. Serial numbers, digests and keys fall
-/// anywhere into their indexes; with SQLite's own 2 MiB nearly every one is read from the file anew.
-const WRITER_CACHE_KIB: i64 = 64 * 1024;
+/// anywhere into their indexes; with SQLite's own 2 MiB nearly every one is read from the file anew. What
+/// is taken once is not given back, and each commit looks through it.
+const WRITER_CACHE_KIB: i64 = 8 * 1024;
 /// How long the write-ahead log may get before it is copied into the database, in pages of 4 KiB.
 /// A page that changed a hundred times meanwhile is copied once.
 const CHECKPOINT_PAGES: i64 = 4_096;
