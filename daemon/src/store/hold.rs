@@ -4,15 +4,15 @@
 //! thousand devices is done in chunks, each a transaction of its own, so that nobody waits long for
 //! the writer. `block.reached` says how far that is: a crash costs the chunk that was under way.
 //!
-//! Each certificate that a block holds has a row, and another one if an operator holds it. It comes off
-//! hold when nobody holds it any more.
+//! Each certificate that a block holds has a row. It comes off hold with the last block that holds
+//! it; one that somebody put on hold by other means has no row, and no block lifts that.
 
 use super::block::{Undo, block_by_id};
 use super::breach::delete_task;
 use super::enrollment::{find, from_json};
 use super::hub_task::{self, HubCause};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate};
-use super::{Store, StoreError, audit};
+use super::{Store, StoreError};
 use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, params};
 
@@ -89,56 +89,21 @@ pub(super) fn hold(
     revocation: &Revocation,
 ) -> Result<Revoked, StoreError> {
     let done = revocation::revoke(connection, revocation, RevocationReason::CertificateHold)?;
-    let held = done.unchanged.iter().filter(|it| is_on_hold(it));
-    for certificate in done.changed.iter().chain(held) {
+    for certificate in &done.changed {
         insert(connection, block, certificate.intent)?;
+    }
+    for certificate in done.unchanged.iter().filter(|it| is_on_hold(it)) {
+        if is_held(connection, certificate.intent)? {
+            insert(connection, block, certificate.intent)?;
+        }
     }
     Ok(done)
 }
 
-/// From now on an operator holds these, with whoever does already, within the caller's transaction.
-pub(super) fn hold_for_operator(
-    connection: &Connection,
-    revocation: &Revocation,
-    done: &Revoked,
-) -> Result<(), StoreError> {
-    let insert = "INSERT INTO operator_hold (certificate) VALUES (?1) ON CONFLICT DO NOTHING";
-    let mut insert = connection.prepare_cached(insert)?;
-    for certificate in &done.changed {
-        insert.execute([certificate.intent])?;
-    }
-    for certificate in done.unchanged.iter().filter(|it| is_on_hold(it)) {
-        if insert.execute([certificate.intent])? > 0 {
-            audit::append(connection, &revocation.entry("hold.added", certificate))?;
-        }
-    }
-    Ok(())
-}
-
-/// The operator's part of [`Store::unrevoke`], within the caller's transaction.
-pub(super) fn let_go_for_operator(
-    connection: &Connection,
-    revocation: &Revocation,
-) -> Result<(), StoreError> {
-    for certificate in revocation::certificates(connection, revocation)? {
-        let was_held = connection
-            .prepare_cached("DELETE FROM operator_hold WHERE certificate = ?1")?
-            .execute([certificate.intent])?
-            > 0;
-        if was_held && is_on_hold(&certificate) && is_held(connection, certificate.intent)? {
-            audit::append(connection, &revocation.entry("hold.lifted", &certificate))?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether somebody holds this certificate.
+/// Whether some block holds this certificate.
 pub(super) fn is_held(connection: &Connection, certificate: i64) -> Result<bool, StoreError> {
     Ok(connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM block_hold WHERE certificate = ?1)
-                 OR EXISTS (SELECT 1 FROM operator_hold WHERE certificate = ?1)",
-        )?
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM block_hold WHERE certificate = ?1)")?
         .query_row([certificate], |row| row.get(0))?)
 }
 

@@ -81,22 +81,13 @@ impl Store {
         revocation: Revocation,
         reason: RevocationReason,
     ) -> Result<Revoked, StoreError> {
-        self.write(move |connection| {
-            let done = revoke(connection, &revocation, reason)?;
-            if !reason.is_final() {
-                hold::hold_for_operator(connection, &revocation, &done)?;
-            }
-            Ok(done)
-        })
+        self.write(move |connection| revoke(connection, &revocation, reason))
     }
 
     /// Lifts `certificateHold` from the target's certificates; other reasons are final, and what a
-    /// block holds stays on hold, for the block alone.
+    /// block holds stays on hold.
     pub fn unrevoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
-        self.write(move |connection| {
-            hold::let_go_for_operator(connection, &revocation)?;
-            unrevoke(connection, &revocation)
-        })
+        self.write(move |connection| unrevoke(connection, &revocation))
     }
 }
 
@@ -122,7 +113,7 @@ pub(super) fn revoke(
     )
 }
 
-/// Takes off hold what nobody holds any more, within the caller's transaction.
+/// The same for [`Store::unrevoke`].
 pub(super) fn unrevoke(
     connection: &Connection,
     revocation: &Revocation,
@@ -159,12 +150,21 @@ fn change(
                 next.map(|(since, _)| since),
                 next.map(|(_, reason)| reason.code()),
             ])?;
-        let before = certificate.revoked;
-        let certificate = RevokedCertificate {
-            revoked: next.or(before),
-            ..certificate
-        };
-        audit::append(connection, &revocation.entry(action, &certificate))?;
+        let (_, reason) = next.or(certificate.revoked).unzip();
+        audit::append(
+            connection,
+            &AuditEntry {
+                at: revocation.at,
+                actor: revocation.actor.clone(),
+                action,
+                subject: certificate.subject.clone(),
+                detail: json!({
+                    "serial": hex::encode_upper(&certificate.serial),
+                    "reason": reason.map(RevocationReason::name),
+                    "cause": revocation.cause,
+                }),
+            },
+        )?;
         done.changed.push(RevokedCertificate {
             revoked: next,
             ..certificate
@@ -173,30 +173,9 @@ fn change(
     Ok(done)
 }
 
-impl Revocation {
-    /// What it did to one certificate, for the audit journal.
-    pub(super) fn entry(
-        &self,
-        action: &'static str,
-        certificate: &RevokedCertificate,
-    ) -> AuditEntry {
-        AuditEntry {
-            at: self.at,
-            actor: self.actor.clone(),
-            action,
-            subject: certificate.subject.clone(),
-            detail: json!({
-                "serial": hex::encode_upper(&certificate.serial),
-                "reason": certificate.revoked.map(|(_, reason)| reason.name()),
-                "cause": self.cause,
-            }),
-        }
-    }
-}
-
 /// The target's certificates. One that was named and does not exist is an error; a device without
 /// leaves is none.
-pub(super) fn certificates(
+fn certificates(
     connection: &Connection,
     revocation: &Revocation,
 ) -> Result<Vec<RevokedCertificate>, StoreError> {

@@ -408,17 +408,14 @@ CREATE UNIQUE INDEX block_standing ON block (kind, name, coalesce(generation, 0)
     WHERE lifted_at IS NULL;
 CREATE INDEX block_unfinished ON block (id) WHERE reached IS NOT NULL;
 
--- Who holds a certificate that is on hold: blocks, an operator, or both. It comes off hold when nobody holds it
--- any more.
+-- Which certificates a block holds. One comes off hold with the last block that holds it; what an
+-- operator has put on hold by itself has no row here, and stays.
 CREATE TABLE block_hold (
     block       INTEGER NOT NULL REFERENCES block (id),
     certificate INTEGER NOT NULL REFERENCES certificate (intent),
     PRIMARY KEY (block, certificate)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX block_hold_certificate ON block_hold (certificate);
-CREATE TABLE operator_hold (
-    certificate INTEGER PRIMARY KEY REFERENCES certificate (intent)
-) STRICT;
 
 -- What happened, in order, each entry sealed by the hash of all before it.
 CREATE TABLE audit (

@@ -134,42 +134,6 @@ fn a_hold_of_its_own_and_a_final_revocation_outlive_every_block() {
     assert!(stage.is_good("press-7"));
 }
 
-/// A block and an operator hold the same certificate, whoever was first: it is good again when both have let
-/// go, whoever does first.
-#[test]
-fn what_a_block_and_an_operator_hold_comes_off_hold_when_both_let_go() {
-    for (operator_first, block_first) in
-        [(true, true), (true, false), (false, true), (false, false)]
-    {
-        let stage = Stage::new();
-        stage.issue("press-7", 2);
-        let hold = || {
-            let held = stage.store.revoke(leaves("press-7"), CertificateHold);
-            assert_eq!(held.unwrap().changed.len(), usize::from(operator_first));
-        };
-        if operator_first {
-            hold();
-        }
-        let block = stage.block_device("press-7");
-        if !operator_first {
-            hold();
-        }
-        if block_first {
-            stage.let_back_in(block);
-        } else {
-            let lifted = stage.store.unrevoke(leaves("press-7")).unwrap();
-            assert!(lifted.changed.is_empty());
-        }
-        assert!(!stage.is_good("press-7"));
-        if block_first {
-            stage.store.unrevoke(leaves("press-7")).unwrap();
-        } else {
-            stage.let_back_in(block);
-        }
-        assert!(stage.is_good("press-7"));
-    }
-}
-
 /// From the block on, before any chunk: nobody in the group gets a leaf, known or not, and what is
 /// being signed is burned. A device with an enrollment of its own is not in the group.
 #[test]
