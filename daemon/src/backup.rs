@@ -12,7 +12,8 @@ use crate::durable::{remove, sync_folder};
 use crate::service::take_state;
 use crate::store::AuditEntry;
 use crate::store::backup::{IssuedLater, issued_after, record_restore, settle};
-use anyhow::{Context, bail};
+use crate::token::configuration::where_and_why;
+use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -43,8 +44,9 @@ pub struct Restored {
 pub fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
     let text = fs::read_to_string(configuration)
         .with_context(|| format!("cannot read {}", configuration.display()))?;
-    let StateFile { state_dir } =
-        toml::from_str(&text).with_context(|| format!("cannot use {}", configuration.display()))?;
+    let StateFile { state_dir } = toml::from_str(&text)
+        .map_err(|error| anyhow!(where_and_why(&text, &error)))
+        .with_context(|| format!("cannot use {}", configuration.display()))?;
     let manifest = verify(file)?;
     let _lock = take_state(&state_dir)?;
     let owner = fs::metadata(&state_dir)?;

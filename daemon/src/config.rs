@@ -19,7 +19,9 @@ use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
-use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
+use crate::token::configuration::{
+    TokenConfiguration, TokenSettings, where_and_why, worker_socket,
+};
 use crate::token::credential::label;
 use crate::x509::profile::{SubjectAlternativeNames, human_seconds};
 use listen::Listen;
@@ -191,7 +193,7 @@ impl Configuration {
     ) -> Result<Self, ConfigurationError> {
         let malformed = |error: toml::de::Error| ConfigurationError::Malformed {
             path: file.clone(),
-            reason: error.to_string(),
+            reason: where_and_why(text, &error),
         };
         let said: Said = toml::from_str(text).map_err(malformed)?;
         let raw: toml::Table = toml::from_str(text).map_err(malformed)?;

@@ -537,17 +537,23 @@ fn a_profile_that_asks_for_more_than_its_authority_allows_is_an_alarm() {
     assert_eq!(alarms(&stage), "[]");
     let modest = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
     let (before, behind) = modest.split_once("name = \"behind\"").unwrap();
-    let more = behind.replacen("[\"client_auth\"]", "[\"client_auth\", \"server_auth\"]", 1);
+    let more = behind.replacen("[\"client_auth\"]", "[\"client_auth\", \"server_auth\"]", 2);
     stage.configure(&format!("{before}name = \"behind\"{more}"));
     stage.told(&["reload"]);
     let told = alarms(&stage);
     assert!(
-        told.contains("verifiers refuse what gateway signs"),
+        told.contains("verifiers refuse leaves of gateway: "),
         "{told}"
     );
     assert!(told.contains("1.3.6.1.5.5.7.3.1"), "{told}");
+    // Nothing is made below it that could only be refused.
+    let file = stage.path("gateway.toml");
+    let refused = stage.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
+    assert!(refused.error.contains("authority_limited"), "{refused:?}");
+    assert_eq!(stage.count("generation WHERE authority = 'cell'"), 0);
     stage.configure(&modest);
     stage.told(&["reload"]);
+    ceremony(&stage);
     assert_eq!(alarms(&stage), "[]");
 }
 

@@ -87,7 +87,7 @@ fn a_configuration_that_is_refused_changes_nothing() {
     for (bad, reasons) in [
         (
             good.clone() + HOURLY + "nonsense = ",
-            &["line", "nonsense"][..],
+            &["line 1", "column"][..],
         ),
         (
             good.clone() + &HOURLY.replace("line-1", "line-9"),
@@ -113,9 +113,18 @@ fn a_configuration_that_is_refused_changes_nothing() {
         station.obtain(&Request::device("pump-2"));
     }
     assert_eq!(reloads(&stage), 0);
+    let pin = fs::read_to_string(stage.path("pin")).unwrap();
+    let leaked = format!("[[token]]\npin = {:?}", pin.trim());
+    stage.configure(&good.replacen("[[token]]", &leaked, 1));
+    let told = stage.hallmark(&["reload"]);
+    assert!(told.error.contains("unknown field `pin`"), "{told:?}");
+    let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+    for text in [&told.error, &log, &stage.told(&["audit", "export"])] {
+        assert!(!text.contains(pin.trim()), "the PIN is told");
+    }
     let refused = "audit WHERE action = 'configuration.refused' AND actor LIKE 'local uid %' \
                    AND detail ->> 'code' <> ''";
-    assert_eq!(stage.count(refused), 4);
+    assert_eq!(stage.count(refused), 5);
     stage.configure("nonsense = ");
     let worker = stage.worker().unwrap();
     signal(worker, Signal::KILL);

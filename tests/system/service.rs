@@ -1,6 +1,6 @@
 //! The daemon and its worker as systemd sees them.
 
-use crate::process::{Process, signal};
+use crate::process::{Process, signal, until};
 use crate::service_manager::{ServiceManager, hand_over};
 use crate::stage::Stage;
 use dps_emulator::{Action, Fault};
@@ -46,21 +46,29 @@ fn systemd_hears_when_it_serves_and_how_it_is() {
     stage.start();
 }
 
-/// Who looks at the status line after a token went, or came back, is not told of before.
+/// Who looks at the status line after a ceremony, or after a token went or came back, is not told of before.
 #[test]
-fn the_status_line_tells_of_a_token_when_it_turns() {
+fn the_status_line_tells_news_at_once() {
     let mut stage = Stage::set();
     let systemd = ServiceManager::new(&stage.path(""), "notify");
     let mut command = stage.serve(&[]);
     systemd.looks_after(&mut command, None);
     let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
     stage.attend(daemon);
+    systemd.hears("1 of 1 tokens ready; no ceremony yet");
     stage.run_ceremony();
-    systemd.hears("1 of 1 tokens ready");
+    let ceremony = Instant::now();
+    until("the status line has heard of the ceremony", || {
+        let told = systemd.hears("1 of 1 tokens ready");
+        (!told.contains("no ceremony yet")).then_some(())
+    });
+    assert!(ceremony.elapsed() < LATE, "{:?}", ceremony.elapsed());
     for _ in 0..2 {
         fs::rename(stage.path("tokens"), stage.path("away")).unwrap();
+        let gone = Instant::now();
         signal(stage.worker().unwrap(), Signal::KILL);
         systemd.hears("0 of 1 tokens ready");
+        assert!(gone.elapsed() < LATE, "{:?}", gone.elapsed());
         fs::rename(stage.path("away"), stage.path("tokens")).unwrap();
         stage.is_ready();
         let ready = Instant::now();

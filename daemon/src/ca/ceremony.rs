@@ -12,6 +12,7 @@ use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
 use super::{CertificateAuthority, Error, crash_point, rfc3339};
 use crate::store::{GenerationRow, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
+use crate::token::configuration::where_and_why;
 use crate::x509::key::KeyType;
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::human_seconds;
@@ -303,9 +304,9 @@ impl CertificateAuthority {
                 return self.adopt(specification, adoption, token, actor);
             }
         };
-        progress(format!("authority {name}: key on token {token}"));
         let issuer = specification.issuer.as_deref();
-        let parent = issuer.map(|it| Ok::<_, Error>(self.hierarchy().signing(it)?.id));
+        let parent = issuer.map(|it| self.unlimited(it, name));
+        progress(format!("authority {name}: key on token {token}"));
         let row = self.store.plan_generation(PlannedGeneration {
             authority: name.clone(),
             parent: parent.transpose()?,
@@ -394,7 +395,7 @@ impl Ceremony {
             return Err(Error::mend("ceremony_invalid", message));
         }
         let ceremony: Self = toml::from_str(file)
-            .map_err(|error| Error::mend("ceremony_invalid", error.to_string()))?;
+            .map_err(|error| Error::mend("ceremony_invalid", where_and_why(file, &error)))?;
         if ceremony.authority.len() > AUTHORITIES_MAX {
             let message = format!("a ceremony makes at most {AUTHORITIES_MAX} authorities");
             return Err(Error::mend("ceremony_invalid", message));

@@ -1,66 +1,87 @@
 //! What an authority's certificate, or one above it, demands of everything below: measured by what the
 //! profiles let it sign.
 //!
-//! An authority that is taken over or certified elsewhere is refused for it. A configuration may ask for
-//! more later on; then it is an alarm, for verifiers refuse those leaves and not we.
+//! An authority that is taken over, certified elsewhere or made below one that is limited so is refused for it. A
+//! configuration may ask for more later on; then it is an alarm, for verifiers refuse those leaves and not we.
 
-use super::CertificateAuthority;
 use super::hierarchy::Hierarchy;
+use super::{CertificateAuthority, Error};
 use crate::x509::certificate::{Certificate, CertificateRefusal};
 use crate::x509::limits;
 use crate::x509::profile::ExtendedKeyUsage;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl CertificateAuthority {
-    /// Why verifiers would refuse what `authority` signs below `certificates`, its own and all above, in
-    /// words. The self-signed one counts, too: verifiers differ in what they take from it.
+    /// Why verifiers would refuse leaves of `authority`, or below it, for `certificates`: its own and all
+    /// above, in words. The self-signed one counts, too: verifiers differ in what they take from it.
     pub(super) fn limit<'a>(
         &self,
         authority: &str,
         certificates: impl IntoIterator<Item = &'a Certificate>,
     ) -> Result<Option<String>, CertificateRefusal> {
-        let purposes = self.purposes_of(authority);
-        for certificate in certificates {
-            if let Some(limit) = limits::limit(certificate, &purposes)? {
-                let subject = certificate.subject();
-                return Ok(Some(format!("the certificate of {subject:?}: {limit}")));
-            }
-        }
-        Ok(None)
+        let hierarchy = self.hierarchy();
+        let below = hierarchy.iter().filter(|it| {
+            let mut above = hierarchy.upwards(it.id);
+            it.serving && above.any(|it| it.authority == authority)
+        });
+        let below: BTreeSet<&str> = below.map(|it| it.authority.as_str()).collect();
+        let purposes = self.purposes_of(|name| name == authority || below.contains(name));
+        first_limit(certificates, &purposes)
     }
 
-    /// Authorities that serve, and whose leaves verifiers refuse, in words.
+    /// The row id of the generation by which `issuer` can make the authority `name`.
+    pub(super) fn unlimited(&self, issuer: &str, name: &str) -> Result<i64, Error> {
+        let hierarchy = self.hierarchy();
+        let id = hierarchy.signing(issuer)?.id;
+        let limit = self.limit(name, certificates_above(&hierarchy, id));
+        let limit = limit.unwrap_or_else(|error| Some(error.to_string()));
+        limit.map_or(Ok(id), |limit| {
+            let message = format!("authority {name} is not made: {limit}");
+            Err(Error::mend("authority_limited", message))
+        })
+    }
+
+    /// Limits that verifiers refuse leaves for, with the authorities that sign those.
     pub(super) fn limit_alarms(&self) -> Vec<String> {
         let hierarchy = self.hierarchy();
-        let serving = hierarchy.iter().filter(|it| it.serving);
-        let alarms = serving.filter_map(|it| {
-            let limit = self.limit(&it.authority, certificates_above(&hierarchy, it.id));
-            let limit = limit.unwrap_or_else(|error| Some(error.to_string()))?;
-            let name = &it.authority;
-            Some(format!("verifiers refuse what {name} signs: {limit}"))
-        });
-        alarms.collect()
+        let mut limited: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for it in hierarchy.iter().filter(|it| it.serving) {
+            let purposes = self.purposes_of(|name| name == it.authority);
+            if purposes.is_empty() {
+                continue;
+            }
+            let limit = first_limit(certificates_above(&hierarchy, it.id), &purposes);
+            if let Some(limit) = limit.unwrap_or_else(|error| Some(error.to_string())) {
+                limited.entry(limit).or_default().push(&it.authority);
+            }
+        }
+        let alarms = limited.into_iter();
+        alarms
+            .map(|(limit, them)| format!("verifiers refuse leaves of {}: {limit}", them.join(", ")))
+            .collect()
     }
 
-    /// What leaves are for that `authority` signs, or that stand below it: by its own profiles, by those
-    /// of whom it stands in for, and by those of authorities below.
-    fn purposes_of(&self, authority: &str) -> BTreeSet<ExtendedKeyUsage> {
-        let hierarchy = self.hierarchy();
-        let is_below = |name: &str| {
-            let serving = hierarchy.serving(name);
-            serving.is_some_and(|it| {
-                let mut above = hierarchy.upwards(it.id);
-                above.any(|it| it.authority == authority)
-            })
-        };
-        let concerned = |name: &str| {
-            let standby = self.failover.standby.get(name);
-            name == authority || standby.is_some_and(|it| it == authority) || is_below(name)
-        };
+    /// What leaves are for by the profiles of these authorities, and of those that they stand in for.
+    fn purposes_of(&self, is_one: impl Fn(&str) -> bool) -> BTreeSet<ExtendedKeyUsage> {
+        let standby = |name: &str| self.failover.standby.get(name);
+        let concerned = |name: &str| is_one(name) || standby(name).is_some_and(|it| is_one(it));
         let profiles = self.profiles.values().filter(|it| concerned(&it.authority));
         let purposes = profiles.flat_map(|it| &it.certificate.extended_key_usage);
         purposes.copied().collect()
     }
+}
+
+fn first_limit<'a>(
+    certificates: impl IntoIterator<Item = &'a Certificate>,
+    purposes: &BTreeSet<ExtendedKeyUsage>,
+) -> Result<Option<String>, CertificateRefusal> {
+    for certificate in certificates {
+        if let Some(limit) = limits::limit(certificate, purposes)? {
+            let subject = certificate.subject();
+            return Ok(Some(format!("the certificate of {subject:?}: {limit}")));
+        }
+    }
+    Ok(None)
 }
 
 /// The certificate of the generation `id` and all above it, also those from elsewhere.

@@ -19,19 +19,23 @@ pub(super) struct Bells {
     /// The application's.
     pub(super) application: Arc<Notify>,
     services: Arc<ArcSwap<Vec<Arc<Notify>>>>,
+    report: Arc<Notify>,
 }
 
 impl Bells {
-    pub(super) fn new() -> Self {
+    /// `report` is rung with them.
+    pub(super) fn new(report: Arc<Notify>) -> Self {
         Self {
             application: Arc::default(),
             services: Arc::default(),
+            report,
         }
     }
 
     pub(super) fn ring(&self) {
         self.application.notify_one();
         self.services.load().iter().for_each(|it| it.notify_one());
+        self.report.notify_one();
     }
 }
 

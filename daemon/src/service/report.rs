@@ -19,11 +19,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// How often the status is looked at where no token gets into another state. Each look wakes half of the
-/// daemon.
+/// How often the status is looked at where nothing is new. Each look wakes half of the daemon.
 const STATUS_PERIOD: Duration = Duration::from_secs(15);
-/// The shortest time between two looks, whatever the tokens do.
-const STATUS_PAUSE: Duration = Duration::from_millis(200);
+/// The shortest time between two looks, whatever happens.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
 /// How many times the watchdog is fed in its time, when answers come at once.
 const FEEDS: u32 = 4;
 /// How much of the watchdog's time database and API may take to answer: a slow disk is no hang.
@@ -41,8 +40,8 @@ const ANSWER: &[u8] = b"HTTP/1.1 ";
 pub(super) struct Report {
     pub(super) systemd: Arc<Systemd>,
     pub(super) current: CurrentAuthority,
-    /// Notified when a token gets into another state.
-    pub(super) turned: Arc<Notify>,
+    /// Notified when a token gets into another state, and when an authority or an enrollment changes.
+    pub(super) news: Arc<Notify>,
     pub(super) addresses: Addresses,
     /// Where the API is asked.
     pub(super) admin: PathBuf,
@@ -131,8 +130,8 @@ impl Report {
                 self.systemd.status(&format!("{}{line}", doors.concat()));
             }
             sleep(STATUS_PAUSE).await;
-            // Nobody turned for so long: what else the line tells is looked at.
-            let _ = timeout(STATUS_PERIOD - STATUS_PAUSE, self.turned.notified()).await;
+            // Not all that the line tells is told as news.
+            let _ = timeout(STATUS_PERIOD - STATUS_PAUSE, self.news.notified()).await;
         }
     }
 }

@@ -27,7 +27,7 @@ pub enum Workers {
 /// The tokens, and the supervisors of their workers.
 pub(super) struct Tokens {
     pub(super) configured: BTreeMap<String, ConfiguredToken>,
-    /// Notified when one of them gets into another state, and when they are other ones.
+    /// Notified when one of them gets into another state, and when they are other ones; see `report::Report::news`.
     pub(super) turned: Arc<Notify>,
     workers: Workers,
     /// The configuration as it was taken. Workers of our own read it whenever they are started, so that

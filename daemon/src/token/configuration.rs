@@ -84,6 +84,19 @@ pub enum TokenFileError {
     NoSuchToken(String),
 }
 
+/// Where a TOML `text` cannot be taken, and why; without the line itself, which a log would keep: somebody
+/// may have written a PIN there.
+pub(crate) fn where_and_why(text: &str, error: &toml::de::Error) -> String {
+    let why = error.message().replace('\n', ", ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else {
+        return why;
+    };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
+    format!("line {line}, column {column}: {why}")
+}
+
 impl TokenFile {
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Self, TokenFileError> {
@@ -93,7 +106,7 @@ impl TokenFile {
         })?;
         toml::from_str(&text).map_err(|error| TokenFileError::Malformed {
             path: path.to_owned(),
-            reason: error.to_string(),
+            reason: where_and_why(&text, &error),
         })
     }
 
@@ -438,7 +451,8 @@ mod tests {
     "#;
 
     fn resolve(text: &str) -> Result<TokenSettings, String> {
-        let said: TokenConfiguration = toml::from_str(text).map_err(|error| error.to_string())?;
+        let said: TokenConfiguration =
+            toml::from_str(text).map_err(|error| where_and_why(text, &error))?;
         said.resolve(Some(Path::new("/run/credentials")))
             .map_err(|error| error.to_string())
     }
