@@ -338,20 +338,32 @@ fn ders(pems: &[String]) -> Vec<Vec<u8>> {
     pems.iter().map(|pem| der(pem)).collect()
 }
 
-/// The daemon is killed between the key and the request. Verifies: the same ceremony goes on.
+/// The daemon is killed between the key and its record, and between that and the request. Verifies: whoever looks at
+/// the token is told whose the key is, and the same ceremony goes on with it.
 #[test]
 fn a_ceremony_that_was_cut_off_goes_on_with_its_key() {
     let mut stage = asked();
-    stage.stop();
-    stage.start_to_stay_at(&["ceremony-keyed"]);
-    let (client, file) = (stage.client(), stage.write("gateway.toml", CEREMONY));
-    let operator = std::thread::spawn(move || {
-        client.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
-    });
-    stage.stays_at("ceremony-keyed");
-    stage.kill();
-    operator.join().unwrap();
-    stage.start();
+    for point in ["key-made", "ceremony-keyed"] {
+        stage.stop();
+        stage.start_to_stay_at(&[point]);
+        let (client, file) = (stage.client(), stage.write("gateway.toml", CEREMONY));
+        let operator = std::thread::spawn(move || {
+            client.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
+        });
+        stage.stays_at(point);
+        stage.kill();
+        operator.join().unwrap();
+        stage.start();
+        stage.is_ready();
+        let shown = stage.json(&["token", "show", "factory"]);
+        let keys = shown["keys"].as_array().unwrap().iter();
+        let own = keys.filter(|key| key["purpose"] == "gateway generation 1 (planned)");
+        assert_eq!(own.count(), 1, "{point}: {shown}");
+        assert!(
+            !shown.to_string().contains("none of ours"),
+            "{point}: {shown}"
+        );
+    }
     assert_eq!(ceremony(&stage)["authorities"][0]["outcome"], "waiting");
     csr(&stage);
 }

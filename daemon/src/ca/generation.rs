@@ -6,7 +6,7 @@
 
 use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Error, crash_point};
 use crate::store::{GenerationRow, Purpose, Settlement};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError, spki_sha256};
@@ -47,6 +47,7 @@ impl CertificateAuthority {
             None => find_or_generate(&token.client, row)?,
         };
         check_key(row, &key, token.traits.tells_local)?;
+        crash_point("key-made");
         let (spki, wrapped) = (key.spki.clone(), key.wrapped.clone());
         self.store.record_key(row.id, spki, wrapped)?;
         Ok(key)

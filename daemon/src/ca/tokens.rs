@@ -250,9 +250,11 @@ impl TokenReport {
 impl TokenKey {
     fn new(key: &KeyDescription, generations: &[&GenerationRow]) -> Self {
         let public_key = PublicKey::from_spki_der(&key.spki).ok();
-        let owner = generations
-            .iter()
-            .find(|it| it.spki.as_ref() == Some(&key.spki));
+        let owner = generations.iter().find(|it| match &it.spki {
+            Some(spki) => *spki == key.spki,
+            // Its key is made just now, or was when the daemon ended: the next try takes it.
+            None => it.key_id == key.id,
+        });
         Self {
             label: key.label.clone(),
             id: hex::encode(&key.id),
