@@ -91,6 +91,8 @@ pub struct Configuration {
     pub https: Option<HttpsListener>,
     /// The profile of EST requests whose address names none.
     pub est_profile: Option<String>,
+    /// Whether the answers to EST requests are base64 in lines (RFC 8951 3.1 leaves it open).
+    pub est_line_breaks: bool,
     /// Where what is published is served over plain HTTP; port 0 takes a free one.
     pub http: Option<SocketAddr>,
     /// Where relying parties reach that, `http://host`: issued certificates point there.
@@ -220,6 +222,7 @@ impl Configuration {
             failover: failover(&authorities, said.policy.failover_after),
             https: said.listen.https_listener()?,
             est_profile: said.listen.est_profile()?,
+            est_line_breaks: said.listen.est_line_breaks.unwrap_or(true),
             public_http: said.listen.public_http()?,
             http: said.listen.http,
             admin_users: said.listen.admin_users()?,

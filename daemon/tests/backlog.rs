@@ -102,6 +102,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         failover: hallmarkd::ca::failover::FailoverPolicy::default(),
         profiles: BTreeMap::new(),
         est_profile: None,
+        est_line_breaks: true,
         provisioning: vec!["dps".into()],
         verified: BTreeMap::new(),
         authority_policy: AuthorityPolicy::default(),

@@ -215,6 +215,65 @@ fn a_device_is_enrolled_by_a_station_and_renews_itself() {
     stage.told(&["audit", "verify"]);
 }
 
+/// strongSwan's client, which knows nothing of us, runs on the device. Verifies: it gets the authorities' certificates
+/// and renews the device's, which is in place at the service, and accepted by OpenSSL.
+#[test]
+fn a_client_of_somebody_else_renews() {
+    let stage = Stage::set();
+    // It knows no labels, and reads no lines.
+    let for_it = "[listen]\nest_profile = \"device\"\nest_line_breaks = false";
+    let configuration = stage.configuration();
+    stage.configure(&configuration.replacen("[listen]", "[listen]\nest_profile = \"device\"", 1));
+    let stage = stage.raised();
+    stage.add_group("line-1", "line-1");
+    stage.is_in_step();
+    let station = stage.enlist("station", "station-1");
+    let old =
+        Client::of(&stage, &station).obtain("device/simpleenroll", &Request::device("press-7"));
+    stage.configure(&configuration.replacen("[listen]", for_it, 1));
+    stage.told(&["reload"]);
+    let request = Request::device("press-7");
+    let client = Client::of(&stage, &old);
+    let root = client.file("root.pem", &stage.authority("root"));
+    let plant = client.file("plant.pem", &stage.authority("plant"));
+    let line = client.file("line-1.pem", &stage.authority("line-1"));
+    let csr = client.file("csr.pem", &request.csr);
+    let certificate = client.file("old.pem", &old.certificate);
+    let key = client.file("old.key", &old.key);
+    let url = stage.https();
+    let pki = |arguments: &[&str]| {
+        let mut pki = Command::new("pki");
+        pki.args(arguments)
+            .args(["--url", &url, "--outform", "pem", "--cacert"]);
+        pki.arg(&root)
+            .arg("--cacert")
+            .arg(&plant)
+            .arg("--cacert")
+            .arg(&line);
+        let told = Told::of(&mut pki);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        told.out
+    };
+    pki(&["--estca", "--caout", stage.path("ca.pem").to_str().unwrap()]);
+    let renewed = pki(&[
+        "--est",
+        "--in",
+        csr.to_str().unwrap(),
+        "--cert",
+        certificate.to_str().unwrap(),
+        "--key",
+        key.to_str().unwrap(),
+    ]);
+    let renewed = Holder {
+        key: request.key.clone(),
+        certificate: renewed,
+        ..old.clone()
+    };
+    assert_ne!(der(&renewed.certificate), der(&old.certificate));
+    renewed.is_accepted_by_openssl(&stage.authority("root"));
+    is_assigned(&stage.emulator, &renewed);
+}
+
 /// Bodies come in every shape; a station that lost the answer asks again. Verifies: the same request
 /// in any shape is the same request, and is answered with the certificate that it has; another
 /// station's request is its own.

@@ -8,10 +8,10 @@ use super::caller::Peer;
 use super::certificates::{Asked, read_body};
 use super::problem::Problem;
 use super::{Api, Edge};
-use crate::ca::Error;
 use crate::ca::authorize::Caller;
 use crate::ca::est::EstRequest;
 use crate::ca::issue::IssueRequest;
+use crate::ca::{CertificateAuthority, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::{certs_only, csr_attributes};
 use axum::Router;
@@ -54,6 +54,7 @@ async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, P
     let certificates = ca.est_authorities(profile)?;
     let certificates: Vec<&Certificate> = certificates.iter().map(|it| &it.certificate).collect();
     Ok(answer(
+        ca,
         AUTHORITIES,
         certs_only::to_base64(&certificates).map_err(unencodable)?,
     ))
@@ -64,7 +65,7 @@ async fn attributes(State(api): State<Api>, label: Label) -> Result<Response, Pr
     let ca = &api.ca;
     let profile = ca.est_profile(named(&label))?;
     let attributes = csr_attributes::to_base64(&profile.certificate).map_err(unencodable)?;
-    Ok(answer(CSR_ATTRIBUTES, attributes))
+    Ok(answer(ca, CSR_ATTRIBUTES, attributes))
 }
 
 async fn enroll(
@@ -109,7 +110,7 @@ impl Api {
         });
         let issued = self.issue(peer, asked).await?;
         let message = certs_only::to_base64(&[&issued.certificate]).map_err(unencodable)?;
-        Ok(answer(ISSUED, message))
+        Ok(answer(&self.ca, ISSUED, message))
     }
 
     /// What an EST request asks of the issuance cycle.
@@ -128,7 +129,10 @@ fn named(label: &Label) -> Option<&str> {
     label.as_ref().map(|Path(label)| label.as_str())
 }
 
-fn answer(content_type: &'static str, base64: String) -> Response {
+fn answer(ca: &CertificateAuthority, content_type: &'static str, mut base64: String) -> Response {
+    if !ca.est_line_breaks() {
+        base64.retain(|it| it != '\n');
+    }
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("base64"));

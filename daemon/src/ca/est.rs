@@ -62,6 +62,11 @@ impl CertificateAuthority {
         })
     }
 
+    /// Whether answers are base64 in lines; some clients read no lines, others read nothing else.
+    pub fn est_line_breaks(&self) -> bool {
+        self.est_line_breaks
+    }
+
     /// The profile that a label is.
     pub fn est_profile(&self, label: Option<&str>) -> Result<&IssuanceProfile, Error> {
         let name = label.or(self.est_profile.as_deref()).ok_or_else(|| {

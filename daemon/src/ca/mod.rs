@@ -121,6 +121,8 @@ pub struct Parts {
     pub profiles: BTreeMap<String, IssuanceProfile>,
     /// The profile of EST requests that name none.
     pub est_profile: Option<String>,
+    /// Whether EST answers in lines.
+    pub est_line_breaks: bool,
     /// Provisioning services, by their names in the configuration.
     pub provisioning: Vec<String>,
     /// Authorities whose certificates each provisioning service verifies.
@@ -157,6 +159,7 @@ pub struct CertificateAuthority {
     failover: FailoverPolicy,
     profiles: BTreeMap<String, IssuanceProfile>,
     est_profile: Option<String>,
+    est_line_breaks: bool,
     provisioning: Vec<String>,
     /// Those that some service verifies.
     verified: BTreeSet<String>,
@@ -261,6 +264,7 @@ impl CertificateAuthority {
             failover: parts.failover,
             profiles: parts.profiles,
             est_profile: parts.est_profile,
+            est_line_breaks: parts.est_line_breaks,
             provisioning: parts.provisioning,
             verified: parts.verified.values().flatten().cloned().collect(),
             verified_at: parts.verified,

@@ -21,6 +21,7 @@ pub(super) struct Listen {
     /// The profile of the HTTPS listener's certificate.
     profile: Option<String>,
     est_profile: Option<String>,
+    pub(super) est_line_breaks: Option<bool>,
     /// Revocation lists and authorities' certificates over plain HTTP, and nothing else.
     pub(super) http: Option<SocketAddr>,
     public_http: Option<String>,

@@ -221,6 +221,7 @@ fn parts(
         failover: configuration.failover.clone(),
         profiles: configuration.profiles.clone(),
         est_profile: configuration.est_profile.clone(),
+        est_line_breaks: configuration.est_line_breaks,
         provisioning: configuration.provisioning.keys().cloned().collect(),
         verified: configuration.verified(),
         authority_policy: configuration.authority_policy.clone(),

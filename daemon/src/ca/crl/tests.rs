@@ -56,6 +56,7 @@ impl Scene {
             failover: FailoverPolicy::default(),
             profiles: BTreeMap::new(),
             est_profile: None,
+            est_line_breaks: true,
             provisioning: Vec::new(),
             verified: BTreeMap::new(),
             authority_policy: AuthorityPolicy::default(),
