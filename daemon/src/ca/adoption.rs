@@ -7,7 +7,6 @@
 
 use super::ceremony::AuthoritySpecification;
 use super::hierarchy::Generation;
-use super::limits::certificates_above;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
 use super::{CertificateAuthority, Error};
 use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
@@ -69,11 +68,7 @@ impl CertificateAuthority {
             None => None,
         };
         check_certificate(&certificate, &public_key, parent, self.now()).map_err(refused)?;
-        let above = parent
-            .into_iter()
-            .flat_map(|it| certificates_above(&hierarchy, it.id));
-        let limit = self.limit(name, std::iter::once(&certificate).chain(above));
-        if let Some(limit) = limit.map_err(|error| refused(error.to_string()))? {
+        if let Some(limit) = self.limit(name, [&certificate]) {
             return Err(refused(limit));
         }
         let mut found = self.find_adopted(adoption, &certificate, token, name)?;

@@ -294,6 +294,10 @@ impl CertificateAuthority {
                 .find(&existing.key, LOOKUP_DEADLINE)?;
             return Ok(TranscriptEntry::new(&existing, "existed", &key));
         }
+        let issuer = specification.issuer.as_deref();
+        if let Some(issuer) = issuer {
+            self.check_limits(issuer, name)?;
+        }
         let new = match &specification.origin {
             Origin::New(new) => new,
             Origin::External(new) => {
@@ -304,9 +308,8 @@ impl CertificateAuthority {
                 return self.adopt(specification, adoption, token, actor);
             }
         };
-        let issuer = specification.issuer.as_deref();
-        let parent = issuer.map(|it| self.unlimited(it, name));
         progress(format!("authority {name}: key on token {token}"));
+        let parent = issuer.map(|it| Ok::<_, Error>(self.hierarchy().signing(it)?.id));
         let row = self.store.plan_generation(PlannedGeneration {
             authority: name.clone(),
             parent: parent.transpose()?,

@@ -80,9 +80,7 @@ impl CertificateAuthority {
         let row = self.waiting_generation(authority)?;
         let answer = Answer::read(&row, bundle, self.now())?;
         let certificates = [&answer.certificate].into_iter().chain(&answer.above);
-        let limit = self.limit(authority, certificates);
-        let limit = limit.map_err(|error| refusal(&row, "install_malformed", error.to_string()))?;
-        if let Some(limit) = limit {
+        if let Some(limit) = self.limit(authority, certificates) {
             return Err(refusal(&row, "install_limits", limit));
         }
         let above: Vec<String> = answer.above.iter().map(sha256).collect();

@@ -6,7 +6,7 @@
 
 use super::hierarchy::Hierarchy;
 use super::{CertificateAuthority, Error};
-use crate::x509::certificate::{Certificate, CertificateRefusal};
+use crate::x509::certificate::Certificate;
 use crate::x509::limits;
 use crate::x509::profile::ExtendedKeyUsage;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ impl CertificateAuthority {
         &self,
         authority: &str,
         certificates: impl IntoIterator<Item = &'a Certificate>,
-    ) -> Result<Option<String>, CertificateRefusal> {
+    ) -> Option<String> {
         let hierarchy = self.hierarchy();
         let below = hierarchy.iter().filter(|it| {
             let mut above = hierarchy.upwards(it.id);
@@ -29,14 +29,13 @@ impl CertificateAuthority {
         first_limit(certificates, &purposes)
     }
 
-    /// The row id of the generation by which `issuer` can make the authority `name`.
-    pub(super) fn unlimited(&self, issuer: &str, name: &str) -> Result<i64, Error> {
+    /// Refuses the authority `name` below `issuer` if verifiers would refuse its leaves.
+    pub(super) fn check_limits(&self, issuer: &str, name: &str) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         let id = hierarchy.signing(issuer)?.id;
         let limit = self.limit(name, certificates_above(&hierarchy, id));
-        let limit = limit.unwrap_or_else(|error| Some(error.to_string()));
-        limit.map_or(Ok(id), |limit| {
-            let message = format!("authority {name} is not made: {limit}");
+        limit.map_or(Ok(()), |limit| {
+            let message = format!("authority {name} cannot stand below {issuer}: {limit}");
             Err(Error::mend("authority_limited", message))
         })
     }
@@ -51,7 +50,7 @@ impl CertificateAuthority {
                 continue;
             }
             let limit = first_limit(certificates_above(&hierarchy, it.id), &purposes);
-            if let Some(limit) = limit.unwrap_or_else(|error| Some(error.to_string())) {
+            if let Some(limit) = limit {
                 limited.entry(limit).or_default().push(&it.authority);
             }
         }
@@ -74,21 +73,20 @@ impl CertificateAuthority {
 fn first_limit<'a>(
     certificates: impl IntoIterator<Item = &'a Certificate>,
     purposes: &BTreeSet<ExtendedKeyUsage>,
-) -> Result<Option<String>, CertificateRefusal> {
-    for certificate in certificates {
-        if let Some(limit) = limits::limit(certificate, purposes)? {
-            let subject = certificate.subject();
-            return Ok(Some(format!("the certificate of {subject:?}: {limit}")));
-        }
-    }
-    Ok(None)
+) -> Option<String> {
+    certificates.into_iter().find_map(|certificate| {
+        let limit = limits::limit(certificate, purposes);
+        // What cannot be read is no better for verifiers.
+        let limit = limit.unwrap_or_else(|error| Some(error.to_string()))?;
+        Some(format!(
+            "the certificate of {:?}: {limit}",
+            certificate.subject()
+        ))
+    })
 }
 
 /// The certificate of the generation `id` and all above it, also those from elsewhere.
-pub(super) fn certificates_above(
-    hierarchy: &Hierarchy,
-    id: i64,
-) -> impl Iterator<Item = &Certificate> {
+fn certificates_above(hierarchy: &Hierarchy, id: i64) -> impl Iterator<Item = &Certificate> {
     hierarchy.upwards(id).flat_map(|it| {
         let foreign = it.foreign.iter().map(|link| &link.certificate);
         std::iter::once(&it.certificate).chain(foreign)

@@ -104,7 +104,7 @@ struct Daemon {
 impl Daemon {
     /// Inside the runtime.
     fn start(configuration: Configuration, store: Store, tokens: Tokens) -> anyhow::Result<Self> {
-        let bells = Bells::new(tokens.turned.clone());
+        let bells = Bells::new(tokens.news.clone());
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let clients = clients(&configuration, &keys)?;
         let parts = parts(&configuration, tokens.configured.clone(), &store, &bells);
@@ -163,7 +163,7 @@ impl Daemon {
             let report = Report {
                 systemd,
                 current: self.current.clone(),
-                news: self.tokens.turned.clone(),
+                news: self.tokens.news.clone(),
                 addresses,
                 admin: self.configuration.admin.clone(),
             };

@@ -19,23 +19,23 @@ pub(super) struct Bells {
     /// The application's.
     pub(super) application: Arc<Notify>,
     services: Arc<ArcSwap<Vec<Arc<Notify>>>>,
-    report: Arc<Notify>,
+    news: Arc<Notify>,
 }
 
 impl Bells {
-    /// `report` is rung with them.
-    pub(super) fn new(report: Arc<Notify>) -> Self {
+    /// `news` is rung with them.
+    pub(super) fn new(news: Arc<Notify>) -> Self {
         Self {
             application: Arc::default(),
             services: Arc::default(),
-            report,
+            news,
         }
     }
 
     pub(super) fn ring(&self) {
         self.application.notify_one();
         self.services.load().iter().for_each(|it| it.notify_one());
-        self.report.notify_one();
+        self.news.notify_one();
     }
 }
 

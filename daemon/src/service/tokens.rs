@@ -28,7 +28,7 @@ pub enum Workers {
 pub(super) struct Tokens {
     pub(super) configured: BTreeMap<String, ConfiguredToken>,
     /// Notified when one of them gets into another state, and when they are other ones; see `report::Report::news`.
-    pub(super) turned: Arc<Notify>,
+    pub(super) news: Arc<Notify>,
     workers: Workers,
     /// The configuration as it was taken. Workers of our own read it whenever they are started, so that
     /// none takes what was refused, or not yet taken.
@@ -57,7 +57,7 @@ impl Tokens {
     pub(super) fn start(configuration: &Configuration, workers: Workers) -> anyhow::Result<Self> {
         let mut tokens = Self {
             configured: BTreeMap::new(),
-            turned: Arc::default(),
+            news: Arc::default(),
             workers,
             taken: configuration.state_dir.join("taken.toml"),
             supervised: BTreeMap::new(),
@@ -165,10 +165,10 @@ impl Tokens {
         self.retired.retain(|it| !it.has_ended());
         self.configured = next.configured;
         for token in self.configured.values() {
-            let turned = self.turned.clone();
-            token.client.tell_turns_to(move || turned.notify_one());
+            let news = self.news.clone();
+            token.client.tell_turns_to(move || news.notify_one());
         }
-        self.turned.notify_one();
+        self.news.notify_one();
     }
 
     /// Tells the workers to end, all at once; they are waited for when this is dropped.
