@@ -12,7 +12,7 @@ use crate::durable::{remove, sync_folder};
 use crate::service::take_state;
 use crate::store::AuditEntry;
 use crate::store::backup::{IssuedLater, issued_after, record_restore, settle};
-use crate::token::configuration::where_and_why;
+use crate::toml_error::where_and_why;
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -19,10 +19,9 @@ use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
-use crate::token::configuration::{
-    TokenConfiguration, TokenSettings, where_and_why, worker_socket,
-};
+use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
 use crate::token::credential::label;
+use crate::toml_error::where_and_why;
 use crate::x509::profile::{SubjectAlternativeNames, human_seconds};
 use listen::Listen;
 use policy::Policy;

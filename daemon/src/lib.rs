@@ -9,7 +9,7 @@
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
 //! | adapters | [`store`], [`token`], [`provisioning`], [`durable`] (files) | one foreign library each, and the domain |
-//! | domain, pure | [`x509`], [`enrollment`] | no clock, no I/O, no tokio |
+//! | domain, pure | [`x509`], [`enrollment`], `toml_error` | no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
@@ -31,4 +31,5 @@ pub mod service;
 pub mod setup;
 pub mod store;
 pub mod token;
+mod toml_error;
 pub mod x509;

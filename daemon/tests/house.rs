@@ -26,6 +26,11 @@ const ROOMS: &[Room] = &[
         libraries: &["der"],
     },
     Room {
+        prefix: "toml_error",
+        may_use: &[],
+        libraries: &[],
+    },
+    Room {
         prefix: "store",
         may_use: &["enrollment", "x509"],
         libraries: &["rusqlite", "rusqlite_migration"],
@@ -38,7 +43,13 @@ const ROOMS: &[Room] = &[
     // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
     Room {
         prefix: "token",
-        may_use: &["durable", "enrollment", "x509", "store::Recorded"],
+        may_use: &[
+            "durable",
+            "enrollment",
+            "toml_error",
+            "x509",
+            "store::Recorded",
+        ],
         libraries: &["cryptoki", "cryptoki_sys", "postcard", "der", "spki"],
     },
     Room {
@@ -54,7 +65,14 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "ca",
-        may_use: &["durable", "enrollment", "store", "token", "x509"],
+        may_use: &[
+            "durable",
+            "enrollment",
+            "store",
+            "token",
+            "toml_error",
+            "x509",
+        ],
         libraries: &["fail"],
     },
     Room {
@@ -115,6 +133,7 @@ const ROOMS: &[Room] = &[
             "setup",
             "store",
             "token",
+            "toml_error",
             "x509",
         ],
         libraries: &["tokio", "fail"],

@@ -12,7 +12,7 @@ use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
 use super::{CertificateAuthority, Error, crash_point, rfc3339};
 use crate::store::{GenerationRow, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
-use crate::token::configuration::where_and_why;
+use crate::toml_error::where_and_why;
 use crate::x509::key::KeyType;
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::human_seconds;

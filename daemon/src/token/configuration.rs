@@ -6,6 +6,7 @@
 
 use super::fragment::{Fragment, FragmentError};
 use super::tpm::tcti::{NoTcti, Tcti};
+use crate::toml_error::where_and_why;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -82,19 +83,6 @@ pub enum TokenFileError {
     /// The file names other tokens.
     #[error("there is no [[token]] named {0:?}")]
     NoSuchToken(String),
-}
-
-/// Where a TOML `text` cannot be taken, and why; without the line itself, which a log would keep: somebody
-/// may have written a PIN there.
-pub(crate) fn where_and_why(text: &str, error: &toml::de::Error) -> String {
-    let why = error.message().replace('\n', ", ");
-    let before = error.span().and_then(|span| text.get(..span.start));
-    let Some(before) = before else {
-        return why;
-    };
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
-    format!("line {line}, column {column}: {why}")
 }
 
 impl TokenFile {

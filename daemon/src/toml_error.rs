@@ -1,0 +1,42 @@
+//! What is told of TOML that somebody wrote and that cannot be taken.
+
+/// Where a TOML `text` cannot be taken, and why; without the line itself, which a log would keep: somebody
+/// may have written a PIN there.
+pub(crate) fn where_and_why(text: &str, error: &toml::de::Error) -> String {
+    let why = error.message().replace('\n', ", ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else {
+        return why;
+    };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|it| *it != '\n').count() + 1;
+    format!("line {line}, column {column}: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_has_line_and_column_and_not_what_stands_there() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Said {
+            #[serde(rename = "pin_file")]
+            _pin_file: Option<String>,
+        }
+        for (text, told) in [
+            (
+                "\n  pin = \"hunter2\"",
+                "line 2, column 3: unknown field `pin`",
+            ),
+            ("# ä\npin_file = \"hunter2", "line 2, column "),
+            ("pin_file = hunter2", "line 1, column 12: "),
+        ] {
+            let error = toml::from_str::<Said>(text).expect_err("not taken");
+            let why = where_and_why(text, &error);
+            assert!(why.starts_with(told), "{why}");
+            assert!(!why.contains("hunter2") && !why.contains('\n'), "{why}");
+        }
+    }
+}
