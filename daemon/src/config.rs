@@ -323,7 +323,7 @@ impl Configuration {
                     profile.name, profile.authority
                 ));
             }
-            if let Err(problem) = profile.certificate.check() {
+            if let Err(problem) = profile.check() {
                 return contradiction(format!("profile {:?}: {problem}", profile.name));
             }
         }

@@ -26,6 +26,7 @@
 //! |---|---|
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
+//! | `policy` | what stations and devices may ask for, as the configuration says |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
@@ -95,6 +96,7 @@ mod kinds;
 mod leaf_faults;
 mod load;
 mod own_authority;
+mod policy;
 mod prober;
 mod process;
 mod provisioned;

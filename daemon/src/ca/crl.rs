@@ -337,4 +337,4 @@ fn signs_lists(generation: &Generation, now: i64) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,7 +9,7 @@
 use super::authorize::{Authorized, Issue};
 use super::error::{ISSUER_REPLACED, ISSUER_REVOKED};
 use super::hierarchy::{ChainLink, Generation};
-use super::profile::{IssuanceProfile, Role};
+use super::profile::{IssuanceProfile, Role, refuse_shape};
 use super::{CertificateAuthority, Error, canary, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{
@@ -238,6 +238,7 @@ impl CertificateAuthority {
 
     /// Steps 6 to 10: the only code that has a token sign a certificate, of whatever kind.
     pub(super) async fn certify(&self, order: Order<'_>) -> Result<Issued, Error> {
+        refuse_shape(order.purpose, order.profile)?;
         let now = self.signing_time()?;
 
         // 6. The bytes to be signed, with a serial number of our own, and linted by code that the
@@ -527,3 +528,6 @@ fn random<const N: usize>() -> Result<[u8; N], Error> {
         .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! Issuance profiles: which authority issues what, and what the holder is to this daemon.
 
-use crate::x509::profile::Profile;
+use super::Error;
+use crate::store::Purpose;
+use crate::x509::profile::{ExtendedKeyUsage, Profile};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -44,4 +46,107 @@ pub struct IssuanceProfile {
     pub role: Role,
     /// The complete shape of the certificate.
     pub certificate: Profile,
+}
+
+impl IssuanceProfile {
+    /// Refuses a shape that a caller must not obtain, with the reason. Ceremonies and rollovers
+    /// have shapes of their own, so no `[[profile]]` has a use for an authority's.
+    pub fn check(&self) -> Result<(), String> {
+        self.certificate.check().map_err(|it| it.to_string())?;
+        if self.certificate.signs_for_others() {
+            return Err(
+                "kind = \"authority\" would let a caller obtain a CA certificate; use kind = \
+                 \"leaf\", and make authorities by `hallmark ceremony run`"
+                    .into(),
+            );
+        }
+        let purposes = &self.certificate.extended_key_usage;
+        if purposes.contains(&ExtendedKeyUsage::OcspSigning) && self.role != Role::Server {
+            return Err(format!(
+                "ocsp_signing speaks for the authority, and a {} must not; remove it, or use role \
+                 = \"server\"",
+                self.role
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses to sign an authority's shape for any purpose but an authority, and no other shape for
+/// one. The configuration was checked before; this holds whatever the request came through.
+pub(super) fn refuse_shape(purpose: Purpose, shape: &Profile) -> Result<(), Error> {
+    if shape.signs_for_others() == (purpose == Purpose::Authority) {
+        return Ok(());
+    }
+    Err(Error::stop(
+        "profile_shape",
+        "the profile has the shape of an authority and the request is for a leaf, or the reverse; \
+         correct the [[profile]] and reload",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::x509::profile::{KeyUsage, Kind};
+
+    fn profile(role: &str, shape: &str) -> Result<IssuanceProfile, String> {
+        let text = format!(
+            "name = \"x\"\nauthority = \"line-1\"\nrole = \"{role}\"\n[certificate]\n\
+             validity = \"1d\"\nkey_types = [\"p256\"]\n{shape}\n"
+        );
+        let profile: IssuanceProfile = toml::from_str(&text).map_err(|it| it.to_string())?;
+        profile.check()?;
+        Ok(profile)
+    }
+
+    #[test]
+    fn no_role_has_a_profile_with_the_shape_of_an_authority() {
+        let shape = "kind = \"authority\"\nkey_usage = [\"key_cert_sign\", \"crl_sign\"]";
+        let bounded = format!("{shape}\npath_length = 0");
+        let lists = "kind = \"leaf\"\nkey_usage = [\"digital_signature\", \"crl_sign\"]\n\
+                     extended_key_usage = [\"client_auth\"]";
+        for role in ["device", "station", "operator", "auditor", "server"] {
+            for shape in [shape, &bounded] {
+                let refusal = profile(role, shape).unwrap_err();
+                assert!(refusal.contains("a CA certificate"), "{role}: {refusal}");
+            }
+            let refusal = profile(role, lists).unwrap_err();
+            assert!(refusal.contains("cannot have"), "{role}: {refusal}");
+        }
+        for kind in ["Authority", "AUTHORITY", "ca", "root"] {
+            let other = shape.replace("authority", kind);
+            assert!(profile("device", &other).is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn only_a_server_may_be_a_delegated_responder() {
+        let shape = "kind = \"leaf\"\nkey_usage = [\"digital_signature\"]\n\
+                     extended_key_usage = [\"ocsp_signing\"]";
+        assert!(profile("server", shape).is_ok());
+        for role in ["device", "station", "operator", "auditor"] {
+            let refusal = profile(role, shape).unwrap_err();
+            assert!(refusal.contains("ocsp_signing"), "{role}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_purpose_is_signed_in_its_own_shape_only() {
+        let authority = Profile::authority(Some(0), 86_400);
+        let leaf = Profile::verification();
+        let mut signs_lists = leaf.clone();
+        signs_lists.key_usage.insert(KeyUsage::CrlSign);
+        let mut has_ca = leaf.clone();
+        has_ca.kind = Kind::Authority { path_length: None };
+        for purpose in [Purpose::Leaf, Purpose::Possession] {
+            assert!(refuse_shape(purpose, &leaf).is_ok());
+            for shape in [&authority, &signs_lists, &has_ca] {
+                let refusal = refuse_shape(purpose, shape).unwrap_err();
+                assert_eq!(refusal.code, "profile_shape");
+            }
+        }
+        assert!(refuse_shape(Purpose::Authority, &authority).is_ok());
+        assert!(refuse_shape(Purpose::Authority, &leaf).is_err());
+    }
 }

@@ -147,6 +147,13 @@ impl Profile {
         matches!(self.kind, Kind::Authority { .. })
     }
 
+    /// Returns true if a holder could sign certificates or revocation lists: cA, keyCertSign or
+    /// cRLSign.
+    pub fn signs_for_others(&self) -> bool {
+        let signs = [KeyUsage::KeyCertSign, KeyUsage::CrlSign];
+        self.is_authority() || signs.iter().any(|usage| self.key_usage.contains(usage))
+    }
+
     /// Refuses contradictions. Profiles that were read have passed it.
     pub fn check(&self) -> Result<(), ProfileRefusal> {
         self.check_times()?;
@@ -205,11 +212,8 @@ impl Profile {
     }
 
     fn check_leaf(&self) -> Result<(), ProfileRefusal> {
-        let signs_for_others = [KeyUsage::KeyCertSign, KeyUsage::CrlSign];
         refuse_if(
-            signs_for_others
-                .iter()
-                .any(|usage| self.key_usage.contains(usage)),
+            self.signs_for_others(),
             "a leaf cannot have key_cert_sign or crl_sign",
         )?;
         refuse_if(

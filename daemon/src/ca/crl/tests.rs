@@ -5,6 +5,7 @@ use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::clock::ClockPolicy;
 use crate::ca::failover::FailoverPolicy;
+use crate::ca::profile::IssuanceProfile;
 use crate::ca::roll::RollPolicy;
 use crate::ca::{ConfiguredToken, Parts, TokenTraits};
 use crate::store::{Intent, Purpose, RevocationTarget, Store};
@@ -32,14 +33,18 @@ validity = "5y"
 const DAY: i64 = 86_400;
 
 /// A root and a line below it, each with its first list.
-struct Scene {
-    ca: CertificateAuthority,
+pub(in crate::ca) struct Scene {
+    pub(in crate::ca) ca: CertificateAuthority,
     memory: MemoryToken,
     _folder: TempDir,
 }
 
 impl Scene {
     fn set() -> Self {
+        Self::with_profiles(BTreeMap::new())
+    }
+
+    pub(in crate::ca) fn with_profiles(profiles: BTreeMap<String, IssuanceProfile>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (socket, memory) = (folder.path().join("socket"), MemoryToken::new("memory"));
         in_memory::serve("memory", memory.clone(), &socket);
@@ -54,7 +59,7 @@ impl Scene {
             tokens: BTreeMap::from([("memory".to_owned(), token)]),
             authorities: BTreeMap::from([on_it("root"), on_it("line")]),
             failover: FailoverPolicy::default(),
-            profiles: BTreeMap::new(),
+            profiles,
             est_profile: None,
             est_line_breaks: true,
             provisioning: Vec::new(),

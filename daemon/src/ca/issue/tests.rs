@@ -1,0 +1,43 @@
+//! What the issuance cycle refuses although the configuration lets it through.
+
+use super::*;
+use crate::ca::authorize::Caller;
+use crate::ca::crl::tests::Scene;
+use pollster::block_on;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use std::collections::BTreeMap;
+
+fn csr() -> Vec<u8> {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = DistinguishedName::new();
+    let key = KeyPair::generate().unwrap();
+    parameters.serialize_request(&key).unwrap().der().to_vec()
+}
+
+fn profile(role: Role, certificate: Profile) -> BTreeMap<String, IssuanceProfile> {
+    let profile = IssuanceProfile {
+        name: "made-up".into(),
+        authority: "line".into(),
+        role,
+        certificate,
+    };
+    BTreeMap::from([(profile.name.clone(), profile)])
+}
+
+#[test]
+fn no_caller_obtains_the_shape_of_an_authority() {
+    for role in [Role::Device, Role::Station, Role::Operator] {
+        let scene = Scene::with_profiles(profile(role, Profile::authority(None, 86_400)));
+        let certificates = scene.ca.store().issuance_counts().unwrap();
+        let permission = Authorized::<Issue>::to_issue(Caller::Local { uid: 0 }).unwrap();
+        let request = IssueRequest {
+            profile: "made-up".into(),
+            registration_id: "press-7".into(),
+            csr: csr(),
+            idempotency_key: None,
+        };
+        let refused = block_on(scene.ca.issue(&permission, &request)).unwrap_err();
+        assert_eq!(refused.code, "profile_shape", "{role}: {refused}");
+        assert_eq!(scene.ca.store().issuance_counts().unwrap(), certificates);
+    }
+}
