@@ -6,7 +6,8 @@
 
 use super::{Store, StoreError};
 use aws_lc_rs::digest;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
 /// The most entries that one page of the journal carries.
@@ -80,7 +81,7 @@ impl Store {
                     actor: row.get(2)?,
                     action: row.get(3)?,
                     subject: row.get(4)?,
-                    detail: serde_json::from_str(&row.get::<_, String>(5)?).unwrap_or_default(),
+                    detail: detail_of(row, 5)?,
                     hash: hex::encode(row.get::<_, Vec<u8>>(6)?),
                 })
             })?;
@@ -125,6 +126,15 @@ pub(super) fn verify(connection: &Connection) -> Result<AuditVerdict, StoreError
         entries,
         last_hash: hex::encode(last),
         broken_at,
+    })
+}
+
+/// Reads the detail of an entry, which is JSON.
+fn detail_of(row: &Row<'_>, column: usize) -> rusqlite::Result<serde_json::Value> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| {
+        let message = format!("the detail of an audit entry is not JSON: {error}");
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, message.into())
     })
 }
 

@@ -495,15 +495,10 @@ fn block_rows(
 }
 
 fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
-    let kind = match row.get::<_, String>(1)?.as_str() {
-        "group" => BlockKind::Group,
-        "generation" => BlockKind::Generation,
-        _ => BlockKind::Device,
-    };
     let undo: Vec<Undo> = from_json(&row.get::<_, String>(4)?)?;
     Ok(BlockRow {
         id: row.get(0)?,
-        kind,
+        kind: row.get(1)?,
         name: row.get(2)?,
         generation: row.get(3)?,
         enrollments: undo.iter().map(Undo::enrollment).collect(),

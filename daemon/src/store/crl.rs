@@ -7,7 +7,6 @@ use super::audit::{self, AuditEntry};
 use super::issuance::sha256;
 use super::{Recorded, Store, StoreError};
 use crate::x509::crl::Entry;
-use crate::x509::revocation::RevocationReason;
 use crate::x509::serial::SerialNumber;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::json;
@@ -209,20 +208,15 @@ fn append(connection: &Connection, entry: &AuditEntry, bytes: &[u8]) -> Result<(
 }
 
 fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let unreadable = |column, message: String| {
-        rusqlite::Error::FromSqlConversionFailure(
-            column,
-            rusqlite::types::Type::Blob,
-            message.into(),
-        )
+    let unreadable = |message: String| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, message.into())
     };
-    let (octets, reason): (Vec<u8>, i64) = (row.get(0)?, row.get(2)?);
+    let octets: Vec<u8> = row.get(0)?;
     Ok(Entry {
         serial: SerialNumber::from_magnitude(&octets)
-            .map_err(|refusal| unreadable(0, refusal.to_string()))?,
+            .map_err(|refusal| unreadable(refusal.to_string()))?,
         revoked_at: row.get(1)?,
-        reason: RevocationReason::from_code(reason)
-            .ok_or_else(|| unreadable(2, format!("no CRLReason has code {reason}")))?,
+        reason: row.get(2)?,
     })
 }
 

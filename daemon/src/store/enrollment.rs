@@ -450,16 +450,12 @@ fn current_leaf(connection: &Connection, registration_id: &str) -> Result<Slots,
 }
 
 fn from_row(row: &Row<'_>) -> Result<EnrollmentRow, StoreError> {
-    let kind = match row.get::<_, String>(2)?.as_str() {
-        "individual" => EnrollmentKind::Individual,
-        _ => EnrollmentKind::Group,
-    };
     let id = row.get(0)?;
     let [observed, drift] = [row.get(9)?, row.get(11)?];
     Ok(EnrollmentRow {
         id,
         provisioning: row.get(1)?,
-        kind,
+        kind: row.get(2)?,
         name: row.get(3)?,
         authority: row.get(4)?,
         by_reference: row.get("by_reference")?,

@@ -318,32 +318,19 @@ pub(super) fn newest(
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
-    let key_type: String = row.get(5)?;
     Ok(GenerationRow {
         id: row.get(0)?,
         authority: row.get(1)?,
         number: row.get(2)?,
         parent: row.get(3)?,
         token: row.get(4)?,
-        key_type: KeyType::from_name(&key_type).ok_or_else(|| {
-            let message = format!("unknown key type {key_type:?}");
-            rusqlite::Error::FromSqlConversionFailure(
-                5,
-                rusqlite::types::Type::Text,
-                message.into(),
-            )
-        })?,
+        key_type: row.get(5)?,
         key_label: row.get(6)?,
         key_id: row.get(7)?,
         spki: row.get(8)?,
         certificate: row.get(9)?,
         certified_at: row.get(10)?,
-        state: match row.get::<_, String>(11)?.as_str() {
-            "planned" => GenerationState::Planned,
-            "staged" => GenerationState::Staged,
-            "serving" => GenerationState::Serving,
-            _ => GenerationState::Retired,
-        },
+        state: row.get(11)?,
         revoked_at: row.get(12)?,
         key_wrapped: row.get(13)?,
         request: match row.get::<_, Option<i64>>(14)? {

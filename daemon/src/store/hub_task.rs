@@ -444,15 +444,11 @@ pub(super) fn end(connection: &Connection, end: &HubTaskEnd, at: i64) -> Result<
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<HubTaskRow> {
-    let action = match row.get::<_, String>(3)?.as_str() {
-        "call" => HubAction::Call,
-        _ => HubAction::Delete,
-    };
     Ok(HubTaskRow {
         id: row.get(0)?,
         provisioning: row.get(1)?,
         device: row.get(2)?,
-        action,
+        action: row.get(3)?,
         attempts: row.get(4)?,
         last_error: row.get(5)?,
         answer: row.get(6)?,

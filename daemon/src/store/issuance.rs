@@ -450,9 +450,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<CertificateRow> {
         not_after: row.get(7)?,
         revoked_at: row.get(8)?,
         request_sha256: row.get(9)?,
-        revocation_reason: row
-            .get::<_, Option<i64>>(10)?
-            .and_then(RevocationReason::from_code),
+        revocation_reason: row.get(10)?,
     })
 }
 

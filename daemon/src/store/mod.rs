@@ -59,6 +59,7 @@ mod request;
 mod revocation;
 mod roll;
 mod scan;
+mod stored_name;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -145,18 +145,20 @@ pub(super) fn block(connection: &Connection, new: &NewBlock) -> Result<(), Store
     Ok(())
 }
 
-/// Refuses what was decided on the groups up to `newest`, if there is a newer one: it may hold what
-/// shall be shut out.
+/// Fails with `Conflict` if a group was added after `newest`: the plan did not see it, and it may
+/// let in a certificate that the plan excludes.
 pub(super) fn no_group_since(
     connection: &Connection,
     newest: Option<i64>,
 ) -> Result<(), StoreError> {
-    match newest.is_none_or(|it| newest_group(connection).is_ok_and(|now| now <= it)) {
-        true => Ok(()),
-        false => Err(StoreError::Conflict(
-            "a group has been added meanwhile, and so nothing was done; say it again".into(),
-        )),
+    let Some(newest) = newest else {
+        return Ok(());
+    };
+    if newest_group(connection)? > newest {
+        let message = "a group was added concurrently; no changes were made. Repeat the command";
+        return Err(StoreError::Conflict(message.into()));
     }
+    Ok(())
 }
 
 /// The newest group's row id; 0 if there is none.

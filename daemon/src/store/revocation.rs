@@ -230,15 +230,16 @@ fn select(
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<RevokedCertificate> {
-    let since: Option<i64> = row.get(4)?;
-    let reason = row
-        .get::<_, Option<i64>>(5)?
-        .and_then(RevocationReason::from_code);
+    // A date without a reason is unreadable, never good.
+    let revoked = match row.get::<_, Option<i64>>(4)? {
+        Some(since) => Some((since, row.get(5)?)),
+        None => None,
+    };
     Ok(RevokedCertificate {
         intent: row.get(0)?,
         serial: row.get(1)?,
         issuer: row.get(2)?,
         subject: row.get(3)?,
-        revoked: since.zip(reason),
+        revoked,
     })
 }

@@ -438,17 +438,11 @@ fn from_row(row: &Row<'_>) -> Result<RollRow, StoreError> {
             new_generation: row.get(6)?,
         },
     };
-    let reason = match row.get::<_, String>(7)?.as_str() {
-        "compromise" => RollReason::Compromise,
-        _ => RollReason::Expiry,
-    };
-    let state: String = row.get(8)?;
     Ok(RollRow {
         id: row.get(0)?,
         subject,
-        reason,
-        state: RollState::from_name(&state)
-            .ok_or_else(|| StoreError::Unreadable(format!("state {state} of a roll")))?,
+        reason: row.get(7)?,
+        state: row.get(8)?,
         old_certificate: Thumbprint::from_bytes(row.get(9)?),
         old_not_after: row.get(10)?,
         new_certificate: row

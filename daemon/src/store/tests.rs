@@ -12,6 +12,7 @@ mod revocation;
 mod roll;
 mod scan;
 mod stage;
+mod stored_name;
 
 use super::*;
 use crate::enrollment::ca_certificate::{self, VerificationCode};

@@ -354,7 +354,7 @@ fn no_group_slips_in_beside_the_block_of_its_generation() {
     new.newest_group = Some(seen);
     let refused = stage.store.start_block(new.clone(), entry("block.started"));
     let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("added meanwhile"), "{refused}");
+    assert!(refused.contains("a group was added"), "{refused}");
     new.newest_group = Some(stage.store.newest_group().unwrap());
     stage.started(new);
     let refused = group("late").unwrap_err().to_string();

@@ -1,0 +1,89 @@
+//! Reads the names and codes by which the schema stores an enum.
+//!
+//! An unknown name must never become a default: a newer daemon may have written it, and a default
+//! would act on it. So each reader fails with [`StoreError::Unreadable`](super::StoreError), also
+//! where a CHECK constraint makes an unknown name impossible today.
+
+use super::{BlockKind, EnrollmentKind, GenerationState, HubAction, RollReason, RollState};
+use crate::x509::key::KeyType;
+use crate::x509::revocation::RevocationReason;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
+
+/// Returns the value that `known` finds for the stored text, or an error that names both.
+fn named<T>(stored: ValueRef<'_>, what: &str, known: fn(&str) -> Option<T>) -> FromSqlResult<T> {
+    let name = stored.as_str()?;
+    known(name).ok_or_else(|| FromSqlError::Other(format!("unknown {what} {name:?}").into()))
+}
+
+/// Returns the value among `all` whose name is the stored text.
+fn one_of<T: Copy>(
+    stored: ValueRef<'_>,
+    what: &str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> FromSqlResult<T> {
+    let text = stored.as_str()?;
+    let found = all.iter().find(|it| name(**it) == text);
+    found
+        .copied()
+        .ok_or_else(|| FromSqlError::Other(format!("unknown {what} {text:?}").into()))
+}
+
+impl FromSql for HubAction {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        one_of(
+            stored,
+            "hub action",
+            &[Self::Delete, Self::Call],
+            Self::name,
+        )
+    }
+}
+
+impl FromSql for EnrollmentKind {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        let all = [Self::Individual, Self::Group];
+        one_of(stored, "kind of enrollment", &all, Self::name)
+    }
+}
+
+impl FromSql for BlockKind {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        let all = [Self::Device, Self::Group, Self::Generation];
+        one_of(stored, "kind of block", &all, Self::name)
+    }
+}
+
+impl FromSql for GenerationState {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        let all = [Self::Planned, Self::Staged, Self::Serving, Self::Retired];
+        one_of(stored, "state of a generation", &all, Self::name)
+    }
+}
+
+impl FromSql for RollReason {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        let all = [Self::Expiry, Self::Compromise];
+        one_of(stored, "reason of a roll", &all, Self::name)
+    }
+}
+
+impl FromSql for RollState {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        named(stored, "state of a roll", Self::from_name)
+    }
+}
+
+impl FromSql for KeyType {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        named(stored, "key type", Self::from_name)
+    }
+}
+
+impl FromSql for RevocationReason {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        let code = stored.as_i64()?;
+        Self::from_code(code)
+            .ok_or_else(|| FromSqlError::Other(format!("unknown revocation reason {code}").into()))
+    }
+}

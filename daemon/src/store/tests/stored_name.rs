@@ -1,0 +1,169 @@
+//! A name or code that this version does not know is an error, never a default.
+
+use super::*;
+use crate::store::precedence::no_group_since;
+use crate::x509::revocation::RevocationReason;
+
+impl Stage {
+    /// Writes what CHECK constraints and triggers refuse today, as a newer version may.
+    fn as_a_newer_version(&self, sql: &str) {
+        let raw = self.raw();
+        raw.pragma_update(None, "ignore_check_constraints", true)
+            .unwrap();
+        let triggers: Vec<String> = raw
+            .prepare("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        for trigger in triggers {
+            raw.execute_batch(&format!("DROP TRIGGER {trigger}"))
+                .unwrap();
+        }
+        raw.execute_batch(sql).unwrap();
+    }
+}
+
+#[track_caller]
+fn unreadable<T: std::fmt::Debug>(read: Result<T, StoreError>, name: &str) {
+    let Err(StoreError::Unreadable(message)) = read else {
+        panic!("an unknown name was read: {read:?}");
+    };
+    assert!(message.contains(name), "{message}");
+}
+
+#[test]
+fn an_unknown_hub_action_is_not_a_deletion() {
+    let stage = Stage::new();
+    let call = NewHubTask {
+        provisioning: "dps".into(),
+        device: "pump-7".into(),
+        action: HubAction::Call,
+        enrollment: None,
+    };
+    let roll = stage
+        .store
+        .start_authority_roll(stage.new_roll(), None, entry("roll.started"));
+    stage.queue(HubCause::Roll(roll.unwrap().id), vec![call]);
+    stage.as_a_newer_version("UPDATE hub_task SET action = 'restart'");
+    let due = stage.store.due_hub_tasks("dps", 2_000, 10, true);
+    unreadable(due, "restart");
+}
+
+#[test]
+fn an_unknown_kind_of_enrollment_is_not_a_group() {
+    let stage = Stage::new();
+    let row = stage.enroll("pump-7");
+    stage.as_a_newer_version("UPDATE enrollment SET kind = 'fleet'");
+    unreadable(stage.store.enrollment(row.id), "fleet");
+}
+
+#[test]
+fn an_unknown_kind_of_block_is_not_one_of_a_device() {
+    let stage = Stage::new();
+    let new = NewBlock {
+        kind: BlockKind::Device,
+        name: "pump-7".into(),
+        generation: None,
+        reason: "a test".into(),
+        holds: Vec::new(),
+        devices: Vec::new(),
+        fleet: false,
+        except_profiles: Vec::new(),
+        newest_group: None,
+        bars: Vec::new(),
+    };
+    stage
+        .store
+        .start_block(new, entry("block.started"))
+        .unwrap();
+    stage.as_a_newer_version("UPDATE block SET kind = 'line'");
+    unreadable(stage.store.blocks(true, None, 10), "line");
+}
+
+#[test]
+fn an_unknown_state_of_a_generation_is_not_retirement() {
+    let stage = Stage::new();
+    stage.as_a_newer_version("UPDATE generation SET state = 'suspended'");
+    unreadable(stage.store.generations(), "suspended");
+}
+
+#[test]
+fn an_unknown_key_type_is_an_error() {
+    let stage = Stage::new();
+    stage.as_a_newer_version("UPDATE generation SET key_type = 'ml-dsa-65'");
+    unreadable(stage.store.generations(), "ml-dsa-65");
+}
+
+#[test]
+fn an_unknown_reason_or_state_of_a_roll_is_an_error() {
+    for (sql, name) in [
+        ("UPDATE roll SET reason = 'policy'", "policy"),
+        ("UPDATE roll SET state = 'resting'", "resting"),
+    ] {
+        let stage = Stage::new();
+        let roll = stage
+            .store
+            .start_authority_roll(stage.new_roll(), None, entry("roll.started"));
+        stage.as_a_newer_version(sql);
+        unreadable(stage.store.roll(roll.unwrap().id), name);
+    }
+}
+
+/// Such a certificate is revoked, whatever its reason means: it must not be shown as good, nor be
+/// revoked a second time with another date, nor be missing from the next list.
+#[test]
+fn a_certificate_with_an_unknown_revocation_reason_is_not_good() {
+    let stage = Stage::new();
+    let sha256 = stage.issue("pump-7", 2);
+    let revocation = || Revocation {
+        target: RevocationTarget::Sha256(sha256),
+        at: 1_000,
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    let reason = RevocationReason::Superseded;
+    stage.store.revoke(revocation(), reason).unwrap();
+    stage.as_a_newer_version("UPDATE certificate SET revocation_reason = 42 WHERE revoked_at > 0");
+    unreadable(stage.store.revoke(revocation(), reason), "42");
+    unreadable(stage.store.certificate_by_sha256(&sha256), "42");
+    unreadable(stage.store.draft_crl(stage.root, 1_500), "42");
+}
+
+#[test]
+fn a_certificate_that_is_revoked_without_a_reason_is_not_good() {
+    let stage = Stage::new();
+    let sha256 = stage.issue("pump-7", 2);
+    stage.as_a_newer_version("UPDATE certificate SET revoked_at = 1500");
+    let revocation = Revocation {
+        target: RevocationTarget::Sha256(sha256),
+        at: 1_000,
+        actor: "test".into(),
+        cause: "a test".into(),
+    };
+    let lifted = stage.store.unrevoke(revocation);
+    unreadable(lifted, "Null");
+}
+
+#[test]
+fn a_detail_of_the_journal_that_is_not_json_is_an_error() {
+    let stage = Stage::new();
+    stage.as_a_newer_version("UPDATE audit SET detail = '{' WHERE sequence = 1");
+    unreadable(stage.store.audit_after(0, 10), "not JSON");
+}
+
+/// A read that fails is reported as what it is, not as a group that was added.
+#[test]
+fn a_failed_read_of_the_newest_group_is_not_a_conflict() {
+    let stage = Stage::new();
+    let raw = stage.raw();
+    no_group_since(&raw, Some(0)).unwrap();
+    raw.execute_batch("ALTER TABLE enrollment RENAME TO elsewhere")
+        .unwrap();
+    let failed = no_group_since(&raw, Some(0));
+    assert!(
+        matches!(failed, Err(StoreError::Unavailable(_))),
+        "{failed:?}"
+    );
+}
