@@ -18,7 +18,7 @@ const ROOMS: &[Room] = &[
     Room {
         prefix: "x509",
         may_use: &[],
-        libraries: &["x509_cert", "x509_parser", "der", "spki"],
+        libraries: &["x509_cert", "x509_parser", "der", "num_bigint", "spki"],
     },
     Room {
         prefix: "enrollment",
@@ -151,6 +151,7 @@ const FOREIGN: &[&str] = &[
     "futures_util",
     "hyper",
     "hyper_util",
+    "num_bigint",
     "postcard",
     "rcgen",
     "reqwest",

@@ -4,7 +4,7 @@
 //! curve is known, the point is on it, or the modulus is long enough. Private keys never appear
 //! in this module; they live in tokens.
 
-use super::oid;
+use super::{oid, weak};
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self as verification, ParsedPublicKey, VerificationAlgorithm};
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
@@ -16,6 +16,10 @@ use std::hash::{Hash, Hasher};
 
 /// The smallest RSA public exponent: F4. Smaller ones have a history of broken verifiers.
 const RSA_EXPONENT_MIN: u64 = 65_537;
+
+/// How the owner of a computable key mends it.
+const NEW_KEY: &str =
+    "make a new key with a current version of the library, or with newer firmware of the token";
 
 /// The kinds of key that an authority or a leaf may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -154,7 +158,7 @@ pub enum KeyRefusal {
     /// Parses, but is not the one canonical DER encoding of itself.
     #[error("the public key is not canonical DER; encode it again with a conforming library")]
     NotCanonical,
-    /// Too small, or with an exponent known to be dangerous.
+    /// Too small, with an exponent known to be dangerous, or with a private key that can be computed.
     #[error("the public key is too weak: {0}")]
     WeakKey(String),
     /// An algorithm, curve or size that no profile can allow.
@@ -306,14 +310,19 @@ fn rsa_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyType, K
         return Err(KeyRefusal::NotCanonical);
     }
     check_rsa_exponent(rsa.public_exponent.as_bytes())?;
-    match bit_length(rsa.modulus.as_bytes()) {
-        2048 => Ok(KeyType::Rsa2048),
-        3072 => Ok(KeyType::Rsa3072),
-        4096 => Ok(KeyType::Rsa4096),
-        bits if bits < 2048 => Err(KeyRefusal::WeakKey(format!(
-            "RSA with {bits} bits; use at least 2048"
-        ))),
-        bits => Err(KeyRefusal::UnsupportedKey(format!("RSA with {bits} bits"))),
+    let key_type = match bit_length(rsa.modulus.as_bytes()) {
+        2048 => KeyType::Rsa2048,
+        3072 => KeyType::Rsa3072,
+        4096 => KeyType::Rsa4096,
+        bits if bits < 2048 => {
+            let reason = format!("RSA with {bits} bits; use at least 2048");
+            return Err(KeyRefusal::WeakKey(reason));
+        }
+        bits => return Err(KeyRefusal::UnsupportedKey(format!("RSA with {bits} bits"))),
+    };
+    match weak::rsa_weakness(rsa.modulus.as_bytes()) {
+        Some(reason) => Err(KeyRefusal::WeakKey(format!("{reason}; {NEW_KEY}"))),
+        None => Ok(key_type),
     }
 }
 
@@ -345,8 +354,13 @@ fn bit_length(octets: &[u8]) -> usize {
 
 fn ed25519_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyType, KeyRefusal> {
     // RFC 8410 3: the parameters MUST be absent.
-    if parameters.is_some() || key.len() != 32 {
-        return Err(KeyRefusal::Malformed("not an Ed25519 key".to_owned()));
+    let point = <&[u8; 32]>::try_from(key)
+        .ok()
+        .filter(|_| parameters.is_none());
+    let point = point.ok_or_else(|| KeyRefusal::Malformed("not an Ed25519 key".to_owned()))?;
+    if weak::has_small_order(point) {
+        let reason = format!("an Ed25519 point of small order; {NEW_KEY}");
+        return Err(KeyRefusal::WeakKey(reason));
     }
     Ok(KeyType::Ed25519)
 }

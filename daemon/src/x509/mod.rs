@@ -25,6 +25,7 @@ pub mod san;
 pub mod serial;
 pub mod signature;
 pub mod tbs;
+mod weak;
 mod wire;
 
 #[cfg(test)]

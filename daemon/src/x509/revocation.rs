@@ -78,6 +78,14 @@ impl RevocationReason {
         }
     }
 
+    /// Whether the key itself can no longer be trusted, under any certificate.
+    pub fn is_of_the_key(self) -> bool {
+        matches!(
+            self,
+            Self::KeyCompromise | Self::CaCompromise | Self::AaCompromise
+        )
+    }
+
     /// Whether nothing can make the certificate good again.
     pub fn is_final(self) -> bool {
         self != Self::CertificateHold

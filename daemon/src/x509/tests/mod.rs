@@ -8,6 +8,7 @@ mod key;
 mod lint;
 mod profile;
 mod requested;
+mod weak;
 
 use super::certificate::{Certificate, assemble};
 use super::issuer::Issuer;
