@@ -217,7 +217,9 @@ fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, settlement: 
         not_after: certificate.not_after(),
         caller: "fixture".into(),
         idempotency: None,
-        device_key: None,
+        public_key: certificate.spki_der().to_vec(),
+        shared_key: false,
+        is_device: false,
         at: 0,
     };
     let recorded = pollster::block_on(store.record_intent(intent)).expect("recorded");

@@ -7,6 +7,7 @@ use crate::process::Told;
 use crate::relying::{Relying, pem};
 use crate::request::{Holder, Request};
 use crate::stage::Stage;
+use crate::weak_key::Weakness;
 use serde_json::Value;
 use std::fs;
 use std::process::Command;
@@ -214,6 +215,19 @@ fn an_old_authority_is_adopted_and_issues_and_revokes() {
     stage.told(&["device", "unblock", "press-1"]);
     stage.is_in_step();
 
+    openssl(
+        &stage,
+        "req -new -key root.key -subj /CN=press-9 -out own.csr",
+    );
+    let csr = fs::read_to_string(stage.path("own.csr")).unwrap();
+    let own = stage.station_called("station-2").ask(&Request::of(
+        "device",
+        "press-9",
+        csr,
+        String::new(),
+    ));
+    assert_eq!((own.status, own.code()), (400, "key_in_use"));
+
     stage.restart();
     let again = run(&stage, &takeover(&stage));
     let transcript: Value = serde_json::from_str(&again.out).unwrap();
@@ -246,6 +260,12 @@ fn what_does_not_fit_is_not_adopted() {
         "req -x509 -config openssl.cnf -new -key stranger.key -days 9 -subj /CN=Stranger -extensions authority \
          -out stranger.pem",
     );
+    stage.write("weak.key", &Weakness::Roca.key());
+    openssl(
+        &stage,
+        "req -x509 -config openssl.cnf -new -key weak.key -days 9 -subj /CN=Weak -extensions authority \
+         -out weak.pem",
+    );
     stage.start();
     let good = takeover(&stage);
     let (root, plant) = (stage.path("root.pem"), stage.path("plant.pem"));
@@ -260,6 +280,7 @@ fn what_does_not_fit_is_not_adopted() {
             "public key of the certificate",
         ),
         (with("plant.pem"), "adoption_refused", "was issued by"),
+        (with("weak.pem"), "adoption_refused", "ROCA"),
         (with("root.key"), "adoption_refused", "certificates"),
         (with("nowhere.pem"), "adoption_refused", "nowhere.pem"),
         (

@@ -38,7 +38,12 @@ impl Caller {
 
     /// A bare POST to `/v1/certificates`, to be completed.
     pub(crate) fn post(&self) -> RequestBuilder {
-        self.http.post(format!("{}/v1/certificates", self.base))
+        self.post_to("/v1/certificates")
+    }
+
+    /// The same to another address.
+    pub(crate) fn post_to(&self, path: &str) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.base))
     }
 
     /// Whatever comes of a request, a lost connection included.

@@ -77,7 +77,9 @@ impl Recorder {
             not_after: certificate.not_after(),
             caller: "fixture".into(),
             idempotency: None,
-            device_key: None,
+            public_key: certificate.spki_der().to_vec(),
+            shared_key: false,
+            is_device: false,
             at,
         };
         let entry = AuditEntry {

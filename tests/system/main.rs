@@ -16,6 +16,7 @@
 //! | `own_authority` | authorities of a story's own, each with a group and a device |
 //! | `prober` | registers all the while, and judges every answer |
 //! | `crash_point` | the daemon is killed where a story wants it |
+//! | `weak_key` | RSA keys whose private key can be computed |
 //! | `clock` | time passes, for the daemon and for the service |
 //! | `relying` | a relying party, who knows what certificates say and nothing else |
 //! | `software_tpm` | a TPM 2.0 in software |
@@ -27,6 +28,7 @@
 //! | `issue` | from the ceremony to an assigned device; where secrets are not |
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
 //! | `policy` | what stations and devices may ask for, as the configuration says |
+//! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
@@ -92,6 +94,7 @@ mod gateway;
 mod invariants;
 mod issue;
 mod kept;
+mod keys;
 mod kinds;
 mod leaf_faults;
 mod load;
@@ -123,5 +126,6 @@ mod telling;
 mod token_gone;
 mod tokens;
 mod tpm;
+mod weak_key;
 mod weather;
 mod wrong_clock;

@@ -115,6 +115,7 @@ impl CertificateAuthority {
                 profile: &profile,
                 subject_alternative_names: &[],
                 public_key: csr.public_key(),
+                shared_key: false,
                 caller: Caller::Daemon.to_string(),
                 idempotency: None,
                 settlement: Settlement::Alone,

@@ -115,7 +115,7 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::Spelling { .. } => Self::conflict("registration_id_spelling", message),
             IntentRefusal::Blocked(_) => Self::forbidden("device_blocked", message),
             IntentRefusal::GroupBlocked { .. } => Self::forbidden("group_blocked", message),
-            IntentRefusal::BreachedKey => Self::mend("key_compromised", message),
+            IntentRefusal::Key(reason) => Self::mend(reason.code(), message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
             IntentRefusal::IssuerReplaced => Self::later(1, ISSUER_REPLACED, message),
             IntentRefusal::IssuerRevoked => Self::later(60, ISSUER_REVOKED, message),

@@ -95,6 +95,7 @@ impl CertificateAuthority {
             subject: shape.subject.clone(),
             subject_alternative_names: &[],
             public_key: &public_key,
+            shared_key: false,
             caller: actor.to_owned(),
             idempotency: None,
             settlement: Settlement::Authority { generation: row.id },

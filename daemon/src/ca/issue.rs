@@ -80,6 +80,8 @@ pub(super) struct Order<'a> {
     pub subject: DistinguishedName,
     pub subject_alternative_names: &'a [SubjectAlternativeName],
     pub public_key: &'a PublicKey,
+    /// Other holders may have the same key.
+    pub shared_key: bool,
     pub caller: String,
     pub idempotency: Option<Idempotency>,
     pub settlement: Settlement,
@@ -229,6 +231,7 @@ impl CertificateAuthority {
                 .map_err(|error| Error::mend("name_invalid", error.to_string()))?,
             subject_alternative_names: csr.subject_alternative_names(),
             public_key: csr.public_key(),
+            shared_key: profile.shared_keys,
             caller: caller.to_owned(),
             idempotency,
             settlement,
@@ -287,10 +290,9 @@ impl CertificateAuthority {
             not_after,
             caller: order.caller.clone(),
             idempotency: order.idempotency,
-            device_key: match order.settlement {
-                Settlement::Device { .. } => Some(order.public_key.spki_der().to_vec()),
-                _ => None,
-            },
+            public_key: order.public_key.spki_der().to_vec(),
+            shared_key: order.shared_key,
+            is_device: matches!(order.settlement, Settlement::Device { .. }),
             at: now,
         });
         let recorded = match (recorded.await, idempotency) {

@@ -80,6 +80,7 @@ impl CertificateAuthority {
                     .map_err(|error| Error::stop("verification_code", error.to_string()))?,
                 subject_alternative_names: &[],
                 public_key: &generation.public_key,
+                shared_key: false,
                 caller: Caller::Daemon.to_string(),
                 idempotency: None,
                 settlement: Settlement::Possession {

@@ -44,6 +44,9 @@ pub struct IssuanceProfile {
     pub authority: String,
     /// What the holder is to this daemon.
     pub role: Role,
+    /// Holders may have certificates with one key, such as devices that cannot make one.
+    #[serde(default)]
+    pub shared_keys: bool,
     /// The complete shape of the certificate.
     pub certificate: Profile,
 }

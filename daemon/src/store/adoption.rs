@@ -6,9 +6,9 @@
 
 use super::audit::{self, AuditEntry};
 use super::generation::{PlannedGeneration, certify, insert_with_label, newest};
-use super::{Store, StoreError};
+use super::issuance::sha256;
+use super::{Store, StoreError, certified_key};
 use crate::x509::certificate::Certificate;
-use aws_lc_rs::digest;
 use rusqlite::{Connection, params};
 
 /// A generation to take over.
@@ -35,6 +35,8 @@ pub struct MadeElsewhere {
     pub tbs: Vec<u8>,
     /// Its serial number's octets.
     pub serial: Vec<u8>,
+    /// Its key: DER SubjectPublicKeyInfo.
+    pub public_key: Vec<u8>,
     /// The common name of its subject, or all of it.
     pub subject: String,
     /// Unix seconds.
@@ -49,6 +51,7 @@ impl From<&Certificate> for MadeElsewhere {
             der: certificate.der().to_vec(),
             tbs: certificate.tbs_bytes().to_vec(),
             serial: certificate.serial().as_bytes().to_vec(),
+            public_key: certificate.spki_der().to_vec(),
             subject: certificate
                 .common_name()
                 .unwrap_or_else(|| certificate.subject()),
@@ -73,6 +76,12 @@ impl Store {
                 );
                 return Err(StoreError::Conflict(message));
             }
+            if let Some(reason) = certified_key::of_authority(connection, &adopted.spki)? {
+                return Err(StoreError::Mend {
+                    code: reason.code(),
+                    message: format!("authority {authority} is not adopted: {reason}"),
+                });
+            }
             let row = insert_with_label(connection, 1, &adopted.plan, &adopted.key_label)?;
             connection.execute(
                 "UPDATE generation SET spki = ?2, crl_number = ?3 WHERE id = ?1",
@@ -95,13 +104,14 @@ pub(super) fn record_certificate(
     entry: &AuditEntry,
 ) -> Result<i64, StoreError> {
     connection.execute(
-        "INSERT INTO intent (serial, issuer, purpose, profile, subject, tbs, not_before, not_after,
-             caller, state, recorded_at)
-         VALUES (?1, ?2, 'adopted', 'authority', ?3, ?4, ?5, ?6, ?7, 'issued', ?8)",
+        "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs, not_before,
+             not_after, caller, state, recorded_at)
+         VALUES (?1, ?2, 'adopted', 'authority', ?3, ?4, ?5, ?6, ?7, ?8, 'issued', ?9)",
         params![
             certificate.serial,
             issuer,
             certificate.subject,
+            sha256(&certificate.public_key),
             certificate.tbs,
             certificate.not_before,
             certificate.not_after,
@@ -110,14 +120,13 @@ pub(super) fn record_certificate(
         ],
     )?;
     let intent = connection.last_insert_rowid();
-    let sha256 = digest::digest(&digest::SHA256, &certificate.der);
     // As old as it is: what is reckoned from its making, such as its roll, goes by that.
     connection.execute(
         "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)",
         params![
             intent,
             certificate.der,
-            sha256.as_ref(),
+            sha256(&certificate.der),
             certificate.not_before
         ],
     )?;

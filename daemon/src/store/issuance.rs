@@ -1,6 +1,7 @@
 //! Intents and certificates: steps 3, 7 and 10 of the issuance cycle.
 
 use super::audit::{self, AuditEntry};
+use super::certified_key::{self, KeyInTheWay};
 use super::{Store, StoreError, generation, leaf, possession};
 use crate::x509::revocation::RevocationReason;
 use aws_lc_rs::digest;
@@ -59,9 +60,12 @@ pub struct Intent {
     pub caller: String,
     /// How a repeat is recognised.
     pub idempotency: Option<Idempotency>,
-    /// The leaf becomes the device's: its key (DER SubjectPublicKeyInfo), spelling and slots are
-    /// checked.
-    pub device_key: Option<Vec<u8>>,
+    /// The certified key: DER SubjectPublicKeyInfo.
+    pub public_key: Vec<u8>,
+    /// Other holders may have a leaf with the same key.
+    pub shared_key: bool,
+    /// The leaf becomes the device's: its spelling and slots are checked.
+    pub is_device: bool,
     /// Unix seconds.
     pub at: i64,
 }
@@ -123,11 +127,9 @@ pub enum IntentRefusal {
         /// The group.
         group: String,
     },
-    /// The key of a leaf of this device that was reported as breached.
-    #[error(
-        "the CSR carries the key of a leaf that is in wrong hands; have the device make a new key"
-    )]
-    BreachedKey,
+    /// The key is compromised, or another holder's.
+    #[error(transparent)]
+    Key(KeyInTheWay),
     /// A roll of this device has not ended; a third certificate has no slot.
     #[error(
         "a roll of this device is under way ({waits_for}); both slots are taken until it ends \
@@ -334,17 +336,23 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
     {
         return Err(IntentRefusal::Repeated(prior));
     }
-    if let Some(key) = &intent.device_key {
-        if intent.purpose == Purpose::Leaf && !generation::serves(connection, intent.issuer)? {
-            return Err(IntentRefusal::IssuerReplaced);
-        }
-        leaf::admit(connection, &intent.subject, intent.issuer, key)?;
+    if intent.is_device
+        && intent.purpose == Purpose::Leaf
+        && !generation::serves(connection, intent.issuer)?
+    {
+        return Err(IntentRefusal::IssuerReplaced);
+    }
+    if let Some(reason) = certified_key::in_the_way(connection, intent)? {
+        return Err(IntentRefusal::Key(reason));
+    }
+    if intent.is_device {
+        leaf::admit(connection, &intent.subject, intent.issuer)?;
     }
     connection
         .prepare_cached(
-            "INSERT INTO intent (serial, issuer, purpose, profile, subject, tbs, not_before,
-                 not_after, caller, idempotency_key, request_sha256, state, recorded_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'intended', ?12)",
+            "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
+                 not_before, not_after, caller, idempotency_key, request_sha256, state, recorded_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'intended', ?13)",
         )
         .and_then(|mut statement| {
             statement.execute(params![
@@ -353,6 +361,7 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
                 intent.purpose.name(),
                 intent.profile,
                 intent.subject,
+                sha256(&intent.public_key),
                 intent.tbs,
                 intent.not_before,
                 intent.not_after,

@@ -11,17 +11,14 @@ use super::{StoreError, block, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// Step 7, for a device: the spelling is the known one, its key (DER SubjectPublicKeyInfo) is not
-/// one that was reported as breached, neither it nor its group is blocked, and its slots can take one
-/// more leaf.
+/// Step 7, for a device: the spelling is the known one, neither it nor its group is blocked, and its
+/// slots can take one more leaf.
 pub(super) fn admit(
     connection: &Connection,
     registration_id: &str,
     issuer: i64,
-    key: &[u8],
 ) -> Result<(), IntentRefusal> {
     let known: Option<String> = connection
         .prepare_cached("SELECT registration_id FROM device WHERE registration_id = ?1")
@@ -31,13 +28,8 @@ pub(super) fn admit(
                 .optional()
         })
         .map_err(StoreError::from)?;
-    if let Some(known) = known {
-        if known != registration_id {
-            return Err(IntentRefusal::Spelling { known });
-        }
-        if is_breached(connection, registration_id, key)? {
-            return Err(IntentRefusal::BreachedKey);
-        }
+    if let Some(known) = known.filter(|known| known != registration_id) {
+        return Err(IntentRefusal::Spelling { known });
     }
     if block::is_blocked(connection, registration_id)? {
         return Err(IntentRefusal::Blocked(registration_id.to_owned()));
@@ -64,19 +56,6 @@ pub(super) fn admit(
         }
     }
     Ok(())
-}
-
-/// Whether a leaf of this device with this key was revoked because somebody else may have the key.
-fn is_breached(connection: &Connection, device: &str, key: &[u8]) -> Result<bool, StoreError> {
-    let code = RevocationReason::KeyCompromise.code();
-    Ok(connection
-        .prepare_cached(
-            "SELECT EXISTS (
-                 SELECT 1 FROM intent i JOIN certificate c ON c.intent = i.id
-                 WHERE i.subject = ?1 AND i.purpose = 'leaf' AND c.revocation_reason = ?2
-                   AND instr(c.der, ?3) > 0)",
-        )?
-        .query_row(params![device, code, key], |row| row.get(0))?)
 }
 
 /// Step 10, for a device: this leaf is its current one.

@@ -5,7 +5,7 @@
 //! of the generation that signed it, and keep a revoked generation from signing.
 
 use super::audit::{self, AuditEntry};
-use super::{Store, StoreError, hold};
+use super::{Store, StoreError, certified_key, hold};
 use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, Row, params};
 use serde_json::json;
@@ -97,7 +97,7 @@ pub(super) fn revoke(
     revocation: &Revocation,
     reason: RevocationReason,
 ) -> Result<Revoked, StoreError> {
-    change(
+    let revoked = change(
         connection,
         revocation,
         "certificate.revoked",
@@ -110,7 +110,14 @@ pub(super) fn revoke(
                 Some(_) => None,
             })
         },
-    )
+    )?;
+    if reason.is_of_the_key() {
+        // Those that were revoked before, for another reason, have the key as well.
+        for certificate in revoked.changed.iter().chain(&revoked.unchanged) {
+            certified_key::record_compromised(connection, certificate.intent, revocation.at)?;
+        }
+    }
+    Ok(revoked)
 }
 
 /// The same for [`Store::unrevoke`].

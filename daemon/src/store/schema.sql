@@ -43,6 +43,8 @@ CREATE TABLE intent (
                            OR purpose = 'adopted'),
     profile         TEXT    NOT NULL,
     subject         TEXT    NOT NULL COLLATE NOCASE,
+    -- SHA-256 of the certified key (SubjectPublicKeyInfo): says whose key it is (`certified_key`).
+    key_sha256      BLOB    NOT NULL CHECK (length(key_sha256) = 32),
     tbs             BLOB    NOT NULL,
     not_before      INTEGER NOT NULL,
     not_after       INTEGER NOT NULL CHECK (not_after > not_before),
@@ -64,14 +66,15 @@ CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
     WHERE purpose = 'possession' AND state <> 'abandoned';
 CREATE INDEX intent_subject ON intent (subject, id);
+CREATE INDEX intent_key ON intent (key_sha256);
 CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 'leaf' AND state = 'issued';
 CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
 -- (FAIL, because for what may ABORT midway, SQLite copies every page that the statement changes. All
 -- of these come before their row is changed, and the store rolls back whatever is refused.)
 CREATE TRIGGER intent_is_immutable
-BEFORE UPDATE OF serial, issuer, purpose, profile, subject, tbs, not_before, not_after, caller,
-                 recorded_at ON intent
+BEFORE UPDATE OF serial, issuer, purpose, profile, subject, key_sha256, tbs, not_before, not_after,
+                 caller, recorded_at ON intent
 BEGIN
     SELECT RAISE(FAIL, 'an intent never changes');
 END;
@@ -144,6 +147,22 @@ END;
 CREATE TRIGGER certificate_is_immutable BEFORE UPDATE OF intent, der, sha256, issued_at ON certificate
 BEGIN
     SELECT RAISE(FAIL, 'a certificate never changes');
+END;
+
+-- Keys of certificates that were revoked because of their key (keyCompromise, cACompromise,
+-- aACompromise). No certificate is issued for such a key again, under any name.
+CREATE TABLE compromised_key (
+    key_sha256  BLOB    PRIMARY KEY CHECK (length(key_sha256) = 32),
+    intent      INTEGER NOT NULL REFERENCES intent (id),
+    reported_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER compromised_key_is_immutable BEFORE UPDATE ON compromised_key
+BEGIN
+    SELECT RAISE(ABORT, 'a compromised key stays compromised');
+END;
+CREATE TRIGGER compromised_key_is_kept BEFORE DELETE ON compromised_key
+BEGIN
+    SELECT RAISE(ABORT, 'a compromised key stays compromised');
 END;
 
 -- A revocation list of a generation: recorded before it is signed, and `der` null until it is. A

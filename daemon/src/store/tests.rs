@@ -3,6 +3,7 @@
 mod asked;
 mod block;
 mod calls;
+mod certified_key;
 mod crl;
 mod fleet;
 mod hold;

@@ -119,7 +119,9 @@ impl Scene {
             not_after: self.ca.now() + DAY,
             caller: "test".into(),
             idempotency: None,
-            device_key: None,
+            public_key: vec![serial],
+            shared_key: false,
+            is_device: false,
             at: 0,
         };
         let (store, now) = (self.ca.store(), self.ca.now());

@@ -5,7 +5,7 @@ use crate::ca::issue::{IssueRequest, Issued};
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::enrollment::slots::SlotName;
-use crate::store::{Breach, Revocation, RollRow};
+use crate::store::{Breach, IntentRefusal, Revocation, RollRow};
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
 use crate::x509::key::PublicKey;
@@ -104,12 +104,17 @@ impl CertificateAuthority {
 
     /// A request that could not be met is refused before anything happens.
     fn check_new_leaf(&self, request: &IssueRequest) -> Result<(), Error> {
-        self.profile(&request.profile)?;
+        let profile = self.profile(&request.profile)?;
         let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
         for leaf in self.living_leaves(&request.registration_id)? {
             refuse_same_key(&leaf.der, csr.public_key())?;
         }
-        Ok(())
+        let (key, id) = (csr.public_key().spki_der(), &request.registration_id);
+        let in_the_way = self.store.key_in_the_way(key, id, profile.shared_keys)?;
+        match in_the_way {
+            Some(reason) => Err(IntentRefusal::Key(reason).into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -120,8 +125,8 @@ fn refuse_same_key(der: &[u8], key: &PublicKey) -> Result<(), Error> {
     match known {
         Some(known) if known == *key => Err(Error::mend(
             "key_compromised",
-            "the CSR carries the key of a leaf that is in wrong hands; have the device make a new \
-             key",
+            "the CSR carries the key of a leaf that is reported as compromised; have the device \
+             make a new key",
         )),
         _ => Ok(()),
     }

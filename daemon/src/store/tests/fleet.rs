@@ -18,9 +18,10 @@ impl Stage {
         let raw = stage.raw();
         raw.execute_batch(&format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {1})
-             INSERT INTO intent (serial, issuer, purpose, profile, subject, tbs, not_before,
-                 not_after, caller, state, recorded_at)
-             SELECT randomblob(16), {0}, 'leaf', 'device', 'press-' || i, randomblob(400), 1, 5000,
+             INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
+                 not_before, not_after, caller, state, recorded_at)
+             SELECT randomblob(16), {0}, 'leaf', 'device', 'press-' || i, randomblob(32),
+                 randomblob(400), 1, 5000,
                  'test', 'issued', 1 FROM n;
              INSERT INTO certificate (intent, der, sha256, issued_at)
              SELECT id, tbs, randomblob(32), 1 FROM intent WHERE purpose = 'leaf';
@@ -237,7 +238,7 @@ fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {
         // Without a key nobody looks whether the issuer serves: it has no certificate here.
         let intent = Intent {
             issuer,
-            device_key: None,
+            is_device: false,
             ..stage.intent(id, serial)
         };
         let recorded = block_on(stage.store.record_intent(intent)).unwrap();

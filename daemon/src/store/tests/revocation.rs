@@ -41,12 +41,12 @@ fn a_block_revokes_every_live_leaf_of_the_device_and_nothing_of_its_namesakes() 
     stage.issue("pump-8", 4);
     stage.issue_alone(Intent {
         profile: "station".into(),
-        device_key: None,
+        is_device: false,
         ..stage.intent("pump-7", 5)
     });
     stage.issue_alone(Intent {
         not_after: 1_400,
-        device_key: None,
+        is_device: false,
         ..stage.intent("pump-7", 6)
     });
     let blocked = stage

@@ -52,7 +52,9 @@ impl Stage {
             not_after: 2_000,
             caller: "station line-1".into(),
             idempotency: None,
-            device_key: Some(vec![4, 5, 6]),
+            public_key: format!("key of {subject}, {serial}").into_bytes(),
+            shared_key: false,
+            is_device: true,
             at: 1_000,
         }
     }

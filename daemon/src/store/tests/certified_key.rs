@@ -1,0 +1,167 @@
+//! A key is one holder's, and a compromised one nobody's.
+
+use super::*;
+use crate::x509::revocation::RevocationReason::{self, CaCompromise, KeyCompromise, Superseded};
+
+const KEY: &[u8] = b"a key of its own";
+
+impl Stage {
+    fn intent_for(&self, key: &[u8], subject: &str, serial: u8) -> Intent {
+        Intent {
+            public_key: key.to_vec(),
+            ..self.intent(subject, serial)
+        }
+    }
+
+    fn asks(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {
+        block_on(self.store.record_intent(intent))
+    }
+
+    fn obtains(&self, intent: Intent) {
+        let settlement = match intent.is_device {
+            true => Settlement::Device {
+                registration_id: intent.subject.clone(),
+                profile: intent.profile.clone(),
+            },
+            false => Settlement::Alone,
+        };
+        let recorded = self.asks(intent).unwrap();
+        self.settle(&recorded, settlement).unwrap();
+    }
+
+    fn revokes(&self, serial: u8, reason: RevocationReason) {
+        let revocation = Revocation {
+            target: RevocationTarget::Serial(vec![serial; 16]),
+            at: 1_500,
+            actor: "test".into(),
+            cause: "a test".into(),
+        };
+        self.store.revoke(revocation, reason).unwrap();
+    }
+}
+
+fn reason(refused: Result<Recorded, IntentRefusal>) -> KeyInTheWay {
+    match refused {
+        Err(IntentRefusal::Key(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_key_is_that_of_one_holder() {
+    let stage = Stage::new();
+    stage.obtains(stage.intent_for(KEY, "pump-7", 2));
+    stage.obtains(stage.intent_for(KEY, "pump-7", 3));
+    stage.obtains(stage.intent_for(KEY, "PUMP-7", 4).in_no_device());
+    let station = stage.intent_for(KEY, "station-1", 5).in_no_device();
+    for other in [stage.intent_for(KEY, "pump-8", 5), station] {
+        let refused = reason(stage.asks(other.clone()));
+        assert_eq!(refused, KeyInTheWay::OfAnother("pump-7".into()));
+        assert_eq!(refused.code(), "key_in_use");
+        let shared = Intent {
+            shared_key: true,
+            serial: vec![other.subject.len() as u8; 16],
+            ..other
+        };
+        stage.asks(shared).unwrap();
+    }
+}
+
+impl Intent {
+    fn in_no_device(self) -> Self {
+        Self {
+            is_device: false,
+            ..self
+        }
+    }
+}
+
+/// Two requests with one key arrive at a time: the one that is recorded first has it. What came to
+/// nothing holds no key.
+#[test]
+fn a_key_is_taken_while_its_leaf_is_being_signed() {
+    let stage = Stage::new();
+    let open = stage.asks(stage.intent_for(KEY, "pump-7", 2)).unwrap();
+    let other = || stage.intent_for(KEY, "pump-8", 3);
+    assert_eq!(
+        reason(stage.asks(other())),
+        KeyInTheWay::OfAnother("pump-7".into())
+    );
+    block_on(stage.store.abandon_intent(open.id(), "a test".into(), 1)).unwrap();
+    stage.asks(other()).unwrap();
+}
+
+#[test]
+fn a_compromised_key_is_refused_for_everybody() {
+    let stage = Stage::new();
+    stage.obtains(stage.intent_for(KEY, "pump-7", 2));
+    stage.revokes(2, Superseded);
+    stage.obtains(stage.intent_for(KEY, "pump-7", 3));
+    let shared = Intent {
+        shared_key: true,
+        ..stage.intent_for(KEY, "pump-9", 4)
+    };
+    let being_signed = stage.asks(shared).unwrap();
+    stage.revokes(3, KeyCompromise);
+
+    let settlement = Settlement::Alone;
+    assert!(stage.settle(&being_signed, settlement).is_err());
+    for (serial, subject) in [(5, "pump-7"), (6, "pump-8")] {
+        let intent = Intent {
+            shared_key: true,
+            ..stage.intent_for(KEY, subject, serial)
+        };
+        let refused = reason(stage.asks(intent.clone()));
+        assert_eq!(refused, KeyInTheWay::Compromised);
+        let authority = Intent {
+            purpose: Purpose::Authority,
+            is_device: false,
+            ..intent
+        };
+        assert_eq!(reason(stage.asks(authority)), KeyInTheWay::Compromised);
+    }
+    let raw = stage.raw();
+    for sql in [
+        "DELETE FROM compromised_key",
+        "UPDATE compromised_key SET reported_at = 0",
+        "UPDATE intent SET key_sha256 = randomblob(32)",
+    ] {
+        assert!(raw.execute(sql, []).is_err(), "{sql}");
+    }
+}
+
+/// A certificate that was revoked for another reason keeps that, and its key is barred all the same.
+#[test]
+fn a_key_is_compromised_whatever_its_certificate_was_revoked_for() {
+    let stage = Stage::new();
+    stage.obtains(stage.intent_for(KEY, "pump-7", 2));
+    stage.revokes(2, Superseded);
+    stage.revokes(2, KeyCompromise);
+    let refused = reason(stage.asks(stage.intent_for(KEY, "pump-7", 3)));
+    assert_eq!(refused, KeyInTheWay::Compromised);
+}
+
+#[test]
+fn an_authoritys_key_is_on_no_leaf() {
+    let stage = Stage::new();
+    let own = Intent {
+        shared_key: true,
+        ..stage.intent_for(&[1, 2, 3], "pump-7", 2)
+    };
+    assert_eq!(reason(stage.asks(own)), KeyInTheWay::OfAnAuthority);
+    stage.obtains(stage.intent_for(KEY, "pump-7", 3));
+    let authority = Intent {
+        purpose: Purpose::Authority,
+        ..stage.intent_for(KEY, "pump-7", 4).in_no_device()
+    };
+    let refused = reason(stage.asks(authority));
+    assert_eq!(refused, KeyInTheWay::OfAnother("pump-7".into()));
+
+    let own = "SELECT serial FROM intent WHERE purpose = 'authority'";
+    let serial: Vec<u8> = stage.raw().query_row(own, [], |row| row.get(0)).unwrap();
+    stage.revokes(serial[0], CaCompromise);
+    let found = stage
+        .store
+        .key_in_the_way(b"key of root, 1", "pump-9", true);
+    assert_eq!(found.unwrap(), Some(KeyInTheWay::Compromised));
+}
