@@ -6,9 +6,11 @@
 
 pub mod changes;
 mod listen;
+mod listener_names;
 mod policy;
 
 pub use listen::HttpsListener;
+pub use listener_names::listener_names;
 
 use crate::api::tls::ListenerName;
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
@@ -19,6 +21,7 @@ use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
+use crate::socket_path;
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
 use crate::token::credential::label;
 use crate::toml_error::where_and_why;
@@ -338,7 +341,20 @@ impl Configuration {
             self.check_credential_keys(name, service)?;
         }
         self.check_est_profile()?;
+        self.check_sockets()?;
         self.check_https()
+    }
+
+    fn check_sockets(&self) -> Result<(), ConfigurationError> {
+        let refused =
+            |it: socket_path::SocketPathInvalid| ConfigurationError::Contradiction(it.to_string());
+        let admin = "[listen] admin, or runtime_dir (by default state_dir)";
+        socket_path::check(&self.admin, admin).map_err(refused)?;
+        for name in self.tokens.keys() {
+            let setting = "runtime_dir (by default state_dir), or the token's name";
+            socket_path::check(&self.worker_socket(name), setting).map_err(refused)?;
+        }
+        Ok(())
     }
 
     fn check_failover(&self) -> Result<(), ConfigurationError> {

@@ -8,7 +8,7 @@
 //! | wiring | [`service`], [`backup`], [`check`], [`command`], [`credentials`], [`config`], [`notify`], `private_worker`, [`program`], [`setup`], [`ctl`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
-//! | adapters | [`store`], [`token`], [`provisioning`], [`durable`] (files) | one foreign library each, and the domain |
+//! | adapters | [`store`], [`token`], [`provisioning`], [`durable`] (files), [`socket_path`] | one foreign library each, and the domain |
 //! | domain, pure | [`x509`], [`enrollment`], `toml_error` | no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
@@ -29,6 +29,7 @@ pub mod program;
 pub mod provisioning;
 pub mod service;
 pub mod setup;
+pub mod socket_path;
 pub mod store;
 pub mod token;
 mod toml_error;

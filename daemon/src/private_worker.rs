@@ -3,6 +3,7 @@
 
 use crate::config::Configuration;
 use crate::service::worker_command;
+use crate::socket_path;
 use crate::token::client::TokenClient;
 use crate::token::supervisor::Supervisor;
 use crate::token::worker::health::TokenState;
@@ -30,6 +31,7 @@ impl PrivateWorker {
         let folder = tempfile::Builder::new().prefix("hallmark-").tempdir();
         let folder = folder.context("cannot make a folder for the worker's socket")?;
         let socket = folder.path().join("token.sock");
+        socket_path::check(&socket, "the environment variable TMPDIR")?;
         let client = TokenClient::new(name, socket.clone());
         let command = worker_command(configuration, &configuration.file, name, socket)?;
         Ok(Self {

@@ -46,6 +46,7 @@ const ROOMS: &[Room] = &[
         may_use: &[
             "durable",
             "enrollment",
+            "socket_path",
             "toml_error",
             "x509",
             "store::Recorded",
@@ -92,7 +93,7 @@ const ROOMS: &[Room] = &[
     Room {
         prefix: "ctl",
         // A restore happens while there is no daemon to ask.
-        may_use: &["backup", "setup"],
+        may_use: &["backup", "setup", "socket_path"],
         libraries: &["reqwest"],
     },
     // It works through `hallmark`, `hallmarkd` and systemd's programs, as an operator would.
@@ -131,6 +132,7 @@ const ROOMS: &[Room] = &[
             "provisioning",
             "service",
             "setup",
+            "socket_path",
             "store",
             "token",
             "toml_error",

@@ -3,10 +3,11 @@
 
 use crate::process::{Told, until};
 use crate::request::Request;
-use crate::stage::{CEREMONY, Stage};
+use crate::stage::{CEREMONY, HALLMARK, Stage};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 /// `hallmarkd check` fails, and says all of this.
 fn is_wrong(told: &Told, words: &[&str]) {
@@ -299,4 +300,100 @@ fn check_says_that_a_chain_does_not_fit() {
         ],
     );
     fs::copy(honest, stage.database()).unwrap();
+}
+
+/// `[listen] names` and socket paths that would fail later: `check` refuses each, and so does a
+/// reload, which changes nothing.
+#[test]
+fn names_and_sockets_that_cannot_be_are_refused_before_they_matter() {
+    let stage = Stage::up();
+    let good = stage.configuration();
+    let names = |said: &str| {
+        let (from, to) = (
+            "\"localhost\", \"127.0.0.1\"",
+            format!("\"localhost\", {said}"),
+        );
+        good.replacen(from, &to, 1)
+    };
+    let many: Vec<String> = (0..32).map(|it| format!("\"a{it}.example\"")).collect();
+    let long = stage.path(&"s".repeat(108)).display().to_string();
+    let mut cases: Vec<(String, &str)> = [
+        ("\"plant_7.works.example\"", "underscore"),
+        ("\"*.works.example\"", "wildcard"),
+        ("\"host.\"", "final dot"),
+        ("\"müller.example\"", "xn--"),
+        ("\"\"", "is empty"),
+        ("\"https://works.example\"", "is a URL"),
+        ("\"works.example:8443\"", "without a port"),
+        ("\"[::1]\"", "without brackets"),
+        ("\"LOCALHOST\"", "twice"),
+        (&many.join(", "), "a certificate takes 32"),
+    ]
+    .map(|(said, reason)| (names(said), reason))
+    .into();
+    for setting in ["runtime_dir", "state_dir"] {
+        let said = format!("{setting} = {long:?}\n{good}");
+        let state = format!("state_dir = \"{}/state\"\n", stage.path("").display());
+        let state = state.replace("//", "/");
+        let said = match setting {
+            "state_dir" => said.replacen(&state, "", 1),
+            _ => said,
+        };
+        cases.push((said, "bytes and Linux allows 107"));
+    }
+    let admin = format!("[listen]\nadmin = {long:?}");
+    cases.push((
+        good.replacen("[listen]", &admin, 1),
+        "shorten [listen] admin",
+    ));
+    for (said, reason) in cases {
+        assert_ne!(said, good);
+        stage.configure(&said);
+        is_wrong(&stage.check(), &["WRONG configuration", reason]);
+        let told = stage.hallmark(&["reload"]);
+        assert_eq!(told.code, Some(1), "{told:?}");
+        assert!(told.error.contains(reason), "{reason}: {told:?}");
+    }
+    stage.configure(&good);
+    let told = Told::of(
+        Command::new(HALLMARK)
+            .args(["status", "--admin-socket"])
+            .arg(&long),
+    );
+    assert_eq!(told.code, Some(2), "{told:?}");
+    assert!(told.error.contains("shorten --admin-socket"), "{told:?}");
+    stage.is_ready();
+}
+
+/// Names that are unusual and good: the listener has a certificate for each of them.
+#[test]
+fn every_name_that_is_taken_stands_in_the_certificate() {
+    let stage = Stage::up();
+    let long = format!("{}.{}.works.example", "a".repeat(63), "b".repeat(40));
+    let (from, names) = (
+        "\"localhost\", \"127.0.0.1\"",
+        format!("{long:?}, \"localhost\", \"127.0.0.1\", \"xn--mller-kva.example\", \"::1\""),
+    );
+    for said in [
+        names.as_str(),
+        "\"2001:db8::\", \"localhost\", \"127.0.0.1\"",
+    ] {
+        stage.configure(&stage.configuration().replacen(from, said, 1));
+        assert_eq!(stage.check().code, Some(0));
+        stage.told(&["reload"]);
+        let wanted = said.split(',').next().unwrap().trim().trim_matches('"');
+        until("the listener has a certificate with the new name", || {
+            let pem = fs::read(stage.path("state/tls/server.pem")).ok()?;
+            let file = stage.path("seen.pem");
+            fs::write(&file, pem).ok()?;
+            let text = Told::of(
+                Command::new("openssl")
+                    .args(["x509", "-noout", "-ext", "subjectAltName", "-in"])
+                    .arg(&file),
+            );
+            let shown = wanted.replace("2001:db8::", "2001:DB8:0:0:0:0:0:0");
+            text.out.contains(&shown).then_some(())
+        });
+        assert_eq!(stage.stranger().get("/healthz").status, 200);
+    }
 }

@@ -203,7 +203,7 @@ fn tokens_come_change_and_go() {
         ]);
         assert_eq!(answer["changes"], changes);
         until("both workers are replaced or gone", || {
-            let next = workers("state/token-factory.next.sock");
+            let next = workers("state/next-factory.sock");
             let gone = workers("state/token-second.sock").is_none();
             (gone && stage.worker() != Some(first)).then_some(())?;
             next

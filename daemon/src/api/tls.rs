@@ -9,8 +9,9 @@
 
 use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issue::IssueRequest;
-use crate::ca::{CertificateAuthority, Error};
+use crate::ca::{CertificateAuthority, Error, canary};
 use crate::durable;
+use crate::enrollment::id::RegistrationId;
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -24,19 +25,45 @@ use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
+
+/// The common name where no name fits: each is too long, or reserved.
+const COMMON_NAME: &str = "hallmarkd";
 
 /// What the listener shall be called, and who certifies that.
 #[derive(Clone, Debug)]
 pub struct ListenerName {
     /// The profile, whose role is `server`.
     pub profile: String,
-    /// DNS names and IP addresses; the first one is the common name.
+    /// DNS names and IP addresses.
     pub names: Vec<String>,
     /// Where key and certificate lie.
     pub folder: PathBuf,
+}
+
+impl ListenerName {
+    /// The first name that a common name can hold: 64 characters, none of them special at an end.
+    /// Clients look at the alternative names only (RFC 9525 6.3), so any text does.
+    fn common_name(&self) -> String {
+        let candidates = self.names.iter().map(|name| match name.parse() {
+            Ok(IpAddr::V6(address)) => in_full(address),
+            _ => name.clone(),
+        });
+        let mut fitting = candidates.filter(|it| canary::is_free(it) && is_common_name(it));
+        fitting.next().unwrap_or_else(|| COMMON_NAME.to_owned())
+    }
+}
+
+/// Without `::`, which a common name must neither begin nor end with.
+fn in_full(address: Ipv6Addr) -> String {
+    address.segments().map(|it| format!("{it:x}")).join(":")
+}
+
+fn is_common_name(text: &str) -> bool {
+    RegistrationId::parse(text).is_ok()
 }
 
 /// The identity as it is now; exchanged while connections stay.
@@ -83,7 +110,7 @@ impl ServerIdentity {
         let permission = Authorized::<Issue>::to_issue(Caller::Daemon)?;
         let request = IssueRequest {
             profile: name.profile.clone(),
-            registration_id: name.names[0].clone(),
+            registration_id: name.common_name(),
             csr,
             idempotency_key: None,
         };
@@ -159,7 +186,7 @@ fn csr(name: &ListenerName, key: &KeyPair) -> Result<Vec<u8>, Error> {
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     parameters
         .distinguished_name
-        .push(DnType::CommonName, name.names[0].clone());
+        .push(DnType::CommonName, name.common_name());
     Ok(parameters
         .serialize_request(key)
         .map_err(failed)?
@@ -237,4 +264,37 @@ fn io_error(what: &str, error: &std::io::Error) -> Error {
         "tls_identity",
         format!("{what} cannot be written or read: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common_name(names: &[&str]) -> String {
+        let names = names.iter().map(|&it| it.to_owned()).collect();
+        let name = ListenerName {
+            profile: "server".into(),
+            names,
+            folder: PathBuf::new(),
+        };
+        let key = KeyPair::generate().expect("a key");
+        csr(&name, &key).expect("a request");
+        name.common_name()
+    }
+
+    #[test]
+    fn the_common_name_is_the_first_name_that_fits() {
+        let long = format!("{}.example", "a".repeat(63));
+        for (names, expected) in [
+            (&["host.example", "192.0.2.1"][..], "host.example"),
+            (&["192.0.2.1"], "192.0.2.1"),
+            (&["2001:db8::"], "2001:db8:0:0:0:0:0:0"),
+            (&["::1", "host"], "0:0:0:0:0:0:0:1"),
+            (&[&long, "host.example"], "host.example"),
+            (&[&long], "hallmarkd"),
+            (&["hallmark-canary-1.example"], "hallmarkd"),
+        ] {
+            assert_eq!(common_name(names), expected, "{names:?}");
+        }
+    }
 }

@@ -28,18 +28,21 @@ const PREFIX: &str = "hallmark-canary-";
 /// characters.
 const NAME_CHARACTERS: usize = 24;
 
+/// Whether a registration id could not be a canary's.
+pub fn is_free(registration_id: &str) -> bool {
+    let start = registration_id.get(..PREFIX.len());
+    !start.is_some_and(|it| it.eq_ignore_ascii_case(PREFIX))
+}
+
 /// Refuses a registration id that could be a canary's.
 pub(super) fn refuse_reserved(registration_id: &str) -> Result<(), Error> {
-    let start = registration_id.get(..PREFIX.len());
-    match start.is_some_and(|it| it.eq_ignore_ascii_case(PREFIX)) {
-        false => Ok(()),
-        true => Err(Error::mend(
-            "registration_id_reserved",
-            format!(
-                "registration ids that begin with {PREFIX} are this daemon's own; choose another"
-            ),
-        )),
+    if is_free(registration_id) {
+        return Ok(());
     }
+    Err(Error::mend(
+        "registration_id_reserved",
+        format!("registration ids that begin with {PREFIX} are this daemon's own; choose another"),
+    ))
 }
 
 /// A canary that is due at a provisioning service.

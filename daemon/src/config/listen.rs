@@ -1,6 +1,6 @@
 //! `[listen]`: where the daemon is reached, and where it says that it is.
 
-use super::ConfigurationError;
+use super::{ConfigurationError, listener_names};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ const NOBODY: u32 = 65_534;
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
     https: Option<SocketAddr>,
-    /// DNS names and IP addresses of the HTTPS listener; the first is its common name.
+    /// DNS names and IP addresses of the HTTPS listener.
     #[serde(default)]
     names: Vec<String>,
     /// The profile of the HTTPS listener's certificate.
@@ -46,18 +46,19 @@ impl Listen {
         let Some(address) = self.https else {
             return Ok(None);
         };
-        match (&self.profile, self.names.is_empty()) {
-            (Some(profile), false) => Ok(Some(HttpsListener {
-                address,
-                names: self.names.clone(),
-                profile: profile.clone(),
-            })),
-            _ => Err(ConfigurationError::Contradiction(
+        let names = listener_names(&self.names).map_err(ConfigurationError::Contradiction)?;
+        let Some(profile) = self.profile.clone().filter(|_| !names.is_empty()) else {
+            return Err(ConfigurationError::Contradiction(
                 "[listen] https needs `names` (what clients call this machine) and `profile` (one \
                  with role \"server\")"
                     .into(),
-            )),
-        }
+            ));
+        };
+        Ok(Some(HttpsListener {
+            address,
+            names,
+            profile,
+        }))
     }
 
     /// Whoever is admitted as nobody is anybody.

@@ -1,6 +1,7 @@
 //! HTTP over the admin socket, and what can go wrong with it.
 
 use crate::setup::Stop;
+use crate::socket_path;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::blocking::{RequestBuilder, Response};
 use serde_json::Value;
@@ -89,6 +90,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(socket: &Path) -> Result<Self, Failure> {
+        socket_path::check(socket, "--admin-socket or HALLMARK_ADMIN_SOCKET")
+            .map_err(|refusal| Failure::Usage(refusal.to_string()))?;
         let http = reqwest::blocking::Client::builder()
             .unix_socket(socket)
             .no_proxy()

@@ -122,11 +122,14 @@ impl Tokens {
         Ok(next)
     }
 
-    /// The usual place, or another one while somebody is there.
+    /// The usual place, or another one while an earlier worker listens there. Its name is no longer
+    /// than the usual one, so that what fits at the start fits at a reload.
     fn free_socket(&self, configuration: &Configuration, name: &str) -> PathBuf {
         let usual = configuration.worker_socket(name);
         match self.supervised.get(name) {
-            Some(worker) if worker.socket == usual => usual.with_extension("next.sock"),
+            Some(worker) if worker.socket == usual => {
+                usual.with_file_name(format!("next-{name}.sock"))
+            }
             _ => usual,
         }
     }

@@ -4,6 +4,7 @@
 use super::answers::{Answers, Enrollment, Issuer, Shape, TPM_DEVICE, TokenKind, Verify};
 use super::files::put;
 use super::machine::program;
+use crate::config::listener_names;
 use crate::token::configuration::{NAME_BYTES_MAX, TokenSettings};
 use crate::token::fragment::{self, Fragment, Sandbox};
 use crate::token::probe::probes;
@@ -110,9 +111,8 @@ impl Interview<'_> {
         let key = ("listen", "names");
         if self.known(key).is_none() {
             let prompt = "What clients call this machine: names and addresses";
-            let said = prompted(prompt, Some(own.trim()), is_said)?;
-            let names: Vec<_> = said.split([',', ' ']).filter(|it| !it.is_empty()).collect();
-            self.keep(key, Value::from(names))?;
+            let said = prompted(prompt, Some(own.trim()), are_names)?;
+            self.keep(key, Value::from(split_names(&said)))?;
         }
         self.text(
             ("listen", "https"),
@@ -403,6 +403,16 @@ fn is_said(said: &str) -> Result<(), String> {
         "" => Err("this is needed".into()),
         _ => Ok(()),
     }
+}
+
+fn split_names(said: &str) -> Vec<String> {
+    let names = said.split([',', ' ']).filter(|it| !it.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+fn are_names(said: &str) -> Result<(), String> {
+    is_said(said)?;
+    listener_names(&split_names(said)).map(drop)
 }
 
 fn is_name(said: &str) -> Result<(), String> {

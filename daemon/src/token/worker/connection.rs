@@ -8,12 +8,12 @@ use super::Job;
 use super::health::WorkerHealth;
 use super::ladder::Ladder;
 use super::queue::Queue;
-use crate::durable;
 use crate::token::outbox::Outbox;
 use crate::token::protocol::{
     Answer, FrameReader, HEALTH_PAUSE, Hello, Operation, ProtocolError, Request, Response, VERSION,
 };
 use crate::token::{TokenError, worker};
+use crate::{durable, socket_path};
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
 use std::fs::{self, Permissions};
@@ -45,6 +45,7 @@ impl Socket {
     ///
     /// MUST be called before there are threads: the environment is emptied of what it said.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        socket_path::check(path, "runtime_dir, the token's name or --socket")?;
         let (listener, own) = match handed_over(path)? {
             Some(listener) => (listener, None),
             None => (listen(path)?, Some(path.to_owned())),
