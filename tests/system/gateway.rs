@@ -55,22 +55,59 @@ fn is_looked_at(stage: &Stage) {
     assert_eq!(stage.plain_http().get("/crl/line-1.crl").status, 200);
 }
 
-/// Verifies, on a partition of the state's own that is filled to the last byte: whoever asks is told
-/// 503 `store_unavailable` and when to come back; lists and status are served; nothing that was
-/// refused has left a row; when there is room again the same request is answered, by the same
-/// process. (The invariants see to it that no intent is left open.)
-#[test]
-fn a_full_disk_is_said_and_survived() {
-    if !is_in_mount_namespace("gateway::a_full_disk_is_said_and_survived") {
-        return;
-    }
+/// A stage whose state folder is a small file system of its own.
+fn on_a_small_disk() -> Stage {
     let stage = Stage::set();
     let state = stage.path("state");
     fs::create_dir(&state).unwrap();
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs"]);
     assert!(mount.arg(&state).status().unwrap().success());
-    let stage = stage.raised();
+    stage
+}
+
+/// The state says that the store cannot write, everywhere where it is asked.
+fn is_unwritable(stage: &Stage, cause: &str) {
+    until("the state tells that the store cannot write", || {
+        (stage.json(&["status"])["ready"] == false).then_some(())
+    });
+    let status = stage.json(&["status"]);
+    let alarms = status["alarms"].to_string();
+    assert!(
+        alarms.contains("the store cannot write since") && alarms.contains(cause),
+        "{status:#}"
+    );
+    assert_eq!(status["store"]["writable"], false, "{status:#}");
+    assert_eq!(stage.stranger().get("/readyz").status, 503);
+    assert_eq!(stage.stranger().get("/healthz").status, 200);
+    let metrics = stage.metrics();
+    assert!(metrics.contains("hallmark_store_writable 0"), "{metrics}");
+    assert!(metrics.contains("hallmark_ready 0"), "{metrics}");
+}
+
+/// It says so no more, by itself.
+fn is_writable_again(stage: &Stage) {
+    until("the alarm is over", || {
+        let status = stage.json(&["status"]);
+        let alarms = status["alarms"].to_string();
+        (status["ready"] == true && !alarms.contains("cannot write")).then_some(())
+    });
+    assert_eq!(stage.stranger().get("/readyz").status, 200);
+    assert!(stage.metrics().contains("hallmark_store_writable 1"));
+}
+
+/// Verifies, on a partition of the state's own that is filled to the last byte: a request is
+/// answered 503 `store_unavailable` with the time to come back; status, alarm, probe and metrics
+/// tell it; lists are served; nothing that was refused has left a row; when there is room again the
+/// alarm ends and the same request is answered, by the same process. (The invariants see to it that
+/// no intent is left open.)
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    if !is_in_mount_namespace("gateway::a_full_disk_is_said_and_survived") {
+        return;
+    }
+    let stage = on_a_small_disk().raised();
+    let state = stage.path("state");
     let (line, daemon) = (stage.station(), stage.daemon());
     line.obtain(&Request::device("press-0"));
 
@@ -90,18 +127,60 @@ fn a_full_disk_is_said_and_survived() {
     );
     assert!(answer.retry_after.is_some());
     is_looked_at(&stage);
+    is_unwritable(&stage, "the disk is full: make room");
     let issued = stage.count("intent WHERE state = 'issued'");
     assert_eq!(line.ask(&request).status, 503);
     assert_eq!(stage.count("intent WHERE state = 'issued'"), issued);
     assert_eq!(stage.count("certificate"), issued);
 
     fs::remove_file(state.join("filler")).unwrap();
-    let device = until("there is room again", || {
-        let answer = line.ask(&request);
-        (answer.status == 201).then(|| request.holder(&answer.body))
-    });
+    is_writable_again(&stage);
+    let device = request.holder(&line.ask(&request).body);
     device.is_accepted_by_openssl(&stage.authority("root"));
     assert_eq!(stage.daemon(), daemon);
+}
+
+/// Verifies the number of attempts while the disk is full: changes wait for the provisioning
+/// service, and neither the service nor the log sees more than a few of them in ten seconds.
+#[test]
+fn a_full_disk_makes_nothing_spin() {
+    if !is_in_mount_namespace("gateway::a_full_disk_makes_nothing_spin") {
+        return;
+    }
+    let stage = on_a_small_disk().raised();
+    let away = Fault::on("individual.get", Action::ResetBefore).times(u32::MAX);
+    stage.emulator.inject(away).unwrap();
+    for number in 0..8 {
+        stage.told(&[
+            "enrollment",
+            "add",
+            "--individual",
+            &format!("pump-{number}"),
+        ]);
+    }
+    let state = stage.path("state");
+    until("the disk is felt", || {
+        fill(&state.join("filler"));
+        (stage.json(&["status"])["store"]["writable"] == false).then_some(())
+    });
+    // The service is back, and what it holds cannot be recorded.
+    stage.emulator.clear_faults();
+    let failures = || {
+        let status = stage.json(&["status"]);
+        status["store"]["failures"].as_i64().unwrap()
+    };
+    let lines = || {
+        let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+        log.lines().count()
+    };
+    let (failed, logged) = (failures(), lines());
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    let (failed, logged) = (failures() - failed, lines() - logged);
+    assert!(failed <= 20, "{failed} writes were tried in ten seconds");
+    assert!(logged <= 40, "{logged} lines were logged in ten seconds");
+    fs::remove_file(state.join("filler")).unwrap();
+    is_writable_again(&stage);
+    stage.is_in_step();
 }
 
 /// Verifies: while every write takes seconds, because somebody else holds the database, requests wait

@@ -18,6 +18,7 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
         record_issuance(status);
+        record_store(status);
         record_push(status);
         record_tokens(status);
         record_crls(status);
@@ -42,6 +43,11 @@ fn record_issuance(status: &Status) {
     gauge!("hallmark_intents_under_way").set(status.under_way as f64);
     gauge!("hallmark_ready").set(f64::from(u8::from(status.ready)));
     gauge!("hallmark_alarms").set(status.alarms.len() as f64);
+}
+
+fn record_store(status: &Status) {
+    gauge!("hallmark_store_writable").set(f64::from(u8::from(status.store.writable)));
+    counter!("hallmark_store_write_failures_total").absolute(status.store.failures);
 }
 
 fn record_push(status: &Status) {

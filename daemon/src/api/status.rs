@@ -45,7 +45,7 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
     Err(Error::later(
         2,
         "not_ready",
-        "authorities or tokens are missing; see `hallmark status`",
+        "certificates cannot be issued at the moment; the alarms of `hallmark status` say why",
     )
     .into())
 }

@@ -40,7 +40,7 @@ mod window;
 
 pub use error::{Advice, Error};
 
-use crate::store::{AuditEntry, Store};
+use crate::store::{AuditEntry, FOUND_AT_START, Store, StoreError};
 use crate::token::client::TokenClient;
 use crate::token::probe::Probe;
 use arc_swap::{ArcSwap, Guard};
@@ -229,11 +229,32 @@ impl CertificateAuthority {
             progress: Progress::default(),
         };
         let authority = Self::assemble(parts, Arc::new(lasting));
-        let burned = authority.store.abandon_open_intents(authority.now())?;
-        if burned > 0 {
-            tracing::warn!(burned, "intents without a certificate were abandoned");
-        }
+        authority.explain_open_intents()?;
         Ok(authority)
+    }
+
+    /// Abandons what a crash left open. Where the store cannot write yet, the application does it
+    /// as soon as the store can; until then nothing can be recorded, and so nothing is signed.
+    fn explain_open_intents(&self) -> Result<(), Error> {
+        match self.store.abandon_open_intents(self.now()) {
+            Ok(0) => Ok(()),
+            Ok(abandoned) => {
+                tracing::warn!(abandoned, "intents without a certificate were abandoned");
+                Ok(())
+            }
+            Err(StoreError::Unavailable(reason)) => {
+                let open = self.store.open_intents()?;
+                tracing::error!(
+                    reason,
+                    open = open.len(),
+                    "open intents cannot be abandoned yet"
+                );
+                let left = open.into_iter().map(|it| (it, FOUND_AT_START.to_owned()));
+                lock(&self.lasting.unburned).extend(left);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The same authority under another configuration, on record as `entry`. Intents that are open

@@ -6,6 +6,7 @@ use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use crate::token::worker::health::RungCounters;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How many of the blocks that stand are shown.
 pub const BLOCKS_SHOWN_MAX: u32 = 20;
@@ -17,9 +18,11 @@ pub struct Status {
     pub version: &'static str,
     /// RFC 3339.
     pub now: String,
-    /// Whether certificates can be issued: authorities exist, their tokens answer, and the clock is
-    /// believed.
+    /// Whether certificates can be issued: the store writes, authorities exist, their tokens answer,
+    /// and the clock is believed.
     pub ready: bool,
+    /// Whether the store can write.
+    pub store: StoreStatus,
     /// Tokens by name.
     pub tokens: BTreeMap<String, TokenStatus>,
     /// How many authorities serve.
@@ -40,6 +43,19 @@ pub struct Status {
     pub crls: Vec<CrlStatus>,
     /// What a person has to know, in words; nothing on a good day.
     pub alarms: Vec<String>,
+}
+
+/// The store's state.
+#[derive(Clone, Debug, Serialize)]
+pub struct StoreStatus {
+    /// Whether its last writes succeeded.
+    pub writable: bool,
+    /// The cause if not, and how to mend it.
+    pub reason: Option<String>,
+    /// RFC 3339 of the first write that failed.
+    pub since: Option<String>,
+    /// How many groups of writes have failed since the process began.
+    pub failures: u64,
 }
 
 /// A token's state.
@@ -90,6 +106,7 @@ impl CertificateAuthority {
             now: rfc3339(self.now()),
             ready: self.is_ready(),
             alarms: self.all_alarms(&tokens, &push),
+            store: self.store_status(),
             tokens,
             authorities: self.hierarchy().iter().filter(|it| it.serving).count(),
             certificates,
@@ -126,7 +143,8 @@ impl CertificateAuthority {
     /// Whether certificates can be issued at this moment.
     pub fn is_ready(&self) -> bool {
         let mut authorities = self.authorities.iter();
-        self.clock_doubt().is_none()
+        self.store.write_fault().is_none()
+            && self.clock_doubt().is_none()
             && !self.hierarchy().is_empty()
             && authorities.all(|(name, token)| self.can_sign(name, token))
     }
@@ -140,6 +158,25 @@ impl CertificateAuthority {
         let mut alarms = self.alarms_of(tokens, push);
         alarms.extend(self.authority_alarms());
         alarms
+    }
+
+    fn store_status(&self) -> StoreStatus {
+        let fault = self.store.write_fault();
+        StoreStatus {
+            writable: fault.is_none(),
+            since: fault.as_ref().map(|it| rfc3339(unix_seconds(it.since))),
+            reason: fault.map(|it| it.reason),
+            failures: self.store.write_failures(),
+        }
+    }
+
+    fn store_alarm(&self) -> Option<String> {
+        let fault = self.store.write_fault()?;
+        let since = rfc3339(unix_seconds(fault.since));
+        Some(format!(
+            "the store cannot write since {since}, and nothing is issued: {}",
+            fault.reason
+        ))
     }
 
     fn token_statuses(&self) -> BTreeMap<String, TokenStatus> {
@@ -161,19 +198,18 @@ impl CertificateAuthority {
     }
 
     fn alarms_of(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
-        let mut alarms: Vec<String> = tokens
-            .iter()
-            .filter_map(
-                |(name, token)| match (token.state, token.reason.as_deref()) {
-                    ("starting", _) | ("ready", None) => None,
-                    ("ready", Some(reason)) => Some(format!("token {name} works, but: {reason}")),
-                    (state, reason) => {
-                        let reason = reason.unwrap_or("no reason given");
-                        Some(format!("token {name} is {state}: {reason}"))
-                    }
-                },
-            )
-            .collect();
+        let mut alarms: Vec<String> = self.store_alarm().into_iter().collect();
+        let of_tokens = tokens.iter().filter_map(|(name, token)| {
+            match (token.state, token.reason.as_deref()) {
+                ("starting", _) | ("ready", None) => None,
+                ("ready", Some(reason)) => Some(format!("token {name} works, but: {reason}")),
+                (state, reason) => {
+                    let reason = reason.unwrap_or("no reason given");
+                    Some(format!("token {name} is {state}: {reason}"))
+                }
+            }
+        });
+        alarms.extend(of_tokens);
         if push.parked > 0 {
             alarms.push(format!(
                 "{} changes are parked; `hallmark push list` says why",
@@ -195,6 +231,11 @@ impl CertificateAuthority {
         alarms.extend(self.crl_alarms());
         alarms
     }
+}
+
+fn unix_seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn token_status(token: &ConfiguredToken) -> TokenStatus {

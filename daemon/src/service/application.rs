@@ -11,6 +11,9 @@ use tokio::sync::{Notify, watch};
 const TICK: Duration = Duration::from_secs(60);
 /// How long after a failure the application is driven again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+/// How long everything rests while the store cannot write, whatever wakes it: each attempt would
+/// fail, and the store tries by itself.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// How long a turn may take: it makes keys, and a small device takes minutes for each.
 const TURN_BOUND: Duration = Duration::from_secs(6 * GENERATE_DEADLINE.as_secs());
 /// How much later than it should the loop may be woken.
@@ -54,8 +57,9 @@ impl Application {
             };
             drop(promise);
             let _promise = progress.promise("the application's rest", pause + WAKE_SLACK);
+            let may_be_woken = this.current.load().store().write_fault().is_none();
             let stopping = tokio::select! {
-                () = this.wake.notified() => false,
+                () = this.wake.notified(), if may_be_woken => false,
                 () = tokio::time::sleep(pause) => false,
                 _ = stop.wait_for(|stop| *stop) => true,
             };
@@ -86,6 +90,9 @@ impl Application {
     fn turn(&self) -> Duration {
         let ca = self.current.load_full();
         self.tell_alarms(&ca);
+        if ca.store().write_fault().is_some() {
+            return STORE_PAUSE;
+        }
         ca.record_counted_refusals(false);
         if ca.hierarchy().is_empty() {
             return TICK;

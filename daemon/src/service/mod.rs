@@ -105,6 +105,8 @@ impl Daemon {
     /// Inside the runtime.
     fn start(configuration: Configuration, store: Store, tokens: Tokens) -> anyhow::Result<Self> {
         let bells = Bells::new(tokens.news.clone());
+        let told = bells.clone();
+        store.tell_turns_to(move || told.ring());
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let clients = clients(&configuration, &keys)?;
         let parts = parts(&configuration, tokens.configured.clone(), &store, &bells);

@@ -6,6 +6,9 @@ use super::{Store, StoreError};
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::json;
 
+/// The reason on record of an intent that a crash left open.
+pub const FOUND_AT_START: &str = "found without a certificate at start";
+
 impl Store {
     /// Burns one intent: the token refused, or may have signed without our knowing. One that is
     /// settled already stays as it is.
@@ -24,21 +27,25 @@ impl Store {
     /// Burns every intent without a certificate: what a crash left. Returns how many.
     pub fn abandon_open_intents(&self, at: i64) -> Result<usize, StoreError> {
         self.write(move |connection| {
-            let open: Vec<i64> = connection
-                .prepare("SELECT id FROM intent WHERE state = 'intended' ORDER BY id")?
-                .query_map([], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
+            let open = open_intents(connection)?;
             for intent in &open {
-                abandon(
-                    connection,
-                    *intent,
-                    "found without a certificate at start",
-                    at,
-                )?;
+                abandon(connection, *intent, FOUND_AT_START, at)?;
             }
             Ok(open.len())
         })
     }
+
+    /// Intents without a certificate, oldest first.
+    pub fn open_intents(&self) -> Result<Vec<i64>, StoreError> {
+        self.read(open_intents)
+    }
+}
+
+fn open_intents(connection: &Connection) -> Result<Vec<i64>, StoreError> {
+    let mut statement =
+        connection.prepare("SELECT id FROM intent WHERE state = 'intended' ORDER BY id")?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Burns what is being signed for this device at the moment: its certificate will not be recorded.

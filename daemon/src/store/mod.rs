@@ -47,14 +47,17 @@ mod crl;
 mod door;
 mod enrollment;
 mod generation;
+mod health;
 mod hold;
 mod hub_job;
 mod hub_task;
 mod issuance;
 mod leaf;
 mod mark;
+mod opening;
 mod possession;
 mod precedence;
+mod probe;
 mod proof;
 mod request;
 mod revocation;
@@ -63,9 +66,11 @@ mod scan;
 mod stored_name;
 #[cfg(test)]
 mod tests;
+mod unchanged;
 mod writer;
 
 pub use crate::enrollment::roll::{RollReason, RollState};
+pub use abandon::FOUND_AT_START;
 pub use adoption::{AdoptedGeneration, MadeElsewhere};
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, BreachedAuthority, NewAuthorityRoll};
@@ -76,6 +81,7 @@ pub use certified_key::KeyInTheWay;
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration, RequestRow};
+pub use health::WriteFault;
 pub use hold::{BlockedDevice, HoldChunk};
 pub use hub_job::{HubCall, HubJobRow};
 pub use hub_task::{
@@ -86,6 +92,7 @@ pub use issuance::{
     Settlement,
 };
 pub use mark::{MarkRow, MarkSubject, Sighting};
+pub use opening::Looked;
 pub use possession::CaCertificateRow;
 pub use proof::Proof;
 pub use request::{InstalledCertificate, NewRequest};
@@ -93,22 +100,15 @@ pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{EndingLeaf, RollRow, RollStep, RollSubject};
 pub use scan::ScannedPage;
 
-use rusqlite::{Connection, OpenFlags};
+use health::WriteHealth;
+use opening::Readers;
+use rusqlite::{Connection, ErrorCode};
 use rusqlite_migration::{M, Migrations};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use writer::Writer;
 
-/// How many connections serve reads side by side.
-const READERS: usize = 4;
-/// What the writer keeps of the database in memory, in KiB. Serial numbers, digests and keys fall
-/// anywhere into their indexes; with SQLite's own 2 MiB nearly every one is read from the file anew. What
-/// is taken once is not given back, and each commit looks through it.
-const WRITER_CACHE_KIB: i64 = 8 * 1024;
-/// How long the write-ahead log may get before it is copied into the database, in pages of 4 KiB.
-/// A page that changed a hundred times meanwhile is copied once.
-const CHECKPOINT_PAGES: i64 = 4_096;
 /// How long a reader waits for a checkpoint, in milliseconds.
 const BUSY_TIMEOUT_MS: u64 = 5_000;
 
@@ -153,10 +153,39 @@ impl From<rusqlite::Error> for StoreError {
             {
                 StoreError::Conflict(message.clone().unwrap_or_else(|| code.to_string()))
             }
-            rusqlite::Error::SqliteFailure(..) => StoreError::Unavailable(error.to_string()),
+            rusqlite::Error::SqliteFailure(code, _) => {
+                StoreError::Unavailable(match remedy(code.code) {
+                    Some(remedy) => format!("{remedy} ({error})"),
+                    None => error.to_string(),
+                })
+            }
             _ => StoreError::Unreadable(error.to_string()),
         }
     }
+}
+
+/// What to do about an error of the disk, in words.
+fn remedy(code: ErrorCode) -> Option<&'static str> {
+    Some(match code {
+        ErrorCode::DiskFull => "the disk is full: make room in the file system of state_dir",
+        ErrorCode::ReadOnly => {
+            "the disk or the database is read-only: remount the file system of state_dir writable, \
+             or give the database to the daemon's user"
+        }
+        ErrorCode::SystemIoFailure => {
+            "the disk fails or is full: look at the free space of state_dir and at the kernel's log"
+        }
+        ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+            "the database cannot be opened: look at owner, mode and free space of state_dir"
+        }
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
+            "another process holds the database: find it with fuser(1), and end it"
+        }
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+            "the database is damaged: restore a backup"
+        }
+        _ => return None,
+    })
 }
 
 /// The store, as everybody holds it: cheap to clone, one database behind it.
@@ -164,45 +193,13 @@ impl From<rusqlite::Error> for StoreError {
 pub struct Store {
     writer: Writer,
     readers: Arc<Readers>,
+    health: Arc<WriteHealth>,
     /// How often certificates were revoked or given back, since this process began.
     revocations: Arc<AtomicU64>,
     path: PathBuf,
 }
 
-struct Readers {
-    connections: [Mutex<Connection>; READERS],
-}
-
 impl Store {
-    /// Opens the database at `path`, creating and migrating it as needed.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut connection = Connection::open(path)?;
-        configure(&connection)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
-        migrations()
-            .to_latest(&mut connection)
-            .map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        let reader = || -> Result<Mutex<Connection>, StoreError> {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(path, flags)?;
-            configure(&connection)?;
-            Ok(Mutex::new(connection))
-        };
-        let readers = Arc::new(Readers {
-            connections: [reader()?, reader()?, reader()?, reader()?],
-        });
-        let revocations = Arc::default();
-        let writer = Writer::start(connection, Arc::clone(&revocations))?;
-        Ok(Self {
-            writer,
-            readers,
-            revocations,
-            path: path.to_owned(),
-        })
-    }
-
     /// Moves everything into the database's one file: what an orderly stop leaves can be copied.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         let connection = Connection::open(&self.path)?;
@@ -227,25 +224,28 @@ impl Store {
         self.writer.answers().await
     }
 
+    /// Why nothing can be written at the moment, as the last writes have shown. The writer tries by
+    /// itself, with a pause, until a write succeeds; then it is over.
+    pub fn write_fault(&self) -> Option<WriteFault> {
+        self.health.fault()
+    }
+
+    /// How many groups of writes have failed since the process began.
+    pub fn write_failures(&self) -> u64 {
+        self.health.failures()
+    }
+
+    /// Has `on_turn` called when writes begin to fail and when they succeed again; the first one
+    /// named stays.
+    pub fn tell_turns_to(&self, on_turn: impl Fn() + Send + Sync + 'static) {
+        self.health.tell_turns_to(Box::new(on_turn));
+    }
+
     fn read<T>(
         &self,
         operation: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let free = self
-            .readers
-            .connections
-            .iter()
-            .find_map(|reader| reader.try_lock().ok());
-        match free {
-            Some(connection) => operation(&connection),
-            None => {
-                let first = &self.readers.connections[0];
-                let connection = first
-                    .lock()
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
-                operation(&connection)
-            }
-        }
+        self.readers.read(operation)
     }
 
     /// Writes, and waits for it. `operation` may run twice, and only the last time counts.

@@ -463,3 +463,9 @@ CREATE TABLE accepted_clock (
     intent INTEGER NOT NULL,
     crl    INTEGER NOT NULL
 ) STRICT;
+
+-- Empty but for a moment: what is written here shows that the store can write.
+CREATE TABLE write_probe (
+    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    filler BLOB    NOT NULL
+) STRICT;

@@ -3,6 +3,7 @@
 //! Its key is made here, in memory, and goes with the call. What an interrupted attempt has left at
 //! the service and in the hub is removed before and after: it is called the same every time.
 
+use super::backoff::{Backoff, while_the_store_fails};
 use super::{Failure, Reconciler, TICK, pause_seconds};
 use crate::ca::Error;
 use crate::ca::canary::CanaryOrder;
@@ -31,11 +32,15 @@ impl Reconciler {
     /// Tries canaries as they fall due. Each attempt costs a signature, so failures make it slower;
     /// but those of one canary hold up no other.
     pub(super) async fn try_canaries(&self) {
-        let mut failed = BTreeMap::new();
+        let (mut failed, mut backoff) = (BTreeMap::new(), Backoff::default());
         loop {
+            while_the_store_fails(&self.ca).await;
             if let Err(error) = self.canary_pass(&mut failed).await {
-                tracing::error!(service = self.name, %error, "canaries cannot be read");
+                tracing::error!(service = self.name, %error, "canaries cannot be tried");
+                backoff.rest().await;
+                continue;
             }
+            backoff.over();
             let next = failed.values().map(|it: &Failed| it.again_at).min();
             let pause = next.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
             tokio::select! {

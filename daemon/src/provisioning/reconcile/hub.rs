@@ -4,6 +4,7 @@
 //! done, and a device that is not connected is counted, and called again for a while: in the end it
 //! finds out when it is refused. A failure moves the task's due time, and the hub's own pause holds up all of them.
 
+use super::backoff::{Backoff, while_the_store_fails};
 use super::{APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, Reconciler, pause_seconds};
 use crate::ca::roll::TellBy;
 use crate::ca::{CertificateAuthority, Error, crash_point};
@@ -28,11 +29,16 @@ impl Reconciler {
         let Some(hub) = &self.clients.hub else {
             return std::future::pending().await;
         };
+        let mut backoff = Backoff::default();
         loop {
+            while_the_store_fails(&self.ca).await;
             if let Err(error) = self.work_off(hub).await {
                 let service = &self.name;
-                tracing::error!(service, %error, "the queue of work at the hub cannot be read");
+                tracing::error!(service, %error, "the work at the hub cannot be done");
+                backoff.rest().await;
+                continue;
             }
+            backoff.over();
             let pause = self.until_next_hub_task().await;
             tokio::select! {
                 () = self.hub_wake.notified() => {}

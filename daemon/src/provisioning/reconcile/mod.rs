@@ -9,6 +9,7 @@
 //! It must never sign, and has nothing to sign with: a service that fails cannot cause a signature.
 
 mod backlog;
+mod backoff;
 mod ca_certificate;
 mod canary;
 mod enrollment;
@@ -24,6 +25,7 @@ use crate::ca::progress::Promise;
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::plan::DriftPolicy;
 use crate::store::{AuditEntry, MarkRow, MarkSubject, Sighting};
+use backoff::{Backoff, while_the_store_fails};
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rand::Rng;
@@ -110,10 +112,15 @@ impl Reconciler {
     }
 
     async fn reconcile(&self) {
+        let mut backoff = Backoff::default();
         loop {
+            while_the_store_fails(&self.ca).await;
             if let Err(error) = self.pass().await {
-                tracing::error!(service = self.name, %error, "the reconciler cannot read its work");
+                tracing::error!(service = self.name, %error, "the reconciler cannot do its work");
+                backoff.rest().await;
+                continue;
             }
+            backoff.over();
             let pause = self.until_next_due().await;
             let _promise = self.promise("rest", pause + WAKE_SLACK);
             tokio::select! {

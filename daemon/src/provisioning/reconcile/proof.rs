@@ -3,6 +3,7 @@
 //! It changes nothing anywhere. Two operations a device, one of the hub's and one of the service's;
 //! what cannot be read is looked at again in the next round.
 
+use super::backoff::while_the_store_fails;
 use super::{Reconciler, TICK};
 use crate::ca::Error;
 use crate::enrollment::id::RegistrationId;
@@ -26,6 +27,7 @@ impl Reconciler {
         let seconds = u64::try_from(self.ca.proof_interval_seconds()).unwrap_or(1);
         loop {
             tokio::time::sleep(Duration::from_secs(seconds).min(TICK)).await;
+            while_the_store_fails(&self.ca).await;
             if let Err(error) = self.proof_round(hub).await {
                 let service = &self.name;
                 tracing::warn!(service, %error, "proofs cannot be gathered");

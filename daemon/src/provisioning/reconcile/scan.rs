@@ -5,6 +5,7 @@
 //! fleet of 10,000 is compared for 100. It also settles marks whose enrollment it sees in place,
 //! which is how a bulk of new enrollments is confirmed.
 
+use super::backoff::while_the_store_fails;
 use super::enrollment::sighting;
 use super::{Failure, Reconciler};
 use crate::ca::{CertificateAuthority, Error};
@@ -21,10 +22,12 @@ impl Reconciler {
     /// Beside the looks: a scan that is slow holds up nobody. The interval goes on over restarts and
     /// reloads, however often they come.
     pub(super) async fn scan_from_time_to_time(&self) {
+        while_the_store_fails(&self.ca).await;
         self.count_at_start().await;
         let mut pause = self.until_next_scan().await;
         loop {
             tokio::time::sleep(pause).await;
+            while_the_store_fails(&self.ca).await;
             pause = match self.scan().await {
                 Ok(()) => self.scan_interval,
                 Err(failure) => {
