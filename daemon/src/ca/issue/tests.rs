@@ -19,6 +19,7 @@ fn profile(role: Role, certificate: Profile) -> BTreeMap<String, IssuanceProfile
         name: "made-up".into(),
         authority: "line".into(),
         role,
+        shared_keys: false,
         certificate,
     };
     BTreeMap::from([(profile.name.clone(), profile)])
