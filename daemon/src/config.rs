@@ -19,6 +19,7 @@ use crate::ca::crl::CrlSchedule;
 use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
+use crate::ca::station::{StationPolicy, StationRule};
 use crate::enrollment::plan::DriftPolicy;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::socket_path;
@@ -53,6 +54,8 @@ struct Said {
     authority: Vec<Authority>,
     #[serde(default)]
     profile: Vec<IssuanceProfile>,
+    #[serde(default)]
+    station: Vec<StationRule>,
     #[serde(default)]
     provisioning: Vec<ProvisioningConfiguration>,
     #[serde(default)]
@@ -111,6 +114,8 @@ pub struct Configuration {
     pub failover: FailoverPolicy,
     /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
+    /// What stations may ask for.
+    pub stations: StationPolicy,
     /// Provisioning services by name.
     pub provisioning: BTreeMap<String, Provisioning>,
     /// What to do about drift.
@@ -214,6 +219,11 @@ impl Configuration {
         .collect::<Result<BTreeMap<_, _>, crate::provisioning::configuration::ConfigurationError>>()
         .map_err(|error| ConfigurationError::Contradiction(error.to_string()))?;
         let authorities = by_name("authority", said.authority, |it| it.name.clone())?;
+        let profiles = by_name("profile", said.profile, |profile| profile.name.clone())?;
+        let stations = by_name("station", said.station, |rule| {
+            rule.name.to_ascii_lowercase()
+        })?;
+        let stations = StationPolicy::new(stations.into_values().collect(), &profiles);
         let runtime_dir = said.runtime_dir.unwrap_or_else(|| said.state_dir.clone());
         let configuration = Self {
             authority_policy: AuthorityPolicy {
@@ -242,7 +252,8 @@ impl Configuration {
                 .into_iter()
                 .map(|(name, it)| (name, it.token))
                 .collect(),
-            profiles: by_name("profile", said.profile, |profile| profile.name.clone())?,
+            profiles,
+            stations,
             provisioning,
             drift: said.policy.drift,
             scan_interval: Duration::from_secs(said.policy.scan_interval.max(1)),
@@ -329,6 +340,9 @@ impl Configuration {
             if let Err(problem) = profile.check() {
                 return contradiction(format!("profile {:?}: {problem}", profile.name));
             }
+        }
+        if let Err(problem) = self.stations.check(&self.profiles) {
+            return contradiction(problem);
         }
         for (name, service) in &self.provisioning {
             let unknown = |it: &&String| !self.authorities.contains_key(*it);
@@ -638,6 +652,18 @@ mod tests {
                 "key_usage = [\"key_cert_sign\"]",
                 "a leaf",
             ),
+            (
+                "profiles = [\"device\"]",
+                "profiles = [\"operator\"]",
+                "for the role \"operator\"",
+            ),
+            (
+                "\n[[station]]\n",
+                "\n[[station]]\nname = \"LINE-1-*\"\nprofiles = [\"device\"]\nids = [\"*\"]\n\
+                 [[station]]\n",
+                "two [[station]] are named",
+            ),
+            ("ids = [\"press-*\"", "ids = [\"press/*\"", "no name has"),
         ] {
             let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(reason), "{from} → {to}: {error}");

@@ -19,8 +19,8 @@ use hallmarkd::provisioning::configuration::ProvisioningConfiguration;
 use hallmarkd::provisioning::credential::keys::TokenKeys;
 use hallmarkd::provisioning::reconcile::Reconciler;
 use hallmarkd::store::{
-    AuditEntry, EnrollmentKind, Intent, NewEnrollment, PlannedGeneration, Purpose, Settlement,
-    Store,
+    AuditEntry, EnrollmentKind, Intent, Moves, NewEnrollment, PlannedGeneration, Purpose,
+    Settlement, Store,
 };
 use hallmarkd::x509::certificate::Certificate;
 use hallmarkd::x509::key::KeyType;
@@ -220,6 +220,7 @@ fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, settlement: 
         public_key: certificate.spki_der().to_vec(),
         shared_key: false,
         is_device: false,
+        moves: Moves::Never,
         at: 0,
     };
     let recorded = pollster::block_on(store.record_intent(intent)).expect("recorded");

@@ -322,6 +322,11 @@ key_types = ["p256"]
 key_usage = ["digital_signature"]
 extended_key_usage = ["server_auth"]
 subject_alternative_names = "dns_and_ip"
+
+[[station]]
+name = "station-1"
+profiles = ["device"]
+ids = ["*"]
 "#
     )
 }

@@ -53,6 +53,11 @@ validity = "90d"
 key_types = ["p256"]
 key_usage = ["digital_signature"]
 extended_key_usage = ["client_auth"]
+
+[[station]]
+name = "station-*"
+profiles = ["device-a"]
+ids = ["device-?"]
 "#;
 
 /// Devices 1 to 3 below A, 4 and 5 below B, each line with a group; all provisioned.

@@ -15,7 +15,7 @@ use time::Duration;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A client of EST, with a folder for its files.
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     stage: &'a Stage,
     /// Whose certificate it presents.
     holder: Option<&'a Holder>,
@@ -23,22 +23,22 @@ struct Client<'a> {
 
 /// What curl was told.
 #[derive(Debug)]
-struct Answer {
-    status: String,
+pub(crate) struct Answer {
+    pub(crate) status: String,
     content_type: String,
     head: String,
     body: String,
 }
 
 impl Answer {
-    fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let document: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
         document["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 impl<'a> Client<'a> {
-    fn of(stage: &'a Stage, holder: &'a Holder) -> Self {
+    pub(crate) fn of(stage: &'a Stage, holder: &'a Holder) -> Self {
         let holder = Some(holder);
         Self { stage, holder }
     }
@@ -68,7 +68,7 @@ impl<'a> Client<'a> {
     }
 
     /// Posts a body as it is.
-    fn post(&self, operation: &str, body: &[u8]) -> Answer {
+    pub(crate) fn post(&self, operation: &str, body: &[u8]) -> Answer {
         let file = self.stage.path("est-body");
         fs::write(&file, body).unwrap();
         let mut command = self.curl(operation);

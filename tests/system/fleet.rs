@@ -7,7 +7,7 @@ use crate::stage::Stage;
 use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
 use hallmarkd::store::{
-    AuditEntry, EnrollmentKind, Intent, NewEnrollment, Proof, Purpose, Settlement, Store,
+    AuditEntry, EnrollmentKind, Intent, Moves, NewEnrollment, Proof, Purpose, Settlement, Store,
 };
 use hallmarkd::x509::certificate::Certificate;
 use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair};
@@ -80,6 +80,7 @@ impl Recorder {
             public_key: certificate.spki_der().to_vec(),
             shared_key: false,
             is_device: false,
+            moves: Moves::Never,
             at,
         };
         let entry = AuditEntry {

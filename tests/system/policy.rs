@@ -1,7 +1,10 @@
 //! What stations and devices may ask for, as the configuration says.
 
+use crate::caller::Answer;
+use crate::est::Client;
 use crate::process::Told;
-use crate::request::Request;
+use crate::refusals::Witness;
+use crate::request::{Holder, Request};
 use crate::stage::Stage;
 
 /// A profile by which a caller would obtain a CA certificate.
@@ -46,4 +49,279 @@ fn no_profile_lets_a_caller_obtain_a_ca_certificate() {
     stage.configure(&good);
     stage.start();
     stage.is_ready();
+}
+
+/// The devices of another line, and who may ask for what.
+const LINE_2: &str = r#"
+[[profile]]
+name = "device-b"
+authority = "plant"
+role = "device"
+[profile.certificate]
+kind = "leaf"
+validity = "90d"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+
+[[station]]
+name = "line-1-*"
+profiles = ["device", "device-20s"]
+ids = ["press-*", "pump-7"]
+authorities = ["line-1"]
+may_move = true
+
+[[station]]
+name = "line-2-*"
+profiles = ["device-b"]
+ids = ["lathe-*", "*-shared"]
+
+[[station]]
+name = "line-2-a"
+profiles = ["device"]
+ids = ["saw-?"]
+"#;
+
+/// A plant that may issue to devices, and two lines whose stations are bound.
+fn two_lines() -> Stage {
+    let stage = Stage::set();
+    stage.configure(&bound(&stage));
+    stage.raised()
+}
+
+fn bound(stage: &Stage) -> String {
+    let configuration = stage.configuration();
+    let before = configuration.find("[[station]]").unwrap();
+    let after = configuration.find("[[provisioning]]").unwrap();
+    let (head, tail) = (&configuration[..before], &configuration[after..]);
+    let head = head.replacen("[listen]", "[listen]\nest_profile = \"device\"", 1);
+    format!("{head}{LINE_2}{tail}")
+}
+
+fn est(stage: &Stage, holder: &Holder, operation: &str, request: &Request) -> (String, String) {
+    let answer = Client::of(stage, holder).post(operation, request.csr.as_bytes());
+    (answer.status.clone(), answer.code())
+}
+
+fn est_code(stage: &Stage, holder: &Holder, operation: &str, id: &str) -> String {
+    est(stage, holder, operation, &Request::device(id)).1
+}
+
+/// Verifies: a station that no table names may ask for nothing, by the API and by EST; a reload
+/// binds it, and another one takes that back while its connection stays.
+#[test]
+fn a_station_that_no_table_names_may_ask_for_nothing() {
+    let stage = two_lines();
+    let holder = stage.enlist("station", "station-9");
+    let station = stage.caller(&holder);
+    let witness = Witness::of(&stage);
+    for id in ["press-7", "lathe-1", "station-9", "anything"] {
+        for profile in ["device", "device-b"] {
+            let request = Request::new(profile, id);
+            witness.sees_refused(403, "station_not_bound", || station.ask(&request));
+        }
+        for operation in [
+            "simpleenroll",
+            "device-b/simpleenroll",
+            "device/simplereenroll",
+        ] {
+            let code = est_code(&stage, &holder, operation, id);
+            assert_eq!(code, "station_not_bound", "{operation} {id}");
+        }
+    }
+    let open = "[[station]]\nname = \"STATION-?\"\nprofiles = [\"device\"]\nids = [\"press-7\"]\n\
+                [[provisioning]]";
+    stage.configure(&bound(&stage).replacen("[[provisioning]]", open, 1));
+    stage.told(&["reload"]);
+    station.obtain(&Request::device("press-7"));
+    stage.configure(&bound(&stage));
+    stage.told(&["reload"]);
+    let witness = Witness::of(&stage);
+    let request = Request::device("press-7");
+    witness.sees_refused(403, "station_not_bound", || station.ask(&request));
+}
+
+/// Verifies: a station obtains what its tables allow together, and neither a profile nor a device
+/// of another line, whoever has that device; an id is one whatever its case.
+#[test]
+fn a_station_asks_for_the_devices_of_its_line_only() {
+    let stage = two_lines();
+    let holder = stage.enlist("station", "line-2-a");
+    let other = stage.caller(&holder);
+    let first = stage.station_called("line-1-a");
+    first.obtain(&Request::device("press-7"));
+    other.obtain(&Request::new("device-b", "lathe-1"));
+    other.obtain(&Request::new("device-b", "Lathe-2"));
+    other.obtain(&Request::device("saw-1"));
+    first.obtain(&Request::device("pump-7"));
+    let witness = Witness::of(&stage);
+    for (profile, id, code) in [
+        ("device-b", "press-7", "station_id_forbidden"),
+        ("device-b", "press-8", "station_id_forbidden"),
+        ("device-b", "a-lathe-1", "station_id_forbidden"),
+        ("device-b", "saw-1", "station_id_forbidden"),
+        ("device", "press-7", "station_id_forbidden"),
+        ("device", "PRESS-7", "station_id_forbidden"),
+        ("device", "lathe-1", "station_id_forbidden"),
+        ("device", "saw-12", "station_id_forbidden"),
+        ("device-20s", "saw-1", "station_profile_forbidden"),
+        ("station", "saw-1", "role_forbidden"),
+        ("operator", "line-2-a", "profile_unknown"),
+    ] {
+        let status = if code == "profile_unknown" { 404 } else { 403 };
+        let request = Request::new(profile, id);
+        witness.sees_refused(status, code, || other.ask(&request));
+    }
+    for operation in [
+        "device/simpleenroll",
+        "device/simplereenroll",
+        "simplereenroll",
+    ] {
+        let code = est_code(&stage, &holder, operation, "press-7");
+        assert_eq!(code, "station_id_forbidden", "{operation}");
+    }
+    let code = est_code(&stage, &holder, "device-20s/simpleenroll", "press-7");
+    assert_eq!(code, "station_profile_forbidden");
+}
+
+/// Verifies: a device renews by the profile that it has, by the API and by EST with a label or
+/// without one; by another profile it is refused, whatever its station might do.
+#[test]
+fn a_device_renews_by_its_own_profile_alone() {
+    let stage = two_lines();
+    let station = stage.station_called("line-2-b");
+    let holder = station.obtain(&Request::new("device-b", "lathe-1"));
+    let device = stage.caller(&holder);
+    let witness = Witness::of(&stage);
+    for profile in ["device", "device-20s"] {
+        let request = Request::new(profile, "lathe-1");
+        witness.sees_refused(403, "device_profile_forbidden", || device.ask(&request));
+    }
+    let mut moving = Request::device("lathe-1").body();
+    moving["move"] = true.into();
+    witness.sees_refused(403, "device_profile_forbidden", || {
+        let post = device
+            .post()
+            .header("idempotency-key", "a-device-that-moves");
+        Answer::read(post.json(&moving).send().unwrap()).unwrap()
+    });
+    // Without a label, an enrollment is by `est_profile`, and a renewal by the present profile.
+    for operation in [
+        "device/simpleenroll",
+        "device/simplereenroll",
+        "device-20s/simplereenroll",
+        "simpleenroll",
+    ] {
+        let code = est_code(&stage, &holder, operation, "lathe-1");
+        assert_eq!(code, "device_profile_forbidden", "{operation}");
+    }
+    for operation in [
+        "device-b/simplereenroll",
+        "device-b/simpleenroll",
+        "simplereenroll",
+    ] {
+        let (status, code) = est(&stage, &holder, operation, &Request::device("lathe-1"));
+        assert_eq!((status.as_str(), code.as_str()), ("200", ""), "{operation}");
+    }
+    device.obtain(&Request::new("device-b", "lathe-1"));
+    let kept = "device WHERE registration_id = 'lathe-1' AND profile = 'device-b'";
+    assert_eq!(stage.count(kept), 1);
+}
+
+/// Verifies: a registered device gets another profile by a station whose table says so, from one of
+/// that table's profiles only; by an operator, who has to say so; the journal tells of each move.
+#[test]
+fn a_registered_device_moves_only_where_that_is_allowed() {
+    let stage = two_lines();
+    let moving = stage.station_called("line-1-a");
+    let staying = stage.station_called("line-2-a");
+    moving.obtain(&Request::new("device-20s", "press-7"));
+    moving.obtain(&Request::device("press-7"));
+    staying.obtain(&Request::new("device-b", "lathe-1"));
+    let operators = |id: &str, more: &[&str]| {
+        let csr = Request::device(id).csr;
+        let csr = stage.write("moves.csr", &csr);
+        let ask = ["issue", "--profile", "device-b", "--id", id, "--csr"];
+        stage.hallmark(&[&ask[..], &[csr.to_str().unwrap()], more].concat())
+    };
+    let told = operators("press-7", &[]);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.error.contains("device_moves"), "{told:?}");
+    let told = operators("press-7", &["--move"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let moves = "audit WHERE action = 'device.moved' AND subject = 'press-7'";
+    assert_eq!(stage.count(moves), 2);
+    let last = format!("{moves} AND detail ->> 'from' = 'device' AND detail ->> 'to' = 'device-b'");
+    assert_eq!(stage.count(&last), 1);
+
+    // It is of line 2 from now on, and line 1 may move its own devices only.
+    let witness = Witness::of(&stage);
+    let back = Request::device("press-7");
+    witness.sees_refused(403, "device_moves", || moving.ask(&back));
+    // Line 2 may use both profiles, and its table moves nothing.
+    let both = "name = \"line-2-a\"\nprofiles = [\"device\", \"device-b\"]\nids = [\"lathe-*\"]\n";
+    let saw = "name = \"line-2-a\"\nprofiles = [\"device\"]\nids = [\"saw-?\"]\n";
+    stage.configure(&bound(&stage).replacen(saw, both, 1));
+    stage.told(&["reload"]);
+    let witness = Witness::of(&stage);
+    let moved = Request::device("lathe-1");
+    witness.sees_refused(403, "device_moves", || staying.ask(&moved));
+    let renewal = [
+        "roll",
+        "start",
+        "lathe-1",
+        "--reason",
+        "compromise",
+        "--profile",
+        "device",
+    ];
+    let csr = stage.path("moves.csr");
+    let told = stage.hallmark(&[&renewal[..], &["--csr", csr.to_str().unwrap()]].concat());
+    assert!(told.error.contains("device_moves"), "{told:?}");
+    assert_eq!(stage.count("roll"), 0, "the refused compromise left a roll");
+}
+
+/// Verifies: a profile that is removed while devices are registered with it is told of by the
+/// reload, and by an alarm after a restart too; its devices are refused, not lost: an operator moves
+/// one, and the profile that is put back serves the other.
+#[test]
+fn a_removed_profile_is_told_of_and_its_devices_are_not_lost() {
+    let mut stage = two_lines();
+    let station = stage.station_called("line-1-a");
+    let holder = station.obtain(&Request::new("device-20s", "pump-7"));
+    station.obtain(&Request::new("device-20s", "press-7"));
+    drop(holder);
+    let with = bound(&stage);
+    let begin = with.find("[[profile]]\nname = \"device-20s\"").unwrap();
+    let end = begin + 2 + with[begin + 2..].find("[[profile]]").unwrap();
+    let without = format!("{}{}", &with[..begin], &with[end..]);
+    let without = without.replace("\"device\", \"device-20s\"", "\"device\"");
+    stage.configure(&without);
+    let notices = stage.json(&["reload"])["notices"].to_string();
+    for word in ["2 devices", "device-20s", "issue --move"] {
+        assert!(notices.contains(word), "no {word}: {notices}");
+    }
+    stage.restart();
+    let alarms = || stage.json(&["status"])["alarms"].to_string();
+    assert!(alarms().contains("device-20s"), "{}", alarms());
+    let station = stage.station_called("line-1-a");
+    let request = Request::new("device-20s", "pump-7");
+    assert_eq!(station.ask(&request).code(), "profile_unknown");
+    let csr = stage.write("moves.csr", &Request::device("press-7").csr);
+    let by_operator = [
+        "issue",
+        "--profile",
+        "device",
+        "--id",
+        "press-7",
+        "--move",
+        "--csr",
+    ];
+    stage.told(&[&by_operator[..], &[csr.to_str().unwrap()]].concat());
+    // A station that may move takes a device along that has no profile any more.
+    station.obtain(&Request::device("pump-7"));
+    assert!(!alarms().contains("device-20s"), "{}", alarms());
+    stage.configure(&with);
+    stage.told(&["reload"]);
+    station.obtain(&Request::new("device-20s", "pump-7"));
 }

@@ -16,13 +16,13 @@ const BODY_TOO_LARGE: usize = 64 * 1024 + 1;
 const CSR_TOO_LARGE: usize = 17 * 1024;
 
 /// Counts what a refusal may change, and what it may not.
-struct Witness<'a> {
+pub(crate) struct Witness<'a> {
     stage: &'a Stage,
     left_behind: i64,
 }
 
 impl<'a> Witness<'a> {
-    fn of(stage: &'a Stage) -> Self {
+    pub(crate) fn of(stage: &'a Stage) -> Self {
         let left_behind = Self::left_behind(stage);
         Self { stage, left_behind }
     }
@@ -38,7 +38,7 @@ impl<'a> Witness<'a> {
     }
 
     /// `ask` is refused with `status` and `code`, and only the journal knows of it.
-    fn sees_refused(&self, status: u16, code: &str, ask: impl FnOnce() -> Answer) {
+    pub(crate) fn sees_refused(&self, status: u16, code: &str, ask: impl FnOnce() -> Answer) {
         let audited = self.audited(code);
         let answer = ask();
         assert_eq!((answer.status, answer.code()), (status, code), "{answer:?}");

@@ -22,6 +22,11 @@ validity = "1h"
 key_types = ["p256"]
 key_usage = ["digital_signature"]
 extended_key_usage = ["client_auth"]
+
+[[station]]
+name = "station-1"
+profiles = ["hourly"]
+ids = ["pump-1"]
 "#;
 
 fn file(stage: &Stage) -> String {
@@ -53,7 +58,11 @@ fn a_new_configuration_is_in_force_for_the_next_request() {
     assert_eq!(
         answer,
         json!({
-            "changes": [change("listen", "names", "changed"), change("profile", "hourly", "added")],
+            "changes": [
+                change("listen", "names", "changed"),
+                change("profile", "hourly", "added"),
+                change("station", "station-1", "added"),
+            ],
             "notices": [],
         })
     );
@@ -147,7 +156,7 @@ fn reloads_under_load_are_noticed_by_nobody() {
         for _ in 0..5 {
             stage.configure(&with);
             let changes = stage.json(&["reload"])["changes"].clone();
-            assert_eq!(changes.as_array().unwrap().len(), 3, "{changes}");
+            assert_eq!(changes.as_array().unwrap().len(), 4, "{changes}");
             load.is_looked_at();
             stage.configure(&without);
             let before = reloads(&stage);

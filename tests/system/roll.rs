@@ -44,7 +44,11 @@ fn enrolled() -> Stage {
 /// the old one is retired when it has expired, and then refused; the next goes into the primary again.
 #[test]
 fn a_device_is_renewed_through_both_slots_over_restarts() {
-    let mut stage = enrolled();
+    let stage = Stage::set();
+    let moving = "ids = [\"*\"]\nmay_move = true";
+    stage.configure(&stage.configuration().replacen("ids = [\"*\"]", moving, 1));
+    let mut stage = stage.raised();
+    stage.told(&["enrollment", "add", "--individual", "pump-7"]);
     let station = stage.enlist("station", "station-1");
     let first = stage
         .caller(&station)

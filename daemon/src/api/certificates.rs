@@ -28,6 +28,9 @@ struct Ask {
     registration_id: String,
     /// PKCS #10 as PEM, or base64 of DER.
     csr: String,
+    /// Of an operator: a registered device may get another profile.
+    #[serde(default)]
+    r#move: bool,
 }
 
 /// The answer's body.
@@ -209,5 +212,6 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
         registration_id: ask.registration_id,
         csr: ask.csr.into_bytes(),
         idempotency_key,
+        moves: ask.r#move,
     })
 }

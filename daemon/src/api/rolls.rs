@@ -175,6 +175,7 @@ impl Start {
                 registration_id: self.registration_id.clone(),
                 csr: csr.into_bytes(),
                 idempotency_key: None,
+                moves: false,
             }),
             (None, None) => None,
             _ => {

@@ -113,6 +113,7 @@ impl ServerIdentity {
             registration_id: name.common_name(),
             csr,
             idempotency_key: None,
+            moves: false,
         };
         let issued = pollster::block_on(ca.issue(&permission, &request))?;
         durable::put(&self.certificate_path(), issued.to_pem().as_bytes(), 0o600)

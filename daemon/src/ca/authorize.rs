@@ -2,6 +2,9 @@
 
 use super::Error;
 use super::profile::{IssuanceProfile, Role};
+use super::station::StationPolicy;
+use crate::store::Moves;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Somebody who was authenticated.
@@ -57,7 +60,8 @@ pub struct Authorized<Permission> {
 #[derive(Debug)]
 enum Scope {
     Anything,
-    Devices,
+    /// Those that the station policy allows the station of this name.
+    Devices(String),
     Device(String),
 }
 
@@ -79,8 +83,8 @@ impl Authorized<Issue> {
             } => Scope::Anything,
             Caller::Certificate {
                 role: Role::Station,
-                ..
-            } => Scope::Devices,
+                name,
+            } => Scope::Devices(name.clone()),
             Caller::Certificate {
                 role: Role::Device,
                 name,
@@ -101,15 +105,25 @@ impl Authorized<Issue> {
         })
     }
 
-    /// Step 5: whether the permission covers this profile and this name.
-    pub(super) fn covers(&self, profile: &IssuanceProfile, name: &str) -> Result<(), Error> {
-        let covered = match &self.permission.scope {
-            Scope::Anything => true,
-            Scope::Devices => profile.role == Role::Device,
-            Scope::Device(own) => profile.role == Role::Device && own == name,
-        };
-        if covered {
-            return Ok(());
+    /// Step 5: Returns from which other profiles a device may be moved to this one, if the
+    /// permission covers this profile and this name. `moves` says that an operator wants the
+    /// device moved; stations need no word for that, but a policy that allows it.
+    pub(super) fn covers(
+        &self,
+        stations: &StationPolicy,
+        profile: &IssuanceProfile,
+        name: &str,
+        moves: bool,
+    ) -> Result<Moves, Error> {
+        let is_device = profile.role == Role::Device;
+        match &self.permission.scope {
+            Scope::Anything if moves => return Ok(Moves::NotFrom(BTreeSet::new())),
+            Scope::Anything => return Ok(Moves::Never),
+            Scope::Devices(station) if is_device => {
+                return stations.admit(station, &profile.name, name);
+            }
+            Scope::Device(own) if is_device && own == name => return Ok(Moves::NotByItself),
+            Scope::Devices(_) | Scope::Device(_) => {}
         }
         let message = format!(
             "{} may not ask for {name:?} by profile {:?}: stations ask for devices, a device for \

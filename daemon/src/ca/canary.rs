@@ -13,7 +13,7 @@ use super::{CertificateAuthority, Error};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
-use crate::store::{AuditEntry, Purpose, RollSubject, Settlement};
+use crate::store::{AuditEntry, Moves, Purpose, RollSubject, Settlement};
 use crate::x509::csr::Csr;
 use crate::x509::key::KeyType;
 use crate::x509::profile::{KeyUsage, Profile, SubjectAlternativeNames};
@@ -121,6 +121,7 @@ impl CertificateAuthority {
                 shared_key: false,
                 caller: Caller::Daemon.to_string(),
                 idempotency: None,
+                moves: Moves::Never,
                 settlement: Settlement::Alone,
             }),
         )

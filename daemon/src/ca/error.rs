@@ -113,6 +113,10 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::Repeated(_) => Self::later(1, "request_under_way", message),
             IntentRefusal::SerialExists => Self::stop("serial_exists", message),
             IntentRefusal::Spelling { .. } => Self::conflict("registration_id_spelling", message),
+            IntentRefusal::Moves { .. } => Self::forbidden("device_moves", message),
+            IntentRefusal::OwnProfile { .. } => {
+                Self::forbidden("device_profile_forbidden", message)
+            }
             IntentRefusal::Blocked(_) => Self::forbidden("device_blocked", message),
             IntentRefusal::GroupBlocked { .. } => Self::forbidden("group_blocked", message),
             IntentRefusal::Key(reason) => Self::mend(reason.code(), message),

@@ -7,7 +7,7 @@
 //! device's current one: after that it is a request for a new one, since a device may keep its key
 //! and with that the bytes of its CSR. Nothing is decided here about who may ask: that is [`super::authorize`]'s.
 
-use super::authorize::Caller;
+use super::authorize::{Authorized, Caller, Issue};
 use super::hierarchy::ChainLink;
 use super::issue::{IssueRequest, request_digest};
 use super::profile::{IssuanceProfile, Role};
@@ -41,15 +41,21 @@ impl CertificateAuthority {
         caller: &Caller,
         request: &EstRequest,
     ) -> Result<IssueRequest, Error> {
-        let profile = self.est_profile(request.label.as_deref())?;
+        if let Some(label) = &request.label {
+            self.profile(label)?;
+        }
         let requested = Requested::read(&request.csr)
             .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
         let Some(name) = requested.common_name.clone() else {
             let message = "the CSR has no common name; make it the registration id";
             return Err(Error::mend("csr_without_common_name", message));
         };
+        let profile = self.asked_profile(request, &name)?;
+        // Before anything is told of a device that the caller has no business with.
+        let permission = Authorized::<Issue>::to_issue(caller.clone())?;
+        permission.covers(&self.stations, profile, &name, false)?;
         if request.renews {
-            let renewed = self.renewed(caller, &name, request.presented)?;
+            let renewed = self.renewed(caller, profile, &name, request.presented)?;
             refuse_other_names(&requested, &renewed)?;
         }
         let presented = request.presented.unwrap_or_default();
@@ -59,7 +65,20 @@ impl CertificateAuthority {
             profile: profile.name.clone(),
             registration_id: name,
             csr: requested.der,
+            moves: false,
         })
+    }
+
+    /// The profile that the address names; where it names none, a renewal is by the profile that
+    /// the device has.
+    fn asked_profile(&self, request: &EstRequest, name: &str) -> Result<&IssuanceProfile, Error> {
+        if request.label.is_none()
+            && request.renews
+            && let Some(device) = self.store.device(name)?
+        {
+            return self.profile(&device.profile);
+        }
+        self.est_profile(request.label.as_deref())
     }
 
     /// Whether answers are base64 in lines; some clients read no lines, others read nothing else.
@@ -105,10 +124,14 @@ impl CertificateAuthority {
     fn renewed(
         &self,
         caller: &Caller,
+        profile: &IssuanceProfile,
         name: &str,
         presented: Option<[u8; 32]>,
     ) -> Result<Certificate, Error> {
-        let own = matches!(caller, Caller::Certificate { name: own, .. } if own == name);
+        let own = matches!(
+            caller,
+            Caller::Certificate { role, name: own, .. } if own == name && *role == profile.role
+        );
         let renewed = match presented.filter(|_| own) {
             Some(presented) => Some(presented),
             None => {

@@ -7,7 +7,7 @@
 use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
 use super::{CertificateAuthority, Error, crash_point};
-use crate::store::{GenerationRow, Purpose, Settlement};
+use crate::store::{GenerationRow, Moves, Purpose, Settlement};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError, spki_sha256};
 use crate::x509::issuer::Issuer;
@@ -98,6 +98,7 @@ impl CertificateAuthority {
             shared_key: false,
             caller: actor.to_owned(),
             idempotency: None,
+            moves: Moves::Never,
             settlement: Settlement::Authority { generation: row.id },
         }))?;
         self.reload_hierarchy()

@@ -13,8 +13,8 @@ use super::profile::{IssuanceProfile, Role, refuse_shape};
 use super::{CertificateAuthority, Error, canary, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{
-    AuditEntry, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settlement,
-    StoreError,
+    AuditEntry, Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded,
+    Settlement, StoreError,
 };
 use crate::token::KeyReference;
 use crate::x509::certificate::{self, Certificate};
@@ -45,6 +45,8 @@ pub struct IssueRequest {
     pub csr: Vec<u8>,
     /// The caller's name for this request.
     pub idempotency_key: Option<String>,
+    /// An operator's word that a registered device may get another profile.
+    pub moves: bool,
 }
 
 /// An issued certificate, with the chain that its holder must present.
@@ -84,6 +86,8 @@ pub(super) struct Order<'a> {
     pub shared_key: bool,
     pub caller: String,
     pub idempotency: Option<Idempotency>,
+    /// For a device: from which other profiles it may be moved to this one.
+    pub moves: Moves,
     pub settlement: Settlement,
 }
 
@@ -206,7 +210,7 @@ impl CertificateAuthority {
         // 5. Profile, name and signing generation. The common name is ours to set.
         let profile = self.profile(&request.profile)?;
         let name = common_name(profile, &request.registration_id)?;
-        permission.covers(profile, &name)?;
+        let moves = permission.covers(&self.stations, profile, &name, request.moves)?;
         agrees_with(&csr, &name)?;
         let generation = self.signing_generation(&profile.authority).await?;
         self.signs_leaves(&generation)?;
@@ -234,6 +238,7 @@ impl CertificateAuthority {
             shared_key: profile.shared_keys,
             caller: caller.to_owned(),
             idempotency,
+            moves,
             settlement,
         };
         self.certify(order).await
@@ -293,6 +298,7 @@ impl CertificateAuthority {
             public_key: order.public_key.spki_der().to_vec(),
             shared_key: order.shared_key,
             is_device: matches!(order.settlement, Settlement::Device { .. }),
+            moves: order.moves,
             at: now,
         });
         let recorded = match (recorded.await, idempotency) {

@@ -32,7 +32,9 @@ mod refusals;
 pub mod retention;
 pub mod revoke;
 pub mod roll;
+pub mod station;
 pub mod status;
+mod stranded;
 pub mod tokens;
 pub mod transcript;
 pub mod trial;
@@ -55,6 +57,7 @@ use progress::Progress;
 use refusals::RefusalCounts;
 use roll::RollPolicy;
 use serde_json::json;
+use station::StationPolicy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,6 +122,8 @@ pub struct Parts {
     pub failover: FailoverPolicy,
     /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
+    /// What stations may ask for.
+    pub stations: StationPolicy,
     /// The profile of EST requests that name none.
     pub est_profile: Option<String>,
     /// Whether EST answers in lines.
@@ -158,6 +163,7 @@ pub struct CertificateAuthority {
     authorities: BTreeMap<String, String>,
     failover: FailoverPolicy,
     profiles: BTreeMap<String, IssuanceProfile>,
+    stations: StationPolicy,
     est_profile: Option<String>,
     est_line_breaks: bool,
     provisioning: Vec<String>,
@@ -284,6 +290,7 @@ impl CertificateAuthority {
             authorities: parts.authorities,
             failover: parts.failover,
             profiles: parts.profiles,
+            stations: parts.stations,
             est_profile: parts.est_profile,
             est_line_breaks: parts.est_line_breaks,
             provisioning: parts.provisioning,

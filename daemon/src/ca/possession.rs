@@ -10,7 +10,7 @@ use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
 use super::{CertificateAuthority, Error};
 use crate::enrollment::ca_certificate::VerificationCode;
-use crate::store::{AuditEntry, CaCertificateRow, Purpose, Settlement};
+use crate::store::{AuditEntry, CaCertificateRow, Moves, Purpose, Settlement};
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::Profile;
 use serde_json::json;
@@ -83,6 +83,7 @@ impl CertificateAuthority {
                 shared_key: false,
                 caller: Caller::Daemon.to_string(),
                 idempotency: None,
+                moves: Moves::Never,
                 settlement: Settlement::Possession {
                     ca_certificate: row.id,
                 },

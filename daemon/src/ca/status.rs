@@ -157,6 +157,7 @@ impl CertificateAuthority {
     fn all_alarms(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
         let mut alarms = self.alarms_of(tokens, push);
         alarms.extend(self.authority_alarms());
+        alarms.extend(self.stranded_alarms());
         alarms
     }
 

@@ -188,6 +188,9 @@ pub struct Issue {
     /// The request (PKCS #10, PEM).
     #[arg(long)]
     pub csr: PathBuf,
+    /// Give a registered device this profile although it has another one.
+    #[arg(long = "move")]
+    pub moves: bool,
     /// Write the certificate and its chain into this file (PEM).
     #[arg(long)]
     pub out: Option<PathBuf>,

@@ -161,7 +161,9 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
 
 fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Failure> {
     let csr = read(&issue.csr)?;
-    let body = json!({ "profile": issue.profile, "registration_id": issue.id, "csr": csr });
+    let body = json!({
+        "profile": issue.profile, "registration_id": issue.id, "csr": csr, "move": issue.moves,
+    });
     let answer = client.post("/v1/certificates", &body)?;
     if let Some(path) = &issue.out {
         write_chain(path, &answer)?;

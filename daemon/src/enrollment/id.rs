@@ -90,7 +90,7 @@ fn problem(kind: IdKind, given: &str) -> Option<Problem> {
     None
 }
 
-fn is_allowed(character: char) -> bool {
+pub(super) fn is_allowed(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_' | ':')
 }
 

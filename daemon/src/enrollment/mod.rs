@@ -18,6 +18,7 @@ pub mod etag;
 pub mod history;
 pub mod hub_identity;
 pub mod id;
+pub mod pattern;
 pub mod plan;
 pub mod record;
 pub mod refusal;

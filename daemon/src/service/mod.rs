@@ -222,6 +222,7 @@ fn parts(
         authorities: configuration.authorities.clone(),
         failover: configuration.failover.clone(),
         profiles: configuration.profiles.clone(),
+        stations: configuration.stations.clone(),
         est_profile: configuration.est_profile.clone(),
         est_line_breaks: configuration.est_line_breaks,
         provisioning: configuration.provisioning.keys().cloned().collect(),

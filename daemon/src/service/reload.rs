@@ -114,6 +114,7 @@ impl Daemon {
         let ca = Arc::new(ca);
         let mut notices = next.tokens.notices.clone();
         notices.extend(unserved(&ca, &next.configuration));
+        notices.extend(stranded(&ca));
         let before = Arc::downgrade(&self.current.swap(ca.clone()));
         // Requests in hand, and what the application does just now, hold it.
         let is_done = move || Weak::strong_count(&before) == 0;
@@ -133,6 +134,12 @@ impl Daemon {
             notices,
         }
     }
+}
+
+/// Devices whose profile the new configuration does not have.
+fn stranded(ca: &CertificateAuthority) -> Vec<String> {
+    let stranded = ca.stranded_devices();
+    stranded.unwrap_or_else(|error| vec![format!("the devices' profiles cannot be read: {error}")])
 }
 
 /// Authorities that exist and have no place in `configuration`, as `hallmarkd check` says it.

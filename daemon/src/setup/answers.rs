@@ -214,12 +214,20 @@ pub enum CredentialStore {
 pub struct Station {
     /// Its common name.
     pub name: String,
+    /// Patterns of the registration ids that it may ask for.
+    #[serde(default = "every_id")]
+    pub ids: Vec<String>,
     /// The file with its request (PKCS #10, PEM).
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub csr: Option<PathBuf>,
     /// Where its certificate is written; beside the request without an answer.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub out: Option<PathBuf>,
+}
+
+/// One line has one station at first, and its ids are not known yet.
+pub(super) fn every_id() -> Vec<String> {
+    vec!["*".into()]
 }
 
 impl Station {

@@ -3,7 +3,7 @@
 //! Pure. What comes out is for people to read and change, and is judged by the parsers of the daemon
 //! before it is written anywhere.
 
-use super::answers::{Answers, Issuer, Provisioning, Shape, TPM_DEVICE, TokenKind};
+use super::answers::{Answers, Issuer, Provisioning, Shape, TPM_DEVICE, TokenKind, every_id};
 use super::plan::{
     ARM_CREDENTIAL, DPS_CREDENTIAL, HUB_CREDENTIAL, TOKEN_STATE, softhsm_configuration,
     token_credential,
@@ -146,16 +146,23 @@ pub(super) fn configuration(answers: &Answers) -> String {
         Shape::FactoryLine => "5m",
         Shape::Gateway => "1h",
     };
-    let names = [
-        ("@devices@", issuing),
-        ("@backdate@", backdate),
-        ("@people@", people),
-        ("@organization@", answers.organization.as_str()),
+    let station = answers.station.as_ref();
+    let ids = station.map_or_else(every_id, |it| it.ids.clone());
+    let values = [
+        ("@devices@", Value::from(issuing)),
+        ("@backdate@", Value::from(backdate)),
+        ("@people@", Value::from(people)),
+        ("@organization@", Value::from(answers.organization.as_str())),
+        (
+            "@station@",
+            Value::from(station.map_or("station-1", |it| it.name.as_str())),
+        ),
+        ("@ids@", Value::from(ids)),
     ];
-    let profiles = names
+    let profiles = values
         .into_iter()
-        .fold(PROFILES.to_owned(), |text, (mark, name)| {
-            text.replace(mark, &Value::from(name).to_string())
+        .fold(PROFILES.to_owned(), |text, (mark, value)| {
+            text.replace(mark, &value.to_string())
         });
     format!(
         "# Every key is explained in /usr/share/doc/hallmark/examples/hallmark.toml.\n{}\n{profiles}",

@@ -2,7 +2,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::certified_key::{self, KeyInTheWay};
-use super::{Store, StoreError, generation, leaf, possession};
+use super::{Moves, Store, StoreError, generation, leaf, possession};
 use crate::x509::revocation::RevocationReason;
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -66,6 +66,8 @@ pub struct Intent {
     pub shared_key: bool,
     /// The leaf becomes the device's: its spelling and slots are checked.
     pub is_device: bool,
+    /// For a device: from which other profiles it may be moved to this one.
+    pub moves: Moves,
     /// Unix seconds.
     pub at: i64,
 }
@@ -112,6 +114,32 @@ pub enum IntentRefusal {
     Spelling {
         /// The spelling on record.
         known: String,
+    },
+    /// The device is registered with another profile, and the caller may not move it.
+    #[error(
+        "{device} is registered with profile {registered:?}; ask by that, or allow its move to \
+         {asked:?}: `may_move` in the [[station]], `hallmark issue --move` by an operator"
+    )]
+    Moves {
+        /// The device.
+        device: String,
+        /// Its profile.
+        registered: String,
+        /// The profile that was asked for.
+        asked: String,
+    },
+    /// A device asks for itself by another profile than its own.
+    #[error(
+        "{device} is registered with profile {registered:?} and renews by that alone; ask by that, \
+         or have an operator move it to {asked:?} with `hallmark issue --move`"
+    )]
+    OwnProfile {
+        /// The device.
+        device: String,
+        /// Its profile.
+        registered: String,
+        /// The profile that was asked for.
+        asked: String,
     },
     /// An operator keeps the device out.
     #[error("{0} is blocked and gets no certificate; `hallmark device unblock` lets it back in")]
@@ -346,7 +374,7 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
         return Err(IntentRefusal::Key(reason));
     }
     if intent.is_device {
-        leaf::admit(connection, &intent.subject, intent.issuer)?;
+        leaf::admit(connection, intent)?;
     }
     connection
         .prepare_cached(
@@ -404,7 +432,7 @@ fn settle(
             registration_id,
             profile,
         } => {
-            leaf::record(connection, registration_id, profile, intent, entry.at)?;
+            leaf::record(connection, registration_id, profile, intent, entry)?;
             let provisioning = leaf::place(connection, registration_id, sha256, entry)?;
             Ok(Settled { provisioning })
         }

@@ -3,38 +3,72 @@
 //! Both questions are asked within the transactions of the issuance cycle: nothing is signed for
 //! which there is no slot, and no certificate is recorded without its place.
 
-use super::audit::AuditEntry;
+use super::audit::{self, AuditEntry};
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
-use super::issuance::IntentRefusal;
+use super::issuance::{Intent, IntentRefusal};
 use super::mark::{self, MarkSubject};
-use super::{StoreError, block, precedence, roll};
+use super::{Store, StoreError, block, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::json;
+use std::collections::BTreeSet;
 
-/// Step 7, for a device: the spelling is the known one, neither it nor its group is blocked, and its
-/// slots can take one more leaf.
-pub(super) fn admit(
-    connection: &Connection,
-    registration_id: &str,
-    issuer: i64,
-) -> Result<(), IntentRefusal> {
-    let known: Option<String> = connection
-        .prepare_cached("SELECT registration_id FROM device WHERE registration_id = ?1")
-        .and_then(|mut statement| {
-            statement
-                .query_row([registration_id], |row| row.get(0))
-                .optional()
+/// From which other profiles a registered device may be moved to the one that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// From none.
+    Never,
+    /// From none, and the device asks for itself.
+    NotByItself,
+    /// From any profile but these.
+    NotFrom(BTreeSet<String>),
+}
+
+impl Store {
+    /// The profiles with which devices are registered. Costs a look per profile, not per device.
+    pub fn registered_profiles(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "WITH RECURSIVE registered (profile) AS (
+                     SELECT min(profile) FROM device
+                     UNION ALL
+                     SELECT (SELECT min(profile) FROM device WHERE profile > registered.profile)
+                     FROM registered WHERE profile IS NOT NULL)
+                 SELECT profile FROM registered WHERE profile IS NOT NULL",
+            )?;
+            let profiles = statement.query_map([], |row| row.get(0))?;
+            Ok(profiles.collect::<Result<_, _>>()?)
         })
-        .map_err(StoreError::from)?;
-    if let Some(known) = known.filter(|known| known != registration_id) {
-        return Err(IntentRefusal::Spelling { known });
+    }
+
+    /// How many devices are registered with this profile.
+    pub fn registered_count(&self, profile: &str) -> Result<i64, StoreError> {
+        self.read(|connection| {
+            Ok(connection
+                .prepare_cached("SELECT count(*) FROM device WHERE profile = ?1")?
+                .query_row([profile], |row| row.get(0))?)
+        })
+    }
+}
+
+/// Step 7, for a device: the spelling is the known one, it may have this profile, neither it nor
+/// its group is blocked, and its slots can take one more leaf.
+pub(super) fn admit(connection: &Connection, intent: &Intent) -> Result<(), IntentRefusal> {
+    let registration_id = intent.subject.as_str();
+    if let Some((known, profile)) = registered(connection, registration_id)? {
+        if known != registration_id {
+            return Err(IntentRefusal::Spelling { known });
+        }
+        if profile != intent.profile {
+            refuse_move(intent, profile)?;
+        }
     }
     if block::is_blocked(connection, registration_id)? {
         return Err(IntentRefusal::Blocked(registration_id.to_owned()));
     }
-    if let Some(group) = precedence::blocked_group(connection, registration_id, issuer)? {
+    if let Some(group) = precedence::blocked_group(connection, registration_id, intent.issuer)? {
         let device = registration_id.to_owned();
         return Err(IntentRefusal::GroupBlocked { device, group });
     }
@@ -58,21 +92,51 @@ pub(super) fn admit(
     Ok(())
 }
 
-/// Step 10, for a device: this leaf is its current one.
+/// The device's spelling and its profile, if it is known in any spelling.
+fn registered(
+    connection: &Connection,
+    registration_id: &str,
+) -> Result<Option<(String, String)>, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT registration_id, profile FROM device WHERE registration_id = ?1")?
+        .query_row([registration_id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?)
+}
+
+fn refuse_move(intent: &Intent, registered: String) -> Result<(), IntentRefusal> {
+    let device = intent.subject.clone();
+    let asked = intent.profile.clone();
+    match &intent.moves {
+        Moves::NotFrom(others) if !others.contains(&registered) => Ok(()),
+        Moves::NotByItself => Err(IntentRefusal::OwnProfile {
+            device,
+            registered,
+            asked,
+        }),
+        Moves::Never | Moves::NotFrom(_) => Err(IntentRefusal::Moves {
+            device,
+            registered,
+            asked,
+        }),
+    }
+}
+
+/// Step 10, for a device: this leaf is its current one. A move to another profile is audited.
 pub(super) fn record(
     connection: &Connection,
     registration_id: &str,
     profile: &str,
     certificate: i64,
-    at: i64,
+    entry: &AuditEntry,
 ) -> Result<(), StoreError> {
     let added = connection
         .prepare_cached(
             "INSERT INTO device (registration_id, profile, certificate, created_at)
              VALUES (?1, ?2, ?3, ?4) ON CONFLICT (registration_id) DO NOTHING",
         )?
-        .execute(params![registration_id, profile, certificate, at])?;
+        .execute(params![registration_id, profile, certificate, entry.at])?;
     if added == 0 {
+        record_move(connection, registration_id, profile, entry)?;
         connection
             .prepare_cached(
                 "UPDATE device SET profile = ?2, certificate = ?3 WHERE registration_id = ?1",
@@ -80,6 +144,28 @@ pub(super) fn record(
             .execute(params![registration_id, profile, certificate])?;
     }
     Ok(())
+}
+
+/// Audits that a registered device gets another profile, if it does.
+fn record_move(
+    connection: &Connection,
+    registration_id: &str,
+    profile: &str,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    match registered(connection, registration_id)? {
+        Some((device, before)) if before != profile => {
+            let moved = AuditEntry {
+                at: entry.at,
+                actor: entry.actor.clone(),
+                action: "device.moved",
+                subject: device,
+                detail: json!({ "from": before, "to": profile }),
+            };
+            audit::append(connection, &moved)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A roll to `next` was given up: the device's current leaf is `serving` again, unless a slot at

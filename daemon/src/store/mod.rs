@@ -91,6 +91,7 @@ pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,
     Settlement,
 };
+pub use leaf::Moves;
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use opening::Looked;
 pub use possession::CaCertificateRow;

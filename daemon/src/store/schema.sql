@@ -244,6 +244,8 @@ CREATE TABLE device (
     created_at      INTEGER NOT NULL
 ) STRICT;
 
+CREATE INDEX device_profile ON device (profile);
+
 -- What a provisioning service shall hold. A group holds its authority's certificates, or names those
 -- that the service holds verified (`by_reference`). `slots` is the JSON form of `enrollment::slots::Slots`,
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as

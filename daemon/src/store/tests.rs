@@ -400,3 +400,89 @@ fn everything_survives_reopening() {
 fn the_schema_applies_to_an_empty_database() {
     migrations().validate().unwrap();
 }
+
+/// Whatever was known of the device when the request was judged: the transaction that records the
+/// intent decides.
+#[test]
+fn a_device_gets_another_profile_only_where_the_intent_may_move_it() {
+    let stage = Stage::new();
+    stage.issue("pump-7", 2);
+    let asked = |serial, profile: &str, moves: Moves| {
+        let intent = Intent {
+            profile: profile.into(),
+            moves,
+            ..stage.intent("pump-7", serial)
+        };
+        block_on(stage.store.record_intent(intent))
+    };
+    let not_from = |profile: &str| Moves::NotFrom([profile.to_owned()].into());
+    let refused = asked(3, "other", Moves::Never).unwrap_err();
+    assert!(
+        matches!(refused, IntentRefusal::Moves { .. }),
+        "{refused:?}"
+    );
+    let refused = asked(4, "other", not_from("device")).unwrap_err();
+    assert!(
+        matches!(refused, IntentRefusal::Moves { .. }),
+        "{refused:?}"
+    );
+    let refused = asked(5, "other", Moves::NotByItself).unwrap_err();
+    assert!(
+        matches!(refused, IntentRefusal::OwnProfile { .. }),
+        "{refused:?}"
+    );
+    let refused = asked(6, "Device", Moves::Never).unwrap_err();
+    assert!(
+        matches!(refused, IntentRefusal::Moves { .. }),
+        "{refused:?}"
+    );
+
+    let recorded = asked(7, "other", not_from("third")).unwrap();
+    let settlement = Settlement::Device {
+        registration_id: "pump-7".into(),
+        profile: "other".into(),
+    };
+    stage.settle(&recorded, settlement).unwrap();
+    assert_eq!(
+        stage.store.device("pump-7").unwrap().unwrap().profile,
+        "other"
+    );
+    assert_eq!(stage.store.registered_profiles().unwrap(), ["other"]);
+    let journal = stage.store.audit_after(0, 100).unwrap();
+    let moves: Vec<_> = journal
+        .iter()
+        .filter(|it| it.action == "device.moved")
+        .collect();
+    assert_eq!(moves.len(), 1);
+    assert_eq!(moves[0].detail, json!({ "from": "device", "to": "other" }));
+    let refused = asked(8, "device", Moves::Never).unwrap_err();
+    assert!(
+        matches!(refused, IntentRefusal::Moves { .. }),
+        "{refused:?}"
+    );
+    asked(9, "other", Moves::Never).unwrap();
+}
+
+#[test]
+fn each_profile_of_devices_is_told_once() {
+    let stage = Stage::new();
+    assert!(stage.store.registered_profiles().unwrap().is_empty());
+    for (serial, (id, profile)) in [("a", "x"), ("b", "y"), ("c", "x"), ("d", "z")]
+        .into_iter()
+        .enumerate()
+    {
+        let serial = 10 + u8::try_from(serial).unwrap();
+        let intent = Intent {
+            profile: profile.into(),
+            ..stage.intent(id, serial)
+        };
+        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        let settlement = Settlement::Device {
+            registration_id: id.into(),
+            profile: profile.into(),
+        };
+        stage.settle(&recorded, settlement).unwrap();
+    }
+    assert_eq!(stage.store.registered_profiles().unwrap(), ["x", "y", "z"]);
+    assert_eq!(stage.store.registered_count("x").unwrap(), 2);
+}

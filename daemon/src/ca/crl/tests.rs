@@ -7,8 +7,9 @@ use crate::ca::clock::ClockPolicy;
 use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::roll::RollPolicy;
+use crate::ca::station::StationPolicy;
 use crate::ca::{ConfiguredToken, Parts, TokenTraits};
-use crate::store::{Intent, Purpose, RevocationTarget, Store};
+use crate::store::{Intent, Moves, Purpose, RevocationTarget, Store};
 use crate::token::TokenError;
 use crate::token::client::TokenClient;
 use crate::token::memory::MemoryToken;
@@ -60,6 +61,7 @@ impl Scene {
             authorities: BTreeMap::from([on_it("root"), on_it("line")]),
             failover: FailoverPolicy::default(),
             profiles,
+            stations: StationPolicy::default(),
             est_profile: None,
             est_line_breaks: true,
             provisioning: Vec::new(),
@@ -122,6 +124,7 @@ impl Scene {
             public_key: vec![serial],
             shared_key: false,
             is_device: false,
+            moves: Moves::Never,
             at: 0,
         };
         let (store, now) = (self.ca.store(), self.ca.now());

@@ -36,6 +36,7 @@ fn no_caller_obtains_the_shape_of_an_authority() {
             registration_id: "press-7".into(),
             csr: csr(),
             idempotency_key: None,
+            moves: false,
         };
         let refused = block_on(scene.ca.issue(&permission, &request)).unwrap_err();
         assert_eq!(refused.code, "profile_shape", "{role}: {refused}");

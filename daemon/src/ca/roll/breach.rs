@@ -46,7 +46,7 @@ impl CertificateAuthority {
     ) -> Result<ShutOutDevice, Error> {
         let device = self.known_device(&compromise.registration_id)?;
         if let Some(request) = &compromise.request {
-            self.check_new_leaf(request)?;
+            self.check_new_leaf(&device, request)?;
         }
         let hubs = match compromise.hub {
             HubPolicy::Reprovision => BTreeSet::new(),
@@ -103,8 +103,9 @@ impl CertificateAuthority {
     }
 
     /// A request that could not be met is refused before anything happens.
-    fn check_new_leaf(&self, request: &IssueRequest) -> Result<(), Error> {
+    fn check_new_leaf(&self, device: &str, request: &IssueRequest) -> Result<(), Error> {
         let profile = self.profile(&request.profile)?;
+        self.refuse_other_profile(device, &profile.name)?;
         let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
         for leaf in self.living_leaves(&request.registration_id)? {
             refuse_same_key(&leaf.der, csr.public_key())?;
@@ -114,6 +115,23 @@ impl CertificateAuthority {
         match in_the_way {
             Some(reason) => Err(IntentRefusal::Key(reason).into()),
             None => Ok(()),
+        }
+    }
+}
+
+impl CertificateAuthority {
+    /// A compromise moves no device: its new leaf is by the profile that it has.
+    fn refuse_other_profile(&self, device: &str, asked: &str) -> Result<(), Error> {
+        let registered = self.store.device(device)?.map(|it| it.profile);
+        match registered {
+            Some(registered) if registered != asked => Err(Error::forbidden(
+                "device_moves",
+                format!(
+                    "{device} is registered with profile {registered:?}; ask for its new leaf by \
+                     that, or without one, and move it then with `hallmark issue --move`"
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 }

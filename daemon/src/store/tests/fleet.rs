@@ -239,6 +239,7 @@ fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {
         let intent = Intent {
             issuer,
             is_device: false,
+            moves: Moves::Never,
             ..stage.intent(id, serial)
         };
         let recorded = block_on(stage.store.record_intent(intent)).unwrap();

@@ -42,11 +42,13 @@ fn a_block_revokes_every_live_leaf_of_the_device_and_nothing_of_its_namesakes() 
     stage.issue_alone(Intent {
         profile: "station".into(),
         is_device: false,
+        moves: Moves::Never,
         ..stage.intent("pump-7", 5)
     });
     stage.issue_alone(Intent {
         not_after: 1_400,
         is_device: false,
+        moves: Moves::Never,
         ..stage.intent("pump-7", 6)
     });
     let blocked = stage

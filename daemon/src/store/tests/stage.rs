@@ -55,6 +55,7 @@ impl Stage {
             public_key: format!("key of {subject}, {serial}").into_bytes(),
             shared_key: false,
             is_device: true,
+            moves: Moves::Never,
             at: 1_000,
         }
     }

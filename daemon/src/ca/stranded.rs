@@ -1,0 +1,42 @@
+//! Devices whose profile is no longer configured: who is told of them, and what they need.
+//!
+//! Such a device has a certificate and cannot renew it, because a renewal is by the profile that
+//! the device is registered with. It must never be moved to another profile by itself.
+
+use super::{CertificateAuthority, Error};
+
+impl CertificateAuthority {
+    /// What a person who removes a profile has to know: which devices are left with it.
+    pub fn stranded_devices(&self) -> Result<Vec<String>, Error> {
+        let profiles = self.stranding_profiles()?;
+        let told = profiles.into_iter().map(|profile| {
+            let count = self.store.registered_count(&profile)?;
+            Ok(format!(
+                "{count} devices are registered with it: {}",
+                alarm(&profile)
+            ))
+        });
+        told.collect()
+    }
+
+    /// The same as alarms, without numbers.
+    pub(super) fn stranded_alarms(&self) -> Vec<String> {
+        match self.stranding_profiles() {
+            Ok(profiles) => profiles.iter().map(|profile| alarm(profile)).collect(),
+            Err(error) => vec![format!("the profiles of devices cannot be read: {error}")],
+        }
+    }
+
+    fn stranding_profiles(&self) -> Result<Vec<String>, Error> {
+        let mut profiles = self.store.registered_profiles()?;
+        profiles.retain(|profile| !self.profiles.contains_key(profile));
+        Ok(profiles)
+    }
+}
+
+fn alarm(profile: &str) -> String {
+    format!(
+        "profile {profile:?} is not configured, and its devices cannot renew: put it back, or move \
+         each device with `hallmark issue --move`"
+    )
+}
