@@ -1,8 +1,10 @@
 //! The listener's TLS identity: a key in the state folder, a certificate from our own authority.
 //!
 //! The key is made here and never leaves its file (mode 0600). The certificate goes through the
-//! issuance cycle like every other one, and is renewed when a third of its validity is left. While
-//! the authority's token is away, the certificate on disk goes on serving.
+//! issuance cycle like every other one, and is renewed when a third of its validity is left, with a
+//! new key: the listener may have another name by then, and a key has one holder. While the
+//! authority's token is unavailable, the certificate on disk goes on serving. A crash between the
+//! writes of key and certificate leaves a pair that does not fit, and the next start renews it.
 //!
 //! The client side asks for a certificate and takes any whose key the client proves to hold: who
 //! that is, `api::caller` judges, so that a refusal is an HTTP answer that says why.
@@ -103,9 +105,8 @@ impl ServerIdentity {
             return Ok(());
         }
         let name = self.name.load_full();
-        let key = self
-            .key()
-            .map_err(|error| io_error("the TLS key", &error))?;
+        let key = KeyPair::generate()
+            .map_err(|error| Error::stop("random_source", format!("the TLS key: {error}")))?;
         let csr = csr(&name, &key)?;
         let permission = Authorized::<Issue>::to_issue(Caller::Daemon)?;
         let request = IssueRequest {
@@ -116,6 +117,9 @@ impl ServerIdentity {
             moves: false,
         };
         let issued = pollster::block_on(ca.issue(&permission, &request))?;
+        fs::create_dir_all(&name.folder)
+            .and_then(|()| durable::put(&self.key_path(), key.serialize_pem().as_bytes(), 0o600))
+            .map_err(|error| io_error("the TLS key", &error))?;
         durable::put(&self.certificate_path(), issued.to_pem().as_bytes(), 0o600)
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let acceptor = self.read()?;
@@ -135,20 +139,6 @@ impl ServerIdentity {
             let nears_end = leaf.not_after() - (leaf.not_after() - leaf.not_before()) / 3;
             now <= nears_end && bears(&leaf, &self.name.load().names)
         })
-    }
-
-    fn key(&self) -> std::io::Result<KeyPair> {
-        let path = self.key_path();
-        match fs::read_to_string(&path) {
-            Ok(pem) => KeyPair::from_pem(&pem).map_err(std::io::Error::other),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::create_dir_all(&self.name.load().folder)?;
-                let key = KeyPair::generate().map_err(std::io::Error::other)?;
-                durable::put(&path, key.serialize_pem().as_bytes(), 0o600)?;
-                Ok(key)
-            }
-            Err(error) => Err(error),
-        }
     }
 
     fn read(&self) -> Result<Option<TlsAcceptor>, Error> {

@@ -8,12 +8,13 @@ use super::Job;
 use super::health::WorkerHealth;
 use super::ladder::Ladder;
 use super::queue::Queue;
+use crate::durable;
+use crate::socket_path;
 use crate::token::outbox::Outbox;
 use crate::token::protocol::{
     Answer, FrameReader, HEALTH_PAUSE, Hello, Operation, ProtocolError, Request, Response, VERSION,
 };
 use crate::token::{TokenError, worker};
-use crate::{durable, socket_path};
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
 use std::fs::{self, Permissions};
