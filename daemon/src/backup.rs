@@ -9,6 +9,7 @@ pub use crate::ca::backup::verify;
 
 use crate::ca::backup::{Manifest, compact};
 use crate::durable::{remove, sync_folder};
+use crate::printable::line;
 use crate::service::take_state;
 use crate::store::AuditEntry;
 use crate::store::backup::{IssuedLater, issued_after, record_restore, settle};
@@ -117,7 +118,8 @@ impl Restored {
             Some(unknown) => {
                 text += &format!("{} certificates are missing now:\n", unknown.len());
                 for it in unknown {
-                    text += &format!("{} {} {}\n", it.serial, it.profile, it.subject);
+                    let missing = format!("{} {} {}", it.serial, it.profile, it.subject);
+                    text += &format!("{}\n", line(&missing));
                 }
             }
             None => text += "Which certificates these are, nobody here can tell.\n",

@@ -6,6 +6,7 @@
 use crate::ca::hierarchy::{Generation, Hierarchy};
 use crate::config::Configuration;
 use crate::credentials::token_keys;
+use crate::printable;
 use crate::private_worker::{PrivateWorker, READY_DEADLINE};
 use crate::store::Store;
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
@@ -56,10 +57,11 @@ pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
 /// Prints the findings; returns whether all is good.
 pub fn report(findings: &[Finding], out: &mut impl Write) -> io::Result<bool> {
     for Finding { subject, verdict } in findings {
-        match verdict {
-            Ok(good) => writeln!(out, "good  {subject}: {good}")?,
-            Err(wrong) => writeln!(out, "WRONG {subject}: {wrong}")?,
-        }
+        let told = match verdict {
+            Ok(good) => format!("good  {subject}: {good}"),
+            Err(wrong) => format!("WRONG {subject}: {wrong}"),
+        };
+        writeln!(out, "{}", printable::line(&told))?;
     }
     Ok(findings.iter().all(|finding| finding.verdict.is_ok()))
 }

@@ -9,7 +9,7 @@
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
 //! | adapters | [`store`], [`token`], [`provisioning`], [`durable`] (files), [`socket_path`] | one foreign library each, and the domain |
-//! | domain, pure | [`x509`], [`enrollment`], `toml_error` | no clock, no I/O, no tokio |
+//! | domain, pure | [`x509`], [`enrollment`], [`printable`], `toml_error` | no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
@@ -24,6 +24,7 @@ pub mod ctl;
 pub mod durable;
 pub mod enrollment;
 pub mod notify;
+pub mod printable;
 mod private_worker;
 pub mod program;
 pub mod provisioning;

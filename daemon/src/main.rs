@@ -2,12 +2,12 @@
 //! commands that put credential keys into a token.
 
 use anyhow::Context;
-use clap::Parser;
 use hallmarkd::check;
 use hallmarkd::command::{Arguments, Command};
 use hallmarkd::config::Configuration;
 use hallmarkd::credentials::assertion_key::{NewKey, make_key};
 use hallmarkd::credentials::import::{Import, import_secret};
+use hallmarkd::printable;
 use hallmarkd::program;
 use hallmarkd::service;
 use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
+    match printable::arguments::<Arguments>().command {
         Command::Serve { config, workers } => service::serve(read(&config)?, workers)?,
         Command::Check { config } => return check_configuration(&config),
         Command::Token(_) => return Err(become_worker()),
@@ -36,7 +36,7 @@ fn run() -> anyhow::Result<ExitCode> {
             file,
         } => {
             let import = Import { token, key, file };
-            import_secret(&read(&config)?, &import, &mut std::io::stdout())?;
+            import_secret(&read(&config)?, &import, &mut printable::out())?;
         }
         Command::MakeCredentialKey {
             config,
@@ -51,11 +51,11 @@ fn run() -> anyhow::Result<ExitCode> {
                 out,
                 days,
             };
-            make_key(&read(&config)?, &new, &mut std::io::stdout())?;
+            make_key(&read(&config)?, &new, &mut printable::out())?;
         }
         Command::ProbeModule { fragment, module } => {
             let family = probe::family(fragment.as_deref(), module.as_deref())?;
-            probe::answer(&family, &mut std::io::stdout())?;
+            probe::answer(&family, &mut printable::exact_out())?;
         }
         Command::InitToken {
             module,
@@ -89,15 +89,17 @@ fn read(config: &Path) -> anyhow::Result<Configuration> {
 }
 
 fn check_configuration(config: &Path) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout();
+    let mut out = printable::out();
     let configuration = match read(config) {
         Ok(configuration) => configuration,
         Err(error) => {
-            writeln!(out, "WRONG configuration: {error:#}")?;
+            let wrong = format!("WRONG configuration: {error:#}");
+            writeln!(out, "{}", printable::line(&wrong))?;
             return Ok(ExitCode::FAILURE);
         }
     };
-    writeln!(out, "good  configuration: {}", config.display())?;
+    let good = format!("good  configuration: {}", config.display());
+    writeln!(out, "{}", printable::line(&good))?;
     let good = check::report(&check::check(&configuration)?, &mut out)?;
     Ok(if good {
         ExitCode::SUCCESS
@@ -116,5 +118,5 @@ fn init_token(options: &InitializeOptions) -> anyhow::Result<()> {
             )
         }
     };
-    writeln!(std::io::stdout(), "{line}").context("cannot write")
+    writeln!(printable::out(), "{}", printable::line(&line)).context("cannot write")
 }

@@ -3,6 +3,7 @@
 
 use crate::config::ConfigurationError;
 use crate::notify::journal;
+use crate::printable::{self, Page};
 use crate::provisioning::http::PlaneError;
 use crate::token::configuration::{TokenConfigurationError, TokenFileError};
 use crate::token::worker::HandedOver;
@@ -27,13 +28,22 @@ pub fn main(body: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     if journal::is_ours() {
         tracing::error!("{error:#}");
     } else {
-        // When nobody reads standard error, there is nowhere to say so.
-        let _ = writeln!(std::io::stderr(), "Error: {error:?}");
+        // When standard error is closed, there is nowhere to say so.
+        let _ = printable::err().write_all(causes(&error).as_bytes());
     }
     match is_wrong_configuration(&error) {
         true => ExitCode::from(WRONG_CONFIGURATION),
         false => ExitCode::FAILURE,
     }
+}
+
+/// The error and what caused it, a line each.
+fn causes(error: &anyhow::Error) -> String {
+    let mut page = Page::default();
+    page.line(&format!("Error: {error}"));
+    let causes = error.chain().skip(1).enumerate();
+    page.lines(causes.map(|(depth, cause)| format!("    {depth}: {cause}")));
+    page.into_text()
 }
 
 fn is_wrong_configuration(error: &anyhow::Error) -> bool {

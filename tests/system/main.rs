@@ -29,6 +29,7 @@
 //! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
 //! | `policy` | what stations and devices may ask for, as the configuration says |
 //! | `keys` | weak, shared and compromised keys get no certificate |
+//! | `printed` | outside text forges no line on a terminal or in the log |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
@@ -100,6 +101,7 @@ mod leaf_faults;
 mod load;
 mod own_authority;
 mod policy;
+mod printed;
 mod prober;
 mod process;
 mod provisioned;

@@ -4,6 +4,7 @@
 use clap::Parser;
 use hallmarkd::command::WorkerArguments;
 use hallmarkd::notify::Systemd;
+use hallmarkd::printable;
 use hallmarkd::program;
 use hallmarkd::token::configuration::TokenFile;
 use hallmarkd::token::worker::{self, WorkerOptions};
@@ -28,7 +29,7 @@ fn run() -> anyhow::Result<ExitCode> {
         config,
         socket,
         supervised,
-    } = Arguments::parse().worker;
+    } = printable::arguments::<Arguments>().worker;
     let file = TokenFile::read(&config)?;
     worker::run(WorkerOptions {
         configuration: file.token(&name)?,

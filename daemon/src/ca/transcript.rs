@@ -3,6 +3,7 @@
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
 use super::rfc3339;
+use crate::printable::Page;
 use crate::store::{AuditEntry, GenerationRow};
 use crate::token::{KeyDescription, TokenDescription, spki_sha256};
 use crate::x509::key::KeyType;
@@ -10,7 +11,6 @@ use crate::x509::request;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// What a ceremony did, for people to sign and machines to compare.
 #[derive(Clone, Debug, Serialize)]
@@ -168,19 +168,45 @@ impl KeyTranscript {
 }
 
 impl CertificateTranscript {
-    fn to_text(&self) -> String {
+    fn write(&self, page: &mut Page) {
         let length = self.path_length.map(|length| length.to_string());
-        format!(
-            "  subject    {}\n  issuer     {}\n  serial     {}\n  SHA-256    {}\n  valid      {} to {}\n  \
-             path len   {}\n",
-            self.subject,
-            self.issuer,
-            self.serial,
-            self.sha256,
-            self.not_before,
-            self.not_after,
-            length.as_deref().unwrap_or("none"),
-        )
+        page.lines([
+            format!("  subject    {}", self.subject),
+            format!("  issuer     {}", self.issuer),
+            format!("  serial     {}", self.serial),
+            format!("  SHA-256    {}", self.sha256),
+            format!("  valid      {} to {}", self.not_before, self.not_after),
+            format!("  path len   {}", length.as_deref().unwrap_or("none")),
+        ]);
+    }
+}
+
+impl TranscriptEntry {
+    fn write(&self, page: &mut Page) {
+        page.line("");
+        page.line(&format!(
+            "Authority {} generation {} ({})",
+            self.name, self.generation, self.outcome
+        ));
+        if let Some(certificate) = &self.certificate {
+            certificate.write(page);
+        }
+        let key = &self.key;
+        page.lines([
+            format!(
+                "  key        {:?} on {}, label {:?}, id {}",
+                key.key_type, self.token, key.label, key.id
+            ),
+            format!("  SPKI       {}", key.spki_sha256),
+            format!(
+                "  sensitive {}, extractable {}, never extractable {}, local {}",
+                key.sensitive, key.extractable, key.never_extractable, key.local
+            ),
+        ]);
+        if let Some(request) = &self.request {
+            page.pem("", "", request);
+        }
+        page.lines(self.remarks.iter().map(|remark| format!("  {remark}")));
     }
 }
 
@@ -205,56 +231,31 @@ impl Transcript {
 
     /// The transcript as people read and sign it.
     pub fn to_text(&self) -> String {
-        let mut text = format!(
-            "Ceremony      {}\nInput SHA-256 {}\nBegun         {}\nEnded         {}\n\
-             Operator      {}\nHallmark      {}\n",
-            self.ceremony,
-            self.input_sha256,
-            self.started_at,
-            self.finished_at,
-            self.operator,
-            self.hallmark
-        );
+        let mut page = Page::default();
+        page.lines([
+            format!("Ceremony      {}", self.ceremony),
+            format!("Input SHA-256 {}", self.input_sha256),
+            format!("Begun         {}", self.started_at),
+            format!("Ended         {}", self.finished_at),
+            format!("Operator      {}", self.operator),
+            format!("Hallmark      {}", self.hallmark),
+        ]);
         for (name, token) in &self.tokens {
-            // Writing into a String cannot fail.
-            let _ = write!(
-                text,
-                "\nToken {name}\n  label {}, serial {}, {} {}, firmware {}\n  {}\n",
-                token.label,
-                token.serial,
-                token.manufacturer,
-                token.model,
-                token.firmware,
-                token.interface
-            );
+            page.lines([
+                String::new(),
+                format!("Token {name}"),
+                format!(
+                    "  label {}, serial {}, {} {}, firmware {}",
+                    token.label, token.serial, token.manufacturer, token.model, token.firmware
+                ),
+                format!("  {}", token.interface),
+            ]);
         }
         for entry in &self.authorities {
-            let (key, certificate) = (&entry.key, &entry.certificate);
-            let told = certificate.as_ref().map(CertificateTranscript::to_text);
-            let _ = write!(
-                text,
-                "\nAuthority {} generation {} ({})\n{}  key        {:?} on {}, label {:?}, id {}\n  \
-                 SPKI       {}\n  sensitive {}, extractable {}, never extractable {}, local {}\n",
-                entry.name,
-                entry.generation,
-                entry.outcome,
-                told.unwrap_or_default(),
-                key.key_type,
-                entry.token,
-                key.label,
-                key.id,
-                key.spki_sha256,
-                key.sensitive,
-                key.extractable,
-                key.never_extractable,
-                key.local
-            );
-            text.push_str(entry.request.as_deref().unwrap_or_default());
-            for remark in &entry.remarks {
-                let _ = writeln!(text, "  {remark}");
-            }
+            entry.write(&mut page);
         }
-        text.push_str("\nWitnessed by  ______________________    ______________________\n");
-        text
+        page.line("");
+        page.line("Witnessed by  ______________________    ______________________");
+        page.into_text()
     }
 }

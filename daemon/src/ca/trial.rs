@@ -5,6 +5,7 @@
 
 use super::authorize::{Authorized, Operate};
 use super::{CertificateAuthority, Error, rfc3339};
+use crate::printable::Page;
 use crate::store::AuditEntry;
 use crate::token::TokenDescription;
 use crate::token::bench::{self, Plan};
@@ -13,7 +14,6 @@ use crate::token::contract::{self, Scope, Verdict};
 use crate::x509::key::KeyType;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::sync::MutexGuard;
 use std::time::Duration;
@@ -163,53 +163,47 @@ impl TrialReport {
     /// The report as people read it, and send it to whoever made the token.
     pub fn to_text(&self) -> String {
         let token = &self.description;
-        let mut text = format!(
-            "Token     {}: label {}, serial {}\nMade by   {} {}, firmware {}\nModule    {}\n\
-             Hallmark  {}, {}\n\n",
-            self.token,
-            token.label,
-            token.serial,
-            token.manufacturer,
-            token.model,
-            token.firmware,
-            token.interface,
-            self.hallmark,
-            self.at
-        );
+        let mut page = Page::default();
+        page.lines([
+            format!(
+                "Token     {}: label {}, serial {}",
+                self.token, token.label, token.serial
+            ),
+            format!(
+                "Made by   {} {}, firmware {}",
+                token.manufacturer, token.model, token.firmware
+            ),
+            format!("Module    {}", token.interface),
+            format!("Hallmark  {}, {}", self.hallmark, self.at),
+            String::new(),
+        ]);
         let left_behind = match &self.trial {
             Trial::Check(report) => {
-                write_check(&mut text, report);
+                write_check(&mut page, report);
                 &report.left_behind
             }
             Trial::Bench(report) => {
-                write_bench(&mut text, report);
+                write_bench(&mut page, report);
                 &report.left_behind
             }
         };
-        for left in left_behind {
-            // Writing into a String cannot fail.
-            let _ = writeln!(
-                text,
-                "LEFT BEHIND, delete it with the vendor's tool: {left}"
-            );
-        }
-        text
+        let told = |left: &String| format!("LEFT BEHIND, delete it with the vendor's tool: {left}");
+        page.lines(left_behind.iter().map(told));
+        page.into_text()
     }
 }
 
-fn write_check(text: &mut String, report: &contract::Report) {
-    for check in &report.checks {
-        let _ = writeln!(text, "{}", line_of(check));
-    }
+fn write_check(page: &mut Page, report: &contract::Report) {
+    page.lines(report.checks.iter().map(line_of));
     let count =
         |is: fn(&Verdict) -> bool| report.checks.iter().filter(|it| is(&it.verdict)).count();
-    let _ = writeln!(
-        text,
-        "\n{} passed, {} failed, {} not supported",
+    page.line("");
+    page.line(&format!(
+        "{} passed, {} failed, {} not supported",
         count(|it| *it == Verdict::Passed),
         count(|it| matches!(it, Verdict::Failed(_))),
         count(|it| matches!(it, Verdict::NotSupported(_)))
-    );
+    ));
 }
 
 /// One check in one line.
@@ -227,13 +221,10 @@ fn line_of(check: &contract::Check) -> String {
     format!("{line}: {reason}")
 }
 
-fn write_bench(text: &mut String, report: &bench::Report) {
-    for row in &report.rows {
-        let _ = writeln!(text, "{}", meaning_of(row));
-    }
-    for reason in &report.not_measured {
-        let _ = writeln!(text, "not measured  {reason}");
-    }
+fn write_bench(page: &mut Page, report: &bench::Report) {
+    page.lines(report.rows.iter().map(meaning_of));
+    let told = |reason: &String| format!("not measured  {reason}");
+    page.lines(report.not_measured.iter().map(told));
 }
 
 /// One measurement in one line, and what it means.

@@ -11,8 +11,8 @@ mod render;
 mod roll;
 mod token;
 
+use crate::printable;
 use crate::setup;
-use clap::Parser;
 use client::{Client, Failure, StepsBody};
 use command::{
     AuditCommand, AuthorityCommand, CeremonyCommand, ClockCommand, Command, DeviceCommand,
@@ -27,12 +27,13 @@ pub use command::Arguments;
 
 /// Runs the command line and says how it went.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments: Arguments = printable::arguments();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            let told = format!("hallmark: {failure}");
             // Standard error may be closed; the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "hallmark: {failure}");
+            let _ = writeln!(printable::err(), "{}", printable::line(&told));
             ExitCode::from(failure.exit_code())
         }
     }
@@ -103,7 +104,7 @@ fn reload(client: &Client, show: &Show) -> Result<(), Failure> {
     }
     show.table(&reloaded["changes"], &["table", "name", "change"])?;
     for notice in reloaded["notices"].as_array().into_iter().flatten() {
-        show.text(&format!("{}\n", notice.as_str().unwrap_or_default()))?;
+        show.line(notice.as_str().unwrap_or_default())?;
     }
     Ok(())
 }
@@ -264,7 +265,7 @@ fn audit(client: &Client, show: &Show, command: &AuditCommand) -> Result<(), Fai
                 };
                 after = last["sequence"].as_i64().unwrap_or(i64::MAX);
                 for entry in entries {
-                    show.text(&format!("{entry}\n"))?;
+                    show.exact_line(entry)?;
                 }
             }
         }
@@ -300,7 +301,7 @@ fn steps(client: &Client, path: &str, body: StepsBody) -> Result<Value, Failure>
     client.stream(path, body, |line| {
         if let Some(step) = line["progress"].as_str() {
             // Progress goes beside the answer, not into it.
-            let _ = writeln!(std::io::stderr(), "{step}");
+            let _ = writeln!(printable::err(), "{}", printable::line(step));
         } else {
             outcome = Some(line);
         }
@@ -319,28 +320,42 @@ struct Show {
 
 impl Show {
     fn record(&self, value: &Value) -> Result<(), Failure> {
-        let text = if self.json {
-            format!("{value:#}\n")
-        } else {
-            render::record(value)
-        };
-        self.text(&text)
+        match self.json {
+            true => self.exact(value),
+            false => self.text(&render::record(value)),
+        }
     }
 
     fn table(&self, rows: &Value, columns: &[&str]) -> Result<(), Failure> {
-        let text = if self.json {
-            format!("{rows:#}\n")
-        } else {
-            render::table(rows, columns)
-        };
-        self.text(&text)
+        match self.json {
+            true => self.exact(rows),
+            false => self.text(&render::table(rows, columns)),
+        }
     }
 
-    fn text(&self, text: &str) -> Result<(), Failure> {
-        std::io::stdout()
-            .write_all(text.as_bytes())
-            .map_err(|error| Failure::Refused(format!("standard output: {error}")))
+    /// One line for people.
+    fn line(&self, text: &str) -> Result<(), Failure> {
+        self.text(&format!("{}\n", printable::line(text)))
     }
+
+    /// Lines for people, such as PEM or a transcript.
+    fn text(&self, text: &str) -> Result<(), Failure> {
+        written(printable::out().write_all(text.as_bytes()))
+    }
+
+    /// JSON for programs, which is never altered.
+    fn exact(&self, value: &Value) -> Result<(), Failure> {
+        written(writeln!(printable::exact_out(), "{value:#}"))
+    }
+
+    /// The same in one line.
+    fn exact_line(&self, value: &Value) -> Result<(), Failure> {
+        written(writeln!(printable::exact_out(), "{value}"))
+    }
+}
+
+fn written(result: std::io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| Failure::Refused(format!("standard output: {error}")))
 }
 
 /// What each place answered, and a word if one has not.

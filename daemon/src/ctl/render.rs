@@ -1,7 +1,9 @@
 //! Answers as people read them: tables for lists, indented lines for one thing.
+//!
+//! A value is one line, whatever it holds, but for PEM. So no value can forge a row or a member.
 
+use crate::printable::{self, Page, is_pem};
 use serde_json::Value;
-use std::fmt::Write;
 
 /// A list, one row an entry, columns as wide as they need.
 pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
@@ -33,43 +35,43 @@ pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
 
 /// One thing, a line a member, members of members indented.
 pub(super) fn record(value: &Value) -> String {
-    let mut text = String::new();
-    write_members(&mut text, value, 0);
-    text
+    let mut page = Page::default();
+    write_members(&mut page, value, "", "");
+    page.into_text()
 }
 
-fn write_members(text: &mut String, value: &Value, indent: usize) {
-    let pad = " ".repeat(indent);
-    // Writing into a String cannot fail.
+/// `first` stands before the first line, `pad` before all others.
+fn write_members(page: &mut Page, value: &Value, first: &str, pad: &str) {
     match value {
         Value::Object(members) => {
-            for (name, member) in members {
-                match member {
-                    Value::Object(_) | Value::Array(_) if !is_empty(member) => {
-                        let _ = writeln!(text, "{pad}{name}:");
-                        write_members(text, member, indent + 2);
-                    }
-                    _ => {
-                        let _ = writeln!(text, "{pad}{name}: {}", cell(member));
-                    }
-                }
+            for (number, (name, member)) in members.iter().enumerate() {
+                let lead = if number == 0 { first } else { pad };
+                write_member(page, name, member, lead, pad);
             }
         }
         Value::Array(items) => {
             for item in items {
-                let mut inner = String::new();
-                write_members(&mut inner, item, indent + 2);
-                let _ = writeln!(text, "{pad}- {}", inner.trim_start().trim_end());
+                write_members(page, item, &format!("{pad}- "), &format!("{pad}  "));
             }
         }
-        Value::String(block) if block.contains('\n') => {
-            for line in block.lines() {
-                let _ = writeln!(text, "{pad}{line}");
-            }
+        Value::String(text) if is_pem(text) => page.pem(first, pad, text),
+        scalar => page.line(&format!("{first}{}", cell(scalar))),
+    }
+}
+
+fn write_member(page: &mut Page, name: &str, member: &Value, lead: &str, pad: &str) {
+    let inner = format!("{pad}  ");
+    match member {
+        Value::Object(_) | Value::Array(_) if !is_empty(member) => {
+            page.line(&format!("{lead}{name}:"));
+            write_members(page, member, &inner, &inner);
         }
-        scalar => {
-            let _ = writeln!(text, "{pad}{}", cell(scalar));
+        Value::String(text) if is_pem(text) => {
+            page.line(&format!("{lead}{name}:"));
+            let inner = format!("{pad}    ");
+            page.pem(&inner, &inner, text);
         }
+        _ => page.line(&format!("{lead}{name}: {}", cell(member))),
     }
 }
 
@@ -84,12 +86,9 @@ fn is_empty(value: &Value) -> bool {
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
-        Value::String(text) if text.contains('\n') => {
-            text.lines().map(|line| format!("\n    {line}")).collect()
-        }
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable::line(text).into_owned(),
         Value::Object(_) | Value::Array(_) if is_empty(value) => "-".into(),
-        other => other.to_string(),
+        other => printable::line(&other.to_string()).into_owned(),
     }
 }
 

@@ -94,7 +94,7 @@ fn tell(show: &Show, answer: &Value) -> Result<(), Failure> {
         show.table(&answer["rolls"], &COLUMNS)?;
     }
     for group in answer["under_groups"].as_array().into_iter().flatten() {
-        show.text(&format!("{}\n", group["says"].as_str().unwrap_or_default()))?;
+        show.line(group["says"].as_str().unwrap_or_default())?;
     }
     match &answer["receipt"] {
         Value::Null => Ok(()),

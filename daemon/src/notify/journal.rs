@@ -1,31 +1,50 @@
 //! Where the log goes: to the journal with fields and priorities if standard error is the journal's,
 //! else to standard error as lines.
+//!
+//! Every message and every field passes through `printable::line` here, so an event is one line
+//! whatever came from outside, in both.
 
+use crate::printable::line;
 use std::fmt::{Debug, Write as _};
 use std::io::{IsTerminal, stderr};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Begins to log what `filter` lets through.
 pub fn log(filter: Targets) {
-    let lines = || {
-        fmt::layer()
-            .with_writer(stderr)
-            .with_ansi(stderr().is_terminal())
-    };
-    let (journal, lines) = match is_ours() {
-        true => (Some(Journal), None),
-        false => (None, Some(lines())),
-    };
+    let ours = is_ours();
+    let lines = || as_lines(stderr, stderr().is_terminal());
     tracing_subscriber::registry()
         .with(filter)
-        .with(journal)
-        .with(lines)
+        .with(ours.then_some(Journal))
+        .with((!ours).then(lines))
         .init();
+}
+
+/// Events as lines.
+fn as_lines<S, W>(writer: W, colours: bool) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + 'static,
+{
+    let fields = debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", line(&text)),
+            name => write!(writer, "{name}={}", line(&text)),
+        }
+    });
+    fmt::layer()
+        .fmt_fields(fields.delimited(" "))
+        .with_writer(writer)
+        .with_ansi(colours)
 }
 
 /// Whether standard error is a stream of the journal (`systemd.exec(5)`, `$JOURNAL_STREAM`): it may
@@ -83,9 +102,9 @@ struct Entry {
 impl Visit for Entry {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "message" => value.clone_into(&mut self.message),
+            "message" => self.message = line(value).into_owned(),
             name => {
-                let _ = write!(self.shown, " {name}={value:?}");
+                let _ = write!(self.shown, " {name}={}", line(&format!("{value:?}")));
                 self.field(name, value);
             }
         }
@@ -93,10 +112,10 @@ impl Visit for Entry {
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         match field.name() {
-            "message" => self.message = format!("{value:?}"),
+            "message" => self.message = line(&format!("{value:?}")).into_owned(),
             name => {
                 let value = format!("{value:?}");
-                let _ = write!(self.shown, " {name}={value}");
+                let _ = write!(self.shown, " {name}={}", line(&value));
                 self.field(name, &value);
             }
         }
@@ -111,13 +130,14 @@ impl Entry {
             false => '_',
         };
         let name: String = name.chars().map(plain).collect();
-        self.fields.push(format!("HALLMARK_{name}={value}"));
+        self.fields.push(format!("HALLMARK_{name}={}", line(value)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
 
     #[test]
     fn an_entry_has_the_line_and_its_fields() {
@@ -125,5 +145,70 @@ mod tests {
         entry.field("log.target", "x");
         assert_eq!(entry.fields, ["HALLMARK_LOG_TARGET=x"]);
         assert_eq!(priority(Level::INFO), 6);
+    }
+
+    /// What every member of an event may hold, by each way in which it is recorded.
+    fn forged() {
+        let forged = "x\n1970-01-01 ERROR forged \u{1b}[2J\u{202e}";
+        tracing::warn!(text = forged, shown = %forged, debugged = ?Some(forged), "refused {forged}");
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_line() {
+        let text: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let layer = as_lines(Written(Arc::clone(&text)), false);
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, forged);
+        let text = String::from_utf8(text.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert_eq!(line(text.trim_end()), text.trim_end());
+        assert!(
+            text.contains("refused x\\n1970") && text.contains("shown=x\\n1970"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_entry_of_the_journal_is_one_line() {
+        struct Kept(Arc<Mutex<Entry>>);
+        impl<S: Subscriber> Layer<S> for Kept {
+            fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+                event.record(&mut *self.0.lock().unwrap());
+            }
+        }
+        let entry = Arc::default();
+        let subscriber = tracing_subscriber::registry().with(Kept(Arc::clone(&entry)));
+        tracing::subscriber::with_default(subscriber, forged);
+        let entry = entry.lock().unwrap();
+        let all = [
+            &[entry.message.clone(), entry.shown.clone()],
+            &entry.fields[..],
+        ]
+        .concat();
+        assert_eq!(all.len(), 5, "{all:?}");
+        for text in all {
+            assert_eq!(line(&text), text);
+        }
+    }
+
+    #[derive(Clone)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Written {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
     }
 }

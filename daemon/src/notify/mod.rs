@@ -6,6 +6,7 @@
 
 pub mod journal;
 
+use crate::printable;
 use crate::token::worker::ServiceManager;
 use std::iter::once;
 use std::sync::{Mutex, PoisonError};
@@ -46,10 +47,8 @@ impl ServiceManager for Systemd {
     }
 
     fn status(&self, line: &str) {
-        let is_line = |it: &char| !it.is_control();
-        let line: String = line
+        let line: String = printable::line(line)
             .chars()
-            .filter(is_line)
             .take(STATUS_LENGTH_MAX)
             .collect();
         let mut told = self.status.lock().unwrap_or_else(PoisonError::into_inner);

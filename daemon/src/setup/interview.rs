@@ -5,6 +5,7 @@ use super::answers::{Answers, Enrollment, Issuer, Shape, TPM_DEVICE, TokenKind, 
 use super::files::put;
 use super::machine::program;
 use crate::config::listener_names;
+use crate::printable::line;
 use crate::token::configuration::{NAME_BYTES_MAX, TokenSettings};
 use crate::token::fragment::{self, Fragment, Sandbox};
 use crate::token::probe::probes;
@@ -189,7 +190,7 @@ impl Interview<'_> {
         };
         if self.known(of("kind")).is_none() {
             let found = in_sight();
-            let items: Vec<&String> = found.iter().map(|(label, _)| label).collect();
+            let items: Vec<_> = found.iter().map(|it| line(&it.0)).collect();
             let prompt = Select::new().with_prompt("Where shall the keys live?");
             let chosen = prompt.items(items).default(0).interact()?;
             for (key, value) in found

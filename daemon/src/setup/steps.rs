@@ -6,6 +6,7 @@ use super::credentials::{self, is_stored, obtain, read_as, remove_as};
 use super::files::{Root, Written, put};
 use super::machine::{self, User, hallmark, hallmark_json, systemctl};
 use super::plan::{ADMIN_SOCKET, NewToken, Origin, Plan, TOKEN_STATE};
+use crate::printable;
 use crate::token::fragment::Fragment;
 use anyhow::{Context, bail};
 use rustix::time::{ClockId, clock_gettime};
@@ -32,7 +33,8 @@ pub(super) struct Steps<'a> {
 
 /// One line of progress.
 pub(super) fn tell(step: &str, outcome: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{step:<14} {outcome}").context("cannot say how it goes")
+    let told = format!("{step:<14} {outcome}");
+    writeln!(printable::out(), "{}", printable::line(&told)).context("cannot say how it goes")
 }
 
 impl Steps<'_> {
@@ -351,14 +353,14 @@ pub(super) fn farewell(answers: &Answers) -> anyhow::Result<()> {
     }
     next.extend(["hallmark backup create", "journalctl -u hallmarkd -f"]);
     let next = next.join("\n  ");
-    writeln!(std::io::stdout(), "\n{status}\nNext:\n  {next}").context("cannot say how it went")
+    writeln!(printable::out(), "\n{status}\nNext:\n  {next}").context("cannot say how it went")
 }
 
 /// What somebody has to bring before setup can end.
 pub(super) fn come_back(answers: &Answers) -> anyhow::Result<()> {
     let name = answers.issuing_authority();
     write!(
-        std::io::stdout(),
+        printable::out(),
         "\nNext: carry the request to the issuer. With its answer, the certificate and those above it:\n  \
          hallmark authority install {name} FILE\n  hallmark setup\n"
     )
