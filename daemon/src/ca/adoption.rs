@@ -13,7 +13,7 @@ use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::credential::is_credential;
 use crate::token::key_uri::KeyUri;
-use crate::token::{KeyDescription, KeyReference, TokenDescription, spki_sha256};
+use crate::token::{KeyDescription, KeyReference, TokenDescription};
 use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_bundle};
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::Issuer;
@@ -250,7 +250,7 @@ impl Adoption {
     /// Where to look: the public key decides, label and id are hints.
     fn reference(&self, certificate: &Certificate) -> KeyReference {
         KeyReference {
-            spki_sha256: spki_sha256(certificate.spki_der()),
+            spki: certificate.spki_der().to_vec(),
             label: self.key.object.clone().unwrap_or_default(),
             id: self.key.id.clone().unwrap_or_default(),
             wrapped: None,

@@ -9,7 +9,7 @@ use super::issue::{Order, Signer};
 use super::{CertificateAuthority, Error, crash_point};
 use crate::store::{GenerationRow, Moves, Purpose, Settlement};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
-use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError, spki_sha256};
+use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::DistinguishedName;
@@ -108,14 +108,16 @@ impl CertificateAuthority {
 /// Where the generation's key is, once it is on record.
 pub(super) fn on_record(row: &GenerationRow) -> Option<KeyReference> {
     Some(KeyReference {
-        spki_sha256: spki_sha256(row.spki.as_ref()?),
+        spki: row.spki.clone()?,
         label: row.key_label.clone(),
         id: row.key_id.clone(),
         wrapped: row.key_wrapped.clone(),
     })
 }
 
-/// The key that an interrupted run left on the token without a record, or a new one.
+/// The finished key that an interrupted run left on the token without a record, or a new one. The token
+/// removes what an interrupted generation has left of a key with this id before it makes the new one;
+/// the plan has no key on record yet, which is part of the proof that such a half is ours.
 fn find_or_generate(
     client: &TokenClient,
     row: &GenerationRow,

@@ -7,7 +7,7 @@ pub mod import;
 use crate::provisioning::credential::keys::{CredentialKeys, KeyFailure, TokenKeys};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
 use crate::token::credential::label;
-use crate::token::{KeyReference, TokenError, spki_sha256};
+use crate::token::{KeyReference, TokenError};
 use anyhow::Context;
 use std::fmt;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl CredentialKeys for KeysOfToken {
 
     fn sign_assertion(&self, key: &str, spki: &[u8], input: &[u8]) -> Result<Vec<u8>, KeyFailure> {
         let reference = KeyReference {
-            spki_sha256: spki_sha256(spki),
+            spki: spki.to_vec(),
             label: labelled(key)?,
             id: Vec::new(),
             wrapped: None,

@@ -188,6 +188,7 @@ const KEY_CHECKS: &[(&str, KeyCheck)] = &[
         signs_in_one_algorithm,
     ),
     ("a deleted key is gone, and signs no more", is_destroyed),
+    ("the id of a deleted key is free again", frees_its_id),
 ];
 
 fn check_key_type(
@@ -283,13 +284,22 @@ fn is_found(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
         "an unknown id finds a key",
     )?;
     let other_key = KeyReference {
-        spki_sha256: [0; 32],
+        spki: other_public_key(&key.spki),
         ..whole
     };
     must_lack(
         token.find(&other_key),
         "a key with another public key was found",
     )
+}
+
+/// A public key that differs from this one in its last byte.
+fn other_public_key(spki: &[u8]) -> Vec<u8> {
+    let mut other = spki.to_vec();
+    if let Some(last) = other.last_mut() {
+        *last ^= 1;
+    }
+    other
 }
 
 fn id_is_unique(token: &mut dyn Token, subject: &Subject) -> Outcome {
@@ -361,6 +371,26 @@ fn is_destroyed(token: &mut dyn Token, subject: &Subject) -> Outcome {
         token.sign(&reference, algorithm, &proof::challenge()),
         "it still signs",
     )
+}
+
+/// The next key under the id is another one, and both lookups find it and not the deleted one.
+fn frees_its_id(token: &mut dyn Token, subject: &Subject) -> Outcome {
+    let specification = KeySpecification {
+        key_type: subject.key_type,
+        label: LABEL.to_owned(),
+        id: subject.key.id.clone(),
+    };
+    let next = token.generate(&specification)?;
+    let found = token.find(&next.reference()).and_then(|found| {
+        let kept_inside = next.wrapped.is_none().then_some(&next);
+        let by_id = token.find_by_id(&next.id)?;
+        Ok(found == next && by_id.as_ref() == kept_inside)
+    });
+    let outcome = prove(token, &next);
+    token.destroy(&next.reference())?;
+    outcome?;
+    ensure(found?, "another key was found under its id")?;
+    ensure(next.spki != subject.key.spki, "it is the deleted key")
 }
 
 /// The key must be missing, and the token must say just that.

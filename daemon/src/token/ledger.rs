@@ -110,7 +110,7 @@ impl Token for Ledger<'_> {
 
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
         self.token.destroy(key)?;
-        self.keys.retain(|made| made.spki_sha256 != key.spki_sha256);
+        self.keys.retain(|made| made.spki != key.spki);
         Ok(())
     }
 

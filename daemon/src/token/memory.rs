@@ -4,10 +4,7 @@
 //! on one token do.
 
 use super::credential::is_credential;
-use super::{
-    KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError,
-    spki_sha256,
-};
+use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::hmac;
@@ -128,7 +125,7 @@ impl State {
         self.keys.iter().find(|key| {
             let description = &key.description;
             let hinted = description.id == reference.id || description.label == reference.label;
-            hinted && spki_sha256(&description.spki) == reference.spki_sha256
+            hinted && description.spki == reference.spki
         })
     }
 }
@@ -200,9 +197,7 @@ impl Token for MemoryToken {
     fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
         let mut state = self.working()?;
         let before = state.keys.len();
-        state
-            .keys
-            .retain(|kept| spki_sha256(&kept.description.spki) != key.spki_sha256);
+        state.keys.retain(|kept| kept.description.spki != key.spki);
         if state.keys.len() == before {
             return Err(self.key_error(&key.label, "it is not on the token"));
         }

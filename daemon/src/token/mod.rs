@@ -46,13 +46,14 @@ use inventory::Inventory;
 use secrecy::SecretSlice;
 use serde::{Deserialize, Serialize};
 
-/// How a private key is found again: by what its public key is, and where to look first.
+/// How a private key is found again: by its public key, and where to look first.
 ///
-/// The SHA-256 of the SPKI binds; `label` and `id` are hints (two keys may share a label).
+/// The public key binds; `label` and `id` are hints (two keys may share a label, and anyone may write
+/// a public-key object with any id).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyReference {
-    /// SHA-256 of the DER SubjectPublicKeyInfo.
-    pub spki_sha256: [u8; 32],
+    /// DER SubjectPublicKeyInfo, as it is on record.
+    pub spki: Vec<u8>,
     /// `CKA_LABEL`.
     pub label: String,
     /// `CKA_ID`.
@@ -122,7 +123,7 @@ impl KeyDescription {
     /// The reference by which this key is found again.
     pub fn reference(&self) -> KeyReference {
         KeyReference {
-            spki_sha256: spki_sha256(&self.spki),
+            spki: self.spki.clone(),
             label: self.label.clone(),
             id: self.id.clone(),
             wrapped: self.wrapped.clone(),
@@ -130,7 +131,7 @@ impl KeyDescription {
     }
 }
 
-/// What binds a key: the SHA-256 of its DER SubjectPublicKeyInfo.
+/// SHA-256 of a DER SubjectPublicKeyInfo, as people compare keys.
 pub fn spki_sha256(spki: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki);
     let mut bytes = [0; 32];
@@ -162,11 +163,17 @@ pub trait Token: Send {
     /// The key that `reference` names. MUST refuse when two keys match.
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError>;
 
-    /// A key by its `CKA_ID` alone: how a ceremony adopts what an interrupted one made. A token that
-    /// keeps its keys outside has none to find: what was not recorded is gone.
+    /// A key by its `CKA_ID` alone: a ceremony takes up the key that an interrupted one made. MUST give
+    /// only a finished key: both halves are there, and a test signature verifies. A token that keeps
+    /// its keys outside has none to find: a key that was not recorded is gone.
     fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError>;
 
     /// Makes a key pair: sensitive, non-extractable, persistent. MUST read the attributes back.
+    ///
+    /// MUST remove what an interrupted generation of this very key has left, and nothing else: the
+    /// caller chose the id at random and recorded it before, so half a key pair with this id, this
+    /// label and this kind is ours. MUST refuse when a finished key has the id, or when it is in doubt
+    /// whose a private key with this id is.
     fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError>;
 
     /// Signs `message` (not a digest). ECDSA signatures come back as DER `Ecdsa-Sig-Value`. MUST

@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 /// Version of these messages. Daemon and workers come from one package, so unequal means refused.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 
 /// Longest frame. The longest message is a to-be-signed CRL: 8 MiB hold some 200,000 entries.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;
@@ -258,7 +258,7 @@ mod tests {
 
     fn request(id: u64, message: Vec<u8>) -> Request {
         let key = KeyReference {
-            spki_sha256: [7; 32],
+            spki: vec![7; 91],
             label: "ca".into(),
             id: vec![1, 2],
             wrapped: Some(vec![3; 700]),

@@ -155,7 +155,7 @@ impl Tried {
 }
 
 /// Cargo leaves the library beside the tests that depend on it.
-fn module() -> std::path::PathBuf {
+pub(crate) fn module() -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
     let module = test.parent().unwrap().join("libpkcs11_fault.so");
     assert!(module.exists(), "{} is not built", module.display());

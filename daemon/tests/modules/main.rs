@@ -9,6 +9,7 @@
 //! | `rig` | folder, configuration, worker, processes |
 //! | `table` | the row of the documentation |
 //! | `codes` | every return code in sign, find, login and open |
+//! | `half_made` | a worker dies while a key is made |
 //! | `pin` | tokens that lock after three wrong PINs are never locked by us |
 //! | `softhsm`, `tpm2_pkcs11`, `nss`, `opencryptoki`, `p11_kit` | one family each |
 #![allow(
@@ -17,6 +18,7 @@
 )]
 
 mod codes;
+mod half_made;
 mod nss;
 mod opencryptoki;
 mod p11_kit;

@@ -4,13 +4,18 @@ use crate::rig::{Rig, done};
 use crate::table;
 use std::process::Command;
 
-#[test]
-fn nss_keeps_the_contract() {
+/// A database; the PIN is in the file `pin`.
+pub(crate) fn prepared() -> Rig {
     let mut rig = Rig::new("nss", "NSS Certificate DB");
     let folder = rig.folder("nss");
     rig.write_secret("pin", "a password for the test\n");
     let database = format!("sql:{}", folder.display());
     done(Command::new("certutil").args(["-N", "-d", &database, "-f", &rig.text("pin")]));
     rig.set("NSS_CONFIGDIR", folder.display().to_string());
-    table::holds("NSS softokn 3.87", &rig.check());
+    rig
+}
+
+#[test]
+fn nss_keeps_the_contract() {
+    table::holds("NSS softokn 3.87", &prepared().check());
 }

@@ -24,7 +24,7 @@ const SLOT: &str = "3";
 const SO_PIN: &str = "76543210";
 const PIN: &str = "13572468";
 
-struct Machine {
+pub(crate) struct Machine {
     _daemon: Running,
     /// Stands before a command that runs within.
     enter: Vec<String>,
@@ -79,7 +79,7 @@ impl Machine {
 }
 
 /// A token whose PINs are no more those that everybody knows.
-fn prepared() -> (Rig, Machine) {
+pub(crate) fn prepared() -> (Rig, Machine) {
     let mut rig = Rig::new("opencryptoki", "factory");
     done(Command::new("getent").args(["group", "pkcs11"]));
     let machine = Machine::start(&rig);

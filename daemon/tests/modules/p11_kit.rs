@@ -12,13 +12,13 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// SoftHSM behind a server that can be started again.
-struct Remote {
-    rig: Rig,
+pub(crate) struct Remote {
+    pub(crate) rig: Rig,
     softhsm: BTreeMap<String, String>,
 }
 
 impl Remote {
-    fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let mut rig = Rig::new("p11-kit", "factory");
         softhsm::make(&mut rig);
         let softhsm = std::mem::take(&mut rig.environment);
@@ -27,7 +27,7 @@ impl Remote {
         Self { rig, softhsm }
     }
 
-    fn server(&self) -> Running {
+    pub(crate) fn server(&self) -> Running {
         let socket = self.rig.path("p11-kit.sock");
         let _ = fs::remove_file(&socket);
         let mut server = Command::new("p11-kit");

@@ -55,7 +55,7 @@ fn bus() -> (Running, String) {
 }
 
 /// A token, and the processes under it.
-fn prepared() -> (Rig, [Running; 3]) {
+pub(crate) fn prepared() -> (Rig, [Running; 3]) {
     let mut rig = Rig::new("tpm2-pkcs11", "gateway");
     let (swtpm, port) = swtpm(&rig);
     let (bus, address) = bus();

@@ -1,8 +1,10 @@
 //! The TPM goes away and comes back; a worker is killed; others use the TPM.
 
 use crate::stage::{DEADLINE, Stage};
-use hallmarkd::token::TokenError;
+use hallmarkd::token::client::GENERATE_DEADLINE;
 use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::{KeySpecification, TokenError};
+use hallmarkd::x509::key::KeyType;
 use std::time::Duration;
 
 #[test]
@@ -133,4 +135,35 @@ fn a_second_worker_of_one_tpm_without_resource_manager_is_refused() {
     drop(running);
     second.wait_for(TokenState::Ready);
     second.client.prove(&key, DEADLINE).unwrap();
+}
+
+/// A TPM keeps no keys, so a key that nobody was told of is gone, and the next one is made.
+#[test]
+fn a_worker_killed_while_it_makes_a_key_leaves_nothing_in_the_way() {
+    let stage = Stage::new();
+    let running = stage.start();
+    running.wait_for(TokenState::Ready);
+    for (number, key_type) in [KeyType::P256, KeyType::Rsa2048].into_iter().enumerate() {
+        for delay in [0, 5, 20, 80] {
+            let specification = KeySpecification {
+                key_type,
+                label: format!("hallmark plant {number}"),
+                id: vec![delay; 16],
+            };
+            let restarts = running.client.health().restarts;
+            std::thread::scope(|scope| {
+                scope.spawn(|| running.client.generate(&specification, GENERATE_DEADLINE));
+                std::thread::sleep(Duration::from_millis(delay.into()));
+                stage.kill_worker();
+            });
+            running.wait_until(|health| {
+                health.restarts > restarts && health.state == TokenState::Ready
+            });
+            let found = running.client.find_by_id(&specification.id, DEADLINE);
+            assert_eq!(found, Ok(None));
+            let key = running.client.generate(&specification, GENERATE_DEADLINE);
+            running.client.prove(&key.unwrap(), DEADLINE).unwrap();
+            assert!(stage.tpm.transient_objects() <= 2, "primary and key");
+        }
+    }
 }

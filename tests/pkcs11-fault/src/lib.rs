@@ -7,6 +7,9 @@
 //! was done is appended to the file `PLAN.log`, so that a test can tell a fault that was survived
 //! from one that never came.
 //!
+//! `PKCS11_FAULT_INITIALIZE_ARGUMENT` is what `C_Initialize` is given as `pReserved`, for a module
+//! that wants an argument there.
+//!
 //! MUST never be shipped, and shares no code with the daemon.
 
 pub mod codes;

@@ -6,9 +6,16 @@
 //! C_Sign 1 delay 200          sleeps for 200 ms, then does what was asked
 //! C_Sign 1 hang               never returns
 //! C_Sign 1 crash              aborts the process
+//! C_Sign 1 crash-after        does what was asked, then aborts the process: nobody hears of it
+//! C_GenerateKeyPair 1 keep-public   makes the pair, deletes the private half, aborts the process
+//! C_GenerateKeyPair 1 keep-private  makes the pair, deletes the public half, aborts the process
 //! C_SignInit 2 close-session  closes the caller's session first, then does what was asked
 //! C_SignInit 2 logout         logs the caller's application out first
 //! ```
+//!
+//! The last two leave on the token what is there when a process is killed between the two halves of a
+//! generation: modules store the halves one after the other, and a kill hits that moment only by
+//! chance.
 //!
 //! Calls are counted from when the process first saw this content of the file. A line that says
 //! nothing of the kind aborts the process: a test with a misspelt fault must not pass.
@@ -43,10 +50,23 @@ pub enum Action {
     Hang,
     /// It ends the process.
     Crash,
+    /// It is done, and then ends the process.
+    CrashAfter,
+    /// Of a key pair that was made, this half is left when the process ends.
+    Keep(Half),
     /// The session of the call is closed before.
     CloseSession,
     /// The session's application is logged out before.
     Logout,
+}
+
+/// One half of a key pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// The public-key object.
+    Public,
+    /// The private-key object.
+    Private,
 }
 
 impl Fault {
@@ -83,6 +103,9 @@ impl fmt::Display for Fault {
             Action::Delay(milliseconds) => write!(f, "delay {milliseconds}"),
             Action::Hang => f.write_str("hang"),
             Action::Crash => f.write_str("crash"),
+            Action::CrashAfter => f.write_str("crash-after"),
+            Action::Keep(Half::Public) => f.write_str("keep-public"),
+            Action::Keep(Half::Private) => f.write_str("keep-private"),
             Action::CloseSession => f.write_str("close-session"),
             Action::Logout => f.write_str("logout"),
         }
@@ -106,6 +129,9 @@ impl FromStr for Fault {
             ["delay", milliseconds] => Action::Delay(milliseconds.parse().map_err(|_| unknown())?),
             ["hang"] => Action::Hang,
             ["crash"] => Action::Crash,
+            ["crash-after"] => Action::CrashAfter,
+            ["keep-public"] => Action::Keep(Half::Public),
+            ["keep-private"] => Action::Keep(Half::Private),
             ["close-session"] => Action::CloseSession,
             ["logout"] => Action::Logout,
             _ => return Err(unknown()),
@@ -182,6 +208,9 @@ mod tests {
             any::<u64>().prop_map(Action::Delay),
             Just(Action::Hang),
             Just(Action::Crash),
+            Just(Action::CrashAfter),
+            Just(Action::Keep(Half::Public)),
+            Just(Action::Keep(Half::Private)),
             Just(Action::CloseSession),
             Just(Action::Logout),
         ]

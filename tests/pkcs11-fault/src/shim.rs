@@ -2,10 +2,10 @@
 
 #![allow(non_snake_case)] // PKCS#11 names them
 
-use crate::plan::{Action, Fault, Plan, parse};
+use crate::plan::{Action, Fault, Half, Plan, parse};
 use cryptoki_sys::*;
 use std::collections::HashMap;
-use std::ffi::{OsString, c_void};
+use std::ffi::{CString, OsString, c_void};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -18,14 +18,19 @@ macro_rules! wrap {
     ($($function:ident($first:ident: $first_type:ty $(, $more:ident: $type:ty)*);)*) => {
         $(
             unsafe extern "C" fn $function($first: $first_type $(, $more: $type)*) -> CK_RV {
-                if let Some(code) = before(stringify!($function), $first as usize) {
+                let next = before(stringify!($function), $first as usize);
+                if let Next::Answer(code) = next {
                     return code;
                 }
-                match wrapped().functions.$function {
+                let code = match wrapped().functions.$function {
                     // SAFETY: the arguments are the caller's, who keeps to the same contract.
                     Some(function) => unsafe { function($first $(, $more)*) },
                     None => CKR_FUNCTION_NOT_SUPPORTED,
+                };
+                if let Next::CallAndCrash = next {
+                    std::process::abort();
                 }
+                code
             }
         )*
 
@@ -34,6 +39,7 @@ macro_rules! wrap {
             let mut table = *wrapped;
             table.C_GetFunctionList = Some(C_GetFunctionList);
             $(table.$function = Some($function);)*
+            table.C_GenerateKeyPair = Some(C_GenerateKeyPair);
             table
         }
     };
@@ -98,7 +104,6 @@ wrap! {
     C_SignEncryptUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
     C_DecryptVerifyUpdate(a: CK_SESSION_HANDLE, b: *mut CK_BYTE, c: CK_ULONG, d: *mut CK_BYTE, e: *mut CK_ULONG);
     C_GenerateKey(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: *mut CK_ATTRIBUTE, d: CK_ULONG, e: *mut CK_OBJECT_HANDLE);
-    C_GenerateKeyPair(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: *mut CK_ATTRIBUTE, d: CK_ULONG, e: *mut CK_ATTRIBUTE, f: CK_ULONG, g: *mut CK_OBJECT_HANDLE, h: *mut CK_OBJECT_HANDLE);
     C_WrapKey(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE, d: CK_OBJECT_HANDLE, e: *mut CK_BYTE, f: *mut CK_ULONG);
     C_UnwrapKey(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE, d: *mut CK_BYTE, e: CK_ULONG, f: *mut CK_ATTRIBUTE, g: CK_ULONG, h: *mut CK_OBJECT_HANDLE);
     C_DeriveKey(a: CK_SESSION_HANDLE, b: *mut CK_MECHANISM, c: CK_OBJECT_HANDLE, d: *mut CK_ATTRIBUTE, e: CK_ULONG, f: *mut CK_OBJECT_HANDLE);
@@ -107,6 +112,68 @@ wrap! {
     C_GetFunctionStatus(a: CK_SESSION_HANDLE);
     C_CancelFunction(a: CK_SESSION_HANDLE);
     C_WaitForSlotEvent(a: CK_FLAGS, b: *mut CK_SLOT_ID, c: *mut c_void);
+}
+
+/// Makes a key pair; a plan may leave only half of it.
+#[allow(clippy::too_many_arguments, reason = "PKCS#11 has them")]
+unsafe extern "C" fn C_GenerateKeyPair(
+    session: CK_SESSION_HANDLE,
+    mechanism: *mut CK_MECHANISM,
+    public_template: *mut CK_ATTRIBUTE,
+    public_count: CK_ULONG,
+    private_template: *mut CK_ATTRIBUTE,
+    private_count: CK_ULONG,
+    public: *mut CK_OBJECT_HANDLE,
+    private: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    let next = before("C_GenerateKeyPair", session as usize);
+    if let Next::Answer(code) = next {
+        return code;
+    }
+    let Some(generate) = wrapped().functions.C_GenerateKeyPair else {
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    };
+    // SAFETY: the arguments are the caller's, who keeps to the same contract.
+    let code = unsafe {
+        generate(
+            session,
+            mechanism,
+            public_template,
+            public_count,
+            private_template,
+            private_count,
+            public,
+            private,
+        )
+    };
+    match next {
+        Next::CallAndCrash => std::process::abort(),
+        Next::CallAndKeep(half) => {
+            let gone = match half {
+                Half::Public => private,
+                Half::Private => public,
+            };
+            // SAFETY: CKR_OK says that both handles were written.
+            let gone = (code == CKR_OK).then(|| unsafe { *gone });
+            delete(
+                session,
+                gone.unwrap_or_else(|| fatal("no key pair was made")),
+            );
+            std::process::abort()
+        }
+        Next::Call | Next::Answer(_) => code,
+    }
+}
+
+fn delete(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) {
+    let Some(destroy) = wrapped().functions.C_DestroyObject else {
+        fatal("the module deletes nothing");
+    };
+    // SAFETY: any number may be given as a handle; a wrong one is refused.
+    let code = unsafe { destroy(session, object) };
+    if code != CKR_OK {
+        fatal(&format!("half a key pair cannot be deleted: {code:#x}"));
+    }
 }
 
 /// What a PKCS#11 module is asked for first.
@@ -172,13 +239,34 @@ struct Standing {
     counts: HashMap<&'static str, u64>,
 }
 
-/// Does what the plan says of this call. A code is the answer to it; without one the call goes on.
+/// How a call goes on.
+#[derive(Clone, Copy)]
+enum Next {
+    /// This is the answer, and nothing is done.
+    Answer(CK_RV),
+    /// The wrapped module does what was asked.
+    Call,
+    /// The same, and then the process ends.
+    CallAndCrash,
+    /// The same, but of the key pair only this half is left.
+    CallAndKeep(Half),
+}
+
+/// Does what the plan says of this call.
 ///
 /// `first` is the call's first argument: the session, where it has one.
-fn before(function: &'static str, first: usize) -> Option<CK_RV> {
-    let action = due(function)?;
+fn before(function: &'static str, first: usize) -> Next {
+    if function == "C_Initialize" {
+        give_argument(first as *mut CK_C_INITIALIZE_ARGS);
+    }
+    let Some(action) = due(function) else {
+        return Next::Call;
+    };
     match action {
-        Action::Return(code) => return Some(code as CK_RV),
+        Action::Return(code) => return Next::Answer(code as CK_RV),
+        Action::CrashAfter => return Next::CallAndCrash,
+        Action::Keep(half) if function == "C_GenerateKeyPair" => return Next::CallAndKeep(half),
+        Action::Keep(_) => fatal(&format!("{function} makes no key pair")),
         Action::Delay(milliseconds) => thread::sleep(Duration::from_millis(milliseconds)),
         Action::Hang => loop {
             thread::park();
@@ -197,7 +285,22 @@ fn before(function: &'static str, first: usize) -> Option<CK_RV> {
             }
         }
     }
-    None
+    Next::Call
+}
+
+/// Puts the argument of the wrapped module where it looks for it.
+fn give_argument(arguments: *mut CK_C_INITIALIZE_ARGS) {
+    static ARGUMENT: OnceLock<Option<CString>> = OnceLock::new();
+    let argument = ARGUMENT.get_or_init(|| {
+        let text = std::env::var("PKCS11_FAULT_INITIALIZE_ARGUMENT").ok()?;
+        CString::new(text).ok()
+    });
+    if let Some(argument) = argument
+        && !arguments.is_null()
+    {
+        // SAFETY: the caller's, and not null; the text lives as long as the process.
+        unsafe { (*arguments).pReserved = argument.as_ptr().cast_mut().cast() };
+    }
 }
 
 /// Counts this call, and gives the fault that is due at it.

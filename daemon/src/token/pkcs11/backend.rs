@@ -5,9 +5,11 @@
 
 use super::Pkcs11Token;
 use super::fault::Fault;
+use super::key;
 use super::mechanism::Mechanisms;
 use super::module::{Module, trimmed};
 use super::raw::TokenInformation;
+use super::remarks::Remarks;
 use crate::token::configuration::TokenSettings;
 use crate::token::fragment::Fragment;
 use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
@@ -20,6 +22,10 @@ use secrecy::SecretString;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often keys that were remarked on are looked at again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The module of one token, from load to finalize.
 pub(crate) struct Pkcs11Backend {
@@ -39,6 +45,7 @@ struct Present {
     anchor: Session,
     /// Counts keys destroyed, so that every session forgets its cached handles.
     destroyed: Arc<AtomicU64>,
+    remarks: Remarks,
 }
 
 impl Pkcs11Backend {
@@ -82,6 +89,7 @@ impl Pkcs11Backend {
             mechanisms,
             anchor: module.open_session(found.slot)?,
             destroyed: Arc::default(),
+            remarks: Remarks::default(),
         })
     }
 
@@ -154,10 +162,32 @@ impl Backend for Pkcs11Backend {
                 secrets: HashMap::new(),
                 destroyed_seen: present.destroyed.load(Ordering::Acquire),
                 destroyed: Arc::clone(&present.destroyed),
+                remarks: present.remarks.clone(),
             })
         };
         let token: Pkcs11Token = open().map_err(self.error("open a session"))?;
         Ok(Box::new(token))
+    }
+
+    /// Only while something is remarked on, so that the remark goes when its cause is gone.
+    fn look_interval(&self) -> Option<Duration> {
+        self.key_remark().map(|_| LOOK_INTERVAL)
+    }
+
+    fn remark(&mut self) -> Result<Option<String>, TokenError> {
+        let again = || {
+            let present = self.present()?.1;
+            for reference in present.remarks.references() {
+                let remark = key::remark(&present.anchor, &reference)?;
+                present.remarks.note(&reference, remark);
+            }
+            Ok(present.remarks.told())
+        };
+        again().map_err(self.error("look at its keys"))
+    }
+
+    fn key_remark(&self) -> Option<String> {
+        self.present.as_ref()?.remarks.told()
     }
 
     fn stop(&mut self) {

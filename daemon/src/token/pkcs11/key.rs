@@ -1,16 +1,16 @@
 //! Keys on the token: found, made, read back.
 //!
-//! A private key's public half is the public-key object with the same `CKA_ID` (without one: with
-//! the same label). Where that is ambiguous the key is refused: signing with a key of which we do
+//! Which objects belong together is decided in [`super::halves`]: signing with a key of which we do
 //! not know the public half is what must never happen. Nothing here deletes anything but
 //! [`destroy`].
 
 use super::fault::{Class, Fault};
+use super::halves::{Candidate, Look, chosen, label_in};
 use super::mechanism::Mechanisms;
 use super::spki::{ED_25519, P_256, P_384, spki};
 use crate::token::inventory::{Inventory, KEYS_DESCRIBED_MAX};
 use crate::token::proof::algorithm_of;
-use crate::token::{KeyDescription, KeyReference, KeySpecification, spki_sha256};
+use crate::token::{KeyDescription, KeyReference, KeySpecification};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
@@ -22,7 +22,8 @@ const CANDIDATES_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub(super) struct KeyPair {
     pub(super) private: ObjectHandle,
-    pub(super) public: ObjectHandle,
+    /// `None` if it is not on the token, and the private key was recognised by a signature.
+    pub(super) public: Option<ObjectHandle>,
     /// DER SubjectPublicKeyInfo.
     pub(super) spki: Vec<u8>,
     /// In which it signs; `None` for a kind of key that we do not use.
@@ -31,100 +32,71 @@ pub(super) struct KeyPair {
     pub(super) label: String,
 }
 
-impl KeyPair {
-    fn new(
-        session: &Session,
-        private: ObjectHandle,
-        public: ObjectHandle,
-        own: &[Attribute],
-    ) -> Result<Self, Fault> {
-        let spki = spki(session, public)?;
-        let algorithm = algorithm_of(&spki);
-        let label = own.iter().find_map(|attribute| match attribute {
-            Attribute::Label(label) => Some(String::from_utf8_lossy(label).into_owned()),
-            _ => None,
-        });
-        Ok(KeyPair {
-            private,
-            public,
-            spki,
-            algorithm,
-            label: label.unwrap_or_default(),
-        })
-    }
+/// A key that was looked for.
+pub(super) struct Found {
+    pub(super) pair: KeyPair,
+    /// What an operator has to know of its objects.
+    pub(super) remark: Option<String>,
 }
 
-/// The key that `reference` names: by `CKA_ID`, else by label, bound by the SHA-256 of its SPKI.
-pub(super) fn find(session: &Session, reference: &KeyReference) -> Result<Option<KeyPair>, Fault> {
-    let id = Attribute::Id(reference.id.clone());
+/// The key that `reference` names: by `CKA_ID`, else by label, bound by its public key.
+pub(super) fn find(look: Look<'_>, reference: &KeyReference) -> Result<Option<Found>, Fault> {
     let label = Attribute::Label(reference.label.clone().into_bytes());
-    let hints = [(!reference.id.is_empty()).then_some(id), Some(label)];
-    for hint in hints.into_iter().flatten() {
-        let mut pairs = pairs_with(session, &hint)?;
-        pairs.retain(|pair| spki_sha256(&pair.spki) == reference.spki_sha256);
-        if pairs.len() > 1 {
-            return Err(Fault::key(format!(
-                "{} keys have this public key",
-                pairs.len()
-            )));
-        }
-        if let Some(pair) = pairs.pop() {
-            return Ok(Some(pair));
+    for hint in id_of(reference).into_iter().chain([label]) {
+        let candidates = candidates(look.session, &hint)?;
+        let by_id = matches!(hint, Attribute::Id(_));
+        if let Some(candidate) = chosen(look, &candidates, reference, by_id)? {
+            return Ok(Some(Found {
+                pair: candidate.pair(&reference.spki),
+                remark: candidate.remark(&reference.spki),
+            }));
         }
     }
     Ok(None)
 }
 
-/// The key with this `CKA_ID`, if there is one. Two are refused.
-pub(super) fn find_by_id(session: &Session, id: &[u8]) -> Result<Option<KeyPair>, Fault> {
-    let mut pairs = pairs_with(session, &Attribute::Id(id.to_vec()))?;
-    if pairs.len() > 1 {
-        return Err(Fault::key(format!(
-            "{} keys have id {}",
-            pairs.len(),
-            hex::encode(id)
-        )));
-    }
-    Ok(pairs.pop())
+/// What an operator has to know of the objects of a key that is in use; no signature is made.
+pub(super) fn remark(session: &Session, reference: &KeyReference) -> Result<Option<String>, Fault> {
+    let Some(id) = id_of(reference) else {
+        return Ok(None);
+    };
+    let candidates = candidates(session, &id)?;
+    let own = candidates.iter().find(|it| it.has(&reference.spki));
+    let own = own.or(candidates.first());
+    Ok(own.and_then(|candidate| candidate.remark(&reference.spki)))
 }
 
-/// Every private key to which `hint` fits, with its public half.
-fn pairs_with(session: &Session, hint: &Attribute) -> Result<Vec<KeyPair>, Fault> {
-    let mut pairs = Vec::new();
-    for private in objects(session, ObjectClass::PRIVATE_KEY, hint)? {
-        match pair_of(session, private)? {
-            Some(pair) => pairs.push(pair),
-            None => tracing::debug!(?hint, "a private key without public key is passed over"),
-        }
-    }
-    Ok(pairs)
+fn id_of(reference: &KeyReference) -> Option<Attribute> {
+    (!reference.id.is_empty()).then(|| Attribute::Id(reference.id.clone()))
 }
 
-/// The pair whose private half this is, if its public half is on the token.
-fn pair_of(session: &Session, private: ObjectHandle) -> Result<Option<KeyPair>, Fault> {
-    let own = attributes(session, private, &[AttributeType::Id, AttributeType::Label])?;
-    let link = own
-        .iter()
-        .find(|attribute| matches!(attribute, Attribute::Id(id) if !id.is_empty()))
-        .or_else(|| {
-            own.iter()
-                .find(|attribute| matches!(attribute, Attribute::Label(_)))
-        })
-        .ok_or_else(|| Fault::key("a private key has neither id nor label"))?;
-    let publics = objects(session, ObjectClass::PUBLIC_KEY, link)?;
-    match publics[..] {
+/// The finished key with this `CKA_ID`, if there is one. Two are refused.
+pub(super) fn find_by_id(look: Look<'_>, id: &[u8]) -> Result<Option<KeyPair>, Fault> {
+    let candidates = candidates(look.session, &Attribute::Id(id.to_vec()))?;
+    match &candidates[..] {
         [] => Ok(None),
-        [public] => KeyPair::new(session, private, public, &own).map(Some),
-        _ => Err(Fault::key(format!(
-            "{} public keys for one key",
-            publics.len()
+        [candidate] => candidate.finished(look),
+        several => Err(Fault::key(format!(
+            "{} keys have id {}",
+            several.len(),
+            hex::encode(id)
         ))),
     }
 }
 
+/// Every private key to which `hint` fits, with the public-key objects that may belong to it.
+fn candidates(session: &Session, hint: &Attribute) -> Result<Vec<Candidate>, Fault> {
+    let privates = objects(session, ObjectClass::PRIVATE_KEY, hint)?;
+    let read = privates
+        .into_iter()
+        .map(|private| Candidate::read(session, private));
+    read.collect()
+}
+
 /// All private keys of the token, for `inventory`. One that cannot be used keeps no other from
 /// being listed.
-pub(super) fn list(session: &Session, inventory: &mut Inventory) -> Result<(), Fault> {
+pub(super) fn list(look: Look<'_>, inventory: &mut Inventory) -> Result<(), Fault> {
+    let session = look.session;
     let every = [
         Attribute::Class(ObjectClass::PRIVATE_KEY),
         Attribute::Token(true),
@@ -132,29 +104,22 @@ pub(super) fn list(session: &Session, inventory: &mut Inventory) -> Result<(), F
     let privates = session.find_objects(&every)?;
     inventory.not_looked_at = privates.len().saturating_sub(KEYS_DESCRIBED_MAX);
     for private in privates.into_iter().take(KEYS_DESCRIBED_MAX) {
-        let reason = match pair_of(session, private) {
-            Ok(Some(pair)) => match describe(session, &pair) {
-                Ok(key) => {
-                    inventory.keys.push(key);
-                    continue;
-                }
-                Err(fault) => fault,
-            },
-            Ok(None) => Fault::key("its public key is not on the token"),
-            Err(fault) => fault,
-        };
-        if !matches!(reason.class, Class::Key | Class::Refused) {
-            return Err(reason);
+        match listed(look, private) {
+            Ok(key) => inventory.keys.push(key),
+            Err(fault) if matches!(fault.class, Class::Key | Class::Refused) => {
+                let own = attributes(session, private, &[AttributeType::Label])?;
+                let line = format!("{:?}: {}", label_in(&own), fault.reason);
+                inventory.unusable.push(line);
+            }
+            Err(fault) => return Err(fault),
         }
-        let label = match attributes(session, private, &[AttributeType::Label])?.pop() {
-            Some(Attribute::Label(label)) => String::from_utf8_lossy(&label).into_owned(),
-            _ => String::new(),
-        };
-        inventory
-            .unusable
-            .push(format!("{label:?}: {}", reason.reason));
     }
     Ok(())
+}
+
+fn listed(look: Look<'_>, private: ObjectHandle) -> Result<KeyDescription, Fault> {
+    let pair = Candidate::read(look.session, private)?.listed(look)?;
+    describe(look.session, &pair)
 }
 
 /// Every object of `class` to which `hint` fits.
@@ -192,8 +157,14 @@ pub(super) fn generate(
     }
     let public_half = public_template(specification);
     let (public, private) = session.generate_key_pair(&mechanism, &public_half, &private_half)?;
-    let own = [Attribute::Label(specification.label.clone().into_bytes())];
-    KeyPair::new(session, private, public, &own)
+    let spki = spki(session, public)?;
+    Ok(KeyPair {
+        private,
+        public: Some(public),
+        algorithm: algorithm_of(&spki),
+        spki,
+        label: specification.label.clone(),
+    })
 }
 
 fn public_template(specification: &KeySpecification) -> Vec<Attribute> {
@@ -284,7 +255,10 @@ pub(super) fn describe(session: &Session, pair: &KeyPair) -> Result<KeyDescripti
 /// of which nothing is known.
 pub(super) fn destroy(session: &Session, pair: &KeyPair) -> Result<(), Fault> {
     session.destroy_object(pair.private)?;
-    Ok(session.destroy_object(pair.public)?)
+    match pair.public {
+        Some(public) => Ok(session.destroy_object(public)?),
+        None => Ok(()),
+    }
 }
 
 /// Attributes that the token gives; the others are missing from the answer.

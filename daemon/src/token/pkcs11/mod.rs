@@ -5,10 +5,12 @@
 
 mod backend;
 pub(crate) mod fault;
+mod halves;
 mod key;
 mod mechanism;
 pub(crate) mod module;
 pub(crate) mod raw;
+mod remarks;
 mod secret;
 mod spki;
 
@@ -22,9 +24,11 @@ use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 use fault::{Class, Fault};
+use halves::{Look, clear_half_made};
 use key::KeyPair;
 use mechanism::Mechanisms;
 use raw::TokenReader;
+use remarks::Remarks;
 use secrecy::SecretSlice;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,27 +44,36 @@ struct Pkcs11Token {
     mechanisms: Mechanisms,
     takes_purposes: bool,
     description: TokenDescription,
-    /// Keys found on this session, by SHA-256 of the SPKI. A handle is good for the session it was
+    /// Keys found on this session, by their public keys. A handle is good for the session it was
     /// found on (PKCS#11 3.0, section 3.3), and dies with a logout; sessions are new after that.
-    handles: HashMap<[u8; 32], KeyPair>,
+    handles: HashMap<Vec<u8>, KeyPair>,
     /// Shared secrets found on this session, by label.
     secrets: HashMap<String, ObjectHandle>,
     destroyed: Arc<AtomicU64>,
     destroyed_seen: u64,
+    /// What was found out about keys, told by the backend.
+    remarks: Remarks,
 }
 
 impl Pkcs11Token {
+    fn look(&self) -> Look<'_> {
+        Look {
+            session: &self.session,
+            mechanisms: &self.mechanisms,
+        }
+    }
+
     /// The key, from the cache or looked for.
     fn pair(&mut self, reference: &KeyReference) -> Result<&KeyPair, Fault> {
         self.forget_destroyed();
-        if !self.handles.contains_key(&reference.spki_sha256) {
-            let pair = match key::find(&self.session, reference)? {
-                Some(pair) => pair,
-                None => return Err(self.absent()),
+        if !self.handles.contains_key(&reference.spki) {
+            let Some(found) = key::find(self.look(), reference)? else {
+                return Err(self.absent());
             };
-            self.handles.insert(reference.spki_sha256, pair);
+            self.remarks.note(reference, found.remark);
+            self.handles.insert(reference.spki.clone(), found.pair);
         }
-        Ok(&self.handles[&reference.spki_sha256])
+        Ok(&self.handles[&reference.spki])
     }
 
     /// The shared secret, from the cache or looked for.
@@ -102,7 +115,7 @@ impl Pkcs11Token {
             pin_bytes: token.pin_bytes,
             ..Inventory::default()
         };
-        key::list(&self.session, &mut inventory)?;
+        key::list(self.look(), &mut inventory)?;
         Ok(inventory)
     }
 
@@ -115,7 +128,7 @@ impl Pkcs11Token {
         if id.is_empty() {
             return Err(Fault::refused("an empty id names no key"));
         }
-        match key::find_by_id(&self.session, id)? {
+        match key::find_by_id(self.look(), id)? {
             Some(pair) => Ok(Some(key::describe(&self.session, &pair)?)),
             None => match self.absent() {
                 Fault {
@@ -127,9 +140,17 @@ impl Pkcs11Token {
     }
 
     fn generate_key(&mut self, specification: &KeySpecification) -> Result<KeyDescription, Fault> {
-        if self.find_key_by_id(&specification.id)?.is_some() {
-            let id = hex::encode(&specification.id);
-            return Err(Fault::refused(format!("there is a key with id {id}")));
+        if specification.id.is_empty() {
+            return Err(Fault::refused("an empty id names no key"));
+        }
+        match self.absent() {
+            Fault {
+                class: Class::Key, ..
+            } => {}
+            fault => return Err(fault),
+        }
+        if clear_half_made(self.look(), specification)? {
+            self.destroyed.fetch_add(1, Ordering::Release);
         }
         let pair = key::generate(
             &self.session,
@@ -148,7 +169,6 @@ impl Pkcs11Token {
         message: &[u8],
         for_credential: bool,
     ) -> Result<Vec<u8>, Fault> {
-        let recipe = self.mechanisms.recipe(algorithm)?;
         let pair = self.pair(reference)?;
         let (private, own) = (pair.private, pair.algorithm);
         match (is_credential(&pair.label), for_credential) {
@@ -160,16 +180,14 @@ impl Pkcs11Token {
         if own != Some(algorithm) {
             return Err(Fault::key(format!("it does not sign in {algorithm:?}")));
         }
-        let raw = self
-            .session
-            .sign(&recipe.mechanism(), private, &recipe.input(message))?;
-        recipe.output(raw)
+        self.look().sign(private, algorithm, message)
     }
 
     fn destroy_key(&mut self, reference: &KeyReference) -> Result<(), Fault> {
         let pair = self.pair(reference)?.clone();
         // Before the objects go: another session must not sign with a handle given to a new key.
         self.destroyed.fetch_add(1, Ordering::Release);
+        self.remarks.note(reference, None);
         key::destroy(&self.session, &pair)
     }
 

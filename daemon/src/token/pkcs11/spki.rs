@@ -5,6 +5,7 @@
 use super::fault::Fault;
 use super::key::attributes;
 use crate::token::encoding::{self, Curve};
+use crate::x509::key::SignatureAlgorithm;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectHandle};
 use cryptoki::session::Session;
 
@@ -19,6 +20,16 @@ pub(super) const ED_25519: &[u8] = b"\x13\x0cedwards25519";
 
 /// Ed25519 by the object identifier of RFC 8410, which tokens give as well.
 const ED_25519_OID: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
+
+/// What `CKA_EC_PARAMS` of a key that signs in `algorithm` may be.
+pub(super) fn ec_parameters(algorithm: SignatureAlgorithm) -> &'static [&'static [u8]] {
+    match algorithm {
+        SignatureAlgorithm::EcdsaSha256 => &[P_256],
+        SignatureAlgorithm::EcdsaSha384 => &[P_384],
+        SignatureAlgorithm::Ed25519 => &[ED_25519, ED_25519_OID],
+        SignatureAlgorithm::RsaSha256 => &[],
+    }
+}
 
 /// DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) of `public`.
 pub(super) fn spki(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, Fault> {
@@ -80,7 +91,6 @@ fn rsa_spki(given: &[Attribute]) -> Result<Vec<u8>, Fault> {
 mod tests {
     use super::*;
     use crate::token::proof::algorithm_of;
-    use crate::x509::key::SignatureAlgorithm;
 
     fn ec(parameters: &[u8], point: Vec<u8>) -> Result<Vec<u8>, Fault> {
         ec_spki(&[

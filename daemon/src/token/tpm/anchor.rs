@@ -6,7 +6,7 @@
 
 use super::fault::{Class, Fault};
 use crate::durable;
-use crate::token::{KeyReference, spki_sha256};
+use crate::token::KeyReference;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -25,9 +25,7 @@ pub(super) const LABEL: &str = "hallmark credential proof";
 pub(super) struct Anchor {
     /// Name of its primary key.
     pub(super) primary: Vec<u8>,
-    /// DER SubjectPublicKeyInfo of the key that proves the credential.
-    pub(super) spki: Vec<u8>,
-    /// That key.
+    /// The key that proves the credential.
     pub(super) proof: KeyReference,
 }
 
@@ -59,7 +57,7 @@ impl Anchor {
     pub(super) fn write(&self, path: &Path) -> Result<(), Fault> {
         let record = Record {
             primary: hex::encode(&self.primary),
-            proof_spki: hex::encode(&self.spki),
+            proof_spki: hex::encode(&self.proof.spki),
             proof_id: hex::encode(&self.proof.id),
             proof_key: hex::encode(self.proof.wrapped.as_deref().unwrap_or_default()),
         };
@@ -72,16 +70,14 @@ impl Anchor {
 impl Record {
     fn decoded(&self) -> Option<Anchor> {
         let bytes = |text: &str| hex::decode(text).ok();
-        let spki = bytes(&self.proof_spki)?;
         Some(Anchor {
             primary: bytes(&self.primary)?,
             proof: KeyReference {
-                spki_sha256: spki_sha256(&spki),
+                spki: bytes(&self.proof_spki)?,
                 label: LABEL.to_owned(),
                 id: bytes(&self.proof_id)?,
                 wrapped: Some(bytes(&self.proof_key)?),
             },
-            spki,
         })
     }
 }
@@ -128,9 +124,8 @@ mod tests {
     fn anchor() -> Anchor {
         Anchor {
             primary: [&[0, 11][..], &[0xab; 32]].concat(),
-            spki: vec![1, 2, 3],
             proof: KeyReference {
-                spki_sha256: spki_sha256(&[1, 2, 3]),
+                spki: vec![1, 2, 3],
                 label: LABEL.to_owned(),
                 id: vec![7; 16],
                 wrapped: Some(vec![9; 300]),

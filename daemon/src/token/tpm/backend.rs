@@ -7,7 +7,6 @@ use super::device::{Device, FoundKey};
 use super::fault::{Class, Fault};
 use super::lockout::Lockout;
 use crate::token::configuration::{TokenSettings, TpmSettings};
-use crate::token::spki_sha256;
 use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::{KeyReference, KeySpecification, Token, TokenDescription, TokenError, proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
@@ -219,19 +218,18 @@ fn drop_anchor(device: &mut Device) -> Result<Anchor, Fault> {
     Ok(Anchor {
         primary: device.primary_name().to_vec(),
         proof: KeyReference {
-            spki_sha256: spki_sha256(&key.spki),
+            spki: key.spki,
             label: anchor::LABEL.to_owned(),
             id,
             wrapped: Some(wrapped),
         },
-        spki: key.spki,
     })
 }
 
 fn prove(device: &mut Device, anchor: &Anchor) -> Result<(), Fault> {
     let (message, algorithm) = (proof::challenge(), SignatureAlgorithm::EcdsaSha256);
     let signature = device.sign_unguarded(&anchor.proof, algorithm, &message)?;
-    match proof::verifies(&anchor.spki, algorithm, &message, &signature) {
+    match proof::verifies(&anchor.proof.spki, algorithm, &message, &signature) {
         true => Ok(()),
         false => Err(Fault::device("a test signature does not verify")),
     }

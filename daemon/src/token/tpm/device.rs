@@ -17,7 +17,7 @@ use super::tcti::Tcti;
 use super::template::{self, SigningKey};
 use super::wrapped::WrappedKey;
 use crate::token::encoding::ecdsa_signature;
-use crate::token::{KeyReference, KeySpecification, spki_sha256};
+use crate::token::{KeyReference, KeySpecification};
 use crate::x509::key::SignatureAlgorithm;
 use aws_lc_rs::digest::{self, SHA256, SHA384};
 use std::str::FromStr;
@@ -52,7 +52,6 @@ pub(super) struct Device {
 
 /// The key that was used last.
 struct LoadedKey {
-    spki_sha256: [u8; 32],
     /// As it stands on record.
     wrapped: Vec<u8>,
     handle: KeyHandle,
@@ -260,7 +259,7 @@ impl Device {
         }
         let loaded = self.loaded.as_ref();
         loaded
-            .filter(|loaded| loaded.spki_sha256 == reference.spki_sha256)
+            .filter(|loaded| loaded.found.key.spki == reference.spki)
             .ok_or_else(|| Fault::key("its record holds a key with another public half"))
     }
 
@@ -289,10 +288,8 @@ impl Device {
         let name = self.context.tr_get_name(handle.into());
         let name = name.map_err(failed("Esys_TR_GetName"))?.value().to_vec();
         let set = self.context.tr_set_auth(handle.into(), auth);
-        let spki_sha256 = spki_sha256(&key.spki);
         let (label, id) = (wrapped.label, wrapped.id);
         let loaded = self.loaded.insert(LoadedKey {
-            spki_sha256,
             wrapped: record.to_vec(),
             handle,
             name,

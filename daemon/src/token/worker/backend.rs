@@ -37,6 +37,11 @@ pub(crate) trait Backend: Send {
         Ok(None)
     }
 
+    /// What was found out about keys when they were looked for; the token is not asked again.
+    fn key_remark(&self) -> Option<String> {
+        None
+    }
+
     /// Brings the library down. Every [`Token`] that [`open`](Backend::open) gave MUST have been
     /// dropped before.
     fn stop(&mut self);

@@ -164,11 +164,21 @@ impl Ladder {
             None => Err(self.absent()),
         };
         match (&outcome, operation) {
-            (Ok(_), Operation::Sign { key, .. }) => self.used_keys.remember(key),
+            (Ok(_), Operation::Sign { key, .. }) if self.used_keys.remember(key) => {
+                self.tell_key_remark(&bench);
+            }
             (Ok(_), Operation::Destroy(key)) => self.used_keys.forget(key),
             _ => {}
         }
         Ok((bench.generation, outcome))
+    }
+
+    /// Tells what was found out when a key was looked for, without asking the token.
+    fn tell_key_remark(&self, bench: &Bench) {
+        let remark = lock(&self.rig).key_remark();
+        if remark.is_some() {
+            self.health.remark(&self.name, bench.remarks(remark));
+        }
     }
 
     /// The bench, once no renewal holds it.
@@ -245,9 +255,10 @@ impl Ladder {
             renewed = self.renewed(Rung::Initialize, &mut bench, &mut rig);
         }
         match &renewed {
-            Ok(()) => self
-                .health
-                .set(&self.name, TokenState::Ready, bench.remarks(None)),
+            Ok(()) => {
+                let remarks = bench.remarks(rig.key_remark());
+                self.health.set(&self.name, TokenState::Ready, remarks);
+            }
             Err(error) => {
                 bench.drop_sessions();
                 rig.stop();
@@ -300,7 +311,11 @@ impl Ladder {
     pub(super) fn wait_until_due(&self) -> bool {
         let pause = lock(&self.rig).look_interval().unwrap_or(FOREVER);
         let is_ready = |health: &WorkerHealth| health.state == TokenState::Ready;
-        let health = self.health.wait(pause, |health| !is_ready(health));
+        // A new remark may change how often the token is looked at.
+        let known = self.health.read().reason;
+        let health = self
+            .health
+            .wait(pause, |health| !is_ready(health) || health.reason != known);
         if !is_ready(&health) {
             self.health.wait(TEND_PERIOD, |_| false);
         }

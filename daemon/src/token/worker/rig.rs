@@ -60,6 +60,11 @@ impl Rig {
         self.backend.remark()
     }
 
+    /// The remark on keys as it was last found out; the token is not asked.
+    pub(super) fn key_remark(&self) -> Option<String> {
+        self.backend.key_remark()
+    }
+
     /// How often a token that works is asked for that; `None` if it never has anything to tell.
     pub(super) fn look_interval(&self) -> Option<Duration> {
         self.backend.look_interval()

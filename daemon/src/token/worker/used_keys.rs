@@ -7,28 +7,29 @@ use std::sync::RwLock;
 /// Most keys that are remembered; an authority has a handful.
 const KEYS_MAX: usize = 64;
 
-/// References of keys that have signed, by the SHA-256 of their SPKI.
+/// References of keys that have signed, by their public keys.
 #[derive(Default)]
-pub(super) struct UsedKeys(RwLock<HashMap<[u8; 32], KeyReference>>);
+pub(super) struct UsedKeys(RwLock<HashMap<Vec<u8>, KeyReference>>);
 
 impl UsedKeys {
-    /// Remembers a key. Cheap when it is known, as it is for all signatures but the first.
-    pub(super) fn remember(&self, key: &KeyReference) {
+    /// Remembers a key; true if it is new. Cheap when it is known, as it is for all signatures but the
+    /// first.
+    pub(super) fn remember(&self, key: &KeyReference) -> bool {
         let is_settled =
-            |keys: &HashMap<_, _>| keys.len() >= KEYS_MAX || keys.contains_key(&key.spki_sha256);
+            |keys: &HashMap<_, _>| keys.len() >= KEYS_MAX || keys.contains_key(&key.spki);
         if is_settled(
             &self
                 .0
                 .read()
                 .expect("no thread panics while it holds the keys"),
         ) {
-            return;
+            return false;
         }
         let mut keys = self
             .0
             .write()
             .expect("no thread panics while it holds the keys");
-        keys.insert(key.spki_sha256, key.clone());
+        keys.insert(key.spki.clone(), key.clone()).is_none()
     }
 
     /// Forgets a key that was deleted on purpose.
@@ -37,7 +38,7 @@ impl UsedKeys {
             .0
             .write()
             .expect("no thread panics while it holds the keys");
-        keys.remove(&key.spki_sha256);
+        keys.remove(&key.spki);
     }
 
     /// Has every remembered key sign a test message, and verifies it.

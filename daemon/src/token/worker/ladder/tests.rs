@@ -5,9 +5,7 @@ use super::super::health::RungCounters;
 use super::*;
 use crate::token::credential;
 use crate::token::memory::MemoryToken;
-use crate::token::{
-    KeyDescription, KeyReference, KeySpecification, TokenDescription, proof, spki_sha256,
-};
+use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenDescription, proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use secrecy::{SecretSlice, SecretString};
 use std::collections::VecDeque;
@@ -328,7 +326,7 @@ fn a_used_key_that_is_gone_after_a_login_is_named_and_the_rest_goes_on() {
     let gone = KeyReference {
         label: "gone".into(),
         id: vec![9],
-        spki_sha256: spki_sha256(b""),
+        spki: Vec::new(),
         wrapped: None,
     };
     scene.ladder.used_keys.remember(&gone);

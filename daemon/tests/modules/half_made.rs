@@ -1,0 +1,176 @@
+//! A worker dies while its module makes a key, at every point where the module's objects differ: no half
+//! is stored, one half, both halves and no answer. The next try has one key that signs, and no object
+//! too many.
+//!
+//! Modules store the halves one after the other, and a kill between the two comes by chance only. So
+//! the module with faults makes the pair, deletes one half and ends the process (`pkcs11_fault::plan`):
+//! the objects that are left are the same. Of SoftHSM a trace of its writes says that there are no
+//! others: an object whose file is written in part is not shown. In one test the worker is killed by
+//! SIGKILL at many moments, and nothing is deleted for it.
+
+use crate::codes::module;
+use crate::rig::{Rig, until};
+use crate::{nss, opencryptoki, p11_kit, softhsm, tpm2_pkcs11};
+use hallmarkd::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
+use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
+use hallmarkd::x509::key::KeyType;
+use pkcs11_fault::plan::{Action, Fault, Half, Plan};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many moments of one generation the worker is killed at.
+const MOMENTS: u32 = 20;
+
+const DEATHS: [Action; 4] = [
+    Action::Crash,
+    Action::Keep(Half::Public),
+    Action::Keep(Half::Private),
+    Action::CrashAfter,
+];
+
+#[test]
+fn softhsm_s_half_made_keys_are_replaced() {
+    let mut rig = Rig::new("softhsm2", "factory");
+    softhsm::make(&mut rig);
+    half_made_keys_are_replaced(rig, &[KeyType::P256, KeyType::Rsa2048, KeyType::Ed25519]);
+}
+
+#[test]
+fn nss_s_half_made_keys_are_replaced() {
+    let mut rig = nss::prepared();
+    let folder = rig.environment["NSS_CONFIGDIR"].clone();
+    let argument = format!("configdir='sql:{folder}' certPrefix='' keyPrefix='' secmod='' flags=");
+    rig.set("PKCS11_FAULT_INITIALIZE_ARGUMENT", argument);
+    half_made_keys_are_replaced(rig, &[KeyType::P256, KeyType::Rsa2048]);
+}
+
+#[test]
+fn tpm2_pkcs11_s_half_made_keys_are_replaced() {
+    let (rig, _processes) = tpm2_pkcs11::prepared();
+    half_made_keys_are_replaced(rig, &[KeyType::P256]);
+}
+
+#[test]
+fn opencryptoki_s_half_made_keys_are_replaced() {
+    let (rig, _machine) = opencryptoki::prepared();
+    half_made_keys_are_replaced(rig, &[KeyType::Rsa2048]);
+}
+
+#[test]
+fn p11_kit_s_half_made_keys_are_replaced() {
+    let remote = p11_kit::Remote::make();
+    let _server = remote.server();
+    half_made_keys_are_replaced(remote.rig, &[KeyType::P256, KeyType::Rsa2048]);
+}
+
+fn half_made_keys_are_replaced(mut rig: Rig, key_types: &[KeyType]) {
+    let plan = Plan::new(rig.path("faults"));
+    plan.set(&[]).unwrap();
+    rig.set("PKCS11_FAULT_PLAN", rig.text("faults"));
+    rig.set(
+        "PKCS11_FAULT_MODULE",
+        Rig::module(rig.fragment).display().to_string(),
+    );
+    rig.wrapped_by = Some(module());
+    let cases = key_types
+        .iter()
+        .flat_map(|key_type| DEATHS.map(|death| (*key_type, death)));
+    for (number, (key_type, death)) in (1..).zip(cases) {
+        let case = format!("{key_type:?}, {death:?}");
+        let specification = specification(key_type, number);
+        let fault = Fault::at("C_GenerateKeyPair", 1, death);
+        plan.set(&[fault]).unwrap();
+        let (client, supervisor) = rig.start();
+        let made = client.generate(&specification, GENERATE_DEADLINE);
+        assert!(
+            matches!(made, Err(TokenError::Unavailable { .. })),
+            "{case}: {made:?}"
+        );
+        assert_eq!(plan.came().len(), 1, "{case}");
+        drop((client, supervisor));
+        plan.set(&[]).unwrap();
+        let (client, _supervisor) = rig.start();
+        let found = client.find_by_id(&specification.id, LOOKUP_DEADLINE);
+        let is_finished = found.expect(&case).is_some();
+        assert_eq!(is_finished, death == Action::CrashAfter, "{case}");
+        there_is_one_key(&client, &specification, &case);
+    }
+}
+
+fn specification(key_type: KeyType, number: u8) -> KeySpecification {
+    KeySpecification {
+        key_type,
+        label: format!("hallmark plant {number}"),
+        id: vec![number; 16],
+    }
+}
+
+/// What a ceremony does next gives a key that signs; there is nothing else with its id, and nothing
+/// when it was deleted.
+fn there_is_one_key(client: &TokenClient, specification: &KeySpecification, case: &str) {
+    let key = found_or_made(client, specification);
+    client.prove(&key, LOOKUP_DEADLINE).expect(case);
+    let again = client.find(&key.reference(), LOOKUP_DEADLINE);
+    assert_eq!(again.as_ref(), Ok(&key), "{case}");
+    // A second public key with its id would be remarked on.
+    assert_eq!(client.health().reason, "", "{case}");
+    let second = client.generate(specification, GENERATE_DEADLINE);
+    assert!(matches!(second, Err(TokenError::Refused { .. })), "{case}");
+    client
+        .destroy(&key.reference(), LOOKUP_DEADLINE)
+        .expect(case);
+    let left = client.find_by_id(&specification.id, LOOKUP_DEADLINE);
+    assert_eq!(left, Ok(None), "{case}");
+}
+
+fn found_or_made(client: &TokenClient, specification: &KeySpecification) -> KeyDescription {
+    let found = client.find_by_id(&specification.id, LOOKUP_DEADLINE);
+    found.unwrap().unwrap_or_else(|| {
+        let made = client.generate(specification, GENERATE_DEADLINE);
+        made.unwrap()
+    })
+}
+
+/// Verifies, with SIGKILL and nothing deleted for it, at moments from before the generation to after
+/// it: there is one key in the end.
+#[test]
+fn a_worker_of_softhsm_is_killed_at_many_moments_of_a_generation() {
+    let mut rig = Rig::new("softhsm2", "factory");
+    softhsm::make(&mut rig);
+    let whole = generation_takes(&rig);
+    for moment in 0..MOMENTS {
+        let specification = specification(KeyType::P256, u8::try_from(moment + 1).unwrap());
+        let (client, supervisor) = rig.start();
+        thread::scope(|scope| {
+            scope.spawn(|| client.generate(&specification, GENERATE_DEADLINE));
+            thread::sleep(whole * moment / (MOMENTS - 4));
+            kill_worker(&rig);
+        });
+        drop((client, supervisor));
+        let (client, _supervisor) = rig.start();
+        there_is_one_key(&client, &specification, &format!("moment {moment}"));
+    }
+}
+
+fn generation_takes(rig: &Rig) -> Duration {
+    let (client, _supervisor) = rig.start();
+    let begun = Instant::now();
+    let first = specification(KeyType::P256, u8::MAX);
+    client.generate(&first, GENERATE_DEADLINE).unwrap();
+    begun.elapsed()
+}
+
+fn kill_worker(rig: &Rig) {
+    let socket = rig.text("tried.sock");
+    let worker = until("a worker runs", || {
+        fs::read_dir("/proc").unwrap().find_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            let ours = arguments.split('\0').any(|argument| argument == socket);
+            ours.then(|| Pid::from_raw(pid))?
+        })
+    });
+    kill_process(worker, Signal::KILL).unwrap();
+}
