@@ -19,6 +19,7 @@
 //! | `weak_key` | RSA keys whose private key can be computed |
 //! | `clock` | time passes, for the daemon and for the service |
 //! | `relying` | a relying party, who knows what certificates say and nothing else |
+//! | `token_objects` | another program at the token, with and without the PIN |
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `service_manager` | what systemd does for a service, as far as a story needs it |
 //! | `invariants` | what holds after every test |
@@ -37,6 +38,7 @@
 //! | `backup` | copies made under load, judged, and put in the database's place |
 //! | `token_gone` | the token is taken away and put back |
 //! | `weather` | every rung of the recovery ladder, and beyond, while the line is at work |
+//! | `half_made` | keys made by halves, and public keys that someone else has written |
 //! | `failover` | a token stays away: a second one, or a standby authority, signs |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
@@ -92,6 +94,7 @@ mod failover;
 mod fleet;
 mod footprint;
 mod gateway;
+mod half_made;
 mod invariants;
 mod issue;
 mod kept;
@@ -126,6 +129,7 @@ mod stage;
 mod stop;
 mod telling;
 mod token_gone;
+mod token_objects;
 mod tokens;
 mod tpm;
 mod weak_key;

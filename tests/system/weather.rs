@@ -25,8 +25,14 @@ const REPLACED: Duration = Duration::from_secs(30);
 const CKR_GENERAL_ERROR: u64 = 0x05;
 const CKR_DEVICE_ERROR: u64 = 0x30;
 
-/// A stage whose token is behind the module with faults.
+/// A stage whose token is behind the module with faults, and on which the ceremony is done.
 pub(crate) fn stage_with_faults(faults: &[Fault]) -> (Stage, Plan) {
+    let (stage, plan) = set_with_faults(faults);
+    (stage.raised(), plan)
+}
+
+/// The same before its daemon is started.
+pub(crate) fn set_with_faults(faults: &[Fault]) -> (Stage, Plan) {
     let stage = Stage::set();
     let plan = Plan::new(stage.path("faults"));
     plan.set(faults).unwrap();
@@ -46,7 +52,7 @@ pub(crate) fn stage_with_faults(faults: &[Fault]) -> (Stage, Plan) {
         .replace("fragment = \"softhsm2\"", &by_module)
         .replace("[token.environment]", &environment);
     stage.configure(&configuration);
-    (stage.raised(), plan)
+    (stage, plan)
 }
 
 /// The faults come, and the line is served again.

@@ -288,10 +288,7 @@ impl CertificateAuthority {
             let issuer = hierarchy.parent_authority(&existing);
             specification.agrees_with(&existing, issuer)?;
             drop(hierarchy);
-            let key = self
-                .token(&existing.token)?
-                .client
-                .find(&existing.key, LOOKUP_DEADLINE)?;
+            let key = self.prove_generation(&existing)?;
             return Ok(TranscriptEntry::new(&existing, "existed", &key));
         }
         let issuer = specification.issuer.as_deref();

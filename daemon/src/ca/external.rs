@@ -71,6 +71,7 @@ impl CertificateAuthority {
     }
 
     /// Installs what the issuer has answered: the certificate and those above it, PEM in any order.
+    /// The generation signs from then on, so its key must sign now.
     pub fn install_authority(
         &self,
         permission: &Authorized<Operate>,
@@ -82,6 +83,9 @@ impl CertificateAuthority {
         let certificates = [&answer.certificate].into_iter().chain(&answer.above);
         if let Some(limit) = self.limit(authority, certificates) {
             return Err(refusal(&row, "install_limits", limit));
+        }
+        if let Some(key) = on_record(&row) {
+            self.prove_key(&row.token, &key)?;
         }
         let above: Vec<String> = answer.above.iter().map(sha256).collect();
         let entry = AuditEntry {

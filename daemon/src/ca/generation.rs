@@ -40,11 +40,16 @@ impl Shape {
 
 impl CertificateAuthority {
     /// The generation's key: made now, or found again by the id that an interrupted run recorded.
+    /// It has just signed: only such a key goes on record, and is certified.
     pub(super) fn make_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
         let token = self.token(&row.token)?;
         let key = match on_record(row) {
-            Some(reference) => token.client.find(&reference, LOOKUP_DEADLINE)?,
-            None => find_or_generate(&token.client, row)?,
+            Some(reference) => self.prove_key(&row.token, &reference)?,
+            None => {
+                let key = find_or_generate(&token.client, row)?;
+                token.client.prove(&key, LOOKUP_DEADLINE)?;
+                key
+            }
         };
         check_key(row, &key, token.traits.tells_local)?;
         crash_point("key-made");
@@ -115,9 +120,9 @@ pub(super) fn on_record(row: &GenerationRow) -> Option<KeyReference> {
     })
 }
 
-/// The finished key that an interrupted run left on the token without a record, or a new one. The token
-/// removes what an interrupted generation has left of a key with this id before it makes the new one;
-/// the plan has no key on record yet, which is part of the proof that such a half is ours.
+/// The finished key that an interrupted run left on the token without a record, or a new one. The
+/// token removes what an interrupted generation has left of a key with this id before it makes the
+/// new one; the plan has no key on record yet, which is part of the proof that such a half is ours.
 fn find_or_generate(
     client: &TokenClient,
     row: &GenerationRow,

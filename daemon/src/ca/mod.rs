@@ -23,6 +23,7 @@ pub mod failover;
 mod generation;
 pub mod hierarchy;
 pub mod issue;
+mod key_proof;
 mod limits;
 pub mod possession;
 pub mod profile;

@@ -111,7 +111,7 @@ impl CertificateAuthority {
             }
             if let Some(failure) = detail.failure {
                 alarms.push(format!(
-                    "roll {id} of {name}: no new generation yet: {failure}"
+                    "roll {id} of {name}: it goes no further: {failure}"
                 ));
             }
         }

@@ -48,8 +48,8 @@ use serde::{Deserialize, Serialize};
 
 /// How a private key is found again: by its public key, and where to look first.
 ///
-/// The public key binds; `label` and `id` are hints (two keys may share a label, and anyone may write
-/// a public-key object with any id).
+/// The public key binds; `label` and `id` are hints (two keys may share a label, and anyone may
+/// write a public-key object with any id).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyReference {
     /// DER SubjectPublicKeyInfo, as it is on record.
@@ -163,17 +163,17 @@ pub trait Token: Send {
     /// The key that `reference` names. MUST refuse when two keys match.
     fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError>;
 
-    /// A key by its `CKA_ID` alone: a ceremony takes up the key that an interrupted one made. MUST give
-    /// only a finished key: both halves are there, and a test signature verifies. A token that keeps
-    /// its keys outside has none to find: a key that was not recorded is gone.
+    /// A key by its `CKA_ID` alone: a ceremony takes up the key that an interrupted one made. MUST
+    /// give only a finished key: both halves are there, and a test signature verifies. A token that
+    /// keeps its keys outside has none to find: a key that was not recorded is gone.
     fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError>;
 
     /// Makes a key pair: sensitive, non-extractable, persistent. MUST read the attributes back.
     ///
     /// MUST remove what an interrupted generation of this very key has left, and nothing else: the
     /// caller chose the id at random and recorded it before, so half a key pair with this id, this
-    /// label and this kind is ours. MUST refuse when a finished key has the id, or when it is in doubt
-    /// whose a private key with this id is.
+    /// label and this kind is ours. MUST refuse when a finished key has the id, or when it is in
+    /// doubt whose a private key with this id is.
     fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError>;
 
     /// Signs `message` (not a digest). ECDSA signatures come back as DER `Ecdsa-Sig-Value`. MUST

@@ -1,12 +1,12 @@
-//! A worker dies while its module makes a key, at every point where the module's objects differ: no half
-//! is stored, one half, both halves and no answer. The next try has one key that signs, and no object
-//! too many.
+//! A worker dies while its module makes a key, at every point where the module's objects differ: no
+//! half is stored, one half, both halves and no answer. The next try has one key that signs, and no
+//! object too many.
 //!
-//! Modules store the halves one after the other, and a kill between the two comes by chance only. So
-//! the module with faults makes the pair, deletes one half and ends the process (`pkcs11_fault::plan`):
-//! the objects that are left are the same. Of SoftHSM a trace of its writes says that there are no
-//! others: an object whose file is written in part is not shown. In one test the worker is killed by
-//! SIGKILL at many moments, and nothing is deleted for it.
+//! Modules store the halves one after the other, and a kill between the two comes by chance only.
+//! So the module with faults makes the pair, deletes one half and ends the process
+//! (`pkcs11_fault::plan`): the objects that are left are the same. Of SoftHSM a trace of its writes
+//! says that there are no others: an object whose file is written in part is not shown. In one test
+//! the worker is killed by SIGKILL at many moments, and nothing is deleted for it.
 
 use crate::codes::module;
 use crate::rig::{Rig, until};
@@ -133,8 +133,8 @@ fn found_or_made(client: &TokenClient, specification: &KeySpecification) -> KeyD
     })
 }
 
-/// Verifies, with SIGKILL and nothing deleted for it, at moments from before the generation to after
-/// it: there is one key in the end.
+/// Verifies, with SIGKILL and nothing deleted for it, at moments from before the generation to
+/// after it: there is one key in the end.
 #[test]
 fn a_worker_of_softhsm_is_killed_at_many_moments_of_a_generation() {
     let mut rig = Rig::new("softhsm2", "factory");

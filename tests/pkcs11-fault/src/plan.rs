@@ -13,8 +13,8 @@
 //! C_SignInit 2 logout         logs the caller's application out first
 //! ```
 //!
-//! The last two leave on the token what is there when a process is killed between the two halves of a
-//! generation: modules store the halves one after the other, and a kill hits that moment only by
+//! The last two leave on the token what is there when a process is killed between the two halves of
+//! a generation: modules store the halves one after the other, and a kill hits that moment only by
 //! chance.
 //!
 //! Calls are counted from when the process first saw this content of the file. A line that says

@@ -188,6 +188,11 @@ impl CertificateAuthority {
         if step == Step::Make {
             return self.make_next_generation(roll, evidence, now);
         }
+        if let Err(error) = self.next_key_signs(roll, evidence, &step) {
+            self.note_failure(roll, Some(error.to_string()))?;
+            tracing::warn!(roll = roll.id, code = error.code, %error, "the next key does not sign");
+            return Ok(Some(now + RETRY_SECONDS));
+        }
         if step == Step::Enter(RollState::Clearing) {
             self.queue_identities(roll)?;
         }
@@ -197,12 +202,45 @@ impl CertificateAuthority {
         let entry = self.roll_entry(&Caller::Daemon, action, roll.subject.name(), told);
         let serves = next.serve.is_some();
         if self.store.step_authority_roll(next, entry)? {
+            self.note_failure(&self.store.roll(roll.id)?, None)?;
             if serves {
                 self.reload_hierarchy()?;
             }
             self.wake();
         }
         Ok(None)
+    }
+
+    /// A step that puts the next generation in place, or tells that it is, needs its key: the key
+    /// must sign at this moment. A generation that signs already has shown it; but the roll of a
+    /// compromise is done only when leaves can be had again.
+    fn next_key_signs(
+        &self,
+        roll: &RollRow,
+        evidence: &Evidence,
+        step: &Step,
+    ) -> Result<(), Error> {
+        let needs_it = match step {
+            Step::Stage(_) | Step::CutOver(_) | Step::Replace(_) => !evidence.next_serves,
+            Step::Enter(RollState::Done) => roll.reason == RollReason::Compromise,
+            _ => false,
+        };
+        let hierarchy = self.hierarchy();
+        let next = evidence.next.and_then(|it| hierarchy.with_certificate(it));
+        match next.filter(|_| needs_it).cloned() {
+            Some(next) => self.prove_generation(&next).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down why the roll goes no further, or that it does.
+    fn note_failure(&self, roll: &RollRow, failure: Option<String>) -> Result<(), Error> {
+        let mut detail = AuthorityDetail::of(roll)?;
+        if detail.failure != failure {
+            detail.failure = failure;
+            self.store.amend_roll(roll, detail.to_value()?, None)?;
+        }
+        Ok(())
     }
 
     /// A step as the store takes it, and what the journal calls it.
@@ -304,15 +342,11 @@ impl CertificateAuthority {
         let failure = made.as_ref().err().filter(|it| it.code != ISSUER_REVOKED);
         let waits_elsewhere = failure.is_some_and(|it| it.code == "authority_waiting");
         let failure = failure.map(ToString::to_string);
-        let mut detail = AuthorityDetail::of(roll)?;
-        if waits_elsewhere && detail.failure == failure {
-            // Whoever installs the certificate rings the bell.
+        if waits_elsewhere && AuthorityDetail::of(roll)?.failure == failure {
+            // The installation of the certificate wakes the roll.
             return Ok(None);
         }
-        if detail.failure != failure {
-            detail.failure = failure;
-            self.store.amend_roll(roll, detail.to_value()?, None)?;
-        }
+        self.note_failure(roll, failure)?;
         if let Err(error) = made {
             tracing::warn!(roll = roll.id, code = error.code, %error, "no generation yet");
             return Ok(Some(now + RETRY_SECONDS));

@@ -33,7 +33,7 @@ pub struct AuthorityDetail {
     /// The steps that somebody gave the word for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub approved: BTreeMap<Gate, Word>,
-    /// Why the next generation could not be made, the last time.
+    /// Why the next generation could not be made, or its key did not sign, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }

@@ -85,6 +85,10 @@ impl CertificateAuthority {
     fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<String, Error> {
         let evidence = self.authority_evidence(roll, self.now())?;
         let failure = AuthorityDetail::of(roll)?.failure;
+        let due = match &failure {
+            Some(failure) => format!("its next step; the last attempt failed: {failure}"),
+            None => "its next step, which is due".into(),
+        };
         let making = match failure {
             Some(failure) => {
                 format!("a new key and certificate; the last attempt failed: {failure}")
@@ -94,7 +98,7 @@ impl CertificateAuthority {
         let replacement = evidence.replacement();
         let waits_for = match next_step(roll.state, &evidence) {
             Ok(Step::Make) => making.clone(),
-            Ok(_) => "its next step, which is due".into(),
+            Ok(_) => due,
             Err(Wait::Hub(open)) => {
                 let progress = self.roll_hub_progress(roll)?.unwrap_or_default();
                 let progress = self.roll_hub_progress_in_words(roll, progress);

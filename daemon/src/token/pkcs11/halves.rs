@@ -1,23 +1,25 @@
 //! Which objects on a token are the two halves of one key.
 //!
 //! The private key and the public key on record (SPKI) decide. Public-key objects with the same id
-//! only help: anyone can write one without a PIN, and a worker that was killed may have left one. So
-//! of several public-key objects the one with the recorded SPKI is the public half, no other one
+//! only help: anyone can write one without a PIN, and a worker that was killed may have left one.
+//! So of several public-key objects the one with the recorded SPKI is the public half, no other one
 //! matters, and where objects do not suffice a test signature tells.
 //!
-//! [`clear_half_made`] is the only function that deletes what nobody asked to delete. Half a key pair
-//! is ours, and may go, if all of this is true:
+//! [`clear_half_made`] is the only function that deletes what nobody asked to delete. Half a key
+//! pair is ours, and may go, if all of this is true:
 //!
 //! 1. It has the id that is about to be used for a new key. The id is 16 random bytes, chosen by us
 //!    and recorded in the plan of the key before the token was asked to make it.
-//! 2. No key with this id is on record: the caller asks for a key only as long as the plan has none.
+//! 2. No key with this id is on record: the caller asks for a key only as long as the plan has
+//!    none.
 //! 3. It has the label and the kind of the planned key.
 //! 4. It is the only object of its class with this id.
 //! 5. There is no finished key: no private key with this id makes a signature that verifies with a
 //!    public-key object of this id.
 //!
-//! Nothing was ever certified with such a half, so nothing is lost. A public-key object that does not
-//! meet all of this stays where it is, and is remarked on; a private key that does not is refused.
+//! Nothing was ever certified with such a half, so nothing is lost. A public-key object that does
+//! not meet all of this stays where it is, and is remarked on; a private key that does not is
+//! refused.
 
 use super::fault::{Class, Fault};
 use super::key::{KeyPair, attributes, objects};
@@ -30,8 +32,8 @@ use crate::x509::key::SignatureAlgorithm;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
-/// Most public-key objects that are read for one private key. Anyone can write more of them; the key
-/// is then recognised by a signature.
+/// Most public-key objects that are read for one private key. Anyone can write more of them; the
+/// key is then recognised by a signature.
 const PUBLIC_HALVES_MAX: usize = 64;
 
 /// Where keys are looked for, and how they sign.
@@ -138,8 +140,8 @@ impl Candidate {
         }
     }
 
-    /// The pair without a record: the public-key object with which a test signature verifies. `None`
-    /// if there is none, so the key is not finished.
+    /// The pair without a record: the public-key object with which a test signature verifies.
+    /// `None` if there is none, so the key is not finished.
     pub(super) fn finished(&self, look: Look<'_>) -> Result<Option<KeyPair>, Fault> {
         if !self.may_be_tried() {
             return self.only_pair();
@@ -152,7 +154,8 @@ impl Candidate {
         Ok(None)
     }
 
-    /// The pair for a list, with a test signature only where several public-key objects have the id.
+    /// The pair for a list, with a test signature only where several public-key objects have the
+    /// id.
     pub(super) fn listed(&self, look: Look<'_>) -> Result<KeyPair, Fault> {
         let pair = match self.is_plain() {
             true => self.only_pair()?,
@@ -233,8 +236,8 @@ pub(super) fn chosen<'a>(
     }
 }
 
-/// Removes what an interrupted generation of the key that is to be made has left; the conditions are
-/// at the top of this file. True if something was removed.
+/// Removes what an interrupted generation of the key that is to be made has left; the conditions
+/// are at the top of this file. True if something was removed.
 pub(super) fn clear_half_made(
     look: Look<'_>,
     specification: &KeySpecification,

@@ -1,5 +1,5 @@
-//! What was found out about keys when they were looked for: shared by the sessions of one token, and
-//! told by its backend.
+//! What was found out about keys when they were looked for: shared by the sessions of one token,
+//! and told by its backend.
 
 use crate::token::KeyReference;
 use std::collections::BTreeMap;

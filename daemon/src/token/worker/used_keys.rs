@@ -12,8 +12,8 @@ const KEYS_MAX: usize = 64;
 pub(super) struct UsedKeys(RwLock<HashMap<Vec<u8>, KeyReference>>);
 
 impl UsedKeys {
-    /// Remembers a key; true if it is new. Cheap when it is known, as it is for all signatures but the
-    /// first.
+    /// Remembers a key; true if it is new. Cheap when it is known, as it is for all signatures but
+    /// the first.
     pub(super) fn remember(&self, key: &KeyReference) -> bool {
         let is_settled =
             |keys: &HashMap<_, _>| keys.len() >= KEYS_MAX || keys.contains_key(&key.spki);
