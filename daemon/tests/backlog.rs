@@ -14,6 +14,7 @@ use hallmarkd::ca::crl::CrlSchedule;
 use hallmarkd::ca::roll::RollPolicy;
 use hallmarkd::ca::{CertificateAuthority, Parts};
 use hallmarkd::enrollment::plan::DriftPolicy;
+use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::provisioning::configuration::ProvisioningConfiguration;
 use hallmarkd::provisioning::credential::keys::TokenKeys;
@@ -215,7 +216,9 @@ fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, settlement: 
         tbs: certificate.tbs_bytes().to_vec(),
         not_before: certificate.not_before(),
         not_after: certificate.not_after(),
+        role: (purpose == Purpose::Leaf).then_some(Role::Device),
         caller: "fixture".into(),
+        requester: None,
         idempotency: None,
         public_key: certificate.spki_der().to_vec(),
         shared_key: false,

@@ -4,6 +4,7 @@
 
 use crate::authority_roll::{comes_to, start};
 use crate::stage::Stage;
+use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
 use hallmarkd::store::{
@@ -75,7 +76,9 @@ impl Recorder {
             tbs: certificate.tbs_bytes().to_vec(),
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
+            role: Some(Role::Device),
             caller: "fixture".into(),
+            requester: None,
             idempotency: None,
             public_key: certificate.spki_der().to_vec(),
             shared_key: false,

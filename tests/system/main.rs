@@ -34,6 +34,7 @@
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
+//! | `roles` | the role of a caller is the one on record, and a row alone makes no caller |
 //! | `reload` | a new configuration, whole or not at all, while the line is at work |
 //! | `backup` | copies made under load, judged, and put in the database's place |
 //! | `token_gone` | the token is taken away and put back |
@@ -114,6 +115,7 @@ mod reload;
 mod relying;
 mod request;
 mod revocation;
+mod roles;
 mod roll;
 mod roll_faults;
 mod runbook;

@@ -6,6 +6,7 @@ use super::problem::Problem;
 use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect};
 use crate::ca::block::Standing;
+use crate::ca::profile::Role;
 use crate::ca::{Error, rfc3339};
 use crate::store::{BlockKind, CertificateRow, DeviceRow};
 use crate::x509::revocation::RevocationReason;
@@ -104,12 +105,15 @@ pub(super) async fn show(
             Error::missing("device_unknown", message)
         })?;
         let certificates = ca.store().certificates_of(&id, CERTIFICATES_SHOWN)?;
+        let leaves = certificates.into_iter();
+        // A station may have the same name.
+        let leaves = leaves.filter(|it| it.role == Some(Role::Device));
         let enrollments = ca.store().enrollments_named(&id)?;
         let blocked = ca.store().standing_block(BlockKind::Device, &id, None)?;
         Ok(DeviceDetail {
             blocked: blocked.map(Standing::from),
             device: device.into(),
-            certificates: certificates.into_iter().map(Leaf::from).collect(),
+            certificates: leaves.map(Leaf::from).collect(),
             enrollments: enrollments.into_iter().map(Enrollment::from).collect(),
         })
     });

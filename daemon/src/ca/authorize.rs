@@ -3,7 +3,7 @@
 use super::Error;
 use super::profile::{IssuanceProfile, Role};
 use super::station::StationPolicy;
-use crate::store::Moves;
+use crate::store::{Moves, Requester};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -17,20 +17,34 @@ pub enum Caller {
     },
     /// The holder of a client certificate that this daemon issued.
     Certificate {
-        /// What the profile of that certificate makes of its holder.
+        /// The role on record of that certificate.
         role: Role,
         /// The certificate's common name.
         name: String,
+        /// The profile on record of that certificate, which may no longer be configured.
+        profile: String,
+        /// The certificate, for the store to see that it is not revoked while a request is in work.
+        certificate: Requester,
     },
     /// The daemon itself.
     Daemon,
+}
+
+impl Caller {
+    /// The client certificate by which it is known, if it is known by one.
+    pub(super) fn requester(&self) -> Option<Requester> {
+        match self {
+            Caller::Certificate { certificate, .. } => Some(*certificate),
+            Caller::Local { .. } | Caller::Daemon => None,
+        }
+    }
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Caller::Local { uid } => write!(f, "local uid {uid}"),
-            Caller::Certificate { role, name } => write!(f, "{role} {name}"),
+            Caller::Certificate { role, name, .. } => write!(f, "{role} {name}"),
             Caller::Daemon => f.write_str("hallmarkd"),
         }
     }
@@ -84,10 +98,12 @@ impl Authorized<Issue> {
             Caller::Certificate {
                 role: Role::Station,
                 name,
+                ..
             } => Scope::Devices(name.clone()),
             Caller::Certificate {
                 role: Role::Device,
                 name,
+                ..
             } => Scope::Device(name.clone()),
             Caller::Certificate {
                 role: Role::Server | Role::Auditor,

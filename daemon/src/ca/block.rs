@@ -91,7 +91,6 @@ impl CertificateAuthority {
         new.reason = reason.to_owned();
         new.devices
             .retain(|(service, _)| self.hubs.contains_key(service));
-        new.except_profiles = self.profiles_of_no_device();
         new.newest_group = Some(newest_group);
         let entry = self.block_entry(permission, "block.started", blocked, reason);
         let (row, revoked) = self.store.start_block(new, entry)?;
@@ -165,20 +164,6 @@ impl CertificateAuthority {
         Ok(places.into())
     }
 
-    /// The blocked generation from `issuer` upwards, in words. Whoever holds a leaf below it must
-    /// not renew itself out of the block.
-    pub fn blocked_generation_above(&self, issuer: i64) -> Result<Option<String>, Error> {
-        let hierarchy = self.hierarchy();
-        let Some(revoked) = hierarchy.revoked_above(issuer) else {
-            return Ok(None);
-        };
-        let (name, number) = (&revoked.authority, revoked.number);
-        let block = self
-            .store
-            .standing_block(BlockKind::Generation, name, Some(number))?;
-        Ok(block.map(|_| format!("generation {number} of {name}")))
-    }
-
     /// Whose revocation lists tell of a block: the generation's issuer, or those of a group's
     /// devices.
     fn signers_of(&self, block: &BlockRow) -> Result<BTreeSet<i64>, Error> {
@@ -228,7 +213,6 @@ impl CertificateAuthority {
             holds: vec![self.revocation(permission, self.leaves_of_device(&device), cause)],
             devices: services.map(|it| (it.clone(), device.clone())).collect(),
             fleet: false,
-            except_profiles: Vec::new(),
             newest_group: None,
             bars: vec![Bar::Device(self.provisioning.clone())],
             name: device,
@@ -245,7 +229,6 @@ impl CertificateAuthority {
             holds: Vec::new(),
             devices: Vec::new(),
             fleet: true,
-            except_profiles: Vec::new(),
             newest_group: None,
             bars: groups.iter().map(|row| Bar::Disable(row.id)).collect(),
         })
@@ -271,7 +254,6 @@ impl CertificateAuthority {
             holds: vec![self.revocation(permission, target, cause)],
             devices: Vec::new(),
             fleet: true,
-            except_profiles: Vec::new(),
             newest_group: None,
             bars: Vec::new(),
         };

@@ -1,5 +1,6 @@
 //! A device's leaves, and the groups that let it in by them, as they are read to be shown. What shuts a device out reads its doors anew (`store::door`).
 
+use super::profile::Role;
 use super::{CertificateAuthority, Error};
 use crate::store::{CertificateRow, EnrollmentRow};
 
@@ -7,11 +8,12 @@ use crate::store::{CertificateRow, EnrollmentRow};
 const LEAVES_MAX: u32 = 1_000;
 
 impl CertificateAuthority {
-    /// A device's leaves that have not expired, newest first.
+    /// A device's leaves that have not expired, newest first. A station with the same name is not
+    /// counted.
     pub(super) fn living_leaves(&self, device: &str) -> Result<Vec<CertificateRow>, Error> {
         let now = self.now();
         let mut leaves = self.store.certificates_of(device, LEAVES_MAX)?;
-        leaves.retain(|leaf| leaf.not_after >= now);
+        leaves.retain(|leaf| leaf.role == Some(Role::Device) && leaf.not_after >= now);
         Ok(leaves)
     }
 

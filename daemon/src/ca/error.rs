@@ -94,12 +94,17 @@ impl From<StoreError> for Error {
             StoreError::Conflict(_) => Self::conflict("state_conflict", message),
             StoreError::InTheWay { code, .. } => Self::conflict(code, message),
             StoreError::Mend { code, .. } => Self::mend(code, message),
+            StoreError::RequesterRevoked => {
+                Self::new(Advice::Authenticate, CLIENT_REVOKED, message)
+            }
             StoreError::Missing(_) => Self::missing("not_found", message),
             StoreError::Unreadable(_) => Self::stop("store_unreadable", message),
         }
     }
 }
 
+/// The client certificate, or a generation above it, is revoked.
+pub(in crate::ca) const CLIENT_REVOKED: &str = "client_certificate_revoked";
 /// The issuer, or one above it, is revoked.
 pub(in crate::ca) const ISSUER_REVOKED: &str = "issuer_revoked";
 /// The code of [`IntentRefusal::IssuerReplaced`].
@@ -121,6 +126,9 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::GroupBlocked { .. } => Self::forbidden("group_blocked", message),
             IntentRefusal::Key(reason) => Self::mend(reason.code(), message),
             IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
+            IntentRefusal::RequesterRevoked => {
+                Self::new(Advice::Authenticate, CLIENT_REVOKED, message)
+            }
             IntentRefusal::IssuerReplaced => Self::later(1, ISSUER_REPLACED, message),
             IntentRefusal::IssuerRevoked => Self::later(60, ISSUER_REVOKED, message),
             IntentRefusal::Store(error) => error.into(),

@@ -14,7 +14,7 @@ use super::{CertificateAuthority, Error, canary, crash_point};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{
     AuditEntry, Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded,
-    Settlement, StoreError,
+    Requester, Settlement, StoreError,
 };
 use crate::token::KeyReference;
 use crate::x509::certificate::{self, Certificate};
@@ -84,7 +84,10 @@ pub(super) struct Order<'a> {
     pub public_key: &'a PublicKey,
     /// Other holders may have the same key.
     pub shared_key: bool,
+    /// What the holder of a leaf will be to this daemon.
+    pub role: Option<Role>,
     pub caller: String,
+    pub requester: Option<Requester>,
     pub idempotency: Option<Idempotency>,
     /// For a device: from which other profiles it may be moved to this one.
     pub moves: Moves,
@@ -236,7 +239,9 @@ impl CertificateAuthority {
             subject_alternative_names: csr.subject_alternative_names(),
             public_key: csr.public_key(),
             shared_key: profile.shared_keys,
+            role: Some(profile.role),
             caller: caller.to_owned(),
+            requester: permission.caller().requester(),
             idempotency,
             moves,
             settlement,
@@ -293,7 +298,9 @@ impl CertificateAuthority {
             tbs: linted.bytes().to_vec(),
             not_before,
             not_after,
+            role: order.role,
             caller: order.caller.clone(),
+            requester: order.requester,
             idempotency: order.idempotency,
             public_key: order.public_key.spki_der().to_vec(),
             shared_key: order.shared_key,
@@ -325,6 +332,7 @@ impl CertificateAuthority {
             detail: json!({
                 "serial": serial.to_string(),
                 "profile": order.profile_name,
+                "role": order.role,
                 "sha256": hex::encode(certificate.sha256()),
             }),
         };

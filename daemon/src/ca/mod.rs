@@ -12,6 +12,7 @@ pub mod backup;
 pub mod block;
 pub mod canary;
 pub mod ceremony;
+pub mod client;
 pub mod clock;
 pub mod crl;
 mod door;

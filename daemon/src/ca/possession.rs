@@ -81,7 +81,9 @@ impl CertificateAuthority {
                 subject_alternative_names: &[],
                 public_key: &generation.public_key,
                 shared_key: false,
+                role: None,
                 caller: Caller::Daemon.to_string(),
+                requester: None,
                 idempotency: None,
                 moves: Moves::Never,
                 settlement: Settlement::Possession {

@@ -1,38 +1,10 @@
 //! Issuance profiles: which authority issues what, and what the holder is to this daemon.
 
 use super::Error;
+pub use crate::enrollment::role::Role;
 use crate::store::Purpose;
 use crate::x509::profile::{ExtendedKeyUsage, Profile};
-use serde::{Deserialize, Serialize};
-use std::fmt;
-
-/// What the holder of a certificate is to this daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// A device: its common name is its registration id.
-    Device,
-    /// A machine on the line that requests leaves for devices.
-    Station,
-    /// A person who operates the authority.
-    Operator,
-    /// A person who looks.
-    Auditor,
-    /// A TLS server, this daemon's listener among them.
-    Server,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Role::Device => "device",
-            Role::Station => "station",
-            Role::Operator => "operator",
-            Role::Auditor => "auditor",
-            Role::Server => "server",
-        })
-    }
-}
+use serde::Deserialize;
 
 /// A `[[profile]]` of the configuration.
 #[derive(Clone, Debug, Deserialize)]

@@ -5,7 +5,6 @@
 //! provisioning service reads no such list, so this alone shuts nobody out there.
 
 use super::authorize::{Authorized, Operate};
-use super::profile::Role;
 use super::{CertificateAuthority, Error};
 use crate::store::{Revocation, RevocationTarget, Revoked};
 use crate::x509::revocation::RevocationReason;
@@ -39,20 +38,12 @@ impl CertificateAuthority {
         Ok(revoked)
     }
 
-    /// All leaves of a device that have not expired. A station or an operator may be called like
-    /// one, and is left alone.
+    /// Returns all leaves of a device that have not expired. A station or an operator may have
+    /// the same name, and keeps its certificates.
     pub fn leaves_of_device(&self, registration_id: &str) -> RevocationTarget {
         RevocationTarget::Leaves {
             subject: registration_id.to_owned(),
-            except_profiles: self.profiles_of_no_device(),
         }
-    }
-
-    /// The profiles by which stations, operators and servers get their leaves.
-    pub(super) fn profiles_of_no_device(&self) -> Vec<String> {
-        let profiles = self.profiles.values();
-        let others = profiles.filter(|profile| profile.role != Role::Device);
-        others.map(|profile| profile.name.clone()).collect()
     }
 
     /// What a changed revocation brings about outside the store; call it after each one.

@@ -23,6 +23,7 @@ pub mod plan;
 pub mod record;
 pub mod refusal;
 mod rewrite;
+pub mod role;
 pub mod roll;
 pub mod slots;
 pub mod thumbprint;

@@ -58,7 +58,7 @@ pub(super) fn abandon_leaves(
     let open: Vec<i64> = connection
         .prepare_cached(
             "SELECT id FROM intent
-             WHERE purpose = 'leaf' AND subject = ?1 AND state = 'intended'",
+             WHERE role = 'device' AND subject = ?1 AND state = 'intended'",
         )?
         .query_map([subject], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
@@ -75,16 +75,12 @@ pub(super) struct OpenLeaf {
     pub(super) subject: String,
 }
 
-/// The leaves that are being signed at this moment, but for those by `except_profiles`.
-pub(super) fn open_leaves(
-    connection: &Connection,
-    except_profiles: &[String],
-) -> Result<Vec<OpenLeaf>, StoreError> {
+/// The leaves of devices that are being signed at this moment.
+pub(super) fn open_leaves(connection: &Connection) -> Result<Vec<OpenLeaf>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, issuer, subject FROM intent WHERE purpose = 'leaf' AND state = 'intended'
-           AND profile NOT IN (SELECT value FROM json_each(?1))",
+        "SELECT id, issuer, subject FROM intent WHERE role = 'device' AND state = 'intended'",
     )?;
-    let rows = statement.query_map([json!(except_profiles).to_string()], |row| {
+    let rows = statement.query_map([], |row| {
         Ok(OpenLeaf {
             intent: row.get(0)?,
             issuer: row.get(1)?,

@@ -86,8 +86,6 @@ pub struct NewBlock {
     pub devices: Vec<(String, String)>,
     /// Whether there are devices below, which follow in chunks ([`Store::hold_devices`]).
     pub fleet: bool,
-    /// Leaves by these profiles are no device's.
-    pub except_profiles: Vec<String>,
     /// The newest group when `bars` were put together, if they are of groups: a newer one refuses.
     pub newest_group: Option<i64>,
     /// How the services keep them out.
@@ -329,7 +327,7 @@ fn burn(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), StoreErr
             abandon::abandon_leaves(connection, &new.name, "its device was blocked", at)
         }
         BlockKind::Group => {
-            for open in abandon::open_leaves(connection, &new.except_profiles)? {
+            for open in abandon::open_leaves(connection)? {
                 if precedence::blocked_group(connection, &open.subject, open.issuer)?.is_some() {
                     abandon::abandon(connection, open.intent, "its group was blocked", at)?;
                 }

@@ -103,7 +103,7 @@ pub(super) fn breached_until(
     Ok(connection
         .prepare_cached(
             "SELECT max(i.not_after) FROM intent i JOIN certificate c ON c.intent = i.id
-             WHERE i.subject = ?1 AND i.purpose = 'leaf' AND i.not_after >= ?2
+             WHERE i.subject = ?1 AND i.role = 'device' AND i.not_after >= ?2
                AND c.revocation_reason IS NOT NULL AND c.revocation_reason <> ?3",
         )?
         .query_row(params![subject, now, hold], |row| row.get(0))?)

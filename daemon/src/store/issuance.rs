@@ -2,10 +2,13 @@
 
 use super::audit::{self, AuditEntry};
 use super::certified_key::{self, KeyInTheWay};
-use super::{Moves, Store, StoreError, generation, leaf, possession};
+use super::client;
+use super::{Moves, REQUESTER_REVOKED, Store, StoreError, generation, leaf, possession};
+use crate::enrollment::role::Role;
 use crate::x509::revocation::RevocationReason;
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::sync::atomic::Ordering;
 
 /// What a signature is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +59,12 @@ pub struct Intent {
     pub not_before: i64,
     /// Unix seconds.
     pub not_after: i64,
+    /// What the holder of the leaf will be to this daemon; `None` for all other purposes.
+    pub role: Option<Role>,
     /// Who asked.
     pub caller: String,
+    /// The client certificate by which the request came, if it came by one.
+    pub requester: Option<Requester>,
     /// How a repeat is recognised.
     pub idempotency: Option<Idempotency>,
     /// The certified key: DER SubjectPublicKeyInfo.
@@ -72,18 +79,32 @@ pub struct Intent {
     pub at: i64,
 }
 
+/// The client certificate by which a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requester {
+    /// SHA-256 of its DER.
+    pub sha256: [u8; 32],
+    /// [`Store::revocations`] before it was judged: only if that has changed can it be revoked.
+    pub revocations: u64,
+}
+
 /// Bytes that stand in the store, durable, before a token sees them. Only this module makes the
 /// value, and a token signs nothing else: that is promise 1 of the design as a type.
 #[derive(Debug)]
 pub struct Recorded {
     id: i64,
     tbs: Vec<u8>,
+    requester: Option<Requester>,
 }
 
 impl Recorded {
     /// For the store's other tables of what is signed.
     pub(super) fn new(id: i64, tbs: Vec<u8>) -> Self {
-        Self { id, tbs }
+        Self {
+            id,
+            tbs,
+            requester: None,
+        }
     }
 
     /// The row id: that of the intent, for a certificate.
@@ -170,6 +191,9 @@ pub enum IntentRefusal {
     /// The generation that should sign a device's leaf does not serve any more.
     #[error("the authority has a new generation since this moment; repeat the request")]
     IssuerReplaced,
+    /// The client certificate by which the request came was revoked after it was judged.
+    #[error("{REQUESTER_REVOKED}")]
+    RequesterRevoked,
     /// The generation that should sign is revoked.
     #[error(
         "the generation that would sign this is revoked, and signs nothing any more; roll its \
@@ -227,6 +251,8 @@ pub struct CertificateRow {
     pub profile: String,
     /// Registration id, or whatever the common name is.
     pub subject: String,
+    /// What its holder is to this daemon; only leaves have a role.
+    pub role: Option<Role>,
     /// Unix seconds.
     pub not_before: i64,
     /// Unix seconds.
@@ -239,8 +265,8 @@ pub struct CertificateRow {
     pub request_sha256: Option<Vec<u8>>,
 }
 
-const SELECT: &str = "SELECT c.der, c.sha256, i.serial, i.issuer, i.profile, i.subject, \
-     i.not_before, i.not_after, c.revoked_at, i.request_sha256, c.revocation_reason \
+pub(super) const SELECT: &str = "SELECT c.der, c.sha256, i.serial, i.issuer, i.profile, i.subject, \
+     i.not_before, i.not_after, c.revoked_at, i.request_sha256, c.revocation_reason, i.role \
      FROM certificate c JOIN intent i ON i.id = c.intent";
 
 /// The answer to an idempotency key.
@@ -279,14 +305,27 @@ impl Store {
     /// before. The value that comes back is the only thing a token accepts.
     pub async fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {
         let tbs = intent.tbs.clone();
+        let requester = intent.requester;
+        let revocations = self.revocations_counter();
         let recorded = self.writer.run(move |connection| {
+            if let Some(requester) = &intent.requester
+                && client::is_excluded(connection, requester, revocations.load(Ordering::Acquire))?
+            {
+                return Ok(Err(IntentRefusal::RequesterRevoked));
+            }
             // What was refused has written nothing, and costs its neighbours nothing.
             Ok(insert_intent(connection, &intent))
         });
-        Ok(Recorded::new(recorded.await??, tbs))
+        Ok(Recorded {
+            id: recorded.await??,
+            tbs,
+            requester,
+        })
     }
 
-    /// Step 10: certificate, audit entry and whatever follows from it, in one transaction.
+    /// Step 10: certificate, audit entry and whatever follows from it, in one transaction. Fails
+    /// with [`StoreError::RequesterRevoked`] if the client certificate by which the request came
+    /// was revoked after it was judged.
     pub async fn record_certificate(
         &self,
         recorded: &Recorded,
@@ -295,7 +334,14 @@ impl Store {
         entry: AuditEntry,
     ) -> Result<Settled, StoreError> {
         let (intent, der) = (recorded.id, der.to_vec());
+        let requester = recorded.requester;
+        let revocations = self.revocations_counter();
         let settled = self.writer.run(move |connection| {
+            if let Some(requester) = &requester
+                && client::is_excluded(connection, requester, revocations.load(Ordering::Acquire))?
+            {
+                return Err(StoreError::RequesterRevoked);
+            }
             // OR FAIL: what fails here is rolled back by the writer, so SQLite need not copy the pages
             // that one statement changes.
             connection
@@ -326,6 +372,24 @@ impl Store {
                 .prepare_cached(&select)?
                 .query_row([sha256], from_row)
                 .optional()?)
+        })
+    }
+
+    /// Returns all certificates with this serial number, by this authority if one is named: a
+    /// serial number is unique for its issuer only (RFC 5280 4.1.2.2).
+    pub fn certificates_by_serial(
+        &self,
+        serial: &[u8],
+        authority: Option<&str>,
+    ) -> Result<Vec<CertificateRow>, StoreError> {
+        self.read(|connection| {
+            let select = format!(
+                "{SELECT} WHERE i.serial = ?1 AND (?2 IS NULL OR i.issuer IN (
+                     SELECT id FROM generation WHERE authority = ?2))"
+            );
+            let mut statement = connection.prepare_cached(&select)?;
+            let rows = statement.query_map(params![serial, authority], from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
@@ -379,8 +443,9 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
     connection
         .prepare_cached(
             "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
-                 not_before, not_after, caller, idempotency_key, request_sha256, state, recorded_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'intended', ?13)",
+                 not_before, not_after, caller, idempotency_key, request_sha256, state,
+                 recorded_at, role)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'intended', ?13, ?14)",
         )
         .and_then(|mut statement| {
             statement.execute(params![
@@ -397,6 +462,7 @@ fn insert_intent(connection: &Connection, intent: &Intent) -> Result<i64, Intent
                 idempotency.map(|idempotency| &idempotency.key),
                 idempotency.map(|idempotency| &idempotency.request_sha256),
                 intent.at,
+                intent.role.map(Role::name),
             ])
         })
         .map_err(|error| match StoreError::from(error) {
@@ -475,7 +541,7 @@ fn by_intent(connection: &Connection, intent: i64) -> Result<Option<CertificateR
         .optional()?)
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<CertificateRow> {
+pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<CertificateRow> {
     Ok(CertificateRow {
         der: row.get(0)?,
         sha256: row.get(1)?,
@@ -488,6 +554,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<CertificateRow> {
         revoked_at: row.get(8)?,
         request_sha256: row.get(9)?,
         revocation_reason: row.get(10)?,
+        role: row.get(11)?,
     })
 }
 

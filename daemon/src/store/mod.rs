@@ -42,6 +42,7 @@ mod below;
 mod block;
 mod breach;
 mod certified_key;
+mod client;
 mod clock;
 mod crl;
 mod door;
@@ -78,6 +79,7 @@ pub use below::{DeviceBelow, DrainReport};
 pub use block::{Bar, BlockKind, BlockRow, BlockingGroup, NewBlock};
 pub use breach::Breach;
 pub use certified_key::KeyInTheWay;
+pub use client::ClientRow;
 pub use crl::{CrlDraft, CrlRow, NewCrl, RecordedCrl};
 pub use enrollment::{DeviceRow, EnrollmentKind, EnrollmentRow, NewEnrollment};
 pub use generation::{GenerationRow, GenerationState, PlannedGeneration, RequestRow};
@@ -88,8 +90,8 @@ pub use hub_task::{
     HubAction, HubAnswer, HubCause, HubProgress, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE, NewHubTask,
 };
 pub use issuance::{
-    CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Settled,
-    Settlement,
+    CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Requester,
+    Settled, Settlement,
 };
 pub use leaf::Moves;
 pub use mark::{MarkRow, MarkSubject, Sighting};
@@ -138,6 +140,9 @@ pub enum StoreError {
         /// What does not fit, and how to mend it.
         message: String,
     },
+    /// The client certificate by which the request came is revoked: nothing is recorded for it.
+    #[error("{REQUESTER_REVOKED}")]
+    RequesterRevoked,
     /// The thing does not exist.
     #[error("there is no {0}")]
     Missing(String),
@@ -189,6 +194,10 @@ fn remedy(code: ErrorCode) -> Option<&'static str> {
     })
 }
 
+/// What a caller is told whose certificate is revoked while its request is in work.
+const REQUESTER_REVOKED: &str = "the client certificate was revoked while this request was in \
+                                 work; ask the operator for a new one";
+
 /// The store, as everybody holds it: cheap to clone, one database behind it.
 #[derive(Clone)]
 pub struct Store {
@@ -212,6 +221,10 @@ impl Store {
     /// of certificates before that must be read again.
     pub fn revocations(&self) -> u64 {
         self.revocations.load(Ordering::Acquire)
+    }
+
+    fn revocations_counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.revocations)
     }
 
     /// Where the database lies.

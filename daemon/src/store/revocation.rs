@@ -22,12 +22,11 @@ pub enum RevocationTarget {
     Serial(Vec<u8>),
     /// The one with this SHA-256, as enrollments and rolls name it.
     Sha256([u8; 32]),
-    /// All leaves of this common name that have not expired.
+    /// All leaves of this device that have not expired. A station may have the same common name,
+    /// and keeps its certificates.
     Leaves {
-        /// The registration id, or another common name, in any case.
+        /// The registration id, in any case.
         subject: String,
-        /// Leaves by these profiles are left alone: a station may be called like a device.
-        except_profiles: Vec<String>,
     },
     /// The generation's own certificate.
     Generation {
@@ -210,14 +209,10 @@ fn certificates(
             generation,
             format!("generation {generation} with a certificate"),
         ),
-        RevocationTarget::Leaves {
-            subject,
-            except_profiles,
-        } => select(
+        RevocationTarget::Leaves { subject } => select(
             connection,
-            "i.subject = ?1 AND i.purpose = 'leaf' AND i.not_after >= ?2
-             AND i.profile NOT IN (SELECT value FROM json_each(?3))",
-            &[subject, &revocation.at, &json!(except_profiles).to_string()],
+            "i.subject = ?1 AND i.role = 'device' AND i.not_after >= ?2",
+            &[subject, &revocation.at],
         ),
     }
 }

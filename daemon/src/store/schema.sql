@@ -48,6 +48,12 @@ CREATE TABLE intent (
     tbs             BLOB    NOT NULL,
     not_before      INTEGER NOT NULL,
     not_after       INTEGER NOT NULL CHECK (not_after > not_before),
+    -- What the holder is to this daemon, as the profile said when the certificate was requested.
+    -- Only holders of leaves have a role; a canary has none. `certificate.issued` in the audit
+    -- journal says it too, so that a changed row alone is noticed.
+    role            TEXT    CHECK (role IS NULL OR purpose = 'leaf' AND (
+                                role = 'device' OR role = 'station' OR role = 'operator'
+                                OR role = 'auditor' OR role = 'server')),
     caller          TEXT    NOT NULL,
     idempotency_key TEXT,
     request_sha256  BLOB,
@@ -74,7 +80,7 @@ CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'aband
 -- of these come before their row is changed, and the store rolls back whatever is refused.)
 CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, purpose, profile, subject, key_sha256, tbs, not_before, not_after,
-                 caller, recorded_at ON intent
+                 role, caller, recorded_at ON intent
 BEGIN
     SELECT RAISE(FAIL, 'an intent never changes');
 END;
@@ -448,6 +454,10 @@ CREATE TABLE audit (
     detail   TEXT    NOT NULL CHECK (json_valid(detail)),
     hash     BLOB    NOT NULL CHECK (length(hash) = 32)
 ) STRICT;
+-- Which role the journal gives to each certificate that is not a device's: asked for at each
+-- connection of its holder.
+CREATE INDEX audit_role ON audit (detail ->> 'sha256')
+    WHERE action = 'certificate.issued' AND detail ->> 'role' <> 'device';
 CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit
 BEGIN
     SELECT RAISE(ABORT, 'the audit journal is append-only');

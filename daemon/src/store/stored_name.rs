@@ -5,6 +5,7 @@
 //! where a CHECK constraint makes an unknown name impossible today.
 
 use super::{BlockKind, EnrollmentKind, GenerationState, HubAction, RollReason, RollState};
+use crate::enrollment::role::Role;
 use crate::x509::key::KeyType;
 use crate::x509::revocation::RevocationReason;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -71,6 +72,12 @@ impl FromSql for RollReason {
 impl FromSql for RollState {
     fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
         named(stored, "state of a roll", Self::from_name)
+    }
+}
+
+impl FromSql for Role {
+    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+        named(stored, "role", Self::from_name)
     }
 }
 

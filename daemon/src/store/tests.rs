@@ -4,6 +4,7 @@ mod asked;
 mod block;
 mod calls;
 mod certified_key;
+mod clients;
 mod crl;
 mod fleet;
 mod hold;

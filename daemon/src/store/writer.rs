@@ -93,7 +93,7 @@ impl Writer {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let revoked = Arc::new(AtomicBool::new(false));
         if let Some(connection) = &mut desk.connection {
-            watch(connection, &revoked)?;
+            watch(connection, &revoked, &desk.revocations)?;
         }
         let mut clerk = Clerk {
             probing: None,
@@ -154,12 +154,19 @@ impl Writer {
     }
 }
 
-/// Notes in `revoked` that a certificate is changed.
-fn watch(connection: &Connection, revoked: &Arc<AtomicBool>) -> Result<(), rusqlite::Error> {
+/// Notes in `revoked` that a certificate is changed, and counts it in `revocations` at once:
+/// operations of the same group have to see it. Readers see it by the count after the commit.
+fn watch(
+    connection: &Connection,
+    revoked: &Arc<AtomicBool>,
+    revocations: &Arc<AtomicU64>,
+) -> Result<(), rusqlite::Error> {
     let revoked = revoked.clone();
+    let revocations = revocations.clone();
     connection.update_hook(Some(move |action: Action, _: &str, table: &str, _: i64| {
         if action == Action::SQLITE_UPDATE && table == "certificate" {
             revoked.store(true, Ordering::Relaxed);
+            revocations.fetch_add(1, Ordering::Release);
         }
     }))
 }
@@ -273,7 +280,7 @@ impl Clerk {
         // The old one goes first: its files may have been replaced.
         self.desk.connection = None;
         let connection = self.desk.connection.insert((self.desk.open)()?);
-        watch(connection, &self.revoked)?;
+        watch(connection, &self.revoked, &self.desk.revocations)?;
         Ok(probe(connection)?)
     }
 }

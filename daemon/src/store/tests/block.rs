@@ -45,7 +45,6 @@ impl Stage {
             holds: Vec::new(),
             devices: vec![("dps".into(), "press-7".into())],
             fleet: false,
-            except_profiles: Vec::new(),
             newest_group: None,
             bars: vec![
                 Bar::ShutOut(group, vec![certificate("old")]),

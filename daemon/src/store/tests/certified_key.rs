@@ -115,6 +115,7 @@ fn a_compromised_key_is_refused_for_everybody() {
         assert_eq!(refused, KeyInTheWay::Compromised);
         let authority = Intent {
             purpose: Purpose::Authority,
+            role: None,
             is_device: false,
             ..intent
         };
@@ -152,6 +153,7 @@ fn an_authoritys_key_is_on_no_leaf() {
     stage.obtains(stage.intent_for(KEY, "pump-7", 3));
     let authority = Intent {
         purpose: Purpose::Authority,
+        role: None,
         ..stage.intent_for(KEY, "pump-7", 4).in_no_device()
     };
     let refused = reason(stage.asks(authority));

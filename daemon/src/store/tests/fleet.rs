@@ -19,10 +19,10 @@ impl Stage {
         raw.execute_batch(&format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {1})
              INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
-                 not_before, not_after, caller, state, recorded_at)
+                 not_before, not_after, role, caller, state, recorded_at)
              SELECT randomblob(16), {0}, 'leaf', 'device', 'press-' || i, randomblob(32),
                  randomblob(400), 1, 5000,
-                 'test', 'issued', 1 FROM n;
+                 'device', 'test', 'issued', 1 FROM n;
              INSERT INTO certificate (intent, der, sha256, issued_at)
              SELECT id, tbs, randomblob(32), 1 FROM intent WHERE purpose = 'leaf';
              INSERT INTO device (registration_id, profile, certificate, created_at)
@@ -87,7 +87,6 @@ fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
         holds: Vec::new(),
         devices: Vec::new(),
         fleet: true,
-        except_profiles: Vec::new(),
         newest_group: None,
         bars: vec![Bar::Disable(group)],
     };
@@ -151,7 +150,6 @@ fn chunk(block: i64, from: String, ids: Vec<String>) -> HoldChunk {
     let hold = |subject: &str| Revocation {
         target: RevocationTarget::Leaves {
             subject: subject.into(),
-            except_profiles: Vec::new(),
         },
         at: 1_000,
         actor: "test".into(),

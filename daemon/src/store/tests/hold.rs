@@ -1,13 +1,13 @@
 //! What several blocks hold at once: each certificate comes off hold with the last of them.
 
 use super::*;
+use crate::enrollment::role::Role;
 use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
 
 fn leaves(device: &str) -> Revocation {
     Revocation {
         target: RevocationTarget::Leaves {
             subject: device.into(),
-            except_profiles: Vec::new(),
         },
         at: 1_000,
         actor: "test".into(),
@@ -32,7 +32,6 @@ impl Stage {
             holds: Vec::new(),
             devices: Vec::new(),
             fleet: true,
-            except_profiles: vec!["server".into()],
             newest_group: None,
             bars: vec![Bar::Disable(group)],
         };
@@ -65,7 +64,6 @@ impl Stage {
             holds: vec![leaves(device)],
             devices: Vec::new(),
             fleet: false,
-            except_profiles: Vec::new(),
             newest_group: None,
             bars: Vec::new(),
         };
@@ -146,6 +144,7 @@ fn nothing_is_issued_below_a_blocked_group() {
     let own = block_on(stage.store.record_intent(stage.intent("press-8", 4))).unwrap();
     let server = Intent {
         profile: "server".into(),
+        role: Some(Role::Server),
         ..stage.intent("hallmark.example", 5)
     };
     let server = block_on(stage.store.record_intent(server)).unwrap();

@@ -17,7 +17,6 @@ fn block(kind: BlockKind, name: &str, bars: Vec<Bar>) -> NewBlock {
         holds: Vec::new(),
         devices: Vec::new(),
         fleet: false,
-        except_profiles: Vec::new(),
         newest_group: None,
         bars,
     }
@@ -123,7 +122,6 @@ fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
     let revocation = Revocation {
         target: RevocationTarget::Leaves {
             subject: "press-7".into(),
-            except_profiles: Vec::new(),
         },
         at: 1_000,
         actor: "test".into(),
@@ -238,6 +236,7 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
         .unwrap();
     let intent = Intent {
         purpose: Purpose::Authority,
+        role: None,
         issuer: staged.id,
         ..stage.intent("root", 9)
     };
@@ -316,7 +315,6 @@ fn a_door_that_was_opened_a_moment_ago_is_shut_with_the_others() {
                 revocation: Revocation {
                     target: RevocationTarget::Leaves {
                         subject: "press-7".into(),
-                        except_profiles: Vec::new(),
                     },
                     at: 1_000,
                     actor: "test".into(),

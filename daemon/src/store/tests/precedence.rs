@@ -47,7 +47,6 @@ impl Stage {
             holds: Vec::new(),
             devices: Vec::new(),
             fleet: false,
-            except_profiles: Vec::new(),
             newest_group: None,
             bars: vec![bar],
         };
@@ -127,7 +126,6 @@ fn where_a_block_stands_no_expiry_roll_begins() {
         holds: Vec::new(),
         devices: Vec::new(),
         fleet: false,
-        except_profiles: Vec::new(),
         newest_group: None,
         bars: vec![Bar::Device(vec!["dps".into()])],
     };

@@ -1,6 +1,7 @@
 //! Revocations keep their first date, only a hold is lifted, and a revoked generation signs nothing.
 
 use super::*;
+use crate::enrollment::role::Role;
 use crate::x509::revocation::RevocationReason::{self, CertificateHold, KeyCompromise, Superseded};
 use pollster::block_on;
 
@@ -16,7 +17,6 @@ fn revocation(target: RevocationTarget, at: i64) -> Revocation {
 fn leaves(subject: &str) -> RevocationTarget {
     RevocationTarget::Leaves {
         subject: subject.into(),
-        except_profiles: vec!["station".into()],
     }
 }
 
@@ -41,6 +41,7 @@ fn a_block_revokes_every_live_leaf_of_the_device_and_nothing_of_its_namesakes() 
     stage.issue("pump-8", 4);
     stage.issue_alone(Intent {
         profile: "station".into(),
+        role: Some(Role::Station),
         is_device: false,
         moves: Moves::Never,
         ..stage.intent("pump-7", 5)

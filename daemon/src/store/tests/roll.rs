@@ -86,6 +86,7 @@ fn a_generation_that_does_not_serve_signs_for_no_device() {
         .unwrap();
     let intent = Intent {
         purpose: Purpose::Authority,
+        role: None,
         issuer: staged.id,
         ..stage.intent("root", 9)
     };

@@ -1,6 +1,7 @@
 //! The stage of the store's tests, and who stands on it.
 
 use super::*;
+use crate::enrollment::role::Role;
 use tempfile::TempDir;
 
 /// A store in a folder of its own, with one serving root (whose certificate is any bytes).
@@ -31,6 +32,7 @@ impl Stage {
         let intent = stage.intent("root", 1);
         let intent = Intent {
             purpose: Purpose::Authority,
+            role: None,
             ..intent
         };
         let recorded = block_on(stage.store.record_intent(intent)).unwrap();
@@ -50,7 +52,9 @@ impl Stage {
             tbs: format!("to be signed for {subject}, {serial}").into_bytes(),
             not_before: 1_000,
             not_after: 2_000,
+            role: Some(Role::Device),
             caller: "station line-1".into(),
+            requester: None,
             idempotency: None,
             public_key: format!("key of {subject}, {serial}").into_bytes(),
             shared_key: false,

@@ -70,7 +70,6 @@ fn an_unknown_kind_of_block_is_not_one_of_a_device() {
         holds: Vec::new(),
         devices: Vec::new(),
         fleet: false,
-        except_profiles: Vec::new(),
         newest_group: None,
         bars: Vec::new(),
     };
@@ -111,6 +110,14 @@ fn an_unknown_reason_or_state_of_a_roll_is_an_error() {
     }
 }
 
+#[test]
+fn an_unknown_role_is_not_a_device() {
+    let stage = Stage::new();
+    let sha256 = stage.issue("pump-7", 2);
+    stage.as_a_newer_version("UPDATE intent SET role = 'admin' WHERE subject = 'pump-7'");
+    unreadable(stage.store.client(&sha256), "admin");
+}
+
 /// Such a certificate is revoked, whatever its reason means: it must not be shown as good, nor be
 /// revoked a second time with another date, nor be missing from the next list.
 #[test]
@@ -149,7 +156,9 @@ fn a_certificate_that_is_revoked_without_a_reason_is_not_good() {
 #[test]
 fn a_detail_of_the_journal_that_is_not_json_is_an_error() {
     let stage = Stage::new();
-    stage.as_a_newer_version("UPDATE audit SET detail = '{' WHERE sequence = 1");
+    stage.as_a_newer_version(
+        "DROP INDEX audit_role; UPDATE audit SET detail = '{' WHERE sequence = 1",
+    );
     unreadable(stage.store.audit_after(0, 10), "not JSON");
 }
 

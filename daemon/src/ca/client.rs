@@ -1,0 +1,166 @@
+//! Identifies the holder of a client certificate.
+//!
+//! The certificate says its name and its dates, after the key of its issuing generation was found
+//! to have signed them. The record says its role, since the profile may say another one today. A
+//! row in the database alone makes no caller: a certificate that no generation signed is unknown
+//! here, and so is one whose role differs from the audit journal's. What a changed row can still do
+//! stands in `docs/threats.md`.
+
+use super::authorize::Caller;
+use super::error::CLIENT_REVOKED;
+use super::profile::Role;
+use super::{Advice, CertificateAuthority, Error, rfc3339};
+use crate::store::{ClientRow, Requester};
+use crate::x509::certificate::Certificate;
+use aws_lc_rs::digest;
+
+/// The holder of a client certificate that this daemon issued, good or not.
+#[derive(Clone, Debug)]
+pub struct Client {
+    certificate: Requester,
+    role: Role,
+    name: String,
+    profile: String,
+    not_before: i64,
+    not_after: i64,
+    is_revoked: bool,
+    /// The generation above that excludes it, in words.
+    excluded_by: Option<String>,
+    /// Whether a change of blocks alone can exclude it.
+    may_be_blocked: bool,
+}
+
+impl Client {
+    /// Returns true while what was found still holds; only the clock can change it then.
+    pub fn is_current(&self, ca: &CertificateAuthority) -> bool {
+        !self.may_be_blocked && self.certificate.revocations == ca.store().revocations()
+    }
+}
+
+impl CertificateAuthority {
+    /// Finds the holder of the client certificate `der`. Returns `None` if it is no client
+    /// certificate of this daemon.
+    pub fn find_client(&self, der: &[u8]) -> Result<Option<Client>, Error> {
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
+        let requester = Requester {
+            sha256,
+            revocations: self.store.revocations(),
+        };
+        let Some(row) = self.store.client(&sha256)? else {
+            return Ok(None);
+        };
+        match self.genuine(&row, der) {
+            Ok(certificate) => self.client(requester, row, &certificate),
+            Err(reason) => {
+                let serial = hex::encode_upper(&row.certificate.serial);
+                tracing::error!(
+                    serial,
+                    reason,
+                    "client certificate refused, its record is wrong"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// The certificate, if what is on record of it is true as far as it can be checked.
+    fn genuine(&self, row: &ClientRow, der: &[u8]) -> Result<Certificate, String> {
+        if row.certificate.der != der {
+            return Err("the recorded bytes are others".into());
+        }
+        let certificate = Certificate::parse(der).map_err(|error| error.to_string())?;
+        let hierarchy = self.hierarchy();
+        let issuer = hierarchy.generation(row.certificate.issuer);
+        let issuer = issuer.ok_or("the generation that issued it is not on record")?;
+        certificate
+            .verify_issued_by(&issuer.public_key)
+            .map_err(|_| format!("the key of {} did not sign it", issuer.name()))?;
+        if row.is_in_journal {
+            return Ok(certificate);
+        }
+        Err("the audit journal has no such role for it".into())
+    }
+
+    fn client(
+        &self,
+        requester: Requester,
+        row: ClientRow,
+        certificate: &Certificate,
+    ) -> Result<Option<Client>, Error> {
+        let (Some(role), Some(name)) = (row.certificate.role, certificate.common_name()) else {
+            return Ok(None);
+        };
+        // Devices below a revoked generation come for new certificates, unless a block excludes
+        // them.
+        let may_be_blocked = role == Role::Device && row.revoked_above.is_some();
+        let excluded_by = if may_be_blocked {
+            self.blocked_generation_above(row.certificate.issuer)?
+        } else {
+            row.revoked_above.map(in_words)
+        };
+        Ok(Some(Client {
+            certificate: requester,
+            role,
+            name,
+            profile: row.certificate.profile,
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            is_revoked: row.certificate.revoked_at.is_some(),
+            excluded_by,
+            may_be_blocked,
+        }))
+    }
+
+    /// Names the caller, or says why the client certificate is not accepted now.
+    pub fn identify(&self, client: Option<Client>) -> Result<Caller, Error> {
+        let Some(client) = client else {
+            return Err(unauthenticated(
+                "client_certificate_unknown",
+                "this daemon did not issue the client certificate; ask its operator for one",
+            ));
+        };
+        let now = self.now();
+        if now > client.not_after || now < client.not_before {
+            let message = format!(
+                "the client certificate is valid from {} to {}; renew it, or mend the clock",
+                rfc3339(client.not_before),
+                rfc3339(client.not_after)
+            );
+            return Err(unauthenticated("client_certificate_expired", message));
+        }
+        if client.is_revoked {
+            return Err(unauthenticated(
+                CLIENT_REVOKED,
+                "the client certificate is revoked; ask the operator for a new one",
+            ));
+        }
+        if let Some(generation) = client.excluded_by {
+            let message = format!(
+                "the client certificate was issued below {generation}, which is revoked or \
+                 blocked; ask the operator for a new one"
+            );
+            return Err(unauthenticated(CLIENT_REVOKED, message));
+        }
+        Ok(Caller::Certificate {
+            role: client.role,
+            name: client.name,
+            profile: client.profile,
+            certificate: client.certificate,
+        })
+    }
+
+    /// The blocked generation from `issuer` upwards, in words. The holder of a leaf below it must
+    /// not renew itself out of the block.
+    fn blocked_generation_above(&self, issuer: i64) -> Result<Option<String>, Error> {
+        Ok(self.store.blocked_above(issuer)?.map(in_words))
+    }
+}
+
+fn in_words((authority, number): (String, i64)) -> String {
+    format!("generation {number} of {authority}")
+}
+
+fn unauthenticated(code: &'static str, message: impl Into<String>) -> Error {
+    Error::new(Advice::Authenticate, code, message)
+}

@@ -1,0 +1,56 @@
+//! What the holder of a certificate is to this daemon.
+//!
+//! A profile gives the role when the certificate is issued, and the store records it with the
+//! certificate. From then on the recorded role decides, whatever the profile says today.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What the holder of a certificate is to this daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A device: its common name is its registration id.
+    Device,
+    /// A machine on the line that requests leaves for devices.
+    Station,
+    /// A person who operates the authority.
+    Operator,
+    /// A person who looks.
+    Auditor,
+    /// A TLS server, this daemon's listener among them.
+    Server,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 5] = [
+        Self::Device,
+        Self::Station,
+        Self::Operator,
+        Self::Auditor,
+        Self::Server,
+    ];
+
+    /// The name in the configuration, on record and in the audit journal.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Device => "device",
+            Role::Station => "station",
+            Role::Operator => "operator",
+            Role::Auditor => "auditor",
+            Role::Server => "server",
+        }
+    }
+
+    /// The role with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,205 @@
+//! Client certificates: roles are on record and in the journal, and a revocation reaches requests
+//! that are in work.
+
+use super::*;
+use crate::enrollment::role::Role;
+use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
+
+impl Stage {
+    /// A station's certificate, which the journal tells of. Returns its SHA-256.
+    fn station(&self, serial: u8) -> [u8; 32] {
+        let intent = Intent {
+            profile: "station".into(),
+            role: Some(Role::Station),
+            is_device: false,
+            public_key: vec![serial],
+            ..self.intent("station-1", serial)
+        };
+        let recorded = block_on(self.store.record_intent(intent)).unwrap();
+        let der = [b"head".as_slice(), recorded.tbs(), b"signature"].concat();
+        let sha256 = *Thumbprint::of(&der).as_bytes();
+        let entry = AuditEntry {
+            detail: json!({
+                "sha256": hex::encode(sha256), "role": Role::Station, "profile": "station",
+            }),
+            ..entry("certificate.issued")
+        };
+        let settled = self
+            .store
+            .record_certificate(&recorded, &der, Settlement::Alone, entry);
+        block_on(settled).unwrap();
+        sha256
+    }
+
+    fn revoke_client(&self, target: RevocationTarget) {
+        let revocation = Revocation {
+            target,
+            at: 1_100,
+            actor: "test".into(),
+            cause: "a test".into(),
+        };
+        self.store.revoke(revocation, KeyCompromise).unwrap();
+    }
+}
+
+#[test]
+fn the_role_on_record_is_the_one_in_the_journal() {
+    let stage = Stage::new();
+    let sha256 = stage.station(2);
+    let found = || stage.store.client(&sha256).unwrap().unwrap();
+    assert_eq!(found().certificate.role, Some(Role::Station));
+    assert!(found().is_in_journal);
+    let raw = stage.raw();
+    let promote = "UPDATE intent SET role = 'operator' WHERE subject = 'station-1'";
+    assert!(raw.execute(promote, []).is_err(), "an intent never changes");
+    raw.execute_batch("DROP TRIGGER intent_is_immutable")
+        .unwrap();
+    raw.execute(promote, []).unwrap();
+    assert!(!found().is_in_journal);
+    let other_profile = "UPDATE intent SET role = 'station', profile = 'operator'
+                         WHERE subject = 'station-1'";
+    raw.execute(other_profile, []).unwrap();
+    assert!(!found().is_in_journal);
+    let device = stage.issue("pump-7", 3);
+    let device = stage.store.client(&device).unwrap().unwrap();
+    assert!(device.is_in_journal, "the least role needs no journal");
+}
+
+/// The journal is long, and is asked at each connection.
+#[test]
+fn the_journal_is_asked_by_its_index() {
+    let stage = Stage::new();
+    let sql = format!("EXPLAIN QUERY PLAN {}", client::IN_JOURNAL);
+    let raw = stage.raw();
+    let mut statement = raw.prepare(&sql).unwrap();
+    let steps = statement.query_map(["a", "b", "c"], |row| row.get::<_, String>(3));
+    let steps: Vec<String> = steps.unwrap().map(Result::unwrap).collect();
+    assert!(
+        steps.iter().any(|it| it.contains("INDEX audit_role")),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn a_role_belongs_to_a_leaf_and_is_one_of_five() {
+    let stage = Stage::new();
+    let authority = Intent {
+        purpose: Purpose::Authority,
+        ..stage.intent("root", 2)
+    };
+    assert!(block_on(stage.store.record_intent(authority)).is_err());
+    let raw = stage.raw();
+    raw.execute_batch("DROP TRIGGER intent_is_immutable")
+        .unwrap();
+    stage.issue("pump-7", 3);
+    let unknown = "UPDATE intent SET role = 'admin' WHERE subject = 'pump-7'";
+    assert!(raw.execute(unknown, []).is_err());
+}
+
+/// The request was judged before the revocation. Verifies: it is not recorded, and what the token
+/// has signed for it gets no certificate.
+#[test]
+fn nothing_is_recorded_for_a_client_that_was_revoked_since_it_asked() {
+    let stage = Stage::new();
+    let sha256 = stage.station(2);
+    let requester = Some(Requester {
+        sha256,
+        revocations: stage.store.revocations(),
+    });
+    let asked = |id: &str, serial| Intent {
+        requester,
+        ..stage.intent(id, serial)
+    };
+    let signed = block_on(stage.store.record_intent(asked("pump-7", 3))).unwrap();
+    let other = stage.station(4);
+    stage.revoke_client(RevocationTarget::Sha256(other));
+    let device = |id: &str| Settlement::Device {
+        registration_id: id.into(),
+        profile: "device".into(),
+    };
+    let unhurt = block_on(stage.store.record_intent(asked("pump-6", 5))).unwrap();
+    stage.settle(&unhurt, device("pump-6")).unwrap();
+
+    stage.revoke_client(RevocationTarget::Sha256(sha256));
+    let late = block_on(stage.store.record_intent(asked("pump-8", 6)));
+    assert!(
+        matches!(late, Err(IntentRefusal::RequesterRevoked)),
+        "{late:?}"
+    );
+    let refused = stage.settle(&signed, device("pump-7"));
+    assert!(
+        matches!(refused, Err(StoreError::RequesterRevoked)),
+        "{refused:?}"
+    );
+    assert!(stage.store.device("pump-7").unwrap().is_none());
+}
+
+/// A station below a revoked generation is excluded, in work or not; a device may come for a new
+/// certificate until a block says that it may not.
+#[test]
+fn a_revoked_generation_excludes_all_but_devices() {
+    let stage = Stage::new();
+    let station = stage.station(2);
+    let device = stage.issue("pump-7", 3);
+    let revocations = stage.store.revocations();
+    let is_excluded = |sha256| {
+        let requester = Requester {
+            sha256,
+            revocations,
+        };
+        client::is_excluded(&stage.raw(), &requester, stage.store.revocations()).unwrap()
+    };
+    assert!(!is_excluded(station) && !is_excluded(device));
+    stage.breach_root().unwrap();
+    assert!(is_excluded(station) && !is_excluded(device));
+    for sha256 in [station, device] {
+        let found = stage.store.client(&sha256).unwrap().unwrap();
+        assert_eq!(found.revoked_above, Some(("root".into(), 1)));
+    }
+    assert_eq!(stage.store.blocked_above(stage.root).unwrap(), None);
+}
+
+/// The generation below is compromised, the one above is blocked.
+#[test]
+fn a_block_above_a_compromised_generation_is_found() {
+    let stage = Stage::new();
+    let raw = stage.raw();
+    raw.execute(
+        "INSERT INTO generation (authority, number, parent, token, key_type, key_label, key_id,
+             state)
+         VALUES ('line', 1, ?1, 'factory', 'p256', '', x'01', 'planned')",
+        [stage.root],
+    )
+    .unwrap();
+    let line = raw.last_insert_rowid();
+    assert_eq!(stage.store.blocked_above(line).unwrap(), None);
+    let new = NewBlock {
+        kind: BlockKind::Generation,
+        name: "root".into(),
+        generation: Some(1),
+        reason: "a test".into(),
+        holds: vec![Revocation {
+            target: RevocationTarget::Generation {
+                generation: stage.root,
+            },
+            at: 1_000,
+            actor: "test".into(),
+            cause: "a test".into(),
+        }],
+        devices: Vec::new(),
+        fleet: false,
+        newest_group: None,
+        bars: Vec::new(),
+    };
+    stage
+        .store
+        .start_block(new, entry("block.started"))
+        .unwrap();
+    let blocked = stage.store.blocked_above(line).unwrap();
+    assert_eq!(blocked, Some(("root".into(), 1)));
+    let root = &stage.store.generations().unwrap()[0];
+    assert_eq!(root.revoked_at, Some(1_000));
+    let hold = Some(CertificateHold);
+    let held = stage.store.certificates_of("root", 1).unwrap();
+    assert_eq!(held[0].revocation_reason, hold);
+}

@@ -1,0 +1,240 @@
+//! The role of a caller: recorded with the certificate, whatever the profile says today, and worth
+//! nothing on a row that no generation has signed.
+
+use crate::caller::{Answer, Caller};
+use crate::request::{Holder, Request, der};
+use crate::stage::Stage;
+use hallmarkd::enrollment::thumbprint::Thumbprint;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
+use rusqlite::{Connection, params};
+use std::fs;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The profile by which operators get their certificates.
+pub(crate) const OPERATOR: &str = r#"
+[[profile]]
+name = "operator"
+authority = "operations"
+role = "operator"
+[profile.certificate]
+kind = "leaf"
+validity = "365d"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+"#;
+
+/// The stage with a profile for operators.
+pub(crate) fn with_operators() -> Stage {
+    let stage = Stage::set();
+    stage.configure(&(stage.configuration() + OPERATOR));
+    stage.raised()
+}
+
+/// A caller's role as the answers show it: an operator sees devices, a station does not and obtains
+/// a leaf.
+fn is_operator(caller: &Caller) -> bool {
+    match caller.get("/v1/devices") {
+        Answer { status: 200, .. } => true,
+        answer => {
+            assert_eq!((answer.status, answer.code()), (403, "role_forbidden"));
+            false
+        }
+    }
+}
+
+fn reload(stage: &Stage, configuration: &str) {
+    stage.configure(configuration);
+    stage.told(&["reload"]);
+}
+
+/// The profiles change their roles, and go. Verifies: each caller keeps the role that it was given,
+/// on kept connections and on new ones; a certificate that is issued afterwards has the new role.
+#[test]
+fn a_caller_keeps_the_role_that_its_certificate_was_issued_with() {
+    let stage = with_operators();
+    let before = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
+    let station = stage.enlist("station", "station-1");
+    let operator = stage.enlist("operator", "operator-1");
+    let auditor = stage.enlist("auditor", "auditor-1");
+    let kept = [stage.caller(&station), stage.caller(&operator)];
+    assert_eq!(kept.each_ref().map(is_operator), [false, true]);
+
+    let role = |profile: &str, from: &str, to: &str| {
+        let line = |role: &str| {
+            format!("name = \"{profile}\"\nauthority = \"operations\"\nrole = \"{role}\"")
+        };
+        assert!(before.contains(&line(from)));
+        before.replace(&line(from), &line(to))
+    };
+    for changed in [
+        role("station", "station", "operator"),
+        role("operator", "operator", "station"),
+        before.replace("name = \"station\"", "name = \"station-now\""),
+        before.replace("name = \"operator\"", "name = \"operator-now\""),
+    ] {
+        reload(&stage, &changed);
+        let new = [stage.caller(&station), stage.caller(&operator)];
+        assert_eq!(kept.each_ref().map(is_operator), [false, true]);
+        assert_eq!(new.each_ref().map(is_operator), [false, true]);
+        new[0].obtain(&Request::device("press-7"));
+    }
+    for (from, to) in [("auditor", "operator"), ("station", "auditor")] {
+        reload(&stage, &role(from, from, to));
+        let answer = stage.caller(&auditor).ask(&Request::device("press-8"));
+        assert_eq!(answer.code(), "role_forbidden");
+        assert!(is_operator(&stage.caller(&auditor)), "an auditor may look");
+    }
+    reload(&stage, &role("station", "station", "operator"));
+    let promoted = stage.enlist("station", "station-2");
+    assert!(is_operator(&stage.caller(&promoted)));
+    let told = stage.told(&["audit", "export"]);
+    let issued = |role: &str| told.contains(&format!("\"role\":\"{role}\""));
+    for role in ["station", "operator", "auditor", "device", "server"] {
+        assert!(issued(role), "{role} is not in the journal");
+    }
+}
+
+/// A station has the name of a device, and its profile is gone. Verifies: a block of the device
+/// leaves the station alone.
+#[test]
+fn a_block_of_a_device_leaves_a_station_of_its_name_alone() {
+    let stage = Stage::up();
+    let station = stage.enlist("station", "press-7");
+    let device = stage.caller(&station).obtain(&Request::device("press-7"));
+    let before = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
+    let renamed = before.replace("name = \"station\"", "name = \"station-now\"");
+    reload(&stage, &renamed);
+    let shown = stage.json(&["device", "show", "press-7"]);
+    assert_eq!(shown["certificates"].as_array().unwrap().len(), 1);
+    stage.told(&["device", "block", "press-7"]);
+    let refused = stage.caller(&device).ask(&Request::device("press-7"));
+    assert_eq!(refused.code(), "client_certificate_revoked");
+    stage.caller(&station).obtain(&Request::device("press-8"));
+}
+
+/// A certificate by an authority of the same name as ours, with a key that is not ours.
+fn forged(id: &str) -> Holder {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name = DistinguishedName::new();
+    ca.distinguished_name
+        .push(DnType::CommonName, "Example Operations");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = Issuer::new(ca, ca_key);
+    let key = KeyPair::generate().unwrap();
+    let mut leaf = CertificateParams::default();
+    leaf.distinguished_name = DistinguishedName::new();
+    leaf.distinguished_name.push(DnType::CommonName, id);
+    let certificate = leaf.signed_by(&key, &issuer).unwrap();
+    Holder {
+        id: id.to_owned(),
+        key: key.serialize_pem(),
+        certificate: certificate.pem(),
+        chain: Vec::new(),
+        serial: String::new(),
+        thumbprint: String::new(),
+    }
+}
+
+/// Puts a certificate on record as issued by the authority of stations.
+fn insert(database: &Connection, holder: &Holder, role: &str, journal: bool) {
+    let der = der(&holder.certificate);
+    let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+    let sha256 = *Thumbprint::of(&der).as_bytes();
+    let serial = parsed.tbs_certificate.serial.to_bytes_be();
+    database
+        .execute(
+            "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
+                 not_before, not_after, role, caller, state, recorded_at)
+             SELECT ?1, id, 'leaf', ?2, ?3, randomblob(32), ?4, 1, 9999999999, ?2, 'x', 'issued', 1
+             FROM generation WHERE authority = 'operations'",
+            params![serial, role, holder.id, parsed.tbs_certificate.as_ref()],
+        )
+        .unwrap();
+    database
+        .execute(
+            "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, 1)",
+            params![database.last_insert_rowid(), der, sha256],
+        )
+        .unwrap();
+    if journal {
+        let detail = serde_json::json!({
+            "sha256": hex::encode(sha256), "role": role, "profile": role,
+        });
+        database
+            .execute(
+                "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
+                 SELECT max(sequence) + 1, 1, 'x', 'certificate.issued', ?1, ?2, zeroblob(32)
+                 FROM audit",
+                params![holder.id, detail.to_string()],
+            )
+            .unwrap();
+    }
+}
+
+/// Rows are written past the daemon. Verifies: neither a foreign certificate with all its rows nor
+/// a row with another role makes a caller, and the log names the certificate; the name of a
+/// caller is the one in its certificate.
+#[test]
+fn a_row_in_the_database_makes_no_caller() {
+    let mut stage = with_operators();
+    let database = Connection::open(stage.database()).unwrap();
+    for (id, role, journal) in [
+        ("operator-8", "operator", true),
+        ("operator-9", "operator", false),
+        ("station-9", "station", true),
+        ("auditor-9", "auditor", true),
+        ("press-9", "device", false),
+    ] {
+        let holder = forged(id);
+        insert(&database, &holder, role, journal);
+        let caller = stage.caller(&holder);
+        for answer in [
+            caller.get("/v1/devices"),
+            caller.ask(&Request::device("press-9")),
+        ] {
+            let told = (answer.status, answer.code());
+            assert_eq!(told, (401, "client_certificate_unknown"), "{id}");
+        }
+    }
+    let station = stage.enlist("station", "station-1");
+    let device = stage.caller(&station).obtain(&Request::device("press-7"));
+    let change = |sql: &str| {
+        assert!(
+            database.execute(sql, []).is_err(),
+            "an intent never changes"
+        );
+    };
+    change("UPDATE intent SET role = 'operator' WHERE subject = 'station-1'");
+    database
+        .execute_batch("DROP TRIGGER intent_is_immutable")
+        .unwrap();
+    for (id, holder) in [("station-1", &station), ("press-7", &device)] {
+        let promote = "UPDATE intent SET role = 'operator', profile = 'operator'
+                       WHERE subject = ?1 AND state = 'issued'";
+        assert_eq!(database.execute(promote, [id]).unwrap(), 1);
+        let answer = stage.caller(holder).get("/v1/devices");
+        let told = (answer.status, answer.code());
+        assert_eq!(told, (401, "client_certificate_unknown"), "{id}");
+    }
+    let rename = "UPDATE intent SET role = 'device', profile = 'device', subject = 'press-8'
+                  WHERE subject = 'press-7'";
+    assert_eq!(database.execute(rename, []).unwrap(), 1);
+    let answer = stage.caller(&device).ask(&Request::device("press-8"));
+    assert_eq!(answer.code(), "role_forbidden");
+    let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+    assert!(log.contains("client certificate refused, its record is wrong"));
+    for reason in [
+        "the key of operations-1 did not sign it",
+        "the audit journal",
+    ] {
+        assert!(log.contains(reason), "{reason}");
+    }
+    // These rows contradict each other, as the invariants would say.
+    stage.stop();
+    drop(database);
+    fs::remove_file(stage.database()).unwrap();
+}
