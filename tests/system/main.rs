@@ -35,6 +35,7 @@
 //! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
 //! | `roles` | the role of a caller is the one on record, and a row alone makes no caller |
+//! | `revoked_callers` | one command revokes any certificate, and its holder is refused at its next request |
 //! | `reload` | a new configuration, whole or not at all, while the line is at work |
 //! | `backup` | copies made under load, judged, and put in the database's place |
 //! | `token_gone` | the token is taken away and put back |
@@ -115,6 +116,7 @@ mod reload;
 mod relying;
 mod request;
 mod revocation;
+mod revoked_callers;
 mod roles;
 mod roll;
 mod roll_faults;

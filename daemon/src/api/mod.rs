@@ -26,6 +26,7 @@ pub mod problem;
 mod published;
 mod push;
 pub mod reload;
+mod revocations;
 mod rolls;
 pub mod server;
 mod status;
@@ -131,6 +132,7 @@ impl Edge {
             .route("/v1/backups", post(backups::create))
             .route("/v1/ceremonies", post(ceremonies::run))
             .route("/v1/certificates", post(certificates::issue))
+            .route("/v1/certificates/revocations", post(revocations::revoke))
             .route("/v1/authorities", get(authorities::list))
             .route("/v1/authorities/{name}", get(authorities::show))
             .route("/v1/authorities/{name}/request", post(authorities::request))

@@ -1,15 +1,137 @@
 //! Revocation by an operator: certificates that are no longer good, and holds that are lifted.
 //!
 //! The store decides what a revocation may change; here it gets a permission and a cause, and what
-//! follows is brought about: a generation that signs no more, and a new revocation list. The
-//! provisioning service reads no such list, so this alone shuts nobody out there.
+//! follows is brought about: callers are refused, a generation signs no more, and a new revocation
+//! list is signed. The provisioning service reads no such list, so this alone excludes no device
+//! there.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Error};
-use crate::store::{Revocation, RevocationTarget, Revoked};
+use super::profile::Role;
+use super::receipt::Receipt;
+use super::{CertificateAuthority, Error, rfc3339};
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked};
+use crate::x509::bundle::parse_first;
 use crate::x509::revocation::RevocationReason;
+use crate::x509::serial::SerialNumber;
+
+/// How an operator names a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    /// By its serial number, and its authority if it is named.
+    Serial {
+        /// The serial number.
+        serial: SerialNumber,
+        /// The authority that issued it.
+        authority: Option<String>,
+    },
+    /// By the SHA-256 of its DER.
+    Sha256([u8; 32]),
+}
+
+/// A certificate that an operator has revoked.
+#[derive(Clone, Debug)]
+pub struct RevokedLeaf {
+    /// The certificate, as it was before.
+    pub certificate: CertificateRow,
+    /// The authority that issued it.
+    pub authority: String,
+    /// Which generation of the authority.
+    pub generation: i64,
+    /// Unix seconds: the first date of its revocation.
+    pub since: i64,
+    /// The reason on record.
+    pub reason: RevocationReason,
+    /// Whether it was revoked before, and nothing has changed.
+    pub was_revoked: bool,
+    /// What an operator has to know.
+    pub notices: Vec<String>,
+}
+
+impl CertificateName {
+    /// From hexadecimal digits as OpenSSL and others write them.
+    pub fn of_serial(text: &str, authority: Option<String>) -> Result<Self, Error> {
+        let serial = digits(text).parse().map_err(|error| {
+            let message = format!("{text:?} is no serial number: {error}");
+            Error::mend("serial_invalid", message)
+        })?;
+        Ok(Self::Serial { serial, authority })
+    }
+
+    /// From hexadecimal digits.
+    pub fn of_sha256(text: &str) -> Result<Self, Error> {
+        let mut sha256 = [0; 32];
+        hex::decode_to_slice(digits(text), &mut sha256).map_err(|_| {
+            let message = format!("{text:?} is no SHA-256: that has 64 hexadecimal digits");
+            Error::mend("sha256_invalid", message)
+        })?;
+        Ok(Self::Sha256(sha256))
+    }
+
+    /// From the certificate: DER, base64 of DER, or PEM, whose first certificate counts.
+    pub fn of_certificate(bytes: &[u8]) -> Result<Self, Error> {
+        let certificate = parse_first(bytes).map_err(|error| {
+            let message = format!("send a certificate as PEM or base64 of DER: {error}");
+            Error::mend("certificate_malformed", message)
+        })?;
+        Ok(Self::Sha256(certificate.sha256()))
+    }
+}
+
+/// Hexadecimal digits, two for each octet, without what tools write between and before them.
+fn digits(text: &str) -> String {
+    let text = text.trim();
+    let text = text.strip_prefix("0x").unwrap_or(text);
+    let mut digits = text.replace([':', ' '], "");
+    if digits.len() % 2 == 1 {
+        digits.insert(0, '0');
+    }
+    digits
+}
 
 impl CertificateAuthority {
+    /// Revokes one certificate that this daemon has issued, whatever its role. From the return on
+    /// its holder is refused, on kept connections and resumed sessions, too. One that is revoked
+    /// already keeps its date and its reason, unless a hold is made final.
+    ///
+    /// Fails with `certificate_unknown`, `certificate_ambiguous`, or `certificate_of_authority`: an
+    /// authority is excluded with all that it signed, by a compromise or a block.
+    pub fn revoke_leaf(
+        &self,
+        permission: &Authorized<Operate>,
+        name: &CertificateName,
+        reason: RevocationReason,
+        cause: &str,
+    ) -> Result<RevokedLeaf, Error> {
+        let row = self.named_certificate(name)?;
+        self.refuse_authority(&row)?;
+        let target = RevocationTarget::Sha256(row.sha256);
+        let revoked = self.revoke(permission, target, reason, cause)?;
+        let was_revoked = revoked.changed.is_empty();
+        let mut stands = revoked.changed.iter().chain(&revoked.unchanged);
+        let (since, reason) = stands.find_map(|it| it.revoked).ok_or_else(|| {
+            Error::stop("internal", "a certificate is not revoked although it was")
+        })?;
+        let hierarchy = self.hierarchy();
+        let issuer = hierarchy.generation(row.issuer);
+        Ok(RevokedLeaf {
+            authority: issuer.map_or_else(String::new, |it| it.authority.clone()),
+            generation: issuer.map_or(0, |it| it.number),
+            notices: self.revocation_notices(&row)?,
+            certificate: row,
+            since,
+            reason,
+            was_revoked,
+        })
+    }
+
+    /// Returns whether the revocation list of the generation that issued the certificate says that
+    /// it is revoked.
+    pub fn revocation_receipt(&self, issuer: i64, since: i64) -> Result<Receipt, Error> {
+        let says = format!("revoked since {}", rfc3339(since));
+        Ok(vec![self.listed_place([issuer].into_iter(), &says)?].into())
+    }
+
     /// Revokes the target's certificates; those that are revoked already stay as they are.
     pub fn revoke(
         &self,
@@ -22,6 +144,80 @@ impl CertificateAuthority {
         let revoked = self.store.revoke(revocation, reason)?;
         self.follow_revocation(&revoked)?;
         Ok(revoked)
+    }
+
+    fn named_certificate(&self, name: &CertificateName) -> Result<CertificateRow, Error> {
+        let (mut found, what) = match name {
+            CertificateName::Serial { serial, authority } => {
+                let authority = authority.as_deref();
+                let found = self
+                    .store
+                    .certificates_by_serial(serial.as_bytes(), authority)?;
+                let by = authority.map_or(String::new(), |it| format!(" by authority {it:?}"));
+                (found, format!("serial number {serial}{by}"))
+            }
+            CertificateName::Sha256(sha256) => {
+                let found = self.store.certificate_by_sha256(sha256)?;
+                let sha256 = hex::encode_upper(sha256);
+                (Vec::from_iter(found), format!("SHA-256 {sha256}"))
+            }
+        };
+        match (found.pop(), found.len()) {
+            (Some(row), 0) => Ok(row),
+            (Some(_), _) => Err(Error::conflict(
+                "certificate_ambiguous",
+                format!("several certificates have {what}; name the authority, or the SHA-256"),
+            )),
+            (None, _) => Err(Error::missing(
+                "certificate_unknown",
+                format!("this daemon has issued no certificate with {what}"),
+            )),
+        }
+    }
+
+    fn refuse_authority(&self, row: &CertificateRow) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        let thumbprint = Thumbprint::from_bytes(row.sha256);
+        let Some(generation) = hierarchy.with_certificate(thumbprint) else {
+            return Ok(());
+        };
+        let name = &generation.authority;
+        let number = generation.number;
+        let message = format!(
+            "this is the certificate of generation {number} of authority {name}, and all that it \
+             signed is excluded with it: `hallmark roll start --authority {name} --generation \
+             {number} --reason compromise` for good, or `hallmark authority block {name} \
+             --generation {number}` until you lift the block"
+        );
+        Err(Error::conflict("certificate_of_authority", message))
+    }
+
+    fn revocation_notices(&self, row: &CertificateRow) -> Result<Vec<String>, Error> {
+        let mut notices = Vec::new();
+        let has_expired = row.not_after < self.now();
+        if has_expired {
+            notices.push(format!(
+                "it expired at {}, so nothing accepts it in any case",
+                rfc3339(row.not_after)
+            ));
+        }
+        if row.role != Some(Role::Device) || has_expired || self.provisioning.is_empty() {
+            return Ok(notices);
+        }
+        let id = &row.subject;
+        let device = self.store.device(id)?;
+        let is_current = device.is_some_and(|it| *it.certificate.as_bytes() == row.sha256);
+        let which = if is_current {
+            "the device's current leaf"
+        } else {
+            "this leaf"
+        };
+        notices.push(format!(
+            "DPS and its hub read no revocation list and go on accepting {which}: `hallmark roll \
+             start {id} --reason compromise` excludes it there until the device has a new one, \
+             `hallmark device block {id}` until you lift the block"
+        ));
+        Ok(notices)
     }
 
     /// Lifts `certificateHold` from the target's certificates; other reasons are final.
@@ -38,8 +234,8 @@ impl CertificateAuthority {
         Ok(revoked)
     }
 
-    /// Returns all leaves of a device that have not expired. A station or an operator may have
-    /// the same name, and keeps its certificates.
+    /// Returns all leaves of a device that have not expired. A station or an operator may have the
+    /// same name, and keeps its certificates.
     pub fn leaves_of_device(&self, registration_id: &str) -> RevocationTarget {
         RevocationTarget::Leaves {
             subject: registration_id.to_owned(),
@@ -67,5 +263,34 @@ impl CertificateAuthority {
             actor: permission.caller().to_string(),
             cause: cause.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_named_as_tools_write_it() {
+        let serial = CertificateName::of_serial("0AFF", None).unwrap();
+        for text in ["0a:ff", "0x0aff", " AFF ", "0A FF"] {
+            assert_eq!(CertificateName::of_serial(text, None).unwrap(), serial);
+        }
+        let sha256 = CertificateName::Sha256([0xab; 32]);
+        for text in ["ab".repeat(32), vec!["AB"; 32].join(":")] {
+            assert_eq!(CertificateName::of_sha256(&text).unwrap(), sha256);
+        }
+        for (text, code) in [("", "serial_invalid"), ("00", "serial_invalid")] {
+            assert_eq!(
+                CertificateName::of_serial(text, None).unwrap_err().code,
+                code
+            );
+        }
+        for text in ["", "abcd", &"zz".repeat(32), &"ab".repeat(33)] {
+            let refused = CertificateName::of_sha256(text).unwrap_err();
+            assert_eq!(refused.code, "sha256_invalid");
+        }
+        let refused = CertificateName::of_certificate(b"no certificate").unwrap_err();
+        assert_eq!(refused.code, "certificate_malformed");
     }
 }

@@ -40,6 +40,9 @@ pub enum Command {
     Authority(AuthorityCommand),
     /// Issue a certificate.
     Issue(Issue),
+    /// Revoke certificates.
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// Show devices.
     #[command(subcommand)]
     Device(DeviceCommand),
@@ -194,6 +197,34 @@ pub struct Issue {
     /// Write the certificate and its chain into this file (PEM).
     #[arg(long)]
     pub out: Option<PathBuf>,
+}
+
+/// `hallmark certificate`
+#[derive(Debug, Subcommand)]
+pub enum CertificateCommand {
+    /// Revoke a certificate that the daemon has issued: its holder is refused from now on.
+    Revoke(RevokeCertificate),
+}
+
+/// `hallmark certificate revoke`
+#[derive(Debug, Args)]
+pub struct RevokeCertificate {
+    /// Its serial number, or the SHA-256 of its DER, in hexadecimal digits.
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub serial: Option<String>,
+    /// The certificate, PEM or DER; the first one of a chain.
+    #[arg(long, value_name = "CERTIFICATE")]
+    pub file: Option<PathBuf>,
+    /// The authority that issued it, if several have issued this serial number.
+    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    pub authority: Option<String>,
+    /// keyCompromise, affiliationChanged, superseded, cessationOfOperation, privilegeWithdrawn,
+    /// certificateHold or another name of RFC 5280.
+    #[arg(long)]
+    pub reason: String,
+    /// Why, in your words, for the audit journal.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub cause: String,
 }
 
 /// `hallmark device`

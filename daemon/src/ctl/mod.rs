@@ -5,6 +5,7 @@
 
 mod backup;
 mod block;
+mod certificate;
 mod client;
 mod command;
 mod render;
@@ -57,6 +58,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Command::Authority(command) => authority(&client, &show, command),
         Command::Issue(issue) => self::issue(&client, &show, issue),
+        Command::Certificate(command) => certificate::run(&client, &show, command),
         Command::Device(DeviceCommand::List) => show.table(
             &client.pages("/v1/devices", "registration_id")?,
             &["registration_id", "profile", "serial", "not_after"],

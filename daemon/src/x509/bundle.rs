@@ -34,6 +34,22 @@ pub fn render_chain(chain: &[Certificate]) -> String {
     chain.iter().map(Certificate::to_pem).collect()
 }
 
+/// Reads one certificate: DER, base64 of DER, or the first one of a PEM bundle.
+pub fn parse_first(bytes: &[u8]) -> Result<Certificate, BundleRefusal> {
+    if bytes.len() > BUNDLE_BYTES_MAX {
+        return Err(BundleRefusal::TooLarge { bytes: bytes.len() });
+    }
+    if bytes.first() == Some(&0x30) {
+        return Ok(Certificate::parse(bytes)?);
+    }
+    let blocks = pem::blocks(bytes)?;
+    let der = match blocks.into_iter().find(|block| block.label == PEM_LABEL) {
+        Some(block) => block.der,
+        None => pem::decode_base64(bytes)?,
+    };
+    Ok(Certificate::parse(&der)?)
+}
+
 /// Reads all certificates of a PEM bundle, in order; blocks of other kinds are skipped.
 pub fn parse_bundle(text: &[u8]) -> Result<Vec<Certificate>, BundleRefusal> {
     if text.len() > BUNDLE_BYTES_MAX {

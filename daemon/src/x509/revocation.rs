@@ -86,6 +86,16 @@ impl RevocationReason {
         )
     }
 
+    /// The reason with this name. Case, hyphens and underscores do not count: `key-compromise` is
+    /// `keyCompromise`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
+        let asked = plain(name);
+        Self::ALL
+            .into_iter()
+            .find(|reason| plain(reason.name()) == asked)
+    }
+
     /// Whether nothing can make the certificate good again.
     pub fn is_final(self) -> bool {
         self != Self::CertificateHold
@@ -95,5 +105,24 @@ impl RevocationReason {
 impl fmt::Display for RevocationReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_known_by_the_name_of_the_rfc_however_it_is_written() {
+        for reason in RevocationReason::ALL {
+            assert_eq!(RevocationReason::from_name(reason.name()), Some(reason));
+        }
+        for name in ["key-compromise", "KEY_COMPROMISE", "keycompromise"] {
+            let reason = RevocationReason::from_name(name);
+            assert_eq!(reason, Some(RevocationReason::KeyCompromise), "{name}");
+        }
+        for name in ["removeFromCRL", "", "1", "compromise"] {
+            assert_eq!(RevocationReason::from_name(name), None, "{name}");
+        }
     }
 }

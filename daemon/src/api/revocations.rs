@@ -1,0 +1,129 @@
+//! `POST /v1/certificates/revocations`: an operator revokes a certificate.
+
+use super::Api;
+use super::body::JsonBody;
+use super::caller::Peer;
+use super::problem::Problem;
+use crate::ca::authorize::{Authorized, Operate};
+use crate::ca::profile::Role;
+use crate::ca::receipt::Receipt;
+use crate::ca::revoke::{CertificateName, RevokedLeaf};
+use crate::ca::{Error, rfc3339};
+use crate::x509::revocation::RevocationReason;
+use axum::Json;
+use axum::extract::{Extension, State};
+use serde::{Deserialize, Serialize};
+
+/// The longest cause, in bytes.
+const CAUSE_BYTES_MAX: usize = 1_024;
+
+/// Which certificate, named by exactly one of the first three, and why.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revoke {
+    /// Hexadecimal digits.
+    serial: Option<String>,
+    /// Hexadecimal digits: SHA-256 of its DER.
+    sha256: Option<String>,
+    /// The certificate: PEM, whose first certificate counts, or base64 of DER.
+    certificate: Option<String>,
+    /// The authority that issued it, where a serial number alone names several.
+    authority: Option<String>,
+    /// A name of RFC 5280 5.3.1, such as `keyCompromise`.
+    reason: String,
+    /// Why, in words, for the audit journal.
+    #[serde(default)]
+    cause: String,
+}
+
+/// The certificate as it stands, and whether its list says so.
+#[derive(Serialize)]
+pub(super) struct Revoked {
+    serial: String,
+    thumbprint: String,
+    /// Its common name.
+    subject: String,
+    profile: String,
+    role: Option<Role>,
+    /// The authority that issued it, and which generation of it.
+    authority: String,
+    generation: i64,
+    not_after: String,
+    /// Since when; the first date, if it was revoked before.
+    revoked_at: String,
+    reason: &'static str,
+    /// Whether it was revoked already, and nothing has changed.
+    already_revoked: bool,
+    /// What an operator has to know.
+    notices: Vec<String>,
+    receipt: Receipt,
+}
+
+pub(super) async fn revoke(
+    State(api): State<Api>,
+    Extension(peer): Extension<Peer>,
+    JsonBody(revoke): JsonBody<Revoke>,
+) -> Result<Json<Revoked>, Problem> {
+    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
+    let reason = reason(&revoke.reason)?;
+    let cause = cause(revoke.cause.clone())?;
+    let name = name(revoke)?;
+    let revoked = api
+        .application(move |ca| ca.revoke_leaf(&permission, &name, reason, &cause))
+        .await?;
+    let issuer = revoked.certificate.issuer;
+    let since = revoked.since;
+    let receipt = api.receipt(move |ca| ca.revocation_receipt(issuer, since));
+    let receipt = receipt.await?;
+    Ok(Json(Revoked::new(revoked, receipt)))
+}
+
+impl Revoked {
+    fn new(revoked: RevokedLeaf, receipt: Receipt) -> Self {
+        let row = revoked.certificate;
+        Self {
+            serial: hex::encode_upper(&row.serial),
+            thumbprint: hex::encode_upper(row.sha256),
+            subject: row.subject,
+            profile: row.profile,
+            role: row.role,
+            authority: revoked.authority,
+            generation: revoked.generation,
+            not_after: rfc3339(row.not_after),
+            revoked_at: rfc3339(revoked.since),
+            reason: revoked.reason.name(),
+            already_revoked: revoked.was_revoked,
+            notices: revoked.notices,
+            receipt,
+        }
+    }
+}
+
+fn name(revoke: Revoke) -> Result<CertificateName, Error> {
+    let authority = revoke.authority;
+    match (revoke.serial, revoke.sha256, revoke.certificate) {
+        (Some(serial), None, None) => CertificateName::of_serial(&serial, authority),
+        (None, Some(sha256), None) => CertificateName::of_sha256(&sha256),
+        (None, None, Some(text)) => CertificateName::of_certificate(text.as_bytes()),
+        _ => Err(Error::mend(
+            "certificate_not_named",
+            "name the certificate by exactly one of `serial`, `sha256` and `certificate`",
+        )),
+    }
+}
+
+fn reason(name: &str) -> Result<RevocationReason, Error> {
+    RevocationReason::from_name(name).ok_or_else(|| {
+        let known = RevocationReason::ALL.map(RevocationReason::name).join(", ");
+        let message = format!("a reason is one of RFC 5280 5.3.1: {known}");
+        Error::mend("reason_invalid", message)
+    })
+}
+
+fn cause(said: String) -> Result<String, Error> {
+    if said.len() <= CAUSE_BYTES_MAX {
+        return Ok(said);
+    }
+    let message = format!("a cause has at most {CAUSE_BYTES_MAX} bytes");
+    Err(Error::mend("cause_too_long", message))
+}

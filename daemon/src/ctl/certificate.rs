@@ -1,0 +1,63 @@
+//! `hallmark certificate revoke`.
+
+use super::client::{Client, Failure};
+use super::command::{CertificateCommand, RevokeCertificate};
+use super::{Show, receipt};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Digits of a SHA-256; a serial number has 40 at most.
+const SHA256_DIGITS: usize = 64;
+
+pub(super) fn run(
+    client: &Client,
+    show: &Show,
+    command: &CertificateCommand,
+) -> Result<(), Failure> {
+    match command {
+        CertificateCommand::Revoke(revoke) => self::revoke(client, show, revoke),
+    }
+}
+
+fn revoke(client: &Client, show: &Show, revoke: &RevokeCertificate) -> Result<(), Failure> {
+    let mut body = json!({ "reason": revoke.reason, "cause": revoke.cause });
+    if let Some(digits) = &revoke.serial {
+        body[kind_of(digits)] = json!(digits);
+    }
+    if let Some(file) = &revoke.file {
+        body["certificate"] = json!(read(file)?);
+    }
+    if let Some(authority) = &revoke.authority {
+        body["authority"] = json!(authority);
+    }
+    let mut answer = client.post("/v1/certificates/revocations", &body)?;
+    if show.json {
+        return show.record(&answer);
+    }
+    let told = answer["receipt"].take();
+    if let Value::Object(members) = &mut answer {
+        members.remove("receipt");
+    }
+    show.record(&answer)?;
+    receipt(show, &told)
+}
+
+fn kind_of(digits: &str) -> &'static str {
+    let count = digits.chars().filter(char::is_ascii_hexdigit).count();
+    if count == SHA256_DIGITS {
+        "sha256"
+    } else {
+        "serial"
+    }
+}
+
+/// PEM as it is, DER in base64.
+fn read(path: &Path) -> Result<String, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => STANDARD.encode(error.as_bytes()),
+    })
+}

@@ -1,0 +1,454 @@
+//! Stations, operators, auditors, devices and the listener itself: one command revokes the
+//! certificate of each, and its holder is refused at its next request, however it asks.
+
+use crate::kept::Kept;
+use crate::process::{SOON, Told, until};
+use crate::relying::Relying;
+use crate::request::{Holder, Request, der};
+use crate::roles::with_operators;
+use crate::stage::Stage;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const REVOKED: (u16, &str) = (401, "client_certificate_revoked");
+/// An address that says 403 to some roles, and 401 to strangers.
+const SOMEWHERE: &str = "/v1/devices";
+
+fn revoke(stage: &Stage, arguments: &[&str]) -> Value {
+    stage.json(&[&["certificate", "revoke"], arguments].concat())
+}
+
+/// The command is refused with this code and says all of this.
+fn is_refused(stage: &Stage, arguments: &[&str], code: &str, words: &[&str]) {
+    let told = stage.hallmark(&[&["certificate", "revoke"], arguments].concat());
+    assert_eq!(told.code, Some(1), "{arguments:?}: {told:?}");
+    for word in [&[code], words].concat() {
+        assert!(told.error.contains(word), "{arguments:?}: {told:?}");
+    }
+}
+
+fn is_identified(told: &(u16, String)) {
+    assert!(matches!(told.0, 200 | 403), "{told:?}");
+}
+
+fn is_out(told: (u16, String)) {
+    assert_eq!((told.0, told.1.as_str()), REVOKED);
+}
+
+fn reason_on_list(relying: &Relying, authority: &str, serial: &str) -> Option<u8> {
+    relying.listed(authority).1.get(serial).copied()
+}
+
+/// Each role, each way to name a certificate. Verifies: the holder is refused at the next request
+/// on a kept connection and on a new one; the others are not; list and journal say why; the repeat
+/// changes nothing and says since when.
+#[test]
+fn a_revoked_caller_is_refused_whatever_its_role() {
+    let stage = with_operators();
+    let relying = Relying::on(&stage);
+    let witness = stage.enlist("operator", "operator-9");
+    let mut witness = Kept::secured(&stage, &witness);
+    for (role, authority, reason, code) in [
+        ("station", "operations", "keyCompromise", 1),
+        ("operator", "operations", "cessationOfOperation", 5),
+        ("auditor", "operations", "privilege-withdrawn", 9),
+        ("device", "line-1", "superseded", 4),
+    ] {
+        let holder = stage.enlist(role, &format!("{role}-1"));
+        let other = stage.enlist(role, &format!("{role}-2"));
+        let mut kept = Kept::secured(&stage, &holder);
+        is_identified(&kept.asks(SOMEWHERE));
+        let chain = holder.certificate.clone() + &holder.chain.concat();
+        let pem = stage.write("its.pem", &chain);
+        let binary = stage.path("its.der");
+        fs::write(&binary, der(&holder.certificate)).unwrap();
+        let colons = holder.serial.to_lowercase().into_bytes();
+        let colons: Vec<_> = colons
+            .chunks(2)
+            .map(|it| str::from_utf8(it).unwrap())
+            .collect();
+        let named: &[&str] = match role {
+            "station" => &[&holder.serial],
+            "operator" => &["--file", pem.to_str().unwrap()],
+            "auditor" => &["--file", binary.to_str().unwrap()],
+            _ => &[&holder.thumbprint],
+        };
+        let why = ["--reason", reason, "--cause", "its laptop is gone"];
+        let told = revoke(&stage, &[named, &why].concat());
+        is_out(kept.asks(SOMEWHERE));
+        is_out(Kept::secured(&stage, &holder).asks(SOMEWHERE));
+        is_identified(&Kept::secured(&stage, &other).asks(SOMEWHERE));
+        is_identified(&witness.asks(SOMEWHERE));
+        assert_eq!(
+            (&told["role"], &told["serial"]),
+            (&json!(role), &json!(holder.serial))
+        );
+        assert_eq!(told["already_revoked"], false);
+        assert_eq!(told["receipt"]["complete"], true, "{told}");
+        assert_eq!(
+            reason_on_list(&relying, authority, &holder.serial),
+            Some(code)
+        );
+
+        let again = [
+            &colons.join(":"),
+            "--authority",
+            authority,
+            "--reason",
+            "keyCompromise",
+        ];
+        let again = revoke(&stage, &again);
+        assert_eq!(again["already_revoked"], true);
+        for member in ["revoked_at", "reason"] {
+            assert_eq!(again[member], told[member]);
+        }
+        let entry = "audit WHERE action = 'certificate.revoked' AND actor LIKE 'local uid %'
+                     AND detail ->> 'cause' = 'its laptop is gone' AND detail ->> 'serial'";
+        assert_eq!(stage.count(&format!("{entry} = '{}'", holder.serial)), 1);
+    }
+}
+
+/// Verifies: DPS and hub, which read no list, are named with the command that excludes the device
+/// there; who has no leaf at a service is told nothing of the kind.
+#[test]
+fn the_answer_says_what_a_revocation_does_not_reach() {
+    let stage = Stage::up();
+    let device = stage.enlist("device", "press-7");
+    let told = revoke(&stage, &[&device.serial, "--reason", "keyCompromise"]);
+    let notices = told["notices"].to_string();
+    for word in [
+        "the device's current leaf",
+        "hallmark roll start press-7 --reason compromise",
+        "hallmark device block press-7",
+    ] {
+        assert!(notices.contains(word), "{notices}");
+    }
+    let told = stage.told(&[
+        "certificate",
+        "revoke",
+        &device.serial,
+        "--reason",
+        "superseded",
+    ]);
+    assert!(
+        told.contains("DPS and its hub read no revocation list"),
+        "{told}"
+    );
+    let station = stage.enlist("station", "press-7");
+    let told = revoke(&stage, &[&station.serial, "--reason", "superseded"]);
+    assert_eq!(told["notices"], json!([]));
+    let next = stage.enlist("device", "press-7");
+    is_identified(&Kept::secured(&stage, &next).asks(SOMEWHERE));
+    let request = Request::device("press-7");
+    let station = stage.enlist("station", "station-1");
+    stage.caller(&station).obtain(&request);
+}
+
+/// Verifies: each reason of RFC 5280 is taken; a hold can be made final, and nothing else changes;
+/// what is no certificate of ours, an authority's, or not named is refused and says what to do.
+#[test]
+fn reasons_and_names_are_judged() {
+    let stage = Stage::up();
+    let station = stage.enlist("station", "station-1");
+    let serial = station.serial.as_str();
+    let told = revoke(&stage, &[serial, "--reason", "certificateHold"]);
+    let since = &told["revoked_at"];
+    is_out(Kept::secured(&stage, &station).asks(SOMEWHERE));
+    for (reason, stands) in [
+        ("certificateHold", "certificateHold"),
+        ("KEY_COMPROMISE", "keyCompromise"),
+        ("superseded", "keyCompromise"),
+    ] {
+        let told = revoke(&stage, &[serial, "--reason", reason]);
+        assert_eq!(
+            (&told["revoked_at"], &told["reason"]),
+            (since, &json!(stands))
+        );
+    }
+    for reason in [
+        "unspecified",
+        "keyCompromise",
+        "cACompromise",
+        "affiliationChanged",
+        "superseded",
+        "cessationOfOperation",
+        "certificateHold",
+        "privilegeWithdrawn",
+        "aACompromise",
+    ] {
+        let holder = stage.enlist("auditor", "auditor-1");
+        let told = revoke(&stage, &[&holder.serial, "--reason", reason]);
+        assert_eq!(told["reason"], reason);
+    }
+    let good = ["--reason", "superseded"];
+    let file = |name: &str, text: &str| stage.write(name, text).to_str().unwrap().to_owned();
+    let foreign = rcgen::generate_simple_self_signed(["x.example".to_owned()]).unwrap();
+    let foreign = file("foreign.pem", &foreign.cert.pem());
+    let csr = file("some.csr", &Request::device("press-9").csr);
+    let root = file("root.pem", &stage.authority("root"));
+    let operations = stage.json(&["authority", "show", "operations"])[0]["serial"].clone();
+    let long = "x".repeat(1_025);
+    for (arguments, code, words) in [
+        (
+            &["0abc", good[0], good[1]][..],
+            "certificate_unknown",
+            &[][..],
+        ),
+        (
+            &[serial, "--authority", "line-1", good[0], good[1]],
+            "certificate_unknown",
+            &["line-1"],
+        ),
+        (
+            &["--file", &foreign, good[0], good[1]],
+            "certificate_unknown",
+            &["SHA-256"],
+        ),
+        (
+            &[&"ab".repeat(32), good[0], good[1]],
+            "certificate_unknown",
+            &["SHA-256"],
+        ),
+        (
+            &["press-7", good[0], good[1]],
+            "serial_invalid",
+            &["hexadecimal"],
+        ),
+        (
+            &["--file", &csr, good[0], good[1]],
+            "certificate_malformed",
+            &["PEM"],
+        ),
+        (
+            &[serial, "--reason", "removeFromCRL"],
+            "reason_invalid",
+            &["keyCompromise"],
+        ),
+        (
+            &[serial, "--reason", "stolen"],
+            "reason_invalid",
+            &["keyCompromise"],
+        ),
+        (
+            &[serial, good[0], good[1], "--cause", &long],
+            "cause_too_long",
+            &["1024"],
+        ),
+        (
+            &["--file", &root, good[0], good[1]],
+            "certificate_of_authority",
+            &[
+                "roll start --authority root --generation 1 --reason compromise",
+                "authority block",
+            ],
+        ),
+        (
+            &[operations.as_str().unwrap(), good[0], good[1]],
+            "certificate_of_authority",
+            &[],
+        ),
+    ] {
+        is_refused(&stage, arguments, code, words);
+    }
+    for usage in [
+        &["certificate", "revoke", "--reason", "superseded"][..],
+        &["certificate", "revoke", serial],
+        &[
+            "certificate",
+            "revoke",
+            serial,
+            "--file",
+            &root,
+            good[0],
+            good[1],
+        ],
+    ] {
+        assert_eq!(stage.hallmark(usage).code, Some(2), "{usage:?}");
+    }
+    let missing = [
+        "certificate",
+        "revoke",
+        "--file",
+        "/nonexistent",
+        good[0],
+        good[1],
+    ];
+    assert_eq!(stage.hallmark(&missing).code, Some(1));
+}
+
+fn request(path: &str, body: &Value) -> String {
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// An operator revokes its own certificate, and has sent its next request already. Verifies:
+/// stations and auditors may not revoke; the operator's next request is refused, although it was
+/// sent before the answer; the admin socket still works.
+#[test]
+fn a_request_that_was_sent_beside_the_revocation_is_refused() {
+    const ADDRESS: &str = "/v1/certificates/revocations";
+    let stage = with_operators();
+    let operator = stage.enlist("operator", "operator-1");
+    let body = json!({ "serial": operator.serial, "reason": "keyCompromise" });
+    for role in ["station", "auditor"] {
+        let mut caller = Kept::secured(&stage, &stage.enlist(role, role));
+        caller.send(&request(ADDRESS, &body));
+        assert_eq!(
+            caller.answer(),
+            (403, "role_forbidden".to_owned()),
+            "{role}"
+        );
+    }
+    let mut kept = Kept::secured(&stage, &operator);
+    for body in [
+        json!({ "reason": "keyCompromise" }),
+        json!({ "serial": "0a", "sha256": "0b", "reason": "keyCompromise" }),
+    ] {
+        kept.send(&request(ADDRESS, &body));
+        assert_eq!(kept.answer(), (400, "certificate_not_named".to_owned()));
+    }
+    kept.send(&request(ADDRESS, &json!({ "serial": operator.serial })));
+    assert_eq!(kept.answer().0, 422, "no reason is given");
+    let next = "GET /v1/devices HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    kept.send(&(request(ADDRESS, &body) + next + next));
+    assert_eq!(kept.answer().0, 200);
+    is_out(kept.answer());
+    is_out(kept.answer());
+    let told = revoke(&stage, &[&operator.serial, "--reason", "superseded"]);
+    assert_eq!(told["already_revoked"], true, "the admin socket is open");
+}
+
+/// What `openssl s_client` says on a connection that may resume the session in a file, and keeps
+/// the next session there.
+fn s_client(stage: &Stage, version: &str, holder: &Holder, resumes: bool) -> Told {
+    let file = |name: &str, text: &str| stage.write(name, text);
+    let session = stage.path(&format!("session{version}"));
+    let mut command = Command::new("openssl");
+    command.args(["s_client", version, "-ign_eof", "-connect"]);
+    command.arg(stage.https().replace("https://", ""));
+    command
+        .arg("-CAfile")
+        .arg(file("s-root.pem", &stage.authority("root")));
+    command
+        .arg("-cert")
+        .arg(file("s-client.pem", &holder.certificate));
+    command.arg("-key").arg(file("s-client.key", &holder.key));
+    command.arg("-sess_out").arg(&session);
+    if resumes {
+        command.arg("-sess_in").arg(&session);
+    }
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let request = "GET /v1/devices HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(request.as_bytes())
+        .unwrap();
+    let told = child.wait_with_output().unwrap();
+    Told {
+        code: told.status.code(),
+        out: String::from_utf8_lossy(&told.stdout).into_owned(),
+        error: String::from_utf8_lossy(&told.stderr).into_owned(),
+    }
+}
+
+/// A resumed session presents no certificate: the daemon remembers it. Verifies, in TLS 1.2 and
+/// 1.3: the holder is identified in a resumed session, and refused there once its certificate is
+/// revoked.
+#[test]
+fn a_resumed_session_of_a_revoked_caller_is_refused() {
+    let stage = Stage::up();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let station = stage.enlist("station", &format!("station{version}"));
+        let says = |resumes: bool, words: [&str; 2]| {
+            let told = s_client(&stage, version, &station, resumes);
+            for word in words {
+                assert!(told.out.contains(word), "{version} {word}: {told:?}");
+            }
+        };
+        says(false, ["New, TLS", "role_forbidden"]);
+        says(true, ["Reused, TLS", "role_forbidden"]);
+        revoke(&stage, &[&station.serial, "--reason", "keyCompromise"]);
+        says(true, ["Reused, TLS", "client_certificate_revoked"]);
+        says(true, ["Reused, TLS", "client_certificate_revoked"]);
+    }
+}
+
+fn serial_of(der: &[u8]) -> String {
+    let (_, parsed) = X509Certificate::from_der(der).unwrap();
+    hex::encode_upper(parsed.tbs_certificate.serial.to_bytes_be())
+}
+
+/// The listener's own certificate. Verifies: from the answer on it is not presented; a new one is,
+/// with another key, and stays after a restart; kept connections go on.
+#[test]
+fn the_listeners_own_certificate_is_replaced_at_once() {
+    let mut stage = Stage::up();
+    let station = stage.enlist("station", "station-1");
+    let mut kept = Kept::secured(&stage, &station);
+    let file = stage.path("state/tls/server.pem");
+    let key = || fs::read_to_string(stage.path("state/tls/server.key")).unwrap();
+    let old = serial_of(&kept.presented);
+    let old_key = key();
+    let named = ["--file", file.to_str().unwrap()];
+    let told = revoke(
+        &stage,
+        &[&named[..], &["--reason", "keyCompromise"]].concat(),
+    );
+    assert_eq!(
+        (&told["serial"], &told["role"]),
+        (&json!(old), &json!("server"))
+    );
+    let begun = Instant::now();
+    let mut new = loop {
+        if let Ok(connection) = Kept::try_secured(&stage, &station) {
+            break connection;
+        }
+        assert!(begun.elapsed() < SOON, "HTTPS does not come back");
+    };
+    let presented = serial_of(&new.presented);
+    assert_ne!(presented, old, "the revoked certificate is presented");
+    is_identified(&new.asks(SOMEWHERE));
+    is_identified(&kept.asks(SOMEWHERE));
+    assert_ne!(key(), old_key);
+    stage.restart();
+    let after = until("HTTPS answers", || Kept::try_secured(&stage, &station).ok());
+    assert_eq!(serial_of(&after.presented), presented);
+}
+
+/// Stopped before the new one is there. Verifies: the next start does not present the revoked one.
+#[test]
+fn a_revoked_certificate_of_the_listener_is_not_presented_by_the_next_start() {
+    let mut stage = Stage::up();
+    let station = stage.enlist("station", "station-1");
+    let [pem, key] = ["server.pem", "server.key"].map(|name| stage.path("state/tls").join(name));
+    let files = [&pem, &key].map(|path| fs::read(path).unwrap());
+    let named = ["--file", pem.to_str().unwrap()];
+    let told = revoke(&stage, &[&named[..], &["--reason", "superseded"]].concat());
+    stage.stop();
+    for (path, bytes) in [&pem, &key].into_iter().zip(files) {
+        fs::write(path, bytes).unwrap();
+    }
+    stage.start();
+    let begun = Instant::now();
+    let presented = loop {
+        if let Ok(connection) = Kept::try_secured(&stage, &station) {
+            break serial_of(&connection.presented);
+        }
+        assert!(begun.elapsed() < SOON, "HTTPS does not come back");
+    };
+    assert_ne!(told["serial"], presented);
+}
