@@ -190,7 +190,8 @@ fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
     let station = stage.enlist_when_possible("station", "station-2");
     let new = until("a new leaf", || {
         let request = Request::device("press-1");
-        let answer = stage.caller(&station).ask(&request);
+        // HTTPS is closed until the listener has a certificate below the new root.
+        let answer = stage.caller(&station).try_ask(&request).ok()?;
         (answer.status == 201).then(|| request.holder(&answer.body))
     });
     for roll in started["rolls"].as_array().unwrap() {

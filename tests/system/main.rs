@@ -36,6 +36,7 @@
 //! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
 //! | `roles` | the role of a caller is the one on record, and a row alone makes no caller |
 //! | `revoked_callers` | one command revokes any certificate, and its holder is refused at its next request |
+//! | `operations_authority` | the authority of stations, operators and the listener is compromised or blocked |
 //! | `reload` | a new configuration, whole or not at all, while the line is at work |
 //! | `backup` | copies made under load, judged, and put in the database's place |
 //! | `token_gone` | the token is taken away and put back |
@@ -104,6 +105,7 @@ mod keys;
 mod kinds;
 mod leaf_faults;
 mod load;
+mod operations_authority;
 mod own_authority;
 mod policy;
 mod printed;

@@ -13,6 +13,7 @@ use super::caller::{ClientCertificate, Peer};
 use super::problem::Problem;
 use super::tls::ServerIdentity;
 use crate::ca::Error;
+use crate::store::Store;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::HeaderValue;
@@ -75,6 +76,8 @@ pub struct Https {
     pub listener: TcpListener,
     /// Who the daemon is there.
     pub identity: Arc<ServerIdentity>,
+    /// Where it is on record that the identity is good.
+    pub store: Store,
 }
 
 /// Plain TCP: whoever comes is nobody.
@@ -92,17 +95,19 @@ pub struct Admin<Admitted> {
 }
 
 impl Door for Https {
-    type Knock = (TcpStream, Arc<ServerIdentity>);
+    type Knock = (TcpStream, Arc<ServerIdentity>, Store);
     type Stream = tokio_rustls::server::TlsStream<TcpStream>;
 
     async fn accept(&self) -> io::Result<Self::Knock> {
-        Ok((self.listener.accept().await?.0, self.identity.clone()))
+        let stream = self.listener.accept().await?.0;
+        Ok((stream, self.identity.clone(), self.store.clone()))
     }
 
-    async fn admit((stream, identity): Self::Knock) -> Option<(Self::Stream, Peer)> {
+    async fn admit((stream, identity, store): Self::Knock) -> Option<(Self::Stream, Peer)> {
         // Small answers must not wait for the client's acknowledgement.
         stream.set_nodelay(true).ok()?;
-        let acceptor = identity.acceptor()?;
+        let acceptor = tokio::task::spawn_blocking(move || identity.acceptor(&store));
+        let acceptor = acceptor.await.ok()??;
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
             .await
             .ok()?

@@ -14,6 +14,8 @@ use crate::ca::issue::IssueRequest;
 use crate::ca::{CertificateAuthority, Error, canary};
 use crate::durable;
 use crate::enrollment::id::RegistrationId;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::store::{Store, StoreError};
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -29,7 +31,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureSc
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio_rustls::TlsAcceptor;
 
 /// The common name where no name fits: each is too long, or reserved.
@@ -71,7 +73,60 @@ fn is_common_name(text: &str) -> bool {
 /// The identity as it is now; exchanged while connections stay.
 pub struct ServerIdentity {
     name: ArcSwap<ListenerName>,
-    acceptor: ArcSwapOption<TlsAcceptor>,
+    presented: ArcSwapOption<Presented>,
+}
+
+/// A certificate with its key, and what the record says of it.
+struct Presented {
+    acceptor: TlsAcceptor,
+    sha256: [u8; 32],
+    /// What was read last, and `Store::revocations` before it.
+    read: Mutex<Option<(u64, Standing)>>,
+}
+
+/// What the record says of the listener's certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is good.
+    Good,
+    /// It is not on record: an older backup was restored. It serves until there is another one.
+    Unknown,
+    /// It is revoked or on hold, or a generation above it is: it is not presented.
+    Excluded,
+}
+
+impl Presented {
+    /// Reads the record, if a certificate was revoked since it was read.
+    fn standing(&self, store: &Store) -> Standing {
+        let revocations = store.revocations();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((before, standing)) = *read
+            && before == revocations
+        {
+            return standing;
+        }
+        match standing(store, &self.sha256) {
+            Ok(standing) => {
+                *read = Some((revocations, standing));
+                standing
+            }
+            Err(error) => {
+                tracing::warn!(%error, "record of the TLS certificate cannot be read");
+                read.map_or(Standing::Good, |(_, standing)| standing)
+            }
+        }
+    }
+}
+
+fn standing(store: &Store, sha256: &[u8; 32]) -> Result<Standing, StoreError> {
+    let Some(row) = store.client(sha256)? else {
+        return Ok(Standing::Unknown);
+    };
+    let is_revoked = row.certificate.revoked_at.is_some() || row.revoked_above.is_some();
+    if is_revoked {
+        return Ok(Standing::Excluded);
+    }
+    Ok(Standing::Good)
 }
 
 impl ServerIdentity {
@@ -79,29 +134,38 @@ impl ServerIdentity {
     pub fn load(name: ListenerName) -> Self {
         let identity = Self {
             name: ArcSwap::from_pointee(name),
-            acceptor: ArcSwapOption::empty(),
+            presented: ArcSwapOption::empty(),
         };
         match identity.read() {
-            Ok(Some(acceptor)) => identity.acceptor.store(Some(Arc::new(acceptor))),
+            Ok(Some(presented)) => identity.presented.store(Some(Arc::new(presented))),
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the TLS identity on disk is not usable"),
         }
         identity
     }
 
-    /// What accepts connections; `None` before there is a certificate.
-    pub fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.acceptor.load().as_deref().cloned()
+    /// Returns what accepts connections; `None` before there is a certificate, and while the one
+    /// that there is is revoked, or issued below a revoked generation.
+    pub fn acceptor(&self, store: &Store) -> Option<TlsAcceptor> {
+        let presented = self.presented.load_full()?;
+        match presented.standing(store) {
+            Standing::Good | Standing::Unknown => Some(presented.acceptor.clone()),
+            Standing::Excluded => None,
+        }
     }
 
-    /// The listener has another name now; the certificate of before serves until there is one for it.
+    /// The listener has another name now; the certificate of before serves until there is one for
+    /// it.
     pub fn rename(&self, name: ListenerName) {
         self.name.store(Arc::new(name));
     }
 
-    /// Requests a certificate if there is none, or the present one nears its end or names somebody else.
+    /// Requests a certificate if there is none, if the present one nears its end or has other
+    /// names, and if it is revoked or issued below a revoked generation.
     pub fn renew(&self, ca: &CertificateAuthority) -> Result<(), Error> {
-        if self.acceptor().is_some() && self.still_serves(ca.now()) {
+        let presented = self.presented.load_full();
+        let standing = presented.map(|it| it.standing(ca.store()));
+        if standing == Some(Standing::Good) && self.still_serves(ca.now()) {
             return Ok(());
         }
         let name = self.name.load_full();
@@ -122,8 +186,8 @@ impl ServerIdentity {
             .map_err(|error| io_error("the TLS key", &error))?;
         durable::put(&self.certificate_path(), issued.to_pem().as_bytes(), 0o600)
             .map_err(|error| io_error("the TLS certificate", &error))?;
-        let acceptor = self.read()?;
-        self.acceptor.store(acceptor.map(Arc::new));
+        let presented = self.read()?;
+        self.presented.store(presented.map(Arc::new));
         tracing::info!(names = ?name.names, "the listener has a new TLS certificate");
         Ok(())
     }
@@ -141,7 +205,7 @@ impl ServerIdentity {
         })
     }
 
-    fn read(&self) -> Result<Option<TlsAcceptor>, Error> {
+    fn read(&self) -> Result<Option<Presented>, Error> {
         let failed = |error: String| Error::stop("tls_identity", error);
         if !self.certificate_path().exists() {
             return Ok(None);
@@ -149,6 +213,7 @@ impl ServerIdentity {
         let chain: Vec<_> = CertificateDer::pem_file_iter(self.certificate_path())
             .and_then(Iterator::collect)
             .map_err(|error| failed(error.to_string()))?;
+        let leaf = chain.first().map(|leaf| Thumbprint::of(leaf));
         let key = PrivateKeyDer::from_pem_file(self.key_path())
             .map_err(|error| failed(error.to_string()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -159,7 +224,11 @@ impl ServerIdentity {
             .with_single_cert(chain, key)
             .map_err(|error| failed(error.to_string()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Some(TlsAcceptor::from(Arc::new(config))))
+        Ok(leaf.map(|leaf| Presented {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            sha256: *leaf.as_bytes(),
+            read: Mutex::default(),
+        }))
     }
 
     fn key_path(&self) -> PathBuf {

@@ -140,7 +140,12 @@ impl Daemon {
         let router = edge.clone().router();
         let mut tasks: Vec<JoinHandle<()>> = Vec::new();
         if let (Some(listener), Some(identity)) = (https, self.identity.clone()) {
-            let door = Https { listener, identity };
+            let store = self.store.clone();
+            let door = Https {
+                listener,
+                identity,
+                store,
+            };
             tasks.push(tokio::spawn(serve_behind(
                 door,
                 router.clone(),
