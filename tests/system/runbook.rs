@@ -7,6 +7,7 @@ use crate::external::{self, Elsewhere, asked};
 use crate::process::{Told, until};
 use crate::provisioned::{below_line_1, individually};
 use crate::request::Request;
+use crate::roles::with_operators;
 use crate::stage::{HALLMARK, HALLMARKD, Stage};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -244,6 +245,23 @@ fn a_device_is_breached() {
     page.told(&stage);
     stage.is_in_step();
     assert!(stage.emulator.individual("press-7").is_none());
+}
+
+#[test]
+fn a_certificate_is_revoked() {
+    let stage = with_operators();
+    let station = stage.enlist("station", "station-1");
+    let operator = stage.enlist("operator", "operator-2");
+    stage.write("operator-2.pem", &operator.certificate);
+    let mut page = Runbook::of("Revoke a certificate: station, operator, auditor, server");
+    let serial = [("0A1B2C3D", station.serial.as_str())];
+    let told = page.line(&serial).told(&stage);
+    assert!(told.contains("reason: keyCompromise"), "{told}");
+    page.told(&stage);
+    for holder in [station, operator] {
+        let answer = stage.caller(&holder).get("/v1/devices");
+        assert_eq!(answer.code(), "client_certificate_revoked");
+    }
 }
 
 #[test]
