@@ -6,8 +6,8 @@ use std::time::Duration;
 use dps_emulator::{Action, Fault, MethodAnswer};
 use reqwest::Method;
 use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS,
-    TlsConfiguration, Transport,
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet,
+    PublishOptions, QoS, TlsConfiguration, Transport,
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -27,12 +27,12 @@ struct Wire {
 
 impl Wire {
     fn new(plant: &Plant, id: &str, user: &str, chain: &[&Made]) -> Self {
-        let mut options = MqttOptions::new(id, "localhost", plant.emulator.mqtt_addr().port());
+        let mut options = MqttOptions::new(id, ("localhost", plant.emulator.mqtt_addr().port()));
         options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls(
             plant, chain,
         )))));
         options.set_credentials(user, "");
-        let (client, events) = AsyncClient::new(options, 10);
+        let (client, events) = AsyncClient::builder(options).capacity(10).build();
         Self { client, events }
     }
 
@@ -58,7 +58,7 @@ impl Wire {
 
     async fn say(&self, topic: &str, body: &str) {
         self.client
-            .publish(topic, QoS::AtLeastOnce, false, body)
+            .publish(topic, body.to_owned(), PublishOptions::at_least_once())
             .await
             .unwrap();
     }
@@ -80,7 +80,8 @@ impl Wire {
         loop {
             if let Packet::Publish(publish) = self.next().await.unwrap() {
                 let body = serde_json::from_slice(&publish.payload).unwrap();
-                return (publish.topic, body);
+                let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
+                return (topic, body);
             }
         }
     }
