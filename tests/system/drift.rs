@@ -1,5 +1,6 @@
 //! Somebody else changes what the service holds, and nobody tells us: the scan finds it.
 
+use crate::device::is_assigned;
 use crate::invariants::held;
 use crate::process::until;
 use crate::request::{Holder, Request};
@@ -116,4 +117,29 @@ fn scans_come_however_often_somebody_reloads() {
         std::thread::sleep(Duration::from_secs(1));
         (scans() > before).then_some(())
     });
+}
+
+/// A service, or something in its place, answers the same page for ever, each time with a next one.
+/// Verifies: the scan ends and says why, and comes again after its pause; work for devices goes on.
+#[test]
+fn an_endless_list_ends_the_scan() {
+    let (stage, _) = scanning_every("3s", "report");
+    let endless = Action::Status {
+        status: 200,
+        headers: vec![("x-ms-continuation".into(), "next".into())],
+        body: Some(json!([{ "registrationId": "forged", "etag": "\"1\"" }])),
+    };
+    let fault = Fault::on("individual.query", endless).times(1_000);
+    stage.emulator.inject(fault).unwrap();
+    until("the scan ends early", || {
+        let log = std::fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+        log.contains("repeats a page").then_some(())
+    });
+    let asked = stage.emulator.requests_of("individual.query").len();
+    assert!(asked < 20, "{asked} pages");
+    let station = stage.station_called("station-2");
+    let device = station.obtain(&Request::device("press-8"));
+    stage.told(&["enrollment", "add", "--individual", "press-8"]);
+    stage.is_in_step();
+    is_assigned(&stage.emulator, &device);
 }

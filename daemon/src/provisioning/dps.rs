@@ -178,7 +178,7 @@ pub enum ScanKind {
 }
 
 impl ScanKind {
-    fn collection(self) -> &'static str {
+    pub(super) fn collection(self) -> &'static str {
         match self {
             ScanKind::Individuals => "enrollments",
             ScanKind::Groups => "enrollmentGroups",
@@ -202,7 +202,7 @@ impl Page {
             .into_iter()
             .map(|value| parse_record(operation, value))
             .collect::<Result<_, _>>()?;
-        let next = answer.continuation();
+        let next = answer.continuation(operation)?;
         Ok(Self { records, next })
     }
 }

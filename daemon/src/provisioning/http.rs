@@ -497,11 +497,22 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Where the next page begins, if there is one.
-    pub(super) fn continuation(&self) -> Option<Continuation> {
-        let token = self.header("x-ms-continuation")?;
-        let fits = !token.is_empty() && token.len() <= CONTINUATION_LENGTH_MAX;
-        fits.then(|| Continuation(token.to_owned()))
+    /// Where the next page begins, if there is one. A page whose next one cannot be asked for is no
+    /// last page: the caller would take what follows for missing.
+    pub(super) fn continuation(&self, operation: &str) -> Result<Option<Continuation>, CallError> {
+        let Some(value) = self.headers.get("x-ms-continuation") else {
+            return Ok(None);
+        };
+        match value.to_str() {
+            Ok("") => Ok(None),
+            Ok(token) if token.len() <= CONTINUATION_LENGTH_MAX => {
+                Ok(Some(Continuation(token.to_owned())))
+            }
+            _ => {
+                let problem = "has a continuation that cannot be sent back";
+                Err(unreadable(operation, problem, false))
+            }
+        }
     }
 
     pub(super) fn retry_after(&self) -> Option<Duration> {

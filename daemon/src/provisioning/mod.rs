@@ -9,6 +9,7 @@
 //! | [`device`] | the device plane: registering as a device does |
 //! | [`http`] | one bounded HTTPS client per plane |
 //! | [`failure`] | what a caller can do about a call that failed |
+//! | [`pages`] | the bound of a list that is answered page by page |
 //! | [`budget`] | the operations per minute that all calls to one service share |
 //! | `reach` | host names, addresses and trust of the planes |
 //! | [`credential`], [`sas`] | what a call is authorised with |
@@ -27,6 +28,7 @@ pub mod dps;
 pub mod failure;
 pub mod http;
 pub mod hub;
+pub mod pages;
 mod reach;
 pub mod reconcile;
 pub mod sas;

@@ -178,7 +178,7 @@ impl HubClient {
             let answer = self.plane.call(call).await?;
             let page: Vec<DeviceJob> = answer.json(&operation)?;
             results.extend(page.into_iter().filter_map(DeviceJob::outcome));
-            from = answer.continuation();
+            from = answer.continuation(&operation)?;
             if from.is_none() {
                 break;
             }

@@ -12,6 +12,7 @@ use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::plan::holds;
 use crate::enrollment::record::Record;
 use crate::provisioning::dps::ScanKind;
+use crate::provisioning::pages::Pages;
 use crate::store::{EnrollmentKind, EnrollmentRow, ScannedPage};
 use std::time::Duration;
 
@@ -73,12 +74,13 @@ impl Reconciler {
         let service = self.name.clone();
         let begun = self.blocking(move |ca| Ok(ca.store().begin_scan(service)?));
         let scan = begun.await?;
-        let (mut next, mut met) = (None, 0);
+        let mut pages = Pages::of(asked);
+        let mut next = None;
         loop {
             let page = self.clients.dps.scan(asked, next.as_ref()).await?;
+            pages.count(&page)?;
             let service = self.name.clone();
             let records = page.records;
-            met += records.len();
             let effect = self.blocking(move |ca| {
                 let mut shown = ScannedPage {
                     scan,
@@ -103,7 +105,7 @@ impl Reconciler {
                 break;
             }
         }
-        self.record_load(kind, met).await?;
+        self.record_load(kind, pages.records()).await?;
         let service = self.name.clone();
         // Only a scan that came to its end can tell that something is missing.
         let missing = self.blocking(move |ca| {
