@@ -6,6 +6,7 @@ use crate::notify::journal;
 use crate::printable::{self, Page};
 use crate::provisioning::http::PlaneError;
 use crate::token::configuration::{TokenConfigurationError, TokenFileError};
+use crate::token::process_memory;
 use crate::token::worker::HandedOver;
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,6 +20,9 @@ const WRONG_CONFIGURATION: u8 = 78;
 /// Runs `body` as a whole program: begins the log, and says why it failed, once.
 pub fn main(body: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
     journal::log(log_filter());
+    if let Err(error) = process_memory::keep_private() {
+        tracing::warn!(%error, "memory may be dumped");
+    }
     // Crash points for the fault tests; nothing without the feature `failpoints`.
     let _crash_points = fail::FailScenario::setup();
     let error = match body() {

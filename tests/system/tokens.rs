@@ -3,6 +3,7 @@
 use crate::process::until;
 use crate::stage::Stage;
 use serde_json::Value;
+use std::fs;
 use std::process::Command;
 
 const CRASHING_MODULE: &str = "
@@ -140,5 +141,19 @@ fn a_token_is_measured_and_no_key_is_left() {
     ] {
         let told = stage.hallmark(refused);
         assert_eq!(told.code, Some(1), "{refused:?}: {told:?}");
+    }
+}
+
+/// Verifies: the daemon and its worker, which hold access keys and the PIN, leave no core dump.
+#[test]
+fn no_process_that_holds_a_secret_leaves_a_core() {
+    let stage = Stage::up();
+    for process in [stage.daemon(), stage.worker().unwrap()] {
+        let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+        let core = limits
+            .lines()
+            .find(|it| it.starts_with("Max core file size"));
+        let limit: Vec<_> = core.unwrap().split_whitespace().skip(4).take(2).collect();
+        assert_eq!(limit, ["0", "0"], "{limits}");
     }
 }

@@ -172,7 +172,9 @@ impl Attendant {
             .envs(&self.command.environment)
             .stdin(Stdio::piped())
             .spawn()?;
-        let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let id = Pid::from_child(&child);
+        self.client.trust(id);
+        let process = pidfd_open(id, PidfdFlags::empty())?;
         Ok(Worker {
             child,
             process: Arc::new(process),

@@ -10,6 +10,8 @@ use crate::token::outbox::Outbox;
 use crate::token::protocol::{Answer, FrameReader, Hello, Operation, Request, Response, VERSION};
 use anyhow::{Context, bail};
 use futures_channel::oneshot;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Pid, geteuid};
 use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
@@ -17,6 +19,28 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+/// Refuses a socket that another process has put in the worker's place. The credentials are those of
+/// the process that began to listen.
+fn check_peer(stream: &UnixStream, worker: Option<Pid>) -> anyhow::Result<()> {
+    let peer = socket_peercred(stream).context("cannot tell who listens")?;
+    if peer.uid != geteuid() && !peer.uid.is_root() {
+        bail!(
+            "user {} listens at the worker's socket, and only this user or root may: see who made \
+             the file, and let no other user write to runtime_dir",
+            peer.uid.as_raw()
+        );
+    }
+    match worker.filter(|worker| *worker != peer.pid) {
+        None => Ok(()),
+        Some(worker) => bail!(
+            "process {} listens at the worker's socket, and the worker is process {}: end the other \
+             one",
+            peer.pid.as_raw_nonzero(),
+            worker.as_raw_nonzero()
+        ),
+    }
+}
 
 /// Most requests in flight on one connection; further ones are refused at once.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -69,9 +93,15 @@ impl InFlight {
 }
 
 impl Connection {
-    /// Connects and greets.
-    pub(super) fn open(token: &str, socket: &Path) -> anyhow::Result<(Self, FrameReader)> {
+    /// Connects and greets. The socket must be that of `worker`, the process id of the worker that
+    /// was started; without one, that of this user or of root, who listens for systemd's units.
+    pub(super) fn open(
+        token: &str,
+        socket: &Path,
+        worker: Option<Pid>,
+    ) -> anyhow::Result<(Self, FrameReader)> {
         let stream = UnixStream::connect(socket).context("no worker listens")?;
+        check_peer(&stream, worker)?;
         stream.set_write_timeout(Some(SOCKET_TIMEOUT))?;
         stream.set_read_timeout(Some(SOCKET_TIMEOUT))?;
         let connection = Connection {
@@ -276,5 +306,36 @@ impl Connection {
         self.pending
             .lock()
             .expect("no thread panics while it holds the pending requests")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_socket_of_another_process_is_refused_before_a_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("token.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let own = rustix::process::getpid();
+        let other = Pid::from_raw(own.as_raw_nonzero().get() + 1);
+        let refused = Connection::open("factory", &socket, other).err().unwrap();
+        assert!(
+            refused
+                .to_string()
+                .contains("listens at the worker's socket"),
+            "{refused}"
+        );
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut said = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut said).unwrap();
+        assert_eq!(said, [0; 0]);
+
+        let stream = UnixStream::connect(&socket).unwrap();
+        check_peer(&stream, Some(own)).unwrap();
+        check_peer(&stream, None).unwrap();
     }
 }

@@ -8,9 +8,10 @@ use super::connection::Connection;
 use crate::token::TokenError;
 use crate::token::protocol::{Answer, HEALTH_PAUSE, Operation};
 use crate::token::worker::health::{RungCounters, TokenState, WorkerHealth};
+use rustix::process::Pid;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +46,8 @@ struct Shared {
     connection: RwLock<Option<Arc<Connection>>>,
     state: Mutex<State>,
     changed: Condvar,
+    /// The process that was started as the worker, if one was.
+    worker: Mutex<Option<Pid>>,
     on_hang: Mutex<Option<OnHang>>,
     on_turn: OnceLock<OnTurn>,
 }
@@ -73,6 +76,7 @@ impl Keeper {
                 closing: false,
             }),
             changed: Condvar::new(),
+            worker: Mutex::default(),
             on_hang: Mutex::default(),
             on_turn: OnceLock::new(),
         });
@@ -94,6 +98,15 @@ impl Keeper {
     pub(super) fn out_for(&self) -> Option<Duration> {
         let out_since = self.shared.state().health.out_since;
         out_since.map(|since| since.elapsed())
+    }
+
+    /// Connects from now on to this process only.
+    pub(super) fn trust(&self, worker: Pid) {
+        *self
+            .shared
+            .worker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(worker);
     }
 
     /// Who is told from now on when the worker hangs.
@@ -146,10 +159,14 @@ impl Drop for Keeper {
 }
 
 impl Shared {
+    fn worker(&self) -> Option<Pid> {
+        *self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keep_connected(&self) {
         let mut pause = RECONNECT_PAUSE;
         while !self.pause(pause) {
-            let reason = match Connection::open(&self.name, &self.socket) {
+            let reason = match Connection::open(&self.name, &self.socket, self.worker()) {
                 Ok((connection, reader)) => {
                     pause = RECONNECT_PAUSE;
                     let connection = Arc::new(connection);

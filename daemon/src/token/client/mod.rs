@@ -19,6 +19,7 @@ use super::{
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
 use keeper::{Keeper, OnHang};
+use rustix::process::Pid;
 use secrecy::SecretSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -209,6 +210,11 @@ impl TokenClient {
     /// more; `None` for nobody.
     pub(super) fn tell_hang_to(&self, on_hang: Option<OnHang>) {
         self.keeper.tell_hang_to(on_hang);
+    }
+
+    /// Connects from now on to this process only: the worker that was started.
+    pub(super) fn trust(&self, worker: Pid) {
+        self.keeper.trust(worker);
     }
 
     /// Has `on_turn` called whenever the token gets into another state; it MUST NOT ask for the health.
