@@ -30,7 +30,9 @@ extended_key_usage = ["client_auth"]
 
 fn stage() -> Stage {
     let stage = Stage::set();
-    stage.configure(&(stage.configuration() + MORE_PROFILES));
+    let configuration = stage.configuration() + MORE_PROFILES;
+    let stations = configuration.replace("\"device-20s\"]", "\"device-20s\", \"sensor\"]");
+    stage.configure(&stations);
     stage.raised()
 }
 
