@@ -52,7 +52,6 @@ pub fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
     let _lock = take_state(&state_dir)?;
     let owner = fs::metadata(&state_dir)?;
     let own = |path: &Path| chown(path, Some(owner.uid()), Some(owner.gid()));
-    own(&state_dir.join("lock"))?;
 
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)?

@@ -1,14 +1,17 @@
 //! `hallmarkd check`: says what is wrong with a configuration before the daemon is started with it.
 //!
-//! It starts a worker of its own for each token, on a socket of its own, and changes nothing. A
-//! wrong PIN costs one try, as always, and is remembered where the daemon remembers it.
+//! It starts a worker of its own for each token, on a socket of its own, and changes nothing: the
+//! database is opened for reading alone. A wrong PIN costs one try, as always, and is remembered
+//! where the daemon remembers it.
+
+mod files;
 
 use crate::ca::hierarchy::{Generation, Hierarchy};
 use crate::config::Configuration;
 use crate::credentials::token_keys;
 use crate::printable;
 use crate::private_worker::{PrivateWorker, READY_DEADLINE};
-use crate::store::Store;
+use crate::store::{Looked, Store};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
 use crate::token::worker::health::TokenState;
 use std::collections::BTreeMap;
@@ -39,6 +42,7 @@ pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
             verdict,
         });
     }
+    findings.extend(files::check(configuration));
     findings.extend(check_hierarchy(configuration, &ready));
     let keys = token_keys(workers.iter().map(|worker| &worker.client));
     for service in configuration.provisioning.values() {
@@ -94,7 +98,18 @@ fn check_hierarchy(
     if !path.exists() {
         return finding(Ok("no ceremony has been run yet".into()));
     }
-    let rows = match Store::open(&path).and_then(|store| store.generations()) {
+    let rows = match Store::look(&path) {
+        Ok(Looked::Current(store)) => store.generations(),
+        Ok(Looked::Older) => {
+            return finding(Ok(
+                "the database is from an earlier version, and the next start of the daemon changes \
+                 it; authorities were not looked at"
+                    .into(),
+            ));
+        }
+        Err(error) => Err(error),
+    };
+    let rows = match rows {
         Ok(rows) => rows,
         Err(error) => return finding(Err(error.to_string())),
     };

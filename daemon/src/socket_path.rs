@@ -37,7 +37,8 @@ pub enum SocketPathInvalid {
 
 /// Refuses a path that no socket can have. `setting` names what the operator can change.
 pub fn check(path: &Path, setting: impl Into<String>) -> Result<(), SocketPathInvalid> {
-    let (bytes, setting) = (path.as_os_str().as_bytes(), setting.into());
+    let bytes = path.as_os_str().as_bytes();
+    let setting = setting.into();
     if bytes.is_empty() || bytes.contains(&0) {
         let path = path.to_owned();
         return Err(SocketPathInvalid::NoPath { path, setting });

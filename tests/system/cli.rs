@@ -5,8 +5,10 @@ use crate::process::{Told, until};
 use crate::request::Request;
 use crate::stage::{CEREMONY, HALLMARK, Stage};
 use serde_json::Value;
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// `hallmarkd check` fails, and says all of this.
@@ -396,4 +398,124 @@ fn every_name_that_is_taken_stands_in_the_certificate() {
         });
         assert_eq!(stage.stranger().get("/healthz").status, 200);
     }
+}
+
+/// Everything below a folder: name, mode, owner, and content.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
+            found.extend(contents(&path));
+        }
+        let content = metadata.is_file().then(|| fs::read(&path).unwrap());
+        let content = content.unwrap_or_default();
+        found.insert(path, (metadata.mode(), metadata.uid(), content));
+    }
+    found
+}
+
+/// `check` looks at folders, database, backups, keys and secrets, and says what to change.
+#[test]
+fn check_finds_what_other_users_could_read() {
+    let mut stage = Stage::up();
+    stage.told(&["backup", "create"]);
+    stage.stop();
+    let told = stage.check();
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.out.contains("good  files"), "{told:?}");
+    let backup = fs::read_dir(stage.path("state/backup")).unwrap().next();
+    let backup = backup.unwrap().unwrap().path();
+    for (path, bad) in [
+        (stage.path("state"), 0o755),
+        (stage.path("state"), 0o710),
+        (stage.path("state"), 0o1777),
+        (stage.database(), 0o644),
+        (stage.database(), 0o660),
+        (stage.path("state/tls/server.key"), 0o640),
+        (backup, 0o604),
+        (stage.path("pin"), 0o644),
+        (stage.path("connection-string"), 0o644),
+        (stage.path("hub-connection-string"), 0o604),
+        (stage.path("arm-token"), 0o666),
+    ] {
+        let state = stage.path("state");
+        fs::set_permissions(&state, Permissions::from_mode(0o711)).unwrap();
+        let good = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, Permissions::from_mode(bad)).unwrap();
+        let mode = format!("mode {bad:04o}");
+        let path_text = path.display().to_string();
+        is_wrong(&stage.check(), &["WRONG files", &path_text, &mode, "chmod"]);
+        fs::set_permissions(&path, good).unwrap();
+        fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
+    }
+    std::os::unix::fs::chown(stage.database(), Some(65_534), None).unwrap();
+    is_wrong(&stage.check(), &["WRONG files", "belongs to user 65534"]);
+    // SQLite gives its logs to the owner of the database when root opens them.
+    for suffix in ["", "-wal", "-shm"] {
+        let file = stage.path(&format!("state/hallmark.db{suffix}"));
+        if file.exists() {
+            std::os::unix::fs::chown(file, Some(0), None).unwrap();
+        }
+    }
+    let told = stage.check();
+    assert_eq!(told.code, Some(0), "{told:?}");
+}
+
+/// `check` leaves every byte of the state as it is: after a stop, after a crash, and with a database
+/// of another version.
+#[test]
+fn check_changes_nothing() {
+    let mut stage = Stage::up();
+    let state = stage.path("state");
+    let is_left_alone = |stage: &Stage| {
+        let before = contents(&state);
+        let told = stage.check();
+        assert_eq!(contents(&state), before, "{told:?}");
+        told
+    };
+    stage.kill();
+    until("the worker ends with it", || {
+        stage.worker().is_none().then_some(())
+    });
+    let told = is_left_alone(&stage);
+    assert!(told.out.contains("good  authority line-1"), "{told:?}");
+    stage.start();
+    stage.is_ready();
+    stage.stop();
+    let told = is_left_alone(&stage);
+    assert!(told.out.contains("good  authority line-1"), "{told:?}");
+
+    let version = |number: i64| {
+        let connection = rusqlite::Connection::open(stage.database()).unwrap();
+        connection
+            .pragma_update(None, "user_version", number)
+            .unwrap();
+        connection
+            .pragma_query_value(None, "journal_mode", |_| Ok(()))
+            .unwrap();
+    };
+    version(99);
+    is_wrong(
+        &is_left_alone(&stage),
+        &["WRONG hierarchy", "from a newer version"],
+    );
+    version(0);
+    let told = is_left_alone(&stage);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.out.contains("from an earlier version"), "{told:?}");
+    version(1);
+    fs::write(
+        stage.path("hallmark.db.kept"),
+        fs::read(stage.database()).unwrap(),
+    )
+    .unwrap();
+    fs::write(
+        stage.database(),
+        "no database at all, and long enough to be looked at",
+    )
+    .unwrap();
+    is_wrong(&is_left_alone(&stage), &["WRONG hierarchy", "damaged"]);
+    fs::rename(stage.path("hallmark.db.kept"), stage.database()).unwrap();
 }

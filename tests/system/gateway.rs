@@ -1,6 +1,6 @@
 //! The weather of a gateway: a disk that is full or slow, a root that is read-only, weeks offline.
 
-use crate::process::until;
+use crate::process::{Process, until};
 use crate::provisioned::below_line_1;
 use crate::request::Request;
 use crate::stage::Stage;
@@ -150,16 +150,12 @@ fn a_full_disk_makes_nothing_spin() {
     let stage = on_a_small_disk().raised();
     let away = Fault::on("individual.get", Action::ResetBefore).times(u32::MAX);
     stage.emulator.inject(away).unwrap();
-    for number in 0..8 {
-        stage.told(&[
-            "enrollment",
-            "add",
-            "--individual",
-            &format!("pump-{number}"),
-        ]);
-    }
     let state = stage.path("state");
+    let mut number = 0;
     until("the disk is felt", || {
+        number += 1;
+        let device = format!("pump-{number}");
+        stage.hallmark(&["enrollment", "add", "--individual", &device]);
         fill(&state.join("filler"));
         (stage.json(&["status"])["store"]["writable"] == false).then_some(())
     });
@@ -295,4 +291,130 @@ fn weeks_without_the_provisioning_service_are_caught_up_with() {
             "{record}"
         );
     }
+}
+
+/// Has the kernel refuse every write below the state folder, or no more.
+fn remount(stage: &Stage, option: &str) {
+    // A worker that ends may hold a file for a moment.
+    until("the file system is remounted", || {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{option}")]);
+        let told = mount.arg(stage.path("state")).output().unwrap();
+        told.status.success().then_some(())
+    });
+}
+
+/// How the disk is when the daemon starts, and what mends it.
+struct Disk {
+    spoil: fn(&Stage),
+    mend: fn(&Stage),
+    cause: &'static str,
+}
+
+const FULL: Disk = Disk {
+    spoil: |stage| fill(&stage.path("state/filler")),
+    mend: |stage| fs::remove_file(stage.path("state/filler")).unwrap(),
+    cause: "is full",
+};
+const READ_ONLY: Disk = Disk {
+    spoil: |stage| remount(stage, "ro"),
+    mend: |stage| remount(stage, "rw"),
+    cause: "read-only",
+};
+
+/// The sockets lie elsewhere: they could not be made.
+fn sockets_elsewhere(stage: &Stage) {
+    let folder = stage.path("run");
+    fs::create_dir(&folder).unwrap();
+    let runtime = format!("runtime_dir = {folder:?}\nstate_dir");
+    stage.configure(&stage.configuration().replacen("state_dir", &runtime, 1));
+}
+
+/// The daemon starts on such a disk, after an orderly stop and after a crash: it serves lists and
+/// state, refuses to issue and tells why; when the disk is mended it is ready again, and never ends.
+fn starts_on(disk: &Disk) {
+    let stage = on_a_small_disk();
+    sockets_elsewhere(&stage);
+    let mut stage = stage.with_admin_socket("run/admin.sock").raised();
+    let station = stage.enlist("station", "station-1");
+    for crashes in [false, true] {
+        if crashes {
+            stage.kill();
+        } else {
+            stage.stop();
+        }
+        (disk.spoil)(&stage);
+        stage.start();
+        let daemon = stage.daemon();
+        is_looked_at(&stage);
+        is_unwritable(&stage, disk.cause);
+        let line = stage.caller(&station);
+        let request = Request::device(&format!("press-{crashes}"));
+        let answer = line.ask(&request);
+        assert_eq!(
+            (answer.status, answer.code()),
+            (503, "store_unavailable"),
+            "{answer:?}"
+        );
+        assert!(answer.retry_after.is_some());
+        (disk.mend)(&stage);
+        is_writable_again(&stage);
+        assert_eq!(line.ask(&request).status, 201);
+        assert_eq!(stage.daemon(), daemon);
+    }
+}
+
+#[test]
+fn a_start_on_a_full_disk_serves_what_it_can() {
+    if is_in_mount_namespace("gateway::a_start_on_a_full_disk_serves_what_it_can") {
+        starts_on(&FULL);
+    }
+}
+
+#[test]
+fn a_start_on_a_read_only_disk_serves_what_it_can() {
+    if is_in_mount_namespace("gateway::a_start_on_a_read_only_disk_serves_what_it_can") {
+        starts_on(&READ_ONLY);
+    }
+}
+
+/// Verifies, with everything in the state folder: lists are served without an admin socket, which
+/// is made when the disk is writable; and before a first ceremony there is a state to look at.
+#[test]
+fn a_socket_that_cannot_be_made_yet_is_made_later() {
+    if !is_in_mount_namespace("gateway::a_socket_that_cannot_be_made_yet_is_made_later") {
+        return;
+    }
+    let mut stage = on_a_small_disk();
+    let http = free_port();
+    let configuration = stage.configuration();
+    let said = format!("http = \"127.0.0.1:{http}\"");
+    stage.configure(&configuration.replacen("http = \"127.0.0.1:0\"", &said, 1));
+    remount(&stage, "ro");
+    let mut command = stage.serve(&[]);
+    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
+    until("plain HTTP answers", || {
+        let told = Command::new("curl")
+            .args([
+                "--silent",
+                "--output",
+                "/dev/null",
+                "--write-out",
+                "%{http_code}",
+            ])
+            .arg(format!("http://127.0.0.1:{http}/crl/line-1.crl"))
+            .output()
+            .unwrap();
+        (told.stdout == b"404").then_some(())
+    });
+    assert_eq!(stage.hallmark(&["status"]).code, Some(3));
+    remount(&stage, "rw");
+    stage.attend(daemon);
+    stage.run_ceremony();
+    assert_eq!(stage.json(&["status"])["alarms"], serde_json::json!([]));
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }

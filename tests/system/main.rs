@@ -66,6 +66,7 @@
 //! | `service` | as a service of systemd: readiness, status, watchdog, sockets handed over |
 //! | `footprint` | an idle daemon and its worker: how often they wake, what they occupy |
 //! | `gateway` | a full disk, a slow one, a root that is read-only, weeks offline |
+//! | `readiness` | a listener without a certificate, a key that does not sign: not ready, and why |
 //! | `wrong_clock` | the machine's clock is wrong: nothing is signed, nothing expires |
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
 //! | `cli` | exit codes, JSON, the repeated ceremony, `hallmarkd check` |
@@ -113,6 +114,7 @@ mod prober;
 mod process;
 mod provisioned;
 mod provisioning;
+mod readiness;
 mod refusals;
 mod reload;
 mod relying;

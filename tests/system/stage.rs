@@ -32,6 +32,8 @@ pub(crate) struct Stage {
     daemon: Option<Process>,
     /// What the shell does in a mount namespace of the daemon's own before it starts.
     surroundings: Option<String>,
+    /// The admin socket, below the folder.
+    admin: &'static str,
     folder: TempDir,
 }
 
@@ -48,6 +50,7 @@ impl Stage {
             emulator: Arc::new(Emulator::start(options).unwrap()),
             daemon: None,
             surroundings: None,
+            admin: "state/admin.sock",
             folder,
         };
         let tokens = stage.path("tokens");
@@ -87,6 +90,12 @@ impl Stage {
     /// run before by `sh` in the stage's folder.
     pub(crate) fn surrounded_by(mut self, script: &str) -> Self {
         self.surroundings = Some(format!("cd {:?}\n{script}\n", self.folder.path()));
+        self
+    }
+
+    /// The same with another admin socket, below the folder; the configuration is the story's.
+    pub(crate) fn with_admin_socket(mut self, admin: &'static str) -> Self {
+        self.admin = admin;
         self
     }
 
@@ -273,7 +282,7 @@ impl Stage {
     /// Somebody who runs `hallmark` while the story goes on.
     pub(crate) fn client(&self) -> Client {
         Client {
-            socket: self.path("state/admin.sock"),
+            socket: self.path(self.admin),
         }
     }
 
@@ -344,7 +353,7 @@ impl Stage {
     pub(crate) fn metrics(&self) -> String {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--fail", "--unix-socket"]);
-        command.arg(self.path("state/admin.sock"));
+        command.arg(self.path(self.admin));
         let told = Told::of(command.arg("http://localhost/metrics"));
         assert_eq!(told.code, Some(0), "{told:?}");
         told.out

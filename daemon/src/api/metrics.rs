@@ -22,6 +22,7 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
         record_push(status);
         record_tokens(status);
         record_crls(status);
+        record_https(ca);
         for generation in ca
             .hierarchy()
             .iter()
@@ -48,6 +49,13 @@ fn record_issuance(status: &Status) {
 fn record_store(status: &Status) {
     gauge!("hallmark_store_writable").set(f64::from(u8::from(status.store.writable)));
     counter!("hallmark_store_write_failures_total").absolute(status.store.failures);
+}
+
+fn record_https(ca: &CertificateAuthority) {
+    gauge!("hallmark_https_serves").set(f64::from(u8::from(ca.https_serves())));
+    if let Some(not_after) = ca.https_not_after() {
+        gauge!("hallmark_https_certificate_not_after_seconds").set(not_after as f64);
+    }
 }
 
 fn record_push(status: &Status) {

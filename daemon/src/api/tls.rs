@@ -11,7 +11,8 @@
 
 use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issue::IssueRequest;
-use crate::ca::{CertificateAuthority, Error, canary};
+use crate::ca::listeners::HttpsState;
+use crate::ca::{Advice, CertificateAuthority, Error, canary};
 use crate::durable;
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -31,11 +32,19 @@ use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureSc
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio_rustls::TlsAcceptor;
 
 /// The common name where no name fits: each is too long, or reserved.
 const COMMON_NAME: &str = "hallmarkd";
+
+/// After a refusal: the first pause before a certificate is requested again; it doubles …
+const PAUSE: Duration = Duration::from_secs(5);
+/// … up to this.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// As long as a certificate with its chain.
+const TRIAL_BYTES: usize = 16 * 1024;
 
 /// What the listener shall be called, and who certifies that.
 #[derive(Clone, Debug)]
@@ -74,12 +83,38 @@ fn is_common_name(text: &str) -> bool {
 pub struct ServerIdentity {
     name: ArcSwap<ListenerName>,
     presented: ArcSwapOption<Presented>,
+    failure: Mutex<Option<Failure>>,
+}
+
+/// Why the last attempt to have a certificate failed, and when the next one is made.
+struct Failure {
+    error: Error,
+    at: Instant,
+    pause: Duration,
+}
+
+impl Failure {
+    /// What may pass by itself is tried at every turn. What an operator has to change is tried less
+    /// and less: each attempt that is refused stands in the audit journal.
+    fn after(before: Option<Self>, error: Error) -> Self {
+        let pause = match error.advice {
+            Advice::Later { .. } => Duration::ZERO,
+            _ => before.map_or(PAUSE, |it| (it.pause * 2).clamp(PAUSE, PAUSE_MAX)),
+        };
+        Self {
+            error,
+            at: Instant::now(),
+            pause,
+        }
+    }
 }
 
 /// A certificate with its key, and what the record says of it.
 struct Presented {
     acceptor: TlsAcceptor,
     sha256: [u8; 32],
+    /// Until when it is valid, in Unix seconds.
+    not_after: i64,
     /// What was read last, and `Store::revocations` before it.
     read: Mutex<Option<(u64, Standing)>>,
 }
@@ -99,7 +134,7 @@ impl Presented {
     /// Reads the record, if a certificate was revoked since it was read.
     fn standing(&self, store: &Store) -> Standing {
         let revocations = store.revocations();
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = lock(&self.read);
         if let Some((before, standing)) = *read
             && before == revocations
         {
@@ -135,6 +170,7 @@ impl ServerIdentity {
         let identity = Self {
             name: ArcSwap::from_pointee(name),
             presented: ArcSwapOption::empty(),
+            failure: Mutex::default(),
         };
         match identity.read() {
             Ok(Some(presented)) => identity.presented.store(Some(Arc::new(presented))),
@@ -158,11 +194,39 @@ impl ServerIdentity {
     /// it.
     pub fn rename(&self, name: ListenerName) {
         self.name.store(Arc::new(name));
+        *lock(&self.failure) = None;
+    }
+
+    /// Until when the certificate that is presented is valid, and why there is no newer one.
+    pub fn state(&self, store: &Store) -> HttpsState {
+        let presented = self.presented.load_full();
+        let presented = presented.filter(|it| it.standing(store) != Standing::Excluded);
+        let failure = lock(&self.failure);
+        HttpsState::Configured {
+            not_after: presented.map(|it| it.not_after),
+            problem: failure.as_ref().map(|it| it.error.message.clone()),
+        }
     }
 
     /// Requests a certificate if there is none, if the present one nears its end or has other
     /// names, and if it is revoked or issued below a revoked generation.
+    /// After a refusal nothing is done for a pause, unless the listener was given another name.
     pub fn renew(&self, ca: &CertificateAuthority) -> Result<(), Error> {
+        if let Some(failure) = &*lock(&self.failure)
+            && failure.at.elapsed() < failure.pause
+        {
+            return Ok(());
+        }
+        let renewed = self.renew_now(ca);
+        let mut failure = lock(&self.failure);
+        *failure = match &renewed {
+            Ok(()) => None,
+            Err(error) => Some(Failure::after(failure.take(), error.clone())),
+        };
+        renewed
+    }
+
+    fn renew_now(&self, ca: &CertificateAuthority) -> Result<(), Error> {
         let presented = self.presented.load_full();
         let standing = presented.map(|it| it.standing(ca.store()));
         if standing == Some(Standing::Good) && self.still_serves(ca.now()) {
@@ -180,6 +244,8 @@ impl ServerIdentity {
             idempotency_key: None,
             moves: false,
         };
+        self.has_room()
+            .map_err(|error| io_error("the TLS certificate", &error))?;
         let issued = pollster::block_on(ca.issue(&permission, &request))?;
         fs::create_dir_all(&name.folder)
             .and_then(|()| durable::put(&self.key_path(), key.serialize_pem().as_bytes(), 0o600))
@@ -190,6 +256,14 @@ impl ServerIdentity {
         self.presented.store(presented.map(Arc::new));
         tracing::info!(names = ?name.names, "the listener has a new TLS certificate");
         Ok(())
+    }
+
+    /// Sees that a certificate can be kept: otherwise each attempt would cost one.
+    fn has_room(&self) -> std::io::Result<()> {
+        fs::create_dir_all(&self.name.load().folder)?;
+        let trial = self.certificate_path().with_extension("trial");
+        durable::put(&trial, &[0; TRIAL_BYTES], 0o600)?;
+        durable::remove(&trial)
     }
 
     fn still_serves(&self, now: i64) -> bool {
@@ -213,7 +287,10 @@ impl ServerIdentity {
         let chain: Vec<_> = CertificateDer::pem_file_iter(self.certificate_path())
             .and_then(Iterator::collect)
             .map_err(|error| failed(error.to_string()))?;
-        let leaf = chain.first().map(|leaf| Thumbprint::of(leaf));
+        let leaf = chain.first().and_then(|leaf| {
+            let until = Certificate::parse(leaf).ok()?.not_after();
+            Some((Thumbprint::of(leaf), until))
+        });
         let key = PrivateKeyDer::from_pem_file(self.key_path())
             .map_err(|error| failed(error.to_string()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -224,9 +301,10 @@ impl ServerIdentity {
             .with_single_cert(chain, key)
             .map_err(|error| failed(error.to_string()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(leaf.map(|leaf| Presented {
+        Ok(leaf.map(|(sha256, not_after)| Presented {
             acceptor: TlsAcceptor::from(Arc::new(config)),
-            sha256: *leaf.as_bytes(),
+            sha256: *sha256.as_bytes(),
+            not_after,
             read: Mutex::default(),
         }))
     }
@@ -316,6 +394,10 @@ impl ClientCertVerifier for AnyClientCertificate {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn io_error(what: &str, error: &std::io::Error) -> Error {

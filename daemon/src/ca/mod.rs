@@ -26,6 +26,7 @@ pub mod hierarchy;
 pub mod issue;
 mod key_proof;
 mod limits;
+pub mod listeners;
 pub mod possession;
 pub mod profile;
 pub mod progress;
@@ -54,6 +55,7 @@ use clock::{Clock, ClockPolicy};
 use crl::{CrlSchedule, RevocationLists};
 use failover::{FailoverPolicy, StandIns};
 use hierarchy::Hierarchy;
+use listeners::Listeners;
 use profile::IssuanceProfile;
 use progress::Progress;
 use refusals::RefusalCounts;
@@ -192,6 +194,7 @@ pub type CurrentAuthority = Arc<ArcSwap<CertificateAuthority>>;
 struct Lasting {
     clock: Clock,
     lists: RevocationLists,
+    listeners: Listeners,
     hierarchy: ArcSwap<Hierarchy>,
     /// Where relying parties fetch what is published. Whoever reads the hierarchy anew holds it, so
     /// that an older reading replaces no newer one.
@@ -224,6 +227,7 @@ impl CertificateAuthority {
         let lasting = Lasting {
             clock,
             lists: RevocationLists::new(parts.store.current_crls()?),
+            listeners: Listeners::default(),
             hierarchy: ArcSwap::from_pointee(hierarchy),
             public_http: Mutex::new(parts.public_http.clone()),
             stand_ins: StandIns::default(),

@@ -19,7 +19,7 @@ pub struct Status {
     /// RFC 3339.
     pub now: String,
     /// Whether certificates can be issued: the store writes, authorities exist, their tokens answer,
-    /// and the clock is believed.
+    /// the clock is believed, and HTTPS can be used.
     pub ready: bool,
     /// Whether the store can write.
     pub store: StoreStatus,
@@ -145,6 +145,7 @@ impl CertificateAuthority {
         let mut authorities = self.authorities.iter();
         self.store.write_fault().is_none()
             && self.clock_doubt().is_none()
+            && self.https_serves()
             && !self.hierarchy().is_empty()
             && authorities.all(|(name, token)| self.can_sign(name, token))
     }
@@ -228,6 +229,7 @@ impl CertificateAuthority {
         }
         let doubt = self.clock_doubt();
         alarms.extend(doubt.map(|doubt| format!("nothing is signed: {doubt}")));
+        alarms.extend(self.listener_alarms());
         alarms.extend(self.failover_alarms());
         alarms.extend(self.crl_alarms());
         alarms

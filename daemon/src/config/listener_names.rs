@@ -32,10 +32,10 @@ pub fn listener_names(said: &[String]) -> Result<Vec<String>, String> {
 
 fn listener_name(name: &str) -> Result<String, String> {
     if let Ok(address) = name.parse::<IpAddr>() {
-        return match address.is_unspecified() || address.is_multicast() {
-            true => Err("no client connects to this address; name the machine's own".into()),
-            false => Ok(address.to_string()),
-        };
+        if address.is_unspecified() || address.is_multicast() {
+            return Err("no client connects to this address; name the machine's own".into());
+        }
+        return Ok(address.to_string());
     }
     if let Some(reason) = confusion(name) {
         return Err(reason.to_owned());

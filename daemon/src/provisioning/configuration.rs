@@ -306,11 +306,21 @@ impl Provisioning {
 
     /// The keys of its credentials that are in tokens: token and name.
     pub fn token_keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.accesses()
+            .filter_map(|access| access.credential.token_key())
+    }
+
+    /// The files that hold secrets of its credentials.
+    pub fn credential_files(&self) -> impl Iterator<Item = &Path> {
+        self.accesses()
+            .filter_map(|access| access.credential.file())
+    }
+
+    fn accesses(&self) -> impl Iterator<Item = &Access> {
         let arm = self.arm.as_ref().map(|(access, _)| access);
         [Some(&self.service), arm, self.hub.as_ref()]
             .into_iter()
             .flatten()
-            .filter_map(|access| access.credential.token_key())
     }
 }
 

@@ -110,7 +110,9 @@ impl Application {
         };
         note("abandoned intents", ca.burn_left_over());
         if let Some(identity) = &self.identity {
-            note("TLS certificate", identity.renew(&ca));
+            let renewed = identity.renew(&ca);
+            ca.note_https(identity.state(ca.store()));
+            note("TLS certificate", renewed);
         }
         note("CA certificates", ca.want_verified());
         note("finished work", ca.forget_finished_hub_tasks());

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -22,7 +23,8 @@ use tokio::net::TcpListener;
 pub(super) struct Listeners {
     pub(super) https: Option<std::net::TcpListener>,
     pub(super) http: Option<std::net::TcpListener>,
-    pub(super) admin: UnixListener,
+    /// `None` where the disk takes no socket at the moment.
+    pub(super) admin: Option<UnixListener>,
 }
 
 impl Listeners {
@@ -42,12 +44,20 @@ impl Listeners {
         };
         let (https, http) = (tcp(https)?, tcp(configuration.http)?);
         let admin = handed_over.unix(&configuration.admin);
+        if let Some(admin) = &admin {
+            admin.set_nonblocking(true)?;
+        }
         handed_over.nothing_is_left()?;
-        Ok(Self {
-            https,
-            http,
-            admin: admin.map_or_else(|| bind_admin(&configuration.admin), Ok)?,
-        })
+        let admin = admin.map_or_else(|| bind_admin(&configuration.admin), Ok);
+        let admin = match admin {
+            Ok(listener) => Some(listener),
+            Err(error) if is_of_the_disk(&error) => {
+                tracing::error!(error = format!("{error:#}"), "there is no admin socket yet");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { https, http, admin })
     }
 }
 
@@ -123,7 +133,22 @@ fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))
 }
 
-fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
+/// Whether something failed that succeeds once the disk has room or is writable.
+pub(super) fn is_of_the_disk(error: &anyhow::Error) -> bool {
+    let errors = error
+        .chain()
+        .filter_map(|it| it.downcast_ref::<io::Error>());
+    let mut kinds = errors.map(io::Error::kind);
+    kinds.any(|kind| {
+        matches!(
+            kind,
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+        )
+    })
+}
+
+/// Does not block.
+pub(super) fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
@@ -143,6 +168,7 @@ fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
         UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
     // Who may is judged by peer credentials, one by one.
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    listener.set_nonblocking(true)?;
     Ok(listener)
 }
 

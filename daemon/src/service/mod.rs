@@ -3,6 +3,7 @@
 //! It owns the database, starts a worker for each token where systemd does not, and loads no token
 //! library itself. The application is sync; the loops here are the one place where it is driven.
 
+mod admin_socket;
 mod application;
 mod listeners;
 mod reconcilers;
@@ -15,7 +16,7 @@ pub use tokens::Workers;
 pub(crate) use tokens::worker_command;
 
 use crate::api::reload::RELOADS_WAITING_MAX;
-use crate::api::server::{Admin, Http, Https, serve_behind};
+use crate::api::server::{Http, Https, serve_behind};
 use crate::api::tls::ServerIdentity;
 use crate::api::{Addresses, Edge};
 use crate::ca::{CertificateAuthority, ConfiguredToken, CurrentAuthority, Parts};
@@ -24,6 +25,7 @@ use crate::credentials::token_keys;
 use crate::notify::Systemd;
 use crate::store::Store;
 use crate::token::probe::probes;
+use admin_socket::AdminSocket;
 use anyhow::{Context, bail};
 use application::Application;
 use arc_swap::ArcSwap;
@@ -38,7 +40,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokens::Tokens;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -73,14 +74,15 @@ pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<(
     served
 }
 
-/// One daemon to a state folder: the lock lasts as long as the file is open.
+/// One daemon to a state folder: the lock lasts as long as the file is open. The folder itself is
+/// locked, because no file can be made in it while its disk is full or read-only.
 pub(crate) fn take_state(folder: &Path) -> anyhow::Result<File> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
-    let lock = File::create(folder.join("lock"))?;
+    let lock = File::open(folder).with_context(|| format!("cannot open {}", folder.display()))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!("another daemon has {}; stop it first", folder.display());
     }
@@ -111,10 +113,13 @@ impl Daemon {
         let clients = clients(&configuration, &keys)?;
         let parts = parts(&configuration, tokens.configured.clone(), &store, &bells);
         let ca = Arc::new(CertificateAuthority::start(parts)?);
+        let identity = configuration.listener_name();
+        let identity = identity.map(|name| Arc::new(ServerIdentity::load(name)));
+        if let Some(identity) = &identity {
+            ca.note_https(identity.state(ca.store()));
+        }
         Ok(Self {
-            identity: configuration
-                .listener_name()
-                .map(|name| Arc::new(ServerIdentity::load(name))),
+            identity,
             admin_users: Arc::new(ArcSwap::from_pointee(configuration.admin_users.clone())),
             reconcilers: Reconcilers::start(&configuration, &ca, clients, &bells),
             current: Arc::new(ArcSwap::new(ca)),
@@ -160,12 +165,19 @@ impl Daemon {
                 stop.clone(),
             )));
         }
-        listeners.admin.set_nonblocking(true)?;
-        let door = Admin {
-            listener: UnixListener::from_std(listeners.admin)?,
+        let admin = AdminSocket {
+            path: self.configuration.admin.clone(),
+            current: self.current.clone(),
             admitted: admission(self.admin_users.clone()),
+            is_open: Arc::default(),
         };
-        tasks.push(tokio::spawn(serve_behind(door, router, stop.clone())));
+        let admin_is_open = admin.is_open.clone();
+        let stopped = stop.clone();
+        tasks.push(tokio::spawn(async move {
+            if let Some(door) = admin.door(listeners.admin, stopped.clone()).await {
+                serve_behind(door, router, stopped).await;
+            }
+        }));
         if let Some(systemd) = self.systemd.clone() {
             let report = Report {
                 systemd,
@@ -173,6 +185,7 @@ impl Daemon {
                 news: self.tokens.news.clone(),
                 addresses,
                 admin: self.configuration.admin.clone(),
+                admin_is_open,
             };
             tasks.push(tokio::spawn(report.run(stop.clone())));
         }

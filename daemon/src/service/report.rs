@@ -13,6 +13,7 @@ use crate::token::worker::ServiceManager;
 use anyhow::{Context, bail};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -45,6 +46,8 @@ pub(super) struct Report {
     pub(super) addresses: Addresses,
     /// Where the API is asked.
     pub(super) admin: PathBuf,
+    /// Whether it is there; its disk may be full or read-only.
+    pub(super) admin_is_open: Arc<AtomicBool>,
 }
 
 impl Report {
@@ -104,6 +107,9 @@ impl Report {
 
     /// A request as everybody makes them.
     async fn ask_api(&self) -> anyhow::Result<()> {
+        if !self.admin_is_open.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let socket = UnixStream::connect(&self.admin).await;
         let mut socket = socket.context("the admin socket takes no connection")?;
         socket.write_all(REQUEST).await?;

@@ -1,5 +1,6 @@
 //! The tokens, and who runs their workers.
 
+use super::listeners::is_of_the_disk;
 use crate::ca::{ConfiguredToken, TokenTraits};
 use crate::config::Configuration;
 use crate::config::changes::is_unchanged;
@@ -51,6 +52,8 @@ pub(super) struct NextTokens {
     commands: BTreeMap<String, WorkerCommand>,
     /// What is left to a person.
     pub(super) notices: Vec<String>,
+    /// Where the configuration was written for workers of our own; `None` where it could not be.
+    taken: Option<PathBuf>,
 }
 
 impl Tokens {
@@ -90,10 +93,10 @@ impl Tokens {
             configured: BTreeMap::new(),
             commands: BTreeMap::new(),
             notices: Vec::new(),
+            taken: None,
         };
         if self.workers == Workers::Own {
-            write(&self.taken.with_extension("next"), &configuration.text)
-                .with_context(|| format!("cannot write {}", self.taken.display()))?;
+            next.taken = self.write_taken(configuration)?;
         }
         for (name, settings) in &configuration.tokens {
             let known = self.configured.get(name).map(|it| it.client.clone());
@@ -111,7 +114,11 @@ impl Tokens {
                 }
                 (_, Workers::Own) => {
                     let socket = self.free_socket(configuration, name);
-                    let command = worker_command(configuration, &self.taken, name, socket.clone())?;
+                    let file = next
+                        .taken
+                        .as_ref()
+                        .map_or(&configuration.file, |_| &self.taken);
+                    let command = worker_command(configuration, file, name, socket.clone())?;
                     next.commands.insert(name.clone(), command);
                     TokenClient::new(name, socket)
                 }
@@ -120,6 +127,22 @@ impl Tokens {
                 .insert(name.clone(), configured(client, settings));
         }
         Ok(next)
+    }
+
+    /// Writes the configuration for workers of our own. On a full or read-only disk they read the
+    /// operator's file instead.
+    fn write_taken(&self, configuration: &Configuration) -> anyhow::Result<Option<PathBuf>> {
+        let file = self.taken.with_extension("next");
+        let written = write(&file, &configuration.text);
+        match written.with_context(|| format!("cannot write {}", file.display())) {
+            Ok(()) => Ok(Some(file)),
+            Err(error) if is_of_the_disk(&error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "token workers read the configuration file itself");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The usual place, or another one while an earlier worker listens there. Its name is no longer
@@ -140,8 +163,8 @@ impl Tokens {
         next: NextTokens,
         is_done: impl Fn() -> bool + Clone + Send + 'static,
     ) {
-        if self.workers == Workers::Own
-            && let Err(error) = fs::rename(self.taken.with_extension("next"), &self.taken)
+        if let Some(written) = next.taken
+            && let Err(error) = fs::rename(written, &self.taken)
         {
             tracing::error!(%error, "workers that are started again take the old configuration");
         }

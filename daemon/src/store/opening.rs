@@ -65,8 +65,10 @@ impl Store {
                 (None, Readers::without_a_writer(path)?)
             }
         };
-        let (readers, revocations) = (Arc::new(readers), Arc::default());
-        let (refreshed, database) = (Arc::clone(&readers), path.to_owned());
+        let readers = Arc::new(readers);
+        let revocations = Arc::default();
+        let refreshed = Arc::clone(&readers);
+        let database = path.to_owned();
         let writer = Writer::start(Desk {
             connection,
             open: Box::new(move || refreshed.make_way(&database)),

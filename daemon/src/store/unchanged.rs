@@ -5,8 +5,9 @@
 //!
 //! | `-shm` | `-wal` | way |
 //! |---|---|---|
-//! | there | any | read the index, or make one in memory (`readonly_shm`) |
-//! | not there | empty or not there | everything is in the database (`immutable`) |
+//! | there | there | read the index, or make one in memory (`readonly_shm`) |
+//! | not there | empty | everything is in the database (`immutable`) |
+//! | any | not there | everything is in the database (`immutable`) |
 //! | not there | has content | a copy in a temporary folder |
 
 use super::{BUSY_TIMEOUT_MS, StoreError};
@@ -32,10 +33,10 @@ pub(super) struct Unchanged {
 impl Unchanged {
     /// Chooses the way for the database at `path`, which must exist.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
-        if beside(path, "-shm").exists() {
+        let log = fs::metadata(beside(path, "-wal"));
+        if log.is_ok() && beside(path, "-shm").exists() {
             return Ok(Self::in_place(path, "mode=ro&readonly_shm=1"));
         }
-        let log = fs::metadata(beside(path, "-wal"));
         if log.map_or(0, |it| it.len()) == 0 {
             return Ok(Self::in_place(path, "mode=ro&immutable=1"));
         }

@@ -15,7 +15,7 @@ use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The token endpoint of Azure's public cloud.
@@ -219,6 +219,14 @@ impl CredentialSettings {
         match &self.means {
             Means::TokenHmac { token, key, .. } => Some((token, key)),
             Means::ClientAssertion(application) => Some((&application.token, &application.key)),
+            _ => None,
+        }
+    }
+
+    /// The file that holds its secret, if one does.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.means {
+            Means::ConnectionString(path) | Means::BearerToken(path) => Some(path),
             _ => None,
         }
     }

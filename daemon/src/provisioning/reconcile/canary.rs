@@ -32,7 +32,8 @@ impl Reconciler {
     /// Tries canaries as they fall due. Each attempt costs a signature, so failures make it slower;
     /// but those of one canary hold up no other.
     pub(super) async fn try_canaries(&self) {
-        let (mut failed, mut backoff) = (BTreeMap::new(), Backoff::default());
+        let mut failed = BTreeMap::new();
+        let mut backoff = Backoff::default();
         loop {
             while_the_store_fails(&self.ca).await;
             if let Err(error) = self.canary_pass(&mut failed).await {

@@ -1,0 +1,89 @@
+//! What the listeners have reported: whether HTTPS has a certificate that serves, and whether the
+//! admin socket is there.
+//!
+//! The listeners are above the application and know what became of their certificates and sockets.
+//! The application has to tell it: an HTTPS listener without a certificate cuts every connection,
+//! and so can tell nothing itself.
+
+use super::{CertificateAuthority, lock, rfc3339};
+use std::sync::Mutex;
+
+/// What was reported last.
+#[derive(Default)]
+pub(super) struct Listeners {
+    https: Mutex<HttpsState>,
+    admin: Mutex<Option<String>>,
+}
+
+/// The HTTPS listener, as far as others have to know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HttpsState {
+    /// The configuration has none.
+    #[default]
+    None,
+    /// It presents a certificate, or should.
+    Configured {
+        /// Until when the certificate is valid, in Unix seconds; `None` where there is none.
+        not_after: Option<i64>,
+        /// Why no new certificate could be made at the last attempt.
+        problem: Option<String>,
+    },
+}
+
+impl CertificateAuthority {
+    /// Takes what the HTTPS listener presents now.
+    pub fn note_https(&self, state: HttpsState) {
+        *lock(&self.lasting.listeners.https) = state;
+    }
+
+    /// Takes why there is no admin socket; `None` if there is one.
+    pub fn note_admin(&self, problem: Option<String>) {
+        *lock(&self.lasting.listeners.admin) = problem;
+    }
+
+    /// Until when the HTTPS listener's certificate is valid, in Unix seconds.
+    pub fn https_not_after(&self) -> Option<i64> {
+        match &*lock(&self.lasting.listeners.https) {
+            HttpsState::Configured { not_after, .. } => *not_after,
+            HttpsState::None => None,
+        }
+    }
+
+    /// Whether HTTPS can be used, if the configuration has it, and goes on so.
+    pub fn https_serves(&self) -> bool {
+        match &*lock(&self.lasting.listeners.https) {
+            HttpsState::None => true,
+            HttpsState::Configured { not_after, problem } => {
+                problem.is_none() && not_after.is_some_and(|it| self.now() <= it)
+            }
+        }
+    }
+
+    /// What a person has to know of the listeners, in words.
+    pub(super) fn listener_alarms(&self) -> Vec<String> {
+        let admin = lock(&self.lasting.listeners.admin).clone();
+        let admin = admin.map(|problem| format!("there is no admin socket: {problem}"));
+        admin.into_iter().chain(self.https_alarm()).collect()
+    }
+
+    fn https_alarm(&self) -> Option<String> {
+        let state = lock(&self.lasting.listeners.https).clone();
+        let HttpsState::Configured { not_after, problem } = state else {
+            return None;
+        };
+        let has_ended = not_after.is_some_and(|end| self.now() > end);
+        let certificate = match not_after.map(rfc3339) {
+            None => "has no certificate and cuts every connection".to_owned(),
+            Some(end) if has_ended => format!("has a certificate that ended at {end}"),
+            Some(end) => format!("has a certificate that ends at {end}"),
+        };
+        match problem {
+            Some(problem) => Some(format!(
+                "the HTTPS listener {certificate}, and a new one cannot be made: {problem}; correct \
+                 the cause, or [listen] names and profile"
+            )),
+            None if has_ended => Some(format!("the HTTPS listener {certificate}")),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Whether certificates can be issued is told truthfully: a listener without a certificate and a key
+//! that does not sign make the daemon not ready, and an alarm says what to do.
+
+use crate::process::until;
+use crate::stage::Stage;
+use std::time::Duration;
+
+/// The listener's profile, by which no certificate is issued for its key.
+fn unusable(stage: &Stage) -> String {
+    let good = stage.configuration();
+    let (before, server) = good.split_once("name = \"server\"").unwrap();
+    let server = server.replacen("[\"p256\"]", "[\"rsa2048\"]", 1);
+    format!("{before}name = \"server\"{server}")
+}
+
+/// Not ready, and an alarm has all of these words.
+fn is_told(stage: &Stage, words: &[&str]) {
+    until(&format!("an alarm says {words:?}"), || {
+        let status = stage.json(&["status"]);
+        let alarms = status["alarms"].as_array().unwrap();
+        let told = alarms.iter().any(|alarm| {
+            let alarm = alarm.as_str().unwrap();
+            words.iter().all(|word| alarm.contains(word))
+        });
+        (told && status["ready"] == false).then_some(())
+    });
+    let metrics = stage.metrics();
+    assert!(metrics.contains("hallmark_ready 0"), "{metrics}");
+}
+
+/// Ready, and nothing to tell.
+fn is_over(stage: &Stage) {
+    until("all alarms are over", || {
+        let status = stage.json(&["status"]);
+        let quiet = status["alarms"] == serde_json::json!([]);
+        (quiet && status["ready"] == true).then_some(())
+    });
+}
+
+/// Verifies: after a ceremony the listener gets no certificate, because its profile takes no key
+/// like the listener's. It is tried a few times and not at every turn; a reload mends it at once.
+#[test]
+fn a_listener_that_gets_no_certificate_is_told() {
+    let mut stage = Stage::set();
+    stage.configure(&unusable(&stage));
+    stage.start();
+    let file = stage.path("ceremony.toml");
+    stage.told(&["ceremony", "run", file.to_str().unwrap()]);
+    is_told(
+        &stage,
+        &[
+            "HTTPS listener has no certificate",
+            "[listen] names and profile",
+        ],
+    );
+    assert!(stage.metrics().contains("hallmark_https_serves 0"));
+    std::thread::sleep(Duration::from_secs(8));
+    let attempts = stage.count("audit WHERE action LIKE '%refused%'");
+    assert!((1..=4).contains(&attempts), "{attempts} attempts");
+    stage.configure(&stage.configuration());
+    stage.told(&["reload"]);
+    stage.is_in_step();
+    is_over(&stage);
+    assert_eq!(stage.stranger().get("/readyz").status, 200);
+    assert!(stage.metrics().contains("hallmark_https_serves 1"));
+}
+
+/// Verifies: a certificate that cannot be renewed is told while it is valid, and when it has ended.
+#[test]
+fn a_certificate_that_cannot_be_renewed_is_told() {
+    let stage = Stage::set().with_a_movable_clock().raised();
+    let good = stage.configuration();
+    stage.configure(&unusable(&stage));
+    stage.told(&["reload"]);
+    is_over(&stage);
+    stage.passes(time::Duration::days(70));
+    is_told(
+        &stage,
+        &["has a certificate that ends at", "a new one cannot be made"],
+    );
+    // The listener goes on while it can.
+    assert_eq!(stage.stranger().get("/readyz").status, 503);
+    stage.passes(time::Duration::days(30));
+    is_told(&stage, &["has a certificate that ended at"]);
+    stage.configure(&good);
+    stage.told(&["reload"]);
+    is_over(&stage);
+}
+
+/// Verifies: a folder that takes no file costs no certificate at each attempt.
+#[test]
+fn a_certificate_that_cannot_be_kept_is_not_requested() {
+    let stage = Stage::up();
+    let issued = stage.count("certificate");
+    let folder = stage.path("state/tls");
+    std::fs::rename(&folder, stage.path("state/tls.kept")).unwrap();
+    std::fs::write(&folder, "in the way").unwrap();
+    stage.configure(&stage.configuration().replacen(
+        "\"localhost\", ",
+        "\"localhost\", \"other.example\", ",
+        1,
+    ));
+    stage.told(&["reload"]);
+    is_told(&stage, &["HTTPS listener", "cannot be written or read"]);
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(stage.count("certificate"), issued);
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(stage.path("state/tls.kept"), &folder).unwrap();
+    is_over(&stage);
+    assert_eq!(stage.count("certificate"), issued + 1);
+}
