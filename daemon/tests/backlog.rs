@@ -119,6 +119,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         public_http: None,
         clock: hallmarkd::ca::clock::ClockPolicy::default(),
         wake: Box::new(|| {}),
+        wake_lists: Box::new(|| {}),
     })
     .expect("an authority");
     Reconciler {

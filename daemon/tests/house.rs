@@ -56,7 +56,15 @@ const ROOMS: &[Room] = &[
             "x509",
             "store::Recorded",
         ],
-        libraries: &["cryptoki", "cryptoki_sys", "postcard", "der", "spki"],
+        // Many wait for one test signature (`client::trust`), on whatever executor.
+        libraries: &[
+            "cryptoki",
+            "cryptoki_sys",
+            "postcard",
+            "der",
+            "spki",
+            "futures_util",
+        ],
     },
     Room {
         prefix: "provisioning/reconcile",

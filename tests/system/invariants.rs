@@ -1,6 +1,7 @@
 //! What holds after every test, whatever its story was, once the daemon has stopped:
 //!
-//! * no intent is open; each one is issued or abandoned, and the audit journal tells which
+//! * no intent is open; each one is issued, abandoned or withdrawn, and the audit journal
+//!   tells which
 //! * each certificate has exactly one intent, and carries exactly its bytes and its serial number
 //! * serial numbers are unique
 //! * a device's current leaf is its newest, and names the device
@@ -70,6 +71,7 @@ fn certificates_carry_their_intents(store: &Connection) {
 fn the_journal_tells_every_end(store: &Connection) {
     let untold = "intent WHERE (hex(serial), CASE WHEN purpose = 'adopted' THEN 'authority.adopted' \
                                            WHEN state = 'issued' THEN 'certificate.issued' \
+                                           WHEN state = 'withdrawn' THEN 'intent.withdrawn' \
                                            ELSE 'intent.abandoned' END) NOT IN (\
                   SELECT upper(detail ->> 'serial'), \
                          replace(action, 'authority.installed', 'authority.adopted') FROM audit \

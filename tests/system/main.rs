@@ -32,6 +32,8 @@
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
+//! | `cannot_sign` | while no token can sign, nothing is recorded, whatever asks |
+//! | `explained` | every signature that the token made is on record |
 //! | `crash` | killed at every step of the issuance cycle; a failing write |
 //! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
 //! | `roles` | the role of a caller is the one on record, and a row alone makes no caller |
@@ -86,6 +88,7 @@ mod backup;
 mod block;
 mod breach;
 mod caller;
+mod cannot_sign;
 mod cli;
 mod clock;
 mod crash;
@@ -93,6 +96,7 @@ mod crash_point;
 mod device;
 mod drift;
 mod est;
+mod explained;
 mod external;
 mod failover;
 mod fleet;

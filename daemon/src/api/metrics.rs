@@ -74,6 +74,13 @@ fn record_tokens(status: &Status) {
             counter!("hallmark_token_rungs_total", "token" => name.clone(), "rung" => rung)
                 .absolute(climbed);
         }
+        for key in &token.keys {
+            let labels = [("token", name.clone()), ("key", key.label.clone())];
+            gauge!("hallmark_token_key_usable", &labels)
+                .set(f64::from(u8::from(key.unusable.is_none())));
+            counter!("hallmark_token_key_proofs_total", &labels).absolute(key.proofs);
+            counter!("hallmark_token_key_credentials_total", &labels).absolute(key.credentials);
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use super::authorize::Caller;
 use super::issue::{Issued, Order, Signer};
+use super::pace::Source;
 use super::profile::Role;
 use super::roll::AuthorityDetail;
 use super::{CertificateAuthority, Error};
@@ -108,6 +109,7 @@ impl CertificateAuthority {
         let profile = self.canary_profile(&generation.authority);
         pollster::block_on(
             self.certify(Order {
+                source: Source::Canary(order.roll),
                 signer: Signer::from(generation.as_ref()),
                 purpose: Purpose::Leaf,
                 profile_name: "canary",

@@ -7,7 +7,9 @@
 //! A list that was recorded and not signed is given up, and its number with it.
 
 use super::hierarchy::Generation;
-use super::{CertificateAuthority, Error, crash_point, rfc3339};
+use super::issue::Signer;
+use super::pace::Source;
+use super::{Advice, CertificateAuthority, Error, crash_point, rfc3339};
 use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
 use crate::x509::crl::{self, RevocationList};
 use crate::x509::lint;
@@ -105,6 +107,20 @@ impl RevocationLists {
         failures.insert(generation, failure);
         retry_at
     }
+
+    /// The token is there and the key does not sign: nothing was recorded, so the pause is short.
+    fn waits_for_its_key(&self, generation: i64, error: &Error, now: i64) -> i64 {
+        let retry_at = now + TOKEN_PAUSE_SECONDS;
+        let mut failures = self.failures();
+        let failure = failures.entry(generation).or_insert_with(|| Failure {
+            message: String::new(),
+            attempts: 0,
+            retry_at,
+        });
+        failure.message.clone_from(&error.message);
+        failure.retry_at = retry_at;
+        retry_at
+    }
 }
 
 impl CertificateAuthority {
@@ -194,6 +210,24 @@ impl CertificateAuthority {
         let token = self.signing_token(generation);
         if token.is_ok_and(|it| it.client.out_for().is_some()) {
             return now + TOKEN_PAUSE_SECONDS;
+        }
+        let signer = Signer::from(generation);
+        if let Err(error) = pollster::block_on(self.ready_token(&signer)) {
+            let (authority, number) = (&generation.authority, generation.number);
+            tracing::warn!(authority, generation = number, code = error.code, %error,
+                "a revocation list waits for its key");
+            return self
+                .lasting
+                .lists
+                .waits_for_its_key(generation.id, &error, now);
+        }
+        let source = Source::RevocationList(generation.id);
+        if let Err(Error {
+            advice: Advice::Later { seconds },
+            ..
+        }) = self.may_have_signed(source)
+        {
+            return now + i64::from(seconds);
         }
         match self.sign_crl(generation) {
             Ok(list) => {
@@ -288,6 +322,7 @@ impl CertificateAuthority {
         let signed = client.sign_recorded(&generation.key, algorithm, recorded, deadline);
         let signature = pollster::block_on(signed)?;
         let withheld = |reason: String| {
+            client.doubt(&generation.key);
             let token = client.name();
             let message = format!("token {token}: {reason}; the revocation list is withheld");
             Error::stop("signature_wrong", message)

@@ -4,7 +4,7 @@
 //! [`Advice`] to HTTP.
 
 use crate::store::{IntentRefusal, StoreError};
-use crate::token::TokenError;
+use crate::token::{CallFailure, TokenError};
 
 /// What the caller can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +133,12 @@ impl From<IntentRefusal> for Error {
             IntentRefusal::IssuerRevoked => Self::later(60, ISSUER_REVOKED, message),
             IntentRefusal::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<CallFailure> for Error {
+    fn from(failure: CallFailure) -> Self {
+        TokenError::from(failure).into()
     }
 }
 

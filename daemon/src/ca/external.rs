@@ -9,6 +9,7 @@
 use super::adoption::may_be_an_authority;
 use super::authorize::{Authorized, Operate};
 use super::generation::on_record;
+use super::pace::Source;
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::store::{AuditEntry, GenerationRow, GenerationState, InstalledCertificate, NewRequest};
 use crate::token::spki_sha256;
@@ -178,20 +179,25 @@ impl CertificateAuthority {
                     .map_err(|error| unencodable(&error))?,
             },
         };
+        // Nothing is recorded for a signature that its token cannot make now.
+        let token = self.token(&row.token)?;
+        let deadline = token.sign_deadline;
+        pollster::block_on(token.client.ready_to_sign(&key, deadline))?;
+        let source = Source::Request(row.id);
+        self.may_have_signed(source)?;
         let recorded = self
             .store
             .request_certificate(new, entry("request.recorded"))?;
-        let token = self.token(&row.token)?;
         let algorithm = public_key.key_type().signature_algorithm();
-        let signature = pollster::block_on(token.client.sign_recorded(
-            &key,
-            algorithm,
-            &recorded,
-            token.sign_deadline,
-        ))?;
+        let client = &token.client;
+        let signed = client.sign_recorded(&key, algorithm, &recorded, deadline);
+        let signed = pollster::block_on(signed);
+        self.note_signature(source, signed.is_ok());
+        let signature = signed?;
         let (der, csr) = request::assemble(recorded.tbs(), algorithm, &signature)
             .map_err(|error| unencodable(&error))?;
         if *csr.public_key() != public_key {
+            client.doubt(&key);
             let message = format!("the request of {} carries another key", row.authority);
             return Err(Error::stop("signature_wrong", message));
         }

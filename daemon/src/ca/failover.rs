@@ -114,6 +114,17 @@ impl CertificateAuthority {
         Ok(own)
     }
 
+    /// The token that signs for `signer`, if it can do so now with exactly that key. To be called
+    /// before anything is recorded that is to be signed.
+    pub(super) async fn ready_token(&self, signer: &Signer<'_>) -> Result<&ConfiguredToken, Error> {
+        let token = self.token_of_signer(signer)?;
+        token
+            .client
+            .ready_to_sign(signer.key, token.sign_deadline)
+            .await?;
+        Ok(token)
+    }
+
     /// Has every token that may sign in another's place show that it holds the key. Returns when that
     /// is to be tried again, in Unix seconds.
     pub fn prove_stand_ins(&self) -> Result<Option<i64>, Error> {

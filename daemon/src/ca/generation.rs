@@ -4,8 +4,10 @@
 //! finds exactly that key again, and makes no second one. It must never certify a key that could
 //! leave its token.
 
+use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
+use super::pace::Source;
 use super::{CertificateAuthority, Error, crash_point};
 use crate::store::{GenerationRow, Moves, Purpose, Settlement};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
@@ -92,7 +94,13 @@ impl CertificateAuthority {
                 }
             }
         };
+        let source = if actor == Caller::Daemon.to_string() {
+            Source::Generation(row.id)
+        } else {
+            Source::Caller
+        };
         pollster::block_on(self.certify(Order {
+            source,
             signer,
             purpose: Purpose::Authority,
             profile_name: "authority",

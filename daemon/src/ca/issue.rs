@@ -4,19 +4,21 @@
 //! that shares one commit or one system call; so it is a future, which costs no thread while it
 //! waits. It knows no executor. It must be run to its end, outside any HTTP handler: a client that
 //! hangs up cancels nothing. Every step that can fail leaves either nothing, or an intent that is
-//! burned. Nothing here retries: a repeat is the caller's, with its idempotency key.
+//! abandoned, or withdrawn if it was sent to no worker. Nothing here retries: a repeat is the
+//! caller's, with its idempotency key.
 
-use super::authorize::{Authorized, Issue};
+use super::authorize::{Authorized, Caller, Issue};
 use super::error::{ISSUER_REPLACED, ISSUER_REVOKED};
 use super::hierarchy::{ChainLink, Generation};
+use super::pace::Source;
 use super::profile::{IssuanceProfile, Role, refuse_shape};
-use super::{CertificateAuthority, Error, canary, crash_point};
+use super::{CertificateAuthority, ConfiguredToken, Error, canary, crash_point, lock};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{
     AuditEntry, Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded,
     Requester, Settlement, StoreError,
 };
-use crate::token::KeyReference;
+use crate::token::{CallFailure, KeyReference};
 use crate::x509::certificate::{self, Certificate};
 use crate::x509::csr::Csr;
 use crate::x509::issuer::{Distribution, Issuer};
@@ -29,7 +31,7 @@ use crate::x509::serial::{RANDOM_OCTETS, SerialNumber};
 use crate::x509::tbs;
 use aws_lc_rs::digest;
 use serde_json::json;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
@@ -75,6 +77,7 @@ impl Issued {
 
 /// What steps 6 to 10 need to know: one certificate, and what follows from it.
 pub(super) struct Order<'a> {
+    pub source: Source,
     pub signer: Signer<'a>,
     pub purpose: Purpose,
     pub profile_name: &'a str,
@@ -92,6 +95,39 @@ pub(super) struct Order<'a> {
     /// For a device: from which other profiles it may be moved to this one.
     pub moves: Moves,
     pub settlement: Settlement,
+}
+
+/// An intent whose end could not be recorded when it came.
+pub(super) struct Unsettled {
+    pub(super) intent: i64,
+    pub(super) reason: String,
+    /// The token may have signed it.
+    pub(super) may_be_done: bool,
+}
+
+/// Why there is no certificate although its intent is on record.
+struct Unsigned {
+    error: Error,
+    /// The token may have signed all the same.
+    may_be_done: bool,
+}
+
+impl From<CallFailure> for Unsigned {
+    fn from(failure: CallFailure) -> Self {
+        Self {
+            may_be_done: failure.may_be_done(),
+            error: failure.into(),
+        }
+    }
+}
+
+impl From<Error> for Unsigned {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            may_be_done: true,
+        }
+    }
 }
 
 /// Who signs: a serving generation, or a root that is about to sign itself.
@@ -171,11 +207,16 @@ impl CertificateAuthority {
             issued => issued,
         };
         match issued {
-            Err(refused) if refused.is_refusal() => {
-                let again = self.answer_again(&caller, idempotency.as_ref()).await?;
-                again.ok_or(refused)
+            // Also while no token can sign: an answer that was given once needs none.
+            Err(refused) => {
+                let again = self.answer_again(&caller, idempotency.as_ref()).await;
+                match again {
+                    Ok(again) => again.ok_or(refused),
+                    Err(_) if !refused.is_refusal() => Err(refused),
+                    Err(error) => Err(error),
+                }
             }
-            outcome => outcome,
+            issued => issued,
         }
     }
 
@@ -227,6 +268,10 @@ impl CertificateAuthority {
             _ => Settlement::Alone,
         };
         let order = Order {
+            source: match permission.caller() {
+                Caller::Daemon => Source::Listener,
+                _ => Source::Caller,
+            },
             signer: Signer::from(generation.as_ref()),
             purpose: Purpose::Leaf,
             profile_name: &profile.name,
@@ -253,6 +298,8 @@ impl CertificateAuthority {
     pub(super) async fn certify(&self, order: Order<'_>) -> Result<Issued, Error> {
         refuse_shape(order.purpose, order.profile)?;
         let now = self.signing_time()?;
+        // Nothing is recorded for a signature that its token cannot make now.
+        let token = self.ready_token(&order.signer).await?;
 
         // 6. The bytes to be signed, with a serial number of our own, and linted by code that the
         //    builder does not share.
@@ -287,6 +334,7 @@ impl CertificateAuthority {
         crash_point("cycle-6");
 
         // 7. On record, durable. Only what comes back can be signed.
+        self.may_have_signed(order.source)?;
         let (not_before, not_after) = linted.validity();
         let idempotency = order.idempotency.clone();
         let recorded = self.store.record_intent(Intent {
@@ -315,11 +363,14 @@ impl CertificateAuthority {
         crash_point("cycle-7");
 
         // 8. and 9. Signed within a deadline; verified; the same bytes.
-        let certificate = match self.sign(order.signer, &recorded).await {
+        let signed = self.sign(order.signer, token, &recorded).await;
+        self.note_signature(order.source, signed.is_ok());
+        let certificate = match signed {
             Ok(certificate) => certificate,
-            Err(error) => {
-                self.burn(&recorded, &error.message).await;
-                return Err(error);
+            Err(unsigned) => {
+                self.end_intent(&recorded, &unsigned.error.message, unsigned.may_be_done)
+                    .await;
+                return Err(unsigned.error);
             }
         };
 
@@ -343,7 +394,8 @@ impl CertificateAuthority {
         let settled = match settled {
             Ok(settled) => settled,
             Err(error) => {
-                self.burn(&recorded, &error.to_string()).await;
+                self.note_signature(order.source, false);
+                self.end_intent(&recorded, &error.to_string(), true).await;
                 return Err(match error {
                     // The state moved while the token signed; the caller's repeat meets the new one.
                     StoreError::Conflict(reason) => Error::later(1, "not_recorded", reason),
@@ -365,10 +417,14 @@ impl CertificateAuthority {
         })
     }
 
-    async fn sign(&self, signer: Signer<'_>, recorded: &Recorded) -> Result<Certificate, Error> {
+    async fn sign(
+        &self,
+        signer: Signer<'_>,
+        token: &ConfiguredToken,
+        recorded: &Recorded,
+    ) -> Result<Certificate, Unsigned> {
         // 8. The token signs, with a deadline.
         let algorithm = signer.issuer.signature_algorithm();
-        let token = self.token_of_signer(&signer)?;
         let signature = token
             .client
             .sign_recorded(signer.key, algorithm, recorded, token.sign_deadline)
@@ -377,6 +433,7 @@ impl CertificateAuthority {
 
         // 9. The signature is the authority's, and over the recorded bytes.
         let withheld = |reason: String| {
+            token.client.doubt(signer.key);
             let token = token.client.name();
             let message = format!("token {token}: {reason}; the certificate is withheld");
             Error::stop("signature_wrong", message)
@@ -384,9 +441,7 @@ impl CertificateAuthority {
         let certificate = certificate::assemble(recorded.tbs(), algorithm, &signature)
             .map_err(|error| withheld(error.to_string()))?;
         if certificate.tbs_bytes() != recorded.tbs() {
-            return Err(withheld(
-                "the signed bytes are not the recorded ones".into(),
-            ));
+            return Err(withheld("the signed bytes are not the recorded ones".into()).into());
         }
         certificate
             .verify_issued_by(signer.issuer.public_key())
@@ -395,36 +450,41 @@ impl CertificateAuthority {
         Ok(certificate)
     }
 
-    /// The token may have signed it without our knowing.
-    async fn burn(&self, recorded: &Recorded, reason: &str) {
-        let intent = recorded.id();
-        let abandoned = self
-            .store
-            .abandon_intent(intent, reason.to_owned(), self.now());
-        if let Err(error) = abandoned.await {
-            tracing::error!(intent, %error, "an intent cannot be abandoned yet");
-            self.unburned().push((intent, reason.to_owned()));
+    /// Ends an intent without a certificate: abandoned if the token may have signed it, so that its
+    /// serial number is on the revocation list; withdrawn if it was sent to no worker.
+    async fn end_intent(&self, recorded: &Recorded, reason: &str, may_be_done: bool) {
+        let unsettled = Unsettled {
+            intent: recorded.id(),
+            reason: reason.to_owned(),
+            may_be_done,
+        };
+        if let Err(error) = self.record_end(&unsettled).await {
+            let intent = unsettled.intent;
+            tracing::error!(intent, %error, "the end of an intent cannot be recorded yet");
+            lock(&self.lasting.unsettled).push(unsettled);
         }
-        // To try again, or to put the serial number on the revocation list.
-        self.wake();
+        // The list has to name it. Whatever failed is tried again in its own time.
+        (self.wake_lists)();
+    }
+
+    async fn record_end(&self, unsettled: &Unsettled) -> Result<(), StoreError> {
+        let (intent, reason) = (unsettled.intent, unsettled.reason.clone());
+        if unsettled.may_be_done {
+            self.store.abandon_intent(intent, reason, self.now()).await
+        } else {
+            self.store.withdraw_intent(intent, reason, self.now()).await
+        }
     }
 
     /// Makes up for what could not be written down when it happened: on a full disk, say. Until
     /// then the intent is open, and its device gets nothing.
-    pub fn burn_left_over(&self) -> Result<(), Error> {
-        let mut unburned = self.unburned();
-        while let Some((intent, reason)) = unburned.last() {
-            let abandoned = self
-                .store
-                .abandon_intent(*intent, reason.clone(), self.now());
-            pollster::block_on(abandoned)?;
-            unburned.pop();
+    pub fn end_left_over_intents(&self) -> Result<(), Error> {
+        let mut unsettled = lock(&self.lasting.unsettled);
+        while let Some(next) = unsettled.last() {
+            pollster::block_on(self.record_end(next))?;
+            unsettled.pop();
         }
         Ok(())
-    }
-
-    fn unburned(&self) -> MutexGuard<'_, Vec<(i64, String)>> {
-        super::lock(&self.lasting.unburned)
     }
 
     async fn answer_again(

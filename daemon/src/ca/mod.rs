@@ -25,8 +25,10 @@ mod generation;
 pub mod hierarchy;
 pub mod issue;
 mod key_proof;
+mod key_use;
 mod limits;
 pub mod listeners;
+mod pace;
 pub mod possession;
 pub mod profile;
 pub mod progress;
@@ -55,7 +57,10 @@ use clock::{Clock, ClockPolicy};
 use crl::{CrlSchedule, RevocationLists};
 use failover::{FailoverPolicy, StandIns};
 use hierarchy::Hierarchy;
+use issue::Unsettled;
+use key_use::RecordedKeyUses;
 use listeners::Listeners;
+use pace::Pace;
 use profile::IssuanceProfile;
 use progress::Progress;
 use refusals::RefusalCounts;
@@ -157,6 +162,8 @@ pub struct Parts {
     pub clock: ClockPolicy,
     /// Called when something at a provisioning service must change.
     pub wake: Box<dyn Fn() + Send + Sync>,
+    /// Called when a revocation list must be signed, and nothing else has to be done.
+    pub wake_lists: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The certificate authority as it is configured. Whoever begins something takes it as it is then
@@ -182,6 +189,7 @@ pub struct CertificateAuthority {
     crl_schedule: CrlSchedule,
     backups_kept: usize,
     wake: Box<dyn Fn() + Send + Sync>,
+    wake_lists: Box<dyn Fn() + Send + Sync>,
     probes: Vec<Probe>,
     lasting: Arc<Lasting>,
 }
@@ -208,8 +216,12 @@ struct Lasting {
     look: Mutex<()>,
     /// One backup at a time.
     backup: Mutex<()>,
-    /// Intents that could not be burned yet, each with its reason.
-    unburned: Mutex<Vec<(i64, String)>>,
+    /// Intents whose end could not be recorded yet.
+    unsettled: Mutex<Vec<Unsettled>>,
+    /// How often the daemon's own work may have something signed.
+    pace: Pace,
+    /// What is recorded of the use of keys.
+    key_uses: Mutex<RecordedKeyUses>,
     /// What strangers were refused lately.
     refusals: Mutex<RefusalCounts>,
     /// When it is looked next what of finished work may go, in Unix seconds.
@@ -219,7 +231,7 @@ struct Lasting {
 }
 
 impl CertificateAuthority {
-    /// Loads the hierarchy, and burns what a crash left open: every intent is explained before
+    /// Loads the hierarchy, and abandons what a crash left open: every intent is explained before
     /// anything new is signed.
     pub fn start(parts: Parts) -> Result<Self, Error> {
         let hierarchy = Hierarchy::load(parts.store.generations()?, parts.public_http.as_deref())?;
@@ -235,7 +247,9 @@ impl CertificateAuthority {
             trial: Mutex::default(),
             look: Mutex::default(),
             backup: Mutex::default(),
-            unburned: Mutex::default(),
+            unsettled: Mutex::default(),
+            pace: Pace::default(),
+            key_uses: Mutex::default(),
             refusals: Mutex::default(),
             retention_due: AtomicI64::default(),
             progress: Progress::default(),
@@ -261,8 +275,12 @@ impl CertificateAuthority {
                     open = open.len(),
                     "open intents cannot be abandoned yet"
                 );
-                let left = open.into_iter().map(|it| (it, FOUND_AT_START.to_owned()));
-                lock(&self.lasting.unburned).extend(left);
+                let left = open.into_iter().map(|intent| Unsettled {
+                    intent,
+                    reason: FOUND_AT_START.to_owned(),
+                    may_be_done: true,
+                });
+                lock(&self.lasting.unsettled).extend(left);
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -310,6 +328,7 @@ impl CertificateAuthority {
             crl_schedule: parts.crl_schedule,
             backups_kept: parts.backups_kept,
             wake: parts.wake,
+            wake_lists: parts.wake_lists,
             probes: parts.probes,
             lasting,
         }

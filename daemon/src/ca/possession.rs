@@ -8,6 +8,7 @@
 use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
+use super::pace::Source;
 use super::{CertificateAuthority, Error};
 use crate::enrollment::ca_certificate::VerificationCode;
 use crate::store::{AuditEntry, CaCertificateRow, Moves, Purpose, Settlement};
@@ -52,14 +53,17 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// Signs a verification certificate for every code that waits for one. Returns how many.
-    pub fn prove_possession(&self) -> Result<usize, Error> {
-        let waiting = self.store.codes_to_sign()?;
-        for (row, code) in &waiting {
-            self.sign_code(row, code)?;
-            self.wake();
+    /// Signs a verification certificate for every code that waits for one. One that fails holds up
+    /// no other; the first failure is returned.
+    pub fn prove_possession(&self) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for (row, code) in &self.store.codes_to_sign()? {
+            match self.sign_code(row, code) {
+                Ok(()) => self.wake(),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
-        Ok(waiting.len())
+        outcome
     }
 
     fn sign_code(&self, row: &CaCertificateRow, code: &VerificationCode) -> Result<(), Error> {
@@ -72,6 +76,7 @@ impl CertificateAuthority {
         })?;
         pollster::block_on(
             self.certify(Order {
+                source: Source::Possession(row.id),
                 signer: Signer::from(generation.as_ref()),
                 purpose: Purpose::Possession,
                 profile_name: "possession",

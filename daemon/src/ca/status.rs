@@ -3,7 +3,7 @@
 use super::block::Standing;
 use super::crl::CrlStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
-use crate::token::worker::health::RungCounters;
+use crate::token::worker::health::{KeyReport, RungCounters};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,7 +29,7 @@ pub struct Status {
     pub authorities: usize,
     /// Certificates issued so far.
     pub certificates: i64,
-    /// Serial numbers burned so far.
+    /// Serial numbers abandoned so far: their tokens may have signed.
     pub abandoned: i64,
     /// Signatures under way.
     pub under_way: i64,
@@ -69,6 +69,9 @@ pub struct TokenStatus {
     pub restarts: u64,
     #[serde(skip)]
     rungs: RungCounters,
+    /// The keys that its worker has used, and what for.
+    #[serde(skip)]
+    pub keys: Vec<KeyReport>,
 }
 
 impl TokenStatus {
@@ -248,5 +251,6 @@ fn token_status(token: &ConfiguredToken) -> TokenStatus {
         reason: Some(health.reason).filter(|reason| !reason.is_empty()),
         restarts: health.restarts,
         rungs: health.rungs,
+        keys: health.keys,
     }
 }

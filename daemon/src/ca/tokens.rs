@@ -87,6 +87,8 @@ pub struct TokenKey {
     pub never_extractable: bool,
     /// `CKA_LOCAL`.
     pub local: bool,
+    /// Test signatures that are on record.
+    pub proofs: i64,
 }
 
 impl CertificateAuthority {
@@ -169,14 +171,20 @@ impl CertificateAuthority {
             },
             told => told?,
         };
-        let generations = self.store.generations()?;
-        Ok(TokenReport::new(
+        let mut report = TokenReport::new(
             name,
             token,
             description,
             inventory,
-            &generations,
-        ))
+            &self.store.generations()?,
+        );
+        // Also those that were made a moment ago.
+        self.record_key_uses(true)?;
+        let proofs = self.store.key_proofs(name)?;
+        for key in &mut report.keys {
+            key.proofs = proofs.get(&key.spki_sha256).copied().unwrap_or_default();
+        }
+        Ok(report)
     }
 
     pub(super) fn known_token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
@@ -275,6 +283,7 @@ impl TokenKey {
             extractable: key.extractable,
             never_extractable: key.never_extractable,
             local: key.local,
+            proofs: 0,
         }
     }
 }

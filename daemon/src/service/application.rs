@@ -1,11 +1,13 @@
-//! What the application does without being asked.
+//! The daemon's own work: one loop that renews, proves, signs lists and advances rolls.
 
+use super::reconcilers::Bells;
 use crate::api::tls::ServerIdentity;
 use crate::ca::{CertificateAuthority, CurrentAuthority, Error};
 use crate::token::client::GENERATE_DEADLINE;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How often rolls, codes and the TLS certificate are looked at without being woken.
 const TICK: Duration = Duration::from_secs(60);
@@ -19,57 +21,94 @@ const TURN_BOUND: Duration = Duration::from_secs(6 * GENERATE_DEADLINE.as_secs()
 /// How much later than it should the loop may be woken.
 const WAKE_SLACK: Duration = Duration::from_secs(30);
 
+/// The shortest time between two turns, whatever wakes them: at most 600 in a minute.
+const TURN_PAUSE: Duration = Duration::from_millis(100);
+
 /// What the application does by itself: the TLS certificate, wanted CA certificates, codes to sign,
 /// revocation lists, rolls to advance.
 pub(super) struct Application {
     current: CurrentAuthority,
     identity: Option<Arc<ServerIdentity>>,
+    /// Notified when there may be something to do of any kind.
     wake: Arc<Notify>,
+    /// Notified when something must be recorded, or a revocation list signed.
+    records: Arc<Notify>,
     /// What was last logged; said again only when it changes.
     alarms: Mutex<Vec<String>>,
 }
 
+/// How much one turn does.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// Everything.
+    Full,
+    /// Records and revocation lists. What failed elsewhere is not tried again.
+    Short,
+}
+
 impl Application {
-    /// `wake` is rung when there is something to do.
     pub(super) fn new(
         current: CurrentAuthority,
         identity: Option<Arc<ServerIdentity>>,
-        wake: Arc<Notify>,
+        bells: &Bells,
     ) -> Self {
         Self {
             current,
             identity,
-            wake,
+            wake: bells.application.clone(),
+            records: bells.records.clone(),
             alarms: Mutex::default(),
         }
     }
 
-    /// Until `stop` turns true.
-    pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// Until `stop` turns true, and the turn that is taken then is over.
+    pub(super) async fn run(self, stop: watch::Receiver<bool>) {
         let this = Arc::new(self);
-        loop {
-            let turn = this.clone();
-            let progress = this.current.load().progress().clone();
-            let promise = progress.promise("the application", TURN_BOUND);
-            let pause = match tokio::task::spawn_blocking(move || turn.turn()).await {
-                Ok(pause) => pause,
-                Err(_) => FAILURE_PAUSE,
-            };
-            drop(promise);
-            let _promise = progress.promise("the application's rest", pause + WAKE_SLACK);
-            let may_be_woken = this.current.load().store().write_fault().is_none();
-            let stopping = tokio::select! {
-                () = this.wake.notified(), if may_be_woken => false,
-                () = tokio::time::sleep(pause) => false,
-                _ = stop.wait_for(|stop| *stop) => true,
-            };
-            if stopping {
-                // What was only counted is not lost with an orderly stop.
-                let last = move || this.current.load().record_counted_refusals(true);
-                let _ = tokio::task::spawn_blocking(last).await;
-                return;
+        this.clone().take_turns(stop).await;
+        // What was only counted is not lost with an orderly stop.
+        let last = move || {
+            let ca = this.current.load();
+            ca.record_counted_refusals(true);
+            if let Err(error) = ca.record_key_uses(true) {
+                tracing::warn!(%error, "the use of keys is not recorded");
             }
+        };
+        let _ = tokio::task::spawn_blocking(last).await;
+    }
+
+    async fn take_turns(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut next = Instant::now();
+        let mut turn = Turn::Full;
+        loop {
+            let rest = self.clone().take_turn(turn).await;
+            let due = Instant::now() + rest;
+            next = match turn {
+                Turn::Full => due,
+                Turn::Short => next.min(due),
+            };
+            sleep(TURN_PAUSE).await;
+            let bound = next.saturating_duration_since(Instant::now()) + WAKE_SLACK;
+            let progress = self.current.load().progress().clone();
+            let _promise = progress.promise("the application's rest", bound);
+            let may_be_woken = self.current.load().store().write_fault().is_none();
+            turn = tokio::select! {
+                () = self.wake.notified(), if may_be_woken => Turn::Full,
+                () = sleep_until(next) => Turn::Full,
+                () = self.records.notified(), if may_be_woken => Turn::Short,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
         }
+    }
+
+    /// Takes a turn on a thread that may block; returns how long there is nothing to do.
+    async fn take_turn(self: Arc<Self>, turn: Turn) -> Duration {
+        let progress = self.current.load().progress().clone();
+        let _promise = progress.promise("the application", TURN_BOUND);
+        let taken = tokio::task::spawn_blocking(move || match turn {
+            Turn::Full => self.full_turn(),
+            Turn::Short => self.short_turn(),
+        });
+        taken.await.unwrap_or(FAILURE_PAUSE)
     }
 
     /// Logs alarms as they come and go.
@@ -87,50 +126,85 @@ impl Application {
     }
 
     /// Everything once; returns how long it can rest.
-    fn turn(&self) -> Duration {
+    fn full_turn(&self) -> Duration {
         let ca = self.current.load_full();
         self.tell_alarms(&ca);
         if ca.store().write_fault().is_some() {
             return STORE_PAUSE;
         }
         ca.record_counted_refusals(false);
+        let mut rest = Rest::new(&ca);
+        self.keep_records(&ca, &mut rest);
         if ca.hierarchy().is_empty() {
-            return TICK;
+            return rest.pause;
         }
         // Everything below signs, or goes by dates.
         if ca.clock_doubt().is_some() {
-            return FAILURE_PAUSE;
+            return rest.pause.min(FAILURE_PAUSE);
         }
-        let mut pause = TICK;
-        let mut note = |what: &str, result: Result<(), Error>| {
-            if let Err(error) = result {
-                tracing::warn!(what, code = error.code, %error, "to be tried again");
-                pause = FAILURE_PAUSE;
-            }
-        };
-        note("abandoned intents", ca.burn_left_over());
         if let Some(identity) = &self.identity {
             let renewed = identity.renew(&ca);
             ca.note_https(identity.state(ca.store()));
-            note("TLS certificate", renewed);
+            rest.note("TLS certificate", renewed);
         }
-        note("CA certificates", ca.want_verified());
-        note("finished work", ca.forget_finished_hub_tasks());
-        note("proof of possession", ca.prove_possession().map(drop));
-        let mut next_due: Vec<i64> = Vec::new();
-        for (what, due) in [
-            // What goes on hold now is on the list that is signed next.
-            ("blocks", ca.advance_blocks()),
-            ("stand-ins", ca.prove_stand_ins()),
-            ("revocation lists", ca.update_crls()),
-            ("rolls", ca.advance_rolls()),
-        ] {
-            note(what, due.map(|due| next_due.extend(due)));
+        rest.note("CA certificates", ca.want_verified());
+        rest.note("finished work", ca.forget_finished_hub_tasks());
+        rest.note("proof of possession", ca.prove_possession());
+        // What goes on hold now is on the list that is signed next.
+        rest.note_due("blocks", ca.advance_blocks());
+        rest.note_due("stand-ins", ca.prove_stand_ins());
+        rest.note_due("revocation lists", ca.update_crls());
+        rest.note_due("rolls", ca.advance_rolls());
+        rest.pause
+    }
+
+    /// What must not wait for the next full turn; returns how long it can rest.
+    fn short_turn(&self) -> Duration {
+        let ca = self.current.load_full();
+        if ca.store().write_fault().is_some() {
+            return STORE_PAUSE;
         }
-        for due in next_due {
-            let seconds = u64::try_from(due - ca.now()).unwrap_or(0).max(1);
-            pause = pause.min(Duration::from_secs(seconds));
+        let mut rest = Rest::new(&ca);
+        self.keep_records(&ca, &mut rest);
+        if ca.clock_doubt().is_none() {
+            rest.note_due("revocation lists", ca.update_crls());
         }
-        pause
+        rest.pause
+    }
+
+    fn keep_records(&self, ca: &CertificateAuthority, rest: &mut Rest<'_>) {
+        rest.note("open intents", ca.end_left_over_intents());
+        rest.note_due("use of keys", ca.record_key_uses(false));
+    }
+}
+
+/// How long the application can rest, as far as its turn has come.
+struct Rest<'a> {
+    ca: &'a CertificateAuthority,
+    pause: Duration,
+}
+
+impl<'a> Rest<'a> {
+    fn new(ca: &'a CertificateAuthority) -> Self {
+        Self { ca, pause: TICK }
+    }
+
+    fn note(&mut self, what: &str, result: Result<(), Error>) {
+        if let Err(error) = result {
+            tracing::warn!(what, code = error.code, %error, "to be tried again");
+            self.pause = self.pause.min(FAILURE_PAUSE);
+        }
+    }
+
+    /// The same for work that says when it is due again, in Unix seconds.
+    fn note_due(&mut self, what: &str, due: Result<Option<i64>, Error>) {
+        match due {
+            Ok(None) => {}
+            Ok(Some(due)) => {
+                let seconds = u64::try_from(due - self.ca.now()).unwrap_or(0).max(1);
+                self.pause = self.pause.min(Duration::from_secs(seconds));
+            }
+            Err(error) => self.note(what, Err(error)),
+        }
     }
 }

@@ -106,7 +106,7 @@ struct Daemon {
 impl Daemon {
     /// Inside the runtime.
     fn start(configuration: Configuration, store: Store, tokens: Tokens) -> anyhow::Result<Self> {
-        let bells = Bells::new(tokens.news.clone());
+        let bells = Bells::new(tokens.news.clone(), tokens.records.clone());
         let told = bells.clone();
         store.tell_turns_to(move || told.ring());
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
@@ -189,8 +189,8 @@ impl Daemon {
             };
             tasks.push(tokio::spawn(report.run(stop.clone())));
         }
-        let (identity, wake) = (self.identity.clone(), self.bells.application.clone());
-        let application = Application::new(self.current.clone(), identity, wake);
+        let identity = self.identity.clone();
+        let application = Application::new(self.current.clone(), identity, &self.bells);
         tasks.push(tokio::spawn(application.run(stop.clone())));
         tracing::info!(?addresses, version = env!("CARGO_PKG_VERSION"), "serving");
         loop {
@@ -233,7 +233,7 @@ fn parts(
     store: &Store,
     bells: &Bells,
 ) -> Parts {
-    let bells = bells.clone();
+    let (bells, records) = (bells.clone(), bells.records.clone());
     Parts {
         store: store.clone(),
         tokens,
@@ -255,6 +255,7 @@ fn parts(
         backups_kept: configuration.backups_kept,
         public_http: configuration.public_http.clone(),
         wake: Box::new(move || bells.ring()),
+        wake_lists: Box::new(move || records.notify_one()),
     }
 }
 

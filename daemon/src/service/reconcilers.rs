@@ -18,15 +18,18 @@ use tokio::task::JoinHandle;
 pub(super) struct Bells {
     /// The application's.
     pub(super) application: Arc<Notify>,
+    /// Rung when the application has to record or to sign a list, and nothing else.
+    pub(super) records: Arc<Notify>,
     services: Arc<ArcSwap<Vec<Arc<Notify>>>>,
     news: Arc<Notify>,
 }
 
 impl Bells {
-    /// `news` is rung with them.
-    pub(super) fn new(news: Arc<Notify>) -> Self {
+    /// `news` is rung with them; `records` is rung by tokens, too.
+    pub(super) fn new(news: Arc<Notify>, records: Arc<Notify>) -> Self {
         Self {
             application: Arc::default(),
+            records,
             services: Arc::default(),
             news,
         }

@@ -30,6 +30,8 @@ pub(super) struct Tokens {
     pub(super) configured: BTreeMap<String, ConfiguredToken>,
     /// Notified when one of them gets into another state, and when they are other ones; see `report::Report::news`.
     pub(super) news: Arc<Notify>,
+    /// Notified when a worker has told something new of its keys.
+    pub(super) records: Arc<Notify>,
     workers: Workers,
     /// The configuration as it was taken. Workers of our own read it whenever they are started, so that
     /// none takes what was refused, or not yet taken.
@@ -61,6 +63,7 @@ impl Tokens {
         let mut tokens = Self {
             configured: BTreeMap::new(),
             news: Arc::default(),
+            records: Arc::default(),
             workers,
             taken: configuration.state_dir.join("taken.toml"),
             supervised: BTreeMap::new(),
@@ -193,6 +196,8 @@ impl Tokens {
         for token in self.configured.values() {
             let news = self.news.clone();
             token.client.tell_turns_to(move || news.notify_one());
+            let records = self.records.clone();
+            token.client.tell_keys_to(move || records.notify_one());
         }
         self.news.notify_one();
     }

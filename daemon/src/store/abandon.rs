@@ -1,16 +1,17 @@
-//! Intents that are burned: no certificate of theirs is ever recorded, and their serial numbers are
-//! listed as revoked, because the token may have signed.
+//! Intents that end without a certificate. An abandoned one's serial number is listed as revoked,
+//! because the token may have signed; a withdrawn one was sent to no worker, so its serial number
+//! is used up and nothing else.
 
 use super::audit::{self, AuditEntry};
 use super::{Store, StoreError};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
 /// The reason on record of an intent that a crash left open.
 pub const FOUND_AT_START: &str = "found without a certificate at start";
 
 impl Store {
-    /// Burns one intent: the token refused, or may have signed without our knowing. One that is
+    /// Abandons one intent: the token refused, or may have signed without our knowing. One that is
     /// settled already stays as it is.
     pub async fn abandon_intent(
         &self,
@@ -24,7 +25,21 @@ impl Store {
         abandoned.await
     }
 
-    /// Burns every intent without a certificate: what a crash left. Returns how many.
+    /// Withdraws one intent: its request was sent to no worker, so nothing was signed. One that is
+    /// settled already stays as it is.
+    pub async fn withdraw_intent(
+        &self,
+        intent: i64,
+        reason: String,
+        at: i64,
+    ) -> Result<(), StoreError> {
+        let withdrawn = self
+            .writer
+            .run(move |connection| end(connection, intent, End::Withdrawn, &reason, at));
+        withdrawn.await
+    }
+
+    /// Abandons every intent without a certificate: what a crash left. Returns how many.
     pub fn abandon_open_intents(&self, at: i64) -> Result<usize, StoreError> {
         self.write(move |connection| {
             let open = open_intents(connection)?;
@@ -48,7 +63,7 @@ fn open_intents(connection: &Connection) -> Result<Vec<i64>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Burns what is being signed for this device at the moment: its certificate will not be recorded.
+/// Abandons what is being signed for this device at the moment: its certificate will not be recorded.
 pub(super) fn abandon_leaves(
     connection: &Connection,
     subject: &str,
@@ -90,20 +105,55 @@ pub(super) fn open_leaves(connection: &Connection) -> Result<Vec<OpenLeaf>, Stor
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Burns one intent, unless it is settled, within the caller's transaction.
+/// Abandons one intent, unless it is settled, within the caller's transaction.
 pub(super) fn abandon(
     connection: &Connection,
     intent: i64,
     reason: &str,
     at: i64,
 ) -> Result<(), StoreError> {
+    end(connection, intent, End::Abandoned, reason, at)
+}
+
+/// How an intent ends without a certificate.
+#[derive(Clone, Copy)]
+enum End {
+    Abandoned,
+    Withdrawn,
+}
+
+impl End {
+    fn state(self) -> &'static str {
+        match self {
+            End::Abandoned => "abandoned",
+            End::Withdrawn => "withdrawn",
+        }
+    }
+
+    fn action(self) -> &'static str {
+        match self {
+            End::Abandoned => "intent.abandoned",
+            End::Withdrawn => "intent.withdrawn",
+        }
+    }
+}
+
+fn end(
+    connection: &Connection,
+    intent: i64,
+    end: End,
+    reason: &str,
+    at: i64,
+) -> Result<(), StoreError> {
     let open: Option<(Vec<u8>, String)> = connection
         .prepare_cached(
-            "UPDATE intent SET state = 'abandoned', abandoned_at = ?2, idempotency_key = NULL,
-                 request_sha256 = NULL
+            "UPDATE intent SET state = ?3, abandoned_at = iif(?3 = 'abandoned', ?2, NULL),
+                 idempotency_key = NULL, request_sha256 = NULL
              WHERE id = ?1 AND state = 'intended' RETURNING serial, subject",
         )?
-        .query_row([intent, at], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(params![intent, at, end.state()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .optional()?;
     let Some((serial, subject)) = open else {
         return Ok(());
@@ -111,7 +161,7 @@ pub(super) fn abandon(
     let entry = AuditEntry {
         at,
         actor: "hallmarkd".into(),
-        action: "intent.abandoned",
+        action: end.action(),
         subject,
         detail: json!({ "serial": hex::encode_upper(serial), "reason": reason }),
     };

@@ -279,7 +279,7 @@ fn start(
 ) -> Result<(BlockRow, Revoked), StoreError> {
     precedence::block(connection, new)?;
     let id = insert(connection, new, entry)?;
-    burn(connection, new, entry.at)?;
+    abandon_open(connection, new, entry.at)?;
     let mut undo = Vec::new();
     for bar in &new.bars {
         undo.extend(put_up(connection, new, bar, entry)?);
@@ -321,7 +321,7 @@ fn insert(connection: &Connection, new: &NewBlock, entry: &AuditEntry) -> Result
 }
 
 /// What is being signed at this moment for whom the block keeps out gets no certificate.
-fn burn(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), StoreError> {
+fn abandon_open(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), StoreError> {
     match new.kind {
         BlockKind::Device => {
             abandon::abandon_leaves(connection, &new.name, "its device was blocked", at)

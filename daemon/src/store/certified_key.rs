@@ -122,6 +122,7 @@ fn other_holder(
         .prepare_cached(
             "SELECT subject FROM intent
              WHERE key_sha256 = ?1 AND purpose = 'leaf' AND subject <> ?2 AND state <> 'abandoned'
+               AND state <> 'withdrawn'
              LIMIT 1",
         )?
         .query_row(params![key_sha256, subject], |row| row.get(0))

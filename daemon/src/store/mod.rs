@@ -20,7 +20,7 @@
 //!
 //! * Before step 7 of the issuance cycle: nothing.
 //! * Between step 7 and step 10: an intent in state `intended`. The token may have signed it.
-//!   [`Store::abandon_open_intents`] burns it at the next start, before the daemon is ready.
+//!   [`Store::abandon_open_intents`] abandons it at the next start, before the daemon is ready.
 //! * After step 10: certificate, audit entry, device, slots and dirty mark, all of them.
 //! * Between a dirty mark and the provisioning service: the mark; the reconciler looks again.
 //! * Between recording a revocation list and its signature: a list without `der`. The token may
@@ -53,6 +53,7 @@ mod hold;
 mod hub_job;
 mod hub_task;
 mod issuance;
+mod key_use;
 mod leaf;
 mod mark;
 mod opening;
@@ -93,6 +94,7 @@ pub use issuance::{
     CertificateRow, Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded, Requester,
     Settled, Settlement,
 };
+pub use key_use::{KeyCount, KeyUse};
 pub use leaf::Moves;
 pub use mark::{MarkRow, MarkSubject, Sighting};
 pub use opening::Looked;

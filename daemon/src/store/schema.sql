@@ -31,7 +31,8 @@ CREATE UNIQUE INDEX generation_key ON generation (token, key_id) WHERE key_id <>
 CREATE UNIQUE INDEX generation_serving ON generation (authority) WHERE state = 'serving';
 CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
 
--- What a token was, or may have been, asked to sign: recorded before it was asked. (For a longer IN,
+-- What a token was, or may have been, asked to sign: recorded before it was asked. One that ended without
+-- a certificate is abandoned if its token may have signed it, and withdrawn if no worker was asked. (For a longer IN,
 -- SQLite makes a temporary table at every insert; OR costs nothing.) An adopted certificate was asked for by
 -- somebody else; it is here so that all bytes and serial numbers are in one place.
 CREATE TABLE intent (
@@ -58,7 +59,8 @@ CREATE TABLE intent (
     idempotency_key TEXT,
     request_sha256  BLOB,
     state           TEXT    NOT NULL
-                    CHECK (state = 'intended' OR state = 'issued' OR state = 'abandoned'),
+                    CHECK (state = 'intended' OR state = 'issued' OR state = 'abandoned'
+                           OR state = 'withdrawn'),
     recorded_at     INTEGER NOT NULL,
     abandoned_at    INTEGER,
     CHECK (length(serial) <= 20 AND (length(serial) >= 9 OR purpose = 'adopted')),
@@ -70,7 +72,7 @@ CREATE UNIQUE INDEX intent_idempotency ON intent (caller, idempotency_key)
 -- One signature under way per leaf subject, one verification certificate per code.
 CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 'intended';
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
-    WHERE purpose = 'possession' AND state <> 'abandoned';
+    WHERE purpose = 'possession' AND state <> 'abandoned' AND state <> 'withdrawn';
 CREATE INDEX intent_subject ON intent (subject, id);
 CREATE INDEX intent_key ON intent (key_sha256);
 CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 'leaf' AND state = 'issued';
@@ -84,10 +86,10 @@ BEFORE UPDATE OF serial, issuer, purpose, profile, subject, key_sha256, tbs, not
 BEGIN
     SELECT RAISE(FAIL, 'an intent never changes');
 END;
--- A burned intent gives its idempotency key back: the caller's repeat begins anew.
+-- An abandoned or withdrawn intent gives its idempotency key back: the caller's repeat is another request.
 CREATE TRIGGER intent_keeps_its_request
 BEFORE UPDATE OF idempotency_key, request_sha256 ON intent
-WHEN NEW.state <> 'abandoned' OR NEW.idempotency_key IS NOT NULL
+WHEN (NEW.state <> 'abandoned' AND NEW.state <> 'withdrawn') OR NEW.idempotency_key IS NOT NULL
 BEGIN
     SELECT RAISE(FAIL, 'an intent keeps its request');
 END;
@@ -443,6 +445,19 @@ CREATE TABLE block_hold (
     PRIMARY KEY (block, certificate)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX block_hold_certificate ON block_hold (certificate);
+
+-- What the keys of a token have signed that is on no other record: `proof` are test signatures, `credential`
+-- what opens the cloud. `counted` is what the worker process `worker` had told when it was last heard,
+-- `total` what all its workers have told.
+CREATE TABLE key_use (
+    token   TEXT    NOT NULL,
+    key     TEXT    NOT NULL,
+    kind    TEXT    NOT NULL CHECK (kind IN ('proof', 'credential')),
+    worker  BLOB    NOT NULL CHECK (length(worker) = 8),
+    counted INTEGER NOT NULL,
+    total   INTEGER NOT NULL CHECK (total >= counted),
+    PRIMARY KEY (token, key, kind)
+) STRICT, WITHOUT ROWID;
 
 -- What happened, in order, each entry sealed by the hash of all before it.
 CREATE TABLE audit (

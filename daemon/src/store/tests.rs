@@ -9,6 +9,7 @@ mod crl;
 mod fleet;
 mod hold;
 mod kept_out;
+mod key_use;
 mod precedence;
 mod revocation;
 mod roll;
@@ -70,7 +71,7 @@ fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
 }
 
 #[test]
-fn what_a_crash_leaves_open_is_burned_once_and_audited() {
+fn what_a_crash_leaves_open_is_abandoned_once_and_audited() {
     let stage = Stage::new();
     block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
     block_on(stage.store.record_intent(stage.intent("pump-8", 3))).unwrap();
@@ -88,7 +89,7 @@ fn what_a_crash_leaves_open_is_burned_once_and_audited() {
 }
 
 #[test]
-fn a_serial_number_exists_once_even_after_it_was_burned() {
+fn a_serial_number_exists_once_even_after_it_was_abandoned() {
     let stage = Stage::new();
     let recorded = block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
     block_on(
@@ -102,6 +103,45 @@ fn a_serial_number_exists_once_even_after_it_was_burned() {
         matches!(again, Err(IntentRefusal::SerialExists)),
         "{again:?}"
     );
+}
+
+/// What was sent to no worker was not signed: it is on no revocation list, and its request may come
+/// again. Its serial number is used up all the same.
+#[test]
+fn a_withdrawn_intent_is_audited_and_listed_nowhere() {
+    let stage = Stage::new();
+    let idempotency = Some(Idempotency {
+        key: "k".into(),
+        request_sha256: [1; 32],
+    });
+    let intent = |serial| Intent {
+        idempotency: idempotency.clone(),
+        ..stage.intent("pump-7", serial)
+    };
+    let counts = stage.store.revocation_counts().unwrap();
+    let recorded = block_on(stage.store.record_intent(intent(2))).unwrap();
+    let withdraw = |reason: &str| {
+        let withdrawn = stage
+            .store
+            .withdraw_intent(recorded.id(), reason.into(), 1_000);
+        block_on(withdrawn).unwrap();
+    };
+    withdraw("no worker");
+    withdraw("again");
+    assert_eq!(stage.store.revocation_counts().unwrap(), counts);
+    let draft = stage.store.draft_crl(stage.root, 0).unwrap();
+    assert!(draft.entries.is_empty(), "{draft:?}");
+    let journal = stage.store.audit_after(0, 100).unwrap();
+    let told = journal.iter().filter(|it| it.action == "intent.withdrawn");
+    assert_eq!(told.count(), 1);
+    assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 0);
+
+    let again = block_on(stage.store.record_intent(intent(2)));
+    assert!(
+        matches!(again, Err(IntentRefusal::SerialExists)),
+        "{again:?}"
+    );
+    block_on(stage.store.record_intent(intent(3))).unwrap();
 }
 
 #[test]
@@ -119,7 +159,7 @@ fn one_leaf_at_a_time_for_a_device_and_only_in_its_spelling() {
 }
 
 #[test]
-fn an_idempotency_key_names_one_request_until_that_is_burned() {
+fn an_idempotency_key_names_one_request_until_that_is_abandoned() {
     let stage = Stage::new();
     let idempotency = Some(Idempotency {
         key: "k".into(),

@@ -149,7 +149,7 @@ pub fn run(
         for thread in threads {
             times.extend(thread.join().expect("signing threads do not panic")?);
         }
-        Ok(times)
+        Ok::<_, TokenError>(times)
     })?;
     let elapsed = begun.elapsed();
     times.sort_unstable();

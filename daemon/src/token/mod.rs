@@ -272,6 +272,40 @@ pub enum TokenError {
     },
 }
 
+/// A request to a worker that brought no result.
+///
+/// Only the client makes the value, where it hands a request over for sending: so it is a fact, and
+/// no guess, that a worker cannot have got the request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct CallFailure {
+    error: TokenError,
+    sent: bool,
+}
+
+impl CallFailure {
+    /// No byte of the request was handed over for sending.
+    pub(in crate::token) fn unsent(error: TokenError) -> Self {
+        Self { error, sent: false }
+    }
+
+    /// The worker may have got the request, and the token may have done what was asked.
+    pub(in crate::token) fn sent(error: TokenError) -> Self {
+        Self { error, sent: true }
+    }
+
+    /// Whether the token may have done what was asked.
+    pub fn may_be_done(&self) -> bool {
+        self.sent
+    }
+}
+
+impl From<CallFailure> for TokenError {
+    fn from(failure: CallFailure) -> Self {
+        failure.error
+    }
+}
+
 impl TokenError {
     /// An [`Unavailable`](TokenError::Unavailable) about which the caller can only wait.
     pub fn unavailable(token: &str, reason: impl Into<String>) -> Self {

@@ -65,6 +65,8 @@ pub(crate) enum Operation {
         #[serde(with = "octets")]
         message: Vec<u8>,
     },
+    /// Makes a test signature and verifies it. The worker counts it.
+    Prove(KeyReference),
     Destroy(KeyReference),
     /// The worker looks at `input`: nothing but a JWT is signed.
     SignAssertion {
@@ -98,6 +100,7 @@ impl Operation {
             Operation::FindById(_) => "find by id",
             Operation::Generate(_) => "generate",
             Operation::Sign { .. } => "sign",
+            Operation::Prove(_) => "prove",
             Operation::Destroy(_) => "destroy",
             Operation::SignAssertion { .. } => "sign an assertion",
             Operation::Hmac { .. } => "compute an HMAC",

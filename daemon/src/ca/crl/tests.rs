@@ -79,6 +79,7 @@ impl Scene {
             rolling: RollPolicy::default(),
             clock: ClockPolicy::default(),
             wake: Box::new(|| {}),
+            wake_lists: Box::new(|| {}),
         })
         .unwrap();
         ca.run_ceremony(&operator(), CEREMONY, &|_| {}).unwrap();

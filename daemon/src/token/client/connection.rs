@@ -5,9 +5,9 @@
 //! request that has expired stays on the list until its answer comes: the worker is still at it, and
 //! by that list a hung one is found out. Both threads sleep until there is something to do.
 
-use crate::token::TokenError;
 use crate::token::outbox::Outbox;
 use crate::token::protocol::{Answer, FrameReader, Hello, Operation, Request, Response, VERSION};
+use crate::token::{CallFailure, TokenError};
 use anyhow::{Context, bail};
 use futures_channel::oneshot;
 use rustix::net::sockopt::socket_peercred;
@@ -144,12 +144,14 @@ impl Connection {
         &self,
         operation: Operation,
         allowed: Duration,
-    ) -> impl Future<Output = Outcome> + Send + use<> {
-        let asked = self.ask(operation, allowed);
+    ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
+        // What fails here was not handed to the outbox, and what the outbox has may be sent.
+        let asked = self.ask(operation, allowed).map_err(CallFailure::unsent);
         let token = self.token.clone();
         async move {
             let gone = |_| Err(TokenError::unavailable(&token, "the client is closed"));
-            asked?.await.unwrap_or_else(gone)
+            let outcome = asked?.await.unwrap_or_else(gone);
+            outcome.map_err(CallFailure::sent)
         }
     }
 

@@ -3,12 +3,14 @@
 //! Two threads per token: one connects and reads answers (with a third that sends, while there is a
 //! connection), one asks for the health. All end with the last [`TokenClient`](super::TokenClient).
 
-use super::TokenHealth;
 use super::connection::Connection;
+use super::trust::Trust;
+use super::{KeyCounts, TokenHealth};
 use crate::token::TokenError;
 use crate::token::protocol::{Answer, HEALTH_PAUSE, Operation};
 use crate::token::worker::health::{RungCounters, TokenState, WorkerHealth};
 use rustix::process::Pid;
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -25,10 +27,13 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// for news.
 const HEALTH_DEADLINE: Duration = HEALTH_PAUSE.saturating_add(Duration::from_secs(2));
 
+/// How many workers that have ended are remembered with what they had counted.
+const ENDED_WORKERS_MAX: usize = 64;
+
 /// Told the operation by which a worker shows that it hangs.
 pub(super) type OnHang = Box<dyn Fn(&'static str) + Send>;
 
-/// Told when the token has got into another state.
+/// Told when the token has got into another state, or its keys have.
 pub(super) type OnTurn = Box<dyn Fn() + Send + Sync>;
 
 /// Longer than any client lives.
@@ -48,13 +53,34 @@ struct Shared {
     changed: Condvar,
     /// The process that was started as the worker, if one was.
     worker: Mutex<Option<Pid>>,
+    trust: Trust,
     on_hang: Mutex<Option<OnHang>>,
     on_turn: OnceLock<OnTurn>,
+    on_keys: OnceLock<OnTurn>,
 }
 
 struct State {
     health: TokenHealth,
+    /// Of which worker the health is.
+    worker: Option<[u8; 8]>,
+    /// What workers had counted when they ended, oldest first.
+    ended: VecDeque<KeyCounts>,
     closing: bool,
+}
+
+impl State {
+    /// Takes what a worker says of its keys, and keeps the last word of the one before.
+    fn take_keys(&mut self, heard: &WorkerHealth) {
+        let keys = std::mem::replace(&mut self.health.keys, heard.keys.clone());
+        let before = self.worker.replace(heard.worker);
+        let Some(worker) = before.filter(|worker| *worker != heard.worker) else {
+            return;
+        };
+        if self.ended.len() >= ENDED_WORKERS_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(KeyCounts { worker, keys });
+    }
 }
 
 impl Keeper {
@@ -66,6 +92,7 @@ impl Keeper {
             out_since: Some(Instant::now()),
             restarts: 0,
             rungs: RungCounters::default(),
+            keys: Vec::new(),
         };
         let shared = Arc::new(Shared {
             name: name.to_owned(),
@@ -73,12 +100,16 @@ impl Keeper {
             connection: RwLock::default(),
             state: Mutex::new(State {
                 health,
+                worker: None,
+                ended: VecDeque::new(),
                 closing: false,
             }),
             changed: Condvar::new(),
             worker: Mutex::default(),
+            trust: Trust::default(),
             on_hang: Mutex::default(),
             on_turn: OnceLock::new(),
+            on_keys: OnceLock::new(),
         });
         let threads = vec![
             spawn("token-client", &shared, Shared::keep_connected),
@@ -109,6 +140,42 @@ impl Keeper {
             .unwrap_or_else(PoisonError::into_inner) = Some(worker);
     }
 
+    /// Whether the token is ready, as last heard; if not, why.
+    pub(super) fn is_ready(&self) -> Result<(), TokenError> {
+        let state = self.shared.state();
+        let token = &self.shared.name;
+        match state.health.state {
+            TokenState::Ready => Ok(()),
+            TokenState::Parked => Err(TokenError::Parked {
+                token: token.clone(),
+                reason: state.health.reason.clone(),
+            }),
+            TokenState::Starting | TokenState::Unavailable => {
+                let reason = format!("{}: {}", state.health.state.name(), state.health.reason);
+                Err(TokenError::unavailable(token, reason))
+            }
+        }
+    }
+
+    pub(super) fn key_counts(&self) -> Vec<KeyCounts> {
+        let state = self.shared.state();
+        let present = state.worker.map(|worker| KeyCounts {
+            worker,
+            keys: state.health.keys.clone(),
+        });
+        state.ended.iter().cloned().chain(present).collect()
+    }
+
+    pub(super) fn forget_key_counts(&self, worker: [u8; 8]) {
+        let mut state = self.shared.state();
+        state.ended.retain(|counts| counts.worker != worker);
+    }
+
+    /// Which keys have shown that they sign.
+    pub(super) fn proven_keys(&self) -> &Trust {
+        &self.shared.trust
+    }
+
     /// Who is told from now on when the worker hangs.
     pub(super) fn tell_hang_to(&self, on_hang: Option<OnHang>) {
         *self.shared.on_hang() = on_hang;
@@ -117,6 +184,11 @@ impl Keeper {
     /// Who is told whenever the token gets into another state; the first one stays.
     pub(super) fn tell_turns_to(&self, on_turn: OnTurn) {
         self.shared.on_turn.get_or_init(|| on_turn);
+    }
+
+    /// What is told whenever the worker reports something new of its keys; the first one stays.
+    pub(super) fn tell_keys_to(&self, on_keys: OnTurn) {
+        self.shared.on_keys.get_or_init(|| on_keys);
     }
 
     pub(super) fn note_restart(&self, reason: &str) {
@@ -256,7 +328,16 @@ impl Shared {
         let since = UNIX_EPOCH + Duration::from_millis(heard.since_unix_ms);
         let mut state = self.state();
         state.health.rungs = heard.rungs;
+        let keys_are_news = state.health.keys != heard.keys;
+        state.take_keys(heard);
+        self.trust.heard(&self.name, &heard.keys);
+        if heard.state == TokenState::Ready && state.health.state != TokenState::Ready {
+            self.trust.forget_failures();
+        }
         self.turn_since(&mut state, heard.state, &heard.reason, since);
+        if let (true, Some(tell)) = (keys_are_news, self.on_keys.get()) {
+            tell();
+        }
         self.changed.notify_all();
     }
 
@@ -317,6 +398,7 @@ impl Shared {
     }
 
     fn set_connection(&self, connection: Option<Arc<Connection>>) {
+        self.trust.forget_all();
         *self
             .connection
             .write()

@@ -9,12 +9,14 @@
 mod connection;
 mod credential;
 mod keeper;
+mod trust;
 
 use super::inventory::Inventory;
 use super::protocol::{Answer, Operation};
-use super::worker::health::{RungCounters, TokenState};
+use super::worker::health::{KeyReport, RungCounters, TokenState};
 use super::{
-    KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError, proof,
+    CallFailure, KeyDescription, KeyReference, KeySpecification, Token, TokenDescription,
+    TokenError, spki_sha256,
 };
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
@@ -55,6 +57,17 @@ pub struct TokenHealth {
     pub restarts: u64,
     /// What the worker's ladder has done.
     pub rungs: RungCounters,
+    /// The keys that the worker has used, and what for.
+    pub keys: Vec<KeyReport>,
+}
+
+/// What one worker has counted of its keys since it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// Which worker; each process has another number.
+    pub worker: [u8; 8],
+    /// The counts.
+    pub keys: Vec<KeyReport>,
 }
 
 impl TokenClient {
@@ -152,6 +165,33 @@ impl TokenClient {
         }
     }
 
+    /// Ready if the token can sign with exactly this key now, as far as is known here. To be called
+    /// before anything is recorded that is to be signed: what is refused here was asked of no token.
+    ///
+    /// The token's state and that of its keys are those last heard, so this asks nothing, but for a
+    /// key that has not shown yet that it signs, or whose last signature failed: such a key makes a
+    /// test signature first.
+    pub async fn ready_to_sign(
+        &self,
+        key: &KeyReference,
+        deadline: Duration,
+    ) -> Result<(), TokenError> {
+        self.keeper.is_ready()?;
+        let ask = || {
+            let connection = self.keeper.connection()?;
+            let asked = connection.call(Operation::Prove(key.clone()), deadline.min(DEADLINE_MAX));
+            Ok(trust::proof(async move {
+                asked.await.map(drop).map_err(TokenError::from)
+            }))
+        };
+        self.keeper.proven_keys().shown(key, ask).await
+    }
+
+    /// A signature of this key failed or was wrong: it has to show that it signs before the next.
+    pub fn doubt(&self, key: &KeyReference) {
+        self.keeper.proven_keys().doubt(key);
+    }
+
     /// [`Token::sign`], over what the store has on record and nothing else: only the store can make
     /// a [`Recorded`].
     pub async fn sign_recorded(
@@ -160,12 +200,17 @@ impl TokenClient {
         algorithm: SignatureAlgorithm,
         recorded: &Recorded,
         deadline: Duration,
-    ) -> Result<Vec<u8>, TokenError> {
-        self.sign_later(key, algorithm, recorded.tbs(), deadline)
-            .await
+    ) -> Result<Vec<u8>, CallFailure> {
+        let signed = self
+            .sign_later(key, algorithm, recorded.tbs(), deadline)
+            .await;
+        if signed.is_err() {
+            self.doubt(key);
+        }
+        signed
     }
 
-    /// [`Token::sign`], for the tests that prove a key. Not for anybody else.
+    /// [`Token::sign`], for the contract and the bench, whose keys are thrown away afterwards.
     pub(super) fn sign(
         &self,
         key: &KeyReference,
@@ -173,7 +218,9 @@ impl TokenClient {
         message: &[u8],
         deadline: Duration,
     ) -> Result<Vec<u8>, TokenError> {
-        pollster::block_on(self.sign_later(key, algorithm, message, deadline))
+        Ok(pollster::block_on(
+            self.sign_later(key, algorithm, message, deadline),
+        )?)
     }
 
     async fn sign_later(
@@ -182,27 +229,29 @@ impl TokenClient {
         algorithm: SignatureAlgorithm,
         message: &[u8],
         deadline: Duration,
-    ) -> Result<Vec<u8>, TokenError> {
+    ) -> Result<Vec<u8>, CallFailure> {
         let operation = Operation::Sign {
             key: key.clone(),
             algorithm,
             message: message.to_vec(),
         };
-        let connection = self.keeper.connection()?;
+        let connection = self.keeper.connection().map_err(CallFailure::unsent)?;
         match connection
             .call(operation, deadline.min(DEADLINE_MAX))
             .await?
         {
             Answer::Signature(signature) => Ok(signature),
-            _ => Err(self.nonsense()),
+            _ => Err(CallFailure::sent(self.nonsense())),
         }
     }
 
-    /// Has `key` make a test signature, which can never be one over a certificate, and verifies it.
+    /// Has `key` make a test signature, which can never be one over a certificate. The worker
+    /// verifies and counts it.
     pub fn prove(&self, key: &KeyDescription, deadline: Duration) -> Result<(), TokenError> {
-        proof::prove(self.name(), key, |key, algorithm, message| {
-            self.sign(key, algorithm, message, deadline)
-        })
+        match self.call(Operation::Prove(key.reference()), deadline)? {
+            Answer::Key(proven) if spki_sha256(&proven.spki) == spki_sha256(&key.spki) => Ok(()),
+            _ => Err(self.nonsense()),
+        }
     }
 
     /// Has `on_hang` called, with the operation, when the worker shows that it hangs: a request is
@@ -223,6 +272,23 @@ impl TokenClient {
         self.keeper.tell_turns_to(Box::new(on_turn));
     }
 
+    /// What workers have counted: those that have ended and were not forgotten, and then the present
+    /// one.
+    pub fn key_counts(&self) -> Vec<KeyCounts> {
+        self.keeper.key_counts()
+    }
+
+    /// The counts of this worker are on record; if it has ended, they are not told any more.
+    pub fn forget_key_counts(&self, worker: [u8; 8]) {
+        self.keeper.forget_key_counts(worker);
+    }
+
+    /// Has `on_keys` called whenever the worker reports something new of its keys; it MUST NOT ask
+    /// for the health. What is named first stays.
+    pub fn tell_keys_to(&self, on_keys: impl Fn() + Send + Sync + 'static) {
+        self.keeper.tell_keys_to(Box::new(on_keys));
+    }
+
     /// Counts a restart of the worker, with its cause.
     pub(super) fn note_restart(&self, reason: &str) {
         self.keeper.note_restart(reason);
@@ -230,7 +296,8 @@ impl TokenClient {
 
     fn call(&self, operation: Operation, deadline: Duration) -> Result<Answer, TokenError> {
         let connection = self.keeper.connection()?;
-        pollster::block_on(connection.call(operation, deadline.min(DEADLINE_MAX)))
+        let called = connection.call(operation, deadline.min(DEADLINE_MAX));
+        Ok(pollster::block_on(called)?)
     }
 
     fn nonsense(&self) -> TokenError {
@@ -285,5 +352,70 @@ impl Token for ClientToken<'_> {
 
     fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
         self.0.destroy_secret(label, LOOKUP_DEADLINE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::memory::MemoryToken;
+    use crate::token::protocol::FRAME_BYTES_MAX;
+    use crate::token::worker::in_memory;
+    use crate::x509::key::KeyType;
+    use pollster::block_on;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// A client of a token in memory, and a key on that.
+    fn client(folder: &std::path::Path) -> (TokenClient, MemoryToken, KeyReference) {
+        let (socket, mut memory) = (folder.join("socket"), MemoryToken::new("memory"));
+        in_memory::serve("memory", memory.clone(), &socket);
+        let client = TokenClient::new("memory", socket);
+        assert_eq!(client.wait_ready(SOON).state, TokenState::Ready);
+        let specification = KeySpecification {
+            key_type: KeyType::P256,
+            label: "ca".into(),
+            id: vec![1],
+        };
+        let key = memory.generate(&specification).unwrap().reference();
+        (client, memory, key)
+    }
+
+    fn may_be_done(client: &TokenClient, key: &KeyReference, message: &[u8]) -> bool {
+        let algorithm = SignatureAlgorithm::EcdsaSha256;
+        let signed = block_on(client.sign_later(key, algorithm, message, SOON));
+        signed.unwrap_err().may_be_done()
+    }
+
+    #[test]
+    fn what_was_not_handed_over_cannot_be_done_and_all_else_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = TokenClient::new("memory", folder.path().join("nowhere"));
+        let (client, memory, key) = client(folder.path());
+        assert!(!may_be_done(&nowhere, &key, b"no worker"));
+        assert!(!may_be_done(&client, &key, &vec![0; FRAME_BYTES_MAX]));
+        memory.fail_with(Some(TokenError::unavailable("memory", "a test")));
+        assert!(may_be_done(&client, &key, b"refused by the token"));
+    }
+
+    #[test]
+    fn a_key_shows_once_that_it_signs_and_again_after_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let (client, memory, key) = client(folder.path());
+        let ready = || block_on(client.ready_to_sign(&key, SOON));
+        assert_eq!((ready(), ready()), (Ok(()), Ok(())));
+        assert_eq!(memory.signatures(), 1);
+        client.doubt(&key);
+        let failure = TokenError::Key {
+            token: "memory".into(),
+            label: "ca".into(),
+            reason: "a test".into(),
+        };
+        memory.fail_with(Some(failure.clone()));
+        assert_eq!((ready(), ready()), (Err(failure.clone()), Err(failure)));
+        memory.fail_with(None);
+        std::thread::sleep(trust::PROOF_PAUSE);
+        assert_eq!(ready(), Ok(()));
+        assert_eq!(memory.signatures(), 2);
     }
 }

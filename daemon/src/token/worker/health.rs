@@ -42,9 +42,26 @@ pub struct RungCounters {
     pub initializations: u64,
 }
 
+/// What a key was used for that is on no record, and whether it signs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyReport {
+    /// SHA-256 of the SubjectPublicKeyInfo; `None` for a shared secret.
+    pub spki_sha256: Option<[u8; 32]>,
+    /// `CKA_LABEL`.
+    pub label: String,
+    /// Test signatures that the token has made with it since the worker started.
+    pub proofs: u64,
+    /// Assertions or codes that it has made as a credential's key since the worker started.
+    pub credentials: u64,
+    /// Why it does not sign; `None` if it does.
+    pub unusable: Option<String>,
+}
+
 /// What a worker says of itself and its token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerHealth {
+    /// Random, another one for each process: the counts of `keys` are its own.
+    pub worker: [u8; 8],
     /// The state.
     pub state: TokenState,
     /// Why, for the operator; empty when there is nothing to say.
@@ -53,6 +70,8 @@ pub struct WorkerHealth {
     pub since_unix_ms: u64,
     /// The ladder's work so far.
     pub rungs: RungCounters,
+    /// The keys that were used so far.
+    pub keys: Vec<KeyReport>,
 }
 
 /// The health that a worker's threads keep between them.
@@ -71,11 +90,15 @@ struct Kept {
 
 impl HealthCell {
     pub(super) fn starting() -> Self {
+        let mut worker = [0; 8];
+        aws_lc_rs::rand::fill(&mut worker).expect("aws-lc's generator has passed its self-test");
         let health = WorkerHealth {
+            worker,
             state: TokenState::Starting,
             reason: String::new(),
             since_unix_ms: unix_ms(SystemTime::now()),
             rungs: RungCounters::default(),
+            keys: Vec::new(),
         };
         HealthCell {
             kept: Mutex::new(Kept {
@@ -158,6 +181,15 @@ impl HealthCell {
                 self.set(token, TokenState::Unavailable, reason.clone());
             }
             other => self.set(token, TokenState::Unavailable, other.to_string()),
+        }
+    }
+
+    /// Tells what became of the keys.
+    pub(super) fn set_keys(&self, keys: Vec<KeyReport>) {
+        let health = &mut self.lock().health;
+        if health.keys != keys {
+            health.keys = keys;
+            self.changed.notify_all();
         }
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Ladder {
     bench: RwLock<Bench>,
     rig: Mutex<Rig>,
     used_keys: UsedKeys,
+    /// What the token itself had to tell at the last look.
+    remark: Mutex<Option<String>>,
     health: HealthCell,
     watchdog: Arc<Watchdog>,
 }
@@ -55,8 +57,6 @@ struct Bench {
     /// Counts renewals, so that of many who saw one failure only the first climbs.
     generation: u64,
     seats: Vec<Mutex<Seat>>,
-    /// Labels of keys that were not found at the last login, for the operator.
-    missing: Vec<String>,
 }
 
 /// One signer's session.
@@ -77,10 +77,10 @@ impl Ladder {
             bench: RwLock::new(Bench {
                 generation: 0,
                 seats,
-                missing: Vec::new(),
             }),
             rig: Mutex::new(rig),
             used_keys: UsedKeys::default(),
+            remark: Mutex::default(),
             health: HealthCell::starting(),
             watchdog,
         }
@@ -159,26 +159,57 @@ impl Ladder {
         let outcome = match &mut lock(&bench.seats[signer]).token {
             Some(token) => {
                 let _watched = self.watchdog.watch(signer, operation.name(), deadline);
-                apply(&self.name, token.as_mut(), operation)
+                match operation {
+                    Operation::Prove(key) => {
+                        let proven = self.used_keys.prove(&self.name, token.as_mut(), key);
+                        proven.map(Answer::Key)
+                    }
+                    _ => apply(&self.name, token.as_mut(), operation),
+                }
             }
             None => Err(self.absent()),
         };
-        match (&outcome, operation) {
-            (Ok(_), Operation::Sign { key, .. }) if self.used_keys.remember(key) => {
-                self.tell_key_remark(&bench);
-            }
-            (Ok(_), Operation::Destroy(key)) => self.used_keys.forget(key),
-            _ => {}
-        }
+        self.note_use(operation, outcome.is_ok());
         Ok((bench.generation, outcome))
     }
 
-    /// Tells what was found out when a key was looked for, without asking the token.
-    fn tell_key_remark(&self, bench: &Bench) {
+    /// Remembers which key was used and for what, and has the daemon told what is new.
+    fn note_use(&self, operation: &Operation, done: bool) {
+        match operation {
+            Operation::Prove(_) => {}
+            Operation::Sign { key, .. } if done => {
+                if !self.used_keys.remember(key) {
+                    return;
+                }
+            }
+            Operation::Destroy(key) if done => return self.used_keys.forget(key),
+            Operation::SignAssertion { key, .. } if done => self.used_keys.count_assertion(key),
+            Operation::Hmac { label, .. } if done => self.used_keys.count_hmac(label),
+            _ => return,
+        }
+        self.tell_keys();
+    }
+
+    fn tell_keys(&self) {
         let remark = lock(&self.rig).key_remark();
         if remark.is_some() {
-            self.health.remark(&self.name, bench.remarks(remark));
+            self.set_remark(remark);
         }
+        self.health.set_keys(self.used_keys.reports());
+        self.health.remark(&self.name, self.remarks());
+    }
+
+    /// What an operator should know of a token that works, in words.
+    fn remarks(&self) -> String {
+        let remark = self.remark.lock();
+        let remark = remark.expect("no thread panics while it holds the remark");
+        let keys = self.used_keys.remarks().into_iter();
+        keys.chain(remark.clone()).collect::<Vec<_>>().join("; ")
+    }
+
+    fn set_remark(&self, remark: Option<String>) {
+        let kept = self.remark.lock();
+        *kept.expect("no thread panics while it holds the remark") = remark;
     }
 
     /// The bench, once no renewal holds it.
@@ -254,11 +285,13 @@ impl Ladder {
         if rung == Rung::Login && matches!(renewed, Err(TokenError::Unavailable { .. })) {
             renewed = self.renewed(Rung::Initialize, &mut bench, &mut rig);
         }
+        // Before the state: a token that is told to be ready must not show keys as they were.
+        self.health.set_keys(self.used_keys.reports());
+        self.set_remark(rig.key_remark());
         match &renewed {
-            Ok(()) => {
-                let remarks = bench.remarks(rig.key_remark());
-                self.health.set(&self.name, TokenState::Ready, remarks);
-            }
+            Ok(()) => self
+                .health
+                .set(&self.name, TokenState::Ready, self.remarks()),
             Err(error) => {
                 bench.drop_sessions();
                 rig.stop();
@@ -272,10 +305,9 @@ impl Ladder {
     fn renewed(&self, rung: Rung, bench: &mut Bench, rig: &mut Rig) -> Result<(), TokenError> {
         bench.drop_sessions();
         let mut tokens = rig.renew(rung, bench.seats.len(), &self.health)?;
-        bench.missing = match tokens.first_mut() {
-            Some(token) => self.used_keys.prove(&self.name, token.as_mut())?,
-            None => Vec::new(),
-        };
+        if let Some(token) = tokens.first_mut() {
+            self.used_keys.prove_all(&self.name, token.as_mut())?;
+        }
         bench.seat(tokens);
         Ok(())
     }
@@ -287,7 +319,10 @@ impl Ladder {
         let remark = lock(&self.rig).remark();
         drop(watched);
         match remark {
-            Ok(remark) => self.health.remark(&self.name, bench.remarks(remark)),
+            Ok(remark) => {
+                self.set_remark(remark);
+                self.health.remark(&self.name, self.remarks());
+            }
             Err(TokenError::Unavailable {
                 rung: Some(rung),
                 reason,
@@ -365,14 +400,6 @@ impl Ladder {
 }
 
 impl Bench {
-    /// What an operator should know of a token that works, in words.
-    fn remarks(&self, remark: Option<String>) -> String {
-        let missing = (!self.missing.is_empty())
-            .then(|| format!("keys not found: {}", self.missing.join(", ")));
-        let remarks: Vec<String> = missing.into_iter().chain(remark).collect();
-        remarks.join("; ")
-    }
-
     fn drop_sessions(&mut self) {
         for seat in &mut self.seats {
             unlocked(seat).token = None;
@@ -438,8 +465,8 @@ fn apply(name: &str, token: &mut dyn Token, operation: &Operation) -> Result<Ans
             token.destroy_secret(label)?;
             Answer::Destroyed
         }
-        Operation::Health { .. } => {
-            return Err(refused("a connection answers it, not a token".into()));
+        Operation::Health { .. } | Operation::Prove(_) => {
+            return Err(refused("it is no operation of a token".into()));
         }
     })
 }

@@ -1,72 +1,284 @@
-//! The keys that have signed in this worker, proven again after every login.
+//! The keys that this worker was asked to use: whether each one signs, and how often it signed what
+//! is on no record.
+//!
+//! A test signature shows that a key signs. It is made after every login for each key that has
+//! signed before, and whenever the daemon asks for it. The counts go to the daemon with the
+//! worker's health, so that every signature of a token is explained.
 
-use crate::token::{KeyReference, Token, TokenError, proof};
+use super::health::KeyReport;
+use crate::token::contract::LABEL;
+use crate::token::{KeyDescription, KeyReference, Token, TokenError, proof, spki_sha256};
 use std::collections::HashMap;
-use std::sync::RwLock;
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Most keys that are remembered; an authority has a handful.
-const KEYS_MAX: usize = 64;
+const KEYS_MAX: usize = 256;
 
-/// References of keys that have signed, by their public keys.
+/// Keys by the SHA-256 of their SPKI; shared secrets by the SHA-256 of their label.
 #[derive(Default)]
-pub(super) struct UsedKeys(RwLock<HashMap<Vec<u8>, KeyReference>>);
+pub(super) struct UsedKeys(RwLock<HashMap<[u8; 32], UsedKey>>);
+
+struct UsedKey {
+    /// How the key is found after a login. `None` for credentials, which make no test signature,
+    /// and for keys that were deleted.
+    reference: Option<KeyReference>,
+    /// It is unusable because it was not found.
+    missing: bool,
+    report: KeyReport,
+}
+
+impl UsedKey {
+    fn of(key: &KeyReference) -> Self {
+        if is_throw_away(key) {
+            return Self::without_proofs(None, LABEL);
+        }
+        Self {
+            reference: Some(key.clone()),
+            missing: false,
+            report: KeyReport {
+                spki_sha256: Some(spki_sha256(&key.spki)),
+                label: key.label.clone(),
+                ..KeyReport::default()
+            },
+        }
+    }
+
+    fn without_proofs(spki_sha256: Option<[u8; 32]>, label: &str) -> Self {
+        Self {
+            reference: None,
+            missing: false,
+            report: KeyReport {
+                spki_sha256,
+                label: label.to_owned(),
+                ..KeyReport::default()
+            },
+        }
+    }
+}
 
 impl UsedKeys {
-    /// Remembers a key; true if it is new. Cheap when it is known, as it is for all signatures but
-    /// the first.
+    /// Remembers a key that has signed. True if the reports are others now: not after a usual
+    /// signature, which costs a look.
     pub(super) fn remember(&self, key: &KeyReference) -> bool {
-        let is_settled =
-            |keys: &HashMap<_, _>| keys.len() >= KEYS_MAX || keys.contains_key(&key.spki);
-        if is_settled(
-            &self
-                .0
-                .read()
-                .expect("no thread panics while it holds the keys"),
-        ) {
+        if is_throw_away(key) || self.read().get(&place_of(key)).is_some_and(is_good) {
             return false;
         }
-        let mut keys = self
-            .0
-            .write()
-            .expect("no thread panics while it holds the keys");
-        keys.insert(key.spki.clone(), key.clone()).is_none()
+        let mut keys = self.write();
+        let Some(used) = entry(&mut keys, place_of(key), || UsedKey::of(key)) else {
+            return false;
+        };
+        used.reference = Some(key.clone());
+        used.report.unusable = None;
+        true
     }
 
-    /// Forgets a key that was deleted on purpose.
+    /// Forgets a key that was deleted on purpose; what it signed stays counted.
     pub(super) fn forget(&self, key: &KeyReference) {
-        let mut keys = self
-            .0
-            .write()
-            .expect("no thread panics while it holds the keys");
-        keys.remove(&key.spki);
+        if let Some(used) = self.write().get_mut(&place_of(key)) {
+            used.reference = None;
+        }
     }
 
-    /// Has every remembered key sign a test message, and verifies it.
-    ///
-    /// A key that is not there makes only itself unusable: its label is in the answer, for the
-    /// operator. A signature that does not verify makes the token unusable.
+    /// Counts what a credential's key has signed.
+    pub(super) fn count_assertion(&self, key: &KeyReference) {
+        let place = spki_sha256(&key.spki);
+        self.count_credential(place, Some(place), &key.label);
+    }
+
+    /// Counts a code made with the shared secret of this label.
+    pub(super) fn count_hmac(&self, label: &str) {
+        self.count_credential(spki_sha256(label.as_bytes()), None, label);
+    }
+
+    fn count_credential(&self, place: [u8; 32], spki_sha256: Option<[u8; 32]>, label: &str) {
+        let mut keys = self.write();
+        let first = || UsedKey::without_proofs(spki_sha256, label);
+        if let Some(used) = entry(&mut keys, place, first) {
+            used.report.credentials += 1;
+        }
+    }
+
+    /// Has one key sign a test message, and verifies the signature.
     pub(super) fn prove(
         &self,
         name: &str,
         token: &mut dyn Token,
-    ) -> Result<Vec<String>, TokenError> {
-        let keys: Vec<KeyReference> = {
-            let keys = self
-                .0
-                .read()
-                .expect("no thread panics while it holds the keys");
-            keys.values().cloned().collect()
+        key: &KeyReference,
+    ) -> Result<KeyDescription, TokenError> {
+        self.try_to_prove(name, token, key)
+            .map_err(|unproven| unproven.error)
+    }
+
+    fn try_to_prove(
+        &self,
+        name: &str,
+        token: &mut dyn Token,
+        key: &KeyReference,
+    ) -> Result<KeyDescription, Unproven> {
+        let found = token.find(key);
+        let found = found.map_err(|error| self.failed(key, Stage::Finding, error))?;
+        let mut stage = Stage::Signing;
+        let sign = |key: &KeyReference, algorithm, message: &[u8]| {
+            let signature = token.sign(key, algorithm, message)?;
+            stage = Stage::Verifying;
+            Ok(signature)
         };
-        let mut missing = Vec::new();
-        for key in keys {
-            match token.find(&key) {
-                Ok(found) => proof::prove(name, &found, |key, algorithm, message| {
-                    token.sign(key, algorithm, message)
-                })?,
-                Err(TokenError::Key { .. }) => missing.push(key.label),
-                Err(error) => return Err(error),
+        match proof::prove(name, &found, sign) {
+            Ok(()) => {
+                self.note(key, Stage::Verifying, None);
+                Ok(found)
+            }
+            Err(error) => Err(self.failed(key, stage, error)),
+        }
+    }
+
+    fn failed(&self, key: &KeyReference, stage: Stage, error: TokenError) -> Unproven {
+        self.note(key, stage, Some(&error));
+        Unproven { stage, error }
+    }
+
+    fn note(&self, key: &KeyReference, stage: Stage, failure: Option<&TokenError>) {
+        let mut keys = self.write();
+        let Some(used) = entry(&mut keys, place_of(key), || UsedKey::of(key)) else {
+            return;
+        };
+        used.report.proofs += u64::from(stage == Stage::Verifying);
+        if is_throw_away(key) {
+            return;
+        }
+        used.missing = stage == Stage::Finding;
+        match failure {
+            None => {
+                used.reference = Some(key.clone());
+                used.report.unusable = None;
+            }
+            Some(TokenError::Key { reason, .. } | TokenError::Refused { reason, .. }) => {
+                used.report.unusable = Some(reason.clone());
+            }
+            // The token is at fault; the key is proven again when the token is back.
+            Some(_) => {}
+        }
+    }
+
+    /// Has every remembered key sign a test message after a login, and verifies the signatures.
+    ///
+    /// A key that is not there or does not sign makes only itself unusable. A signature that does
+    /// not verify makes the token unusable.
+    pub(super) fn prove_all(&self, name: &str, token: &mut dyn Token) -> Result<(), TokenError> {
+        for key in self.references() {
+            match self.try_to_prove(name, token, &key) {
+                Ok(_) => {}
+                Err(unproven) if unproven.is_of_the_key_alone() => {}
+                Err(unproven) => return Err(unproven.error),
             }
         }
-        Ok(missing)
+        Ok(())
     }
+
+    /// What an operator should know of the keys, in words.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let keys = self.read();
+        let labels = |missing: bool| {
+            let unusable = keys.values().filter(|used| {
+                used.missing == missing
+                    && used.reference.is_some()
+                    && used.report.unusable.is_some()
+            });
+            let mut labels: Vec<&str> = unusable.map(|used| used.report.label.as_str()).collect();
+            labels.sort_unstable();
+            labels.join(", ")
+        };
+        let told = [
+            ("keys not found", labels(true)),
+            ("keys that do not sign", labels(false)),
+        ];
+        let told = told.into_iter().filter(|(_, labels)| !labels.is_empty());
+        told.map(|(what, labels)| format!("{what}: {labels}"))
+            .collect()
+    }
+
+    /// What the daemon is told of all keys, in a fixed order.
+    pub(super) fn reports(&self) -> Vec<KeyReport> {
+        let keys = self.read();
+        let mut reports: Vec<_> = keys.iter().collect();
+        reports.sort_unstable_by_key(|(place, _)| **place);
+        let reports = reports.into_iter();
+        reports.map(|(_, used)| used.report.clone()).collect()
+    }
+
+    fn references(&self) -> Vec<KeyReference> {
+        let keys = self.read();
+        let references = keys.values().filter_map(|used| used.reference.clone());
+        references.collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<[u8; 32], UsedKey>> {
+        self.0
+            .read()
+            .expect("no thread panics while it holds the keys")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<[u8; 32], UsedKey>> {
+        self.0
+            .write()
+            .expect("no thread panics while it holds the keys")
+    }
+}
+
+/// How far a proof came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Finding,
+    Signing,
+    /// The token has signed.
+    Verifying,
+}
+
+/// A proof that failed.
+struct Unproven {
+    stage: Stage,
+    error: TokenError,
+}
+
+impl Unproven {
+    /// The token works, and this key does not.
+    fn is_of_the_key_alone(&self) -> bool {
+        let by_key = matches!(
+            self.error,
+            TokenError::Key { .. } | TokenError::Refused { .. }
+        );
+        by_key && self.stage != Stage::Verifying
+    }
+}
+
+/// A key of the contract or the bench. All of them share one report: they are many, and each is
+/// deleted at once.
+fn is_throw_away(key: &KeyReference) -> bool {
+    key.label == LABEL
+}
+
+fn place_of(key: &KeyReference) -> [u8; 32] {
+    if is_throw_away(key) {
+        spki_sha256(LABEL.as_bytes())
+    } else {
+        spki_sha256(&key.spki)
+    }
+}
+
+fn is_good(used: &UsedKey) -> bool {
+    used.reference.is_some() && used.report.unusable.is_none()
+}
+
+/// The entry at `place`, which is made if there is room. A deleted key's entry makes room.
+fn entry(
+    keys: &mut HashMap<[u8; 32], UsedKey>,
+    place: [u8; 32],
+    first: impl FnOnce() -> UsedKey,
+) -> Option<&mut UsedKey> {
+    if !keys.contains_key(&place) && keys.len() >= KEYS_MAX {
+        let deleted = keys.iter().find(|(_, used)| used.reference.is_none());
+        let deleted = deleted.map(|(place, _)| *place)?;
+        keys.remove(&deleted);
+    }
+    Some(keys.entry(place).or_insert_with(first))
 }

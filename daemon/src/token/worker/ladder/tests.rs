@@ -1,7 +1,7 @@
 //! The ladder, on a backend that fails as told.
 
 use super::super::backend::{Backend, PinStanding, TokenIdentity};
-use super::super::health::RungCounters;
+use super::super::health::{KeyReport, RungCounters};
 use super::*;
 use crate::token::credential;
 use crate::token::memory::MemoryToken;
@@ -334,6 +334,54 @@ fn a_used_key_that_is_gone_after_a_login_is_named_and_the_rest_goes_on() {
     scene.script(&[Rung::Initialize]);
     scene.sign().expect("the other key signs");
     assert_eq!(scene.ladder.health().reason, "keys not found: gone");
+}
+
+/// What the ladder and the daemon have a key sign for a test is told with the health.
+#[test]
+fn test_signatures_are_counted() {
+    let scene = Scene::new();
+    let told = || scene.ladder.health().keys;
+    assert_eq!(told()[0].proofs, 0);
+    scene.let_time_pass();
+    scene.script(&[Rung::Initialize]);
+    scene.sign().expect("signs after a new login");
+    assert_eq!(told()[0].proofs, 1);
+    let prove = Operation::Prove(scene.key.reference());
+    assert_eq!(scene.perform(&prove), Ok(Answer::Key(scene.key.clone())));
+    let [report] = &told()[..] else {
+        panic!("one key: {:?}", told());
+    };
+    assert_eq!((report.proofs, &report.unusable), (2, &None));
+}
+
+/// A key that does not sign makes neither the token unusable nor another key.
+#[test]
+fn a_key_that_cannot_be_proven_is_told_until_it_can() {
+    let scene = Scene::new();
+    let mut absent = scene.key.reference();
+    absent.spki = vec![9; 32];
+    let refused = scene.perform(&Operation::Prove(absent));
+    assert!(
+        matches!(refused, Err(TokenError::Key { .. })),
+        "{refused:?}"
+    );
+    let health = scene.ladder.health();
+    let unusable = |it: &&KeyReport| it.unusable.is_some();
+    assert_eq!(health.keys.iter().filter(unusable).count(), 1);
+    assert_eq!(health.state, TokenState::Ready);
+    assert_eq!(health.reason, "keys not found: ca");
+    scene.sign().expect("the other key signs");
+
+    scene.script.faults().lies = true;
+    let prove = Operation::Prove(scene.key.reference());
+    assert!(matches!(scene.perform(&prove), Err(TokenError::Key { .. })));
+    scene.script.faults().lies = false;
+    scene.perform(&prove).expect("it signs again");
+    let unusable = scene.ladder.health().keys;
+    assert_eq!(
+        unusable.iter().filter(|it| it.unusable.is_some()).count(),
+        1
+    );
 }
 
 #[test]

@@ -1,0 +1,293 @@
+//! While nothing can be signed, nothing is recorded: no serial number is used up, no revocation list
+//! grows, and the journal stays as it is, however often a signature is asked for and by what.
+//!
+//! Each story has one cause: the token is unavailable, its PIN is locked, its keys do not sign, or it
+//! misses every deadline. All sources ask at once: the API, EST, the admin socket, the daemon's own
+//! listener, a rollover, a proof of possession, a revocation list and a canary.
+
+use crate::est::Client;
+use crate::process::until;
+use crate::request::{Holder, Request, der};
+use crate::stage::Stage;
+use crate::weather::stage_with_faults;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use dps_emulator as emulator;
+use hallmarkd::store::{Revocation, RevocationTarget, Store};
+use hallmarkd::x509::revocation::RevocationReason;
+use hallmarkd::x509::serial::SerialNumber;
+use pkcs11_fault::plan::{Action, Fault, Plan};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const CKR_DEVICE_ERROR: u64 = 0x30;
+const CKR_GENERAL_ERROR: u64 = 0x05;
+const CKR_KEY_FUNCTION_NOT_PERMITTED: u64 = 0x68;
+const CKR_PIN_LOCKED: u64 = 0xa4;
+const CKR_USER_NOT_LOGGED_IN: u64 = 0x101;
+
+/// How long the daemon may take to learn of the cause, and everything to have been tried once.
+const SETTLING: Duration = Duration::from_secs(6);
+/// How long it is then asked for signatures.
+const ASKING: Duration = Duration::from_secs(12);
+/// Most serial numbers that all sources together may cost until the cause is known: one for each
+/// request in hand, and one for each key.
+const BEFORE_IT_IS_KNOWN: i64 = 12;
+
+/// A daemon with something to sign for every source, but for the API's callers.
+struct Scene {
+    stage: Stage,
+    plan: Plan,
+    station: Holder,
+    answered: Request,
+    revoked: Holder,
+}
+
+/// What is on record of signatures and attempts.
+#[derive(Debug, PartialEq, Eq)]
+struct OnRecord {
+    intents: i64,
+    abandoned: i64,
+    lists: i64,
+    entries: i64,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let (stage, plan) = stage_with_faults(&[]);
+        let station = stage.enlist("station", "station-1");
+        let revoked = stage.caller(&station).obtain(&Request::device("press-1"));
+        let answered = Request::device("press-3");
+        stage.caller(&station).obtain(&answered);
+        stage.add_group("line-1", "line-1");
+        stage.is_in_step();
+        let scene = Self {
+            stage,
+            plan,
+            station,
+            answered,
+            revoked,
+        };
+        scene.has_a_canary_that_never_passes();
+        scene
+    }
+
+    /// The next generation of `line-1` is staged, and its canary is refused by the service.
+    fn has_a_canary_that_never_passes(&self) {
+        let refused = emulator::Fault::on("device.register", emulator::Action::status(500));
+        let aim = emulator::Aim {
+            path_contains: Some("hallmark-canary-".into()),
+            ..refused.aim
+        };
+        let refused = emulator::Fault {
+            aim,
+            times: u32::MAX,
+            ..refused
+        };
+        self.stage.emulator.inject(refused).unwrap();
+        self.roll("line-1");
+        until("a canary was signed", || {
+            (self.stage.count("intent WHERE profile = 'canary'") > 0).then_some(())
+        });
+    }
+
+    fn roll(&self, authority: &str) {
+        let roll = ["roll", "start", "--authority", authority];
+        self.stage
+            .told(&[&roll[..], &["--reason", "expiry"]].concat());
+    }
+
+    /// Gives every source of the daemon's own something to have signed.
+    fn everything_is_due(&self) {
+        fs::remove_file(self.listener()).unwrap();
+        self.revoke();
+        self.roll("operations");
+        let configuration = fs::read_to_string(self.stage.path("hallmark.toml")).unwrap();
+        let verified =
+            configuration.replace("verified = [\"root\"]", "verified = [\"root\", \"plant\"]");
+        assert_ne!(verified, configuration);
+        self.stage.configure(&verified);
+        self.stage.told(&["reload"]);
+    }
+
+    fn listener(&self) -> PathBuf {
+        self.stage.path("state/tls/server.pem")
+    }
+
+    /// Revokes beside the daemon, so that the list of `line-1` is due.
+    fn revoke(&self) {
+        let serial: SerialNumber = self.revoked.serial.parse().unwrap();
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let revocation = Revocation {
+            target: RevocationTarget::Serial(serial.as_bytes().to_vec()),
+            at: since.as_secs().cast_signed(),
+            actor: "test".into(),
+            cause: "a test".into(),
+        };
+        let store = Store::open(&self.stage.database()).unwrap();
+        store
+            .revoke(revocation, RevocationReason::Superseded)
+            .unwrap();
+    }
+
+    fn on_record(&self) -> OnRecord {
+        let tried = "('intent.abandoned', 'intent.withdrawn', 'crl.recorded', 'request.recorded')";
+        OnRecord {
+            intents: self.stage.count("intent"),
+            abandoned: self.stage.count("intent WHERE state = 'abandoned'"),
+            lists: self.stage.count("crl"),
+            entries: self.stage.count(&format!("audit WHERE action IN {tried}")),
+        }
+    }
+
+    /// Asks for as many signatures as fit into `time`. Every request is refused with one of these codes.
+    fn asks_for(&self, time: Duration, codes: &[&str]) -> usize {
+        let begun = Instant::now();
+        let stage = &self.stage;
+        let mut asked = 0;
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..4)
+                .map(|client| scope.spawn(move || self.ask_api(client, begun + time, codes)))
+                .collect();
+            while begun.elapsed() < time {
+                self.ask_est(codes);
+                let by_operator = Request::new("station", "station-2");
+                assert!(stage.try_to_issue(&by_operator).is_none());
+                // This wakes every loop of the daemon.
+                stage.told(&["push", "retry"]);
+                asked += 2;
+            }
+            for client in clients {
+                asked += client.join().unwrap();
+            }
+        });
+        asked
+    }
+
+    fn ask_api(&self, client: usize, until: Instant, codes: &[&str]) -> usize {
+        let caller = self.stage.caller(&self.station);
+        let mut asked = 0;
+        while Instant::now() < until {
+            let request = Request::device(&format!("pump-{client}-{asked}"));
+            let answer = caller.ask(&request);
+            assert_eq!(answer.status, 503, "{answer:?}");
+            assert!(answer.retry_after.is_some(), "{answer:?}");
+            let is_expected = codes.is_empty() || codes.contains(&answer.code());
+            assert!(is_expected, "{answer:?}");
+            asked += 1;
+        }
+        asked
+    }
+
+    fn ask_est(&self, codes: &[&str]) {
+        let client = Client::of(&self.stage, &self.station);
+        let csr = STANDARD.encode(der(&Request::device("pump-est").csr));
+        let answer = client.post("device/simpleenroll", csr.as_bytes());
+        assert_eq!(answer.status, "503", "{answer:?}");
+        let code = answer.code();
+        let is_expected = codes.is_empty() || codes.contains(&code.as_str());
+        assert!(is_expected, "{answer:?}");
+    }
+
+    /// The story of one cause.
+    fn nothing_is_recorded(&self, faults: &[Fault], codes: &[&str]) {
+        let before = self.on_record();
+        self.plan.set(faults).unwrap();
+        self.everything_is_due();
+        self.asks_for(SETTLING, &[]);
+        let known = self.on_record();
+        let cost = known.abandoned - before.abandoned;
+        assert!(cost <= BEFORE_IT_IS_KNOWN, "{before:?}, {known:?}");
+
+        let asked = self.asks_for(ASKING, codes);
+        assert_eq!(self.on_record(), known, "after {asked} more requests");
+        assert!(asked >= 20, "{asked}");
+        assert!(!self.listener().exists());
+        // An answer that was given once needs no signature.
+        let again = self.stage.caller(&self.station).ask(&self.answered);
+        assert_eq!(again.status, 201, "{again:?}");
+        assert_eq!(self.on_record(), known);
+    }
+
+    /// The cause is over, and every source gets its signature.
+    fn everything_is_signed(&self) {
+        let stage = &self.stage;
+        self.plan.set(&[]).unwrap();
+        stage.emulator.clear_faults();
+        until("the line is served", || {
+            let caller = stage.caller(&self.station);
+            let answer = caller.ask(&Request::device("press-2"));
+            (answer.status == 201).then_some(())
+        });
+        stage.told(&["push", "retry"]);
+        until("the listener has its certificate", || {
+            self.listener().exists().then_some(())
+        });
+        until("the plant is verified", || {
+            let held = stage.emulator.authorities();
+            let verified =
+                |it: &Value| it["name"] == "plant-1" && it["properties"]["isVerified"] == true;
+            held.iter().any(verified).then_some(())
+        });
+        until("the list is signed", || {
+            let crls = stage.json(&["status"])["crls"].clone();
+            let mut lists = crls.as_array().unwrap().iter();
+            lists.all(|it| it["up_to_date"] == true).then_some(())
+        });
+        until("the next generations are made", || {
+            let made = "generation WHERE number = 2 AND certificate IS NOT NULL";
+            (stage.count(made) == 2).then_some(())
+        });
+        stage.is_in_step();
+    }
+}
+
+#[test]
+fn nothing_is_recorded_while_the_token_is_unavailable() {
+    let scene = Scene::set();
+    let gone = [
+        Fault::from("C_SignInit", 1, Action::Return(CKR_DEVICE_ERROR)),
+        Fault::from("C_Initialize", 1, Action::Return(CKR_GENERAL_ERROR)),
+    ];
+    scene.nothing_is_recorded(&gone, &["token_unavailable"]);
+    scene.everything_is_signed();
+}
+
+/// (What ends this cause is another PIN; `modules` tells.)
+#[test]
+fn nothing_is_recorded_while_the_token_is_parked() {
+    let scene = Scene::set();
+    let parked = [
+        Fault::from("C_SignInit", 1, Action::Return(CKR_USER_NOT_LOGGED_IN)),
+        Fault::from("C_Login", 1, Action::Return(CKR_PIN_LOCKED)),
+    ];
+    scene.nothing_is_recorded(&parked, &["token_parked"]);
+    scene.stage.emulator.clear_faults();
+}
+
+#[test]
+fn nothing_is_recorded_while_no_key_signs() {
+    let scene = Scene::set();
+    let refused = Action::Return(CKR_KEY_FUNCTION_NOT_PERMITTED);
+    let unusable = [Fault::from("C_SignInit", 1, refused)];
+    scene.nothing_is_recorded(&unusable, &["token_key"]);
+    let alarms = scene.stage.json(&["status"])["alarms"].to_string();
+    assert!(alarms.contains("keys that do not sign"), "{alarms}");
+    scene.everything_is_signed();
+    until("the alarm is over", || {
+        let alarms = scene.stage.json(&["status"])["alarms"].to_string();
+        (!alarms.contains("keys that do not sign")).then_some(())
+    });
+}
+
+/// The deadline of this stage is one second, and cryptoki calls `C_Sign` twice for each signature. A
+/// worker that is a second late is taken for a hung one, and another one is started.
+#[test]
+fn nothing_is_recorded_while_every_deadline_is_missed() {
+    let scene = Scene::set();
+    let slow = [Fault::from("C_Sign", 1, Action::Delay(700))];
+    scene.nothing_is_recorded(&slow, &["token_deadline", "token_unavailable"]);
+    scene.everything_is_signed();
+}
