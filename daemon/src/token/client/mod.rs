@@ -177,12 +177,13 @@ impl TokenClient {
         deadline: Duration,
     ) -> Result<(), TokenError> {
         self.keeper.is_ready()?;
+        let connection = self.keeper.connection()?;
+        let operation = Operation::Prove(key.clone());
         let ask = || {
-            let connection = self.keeper.connection()?;
-            let asked = connection.call(Operation::Prove(key.clone()), deadline.min(DEADLINE_MAX));
-            Ok(trust::proof(async move {
+            trust::proof(async move {
+                let asked = connection.call(operation, deadline.min(DEADLINE_MAX));
                 asked.await.map(drop).map_err(TokenError::from)
-            }))
+            })
         };
         self.keeper.proven_keys().shown(key, ask).await
     }

@@ -31,11 +31,12 @@ enum Standing {
 }
 
 impl Trust {
-    /// Ready once `key` is known to sign; `ask` is called if it has to show that.
+    /// Ready once `key` is known to sign; `ask` is called if it has to show that. It is called under
+    /// a lock, so what it gives MUST begin when it is waited for.
     pub(super) async fn shown(
         &self,
         key: &KeyReference,
-        ask: impl FnOnce() -> Result<Proof, TokenError>,
+        ask: impl FnOnce() -> Proof,
     ) -> Result<(), TokenError> {
         let key = spki_sha256(&key.spki);
         let Some(proof) = self.proof(key, ask)? else {
@@ -50,7 +51,7 @@ impl Trust {
     fn proof(
         &self,
         key: [u8; 32],
-        ask: impl FnOnce() -> Result<Proof, TokenError>,
+        ask: impl FnOnce() -> Proof,
     ) -> Result<Option<Proof>, TokenError> {
         let mut keys = self.keys();
         match keys.get(&key) {
@@ -60,7 +61,7 @@ impl Trust {
                 Err(error.clone())
             }
             Some(Standing::Failed { .. }) | None => {
-                let proof = ask()?;
+                let proof = ask();
                 keys.insert(key, Standing::Asked(proof.clone()));
                 Ok(Some(proof))
             }
@@ -173,7 +174,7 @@ mod tests {
     ) -> Result<(), TokenError> {
         block_on(trust.shown(&key(), || {
             asked.set(asked.get() + 1);
-            Ok(proof(async { answer }))
+            proof(async { answer })
         }))
     }
 
@@ -212,7 +213,7 @@ mod tests {
             let wait = || {
                 block_on(trust.shown(&key(), || {
                     let answered = asked.lock().unwrap().take().expect("asked once");
-                    Ok(proof(async { answered.await.map_err(|_| refused()) }))
+                    proof(async { answered.await.map_err(|_| refused()) })
                 }))
             };
             let waiters: Vec<_> = (0..8).map(|_| scope.spawn(wait)).collect();
@@ -252,7 +253,7 @@ mod tests {
             replaced.forget_all();
             Ok(())
         };
-        block_on(trust.shown(&key(), || Ok(proof(answer)))).unwrap();
+        block_on(trust.shown(&key(), || proof(answer))).unwrap();
         show(&trust, &asked, Ok(())).unwrap();
         assert_eq!(asked.get(), 1);
     }
