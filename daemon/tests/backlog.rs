@@ -102,6 +102,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         authorities: BTreeMap::new(),
         failover: hallmarkd::ca::failover::FailoverPolicy::default(),
         profiles: BTreeMap::new(),
+        stations: hallmarkd::ca::station::StationPolicy::default(),
         est_profile: None,
         est_line_breaks: true,
         provisioning: vec!["dps".into()],
