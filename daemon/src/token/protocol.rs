@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 /// Version of these messages. Daemon and workers come from one package, so unequal means refused.
-pub(crate) const VERSION: u16 = 5;
+pub(crate) const VERSION: u16 = 6;
 
 /// Longest frame. The longest message is a to-be-signed CRL: 8 MiB hold some 200,000 entries.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;

@@ -16,7 +16,7 @@ use super::protocol::{Answer, Operation};
 use super::worker::health::{KeyReport, RungCounters, TokenState};
 use super::{
     CallFailure, KeyDescription, KeyReference, KeySpecification, Token, TokenDescription,
-    TokenError, spki_sha256,
+    TokenError,
 };
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
@@ -250,7 +250,7 @@ impl TokenClient {
     /// verifies and counts it.
     pub fn prove(&self, key: &KeyDescription, deadline: Duration) -> Result<(), TokenError> {
         match self.call(Operation::Prove(key.reference()), deadline)? {
-            Answer::Key(proven) if spki_sha256(&proven.spki) == spki_sha256(&key.spki) => Ok(()),
+            Answer::Key(proven) if proven.spki == key.spki => Ok(()),
             _ => Err(self.nonsense()),
         }
     }
