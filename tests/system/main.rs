@@ -31,6 +31,7 @@
 //! | `policy` | what stations and devices may ask for, as the configuration says |
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
+//! | `self_renewal` | stations, auditors and servers renew themselves; what ends is an alarm before |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `cannot_sign` | while no token can sign, nothing is recorded, whatever asks |
 //! | `explained` | every signature that the token made is on record |
@@ -129,6 +130,7 @@ mod roles;
 mod roll;
 mod roll_faults;
 mod runbook;
+mod self_renewal;
 mod service;
 mod service_manager;
 mod setup;

@@ -23,6 +23,7 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
         record_tokens(status);
         record_crls(status);
         record_https(ca);
+        record_expiry(status);
         for generation in ca
             .hierarchy()
             .iter()
@@ -93,6 +94,23 @@ fn record_crls(status: &Status) {
         gauge!("hallmark_crl_next_update_seconds", &labels).set(list.next_update_seconds as f64);
         gauge!("hallmark_crl_entries", &labels).set(list.entries as f64);
         gauge!("hallmark_crl_up_to_date", &labels).set(f64::from(u8::from(list.up_to_date)));
+    }
+}
+
+fn record_expiry(status: &Status) {
+    for it in status.expiry.iter() {
+        let labels = [
+            ("role", it.role.to_string()),
+            ("profile", it.profile.clone()),
+        ];
+        for (window, count) in it.counts() {
+            let [role, profile] = labels.clone();
+            let labels = [role, profile, ("within", window.to_owned())];
+            gauge!("hallmark_certificates_expiring", &labels).set(count as f64);
+        }
+        if let Some(next) = it.next_seconds {
+            gauge!("hallmark_certificates_next_expiry_seconds", &labels).set(next as f64);
+        }
     }
 }
 

@@ -77,6 +77,8 @@ enum Scope {
     /// Those that the station policy allows the station of this name.
     Devices(String),
     Device(String),
+    /// Its own next certificate, and nothing else.
+    Nothing,
 }
 
 impl<Permission> Authorized<Permission> {
@@ -108,17 +110,26 @@ impl Authorized<Issue> {
             Caller::Certificate {
                 role: Role::Server | Role::Auditor,
                 ..
-            } => {
-                return Err(Error::forbidden(
-                    "role_forbidden",
-                    format!("{caller} may not ask for certificates; a station or an operator may"),
-                ));
-            }
+            } => Scope::Nothing,
         };
         Ok(Self {
             caller,
             permission: Issue { scope },
         })
+    }
+
+    /// Returns true if a station, auditor or server asks for its own next certificate: that is
+    /// judged by [`CertificateAuthority::check_renewal`](super::CertificateAuthority).
+    pub(super) fn renews_itself(&self, profile: &IssuanceProfile, name: &str) -> bool {
+        let judged = matches!(self.permission.scope, Scope::Devices(_) | Scope::Nothing);
+        match &self.caller {
+            Caller::Certificate {
+                name: own,
+                profile: by,
+                ..
+            } => judged && own == name && *by == profile.name,
+            Caller::Local { .. } | Caller::Daemon => false,
+        }
     }
 
     /// Step 5: Returns from which other profiles a device may be moved to this one, if the
@@ -139,11 +150,11 @@ impl Authorized<Issue> {
                 return stations.admit(station, &profile.name, name);
             }
             Scope::Device(own) if is_device && own == name => return Ok(Moves::NotByItself),
-            Scope::Devices(_) | Scope::Device(_) => {}
+            Scope::Devices(_) | Scope::Device(_) | Scope::Nothing => {}
         }
         let message = format!(
             "{} may not ask for {name:?} by profile {:?}: stations ask for devices, a device for \
-             itself, operators for anything",
+             itself, operators for anything, and all but these renew only what they have",
             self.caller, profile.name
         );
         Err(Error::forbidden("role_forbidden", message))

@@ -126,6 +126,7 @@ impl CertificateAuthority {
                 requester: None,
                 idempotency: None,
                 moves: Moves::Never,
+                renews: None,
                 settlement: Settlement::Alone,
             }),
         )

@@ -50,10 +50,12 @@ impl CertificateAuthority {
             let message = "the CSR has no common name; make it the registration id";
             return Err(Error::mend("csr_without_common_name", message));
         };
-        let profile = self.asked_profile(request, &name)?;
+        let profile = self.asked_profile(caller, request, &name)?;
         // Before anything is told of a device that the caller has no business with.
         let permission = Authorized::<Issue>::to_issue(caller.clone())?;
-        permission.covers(&self.stations, profile, &name, false)?;
+        if !permission.renews_itself(profile, &name) {
+            permission.covers(&self.stations, profile, &name, false)?;
+        }
         if request.renews {
             let renewed = self.renewed(caller, profile, &name, request.presented)?;
             refuse_other_names(&requested, &renewed)?;
@@ -70,8 +72,26 @@ impl CertificateAuthority {
     }
 
     /// The profile that the address names; where it names none, a renewal is by the profile that
-    /// the device has.
-    fn asked_profile(&self, request: &EstRequest, name: &str) -> Result<&IssuanceProfile, Error> {
+    /// the device has, or the caller that renews itself.
+    fn asked_profile(
+        &self,
+        caller: &Caller,
+        request: &EstRequest,
+        name: &str,
+    ) -> Result<&IssuanceProfile, Error> {
+        if request.label.is_none()
+            && request.renews
+            && let Caller::Certificate {
+                role,
+                name: own,
+                profile,
+                ..
+            } = caller
+            && *role != Role::Device
+            && own == name
+        {
+            return self.profile(profile);
+        }
         if request.label.is_none()
             && request.renews
             && let Some(device) = self.store.device(name)?
@@ -130,7 +150,8 @@ impl CertificateAuthority {
     ) -> Result<Certificate, Error> {
         let own = matches!(
             caller,
-            Caller::Certificate { role, name: own, .. } if own == name && *role == profile.role
+            Caller::Certificate { role, name: own, profile: by, .. }
+                if own == name && (*role == profile.role || *by == profile.name)
         );
         let renewed = match presented.filter(|_| own) {
             Some(presented) => Some(presented),

@@ -114,6 +114,7 @@ impl CertificateAuthority {
             requester: None,
             idempotency: None,
             moves: Moves::Never,
+            renews: None,
             settlement: Settlement::Authority { generation: row.id },
         }))?;
         self.reload_hierarchy()

@@ -94,6 +94,8 @@ pub(super) struct Order<'a> {
     pub idempotency: Option<Idempotency>,
     /// For a device: from which other profiles it may be moved to this one.
     pub moves: Moves,
+    /// The serial number of the certificate that its holder renews, where it is no device.
+    pub renews: Option<String>,
     pub settlement: Settlement,
 }
 
@@ -254,8 +256,16 @@ impl CertificateAuthority {
         // 5. Profile, name and signing generation. The common name is ours to set.
         let profile = self.profile(&request.profile)?;
         let name = common_name(profile, &request.registration_id)?;
-        let moves = permission.covers(&self.stations, profile, &name, request.moves)?;
+        let renews_itself = permission.renews_itself(profile, &name);
+        let moves = if renews_itself {
+            Moves::Never
+        } else {
+            permission.covers(&self.stations, profile, &name, request.moves)?
+        };
         agrees_with(&csr, &name)?;
+        let renews = renews_itself
+            .then(|| self.check_renewal(permission.caller(), profile, &request.csr, &csr))
+            .transpose()?;
         let generation = self.signing_generation(&profile.authority).await?;
         self.signs_leaves(&generation)?;
         crash_point("cycle-5");
@@ -289,6 +299,7 @@ impl CertificateAuthority {
             requester: permission.caller().requester(),
             idempotency,
             moves,
+            renews,
             settlement,
         };
         self.certify(order).await
@@ -385,6 +396,7 @@ impl CertificateAuthority {
                 "profile": order.profile_name,
                 "role": order.role,
                 "sha256": hex::encode(certificate.sha256()),
+                "renews": order.renews,
             }),
         };
         let settled = self

@@ -19,6 +19,7 @@ mod door;
 pub mod enroll;
 pub mod error;
 pub mod est;
+pub mod expiry;
 pub mod external;
 pub mod failover;
 mod generation;
@@ -34,6 +35,7 @@ pub mod profile;
 pub mod progress;
 pub mod receipt;
 mod refusals;
+mod renewal;
 pub mod retention;
 pub mod revoke;
 pub mod roll;
@@ -191,6 +193,8 @@ pub struct CertificateAuthority {
     wake: Box<dyn Fn() + Send + Sync>,
     wake_lists: Box<dyn Fn() + Send + Sync>,
     probes: Vec<Probe>,
+    /// What ends soon, as it was counted a moment ago.
+    expiry: Mutex<Option<expiry::Counted>>,
     lasting: Arc<Lasting>,
 }
 
@@ -330,6 +334,7 @@ impl CertificateAuthority {
             wake: parts.wake,
             wake_lists: parts.wake_lists,
             probes: parts.probes,
+            expiry: Mutex::default(),
             lasting,
         }
     }

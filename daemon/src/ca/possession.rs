@@ -91,6 +91,7 @@ impl CertificateAuthority {
                 requester: None,
                 idempotency: None,
                 moves: Moves::Never,
+                renews: None,
                 settlement: Settlement::Possession {
                     ca_certificate: row.id,
                 },

@@ -3,7 +3,7 @@
 use super::Error;
 pub use crate::enrollment::role::Role;
 use crate::store::Purpose;
-use crate::x509::profile::{ExtendedKeyUsage, Profile};
+use crate::x509::profile::{ExtendedKeyUsage, Profile, human_seconds};
 use serde::Deserialize;
 
 /// A `[[profile]]` of the configuration.
@@ -19,6 +19,14 @@ pub struct IssuanceProfile {
     /// Holders may have certificates with one key, such as devices that cannot make one.
     #[serde(default)]
     pub shared_keys: bool,
+    /// How long before its end the holder may renew by itself, in seconds; 0 for never. See
+    /// [`super::renewal`].
+    #[serde(default, deserialize_with = "human_seconds::optional")]
+    pub self_renewal: Option<u64>,
+    /// How long before its end a certificate that was not renewed is an alarm, in seconds; 0 for
+    /// never. See [`super::expiry`].
+    #[serde(default, deserialize_with = "human_seconds::optional")]
+    pub expiry_alarm: Option<u64>,
     /// The complete shape of the certificate.
     pub certificate: Profile,
 }
@@ -43,7 +51,29 @@ impl IssuanceProfile {
                 self.role
             ));
         }
-        Ok(())
+        self.check_times()
+    }
+
+    fn check_times(&self) -> Result<(), String> {
+        let validity = self.certificate.validity_seconds;
+        if self.self_renewal.is_some_and(|it| it > validity) {
+            return Err("self_renewal is longer than validity; shorten it".into());
+        }
+        if self.expiry_alarm.is_some_and(|it| it >= validity) {
+            return Err(
+                "expiry_alarm is not shorter than validity, so a new certificate would be an \
+                 alarm; shorten it"
+                    .into(),
+            );
+        }
+        match self.role {
+            Role::Device | Role::Operator if self.self_renewal.is_some() => Err(format!(
+                "self_renewal is not for role {}: a device renews at any time, and an operator may \
+                 ask for any certificate; remove it",
+                self.role
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -123,5 +153,65 @@ mod tests {
         }
         assert!(refuse_shape(Purpose::Authority, &authority).is_ok());
         assert!(refuse_shape(Purpose::Authority, &leaf).is_err());
+    }
+
+    #[test]
+    fn times_of_renewal_fit_role_and_validity() {
+        let shape = "kind = \"leaf\"\nkey_usage = [\"digital_signature\"]\n\
+                     extended_key_usage = [\"client_auth\"]";
+        let times = |role: &str, validity: &str, said: &str| {
+            let text = format!(
+                "name = \"x\"\nauthority = \"line-1\"\nrole = \"{role}\"\n{said}\n[certificate]\n\
+                 validity = \"{validity}\"\nkey_types = [\"p256\"]\n{shape}\n"
+            );
+            let profile: IssuanceProfile = toml::from_str(&text).map_err(|it| it.to_string())?;
+            profile.check()?;
+            let times = [
+                profile.self_renewal_seconds(),
+                profile.expiry_alarm_seconds(),
+            ];
+            Ok::<_, String>(times)
+        };
+        let day = 86_400;
+        for (role, validity, said, expected) in [
+            ("station", "90d", "", [Some(30 * day), Some(15 * day)]),
+            ("auditor", "90d", "", [None, Some(15 * day)]),
+            ("device", "90d", "", [None, Some(15 * day)]),
+            ("station", "1h", "", [Some(1_200), None]),
+            (
+                "station",
+                "90d",
+                "self_renewal = \"0s\"\nexpiry_alarm = \"0s\"",
+                [None, None],
+            ),
+            (
+                "server",
+                "90d",
+                "self_renewal = \"90d\"",
+                [Some(90 * day), Some(15 * day)],
+            ),
+            (
+                "device",
+                "1h",
+                "expiry_alarm = \"59m\"",
+                [None, Some(3_540)],
+            ),
+        ] {
+            assert_eq!(
+                times(role, validity, said).unwrap(),
+                expected,
+                "{role} {said}"
+            );
+        }
+        for (role, said, words) in [
+            ("station", "self_renewal = \"91d\"", "longer than validity"),
+            ("station", "expiry_alarm = \"90d\"", "would be an alarm"),
+            ("device", "self_renewal = \"1d\"", "not for role device"),
+            ("operator", "self_renewal = \"0s\"", "not for role operator"),
+            ("station", "self_renewal = \"soon\"", "no duration"),
+        ] {
+            let refusal = times(role, "90d", said).unwrap_err();
+            assert!(refusal.contains(words), "{role} {said}: {refusal}");
+        }
     }
 }

@@ -234,6 +234,8 @@ mod tests {
             authority: authority.into(),
             role,
             shared_keys: false,
+            self_renewal: None,
+            expiry_alarm: None,
             certificate: Profile::verification(),
         };
         let all = [

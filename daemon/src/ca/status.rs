@@ -2,10 +2,12 @@
 
 use super::block::Standing;
 use super::crl::CrlStatus;
+use super::expiry::ExpiryStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use crate::token::worker::health::{KeyReport, RungCounters};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How many of the blocks that stand are shown.
@@ -41,6 +43,8 @@ pub struct Status {
     pub blocks: Vec<Standing>,
     /// The current revocation lists, issuers first.
     pub crls: Vec<CrlStatus>,
+    /// What ends soon, by role and profile.
+    pub expiry: Arc<Vec<ExpiryStatus>>,
     /// What a person has to know, in words; nothing on a good day.
     pub alarms: Vec<String>,
 }
@@ -122,6 +126,7 @@ impl CertificateAuthority {
                 standing.into_iter().map(Standing::from).collect()
             },
             crls: self.crl_statuses()?,
+            expiry: self.expiry()?,
         })
     }
 
@@ -162,6 +167,7 @@ impl CertificateAuthority {
         let mut alarms = self.alarms_of(tokens, push);
         alarms.extend(self.authority_alarms());
         alarms.extend(self.stranded_alarms());
+        alarms.extend(self.expiry_alarms());
         alarms
     }
 

@@ -131,15 +131,18 @@ pub(super) fn record(
 ) -> Result<(), StoreError> {
     let added = connection
         .prepare_cached(
-            "INSERT INTO device (registration_id, profile, certificate, created_at)
-             VALUES (?1, ?2, ?3, ?4) ON CONFLICT (registration_id) DO NOTHING",
+            "INSERT INTO device (registration_id, profile, certificate, created_at, not_after)
+             VALUES (?1, ?2, ?3, ?4, (SELECT not_after FROM intent WHERE id = ?3))
+             ON CONFLICT (registration_id) DO NOTHING",
         )?
         .execute(params![registration_id, profile, certificate, entry.at])?;
     if added == 0 {
         record_move(connection, registration_id, profile, entry)?;
         connection
             .prepare_cached(
-                "UPDATE device SET profile = ?2, certificate = ?3 WHERE registration_id = ?1",
+                "UPDATE device SET profile = ?2, certificate = ?3,
+                     not_after = (SELECT not_after FROM intent WHERE id = ?3)
+                 WHERE registration_id = ?1",
             )?
             .execute(params![registration_id, profile, certificate])?;
     }
@@ -182,8 +185,8 @@ pub(super) fn give_up(
     }
     connection
         .prepare_cached(
-            "UPDATE device SET (certificate, profile) = (
-                 SELECT c.intent, i.profile FROM certificate c JOIN intent i ON i.id = c.intent
+            "UPDATE device SET (certificate, profile, not_after) = (
+                 SELECT c.intent, i.profile, i.not_after FROM certificate c JOIN intent i ON i.id = c.intent
                  WHERE c.sha256 = ?3)
              WHERE registration_id = ?1
                AND certificate = (SELECT intent FROM certificate WHERE sha256 = ?2)",

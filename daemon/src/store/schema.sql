@@ -76,6 +76,8 @@ CREATE UNIQUE INDEX intent_possession ON intent (subject)
 CREATE INDEX intent_subject ON intent (subject, id);
 CREATE INDEX intent_key ON intent (key_sha256);
 CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 'leaf' AND state = 'issued';
+-- Stations, operators, auditors and servers: few, and found without passing any device.
+CREATE INDEX intent_of_others ON intent (not_after) WHERE role <> 'device' AND state = 'issued';
 CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
 -- (FAIL, because for what may ABORT midway, SQLite copies every page that the statement changes. All
@@ -249,10 +251,13 @@ CREATE TABLE device (
     registration_id TEXT    PRIMARY KEY COLLATE NOCASE,
     profile         TEXT    NOT NULL,
     certificate     INTEGER NOT NULL REFERENCES certificate (intent),
-    created_at      INTEGER NOT NULL
+    created_at      INTEGER NOT NULL,
+    -- The end of that certificate, for `device_ending`.
+    not_after       INTEGER NOT NULL
 ) STRICT;
-
-CREATE INDEX device_profile ON device (profile);
+-- Which devices end soon, and with which profiles devices are registered; whole in the index, so that
+-- counting reads nothing else.
+CREATE INDEX device_ending ON device (profile, not_after, certificate);
 
 -- What a provisioning service shall hold. A group holds its authority's certificates, or names those
 -- that the service holds verified (`by_reference`). `slots` is the JSON form of `enrollment::slots::Slots`,

@@ -6,6 +6,7 @@ mod calls;
 mod certified_key;
 mod clients;
 mod crl;
+mod expiry;
 mod fleet;
 mod hold;
 mod kept_out;

@@ -59,6 +59,11 @@ impl Requested {
         Names::of(certificate).is_ok_and(|names| names.subject == self.names.subject)
     }
 
+    /// Whether the subject alternative names are those of `certificate`.
+    pub fn has_alternative_names_of(&self, certificate: &Certificate) -> bool {
+        Names::of(certificate).is_ok_and(|names| names.alternative == self.names.alternative)
+    }
+
     /// Whether subject and subject alternative names are those of `certificate`.
     pub fn has_names_of(&self, certificate: &Certificate) -> bool {
         Names::of(certificate).is_ok_and(|names| names == self.names)

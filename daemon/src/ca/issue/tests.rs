@@ -20,6 +20,8 @@ fn profile(role: Role, certificate: Profile) -> BTreeMap<String, IssuanceProfile
         authority: "line".into(),
         role,
         shared_keys: false,
+        self_renewal: None,
+        expiry_alarm: None,
         certificate,
     };
     BTreeMap::from([(profile.name.clone(), profile)])

@@ -25,8 +25,8 @@ impl Stage {
                  'device', 'test', 'issued', 1 FROM n;
              INSERT INTO certificate (intent, der, sha256, issued_at)
              SELECT id, tbs, randomblob(32), 1 FROM intent WHERE purpose = 'leaf';
-             INSERT INTO device (registration_id, profile, certificate, created_at)
-             SELECT subject, 'device', id, 1 FROM intent WHERE purpose = 'leaf';
+             INSERT INTO device (registration_id, profile, certificate, created_at, not_after)
+             SELECT subject, 'device', id, 1, 5000 FROM intent WHERE purpose = 'leaf';
              INSERT INTO proof (provisioning, device, certificate, registration, since, seen_at)
              SELECT 'dps', d.registration_id, c.sha256, 'assigned', d.rowid, 1
              FROM device d JOIN certificate c ON c.intent = d.certificate;",

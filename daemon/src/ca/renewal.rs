@@ -1,0 +1,140 @@
+//! Self-renewal: the holder of a certificate that is no device's asks for its next one.
+//!
+//! Lets a station, an auditor or a server obtain what it has once more: the same name, profile and
+//! alternative names, with a new key, near the end of the present certificate. Devices renew by
+//! rules of their own ([`super::station`], `store::leaf`), and operators may ask for anything. It
+//! must never let a holder obtain a role, a name or a profile that the present certificate has not.
+
+use super::authorize::Caller;
+use super::profile::IssuanceProfile;
+use super::{CertificateAuthority, Error, rfc3339};
+use crate::store::CertificateRow;
+use crate::x509::certificate::Certificate;
+use crate::x509::csr::Csr;
+use crate::x509::profile::SubjectAlternativeNames;
+use crate::x509::requested::Requested;
+
+/// How many valid certificates of one name and profile end self-renewal: answers may be lost, and a
+/// holder that asks without end has to see an operator.
+const VALID_MAX: usize = 4;
+/// How many certificates of the name are looked at, newest first.
+const CERTIFICATES_SEEN: u32 = 64;
+
+impl CertificateAuthority {
+    /// Returns the serial number of the certificate that `csr` renews, or why its holder may not
+    /// renew it by `profile` now. The caller has that name, and that profile on record.
+    pub(super) fn check_renewal(
+        &self,
+        caller: &Caller,
+        profile: &IssuanceProfile,
+        csr: &[u8],
+        key: &Csr,
+    ) -> Result<String, Error> {
+        let (present, certificate) = self.presented(caller)?;
+        if present.role != Some(profile.role) {
+            let message = format!(
+                "profile {:?} is for role {} now, and your certificate was issued for another \
+                 one; ask an operator for a new certificate",
+                profile.name, profile.role
+            );
+            return Err(Error::forbidden("renewal_role_changed", message));
+        }
+        self.check_window(profile, &present)?;
+        check_alternative_names(profile, csr, &certificate)?;
+        self.check_earlier(&present, key)?;
+        Ok(hex::encode_upper(&present.serial))
+    }
+
+    /// The client certificate by which the request came.
+    pub(super) fn presented(
+        &self,
+        caller: &Caller,
+    ) -> Result<(CertificateRow, Certificate), Error> {
+        let row = match caller.requester() {
+            Some(requester) => self.store.certificate_by_sha256(&requester.sha256)?,
+            None => None,
+        };
+        let row = row.ok_or_else(|| {
+            let message = "present the certificate that is to be renewed";
+            Error::forbidden("renewal_forbidden", message)
+        })?;
+        let certificate = Certificate::parse(&row.der)
+            .map_err(|error| Error::stop("store_unreadable", error.to_string()))?;
+        Ok((row, certificate))
+    }
+
+    fn check_window(
+        &self,
+        profile: &IssuanceProfile,
+        present: &CertificateRow,
+    ) -> Result<(), Error> {
+        let Some(window) = profile.self_renewal_seconds() else {
+            let message = format!(
+                "holders of profile {:?} do not renew by themselves; ask an operator, or set \
+                 self_renewal in the [[profile]]",
+                profile.name
+            );
+            return Err(Error::forbidden("renewal_forbidden", message));
+        };
+        let opens = present.not_after.saturating_sub(window);
+        if self.now() >= opens {
+            return Ok(());
+        }
+        let message = format!(
+            "this certificate is valid until {}, and may be renewed from {}; come back then",
+            rfc3339(present.not_after),
+            rfc3339(opens)
+        );
+        Err(Error::conflict("renewal_too_early", message))
+    }
+
+    /// The key is a new one: a copy of an old key is of no use once its certificate has ended. And
+    /// there are not too many certificates already.
+    fn check_earlier(&self, present: &CertificateRow, key: &Csr) -> Result<(), Error> {
+        let mut earlier = self
+            .store
+            .certificates_of(&present.subject, CERTIFICATES_SEEN)?;
+        earlier.retain(|it| it.role == present.role);
+        let spki = key.public_key().spki_der();
+        let has_key = |it: &CertificateRow| {
+            let certificate = Certificate::parse(&it.der);
+            certificate.is_ok_and(|it| it.spki_der() == spki)
+        };
+        if earlier.iter().any(has_key) {
+            let message = "the CSR has the key of an earlier certificate; make a new key";
+            return Err(Error::mend("renewal_same_key", message));
+        }
+        let now = self.now();
+        earlier.retain(|it| it.profile == present.profile);
+        earlier.retain(|it| it.not_after > now && it.revoked_at.is_none());
+        if earlier.len() < VALID_MAX {
+            return Ok(());
+        }
+        let message = format!(
+            "there are {} valid certificates of {:?} by profile {:?}; use the newest, or have an \
+             operator revoke those that are not used",
+            earlier.len(),
+            present.subject,
+            present.profile
+        );
+        Err(Error::conflict("renewal_limit", message))
+    }
+}
+
+/// Where the profile lets requested names through, they are those that the holder has.
+fn check_alternative_names(
+    profile: &IssuanceProfile,
+    csr: &[u8],
+    certificate: &Certificate,
+) -> Result<(), Error> {
+    if profile.certificate.subject_alternative_names == SubjectAlternativeNames::None {
+        return Ok(());
+    }
+    let requested = Requested::read(csr).map_err(|it| Error::mend(it.code(), it.to_string()))?;
+    if requested.has_alternative_names_of(certificate) {
+        return Ok(());
+    }
+    let message = "a renewal asks for the subject alternative names that the certificate has; copy \
+                   them into the CSR";
+    Err(Error::mend("csr_other_names", message))
+}

@@ -1,0 +1,342 @@
+//! Stations, auditors and servers renew their own certificates, as far as policy lets them; what was
+//! not renewed in time is seen before it ends.
+
+use crate::caller::Caller;
+use crate::est::Client;
+use crate::process::until;
+use crate::refusals::Witness;
+use crate::request::{Holder, Request};
+use crate::stage::Stage;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use serde_json::Value;
+use time::Duration;
+
+/// Profiles whose holders may renew at once, and one whose holders may never.
+const PROFILES: &str = r#"
+[[profile]]
+name = "station-now"
+authority = "operations"
+role = "station"
+self_renewal = "1h"
+[profile.certificate]
+kind = "leaf"
+validity = "1h"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+
+[[profile]]
+name = "station-never"
+authority = "operations"
+role = "station"
+self_renewal = "0s"
+[profile.certificate]
+kind = "leaf"
+validity = "1h"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+
+[[profile]]
+name = "auditor-now"
+authority = "operations"
+role = "auditor"
+self_renewal = "1h"
+[profile.certificate]
+kind = "leaf"
+validity = "1h"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["client_auth"]
+
+[[profile]]
+name = "server-now"
+authority = "operations"
+role = "server"
+self_renewal = "1h"
+[profile.certificate]
+kind = "leaf"
+validity = "1h"
+key_types = ["p256"]
+key_usage = ["digital_signature"]
+extended_key_usage = ["server_auth", "client_auth"]
+subject_alternative_names = "dns_and_ip"
+"#;
+
+fn stage() -> Stage {
+    let stage = Stage::set();
+    stage.configure(&(stage.configuration() + PROFILES));
+    stage.raised()
+}
+
+/// Renews by the API, and is what it was before, with another key.
+fn renews(stage: &Stage, holder: &Holder, profile: &str) -> Holder {
+    let renewed = stage
+        .caller(holder)
+        .obtain(&Request::new(profile, &holder.id));
+    assert_ne!(renewed.serial, holder.serial);
+    let row = format!(
+        "intent WHERE hex(serial) = '{}' AND profile = '{profile}' AND subject = '{}'",
+        renewed.serial, holder.id
+    );
+    assert_eq!(stage.count(&row), 1);
+    let audited = format!(
+        "audit WHERE action = 'certificate.issued' AND detail ->> 'serial' = '{}'
+         AND detail ->> 'renews' = '{}'",
+        renewed.serial, holder.serial
+    );
+    assert_eq!(
+        stage.count(&audited),
+        1,
+        "the journal does not say what was renewed"
+    );
+    renewed
+}
+
+/// Verifies: a station and an auditor renew by the API, and by EST with a label and without one; the
+/// new certificate does what the old one did; the repeat of a lost answer is the same certificate.
+#[test]
+fn a_station_renews_its_own_certificate() {
+    let stage = stage();
+    let first = stage.enlist("station-now", "station-1");
+    let second = renews(&stage, &first, "station-now");
+    stage.caller(&second).obtain(&Request::device("press-7"));
+    stage.caller(&first).obtain(&Request::device("press-7"));
+    for operation in ["station-now/simplereenroll", "simplereenroll"] {
+        let request = Request::new("station-now", "station-1");
+        let client = Client::of(&stage, &second);
+        let answer = client.post(operation, request.csr.as_bytes());
+        assert_eq!(answer.status, "200", "{operation}: {answer:?}");
+        let issued = stage.count("certificate");
+        assert_eq!(client.post(operation, request.csr.as_bytes()).status, "200");
+        assert_eq!(
+            stage.count("certificate"),
+            issued,
+            "{operation}: a repeat is a second one"
+        );
+    }
+    let auditor = stage.enlist("auditor-now", "auditor-1");
+    let auditor = renews(&stage, &auditor, "auditor-now");
+    assert_eq!(stage.caller(&auditor).get("/v1/devices").status, 200);
+}
+
+/// Verifies: each thing that a renewal must not change, and each condition of policy, is refused
+/// with its own code, audited, and leaves nothing.
+#[test]
+fn a_renewal_widens_nothing() {
+    let stage = stage();
+    let holder = stage.enlist("station-now", "station-1");
+    let station = stage.caller(&holder);
+    let long = stage.caller(&stage.enlist("station", "station-2"));
+    let never = stage.caller(&stage.enlist("station-never", "station-3"));
+    let auditor = stage.caller(&stage.enlist("auditor", "auditor-1"));
+    let witness = Witness::of(&stage);
+    let ask = |caller: &Caller, status, code: &str, profile: &str, id: &str| {
+        witness.sees_refused(status, code, || caller.ask(&Request::new(profile, id)));
+    };
+    ask(&long, 409, "renewal_too_early", "station", "station-2");
+    ask(
+        &never,
+        403,
+        "renewal_forbidden",
+        "station-never",
+        "station-3",
+    );
+    ask(&auditor, 403, "renewal_forbidden", "auditor", "auditor-1");
+    ask(&station, 403, "role_forbidden", "station", "station-1");
+    ask(&station, 403, "role_forbidden", "auditor-now", "station-1");
+    ask(&station, 403, "role_forbidden", "station-now", "station-2");
+    ask(&station, 403, "role_forbidden", "station-now", "STATION-1");
+    ask(&auditor, 403, "role_forbidden", "auditor-now", "auditor-1");
+    ask(&auditor, 403, "role_forbidden", "device", "auditor-1");
+
+    let key = KeyPair::from_pem(&holder.key).unwrap();
+    let same_key = Request::of(
+        "station-now",
+        "station-1",
+        csr(&key, "station-1", &[]),
+        holder.key.clone(),
+    );
+    witness.sees_refused(400, "renewal_same_key", || station.ask(&same_key));
+
+    let client = Client::of(&stage, &holder);
+    for (label, code) in [
+        ("station", "role_forbidden"),
+        ("auditor-now", "role_forbidden"),
+    ] {
+        let request = Request::new(label, "station-1");
+        let operation = format!("{label}/simplereenroll");
+        assert_eq!(client.post(&operation, request.csr.as_bytes()).code(), code);
+    }
+
+    let promoted = PROFILES.replacen(
+        "role = \"station\"\nself_renewal = \"1h\"",
+        "role = \"operator\"",
+        1,
+    );
+    assert_ne!(promoted, PROFILES);
+    stage.configure(&(stage.configuration() + &promoted));
+    stage.told(&["reload"]);
+    let witness = Witness::of(&stage);
+    let request = Request::new("station-now", "station-1");
+    witness.sees_refused(403, "renewal_role_changed", || station.ask(&request));
+}
+
+/// Verifies: a server renews with the names that it has, and obtains no others.
+#[test]
+fn a_server_keeps_its_alternative_names() {
+    let stage = stage();
+    let key = KeyPair::generate().unwrap();
+    let names = ["gate.example"];
+    let first = Request::of(
+        "server-now",
+        "gate-1",
+        csr(&key, "gate-1", &names),
+        key.serialize_pem(),
+    );
+    let path = stage.write("gate.csr", &first.csr);
+    let issue = [
+        "issue",
+        "--profile",
+        "server-now",
+        "--id",
+        "gate-1",
+        "--csr",
+    ];
+    let answer = stage.json(&[&issue[..], &[path.to_str().unwrap()]].concat());
+    let server = stage.caller(&first.holder(&answer));
+    let witness = Witness::of(&stage);
+    let asks = |names: &[&str]| {
+        let key = KeyPair::generate().unwrap();
+        Request::of(
+            "server-now",
+            "gate-1",
+            csr(&key, "gate-1", names),
+            key.serialize_pem(),
+        )
+    };
+    for others in [
+        &[][..],
+        &["hallmark.example"],
+        &["gate.example", "hallmark.example"],
+    ] {
+        witness.sees_refused(400, "csr_other_names", || server.ask(&asks(others)));
+    }
+    let device = Request::device("press-7");
+    witness.sees_refused(403, "role_forbidden", || server.ask(&device));
+    server.obtain(&asks(&names));
+}
+
+fn csr(key: &KeyPair, id: &str, names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|it| (*it).to_owned()).collect();
+    let mut parameters = CertificateParams::new(names).unwrap();
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, id);
+    parameters.serialize_request(key).unwrap().pem().unwrap()
+}
+
+/// Verifies: a holder that renews without end is stopped, and an operator's revocation lets it go on.
+#[test]
+fn renewals_of_one_name_are_bounded() {
+    let stage = stage();
+    let mut holder = stage.enlist("station-now", "station-1");
+    for _ in 0..3 {
+        holder = renews(&stage, &holder, "station-now");
+    }
+    let witness = Witness::of(&stage);
+    let station = stage.caller(&holder);
+    let request = Request::new("station-now", "station-1");
+    witness.sees_refused(409, "renewal_limit", || station.ask(&request));
+    station.obtain(&Request::device("press-7"));
+}
+
+/// One status of one role and profile.
+fn expiry(stage: &Stage, profile: &str) -> Value {
+    let status = stage.json(&["status"]);
+    let all = status["expiry"].as_array().unwrap().clone();
+    let mut of_profile = all.into_iter().filter(|it| it["profile"] == profile);
+    of_profile.next().unwrap()
+}
+
+fn alarms(stage: &Stage) -> String {
+    stage.json(&["status"])["alarms"].to_string()
+}
+
+/// A year, by moved clocks. Verifies: certificates of every role are counted and become an alarm
+/// before they end, by role and profile; one that was renewed, revoked or has ended is no longer
+/// told of; a device that is excluded counts no more.
+#[test]
+fn what_is_not_renewed_is_an_alarm_before_it_ends() {
+    let stage = Stage::set().with_a_movable_clock().raised();
+    stage.enlist("station", "station-1");
+    stage.enlist("auditor", "auditor-1");
+    for id in ["press-1", "press-2", "press-3"] {
+        stage.enlist("device", id);
+    }
+    let counted = |profile: &str, name: &str| expiry(&stage, profile)[name].clone();
+    assert_eq!(alarms(&stage), "[]");
+    assert_eq!(counted("device", "within_30d"), 0);
+    assert_eq!(counted("device", "alarm_within_seconds"), 15 * 86_400);
+
+    stage.passes(Duration::days(70));
+    until("the devices are seen", || {
+        (counted("device", "within_30d") == 3).then_some(())
+    });
+    assert!(
+        !alarms(&stage).contains("role device"),
+        "{}",
+        alarms(&stage)
+    );
+    stage.passes(Duration::days(14));
+    until("the devices are an alarm", || {
+        alarms(&stage)
+            .contains("role device by profile \\\"device\\\"")
+            .then_some(())
+    });
+    assert_eq!(counted("device", "alarming"), 3);
+    assert_eq!(counted("device", "within_7d"), 3);
+    assert_eq!(counted("device", "within_1d"), 0);
+    assert!(
+        counted("device", "next_subject")
+            .as_str()
+            .unwrap()
+            .starts_with("press-")
+    );
+    let metrics = stage.metrics();
+    for line in [
+        "hallmark_certificates_expiring{role=\"device\",profile=\"device\",within=\"7d\"} 3",
+        "hallmark_certificates_expiring{role=\"device\",profile=\"device\",within=\"alarm\"} 3",
+        "hallmark_certificates_next_expiry_seconds{role=\"station\",profile=\"station\"}",
+    ] {
+        assert!(metrics.contains(line), "no {line}: {metrics}");
+    }
+    stage.enlist("device", "press-1");
+    stage.told(&["device", "block", "press-2"]);
+    until("one is left", || {
+        (counted("device", "alarming") == 1).then_some(())
+    });
+    assert_eq!(counted("device", "next_subject"), "press-3");
+    stage.enlist("device", "press-3");
+    until("the alarm is over", || {
+        (!alarms(&stage).contains("role device")).then_some(())
+    });
+
+    stage.passes(Duration::days(226));
+    until("the people are an alarm", || {
+        let alarms = alarms(&stage);
+        let told = |role: &str| alarms.contains(&format!("role {role} by profile"));
+        (told("station") && told("auditor")).then_some(())
+    });
+    assert!(
+        !alarms(&stage).contains("role server"),
+        "the listener renews by itself"
+    );
+    stage.enlist("station", "station-1");
+    until("the station is no alarm", || {
+        (!alarms(&stage).contains("role station")).then_some(())
+    });
+    stage.passes(Duration::days(60));
+    until("what has ended is no alarm", || {
+        (!alarms(&stage).contains("role auditor")).then_some(())
+    });
+}
