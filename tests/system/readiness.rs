@@ -3,6 +3,9 @@
 
 use crate::process::until;
 use crate::stage::Stage;
+use crate::weather::stage_with_faults;
+use pkcs11_fault::plan::{Action, Fault};
+use std::fs;
 use std::time::Duration;
 
 /// The listener's profile, by which no certificate is issued for its key.
@@ -108,4 +111,51 @@ fn a_certificate_that_cannot_be_kept_is_not_requested() {
     std::fs::rename(stage.path("state/tls.kept"), &folder).unwrap();
     is_over(&stage);
     assert_eq!(stage.count("certificate"), issued + 1);
+}
+
+const CKR_KEY_FUNCTION_NOT_PERMITTED: u64 = 0x68;
+
+/// Verifies: the token is up, and its keys are not on it. Every authority is named, with its token
+/// and what to do; when they are there again, the daemon is ready.
+#[test]
+fn a_key_that_is_missing_is_told() {
+    let mut stage = Stage::up();
+    stage.stop();
+    fs::rename(stage.path("tokens"), stage.path("tokens.ours")).unwrap();
+    fs::create_dir(stage.path("tokens")).unwrap();
+    stage.make_token("factory");
+    stage.start();
+    for authority in ["root", "plant", "line-1", "operations"] {
+        let who = format!("authority {authority} cannot sign");
+        is_told(&stage, &[&who, "token factory", "hallmark roll start"]);
+    }
+    let status = stage.json(&["status"]);
+    assert_eq!(status["tokens"]["factory"]["state"], "ready", "{status:#}");
+    assert_eq!(stage.stranger().get("/readyz").status, 503);
+    let metrics = stage.metrics();
+    let can_sign = "hallmark_authority_can_sign{authority=\"line-1\"}";
+    assert!(metrics.contains(&format!("{can_sign} 0")), "{metrics}");
+    stage.stop();
+    fs::remove_dir_all(stage.path("tokens")).unwrap();
+    fs::rename(stage.path("tokens.ours"), stage.path("tokens")).unwrap();
+    stage.start();
+    is_over(&stage);
+    assert!(stage.metrics().contains(&format!("{can_sign} 1")));
+}
+
+/// Verifies: keys that are there stop to sign while the daemon runs. It is told after the first
+/// request that fails, and over by itself.
+#[test]
+fn a_key_that_stops_to_sign_is_told() {
+    let (stage, plan) = stage_with_faults(&[]);
+    is_over(&stage);
+    let refused = Action::Return(CKR_KEY_FUNCTION_NOT_PERMITTED);
+    plan.set(&[Fault::from("C_SignInit", 1, refused)]).unwrap();
+    until("a request fails", || {
+        let request = crate::request::Request::device("press-1");
+        stage.try_to_issue(&request).is_none().then_some(())
+    });
+    is_told(&stage, &["authority line-1 cannot sign", "token factory"]);
+    plan.set(&[]).unwrap();
+    is_over(&stage);
 }

@@ -30,6 +30,8 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
             .filter(|generation| generation.serving)
         {
             let authority = generation.authority.clone();
+            gauge!("hallmark_authority_can_sign", "authority" => authority.clone())
+                .set(f64::from(u8::from(ca.can_sign_for(&authority))));
             gauge!("hallmark_authority_not_after_seconds", "authority" => authority.clone())
                 .set(generation.certificate.not_after() as f64);
             gauge!("hallmark_authority_signs_until_seconds", "authority" => authority)

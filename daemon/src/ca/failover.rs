@@ -58,7 +58,7 @@ impl StandIns {
         lock(&self.asked)
     }
 
-    fn has_shown(&self, token: &str, generation: i64) -> bool {
+    pub(super) fn has_shown(&self, token: &str, generation: i64) -> bool {
         let entry = (token.to_owned(), generation);
         self.asked().get(&entry).is_some_and(|(_, shown)| *shown)
     }
@@ -257,17 +257,16 @@ impl CertificateAuthority {
 
     /// Whether somebody can sign for `authority` at this moment, whose key is on `own`.
     pub(super) fn can_sign(&self, authority: &str, own: &str) -> bool {
-        let is_ready = |token: &ConfiguredToken| token.client.out_for().is_none();
-        if self.token(own).is_ok_and(is_ready) {
-            return true;
-        }
         let hierarchy = self.hierarchy();
         let Ok(generation) = hierarchy.signing(authority) else {
-            return false;
+            // It has no key yet, or is revoked: nothing but its token can be asked.
+            let own = self.token(own);
+            return own.is_ok_and(|it| it.client.out_for().is_none());
         };
         let standby = self.standby_of(generation).ok().flatten();
         let signs = standby.as_ref().unwrap_or(generation);
-        self.signing_token(signs).is_ok_and(is_ready)
+        let token = self.signing_token(signs);
+        token.is_ok_and(|it| self.has_usable_key(it, signs))
     }
 
     /// Authorities that somebody else signs for, and who could not if it were necessary, in words.

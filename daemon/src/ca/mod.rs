@@ -25,6 +25,7 @@ pub mod failover;
 mod generation;
 pub mod hierarchy;
 pub mod issue;
+mod key_health;
 mod key_proof;
 mod key_use;
 mod limits;
@@ -60,6 +61,7 @@ use crl::{CrlSchedule, RevocationLists};
 use failover::{FailoverPolicy, StandIns};
 use hierarchy::Hierarchy;
 use issue::Unsettled;
+use key_health::KeyFaults;
 use key_use::RecordedKeyUses;
 use listeners::Listeners;
 use pace::Pace;
@@ -226,6 +228,8 @@ struct Lasting {
     pace: Pace,
     /// What is recorded of the use of keys.
     key_uses: Mutex<RecordedKeyUses>,
+    /// Keys that do not sign.
+    key_faults: KeyFaults,
     /// What strangers were refused lately.
     refusals: Mutex<RefusalCounts>,
     /// When it is looked next what of finished work may go, in Unix seconds.
@@ -254,6 +258,7 @@ impl CertificateAuthority {
             unsettled: Mutex::default(),
             pace: Pace::default(),
             key_uses: Mutex::default(),
+            key_faults: KeyFaults::default(),
             refusals: Mutex::default(),
             retention_due: AtomicI64::default(),
             progress: Progress::default(),

@@ -20,8 +20,8 @@ pub struct Status {
     pub version: &'static str,
     /// RFC 3339.
     pub now: String,
-    /// Whether certificates can be issued: the store writes, authorities exist, their tokens answer,
-    /// the clock is believed, and HTTPS can be used.
+    /// Whether certificates can be issued: the store writes, authorities exist, their keys have shown
+    /// that they sign, the clock is believed, and HTTPS can be used.
     pub ready: bool,
     /// Whether the store can write.
     pub store: StoreStatus,
@@ -158,6 +158,12 @@ impl CertificateAuthority {
             && authorities.all(|(name, token)| self.can_sign(name, token))
     }
 
+    /// Whether something can sign for an authority of the configuration at this moment.
+    pub fn can_sign_for(&self, authority: &str) -> bool {
+        let token = self.authorities.get(authority);
+        token.is_some_and(|token| self.can_sign(authority, token))
+    }
+
     /// What a person has to know, in words.
     pub fn alarms(&self) -> Result<Vec<String>, Error> {
         Ok(self.all_alarms(&self.token_statuses(), &self.push_status()?))
@@ -238,6 +244,7 @@ impl CertificateAuthority {
         }
         let doubt = self.clock_doubt();
         alarms.extend(doubt.map(|doubt| format!("nothing is signed: {doubt}")));
+        alarms.extend(self.key_alarms());
         alarms.extend(self.listener_alarms());
         alarms.extend(self.failover_alarms());
         alarms.extend(self.crl_alarms());

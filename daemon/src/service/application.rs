@@ -175,6 +175,7 @@ impl Application {
     fn keep_records(&self, ca: &CertificateAuthority, rest: &mut Rest<'_>) {
         rest.note("open intents", ca.end_left_over_intents());
         rest.note_due("use of keys", ca.record_key_uses(false));
+        rest.note_due("keys", Ok(ca.prove_keys()));
     }
 }
 

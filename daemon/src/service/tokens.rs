@@ -195,7 +195,11 @@ impl Tokens {
         self.configured = next.configured;
         for token in self.configured.values() {
             let news = self.news.clone();
-            token.client.tell_turns_to(move || news.notify_one());
+            let records = self.records.clone();
+            token.client.tell_turns_to(move || {
+                news.notify_one();
+                records.notify_one();
+            });
             let records = self.records.clone();
             token.client.tell_keys_to(move || records.notify_one());
         }

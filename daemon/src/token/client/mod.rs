@@ -188,6 +188,12 @@ impl TokenClient {
         self.keeper.proven_keys().shown(key, ask).await
     }
 
+    /// Whether this key has shown on the present connection that it signs, and nothing failed since.
+    /// Asks nothing.
+    pub fn is_proven(&self, key: &KeyReference) -> bool {
+        self.keeper.proven_keys().is_proven(key)
+    }
+
     /// A signature of this key failed or was wrong: it has to show that it signs before the next.
     pub fn doubt(&self, key: &KeyReference) {
         self.keeper.proven_keys().doubt(key);

@@ -47,6 +47,12 @@ impl Trust {
         outcome
     }
 
+    /// Whether `key` is known to sign.
+    pub(super) fn is_proven(&self, key: &KeyReference) -> bool {
+        let key = spki_sha256(&key.spki);
+        matches!(self.keys().get(&key), Some(Standing::Proven))
+    }
+
     /// The proof to wait for; `None` if the key is proven.
     fn proof(
         &self,
