@@ -183,6 +183,9 @@ impl Ladder {
                 }
             }
             Operation::Destroy(key) if done => return self.used_keys.forget(key),
+            Operation::Generate(specification) if done => {
+                self.used_keys.forget_replaced(&specification.id);
+            }
             Operation::SignAssertion { key, .. } if done => self.used_keys.count_assertion(key),
             Operation::Hmac { label, .. } if done => self.used_keys.count_hmac(label),
             _ => return,

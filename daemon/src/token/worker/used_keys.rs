@@ -79,6 +79,13 @@ impl UsedKeys {
         }
     }
 
+    /// Forgets the keys that a new key has replaced under the same id; what they signed stays counted.
+    pub(super) fn forget_replaced(&self, id: &[u8]) {
+        for used in self.write().values_mut() {
+            used.reference.take_if(|reference| reference.id == id);
+        }
+    }
+
     /// Counts what a credential's key has signed.
     pub(super) fn count_assertion(&self, key: &KeyReference) {
         let place = spki_sha256(&key.spki);
