@@ -7,21 +7,24 @@
 
 pub use crate::ca::backup::verify;
 
-use crate::ca::backup::{Manifest, compact};
-use crate::durable::{remove, sync_folder};
+use crate::ca::backup::{Manifest, OpenBackup, compact};
+use crate::durable::{self, remove, sync_folder};
+use crate::files;
 use crate::printable::line;
 use crate::service::take_state;
 use crate::store::AuditEntry;
 use crate::store::backup::{IssuedLater, issued_after, record_restore, settle};
+use crate::store::place::logs;
 use crate::toml_error::where_and_why;
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The largest configuration, in bytes.
+const CONFIGURATION_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What a restore needs to know of the configuration: the rest may need secrets that are not there.
 #[derive(Deserialize)]
@@ -42,55 +45,73 @@ pub struct Restored {
 }
 
 /// Puts the backup `file` in the place of the database that `configuration` names.
+///
+/// The backup is opened with the caller's rights, since the operator named it; all the rest is done
+/// with the rights of the state folder's owner.
 pub fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
-    let text = fs::read_to_string(configuration)
+    let text = files::read_text(configuration, CONFIGURATION_BYTES_MAX)
         .with_context(|| format!("cannot read {}", configuration.display()))?;
     let StateFile { state_dir } = toml::from_str(&text)
         .map_err(|error| anyhow!(where_and_why(&text, &error)))
         .with_context(|| format!("cannot use {}", configuration.display()))?;
-    let manifest = verify(file)?;
-    let _lock = take_state(&state_dir)?;
-    let owner = fs::metadata(&state_dir)?;
-    let own = |path: &Path| chown(path, Some(owner.uid()), Some(owner.gid()));
+    let backup = OpenBackup::open(file)?;
+    let caller = rustix::process::getuid().as_raw();
+    let owner = files::owner_of(&state_dir)?;
+    let restored = files::as_owner(owner, || replace(backup, &state_dir, caller))?;
+    restored.with_context(|| match owner {
+        Some(owner) => format!("as user {}, who owns {}", owner.uid(), state_dir.display()),
+        None => format!("in {}", state_dir.display()),
+    })
+}
 
+/// With the rights of the folder's owner.
+fn replace(mut backup: OpenBackup, state_dir: &Path, caller: u32) -> anyhow::Result<Restored> {
+    let _lock = take_state(state_dir)?;
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)?
         .as_secs()
         .cast_signed();
     let database = state_dir.join("hallmark.db");
     let restored = state_dir.join("hallmark.db.restored");
-    // Of a restore that was cut off: SQLite would take its journal for one of this backup.
-    for left in ["", "-journal", "-wal", "-shm"] {
-        remove(&state_dir.join(format!("hallmark.db.restored{left}")))?;
-    }
-    copy(file, &restored).context("cannot copy the backup")?;
-    own(&restored)?;
-    let replaced = match database.exists() {
-        true => Some(set_aside(&database, now).context("cannot keep the old database aside")?),
-        false => None,
+    clear(&restored)?;
+    backup.copy_to(&restored)?;
+    let manifest = backup.judged(&restored).inspect_err(|_| {
+        // What stays is removed by the next restore.
+        let _ = clear(&restored);
+    })?;
+    let replaced = if files::is_there(&database)? {
+        Some(set_aside(&database, now).context("cannot keep the old database aside")?)
+    } else {
+        None
     };
     let unknown = replaced
         .as_ref()
         .and_then(|it| issued_after(&it.join("hallmark.db"), manifest.contents.intents).ok());
-    let entry = entry(&manifest, replaced.as_deref(), unknown.as_deref(), now);
+    let entry = entry(
+        &manifest,
+        replaced.as_deref(),
+        unknown.as_deref(),
+        caller,
+        now,
+    );
     record_restore(&restored, &entry).context("cannot write the restore into the journal")?;
-    if let Some(folder) = &replaced {
-        own(folder)?;
-        for file in fs::read_dir(folder)? {
-            own(&file?.path())?;
-        }
-    }
     // A log of the old database would be taken for one of the new.
     for log in logs(&database) {
         remove(&log)?;
     }
-    fs::rename(&restored, &database)?;
+    files::rename(&restored, &database)?;
     sync_folder(&database)?;
     Ok(Restored {
         manifest,
         replaced,
         unknown,
     })
+}
+
+/// Removes what a restore that was cut off has left: SQLite would take its logs for the backup's.
+fn clear(restored: &Path) -> io::Result<()> {
+    remove(restored)?;
+    logs(restored).try_for_each(|it| remove(&it))
 }
 
 impl Restored {
@@ -132,11 +153,12 @@ fn entry(
     manifest: &Manifest,
     replaced: Option<&Path>,
     unknown: Option<&[IssuedLater]>,
+    caller: u32,
     now: i64,
 ) -> AuditEntry {
     AuditEntry {
         at: now,
-        actor: format!("local uid {}", rustix::process::getuid().as_raw()),
+        actor: format!("local uid {caller}"),
         action: "backup.restored",
         subject: manifest.sha256.clone(),
         detail: json!({
@@ -153,47 +175,39 @@ fn set_aside(database: &Path, now: i64) -> io::Result<PathBuf> {
     // One that is whole is one file afterwards; one that is damaged keeps its logs.
     let _ = settle(database);
     let folder = database.with_file_name(format!("replaced-{}", compact(now)));
-    DirBuilder::new().mode(0o700).create(&folder)?;
-    let files = [database.to_owned()].into_iter().chain(logs(database));
-    for file in files.filter(|it| it.exists()) {
-        let name = file.file_name().unwrap_or_default();
-        copy(&file, &folder.join(name))?;
+    files::make_new_folder(&folder, 0o700)?;
+    for file in [database.to_owned()].into_iter().chain(logs(database)) {
+        if files::is_there(&file)? {
+            copy(&file, &folder.join(file.file_name().unwrap_or_default()))?;
+        }
     }
     sync_folder(&folder)?;
     Ok(folder)
 }
 
-fn logs(database: &Path) -> impl Iterator<Item = PathBuf> {
-    ["hallmark.db-wal", "hallmark.db-shm", "hallmark.db-journal"]
-        .map(|name| database.with_file_name(name))
-        .into_iter()
-}
-
-/// Copies durably, for nobody else to read.
+/// Copies a file of ours durably, for its owner alone.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let (mut input, mut options) = (File::open(from)?, OpenOptions::new());
-    let mut output = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(to)?;
+    let mut input = files::open_ours(from)?;
+    let mut output = files::create_new(to, 0o600)?;
     io::copy(&mut input, &mut output)?;
     output.sync_all()
 }
 
-/// Copies a backup that the daemon made, manifest and all, into `folder`, and reads the copy whole.
+/// Copies a backup that the daemon made, manifest and all, into `folder`. Each byte is compared with
+/// the manifest on its way.
 pub fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     let Some(name) = file.file_name() else {
         bail!("{} is no file", file.display());
     };
     let copied = folder.join(name);
-    for extension in ["json", "db"] {
-        let from = file.with_extension(extension);
-        copy(&from, &copied.with_extension(extension))
-            .with_context(|| format!("cannot copy {} to {}", from.display(), folder.display()))?;
-    }
+    let failed = || format!("cannot copy {} to {}", file.display(), folder.display());
+    let mut backup = OpenBackup::open(file).with_context(failed)?;
+    let beside = durable::beside(&copied);
+    remove(&beside)?;
+    backup.copy_to(&beside).with_context(failed)?;
+    let manifest = copied.with_extension("json");
+    durable::put(&manifest, backup.manifest_text(), 0o600).with_context(failed)?;
+    files::rename(&beside, &copied).with_context(failed)?;
     sync_folder(&copied)?;
-    verify(&copied)?;
     Ok(copied)
 }

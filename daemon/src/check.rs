@@ -9,11 +9,13 @@ mod files;
 use crate::ca::hierarchy::{Generation, Hierarchy};
 use crate::config::Configuration;
 use crate::credentials::token_keys;
+use crate::files::{as_owner, is_there, owner_of};
 use crate::printable;
 use crate::private_worker::{PrivateWorker, READY_DEADLINE};
-use crate::store::{Looked, Store};
+use crate::store::{GenerationRow, Looked, Store};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
 use crate::token::worker::health::TokenState;
+use anyhow::{Context, bail};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -48,8 +50,10 @@ pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
     for service in configuration.provisioning.values() {
         let verdict = service
             .clients(&keys)
-            .map(|_| "its settings can be used; nothing was sent".to_owned())
-            .map_err(|error| error.to_string());
+            .map_err(anyhow::Error::from)
+            .and_then(|_| Ok(service.check_credential_files()?))
+            .map(|()| "its settings can be used; nothing was sent".to_owned())
+            .map_err(|error| format!("{error:#}"));
         findings.push(Finding {
             subject: format!("provisioning {}", service.name),
             verdict,
@@ -88,30 +92,16 @@ fn check_hierarchy(
     configuration: &Configuration,
     tokens: &BTreeMap<String, TokenClient>,
 ) -> Vec<Finding> {
-    let path = configuration.state_dir.join("hallmark.db");
     let finding = |verdict| {
         vec![Finding {
             subject: "hierarchy".into(),
             verdict,
         }]
     };
-    if !path.exists() {
-        return finding(Ok("no ceremony has been run yet".into()));
-    }
-    let rows = match Store::look(&path) {
-        Ok(Looked::Current(store)) => store.generations(),
-        Ok(Looked::Older) => {
-            return finding(Ok(
-                "the database is from an earlier version, and the next start of the daemon changes \
-                 it; authorities were not looked at"
-                    .into(),
-            ));
-        }
-        Err(error) => Err(error),
-    };
-    let rows = match rows {
-        Ok(rows) => rows,
-        Err(error) => return finding(Err(error.to_string())),
+    let rows = match generations(configuration) {
+        Ok(Some(rows)) => rows,
+        Ok(None) => return finding(Ok("no ceremony has been run yet".into())),
+        Err(error) => return finding(Err(format!("{error:#}"))),
     };
     let hierarchy = match Hierarchy::load(rows, None) {
         Ok(hierarchy) => hierarchy,
@@ -124,6 +114,22 @@ fn check_hierarchy(
             verdict: authority_verdict(configuration, tokens, generation),
         })
         .collect()
+}
+
+/// The database is opened with the rights of its folder's owner; none if there is no database.
+fn generations(configuration: &Configuration) -> anyhow::Result<Option<Vec<GenerationRow>>> {
+    let path = configuration.state_dir.join("hallmark.db");
+    let owner = owner_of(&configuration.state_dir)?;
+    let rows = as_owner(owner, || match is_there(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(false) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(true) => match Store::look(&path)? {
+            Looked::Current(store) => Ok(Some(store.generations()?)),
+            Looked::Older => bail!("it is from an earlier version; start the daemon once"),
+        },
+    });
+    rows.with_context(|| path.display().to_string())?
 }
 
 fn authority_verdict(

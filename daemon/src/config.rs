@@ -21,6 +21,7 @@ use crate::ca::profile::{IssuanceProfile, Role};
 use crate::ca::roll::RollPolicy;
 use crate::ca::station::{StationPolicy, StationRule};
 use crate::enrollment::plan::DriftPolicy;
+use crate::files;
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::socket_path;
 use crate::token::configuration::{TokenConfiguration, TokenSettings, worker_socket};
@@ -181,13 +182,8 @@ impl Configuration {
             path: path.to_owned(),
             reason,
         };
-        let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
-        if metadata.len() > FILE_BYTES_MAX {
-            return Err(unreadable(format!(
-                "it has more than {FILE_BYTES_MAX} bytes"
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        let text = files::read_text(path, FILE_BYTES_MAX);
+        let text = text.map_err(|error| unreadable(error.to_string()))?;
         let file = path
             .canonicalize()
             .map_err(|error| unreadable(error.to_string()))?;

@@ -1,23 +1,20 @@
 //! Files that a crash leaves either as they were or complete.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use crate::files;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Puts a file in place: whoever looks sees the old one or the new one, also after a power cut.
-/// `mode` as in `open(2)`, less the umask, from the first moment on.
+pub use crate::files::sync_folder;
+
+/// Puts a file in place: a reader sees the old one or the new one, also after a power cut. `mode` is
+/// exact, whatever the umask, from the first moment on or less.
 pub fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = beside(path);
     remove(&unfinished)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&unfinished)?;
+    let mut file = files::create_new(&unfinished, mode)?;
     file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&unfinished, path)?;
+    files::rename(&unfinished, path)?;
     sync_folder(path)
 }
 
@@ -30,28 +27,20 @@ pub fn beside(path: &Path) -> PathBuf {
 
 /// Removes a file that may not be there; the error names it.
 pub fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            let message = format!("cannot remove {}: {error}", path.display());
-            Err(io::Error::new(error.kind(), message))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Makes the names in the folder of `file` durable.
-pub fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    files::remove(path).map_err(|error| {
+        let message = format!("cannot remove {}: {error}", path.display());
+        io::Error::new(error.kind(), message)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_file_is_replaced_whole_and_what_a_crash_left_beside_it_is_in_nobodys_way() {
+    fn a_file_is_replaced_whole_and_the_rest_of_a_crash_is_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pin");
         fs::write(beside(&path), "half of an earl").expect("writable");

@@ -8,7 +8,7 @@
 //! | wiring | [`service`], [`backup`], [`check`], [`command`], [`credentials`], [`config`], [`notify`], `private_worker`, [`program`], [`setup`], [`ctl`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
-//! | adapters | [`store`], [`token`], [`provisioning`], [`durable`] (files), [`socket_path`] | one foreign library each, and the domain |
+//! | adapters | [`store`], [`token`], [`provisioning`], [`files`], [`durable`], [`socket_path`] | one foreign library each, and the domain |
 //! | domain, pure | [`x509`], [`enrollment`], [`printable`], `toml_error` | no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
@@ -23,6 +23,7 @@ pub mod credentials;
 pub mod ctl;
 pub mod durable;
 pub mod enrollment;
+pub mod files;
 pub mod notify;
 pub mod printable;
 mod private_worker;

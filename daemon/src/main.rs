@@ -54,6 +54,7 @@ fn run() -> anyhow::Result<ExitCode> {
             make_key(&read(&config)?, &new, &mut printable::out())?;
         }
         Command::ProbeModule { fragment, module } => {
+            initialize::leave_root()?;
             let family = probe::family(fragment.as_deref(), module.as_deref())?;
             probe::answer(&family, &mut printable::exact_out())?;
         }

@@ -8,6 +8,7 @@ use crate::provisioning::http::PlaneError;
 use crate::token::configuration::{TokenConfigurationError, TokenFileError};
 use crate::token::process_memory;
 use crate::token::worker::HandedOver;
+use rustix::fs::Mode;
 use std::io::Write;
 use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
@@ -19,6 +20,8 @@ const WRONG_CONFIGURATION: u8 = 78;
 
 /// Runs `body` as a whole program: begins the log, and says why it failed, once.
 pub fn main(body: impl FnOnce() -> anyhow::Result<ExitCode>) -> ExitCode {
+    // A file is for its owner alone; one that others may read says so itself.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     journal::log(log_filter());
     if let Err(error) = process_memory::keep_private() {
         tracing::warn!(%error, "memory may be dumped");

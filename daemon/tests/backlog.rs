@@ -117,6 +117,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
             interval_seconds: 86_400,
         },
         backups_kept: 1,
+        stations: hallmarkd::ca::station::StationPolicy::default(),
         public_http: None,
         clock: hallmarkd::ca::clock::ClockPolicy::default(),
         wake: Box::new(|| {}),

@@ -36,13 +36,18 @@ const ROOMS: &[Room] = &[
         libraries: &[],
     },
     Room {
+        prefix: "files",
+        may_use: &[],
+        libraries: &[],
+    },
+    Room {
         prefix: "store",
-        may_use: &["enrollment", "x509"],
+        may_use: &["enrollment", "files", "x509"],
         libraries: &["rusqlite", "rusqlite_migration"],
     },
     Room {
         prefix: "token/tpm",
-        may_use: &["durable", "token", "x509"],
+        may_use: &["durable", "files", "token", "x509"],
         libraries: &["tss_esapi", "postcard"],
     },
     // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
@@ -51,6 +56,7 @@ const ROOMS: &[Room] = &[
         may_use: &[
             "durable",
             "enrollment",
+            "files",
             "socket_path",
             "toml_error",
             "x509",
@@ -74,7 +80,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "provisioning",
-        may_use: &["enrollment", "x509"],
+        may_use: &["enrollment", "files", "x509"],
         libraries: &["reqwest", "tokio", "hyper", "axum"],
     },
     Room {
@@ -82,6 +88,7 @@ const ROOMS: &[Room] = &[
         may_use: &[
             "durable",
             "enrollment",
+            "files",
             "printable",
             "store",
             "token",
@@ -92,7 +99,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "api",
-        may_use: &["ca", "durable", "enrollment", "store", "x509"],
+        may_use: &["ca", "durable", "enrollment", "files", "store", "x509"],
         libraries: &[
             "axum",
             "tokio",
@@ -107,7 +114,7 @@ const ROOMS: &[Room] = &[
     Room {
         prefix: "ctl",
         // A restore happens while there is no daemon to ask.
-        may_use: &["backup", "printable", "setup", "socket_path"],
+        may_use: &["backup", "files", "printable", "setup", "socket_path"],
         libraries: &["reqwest"],
     },
     // It works through `hallmark`, `hallmarkd` and systemd's programs, as an operator would.
@@ -117,6 +124,7 @@ const ROOMS: &[Room] = &[
             "ca::ceremony",
             "config",
             "durable",
+            "files",
             "printable",
             "token",
             "x509",
@@ -132,7 +140,14 @@ const ROOMS: &[Room] = &[
     // Their certificate is no authority's (docs/decisions.md).
     Room {
         prefix: "credentials",
-        may_use: &["config", "private_worker", "provisioning", "token", "x509"],
+        may_use: &[
+            "config",
+            "files",
+            "private_worker",
+            "provisioning",
+            "token",
+            "x509",
+        ],
         libraries: &["rcgen"],
     },
     Room {
@@ -148,6 +163,7 @@ const ROOMS: &[Room] = &[
             "ctl",
             "durable",
             "enrollment",
+            "files",
             "notify",
             "printable",
             "private_worker",
@@ -284,6 +300,59 @@ fn unsafe_code_is_in_one_place() {
         .map(|(path, _)| path)
         .collect();
     assert_eq!(unsafe_files, UNSAFE);
+}
+
+/// Words that open a file or folder by its path, or change one by its path. Root runs our programs over
+/// folders that other users can write, so `files` does all of that, link by link.
+const BY_PATH: &[&str] = &[
+    "File::open(",
+    "File::create",
+    "OpenOptions",
+    "DirBuilder",
+    "NamedTempFile",
+    "fs::read(",
+    "fs::read_to_string(",
+    "fs::write(",
+    "fs::copy(",
+    "fs::rename(",
+    "fs::remove_file(",
+    "fs::remove_dir",
+    "fs::create_dir",
+    "fs::hard_link(",
+    "set_permissions(",
+    "chown(",
+    "chmod(",
+    "pem_file",
+    "Connection::open(",
+    "open_with_flags(",
+];
+
+/// Files that may: the module itself; the store, which opens for SQLite with the owner's rights; crash
+/// points of the fault tests; and what the kernel shows of this machine.
+const MAY_OPEN_BY_PATH: &[(&str, &[&str])] = &[
+    ("files/mod.rs", &["chown(", "chmod("]),
+    ("store/place.rs", &["open_with_flags("]),
+    ("store/unchanged.rs", &["open_with_flags("]),
+    // A socket.
+    ("token/client/keeper.rs", &["Connection::open("]),
+    ("ca/mod.rs", &["fs::write(", "fs::read_to_string("]),
+    ("setup/interview.rs", &["fs::read_to_string("]),
+];
+
+#[test]
+fn files_are_opened_by_path_in_one_module() {
+    let mut broken = Vec::new();
+    for (path, text) in sources() {
+        let allowed = MAY_OPEN_BY_PATH.iter().find(|(file, _)| *file == path);
+        let allowed = allowed.map_or(&[][..], |(_, words)| words);
+        for line in product_lines(&text) {
+            let mut words = BY_PATH.iter().filter(|word| !allowed.contains(word));
+            if let Some(word) = words.find(|word| line.contains(**word)) {
+                broken.push(format!("{path}: {word} in {}", line.trim()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::load::Load;
 use crate::process::{Told, until};
+use crate::relying::Relying;
 use crate::request::Request;
 use crate::stage::Stage;
 use serde_json::Value;
@@ -151,4 +152,55 @@ fn a_restored_database_issues_with_the_same_token() {
     stage
         .station_called("station-3")
         .obtain(&Request::device("pump-4"));
+}
+
+/// A device is blocked after the backup, so the list in the backup lacks it. After the restore that list
+/// is not served, over plain HTTP or HTTPS, while the token is away and across restarts: clients are
+/// told to come back, and an alarm says so. The first list that is served is newer than all before.
+#[test]
+fn a_restored_list_is_not_served_before_the_next_one_is_signed() {
+    let mut stage = Stage::up();
+    stage.station().obtain(&Request::device("pump-1"));
+    let file = create(&stage);
+    stage.told(&["device", "block", "pump-1"]);
+    let published = Relying::on(&stage).listed("line-1");
+    assert_eq!(published.1.len(), 1);
+    stage.stop();
+    assert_eq!(restore(&stage, &file).code, Some(0));
+
+    let (tokens, away) = (stage.path("tokens"), stage.path("tokens.away"));
+    fs::rename(&tokens, &away).unwrap();
+    for _ in 0..2 {
+        stage.start();
+        for caller in [stage.plain_http(), stage.stranger()] {
+            for name in ["line-1", "line-1-1", "plant", "root"] {
+                let answer = caller.get(&format!("/crl/{name}.crl"));
+                let said = (answer.status, answer.code(), answer.retry_after.is_some());
+                assert_eq!(said, (503, "crl_withheld", true), "{name}: {answer:?}");
+            }
+        }
+        let status = stage.json(&["status"]);
+        let lists = status["crls"].as_array().unwrap();
+        assert!(lists.iter().all(|it| it["withheld"] == true), "{status}");
+        let alarms = status["alarms"].to_string();
+        assert!(
+            alarms.contains("line-1") && alarms.contains("restore"),
+            "{alarms}"
+        );
+        let shown = stage.json(&["authority", "show", "line-1"]);
+        assert_eq!(shown[0]["crl_number"], Value::Null);
+        stage.stop();
+    }
+    fs::rename(&away, &tokens).unwrap();
+    stage.start();
+    let relying = Relying::on(&stage);
+    until("the next list is served", || {
+        (relying.get("/crl/line-1.crl").status() == 200).then_some(())
+    });
+    assert!(relying.listed("line-1").0 > published.0);
+    until("no list is withheld", || {
+        let alarms = stage.json(&["status"])["alarms"].to_string();
+        (!alarms.contains("restore")).then_some(())
+    });
+    assert_eq!(stage.count("generation WHERE crl_withheld = 1"), 0);
 }

@@ -42,6 +42,8 @@
 //! | `operations_authority` | the authority of stations, operators and the listener is compromised or blocked |
 //! | `reload` | a new configuration, whole or not at all, while the line is at work |
 //! | `backup` | copies made under load, judged, and put in the database's place |
+//! | `modes` | files of ours are for their owner alone, and a secret that others can read is refused |
+//! | `planted` | root runs our programs in folders where other users have planted links |
 //! | `token_gone` | the token is taken away and put back |
 //! | `weather` | every rung of the recovery ladder, and beyond, while the line is at work |
 //! | `half_made` | keys made by halves, and public keys that someone else has written |
@@ -111,8 +113,10 @@ mod keys;
 mod kinds;
 mod leaf_faults;
 mod load;
+mod modes;
 mod operations_authority;
 mod own_authority;
+mod planted;
 mod policy;
 mod printed;
 mod prober;

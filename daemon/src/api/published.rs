@@ -23,6 +23,9 @@ use std::time::{Duration, SystemTime};
 /// How long a certificate may be kept by caches, in seconds: the serving generation may change.
 const CERTIFICATE_AGE_SECONDS_MAX: i64 = 3_600;
 
+/// When a client may ask again for a list that is not signed yet, in seconds.
+const CRL_ABSENT_SECONDS: u32 = 5;
+
 pub(super) fn routes() -> Router<Edge> {
     Router::new()
         .route("/crl/{file}", get(crl))
@@ -37,9 +40,7 @@ async fn crl(
 ) -> Result<Response, Problem> {
     let generation = published(&api, &file, ".crl")?;
     let Some(list) = api.ca.crl(generation.id) else {
-        let name = generation.name();
-        let message = format!("{name} has no revocation list yet; its token has to sign it first");
-        return Err(Error::later(5, "crl_absent", message).into());
+        return Err(no_list(&api, &generation).into());
     };
     let (modified_at, fresh_until) = (list.this_update, list.next_update);
     let file = Published {
@@ -50,6 +51,20 @@ async fn crl(
         body: Bytes::from_owner(Body(list)),
     };
     Ok(file.answer(&headers))
+}
+
+fn no_list(api: &Api, generation: &Generation) -> Error {
+    let name = generation.name();
+    let token = &generation.token;
+    if api.ca.is_crl_withheld(generation.id) {
+        let message = format!(
+            "the list of {name} was restored from a backup and may lack newer revocations; token \
+             {token} has to sign the next one"
+        );
+        return Error::later(CRL_ABSENT_SECONDS, "crl_withheld", message);
+    }
+    let message = format!("{name} has no revocation list yet; its token has to sign it first");
+    Error::later(CRL_ABSENT_SECONDS, "crl_absent", message)
 }
 
 /// RFC 5280 4.2.2.1: the DER certificate of the one who signed.

@@ -16,6 +16,7 @@ use crate::ca::{Advice, CertificateAuthority, Error, canary};
 use crate::durable;
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::files;
 use crate::store::{Store, StoreError};
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
@@ -29,12 +30,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
-use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
+
+/// The longest key or chain of ours.
+const PEM_BYTES_MAX: u64 = 256 * 1024;
 
 /// The common name where no name fits: each is too long, or reserved.
 const COMMON_NAME: &str = "hallmarkd";
@@ -247,7 +251,7 @@ impl ServerIdentity {
         self.has_room()
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let issued = pollster::block_on(ca.issue(&permission, &request))?;
-        fs::create_dir_all(&name.folder)
+        files::make_folder(&name.folder, 0o700)
             .and_then(|()| durable::put(&self.key_path(), key.serialize_pem().as_bytes(), 0o600))
             .map_err(|error| io_error("the TLS key", &error))?;
         durable::put(&self.certificate_path(), issued.to_pem().as_bytes(), 0o600)
@@ -260,14 +264,14 @@ impl ServerIdentity {
 
     /// Sees that a certificate can be kept: otherwise each attempt would cost one.
     fn has_room(&self) -> std::io::Result<()> {
-        fs::create_dir_all(&self.name.load().folder)?;
+        files::make_folder(&self.name.load().folder, 0o700)?;
         let trial = self.certificate_path().with_extension("trial");
         durable::put(&trial, &[0; TRIAL_BYTES], 0o600)?;
         durable::remove(&trial)
     }
 
     fn still_serves(&self, now: i64) -> bool {
-        let Ok(pem) = fs::read(self.certificate_path()) else {
+        let Ok(pem) = files::read_ours(&self.certificate_path(), PEM_BYTES_MAX) else {
             return false;
         };
         let leaf = parse_bundle(&pem)
@@ -284,14 +288,19 @@ impl ServerIdentity {
         if !self.certificate_path().exists() {
             return Ok(None);
         }
-        let chain: Vec<_> = CertificateDer::pem_file_iter(self.certificate_path())
-            .and_then(Iterator::collect)
+        let file = |path: PathBuf| {
+            files::restrict(&path)
+                .and_then(|()| files::read_ours(&path, PEM_BYTES_MAX).map(Zeroizing::new))
+                .map_err(|error| failed(format!("{}: {error}", path.display())))
+        };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&file(self.certificate_path())?)
+            .collect::<Result<_, _>>()
             .map_err(|error| failed(error.to_string()))?;
         let leaf = chain.first().and_then(|leaf| {
             let until = Certificate::parse(leaf).ok()?.not_after();
             Some((Thumbprint::of(leaf), until))
         });
-        let key = PrivateKeyDer::from_pem_file(self.key_path())
+        let key = PrivateKeyDer::from_pem_slice(&file(self.key_path())?)
             .map_err(|error| failed(error.to_string()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider.clone())

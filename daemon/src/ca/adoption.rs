@@ -9,6 +9,7 @@ use super::ceremony::AuthoritySpecification;
 use super::hierarchy::Generation;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
 use super::{CertificateAuthority, Error};
+use crate::files;
 use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::credential::is_credential;
@@ -20,8 +21,6 @@ use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::DistinguishedName;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// The longest reason for accepting a key that could leave its token.
@@ -310,14 +309,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
             path.display()
         ));
     }
-    let mut text = Vec::new();
-    File::open(path)
-        .and_then(|file| {
-            file.take(BUNDLE_BYTES_MAX as u64 + 1)
-                .read_to_end(&mut text)
-        })
-        .map_err(unreadable)?;
-    Ok(text)
+    files::read(path, BUNDLE_BYTES_MAX as u64).map_err(unreadable)
 }
 
 #[cfg(test)]

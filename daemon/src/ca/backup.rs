@@ -7,14 +7,14 @@
 use super::authorize::{Authorized, Operate};
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::durable;
+use crate::files;
 use crate::store::backup::{Contents, inspect};
 use crate::store::{AuditEntry, StoreError};
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The largest manifest, in bytes.
@@ -128,46 +128,109 @@ impl CertificateAuthority {
     }
 }
 
-/// Reads a backup whole: it is what its manifest says, and a database that holds together.
+/// Reads a backup whole: it is what its manifest says, and a database that holds together. In another
+/// user's folder root reads it with that user's rights.
 pub fn verify(file: &Path) -> Result<Manifest, BackupInvalid> {
-    let beside = file.with_extension("json");
-    let unreadable = |path: &Path, reason: String| BackupInvalid::Unreadable {
+    let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
+    let owner = files::owner_of(folder.unwrap_or(Path::new(".")));
+    let owner = owner.map_err(|error| unreadable(file, &error))?;
+    let verified = files::as_owner(owner, || {
+        let mut backup = OpenBackup::open(file)?;
+        backup.check_bytes(&mut io::sink())?;
+        backup.judged(file)
+    });
+    verified.map_err(|error| unreadable(file, &error))?
+}
+
+/// A backup whose files are open: what is judged is what was opened.
+#[derive(Debug)]
+pub struct OpenBackup {
+    path: PathBuf,
+    copy: File,
+    text: Vec<u8>,
+    manifest: Manifest,
+}
+
+impl OpenBackup {
+    /// Opens the copy `file` and reads the manifest beside it.
+    pub fn open(file: &Path) -> Result<Self, BackupInvalid> {
+        let beside = file.with_extension("json");
+        let wrong = |what: &str, error: &dyn std::fmt::Display| {
+            unreadable(&beside, &format!("{what}: {error}"))
+        };
+        let text = files::read(&beside, MANIFEST_BYTES_MAX)
+            .map_err(|error| wrong("its manifest cannot be read", &error))?;
+        let manifest =
+            serde_json::from_slice(&text).map_err(|error| wrong("it is no manifest", &error))?;
+        Ok(Self {
+            path: file.to_owned(),
+            copy: files::open(file).map_err(|error| unreadable(file, &error))?,
+            text,
+            manifest,
+        })
+    }
+
+    /// The manifest as it was read.
+    pub fn manifest_text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Copies it into a new file at `to`, durably and for its owner alone. A copy that differs from the
+    /// manifest does not stay.
+    pub fn copy_to(&mut self, to: &Path) -> Result<(), BackupInvalid> {
+        let mut output = files::create_new(to, 0o600).map_err(|error| unreadable(to, &error))?;
+        let copied = self.check_bytes(&mut output);
+        let copied = copied.and_then(|()| {
+            let synced = output.sync_all();
+            synced.map_err(|error| unreadable(to, &error))
+        });
+        copied.inspect_err(|_| {
+            let _ = files::remove(to);
+        })
+    }
+
+    /// Writes the copy to `to`, and compares it with the manifest.
+    fn check_bytes(&mut self, to: &mut dyn Write) -> Result<(), BackupInvalid> {
+        let digested = digest(&mut self.copy, to);
+        let (bytes, sha256) = digested.map_err(|error| unreadable(&self.path, &error))?;
+        if bytes != self.manifest.bytes || sha256 != self.manifest.sha256 {
+            return Err(self.differs(format!("it has {bytes} bytes and SHA-256 {sha256}")));
+        }
+        Ok(())
+    }
+
+    /// The manifest, if the database at `copied` holds what it says.
+    pub fn judged(&self, copied: &Path) -> Result<Manifest, BackupInvalid> {
+        let contents = inspect(copied).map_err(|source| BackupInvalid::Damaged {
+            path: self.path.display().to_string(),
+            source,
+        })?;
+        if contents != self.manifest.contents {
+            return Err(self.differs(format!("it holds {contents:?}")));
+        }
+        Ok(self.manifest.clone())
+    }
+
+    fn differs(&self, what: String) -> BackupInvalid {
+        let path = self.path.display().to_string();
+        BackupInvalid::Differs { path, what }
+    }
+}
+
+fn unreadable(path: &Path, reason: &dyn std::fmt::Display) -> BackupInvalid {
+    BackupInvalid::Unreadable {
         path: path.display().to_string(),
-        reason,
-    };
-    let mut text = Vec::new();
-    File::open(&beside)
-        .and_then(|it| it.take(MANIFEST_BYTES_MAX).read_to_end(&mut text))
-        .map_err(|error| unreadable(&beside, format!("its manifest is missing: {error}")))?;
-    let manifest: Manifest = serde_json::from_slice(&text)
-        .map_err(|error| unreadable(&beside, format!("it is no manifest: {error}")))?;
-    let (bytes, sha256) = digest(file).map_err(|error| unreadable(file, error.to_string()))?;
-    let path = file.display().to_string();
-    if (bytes, &sha256) != (manifest.bytes, &manifest.sha256) {
-        let what = format!("it has {bytes} bytes and SHA-256 {sha256}");
-        return Err(BackupInvalid::Differs { path, what });
+        reason: reason.to_string(),
     }
-    let contents = inspect(file).map_err(|source| BackupInvalid::Damaged {
-        path: path.clone(),
-        source,
-    })?;
-    if contents != manifest.contents {
-        let what = format!("it holds {contents:?}");
-        return Err(BackupInvalid::Differs { path, what });
-    }
-    Ok(manifest)
 }
 
 fn manifest(copy: &Path, now: i64) -> Result<Manifest, BackupInvalid> {
-    let path = copy.display().to_string();
     let contents = inspect(copy).map_err(|source| BackupInvalid::Damaged {
-        path: path.clone(),
+        path: copy.display().to_string(),
         source,
     })?;
-    let (bytes, sha256) = digest(copy).map_err(|error| BackupInvalid::Unreadable {
-        path,
-        reason: error.to_string(),
-    })?;
+    let digested = files::open_ours(copy).and_then(|mut it| digest(&mut it, &mut io::sink()));
+    let (bytes, sha256) = digested.map_err(|error| unreadable(copy, &error))?;
     Ok(Manifest {
         hallmark: env!("CARGO_PKG_VERSION").into(),
         made_at: rfc3339(now),
@@ -179,15 +242,12 @@ fn manifest(copy: &Path, now: i64) -> Result<Manifest, BackupInvalid> {
 
 /// Makes the folder, clears it of what a crash left half made, and lists the backups in it, oldest first.
 fn prepare(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
+    files::make_folder(folder, 0o700)?;
     let mut kept = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         match path.extension().and_then(|it| it.to_str()) {
-            Some("partial" | "new") => fs::remove_file(path)?,
+            Some("partial" | "new") => files::remove(&path)?,
             Some("db") => kept.push(path),
             _ => {}
         }
@@ -200,29 +260,31 @@ fn prepare(folder: &Path) -> io::Result<Vec<PathBuf>> {
 fn publish(partial: &Path, file: &Path, manifest: &Manifest) -> io::Result<()> {
     let text = format!("{:#}\n", json!(manifest));
     durable::put(&file.with_extension("json"), text.as_bytes(), 0o600)?;
-    fs::rename(partial, file)?;
+    files::rename(partial, file)?;
     durable::sync_folder(file)
 }
 
 fn delete_oldest(backups: Vec<PathBuf>, keep: usize) -> io::Result<usize> {
     let surplus = backups.len().saturating_sub(keep);
     for file in &backups[..surplus] {
-        fs::remove_file(file)?;
-        let _ = fs::remove_file(file.with_extension("json"));
+        files::remove(file)?;
+        let _ = files::remove(&file.with_extension("json"));
     }
     Ok(surplus)
 }
 
-/// Size and hex SHA-256.
-fn digest(file: &Path) -> io::Result<(u64, String)> {
-    let (mut input, mut context) = (File::open(file)?, Context::new(&SHA256));
-    let (mut buffer, mut bytes) = (vec![0; DIGEST_BYTES], 0);
+/// Size and hex SHA-256 of what is read, which goes on to `output`.
+fn digest(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<(u64, String)> {
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; DIGEST_BYTES];
+    let mut bytes = 0;
     loop {
         let read = input.read(&mut buffer)?;
         if read == 0 {
             return Ok((bytes, hex::encode(context.finish())));
         }
         context.update(&buffer[..read]);
+        output.write_all(&buffer[..read])?;
         bytes += read as u64;
     }
 }

@@ -68,6 +68,8 @@ pub struct CrlStatus {
     pub entries: i64,
     /// Whether all that is revoked and abandoned by now is on it.
     pub up_to_date: bool,
+    /// Whether it was restored from a backup, and is not served until the next one is signed.
+    pub withheld: bool,
 }
 
 impl RevocationLists {
@@ -80,7 +82,8 @@ impl RevocationLists {
         }
     }
 
-    fn current(&self, generation: i64) -> Option<Arc<CrlRow>> {
+    /// Also a restored one, which is not served.
+    fn newest(&self, generation: i64) -> Option<Arc<CrlRow>> {
         self.current.load().get(&generation).cloned()
     }
 
@@ -124,9 +127,17 @@ impl RevocationLists {
 }
 
 impl CertificateAuthority {
+    /// Whether a restore brought back an older list of this generation: that one is never served, and
+    /// there is no current list until the next one is signed.
+    pub fn is_crl_withheld(&self, generation: i64) -> bool {
+        let newest = self.lasting.lists.newest(generation);
+        newest.is_some_and(|it| it.withheld)
+    }
+
     /// The current revocation list of a generation.
     pub fn crl(&self, generation: i64) -> Option<Arc<CrlRow>> {
-        self.lasting.lists.current(generation)
+        let newest = self.lasting.lists.newest(generation);
+        newest.filter(|it| !it.withheld)
     }
 
     /// Whether all that is revoked or abandoned by now is on the current list of this generation.
@@ -145,7 +156,7 @@ impl CertificateAuthority {
         let counts = self.revocation_counts()?;
         let hierarchy = self.hierarchy();
         let listed = hierarchy.iter().filter_map(|generation| {
-            let list = self.crl(generation.id)?;
+            let list = self.lasting.lists.newest(generation.id)?;
             Some(CrlStatus {
                 authority: generation.authority.clone(),
                 generation: generation.number,
@@ -155,6 +166,7 @@ impl CertificateAuthority {
                 next_update_seconds: list.next_update,
                 entries: list.entries,
                 up_to_date: self.is_up_to_date(generation.id, &counts),
+                withheld: list.withheld,
             })
         });
         Ok(listed.collect())
@@ -182,6 +194,13 @@ impl CertificateAuthority {
         let mut alarms = Vec::new();
         for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
             let name = format!("{} generation {}", generation.authority, generation.number);
+            if self.is_crl_withheld(generation.id) {
+                alarms.push(format!(
+                    "the revocation list of {name} is not served since the restore: it may lack what \
+                     was revoked after the backup; token {} has to sign a newer one",
+                    generation.token
+                ));
+            }
             if let Some(failure) = failures.get(&generation.id) {
                 alarms.push(format!(
                     "the revocation list of {name} cannot be signed: {}",

@@ -8,6 +8,7 @@
 
 use super::label_of;
 use crate::config::Configuration;
+use crate::files;
 use crate::private_worker::PrivateWorker;
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeySpecification};
@@ -16,7 +17,6 @@ use anyhow::{Context, bail};
 use rcgen::{
     CertificateParams, DnType, Issuer, KeyPair, PKCS_RSA_SHA256, PublicKeyData, SignatureAlgorithm,
 };
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use time::{Duration, OffsetDateTime};
@@ -55,10 +55,7 @@ pub fn make_key(
     }
     let worker = PrivateWorker::ready(configuration, &new.token)?;
     // Before the key: one of which there is no certificate is of no use.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&new.out)
+    let mut file = files::create_new(&new.out, 0o644)
         .with_context(|| format!("cannot make {}", new.out.display()))?;
     let key = generate(&worker.client, label)?;
     let certificate = certificate(&new.key, &key.spki, new.days)?;

@@ -2,7 +2,8 @@
 
 use super::client::{Client, Failure};
 use super::command::{CertificateCommand, RevokeCertificate};
-use super::{Show, receipt};
+use super::{FILE_BYTES_MAX, Show, receipt};
+use crate::files;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -55,7 +56,7 @@ fn kind_of(digits: &str) -> &'static str {
 
 /// PEM as it is, DER in base64.
 fn read(path: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::file(path, &error))?;
+    let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| Failure::file(path, &error))?;
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => STANDARD.encode(error.as_bytes()),

@@ -12,6 +12,7 @@ mod render;
 mod roll;
 mod token;
 
+use crate::files;
 use crate::printable;
 use crate::setup;
 use client::{Client, Failure, StepsBody};
@@ -25,6 +26,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub use command::Arguments;
+
+/// The longest file that an operator names, in bytes.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Runs the command line and says how it went.
 pub fn main() -> ExitCode {
@@ -283,7 +287,7 @@ fn run_ceremony(
     let outcome = steps(client, "/v1/ceremonies", StepsBody::Text(read(file)?))?;
     let text = outcome["text"].as_str().unwrap_or_default();
     if let Some(folder) = folder {
-        std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, &error))?;
+        files::make_folder(folder, 0o755).map_err(|error| Failure::file(folder, &error))?;
         write(&folder.join("transcript.txt"), text)?;
         write(
             &folder.join("transcript.json"),
@@ -370,9 +374,9 @@ fn receipt(show: &Show, receipt: &Value) -> Result<(), Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::file(path, &error))
+    files::read_text(path, FILE_BYTES_MAX).map_err(|error| Failure::file(path, &error))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| Failure::file(path, &error))
+    files::write(path, text.as_bytes()).map_err(|error| Failure::file(path, &error))
 }

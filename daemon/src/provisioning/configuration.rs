@@ -6,6 +6,7 @@
 
 use super::arm::{ArmClient, ResourcePath};
 use super::budget::{Budget, OPERATIONS_PER_MINUTE_DEFAULT};
+use super::credential::CredentialError;
 use super::credential::access_token::Audience;
 use super::credential::configuration::{
     CredentialConfiguration, CredentialInvalid, CredentialSettings,
@@ -314,6 +315,12 @@ impl Provisioning {
     pub fn credential_files(&self) -> impl Iterator<Item = &Path> {
         self.accesses()
             .filter_map(|access| access.credential.file())
+    }
+
+    /// Reads its credentials that are files; the first that cannot be used.
+    pub fn check_credential_files(&self) -> Result<(), CredentialError> {
+        let mut accesses = self.accesses();
+        accesses.try_for_each(|access| access.credential.check_file())
     }
 
     fn accesses(&self) -> impl Iterator<Item = &Access> {

@@ -8,6 +8,7 @@ use super::budget::{Budget, WAIT_MAX};
 use super::credential::Credential;
 use super::failure::{BadAnswer, CallError, parse_retry_after};
 use crate::enrollment::etag::Etag;
+use crate::files;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, redirect, retry, tls};
@@ -286,12 +287,16 @@ fn bounded_client() -> reqwest::ClientBuilder {
         .user_agent(concat!("hallmarkd/", env!("CARGO_PKG_VERSION")))
 }
 
+/// The longest bundle: all authorities of a system are some 250 KiB.
+const CA_BUNDLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
 fn read_ca_bundle(path: &Path) -> Result<Vec<reqwest::Certificate>, PlaneError> {
     let unusable = |reason: String| PlaneError::CaBundle {
         path: path.to_owned(),
         reason,
     };
-    let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let pem =
+        files::read(path, CA_BUNDLE_BYTES_MAX).map_err(|error| unusable(error.to_string()))?;
     let bundle = reqwest::Certificate::from_pem_bundle(&pem);
     let bundle = bundle.map_err(|error| unusable(with_sources(&error)))?;
     match bundle.is_empty() {

@@ -5,6 +5,7 @@
 //! handed over is bound.
 
 use crate::config::{Configuration, ConfigurationError};
+use crate::files;
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use listenfd::ListenFd;
@@ -13,7 +14,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -150,7 +151,8 @@ pub(super) fn is_of_the_disk(error: &anyhow::Error) -> bool {
 /// Does not block.
 pub(super) fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        files::make_folder(folder, 0o755)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
     }
     match fs::symlink_metadata(path) {
         // The lock on the state folder says that no daemon is there, but systemd may hold it.
@@ -159,7 +161,7 @@ pub(super) fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
                 "somebody listens on {}; if it is hallmarkd.socket, start hallmarkd.service",
                 path.display()
             ),
-            Err(_) => fs::remove_file(path)?,
+            Err(_) => files::remove(path)?,
         },
         Ok(_) => bail!("{} is in the way of the admin socket", path.display()),
         Err(_) => {}
@@ -167,7 +169,7 @@ pub(super) fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
     let listener =
         UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
     // Who may is judged by peer credentials, one by one.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    files::set_mode(path, 0o666)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -22,6 +22,7 @@ use crate::api::{Addresses, Edge};
 use crate::ca::{CertificateAuthority, ConfiguredToken, CurrentAuthority, Parts};
 use crate::config::Configuration;
 use crate::credentials::token_keys;
+use crate::files;
 use crate::notify::Systemd;
 use crate::store::Store;
 use crate::token::probe::probes;
@@ -34,8 +35,7 @@ use reconcilers::{Bells, Reconcilers, clients};
 use report::Report;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,13 +76,20 @@ pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<(
 
 /// One daemon to a state folder: the lock lasts as long as the file is open. The folder itself is
 /// locked, because no file can be made in it while its disk is full or read-only.
+///
+/// A daemon does not run as root in another user's folder.
 pub(crate) fn take_state(folder: &Path) -> anyhow::Result<File> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
+    if let Some(owner) = files::owner_of(folder)? {
+        bail!(
+            "{} belongs to user {}: run the daemon as that user, or chown the folder",
+            folder.display(),
+            owner.uid()
+        );
+    }
+    files::make_folder(folder, 0o700)
         .with_context(|| format!("cannot make {}", folder.display()))?;
-    let lock = File::open(folder).with_context(|| format!("cannot open {}", folder.display()))?;
+    let lock = files::open_folder(folder);
+    let lock = lock.with_context(|| format!("cannot open {}", folder.display()))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!("another daemon has {}; stop it first", folder.display());
     }

@@ -4,14 +4,14 @@ use super::listeners::is_of_the_disk;
 use crate::ca::{ConfiguredToken, TokenTraits};
 use crate::config::Configuration;
 use crate::config::changes::is_unchanged;
+use crate::durable;
+use crate::files;
 use crate::token::client::TokenClient;
 use crate::token::configuration::TokenSettings;
 use crate::token::supervisor::{Supervisor, WorkerCommand};
 use anyhow::Context;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -136,7 +136,7 @@ impl Tokens {
     /// operator's file instead.
     fn write_taken(&self, configuration: &Configuration) -> anyhow::Result<Option<PathBuf>> {
         let file = self.taken.with_extension("next");
-        let written = write(&file, &configuration.text);
+        let written = durable::put(&file, configuration.text.as_bytes(), 0o600);
         match written.with_context(|| format!("cannot write {}", file.display())) {
             Ok(()) => Ok(Some(file)),
             Err(error) if is_of_the_disk(&error) => {
@@ -167,7 +167,7 @@ impl Tokens {
         is_done: impl Fn() -> bool + Clone + Send + 'static,
     ) {
         if let Some(written) = next.taken
-            && let Err(error) = fs::rename(written, &self.taken)
+            && let Err(error) = files::rename(&written, &self.taken)
         {
             tracing::error!(%error, "workers that are started again take the old configuration");
         }
@@ -226,12 +226,6 @@ fn configured(client: TokenClient, settings: &TokenSettings) -> ConfiguredToken 
             sessions: settings.sessions,
         },
     }
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// How the worker of the token `name` is started: this program, with what `file` says of it.

@@ -5,10 +5,9 @@ use super::answers::CredentialStore;
 use super::files::{Root, put};
 use super::machine::{self, User};
 use super::plan::{Origin, PlannedCredential};
+use crate::files;
 use anyhow::{Context, bail};
 use secrecy::{ExposeSecret, SecretString};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use zeroize::Zeroizing;
@@ -82,14 +81,10 @@ pub(super) fn obtain(
 }
 
 fn read(path: &Path) -> anyhow::Result<SecretString> {
-    let mut text = Zeroizing::new(String::new());
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    file.take(SECRET_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    match text.trim() {
+    let text = files::secret(path, SECRET_BYTES_MAX);
+    let text = text.with_context(|| format!("cannot use {}", path.display()))?;
+    match text.expose_secret().trim() {
         "" => bail!("{} is empty", path.display()),
-        _ if text.len() as u64 > SECRET_BYTES_MAX => bail!("{} is too long", path.display()),
         secret => Ok(SecretString::from(secret)),
     }
 }

@@ -5,6 +5,7 @@
 
 use super::plan::{Plan, PlannedFile};
 use crate::durable;
+use crate::files;
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fs;
@@ -14,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 /// The first line of what setup writes; a digest ends it.
 const MARK: &str = "# Written by `hallmark setup`, which replaces it while its SHA-256 is ";
+
+/// The longest file that setup looks at.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What became of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +90,7 @@ impl Root {
         let beside = durable::beside(&path);
         durable::remove(&beside)
             .and_then(|()| symlink(target, &beside))
-            .and_then(|()| fs::rename(beside, &path))
+            .and_then(|()| files::rename(&beside, &path))
             .and_then(|()| durable::sync_folder(&path))
             .with_context(|| format!("cannot link {}", path.display()))?;
         Ok(Written::New)
@@ -106,7 +110,7 @@ fn is_ours(text: &str) -> bool {
 
 /// Reads a file that may not be there.
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match files::read_text(path, FILE_BYTES_MAX) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -121,7 +125,7 @@ pub(super) fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> 
 
 fn make_folder_of(path: &Path) -> anyhow::Result<()> {
     let folder = path.parent().context("a file has a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+    files::make_folder(folder, 0o755).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! A secret goes through standard input or output, never on a command line or in an environment.
 
+use crate::files;
 use anyhow::{Context, bail};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -105,13 +106,11 @@ impl User {
     /// Makes a folder of this user's, in one of root's.
     pub(super) fn make_folder(self, path: &Path) -> anyhow::Result<()> {
         let failed = || format!("cannot make {}", path.display());
-        let mut builder = std::fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        match builder.create(path) {
+        match files::make_new_folder(path, 0o700) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
             made => made.with_context(failed)?,
         }
-        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)).with_context(failed)
+        files::give_folder(path, self.uid, self.gid).with_context(failed)
     }
 }
 

@@ -16,17 +16,20 @@ mod steps;
 
 use crate::ca::ceremony::Ceremony;
 use crate::config::Configuration;
+use crate::files as checked;
 use answers::{Answers, CredentialStore};
 use anyhow::{Context, anyhow, bail};
 use files::{Root, read};
 use plan::{CEREMONY, CONFIGURATION, Plan};
 use rustix::fs::{FlockOperation, Mode, flock};
-use std::fs;
+use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use steps::{Steps, tell};
 
+/// The longest file of answers.
+const ANSWERS_BYTES_MAX: u64 = 1024 * 1024;
 /// What was answered so far, or in a file by `--answers`: what setup takes up again.
 const ANSWERS: &str = "/etc/hallmark/setup.toml";
 /// How long one that was killed may take to be gone.
@@ -67,7 +70,8 @@ pub fn run(options: &Options) -> Result<(), Stop> {
         steps::check_machine()?;
     }
     let folder = root.path("/etc/hallmark");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    checked::make_folder(&folder, 0o755)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
     let _lock = take(&folder)?;
     let answers = answers(options, &root)?;
     let store = store(&answers, options, &root)?;
@@ -94,8 +98,8 @@ pub fn run(options: &Options) -> Result<(), Stop> {
 }
 
 /// One setup at a time: the lock lasts as long as the file is open.
-fn take(folder: &Path) -> anyhow::Result<fs::File> {
-    let lock = fs::File::open(folder)?;
+fn take(folder: &Path) -> anyhow::Result<File> {
+    let lock = checked::open_folder(folder)?;
     let begun = Instant::now();
     while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         if begun.elapsed() > LOCK_DEADLINE {
@@ -110,7 +114,7 @@ fn answers(options: &Options, root: &Root) -> Result<Answers, Stop> {
     let kept = root.path(ANSWERS);
     let (text, from) = match &options.answers {
         Some(path) => {
-            let text = fs::read_to_string(path);
+            let text = checked::read_text(path, ANSWERS_BYTES_MAX);
             (
                 text.with_context(|| format!("cannot read {}", path.display()))?,
                 path,

@@ -4,10 +4,11 @@
 //! nothing of it, and needs no daemon.
 
 use super::audit::{self, AuditEntry, AuditVerdict};
-use super::{BUSY_TIMEOUT_MS, Store, StoreError, configure, migrations};
+use super::{BUSY_TIMEOUT_MS, Store, StoreError, configure, migrations, place};
+use crate::files;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,22 +39,25 @@ pub struct IssuedLater {
 }
 
 impl Store {
-    /// Writes what is committed by now into a new file at `path`, durably. Whoever writes meanwhile is
-    /// not held up.
+    /// Writes what is committed into a new file at `path`, durably and for its owner alone. Writers
+    /// are not held up.
     pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
-        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let connection = place::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         configure(&connection)?;
+        let unusable =
+            |error: io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
+        // SQLite takes an empty file, and leaves its mode.
+        files::create_new(path, 0o600).map_err(unusable)?;
         connection.execute("VACUUM INTO ?1", [path.display().to_string()])?;
         drop(connection);
-        File::open(path)
-            .and_then(|file| file.sync_all())
-            .map_err(|error| StoreError::Unavailable(error.to_string()))
+        let copy = files::open_ours(path).map_err(unusable)?;
+        copy.sync_all().map_err(unusable)
     }
 }
 
 /// Reads a database whole: its pages, its references, and every seal of its journal.
 pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
-    let connection = open(database)?;
+    let connection = place::connect_unchanging(database)?;
     let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
         return Err(StoreError::Unreadable(found));
@@ -90,20 +94,23 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
     })
 }
 
-/// Records in a database that nobody else has open that it was restored. Every revocation list is due
-/// then: a younger one may have been published, and the next one must be younger still.
+/// Records in a database that no other process has open that it was restored. The restored revocation
+/// lists are withheld until newer ones are signed: lists with more entries may have been published.
 pub fn record_restore(database: &Path, entry: &AuditEntry) -> Result<(), StoreError> {
-    let mut connection = Connection::open(database)?;
+    let mut connection = place::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure(&connection)?;
     let transaction = connection.transaction()?;
-    transaction.execute("UPDATE generation SET revocations = revocations + 1", [])?;
+    transaction.execute(
+        "UPDATE generation SET revocations = revocations + 1, crl_withheld = 1",
+        [],
+    )?;
     audit::append(&transaction, entry)?;
     Ok(transaction.commit()?)
 }
 
 /// Moves everything into the one file of a database that nobody else has open.
 pub fn settle(database: &Path) -> Result<(), StoreError> {
-    let connection = Connection::open(database)?;
+    let connection = place::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
@@ -125,8 +132,7 @@ pub fn issued_after(database: &Path, intents: i64) -> Result<Vec<IssuedLater>, S
 }
 
 fn open(database: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(database, flags)?;
+    let connection = place::connect(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
     Ok(connection)
 }

@@ -71,10 +71,13 @@ pub struct CrlRow {
     pub revocations: i64,
     /// How many entries it has.
     pub entries: i64,
+    /// It was restored from a backup, and no newer one is signed.
+    pub withheld: bool,
 }
 
 const SELECT: &str = "SELECT generation, number, der, this_update, next_update, revocations, \
-     entries FROM crl WHERE der IS NOT NULL";
+     entries, (SELECT crl_withheld FROM generation g WHERE g.id = crl.generation)
+     FROM crl WHERE der IS NOT NULL";
 
 /// What `generation` has to list: revoked certificates, and serial numbers that its token may have
 /// signed. Both stay until they were on a list that came after their end (RFC 5280 3.3): `?2` is
@@ -157,6 +160,13 @@ impl Store {
                 .prepare_cached("UPDATE crl SET der = ?2 WHERE id = ?1")?
                 .execute(params![id, der])?;
             drop_older(connection, id, "TRUE")?;
+            // It has a greater number than the restored list, so it may be served.
+            connection
+                .prepare_cached(
+                    "UPDATE generation SET crl_withheld = 0
+                     WHERE id = (SELECT generation FROM crl WHERE id = ?1)",
+                )?
+                .execute([id])?;
             append(connection, &entry, &der)?;
             connection
                 .prepare_cached(&format!("{SELECT} AND id = ?1"))?
@@ -231,5 +241,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<CrlRow> {
         next_update: row.get(4)?,
         revocations: row.get(5)?,
         entries: row.get(6)?,
+        withheld: row.get(7)?,
     })
 }

@@ -58,6 +58,7 @@ mod key_use;
 mod leaf;
 mod mark;
 mod opening;
+pub mod place;
 mod possession;
 mod precedence;
 mod probe;
@@ -109,7 +110,7 @@ pub use scan::ScannedPage;
 
 use health::WriteHealth;
 use opening::Readers;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -216,7 +217,7 @@ pub struct Store {
 impl Store {
     /// Moves everything into the database's one file: what an orderly stop leaves can be copied.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        let connection = Connection::open(&self.path)?;
+        let connection = place::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         configure(&connection)?;
         Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }

@@ -8,7 +8,7 @@ use super::health::WriteHealth;
 use super::probe::probe;
 use super::unchanged::Unchanged;
 use super::writer::{Desk, Writer};
-use super::{Store, StoreError, configure, migrations};
+use super::{Store, StoreError, configure, migrations, place};
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use rustix::fs::{Access, access};
 use std::path::Path;
@@ -112,7 +112,8 @@ fn note(health: &WriteHealth, error: StoreError) -> Result<(), StoreError> {
 }
 
 fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
-    let mut connection = Connection::open(path)?;
+    place::make_private(path)?;
+    let mut connection = place::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure(&connection)?;
     // SQLite reads where it may not write, and would never try to write again.
     if connection.is_readonly(MAIN_DB)? {
@@ -159,8 +160,7 @@ fn missing_migrations(connection: &Connection) -> Result<i32, StoreError> {
 }
 
 fn reader(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = place::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     configure(&connection)?;
     Ok(connection)
 }

@@ -23,6 +23,9 @@ CREATE TABLE generation (
     revocations INTEGER NOT NULL DEFAULT 0,
     -- The number of the last list that somebody else has published: ours count on from it.
     crl_number  INTEGER NOT NULL DEFAULT 0 CHECK (crl_number >= 0),
+    -- 1 from a restore until a list is signed that is newer than the restored one: the restored list
+    -- lacks what was revoked after the backup, so it is not served.
+    crl_withheld INTEGER NOT NULL DEFAULT 0 CHECK (crl_withheld IN (0, 1)),
     UNIQUE (authority, number),
     CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;

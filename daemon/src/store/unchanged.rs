@@ -10,12 +10,12 @@
 //! | any | not there | everything is in the database (`immutable`) |
 //! | not there | has content | a copy in a temporary folder |
 
-use super::{BUSY_TIMEOUT_MS, StoreError};
+use super::{BUSY_TIMEOUT_MS, StoreError, place};
+use crate::files;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -33,6 +33,8 @@ pub(super) struct Unchanged {
 impl Unchanged {
     /// Chooses the way for the database at `path`, which must exist.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
+        place::check_files(path)?;
+        let path = &place::real(path)?;
         let log = fs::metadata(beside(path, "-wal"));
         if log.is_ok() && beside(path, "-shm").exists() {
             return Ok(Self::in_place(path, "mode=ro&readonly_shm=1"));
@@ -44,7 +46,7 @@ impl Unchanged {
             let text = format!("the database cannot be copied to a temporary folder: {error}");
             StoreError::Unavailable(text)
         })?;
-        let copied = folder.path().join("copy.db");
+        let copied = place::real(&folder.path().join("copy.db"))?;
         Ok(Self {
             _copy: Some(folder),
             ..Self::in_place(&copied, "mode=ro")
@@ -64,6 +66,7 @@ impl Unchanged {
     pub(super) fn connect(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW
             | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(&self.uri, flags)?;
         connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
@@ -83,10 +86,9 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 fn copy(path: &Path) -> io::Result<TempDir> {
     let folder = tempfile::Builder::new().prefix("hallmark-").tempdir()?;
     for suffix in ["", "-wal"] {
-        let mut from = File::open(beside(path, suffix))?;
+        let mut from = files::open_ours(&beside(path, suffix))?;
         let to = folder.path().join(format!("copy.db{suffix}"));
-        let mut options = OpenOptions::new();
-        let mut to = options.write(true).create_new(true).mode(0o600).open(to)?;
+        let mut to = files::create_new(&to, 0o600)?;
         io::copy(&mut from, &mut to)?;
     }
     Ok(folder)

@@ -6,6 +6,7 @@
 
 use super::fragment::{Fragment, FragmentError};
 use super::tpm::tcti::{NoTcti, Tcti};
+use crate::files;
 use crate::toml_error::where_and_why;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -18,6 +19,9 @@ pub const SESSIONS_MAX: usize = 64;
 
 /// Longest name; it is part of a socket's path, and those end at 108 bytes.
 pub const NAME_BYTES_MAX: usize = 32;
+
+/// Longest configuration file.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Longest `CKA_LABEL` of a token: `CK_TOKEN_INFO.label` has 32 bytes.
 const LABEL_BYTES_MAX: usize = 32;
@@ -88,7 +92,8 @@ pub enum TokenFileError {
 impl TokenFile {
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Self, TokenFileError> {
-        let text = std::fs::read_to_string(path).map_err(|error| TokenFileError::Unreadable {
+        let text = files::read_text(path, FILE_BYTES_MAX);
+        let text = text.map_err(|error| TokenFileError::Unreadable {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;

@@ -6,16 +6,22 @@
 
 use super::pin::read_pin;
 use super::pkcs11::module::Module;
+use crate::files::{self, Owner};
 use anyhow::{Context, bail};
 use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// Digits of a PIN made here: as much as 8 bytes of entropy allow, and within every token's limits.
 const PIN_DIGITS: usize = 16;
+
+/// The variable that names SoftHSM's configuration.
+pub(super) const SOFTHSM_CONF: &str = "SOFTHSM2_CONF";
+
+/// The longest configuration of SoftHSM.
+const SOFTHSM_CONF_BYTES_MAX: u64 = 64 * 1024;
 
 /// What to initialise, and with what.
 #[derive(Clone, Debug)]
@@ -39,8 +45,10 @@ pub enum Initialized {
     AlreadyThere(String),
 }
 
-/// Initialises the first uninitialised token of the module, unless one has the label.
+/// Initialises the first uninitialised token of the module, unless one has the label. Root does so with
+/// the rights of the user in whose folder the PIN or SoftHSM's objects lie: a module opens files by path.
 pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
+    owner(options)?.map_or(Ok(()), go_on_as)?;
     let path = options.module.display();
     let failed = |fault: super::pkcs11::fault::Fault| anyhow::anyhow!("{path}: {}", fault.reason);
     let mut module = Module::load(&options.module, None).map_err(failed)?;
@@ -57,6 +65,43 @@ pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
     };
     module.finalize();
     outcome
+}
+
+/// Gives up root's rights where SoftHSM's objects, as the environment names them, lie in another user's
+/// folder.
+pub fn leave_root() -> anyhow::Result<()> {
+    let conf = std::env::var_os(SOFTHSM_CONF);
+    let owner = token_folder_owner(conf.as_deref().map(Path::new))?;
+    owner.map_or(Ok(()), go_on_as)
+}
+
+/// Becomes the token's owner.
+pub(super) fn go_on_as(owner: Owner) -> anyhow::Result<()> {
+    files::become_owner(owner)
+        .with_context(|| format!("cannot go on as user {}, who owns the token", owner.uid()))
+}
+
+fn owner(options: &InitializeOptions) -> anyhow::Result<Option<Owner>> {
+    for path in [&options.pin_file, &options.so_pin_file] {
+        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+        let owner = files::owner_of(folder.unwrap_or(Path::new(".")))?;
+        if owner.is_some() {
+            return Ok(owner);
+        }
+    }
+    let conf = std::env::var_os(SOFTHSM_CONF);
+    Ok(token_folder_owner(conf.as_deref().map(Path::new))?)
+}
+
+/// The user other than root in whose folder SoftHSM keeps its objects, by its configuration.
+pub(super) fn token_folder_owner(conf: Option<&Path>) -> io::Result<Option<Owner>> {
+    // Without a readable one SoftHSM finds no token; it says so itself.
+    let text = conf.and_then(|it| files::read_text(it, SOFTHSM_CONF_BYTES_MAX).ok());
+    let folder = text.iter().flat_map(|it| it.lines()).find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "directories.tokendir").then(|| value.trim().to_owned())
+    });
+    folder.map_or(Ok(None), |it| files::owner_of(Path::new(&it)))
 }
 
 fn make(module: &Module, options: &InitializeOptions) -> anyhow::Result<Initialized> {
@@ -109,22 +154,25 @@ fn uninitialized_slot(module: &Module) -> anyhow::Result<Slot> {
 
 /// The PIN in `path`; a new one is written there, whole, if there is no such file.
 fn existing_or_new(path: &Path) -> anyhow::Result<SecretString> {
-    if !path.exists() {
-        let failed = || format!("cannot write a new PIN to {}", path.display());
-        let folder = path.parent().with_context(failed)?;
-        // Nobody else may read it from the first moment on: mode 0600.
-        let mut file = NamedTempFile::new_in(folder).with_context(failed)?;
-        file.write_all(random_digits().as_bytes())
-            .with_context(failed)?;
-        file.as_file().sync_all().with_context(failed)?;
-        match file.persist_noclobber(path) {
-            Err(error) if error.error.kind() != ErrorKind::AlreadyExists => {
-                return Err(error.error).with_context(failed);
-            }
-            _ => {}
-        }
+    let failed = || format!("cannot write a new PIN to {}", path.display());
+    if !files::is_there(path).with_context(failed)? {
+        write_new(path).with_context(failed)?;
     }
     Ok(read_pin(path)?)
+}
+
+/// A file that another program has made since stays.
+fn write_new(path: &Path) -> io::Result<()> {
+    let mut beside = path.file_name().unwrap_or_default().to_owned();
+    beside.push(format!(".{:016x}.new", rand::random::<u64>()));
+    let beside = path.with_file_name(beside);
+    let mut file = files::create_new(&beside, 0o600)?;
+    file.write_all(random_digits().as_bytes())?;
+    file.sync_all()?;
+    match files::rename_new(&beside, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => files::remove(&beside),
+        renamed => renamed,
+    }
 }
 
 fn random_digits() -> zeroize::Zeroizing<String> {

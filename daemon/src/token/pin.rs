@@ -11,18 +11,20 @@
 
 use super::worker::backend::TokenIdentity;
 use crate::durable;
+use crate::files;
 use aws_lc_rs::pbkdf2;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
 use std::num::NonZeroU32;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
 
 /// Longest PIN file. PKCS#11 has no limit; tokens take up to 255 bytes.
 pub(super) const PIN_FILE_BYTES_MAX: u64 = 512;
+
+/// Longest park file.
+const PARK_FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// PBKDF2 rounds for the refused PIN: the owner of a stolen park file shall not find it at once.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(300_000).expect("is not zero");
@@ -69,22 +71,9 @@ pub(crate) fn read_pin(path: &Path) -> Result<SecretString, PinError> {
         path: path.to_owned(),
         reason,
     };
-    let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
-    let metadata = file
-        .metadata()
-        .map_err(|error| unusable(error.to_string()))?;
-    // Group bits are not looked at: with an ACL, as systemd sets it, they are its mask.
-    if metadata.permissions().mode() & 0o007 != 0 {
-        return Err(unusable("everybody may read it: chmod 0600".into()));
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(PIN_FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(|_| unusable("it is not text".into()))?;
-    if text.len() as u64 > PIN_FILE_BYTES_MAX {
-        return Err(unusable("it is too long to be a PIN".into()));
-    }
-    match text.trim_end_matches(['\r', '\n']) {
+    let text = files::secret(path, PIN_FILE_BYTES_MAX);
+    let text = text.map_err(|error| unusable(error.to_string()))?;
+    match text.expose_secret().trim_end_matches(['\r', '\n']) {
         "" => Err(unusable("it is empty".into())),
         pin if pin.contains(['\r', '\n', '\0']) => Err(unusable("it has several lines".into())),
         pin => Ok(SecretString::from(pin)),
@@ -94,6 +83,8 @@ pub(crate) fn read_pin(path: &Path) -> Result<SecretString, PinError> {
 /// Stands between the ladder and `C_Login`.
 pub(crate) struct PinGuard {
     credential: PathBuf,
+    /// Read before the process gave up the right to.
+    held: Option<SecretString>,
     park_file: PathBuf,
     known: Option<Refusal>,
 }
@@ -139,8 +130,21 @@ impl PinGuard {
     pub(crate) fn new(credential: PathBuf, park_file: PathBuf) -> Self {
         PinGuard {
             credential,
+            held: None,
             park_file,
             known: None,
+        }
+    }
+
+    /// The same of a PIN that was read already.
+    pub(crate) fn holding(self, held: Option<SecretString>) -> Self {
+        PinGuard { held, ..self }
+    }
+
+    fn read(&self) -> Result<SecretString, PinError> {
+        match &self.held {
+            Some(pin) => Ok(pin.clone()),
+            None => read_pin(&self.credential),
         }
     }
 
@@ -148,14 +152,14 @@ impl PinGuard {
     /// dropped: two of them must not try one PIN each on the strength of the same park file. `None`
     /// where there is no place for a lock; then there is none for a park file either.
     pub(crate) fn alone(&self) -> Option<File> {
-        let lock = File::create(self.park_file.with_extension("login.lock")).ok()?;
+        let lock = files::open_lock(&self.park_file.with_extension("login.lock")).ok()?;
         lock.lock().ok()?;
         Some(lock)
     }
 
     /// The PIN to try on this token, or why none may be tried.
     pub(crate) fn pin(&mut self, token: &TokenIdentity) -> Result<SecretString, PinError> {
-        let pin = read_pin(&self.credential)?;
+        let pin = self.read()?;
         if let Some(known) = self.known.as_ref().filter(|known| known.bars(&pin))
             && self.still_holds(known)
         {
@@ -166,7 +170,7 @@ impl PinGuard {
             credential: self.credential.clone(),
             park_file: self.park_file.clone(),
         };
-        let park = match fs::read(&self.park_file) {
+        let park = match files::read_ours(&self.park_file, PARK_FILE_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(pin),
             park => park.map_err(|_| unreadable())?,
         };
@@ -189,13 +193,14 @@ impl PinGuard {
     /// process knows of no refusal.
     pub(crate) fn has_changed(&self) -> Option<bool> {
         let known = self.known.as_ref()?;
-        let barred = read_pin(&self.credential).is_ok_and(|pin| known.bars(&pin));
+        let barred = self.read().is_ok_and(|pin| known.bars(&pin));
         Some(!barred || !self.still_holds(known))
     }
 
     /// A refusal ends when the operator touches its park file, if it ever had one.
     fn still_holds(&self, known: &Refusal) -> bool {
-        known.park.is_none() || known.park == fs::read(&self.park_file).ok()
+        known.park.is_none()
+            || known.park == files::read_ours(&self.park_file, PARK_FILE_BYTES_MAX).ok()
     }
 
     /// Remembers that `token` refused `pin`: in this process, and, unless the park file cannot be
@@ -223,7 +228,7 @@ impl PinGuard {
     /// How many PINs this token has refused in a row, as far as is known.
     fn refusals_of(&self, token: &TokenIdentity) -> u32 {
         let unwritten = self.known.as_ref().filter(|known| known.park.is_none());
-        let record = fs::read(&self.park_file).ok();
+        let record = files::read_ours(&self.park_file, PARK_FILE_BYTES_MAX).ok();
         let record = record.and_then(|park| serde_json::from_slice::<ParkRecord>(&park).ok());
         let written = record.filter(|record| record.is_of(token));
         let counts = [
@@ -288,10 +293,7 @@ impl ParkRecord {
     /// has made its state folder, and a refusal must not be forgotten for that.
     fn write(&self, path: &Path) -> io::Result<Vec<u8>> {
         if let Some(folder) = path.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)?;
+            files::make_folder(folder, 0o700)?;
         }
         let content = serde_json::to_vec_pretty(self)?;
         durable::put(path, &content, 0o600)?;
@@ -337,6 +339,8 @@ fn salted(salt: &[u8], token: &TokenIdentity) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     struct Scene {
         folder: tempfile::TempDir,

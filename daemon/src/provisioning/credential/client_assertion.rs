@@ -4,19 +4,22 @@
 //! secret; its public key binds the key on the token.
 
 use super::access_token::{AccessToken, Audience, Granted, NoAccessToken};
-use super::file;
 use super::keys::{CredentialKeys, KeyFailure};
 use crate::enrollment::thumbprint::Sha1Thumbprint;
+use crate::files;
 use crate::provisioning::http::{Call, Plane, PlaneSettings, segment};
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use reqwest::Method;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The longest file with a certificate.
+const CERTIFICATE_BYTES_MAX: u64 = 64 * 1024;
 
 /// As long as the SDKs make it.
 const ASSERTION_LIFETIME: Duration = Duration::from_secs(600);
@@ -110,8 +113,9 @@ impl ClientAssertion {
         let unusable = |reason: String| {
             NoAccessToken::refused(format!("the certificate {}: {reason}", path.display()))
         };
-        let text = file::read(path).map_err(|error| unusable(error.to_string()))?;
-        let bundle = parse_bundle(text.expose_secret().as_bytes());
+        let text = files::read(path, CERTIFICATE_BYTES_MAX);
+        let text = text.map_err(|error| unusable(error.to_string()))?;
+        let bundle = parse_bundle(&text);
         let bundle = bundle.map_err(|refusal| unusable(refusal.to_string()))?;
         let first = bundle.into_iter().next();
         first.ok_or_else(|| unusable("there is none in the file".into()))

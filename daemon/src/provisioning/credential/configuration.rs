@@ -7,7 +7,7 @@ use super::access_token::{AccessTokens, Audience, Source};
 use super::client_assertion::{Application, ClientAssertion};
 use super::keys::{CredentialKeys, TokenKeys};
 use super::managed_identity::{ENDPOINT_DEFAULT, Identity, ManagedIdentity, parse_endpoint};
-use super::{Credential, SharedAccessKey};
+use super::{Credential, CredentialError, SharedAccessKey, file};
 use crate::provisioning::budget::Budget;
 use crate::provisioning::http::{Plane, PlaneError};
 use crate::provisioning::reach::{Reach, ReachInvalid};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// The token endpoint of Azure's public cloud.
 const AUTHORITY_DEFAULT: &str = "https://login.microsoftonline.com";
@@ -228,6 +229,21 @@ impl CredentialSettings {
         match &self.means {
             Means::ConnectionString(path) | Means::BearerToken(path) => Some(path),
             _ => None,
+        }
+    }
+
+    /// Reads it, if it is a file and the file is there: one may be brought later.
+    pub(in crate::provisioning) fn check_file(&self) -> Result<(), CredentialError> {
+        let read = match &self.means {
+            Means::ConnectionString(path) => {
+                file::shared_access(path, &self.host, SystemTime::now())
+            }
+            Means::BearerToken(path) => file::bearer(path),
+            _ => return Ok(()),
+        };
+        match read {
+            Err(error) if error.is_missing_file() => Ok(()),
+            read => read.map(drop),
         }
     }
 

@@ -2,10 +2,9 @@
 //! token, may exchange one while the daemon runs, and a mended file heals without a restart.
 
 use super::CredentialError;
+use crate::files;
 use crate::provisioning::sas::ConnectionString;
 use secrecy::{ExposeSecret, SecretString};
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -45,36 +44,52 @@ pub(super) fn bearer(path: &Path) -> Result<SecretString, CredentialError> {
     Ok(SecretString::from(format!("Bearer {token}")))
 }
 
-/// All of a short file.
-pub(super) fn read(path: &Path) -> Result<SecretString, CredentialError> {
-    let unreadable = |source| CredentialError::Unreadable {
+/// The secret in a file, by the rule for all of them.
+fn read(path: &Path) -> Result<SecretString, CredentialError> {
+    files::secret(path, CREDENTIAL_BYTES_MAX).map_err(|source| CredentialError::Unusable {
         path: path.to_owned(),
         source,
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let mut text = String::new();
-    let read = file
-        .take(CREDENTIAL_BYTES_MAX + 1)
-        .read_to_string(&mut text);
-    let text = SecretString::from(text);
-    match read.map_err(unreadable)? as u64 {
-        0 => Err(unreadable(io::Error::other("the file is empty"))),
-        length if length > CREDENTIAL_BYTES_MAX => {
-            Err(unreadable(io::Error::other("the file is too long")))
-        }
-        _ => Ok(text),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn write(path: &Path, content: &str) {
+        fs::write(path, content).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dps");
+        for mode in [0o644, 0o604, 0o640, 0o620, 0o601] {
+            write(
+                &path,
+                "HostName=line.example;SharedAccessKeyName=o;SharedAccessKey=a2V5",
+            );
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let refused = shared_access(&path, "line.example", SystemTime::now()).unwrap_err();
+            let CredentialError::Unusable { source, .. } = refused else {
+                panic!("{mode:o}: {refused:?}");
+            };
+            let words = source.to_string();
+            assert!(
+                words.contains("chmod 0600") && !words.contains("a2V5"),
+                "{words}"
+            );
+            assert!(bearer(&path).is_err());
+        }
+    }
 
     fn refusal(content: &str) -> CredentialError {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dps");
-        fs::write(&path, content).unwrap();
+        write(&path, content);
         shared_access(&path, "line.example", SystemTime::now()).unwrap_err()
     }
 
@@ -93,7 +108,7 @@ mod tests {
         for content in [String::new(), "x".repeat(100_000)] {
             let refused = refusal(&content);
             assert!(
-                matches!(refused, CredentialError::Unreadable { .. }),
+                matches!(refused, CredentialError::Unusable { .. }),
                 "{refused:?}"
             );
         }
@@ -109,7 +124,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("arm");
         for token in ["first", "second"] {
-            fs::write(&path, format!("{token}\n")).unwrap();
+            write(&path, &format!("{token}\n"));
             let header = bearer(&path).unwrap();
             assert_eq!(header.expose_secret(), format!("Bearer {token}"));
         }

@@ -21,10 +21,11 @@ mod managed_identity;
 pub use file::connection_string;
 
 use super::sas::{ConnectionStringInvalid, SharedAccess};
+use crate::files::SecretUnusable;
 use access_token::{AccessTokens, NoAccessToken};
 use keys::{CredentialKeys, KeyFailure};
 use secrecy::SecretString;
-use std::io;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -107,13 +108,13 @@ impl SharedAccessKey {
 /// A credential that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// No file, no right to read it, or no text in it.
-    #[error("cannot read the credential {}", path.display())]
-    Unreadable {
+    /// No file, no right to read it, no text in it, or others can read it.
+    #[error("cannot use the credential {}", path.display())]
+    Unusable {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        source: SecretUnusable,
     },
     /// Not a connection string.
     #[error("the credential {} is no connection string", path.display())]
@@ -142,6 +143,14 @@ pub enum CredentialError {
 }
 
 impl CredentialError {
+    /// Whether there is no such file.
+    fn is_missing_file(&self) -> bool {
+        let CredentialError::Unusable { source, .. } = self else {
+            return false;
+        };
+        matches!(source, SecretUnusable::Unreadable(it) if it.kind() == ErrorKind::NotFound)
+    }
+
     /// Whether it may heal without an operator.
     pub(super) fn is_transient(&self) -> bool {
         match self {

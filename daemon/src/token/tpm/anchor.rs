@@ -6,11 +6,10 @@
 
 use super::fault::{Class, Fault};
 use crate::durable;
+use crate::files;
 use crate::token::KeyReference;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Longest file.
@@ -42,7 +41,7 @@ struct Record {
 impl Anchor {
     /// What the file says; `None` if there is none. What cannot be read is not guessed at.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, Fault> {
-        let content = match bounded(path) {
+        let content = match files::read_ours_text(path, FILE_BYTES_MAX) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unusable(path, &error.to_string())),
@@ -96,15 +95,7 @@ pub(super) fn lock_file(anchor: &Path) -> PathBuf {
 }
 
 fn folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-fn bounded(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > FILE_BYTES_MAX {
-        return Err(io::Error::other("it is too long"));
-    }
-    fs::read_to_string(path)
+    files::make_folder(path.parent().unwrap_or(Path::new(".")), 0o700)
 }
 
 fn unusable(path: &Path, reason: &str) -> Fault {
@@ -120,6 +111,7 @@ fn unusable(path: &Path, reason: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn anchor() -> Anchor {
         Anchor {

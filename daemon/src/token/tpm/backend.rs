@@ -6,12 +6,13 @@ use super::authorization::Authorization;
 use super::device::{Device, FoundKey};
 use super::fault::{Class, Fault};
 use super::lockout::Lockout;
+use crate::files;
 use crate::token::configuration::{TokenSettings, TpmSettings};
 use crate::token::worker::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::{KeyReference, KeySpecification, Token, TokenDescription, TokenError, proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use secrecy::SecretString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -76,8 +77,8 @@ impl TpmBackend {
         }
         let path = anchor::lock_file(&self.anchor_file);
         let unusable = |error| Fault::device(format!("{}: {error}", path.display()));
-        let file =
-            fs::create_dir_all(path.parent().unwrap_or(&path)).and_then(|()| File::create(&path));
+        let folder = path.parent().unwrap_or(&path);
+        let file = files::make_folder(folder, 0o700).and_then(|()| files::open_lock(&path));
         let file = file.map_err(unusable)?;
         if file.try_lock().is_err() {
             return Err(Fault::device(

@@ -9,6 +9,7 @@ use super::health::WorkerHealth;
 use super::ladder::Ladder;
 use super::queue::Queue;
 use crate::durable;
+use crate::files;
 use crate::socket_path;
 use crate::token::outbox::Outbox;
 use crate::token::protocol::{
@@ -17,9 +18,9 @@ use crate::token::protocol::{
 use crate::token::{TokenError, worker};
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::Shutdown;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,8 +102,7 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     durable::remove(path).with_context(|| format!("cannot replace {}", path.display()))?;
     let listener =
         UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))
-        .with_context(|| format!("cannot restrict {}", path.display()))?;
+    files::set_mode(path, 0o600).with_context(|| format!("cannot restrict {}", path.display()))?;
     Ok(listener)
 }
 

@@ -26,11 +26,13 @@ mod watchdog;
 use super::TokenError;
 use super::client::DEADLINE_MAX;
 use super::configuration::{Interface, TokenConfiguration, TokenSettings};
+use super::initialize::{SOFTHSM_CONF, go_on_as, token_folder_owner};
 use super::outbox::Outbox;
-use super::pin::PinGuard;
+use super::pin::{PinGuard, read_pin};
 use super::pkcs11::Pkcs11Backend;
 use super::protocol::{Answer, Request, Response};
 use super::tpm::TpmBackend;
+use crate::files::{self, Owner};
 use anyhow::{Context, bail};
 use backend::Backend;
 pub use connection::HandedOver;
@@ -39,11 +41,11 @@ use ladder::Ladder;
 use pulse::{Feed, tell_health};
 use queue::{Expires, Queue};
 use rig::Rig;
+use secrecy::SecretString;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signer::Signer;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -141,17 +143,21 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let settings = options.configuration.resolve(credentials.as_deref())?;
     settings.require_credential()?;
     adopt_environment(&settings)?;
+    let owner = owner(&options, &settings)?;
     let _only_one = claim(&options)?;
     let socket = options.socket.as_ref().unwrap_or(&options.usual_socket);
     let socket = Socket::open(socket)?;
     let own_socket = socket.own();
+    let held_pin = owner.and_then(|owner| give_up_root(owner, &settings).transpose());
+    let held_pin = held_pin.transpose()?;
     let (stop, stopped) = mpsc::channel();
     watch_for_the_end(options.supervised, stop.clone())?;
 
     let name = &settings.name;
     let signers = settings.sessions;
     let watchdog = Arc::new(Watchdog::new(signers + 1));
-    let ladder = Arc::new(ladder(&settings, &options.state_directory, &watchdog));
+    let ladder = ladder(&settings, held_pin, &options.state_directory, &watchdog);
+    let ladder = Arc::new(ladder);
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
     let prober = prober(&ladder, &watchdog, stop);
     let signers = signer_threads(name, signers, &queue, &ladder);
@@ -186,7 +192,7 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     }
     ladder.stop();
     if let Some(own) = own_socket {
-        let _ = std::fs::remove_file(own);
+        let _ = files::remove(&own);
     }
     match cause {
         End::OutOfRungs => bail!("the token could not be had back in this process"),
@@ -212,6 +218,43 @@ fn adopt_environment(settings: &TokenSettings) -> anyhow::Result<()> {
     Err(command.args(arguments).envs(wanted).exec()).context("cannot start again")
 }
 
+/// The user other than root whose token this is, if root runs us: whose folder holds the worker's state,
+/// or SoftHSM's objects. A module opens files by path, so root must not load it there. The socket of a
+/// private worker lies in a folder of its caller's; the usual one does not, so root does not serve it.
+fn owner(options: &WorkerOptions, settings: &TokenSettings) -> anyhow::Result<Option<Owner>> {
+    let folder = &options.state_directory;
+    let conf = settings.environment.get(SOFTHSM_CONF);
+    let owner = match files::owner_of(folder)? {
+        None => token_folder_owner(conf.map(Path::new))?,
+        owner => owner,
+    };
+    let is_private = options
+        .socket
+        .as_ref()
+        .is_some_and(|it| *it != options.usual_socket);
+    match owner {
+        Some(owner) if !is_private => {
+            bail!(
+                "{} or the token belongs to user {}: run the worker as that user",
+                folder.display(),
+                owner.uid()
+            )
+        }
+        owner => Ok(owner),
+    }
+}
+
+/// Goes on as `owner`. The PIN is read before, while its file is root's to read; one that cannot be read
+/// is told of when it is needed.
+fn give_up_root(owner: Owner, settings: &TokenSettings) -> anyhow::Result<Option<SecretString>> {
+    let pin = settings
+        .credential
+        .as_deref()
+        .and_then(|it| read_pin(it).ok());
+    go_on_as(owner)?;
+    Ok(pin)
+}
+
 /// Two workers on one socket would steal it from each other. The usual one's lock lies where the
 /// worker may write, and that the sockets' folder need not be; another one's beside its socket.
 fn claim(options: &WorkerOptions) -> anyhow::Result<File> {
@@ -223,7 +266,8 @@ fn claim(options: &WorkerOptions) -> anyhow::Result<File> {
             options.state_directory.join(format!("token-{token}.lock"))
         }
     };
-    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let file =
+        files::open_lock(&path).with_context(|| format!("cannot take {}", path.display()))?;
     if file.try_lock().is_err() {
         bail!(
             "{} is held: another worker serves this token",
@@ -235,8 +279,7 @@ fn claim(options: &WorkerOptions) -> anyhow::Result<File> {
 
 /// For this user alone.
 fn make_folder(path: &Path) -> anyhow::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.with_context(|| format!("cannot make {}", path.display()))
+    files::make_folder(path, 0o700).with_context(|| format!("cannot make {}", path.display()))
 }
 
 /// Sends the cause when the worker shall end.
@@ -258,12 +301,17 @@ fn watch_for_the_end(supervised: bool, stop: Sender<End>) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn ladder(settings: &TokenSettings, state_directory: &Path, watchdog: &Arc<Watchdog>) -> Ladder {
+fn ladder(
+    settings: &TokenSettings,
+    held_pin: Option<SecretString>,
+    state_directory: &Path,
+    watchdog: &Arc<Watchdog>,
+) -> Ladder {
     let park_file = state_directory.join(format!("token-{}.parked", settings.name));
     let guard = settings
         .credential
         .clone()
-        .map(|path| PinGuard::new(path, park_file));
+        .map(|path| PinGuard::new(path, park_file).holding(held_pin));
     let backend: Box<dyn Backend> = match settings.interface.clone() {
         Interface::Pkcs11(fragment) => Box::new(Pkcs11Backend::new(settings.clone(), fragment)),
         Interface::Tpm(tpm) => {

@@ -1,0 +1,253 @@
+//! The one place where files are opened by their paths.
+//!
+//! Operators run our programs as root over folders that the daemon's and the workers' users can write.
+//! A link planted there must lead no program anywhere: see [`walk`] for how a path is found, and
+//! [`owner`] for work that a library does by path. Modes are exact, whatever the umask.
+
+mod owner;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use owner::{as_owner, become_owner, owner_of};
+pub use secret::{SecretUnusable, secret};
+pub use walk::Owner;
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, chmod, fchmod, fchown, fstat, mkdirat,
+    openat, renameat, renameat_with, unlinkat,
+};
+use rustix::process::{Gid, Uid};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use walk::{LINK, Links, NO_FILE, Place, refusal};
+
+/// Opens a file that an operator named, to read it.
+pub fn open(path: &Path) -> io::Result<File> {
+    Place::of(path, Links::Followed)?.open(OFlags::RDONLY, Mode::empty())
+}
+
+/// Opens a folder, to lock it.
+pub fn open_folder(path: &Path) -> io::Result<File> {
+    folder_at(&Place::of(path, Links::Followed)?).map(File::from)
+}
+
+/// Opens a file of ours, to read it.
+pub fn open_ours(path: &Path) -> io::Result<File> {
+    Place::of(path, Links::Refused)?.open(OFlags::RDONLY, Mode::empty())
+}
+
+/// Reads a file that an operator named; one of more than `limit` bytes is an error.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    whole(open(path)?, limit)
+}
+
+/// The same of a text.
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    text(read(path, limit)?)
+}
+
+/// Reads a file of ours; one of more than `limit` bytes is an error.
+pub fn read_ours(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    whole(open_ours(path)?, limit)
+}
+
+/// The same of a text.
+pub fn read_ours_text(path: &Path, limit: u64) -> io::Result<String> {
+    text(read_ours(path, limit)?)
+}
+
+fn whole(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("it has more than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not text"))
+}
+
+/// Makes a file that is not there yet, with exactly this mode.
+pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let mode = Mode::from_raw_mode(mode);
+    let file = Place::of(path, Links::Refused)?.open(flags, mode)?;
+    fchmod(&file, mode)?;
+    Ok(file)
+}
+
+/// Opens a file whose lock counts and not its content, and makes it for its owner alone if need be.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE;
+    Place::of(path, Links::Refused)?.open(flags, Mode::RUSR | Mode::WUSR)
+}
+
+/// Writes a file that an operator named, in place of its content; a new one as the umask has it.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE;
+    let mode = Mode::from_raw_mode(0o666);
+    let mut file = Place::of(path, Links::Followed)?.open(flags, mode)?;
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    file.write_all(content)
+}
+
+/// Sees that there is a file, and that its owner alone can use it.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    if is_there(path)? {
+        return restrict(path);
+    }
+    match create_new(path, 0o600) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => restrict(path),
+        made => made.map(drop),
+    }
+}
+
+/// Refuses a link, FIFO or device at a name of ours; nothing there is right as well.
+pub fn check_regular(path: &Path) -> io::Result<()> {
+    regular(path, &Place::of(path, Links::Refused)?).map(drop)
+}
+
+fn regular(path: &Path, place: &Place) -> io::Result<Option<Stat>> {
+    let found = match place.stat() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => Ok(Some(found)),
+        FileType::Symlink => Err(refusal(path, LINK)),
+        _ => Err(refusal(path, NO_FILE)),
+    }
+}
+
+/// Takes a file of ours from everybody but its owner; nothing where there is none.
+pub fn restrict(path: &Path) -> io::Result<()> {
+    let place = Place::of(path, Links::Refused)?;
+    let Some(found) = regular(path, &place)? else {
+        return Ok(());
+    };
+    let open_to_others = Mode::RWXG | Mode::RWXO;
+    if !Mode::from_raw_mode(found.st_mode).intersects(open_to_others) {
+        return Ok(());
+    }
+    // Opened only if need be: closing a file ends SQLite's locks on it.
+    let file = place.open(OFlags::RDONLY, Mode::empty())?;
+    match fchmod(&file, Mode::RUSR | Mode::WUSR) {
+        // Readers are better off with a daemon that serves what it has.
+        Err(rustix::io::Errno::ROFS) => {
+            tracing::warn!(path = %path.display(), "file mode cannot be restricted: read-only disk");
+        }
+        restricted => {
+            restricted?;
+            tracing::warn!(path = %path.display(), "file mode restricted to 0600");
+        }
+    }
+    Ok(())
+}
+
+/// Gives a socket of ours exactly this mode; a link in its place is an error.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let place = Place::of(path, Links::Refused)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = openat(&place.folder, &place.name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
+        return Err(refusal(path, "is no socket: remove it"));
+    }
+    // The kernel changes what is open, whatever has its name now.
+    let open = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    Ok(chmod(open, Mode::from_raw_mode(mode))?)
+}
+
+/// Makes a folder and those above it, each new one with exactly this mode.
+pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    if let Some(above) = path.parent().filter(|it| !it.as_os_str().is_empty())
+        && !above.exists()
+    {
+        make_folder(above, mode)?;
+    }
+    match make_new_folder(path, mode) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(refusal(path, "is no folder: move it away"))
+        }
+        made => made,
+    }
+}
+
+/// Makes a folder that is not there yet, with exactly this mode.
+pub fn make_new_folder(path: &Path, mode: u32) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(mode);
+    let place = Place::of(path, Links::Followed)?;
+    mkdirat(&place.folder, &place.name, mode)?;
+    Ok(fchmod(folder_at(&place)?, mode)?)
+}
+
+/// Gives a folder of the caller's to another user; a link in its place is an error.
+pub fn give_folder(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    let folder = folder_at(&Place::of(path, Links::Refused)?)?;
+    Ok(fchown(
+        folder,
+        Some(Uid::from_raw(uid)),
+        Some(Gid::from_raw(gid)),
+    )?)
+}
+
+fn folder_at(place: &Place) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | place.last_link();
+    Ok(openat(&place.folder, &place.name, flags, Mode::empty())?)
+}
+
+/// Whether there is anything at a name of ours, be it a link.
+pub fn is_there(path: &Path) -> io::Result<bool> {
+    match Place::of(path, Links::Refused)?.stat() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        found => found.map(|_| true),
+    }
+}
+
+/// Moves a file within a file system; a link moves as such.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let from = Place::of(from, Links::Refused)?;
+    let to = Place::of(to, Links::Refused)?;
+    Ok(renameat(&from.folder, &from.name, &to.folder, &to.name)?)
+}
+
+/// The same to a name that is not there yet.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let from = Place::of(from, Links::Refused)?;
+    let to = Place::of(to, Links::Refused)?;
+    let new = RenameFlags::NOREPLACE;
+    Ok(renameat_with(
+        &from.folder,
+        &from.name,
+        &to.folder,
+        &to.name,
+        new,
+    )?)
+}
+
+/// Removes a file that may not be there; a link goes as such.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let place = match Place::of(path, Links::Refused) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        place => place?,
+    };
+    match unlinkat(&place.folder, &place.name, AtFlags::empty()) {
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        removed => Ok(removed?),
+    }
+}
+
+/// Makes the names in the folder of `file` durable.
+pub fn sync_folder(file: &Path) -> io::Result<()> {
+    let place = Place::of(file, Links::Refused)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    File::from(openat(&place.folder, ".", flags, Mode::empty())?).sync_all()
+}

@@ -1,0 +1,416 @@
+//! Root runs our programs over folders of the daemon's user and of the worker's. These users have
+//! planted symbolic links, dangling links, hard links and FIFOs at the names that the programs open.
+//! Nothing of root's is changed, handed over or copied to where they read it, and no program waits.
+
+use crate::process::Told;
+use crate::request::Request;
+use crate::stage::{HALLMARK, HALLMARKD, MODULE, Stage};
+use hallmarkd::ca::backup::compact;
+use rustix::fs::{CWD, Mode, mkfifoat};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+/// Users of the machine, by numbers that have no name.
+const DAEMON: u32 = 61_234;
+const WORKER: u32 = 61_235;
+/// What only root may know.
+const VICTIM: &str = "root's own\n";
+/// SQLite's logs of the database and of what a restore prepares.
+const OF_RESTORE: [&str; 9] = [
+    "lock",
+    "hallmark.db",
+    "hallmark.db-wal",
+    "hallmark.db-shm",
+    "hallmark.db-journal",
+    "hallmark.db.restored",
+    "hallmark.db.restored-wal",
+    "hallmark.db.restored-shm",
+    "hallmark.db.restored-journal",
+];
+/// A worker's own files.
+const OF_WORKER: [&str; 4] = [
+    "token-factory.login.lock",
+    "token-factory.parked",
+    "token-factory.parked.new",
+    "token-factory.lock",
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Plant {
+    Link,
+    Dangling,
+    HardLink,
+    Fifo,
+}
+
+const PLANTS: [Plant; 4] = [Plant::Link, Plant::Dangling, Plant::HardLink, Plant::Fifo];
+
+struct Scene {
+    stage: Stage,
+    /// The name of a backup in `state/backup`; a copy of it is root's, in `kept`.
+    backup: String,
+}
+
+impl Scene {
+    /// A state folder of the daemon's user, with a database and a backup; a folder of the worker's user
+    /// with the token. Copies of both are kept.
+    fn set() -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this story is about root"
+        );
+        let stage = Stage::set();
+        let folder = stage.path("token-state").display().to_string();
+        stage.configure(&format!(
+            "token_state_dir = {folder:?}\n{}",
+            stage.configuration()
+        ));
+        let mut stage = stage.raised();
+        stage.station().obtain(&Request::device("press-1"));
+        let made: serde_json::Value = stage.json(&["backup", "create"]);
+        let file = PathBuf::from(made["file"].as_str().unwrap());
+        stage.stop();
+        for name in ["kept", "roots", "saved"] {
+            fs::create_dir(stage.path(name)).unwrap();
+        }
+        for extension in ["db", "json"] {
+            let from = file.with_extension(extension);
+            fs::copy(&from, stage.path("kept").join(from.file_name().unwrap())).unwrap();
+        }
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        // Users reach their folders, and see no others.
+        fs::set_permissions(stage.path(""), Permissions::from_mode(0o711)).unwrap();
+        for (name, user) in [
+            ("state", DAEMON),
+            ("token-state", WORKER),
+            ("tokens", WORKER),
+        ] {
+            let owner = format!("{user}:{user}");
+            does(
+                Command::new("chown")
+                    .arg("-R")
+                    .arg(owner)
+                    .arg(stage.path(name)),
+            );
+            let to = stage.path("saved").join(name);
+            does(Command::new("cp").arg("-a").arg(stage.path(name)).arg(to));
+        }
+        fs::write(stage.path("roots/victim"), VICTIM).unwrap();
+        fs::set_permissions(stage.path("roots/victim"), Permissions::from_mode(0o600)).unwrap();
+        Self {
+            stage,
+            backup: name,
+        }
+    }
+
+    /// Everything as it was, without plants.
+    fn reset(&self) {
+        for name in ["state", "token-state", "tokens"] {
+            fs::remove_dir_all(self.stage.path(name)).unwrap();
+            let from = self.stage.path("saved").join(name);
+            does(
+                Command::new("cp")
+                    .arg("-a")
+                    .arg(from)
+                    .arg(self.stage.path(name)),
+            );
+        }
+        let _ = fs::remove_file(self.stage.path("entra.pem"));
+    }
+
+    /// Plants at `name` of the stage's folder, in place of what is there.
+    fn plant(&self, name: &str, plant: Plant) {
+        let (path, victim) = (self.stage.path(name), self.stage.path("roots/victim"));
+        let _ = fs::remove_file(&path);
+        let user = fs::metadata(path.parent().unwrap()).unwrap().uid();
+        match plant {
+            Plant::Link => symlink(victim, &path).unwrap(),
+            Plant::Dangling => symlink(self.stage.path("roots/new"), &path).unwrap(),
+            Plant::HardLink => return fs::hard_link(victim, &path).unwrap(),
+            Plant::Fifo => mkfifoat(CWD, &path, Mode::from_raw_mode(0o666)).unwrap(),
+        }
+        lchown(&path, Some(user), Some(user)).unwrap();
+    }
+
+    /// What is root's is as it was, and no user got a copy of it.
+    fn is_untouched(&self, what: &str) {
+        let victim = self.stage.path("roots/victim");
+        let found = fs::metadata(&victim).unwrap();
+        let is = (found.uid(), found.gid(), found.mode() & 0o7777);
+        assert_eq!(is, (0, 0, 0o600), "{what}");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), VICTIM, "{what}");
+        assert!(
+            !self.stage.path("roots/new").exists(),
+            "{what}: a file was made"
+        );
+        for folder in ["state", "token-state", "tokens"] {
+            self.holds_no_copy(&self.stage.path(folder), what);
+        }
+    }
+
+    fn holds_no_copy(&self, folder: &Path, what: &str) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let found = fs::symlink_metadata(&path).unwrap();
+            if found.is_dir() {
+                self.holds_no_copy(&path, what);
+            } else if found.is_file() && found.nlink() == 1 {
+                let text = fs::read(&path).unwrap();
+                let copied = text.windows(VICTIM.len()).any(|it| it == VICTIM.as_bytes());
+                assert!(!copied, "{what}: {} has a copy", path.display());
+            }
+        }
+    }
+
+    /// Runs a program as root; it must end by itself.
+    fn run(&self, program: &str, arguments: &[&str]) -> Told {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(program).args(arguments);
+        command.env_remove("CREDENTIALS_DIRECTORY");
+        command.env("SOFTHSM2_CONF", self.stage.path("softhsm2.conf"));
+        let told = Told::of(&mut command);
+        assert_ne!(told.code, Some(124), "{arguments:?} waits: {told:?}");
+        told
+    }
+
+    /// Runs a program with each of `plants` at each of `names` in turn.
+    fn try_each(&self, names: &[String], plants: &[Plant], run: &dyn Fn() -> Told) {
+        for name in names {
+            for plant in plants {
+                self.reset();
+                self.plant(name, *plant);
+                let told = run();
+                let what = format!("{plant:?} at {name}: {told:?}");
+                self.is_untouched(&what);
+                let said = told.error.len() + told.out.len();
+                assert!(told.code == Some(0) || said > 0, "{what}");
+            }
+        }
+        self.reset();
+    }
+
+    fn restore(&self) -> Told {
+        self.restore_from(&self.stage.path("kept").join(&self.backup))
+    }
+
+    fn restore_from(&self, file: &Path) -> Told {
+        let configuration = self.stage.path("hallmark.toml");
+        let rest = [text(file), "--config", text(&configuration)];
+        self.run(HALLMARK, &[&["backup", "restore"][..], &rest].concat())
+    }
+
+    fn verify(&self) -> Told {
+        let file = self.stage.path("state/backup").join(&self.backup);
+        self.run(HALLMARK, &["backup", "verify", text(&file)])
+    }
+
+    fn check(&self) -> Told {
+        let configuration = self.stage.path("hallmark.toml");
+        self.run(HALLMARKD, &["check", "--config", text(&configuration)])
+    }
+
+    fn with_token(&self, program: &str, rest: [&str; 2]) -> Told {
+        let configuration = self.stage.path("hallmark.toml");
+        let label = ["--token", "factory", "--label", "dps-1"];
+        let config = ["--config", text(&configuration)];
+        self.run(
+            HALLMARKD,
+            &[&[program][..], &config, &label, &rest].concat(),
+        )
+    }
+
+    fn import_secret(&self) -> Told {
+        let file = self.stage.path("connection-string");
+        self.with_token("import-secret", ["--file", text(&file)])
+    }
+
+    fn make_credential_key(&self) -> Told {
+        let _ = fs::remove_file(self.stage.path("entra.pem"));
+        let out = self.stage.path("entra.pem");
+        self.with_token("make-credential-key", ["--out", text(&out)])
+    }
+
+    fn init_token(&self) -> Told {
+        let (pin, so_pin) = (
+            self.stage.path("tokens/pin"),
+            self.stage.path("tokens/so-pin"),
+        );
+        self.run(
+            HALLMARKD,
+            &[
+                "init-token",
+                "--module",
+                MODULE,
+                "--label",
+                "second",
+                "--pin-file",
+                text(&pin),
+                "--so-pin-file",
+                text(&so_pin),
+            ],
+        )
+    }
+
+    /// Files of SoftHSM's token, below the stage's folder.
+    fn of_softhsm(&self) -> Vec<String> {
+        let token = fs::read_dir(self.stage.path("tokens"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        let token = token.file_name().into_string().unwrap();
+        let files = fs::read_dir(self.stage.path("tokens").join(&token)).unwrap();
+        let names = files.map(|it| it.unwrap().file_name().into_string().unwrap());
+        names.map(|name| format!("tokens/{token}/{name}")).collect()
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn does(command: &mut Command) {
+    let told = Told::of(command);
+    assert_eq!(told.code, Some(0), "{command:?}: {told:?}");
+}
+
+fn below(folder: &str, names: &[&str]) -> Vec<String> {
+    names.iter().map(|it| format!("{folder}/{it}")).collect()
+}
+
+fn all_belong_to(folder: &Path, user: u32) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let found = fs::symlink_metadata(&path).unwrap();
+        assert_eq!(found.uid(), user, "{}", path.display());
+        if found.is_dir() {
+            all_belong_to(&path, user);
+        }
+    }
+}
+
+/// Without plants every program does its work as root, and leaves the users' files theirs.
+#[test]
+fn root_works_in_other_users_folders_with_their_rights() {
+    let scene = Scene::set();
+    let programs: [(&str, &dyn Fn() -> Told); 6] = [
+        ("verify", &|| scene.verify()),
+        ("restore", &|| scene.restore()),
+        ("check", &|| scene.check()),
+        ("import-secret", &|| scene.import_secret()),
+        ("init-token", &|| scene.init_token()),
+        ("make-credential-key", &|| {
+            scene.reset();
+            scene.make_credential_key()
+        }),
+    ];
+    for (name, run) in programs {
+        let told = run();
+        assert_eq!(told.code, Some(0), "{name}: {told:?}");
+        all_belong_to(&scene.stage.path("state"), DAEMON);
+        for folder in ["token-state", "tokens"] {
+            all_belong_to(&scene.stage.path(folder), WORKER);
+        }
+    }
+}
+
+#[test]
+fn a_restore_follows_no_link() {
+    let scene = Scene::set();
+    scene.try_each(&below("state", &OF_RESTORE), &PLANTS, &|| scene.restore());
+}
+
+/// A backup that the daemon's user holds out is no link either, nor is a folder on the way.
+#[test]
+fn a_backup_in_another_users_folder_is_no_link() {
+    let scene = Scene::set();
+    let stem = Path::new(&scene.backup).file_stem().unwrap();
+    let named = |it: &str| format!("state/backup/{}.{it}", stem.display());
+    let names = ["db", "json", "db-wal", "db-journal"].map(named);
+    scene.try_each(&names, &PLANTS, &|| scene.verify());
+    scene.try_each(&names[..2], &PLANTS, &|| {
+        let file = scene.stage.path("state/backup").join(&scene.backup);
+        scene.restore_from(&file)
+    });
+    let folder = scene.stage.path("state/backup");
+    fs::rename(&folder, scene.stage.path("roots/backup")).unwrap();
+    symlink(scene.stage.path("roots/backup"), &folder).unwrap();
+    lchown(&folder, Some(DAEMON), Some(DAEMON)).unwrap();
+    let told = scene.verify();
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.error.contains("symbolic link"), "{told:?}");
+}
+
+#[test]
+fn a_worker_that_root_starts_follows_no_link() {
+    let scene = Scene::set();
+    let names = below("token-state", &OF_WORKER);
+    scene.try_each(&names[..2], &PLANTS, &|| scene.check());
+    scene.try_each(&names[2..], &[Plant::Link], &|| scene.check());
+}
+
+#[test]
+fn commands_for_keys_and_the_database_follow_no_link() {
+    let scene = Scene::set();
+    let lock = below("token-state", &OF_WORKER[..1]);
+    scene.try_each(&lock, &[Plant::Link], &|| scene.import_secret());
+    scene.try_each(&lock, &[Plant::Link], &|| scene.make_credential_key());
+    let database = below("state", &OF_RESTORE[..5]);
+    scene.try_each(&database, &[Plant::Link], &|| scene.check());
+    scene.try_each(&database[4..], &[Plant::Fifo], &|| scene.check());
+    let pins = below("tokens", &["pin", "so-pin"]);
+    scene.try_each(&pins, &PLANTS, &|| scene.init_token());
+}
+
+/// A module opens by path whatever it likes: links at all of its files at once.
+#[test]
+fn a_module_that_root_loads_follows_no_link() {
+    let scene = Scene::set();
+    let tries: [(Plant, &dyn Fn() -> Told); 3] = [
+        (Plant::Link, &|| scene.check()),
+        (Plant::HardLink, &|| scene.import_secret()),
+        (Plant::Link, &|| scene.init_token()),
+    ];
+    for (plant, run) in tries {
+        for name in scene.of_softhsm() {
+            scene.plant(&name, plant);
+        }
+        let told = run();
+        scene.is_untouched(&format!("{plant:?}: {told:?}"));
+        scene.reset();
+    }
+}
+
+/// A backup is copied into a folder that another user can write, where links wait at its names.
+#[test]
+fn a_backup_that_root_copies_elsewhere_follows_no_link() {
+    let stage = Stage::up();
+    let (elsewhere, victim) = (stage.path("elsewhere"), stage.path("victim"));
+    fs::create_dir(&elsewhere).unwrap();
+    chown(&elsewhere, Some(DAEMON), Some(DAEMON)).unwrap();
+    fs::write(&victim, VICTIM).unwrap();
+    let now = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs()
+        .cast_signed();
+    for at in now..now + 120 {
+        for extension in ["db", "json", "db.new", "json.new"] {
+            let name = format!("hallmark-{}.{extension}", compact(at));
+            let link = elsewhere.join(name);
+            symlink(&victim, &link).unwrap();
+            lchown(&link, Some(DAEMON), Some(DAEMON)).unwrap();
+        }
+    }
+    let told = stage.hallmark(&["backup", "create", "--to", text(&elsewhere)]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), VICTIM);
+    let files = fs::read_dir(&elsewhere)
+        .unwrap()
+        .map(|it| it.unwrap().path());
+    let files = files.filter(|it| fs::symlink_metadata(it).unwrap().is_file());
+    assert_eq!(files.count(), 2, "the copy and its manifest are files");
+}
