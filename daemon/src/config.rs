@@ -107,6 +107,8 @@ pub struct Configuration {
     pub admin: PathBuf,
     /// Users who may use the admin socket, besides root and the daemon's own.
     pub admin_users: Vec<u32>,
+    /// How many unidentified connections one address may have at each listener.
+    pub connections_per_address: usize,
     /// Tokens by name.
     pub tokens: BTreeMap<String, TokenSettings>,
     /// The token of each authority.
@@ -234,6 +236,7 @@ impl Configuration {
             public_http: said.listen.public_http()?,
             http: said.listen.http,
             admin_users: said.listen.admin_users()?,
+            connections_per_address: said.listen.connections_per_address()?,
             admin: said
                 .listen
                 .admin
@@ -293,7 +296,7 @@ impl Configuration {
 
     /// What is taken when the daemon starts and then stays, by its name in the file: folders are locked,
     /// and listeners bound or handed over.
-    pub fn taken_at_start(&self) -> [(&'static str, String); 6] {
+    pub fn taken_at_start(&self) -> [(&'static str, String); 7] {
         let address = |it: Option<SocketAddr>| it.map_or("none".into(), |it| it.to_string());
         let path = |it: &Path| it.display().to_string();
         [
@@ -306,6 +309,10 @@ impl Configuration {
             ),
             ("[listen] http", address(self.http)),
             ("[listen] admin", path(&self.admin)),
+            (
+                "[listen] connections_per_address",
+                self.connections_per_address.to_string(),
+            ),
         ]
     }
 

@@ -11,6 +11,7 @@
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
 //! | `kept` | one connection that is kept, byte for byte |
+//! | `raw_tls` | a TLS client that says exactly what a story wants |
 //! | `load` | a line at work throughout a story |
 //! | `device`, `provisioned` | devices at the provisioning service |
 //! | `own_authority` | authorities of a story's own, each with a group and a device |
@@ -32,6 +33,8 @@
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
 //! | `self_renewal` | stations, auditors and servers renew themselves; what ends is an alarm before |
+//! | `access` | every route and every role: who is refused, before the body is read, and audited |
+//! | `hostile` | a thousand connections of every kind, and a station that is served all the same |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
 //! | `cannot_sign` | while no token can sign, nothing is recorded, whatever asks |
 //! | `explained` | every signature that the token made is on record |
@@ -82,6 +85,7 @@
     reason = "a test that meets the unexpected shall stop there, and show the daemon's log; one that measures, its figures"
 )]
 
+mod access;
 mod adoption;
 mod authority_breach;
 mod authority_crash;
@@ -106,6 +110,7 @@ mod fleet;
 mod footprint;
 mod gateway;
 mod half_made;
+mod hostile;
 mod invariants;
 mod issue;
 mod kept;
@@ -123,6 +128,7 @@ mod prober;
 mod process;
 mod provisioned;
 mod provisioning;
+mod raw_tls;
 mod readiness;
 mod refusals;
 mod reload;

@@ -1,12 +1,12 @@
 //! `/v1/audit`: the journal, page by page, and the check of its seals.
 
-use super::caller::Peer;
+use super::PAGE_ROWS_MAX;
+use super::asks::Asks;
 use super::problem::Problem;
-use super::{Api, PAGE_ROWS_MAX};
-use crate::ca::authorize::{Authorized, Inspect};
+use crate::ca::authorize::Inspect;
 use crate::store::{AuditRecord, AuditVerdict};
 use axum::Json;
-use axum::extract::{Extension, Query, State};
+use axum::extract::Query;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -17,11 +17,9 @@ pub(super) struct Page {
 }
 
 pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Query(page): Query<Page>,
 ) -> Result<Json<Vec<AuditRecord>>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
     Ok(Json(
         api.application(move |ca| Ok(ca.store().audit_after(page.after, limit)?))
@@ -29,11 +27,7 @@ pub(super) async fn list(
     ))
 }
 
-pub(super) async fn verify(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
-) -> Result<Json<AuditVerdict>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+pub(super) async fn verify(Asks { api, .. }: Asks<Inspect>) -> Result<Json<AuditVerdict>, Problem> {
     Ok(Json(
         api.application(|ca| Ok(ca.store().verify_audit()?)).await?,
     ))

@@ -1,17 +1,16 @@
 //! `/v1/authorities`: what signs, with which key, under whom.
 
-use super::Api;
+use super::asks::Asks;
 use super::body::JsonBody;
-use super::caller::Peer;
 use super::problem::Problem;
-use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::block::Standing;
 use crate::ca::external::Waiting;
 use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::{CertificateAuthority, Error, rfc3339};
 use crate::store::{BlockKind, GenerationState};
 use axum::Json;
-use axum::extract::{Extension, Path, State};
+use axum::extract::Path;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -125,21 +124,15 @@ fn shown(ca: &CertificateAuthority, name: Option<&str>) -> Result<Vec<Shown>, Er
         .collect()
 }
 
-pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
-) -> Result<Json<Vec<Shown>>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+pub(super) async fn list(Asks { api, .. }: Asks<Inspect>) -> Result<Json<Vec<Shown>>, Problem> {
     let all = api.application(|ca| shown(ca, None));
     Ok(Json(all.await?))
 }
 
 pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Path(name): Path<String>,
 ) -> Result<Json<Vec<Shown>>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let generations = api.application(move |ca| {
         let shown = shown(ca, Some(&name))?;
         if shown.is_empty() {
@@ -168,22 +161,22 @@ pub(super) struct Installation {
 }
 
 pub(super) async fn request(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     Path(name): Path<String>,
 ) -> Result<Json<CertificationRequest>, Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let csr = api.application(move |ca| ca.authority_request(&permission, &name));
     Ok(Json(CertificationRequest { csr: csr.await? }))
 }
 
 pub(super) async fn install(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     Path(name): Path<String>,
     JsonBody(body): JsonBody<Installation>,
 ) -> Result<Json<Vec<Shown>>, Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let shown = api.application(move |ca| {
         ca.install_authority(&permission, &name, &body.certificates)?;
         shown(ca, Some(&name))

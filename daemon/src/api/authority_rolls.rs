@@ -1,10 +1,10 @@
 //! Rolls of authorities: started, approved, and told in numbers.
 
+use super::PAGE_ROWS_MAX;
+use super::asks::Asks;
 use super::body::JsonBody;
-use super::caller::Peer;
 use super::problem::Problem;
 use super::rolls::Roll;
-use super::{Api, PAGE_ROWS_MAX};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::receipt::Receipt;
 use crate::ca::roll::{AuthorityDetail, Reissue};
@@ -13,7 +13,7 @@ use crate::store::{DrainReport, HubCause, RollReason, RollRow};
 use crate::x509::key::KeyType;
 use crate::x509::profile::human_seconds;
 use axum::Json;
-use axum::extract::{Extension, Path, State};
+use axum::extract::Path;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -68,12 +68,12 @@ pub(super) struct Started {
 
 /// By compromise, answers when every place has, or when that takes too long.
 pub(super) async fn start(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     Path(name): Path<String>,
     JsonBody(start): JsonBody<Start>,
 ) -> Result<(StatusCode, Json<Started>), Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let breach = start.reason == RollReason::Compromise;
     let started = api.application(move |ca| start.begin(ca, &permission, &name));
     let ids: Vec<i64> = started.await?.iter().map(|row| row.id).collect();
@@ -119,12 +119,12 @@ impl Start {
 }
 
 pub(super) async fn approve(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     Path(id): Path<i64>,
     JsonBody(approval): JsonBody<Approval>,
 ) -> Result<Json<Roll>, Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let roll = api.application(move |ca| {
         let row = ca.approve_roll(&permission, id, approval.r#override)?;
         Roll::of(ca, row)
@@ -134,11 +134,9 @@ pub(super) async fn approve(
 
 /// `null` for a leaf's roll.
 pub(super) async fn report(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Path(id): Path<i64>,
 ) -> Result<Json<Option<Report>>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let report = api.application(move |ca| {
         let roll = ca.store().roll(id)?;
         let Some(numbers) = ca.drain_report(&roll)? else {

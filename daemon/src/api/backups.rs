@@ -1,20 +1,32 @@
 //! `POST /v1/backups`, on the admin socket: a copy of the database.
 
-use super::Api;
-use super::caller::Peer;
+use super::asks::{Asks, Right};
 use super::problem::Problem;
+use crate::ca::Error;
+use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::backup::Backup;
 use axum::Json;
-use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 
+/// Permission to make a backup.
+pub(super) struct MakeBackup;
+
+impl Right for MakeBackup {
+    type Permission = Operate;
+
+    const LOCAL_ONLY: Option<(&'static str, &'static str)> =
+        Some(("backup_not_local", "a backup is made"));
+
+    fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
+        Authorized::<Operate>::to_operate(caller)
+    }
+}
+
 pub(super) async fn create(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<MakeBackup>,
 ) -> Result<(StatusCode, Json<Backup>), Problem> {
-    let permission = api
-        .local_operator(&peer, "backup_not_local", "a backup is made")
-        .await?;
     let backup = api.application(move |ca| ca.create_backup(&permission));
     Ok((StatusCode::CREATED, Json(backup.await?)))
 }

@@ -1,16 +1,16 @@
 //! `/v1/blocks`: who is kept out, and what each place answered.
 
+use super::asks::Asks;
 use super::body::JsonBody;
-use super::caller::Peer;
 use super::problem::Problem;
 use super::{Api, page};
-use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::block::Blocked;
 use crate::ca::receipt::Receipt;
 use crate::ca::{Error, rfc3339};
 use crate::store::{BlockKind, BlockRow};
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -83,11 +83,9 @@ pub(super) struct Lifting {
 }
 
 pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Query(which): Query<Which>,
 ) -> Result<(HeaderMap, Json<Vec<Block>>), Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let (all, limit) = (which.all, page::rows(which.limit));
     let blocks = api.application(move |ca| {
         let rows = ca.store().blocks(!all, which.after, limit)?;
@@ -101,12 +99,10 @@ pub(super) async fn list(
 
 /// A block that stands, with what each place has answered by now.
 pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Path((kind, name)): Path<(BlockKind, String)>,
     Query(subject): Query<Subject>,
 ) -> Result<Json<Block>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let blocked = blocked(kind, name, subject.generation)?;
     let block = api.application(move |ca| {
         let row = ca.standing(&blocked)?;
@@ -119,11 +115,11 @@ pub(super) async fn show(
 }
 
 pub(super) async fn start(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     JsonBody(start): JsonBody<Start>,
 ) -> Result<(StatusCode, Json<Block>), Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let blocked = blocked(start.kind, start.name, start.generation)?;
     let reason = reason(start.reason)?;
     let row = api
@@ -133,12 +129,12 @@ pub(super) async fn start(
 }
 
 pub(super) async fn lift(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     Path((kind, name)): Path<(BlockKind, String)>,
     Query(lifting): Query<Lifting>,
 ) -> Result<Json<Block>, Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let blocked = blocked(kind, name, lifting.generation)?;
     let reason = reason(lifting.reason)?;
     let row = api

@@ -1,49 +1,94 @@
-//! A JSON body, whose refusal is a problem document like every other.
+//! Reads request bodies within their limits of size and time, for every handler that takes one.
+//!
+//! No handler may use axum's own `String`, `Bytes` or `Json`: they wait for a body for ever, and
+//! their refusals are no problem documents.
 
 use super::problem::Problem;
+use super::{BODY_BYTES_MAX, Edge};
 use crate::ca::Error;
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use std::time::Duration;
 
-/// How long a request's body may take. It is read before its sender is known, and holds the configuration
-/// that the request came under.
-pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the body of a request may take from its head on.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body of type `T`, sent as `application/json` within the size limit.
+/// A body of type `T`, sent as `application/json`.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+/// A body of UTF-8 text, of any media type.
+pub(super) struct TextBody(pub(super) String);
+
+impl<T: DeserializeOwned> FromRequest<Edge> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let read = Json::<T>::from_request(request, state);
-        match tokio::time::timeout(BODY_TIMEOUT, read)
-            .await
-            .map_err(|_| too_slow())?
-        {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(rejection) => Err(problem(&rejection)),
-        }
+    async fn from_request(request: Request, _: &Edge) -> Result<Self, Problem> {
+        let (head, body) = request.into_parts();
+        let bytes = read_typed(&head.headers, "application/json", body).await?;
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Self).map_err(|error| invalid(&error))
     }
 }
 
-/// A request that was not sent whole in time.
-pub(super) fn too_slow() -> Problem {
-    let message = format!("a request is sent within {} s", BODY_TIMEOUT.as_secs());
-    let error = Error::mend("body_too_slow", message);
-    Problem::with_status(StatusCode::REQUEST_TIMEOUT, error)
+impl FromRequest<Edge> for TextBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &Edge) -> Result<Self, Problem> {
+        let bytes = read(request.into_body()).await?;
+        let text = String::from_utf8(bytes.into());
+        let text = text.map_err(|error| {
+            let message = format!("the body is not UTF-8 text: {error}; send it as UTF-8");
+            Error::mend("body_invalid", message)
+        })?;
+        Ok(Self(text))
+    }
 }
 
-fn problem(rejection: &JsonRejection) -> Problem {
-    let status = rejection.status();
-    let code = match status {
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => "content_type_unsupported",
-        StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
-        _ => "body_invalid",
+/// Reads the body of a request whose media type must be `media_type`.
+pub(super) async fn read_typed(
+    headers: &HeaderMap,
+    media_type: &str,
+    body: Body,
+) -> Result<Bytes, Problem> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    let said = content_type
+        .and_then(|value| value.split(';').next())
+        .map(str::trim);
+    if !said.is_some_and(|it| it.eq_ignore_ascii_case(media_type)) {
+        let error = Error::mend("content_type_unsupported", format!("send {media_type}"));
+        return Err(Problem::with_status(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            error,
+        ));
+    }
+    read(body).await
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX));
+    let read = read.await.map_err(|_| too_slow())?;
+    read.map_err(|_| {
+        let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
+        let error = Error::mend("body_too_large", message);
+        Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
+    })
+}
+
+/// JSON that is not what the route takes is 422; what is not JSON is 400.
+fn invalid(error: &serde_json::Error) -> Problem {
+    let status = match error.classify() {
+        Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::BAD_REQUEST,
     };
-    Problem::with_status(status, Error::mend(code, rejection.body_text()))
+    Problem::with_status(status, Error::mend("body_invalid", error.to_string()))
+}
+
+fn too_slow() -> Problem {
+    let message = format!("send the whole request within {} s", BODY_TIMEOUT.as_secs());
+    let error = Error::mend("body_too_slow", message);
+    Problem::with_status(StatusCode::REQUEST_TIMEOUT, error)
 }

@@ -22,11 +22,36 @@ pub enum Peer {
         /// Effective user id.
         uid: u32,
     },
+    /// A local user who may not use the admin socket.
+    NotAdmitted {
+        /// Effective user id.
+        uid: u32,
+    },
     /// A TLS client, with the certificate whose key it has proven to hold, if any.
     Network {
         /// The leaf.
         certificate: Option<ClientCertificate>,
     },
+}
+
+impl Peer {
+    /// A local user's name in the journal.
+    pub(super) fn user(&self) -> Option<String> {
+        match self {
+            Peer::Local { uid } | Peer::NotAdmitted { uid } => {
+                Some(Caller::Local { uid: *uid }.to_string())
+            }
+            Peer::Network { .. } => None,
+        }
+    }
+
+    /// SHA-256 of the client certificate, if there is one.
+    pub(super) fn presented(&self) -> Option<[u8; 32]> {
+        match self {
+            Peer::Network { certificate } => certificate.as_ref().map(ClientCertificate::sha256),
+            Peer::Local { .. } | Peer::NotAdmitted { .. } => None,
+        }
+    }
 }
 
 /// A client's certificate, and what was found of it. It is verified once for each connection, and
@@ -47,7 +72,7 @@ impl ClientCertificate {
     }
 
     /// SHA-256 of its DER.
-    pub(super) fn sha256(&self) -> [u8; 32] {
+    fn sha256(&self) -> [u8; 32] {
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest::digest(&digest::SHA256, &self.der).as_ref());
         sha256
@@ -74,6 +99,7 @@ impl Api {
     pub(super) async fn caller(&self, peer: &Peer) -> Result<Caller, Problem> {
         let certificate = match peer {
             Peer::Local { uid } => return Ok(Caller::Local { uid: *uid }),
+            Peer::NotAdmitted { uid } => return Err(not_admitted(*uid).into()),
             Peer::Network { certificate: None } => {
                 let message = "present the client certificate that this daemon issued to you";
                 let code = "client_certificate_required";
@@ -92,4 +118,12 @@ impl Api {
         };
         Ok(self.ca.identify(client)?)
     }
+}
+
+fn not_admitted(uid: u32) -> Error {
+    let message = format!(
+        "user {uid} may not use the admin socket; run the command as root or as the daemon's user, \
+         or add {uid} to [listen] admin_users"
+    );
+    Error::forbidden("user_not_admitted", message)
 }

@@ -1,20 +1,33 @@
 //! `POST /v1/ceremonies`, on the admin socket: the file in, a line of JSON for each step out.
 
-use super::Api;
-use super::caller::Peer;
+use super::asks::{Asks, Right};
+use super::body::TextBody;
 use super::problem::Problem;
-use axum::extract::{Extension, State};
+use crate::ca::Error;
+use crate::ca::authorize::{Authorized, Caller, Operate};
 use axum::response::Response;
 use serde_json::json;
 
+/// Permission to run a ceremony.
+pub(super) struct Ceremony;
+
+impl Right for Ceremony {
+    type Permission = Operate;
+
+    const LOCAL_ONLY: Option<(&'static str, &'static str)> =
+        Some(("ceremony_not_local", "a ceremony is run"));
+
+    fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
+        Authorized::<Operate>::to_operate(caller)
+    }
+}
+
 pub(super) async fn run(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
-    file: String,
+    Asks {
+        api, permission, ..
+    }: Asks<Ceremony>,
+    TextBody(file): TextBody,
 ) -> Result<Response, Problem> {
-    let permission = api
-        .local_operator(&peer, "ceremony_not_local", "a ceremony is run")
-        .await?;
     Ok(api.steps(move |ca, progress| {
         let transcript = ca.run_ceremony(&permission, &file, progress)?;
         Ok(json!({ "transcript": transcript, "text": transcript.to_text() }))

@@ -1,20 +1,16 @@
 //! `POST /v1/certificates`: a leaf for a device, a station, an operator or a server.
 
-use super::body::{BODY_TIMEOUT, too_slow};
+use super::asks::Asks;
+use super::body::read_typed;
 use super::caller::Peer;
 use super::problem::Problem;
-use super::{Api, BODY_BYTES_MAX};
-use crate::ca::authorize::{Authorized, Issue};
-use crate::ca::est::EstRequest;
+use crate::ca::authorize::Issue;
 use crate::ca::hierarchy::ChainLink;
 use crate::ca::issue::{IssueRequest, Issued};
 use crate::ca::{Error, rfc3339};
-use axum::body::{Body, Bytes};
-use axum::extract::{Extension, State};
-use axum::http::header::{CONTENT_TYPE, HeaderMap};
-use axum::http::{Request, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::{Json, body};
+use axum::Json;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
@@ -78,116 +74,29 @@ impl From<Issued> for Answer {
 }
 
 pub(super) async fn issue(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    asks: Asks<Issue>,
     headers: HeaderMap,
     request: Request<Body>,
-) -> Response {
-    let asked = read(&peer, &headers, request.into_body()).await;
-    match api.issue(peer, asked.map(Asked::Issue)).await {
-        Ok(issued) => (StatusCode::CREATED, Json(Answer::from(issued))).into_response(),
-        Err(problem) => problem.into_response(),
-    }
+) -> Result<(StatusCode, Json<Answer>), Problem> {
+    let asked = read(&asks.peer, &headers, request.into_body()).await?;
+    let issued = asks.issue(&asked).await?;
+    Ok((StatusCode::CREATED, Json(Answer::from(issued))))
 }
 
-/// A request for a certificate, by either interface.
-pub(super) enum Asked {
-    Issue(IssueRequest),
-    Est(EstRequest),
-}
-
-impl Api {
-    /// The whole cycle, in a task of its own. Who asks is judged before what was asked, and a
-    /// refusal by either is audited here; one by the cycle itself is audited there.
-    pub(super) async fn issue(
-        &self,
-        peer: Peer,
-        request: Result<Asked, Problem>,
-    ) -> Result<Issued, Problem> {
-        let permit = self.admit()?;
-        let api = self.clone();
-        let cycle = tokio::spawn(async move {
-            let _permit = permit;
-            api.run_cycle(&peer, request).await
-        });
-        cycle
+impl Asks<Issue> {
+    /// The whole cycle. The layer `api::refusals` has it run to its end, and audits its refusals.
+    pub(super) async fn issue(&self, request: &IssueRequest) -> Result<Issued, Problem> {
+        let _permit = self.api.admit()?;
+        let issued = self.api.ca.issue_unaudited(&self.permission, request);
+        issued
             .await
-            .map_err(|_| Error::stop("internal", "the request failed; the log says why"))?
+            .map_err(|error| Problem::from(error).about(&request.registration_id, &request.profile))
     }
-
-    async fn run_cycle(
-        &self,
-        peer: &Peer,
-        request: Result<Asked, Problem>,
-    ) -> Result<Issued, Problem> {
-        // 1. Who asks, and what they may.
-        let caller = match self.caller(peer).await {
-            Ok(caller) => caller,
-            Err(problem) => {
-                if problem.error().is_refusal() {
-                    self.ca.record_refused_stranger(problem.error()).await;
-                }
-                return Err(problem);
-            }
-        };
-        let name = caller.to_string();
-        let permission = match Authorized::<Issue>::to_issue(caller) {
-            Ok(permission) => permission,
-            Err(error) => return Err(self.audited(&name, error.into()).await),
-        };
-        let request = match request {
-            Ok(Asked::Est(request)) => self.read_est(permission.caller(), request).await,
-            Ok(Asked::Issue(request)) => Ok(request),
-            Err(problem) => Err(problem),
-        };
-        let request = match request {
-            Ok(request) => request,
-            Err(problem) => return Err(self.audited(&name, problem).await),
-        };
-        Ok(self.ca.issue(&permission, &request).await?)
-    }
-
-    /// Writes down a refusal. It stands, whether or not it could be written down.
-    async fn audited(&self, actor: &str, problem: Problem) -> Problem {
-        let error = problem.error();
-        if error.is_refusal() {
-            self.ca.record_refused(actor, "", "", error).await;
-        }
-        problem
-    }
-}
-
-/// The body of a request of this media type, within its limits.
-pub(super) async fn read_body(
-    headers: &HeaderMap,
-    media_type: &str,
-    body: Body,
-) -> Result<Bytes, Problem> {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let said = content_type
-        .and_then(|value| value.split(';').next())
-        .map(str::trim);
-    if !said.is_some_and(|it| it.eq_ignore_ascii_case(media_type)) {
-        let error = Error::mend("content_type_unsupported", format!("send {media_type}"));
-        return Err(Problem::with_status(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            error,
-        ));
-    }
-    let body = tokio::time::timeout(BODY_TIMEOUT, body::to_bytes(body, BODY_BYTES_MAX));
-    let body = body.await.map_err(|_| too_slow())?;
-    body.map_err(|_| {
-        let message = format!("a request has at most {BODY_BYTES_MAX} bytes, sent whole");
-        let error = Error::mend("body_too_large", message);
-        Problem::with_status(StatusCode::PAYLOAD_TOO_LARGE, error)
-    })
 }
 
 /// Step 2 of the issuance cycle: the request, within its limits.
 async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueRequest, Problem> {
-    let body = read_body(headers, "application/json", body).await?;
+    let body = read_typed(headers, "application/json", body).await?;
     let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
         Error::mend(
             "body_invalid",

@@ -1,17 +1,17 @@
 //! `/v1/devices`: what each device holds, and where it is enrolled.
 
-use super::caller::Peer;
+use super::PAGE_ROWS_MAX;
+use super::asks::Asks;
 use super::enrollments::Enrollment;
 use super::problem::Problem;
-use super::{Api, PAGE_ROWS_MAX};
-use crate::ca::authorize::{Authorized, Inspect};
+use crate::ca::authorize::Inspect;
 use crate::ca::block::Standing;
 use crate::ca::profile::Role;
 use crate::ca::{Error, rfc3339};
 use crate::store::{BlockKind, CertificateRow, DeviceRow};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query};
 use serde::{Deserialize, Serialize};
 
 /// How many of a device's certificates are shown.
@@ -81,11 +81,9 @@ impl From<CertificateRow> for Leaf {
 }
 
 pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Query(page): Query<Page>,
 ) -> Result<Json<Vec<Device>>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let limit = page.limit.unwrap_or(PAGE_ROWS_MAX).min(PAGE_ROWS_MAX);
     let rows = api
         .application(move |ca| Ok(ca.store().devices(&page.after, limit)?))
@@ -94,11 +92,9 @@ pub(super) async fn list(
 }
 
 pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Path(id): Path<String>,
 ) -> Result<Json<DeviceDetail>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let detail = api.application(move |ca| {
         let device = ca.store().device(&id)?.ok_or_else(|| {
             let message = format!("there is no device {id:?}; it comes to be with its first leaf");

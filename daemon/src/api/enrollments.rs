@@ -1,17 +1,17 @@
 //! `/v1/enrollments`: what each provisioning service shall hold, and what it was seen holding.
 
+use super::asks::Asks;
 use super::body::JsonBody;
-use super::caller::Peer;
+use super::page;
 use super::problem::Problem;
-use super::{Api, page};
-use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::block::Standing;
 use crate::ca::enroll::EnrollmentRequest;
 use crate::ca::{Error, rfc3339};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow};
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -119,11 +119,9 @@ pub(super) struct Where {
 }
 
 pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Query(page): Query<Page>,
 ) -> Result<(HeaderMap, Json<Vec<Enrollment>>), Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let limit = page::rows(page.limit);
     let rows = api
         .application(move |ca| Ok(ca.store().enrollments(page.after, limit)?))
@@ -135,11 +133,9 @@ pub(super) async fn list(
 }
 
 pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Path(name): Path<String>,
 ) -> Result<Json<Vec<EnrollmentDetail>>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let shown = api.application(move |ca| {
         let rows = ca.store().enrollments_named(&name)?;
         if rows.is_empty() {
@@ -160,11 +156,11 @@ pub(super) async fn show(
 }
 
 pub(super) async fn add(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     JsonBody(request): JsonBody<EnrollmentRequest>,
 ) -> Result<(StatusCode, Json<Enrollment>), Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let row = api
         .application(move |ca| ca.add_enrollment(&permission, request))
         .await?;
@@ -172,12 +168,12 @@ pub(super) async fn add(
 }
 
 pub(super) async fn remove(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     Path((kind, name)): Path<(EnrollmentKind, String)>,
     Query(at): Query<Where>,
 ) -> Result<StatusCode, Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let remove = move |ca: &crate::ca::CertificateAuthority| {
         let service = at.provisioning.as_deref();
         ca.remove_enrollment(&permission, service, kind, &name, at.r#override)

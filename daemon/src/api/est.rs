@@ -4,11 +4,11 @@
 //! `/v1/certificates`, and so are refusals: problem documents. What cannot be answered now is 503
 //! with `Retry-After`: 202 would promise that a request is kept.
 
-use super::caller::Peer;
-use super::certificates::{Asked, read_body};
+use super::asks::Asks;
+use super::body::read_typed;
 use super::problem::Problem;
 use super::{Api, Edge};
-use crate::ca::authorize::Caller;
+use crate::ca::authorize::Issue;
 use crate::ca::est::EstRequest;
 use crate::ca::issue::IssueRequest;
 use crate::ca::{CertificateAuthority, Error};
@@ -16,7 +16,7 @@ use crate::x509::certificate::Certificate;
 use crate::x509::{certs_only, csr_attributes};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::http::{HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
@@ -69,59 +69,47 @@ async fn attributes(State(api): State<Api>, label: Label) -> Result<Response, Pr
 }
 
 async fn enroll(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    asks: Asks<Issue>,
     label: Label,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    api.issue_by_est(peer, label, request, false).await
+    asks.issue_by_est(label, request, false).await
 }
 
 async fn reenroll(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    asks: Asks<Issue>,
     label: Label,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    api.issue_by_est(peer, label, request, true).await
+    asks.issue_by_est(label, request, true).await
 }
 
-impl Api {
+impl Asks<Issue> {
     async fn issue_by_est(
-        &self,
-        peer: Peer,
+        self,
         label: Label,
         request: Request<Body>,
         renews: bool,
     ) -> Result<Response, Problem> {
         let (head, body) = request.into_parts();
-        let csr = read_body(&head.headers, REQUEST, body).await;
-        let presented = match &peer {
-            Peer::Network { certificate } => certificate.as_ref().map(|it| it.sha256()),
-            Peer::Local { .. } => None,
+        let csr = read_typed(&head.headers, REQUEST, body).await?;
+        let asked = EstRequest {
+            label: label.map(|Path(label)| label),
+            csr: csr.into(),
+            presented: self.peer.presented(),
+            renews,
         };
-        let asked = csr.map(|csr| {
-            Asked::Est(EstRequest {
-                label: label.map(|Path(label)| label),
-                csr: csr.into(),
-                presented,
-                renews,
-            })
-        });
-        let issued = self.issue(peer, asked).await?;
+        let asked = self.read_est(asked).await?;
+        let issued = self.issue(&asked).await?;
         let message = certs_only::to_base64(&[&issued.certificate]).map_err(unencodable)?;
-        Ok(answer(&self.ca, ISSUED, message))
+        Ok(answer(&self.api.ca, ISSUED, message))
     }
 
     /// What an EST request asks of the issuance cycle.
-    pub(super) async fn read_est(
-        &self,
-        caller: &Caller,
-        request: EstRequest,
-    ) -> Result<IssueRequest, Problem> {
-        let caller = caller.clone();
-        self.application(move |ca| ca.read_est_request(&caller, &request))
-            .await
+    async fn read_est(&self, request: EstRequest) -> Result<IssueRequest, Problem> {
+        let permission = self.permission.clone();
+        let read = move |ca: &CertificateAuthority| ca.read_est_request(&permission, &request);
+        self.api.application(read).await
     }
 }
 

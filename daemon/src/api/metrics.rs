@@ -1,15 +1,17 @@
 //! `/metrics`: the state as Prometheus reads it, set anew at every scrape.
 
-use super::Api;
+use super::asks::Asks;
 use super::problem::Problem;
 use crate::ca::CertificateAuthority;
+use crate::ca::authorize::Inspect;
 use crate::ca::status::Status;
-use axum::extract::State;
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-/// Unauthenticated like the probes: it names tokens and authorities, and counts.
-pub(super) async fn show(State(api): State<Api>) -> Result<String, Problem> {
+/// For auditors and operators, and on the admin socket: it names tokens and authorities. It reads
+/// counts that the store keeps, and takes no permit that a station needs.
+pub(super) async fn show(Asks { api, .. }: Asks<Inspect>) -> Result<String, Problem> {
+    let api = api.monitored();
     api.application(|ca| Ok(render(ca, &ca.status()?))).await
 }
 

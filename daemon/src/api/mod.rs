@@ -7,6 +7,7 @@
 //! what a caller may is the permission's business, not the socket's. Plain HTTP has no callers, and
 //! serves only what is for everybody.
 
+mod asks;
 mod audit;
 mod authorities;
 mod authority_rolls;
@@ -16,15 +17,20 @@ mod body;
 pub mod caller;
 mod ceremonies;
 mod certificates;
+mod client;
 mod clock;
 mod devices;
 mod enrollments;
 mod est;
+pub mod listener;
 mod metrics;
+mod pace;
 mod page;
+mod pool;
 pub mod problem;
 mod published;
 mod push;
+mod refusals;
 pub mod reload;
 mod revocations;
 mod rolls;
@@ -38,19 +44,33 @@ use crate::ca::receipt::Receipt;
 use crate::ca::{CertificateAuthority, CurrentAuthority, Error};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::http::Extensions;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
+use caller::Peer;
+use client::{Class, Client};
 use problem::Problem;
 use reload::Reloads;
 use serde::Serialize;
+use status::Health;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Requests that may be in the application at once; one more is told to come back.
+/// Requests of identified clients that may be in the application at once; one more is told to come
+/// back.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+/// The same of clients that are not identified: there is little that they may ask.
+const STRANGERS_IN_FLIGHT_MAX: usize = 16;
+/// The same on the admin socket, so that operators are answered whatever stations do.
+const LOCAL_IN_FLIGHT_MAX: usize = 64;
+/// Client certificates that may be looked up at once for new connections.
+const IDENTIFYING_MAX: usize = 16;
+/// Questions about the state of everything that may be in work at once.
+const MONITORED_IN_FLIGHT_MAX: usize = 4;
 /// The most rows that one answer carries.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
@@ -77,24 +97,74 @@ pub struct Edge {
 /// What all requests have in common.
 struct Shared {
     addresses: Addresses,
-    in_flight: Arc<Semaphore>,
+    in_flight: InFlight,
+    health: Mutex<Option<Health>>,
     stop: watch::Receiver<bool>,
     reloads: Reloads,
 }
 
-/// What one request holds: the certificate authority as it was configured when the request came.
+/// Permits for requests in the application.
+struct InFlight {
+    strangers: Arc<Semaphore>,
+    identified: Arc<Semaphore>,
+    local: Arc<Semaphore>,
+    monitored: Arc<Semaphore>,
+    identifying: Arc<Semaphore>,
+    /// New connections wait for this before they take one of `identifying`.
+    identifying_next: Semaphore,
+}
+
+impl InFlight {
+    fn new() -> Self {
+        let permits = |count| Arc::new(Semaphore::new(count));
+        Self {
+            strangers: permits(STRANGERS_IN_FLIGHT_MAX),
+            identified: permits(REQUESTS_IN_FLIGHT_MAX),
+            local: permits(LOCAL_IN_FLIGHT_MAX),
+            monitored: permits(MONITORED_IN_FLIGHT_MAX),
+            identifying: permits(IDENTIFYING_MAX),
+            identifying_next: Semaphore::new(IDENTIFYING_MAX),
+        }
+    }
+
+    fn of(&self, class: Class) -> Arc<Semaphore> {
+        let permits = match class {
+            Class::Stranger => &self.strangers,
+            Class::Identified => &self.identified,
+            Class::Local => &self.local,
+        };
+        Arc::clone(permits)
+    }
+
+    /// Ends when all permits were given back.
+    async fn is_idle(&self) {
+        let permits = [
+            (&self.strangers, STRANGERS_IN_FLIGHT_MAX),
+            (&self.identified, REQUESTS_IN_FLIGHT_MAX),
+            (&self.local, LOCAL_IN_FLIGHT_MAX),
+            (&self.monitored, MONITORED_IN_FLIGHT_MAX),
+        ];
+        for (permits, count) in permits {
+            let all = u32::try_from(count).unwrap_or(u32::MAX);
+            // The semaphore is never closed.
+            let _ = permits.acquire_many(all).await;
+        }
+    }
+}
+
+/// What one request holds: the certificate authority as it was configured when the request came,
+/// and the permits that its client may take.
 #[derive(Clone)]
 pub struct Api {
     ca: Arc<CertificateAuthority>,
     shared: Arc<Shared>,
+    in_flight: Arc<Semaphore>,
 }
 
+/// For what is open to all: it takes the permits of strangers.
 impl FromRef<Edge> for Api {
     fn from_ref(edge: &Edge) -> Self {
-        Self {
-            ca: edge.current.load_full(),
-            shared: Arc::clone(&edge.shared),
-        }
+        edge.api(Class::Stranger)
     }
 }
 
@@ -108,11 +178,39 @@ impl Edge {
     ) -> Self {
         let shared = Arc::new(Shared {
             addresses,
-            in_flight: Arc::new(Semaphore::new(REQUESTS_IN_FLIGHT_MAX)),
+            in_flight: InFlight::new(),
+            health: Mutex::default(),
             stop,
             reloads,
         });
         Self { current, shared }
+    }
+
+    /// The application for a client of this class.
+    fn api(&self, class: Class) -> Api {
+        Api {
+            ca: self.current.load_full(),
+            shared: Arc::clone(&self.shared),
+            in_flight: self.shared.in_flight.of(class),
+        }
+    }
+
+    /// The application, and the peer, of a request with these extensions.
+    fn asked(&self, request: &Extensions) -> Result<(Api, Peer), Problem> {
+        let client = request.get::<Client>();
+        let client = client.ok_or_else(|| Error::stop("internal", "a request has no client"))?;
+        Ok((self.api(client.class), client.peer.clone()))
+    }
+
+    /// Whether the client of a new connection is identified. Takes no permit that a request needs.
+    async fn identifies(&self, peer: &Peer) -> bool {
+        let in_flight = &self.shared.in_flight;
+        let _turn = in_flight.identifying_next.acquire().await;
+        let api = Api {
+            in_flight: Arc::clone(&in_flight.identifying),
+            ..self.api(Class::Stranger)
+        };
+        api.caller(peer).await.is_ok()
     }
 
     /// What plain HTTP serves: published files, and nothing that knows a caller.
@@ -170,14 +268,13 @@ impl Edge {
             .route("/v1/audit/verification", get(audit::verify))
             .fallback(unknown_route)
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(from_fn_with_state(self.clone(), refusals::audit))
             .with_state(self)
     }
 
     /// Ends when no request is in work any more, whether or not somebody waits for its answer.
     pub async fn is_idle(&self) {
-        let all = u32::try_from(REQUESTS_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
-        // The semaphore is never closed.
-        let _ = self.shared.in_flight.acquire_many(all).await;
+        self.shared.in_flight.is_idle().await;
     }
 }
 
@@ -206,11 +303,19 @@ impl Api {
         Ok(self.visit(work).await??)
     }
 
+    /// The same, with the permits for questions about the state of everything.
+    fn monitored(&self) -> Self {
+        Self {
+            in_flight: Arc::clone(&self.shared.in_flight.monitored),
+            ..self.clone()
+        }
+    }
+
     /// Room for one request more in the application.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let in_flight = Arc::clone(&self.shared.in_flight);
+        let in_flight = Arc::clone(&self.in_flight);
         in_flight.try_acquire_owned().map_err(|_| {
-            let message = format!("{REQUESTS_IN_FLIGHT_MAX} requests are in work; come back");
+            let message = "as many requests are in work as may be; send it again";
             Error::later(1, "too_many_requests_in_flight", message).into()
         })
     }

@@ -12,6 +12,21 @@ use serde::Serialize;
 pub struct Problem {
     status: StatusCode,
     error: Error,
+    about: Option<About>,
+}
+
+/// What a refused request for a certificate was about.
+#[derive(Clone, Debug)]
+pub(super) struct About {
+    pub(super) subject: String,
+    pub(super) profile: Option<String>,
+}
+
+/// A refusal, left in the extensions of its response for `api::refusals`.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) error: Error,
+    pub(super) about: Option<About>,
 }
 
 /// The body: RFC 9457 members, and `code` for programs.
@@ -27,7 +42,23 @@ struct Document<'a> {
 impl Problem {
     /// A problem whose status says more than the advice does (413, 415).
     pub fn with_status(status: StatusCode, error: Error) -> Self {
-        Self { status, error }
+        Self {
+            status,
+            error,
+            about: None,
+        }
+    }
+
+    /// The same, with what the journal shall show as its subject.
+    pub(super) fn about(self, subject: &str, profile: &str) -> Self {
+        let about = About {
+            subject: subject.to_owned(),
+            profile: Some(profile.to_owned()),
+        };
+        Self {
+            about: Some(about),
+            ..self
+        }
     }
 
     /// The error behind it.
@@ -47,7 +78,7 @@ impl From<Error> for Problem {
             Advice::Later { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Advice::Stop => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, error }
+        Self::with_status(status, error)
     }
 }
 
@@ -86,6 +117,10 @@ impl IntoResponse for Problem {
                 WWW_AUTHENTICATE,
                 HeaderValue::from_static("TLS-Client-Certificate"),
             );
+        }
+        if self.error.is_refusal() {
+            let (error, about) = (self.error, self.about);
+            response.extensions_mut().insert(Refusal { error, about });
         }
         response
     }

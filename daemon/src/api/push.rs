@@ -1,13 +1,12 @@
 //! `/v1/push`: changes that provisioning services do not show yet.
 
+use super::PAGE_ROWS_MAX;
+use super::asks::Asks;
 use super::body::JsonBody;
-use super::caller::Peer;
 use super::enrollments::Pending;
 use super::problem::Problem;
-use super::{Api, PAGE_ROWS_MAX};
-use crate::ca::authorize::{Authorized, Inspect, Operate};
+use crate::ca::authorize::{Inspect, Operate};
 use axum::Json;
-use axum::extract::{Extension, State};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize)]
@@ -32,11 +31,7 @@ pub(super) struct Retried {
     retried: usize,
 }
 
-pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
-) -> Result<Json<Vec<Item>>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
+pub(super) async fn list(Asks { api, .. }: Asks<Inspect>) -> Result<Json<Vec<Item>>, Problem> {
     let queue = api
         .application(|ca| Ok(ca.store().push_queue(PAGE_ROWS_MAX)?))
         .await?;
@@ -49,11 +44,11 @@ pub(super) async fn list(
 }
 
 pub(super) async fn retry(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     JsonBody(retry): JsonBody<Retry>,
 ) -> Result<Json<Retried>, Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let retried = api
         .application(move |ca| ca.retry_push(&permission, retry.name))
         .await?;

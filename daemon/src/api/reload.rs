@@ -3,12 +3,11 @@
 //! The wiring does it, one at a time; here is only who may ask, and what is answered. It must never take
 //! a configuration by parts.
 
-use super::Api;
-use super::caller::Peer;
+use super::asks::{Asks, Right};
 use super::problem::Problem;
 use crate::ca::Error;
+use crate::ca::authorize::{Authorized, Caller, Operate};
 use axum::Json;
-use axum::extract::{Extension, State};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -58,13 +57,25 @@ pub enum ChangeKind {
     Changed,
 }
 
+/// Permission to reload the configuration.
+pub(super) struct Reload;
+
+impl Right for Reload {
+    type Permission = Operate;
+
+    const LOCAL_ONLY: Option<(&'static str, &'static str)> =
+        Some(("reload_not_local", "the configuration is reloaded"));
+
+    fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
+        Authorized::<Operate>::to_operate(caller)
+    }
+}
+
 pub(super) async fn reload(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Reload>,
 ) -> Result<Json<Reloaded>, Problem> {
-    let permission = api
-        .local_operator(&peer, "reload_not_local", "the configuration is reloaded")
-        .await?;
     let (answer, reloaded) = oneshot::channel();
     let request = ReloadRequest {
         actor: permission.caller().to_string(),

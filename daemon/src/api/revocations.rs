@@ -1,17 +1,15 @@
 //! `POST /v1/certificates/revocations`: an operator revokes a certificate.
 
-use super::Api;
+use super::asks::Asks;
 use super::body::JsonBody;
-use super::caller::Peer;
 use super::problem::Problem;
-use crate::ca::authorize::{Authorized, Operate};
+use crate::ca::authorize::Operate;
 use crate::ca::profile::Role;
 use crate::ca::receipt::Receipt;
 use crate::ca::revoke::{CertificateName, RevokedLeaf};
 use crate::ca::{Error, rfc3339};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
-use axum::extract::{Extension, State};
 use serde::{Deserialize, Serialize};
 
 /// The longest cause, in bytes.
@@ -60,11 +58,11 @@ pub(super) struct Revoked {
 }
 
 pub(super) async fn revoke(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     JsonBody(revoke): JsonBody<Revoke>,
 ) -> Result<Json<Revoked>, Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let reason = reason(&revoke.reason)?;
     let cause = cause(revoke.cause.clone())?;
     let name = name(revoke)?;

@@ -1,7 +1,7 @@
 //! `/v1/rolls`: how far each replacement of a certificate is, and what it waits for.
 
+use super::asks::Asks;
 use super::body::JsonBody;
-use super::caller::Peer;
 use super::certificates::Answer;
 use super::problem::Problem;
 use super::{Api, page};
@@ -14,7 +14,7 @@ use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
 use crate::store::{HubProgress, RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -128,11 +128,9 @@ pub(super) struct Which {
 }
 
 pub(super) async fn list(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Query(which): Query<Which>,
 ) -> Result<(HeaderMap, Json<Vec<Roll>>), Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     let (open, limit) = (which.open, page::rows(which.limit));
     let rolls = api.application(move |ca| {
         let rows = ca.store().rolls(open, which.after, limit)?;
@@ -143,11 +141,9 @@ pub(super) async fn list(
 }
 
 pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks { api, .. }: Asks<Inspect>,
     Path(id): Path<i64>,
 ) -> Result<Json<Roll>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
     Ok(Json(
         api.application(move |ca| Roll::of(ca, ca.store().roll(id)?))
             .await?,
@@ -155,11 +151,11 @@ pub(super) async fn show(
 }
 
 pub(super) async fn start(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     JsonBody(start): JsonBody<Start>,
 ) -> Result<(StatusCode, Json<Started>), Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let started = match start.reason {
         RollReason::Expiry => api.start_expiry(permission, start).await?,
         RollReason::Compromise => api.start_compromise(permission, start).await?,
@@ -254,12 +250,12 @@ impl Api {
 }
 
 pub(super) async fn abort(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
+    Asks {
+        api, permission, ..
+    }: Asks<Operate>,
     Path(id): Path<i64>,
     JsonBody(abort): JsonBody<Abort>,
 ) -> Result<Json<Roll>, Problem> {
-    let permission = Authorized::<Operate>::to_operate(api.caller(&peer).await?)?;
     let roll =
         api.application(move |ca| Roll::of(ca, ca.abort_roll(&permission, id, abort.r#override)?));
     Ok(Json(roll.await?))

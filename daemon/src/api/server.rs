@@ -1,45 +1,54 @@
 //! Connections: accepted, bounded, served, and let finish.
 //!
-//! One loop serves every kind of listener ([`Door`]). A connection costs a permit, has to finish its handshake and its
-//! request head in time, and speaks HTTP/1.1.
+//! One loop serves every kind of listener ([`Listener`]). A connection takes a place in a pool of its
+//! class of clients ([`Pool`]), begins as a stranger's, has to finish its handshake and each request
+//! head in time, has to read its answers ([`Paced`]), and speaks HTTP/1.1. Strangers MUST never take
+//! a place that an identified client needs.
 //!
-//! At a stop no connection is accepted any more, and whoever was accepted gets an answer: a request in
-//! hand its own, a connection that has not asked yet one, and whoever asks again hears that the daemon
-//! stops (503, `Retry-After`, `Connection: close`). All of that within [`STOP_ANSWER`]. It must never
-//! cut off work: what a handler began goes on, and what the token signed is recorded, whoever listens.
+//! At a stop no connection is accepted any more, and every accepted connection gets an answer: a request in
+//! hand its own, a connection that has not asked yet one, and a connection that asks again hears that the
+//! daemon stops (503, `Retry-After`, `Connection: close`). All of that within [`STOP_ANSWER`]. It must never
+//! cut off work: what a handler began goes on, and what the token signed is recorded, whether or not the
+//! client still listens.
 
-use super::BODY_BYTES_MAX;
-use super::caller::{ClientCertificate, Peer};
+use super::client::{Class, Client};
+use super::listener::{Listener, Origin};
+use super::pace::Paced;
+use super::pool::{Activity, Holder, Limits, Place, Pool, Works, Worth};
 use super::problem::Problem;
-use super::tls::ServerIdentity;
+use super::{BODY_BYTES_MAX, Edge};
 use crate::ca::Error;
-use crate::store::Store;
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::http::HeaderValue;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::FutureExt;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
-use std::io;
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Open connections per listener.
-pub const CONNECTIONS_MAX: usize = 1_024;
-/// How long a TLS handshake may take.
+/// Connections that were hung up on, and have not ended yet.
+const ENDING_MAX: usize = 64;
+/// The largest head of a request, and what is buffered of an answer, in bytes. hyper takes at most
+/// 100 header fields.
+const BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// How long a TLS handshake may take, and the look at the client's certificate.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the second and each later request of a stranger on one connection waits. Strangers that
+/// ask without a pause leave the processors to others until then.
+const STRANGER_PAUSE: Duration = Duration::from_millis(50);
 /// How long the head of a request may take, and an idle connection wait for the next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// At a stop: how long a kept connection may still ask, to be told so. A client that sends just when
@@ -56,159 +65,201 @@ const STOP_RETRY_AFTER_SECONDS: u32 = 5;
 /// How long to wait when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener, and what a connection has to go through before HTTP begins.
-pub trait Door: Send + Sync + 'static {
-    /// A connection as it was accepted, and what it takes to let it in.
-    type Knock: Send + 'static;
-    /// A connection that was let in.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    /// The next connection.
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Knock>> + Send;
-
-    /// Lets it in and says who it is, or hangs up. MUST end within a bounded time.
-    fn admit(knock: Self::Knock) -> impl Future<Output = Option<(Self::Stream, Peer)>> + Send;
+/// The connections of one listener.
+#[derive(Clone)]
+struct Connections {
+    strangers: Arc<Pool>,
+    others: Arc<Pool>,
+    /// All that are open, those that end included.
+    open: Arc<Semaphore>,
+    open_max: u32,
 }
 
-/// TLS over TCP. Connections are accepted only while there is an identity.
-pub struct Https {
-    /// Where it listens.
-    pub listener: TcpListener,
-    /// Who the daemon is there.
-    pub identity: Arc<ServerIdentity>,
-    /// Where it is on record that the identity is good.
-    pub store: Store,
-}
-
-/// Plain TCP: whoever comes is nobody.
-pub struct Http {
-    /// Where it listens.
-    pub listener: TcpListener,
-}
-
-/// The admin socket.
-pub struct Admin<Admitted> {
-    /// Where it listens.
-    pub listener: UnixListener,
-    /// Which users it lets in.
-    pub admitted: Admitted,
-}
-
-impl Door for Https {
-    type Knock = (TcpStream, Arc<ServerIdentity>, Store);
-    type Stream = tokio_rustls::server::TlsStream<TcpStream>;
-
-    async fn accept(&self) -> io::Result<Self::Knock> {
-        let stream = self.listener.accept().await?.0;
-        Ok((stream, self.identity.clone(), self.store.clone()))
+impl Connections {
+    fn new([strangers, others]: [Limits; 2]) -> Self {
+        let open_max = strangers.total + others.total + ENDING_MAX;
+        Self {
+            strangers: Pool::new(strangers),
+            others: Pool::new(others),
+            open: Arc::new(Semaphore::new(open_max)),
+            open_max: u32::try_from(open_max).unwrap_or(u32::MAX),
+        }
     }
 
-    async fn admit((stream, identity, store): Self::Knock) -> Option<(Self::Stream, Peer)> {
-        // Small answers must not wait for the client's acknowledgement.
-        stream.set_nodelay(true).ok()?;
-        let acceptor = tokio::task::spawn_blocking(move || identity.acceptor(&store));
-        let acceptor = acceptor.await.ok()??;
-        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
-            .await
-            .ok()?
-            .ok()?;
-        let certificates = stream.get_ref().1.peer_certificates();
-        let certificate = certificates
-            .and_then(|chain| chain.first())
-            .map(ClientCertificate::new);
-        Some((stream, Peer::Network { certificate }))
+    fn of(&self, class: Class) -> &Arc<Pool> {
+        match class {
+            Class::Stranger => &self.strangers,
+            Class::Identified | Class::Local => &self.others,
+        }
     }
 }
 
-impl Door for Http {
-    type Knock = TcpStream;
-    type Stream = TcpStream;
-
-    async fn accept(&self) -> io::Result<TcpStream> {
-        Ok(self.listener.accept().await?.0)
-    }
-
-    async fn admit(stream: TcpStream) -> Option<(TcpStream, Peer)> {
-        stream.set_nodelay(true).ok()?;
-        Some((stream, Peer::Network { certificate: None }))
-    }
+/// One connection, as it is accepted.
+struct Accepted<Socket> {
+    socket: Socket,
+    origin: Origin,
+    place: Place,
+    activity: Arc<Activity>,
+    _open: OwnedSemaphorePermit,
 }
 
-impl<Admitted: Fn(u32) -> bool + Clone + Send + Sync + 'static> Door for Admin<Admitted> {
-    type Knock = (UnixStream, Admitted);
-    type Stream = UnixStream;
-
-    async fn accept(&self) -> io::Result<Self::Knock> {
-        Ok((self.listener.accept().await?.0, self.admitted.clone()))
-    }
-
-    async fn admit((stream, admitted): Self::Knock) -> Option<(UnixStream, Peer)> {
-        let uid = stream.peer_cred().ok()?.uid();
-        admitted(uid).then_some((stream, Peer::Local { uid }))
-    }
+/// What serves the connections of a listener.
+#[derive(Clone)]
+struct Served {
+    router: Router,
+    edge: Edge,
+    stop: watch::Receiver<bool>,
+    connections: Connections,
 }
 
-/// Serves `router` behind `door` until `stop` turns true and everybody who was accepted is answered.
-pub async fn serve_behind<D: Door>(door: D, router: Router, stop: watch::Receiver<bool>) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let serve = |(permit, knock)| {
-        let (router, stop) = (router.clone(), stop.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            if let Some((stream, peer)) = D::admit(knock).await {
-                serve_connection(stream, peer, router, stop).await;
-            }
-        });
+/// Serves `router` behind `listener` until `stop` turns true and every accepted connection is answered.
+pub async fn serve_behind<L: Listener>(
+    listener: L,
+    router: Router,
+    edge: Edge,
+    stop: watch::Receiver<bool>,
+) {
+    let connections = Connections::new(listener.limits());
+    let served = Served {
+        router,
+        edge,
+        stop: stop.clone(),
+        connections: connections.clone(),
+    };
+    let serve = |accepted| {
+        tokio::spawn(served.clone().serve::<L>(accepted));
     };
     let mut stopping = stop.clone();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&permits, &door) => accepted,
+            accepted = accept(&connections, &listener) => accepted,
             _ = stopping.wait_for(|stop| *stop) => break,
         };
         accepted.map(&serve);
+        // A flood of connections must not keep those from beginning that were accepted.
+        tokio::task::yield_now().await;
     }
-    // Whom the kernel has accepted for us would be reset when the listener goes.
-    while let Some(Some(waiting)) = accept(&permits, &door).now_or_never() {
+    // Connections that the kernel has accepted for us would be reset when the listener goes.
+    while let Some(Some(waiting)) = accept(&connections, &listener).now_or_never() {
         serve(waiting);
     }
-    drop(door);
-    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
-    let answered = tokio::time::timeout(STOP_ANSWER + STOP_SEND, permits.acquire_many(all));
+    drop(listener);
+    let ended = connections.open.acquire_many(connections.open_max);
+    let answered = tokio::time::timeout(STOP_ANSWER + STOP_SEND, ended);
     if answered.await.is_err() {
         tracing::warn!("some connections did not end in time");
     }
 }
 
-async fn accept<D: Door>(
-    permits: &Arc<Semaphore>,
-    door: &D,
-) -> Option<(OwnedSemaphorePermit, D::Knock)> {
-    let permit = permits.clone().acquire_owned().await.ok()?;
-    match door.accept().await {
-        Ok(knock) => Some((permit, knock)),
+async fn accept<L: Listener>(
+    connections: &Connections,
+    listener: &L,
+) -> Option<Accepted<L::Socket>> {
+    let open = connections.open.clone().acquire_owned().await.ok()?;
+    let (socket, origin) = match listener.accept().await {
+        Ok(accepted) => accepted,
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
-            None
+            return None;
         }
+    };
+    let activity = Activity::new();
+    let pool = connections.of(origin.class);
+    let Some(place) = pool.enter(origin.holder, &activity) else {
+        tracing::debug!(holder = ?origin.holder, "no place for a connection");
+        return None;
+    };
+    Some(Accepted {
+        socket,
+        origin,
+        place,
+        activity,
+        _open: open,
+    })
+}
+
+impl Served {
+    async fn serve<L: Listener>(self, accepted: Accepted<L::Socket>) {
+        let Accepted {
+            socket,
+            origin,
+            place,
+            activity,
+            _open,
+        } = accepted;
+        let served = async {
+            let admitted = self.admit::<L>(socket, origin, place, &activity);
+            let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, admitted).await;
+            if let Ok(Some((stream, client, _place))) = admitted {
+                activity.is(Worth::Ready);
+                let (router, stop) = (self.router.clone(), self.stop.clone());
+                serve_connection(Paced::new(stream), client, &activity, router, stop).await;
+            }
+        };
+        tokio::select! {
+            () = served => {}
+            () = activity.evicted() => tracing::debug!(holder = ?origin.holder, "hung up"),
+        }
+    }
+
+    /// Lets a connection in. One whose client is identified changes places: those of strangers are
+    /// for strangers.
+    async fn admit<L: Listener>(
+        &self,
+        socket: L::Socket,
+        origin: Origin,
+        place: Place,
+        activity: &Arc<Activity>,
+    ) -> Option<(L::Stream, Client, Place)> {
+        let (stream, peer) = L::begin(socket, origin, activity, &self.edge).await?;
+        let mut client = Client {
+            peer,
+            address: origin.address,
+            class: origin.class,
+        };
+        let presented = client.peer.presented();
+        let Some(sha256) = presented else {
+            return Some((stream, client, place));
+        };
+        if !self.edge.identifies(&client.peer).await {
+            return Some((stream, client, place));
+        }
+        client.class = Class::Identified;
+        let holder = Holder::Certificate(sha256);
+        let place = self.connections.of(client.class).enter(holder, activity)?;
+        Some((stream, client, place))
     }
 }
 
-async fn serve_connection<S>(stream: S, peer: Peer, router: Router, stop: watch::Receiver<bool>)
-where
+async fn serve_connection<S>(
+    stream: S,
+    client: Client,
+    activity: &Arc<Activity>,
+    router: Router,
+    stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let routes = TowerToHyperService::new(router);
     let has_asked = Arc::new(AtomicBool::new(false));
     let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(client.clone());
         let again = has_asked.swap(true, Ordering::Relaxed);
-        answer(routes.clone(), request, again, stop.clone())
+        let (class, work) = (client.class, Work::begins(activity, client.class));
+        let request = request.map(|body| received(body, &work));
+        let answered = answer(routes.clone(), request, again, stop.clone());
+        async move {
+            if again && class == Class::Stranger {
+                tokio::time::sleep(STRANGER_PAUSE).await;
+            }
+            Ok::<_, Infallible>(finish(answered.await?, class, work.ends()))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
@@ -220,6 +271,115 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// The work on one request. It begins when the request has come whole: until then, the connection
+/// waits for its client. A stranger's connection never works: there is little that it may ask, and a
+/// thousand that are refused must not be a thousand that work.
+struct Work {
+    activity: Option<Arc<Activity>>,
+    works: Mutex<Option<Works>>,
+}
+
+impl Work {
+    fn begins(activity: &Arc<Activity>, class: Class) -> Arc<Self> {
+        activity.waits_from_now();
+        let works = class != Class::Stranger;
+        Arc::new(Self {
+            activity: works.then(|| Arc::clone(activity)),
+            works: Mutex::default(),
+        })
+    }
+
+    fn has_come_whole(&self) {
+        let works = self.activity.as_ref().map(Activity::works);
+        *self.works.lock().unwrap_or_else(PoisonError::into_inner) = works;
+    }
+
+    fn ends(&self) -> Option<Works> {
+        let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
+        works.take()
+    }
+}
+
+/// The body of a request, which tells `work` of its end.
+fn received(body: Incoming, work: &Arc<Work>) -> Body {
+    if body.is_end_stream() {
+        work.has_come_whole();
+    }
+    let work = Arc::clone(work);
+    Body::new(Received { body, work })
+}
+
+struct Received {
+    body: Incoming,
+    work: Arc<Work>,
+}
+
+impl hyper::body::Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) {
+            self.work.has_come_whole();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A connection works while an answer comes in steps. A client whose certificate is no longer good
+/// gives back its place among identified ones.
+fn finish(response: Response, class: Class, works: Option<Works>) -> Response {
+    let response = match response.body().size_hint().exact() {
+        Some(_) => response,
+        None => response.map(|body| {
+            let _works = works;
+            Body::new(Steps { body, _works })
+        }),
+    };
+    match (class, response.status()) {
+        (Class::Identified, StatusCode::UNAUTHORIZED) => closing(response),
+        _ => response,
+    }
+}
+
+/// A body that comes in steps.
+struct Steps {
+    body: Body,
+    _works: Option<Works>,
+}
+
+impl hyper::body::Body for Steps {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -236,13 +396,13 @@ async fn enough_asked(mut stop: watch::Receiver<bool>, has_asked: &AtomicBool) {
 /// whom there is nothing else to tell yet.
 async fn answer(
     routes: TowerToHyperService<Router>,
-    request: Request<Incoming>,
+    request: Request<Body>,
     again: bool,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Response, Infallible> {
     if again && *stop.borrow() {
         // Bytes that nobody read would reset the connection, and the answer with it.
-        let body = to_bytes(Body::new(request.into_body()), BODY_BYTES_MAX);
+        let body = to_bytes(request.into_body(), BODY_BYTES_MAX);
         let _ = tokio::time::timeout(STOP_LINGER, body).await;
         return Ok(closing(stopping("nothing was begun; ask again")));
     }

@@ -1,14 +1,25 @@
 //! `/v1/status`, and the two probes.
 
-use super::caller::Peer;
+use super::asks::Asks;
 use super::problem::Problem;
 use super::{Addresses, Api};
 use crate::ca::Error;
-use crate::ca::authorize::{Authorized, Inspect};
+use crate::ca::authorize::Inspect;
 use crate::ca::status::Status;
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// How long an answer of `/healthz` holds.
+const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
+/// Whether the store could be read, and when that was.
+#[derive(Clone)]
+pub(super) struct Health {
+    at: Instant,
+    failure: Option<Error>,
+}
 
 /// The application's state, and where it listens.
 #[derive(Serialize)]
@@ -19,22 +30,32 @@ pub(super) struct Shown {
     status: Status,
 }
 
-pub(super) async fn show(
-    State(api): State<Api>,
-    Extension(peer): Extension<Peer>,
-) -> Result<Json<Shown>, Problem> {
-    Authorized::<Inspect>::to_inspect(api.caller(&peer).await?)?;
-    let status = api.application(|ca| ca.status()).await?;
+pub(super) async fn show(Asks { api, .. }: Asks<Inspect>) -> Result<Json<Shown>, Problem> {
+    let status = api.monitored().application(|ca| ca.status()).await?;
     Ok(Json(Shown {
         addresses: api.shared.addresses,
         status,
     }))
 }
 
-/// The process answers, and its store can be read.
+/// The process answers, and its store can be read. Open to all, so the store is read once in
+/// [`HEALTH_PERIOD`], however many ask.
 pub(super) async fn healthy(State(api): State<Api>) -> Result<&'static str, Problem> {
-    api.application(|ca| ca.alarms()).await?;
-    Ok("ok\n")
+    let mut seen = api.shared.health.lock().await;
+    let known = seen.clone().filter(|it| it.at.elapsed() < HEALTH_PERIOD);
+    let health = match known {
+        Some(health) => health,
+        None => {
+            let read = api.monitored().application(|ca| ca.alarms()).await;
+            let failure = read.err().map(|problem| problem.error().clone());
+            let at = Instant::now();
+            seen.insert(Health { at, failure }).clone()
+        }
+    };
+    match health.failure {
+        None => Ok("ok\n"),
+        Some(error) => Err(error.into()),
+    }
 }
 
 /// Certificates can be issued at this moment.

@@ -1,9 +1,6 @@
 //! Work that takes long: on the admin socket, a line of JSON for each step, and one for the end.
 
 use super::Api;
-use super::caller::Peer;
-use super::problem::Problem;
-use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::{CertificateAuthority, Error};
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
@@ -16,20 +13,6 @@ use tokio::sync::mpsc;
 const STEPS_WAITING_MAX: usize = 512;
 
 impl Api {
-    /// The permission to do what is done on the machine itself. `what` begins the refusal.
-    pub(super) async fn local_operator(
-        &self,
-        peer: &Peer,
-        code: &'static str,
-        what: &str,
-    ) -> Result<Authorized<Operate>, Problem> {
-        if !matches!(peer, Peer::Local { .. }) {
-            let message = format!("{what} on the machine itself, over the admin socket");
-            return Err(Error::forbidden(code, message).into());
-        }
-        Ok(Authorized::<Operate>::to_operate(self.caller(peer).await?)?)
-    }
-
     /// Runs `work` to its end, whoever still reads, and tells each step as it begins.
     pub(super) fn steps(
         self,

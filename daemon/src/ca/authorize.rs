@@ -51,7 +51,7 @@ impl fmt::Display for Caller {
 }
 
 /// Permission to ask for a certificate.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Issue {
     scope: Scope,
 }
@@ -65,13 +65,13 @@ pub struct Operate(());
 pub struct Inspect(());
 
 /// A permission, and who holds it. There is no other way to get one than to be authorized.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Authorized<Permission> {
     caller: Caller,
     permission: Permission,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Scope {
     Anything,
     /// Those that the station policy allows the station of this name.

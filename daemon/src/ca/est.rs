@@ -36,11 +36,15 @@ pub struct EstRequest {
 
 impl CertificateAuthority {
     /// What is asked of the issuance cycle.
+    ///
+    /// Whether the caller may ask for the device comes before anything that depends on the device:
+    /// a device is not told which others exist.
     pub fn read_est_request(
         &self,
-        caller: &Caller,
+        permission: &Authorized<Issue>,
         request: &EstRequest,
     ) -> Result<IssueRequest, Error> {
+        let caller = permission.caller();
         if let Some(label) = &request.label {
             self.profile(label)?;
         }
@@ -52,7 +56,6 @@ impl CertificateAuthority {
         };
         let profile = self.asked_profile(caller, request, &name)?;
         // Before anything is told of a device that the caller has no business with.
-        let permission = Authorized::<Issue>::to_issue(caller.clone())?;
         if !permission.renews_itself(profile, &name) {
             permission.covers(&self.stations, profile, &name, false)?;
         }
@@ -72,7 +75,8 @@ impl CertificateAuthority {
     }
 
     /// The profile that the address names; where it names none, a renewal is by the profile that
-    /// the device has, or the caller that renews itself.
+    /// the device has, or the caller that renews itself. A device is not told of
+    /// another one by it.
     fn asked_profile(
         &self,
         caller: &Caller,
@@ -92,8 +96,13 @@ impl CertificateAuthority {
         {
             return self.profile(profile);
         }
+        let is_another_device = matches!(
+            caller,
+            Caller::Certificate { role: Role::Device, name: own, .. } if own != name
+        );
         if request.label.is_none()
             && request.renews
+            && !is_another_device
             && let Some(device) = self.store.device(name)?
         {
             return self.profile(&device.profile);

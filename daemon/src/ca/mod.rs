@@ -35,7 +35,7 @@ pub mod possession;
 pub mod profile;
 pub mod progress;
 pub mod receipt;
-mod refusals;
+pub mod refusals;
 mod renewal;
 pub mod retention;
 pub mod revoke;

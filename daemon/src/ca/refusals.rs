@@ -16,6 +16,24 @@ const REFUSALS_PER_MINUTE_MAX: u32 = 200;
 const COUNTS_MAX: usize = 4_096;
 /// How long a minute is, in seconds.
 const MINUTE_SECONDS: i64 = 60;
+/// How much of a name that a caller sent is written down, in characters.
+const SAID_CHARS_MAX: usize = 128;
+/// The action of a refused request for a certificate.
+pub const CERTIFICATE_REFUSED: &str = "certificate.refused";
+/// The action of any other refused request.
+pub const REQUEST_REFUSED: &str = "request.refused";
+
+/// What was refused, and to whom.
+pub struct Refused {
+    /// The action in the journal.
+    pub action: &'static str,
+    /// The caller; `None` for clients that could not be identified.
+    pub actor: Option<String>,
+    /// What the request is about.
+    pub subject: String,
+    /// Where it came from, and what it asked for: a JSON object.
+    pub detail: Value,
+}
 
 /// What was refused in the minute that began at `since`, by caller and code.
 #[derive(Debug, Default)]
@@ -78,7 +96,8 @@ fn entries_max(actor: &str) -> u32 {
 }
 
 impl CertificateAuthority {
-    /// Writes down that a request was refused. Best effort: the refusal stands without it.
+    /// Writes down that a request for a certificate was refused. Best effort: the refusal stands
+    /// without it.
     pub async fn record_refusal(
         &self,
         caller: &Caller,
@@ -86,58 +105,55 @@ impl CertificateAuthority {
         profile: &str,
         error: &Error,
     ) {
-        self.record_refused(&caller.to_string(), subject, profile, error)
-            .await;
+        let refused = Refused {
+            action: CERTIFICATE_REFUSED,
+            actor: Some(caller.to_string()),
+            subject: subject.to_owned(),
+            detail: json!({ "profile": profile.chars().take(SAID_CHARS_MAX).collect::<String>() }),
+        };
+        self.record_refused(refused, error).await;
     }
 
-    /// The same, before the caller's permission is known. Beyond so many in a minute it is only counted.
-    pub async fn record_refused(&self, actor: &str, subject: &str, profile: &str, error: &Error) {
-        let profile: String = profile.chars().take(128).collect();
-        let more = json!({ "profile": profile });
-        self.write_down("certificate.refused", actor, subject, more, error)
-            .await;
-    }
-
-    /// Writes down that the configuration in `file` was refused, and the one of before stays. Best effort.
+    /// Writes down that the configuration in `file` was refused, and the one before stays. Best
+    /// effort.
     pub async fn record_refused_configuration(&self, actor: &str, file: &str, error: &Error) {
-        self.write_down("configuration.refused", actor, file, json!({}), error)
-            .await;
+        let refused = Refused {
+            action: "configuration.refused",
+            actor: Some(actor.to_owned()),
+            subject: file.to_owned(),
+            detail: json!({}),
+        };
+        self.record_refused(refused, error).await;
     }
 
-    async fn write_down(
-        &self,
-        action: &'static str,
-        actor: &str,
-        subject: &str,
-        mut detail: Value,
-        error: &Error,
-    ) {
+    /// Writes down a refusal and logs it, or only counts it if there were many in this minute. Best
+    /// effort: the refusal stands without it.
+    pub async fn record_refused(&self, refused: Refused, error: &Error) {
+        let actor = refused.actor.as_deref().unwrap_or(STRANGER);
         let (counted, is_entry) = {
             let mut refusals = lock(&self.lasting.refusals);
             let counted = refusals.over(self.now(), false);
             (counted, refusals.count(actor, error.code))
         };
         for it in counted {
-            self.write_refusal(self.counted_entry(&it)).await;
+            self.write_counted(&it).await;
         }
         if !is_entry {
             return;
         }
-        detail["code"] = error.code.into();
+        let (action, code) = (refused.action, error.code);
+        let mut detail = refused.detail;
+        tracing::warn!(action, actor, code, %detail, "refused");
+        detail["code"] = code.into();
         detail["reason"] = error.message.chars().take(512).collect::<String>().into();
         let entry = AuditEntry {
             at: self.now(),
             actor: actor.to_owned(),
             action,
-            subject: subject.chars().take(128).collect(),
+            subject: refused.subject.chars().take(SAID_CHARS_MAX).collect(),
             detail,
         };
         self.write_refusal(entry).await;
-    }
-
-    /// The same, for somebody who could not even be named.
-    pub async fn record_refused_stranger(&self, error: &Error) {
-        self.record_refused(STRANGER, "", "", error).await;
     }
 
     /// Writes down what was only counted, for an orderly stop and when its minute is over.
@@ -147,8 +163,16 @@ impl CertificateAuthority {
             refusals.over(self.now(), at_once)
         };
         for it in counted {
-            pollster::block_on(self.write_refusal(self.counted_entry(&it)));
+            pollster::block_on(self.write_counted(&it));
         }
+    }
+
+    async fn write_counted(&self, counted: &Counted) {
+        let Counted {
+            actor, code, times, ..
+        } = counted;
+        tracing::warn!(actor, code, times, "refusals counted");
+        self.write_refusal(self.counted_entry(counted)).await;
     }
 
     fn counted_entry(&self, counted: &Counted) -> AuditEntry {

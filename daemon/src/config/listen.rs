@@ -1,6 +1,7 @@
 //! `[listen]`: where the daemon is reached, and where it says that it is.
 
 use super::{ConfigurationError, listener_names};
+use crate::api::listener::STRANGERS_MAX;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +10,9 @@ use std::path::PathBuf;
 const PUBLIC_HTTP_BYTES_MAX: usize = 256;
 /// Whom the kernel names for every user that a user namespace, such as our unit's, does not know.
 const NOBODY: u32 = 65_534;
+
+/// How many unidentified connections one address may have, unless the file says more.
+const CONNECTIONS_PER_ADDRESS: usize = 256;
 
 /// What the file says.
 #[derive(Debug, Deserialize)]
@@ -28,6 +32,7 @@ pub(super) struct Listen {
     pub(super) admin: Option<PathBuf>,
     #[serde(default)]
     pub(super) admin_users: Vec<u32>,
+    connections_per_address: Option<usize>,
 }
 
 /// The HTTPS listener.
@@ -71,6 +76,19 @@ impl Listen {
             )));
         }
         Ok(self.admin_users.clone())
+    }
+
+    /// More than one for a plant behind one address, and never all that there are.
+    pub(super) fn connections_per_address(&self) -> Result<usize, ConfigurationError> {
+        let said = self
+            .connections_per_address
+            .unwrap_or(CONNECTIONS_PER_ADDRESS);
+        match (1..=STRANGERS_MAX).contains(&said) {
+            true => Ok(said),
+            false => Err(ConfigurationError::Contradiction(format!(
+                "[listen] connections_per_address must be 1 to {STRANGERS_MAX}, not {said}"
+            ))),
+        }
     }
 
     /// EST is TLS (RFC 7030 3.3).

@@ -4,7 +4,7 @@
 //! socket is made when that is possible, and until then an alarm tells why there is none.
 
 use super::listeners::bind_admin;
-use crate::api::server::Admin;
+use crate::api::listener::Admin;
 use crate::ca::CurrentAuthority;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;

@@ -15,8 +15,9 @@ pub use reload::read;
 pub use tokens::Workers;
 pub(crate) use tokens::worker_command;
 
+use crate::api::listener::{Http, Https};
 use crate::api::reload::RELOADS_WAITING_MAX;
-use crate::api::server::{Http, Https, serve_behind};
+use crate::api::server::serve_behind;
 use crate::api::tls::ServerIdentity;
 use crate::api::{Addresses, Edge};
 use crate::ca::{CertificateAuthority, ConfiguredToken, CurrentAuthority, Parts};
@@ -34,6 +35,7 @@ use listeners::{Listeners, address, admission, listening};
 use reconcilers::{Bells, Reconcilers, clients};
 use report::Report;
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -52,6 +54,7 @@ const STOP_BLOCKED: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until SIGTERM or SIGINT.
 pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<()> {
+    raise_descriptor_limit();
     let _lock = take_state(&configuration.state_dir)?;
     let listeners = Listeners::open(&configuration)?;
     let store = Store::open(&configuration.state_dir.join("hallmark.db"))
@@ -72,6 +75,19 @@ pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<(
         tracing::warn!(%error, "the write-ahead log stays beside the database");
     }
     served
+}
+
+/// Lets the process open as many files as it may: each connection is one. A unit has set the limit
+/// already.
+fn raise_descriptor_limit() {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
 }
 
 /// One daemon to a state folder: the lock lasts as long as the file is open. The folder itself is
@@ -151,26 +167,25 @@ impl Daemon {
         let edge = Edge::new(self.current.clone(), addresses, stop.clone(), reloads);
         let router = edge.clone().router();
         let mut tasks: Vec<JoinHandle<()>> = Vec::new();
+        let per_address_max = self.configuration.connections_per_address;
         if let (Some(listener), Some(identity)) = (https, self.identity.clone()) {
-            let store = self.store.clone();
             let door = Https {
                 listener,
                 identity,
-                store,
+                per_address_max,
+                store: self.store.clone(),
             };
-            tasks.push(tokio::spawn(serve_behind(
-                door,
-                router.clone(),
-                stop.clone(),
-            )));
+            let served = serve_behind(door, router.clone(), edge.clone(), stop.clone());
+            tasks.push(tokio::spawn(served));
         }
         if let Some(listener) = http {
+            let door = Http {
+                listener,
+                per_address_max,
+            };
             let router = edge.clone().public_router();
-            tasks.push(tokio::spawn(serve_behind(
-                Http { listener },
-                router,
-                stop.clone(),
-            )));
+            let served = serve_behind(door, router, edge.clone(), stop.clone());
+            tasks.push(tokio::spawn(served));
         }
         let admin = AdminSocket {
             path: self.configuration.admin.clone(),
@@ -179,10 +194,10 @@ impl Daemon {
             is_open: Arc::default(),
         };
         let admin_is_open = admin.is_open.clone();
-        let stopped = stop.clone();
+        let (served, stopped) = (edge.clone(), stop.clone());
         tasks.push(tokio::spawn(async move {
             if let Some(door) = admin.door(listeners.admin, stopped.clone()).await {
-                serve_behind(door, router, stopped).await;
+                serve_behind(door, router, served, stopped).await;
             }
         }));
         if let Some(systemd) = self.systemd.clone() {

@@ -109,12 +109,13 @@ pub use roll::{EndingLeaf, RollRow, RollStep, RollSubject};
 pub use scan::ScannedPage;
 
 use health::WriteHealth;
+use issuance::CertificatesCounted;
 use opening::Readers;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use writer::Writer;
 
 /// How long a reader waits for a checkpoint, in milliseconds.
@@ -211,6 +212,7 @@ pub struct Store {
     health: Arc<WriteHealth>,
     /// How often certificates were revoked or given back, since this process began.
     revocations: Arc<AtomicU64>,
+    certificates_counted: Arc<Mutex<CertificatesCounted>>,
     path: PathBuf,
 }
 

@@ -80,6 +80,7 @@ impl Store {
             readers,
             health,
             revocations,
+            certificates_counted: Arc::default(),
             path: path.to_owned(),
         })
     }
@@ -95,6 +96,7 @@ impl Store {
             readers: Arc::new(Readers::new(Mode::Unchanged(unchanged), path)?),
             health: Arc::default(),
             revocations: Arc::default(),
+            certificates_counted: Arc::default(),
             path: path.to_owned(),
         }))
     }

@@ -1,0 +1,78 @@
+//! Identifies and authorizes the sender of a request before anything else of it is parsed.
+//!
+//! Each handler that needs a permission takes [`Asks`] as its first argument. axum takes arguments
+//! in order, so a refusal comes before path, query and body are looked at, and a stranger's body is
+//! not read. The body MUST be the last argument.
+
+use super::caller::Peer;
+use super::problem::Problem;
+use super::{Api, Edge};
+use crate::ca::Error;
+use crate::ca::authorize::{Authorized, Caller, Inspect, Issue, Operate};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+
+/// A request whose sender has the permission that `R` names.
+pub(super) struct Asks<R: Right> {
+    pub(super) api: Api,
+    pub(super) peer: Peer,
+    pub(super) permission: Authorized<R::Permission>,
+}
+
+/// A permission, and whether it is given on the machine itself only.
+pub(super) trait Right {
+    /// The value that the application takes.
+    type Permission;
+
+    /// The code and the beginning of the message for callers of other machines, if they are
+    /// refused.
+    const LOCAL_ONLY: Option<(&'static str, &'static str)> = None;
+
+    /// Gives it to `caller`, or refuses.
+    fn permit(caller: Caller) -> Result<Authorized<Self::Permission>, Error>;
+}
+
+impl Right for Issue {
+    type Permission = Issue;
+
+    fn permit(caller: Caller) -> Result<Authorized<Issue>, Error> {
+        Authorized::<Issue>::to_issue(caller)
+    }
+}
+
+impl Right for Operate {
+    type Permission = Operate;
+
+    fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
+        Authorized::<Operate>::to_operate(caller)
+    }
+}
+
+impl Right for Inspect {
+    type Permission = Inspect;
+
+    fn permit(caller: Caller) -> Result<Authorized<Inspect>, Error> {
+        Authorized::<Inspect>::to_inspect(caller)
+    }
+}
+
+impl<R: Right> FromRequestParts<Edge> for Asks<R> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Problem> {
+        let (api, peer) = edge.asked(&parts.extensions)?;
+        let caller = api.caller(&peer).await?;
+        if let Some((code, what)) = R::LOCAL_ONLY
+            && !matches!(caller, Caller::Local { .. })
+        {
+            let message = format!("{what} on the machine itself, over the admin socket");
+            return Err(Error::forbidden(code, message).into());
+        }
+        let permission = R::permit(caller)?;
+        Ok(Self {
+            api,
+            peer,
+            permission,
+        })
+    }
+}

@@ -1,0 +1,25 @@
+//! The client of a connection, as each of its requests carries it.
+
+use super::caller::Peer;
+use std::net::IpAddr;
+
+/// Who is at the other end, from where, and whose permits its requests take.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) peer: Peer,
+    /// `None` on the admin socket.
+    pub(super) address: Option<IpAddr>,
+    pub(super) class: Class,
+}
+
+/// Clients that share permits, for connections and for requests in work. No class can take a permit
+/// of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Not identified: no certificate of ours that is good, or a local user who is not admitted.
+    Stranger,
+    /// Its certificate was issued here, and was good when the connection began.
+    Identified,
+    /// An admitted user of the admin socket.
+    Local,
+}

@@ -1,0 +1,313 @@
+//! Limits the open connections of a listener, in all and for each client.
+//!
+//! A full pool makes room for a newcomer: it hangs up on the connection that has waited longest for
+//! its client, of the newcomer's own client if that has its share, and otherwise of the client with
+//! the most connections. So many idle connections cost an honest client nothing, wherever they come
+//! from. An identified client's connection is never hung up on while its request is in work, and a
+//! connection amid its TLS handshake only if there is no other.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How many bits of an IPv6 address name a client: it can use all the others as it likes.
+const IPV6_PREFIX_BITS: u32 = 64;
+
+/// Whose connections are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder {
+    /// A network address; of IPv6, the first 64 bits.
+    Address(IpAddr),
+    /// The SHA-256 of a client certificate.
+    Certificate([u8; 32]),
+    /// A local user.
+    User(u32),
+}
+
+impl Holder {
+    /// The holder of connections from `address`.
+    pub(super) fn at(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let prefix = address.to_bits() & (u128::MAX << (128 - IPV6_PREFIX_BITS));
+                Ipv6Addr::from_bits(prefix).into()
+            }
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub(super) total: usize,
+    pub(super) per_holder: usize,
+}
+
+/// The connections of one class of clients at one listener.
+pub(super) struct Pool {
+    limits: Limits,
+    places: Mutex<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    next: u64,
+    taken: BTreeMap<u64, Taken>,
+}
+
+struct Taken {
+    holder: Holder,
+    activity: Arc<Activity>,
+}
+
+/// A place in a pool; given back when it is dropped.
+pub(super) struct Place {
+    pool: Arc<Pool>,
+    id: u64,
+}
+
+impl Pool {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        let places = Mutex::default();
+        Arc::new(Self { limits, places })
+    }
+
+    /// Gives a place to a connection of `holder`, or `None` if no other may be hung up on for it.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        holder: Holder,
+        activity: &Arc<Activity>,
+    ) -> Option<Place> {
+        let mut places = self.places();
+        if places.held(holder) >= self.limits.per_holder {
+            places.make_room(holder)?;
+        } else if places.taken.len() >= self.limits.total {
+            let most = places.holder_of_most()?;
+            places.make_room(most)?;
+        }
+        let id = places.next;
+        places.next += 1;
+        let activity = Arc::clone(activity);
+        places.taken.insert(id, Taken { holder, activity });
+        let pool = Arc::clone(self);
+        Some(Place { pool, id })
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    fn held(&self, holder: Holder) -> usize {
+        let taken = self.taken.values();
+        taken.filter(|it| it.holder == holder).count()
+    }
+
+    /// The holder with the most connections of which at least one can be hung up on.
+    fn holder_of_most(&self) -> Option<Holder> {
+        let mut counts: BTreeMap<Holder, (usize, bool)> = BTreeMap::new();
+        for taken in self.taken.values() {
+            let (count, waits) = counts.entry(taken.holder).or_default();
+            *count += 1;
+            *waits |= taken.activity.waits_since().is_some();
+        }
+        let evictable = counts.into_iter().filter(|(_, (_, waits))| *waits);
+        let most = evictable.max_by_key(|(_, (count, _))| *count);
+        most.map(|(holder, _)| holder)
+    }
+
+    /// Hangs up on the connection of `holder` that has waited longest for its client.
+    fn make_room(&mut self, holder: Holder) -> Option<()> {
+        let own = self.taken.iter().filter(|(_, it)| it.holder == holder);
+        let waiting = own.filter_map(|(id, it)| {
+            let (worth, since) = (it.activity.worth(), it.activity.waits_since()?);
+            Some((worth, since, *id))
+        });
+        let (_, _, id) = waiting.min()?;
+        let evicted = self.taken.remove(&id)?;
+        evicted.activity.evicted.notify_one();
+        Some(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pool.places().taken.remove(&self.id);
+    }
+}
+
+/// What a connection is doing: it works for its client, or waits for it.
+pub struct Activity {
+    begun: Instant,
+    /// Milliseconds after `begun` since which it waits; [`WORKS`] while it works.
+    waits_since: AtomicU64,
+    worth: AtomicU8,
+    evicted: Notify,
+}
+
+/// How far a connection has come, by what it is worth: the least is hung up on first.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Worth {
+    /// The client has said nothing yet, or not enough to begin a TLS handshake.
+    Silent,
+    /// It is ready for a request.
+    Ready,
+    /// A TLS handshake is under way. It may be that of a client that is identified at its end.
+    Handshake,
+}
+
+/// No time: the connection works.
+const WORKS: u64 = u64::MAX;
+
+impl Activity {
+    /// Of a connection that was just accepted.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            begun: Instant::now(),
+            waits_since: AtomicU64::new(0),
+            worth: AtomicU8::new(Worth::Silent as u8),
+            evicted: Notify::new(),
+        })
+    }
+
+    /// Says how far it has come.
+    pub(super) fn is(&self, worth: Worth) {
+        self.worth.store(worth as u8, Ordering::Relaxed);
+    }
+
+    fn worth(&self) -> u8 {
+        self.worth.load(Ordering::Relaxed)
+    }
+
+    /// Says that it works until the value that is returned is dropped.
+    pub(super) fn works(self: &Arc<Self>) -> Works {
+        self.waits_since.store(WORKS, Ordering::Relaxed);
+        Works(Arc::clone(self))
+    }
+
+    /// Says that its client has just done something, and that it waits for more.
+    pub(super) fn waits_from_now(&self) {
+        let since = self.begun.elapsed().as_millis();
+        let since = u64::try_from(since).unwrap_or(WORKS - 1);
+        self.waits_since.store(since, Ordering::Relaxed);
+    }
+
+    /// Ends when the connection shall be hung up on.
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+
+    fn waits_since(&self) -> Option<Instant> {
+        let since = self.waits_since.load(Ordering::Relaxed);
+        (since != WORKS).then(|| self.begun + std::time::Duration::from_millis(since))
+    }
+}
+
+/// A connection works while this exists.
+pub(super) struct Works(Arc<Activity>);
+
+impl Drop for Works {
+    fn drop(&mut self) {
+        self.0.waits_from_now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::future::FutureExt;
+    use std::net::Ipv4Addr;
+
+    const LIMITS: Limits = Limits {
+        total: 6,
+        per_holder: 4,
+    };
+
+    fn client(number: u8) -> Holder {
+        Holder::at(Ipv4Addr::new(192, 0, 2, number).into())
+    }
+
+    /// So many connections, one after the other.
+    fn connections(pool: &Arc<Pool>, holder: Holder, count: usize) -> Vec<(Arc<Activity>, Place)> {
+        let connections = (0..count).map(|_| {
+            let activity = Activity::new();
+            let place = pool.enter(holder, &activity).unwrap();
+            (activity, place)
+        });
+        connections.collect()
+    }
+
+    fn evicted(connections: &[(Arc<Activity>, Place)]) -> Vec<bool> {
+        let evicted = |activity: &Activity| activity.evicted().now_or_never().is_some();
+        connections.iter().map(|(it, _)| evicted(it)).collect()
+    }
+
+    #[test]
+    fn a_client_with_its_share_loses_its_own_oldest() {
+        let pool = Pool::new(LIMITS);
+        let one = connections(&pool, client(1), 4);
+        let other = connections(&pool, client(2), 1);
+        let newcomer = connections(&pool, client(1), 1);
+        assert_eq!(evicted(&one), [true, false, false, false]);
+        assert_eq!(evicted(&other), [false]);
+        assert_eq!(evicted(&newcomer), [false]);
+    }
+
+    #[test]
+    fn a_full_pool_takes_from_the_client_with_the_most() {
+        let pool = Pool::new(LIMITS);
+        let few = connections(&pool, client(1), 2);
+        let most = connections(&pool, client(2), 4);
+        let newcomer = connections(&pool, client(3), 1);
+        assert_eq!(evicted(&few), [false, false]);
+        assert_eq!(evicted(&most), [true, false, false, false]);
+        drop(newcomer);
+        assert_eq!(pool.places().taken.len(), 5, "places are given back");
+    }
+
+    #[test]
+    fn work_is_never_hung_up_on() {
+        let pool = Pool::new(LIMITS);
+        let one = connections(&pool, client(1), 4);
+        let mut work: Vec<Works> = one.iter().map(|(it, _)| it.works()).collect();
+        assert!(pool.enter(client(1), &Activity::new()).is_none());
+        drop(work.remove(2));
+        let _newcomer = pool.enter(client(1), &Activity::new()).unwrap();
+        assert_eq!(evicted(&one), [false, false, true, false]);
+    }
+
+    /// A flood of connections that say nothing does not reach those amid a handshake.
+    #[test]
+    fn a_handshake_is_hung_up_on_last() {
+        let pool = Pool::new(LIMITS);
+        let mut one = connections(&pool, client(1), 4);
+        let worths = [Worth::Handshake, Worth::Ready, Worth::Silent, Worth::Silent];
+        for ((activity, _), worth) in one.iter().zip(worths) {
+            activity.is(worth);
+        }
+        for gone in [2, 3] {
+            let newcomer = connections(&pool, client(1), 1);
+            newcomer[0].0.is(Worth::Handshake);
+            one.extend(newcomer);
+            assert!(evicted(&one)[gone], "{gone}");
+        }
+        one.extend(connections(&pool, client(1), 1));
+        assert!(evicted(&one)[1], "it was only ready");
+        one.extend(connections(&pool, client(1), 1));
+        assert!(evicted(&one)[6], "it was silent");
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_network_and_a_mapped_one_its_ipv4_address() {
+        let holder = |text: &str| Holder::at(text.parse().unwrap());
+        assert_eq!(holder("2001:db8::1"), holder("2001:db8:0:0:ffff::2"));
+        assert_ne!(holder("2001:db8::1"), holder("2001:db8:0:1::1"));
+        assert_eq!(holder("::ffff:192.0.2.1"), holder("192.0.2.1"));
+        assert_ne!(holder("192.0.2.1"), holder("192.0.2.2"));
+    }
+}

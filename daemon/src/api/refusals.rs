@@ -1,0 +1,141 @@
+//! Audits refusals: every 401 and 403 of every route, and every refused request for a certificate.
+//!
+//! This layer is the one place that does so for what the network asks; no handler may write a
+//! refusal itself, or there are two entries. It runs each request to its end in a task of its own:
+//! a client that hangs up cancels no work, and no entry.
+
+use super::client::{Class, Client};
+use super::problem::{About, Problem, Refusal};
+use super::{Api, Edge};
+use crate::ca::refusals::{CERTIFICATE_REFUSED, REQUEST_REFUSED, Refused};
+use crate::ca::{Advice, Error};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::io;
+use std::net::IpAddr;
+
+/// Answers a request, and writes down if it was refused.
+pub(super) async fn audit(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+    let asked = Asked::of(&request);
+    let handled = tokio::spawn(async move {
+        let mut response = next.run(request).await;
+        if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+            asked.audit(&edge, response.status(), refusal).await;
+        }
+        response
+    });
+    handled.await.unwrap_or_else(|_| {
+        let error = Error::stop("internal", "the request failed; the log says why");
+        Problem::from(error).into_response()
+    })
+}
+
+impl Edge {
+    /// Audits a TLS handshake that was refused for the client's certificate or signature. Other
+    /// failures say nothing about a client: port scans and old protocols.
+    pub(super) async fn tls_refused(&self, address: Option<IpAddr>, failure: &io::Error) {
+        let cause = failure.get_ref().and_then(|it| it.downcast_ref());
+        let Some(rustls::Error::InvalidCertificate(reason)) = cause else {
+            tracing::debug!(error = %failure, "TLS handshake failed");
+            return;
+        };
+        let message = format!("the TLS handshake was refused: {reason:?}");
+        let error = Error::new(Advice::Authenticate, "client_certificate_invalid", message);
+        let refused = Refused {
+            action: "connection.refused",
+            actor: None,
+            subject: String::new(),
+            detail: json!({ "address": address.map(|it| it.to_string()) }),
+        };
+        let api = self.api(Class::Stranger);
+        api.ca.record_refused(refused, &error).await;
+    }
+}
+
+/// A request, as the journal shows it.
+struct Asked {
+    client: Option<Client>,
+    method: Method,
+    route: String,
+    path: String,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let extensions = request.extensions();
+        let route = extensions.get::<MatchedPath>();
+        Self {
+            client: extensions.get::<Client>().cloned(),
+            method: request.method().clone(),
+            route: route.map_or_else(String::new, |it| it.as_str().to_owned()),
+            path: request.uri().path().to_owned(),
+        }
+    }
+
+    async fn audit(self, edge: &Edge, status: StatusCode, refusal: Refusal) {
+        let asks_for_certificate = self.asks_for_certificate();
+        let is_audited = status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN;
+        let Some(client) = &self.client else { return };
+        if !is_audited && !asks_for_certificate {
+            return;
+        }
+        let api = edge.api(client.class);
+        let actor = self.actor(&api, client, status).await;
+        let About { subject, profile } = refusal.about.unwrap_or_else(|| About {
+            subject: self.subject(asks_for_certificate),
+            profile: None,
+        });
+        let refused = Refused {
+            action: match asks_for_certificate {
+                true => CERTIFICATE_REFUSED,
+                false => REQUEST_REFUSED,
+            },
+            actor,
+            subject,
+            detail: self.detail(client, profile),
+        };
+        api.ca.record_refused(refused, &refusal.error).await;
+    }
+
+    /// `None` for a client that could not be identified.
+    async fn actor(&self, api: &Api, client: &Client, status: StatusCode) -> Option<String> {
+        if let Some(user) = client.peer.user() {
+            return Some(user);
+        }
+        match status {
+            StatusCode::UNAUTHORIZED => None,
+            _ => api.caller(&client.peer).await.ok().map(|it| it.to_string()),
+        }
+    }
+
+    fn asks_for_certificate(&self) -> bool {
+        let route = self.route.as_str();
+        self.method == Method::POST
+            && (route == "/v1/certificates" || route.starts_with("/.well-known/est/"))
+    }
+
+    /// Whose certificate is asked for stands in a body that was not read.
+    fn subject(&self, asks_for_certificate: bool) -> String {
+        match asks_for_certificate {
+            true => String::new(),
+            false => self.path.clone(),
+        }
+    }
+
+    fn detail(&self, client: &Client, profile: Option<String>) -> Value {
+        let mut detail = json!({ "method": self.method.as_str(), "route": self.route });
+        if let Some(address) = client.address {
+            detail["address"] = address.to_string().into();
+        }
+        if let Some(sha256) = client.peer.presented() {
+            detail["certificate"] = hex::encode_upper(sha256).into();
+        }
+        if let Some(profile) = profile {
+            detail["profile"] = profile.into();
+        }
+        detail
+    }
+}
