@@ -93,6 +93,8 @@ pub struct ServerIdentity {
 /// Why the last attempt to have a certificate failed, and when the next one is made.
 struct Failure {
     error: Error,
+    /// The generation that would have signed: the pause ends when another one serves.
+    serving: Option<i64>,
     at: Instant,
     pause: Duration,
 }
@@ -100,13 +102,14 @@ struct Failure {
 impl Failure {
     /// What may pass by itself is tried at every turn. What an operator has to change is tried less
     /// and less: each attempt that is refused stands in the audit journal.
-    fn after(before: Option<Self>, error: Error) -> Self {
+    fn after(before: Option<Self>, serving: Option<i64>, error: Error) -> Self {
         let pause = match error.advice {
             Advice::Later { .. } => Duration::ZERO,
             _ => before.map_or(PAUSE, |it| (it.pause * 2).clamp(PAUSE, PAUSE_MAX)),
         };
         Self {
             error,
+            serving,
             at: Instant::now(),
             pause,
         }
@@ -214,9 +217,12 @@ impl ServerIdentity {
 
     /// Requests a certificate if there is none, if the present one nears its end or has other
     /// names, and if it is revoked or issued below a revoked generation.
-    /// After a refusal nothing is done for a pause, unless the listener was given another name.
+    /// After a refusal nothing is done for a pause, unless the listener was given another name or
+    /// another generation serves: after a compromise, only the successor can sign.
     pub fn renew(&self, ca: &CertificateAuthority) -> Result<(), Error> {
+        let serving = ca.serving_for(&self.name.load().profile);
         if let Some(failure) = &*lock(&self.failure)
+            && failure.serving == serving
             && failure.at.elapsed() < failure.pause
         {
             return Ok(());
@@ -225,7 +231,7 @@ impl ServerIdentity {
         let mut failure = lock(&self.failure);
         *failure = match &renewed {
             Ok(()) => None,
-            Err(error) => Some(Failure::after(failure.take(), error.clone())),
+            Err(error) => Some(Failure::after(failure.take(), serving, error.clone())),
         };
         renewed
     }

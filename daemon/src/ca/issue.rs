@@ -231,7 +231,8 @@ impl CertificateAuthority {
         }
     }
 
-    fn serving_for(&self, profile: &str) -> Option<i64> {
+    /// Returns the serving generation of the profile's authority.
+    pub(crate) fn serving_for(&self, profile: &str) -> Option<i64> {
         let authority = &self.profile(profile).ok()?.authority;
         Some(self.hierarchy().serving(authority)?.id)
     }

@@ -70,14 +70,12 @@ fn state_files(configuration: &Configuration) -> impl Iterator<Item = String> {
     let files = STATE_FILES.map(|name| state.join(name));
     let nested = STATE_FOLDERS.map(|name| entries(&state.join(name)));
     let all = files.into_iter().chain(nested.into_iter().flatten());
-    // In a folder that others cannot pass, they reach no file.
-    let is_closed = fs::metadata(&state).is_ok_and(|it| it.mode() & PASS == 0);
     all.filter_map(move |file| {
         let Ok(found) = found(&file)? else {
             return None;
         };
         let mode = found.mode() & 0o7777;
-        if !is_closed && mode & OTHERS != 0 && found.is_file() {
+        if mode & OTHERS != 0 && found.is_file() {
             let file = file.display();
             return Some(format!(
                 "{file} has mode {mode:04o}, and other users can read or change it: chmod 0600 {file}"
