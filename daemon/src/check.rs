@@ -15,7 +15,7 @@ use crate::private_worker::{PrivateWorker, READY_DEADLINE};
 use crate::store::{GenerationRow, Looked, Store};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
 use crate::token::worker::health::TokenState;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -99,8 +99,15 @@ fn check_hierarchy(
         }]
     };
     let rows = match generations(configuration) {
-        Ok(Some(rows)) => rows,
-        Ok(None) => return finding(Ok("no ceremony has been run yet".into())),
+        Ok(OnRecord::Generations(rows)) => rows,
+        Ok(OnRecord::Nothing) => return finding(Ok("no ceremony has been run yet".into())),
+        Ok(OnRecord::Older) => {
+            return finding(Ok(
+                "the database is from an earlier version, and the next start of the daemon changes \
+                 it; authorities were not looked at"
+                    .into(),
+            ));
+        }
         Err(error) => return finding(Err(format!("{error:#}"))),
     };
     let hierarchy = match Hierarchy::load(rows, None) {
@@ -116,17 +123,27 @@ fn check_hierarchy(
         .collect()
 }
 
-/// The database is opened with the rights of its folder's owner; none if there is no database.
-fn generations(configuration: &Configuration) -> anyhow::Result<Option<Vec<GenerationRow>>> {
+/// The generations that the database has on record.
+enum OnRecord {
+    /// There is no database.
+    Nothing,
+    /// The database has an older schema, and was not read.
+    Older,
+    /// These.
+    Generations(Vec<GenerationRow>),
+}
+
+/// Reads the database with the rights of its folder's owner.
+fn generations(configuration: &Configuration) -> anyhow::Result<OnRecord> {
     let path = configuration.state_dir.join("hallmark.db");
     let owner = owner_of(&configuration.state_dir)?;
     let rows = as_owner(owner, || match is_there(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Ok(false) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(OnRecord::Nothing),
+        Ok(false) => Ok(OnRecord::Nothing),
         Err(error) => Err(error.into()),
         Ok(true) => match Store::look(&path)? {
-            Looked::Current(store) => Ok(Some(store.generations()?)),
-            Looked::Older => bail!("it is from an earlier version; start the daemon once"),
+            Looked::Current(store) => Ok(OnRecord::Generations(store.generations()?)),
+            Looked::Older => Ok(OnRecord::Older),
         },
     });
     rows.with_context(|| path.display().to_string())?

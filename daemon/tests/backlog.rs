@@ -28,6 +28,8 @@ use hallmarkd::x509::key::KeyType;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,6 +88,7 @@ async fn ten_thousand_enrollments_are_pushed_within_the_quota_and_no_operation_i
 fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
     let credential = folder.join("connection-string");
     std::fs::write(&credential, emulator.service_connection_string()).expect("writable");
+    std::fs::set_permissions(&credential, Permissions::from_mode(0o600)).expect("ours");
     let said: ProvisioningConfiguration = toml::from_str(&format!(
         "name = \"dps\"\nendpoint = \"https://{}\"\naddress = \"{}\"\nid_scope = \"{}\"\n\
          ca_bundle = {:?}\ncredential = {credential:?}\n\
@@ -117,7 +120,6 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
             interval_seconds: 86_400,
         },
         backups_kept: 1,
-        stations: hallmarkd::ca::station::StationPolicy::default(),
         public_http: None,
         clock: hallmarkd::ca::clock::ClockPolicy::default(),
         wake: Box::new(|| {}),

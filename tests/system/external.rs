@@ -131,6 +131,11 @@ key_types = ["p256"]
 key_usage = ["digital_signature"]
 extended_key_usage = ["client_auth"]
 
+[[station]]
+name = "*"
+profiles = ["behind", "in-cell"]
+ids = ["*"]
+
 [[provisioning]]"#;
 
 /// Somebody else's CA, in the stage's folder.

@@ -348,6 +348,10 @@ fn starts_on(disk: &Disk) {
         let daemon = stage.daemon();
         is_looked_at(&stage);
         is_unwritable(&stage, disk.cause);
+        until("the token is ready", || {
+            let tokens = &stage.json(&["status"])["tokens"];
+            (tokens["factory"]["state"] == "ready").then_some(())
+        });
         let line = stage.caller(&station);
         let request = Request::device(&format!("press-{crashes}"));
         let answer = line.ask(&request);

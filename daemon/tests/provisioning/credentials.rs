@@ -3,7 +3,7 @@
 use crate::factory::Factory;
 use crate::metadata::Metadata;
 use crate::pki;
-use crate::plant::{Plant, individual, press};
+use crate::plant::{Plant, individual, press, write_secret};
 use dps_emulator::{Action, EntraClient, Fault};
 use hallmarkd::enrollment::desired::EnrollmentId;
 use hallmarkd::enrollment::history::History;
@@ -23,7 +23,7 @@ const CLIENT: &str = "0b0b0b0b-1111-2222-3333-444444444444";
 fn plant_with_imported_key(factory: &Factory) -> Plant {
     Plant::start_with(factory.keys(), |emulator, said| {
         let file = factory.path("dps");
-        std::fs::write(&file, emulator.service_connection_string()).unwrap();
+        write_secret(&file, &emulator.service_connection_string());
         let arguments = ["--label", "dps-sas", "--file", file.to_str().unwrap()];
         let imported = factory.run("import-secret", &arguments);
         assert!(imported.status.success(), "{imported:?}");

@@ -14,7 +14,9 @@ use hallmarkd::provisioning::dps::DpsClient;
 use hallmarkd::provisioning::failure::CallError;
 use hallmarkd::provisioning::hub::HubClient;
 use secrecy::SecretString;
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 pub(crate) struct Plant {
@@ -41,10 +43,10 @@ impl Plant {
         let mut options = Options::new(folder.path());
         options.switches.retry_after_seconds = 0;
         let emulator = Emulator::start(options).unwrap();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
-        write("dps", &emulator.service_connection_string()).unwrap();
-        write("arm", &emulator.arm().token).unwrap();
-        write("hub", &emulator.hub_connection_string()).unwrap();
+        let write = |name: &str, text: &str| write_secret(&folder.path().join(name), text);
+        write("dps", &emulator.service_connection_string());
+        write("arm", &emulator.arm().token);
+        write("hub", &emulator.hub_connection_string());
         let said: ProvisioningConfiguration =
             toml::from_str(&change(&emulator, said(&emulator))).unwrap();
         let provisioning = said.check(Some(folder.path())).unwrap();
@@ -169,4 +171,10 @@ fn wanted(kind: Kind) -> Desired {
         reprovision_policy: None,
         hubs: None,
     }
+}
+
+/// Writes a file that its owner alone can read, as credentials must be.
+pub(crate) fn write_secret(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
