@@ -132,7 +132,7 @@ key_usage = ["digital_signature"]
 extended_key_usage = ["client_auth"]
 
 [[station]]
-name = "*"
+name = "station-*"
 profiles = ["behind", "in-cell"]
 ids = ["*"]
 
