@@ -321,7 +321,7 @@ fn a_request_that_was_sent_beside_the_revocation_is_refused() {
     kept.send(&(request(ADDRESS, &body) + next + next));
     assert_eq!(kept.answer().0, 200);
     is_out(kept.answer());
-    is_out(kept.answer());
+    kept.comes_to_its_end();
     let told = revoke(&stage, &[&operator.serial, "--reason", "superseded"]);
     assert_eq!(told["already_revoked"], true, "the admin socket is open");
 }

@@ -83,9 +83,16 @@ pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
 }
 
 /// Opens a file whose lock counts and not its content, and makes it for its owner alone if need be.
+/// On a read-only file system an existing file is opened for reading: `flock` needs no more.
 pub fn open_lock(path: &Path) -> io::Result<File> {
+    let place = Place::of(path, Links::Refused)?;
     let flags = OFlags::RDWR | OFlags::CREATE;
-    Place::of(path, Links::Refused)?.open(flags, Mode::RUSR | Mode::WUSR)
+    match place.open(flags, Mode::RUSR | Mode::WUSR) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            place.open(OFlags::RDONLY, Mode::empty()).map_err(|_| error)
+        }
+        opened => opened,
+    }
 }
 
 /// Writes a file that an operator named, in place of its content; a new one as the umask has it.
