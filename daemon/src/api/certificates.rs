@@ -86,7 +86,7 @@ pub(super) async fn issue(
 impl Asks<Issue> {
     /// The whole cycle. The layer `api::refusals` has it run to its end, and audits its refusals.
     pub(super) async fn issue(&self, request: &IssueRequest) -> Result<Issued, Problem> {
-        let _permit = self.api.admit()?;
+        let _permit = self.api.admit().await?;
         let issued = self.api.ca.issue_unaudited(&self.permission, request);
         issued
             .await

@@ -71,6 +71,9 @@ const LOCAL_IN_FLIGHT_MAX: usize = 64;
 const IDENTIFYING_MAX: usize = 16;
 /// Questions about the state of everything that may be in work at once.
 const MONITORED_IN_FLIGHT_MAX: usize = 4;
+/// How long such a question waits for its permit. Each takes milliseconds, and there may be several
+/// dashboards and operators.
+const MONITORED_WAIT: Duration = Duration::from_secs(5);
 /// The most rows that one answer carries.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
@@ -159,6 +162,8 @@ pub struct Api {
     ca: Arc<CertificateAuthority>,
     shared: Arc<Shared>,
     in_flight: Arc<Semaphore>,
+    /// How long a request waits for its permit.
+    permit_wait: Duration,
 }
 
 /// For what is open to all: it takes the permits of strangers.
@@ -192,6 +197,7 @@ impl Edge {
             ca: self.current.load_full(),
             shared: Arc::clone(&self.shared),
             in_flight: self.shared.in_flight.of(class),
+            permit_wait: Duration::ZERO,
         }
     }
 
@@ -208,6 +214,7 @@ impl Edge {
         let _turn = in_flight.identifying_next.acquire().await;
         let api = Api {
             in_flight: Arc::clone(&in_flight.identifying),
+            permit_wait: Duration::ZERO,
             ..self.api(Class::Stranger)
         };
         api.caller(peer).await.is_ok()
@@ -307,14 +314,17 @@ impl Api {
     fn monitored(&self) -> Self {
         Self {
             in_flight: Arc::clone(&self.shared.in_flight.monitored),
+            permit_wait: MONITORED_WAIT,
             ..self.clone()
         }
     }
 
     /// Room for one request more in the application.
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let in_flight = Arc::clone(&self.in_flight);
-        in_flight.try_acquire_owned().map_err(|_| {
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let permit = Arc::clone(&self.in_flight).acquire_owned();
+        // The semaphore is never closed. Without a wait, a permit that is free is taken all the same.
+        let permit = tokio::time::timeout(self.permit_wait, permit).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| {
             let message = "as many requests are in work as may be; send it again";
             Error::later(1, "too_many_requests_in_flight", message).into()
         })
@@ -325,7 +335,7 @@ impl Api {
         &self,
         work: impl FnOnce(&CertificateAuthority) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let permit = self.admit()?;
+        let permit = self.admit().await?;
         let ca = Arc::clone(&self.ca);
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
