@@ -271,8 +271,15 @@ fn nothing_is_recorded_while_the_token_is_parked() {
 fn nothing_is_recorded_while_no_key_signs() {
     let scene = Scene::set();
     let refused = Action::Return(CKR_KEY_FUNCTION_NOT_PERMITTED);
-    let unusable = [Fault::from("C_SignInit", 1, refused)];
+    let unusable = [
+        Fault::from("C_SignInit", 1, refused),
+        Fault::from("C_GenerateKeyPair", 1, Action::Delay(0)),
+    ];
     scene.nothing_is_recorded(&unusable, &["token_key"]);
+    let came = scene.plan.came();
+    let pairs = came.iter().filter(|it| it.starts_with("C_GenerateKeyPair"));
+    let pairs = pairs.count();
+    assert!((1..=12).contains(&pairs), "two rollovers made {pairs} keys");
     let alarms = scene.stage.json(&["status"])["alarms"].to_string();
     assert!(alarms.contains("keys that do not sign"), "{alarms}");
     scene.everything_is_signed();

@@ -107,6 +107,8 @@ impl From<StoreError> for Error {
 pub(in crate::ca) const CLIENT_REVOKED: &str = "client_certificate_revoked";
 /// The issuer, or one above it, is revoked.
 pub(in crate::ca) const ISSUER_REVOKED: &str = "issuer_revoked";
+/// The daemon's own work waits after a signature that failed (`ca::pace`).
+pub(in crate::ca) const SIGNING_PAUSED: &str = "signing_paused";
 /// The code of [`IntentRefusal::IssuerReplaced`].
 pub(in crate::ca) const ISSUER_REPLACED: &str = "issuer_replaced";
 

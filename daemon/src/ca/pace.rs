@@ -7,6 +7,7 @@
 //! bounded by their permits, and a key whose signature failed has to show that it signs
 //! (`TokenClient::ready_to_sign`).
 
+use super::error::SIGNING_PAUSED;
 use super::{CertificateAuthority, Error, lock};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -31,6 +32,8 @@ pub(super) enum Source {
     Possession(i64),
     /// The next generation of an authority, by its row id.
     Generation(i64),
+    /// The key of that generation, which is made and has to show that it signs.
+    Key(i64),
     /// The request to an issuer elsewhere, by the row id of its generation.
     Request(i64),
     /// The canary of a roll, by the roll's row id.
@@ -124,7 +127,7 @@ impl CertificateAuthority {
                 "this is signed again in {seconds} s: a signature failed before, or there were \
                  {SIGNATURES_PER_MINUTE_MAX} in a minute; the log says why"
             );
-            Error::later(seconds, "signing_paused", message)
+            Error::later(seconds, SIGNING_PAUSED, message)
         })
     }
 

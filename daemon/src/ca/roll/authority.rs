@@ -6,9 +6,10 @@
 
 use super::super::authority_policy::Gate;
 use super::super::authorize::{Authorized, Caller, Operate};
-use super::super::error::ISSUER_REVOKED;
+use super::super::error::{ISSUER_REVOKED, SIGNING_PAUSED};
 use super::super::generation::{Shape, new_key_id};
 use super::super::hierarchy::Generation;
+use super::super::pace::Source;
 use super::super::{CertificateAuthority, Error, crash_point};
 use super::evidence::{AuthorityDetail, Word};
 use super::{RETRY_SECONDS, earlier};
@@ -16,7 +17,10 @@ use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step}
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::store::{AuthorityStep, NewAuthorityRoll, PlannedGeneration, RollRow, RollSubject};
+use crate::store::{
+    AuthorityStep, GenerationRow, NewAuthorityRoll, PlannedGeneration, RollRow, RollSubject,
+};
+use crate::token::KeyDescription;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -338,6 +342,10 @@ impl CertificateAuthority {
                 "a ceremony is under way",
             )),
         };
+        // The failure that the pause follows is on record.
+        if made.as_ref().is_err_and(|it| it.code == SIGNING_PAUSED) {
+            return Ok(Some(now + RETRY_SECONDS));
+        }
         // To wait for the one above is no failure.
         let failure = made.as_ref().err().filter(|it| it.code != ISSUER_REVOKED);
         let waits_elsewhere = failure.is_some_and(|it| it.code == "authority_waiting");
@@ -384,7 +392,7 @@ impl CertificateAuthority {
         if row.certificate.is_some() {
             return Ok(());
         }
-        let key = self.make_key(&row)?;
+        let key = self.make_next_key(&row)?;
         crash_point("roll-generation-keyed");
         if !old.foreign.is_empty() {
             return self.request_next_certificate(&old, row.id);
@@ -393,6 +401,17 @@ impl CertificateAuthority {
         self.make_certificate(&shape, &row, &key, &Caller::Daemon.to_string())?;
         crash_point("roll-generation-staged");
         Ok(())
+    }
+
+    /// Makes the key, or finds it. A key that does not sign is thrown away, and the next one is made
+    /// after a pause: a token has room for so many, whatever wakes the rollover.
+    fn make_next_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
+        let source = Source::Key(row.id);
+        self.may_have_signed(source)?;
+        let made = self.make_key(row);
+        let does_not_sign = made.as_ref().is_err_and(|it| it.code == "token_key");
+        self.note_signature(source, !does_not_sign);
+        made
     }
 
     /// The issuer is elsewhere: the roll goes on when its certificate was installed.
