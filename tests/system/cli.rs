@@ -450,6 +450,13 @@ fn check_finds_what_other_users_could_read() {
         fs::set_permissions(&path, good).unwrap();
         fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
     }
+    // The advice must not be to change what a link names.
+    let planted = stage.path("state/tls/planted");
+    std::os::unix::fs::symlink(stage.path("ceremony.toml"), &planted).unwrap();
+    let told = stage.check();
+    is_wrong(&told, &["WRONG files", "planted is a symbolic link"]);
+    assert!(!told.out.contains("chmod"), "{told:?}");
+    fs::remove_file(planted).unwrap();
     std::os::unix::fs::chown(stage.database(), Some(65_534), None).unwrap();
     is_wrong(&stage.check(), &["WRONG files", "belongs to user 65534"]);
     // SQLite gives its logs to the owner of the database when root opens them.

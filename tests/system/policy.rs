@@ -142,7 +142,7 @@ fn a_station_that_no_table_names_may_ask_for_nothing() {
 }
 
 /// Verifies: a station obtains what its tables allow together, and neither a profile nor a device
-/// of another line, whoever has that device; an id is one whatever its case.
+/// of another line, which may have that device; an id is one whatever its case.
 #[test]
 fn a_station_asks_for_the_devices_of_its_line_only() {
     let stage = two_lines();

@@ -169,6 +169,18 @@ fn reasons_and_names_are_judged() {
             (since, &json!(stands))
         );
     }
+    let key = stage.write("key.pem", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n");
+    let key = key.to_str().unwrap();
+    let refused = [
+        "certificate",
+        "revoke",
+        "--file",
+        key,
+        "--reason",
+        "superseded",
+    ];
+    let told = stage.hallmark(&refused);
+    assert!(told.error.contains("nothing was sent"), "{told:?}");
     for reason in [
         "unspecified",
         "keyCompromise",

@@ -43,7 +43,7 @@ pub(crate) enum Order<'a> {
     DeleteForeign { id: &'a str },
     /// Every public key goes.
     DeletePublic { id: &'a str },
-    /// Private keys get another id and label, so that nobody finds them.
+    /// Private keys get another id and label, so that no search finds them.
     Move { id: &'a str, to: &'a str },
 }
 
@@ -173,7 +173,7 @@ fn objects(
     session.find_objects(&template).unwrap()
 }
 
-/// A point that nobody has the private key of.
+/// A point whose private key does not exist.
 fn write_public(session: &Session, id: &[u8], label: &str) {
     const OCTET_STRING: u8 = 4;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();

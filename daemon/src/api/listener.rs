@@ -153,11 +153,11 @@ impl Listener for Http {
     }
 
     fn limits(&self) -> [Limits; 2] {
-        let nobody = Limits {
+        let none = Limits {
             total: 0,
             per_holder: 0,
         };
-        [strangers(self.per_address_max), nobody]
+        [strangers(self.per_address_max), none]
     }
 }
 

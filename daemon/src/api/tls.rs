@@ -197,8 +197,8 @@ impl ServerIdentity {
         }
     }
 
-    /// The listener has another name now; the certificate of before serves until there is one for
-    /// it.
+    /// Gives the listener another name. The present certificate serves until there is one for that
+    /// name.
     pub fn rename(&self, name: ListenerName) {
         self.name.store(Arc::new(name));
         *lock(&self.failure) = None;

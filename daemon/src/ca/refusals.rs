@@ -23,7 +23,7 @@ pub const CERTIFICATE_REFUSED: &str = "certificate.refused";
 /// The action of any other refused request.
 pub const REQUEST_REFUSED: &str = "request.refused";
 
-/// What was refused, and to whom.
+/// A refusal and its caller.
 pub struct Refused {
     /// The action in the journal.
     pub action: &'static str,

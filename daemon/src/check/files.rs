@@ -64,6 +64,14 @@ fn folders(configuration: &Configuration) -> impl Iterator<Item = String> {
     })
 }
 
+/// What is at a path, without following a link there; `None` where nothing is.
+fn entry(path: &Path) -> Option<io::Result<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        found => Some(found),
+    }
+}
+
 fn state_files(configuration: &Configuration) -> impl Iterator<Item = String> {
     let state = configuration.state_dir.clone();
     let owner = fs::metadata(&state).ok().map(|it| it.uid());
@@ -71,9 +79,15 @@ fn state_files(configuration: &Configuration) -> impl Iterator<Item = String> {
     let nested = STATE_FOLDERS.map(|name| entries(&state.join(name)));
     let all = files.into_iter().chain(nested.into_iter().flatten());
     all.filter_map(move |file| {
-        let Ok(found) = found(&file)? else {
+        let Ok(found) = entry(&file)? else {
             return None;
         };
+        if found.is_symlink() {
+            return Some(format!(
+                "{} is a symbolic link, and is not followed: find out who made it, and remove it",
+                file.display()
+            ));
+        }
         let mode = found.mode() & 0o7777;
         if mode & OTHERS != 0 && found.is_file() {
             let file = file.display();

@@ -7,8 +7,11 @@ use crate::files;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use std::io;
 use std::path::Path;
 
+/// In the label of every private key in PEM.
+const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 /// Digits of a SHA-256; a serial number has 40 at most.
 const SHA256_DIGITS: usize = 64;
 
@@ -54,9 +57,16 @@ fn kind_of(digits: &str) -> &'static str {
     }
 }
 
-/// PEM as it is, DER in base64.
+/// PEM as it is, DER in base64. A private key is refused here: it must not leave its file.
 fn read(path: &Path) -> Result<String, Failure> {
     let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| Failure::file(path, &error))?;
+    if bytes.windows(PRIVATE_KEY.len()).any(|it| it == PRIVATE_KEY) {
+        let error = io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it holds a private key, and nothing was sent; name the file of the certificate",
+        );
+        return Err(Failure::file(path, &error));
+    }
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => STANDARD.encode(error.as_bytes()),

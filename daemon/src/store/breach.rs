@@ -1,7 +1,7 @@
 //! A breached leaf: shut out in one transaction at every service that lets its device in.
 //!
 //! Slots, status, roll, revocation and the work at the hub change together, and what was being
-//! signed for the device at that moment is abandoned: whoever holds the breached leaf may have asked
+//! signed for the device at that moment is abandoned: a holder of the breached leaf may have asked
 //! for it. From then on the store desires nothing that lets the breached leaf in.
 
 use super::audit::{self, AuditEntry};

@@ -559,7 +559,7 @@ mod tests {
         assert_eq!(opened.load(Ordering::Relaxed), 2);
     }
 
-    /// Verifies the number of attempts: while the disk is full, whatever is asked meanwhile, a
+    /// Verifies the number of attempts: while the disk is full, whatever is asked, a
     /// probe is written after 1, 2, 4, 8 seconds, and then every ten.
     #[test]
     fn probes_are_rare() {

@@ -137,7 +137,7 @@ fn a_second_worker_of_one_tpm_without_resource_manager_is_refused() {
     second.client.prove(&key, DEADLINE).unwrap();
 }
 
-/// A TPM keeps no keys, so a key that nobody was told of is gone, and the next one is made.
+/// A TPM keeps no keys, so a key that is not on record is gone, and the next one is made.
 #[test]
 fn a_worker_killed_while_it_makes_a_key_leaves_nothing_in_the_way() {
     let stage = Stage::new();

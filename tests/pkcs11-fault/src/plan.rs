@@ -6,7 +6,7 @@
 //! C_Sign 1 delay 200          sleeps for 200 ms, then does what was asked
 //! C_Sign 1 hang               never returns
 //! C_Sign 1 crash              aborts the process
-//! C_Sign 1 crash-after        does what was asked, then aborts the process: nobody hears of it
+//! C_Sign 1 crash-after        does what was asked, then aborts the process, without an answer
 //! C_GenerateKeyPair 1 keep-public   makes the pair, deletes the private half, aborts the process
 //! C_GenerateKeyPair 1 keep-private  makes the pair, deletes the public half, aborts the process
 //! C_SignInit 2 close-session  closes the caller's session first, then does what was asked

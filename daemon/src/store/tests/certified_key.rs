@@ -1,4 +1,4 @@
-//! A key is one holder's, and a compromised one nobody's.
+//! A key has one holder, and a compromised key has none.
 
 use super::*;
 use crate::x509::revocation::RevocationReason::{self, CaCompromise, KeyCompromise, Superseded};

@@ -5,7 +5,7 @@
 //! So of several public-key objects the one with the recorded SPKI is the public half, no other one
 //! matters, and where objects do not suffice a test signature tells.
 //!
-//! [`clear_half_made`] is the only function that deletes what nobody asked to delete. Half a key
+//! [`clear_half_made`] is the only function that deletes without a request to delete. Half a key
 //! pair is ours, and may go, if all of this is true:
 //!
 //! 1. It has the id that is about to be used for a new key. The id is 16 random bytes, chosen by us
