@@ -338,6 +338,32 @@ fn a_request_that_was_sent_beside_the_revocation_is_refused() {
     assert_eq!(told["already_revoked"], true, "the admin socket is open");
 }
 
+/// The client decides how long its body takes. Verifies: an operator that is revoked, or whose
+/// authority is blocked, after the head of its request came, has no effect by the rest of it.
+#[test]
+fn a_request_whose_body_comes_after_the_exclusion_is_refused() {
+    let stage = with_operators();
+    let body = json!({ "reason": "compromise" }).to_string();
+    let compromise = request(
+        "/v1/authorities/line-1/rolls",
+        &json!({ "reason": "compromise" }),
+    );
+    let (head, rest) = compromise.split_at(compromise.len() - body.len() + 3);
+    let first = stage.enlist("operator", "operator-1");
+    let second = stage.enlist("operator", "operator-2");
+    let mut revoked = Kept::secured(&stage, &first);
+    let mut blocked = Kept::secured(&stage, &second);
+    revoked.send(head);
+    blocked.send(head);
+    revoke(&stage, &[&first.serial, "--reason", "keyCompromise"]);
+    revoked.send(rest);
+    is_out(revoked.answer());
+    stage.told(&["authority", "block", "operations", "--generation", "1"]);
+    blocked.send(rest);
+    is_out(blocked.answer());
+    assert_eq!(stage.count("roll"), 0);
+}
+
 /// What `openssl s_client` says on a connection that may resume the session in a file, and keeps
 /// the next session there.
 fn s_client(stage: &Stage, version: &str, holder: &Holder, resumes: bool) -> Told {

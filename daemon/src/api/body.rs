@@ -1,5 +1,8 @@
 //! Reads request bodies within their limits of size and time, for every handler that takes one.
 //!
+//! The sender of a request is judged before its body is read, and again afterwards: the client decides
+//! how long its body takes, and may have been revoked or blocked in between.
+//!
 //! No handler may use axum's own `String`, `Bytes` or `Json`: they wait for a body for ever, and
 //! their refusals are no problem documents.
 
@@ -9,6 +12,7 @@ use crate::ca::Error;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -26,9 +30,10 @@ pub(super) struct TextBody(pub(super) String);
 impl<T: DeserializeOwned> FromRequest<Edge> for JsonBody<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &Edge) -> Result<Self, Problem> {
+    async fn from_request(request: Request, edge: &Edge) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
         let bytes = read_typed(&head.headers, "application/json", body).await?;
+        judge_again(&head, edge).await?;
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Self).map_err(|error| invalid(&error))
     }
@@ -37,8 +42,10 @@ impl<T: DeserializeOwned> FromRequest<Edge> for JsonBody<T> {
 impl FromRequest<Edge> for TextBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &Edge) -> Result<Self, Problem> {
-        let bytes = read(request.into_body()).await?;
+    async fn from_request(request: Request, edge: &Edge) -> Result<Self, Problem> {
+        let (head, body) = request.into_parts();
+        let bytes = read(body).await?;
+        judge_again(&head, edge).await?;
         let text = String::from_utf8(bytes.into());
         let text = text.map_err(|error| {
             let message = format!("the body is not UTF-8 text: {error}; send it as UTF-8");
@@ -46,6 +53,12 @@ impl FromRequest<Edge> for TextBody {
         })?;
         Ok(Self(text))
     }
+}
+
+/// Fails if the sender, which had a permission when the head of the request came, was excluded since.
+async fn judge_again(head: &Parts, edge: &Edge) -> Result<(), Problem> {
+    let (api, peer) = edge.asked(&head.extensions)?;
+    api.caller(&peer).await.map(drop)
 }
 
 /// Reads the body of a request whose media type must be `media_type`.

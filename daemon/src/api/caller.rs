@@ -12,7 +12,30 @@ use crate::ca::client::Client;
 use crate::ca::{Advice, CertificateAuthority, Error};
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Asks whether a user may use the admin socket. It is asked for each request, because a reload may
+/// take the user out of `admin_users` while its connection is kept.
+#[derive(Clone)]
+pub struct Admission(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Admission {
+    /// The admission that `admitted` decides.
+    pub fn new(admitted: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(admitted))
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if (self.0)() {
+            "admitted"
+        } else {
+            "not admitted"
+        })
+    }
+}
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -21,6 +44,8 @@ pub enum Peer {
     Local {
         /// Effective user id.
         uid: u32,
+        /// Whether the configuration admits the user at this moment.
+        admission: Admission,
     },
     /// A local user who may not use the admin socket.
     NotAdmitted {
@@ -38,7 +63,7 @@ impl Peer {
     /// A local user's name in the journal.
     pub(super) fn user(&self) -> Option<String> {
         match self {
-            Peer::Local { uid } | Peer::NotAdmitted { uid } => {
+            Peer::Local { uid, .. } | Peer::NotAdmitted { uid } => {
                 Some(Caller::Local { uid: *uid }.to_string())
             }
             Peer::Network { .. } => None,
@@ -98,7 +123,10 @@ impl Api {
     /// certificate may expire or be revoked while its connection stays.
     pub(super) async fn caller(&self, peer: &Peer) -> Result<Caller, Problem> {
         let certificate = match peer {
-            Peer::Local { uid } => return Ok(Caller::Local { uid: *uid }),
+            Peer::Local { uid, admission } if (admission.0)() => {
+                return Ok(Caller::Local { uid: *uid });
+            }
+            Peer::Local { uid, .. } => return Err(not_admitted(*uid).into()),
             Peer::NotAdmitted { uid } => return Err(not_admitted(*uid).into()),
             Peer::Network { certificate: None } => {
                 let message = "present the client certificate that this daemon issued to you";

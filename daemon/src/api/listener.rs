@@ -1,7 +1,7 @@
 //! The kinds of listeners: how each accepts a connection, and what it knows of its client.
 
 use super::Edge;
-use super::caller::{ClientCertificate, Peer};
+use super::caller::{Admission, ClientCertificate, Peer};
 use super::client::Class;
 use super::pool::{Activity, Holder, Limits, Worth};
 use super::tls::ServerIdentity;
@@ -168,9 +168,12 @@ impl<Admitted: Fn(u32) -> bool + Clone + Send + Sync + 'static> Listener for Adm
     async fn accept(&self) -> io::Result<(Self::Socket, Origin)> {
         let (stream, _) = self.listener.accept().await?;
         let uid = stream.peer_cred()?.uid();
-        let (class, peer) = match (self.admitted)(uid) {
-            true => (Class::Local, Peer::Local { uid }),
-            false => (Class::Stranger, Peer::NotAdmitted { uid }),
+        let admitted = self.admitted.clone();
+        let admission = Admission::new(move || admitted(uid));
+        let (class, peer) = if (self.admitted)(uid) {
+            (Class::Local, Peer::Local { uid, admission })
+        } else {
+            (Class::Stranger, Peer::NotAdmitted { uid })
         };
         let origin = Origin {
             holder: Holder::User(uid),

@@ -6,6 +6,7 @@
 //! from. An identified client's connection is never hung up on while its request is in work, and a
 //! connection amid its TLS handshake only if there is no other.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -108,17 +109,23 @@ impl Places {
         taken.filter(|it| it.holder == holder).count()
     }
 
-    /// The holder with the most connections of which at least one can be hung up on.
+    /// The holder with the most connections of which at least one can be hung up on. Among holders
+    /// of equally many, the one whose connection is worth least and has waited longest: a crowd of
+    /// addresses with a silent connection each does not reach a client amid its handshake.
     fn holder_of_most(&self) -> Option<Holder> {
-        let mut counts: BTreeMap<Holder, (usize, bool)> = BTreeMap::new();
+        let mut counts: BTreeMap<Holder, (usize, Option<(u8, Instant)>)> = BTreeMap::new();
         for taken in self.taken.values() {
-            let (count, waits) = counts.entry(taken.holder).or_default();
+            let (count, least) = counts.entry(taken.holder).or_default();
             *count += 1;
-            *waits |= taken.activity.waits_since().is_some();
+            if let Some(since) = taken.activity.waits_since() {
+                let waiting = (taken.activity.worth(), since);
+                *least = Some(least.map_or(waiting, |it| it.min(waiting)));
+            }
         }
-        let evictable = counts.into_iter().filter(|(_, (_, waits))| *waits);
-        let most = evictable.max_by_key(|(_, (count, _))| *count);
-        most.map(|(holder, _)| holder)
+        let evictable = counts
+            .into_iter()
+            .filter_map(|(holder, (count, least))| Some((count, Reverse(least?), holder)));
+        evictable.max().map(|(_, _, holder)| holder)
     }
 
     /// Hangs up on the connection of `holder` that has waited longest for its client.
@@ -279,6 +286,22 @@ mod tests {
         drop(work.remove(2));
         let _newcomer = pool.enter(client(1), &Activity::new()).unwrap();
         assert_eq!(evicted(&one), [false, false, true, false]);
+    }
+
+    /// Of many clients with one connection each, a silent one goes, whatever its address.
+    #[test]
+    fn a_crowd_of_silent_clients_does_not_reach_a_handshake() {
+        let pool = Pool::new(LIMITS);
+        let mut all: Vec<_> = (1..=6)
+            .map(|it| connections(&pool, client(it), 1).remove(0))
+            .collect();
+        all[5].0.is(Worth::Handshake);
+        all[0].0.is(Worth::Handshake);
+        all.extend(connections(&pool, client(0), 1));
+        assert_eq!(
+            evicted(&all),
+            [false, true, false, false, false, false, false]
+        );
     }
 
     /// A flood of connections that say nothing does not reach those amid a handshake.

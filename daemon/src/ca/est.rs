@@ -54,7 +54,7 @@ impl CertificateAuthority {
             let message = "the CSR has no common name; make it the registration id";
             return Err(Error::mend("csr_without_common_name", message));
         };
-        let profile = self.asked_profile(caller, request, &name)?;
+        let profile = self.asked_profile(permission, request, &name)?;
         // Before anything is told of a device that the caller has no business with.
         if !permission.renews_itself(profile, &name) {
             permission.covers(&self.stations, profile, &name, false)?;
@@ -75,11 +75,11 @@ impl CertificateAuthority {
     }
 
     /// The profile that the address names; where it names none, a renewal is by the profile that
-    /// the device has, or the caller that renews itself. A device is not told of
-    /// another one by it.
+    /// the device has, or the caller that renews itself. A caller that may not ask for the device by
+    /// its profile learns nothing of it: the request is judged as that of an unknown device.
     fn asked_profile(
         &self,
-        caller: &Caller,
+        permission: &Authorized<Issue>,
         request: &EstRequest,
         name: &str,
     ) -> Result<&IssuanceProfile, Error> {
@@ -90,22 +90,32 @@ impl CertificateAuthority {
                 name: own,
                 profile,
                 ..
-            } = caller
+            } = permission.caller()
             && *role != Role::Device
             && own == name
         {
             return self.profile(profile);
         }
-        let is_another_device = matches!(
-            caller,
-            Caller::Certificate { role: Role::Device, name: own, .. } if own != name
-        );
         if request.label.is_none()
             && request.renews
-            && !is_another_device
             && let Some(device) = self.store.device(name)?
         {
-            return self.profile(&device.profile);
+            let profile = self.profile(&device.profile);
+            let may_know = match (&profile, permission.caller()) {
+                (Ok(profile), _) => permission
+                    .covers(&self.stations, profile, name, false)
+                    .is_ok(),
+                (
+                    Err(_),
+                    Caller::Certificate {
+                        role, name: own, ..
+                    },
+                ) => *role == Role::Operator || (*role == Role::Device && own == name),
+                (Err(_), _) => true,
+            };
+            if may_know {
+                return profile;
+            }
         }
         self.est_profile(request.label.as_deref())
     }

@@ -14,8 +14,8 @@ use spki::SubjectPublicKeyInfoRef;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// The smallest RSA public exponent: F4. Smaller ones have a history of broken verifiers.
-const RSA_EXPONENT_MIN: u64 = 65_537;
+/// The RSA public exponent: F4. Smaller ones have a history of broken verifiers.
+const RSA_EXPONENT: u64 = 65_537;
 
 /// How the owner of a computable key mends it.
 const NEW_KEY: &str =
@@ -336,7 +336,8 @@ fn check_rsa_exponent(octets: &[u8]) -> Result<(), KeyRefusal> {
     let exponent = octets
         .iter()
         .fold(0, |sum, octet| sum << 8 | u64::from(*octet));
-    if exponent < RSA_EXPONENT_MIN || exponent % 2 == 0 {
+    // One exponent for all: with another one, the modulus of a compromised key would be a new key.
+    if exponent != RSA_EXPONENT {
         return Err(KeyRefusal::WeakKey(format!(
             "RSA exponent {exponent}; use 65537"
         )));
