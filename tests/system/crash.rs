@@ -35,11 +35,11 @@ fn killed_before_the_intent_is_on_record_nothing_remains() {
     for step in 1..=6 {
         let request = Request::device(&format!("press-{step}"));
         killed_at(&mut stage, step, &station, &request);
-        let explained = (stage.count("intent"), stage.count("audit"));
+        let explained = (stage.count("intent"), stage.entries());
         stage.start();
         stage.is_ready();
         assert_eq!(
-            (stage.count("intent"), stage.count("audit")),
+            (stage.count("intent"), stage.entries()),
             explained,
             "step {step}"
         );
