@@ -48,7 +48,7 @@ impl Stage {
     /// Starts the daemon, and kills it each time that it comes to one of `points`, and each time that
     /// the service has done one of `calls` and keeps the answer to itself; until it was killed at all
     /// of them, in whatever order they came. `meanwhile` is what else happens, over and over. In the
-    /// end the daemon runs.
+    /// end the daemon is ready: a request right after a start is refused until the token answers.
     pub(crate) fn is_killed_at_each(
         &mut self,
         points: &[&str],
@@ -67,6 +67,7 @@ impl Stage {
             let calls_left = self.emulator.faults().len();
             self.start_to_stay_at(&left);
             if left.is_empty() && calls_left == 0 {
+                self.is_ready();
                 return;
             }
             let waits_for = format!("one of {left:?} or {:?}", self.emulator.faults());
