@@ -26,7 +26,7 @@ const GENERATION: [&str; 4] = [
 ];
 const CUT_OVER: [&str; 2] = ["roll.staged", "roll.cut_over"];
 const SHUTTING_OUT: [&str; 5] = [
-    "roll-breach-recorded",
+    "roll-compromise-recorded",
     "roll.shut_out",
     "roll-hub-answered",
     "roll.cleared",
@@ -52,7 +52,7 @@ fn lost(authority: &OwnAuthority, calls: &[&[Call]]) -> Vec<Fault> {
         .collect()
 }
 
-/// Whether an authority's breach is shut out as far as its roll says.
+/// Whether an authority's compromise is shut out as far as its roll says.
 fn says_that_it_is_out(stage: &Stage, authority: &str) -> bool {
     let past = format!(
         "roll WHERE authority = '{authority}' AND state IN ('clearing', 'reissuing', 'done')"
@@ -163,16 +163,16 @@ fn each_was_rolled_once(stage: &Stage) {
     }
 }
 
-/// Verifies: once refused, the breached leaf is never let in again, and it is refused when the roll
+/// Verifies: once refused, the compromised leaf is never let in again, and it is refused when the roll
 /// says so; its certificate stays out by a disabled group; the device comes back with a new leaf.
 #[test]
-fn a_breached_intermediate_is_replaced_although_the_daemon_is_killed_at_every_step() {
+fn a_compromised_intermediate_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let bay = OwnAuthority::new(Kind::Intermediate, "bay-1");
-    let (mut stage, breached) = stage_with(std::slice::from_ref(&bay));
-    let prober = Prober::breached(&stage, &breached);
+    let (mut stage, compromised) = stage_with(std::slice::from_ref(&bay));
+    let prober = Prober::compromised(&stage, &compromised);
     stage.kill();
     let operator = reported(&stage, &["--authority", "bay-1"]);
-    // Without the breached certificate, and then with the next one.
+    // Without the compromised certificate, and then with the next one.
     let group = ("group.put", "NAME");
     let calls = [
         ("group.put", "NAME-blocked-"),
@@ -184,7 +184,7 @@ fn a_breached_intermediate_is_replaced_although_the_daemon_is_killed_at_every_st
     let mut new = Vec::new();
     stage.is_killed_at_each(&points.concat(), &lost(&bay, &[&calls]), |stage| {
         if says_that_it_is_out(stage, "bay-1") {
-            is_refused(stage, &breached[0]);
+            is_refused(stage, &compromised[0]);
         }
         if new.is_empty() && second_signs(stage, "bay-1") {
             new.extend(bay.try_to_obtain(stage));
@@ -195,7 +195,7 @@ fn a_breached_intermediate_is_replaced_although_the_daemon_is_killed_at_every_st
     stage.is_in_step();
     bay.is_blocked(&stage);
     prober.ends();
-    is_refused(&stage, &breached[0]);
+    is_refused(&stage, &compromised[0]);
     is_assigned(&stage.emulator, &new[0]);
     these_alone_are_known(&stage, &new);
 }
@@ -203,10 +203,10 @@ fn a_breached_intermediate_is_replaced_although_the_daemon_is_killed_at_every_st
 /// The same for a root with all that is below it: its CA certificate is deleted, and the next one is
 /// proven and referenced.
 #[test]
-fn a_breached_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
+fn a_compromised_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let mut stage = Stage::set();
-    let breached = under_the_root(&mut stage);
-    let prober = Prober::breached(&stage, std::slice::from_ref(&breached));
+    let compromised = under_the_root(&mut stage);
+    let prober = Prober::compromised(&stage, std::slice::from_ref(&compromised));
     stage.kill();
     let operator = reported(&stage, &["--authority", "root"]);
     let root = OwnAuthority::new(Kind::Root, "root");
@@ -219,7 +219,7 @@ fn a_breached_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let calls = lost(&root, &[&CA_CERTIFICATE, &calls]);
     stage.is_killed_at_each(&points.concat(), &calls, |stage| {
         if says_that_it_is_out(stage, "root") {
-            is_refused(stage, &breached);
+            is_refused(stage, &compromised);
         }
     });
     let new = [stage.enlist_when_possible("device", "press-1")];
@@ -231,7 +231,7 @@ fn a_breached_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
     assert_eq!(ca_certificates(&stage), ["root-2"]);
     each_was_rolled_once(&stage);
     prober.ends();
-    is_refused(&stage, &breached);
+    is_refused(&stage, &compromised);
     is_assigned(&stage.emulator, &new[0]);
     these_alone_are_known(&stage, &new);
 }

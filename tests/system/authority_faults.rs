@@ -26,7 +26,7 @@ const CA_CERTIFICATE: [Call; 4] = [
     ("authority.verify", "NAME"),
 ];
 const DELETION: [Call; 1] = [("authority.delete", "NAME")];
-/// What a breach does: the device's identity, and the group that keeps the certificate out.
+/// What a compromise does: the device's identity, and the group that keeps the certificate out.
 const IDENTITY: [Call; 1] = [("identity.delete", "NAME-press")];
 const BLOCK: [Call; 2] = [
     ("group.get", "NAME-blocked-"),
@@ -88,14 +88,14 @@ fn expiry(kind: Kind, calls: &[&[Call]], retirement: &[&[Call]]) {
     }
 }
 
-/// Verifies: when the command answers, the leaf below the breached certificate is refused at the
+/// Verifies: when the command answers, the leaf below the compromised certificate is refused at the
 /// service and unknown to the hub, and so it stays; the device comes back with a new leaf.
 fn compromise(kind: Kind, calls: &[&[Call]]) {
     let authorities = authorities(kind);
-    let (stage, breached) = stage_with(&authorities);
+    let (stage, compromised) = stage_with(&authorities);
     arm(&stage, &authorities, calls);
-    let prober = Prober::breached(&stage, &breached);
-    let pairs: Vec<_> = authorities.iter().zip(&breached).collect();
+    let prober = Prober::compromised(&stage, &compromised);
+    let pairs: Vec<_> = authorities.iter().zip(&compromised).collect();
     side_by_side(&pairs, |(authority, device)| {
         let (name, id) = (&authority.name, &device.id);
         let report = [
@@ -143,11 +143,11 @@ fn a_root_is_rolled_by_expiry_whatever_its_calls_come_to() {
 }
 
 #[test]
-fn a_breached_intermediate_is_replaced_whatever_the_calls_come_to() {
+fn a_compromised_intermediate_is_replaced_whatever_the_calls_come_to() {
     compromise(Kind::Intermediate, &[&GROUP, &IDENTITY, &BLOCK]);
 }
 
 #[test]
-fn a_breached_root_is_replaced_whatever_the_calls_come_to() {
+fn a_compromised_root_is_replaced_whatever_the_calls_come_to() {
     compromise(Kind::Root, &[&GROUP, &IDENTITY, &CA_CERTIFICATE, &DELETION]);
 }

@@ -1,4 +1,4 @@
-//! Authorities are rolled, and no honest device is ever refused; a breached one is, from the first
+//! Authorities are rolled, and no honest device is ever refused; a compromised one is, from the first
 //! answer on.
 
 use crate::device::{is_assigned, register};

@@ -174,9 +174,9 @@ fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
     is_assigned(&stage.emulator, &device);
 }
 
-/// A breached device that was blocked too is not let back in by lifting the block.
+/// A compromised device that was blocked too is not let back in by lifting the block.
 #[test]
-fn lifting_a_block_does_not_let_a_breached_leaf_back_in() {
+fn lifting_a_block_does_not_let_a_compromised_leaf_back_in() {
     let (stage, devices) = below_line_1(&["press-7"]);
     let device = &devices[0];
     stage.told(&["device", "block", "press-7"]);

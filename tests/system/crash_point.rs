@@ -98,7 +98,7 @@ impl Stage {
     }
 }
 
-/// An operator who reports a breach, and once more if it is not on record: of a device, or of an
+/// An operator who reports a compromise, and once more if it is not on record: of a device, or of an
 /// authority. What a report comes to that is cut off, nobody hears.
 pub(crate) fn reported(stage: &Stage, subject: &[&str]) -> JoinHandle<()> {
     let client = stage.client();
@@ -108,7 +108,7 @@ pub(crate) fn reported(stage: &Stage, subject: &[&str]) -> JoinHandle<()> {
             && (roll["authority"] == *name || roll["registration_id"] == *name)
     };
     std::thread::spawn(move || {
-        until("the breach is on record", || {
+        until("the compromise is on record", || {
             let rolls = client.hallmark(&["--json", "roll", "list"]);
             let rolls: Value = serde_json::from_str(&rolls.out).ok()?;
             let name = subject.last()?;

@@ -318,7 +318,7 @@ fn the_same_request_in_any_shape_has_one_answer() {
 
 /// A device that keeps its key sends the same bytes each time. Verifies: they are a repeat while the
 /// certificate is young, and a renewal after half of its life; a renewal whose answer was lost is
-/// answered with the same certificate; after a breach of the issuer there is a new one.
+/// answered with the same certificate; after a compromise of the issuer there is a new one.
 #[test]
 fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
     let mut stage = Stage::set().with_a_movable_clock();
@@ -351,8 +351,8 @@ fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
     assert_eq!(obtain("simplereenroll"), second);
 
     // Void with its issuer, it is no answer any more.
-    let breach = ["--authority", "line-1", "--reason", "compromise"];
-    stage.hallmark(&[&["roll", "start"], &breach[..]].concat());
+    let compromise = ["--authority", "line-1", "--reason", "compromise"];
+    stage.hallmark(&[&["roll", "start"], &compromise[..]].concat());
     until("the successor signs", || {
         second_signs(&stage, "line-1").then_some(())
     });

@@ -125,9 +125,9 @@ pub(crate) fn all_were_met(stage: &Stage) {
     assert!(waiting.is_empty(), "faults met no call: {waiting:?}");
 }
 
-/// Each breached device is refused when its command answers.
-fn breach(stage: &Stage, cases: &[Case], breached: &[Holder]) {
-    let pairs: Vec<_> = cases.iter().zip(breached).collect();
+/// Each compromised device is refused when its command answers.
+fn compromise(stage: &Stage, cases: &[Case], compromised: &[Holder]) {
+    let pairs: Vec<_> = cases.iter().zip(compromised).collect();
     side_by_side(&pairs, |(case, holder)| {
         let command = ["roll", "start", &case.id, "--reason", "compromise"];
         let told = stage.json(&command);
@@ -177,16 +177,16 @@ fn an_expiry_roll_comes_to_its_end_whatever_one_call_comes_to() {
     }
 }
 
-/// Verifies: the breached leaf is out when the command answers; the new one takes its slot.
+/// Verifies: the compromised leaf is out when the command answers; the new one takes its slot.
 #[test]
-fn a_breach_comes_to_its_end_whatever_one_call_comes_to() {
+fn a_compromise_comes_to_its_end_whatever_one_call_comes_to() {
     let stage = Stage::up();
     let calls = ["individual.get", "individual.put", "identity.delete"];
     let (cases, station) = (cases(&calls), stage.station());
     enroll(&stage, &cases);
-    let breached = provisioned(&stage, &station, &cases);
+    let compromised = provisioned(&stage, &station, &cases);
     cases.iter().for_each(|case| case.arm(&stage));
-    breach(&stage, &cases, &breached);
+    compromise(&stage, &cases, &compromised);
     all_were_met(&stage);
     let new = leaves(&station, &cases);
     all_are(&stage, &cases, "done");
@@ -199,10 +199,10 @@ fn a_breach_comes_to_its_end_whatever_one_call_comes_to() {
     }
 }
 
-/// Verifies: under a group the breached leaf is out by precedence, the new one is let in by the
+/// Verifies: under a group the compromised leaf is out by precedence, the new one is let in by the
 /// device's own enrollment, and then by the group alone.
 #[test]
-fn a_breach_under_a_group_comes_to_its_end_whatever_one_call_comes_to() {
+fn a_compromise_under_a_group_comes_to_its_end_whatever_one_call_comes_to() {
     let stage = Stage::up();
     let group = [
         "enrollment",
@@ -220,9 +220,9 @@ fn a_breach_under_a_group_comes_to_its_end_whatever_one_call_comes_to() {
         "individual.delete",
     ];
     let (cases, station) = (cases(&calls), stage.station());
-    let breached = provisioned(&stage, &station, &cases);
+    let compromised = provisioned(&stage, &station, &cases);
     cases.iter().for_each(|case| case.arm(&stage));
-    breach(&stage, &cases, &breached);
+    compromise(&stage, &cases, &compromised);
     let new = leaves(&station, &cases);
     all_are(&stage, &cases, "done");
     stage.is_in_step();

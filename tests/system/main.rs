@@ -55,12 +55,12 @@
 //! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | an intermediate, one above another, and a root are rolled, and nobody is refused |
-//! | `authority_breach` | an intermediate and a root in wrong hands |
+//! | `authority_compromise` | an intermediate and a root in wrong hands |
 //! | `authority_crash` | rolls of authorities, killed at each step |
 //! | `authority_faults` | rolls of authorities, each fault at each call |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
 //! | `block` | a device, a group or a generation is kept out, and let back in |
-//! | `breach` | a leaf in wrong hands is out when the command answers |
+//! | `compromise` | a leaf in wrong hands is out when the command answers |
 //! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
 //! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
@@ -87,17 +87,17 @@
 
 mod access;
 mod adoption;
-mod authority_breach;
+mod authority_compromise;
 mod authority_crash;
 mod authority_faults;
 mod authority_roll;
 mod backup;
 mod block;
-mod breach;
 mod caller;
 mod cannot_sign;
 mod cli;
 mod clock;
+mod compromise;
 mod crash;
 mod crash_point;
 mod device;

@@ -103,7 +103,7 @@ impl OwnAuthority {
         ["primary", "secondary"].map(|slot| references[slot].as_str().map(str::to_owned))
     }
 
-    /// The disabled group that keeps the breached certificate out.
+    /// The disabled group that keeps the compromised certificate out.
     pub(crate) fn is_blocked(&self, stage: &Stage) {
         let name = format!("{}-blocked-1", self.name);
         if self.kind == Kind::Root {

@@ -25,7 +25,7 @@ impl Prober {
     }
 
     /// Of devices whose leaf is worth nothing any more: once out, they are never let in again.
-    pub(crate) fn breached(stage: &Stage, devices: &[Holder]) -> Self {
+    pub(crate) fn compromised(stage: &Stage, devices: &[Holder]) -> Self {
         let mut out = vec![false; devices.len()];
         Self::start(stage, devices, move |device, let_in| {
             let back = out[device] && let_in;

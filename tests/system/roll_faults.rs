@@ -85,7 +85,7 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
     for device in &old {
         is_assigned(&stage.emulator, device);
     }
-    let breached = Prober::breached(&stage, &old[1..]);
+    let compromised = Prober::compromised(&stage, &old[1..]);
     stage.kill();
     let operators = ["press-2", "press-3"].map(|id| reported(&stage, &[id]));
     let lost = |operation: &str, id: &str| {
@@ -109,12 +109,12 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
         operator.join().unwrap();
     }
     let mut new = vec![renewed.unwrap()];
-    until("both breaches are shut out", || {
+    until("both compromises are shut out", || {
         let out = "roll WHERE reason = 'compromise' AND state = 'reissuing'";
         (stage.count(out) == 2).then_some(())
     });
     new.extend(ids[1..].iter().map(|id| stage.enlist("device", id)));
-    until("the breaches are over, the renewal drains", || {
+    until("the compromises are over, the renewal drains", || {
         let ended = "roll WHERE reason = 'compromise' AND state = 'done'";
         let drains = "roll WHERE reason = 'expiry' AND state = 'draining'";
         (stage.count(ended) == 2 && stage.count(drains) == 1).then_some(())
@@ -126,7 +126,7 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
     assert_eq!(slots(&stage, "press-1"), both);
     assert_eq!(slots(&stage, "press-2"), [leaf(1), None]);
     assert_eq!(slots(&stage, "press-3"), [leaf(2), None]);
-    breached.ends();
+    compromised.ends();
 
     // Back to the group, which lets whatever is below it in again.
     stage.kill();
@@ -146,11 +146,11 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
 }
 
 /// The daemon is killed at every step of a compromise. Verifies: the same end, whatever step it
-/// was; the breached leaf is out, the new one is in, the identity in the hub carries it.
+/// was; the compromised leaf is out, the new one is in, the identity in the hub carries it.
 #[test]
 fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
     for point in [
-        "roll-breach-recorded",
+        "roll-compromise-recorded",
         "roll-to-clearing",
         "roll-hub-answered",
         "roll-to-reissuing",
@@ -158,9 +158,9 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
     ] {
         let mut stage = Stage::up();
         stage.told(&["enrollment", "add", "--individual", "press-7"]);
-        let breached = stage.station().obtain(&Request::device("press-7"));
+        let compromised = stage.station().obtain(&Request::device("press-7"));
         stage.is_in_step();
-        is_assigned(&stage.emulator, &breached);
+        is_assigned(&stage.emulator, &compromised);
         stage.restart_to_stay_at(point);
         let mut renewed = None;
         std::thread::scope(|scope| {
@@ -180,7 +180,7 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
             is_in_state(&stage, "reissuing");
             assert_eq!(stage.emulator.hub_identity("press-7"), None, "{point}");
             assert_ne!(
-                register(&stage.emulator, &breached).as_deref(),
+                register(&stage.emulator, &compromised).as_deref(),
                 Ok("assigned")
             );
             stage.station().obtain(&Request::device("press-7"))
@@ -189,7 +189,7 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
         stage.is_in_step();
         is_assigned(&stage.emulator, &renewed);
         assert_ne!(
-            register(&stage.emulator, &breached).as_deref(),
+            register(&stage.emulator, &compromised).as_deref(),
             Ok("assigned")
         );
         assert_eq!(

@@ -215,15 +215,15 @@ fn tokens_are_looked_at() {
 }
 
 #[test]
-fn a_device_is_breached() {
+fn a_device_is_compromised() {
     let (stage, devices) = below_line_1(&["press-7", "device-3"]);
-    let [breached, blocked] = &devices[..] else {
+    let [compromised, blocked] = &devices[..] else {
         unreachable!("two were asked for");
     };
     let is_out = |device| assert_ne!(register(&stage.emulator, device).as_deref(), Ok("assigned"));
-    let mut page = Runbook::of("A device is breached, stolen or lost: now");
+    let mut page = Runbook::of("A device is compromised, stolen or lost: now");
     page.told(&stage);
-    is_out(breached);
+    is_out(compromised);
     has_request(&stage, "device", "press-7");
     page.told(&stage);
     assert!(stage.path("press-7.pem").exists());

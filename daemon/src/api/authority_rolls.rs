@@ -27,7 +27,7 @@ pub(super) struct Start {
     /// Likewise.
     #[serde(default)]
     key_type: Option<KeyType>,
-    /// By compromise: the number of the breached generation, if it is not the one that serves.
+    /// By compromise: the number of the compromised generation, if it is not the one that serves.
     #[serde(default)]
     generation: Option<i64>,
     /// Why a guard is overridden.
@@ -74,11 +74,11 @@ pub(super) async fn start(
     Path(name): Path<String>,
     JsonBody(start): JsonBody<Start>,
 ) -> Result<(StatusCode, Json<Started>), Problem> {
-    let breach = start.reason == RollReason::Compromise;
+    let compromise = start.reason == RollReason::Compromise;
     let started = api.application(move |ca| start.begin(ca, &permission, &name));
     let ids: Vec<i64> = started.await?.iter().map(|row| row.id).collect();
     let asked = ids.clone();
-    let receipt = match breach {
+    let receipt = match compromise {
         true => Some(api.receipt(move |ca| ca.authority_receipt(&asked)).await?),
         false => None,
     };

@@ -77,7 +77,7 @@ const MONITORED_WAIT: Duration = Duration::from_secs(5);
 /// The most rows that one answer carries.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
-/// How long the answer to a breach or block waits for the places that shut somebody out.
+/// How long the answer to a compromise or block waits for the places that shut somebody out.
 const RECEIPT_WAIT: Duration = Duration::from_secs(30);
 /// How often they are looked at.
 const RECEIPT_PERIOD: Duration = Duration::from_millis(50);

@@ -104,7 +104,7 @@ pub(super) struct Started {
     rolls: Vec<Roll>,
     /// Services that let the device in by a group: nothing changes there, and why.
     under_groups: Vec<UnderGroup>,
-    /// The new leaf of a breached device.
+    /// The new leaf of a compromised device.
     certificate: Option<Answer>,
     /// Why there is no new leaf although it was asked for.
     not_issued: Option<String>,

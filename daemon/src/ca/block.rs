@@ -100,7 +100,7 @@ impl CertificateAuthority {
         Ok(row)
     }
 
-    /// Lets somebody back in. A device whose group let it in goes back to it, unless a breached
+    /// Lets somebody back in. A device whose group let it in goes back to it, unless a compromised
     /// leaf would come back with it. Returns the block that was lifted.
     pub fn unblock(
         &self,
@@ -313,20 +313,20 @@ impl CertificateAuthority {
         Ok(bars)
     }
 
-    /// The disabled groups that a breached generation needs from the first moment on: at services
+    /// The disabled groups that a compromised generation needs from the first moment on: at services
     /// where a group lets go of it, or one of an authority above would let it in. A root needs none:
     /// its CA certificate is deleted.
     pub(super) fn blocking_groups(
         &self,
-        breached: &Arc<Generation>,
+        compromised: &Arc<Generation>,
         below: &BTreeSet<i64>,
     ) -> Result<Vec<BlockingGroup>, Error> {
-        if breached.is_root() {
+        if compromised.is_root() {
             return Ok(Vec::new());
         }
         let mut groups = Vec::new();
         for service in &self.provisioning {
-            let bars = self.bars_of_generation(service, breached, below)?;
+            let bars = self.bars_of_generation(service, compromised, below)?;
             groups.extend(bars.into_iter().filter_map(|bar| match bar {
                 Bar::Own(group) => Some(group),
                 _ => None,

@@ -68,7 +68,7 @@ impl CertificateAuthority {
     }
 
     /// Wants an enrollment gone from its service; nothing else happens to its device. One that keeps a
-    /// breached leaf out stays while its group would let that in, unless `overriding` says why not.
+    /// compromised leaf out stays while its group would let that in, unless `overriding` says why not.
     pub fn remove_enrollment(
         &self,
         permission: &Authorized<Operate>,
@@ -91,7 +91,7 @@ impl CertificateAuthority {
             self.refuse_blocked_group(&row)?;
         }
         if overriding.is_none() {
-            self.refuse_return_of_breached(&row)?;
+            self.refuse_return_of_compromised(&row)?;
         }
         let entry = AuditEntry {
             at: self.now(),
@@ -119,7 +119,7 @@ impl CertificateAuthority {
         Err(Error::conflict("group_blocked", message))
     }
 
-    fn refuse_return_of_breached(&self, row: &EnrollmentRow) -> Result<(), Error> {
+    fn refuse_return_of_compromised(&self, row: &EnrollmentRow) -> Result<(), Error> {
         if row.kind == EnrollmentKind::Group {
             return self.refuse_return_of_authority(row);
         }
@@ -140,12 +140,12 @@ impl CertificateAuthority {
             );
             return Err(Error::conflict("device_blocked", message));
         }
-        match self.store.breached_until(device, self.now())? {
+        match self.store.compromised_until(device, self.now())? {
             None => Ok(()),
             Some(until) => Err(Error::conflict(
                 "enrollment_shuts_out",
                 format!(
-                    "this enrollment keeps a breached leaf of {device} out, which its group {} \
+                    "this enrollment keeps a compromised leaf of {device} out, which its group {} \
                      would let in until {}; wait until then, or say why not with --override",
                     group.name,
                     rfc3339(until)
@@ -295,7 +295,7 @@ impl CertificateAuthority {
             let message = format!("authority {authority:?} has no certificate yet");
             Error::missing("authority_unknown", message)
         })?;
-        // What is breached or blocked gets no new door.
+        // What is compromised or blocked gets no new door.
         hierarchy.signing(authority)?;
         Slots::Empty
             .serve(generation.thumbprint())

@@ -5,7 +5,7 @@
 //! been ready for longer than the policy allows; until then its callers wait, for most weather
 //! passes. As soon as it is ready again, it signs again.
 //!
-//! MUST NOT stand in for an authority that is revoked: a breach is no weather.
+//! MUST NOT stand in for an authority that is revoked: a compromise is no weather.
 
 use super::hierarchy::{Generation, Hierarchy};
 use super::issue::Signer;

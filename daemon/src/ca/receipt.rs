@@ -126,7 +126,7 @@ impl CertificateAuthority {
         Some(Place::new(place, PlaceState::Open, answer))
     }
 
-    /// What services still have to do before the breached certificates are out, in words.
+    /// What services still have to do before the compromised certificates are out, in words.
     fn late_services(&self, rolls: &[RollRow]) -> Result<BTreeMap<String, Vec<String>>, Error> {
         let mut late: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for roll in rolls {
@@ -155,7 +155,7 @@ impl CertificateAuthority {
         Ok(late)
     }
 
-    /// Groups that are disabled because they hold the breached certificate and nothing else, below others
+    /// Groups that are disabled because they hold the compromised certificate and nothing else, below others
     /// that would let it in. The service takes a certificate in one enrollment only: when the next one takes
     /// its place, it is held by none for a moment, until a disabled group of its own has it.
     fn yet_to_leave(&self, roll: &RollRow) -> Result<Vec<(String, String)>, Error> {
@@ -212,7 +212,7 @@ impl CertificateAuthority {
     fn hub_place_of(&self, roll: &RollRow, enrollment: &EnrollmentRow) -> Result<Place, Error> {
         let detail: LeafDetail = serde_json::from_value(roll.detail.clone()).unwrap_or_default();
         if detail.hub == Some(HubPolicy::Reprovision) {
-            let answer = "left in place as asked: the breached leaf opens the hub until the device \
+            let answer = "left in place as asked: the compromised leaf opens the hub until the device \
                           has registered with its new one";
             let place = format!("hub: {}", enrollment.provisioning);
             return Ok(Place::new(place, PlaceState::Open, answer));

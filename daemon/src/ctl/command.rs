@@ -273,7 +273,7 @@ pub enum EnrollmentCommand {
     Unblock(Group),
     /// Have a provisioning service drop an enrollment.
     Remove {
-        /// Remove it although a breached leaf comes back by its group; why.
+        /// Remove it although a compromised leaf comes back by its group; why.
         #[arg(long, value_name = "REASON")]
         r#override: Option<String>,
         /// Which one.
@@ -391,7 +391,7 @@ pub struct AuthorityRoll {
     /// The kind of the next key, if not that of the old one.
     #[arg(long, requires = "authority")]
     pub key_type: Option<String>,
-    /// By compromise: the breached generation, if not the one that serves.
+    /// By compromise: the compromised generation, if not the one that serves.
     #[arg(long, requires = "authority")]
     pub generation: Option<i64>,
     /// Start although a limit of the service is reached; the reason is audited.
@@ -408,7 +408,7 @@ pub struct StartRoll {
     /// Why.
     #[arg(long, value_enum)]
     pub reason: Reason,
-    /// By compromise: the slot that is breached.
+    /// By compromise: the slot that is compromised.
     #[arg(long, value_enum, default_value = "both")]
     pub slot: Slot,
     /// By compromise: the request for the new leaf (PKCS #10, PEM), if it is at hand.

@@ -4,7 +4,7 @@
 //! Pure, like [`super::roll`], which has the states. An authority may be held by any number of
 //! groups at any number of services, and all of them step together. What must never happen: a
 //! generation signs before every service that holds its authority was seen to accept it; what is
-//! breached comes back; a roll ends while somebody below still depends on what it takes away.
+//! compromised comes back; a roll ends while somebody below still depends on what it takes away.
 
 use super::refusal::Reason;
 use super::roll::{RollReason, RollState};
@@ -54,7 +54,7 @@ pub struct Evidence {
     /// The certificate that is replaced.
     pub old: Thumbprint,
     /// By compromise: it, and other certificates of the authority that are void with it.
-    pub breached: Vec<Thumbprint>,
+    pub compromised: Vec<Thumbprint>,
     /// The certificate that replaces it, once there is one.
     pub next: Option<Thumbprint>,
     /// Whether the next generation signs already.
@@ -69,7 +69,7 @@ pub struct Evidence {
     pub retirement_approved: bool,
     /// Whether the old certificate may go.
     pub retirement: RetireEvidence,
-    /// By compromise: whether the authority whose breach brought this one about is not shut out yet.
+    /// By compromise: whether the authority whose compromise brought this one about is not shut out yet.
     pub above_lets_in: bool,
     /// Authorities below that still sign under the old certificate, or are being rolled.
     pub behind: Vec<String>,
@@ -94,7 +94,7 @@ pub enum Step {
     Stage(Vec<Change>),
     /// The next generation signs, and serves in the slots.
     CutOver(Vec<Change>),
-    /// A breached certificate has a successor: it takes the slots and signs.
+    /// A compromised certificate has a successor: it takes the slots and signs.
     Replace(Vec<Change>),
     /// The old certificate leaves its slots.
     Retire(Vec<Change>),
@@ -126,7 +126,7 @@ pub enum Wait {
     Retirement(Reason),
     /// Authorities below, to sign under the next certificate.
     Below(Vec<String>),
-    /// The breached authority above to be shut out.
+    /// The compromised authority above to be shut out.
     Above,
     /// The service to delete the old CA certificate.
     Deletion,
@@ -168,7 +168,7 @@ impl fmt::Display for Wait {
                 "authorities below to sign under the new certificate: {}",
                 names.join(", ")
             ),
-            Wait::Above => f.write_str("the breached authority above to be shut out"),
+            Wait::Above => f.write_str("the compromised authority above to be shut out"),
             Wait::Deletion => f.write_str("the service to delete the old CA certificate"),
             Wait::Hub(open) => write!(f, "hubs to delete {open} identities"),
             Wait::Reissue(devices) => write!(f, "{devices} devices to ask for a new leaf"),
@@ -245,7 +245,7 @@ impl Evidence {
     }
 
     fn draining(&self) -> Result<Step, Wait> {
-        // Added since, or left with a good certificate by a breach.
+        // Added since, or left with a good certificate by a compromise.
         let late = self.cut_over()?;
         if !late.is_empty() {
             return Ok(Step::CutOver(late));
@@ -289,7 +289,7 @@ impl Evidence {
         }
     }
 
-    /// A breach: whether the successor can take the place of the breached certificate. It waits for
+    /// A compromise: whether the successor can take the place of the compromised certificate. It waits for
     /// nothing but its own making, and where the service verifies it, for that.
     pub fn replacement(&self) -> Result<Step, Wait> {
         match self.published()? {
@@ -303,8 +303,8 @@ impl Evidence {
         let mut changes = Vec::new();
         for group in &self.groups {
             let held = group.slots.held();
-            if held.iter().any(|it| self.breached.contains(it)) {
-                match group.slots.clone().shut_out(&self.breached, Some(next)) {
+            if held.iter().any(|it| self.compromised.contains(it)) {
+                match group.slots.clone().shut_out(&self.compromised, Some(next)) {
                     Ok(left) => changes.push(Change {
                         enabled: left.enabled,
                         ..group.change(Ok(left.slots))?
@@ -356,7 +356,7 @@ impl Evidence {
             return Err(Wait::Reissue(self.to_reissue));
         }
         let both = |group: &Group| group.slots.held().len() > 1;
-        // A good certificate was left beside the breached one: it goes as in any roll.
+        // A good certificate was left beside the compromised one: it goes as in any roll.
         match self.groups.iter().any(both) {
             true => Ok(Step::Enter(RollState::Draining)),
             false => Ok(Step::Enter(RollState::Done)),

@@ -10,11 +10,11 @@
 //! possession. [`hub_identity`] is what an IoT Hub says of one device.
 
 pub mod authority_roll;
-pub mod breach;
 pub mod ca_certificate;
 mod compare;
 pub mod desired;
 pub mod etag;
+pub mod exclusion;
 pub mod history;
 pub mod hub_identity;
 pub mod id;

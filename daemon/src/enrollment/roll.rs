@@ -8,7 +8,7 @@
 //! | expiry | `requested` → `staged` → `draining` → `done`, or `aborted` back to serving |
 //! | compromise | `shutting_out` → `clearing` → `reissuing` → `done` |
 //!
-//! What must never happen: a step without its evidence; a compromise that ends before the breached
+//! What must never happen: a step without its evidence; a compromise that ends before the compromised
 //! certificate is shut out at the service and at the hub.
 
 use super::refusal::Reason;
@@ -115,7 +115,7 @@ pub enum Wait {
     Observation(Reason),
     /// The end of the old certificate.
     Expiry(Reason),
-    /// The service shutting the breached certificate out.
+    /// The service shutting the compromised certificate out.
     Service,
     /// The hub deleting identities: so many.
     Hub(i64),
@@ -180,11 +180,11 @@ pub fn renewal_moment(registration_id: &str, not_after: i64, before: i64, jitter
     not_after.saturating_sub(before).saturating_add(later)
 }
 
-/// What becomes of a breached device's identity in the hub.
+/// What becomes of a compromised device's identity in the hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HubPolicy {
-    /// It goes: the breached leaf opens the hub no more.
+    /// It goes: the compromised leaf opens the hub no more.
     #[default]
     Delete,
     /// It stays, and with it the way in, until the device has registered with its new leaf.
@@ -209,7 +209,7 @@ pub struct LeafDetail {
     /// What becomes of the hub identity.
     pub hub: Option<HubPolicy>,
     /// What left the slots, or waits to.
-    pub breached: Vec<Thumbprint>,
+    pub compromised: Vec<Thumbprint>,
     /// Guards that were overridden.
     pub overrides: Vec<Override>,
 }

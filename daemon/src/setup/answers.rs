@@ -160,7 +160,7 @@ pub struct Provisioning {
     /// By `arm`: the file with a bearer token; without one it is asked for.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub arm_token_file: Option<PathBuf>,
-    /// Host of the IoT Hub, where identities are deleted after a breach.
+    /// Host of the IoT Hub, where identities are deleted after a compromise.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub hub_endpoint: Option<String>,
     /// The file with the hub's connection string; without one it is asked for.

@@ -176,7 +176,7 @@ impl Interview<'_> {
                 is_said,
             )?;
         }
-        let prompt = "Host of the IoT Hub, where breached devices are put out (empty: none)";
+        let prompt = "Host of the IoT Hub, where compromised devices are put out (empty: none)";
         self.text(of("hub_endpoint"), prompt, Some(""), anything)
             .map(drop)
     }

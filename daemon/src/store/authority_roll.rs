@@ -32,9 +32,9 @@ pub struct NewAuthorityRoll {
     pub detail: Value,
 }
 
-/// What a breach of an authority changes at once, for it or for one below it.
+/// What a compromise of an authority changes at once, for it or for one below it.
 #[derive(Clone, Debug)]
-pub struct BreachedAuthority {
+pub struct CompromisedAuthority {
     /// Its roll.
     pub roll: NewAuthorityRoll,
     /// The place of the one above it in the same list.
@@ -104,13 +104,13 @@ impl Store {
         })
     }
 
-    /// Starts compromise rolls of an authority and all below it, the breached one first: open rolls
+    /// Starts compromise rolls of an authority and all below it, the compromised one first: open rolls
     /// end, the groups change or are disabled, the certificate is revoked and its CA certificates
     /// shall be gone. All in one transaction; their rows come back. Refused if there is a group newer
     /// than `newest_group`.
     pub fn start_authority_compromise(
         &self,
-        breached: Vec<BreachedAuthority>,
+        compromised: Vec<CompromisedAuthority>,
         newest_group: Option<i64>,
         revocation: Revocation,
         entry: AuditEntry,
@@ -118,7 +118,7 @@ impl Store {
         self.write(move |connection| {
             precedence::no_group_since(connection, newest_group)?;
             let mut ids: Vec<i64> = Vec::new();
-            for it in &breached {
+            for it in &compromised {
                 refuse_moved(connection, &it.groups)?;
                 overtake(connection, &it.roll.authority, &entry)?;
                 let parent = it.above.and_then(|above| ids.get(above).copied());
@@ -361,7 +361,7 @@ fn change_groups(
         let enabled = change.enabled && !precedence::is_kept_out(connection, change.group)?;
         set_status(connection, change.group, enabled)?;
         if urgent {
-            mark::raise_urgent(connection, change.group, "authority breached", at)?;
+            mark::raise_urgent(connection, change.group, "authority compromised", at)?;
         } else {
             let subject = MarkSubject::Enrollment(change.group);
             mark::raise(connection, subject, "roll advanced", at)?;

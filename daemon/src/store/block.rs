@@ -6,7 +6,7 @@
 //! that and nothing else.
 
 use super::audit::{self, AuditEntry};
-use super::breach::{self, breached_until};
+use super::compromise::{self, compromised_until};
 use super::door;
 use super::enrollment::{self, EnrollmentRow, by_id, from_json, save_slots, set_status, to_json};
 use super::mark::{self, MarkSubject};
@@ -247,7 +247,7 @@ impl Store {
 
     /// Lifts a block: what it changed is put back, and the first chunk of what it holds comes off
     /// hold; the others follow ([`Store::release_holds`]). A device goes back to its group, unless a
-    /// leaf of it that is breached would come back with it.
+    /// leaf of it that is compromised would come back with it.
     pub fn lift_block(&self, id: i64, entry: AuditEntry) -> Result<Revoked, StoreError> {
         self.write(move |connection| lift(connection, id, &entry))
     }
@@ -357,7 +357,7 @@ fn put_up(
                     .individual
                     .map(|id| by_id(connection, id))
                     .transpose()?;
-                let row = breach::inside(connection, &new.name, &door, entry.at)?;
+                let row = compromise::inside(connection, &new.name, &door, entry.at)?;
                 disable(&row)?;
                 undo.push(Undo::Device {
                     id: row.id,
@@ -426,7 +426,7 @@ fn take_down(
         return Ok(());
     };
     match undo {
-        // A breach since then, or another block, keeps it disabled.
+        // A compromise since then, or another block, keeps it disabled.
         Undo::Enable(id)
             if precedence::is_kept_out(connection, *id)?
                 || precedence::any_void(connection, &row.slots.held())? =>
@@ -452,7 +452,7 @@ fn take_down(
         Undo::Device { id, leaving } => {
             let_back(connection, &row)?;
             let goes = *leaving || row.overlay_of.is_some();
-            if goes && breached_until(connection, &row.name, at)?.is_none() {
+            if goes && compromised_until(connection, &row.name, at)?.is_none() {
                 enrollment::set_removed(connection, *id)?;
             }
         }
@@ -467,10 +467,10 @@ fn take_down(
 
 /// Enables a device's enrollment, unless a compromise still waits for a new leaf.
 fn let_back(connection: &Connection, row: &EnrollmentRow) -> Result<(), StoreError> {
-    let breached = roll::open_roll(connection, row.id)?.is_some_and(|open| {
+    let compromised = roll::open_roll(connection, row.id)?.is_some_and(|open| {
         open.reason == RollReason::Compromise && open.new_certificate.is_none()
     });
-    set_status(connection, row.id, !breached)
+    set_status(connection, row.id, !compromised)
 }
 
 pub(super) fn block_by_id(connection: &Connection, id: i64) -> Result<BlockRow, StoreError> {

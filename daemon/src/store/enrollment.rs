@@ -155,7 +155,7 @@ impl Store {
     }
 
     /// Wants an enrollment gone: the row follows when the service has confirmed. Refused if it is not
-    /// any more as it was `judged`: a block or a breach may have come in between, which it keeps out.
+    /// any more as it was `judged`: a block or a compromise may have come in between, which it keeps out.
     pub fn remove_enrollment(
         &self,
         judged: &EnrollmentRow,

@@ -8,7 +8,7 @@
 //! it; one that somebody put on hold by other means has no row, and no block lifts that.
 
 use super::block::{Undo, block_by_id};
-use super::breach::delete_task;
+use super::compromise::delete_task;
 use super::enrollment::{find, from_json};
 use super::hub_task::{self, HubCause};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate};

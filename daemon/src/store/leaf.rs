@@ -73,7 +73,7 @@ pub(super) fn admit(connection: &Connection, intent: &Intent) -> Result<(), Inte
         return Err(IntentRefusal::GroupBlocked { device, group });
     }
     for enrollment in individual(connection, registration_id)? {
-        if breach_waits(connection, enrollment.id)? {
+        if compromise_waits(connection, enrollment.id)? {
             continue;
         }
         match enrollment.slots {
@@ -211,8 +211,8 @@ pub(super) fn place(
     let mut concerned = Vec::new();
     for enrollment in individual(connection, registration_id)? {
         concerned.push(enrollment.provisioning.clone());
-        if breach_waits(connection, enrollment.id)? {
-            replace_breached(connection, enrollment, leaf, entry.at)?;
+        if compromise_waits(connection, enrollment.id)? {
+            replace_compromised(connection, enrollment, leaf, entry.at)?;
             continue;
         }
         let before = enrollment.slots.clone();
@@ -231,21 +231,21 @@ pub(super) fn place(
     Ok(concerned)
 }
 
-/// Whether everything in the slots is breached, and a compromise waits for a new leaf.
-fn breach_waits(connection: &Connection, enrollment: i64) -> Result<bool, StoreError> {
+/// Whether everything in the slots is compromised, and a compromise waits for a new leaf.
+fn compromise_waits(connection: &Connection, enrollment: i64) -> Result<bool, StoreError> {
     let open = roll::open_roll(connection, enrollment)?;
     Ok(open.is_some_and(|it| it.reason == RollReason::Compromise && it.new_certificate.is_none()))
 }
 
-/// The new leaf takes the place of all that is breached, and the device is let back in.
-fn replace_breached(
+/// The new leaf takes the place of all that is compromised, and the device is let back in.
+fn replace_compromised(
     connection: &Connection,
     row: EnrollmentRow,
     leaf: Thumbprint,
     at: i64,
 ) -> Result<(), StoreError> {
-    let breached = row.slots.held();
-    let left = row.slots.shut_out(&breached, Some(leaf));
+    let compromised = row.slots.held();
+    let left = row.slots.shut_out(&compromised, Some(leaf));
     let left = left.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
     save_slots(connection, row.id, &left.slots)?;
     set_status(

@@ -1,7 +1,7 @@
 //! What may begin while something else stands: rolls and blocks that would touch the same
 //! certificates.
 //!
-//! Every roll and every block asks here, in the transaction in which it begins. A breach is never
+//! Every roll and every block asks here, in the transaction in which it begins. A compromise is never
 //! refused: it overtakes, and what a block would put back is asked about here, too, so that lifting
 //! it brings nothing back that is void. A block of a group changes no slots; a roll goes on below it,
 //! and the group stays disabled until the block is lifted.
@@ -207,7 +207,7 @@ pub(super) fn is_kept_out(connection: &Connection, group: i64) -> Result<bool, S
 }
 
 /// Whether a CA certificate is worth nothing any more: revoked for good, or replaced because it, or
-/// one above it, was breached.
+/// one above it, was compromised.
 pub(super) fn is_void(connection: &Connection, it: &Thumbprint) -> Result<bool, StoreError> {
     let hold = RevocationReason::CertificateHold.code();
     Ok(connection

@@ -387,7 +387,7 @@ pub(super) fn set_state(
     Ok(())
 }
 
-/// Whose end a roll waits for: after the breach of one slot, not that of the breached leaf but that
+/// Whose end a roll waits for: after the compromise of one slot, not that of the compromised leaf but that
 /// of the good one, which its successor has replaced.
 fn replaces(connection: &Connection, roll: i64, retiring: Thumbprint) -> Result<(), StoreError> {
     connection

@@ -267,7 +267,7 @@ CREATE INDEX device_ending ON device (profile, not_after, certificate);
 -- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
 -- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
 -- the last scan that met it, or during which we saw it in place. `overlay_of` names the group whose device an individual enrollment was
--- made for, to shut a breached or blocked leaf out, or the authority whose certificate a disabled group
+-- made for, to shut a compromised or blocked leaf out, or the authority whose certificate a disabled group
 -- holds for the same end. `after` is an enrollment that must be settled
 -- first: the service takes a certificate in one enrollment only.
 CREATE TABLE enrollment (

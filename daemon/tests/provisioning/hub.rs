@@ -1,4 +1,4 @@
-//! The hub's side of a roll and of a breach: whose leaf it knows, who is told, who is put out.
+//! The hub's side of a roll and of a compromise: whose leaf it knows, who is told, who is put out.
 
 use crate::pki;
 use crate::plant::{Plant, individual, press};

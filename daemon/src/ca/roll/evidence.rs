@@ -125,7 +125,7 @@ impl CertificateAuthority {
         Ok(Evidence {
             reason: roll.reason,
             old: roll.old_certificate,
-            breached: breached(&hierarchy, roll, name),
+            compromised: compromised(&hierarchy, roll, name),
             next: next.map(|next| next.thumbprint()),
             next_serves: next.is_some_and(|next| next.serving),
             unverified: unverified.filter(|it| !verified(it)).collect(),
@@ -186,7 +186,7 @@ impl CertificateAuthority {
 }
 
 /// The generation that replaces the old one: made for the roll, or in service already because the
-/// breached one was on its way out.
+/// compromised one was on its way out.
 fn next_generation<'a>(
     hierarchy: &'a Hierarchy,
     authority: &str,
@@ -209,7 +209,7 @@ fn behind(hierarchy: &Hierarchy, authority: &str) -> Vec<String> {
 }
 
 /// By compromise, the certificates of this authority that are worth nothing any more.
-fn breached(hierarchy: &Hierarchy, roll: &RollRow, authority: &str) -> Vec<Thumbprint> {
+fn compromised(hierarchy: &Hierarchy, roll: &RollRow, authority: &str) -> Vec<Thumbprint> {
     if roll.reason != RollReason::Compromise {
         return Vec::new();
     }
@@ -229,7 +229,7 @@ fn known_group(
     let seen = row.observed.clone().filter(|_| row.mark.is_none());
     let record = seen.and_then(|record| Record::parse(record).ok());
     let in_slot = |slot| certificate_in(hierarchy, record.as_ref()?, slot);
-    // After a breach nobody waits for a canary: whoever was below is shut out already.
+    // After a compromise nobody waits for a canary: whoever was below is shut out already.
     let canary = match detail.overrides(Gate::CutOver) || reason == RollReason::Compromise {
         true => CanaryVerdict::NotNeeded,
         false => detail

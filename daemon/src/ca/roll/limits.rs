@@ -24,7 +24,7 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// The same for a breach, which adds a blocking group beside each group.
+    /// The same for a compromise, which adds a blocking group beside each group.
     pub(super) fn groups_within_limits(&self, authorities: &[&str]) -> Result<(), Error> {
         for provisioning in self.verified_at.keys() {
             let mut added = 0;
@@ -38,7 +38,7 @@ impl CertificateAuthority {
             if added > 0 && held + added > most {
                 let message = format!(
                     "{provisioning} holds {held} of at most {most} groups, and blocking the \
-                     breached certificates adds {added}: delete some there, or say --override"
+                     compromised certificates adds {added}: delete some there, or say --override"
                 );
                 return Err(Error::conflict("service_limit", message));
             }

@@ -2,23 +2,23 @@
 //! what they wait for has come.
 //!
 //! One engine for all: here a roll is started, given up, advanced and listed; what its steps are is
-//! said by the file of its subject, [`leaf`], [`breach`], [`group`] or [`authority`], and in words by [`report`]. Advancing
+//! said by the file of its subject, [`leaf`], [`leaf_compromise`], [`authority_compromise`], [`group`] or [`authority`], and in words by [`report`]. Advancing
 //! takes no input and may be called at any time: each step is one transaction that is refused if
 //! its subject has moved meanwhile.
 
 mod authority;
-mod breach;
-mod compromise;
+mod authority_compromise;
 mod evidence;
 mod group;
 mod leaf;
+mod leaf_compromise;
 mod limits;
 mod policy;
 mod report;
 
-pub use breach::{LeafCompromise, ShutOutDevice};
 pub use evidence::AuthorityDetail;
 pub use group::UnderGroup;
+pub use leaf_compromise::{LeafCompromise, ShutOutDevice};
 pub use policy::{RollPolicy, TellBy, Telling};
 pub use report::Reissue;
 

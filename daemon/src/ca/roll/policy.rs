@@ -1,6 +1,6 @@
 //! Rolls that policy starts: leaves that come to their end, and devices that are told of it.
 
-use super::compromise::DEVICES_LISTED_MAX;
+use super::authority_compromise::DEVICES_LISTED_MAX;
 use crate::ca::authorize::Caller;
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::roll::renewal_moment;

@@ -109,7 +109,7 @@ impl CertificateAuthority {
                 None => wait.to_string(),
             },
         };
-        // A breach is shut out while its successor is made.
+        // A compromise is shut out while its successor is made.
         if roll.reason == RollReason::Compromise && replacement == Ok(Step::Make) {
             return Ok(match roll.state {
                 RollState::Reissuing => making,

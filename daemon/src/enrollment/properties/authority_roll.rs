@@ -59,32 +59,32 @@ struct World {
 impl World {
     fn new(groups: usize, reason: RollReason) -> Self {
         let old = certificate("old");
-        let breach = reason == RollReason::Compromise;
+        let compromise = reason == RollReason::Compromise;
         let group = |number: usize| Group {
             id: number as i64,
             provisioning: "dps".into(),
             name: format!("group {number}"),
             slots: Slots::Empty.serve(old).unwrap(),
-            enabled: !breach,
-            in_step: !breach,
+            enabled: !compromise,
+            in_step: !compromise,
             sighting: CutOverEvidence {
                 observed_primary: Some(old),
                 observed_secondary: None,
-                canary: match breach {
+                canary: match compromise {
                     true => CanaryVerdict::NotNeeded,
                     false => CanaryVerdict::Pending,
                 },
             },
         };
         Self {
-            state: match breach {
+            state: match compromise {
                 true => RollState::ShuttingOut,
                 false => RollState::Requested,
             },
             evidence: Evidence {
                 reason,
                 old,
-                breached: if breach { vec![old] } else { Vec::new() },
+                compromised: if compromise { vec![old] } else { Vec::new() },
                 next: None,
                 next_serves: false,
                 unverified: vec!["dps".into()],
@@ -92,10 +92,10 @@ impl World {
                 cut_over_approved: false,
                 retirement_approved: false,
                 retirement: expiry(false),
-                above_lets_in: breach,
+                above_lets_in: compromise,
                 behind: Vec::new(),
                 ca_certificates: 1,
-                ca_certificates_leaving: u64::from(breach),
+                ca_certificates_leaving: u64::from(compromise),
                 hub_open: 0,
                 to_reissue: 1,
                 blocks_open: 0,
@@ -151,9 +151,9 @@ impl World {
 
     fn advance(&mut self) {
         let step = next_step(self.state, &self.evidence);
-        let breach = self.evidence.reason == RollReason::Compromise;
+        let compromise = self.evidence.reason == RollReason::Compromise;
         let step = match step {
-            Err(_) if breach => self.evidence.replacement(),
+            Err(_) if compromise => self.evidence.replacement(),
             other => other,
         };
         let Ok(step) = step else { return };
@@ -274,7 +274,7 @@ fn check_compromise(before: &World, after: &World) -> Result<(), String> {
         let holds = group.slots.held().contains(&certificate("old"));
         ensure(
             !(holds && group.enabled),
-            "a breached certificate lets somebody in",
+            "a compromised certificate lets somebody in",
         )?;
     }
     let cleared = after.state == RollState::Clearing && before.state == RollState::ShuttingOut;
@@ -309,7 +309,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_breached_never_comes_back(
+    fn what_is_compromised_never_comes_back(
         groups in 0usize..4, events in prop::collection::vec(event(), 1..120),
     ) {
         let mut world = World::new(groups, RollReason::Compromise);

@@ -72,7 +72,7 @@ struct World {
     /// The leaf by which the hub lets the device in.
     hub: Option<Thumbprint>,
     leaves: Vec<Thumbprint>,
-    breached: Vec<Thumbprint>,
+    compromised: Vec<Thumbprint>,
     expired: Vec<Thumbprint>,
 }
 
@@ -87,7 +87,7 @@ impl World {
             service: (None, None, false),
             hub: None,
             leaves: Vec::new(),
-            breached: Vec::new(),
+            compromised: Vec::new(),
             expired: Vec::new(),
         }
     }
@@ -209,7 +209,7 @@ impl World {
 
     fn abort(&mut self) {
         let Some(roll) = &self.roll else { return };
-        let alive = !self.expired.contains(&roll.old) && !self.breached.contains(&roll.old);
+        let alive = !self.expired.contains(&roll.old) && !self.compromised.contains(&roll.old);
         let uses_old = self.hub == Some(roll.old);
         if roll.reason == RollReason::Expiry && roll.state == RollState::Staged && alive && uses_old
         {
@@ -220,8 +220,8 @@ impl World {
 
     fn compromise(&mut self, names: &[SlotName]) {
         let held = names.iter().filter_map(|name| self.slots.in_slot(*name));
-        let breached: Vec<_> = held.collect();
-        let Ok(left) = self.slots.clone().shut_out(&breached, None) else {
+        let compromised: Vec<_> = held.collect();
+        let Ok(left) = self.slots.clone().shut_out(&compromised, None) else {
             return;
         };
         if self.waits_for_leaf() {
@@ -231,14 +231,14 @@ impl World {
         self.roll = Some(Roll {
             reason: RollReason::Compromise,
             state: RollState::ShuttingOut,
-            old: breached[0],
+            old: compromised[0],
             new: good,
             hub_open: 1,
         });
         self.slots = left.slots;
         self.enabled = left.enabled && !self.blocked;
         self.marked = true;
-        self.breached.extend(breached);
+        self.compromised.extend(compromised);
     }
 
     /// The leaves by which the service lets the device in, oldest first.
@@ -255,15 +255,15 @@ impl World {
             true => Ok(()),
             false => Err(format!("{rule}: {self:?}")),
         };
-        let shut_out = |it: &Thumbprint| !self.breached.contains(it);
+        let shut_out = |it: &Thumbprint| !self.compromised.contains(it);
         if self.enabled {
             let good = self.slots.held().iter().all(shut_out);
-            ensure(good, "what lets somebody in holds nothing breached")?;
+            ensure(good, "what lets somebody in holds nothing compromised")?;
         }
         if !self.marked {
             ensure(
                 self.let_in().iter().all(shut_out),
-                "a breached leaf is let in",
+                "a compromised leaf is let in",
             )?;
             ensure(
                 !self.blocked || self.let_in().is_empty(),
@@ -272,13 +272,16 @@ impl World {
         }
         let over = self.roll.is_none();
         if over && !self.marked {
-            let hub_good = self.hub.is_none_or(|it| !self.breached.contains(&it));
+            let hub_good = self.hub.is_none_or(|it| !self.compromised.contains(&it));
             ensure(
                 hub_good,
-                "a roll ended and the hub still knows a breached leaf",
+                "a roll ended and the hub still knows a compromised leaf",
             )?;
         }
-        let newest = self.leaves.last().filter(|it| !self.breached.contains(it));
+        let newest = self
+            .leaves
+            .last()
+            .filter(|it| !self.compromised.contains(it));
         if let (Some(newest), true, false) = (newest, over && self.enabled, self.marked) {
             let honest = self.slots.serving().is_some_and(|it| shut_out(&it));
             ensure(honest, &format!("no honest leaf is let in beside {newest}"))?;
@@ -291,7 +294,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_interleaving_lets_a_breached_leaf_in_or_an_honest_device_out(
+    fn no_interleaving_lets_a_compromised_leaf_in_or_an_honest_device_out(
         events in prop::collection::vec(event(), 1..120),
     ) {
         let mut world = World::new();

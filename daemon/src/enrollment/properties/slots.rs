@@ -13,8 +13,8 @@ enum Event {
     Push,
     CutOver(CanaryVerdict),
     Abort,
-    /// A breach of what stands in these slots, with a replacement at hand or not.
-    Breach(Vec<SlotName>, Option<u8>),
+    /// A compromise of what stands in these slots, with a replacement at hand or not.
+    Compromise(Vec<SlotName>, Option<u8>),
     Retire {
         seconds_after_expiry: i64,
     },
@@ -41,7 +41,7 @@ fn event() -> impl Strategy<Value = Event> {
             prop::sample::subsequence(SlotName::BOTH.to_vec(), 0..=2),
             prop::option::of(0u8..6)
         )
-            .prop_map(|(slots, replacement)| Event::Breach(slots, replacement)),
+            .prop_map(|(slots, replacement)| Event::Compromise(slots, replacement)),
         (-2i64..3).prop_map(|seconds_after_expiry| Event::Retire {
             seconds_after_expiry
         }),
@@ -73,9 +73,9 @@ fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
             canary: canary.clone(),
         }),
         Event::Abort => slots.abort(),
-        Event::Breach(names, replacement) => {
-            let breached = breached(&slots, names);
-            let left = slots.shut_out(&breached, replacement.map(certificate));
+        Event::Compromise(names, replacement) => {
+            let compromised = compromised(&slots, names);
+            let left = slots.shut_out(&compromised, replacement.map(certificate));
             left.map(|left| left.slots)
         }
         Event::Retire {
@@ -97,17 +97,17 @@ fn holds(slots: &Slots, certificate: Thumbprint) -> bool {
     primary == Some(certificate) || secondary == Some(certificate)
 }
 
-fn breached(slots: &Slots, names: &[SlotName]) -> Vec<Thumbprint> {
+fn compromised(slots: &Slots, names: &[SlotName]) -> Vec<Thumbprint> {
     names
         .iter()
         .filter_map(|name| slots.in_slot(*name))
         .collect()
 }
 
-/// A breach shuts out what is breached, keeps what is good, and never leaves nothing.
-fn check_breach(before: &Slots, names: &[SlotName], new: Option<u8>) -> Result<(), String> {
-    let breached = breached(before, names);
-    let Ok(left) = before.clone().shut_out(&breached, new.map(certificate)) else {
+/// A compromise shuts out what is compromised, keeps what is good, and never leaves nothing.
+fn check_compromise(before: &Slots, names: &[SlotName], new: Option<u8>) -> Result<(), String> {
+    let compromised = compromised(before, names);
+    let Ok(left) = before.clone().shut_out(&compromised, new.map(certificate)) else {
         return Ok(());
     };
     let ensure = |holds: bool, rule: &str| match holds {
@@ -115,15 +115,15 @@ fn check_breach(before: &Slots, names: &[SlotName], new: Option<u8>) -> Result<(
         false => Err(format!("{rule}: {before:?} {names:?} {left:?}")),
     };
     ensure(!left.slots.held().is_empty(), "something is held")?;
-    let still = breached.iter().any(|it| holds(&left.slots, *it));
+    let still = compromised.iter().any(|it| holds(&left.slots, *it));
     ensure(
         left.enabled != still,
-        "what lets somebody in holds nothing breached",
+        "what lets somebody in holds nothing compromised",
     )?;
     let good = before
         .held()
         .into_iter()
-        .filter(|it| !breached.contains(it));
+        .filter(|it| !compromised.contains(it));
     for certificate in good {
         ensure(holds(&left.slots, certificate), "what is good stays")?;
     }
@@ -143,8 +143,8 @@ fn check(before: &Slots, service: Service, event: &Event, after: &Slots) -> Resu
         true => Ok(()),
         false => Err(format!("{rule}: {before:?} {event:?} {after:?}")),
     };
-    if let Event::Breach(names, replacement) = event {
-        return check_breach(before, names, *replacement);
+    if let Event::Compromise(names, replacement) = event {
+        return check_compromise(before, names, *replacement);
     }
     if let Some(serving) = before.serving() {
         ensure(holds(after, serving), "what served is still in a slot")?;

@@ -1,7 +1,7 @@
 //! The IoT Hub that devices are provisioned to (section 12): identities, direct methods, jobs.
 //!
 //! The hub knows a device by the leaf with which it registered last, so its identity is both the
-//! proof that a device has its new leaf and the door that a breached one must not find open.
+//! proof that a device has its new leaf and the door that a compromised one must not find open.
 
 mod job;
 
@@ -100,7 +100,7 @@ impl HubClient {
         identity(&operation, &self.plane.call(call).await?)
     }
 
-    /// Deletes an identity, whatever it holds by now: it goes because its device is breached, and
+    /// Deletes an identity, whatever it holds by now: it goes because its device is compromised, and
     /// no change of somebody else's is a reason to leave the door open.
     pub async fn delete(&self, device_id: &str) -> Result<(), CallError> {
         let operation = format!("delete hub identity {device_id}");

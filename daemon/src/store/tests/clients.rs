@@ -150,7 +150,7 @@ fn a_revoked_generation_excludes_all_but_devices() {
         client::is_excluded(&stage.raw(), &requester, stage.store.revocations()).unwrap()
     };
     assert!(!is_excluded(station) && !is_excluded(device));
-    stage.breach_root().unwrap();
+    stage.compromise_root().unwrap();
     assert!(is_excluded(station) && !is_excluded(device));
     for sha256 in [station, device] {
         let found = stage.store.client(&sha256).unwrap().unwrap();

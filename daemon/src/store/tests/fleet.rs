@@ -187,12 +187,12 @@ fn longest<T>(what: &str, next: impl Fn() -> Option<T>, work: impl Fn(T)) -> u32
     count
 }
 
-/// The breach itself touches no device; when it is shut out, all identities are queued in one step.
+/// The compromise itself touches no device; when it is shut out, all identities are queued in one step.
 #[test]
-fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
+fn the_compromise_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let stage = Stage::with_fleet();
     let group = stage.fleet_group();
-    let roll = timed("breach", || stage.breach_root());
+    let roll = timed("compromise", || stage.compromise_root());
     let roll = roll.unwrap();
     let devices = timed("whose identities go", || {
         let devices = stage.store.devices_to_clear(&[stage.root], true, 1_000_000);
@@ -226,7 +226,7 @@ fn the_breach_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
 }
 
-/// A breached key forges leaves for whom it likes: a device that has renewed itself since, and one
+/// A compromised key forges leaves for whom it likes: a device that has renewed itself since, and one
 /// that the hub knows by a certificate which nobody here issued.
 #[test]
 fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {

@@ -148,10 +148,10 @@ fn a_block_burns_what_is_being_signed_for_its_device() {
     assert!(stage.settle(&under_way, settlement).is_err());
 }
 
-/// One slot was breached; the good leaf beside it gets a successor, and may go when it has ended
-/// itself, not when the breached one has.
+/// One slot was compromised; the good leaf beside it gets a successor, and may go when it has ended
+/// itself, not when the compromised one has.
 #[test]
-fn after_a_breach_of_one_slot_the_good_leaf_is_not_retired_with_the_breached_one() {
+fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromised_one() {
     let stage = Stage::new();
     let leaf = |not_after, serial| {
         let intent = Intent {
@@ -175,7 +175,7 @@ fn after_a_breach_of_one_slot_the_good_leaf_is_not_retired_with_the_breached_one
         retiring: old,
     };
     stage.set_slots(enrollment.id, &draining);
-    let breach = Breach {
+    let compromise = Compromise {
         registration_id: "press-7".into(),
         services: vec!["dps".into()],
         hubs: Default::default(),
@@ -190,7 +190,7 @@ fn after_a_breach_of_one_slot_the_good_leaf_is_not_retired_with_the_breached_one
     };
     let (rolls, _) = stage
         .store
-        .start_compromise(breach, entry("roll.started"))
+        .start_compromise(compromise, entry("roll.started"))
         .unwrap();
     let next = leaf(9_500, 4);
     let step = RollStep {
@@ -215,7 +215,7 @@ fn after_a_breach_of_one_slot_the_good_leaf_is_not_retired_with_the_breached_one
     assert_eq!(stage.store.next_retirement().unwrap(), Some(9_000));
 }
 
-/// A generation that was breached before it signed is not what the next roll of its authority takes.
+/// A generation that was compromised before it signed is not what the next roll of its authority takes.
 #[test]
 fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
     let stage = Stage::new();
@@ -294,7 +294,7 @@ fn nobody_is_woken_for_a_mark_that_comes_after_another() {
 }
 
 /// What is read before a transaction may be old by then: an enrollment that was added a moment before
-/// a breach, or a block, is a door that these shut.
+/// a compromise, or a block, is a door that these shut.
 #[test]
 fn a_door_that_was_opened_a_moment_ago_is_shut_with_the_others() {
     for blocked in [false, true] {
@@ -306,7 +306,7 @@ fn a_door_that_was_opened_a_moment_ago_is_shut_with_the_others() {
             let bar = Bar::Device(vec!["dps".into()]);
             stage.started(block(BlockKind::Device, "press-7", vec![bar]));
         } else {
-            let breach = Breach {
+            let compromise = Compromise {
                 registration_id: "press-7".into(),
                 services: vec!["dps".into()],
                 hubs: ["dps".to_owned()].into(),
@@ -321,7 +321,9 @@ fn a_door_that_was_opened_a_moment_ago_is_shut_with_the_others() {
                     cause: "a test".into(),
                 },
             };
-            let begun = stage.store.start_compromise(breach, entry("roll.started"));
+            let begun = stage
+                .store
+                .start_compromise(compromise, entry("roll.started"));
             assert_eq!(begun.unwrap().0.len(), 1);
         }
         assert!(!stage.store.enrollment(late.id).unwrap().enabled);

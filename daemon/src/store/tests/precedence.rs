@@ -168,14 +168,14 @@ fn a_blocked_group_stays_disabled_whatever_a_roll_does() {
     assert!(stage.is_enabled(&group));
 }
 
-/// A breach is not refused because of a block, and lifting that brings nothing back.
+/// A compromise is not refused because of a block, and lifting that brings nothing back.
 #[test]
-fn a_breach_outlives_the_block_that_stood_before_it() {
+fn a_compromise_outlives_the_block_that_stood_before_it() {
     for kind in [BlockKind::Group, BlockKind::Generation] {
         let stage = Stage::new();
         let group = stage.root_group();
         let block = stage.block(kind, Bar::Disable(group.id)).unwrap();
-        let begun = stage.breach_root().unwrap();
+        let begun = stage.compromise_root().unwrap();
         assert_eq!(begun.reason, RollReason::Compromise);
         stage.lift(&block);
         assert!(!stage.is_enabled(&group));

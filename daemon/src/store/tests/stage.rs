@@ -132,8 +132,8 @@ impl Stage {
     }
 
     /// The root's roll by compromise, without a change of groups.
-    pub(super) fn breach_root(&self) -> Result<RollRow, StoreError> {
-        let breached = BreachedAuthority {
+    pub(super) fn compromise_root(&self) -> Result<RollRow, StoreError> {
+        let compromised = CompromisedAuthority {
             roll: self.new_roll(),
             blocking: Vec::new(),
             above: None,
@@ -148,7 +148,7 @@ impl Stage {
             cause: "a test".into(),
         };
         let (store, entry) = (&self.store, entry("roll.started"));
-        let rolls = store.start_authority_compromise(vec![breached], None, revocation, entry);
+        let rolls = store.start_authority_compromise(vec![compromised], None, revocation, entry);
         rolls.map(|mut rolls| rolls.remove(0))
     }
 

@@ -156,11 +156,11 @@ async fn an_individual_enrollment_takes_precedence() {
     let root = pki::authority("root", None);
     plant.upload_verified("root", &root).await;
     enroll_group(&plant, "line-4", &root).await;
-    let (breached, fresh) = (
+    let (compromised, fresh) = (
         pki::leaf("press-7", Some(&root)),
         pki::leaf("press-7", Some(&root)),
     );
-    let old = plant.device("press-7", &[&breached, &root]);
+    let old = plant.device("press-7", &[&compromised, &root]);
     old.register().await.unwrap();
 
     enroll(&plant, "press-7", &fresh, None, "disabled").await;

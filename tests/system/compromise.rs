@@ -20,10 +20,10 @@ fn hub_knows(stage: &Stage, device: &Holder) -> bool {
 }
 
 /// Refused at both doors.
-fn is_out(stage: &Stage, breached: &Holder) {
-    let registered = register(&stage.emulator, breached);
-    assert_ne!(registered.as_deref(), Ok("assigned"), "{breached:?}");
-    assert!(!hub_knows(stage, breached), "the hub lets it in");
+fn is_out(stage: &Stage, compromised: &Holder) {
+    let registered = register(&stage.emulator, compromised);
+    assert_ne!(registered.as_deref(), Ok("assigned"), "{compromised:?}");
+    assert!(!hub_knows(stage, compromised), "the hub lets it in");
 }
 
 fn roll_state(stage: &Stage, id: &Value) -> String {
@@ -49,7 +49,7 @@ fn grouped() -> (Stage, Holder) {
     (stage, devices.remove(0))
 }
 
-fn breach(stage: &Stage, more: &[&str]) -> Value {
+fn compromise(stage: &Stage, more: &[&str]) -> Value {
     let report = ["roll", "start", "press-7", "--reason", "compromise"];
     stage.json(&[&report, more].concat())
 }
@@ -65,13 +65,13 @@ fn slots(stage: &Stage) -> [Option<String>; 2] {
 }
 
 /// Verifies: with no new request at hand the enrollment is disabled and the identity deleted when
-/// the command answers; the breached leaf cannot renew itself here either; a request with the old
+/// the command answers; the compromised leaf cannot renew itself here either; a request with the old
 /// key is refused; one with a new key restores the enrollment, which holds nothing else.
 #[test]
-fn a_breached_leaf_is_out_when_the_command_answers() {
-    let (stage, breached) = individual();
-    let told = breach(&stage, &[]);
-    is_out(&stage, &breached);
+fn a_compromised_leaf_is_out_when_the_command_answers() {
+    let (stage, compromised) = individual();
+    let told = compromise(&stage, &[]);
+    is_out(&stage, &compromised);
     assert_eq!(told["receipt"]["complete"], true, "{told}");
     let places: Vec<_> = told["receipt"]["places"]
         .as_array()
@@ -84,13 +84,13 @@ fn a_breached_leaf_is_out_when_the_command_answers() {
         .collect();
     assert_eq!(names, ["crl", "dps: dps", "hub: dps"], "{told}");
 
-    let itself = stage.caller(&breached).ask(&Request::device("press-7"));
+    let itself = stage.caller(&compromised).ask(&Request::device("press-7"));
     assert_eq!(
         (itself.status, itself.code()),
         (401, "client_certificate_revoked")
     );
     let mut old_key = Request::device("press-7");
-    old_key.csr = rcgen_request(&breached);
+    old_key.csr = rcgen_request(&compromised);
     let refused = stage.station().ask(&old_key);
     assert_eq!((refused.status, refused.code()), (400, "key_compromised"));
 
@@ -104,13 +104,13 @@ fn a_breached_leaf_is_out_when_the_command_answers() {
     assert_eq!(slots(&stage), [Some(renewed.thumbprint.clone()), None]);
     is_assigned(&stage.emulator, &renewed);
     assert!(hub_knows(&stage, &renewed));
-    is_out_of_service(&stage, &breached);
+    is_out_of_service(&stage, &compromised);
 }
 
 /// The hub knows the device by its new leaf by now.
-fn is_out_of_service(stage: &Stage, breached: &Holder) {
+fn is_out_of_service(stage: &Stage, compromised: &Holder) {
     assert_ne!(
-        register(&stage.emulator, breached).as_deref(),
+        register(&stage.emulator, compromised).as_deref(),
         Ok("assigned")
     );
 }
@@ -122,19 +122,19 @@ fn rcgen_request(holder: &Holder) -> String {
     parameters.serialize_request(&key).unwrap().pem().unwrap()
 }
 
-/// Verifies: the new leaf takes the breached one's place at once, in the same slot, and its chain
+/// Verifies: the new leaf takes the compromised one's place at once, in the same slot, and its chain
 /// is written where it was asked for.
 #[test]
-fn with_a_request_at_hand_the_breached_slot_is_replaced_at_once() {
-    let (stage, breached) = individual();
+fn with_a_request_at_hand_the_compromised_slot_is_replaced_at_once() {
+    let (stage, compromised) = individual();
     let request = Request::device("press-7");
     let (csr, out) = (csr(&stage, &request), stage.path("new.pem"));
     let out = out.to_str().unwrap();
-    let told = breach(
+    let told = compromise(
         &stage,
         &["--csr", &csr, "--profile", "device", "--out", out],
     );
-    is_out(&stage, &breached);
+    is_out(&stage, &compromised);
     let renewed = request.holder(&told["certificate"]);
     assert_eq!(slots(&stage), [Some(renewed.thumbprint.clone()), None]);
     let written = std::fs::read_to_string(Path::new(out)).unwrap();
@@ -144,7 +144,7 @@ fn with_a_request_at_hand_the_breached_slot_is_replaced_at_once() {
 }
 
 /// Verifies: a compromise overtakes a roll by expiry and takes over its slots; with one slot
-/// breached the other goes on, and its device is let in without a break.
+/// compromised the other goes on, and its device is let in without a break.
 #[test]
 fn a_compromise_overtakes_an_expiry_roll_and_spares_the_good_slot() {
     let (stage, old) = individual();
@@ -153,7 +153,7 @@ fn a_compromise_overtakes_an_expiry_roll_and_spares_the_good_slot() {
         let shown = stage.json(&["enrollment", "show", "press-7"]);
         (shown[0]["slots"]["state"] == "draining").then_some(())
     });
-    let told = breach(&stage, &["--slot", "primary"]);
+    let told = compromise(&stage, &["--slot", "primary"]);
     assert_eq!(told["receipt"]["complete"], true, "{told}");
     is_out(&stage, &old);
     assert_eq!(slots(&stage), [None, Some(new.thumbprint.clone())]);
@@ -172,14 +172,14 @@ fn a_compromise_overtakes_an_expiry_roll_and_spares_the_good_slot() {
 /// Verifies: with `--hub reprovision` the identity stays until the device registers again.
 #[test]
 fn the_hub_identity_stays_where_that_was_asked_for() {
-    let (stage, breached) = individual();
+    let (stage, compromised) = individual();
     let request = Request::device("press-7");
     let csr = csr(&stage, &request);
-    let told = breach(
+    let told = compromise(
         &stage,
         &["--hub", "reprovision", "--csr", &csr, "--profile", "device"],
     );
-    assert!(hub_knows(&stage, &breached));
+    assert!(hub_knows(&stage, &compromised));
     assert!(
         told["receipt"]["places"][2]["answer"]
             .to_string()
@@ -188,7 +188,7 @@ fn the_hub_identity_stays_where_that_was_asked_for() {
     );
     let renewed = request.holder(&told["certificate"]);
     is_assigned(&stage.emulator, &renewed);
-    assert!(hub_knows(&stage, &renewed) && !hub_knows(&stage, &breached));
+    assert!(hub_knows(&stage, &renewed) && !hub_knows(&stage, &compromised));
 }
 
 /// Verifies: a leaf under a group that comes to its end changes nothing at the service, and the
@@ -214,15 +214,15 @@ fn under_a_group_an_expiry_changes_nothing_and_says_why() {
     assert_eq!(stage.emulator.requests_of("group.put").len(), writes);
 }
 
-/// Verifies: precedence shuts the breached leaf out although its chain is good; the new leaf is let
-/// in by the device's own enrollment; back to the group is refused while the breached leaf is valid,
+/// Verifies: precedence shuts the compromised leaf out although its chain is good; the new leaf is let
+/// in by the device's own enrollment; back to the group is refused while the compromised leaf is valid,
 /// unless somebody says why not.
 #[test]
-fn under_a_group_a_breached_leaf_is_out_by_precedence() {
-    let (stage, breached) = grouped();
+fn under_a_group_a_compromised_leaf_is_out_by_precedence() {
+    let (stage, compromised) = grouped();
     let neighbour = stage.station().obtain(&Request::device("press-8"));
-    let told = breach(&stage, &[]);
-    is_out(&stage, &breached);
+    let told = compromise(&stage, &[]);
+    is_out(&stage, &compromised);
     is_assigned(&stage.emulator, &neighbour);
     let shown = stage.json(&["enrollment", "show", "press-7"]);
     assert_eq!(shown[0]["overlay_of"], "line-1");
@@ -231,7 +231,7 @@ fn under_a_group_a_breached_leaf_is_out_by_precedence() {
     is_done(&stage, &told["rolls"][0]["id"]);
     stage.is_in_step();
     is_assigned(&stage.emulator, &renewed);
-    is_out_of_service(&stage, &breached);
+    is_out_of_service(&stage, &compromised);
 
     let back = ["enrollment", "remove", "--individual", "press-7"];
     let refused = stage.hallmark(&back);

@@ -1,8 +1,8 @@
-//! A breached leaf: shut out in one transaction at every service that lets its device in.
+//! A compromised leaf: shut out in one transaction at every service that lets its device in.
 //!
 //! Slots, status, roll, revocation and the work at the hub change together, and what was being
-//! signed for the device at that moment is abandoned: a holder of the breached leaf may have asked
-//! for it. From then on the store desires nothing that lets the breached leaf in.
+//! signed for the device at that moment is abandoned: a holder of the compromised leaf may have asked
+//! for it. From then on the store desires nothing that lets the compromised leaf in.
 
 use super::audit::{self, AuditEntry};
 use super::door::{self, Door};
@@ -19,9 +19,9 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// A breach that was reported.
+/// A compromise that was reported.
 #[derive(Clone, Debug)]
-pub struct Breach {
+pub struct Compromise {
     /// The device, in the spelling on record.
     pub registration_id: String,
     /// The provisioning services, each of which may let it in.
@@ -37,51 +37,55 @@ pub struct Breach {
 }
 
 impl Store {
-    /// Shuts a breached leaf out. A roll by expiry that is under way is overtaken: it ends as
+    /// Shuts a compromised leaf out. A roll by expiry that is under way is overtaken: it ends as
     /// aborted, and the new one takes over its slots.
     pub fn start_compromise(
         &self,
-        breach: Breach,
+        compromise: Compromise,
         entry: AuditEntry,
     ) -> Result<(Vec<RollRow>, Revoked), StoreError> {
         self.write(move |connection| {
-            let reason = "its device was reported as breached";
-            abandon::abandon_leaves(connection, &breach.registration_id, reason, entry.at)?;
+            let reason = "its device was reported as compromised";
+            abandon::abandon_leaves(connection, &compromise.registration_id, reason, entry.at)?;
             let mut rolls = Vec::new();
             let mut revoked = Revoked::default();
-            let doors = doors_of(connection, &breach, entry.at)?;
+            let doors = doors_of(connection, &compromise, entry.at)?;
             for door in &doors {
-                let row = inside(connection, &breach.registration_id, door, entry.at)?;
-                let (roll, breached) = shut_out(connection, &breach, row, &entry)?;
+                let row = inside(connection, &compromise.registration_id, door, entry.at)?;
+                let (roll, compromised) = shut_out(connection, &compromise, row, &entry)?;
                 rolls.push(roll);
-                if breach.slots.len() < SlotName::BOTH.len() {
-                    for leaf in breached {
+                if compromise.slots.len() < SlotName::BOTH.len() {
+                    for leaf in compromised {
                         let target = RevocationTarget::Sha256(*leaf.as_bytes());
-                        revoke(connection, &breach, target, &mut revoked)?;
+                        revoke(connection, &compromise, target, &mut revoked)?;
                     }
                 }
             }
-            if breach.slots.len() == SlotName::BOTH.len() {
-                let target = breach.revocation.target.clone();
-                revoke(connection, &breach, target, &mut revoked)?;
+            if compromise.slots.len() == SlotName::BOTH.len() {
+                let target = compromise.revocation.target.clone();
+                revoke(connection, &compromise, target, &mut revoked)?;
             }
             Ok((rolls, revoked))
         })
     }
 
     /// The end of the last of a device's leaves that are revoked for good and have not expired, in
-    /// Unix seconds: until then its group would let a breached leaf in.
-    pub fn breached_until(&self, subject: &str, now: i64) -> Result<Option<i64>, StoreError> {
-        self.read(|connection| breached_until(connection, subject, now))
+    /// Unix seconds: until then its group would let a compromised leaf in.
+    pub fn compromised_until(&self, subject: &str, now: i64) -> Result<Option<i64>, StoreError> {
+        self.read(|connection| compromised_until(connection, subject, now))
     }
 }
 
 /// Where the device is let in. Without an enrollment of its own it has no slots there, so one slot
 /// says nothing of that door.
-fn doors_of(connection: &Connection, breach: &Breach, at: i64) -> Result<Vec<Door>, StoreError> {
-    let device = &breach.registration_id;
-    let doors = door::doors(connection, device, &breach.services, at)?;
-    let one_slot = breach.slots.len() < SlotName::BOTH.len();
+fn doors_of(
+    connection: &Connection,
+    compromise: &Compromise,
+    at: i64,
+) -> Result<Vec<Door>, StoreError> {
+    let device = &compromise.registration_id;
+    let doors = door::doors(connection, device, &compromise.services, at)?;
+    let one_slot = compromise.slots.len() < SlotName::BOTH.len();
     if one_slot && (doors.is_empty() || doors.iter().any(|door| door.individual.is_none())) {
         return Err(StoreError::Mend {
             code: "roll_slot_invalid",
@@ -94,7 +98,7 @@ fn doors_of(connection: &Connection, breach: &Breach, at: i64) -> Result<Vec<Doo
     Ok(doors)
 }
 
-pub(super) fn breached_until(
+pub(super) fn compromised_until(
     connection: &Connection,
     subject: &str,
     now: i64,
@@ -111,13 +115,13 @@ pub(super) fn breached_until(
 
 fn revoke(
     connection: &Connection,
-    breach: &Breach,
+    compromise: &Compromise,
     target: RevocationTarget,
     revoked: &mut Revoked,
 ) -> Result<(), StoreError> {
     let revocation = Revocation {
         target,
-        ..breach.revocation.clone()
+        ..compromise.revocation.clone()
     };
     let done = revocation::revoke(connection, &revocation, RevocationReason::KeyCompromise)?;
     revoked.changed.extend(done.changed);
@@ -151,45 +155,45 @@ pub(super) fn inside(
 
 fn shut_out(
     connection: &Connection,
-    breach: &Breach,
+    compromise: &Compromise,
     row: EnrollmentRow,
     entry: &AuditEntry,
 ) -> Result<(RollRow, Vec<Thumbprint>), StoreError> {
     let held = |slot: &SlotName| row.slots.in_slot(*slot);
-    let breached: Vec<Thumbprint> = breach.slots.iter().filter_map(held).collect();
+    let compromised: Vec<Thumbprint> = compromise.slots.iter().filter_map(held).collect();
     let left = row
         .slots
         .clone()
-        .shut_out(&breached, None)
+        .shut_out(&compromised, None)
         .map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
     overtake(connection, &row, entry)?;
     let enabled = left.enabled && !block::is_blocked(connection, &row.name)?;
     save_slots(connection, row.id, &left.slots)?;
     set_status(connection, row.id, enabled)?;
-    mark::raise_urgent(connection, row.id, "leaf breached", entry.at)?;
-    let old_certificate = row.slots.serving().filter(|it| breached.contains(it));
-    let mut detail = breach.detail.clone();
-    detail["breached"] = json!(breached);
+    mark::raise_urgent(connection, row.id, "leaf compromised", entry.at)?;
+    let old_certificate = row.slots.serving().filter(|it| compromised.contains(it));
+    let mut detail = compromise.detail.clone();
+    detail["compromised"] = json!(compromised);
     let new = NewRoll {
         subject: NewSubject::Enrollment(row.id),
         reason: RollReason::Compromise,
         state: RollState::ShuttingOut,
-        old_certificate: old_certificate.unwrap_or(breached[0]),
+        old_certificate: old_certificate.unwrap_or(compromised[0]),
         new_certificate: left.slots.serving().filter(|_| left.enabled),
         detail: &detail,
         parent: None,
     };
     let id = roll::insert(connection, &new, entry)?;
-    if breach.hubs.contains(&row.provisioning) {
+    if compromise.hubs.contains(&row.provisioning) {
         let cause = HubCause::Roll(id);
-        let task = delete_task(&row.provisioning, &breach.registration_id, row.id);
+        let task = delete_task(&row.provisioning, &compromise.registration_id, row.id);
         hub_task::queue(connection, cause, &[task], entry.at)?;
     }
     let mut told = entry.clone();
     told.detail["provisioning"] = json!(row.provisioning);
     told.detail["roll"] = json!(id);
     audit::append(connection, &told)?;
-    Ok((roll::roll_by_id(connection, id)?, breached))
+    Ok((roll::roll_by_id(connection, id)?, compromised))
 }
 
 /// The device's identity goes, once the service does not let it in any more.

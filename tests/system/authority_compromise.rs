@@ -26,7 +26,7 @@ fn is_complete(receipt: &Value) {
     }
 }
 
-fn breach(stage: &Stage, authority: &str) -> Value {
+fn compromise(stage: &Stage, authority: &str) -> Value {
     let report = [
         "roll",
         "start",
@@ -64,15 +64,15 @@ fn is_barred(stage: &Stage, authority: &str) {
 }
 
 /// The intermediate has no group of its own; that of the root lets in whatever is below it. Verifies:
-/// from the answer on, and for good, a leaf under the breached certificate is refused; the device
+/// from the answer on, and for good, a leaf under the compromised certificate is refused; the device
 /// comes back with a new one.
 #[test]
-fn a_breached_intermediate_is_kept_from_the_group_above() {
+fn a_compromised_intermediate_is_kept_from_the_group_above() {
     let mut stage = Stage::set();
-    let breached = under_the_root(&mut stage);
-    let started = breach(&stage, "line-1");
-    is_out(&stage, &breached);
-    assert!(!hub_knows(&stage, &breached));
+    let compromised = under_the_root(&mut stage);
+    let started = compromise(&stage, "line-1");
+    is_out(&stage, &compromised);
+    assert!(!hub_knows(&stage, &compromised));
     is_barred(&stage, "line-1");
     let roll = started["rolls"][0]["id"].to_string();
     until("the successor signs", || {
@@ -82,13 +82,13 @@ fn a_breached_intermediate_is_kept_from_the_group_above() {
     is_assigned(&stage.emulator, &new);
     comes_to(&stage, &roll, "done");
     is_barred(&stage, "line-1");
-    is_out(&stage, &breached);
+    is_out(&stage, &compromised);
 }
 
-/// The generation before the one that serves is breached, while both are in the group's slots.
+/// The generation before the one that serves is compromised, while both are in the group's slots.
 /// Verifies: the old leaf is refused from the answer on, at the group above as well.
 #[test]
-fn a_breached_earlier_generation_is_kept_from_the_group_above() {
+fn a_compromised_earlier_generation_is_kept_from_the_group_above() {
     let mut stage = Stage::set();
     let old = under_the_root(&mut stage);
     stage.add_group("line-1", "line-1");
@@ -116,16 +116,16 @@ fn a_breached_earlier_generation_is_kept_from_the_group_above() {
 /// Verifies: from the answer on, a leaf under it is refused at the service and unknown to the hub;
 /// its certificate stays out by a disabled group of its own; the device comes back with a new leaf.
 #[test]
-fn a_breached_intermediate_is_out_when_the_command_answers() {
+fn a_compromised_intermediate_is_out_when_the_command_answers() {
     let mut stage = Stage::set();
-    let breached = under_the_root(&mut stage);
+    let compromised = under_the_root(&mut stage);
     stage.add_group("line-1", "line-1");
     stage.is_in_step();
-    is_assigned(&stage.emulator, &breached);
+    is_assigned(&stage.emulator, &compromised);
 
-    let started = breach(&stage, "line-1");
-    is_out(&stage, &breached);
-    assert!(!hub_knows(&stage, &breached));
+    let started = compromise(&stage, "line-1");
+    is_out(&stage, &compromised);
+    assert!(!hub_knows(&stage, &compromised));
     let roll = started["rolls"][0]["id"].to_string();
     let reissuing = comes_to(&stage, &roll, "reissuing");
     assert_eq!(
@@ -140,19 +140,19 @@ fn a_breached_intermediate_is_out_when_the_command_answers() {
     let blocked = stage.emulator.group("line-1-blocked-1").unwrap();
     assert_eq!(blocked["provisioningStatus"], "disabled");
     assert_eq!(held(&blocked, "primary"), thumbprint(&stage, "line-1", 1));
-    is_out(&stage, &breached);
+    is_out(&stage, &compromised);
 
     let new = stage.station().obtain(&Request::device("press-1"));
     is_assigned(&stage.emulator, &new);
     comes_to(&stage, &roll, "done");
-    is_out(&stage, &breached);
+    is_out(&stage, &compromised);
 }
 
-/// The breach of a generation that is on its way out. Verifies: a device that has renewed itself
+/// The compromise of a generation that is on its way out. Verifies: a device that has renewed itself
 /// under the next one, and whose old leaf is in the hub all the same, loses its identity too; it comes
 /// back with the leaf that it has.
 #[test]
-fn a_device_on_the_next_generation_is_cleared_with_the_breached_one() {
+fn a_device_on_the_next_generation_is_cleared_with_the_compromised_one() {
     let stage = begun(Stage::set());
     let station = stage.station();
     let old = station.obtain(&Request::device("press-1"));
@@ -180,13 +180,13 @@ fn a_device_on_the_next_generation_is_cleared_with_the_breached_one() {
 /// A root in wrong hands. Verifies: it is deleted from the service before the command answers, so
 /// nothing below it gets in; the new one is proven and referenced, and the tree comes back.
 #[test]
-fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
+fn a_compromised_root_is_deleted_first_and_the_tree_comes_back() {
     let mut stage = Stage::set();
-    let breached = under_the_root(&mut stage);
-    let started = breach(&stage, "root");
+    let compromised = under_the_root(&mut stage);
+    let started = compromise(&stage, "root");
     assert_eq!(started["rolls"].as_array().unwrap().len(), 4);
-    is_out(&stage, &breached);
-    assert!(!hub_knows(&stage, &breached));
+    is_out(&stage, &compromised);
+    assert!(!hub_knows(&stage, &compromised));
     let station = stage.enlist_when_possible("station", "station-2");
     let new = until("a new leaf", || {
         let request = Request::device("press-1");
@@ -199,62 +199,62 @@ fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
     }
     assert_eq!(ca_certificates(&stage), ["root-2"]);
     is_assigned(&stage.emulator, &new);
-    is_out(&stage, &breached);
+    is_out(&stage, &compromised);
 }
 
 /// The service refuses to change anything for a while, and meanwhile the device gets its new leaf.
-/// Verifies: its identity in the hub is deleted all the same, because it is by the breached leaf.
+/// Verifies: its identity in the hub is deleted all the same, because it is by the compromised leaf.
 #[test]
 fn an_identity_goes_although_its_device_has_a_new_leaf_already() {
     let stage = begun(Stage::set());
-    let breached = stage.station().obtain(&Request::device("press-1"));
-    is_assigned(&stage.emulator, &breached);
+    let compromised = stage.station().obtain(&Request::device("press-1"));
+    is_assigned(&stage.emulator, &compromised);
     let away = Fault::on("group.put", Action::status(503)).times(1_000);
     stage.emulator.inject(away).unwrap();
-    let operator = breach_beside(&stage, "line-1");
+    let operator = compromise_beside(&stage, "line-1");
     until("the successor signs", || {
         second_signs(&stage, "line-1").then_some(())
     });
     let new = stage.enlist("device", "press-1");
-    assert!(hub_knows(&stage, &breached), "nobody was shut out yet");
+    assert!(hub_knows(&stage, &compromised), "nobody was shut out yet");
     answers(&stage, operator);
-    assert!(!hub_knows(&stage, &breached));
-    is_out(&stage, &breached);
+    assert!(!hub_knows(&stage, &compromised));
+    is_out(&stage, &compromised);
     stage.is_in_step();
     is_assigned(&stage.emulator, &new);
 }
 
-/// The service keeps the breached root for a while and takes no other, and a device of the line goes on registering.
+/// The service keeps the compromised root for a while and takes no other, and a device of the line goes on registering.
 /// Verifies: its identity is deleted when the root is gone, and not before, so it does not come back.
 #[test]
 fn identities_below_a_root_go_after_the_root() {
     let mut stage = Stage::set();
-    let breached = under_the_root(&mut stage);
+    let compromised = under_the_root(&mut stage);
     for operation in ["authority.delete", "authority.put"] {
         let away = Fault::on(operation, Action::status(503)).times(1_000);
         stage.emulator.inject(away).unwrap();
     }
-    let operator = breach_beside(&stage, "root");
+    let operator = compromise_beside(&stage, "root");
     until("the service was asked to delete the root", || {
         let asked = stage.emulator.requests_of("authority.delete");
         (asked.len() > 1).then_some(())
     });
-    is_assigned(&stage.emulator, &breached);
-    let prober = Prober::breached(&stage, std::slice::from_ref(&breached));
+    is_assigned(&stage.emulator, &compromised);
+    let prober = Prober::compromised(&stage, std::slice::from_ref(&compromised));
     assert_eq!(stage.count("hub_task WHERE done_at IS NOT NULL"), 0);
     answers(&stage, operator);
-    assert!(!hub_knows(&stage, &breached));
+    assert!(!hub_knows(&stage, &compromised));
     prober.ends();
-    assert!(!hub_knows(&stage, &breached));
+    assert!(!hub_knows(&stage, &compromised));
 }
 
-/// The service takes a certificate in one group only. So between the write by which the breached one
+/// The service takes a certificate in one group only. So between the write by which the compromised one
 /// leaves its group and the write that blocks it, a group above lets it in; here the second is slow.
 /// Verifies: whoever came in then is out again when the command answers, at the hub as well.
 #[test]
 fn who_came_in_before_the_block_stood_is_out_when_the_command_answers() {
     let mut stage = Stage::set();
-    let breached = under_the_root(&mut stage);
+    let compromised = under_the_root(&mut stage);
     stage.add_group("line-1", "line-1");
     stage.is_in_step();
     let fault = Fault::on("group.put", Action::status(503)).times(1_000);
@@ -263,24 +263,24 @@ fn who_came_in_before_the_block_stood_is_out_when_the_command_answers() {
         ..fault.aim
     };
     stage.emulator.inject(Fault { aim, ..fault }).unwrap();
-    let operator = breach_beside(&stage, "line-1");
+    let operator = compromise_beside(&stage, "line-1");
     until("it is let in by the group above", || {
-        let end = register(&stage.emulator, &breached);
+        let end = register(&stage.emulator, &compromised);
         // The first clearing may come between the two.
-        let is_in = end.as_deref() == Ok("assigned") && hub_knows(&stage, &breached);
+        let is_in = end.as_deref() == Ok("assigned") && hub_knows(&stage, &compromised);
         (second_signs(&stage, "line-1") && is_in).then_some(())
     });
     answers(&stage, operator);
-    assert!(!hub_knows(&stage, &breached));
-    is_out(&stage, &breached);
+    assert!(!hub_knows(&stage, &compromised));
+    is_out(&stage, &compromised);
     let roll = stage.json(&["roll", "list"])[0]["id"].to_string();
     let new = stage.enlist("device", "press-1");
     is_assigned(&stage.emulator, &new);
     comes_to(&stage, &roll, "done");
 }
 
-/// The report of a breach, whose receipt is waited for by somebody else.
-fn breach_beside(stage: &Stage, authority: &'static str) -> std::thread::JoinHandle<()> {
+/// The report of a compromise, whose receipt is waited for by somebody else.
+fn compromise_beside(stage: &Stage, authority: &'static str) -> std::thread::JoinHandle<()> {
     let client = stage.client();
     std::thread::spawn(move || {
         let report = ["--json", "roll", "start", "--authority", authority];
@@ -296,9 +296,9 @@ fn answers(stage: &Stage, operator: std::thread::JoinHandle<()>) {
     operator.join().unwrap();
 }
 
-/// A breach overtakes an expiry roll, and takes over the generation that it has staged.
+/// A compromise overtakes an expiry roll, and takes over the generation that it has staged.
 #[test]
-fn a_breach_overtakes_a_roll_under_way() {
+fn a_compromise_overtakes_a_roll_under_way() {
     let stage = begun(Stage::set());
     let unseen = Fault::on("device.register", Action::status(500));
     for _ in 0..20 {
@@ -319,7 +319,7 @@ fn a_breach_overtakes_a_roll_under_way() {
         Some(1),
         "two rolls of one authority"
     );
-    let roll = breach(&stage, "line-1")["rolls"][0]["id"].to_string();
+    let roll = compromise(&stage, "line-1")["rolls"][0]["id"].to_string();
     assert_eq!(shown(&stage, &overtaken)["state"], "aborted");
     stage.emulator.clear_faults();
     comes_to(&stage, &roll, "done");

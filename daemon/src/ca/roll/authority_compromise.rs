@@ -1,4 +1,4 @@
-//! The breach of an authority: it and all below it are shut out, and let back in with new
+//! The compromise of an authority: it and all below it are shut out, and let back in with new
 //! certificates.
 //!
 //! Everything that shuts out is one transaction: the certificate is revoked, so that nothing signs
@@ -12,7 +12,7 @@ use super::evidence::AuthorityDetail;
 use crate::enrollment::authority_roll::Change;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
-    BreachedAuthority, EnrollmentRow, HubAction, HubCause, NewAuthorityRoll, NewHubTask,
+    CompromisedAuthority, EnrollmentRow, HubAction, HubCause, NewAuthorityRoll, NewHubTask,
     Revocation, RevocationTarget, RollRow, RollSubject,
 };
 use serde_json::json;
@@ -25,12 +25,12 @@ pub(super) const DEVICES_LISTED_MAX: u32 = 1_000_000;
 /// How many devices are put on the queue of the hubs in one transaction.
 const IDENTITIES_PER_CHUNK: usize = 500;
 
-/// How often a report of a breach is tried that others have come before.
+/// How often a report of a compromise is tried that others have come before.
 const ATTEMPTS_MAX: u32 = 8;
 
 impl CertificateAuthority {
     /// Starts the compromise rolls of an authority and all below it; that of the authority comes
-    /// first. `generation` is the breached one, the one in service if none is named.
+    /// first. `generation` is the compromised one, the one in service if none is named.
     pub fn start_authority_compromise(
         &self,
         permission: &Authorized<Operate>,
@@ -59,25 +59,25 @@ impl CertificateAuthority {
         overriding: Option<&str>,
     ) -> Result<Vec<RollRow>, Error> {
         let newest_group = self.store.newest_group()?;
-        let breached = self.breached(authority, generation)?;
+        let compromised = self.compromised(authority, generation)?;
         self.token_of(authority)?;
         let caller = permission.caller();
-        let void = self.hierarchy().subtree(breached.id);
-        let mut list = vec![self.shut_out(&breached, &void, None, detail)?];
-        list[0].blocking = self.blocking_groups(&breached, &void)?;
-        self.list_those_below(&breached, &void, 0, &mut list)?;
+        let void = self.hierarchy().subtree(compromised.id);
+        let mut list = vec![self.shut_out(&compromised, &void, None, detail)?];
+        list[0].blocking = self.blocking_groups(&compromised, &void)?;
+        self.list_those_below(&compromised, &void, 0, &mut list)?;
         let names: Vec<&str> = list.iter().map(|it| it.roll.authority.as_str()).collect();
         if overriding.is_none() {
             self.groups_within_limits(&names)?;
         }
         let told = json!({
-            "reason": "compromise", "generation": breached.number, "below": names[1..],
+            "reason": "compromise", "generation": compromised.number, "below": names[1..],
             "override": overriding,
         });
         let entry = self.roll_entry(caller, "roll.started", authority, told);
         let revocation = Revocation {
             target: RevocationTarget::Generation {
-                generation: breached.id,
+                generation: compromised.id,
             },
             at: entry.at,
             actor: entry.actor.clone(),
@@ -86,13 +86,13 @@ impl CertificateAuthority {
         let rows =
             self.store
                 .start_authority_compromise(list, Some(newest_group), revocation, entry)?;
-        crash_point("roll-breach-recorded");
+        crash_point("roll-compromise-recorded");
         self.reload_hierarchy()?;
         self.wake();
         Ok(rows)
     }
 
-    fn breached(&self, authority: &str, number: Option<i64>) -> Result<Arc<Generation>, Error> {
+    fn compromised(&self, authority: &str, number: Option<i64>) -> Result<Arc<Generation>, Error> {
         let hierarchy = self.hierarchy();
         let found = match number {
             None => hierarchy.serving(authority),
@@ -108,14 +108,14 @@ impl CertificateAuthority {
         })
     }
 
-    /// Those that serve below a breached generation, issuers first. `void` are all generations
-    /// below the one that the breach began with.
+    /// Those that serve below a compromised generation, issuers first. `void` are all generations
+    /// below the one that the compromise began with.
     fn list_those_below(
         &self,
         above: &Generation,
         void: &BTreeSet<i64>,
         place: usize,
-        list: &mut Vec<BreachedAuthority>,
+        list: &mut Vec<CompromisedAuthority>,
     ) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         let children = hierarchy.children(&above.authority).into_iter().cloned();
@@ -132,26 +132,26 @@ impl CertificateAuthority {
 
     fn shut_out(
         &self,
-        breached: &Generation,
+        compromised: &Generation,
         void: &BTreeSet<i64>,
         above: Option<usize>,
         detail: &AuthorityDetail,
-    ) -> Result<BreachedAuthority, Error> {
-        let groups = self.store.groups_of(&breached.authority)?;
+    ) -> Result<CompromisedAuthority, Error> {
+        let groups = self.store.groups_of(&compromised.authority)?;
         let hierarchy = self.hierarchy();
         let own = hierarchy
             .iter()
-            .filter(|it| it.authority == breached.authority && void.contains(&it.id));
+            .filter(|it| it.authority == compromised.authority && void.contains(&it.id));
         let void: Vec<Thumbprint> = own.map(|it| it.thumbprint()).collect();
         drop(hierarchy);
         let holding = groups
             .into_iter()
             .filter(|it| it.slots.held().iter().any(|held| void.contains(held)));
-        Ok(BreachedAuthority {
+        Ok(CompromisedAuthority {
             roll: NewAuthorityRoll {
-                authority: breached.authority.clone(),
-                old_generation: breached.id,
-                old_certificate: breached.thumbprint(),
+                authority: compromised.authority.clone(),
+                old_generation: compromised.id,
+                old_certificate: compromised.thumbprint(),
                 detail: detail.to_value()?,
             },
             above,
@@ -172,7 +172,7 @@ impl CertificateAuthority {
             .map(|group| (group.provisioning.as_str(), group.id))
             .collect();
         let generations = self.generations_to_clear(roll)?;
-        // Once for all rolls of a breach.
+        // Once for all rolls of a compromise.
         let strangers = roll.parent.is_none();
         let devices = self
             .store
@@ -193,7 +193,7 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// All generations below the authority, the good ones too: with a breached key a leaf can be
+    /// All generations below the authority, the good ones too: with a compromised key a leaf can be
     /// forged for a device that is on the next generation already. What the rolls below clear is
     /// theirs; unless groups above have let in whoever is further below, before the block stood.
     fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<i64>, Error> {

@@ -1,11 +1,11 @@
-//! Rolls of leaves by compromise: the breached leaf is shut out first, its device let back in second.
+//! Rolls of leaves by compromise: the compromised leaf is shut out first, its device let back in second.
 
 use crate::ca::authorize::{Authorized, Issue, Operate};
 use crate::ca::issue::{IssueRequest, Issued};
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::enrollment::slots::SlotName;
-use crate::store::{Breach, IntentRefusal, Revocation, RollRow};
+use crate::store::{Compromise, IntentRefusal, Revocation, RollRow};
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
 use crate::x509::key::PublicKey;
@@ -25,7 +25,7 @@ pub struct LeafCompromise {
     pub request: Option<IssueRequest>,
 }
 
-/// What a report of a breach brought about.
+/// What a report of a compromise brought about.
 #[derive(Debug)]
 pub struct ShutOutDevice {
     /// The device, in the spelling on record.
@@ -37,8 +37,8 @@ pub struct ShutOutDevice {
 }
 
 impl CertificateAuthority {
-    /// Shuts a breached leaf out, and issues the new one if its request is at hand. Whatever
-    /// becomes of the new one, the breached one is out.
+    /// Shuts a compromised leaf out, and issues the new one if its request is at hand. Whatever
+    /// becomes of the new one, the compromised one is out.
     pub fn start_leaf_compromise(
         &self,
         permission: &Authorized<Operate>,
@@ -62,7 +62,7 @@ impl CertificateAuthority {
             &device,
             json!({ "reason": "compromise", "slots": compromise.slots, "hub": compromise.hub }),
         );
-        let breach = Breach {
+        let excluded = Compromise {
             revocation: Revocation {
                 target: self.leaves_of_device(&device),
                 at: entry.at,
@@ -75,8 +75,8 @@ impl CertificateAuthority {
             slots: compromise.slots,
             detail: json!(detail),
         };
-        let (rolls, revoked) = self.store.start_compromise(breach, entry)?;
-        crash_point("roll-breach-recorded");
+        let (rolls, revoked) = self.store.start_compromise(excluded, entry)?;
+        crash_point("roll-compromise-recorded");
         self.wake();
         self.follow_revocation(&revoked)?;
         let issued = compromise.request.map(|request| {
