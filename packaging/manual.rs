@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
     fs::create_dir_all(&folder)?;
     let programs = [
         (hallmarkd::ctl::Arguments::command(), "1"),
-        (hallmarkd::command::Arguments::command(), "8"),
+        (hallmarkd::commands::arguments::Arguments::command(), "8"),
     ];
     for (program, section) in programs {
         for shell in SHELLS {

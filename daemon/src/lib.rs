@@ -5,29 +5,23 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | wiring | [`service`], [`backup`], [`check`], [`command`], [`credentials`], [`config`], [`notify`], `private_worker`, [`program`], [`setup`], [`ctl`] | everything below |
+//! | wiring | [`commands`], [`service`], [`config`], [`notify`], [`setup`], [`ctl`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
-//! | adapters | [`store`], [`token`], [`provisioning`], [`files`], [`durable`], [`socket_path`] | one foreign library each, and the domain |
+//! | adapters | [`store`], [`token`], [`provisioning`], [`files`], [`socket_path`] | one foreign library each, and the domain |
 //! | domain, pure | [`x509`], [`enrollment`], [`printable`], `toml_error` | no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
 pub mod api;
-pub mod backup;
 pub mod ca;
-pub mod check;
-pub mod command;
+pub mod commands;
 pub mod config;
-pub mod credentials;
 pub mod ctl;
-pub mod durable;
 pub mod enrollment;
 pub mod files;
 pub mod notify;
 pub mod printable;
-mod private_worker;
-pub mod program;
 pub mod provisioning;
 pub mod service;
 pub mod setup;

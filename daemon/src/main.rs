@@ -2,13 +2,12 @@
 //! commands that put credential keys into a token.
 
 use anyhow::Context;
-use hallmarkd::check;
-use hallmarkd::command::{Arguments, Command};
+use hallmarkd::commands::arguments::{Arguments, Command};
+use hallmarkd::commands::credential_key::{NewKey, make_key};
+use hallmarkd::commands::import_secret::{Import, import_secret};
+use hallmarkd::commands::{check, program};
 use hallmarkd::config::Configuration;
-use hallmarkd::credentials::assertion_key::{NewKey, make_key};
-use hallmarkd::credentials::import::{Import, import_secret};
 use hallmarkd::printable;
-use hallmarkd::program;
 use hallmarkd::service;
 use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
 use hallmarkd::token::probe;

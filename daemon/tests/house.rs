@@ -47,14 +47,13 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "token/tpm",
-        may_use: &["durable", "files", "token", "x509"],
+        may_use: &["files", "token", "x509"],
         libraries: &["tss_esapi", "postcard"],
     },
     // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
     Room {
         prefix: "token",
         may_use: &[
-            "durable",
             "enrollment",
             "files",
             "socket_path",
@@ -86,7 +85,6 @@ const ROOMS: &[Room] = &[
     Room {
         prefix: "ca",
         may_use: &[
-            "durable",
             "enrollment",
             "files",
             "printable",
@@ -99,7 +97,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "api",
-        may_use: &["ca", "durable", "enrollment", "files", "store", "x509"],
+        may_use: &["ca", "enrollment", "files", "store", "x509"],
         libraries: &[
             "axum",
             "tokio",
@@ -114,7 +112,13 @@ const ROOMS: &[Room] = &[
     Room {
         prefix: "ctl",
         // A restore happens while there is no daemon to ask.
-        may_use: &["backup", "files", "printable", "setup", "socket_path"],
+        may_use: &[
+            "commands::restore",
+            "files",
+            "printable",
+            "setup",
+            "socket_path",
+        ],
         libraries: &["reqwest"],
     },
     // It works through `hallmark`, `hallmarkd` and systemd's programs, as an operator would.
@@ -123,7 +127,6 @@ const ROOMS: &[Room] = &[
         may_use: &[
             "ca::ceremony",
             "config",
-            "durable",
             "files",
             "printable",
             "token",
@@ -137,36 +140,37 @@ const ROOMS: &[Room] = &[
         may_use: &["printable", "token::worker::ServiceManager"],
         libraries: &["systemd"],
     },
-    // Their certificate is no authority's (docs/decisions.md).
+    // The certificate of a credential key is issued by no authority (docs/decisions.md).
     Room {
-        prefix: "credentials",
+        prefix: "commands",
         may_use: &[
+            "ca",
             "config",
             "files",
-            "private_worker",
+            "notify",
+            "printable",
             "provisioning",
+            "service",
+            "socket_path",
+            "store",
             "token",
+            "toml_error",
             "x509",
         ],
-        libraries: &["rcgen"],
+        libraries: &["fail", "rcgen"],
     },
     Room {
         prefix: "",
         may_use: &[
             "api",
-            "backup",
             "ca",
-            "check",
-            "command",
+            "commands",
             "config",
-            "credentials",
             "ctl",
-            "durable",
             "enrollment",
             "files",
             "notify",
             "printable",
-            "private_worker",
             "provisioning",
             "service",
             "setup",

@@ -13,10 +13,10 @@ use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issue::IssueRequest;
 use crate::ca::listeners::HttpsState;
 use crate::ca::{Advice, CertificateAuthority, Error, canary};
-use crate::durable;
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::files;
+use crate::files::atomic;
 use crate::store::{Store, StoreError};
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
@@ -258,9 +258,9 @@ impl ServerIdentity {
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let issued = pollster::block_on(ca.issue(&permission, &request))?;
         files::make_folder(&name.folder, 0o700)
-            .and_then(|()| durable::put(&self.key_path(), key.serialize_pem().as_bytes(), 0o600))
+            .and_then(|()| atomic::write(&self.key_path(), key.serialize_pem().as_bytes(), 0o600))
             .map_err(|error| io_error("the TLS key", &error))?;
-        durable::put(&self.certificate_path(), issued.to_pem().as_bytes(), 0o600)
+        atomic::write(&self.certificate_path(), issued.to_pem().as_bytes(), 0o600)
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let presented = self.read()?;
         self.presented.store(presented.map(Arc::new));
@@ -272,8 +272,8 @@ impl ServerIdentity {
     fn has_room(&self) -> std::io::Result<()> {
         files::make_folder(&self.name.load().folder, 0o700)?;
         let trial = self.certificate_path().with_extension("trial");
-        durable::put(&trial, &[0; TRIAL_BYTES], 0o600)?;
-        durable::remove(&trial)
+        atomic::write(&trial, &[0; TRIAL_BYTES], 0o600)?;
+        atomic::remove(&trial)
     }
 
     fn still_serves(&self, now: i64) -> bool {

@@ -6,8 +6,8 @@
 
 use super::authorize::{Authorized, Operate};
 use super::{CertificateAuthority, Error, rfc3339};
-use crate::durable;
 use crate::files;
+use crate::files::atomic;
 use crate::store::backup::{Contents, inspect};
 use crate::store::{AuditEntry, StoreError};
 use aws_lc_rs::digest::{Context, SHA256};
@@ -109,7 +109,7 @@ impl CertificateAuthority {
         });
         let manifest = made.inspect_err(|_| {
             // The disk may be full; what stays is removed by the next one.
-            let _ = durable::remove(&partial);
+            let _ = atomic::remove(&partial);
         })?;
         let entry = AuditEntry {
             at: now,
@@ -259,9 +259,9 @@ fn prepare(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// The manifest first: a copy that has its name has its manifest.
 fn publish(partial: &Path, file: &Path, manifest: &Manifest) -> io::Result<()> {
     let text = format!("{:#}\n", json!(manifest));
-    durable::put(&file.with_extension("json"), text.as_bytes(), 0o600)?;
+    atomic::write(&file.with_extension("json"), text.as_bytes(), 0o600)?;
     files::rename(partial, file)?;
-    durable::sync_folder(file)
+    atomic::sync_folder(file)
 }
 
 fn delete_oldest(backups: Vec<PathBuf>, keep: usize) -> io::Result<usize> {

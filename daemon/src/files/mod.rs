@@ -4,6 +4,7 @@
 //! A link planted there must lead no program anywhere: see [`walk`] for how a path is found, and
 //! [`owner`] for work that a library does by path. Modes are exact, whatever the umask.
 
+pub mod atomic;
 mod owner;
 mod secret;
 #[cfg(test)]

@@ -73,7 +73,7 @@ fn a_link_or_a_fifo_at_a_name_of_ours_is_an_error_and_its_target_stays() {
     write(&link, b"other").unwrap();
     assert_eq!(fs::read_to_string(&target).unwrap(), "other");
     // A replaced name is a file, and what the link named stays.
-    crate::durable::put(&link, b"ours", 0o600).unwrap();
+    crate::files::atomic::write(&link, b"ours", 0o600).unwrap();
     assert!(!fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read_to_string(&target).unwrap(), "other");
 }

@@ -29,7 +29,7 @@ async fn stage(script: Vec<Script>) -> Stage {
     let server = ScriptedServer::start(script).await;
     let path = server.folder.path().join("dps");
     let string = format!("HostName={HOST};SharedAccessKeyName=owner;SharedAccessKey=c2VjcmV0");
-    crate::durable::put(&path, string.as_bytes(), 0o600).unwrap();
+    crate::files::atomic::write(&path, string.as_bytes(), 0o600).unwrap();
     let host = HOST.to_owned();
     let credential = Credential::ConnectionString { path, host };
     let budget = Arc::new(Budget::new(1000));

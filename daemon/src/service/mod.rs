@@ -9,11 +9,12 @@ mod listeners;
 mod reconcilers;
 mod reload;
 mod report;
+mod token_keys;
 mod tokens;
 
 pub use reload::read;
+pub use token_keys::token_keys;
 pub use tokens::Workers;
-pub(crate) use tokens::worker_command;
 
 use crate::api::listener::{Http, Https};
 use crate::api::reload::RELOADS_WAITING_MAX;
@@ -22,7 +23,6 @@ use crate::api::tls::ServerIdentity;
 use crate::api::{Addresses, Edge};
 use crate::ca::{CertificateAuthority, ConfiguredToken, CurrentAuthority, Parts};
 use crate::config::Configuration;
-use crate::credentials::token_keys;
 use crate::files;
 use crate::notify::Systemd;
 use crate::store::Store;

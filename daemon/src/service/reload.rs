@@ -7,12 +7,11 @@
 
 use super::reconcilers::{Reconcilers, clients};
 use super::tokens::NextTokens;
-use super::{Daemon, parts};
+use super::{Daemon, parts, token_keys};
 use crate::api::reload::{Change, Reloaded};
 use crate::ca::{CertificateAuthority, Error};
 use crate::config::changes::changes;
 use crate::config::{Configuration, ConfigurationError};
-use crate::credentials::token_keys;
 use crate::provisioning::configuration::Clients;
 use crate::store::AuditEntry;
 use crate::token::worker::ServiceManager;

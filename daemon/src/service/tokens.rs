@@ -4,8 +4,8 @@ use super::listeners::is_of_the_disk;
 use crate::ca::{ConfiguredToken, TokenTraits};
 use crate::config::Configuration;
 use crate::config::changes::is_unchanged;
-use crate::durable;
 use crate::files;
+use crate::files::atomic;
 use crate::token::client::TokenClient;
 use crate::token::configuration::TokenSettings;
 use crate::token::supervisor::{Supervisor, WorkerCommand};
@@ -121,7 +121,7 @@ impl Tokens {
                         .taken
                         .as_ref()
                         .map_or(&configuration.file, |_| &self.taken);
-                    let command = worker_command(configuration, file, name, socket.clone())?;
+                    let command = WorkerCommand::new(settings, file, socket.clone())?;
                     next.commands.insert(name.clone(), command);
                     TokenClient::new(name, socket)
                 }
@@ -136,7 +136,7 @@ impl Tokens {
     /// operator's file instead.
     fn write_taken(&self, configuration: &Configuration) -> anyhow::Result<Option<PathBuf>> {
         let file = self.taken.with_extension("next");
-        let written = durable::put(&file, configuration.text.as_bytes(), 0o600);
+        let written = atomic::write(&file, configuration.text.as_bytes(), 0o600);
         match written.with_context(|| format!("cannot write {}", file.display())) {
             Ok(()) => Ok(Some(file)),
             Err(error) if is_of_the_disk(&error) => {
@@ -226,23 +226,4 @@ fn configured(client: TokenClient, settings: &TokenSettings) -> ConfiguredToken 
             sessions: settings.sessions,
         },
     }
-}
-
-/// How the worker of the token `name` is started: this program, with what `file` says of it.
-pub(crate) fn worker_command(
-    configuration: &Configuration,
-    file: &Path,
-    name: &str,
-    socket: PathBuf,
-) -> anyhow::Result<WorkerCommand> {
-    let token = configuration.tokens.get(name);
-    let token = token.with_context(|| format!("there is no [[token]] named {name:?}"))?;
-    token.require_credential()?;
-    let file = file.as_os_str().to_owned();
-    Ok(WorkerCommand {
-        program: std::env::current_exe().context("cannot find this program")?,
-        arguments: vec!["token".into(), name.into(), "--config".into(), file],
-        socket,
-        environment: token.environment.clone(),
-    })
 }

@@ -4,8 +4,8 @@
 //! setup may replace, without a memory of its own.
 
 use super::plan::{Plan, PlannedFile};
-use crate::durable;
 use crate::files;
+use crate::files::atomic;
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use std::fs;
@@ -87,11 +87,11 @@ impl Root {
             return Ok(Written::There);
         }
         make_folder_of(&path)?;
-        let beside = durable::beside(&path);
-        durable::remove(&beside)
+        let beside = atomic::temporary_path(&path);
+        atomic::remove(&beside)
             .and_then(|()| symlink(target, &beside))
             .and_then(|()| files::rename(&beside, &path))
-            .and_then(|()| durable::sync_folder(&path))
+            .and_then(|()| atomic::sync_folder(&path))
             .with_context(|| format!("cannot link {}", path.display()))?;
         Ok(Written::New)
     }
@@ -120,7 +120,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
 /// Puts a file in place, durably: whoever looks sees the old one or the new one.
 pub(super) fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     make_folder_of(path)?;
-    durable::put(path, content, mode).with_context(|| format!("cannot write {}", path.display()))
+    atomic::write(path, content, mode).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn make_folder_of(path: &Path) -> anyhow::Result<()> {
@@ -183,7 +183,7 @@ mod tests {
                 root.write(file).expect("it can be written");
             }
             let next = root.path(&plan.files[done].path);
-            put(&durable::beside(&next), b"half of i", 0o600).expect("it can be written");
+            put(&atomic::temporary_path(&next), b"half of i", 0o600).expect("it can be written");
             apply(&root, &plan);
             let moved = tree(again.path()).into_iter().map(|(path, text)| {
                 let path = path.strip_prefix(again.path()).expect("it lies below");

@@ -10,8 +10,8 @@
 //! A PIN is never logged, never in an error, never on a command line or in an environment.
 
 use super::worker::backend::TokenIdentity;
-use crate::durable;
 use crate::files;
+use crate::files::atomic;
 use aws_lc_rs::pbkdf2;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -241,7 +241,7 @@ impl PinGuard {
     /// Forgets a refusal: the token has taken a PIN.
     pub(crate) fn forget_refused(&mut self) {
         self.known = None;
-        if let Err(error) = durable::remove(&self.park_file) {
+        if let Err(error) = atomic::remove(&self.park_file) {
             tracing::warn!(%error, path = %self.park_file.display(), "park file stays");
         }
     }
@@ -296,7 +296,7 @@ impl ParkRecord {
             files::make_folder(folder, 0o700)?;
         }
         let content = serde_json::to_vec_pretty(self)?;
-        durable::put(path, &content, 0o600)?;
+        atomic::write(path, &content, 0o600)?;
         Ok(content)
     }
 
@@ -360,7 +360,8 @@ mod tests {
         }
 
         fn write_pin(&self, pin: &str) {
-            durable::put(&self.folder.path().join("pin"), pin.as_bytes(), 0o600).expect("writable");
+            atomic::write(&self.folder.path().join("pin"), pin.as_bytes(), 0o600)
+                .expect("writable");
         }
 
         fn guard(&self) -> PinGuard {

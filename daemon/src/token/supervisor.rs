@@ -6,13 +6,15 @@
 //! while all is well.
 
 use super::client::TokenClient;
+use super::configuration::TokenSettings;
+use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -57,6 +59,20 @@ pub struct WorkerCommand {
     pub socket: PathBuf,
     /// What its module wants in its environment.
     pub environment: BTreeMap<String, String>,
+}
+
+impl WorkerCommand {
+    /// Starts the worker of `token` with this program and the configuration in `file`.
+    pub fn new(token: &TokenSettings, file: &Path, socket: PathBuf) -> anyhow::Result<Self> {
+        token.require_credential()?;
+        let name = OsString::from(&token.name);
+        Ok(Self {
+            program: std::env::current_exe().context("cannot find this program")?,
+            arguments: vec!["token".into(), name, "--config".into(), file.into()],
+            socket,
+            environment: token.environment.clone(),
+        })
+    }
 }
 
 /// A worker kept running. Dropping it ends the worker and waits for that.

@@ -1,7 +1,7 @@
 //! A real SoftHSM token `factory`, its worker process, and the operator's commands.
 
-use hallmarkd::credentials::token_keys;
 use hallmarkd::provisioning::credential::keys::TokenKeys;
+use hallmarkd::service::token_keys;
 use hallmarkd::token::client::TokenClient;
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
 use hallmarkd::token::worker::health::TokenState;

@@ -5,8 +5,8 @@
 //! taken as it is, and a wrong credential shows only when a key is used.
 
 use super::fault::{Class, Fault};
-use crate::durable;
 use crate::files;
+use crate::files::atomic;
 use crate::token::KeyReference;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -61,7 +61,7 @@ impl Anchor {
             proof_key: hex::encode(self.proof.wrapped.as_deref().unwrap_or_default()),
         };
         let content = serde_json::to_vec_pretty(&record).expect("strings make JSON");
-        let written = folder(path).and_then(|()| durable::put(path, &content, 0o600));
+        let written = folder(path).and_then(|()| atomic::write(path, &content, 0o600));
         written.map_err(|error| Fault::device(format!("cannot write {}: {error}", path.display())))
     }
 }

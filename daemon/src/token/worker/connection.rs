@@ -8,8 +8,8 @@ use super::Job;
 use super::health::WorkerHealth;
 use super::ladder::Ladder;
 use super::queue::Queue;
-use crate::durable;
 use crate::files;
+use crate::files::atomic;
 use crate::socket_path;
 use crate::token::outbox::Outbox;
 use crate::token::protocol::{
@@ -99,7 +99,7 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         worker::make_folder(folder)?;
     }
-    durable::remove(path).with_context(|| format!("cannot replace {}", path.display()))?;
+    atomic::remove(path).with_context(|| format!("cannot replace {}", path.display()))?;
     let listener =
         UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     files::set_mode(path, 0o600).with_context(|| format!("cannot restrict {}", path.display()))?;

@@ -7,9 +7,9 @@
 //! of ours is never asked: a certificate of its would be good for more than Entra.
 
 use super::label_of;
+use super::private_worker::PrivateWorker;
 use crate::config::Configuration;
 use crate::files;
-use crate::private_worker::PrivateWorker;
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeySpecification};
 use crate::x509::key::{KeyType, PublicKey};

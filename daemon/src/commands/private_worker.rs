@@ -2,10 +2,9 @@
 //! that `serve` may be using.
 
 use crate::config::Configuration;
-use crate::service::worker_command;
 use crate::socket_path;
 use crate::token::client::TokenClient;
-use crate::token::supervisor::Supervisor;
+use crate::token::supervisor::{Supervisor, WorkerCommand};
 use crate::token::worker::health::TokenState;
 use anyhow::{Context, bail};
 use std::time::Duration;
@@ -25,15 +24,15 @@ pub(crate) struct PrivateWorker {
 impl PrivateWorker {
     /// Starts one for the token `name`; it may not be ready yet.
     pub(crate) fn start(configuration: &Configuration, name: &str) -> anyhow::Result<Self> {
-        if !configuration.tokens.contains_key(name) {
+        let Some(token) = configuration.tokens.get(name) else {
             bail!("the configuration has no [[token]] named {name:?}");
-        }
+        };
         let folder = tempfile::Builder::new().prefix("hallmark-").tempdir();
         let folder = folder.context("cannot make a folder for the worker's socket")?;
         let socket = folder.path().join("token.sock");
         socket_path::check(&socket, "the environment variable TMPDIR")?;
         let client = TokenClient::new(name, socket.clone());
-        let command = worker_command(configuration, &configuration.file, name, socket)?;
+        let command = WorkerCommand::new(token, &configuration.file, socket)?;
         Ok(Self {
             _supervisor: Supervisor::start(client.clone(), command),
             client,

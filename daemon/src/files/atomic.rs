@@ -1,4 +1,4 @@
-//! Files that a crash leaves either as they were or complete.
+//! Replaces files atomically: after a crash a file has its old content or its new one, never a part.
 
 use crate::files;
 use std::io::{self, Write};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 pub use crate::files::sync_folder;
 
-/// Puts a file in place: a reader sees the old one or the new one, also after a power cut. `mode` is
-/// exact, whatever the umask, from the first moment on or less.
-pub fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let unfinished = beside(path);
+/// Replaces the file at `path`. A reader sees the old or the new content, even after a power cut. The
+/// umask does not change `mode`, and the file never has a wider one.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let unfinished = temporary_path(path);
     remove(&unfinished)?;
     let mut file = files::create_new(&unfinished, mode)?;
     file.write_all(content)?;
@@ -18,14 +18,14 @@ pub fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// Where a new file waits until it is complete.
-pub fn beside(path: &Path) -> PathBuf {
+/// Returns the path at which a new file is written before it replaces the file at `path`.
+pub fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     path.with_file_name(name)
 }
 
-/// Removes a file that may not be there; the error names it.
+/// Removes a file if it exists. The error names the file.
 pub fn remove(path: &Path) -> io::Result<()> {
     files::remove(path).map_err(|error| {
         let message = format!("cannot remove {}: {error}", path.display());
@@ -43,9 +43,9 @@ mod tests {
     fn a_file_is_replaced_whole_and_the_rest_of_a_crash_is_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pin");
-        fs::write(beside(&path), "half of an earl").expect("writable");
+        fs::write(temporary_path(&path), "half of an earl").expect("writable");
         for content in ["first", "second"] {
-            put(&path, content.as_bytes(), 0o600).expect("written");
+            write(&path, content.as_bytes(), 0o600).expect("written");
             assert_eq!(fs::read_to_string(&path).expect("readable"), content);
         }
         let mode = fs::metadata(&path).expect("is there").permissions().mode();

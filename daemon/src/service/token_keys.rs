@@ -1,18 +1,13 @@
-//! Credential keys in tokens: where the provisioning clients meet the token workers, and the
-//! operator's commands that put such keys there.
-
-pub mod assertion_key;
-pub mod import;
+//! Lets the provisioning clients use credential keys that tokens hold, through the tokens' workers.
 
 use crate::provisioning::credential::keys::{CredentialKeys, KeyFailure, TokenKeys};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
 use crate::token::credential::label;
 use crate::token::{KeyReference, TokenError};
-use anyhow::Context;
 use std::fmt;
 use std::sync::Arc;
 
-/// The tokens, as credentials see them.
+/// Returns the tokens of `clients` by name, as sources of credential keys.
 pub fn token_keys<'a>(clients: impl IntoIterator<Item = &'a TokenClient>) -> TokenKeys {
     let keys =
         |client: &TokenClient| -> Arc<dyn CredentialKeys> { Arc::new(KeysOfToken(client.clone())) };
@@ -44,11 +39,6 @@ impl CredentialKeys for KeysOfToken {
         let signature = self.0.sign_assertion(&reference, input, LOOKUP_DEADLINE);
         signature.map_err(failure)
     }
-}
-
-/// The label of the key that an operator calls `name`.
-fn label_of(name: &str) -> anyhow::Result<String> {
-    label(name).with_context(|| format!("{name:?}: give 1 to 64 letters, digits and - _ ."))
 }
 
 fn labelled(key: &str) -> Result<String, KeyFailure> {

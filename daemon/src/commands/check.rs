@@ -6,12 +6,12 @@
 
 mod files;
 
+use super::private_worker::{PrivateWorker, READY_DEADLINE};
 use crate::ca::hierarchy::{Generation, Hierarchy};
 use crate::config::Configuration;
-use crate::credentials::token_keys;
 use crate::files::{as_owner, is_there, owner_of};
 use crate::printable;
-use crate::private_worker::{PrivateWorker, READY_DEADLINE};
+use crate::service::token_keys;
 use crate::store::{GenerationRow, Looked, Store};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
 use crate::token::worker::health::TokenState;

@@ -8,8 +8,8 @@
 pub use crate::ca::backup::verify;
 
 use crate::ca::backup::{Manifest, OpenBackup, compact};
-use crate::durable::{self, remove, sync_folder};
 use crate::files;
+use crate::files::atomic::{self, remove, sync_folder};
 use crate::printable::line;
 use crate::service::take_state;
 use crate::store::AuditEntry;
@@ -202,11 +202,11 @@ pub fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     let copied = folder.join(name);
     let failed = || format!("cannot copy {} to {}", file.display(), folder.display());
     let mut backup = OpenBackup::open(file).with_context(failed)?;
-    let beside = durable::beside(&copied);
+    let beside = atomic::temporary_path(&copied);
     remove(&beside)?;
     backup.copy_to(&beside).with_context(failed)?;
     let manifest = copied.with_extension("json");
-    durable::put(&manifest, backup.manifest_text(), 0o600).with_context(failed)?;
+    atomic::write(&manifest, backup.manifest_text(), 0o600).with_context(failed)?;
     files::rename(&beside, &copied).with_context(failed)?;
     sync_folder(&copied)?;
     Ok(copied)

@@ -4,8 +4,8 @@
 //! the database, not onto the command line.
 
 use super::label_of;
+use super::private_worker::PrivateWorker;
 use crate::config::Configuration;
-use crate::private_worker::PrivateWorker;
 use crate::provisioning::credential::connection_string;
 use crate::provisioning::sas::{ConnectionString, SharedAccess};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};

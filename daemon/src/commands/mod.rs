@@ -1,0 +1,19 @@
+//! Implements the commands of `hallmarkd` that are not the daemon itself, and the command line of all.
+//!
+//! `serve` is in [`service`](crate::service), and `token` in [`token::worker`](crate::token::worker).
+
+pub mod arguments;
+pub mod check;
+pub mod credential_key;
+pub mod import_secret;
+mod private_worker;
+pub mod program;
+pub mod restore;
+
+use crate::token::credential::label;
+use anyhow::Context;
+
+/// The label of the key that an operator calls `name`.
+fn label_of(name: &str) -> anyhow::Result<String> {
+    label(name).with_context(|| format!("{name:?}: give 1 to 64 letters, digits and - _ ."))
+}
