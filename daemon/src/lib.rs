@@ -9,7 +9,7 @@
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
 //! | adapters | [`store`], [`token`], [`provisioning`], [`files`], [`socket_path`] | one foreign library each, and the domain |
-//! | domain, pure | [`x509`], [`enrollment`], [`printable`], `toml_error` | no clock, no I/O, no tokio |
+//! | domain, pure | crate `hallmark-pki` ([`x509`], [`enrollment`]); [`printable`], `toml_error` | no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
@@ -18,7 +18,6 @@ pub mod ca;
 pub mod commands;
 pub mod config;
 pub mod ctl;
-pub mod enrollment;
 pub mod files;
 pub mod notify;
 pub mod printable;
@@ -29,4 +28,5 @@ pub mod socket_path;
 pub mod store;
 pub mod token;
 mod toml_error;
-pub mod x509;
+
+pub use hallmark_pki::{enrollment, x509};

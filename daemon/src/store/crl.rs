@@ -5,6 +5,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::issuance::sha256;
+use super::stored_name::Stored;
 use super::{Recorded, Store, StoreError};
 use crate::x509::crl::Entry;
 use crate::x509::serial::SerialNumber;
@@ -226,7 +227,7 @@ fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<Entry> {
         serial: SerialNumber::from_magnitude(&octets)
             .map_err(|refusal| unreadable(refusal.to_string()))?,
         revoked_at: row.get(1)?,
-        reason: row.get(2)?,
+        reason: row.get::<_, Stored<_>>(2)?.0,
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! An authority has at most one generation that serves and one that is to be the next.
 
+use super::stored_name::Stored;
 use super::{Store, StoreError, possession};
 use crate::x509::key::KeyType;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -324,7 +325,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
         number: row.get(2)?,
         parent: row.get(3)?,
         token: row.get(4)?,
-        key_type: row.get(5)?,
+        key_type: row.get::<_, Stored<_>>(5)?.0,
         key_label: row.get(6)?,
         key_id: row.get(7)?,
         spki: row.get(8)?,

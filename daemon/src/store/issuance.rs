@@ -3,6 +3,7 @@
 use super::audit::{self, AuditEntry};
 use super::certified_key::{self, KeyInTheWay};
 use super::client;
+use super::stored_name::Stored;
 use super::{Moves, REQUESTER_REVOKED, Store, StoreError, generation, leaf, possession};
 use crate::enrollment::role::Role;
 use crate::x509::revocation::RevocationReason;
@@ -593,8 +594,8 @@ pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<CertificateRow> {
         not_after: row.get(7)?,
         revoked_at: row.get(8)?,
         request_sha256: row.get(9)?,
-        revocation_reason: row.get(10)?,
-        role: row.get(11)?,
+        revocation_reason: row.get::<_, Option<Stored<_>>>(10)?.map(|it| it.0),
+        role: row.get::<_, Option<Stored<_>>>(11)?.map(|it| it.0),
     })
 }
 

@@ -5,6 +5,7 @@
 //! of the generation that signed it, and keep a revoked generation from signing.
 
 use super::audit::{self, AuditEntry};
+use super::stored_name::Stored;
 use super::{Store, StoreError, certified_key, hold};
 use crate::x509::revocation::RevocationReason;
 use rusqlite::{Connection, Row, params};
@@ -234,7 +235,7 @@ fn select(
 fn from_row(row: &Row<'_>) -> rusqlite::Result<RevokedCertificate> {
     // A date without a reason is unreadable, never good.
     let revoked = match row.get::<_, Option<i64>>(4)? {
-        Some(since) => Some((since, row.get(5)?)),
+        Some(since) => Some((since, row.get::<_, Stored<_>>(5)?.0)),
         None => None,
     };
     Ok(RevokedCertificate {

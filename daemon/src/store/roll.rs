@@ -8,6 +8,7 @@ use super::audit::{self, AuditEntry};
 use super::enrollment::{by_id, from_json, save_slots};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
+use super::stored_name::Stored;
 use super::{Store, StoreError, leaf, precedence};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
@@ -441,8 +442,8 @@ fn from_row(row: &Row<'_>) -> Result<RollRow, StoreError> {
     Ok(RollRow {
         id: row.get(0)?,
         subject,
-        reason: row.get(7)?,
-        state: row.get(8)?,
+        reason: row.get::<_, Stored<_>>(7)?.0,
+        state: row.get::<_, Stored<_>>(8)?.0,
         old_certificate: Thumbprint::from_bytes(row.get(9)?),
         old_not_after: row.get(10)?,
         new_certificate: row

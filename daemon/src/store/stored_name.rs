@@ -30,6 +30,9 @@ fn one_of<T: Copy>(
         .ok_or_else(|| FromSqlError::Other(format!("unknown {what} {text:?}").into()))
 }
 
+/// Reads a value of another crate, for which [`FromSql`] cannot be implemented here.
+pub(super) struct Stored<T>(pub(super) T);
+
 impl FromSql for HubAction {
     fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
         one_of(
@@ -62,35 +65,36 @@ impl FromSql for GenerationState {
     }
 }
 
-impl FromSql for RollReason {
+impl FromSql for Stored<RollReason> {
     fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        let all = [Self::Expiry, Self::Compromise];
-        one_of(stored, "reason of a roll", &all, Self::name)
+        let all = [RollReason::Expiry, RollReason::Compromise];
+        one_of(stored, "reason of a roll", &all, RollReason::name).map(Stored)
     }
 }
 
-impl FromSql for RollState {
+impl FromSql for Stored<RollState> {
     fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        named(stored, "state of a roll", Self::from_name)
+        named(stored, "state of a roll", RollState::from_name).map(Stored)
     }
 }
 
-impl FromSql for Role {
+impl FromSql for Stored<Role> {
     fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        named(stored, "role", Self::from_name)
+        named(stored, "role", Role::from_name).map(Stored)
     }
 }
 
-impl FromSql for KeyType {
+impl FromSql for Stored<KeyType> {
     fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        named(stored, "key type", Self::from_name)
+        named(stored, "key type", KeyType::from_name).map(Stored)
     }
 }
 
-impl FromSql for RevocationReason {
+impl FromSql for Stored<RevocationReason> {
     fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
         let code = stored.as_i64()?;
-        Self::from_code(code)
+        RevocationReason::from_code(code)
+            .map(Stored)
             .ok_or_else(|| FromSqlError::Other(format!("unknown revocation reason {code}").into()))
     }
 }

@@ -327,31 +327,28 @@ impl From<Profile> for Table {
     }
 }
 
-/// Whole seconds, written as people write times: `90d`, `12h`, `20y`.
+/// Reads and writes whole seconds as `90d`, `12h` or `20y`, for `#[serde(with)]`.
 ///
-/// A year is a Julian one, 365.25 days; a fraction of a second is refused.
-pub(crate) mod human_seconds {
+/// A year has 365.25 days. A fraction of a second is refused.
+pub mod human_seconds {
     use super::Duration;
     use serde::de::{Deserialize, Deserializer, Error};
     use serde::ser::Serializer;
 
-    pub(crate) fn serialize<S: Serializer>(
-        seconds: &u64,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    /// Writes the duration in words.
+    pub fn serialize<S: Serializer>(seconds: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         let duration = Duration::from_secs(*seconds);
         serializer.collect_str(&humantime::format_duration(duration))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    /// Reads a duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse(&text).map_err(D::Error::custom)
     }
 
-    /// The same where nothing may be said.
-    pub(crate) fn optional<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<u64>, D::Error> {
+    /// Reads a duration that may be absent; use it with `default`.
+    pub fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
         deserialize(deserializer).map(Some)
     }
 

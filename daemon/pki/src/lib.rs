@@ -1,0 +1,7 @@
+//! Builds, parses and checks certificates, revocation lists and enrollments, as values only.
+//!
+//! Time, random numbers and observations are arguments. Nothing here reads a clock, opens a file or
+//! a socket, or holds a private key, so every function can be tested with values alone.
+
+pub mod enrollment;
+pub mod x509;
