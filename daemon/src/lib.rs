@@ -1,15 +1,16 @@
 //! Hallmark: the certificate authority that a factory line and a gateway can run themselves.
 //!
-//! This file is the map of the house. Five rows; arrows point down only, and
-//! `tests/house.rs` reads the `use` lines to keep it so.
+//! A module may use the rows below its own, and no module of its own row or above. The crates below
+//! are kept apart by Cargo, the modules of this crate by `tests/house.rs`, which reads `use` lines.
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | wiring | [`commands`], [`service`], [`config`], [`notify`], [`setup`], [`ctl`] | everything below |
+//! | wiring | [`commands`], [`service`], [`config`], [`setup`], [`ctl`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
-//! | adapters | [`store`], [`token`], [`provisioning`], [`files`], [`socket_path`] | one foreign library each, and the domain |
-//! | domain, pure | crate `hallmark-pki` ([`x509`], [`enrollment`]); [`printable`], `toml_error` | no clock, no I/O, no tokio |
+//! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and both crates below |
+//! | machine | crate `hallmark-base`: [`files`], [`notify`], [`printable`], [`socket_path`], [`toml_error`] | nothing of ours |
+//! | domain, pure | crate `hallmark-pki`: [`x509`], [`enrollment`] | nothing of ours; no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
@@ -18,15 +19,11 @@ pub mod ca;
 pub mod commands;
 pub mod config;
 pub mod ctl;
-pub mod files;
-pub mod notify;
-pub mod printable;
 pub mod provisioning;
 pub mod service;
 pub mod setup;
-pub mod socket_path;
 pub mod store;
 pub mod token;
-mod toml_error;
 
+pub use hallmark_base::{files, notify, printable, socket_path, toml_error};
 pub use hallmark_pki::{enrollment, x509};

@@ -8,8 +8,7 @@
 
 use crate::api::Addresses;
 use crate::ca::CurrentAuthority;
-use crate::notify::Systemd;
-use crate::token::worker::ServiceManager;
+use crate::notify::{ServiceManager, Systemd};
 use anyhow::{Context, bail};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -35,7 +35,6 @@ mod outbox;
 mod pin;
 mod pkcs11;
 pub mod probe;
-pub mod process_memory;
 mod proof;
 mod protocol;
 pub mod supervisor;

@@ -33,6 +33,7 @@ use super::pkcs11::Pkcs11Backend;
 use super::protocol::{Answer, Request, Response};
 use super::tpm::TpmBackend;
 use crate::files::{self, Owner};
+use crate::notify::ServiceManager;
 use anyhow::{Context, bail};
 use backend::Backend;
 pub use connection::HandedOver;
@@ -60,18 +61,6 @@ const QUEUE_JOBS_MAX: usize = 1024;
 
 /// How long tending may take: it waits for operations under way, and then renews.
 const TEND_DEADLINE: Duration = DEADLINE_MAX.saturating_add(ladder::RENEWAL_DEADLINE);
-
-/// Whoever started the process and looks after it: systemd, if it was.
-pub trait ServiceManager: Send + Sync {
-    /// What the process is there for works.
-    fn ready(&self);
-    /// How it is, in one line, for `systemctl status`.
-    fn status(&self, line: &str);
-    /// Everything makes progress.
-    fn alive(&self);
-    /// Without [`alive`](Self::alive) for this long, the process is ended. `None`: it is not.
-    fn watchdog(&self) -> Option<Duration>;
-}
 
 /// What a worker is told.
 pub struct WorkerOptions {

@@ -4,9 +4,9 @@
 //! fed. It is not fed when a thread of the worker hangs ([`watchdog`](super::watchdog)), nor when the
 //! whole process does.
 
-use super::ServiceManager;
 use super::health::WorkerHealth;
 use super::ladder::Ladder;
+use crate::notify::ServiceManager;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

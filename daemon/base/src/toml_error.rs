@@ -1,8 +1,8 @@
-//! What is told of TOML that somebody wrote and that cannot be taken.
+//! Describes TOML errors without repeating the offending line, which may hold a secret.
 
-/// Where a TOML `text` cannot be taken, and why; without the line itself, which a log would keep: somebody
-/// may have written a PIN there.
-pub(crate) fn where_and_why(text: &str, error: &toml::de::Error) -> String {
+/// Returns line, column and reason of an error in `text`. The message goes to logs, and an operator
+/// may have written a PIN in that line, so the line itself is left out.
+pub fn where_and_why(text: &str, error: &toml::de::Error) -> String {
     let why = error.message().replace('\n', ", ");
     let before = error.span().and_then(|span| text.get(..span.start));
     let Some(before) = before else {

@@ -7,11 +7,22 @@
 pub mod journal;
 
 use crate::printable;
-use crate::token::worker::ServiceManager;
 use std::iter::once;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use systemd::daemon;
+
+/// Receives the state of a process: systemd, where it started the process.
+pub trait ServiceManager: Send + Sync {
+    /// Reports that the process does its work.
+    fn ready(&self);
+    /// Shows the state of the process in one line, for `systemctl status`.
+    fn status(&self, line: &str);
+    /// Reports that everything makes progress.
+    fn alive(&self);
+    /// Returns how long [`alive`](Self::alive) may stay away before the process is ended, if limited.
+    fn watchdog(&self) -> Option<Duration>;
+}
 
 /// The longest status line, in characters: it is one line of `systemctl status`.
 const STATUS_LENGTH_MAX: usize = 512;

@@ -1,0 +1,19 @@
+//! Gives every program of Hallmark its access to the machine: files, terminal, log, service manager.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`files`] | opens, writes and removes files without following planted links |
+//! | [`printable`] | prints text from outside without control characters, and parses arguments |
+//! | [`socket_path`] | refuses a path that no Unix socket can have |
+//! | [`toml_error`] | describes a TOML error without repeating the text, which may hold a secret |
+//! | [`process_memory`] | keeps the memory of the process from core dumps and debuggers |
+//! | [`notify`] | sends readiness, status and watchdog messages to systemd, and the log to its journal |
+//! | [`program`] | runs the main function of a program: log, exit codes, error output |
+
+pub mod files;
+pub mod notify;
+pub mod printable;
+pub mod process_memory;
+pub mod program;
+pub mod socket_path;
+pub mod toml_error;

@@ -1,0 +1,67 @@
+//! Runs the main function of a program: starts the log, prints the error, chooses the exit code.
+
+use crate::notify::journal;
+use crate::printable::{self, Page};
+use crate::process_memory;
+use rustix::fs::Mode;
+use std::io::Write;
+use std::process::ExitCode;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+
+/// `EX_CONFIG` of `sysexits.h`: starting it again as it is does not help, and the units say so to
+/// systemd (`RestartPreventExitStatus=`).
+const WRONG_CONFIGURATION: u8 = 78;
+
+/// Runs `body` as a whole program, and reports its error once. `is_configuration_error` decides
+/// whether the exit code tells systemd not to start the program again.
+pub fn main(
+    body: impl FnOnce() -> anyhow::Result<ExitCode>,
+    is_configuration_error: fn(&anyhow::Error) -> bool,
+) -> ExitCode {
+    // A file is for its owner alone; one that others may read says so itself.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    journal::log(log_filter());
+    if let Err(error) = process_memory::keep_private() {
+        tracing::warn!(%error, "memory may be dumped");
+    }
+    // Crash points for the fault tests; nothing without the feature `failpoints`.
+    let _crash_points = fail::FailScenario::setup();
+    let error = match body() {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    if journal::is_ours() {
+        tracing::error!("{error:#}");
+    } else {
+        // When standard error is closed, there is nowhere to say so.
+        let _ = printable::err().write_all(causes(&error).as_bytes());
+    }
+    if is_configuration_error(&error) {
+        ExitCode::from(WRONG_CONFIGURATION)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The error and what caused it, a line each.
+fn causes(error: &anyhow::Error) -> String {
+    let mut page = Page::default();
+    page.line(&format!("Error: {error}"));
+    let causes = error.chain().skip(1).enumerate();
+    page.lines(causes.map(|(depth, cause)| format!("    {depth}: {cause}")));
+    page.into_text()
+}
+
+/// `RUST_LOG` (`info`, `info,hallmarkd=debug`), or what an operator wants to see. cryptoki reports
+/// every mechanism that it has no name for as an error, and tss-esapi every response code that we
+/// report ourselves.
+fn log_filter() -> Targets {
+    let said = std::env::var("RUST_LOG").ok();
+    said.and_then(|said| said.parse().ok()).unwrap_or_else(|| {
+        Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_target("cryptoki::mechanism", LevelFilter::OFF)
+            .with_target("tss_esapi", LevelFilter::OFF)
+    })
+}
