@@ -6,11 +6,9 @@
 
 pub mod changes;
 mod listen;
-mod listener_names;
 mod policy;
 
 pub use listen::HttpsListener;
-pub use listener_names::listener_names;
 
 use crate::api::tls::ListenerName;
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};

@@ -35,6 +35,11 @@ const ROOMS: &[Room] = &[
         libraries: &["systemd"],
     },
     Room {
+        prefix: "base/probe",
+        may_use: &["fragment", "notify"],
+        libraries: &[],
+    },
+    Room {
         prefix: "base/program",
         may_use: &["notify", "printable", "process_memory"],
         libraries: &["fail"],

@@ -8,11 +8,15 @@
 //! | [`toml_error`] | describes a TOML error without repeating the text, which may hold a secret |
 //! | [`process_memory`] | keeps the memory of the process from core dumps and debuggers |
 //! | [`notify`] | sends readiness, status and watchdog messages to systemd, and the log to its journal |
+//! | [`fragment`] | describes the families of PKCS#11 modules |
+//! | [`probe`] | asks a PKCS#11 module for its slots, in a process of its own |
 //! | [`program`] | runs the main function of a program: log, exit codes, error output |
 
 pub mod files;
+pub mod fragment;
 pub mod notify;
 pub mod printable;
+pub mod probe;
 pub mod process_memory;
 pub mod program;
 pub mod socket_path;

@@ -1,7 +1,8 @@
 //! `[listen]`: where the daemon is reached, and where it says that it is.
 
-use super::{ConfigurationError, listener_names};
+use super::ConfigurationError;
 use crate::api::listener::STRANGERS_MAX;
+use crate::x509::listener_names::listener_names;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 //! One TOML file; unknown keys are refused. It names files of secrets and never holds a secret, so
 //! it may be copied to the next machine. An empty text is the answer "none".
 
-use crate::token::fragment::{Fragment, Sandbox};
+use hallmark_base::fragment::{Fragment, Sandbox};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

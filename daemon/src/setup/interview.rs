@@ -4,15 +4,15 @@
 use super::answers::{Answers, Enrollment, Issuer, Shape, TPM_DEVICE, TokenKind, Verify};
 use super::files::put;
 use super::machine::program;
-use crate::config::listener_names;
 use crate::printable::line;
-use crate::token::configuration::{NAME_BYTES_MAX, TokenSettings};
-use crate::token::fragment::{self, Fragment, Sandbox};
-use crate::token::probe::probes;
+use crate::x509::listener_names::listener_names;
 use anyhow::{Context, anyhow, bail};
 use dialoguer::{Input, Password, Select};
+use hallmark_base::fragment::{self, Fragment, Sandbox, TOKEN_NAME_BYTES_MAX};
+use hallmark_base::probe::{Probe, TokenInSight};
 use secrecy::SecretString;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -376,12 +376,13 @@ fn in_sight() -> Vec<Choice> {
     found
 }
 
-fn initialized_tokens() -> Vec<(String, String, crate::token::probe::TokenInSight)> {
+fn initialized_tokens() -> Vec<(String, String, TokenInSight)> {
     let Ok(hallmarkd) = program("hallmarkd") else {
         return Vec::new();
     };
     let mut tokens = Vec::new();
-    for probe in probes(std::iter::empty::<&TokenSettings>()) {
+    let installed = fragment::names().into_iter().filter_map(Probe::of_family);
+    for probe in installed.collect::<BTreeSet<_>>() {
         // A module that does not answer is none to choose; `hallmark token list` says why.
         let Ok(module) = probe.ask_by(&hallmarkd) else {
             continue;
@@ -426,9 +427,9 @@ fn is_name(said: &str) -> Result<(), String> {
 
 fn is_token_name(said: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    match (1..=NAME_BYTES_MAX).contains(&said.len()) && said.bytes().all(plain) {
+    match (1..=TOKEN_NAME_BYTES_MAX).contains(&said.len()) && said.bytes().all(plain) {
         true => Ok(()),
-        false => Err(format!("1 to {NAME_BYTES_MAX} letters, digits and -")),
+        false => Err(format!("1 to {TOKEN_NAME_BYTES_MAX} letters, digits and -")),
     }
 }
 

@@ -4,7 +4,7 @@
 //! gives [`TokenSettings`], which is what the rest of [`token`](super) works with. Neither ever
 //! holds a PIN, only the path of the file that does.
 
-use super::fragment::{Fragment, FragmentError};
+use super::fragment::{Fragment, FragmentError, SESSIONS_MAX, TOKEN_NAME_BYTES_MAX};
 use super::tpm::tcti::{NoTcti, Tcti};
 use crate::files;
 use crate::toml_error::where_and_why;
@@ -13,12 +13,6 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Most sessions that one token may be given. A network HSM shares some 1,000 among its clients.
-pub const SESSIONS_MAX: usize = 64;
-
-/// Longest name; it is part of a socket's path, and those end at 108 bytes.
-pub const NAME_BYTES_MAX: usize = 32;
 
 /// Longest configuration file.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -231,7 +225,7 @@ pub struct TokenConfigurationError {
 
 #[derive(Debug, thiserror::Error)]
 enum Problem {
-    #[error("the name must be 1 to {NAME_BYTES_MAX} letters, digits and '-'")]
+    #[error("the name must be 1 to {TOKEN_NAME_BYTES_MAX} letters, digits and '-'")]
     Name,
     #[error("exactly one of `fragment` and `module` must be given")]
     Module,
@@ -332,7 +326,7 @@ impl TokenConfiguration {
 
     fn check_name(&self) -> Result<(), Problem> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        if !(1..=NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.bytes().all(plain) {
+        if !(1..=TOKEN_NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.bytes().all(plain) {
             return Err(Problem::Name);
         }
         Ok(())

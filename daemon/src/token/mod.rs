@@ -24,7 +24,6 @@ pub mod contract;
 pub mod credential;
 mod encoding;
 mod fault;
-pub mod fragment;
 pub mod initialize;
 pub mod inventory;
 pub mod key_uri;
@@ -42,6 +41,7 @@ pub mod tpm;
 pub mod worker;
 
 use crate::x509::key::{KeyType, SignatureAlgorithm};
+pub use hallmark_base::fragment;
 use inventory::Inventory;
 use secrecy::SecretSlice;
 use serde::{Deserialize, Serialize};

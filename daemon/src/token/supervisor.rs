@@ -7,6 +7,7 @@
 
 use super::client::TokenClient;
 use super::configuration::TokenSettings;
+use crate::notify::SERVICE_VARIABLES;
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -37,16 +38,6 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether it still has something in hand.
 const HAND_OVER_PERIOD: Duration = Duration::from_millis(50);
-
-/// What systemd says to the daemon alone: sockets handed over, where to notify, the watchdog.
-pub(super) const SERVICE_VARIABLES: [&str; 6] = [
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
 
 /// How a worker is started.
 #[derive(Clone, Debug)]

@@ -12,6 +12,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use systemd::daemon;
 
+/// Environment variables by which systemd hands sockets, notifications and watchdog to one process.
+/// A child process must not inherit them.
+pub const SERVICE_VARIABLES: [&str; 6] = [
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
 /// Receives the state of a process: systemd, where it started the process.
 pub trait ServiceManager: Send + Sync {
     /// Reports that the process does its work.

@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod key;
 pub mod limits;
 pub mod lint;
+pub mod listener_names;
 pub mod name;
 mod oid;
 mod pem;

@@ -3,7 +3,7 @@
 //! The certificate is made long after the configuration is read, and a name that cannot stand in it
 //! would leave the listener without one. So every name is checked here, and the reason is told.
 
-use crate::x509::san::{NAMES_MAX, SubjectAlternativeName};
+use super::san::{NAMES_MAX, SubjectAlternativeName};
 use std::net::IpAddr;
 
 /// How much of a refused name is repeated in the error.

@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Most sessions that one token may be given. A network HSM shares some 1,000 among its clients.
+pub const SESSIONS_MAX: usize = 64;
+
+/// Longest name of a token; it is part of a socket's path, and those end at 108 bytes.
+pub const TOKEN_NAME_BYTES_MAX: usize = 32;
+
 macro_rules! shipped {
     ($($name:literal),+) => {
         &[$(($name, include_str!(concat!("../../../pkcs11-config/", $name, ".toml")))),+]
@@ -111,7 +117,7 @@ fn sessions_default() -> usize {
 }
 
 fn sessions_max_default() -> usize {
-    super::configuration::SESSIONS_MAX
+    SESSIONS_MAX
 }
 
 fn yes() -> bool {
@@ -219,7 +225,7 @@ mod tests {
 
     #[test]
     fn every_fragment_that_ships_is_compiled_in_and_parses() {
-        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let (folder, families) = (
             top.join("pkcs11-config"),
             top.join("systemd/token-families"),
