@@ -5,7 +5,7 @@ use anyhow::Context;
 use hallmarkd::commands::arguments::{Arguments, Command};
 use hallmarkd::commands::credential_key::{NewKey, make_key};
 use hallmarkd::commands::import_secret::{Import, import_secret};
-use hallmarkd::commands::{check, program};
+use hallmarkd::commands::{check, check_documents, program, restore};
 use hallmarkd::config::Configuration;
 use hallmarkd::printable;
 use hallmarkd::service;
@@ -51,6 +51,10 @@ fn run() -> anyhow::Result<ExitCode> {
                 days,
             };
             make_key(&read(&config)?, &new, &mut printable::out())?;
+        }
+        Command::Backup(command) => restore::answer(&command, &mut printable::exact_out())?,
+        Command::CheckDocuments => {
+            check_documents::answer(std::io::stdin().lock(), &mut printable::exact_out())?;
         }
         Command::ProbeModule { fragment, module } => {
             initialize::leave_root()?;

@@ -121,27 +121,13 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "ctl",
-        // A restore happens while there is no daemon to ask.
-        may_use: &[
-            "commands::restore",
-            "files",
-            "printable",
-            "setup",
-            "socket_path",
-        ],
+        may_use: &["files", "printable", "setup", "socket_path"],
         libraries: &["reqwest"],
     },
     // It works through `hallmark`, `hallmarkd` and systemd's programs, as an operator would.
     Room {
         prefix: "setup",
-        may_use: &[
-            "ca::ceremony",
-            "config",
-            "files",
-            "printable",
-            "token",
-            "x509",
-        ],
+        may_use: &["files", "printable", "x509"],
         libraries: &["dialoguer"],
     },
     // The certificate of a credential key is issued by no authority (docs/decisions.md).

@@ -67,6 +67,12 @@ pub enum Command {
         #[arg(long, default_value_t = 365)]
         days: u16,
     },
+    /// Verify, copy or restore a backup, and answer as JSON; `hallmark backup` asks for it.
+    #[command(hide = true, subcommand)]
+    Backup(BackupCommand),
+    /// Check what `hallmark setup` will write: JSON on standard input, JSON on standard output.
+    #[command(hide = true)]
+    CheckDocuments,
     /// Say what a PKCS#11 module shows without login, as JSON; the daemon asks it for `token list`.
     #[command(hide = true)]
     ProbeModule {
@@ -92,6 +98,31 @@ pub enum Command {
         /// File of the security officer's PIN; made if it does not exist.
         #[arg(long)]
         so_pin_file: PathBuf,
+    },
+}
+
+/// What to do with a backup.
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Read it whole, and compare it with its manifest.
+    Verify {
+        /// The backup.
+        file: PathBuf,
+    },
+    /// Copy it with its manifest into a folder.
+    Copy {
+        /// The backup.
+        file: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Put it in the place of the database; the daemon must not run.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// The configuration, which names the state folder.
+        #[arg(long)]
+        config: PathBuf,
     },
 }
 

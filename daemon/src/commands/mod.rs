@@ -4,6 +4,7 @@
 
 pub mod arguments;
 pub mod check;
+pub mod check_documents;
 pub mod credential_key;
 pub mod import_secret;
 mod private_worker;

@@ -1,13 +1,12 @@
-//! `hallmark backup restore`: a backup takes the place of the database, while no daemon runs.
+//! Replaces the database by a backup while no daemon runs, for `hallmark backup restore`.
 //!
-//! The database of before is kept aside, whole. What was done after the backup is unknown to what is
-//! restored, and that is told: to whoever restores, and to the audit journal, in the restored database
-//! itself. It must never touch a database that a daemon has open, nor leave a write-ahead log beside another
-//! database.
+//! The replaced database is kept in a folder of its own. The restored database does not know what
+//! happened after the backup: the operator is told so, and the restored audit journal records it. This
+//! module never touches a database that a daemon has open, and never leaves the write-ahead log of one
+//! database beside another.
 
-pub use crate::ca::backup::verify;
-
-use crate::ca::backup::{Manifest, OpenBackup, compact};
+use super::arguments::BackupCommand;
+use crate::ca::backup::{Manifest, OpenBackup, compact, verify};
 use crate::files;
 use crate::files::atomic::{self, remove, sync_folder};
 use crate::printable::line;
@@ -18,8 +17,8 @@ use crate::store::place::logs;
 use crate::toml_error::where_and_why;
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::io;
+use serde_json::{Value, json};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,23 +31,41 @@ struct StateFile {
     state_dir: PathBuf,
 }
 
-/// What was restored, and what that means.
+/// The result of a restore.
 #[derive(Debug, Serialize)]
-pub struct Restored {
-    /// What stands beside the copy.
-    pub manifest: Manifest,
-    /// Where the database of before is, if there was one.
-    pub replaced: Option<PathBuf>,
-    /// Certificates that the database of before knows and the restored one does not; none if it cannot
-    /// be read.
-    pub unknown: Option<Vec<IssuedLater>>,
+struct Restored {
+    /// The manifest of the backup.
+    manifest: Manifest,
+    /// The folder that keeps the replaced database, if there was one.
+    replaced: Option<PathBuf>,
+    /// Certificates that only the replaced database has; `None` if it cannot be read.
+    unknown: Option<Vec<IssuedLater>>,
+}
+
+/// Runs `command` for `hallmark backup`, and writes its result as JSON: `{"done": …, "text": "…"}` or
+/// `{"refused": "…"}`.
+pub fn answer(command: &BackupCommand, out: &mut impl Write) -> anyhow::Result<()> {
+    let done = run(command);
+    let answer = done.unwrap_or_else(|error| json!({ "refused": format!("{error:#}") }));
+    writeln!(out, "{answer}").context("cannot write")
+}
+
+fn run(command: &BackupCommand) -> anyhow::Result<Value> {
+    Ok(match command {
+        BackupCommand::Verify { file } => json!({ "done": verify(file)? }),
+        BackupCommand::Copy { file, folder } => json!({ "done": copy_backup(file, folder)? }),
+        BackupCommand::Restore { file, config } => {
+            let restored = restore(file, config)?;
+            json!({ "done": restored, "text": restored.to_text() })
+        }
+    })
 }
 
 /// Puts the backup `file` in the place of the database that `configuration` names.
 ///
 /// The backup is opened with the caller's rights, since the operator named it; all the rest is done
 /// with the rights of the state folder's owner.
-pub fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
+fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
     let text = files::read_text(configuration, CONFIGURATION_BYTES_MAX)
         .with_context(|| format!("cannot read {}", configuration.display()))?;
     let StateFile { state_dir } = toml::from_str(&text)
@@ -116,7 +133,7 @@ fn clear(restored: &Path) -> io::Result<()> {
 
 impl Restored {
     /// What a person has to know, and to do.
-    pub fn to_text(&self) -> String {
+    fn to_text(&self) -> String {
         let made_at = &self.manifest.made_at;
         let mut text = format!("The state of {made_at} is restored; start the daemon.\n");
         if let Some(folder) = &self.replaced {
@@ -195,7 +212,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Copies a backup that the daemon made, manifest and all, into `folder`. Each byte is compared with
 /// the manifest on its way.
-pub fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     let Some(name) = file.file_name() else {
         bail!("{} is no file", file.display());
     };

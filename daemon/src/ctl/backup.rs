@@ -1,24 +1,35 @@
-//! `hallmark backup`.
+//! Runs `hallmark backup`.
+//!
+//! The daemon makes a backup. The `hallmarkd` beside this program reads and restores one, because that
+//! needs the database and no daemon may run.
 
 use super::Show;
 use super::client::{Client, Failure};
 use super::command::BackupCommand;
-use crate::commands::restore;
-use serde_json::json;
+use crate::setup::machine::ask_hallmarkd;
+use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::path::Path;
 
 pub(super) fn run(client: &Client, show: &Show, command: &BackupCommand) -> Result<(), Failure> {
     match command {
         BackupCommand::Create { to } => create(client, show, to.as_deref()),
         BackupCommand::Verify { file } => {
-            let manifest = restore::verify(file).map_err(|error| refused(&error.into()))?;
-            show.record(&json!(manifest))
+            let answer = ask(&["verify".as_ref(), "--".as_ref(), file.as_ref()])?;
+            show.record(&answer["done"])
         }
         BackupCommand::Restore { file, config } => {
-            let restored = restore::restore(file, config).map_err(|error| refused(&error))?;
-            match show.json {
-                true => show.record(&json!(restored)),
-                false => show.text(&restored.to_text()),
+            let answer = ask(&[
+                "restore".as_ref(),
+                "--config".as_ref(),
+                config.as_ref(),
+                "--".as_ref(),
+                file.as_ref(),
+            ])?;
+            if show.json {
+                show.record(&answer["done"])
+            } else {
+                show.text(answer["text"].as_str().unwrap_or_default())
             }
         }
     }
@@ -27,13 +38,18 @@ pub(super) fn run(client: &Client, show: &Show, command: &BackupCommand) -> Resu
 fn create(client: &Client, show: &Show, to: Option<&Path>) -> Result<(), Failure> {
     let mut made = client.post("/v1/backups", &json!({}))?;
     if let (Some(folder), Some(file)) = (to, made["file"].as_str()) {
-        let copied =
-            restore::copy_backup(Path::new(file), folder).map_err(|error| refused(&error))?;
-        made["copied"] = json!(copied);
+        let mut answer = ask(&[
+            "copy".as_ref(),
+            "--".as_ref(),
+            file.as_ref(),
+            folder.as_ref(),
+        ])?;
+        made["copied"] = answer["done"].take();
     }
     show.record(&made)
 }
 
-fn refused(error: &anyhow::Error) -> Failure {
-    Failure::Refused(format!("{error:#}"))
+fn ask(arguments: &[&OsStr]) -> Result<Value, Failure> {
+    ask_hallmarkd(&[&["backup".as_ref()], arguments].concat(), b"")
+        .map_err(|error| Failure::Refused(format!("{error:#}")))
 }

@@ -6,6 +6,7 @@ use crate::files;
 use anyhow::{Context, bail};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,18 @@ fn shown(command: &Command) -> String {
     let arguments = command.get_args().map(|it| it.to_string_lossy());
     let words: Vec<_> = std::iter::once(name).chain(arguments).collect();
     words.join(" ")
+}
+
+/// Runs a hidden command of `hallmarkd` that answers in JSON. An answer of `{"refused": "…"}` is an
+/// error with this text.
+pub(crate) fn ask_hallmarkd(arguments: &[&OsStr], input: &[u8]) -> anyhow::Result<Value> {
+    let mut command = Command::new(program("hallmarkd")?);
+    let out = run_with(command.args(arguments), input)?;
+    let answer: Value = serde_json::from_str(&out).context("`hallmarkd` did not answer in JSON")?;
+    match answer["refused"].as_str() {
+        Some(reason) => bail!("{reason}"),
+        None => Ok(answer),
+    }
 }
 
 /// `systemctl`.

@@ -10,18 +10,18 @@ mod credentials;
 mod document;
 mod files;
 mod interview;
-mod machine;
+pub(crate) mod machine;
 pub mod plan;
 mod steps;
 
-use crate::ca::ceremony::Ceremony;
-use crate::config::Configuration;
 use crate::files as checked;
 use answers::{Answers, CredentialStore};
 use anyhow::{Context, anyhow, bail};
 use files::{Root, read};
+use machine::ask_hallmarkd;
 use plan::{CEREMONY, CONFIGURATION, Plan};
 use rustix::fs::{FlockOperation, Mode, flock};
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -163,24 +163,31 @@ fn store(answers: &Answers, options: &Options, root: &Root) -> anyhow::Result<Cr
     Ok(CredentialStore::Encrypted)
 }
 
-/// What will be written must be what the daemon takes.
+/// Has `hallmarkd` check the planned documents, before anything is written.
 fn check(plan: &Plan) -> anyhow::Result<()> {
+    let documents = serde_json::to_vec(&documents(plan)?)?;
+    ask_hallmarkd(&["check-documents".as_ref()], &documents)?;
+    Ok(())
+}
+
+/// Returns what `hallmarkd check-documents` reads.
+fn documents(plan: &Plan) -> anyhow::Result<Value> {
     let text = |path: &str| {
         let mut files = plan.files.iter();
         let file = files.find(|it| it.path == Path::new(path));
         file.map(|it| it.text.as_str()).context("it is planned")
     };
-    let credentials = Some(Path::new("/run/credentials"));
-    Configuration::parse(text(CONFIGURATION)?, CONFIGURATION.into(), credentials)
-        .context("the answers give a configuration that cannot be")?;
-    Ceremony::parse(text(CEREMONY)?)
-        .map_err(|error| anyhow!("the answers give a ceremony that cannot be: {error}"))?;
-    Ok(())
+    Ok(json!({
+        "file": CONFIGURATION,
+        "configuration": text(CONFIGURATION)?,
+        "ceremony": text(CEREMONY)?,
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::check_documents;
     use proptest::prelude::*;
 
     const EXAMPLE: &str = include_str!("../../../docs/setup-answers.toml");
@@ -202,7 +209,8 @@ mod tests {
         let answers = Answers::parse(text).map_err(|problem| anyhow!(problem))?;
         let plan = plan::plan(&answers, CredentialStore::Encrypted);
         let plan = plan.map_err(|problem| anyhow!(problem))?;
-        check(&plan)?;
+        let documents = serde_json::from_value(documents(&plan)?)?;
+        check_documents::check(&documents)?;
         Ok(plan)
     }
 
