@@ -14,7 +14,7 @@ use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error};
 use crate::store::{CertificateRow, PriorRequest};
 use crate::x509::certificate::Certificate;
-use crate::x509::requested::Requested;
+use crate::x509::requested_names::RequestedNames;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ impl CertificateAuthority {
         if let Some(label) = &request.label {
             self.profile(label)?;
         }
-        let requested = Requested::read(&request.csr)
+        let requested = RequestedNames::read(&request.csr)
             .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
         let Some(name) = requested.common_name.clone() else {
             let message = "the CSR has no common name; make it the registration id";
@@ -240,7 +240,7 @@ impl CertificateAuthority {
 }
 
 /// RFC 7030 4.2.2.
-fn refuse_other_names(requested: &Requested, renewed: &Certificate) -> Result<(), Error> {
+fn refuse_other_names(requested: &RequestedNames, renewed: &Certificate) -> Result<(), Error> {
     if requested.has_names_of(renewed) {
         return Ok(());
     }

@@ -19,7 +19,7 @@ use crate::x509::certs_only;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::request;
-use crate::x509::requested::Requested;
+use crate::x509::requested_names::RequestedNames;
 use serde::Serialize;
 use serde_json::json;
 
@@ -249,7 +249,7 @@ impl Answer {
         let request = row.request.as_ref();
         let path_length = request.and_then(|it| it.path_length).unwrap_or(0);
         let der = request.and_then(|it| it.der.as_deref());
-        let asked = Requested::read(der.unwrap_or_default())
+        let asked = RequestedNames::read(der.unwrap_or_default())
             .map_err(|error| refused("install_other_name", error.to_string()))?;
         if !asked.has_subject_of(&certificate) {
             let reason = format!(

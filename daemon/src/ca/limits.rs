@@ -7,7 +7,7 @@
 use super::hierarchy::Hierarchy;
 use super::{CertificateAuthority, Error};
 use crate::x509::certificate::Certificate;
-use crate::x509::limits;
+use crate::x509::constraints::objection;
 use crate::x509::profile::ExtendedKeyUsage;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +75,7 @@ fn first_limit<'a>(
     purposes: &BTreeSet<ExtendedKeyUsage>,
 ) -> Option<String> {
     certificates.into_iter().find_map(|certificate| {
-        let limit = limits::limit(certificate, purposes);
+        let limit = objection(certificate, purposes);
         // What cannot be read is no better for verifiers.
         let limit = limit.unwrap_or_else(|error| Some(error.to_string()))?;
         Some(format!(

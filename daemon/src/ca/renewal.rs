@@ -12,7 +12,7 @@ use crate::store::CertificateRow;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
 use crate::x509::profile::SubjectAlternativeNames;
-use crate::x509::requested::Requested;
+use crate::x509::requested_names::RequestedNames;
 
 /// How many valid certificates of one name and profile end self-renewal: answers may be lost, and a
 /// holder that asks without end has to see an operator.
@@ -130,7 +130,8 @@ fn check_alternative_names(
     if profile.certificate.subject_alternative_names == SubjectAlternativeNames::None {
         return Ok(());
     }
-    let requested = Requested::read(csr).map_err(|it| Error::mend(it.code(), it.to_string()))?;
+    let requested =
+        RequestedNames::read(csr).map_err(|it| Error::mend(it.code(), it.to_string()))?;
     if requested.has_alternative_names_of(certificate) {
         return Ok(());
     }

@@ -1,18 +1,18 @@
-//! Certificates and revocation lists as RFC 5280 has them: requests in, to-be-signed bytes out.
+//! Turns requests into to-be-signed bytes of certificates and revocation lists (RFC 5280).
 //!
-//! Pure: no clock, no I/O, no key. Nothing here signs; a token does, over the bytes that
-//! [`tbs`] or [`crl`] builds and [`lint`] has passed.
+//! The module has no clock, no I/O and no private key. A token signs the bytes that [`tbs`] or
+//! [`crl`] has built and [`lint`] has passed.
 
 pub mod bundle;
 pub mod certificate;
 pub mod certs_only;
+pub mod constraints;
 pub mod crl;
 pub mod csr;
 pub mod csr_attributes;
 mod extensions;
 pub mod issuer;
 pub mod key;
-pub mod limits;
 pub mod lint;
 pub mod listener_names;
 pub mod name;
@@ -20,7 +20,7 @@ mod oid;
 mod pem;
 pub mod profile;
 pub mod request;
-pub mod requested;
+pub mod requested_names;
 pub mod revocation;
 pub mod san;
 pub mod serial;

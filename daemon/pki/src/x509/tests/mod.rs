@@ -7,7 +7,7 @@ mod csr;
 mod key;
 mod lint;
 mod profile;
-mod requested;
+mod requested_names;
 mod weak;
 
 use super::certificate::{Certificate, assemble};

@@ -9,7 +9,7 @@ use crate::x509::key::KeyType;
 use crate::x509::pem;
 use crate::x509::profile::Profile;
 use crate::x509::request::{assemble, build};
-use crate::x509::requested::Requested;
+use crate::x509::requested_names::RequestedNames;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cms::content_info::ContentInfo;
@@ -62,12 +62,12 @@ fn a_renewal_asks_for_the_names_that_there_are() {
         (params(utf8("press-7"), &["a.example"]), false),
         (params(utf8("press-7"), &[]), false),
     ] {
-        let requested = Requested::read(&request(&params)).expect("is a request");
+        let requested = RequestedNames::read(&request(&params)).expect("is a request");
         assert_eq!(requested.has_names_of(&held), same, "{requested:?}");
     }
     let mut shorter = params(utf8("press-7"), &["a.example", "b.example"]);
     shorter.distinguished_name.remove(DnType::OrganizationName);
-    let requested = Requested::read(&request(&shorter)).expect("is a request");
+    let requested = RequestedNames::read(&request(&shorter)).expect("is a request");
     assert!(!requested.has_names_of(&held));
 }
 
@@ -125,12 +125,12 @@ fn every_kind_of_key_can_be_asked_for() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let _ = Requested::read(&bytes);
+        let _ = RequestedNames::read(&bytes);
     }
 
     #[test]
     fn no_base64_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let _ = Requested::read(STANDARD.encode(bytes).as_bytes());
+        let _ = RequestedNames::read(STANDARD.encode(bytes).as_bytes());
     }
 
     /// Whatever a body becomes on its way is read by both as the same request, or by neither.
@@ -140,7 +140,7 @@ proptest! {
         damaged[at / 8] ^= 1 << (at % 8);
         for der in [&damaged, &damaged[cut..].to_vec(), &REQUEST[..cut].to_vec()] {
             let body = STANDARD.encode(der);
-            if let (Ok(requested), Ok(csr)) = (Requested::read(body.as_bytes()), Csr::parse(body.as_bytes())) {
+            if let (Ok(requested), Ok(csr)) = (RequestedNames::read(body.as_bytes()), Csr::parse(body.as_bytes())) {
                 prop_assert_eq!(requested.common_name.as_deref(), csr.common_name());
                 prop_assert_eq!(&requested.der, der);
             }
@@ -155,6 +155,6 @@ proptest! {
         for (place, space) in places {
             body.insert_str(place.index(body.len()), &space);
         }
-        prop_assert_eq!(Requested::read(body.as_bytes()), Requested::read(&REQUEST));
+        prop_assert_eq!(RequestedNames::read(body.as_bytes()), RequestedNames::read(&REQUEST));
     }
 }

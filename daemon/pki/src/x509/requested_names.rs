@@ -1,7 +1,7 @@
-//! The names that a request asks for, and whether they are those of a certificate.
+//! Compares the names in a request with those of a certificate.
 //!
-//! A renewal MUST ask for what is being renewed (RFC 7030 4.2.2). What is read here is compared and
-//! looked up, and certified nowhere: the request has yet to go through [`super::csr`].
+//! A renewal MUST ask for the names of the renewed certificate (RFC 7030 4.2.2). The names read here
+//! are compared and looked up, never certified: [`super::csr`] checks a request before that.
 
 use super::certificate::Certificate;
 use super::csr::{self, CSR_BYTES_MAX, CsrRefusal};
@@ -14,18 +14,18 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::name::Name;
 use x509_cert::request::CertReq;
 
-/// A request, read as far as its names. Nothing about it is proven.
+/// A request read as far as its names, with no proof of possession.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requested {
-    /// The request, whatever it was wrapped in.
+pub struct RequestedNames {
+    /// The request, without PEM or base64.
     pub der: Vec<u8>,
     /// The one common name of the subject.
     pub common_name: Option<String>,
     names: Names,
 }
 
-/// Subject and subject alternative names. Two are the same if a person would write them the same:
-/// libraries differ in the string type that they give a value.
+/// Subject and subject alternative names. The string type of a value does not count, because
+/// libraries differ in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Names {
     subject: Vec<BTreeSet<(ObjectIdentifier, Value)>>,
@@ -38,33 +38,33 @@ enum Value {
     Other(Vec<u8>),
 }
 
-impl Requested {
+impl RequestedNames {
     /// Reads PEM, bare base64 with or without line breaks, or DER.
-    pub fn read(bytes: &[u8]) -> Result<Requested, CsrRefusal> {
+    pub fn read(bytes: &[u8]) -> Result<RequestedNames, CsrRefusal> {
         if bytes.len() > CSR_BYTES_MAX {
             return Err(CsrRefusal::TooLarge { bytes: bytes.len() });
         }
         let der = csr::unarmored(bytes)?;
         let request = CertReq::from_der(&der).map_err(csr::malformed)?;
         let extensions = csr::requested_extensions(&request.info)?;
-        Ok(Requested {
+        Ok(RequestedNames {
             common_name: name::read_common_name(&request.info.subject)?,
             names: Names::read(&request.info.subject, &extensions).map_err(csr::malformed)?,
             der,
         })
     }
 
-    /// Whether the subject is that of `certificate`.
+    /// Returns true if the subject is that of `certificate`.
     pub fn has_subject_of(&self, certificate: &Certificate) -> bool {
         Names::of(certificate).is_ok_and(|names| names.subject == self.names.subject)
     }
 
-    /// Whether the subject alternative names are those of `certificate`.
+    /// Returns true if the subject alternative names are those of `certificate`.
     pub fn has_alternative_names_of(&self, certificate: &Certificate) -> bool {
         Names::of(certificate).is_ok_and(|names| names.alternative == self.names.alternative)
     }
 
-    /// Whether subject and subject alternative names are those of `certificate`.
+    /// Returns true if subject and subject alternative names are those of `certificate`.
     pub fn has_names_of(&self, certificate: &Certificate) -> bool {
         Names::of(certificate).is_ok_and(|names| names == self.names)
     }

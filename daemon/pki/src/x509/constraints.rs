@@ -1,4 +1,4 @@
-//! What an authority's certificate demands of everything below it, beyond what we build and check.
+//! Finds extensions of an authority's certificate that would make verifiers refuse its leaves.
 
 use super::certificate::{Certificate, CertificateRefusal};
 use super::profile::ExtendedKeyUsage;
@@ -8,13 +8,14 @@ use der::asn1::ObjectIdentifier;
 use std::collections::BTreeSet;
 use x509_cert::ext::pkix;
 
-/// What verifiers measure all below by, whether or not it is marked critical, as it must be.
+/// Constraints that apply to the whole subtree (RFC 5280 4.2.1.10, 4.2.1.11). They count even where
+/// they are not marked critical, as they must be.
 const CONSTRAINTS: &[(ObjectIdentifier, &str)] = &[
     (oid::NAME_CONSTRAINTS, "nameConstraints"),
     (oid::POLICY_CONSTRAINTS, "policyConstraints"),
 ];
 
-/// Other extensions that may be critical: what we issue obeys them, or they demand nothing of it.
+/// Critical extensions that our certificates obey, or that demand nothing of them.
 const OBEYED: &[ObjectIdentifier] = &[
     oid::BASIC_CONSTRAINTS,
     oid::KEY_USAGE,
@@ -24,11 +25,12 @@ const OBEYED: &[ObjectIdentifier] = &[
     oid::CRL_DISTRIBUTION_POINTS,
 ];
 
-/// Why certificates below `authority` would be refused by verifiers, in words; `None` if they would not.
+/// Returns why verifiers would refuse certificates with `purposes` below `authority`, if they would.
 ///
-/// What we issue is not measured by name and policy constraints (RFC 5280 4.2.1.10, 4.2.1.11).
-/// Verifiers take the extended key usage of an authority as a limit of all below it.
-pub fn limit(
+/// Certificates are issued without regard to name and policy constraints, so a certificate that has
+/// one is an objection. Verifiers take the extended key usage of an authority as a limit for every
+/// certificate below it.
+pub fn objection(
     authority: &Certificate,
     purposes: &BTreeSet<ExtendedKeyUsage>,
 ) -> Result<Option<String>, CertificateRefusal> {
