@@ -1,35 +1,35 @@
-//! Chains and bundles: several certificates in one PEM text.
+//! Reads and writes PEM text that holds several certificates.
 
 use super::certificate::{Certificate, CertificateRefusal, PEM_LABEL};
 use super::pem;
 
-/// The longest PEM bundle that is read.
+/// Longest PEM bundle that is accepted.
 pub const BUNDLE_BYTES_MAX: usize = 256 * 1024;
 
-/// How many certificates one bundle may hold.
+/// Most certificates in one bundle.
 pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
 
-/// Why text is no bundle.
+/// The reason why text is no bundle.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BundleRefusal {
     /// Larger than [`BUNDLE_BYTES_MAX`].
     #[error("{bytes} bytes are too many for a bundle; at most {BUNDLE_BYTES_MAX} are read")]
     TooLarge {
-        /// How many came.
+        /// Bytes received.
         bytes: usize,
     },
-    /// Without a certificate, or with too many.
+    /// The bundle has no certificate, or too many.
     #[error("a bundle holds 1 to {BUNDLE_CERTIFICATES_MAX} certificates, not {0}")]
     Length(usize),
-    /// Not PEM.
+    /// The text is not PEM.
     #[error(transparent)]
     Pem(#[from] pem::PemRefusal),
-    /// One of its certificates cannot be read.
+    /// One of the certificates cannot be read.
     #[error(transparent)]
     Certificate(#[from] CertificateRefusal),
 }
 
-/// The chain as PEM, in the order given: leaf first, as TLS sends it.
+/// Returns the chain as PEM in the given order: leaf first, as TLS sends it.
 pub fn render_chain(chain: &[Certificate]) -> String {
     chain.iter().map(Certificate::to_pem).collect()
 }

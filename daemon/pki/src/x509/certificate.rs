@@ -1,7 +1,7 @@
-//! Certificates: putting one together from its signed parts, and reading what one says.
+//! Assembles certificates from signed bytes and signature, and reads their fields.
 //!
-//! Reading is for certificates that we or an authority we trust have made. It is no path
-//! validation: nobody is authenticated by what is read here.
+//! The certificates read here were issued by us or by an authority that we trust. Reading is no path
+//! validation (RFC 5280 6): nothing here authenticates a peer.
 
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
 use super::name;
@@ -18,13 +18,13 @@ use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage};
 use x509_cert::name::Name;
 
-/// The longest certificate that is read.
+/// Longest certificate that is accepted.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 
 /// The label of a certificate in PEM (RFC 7468 5.1).
 pub(super) const PEM_LABEL: &str = "CERTIFICATE";
 
-/// An X.509 version 3 certificate, and what we need to know of it.
+/// An X.509 version 3 certificate with the fields that are used here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Vec<u8>,
@@ -51,7 +51,7 @@ struct ReadExtensions {
     key_usage: Option<KeyUsage>,
 }
 
-/// Why bytes are no certificate that we read.
+/// The reason why bytes are no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateRefusal {
     /// Larger than [`CERTIFICATE_BYTES_MAX`].
@@ -59,23 +59,23 @@ pub enum CertificateRefusal {
         "{bytes} bytes are too many for a certificate; at most {CERTIFICATE_BYTES_MAX} are read"
     )]
     TooLarge {
-        /// How many came.
+        /// Bytes received.
         bytes: usize,
     },
-    /// Not a DER certificate.
+    /// The bytes are no DER certificate.
     #[error("the certificate cannot be read: {0}")]
     Malformed(String),
-    /// The algorithm beside the signature is another than the one under it (RFC 5280 4.1.1.2).
+    /// The outer signature algorithm differs from the signed one (RFC 5280 4.1.1.2).
     #[error("the certificate names two different signature algorithms")]
     TwoAlgorithms,
-    /// Its serial number is none.
+    /// The serial number is invalid.
     #[error(transparent)]
     Serial(#[from] SerialRefusal),
 }
 
-/// Puts a certificate together from the bytes that were signed and their signature.
+/// Assembles a certificate from the signed bytes and their signature.
 ///
-/// Verifies nothing: see [`Certificate::verify_issued_by`].
+/// The signature is not verified: see [`Certificate::verify_issued_by`].
 pub fn assemble(
     tbs: &[u8],
     algorithm: SignatureAlgorithm,
@@ -90,7 +90,7 @@ pub fn assemble(
 }
 
 impl Certificate {
-    /// Reads a DER certificate; trailing bytes are refused.
+    /// Reads a DER certificate. Trailing bytes are an error.
     pub fn parse(der: &[u8]) -> Result<Certificate, CertificateRefusal> {
         if der.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateRefusal::TooLarge { bytes: der.len() });
@@ -119,94 +119,94 @@ impl Certificate {
         })
     }
 
-    /// The whole certificate.
+    /// Returns the DER of the certificate.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The bytes that were signed.
+    /// Returns the signed bytes.
     pub fn tbs_bytes(&self) -> &[u8] {
         &self.der[self.tbs.clone()]
     }
 
-    /// The contents of the signature's BIT STRING.
+    /// Returns the contents of the signature's BIT STRING.
     pub fn signature(&self) -> &[u8] {
         &self.signature
     }
 
-    /// Its serial number.
+    /// Returns the serial number.
     pub fn serial(&self) -> &SerialNumber {
         &self.serial
     }
 
-    /// Its issuer for people (RFC 4514).
+    /// Returns the issuer as text (RFC 4514).
     pub fn issuer(&self) -> String {
         Name::from_der(&self.issuer_der).map_or_else(|_| "unreadable".into(), |it| it.to_string())
     }
 
-    /// The DER name of its issuer, byte for byte.
+    /// Returns the issuer as DER, byte for byte.
     pub fn issuer_der(&self) -> &[u8] {
         &self.issuer_der
     }
 
-    /// The DER name of its subject, byte for byte.
+    /// Returns the subject as DER, byte for byte.
     pub fn subject_der(&self) -> &[u8] {
         &self.subject_der
     }
 
-    /// Its subject for people (RFC 4514).
+    /// Returns the subject as text (RFC 4514).
     pub fn subject(&self) -> String {
         self.subject.to_string()
     }
 
-    /// The one common name of its subject, if it has exactly one that we can read.
+    /// Returns the common name of the subject, if there is exactly one and it is text.
     pub fn common_name(&self) -> Option<String> {
         name::read_common_name(&self.subject).ok().flatten()
     }
 
-    /// The first moment of its validity, in Unix seconds.
+    /// Returns the first second of the validity, in Unix seconds.
     pub fn not_before(&self) -> i64 {
         self.not_before
     }
 
-    /// The last moment of its validity, in Unix seconds.
+    /// Returns the last second of the validity, in Unix seconds.
     pub fn not_after(&self) -> i64 {
         self.not_after
     }
 
-    /// The DER SubjectPublicKeyInfo, unchecked.
+    /// Returns the DER SubjectPublicKeyInfo, unchecked.
     pub fn spki_der(&self) -> &[u8] {
         &self.spki_der
     }
 
-    /// The public key, checked: outside authorities may use kinds that we do not.
+    /// Returns the public key. Fails for key types that only outside authorities use.
     pub fn public_key(&self) -> Result<PublicKey, KeyRefusal> {
         PublicKey::from_spki_der(&self.spki_der)
     }
 
-    /// The subject key identifier; what stands in certificates below this one.
+    /// Returns the subject key identifier: the authority key identifier of certificates below.
     pub fn subject_key_identifier(&self) -> Option<&[u8]> {
         self.extensions.subject_key_identifier.as_deref()
     }
 
-    /// The key identifier of the issuer.
+    /// Returns the authority key identifier.
     pub fn authority_key_identifier(&self) -> Option<&[u8]> {
         self.extensions.authority_key_identifier.as_deref()
     }
 
-    /// Whether basicConstraints says cA.
+    /// Returns true if basicConstraints has cA.
     pub fn is_ca(&self) -> bool {
         let constraints = self.extensions.basic_constraints.as_ref();
         constraints.is_some_and(|constraints| constraints.ca)
     }
 
-    /// How many authorities may follow below this one; `None` for any number.
+    /// Returns pathLenConstraint; `None` if unlimited.
     pub fn path_length(&self) -> Option<u8> {
         let constraints = self.extensions.basic_constraints.as_ref();
         constraints.and_then(|constraints| constraints.path_len_constraint)
     }
 
-    /// Whether it is an authority whose key may sign certificates.
+    /// Returns true if the key may sign certificates.
     pub fn may_sign_certificates(&self) -> bool {
         self.is_ca()
             && self
@@ -215,31 +215,31 @@ impl Certificate {
                 .is_some_and(|usage| usage.key_cert_sign())
     }
 
-    /// Whether its key may sign revocation lists.
+    /// Returns true if the key may sign revocation lists.
     pub fn may_sign_crls(&self) -> bool {
         self.extensions
             .key_usage
             .is_some_and(|usage| usage.crl_sign())
     }
 
-    /// Whether issuer and subject are the same name.
+    /// Returns true if issuer and subject are the same name.
     pub fn is_self_issued(&self) -> bool {
         self.issuer_der == self.subject_der
     }
 
-    /// SHA-256 of the whole certificate: the thumbprint of the provisioning service.
+    /// Returns the SHA-256 of the DER: the thumbprint of the provisioning service.
     pub fn sha256(&self) -> [u8; 32] {
         self.sha256
     }
 
-    /// Verifies the signature with the issuer's key. Names and validity are not looked at.
+    /// Verifies the signature with the issuer's key. Names and validity are not checked.
     pub fn verify_issued_by(&self, issuer: &PublicKey) -> Result<(), SignatureRefusal> {
         let algorithm = AlgorithmIdentifierRef::from_der(&self.algorithm_der)
             .map_err(|_| SignatureRefusal::UnsupportedAlgorithm("unreadable".to_owned()))?;
         signature::verify(issuer, algorithm, self.tbs_bytes(), &self.signature)
     }
 
-    /// One PEM block.
+    /// Returns the certificate as one PEM block.
     pub fn to_pem(&self) -> String {
         pem::encode(PEM_LABEL, &self.der)
     }
@@ -268,7 +268,7 @@ impl ReadExtensions {
     }
 }
 
-/// Where the to-be-signed bytes are: right behind the header of the outer SEQUENCE.
+/// Returns the range of the to-be-signed bytes: they follow the header of the outer SEQUENCE.
 pub(super) fn tbs_range(der: &[u8], tbs_length: usize) -> der::Result<Range<usize>> {
     let start = der.len() - AnyRef::from_der(der)?.value().len();
     Ok(start..start + tbs_length)

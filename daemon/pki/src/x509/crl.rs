@@ -1,12 +1,10 @@
-//! Revocation lists (RFC 5280 5): a full one for each generation of an authority, signed by its own
-//! key.
+//! Builds revocation lists (RFC 5280 5): a full list for each generation, signed by its own key.
 //!
-//! Built field by field: the builder of x509-cert copies the authority key identifier of the
-//! issuer's certificate, which is that of the key above. No delta, no indirect list, no issuing
-//! distribution point: the list covers all that its key has signed, and needs none.
+//! The list is built field by field, because the builder of x509-cert copies the authority key
+//! identifier of the issuer's certificate, which names the key above. A list covers everything that
+//! its key has signed, so it needs no delta, no indirect list and no issuing distribution point.
 //!
-//! Like the builder of certificates it refuses what must not be signed, and is trusted by nobody:
-//! what comes out has to pass [`lint::crl`](super::lint::crl).
+//! The builder refuses invalid input, and its output must still pass [`lint::crl`](super::lint::crl).
 
 use super::certificate::{CertificateRefusal, signature_octets, tbs_range};
 use super::extensions::{authority_key_identifier, extension};
@@ -25,27 +23,27 @@ use std::ops::Range;
 use x509_cert::certificate::Version;
 use x509_cert::ext::Extension;
 
-/// One revoked certificate, or a serial number that somebody may have a certificate for.
+/// A revoked certificate, or an abandoned serial number for which a certificate may exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its serial number.
+    /// The serial number.
     pub serial: SerialNumber,
-    /// Since when, in Unix seconds.
+    /// The revocation date, in Unix seconds.
     pub revoked_at: i64,
-    /// Why. [`RevocationReason::Unspecified`] leaves no trace (RFC 5280 5.3.1).
+    /// The reason. [`RevocationReason::Unspecified`] is not encoded (RFC 5280 5.3.1).
     pub reason: RevocationReason,
 }
 
-/// One revocation list to make.
+/// The content of a revocation list.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Greater than that of every list of this issuer before.
+    /// Greater than the number of every earlier list of this issuer.
     pub number: u64,
-    /// The present, in Unix seconds.
+    /// The time of this update, in Unix seconds.
     pub this_update: i64,
-    /// When there will be another one at the latest, in Unix seconds.
+    /// The latest time of the next update, in Unix seconds.
     pub next_update: i64,
-    /// All that is revoked, each serial number once.
+    /// The revoked serial numbers, each once.
     pub entries: &'a [Entry],
 }
 
@@ -55,7 +53,7 @@ pub struct ToBeSigned {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Builds the to-be-signed bytes of the requested list.
+/// Builds the to-be-signed bytes of a list.
 pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
     let entries = request.entries.iter().map(revoked_certificate);
     let entries = entries.collect::<Result<Vec<_>, _>>()?;
@@ -105,9 +103,9 @@ pub struct RevocationList {
     signature: Vec<u8>,
 }
 
-/// Puts a revocation list together from the bytes that were signed and their signature.
+/// Assembles a revocation list from the signed bytes and their signature.
 ///
-/// Verifies nothing: see [`RevocationList::verify_issued_by`].
+/// The signature is not verified: see [`RevocationList::verify_issued_by`].
 pub fn assemble(
     tbs: &[u8],
     algorithm: SignatureAlgorithm,
@@ -137,12 +135,12 @@ impl RevocationList {
         })
     }
 
-    /// The whole list.
+    /// Returns the DER of the list.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// The bytes that were signed.
+    /// Returns the signed bytes.
     pub fn tbs_bytes(&self) -> &[u8] {
         &self.der[self.tbs.clone()]
     }

@@ -1,8 +1,7 @@
-//! Certification requests: PKCS #10 (RFC 2986), as devices really send it.
+//! Reads certification requests (PKCS #10, RFC 2986) in the forms that devices send.
 //!
-//! Of a request we take a public key whose owner has proven to hold the private one, and the names
-//! that a profile may let through. Requested extensions are never copied: what a certificate
-//! says is the profile's business.
+//! A request supplies a public key with proof of possession, and names that a profile may allow.
+//! Requested extensions are never copied: the profile alone decides the extensions.
 
 use super::key::{KeyRefusal, PublicKey};
 use super::name::{self, NameRefusal};
@@ -17,10 +16,10 @@ use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::request::{CertReq, CertReqInfo};
 
-/// The longest request that is read, in whatever encoding. RSA-4096 with many names needs 4 KiB.
+/// Longest request that is accepted, in any encoding. RSA-4096 with many names needs 4 KiB.
 pub const CSR_BYTES_MAX: usize = 16 * 1024;
 
-/// A request that is well formed, and whose sender holds the private key.
+/// A well-formed request with a valid proof of possession.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csr {
     public_key: PublicKey,
@@ -28,31 +27,31 @@ pub struct Csr {
     subject_alternative_names: Vec<SubjectAlternativeName>,
 }
 
-/// Why a request is refused; each message tells the sender how to mend it.
+/// The reason why a request is refused. Each message says how to correct the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CsrRefusal {
     /// Larger than [`CSR_BYTES_MAX`].
     #[error("the request has {bytes} bytes; at most {CSR_BYTES_MAX} are read")]
     TooLarge {
-        /// How many came.
+        /// Bytes received.
         bytes: usize,
     },
-    /// Not a PKCS #10 request in any of the encodings taken.
+    /// The bytes are no PKCS #10 request in a supported encoding.
     #[error(
         "the request cannot be read ({0}); send one PKCS #10 certification request as PEM, \
          base64 or DER"
     )]
     Malformed(String),
-    /// BER, or DER with liberties.
+    /// The encoding is BER or otherwise not canonical DER.
     #[error("the request is not canonical DER; make it with a conforming library, such as OpenSSL")]
     NotCanonical,
-    /// Proof of possession fails.
+    /// The proof of possession fails.
     #[error(
         "the request's signature does not match its public key; sign it with the private key of \
          the key pair that shall be certified"
     )]
     BadSignature,
-    /// The request is signed in an algorithm that proves nothing, or that no library here knows.
+    /// The request is signed with an algorithm that is broken or unknown.
     #[error(
         "the request is signed with {0}; sign with ECDSA or RSA over SHA-256, SHA-384 or SHA-512, \
          or with Ed25519"
@@ -67,7 +66,7 @@ pub enum CsrRefusal {
 }
 
 impl CsrRefusal {
-    /// The stable code under which the API reports it.
+    /// Returns the stable code of the API.
     pub fn code(&self) -> &'static str {
         match self {
             CsrRefusal::TooLarge { .. } => "csr_too_large",
@@ -95,7 +94,7 @@ impl Csr {
 
     fn from_der(der: &[u8]) -> Result<Csr, CsrRefusal> {
         let request = CertReq::from_der(der).map_err(malformed)?;
-        // Later steps read the decoded request; this makes it the same as what was signed.
+        // Later steps read the decoded request, so it must be exactly what was signed.
         if request.to_der().map_err(malformed)? != der {
             return Err(CsrRefusal::NotCanonical);
         }
@@ -108,23 +107,24 @@ impl Csr {
         })
     }
 
-    /// The key to certify; possession of its private half is proven.
+    /// Returns the public key, with possession of the private key proven.
     pub fn public_key(&self) -> &PublicKey {
         &self.public_key
     }
 
-    /// The one common name of the requested subject.
+    /// Returns the common name of the requested subject.
     pub fn common_name(&self) -> Option<&str> {
         self.common_name.as_deref()
     }
 
-    /// The requested dNSNames and iPAddresses, without repetitions; other kinds are left out.
+    /// Returns the requested dNSNames and iPAddresses, each once. Other kinds are left out.
     pub fn subject_alternative_names(&self) -> &[SubjectAlternativeName] {
         &self.subject_alternative_names
     }
 }
 
-/// The DER inside: a DER SEQUENCE begins with `0x30`, base64 of one with `M`, and PEM has dashes.
+/// Returns the DER without its armour. A DER SEQUENCE begins with `0x30`, its base64 with `M`, and PEM
+/// with dashes.
 pub(super) fn unarmored(bytes: &[u8]) -> Result<Vec<u8>, CsrRefusal> {
     if bytes.first() == Some(&0x30) {
         return Ok(bytes.to_vec());
@@ -150,7 +150,7 @@ fn read_public_key(info: &CertReqInfo) -> Result<PublicKey, CsrRefusal> {
     PublicKey::from_spki_der(&spki_der).map_err(CsrRefusal::Key)
 }
 
-/// What stands first in the request's SEQUENCE.
+/// The first element of the request's SEQUENCE.
 fn signed_part(der: &[u8]) -> Result<&[u8], CsrRefusal> {
     let request = AnyRef::from_der(der).map_err(malformed)?;
     SliceReader::new(request.value())
@@ -190,7 +190,7 @@ fn read_alternative_names(info: &CertReqInfo) -> Result<Vec<SubjectAlternativeNa
     Ok(names)
 }
 
-/// The one value of the one extensionRequest attribute (RFC 2985 5.4.2).
+/// Returns the extensions of the only extensionRequest attribute (RFC 2985 5.4.2).
 pub(super) fn requested_extensions(info: &CertReqInfo) -> Result<Vec<Extension>, CsrRefusal> {
     let mut values = info
         .attributes

@@ -1,8 +1,8 @@
-//! What a client is told before it makes a request (CsrAttrs, RFC 7030 4.5.2): which key.
+//! Encodes the attributes that EST asks of a request (CsrAttrs, RFC 7030 4.5.2): its key type.
 //!
-//! Whatever stands there the client must do, and there is no way to offer a choice. So one kind of
-//! key is named where a profile takes several: the first, which is the one that every token signs
-//! fastest. Names and extensions are the profile's business, and nothing is asked of the client.
+//! A client must follow the attributes, and cannot be offered a choice. Where a profile accepts
+//! several key types, the first is named: every token signs with it fastest. No names or extensions
+//! are asked for, because the profile decides them.
 
 use super::key::{KeyType, SignatureAlgorithm};
 use super::profile::Profile;
@@ -11,7 +11,7 @@ use der::Encode;
 use der::asn1::{Any, ObjectIdentifier, SetOfVec};
 use x509_cert::attr::Attribute;
 
-/// The answer's body for requests by `profile`, base64.
+/// Returns the body of the answer for requests by `profile`, as base64.
 pub fn to_base64(profile: &Profile) -> der::Result<String> {
     let Some(key_type) = profile.key_types.first().copied() else {
         return Ok(String::new());
@@ -20,7 +20,7 @@ pub fn to_base64(profile: &Profile) -> der::Result<String> {
     Ok(pem::base64_lines(&attributes.to_der()?))
 }
 
-/// The value is a curve, or the bits of a modulus.
+/// The value is a curve or the length of a modulus in bits.
 fn key(key_type: KeyType) -> der::Result<Any> {
     let (oid, value) = match key_type {
         KeyType::P256 => (oid::EC_PUBLIC_KEY, Any::encode_from(&oid::SECP256R1)?),
@@ -34,7 +34,7 @@ fn key(key_type: KeyType) -> der::Result<Any> {
     Any::encode_from(&Attribute { oid, values })
 }
 
-/// How the request itself is signed.
+/// Returns the algorithm that signs the request itself.
 fn signature(key_type: KeyType) -> ObjectIdentifier {
     match key_type.signature_algorithm() {
         SignatureAlgorithm::EcdsaSha256 => oid::ECDSA_WITH_SHA256,

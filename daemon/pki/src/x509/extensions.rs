@@ -1,7 +1,6 @@
-//! The extensions of the certificates that we build (RFC 5280 4.2), in their fixed order; revocation
-//! lists take theirs from here too.
+//! Encodes the extensions of certificates and revocation lists (RFC 5280 4.2), in a fixed order.
 //!
-//! Only the builder encodes here; the lint reads the result with a parser of its own.
+//! Only the builders use this module; the lint reads the result with a parser of its own.
 
 use super::issuer::{Distribution, Issuer};
 use super::oid;
@@ -16,7 +15,7 @@ use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName, GeneralName
 use x509_cert::ext::pkix::{self, KeyUsages};
 use x509_cert::ext::{Extension, Extensions};
 
-/// All extensions of the certificate that is asked for.
+/// Returns all extensions of the certificate to build.
 pub(super) fn all(issuer: &Issuer, request: &Request<'_>) -> der::Result<Extensions> {
     let profile = request.profile;
     let mut extensions = vec![
@@ -24,8 +23,8 @@ pub(super) fn all(issuer: &Issuer, request: &Request<'_>) -> der::Result<Extensi
         basic_constraints(profile)?,
         key_usage(profile)?,
     ];
-    // RFC 5280 4.2.1.1: a self-signed certificate may leave it out; it would only repeat the
-    // subject's.
+    // RFC 5280 4.2.1.1: a self-signed certificate may leave it out, because it would repeat the
+    // subject key identifier.
     if !issuer.is_self_signed() {
         extensions.insert(1, authority_key_identifier(issuer)?);
     }
@@ -58,7 +57,7 @@ fn subject_key_identifier(request: &Request<'_>) -> der::Result<Extension> {
     extension(oid::SUBJECT_KEY_IDENTIFIER, false, &octets)
 }
 
-/// The key identifier alone: issuer and serial would tie leaves to one generation of a certificate.
+/// Returns the key identifier alone: issuer and serial would tie leaves to one certificate of the key.
 pub(super) fn authority_key_identifier(issuer: &Issuer) -> der::Result<Extension> {
     let identifier = pkix::AuthorityKeyIdentifier {
         key_identifier: Some(OctetString::new(issuer.key_identifier())?),

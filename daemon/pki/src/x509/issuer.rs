@@ -1,34 +1,34 @@
-//! Issuers: what of an authority goes into the certificates it signs, and what bounds them.
+//! Describes an issuer: the fields that its certificates copy, and the limits that it sets for them.
 
 use super::certificate::Certificate;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm};
 use super::name::DistinguishedName;
 use serde::{Deserialize, Serialize};
 
-/// Where relying parties find what an authority publishes. Absent URLs leave no trace.
+/// The URLs of what an authority publishes. An absent URL leaves its extension out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Distribution {
-    /// The revocation list: cRLDistributionPoints (RFC 5280 4.2.1.13).
+    /// The URL of the revocation list: cRLDistributionPoints (RFC 5280 4.2.1.13).
     pub crl_url: Option<String>,
-    /// The authority's own certificate: id-ad-caIssuers (RFC 5280 4.2.2.1).
+    /// The URL of the authority's certificate: id-ad-caIssuers (RFC 5280 4.2.2.1).
     pub ca_issuers_url: Option<String>,
-    /// The OCSP responder: id-ad-ocsp (RFC 6960 3.1).
+    /// The URL of the OCSP responder: id-ad-ocsp (RFC 6960 3.1).
     pub ocsp_url: Option<String>,
 }
 
-/// An authority as the certificates below it see it.
+/// The issuer of a certificate.
 #[derive(Clone, Debug)]
 pub struct Issuer {
     name_der: Vec<u8>,
     key_identifier: Vec<u8>,
     public_key: PublicKey,
-    /// `None` for a root that is about to sign itself: nothing is above it.
+    /// `None` for a root that signs its own certificate: nothing is above it.
     bounds: Option<Bounds>,
     distribution: Distribution,
 }
 
-/// What an issuer's own certificate imposes on those below it.
+/// Limits that an issuer's own certificate sets for certificates below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
     /// Unix seconds.
@@ -38,22 +38,22 @@ pub(super) struct Bounds {
     pub(super) path_length: Option<u8>,
 }
 
-/// Why a certificate is no issuer's.
+/// The reason why a certificate cannot be an issuer's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IssuerRefusal {
-    /// Not a CA, or without keyCertSign.
+    /// The certificate has no cA, or no keyCertSign.
     #[error("the certificate of {0:?} is no authority: it needs cA TRUE and keyCertSign")]
     NotAnAuthority(String),
-    /// RFC 5280 4.2.1.2: an authority's certificate MUST have one.
+    /// The certificate has no subject key identifier; a CA's MUST have one (RFC 5280 4.2.1.2).
     #[error("the certificate of {0:?} has no subject key identifier")]
     NoKeyIdentifier(String),
-    /// Its key is none that our tokens hold.
+    /// The key is of no supported type.
     #[error(transparent)]
     Key(#[from] KeyRefusal),
 }
 
 impl Issuer {
-    /// The authority whose certificate this is.
+    /// Reads the issuer from its certificate.
     pub fn from_certificate(certificate: &Certificate) -> Result<Issuer, IssuerRefusal> {
         if !certificate.may_sign_certificates() {
             return Err(IssuerRefusal::NotAnAuthority(certificate.subject()));
@@ -74,7 +74,7 @@ impl Issuer {
         })
     }
 
-    /// A root that signs its own certificate.
+    /// Describes a root that signs its own certificate.
     pub fn self_signed(name: &DistinguishedName, public_key: &PublicKey) -> Issuer {
         Issuer {
             name_der: name.to_der(),
@@ -85,7 +85,7 @@ impl Issuer {
         }
     }
 
-    /// The same issuer, with URLs to put into what it signs.
+    /// Returns the issuer with the URLs that its certificates will carry.
     pub fn with_distribution(self, distribution: Distribution) -> Issuer {
         Issuer {
             distribution,
@@ -93,32 +93,32 @@ impl Issuer {
         }
     }
 
-    /// The DER name that its certificates carry as issuer: its own subject, byte for byte.
+    /// Returns the DER issuer name of its certificates: its own subject, byte for byte.
     pub fn name_der(&self) -> &[u8] {
         &self.name_der
     }
 
-    /// What its certificates carry as authority key identifier.
+    /// Returns the authority key identifier of its certificates.
     pub fn key_identifier(&self) -> &[u8] {
         &self.key_identifier
     }
 
-    /// The key that verifies its signatures.
+    /// Returns the key that verifies its signatures.
     pub fn public_key(&self) -> &PublicKey {
         &self.public_key
     }
 
-    /// How it signs.
+    /// Returns the signature algorithm.
     pub fn signature_algorithm(&self) -> SignatureAlgorithm {
         self.public_key.key_type().signature_algorithm()
     }
 
-    /// Whether it is about to sign its own certificate.
+    /// Returns true if it signs its own certificate.
     pub fn is_self_signed(&self) -> bool {
         self.bounds.is_none()
     }
 
-    /// The URLs that its certificates carry.
+    /// Returns the URLs that its certificates carry.
     pub fn distribution(&self) -> &Distribution {
         &self.distribution
     }

@@ -1,8 +1,8 @@
-//! Public keys, and the algorithms they sign with.
+//! Reads and checks public keys, and names the signature algorithm of each key type.
 //!
-//! A [`PublicKey`] has passed the key policy: whoever holds one need not ask again whether the
-//! curve is known, the point is on it, or the modulus is long enough. Private keys never appear
-//! in this module; they live in tokens.
+//! A [`PublicKey`] has passed the key policy, so later code need not check again that the curve is
+//! known, the point is on it, or the modulus is long enough. Private keys never appear here; they
+//! stay in tokens.
 
 use super::{oid, weak};
 use aws_lc_rs::digest;
@@ -17,11 +17,11 @@ use std::hash::{Hash, Hasher};
 /// The RSA public exponent: F4. Smaller ones have a history of broken verifiers.
 const RSA_EXPONENT: u64 = 65_537;
 
-/// How the owner of a computable key mends it.
+/// The advice for a key whose private key can be computed.
 const NEW_KEY: &str =
     "make a new key with a current version of the library, or with newer firmware of the token";
 
-/// The kinds of key that an authority or a leaf may have.
+/// The key types of authorities and leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyType {
@@ -39,7 +39,7 @@ pub enum KeyType {
     Ed25519,
 }
 
-/// How a signature is made; what stands in a certificate's `signatureAlgorithm`.
+/// A signature algorithm, as in a certificate's `signatureAlgorithm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignatureAlgorithm {
@@ -54,7 +54,7 @@ pub enum SignatureAlgorithm {
 }
 
 impl KeyType {
-    /// Every kind.
+    /// Every key type.
     pub const ALL: [KeyType; 6] = [
         KeyType::P256,
         KeyType::P384,
@@ -64,7 +64,7 @@ impl KeyType {
         KeyType::Ed25519,
     ];
 
-    /// Its name in configuration, API and store.
+    /// Returns the name in configuration, API and store.
     pub fn name(self) -> &'static str {
         match self {
             KeyType::P256 => "p256",
@@ -76,12 +76,12 @@ impl KeyType {
         }
     }
 
-    /// The kind of that name.
+    /// Returns the key type with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The algorithm in which an authority with such a key signs.
+    /// Returns the algorithm in which an authority with such a key signs.
     pub fn signature_algorithm(self) -> SignatureAlgorithm {
         match self {
             KeyType::P256 => SignatureAlgorithm::EcdsaSha256,
@@ -91,12 +91,12 @@ impl KeyType {
         }
     }
 
-    /// Whether keys of this kind are RSA keys, the only ones that can encipher.
+    /// Returns true for RSA keys, the only ones that can encipher.
     pub fn is_rsa(self) -> bool {
         matches!(self, KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096)
     }
 
-    /// Whether keys of this kind lie on a NIST curve, the only ones that can agree.
+    /// Returns true for keys on a NIST curve, the only ones that can agree on a secret.
     pub fn is_ecdsa(self) -> bool {
         matches!(self, KeyType::P256 | KeyType::P384)
     }
@@ -109,7 +109,7 @@ impl fmt::Display for KeyType {
 }
 
 impl SignatureAlgorithm {
-    /// The DER `AlgorithmIdentifier`: parameters absent for ECDSA (RFC 5758 3.2) and Ed25519
+    /// Returns the DER `AlgorithmIdentifier`: parameters absent for ECDSA (RFC 5758 3.2) and Ed25519
     /// (RFC 8410 3), NULL for RSA (RFC 4055 5).
     pub fn identifier_der(self) -> &'static [u8] {
         match self {
@@ -131,7 +131,7 @@ pub struct PublicKey {
     key_type: KeyType,
     /// Contents of the `subjectPublicKey` BIT STRING, as aws-lc-rs takes them.
     key_bits: Vec<u8>,
-    /// The same as the library has read it, for [`KeyType::signature_algorithm`].
+    /// The key as aws-lc-rs has parsed it, for [`KeyType::signature_algorithm`].
     parsed: ParsedPublicKey,
 }
 
@@ -149,19 +149,19 @@ impl Hash for PublicKey {
     }
 }
 
-/// Why a public key is refused.
+/// The reason why a public key is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRefusal {
-    /// Not a SubjectPublicKeyInfo, or its key is none of its algorithm (such as a point off the curve).
+    /// The bytes are no SubjectPublicKeyInfo, or the key is invalid (such as a point off the curve).
     #[error("the public key is malformed: {0}")]
     Malformed(String),
-    /// Parses, but is not the one canonical DER encoding of itself.
+    /// The encoding is not canonical DER.
     #[error("the public key is not canonical DER; encode it again with a conforming library")]
     NotCanonical,
-    /// Too small, with an exponent known to be dangerous, or with a private key that can be computed.
+    /// The key is too small, has a dangerous exponent, or its private key can be computed.
     #[error("the public key is too weak: {0}")]
     WeakKey(String),
-    /// An algorithm, curve or size that no profile can allow.
+    /// No profile can allow this algorithm, curve or size.
     #[error(
         "the public key is of an unsupported kind ({0}); use P-256, P-384, RSA with 2048, 3072 \
          or 4096 bits, or Ed25519"
@@ -191,41 +191,41 @@ impl PublicKey {
         })
     }
 
-    /// The DER SubjectPublicKeyInfo, byte for byte as it came.
+    /// Returns the DER SubjectPublicKeyInfo, byte for byte as received.
     pub fn spki_der(&self) -> &[u8] {
         &self.spki_der
     }
 
-    /// Contents of its `subjectPublicKey`.
+    /// Returns the contents of the `subjectPublicKey`.
     pub fn key_bits(&self) -> &[u8] {
         &self.key_bits
     }
 
-    /// Its kind.
+    /// Returns the key type.
     pub fn key_type(&self) -> KeyType {
         self.key_type
     }
 
-    /// SHA-256 of the SubjectPublicKeyInfo: what binds a key on a token.
+    /// Returns the SHA-256 of the SubjectPublicKeyInfo, which identifies a key on a token.
     pub fn sha256(&self) -> [u8; 32] {
         digest_of(&digest::SHA256, &self.spki_der)
     }
 
-    /// The key identifier of RFC 5280 4.2.1.2, method 1: SHA-1 over the BIT STRING's contents.
+    /// Returns the key identifier of RFC 5280 4.2.1.2, method 1: SHA-1 over the BIT STRING's contents.
     ///
-    /// A name, not a protection: nothing relies on its collision resistance.
+    /// Nothing relies on its collision resistance.
     pub fn key_identifier(&self) -> [u8; 20] {
         digest_of(&digest::SHA1_FOR_LEGACY_USE_ONLY, &self.key_bits)
     }
 
-    /// Verifies a signature made in one of our own algorithms; `false` also when the algorithm
-    /// is none for this kind of key.
+    /// Verifies a signature in one of our own algorithms. Returns false, too, if the key type cannot
+    /// sign in `algorithm`.
     pub fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         self.key_type.signature_algorithm() == algorithm
             && self.parsed.verify_sig(message, signature).is_ok()
     }
 
-    /// Verifies in an algorithm that the caller has matched to this kind of key.
+    /// Verifies in an algorithm that the caller has matched to this key type.
     pub(super) fn verify_with(
         &self,
         algorithm: &'static dyn VerificationAlgorithm,
@@ -270,8 +270,8 @@ fn whole_octets<'a>(bits: &BitStringRef<'a>) -> Result<&'a [u8], KeyRefusal> {
         .ok_or_else(|| KeyRefusal::Malformed("the key's BIT STRING has unused bits".to_owned()))
 }
 
-/// RFC 5480 2.1.1: the parameters name the curve. Only uncompressed points are taken, which every
-/// verifier in the field understands.
+/// The parameters name the curve (RFC 5480 2.1.1). Only uncompressed points are accepted, which every
+/// verifier understands.
 fn ec_key_type(parameters: Option<AnyRef<'_>>, point: &[u8]) -> Result<KeyType, KeyRefusal> {
     let curve: ObjectIdentifier = parameters
         .ok_or_else(|| KeyRefusal::UnsupportedKey("EC key without a named curve".to_owned()))?
@@ -336,7 +336,7 @@ fn check_rsa_exponent(octets: &[u8]) -> Result<(), KeyRefusal> {
     let exponent = octets
         .iter()
         .fold(0, |sum, octet| sum << 8 | u64::from(*octet));
-    // One exponent for all: with another one, the modulus of a compromised key would be a new key.
+    // One exponent for all keys: otherwise the modulus of a compromised key could return as a new key.
     if exponent != RSA_EXPONENT {
         return Err(KeyRefusal::WeakKey(format!(
             "RSA exponent {exponent}; use 65537"
@@ -345,7 +345,7 @@ fn check_rsa_exponent(octets: &[u8]) -> Result<(), KeyRefusal> {
     Ok(())
 }
 
-/// Bits of a big-endian number without leading zero octets.
+/// Returns the number of bits of a big-endian number without leading zero octets.
 fn bit_length(octets: &[u8]) -> usize {
     match octets.first() {
         Some(first) => octets.len() * 8 - first.leading_zeros() as usize,
@@ -366,14 +366,13 @@ fn ed25519_key_type(parameters: Option<AnyRef<'_>>, key: &[u8]) -> Result<KeyTyp
     Ok(KeyType::Ed25519)
 }
 
-/// Lets the library that will verify with the key judge it: that a point is on its curve, and a
-/// modulus odd.
+/// Parses the key with aws-lc-rs, which checks that a point is on its curve and a modulus is odd.
 fn read_with_library(key_type: KeyType, key_bits: &[u8]) -> Result<ParsedPublicKey, KeyRefusal> {
     ParsedPublicKey::new(native_algorithm(key_type), key_bits)
         .map_err(|_| KeyRefusal::Malformed(format!("not a valid {key_type} key")))
 }
 
-/// What verifies the signatures of [`KeyType::signature_algorithm`].
+/// Returns the verifier for signatures of [`KeyType::signature_algorithm`].
 fn native_algorithm(key_type: KeyType) -> &'static dyn VerificationAlgorithm {
     match key_type.signature_algorithm() {
         SignatureAlgorithm::EcdsaSha256 => &verification::ECDSA_P256_SHA256_ASN1,
@@ -383,7 +382,7 @@ fn native_algorithm(key_type: KeyType) -> &'static dyn VerificationAlgorithm {
     }
 }
 
-/// A digest as an array of the algorithm's length.
+/// Returns the digest as an array of the algorithm's length.
 pub(super) fn digest_of<const LENGTH: usize>(
     algorithm: &'static digest::Algorithm,
     message: &[u8],

@@ -1,15 +1,15 @@
-//! The names in `[listen] names`: which can stand in the certificate of the HTTPS listener.
+//! Checks the names of `[listen] names`, which the certificate of the HTTPS listener will carry.
 //!
-//! The certificate is made long after the configuration is read, and a name that cannot stand in it
-//! would leave the listener without one. So every name is checked here, and the reason is told.
+//! The certificate is issued long after the configuration is read. An invalid name would leave the
+//! listener without a certificate, so it is refused at once, with the reason.
 
 use super::san::{NAMES_MAX, SubjectAlternativeName};
 use std::net::IpAddr;
 
-/// How much of a refused name is repeated in the error.
+/// Characters of a refused name that the error repeats.
 const SHOWN_CHARACTERS: usize = 80;
 
-/// The names as the certificate has them: host names in lower case, addresses in their short form.
+/// Returns the names as the certificate carries them: host names in lower case, addresses in short form.
 pub fn listener_names(said: &[String]) -> Result<Vec<String>, String> {
     if said.len() > NAMES_MAX {
         return Err(format!(
@@ -51,7 +51,7 @@ fn listener_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// The usual mistakes, each with its own advice.
+/// Returns the advice for a common mistake, if `name` is one.
 fn confusion(name: &str) -> Option<&'static str> {
     let reason = if name.is_empty() {
         "it is empty; remove it"
@@ -79,7 +79,7 @@ fn confusion(name: &str) -> Option<&'static str> {
     Some(reason)
 }
 
-/// Verifiers take such a name for an address and refuse it.
+/// Returns true for a name that verifiers mistake for an address and refuse.
 fn ends_in_number(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
     last.bytes().all(|it| it.is_ascii_digit())

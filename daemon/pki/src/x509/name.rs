@@ -1,8 +1,7 @@
-//! Distinguished names of the subjects that we certify.
+//! Builds and reads the distinguished names of certified subjects.
 //!
-//! Only subjects are built here. An issuer's name is always the subject bytes of the issuer's
-//! certificate, byte for byte: names that compare equal to people but not to a verifier have
-//! broken chains before.
+//! Only subjects are built here. An issuer's name is always the subject of the issuer's certificate,
+//! byte for byte: names that look equal and are encoded differently break chains.
 
 use super::oid;
 use der::asn1::{Any, ObjectIdentifier, PrintableStringRef, SetOfVec, Utf8StringRef};
@@ -16,7 +15,7 @@ use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 /// A.1), in characters.
 pub const VALUE_CHARACTERS_MAX: usize = 64;
 
-/// The attributes of a subject besides its common name, in the order in which they are encoded.
+/// The attributes of a subject besides its common name, in the order of encoding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Table", into = "Table")]
 pub struct SubjectAttributes {
@@ -25,7 +24,7 @@ pub struct SubjectAttributes {
     organizational_unit: Option<String>,
 }
 
-/// A subject: its attributes and exactly one common name, encoded C, O, OU, CN.
+/// A subject with exactly one common name, encoded in the order C, O, OU, CN.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Table", into = "Table")]
 pub struct DistinguishedName {
@@ -33,7 +32,7 @@ pub struct DistinguishedName {
     common_name: String,
 }
 
-/// The kinds of attribute that a subject may have.
+/// An attribute type of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttributeKind {
     /// C, two letters (ISO 3166), PrintableString.
@@ -46,45 +45,45 @@ pub enum AttributeKind {
     CommonName,
 }
 
-/// Why a name is refused.
+/// The reason why a name is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameRefusal {
-    /// No common name where there must be one.
+    /// The common name is missing.
     #[error("a subject needs a common_name")]
     NoCommonName,
-    /// A common name where the registration id takes its place.
+    /// A common name is given where the registration id takes its place.
     #[error("common_name cannot be set here: it is the registration id")]
     CommonNameNotAllowed,
-    /// Empty, or too long.
+    /// The value is empty or too long.
     #[error("{attribute} must have 1 to {VALUE_CHARACTERS_MAX} characters, not {characters}")]
     Length {
-        /// Its key in the configuration.
+        /// The attribute's key in the configuration.
         attribute: &'static str,
-        /// How many it has.
+        /// The length in characters.
         characters: usize,
     },
-    /// Control characters, or spaces around it: what people cannot see does not belong in a name.
+    /// The value has control characters, or spaces around it.
     #[error("{attribute} must not contain control characters, nor begin or end with a space")]
     Characters {
-        /// Its key in the configuration.
+        /// The attribute's key in the configuration.
         attribute: &'static str,
     },
-    /// A request names more than one.
+    /// A request has more than one common name.
     #[error("the subject has more than one common name; send exactly one, or none")]
     ManyCommonNames,
-    /// A common name in one of the string types that RFC 5280 retires.
+    /// The common name has a string type that RFC 5280 retires.
     #[error("the common name is neither UTF8String nor PrintableString")]
     CommonNameType,
-    /// A name that we would encode in another way.
+    /// The encoding differs from ours.
     #[error("the name was not made here: its attributes or their encoding are others")]
     NotOurs,
-    /// Not two upper-case letters.
+    /// The country is not two upper-case letters.
     #[error("country must be two upper-case letters (ISO 3166), such as DE")]
     Country,
 }
 
 impl SubjectAttributes {
-    /// The subject that has these attributes and this common name.
+    /// Checks and combines attributes and a common name.
     pub fn with_common_name(&self, common_name: &str) -> Result<DistinguishedName, NameRefusal> {
         check_value(AttributeKind::CommonName, common_name)?;
         Ok(DistinguishedName {
@@ -105,13 +104,13 @@ impl SubjectAttributes {
 }
 
 impl DistinguishedName {
-    /// A subject with nothing but a common name.
+    /// Returns a subject that has only a common name.
     pub fn from_common_name(common_name: &str) -> Result<DistinguishedName, NameRefusal> {
         SubjectAttributes::default().with_common_name(common_name)
     }
 
-    /// The subject of a certificate that was made here, read back: byte for byte the same, so that
-    /// an authority's next certificate has the name of the one before.
+    /// Reads the subject of a certificate that was built here. Its encoding is byte for byte the same,
+    /// so the next certificate of an authority has the same name.
     pub fn from_der(der: &[u8]) -> Result<DistinguishedName, NameRefusal> {
         let name = Name::from_der(der).map_err(|_| NameRefusal::NotOurs)?;
         let mut table = Table::default();
@@ -133,18 +132,18 @@ impl DistinguishedName {
         }
     }
 
-    /// Its common name.
+    /// Returns the common name.
     pub fn common_name(&self) -> &str {
         &self.common_name
     }
 
-    /// Its attributes in the order of encoding; the common name is the last.
+    /// Returns the attributes in the order of encoding, the common name last.
     pub fn iter(&self) -> impl Iterator<Item = (AttributeKind, &str)> {
         let common_name = (AttributeKind::CommonName, self.common_name.as_str());
         self.attributes.iter().chain([common_name])
     }
 
-    /// DER `Name` (RFC 5280 4.1.2.4), one attribute in each RelativeDistinguishedName.
+    /// Returns the DER `Name` (RFC 5280 4.1.2.4), one attribute in each RelativeDistinguishedName.
     pub fn to_der(&self) -> Vec<u8> {
         self.rdn_sequence()
             .and_then(|names| names.to_der())
@@ -176,7 +175,7 @@ impl AttributeKind {
         }
     }
 
-    /// RFC 5280 4.1.2.4: UTF8String for all but the country, which is PrintableString.
+    /// Encodes the value as UTF8String, the country as PrintableString (RFC 5280 4.1.2.4).
     fn encode(self, value: &str) -> der::Result<Any> {
         match self {
             AttributeKind::Country => Ok(Any::from(PrintableStringRef::new(value)?)),
@@ -194,7 +193,7 @@ impl AttributeKind {
     }
 }
 
-/// RFC 4514: the most specific attribute first.
+/// Writes the most specific attribute first (RFC 4514).
 impl fmt::Display for DistinguishedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.rdn_sequence().map_err(|_| fmt::Error)?;
@@ -208,7 +207,7 @@ impl fmt::Debug for DistinguishedName {
     }
 }
 
-/// What a person writes, before it is checked.
+/// A subject as the configuration gives it, unchecked.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
@@ -276,7 +275,7 @@ impl From<DistinguishedName> for Table {
     }
 }
 
-/// The one common name of a name that somebody else encoded, if it has any.
+/// Returns the common name of a subject in a request, if it has one.
 pub(super) fn read_common_name(name: &Name) -> Result<Option<String>, NameRefusal> {
     let mut values = name
         .iter()

@@ -1,4 +1,4 @@
-//! The object identifiers that this module reads and writes, under the names of their RFCs.
+//! Defines the object identifiers of this module, under the names of their RFCs.
 
 use der::asn1::ObjectIdentifier;
 
@@ -48,7 +48,7 @@ pub(super) const AUTHORITY_INFORMATION_ACCESS: ObjectIdentifier = oid("1.3.6.1.5
 pub(super) const CRL_NUMBER: ObjectIdentifier = oid("2.5.29.20");
 pub(super) const CRL_REASON: ObjectIdentifier = oid("2.5.29.21");
 
-// What stands in them: RFC 5280 4.2.1.12 and 4.2.2.1.
+// Values in extensions: RFC 5280 4.2.1.12 and 4.2.2.1.
 pub(super) const SERVER_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.1");
 pub(super) const CLIENT_AUTH: ObjectIdentifier = oid("1.3.6.1.5.5.7.3.2");
 pub(super) const ANY_EXTENDED_KEY_USAGE: ObjectIdentifier = oid("2.5.29.37.0");

@@ -1,16 +1,16 @@
-//! PEM as the field writes it: strict in what we send (RFC 7468), lenient in what we take.
+//! Reads and writes PEM: strict in what is written (RFC 7468), lenient in what is read.
 //!
-//! Taken: LF or CRLF, lines of any length, text around the blocks. What stands inside is checked
-//! by whoever asked for it; nothing here knows what a certificate is.
+//! The reader accepts LF and CRLF, lines of any length and text around the blocks. It does not check
+//! the contents of a block.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// Columns of base64 that RFC 7468 2 prescribes.
+/// Columns of base64 in a line (RFC 7468 2).
 const COLUMNS: usize = 64;
 
-/// Some writers drop the padding; the bytes are the same.
+/// Accepts base64 without padding, which some writers omit.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -23,13 +23,13 @@ pub(super) struct Block<'a> {
     pub(super) der: Vec<u8>,
 }
 
-/// Why text is not PEM.
+/// The reason why text is not PEM.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemRefusal {
-    /// Bytes that are no text.
+    /// The bytes are no text.
     #[error("it is neither DER nor text")]
     NotText,
-    /// A `BEGIN` line without its `END` line.
+    /// A `BEGIN` line has no `END` line.
     #[error("the PEM block {0:?} has no END line")]
     Unterminated(String),
     /// The body of a block is not base64.
@@ -37,7 +37,7 @@ pub enum PemRefusal {
     NotBase64,
 }
 
-/// All blocks of `text`, in order; what is around them is skipped.
+/// Returns all blocks of `text` in order. Text around them is skipped.
 pub(super) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, PemRefusal> {
     let mut rest = std::str::from_utf8(text).map_err(|_| PemRefusal::NotText)?;
     let mut blocks = Vec::new();
@@ -55,7 +55,7 @@ pub(super) fn blocks(text: &[u8]) -> Result<Vec<Block<'_>>, PemRefusal> {
     Ok(blocks)
 }
 
-/// Base64 with whitespace anywhere.
+/// Decodes base64 that may have whitespace anywhere.
 pub(super) fn decode_base64(text: &[u8]) -> Result<Vec<u8>, PemRefusal> {
     let mut compact = Vec::with_capacity(text.len());
     for line in text.split(u8::is_ascii_whitespace) {
@@ -64,13 +64,13 @@ pub(super) fn decode_base64(text: &[u8]) -> Result<Vec<u8>, PemRefusal> {
     LENIENT.decode(compact).map_err(|_| PemRefusal::NotBase64)
 }
 
-/// One block in the strict form of RFC 7468, ended by a newline.
+/// Encodes one block in the strict form of RFC 7468, with a final newline.
 pub(super) fn encode(label: &str, der: &[u8]) -> String {
     let body = base64_lines(der);
     format!("-----BEGIN {label}-----\n{body}-----END {label}-----\n")
 }
 
-/// Base64 in lines of [`COLUMNS`], each ended by a newline.
+/// Encodes base64 in lines of [`COLUMNS`], each with a newline.
 pub(super) fn base64_lines(der: &[u8]) -> String {
     let body = LENIENT.encode(der);
     let mut lines = String::with_capacity(body.len() + body.len() / COLUMNS + 1);
@@ -82,7 +82,7 @@ pub(super) fn base64_lines(der: &[u8]) -> String {
     lines
 }
 
-/// Enough of what was sent to find it again, and no more.
+/// Returns the beginning of the text, for an error message.
 fn shortened(text: &str) -> String {
     text.chars().take(32).collect()
 }

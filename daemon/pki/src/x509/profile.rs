@@ -1,8 +1,7 @@
-//! Profiles: the complete shape of a certificate, decided before anybody asks for one.
+//! Defines the complete shape of a certificate, before any request for it.
 //!
-//! A profile is checked when it is read, so that what reaches the builder cannot contradict itself.
-//! Which extensions are critical is not a choice; RFC 5280 4.2.1 fixes it: basicConstraints and
-//! keyUsage always, the others never.
+//! A profile is checked when it is read, so the builder never meets a contradiction. Criticality is
+//! fixed by RFC 5280 4.2.1: basicConstraints and keyUsage are always critical, the others never.
 
 use super::key::KeyType;
 use super::name::SubjectAttributes;
@@ -12,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The longest validity: 50 Julian years. A root that outlives its algorithms protects nothing.
+/// Longest validity: 50 Julian years. A root that outlives its algorithms protects nothing.
 pub const VALIDITY_SECONDS_MAX: u64 = 50 * 31_557_600;
 
-/// The longest time before its making at which a certificate may begin to be valid.
+/// Longest time that `notBefore` may lie before the issuance.
 pub const BACKDATE_SECONDS_MAX: u64 = 86_400;
 
-/// Clocks of devices run slow; a certificate is valid for them too if it began a little earlier.
+/// A device with a slow clock needs a `notBefore` in the past.
 pub const BACKDATE_SECONDS_DEFAULT: u64 = 300;
 
 const DAY_SECONDS: u64 = 86_400;
@@ -29,11 +28,11 @@ const DAY_SECONDS: u64 = 86_400;
 pub struct Profile {
     /// Leaf or authority.
     pub kind: Kind,
-    /// From now until `notAfter`.
+    /// Seconds from the issuance until `notAfter`.
     pub validity_seconds: u64,
-    /// From `notBefore` until now.
+    /// Seconds from `notBefore` until the issuance.
     pub backdate_seconds: u64,
-    /// The kinds of key that it certifies.
+    /// The key types that may be certified.
     pub key_types: BTreeSet<KeyType>,
     /// `keyUsage` (RFC 5280 4.2.1.3).
     pub key_usage: BTreeSet<KeyUsage>,
@@ -41,18 +40,18 @@ pub struct Profile {
     pub extended_key_usage: Vec<ExtendedKeyUsage>,
     /// The attributes of the subject besides its common name.
     pub subject: SubjectAttributes,
-    /// Whether requested names are let through.
+    /// Whether the certificate carries the requested names.
     pub subject_alternative_names: SubjectAlternativeNames,
 }
 
-/// What basicConstraints says (RFC 5280 4.2.1.9).
+/// The basicConstraints of a certificate (RFC 5280 4.2.1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// cA FALSE.
     Leaf,
     /// cA TRUE.
     Authority {
-        /// How many authorities may follow below; `None` for any number.
+        /// pathLenConstraint; `None` if unlimited.
         path_length: Option<u8>,
     },
 }
@@ -77,7 +76,7 @@ pub enum KeyUsage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExtendedKeyUsage {
-    /// TLS client: what a device is to the provisioning service.
+    /// TLS client, such as a device at the provisioning service.
     ClientAuth,
     /// TLS server.
     ServerAuth,
@@ -86,7 +85,7 @@ pub enum ExtendedKeyUsage {
 }
 
 impl ExtendedKeyUsage {
-    /// Its key purpose id (RFC 5280 4.2.1.12).
+    /// Returns the key purpose id (RFC 5280 4.2.1.12).
     pub(super) fn oid(self) -> ObjectIdentifier {
         match self {
             ExtendedKeyUsage::ClientAuth => oid::CLIENT_AUTH,
@@ -96,7 +95,7 @@ impl ExtendedKeyUsage {
     }
 }
 
-/// What becomes of the subject alternative names that a request asks for.
+/// The use of the subject alternative names in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectAlternativeNames {
@@ -107,13 +106,13 @@ pub enum SubjectAlternativeNames {
     DnsAndIp,
 }
 
-/// Why a profile contradicts itself, or RFC 5280.
+/// The reason why a profile contradicts itself or RFC 5280.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ProfileRefusal(&'static str);
 
 impl Profile {
-    /// An authority: signs certificates and revocation lists, and nothing else.
+    /// Returns a profile for authorities, which sign only certificates and revocation lists.
     pub fn authority(path_length: Option<u8>, validity_seconds: u64) -> Profile {
         Profile {
             kind: Kind::Authority { path_length },
@@ -127,8 +126,8 @@ impl Profile {
         }
     }
 
-    /// The leaf that proves to the provisioning service that we hold an authority's key: its common
-    /// name is the verification code. Valid for a day.
+    /// Returns the profile of the proof of possession for the provisioning service. The common name
+    /// of that leaf is the verification code; it is valid for a day.
     pub fn verification() -> Profile {
         Profile {
             kind: Kind::Leaf,
@@ -142,7 +141,7 @@ impl Profile {
         }
     }
 
-    /// Whether it certifies authorities.
+    /// Returns true if the profile certifies authorities.
     pub fn is_authority(&self) -> bool {
         matches!(self.kind, Kind::Authority { .. })
     }
@@ -154,7 +153,7 @@ impl Profile {
         self.is_authority() || signs.iter().any(|usage| self.key_usage.contains(usage))
     }
 
-    /// Refuses contradictions. Profiles that were read have passed it.
+    /// Checks for contradictions. A deserialized profile has passed this check.
     pub fn check(&self) -> Result<(), ProfileRefusal> {
         self.check_times()?;
         self.check_keys()?;
@@ -188,7 +187,7 @@ impl Profile {
             self.key_usage.is_empty(),
             "key_usage must name at least one use",
         )?;
-        // RFC 8813 3 and RFC 8410 5: these bits are not for such keys.
+        // RFC 8813 3 and RFC 8410 5 exclude these bits for such keys.
         refuse_if(
             uses(KeyUsage::KeyEncipherment) && !all(KeyType::is_rsa),
             "key_encipherment is for RSA keys only; remove it, or the other key_types",
@@ -249,7 +248,7 @@ fn refuse_if(contradiction: bool, reason: &'static str) -> Result<(), ProfileRef
     }
 }
 
-/// What a person writes, before it is checked.
+/// A profile as the configuration gives it, unchecked.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {

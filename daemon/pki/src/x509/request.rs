@@ -1,8 +1,7 @@
-//! A certification request of our own (PKCS #10, RFC 2986): for an authority that somebody else
-//! certifies.
+//! Builds certification requests (PKCS #10, RFC 2986) for authorities with an external issuer.
 //!
-//! It is built, recorded and signed like everything that a token signs, and what comes out is read
-//! like anybody's request ([`super::csr`]) before it leaves.
+//! A request is built, recorded and signed like a certificate. The result is read and checked with
+//! [`super::csr`] before it leaves.
 
 use super::csr::{Csr, CsrRefusal, malformed};
 use super::extensions::{basic_constraints, key_usage};
@@ -13,10 +12,10 @@ use der::asn1::{Any, AnyRef, BitStringRef, SetOfVec};
 use der::{Decode, Encode, Sequence};
 use x509_cert::attr::{Attribute, Attributes};
 
-/// The label in PEM (RFC 7468 7).
+/// The PEM label (RFC 7468 7).
 const PEM_LABEL: &str = "CERTIFICATE REQUEST";
 
-/// RFC 2986 4.1, name and key as they are.
+/// `CertificationRequestInfo` (RFC 2986 4.1) with name and key undecoded.
 #[derive(Sequence)]
 struct CertificationRequestInfo<'a> {
     version: u8,
@@ -26,14 +25,13 @@ struct CertificationRequestInfo<'a> {
     attributes: Attributes,
 }
 
-/// The bytes to be signed: asks for an authority's certificate, below which `path_length`
-/// authorities may follow.
+/// Builds the to-be-signed bytes of a request for an authority's certificate with this path length.
 pub fn build(
     subject_der: &[u8],
     public_key: &PublicKey,
     path_length: Option<u8>,
 ) -> der::Result<Vec<u8>> {
-    // How long the certificate is valid is its issuer's business: a request has no place for it.
+    // The issuer decides the validity; a request has no field for it.
     let profile = Profile::authority(path_length, VALIDITY_SECONDS_MAX);
     let extensions = vec![basic_constraints(&profile)?, key_usage(&profile)?];
     let request = Attribute {
@@ -49,8 +47,8 @@ pub fn build(
     info.to_der()
 }
 
-/// Puts the request together from the bytes that were signed and their signature, and reads it:
-/// what comes back is canonical, and its signature proves possession of its key.
+/// Assembles the request from the signed bytes and their signature, and checks it: the result is
+/// canonical, and its signature proves possession of the key.
 pub fn assemble(
     tbs: &[u8],
     algorithm: SignatureAlgorithm,
@@ -66,7 +64,7 @@ pub fn assemble(
     Ok((der, csr))
 }
 
-/// One PEM block.
+/// Returns the request as one PEM block.
 pub fn to_pem(der: &[u8]) -> String {
     pem::encode(PEM_LABEL, der)
 }

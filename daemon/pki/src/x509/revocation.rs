@@ -1,29 +1,29 @@
-//! Why a certificate is revoked (RFC 5280 5.3.1), under the RFC's own names and codes.
+//! Defines the reasons for a revocation, with the names and codes of RFC 5280 5.3.1.
 //!
-//! It must never offer `removeFromCRL`: that word belongs to delta lists, and there are none.
+//! `removeFromCRL` is missing on purpose: it belongs to delta lists, and there are none.
 
 use std::fmt;
 
 /// `CRLReason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RevocationReason {
-    /// Nobody said why. A revocation list then says nothing either.
+    /// No reason was given. A revocation list leaves it out.
     Unspecified,
-    /// Somebody else may have the key.
+    /// An attacker may have the key.
     KeyCompromise,
-    /// Somebody else may have the authority's key.
+    /// An attacker may have the authority's key.
     CaCompromise,
     /// The names in it are no longer true.
     AffiliationChanged,
-    /// Another certificate has taken its place.
+    /// Another certificate has replaced it.
     Superseded,
     /// It is no longer needed.
     CessationOfOperation,
-    /// Blocked for now: the one reason that can be lifted.
+    /// Blocked for a time: the only reason that can be lifted.
     CertificateHold,
-    /// What it allowed is withdrawn.
+    /// A privilege in the certificate is withdrawn.
     PrivilegeWithdrawn,
-    /// Somebody else may have the attribute authority's key.
+    /// An attacker may have the attribute authority's key.
     AaCompromise,
 }
 
@@ -41,7 +41,7 @@ impl RevocationReason {
         Self::AaCompromise,
     ];
 
-    /// The number on the wire and in the store.
+    /// Returns the code in lists and in the store.
     pub fn code(self) -> u8 {
         match self {
             Self::Unspecified => 0,
@@ -56,14 +56,14 @@ impl RevocationReason {
         }
     }
 
-    /// The reason with this code.
+    /// Returns the reason with this code.
     pub fn from_code(code: i64) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|reason| i64::from(reason.code()) == code)
     }
 
-    /// The RFC's name.
+    /// Returns the name in the RFC.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unspecified => "unspecified",
@@ -78,7 +78,7 @@ impl RevocationReason {
         }
     }
 
-    /// Whether the key itself can no longer be trusted, under any certificate.
+    /// Returns true if the key can no longer be trusted in any certificate.
     pub fn is_of_the_key(self) -> bool {
         matches!(
             self,
@@ -86,8 +86,8 @@ impl RevocationReason {
         )
     }
 
-    /// The reason with this name. Case, hyphens and underscores do not count: `key-compromise` is
-    /// `keyCompromise`.
+    /// Returns the reason with this name. Case, hyphens and underscores are ignored: `key-compromise`
+    /// is `keyCompromise`.
     pub fn from_name(name: &str) -> Option<Self> {
         let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
         let asked = plain(name);
@@ -96,7 +96,7 @@ impl RevocationReason {
             .find(|reason| plain(reason.name()) == asked)
     }
 
-    /// Whether nothing can make the certificate good again.
+    /// Returns true if the revocation is final.
     pub fn is_final(self) -> bool {
         self != Self::CertificateHold
     }

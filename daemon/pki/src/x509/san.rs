@@ -1,6 +1,6 @@
-//! Subject alternative names: the two kinds that a TLS server needs (RFC 5280 4.2.1.6).
+//! Checks the subject alternative names that a TLS server needs (RFC 5280 4.2.1.6).
 //!
-//! Names come out of requests, so each is checked here before a profile may let it through.
+//! Names come from requests, so each is checked here before a profile may allow it.
 
 use der::asn1::Ia5String;
 use serde::{Deserialize, Serialize};
@@ -8,14 +8,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// How many names one certificate may carry.
+/// Most names in one certificate.
 pub const NAMES_MAX: usize = 32;
 
-/// Octets of a DNS name, and of one label in it (RFC 1034 3.1).
+/// Longest DNS name and longest label, in octets (RFC 1034 3.1).
 const DNS_NAME_OCTETS_MAX: usize = 253;
 const DNS_LABEL_OCTETS_MAX: usize = 63;
 
-/// A name besides the subject's.
+/// A subject alternative name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectAlternativeName {
@@ -25,19 +25,19 @@ pub enum SubjectAlternativeName {
     Ip(IpAddr),
 }
 
-/// Why a name is refused.
+/// The reason why a name is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SanRefusal {
-    /// Not a host name.
+    /// The text is no host name.
     #[error("{0:?} is not a host name: letters, digits and hyphens, no wildcard")]
     NotHostName(String),
-    /// Neither 4 nor 16 octets.
+    /// The address has neither 4 nor 16 octets.
     #[error("an iPAddress has 4 or 16 octets, not {0}")]
     AddressLength(usize),
 }
 
 impl SubjectAlternativeName {
-    /// A checked dNSName.
+    /// Returns the name as a dNSName, checked.
     pub fn dns(name: &str) -> Result<SubjectAlternativeName, SanRefusal> {
         let labels_fit = name.split('.').all(is_label);
         if name.len() > DNS_NAME_OCTETS_MAX || !labels_fit {
@@ -47,7 +47,7 @@ impl SubjectAlternativeName {
         Ok(SubjectAlternativeName::Dns(name.to_ascii_lowercase()))
     }
 
-    /// The name that a request asks for; `None` for the kinds that we never certify.
+    /// Returns the requested name; `None` for kinds that are never certified.
     pub(super) fn from_general_name(
         name: &GeneralName,
     ) -> Result<Option<SubjectAlternativeName>, SanRefusal> {

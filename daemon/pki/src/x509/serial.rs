@@ -1,49 +1,49 @@
-//! Serial numbers (RFC 5280 4.1.2.2): positive, at most 20 octets, unique for their issuer.
+//! Makes and reads serial numbers (RFC 5280 4.1.2.2): positive, at most 20 octets.
 //!
-//! Randomness comes from the caller, uniqueness from the store. A serial is never derived from a
-//! key or a counter: a renewal would repeat it, or a stranger foresee it. It begins with the time, so
-//! that serials of one moment lie together in the store's index; the certificate tells it anyway.
+//! The caller supplies random octets, and the store ensures uniqueness. A serial number is never
+//! derived from a key, which a renewal would repeat, or from a counter, which can be predicted. It
+//! begins with the time of issuance, which is no secret, so that the store's index stays compact.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Octets of the longest serial, as DER encodes it.
+/// Longest serial number in DER, in octets.
 const OCTETS_MAX: usize = 20;
 
-/// Random octets in the serials that we make: 96 bits, where 64 are asked for.
+/// Random octets in a new serial number: 96 bits, where the Baseline Requirements ask for 64.
 pub const RANDOM_OCTETS: usize = 12;
 
 /// A positive serial number.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SerialNumber {
-    /// Big-endian, without leading zero octets, not empty.
+    /// Big-endian octets without leading zeros, not empty.
     octets: Vec<u8>,
 }
 
-/// Why octets or text are no serial number.
+/// The reason why octets or text are no serial number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SerialRefusal {
-    /// Zero or negative.
+    /// The number is zero or negative.
     #[error("a serial number must be positive")]
     NotPositive,
-    /// Longer than 20 octets in DER.
+    /// The number has more than 20 octets in DER.
     #[error("a serial number has at most {OCTETS_MAX} octets")]
     TooLong,
-    /// The INTEGER has a needless leading octet.
+    /// The INTEGER has a redundant leading octet.
     #[error("the serial number is not minimally encoded")]
     NotMinimal,
-    /// Not an even number of hexadecimal digits.
+    /// The text is not an even number of hexadecimal digits.
     #[error("a serial number is written in hexadecimal digits, two for each octet")]
     NotHex,
 }
 
 impl SerialNumber {
-    /// A serial of the moment `now` (Unix seconds), from random octets.
+    /// Makes a serial number from the time `now` (Unix seconds) and random octets.
     ///
-    /// The two top bits are 01: positive, and always 16 octets long in DER. Then follow 30 bits of
-    /// time in steps of four seconds, which lasts until 2106, and the random octets.
+    /// The two top bits are 01, so the number is positive and always has 16 octets in DER. 30 bits of
+    /// time follow, in steps of four seconds until 2106, and then the random octets.
     pub fn from_random(now: i64, random: [u8; RANDOM_OCTETS]) -> SerialNumber {
         let [.., a, b, c, d] = (now >> 2).to_be_bytes();
         let moment = [a & 0x3f | 0x40, b, c, d];
@@ -52,7 +52,7 @@ impl SerialNumber {
         }
     }
 
-    /// From the contents octets of a DER INTEGER.
+    /// Reads the contents octets of a DER INTEGER.
     pub fn from_der_contents(contents: &[u8]) -> Result<SerialNumber, SerialRefusal> {
         if contents.len() > OCTETS_MAX {
             return Err(SerialRefusal::TooLong);
@@ -66,7 +66,7 @@ impl SerialNumber {
         }
     }
 
-    /// From the big-endian octets of the number, as [`SerialNumber::as_bytes`] gives them.
+    /// Reads the big-endian octets that [`SerialNumber::as_bytes`] returns.
     pub fn from_magnitude(octets: &[u8]) -> Result<SerialNumber, SerialRefusal> {
         let start = octets.iter().position(|octet| *octet != 0);
         let serial = SerialNumber {
@@ -78,14 +78,14 @@ impl SerialNumber {
         }
     }
 
-    /// The contents octets of its DER INTEGER: the magnitude, behind a zero octet if its top bit is set.
+    /// Returns the contents octets of the DER INTEGER, with a leading zero if the top bit is set.
     pub fn der_contents(&self) -> Vec<u8> {
         let negative_looking = self.octets.first().is_some_and(|first| *first >= 0x80);
         let sign: &[u8] = if negative_looking { &[0] } else { &[] };
         [sign, &self.octets].concat()
     }
 
-    /// Big-endian octets of the number, without leading zeros.
+    /// Returns the big-endian octets without leading zeros.
     pub fn as_bytes(&self) -> &[u8] {
         &self.octets
     }
@@ -106,7 +106,7 @@ impl fmt::Debug for SerialNumber {
 impl FromStr for SerialNumber {
     type Err = SerialRefusal;
 
-    /// From hexadecimal digits of either case; colons between octets, as OpenSSL prints them, are skipped.
+    /// Reads hexadecimal digits of either case. Colons, as OpenSSL prints them, are skipped.
     fn from_str(text: &str) -> Result<SerialNumber, SerialRefusal> {
         let digits = text.replace(':', "");
         if digits.is_empty() {

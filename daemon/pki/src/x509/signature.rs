@@ -1,8 +1,7 @@
-//! Signatures that somebody else made: on requests, and on certificates of outside authorities.
+//! Verifies signatures on requests and on certificates of outside authorities.
 //!
-//! Which algorithm a signature is in stands beside it as an `AlgorithmIdentifier`, chosen by the
-//! sender. So it is matched against the kind of key first, and what is not listed here is refused:
-//! SHA-1 and MD5 never appear.
+//! The sender chooses the `AlgorithmIdentifier`, so it must first match the key type. Algorithms that
+//! are not listed here are refused; SHA-1 and MD5 are not listed.
 
 use super::key::{KeyType, PublicKey};
 use super::oid;
@@ -12,18 +11,18 @@ use der::Encode;
 use der::asn1::{AnyRef, ObjectIdentifier};
 use spki::AlgorithmIdentifierRef;
 
-/// Why a signature is refused.
+/// The reason why a signature is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureRefusal {
-    /// Not listed, or none that this kind of key can make.
+    /// The algorithm is not listed, or does not match the key type.
     #[error("signature algorithm {0} is not supported; sign with SHA-256 or better")]
     UnsupportedAlgorithm(String),
-    /// The signature is not the key's signature over these bytes.
+    /// The key did not make this signature over these bytes.
     #[error("the signature does not match the public key")]
     Mismatch,
 }
 
-/// Verifies `signature` over `message` in the algorithm that its sender named.
+/// Verifies `signature` over `message` in the algorithm that the sender named.
 pub(super) fn verify(
     key: &PublicKey,
     algorithm: AlgorithmIdentifierRef<'_>,
@@ -91,8 +90,8 @@ fn rsa_pkcs1(algorithm: ObjectIdentifier) -> Option<&'static dyn VerificationAlg
     })
 }
 
-/// RSASSA-PSS with the parameters that are in use: one hash for message and mask, and a salt of
-/// its length (RFC 4055 3.1). The defaults, which mean SHA-1, are refused with all else.
+/// Accepts RSASSA-PSS with one hash for message and mask and a salt of its length (RFC 4055 3.1). The
+/// default parameters mean SHA-1 and are refused.
 fn rsa_pss(parameters: AnyRef<'_>) -> Option<&'static dyn VerificationAlgorithm> {
     let der = parameters.to_der().ok()?;
     if der == pss_parameters(1, 32) {
@@ -106,7 +105,7 @@ fn rsa_pss(parameters: AnyRef<'_>) -> Option<&'static dyn VerificationAlgorithm>
     }
 }
 
-/// DER `RSASSA-PSS-params`; `hash` is the last arc of id-sha256 (1), id-sha384 (2), id-sha512 (3).
+/// Returns DER `RSASSA-PSS-params`; `hash` is the last arc of id-sha256 (1), id-sha384 (2), id-sha512 (3).
 fn pss_parameters(hash: u8, salt_length: u8) -> Vec<u8> {
     let hash_identifier = [
         &b"\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02"[..],

@@ -1,8 +1,7 @@
-//! To-be-signed bytes: what a token is asked to sign, built once and never changed.
+//! Builds the to-be-signed bytes of a certificate, once; they are never changed afterwards.
 //!
-//! Refuses what must not be signed instead of bending it: a certificate that would outlive its
-//! issuer is not clipped, a path that is too long is not cut. What comes out still has to pass
-//! [`lint`](super::lint), which trusts nothing here.
+//! Invalid input is refused and never adjusted: a certificate that would outlive its issuer is not
+//! shortened, and a path length is not reduced. The output must still pass [`lint`](super::lint).
 
 use super::extensions;
 use super::issuer::{Bounds, Issuer};
@@ -18,20 +17,20 @@ use std::time::Duration;
 use x509_cert::certificate::Version;
 use x509_cert::time::{Time, Validity};
 
-/// One certificate to make.
+/// The content of a certificate to build.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Its shape.
+    /// The profile.
     pub profile: &'a Profile,
-    /// Its subject.
+    /// The subject.
     pub subject: &'a DistinguishedName,
-    /// Its key.
+    /// The key to certify.
     pub public_key: &'a PublicKey,
-    /// The names that were requested; the profile decides whether they are let through.
+    /// The requested names; the profile decides whether the certificate carries them.
     pub subject_alternative_names: &'a [SubjectAlternativeName],
-    /// Its serial number.
+    /// The serial number.
     pub serial: &'a SerialNumber,
-    /// The present, in Unix seconds.
+    /// The time of issuance, in Unix seconds.
     pub now: i64,
 }
 
@@ -44,13 +43,13 @@ pub struct ToBeSigned {
     pub(super) validity: (i64, i64),
 }
 
-/// Why a certificate is not built.
+/// The reason why a certificate is not built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildRefusal {
-    /// The profile certifies no such keys.
+    /// The profile does not allow this key type.
     #[error("the profile does not allow a {0} key")]
     KeyType(KeyType),
-    /// It would be valid for longer than its issuer.
+    /// The certificate would outlive its issuer.
     #[error(
         "the certificate would outlive its issuer (by {} s); shorten the profile's validity, or \
          roll the issuer over", not_after - issuer_not_after
@@ -61,41 +60,41 @@ pub enum BuildRefusal {
         /// Unix seconds.
         issuer_not_after: i64,
     },
-    /// The issuer's own certificate begins in the future: a clock is wrong.
+    /// The issuer's certificate is not valid yet: a clock is wrong.
     #[error("the issuer is not valid before {issuer_not_before} (Unix seconds); check the clock")]
     IssuerNotYetValid {
         /// Unix seconds.
         issuer_not_before: i64,
     },
-    /// RFC 5280 4.2.1.9.
+    /// The issuer's path length forbids it (RFC 5280 4.2.1.9).
     #[error(
         "an issuer with path length {issuer} can certify no authority with path length \
          {}; it must be smaller", subordinate.map_or("none".to_owned(), |length| length.to_string())
     )]
     PathLength {
-        /// The issuer's.
+        /// The issuer's path length.
         issuer: u8,
-        /// The requested one.
+        /// The requested path length.
         subordinate: Option<u8>,
     },
-    /// Verifiers would take it for a self-signed certificate, or build a loop.
+    /// Subject and issuer have the same name: verifiers would see a self-signed certificate or a loop.
     #[error("the subject has the issuer's own name")]
     IssuersName,
-    /// A self-signed certificate has the subject and the key of its issuer, and cA.
+    /// A self-signed certificate needs cA, and the subject and key of its issuer.
     #[error(
         "a self-signed certificate must certify the issuer's own name and key, as an authority"
     )]
     NotSelfSigned,
-    /// Before 1970 or after 9999.
+    /// A date is before 1970 or after 9999.
     #[error("the validity leaves the years 1970 to 9999")]
     Time,
-    /// A URL or name that DER cannot hold.
+    /// DER cannot hold a URL or name.
     #[error("the certificate cannot be encoded: {0}")]
     Encoding(String),
 }
 
 impl BuildRefusal {
-    /// Stable, for problem documents.
+    /// Returns the stable code for problem documents.
     pub fn code(&self) -> &'static str {
         match self {
             BuildRefusal::KeyType(_) => "key_type_forbidden",
@@ -116,13 +115,13 @@ impl ToBeSigned {
         self.validity
     }
 
-    /// The DER bytes.
+    /// Returns the DER bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// Builds the to-be-signed bytes of the requested certificate under its issuer.
+/// Builds the to-be-signed bytes of a certificate under its issuer.
 pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, BuildRefusal> {
     check_key_type(request)?;
     check_names(issuer, request)?;
@@ -165,8 +164,8 @@ fn check_names(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusa
     }
 }
 
-/// A bounded issuer certifies only authorities that are bounded more tightly, so that the limit
-/// stands in every certificate of the path.
+/// An issuer with a path length certifies only authorities with a shorter one, so every certificate
+/// of the path carries the limit.
 fn check_path_length(bounds: Bounds, request: &Request<'_>) -> Result<(), BuildRefusal> {
     let (Some(issuer), Kind::Authority { path_length }) =
         (bounds.path_length, request.profile.kind)
@@ -195,8 +194,8 @@ fn requested_validity(request: &Request<'_>) -> (i64, i64) {
     )
 }
 
-/// Backdating forgives slow clocks and promises nothing, so it alone gives way to the issuer's
-/// beginning; the end never does.
+/// Only `notBefore` is moved to the issuer's own: backdating helps slow clocks and promises nothing.
+/// `notAfter` is never moved.
 fn validity_within(bounds: Bounds, request: &Request<'_>) -> Result<(i64, i64), BuildRefusal> {
     let (not_before, not_after) = requested_validity(request);
     if bounds.not_before > request.now {
@@ -235,7 +234,7 @@ fn encode(
     Ok(tbs.to_der()?)
 }
 
-/// RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050.
+/// Encodes UTCTime through 2049 and GeneralizedTime from 2050 (RFC 5280 4.1.2.5).
 pub(super) fn time(unix_seconds: i64) -> Result<Time, BuildRefusal> {
     let since_epoch = u64::try_from(unix_seconds).map_err(|_| BuildRefusal::Time)?;
     DateTime::from_unix_duration(Duration::from_secs(since_epoch))

@@ -8,27 +8,27 @@
 
 use num_bigint::BigUint;
 
-/// The largest prime that an RSA modulus is divided by, as in Boulder.
+/// Largest prime by which an RSA modulus is divided, as in Boulder.
 const SMALL_PRIME_MAX: u64 = 751;
-/// How many odd primes there are up to [`SMALL_PRIME_MAX`].
+/// Number of odd primes up to [`SMALL_PRIME_MAX`].
 const SMALL_PRIMES: usize = 132;
 const PRIMES: [u64; SMALL_PRIMES] = odd_primes();
-/// So many primes have a product of less than 64 bits: 751^6 < 2^58.
+/// Primes whose product has less than 64 bits: 751^6 < 2^58.
 const PRIMES_AT_ONCE: usize = 6;
 
-/// The largest prime that the ROCA fingerprint looks at, as in Boulder.
+/// Largest prime of the ROCA fingerprint, as in Boulder.
 const ROCA_PRIME_MAX: u64 = 167;
-/// The generator of the subgroup in which ROCA's primes lie.
+/// Generator of the subgroup that holds ROCA's primes.
 const ROCA_GENERATOR: u64 = 65_537;
 
-/// How many rounds Fermat's factorisation gets, as in Boulder.
+/// Rounds of Fermat's factorisation, as in Boulder.
 const FERMAT_ROUNDS: u32 = 100;
-/// Squares have few residues modulo these numbers, whose product has 34 bits.
+/// Moduli with few quadratic residues; their product has 34 bits.
 const SQUARE_MODULI: [u64; 7] = [63, 65, 11, 17, 19, 23, 31];
-/// The residues of squares modulo 64, as bits.
+/// The quadratic residues modulo 64, as bits.
 const SQUARES_MODULO_64: u128 = squares_modulo(64);
 
-/// Why the key of this RSA modulus can be computed, if it can.
+/// Returns why the private key of this RSA modulus can be computed, if it can.
 pub(super) fn rsa_weakness(modulus: &[u8]) -> Option<String> {
     let modulus = BigUint::from_bytes_be(modulus);
     let residues = residues(&modulus);
@@ -96,7 +96,7 @@ fn has_close_factors(modulus: &BigUint) -> bool {
     false
 }
 
-/// Most numbers are told from squares by their residues, which saves the expensive root.
+/// Rules out most numbers by their residues before the expensive root.
 fn is_square(number: &BigUint) -> bool {
     let low_bits = number.iter_u64_digits().next().unwrap_or(0) % 64;
     if SQUARES_MODULO_64 >> low_bits & 1 == 0 {
@@ -152,7 +152,7 @@ const fn is_odd_prime(candidate: u64) -> bool {
 }
 
 /// The y coordinates of Ed25519's points of small order, little-endian: 0, 1, the two of order 8,
-/// p - 1, and the encodings of p and p + 1 that a lenient verifier takes for 0 and 1.
+/// p - 1, and the encodings of p and p + 1, which a lenient verifier reads as 0 and 1.
 const SMALL_ORDER_Y: [[u8; 32]; 7] = [
     [0; 32],
     little(1),
@@ -171,7 +171,7 @@ const fn little(first: u8) -> [u8; 32] {
     octets
 }
 
-/// A number near p = 2^255 - 19, whose lowest octet is 0xed.
+/// Returns a number near p = 2^255 - 19, whose lowest octet is 0xed.
 const fn near_p(first: u8) -> [u8; 32] {
     let mut octets = [0xff; 32];
     octets[0] = first;

@@ -1,8 +1,7 @@
-//! Certificates (RFC 5280 4.1) and revocation lists (RFC 5280 5.1) as they are on the wire.
+//! Defines the wire form of certificates (RFC 5280 4.1) and revocation lists (RFC 5280 5.1).
 //!
-//! x509-cert's own structures keep their fields to themselves and encode names again. Here names,
-//! keys and algorithms are undecoded values instead, so they stay byte for byte what they were.
-//! (DER has one encoding of a value's header, so an undecoded value is its bytes.)
+//! The structures of x509-cert have private fields and encode names again. Here names, keys and
+//! algorithms stay undecoded, so they keep their bytes. (DER has one encoding of a value's header.)
 
 use der::asn1::{AnyRef, BitStringRef, Int, ObjectIdentifier};
 use der::{Decode, Sequence, Tag};
@@ -10,7 +9,7 @@ use x509_cert::certificate::Version;
 use x509_cert::ext::Extension;
 use x509_cert::time::{Time, Validity};
 
-/// `Certificate` and `CertificateList`: what was signed, and the signature.
+/// `Certificate` and `CertificateList`: the signed value and the signature.
 #[derive(Sequence)]
 pub(super) struct Signed<'a> {
     pub(super) to_be_signed: AnyRef<'a>,
@@ -58,7 +57,7 @@ pub(super) struct RevokedCertificate {
     pub(super) extensions: Option<Vec<Extension>>,
 }
 
-/// The decoded value of the one extension `id`; an error if there are two (RFC 5280 4.2).
+/// Returns the decoded value of extension `id`. Two of them are an error (RFC 5280 4.2).
 pub(super) fn extension<'a, T: Decode<'a, Error = der::Error>>(
     extensions: &'a [Extension],
     id: ObjectIdentifier,

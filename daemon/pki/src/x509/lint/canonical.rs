@@ -1,9 +1,9 @@
-//! Canonical DER (X.690 10 and 11), checked on plain bytes.
+//! Checks that bytes are canonical DER (X.690 10 and 11), without a parser library.
 //!
-//! Parsers forgive: long lengths, odd booleans, bytes after the end. What is signed must leave
-//! nothing to forgive, or two verifiers read it differently.
+//! Parsers tolerate long lengths, odd booleans and trailing bytes. Signed bytes must need no
+//! tolerance, or two verifiers read them differently.
 
-/// How deep our certificates nest; an extension's value begins anew.
+/// Deepest nesting of our certificates; the value of an extension is counted on its own.
 const DEPTH_MAX: usize = 12;
 
 const BOOLEAN: u8 = 0x01;
@@ -22,11 +22,11 @@ const HIGH_TAG_NUMBER: u8 = 0x1f;
 pub(super) struct Value<'a> {
     pub(super) tag: u8,
     pub(super) contents: &'a [u8],
-    /// With its header.
+    /// The value with its header.
     pub(super) whole: &'a [u8],
 }
 
-/// The one value that `bytes` are, canonical to its last leaf.
+/// Reads `bytes` as one value, and checks that it is canonical throughout.
 pub(super) fn read(bytes: &[u8]) -> Result<Value<'_>, String> {
     let value = read_first(bytes)?;
     check(value, 0)?;
@@ -36,14 +36,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value<'_>, String> {
     }
 }
 
-/// The values inside a constructed value that [`read`] has returned, and with it checked.
+/// Returns the values inside a constructed value from [`read`], which has checked them.
 pub(super) fn children(value: Value<'_>) -> Result<Vec<Value<'_>>, String> {
     inside(value).collect()
 }
 
-/// The tags of a value that [`read`] has returned, each constructed one followed by those inside it
-/// in parentheses: `30(0682)`. Parsers overlook wrong tags (x509-parser takes any for an OBJECT
-/// IDENTIFIER); a comparison of shapes does not.
+/// Returns the tags of a value from [`read`]; the tags inside a constructed value follow it in
+/// parentheses: `30(0682)`. A comparison of these finds wrong tags that parsers overlook
+/// (x509-parser accepts any tag for an OBJECT IDENTIFIER).
 pub(super) fn shape(value: Value<'_>) -> Result<String, String> {
     let mut shape = String::new();
     append_shape(&mut shape, value)?;
@@ -66,7 +66,7 @@ fn append_shape(shape: &mut String, value: Value<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// The values inside a value, one after the other.
+/// Iterates over the values inside a value.
 fn inside(value: Value<'_>) -> impl Iterator<Item = Result<Value<'_>, String>> {
     let mut bytes = value.contents;
     std::iter::from_fn(move || {
@@ -74,7 +74,7 @@ fn inside(value: Value<'_>) -> impl Iterator<Item = Result<Value<'_>, String>> {
             return None;
         }
         let value = read_first(bytes);
-        // Behind what cannot be read there is nothing to be read.
+        // After a value that cannot be read, the rest cannot be read either.
         bytes = value
             .as_ref()
             .map_or(&[], |value| &bytes[value.whole.len()..]);
@@ -101,7 +101,8 @@ fn read_first(bytes: &[u8]) -> Result<Value<'_>, String> {
     }
 }
 
-/// The length, and how many octets follow its first. At most three do: no revocation list has 16 MiB.
+/// Returns the length, and the number of octets after its first: at most three, since no revocation
+/// list has 16 MiB.
 fn read_length(first: u8, rest: &[u8]) -> Result<(usize, usize), String> {
     match (first, rest) {
         (..=0x7f, _) => Ok((usize::from(first), 0)),
@@ -126,7 +127,7 @@ fn check(value: Value<'_>, depth: usize) -> Result<(), String> {
         return inside(value).try_for_each(|inner| check(inner?, depth + 1));
     }
     let canonical = match value.tag {
-        // FALSE is always a default in certificates, and defaults are left out.
+        // FALSE is the default everywhere in certificates, and DER leaves defaults out.
         BOOLEAN => matches!(value.contents, [0xff]),
         INTEGER => is_minimal_integer(value.contents),
         BIT_STRING => is_padded_with_zeros(value.contents),
@@ -162,14 +163,15 @@ fn is_padded_with_zeros(contents: &[u8]) -> bool {
     }
 }
 
-/// X.690 8.19.2: the last octet of each arc has its top bit clear, and no arc begins with 0x80.
+/// Checks that the last octet of each arc has its top bit clear, and that no arc begins with 0x80
+/// (X.690 8.19.2).
 fn is_whole_identifier(contents: &[u8]) -> bool {
     let ends = contents.last().is_some_and(|last| *last < 0x80);
     let mut arcs = contents.split_inclusive(|octet| *octet < 0x80);
     ends && arcs.all(|arc| arc[0] != 0x80)
 }
 
-/// RFC 5280 4.1.2.5: to the second, in UTC, and so many digits.
+/// Checks a time: to the second, in UTC, with this number of digits (RFC 5280 4.1.2.5).
 fn is_time(contents: &[u8], digits: usize) -> bool {
     match contents.split_last() {
         Some((b'Z', rest)) => rest.len() == digits && rest.iter().all(u8::is_ascii_digit),

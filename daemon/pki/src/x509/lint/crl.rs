@@ -1,7 +1,7 @@
-//! The lint of revocation lists (RFC 5280 5), before they are recorded and signed.
+//! Checks the to-be-signed bytes of a revocation list (RFC 5280 5) before they are recorded and signed.
 //!
-//! Like the lint of certificates it shares no code with the builder: it reads the bytes with
-//! x509-parser and a DER walk of its own, and the issuer from the bytes of its certificate.
+//! The lint shares no code with the builder: it reads the bytes with x509-parser and a DER walk of
+//! its own, and the issuer from the bytes of its certificate.
 
 use super::canonical::{self, INTEGER, SEQUENCE, Value};
 use super::fields::check_time_form;
@@ -16,23 +16,23 @@ use x509_parser::revocation_list::{RevokedCertificate, TbsCertList};
 
 /// `[0] EXPLICIT`, constructed.
 const EXTENSIONS: u8 = 0xa0;
-/// The tags of an entry's extensions: a reason, not critical.
+/// The tags of an entry's extensions: one reason, not critical.
 const ENTRY_EXTENSIONS: &str = "30(30(0604))";
 /// id-ce-authorityKeyIdentifier and id-ce-cRLNumber, in their order, neither critical.
 const EXTENSION_SHAPES: &str = "a0(30(30(0604)30(0604)))";
 
-/// What was asked for, taken from where it was decided: never from the builder.
+/// The requested content, taken from the code that decided it and never from the builder.
 #[derive(Clone, Copy, Debug)]
 pub struct Expectation<'a> {
     /// The certificate of the generation whose key will sign.
     pub issuer: &'a Certificate,
-    /// The list's number.
+    /// The CRL number.
     pub number: u64,
     /// Unix seconds.
     pub this_update: i64,
     /// Unix seconds.
     pub next_update: i64,
-    /// What is revoked.
+    /// The revoked serial numbers.
     pub entries: &'a [Entry],
 }
 
@@ -49,7 +49,7 @@ impl LintedCrl {
     }
 }
 
-/// Checks the bytes against what was asked for, and reports all that differs.
+/// Checks the bytes against the requested content, and returns all differences.
 pub fn lint(tbs: ToBeSigned, expected: &Expectation<'_>) -> Result<LintedCrl, LintFailures> {
     let mut findings = Findings::default();
     if let Err(finding) = check(&tbs.bytes, expected, &mut findings) {
@@ -61,7 +61,7 @@ pub fn lint(tbs: ToBeSigned, expected: &Expectation<'_>) -> Result<LintedCrl, Li
     }
 }
 
-/// The parts of a `TBSCertList` of ours.
+/// The parts of a `TBSCertList`.
 struct Parts<'a> {
     version: Value<'a>,
     signature: Value<'a>,
@@ -79,7 +79,7 @@ impl<'a> Parts<'a> {
         let (entries, parts) = match parts.as_slice() {
             [before @ .., entries, extensions] if before.len() == 5 => {
                 let entries = canonical::children(*entries)?;
-                // RFC 5280 5.1.2.6: no entries, no list of them.
+                // RFC 5280 5.1.2.6: without entries, the list of entries is absent.
                 if entries.is_empty() {
                     return Err("an empty list of entries is there".to_owned());
                 }
@@ -118,7 +118,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// An error is a finding after which nothing more can be read.
+/// Fails with a finding after which the rest cannot be read.
 fn check(bytes: &[u8], expected: &Expectation<'_>, findings: &mut Findings) -> Result<(), Finding> {
     let parts = Parts::read(bytes).map_err(finding("not_canonical"))?;
     let parsed = match TbsCertList::from_der(bytes) {
@@ -142,7 +142,7 @@ fn check_fields(
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
-    // Version 2 is written 1.
+    // Version 2 is encoded as 1.
     findings.require(parts.version.contents == [1], "version", || {
         "the version is not 2".to_owned()
     });
@@ -265,7 +265,7 @@ fn is_entry(
         None => None,
         Some(extensions) => Some(canonical::shape(*extensions)?),
     };
-    // The code itself: x509-parser reads it too, and must agree.
+    // The code is read twice: x509-parser must agree.
     let coded = [0x0a, 0x01, asked.reason.code()];
     let reasons = match asked.reason.code() {
         0 => extensions.is_none() && found.reason_code().is_none(),

@@ -1,4 +1,4 @@
-//! The lint of the extensions (RFC 5280 4.2): exactly those that were asked for, with these values.
+//! Checks that the extensions (RFC 5280 4.2) are exactly the requested ones, with the right values.
 
 use super::canonical;
 use super::fields::Parts;
@@ -52,7 +52,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Each extension is an identifier, perhaps a criticality, and a value; and the parser saw all.
+/// Checks that each extension has an identifier, an optional criticality and a value, and that the
+/// parser saw every extension.
 fn check_frame(parts: &Parts<'_>, parsed: &TbsCertificate<'_>) -> Result<(), Finding> {
     let frame = canonical::read(parts.extensions.contents)
         .and_then(canonical::shape)
@@ -74,7 +75,7 @@ fn check_frame(parts: &Parts<'_>, parsed: &TbsCertificate<'_>) -> Result<(), Fin
     }
 }
 
-/// Every extension that must be there is, once, as critical as RFC 5280 has it; no other is.
+/// Checks that each required extension is present once, with the criticality of RFC 5280, and no other.
 fn check_presence(
     parsed: &TbsCertificate<'_>,
     issuer: &Issuer<'_>,

@@ -1,4 +1,4 @@
-//! The lint of the fields that every certificate has (RFC 5280 4.1).
+//! Checks the fields that every certificate has (RFC 5280 4.1).
 
 use super::canonical::{
     self, GENERALIZED_TIME, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, SET, UTC_TIME, Value,
@@ -13,14 +13,14 @@ use x509_parser::certificate::TbsCertificate;
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 
-/// Octets of a serial: at least the 64 bits that make it unforeseeable, at most RFC 5280's 20.
+/// Octets of a serial number: at least 64 unpredictable bits, at most the 20 octets of RFC 5280.
 const SERIAL_OCTETS_MIN: usize = 8;
 const SERIAL_OCTETS_MAX: usize = 20;
 
-/// 2050-01-01T00:00:00Z: from here on times are GeneralizedTime (RFC 5280 4.1.2.5).
+/// 2050-01-01T00:00:00Z: from this second on, times are GeneralizedTime (RFC 5280 4.1.2.5).
 const YEAR_2050: i64 = 2_524_608_000;
 
-/// The parts of a `TBSCertificate` of ours: exactly these, and no unique identifiers.
+/// The parts of a `TBSCertificate`: exactly these, and no unique identifiers.
 pub(super) struct Parts<'a> {
     version: Value<'a>,
     pub(super) serial: Value<'a>,
@@ -78,7 +78,7 @@ pub(super) fn check(
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
-    // Version 3 is written 2.
+    // Version 3 is encoded as 2.
     findings.require(parts.version.contents == [INTEGER, 1, 2], "version", || {
         "the version is not 3".to_owned()
     });
@@ -169,7 +169,7 @@ fn check_time_forms(parts: &Parts<'_>, parsed: &TbsCertificate<'_>, findings: &m
     }
 }
 
-/// RFC 5280 4.1.2.5 and 5.1.2.4.
+/// Returns the expected encoding of a time (RFC 5280 4.1.2.5 and 5.1.2.4).
 pub(super) fn check_time_form(value: Value<'_>, unix_seconds: i64, findings: &mut Findings) {
     let asked = match unix_seconds {
         ..YEAR_2050 => UTC_TIME,
@@ -198,7 +198,7 @@ fn check_common_name(
     });
 }
 
-/// One attribute in each RelativeDistinguishedName, in order, each in its string type.
+/// Checks for one attribute in each RelativeDistinguishedName, in order, with the right string type.
 fn check_subject(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
     let found = attributes(parts.subject);
     let asked: Vec<Attribute<'_>> = expected
@@ -216,7 +216,7 @@ fn check_subject(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut F
     });
 }
 
-/// An AttributeTypeAndValue in plain bytes.
+/// Encodes an AttributeTypeAndValue.
 #[derive(PartialEq)]
 struct Attribute<'a> {
     identifier: [u8; 3],

@@ -1,4 +1,4 @@
-//! The issuer as the lint sees it: read again from the bytes of its certificate.
+//! Reads the issuer for the lint from the bytes of its certificate.
 
 use super::fields::Parts;
 use super::{Expectation, ExpectedIssuer, canonical};
@@ -7,7 +7,7 @@ use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
-/// An issuer's certificate as the lint reads it, from its bytes: once for all that it issues.
+/// An issuer's certificate, read once for all certificates that it issues.
 #[derive(Clone, Debug)]
 pub struct IssuerReading(Result<Facts, String>);
 
@@ -18,17 +18,17 @@ struct Facts {
     above: Above,
 }
 
-/// What the issuer's certificate says, read again from its bytes.
+/// The fields of the issuer's certificate that the lint compares.
 pub(super) struct Issuer<'a> {
-    /// Its subject.
+    /// The subject.
     pub(super) name: &'a [u8],
-    /// The AlgorithmIdentifier of signatures by the issuer's kind of key.
+    /// The AlgorithmIdentifier of the issuer's signatures.
     pub(super) signature_algorithm: Result<&'static [u8], String>,
-    /// Absent when it is about to sign itself.
+    /// `None` for a self-signed certificate.
     pub(super) above: Option<&'a Above>,
 }
 
-/// What bounds a certificate that is not self-signed.
+/// Limits for a certificate that is not self-signed.
 #[derive(Clone, Debug)]
 pub(super) struct Above {
     pub(super) key_identifier: Vec<u8>,
@@ -38,7 +38,7 @@ pub(super) struct Above {
 }
 
 impl IssuerReading {
-    /// Reads the certificate. What is wrong with it is found when something is linted.
+    /// Reads the certificate. An error in it becomes a finding of the next lint.
     pub fn new(certificate: &Certificate) -> IssuerReading {
         IssuerReading(Facts::read(certificate.der()))
     }

@@ -1,8 +1,8 @@
-//! The lint: a second opinion on to-be-signed bytes, before they are recorded and signed.
+//! Checks to-be-signed bytes a second time, before they are recorded and signed.
 //!
-//! It must never share code with the builder. It reads the bytes with x509-parser and a DER walk
-//! of its own, and compares them with what was asked for; it computes digests, times and
-//! algorithm identifiers itself. A mistake then has to be made twice, the same way, to be signed.
+//! The lint must never share code with the builder. It reads the bytes with x509-parser and a DER
+//! walk of its own, compares them with the request, and computes digests, times and algorithm
+//! identifiers itself. A mistake is signed only if it was made twice in the same way.
 
 mod canonical;
 pub mod crl;
@@ -23,30 +23,30 @@ use std::fmt;
 use x509_parser::certificate::TbsCertificate;
 use x509_parser::prelude::FromDer;
 
-/// What was asked for, taken from where it was decided: never from the builder.
+/// The requested content, taken from the code that decided it and never from the builder.
 #[derive(Clone, Copy, Debug)]
 pub struct Expectation<'a> {
-    /// Who signs.
+    /// The issuer.
     pub issuer: ExpectedIssuer<'a>,
     /// The URLs that the issuer's certificates carry.
     pub distribution: Option<&'a Distribution>,
-    /// The shape.
+    /// The profile.
     pub profile: &'a Profile,
     /// The registration id of the device, or the common name of the authority.
     pub common_name: &'a str,
     /// The whole subject.
     pub subject: &'a DistinguishedName,
-    /// The key.
+    /// The certified key.
     pub public_key: &'a PublicKey,
-    /// The names that were requested.
+    /// The requested names.
     pub subject_alternative_names: &'a [SubjectAlternativeName],
     /// The serial number.
     pub serial: &'a SerialNumber,
-    /// The present, in Unix seconds.
+    /// The time of issuance, in Unix seconds.
     pub now: i64,
 }
 
-/// Who signs what is linted.
+/// The issuer of the linted certificate.
 #[derive(Clone, Copy, Debug)]
 pub enum ExpectedIssuer<'a> {
     /// The authority with this certificate.
@@ -61,43 +61,44 @@ pub struct LintedTbs {
     tbs: ToBeSigned,
 }
 
-/// One thing that is not as it was asked for.
+/// One difference from the requested content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Stable, in snake case.
+    /// The stable code, in snake case.
     pub id: &'static str,
-    /// What was found, for people.
+    /// The difference in words.
     pub text: String,
 }
 
-/// All findings of one lint; at least one. A bug or an attack: never sign, tell the operator.
+/// The findings of one lint, at least one. They mean a bug or an attack: the bytes must not be signed,
+/// and the operator must know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct LintFailures(Vec<Finding>);
 
 impl LintedTbs {
-    /// The DER bytes to sign.
+    /// Returns the DER bytes to sign.
     pub fn bytes(&self) -> &[u8] {
         &self.tbs.bytes
     }
 
-    /// The serial number in them.
+    /// Returns the serial number.
     pub fn serial(&self) -> &SerialNumber {
         &self.tbs.serial
     }
 
-    /// `(notBefore, notAfter)` in Unix seconds.
+    /// Returns `(notBefore, notAfter)` in Unix seconds.
     pub fn validity(&self) -> (i64, i64) {
         self.tbs.validity()
     }
 
-    /// The algorithm that they say they are signed in.
+    /// Returns the signature algorithm in the bytes.
     pub fn signature_algorithm(&self) -> SignatureAlgorithm {
         self.tbs.signature_algorithm
     }
 }
 
 impl LintFailures {
-    /// In the order in which they were found.
+    /// Returns the findings in the order of the checks.
     pub fn findings(&self) -> &[Finding] {
         &self.0
     }
@@ -113,7 +114,7 @@ impl fmt::Display for LintFailures {
     }
 }
 
-/// Checks the bytes against what was asked for, and reports all that differs.
+/// Checks the bytes against the requested content, and returns all differences.
 pub fn lint(tbs: ToBeSigned, expected: &Expectation<'_>) -> Result<LintedTbs, LintFailures> {
     let mut findings = Findings::default();
     if let Err(finding) = check(&tbs, expected, &mut findings) {
@@ -125,7 +126,7 @@ pub fn lint(tbs: ToBeSigned, expected: &Expectation<'_>) -> Result<LintedTbs, Li
     }
 }
 
-/// An error is a finding after which nothing more can be read.
+/// Fails with a finding after which the rest cannot be read.
 fn check(
     tbs: &ToBeSigned,
     expected: &Expectation<'_>,
@@ -151,7 +152,7 @@ fn read_with_parser(bytes: &[u8]) -> Result<TbsCertificate<'_>, String> {
     }
 }
 
-/// What travels beside the bytes must say the same as they do.
+/// Checks that the values beside the bytes match the bytes.
 fn check_labels(
     tbs: &ToBeSigned,
     parts: &fields::Parts<'_>,
@@ -190,7 +191,7 @@ fn check_labels(
     );
 }
 
-/// What was found so far.
+/// The findings so far.
 #[derive(Default)]
 struct Findings(Vec<Finding>);
 

@@ -1,4 +1,4 @@
-//! The lint of what stands inside each extension.
+//! Checks the value of each extension.
 
 use super::Expectation;
 use super::canonical::{self, SEQUENCE, Value};
@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 
-/// The requested names that the profile lets through.
+/// The requested names that the profile allows.
 pub(super) fn asked_names<'a>(expected: &Expectation<'a>) -> &'a [SubjectAlternativeName] {
     match expected.profile.subject_alternative_names {
         SubjectAlternativeNames::None => &[],
@@ -20,7 +20,7 @@ pub(super) fn asked_names<'a>(expected: &Expectation<'a>) -> &'a [SubjectAlterna
     }
 }
 
-/// One extension, and all that its value is compared with.
+/// One extension and the values it is compared with.
 pub(super) struct Asked<'a> {
     pub(super) parts: &'a Parts<'a>,
     pub(super) issuer: &'a Issuer<'a>,
@@ -29,7 +29,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Whether the value is as asked, and the id of the finding if not.
+    /// Returns whether the value is right, and the code of the finding if it is not.
     pub(super) fn judge(&self, extension: &ParsedExtension<'_>) -> (bool, &'static str) {
         match extension {
             ParsedExtension::SubjectKeyIdentifier(found) => (
@@ -74,7 +74,7 @@ impl Asked<'_> {
         }
     }
 
-    /// The tags that the value must have, each in its place.
+    /// Returns the tags that the value must have.
     pub(super) fn shape(&self, extension: &ParsedExtension<'_>) -> Cow<'static, str> {
         let profile = self.expected.profile;
         match extension {
@@ -106,7 +106,7 @@ impl Asked<'_> {
         }
     }
 
-    /// SHA-1 over the bits of the public key (RFC 5280 4.2.1.2, method 1).
+    /// Expects SHA-1 over the bits of the public key (RFC 5280 4.2.1.2, method 1).
     fn subject_key_identifier(&self) -> Result<Vec<u8>, String> {
         let key = canonical::children(self.parts.spki)?;
         let bits = key.get(1).and_then(|bits| bits.contents.get(1..));
@@ -115,7 +115,7 @@ impl Asked<'_> {
         Ok(digest.as_ref().to_vec())
     }
 
-    /// `[0]` keyIdentifier and nothing else.
+    /// Expects `[0]` keyIdentifier alone.
     fn is_authority_key_identifier(&self) -> bool {
         let Some(above) = self.issuer.above else {
             return false;
@@ -146,9 +146,9 @@ impl Asked<'_> {
         self.value.tag == SEQUENCE && self.value.contents == asked
     }
 
-    /// The bits that the profile names, without trailing zeros, and keyCertSign if and only if cA.
+    /// Expects the bits of the profile without trailing zeros, and keyCertSign exactly if cA is set.
     fn is_key_usage(&self, flags: u16) -> bool {
-        // Bit 0 of the BIT STRING is the top bit of its octet; decipherOnly is never asked for.
+        // Bit 0 of the BIT STRING is the top bit of its octet; no profile has decipherOnly.
         let asked = self
             .expected
             .profile
@@ -171,7 +171,7 @@ impl Asked<'_> {
             && signs_certificates == is_authority
     }
 
-    /// The purposes in their order; compared as bytes, for the parser forgives repetitions.
+    /// Expects the purposes in order. The bytes are compared, because the parser accepts repetitions.
     fn is_extended_key_usage(&self) -> bool {
         let asked = self
             .expected
