@@ -187,8 +187,8 @@ impl Fragment {
 
     /// [`initialize_argument`](Fragment::initialize_argument), filled in from `environment`.
     ///
-    /// The refusal names the variable: a quote or a NUL in its value would say something else to the
-    /// module than it says here.
+    /// The refusal names the variable: a quote or a NUL in its value would say something else to
+    /// the module than it says here.
     pub fn initialize_argument(
         &self,
         environment: &BTreeMap<String, String>,

@@ -1,4 +1,5 @@
-//! Gives every program of Hallmark its access to the machine: files, terminal, log, service manager.
+//! Gives every program of Hallmark its access to the machine: files, terminal, log, service
+//! manager.
 //!
 //! | module | what it does |
 //! |---|---|

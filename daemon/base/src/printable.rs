@@ -91,8 +91,8 @@ impl Page {
         }
     }
 
-    /// Adds PEM blocks line by line, the first behind `first` and the others behind `pad`. Text that
-    /// is no PEM becomes one line.
+    /// Adds PEM blocks line by line, the first behind `first` and the others behind `pad`. Text
+    /// that is no PEM becomes one line.
     pub fn pem(&mut self, first: &str, pad: &str, text: &str) {
         if !is_pem(text) {
             return self.line(&format!("{first}{text}"));

@@ -4,8 +4,8 @@
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::io;
 
-/// MUST be called before the process reads a secret. An `exec` undoes the first half, so the program
-/// that comes after it calls this again.
+/// MUST be called before the process reads a secret. An `exec` undoes the first half, so the
+/// program that comes after it calls this again.
 pub fn keep_private() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let none = Rlimit {

@@ -1,5 +1,5 @@
-//! The command line of `hallmarkd`. It stands in the library because man pages and shell completions are
-//! made from it (`packaging/manual.rs`). It must never do anything.
+//! The command line of `hallmarkd`. It stands in the library because man pages and shell
+//! completions are made from it (`packaging/manual.rs`). It must never do anything.
 
 use crate::service::Workers;
 use clap::{Args, Parser, Subcommand};

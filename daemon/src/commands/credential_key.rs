@@ -1,5 +1,5 @@
-//! `hallmarkd make-credential-key`: an RSA key for client assertions, and a certificate to show it to
-//! Entra ID with.
+//! `hallmarkd make-credential-key`: an RSA key for client assertions, and a certificate to show it
+//! to Entra ID with.
 //!
 //! The key signs assertions and nothing else, so it can sign neither its own certificate nor a
 //! request for one. Entra reads the certificate's public key, dates and thumbprint and asks for no
@@ -27,7 +27,8 @@ const ISSUER: &str = "Issued for Entra ID by a key that was not kept";
 /// How long before now the certificate begins: clocks differ.
 const BACKDATED: Duration = Duration::minutes(5);
 
-/// Entra refuses what is valid for longer where a policy of the tenant says so; two years is common.
+/// Entra refuses what is valid for longer where a policy of the tenant says so; two years is
+/// common.
 const DAYS: std::ops::RangeInclusive<u16> = 1..=730;
 
 /// What to make.

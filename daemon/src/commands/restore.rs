@@ -1,9 +1,9 @@
 //! Replaces the database by a backup while no daemon runs, for `hallmark backup restore`.
 //!
 //! The replaced database is kept in a folder of its own. The restored database does not know what
-//! happened after the backup: the operator is told so, and the restored audit journal records it. This
-//! module never touches a database that a daemon has open, and never leaves the write-ahead log of one
-//! database beside another.
+//! happened after the backup: the operator is told so, and the restored audit journal records it.
+//! This module never touches a database that a daemon has open, and never leaves the write-ahead
+//! log of one database beside another.
 
 use super::arguments::BackupCommand;
 use crate::ca::backup::{Manifest, OpenBackup, compact, verify};
@@ -42,8 +42,8 @@ struct Restored {
     unknown: Option<Vec<IssuedLater>>,
 }
 
-/// Runs `command` for `hallmark backup`, and writes its result as JSON: `{"done": …, "text": "…"}` or
-/// `{"refused": "…"}`.
+/// Runs `command` for `hallmark backup`, and writes its result as JSON: `{"done": …, "text": "…"}`
+/// or `{"refused": "…"}`.
 pub fn answer(command: &BackupCommand, out: &mut impl Write) -> anyhow::Result<()> {
     let done = run(command);
     let answer = done.unwrap_or_else(|error| json!({ "refused": format!("{error:#}") }));
@@ -210,8 +210,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     output.sync_all()
 }
 
-/// Copies a backup that the daemon made, manifest and all, into `folder`. Each byte is compared with
-/// the manifest on its way.
+/// Copies a backup that the daemon made, manifest and all, into `folder`. Each byte is compared
+/// with the manifest on its way.
 fn copy_backup(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     let Some(name) = file.file_name() else {
         bail!("{} is no file", file.display());

@@ -1,7 +1,7 @@
 //! Runs `hallmark backup`.
 //!
-//! The daemon makes a backup. The `hallmarkd` beside this program reads and restores one, because that
-//! needs the database and no daemon may run.
+//! The daemon makes a backup. The `hallmarkd` beside this program reads and restores one, because
+//! that needs the database and no daemon may run.
 
 use super::Show;
 use super::client::{Client, Failure};

@@ -95,7 +95,8 @@ impl Client {
         let http = reqwest::blocking::Client::builder()
             .unix_socket(socket)
             .no_proxy()
-            // No TLS on this socket: a machine without a store of CA certificates is as good as any.
+            // No TLS on this socket: a machine without a store of CA certificates is as good as
+            // any.
             .tls_certs_only([])
             .timeout(ANSWER_TIMEOUT)
             .build()

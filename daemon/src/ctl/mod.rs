@@ -1,7 +1,8 @@
 //! The `hallmark` command: asks the daemon over its admin socket, and shows the answer.
 //!
-//! It decides nothing and keeps nothing; only a restore is done here, because no daemon may run then. Exit codes: 0 done, 1 refused or failed, 2 usage,
-//! 3 daemon unreachable. `--json` prints the daemon's answer as it is.
+//! It decides nothing and keeps nothing; only a restore is done here, because no daemon may run
+//! then. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 daemon unreachable. `--json` prints
+//! the daemon's answer as it is.
 
 mod backup;
 mod block;

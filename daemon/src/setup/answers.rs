@@ -288,8 +288,8 @@ impl Answers {
         }
     }
 
-    /// Whether the daemon has a CA certificate verified itself: the root's, or a gateway's own where the
-    /// root's key is elsewhere.
+    /// Whether the daemon has a CA certificate verified itself: the root's, or a gateway's own
+    /// where the root's key is elsewhere.
     pub fn verifies_by_arm(&self) -> bool {
         let by = self.provisioning.as_ref().map(|it| it.verify);
         by == Some(Verify::Arm)

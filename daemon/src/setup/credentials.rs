@@ -1,5 +1,5 @@
-//! Secrets on their way into systemd's credential stores. What is stored is never replaced: keys may
-//! depend on it.
+//! Secrets on their way into systemd's credential stores. What is stored is never replaced: keys
+//! may depend on it.
 
 use super::answers::CredentialStore;
 use super::files::{Root, put};

@@ -1,7 +1,7 @@
 //! The texts that follow from the answers: the configuration and the ceremony file.
 //!
-//! Pure. What comes out is for people to read and change, and is judged by the parsers of the daemon
-//! before it is written anywhere.
+//! Pure. What comes out is for people to read and change, and is judged by the parsers of the
+//! daemon before it is written anywhere.
 
 use super::answers::{Answers, Issuer, Provisioning, Shape, TPM_DEVICE, TokenKind, every_id};
 use super::plan::{
@@ -21,7 +21,8 @@ const STATE: &str = "/var/lib/hallmark";
 const RUNTIME: &str = "/run/hallmark";
 /// Who is issued what: the same for every shape but for the authorities' names and the backdate.
 const PROFILES: &str = include_str!("profiles.toml");
-/// A gateway's numbers are the example's: no battery for its clock, weeks without power or network, a slow TPM.
+/// A gateway's numbers are the example's: no battery for its clock, weeks without power or network,
+/// a slow TPM.
 const GATEWAY: &str = include_str!("../../../docs/gateway.toml");
 
 /// What follows from the answers; the profiles are the shape's own.

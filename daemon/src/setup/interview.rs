@@ -1,5 +1,6 @@
-//! The questions, for somebody at a terminal. Each answer is kept as soon as it is given, in the form
-//! of `--answers`; what is answered already is not asked. A secret is typed unseen, and never kept here.
+//! The questions, for somebody at a terminal. Each answer is kept as soon as it is given, in the
+//! form of `--answers`; what is answered already is not asked. A secret is typed unseen, and never
+//! kept here.
 
 use super::answers::{Answers, Enrollment, Issuer, Shape, TPM_DEVICE, TokenKind, Verify};
 use super::files::put;

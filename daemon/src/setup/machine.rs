@@ -127,8 +127,8 @@ impl User {
     }
 }
 
-/// `systemd-creds encrypt`: only this machine, and a unit that names it `name`, gets it back. It is bound to
-/// no PCR: an update of the firmware must not take away what opens the keys.
+/// `systemd-creds encrypt`: only this machine, and a unit that names it `name`, gets it back. It is
+/// bound to no PCR: an update of the firmware must not take away what opens the keys.
 pub(super) fn encrypt(name: &str, secret: &SecretString) -> anyhow::Result<Zeroizing<String>> {
     let mut command = Command::new("systemd-creds");
     command.arg("encrypt").arg(format!("--name={name}"));

@@ -1,9 +1,9 @@
 //! `hallmark setup`: from an installed package to a service that works.
 //!
-//! It asks (or reads answers), plans, writes what is planned, and then does what an operator would do:
-//! stores credentials, starts the units, runs the ceremony, issues the first certificate. It goes
-//! through the daemon's public commands alone, keeps no memory but what it has written, and never
-//! overwrites what somebody else wrote, nor a secret.
+//! It asks (or reads answers), plans, writes what is planned, and then does what an operator would
+//! do: stores credentials, starts the units, runs the ceremony, issues the first certificate. It
+//! goes through the daemon's public commands alone, keeps no memory but what it has written, and
+//! never overwrites what somebody else wrote, nor a secret.
 
 pub mod answers;
 mod credentials;

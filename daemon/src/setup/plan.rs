@@ -1,4 +1,5 @@
-//! From answers to files: what setup will write, store and start, decided before anything is touched.
+//! From answers to files: what setup will write, store and start, decided before anything is
+//! touched.
 //!
 //! Pure: it reads no file and asks nobody. It never holds a secret, only where each comes from.
 

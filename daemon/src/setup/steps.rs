@@ -1,5 +1,5 @@
-//! The steps, in order. Each looks first at what is there, so setup can be stopped anywhere and taken
-//! up again, and each says in one line what came of it.
+//! The steps, in order. Each looks first at what is there, so setup can be stopped anywhere and
+//! taken up again, and each says in one line what came of it.
 
 use super::answers::{Answers, CredentialStore, Enrollment, Issuer};
 use super::credentials::{self, is_stored, obtain, read_as, remove_as};

@@ -1,4 +1,5 @@
-//! Replaces files atomically: after a crash a file has its old content or its new one, never a part.
+//! Replaces files atomically: after a crash a file has its old content or its new one, never a
+//! part.
 
 use crate::files;
 use std::io::{self, Write};
@@ -6,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 pub use crate::files::sync_folder;
 
-/// Replaces the file at `path`. A reader sees the old or the new content, even after a power cut. The
-/// umask does not change `mode`, and the file never has a wider one.
+/// Replaces the file at `path`. A reader sees the old or the new content, even after a power cut.
+/// The umask does not change `mode`, and the file never has a wider one.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = temporary_path(path);
     remove(&unfinished)?;

@@ -1,8 +1,8 @@
 //! The one place where files are opened by their paths.
 //!
-//! Operators run our programs as root over folders that the daemon's and the workers' users can write.
-//! A link planted there must lead no program anywhere: see [`walk`] for how a path is found, and
-//! [`owner`] for work that a library does by path. Modes are exact, whatever the umask.
+//! Operators run our programs as root over folders that the daemon's and the workers' users can
+//! write. A link planted there must lead no program anywhere: see [`walk`] for how a path is found,
+//! and [`owner`] for work that a library does by path. Modes are exact, whatever the umask.
 
 pub mod atomic;
 mod owner;

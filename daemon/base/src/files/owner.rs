@@ -1,7 +1,7 @@
 //! Work in another user's folder, with that user's rights and no more.
 //!
-//! Libraries open files by their paths: SQLite its logs, a token's module its objects. Root must not
-//! let them do so in a folder where another user can plant a link. So that work is done as the
+//! Libraries open files by their paths: SQLite its logs, a token's module its objects. Root must
+//! not let them do so in a folder where another user can plant a link. So that work is done as the
 //! folder's owner, who gains nothing by a planted link.
 
 use super::walk::{Owner, Walk};
@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-/// The user other than root in whose folder `folder` lies, or would lie; nothing to a caller who is not
-/// root. A folder of root's that others can write is an error.
+/// The user other than root in whose folder `folder` lies, or would lie; nothing to a caller who is
+/// not root. A folder of root's that others can write is an error.
 pub fn owner_of(folder: &Path) -> io::Result<Option<Owner>> {
     if !geteuid().is_root() {
         return Ok(None);
@@ -22,8 +22,8 @@ pub fn owner_of(folder: &Path) -> io::Result<Option<Owner>> {
     Walk::begin(folder)?.into_owner()
 }
 
-/// Does `work` with the rights of `owner`, in a thread of its own: Linux gives each thread its own. All
-/// that `work` opens MUST end with it.
+/// Does `work` with the rights of `owner`, in a thread of its own: Linux gives each thread its own.
+/// All that `work` opens MUST end with it.
 pub fn as_owner<T: Send>(owner: Option<Owner>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let Some(owner) = owner else {
         return Ok(work());

@@ -1,5 +1,5 @@
-//! Files that hold a secret: PINs, connection strings, bearer tokens. One rule decides for all of them
-//! who may be able to read such a file.
+//! Files that hold a secret: PINs, connection strings, bearer tokens. One rule decides for all of
+//! them who may be able to read such a file.
 
 use super::open;
 use secrecy::SecretString;
@@ -58,8 +58,8 @@ fn text(file: File, limit: u64) -> Result<Zeroizing<String>, SecretUnusable> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Only its owner may read a secret; of a file of root's also a group, which is how root gives it to a
-/// daemon that must not write it.
+/// Only its owner may read a secret; of a file of root's also a group, which is how root gives it
+/// to a daemon that must not write it.
 fn check_readers(found: &Metadata, is_of_systemd: bool) -> Result<(), SecretUnusable> {
     let mode = found.mode() & 0o7777;
     let exposed = |who| Err(SecretUnusable::Exposed { mode, who });

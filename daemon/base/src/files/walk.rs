@@ -1,9 +1,10 @@
 //! Finds a file by its path without trust in folders that another user can write.
 //!
 //! Root walks the path folder by folder, each one held open, so nothing that was looked at can be
-//! exchanged afterwards. A symbolic link is followed where only root can have made it. From the first
-//! folder on that belongs to another user, no link is followed, and only that user's and root's files
-//! are taken. Other users have no right that a link could misuse: for them the kernel finds the file.
+//! exchanged afterwards. A symbolic link is followed where only root can have made it. From the
+//! first folder on that belongs to another user, no link is followed, and only that user's and
+//! root's files are taken. Other users have no right that a link could misuse: for them the kernel
+//! finds the file.
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
 use rustix::process::{Gid, Uid, geteuid};
@@ -83,8 +84,8 @@ impl Place {
         })
     }
 
-    /// Opens it; a new file has this mode, less the umask. Only what is written may be a device, and only
-    /// where no other user can put one.
+    /// Opens it; a new file has this mode, less the umask. Only what is written may be a device,
+    /// and only where no other user can put one.
     pub(super) fn open(&self, flags: OFlags, mode: Mode) -> io::Result<File> {
         let is_read = !flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let must_be_file = self.is_guarded() || (is_read && !self.is_open_file);
@@ -232,8 +233,8 @@ impl Walk {
         self.decided(is_shared(&self.found))
     }
 
-    /// Root works in its own folders as root, so no other user may be able to write them. A folder of
-    /// root's below another user's folder counts as root's.
+    /// Root works in its own folders as root, so no other user may be able to write them. A folder
+    /// of root's below another user's folder counts as root's.
     fn decided(&self, others_write: bool) -> io::Result<Option<Owner>> {
         if self.found.st_uid != 0 {
             return Ok(self.owner);

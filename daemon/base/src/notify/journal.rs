@@ -1,5 +1,5 @@
-//! Where the log goes: to the journal with fields and priorities if standard error is the journal's,
-//! else to standard error as lines.
+//! Where the log goes: to the journal with fields and priorities if standard error is the
+//! journal's, else to standard error as lines.
 //!
 //! Every message and every field passes through `printable::line` here, so an event is one line
 //! whatever came from outside, in both.

@@ -1,8 +1,8 @@
 //! What systemd is told of a process (`sd_notify(3)`), and the log as its journal has it.
 //!
-//! Without `$NOTIFY_SOCKET` nobody is there to be told. It must never decide whether
-//! there is something to tell: that is for whoever knows the parts. A message that cannot be sent is
-//! logged and let go, but for the watchdog's: systemd then acts as it should.
+//! Without `$NOTIFY_SOCKET` nobody is there to be told. It must never decide whether there is
+//! something to tell: that is for whoever knows the parts. A message that cannot be sent is logged
+//! and let go, but for the watchdog's: systemd then acts as it should.
 
 pub mod journal;
 
@@ -31,7 +31,8 @@ pub trait ServiceManager: Send + Sync {
     fn status(&self, line: &str);
     /// Reports that everything makes progress.
     fn alive(&self);
-    /// Returns how long [`alive`](Self::alive) may stay away before the process is ended, if limited.
+    /// Returns how long [`alive`](Self::alive) may stay away before the process is ended, if
+    /// limited.
     fn watchdog(&self) -> Option<Duration>;
 }
 

@@ -1,6 +1,7 @@
 //! A device identity as the IoT Hub answered it (section 12).
 //!
-//! It is read, and never sent. The accessors believe nothing; what they cannot read counts as absent.
+//! It is read, and never sent. The accessors believe nothing; what they cannot read counts as
+//! absent.
 
 use super::thumbprint::Thumbprint;
 use serde_json::Value;

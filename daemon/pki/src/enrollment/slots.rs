@@ -7,13 +7,14 @@
 //! | `Staged` | serving, and next in the other slot | `Draining` by cut-over, `Serving` by abort |
 //! | `Draining` | serving (the new), and retiring | `Serving` by retire |
 //!
-//! From any state but `Empty`, a compromise has certificates leave their slots at once ([`Slots::shut_out`]).
+//! From any state but `Empty`, a compromise has certificates leave their slots at once
+//! ([`Slots::shut_out`]).
 //!
 //! A transition consumes the state and returns the next one, or a [`Refusal`] that hands the state
 //! back with the reason. What must never happen: a serving certificate leaves its slot before its
-//! successor was observed at the service, unless it is compromised; a certificate moves from one slot to the other (whether
-//! the service would follow is unknown, and primary and secondary simply alternate); a stored
-//! state panics.
+//! successor was observed at the service, unless it is compromised; a certificate moves from one
+//! slot to the other (whether the service would follow is unknown, and primary and secondary simply
+//! alternate); a stored state panics.
 
 use super::refusal::{Reason, Refusal};
 use super::thumbprint::Thumbprint;

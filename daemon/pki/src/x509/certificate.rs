@@ -1,7 +1,7 @@
 //! Assembles certificates from signed bytes and signature, and reads their fields.
 //!
-//! The certificates read here were issued by us or by an authority that we trust. Reading is no path
-//! validation (RFC 5280 6): nothing here authenticates a peer.
+//! The certificates read here were issued by us or by an authority that we trust. Reading is no
+//! path validation (RFC 5280 6): nothing here authenticates a peer.
 
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm, digest_of};
 use super::name;

@@ -25,7 +25,8 @@ const OBEYED: &[ObjectIdentifier] = &[
     oid::CRL_DISTRIBUTION_POINTS,
 ];
 
-/// Returns why verifiers would refuse certificates with `purposes` below `authority`, if they would.
+/// Returns why verifiers would refuse certificates with `purposes` below `authority`, if they
+/// would.
 ///
 /// Certificates are issued without regard to name and policy constraints, so a certificate that has
 /// one is an objection. Verifiers take the extended key usage of an authority as a limit for every

@@ -4,7 +4,8 @@
 //! identifier of the issuer's certificate, which names the key above. A list covers everything that
 //! its key has signed, so it needs no delta, no indirect list and no issuing distribution point.
 //!
-//! The builder refuses invalid input, and its output must still pass [`lint::crl`](super::lint::crl).
+//! The builder refuses invalid input, and its output must still pass
+//! [`lint::crl`](super::lint::crl).
 
 use super::certificate::{CertificateRefusal, signature_octets, tbs_range};
 use super::extensions::{authority_key_identifier, extension};

@@ -123,8 +123,8 @@ impl Csr {
     }
 }
 
-/// Returns the DER without its armour. A DER SEQUENCE begins with `0x30`, its base64 with `M`, and PEM
-/// with dashes.
+/// Returns the DER without its armour. A DER SEQUENCE begins with `0x30`, its base64 with `M`, and
+/// PEM with dashes.
 pub(super) fn unarmored(bytes: &[u8]) -> Result<Vec<u8>, CsrRefusal> {
     if bytes.first() == Some(&0x30) {
         return Ok(bytes.to_vec());

@@ -57,7 +57,8 @@ fn subject_key_identifier(request: &Request<'_>) -> der::Result<Extension> {
     extension(oid::SUBJECT_KEY_IDENTIFIER, false, &octets)
 }
 
-/// Returns the key identifier alone: issuer and serial would tie leaves to one certificate of the key.
+/// Returns the key identifier alone: issuer and serial would tie leaves to one certificate of the
+/// key.
 pub(super) fn authority_key_identifier(issuer: &Issuer) -> der::Result<Extension> {
     let identifier = pkix::AuthorityKeyIdentifier {
         key_identifier: Some(OctetString::new(issuer.key_identifier())?),

@@ -1,4 +1,5 @@
-//! Describes an issuer: the fields that its certificates copy, and the limits that it sets for them.
+//! Describes an issuer: the fields that its certificates copy, and the limits that it sets for
+//! them.
 
 use super::certificate::Certificate;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm};

@@ -109,8 +109,8 @@ impl fmt::Display for KeyType {
 }
 
 impl SignatureAlgorithm {
-    /// Returns the DER `AlgorithmIdentifier`: parameters absent for ECDSA (RFC 5758 3.2) and Ed25519
-    /// (RFC 8410 3), NULL for RSA (RFC 4055 5).
+    /// Returns the DER `AlgorithmIdentifier`: parameters absent for ECDSA (RFC 5758 3.2) and
+    /// Ed25519 (RFC 8410 3), NULL for RSA (RFC 4055 5).
     pub fn identifier_der(self) -> &'static [u8] {
         match self {
             SignatureAlgorithm::EcdsaSha256 => b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02",
@@ -152,7 +152,8 @@ impl Hash for PublicKey {
 /// The reason why a public key is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyRefusal {
-    /// The bytes are no SubjectPublicKeyInfo, or the key is invalid (such as a point off the curve).
+    /// The bytes are no SubjectPublicKeyInfo, or the key is invalid (such as a point off the
+    /// curve).
     #[error("the public key is malformed: {0}")]
     Malformed(String),
     /// The encoding is not canonical DER.
@@ -211,15 +212,16 @@ impl PublicKey {
         digest_of(&digest::SHA256, &self.spki_der)
     }
 
-    /// Returns the key identifier of RFC 5280 4.2.1.2, method 1: SHA-1 over the BIT STRING's contents.
+    /// Returns the key identifier of RFC 5280 4.2.1.2, method 1: SHA-1 over the BIT STRING's
+    /// contents.
     ///
     /// Nothing relies on its collision resistance.
     pub fn key_identifier(&self) -> [u8; 20] {
         digest_of(&digest::SHA1_FOR_LEGACY_USE_ONLY, &self.key_bits)
     }
 
-    /// Verifies a signature in one of our own algorithms. Returns false, too, if the key type cannot
-    /// sign in `algorithm`.
+    /// Verifies a signature in one of our own algorithms. Returns false, too, if the key type
+    /// cannot sign in `algorithm`.
     pub fn verify(&self, algorithm: SignatureAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         self.key_type.signature_algorithm() == algorithm
             && self.parsed.verify_sig(message, signature).is_ok()
@@ -270,8 +272,8 @@ fn whole_octets<'a>(bits: &BitStringRef<'a>) -> Result<&'a [u8], KeyRefusal> {
         .ok_or_else(|| KeyRefusal::Malformed("the key's BIT STRING has unused bits".to_owned()))
 }
 
-/// The parameters name the curve (RFC 5480 2.1.1). Only uncompressed points are accepted, which every
-/// verifier understands.
+/// The parameters name the curve (RFC 5480 2.1.1). Only uncompressed points are accepted, which
+/// every verifier understands.
 fn ec_key_type(parameters: Option<AnyRef<'_>>, point: &[u8]) -> Result<KeyType, KeyRefusal> {
     let curve: ObjectIdentifier = parameters
         .ok_or_else(|| KeyRefusal::UnsupportedKey("EC key without a named curve".to_owned()))?
@@ -336,7 +338,8 @@ fn check_rsa_exponent(octets: &[u8]) -> Result<(), KeyRefusal> {
     let exponent = octets
         .iter()
         .fold(0, |sum, octet| sum << 8 | u64::from(*octet));
-    // One exponent for all keys: otherwise the modulus of a compromised key could return as a new key.
+    // One exponent for all keys: otherwise the modulus of a compromised key could return as a new
+    // key.
     if exponent != RSA_EXPONENT {
         return Err(KeyRefusal::WeakKey(format!(
             "RSA exponent {exponent}; use 65537"

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 /// Characters of a refused name that the error repeats.
 const SHOWN_CHARACTERS: usize = 80;
 
-/// Returns the names as the certificate carries them: host names in lower case, addresses in short form.
+/// Returns the names as the certificate carries them: host names in lower case, addresses in short
+/// form.
 pub fn listener_names(said: &[String]) -> Result<Vec<String>, String> {
     if said.len() > NAMES_MAX {
         return Err(format!(

@@ -1,7 +1,7 @@
 //! Builds and reads the distinguished names of certified subjects.
 //!
-//! Only subjects are built here. An issuer's name is always the subject of the issuer's certificate,
-//! byte for byte: names that look equal and are encoded differently break chains.
+//! Only subjects are built here. An issuer's name is always the subject of the issuer's
+//! certificate, byte for byte: names that look equal and are encoded differently break chains.
 
 use super::oid;
 use der::asn1::{Any, ObjectIdentifier, PrintableStringRef, SetOfVec, Utf8StringRef};
@@ -109,8 +109,8 @@ impl DistinguishedName {
         SubjectAttributes::default().with_common_name(common_name)
     }
 
-    /// Reads the subject of a certificate that was built here. Its encoding is byte for byte the same,
-    /// so the next certificate of an authority has the same name.
+    /// Reads the subject of a certificate that was built here. Its encoding is byte for byte the
+    /// same, so the next certificate of an authority has the same name.
     pub fn from_der(der: &[u8]) -> Result<DistinguishedName, NameRefusal> {
         let name = Name::from_der(der).map_err(|_| NameRefusal::NotOurs)?;
         let mut table = Table::default();

@@ -1,7 +1,7 @@
 //! Reads and writes PEM: strict in what is written (RFC 7468), lenient in what is read.
 //!
-//! The reader accepts LF and CRLF, lines of any length and text around the blocks. It does not check
-//! the contents of a block.
+//! The reader accepts LF and CRLF, lines of any length and text around the blocks. It does not
+//! check the contents of a block.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;

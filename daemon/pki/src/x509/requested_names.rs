@@ -1,7 +1,7 @@
 //! Compares the names in a request with those of a certificate.
 //!
-//! A renewal MUST ask for the names of the renewed certificate (RFC 7030 4.2.2). The names read here
-//! are compared and looked up, never certified: [`super::csr`] checks a request before that.
+//! A renewal MUST ask for the names of the renewed certificate (RFC 7030 4.2.2). The names read
+//! here are compared and looked up, never certified: [`super::csr`] checks a request before that.
 
 use super::certificate::Certificate;
 use super::csr::{self, CSR_BYTES_MAX, CsrRefusal};

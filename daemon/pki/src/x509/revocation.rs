@@ -86,8 +86,8 @@ impl RevocationReason {
         )
     }
 
-    /// Returns the reason with this name. Case, hyphens and underscores are ignored: `key-compromise`
-    /// is `keyCompromise`.
+    /// Returns the reason with this name. Case, hyphens and underscores are ignored:
+    /// `key-compromise` is `keyCompromise`.
     pub fn from_name(name: &str) -> Option<Self> {
         let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
         let asked = plain(name);

@@ -42,8 +42,8 @@ pub enum SerialRefusal {
 impl SerialNumber {
     /// Makes a serial number from the time `now` (Unix seconds) and random octets.
     ///
-    /// The two top bits are 01, so the number is positive and always has 16 octets in DER. 30 bits of
-    /// time follow, in steps of four seconds until 2106, and then the random octets.
+    /// The two top bits are 01, so the number is positive and always has 16 octets in DER. 30 bits
+    /// of time follow, in steps of four seconds until 2106, and then the random octets.
     pub fn from_random(now: i64, random: [u8; RANDOM_OCTETS]) -> SerialNumber {
         let [.., a, b, c, d] = (now >> 2).to_be_bytes();
         let moment = [a & 0x3f | 0x40, b, c, d];

@@ -1,7 +1,7 @@
 //! Verifies signatures on requests and on certificates of outside authorities.
 //!
-//! The sender chooses the `AlgorithmIdentifier`, so it must first match the key type. Algorithms that
-//! are not listed here are refused; SHA-1 and MD5 are not listed.
+//! The sender chooses the `AlgorithmIdentifier`, so it must first match the key type. Algorithms
+//! that are not listed here are refused; SHA-1 and MD5 are not listed.
 
 use super::key::{KeyType, PublicKey};
 use super::oid;
@@ -90,8 +90,8 @@ fn rsa_pkcs1(algorithm: ObjectIdentifier) -> Option<&'static dyn VerificationAlg
     })
 }
 
-/// Accepts RSASSA-PSS with one hash for message and mask and a salt of its length (RFC 4055 3.1). The
-/// default parameters mean SHA-1 and are refused.
+/// Accepts RSASSA-PSS with one hash for message and mask and a salt of its length (RFC 4055 3.1).
+/// The default parameters mean SHA-1 and are refused.
 fn rsa_pss(parameters: AnyRef<'_>) -> Option<&'static dyn VerificationAlgorithm> {
     let der = parameters.to_der().ok()?;
     if der == pss_parameters(1, 32) {
@@ -105,7 +105,8 @@ fn rsa_pss(parameters: AnyRef<'_>) -> Option<&'static dyn VerificationAlgorithm>
     }
 }
 
-/// Returns DER `RSASSA-PSS-params`; `hash` is the last arc of id-sha256 (1), id-sha384 (2), id-sha512 (3).
+/// Returns DER `RSASSA-PSS-params`; `hash` is the last arc of id-sha256 (1), id-sha384 (2),
+/// id-sha512 (3).
 fn pss_parameters(hash: u8, salt_length: u8) -> Vec<u8> {
     let hash_identifier = [
         &b"\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02"[..],

@@ -77,7 +77,8 @@ pub enum BuildRefusal {
         /// The requested path length.
         subordinate: Option<u8>,
     },
-    /// Subject and issuer have the same name: verifiers would see a self-signed certificate or a loop.
+    /// Subject and issuer have the same name: verifiers would see a self-signed certificate or a
+    /// loop.
     #[error("the subject has the issuer's own name")]
     IssuersName,
     /// A self-signed certificate needs cA, and the subject and key of its issuer.
@@ -194,8 +195,8 @@ fn requested_validity(request: &Request<'_>) -> (i64, i64) {
     )
 }
 
-/// Only `notBefore` is moved to the issuer's own: backdating helps slow clocks and promises nothing.
-/// `notAfter` is never moved.
+/// Only `notBefore` is moved to the issuer's own: backdating helps slow clocks and promises
+/// nothing. `notAfter` is never moved.
 fn validity_within(bounds: Bounds, request: &Request<'_>) -> Result<(i64, i64), BuildRefusal> {
     let (not_before, not_after) = requested_validity(request);
     if bounds.not_before > request.now {

@@ -1,4 +1,5 @@
-//! Checks the to-be-signed bytes of a revocation list (RFC 5280 5) before they are recorded and signed.
+//! Checks the to-be-signed bytes of a revocation list (RFC 5280 5) before they are recorded and
+//! signed.
 //!
 //! The lint shares no code with the builder: it reads the bytes with x509-parser and a DER walk of
 //! its own, and the issuer from the bytes of its certificate.

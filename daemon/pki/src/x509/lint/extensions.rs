@@ -75,7 +75,8 @@ fn check_frame(parts: &Parts<'_>, parsed: &TbsCertificate<'_>) -> Result<(), Fin
     }
 }
 
-/// Checks that each required extension is present once, with the criticality of RFC 5280, and no other.
+/// Checks that each required extension is present once, with the criticality of RFC 5280, and no
+/// other.
 fn check_presence(
     parsed: &TbsCertificate<'_>,
     issuer: &Issuer<'_>,

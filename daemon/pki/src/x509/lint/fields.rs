@@ -198,7 +198,8 @@ fn check_common_name(
     });
 }
 
-/// Checks for one attribute in each RelativeDistinguishedName, in order, with the right string type.
+/// Checks for one attribute in each RelativeDistinguishedName, in order, with the right string
+/// type.
 fn check_subject(parts: &Parts<'_>, expected: &Expectation<'_>, findings: &mut Findings) {
     let found = attributes(parts.subject);
     let asked: Vec<Attribute<'_>> = expected

@@ -70,8 +70,8 @@ pub struct Finding {
     pub text: String,
 }
 
-/// The findings of one lint, at least one. They mean a bug or an attack: the bytes must not be signed,
-/// and the operator must know.
+/// The findings of one lint, at least one. They mean a bug or an attack: the bytes must not be
+/// signed, and the operator must know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct LintFailures(Vec<Finding>);
 

@@ -146,7 +146,8 @@ impl Asked<'_> {
         self.value.tag == SEQUENCE && self.value.contents == asked
     }
 
-    /// Expects the bits of the profile without trailing zeros, and keyCertSign exactly if cA is set.
+    /// Expects the bits of the profile without trailing zeros, and keyCertSign exactly if cA is
+    /// set.
     fn is_key_usage(&self, flags: u16) -> bool {
         // Bit 0 of the BIT STRING is the top bit of its octet; no profile has decipherOnly.
         let asked = self
@@ -171,7 +172,8 @@ impl Asked<'_> {
             && signs_certificates == is_authority
     }
 
-    /// Expects the purposes in order. The bytes are compared, because the parser accepts repetitions.
+    /// Expects the purposes in order. The bytes are compared, because the parser accepts
+    /// repetitions.
     fn is_extended_key_usage(&self) -> bool {
         let asked = self
             .expected
