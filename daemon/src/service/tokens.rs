@@ -12,7 +12,7 @@ use crate::token::supervisor::{Supervisor, WorkerCommand};
 use anyhow::Context;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
