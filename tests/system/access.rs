@@ -2,10 +2,10 @@
 //! looked at, and each refusal is in the audit journal once, with who, from where, and what.
 
 use crate::invariants;
-use crate::process::{Told, until};
+use crate::process::{CommandOutput, until};
 use crate::raw_tls::RawTls;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use serde_json::Value;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read};
@@ -103,7 +103,7 @@ fn newest_entry(stage: &Stage) -> (i64, String, String, Value) {
 /// sends, and that is one entry of the journal, and a line of the log.
 #[test]
 fn each_refusal_of_a_role_is_in_the_journal_once() {
-    let stage = Stage::up();
+    let stage = TestEnv::running();
     let holders = [
         ("device", stage.enlist("device", "press-7")),
         ("station", stage.enlist("station", "station-1")),
@@ -161,7 +161,7 @@ fn is_issuance((method, path): &Route) -> bool {
 /// request is judged, and each refusal is an entry or counted.
 #[test]
 fn a_stranger_is_refused_before_its_request_is_looked_at() {
-    let mut stage = Stage::up();
+    let mut stage = TestEnv::running();
     let stranger = RawTls::of(&stage, None);
     let routes = routes();
     for route in &routes {
@@ -187,7 +187,7 @@ fn a_stranger_is_refused_before_its_request_is_looked_at() {
 /// by the API; and a device is not told which others exist.
 #[test]
 fn nobody_is_told_which_devices_exist() {
-    let stage = Stage::up();
+    let stage = TestEnv::running();
     let station = stage.station();
     station.obtain(&Request::device("press-7"));
     let device = station.obtain(&Request::device("press-8"));
@@ -230,7 +230,7 @@ fn nobody_is_told_which_devices_exist() {
 #[test]
 fn a_local_user_who_is_not_admitted_is_told_so() {
     const NOBODY: &str = "65534";
-    let stage = Stage::up();
+    let stage = TestEnv::running();
     // The folders are the test's and the daemon's own; in production the socket lies in /run.
     for folder in ["", "state"] {
         fs::set_permissions(stage.path(folder), Permissions::from_mode(0o711)).unwrap();
@@ -242,8 +242,8 @@ fn a_local_user_who_is_not_admitted_is_told_so() {
         .arg("--unix-socket")
         .arg(stage.path("state/admin.sock"));
     let told = Told::of(status.arg("http://localhost/v1/status"));
-    assert!(told.out.contains("user_not_admitted"), "{told:?}");
-    let (_, action, actor, detail) = newest_entry(&stage);
+    assert!(output.out.contains("user_not_admitted"), "{output:?}");
+    let (_, action, actor, detail) = newest_entry(&env);
     assert_eq!(
         (&action[..], &actor[..]),
         ("request.refused", "local uid 65534")
@@ -255,10 +255,10 @@ fn a_local_user_who_is_not_admitted_is_told_so() {
 /// Verifies: a client that presents a certificate and does not hold its key is in the journal.
 #[test]
 fn a_client_without_the_key_of_its_certificate_is_audited() {
-    let stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
+    let env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
     let thief = Request::device("press-7").key;
-    let thief = RawTls::with_wrong_key(&stage, &station, &thief);
+    let thief = RawTls::with_wrong_key(&env, &station, &thief);
     let mut answer = Vec::new();
     // The handshake fails, at one step or another.
     let _ = thief
@@ -269,6 +269,6 @@ fn a_client_without_the_key_of_its_certificate_is_audited() {
                    AND detail ->> 'code' = 'client_certificate_invalid' \
                    AND detail ->> 'address' = '127.0.0.1'";
     until("the handshake is audited", || {
-        (stage.count(refused) == 1).then_some(())
+        (env.count(refused) == 1).then_some(())
     });
 }

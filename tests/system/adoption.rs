@@ -3,10 +3,10 @@
 
 use crate::authority_roll::{begun, comes_to, start};
 use crate::device::is_assigned;
-use crate::process::Told;
-use crate::relying::{Relying, pem};
+use crate::process::CommandOutput;
+use crate::relying_party::{Relying, pem};
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use crate::weak_key::Weakness;
 use serde_json::Value;
 use std::fs;
@@ -55,26 +55,24 @@ path_length = 0
 "#;
 
 /// What OpenSSL is asked, in the stage's folder.
-fn openssl(stage: &Stage, arguments: &str) {
+fn openssl(env: &TestEnv, arguments: &str) {
     let mut command = Command::new("openssl");
-    command
-        .args(arguments.split(' '))
-        .current_dir(stage.path(""));
-    let told = command.output().unwrap();
-    assert!(told.status.success(), "{arguments}: {told:?}");
+    command.args(arguments.split(' ')).current_dir(env.path(""));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{arguments}: {output:?}");
 }
 
 /// The customer's old CA, in files: a root, and an intermediate with a short serial number.
-fn old_authorities(stage: &Stage) {
-    stage.write("openssl.cnf", EXTENSIONS);
+fn old_authorities(env: &TestEnv) {
+    env.write("openssl.cnf", EXTENSIONS);
     for name in ["root", "plant"] {
         openssl(
-            stage,
+            env,
             &format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key"),
         );
     }
     openssl(
-        stage,
+        env,
         "req -x509 -config openssl.cnf -new -key root.key -days 3650 -subj /C=DE/O=Works/CN=Old-Root \
          -extensions authority -out root.pem",
     );
@@ -108,7 +106,7 @@ fn import(stage: &Stage, name: &str, label: &str, id: &str) {
         .env("SOFTHSM2_CONF", stage.path("softhsm2.conf"))
         .output()
         .unwrap();
-    assert!(told.status.success(), "{told:?}");
+    assert!(told.status.success(), "{output:?}");
 }
 
 /// The ceremony file: root and plant are adopted, the rest is made.
@@ -125,19 +123,19 @@ fn takeover(stage: &Stage) -> String {
     )
 }
 
-fn run(stage: &Stage, file: &str) -> Told {
-    let file = stage.write("ceremony.toml", file);
-    stage.hallmark(&["--json", "ceremony", "run", file.to_str().unwrap()])
+fn run(env: &TestEnv, file: &str) -> CommandOutput {
+    let file = env.write("ceremony.toml", file);
+    env.hallmark(&["--json", "ceremony", "run", file.to_str().unwrap()])
 }
 
 /// `openssl verify -crl_check_all`, with the lists of every authority above.
-fn judged(stage: &Stage, leaf: &Holder) -> Told {
-    let relying = Relying::on(stage);
+fn judged(env: &TestEnv, leaf: &Holder) -> CommandOutput {
+    let relying = Relying::on(env);
     let lists = ["root", "plant", "line-1"].map(|name| pem("crl", &relying.crl(name)));
-    stage.write("lists.pem", &lists.concat());
-    stage.write("leaf.pem", &leaf.certificate);
-    let above = ["line-1", "plant"].map(|name| stage.authority(name));
-    stage.write("above.pem", &above.concat());
+    env.write("lists.pem", &lists.concat());
+    env.write("leaf.pem", &leaf.certificate);
+    let above = ["line-1", "plant"].map(|name| env.authority(name));
+    env.write("above.pem", &above.concat());
     let mut command = Command::new("openssl");
     command.args([
         "verify",
@@ -153,7 +151,7 @@ fn judged(stage: &Stage, leaf: &Holder) -> Told {
         "lists.pem",
         "leaf.pem",
     ]);
-    Told::of(command.current_dir(stage.path("")))
+    CommandOutput::of(command.current_dir(env.path("")))
 }
 
 /// Verifies: root and intermediate are adopted with their certificates, and the transcript says so with its
@@ -161,15 +159,15 @@ fn judged(stage: &Stage, leaf: &Holder) -> Told {
 /// is good by the old root until it is blocked; running the file again changes nothing, nor does a restart.
 #[test]
 fn an_old_authority_is_adopted_and_issues_and_revokes() {
-    let mut stage = Stage::set();
-    old_authorities(&stage);
-    import(&stage, "root", "Old Root", "01");
-    import(&stage, "plant", "Old Plant", "02");
-    stage.start();
-    let told = run(&stage, &takeover(&stage));
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.error.contains("adopting pkcs11:"), "{told:?}");
-    let transcript: Value = serde_json::from_str(&told.out).unwrap();
+    let mut env = TestEnv::new();
+    old_authorities(&env);
+    import(&env, "root", "Old Root", "01");
+    import(&env, "plant", "Old Plant", "02");
+    env.start();
+    let output = run(&env, &takeover(&env));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.error.contains("adopting pkcs11:"), "{output:?}");
+    let transcript: Value = serde_json::from_str(&output.out).unwrap();
     let outcomes = |transcript: &Value| -> Vec<Value> {
         let entries = transcript["authorities"].as_array().unwrap();
         entries.iter().map(|it| it["outcome"].clone()).collect()
@@ -180,13 +178,13 @@ fn an_old_authority_is_adopted_and_issues_and_revokes() {
     );
     let remarks = transcript["authorities"][0]["remarks"].to_string();
     assert!(remarks.contains("CKA_LOCAL"), "{remarks}");
-    let old_root = fs::read_to_string(stage.path("root.pem")).unwrap();
-    assert_eq!(stage.authority("root"), old_root);
-    assert_eq!(stage.count("audit WHERE action = 'authority.adopted'"), 2);
+    let old_root = fs::read_to_string(env.path("root.pem")).unwrap();
+    assert_eq!(env.authority("root"), old_root);
+    assert_eq!(env.count("audit WHERE action = 'authority.adopted'"), 2);
 
     // Once more, and the daemon does what it does by itself.
-    stage.run_ceremony();
-    stage.told(&[
+    env.run_ceremony();
+    env.run(&[
         "enrollment",
         "add",
         "--group",
@@ -194,57 +192,54 @@ fn an_old_authority_is_adopted_and_issues_and_revokes() {
         "--authority",
         "line-1",
     ]);
-    let (number, _) = Relying::on(&stage).listed("root");
+    let (number, _) = Relying::on(&env).listed("root");
     assert!(
         number > 41,
         "lists count on from the old authority's: {number}"
     );
-    let leaf = stage.station().obtain(&Request::device("press-1"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &leaf);
+    let leaf = env.station().obtain(&Request::device("press-1"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &leaf);
     leaf.is_accepted_by_openssl(&old_root);
-    let verdict = judged(&stage, &leaf);
+    let verdict = judged(&env, &leaf);
     assert_eq!(verdict.code, Some(0), "{verdict:?}");
 
-    stage.told(&["device", "block", "press-1"]);
+    env.run(&["device", "block", "press-1"]);
     crate::process::until("the list says so", || {
-        let (_, entries) = Relying::on(&stage).listed("line-1");
+        let (_, entries) = Relying::on(&env).listed("line-1");
         (entries.len() == 1).then_some(())
     });
-    assert!(judged(&stage, &leaf).error.contains("revoked"));
-    stage.told(&["device", "unblock", "press-1"]);
-    stage.is_in_step();
+    assert!(judged(&env, &leaf).error.contains("revoked"));
+    env.run(&["device", "unblock", "press-1"]);
+    env.wait_in_sync();
 
     openssl(
-        &stage,
+        &env,
         "req -new -key root.key -subj /CN=press-9 -out own.csr",
     );
-    let csr = fs::read_to_string(stage.path("own.csr")).unwrap();
-    let own = stage.station_called("station-2").ask(&Request::of(
-        "device",
-        "press-9",
-        csr,
-        String::new(),
-    ));
+    let csr = fs::read_to_string(env.path("own.csr")).unwrap();
+    let own =
+        env.station_called("station-2")
+            .ask(&Request::of("device", "press-9", csr, String::new()));
     assert_eq!((own.status, own.code()), (400, "key_in_use"));
 
-    stage.restart();
-    let again = run(&stage, &takeover(&stage));
+    env.restart();
+    let again = run(&env, &takeover(&env));
     let transcript: Value = serde_json::from_str(&again.out).unwrap();
     assert_eq!(outcomes(&transcript), ["existed"; 4]);
-    assert_eq!(stage.count("generation"), 4);
+    assert_eq!(env.count("generation"), 4);
 }
 
 /// Verifies: what is not adopted, each for its own reason, which the answer says; and nothing is left of it.
 #[test]
 fn what_does_not_fit_is_not_adopted() {
-    let mut stage = Stage::set();
-    old_authorities(&stage);
-    import(&stage, "root", "Old Root", "01");
-    import(&stage, "plant", "Old Plant", "02");
+    let mut env = TestEnv::new();
+    old_authorities(&env);
+    import(&env, "root", "Old Root", "01");
+    import(&env, "plant", "Old Plant", "02");
     for extensions in ["no-lists", "names"] {
         openssl(
-            &stage,
+            &env,
             &format!(
                 "req -x509 -config openssl.cnf -new -key root.key -days 9 -subj /CN=Old-Root \
                  -extensions {extensions} -out {extensions}.pem"
@@ -305,10 +300,10 @@ fn what_does_not_fit_is_not_adopted() {
         ),
     ] {
         let told = run(&stage, &file);
-        assert_eq!(told.code, Some(1), "{told:?}");
+        assert_eq!(told.code, Some(1), "{output:?}");
         assert!(
             told.error.contains(code) && told.error.contains(reason),
-            "{reason}: {told:?}"
+            "{reason}: {output:?}"
         );
     }
     assert!(plant.exists());
@@ -320,7 +315,7 @@ fn what_does_not_fit_is_not_adopted() {
 /// token; devices below are let in by the old root throughout.
 #[test]
 fn an_adopted_authority_is_rolled_to_a_key_made_here() {
-    let stage = Stage::set();
+    let stage = TestEnv::new();
     old_authorities(&stage);
     import(&stage, "root", "Old Root", "01");
     import(&stage, "plant", "Old Plant", "02");
@@ -355,7 +350,7 @@ fn an_adopted_authority_is_rolled_to_a_key_made_here() {
     stage.is_in_step();
     let root = fs::read_to_string(stage.path("root.pem")).unwrap();
     for leaf in [&old, &new] {
-        is_assigned(&stage.emulator, leaf);
+        is_assigned(&env.emulator, leaf);
         leaf.is_accepted_by_openssl(&root);
     }
 }

@@ -9,13 +9,13 @@ use crate::invariants::held;
 use crate::prober::Prober;
 use crate::process::until;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 
 /// The hub knows the device.
-fn hub_knows(stage: &Stage, device: &Holder) -> bool {
-    stage.emulator.hub_identity(&device.id).is_some()
+fn hub_knows(env: &TestEnv, device: &Holder) -> bool {
+    env.emulator.hub_identity(&device.id).is_some()
 }
 
 /// Everything of a receipt is done.
@@ -26,7 +26,7 @@ fn is_complete(receipt: &Value) {
     }
 }
 
-fn compromise(stage: &Stage, authority: &str) -> Value {
+fn breach(env: &TestEnv, authority: &str) -> Value {
     let report = [
         "roll",
         "start",
@@ -35,7 +35,7 @@ fn compromise(stage: &Stage, authority: &str) -> Value {
         "--reason",
         "compromise",
     ];
-    let started = stage.json(&report);
+    let started = env.json(&report);
     if started["receipt"]["complete"] != true {
         for roll in started["rolls"].as_array().unwrap() {
             eprintln!(
@@ -49,53 +49,53 @@ fn compromise(stage: &Stage, authority: &str) -> Value {
 }
 
 /// The service refuses the device.
-fn is_out(stage: &Stage, device: &Holder) {
-    let end = register(&stage.emulator, device);
+fn is_out(env: &TestEnv, device: &Holder) {
+    let end = register(&env.emulator, device);
     assert_ne!(end.as_deref(), Ok("assigned"), "{}", device.id);
 }
 
 /// The certificate is held by a disabled group of its own.
-fn is_barred(stage: &Stage, authority: &str) {
-    stage.is_in_step();
+fn is_barred(env: &TestEnv, authority: &str) {
+    env.wait_in_sync();
     let name = format!("{authority}-blocked-1");
-    let blocked = stage.emulator.group(&name).expect("it is barred");
+    let blocked = env.emulator.group(&name).expect("it is barred");
     assert_eq!(blocked["provisioningStatus"], "disabled");
-    assert_eq!(held(&blocked, "primary"), thumbprint(stage, authority, 1));
+    assert_eq!(held(&blocked, "primary"), thumbprint(env, authority, 1));
 }
 
 /// The intermediate has no group of its own; that of the root lets in whatever is below it. Verifies:
 /// from the answer on, and for good, a leaf under the compromised certificate is refused; the device
 /// comes back with a new one.
 #[test]
-fn a_compromised_intermediate_is_kept_from_the_group_above() {
-    let mut stage = Stage::set();
-    let compromised = under_the_root(&mut stage);
-    let started = compromise(&stage, "line-1");
-    is_out(&stage, &compromised);
-    assert!(!hub_knows(&stage, &compromised));
-    is_barred(&stage, "line-1");
+fn a_breached_intermediate_is_kept_from_the_group_above() {
+    let mut env = TestEnv::new();
+    let breached = under_the_root(&mut env);
+    let started = breach(&env, "line-1");
+    is_out(&env, &breached);
+    assert!(!hub_knows(&env, &breached));
+    is_barred(&env, "line-1");
     let roll = started["rolls"][0]["id"].to_string();
     until("the successor signs", || {
-        second_signs(&stage, "line-1").then_some(())
+        second_signs(&env, "line-1").then_some(())
     });
-    let new = stage.enlist_when_possible("device", "press-1");
-    is_assigned(&stage.emulator, &new);
-    comes_to(&stage, &roll, "done");
-    is_barred(&stage, "line-1");
-    is_out(&stage, &compromised);
+    let new = env.enlist_when_possible("device", "press-1");
+    is_assigned(&env.emulator, &new);
+    comes_to(&env, &roll, "done");
+    is_barred(&env, "line-1");
+    is_out(&env, &breached);
 }
 
 /// The generation before the one that serves is compromised, while both are in the group's slots.
 /// Verifies: the old leaf is refused from the answer on, at the group above as well.
 #[test]
-fn a_compromised_earlier_generation_is_kept_from_the_group_above() {
-    let mut stage = Stage::set();
-    let old = under_the_root(&mut stage);
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    let roll = start(&stage, "line-1", "expiry", &[]);
-    comes_to(&stage, &roll, "draining");
-    is_assigned(&stage.emulator, &old);
+fn a_breached_earlier_generation_is_kept_from_the_group_above() {
+    let mut env = TestEnv::new();
+    let old = under_the_root(&mut env);
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    let roll = start(&env, "line-1", "expiry", &[]);
+    comes_to(&env, &roll, "draining");
+    is_assigned(&env.emulator, &old);
     let report = [
         "roll",
         "start",
@@ -104,63 +104,63 @@ fn a_compromised_earlier_generation_is_kept_from_the_group_above() {
         "--generation",
         "1",
     ];
-    let started = stage.json(&[&report[..], &["--reason", "compromise"]].concat());
+    let started = env.json(&[&report[..], &["--reason", "compromise"]].concat());
     is_complete(&started["receipt"]);
-    is_out(&stage, &old);
-    is_barred(&stage, "line-1");
-    let new = stage.enlist_when_possible("device", "press-1");
-    is_assigned(&stage.emulator, &new);
+    is_out(&env, &old);
+    is_barred(&env, "line-1");
+    let new = env.enlist_when_possible("device", "press-1");
+    is_assigned(&env.emulator, &new);
 }
 
 /// An intermediate in wrong hands, under a root whose group would let in whatever is below it.
 /// Verifies: from the answer on, a leaf under it is refused at the service and unknown to the hub;
 /// its certificate stays out by a disabled group of its own; the device comes back with a new leaf.
 #[test]
-fn a_compromised_intermediate_is_out_when_the_command_answers() {
-    let mut stage = Stage::set();
-    let compromised = under_the_root(&mut stage);
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &compromised);
+fn a_breached_intermediate_is_out_when_the_command_answers() {
+    let mut env = TestEnv::new();
+    let breached = under_the_root(&mut env);
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &breached);
 
-    let started = compromise(&stage, "line-1");
-    is_out(&stage, &compromised);
-    assert!(!hub_knows(&stage, &compromised));
+    let started = breach(&env, "line-1");
+    is_out(&env, &breached);
+    assert!(!hub_knows(&env, &breached));
     let roll = started["rolls"][0]["id"].to_string();
-    let reissuing = comes_to(&stage, &roll, "reissuing");
+    let reissuing = comes_to(&env, &roll, "reissuing");
     assert_eq!(
         reissuing["report"]["reissue"][0]["registration_id"],
         "press-1"
     );
     until("the successor has the slot", || {
-        let [primary, secondary] = slots(&stage, "line-1");
-        (primary == thumbprint(&stage, "line-1", 2) && secondary.is_none()).then_some(())
+        let [primary, secondary] = slots(&env, "line-1");
+        (primary == thumbprint(&env, "line-1", 2) && secondary.is_none()).then_some(())
     });
-    stage.is_in_step();
-    let blocked = stage.emulator.group("line-1-blocked-1").unwrap();
+    env.wait_in_sync();
+    let blocked = env.emulator.group("line-1-blocked-1").unwrap();
     assert_eq!(blocked["provisioningStatus"], "disabled");
-    assert_eq!(held(&blocked, "primary"), thumbprint(&stage, "line-1", 1));
-    is_out(&stage, &compromised);
+    assert_eq!(held(&blocked, "primary"), thumbprint(&env, "line-1", 1));
+    is_out(&env, &breached);
 
-    let new = stage.station().obtain(&Request::device("press-1"));
-    is_assigned(&stage.emulator, &new);
-    comes_to(&stage, &roll, "done");
-    is_out(&stage, &compromised);
+    let new = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &new);
+    comes_to(&env, &roll, "done");
+    is_out(&env, &breached);
 }
 
 /// The compromise of a generation that is on its way out. Verifies: a device that has renewed itself
 /// under the next one, and whose old leaf is in the hub all the same, loses its identity too; it comes
 /// back with the leaf that it has.
 #[test]
-fn a_device_on_the_next_generation_is_cleared_with_the_compromised_one() {
-    let stage = begun(Stage::set());
-    let station = stage.station();
+fn a_device_on_the_next_generation_is_cleared_with_the_breached_one() {
+    let env = begun(TestEnv::new());
+    let station = env.station();
     let old = station.obtain(&Request::device("press-1"));
-    let roll = start(&stage, "line-1", "expiry", &[]);
-    comes_to(&stage, &roll, "draining");
+    let roll = start(&env, "line-1", "expiry", &[]);
+    comes_to(&env, &roll, "draining");
     let new = station.obtain(&Request::device("press-1"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &old);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &old);
 
     let report = [
         "--authority",
@@ -170,82 +170,82 @@ fn a_device_on_the_next_generation_is_cleared_with_the_compromised_one() {
         "--reason",
         "compromise",
     ];
-    let started = stage.json(&[&["roll", "start"], &report[..]].concat());
+    let started = env.json(&[&["roll", "start"], &report[..]].concat());
     is_complete(&started["receipt"]);
-    assert!(!hub_knows(&stage, &old));
-    is_out(&stage, &old);
-    is_assigned(&stage.emulator, &new);
+    assert!(!hub_knows(&env, &old));
+    is_out(&env, &old);
+    is_assigned(&env.emulator, &new);
 }
 
 /// A root in wrong hands. Verifies: it is deleted from the service before the command answers, so
 /// nothing below it gets in; the new one is proven and referenced, and the tree comes back.
 #[test]
-fn a_compromised_root_is_deleted_first_and_the_tree_comes_back() {
-    let mut stage = Stage::set();
-    let compromised = under_the_root(&mut stage);
-    let started = compromise(&stage, "root");
+fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
+    let mut env = TestEnv::new();
+    let breached = under_the_root(&mut env);
+    let started = breach(&env, "root");
     assert_eq!(started["rolls"].as_array().unwrap().len(), 4);
-    is_out(&stage, &compromised);
-    assert!(!hub_knows(&stage, &compromised));
-    let station = stage.enlist_when_possible("station", "station-2");
+    is_out(&env, &breached);
+    assert!(!hub_knows(&env, &breached));
+    let station = env.enlist_when_possible("station", "station-2");
     let new = until("a new leaf", || {
         let request = Request::device("press-1");
         // HTTPS is closed until the listener has a certificate below the new root.
-        let answer = stage.caller(&station).try_ask(&request).ok()?;
+        let answer = env.caller(&station).try_ask(&request).ok()?;
         (answer.status == 201).then(|| request.holder(&answer.body))
     });
     for roll in started["rolls"].as_array().unwrap() {
-        comes_to(&stage, &roll["id"].to_string(), "done");
+        comes_to(&env, &roll["id"].to_string(), "done");
     }
-    assert_eq!(ca_certificates(&stage), ["root-2"]);
-    is_assigned(&stage.emulator, &new);
-    is_out(&stage, &compromised);
+    assert_eq!(ca_certificates(&env), ["root-2"]);
+    is_assigned(&env.emulator, &new);
+    is_out(&env, &breached);
 }
 
 /// The service refuses to change anything for a while, and meanwhile the device gets its new leaf.
 /// Verifies: its identity in the hub is deleted all the same, because it is by the compromised leaf.
 #[test]
 fn an_identity_goes_although_its_device_has_a_new_leaf_already() {
-    let stage = begun(Stage::set());
-    let compromised = stage.station().obtain(&Request::device("press-1"));
-    is_assigned(&stage.emulator, &compromised);
+    let env = begun(TestEnv::new());
+    let breached = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &breached);
     let away = Fault::on("group.put", Action::status(503)).times(1_000);
-    stage.emulator.inject(away).unwrap();
-    let operator = compromise_beside(&stage, "line-1");
+    env.emulator.inject(away).unwrap();
+    let operator = breach_beside(&env, "line-1");
     until("the successor signs", || {
-        second_signs(&stage, "line-1").then_some(())
+        second_signs(&env, "line-1").then_some(())
     });
-    let new = stage.enlist("device", "press-1");
-    assert!(hub_knows(&stage, &compromised), "nobody was shut out yet");
-    answers(&stage, operator);
-    assert!(!hub_knows(&stage, &compromised));
-    is_out(&stage, &compromised);
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &new);
+    let new = env.enlist("device", "press-1");
+    assert!(hub_knows(&env, &breached), "nobody was shut out yet");
+    answers(&env, operator);
+    assert!(!hub_knows(&env, &breached));
+    is_out(&env, &breached);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &new);
 }
 
 /// The service keeps the compromised root for a while and takes no other, and a device of the line goes on registering.
 /// Verifies: its identity is deleted when the root is gone, and not before, so it does not come back.
 #[test]
 fn identities_below_a_root_go_after_the_root() {
-    let mut stage = Stage::set();
-    let compromised = under_the_root(&mut stage);
+    let mut env = TestEnv::new();
+    let breached = under_the_root(&mut env);
     for operation in ["authority.delete", "authority.put"] {
         let away = Fault::on(operation, Action::status(503)).times(1_000);
-        stage.emulator.inject(away).unwrap();
+        env.emulator.inject(away).unwrap();
     }
-    let operator = compromise_beside(&stage, "root");
+    let operator = breach_beside(&env, "root");
     until("the service was asked to delete the root", || {
-        let asked = stage.emulator.requests_of("authority.delete");
+        let asked = env.emulator.requests_of("authority.delete");
         (asked.len() > 1).then_some(())
     });
-    is_assigned(&stage.emulator, &compromised);
-    let prober = Prober::compromised(&stage, std::slice::from_ref(&compromised));
-    assert_eq!(stage.count("hub_task WHERE done_at IS NOT NULL"), 0);
-    answers(&stage, operator);
-    assert!(!hub_knows(&stage, &compromised));
+    is_assigned(&env.emulator, &breached);
+    let prober = Prober::breached(&env, std::slice::from_ref(&breached));
+    assert_eq!(env.count("hub_task WHERE done_at IS NOT NULL"), 0);
+    answers(&env, operator);
+    assert!(!hub_knows(&env, &breached));
     prober.ends();
-    assert!(!hub_knows(&stage, &compromised));
+    assert!(!hub_knows(&env, &breached));
 }
 
 /// The service takes a certificate in one group only. So between the write by which the compromised one
@@ -253,59 +253,59 @@ fn identities_below_a_root_go_after_the_root() {
 /// Verifies: whoever came in then is out again when the command answers, at the hub as well.
 #[test]
 fn who_came_in_before_the_block_stood_is_out_when_the_command_answers() {
-    let mut stage = Stage::set();
-    let compromised = under_the_root(&mut stage);
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
+    let mut env = TestEnv::new();
+    let breached = under_the_root(&mut env);
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
     let fault = Fault::on("group.put", Action::status(503)).times(1_000);
     let aim = Aim {
         path_contains: Some("line-1-blocked-".into()),
         ..fault.aim
     };
-    stage.emulator.inject(Fault { aim, ..fault }).unwrap();
-    let operator = compromise_beside(&stage, "line-1");
+    env.emulator.inject(Fault { aim, ..fault }).unwrap();
+    let operator = breach_beside(&env, "line-1");
     until("it is let in by the group above", || {
-        let end = register(&stage.emulator, &compromised);
+        let end = register(&env.emulator, &breached);
         // The first clearing may come between the two.
-        let is_in = end.as_deref() == Ok("assigned") && hub_knows(&stage, &compromised);
-        (second_signs(&stage, "line-1") && is_in).then_some(())
+        let is_in = end.as_deref() == Ok("assigned") && hub_knows(&env, &breached);
+        (second_signs(&env, "line-1") && is_in).then_some(())
     });
-    answers(&stage, operator);
-    assert!(!hub_knows(&stage, &compromised));
-    is_out(&stage, &compromised);
-    let roll = stage.json(&["roll", "list"])[0]["id"].to_string();
-    let new = stage.enlist("device", "press-1");
-    is_assigned(&stage.emulator, &new);
-    comes_to(&stage, &roll, "done");
+    answers(&env, operator);
+    assert!(!hub_knows(&env, &breached));
+    is_out(&env, &breached);
+    let roll = env.json(&["roll", "list"])[0]["id"].to_string();
+    let new = env.enlist("device", "press-1");
+    is_assigned(&env.emulator, &new);
+    comes_to(&env, &roll, "done");
 }
 
-/// The report of a compromise, whose receipt is waited for by somebody else.
-fn compromise_beside(stage: &Stage, authority: &'static str) -> std::thread::JoinHandle<()> {
-    let client = stage.client();
+/// The report of a breach, whose receipt is waited for by somebody else.
+fn breach_beside(env: &TestEnv, authority: &'static str) -> std::thread::JoinHandle<()> {
+    let client = env.client();
     std::thread::spawn(move || {
         let report = ["--json", "roll", "start", "--authority", authority];
-        let told = client.hallmark(&[&report[..], &["--reason", "compromise"]].concat());
-        is_complete(&serde_json::from_str::<Value>(&told.out).unwrap()["receipt"]);
+        let output = client.hallmark(&[&report[..], &["--reason", "compromise"]].concat());
+        is_complete(&serde_json::from_str::<Value>(&output.out).unwrap()["receipt"]);
     })
 }
 
 /// The service answers again, and with it the command that the operator waits for.
-fn answers(stage: &Stage, operator: std::thread::JoinHandle<()>) {
-    stage.emulator.clear_faults();
-    stage.told(&["push", "retry"]);
+fn answers(env: &TestEnv, operator: std::thread::JoinHandle<()>) {
+    env.emulator.clear_faults();
+    env.run(&["push", "retry"]);
     operator.join().unwrap();
 }
 
 /// A compromise overtakes an expiry roll, and takes over the generation that it has staged.
 #[test]
-fn a_compromise_overtakes_a_roll_under_way() {
-    let stage = begun(Stage::set());
+fn a_breach_overtakes_a_roll_under_way() {
+    let env = begun(TestEnv::new());
     let unseen = Fault::on("device.register", Action::status(500));
     for _ in 0..20 {
-        stage.emulator.inject(unseen.clone()).unwrap();
+        env.emulator.inject(unseen.clone()).unwrap();
     }
-    let overtaken = start(&stage, "line-1", "expiry", &[]);
-    comes_to(&stage, &overtaken, "staged");
+    let overtaken = start(&env, "line-1", "expiry", &[]);
+    comes_to(&env, &overtaken, "staged");
     let again = [
         "roll",
         "start",
@@ -315,14 +315,14 @@ fn a_compromise_overtakes_a_roll_under_way() {
         "expiry",
     ];
     assert_eq!(
-        stage.hallmark(&again).code,
+        env.hallmark(&again).code,
         Some(1),
         "two rolls of one authority"
     );
-    let roll = compromise(&stage, "line-1")["rolls"][0]["id"].to_string();
-    assert_eq!(shown(&stage, &overtaken)["state"], "aborted");
-    stage.emulator.clear_faults();
-    comes_to(&stage, &roll, "done");
-    assert_eq!(slots(&stage, "line-1")[1], thumbprint(&stage, "line-1", 2));
-    assert_eq!(stage.count("generation WHERE authority = 'line-1'"), 2);
+    let roll = breach(&env, "line-1")["rolls"][0]["id"].to_string();
+    assert_eq!(shown(&env, &overtaken)["state"], "aborted");
+    env.emulator.clear_faults();
+    comes_to(&env, &roll, "done");
+    assert_eq!(slots(&env, "line-1")[1], thumbprint(&env, "line-1", 2));
+    assert_eq!(env.count("generation WHERE authority = 'line-1'"), 2);
 }

@@ -9,11 +9,11 @@ use crate::authority_roll::{
 };
 use crate::crash_point::reported;
 use crate::device::{is_assigned, register};
-use crate::own_authority::{Call, Kind, OwnAuthority, stage_with, these_alone_are_known};
+use crate::own_authority::{Call, Kind, OwnAuthority, env_with, these_alone_are_known};
 use crate::prober::Prober;
 use crate::process::until;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault};
 use time::Duration;
 
@@ -52,16 +52,16 @@ fn lost(authority: &OwnAuthority, calls: &[&[Call]]) -> Vec<Fault> {
         .collect()
 }
 
-/// Whether an authority's compromise is shut out as far as its roll says.
-fn says_that_it_is_out(stage: &Stage, authority: &str) -> bool {
+/// Whether an authority's breach is shut out as far as its roll says.
+fn says_that_it_is_out(env: &TestEnv, authority: &str) -> bool {
     let past = format!(
         "roll WHERE authority = '{authority}' AND state IN ('clearing', 'reissuing', 'done')"
     );
-    stage.count(&past) == 1
+    env.count(&past) == 1
 }
 
-fn is_refused(stage: &Stage, device: &Holder) {
-    let end = register(&stage.emulator, device);
+fn is_refused(env: &TestEnv, device: &Holder) {
+    let end = register(&env.emulator, device);
     assert_ne!(end.as_deref(), Ok("assigned"), "{}", device.id);
 }
 
@@ -70,96 +70,96 @@ fn is_refused(stage: &Stage, device: &Holder) {
 #[test]
 fn an_intermediate_is_rolled_although_the_daemon_is_killed_at_every_step() {
     let bay = OwnAuthority::new(Kind::Intermediate, "bay-1");
-    let (mut stage, old) = stage_with(std::slice::from_ref(&bay));
-    let old_prober = Prober::honest(&stage, &old);
-    stage.kill();
+    let (mut env, old) = env_with(std::slice::from_ref(&bay));
+    let old_prober = Prober::honest(&env, &old);
+    env.kill();
     let calls = lost(&bay, &[&[("group.put", "NAME")], &CANARY]);
-    stage.is_killed_at_each(&[&GENERATION[..], &CUT_OVER].concat(), &calls, |stage| {
-        if stage.count("roll") == 0 {
-            start(stage, "bay-1", "expiry", &["--validity", "5y"]);
+    env.is_killed_at_each(&[&GENERATION[..], &CUT_OVER].concat(), &calls, |env| {
+        if env.count("roll") == 0 {
+            start(env, "bay-1", "expiry", &["--validity", "5y"]);
         }
     });
-    bay.comes_to(&stage, "draining");
-    stage.passes(Duration::days(15));
-    let new = [bay.obtain(&stage)];
-    let new_prober = Prober::honest(&stage, &new);
-    stage.passes(Duration::days(4));
+    bay.comes_to(&env, "draining");
+    env.passes(Duration::days(15));
+    let new = [bay.obtain(&env)];
+    let new_prober = Prober::honest(&env, &new);
+    env.passes(Duration::days(4));
     // The old leaf ends tomorrow.
     old_prober.ends();
-    stage.kill();
+    env.kill();
     let calls = lost(&bay, &[&[("group.put", "NAME")]]);
     let mut waited = false;
-    stage.is_killed_at_each(&["roll.retired", "roll.done"], &calls, |stage| {
+    env.is_killed_at_each(&["roll.retired", "roll.done"], &calls, |env| {
         if !waited {
-            stage.passes(Duration::days(12));
+            env.passes(Duration::days(12));
             waited = true;
         }
     });
-    bay.is_rolled_into(&stage, "secondary");
-    stage.is_in_step();
+    bay.is_rolled_into(&env, "secondary");
+    env.wait_in_sync();
     new_prober.ends();
-    these_alone_are_known(&stage, &new);
-    is_refused(&stage, &old[0]);
+    these_alone_are_known(&env, &new);
+    is_refused(&env, &old[0]);
 }
 
 /// The whole tree. Verifies: the old leaf is let in until its device has a new one; each authority
 /// is published before it signs; the old root is deleted in the end.
 #[test]
 fn a_root_is_rolled_although_the_daemon_is_killed_at_every_step() {
-    let mut stage = crate::authority_roll::retiring_when_proven();
-    let old = under_the_root(&mut stage);
-    let old_prober = Prober::honest(&stage, std::slice::from_ref(&old));
-    stage.kill();
+    let mut env = crate::authority_roll::retiring_when_proven();
+    let old = under_the_root(&mut env);
+    let old_prober = Prober::honest(&env, std::slice::from_ref(&old));
+    env.kill();
     let root = OwnAuthority::new(Kind::Root, "root");
     let group = ("group.put", "works");
     let calls = lost(&root, &[&CA_CERTIFICATE, &CANARY, &[group]]);
-    stage.is_killed_at_each(&[&GENERATION[..], &CUT_OVER].concat(), &calls, |stage| {
-        if stage.count("roll") == 0 {
-            start(stage, "root", "expiry", &[]);
+    env.is_killed_at_each(&[&GENERATION[..], &CUT_OVER].concat(), &calls, |env| {
+        if env.count("roll") == 0 {
+            start(env, "root", "expiry", &[]);
         }
     });
     until("all below sign under the new root", || {
         let open = "roll WHERE authority <> 'root' AND state <> 'done'";
         let below = ["plant", "line-1", "operations"];
-        let all = below.iter().all(|it| second_signs(&stage, it));
-        (all && stage.count(open) == 0).then_some(())
+        let all = below.iter().all(|it| second_signs(&env, it));
+        (all && env.count(open) == 0).then_some(())
     });
     old_prober.ends();
-    stage.kill();
+    env.kill();
     // Nothing is retired before the device has moved.
     let points = ["roll.retired", "roll.withdrawn", "roll.done"];
     let calls = lost(&root, &[&[group, DELETION]]);
     let mut new = None;
-    stage.is_killed_at_each(&points, &calls, |stage| {
+    env.is_killed_at_each(&points, &calls, |env| {
         // Until the token is ready after a start, the answer is 503.
         if new.is_none() {
-            new = stage.try_to_issue(&Request::device("press-1"));
+            new = env.try_to_issue(&Request::device("press-1"));
             new.iter()
-                .for_each(|device| is_assigned(&stage.emulator, device));
+                .for_each(|device| is_assigned(&env.emulator, device));
         }
     });
     assert!(new.is_some(), "the line signs");
-    let roll = stage.json(&["roll", "list"]);
+    let roll = env.json(&["roll", "list"]);
     let roll = roll.as_array().unwrap().last().unwrap()["id"].to_string();
-    comes_to(&stage, &roll, "done");
-    stage.is_in_step();
-    assert_eq!(ca_certificates(&stage), ["root-2"]);
-    assert!(references(&stage, "works")["primary"].is_null());
-    assert_eq!(references(&stage, "works")["secondary"], "root-2");
-    let places = ["root", "plant", "line-1"].map(|it| told_at(&stage, "roll.cut_over", it));
+    comes_to(&env, &roll, "done");
+    env.wait_in_sync();
+    assert_eq!(ca_certificates(&env), ["root-2"]);
+    assert!(references(&env, "works")["primary"].is_null());
+    assert_eq!(references(&env, "works")["secondary"], "root-2");
+    let places = ["root", "plant", "line-1"].map(|it| told_at(&env, "roll.cut_over", it));
     assert!(places.is_sorted(), "{places:?}");
-    each_was_rolled_once(&stage);
-    these_alone_are_known(&stage, new.as_slice());
-    is_refused(&stage, &old);
+    each_was_rolled_once(&env);
+    these_alone_are_known(&env, new.as_slice());
+    is_refused(&env, &old);
 }
 
 /// The tree of the ceremony that ships.
-fn each_was_rolled_once(stage: &Stage) {
+fn each_was_rolled_once(env: &TestEnv) {
     for authority in ["root", "plant", "line-1", "operations"] {
         let generations = format!("generation WHERE authority = '{authority}'");
-        assert_eq!(stage.count(&generations), 2, "{authority}");
+        assert_eq!(env.count(&generations), 2, "{authority}");
         let rolls = format!("roll WHERE authority = '{authority}'");
-        assert_eq!(stage.count(&rolls), 1, "{authority}");
+        assert_eq!(env.count(&rolls), 1, "{authority}");
     }
 }
 
@@ -168,11 +168,11 @@ fn each_was_rolled_once(stage: &Stage) {
 #[test]
 fn a_compromised_intermediate_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let bay = OwnAuthority::new(Kind::Intermediate, "bay-1");
-    let (mut stage, compromised) = stage_with(std::slice::from_ref(&bay));
-    let prober = Prober::compromised(&stage, &compromised);
-    stage.kill();
-    let operator = reported(&stage, &["--authority", "bay-1"]);
-    // Without the compromised certificate, and then with the next one.
+    let (mut env, breached) = env_with(std::slice::from_ref(&bay));
+    let prober = Prober::breached(&env, &breached);
+    env.kill();
+    let operator = reported(&env, &["--authority", "bay-1"]);
+    // Without the breached certificate, and then with the next one.
     let group = ("group.put", "NAME");
     let calls = [
         ("group.put", "NAME-blocked-"),
@@ -182,33 +182,33 @@ fn a_compromised_intermediate_is_replaced_although_the_daemon_is_killed_at_every
     ];
     let points = [&GENERATION[..], &SHUTTING_OUT, &["roll.done"]];
     let mut new = Vec::new();
-    stage.is_killed_at_each(&points.concat(), &lost(&bay, &[&calls]), |stage| {
-        if says_that_it_is_out(stage, "bay-1") {
-            is_refused(stage, &compromised[0]);
+    env.is_killed_at_each(&points.concat(), &lost(&bay, &[&calls]), |env| {
+        if says_that_it_is_out(env, "bay-1") {
+            is_refused(env, &breached[0]);
         }
-        if new.is_empty() && second_signs(stage, "bay-1") {
-            new.extend(bay.try_to_obtain(stage));
+        if new.is_empty() && second_signs(env, "bay-1") {
+            new.extend(bay.try_to_obtain(env));
         }
     });
     operator.join().unwrap();
-    bay.is_rolled_into(&stage, "primary");
-    stage.is_in_step();
-    bay.is_blocked(&stage);
+    bay.is_rolled_into(&env, "primary");
+    env.wait_in_sync();
+    bay.is_blocked(&env);
     prober.ends();
-    is_refused(&stage, &compromised[0]);
-    is_assigned(&stage.emulator, &new[0]);
-    these_alone_are_known(&stage, &new);
+    is_refused(&env, &breached[0]);
+    is_assigned(&env.emulator, &new[0]);
+    these_alone_are_known(&env, &new);
 }
 
 /// The same for a root with all that is below it: its CA certificate is deleted, and the next one is
 /// proven and referenced.
 #[test]
-fn a_compromised_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
-    let mut stage = Stage::set();
-    let compromised = under_the_root(&mut stage);
-    let prober = Prober::compromised(&stage, std::slice::from_ref(&compromised));
-    stage.kill();
-    let operator = reported(&stage, &["--authority", "root"]);
+fn a_breached_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
+    let mut env = TestEnv::new();
+    let breached = under_the_root(&mut env);
+    let prober = Prober::breached(&env, std::slice::from_ref(&breached));
+    env.kill();
+    let operator = reported(&env, &["--authority", "root"]);
     let root = OwnAuthority::new(Kind::Root, "root");
     let calls = [
         DELETION,
@@ -217,21 +217,21 @@ fn a_compromised_root_is_replaced_although_the_daemon_is_killed_at_every_step() 
     ];
     let points = [&GENERATION[..], &SHUTTING_OUT, &["roll.done"]];
     let calls = lost(&root, &[&CA_CERTIFICATE, &calls]);
-    stage.is_killed_at_each(&points.concat(), &calls, |stage| {
-        if says_that_it_is_out(stage, "root") {
-            is_refused(stage, &compromised);
+    env.is_killed_at_each(&points.concat(), &calls, |env| {
+        if says_that_it_is_out(env, "root") {
+            is_refused(env, &breached);
         }
     });
-    let new = [stage.enlist_when_possible("device", "press-1")];
+    let new = [env.enlist_when_possible("device", "press-1")];
     operator.join().unwrap();
-    for roll in stage.json(&["roll", "list"]).as_array().unwrap() {
-        comes_to(&stage, &roll["id"].to_string(), "done");
+    for roll in env.json(&["roll", "list"]).as_array().unwrap() {
+        comes_to(&env, &roll["id"].to_string(), "done");
     }
-    stage.is_in_step();
-    assert_eq!(ca_certificates(&stage), ["root-2"]);
-    each_was_rolled_once(&stage);
+    env.wait_in_sync();
+    assert_eq!(ca_certificates(&env), ["root-2"]);
+    each_was_rolled_once(&env);
     prober.ends();
-    is_refused(&stage, &compromised);
-    is_assigned(&stage.emulator, &new[0]);
-    these_alone_are_known(&stage, &new);
+    is_refused(&env, &breached);
+    is_assigned(&env.emulator, &new[0]);
+    these_alone_are_known(&env, &new);
 }

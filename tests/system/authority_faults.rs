@@ -7,10 +7,10 @@
 use crate::authority_roll::start;
 use crate::device::{is_assigned, register};
 use crate::leaf_faults::{FAULTS, all_were_met, side_by_side};
-use crate::own_authority::{Call, Kind, OwnAuthority, stage_with, these_alone_are_known};
+use crate::own_authority::{Call, Kind, OwnAuthority, env_with, these_alone_are_known};
 use crate::prober::Prober;
 use crate::request::Holder;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use time::Duration;
 
 const GROUP: [Call; 2] = [("group.get", "NAME"), ("group.put", "NAME")];
@@ -42,11 +42,11 @@ fn authorities(kind: Kind) -> Vec<OwnAuthority> {
 }
 
 /// Each authority has its fault at all of these calls.
-fn arm(stage: &Stage, authorities: &[OwnAuthority], calls: &[&[Call]]) {
+fn arm(env: &TestEnv, authorities: &[OwnAuthority], calls: &[&[Call]]) {
     for (authority, action) in authorities.iter().zip(FAULTS) {
         for call in calls.concat() {
             let fault = authority.fault(call, action());
-            stage.emulator.inject(fault).unwrap();
+            env.emulator.inject(fault).unwrap();
         }
     }
 }
@@ -55,36 +55,36 @@ fn arm(stage: &Stage, authorities: &[OwnAuthority], calls: &[&[Call]]) {
 /// the story, whatever fails; then the old certificate is gone from the slots.
 fn expiry(kind: Kind, calls: &[&[Call]], retirement: &[&[Call]]) {
     let authorities = authorities(kind);
-    let (stage, old) = stage_with(&authorities);
-    arm(&stage, &authorities, calls);
-    let old_prober = Prober::honest(&stage, &old);
+    let (env, old) = env_with(&authorities);
+    arm(&env, &authorities, calls);
+    let old_prober = Prober::honest(&env, &old);
     for it in &authorities {
-        start(&stage, &it.name, "expiry", &["--validity", "5y"]);
+        start(&env, &it.name, "expiry", &["--validity", "5y"]);
     }
     for it in &authorities {
-        it.comes_to(&stage, "draining");
+        it.comes_to(&env, "draining");
     }
-    stage.passes(Duration::days(15));
-    let new: Vec<Holder> = authorities.iter().map(|it| it.obtain(&stage)).collect();
-    let new_prober = Prober::honest(&stage, &new);
-    stage.passes(Duration::days(4));
+    env.passes(Duration::days(15));
+    let new: Vec<Holder> = authorities.iter().map(|it| it.obtain(&env)).collect();
+    let new_prober = Prober::honest(&env, &new);
+    env.passes(Duration::days(4));
     for it in &authorities {
-        it.comes_to(&stage, "draining");
+        it.comes_to(&env, "draining");
     }
     // The old leaves end tomorrow.
     old_prober.ends();
-    all_were_met(&stage);
-    arm(&stage, &authorities, retirement);
-    stage.passes(Duration::days(12));
+    all_were_met(&env);
+    arm(&env, &authorities, retirement);
+    env.passes(Duration::days(12));
     for it in &authorities {
-        it.is_rolled_into(&stage, "secondary");
+        it.is_rolled_into(&env, "secondary");
     }
-    stage.is_in_step();
+    env.wait_in_sync();
     new_prober.ends();
-    all_were_met(&stage);
-    these_alone_are_known(&stage, &new);
+    all_were_met(&env);
+    these_alone_are_known(&env, &new);
     for old in &old {
-        assert_ne!(register(&stage.emulator, old).as_deref(), Ok("assigned"));
+        assert_ne!(register(&env.emulator, old).as_deref(), Ok("assigned"));
     }
 }
 
@@ -92,10 +92,10 @@ fn expiry(kind: Kind, calls: &[&[Call]], retirement: &[&[Call]]) {
 /// service and unknown to the hub, and so it stays; the device comes back with a new leaf.
 fn compromise(kind: Kind, calls: &[&[Call]]) {
     let authorities = authorities(kind);
-    let (stage, compromised) = stage_with(&authorities);
-    arm(&stage, &authorities, calls);
-    let prober = Prober::compromised(&stage, &compromised);
-    let pairs: Vec<_> = authorities.iter().zip(&compromised).collect();
+    let (env, breached) = env_with(&authorities);
+    arm(&env, &authorities, calls);
+    let prober = Prober::breached(&env, &breached);
+    let pairs: Vec<_> = authorities.iter().zip(&breached).collect();
     side_by_side(&pairs, |(authority, device)| {
         let (name, id) = (&authority.name, &device.id);
         let report = [
@@ -106,26 +106,26 @@ fn compromise(kind: Kind, calls: &[&[Call]]) {
             "--reason",
             "compromise",
         ];
-        let told = stage.json(&report);
-        assert_eq!(told["receipt"]["complete"], true, "{name}: {told:#}");
-        let end = register(&stage.emulator, device);
+        let output = env.json(&report);
+        assert_eq!(output["receipt"]["complete"], true, "{name}: {output:#}");
+        let end = register(&env.emulator, device);
         assert_ne!(end.as_deref(), Ok("assigned"), "{name}");
-        assert_eq!(stage.emulator.hub_identity(id), None, "{name}");
+        assert_eq!(env.emulator.hub_identity(id), None, "{name}");
     });
     let new = side_by_side(&authorities, |it| {
-        stage.enlist_when_possible(&it.profile(), &it.device())
+        env.enlist_when_possible(&it.profile(), &it.device())
     });
     for it in &authorities {
-        it.is_rolled_into(&stage, "primary");
+        it.is_rolled_into(&env, "primary");
     }
-    stage.is_in_step();
+    env.wait_in_sync();
     prober.ends();
-    all_were_met(&stage);
+    all_were_met(&env);
     for (authority, device) in authorities.iter().zip(&new) {
-        authority.is_blocked(&stage);
-        is_assigned(&stage.emulator, device);
+        authority.is_blocked(&env);
+        is_assigned(&env.emulator, device);
     }
-    these_alone_are_known(&stage, &new);
+    these_alone_are_known(&env, &new);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::invariants::{self, held};
 use crate::prober::Prober;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
-use crate::stage::{CEREMONY, Stage};
+use crate::test_env::{CEREMONY, TestEnv};
 use dps_emulator::{Action, Fault};
 use rusqlite::Connection;
 use serde_json::Value;
@@ -15,23 +15,23 @@ use std::time::{Duration, Instant};
 const LINE: &str = "Example Works Line 1\" }\nvalidity = \"5y\"";
 
 /// A stage whose line is valid for `validity` only, with the line's group, and clocks that move.
-fn with_line_of(validity: &str) -> Stage {
-    let stage = Stage::set().with_a_movable_clock();
+fn with_line_of(validity: &str) -> TestEnv {
+    let env = TestEnv::new().with_a_movable_clock();
     let ceremony = CEREMONY.replace(LINE, &LINE.replace("5y", validity));
     assert_ne!(ceremony, CEREMONY);
-    stage.write("ceremony.toml", &ceremony);
-    begun(stage)
+    env.write("ceremony.toml", &ceremony);
+    begun(env)
 }
 
-pub(crate) fn begun(mut stage: Stage) -> Stage {
-    stage.start();
-    stage.run_ceremony();
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    stage
+pub(crate) fn begun(mut env: TestEnv) -> TestEnv {
+    env.start();
+    env.run_ceremony();
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    env
 }
 
-pub(crate) fn start(stage: &Stage, authority: &str, reason: &str, more: &[&str]) -> String {
+pub(crate) fn start(env: &TestEnv, authority: &str, reason: &str, more: &[&str]) -> String {
     let command = [
         "roll",
         "start",
@@ -40,18 +40,18 @@ pub(crate) fn start(stage: &Stage, authority: &str, reason: &str, more: &[&str])
         "--reason",
         reason,
     ];
-    stage.json(&[&command, more].concat())["rolls"][0]["id"].to_string()
+    env.json(&[&command, more].concat())["rolls"][0]["id"].to_string()
 }
 
-pub(crate) fn shown(stage: &Stage, roll: &str) -> Value {
-    stage.json(&["roll", "show", roll])
+pub(crate) fn shown(env: &TestEnv, roll: &str) -> Value {
+    env.json(&["roll", "show", roll])
 }
 
 /// Waits until the roll is in this state.
-pub(crate) fn comes_to(stage: &Stage, roll: &str, state: &str) -> Value {
+pub(crate) fn comes_to(env: &TestEnv, roll: &str, state: &str) -> Value {
     let begun = Instant::now();
     loop {
-        let seen = shown(stage, roll);
+        let seen = shown(env, roll);
         if seen["state"] == state {
             return seen;
         }
@@ -64,23 +64,23 @@ pub(crate) fn comes_to(stage: &Stage, roll: &str, state: &str) -> Value {
 }
 
 /// The thumbprint of a generation.
-pub(crate) fn thumbprint(stage: &Stage, authority: &str, number: i64) -> Option<String> {
-    let generations = stage.json(&["authority", "show", authority]);
+pub(crate) fn thumbprint(env: &TestEnv, authority: &str, number: i64) -> Option<String> {
+    let generations = env.json(&["authority", "show", authority]);
     let mut generations = generations.as_array().unwrap().iter();
     let found = generations.find(|it| it["generation"] == number)?;
     Some(found["thumbprint"].as_str().unwrap().to_owned())
 }
 
 /// Whether the second generation of an authority signs.
-pub(crate) fn second_signs(stage: &Stage, authority: &str) -> bool {
+pub(crate) fn second_signs(env: &TestEnv, authority: &str) -> bool {
     let second =
         format!("generation WHERE authority = '{authority}' AND number = 2 AND state = 'serving'");
-    stage.count(&second) == 1
+    env.count(&second) == 1
 }
 
 /// What the service has in the slots of a group.
-pub(crate) fn slots(stage: &Stage, group: &str) -> [Option<String>; 2] {
-    let record = stage.emulator.group(group).unwrap();
+pub(crate) fn slots(env: &TestEnv, group: &str) -> [Option<String>; 2] {
+    let record = env.emulator.group(group).unwrap();
     ["primary", "secondary"].map(|slot| held(&record, slot))
 }
 
@@ -90,61 +90,61 @@ pub(crate) fn slots(stage: &Stage, group: &str) -> [Option<String>; 2] {
 /// expired it leaves its slot.
 #[test]
 fn an_intermediate_is_rolled_and_no_device_is_refused() {
-    let stage = with_line_of("120d");
-    let old = stage.enlist("device", "press-1");
-    let old_prober = Prober::honest(&stage, std::slice::from_ref(&old));
-    stage.passes(time::Duration::days(20));
-    let roll = start(&stage, "line-1", "expiry", &["--validity", "5y"]);
-    let draining = comes_to(&stage, &roll, "draining");
+    let env = with_line_of("120d");
+    let old = env.enlist("device", "press-1");
+    let old_prober = Prober::honest(&env, std::slice::from_ref(&old));
+    env.passes(time::Duration::days(20));
+    let roll = start(&env, "line-1", "expiry", &["--validity", "5y"]);
+    let draining = comes_to(&env, &roll, "draining");
     assert_eq!(draining["report"]["devices_on_the_old"], 1, "{draining}");
-    let new = stage.enlist("device", "press-2");
-    let new_prober = Prober::honest(&stage, std::slice::from_ref(&new));
-    let [first, second] = [1, 2].map(|number| thumbprint(&stage, "line-1", number));
-    assert_eq!(slots(&stage, "line-1"), [first.clone(), second.clone()]);
+    let new = env.enlist("device", "press-2");
+    let new_prober = Prober::honest(&env, std::slice::from_ref(&new));
+    let [first, second] = [1, 2].map(|number| thumbprint(&env, "line-1", number));
+    assert_eq!(slots(&env, "line-1"), [first.clone(), second.clone()]);
     let canaries = "intent WHERE subject LIKE 'hallmark-canary-line-1-%'";
-    assert_eq!(stage.count(canaries), 1);
+    assert_eq!(env.count(canaries), 1);
     let canary = "SELECT subject FROM intent WHERE subject LIKE 'hallmark-canary-%'";
-    let canary: String = invariants::open(&stage.database())
+    let canary: String = invariants::open(&env.database())
         .query_row(canary, [], |row| row.get(0))
         .unwrap();
-    assert!(stage.emulator.registration(&canary).is_none());
-    assert!(stage.emulator.hub_identity(&canary).is_none());
+    assert!(env.emulator.registration(&canary).is_none());
+    assert!(env.emulator.hub_identity(&canary).is_none());
     assert_eq!(
-        stage.count("device WHERE registration_id LIKE 'hallmark%'"),
+        env.count("device WHERE registration_id LIKE 'hallmark%'"),
         0
     );
 
     // The old leaf ends on day 90, the new one on day 110.
-    stage.passes(time::Duration::days(69));
-    is_assigned(&stage.emulator, &old);
-    is_assigned(&stage.emulator, &new);
-    assert_eq!(shown(&stage, &roll)["state"], "draining");
+    env.passes(time::Duration::days(69));
+    is_assigned(&env.emulator, &old);
+    is_assigned(&env.emulator, &new);
+    assert_eq!(shown(&env, &roll)["state"], "draining");
     old_prober.ends();
-    stage.passes(time::Duration::days(16));
-    assert!(register(&stage.emulator, &old).is_err());
-    let renewed = stage.enlist("device", "press-2");
-    let renewed_prober = Prober::honest(&stage, std::slice::from_ref(&renewed));
+    env.passes(time::Duration::days(16));
+    assert!(register(&env.emulator, &old).is_err());
+    let renewed = env.enlist("device", "press-2");
+    let renewed_prober = Prober::honest(&env, std::slice::from_ref(&renewed));
     new_prober.ends();
-    assert_eq!(slots(&stage, "line-1"), [first, second.clone()]);
-    stage.passes(time::Duration::days(16));
-    comes_to(&stage, &roll, "done");
-    assert_eq!(slots(&stage, "line-1"), [None, second]);
+    assert_eq!(slots(&env, "line-1"), [first, second.clone()]);
+    env.passes(time::Duration::days(16));
+    comes_to(&env, &roll, "done");
+    assert_eq!(slots(&env, "line-1"), [None, second]);
     renewed_prober.ends();
-    is_assigned(&stage.emulator, &renewed);
+    is_assigned(&env.emulator, &renewed);
 }
 
 /// A stage that retires certificates when all devices are proven on the next.
-pub(crate) fn retiring_when_proven() -> Stage {
-    let stage = Stage::set();
+pub(crate) fn retiring_when_proven() -> TestEnv {
+    let env = TestEnv::new();
     let policy = "\n[policy]\nretire_proven = true\nproof_interval = \"1s\"\n";
-    stage.configure(&(stage.configuration() + policy));
-    stage
+    env.configure(&(env.configuration() + policy));
+    env
 }
 
 /// The roll that another one brought about.
-fn roll_below(stage: &Stage, authority: &str) -> String {
+fn roll_below(env: &TestEnv, authority: &str) -> String {
     until(&format!("{authority} is rolled"), || {
-        let rolls = stage.json(&["roll", "list"]);
+        let rolls = env.json(&["roll", "list"]);
         let mut rolls = rolls.as_array().unwrap().iter();
         let found = rolls.find(|it| it["authority"] == authority)?;
         Some(found["id"].to_string())
@@ -152,10 +152,10 @@ fn roll_below(stage: &Stage, authority: &str) -> String {
 }
 
 /// Where in the journal something happened to an authority.
-pub(crate) fn told_at(stage: &Stage, action: &str, authority: &str) -> i64 {
+pub(crate) fn told_at(env: &TestEnv, action: &str, authority: &str) -> i64 {
     let sql = format!("audit WHERE action = '{action}' AND subject = '{authority}'");
-    assert!(stage.count(&sql) > 0, "{action} of {authority}");
-    let first = stage.count(&format!(
+    assert!(env.count(&sql) > 0, "{action} of {authority}");
+    let first = env.count(&format!(
         "audit WHERE sequence < (SELECT min(sequence) FROM {sql})"
     ));
     first + 1
@@ -166,94 +166,94 @@ pub(crate) fn told_at(stage: &Stage, action: &str, authority: &str) -> i64 {
 /// certificates are retired before they expire, once the device is proven on its new leaf.
 #[test]
 fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
-    let stage = begun(retiring_when_proven());
-    stage.add_group("plant", "plant");
-    stage.is_in_step();
-    let station = stage.station();
+    let env = begun(retiring_when_proven());
+    env.add_group("plant", "plant");
+    env.wait_in_sync();
+    let station = env.station();
     let old = station.obtain(&Request::device("press-1"));
-    is_assigned(&stage.emulator, &old);
+    is_assigned(&env.emulator, &old);
 
-    let prober = Prober::honest(&stage, std::slice::from_ref(&old));
-    let plant = start(&stage, "plant", "expiry", &[]);
-    comes_to(&stage, &plant, "draining");
-    comes_to(&stage, &roll_below(&stage, "line-1"), "draining");
-    let line = roll_below(&stage, "line-1");
-    let parent = stage.count(&format!("roll WHERE id = {line} AND parent = {plant}"));
+    let prober = Prober::honest(&env, std::slice::from_ref(&old));
+    let plant = start(&env, "plant", "expiry", &[]);
+    comes_to(&env, &plant, "draining");
+    comes_to(&env, &roll_below(&env, "line-1"), "draining");
+    let line = roll_below(&env, "line-1");
+    let parent = env.count(&format!("roll WHERE id = {line} AND parent = {plant}"));
     assert_eq!(parent, 1);
     assert!(
-        told_at(&stage, "roll.cut_over", "plant") < told_at(&stage, "roll.staged", "line-1"),
+        told_at(&env, "roll.cut_over", "plant") < told_at(&env, "roll.staged", "line-1"),
         "the line was staged before the plant had cut over"
     );
-    assert_eq!(shown(&stage, &plant)["report"]["devices_on_the_old"], 1);
+    assert_eq!(shown(&env, &plant)["report"]["devices_on_the_old"], 1);
 
     let other = station.obtain(&Request::device("press-2"));
     assert_eq!(other.chain.len(), 3);
     assert_ne!(other.chain, old.chain);
     // Nothing is retired before press-1 has moved, however long it takes.
-    let other_prober = Prober::honest(&stage, std::slice::from_ref(&other));
+    let other_prober = Prober::honest(&env, std::slice::from_ref(&other));
     // Three rounds of proofs.
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(shown(&stage, &line)["state"], "draining");
+    assert_eq!(shown(&env, &line)["state"], "draining");
     other_prober.ends();
     prober.ends();
     let new = station.obtain(&Request::device("press-1"));
-    is_assigned(&stage.emulator, &new);
-    comes_to(&stage, &line, "done");
-    let done = comes_to(&stage, &plant, "done");
+    is_assigned(&env.emulator, &new);
+    comes_to(&env, &line, "done");
+    let done = comes_to(&env, &plant, "done");
     assert_eq!(done["report"]["devices_seen_on_the_new"], 1, "{done}");
     for group in ["plant", "line-1"] {
-        assert_eq!(slots(&stage, group), [None, thumbprint(&stage, group, 2)]);
+        assert_eq!(slots(&env, group), [None, thumbprint(&env, group, 2)]);
     }
-    is_assigned(&stage.emulator, &new);
+    is_assigned(&env.emulator, &new);
 }
 
-pub(crate) fn ca_certificates(stage: &Stage) -> Vec<String> {
-    let held = stage.emulator.authorities();
+pub(crate) fn ca_certificates(env: &TestEnv) -> Vec<String> {
+    let held = env.emulator.authorities();
     let names = held
         .iter()
         .map(|it| it["name"].as_str().unwrap().to_owned());
     names.collect()
 }
 
-pub(crate) fn references(stage: &Stage, group: &str) -> Value {
-    let record = stage.emulator.group(group).unwrap();
+pub(crate) fn references(env: &TestEnv, group: &str) -> Value {
+    let record = env.emulator.group(group).unwrap();
     record["attestation"]["x509"]["caReferences"].clone()
 }
 
 /// A group by reference to the verified root, and a device of the line under it.
-pub(crate) fn under_the_root(stage: &mut Stage) -> Holder {
-    stage.start();
-    stage.run_ceremony();
-    stage.add_group("works", "root");
-    stage.is_in_step();
-    assert_eq!(references(stage, "works")["primary"], "root-1");
-    let device = stage.station().obtain(&Request::device("press-1"));
-    is_assigned(&stage.emulator, &device);
+pub(crate) fn under_the_root(env: &mut TestEnv) -> Holder {
+    env.start();
+    env.run_ceremony();
+    env.add_group("works", "root");
+    env.wait_in_sync();
+    assert_eq!(references(env, "works")["primary"], "root-1");
+    let device = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &device);
     device
 }
 
 /// The tree below the root has moved, and the device with it; then the old root goes.
-fn root_is_rolled(stage: &Stage, roll: &str, old: &Holder) {
-    let line = roll_below(stage, "line-1");
+fn root_is_rolled(env: &TestEnv, roll: &str, old: &Holder) {
+    let line = roll_below(env, "line-1");
     until("the line is rolled", || {
-        let state = shown(stage, &line)["state"].clone();
+        let state = shown(env, &line)["state"].clone();
         (state == "done" || state == "draining").then_some(())
     });
     let new = until("a new leaf", || {
         let request = Request::device("press-1");
-        let answer = stage.station_called("station-2").ask(&request);
+        let answer = env.station_called("station-2").ask(&request);
         (answer.status == 201).then(|| request.holder(&answer.body))
     });
-    is_assigned(&stage.emulator, &new);
-    comes_to(stage, roll, "done");
-    assert_eq!(ca_certificates(stage), ["root-2"]);
-    assert_eq!(references(stage, "works")["secondary"], "root-2");
-    assert!(references(stage, "works")["primary"].is_null());
-    assert!(register(&stage.emulator, old).is_err());
-    is_assigned(&stage.emulator, &new);
-    assert_eq!(stage.count("generation WHERE authority = 'root'"), 2);
+    is_assigned(&env.emulator, &new);
+    comes_to(env, roll, "done");
+    assert_eq!(ca_certificates(env), ["root-2"]);
+    assert_eq!(references(env, "works")["secondary"], "root-2");
+    assert!(references(env, "works")["primary"].is_null());
+    assert!(register(&env.emulator, old).is_err());
+    is_assigned(&env.emulator, &new);
+    assert_eq!(env.count("generation WHERE authority = 'root'"), 2);
     assert_eq!(
-        stage.count("roll WHERE authority IS NOT NULL AND state = 'aborted'"),
+        env.count("roll WHERE authority IS NOT NULL AND state = 'aborted'"),
         0
     );
 }
@@ -262,20 +262,20 @@ fn root_is_rolled(stage: &Stage, roll: &str, old: &Holder) {
 /// gets in, everything below is rolled in order; and only then the old one is let go and deleted.
 #[test]
 fn a_root_by_reference_is_rolled_with_the_whole_tree() {
-    let mut stage = retiring_when_proven();
-    let old = under_the_root(&mut stage);
-    let prober = Prober::honest(&stage, std::slice::from_ref(&old));
-    let roll = start(&stage, "root", "expiry", &[]);
-    comes_to(&stage, &roll, "draining");
+    let mut env = retiring_when_proven();
+    let old = under_the_root(&mut env);
+    let prober = Prober::honest(&env, std::slice::from_ref(&old));
+    let roll = start(&env, "root", "expiry", &[]);
+    comes_to(&env, &roll, "draining");
     until("the line signs under the new root", || {
-        let told = "audit WHERE action = 'roll.cut_over' AND subject = 'line-1'";
-        (stage.count(told) == 1).then_some(())
+        let output = "audit WHERE action = 'roll.cut_over' AND subject = 'line-1'";
+        (env.count(output) == 1).then_some(())
     });
     prober.ends();
-    root_is_rolled(&stage, &roll, &old);
+    root_is_rolled(&env, &roll, &old);
     let places: Vec<i64> = ["root", "plant", "line-1"]
         .iter()
-        .map(|it| told_at(&stage, "roll.cut_over", it))
+        .map(|it| told_at(&env, "roll.cut_over", it))
         .collect();
     assert!(places.is_sorted(), "{places:?}");
 }
@@ -283,72 +283,68 @@ fn a_root_by_reference_is_rolled_with_the_whole_tree() {
 /// Given up before its cut-over, a roll leaves nothing behind.
 #[test]
 fn a_roll_is_given_up_before_its_cut_over() {
-    let stage = Stage::set();
+    let env = TestEnv::new();
     let policy = "\n[policy]\napprove = [\"cut_over\"]\n";
-    stage.configure(&(stage.configuration() + policy));
-    let stage = begun(stage);
-    let first = thumbprint(&stage, "line-1", 1);
-    let roll = start(&stage, "line-1", "expiry", &[]);
+    env.configure(&(env.configuration() + policy));
+    let env = begun(env);
+    let first = thumbprint(&env, "line-1", 1);
+    let roll = start(&env, "line-1", "expiry", &[]);
     until("it waits for somebody's word", || {
-        let waits_for = shown(&stage, &roll)["waits_for"].clone();
+        let waits_for = shown(&env, &roll)["waits_for"].clone();
         waits_for.as_str().unwrap().contains("word").then_some(())
     });
-    stage.told(&["roll", "abort", &roll]);
-    stage.is_in_step();
-    assert_eq!(slots(&stage, "line-1"), [first, None]);
+    env.run(&["roll", "abort", &roll]);
+    env.wait_in_sync();
+    assert_eq!(slots(&env, "line-1"), [first, None]);
 
-    let roll = start(&stage, "line-1", "expiry", &[]);
-    comes_to(&stage, &roll, "staged");
-    stage.told(&["roll", "approve", &roll]);
-    comes_to(&stage, &roll, "draining");
-    assert_eq!(slots(&stage, "line-1")[1], thumbprint(&stage, "line-1", 3));
+    let roll = start(&env, "line-1", "expiry", &[]);
+    comes_to(&env, &roll, "staged");
+    env.run(&["roll", "approve", &roll]);
+    comes_to(&env, &roll, "draining");
+    assert_eq!(slots(&env, "line-1")[1], thumbprint(&env, "line-1", 3));
 }
 
 /// A group that is blocked in the middle of a roll lets no canary in. Verifies: the roll says in words
 /// that it waits for the block, nobody is alarmed, and it goes on when the block is lifted.
 #[test]
 fn a_roll_whose_group_is_blocked_waits_and_says_so() {
-    let stage = begun(Stage::set());
+    let env = begun(TestEnv::new());
     let unseen = Fault::on("device.register", Action::status(500));
     for _ in 0..20 {
-        stage.emulator.inject(unseen.clone()).unwrap();
+        env.emulator.inject(unseen.clone()).unwrap();
     }
-    let roll = start(&stage, "line-1", "expiry", &[]);
-    comes_to(&stage, &roll, "staged");
-    stage.is_in_step();
-    stage.told(&["enrollment", "block", "--group", "line-1"]);
-    stage.emulator.clear_faults();
-    let waits_for = shown(&stage, &roll)["waits_for"].clone();
+    let roll = start(&env, "line-1", "expiry", &[]);
+    comes_to(&env, &roll, "staged");
+    env.wait_in_sync();
+    env.run(&["enrollment", "block", "--group", "line-1"]);
+    env.emulator.clear_faults();
+    let waits_for = shown(&env, &roll)["waits_for"].clone();
     let waits_for = waits_for.as_str().unwrap();
     assert!(
         waits_for.contains("until the block of group line-1 is lifted"),
         "{waits_for}"
     );
-    let alarms = stage.json(&["status"])["alarms"].to_string();
+    let alarms = env.json(&["status"])["alarms"].to_string();
     assert!(!alarms.contains("canary"), "{alarms}");
-    stage.told(&["enrollment", "unblock", "--group", "line-1"]);
-    comes_to(&stage, &roll, "draining");
+    env.run(&["enrollment", "unblock", "--group", "line-1"]);
+    comes_to(&env, &roll, "draining");
 }
 
 /// What is on record of one roll cannot be read. Verifies: that is an alarm, the others are told all
 /// the same, the list of rolls has all of them, and the roll can be given up.
 #[test]
 fn a_roll_that_cannot_be_read_is_an_alarm_among_the_others() {
-    let stage = Stage::set();
+    let env = TestEnv::new();
     let policy = "\n[policy]\napprove = [\"cut_over\"]\n";
-    stage.configure(&(stage.configuration() + policy));
-    let stage = begun(stage);
-    let roll = start(&stage, "line-1", "expiry", &[]);
-    let other = start(&stage, "operations", "expiry", &[]);
+    env.configure(&(env.configuration() + policy));
+    let env = begun(env);
+    let roll = start(&env, "line-1", "expiry", &[]);
+    let other = start(&env, "operations", "expiry", &[]);
     until("both wait for somebody's word", || {
-        let waits = |roll| {
-            shown(&stage, roll)["waits_for"]
-                .to_string()
-                .contains("word")
-        };
+        let waits = |roll| shown(&env, roll)["waits_for"].to_string().contains("word");
         (waits(&roll) && waits(&other)).then_some(())
     });
-    let raw = Connection::open(stage.database()).unwrap();
+    let raw = Connection::open(env.database()).unwrap();
     raw.busy_timeout(SOON).unwrap();
     let write = |detail: &str, roll: &str| {
         let sql = "UPDATE roll SET detail = ?1 WHERE id = ?2";
@@ -356,17 +352,17 @@ fn a_roll_that_cannot_be_read_is_an_alarm_among_the_others() {
     };
     write(r#"{"from_the_future":1}"#, &roll);
     write(r#"{"failure":"no such luck"}"#, &other);
-    let alarms = stage.json(&["status"])["alarms"].to_string();
+    let alarms = env.json(&["status"])["alarms"].to_string();
     assert!(
         alarms.contains(&format!("roll {roll} of line-1 goes no further")),
         "{alarms}"
     );
     assert!(alarms.contains("no such luck"), "{alarms}");
-    let listed = stage.json(&["roll", "list", "--open"]);
+    let listed = env.json(&["roll", "list", "--open"]);
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
-    stage.told(&["roll", "abort", &roll]);
-    stage.told(&["roll", "abort", &other]);
-    let alarms = stage.json(&["status"])["alarms"].clone();
+    env.run(&["roll", "abort", &roll]);
+    env.run(&["roll", "abort", &other]);
+    let alarms = env.json(&["status"])["alarms"].clone();
     assert_eq!(alarms, serde_json::json!([]));
 }
 
@@ -374,35 +370,38 @@ fn a_roll_that_cannot_be_read_is_an_alarm_among_the_others() {
 /// window closes, and the new generation signs.
 #[test]
 fn a_window_that_nears_its_end_starts_the_roll() {
-    let stage = Stage::set();
+    let env = TestEnv::new();
     let policy = "\n[policy]\nroll_authorities = \"start\"\n";
     let line = "name = \"line-1\"\ntoken = \"factory\"";
     let window = format!("{line}\nsigning_window = \"20s\"");
-    let configuration = stage.configuration().replace(line, &window);
-    stage.configure(&(configuration + policy));
-    let stage = begun(stage);
+    let configuration = env.configuration().replace(line, &window);
+    env.configure(&(configuration + policy));
+    let env = begun(env);
     let rolled = until("the line is rolled", || {
-        let rolls = stage.json(&["roll", "list"]);
+        let rolls = env.json(&["roll", "list"]);
         let rolls = rolls.as_array().unwrap();
         rolls.iter().find(|it| it["authority"] == "line-1").cloned()
     });
     assert_eq!(rolled["started_by"], "hallmarkd");
-    comes_to(&stage, &rolled["id"].to_string(), "draining");
-    assert!(thumbprint(&stage, "line-1", 2).is_some());
+    comes_to(&env, &rolled["id"].to_string(), "draining");
+    assert!(thumbprint(&env, "line-1", 2).is_some());
 }
 
 /// A service that is full is told of before the roll starts, and nothing has begun.
 #[test]
 fn a_full_service_is_told_of_before_the_roll_starts() {
-    let stage = Stage::set();
+    let env = TestEnv::new();
     let limit = "ca_certificates_max = 1\nverified = [\"root\"]";
-    let configuration = stage.configuration();
-    stage.configure(&configuration.replace("verified = [\"root\"]", limit));
-    let stage = begun(stage);
+    let configuration = env.configuration();
+    env.configure(&configuration.replace("verified = [\"root\"]", limit));
+    let env = begun(env);
     let command = ["roll", "start", "--authority", "root", "--reason", "expiry"];
-    let told = stage.hallmark(&command);
-    assert_eq!(told.code, Some(1));
-    assert!(told.error.contains("at most 1 CA certificates"), "{told:?}");
-    assert_eq!(stage.count("roll"), 0);
-    assert_eq!(stage.count("generation WHERE number > 1"), 0);
+    let output = env.hallmark(&command);
+    assert_eq!(output.code, Some(1));
+    assert!(
+        output.error.contains("at most 1 CA certificates"),
+        "{output:?}"
+    );
+    assert_eq!(env.count("roll"), 0);
+    assert_eq!(env.count("generation WHERE number > 1"), 0);
 }

@@ -1,81 +1,81 @@
 //! Copies of the database: made under load, judged, and put in its place.
 
 use crate::load::Load;
-use crate::process::{Told, until};
-use crate::relying::Relying;
+use crate::process::{CommandOutput, until};
+use crate::relying_party::Relying;
 use crate::request::Request;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn create(stage: &Stage) -> PathBuf {
+fn create(env: &TestEnv) -> PathBuf {
     let made = until("a backup is made", || {
         // Two in one second have no two names.
-        let told = stage.hallmark(&["--json", "backup", "create"]);
-        serde_json::from_str::<Value>(&told.out).ok()
+        let output = env.hallmark(&["--json", "backup", "create"]);
+        serde_json::from_str::<Value>(&output.out).ok()
     });
     made["file"].as_str().unwrap().into()
 }
 
-fn verify(stage: &Stage, file: &Path) -> Told {
-    stage.hallmark(&["backup", "verify", file.to_str().unwrap()])
+fn verify(env: &TestEnv, file: &Path) -> CommandOutput {
+    env.hallmark(&["backup", "verify", file.to_str().unwrap()])
 }
 
-fn restore(stage: &Stage, file: &Path) -> Told {
-    let configuration = stage.path("hallmark.toml");
+fn restore(env: &TestEnv, file: &Path) -> CommandOutput {
+    let configuration = env.path("hallmark.toml");
     let file = file.to_str().unwrap();
     let configuration = configuration.to_str().unwrap();
-    stage.hallmark(&["backup", "restore", file, "--config", configuration])
+    env.hallmark(&["backup", "restore", file, "--config", configuration])
 }
 
-fn backups(stage: &Stage) -> usize {
-    fs::read_dir(stage.path("state/backup")).unwrap().count()
+fn backups(env: &TestEnv) -> usize {
+    fs::read_dir(env.path("state/backup")).unwrap().count()
 }
 
 /// Verifies: backups cost the line nothing; each is whole; the newest are kept, with their manifests; one
 /// is put on another disk if that is asked for.
 #[test]
 fn backups_are_made_while_the_line_is_at_work() {
-    let stage = Stage::set();
+    let env = TestEnv::new();
     let policy = "\n[policy]\nbackups_kept = 2\n";
-    stage.configure(&(stage.configuration() + policy));
-    let stage = stage.raised();
-    let elsewhere = stage.path("elsewhere");
+    env.configure(&(env.configuration() + policy));
+    let env = env.started();
+    let elsewhere = env.path("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    Load::during(&stage, |load| {
-        let first = create(&stage);
-        assert_eq!(verify(&stage, &first).code, Some(0));
-        load.is_looked_at();
-        let [second, third] = [(); 2].map(|()| create(&stage));
+    Load::during(&env, |load| {
+        let first = create(&env);
+        assert_eq!(verify(&env, &first).code, Some(0));
+        load.wait_for_status();
+        let [second, third] = [(); 2].map(|()| create(&env));
         assert!(!first.exists(), "the oldest makes room");
         for file in [&second, &third] {
-            assert_eq!(verify(&stage, file).code, Some(0));
+            assert_eq!(verify(&env, file).code, Some(0));
         }
-        assert_eq!(backups(&stage), 4, "two, each with its manifest");
+        assert_eq!(backups(&env), 4, "two, each with its manifest");
         until("a copy is elsewhere", || {
             let to = elsewhere.to_str().unwrap();
-            (stage.hallmark(&["backup", "create", "--to", to]).code == Some(0)).then_some(())
+            (env.hallmark(&["backup", "create", "--to", to]).code == Some(0)).then_some(())
         });
         assert_eq!(load.refused(), 0, "somebody was told to wait");
     });
     let copies = fs::read_dir(&elsewhere).unwrap();
     let copies = copies.map(|it| it.unwrap().path());
     let copy = copies.filter(|it| it.extension().unwrap() == "db").max();
-    assert_eq!(verify(&stage, &copy.unwrap()).code, Some(0));
+    assert_eq!(verify(&env, &copy.unwrap()).code, Some(0));
 }
 
 /// Verifies: one byte that is another, in the copy or in its manifest, is found, and not restored; nor is
 /// anything while a daemon runs.
 #[test]
 fn a_backup_that_was_changed_is_neither_verified_nor_restored() {
-    let mut stage = Stage::up();
-    let file = create(&stage);
-    let told = restore(&stage, &file);
-    assert_eq!(told.code, Some(1));
-    assert!(told.error.contains("another daemon has"), "{told:?}");
-    stage.stop();
-    let before = fs::read(stage.database()).unwrap();
+    let mut env = TestEnv::running();
+    let file = create(&env);
+    let output = restore(&env, &file);
+    assert_eq!(output.code, Some(1));
+    assert!(output.error.contains("another daemon has"), "{output:?}");
+    env.stop();
+    let before = fs::read(env.database()).unwrap();
     for (changed, mark) in [
         (file.clone(), "is not what its manifest says"),
         (file.with_extension("json"), "manifest"),
@@ -85,14 +85,14 @@ fn a_backup_that_was_changed_is_neither_verified_nor_restored() {
         let at = bad.len() / 2;
         bad[at] ^= 1;
         fs::write(&changed, &bad).unwrap();
-        for told in [verify(&stage, &file), restore(&stage, &file)] {
-            assert_eq!(told.code, Some(1), "{mark}: {told:?}");
-            assert!(told.error.contains(mark), "{mark}: {told:?}");
+        for output in [verify(&env, &file), restore(&env, &file)] {
+            assert_eq!(output.code, Some(1), "{mark}: {output:?}");
+            assert!(output.error.contains(mark), "{mark}: {output:?}");
         }
         fs::write(&changed, &good).unwrap();
     }
-    assert_eq!(fs::read(stage.database()).unwrap(), before);
-    assert_eq!(verify(&stage, &file).code, Some(0));
+    assert_eq!(fs::read(env.database()).unwrap(), before);
+    assert_eq!(verify(&env, &file).code, Some(0));
 }
 
 /// Verifies, in the place of a younger database and then in a folder that is new: the state of the backup is
@@ -100,19 +100,19 @@ fn a_backup_that_was_changed_is_neither_verified_nor_restored() {
 /// the same token signs, and no revocation list has a number that was used before.
 #[test]
 fn a_restored_database_issues_with_the_same_token() {
-    let mut stage = Stage::up();
-    let number = |stage: &Stage| {
-        let lists = stage.json(&["status"])["crls"].clone();
+    let mut env = TestEnv::running();
+    let number = |env: &TestEnv| {
+        let lists = env.json(&["status"])["crls"].clone();
         let numbers = lists.as_array().unwrap().iter();
         numbers
             .map(|it| it["number"].as_i64().unwrap())
             .max()
             .unwrap()
     };
-    stage.station().obtain(&Request::device("pump-1"));
-    let file = create(&stage);
+    env.station().obtain(&Request::device("pump-1"));
+    let file = create(&env);
     let file = {
-        let kept = stage.path("kept");
+        let kept = env.path("kept");
         fs::create_dir(&kept).unwrap();
         for extension in ["db", "json"] {
             let from = file.with_extension(extension);
@@ -120,37 +120,34 @@ fn a_restored_database_issues_with_the_same_token() {
         }
         kept.join(file.file_name().unwrap())
     };
-    let later = stage.station().obtain(&Request::device("pump-2"));
-    let before = number(&stage);
-    stage.stop();
+    let later = env.station().obtain(&Request::device("pump-2"));
+    let before = number(&env);
+    env.stop();
 
-    let told = restore(&stage, &file);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.out.contains("WHAT WAS DONE AFTER"), "{told:?}");
-    assert!(told.out.contains(&later.serial), "{told:?}");
-    stage.start();
-    stage.is_ready();
-    stage.json(&["device", "show", "pump-1"]);
-    assert_ne!(stage.hallmark(&["device", "show", "pump-2"]).code, Some(0));
-    assert_eq!(stage.count("audit WHERE action = 'backup.restored'"), 1);
-    assert_eq!(stage.json(&["audit", "verify"])["broken_at"], Value::Null);
-    let station = stage.station_called("station-2");
+    let output = restore(&env, &file);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.out.contains("WHAT WAS DONE AFTER"), "{output:?}");
+    assert!(output.out.contains(&later.serial), "{output:?}");
+    env.start();
+    env.wait_ready();
+    env.json(&["device", "show", "pump-1"]);
+    assert_ne!(env.hallmark(&["device", "show", "pump-2"]).code, Some(0));
+    assert_eq!(env.count("audit WHERE action = 'backup.restored'"), 1);
+    assert_eq!(env.json(&["audit", "verify"])["broken_at"], Value::Null);
+    let station = env.station_called("station-2");
     station.obtain(&Request::device("pump-3"));
     until("a list with a number of its own", || {
-        (number(&stage) > before).then_some(())
+        (number(&env) > before).then_some(())
     });
 
-    stage.stop();
-    fs::rename(stage.path("state"), stage.path("lost")).unwrap();
-    let told = restore(&stage, &file);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    stage.start();
-    stage.is_ready();
-    until("HTTPS answers", || {
-        stage.stranger().try_get("/healthz").ok()
-    });
-    stage
-        .station_called("station-3")
+    env.stop();
+    fs::rename(env.path("state"), env.path("lost")).unwrap();
+    let output = restore(&env, &file);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    env.start();
+    env.wait_ready();
+    until("HTTPS answers", || env.stranger().try_get("/healthz").ok());
+    env.station_called("station-3")
         .obtain(&Request::device("pump-4"));
 }
 
@@ -159,27 +156,27 @@ fn a_restored_database_issues_with_the_same_token() {
 /// told to come back, and an alarm says so. The first list that is served is newer than all before.
 #[test]
 fn a_restored_list_is_not_served_before_the_next_one_is_signed() {
-    let mut stage = Stage::up();
-    stage.station().obtain(&Request::device("pump-1"));
-    let file = create(&stage);
-    stage.told(&["device", "block", "pump-1"]);
-    let published = Relying::on(&stage).listed("line-1");
+    let mut env = TestEnv::running();
+    env.station().obtain(&Request::device("pump-1"));
+    let file = create(&env);
+    env.run(&["device", "block", "pump-1"]);
+    let published = Relying::on(&env).listed("line-1");
     assert_eq!(published.1.len(), 1);
-    stage.stop();
-    assert_eq!(restore(&stage, &file).code, Some(0));
+    env.stop();
+    assert_eq!(restore(&env, &file).code, Some(0));
 
-    let (tokens, away) = (stage.path("tokens"), stage.path("tokens.away"));
+    let (tokens, away) = (env.path("tokens"), env.path("tokens.away"));
     fs::rename(&tokens, &away).unwrap();
     for _ in 0..2 {
-        stage.start();
-        for caller in [stage.plain_http(), stage.stranger()] {
+        env.start();
+        for caller in [env.plain_http(), env.stranger()] {
             for name in ["line-1", "line-1-1", "plant", "root"] {
                 let answer = caller.get(&format!("/crl/{name}.crl"));
                 let said = (answer.status, answer.code(), answer.retry_after.is_some());
                 assert_eq!(said, (503, "crl_withheld", true), "{name}: {answer:?}");
             }
         }
-        let status = stage.json(&["status"]);
+        let status = env.json(&["status"]);
         let lists = status["crls"].as_array().unwrap();
         assert!(lists.iter().all(|it| it["withheld"] == true), "{status}");
         let alarms = status["alarms"].to_string();
@@ -187,20 +184,20 @@ fn a_restored_list_is_not_served_before_the_next_one_is_signed() {
             alarms.contains("line-1") && alarms.contains("restore"),
             "{alarms}"
         );
-        let shown = stage.json(&["authority", "show", "line-1"]);
+        let shown = env.json(&["authority", "show", "line-1"]);
         assert_eq!(shown[0]["crl_number"], Value::Null);
-        stage.stop();
+        env.stop();
     }
     fs::rename(&away, &tokens).unwrap();
-    stage.start();
-    let relying = Relying::on(&stage);
+    env.start();
+    let relying = Relying::on(&env);
     until("the next list is served", || {
         (relying.get("/crl/line-1.crl").status() == 200).then_some(())
     });
     assert!(relying.listed("line-1").0 > published.0);
     until("no list is withheld", || {
-        let alarms = stage.json(&["status"])["alarms"].to_string();
+        let alarms = env.json(&["status"])["alarms"].to_string();
         (!alarms.contains("restore")).then_some(())
     });
-    assert_eq!(stage.count("generation WHERE crl_withheld = 1"), 0);
+    assert_eq!(env.count("generation WHERE crl_withheld = 1"), 0);
 }

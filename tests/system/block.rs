@@ -5,7 +5,7 @@ use crate::device::{is_assigned, register};
 use crate::process::until;
 use crate::provisioned::below_line_1;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use serde_json::{Value, json};
 
 /// Two lines, as the article on X.509 attestation has two intermediates.
@@ -61,169 +61,166 @@ ids = ["device-?"]
 "#;
 
 /// Devices 1 to 3 below A, 4 and 5 below B, each line with a group; all provisioned.
-pub(crate) fn five_devices() -> (Stage, Vec<Holder>) {
-    let mut stage = Stage::set();
-    stage.write("ceremony.toml", LINES);
-    let configuration = stage.configuration();
+pub(crate) fn five_devices() -> (TestEnv, Vec<Holder>) {
+    let mut env = TestEnv::new();
+    env.write("ceremony.toml", LINES);
+    let configuration = env.configuration();
     let configuration =
         configuration.replacen("[[profile]]", &format!("{PROFILE_A}\n[[profile]]"), 1);
-    stage.configure(&configuration);
-    stage.start();
-    stage.run_ceremony();
-    stage.add_group("group-a", "plant");
-    stage.add_group("group-b", "line-1");
-    let station = stage.station();
+    env.configure(&configuration);
+    env.start();
+    env.run_ceremony();
+    env.add_group("group-a", "plant");
+    env.add_group("group-b", "line-1");
+    let station = env.station();
     let devices: Vec<Holder> = (1..=5)
         .map(|number| {
             let profile = if number <= 3 { "device-a" } else { "device" };
             station.obtain(&Request::new(profile, &format!("device-{number}")))
         })
         .collect();
-    stage.is_in_step();
+    env.wait_in_sync();
     for device in &devices {
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
-    (stage, devices)
+    (env, devices)
 }
 
-fn is_out(stage: &Stage, device: &Holder) {
+fn is_out(env: &TestEnv, device: &Holder) {
     assert_ne!(
-        register(&stage.emulator, device).as_deref(),
+        register(&env.emulator, device).as_deref(),
         Ok("assigned"),
         "{}",
         device.id
     );
-    let identity = stage.emulator.hub_identity(&device.id);
+    let identity = env.emulator.hub_identity(&device.id);
     assert_eq!(identity, None, "{} is still in the hub", device.id);
 }
 
-fn is_complete(told: &Value, places: usize) {
-    assert_eq!(told["receipt"]["complete"], true, "{told}");
-    let answered = told["receipt"]["places"].as_array().unwrap();
-    assert_eq!(answered.len(), places, "{told}");
-    assert!(answered.iter().all(|it| it["state"] == "done"), "{told}");
+fn is_complete(output: &Value, places: usize) {
+    assert_eq!(output["receipt"]["complete"], true, "{output}");
+    let answered = output["receipt"]["places"].as_array().unwrap();
+    assert_eq!(answered.len(), places, "{output}");
+    assert!(answered.iter().all(|it| it["state"] == "done"), "{output}");
 }
 
 /// The example of the article: five devices, intermediates A and B with a group each. Then device 3
 /// is kept out by an enrollment of its own that is disabled, and all others come and go as before.
 #[test]
 fn the_example_of_the_article_device_3_is_kept_out_of_its_group() {
-    let (stage, devices) = five_devices();
-    let told = stage.json(&["device", "block", "device-3", "--reason", "stolen"]);
-    is_complete(&told, 3);
-    is_out(&stage, &devices[2]);
+    let (env, devices) = five_devices();
+    let output = env.json(&["device", "block", "device-3", "--reason", "stolen"]);
+    is_complete(&output, 3);
+    is_out(&env, &devices[2]);
     for other in [0, 1, 3, 4] {
-        is_assigned(&stage.emulator, &devices[other]);
+        is_assigned(&env.emulator, &devices[other]);
     }
-    let record = stage.emulator.individual("device-3").unwrap();
+    let record = env.emulator.individual("device-3").unwrap();
     assert_eq!(record["provisioningStatus"], "disabled");
 
-    let shown = stage.json(&["device", "show", "device-3"]);
+    let shown = env.json(&["device", "show", "device-3"]);
     assert_eq!(shown["blocked"]["reason"], "stolen", "{shown}");
-    let again = stage.hallmark(&["device", "block", "device-3"]);
+    let again = env.hallmark(&["device", "block", "device-3"]);
     assert!(
         again.code == Some(1) && again.error.contains("blocked already"),
         "{again:?}"
     );
-    let refused = stage.station().ask(&Request::new("device-a", "device-3"));
+    let refused = env.station().ask(&Request::new("device-a", "device-3"));
     assert_eq!((refused.status, refused.code()), (403, "device_blocked"));
-    let itself = stage
+    let itself = env
         .caller(&devices[2])
         .ask(&Request::new("device-a", "device-3"));
     assert_eq!(
         (itself.status, itself.code()),
         (401, "client_certificate_revoked")
     );
-    let removal = stage.hallmark(&["enrollment", "remove", "--individual", "device-3"]);
+    let removal = env.hallmark(&["enrollment", "remove", "--individual", "device-3"]);
     assert!(removal.error.contains("device_blocked"), "{removal:?}");
 
-    let told = stage.json(&["device", "unblock", "device-3", "--reason", "found again"]);
-    assert_eq!(told["receipt"]["complete"], true, "{told}");
+    let output = env.json(&["device", "unblock", "device-3", "--reason", "found again"]);
+    assert_eq!(output["receipt"]["complete"], true, "{output}");
     assert!(
-        stage.emulator.individual("device-3").is_none(),
+        env.emulator.individual("device-3").is_none(),
         "it is back in its group"
     );
-    is_assigned(&stage.emulator, &devices[2]);
-    let shown = stage.json(&["device", "show", "device-3"]);
+    is_assigned(&env.emulator, &devices[2]);
+    let shown = env.json(&["device", "show", "device-3"]);
     assert_eq!(
         shown["certificates"][0]["revoked_at"],
         Value::Null,
         "{shown}"
     );
-    let audit = stage.told(&["audit", "export"]);
+    let audit = env.run(&["audit", "export"]);
     assert!(audit.contains("stolen") && audit.contains("found again"));
 }
 
 /// An individually enrolled device is disabled, and enabled again with the leaf that it has.
 #[test]
 fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
-    let stage = Stage::up();
-    stage.told(&["enrollment", "add", "--individual", "press-7"]);
+    let env = TestEnv::running();
+    env.run(&["enrollment", "add", "--individual", "press-7"]);
     let request = Request::device("press-7");
-    let device = stage.station().obtain(&request);
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
-    is_complete(&stage.json(&["device", "block", "press-7"]), 3);
-    is_out(&stage, &device);
-    let repeated = stage.station().ask(&request);
+    let device = env.station().obtain(&request);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
+    is_complete(&env.json(&["device", "block", "press-7"]), 3);
+    is_out(&env, &device);
+    let repeated = env.station().ask(&request);
     assert_eq!(
         (repeated.status, repeated.code()),
         (409, "certificate_revoked")
     );
-    stage.told(&["device", "unblock", "press-7"]);
-    is_assigned(&stage.emulator, &device);
+    env.run(&["device", "unblock", "press-7"]);
+    is_assigned(&env.emulator, &device);
 }
 
 /// A compromised device that was blocked too is not let back in by lifting the block.
 #[test]
-fn lifting_a_block_does_not_let_a_compromised_leaf_back_in() {
-    let (stage, devices) = below_line_1(&["press-7"]);
+fn lifting_a_block_does_not_let_a_breached_leaf_back_in() {
+    let (env, devices) = below_line_1(&["press-7"]);
     let device = &devices[0];
-    stage.told(&["device", "block", "press-7"]);
-    stage.told(&["roll", "start", "press-7", "--reason", "compromise"]);
-    stage.told(&["device", "unblock", "press-7"]);
-    stage.is_in_step();
-    is_out(&stage, device);
-    let renewed = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &renewed);
-    assert_ne!(register(&stage.emulator, device).as_deref(), Ok("assigned"));
+    env.run(&["device", "block", "press-7"]);
+    env.run(&["roll", "start", "press-7", "--reason", "compromise"]);
+    env.run(&["device", "unblock", "press-7"]);
+    env.wait_in_sync();
+    is_out(&env, device);
+    let renewed = env.station().obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &renewed);
+    assert_ne!(register(&env.emulator, device).as_deref(), Ok("assigned"));
 }
 
 /// All devices of a group are out, those of the other group are not; then they are back.
 #[test]
 fn a_group_is_blocked_and_unblocked() {
-    let (stage, devices) = five_devices();
-    is_complete(
-        &stage.json(&["enrollment", "block", "--group", "group-a"]),
-        3,
-    );
+    let (env, devices) = five_devices();
+    is_complete(&env.json(&["enrollment", "block", "--group", "group-a"]), 3);
     for device in &devices[..3] {
-        is_out(&stage, device);
+        is_out(&env, device);
     }
     for device in &devices[3..] {
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
-    let blocks = stage.json(&["enrollment", "show", "group-a"]);
+    let blocks = env.json(&["enrollment", "show", "group-a"]);
     assert_eq!(blocks[0]["status"], "disabled");
-    let removal = stage.hallmark(&["enrollment", "remove", "--group", "group-a"]);
+    let removal = env.hallmark(&["enrollment", "remove", "--group", "group-a"]);
     assert!(removal.error.contains("group_blocked"), "{removal:?}");
     assert_eq!(blocks[0]["blocks"][0]["kind"], "group", "{blocks}");
-    let status = stage.json(&["status"]);
+    let status = env.json(&["status"]);
     assert_eq!(status["blocked"], 1);
     assert_eq!(status["blocks"][0]["name"], "group-a", "{status}");
-    assert!(stage.told(&["status"]).contains("name: group-a"));
-    stage.told(&["enrollment", "unblock", "--group", "group-a"]);
-    let blocks = stage.json(&["enrollment", "show", "group-a"]);
+    assert!(env.run(&["status"]).contains("name: group-a"));
+    env.run(&["enrollment", "unblock", "--group", "group-a"]);
+    let blocks = env.json(&["enrollment", "show", "group-a"]);
     assert_eq!(blocks[0]["blocks"], json!([]));
-    assert_eq!(stage.json(&["status"])["blocks"], json!([]));
+    assert_eq!(env.json(&["status"])["blocks"], json!([]));
     for device in &devices {
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
 }
 
-fn is_revoked(stage: &Stage, device: &str) -> bool {
-    let shown = stage.json(&["device", "show", device]);
+fn is_revoked(env: &TestEnv, device: &str) -> bool {
+    let shown = env.json(&["device", "show", device]);
     !shown["certificates"][0]["revoked_at"].is_null()
 }
 
@@ -231,28 +228,28 @@ fn is_revoked(stage: &Stage, device: &str) -> bool {
 /// revocation list as at the service.
 #[test]
 fn a_blocked_device_of_a_blocked_group_is_let_back_in_by_the_last_of_the_blocks() {
-    let (stage, devices) = five_devices();
-    let group = |verb| stage.json(&["enrollment", verb, "--group", "group-a"]);
+    let (env, devices) = five_devices();
+    let group = |verb| env.json(&["enrollment", verb, "--group", "group-a"]);
     is_complete(&group("block"), 3);
-    is_complete(&stage.json(&["device", "block", "device-3"]), 3);
+    is_complete(&env.json(&["device", "block", "device-3"]), 3);
     assert_eq!(group("unblock")["receipt"]["complete"], true);
     for device in &devices[..2] {
-        is_assigned(&stage.emulator, device);
-        assert!(!is_revoked(&stage, &device.id));
+        is_assigned(&env.emulator, device);
+        assert!(!is_revoked(&env, &device.id));
     }
-    is_out(&stage, &devices[2]);
-    assert!(is_revoked(&stage, "device-3"));
+    is_out(&env, &devices[2]);
+    assert!(is_revoked(&env, "device-3"));
 
     is_complete(&group("block"), 3);
-    let told = stage.json(&["device", "unblock", "device-3"]);
-    assert_eq!(told["receipt"]["complete"], true, "{told}");
-    is_out(&stage, &devices[2]);
-    assert!(is_revoked(&stage, "device-3"));
-    let refused = stage.station().ask(&Request::new("device-a", "device-3"));
+    let output = env.json(&["device", "unblock", "device-3"]);
+    assert_eq!(output["receipt"]["complete"], true, "{output}");
+    is_out(&env, &devices[2]);
+    assert!(is_revoked(&env, "device-3"));
+    let refused = env.station().ask(&Request::new("device-a", "device-3"));
     assert_eq!((refused.status, refused.code()), (403, "group_blocked"));
     assert_eq!(group("unblock")["receipt"]["complete"], true);
-    is_assigned(&stage.emulator, &devices[2]);
-    assert!(!is_revoked(&stage, "device-3"));
+    is_assigned(&env.emulator, &devices[2]);
+    assert!(!is_revoked(&env, "device-3"));
 }
 
 /// Killed between the block of a group and the first of its devices. Verifies: from the block on the
@@ -260,87 +257,85 @@ fn a_blocked_device_of_a_blocked_group_is_let_back_in_by_the_last_of_the_blocks(
 /// itself.
 #[test]
 fn a_block_of_a_group_goes_on_after_a_crash() {
-    let (mut stage, devices) = five_devices();
-    let station = stage.enlist("station", "station-2");
-    stage.restart_to_stay_at("block-chunk");
-    let client = stage.client();
+    let (mut env, devices) = five_devices();
+    let station = env.enlist("station", "station-2");
+    env.restart_to_stay_at("block-chunk");
+    let client = env.client();
     let block = ["enrollment", "block", "--group", "group-a"];
     std::thread::scope(|scope| {
-        let told = scope.spawn(|| client.hallmark(&block));
-        stage.stays_at("block-chunk");
+        let output = scope.spawn(|| client.hallmark(&block));
+        env.stays_at("block-chunk");
         until("the service has followed", || {
-            let group = stage.emulator.group("group-a").unwrap();
+            let group = env.emulator.group("group-a").unwrap();
             (group["provisioningStatus"] == "disabled").then_some(())
         });
         let request = Request::new("device-a", "device-1");
-        let refused = stage.caller(&station).ask(&request);
+        let refused = env.caller(&station).ask(&request);
         assert_eq!((refused.status, refused.code()), (403, "group_blocked"));
-        assert!(!is_revoked(&stage, "device-1"));
-        stage.kill();
-        let told = told.join().unwrap();
-        assert_ne!(told.code, Some(0), "{told:?}");
+        assert!(!is_revoked(&env, "device-1"));
+        env.kill();
+        let output = output.join().unwrap();
+        assert_ne!(output.code, Some(0), "{output:?}");
     });
-    stage.start();
-    stage.is_ready();
+    env.start();
+    env.wait_ready();
     for device in &devices[..3] {
         until("the device is gone through", || {
-            let there = stage.emulator.hub_identity(&device.id).is_some();
-            (is_revoked(&stage, &device.id) && !there).then_some(())
+            let there = env.emulator.hub_identity(&device.id).is_some();
+            (is_revoked(&env, &device.id) && !there).then_some(())
         });
-        is_out(&stage, device);
+        is_out(&env, device);
     }
-    assert_eq!(stage.count("block WHERE reached IS NOT NULL"), 0);
-    is_assigned(&stage.emulator, &devices[4]);
+    assert_eq!(env.count("block WHERE reached IS NOT NULL"), 0);
+    is_assigned(&env.emulator, &devices[4]);
 }
 
 /// A generation whose certificate is all that its group holds: the group is disabled, and the
 /// generation signs nothing more until the block is lifted.
 #[test]
 fn a_generation_is_blocked_and_unblocked() {
-    let (stage, devices) = five_devices();
+    let (env, devices) = five_devices();
     let block = ["authority", "block", "plant", "--generation", "1"];
-    is_complete(&stage.json(&block), 3);
+    is_complete(&env.json(&block), 3);
     for device in &devices[..3] {
-        is_out(&stage, device);
+        is_out(&env, device);
     }
-    is_assigned(&stage.emulator, &devices[4]);
-    let refused = stage.station().ask(&Request::new("device-a", "device-9"));
+    is_assigned(&env.emulator, &devices[4]);
+    let refused = env.station().ask(&Request::new("device-a", "device-9"));
     assert_eq!((refused.status, refused.code()), (503, "issuer_revoked"));
-    let shown = stage.json(&["authority", "show", "plant"]);
+    let shown = env.json(&["authority", "show", "plant"]);
     assert_eq!(shown[0]["blocked"]["kind"], "generation", "{shown}");
-    let disabled = stage.json(&["enrollment", "show", "group-a"]);
+    let disabled = env.json(&["enrollment", "show", "group-a"]);
     assert_eq!(disabled[0]["blocks"][0]["name"], "plant", "{disabled}");
-    stage.told(&["authority", "unblock", "plant", "--generation", "1"]);
-    let shown = stage.json(&["authority", "show", "plant"]);
+    env.run(&["authority", "unblock", "plant", "--generation", "1"]);
+    let shown = env.json(&["authority", "show", "plant"]);
     assert_eq!(shown[0]["blocked"], Value::Null);
     for device in &devices {
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
-    stage
-        .station()
-        .obtain(&Request::new("device-a", "device-9"));
+    env.station().obtain(&Request::new("device-a", "device-9"));
 }
 
 /// A group of the root takes every chain below it: a blocked generation gets a disabled group of
 /// its own there, which is found first.
 #[test]
 fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
-    let mut stage = Stage::set();
-    stage.write("ceremony.toml", LINES);
-    stage.start();
-    stage.run_ceremony();
-    stage.add_group("everybody", "root");
-    let device = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
+    let mut env = TestEnv::new();
+    env.write("ceremony.toml", LINES);
+    env.start();
+    env.run_ceremony();
+    env.add_group("everybody", "root");
+    let device = env.station().obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
     is_complete(
-        &stage.json(&["authority", "block", "line-1", "--generation", "1"]),
+        &env.json(&["authority", "block", "line-1", "--generation", "1"]),
         3,
     );
-    is_out(&stage, &device);
-    let own = stage.emulator.group("line-1-blocked-1").unwrap();
+    is_out(&env, &device);
+    let own = env.emulator.group("line-1-blocked-1").unwrap();
     assert_eq!(own["provisioningStatus"], "disabled");
-    let removal = stage.hallmark(&["enrollment", "remove", "--group", "line-1-blocked-1"]);
+    let removal = env.hallmark(&["enrollment", "remove", "--group", "line-1-blocked-1"]);
     assert!(
         removal.error.contains("enrollment_shuts_out"),
         "{removal:?}"
@@ -353,64 +348,62 @@ fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
         "--authority",
         "line-1",
     ];
-    let added = stage.hallmark(&added);
+    let added = env.hallmark(&added);
     assert!(added.error.contains("issuer_revoked"), "{added:?}");
-    stage.told(&["authority", "unblock", "line-1", "--generation", "1"]);
+    env.run(&["authority", "unblock", "line-1", "--generation", "1"]);
     until("its own group is gone", || {
-        stage
-            .emulator
+        env.emulator
             .group("line-1-blocked-1")
             .is_none()
             .then_some(())
     });
-    is_assigned(&stage.emulator, &device);
+    is_assigned(&env.emulator, &device);
 }
 
 /// The group of the blocked authority comes before that of the one below it: both are disabled.
 #[test]
 fn a_blocked_generation_is_shut_out_in_the_groups_below_it_too() {
-    let mut stage = Stage::set();
-    stage.start();
-    stage.run_ceremony();
-    stage.add_group("plant", "plant");
-    stage.add_group("line-1", "line-1");
-    let device = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
-    stage.told(&["authority", "block", "plant", "--generation", "1"]);
+    let mut env = TestEnv::new();
+    env.start();
+    env.run_ceremony();
+    env.add_group("plant", "plant");
+    env.add_group("line-1", "line-1");
+    let device = env.station().obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
+    env.run(&["authority", "block", "plant", "--generation", "1"]);
     for group in ["plant", "line-1"] {
-        let record = stage.emulator.group(group).unwrap();
+        let record = env.emulator.group(group).unwrap();
         assert_eq!(record["provisioningStatus"], "disabled", "{group}");
     }
-    is_out(&stage, &device);
+    is_out(&env, &device);
 }
 
 /// What the services answer changes nothing about the end.
 #[test]
 fn a_receipt_says_what_is_pending_and_why() {
     use dps_emulator::{Action, Fault};
-    let (stage, devices) = five_devices();
+    let (env, devices) = five_devices();
     let refused = Action::Status {
         status: 400,
         headers: Vec::new(),
         body: Some(json!({ "errorCode": 400_000, "message": "not today" })),
     };
-    stage
-        .emulator
+    env.emulator
         .inject(Fault::on("individual.put", refused))
         .unwrap();
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let told = stage.json(&["device", "block", "device-3"]);
-            sender.send(told).unwrap();
+            let output = env.json(&["device", "block", "device-3"]);
+            sender.send(output).unwrap();
         });
         until("the change is parked", || {
-            let queue = stage.json(&["push", "list"]);
+            let queue = env.json(&["push", "list"]);
             (queue[0]["parked"] == true).then_some(())
         });
-        stage.told(&["push", "retry", "device-3"]);
+        env.run(&["push", "retry", "device-3"]);
     });
     is_complete(&receiver.recv().unwrap(), 3);
-    is_out(&stage, &devices[2]);
+    is_out(&env, &devices[2]);
 }

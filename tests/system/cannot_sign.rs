@@ -8,8 +8,8 @@
 use crate::est::Client;
 use crate::process::until;
 use crate::request::{Holder, Request, der};
-use crate::stage::Stage;
-use crate::weather::stage_with_faults;
+use crate::test_env::TestEnv;
+use crate::token_faults::env_with_faults;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dps_emulator as emulator;
@@ -38,7 +38,7 @@ const BEFORE_IT_IS_KNOWN: i64 = 12;
 
 /// A daemon with something to sign for every source, but for the API's callers.
 struct Scene {
-    stage: Stage,
+    env: TestEnv,
     plan: Plan,
     station: Holder,
     answered: Request,
@@ -56,15 +56,15 @@ struct OnRecord {
 
 impl Scene {
     fn set() -> Self {
-        let (stage, plan) = stage_with_faults(&[]);
-        let station = stage.enlist("station", "station-1");
-        let revoked = stage.caller(&station).obtain(&Request::device("press-1"));
+        let (env, plan) = env_with_faults(&[]);
+        let station = env.enlist("station", "station-1");
+        let revoked = env.caller(&station).obtain(&Request::device("press-1"));
         let answered = Request::device("press-3");
-        stage.caller(&station).obtain(&answered);
-        stage.add_group("line-1", "line-1");
-        stage.is_in_step();
+        env.caller(&station).obtain(&answered);
+        env.add_group("line-1", "line-1");
+        env.wait_in_sync();
         let scene = Self {
-            stage,
+            env,
             plan,
             station,
             answered,
@@ -86,17 +86,16 @@ impl Scene {
             times: u32::MAX,
             ..refused
         };
-        self.stage.emulator.inject(refused).unwrap();
+        self.env.emulator.inject(refused).unwrap();
         self.roll("line-1");
         until("a canary was signed", || {
-            (self.stage.count("intent WHERE profile = 'canary'") > 0).then_some(())
+            (self.env.count("intent WHERE profile = 'canary'") > 0).then_some(())
         });
     }
 
     fn roll(&self, authority: &str) {
         let roll = ["roll", "start", "--authority", authority];
-        self.stage
-            .told(&[&roll[..], &["--reason", "expiry"]].concat());
+        self.env.run(&[&roll[..], &["--reason", "expiry"]].concat());
     }
 
     /// Gives every source of the daemon's own something to have signed.
@@ -104,16 +103,16 @@ impl Scene {
         fs::remove_file(self.listener()).unwrap();
         self.revoke();
         self.roll("operations");
-        let configuration = fs::read_to_string(self.stage.path("hallmark.toml")).unwrap();
+        let configuration = fs::read_to_string(self.env.path("hallmark.toml")).unwrap();
         let verified =
             configuration.replace("verified = [\"root\"]", "verified = [\"root\", \"plant\"]");
         assert_ne!(verified, configuration);
-        self.stage.configure(&verified);
-        self.stage.told(&["reload"]);
+        self.env.configure(&verified);
+        self.env.run(&["reload"]);
     }
 
     fn listener(&self) -> PathBuf {
-        self.stage.path("state/tls/server.pem")
+        self.env.path("state/tls/server.pem")
     }
 
     /// Revokes beside the daemon, so that the list of `line-1` is due.
@@ -126,7 +125,7 @@ impl Scene {
             actor: "test".into(),
             cause: "a test".into(),
         };
-        let store = Store::open(&self.stage.database()).unwrap();
+        let store = Store::open(&self.env.database()).unwrap();
         store
             .revoke(revocation, RevocationReason::Superseded)
             .unwrap();
@@ -135,17 +134,17 @@ impl Scene {
     fn on_record(&self) -> OnRecord {
         let tried = "('intent.abandoned', 'intent.withdrawn', 'crl.recorded', 'request.recorded')";
         OnRecord {
-            intents: self.stage.count("intent"),
-            abandoned: self.stage.count("intent WHERE state = 'abandoned'"),
-            lists: self.stage.count("crl"),
-            entries: self.stage.count(&format!("audit WHERE action IN {tried}")),
+            intents: self.env.count("intent"),
+            abandoned: self.env.count("intent WHERE state = 'abandoned'"),
+            lists: self.env.count("crl"),
+            entries: self.env.count(&format!("audit WHERE action IN {tried}")),
         }
     }
 
     /// Asks for as many signatures as fit into `time`. Every request is refused with one of these codes.
     fn asks_for(&self, time: Duration, codes: &[&str]) -> usize {
         let begun = Instant::now();
-        let stage = &self.stage;
+        let env = &self.env;
         let mut asked = 0;
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..4)
@@ -154,9 +153,9 @@ impl Scene {
             while begun.elapsed() < time {
                 self.ask_est(codes);
                 let by_operator = Request::new("station", "station-2");
-                assert!(stage.try_to_issue(&by_operator).is_none());
+                assert!(env.try_to_issue(&by_operator).is_none());
                 // This wakes every loop of the daemon.
-                stage.told(&["push", "retry"]);
+                env.run(&["push", "retry"]);
                 asked += 2;
             }
             for client in clients {
@@ -167,7 +166,7 @@ impl Scene {
     }
 
     fn ask_api(&self, client: usize, until: Instant, codes: &[&str]) -> usize {
-        let caller = self.stage.caller(&self.station);
+        let caller = self.env.caller(&self.station);
         let mut asked = 0;
         while Instant::now() < until {
             let request = Request::device(&format!("pump-{client}-{asked}"));
@@ -182,7 +181,7 @@ impl Scene {
     }
 
     fn ask_est(&self, codes: &[&str]) {
-        let client = Client::of(&self.stage, &self.station);
+        let client = Client::of(&self.env, &self.station);
         let csr = STANDARD.encode(der(&Request::device("pump-est").csr));
         let answer = client.post("device/simpleenroll", csr.as_bytes());
         assert_eq!(answer.status, "503", "{answer:?}");
@@ -206,41 +205,41 @@ impl Scene {
         assert!(asked >= 20, "{asked}");
         assert!(!self.listener().exists());
         // An answer that was given once needs no signature.
-        let again = self.stage.caller(&self.station).ask(&self.answered);
+        let again = self.env.caller(&self.station).ask(&self.answered);
         assert_eq!(again.status, 201, "{again:?}");
         assert_eq!(self.on_record(), known);
     }
 
     /// The cause is over, and every source gets its signature.
     fn everything_is_signed(&self) {
-        let stage = &self.stage;
+        let env = &self.env;
         self.plan.set(&[]).unwrap();
-        stage.emulator.clear_faults();
+        env.emulator.clear_faults();
         until("the line is served", || {
-            let caller = stage.caller(&self.station);
+            let caller = env.caller(&self.station);
             let answer = caller.ask(&Request::device("press-2"));
             (answer.status == 201).then_some(())
         });
-        stage.told(&["push", "retry"]);
+        env.run(&["push", "retry"]);
         until("the listener has its certificate", || {
             self.listener().exists().then_some(())
         });
         until("the plant is verified", || {
-            let held = stage.emulator.authorities();
+            let held = env.emulator.authorities();
             let verified =
                 |it: &Value| it["name"] == "plant-1" && it["properties"]["isVerified"] == true;
             held.iter().any(verified).then_some(())
         });
         until("the list is signed", || {
-            let crls = stage.json(&["status"])["crls"].clone();
+            let crls = env.json(&["status"])["crls"].clone();
             let mut lists = crls.as_array().unwrap().iter();
             lists.all(|it| it["up_to_date"] == true).then_some(())
         });
         until("the next generations are made", || {
             let made = "generation WHERE number = 2 AND certificate IS NOT NULL";
-            (stage.count(made) == 2).then_some(())
+            (env.count(made) == 2).then_some(())
         });
-        stage.is_in_step();
+        env.wait_in_sync();
     }
 }
 
@@ -264,7 +263,7 @@ fn nothing_is_recorded_while_the_token_is_parked() {
         Fault::from("C_Login", 1, Action::Return(CKR_PIN_LOCKED)),
     ];
     scene.nothing_is_recorded(&parked, &["token_parked"]);
-    scene.stage.emulator.clear_faults();
+    scene.env.emulator.clear_faults();
 }
 
 #[test]
@@ -280,11 +279,11 @@ fn nothing_is_recorded_while_no_key_signs() {
     let pairs = came.iter().filter(|it| it.starts_with("C_GenerateKeyPair"));
     let pairs = pairs.count();
     assert!((1..=12).contains(&pairs), "two rollovers made {pairs} keys");
-    let alarms = scene.stage.json(&["status"])["alarms"].to_string();
+    let alarms = scene.env.json(&["status"])["alarms"].to_string();
     assert!(alarms.contains("keys that do not sign"), "{alarms}");
     scene.everything_is_signed();
     until("the alarm is over", || {
-        let alarms = scene.stage.json(&["status"])["alarms"].to_string();
+        let alarms = scene.env.json(&["status"])["alarms"].to_string();
         (!alarms.contains("keys that do not sign")).then_some(())
     });
 }

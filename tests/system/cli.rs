@@ -1,9 +1,9 @@
 //! What scripts rely on: exit codes, JSON, a ceremony that can be repeated; and `hallmarkd check`,
 //! which says what is wrong before the daemon is started.
 
-use crate::process::{Told, until};
+use crate::process::{CommandOutput, until};
 use crate::request::Request;
-use crate::stage::{CEREMONY, HALLMARK, Stage};
+use crate::test_env::{CEREMONY, HALLMARK, TestEnv};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
@@ -12,16 +12,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// `hallmarkd check` fails, and says all of this.
-fn is_wrong(told: &Told, words: &[&str]) {
-    assert_eq!(told.code, Some(1), "{told:?}");
+fn is_wrong(output: &CommandOutput, words: &[&str]) {
+    assert_eq!(output.code, Some(1), "{output:?}");
     for word in words {
-        assert!(told.out.contains(word), "not a word of {word:?}: {told:?}");
+        assert!(
+            output.out.contains(word),
+            "not a word of {word:?}: {output:?}"
+        );
     }
 }
 
 /// The objects on the token: SoftHSM keeps each in a file of its own.
-fn objects(stage: &Stage) -> BTreeSet<String> {
-    let token = fs::read_dir(stage.path("tokens")).unwrap().next().unwrap();
+fn objects(env: &TestEnv) -> BTreeSet<String> {
+    let token = fs::read_dir(env.path("tokens")).unwrap().next().unwrap();
     let files = fs::read_dir(token.unwrap().path()).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
     names
@@ -31,9 +34,9 @@ fn objects(stage: &Stage) -> BTreeSet<String> {
 
 #[test]
 fn the_exit_code_tells_how_it_went() {
-    let mut stage = Stage::up();
-    let code = |stage: &Stage, arguments: &[&str]| stage.hallmark(arguments).code;
-    assert_eq!(code(&stage, &["status"]), Some(0));
+    let mut env = TestEnv::running();
+    let code = |env: &TestEnv, arguments: &[&str]| env.hallmark(arguments).code;
+    assert_eq!(code(&env, &["status"]), Some(0));
     for refused in [
         &["device", "show", "nobody"][..],
         &["authority", "show", "nobody"],
@@ -58,11 +61,11 @@ fn the_exit_code_tells_how_it_went() {
             "/nonexistent",
         ],
     ] {
-        let told = stage.hallmark(refused);
-        assert_eq!(told.code, Some(1), "{refused:?}: {told:?}");
+        let output = env.hallmark(refused);
+        assert_eq!(output.code, Some(1), "{refused:?}: {output:?}");
         assert!(
-            told.error.starts_with("hallmark: ") && told.out.is_empty(),
-            "{told:?}"
+            output.error.starts_with("hallmark: ") && output.out.is_empty(),
+            "{output:?}"
         );
     }
     for usage in [
@@ -70,25 +73,25 @@ fn the_exit_code_tells_how_it_went() {
         &["roll", "abort", "one"],
         &["enrollment", "add"],
     ] {
-        assert_eq!(code(&stage, usage), Some(2), "{usage:?}");
+        assert_eq!(code(&env, usage), Some(2), "{usage:?}");
     }
-    stage.stop();
-    let told = stage.hallmark(&["status"]);
-    assert_eq!(told.code, Some(3));
+    env.stop();
+    let output = env.hallmark(&["status"]);
+    assert_eq!(output.code, Some(3));
     assert!(
-        told.error.contains("admin.sock") && told.error.contains("is it running?"),
-        "{told:?}"
+        output.error.contains("admin.sock") && output.error.contains("is it running?"),
+        "{output:?}"
     );
 }
 
 /// `Stage::json` fails on whatever is not JSON.
 #[test]
 fn every_command_speaks_json() {
-    let stage = Stage::up();
-    stage.enlist("station", "station-1");
-    let device = stage.caller(&stage.enlist("station", "station-2"));
-    stage.json(&["enrollment", "add", "--individual", "press-7"]);
-    stage.json(&[
+    let env = TestEnv::running();
+    env.enlist("station", "station-1");
+    let device = env.caller(&env.enlist("station", "station-2"));
+    env.json(&["enrollment", "add", "--individual", "press-7"]);
+    env.json(&[
         "enrollment",
         "add",
         "--group",
@@ -97,10 +100,10 @@ fn every_command_speaks_json() {
         "line-1",
     ]);
     device.obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    let roll = stage.json(&["roll", "start", "press-7", "--reason", "expiry"]);
+    env.wait_in_sync();
+    let roll = env.json(&["roll", "start", "press-7", "--reason", "expiry"]);
     let roll = roll["rolls"][0]["id"].to_string();
-    let ceremony = stage.path("ceremony.toml");
+    let ceremony = env.path("ceremony.toml");
     for command in [
         &["status"][..],
         &["ceremony", "run", ceremony.to_str().unwrap()],
@@ -113,39 +116,39 @@ fn every_command_speaks_json() {
         &["audit", "verify"],
         &["enrollment", "remove", "--group", "line-1"],
     ] {
-        let said = stage.json(command);
+        let said = env.json(command);
         assert!(
             said.is_object() || said.as_array().is_some_and(|it| !it.is_empty()),
             "{command:?}"
         );
     }
     for list in ["authority", "device", "enrollment", "roll", "push"] {
-        assert!(stage.json(&[list, "list"]).is_array(), "{list}");
+        assert!(env.json(&[list, "list"]).is_array(), "{list}");
     }
-    let journal = stage.json(&["audit", "show"]);
-    let exported = stage.told(&["audit", "export"]);
+    let journal = env.json(&["audit", "show"]);
+    let exported = env.run(&["audit", "export"]);
     let exported: Vec<Value> = exported
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(journal, Value::Array(exported));
-    stage.is_in_step();
+    env.wait_in_sync();
 }
 
 /// Verifies: the second run finds everything, makes no key and no signature; a file that describes
 /// another authority by the same name is refused, and makes nothing either.
 #[test]
 fn a_ceremony_that_is_repeated_makes_nothing() {
-    let stage = Stage::up();
-    let (keys, signatures) = (objects(&stage), stage.count("intent"));
+    let env = TestEnv::running();
+    let (keys, signatures) = (objects(&env), env.count("intent"));
     assert_eq!(keys.len(), 8, "four key pairs: {keys:?}");
-    let file = stage.path("ceremony.toml");
-    let transcript = stage.json(&["ceremony", "run", file.to_str().unwrap()]);
+    let file = env.path("ceremony.toml");
+    let transcript = env.json(&["ceremony", "run", file.to_str().unwrap()]);
     for authority in transcript["authorities"].as_array().unwrap() {
         assert_eq!(authority["outcome"], "existed", "{authority:#}");
         let certificate = authority["certificate"]["pem"].as_str().unwrap();
         assert_eq!(
-            stage.authority(authority["name"].as_str().unwrap()),
+            env.authority(authority["name"].as_str().unwrap()),
             certificate
         );
     }
@@ -160,22 +163,22 @@ fn a_ceremony_that_is_repeated_makes_nothing() {
         ("path_length = 2", "path_length = 3", "another path length"),
         ("issuer = \"plant\"", "issuer = \"root\"", "another issuer"),
     ] {
-        let file = stage.write("changed.toml", &CEREMONY.replace(said, changed));
-        let told = stage.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
-        assert_eq!(told.code, Some(1), "{told:?}");
-        assert!(told.error.contains(reason), "{told:?}");
-        assert!(told.error.contains("[authority_exists]"), "{told:?}");
+        let file = env.write("changed.toml", &CEREMONY.replace(said, changed));
+        let output = env.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.error.contains(reason), "{output:?}");
+        assert!(output.error.contains("[authority_exists]"), "{output:?}");
     }
-    assert_eq!(objects(&stage), keys);
-    assert_eq!(stage.count("intent"), signatures);
+    assert_eq!(objects(&env), keys);
+    assert_eq!(env.count("intent"), signatures);
 }
 
 #[test]
 fn check_explains_a_configuration_that_cannot_be() {
-    let stage = Stage::set();
-    let good = stage.configuration();
-    let told = stage.check();
-    assert_eq!(told.code, Some(0), "{told:?}");
+    let env = TestEnv::new();
+    let good = env.configuration();
+    let output = env.check();
+    assert_eq!(output.code, Some(0), "{output:?}");
     for (said, instead, words) in [
         (
             "[listen]",
@@ -208,52 +211,51 @@ fn check_explains_a_configuration_that_cannot_be() {
             &["rot", "no such [[authority]]"],
         ),
     ] {
-        stage.configure(&good.replacen(said, instead, 1));
-        is_wrong(&stage.check(), &[&["WRONG configuration"], words].concat());
+        env.configure(&good.replacen(said, instead, 1));
+        is_wrong(&env.check(), &[&["WRONG configuration"], words].concat());
     }
 }
 
 #[test]
 fn check_says_that_the_token_is_missing() {
-    let stage = Stage::set();
-    stage.configure(
-        &stage
-            .configuration()
+    let env = TestEnv::new();
+    env.configure(
+        &env.configuration()
             .replace("label = \"factory\"", "label = \"elsewhere\""),
     );
-    is_wrong(&stage.check(), &["WRONG token factory", "elsewhere"]);
+    is_wrong(&env.check(), &["WRONG token factory", "elsewhere"]);
 }
 
 /// A wrong PIN costs one try, ever: the refusal is remembered over `check`, `check` and `serve`.
 #[test]
 fn check_tries_a_wrong_pin_once() {
-    let mut stage = Stage::set();
-    let pin = fs::read_to_string(stage.path("pin")).unwrap();
-    stage.write_secret("pin", "not the pin");
+    let mut env = TestEnv::new();
+    let pin = fs::read_to_string(env.path("pin")).unwrap();
+    env.write_secret("pin", "not the pin");
     is_wrong(
-        &stage.check(),
+        &env.check(),
         &["WRONG token factory", "parked", "the PIN was refused"],
     );
     let parked = || {
-        let names = fs::read_dir(stage.path("state")).unwrap();
+        let names = fs::read_dir(env.path("state")).unwrap();
         let mut names = names.map(|it| it.unwrap().path());
         names.find(|path| path.to_string_lossy().contains("park"))
     };
     let park_file = parked().expect("the refusal is remembered");
     // A second try would be remembered with another salt.
     let refusal = fs::read(&park_file).unwrap();
-    is_wrong(&stage.check(), &["parked"]);
-    stage.start();
-    token_is(&stage, "parked");
+    is_wrong(&env.check(), &["parked"]);
+    env.start();
+    token_is(&env, "parked");
     assert_eq!(fs::read(&park_file).unwrap(), refusal, "it was tried again");
-    stage.write_secret("pin", &pin);
-    token_is(&stage, "ready");
-    stage.run_ceremony();
+    env.write_secret("pin", &pin);
+    token_is(&env, "ready");
+    env.run_ceremony();
 }
 
-fn token_is(stage: &Stage, state: &str) {
+fn token_is(env: &TestEnv, state: &str) {
     until(state, || {
-        let status = stage.json(&["status"]);
+        let status = env.json(&["status"]);
         (status["tokens"]["factory"]["state"] == state).then_some(())
     });
 }
@@ -261,31 +263,31 @@ fn token_is(stage: &Stage, state: &str) {
 /// The database is another plant's, or the token is: the chain is whole, and the key is not here.
 #[test]
 fn check_says_which_authority_has_no_key() {
-    let mut stage = Stage::up();
-    stage.stop();
-    let told = stage.check();
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.out.contains("good  authority line-1"), "{told:?}");
+    let mut env = TestEnv::running();
+    env.stop();
+    let output = env.check();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.out.contains("good  authority line-1"), "{output:?}");
 
-    fs::rename(stage.path("tokens"), stage.path("tokens.ours")).unwrap();
-    fs::create_dir(stage.path("tokens")).unwrap();
-    stage.make_token("factory");
+    fs::rename(env.path("tokens"), env.path("tokens.ours")).unwrap();
+    fs::create_dir(env.path("tokens")).unwrap();
+    env.make_token("factory");
     is_wrong(
-        &stage.check(),
+        &env.check(),
         &["WRONG authority root", "WRONG authority line-1"],
     );
-    fs::remove_dir_all(stage.path("tokens")).unwrap();
-    fs::rename(stage.path("tokens.ours"), stage.path("tokens")).unwrap();
+    fs::remove_dir_all(env.path("tokens")).unwrap();
+    fs::rename(env.path("tokens.ours"), env.path("tokens")).unwrap();
 }
 
 /// In the database, an authority is said to be signed by another one than signed it.
 #[test]
 fn check_says_that_a_chain_does_not_fit() {
-    let mut stage = Stage::up();
-    stage.stop();
-    let honest = stage.path("honest.db");
-    fs::copy(stage.database(), &honest).unwrap();
-    let connection = rusqlite::Connection::open(stage.database()).unwrap();
+    let mut env = TestEnv::running();
+    env.stop();
+    let honest = env.path("honest.db");
+    fs::copy(env.database(), &honest).unwrap();
+    let connection = rusqlite::Connection::open(env.database()).unwrap();
     connection
         .execute_batch(
             "UPDATE generation SET parent = (SELECT id FROM generation WHERE authority = 'root')
@@ -294,22 +296,22 @@ fn check_says_that_a_chain_does_not_fit() {
         .unwrap();
     drop(connection);
     is_wrong(
-        &stage.check(),
+        &env.check(),
         &[
             "WRONG hierarchy",
             "line-1",
             "its parent's key did not sign it",
         ],
     );
-    fs::copy(honest, stage.database()).unwrap();
+    fs::copy(honest, env.database()).unwrap();
 }
 
 /// `[listen] names` and socket paths that would fail later: `check` refuses each, and so does a
 /// reload, which changes nothing.
 #[test]
 fn names_and_sockets_that_cannot_be_are_refused_before_they_matter() {
-    let stage = Stage::up();
-    let good = stage.configuration();
+    let env = TestEnv::running();
+    let good = env.configuration();
     let names = |said: &str| {
         let (from, to) = (
             "\"localhost\", \"127.0.0.1\"",
@@ -318,7 +320,7 @@ fn names_and_sockets_that_cannot_be_are_refused_before_they_matter() {
         good.replacen(from, &to, 1)
     };
     let many: Vec<String> = (0..32).map(|it| format!("\"a{it}.example\"")).collect();
-    let long = stage.path(&"s".repeat(108)).display().to_string();
+    let long = env.path(&"s".repeat(108)).display().to_string();
     let mut cases: Vec<(String, &str)> = [
         ("\"plant_7.works.example\"", "underscore"),
         ("\"*.works.example\"", "wildcard"),
@@ -335,7 +337,7 @@ fn names_and_sockets_that_cannot_be_are_refused_before_they_matter() {
     .into();
     for setting in ["runtime_dir", "state_dir"] {
         let said = format!("{setting} = {long:?}\n{good}");
-        let state = format!("state_dir = \"{}/state\"\n", stage.path("").display());
+        let state = format!("state_dir = \"{}/state\"\n", env.path("").display());
         let state = state.replace("//", "/");
         let said = match setting {
             "state_dir" => said.replacen(&state, "", 1),
@@ -350,27 +352,30 @@ fn names_and_sockets_that_cannot_be_are_refused_before_they_matter() {
     ));
     for (said, reason) in cases {
         assert_ne!(said, good);
-        stage.configure(&said);
-        is_wrong(&stage.check(), &["WRONG configuration", reason]);
-        let told = stage.hallmark(&["reload"]);
-        assert_eq!(told.code, Some(1), "{told:?}");
-        assert!(told.error.contains(reason), "{reason}: {told:?}");
+        env.configure(&said);
+        is_wrong(&env.check(), &["WRONG configuration", reason]);
+        let output = env.hallmark(&["reload"]);
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(output.error.contains(reason), "{reason}: {output:?}");
     }
-    stage.configure(&good);
-    let told = Told::of(
+    env.configure(&good);
+    let output = CommandOutput::of(
         Command::new(HALLMARK)
             .args(["status", "--admin-socket"])
             .arg(&long),
     );
-    assert_eq!(told.code, Some(2), "{told:?}");
-    assert!(told.error.contains("shorten --admin-socket"), "{told:?}");
-    stage.is_ready();
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(
+        output.error.contains("shorten --admin-socket"),
+        "{output:?}"
+    );
+    env.wait_ready();
 }
 
 /// Names that are unusual and good: the listener has a certificate for each of them.
 #[test]
 fn every_name_that_is_taken_stands_in_the_certificate() {
-    let stage = Stage::up();
+    let env = TestEnv::running();
     let long = format!("{}.{}.works.example", "a".repeat(63), "b".repeat(40));
     let (from, names) = (
         "\"localhost\", \"127.0.0.1\"",
@@ -380,15 +385,15 @@ fn every_name_that_is_taken_stands_in_the_certificate() {
         names.as_str(),
         "\"2001:db8::\", \"localhost\", \"127.0.0.1\"",
     ] {
-        stage.configure(&stage.configuration().replacen(from, said, 1));
-        assert_eq!(stage.check().code, Some(0));
-        stage.told(&["reload"]);
+        env.configure(&env.configuration().replacen(from, said, 1));
+        assert_eq!(env.check().code, Some(0));
+        env.run(&["reload"]);
         let wanted = said.split(',').next().unwrap().trim().trim_matches('"');
         until("the listener has a certificate with the new name", || {
-            let pem = fs::read(stage.path("state/tls/server.pem")).ok()?;
-            let file = stage.path("seen.pem");
+            let pem = fs::read(env.path("state/tls/server.pem")).ok()?;
+            let file = env.path("seen.pem");
             fs::write(&file, pem).ok()?;
-            let text = Told::of(
+            let text = CommandOutput::of(
                 Command::new("openssl")
                     .args(["x509", "-noout", "-ext", "subjectAltName", "-in"])
                     .arg(&file),
@@ -396,7 +401,7 @@ fn every_name_that_is_taken_stands_in_the_certificate() {
             let shown = wanted.replace("2001:db8::", "2001:DB8:0:0:0:0:0:0");
             text.out.contains(&shown).then_some(())
         });
-        assert_eq!(stage.stranger().get("/healthz").status, 200);
+        assert_eq!(env.stranger().get("/healthz").status, 200);
     }
 }
 
@@ -419,83 +424,83 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, Vec<u8>)> {
 /// `check` looks at folders, database, backups, keys and secrets, and says what to change.
 #[test]
 fn check_finds_what_other_users_could_read() {
-    let mut stage = Stage::up();
-    stage.told(&["backup", "create"]);
-    stage.stop();
-    let told = stage.check();
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.out.contains("good  files"), "{told:?}");
-    let backup = fs::read_dir(stage.path("state/backup")).unwrap().next();
+    let mut env = TestEnv::running();
+    env.run(&["backup", "create"]);
+    env.stop();
+    let output = env.check();
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.out.contains("good  files"), "{output:?}");
+    let backup = fs::read_dir(env.path("state/backup")).unwrap().next();
     let backup = backup.unwrap().unwrap().path();
     for (path, bad) in [
-        (stage.path("state"), 0o755),
-        (stage.path("state"), 0o710),
-        (stage.path("state"), 0o1777),
-        (stage.database(), 0o644),
-        (stage.database(), 0o660),
-        (stage.path("state/tls/server.key"), 0o640),
+        (env.path("state"), 0o755),
+        (env.path("state"), 0o710),
+        (env.path("state"), 0o1777),
+        (env.database(), 0o644),
+        (env.database(), 0o660),
+        (env.path("state/tls/server.key"), 0o640),
         (backup, 0o604),
-        (stage.path("pin"), 0o644),
-        (stage.path("connection-string"), 0o644),
-        (stage.path("hub-connection-string"), 0o604),
-        (stage.path("arm-token"), 0o666),
+        (env.path("pin"), 0o644),
+        (env.path("connection-string"), 0o644),
+        (env.path("hub-connection-string"), 0o604),
+        (env.path("arm-token"), 0o666),
     ] {
-        let state = stage.path("state");
+        let state = env.path("state");
         fs::set_permissions(&state, Permissions::from_mode(0o711)).unwrap();
         let good = fs::metadata(&path).unwrap().permissions();
         fs::set_permissions(&path, Permissions::from_mode(bad)).unwrap();
         let mode = format!("mode {bad:04o}");
         let path_text = path.display().to_string();
-        is_wrong(&stage.check(), &["WRONG files", &path_text, &mode, "chmod"]);
+        is_wrong(&env.check(), &["WRONG files", &path_text, &mode, "chmod"]);
         fs::set_permissions(&path, good).unwrap();
         fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
     }
     // The advice must not be to change what a link names.
-    let planted = stage.path("state/tls/planted");
-    std::os::unix::fs::symlink(stage.path("ceremony.toml"), &planted).unwrap();
-    let told = stage.check();
-    is_wrong(&told, &["WRONG files", "planted is a symbolic link"]);
-    assert!(!told.out.contains("chmod"), "{told:?}");
+    let planted = env.path("state/tls/planted");
+    std::os::unix::fs::symlink(env.path("ceremony.toml"), &planted).unwrap();
+    let output = env.check();
+    is_wrong(&output, &["WRONG files", "planted is a symbolic link"]);
+    assert!(!output.out.contains("chmod"), "{output:?}");
     fs::remove_file(planted).unwrap();
-    std::os::unix::fs::chown(stage.database(), Some(65_534), None).unwrap();
-    is_wrong(&stage.check(), &["WRONG files", "belongs to user 65534"]);
+    std::os::unix::fs::chown(env.database(), Some(65_534), None).unwrap();
+    is_wrong(&env.check(), &["WRONG files", "belongs to user 65534"]);
     // SQLite gives its logs to the owner of the database when root opens them.
     for suffix in ["", "-wal", "-shm"] {
-        let file = stage.path(&format!("state/hallmark.db{suffix}"));
+        let file = env.path(&format!("state/hallmark.db{suffix}"));
         if file.exists() {
             std::os::unix::fs::chown(file, Some(0), None).unwrap();
         }
     }
-    let told = stage.check();
-    assert_eq!(told.code, Some(0), "{told:?}");
+    let output = env.check();
+    assert_eq!(output.code, Some(0), "{output:?}");
 }
 
 /// `check` leaves every byte of the state as it is: after a stop, after a crash, and with a database
 /// of another version.
 #[test]
 fn check_changes_nothing() {
-    let mut stage = Stage::up();
-    let state = stage.path("state");
-    let is_left_alone = |stage: &Stage| {
+    let mut env = TestEnv::running();
+    let state = env.path("state");
+    let is_left_alone = |env: &TestEnv| {
         let before = contents(&state);
-        let told = stage.check();
-        assert_eq!(contents(&state), before, "{told:?}");
-        told
+        let output = env.check();
+        assert_eq!(contents(&state), before, "{output:?}");
+        output
     };
-    stage.kill();
+    env.kill();
     until("the worker ends with it", || {
-        stage.worker().is_none().then_some(())
+        env.worker().is_none().then_some(())
     });
-    let told = is_left_alone(&stage);
-    assert!(told.out.contains("good  authority line-1"), "{told:?}");
-    stage.start();
-    stage.is_ready();
-    stage.stop();
-    let told = is_left_alone(&stage);
-    assert!(told.out.contains("good  authority line-1"), "{told:?}");
+    let output = is_left_alone(&env);
+    assert!(output.out.contains("good  authority line-1"), "{output:?}");
+    env.start();
+    env.wait_ready();
+    env.stop();
+    let output = is_left_alone(&env);
+    assert!(output.out.contains("good  authority line-1"), "{output:?}");
 
     let version = |number: i64| {
-        let connection = rusqlite::Connection::open(stage.database()).unwrap();
+        let connection = rusqlite::Connection::open(env.database()).unwrap();
         connection
             .pragma_update(None, "user_version", number)
             .unwrap();
@@ -505,24 +510,24 @@ fn check_changes_nothing() {
     };
     version(99);
     is_wrong(
-        &is_left_alone(&stage),
+        &is_left_alone(&env),
         &["WRONG hierarchy", "from a newer version"],
     );
     version(0);
-    let told = is_left_alone(&stage);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.out.contains("from an earlier version"), "{told:?}");
+    let output = is_left_alone(&env);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.out.contains("from an earlier version"), "{output:?}");
     version(1);
     fs::write(
-        stage.path("hallmark.db.kept"),
-        fs::read(stage.database()).unwrap(),
+        env.path("hallmark.db.kept"),
+        fs::read(env.database()).unwrap(),
     )
     .unwrap();
     fs::write(
-        stage.database(),
+        env.database(),
         "no database at all, and long enough to be looked at",
     )
     .unwrap();
-    is_wrong(&is_left_alone(&stage), &["WRONG hierarchy", "damaged"]);
-    fs::rename(stage.path("hallmark.db.kept"), stage.database()).unwrap();
+    is_wrong(&is_left_alone(&env), &["WRONG hierarchy", "damaged"]);
+    fs::rename(env.path("hallmark.db.kept"), env.database()).unwrap();
 }

@@ -5,11 +5,11 @@
 //! credentials of calls, whose makers and judges go by the machine's clock; so once the daemon's own
 //! TLS certificate was renewed, stories issue over the admin socket.
 
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use std::path::PathBuf;
 use time::Duration;
 
-impl Stage {
+impl TestEnv {
     /// From the daemon's next start on its clock can be moved.
     pub(crate) fn with_a_movable_clock(self) -> Self {
         self.set_clock(Duration::ZERO);
@@ -23,7 +23,7 @@ impl Stage {
         self.emulator.clock().advance(step);
         self.set_clock(moved + step);
         // Nobody sleeps until a moment that has passed by now.
-        self.told(&["push", "retry"]);
+        self.run(&["push", "retry"]);
     }
 
     /// From its next start on the daemon sees the machine's clock set wrong by so much, and no time

@@ -3,26 +3,26 @@
 use crate::invariants;
 use crate::process::until;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use rusqlite::Connection;
 use std::time::Duration;
 
 /// A device asks, and the daemon is killed at `step`. What the client saw was a lost connection.
-fn killed_at(stage: &mut Stage, step: u32, station: &Holder, request: &Request) {
+fn killed_at(env: &mut TestEnv, step: u32, station: &Holder, request: &Request) {
     let point = format!("cycle-{step}");
-    stage.restart_to_stay_at(&point);
-    let caller = stage.caller(station);
+    env.restart_to_stay_at(&point);
+    let caller = env.caller(station);
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(|| caller.try_ask(request));
-        stage.stays_at(&point);
-        stage.kill();
+        env.stays_at(&point);
+        env.kill();
         asked.join().unwrap()
     });
     assert!(asked.is_err(), "step {step}: {asked:?}");
 }
 
-fn intents(stage: &Stage, state: &str, device: &str) -> i64 {
-    stage.count(&format!(
+fn intents(env: &TestEnv, state: &str, device: &str) -> i64 {
+    env.count(&format!(
         "intent WHERE state = '{state}' AND subject = '{device}'"
     ))
 }
@@ -30,69 +30,69 @@ fn intents(stage: &Stage, state: &str, device: &str) -> i64 {
 /// Nothing was recorded, so nothing was signed: it never happened.
 #[test]
 fn killed_before_the_intent_is_on_record_nothing_remains() {
-    let mut stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
+    let mut env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
     for step in 1..=6 {
         let request = Request::device(&format!("press-{step}"));
-        killed_at(&mut stage, step, &station, &request);
-        let explained = (stage.count("intent"), stage.entries());
-        stage.start();
-        stage.is_ready();
+        killed_at(&mut env, step, &station, &request);
+        let explained = (env.count("intent"), env.entries());
+        env.start();
+        env.wait_ready();
         assert_eq!(
-            (stage.count("intent"), stage.entries()),
+            (env.count("intent"), env.entries()),
             explained,
             "step {step}"
         );
-        stage.caller(&station).obtain(&request);
-        assert_eq!(intents(&stage, "issued", &request.id), 1);
+        env.caller(&station).obtain(&request);
+        assert_eq!(intents(&env, "issued", &request.id), 1);
     }
 }
 
 /// The token may have signed: the serial number is burned, and the device gets another one.
 #[test]
 fn killed_between_intent_and_certificate_the_serial_number_is_burned() {
-    let mut stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
+    let mut env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
     for step in 7..=9 {
         let request = Request::device(&format!("press-{step}"));
-        killed_at(&mut stage, step, &station, &request);
-        assert_eq!(intents(&stage, "intended", &request.id), 1, "step {step}");
-        stage.start();
+        killed_at(&mut env, step, &station, &request);
+        assert_eq!(intents(&env, "intended", &request.id), 1, "step {step}");
+        env.start();
         assert_eq!(
-            intents(&stage, "intended", &request.id),
+            intents(&env, "intended", &request.id),
             0,
             "before it is ready"
         );
-        assert_eq!(intents(&stage, "abandoned", &request.id), 1);
-        stage.is_ready();
-        stage.caller(&station).obtain(&request);
-        assert_eq!(intents(&stage, "issued", &request.id), 1);
-        assert_eq!(intents(&stage, "abandoned", &request.id), 1);
+        assert_eq!(intents(&env, "abandoned", &request.id), 1);
+        env.wait_ready();
+        env.caller(&station).obtain(&request);
+        assert_eq!(intents(&env, "issued", &request.id), 1);
+        assert_eq!(intents(&env, "abandoned", &request.id), 1);
     }
-    assert_eq!(stage.json(&["status"])["abandoned"], 3);
+    assert_eq!(env.json(&["status"])["abandoned"], 3);
 }
 
 /// The certificate is on record, and only the answer was lost: the repeat fetches it.
 #[test]
 fn killed_before_the_answer_the_repeat_gets_the_same_certificate() {
-    let mut stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
+    let mut env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
     let request = Request::device("press-10");
-    killed_at(&mut stage, 10, &station, &request);
-    assert_eq!(intents(&stage, "issued", &request.id), 1);
-    stage.start();
-    stage.is_ready();
-    let device = stage.caller(&station).obtain(&request);
+    killed_at(&mut env, 10, &station, &request);
+    assert_eq!(intents(&env, "issued", &request.id), 1);
+    env.start();
+    env.wait_ready();
+    let device = env.caller(&station).obtain(&request);
     assert_eq!(
-        stage.json(&["device", "show", "press-10"])["serial"],
+        env.json(&["device", "show", "press-10"])["serial"],
         device.serial
     );
-    assert_eq!(stage.count("intent WHERE subject = 'press-10'"), 1);
+    assert_eq!(env.count("intent WHERE subject = 'press-10'"), 1);
 }
 
 /// Makes one INSERT fail: the product needs no hook for that.
-fn broken(stage: &Stage, table: &str) -> Connection {
-    let connection = Connection::open(stage.database()).unwrap();
+fn broken(env: &TestEnv, table: &str) -> Connection {
+    let connection = Connection::open(env.database()).unwrap();
     connection.busy_timeout(Duration::from_secs(10)).unwrap();
     let trigger = format!(
         "CREATE TRIGGER broken_by_test BEFORE INSERT ON {table}
@@ -111,43 +111,43 @@ fn mended(connection: &Connection) {
 /// Step 10 fails: nobody gets a certificate that is not on record, and its serial number is burned.
 #[test]
 fn a_certificate_that_cannot_be_recorded_is_withheld_and_burned() {
-    let stage = Stage::up();
-    let station = stage.station();
+    let env = TestEnv::running();
+    let station = env.station();
     let request = Request::device("press-7");
-    let connection = broken(&stage, "certificate");
+    let connection = broken(&env, "certificate");
     let answer = station.ask(&request);
     assert!(
         answer.status == 503 && answer.body["certificate"].is_null(),
         "{answer:?}"
     );
-    assert_eq!(intents(&stage, "abandoned", "press-7"), 1);
-    assert_eq!(stage.count("device"), 0);
+    assert_eq!(intents(&env, "abandoned", "press-7"), 1);
+    assert_eq!(env.count("device"), 0);
     mended(&connection);
     station.obtain(&request);
-    assert_eq!(intents(&stage, "issued", "press-7"), 1);
+    assert_eq!(intents(&env, "issued", "press-7"), 1);
 }
 
 /// Not even the burning can be recorded, as on a full disk: it is made up for when it can be, and
 /// nobody has to restart anything.
 #[test]
 fn an_intent_that_could_not_be_burned_is_burned_later() {
-    let stage = Stage::up();
-    let station = stage.station();
+    let env = TestEnv::running();
+    let station = env.station();
     let request = Request::device("press-7");
-    let connection = broken(&stage, "audit");
+    let connection = broken(&env, "audit");
     let answer = station.ask(&request);
     assert!(
         answer.status == 503 && answer.body["certificate"].is_null(),
         "{answer:?}"
     );
-    assert_eq!(intents(&stage, "intended", "press-7"), 1);
+    assert_eq!(intents(&env, "intended", "press-7"), 1);
     mended(&connection);
     let device = until("the device gets its certificate", || {
         let answer = station.ask(&request);
         (answer.status == 201).then(|| request.holder(&answer.body))
     });
-    assert_eq!(intents(&stage, "abandoned", "press-7"), 1);
-    let store = invariants::open(&stage.database());
+    assert_eq!(intents(&env, "abandoned", "press-7"), 1);
+    let store = invariants::open(&env.database());
     assert_eq!(
         invariants::count(
             &store,
@@ -156,7 +156,7 @@ fn an_intent_that_could_not_be_burned_is_burned_later() {
         1
     );
     assert_eq!(
-        stage.json(&["device", "show", "press-7"])["serial"],
+        env.json(&["device", "show", "press-7"])["serial"],
         device.serial
     );
 }

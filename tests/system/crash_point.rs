@@ -5,13 +5,13 @@
 //! writes FILE and stays, until the test kills the daemon.
 
 use crate::process::until;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-impl Stage {
+impl TestEnv {
     /// Starts the daemon so that it stays at whichever of these points it comes to.
     pub(crate) fn start_to_stay_at(&mut self, points: &[&str]) {
         assert!(fail::has_failpoints(), "build with --features failpoints");
@@ -29,7 +29,7 @@ impl Stage {
     pub(crate) fn restart_to_stay_at(&mut self, point: &str) {
         self.stop();
         self.start_to_stay_at(&[point]);
-        self.is_ready();
+        self.wait_ready();
     }
 
     /// Waits until the daemon stays at `point`.
@@ -42,7 +42,7 @@ impl Stage {
         self.stays_at(point);
         self.kill();
         self.start();
-        self.is_ready();
+        self.wait_ready();
     }
 
     /// Starts the daemon, and kills it each time that it comes to one of `points`, and each time that
@@ -53,7 +53,7 @@ impl Stage {
         &mut self,
         points: &[&str],
         calls: &[Fault],
-        mut meanwhile: impl FnMut(&Stage),
+        mut meanwhile: impl FnMut(&TestEnv),
     ) {
         for call in calls {
             let unanswered = Fault {
@@ -67,7 +67,7 @@ impl Stage {
             let calls_left = self.emulator.faults().len();
             self.start_to_stay_at(&left);
             if left.is_empty() && calls_left == 0 {
-                self.is_ready();
+                self.wait_ready();
                 return;
             }
             let waits_for = format!("one of {left:?} or {:?}", self.emulator.faults());
@@ -100,8 +100,8 @@ impl Stage {
 
 /// An operator who reports a compromise, and once more if it is not on record: of a device, or of an
 /// authority. What a report comes to that is cut off, nobody hears.
-pub(crate) fn reported(stage: &Stage, subject: &[&str]) -> JoinHandle<()> {
-    let client = stage.client();
+pub(crate) fn reported(env: &TestEnv, subject: &[&str]) -> JoinHandle<()> {
+    let client = env.client();
     let subject: Vec<String> = subject.iter().map(|&it| it.to_owned()).collect();
     let is_of = move |roll: &Value, name: &String| {
         roll["reason"] == "compromise"

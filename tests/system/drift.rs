@@ -4,50 +4,49 @@ use crate::device::is_assigned;
 use crate::invariants::held;
 use crate::process::until;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault, Kind};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// A daemon that scans every second, with one individually enrolled device in step.
-fn scanning(policy: &str) -> (Stage, Holder) {
+fn scanning(policy: &str) -> (TestEnv, Holder) {
     scanning_every("1s", policy)
 }
 
-fn scanning_every(interval: &str, policy: &str) -> (Stage, Holder) {
-    let mut stage = Stage::set();
-    let configuration = stage.configuration();
-    stage.configure(&format!(
+fn scanning_every(interval: &str, policy: &str) -> (TestEnv, Holder) {
+    let mut env = TestEnv::new();
+    let configuration = env.configuration();
+    env.configure(&format!(
         "{configuration}\n[policy]\nscan_interval = \"{interval}\"\ndrift = \"{policy}\"\n"
     ));
-    stage.start();
-    stage.run_ceremony();
-    stage.told(&["enrollment", "add", "--individual", "press-7"]);
-    let device = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    (stage, device)
+    env.start();
+    env.run_ceremony();
+    env.run(&["enrollment", "add", "--individual", "press-7"]);
+    let device = env.station().obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    (env, device)
 }
 
-fn edit(stage: &Stage, merge: Value) {
+fn edit(env: &TestEnv, merge: Value) {
     let merge: Map<String, Value> = merge.as_object().unwrap().clone();
-    stage
-        .emulator
+    env.emulator
         .edit_record(Kind::Individual, "press-7", merge)
         .unwrap();
 }
 
-fn shown(stage: &Stage) -> Value {
-    stage.json(&["enrollment", "show", "press-7"])[0].clone()
+fn shown(env: &TestEnv) -> Value {
+    env.json(&["enrollment", "show", "press-7"])[0].clone()
 }
 
 /// Verifies: nobody asks for anything, and within one scan the difference stands in `enrollment
 /// show`, field by field; it is left alone, and looked at once, not every second.
 #[test]
 fn a_change_that_nobody_announced_is_shown_with_its_difference() {
-    let (stage, _) = scanning("report");
-    edit(&stage, json!({ "provisioningStatus": "disabled" }));
+    let (env, _) = scanning("report");
+    edit(&env, json!({ "provisioningStatus": "disabled" }));
     let drift = until("the drift is seen", || {
-        let seen = shown(&stage);
+        let seen = shown(&env);
         (seen["state"] == "drifted").then(|| seen["drift"].clone())
     });
     assert_eq!(drift["cause"], "changed", "{drift}");
@@ -55,65 +54,64 @@ fn a_change_that_nobody_announced_is_shown_with_its_difference() {
         drift["differences"].to_string().contains("disabled"),
         "{drift}"
     );
-    let looks = stage.emulator.requests_of("individual.get").len();
-    let scans = stage.emulator.requests_of("individual.query").len();
+    let looks = env.emulator.requests_of("individual.get").len();
+    let scans = env.emulator.requests_of("individual.query").len();
     until("two more scans", || {
-        (stage.emulator.requests_of("individual.query").len() >= scans + 2).then_some(())
+        (env.emulator.requests_of("individual.query").len() >= scans + 2).then_some(())
     });
-    assert_eq!(stage.emulator.requests_of("individual.get").len(), looks);
-    assert_eq!(stage.emulator.requests_of("individual.put").len(), 1);
+    assert_eq!(env.emulator.requests_of("individual.get").len(), looks);
+    assert_eq!(env.emulator.requests_of("individual.put").len(), 1);
 }
 
 /// With `drift = "repair"` it is made as desired again, and what is not ours is kept.
 #[test]
 fn where_policy_says_so_drift_is_repaired() {
-    let (stage, device) = scanning("repair");
+    let (env, device) = scanning("repair");
     edit(
-        &stage,
+        &env,
         json!({ "provisioningStatus": "disabled", "initialTwin": { "tags": { "hall": "3" } } }),
     );
     let record = until("it is repaired", || {
-        let record = stage.emulator.individual("press-7").unwrap();
+        let record = env.emulator.individual("press-7").unwrap();
         (record["provisioningStatus"] == "enabled").then_some(record)
     });
     assert_eq!(record["initialTwin"]["tags"]["hall"], "3");
     assert_eq!(held(&record, "primary"), Some(device.thumbprint));
-    stage.is_in_step();
+    env.wait_in_sync();
 }
 
 /// Deleted by somebody else: a scan that comes to its end without meeting it tells.
 #[test]
 fn an_enrollment_that_somebody_deleted_is_missed() {
-    let (stage, _) = scanning("repair");
-    stage
-        .emulator
+    let (env, _) = scanning("repair");
+    env.emulator
         .delete_record(Kind::Individual, "press-7")
         .unwrap();
-    until("it is there again", || stage.emulator.individual("press-7"));
-    stage.is_in_step();
+    until("it is there again", || env.emulator.individual("press-7"));
+    env.wait_in_sync();
 }
 
 /// A scan that fails half-way tells nothing: what it did not meet is not missing.
 #[test]
 fn a_scan_that_fails_misses_nothing() {
-    let (stage, _) = scanning("report");
+    let (env, _) = scanning("report");
     let fault = Fault::on("individual.query", Action::status(500)).times(2);
-    stage.emulator.inject(fault).unwrap();
+    env.emulator.inject(fault).unwrap();
     until("both scans have failed", || {
-        stage.emulator.faults().is_empty().then_some(())
+        env.emulator.faults().is_empty().then_some(())
     });
-    assert_eq!(shown(&stage)["state"], "in step");
+    assert_eq!(shown(&env)["state"], "in step");
 }
 
 /// Somebody reloads more often than there are scans. Verifies: they come all the same.
 #[test]
 fn scans_come_however_often_somebody_reloads() {
-    let (stage, _) = scanning_every("3s", "report");
-    let scans = || stage.emulator.requests_of("individual.query").len();
+    let (env, _) = scanning_every("3s", "report");
+    let scans = || env.emulator.requests_of("individual.query").len();
     until("a scan", || (scans() > 0).then_some(()));
     let before = scans();
     until("another one", || {
-        stage.told(&["reload"]);
+        env.run(&["reload"]);
         std::thread::sleep(Duration::from_secs(1));
         (scans() > before).then_some(())
     });
@@ -123,23 +121,23 @@ fn scans_come_however_often_somebody_reloads() {
 /// Verifies: the scan ends and says why, and comes again after its pause; work for devices goes on.
 #[test]
 fn an_endless_list_ends_the_scan() {
-    let (stage, _) = scanning_every("3s", "report");
+    let (env, _) = scanning_every("3s", "report");
     let endless = Action::Status {
         status: 200,
         headers: vec![("x-ms-continuation".into(), "next".into())],
         body: Some(json!([{ "registrationId": "forged", "etag": "\"1\"" }])),
     };
     let fault = Fault::on("individual.query", endless).times(1_000);
-    stage.emulator.inject(fault).unwrap();
+    env.emulator.inject(fault).unwrap();
     until("the scan ends early", || {
-        let log = std::fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+        let log = std::fs::read_to_string(env.path("hallmarkd.log")).unwrap();
         log.contains("repeats a page").then_some(())
     });
-    let asked = stage.emulator.requests_of("individual.query").len();
+    let asked = env.emulator.requests_of("individual.query").len();
     assert!(asked < 20, "{asked} pages");
-    let station = stage.station_called("station-2");
+    let station = env.station_called("station-2");
     let device = station.obtain(&Request::device("press-8"));
-    stage.told(&["enrollment", "add", "--individual", "press-8"]);
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
+    env.run(&["enrollment", "add", "--individual", "press-8"]);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
 }

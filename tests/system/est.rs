@@ -3,9 +3,9 @@
 
 use crate::authority_roll::second_signs;
 use crate::device::is_assigned;
-use crate::process::{Told, until};
+use crate::process::{CommandOutput, until};
 use crate::request::{Holder, Request, der};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fs;
@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A client of EST, with a folder for its files.
 pub(crate) struct Client<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnv,
     /// Whose certificate it presents.
     holder: Option<&'a Holder>,
 }
@@ -38,20 +38,20 @@ impl Answer {
 }
 
 impl<'a> Client<'a> {
-    pub(crate) fn of(stage: &'a Stage, holder: &'a Holder) -> Self {
+    pub(crate) fn of(env: &'a TestEnv, holder: &'a Holder) -> Self {
         let holder = Some(holder);
-        Self { stage, holder }
+        Self { env, holder }
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
-        self.stage.write(&format!("est-{name}"), text)
+        self.env.write(&format!("est-{name}"), text)
     }
 
     fn curl(&self, operation: &str) -> Command {
-        let base = self.stage.https();
+        let base = self.env.https();
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--dump-header", "-", "--cacert"]);
-        command.arg(self.file("root.pem", &self.stage.authority("root")));
+        command.arg(self.file("root.pem", &self.env.authority("root")));
         if let Some(holder) = self.holder {
             let chain = holder.certificate.clone() + &holder.chain.concat();
             let name = format!("{}.pem", holder.id);
@@ -69,7 +69,7 @@ impl<'a> Client<'a> {
 
     /// Posts a body as it is.
     pub(crate) fn post(&self, operation: &str, body: &[u8]) -> Answer {
-        let file = self.stage.path("est-body");
+        let file = self.env.path("est-body");
         fs::write(&file, body).unwrap();
         let mut command = self.curl(operation);
         command.args(["--header", "content-type: application/pkcs10"]);
@@ -85,11 +85,11 @@ impl<'a> Client<'a> {
             answer.content_type,
             "application/pkcs7-mime; smime-type=certs-only"
         );
-        let certificates = print_certificates(self.stage, &answer.body);
+        let certificates = print_certificates(self.env, &answer.body);
         let [certificate] = &certificates[..] else {
             panic!("exactly the certificate: {certificates:?}");
         };
-        let above = print_certificates(self.stage, &self.get("device/cacerts").body);
+        let above = print_certificates(self.env, &self.get("device/cacerts").body);
         let chain = in_order(certificate, &above);
         Holder {
             id: request.id.clone(),
@@ -103,9 +103,9 @@ impl<'a> Client<'a> {
 }
 
 fn answer(command: &mut Command) -> Answer {
-    let told = Told::of(command);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    let out = told.out.replace("HTTP/1.1 100 Continue\r\n\r\n", "");
+    let output = CommandOutput::of(command);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let out = output.out.replace("HTTP/1.1 100 Continue\r\n\r\n", "");
     let (head, body) = out.split_once("\r\n\r\n").unwrap();
     let content_type = head
         .lines()
@@ -119,23 +119,23 @@ fn answer(command: &mut Command) -> Answer {
 }
 
 fn openssl(arguments: &[&str]) -> String {
-    let told = Told::of(Command::new("openssl").args(arguments));
-    assert_eq!(told.code, Some(0), "{arguments:?}: {told:?}");
-    told.out
+    let output = CommandOutput::of(Command::new("openssl").args(arguments));
+    assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
+    output.out
 }
 
 /// `openssl base64 -d`: where the DER lies.
-fn decoded(stage: &Stage, base64: &str) -> String {
-    let text = stage.write("est.base64", base64);
-    let der = stage.path("est.der").to_str().unwrap().to_owned();
+fn decoded(env: &TestEnv, base64: &str) -> String {
+    let text = env.write("est.base64", base64);
+    let der = env.path("est.der").to_str().unwrap().to_owned();
     openssl(&["base64", "-d", "-in", text.to_str().unwrap(), "-out", &der]);
     der
 }
 
 /// `openssl pkcs7 -print_certs`: one PEM for each.
-fn print_certificates(stage: &Stage, base64: &str) -> Vec<String> {
+fn print_certificates(env: &TestEnv, base64: &str) -> Vec<String> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    let der = decoded(stage, base64);
+    let der = decoded(env, base64);
     let printed = openssl(&["pkcs7", "-inform", "DER", "-in", &der, "-print_certs"]);
     let certificates = printed.split(BEGIN).skip(1);
     certificates
@@ -172,75 +172,74 @@ fn sorted(mut of: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
 /// the device renews itself by its own certificate with a new key and is assigned again.
 #[test]
 fn a_device_is_enrolled_by_a_station_and_renews_itself() {
-    let stage = Stage::up();
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    let root = stage.authority("root");
+    let env = TestEnv::running();
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    let root = env.authority("root");
     let stranger = Client {
-        stage: &stage,
+        env: &env,
         holder: None,
     };
 
-    let told = stranger.get("device/cacerts");
-    assert_eq!(told.content_type, "application/pkcs7-mime");
+    let output = stranger.get("device/cacerts");
+    assert_eq!(output.content_type, "application/pkcs7-mime");
     assert!(
-        told.head.contains("content-transfer-encoding: base64"),
-        "{told:?}"
+        output.head.contains("content-transfer-encoding: base64"),
+        "{output:?}"
     );
-    let trusted = print_certificates(&stage, &told.body);
-    let authorities = ["root", "plant", "line-1"].map(|name| der(&stage.authority(name)));
+    let trusted = print_certificates(&env, &output.body);
+    let authorities = ["root", "plant", "line-1"].map(|name| der(&env.authority(name)));
     assert_eq!(
         sorted(trusted.iter().map(|pem| der(pem)).collect()),
         sorted(authorities.to_vec())
     );
     let asked_for = stranger.get("device/csrattrs");
     assert_eq!(asked_for.content_type, "application/csrattrs");
-    let attributes = decoded(&stage, &asked_for.body);
+    let attributes = decoded(&env, &asked_for.body);
     let attributes = openssl(&["asn1parse", "-inform", "DER", "-in", &attributes]);
     for name in ["id-ecPublicKey", "prime256v1", "ecdsa-with-SHA256"] {
         assert!(attributes.contains(name), "{attributes}");
     }
 
-    let station = stage.enlist("station", "station-1");
-    let station = Client::of(&stage, &station);
+    let station = env.enlist("station", "station-1");
+    let station = Client::of(&env, &station);
     let device = station.obtain("device/simpleenroll", &Request::device("press-7"));
     device.is_accepted_by_openssl(&root);
-    is_assigned(&stage.emulator, &device);
+    is_assigned(&env.emulator, &device);
 
-    let renewed = Client::of(&stage, &device);
+    let renewed = Client::of(&env, &device);
     let renewed = renewed.obtain("device/simplereenroll", &Request::device("press-7"));
     assert_ne!(der(&renewed.certificate), der(&device.certificate));
     renewed.is_accepted_by_openssl(&root);
-    is_assigned(&stage.emulator, &renewed);
-    stage.told(&["audit", "verify"]);
+    is_assigned(&env.emulator, &renewed);
+    env.run(&["audit", "verify"]);
 }
 
 /// strongSwan's client, which knows nothing of us, runs on the device. Verifies: it gets the authorities' certificates
 /// and renews the device's, which is in place at the service, and accepted by OpenSSL.
 #[test]
 fn a_client_of_somebody_else_renews() {
-    let stage = Stage::set();
+    let env = TestEnv::new();
     // It knows no labels, and reads no lines.
     let for_it = "[listen]\nest_profile = \"device\"\nest_line_breaks = false";
-    let configuration = stage.configuration();
-    stage.configure(&configuration.replacen("[listen]", "[listen]\nest_profile = \"device\"", 1));
-    let stage = stage.raised();
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    let station = stage.enlist("station", "station-1");
-    let old =
-        Client::of(&stage, &station).obtain("device/simpleenroll", &Request::device("press-7"));
-    stage.configure(&configuration.replacen("[listen]", for_it, 1));
-    stage.told(&["reload"]);
+    let configuration = env.configuration();
+    env.configure(&configuration.replacen("[listen]", "[listen]\nest_profile = \"device\"", 1));
+    let env = env.started();
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    let station = env.enlist("station", "station-1");
+    let old = Client::of(&env, &station).obtain("device/simpleenroll", &Request::device("press-7"));
+    env.configure(&configuration.replacen("[listen]", for_it, 1));
+    env.run(&["reload"]);
     let request = Request::device("press-7");
-    let client = Client::of(&stage, &old);
-    let root = client.file("root.pem", &stage.authority("root"));
-    let plant = client.file("plant.pem", &stage.authority("plant"));
-    let line = client.file("line-1.pem", &stage.authority("line-1"));
+    let client = Client::of(&env, &old);
+    let root = client.file("root.pem", &env.authority("root"));
+    let plant = client.file("plant.pem", &env.authority("plant"));
+    let line = client.file("line-1.pem", &env.authority("line-1"));
     let csr = client.file("csr.pem", &request.csr);
     let certificate = client.file("old.pem", &old.certificate);
     let key = client.file("old.key", &old.key);
-    let url = stage.https();
+    let url = env.https();
     let pki = |arguments: &[&str]| {
         let mut pki = Command::new("pki");
         pki.args(arguments)
@@ -250,11 +249,11 @@ fn a_client_of_somebody_else_renews() {
             .arg(&plant)
             .arg("--cacert")
             .arg(&line);
-        let told = Told::of(&mut pki);
-        assert_eq!(told.code, Some(0), "{told:?}");
-        told.out
+        let output = CommandOutput::of(&mut pki);
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.out
     };
-    pki(&["--estca", "--caout", stage.path("ca.pem").to_str().unwrap()]);
+    pki(&["--estca", "--caout", env.path("ca.pem").to_str().unwrap()]);
     let renewed = pki(&[
         "--est",
         "--in",
@@ -270,8 +269,8 @@ fn a_client_of_somebody_else_renews() {
         ..old.clone()
     };
     assert_ne!(der(&renewed.certificate), der(&old.certificate));
-    renewed.is_accepted_by_openssl(&stage.authority("root"));
-    is_assigned(&stage.emulator, &renewed);
+    renewed.is_accepted_by_openssl(&env.authority("root"));
+    is_assigned(&env.emulator, &renewed);
 }
 
 /// Bodies come in every shape; a station that lost the answer asks again. Verifies: the same request
@@ -279,12 +278,12 @@ fn a_client_of_somebody_else_renews() {
 /// station's request is its own.
 #[test]
 fn the_same_request_in_any_shape_has_one_answer() {
-    let stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    let station = Client::of(&stage, &station);
+    let env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
+    let station = Client::of(&env, &station);
     let request = Request::device("press-7");
     let first = station.obtain("device/simpleenroll", &request);
-    let rows = (stage.count("intent"), stage.entries());
+    let rows = (env.count("intent"), env.entries());
 
     let der = der(&request.csr);
     let base64 = STANDARD.encode(&der);
@@ -303,13 +302,13 @@ fn the_same_request_in_any_shape_has_one_answer() {
     ] {
         let answer = station.post("device/simpleenroll", &body);
         assert_eq!(answer.status, "200", "{answer:?}");
-        let again = print_certificates(&stage, &answer.body);
+        let again = print_certificates(&env, &answer.body);
         assert_eq!(again, std::slice::from_ref(&first.certificate));
     }
-    assert_eq!((stage.count("intent"), stage.entries()), rows);
+    assert_eq!((env.count("intent"), env.entries()), rows);
 
-    let other = stage.enlist("station", "station-2");
-    let other = Client::of(&stage, &other).obtain("device/simpleenroll", &request);
+    let other = env.enlist("station", "station-2");
+    let other = Client::of(&env, &other).obtain("device/simpleenroll", &request);
     assert_ne!(other.certificate, first.certificate);
     // By now that one is the device's: the first station's next request is a new one.
     let next = station.obtain("device/simpleenroll", &request);
@@ -321,40 +320,39 @@ fn the_same_request_in_any_shape_has_one_answer() {
 /// answered with the same certificate; after a compromise of the issuer there is a new one.
 #[test]
 fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
-    let mut stage = Stage::set().with_a_movable_clock();
-    let configuration = stage.configuration();
+    let mut env = TestEnv::new().with_a_movable_clock();
+    let configuration = env.configuration();
     let with_default = "[listen]\nest_profile = \"device\"";
-    stage.configure(&configuration.replacen("[listen]", with_default, 1));
-    stage = stage.raised();
+    env.configure(&configuration.replacen("[listen]", with_default, 1));
+    env = env.started();
     let request = Request::device("press-7");
     let obtain = |operation: &str| {
-        let body = stage.write("est-body", &request.csr);
+        let body = env.write("est-body", &request.csr);
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--dump-header", "-"]);
-        curl.arg("--unix-socket")
-            .arg(stage.path("state/admin.sock"));
+        curl.arg("--unix-socket").arg(env.path("state/admin.sock"));
         curl.args(["--header", "content-type: application/pkcs10"]);
         curl.arg("--data-binary")
             .arg(format!("@{}", body.display()));
         let answer = answer(curl.arg(format!("http://localhost/.well-known/est/{operation}")));
         assert_eq!(answer.status, "200", "{answer:?}");
-        print_certificates(&stage, &answer.body).remove(0)
+        print_certificates(&env, &answer.body).remove(0)
     };
 
     let first = obtain("simpleenroll");
-    stage.passes(Duration::days(44));
+    env.passes(Duration::days(44));
     assert_eq!(obtain("simpleenroll"), first);
-    stage.passes(Duration::days(2));
+    env.passes(Duration::days(2));
     let second = obtain("simpleenroll");
     assert_ne!(second, first);
     assert_eq!(obtain("simpleenroll"), second);
     assert_eq!(obtain("simplereenroll"), second);
 
     // Void with its issuer, it is no answer any more.
-    let compromise = ["--authority", "line-1", "--reason", "compromise"];
-    stage.hallmark(&[&["roll", "start"], &compromise[..]].concat());
+    let breach = ["--authority", "line-1", "--reason", "compromise"];
+    env.hallmark(&[&["roll", "start"], &breach[..]].concat());
     until("the successor signs", || {
-        second_signs(&stage, "line-1").then_some(())
+        second_signs(&env, "line-1").then_some(())
     });
     assert_ne!(obtain("simpleenroll"), second);
 }
@@ -362,15 +360,15 @@ fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
 /// Verifies: each refusal has its status and code, is audited, and leaves nothing behind.
 #[test]
 fn what_est_does_not_allow_is_refused_with_the_reason() {
-    let stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    let station = Client::of(&stage, &station);
+    let env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
+    let station = Client::of(&env, &station);
     let device = station.obtain("device/simpleenroll", &Request::device("press-7"));
-    let device = Client::of(&stage, &device);
-    let auditor = stage.enlist("auditor", "auditor-1");
-    let auditor = Client::of(&stage, &auditor);
+    let device = Client::of(&env, &device);
+    let auditor = env.enlist("auditor", "auditor-1");
+    let auditor = Client::of(&env, &auditor);
     let stranger = Client {
-        stage: &stage,
+        env: &env,
         holder: None,
     };
     let good = Request::device("press-7").csr;
@@ -378,12 +376,12 @@ fn what_est_does_not_allow_is_refused_with_the_reason() {
     let nameless = Request::named("device", "press-7", None).csr;
     let of_openssl = |more: &[&str]| {
         let algorithm = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
-        Request::by_openssl("press-7", &stage.path(""), &[&algorithm, more].concat()).csr
+        Request::by_openssl("press-7", &env.path(""), &[&algorithm, more].concat()).csr
     };
     let more_names = of_openssl(&["-addext", "subjectAltName=DNS:press-7.example"]);
     let as_openssl_writes_it = of_openssl(&[]);
 
-    let left_behind = || stage.count("intent") + stage.count("certificate") + stage.count("mark");
+    let left_behind = || env.count("intent") + env.count("certificate") + env.count("mark");
     let before = left_behind();
     let (enroll, renew) = ("device/simpleenroll", "device/simplereenroll");
     for (status, code, client, operation, body) in [
@@ -452,7 +450,7 @@ fn what_est_does_not_allow_is_refused_with_the_reason() {
         assert_eq!(answer.content_type, "application/problem+json");
         let audited =
             format!("audit WHERE action = 'certificate.refused' AND detail ->> 'code' = '{code}'");
-        assert!(stage.count(&audited) > 0, "{code} is not in the journal");
+        assert!(env.count(&audited) > 0, "{code} is not in the journal");
     }
     let json = ["--header", "content-type: application/json", "--data", "{}"];
     let answer = answer(station.curl(enroll).args(json));
@@ -473,16 +471,16 @@ fn what_est_does_not_allow_is_refused_with_the_reason() {
 /// answered.
 #[test]
 fn est_asks_to_come_back_while_the_token_is_away() {
-    let stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    let station = Client::of(&stage, &station);
-    fs::rename(stage.path("tokens"), stage.path("tokens.away")).unwrap();
+    let env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
+    let station = Client::of(&env, &station);
+    fs::rename(env.path("tokens"), env.path("tokens.away")).unwrap();
     let request = Request::device("press-7");
     let answer = station.post("device/simpleenroll", request.csr.as_bytes());
     assert_eq!(answer.status, "503", "{answer:?}");
     assert!(answer.head.contains("retry-after: "), "{answer:?}");
     assert_eq!(station.get("device/cacerts").status, "200");
-    fs::rename(stage.path("tokens.away"), stage.path("tokens")).unwrap();
-    stage.is_ready();
+    fs::rename(env.path("tokens.away"), env.path("tokens")).unwrap();
+    env.wait_ready();
     station.obtain("device/simpleenroll", &request);
 }

@@ -3,8 +3,8 @@
 
 use crate::process::{signal, until};
 use crate::request::Request;
-use crate::stage::Stage;
-use crate::weather::stage_with_faults;
+use crate::test_env::TestEnv;
+use crate::token_faults::env_with_faults;
 use pkcs11_fault::plan::{Action, Fault, Plan};
 use rustix::process::Signal;
 
@@ -15,20 +15,20 @@ fn signatures(plan: &Plan) -> usize {
 }
 
 /// How many signatures the database explains.
-fn explained(stage: &Stage) -> i64 {
+fn explained(env: &TestEnv) -> i64 {
     let proofs = "(SELECT coalesce(sum(total), 0) AS total FROM key_use)";
-    let database = crate::invariants::open(&stage.database());
+    let database = crate::invariants::open(&env.database());
     let proofs: i64 = database
         .query_row(&format!("SELECT total FROM {proofs}"), [], |row| row.get(0))
         .unwrap();
-    let certified = stage.count("intent WHERE state IN ('issued', 'abandoned')");
-    let lists = stage.count("audit WHERE action = 'crl.signed'");
+    let certified = env.count("intent WHERE state IN ('issued', 'abandoned')");
+    let lists = env.count("audit WHERE action = 'crl.signed'");
     proofs + certified + lists
 }
 
-fn all_are_explained(stage: &Stage, plan: &Plan) {
+fn all_are_explained(env: &TestEnv, plan: &Plan) {
     until("every signature is explained", || {
-        let (made, known) = (signatures(plan), explained(stage));
+        let (made, known) = (signatures(plan), explained(env));
         (i64::try_from(made) == Ok(known)).then_some(())
     });
 }
@@ -37,12 +37,12 @@ fn all_are_explained(stage: &Stage, plan: &Plan) {
 /// worker, the test signatures that the token makes are counted, audited and shown.
 #[test]
 fn test_signatures_at_a_tokens_return_are_counted() {
-    let (stage, plan) = stage_with_faults(&[
+    let (env, plan) = env_with_faults(&[
         Fault::at("C_SignInit", 40, Action::Logout),
         Fault::from("C_SignInit", 1, Action::Delay(0)),
     ]);
-    all_are_explained(&stage, &plan);
-    let station = stage.station();
+    all_are_explained(&env, &plan);
+    let station = env.station();
     for number in 0..30 {
         station.obtain(&Request::device(&format!("press-{number}")));
     }
@@ -50,27 +50,27 @@ fn test_signatures_at_a_tokens_return_are_counted() {
         plan.came().iter().any(|line| line.contains("logout")),
         "the login was not lost"
     );
-    all_are_explained(&stage, &plan);
+    all_are_explained(&env, &plan);
 
-    let before = stage.count("audit WHERE action = 'key.used'");
-    let worker = stage.worker().unwrap();
+    let before = env.count("audit WHERE action = 'key.used'");
+    let worker = env.worker().unwrap();
     signal(worker, Signal::KILL);
     until("another worker", || {
-        stage.worker().filter(|now| *now != worker)
+        env.worker().filter(|now| *now != worker)
     });
-    stage.is_ready();
+    env.wait_ready();
     station.obtain(&Request::device("press-31"));
-    all_are_explained(&stage, &plan);
-    assert!(stage.count("audit WHERE action = 'key.used'") > before);
+    all_are_explained(&env, &plan);
+    assert!(env.count("audit WHERE action = 'key.used'") > before);
 
-    let shown = stage.json(&["token", "show", "factory"]);
+    let shown = env.json(&["token", "show", "factory"]);
     let keys = shown["keys"].as_array().unwrap();
     let line = keys.iter().find(|it| {
         let purpose = it["purpose"].as_str().unwrap();
         purpose.starts_with("line-1 generation 1")
     });
     assert!(line.unwrap()["proofs"].as_i64() >= Some(3), "{shown:#}");
-    let metrics = stage.metrics();
+    let metrics = env.metrics();
     let counted = "hallmark_token_key_proofs_total{token=\"factory\"";
     assert!(metrics.contains(counted), "{metrics}");
 }

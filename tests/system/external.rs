@@ -4,10 +4,10 @@
 use crate::authority_roll::{comes_to, start};
 use crate::device::is_assigned;
 use crate::failover::{AFTER, alarms, second_token};
-use crate::process::{SOON, Told, until};
-use crate::relying::{Relying, pem};
+use crate::process::{CommandOutput, SOON, until};
+use crate::relying_party::{Relying, pem};
 use crate::request::{Holder, Request, der};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::blocking::Client;
@@ -140,13 +140,13 @@ ids = ["*"]
 
 /// Somebody else's CA, in the stage's folder.
 pub(crate) struct Elsewhere<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnv,
 }
 
 impl<'a> Elsewhere<'a> {
-    pub(crate) fn on(stage: &'a Stage) -> Self {
-        let it = Self { stage };
-        stage.write("openssl.cnf", EXTENSIONS);
+    pub(crate) fn on(env: &'a TestEnv) -> Self {
+        let it = Self { env };
+        env.write("openssl.cnf", EXTENSIONS);
         for name in ["root", "other"] {
             it.openssl(&format!(
                 "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out {name}.key"
@@ -167,7 +167,7 @@ impl<'a> Elsewhere<'a> {
         let mut command = Command::new("openssl");
         command.args(arguments.split(' '));
         let told = Told::of(command.current_dir(self.stage.path("")));
-        assert_eq!(told.code, Some(0), "{arguments}: {told:?}");
+        assert_eq!(told.code, Some(0), "{arguments}: {output:?}");
     }
 
     /// Signs the request, and gives the file to install.
@@ -240,7 +240,7 @@ impl<'a> Elsewhere<'a> {
 
 /// A stage with the authorities that ship, and one more whose key is made.
 pub(crate) fn asked() -> Stage {
-    let stage = Stage::set();
+    let stage = TestEnv::new();
     let configuration = stage.configuration();
     let configuration = configuration.replacen("[[provisioning]]", CONFIGURATION, 1);
     stage.configure(&configuration);
@@ -255,7 +255,7 @@ fn ceremony(stage: &Stage) -> Value {
 }
 
 fn csr(stage: &Stage) -> String {
-    let csr = stage.told(&["authority", "csr", "gateway"]);
+    let csr = stage.run(&["authority", "csr", "gateway"]);
     stage.write("gateway.csr", &csr);
     csr
 }
@@ -278,38 +278,38 @@ path_length = 1
 /// one of them signs while the token of the other is away, and OpenSSL accepts the chain up to that root.
 #[test]
 fn an_authority_that_is_certified_by_the_same_root_stands_in() {
-    let stage = Stage::set();
+    let stage = TestEnv::new();
     let spare = second_token(&stage, "spare", "spare");
     let standby = "name = \"gateway\"\ntoken = \"factory\"\nstandby = \"reserve\"\n\
                    [[authority]]\nname = \"reserve\"\ntoken = \"spare\"";
-    let configuration = stage
+    let configuration = env
         .configuration()
         .replacen("[[provisioning]]", CONFIGURATION, 1)
         .replacen("name = \"gateway\"\ntoken = \"factory\"", standby, 1)
         .replacen("[[authority]]", &format!("{spare}[[authority]]"), 1);
-    stage.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
-    fs::create_dir(stage.path("tokens-spare")).unwrap();
-    stage.make_token_at("spare", "spare.conf");
-    let stage = stage.raised();
-    let elsewhere = installed(&stage);
-    let reserve = stage.write("reserve.toml", RESERVE);
-    stage.json(&["ceremony", "run", reserve.to_str().unwrap()]);
-    let csr = stage.told(&["authority", "csr", "reserve"]);
-    stage.write("reserve.csr", &csr);
+    env.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    fs::create_dir(env.path("tokens-spare")).unwrap();
+    env.make_token_at("spare", "spare.conf");
+    let env = env.started();
+    let elsewhere = installed(&env);
+    let reserve = env.write("reserve.toml", RESERVE);
+    env.json(&["ceremony", "run", reserve.to_str().unwrap()]);
+    let csr = env.run(&["authority", "csr", "reserve"]);
+    env.write("reserve.csr", &csr);
     let install = |extensions| {
         let answer = elsewhere.signs("reserve.csr", extensions, 1800, "root");
-        let bundle = stage.write("reserve.pem", &answer);
-        stage.hallmark(&["authority", "install", "reserve", bundle.to_str().unwrap()])
+        let bundle = env.write("reserve.pem", &answer);
+        env.hallmark(&["authority", "install", "reserve", bundle.to_str().unwrap()])
     };
     // What it is for is said by the profiles of the other one.
     let limited = install("servers");
     assert!(limited.error.contains("install_limits"), "{limited:?}");
     let installed = install("below");
     assert_eq!(installed.code, Some(0), "{installed:?}");
-    let station = stage.station();
+    let station = env.station();
     let usual = station.obtain(&Request::new("behind", "press-1"));
 
-    let (first, away) = (stage.path("tokens"), stage.path("tokens.away"));
+    let (first, away) = (env.path("tokens"), env.path("tokens.away"));
     fs::rename(&first, &away).unwrap();
     let request = Request::new("behind", "press-2");
     let from_standby = until("the standby signs", || {
@@ -318,24 +318,24 @@ fn an_authority_that_is_certified_by_the_same_root_stands_in() {
     });
     assert_ne!(usual.chain[0], from_standby.chain[0]);
     from_standby.is_accepted_by_openssl(&elsewhere.read("root.pem"));
-    let alarms = alarms(&stage);
+    let alarms = alarms(&env);
     assert!(
         alarms.contains("authority gateway: authority reserve signs in its place"),
         "{alarms}"
     );
     fs::rename(&away, &first).unwrap();
-    stage.is_ready();
+    env.wait_ready();
 }
 
 /// Asked, answered, and the rest of the ceremony done.
-fn installed<'a>(stage: &'a Stage) -> Elsewhere<'a> {
-    let elsewhere = Elsewhere::on(stage);
-    ceremony(stage);
-    csr(stage);
+fn installed<'a>(env: &'a TestEnv) -> Elsewhere<'a> {
+    let elsewhere = Elsewhere::on(env);
+    ceremony(env);
+    csr(env);
     let answer = elsewhere.signs("gateway.csr", "below", 1800, "root");
-    let told = install(stage, &answer);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    ceremony(stage);
+    let output = install(env, &answer);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    ceremony(env);
     elsewhere
 }
 
@@ -347,20 +347,20 @@ fn ders(pems: &[String]) -> Vec<Vec<u8>> {
 /// the token is told whose the key is, and the same ceremony goes on with it.
 #[test]
 fn a_ceremony_that_was_cut_off_goes_on_with_its_key() {
-    let mut stage = asked();
+    let mut env = asked();
     for point in ["key-made", "ceremony-keyed"] {
-        stage.stop();
-        stage.start_to_stay_at(&[point]);
-        let (client, file) = (stage.client(), stage.write("gateway.toml", CEREMONY));
+        env.stop();
+        env.start_to_stay_at(&[point]);
+        let (client, file) = (env.client(), env.write("gateway.toml", CEREMONY));
         let operator = std::thread::spawn(move || {
             client.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
         });
-        stage.stays_at(point);
-        stage.kill();
+        env.stays_at(point);
+        env.kill();
         operator.join().unwrap();
-        stage.start();
-        stage.is_ready();
-        let shown = stage.json(&["token", "show", "factory"]);
+        env.start();
+        env.wait_ready();
+        let shown = env.json(&["token", "show", "factory"]);
         let keys = shown["keys"].as_array().unwrap().iter();
         let own = keys.filter(|key| key["purpose"] == "gateway generation 1 (planned)");
         assert_eq!(own.count(), 1, "{point}: {shown}");
@@ -369,8 +369,8 @@ fn a_ceremony_that_was_cut_off_goes_on_with_its_key() {
             "{point}: {shown}"
         );
     }
-    assert_eq!(ceremony(&stage)["authorities"][0]["outcome"], "waiting");
-    csr(&stage);
+    assert_eq!(ceremony(&env)["authorities"][0]["outcome"], "waiting");
+    csr(&env);
 }
 
 /// Verifies: the ceremony makes the key and leaves out what cannot be signed yet; the request is the same
@@ -379,81 +379,81 @@ fn a_ceremony_that_was_cut_off_goes_on_with_its_key() {
 /// signed, and OpenSSL judges by them; a restart and another run of the ceremony change nothing.
 #[test]
 fn an_authority_is_certified_elsewhere_and_issues() {
-    let mut stage = asked();
-    let elsewhere = Elsewhere::on(&stage);
-    let transcript = ceremony(&stage);
+    let mut env = asked();
+    let elsewhere = Elsewhere::on(&env);
+    let transcript = ceremony(&env);
     let made = transcript["authorities"].as_array().unwrap();
     assert_eq!(made.len(), 1, "the one below is left out: {transcript}");
     assert_eq!(made[0]["outcome"], "waiting");
-    let request = csr(&stage);
+    let request = csr(&env);
     assert_eq!(made[0]["request"], request);
-    assert_eq!(csr(&stage), request);
+    assert_eq!(csr(&env), request);
     elsewhere.openssl("req -in gateway.csr -verify -noout");
-    let shown = stage.json(&["authority", "show", "gateway"]);
+    let shown = env.json(&["authority", "show", "gateway"]);
     assert_eq!(shown[0]["state"], "waiting");
-    let alarms = stage.json(&["status"])["alarms"].to_string();
+    let alarms = env.json(&["status"])["alarms"].to_string();
     assert!(alarms.contains("authority gateway waits"), "{alarms}");
-    let station = stage.station();
+    let station = env.station();
     let early = station.ask(&Request::new("behind", "press-1"));
     assert_eq!((early.status, early.code()), (503, "authority_waiting"));
 
     let answer = elsewhere.signs("gateway.csr", "below", 1800, "root");
-    let told = install(&stage, &answer);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    let again = install(&stage, &answer);
+    let output = install(&env, &answer);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let again = install(&env, &answer);
     assert!(again.error.contains("authority_not_waiting"), "{again:?}");
-    let outcomes = ceremony(&stage)["authorities"].clone();
+    let outcomes = ceremony(&env)["authorities"].clone();
     assert_eq!(outcomes[0]["outcome"], "existed");
     assert_eq!(outcomes[1]["outcome"], "created");
-    let shown = stage.json(&["authority", "show", "gateway"]);
+    let shown = env.json(&["authority", "show", "gateway"]);
     assert_eq!(shown[0]["foreign"][0]["subject"], "CN=Elsewhere,O=Works");
 
     elsewhere.is_verified();
-    stage.add_group("gateway", "gateway");
-    stage.is_in_step();
+    env.add_group("gateway", "gateway");
+    env.wait_in_sync();
     let root = elsewhere.read("root.pem");
     let device = station.obtain(&Request::new("behind", "press-1"));
     device.is_accepted_by_openssl(&root);
-    let gateway = stage.authority("gateway");
+    let gateway = env.authority("gateway");
     assert_eq!(ders(&device.chain), ders(&[gateway.clone(), root.clone()]));
-    is_assigned(&stage.emulator, &device);
+    is_assigned(&env.emulator, &device);
     let in_cell = station.obtain(&Request::new("in-cell", "press-2"));
     in_cell.is_accepted_by_openssl(&root);
     assert_eq!(
         ders(&in_cell.chain),
-        ders(&[stage.authority("cell"), gateway, root])
+        ders(&[env.authority("cell"), gateway, root])
     );
-    is_assigned(&stage.emulator, &in_cell);
+    is_assigned(&env.emulator, &in_cell);
 
     until("the authority has a list", || {
-        let shown = stage.json(&["authority", "show", "gateway"]);
+        let shown = env.json(&["authority", "show", "gateway"]);
         shown[0]["crl_number"].is_i64().then_some(())
     });
-    let verdict = judged(&stage, &device);
+    let verdict = judged(&env, &device);
     assert_eq!(verdict.code, Some(0), "{verdict:?}");
-    stage.told(&["device", "block", "press-1"]);
+    env.run(&["device", "block", "press-1"]);
     until("the list says so", || {
-        judged(&stage, &device)
+        judged(&env, &device)
             .error
             .contains("revoked")
             .then_some(())
     });
-    stage.told(&["device", "unblock", "press-1"]);
-    stage.is_in_step();
+    env.run(&["device", "unblock", "press-1"]);
+    env.wait_in_sync();
 
-    stage.restart();
-    let outcomes = ceremony(&stage)["authorities"].clone();
+    env.restart();
+    let outcomes = ceremony(&env)["authorities"].clone();
     assert_eq!(outcomes[0]["outcome"], "existed");
-    assert_eq!(stage.count("request"), 1);
-    stage.told(&["audit", "verify"]);
+    assert_eq!(env.count("request"), 1);
+    env.run(&["audit", "verify"]);
 }
 
 /// `openssl verify -crl_check`, with the list of the leaf's issuer.
-fn judged(stage: &Stage, device: &Holder) -> Told {
-    let list = Relying::on(stage).crl("gateway");
-    stage.write("list.pem", &pem("crl", &list));
-    stage.write("device.pem", &device.certificate);
-    stage.write("gateway.pem", &stage.authority("gateway"));
+fn judged(env: &TestEnv, device: &Holder) -> CommandOutput {
+    let list = Relying::on(env).crl("gateway");
+    env.write("list.pem", &pem("crl", &list));
+    env.write("device.pem", &device.certificate);
+    env.write("gateway.pem", &env.authority("gateway"));
     let mut command = Command::new("openssl");
     command.args([
         "verify",
@@ -469,17 +469,17 @@ fn judged(stage: &Stage, device: &Holder) -> Told {
         "list.pem",
         "device.pem",
     ]);
-    Told::of(command.current_dir(stage.path("")))
+    CommandOutput::of(command.current_dir(env.path("")))
 }
 
 /// Verifies: each answer that does not fit is refused with its own code, and changes nothing; the one
 /// that fits is installed after all of them, whatever the order in its file.
 #[test]
 fn an_answer_that_does_not_fit_is_not_installed() {
-    let stage = asked();
-    let elsewhere = Elsewhere::on(&stage);
-    ceremony(&stage);
-    csr(&stage);
+    let env = asked();
+    let elsewhere = Elsewhere::on(&env);
+    ceremony(&env);
+    csr(&env);
     let sign = |extensions, days| elsewhere.signs("gateway.csr", extensions, days, "root");
     let root = elsewhere.read("root.pem");
     let good = sign("any-purpose", 1800);
@@ -527,8 +527,8 @@ fn an_answer_that_does_not_fit_is_not_installed() {
         ),
     ] {
         let told = install(&stage, &bundle);
-        assert_eq!(told.code, Some(1), "{code}: {told:?}");
-        assert!(told.error.contains(code), "{code}: {told:?}");
+        assert_eq!(told.code, Some(1), "{code}: {output:?}");
+        assert!(told.error.contains(code), "{code}: {output:?}");
         let shown = stage.json(&["authority", "show", "gateway"]);
         assert_eq!(shown[0]["state"], "waiting", "{code}");
     }
@@ -537,7 +537,7 @@ fn an_answer_that_does_not_fit_is_not_installed() {
     assert!(plant.error.contains("authority_not_waiting"), "{plant:?}");
 
     let told = install(&stage, &(elsewhere.read("other.pem") + &root + &good));
-    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(told.code, Some(0), "{output:?}");
 }
 
 /// Verifies: a configuration that asks for more than an installed certificate allows below it is taken, and
@@ -550,64 +550,64 @@ fn a_profile_that_asks_for_more_than_its_authority_allows_is_an_alarm() {
     csr(&stage);
     let clients = elsewhere.signs("gateway.csr", "clients", 1800, "root");
     let told = install(&stage, &clients);
-    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(told.code, Some(0), "{output:?}");
     assert_eq!(alarms(&stage), "[]");
     let modest = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
     let (before, behind) = modest.split_once("name = \"behind\"").unwrap();
     let more = behind.replacen("[\"client_auth\"]", "[\"client_auth\", \"server_auth\"]", 2);
-    stage.configure(&format!("{before}name = \"behind\"{more}"));
-    stage.told(&["reload"]);
-    let told = alarms(&stage);
+    env.configure(&format!("{before}name = \"behind\"{more}"));
+    env.run(&["reload"]);
+    let output = alarms(&env);
     assert!(
-        told.contains("verifiers refuse leaves of gateway: "),
-        "{told}"
+        output.contains("verifiers refuse leaves of gateway: "),
+        "{output}"
     );
-    assert!(told.contains("1.3.6.1.5.5.7.3.1"), "{told}");
+    assert!(output.contains("1.3.6.1.5.5.7.3.1"), "{output}");
     // Nothing is made below it that could only be refused.
-    let file = stage.path("gateway.toml");
-    let refused = stage.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
+    let file = env.path("gateway.toml");
+    let refused = env.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
     assert!(refused.error.contains("authority_limited"), "{refused:?}");
-    assert_eq!(stage.count("generation WHERE authority = 'cell'"), 0);
-    stage.configure(&modest);
-    stage.told(&["reload"]);
-    ceremony(&stage);
-    assert_eq!(alarms(&stage), "[]");
+    assert_eq!(env.count("generation WHERE authority = 'cell'"), 0);
+    env.configure(&modest);
+    env.run(&["reload"]);
+    ceremony(&env);
+    assert_eq!(alarms(&env), "[]");
 }
 
 /// Verifies: a roll of the authority makes the next key and waits for its certificate, and says so; it goes
 /// on when that is installed; devices under both generations are let in by the root elsewhere.
 #[test]
 fn an_authority_that_is_certified_elsewhere_is_rolled() {
-    let stage = asked();
-    let elsewhere = installed(&stage);
+    let env = asked();
+    let elsewhere = installed(&env);
     elsewhere.is_verified();
-    stage.add_group("gateway", "gateway");
-    stage.is_in_step();
-    let station = stage.station();
+    env.add_group("gateway", "gateway");
+    env.wait_in_sync();
+    let station = env.station();
     let old = station.obtain(&Request::new("behind", "press-1"));
-    is_assigned(&stage.emulator, &old);
+    is_assigned(&env.emulator, &old);
 
     let first = elsewhere.read("gateway.csr");
-    let roll = start(&stage, "gateway", "expiry", &[]);
+    let roll = start(&env, "gateway", "expiry", &[]);
     until("the roll says what it waits for", || {
-        let alarms = stage.json(&["status"])["alarms"].to_string();
+        let alarms = env.json(&["status"])["alarms"].to_string();
         alarms.contains("authority install gateway").then_some(())
     });
-    assert_ne!(csr(&stage), first);
+    assert_ne!(csr(&env), first);
     let answer = elsewhere.signs("gateway.csr", "below", 1800, "root");
-    let told = install(&stage, &answer);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    comes_to(&stage, &roll, "draining");
-    stage.is_in_step();
+    let output = install(&env, &answer);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    comes_to(&env, &roll, "draining");
+    env.wait_in_sync();
 
     let new = station.obtain(&Request::new("behind", "press-2"));
     let root = elsewhere.read("root.pem");
     for device in [&old, &new] {
         device.is_accepted_by_openssl(&root);
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
     assert_ne!(old.chain[0], new.chain[0]);
-    let generations = stage.json(&["authority", "show", "gateway"]);
+    let generations = env.json(&["authority", "show", "gateway"]);
     assert_eq!(generations[0]["subject"], generations[1]["subject"]);
     assert_eq!(generations[1]["state"], "serving");
 }

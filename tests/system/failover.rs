@@ -4,7 +4,7 @@
 use crate::load::Load;
 use crate::process::until;
 use crate::request::Request;
-use crate::stage::{CEREMONY, Stage};
+use crate::test_env::{CEREMONY, TestEnv};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ pub(crate) const AFTER: &str = "failover_after = \"2s\"\n";
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// A second token's configuration, in a folder of its own.
-pub(crate) fn second_token(stage: &Stage, name: &str, label: &str) -> String {
-    let conf = stage.path(&format!("{name}.conf"));
-    let tokens = stage.path(&format!("tokens-{name}"));
+pub(crate) fn second_token(env: &TestEnv, name: &str, label: &str) -> String {
+    let conf = env.path(&format!("{name}.conf"));
+    let tokens = env.path(&format!("tokens-{name}"));
     fs::write(
         &conf,
         format!("directories.tokendir = {}\n", tokens.display()),
@@ -57,49 +57,49 @@ fn audited(stage: &Stage, action: &str) -> i64 {
 /// revocation lists, which status and journal say; when it is back, so is everything, and the second is not needed.
 #[test]
 fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
-    let stage = Stage::set();
+    let stage = TestEnv::new();
     let mut configuration = stage.configuration().replace(
         "name = \"line-1\"\ntoken = \"factory\"",
         "name = \"line-1\"\ntoken = \"factory\"\nalso_on = [\"twin\"]",
     );
-    let twin = second_token(&stage, "twin", "factory");
+    let twin = second_token(&env, "twin", "factory");
     configuration = configuration.replacen("[[authority]]", &format!("{twin}[[authority]]"), 1);
-    stage.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
-    let stage = stage.raised();
-    let (first, away) = (stage.path("tokens"), stage.path("tokens.away"));
-    let second = stage.path("tokens-twin");
+    env.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    let env = env.started();
+    let (first, away) = (env.path("tokens"), env.path("tokens.away"));
+    let second = env.path("tokens-twin");
     clone_token(&first, &second);
     until("the twin is ready", || {
-        (stage.json(&["status"])["tokens"]["twin"]["state"] == "ready").then_some(())
+        (env.json(&["status"])["tokens"]["twin"]["state"] == "ready").then_some(())
     });
     until("the twin has shown the key", || {
-        (!alarms(&stage).contains("has not shown")).then_some(())
+        (!alarms(&env).contains("has not shown")).then_some(())
     });
 
-    Load::during(&stage, |load| {
+    Load::during(&env, |load| {
         fs::rename(&first, &away).unwrap();
-        load.is_refused();
+        load.wait_for_refusal();
         load.served_within(WITHIN);
-        assert!(alarms(&stage).contains("authority line-1: token twin signs in its place"));
+        assert!(alarms(&env).contains("authority line-1: token twin signs in its place"));
         // Written down by whoever noticed it; somebody else may have been served first.
         until("the journal says so", || {
-            (audited(&stage, "failover.begun") == 1).then_some(())
+            (audited(&env, "failover.begun") == 1).then_some(())
         });
-        let before = crl_number(&stage);
-        stage.told(&["device", "block", "device-0-0", "--reason", "lost"]);
+        let before = crl_number(&env);
+        env.run(&["device", "block", "device-0-0", "--reason", "lost"]);
         until("the twin signs the revocation list", || {
-            (crl_number(&stage) > before).then_some(())
+            (crl_number(&env) > before).then_some(())
         });
 
         fs::rename(&away, &first).unwrap();
         until("it goes back", || {
-            (audited(&stage, "failover.ended") == 1).then_some(())
+            (audited(&env, "failover.ended") == 1).then_some(())
         });
-        fs::rename(&second, stage.path("twin.away")).unwrap();
+        fs::rename(&second, env.path("twin.away")).unwrap();
         load.served_within(WITHIN);
-        assert!(!alarms(&stage).contains("in its place"));
+        assert!(!alarms(&env).contains("in its place"));
     });
-    assert_eq!(audited(&stage, "failover.begun"), 1);
+    assert_eq!(audited(&env, "failover.begun"), 1);
 }
 
 /// Verifies: the standby has a key and a certificate of its own below the same issuer; devices get
@@ -107,9 +107,9 @@ fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
 /// authority signs again.
 #[test]
 fn a_standby_authority_signs_while_the_token_of_the_first_is_out() {
-    let stage = Stage::set();
-    let spare = second_token(&stage, "spare", "spare");
-    let configuration = stage
+    let env = TestEnv::new();
+    let spare = second_token(&env, "spare", "spare");
+    let configuration = env
         .configuration()
         .replace(
             "name = \"line-1\"\ntoken = \"factory\"",
@@ -117,38 +117,34 @@ fn a_standby_authority_signs_while_the_token_of_the_first_is_out() {
              [[authority]]\nname = \"reserve\"\ntoken = \"spare\"",
         )
         .replacen("[[authority]]", &format!("{spare}[[authority]]"), 1);
-    stage.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
-    fs::create_dir(stage.path("tokens-spare")).unwrap();
-    stage.make_token_at("spare", "spare.conf");
-    stage.write("ceremony.toml", &format!("{CEREMONY}{RESERVE}"));
-    let stage = stage.raised();
-    let station = stage.station();
+    env.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    fs::create_dir(env.path("tokens-spare")).unwrap();
+    env.make_token_at("spare", "spare.conf");
+    env.write("ceremony.toml", &format!("{CEREMONY}{RESERVE}"));
+    let env = env.started();
+    let station = env.station();
     let usual = station.obtain(&Request::device("press-1"));
 
-    let (first, away) = (stage.path("tokens"), stage.path("tokens.away"));
+    let (first, away) = (env.path("tokens"), env.path("tokens.away"));
     fs::rename(&first, &away).unwrap();
     let request = Request::device("press-2");
     let from_standby = until("the standby signs", || {
         let answer = station.ask(&request);
         (answer.status == 201).then(|| request.holder(&answer.body))
     });
-    let reserve = stage.authority("reserve");
+    let reserve = env.authority("reserve");
     assert_eq!(from_standby.chain[0].trim(), reserve.trim());
     assert_ne!(usual.chain[0], from_standby.chain[0]);
-    from_standby.is_accepted_by_openssl(&stage.authority("root"));
-    assert!(alarms(&stage).contains("authority line-1: authority reserve signs in its place"));
-    assert_eq!(audited(&stage, "failover.begun"), 1);
-    assert_eq!(
-        stage.json(&["status"])["ready"],
-        false,
-        "others cannot sign"
-    );
+    from_standby.is_accepted_by_openssl(&env.authority("root"));
+    assert!(alarms(&env).contains("authority line-1: authority reserve signs in its place"));
+    assert_eq!(audited(&env, "failover.begun"), 1);
+    assert_eq!(env.json(&["status"])["ready"], false, "others cannot sign");
 
     fs::rename(&away, &first).unwrap();
-    stage.is_ready();
+    env.wait_ready();
     let after = station.obtain(&Request::device("press-3"));
     assert_eq!(after.chain, usual.chain);
-    assert_eq!(audited(&stage, "failover.ended"), 1);
+    assert_eq!(audited(&env, "failover.ended"), 1);
 }
 
 const RESERVE: &str = "
@@ -164,21 +160,21 @@ validity = \"5y\"
 /// `hallmarkd check`, and signs for nobody, however long the first is away.
 #[test]
 fn a_token_without_the_key_never_signs_in_anothers_place() {
-    let stage = Stage::set();
-    let mut configuration = stage.configuration().replace(
+    let env = TestEnv::new();
+    let mut configuration = env.configuration().replace(
         "name = \"line-1\"\ntoken = \"factory\"",
         "name = \"line-1\"\ntoken = \"factory\"\nalso_on = [\"spare\"]",
     );
-    let spare = second_token(&stage, "spare", "spare");
+    let spare = second_token(&env, "spare", "spare");
     configuration = configuration.replacen("[[authority]]", &format!("{spare}[[authority]]"), 1);
-    stage.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
-    fs::create_dir(stage.path("tokens-spare")).unwrap();
-    stage.make_token_at("spare", "spare.conf");
-    let stage = stage.raised();
-    let station = stage.station();
-    assert!(alarms(&stage).contains("token spare has not shown the key of line-1-1"));
-    assert!(stage.check().out.contains("also on token spare"));
-    fs::rename(stage.path("tokens"), stage.path("tokens.away")).unwrap();
+    env.configure(&format!("{configuration}\n[policy]\n{AFTER}"));
+    fs::create_dir(env.path("tokens-spare")).unwrap();
+    env.make_token_at("spare", "spare.conf");
+    let env = env.started();
+    let station = env.station();
+    assert!(alarms(&env).contains("token spare has not shown the key of line-1-1"));
+    assert!(env.check().out.contains("also on token spare"));
+    fs::rename(env.path("tokens"), env.path("tokens.away")).unwrap();
     let request = Request::device("press-1");
     let away = Instant::now();
     while away.elapsed() < WITHIN / 2 {
@@ -186,9 +182,9 @@ fn a_token_without_the_key_never_signs_in_anothers_place() {
         assert_eq!(answer.status, 503, "{answer:?}");
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert!(!alarms(&stage).contains("signs in its place"));
-    assert_eq!(stage.json(&["status"])["ready"], false);
-    fs::rename(stage.path("tokens.away"), stage.path("tokens")).unwrap();
-    stage.is_ready();
+    assert!(!alarms(&env).contains("signs in its place"));
+    assert_eq!(env.json(&["status"])["ready"], false);
+    fs::rename(env.path("tokens.away"), env.path("tokens")).unwrap();
+    env.wait_ready();
     station.obtain(&request);
 }

@@ -3,7 +3,7 @@
 //! has the numbers, and `store/tests/asked.rs` counts what the database does for them.
 
 use crate::authority_roll::{comes_to, start};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
@@ -41,13 +41,13 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn new(stage: &Stage) -> Self {
+    fn new(env: &TestEnv) -> Self {
         let mut parameters = CertificateParams::default();
         let name = "Example Works Line 1";
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, name);
         Self {
-            store: Store::open(&stage.database()).unwrap(),
+            store: Store::open(&env.database()).unwrap(),
             issuer: Issuer::new(parameters, KeyPair::generate().unwrap()),
             now: OffsetDateTime::now_utc().unix_timestamp(),
             recorded: AtomicUsize::new(0),
@@ -143,27 +143,27 @@ impl Recorder {
 }
 
 /// A stage with the fleet, and the number of the roll of `line-1` that is under way.
-fn with_fleet() -> (Stage, String) {
-    let mut stage = Stage::up();
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    let roll = start(&stage, "line-1", "expiry", &[]);
-    comes_to(&stage, &roll, "draining");
-    stage.is_in_step();
-    stage.stop();
+fn with_fleet() -> (TestEnv, String) {
+    let mut env = TestEnv::running();
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    let roll = start(&env, "line-1", "expiry", &[]);
+    comes_to(&env, &roll, "draining");
+    env.wait_in_sync();
+    env.stop();
     let id = "SELECT id FROM generation WHERE authority = 'line-1' AND number = ?1";
-    let database = crate::invariants::open(&stage.database());
+    let database = crate::invariants::open(&env.database());
     let id = |number: i64| database.query_row(id, [number], |row| row.get(0)).unwrap();
     timed("the fleet is recorded", || {
-        Recorder::new(&stage).fleet([id(1), id(2)]);
+        Recorder::new(&env).fleet([id(1), id(2)]);
     });
     // The hub knows none of them: it shall not be asked what the proofs say otherwise.
-    let configuration = stage.configuration();
+    let configuration = env.configuration();
     let (without_hub, _) = configuration.split_once("[provisioning.hub]").unwrap();
-    stage.configure(without_hub);
-    stage.start();
-    stage.is_ready();
-    (stage, roll)
+    env.configure(without_hub);
+    env.start();
+    env.wait_ready();
+    (env, roll)
 }
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
@@ -174,18 +174,18 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
 }
 
 /// A command as text and as JSON.
-fn asked(stage: &Stage, command: &[&str]) -> (String, Value) {
+fn asked(env: &TestEnv, command: &[&str]) -> (String, Value) {
     let what = command.join(" ");
-    let text = timed(&what, || stage.told(command));
-    let json = timed(&format!("{what} --json"), || stage.json(command));
+    let text = timed(&what, || env.run(command));
+    let json = timed(&format!("{what} --json"), || env.json(command));
     (text, json)
 }
 
 /// Verifies: `roll show` counts and lists what was recorded; list, status and devices are whole.
 #[test]
 fn a_fleet_of_ten_thousand_is_shown_as_it_is() {
-    let (stage, roll) = with_fleet();
-    let (text, shown) = asked(&stage, &["roll", "show", &roll]);
+    let (env, roll) = with_fleet();
+    let (text, shown) = asked(&env, &["roll", "show", &roll]);
     let report = &shown["report"];
     let expected = [
         ("leaves_under_the_old", DEVICES),
@@ -203,13 +203,13 @@ fn a_fleet_of_ten_thousand_is_shown_as_it_is() {
     assert_eq!(reissue.len(), 1_000, "a page of those that need a new leaf");
     assert_eq!(reissue[0]["registration_id"], "press-02500");
 
-    let (text, rolls) = asked(&stage, &["roll", "list"]);
+    let (text, rolls) = asked(&env, &["roll", "list"]);
     assert_eq!(rolls.as_array().unwrap().len(), 1);
     assert!(text.contains("draining"), "{text}");
-    let (_, status) = asked(&stage, &["status"]);
+    let (_, status) = asked(&env, &["status"]);
     assert_eq!(status["alarms"], json!([]));
     assert!(status["certificates"].as_i64().unwrap() > (DEVICES + MOVED) as i64);
-    let (text, devices) = asked(&stage, &["device", "list"]);
+    let (text, devices) = asked(&env, &["device", "list"]);
     assert_eq!(devices.as_array().unwrap().len(), DEVICES);
     assert_eq!(text.matches("press-").count(), DEVICES);
 }
@@ -218,13 +218,13 @@ fn a_fleet_of_ten_thousand_is_shown_as_it_is() {
 #[test]
 fn more_enrollments_than_a_page_are_listed() {
     const ENROLLMENTS: usize = 1_100;
-    let mut stage = Stage::up();
-    stage.stop();
-    let configuration = stage.configuration();
+    let mut env = TestEnv::running();
+    env.stop();
+    let configuration = env.configuration();
     // The service shall not be told of them.
     let (alone, _) = configuration.split_once("[[provisioning]]").unwrap();
-    stage.configure(alone);
-    let store = Store::open(&stage.database()).unwrap();
+    env.configure(alone);
+    let store = Store::open(&env.database()).unwrap();
     for number in 0..ENROLLMENTS {
         let new = NewEnrollment {
             provisioning: "dps".into(),
@@ -244,8 +244,8 @@ fn more_enrollments_than_a_page_are_listed() {
         store.add_enrollment(new, entry).unwrap();
     }
     drop(store);
-    stage.start();
-    let (text, listed) = asked(&stage, &["enrollment", "list"]);
+    env.start();
+    let (text, listed) = asked(&env, &["enrollment", "list"]);
     let listed = listed.as_array().unwrap().iter();
     let names: BTreeSet<_> = listed.map(|it| it["name"].as_str().unwrap()).collect();
     assert_eq!(names.len(), ENROLLMENTS);

@@ -6,7 +6,7 @@
 
 use crate::process::until;
 use crate::software_tpm::SoftwareTpm;
-use crate::stage::{ANOTHER_BUILD, Stage};
+use crate::test_env::{ANOTHER_BUILD, TestEnv};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -63,10 +63,10 @@ fn field(path: &std::path::Path, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn watch(stage: &Stage) -> Footprint {
+fn watch(env: &TestEnv) -> Footprint {
     let seconds = std::env::var("HALLMARK_WATCH_SECONDS").ok();
     let seconds = seconds.map_or(WATCH_SECONDS, |it| it.parse().unwrap());
-    let pids = [stage.daemon(), until("a worker runs", || stage.worker())];
+    let pids = [env.daemon(), until("a worker runs", || env.worker())];
     let before = pids.map(wake_ups);
     let begun = Instant::now();
     std::thread::sleep(Duration::from_secs(seconds));
@@ -89,11 +89,11 @@ fn watch(stage: &Stage) -> Footprint {
 }
 
 /// What was done before is over: connections that were kept, threads that waited for more work.
-fn comes_to_rest(stage: &Stage) {
-    let mut last = wake_ups(stage.daemon());
+fn comes_to_rest(env: &TestEnv) {
+    let mut last = wake_ups(env.daemon());
     until("the daemon comes to rest", || {
         std::thread::sleep(Duration::from_secs(3));
-        let now = wake_ups(stage.daemon());
+        let now = wake_ups(env.daemon());
         let woken: u64 = now
             .iter()
             .map(|(thread, count)| count - last.get(thread).unwrap_or(&0))
@@ -103,9 +103,9 @@ fn comes_to_rest(stage: &Stage) {
     });
 }
 
-fn is_small(what: &str, stage: &Stage, resident_kib_max: u64) {
-    comes_to_rest(stage);
-    let footprint = watch(stage);
+fn is_small(what: &str, env: &TestEnv, resident_kib_max: u64) {
+    comes_to_rest(env);
+    let footprint = watch(env);
     eprintln!("| {what} | wake-ups a second | resident KiB | proportional KiB |");
     let mut resident = 0;
     for (name, process) in [("serve", &footprint.daemon), ("worker", &footprint.worker)] {
@@ -137,16 +137,20 @@ fn is_small(what: &str, stage: &Stage, resident_kib_max: u64) {
 /// worker: no thread wakes more often than once a second.
 #[test]
 fn who_has_nothing_to_do_sleeps() {
-    is_small("SoftHSM", &Stage::up(), RESIDENT_WITH_SOFTHSM_KIB_MAX);
+    is_small(
+        "SoftHSM",
+        &TestEnv::running(),
+        RESIDENT_WITH_SOFTHSM_KIB_MAX,
+    );
 }
 
 /// The same with a TPM.
 #[test]
 fn who_has_nothing_to_do_sleeps_beside_a_tpm() {
-    let stage = Stage::set();
-    let tpm = SoftwareTpm::start(stage.path("tpm"));
-    stage.write_secret("gate-secret", "7f1c0de5a9b84c3e9d2b6f40");
-    let configuration = stage.configuration();
+    let env = TestEnv::new();
+    let tpm = SoftwareTpm::start(env.path("tpm"));
+    env.write_secret("gate-secret", "7f1c0de5a9b84c3e9d2b6f40");
+    let configuration = env.configuration();
     let (begin, end) = (
         configuration.find("[[token]]").unwrap(),
         configuration.find("[[authority]]").unwrap(),
@@ -154,15 +158,15 @@ fn who_has_nothing_to_do_sleeps_beside_a_tpm() {
     let token = format!(
         "[[token]]\nname = \"factory\"\nkind = \"tpm\"\ntcti = {:?}\ncredential = {:?}\n",
         tpm.tcti(),
-        stage.path("gate-secret"),
+        env.path("gate-secret"),
     );
-    stage.configure(&format!(
+    env.configure(&format!(
         "{}{token}{}",
         &configuration[..begin],
         &configuration[end..]
     ));
-    let stage = stage.raised();
-    is_small("TPM", &stage, RESIDENT_KIB_MAX);
-    drop(stage);
+    let env = env.started();
+    is_small("TPM", &env, RESIDENT_KIB_MAX);
+    drop(env);
     drop(tpm);
 }

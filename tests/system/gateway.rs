@@ -3,7 +3,7 @@
 use crate::process::{Process, until};
 use crate::provisioned::below_line_1;
 use crate::request::Request;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault};
 use std::fs::{self, File};
 use std::io::Write;
@@ -49,51 +49,51 @@ fn fill(path: &Path) {
 }
 
 /// What needs no write is served.
-fn is_looked_at(stage: &Stage) {
-    stage.told(&["status"]);
-    stage.told(&["audit", "verify"]);
-    assert_eq!(stage.plain_http().get("/crl/line-1.crl").status, 200);
+fn is_looked_at(env: &TestEnv) {
+    env.run(&["status"]);
+    env.run(&["audit", "verify"]);
+    assert_eq!(env.plain_http().get("/crl/line-1.crl").status, 200);
 }
 
 /// A stage whose state folder is a small file system of its own.
-fn on_a_small_disk() -> Stage {
-    let stage = Stage::set();
-    let state = stage.path("state");
+fn on_a_small_disk() -> TestEnv {
+    let env = TestEnv::new();
+    let state = env.path("state");
     fs::create_dir(&state).unwrap();
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", "size=32m,mode=0700", "tmpfs"]);
     assert!(mount.arg(&state).status().unwrap().success());
-    stage
+    env
 }
 
 /// The state says that the store cannot write, everywhere where it is asked.
-fn is_unwritable(stage: &Stage, cause: &str) {
+fn is_unwritable(env: &TestEnv, cause: &str) {
     until("the state tells that the store cannot write", || {
-        (stage.json(&["status"])["ready"] == false).then_some(())
+        (env.json(&["status"])["ready"] == false).then_some(())
     });
-    let status = stage.json(&["status"]);
+    let status = env.json(&["status"]);
     let alarms = status["alarms"].to_string();
     assert!(
         alarms.contains("the store cannot write since") && alarms.contains(cause),
         "{status:#}"
     );
     assert_eq!(status["store"]["writable"], false, "{status:#}");
-    assert_eq!(stage.stranger().get("/readyz").status, 503);
-    assert_eq!(stage.stranger().get("/healthz").status, 200);
-    let metrics = stage.metrics();
+    assert_eq!(env.stranger().get("/readyz").status, 503);
+    assert_eq!(env.stranger().get("/healthz").status, 200);
+    let metrics = env.metrics();
     assert!(metrics.contains("hallmark_store_writable 0"), "{metrics}");
     assert!(metrics.contains("hallmark_ready 0"), "{metrics}");
 }
 
 /// It says so no more, by itself.
-fn is_writable_again(stage: &Stage) {
+fn is_writable_again(env: &TestEnv) {
     until("the alarm is over", || {
-        let status = stage.json(&["status"]);
+        let status = env.json(&["status"]);
         let alarms = status["alarms"].to_string();
         (status["ready"] == true && !alarms.contains("cannot write")).then_some(())
     });
-    assert_eq!(stage.stranger().get("/readyz").status, 200);
-    assert!(stage.metrics().contains("hallmark_store_writable 1"));
+    assert_eq!(env.stranger().get("/readyz").status, 200);
+    assert!(env.metrics().contains("hallmark_store_writable 1"));
 }
 
 /// Verifies, on a partition of the state's own that is filled to the last byte: a request is
@@ -106,9 +106,9 @@ fn a_full_disk_is_said_and_survived() {
     if !is_in_mount_namespace("gateway::a_full_disk_is_said_and_survived") {
         return;
     }
-    let stage = on_a_small_disk().raised();
-    let state = stage.path("state");
-    let (line, daemon) = (stage.station(), stage.daemon());
+    let env = on_a_small_disk().started();
+    let state = env.path("state");
+    let (line, daemon) = (env.station(), env.daemon());
     line.obtain(&Request::device("press-0"));
 
     fill(&state.join("filler"));
@@ -126,18 +126,18 @@ fn a_full_disk_is_said_and_survived() {
         "{answer:?}"
     );
     assert!(answer.retry_after.is_some());
-    is_looked_at(&stage);
-    is_unwritable(&stage, "the disk is full: make room");
-    let issued = stage.count("intent WHERE state = 'issued'");
+    is_looked_at(&env);
+    is_unwritable(&env, "the disk is full: make room");
+    let issued = env.count("intent WHERE state = 'issued'");
     assert_eq!(line.ask(&request).status, 503);
-    assert_eq!(stage.count("intent WHERE state = 'issued'"), issued);
-    assert_eq!(stage.count("certificate"), issued);
+    assert_eq!(env.count("intent WHERE state = 'issued'"), issued);
+    assert_eq!(env.count("certificate"), issued);
 
     fs::remove_file(state.join("filler")).unwrap();
-    is_writable_again(&stage);
+    is_writable_again(&env);
     let device = request.holder(&line.ask(&request).body);
-    device.is_accepted_by_openssl(&stage.authority("root"));
-    assert_eq!(stage.daemon(), daemon);
+    device.is_accepted_by_openssl(&env.authority("root"));
+    assert_eq!(env.daemon(), daemon);
 }
 
 /// Verifies the number of attempts while the disk is full: changes wait for the provisioning
@@ -147,26 +147,26 @@ fn a_full_disk_makes_nothing_spin() {
     if !is_in_mount_namespace("gateway::a_full_disk_makes_nothing_spin") {
         return;
     }
-    let stage = on_a_small_disk().raised();
+    let env = on_a_small_disk().started();
     let away = Fault::on("individual.get", Action::ResetBefore).times(u32::MAX);
-    stage.emulator.inject(away).unwrap();
-    let state = stage.path("state");
+    env.emulator.inject(away).unwrap();
+    let state = env.path("state");
     let mut number = 0;
     until("the disk is felt", || {
         number += 1;
         let device = format!("pump-{number}");
-        stage.hallmark(&["enrollment", "add", "--individual", &device]);
+        env.hallmark(&["enrollment", "add", "--individual", &device]);
         fill(&state.join("filler"));
-        (stage.json(&["status"])["store"]["writable"] == false).then_some(())
+        (env.json(&["status"])["store"]["writable"] == false).then_some(())
     });
     // The service is back, and what it holds cannot be recorded.
-    stage.emulator.clear_faults();
+    env.emulator.clear_faults();
     let failures = || {
-        let status = stage.json(&["status"]);
+        let status = env.json(&["status"]);
         status["store"]["failures"].as_i64().unwrap()
     };
     let lines = || {
-        let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+        let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
         log.lines().count()
     };
     let (failed, logged) = (failures(), lines());
@@ -175,17 +175,17 @@ fn a_full_disk_makes_nothing_spin() {
     assert!(failed <= 20, "{failed} writes were tried in ten seconds");
     assert!(logged <= 40, "{logged} lines were logged in ten seconds");
     fs::remove_file(state.join("filler")).unwrap();
-    is_writable_again(&stage);
-    stage.is_in_step();
+    is_writable_again(&env);
+    env.wait_in_sync();
 }
 
 /// Verifies: while every write takes seconds, because somebody else holds the database, requests wait
 /// and are answered, or told to come back; what is only read is not held up.
 #[test]
 fn a_slow_disk_holds_up_nobody_who_only_reads() {
-    let (stage, _) = below_line_1(&["press-0"]);
-    let line = stage.station();
-    let other = rusqlite::Connection::open(stage.database()).unwrap();
+    let (env, _) = below_line_1(&["press-0"]);
+    let line = env.station();
+    let other = rusqlite::Connection::open(env.database()).unwrap();
     for round in 0..3 {
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let request = Request::device(&format!("press-{round}-slow"));
@@ -193,7 +193,7 @@ fn a_slow_disk_holds_up_nobody_who_only_reads() {
             let asked = scope.spawn(|| line.ask(&request));
             let begun = std::time::Instant::now();
             while begun.elapsed() < std::time::Duration::from_secs(2) {
-                is_looked_at(&stage);
+                is_looked_at(&env);
             }
             assert!(!asked.is_finished(), "nothing can have been written");
             other.execute_batch("COMMIT").unwrap();
@@ -219,19 +219,19 @@ fn a_slow_disk_holds_up_nobody_who_only_reads() {
 /// tokens in files), the daemon starts, holds a ceremony, issues, and starts again.
 #[test]
 fn a_root_that_is_read_only_is_enough() {
-    let stage = Stage::set().surrounded_by(
+    let env = TestEnv::new().in_namespace(
         "mkdir -p state
          for folder in state tokens; do mount --bind $folder $folder; done
          for at in / \"$(findmnt -nro TARGET -T .)\"; do mount -o remount,bind,ro \"$at\"; done
          if touch probe 2>/dev/null; then exit 1; fi
          touch state/probe",
     );
-    let mut stage = stage.raised();
-    let device = stage.station().obtain(&Request::device("press-1"));
-    device.is_accepted_by_openssl(&stage.authority("root"));
-    stage.restart();
-    stage.enlist("station", "station-2");
-    let outside = format!("/proc/{}/root{}", stage.daemon(), stage.path("x").display());
+    let mut env = env.started();
+    let device = env.station().obtain(&Request::device("press-1"));
+    device.is_accepted_by_openssl(&env.authority("root"));
+    env.restart();
+    env.enlist("station", "station-2");
+    let outside = format!("/proc/{}/root{}", env.daemon(), env.path("x").display());
     assert!(File::create(outside).is_err(), "it is not read-only");
 }
 
@@ -240,14 +240,14 @@ fn a_root_that_is_read_only_is_enough() {
 /// waits, revocation lists stay good; when the service is back, everything is caught up with.
 #[test]
 fn weeks_without_the_provisioning_service_are_caught_up_with() {
-    let stage = Stage::set().with_a_movable_clock();
+    let env = TestEnv::new().with_a_movable_clock();
     // What checks clients' certificates goes by the machine's clock: the line asks over the admin socket.
-    let stage = stage.raised();
+    let env = env.started();
     for id in ["pump-1", "pump-2"] {
-        stage.told(&["enrollment", "add", "--individual", id]);
-        stage.enlist("device", id);
+        env.run(&["enrollment", "add", "--individual", id]);
+        env.enlist("device", id);
     }
-    stage.is_in_step();
+    env.wait_in_sync();
     for operation in [
         "individual.get",
         "individual.put",
@@ -255,34 +255,34 @@ fn weeks_without_the_provisioning_service_are_caught_up_with() {
         "individual.query",
     ] {
         let away = Fault::on(operation, Action::ResetBefore).times(u32::MAX);
-        stage.emulator.inject(away).unwrap();
+        env.emulator.inject(away).unwrap();
     }
 
-    let renewed = stage.enlist("device", "pump-1");
-    stage.told(&["enrollment", "add", "--individual", "pump-3"]);
-    let new = stage.enlist("device", "pump-3");
+    let renewed = env.enlist("device", "pump-1");
+    env.run(&["enrollment", "add", "--individual", "pump-3"]);
+    let new = env.enlist("device", "pump-3");
     for _ in 0..15 {
-        stage.passes(Duration::days(2));
-        let queue = stage.json(&["push", "list"]);
+        env.passes(Duration::days(2));
+        let queue = env.json(&["push", "list"]);
         assert_eq!(queue.as_array().unwrap().len(), 2, "{queue}");
     }
-    let status = stage.json(&["status"]);
+    let status = env.json(&["status"]);
     assert!(
         status["alarms"].to_string().contains("have been waiting"),
         "{status}"
     );
     until("lists are good", || {
-        let lists = stage.json(&["status"])["crls"].clone();
-        let now = stage.json(&["status"])["now"].as_str().unwrap().to_owned();
+        let lists = env.json(&["status"])["crls"].clone();
+        let now = env.json(&["status"])["now"].as_str().unwrap().to_owned();
         let good = |list: &serde_json::Value| list["next_update"].as_str().unwrap() > now.as_str();
         lists.as_array().unwrap().iter().all(good).then_some(())
     });
 
-    stage.emulator.clear_faults();
-    stage.told(&["push", "retry"]);
-    stage.is_in_step();
+    env.emulator.clear_faults();
+    env.run(&["push", "retry"]);
+    env.wait_in_sync();
     for device in [&renewed, &new] {
-        let record = stage.emulator.individual(&device.id).unwrap();
+        let record = env.emulator.individual(&device.id).unwrap();
         assert!(
             record
                 .to_string()
@@ -294,65 +294,65 @@ fn weeks_without_the_provisioning_service_are_caught_up_with() {
 }
 
 /// Has the kernel refuse every write below the state folder, or no more.
-fn remount(stage: &Stage, option: &str) {
+fn remount(env: &TestEnv, option: &str) {
     // A worker that ends may hold a file for a moment.
     until("the file system is remounted", || {
         let mut mount = Command::new("mount");
         mount.args(["-o", &format!("remount,{option}")]);
-        let told = mount.arg(stage.path("state")).output().unwrap();
-        told.status.success().then_some(())
+        let output = mount.arg(env.path("state")).output().unwrap();
+        output.status.success().then_some(())
     });
 }
 
 /// How the disk is when the daemon starts, and what mends it.
 struct Disk {
-    spoil: fn(&Stage),
-    mend: fn(&Stage),
+    spoil: fn(&TestEnv),
+    mend: fn(&TestEnv),
     cause: &'static str,
 }
 
 const FULL: Disk = Disk {
-    spoil: |stage| fill(&stage.path("state/filler")),
-    mend: |stage| fs::remove_file(stage.path("state/filler")).unwrap(),
+    spoil: |env| fill(&env.path("state/filler")),
+    mend: |env| fs::remove_file(env.path("state/filler")).unwrap(),
     cause: "is full",
 };
 const READ_ONLY: Disk = Disk {
-    spoil: |stage| remount(stage, "ro"),
-    mend: |stage| remount(stage, "rw"),
+    spoil: |env| remount(env, "ro"),
+    mend: |env| remount(env, "rw"),
     cause: "read-only",
 };
 
 /// The sockets lie elsewhere: they could not be made.
-fn sockets_elsewhere(stage: &Stage) {
-    let folder = stage.path("run");
+fn sockets_elsewhere(env: &TestEnv) {
+    let folder = env.path("run");
     fs::create_dir(&folder).unwrap();
     let runtime = format!("runtime_dir = {folder:?}\nstate_dir");
-    stage.configure(&stage.configuration().replacen("state_dir", &runtime, 1));
+    env.configure(&env.configuration().replacen("state_dir", &runtime, 1));
 }
 
 /// The daemon starts on such a disk, after an orderly stop and after a crash: it serves lists and
 /// state, refuses to issue and tells why; when the disk is mended it is ready again, and never ends.
 fn starts_on(disk: &Disk) {
-    let stage = on_a_small_disk();
-    sockets_elsewhere(&stage);
-    let mut stage = stage.with_admin_socket("run/admin.sock").raised();
-    let station = stage.enlist("station", "station-1");
+    let env = on_a_small_disk();
+    sockets_elsewhere(&env);
+    let mut env = env.with_admin_socket("run/admin.sock").started();
+    let station = env.enlist("station", "station-1");
     for crashes in [false, true] {
         if crashes {
-            stage.kill();
+            env.kill();
         } else {
-            stage.stop();
+            env.stop();
         }
-        (disk.spoil)(&stage);
-        stage.start();
-        let daemon = stage.daemon();
-        is_looked_at(&stage);
-        is_unwritable(&stage, disk.cause);
+        (disk.spoil)(&env);
+        env.start();
+        let daemon = env.daemon();
+        is_looked_at(&env);
+        is_unwritable(&env, disk.cause);
         until("the token is ready", || {
-            let tokens = &stage.json(&["status"])["tokens"];
+            let tokens = &env.json(&["status"])["tokens"];
             (tokens["factory"]["state"] == "ready").then_some(())
         });
-        let line = stage.caller(&station);
+        let line = env.caller(&station);
         let request = Request::device(&format!("press-{crashes}"));
         let answer = line.ask(&request);
         assert_eq!(
@@ -361,10 +361,10 @@ fn starts_on(disk: &Disk) {
             "{answer:?}"
         );
         assert!(answer.retry_after.is_some());
-        (disk.mend)(&stage);
-        is_writable_again(&stage);
+        (disk.mend)(&env);
+        is_writable_again(&env);
         assert_eq!(line.ask(&request).status, 201);
-        assert_eq!(stage.daemon(), daemon);
+        assert_eq!(env.daemon(), daemon);
     }
 }
 
@@ -389,16 +389,16 @@ fn a_socket_that_cannot_be_made_yet_is_made_later() {
     if !is_in_mount_namespace("gateway::a_socket_that_cannot_be_made_yet_is_made_later") {
         return;
     }
-    let mut stage = on_a_small_disk();
+    let mut env = on_a_small_disk();
     let http = free_port();
-    let configuration = stage.configuration();
+    let configuration = env.configuration();
     let said = format!("http = \"127.0.0.1:{http}\"");
-    stage.configure(&configuration.replacen("http = \"127.0.0.1:0\"", &said, 1));
-    remount(&stage, "ro");
-    let mut command = stage.serve(&[]);
-    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
+    env.configure(&configuration.replacen("http = \"127.0.0.1:0\"", &said, 1));
+    remount(&env, "ro");
+    let mut command = env.serve(&[]);
+    let daemon = Process::start(&mut command, env.path("hallmarkd.log"));
     until("plain HTTP answers", || {
-        let told = Command::new("curl")
+        let output = Command::new("curl")
             .args([
                 "--silent",
                 "--output",
@@ -409,13 +409,13 @@ fn a_socket_that_cannot_be_made_yet_is_made_later() {
             .arg(format!("http://127.0.0.1:{http}/crl/line-1.crl"))
             .output()
             .unwrap();
-        (told.stdout == b"404").then_some(())
+        (output.stdout == b"404").then_some(())
     });
-    assert_eq!(stage.hallmark(&["status"]).code, Some(3));
-    remount(&stage, "rw");
-    stage.attend(daemon);
-    stage.run_ceremony();
-    assert_eq!(stage.json(&["status"])["alarms"], serde_json::json!([]));
+    assert_eq!(env.hallmark(&["status"]).code, Some(3));
+    remount(&env, "rw");
+    env.attend(daemon);
+    env.run_ceremony();
+    assert_eq!(env.json(&["status"])["alarms"], serde_json::json!([]));
 }
 
 fn free_port() -> u16 {

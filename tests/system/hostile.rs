@@ -2,11 +2,11 @@
 //! one address, while an honest station from the same address goes on issuing.
 
 use crate::caller::Caller;
-use crate::kept::Kept;
+use crate::keepalive::KeepAlive;
 use crate::process::{SOON, until};
 use crate::raw_tls::{RawTls, Tls, WRITE_TIMEOUT};
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::io::{Read, Write};
@@ -62,18 +62,18 @@ fn flood(opens: &Opens) -> Vec<Box<dyn Open>> {
 
 /// An honest station: one connection that it keeps, and a new one each time.
 struct Station<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnv,
     holder: Holder,
     kept: Caller,
     count: usize,
 }
 
 impl<'a> Station<'a> {
-    fn of(stage: &'a Stage) -> Self {
-        let holder = stage.enlist("station", "station-1");
-        let kept = stage.caller(&holder);
+    fn of(env: &'a TestEnv) -> Self {
+        let holder = env.enlist("station", "station-1");
+        let kept = env.caller(&holder);
         let mut station = Self {
-            stage,
+            env,
             holder,
             kept,
             count: 0,
@@ -86,7 +86,7 @@ impl<'a> Station<'a> {
     fn issues(&mut self, against: &str) {
         let mut taken = Vec::new();
         for _ in 0..ISSUED {
-            let fresh = self.stage.caller(&self.holder);
+            let fresh = self.env.caller(&self.holder);
             for caller in [&self.kept, &fresh] {
                 self.count += 1;
                 let request = Request::device(&format!("device-{}", self.count));
@@ -104,49 +104,49 @@ impl<'a> Station<'a> {
     }
 }
 
-fn descriptors(stage: &Stage) -> usize {
-    let folder = fs::read_dir(format!("/proc/{}/fd", stage.daemon()));
+fn descriptors(env: &TestEnv) -> usize {
+    let folder = fs::read_dir(format!("/proc/{}/fd", env.daemon()));
     folder.unwrap().count()
 }
 
 /// Resident memory of the daemon, in bytes.
-fn resident(stage: &Stage) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", stage.daemon())).unwrap();
+fn resident(env: &TestEnv) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", env.daemon())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let kibibytes = line.unwrap().split_whitespace().nth(1).unwrap();
     kibibytes.parse::<u64>().unwrap() * 1024
 }
 
-fn everything_is_released(stage: &Stage, after: &str) {
+fn everything_is_released(env: &TestEnv, after: &str) {
     until(&format!("connections are released after {after}"), || {
-        (descriptors(stage) < DESCRIPTORS_IDLE).then_some(())
+        (descriptors(env) < DESCRIPTORS_IDLE).then_some(())
     });
 }
 
 /// A test may have more sockets than a shell allows by default.
 fn raise_descriptor_limit() {
     let limits = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
+    let started = Rlimit {
         current: limits.maximum,
         ..limits
     };
-    setrlimit(Resource::Nofile, raised).unwrap();
+    setrlimit(Resource::Nofile, started).unwrap();
 }
 
 /// The station is served while `kinds` are open, and all is released when they are gone.
-fn station_is_served_against(stage: &Stage, kinds: Vec<(&str, Opens)>) {
-    let mut station = Station::of(stage);
+fn station_is_served_against(env: &TestEnv, kinds: Vec<(&str, Opens)>) {
+    let mut station = Station::of(env);
     for (kind, opens) in kinds {
-        let before = resident(stage);
+        let before = resident(env);
         let opened = flood(&opens);
-        let open = descriptors(stage);
-        let each = resident(stage).saturating_sub(before) / (open as u64);
+        let open = descriptors(env);
+        let each = resident(env).saturating_sub(before) / (open as u64);
         println!("{kind}: {open} descriptors, {each} bytes for each");
         assert!(each < BYTES_PER_CONNECTION_MAX, "{kind}: {each} bytes each");
         station.issues(kind);
-        assert_eq!(stage.hallmark(&["status"]).code, Some(0));
+        assert_eq!(env.hallmark(&["status"]).code, Some(0));
         drop(opened);
-        everything_is_released(stage, kind);
+        everything_is_released(env, kind);
     }
 }
 
@@ -187,8 +187,8 @@ fn large_head(bytes: usize) -> Vec<u8> {
 #[test]
 fn strangers_take_nothing_from_a_station() {
     raise_descriptor_limit();
-    let stage = Stage::up();
-    let stranger = RawTls::of(&stage, None);
+    let env = TestEnv::running();
+    let stranger = RawTls::of(&env, None);
     let tls = |bytes| over_tls(&stranger, bytes);
     // A TLS record that promises 512 bytes, and the first of them.
     let half_hello = vec![22, 3, 1, 2, 0, 1, 0];
@@ -206,7 +206,7 @@ fn strangers_take_nothing_from_a_station() {
         ("pipelined probes", tls(get("/healthz").repeat(ANSWERS))),
         ("pipelined refusals", tls(get("/metrics").repeat(ANSWERS))),
     ];
-    station_is_served_against(&stage, kinds);
+    station_is_served_against(&env, kinds);
 }
 
 /// A device's certificate is in hostile hands. Verifies: it takes its share of the connections, and
@@ -214,9 +214,9 @@ fn strangers_take_nothing_from_a_station() {
 #[test]
 fn a_device_takes_nothing_from_a_station() {
     raise_descriptor_limit();
-    let stage = Stage::up();
-    let device = stage.enlist("device", "press-7");
-    let device = RawTls::of(&stage, Some(&device));
+    let env = TestEnv::running();
+    let device = env.enlist("device", "press-7");
+    let device = RawTls::of(&env, Some(&device));
     let tls = |bytes| over_tls(&device, bytes);
     let kinds = vec![
         ("idle connections of a device", tls(Vec::new())),
@@ -227,16 +227,16 @@ fn a_device_takes_nothing_from_a_station() {
             tls(get("/crl/line-1.crl").repeat(ANSWERS)),
         ),
     ];
-    station_is_served_against(&stage, kinds);
+    station_is_served_against(&env, kinds);
 }
 
 /// Verifies: plain HTTP and the admin socket answer whatever others do there.
 #[test]
 fn plain_http_and_the_admin_socket_go_on_answering() {
     raise_descriptor_limit();
-    let stage = Stage::up();
-    let address = stage.json(&["status"])["http"].as_str().unwrap().to_owned();
-    let socket = stage.path("state/admin.sock");
+    let env = TestEnv::running();
+    let address = env.json(&["status"])["http"].as_str().unwrap().to_owned();
+    let socket = env.path("state/admin.sock");
     let over_http = |bytes: Vec<u8>| -> Opens {
         let address = address.clone();
         Box::new(move || {
@@ -269,17 +269,17 @@ fn plain_http_and_the_admin_socket_go_on_answering() {
     ];
     for (kind, opens) in kinds {
         let opened = flood(&opens);
-        println!("{kind}: {} descriptors", descriptors(&stage));
+        println!("{kind}: {} descriptors", descriptors(&env));
         for _ in 0..ISSUED {
             assert_eq!(
-                Kept::open(&stage).get("/crl/line-1.crl").status(),
+                KeepAlive::open(&env).get("/crl/line-1.crl").status(),
                 200,
                 "{kind}"
             );
-            assert_eq!(stage.hallmark(&["status"]).code, Some(0), "{kind}");
+            assert_eq!(env.hallmark(&["status"]).code, Some(0), "{kind}");
         }
         drop(opened);
-        everything_is_released(&stage, kind);
+        everything_is_released(&env, kind);
     }
 }
 
@@ -287,10 +287,10 @@ fn plain_http_and_the_admin_socket_go_on_answering() {
 /// byte; and a client that does not read its answers is cut.
 #[test]
 fn a_client_that_does_not_go_on_is_cut() {
-    let stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    let station = RawTls::of(&stage, Some(&station));
-    let socket = stage.path("state/admin.sock");
+    let env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
+    let station = RawTls::of(&env, Some(&station));
+    let socket = env.path("state/admin.sock");
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut slow = station.says(&post("/v1/certificates")).unwrap();
@@ -325,10 +325,10 @@ fn a_client_that_does_not_go_on_is_cut() {
 fn forty_strangers_that_ask_for_metrics_do_not_slow_a_station() {
     const STRANGERS: usize = 40;
     const REQUESTS: usize = 200;
-    let mut stage = Stage::up();
-    let holder = stage.enlist("station", "station-1");
-    stage.restart();
-    let station = stage.caller(&holder);
+    let mut env = TestEnv::running();
+    let holder = env.enlist("station", "station-1");
+    env.restart();
+    let station = env.caller(&holder);
     let measured = |name: &str| {
         let mut taken: Vec<_> = (0..REQUESTS)
             .map(|number| {
@@ -347,7 +347,7 @@ fn forty_strangers_that_ask_for_metrics_do_not_slow_a_station() {
     let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let late = std::thread::scope(|scope| {
         for _ in 0..STRANGERS {
-            let (stranger, done, asked) = (stage.stranger(), &done, &asked);
+            let (stranger, done, asked) = (env.stranger(), &done, &asked);
             scope.spawn(move || {
                 while !done.load(Ordering::Relaxed) {
                     assert_eq!(stranger.get("/metrics").status, 401);

@@ -3,7 +3,7 @@
 use crate::device::is_assigned;
 use crate::invariants::open;
 use crate::request::{Request, der};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use rusqlite::Connection;
 use std::fs;
 use std::path::Path;
@@ -14,21 +14,21 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// device is assigned by its group; the device's common name is its registration id.
 #[test]
 fn a_station_gets_a_certificate_for_a_device_that_is_then_assigned_by_its_group() {
-    let stage = Stage::up();
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    let root = stage.authority("root");
-    let station = stage.enlist("station", "station-1");
+    let env = TestEnv::running();
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    let root = env.authority("root");
+    let station = env.enlist("station", "station-1");
     station.is_accepted_by_openssl(&root);
 
-    let device = stage.caller(&station).obtain(&Request::device("press-7"));
+    let device = env.caller(&station).obtain(&Request::device("press-7"));
 
     device.is_accepted_by_openssl(&root);
-    let above = ["line-1", "plant", "root"].map(|name| der(&stage.authority(name)));
+    let above = ["line-1", "plant", "root"].map(|name| der(&env.authority(name)));
     let chain: Vec<_> = device.chain.iter().map(|pem| der(pem)).collect();
     assert_eq!(chain, above);
-    is_assigned(&stage.emulator, &device);
-    let seen = stage.json(&["device", "show", "press-7"]);
+    is_assigned(&env.emulator, &device);
+    let seen = env.json(&["device", "show", "press-7"]);
     assert_eq!(seen["serial"], device.serial);
     assert_eq!(seen["thumbprint"], device.thumbprint);
 }
@@ -37,12 +37,12 @@ fn a_station_gets_a_certificate_for_a_device_that_is_then_assigned_by_its_group(
 /// says so. What a certificate may be used for is the profile's business.
 #[test]
 fn a_csr_gives_a_key_and_the_profile_gives_the_rest() {
-    let stage = Stage::up();
-    let station = stage.station();
-    let rsa = Request::by_openssl("rsa-1", &stage.path(""), &["rsa:2048"]);
+    let env = TestEnv::running();
+    let station = env.station();
+    let rsa = Request::by_openssl("rsa-1", &env.path(""), &["rsa:2048"]);
     for request in [Request::named("device", "nameless-1", None), rsa] {
         let device = station.obtain(&request);
-        device.is_accepted_by_openssl(&stage.authority("root"));
+        device.is_accepted_by_openssl(&env.authority("root"));
         let leaf = der(&device.certificate);
         let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
         let name = leaf.subject().iter_common_name().next().unwrap();
@@ -56,25 +56,25 @@ fn a_csr_gives_a_key_and_the_profile_gives_the_rest() {
 /// `serve` faces the network, and must have nothing to lose: no token library, no PIN.
 #[test]
 fn only_the_worker_loads_the_token_library_and_nobody_shows_the_pin() {
-    let stage = Stage::up();
-    stage.station().obtain(&Request::device("press-7"));
-    let worker = stage.worker().expect("a worker runs");
+    let env = TestEnv::running();
+    env.station().obtain(&Request::device("press-7"));
+    let worker = env.worker().expect("a worker runs");
     let maps = |pid: u32| fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     assert!(maps(worker).contains("libsofthsm2.so"));
-    assert!(!maps(stage.daemon()).contains("softhsm"));
+    assert!(!maps(env.daemon()).contains("softhsm"));
 
-    let pin = fs::read_to_string(stage.path("pin")).unwrap();
+    let pin = fs::read_to_string(env.path("pin")).unwrap();
     let pin = pin.trim();
     assert!(pin.len() >= 6, "too short to be looked for");
-    for pid in [stage.daemon(), worker] {
+    for pid in [env.daemon(), worker] {
         for place in ["cmdline", "environ"] {
             let bytes = fs::read(format!("/proc/{pid}/{place}")).unwrap();
             assert!(!contains(&bytes, pin), "{place} of {pid}");
         }
     }
-    let mut files = files_below(&stage.path("state"));
+    let mut files = files_below(&env.path("state"));
     assert!(files.iter().any(|file| file.ends_with("hallmark.db")));
-    files.push(stage.path("hallmarkd.log"));
+    files.push(env.path("hallmarkd.log"));
     for file in files {
         assert!(
             !contains(&fs::read(&file).unwrap(), pin),
@@ -87,18 +87,18 @@ fn only_the_worker_loads_the_token_library_and_nobody_shows_the_pin() {
 /// The journal is sealed entry by entry: whoever changes one behind the daemon's back is found out.
 #[test]
 fn a_changed_entry_of_the_journal_is_found() {
-    let mut stage = Stage::up();
-    stage.told(&["audit", "verify"]);
-    stage.stop();
-    let honest = stage.path("honest.db");
-    fs::copy(stage.database(), &honest).unwrap();
-    tamper(&stage.database());
-    stage.start();
-    let told = stage.hallmark(&["audit", "verify"]);
-    assert_eq!(told.code, Some(1), "{told:?}");
-    assert!(told.error.contains("broken at entry 2"), "{told:?}");
-    stage.stop();
-    fs::copy(honest, stage.database()).unwrap();
+    let mut env = TestEnv::running();
+    env.run(&["audit", "verify"]);
+    env.stop();
+    let honest = env.path("honest.db");
+    fs::copy(env.database(), &honest).unwrap();
+    tamper(&env.database());
+    env.start();
+    let output = env.hallmark(&["audit", "verify"]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.error.contains("broken at entry 2"), "{output:?}");
+    env.stop();
+    fs::copy(honest, env.database()).unwrap();
 }
 
 /// Changes one word of entry 2, past the triggers.

@@ -2,9 +2,9 @@
 //! and those that were reported as compromised. Asked over every way in.
 
 use crate::caller::{Answer, Caller};
-use crate::process::Told;
+use crate::process::CommandOutput;
 use crate::request::{Request, der};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use crate::weak_key::Weakness;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,12 +28,12 @@ key_usage = ["digital_signature"]
 extended_key_usage = ["client_auth"]
 "#;
 
-fn stage() -> Stage {
-    let stage = Stage::set();
-    let configuration = stage.configuration() + MORE_PROFILES;
+fn env() -> TestEnv {
+    let env = TestEnv::new();
+    let configuration = env.configuration() + MORE_PROFILES;
     let stations = configuration.replace("\"device-20s\"]", "\"device-20s\", \"sensor\"]");
-    stage.configure(&stations);
-    stage.raised()
+    env.configure(&stations);
+    env.started()
 }
 
 /// A new request by `profile` for `id`, with this key (PEM).
@@ -63,19 +63,19 @@ fn refuses(answer: &Answer, code: &str, reason: &str) {
 }
 
 /// `hallmark issue` by an operator on the machine.
-fn at_the_machine(stage: &Stage, request: &Request) -> String {
-    let csr = stage.write("at-the-machine.csr", &request.csr);
+fn at_the_machine(env: &TestEnv, request: &Request) -> String {
+    let csr = env.write("at-the-machine.csr", &request.csr);
     let ask = ["issue", "--profile", &request.profile, "--id", &request.id];
-    let told = stage.hallmark(&[&ask[..], &["--csr", csr.to_str().unwrap()]].concat());
-    assert_ne!(told.code, Some(0), "{told:?}");
-    told.error
+    let output = env.hallmark(&[&ask[..], &["--csr", csr.to_str().unwrap()]].concat());
+    assert_ne!(output.code, Some(0), "{output:?}");
+    output.error
 }
 
 /// The device's key is reported as compromised, with the request for its next leaf at hand.
-fn compromise(stage: &Stage, id: &str, csr: &Path) -> Told {
+fn compromise(env: &TestEnv, id: &str, csr: &Path) -> CommandOutput {
     let report = ["roll", "start", id, "--reason", "compromise"];
     let next = ["--profile", "device", "--csr", csr.to_str().unwrap()];
-    stage.hallmark(&[&report[..], &next[..]].concat())
+    env.hallmark(&[&report[..], &next[..]].concat())
 }
 
 /// Verifies: RSA keys with close primes, a small factor, or of the ROCA generator are refused over
@@ -83,30 +83,30 @@ fn compromise(stage: &Stage, id: &str, csr: &Path) -> Told {
 /// the device; nothing is recorded.
 #[test]
 fn a_key_that_can_be_computed_gets_no_certificate() {
-    let stage = stage();
-    let station = stage.station();
+    let env = env();
+    let station = env.station();
     station.obtain(&Request::device("press-7"));
-    let intents = stage.count("intent");
+    let intents = env.count("intent");
     for weakness in Weakness::ALL {
         let reason = match weakness {
             Weakness::ClosePrimes => "too close",
             Weakness::SmallFactor => "divisible by 751",
             Weakness::Roca => "ROCA",
         };
-        let request = weakness.request("press-7", &stage.path(""));
+        let request = weakness.request("press-7", &env.path(""));
         refuses(&station.ask(&request), "csr_weak_key", reason);
         refuses(&enroll(&station, &request), "csr_weak_key", reason);
-        let told = at_the_machine(&stage, &request);
+        let output = at_the_machine(&env, &request);
         assert!(
-            told.contains("csr_weak_key") && told.contains(reason),
-            "{told}"
+            output.contains("csr_weak_key") && output.contains(reason),
+            "{output}"
         );
-        let csr = stage.write("weak.csr", &request.csr);
-        let told = compromise(&stage, "press-7", &csr);
-        assert!(told.error.contains("csr_weak_key"), "{told:?}");
+        let csr = env.write("weak.csr", &request.csr);
+        let output = compromise(&env, "press-7", &csr);
+        assert!(output.error.contains("csr_weak_key"), "{output:?}");
     }
-    assert_eq!(stage.count("intent"), intents);
-    assert_eq!(stage.count("roll"), 0);
+    assert_eq!(env.count("intent"), intents);
+    assert_eq!(env.count("roll"), 0);
 }
 
 /// Verifies: a device renews with its own key; a second device and a station with that key are
@@ -114,8 +114,8 @@ fn a_key_that_can_be_computed_gets_no_certificate() {
 /// lets devices share one; of twenty devices that ask with one key at a time, one gets a certificate.
 #[test]
 fn one_key_is_for_one_holder() {
-    let stage = stage();
-    let station = stage.station();
+    let env = env();
+    let station = env.station();
     let first = station.obtain(&Request::device("press-7"));
     let again = station.obtain(&with_key("device", "press-7", &first.key));
     assert_ne!(again.serial, first.serial);
@@ -123,12 +123,12 @@ fn one_key_is_for_one_holder() {
     let other = with_key("device", "press-8", &first.key);
     refuses(&station.ask(&other), "key_in_use", "press-7");
     refuses(&enroll(&station, &other), "key_in_use", "press-7");
-    let told = at_the_machine(&stage, &with_key("station", "station-9", &first.key));
-    assert!(told.contains("key_in_use"), "{told}");
-    let station_key = stage.enlist("station", "station-3").key;
+    let output = at_the_machine(&env, &with_key("station", "station-9", &first.key));
+    assert!(output.contains("key_in_use"), "{output}");
+    let station_key = env.enlist("station", "station-3").key;
     let as_device = with_key("device", "press-9", &station_key);
     refuses(&station.ask(&as_device), "key_in_use", "station-3");
-    let listener = fs::read_to_string(stage.path("state/tls/server.key")).unwrap();
+    let listener = fs::read_to_string(env.path("state/tls/server.key")).unwrap();
     let as_listener = with_key("device", "press-9", &listener);
     refuses(&station.ask(&as_listener), "key_in_use", "localhost");
 
@@ -160,12 +160,12 @@ fn one_of_many_wins(station: &Caller) {
 /// compromise; also after a restart.
 #[test]
 fn a_compromised_key_is_refused_for_everybody() {
-    let mut stage = stage();
-    let station = stage.station();
+    let mut env = env();
+    let station = env.station();
     let stolen = station.obtain(&Request::device("press-7"));
     station.obtain(&Request::device("press-8"));
-    stage.told(&["roll", "start", "press-7", "--reason", "compromise"]);
-    let is_refused = |stage: &Stage, station: &Caller| {
+    env.run(&["roll", "start", "press-7", "--reason", "compromise"]);
+    let is_refused = |env: &TestEnv, station: &Caller| {
         for (profile, id) in [
             ("device", "press-7"),
             ("device", "press-9"),
@@ -175,21 +175,17 @@ fn a_compromised_key_is_refused_for_everybody() {
             refuses(&station.ask(&request), "key_compromised", "compromised");
             refuses(&enroll(station, &request), "key_compromised", "compromised");
         }
-        let told = at_the_machine(stage, &with_key("station", "station-9", &stolen.key));
-        assert!(told.contains("key_compromised"), "{told}");
+        let output = at_the_machine(env, &with_key("station", "station-9", &stolen.key));
+        assert!(output.contains("key_compromised"), "{output}");
     };
-    is_refused(&stage, &station);
+    is_refused(&env, &station);
     let csr = with_key("device", "press-8", &stolen.key).csr;
-    let csr = stage.write("stolen.csr", &csr);
-    let told = compromise(&stage, "press-8", &csr);
-    assert!(told.error.contains("key_compromised"), "{told:?}");
+    let csr = env.write("stolen.csr", &csr);
+    let output = compromise(&env, "press-8", &csr);
+    assert!(output.error.contains("key_compromised"), "{output:?}");
     let revoked = "certificate WHERE revoked_at IS NOT NULL";
-    assert_eq!(
-        stage.count(revoked),
-        1,
-        "the certificate of press-8 is good"
-    );
+    assert_eq!(env.count(revoked), 1, "the certificate of press-8 is good");
 
-    stage.restart();
-    is_refused(&stage, &stage.station_called("station-4"));
+    env.restart();
+    is_refused(&env, &env.station_called("station-4"));
 }

@@ -7,7 +7,7 @@ use crate::device::{is_assigned, register};
 use crate::invariants::held;
 use crate::process::until;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 
@@ -46,35 +46,35 @@ fn cases(operations: &[&'static str]) -> Vec<Case> {
 }
 
 impl Case {
-    fn arm(&self, stage: &Stage) {
+    fn arm(&self, env: &TestEnv) {
         let mut fault = Fault::on(self.operation, self.action.clone());
         fault.aim = Aim {
             path_contains: Some(self.id.clone()),
             ..fault.aim
         };
-        stage.emulator.inject(fault).unwrap();
+        env.emulator.inject(fault).unwrap();
     }
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         format!("{}: {} {:?}", self.id, self.operation, self.action)
     }
 
-    fn slots(&self, stage: &Stage) -> [Option<String>; 2] {
-        let record = stage.emulator.individual(&self.id).unwrap();
+    fn slots(&self, env: &TestEnv) -> [Option<String>; 2] {
+        let record = env.emulator.individual(&self.id).unwrap();
         ["primary", "secondary"].map(|slot| held(&record, slot))
     }
 
     /// One identity and one registration record, of the same name as ever, by this leaf.
-    fn is_known_by(&self, stage: &Stage, leaf: &Holder) {
-        let identity = stage.emulator.hub_identity(&self.id).unwrap();
-        assert_eq!(identity["deviceId"], self.id, "{}", self.told());
+    fn is_known_by(&self, env: &TestEnv, leaf: &Holder) {
+        let identity = env.emulator.hub_identity(&self.id).unwrap();
+        assert_eq!(identity["deviceId"], self.id, "{}", self.run());
         let shown = &identity["authentication"]["x509Thumbprint"]["primaryThumbprint"];
-        assert_eq!(*shown, leaf.thumbprint, "{}", self.told());
-        let registration = stage.emulator.registration(&self.id).unwrap();
-        assert_eq!(registration["status"], "assigned", "{}", self.told());
-        assert_eq!(registration["deviceId"], self.id, "{}", self.told());
+        assert_eq!(*shown, leaf.thumbprint, "{}", self.run());
+        let registration = env.emulator.registration(&self.id).unwrap();
+        assert_eq!(registration["status"], "assigned", "{}", self.run());
+        assert_eq!(registration["deviceId"], self.id, "{}", self.run());
         let leaves = format!("intent WHERE subject = '{}'", self.id);
-        assert_eq!(stage.count(&leaves), 2, "{}", self.told());
+        assert_eq!(env.count(&leaves), 2, "{}", self.run());
     }
 }
 
@@ -96,23 +96,23 @@ fn leaves(station: &Caller, cases: &[Case]) -> Vec<Holder> {
 }
 
 /// Each device has a leaf, and is provisioned with it; then its fault waits for it.
-fn provisioned(stage: &Stage, station: &Caller, cases: &[Case]) -> Vec<Holder> {
+fn provisioned(env: &TestEnv, station: &Caller, cases: &[Case]) -> Vec<Holder> {
     let holders = leaves(station, cases);
-    stage.is_in_step();
-    side_by_side(&holders, |holder| is_assigned(&stage.emulator, holder));
+    env.wait_in_sync();
+    side_by_side(&holders, |holder| is_assigned(&env.emulator, holder));
     holders
 }
 
-fn enroll(stage: &Stage, cases: &[Case]) {
+fn enroll(env: &TestEnv, cases: &[Case]) {
     for case in cases {
-        stage.told(&["enrollment", "add", "--individual", &case.id]);
+        env.run(&["enrollment", "add", "--individual", &case.id]);
     }
 }
 
 /// Waits until there is one roll for each device, and all are in this state.
-fn all_are(stage: &Stage, cases: &[Case], state: &str) {
+fn all_are(env: &TestEnv, cases: &[Case], state: &str) {
     until(state, || {
-        let rolls = stage.json(&["roll", "list"]);
+        let rolls = env.json(&["roll", "list"]);
         let rolls = rolls.as_array().unwrap();
         assert_eq!(rolls.len(), cases.len());
         let there = |roll: &Value| roll["state"] == state;
@@ -120,25 +120,30 @@ fn all_are(stage: &Stage, cases: &[Case], state: &str) {
     });
 }
 
-pub(crate) fn all_were_met(stage: &Stage) {
-    let waiting = stage.emulator.faults();
+pub(crate) fn all_were_met(env: &TestEnv) {
+    let waiting = env.emulator.faults();
     assert!(waiting.is_empty(), "faults met no call: {waiting:?}");
 }
 
-/// Each compromised device is refused when its command answers.
-fn compromise(stage: &Stage, cases: &[Case], compromised: &[Holder]) {
-    let pairs: Vec<_> = cases.iter().zip(compromised).collect();
+/// Each breached device is refused when its command answers.
+fn breach(env: &TestEnv, cases: &[Case], breached: &[Holder]) {
+    let pairs: Vec<_> = cases.iter().zip(breached).collect();
     side_by_side(&pairs, |(case, holder)| {
         let command = ["roll", "start", &case.id, "--reason", "compromise"];
-        let told = stage.json(&command);
-        assert_eq!(told["receipt"]["complete"], true, "{}: {told}", case.told());
-        let end = register(&stage.emulator, holder);
-        assert_ne!(end.as_deref(), Ok("assigned"), "{}", case.told());
+        let output = env.json(&command);
         assert_eq!(
-            stage.emulator.hub_identity(&case.id),
+            output["receipt"]["complete"],
+            true,
+            "{}: {output}",
+            case.describe()
+        );
+        let end = register(&env.emulator, holder);
+        assert_ne!(end.as_deref(), Ok("assigned"), "{}", case.describe());
+        assert_eq!(
+            env.emulator.hub_identity(&case.id),
             None,
             "{}",
-            case.told()
+            case.describe()
         );
     });
 }
@@ -146,64 +151,64 @@ fn compromise(stage: &Stage, cases: &[Case], compromised: &[Holder]) {
 /// Verifies: both leaves are in their slots, the device is seen on the new one, and the old one goes.
 #[test]
 fn an_expiry_roll_comes_to_its_end_whatever_one_call_comes_to() {
-    let mut stage = Stage::set();
-    let configuration = stage.configuration();
-    stage.configure(&format!(
+    let mut env = TestEnv::new();
+    let configuration = env.configuration();
+    env.configure(&format!(
         "{configuration}\n[policy]\nproof_interval = \"1s\"\nretire_proven = true\n"
     ));
-    stage.start();
-    stage.run_ceremony();
+    env.start();
+    env.run_ceremony();
     let calls = [
         "individual.get",
         "individual.put",
         "identity.get",
         "registration.get",
     ];
-    let (cases, station) = (cases(&calls), stage.station());
-    enroll(&stage, &cases);
-    let old = provisioned(&stage, &station, &cases);
-    cases.iter().for_each(|case| case.arm(&stage));
+    let (cases, station) = (cases(&calls), env.station());
+    enroll(&env, &cases);
+    let old = provisioned(&env, &station, &cases);
+    cases.iter().for_each(|case| case.arm(&env));
     let new = leaves(&station, &cases);
-    all_are(&stage, &cases, "draining");
-    side_by_side(&new, |holder| is_assigned(&stage.emulator, holder));
-    all_are(&stage, &cases, "done");
-    stage.is_in_step();
-    all_were_met(&stage);
+    all_are(&env, &cases, "draining");
+    side_by_side(&new, |holder| is_assigned(&env.emulator, holder));
+    all_are(&env, &cases, "done");
+    env.wait_in_sync();
+    all_were_met(&env);
     for ((case, old), new) in cases.iter().zip(&old).zip(&new) {
         let expected = [None, Some(new.thumbprint.clone())];
-        assert_eq!(case.slots(&stage), expected, "{}", case.told());
-        case.is_known_by(&stage, new);
-        assert!(register(&stage.emulator, old).is_err(), "{}", case.told());
+        assert_eq!(case.slots(&env), expected, "{}", case.describe());
+        case.is_known_by(&env, new);
+        assert!(register(&env.emulator, old).is_err(), "{}", case.describe());
     }
 }
 
 /// Verifies: the compromised leaf is out when the command answers; the new one takes its slot.
 #[test]
-fn a_compromise_comes_to_its_end_whatever_one_call_comes_to() {
-    let stage = Stage::up();
+fn a_breach_comes_to_its_end_whatever_one_call_comes_to() {
+    let env = TestEnv::running();
     let calls = ["individual.get", "individual.put", "identity.delete"];
-    let (cases, station) = (cases(&calls), stage.station());
-    enroll(&stage, &cases);
-    let compromised = provisioned(&stage, &station, &cases);
-    cases.iter().for_each(|case| case.arm(&stage));
-    compromise(&stage, &cases, &compromised);
-    all_were_met(&stage);
+    let (cases, station) = (cases(&calls), env.station());
+    enroll(&env, &cases);
+    let breached = provisioned(&env, &station, &cases);
+    cases.iter().for_each(|case| case.arm(&env));
+    breach(&env, &cases, &breached);
+    all_were_met(&env);
     let new = leaves(&station, &cases);
-    all_are(&stage, &cases, "done");
-    stage.is_in_step();
-    side_by_side(&new, |holder| is_assigned(&stage.emulator, holder));
+    all_are(&env, &cases, "done");
+    env.wait_in_sync();
+    side_by_side(&new, |holder| is_assigned(&env.emulator, holder));
     for (case, new) in cases.iter().zip(&new) {
         let expected = [Some(new.thumbprint.clone()), None];
-        assert_eq!(case.slots(&stage), expected, "{}", case.told());
-        case.is_known_by(&stage, new);
+        assert_eq!(case.slots(&env), expected, "{}", case.describe());
+        case.is_known_by(&env, new);
     }
 }
 
 /// Verifies: under a group the compromised leaf is out by precedence, the new one is let in by the
 /// device's own enrollment, and then by the group alone.
 #[test]
-fn a_compromise_under_a_group_comes_to_its_end_whatever_one_call_comes_to() {
-    let stage = Stage::up();
+fn a_breach_under_a_group_comes_to_its_end_whatever_one_call_comes_to() {
+    let env = TestEnv::running();
     let group = [
         "enrollment",
         "add",
@@ -212,38 +217,38 @@ fn a_compromise_under_a_group_comes_to_its_end_whatever_one_call_comes_to() {
         "--authority",
         "line-1",
     ];
-    stage.told(&group);
+    env.run(&group);
     let calls = [
         "individual.get",
         "individual.put",
         "identity.delete",
         "individual.delete",
     ];
-    let (cases, station) = (cases(&calls), stage.station());
-    let compromised = provisioned(&stage, &station, &cases);
-    cases.iter().for_each(|case| case.arm(&stage));
-    compromise(&stage, &cases, &compromised);
+    let (cases, station) = (cases(&calls), env.station());
+    let breached = provisioned(&env, &station, &cases);
+    cases.iter().for_each(|case| case.arm(&env));
+    breach(&env, &cases, &breached);
     let new = leaves(&station, &cases);
-    all_are(&stage, &cases, "done");
-    stage.is_in_step();
-    side_by_side(&new, |holder| is_assigned(&stage.emulator, holder));
+    all_are(&env, &cases, "done");
+    env.wait_in_sync();
+    side_by_side(&new, |holder| is_assigned(&env.emulator, holder));
     for (case, new) in cases.iter().zip(&new) {
         let expected = [Some(new.thumbprint.clone()), None];
-        assert_eq!(case.slots(&stage), expected, "{}", case.told());
+        assert_eq!(case.slots(&env), expected, "{}", case.describe());
     }
     for case in &cases {
         let back = ["enrollment", "remove", "--individual", &case.id];
-        stage.told(&[&back[..], &["--override", "the key was destroyed"]].concat());
+        env.run(&[&back[..], &["--override", "the key was destroyed"]].concat());
     }
-    stage.is_in_step();
-    all_were_met(&stage);
-    side_by_side(&new, |holder| is_assigned(&stage.emulator, holder));
+    env.wait_in_sync();
+    all_were_met(&env);
+    side_by_side(&new, |holder| is_assigned(&env.emulator, holder));
     for (case, new) in cases.iter().zip(&new) {
         assert!(
-            stage.emulator.individual(&case.id).is_none(),
+            env.emulator.individual(&case.id).is_none(),
             "{}",
-            case.told()
+            case.describe()
         );
-        case.is_known_by(&stage, new);
+        case.is_known_by(&env, new);
     }
 }

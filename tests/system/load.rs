@@ -8,7 +8,7 @@ use crate::caller::{Answer, Caller};
 use crate::invariants;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
-use crate::stage::{Client, Stage};
+use crate::test_env::{Client, TestEnv};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,9 +35,9 @@ pub(crate) struct Load {
 impl Load {
     /// Runs `story` while the line works; afterwards every device has exactly the certificate that
     /// its client was given, from the same `serve`.
-    pub(crate) fn during(stage: &Stage, story: impl FnOnce(&Load)) {
-        let (serve, before) = (stage.daemon(), issued_to_devices(stage));
-        let station = stage.enlist("station", "line-station");
+    pub(crate) fn during(env: &TestEnv, story: impl FnOnce(&Load)) {
+        let (serve, before) = (env.daemon(), issued_to_devices(env));
+        let station = env.enlist("station", "line-station");
         let load = Load {
             served: Mutex::default(),
             refused: AtomicUsize::new(0),
@@ -47,17 +47,17 @@ impl Load {
         std::thread::scope(|scope| {
             let ended = Ended(&load.ended);
             for client in 0..CLIENTS {
-                let (load, caller) = (&load, stage.caller(&station));
+                let (load, caller) = (&load, env.caller(&station));
                 scope.spawn(move || load.ask(client, &caller));
             }
-            let (client, lists, load) = (stage.client(), stage.plain_http(), &load);
+            let (client, lists, load) = (env.client(), env.plain_http(), &load);
             scope.spawn(move || load.look(&client, &lists));
             load.served_within(SOON);
             story(load);
             drop(ended);
         });
-        assert_eq!(stage.daemon(), serve, "the daemon was started again");
-        load.everybody_has_one(stage, before);
+        assert_eq!(env.daemon(), serve, "the daemon was started again");
+        load.everybody_has_one(env, before);
     }
 
     /// Waits until somebody who asked after this moment is served, and for no longer than `limit`.
@@ -79,7 +79,7 @@ impl Load {
     }
 
     /// Waits until somebody else is told to wait, whose answer this gives no time for.
-    pub(crate) fn is_refused(&self) {
+    pub(crate) fn wait_for_refusal(&self) {
         let before = self.refused();
         until("a client is told to wait", || {
             (self.refused() > before).then_some(())
@@ -87,7 +87,7 @@ impl Load {
     }
 
     /// Waits until status and list have been looked at once more.
-    pub(crate) fn is_looked_at(&self) {
+    pub(crate) fn wait_for_status(&self) {
         let before = self.looked.load(Ordering::Relaxed);
         until("somebody looks", || {
             (self.looked.load(Ordering::Relaxed) > before + 1).then_some(())
@@ -137,22 +137,22 @@ impl Load {
         }
     }
 
-    fn everybody_has_one(self, stage: &Stage, before: usize) {
+    fn everybody_has_one(self, env: &TestEnv, before: usize) {
         let served = self.served.into_inner().unwrap();
         let given: BTreeSet<_> = served.iter().map(|(_, it)| it.serial.clone()).collect();
         assert_eq!(given.len(), served.len(), "a serial number twice");
-        assert_eq!(issued_to_devices(stage) - before, served.len());
-        let store = invariants::open(&stage.database());
+        assert_eq!(issued_to_devices(env) - before, served.len());
+        let store = invariants::open(&env.database());
         for serial in given {
             let held = format!("intent WHERE state = 'issued' AND serial = x'{serial}'");
             assert_eq!(invariants::count(&store, &held), 1, "{serial}");
         }
-        stage.is_ready();
+        env.wait_ready();
     }
 }
 
-fn issued_to_devices(stage: &Stage) -> usize {
-    let issued = stage.count("intent WHERE state = 'issued' AND profile = 'device'");
+fn issued_to_devices(env: &TestEnv) -> usize {
+    let issued = env.count("intent WHERE state = 'issued' AND profile = 'device'");
     usize::try_from(issued).unwrap()
 }
 

@@ -6,11 +6,11 @@
 //!
 //! | the stage | |
 //! |---|---|
-//! | `stage` | the folder, the daemon, the emulator; what a story may do to them |
+//! | `test_env` | the folder, the daemon, the emulator; what a story may do to them |
 //! | `process` | a process of ours, signalled and ended by its id |
 //! | `request` | keys, CSRs, and what becomes of them |
 //! | `caller` | a client of the HTTPS listener |
-//! | `kept` | one connection that is kept, byte for byte |
+//! | `keepalive` | one connection that is kept, byte for byte |
 //! | `raw_tls` | a TLS client that says exactly what a story wants |
 //! | `load` | a line at work throughout a story |
 //! | `device`, `provisioned` | devices at the provisioning service |
@@ -19,7 +19,7 @@
 //! | `crash_point` | the daemon is killed where a story wants it |
 //! | `weak_key` | RSA keys whose private key can be computed |
 //! | `clock` | time passes, for the daemon and for the service |
-//! | `relying` | a relying party, who knows what certificates say and nothing else |
+//! | `relying_party` | a relying party, who knows what certificates say and nothing else |
 //! | `token_objects` | another program at the token, with and without the PIN |
 //! | `software_tpm` | a TPM 2.0 in software |
 //! | `service_manager` | what systemd does for a service, as far as a story needs it |
@@ -48,7 +48,7 @@
 //! | `modes` | files of ours are for their owner alone, and a secret that others can read is refused |
 //! | `planted` | root runs our programs in folders where other users have planted links |
 //! | `token_gone` | the token is taken away and put back |
-//! | `weather` | every rung of the recovery ladder, and beyond, while the line is at work |
+//! | `token_faults` | every rung of the recovery ladder, and beyond, while the line is at work |
 //! | `half_made` | keys made by halves, and public keys that someone else has written |
 //! | `failover` | a token stays away: a second one, or a standby authority, signs |
 //! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
@@ -62,13 +62,13 @@
 //! | `block` | a device, a group or a generation is kept out, and let back in |
 //! | `compromise` | a leaf in wrong hands is out when the command answers |
 //! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
-//! | `telling` | devices hear of their roll, by a call each or by a job of the hub |
+//! | `device_notification` | devices hear of their roll, by a call each or by a job of the hub |
 //! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
 //! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
 //! | `adoption` | an authority that existed before is taken over, issues and revokes |
 //! | `external` | an authority whose issuer is elsewhere: asked, answered, rolled |
-//! | `kinds` | authorities with keys of every kind, and on a token that tells less |
+//! | `key_types` | authorities with keys of every kind, and on a token that tells less |
 //! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `tpm` | authorities in a TPM, beside others in SoftHSM; restarted, locked out, cleared |
 //! | `service` | as a service of systemd: readiness, status, watchdog, sockets handed over |
@@ -101,6 +101,7 @@ mod compromise;
 mod crash;
 mod crash_point;
 mod device;
+mod device_notification;
 mod drift;
 mod est;
 mod explained;
@@ -113,9 +114,9 @@ mod half_made;
 mod hostile;
 mod invariants;
 mod issue;
-mod kept;
+mod keepalive;
+mod key_types;
 mod keys;
-mod kinds;
 mod leaf_faults;
 mod load;
 mod modes;
@@ -132,7 +133,7 @@ mod raw_tls;
 mod readiness;
 mod refusals;
 mod reload;
-mod relying;
+mod relying_party;
 mod request;
 mod revocation;
 mod revoked_callers;
@@ -149,13 +150,12 @@ mod setup;
     reason = "the tests of a TPM alone, in daemon/tests/tpm, use more of it"
 )]
 mod software_tpm;
-mod stage;
 mod stop;
-mod telling;
+mod test_env;
+mod token_faults;
 mod token_gone;
 mod token_objects;
 mod tokens;
 mod tpm;
 mod weak_key;
-mod weather;
 mod wrong_clock;

@@ -2,7 +2,7 @@
 
 use crate::process::until;
 use crate::request::Request;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -27,9 +27,9 @@ fn open_to_others(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-fn none_is_open_to_others(stage: &Stage) {
+fn none_is_open_to_others(env: &TestEnv) {
     let mut found = Vec::new();
-    open_to_others(&stage.path("state"), &mut found);
+    open_to_others(&env.path("state"), &mut found);
     assert!(found.is_empty(), "{found:?}");
 }
 
@@ -37,13 +37,13 @@ fn none_is_open_to_others(stage: &Stage) {
 /// backup, the TLS key, locks, and all the rest. What was opened up since is restricted at the next start.
 #[test]
 fn all_files_are_for_their_owner_alone_whatever_the_umask() {
-    let stage = Stage::set().surrounded_by("umask 000");
-    fs::create_dir(stage.path("state")).unwrap();
-    set_mode(&stage.path("state"), 0o755);
-    let mut stage = stage.raised();
-    stage.station().obtain(&Request::device("press-1"));
-    stage.told(&["backup", "create"]);
-    let state = stage.path("state");
+    let env = TestEnv::new().in_namespace("umask 000");
+    fs::create_dir(env.path("state")).unwrap();
+    set_mode(&env.path("state"), 0o755);
+    let mut env = env.started();
+    env.station().obtain(&Request::device("press-1"));
+    env.run(&["backup", "create"]);
+    let state = env.path("state");
     let names = [
         "hallmark.db",
         "hallmark.db-wal",
@@ -54,9 +54,9 @@ fn all_files_are_for_their_owner_alone_whatever_the_umask() {
         assert!(state.join(name).exists(), "{name}");
     }
     assert!(fs::read_dir(state.join("backup")).unwrap().count() >= 2);
-    none_is_open_to_others(&stage);
+    none_is_open_to_others(&env);
 
-    stage.kill();
+    env.kill();
     let left = names
         .map(|it| state.join(it))
         .into_iter()
@@ -64,8 +64,8 @@ fn all_files_are_for_their_owner_alone_whatever_the_umask() {
     for file in left {
         set_mode(&file, 0o666);
     }
-    stage.start();
-    stage.is_ready();
+    env.start();
+    env.wait_ready();
     until("the listener's key is read", || {
         let mode = fs::metadata(state.join("tls/server.key"))
             .unwrap()
@@ -73,52 +73,48 @@ fn all_files_are_for_their_owner_alone_whatever_the_umask() {
             .mode();
         (mode & 0o077 == 0).then_some(())
     });
-    none_is_open_to_others(&stage);
+    none_is_open_to_others(&env);
 }
 
 /// Connection strings and the bearer token, each world-readable in turn: nothing is sent with it, the
 /// reason names the command that mends it, and that command mends it without a restart.
 #[test]
 fn a_credential_that_others_can_read_is_refused() {
-    let stage = Stage::up();
+    let env = TestEnv::running();
     let credentials = ["connection-string", "arm-token"];
     for name in credentials {
-        set_mode(&stage.path(name), 0o644);
+        set_mode(&env.path(name), 0o644);
     }
-    let told = stage.check();
+    let output = env.check();
     let words = ["WRONG provisioning", "0644", "chmod 0600"];
-    assert_eq!(told.code, Some(1), "{told:?}");
-    assert!(words.iter().all(|it| told.out.contains(it)), "{told:?}");
-    stage.add_group("line-1", "line-1");
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(words.iter().all(|it| output.out.contains(it)), "{output:?}");
+    env.add_group("line-1", "line-1");
     until("the reason is shown", || {
-        let waiting = stage.json(&["push", "list"]).to_string();
+        let waiting = env.json(&["push", "list"]).to_string();
         (waiting.contains("chmod 0600") && waiting.contains("0644")).then_some(())
     });
-    assert!(
-        stage.emulator.group("line-1").is_none(),
-        "something was sent"
-    );
+    assert!(env.emulator.group("line-1").is_none(), "something was sent");
     for name in credentials {
-        set_mode(&stage.path(name), 0o600);
+        set_mode(&env.path(name), 0o600);
     }
-    stage.hallmark(&["push", "retry"]);
-    stage.is_in_step();
+    env.hallmark(&["push", "retry"]);
+    env.wait_in_sync();
 
     for (name, mode) in [("connection-string", 0o604), ("pin", 0o644)] {
-        set_mode(&stage.path(name), mode);
-        let mut command =
-            stage.hallmarkd(&["import-secret", "--token", "factory", "--label", "dps"]);
-        command.arg("--config").arg(stage.path("hallmark.toml"));
-        let told = command
+        set_mode(&env.path(name), mode);
+        let mut command = env.hallmarkd(&["import-secret", "--token", "factory", "--label", "dps"]);
+        command.arg("--config").arg(env.path("hallmark.toml"));
+        let output = command
             .arg("--file")
-            .arg(stage.path("connection-string"))
+            .arg(env.path("connection-string"))
             .output()
             .unwrap();
-        let error = String::from_utf8(told.stderr).unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
         assert!(
-            !told.status.success() && error.contains("chmod 0600"),
+            !output.status.success() && error.contains("chmod 0600"),
             "{name}: {error}"
         );
-        set_mode(&stage.path(name), 0o600);
+        set_mode(&env.path(name), 0o600);
     }
 }

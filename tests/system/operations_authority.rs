@@ -2,11 +2,11 @@
 //! the one above it is: only devices below it may connect, to renew.
 
 use crate::authority_roll::second_signs;
-use crate::kept::Kept;
+use crate::keepalive::KeepAlive;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
 use crate::roles::OPERATOR;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use serde_json::json;
 use std::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -29,36 +29,36 @@ extended_key_usage = ["client_auth"]
 "#;
 
 /// A stage with operators and gateways. The listener's certificate is by `listener`.
-fn begun(listener: &str) -> Stage {
-    let stage = Stage::set();
+fn begun(listener: &str) -> TestEnv {
+    let env = TestEnv::new();
     let server = "name = \"server\"\nauthority = ";
-    let configuration = stage.configuration() + OPERATOR + GATEWAY;
+    let configuration = env.configuration() + OPERATOR + GATEWAY;
     let configuration = configuration.replace(
         &format!("{server}\"operations\""),
         &format!("{server}{listener:?}"),
     );
-    stage.configure(&configuration);
-    stage.raised()
+    env.configure(&configuration);
+    env.started()
 }
 
 /// The callers below `operations`, each with a connection that is kept.
 struct Callers {
     holders: Vec<Holder>,
-    kept: Vec<Kept>,
+    kept: Vec<KeepAlive>,
     gateway: Holder,
-    kept_gateway: Kept,
+    kept_gateway: KeepAlive,
 }
 
 impl Callers {
-    fn of(stage: &Stage) -> Self {
+    fn of(env: &TestEnv) -> Self {
         let roles = ["station", "operator", "auditor"];
-        let holders = roles.map(|role| stage.enlist(role, &format!("{role}-1")));
-        let kept = holders.iter().map(|it| Kept::secured(stage, it));
-        let gateway = stage.enlist("gateway", "gateway-1");
+        let holders = roles.map(|role| env.enlist(role, &format!("{role}-1")));
+        let kept = holders.iter().map(|it| KeepAlive::secured(env, it));
+        let gateway = env.enlist("gateway", "gateway-1");
         let mut callers = Self {
             kept: kept.collect(),
             holders: holders.into(),
-            kept_gateway: Kept::secured(stage, &gateway),
+            kept_gateway: KeepAlive::secured(env, &gateway),
             gateway,
         };
         callers.are_identified();
@@ -67,8 +67,8 @@ impl Callers {
 
     fn are_identified(&mut self) {
         for (holder, kept) in self.holders.iter().zip(&mut self.kept) {
-            let told = kept.asks(SOMEWHERE);
-            assert!(matches!(told.0, 200 | 403), "{}: {told:?}", holder.id);
+            let output = kept.asks(SOMEWHERE);
+            assert!(matches!(output.0, 200 | 403), "{}: {output:?}", holder.id);
         }
         assert_eq!(self.kept_gateway.asks(SOMEWHERE).0, 403);
     }
@@ -78,19 +78,19 @@ impl Callers {
         for (holder, mut kept) in self.holders.iter().zip(self.kept.drain(..)) {
             let (status, code) = kept.asks(SOMEWHERE);
             assert_eq!((status, code.as_str()), REVOKED, "{}", holder.id);
-            kept.comes_to_its_end();
+            kept.wait_closed();
         }
     }
 
-    fn reconnect(&mut self, stage: &Stage) {
-        let kept = self.holders.iter().map(|it| Kept::secured(stage, it));
+    fn reconnect(&mut self, env: &TestEnv) {
+        let kept = self.holders.iter().map(|it| KeepAlive::secured(env, it));
         self.kept = kept.collect();
     }
 
     /// On new connections.
-    fn stay_out(&self, stage: &Stage) {
+    fn stay_out(&self, env: &TestEnv) {
         for holder in &self.holders {
-            let (status, code) = Kept::secured(stage, holder).asks(SOMEWHERE);
+            let (status, code) = KeepAlive::secured(env, holder).asks(SOMEWHERE);
             assert_eq!((status, code.as_str()), REVOKED, "{}", holder.id);
         }
     }
@@ -102,7 +102,7 @@ fn serial_of(der: &[u8]) -> String {
 }
 
 /// Which generation of `operations` issued this certificate.
-fn issuer_of(stage: &Stage, der: &[u8]) -> i64 {
+fn issuer_of(env: &TestEnv, der: &[u8]) -> i64 {
     let rows = "SELECT g.number FROM intent i JOIN generation g ON g.id = i.issuer \
                 WHERE hex(i.serial) = ?1";
     let database = crate::invariants::open(&stage.database());
@@ -170,7 +170,7 @@ fn a_compromise_excludes_all_callers_but_devices() {
         assert_eq!(renewing.answer().0, 201);
         let station = stage.enlist_when_possible("station", "station-2");
         let told = Kept::secured(&stage, &station).asks(SOMEWHERE);
-        assert_eq!(told.0, 403, "{told:?}");
+        assert_eq!(told.0, 403, "{output:?}");
     }
 }
 
@@ -181,7 +181,7 @@ fn a_compromise_excludes_all_callers_but_devices() {
 fn a_block_excludes_all_callers_until_it_is_lifted() {
     let stage = begun("line-1");
     let mut callers = Callers::of(&stage);
-    let block = |verb| stage.told(&["authority", verb, "operations", "--generation", "1"]);
+    let block = |verb| stage.run(&["authority", verb, "operations", "--generation", "1"]);
     block("block");
     callers.are_out();
     callers.stay_out(&stage);
@@ -208,22 +208,22 @@ fn a_blocked_certificate_of_the_listener_is_not_presented() {
     for blocked in ["operations", "root"] {
         let block = ["authority", "block", blocked, "--generation", "1"];
         let lift = ["authority", "unblock", blocked, "--generation", "1"];
-        stage.told(&block);
+        stage.run(&block);
         for _ in 0..3 {
             assert!(Kept::try_secured(&stage, &callers.gateway).is_err());
         }
         callers.are_out();
-        stage.told(&lift);
+        stage.run(&lift);
         let after = first_connection(&stage, &callers.gateway);
         assert_eq!(issuer_of(&stage, &after.presented), 1);
         callers.reconnect(&stage);
         callers.are_identified();
     }
-    stage.told(&["authority", "block", "operations", "--generation", "1"]);
+    stage.run(&["authority", "block", "operations", "--generation", "1"]);
     stage.stop();
     stage.start();
     assert!(Kept::try_secured(&stage, &callers.gateway).is_err());
-    stage.told(&["authority", "unblock", "operations", "--generation", "1"]);
+    stage.run(&["authority", "unblock", "operations", "--generation", "1"]);
     let after = until("HTTPS answers", || {
         Kept::try_secured(&stage, &callers.gateway).ok()
     });
@@ -242,10 +242,10 @@ fn a_block_above_a_compromised_authority_holds_devices_too() {
         second_signs(&stage, "operations").then_some(())
     });
     assert_eq!(kept.asks(SOMEWHERE).0, 403);
-    stage.told(&["authority", "block", "root", "--generation", "1"]);
+    stage.run(&["authority", "block", "root", "--generation", "1"]);
     let (status, code) = kept.asks(SOMEWHERE);
     assert_eq!((status, code.as_str()), REVOKED);
     kept.comes_to_its_end();
-    stage.told(&["authority", "unblock", "root", "--generation", "1"]);
-    assert_eq!(first_connection(&stage, &gateway).asks(SOMEWHERE).0, 403);
+    stage.run(&["authority", "unblock", "root", "--generation", "1"]);
+    assert_eq!(first_connection(&env, &gateway).asks(SOMEWHERE).0, 403);
 }

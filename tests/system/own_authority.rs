@@ -5,7 +5,7 @@ use crate::authority_roll::{comes_to, slots, thumbprint};
 use crate::device::is_assigned;
 use crate::invariants::held;
 use crate::request::{Holder, Request};
-use crate::stage::{CEREMONY, Stage};
+use crate::test_env::{CEREMONY, TestEnv};
 use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -54,74 +54,74 @@ impl OwnAuthority {
     }
 
     /// Asks for a leaf over the admin socket.
-    pub(crate) fn obtain(&self, stage: &Stage) -> Holder {
-        stage.enlist(&self.profile(), &self.device())
+    pub(crate) fn obtain(&self, env: &TestEnv) -> Holder {
+        env.enlist(&self.profile(), &self.device())
     }
 
     /// The same, if the daemon answers with one.
-    pub(crate) fn try_to_obtain(&self, stage: &Stage) -> Option<Holder> {
+    pub(crate) fn try_to_obtain(&self, env: &TestEnv) -> Option<Holder> {
         let (profile, id) = (self.profile(), self.device());
         let request = Request::new(&profile, &id);
-        stage.try_to_issue(&request)
+        env.try_to_issue(&request)
     }
 
     /// The roll of the authority, of which there is one.
-    pub(crate) fn roll(&self, stage: &Stage) -> Value {
-        let rolls = stage.json(&["roll", "list"]);
+    pub(crate) fn roll(&self, env: &TestEnv) -> Value {
+        let rolls = env.json(&["roll", "list"]);
         let mut own = rolls.as_array().unwrap().clone();
         own.retain(|roll| roll["authority"] == self.name);
         assert_eq!(own.len(), 1, "{own:?}");
         own.remove(0)
     }
 
-    pub(crate) fn comes_to(&self, stage: &Stage, state: &str) {
-        comes_to(stage, &self.roll(stage)["id"].to_string(), state);
+    pub(crate) fn comes_to(&self, env: &TestEnv, state: &str) {
+        comes_to(env, &self.roll(env)["id"].to_string(), state);
     }
 
     /// Verifies what every roll of an authority comes to: it is done, there is one next generation,
     /// and that one alone is in the slot `slot` of the group.
-    pub(crate) fn is_rolled_into(&self, stage: &Stage, slot: &str) {
-        self.comes_to(stage, "done");
+    pub(crate) fn is_rolled_into(&self, env: &TestEnv, slot: &str) {
+        self.comes_to(env, "done");
         let generations = format!("generation WHERE authority = '{}'", self.name);
-        assert_eq!(stage.count(&generations), 2, "{}", self.name);
+        assert_eq!(env.count(&generations), 2, "{}", self.name);
         let mut expected = match self.kind {
-            Kind::Intermediate => [thumbprint(stage, &self.name, 2), None],
+            Kind::Intermediate => [thumbprint(env, &self.name, 2), None],
             Kind::Root => [Some(format!("{}-2", self.name)), None],
         };
         if slot == "secondary" {
             expected.reverse();
         }
-        assert_eq!(self.slots(stage), expected, "{}", self.name);
+        assert_eq!(self.slots(env), expected, "{}", self.name);
     }
 
-    fn slots(&self, stage: &Stage) -> [Option<String>; 2] {
+    fn slots(&self, env: &TestEnv) -> [Option<String>; 2] {
         if self.kind == Kind::Intermediate {
-            return slots(stage, &self.name);
+            return slots(env, &self.name);
         }
-        let group = stage.emulator.group(&self.name).unwrap();
+        let group = env.emulator.group(&self.name).unwrap();
         let references = &group["attestation"]["x509"]["caReferences"];
         ["primary", "secondary"].map(|slot| references[slot].as_str().map(str::to_owned))
     }
 
-    /// The disabled group that keeps the compromised certificate out.
-    pub(crate) fn is_blocked(&self, stage: &Stage) {
+    /// The disabled group that keeps the breached certificate out.
+    pub(crate) fn is_blocked(&self, env: &TestEnv) {
         let name = format!("{}-blocked-1", self.name);
         if self.kind == Kind::Root {
-            assert_eq!(stage.emulator.group(&name), None);
+            assert_eq!(env.emulator.group(&name), None);
             return;
         }
-        let group = stage.emulator.group(&name).unwrap();
+        let group = env.emulator.group(&name).unwrap();
         assert_eq!(group["provisioningStatus"], "disabled", "{name}");
-        let first = thumbprint(stage, &self.name, 1);
+        let first = thumbprint(env, &self.name, 1);
         assert_eq!(held(&group, "primary"), first, "{name}");
     }
 }
 
 /// The daemon is up with these authorities; each has its group and a provisioned device.
-pub(crate) fn stage_with(authorities: &[OwnAuthority]) -> (Stage, Vec<Holder>) {
-    let mut stage = Stage::set().with_a_movable_clock();
+pub(crate) fn env_with(authorities: &[OwnAuthority]) -> (TestEnv, Vec<Holder>) {
+    let mut env = TestEnv::new().with_a_movable_clock();
     let mut ceremony = CEREMONY.to_owned();
-    let mut configuration = stage.configuration();
+    let mut configuration = env.configuration();
     for it in authorities {
         ceremony.push_str(&ceremony_of(it));
         configuration.push_str(&configuration_of(it));
@@ -130,19 +130,19 @@ pub(crate) fn stage_with(authorities: &[OwnAuthority]) -> (Stage, Vec<Holder>) {
             configuration = configuration.replace("verified = [", &verified);
         }
     }
-    stage.write("ceremony.toml", &ceremony);
-    stage.configure(&configuration);
-    stage.start();
-    stage.run_ceremony();
+    env.write("ceremony.toml", &ceremony);
+    env.configure(&configuration);
+    env.start();
+    env.run_ceremony();
     for it in authorities {
-        stage.add_group(&it.name, &it.name);
+        env.add_group(&it.name, &it.name);
     }
-    let devices: Vec<Holder> = authorities.iter().map(|it| it.obtain(&stage)).collect();
-    stage.is_in_step();
+    let devices: Vec<Holder> = authorities.iter().map(|it| it.obtain(&env)).collect();
+    env.wait_in_sync();
     for device in &devices {
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
-    (stage, devices)
+    (env, devices)
 }
 
 fn ceremony_of(it: &OwnAuthority) -> String {
@@ -170,9 +170,9 @@ fn configuration_of(it: &OwnAuthority) -> String {
 
 /// Verifies that the service and its hub know these devices and no others, each under the name that
 /// it always had, by this leaf.
-pub(crate) fn these_alone_are_known(stage: &Stage, devices: &[Holder]) {
+pub(crate) fn these_alone_are_known(env: &TestEnv, devices: &[Holder]) {
     let ids: BTreeSet<&str> = devices.iter().map(|it| it.id.as_str()).collect();
-    let world = stage.emulator.world();
+    let world = env.emulator.world();
     let known = |list: &Value, member: &str| {
         let list = list.as_array().unwrap().iter();
         let mut names: Vec<String> = list
@@ -181,17 +181,17 @@ pub(crate) fn these_alone_are_known(stage: &Stage, devices: &[Holder]) {
         names.sort();
         names
     };
-    let hub = &world["hubs"][stage.emulator.hub_host()];
+    let hub = &world["hubs"][env.emulator.hub_host()];
     assert_eq!(
         known(&world["registrations"], "registrationId"),
         Vec::from_iter(ids.clone())
     );
     assert_eq!(known(hub, "deviceId"), Vec::from_iter(ids));
     for device in devices {
-        let registration = stage.emulator.registration(&device.id).unwrap();
+        let registration = env.emulator.registration(&device.id).unwrap();
         assert_eq!(registration["status"], "assigned", "{}", device.id);
         assert_eq!(registration["deviceId"], device.id);
-        let identity = stage.emulator.hub_identity(&device.id).unwrap();
+        let identity = env.emulator.hub_identity(&device.id).unwrap();
         let shown = &identity["authentication"]["x509Thumbprint"]["primaryThumbprint"];
         assert_eq!(*shown, device.thumbprint, "{}", device.id);
     }

@@ -2,9 +2,9 @@
 //! planted symbolic links, dangling links, hard links and FIFOs at the names that the programs open.
 //! Nothing of root's is changed, handed over or copied to where they read it, and no program waits.
 
-use crate::process::Told;
+use crate::process::CommandOutput;
 use crate::request::Request;
-use crate::stage::{HALLMARK, HALLMARKD, MODULE, Stage};
+use crate::test_env::{HALLMARK, HALLMARKD, MODULE, TestEnv};
 use hallmarkd::ca::backup::compact;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use std::fs::{self, Permissions};
@@ -49,7 +49,7 @@ enum Plant {
 const PLANTS: [Plant; 4] = [Plant::Link, Plant::Dangling, Plant::HardLink, Plant::Fifo];
 
 struct Scene {
-    stage: Stage,
+    env: TestEnv,
     /// The name of a backup in `state/backup`; a copy of it is root's, in `kept`.
     backup: String,
 }
@@ -62,27 +62,27 @@ impl Scene {
             rustix::process::geteuid().is_root(),
             "this story is about root"
         );
-        let stage = Stage::set();
-        let folder = stage.path("token-state").display().to_string();
-        stage.configure(&format!(
+        let env = TestEnv::new();
+        let folder = env.path("token-state").display().to_string();
+        env.configure(&format!(
             "token_state_dir = {folder:?}\n{}",
-            stage.configuration()
+            env.configuration()
         ));
-        let mut stage = stage.raised();
-        stage.station().obtain(&Request::device("press-1"));
-        let made: serde_json::Value = stage.json(&["backup", "create"]);
+        let mut env = env.started();
+        env.station().obtain(&Request::device("press-1"));
+        let made: serde_json::Value = env.json(&["backup", "create"]);
         let file = PathBuf::from(made["file"].as_str().unwrap());
-        stage.stop();
+        env.stop();
         for name in ["kept", "roots", "saved"] {
-            fs::create_dir(stage.path(name)).unwrap();
+            fs::create_dir(env.path(name)).unwrap();
         }
         for extension in ["db", "json"] {
             let from = file.with_extension(extension);
-            fs::copy(&from, stage.path("kept").join(from.file_name().unwrap())).unwrap();
+            fs::copy(&from, env.path("kept").join(from.file_name().unwrap())).unwrap();
         }
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
         // Users reach their folders, and see no others.
-        fs::set_permissions(stage.path(""), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(env.path(""), Permissions::from_mode(0o711)).unwrap();
         for (name, user) in [
             ("state", DAEMON),
             ("token-state", WORKER),
@@ -93,42 +93,39 @@ impl Scene {
                 Command::new("chown")
                     .arg("-R")
                     .arg(owner)
-                    .arg(stage.path(name)),
+                    .arg(env.path(name)),
             );
-            let to = stage.path("saved").join(name);
-            does(Command::new("cp").arg("-a").arg(stage.path(name)).arg(to));
+            let to = env.path("saved").join(name);
+            does(Command::new("cp").arg("-a").arg(env.path(name)).arg(to));
         }
-        fs::write(stage.path("roots/victim"), VICTIM).unwrap();
-        fs::set_permissions(stage.path("roots/victim"), Permissions::from_mode(0o600)).unwrap();
-        Self {
-            stage,
-            backup: name,
-        }
+        fs::write(env.path("roots/victim"), VICTIM).unwrap();
+        fs::set_permissions(env.path("roots/victim"), Permissions::from_mode(0o600)).unwrap();
+        Self { env, backup: name }
     }
 
     /// Everything as it was, without plants.
     fn reset(&self) {
         for name in ["state", "token-state", "tokens"] {
-            fs::remove_dir_all(self.stage.path(name)).unwrap();
-            let from = self.stage.path("saved").join(name);
+            fs::remove_dir_all(self.env.path(name)).unwrap();
+            let from = self.env.path("saved").join(name);
             does(
                 Command::new("cp")
                     .arg("-a")
                     .arg(from)
-                    .arg(self.stage.path(name)),
+                    .arg(self.env.path(name)),
             );
         }
-        let _ = fs::remove_file(self.stage.path("entra.pem"));
+        let _ = fs::remove_file(self.env.path("entra.pem"));
     }
 
     /// Plants at `name` of the stage's folder, in place of what is there.
     fn plant(&self, name: &str, plant: Plant) {
-        let (path, victim) = (self.stage.path(name), self.stage.path("roots/victim"));
+        let (path, victim) = (self.env.path(name), self.env.path("roots/victim"));
         let _ = fs::remove_file(&path);
         let user = fs::metadata(path.parent().unwrap()).unwrap().uid();
         match plant {
             Plant::Link => symlink(victim, &path).unwrap(),
-            Plant::Dangling => symlink(self.stage.path("roots/new"), &path).unwrap(),
+            Plant::Dangling => symlink(self.env.path("roots/new"), &path).unwrap(),
             Plant::HardLink => return fs::hard_link(victim, &path).unwrap(),
             Plant::Fifo => mkfifoat(CWD, &path, Mode::from_raw_mode(0o666)).unwrap(),
         }
@@ -137,17 +134,17 @@ impl Scene {
 
     /// What is root's is as it was, and no user got a copy of it.
     fn is_untouched(&self, what: &str) {
-        let victim = self.stage.path("roots/victim");
+        let victim = self.env.path("roots/victim");
         let found = fs::metadata(&victim).unwrap();
         let is = (found.uid(), found.gid(), found.mode() & 0o7777);
         assert_eq!(is, (0, 0, 0o600), "{what}");
         assert_eq!(fs::read_to_string(&victim).unwrap(), VICTIM, "{what}");
         assert!(
-            !self.stage.path("roots/new").exists(),
+            !self.env.path("roots/new").exists(),
             "{what}: a file was made"
         );
         for folder in ["state", "token-state", "tokens"] {
-            self.holds_no_copy(&self.stage.path(folder), what);
+            self.holds_no_copy(&self.env.path(folder), what);
         }
     }
 
@@ -166,54 +163,54 @@ impl Scene {
     }
 
     /// Runs a program as root; it must end by itself.
-    fn run(&self, program: &str, arguments: &[&str]) -> Told {
+    fn run(&self, program: &str, arguments: &[&str]) -> CommandOutput {
         let mut command = Command::new("timeout");
         command.arg("60").arg(program).args(arguments);
         command.env_remove("CREDENTIALS_DIRECTORY");
-        command.env("SOFTHSM2_CONF", self.stage.path("softhsm2.conf"));
-        let told = Told::of(&mut command);
-        assert_ne!(told.code, Some(124), "{arguments:?} waits: {told:?}");
-        told
+        command.env("SOFTHSM2_CONF", self.env.path("softhsm2.conf"));
+        let output = CommandOutput::of(&mut command);
+        assert_ne!(output.code, Some(124), "{arguments:?} waits: {output:?}");
+        output
     }
 
     /// Runs a program with each of `plants` at each of `names` in turn.
-    fn try_each(&self, names: &[String], plants: &[Plant], run: &dyn Fn() -> Told) {
+    fn try_each(&self, names: &[String], plants: &[Plant], run: &dyn Fn() -> CommandOutput) {
         for name in names {
             for plant in plants {
                 self.reset();
                 self.plant(name, *plant);
-                let told = run();
-                let what = format!("{plant:?} at {name}: {told:?}");
+                let output = run();
+                let what = format!("{plant:?} at {name}: {output:?}");
                 self.is_untouched(&what);
-                let said = told.error.len() + told.out.len();
-                assert!(told.code == Some(0) || said > 0, "{what}");
+                let said = output.error.len() + output.out.len();
+                assert!(output.code == Some(0) || said > 0, "{what}");
             }
         }
         self.reset();
     }
 
-    fn restore(&self) -> Told {
-        self.restore_from(&self.stage.path("kept").join(&self.backup))
+    fn restore(&self) -> CommandOutput {
+        self.restore_from(&self.env.path("kept").join(&self.backup))
     }
 
-    fn restore_from(&self, file: &Path) -> Told {
-        let configuration = self.stage.path("hallmark.toml");
+    fn restore_from(&self, file: &Path) -> CommandOutput {
+        let configuration = self.env.path("hallmark.toml");
         let rest = [text(file), "--config", text(&configuration)];
         self.run(HALLMARK, &[&["backup", "restore"][..], &rest].concat())
     }
 
-    fn verify(&self) -> Told {
-        let file = self.stage.path("state/backup").join(&self.backup);
+    fn verify(&self) -> CommandOutput {
+        let file = self.env.path("state/backup").join(&self.backup);
         self.run(HALLMARK, &["backup", "verify", text(&file)])
     }
 
-    fn check(&self) -> Told {
-        let configuration = self.stage.path("hallmark.toml");
+    fn check(&self) -> CommandOutput {
+        let configuration = self.env.path("hallmark.toml");
         self.run(HALLMARKD, &["check", "--config", text(&configuration)])
     }
 
-    fn with_token(&self, program: &str, rest: [&str; 2]) -> Told {
-        let configuration = self.stage.path("hallmark.toml");
+    fn with_token(&self, program: &str, rest: [&str; 2]) -> CommandOutput {
+        let configuration = self.env.path("hallmark.toml");
         let label = ["--token", "factory", "--label", "dps-1"];
         let config = ["--config", text(&configuration)];
         self.run(
@@ -222,22 +219,19 @@ impl Scene {
         )
     }
 
-    fn import_secret(&self) -> Told {
-        let file = self.stage.path("connection-string");
+    fn import_secret(&self) -> CommandOutput {
+        let file = self.env.path("connection-string");
         self.with_token("import-secret", ["--file", text(&file)])
     }
 
-    fn make_credential_key(&self) -> Told {
-        let _ = fs::remove_file(self.stage.path("entra.pem"));
-        let out = self.stage.path("entra.pem");
+    fn make_credential_key(&self) -> CommandOutput {
+        let _ = fs::remove_file(self.env.path("entra.pem"));
+        let out = self.env.path("entra.pem");
         self.with_token("make-credential-key", ["--out", text(&out)])
     }
 
-    fn init_token(&self) -> Told {
-        let (pin, so_pin) = (
-            self.stage.path("tokens/pin"),
-            self.stage.path("tokens/so-pin"),
-        );
+    fn init_token(&self) -> CommandOutput {
+        let (pin, so_pin) = (self.env.path("tokens/pin"), self.env.path("tokens/so-pin"));
         self.run(
             HALLMARKD,
             &[
@@ -256,13 +250,13 @@ impl Scene {
 
     /// Files of SoftHSM's token, below the stage's folder.
     fn of_softhsm(&self) -> Vec<String> {
-        let token = fs::read_dir(self.stage.path("tokens"))
+        let token = fs::read_dir(self.env.path("tokens"))
             .unwrap()
             .next()
             .unwrap()
             .unwrap();
         let token = token.file_name().into_string().unwrap();
-        let files = fs::read_dir(self.stage.path("tokens").join(&token)).unwrap();
+        let files = fs::read_dir(self.env.path("tokens").join(&token)).unwrap();
         let names = files.map(|it| it.unwrap().file_name().into_string().unwrap());
         names.map(|name| format!("tokens/{token}/{name}")).collect()
     }
@@ -273,8 +267,8 @@ fn text(path: &Path) -> &str {
 }
 
 fn does(command: &mut Command) {
-    let told = Told::of(command);
-    assert_eq!(told.code, Some(0), "{command:?}: {told:?}");
+    let output = CommandOutput::of(command);
+    assert_eq!(output.code, Some(0), "{command:?}: {output:?}");
 }
 
 fn below(folder: &str, names: &[&str]) -> Vec<String> {
@@ -296,7 +290,7 @@ fn all_belong_to(folder: &Path, user: u32) {
 #[test]
 fn root_works_in_other_users_folders_with_their_rights() {
     let scene = Scene::set();
-    let programs: [(&str, &dyn Fn() -> Told); 6] = [
+    let programs: [(&str, &dyn Fn() -> CommandOutput); 6] = [
         ("verify", &|| scene.verify()),
         ("restore", &|| scene.restore()),
         ("check", &|| scene.check()),
@@ -308,11 +302,11 @@ fn root_works_in_other_users_folders_with_their_rights() {
         }),
     ];
     for (name, run) in programs {
-        let told = run();
-        assert_eq!(told.code, Some(0), "{name}: {told:?}");
-        all_belong_to(&scene.stage.path("state"), DAEMON);
+        let output = run();
+        assert_eq!(output.code, Some(0), "{name}: {output:?}");
+        all_belong_to(&scene.env.path("state"), DAEMON);
         for folder in ["token-state", "tokens"] {
-            all_belong_to(&scene.stage.path(folder), WORKER);
+            all_belong_to(&scene.env.path(folder), WORKER);
         }
     }
 }
@@ -332,16 +326,16 @@ fn a_backup_in_another_users_folder_is_no_link() {
     let names = ["db", "json", "db-wal", "db-journal"].map(named);
     scene.try_each(&names, &PLANTS, &|| scene.verify());
     scene.try_each(&names[..2], &PLANTS, &|| {
-        let file = scene.stage.path("state/backup").join(&scene.backup);
+        let file = scene.env.path("state/backup").join(&scene.backup);
         scene.restore_from(&file)
     });
-    let folder = scene.stage.path("state/backup");
-    fs::rename(&folder, scene.stage.path("roots/backup")).unwrap();
-    symlink(scene.stage.path("roots/backup"), &folder).unwrap();
+    let folder = scene.env.path("state/backup");
+    fs::rename(&folder, scene.env.path("roots/backup")).unwrap();
+    symlink(scene.env.path("roots/backup"), &folder).unwrap();
     lchown(&folder, Some(DAEMON), Some(DAEMON)).unwrap();
-    let told = scene.verify();
-    assert_eq!(told.code, Some(1), "{told:?}");
-    assert!(told.error.contains("symbolic link"), "{told:?}");
+    let output = scene.verify();
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.error.contains("symbolic link"), "{output:?}");
 }
 
 #[test]
@@ -369,7 +363,7 @@ fn commands_for_keys_and_the_database_follow_no_link() {
 #[test]
 fn a_module_that_root_loads_follows_no_link() {
     let scene = Scene::set();
-    let tries: [(Plant, &dyn Fn() -> Told); 3] = [
+    let tries: [(Plant, &dyn Fn() -> CommandOutput); 3] = [
         (Plant::Link, &|| scene.check()),
         (Plant::HardLink, &|| scene.import_secret()),
         (Plant::Link, &|| scene.init_token()),
@@ -378,8 +372,8 @@ fn a_module_that_root_loads_follows_no_link() {
         for name in scene.of_softhsm() {
             scene.plant(&name, plant);
         }
-        let told = run();
-        scene.is_untouched(&format!("{plant:?}: {told:?}"));
+        let output = run();
+        scene.is_untouched(&format!("{plant:?}: {output:?}"));
         scene.reset();
     }
 }
@@ -387,8 +381,8 @@ fn a_module_that_root_loads_follows_no_link() {
 /// A backup is copied into a folder that another user can write, where links wait at its names.
 #[test]
 fn a_backup_that_root_copies_elsewhere_follows_no_link() {
-    let stage = Stage::up();
-    let (elsewhere, victim) = (stage.path("elsewhere"), stage.path("victim"));
+    let env = TestEnv::running();
+    let (elsewhere, victim) = (env.path("elsewhere"), env.path("victim"));
     fs::create_dir(&elsewhere).unwrap();
     chown(&elsewhere, Some(DAEMON), Some(DAEMON)).unwrap();
     fs::write(&victim, VICTIM).unwrap();
@@ -405,8 +399,8 @@ fn a_backup_that_root_copies_elsewhere_follows_no_link() {
             lchown(&link, Some(DAEMON), Some(DAEMON)).unwrap();
         }
     }
-    let told = stage.hallmark(&["backup", "create", "--to", text(&elsewhere)]);
-    assert_eq!(told.code, Some(0), "{told:?}");
+    let output = env.hallmark(&["backup", "create", "--to", text(&elsewhere)]);
+    assert_eq!(output.code, Some(0), "{output:?}");
     assert_eq!(fs::read_to_string(&victim).unwrap(), VICTIM);
     let files = fs::read_dir(&elsewhere)
         .unwrap()

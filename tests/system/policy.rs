@@ -2,10 +2,10 @@
 
 use crate::caller::Answer;
 use crate::est::Client;
-use crate::process::Told;
+use crate::process::CommandOutput;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 
 /// A profile by which a caller would obtain a CA certificate.
 const AUTHORITY: &str = r#"
@@ -25,30 +25,30 @@ key_usage = ["key_cert_sign", "crl_sign"]
 /// a refused reload the daemon serves the configuration that it had.
 #[test]
 fn no_profile_lets_a_caller_obtain_a_ca_certificate() {
-    let mut stage = Stage::up();
-    let good = stage.configuration();
-    let station = stage.station();
+    let mut env = TestEnv::running();
+    let good = env.configuration();
+    let station = env.station();
     for role in ["device", "station", "operator", "auditor", "server"] {
         let profile = AUTHORITY.replace("\"device\"", &format!("\"{role}\""));
-        stage.configure(&(good.clone() + &profile));
-        for (code, told) in [(1, stage.check()), (1, stage.hallmark(&["reload"]))] {
-            let said = format!("{}{}", told.out, told.error);
-            assert_eq!(told.code, Some(code), "{role}: {told:?}");
+        env.configure(&(good.clone() + &profile));
+        for (code, output) in [(1, env.check()), (1, env.hallmark(&["reload"]))] {
+            let said = format!("{}{}", output.out, output.error);
+            assert_eq!(output.code, Some(code), "{role}: {output:?}");
             for word in ["sub-authority", "a CA certificate", "kind = \"leaf\""] {
-                assert!(said.contains(word), "{role}: no {word}: {told:?}");
+                assert!(said.contains(word), "{role}: no {word}: {output:?}");
             }
         }
         let asked = station.ask(&Request::new("sub-authority", "press-7"));
         assert_eq!((asked.status, asked.code()), (404, "profile_unknown"));
     }
     station.obtain(&Request::device("press-7"));
-    stage.stop();
-    let told = Told::of(&mut stage.serve(&[]));
-    assert_eq!(told.code, Some(78), "{told:?}");
-    assert!(told.error.contains("a CA certificate"), "{told:?}");
-    stage.configure(&good);
-    stage.start();
-    stage.is_ready();
+    env.stop();
+    let output = CommandOutput::of(&mut env.serve(&[]));
+    assert_eq!(output.code, Some(78), "{output:?}");
+    assert!(output.error.contains("a CA certificate"), "{output:?}");
+    env.configure(&good);
+    env.start();
+    env.wait_ready();
 }
 
 /// The devices of another line, and who may ask for what.
@@ -83,14 +83,14 @@ ids = ["saw-?"]
 "#;
 
 /// A plant that may issue to devices, and two lines whose stations are bound.
-fn two_lines() -> Stage {
-    let stage = Stage::set();
-    stage.configure(&bound(&stage));
-    stage.raised()
+fn two_lines() -> TestEnv {
+    let env = TestEnv::new();
+    env.configure(&bound(&env));
+    env.started()
 }
 
-fn bound(stage: &Stage) -> String {
-    let configuration = stage.configuration();
+fn bound(env: &TestEnv) -> String {
+    let configuration = env.configuration();
     let before = configuration.find("[[station]]").unwrap();
     let after = configuration.find("[[provisioning]]").unwrap();
     let (head, tail) = (&configuration[..before], &configuration[after..]);
@@ -98,23 +98,23 @@ fn bound(stage: &Stage) -> String {
     format!("{head}{LINE_2}{tail}")
 }
 
-fn est(stage: &Stage, holder: &Holder, operation: &str, request: &Request) -> (String, String) {
-    let answer = Client::of(stage, holder).post(operation, request.csr.as_bytes());
+fn est(env: &TestEnv, holder: &Holder, operation: &str, request: &Request) -> (String, String) {
+    let answer = Client::of(env, holder).post(operation, request.csr.as_bytes());
     (answer.status.clone(), answer.code())
 }
 
-fn est_code(stage: &Stage, holder: &Holder, operation: &str, id: &str) -> String {
-    est(stage, holder, operation, &Request::device(id)).1
+fn est_code(env: &TestEnv, holder: &Holder, operation: &str, id: &str) -> String {
+    est(env, holder, operation, &Request::device(id)).1
 }
 
 /// Verifies: a station that no table names may ask for nothing, by the API and by EST; a reload
 /// binds it, and another one takes that back while its connection stays.
 #[test]
 fn a_station_that_no_table_names_may_ask_for_nothing() {
-    let stage = two_lines();
-    let holder = stage.enlist("station", "station-9");
-    let station = stage.caller(&holder);
-    let witness = Witness::of(&stage);
+    let env = two_lines();
+    let holder = env.enlist("station", "station-9");
+    let station = env.caller(&holder);
+    let witness = Witness::of(&env);
     for id in ["press-7", "lathe-1", "station-9", "anything"] {
         for profile in ["device", "device-b"] {
             let request = Request::new(profile, id);
@@ -125,17 +125,17 @@ fn a_station_that_no_table_names_may_ask_for_nothing() {
             "device-b/simpleenroll",
             "device/simplereenroll",
         ] {
-            let code = est_code(&stage, &holder, operation, id);
+            let code = est_code(&env, &holder, operation, id);
             assert_eq!(code, "station_not_bound", "{operation} {id}");
         }
     }
     let open = "[[station]]\nname = \"STATION-?\"\nprofiles = [\"device\"]\nids = [\"press-7\"]\n\
                 [[provisioning]]";
     stage.configure(&bound(&stage).replacen("[[provisioning]]", open, 1));
-    stage.told(&["reload"]);
+    stage.run(&["reload"]);
     station.obtain(&Request::device("press-7"));
     stage.configure(&bound(&stage));
-    stage.told(&["reload"]);
+    stage.run(&["reload"]);
     let witness = Witness::of(&stage);
     let request = Request::device("press-7");
     witness.sees_refused(403, "station_not_bound", || station.ask(&request));
@@ -245,10 +245,10 @@ fn a_registered_device_moves_only_where_that_is_allowed() {
         stage.hallmark(&[&ask[..], &[csr.to_str().unwrap()], more].concat())
     };
     let told = operators("press-7", &[]);
-    assert_eq!(told.code, Some(1), "{told:?}");
-    assert!(told.error.contains("device_moves"), "{told:?}");
+    assert_eq!(told.code, Some(1), "{output:?}");
+    assert!(told.error.contains("device_moves"), "{output:?}");
     let told = operators("press-7", &["--move"]);
-    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(told.code, Some(0), "{output:?}");
     let moves = "audit WHERE action = 'device.moved' AND subject = 'press-7'";
     assert_eq!(stage.count(moves), 2);
     let last = format!("{moves} AND detail ->> 'from' = 'device' AND detail ->> 'to' = 'device-b'");
@@ -261,9 +261,9 @@ fn a_registered_device_moves_only_where_that_is_allowed() {
     // Line 2 may use both profiles, and its table moves nothing.
     let both = "name = \"line-2-a\"\nprofiles = [\"device\", \"device-b\"]\nids = [\"lathe-*\"]\n";
     let saw = "name = \"line-2-a\"\nprofiles = [\"device\"]\nids = [\"saw-?\"]\n";
-    stage.configure(&bound(&stage).replacen(saw, both, 1));
-    stage.told(&["reload"]);
-    let witness = Witness::of(&stage);
+    env.configure(&bound(&env).replacen(saw, both, 1));
+    env.run(&["reload"]);
+    let witness = Witness::of(&env);
     let moved = Request::device("lathe-1");
     witness.sees_refused(403, "device_moves", || staying.ask(&moved));
     let renewal = [
@@ -275,10 +275,10 @@ fn a_registered_device_moves_only_where_that_is_allowed() {
         "--profile",
         "device",
     ];
-    let csr = stage.path("moves.csr");
-    let told = stage.hallmark(&[&renewal[..], &["--csr", csr.to_str().unwrap()]].concat());
-    assert!(told.error.contains("device_moves"), "{told:?}");
-    assert_eq!(stage.count("roll"), 0, "the refused compromise left a roll");
+    let csr = env.path("moves.csr");
+    let output = env.hallmark(&[&renewal[..], &["--csr", csr.to_str().unwrap()]].concat());
+    assert!(output.error.contains("device_moves"), "{output:?}");
+    assert_eq!(env.count("roll"), 0, "the refused compromise left a roll");
 }
 
 /// Verifies: a profile that is removed while devices are registered with it is told of by the
@@ -286,29 +286,29 @@ fn a_registered_device_moves_only_where_that_is_allowed() {
 /// one, and the profile that is put back serves the other.
 #[test]
 fn a_removed_profile_is_told_of_and_its_devices_are_not_lost() {
-    let mut stage = two_lines();
-    let station = stage.station_called("line-1-a");
+    let mut env = two_lines();
+    let station = env.station_called("line-1-a");
     let holder = station.obtain(&Request::new("device-20s", "pump-7"));
     station.obtain(&Request::new("device-20s", "press-7"));
     drop(holder);
-    let with = bound(&stage);
+    let with = bound(&env);
     let begin = with.find("[[profile]]\nname = \"device-20s\"").unwrap();
     let end = begin + 2 + with[begin + 2..].find("[[profile]]").unwrap();
     let without = format!("{}{}", &with[..begin], &with[end..]);
     let without = without.replace("\"device\", \"device-20s\"", "\"device\"");
-    stage.configure(&without);
-    let notices = stage.json(&["reload"])["notices"].to_string();
+    env.configure(&without);
+    let notices = env.json(&["reload"])["notices"].to_string();
     for word in ["2 devices", "device-20s", "issue --move"] {
         assert!(notices.contains(word), "no {word}: {notices}");
     }
-    stage.restart();
-    let alarms = || stage.json(&["status"])["alarms"].to_string();
+    env.restart();
+    let alarms = || env.json(&["status"])["alarms"].to_string();
     let stranded = "profile \\\"device-20s\\\" is not configured";
     assert!(alarms().contains(stranded), "{}", alarms());
-    let station = stage.station_called("line-1-a");
+    let station = env.station_called("line-1-a");
     let request = Request::new("device-20s", "pump-7");
     assert_eq!(station.ask(&request).code(), "profile_unknown");
-    let csr = stage.write("moves.csr", &Request::device("press-7").csr);
+    let csr = env.write("moves.csr", &Request::device("press-7").csr);
     let by_operator = [
         "issue",
         "--profile",
@@ -318,11 +318,11 @@ fn a_removed_profile_is_told_of_and_its_devices_are_not_lost() {
         "--move",
         "--csr",
     ];
-    stage.told(&[&by_operator[..], &[csr.to_str().unwrap()]].concat());
+    env.run(&[&by_operator[..], &[csr.to_str().unwrap()]].concat());
     // A station that may move takes a device along that has no profile any more.
     station.obtain(&Request::device("pump-7"));
     assert!(!alarms().contains(stranded), "{}", alarms());
-    stage.configure(&with);
-    stage.told(&["reload"]);
+    env.configure(&with);
+    env.run(&["reload"]);
     station.obtain(&Request::new("device-20s", "pump-7"));
 }

@@ -1,9 +1,9 @@
 //! Text from outside that holds line breaks, escape sequences and invisible marks: it is shown and
 //! logged, and neither forges a line nor acts on a terminal. JSON keeps it as it is.
 
-use crate::process::{Told, until};
+use crate::process::{CommandOutput, until};
 use crate::request::Request;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::{Value, json};
@@ -26,8 +26,8 @@ fn is_quiet(what: &str, text: &str) {
     assert_eq!(forged, None, "{what}: {text}");
 }
 
-fn shown(told: &Told) -> String {
-    let text = told.out.clone() + &told.error;
+fn shown(output: &CommandOutput) -> String {
+    let text = output.out.clone() + &output.error;
     is_quiet("a command", &text);
     text
 }
@@ -50,8 +50,8 @@ fn entries(journal: &Value) -> usize {
 /// command; the journal as JSON holds what was sent.
 #[test]
 fn no_request_forges_a_line() {
-    let stage = Stage::up();
-    let station = stage.station();
+    let env = TestEnv::running();
+    let station = env.station();
     station.obtain(&Request::device("press-7"));
     station.ask(&Request::device(FORGED));
     station.ask(&Request::new(FORGED, "press-8"));
@@ -59,15 +59,15 @@ fn no_request_forges_a_line() {
     let mut tab = Request::device(FORGED);
     tab.idempotency_key = "a\tb".into();
     station.ask(&tab);
-    stage.told(&["device", "block", "press-7", "--reason", FORGED]);
+    env.run(&["device", "block", "press-7", "--reason", FORGED]);
 
-    let journal = stage.json(&["audit", "show"]);
+    let journal = env.json(&["audit", "show"]);
     let sent = |it: &Value| it["subject"] == FORGED;
     assert!(journal.as_array().unwrap().iter().any(sent), "{journal:#}");
-    let text = shown(&stage.hallmark(&["audit", "show"]));
+    let text = shown(&env.hallmark(&["audit", "show"]));
     assert_eq!(text.lines().count(), entries(&journal) + 1, "{text}");
     assert!(text.contains("x\\n99  root"), "{text}");
-    let exported = stage.told(&["audit", "export"]);
+    let exported = env.run(&["audit", "export"]);
     assert_eq!(exported.lines().count(), entries(&journal));
 
     for command in [
@@ -85,14 +85,14 @@ fn no_request_forges_a_line() {
         vec!["roll", "start", FORGED, "--reason", "compromise"],
         vec!["device", "show", "press-7"],
     ] {
-        shown(&stage.hallmark(&command));
+        shown(&env.hallmark(&command));
     }
-    let usage = stage.hallmark(&["device", "show", "press-7", "\u{1b}[2K\u{202e}\r"]);
+    let usage = env.hallmark(&["device", "show", "press-7", "\u{1b}[2K\u{202e}\r"]);
     assert_eq!(usage.code, Some(2));
     shown(&usage);
     is_quiet(
         "the log",
-        &fs::read_to_string(stage.path("hallmarkd.log")).unwrap(),
+        &fs::read_to_string(env.path("hallmarkd.log")).unwrap(),
     );
 }
 
@@ -100,35 +100,34 @@ fn no_request_forges_a_line() {
 /// table and of the log.
 #[test]
 fn neither_a_service_nor_a_token_forges_a_line() {
-    let stage = Stage::up();
+    let env = TestEnv::running();
     let body = json!({ "errorCode": 500_001, "trackingId": FORGED, "message": FORGED });
     let refuse = Action::Status {
         status: 500,
         headers: vec![],
         body: Some(body),
     };
-    stage
-        .emulator
+    env.emulator
         .inject(Fault::on("individual.put", refuse).times(1_000))
         .unwrap();
-    stage.station().obtain(&Request::device("press-7"));
-    stage.told(&["enrollment", "add", "--individual", "press-7"]);
+    env.station().obtain(&Request::device("press-7"));
+    env.run(&["enrollment", "add", "--individual", "press-7"]);
     let failed = until("the service refuses", || {
-        let told = stage.hallmark(&["push", "list"]);
-        told.out.contains("500").then_some(told)
+        let output = env.hallmark(&["push", "list"]);
+        output.out.contains("500").then_some(output)
     });
     let text = shown(&failed);
     assert_eq!(text.lines().count(), 2, "{text}");
     assert!(text.contains("\\u{202e}"), "{text}");
 
-    stage.make_token("a\n99  b\u{1b}[2K\u{202e}");
+    env.make_token("a\n99  b\u{1b}[2K\u{202e}");
     let listed = until("the token is in sight", || {
-        let told = stage.hallmark(&["token", "list"]);
-        told.out.contains("\\n99").then_some(told)
+        let output = env.hallmark(&["token", "list"]);
+        output.out.contains("\\n99").then_some(output)
     });
     shown(&listed);
     is_quiet(
         "the log",
-        &fs::read_to_string(stage.path("hallmarkd.log")).unwrap(),
+        &fs::read_to_string(env.path("hallmarkd.log")).unwrap(),
     );
 }

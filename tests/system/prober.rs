@@ -2,7 +2,7 @@
 
 use crate::device::register;
 use crate::request::Holder;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -20,14 +20,14 @@ pub(crate) struct Prober {
 
 impl Prober {
     /// Of honest devices: each is let in every time.
-    pub(crate) fn honest(stage: &Stage, devices: &[Holder]) -> Self {
-        Self::start(stage, devices, |_, let_in| let_in)
+    pub(crate) fn honest(env: &TestEnv, devices: &[Holder]) -> Self {
+        Self::start(env, devices, |_, let_in| let_in)
     }
 
     /// Of devices whose leaf is worth nothing any more: once out, they are never let in again.
-    pub(crate) fn compromised(stage: &Stage, devices: &[Holder]) -> Self {
+    pub(crate) fn breached(env: &TestEnv, devices: &[Holder]) -> Self {
         let mut out = vec![false; devices.len()];
-        Self::start(stage, devices, move |device, let_in| {
+        Self::start(env, devices, move |device, let_in| {
             let back = out[device] && let_in;
             out[device] |= !let_in;
             !back
@@ -36,12 +36,12 @@ impl Prober {
 
     /// `is_right` judges whether a device, by its place, may have been let in or not.
     fn start(
-        stage: &Stage,
+        env: &TestEnv,
         devices: &[Holder],
         mut is_right: impl FnMut(usize, bool) -> bool + Send + 'static,
     ) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let (emulator, devices, ends) = (stage.emulator.clone(), devices.to_vec(), over.clone());
+        let (emulator, devices, ends) = (env.emulator.clone(), devices.to_vec(), over.clone());
         let thread = std::thread::spawn(move || {
             let mut rounds = 0;
             // A story may be over sooner than that.

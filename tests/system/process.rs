@@ -33,7 +33,7 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 }
 
 /// A process that has `argument` on its command line.
-pub(crate) fn with_argument(argument: &Path) -> Option<u32> {
+pub(crate) fn pid_with_argument(argument: &Path) -> Option<u32> {
     let argument = argument.to_str().unwrap();
     fs::read_dir("/proc").unwrap().find_map(|entry| {
         let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
@@ -104,19 +104,19 @@ impl Drop for Process {
 
 /// What a command said.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) error: String,
 }
 
-impl Told {
+impl CommandOutput {
     pub(crate) fn of(command: &mut Command) -> Self {
-        let told = command.output().unwrap();
+        let output = command.output().unwrap();
         Self {
-            code: told.status.code(),
-            out: String::from_utf8(told.stdout).unwrap(),
-            error: String::from_utf8(told.stderr).unwrap(),
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            error: String::from_utf8(output.stderr).unwrap(),
         }
     }
 }

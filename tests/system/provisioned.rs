@@ -3,31 +3,31 @@
 
 use crate::device::is_assigned;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 
 /// Devices with an enrollment of their own each.
-pub(crate) fn individually(ids: &[&str]) -> (Stage, Vec<Holder>) {
-    let stage = Stage::up();
+pub(crate) fn individually(ids: &[&str]) -> (TestEnv, Vec<Holder>) {
+    let env = TestEnv::running();
     for id in ids {
-        stage.told(&["enrollment", "add", "--individual", id]);
+        env.run(&["enrollment", "add", "--individual", id]);
     }
-    provisioned(stage, ids)
+    provisioned(env, ids)
 }
 
 /// Devices below the group of `line-1`.
-pub(crate) fn below_line_1(ids: &[&str]) -> (Stage, Vec<Holder>) {
-    let stage = Stage::up();
-    stage.add_group("line-1", "line-1");
-    provisioned(stage, ids)
+pub(crate) fn below_line_1(ids: &[&str]) -> (TestEnv, Vec<Holder>) {
+    let env = TestEnv::running();
+    env.add_group("line-1", "line-1");
+    provisioned(env, ids)
 }
 
-fn provisioned(stage: Stage, ids: &[&str]) -> (Stage, Vec<Holder>) {
-    let station = stage.station();
+fn provisioned(env: TestEnv, ids: &[&str]) -> (TestEnv, Vec<Holder>) {
+    let station = env.station();
     let requests = ids.iter().map(|id| Request::device(id));
     let devices: Vec<_> = requests.map(|request| station.obtain(&request)).collect();
-    stage.is_in_step();
+    env.wait_in_sync();
     for device in &devices {
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
-    (stage, devices)
+    (env, devices)
 }

@@ -2,7 +2,7 @@
 
 use crate::process::SOON;
 use crate::request::Holder;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -27,9 +27,9 @@ pub(crate) struct RawTls {
 
 impl RawTls {
     /// A client of the HTTPS listener, with this certificate or without.
-    pub(crate) fn of(stage: &Stage, holder: Option<&Holder>) -> Self {
+    pub(crate) fn of(env: &TestEnv, holder: Option<&Holder>) -> Self {
         let mut roots = RootCertStore::empty();
-        let root = stage.authority("root");
+        let root = env.authority("root");
         let root = CertificateDer::from_pem_slice(root.as_bytes()).unwrap();
         roots.add(root).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -47,10 +47,7 @@ impl RawTls {
                 builder.with_client_auth_cert(chain, key).unwrap()
             }
         };
-        let address = stage.json(&["status"])["https"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let address = env.json(&["status"])["https"].as_str().unwrap().to_owned();
         Self {
             address: address.parse().unwrap(),
             configuration: Arc::new(configuration),
@@ -58,8 +55,8 @@ impl RawTls {
     }
 
     /// The same, with this certificate and the key of another.
-    pub(crate) fn with_wrong_key(stage: &Stage, holder: &Holder, key: &str) -> Self {
-        let right = Self::of(stage, Some(holder));
+    pub(crate) fn with_wrong_key(env: &TestEnv, holder: &Holder, key: &str) -> Self {
+        let right = Self::of(env, Some(holder));
         let chain = CertificateDer::pem_slice_iter(holder.certificate.as_bytes());
         let chain: Vec<_> = chain.collect::<Result<_, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();

@@ -4,7 +4,7 @@
 use crate::caller::{Answer, Caller};
 use crate::process::until;
 use crate::request::{Holder, Request, der};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair};
@@ -17,24 +17,24 @@ const CSR_TOO_LARGE: usize = 17 * 1024;
 
 /// Counts what a refusal may change, and what it may not.
 pub(crate) struct Witness<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnv,
     left_behind: i64,
 }
 
 impl<'a> Witness<'a> {
-    pub(crate) fn of(stage: &'a Stage) -> Self {
-        let left_behind = Self::left_behind(stage);
-        Self { stage, left_behind }
+    pub(crate) fn of(env: &'a TestEnv) -> Self {
+        let left_behind = Self::left_behind(env);
+        Self { env, left_behind }
     }
 
-    fn left_behind(stage: &Stage) -> i64 {
+    fn left_behind(env: &TestEnv) -> i64 {
         let tables = ["intent", "certificate", "device", "mark"];
-        tables.map(|table| stage.count(table)).iter().sum()
+        tables.map(|table| env.count(table)).iter().sum()
     }
 
     fn audited(&self, code: &str) -> i64 {
         let refused = "audit WHERE action = 'certificate.refused' AND detail ->> 'code'";
-        self.stage.count(&format!("{refused} = '{code}'"))
+        self.env.count(&format!("{refused} = '{code}'"))
     }
 
     /// `ask` is refused with `status` and `code`, and only the journal knows of it.
@@ -57,7 +57,7 @@ impl<'a> Witness<'a> {
             "{code} is not in the journal, once"
         );
         assert_eq!(
-            Self::left_behind(self.stage),
+            Self::left_behind(self.env),
             self.left_behind,
             "{code} left something"
         );
@@ -66,12 +66,11 @@ impl<'a> Witness<'a> {
 
 #[test]
 fn a_bad_csr_is_refused_with_the_reason() {
-    let stage = Stage::up();
-    let station = stage.station();
-    let witness = Witness::of(&stage);
+    let env = TestEnv::running();
+    let station = env.station();
+    let witness = Witness::of(&env);
     let with_csr = |csr: String| Request::of("device", "press-7", csr, String::new());
-    let by_openssl =
-        |algorithm: &[&str]| Request::by_openssl("press-7", &stage.path(""), algorithm);
+    let by_openssl = |algorithm: &[&str]| Request::by_openssl("press-7", &env.path(""), algorithm);
     let curve = |name: &str| by_openssl(&["ec", "-pkeyopt", &format!("ec_paramgen_curve:{name}")]);
     let mut forged = der(&Request::device("press-7").csr);
     *forged.last_mut().unwrap() ^= 1;
@@ -100,9 +99,9 @@ fn a_bad_csr_is_refused_with_the_reason() {
 
 #[test]
 fn a_name_that_the_provisioning_service_would_not_take_is_refused() {
-    let stage = Stage::up();
-    let station = stage.station();
-    let witness = Witness::of(&stage);
+    let env = TestEnv::running();
+    let station = env.station();
+    let witness = Witness::of(&env);
     let too_long = "x".repeat(65);
     for id in [
         "press 7", "press/7", "prëss-7", "-press", "press.", "", &too_long,
@@ -113,7 +112,7 @@ fn a_name_that_the_provisioning_service_would_not_take_is_refused() {
     for id in ["hallmark-canary-line-1-2", "Hallmark-Canary-7"] {
         let request = Request::device(id);
         witness.sees_refused(400, "registration_id_reserved", || station.ask(&request));
-        let added = stage.hallmark(&["enrollment", "add", "--individual", id]);
+        let added = env.hallmark(&["enrollment", "add", "--individual", id]);
         assert!(
             added.error.contains("registration_id_reserved"),
             "{added:?}"
@@ -125,9 +124,9 @@ fn a_name_that_the_provisioning_service_would_not_take_is_refused() {
 
 #[test]
 fn a_bad_request_is_refused_before_its_csr_is_looked_at() {
-    let stage = Stage::up();
-    let station = stage.station();
-    let witness = Witness::of(&stage);
+    let env = TestEnv::running();
+    let station = env.station();
+    let witness = Witness::of(&env);
     let good = Request::device("press-7");
     let post = || station.post().header("idempotency-key", "bad-request");
     let json = |text: String| post().header("content-type", "application/json").body(text);
@@ -169,16 +168,16 @@ fn a_bad_request_is_refused_before_its_csr_is_looked_at() {
 /// handshake would only say no.
 #[test]
 fn a_caller_who_cannot_be_named_is_refused() {
-    let stage = Stage::up();
+    let env = TestEnv::running();
     let request = Request::device("press-7");
-    let foreigner = stage.caller(&foreign_certificate());
-    let expiring = stage.caller(&stage.enlist("station-2s", "station-9"));
+    let foreigner = env.caller(&foreign_certificate());
+    let expiring = env.caller(&env.enlist("station-2s", "station-9"));
     until("the station's certificate expires", || {
         (expiring.get("/v1/status").code() == "client_certificate_expired").then_some(())
     });
-    let witness = Witness::of(&stage);
+    let witness = Witness::of(&env);
     for (code, caller) in [
-        ("client_certificate_required", stage.stranger()),
+        ("client_certificate_required", env.stranger()),
         ("client_certificate_unknown", foreigner),
         ("client_certificate_expired", expiring),
     ] {
@@ -191,20 +190,20 @@ fn a_caller_who_cannot_be_named_is_refused() {
 #[test]
 fn a_stranger_does_not_make_the_journal_grow() {
     const KNOCKS: i64 = 60;
-    let mut stage = Stage::up();
-    let stranger = stage.stranger();
+    let mut env = TestEnv::running();
+    let stranger = env.stranger();
     let request = Request::device("press-7");
     for _ in 0..KNOCKS {
         let answer = stranger.ask(&request);
         assert_eq!(answer.code(), "client_certificate_required");
     }
-    stage.stop();
+    env.stop();
     let written = "audit WHERE action = 'certificate.refused'";
-    let written = stage.count(written);
+    let written = env.count(written);
     let counted = "SELECT coalesce(sum(detail ->> 'times'), 0) FROM audit
                    WHERE action = 'certificate.refusals_counted'
                      AND detail ->> 'code' = 'client_certificate_required'";
-    let counted: i64 = crate::invariants::open(&stage.database())
+    let counted: i64 = crate::invariants::open(&env.database())
         .query_row(counted, [], |row| row.get(0))
         .unwrap();
     assert_eq!(written + counted, KNOCKS);
@@ -215,12 +214,12 @@ fn a_stranger_does_not_make_the_journal_grow() {
 /// A station asks for devices, a device for itself, nobody else for anything.
 #[test]
 fn a_caller_may_ask_only_for_what_its_role_covers() {
-    let stage = Stage::up();
-    let station = stage.station();
-    let device = stage.caller(&station.obtain(&Request::device("press-7")));
-    let auditor = stage.caller(&stage.enlist("auditor", "auditor-1"));
-    let server = stage.caller(&listener_itself(&stage));
-    let witness = Witness::of(&stage);
+    let env = TestEnv::running();
+    let station = env.station();
+    let device = env.caller(&station.obtain(&Request::device("press-7")));
+    let auditor = env.caller(&env.enlist("auditor", "auditor-1"));
+    let server = env.caller(&listener_itself(&env));
+    let witness = Witness::of(&env);
     let other_device = Request::device("press-8");
     let other_station = Request::new("station", "station-2");
     let refused = |caller: &Caller, request: &Request| {
@@ -239,17 +238,17 @@ fn a_caller_may_ask_only_for_what_its_role_covers() {
 /// key for something else is a conflict; another caller's keys are its own.
 #[test]
 fn an_idempotency_key_stands_for_one_request() {
-    let stage = Stage::up();
-    let station = stage.station();
+    let env = TestEnv::running();
+    let station = env.station();
     let request = Request::device("press-7");
     let first = station.obtain(&request);
-    let rows = (stage.count("intent"), stage.entries());
+    let rows = (env.count("intent"), env.entries());
     let again = station.obtain(&request);
     assert_eq!(again.certificate, first.certificate);
     assert_eq!(again.chain, first.chain);
-    assert_eq!((stage.count("intent"), stage.entries()), rows);
+    assert_eq!((env.count("intent"), env.entries()), rows);
 
-    let witness = Witness::of(&stage);
+    let witness = Witness::of(&env);
     for other in [Request::device("press-7"), Request::device("press-8")] {
         let reusing = Request {
             idempotency_key: request.idempotency_key.clone(),
@@ -257,17 +256,17 @@ fn an_idempotency_key_stands_for_one_request() {
         };
         witness.sees_refused(409, "idempotency_key_reused", || station.ask(&reusing));
     }
-    let second_station = stage.caller(&stage.enlist("station", "station-2"));
+    let second_station = env.caller(&env.enlist("station", "station-2"));
     assert_ne!(second_station.obtain(&request).serial, first.serial);
 }
 
 /// DPS compares registration ids without case, X.509 names with it: a device has one spelling.
 #[test]
 fn another_spelling_of_a_known_device_is_a_conflict() {
-    let stage = Stage::up();
-    let station = stage.station();
+    let env = TestEnv::running();
+    let station = env.station();
     station.obtain(&Request::device("Press-7"));
-    let witness = Witness::of(&stage);
+    let witness = Witness::of(&env);
     let other = Request::device("press-7");
     witness.sees_refused(409, "registration_id_spelling", || station.ask(&other));
 }
@@ -286,8 +285,8 @@ fn foreign_certificate() -> Holder {
 }
 
 /// The listener's own certificate, in the hands of a client.
-fn listener_itself(stage: &Stage) -> Holder {
-    let read = |name: &str| fs::read_to_string(stage.path("state/tls").join(name)).unwrap();
+fn listener_itself(env: &TestEnv) -> Holder {
+    let read = |name: &str| fs::read_to_string(env.path("state/tls").join(name)).unwrap();
     Holder {
         key: read("server.key"),
         certificate: read("server.pem"),

@@ -1,10 +1,10 @@
 //! The configuration is taken anew while the line is at work, whole or not at all.
 
-use crate::kept::Kept;
+use crate::keepalive::KeepAlive;
 use crate::load::Load;
-use crate::process::{SOON, signal, until, with_argument};
+use crate::process::{SOON, pid_with_argument, signal, until};
 use crate::request::Request;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -29,16 +29,16 @@ profiles = ["hourly"]
 ids = ["pump-1"]
 "#;
 
-fn file(stage: &Stage) -> String {
-    fs::read_to_string(stage.path("hallmark.toml")).unwrap()
+fn file(env: &TestEnv) -> String {
+    fs::read_to_string(env.path("hallmark.toml")).unwrap()
 }
 
 fn change(table: &str, name: &str, change: &str) -> Value {
     json!({ "table": table, "name": name, "change": change })
 }
 
-fn reloads(stage: &Stage) -> i64 {
-    stage.count("audit WHERE action = 'configuration.reloaded'")
+fn reloads(env: &TestEnv) -> i64 {
+    env.count("audit WHERE action = 'configuration.reloaded'")
 }
 
 /// Verifies: the next request on a kept connection finds the new profile; the answer names what
@@ -46,15 +46,15 @@ fn reloads(stage: &Stage) -> i64 {
 /// with another name gets a certificate for it.
 #[test]
 fn a_new_configuration_is_in_force_for_the_next_request() {
-    let stage = Stage::up();
-    let (station, mut kept) = (stage.station(), Kept::open(&stage));
+    let env = TestEnv::running();
+    let (station, mut kept) = (env.station(), KeepAlive::open(&env));
     let request = Request::new("hourly", "pump-1");
     assert_eq!(kept.get("/crl/root.crl").status(), 200);
     assert_eq!(station.ask(&request).code(), "profile_unknown");
     let names = "names = [\"localhost\", \"127.0.0.1\"]";
     let more = "names = [\"localhost\", \"127.0.0.1\", \"ca.line-1.example\"]";
-    stage.configure(&(file(&stage).replace(names, more) + HOURLY));
-    let answer = stage.json(&["reload"]);
+    env.configure(&(file(&env).replace(names, more) + HOURLY));
+    let answer = env.json(&["reload"]);
     assert_eq!(
         answer,
         json!({
@@ -69,18 +69,18 @@ fn a_new_configuration_is_in_force_for_the_next_request() {
     station.obtain(&request);
     assert_eq!(kept.get("/crl/root.crl").status(), 200);
     let by_us = "audit WHERE action = 'configuration.reloaded' AND actor LIKE 'local uid %'";
-    assert_eq!(stage.count(by_us), 1);
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
+    assert_eq!(env.count(by_us), 1);
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
     until("the listener has the name", || {
         let mut openssl = Command::new("openssl");
         openssl.args(["x509", "-noout", "-ext", "subjectAltName", "-in"]);
-        let told = openssl.arg(stage.path("state/tls/server.pem")).output();
-        let names = String::from_utf8(told.unwrap().stdout).unwrap();
+        let output = openssl.arg(env.path("state/tls/server.pem")).output();
+        let names = String::from_utf8(output.unwrap().stdout).unwrap();
         names.contains("ca.line-1.example").then_some(())
     });
     assert_eq!(
-        stage.json(&["reload"])["changes"],
+        env.json(&["reload"])["changes"],
         json!([]),
         "nothing is new"
     );
@@ -91,8 +91,8 @@ fn a_new_configuration_is_in_force_for_the_next_request() {
 /// started again neither.
 #[test]
 fn a_configuration_that_is_refused_changes_nothing() {
-    let stage = Stage::up();
-    let (good, station) = (file(&stage), stage.station());
+    let env = TestEnv::running();
+    let (good, station) = (file(&env), env.station());
     for (bad, reasons) in [
         (
             good.clone() + HOURLY + "nonsense = ",
@@ -111,24 +111,24 @@ fn a_configuration_that_is_refused_changes_nothing() {
             &["[listen] http", "restart"],
         ),
     ] {
-        stage.configure(&bad);
-        let told = stage.hallmark(&["reload"]);
-        assert_eq!(told.code, Some(1), "{told:?}");
+        env.configure(&bad);
+        let output = env.hallmark(&["reload"]);
+        assert_eq!(output.code, Some(1), "{output:?}");
         for reason in reasons {
-            assert!(told.error.contains(reason), "{reason}: {told:?}");
+            assert!(output.error.contains(reason), "{reason}: {output:?}");
         }
         let unknown = station.ask(&Request::new("hourly", "pump-1"));
         assert_eq!(unknown.code(), "profile_unknown");
         station.obtain(&Request::device("pump-2"));
     }
-    assert_eq!(reloads(&stage), 0);
-    let pin = fs::read_to_string(stage.path("pin")).unwrap();
+    assert_eq!(reloads(&env), 0);
+    let pin = fs::read_to_string(env.path("pin")).unwrap();
     let leaked = format!("[[token]]\npin = {:?}", pin.trim());
-    stage.configure(&good.replacen("[[token]]", &leaked, 1));
-    let told = stage.hallmark(&["reload"]);
-    assert!(told.error.contains("unknown field `pin`"), "{told:?}");
-    let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
-    for text in [&told.error, &log, &stage.told(&["audit", "export"])] {
+    env.configure(&good.replacen("[[token]]", &leaked, 1));
+    let output = env.hallmark(&["reload"]);
+    assert!(output.error.contains("unknown field `pin`"), "{output:?}");
+    let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
+    for text in [&output.error, &log, &env.run(&["audit", "export"])] {
         assert!(!text.contains(pin.trim()), "the PIN is told");
     }
     let refused = "audit WHERE action = 'configuration.refused' AND actor LIKE 'local uid %' \
@@ -149,51 +149,49 @@ fn a_configuration_that_is_refused_changes_nothing() {
 /// same process, and so is the worker.
 #[test]
 fn reloads_under_load_are_noticed_by_nobody() {
-    let stage = Stage::up();
+    let stage = TestEnv::running();
     let (without, worker) = (file(&stage), stage.worker());
     let with = without.replace("validity = \"90d\"", "validity = \"60d\"") + HOURLY;
-    Load::during(&stage, |load| {
+    Load::during(&env, |load| {
         for _ in 0..5 {
-            stage.configure(&with);
-            let changes = stage.json(&["reload"])["changes"].clone();
+            env.configure(&with);
+            let changes = env.json(&["reload"])["changes"].clone();
             assert_eq!(changes.as_array().unwrap().len(), 4, "{changes}");
-            load.is_looked_at();
-            stage.configure(&without);
-            let before = reloads(&stage);
-            signal(stage.daemon(), Signal::HUP);
-            until("SIGHUP is heard", || {
-                (reloads(&stage) > before).then_some(())
-            });
-            load.is_looked_at();
+            load.wait_for_status();
+            env.configure(&without);
+            let before = reloads(&env);
+            signal(env.daemon(), Signal::HUP);
+            until("SIGHUP is heard", || (reloads(&env) > before).then_some(()));
+            load.wait_for_status();
         }
         assert_eq!(load.refused(), 0, "somebody was told to wait");
     });
     let by_signal = "audit WHERE action = 'configuration.reloaded' AND actor = 'signal SIGHUP'";
-    assert_eq!(stage.count(by_signal), 5);
-    assert_eq!(stage.count("intent WHERE state = 'abandoned'"), 0);
-    assert_eq!(stage.worker(), worker);
+    assert_eq!(env.count(by_signal), 5);
+    assert_eq!(env.count("intent WHERE state = 'abandoned'"), 0);
+    assert_eq!(env.worker(), worker);
 }
 
 /// Verifies: a token that is added gets a worker, one that says something else another worker, one that
 /// is removed loses its own; the line goes on, told to wait at most between the one worker and the other.
 #[test]
 fn tokens_come_change_and_go() {
-    let stage = Stage::up();
-    stage.make_token("second");
-    let before = file(&stage);
+    let env = TestEnv::running();
+    env.make_token("second");
+    let before = file(&env);
     let token = before.split("[[token]]").nth(1).unwrap();
     let token = token.split("[[authority]]").next().unwrap();
     let second = format!("\n[[token]]{}", token.replace("\"factory\"", "\"second\""));
-    let workers = |pattern: &str| with_argument(&stage.path(pattern));
-    Load::during(&stage, |load| {
-        stage.configure(&(before.clone() + &second));
-        let answer = stage.json(&["reload"]);
+    let workers = |pattern: &str| pid_with_argument(&env.path(pattern));
+    Load::during(&env, |load| {
+        env.configure(&(before.clone() + &second));
+        let answer = env.json(&["reload"]);
         assert_eq!(
             answer["changes"],
             json!([change("token", "second", "added")])
         );
         until("the second token is ready", || {
-            let status = stage.json(&["status"]);
+            let status = env.json(&["status"]);
             (status["tokens"]["second"]["state"] == "ready").then_some(())
         });
         assert_eq!(load.refused(), 0, "somebody was told to wait");
@@ -203,9 +201,9 @@ fn tokens_come_change_and_go() {
             "label = \"factory\"\nsessions = 1",
             1,
         );
-        stage.configure(&changed);
-        let first = stage.worker().unwrap();
-        let answer = stage.json(&["reload"]);
+        env.configure(&changed);
+        let first = env.worker().unwrap();
+        let answer = env.json(&["reload"]);
         let changes = json!([
             change("token", "factory", "changed"),
             change("token", "second", "removed"),
@@ -214,7 +212,7 @@ fn tokens_come_change_and_go() {
         until("both workers are replaced or gone", || {
             let next = workers("state/next-factory.sock");
             let gone = workers("state/token-second.sock").is_none();
-            (gone && stage.worker() != Some(first)).then_some(())?;
+            (gone && env.worker() != Some(first)).then_some(())?;
             next
         });
         load.served_within(SOON);
@@ -225,23 +223,23 @@ fn tokens_come_change_and_go() {
 /// and the roll goes on, with no second certificate.
 #[test]
 fn a_roll_under_way_goes_on_under_the_new_configuration() {
-    let stage = Stage::up();
-    stage.told(&["enrollment", "add", "--individual", "pump-7"]);
-    let station = stage.station();
+    let env = TestEnv::running();
+    env.run(&["enrollment", "add", "--individual", "pump-7"]);
+    let station = env.station();
     station.obtain(&Request::device("pump-7"));
-    stage.is_in_step();
+    env.wait_in_sync();
     let unanswered = Fault::on("individual.put", Action::HangAfter);
-    stage.emulator.inject(unanswered).unwrap();
+    env.emulator.inject(unanswered).unwrap();
     station.obtain(&Request::device("pump-7"));
     until("the write is under way", || {
-        stage.emulator.faults().is_empty().then_some(())
+        env.emulator.faults().is_empty().then_some(())
     });
-    stage.configure(&(file(&stage) + HOURLY));
-    stage.told(&["reload"]);
-    stage.is_in_step();
+    env.configure(&(file(&env) + HOURLY));
+    env.run(&["reload"]);
+    env.wait_in_sync();
     until("the roll goes on", || {
-        let rolls = stage.json(&["roll", "list", "--open"]);
+        let rolls = env.json(&["roll", "list", "--open"]);
         (rolls[0]["state"] == "draining").then_some(())
     });
-    assert_eq!(stage.count("intent WHERE subject = 'pump-7'"), 2);
+    assert_eq!(env.count("intent WHERE subject = 'pump-7'"), 2);
 }

@@ -49,8 +49,8 @@ impl Request {
             .arg("-subj")
             .arg(format!("/CN={id}"));
         command.arg("-keyout").arg(&key).arg("-out").arg(&csr);
-        let told = command.output().unwrap();
-        assert!(told.status.success(), "{told:?}");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
         let read = |path| std::fs::read_to_string(path).unwrap();
         Self::of("device", id, read(&csr), read(&key))
     }
@@ -112,7 +112,7 @@ impl Holder {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let told = Command::new("openssl")
+        let output = Command::new("openssl")
             .args(["verify", "-x509_strict", "-CAfile"])
             .arg(write("root.pem", root))
             .arg("-untrusted")
@@ -120,7 +120,7 @@ impl Holder {
             .arg(write("leaf.pem", &self.certificate))
             .output()
             .unwrap();
-        assert!(told.status.success(), "{told:?}");
+        assert!(output.status.success(), "{output:?}");
     }
 }
 

@@ -4,9 +4,9 @@
 //! Certificates are revoked here through a store of the tests' own, beside the daemon's.
 
 use crate::process::until;
-use crate::relying::Relying;
+use crate::relying_party::Relying;
 use crate::request::{Request, der};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use hallmarkd::store::{Revocation, RevocationTarget, Store};
 use hallmarkd::x509::revocation::RevocationReason;
 use hallmarkd::x509::serial::SerialNumber;
@@ -18,17 +18,17 @@ use std::fs;
 const ABOVE: [&str; 3] = ["root", "plant", "line-1"];
 
 /// Revokes beside the daemon, and rings its bell if it runs.
-fn revoke(stage: &Stage, target: RevocationTarget, reason: RevocationReason) {
+fn revoke(env: &TestEnv, target: RevocationTarget, reason: RevocationReason) {
     let revocation = Revocation {
         target,
         at: now(),
         actor: "test".into(),
         cause: "a test".into(),
     };
-    let store = Store::open(&stage.database()).unwrap();
+    let store = Store::open(&env.database()).unwrap();
     let revoked = store.revoke(revocation, reason).unwrap();
     assert_eq!(revoked.changed.len(), 1);
-    stage.hallmark(&["push", "retry"]);
+    env.hallmark(&["push", "retry"]);
 }
 
 fn now() -> i64 {
@@ -45,23 +45,19 @@ fn serial(text: &str) -> RevocationTarget {
 /// and the other is not; both by lists and issuers from where the certificates point.
 #[test]
 fn a_revoked_device_is_refused_and_its_neighbour_is_not() {
-    let stage = Stage::up();
-    let station = stage.station();
+    let env = TestEnv::running();
+    let station = env.station();
     let [first, second] = ["press-1", "press-2"].map(|id| station.obtain(&Request::device(id)));
-    let relying = Relying::on(&stage);
-    let root = stage.authority("root");
+    let relying = Relying::on(&env);
+    let root = env.authority("root");
     assert_eq!(relying.judge(&first, &root), Ok(()));
     assert_eq!(relying.judge(&second, &root), Ok(()));
     let (before, entries) = relying.listed("line-1");
     assert!(entries.is_empty(), "{entries:?}");
 
     let signed = "audit WHERE action = 'crl.signed' AND subject = 'line-1-1'";
-    let lists = stage.count(signed);
-    revoke(
-        &stage,
-        serial(&first.serial),
-        RevocationReason::KeyCompromise,
-    );
+    let lists = env.count(signed);
+    revoke(&env, serial(&first.serial), RevocationReason::KeyCompromise);
     let (number, entries) = until("the list is signed anew", || {
         let listed = relying.listed("line-1");
         (listed.0 > before).then_some(listed)
@@ -72,29 +68,29 @@ fn a_revoked_device_is_refused_and_its_neighbour_is_not() {
     assert!(refusal.contains("certificate revoked"), "{refusal}");
     assert_eq!(relying.judge(&second, &root), Ok(()));
 
-    let shown = stage.json(&["authority", "show", "line-1"]);
+    let shown = env.json(&["authority", "show", "line-1"]);
     assert_eq!(shown[0]["crl_number"], number);
     assert_eq!(shown[0]["crl_entries"], 1);
-    let shown = &stage.json(&["status"])["crls"];
+    let shown = &env.json(&["status"])["crls"];
     let up_to_date = |it: &Value| it["up_to_date"] == true;
     assert!(shown.as_array().unwrap().iter().all(up_to_date), "{shown}");
-    assert_eq!(stage.count(signed), lists + 1);
+    assert_eq!(env.count(signed), lists + 1);
 }
 
 /// The commands' receipts say that the list is signed, and it is: nobody has to wait for it.
 #[test]
 fn a_block_is_on_the_list_when_the_command_answers_and_off_it_when_it_is_lifted() {
-    let stage = Stage::up();
-    let device = stage.station().obtain(&Request::device("press-1"));
-    let relying = Relying::on(&stage);
-    let root = stage.authority("root");
-    let answered = |told: &Value| {
-        let place = &told["receipt"]["places"][0];
+    let env = TestEnv::running();
+    let device = env.station().obtain(&Request::device("press-1"));
+    let relying = Relying::on(&env);
+    let root = env.authority("root");
+    let answered = |output: &Value| {
+        let place = &output["receipt"]["places"][0];
         let (name, state) = (&place["place"], &place["state"]);
-        assert!(*name == "crl" && *state == "done", "{told}");
+        assert!(*name == "crl" && *state == "done", "{output}");
         place["answer"].as_str().unwrap().to_owned()
     };
-    let words = answered(&stage.json(&["device", "block", "press-1"]));
+    let words = answered(&env.json(&["device", "block", "press-1"]));
     let (number, listed) = relying.listed("line-1");
     assert!(
         words.contains(&format!("list {number} of line-1-1")),
@@ -103,15 +99,15 @@ fn a_block_is_on_the_list_when_the_command_answers_and_off_it_when_it_is_lifted(
     assert_eq!(listed, BTreeMap::from([(device.serial.clone(), 6)]));
     assert!(relying.judge(&device, &root).is_err());
 
-    answered(&stage.json(&["device", "unblock", "press-1"]));
+    answered(&env.json(&["device", "unblock", "press-1"]));
     let (lifted, listed) = relying.listed("line-1");
     assert!(lifted > number && listed.is_empty(), "{listed:?}");
     assert_eq!(relying.judge(&device, &root), Ok(()));
 
     let generation = ["line-1", "--generation", "1"];
-    answered(&stage.json(&[&["authority", "block"][..], &generation].concat()));
+    answered(&env.json(&[&["authority", "block"][..], &generation].concat()));
     assert_eq!(relying.listed("plant").1.len(), 1);
-    answered(&stage.json(&[&["authority", "unblock"][..], &generation].concat()));
+    answered(&env.json(&[&["authority", "unblock"][..], &generation].concat()));
     assert!(relying.listed("plant").1.is_empty());
     assert_eq!(relying.judge(&device, &root), Ok(()));
 }
@@ -119,8 +115,8 @@ fn a_block_is_on_the_list_when_the_command_answers_and_off_it_when_it_is_lifted(
 /// Caches are answered as RFC 9110 has it, and plain HTTP serves nothing else.
 #[test]
 fn plain_http_serves_what_is_published_and_nothing_else() {
-    let stage = Stage::up();
-    let relying = Relying::on(&stage);
+    let env = TestEnv::running();
+    let relying = Relying::on(&env);
     let answer = relying.get("/crl/line-1.crl");
     let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(header("content-type"), "application/pkix-crl");
@@ -131,12 +127,12 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
         .parse()
         .unwrap();
     assert!((604_000..=604_800).contains(&age), "{age}");
-    for (asked, told) in [
+    for (asked, output) in [
         ("if-none-match", "etag"),
         ("if-modified-since", "last-modified"),
     ] {
         let url = format!("{}/crl/line-1.crl", relying.base);
-        let again = relying.http.get(&url).header(asked, header(told)).send();
+        let again = relying.http.get(&url).header(asked, header(output)).send();
         let again = again.unwrap();
         assert_eq!(again.status(), 304, "{asked}");
         assert!(again.bytes().unwrap().is_empty());
@@ -152,7 +148,7 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
     let certificate = relying.get("/ca/line-1.cer");
     let content_type = certificate.headers()["content-type"].to_str();
     assert_eq!(content_type.unwrap(), "application/pkix-cert");
-    let shown = stage.authority("line-1");
+    let shown = env.authority("line-1");
     assert_eq!(certificate.bytes().unwrap(), der(&shown));
     for nothing in [
         "/healthz",
@@ -167,7 +163,7 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
     ] {
         assert_eq!(relying.get(nothing).status(), 404, "{nothing}");
     }
-    let over_https = stage.stranger();
+    let over_https = env.stranger();
     assert_eq!(over_https.get("/crl/root.crl").status, 200);
     assert_eq!(over_https.get("/ca/root-1.cer").status, 200);
 }
@@ -175,23 +171,23 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
 /// The token may have signed it: whoever has that certificate is refused.
 #[test]
 fn an_abandoned_serial_number_is_on_the_list() {
-    let mut stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    stage.restart_to_stay_at("cycle-8");
-    let caller = stage.caller(&station);
+    let mut env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
+    env.restart_to_stay_at("cycle-8");
+    let caller = env.caller(&station);
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| caller.try_ask(&Request::device("press-1")));
-        stage.stays_at("cycle-8");
-        stage.kill();
+        env.stays_at("cycle-8");
+        env.kill();
         assert!(asked.join().unwrap().is_err());
     });
-    stage.start();
-    let relying = Relying::on(&stage);
+    env.start();
+    let relying = Relying::on(&env);
     let entries = until("the serial number is listed", || {
         let (_, entries) = relying.listed("line-1");
         (!entries.is_empty()).then_some(entries)
     });
-    let database = crate::invariants::open(&stage.database());
+    let database = crate::invariants::open(&env.database());
     let sql = "SELECT hex(serial) FROM intent WHERE state = 'abandoned'";
     let burned: String = database.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(entries, BTreeMap::from([(burned, 0)]));
@@ -201,33 +197,33 @@ fn an_abandoned_serial_number_is_on_the_list() {
 /// takes a greater one, and the old list was served all the while.
 #[test]
 fn a_list_that_a_crash_left_unsigned_is_never_signed() {
-    let mut stage = Stage::up();
-    let device = stage.station().obtain(&Request::device("press-1"));
-    let other = stage.station().obtain(&Request::device("press-2"));
+    let mut env = TestEnv::running();
+    let device = env.station().obtain(&Request::device("press-1"));
+    let other = env.station().obtain(&Request::device("press-2"));
     for (point, serial_number) in [
         ("crl-recorded", &device.serial),
         ("crl-signed", &other.serial),
     ] {
-        let (before, listed) = Relying::on(&stage).listed("line-1");
+        let (before, listed) = Relying::on(&env).listed("line-1");
         assert!(!listed.contains_key(serial_number));
-        stage.stop();
-        revoke(&stage, serial(serial_number), RevocationReason::Superseded);
-        stage.start_to_stay_at(&[point]);
-        stage.stays_at(point);
-        assert_eq!(Relying::on(&stage).listed("line-1").0, before, "{point}");
-        stage.kill();
+        env.stop();
+        revoke(&env, serial(serial_number), RevocationReason::Superseded);
+        env.start_to_stay_at(&[point]);
+        env.stays_at(point);
+        assert_eq!(Relying::on(&env).listed("line-1").0, before, "{point}");
+        env.kill();
         let unsigned = format!("crl WHERE der IS NULL AND number > {before}");
-        assert_eq!(stage.count(&unsigned), 1, "{point}");
+        assert_eq!(env.count(&unsigned), 1, "{point}");
 
-        stage.start();
-        let relying = Relying::on(&stage);
+        env.start();
+        let relying = Relying::on(&env);
         let (number, listed) = until("the next list is signed", || {
             let listed = relying.listed("line-1");
             (listed.0 > before).then_some(listed)
         });
         assert!(number > before + 1, "{point}: {before}, {number}");
         assert!(listed.contains_key(serial_number), "{point}");
-        assert_eq!(stage.count(&unsigned), 0, "{point}");
+        assert_eq!(env.count(&unsigned), 0, "{point}");
     }
 }
 
@@ -235,24 +231,24 @@ fn a_list_that_a_crash_left_unsigned_is_never_signed() {
 /// next one is signed without a restart.
 #[test]
 fn lists_are_served_without_the_token_and_an_ended_one_is_an_alarm() {
-    let stage = Stage::set();
-    stage.configure(&format!(
+    let env = TestEnv::new();
+    env.configure(&format!(
         "{}\n[policy]\ncrl_validity = \"4s\"\ncrl_interval = \"1s\"\n",
-        stage.configuration()
+        env.configuration()
     ));
-    let mut stage = stage;
-    stage.start();
-    stage.run_ceremony();
-    let device = stage.station().obtain(&Request::device("press-1"));
-    let relying = Relying::on(&stage);
-    fs::rename(stage.path("tokens"), stage.path("tokens.away")).unwrap();
+    let mut env = env;
+    env.start();
+    env.run_ceremony();
+    let device = env.station().obtain(&Request::device("press-1"));
+    let relying = Relying::on(&env);
+    fs::rename(env.path("tokens"), env.path("tokens.away")).unwrap();
     revoke(
-        &stage,
+        &env,
         serial(&device.serial),
         RevocationReason::CertificateHold,
     );
     let alarm = until("an ended list is an alarm", || {
-        let alarms = stage.json(&["status"])["alarms"].clone();
+        let alarms = env.json(&["status"])["alarms"].clone();
         let alarms = alarms.as_array().unwrap().iter();
         let mut words = alarms.map(|it| it.as_str().unwrap().to_owned());
         words.find(|it| it.contains("revocation list of line-1 generation 1 has ended"))
@@ -263,15 +259,15 @@ fn lists_are_served_without_the_token_and_an_ended_one_is_an_alarm() {
     for name in ABOVE {
         assert_eq!(relying.get(&format!("/crl/{name}.crl")).status(), 200);
     }
-    assert_eq!(stage.stranger().get("/crl/line-1.crl").status, 200);
+    assert_eq!(env.stranger().get("/crl/line-1.crl").status, 200);
 
-    fs::rename(stage.path("tokens.away"), stage.path("tokens")).unwrap();
+    fs::rename(env.path("tokens.away"), env.path("tokens")).unwrap();
     until("the list is signed anew", || {
         let (number, listed) = relying.listed("line-1");
         (number > before && listed.get(&device.serial) == Some(&6)).then_some(())
     });
     until("the alarm is over", || {
-        let status = stage.json(&["status"]);
+        let status = env.json(&["status"]);
         (status["alarms"] == Value::Array(Vec::new())).then_some(())
     });
 }
@@ -280,45 +276,45 @@ fn lists_are_served_without_the_token_and_an_ended_one_is_an_alarm() {
 /// lists; the hold lifted, it does again.
 #[test]
 fn a_revoked_generation_is_on_its_issuers_list_and_signs_nothing() {
-    let mut stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    let device = stage.caller(&station).obtain(&Request::device("press-1"));
-    let above = stage.json(&["authority", "show", "line-1"])[0]["serial"].clone();
+    let mut env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
+    let device = env.caller(&station).obtain(&Request::device("press-1"));
+    let above = env.json(&["authority", "show", "line-1"])[0]["serial"].clone();
     let above = above.as_str().unwrap();
-    stage.stop();
-    revoke(&stage, serial(above), RevocationReason::CertificateHold);
-    stage.start();
-    stage.is_ready();
-    let relying = Relying::on(&stage);
+    env.stop();
+    revoke(&env, serial(above), RevocationReason::CertificateHold);
+    env.start();
+    env.wait_ready();
+    let relying = Relying::on(&env);
     until("line-1 is on the list of plant", || {
         relying.listed("plant").1.contains_key(above).then_some(())
     });
-    let root = stage.authority("root");
+    let root = env.authority("root");
     let refusal = relying.judge(&device, &root).unwrap_err();
     assert!(refusal.contains("certificate revoked"), "{refusal}");
     let lists = "crl c JOIN generation g ON g.id = c.generation WHERE g.authority = 'line-1'";
     let recorded = "audit WHERE action = 'crl.recorded' AND subject = 'line-1-1'";
-    let signed = (stage.count(lists), stage.count(recorded));
-    let answer = stage.caller(&station).ask(&Request::device("press-2"));
+    let signed = (env.count(lists), env.count(recorded));
+    let answer = env.caller(&station).ask(&Request::device("press-2"));
     assert_eq!((answer.status, answer.code()), (503, "issuer_revoked"));
-    assert_eq!((stage.count(lists), stage.count(recorded)), signed);
+    assert_eq!((env.count(lists), env.count(recorded)), signed);
 
-    stage.stop();
+    env.stop();
     let lifted = Revocation {
         target: serial(above),
         at: now(),
         actor: "test".into(),
         cause: "a test".into(),
     };
-    Store::open(&stage.database())
+    Store::open(&env.database())
         .unwrap()
         .unrevoke(lifted)
         .unwrap();
-    stage.start();
-    stage.is_ready();
-    let relying = Relying::on(&stage);
+    env.start();
+    env.wait_ready();
+    let relying = Relying::on(&env);
     until("the device is accepted again", || {
         relying.judge(&device, &root).is_ok().then_some(())
     });
-    stage.caller(&station).obtain(&Request::device("press-2"));
+    env.caller(&station).obtain(&Request::device("press-2"));
 }

@@ -1,12 +1,12 @@
 //! Stations, operators, auditors, devices and the listener itself: one command revokes the
 //! certificate of each, and its holder is refused at its next request, however it asks.
 
-use crate::kept::Kept;
-use crate::process::{SOON, Told, until};
-use crate::relying::Relying;
+use crate::keepalive::KeepAlive;
+use crate::process::{CommandOutput, SOON, until};
+use crate::relying_party::Relying;
 use crate::request::{Holder, Request, der};
 use crate::roles::with_operators;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -18,25 +18,25 @@ const REVOKED: (u16, &str) = (401, "client_certificate_revoked");
 /// An address that says 403 to some roles, and 401 to strangers.
 const SOMEWHERE: &str = "/v1/devices";
 
-fn revoke(stage: &Stage, arguments: &[&str]) -> Value {
-    stage.json(&[&["certificate", "revoke"], arguments].concat())
+fn revoke(env: &TestEnv, arguments: &[&str]) -> Value {
+    env.json(&[&["certificate", "revoke"], arguments].concat())
 }
 
 /// The command is refused with this code and says all of this.
-fn is_refused(stage: &Stage, arguments: &[&str], code: &str, words: &[&str]) {
-    let told = stage.hallmark(&[&["certificate", "revoke"], arguments].concat());
-    assert_eq!(told.code, Some(1), "{arguments:?}: {told:?}");
+fn is_refused(env: &TestEnv, arguments: &[&str], code: &str, words: &[&str]) {
+    let output = env.hallmark(&[&["certificate", "revoke"], arguments].concat());
+    assert_eq!(output.code, Some(1), "{arguments:?}: {output:?}");
     for word in [&[code], words].concat() {
-        assert!(told.error.contains(word), "{arguments:?}: {told:?}");
+        assert!(output.error.contains(word), "{arguments:?}: {output:?}");
     }
 }
 
-fn is_identified(told: &(u16, String)) {
-    assert!(matches!(told.0, 200 | 403), "{told:?}");
+fn is_identified(output: &(u16, String)) {
+    assert!(matches!(output.0, 200 | 403), "{output:?}");
 }
 
-fn is_out(told: (u16, String)) {
-    assert_eq!((told.0, told.1.as_str()), REVOKED);
+fn is_out(output: (u16, String)) {
+    assert_eq!((output.0, output.1.as_str()), REVOKED);
 }
 
 fn reason_on_list(relying: &Relying, authority: &str, serial: &str) -> Option<u8> {
@@ -48,23 +48,23 @@ fn reason_on_list(relying: &Relying, authority: &str, serial: &str) -> Option<u8
 /// changes nothing and says since when.
 #[test]
 fn a_revoked_caller_is_refused_whatever_its_role() {
-    let stage = with_operators();
-    let relying = Relying::on(&stage);
-    let witness = stage.enlist("operator", "operator-9");
-    let mut witness = Kept::secured(&stage, &witness);
+    let env = with_operators();
+    let relying = Relying::on(&env);
+    let witness = env.enlist("operator", "operator-9");
+    let mut witness = KeepAlive::secured(&env, &witness);
     for (role, authority, reason, code) in [
         ("station", "operations", "keyCompromise", 1),
         ("operator", "operations", "cessationOfOperation", 5),
         ("auditor", "operations", "privilege-withdrawn", 9),
         ("device", "line-1", "superseded", 4),
     ] {
-        let holder = stage.enlist(role, &format!("{role}-1"));
-        let other = stage.enlist(role, &format!("{role}-2"));
-        let mut kept = Kept::secured(&stage, &holder);
+        let holder = env.enlist(role, &format!("{role}-1"));
+        let other = env.enlist(role, &format!("{role}-2"));
+        let mut kept = KeepAlive::secured(&env, &holder);
         is_identified(&kept.asks(SOMEWHERE));
         let chain = holder.certificate.clone() + &holder.chain.concat();
-        let pem = stage.write("its.pem", &chain);
-        let binary = stage.path("its.der");
+        let pem = env.write("its.pem", &chain);
+        let binary = env.path("its.der");
         fs::write(&binary, der(&holder.certificate)).unwrap();
         let colons = holder.serial.to_lowercase().into_bytes();
         let colons: Vec<_> = colons
@@ -78,17 +78,17 @@ fn a_revoked_caller_is_refused_whatever_its_role() {
             _ => &[&holder.thumbprint],
         };
         let why = ["--reason", reason, "--cause", "its laptop is gone"];
-        let told = revoke(&stage, &[named, &why].concat());
+        let output = revoke(&env, &[named, &why].concat());
         is_out(kept.asks(SOMEWHERE));
-        is_out(Kept::secured(&stage, &holder).asks(SOMEWHERE));
-        is_identified(&Kept::secured(&stage, &other).asks(SOMEWHERE));
+        is_out(KeepAlive::secured(&env, &holder).asks(SOMEWHERE));
+        is_identified(&KeepAlive::secured(&env, &other).asks(SOMEWHERE));
         is_identified(&witness.asks(SOMEWHERE));
         assert_eq!(
-            (&told["role"], &told["serial"]),
+            (&output["role"], &output["serial"]),
             (&json!(role), &json!(holder.serial))
         );
-        assert_eq!(told["already_revoked"], false);
-        assert_eq!(told["receipt"]["complete"], true, "{told}");
+        assert_eq!(output["already_revoked"], false);
+        assert_eq!(output["receipt"]["complete"], true, "{output}");
         assert_eq!(
             reason_on_list(&relying, authority, &holder.serial),
             Some(code)
@@ -101,14 +101,14 @@ fn a_revoked_caller_is_refused_whatever_its_role() {
             "--reason",
             "keyCompromise",
         ];
-        let again = revoke(&stage, &again);
+        let again = revoke(&env, &again);
         assert_eq!(again["already_revoked"], true);
         for member in ["revoked_at", "reason"] {
-            assert_eq!(again[member], told[member]);
+            assert_eq!(again[member], output[member]);
         }
         let entry = "audit WHERE action = 'certificate.revoked' AND actor LIKE 'local uid %'
                      AND detail ->> 'cause' = 'its laptop is gone' AND detail ->> 'serial'";
-        assert_eq!(stage.count(&format!("{entry} = '{}'", holder.serial)), 1);
+        assert_eq!(env.count(&format!("{entry} = '{}'", holder.serial)), 1);
     }
 }
 
@@ -116,10 +116,10 @@ fn a_revoked_caller_is_refused_whatever_its_role() {
 /// there; who has no leaf at a service is told nothing of the kind.
 #[test]
 fn the_answer_says_what_a_revocation_does_not_reach() {
-    let stage = Stage::up();
-    let device = stage.enlist("device", "press-7");
-    let told = revoke(&stage, &[&device.serial, "--reason", "keyCompromise"]);
-    let notices = told["notices"].to_string();
+    let env = TestEnv::running();
+    let device = env.enlist("device", "press-7");
+    let output = revoke(&env, &[&device.serial, "--reason", "keyCompromise"]);
+    let notices = output["notices"].to_string();
     for word in [
         "the device's current leaf",
         "hallmark roll start press-7 --reason compromise",
@@ -127,7 +127,7 @@ fn the_answer_says_what_a_revocation_does_not_reach() {
     ] {
         assert!(notices.contains(word), "{notices}");
     }
-    let told = stage.told(&[
+    let output = env.run(&[
         "certificate",
         "revoke",
         &device.serial,
@@ -135,41 +135,41 @@ fn the_answer_says_what_a_revocation_does_not_reach() {
         "superseded",
     ]);
     assert!(
-        told.contains("DPS and its hub read no revocation list"),
-        "{told}"
+        output.contains("DPS and its hub read no revocation list"),
+        "{output}"
     );
-    let station = stage.enlist("station", "press-7");
-    let told = revoke(&stage, &[&station.serial, "--reason", "superseded"]);
-    assert_eq!(told["notices"], json!([]));
-    let next = stage.enlist("device", "press-7");
-    is_identified(&Kept::secured(&stage, &next).asks(SOMEWHERE));
+    let station = env.enlist("station", "press-7");
+    let output = revoke(&env, &[&station.serial, "--reason", "superseded"]);
+    assert_eq!(output["notices"], json!([]));
+    let next = env.enlist("device", "press-7");
+    is_identified(&KeepAlive::secured(&env, &next).asks(SOMEWHERE));
     let request = Request::device("press-7");
-    let station = stage.enlist("station", "station-1");
-    stage.caller(&station).obtain(&request);
+    let station = env.enlist("station", "station-1");
+    env.caller(&station).obtain(&request);
 }
 
 /// Verifies: each reason of RFC 5280 is taken; a hold can be made final, and nothing else changes;
 /// what is no certificate of ours, an authority's, or not named is refused and says what to do.
 #[test]
 fn reasons_and_names_are_judged() {
-    let stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
+    let env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
     let serial = station.serial.as_str();
-    let told = revoke(&stage, &[serial, "--reason", "certificateHold"]);
-    let since = &told["revoked_at"];
-    is_out(Kept::secured(&stage, &station).asks(SOMEWHERE));
+    let output = revoke(&env, &[serial, "--reason", "certificateHold"]);
+    let since = &output["revoked_at"];
+    is_out(KeepAlive::secured(&env, &station).asks(SOMEWHERE));
     for (reason, stands) in [
         ("certificateHold", "certificateHold"),
         ("KEY_COMPROMISE", "keyCompromise"),
         ("superseded", "keyCompromise"),
     ] {
-        let told = revoke(&stage, &[serial, "--reason", reason]);
+        let output = revoke(&env, &[serial, "--reason", reason]);
         assert_eq!(
-            (&told["revoked_at"], &told["reason"]),
+            (&output["revoked_at"], &output["reason"]),
             (since, &json!(stands))
         );
     }
-    let key = stage.write("key.pem", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n");
+    let key = env.write("key.pem", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n");
     let key = key.to_str().unwrap();
     let refused = [
         "certificate",
@@ -179,8 +179,8 @@ fn reasons_and_names_are_judged() {
         "--reason",
         "superseded",
     ];
-    let told = stage.hallmark(&refused);
-    assert!(told.error.contains("nothing was sent"), "{told:?}");
+    let output = env.hallmark(&refused);
+    assert!(output.error.contains("nothing was sent"), "{output:?}");
     for reason in [
         "unspecified",
         "keyCompromise",
@@ -192,17 +192,17 @@ fn reasons_and_names_are_judged() {
         "privilegeWithdrawn",
         "aACompromise",
     ] {
-        let holder = stage.enlist("auditor", "auditor-1");
-        let told = revoke(&stage, &[&holder.serial, "--reason", reason]);
-        assert_eq!(told["reason"], reason);
+        let holder = env.enlist("auditor", "auditor-1");
+        let output = revoke(&env, &[&holder.serial, "--reason", reason]);
+        assert_eq!(output["reason"], reason);
     }
     let good = ["--reason", "superseded"];
-    let file = |name: &str, text: &str| stage.write(name, text).to_str().unwrap().to_owned();
+    let file = |name: &str, text: &str| env.write(name, text).to_str().unwrap().to_owned();
     let foreign = rcgen::generate_simple_self_signed(["x.example".to_owned()]).unwrap();
     let foreign = file("foreign.pem", &foreign.cert.pem());
     let csr = file("some.csr", &Request::device("press-9").csr);
-    let root = file("root.pem", &stage.authority("root"));
-    let operations = stage.json(&["authority", "show", "operations"])[0]["serial"].clone();
+    let root = file("root.pem", &env.authority("root"));
+    let operations = env.json(&["authority", "show", "operations"])[0]["serial"].clone();
     let long = "x".repeat(1_025);
     for (arguments, code, words) in [
         (
@@ -264,7 +264,7 @@ fn reasons_and_names_are_judged() {
             &[],
         ),
     ] {
-        is_refused(&stage, arguments, code, words);
+        is_refused(&env, arguments, code, words);
     }
     for usage in [
         &["certificate", "revoke", "--reason", "superseded"][..],
@@ -279,7 +279,7 @@ fn reasons_and_names_are_judged() {
             good[1],
         ],
     ] {
-        assert_eq!(stage.hallmark(usage).code, Some(2), "{usage:?}");
+        assert_eq!(env.hallmark(usage).code, Some(2), "{usage:?}");
     }
     let missing = [
         "certificate",
@@ -289,7 +289,7 @@ fn reasons_and_names_are_judged() {
         good[0],
         good[1],
     ];
-    assert_eq!(stage.hallmark(&missing).code, Some(1));
+    assert_eq!(env.hallmark(&missing).code, Some(1));
 }
 
 fn request(path: &str, body: &Value) -> String {
@@ -358,7 +358,7 @@ fn a_request_whose_body_comes_after_the_exclusion_is_refused() {
     revoke(&stage, &[&first.serial, "--reason", "keyCompromise"]);
     revoked.send(rest);
     is_out(revoked.answer());
-    stage.told(&["authority", "block", "operations", "--generation", "1"]);
+    stage.run(&["authority", "block", "operations", "--generation", "1"]);
     blocked.send(rest);
     is_out(blocked.answer());
     assert_eq!(stage.count("roll"), 0);
@@ -374,7 +374,7 @@ fn s_client(stage: &Stage, version: &str, holder: &Holder, resumes: bool) -> Tol
     command.arg(stage.https().replace("https://", ""));
     command
         .arg("-CAfile")
-        .arg(file("s-root.pem", &stage.authority("root")));
+        .arg(file("s-root.pem", &env.authority("root")));
     command
         .arg("-cert")
         .arg(file("s-client.pem", &holder.certificate));
@@ -395,11 +395,11 @@ fn s_client(stage: &Stage, version: &str, holder: &Holder, resumes: bool) -> Tol
         .unwrap()
         .write_all(request.as_bytes())
         .unwrap();
-    let told = child.wait_with_output().unwrap();
-    Told {
-        code: told.status.code(),
-        out: String::from_utf8_lossy(&told.stdout).into_owned(),
-        error: String::from_utf8_lossy(&told.stderr).into_owned(),
+    let output = child.wait_with_output().unwrap();
+    CommandOutput {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        error: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
@@ -408,18 +408,18 @@ fn s_client(stage: &Stage, version: &str, holder: &Holder, resumes: bool) -> Tol
 /// revoked.
 #[test]
 fn a_resumed_session_of_a_revoked_caller_is_refused() {
-    let stage = Stage::up();
+    let env = TestEnv::running();
     for version in ["-tls1_2", "-tls1_3"] {
-        let station = stage.enlist("station", &format!("station{version}"));
+        let station = env.enlist("station", &format!("station{version}"));
         let says = |resumes: bool, words: [&str; 2]| {
-            let told = s_client(&stage, version, &station, resumes);
+            let output = s_client(&env, version, &station, resumes);
             for word in words {
-                assert!(told.out.contains(word), "{version} {word}: {told:?}");
+                assert!(output.out.contains(word), "{version} {word}: {output:?}");
             }
         };
         says(false, ["New, TLS", "role_forbidden"]);
         says(true, ["Reused, TLS", "role_forbidden"]);
-        revoke(&stage, &[&station.serial, "--reason", "keyCompromise"]);
+        revoke(&env, &[&station.serial, "--reason", "keyCompromise"]);
         says(true, ["Reused, TLS", "client_certificate_revoked"]);
         says(true, ["Reused, TLS", "client_certificate_revoked"]);
     }
@@ -434,25 +434,22 @@ fn serial_of(der: &[u8]) -> String {
 /// with another key, and stays after a restart; kept connections go on.
 #[test]
 fn the_listeners_own_certificate_is_replaced_at_once() {
-    let mut stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    let mut kept = Kept::secured(&stage, &station);
-    let file = stage.path("state/tls/server.pem");
-    let key = || fs::read_to_string(stage.path("state/tls/server.key")).unwrap();
+    let mut env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
+    let mut kept = KeepAlive::secured(&env, &station);
+    let file = env.path("state/tls/server.pem");
+    let key = || fs::read_to_string(env.path("state/tls/server.key")).unwrap();
     let old = serial_of(&kept.presented);
     let old_key = key();
     let named = ["--file", file.to_str().unwrap()];
-    let told = revoke(
-        &stage,
-        &[&named[..], &["--reason", "keyCompromise"]].concat(),
-    );
+    let output = revoke(&env, &[&named[..], &["--reason", "keyCompromise"]].concat());
     assert_eq!(
-        (&told["serial"], &told["role"]),
+        (&output["serial"], &output["role"]),
         (&json!(old), &json!("server"))
     );
     let begun = Instant::now();
     let mut new = loop {
-        if let Ok(connection) = Kept::try_secured(&stage, &station) {
+        if let Ok(connection) = KeepAlive::try_secured(&env, &station) {
             break connection;
         }
         assert!(begun.elapsed() < SOON, "HTTPS does not come back");
@@ -462,31 +459,33 @@ fn the_listeners_own_certificate_is_replaced_at_once() {
     is_identified(&new.asks(SOMEWHERE));
     is_identified(&kept.asks(SOMEWHERE));
     assert_ne!(key(), old_key);
-    stage.restart();
-    let after = until("HTTPS answers", || Kept::try_secured(&stage, &station).ok());
+    env.restart();
+    let after = until("HTTPS answers", || {
+        KeepAlive::try_secured(&env, &station).ok()
+    });
     assert_eq!(serial_of(&after.presented), presented);
 }
 
 /// Stopped before the new one is there. Verifies: the next start does not present the revoked one.
 #[test]
 fn a_revoked_certificate_of_the_listener_is_not_presented_by_the_next_start() {
-    let mut stage = Stage::up();
-    let station = stage.enlist("station", "station-1");
-    let [pem, key] = ["server.pem", "server.key"].map(|name| stage.path("state/tls").join(name));
+    let mut env = TestEnv::running();
+    let station = env.enlist("station", "station-1");
+    let [pem, key] = ["server.pem", "server.key"].map(|name| env.path("state/tls").join(name));
     let files = [&pem, &key].map(|path| fs::read(path).unwrap());
     let named = ["--file", pem.to_str().unwrap()];
-    let told = revoke(&stage, &[&named[..], &["--reason", "superseded"]].concat());
-    stage.stop();
+    let output = revoke(&env, &[&named[..], &["--reason", "superseded"]].concat());
+    env.stop();
     for (path, bytes) in [&pem, &key].into_iter().zip(files) {
         fs::write(path, bytes).unwrap();
     }
-    stage.start();
+    env.start();
     let begun = Instant::now();
     let presented = loop {
-        if let Ok(connection) = Kept::try_secured(&stage, &station) {
+        if let Ok(connection) = KeepAlive::try_secured(&env, &station) {
             break serial_of(&connection.presented);
         }
         assert!(begun.elapsed() < SOON, "HTTPS does not come back");
     };
-    assert_ne!(told["serial"], presented);
+    assert_ne!(output["serial"], presented);
 }

@@ -3,7 +3,7 @@
 
 use crate::caller::{Answer, Caller};
 use crate::request::{Holder, Request, der};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
@@ -27,10 +27,10 @@ extended_key_usage = ["client_auth"]
 "#;
 
 /// The stage with a profile for operators.
-pub(crate) fn with_operators() -> Stage {
-    let stage = Stage::set();
-    stage.configure(&(stage.configuration() + OPERATOR));
-    stage.raised()
+pub(crate) fn with_operators() -> TestEnv {
+    let env = TestEnv::new();
+    env.configure(&(env.configuration() + OPERATOR));
+    env.started()
 }
 
 /// A caller's role as the answers show it: an operator sees devices, a station does not and obtains
@@ -45,21 +45,21 @@ fn is_operator(caller: &Caller) -> bool {
     }
 }
 
-fn reload(stage: &Stage, configuration: &str) {
-    stage.configure(configuration);
-    stage.told(&["reload"]);
+fn reload(env: &TestEnv, configuration: &str) {
+    env.configure(configuration);
+    env.run(&["reload"]);
 }
 
 /// The profiles change their roles, and go. Verifies: each caller keeps the role that it was given,
 /// on kept connections and on new ones; a certificate that is issued afterwards has the new role.
 #[test]
 fn a_caller_keeps_the_role_that_its_certificate_was_issued_with() {
-    let stage = with_operators();
-    let before = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
-    let station = stage.enlist("station", "station-1");
-    let operator = stage.enlist("operator", "operator-1");
-    let auditor = stage.enlist("auditor", "auditor-1");
-    let kept = [stage.caller(&station), stage.caller(&operator)];
+    let env = with_operators();
+    let before = fs::read_to_string(env.path("hallmark.toml")).unwrap();
+    let station = env.enlist("station", "station-1");
+    let operator = env.enlist("operator", "operator-1");
+    let auditor = env.enlist("auditor", "auditor-1");
+    let kept = [env.caller(&station), env.caller(&operator)];
     assert_eq!(kept.each_ref().map(is_operator), [false, true]);
 
     let role = |profile: &str, from: &str, to: &str| {
@@ -75,23 +75,23 @@ fn a_caller_keeps_the_role_that_its_certificate_was_issued_with() {
         before.replace("name = \"station\"", "name = \"station-now\""),
         before.replace("name = \"operator\"", "name = \"operator-now\""),
     ] {
-        reload(&stage, &changed);
-        let new = [stage.caller(&station), stage.caller(&operator)];
+        reload(&env, &changed);
+        let new = [env.caller(&station), env.caller(&operator)];
         assert_eq!(kept.each_ref().map(is_operator), [false, true]);
         assert_eq!(new.each_ref().map(is_operator), [false, true]);
         new[0].obtain(&Request::device("press-7"));
     }
     for (from, to) in [("auditor", "operator"), ("station", "auditor")] {
-        reload(&stage, &role(from, from, to));
-        let answer = stage.caller(&auditor).ask(&Request::device("press-8"));
+        reload(&env, &role(from, from, to));
+        let answer = env.caller(&auditor).ask(&Request::device("press-8"));
         assert_eq!(answer.code(), "role_forbidden");
-        assert!(is_operator(&stage.caller(&auditor)), "an auditor may look");
+        assert!(is_operator(&env.caller(&auditor)), "an auditor may look");
     }
-    reload(&stage, &role("station", "station", "operator"));
-    let promoted = stage.enlist("station", "station-2");
-    assert!(is_operator(&stage.caller(&promoted)));
-    let told = stage.told(&["audit", "export"]);
-    let issued = |role: &str| told.contains(&format!("\"role\":\"{role}\""));
+    reload(&env, &role("station", "station", "operator"));
+    let promoted = env.enlist("station", "station-2");
+    assert!(is_operator(&env.caller(&promoted)));
+    let output = env.run(&["audit", "export"]);
+    let issued = |role: &str| output.contains(&format!("\"role\":\"{role}\""));
     for role in ["station", "operator", "auditor", "device", "server"] {
         assert!(issued(role), "{role} is not in the journal");
     }
@@ -101,18 +101,18 @@ fn a_caller_keeps_the_role_that_its_certificate_was_issued_with() {
 /// leaves the station alone.
 #[test]
 fn a_block_of_a_device_leaves_a_station_of_its_name_alone() {
-    let stage = Stage::up();
-    let station = stage.enlist("station", "press-7");
-    let device = stage.caller(&station).obtain(&Request::device("press-7"));
-    let before = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
+    let env = TestEnv::running();
+    let station = env.enlist("station", "press-7");
+    let device = env.caller(&station).obtain(&Request::device("press-7"));
+    let before = fs::read_to_string(env.path("hallmark.toml")).unwrap();
     let renamed = before.replace("name = \"station\"", "name = \"station-now\"");
-    reload(&stage, &renamed);
-    let shown = stage.json(&["device", "show", "press-7"]);
+    reload(&env, &renamed);
+    let shown = env.json(&["device", "show", "press-7"]);
     assert_eq!(shown["certificates"].as_array().unwrap().len(), 1);
-    stage.told(&["device", "block", "press-7"]);
-    let refused = stage.caller(&device).ask(&Request::device("press-7"));
+    env.run(&["device", "block", "press-7"]);
+    let refused = env.caller(&device).ask(&Request::device("press-7"));
     assert_eq!(refused.code(), "client_certificate_revoked");
-    stage.caller(&station).obtain(&Request::device("press-8"));
+    env.caller(&station).obtain(&Request::device("press-8"));
 }
 
 /// A certificate by an authority of the same name as ours, with a key that is not ours.
@@ -180,8 +180,8 @@ fn insert(database: &Connection, holder: &Holder, role: &str, journal: bool) {
 /// caller is the one in its certificate.
 #[test]
 fn a_row_in_the_database_makes_no_caller() {
-    let mut stage = with_operators();
-    let database = Connection::open(stage.database()).unwrap();
+    let mut env = with_operators();
+    let database = Connection::open(env.database()).unwrap();
     for (id, role, journal) in [
         ("operator-8", "operator", true),
         ("operator-9", "operator", false),
@@ -191,17 +191,17 @@ fn a_row_in_the_database_makes_no_caller() {
     ] {
         let holder = forged(id);
         insert(&database, &holder, role, journal);
-        let caller = stage.caller(&holder);
+        let caller = env.caller(&holder);
         for answer in [
             caller.get("/v1/devices"),
             caller.ask(&Request::device("press-9")),
         ] {
-            let told = (answer.status, answer.code());
-            assert_eq!(told, (401, "client_certificate_unknown"), "{id}");
+            let output = (answer.status, answer.code());
+            assert_eq!(output, (401, "client_certificate_unknown"), "{id}");
         }
     }
-    let station = stage.enlist("station", "station-1");
-    let device = stage.caller(&station).obtain(&Request::device("press-7"));
+    let station = env.enlist("station", "station-1");
+    let device = env.caller(&station).obtain(&Request::device("press-7"));
     let change = |sql: &str| {
         assert!(
             database.execute(sql, []).is_err(),
@@ -216,16 +216,16 @@ fn a_row_in_the_database_makes_no_caller() {
         let promote = "UPDATE intent SET role = 'operator', profile = 'operator'
                        WHERE subject = ?1 AND state = 'issued'";
         assert_eq!(database.execute(promote, [id]).unwrap(), 1);
-        let answer = stage.caller(holder).get("/v1/devices");
-        let told = (answer.status, answer.code());
-        assert_eq!(told, (401, "client_certificate_unknown"), "{id}");
+        let answer = env.caller(holder).get("/v1/devices");
+        let output = (answer.status, answer.code());
+        assert_eq!(output, (401, "client_certificate_unknown"), "{id}");
     }
     let rename = "UPDATE intent SET role = 'device', profile = 'device', subject = 'press-8'
                   WHERE subject = 'press-7'";
     assert_eq!(database.execute(rename, []).unwrap(), 1);
-    let answer = stage.caller(&device).ask(&Request::device("press-8"));
+    let answer = env.caller(&device).ask(&Request::device("press-8"));
     assert_eq!(answer.code(), "role_forbidden");
-    let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+    let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
     assert!(log.contains("client certificate refused, its record is wrong"));
     for reason in [
         "the key of operations-1 did not sign it",
@@ -234,7 +234,7 @@ fn a_row_in_the_database_makes_no_caller() {
         assert!(log.contains(reason), "{reason}");
     }
     // These rows contradict each other, as the invariants would say.
-    stage.stop();
+    env.stop();
     drop(database);
-    fs::remove_file(stage.database()).unwrap();
+    fs::remove_file(env.database()).unwrap();
 }

@@ -8,26 +8,24 @@ use crate::own_authority::these_alone_are_known;
 use crate::prober::Prober;
 use crate::process::until;
 use crate::request::Request;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 use time::Duration;
 
 const COMPROMISE: [&str; 5] = ["roll", "start", "press-7", "--reason", "compromise"];
 
-fn slots(stage: &Stage, id: &str) -> [Option<String>; 2] {
-    let record = stage.emulator.individual(id).unwrap();
+fn slots(env: &TestEnv, id: &str) -> [Option<String>; 2] {
+    let record = env.emulator.individual(id).unwrap();
     ["primary", "secondary"].map(|slot| held(&record, slot))
 }
 
-fn newest_roll(stage: &Stage) -> Value {
-    stage.json(&["roll", "list"])[0].clone()
+fn newest_roll(env: &TestEnv) -> Value {
+    env.json(&["roll", "list"])[0].clone()
 }
 
-fn is_in_state(stage: &Stage, state: &str) {
-    until(state, || {
-        (newest_roll(stage)["state"] == state).then_some(())
-    });
+fn is_in_state(env: &TestEnv, state: &str) {
+    until(state, || (newest_roll(env)["state"] == state).then_some(()));
 }
 
 /// An expiry roll from its first step to its last, by moved clocks, with the daemon killed before each
@@ -36,36 +34,36 @@ fn is_in_state(stage: &Stage, state: &str) {
 /// ever refused.
 #[test]
 fn throughout_an_expiry_roll_old_and_new_leaf_are_let_in() {
-    let mut stage = Stage::set().with_a_movable_clock();
-    stage.start();
-    stage.run_ceremony();
-    stage.told(&["enrollment", "add", "--individual", "press-7"]);
-    let old = stage.enlist("device", "press-7");
-    stage.is_in_step();
-    let old_prober = Prober::honest(&stage, std::slice::from_ref(&old));
-    stage.restart_to_stay_at("roll-to-draining");
-    stage.passes(Duration::days(80));
+    let mut env = TestEnv::new().with_a_movable_clock();
+    env.start();
+    env.run_ceremony();
+    env.run(&["enrollment", "add", "--individual", "press-7"]);
+    let old = env.enlist("device", "press-7");
+    env.wait_in_sync();
+    let old_prober = Prober::honest(&env, std::slice::from_ref(&old));
+    env.restart_to_stay_at("roll-to-draining");
+    env.passes(Duration::days(80));
     for action in [Action::status(500), Action::ResetAfter, Action::throttle(1)] {
         let fault = Fault::on("individual.put", action);
-        stage.emulator.inject(fault).unwrap();
+        env.emulator.inject(fault).unwrap();
     }
-    let new = stage.enlist("device", "press-7");
-    stage.is_killed_at("roll-to-draining");
-    is_in_state(&stage, "draining");
-    let new_prober = Prober::honest(&stage, std::slice::from_ref(&new));
-    stage.restart_to_stay_at("roll-to-done");
+    let new = env.enlist("device", "press-7");
+    env.is_killed_at("roll-to-draining");
+    is_in_state(&env, "draining");
+    let new_prober = Prober::honest(&env, std::slice::from_ref(&new));
+    env.restart_to_stay_at("roll-to-done");
     // A day before the old leaf's end.
-    stage.passes(Duration::days(9));
-    is_assigned(&stage.emulator, &old);
-    is_assigned(&stage.emulator, &new);
+    env.passes(Duration::days(9));
+    is_assigned(&env.emulator, &old);
+    is_assigned(&env.emulator, &new);
     old_prober.ends();
-    stage.passes(Duration::days(2));
-    stage.is_killed_at("roll-to-done");
-    is_in_state(&stage, "done");
-    stage.is_in_step();
+    env.passes(Duration::days(2));
+    env.is_killed_at("roll-to-done");
+    is_in_state(&env, "done");
+    env.wait_in_sync();
     new_prober.ends();
-    assert_eq!(slots(&stage, "press-7"), [None, Some(new.thumbprint)]);
-    assert_ne!(register(&stage.emulator, &old).as_deref(), Ok("assigned"));
+    assert_eq!(slots(&env, "press-7"), [None, Some(new.thumbprint)]);
+    assert_ne!(register(&env.emulator, &old).as_deref(), Ok("assigned"));
 }
 
 /// The service does what is asked, its answer is lost, and the daemon is killed before it knows; at
@@ -73,21 +71,21 @@ fn throughout_an_expiry_roll_old_and_new_leaf_are_let_in() {
 /// nothing is done twice, and nothing is left undone.
 #[test]
 fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
-    let mut stage = Stage::up();
+    let mut env = TestEnv::running();
     let group = ["--group", "line-1", "--authority", "line-1"];
-    stage.told(&[&["enrollment", "add"], &group[..]].concat());
+    env.run(&[&["enrollment", "add"], &group[..]].concat());
     for id in ["press-1", "press-2"] {
-        stage.told(&["enrollment", "add", "--individual", id]);
+        env.run(&["enrollment", "add", "--individual", id]);
     }
     let ids = ["press-1", "press-2", "press-3"];
-    let old = ids.map(|id| stage.enlist("device", id));
-    stage.is_in_step();
+    let old = ids.map(|id| env.enlist("device", id));
+    env.wait_in_sync();
     for device in &old {
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
-    let compromised = Prober::compromised(&stage, &old[1..]);
-    stage.kill();
-    let operators = ["press-2", "press-3"].map(|id| reported(&stage, &[id]));
+    let breached = Prober::breached(&env, &old[1..]);
+    env.kill();
+    let operators = ["press-2", "press-3"].map(|id| reported(&env, &[id]));
     let lost = |operation: &str, id: &str| {
         let fault = Fault::on(operation, Action::HangAfter);
         let path_contains = Some(id.to_owned());
@@ -100,9 +98,9 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
     let mut calls: Vec<Fault> = ids.map(|id| lost("individual.put", id)).into();
     calls.extend(["press-2", "press-3"].map(|id| lost("identity.delete", id)));
     let mut renewed = None;
-    stage.is_killed_at_each(&[], &calls, |stage| {
+    env.is_killed_at_each(&[], &calls, |env| {
         if renewed.is_none() {
-            renewed = stage.try_to_issue(&Request::device("press-1"));
+            renewed = env.try_to_issue(&Request::device("press-1"));
         }
     });
     for operator in operators {
@@ -111,38 +109,38 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
     let mut new = vec![renewed.unwrap()];
     until("both compromises are shut out", || {
         let out = "roll WHERE reason = 'compromise' AND state = 'reissuing'";
-        (stage.count(out) == 2).then_some(())
+        (env.count(out) == 2).then_some(())
     });
-    new.extend(ids[1..].iter().map(|id| stage.enlist("device", id)));
-    until("the compromises are over, the renewal drains", || {
+    new.extend(ids[1..].iter().map(|id| env.enlist("device", id)));
+    until("the breaches are over, the renewal drains", || {
         let ended = "roll WHERE reason = 'compromise' AND state = 'done'";
         let drains = "roll WHERE reason = 'expiry' AND state = 'draining'";
-        (stage.count(ended) == 2 && stage.count(drains) == 1).then_some(())
+        (env.count(ended) == 2 && env.count(drains) == 1).then_some(())
     });
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &old[0]);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &old[0]);
     let leaf = |number: usize| Some(new[number].thumbprint.clone());
     let both = [Some(old[0].thumbprint.clone()), leaf(0)];
-    assert_eq!(slots(&stage, "press-1"), both);
-    assert_eq!(slots(&stage, "press-2"), [leaf(1), None]);
-    assert_eq!(slots(&stage, "press-3"), [leaf(2), None]);
-    compromised.ends();
+    assert_eq!(slots(&env, "press-1"), both);
+    assert_eq!(slots(&env, "press-2"), [leaf(1), None]);
+    assert_eq!(slots(&env, "press-3"), [leaf(2), None]);
+    breached.ends();
 
     // Back to the group, which lets whatever is below it in again.
-    stage.kill();
+    env.kill();
     let back = ["enrollment", "remove", "--individual", "press-3"];
-    stage.is_killed_at_each(&[], &[lost("individual.delete", "press-3")], |stage| {
-        stage.hallmark(&[&back[..], &["--override", "the key was destroyed"]].concat());
+    env.is_killed_at_each(&[], &[lost("individual.delete", "press-3")], |env| {
+        env.hallmark(&[&back[..], &["--override", "the key was destroyed"]].concat());
     });
-    stage.is_in_step();
-    assert_eq!(stage.emulator.individual("press-3"), None);
+    env.wait_in_sync();
+    assert_eq!(env.emulator.individual("press-3"), None);
     for device in &new {
-        is_assigned(&stage.emulator, device);
+        is_assigned(&env.emulator, device);
     }
-    these_alone_are_known(&stage, &new);
+    these_alone_are_known(&env, &new);
     // What was being signed when the daemon was killed is burned.
     let leaves = "intent WHERE purpose = 'leaf' AND subject LIKE 'press%' AND state = 'issued'";
-    assert_eq!(stage.count(leaves), 6);
+    assert_eq!(env.count(leaves), 6);
 }
 
 /// The daemon is killed at every step of a compromise. Verifies: the same end, whatever step it
@@ -156,53 +154,53 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
         "roll-to-reissuing",
         "roll-to-done",
     ] {
-        let mut stage = Stage::up();
-        stage.told(&["enrollment", "add", "--individual", "press-7"]);
-        let compromised = stage.station().obtain(&Request::device("press-7"));
-        stage.is_in_step();
-        is_assigned(&stage.emulator, &compromised);
-        stage.restart_to_stay_at(point);
+        let mut env = TestEnv::running();
+        env.run(&["enrollment", "add", "--individual", "press-7"]);
+        let breached = env.station().obtain(&Request::device("press-7"));
+        env.wait_in_sync();
+        is_assigned(&env.emulator, &breached);
+        env.restart_to_stay_at(point);
         let mut renewed = None;
         std::thread::scope(|scope| {
-            let client = stage.client();
+            let client = env.client();
             let asked = scope.spawn(move || client.hallmark(&COMPROMISE));
             if point == "roll-to-done" {
                 assert_eq!(asked.join().unwrap().code, Some(0), "{point}");
-                renewed = Some(stage.station().obtain(&Request::device("press-7")));
-                stage.is_killed_at(point);
+                renewed = Some(env.station().obtain(&Request::device("press-7")));
+                env.is_killed_at(point);
                 return;
             }
-            stage.is_killed_at(point);
+            env.is_killed_at(point);
             // Some steps come after the answer.
             let _ = asked.join().unwrap();
         });
         let renewed = renewed.unwrap_or_else(|| {
-            is_in_state(&stage, "reissuing");
-            assert_eq!(stage.emulator.hub_identity("press-7"), None, "{point}");
+            is_in_state(&env, "reissuing");
+            assert_eq!(env.emulator.hub_identity("press-7"), None, "{point}");
             assert_ne!(
-                register(&stage.emulator, &compromised).as_deref(),
+                register(&env.emulator, &breached).as_deref(),
                 Ok("assigned")
             );
-            stage.station().obtain(&Request::device("press-7"))
+            env.station().obtain(&Request::device("press-7"))
         });
-        is_in_state(&stage, "done");
-        stage.is_in_step();
-        is_assigned(&stage.emulator, &renewed);
+        is_in_state(&env, "done");
+        env.wait_in_sync();
+        is_assigned(&env.emulator, &renewed);
         assert_ne!(
-            register(&stage.emulator, &compromised).as_deref(),
+            register(&env.emulator, &breached).as_deref(),
             Ok("assigned")
         );
         assert_eq!(
-            slots(&stage, "press-7"),
+            slots(&env, "press-7"),
             [Some(renewed.thumbprint), None],
             "{point}"
         );
         assert_eq!(
-            stage.json(&["roll", "list"]).as_array().unwrap().len(),
+            env.json(&["roll", "list"]).as_array().unwrap().len(),
             1,
             "{point}"
         );
-        let registration = stage.emulator.registration("press-7").unwrap();
+        let registration = env.emulator.registration("press-7").unwrap();
         assert_eq!(registration["deviceId"], "press-7");
     }
 }
@@ -210,8 +208,8 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
 /// The same for a block and its end.
 #[test]
 fn a_block_that_was_cut_off_comes_to_the_same_end() {
-    let mut stage = Stage::up();
-    stage.told(&[
+    let mut env = TestEnv::running();
+    env.run(&[
         "enrollment",
         "add",
         "--group",
@@ -219,131 +217,118 @@ fn a_block_that_was_cut_off_comes_to_the_same_end() {
         "--authority",
         "line-1",
     ]);
-    let device = stage.station().obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &device);
-    let cut_off = |stage: &mut Stage, point: &str, command: &str| {
-        stage.restart_to_stay_at(point);
+    let device = env.station().obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
+    let cut_off = |env: &mut TestEnv, point: &str, command: &str| {
+        env.restart_to_stay_at(point);
         std::thread::scope(|scope| {
-            let client = stage.client();
+            let client = env.client();
             let asked = scope.spawn(move || client.hallmark(&["device", command, "press-7"]));
-            stage.is_killed_at(point);
+            env.is_killed_at(point);
             assert_ne!(asked.join().unwrap().code, Some(0));
         });
-        stage.is_in_step();
+        env.wait_in_sync();
     };
-    cut_off(&mut stage, "roll-block-recorded", "block");
+    cut_off(&mut env, "roll-block-recorded", "block");
     until("its identity is gone", || {
-        stage
-            .emulator
-            .hub_identity("press-7")
-            .is_none()
-            .then_some(())
+        env.emulator.hub_identity("press-7").is_none().then_some(())
     });
-    assert_ne!(
-        register(&stage.emulator, &device).as_deref(),
-        Ok("assigned")
-    );
-    cut_off(&mut stage, "roll-block-lifted", "unblock");
-    is_assigned(&stage.emulator, &device);
-    assert!(stage.emulator.individual("press-7").is_none());
+    assert_ne!(register(&env.emulator, &device).as_deref(), Ok("assigned"));
+    cut_off(&mut env, "roll-block-lifted", "unblock");
+    is_assigned(&env.emulator, &device);
+    assert!(env.emulator.individual("press-7").is_none());
     // Lifted and put up again before the service has followed: the last word counts.
     for command in ["block", "unblock", "block"] {
-        stage.told(&["device", command, "press-7"]);
+        env.run(&["device", command, "press-7"]);
     }
-    stage.is_in_step();
-    assert_ne!(
-        register(&stage.emulator, &device).as_deref(),
-        Ok("assigned")
-    );
+    env.wait_in_sync();
+    assert_ne!(register(&env.emulator, &device).as_deref(), Ok("assigned"));
 }
 
 /// A staged roll goes back to the old leaf only if its device was seen on that, or an operator says
 /// why; the reason is audited, and the device is let in as before.
 #[test]
 fn a_staged_roll_is_given_up_while_the_old_leaf_is_in_use() {
-    let mut stage = Stage::up();
-    stage.told(&["enrollment", "add", "--individual", "press-7"]);
-    let station = stage.enlist("station", "station-1");
-    let old = stage.caller(&station).obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &old);
-    let stage_a_roll = |stage: &Stage| {
+    let mut env = TestEnv::running();
+    env.run(&["enrollment", "add", "--individual", "press-7"]);
+    let station = env.enlist("station", "station-1");
+    let old = env.caller(&station).obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &old);
+    let stage_a_roll = |env: &TestEnv| {
         let refuses = Fault::on("individual.put", Action::status(503)).times(1_000);
-        stage.emulator.inject(refuses).unwrap();
-        stage.caller(&station).obtain(&Request::device("press-7"));
-        newest_roll(stage)["id"].to_string()
+        env.emulator.inject(refuses).unwrap();
+        env.caller(&station).obtain(&Request::device("press-7"));
+        newest_roll(env)["id"].to_string()
     };
-    let is_back = |stage: &Stage| {
-        stage.emulator.clear_faults();
-        stage.told(&["push", "retry"]);
-        stage.is_in_step();
-        assert_eq!(
-            slots(stage, "press-7"),
-            [Some(old.thumbprint.clone()), None]
-        );
-        is_assigned(&stage.emulator, &old);
+    let is_back = |env: &TestEnv| {
+        env.emulator.clear_faults();
+        env.run(&["push", "retry"]);
+        env.wait_in_sync();
+        assert_eq!(slots(env, "press-7"), [Some(old.thumbprint.clone()), None]);
+        is_assigned(&env.emulator, &old);
     };
-    let id = stage_a_roll(&stage);
-    let refused = stage.hallmark(&["roll", "abort", &id]);
+    let id = stage_a_roll(&env);
+    let refused = env.hallmark(&["roll", "abort", &id]);
     assert!(
         refused.error.contains("roll_device_not_seen"),
         "{refused:?}"
     );
-    stage.told(&[
+    env.run(&[
         "roll",
         "abort",
         &id,
         "--override",
         "it is on the bench, with its old leaf",
     ]);
-    is_back(&stage);
-    let shown = stage.json(&["roll", "show", &id]);
+    is_back(&env);
+    let shown = env.json(&["roll", "show", &id]);
     assert_eq!(
         shown["detail"]["overrides"][0]["guard"],
         "roll_device_not_seen"
     );
-    assert!(stage.told(&["audit", "export"]).contains("on the bench"));
+    assert!(env.run(&["audit", "export"]).contains("on the bench"));
 
-    let configuration = stage.configuration();
-    stage.configure(&format!(
+    let configuration = env.configuration();
+    env.configure(&format!(
         "{configuration}\n[policy]\nproof_interval = \"1s\"\n"
     ));
-    stage.restart();
-    let id = stage_a_roll(&stage);
+    env.restart();
+    let id = stage_a_roll(&env);
     until("the device is seen on its old leaf", || {
-        let seen = stage.json(&["roll", "show", &id])["device_seen"].clone();
+        let seen = env.json(&["roll", "show", &id])["device_seen"].clone();
         seen.as_str()?.contains("on its old leaf").then_some(())
     });
-    stage.told(&["roll", "abort", &id]);
-    is_back(&stage);
+    env.run(&["roll", "abort", &id]);
+    is_back(&env);
 }
 
 /// Policy may retire the old leaf before its end, once the hub knows the device by its new one.
 #[test]
 fn where_policy_allows_it_a_proven_device_retires_its_old_leaf() {
-    let mut stage = Stage::set();
-    let configuration = stage.configuration();
-    stage.configure(&format!(
+    let mut env = TestEnv::new();
+    let configuration = env.configuration();
+    env.configure(&format!(
         "{configuration}\n[policy]\nproof_interval = \"1s\"\nretire_proven = true\n"
     ));
-    stage.start();
-    stage.run_ceremony();
-    stage.told(&["enrollment", "add", "--individual", "press-7"]);
-    let station = stage.station();
+    env.start();
+    env.run_ceremony();
+    env.run(&["enrollment", "add", "--individual", "press-7"]);
+    let station = env.station();
     let old = station.obtain(&Request::device("press-7"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &old);
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &old);
     let new = station.obtain(&Request::device("press-7"));
-    is_in_state(&stage, "draining");
-    let id = newest_roll(&stage)["id"].to_string();
+    is_in_state(&env, "draining");
+    let id = newest_roll(&env)["id"].to_string();
     until("the device is seen on its old leaf", || {
-        let seen = stage.json(&["roll", "show", &id])["device_seen"].clone();
+        let seen = env.json(&["roll", "show", &id])["device_seen"].clone();
         seen.as_str()?.contains("on its old leaf").then_some(())
     });
-    assert_eq!(newest_roll(&stage)["state"], "draining");
-    is_assigned(&stage.emulator, &new);
-    is_in_state(&stage, "done");
-    stage.is_in_step();
-    assert_eq!(slots(&stage, "press-7"), [None, Some(new.thumbprint)]);
+    assert_eq!(newest_roll(&env)["state"], "draining");
+    is_assigned(&env.emulator, &new);
+    is_in_state(&env, "done");
+    env.wait_in_sync();
+    assert_eq!(slots(&env, "press-7"), [None, Some(new.thumbprint)]);
 }

@@ -4,11 +4,11 @@
 use crate::block::five_devices;
 use crate::device::{is_assigned, register};
 use crate::external::{self, Elsewhere, asked};
-use crate::process::{Told, until};
+use crate::process::{CommandOutput, until};
 use crate::provisioned::{below_line_1, individually};
 use crate::request::Request;
 use crate::roles::with_operators;
-use crate::stage::{HALLMARK, HALLMARKD, Stage};
+use crate::test_env::{HALLMARK, HALLMARKD, TestEnv};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use hallmarkd::ctl::Arguments;
@@ -42,8 +42,8 @@ impl Runbook {
     }
 
     /// The next line, which must succeed.
-    fn told(&mut self, stage: &Stage) -> String {
-        self.line(&[]).told(stage)
+    fn text(&mut self, env: &TestEnv) -> String {
+        self.line(&[]).text(env)
     }
 }
 
@@ -61,27 +61,27 @@ impl Drop for Runbook {
 struct Line(Vec<String>);
 
 impl Line {
-    fn run(&self, stage: &Stage) -> Told {
+    fn run(&self, env: &TestEnv) -> CommandOutput {
         let program = match self.0[0].as_str() {
             "hallmark" => HALLMARK,
             "hallmarkd" => HALLMARKD,
             other => other,
         };
         let mut command = Command::new(program);
-        command.args(&self.0[1..]).current_dir(stage.path(""));
-        command.env("HALLMARK_ADMIN_SOCKET", stage.path("state/admin.sock"));
-        Told::of(&mut command)
+        command.args(&self.0[1..]).current_dir(env.path(""));
+        command.env("HALLMARK_ADMIN_SOCKET", env.path("state/admin.sock"));
+        CommandOutput::of(&mut command)
     }
 
-    fn told(&self, stage: &Stage) -> String {
-        let told = self.run(stage);
-        assert_eq!(told.code, Some(0), "{:?}: {told:?}", self.0);
-        told.out
+    fn text(&self, env: &TestEnv) -> String {
+        let output = self.run(env);
+        assert_eq!(output.code, Some(0), "{:?}: {output:?}", self.0);
+        output.out
     }
 
     /// Runs it until it says `words`.
-    fn comes_to_say(&self, stage: &Stage, words: &str) {
-        until(words, || self.told(stage).contains(words).then_some(()));
+    fn comes_to_say(&self, env: &TestEnv, words: &str) {
+        until(words, || self.text(env).contains(words).then_some(()));
     }
 }
 
@@ -117,12 +117,12 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Puts a request with a new key where the page says that it is.
-fn has_request(stage: &Stage, profile: &str, id: &str) {
-    stage.write(&format!("{id}.csr"), &Request::new(profile, id).csr);
+fn has_request(env: &TestEnv, profile: &str, id: &str) {
+    env.write(&format!("{id}.csr"), &Request::new(profile, id).csr);
 }
 
-fn newest_roll(stage: &Stage) -> String {
-    stage.json(&["roll", "list"])[0]["id"].to_string()
+fn newest_roll(env: &TestEnv) -> String {
+    env.json(&["roll", "list"])[0]["id"].to_string()
 }
 
 /// Every section with commands of ours is opened by a story here.
@@ -174,144 +174,143 @@ fn every_command_named_in_the_text_exists() {
 
 #[test]
 fn begin() {
-    let mut stage = Stage::set();
+    let mut env = TestEnv::new();
     let mut page = Runbook::of("Begin");
-    let config = stage.path("hallmark.toml");
+    let config = env.path("hallmark.toml");
     let config = [("/etc/hallmark.toml", config.to_str().unwrap())];
     // A real systemd judges it (tests/systemd/run); here, what it writes.
     assert_eq!(page.line(&[]).0, ["hallmark", "setup"]);
-    stage.write(
+    env.write(
         "answers.toml",
         include_str!("../../docs/setup-answers.toml"),
     );
-    assert!(page.told(&stage).contains("hallmark.toml written"));
+    assert!(page.text(&env).contains("hallmark.toml written"));
     // The quick start runs it; this token is the stage's.
     assert!(page.line(&[]).0[0].ends_with("new-token"));
-    page.line(&config).told(&stage);
+    page.line(&config).text(&env);
     assert_eq!(
         page.line(&config).0[..3],
         ["hallmarkd", "serve", "--config"]
     );
-    stage.start();
-    page.told(&stage);
-    stage.run_ceremony();
-    assert!(stage.path("ceremony-2026/transcript.txt").exists());
-    has_request(&stage, "station", "station-1");
-    page.told(&stage);
-    assert!(stage.path("station-1.pem").exists());
-    page.told(&stage);
-    stage.is_in_step();
-    assert!(stage.emulator.group("line-1").is_some());
+    env.start();
+    page.text(&env);
+    env.run_ceremony();
+    assert!(env.path("ceremony-2026/transcript.txt").exists());
+    has_request(&env, "station", "station-1");
+    page.text(&env);
+    assert!(env.path("station-1.pem").exists());
+    page.text(&env);
+    env.wait_in_sync();
+    assert!(env.emulator.group("line-1").is_some());
 }
 
 #[test]
 fn tokens_are_looked_at() {
-    let stage = Stage::up();
+    let env = TestEnv::running();
     let mut page = Runbook::of("Tokens");
-    assert!(page.told(&stage).contains("factory"));
-    assert!(page.told(&stage).contains("line-1"));
-    assert!(!page.told(&stage).contains("LEFT BEHIND"));
-    assert!(page.told(&stage).contains("an hour"));
+    assert!(page.text(&env).contains("factory"));
+    assert!(page.text(&env).contains("line-1"));
+    assert!(!page.text(&env).contains("LEFT BEHIND"));
+    assert!(page.text(&env).contains("an hour"));
 }
 
 #[test]
-fn a_device_is_compromised() {
-    let (stage, devices) = below_line_1(&["press-7", "device-3"]);
-    let [compromised, blocked] = &devices[..] else {
+fn a_device_is_breached() {
+    let (env, devices) = below_line_1(&["press-7", "device-3"]);
+    let [breached, blocked] = &devices[..] else {
         unreachable!("two were asked for");
     };
-    let is_out = |device| assert_ne!(register(&stage.emulator, device).as_deref(), Ok("assigned"));
-    let mut page = Runbook::of("A device is compromised, stolen or lost: now");
-    page.told(&stage);
-    is_out(compromised);
-    has_request(&stage, "device", "press-7");
-    page.told(&stage);
-    assert!(stage.path("press-7.pem").exists());
-    let roll = newest_roll(&stage);
+    let is_out = |device| assert_ne!(register(&env.emulator, device).as_deref(), Ok("assigned"));
+    let mut page = Runbook::of("A device is breached, stolen or lost: now");
+    page.text(&env);
+    is_out(breached);
+    has_request(&env, "device", "press-7");
+    page.text(&env);
+    assert!(env.path("press-7.pem").exists());
+    let roll = newest_roll(&env);
     page.line(&[("12", &roll)])
-        .comes_to_say(&stage, "state: done");
-    has_request(&stage, "device", "press-7");
-    page.told(&stage);
-    page.told(&stage);
+        .comes_to_say(&env, "state: done");
+    has_request(&env, "device", "press-7");
+    page.text(&env);
+    page.text(&env);
     is_out(blocked);
-    page.told(&stage);
-    is_assigned(&stage.emulator, blocked);
-    stage.is_in_step();
-    let refused = page.line(&[]).run(&stage);
+    page.text(&env);
+    is_assigned(&env.emulator, blocked);
+    env.wait_in_sync();
+    let refused = page.line(&[]).run(&env);
     assert!(
         refused.code == Some(1) && refused.error.contains("--override"),
         "{refused:?}"
     );
-    page.told(&stage);
-    stage.is_in_step();
-    assert!(stage.emulator.individual("press-7").is_none());
+    page.text(&env);
+    env.wait_in_sync();
+    assert!(env.emulator.individual("press-7").is_none());
 }
 
 #[test]
 fn a_certificate_is_revoked() {
-    let stage = with_operators();
-    let station = stage.enlist("station", "station-1");
-    let operator = stage.enlist("operator", "operator-2");
-    stage.write("operator-2.pem", &operator.certificate);
+    let env = with_operators();
+    let station = env.enlist("station", "station-1");
+    let operator = env.enlist("operator", "operator-2");
+    env.write("operator-2.pem", &operator.certificate);
     let mut page = Runbook::of("Revoke a certificate: station, operator, auditor, server");
     let serial = [("0A1B2C3D", station.serial.as_str())];
-    let told = page.line(&serial).told(&stage);
-    assert!(told.contains("reason: keyCompromise"), "{told}");
-    page.told(&stage);
+    let output = page.line(&serial).text(&env);
+    assert!(output.contains("reason: keyCompromise"), "{output}");
+    page.text(&env);
     for holder in [station, operator] {
-        let answer = stage.caller(&holder).get("/v1/devices");
+        let answer = env.caller(&holder).get("/v1/devices");
         assert_eq!(answer.code(), "client_certificate_revoked");
     }
 }
 
 #[test]
 fn a_line_or_an_intermediate_is_kept_out() {
-    let (stage, devices) = five_devices();
+    let (env, devices) = five_devices();
     let mut page = Runbook::of("A line or an intermediate must be kept out");
-    page.told(&stage);
-    page.told(&stage);
-    let end = register(&stage.emulator, &devices[2]);
+    page.text(&env);
+    page.text(&env);
+    let end = register(&env.emulator, &devices[2]);
     assert_ne!(end.as_deref(), Ok("assigned"));
-    page.told(&stage);
-    page.told(&stage);
-    is_assigned(&stage.emulator, &devices[2]);
-    stage.told(&["device", "block", "device-3", "--reason", "stolen"]);
-    assert!(page.told(&stage).contains("device-3"));
-    page.told(&stage);
-    page.told(&stage);
-    assert!(page.told(&stage).contains("stolen"));
+    page.text(&env);
+    page.text(&env);
+    is_assigned(&env.emulator, &devices[2]);
+    env.run(&["device", "block", "device-3", "--reason", "stolen"]);
+    assert!(page.text(&env).contains("device-3"));
+    page.text(&env);
+    page.text(&env);
+    assert!(page.text(&env).contains("stolen"));
 }
 
 #[test]
 fn an_authority_is_certified_elsewhere() {
-    let stage = asked();
-    let elsewhere = Elsewhere::on(&stage);
-    stage.write("gateway.toml", external::CEREMONY);
+    let env = asked();
+    let elsewhere = Elsewhere::on(&env);
+    env.write("gateway.toml", external::CEREMONY);
     let mut page = Runbook::of("An authority is certified elsewhere");
-    page.told(&stage);
-    page.told(&stage);
+    page.text(&env);
+    page.text(&env);
     let answer = elsewhere.signs("gateway.csr", "below", 1800, "root");
-    stage.write("gateway-chain.pem", &answer);
-    page.told(&stage);
-    assert!(page.told(&stage).contains("CN=Elsewhere"));
+    env.write("gateway-chain.pem", &answer);
+    page.text(&env);
+    assert!(page.text(&env).contains("CN=Elsewhere"));
 }
 
 #[test]
 fn a_device_is_renewed() {
-    let (stage, _) = individually(&["pump-7"]);
+    let (env, _) = individually(&["pump-7"]);
     let mut page = Runbook::of("Renew a device");
-    page.told(&stage);
-    assert!(page.told(&stage).contains("pump-7"));
-    let roll = newest_roll(&stage);
+    page.text(&env);
+    assert!(page.text(&env).contains("pump-7"));
+    let roll = newest_roll(&env);
     let roll = [("12", roll.as_str())];
-    assert!(page.line(&roll).told(&stage).contains("pump-7"));
-    page.line(&roll).told(&stage);
-    stage.told(&["roll", "start", "pump-7", "--reason", "expiry"]);
-    let next = newest_roll(&stage);
-    page.line(&[("12", &next)]).told(&stage);
+    assert!(page.line(&roll).text(&env).contains("pump-7"));
+    page.line(&roll).text(&env);
+    env.run(&["roll", "start", "pump-7", "--reason", "expiry"]);
+    let next = newest_roll(&env);
+    page.line(&[("12", &next)]).text(&env);
     assert_eq!(
-        stage
-            .json(&["roll", "list", "--open"])
+        env.json(&["roll", "list", "--open"])
             .as_array()
             .map(Vec::len),
         Some(0)
@@ -320,77 +319,74 @@ fn a_device_is_renewed() {
 
 #[test]
 fn an_authority_is_in_wrong_hands() {
-    let (stage, devices) = below_line_1(&["press-7"]);
+    let (env, devices) = below_line_1(&["press-7"]);
     let mut page = Runbook::of("An authority is in wrong hands");
-    page.told(&stage);
-    let end = register(&stage.emulator, &devices[0]);
+    page.text(&env);
+    let end = register(&env.emulator, &devices[0]);
     assert_ne!(end.as_deref(), Ok("assigned"));
-    let roll = newest_roll(&stage);
-    page.line(&[("12", &roll)]).comes_to_say(&stage, "press-7");
+    let roll = newest_roll(&env);
+    page.line(&[("12", &roll)]).comes_to_say(&env, "press-7");
 }
 
 #[test]
 fn an_authority_comes_to_its_end() {
-    let (stage, devices) = below_line_1(&["press-7"]);
+    let (env, devices) = below_line_1(&["press-7"]);
     let mut page = Runbook::of("An authority comes to its end");
-    page.told(&stage);
-    assert!(page.told(&stage).contains("plant"));
-    let rolls = stage.json(&["roll", "list"]);
+    page.text(&env);
+    assert!(page.text(&env).contains("plant"));
+    let rolls = env.json(&["roll", "list"]);
     let mut rolls = rolls.as_array().unwrap().iter();
     let roll = rolls.find(|it| it["authority"] == "plant").unwrap();
     let roll = roll["id"].to_string();
     page.line(&[("12", &roll)])
-        .comes_to_say(&stage, "state: draining");
-    is_assigned(&stage.emulator, &devices[0]);
+        .comes_to_say(&env, "state: draining");
+    is_assigned(&env.emulator, &devices[0]);
 }
 
 #[test]
 fn credentials_go_into_a_token() {
-    let mut stage = Stage::up();
+    let mut env = TestEnv::running();
     let mut page = Runbook::of("Credentials");
-    let config = stage.path("hallmark.toml");
-    let out = stage.path("entra-2026.pem");
+    let config = env.path("hallmark.toml");
+    let out = env.path("entra-2026.pem");
     let own = [
         ("/etc/hallmark.toml", config.to_str().unwrap()),
         ("/etc/hallmark/entra-2026.pem", out.to_str().unwrap()),
     ];
-    stage.write_secret(
-        "dps.connection",
-        &stage.emulator.service_connection_string(),
-    );
-    let told = page.line(&own).told(&stage);
-    let credential = told
+    env.write_secret("dps.connection", &env.emulator.service_connection_string());
+    let output = page.line(&own).text(&env);
+    let credential = output
         .lines()
         .map(str::trim)
         .find(|line| line.starts_with("credential = "));
-    let credential = credential.unwrap_or_else(|| panic!("no line to put in: {told}"));
-    let file = format!("credential = {:?}", stage.path("connection-string"));
-    let configuration = stage.configuration();
+    let credential = credential.unwrap_or_else(|| panic!("no line to put in: {output}"));
+    let file = format!("credential = {:?}", env.path("connection-string"));
+    let configuration = env.configuration();
     assert!(configuration.contains(&file));
-    stage.configure(&configuration.replace(&file, credential));
-    stage.restart();
-    page.told(&stage);
-    assert!(!Path::new(&stage.path("dps.connection")).exists());
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    page.line(&own).told(&stage);
+    env.configure(&configuration.replace(&file, credential));
+    env.restart();
+    page.text(&env);
+    assert!(!Path::new(&env.path("dps.connection")).exists());
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    page.line(&own).text(&env);
     assert!(out.exists());
 }
 
 #[test]
 fn the_configuration_is_changed() {
-    let stage = Stage::up();
-    Runbook::of("Change the configuration, stop, start").told(&stage);
+    let env = TestEnv::running();
+    Runbook::of("Change the configuration, stop, start").text(&env);
 }
 
 #[test]
 fn a_backup_is_made_verified_and_restored() {
-    let mut stage = Stage::up();
+    let mut env = TestEnv::running();
     let mut page = Runbook::of("Backups");
-    let (folder, config) = (stage.path("elsewhere"), stage.path("hallmark.toml"));
+    let (folder, config) = (env.path("elsewhere"), env.path("hallmark.toml"));
     std::fs::create_dir(&folder).unwrap();
     page.line(&[("/mnt/backup", folder.to_str().unwrap())])
-        .told(&stage);
+        .text(&env);
     let files = std::fs::read_dir(&folder).unwrap();
     let mut files = files.map(|it| it.unwrap().path());
     let file = files.find(|it| it.extension().unwrap() == "db").unwrap();
@@ -399,9 +395,9 @@ fn a_backup_is_made_verified_and_restored() {
         (shown, file.to_str().unwrap()),
         ("/etc/hallmark.toml", config.to_str().unwrap()),
     ];
-    page.line(&own).told(&stage);
-    stage.stop();
-    page.line(&own).told(&stage);
-    stage.start();
-    stage.is_ready();
+    page.line(&own).text(&env);
+    env.stop();
+    page.line(&own).text(&env);
+    env.start();
+    env.wait_ready();
 }

@@ -6,7 +6,7 @@ use crate::est::Client;
 use crate::process::until;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::Value;
 use time::Duration;
@@ -63,15 +63,15 @@ extended_key_usage = ["server_auth", "client_auth"]
 subject_alternative_names = "dns_and_ip"
 "#;
 
-fn stage() -> Stage {
-    let stage = Stage::set();
-    stage.configure(&(stage.configuration() + PROFILES));
-    stage.raised()
+fn env() -> TestEnv {
+    let env = TestEnv::new();
+    env.configure(&(env.configuration() + PROFILES));
+    env.started()
 }
 
 /// Renews by the API, and is what it was before, with another key.
-fn renews(stage: &Stage, holder: &Holder, profile: &str) -> Holder {
-    let renewed = stage
+fn renews(env: &TestEnv, holder: &Holder, profile: &str) -> Holder {
+    let renewed = env
         .caller(holder)
         .obtain(&Request::new(profile, &holder.id));
     assert_ne!(renewed.serial, holder.serial);
@@ -79,14 +79,14 @@ fn renews(stage: &Stage, holder: &Holder, profile: &str) -> Holder {
         "intent WHERE hex(serial) = '{}' AND profile = '{profile}' AND subject = '{}'",
         renewed.serial, holder.id
     );
-    assert_eq!(stage.count(&row), 1);
+    assert_eq!(env.count(&row), 1);
     let audited = format!(
         "audit WHERE action = 'certificate.issued' AND detail ->> 'serial' = '{}'
          AND detail ->> 'renews' = '{}'",
         renewed.serial, holder.serial
     );
     assert_eq!(
-        stage.count(&audited),
+        env.count(&audited),
         1,
         "the journal does not say what was renewed"
     );
@@ -97,40 +97,40 @@ fn renews(stage: &Stage, holder: &Holder, profile: &str) -> Holder {
 /// new certificate does what the old one did; the repeat of a lost answer is the same certificate.
 #[test]
 fn a_station_renews_its_own_certificate() {
-    let stage = stage();
-    let first = stage.enlist("station-now", "station-1");
-    let second = renews(&stage, &first, "station-now");
-    stage.caller(&second).obtain(&Request::device("press-7"));
-    stage.caller(&first).obtain(&Request::device("press-7"));
+    let env = env();
+    let first = env.enlist("station-now", "station-1");
+    let second = renews(&env, &first, "station-now");
+    env.caller(&second).obtain(&Request::device("press-7"));
+    env.caller(&first).obtain(&Request::device("press-7"));
     for operation in ["station-now/simplereenroll", "simplereenroll"] {
         let request = Request::new("station-now", "station-1");
-        let client = Client::of(&stage, &second);
+        let client = Client::of(&env, &second);
         let answer = client.post(operation, request.csr.as_bytes());
         assert_eq!(answer.status, "200", "{operation}: {answer:?}");
-        let issued = stage.count("certificate");
+        let issued = env.count("certificate");
         assert_eq!(client.post(operation, request.csr.as_bytes()).status, "200");
         assert_eq!(
-            stage.count("certificate"),
+            env.count("certificate"),
             issued,
             "{operation}: a repeat is a second one"
         );
     }
-    let auditor = stage.enlist("auditor-now", "auditor-1");
-    let auditor = renews(&stage, &auditor, "auditor-now");
-    assert_eq!(stage.caller(&auditor).get("/v1/devices").status, 200);
+    let auditor = env.enlist("auditor-now", "auditor-1");
+    let auditor = renews(&env, &auditor, "auditor-now");
+    assert_eq!(env.caller(&auditor).get("/v1/devices").status, 200);
 }
 
 /// Verifies: each thing that a renewal must not change, and each condition of policy, is refused
 /// with its own code, audited, and leaves nothing.
 #[test]
 fn a_renewal_widens_nothing() {
-    let stage = stage();
-    let holder = stage.enlist("station-now", "station-1");
-    let station = stage.caller(&holder);
-    let long = stage.caller(&stage.enlist("station", "station-2"));
-    let never = stage.caller(&stage.enlist("station-never", "station-3"));
-    let auditor = stage.caller(&stage.enlist("auditor", "auditor-1"));
-    let witness = Witness::of(&stage);
+    let env = env();
+    let holder = env.enlist("station-now", "station-1");
+    let station = env.caller(&holder);
+    let long = env.caller(&env.enlist("station", "station-2"));
+    let never = env.caller(&env.enlist("station-never", "station-3"));
+    let auditor = env.caller(&env.enlist("auditor", "auditor-1"));
+    let witness = Witness::of(&env);
     let ask = |caller: &Caller, status, code: &str, profile: &str, id: &str| {
         witness.sees_refused(status, code, || caller.ask(&Request::new(profile, id)));
     };
@@ -159,7 +159,7 @@ fn a_renewal_widens_nothing() {
     );
     witness.sees_refused(400, "renewal_same_key", || station.ask(&same_key));
 
-    let client = Client::of(&stage, &holder);
+    let client = Client::of(&env, &holder);
     for (label, code) in [
         ("station", "role_forbidden"),
         ("auditor-now", "role_forbidden"),
@@ -175,9 +175,9 @@ fn a_renewal_widens_nothing() {
         1,
     );
     assert_ne!(promoted, PROFILES);
-    stage.configure(&(stage.configuration() + &promoted));
-    stage.told(&["reload"]);
-    let witness = Witness::of(&stage);
+    env.configure(&(env.configuration() + &promoted));
+    env.run(&["reload"]);
+    let witness = Witness::of(&env);
     let request = Request::new("station-now", "station-1");
     witness.sees_refused(403, "renewal_role_changed", || station.ask(&request));
 }
@@ -185,7 +185,7 @@ fn a_renewal_widens_nothing() {
 /// Verifies: a server renews with the names that it has, and obtains no others.
 #[test]
 fn a_server_keeps_its_alternative_names() {
-    let stage = stage();
+    let env = env();
     let key = KeyPair::generate().unwrap();
     let names = ["gate.example"];
     let first = Request::of(
@@ -194,7 +194,7 @@ fn a_server_keeps_its_alternative_names() {
         csr(&key, "gate-1", &names),
         key.serialize_pem(),
     );
-    let path = stage.write("gate.csr", &first.csr);
+    let path = env.write("gate.csr", &first.csr);
     let issue = [
         "issue",
         "--profile",
@@ -203,9 +203,9 @@ fn a_server_keeps_its_alternative_names() {
         "gate-1",
         "--csr",
     ];
-    let answer = stage.json(&[&issue[..], &[path.to_str().unwrap()]].concat());
-    let server = stage.caller(&first.holder(&answer));
-    let witness = Witness::of(&stage);
+    let answer = env.json(&[&issue[..], &[path.to_str().unwrap()]].concat());
+    let server = env.caller(&first.holder(&answer));
+    let witness = Witness::of(&env);
     let asks = |names: &[&str]| {
         let key = KeyPair::generate().unwrap();
         Request::of(
@@ -238,28 +238,28 @@ fn csr(key: &KeyPair, id: &str, names: &[&str]) -> String {
 /// Verifies: a holder that renews without end is stopped, and an operator's revocation lets it go on.
 #[test]
 fn renewals_of_one_name_are_bounded() {
-    let stage = stage();
-    let mut holder = stage.enlist("station-now", "station-1");
+    let env = env();
+    let mut holder = env.enlist("station-now", "station-1");
     for _ in 0..3 {
-        holder = renews(&stage, &holder, "station-now");
+        holder = renews(&env, &holder, "station-now");
     }
-    let witness = Witness::of(&stage);
-    let station = stage.caller(&holder);
+    let witness = Witness::of(&env);
+    let station = env.caller(&holder);
     let request = Request::new("station-now", "station-1");
     witness.sees_refused(409, "renewal_limit", || station.ask(&request));
     station.obtain(&Request::device("press-7"));
 }
 
 /// One status of one role and profile.
-fn expiry(stage: &Stage, profile: &str) -> Value {
-    let status = stage.json(&["status"]);
+fn expiry(env: &TestEnv, profile: &str) -> Value {
+    let status = env.json(&["status"]);
     let all = status["expiry"].as_array().unwrap().clone();
     let mut of_profile = all.into_iter().filter(|it| it["profile"] == profile);
     of_profile.next().unwrap()
 }
 
-fn alarms(stage: &Stage) -> String {
-    stage.json(&["status"])["alarms"].to_string()
+fn alarms(env: &TestEnv) -> String {
+    env.json(&["status"])["alarms"].to_string()
 }
 
 /// A year, by moved clocks. Verifies: certificates of every role are counted and become an alarm
@@ -267,29 +267,25 @@ fn alarms(stage: &Stage) -> String {
 /// told of; a device that is excluded counts no more.
 #[test]
 fn what_is_not_renewed_is_an_alarm_before_it_ends() {
-    let stage = Stage::set().with_a_movable_clock().raised();
-    stage.enlist("station", "station-1");
-    stage.enlist("auditor", "auditor-1");
+    let env = TestEnv::new().with_a_movable_clock().started();
+    env.enlist("station", "station-1");
+    env.enlist("auditor", "auditor-1");
     for id in ["press-1", "press-2", "press-3"] {
-        stage.enlist("device", id);
+        env.enlist("device", id);
     }
-    let counted = |profile: &str, name: &str| expiry(&stage, profile)[name].clone();
-    assert_eq!(alarms(&stage), "[]");
+    let counted = |profile: &str, name: &str| expiry(&env, profile)[name].clone();
+    assert_eq!(alarms(&env), "[]");
     assert_eq!(counted("device", "within_30d"), 0);
     assert_eq!(counted("device", "alarm_within_seconds"), 15 * 86_400);
 
-    stage.passes(Duration::days(70));
+    env.passes(Duration::days(70));
     until("the devices are seen", || {
         (counted("device", "within_30d") == 3).then_some(())
     });
-    assert!(
-        !alarms(&stage).contains("role device"),
-        "{}",
-        alarms(&stage)
-    );
-    stage.passes(Duration::days(14));
+    assert!(!alarms(&env).contains("role device"), "{}", alarms(&env));
+    env.passes(Duration::days(14));
     until("the devices are an alarm", || {
-        alarms(&stage)
+        alarms(&env)
             .contains("role device by profile \\\"device\\\"")
             .then_some(())
     });
@@ -302,7 +298,7 @@ fn what_is_not_renewed_is_an_alarm_before_it_ends() {
             .unwrap()
             .starts_with("press-")
     );
-    let metrics = stage.metrics();
+    let metrics = env.metrics();
     for line in [
         "hallmark_certificates_expiring{role=\"device\",profile=\"device\",within=\"7d\"} 3",
         "hallmark_certificates_expiring{role=\"device\",profile=\"device\",within=\"alarm\"} 3",
@@ -310,33 +306,33 @@ fn what_is_not_renewed_is_an_alarm_before_it_ends() {
     ] {
         assert!(metrics.contains(line), "no {line}: {metrics}");
     }
-    stage.enlist("device", "press-1");
-    stage.told(&["device", "block", "press-2"]);
+    env.enlist("device", "press-1");
+    env.run(&["device", "block", "press-2"]);
     until("one is left", || {
         (counted("device", "alarming") == 1).then_some(())
     });
     assert_eq!(counted("device", "next_subject"), "press-3");
-    stage.enlist("device", "press-3");
+    env.enlist("device", "press-3");
     until("the alarm is over", || {
-        (!alarms(&stage).contains("role device")).then_some(())
+        (!alarms(&env).contains("role device")).then_some(())
     });
 
-    stage.passes(Duration::days(226));
+    env.passes(Duration::days(226));
     until("the people are an alarm", || {
-        let alarms = alarms(&stage);
-        let told = |role: &str| alarms.contains(&format!("role {role} by profile"));
-        (told("station") && told("auditor")).then_some(())
+        let alarms = alarms(&env);
+        let output = |role: &str| alarms.contains(&format!("role {role} by profile"));
+        (output("station") && output("auditor")).then_some(())
     });
     assert!(
-        !alarms(&stage).contains("role server"),
+        !alarms(&env).contains("role server"),
         "the listener renews by itself"
     );
-    stage.enlist("station", "station-1");
+    env.enlist("station", "station-1");
     until("the station is no alarm", || {
-        (!alarms(&stage).contains("role station")).then_some(())
+        (!alarms(&env).contains("role station")).then_some(())
     });
-    stage.passes(Duration::days(60));
+    env.passes(Duration::days(60));
     until("what has ended is no alarm", || {
-        (!alarms(&stage).contains("role auditor")).then_some(())
+        (!alarms(&env).contains("role auditor")).then_some(())
     });
 }

@@ -2,7 +2,7 @@
 
 use crate::process::{Process, signal, until};
 use crate::service_manager::{ServiceManager, hand_over};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault};
 use rustix::process::Signal;
 use std::fs::{self, File};
@@ -23,54 +23,54 @@ const WRONG_CONFIGURATION: i32 = 78;
 /// The daemon is ready when it serves and not before, says how it is, and says when it stops.
 #[test]
 fn systemd_hears_when_it_serves_and_how_it_is() {
-    let mut stage = Stage::set();
-    let systemd = ServiceManager::new(&stage.path(""), "notify");
-    let mut command = stage.serve(&[]);
+    let mut env = TestEnv::new();
+    let systemd = ServiceManager::new(&env.path(""), "notify");
+    let mut command = env.serve(&[]);
     systemd.looks_after(&mut command, None);
-    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
+    let daemon = Process::start(&mut command, env.path("hallmarkd.log"));
     systemd.hears("READY=1");
-    let answer = ask(UnixStream::connect(stage.path("state/admin.sock")).unwrap());
+    let answer = ask(UnixStream::connect(env.path("state/admin.sock")).unwrap());
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    stage.attend(daemon);
+    env.attend(daemon);
     systemd.hears("no ceremony yet");
-    stage.run_ceremony();
+    env.run_ceremony();
     let status = systemd.hears("1 of 1 tokens ready");
     assert!(status.contains("https 127.0.0.1:"), "{status}");
-    stage.told(&["reload"]);
+    env.run(&["reload"]);
     systemd.hears("RELOADING=1");
     systemd.hears("READY=1");
-    let stopped = stage.daemon();
-    stage.stop();
+    let stopped = env.daemon();
+    env.stop();
     systemd.hears("STOPPING=1");
     assert!(!fs::exists(format!("/proc/{stopped}")).unwrap());
-    stage.start();
+    env.start();
 }
 
 /// Who looks at the status line after a ceremony, or after a token went or came back, is not told of before.
 #[test]
 fn the_status_line_tells_news_at_once() {
-    let mut stage = Stage::set();
-    let systemd = ServiceManager::new(&stage.path(""), "notify");
-    let mut command = stage.serve(&[]);
+    let mut env = TestEnv::new();
+    let systemd = ServiceManager::new(&env.path(""), "notify");
+    let mut command = env.serve(&[]);
     systemd.looks_after(&mut command, None);
-    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
-    stage.attend(daemon);
+    let daemon = Process::start(&mut command, env.path("hallmarkd.log"));
+    env.attend(daemon);
     systemd.hears("1 of 1 tokens ready; no ceremony yet");
-    stage.run_ceremony();
+    env.run_ceremony();
     let ceremony = Instant::now();
     until("the status line has heard of the ceremony", || {
-        let told = systemd.hears("1 of 1 tokens ready");
-        (!told.contains("no ceremony yet")).then_some(())
+        let output = systemd.hears("1 of 1 tokens ready");
+        (!output.contains("no ceremony yet")).then_some(())
     });
     assert!(ceremony.elapsed() < LATE, "{:?}", ceremony.elapsed());
     for _ in 0..2 {
-        fs::rename(stage.path("tokens"), stage.path("away")).unwrap();
+        fs::rename(env.path("tokens"), env.path("away")).unwrap();
         let gone = Instant::now();
-        signal(stage.worker().unwrap(), Signal::KILL);
+        signal(env.worker().unwrap(), Signal::KILL);
         systemd.hears("0 of 1 tokens ready");
         assert!(gone.elapsed() < LATE, "{:?}", gone.elapsed());
-        fs::rename(stage.path("away"), stage.path("tokens")).unwrap();
-        stage.is_ready();
+        fs::rename(env.path("away"), env.path("tokens")).unwrap();
+        env.wait_ready();
         let ready = Instant::now();
         systemd.hears("1 of 1 tokens ready");
         assert!(ready.elapsed() < LATE, "{:?}", ready.elapsed());
@@ -81,24 +81,24 @@ fn the_status_line_tells_news_at_once() {
 /// process is stuck.
 #[test]
 fn the_watchdog_is_fed_only_while_all_make_progress() {
-    let mut stage = Stage::set();
-    let systemd = ServiceManager::new(&stage.path(""), "notify");
-    let mut command = stage.serve(&["overdue=return((look))".into()]);
+    let mut env = TestEnv::new();
+    let systemd = ServiceManager::new(&env.path(""), "notify");
+    let mut command = env.serve(&["overdue=return((look))".into()]);
     systemd.looks_after(&mut command, Some(WATCHDOG));
-    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
-    stage.attend(daemon);
-    stage.run_ceremony();
+    let daemon = Process::start(&mut command, env.path("hallmarkd.log"));
+    env.attend(daemon);
+    env.run_ceremony();
     systemd.hears("WATCHDOG=1");
 
-    let database = rusqlite::Connection::open(stage.database()).unwrap();
+    let database = rusqlite::Connection::open(env.database()).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
     systemd.misses_the_watchdog_for(WATCHDOG);
     database.execute_batch("ROLLBACK").unwrap();
     systemd.hears("WATCHDOG=1");
 
-    signal(stage.daemon(), Signal::STOP);
+    signal(env.daemon(), Signal::STOP);
     systemd.misses_the_watchdog_for(WATCHDOG);
-    signal(stage.daemon(), Signal::CONT);
+    signal(env.daemon(), Signal::CONT);
     systemd.hears("WATCHDOG=1");
 
     // A look that waits for an answer, and has been given no time for it.
@@ -106,22 +106,22 @@ fn the_watchdog_is_fed_only_while_all_make_progress() {
         milliseconds: 3 * WATCHDOG.as_millis() as u64,
     };
     let slow = Fault::on("group.put", slow);
-    stage.emulator.inject(slow).unwrap();
-    stage.add_group("line-1", "line-1");
+    env.emulator.inject(slow).unwrap();
+    env.add_group("line-1", "line-1");
     systemd.misses_the_watchdog_for(WATCHDOG);
-    let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+    let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
     assert!(log.contains("(look) takes longer than it may"), "{log}");
     systemd.hears("WATCHDOG=1");
-    stage.is_in_step();
+    env.wait_in_sync();
 }
 
 /// A restart refuses no connection: systemd keeps the sockets, and whoever connects meanwhile waits.
 #[test]
 fn a_restart_on_sockets_that_systemd_keeps_refuses_nobody() {
-    let mut stage = Stage::set();
-    let kept = Kept::new(&mut stage);
-    stage.attend(kept.hand_over(&stage));
-    stage.run_ceremony();
+    let mut env = TestEnv::new();
+    let kept = KeepAlive::new(&mut env);
+    env.attend(kept.hand_over(&env));
+    env.run_ceremony();
     let inode = fs::metadata(kept.admin()).unwrap().ino();
     let done = AtomicBool::new(false);
     let over_http = || ask(TcpStream::connect(kept.address()).unwrap());
@@ -138,32 +138,32 @@ fn a_restart_on_sockets_that_systemd_keeps_refuses_nobody() {
             });
         }
         for _ in 0..3 {
-            stage.stop();
-            stage.attend(kept.hand_over(&stage));
+            env.stop();
+            env.attend(kept.hand_over(&env));
         }
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(fs::metadata(kept.admin()).unwrap().ino(), inode);
-    stage.is_ready();
+    env.wait_ready();
 }
 
 /// A socket at which nobody would answer is a wrong configuration, and says how to mend it.
 #[test]
 fn a_socket_that_listen_does_not_name_is_refused() {
-    let mut stage = Stage::set();
-    let kept = Kept::new(&mut stage);
-    stage.configure(&stage.configuration());
-    let daemon = kept.hand_over(&stage);
+    let mut env = TestEnv::new();
+    let kept = KeepAlive::new(&mut env);
+    env.configure(&env.configuration());
+    let daemon = kept.hand_over(&env);
     assert_eq!(daemon.wait().code(), Some(WRONG_CONFIGURATION));
-    let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+    let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
     let address = kept.address().to_string();
     assert!(
         log.contains(&address) && log.contains("hallmarkd.socket"),
         "{log}"
     );
-    stage.configure(&stage.configuration().replacen("state_dir", "stat_dir", 1));
-    for command in [stage.serve(&[]), worker(&stage)].iter_mut() {
-        let wrong = Process::start(command, stage.path("hallmarkd.log"));
+    env.configure(&env.configuration().replacen("state_dir", "stat_dir", 1));
+    for command in [env.serve(&[]), worker(&env)].iter_mut() {
+        let wrong = Process::start(command, env.path("hallmarkd.log"));
         assert_eq!(wrong.wait().code(), Some(WRONG_CONFIGURATION));
     }
 }
@@ -172,94 +172,90 @@ fn a_socket_that_listen_does_not_name_is_refused() {
 /// started again without the daemon's doing.
 #[test]
 fn systemd_starts_the_worker_and_the_daemon_finds_it() {
-    let mut stage = Stage::set();
-    fs::create_dir(stage.path("state")).unwrap();
-    let socket = stage.path("state/token-factory.sock");
+    let mut env = TestEnv::new();
+    fs::create_dir(env.path("state")).unwrap();
+    let socket = env.path("state/token-factory.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let systemd = ServiceManager::new(&stage.path(""), "notify");
-    let start = |stage: &Stage| {
-        let mut command = worker(stage);
+    let systemd = ServiceManager::new(&env.path(""), "notify");
+    let start = |env: &TestEnv| {
+        let mut command = worker(env);
         systemd.looks_after(&mut command, Some(WATCHDOG));
         let kept = listener.try_clone().unwrap().into();
-        hand_over(&command, [kept], stage.path("worker.log"))
+        hand_over(&command, [kept], env.path("worker.log"))
     };
-    fs::rename(stage.path("tokens"), stage.path("away")).unwrap();
-    let first = start(&stage);
+    fs::rename(env.path("tokens"), env.path("away")).unwrap();
+    let first = start(&env);
     systemd.hears("READY=1");
     systemd.hears("token factory is unavailable");
-    fs::rename(stage.path("away"), stage.path("tokens")).unwrap();
+    fs::rename(env.path("away"), env.path("tokens")).unwrap();
     systemd.hears("token factory is ready");
     systemd.hears("WATCHDOG=1");
     signal(first.id(), Signal::STOP);
     systemd.misses_the_watchdog_for(WATCHDOG);
     first.kill();
-    let second = start(&stage);
-    let mut command = stage.serve(&[]);
+    let second = start(&env);
+    let mut command = env.serve(&[]);
     command.args(["--workers", "systemd"]);
-    let daemon = Process::start(&mut command, stage.path("hallmarkd.log"));
-    stage.attend(daemon);
-    stage.run_ceremony();
+    let daemon = Process::start(&mut command, env.path("hallmarkd.log"));
+    env.attend(daemon);
+    env.run_ceremony();
     second.kill();
-    let third = start(&stage);
-    stage.is_ready();
-    stage.enlist("station", "station-1");
-    stage.stop();
+    let third = start(&env);
+    env.wait_ready();
+    env.enlist("station", "station-1");
+    env.stop();
     assert!(third.terminate().success());
     assert!(socket.exists(), "systemd's socket stays");
     drop(listener);
-    stage.start();
+    env.start();
 }
 
 /// What goes to the journal is not written as lines, and what does not is.
 #[test]
 fn the_log_goes_to_the_journal_if_standard_error_is_the_journals() {
-    let mut stage = Stage::set();
-    let log = stage.path("hallmarkd.log");
+    let mut env = TestEnv::new();
+    let log = env.path("hallmarkd.log");
     let stream = |file: &PathBuf| {
         let metadata = File::options().append(true).create(true).open(file);
         let metadata = metadata.unwrap().metadata().unwrap();
         format!("{}:{}", metadata.dev(), metadata.ino())
     };
-    for (is_journal, named) in [(true, log.clone()), (false, stage.path("another.log"))] {
-        let mut command = stage.serve(&[]);
+    for (is_journal, named) in [(true, log.clone()), (false, env.path("another.log"))] {
+        let mut command = env.serve(&[]);
         command.env("JOURNAL_STREAM", stream(&named));
         let daemon = Process::start(&mut command, log.clone());
-        stage.attend(daemon);
-        stage.stop();
+        env.attend(daemon);
+        env.stop();
         let said = fs::read_to_string(&log).unwrap();
         assert_eq!(said.contains("serving"), !is_journal, "{said}");
     }
-    stage.start();
+    env.start();
 }
 
 /// Sockets that systemd keeps for the daemon.
-struct Kept {
+struct KeepAlive {
     http: TcpListener,
     admin: UnixListener,
 }
 
-impl Kept {
+impl KeepAlive {
     /// Where the configuration then says that the daemon listens.
-    fn new(stage: &mut Stage) -> Self {
-        fs::create_dir(stage.path("state")).unwrap();
+    fn new(env: &mut TestEnv) -> Self {
+        fs::create_dir(env.path("state")).unwrap();
         let this = Self {
             http: TcpListener::bind("127.0.0.1:0").unwrap(),
-            admin: UnixListener::bind(stage.path("state/admin.sock")).unwrap(),
+            admin: UnixListener::bind(env.path("state/admin.sock")).unwrap(),
         };
         let http = format!("\nhttp = \"{}\"", this.address());
-        let configuration = stage.configuration();
-        stage.configure(&configuration.replacen("\nhttp = \"127.0.0.1:0\"", &http, 1));
+        let configuration = env.configuration();
+        env.configure(&configuration.replacen("\nhttp = \"127.0.0.1:0\"", &http, 1));
         this
     }
 
-    fn hand_over(&self, stage: &Stage) -> Process {
+    fn hand_over(&self, env: &TestEnv) -> Process {
         let http = self.http.try_clone().unwrap().into();
         let admin = self.admin.try_clone().unwrap().into();
-        hand_over(
-            &stage.serve(&[]),
-            [http, admin],
-            stage.path("hallmarkd.log"),
-        )
+        hand_over(&env.serve(&[]), [http, admin], env.path("hallmarkd.log"))
     }
 
     fn address(&self) -> SocketAddr {
@@ -273,9 +269,9 @@ impl Kept {
 }
 
 /// How the worker is started.
-fn worker(stage: &Stage) -> std::process::Command {
-    let mut command = stage.hallmarkd(&["token", "factory", "--config"]);
-    command.arg(stage.path("hallmark.toml"));
+fn worker(env: &TestEnv) -> std::process::Command {
+    let mut command = env.hallmarkd(&["token", "factory", "--config"]);
+    command.arg(env.path("hallmark.toml"));
     command
 }
 

@@ -1,8 +1,8 @@
 //! `hallmark setup` below a folder: what it writes, how it is stopped and taken up again, what it asks
 //! and refuses. Its work on a machine of its own is judged by a real systemd (`tests/systemd/run`).
 
-use crate::process::{Told, until};
-use crate::stage::{HALLMARK, Stage};
+use crate::process::{CommandOutput, until};
+use crate::test_env::{HALLMARK, TestEnv};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
@@ -21,25 +21,25 @@ fn folder() -> TempDir {
 }
 
 /// `hallmark setup` without a terminal.
-fn setup(root: &Path, answers: Option<&Path>) -> Told {
+fn setup(root: &Path, answers: Option<&Path>) -> CommandOutput {
     let mut command = Command::new(HALLMARK);
     command.arg("setup").arg("--root").arg(root);
     if let Some(answers) = answers {
         command.arg("--answers").arg(answers);
     }
-    Told::of(command.stdin(Stdio::null()))
+    CommandOutput::of(command.stdin(Stdio::null()))
 }
 
-fn done(told: &Told) {
-    assert_eq!(told.code, Some(0), "{told:?}");
+fn done(output: &CommandOutput) {
+    assert_eq!(output.code, Some(0), "{output:?}");
 }
 
-fn refused(told: &Told, code: i32, words: &[&str]) {
-    assert_eq!(told.code, Some(code), "{told:?}");
+fn refused(output: &CommandOutput, code: i32, words: &[&str]) {
+    assert_eq!(output.code, Some(code), "{output:?}");
     for word in words {
         assert!(
-            told.error.contains(word),
-            "not a word of {word:?}: {told:?}"
+            output.error.contains(word),
+            "not a word of {word:?}: {output:?}"
         );
     }
 }
@@ -92,9 +92,9 @@ fn answers_become_the_tree_that_is_on_record() {
         );
     }
     // The answers are remembered.
-    let told = setup(root.path(), None);
-    done(&told);
-    assert!(!told.out.contains("written"), "{told:?}");
+    let output = setup(root.path(), None);
+    done(&output);
+    assert!(!output.out.contains("written"), "{output:?}");
     assert_eq!(tree(root.path()), TREE);
 }
 
@@ -163,8 +163,8 @@ fn what_somebody_else_wrote_stays() {
     let configuration = root.path().join("etc/hallmark/hallmark.toml");
     let theirs = format!("{}# mine\n", fs::read_to_string(&configuration).unwrap());
     fs::write(&configuration, &theirs).unwrap();
-    let told = setup(root.path(), Some(Path::new(ANSWERS)));
-    refused(&told, 1, &["hallmark.toml", "move it away"]);
+    let output = setup(root.path(), Some(Path::new(ANSWERS)));
+    refused(&output, 1, &["hallmark.toml", "move it away"]);
     assert_eq!(fs::read_to_string(&configuration).unwrap(), theirs);
 }
 
@@ -177,8 +177,8 @@ fn without_a_terminal_it_says_what_is_missing() {
 /// What it has written is a configuration with which the daemon starts, and a ceremony that it runs.
 #[test]
 fn the_daemon_serves_what_was_written() {
-    let mut stage = Stage::set();
-    let (root, emulator, arm) = (folder(), &stage.emulator, stage.emulator.arm());
+    let mut env = TestEnv::new();
+    let (root, emulator, arm) = (folder(), &env.emulator, env.emulator.arm());
     let answers = format!(
         "shape = \"factory-line\"\norganization = \"Example Works\"\nenrollment = \"group\"\n\
          token = {{ kind = \"softhsm\", name = \"factory\" }}\n\
@@ -198,8 +198,8 @@ fn the_daemon_serves_what_was_written() {
         arm.resource_group,
         arm.name,
     );
-    let told = setup(root.path(), Some(&stage.write("answers.toml", &answers)));
-    done(&told);
+    let output = setup(root.path(), Some(&env.write("answers.toml", &answers)));
+    done(&output);
     let written = |name| fs::read_to_string(root.path().join("etc/hallmark").join(name)).unwrap();
     // The stage stands in for systemd: its folders, and its credentials.
     let own = [
@@ -216,15 +216,15 @@ fn the_daemon_serves_what_was_written() {
         .into_iter()
         .fold(written("hallmark.toml"), |text, (theirs, ours)| {
             let quoted = |it: &dyn std::fmt::Display| format!("\"{it}\"");
-            text.replace(&quoted(&theirs), &quoted(&stage.path(ours).display()))
+            text.replace(&quoted(&theirs), &quoted(&env.path(ours).display()))
         });
-    stage.configure(&configuration);
-    stage.write("ceremony.toml", &written("ceremony.toml"));
-    stage.start();
-    stage.run_ceremony();
-    stage.add_group("line-1", "line-1");
-    stage.is_in_step();
-    stage.enlist("station", "station-1");
+    env.configure(&configuration);
+    env.write("ceremony.toml", &written("ceremony.toml"));
+    env.start();
+    env.run_ceremony();
+    env.add_group("line-1", "line-1");
+    env.wait_in_sync();
+    env.enlist("station", "station-1");
 }
 
 /// Somebody at a terminal.

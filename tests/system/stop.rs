@@ -1,11 +1,11 @@
 //! An orderly stop, with the line at work.
 
 use crate::caller::Caller;
-use crate::kept::Kept;
+use crate::keepalive::KeepAlive;
 use crate::process::{signal, until};
 use crate::request::Request;
-use crate::stage::Stage;
-use crate::weather::stage_with_faults;
+use crate::test_env::TestEnv;
+use crate::token_faults::env_with_faults;
 use dps_emulator as emulator;
 use pkcs11_fault::plan::{Action, Fault};
 use rustix::process::Signal;
@@ -21,7 +21,7 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct Answers {
     served: Mutex<Vec<String>>,
-    told: AtomicUsize,
+    output: AtomicUsize,
 }
 
 impl Answers {
@@ -45,7 +45,7 @@ impl Answers {
                         "{answer:?}"
                     );
                     assert!(answer.retry_after.is_some(), "{answer:?}");
-                    self.told.fetch_add(1, Ordering::Relaxed);
+                    self.output.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(refused) if refused.is_connect() => return,
                 Err(error) => panic!("neither an answer nor a refusal: {error:?}"),
@@ -54,9 +54,9 @@ impl Answers {
     }
 
     /// The stage is stopped while `clients` ask, as soon as `moment` has come.
-    fn during_stop(stage: &mut Stage, clients: usize, moment: impl FnOnce(&Self)) -> Self {
-        let station = stage.enlist("station", "line-station");
-        let callers: Vec<_> = (0..clients).map(|_| stage.caller(&station)).collect();
+    fn during_stop(env: &mut TestEnv, clients: usize, moment: impl FnOnce(&Self)) -> Self {
+        let station = env.enlist("station", "line-station");
+        let callers: Vec<_> = (0..clients).map(|_| env.caller(&station)).collect();
         let answers = Self::default();
         std::thread::scope(|scope| {
             for (client, caller) in callers.iter().enumerate() {
@@ -65,7 +65,7 @@ impl Answers {
             }
             moment(&answers);
             let begun = Instant::now();
-            stage.stop();
+            env.stop();
             let taken = begun.elapsed();
             assert!(taken <= STOPPED_WITHIN, "the stop took {taken:?}");
         });
@@ -77,22 +77,22 @@ impl Answers {
 /// every certificate given is on record; no intent is open, without another start.
 #[test]
 fn a_stop_amid_32_clients_leaves_nobody_without_an_answer() {
-    let mut stage = Stage::up();
-    let answers = Answers::during_stop(&mut stage, CLIENTS, |answers| {
+    let mut env = TestEnv::running();
+    let answers = Answers::during_stop(&mut env, CLIENTS, |answers| {
         until("the line is at work", || {
             (answers.served() > 100).then_some(())
         });
     });
-    assert_eq!(stage.count("intent WHERE state = 'intended'"), 0);
+    assert_eq!(env.count("intent WHERE state = 'intended'"), 0);
     let served = answers.served.into_inner().unwrap();
     for serial in &served {
         let held = format!("intent WHERE state = 'issued' AND serial = x'{serial}'");
-        assert_eq!(stage.count(&held), 1, "{serial}");
+        assert_eq!(env.count(&held), 1, "{serial}");
     }
-    let issued = stage.count("intent WHERE state = 'issued' AND profile = 'device'");
+    let issued = env.count("intent WHERE state = 'issued' AND profile = 'device'");
     assert_eq!(issued, i64::try_from(served.len()).unwrap());
-    stage.start();
-    stage.is_ready();
+    env.start();
+    env.wait_ready();
 }
 
 /// Verifies: a connection that has not asked yet is served once; one that asks again is told to come
@@ -100,26 +100,26 @@ fn a_stop_amid_32_clients_leaves_nobody_without_an_answer() {
 #[test]
 fn at_a_stop_whoever_was_accepted_is_answered_once() {
     const LIST: &str = "/crl/line-1.crl";
-    let mut stage = Stage::up();
-    let [mut asks_again, mut idle, mut fresh] = [(); 3].map(|()| Kept::open(&stage));
+    let mut env = TestEnv::running();
+    let [mut asks_again, mut idle, mut fresh] = [(); 3].map(|()| KeepAlive::open(&env));
     assert_eq!(asks_again.get(LIST).status(), 200);
     assert_eq!(idle.get(LIST).status(), 200);
-    signal(stage.daemon(), Signal::TERM);
+    signal(env.daemon(), Signal::TERM);
     until("it stops", || {
-        let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+        let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
         log.contains("service: stopping").then_some(())
     });
-    let told = asks_again.get(LIST);
-    assert_eq!(told.status(), 503, "{told:?}");
-    assert!(told.value("retry-after").is_some(), "{told:?}");
-    assert_eq!(told.value("connection"), Some("close"), "{told:?}");
+    let output = asks_again.get(LIST);
+    assert_eq!(output.status(), 503, "{output:?}");
+    assert!(output.value("retry-after").is_some(), "{output:?}");
+    assert_eq!(output.value("connection"), Some("close"), "{output:?}");
     let served = fresh.get(LIST);
     assert_eq!(served.status(), 200, "{served:?}");
     assert_eq!(served.value("connection"), Some("close"), "{served:?}");
     for connection in [asks_again, idle, fresh] {
-        connection.comes_to_its_end();
+        connection.wait_closed();
     }
-    stage.stop();
+    env.stop();
 }
 
 /// The token never comes back from a signature, nor the provisioning service from a call, and both have
@@ -127,17 +127,17 @@ fn at_a_stop_whoever_was_accepted_is_answered_once() {
 /// come back, and the next start explains the signature.
 #[test]
 fn a_stop_does_not_wait_for_those_who_hang() {
-    let (mut stage, plan) = stage_with_faults(&[]);
-    stage.stop();
-    let file = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
-    stage.configure(&file.replace("sign_deadline_ms = 1000", "sign_deadline_ms = 60000"));
-    stage.start();
-    stage.is_ready();
-    stage.told(&["enrollment", "add", "--individual", "device-0-0"]);
+    let (mut env, plan) = env_with_faults(&[]);
+    env.stop();
+    let file = fs::read_to_string(env.path("hallmark.toml")).unwrap();
+    env.configure(&file.replace("sign_deadline_ms = 1000", "sign_deadline_ms = 60000"));
+    env.start();
+    env.wait_ready();
+    env.run(&["enrollment", "add", "--individual", "device-0-0"]);
     let never = emulator::Fault::on("individual.put", emulator::Action::Hang);
-    stage.emulator.inject(never).unwrap();
-    let service = stage.emulator.clone();
-    let answers = Answers::during_stop(&mut stage, 4, |_| {
+    env.emulator.inject(never).unwrap();
+    let service = env.emulator.clone();
+    let answers = Answers::during_stop(&mut env, 4, |_| {
         until("the service hangs", || {
             service.faults().is_empty().then_some(())
         });
@@ -146,10 +146,10 @@ fn a_stop_does_not_wait_for_those_who_hang() {
             (!plan.came().is_empty()).then_some(())
         });
     });
-    assert!(answers.told.load(Ordering::Relaxed) > 0);
+    assert!(answers.output.load(Ordering::Relaxed) > 0);
     plan.set(&[]).unwrap();
-    stage.start();
-    stage.is_ready();
-    assert!(stage.count("intent WHERE state = 'abandoned'") > 0);
-    stage.is_in_step();
+    env.start();
+    env.wait_ready();
+    assert!(env.count("intent WHERE state = 'abandoned'") > 0);
+    env.wait_in_sync();
 }

@@ -4,7 +4,7 @@
 //! SoftHSM reads its environment when it is loaded, so the program is a process of its own: this
 //! test program once more, which is told by a variable what to do.
 
-use crate::stage::{MODULE, Stage};
+use crate::test_env::{MODULE, TestEnv};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki::session::{Session, UserType};
@@ -59,10 +59,10 @@ impl Order<'_> {
     }
 }
 
-impl Stage {
+impl TestEnv {
     /// Another program does this at the token, and counts what then has the id.
     pub(crate) fn at_the_token(&self, order: &Order<'_>) -> Objects {
-        let told = Command::new(std::env::current_exe().unwrap())
+        let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture"])
             .arg("token_objects::a_public_key_is_written_without_a_pin")
             .env(ORDER, order.words())
@@ -70,8 +70,8 @@ impl Stage {
             .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
             .output()
             .unwrap();
-        assert!(told.status.success(), "{told:?}");
-        let out = String::from_utf8(told.stdout).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let out = String::from_utf8(output.stdout).unwrap();
         let answer = out.lines().find_map(|line| line.split_once(ANSWER));
         let (_, counts) = answer.unwrap_or_else(|| panic!("no answer: {out}"));
         let (public, private) = counts.split_once(' ').unwrap();
@@ -99,10 +99,10 @@ fn a_public_key_is_written_without_a_pin() {
         println!("{ANSWER}{} {}", objects.public, objects.private);
         return;
     }
-    let stage = Stage::set();
+    let env = TestEnv::new();
     let (id, label) = ("0102", "foreign");
     let count = 2;
-    let written = stage.at_the_token(&Order::WritePublic { id, label, count });
+    let written = env.at_the_token(&Order::WritePublic { id, label, count });
     let expected = Objects {
         public: 2,
         private: 0,
@@ -197,8 +197,8 @@ fn write_public(session: &Session, id: &[u8], label: &str) {
 fn delete_foreign(session: &Session, id: &[u8]) {
     for object in objects(session, ObjectClass::PUBLIC_KEY, id) {
         let wanted = [cryptoki::object::AttributeType::Local];
-        let told = session.get_attributes(object, &wanted).unwrap();
-        if told == [Attribute::Local(false)] {
+        let output = session.get_attributes(object, &wanted).unwrap();
+        if output == [Attribute::Local(false)] {
             session.destroy_object(object).unwrap();
         }
     }

@@ -1,7 +1,7 @@
 //! An operator looks at tokens, tries them and measures them; nothing is left of it.
 
 use crate::process::until;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use serde_json::Value;
 use std::fs;
 use std::process::Command;
@@ -12,15 +12,15 @@ unsigned long C_GetFunctionList(void *list) { abort(); }
 ";
 
 /// The configuration with one token more, whose module does what `source` says.
-fn with_module(stage: &Stage, source: &str) -> String {
-    let (code, module) = (stage.write("module.c", source), stage.path("module.so"));
-    let told = Command::new("cc")
+fn with_module(env: &TestEnv, source: &str) -> String {
+    let (code, module) = (env.write("module.c", source), env.path("module.so"));
+    let output = Command::new("cc")
         .args(["-shared", "-fPIC", "-o"])
         .args([&module, &code])
         .output();
-    let told = told.expect("softhsm-setup/install brings a C compiler");
-    assert!(told.status.success(), "{told:?}");
-    let pin = stage.path("pin");
+    let output = output.expect("softhsm-setup/install brings a C compiler");
+    assert!(output.status.success(), "{output:?}");
+    let pin = env.path("pin");
     let table = format!(
         "[[token]]\nname = \"broken\"\nkind = \"pkcs11\"\nmodule = {module:?}\nlabel = \"any\"\n\
          credential = {pin:?}\n\n[[authority]]",
@@ -39,7 +39,7 @@ fn keys(stage: &Stage) -> Vec<Value> {
 /// module that crashes costs its own line and nothing else.
 #[test]
 fn tokens_in_sight_are_listed_and_a_crashing_module_is_one_line() {
-    let mut stage = Stage::set();
+    let mut stage = TestEnv::new();
     stage.configure(&with_module(&stage, CRASHING_MODULE));
     // Nobody reads the PIN to list tokens.
     stage.write_secret("pin", "0000");
@@ -67,14 +67,14 @@ fn tokens_in_sight_are_listed_and_a_crashing_module_is_one_line() {
     let nss = rows.iter().find(|row| row["family"] == "NSS softokn");
     let remarks = nss.expect("tests/install-modules brings it")["remarks"].to_string();
     assert!(remarks.contains("NSS_CONFIGDIR"), "{remarks}");
-    assert!(stage.told(&["token", "list"]).contains("LABEL"));
+    assert!(stage.run(&["token", "list"]).contains("LABEL"));
 }
 
 /// Verifies: what is on a token, and whose; the contract, with a report to send; the keys are the same
 /// afterwards; the audit journal has it.
 #[test]
 fn a_token_is_shown_and_checked_and_keeps_its_keys() {
-    let stage = Stage::up();
+    let stage = TestEnv::running();
     let before = keys(&stage);
     let purposes: Vec<_> = before.iter().map(|key| key["purpose"].clone()).collect();
     assert_eq!(purposes.len(), 4, "{purposes:?}");
@@ -107,7 +107,7 @@ fn a_token_is_shown_and_checked_and_keeps_its_keys() {
 /// is left; what is not a token is refused with exit code 1, what is no kind of key too.
 #[test]
 fn a_token_is_measured_and_no_key_is_left() {
-    let mut stage = Stage::set();
+    let mut stage = TestEnv::new();
     stage.start();
     until("the token is ready", || {
         (stage.json(&["status"])["tokens"]["factory"]["state"] == "ready").then_some(())
@@ -130,8 +130,8 @@ fn a_token_is_measured_and_no_key_is_left() {
             .all(|row| row["signatures_per_second"].as_u64() > Some(0))
     );
     let told = stage.hallmark(&bench);
-    assert!(told.out.contains("leaves an hour"), "{told:?}");
-    assert!(told.error.contains("p256"), "{told:?}");
+    assert!(told.out.contains("leaves an hour"), "{output:?}");
+    assert!(told.error.contains("p256"), "{output:?}");
     assert_eq!(keys(&stage), Vec::<Value>::new());
     for refused in [
         &["token", "show", "other"][..],
@@ -140,14 +140,14 @@ fn a_token_is_measured_and_no_key_is_left() {
         &["token", "bench", "factory", "--seconds", "3600"],
     ] {
         let told = stage.hallmark(refused);
-        assert_eq!(told.code, Some(1), "{refused:?}: {told:?}");
+        assert_eq!(told.code, Some(1), "{refused:?}: {output:?}");
     }
 }
 
 /// Verifies: the daemon and its worker, which hold access keys and the PIN, leave no core dump.
 #[test]
 fn no_process_that_holds_a_secret_leaves_a_core() {
-    let stage = Stage::up();
+    let stage = TestEnv::running();
     for process in [stage.daemon(), stage.worker().unwrap()] {
         let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
         let core = limits

@@ -1,10 +1,10 @@
 //! Authorities whose keys are in a TPM, beside others in SoftHSM.
 
 use crate::process::until;
-use crate::relying::Relying;
+use crate::relying_party::Relying;
 use crate::request::{Holder, Request};
 use crate::software_tpm::SoftwareTpm;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ const DEVICES_EACH: usize = 20;
 
 /// The stage, with a TPM "gate" beside SoftHSM's "factory". Struck in this order.
 struct Gateway {
-    stage: Stage,
+    env: TestEnv,
     tpm: SoftwareTpm,
 }
 
 impl Gateway {
     /// The keys of `in_tpm` are to be in the TPM, those of the other authorities in SoftHSM.
     fn set(in_tpm: &[&str]) -> Self {
-        let stage = Stage::set();
-        let tpm = SoftwareTpm::start(stage.path("tpm"));
-        stage.write_secret("gate-secret", "7f1c0de5a9b84c3e9d2b6f40");
+        let env = TestEnv::new();
+        let tpm = SoftwareTpm::start(env.path("tpm"));
+        env.write_secret("gate-secret", "7f1c0de5a9b84c3e9d2b6f40");
         let token = format!(
             "[[token]]\nname = \"gate\"\nkind = \"tpm\"\ntcti = {:?}\ncredential = {:?}\n",
             tpm.tcti(),
-            stage.path("gate-secret"),
+            env.path("gate-secret"),
         );
-        let mut configuration = stage.configuration();
+        let mut configuration = env.configuration();
         for authority in in_tpm {
             let said = format!("name = \"{authority}\"\ntoken = \"factory\"");
             assert!(configuration.contains(&said), "{authority}");
@@ -36,31 +36,31 @@ impl Gateway {
         }
         let first = configuration.find("[[authority]]").unwrap();
         configuration.insert_str(first, &token);
-        stage.configure(&configuration);
-        Self { stage, tpm }
+        env.configure(&configuration);
+        Self { env, tpm }
     }
 
     fn up(in_tpm: &[&str]) -> Self {
         let mut gateway = Self::set(in_tpm);
-        gateway.stage.start();
-        gateway.stage.run_ceremony();
+        gateway.env.start();
+        gateway.env.run_ceremony();
         gateway
     }
 
     fn token(&self) -> serde_json::Value {
-        self.stage.json(&["status"])["tokens"]["gate"].clone()
+        self.env.json(&["status"])["tokens"]["gate"].clone()
     }
 
     fn alarms(&self) -> String {
-        self.stage.json(&["status"])["alarms"].to_string()
+        self.env.json(&["status"])["alarms"].to_string()
     }
 }
 
 /// Every list and certificate from the leaf up to the root, judged by OpenSSL.
-fn is_good(stage: &Stage, device: &Holder) {
-    let root = stage.authority("root");
+fn is_good(env: &TestEnv, device: &Holder) {
+    let root = env.authority("root");
     device.is_accepted_by_openssl(&root);
-    assert_eq!(Relying::on(stage).judge(device, &root), Ok(()));
+    assert_eq!(Relying::on(env).judge(device, &root), Ok(()));
 }
 
 /// Verifies: ceremony, certificates and revocation lists of a hierarchy in two kinds of token satisfy
@@ -68,8 +68,8 @@ fn is_good(stage: &Stage, device: &Holder) {
 /// that the key cannot leave.
 fn is_one_hierarchy(in_tpm: &[&str]) -> Gateway {
     let mut gateway = Gateway::up(in_tpm);
-    let device = gateway.stage.station().obtain(&Request::device("press-1"));
-    is_good(&gateway.stage, &device);
+    let device = gateway.env.station().obtain(&Request::device("press-1"));
+    is_good(&gateway.env, &device);
     for authority in ["root", "plant", "line-1", "operations"] {
         let outside = format!(
             "generation WHERE authority = '{authority}' AND key_wrapped IS NOT NULL \
@@ -88,14 +88,14 @@ fn is_one_hierarchy(in_tpm: &[&str]) -> Gateway {
 fn a_root_in_a_tpm_has_intermediates_in_softhsm() {
     let mut gateway = is_one_hierarchy(&["root"]);
     let told = gateway.stage.check();
-    assert_eq!(told.code, Some(1), "the daemon has the TPM: {told:?}");
+    assert_eq!(told.code, Some(1), "the daemon has the TPM: {output:?}");
     assert!(
         told.out.contains("another worker uses this TPM"),
-        "{told:?}"
+        "{output:?}"
     );
     gateway.stage.stop();
     let told = gateway.stage.check();
-    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(told.code, Some(0), "{output:?}");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn intermediates_in_a_tpm_have_their_root_in_softhsm() {
     assert_eq!(shown["family"], "TPM 2.0", "{shown}");
     let remarks = shown["remarks"].to_string();
     assert!(remarks.contains("in the database"), "{remarks}");
-    gateway.stage.told(&["token", "check", "gate"]);
+    gateway.stage.run(&["token", "check", "gate"]);
 }
 
 /// Verifies: whoever is not served is told when to come back; everybody is served in the end, by the
@@ -144,7 +144,7 @@ fn a_tpm_restarted_under_load_costs_nobody_a_certificate() {
             });
             let before = told_to_wait.load(Ordering::Relaxed);
             tpm.kill();
-            until("somebody is told to wait", || {
+            until("somebody is output to wait", || {
                 (told_to_wait.load(Ordering::Relaxed) > before).then_some(())
             });
             tpm.start_again();

@@ -108,19 +108,19 @@ fn first_prime(candidates: impl Iterator<Item = BigUint>) -> Option<BigUint> {
             .chain(hex)
             .collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let told = openssl(&arguments, Path::new("."));
-        let place = told.lines().position(|it| it.ends_with("is prime"))?;
+        let output = openssl(&arguments, Path::new("."));
+        let place = output.lines().position(|it| it.ends_with("is prime"))?;
         Some(chunk[place].clone())
     })
 }
 
 fn generated(bits: u32) -> BigUint {
     let bits = bits.to_string();
-    let told = openssl(
+    let output = openssl(
         &["prime", "-generate", "-hex", "-bits", &bits],
         Path::new("."),
     );
-    BigUint::parse_bytes(told.trim().as_bytes(), 16).unwrap()
+    BigUint::parse_bytes(output.trim().as_bytes(), 16).unwrap()
 }
 
 fn lcm(a: &BigUint, b: &BigUint) -> BigUint {
@@ -170,11 +170,11 @@ fn private_key(p: &Factor, q: &Factor) -> Option<String> {
 
 fn openssl(arguments: &[&str], folder: &Path) -> String {
     let mut command = Command::new("openssl");
-    let told = command
+    let output = command
         .args(arguments)
         .current_dir(folder)
         .output()
         .unwrap();
-    assert!(told.status.success(), "{told:?}");
-    String::from_utf8(told.stdout).unwrap()
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -4,7 +4,7 @@
 use crate::caller::{Answer, Caller};
 use crate::process::until;
 use crate::request::Request;
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use std::fs::File;
 use std::time::SystemTime;
 use time::Duration;
@@ -13,10 +13,10 @@ const YEARS_40: Duration = Duration::days(40 * 365);
 const HOURS_2: Duration = Duration::hours(2);
 
 /// Everything up, with this in `[policy]`, and a clock that the story sets.
-fn stage_with(policy: &str) -> Stage {
-    let stage = Stage::set().with_a_clock_set_by(Duration::ZERO);
-    stage.configure(&format!("{}\n[policy]\n{policy}\n", stage.configuration()));
-    stage.raised()
+fn env_with(policy: &str) -> TestEnv {
+    let env = TestEnv::new().with_a_clock_set_by(Duration::ZERO);
+    env.configure(&format!("{}\n[policy]\n{policy}\n", env.configuration()));
+    env.started()
 }
 
 fn is_not_signed(answer: &Answer) {
@@ -29,18 +29,18 @@ fn is_not_signed(answer: &Answer) {
 }
 
 /// Status, metrics, lists and devices are there; the alarm tells why nothing is signed.
-fn is_told(stage: &Stage, why: &str) {
-    let status = stage.json(&["status"]);
+fn is_told(env: &TestEnv, why: &str) {
+    let status = env.json(&["status"]);
     assert_eq!(status["ready"], false);
     assert!(status["alarms"].to_string().contains(why), "{status}");
     let lists = status["crls"].as_array().unwrap();
     assert!(!lists.is_empty());
-    assert_eq!(stage.plain_http().get("/crl/line-1.crl").status, 200);
+    assert_eq!(env.plain_http().get("/crl/line-1.crl").status, 200);
 }
 
-fn dates(stage: &Stage) -> (i64, i64) {
-    let intents = stage.count("intent");
-    (intents, stage.count("crl"))
+fn dates(env: &TestEnv) -> (i64, i64) {
+    let intents = env.count("intent");
+    (intents, env.count("crl"))
 }
 
 /// Verifies: a clock that falls back to before what is on record, while the daemon runs and before it
@@ -48,29 +48,25 @@ fn dates(stage: &Stage) -> (i64, i64) {
 /// the same request is answered.
 #[test]
 fn a_clock_that_has_fallen_back_signs_nothing_until_it_is_right() {
-    let mut stage = stage_with("");
-    let station = stage.enlist("station", "station-1");
+    let mut env = env_with("");
+    let station = env.enlist("station", "station-1");
     for restarted in [false, true] {
         if restarted {
-            stage.stop();
+            env.stop();
         }
-        let before = dates(&stage);
-        stage.sets_clock_by(-YEARS_40);
+        let before = dates(&env);
+        env.sets_clock_by(-YEARS_40);
         if restarted {
-            stage.start();
+            env.start();
         }
-        let line = stage.caller(&station);
+        let line = env.caller(&station);
         let request = Request::device(&format!("press-{restarted}"));
         is_not_signed(&line.ask(&request));
-        is_told(&stage, "set the clock");
-        assert_eq!(
-            dates(&stage),
-            before,
-            "nothing is on record with such a date"
-        );
+        is_told(&env, "set the clock");
+        assert_eq!(dates(&env), before, "nothing is on record with such a date");
 
-        stage.sets_clock_by(Duration::ZERO);
-        stage.is_ready();
+        env.sets_clock_by(Duration::ZERO);
+        env.wait_ready();
         line.obtain(&request);
     }
 }
@@ -79,29 +75,29 @@ fn a_clock_that_has_fallen_back_signs_nothing_until_it_is_right() {
 /// of a device in the middle of its roll is still let in when the clock is right again.
 #[test]
 fn a_clock_far_ahead_expires_nothing() {
-    let stage = stage_with("renew_before = \"30d\"\nrenew_jitter = \"1d\"");
-    stage.told(&["enrollment", "add", "--individual", "pump-7"]);
-    let line = stage.station();
+    let env = env_with("renew_before = \"30d\"\nrenew_jitter = \"1d\"");
+    env.run(&["enrollment", "add", "--individual", "pump-7"]);
+    let line = env.station();
     for _ in 0..2 {
         line.obtain(&Request::device("pump-7"));
-        stage.is_in_step();
+        env.wait_in_sync();
     }
-    let enrollment = || stage.json(&["enrollment", "show", "pump-7"])[0]["slots"].clone();
+    let enrollment = || env.json(&["enrollment", "show", "pump-7"])[0]["slots"].clone();
     until("both leaves are valid", || {
         (enrollment()["state"] == "draining").then_some(())
     });
-    let (slots, before) = (enrollment(), dates(&stage));
+    let (slots, before) = (enrollment(), dates(&env));
 
-    stage.sets_clock_by(YEARS_40);
+    env.sets_clock_by(YEARS_40);
     is_not_signed(&line.ask(&Request::device("pump-8")));
-    is_told(&stage, "clock_jump_max");
-    stage.told(&["push", "retry"]);
-    stage.is_in_step();
+    is_told(&env, "clock_jump_max");
+    env.run(&["push", "retry"]);
+    env.wait_in_sync();
     assert_eq!(enrollment(), slots);
-    assert_eq!(dates(&stage), before);
+    assert_eq!(dates(&env), before);
 
-    stage.sets_clock_by(Duration::ZERO);
-    stage.is_ready();
+    env.sets_clock_by(Duration::ZERO);
+    env.wait_ready();
     line.obtain(&Request::device("pump-8"));
     assert_eq!(enrollment(), slots);
 }
@@ -110,51 +106,51 @@ fn a_clock_far_ahead_expires_nothing() {
 /// ahead, and for one that is rightly behind what was signed meanwhile.
 #[test]
 fn an_operator_vouches_for_the_clock() {
-    let mut stage = stage_with("clock_jump_max = \"1h\"");
-    let station = stage.enlist("station", "station-1");
+    let mut env = env_with("clock_jump_max = \"1h\"");
+    let station = env.enlist("station", "station-1");
     let obtains = |line: &Caller, id: &str| drop(line.obtain(&Request::device(id)));
     for (set_by, id) in [(HOURS_2, "press-1"), (Duration::ZERO, "press-2")] {
-        stage.sets_clock_by(set_by);
-        is_not_signed(&stage.caller(&station).ask(&Request::device(id)));
-        stage.told(&["clock", "accept"]);
-        obtains(&stage.caller(&station), id);
-        stage.restart();
+        env.sets_clock_by(set_by);
+        is_not_signed(&env.caller(&station).ask(&Request::device(id)));
+        env.run(&["clock", "accept"]);
+        obtains(&env.caller(&station), id);
+        env.restart();
     }
-    obtains(&stage.caller(&station), "press-3");
-    assert_eq!(stage.count("audit WHERE action = 'clock.accepted'"), 2);
+    obtains(&env.caller(&station), "press-3");
+    assert_eq!(env.count("audit WHERE action = 'clock.accepted'"), 2);
 }
 
 /// Verifies: where policy wants it, nothing is signed before the clock was synchronised; and a clock
 /// that jumps because it was synchronised is believed.
 #[test]
 fn a_clock_that_was_synchronised_is_believed() {
-    let mut stage = Stage::set().with_a_clock_set_by(Duration::ZERO);
-    let file = stage.path("synchronized");
-    stage.configure(&format!(
+    let mut env = TestEnv::new().with_a_clock_set_by(Duration::ZERO);
+    let file = env.path("synchronized");
+    env.configure(&format!(
         "{}\n[policy]\nclock = \"synchronised\"\nclock_synchronised_file = {file:?}\n\
          clock_jump_max = \"1h\"\n",
-        stage.configuration()
+        env.configuration()
     ));
     let synchronised = File::create(&file).unwrap();
-    stage = stage.raised();
-    let station = stage.enlist("station", "station-1");
+    env = env.started();
+    let station = env.enlist("station", "station-1");
 
-    stage.stop();
+    env.stop();
     std::fs::remove_file(&file).unwrap();
-    stage.start();
+    env.start();
     let request = Request::device("press-1");
-    is_not_signed(&stage.caller(&station).ask(&request));
-    is_told(&stage, "not synchronised");
+    is_not_signed(&env.caller(&station).ask(&request));
+    is_told(&env, "not synchronised");
     drop(synchronised);
     let synchronised = File::create(&file).unwrap();
-    stage.is_ready();
-    stage.caller(&station).obtain(&request);
+    env.wait_ready();
+    env.caller(&station).obtain(&request);
 
     let request = Request::device("press-2");
-    stage.sets_clock_by(HOURS_2);
-    is_not_signed(&stage.caller(&station).ask(&request));
+    env.sets_clock_by(HOURS_2);
+    is_not_signed(&env.caller(&station).ask(&request));
     let set = SystemTime::now() + HOURS_2.unsigned_abs();
     synchronised.set_modified(set).unwrap();
-    stage.is_ready();
-    stage.caller(&station).obtain(&request);
+    env.wait_ready();
+    env.caller(&station).obtain(&request);
 }

@@ -2,7 +2,7 @@
 //! they are, and has OpenSSL judge by them.
 
 use crate::request::{Holder, der};
-use crate::stage::{PUBLIC_HTTP, Stage};
+use crate::test_env::{PUBLIC_HTTP, TestEnv};
 use reqwest::blocking::{Client, Response};
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +18,8 @@ pub(crate) struct Relying {
 }
 
 impl Relying {
-    pub(crate) fn on(stage: &Stage) -> Self {
-        let http = stage.json(&["status"])["http"].as_str().unwrap().to_owned();
+    pub(crate) fn on(env: &TestEnv) -> Self {
+        let http = env.json(&["status"])["http"].as_str().unwrap().to_owned();
         Self {
             http: Client::builder().no_proxy().build().unwrap(),
             base: format!("http://{http}"),
@@ -75,7 +75,7 @@ impl Relying {
         ] {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let told = Command::new("openssl")
+        let output = Command::new("openssl")
             .args([
                 "verify",
                 "-x509_strict",
@@ -87,9 +87,9 @@ impl Relying {
             .current_dir(folder.path())
             .output()
             .unwrap();
-        match told.status.success() {
+        match output.status.success() {
             true => Ok(()),
-            false => Err(String::from_utf8(told.stderr).unwrap()),
+            false => Err(String::from_utf8(output.stderr).unwrap()),
         }
     }
 }
@@ -133,7 +133,7 @@ pub(crate) fn pem(kind: &str, der: &[u8]) -> String {
     command
         .args([kind, "-inform", "DER", "-in"])
         .arg(file.path());
-    let told = command.output().unwrap();
-    assert!(told.status.success(), "{told:?}");
-    String::from_utf8(told.stdout).unwrap()
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -3,7 +3,7 @@
 
 use crate::caller::Caller;
 use crate::invariants;
-use crate::process::{PERIOD, Process, SOON, Told, until, with_argument};
+use crate::process::{CommandOutput, PERIOD, Process, SOON, pid_with_argument, until};
 use crate::request::{Holder, Request};
 use dps_emulator::{Emulator, Options};
 use serde_json::Value;
@@ -26,61 +26,61 @@ pub(crate) const PUBLIC_HTTP: &str = "http://pki.hallmark.example";
 pub(crate) const ANOTHER_BUILD: &str = "HALLMARKD_UNDER_TEST";
 const CONFIGURATION: &str = include_str!("hallmark.toml");
 
-pub(crate) struct Stage {
+pub(crate) struct TestEnv {
     /// Shared with the probers of some stories.
     pub(crate) emulator: Arc<Emulator>,
     daemon: Option<Process>,
     /// What the shell does in a mount namespace of the daemon's own before it starts.
-    surroundings: Option<String>,
+    namespace_script: Option<String>,
     /// The admin socket, below the folder.
     admin: &'static str,
     folder: TempDir,
 }
 
-impl Stage {
+impl TestEnv {
     /// Token, emulator and configuration; no daemon yet.
-    pub(crate) fn set() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("hallmark-")
             .tempdir()
             .unwrap();
         let mut options = Options::new(folder.path().join("emulator"));
         options.switches.retry_after_seconds = 0;
-        let stage = Self {
+        let env = Self {
             emulator: Arc::new(Emulator::start(options).unwrap()),
             daemon: None,
-            surroundings: None,
+            namespace_script: None,
             admin: "state/admin.sock",
             folder,
         };
-        let tokens = stage.path("tokens");
+        let tokens = env.path("tokens");
         fs::create_dir(&tokens).unwrap();
-        stage.write(
+        env.write(
             "softhsm2.conf",
             &format!("directories.tokendir = {}\n", tokens.display()),
         );
-        stage.make_token("factory");
-        stage.write("ceremony.toml", CEREMONY);
-        stage.write_secret(
+        env.make_token("factory");
+        env.write("ceremony.toml", CEREMONY);
+        env.write_secret(
             "connection-string",
-            &stage.emulator.service_connection_string(),
+            &env.emulator.service_connection_string(),
         );
-        stage.write_secret(
+        env.write_secret(
             "hub-connection-string",
-            &stage.emulator.hub_connection_string(),
+            &env.emulator.hub_connection_string(),
         );
-        stage.write_secret("arm-token", &stage.emulator.arm().token);
-        stage.configure(&stage.configuration());
-        stage
+        env.write_secret("arm-token", &env.emulator.arm().token);
+        env.configure(&env.configuration());
+        env
     }
 
     /// Everything up: the ceremony is done, the root verified, and HTTPS answers.
-    pub(crate) fn up() -> Self {
-        Self::set().raised()
+    pub(crate) fn running() -> Self {
+        Self::new().started()
     }
 
     /// The same over a configuration that the story has changed.
-    pub(crate) fn raised(mut self) -> Self {
+    pub(crate) fn started(mut self) -> Self {
         self.start();
         self.run_ceremony();
         self
@@ -88,8 +88,8 @@ impl Stage {
 
     /// From its next start on the daemon runs in a mount namespace of its own, in which `script` was
     /// run before by `sh` in the stage's folder.
-    pub(crate) fn surrounded_by(mut self, script: &str) -> Self {
-        self.surroundings = Some(format!("cd {:?}\n{script}\n", self.folder.path()));
+    pub(crate) fn in_namespace(mut self, script: &str) -> Self {
+        self.namespace_script = Some(format!("cd {:?}\n{script}\n", self.folder.path()));
         self
     }
 
@@ -150,7 +150,7 @@ impl Stage {
 
     /// The same where another configuration of SoftHSM says.
     pub(crate) fn make_token_at(&self, label: &str, conf: &str) {
-        let told = self
+        let output = self
             .hallmarkd(&["init-token", "--module", MODULE, "--label", label])
             .arg("--pin-file")
             .arg(self.path("pin"))
@@ -159,7 +159,7 @@ impl Stage {
             .env("SOFTHSM2_CONF", self.path(conf))
             .output()
             .unwrap();
-        assert!(told.status.success(), "{told:?}");
+        assert!(output.status.success(), "{output:?}");
     }
 
     pub(crate) fn hallmarkd(&self, arguments: &[&str]) -> Command {
@@ -180,9 +180,9 @@ impl Stage {
     }
 
     /// `hallmarkd check`.
-    pub(crate) fn check(&self) -> Told {
+    pub(crate) fn check(&self) -> CommandOutput {
         let mut command = self.hallmarkd(&["check", "--config"]);
-        Told::of(command.arg(self.path("hallmark.toml")))
+        CommandOutput::of(command.arg(self.path("hallmark.toml")))
     }
 
     /// Starts the daemon, and waits until its admin socket answers.
@@ -203,8 +203,8 @@ impl Stage {
         failpoints.extend(self.clock_settings());
         let mut command = self.hallmarkd(&["serve", "--config"]);
         command.arg(self.path("hallmark.toml"));
-        if let Some(script) = &self.surroundings {
-            command = in_surroundings(script, &command);
+        if let Some(script) = &self.namespace_script {
+            command = in_namespace_of(script, &command);
         }
         command.env("FAILPOINTS", failpoints.join(";"));
         command
@@ -223,14 +223,14 @@ impl Stage {
     /// Makes the authorities, and waits for what the daemon then does by itself.
     pub(crate) fn run_ceremony(&self) {
         let file = self.path("ceremony.toml");
-        self.told(&["ceremony", "run", file.to_str().unwrap()]);
+        self.run(&["ceremony", "run", file.to_str().unwrap()]);
         until("the root is verified", || {
             let held = self.emulator.authorities();
             let verified = |it: &Value| it["properties"]["isVerified"] == true;
             held.iter().any(verified).then_some(())
         });
-        self.is_in_step();
-        self.is_ready();
+        self.wait_in_sync();
+        self.wait_ready();
         until("every authority has a revocation list", || {
             let authorities = self.json(&["authority", "list"]);
             let listed = |it: &Value| it["crl_number"].is_i64();
@@ -261,7 +261,7 @@ impl Stage {
     pub(crate) fn restart(&mut self) {
         self.stop();
         self.start();
-        self.is_ready();
+        self.wait_ready();
     }
 
     /// The daemon's process id.
@@ -271,11 +271,11 @@ impl Stage {
 
     /// The worker's process id, found as an operator would: by its command line.
     pub(crate) fn worker(&self) -> Option<u32> {
-        with_argument(&self.path("state/token-factory.sock"))
+        pid_with_argument(&self.path("state/token-factory.sock"))
     }
 
     /// `hallmark`, whatever comes of it.
-    pub(crate) fn hallmark(&self, arguments: &[&str]) -> Told {
+    pub(crate) fn hallmark(&self, arguments: &[&str]) -> CommandOutput {
         self.client().hallmark(arguments)
     }
 
@@ -287,15 +287,15 @@ impl Stage {
     }
 
     /// `hallmark`, which must succeed; its standard output.
-    pub(crate) fn told(&self, arguments: &[&str]) -> String {
-        let told = self.hallmark(arguments);
-        assert_eq!(told.code, Some(0), "{arguments:?}: {told:?}");
-        told.out
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        let output = self.hallmark(arguments);
+        assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
+        output.out
     }
 
     /// `hallmark --json`, which must succeed.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
-        let out = self.told(&[&["--json"], arguments].concat());
+        let out = self.run(&[&["--json"], arguments].concat());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
     }
 
@@ -309,18 +309,18 @@ impl Stage {
             "--authority",
             authority,
         ];
-        self.told(&add);
+        self.run(&add);
     }
 
     /// Waits until certificates can be issued.
-    pub(crate) fn is_ready(&self) {
+    pub(crate) fn wait_ready(&self) {
         until("the daemon is ready", || {
             (self.json(&["status"])["ready"] == true).then_some(())
         });
     }
 
     /// Waits until nothing is left to do at the provisioning service.
-    pub(crate) fn is_in_step(&self) {
+    pub(crate) fn wait_in_sync(&self) {
         let begun = Instant::now();
         loop {
             let queue = self.json(&["push", "list"]);
@@ -334,7 +334,7 @@ impl Stage {
 
     /// The PEM of an authority.
     pub(crate) fn authority(&self, name: &str) -> String {
-        self.told(&["authority", "show", name, "--pem"])
+        self.run(&["authority", "show", name, "--pem"])
     }
 
     /// Where HTTPS is.
@@ -354,9 +354,9 @@ impl Stage {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--fail", "--unix-socket"]);
         command.arg(self.path(self.admin));
-        let told = Told::of(command.arg("http://localhost/metrics"));
-        assert_eq!(told.code, Some(0), "{told:?}");
-        told.out
+        let output = CommandOutput::of(command.arg("http://localhost/metrics"));
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.out
     }
 
     /// A client without a certificate.
@@ -396,8 +396,8 @@ impl Stage {
     pub(crate) fn try_to_issue(&self, request: &Request) -> Option<Holder> {
         let command = self.issue(request);
         let command = command.each_ref().map(String::as_str);
-        let told = self.hallmark(&[&["--json"], &command[..]].concat());
-        let answer = serde_json::from_str(&told.out).ok()?;
+        let output = self.hallmark(&[&["--json"], &command[..]].concat());
+        let answer = serde_json::from_str(&output.out).ok()?;
         Some(request.holder(&answer))
     }
 
@@ -430,7 +430,7 @@ fn program() -> PathBuf {
 }
 
 /// The same command, with the same process id in the end.
-fn in_surroundings(script: &str, command: &Command) -> Command {
+fn in_namespace_of(script: &str, command: &Command) -> Command {
     let mut surrounded = Command::new("unshare");
     surrounded.args(["--mount", "--propagation", "private", "sh", "-ec"]);
     surrounded.arg(format!("{script}exec \"$@\"")).arg("sh");
@@ -449,14 +449,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn hallmark(&self, arguments: &[&str]) -> Told {
+    pub(crate) fn hallmark(&self, arguments: &[&str]) -> CommandOutput {
         let mut command = Command::new(HALLMARK);
         command.env("HALLMARK_ADMIN_SOCKET", &self.socket);
-        Told::of(command.args(arguments))
+        CommandOutput::of(command.args(arguments))
     }
 }
 
-impl Drop for Stage {
+impl Drop for TestEnv {
     /// Strikes the stage. A test that has failed already is not judged a second time.
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -2,7 +2,7 @@
 
 use crate::process::SOON;
 use crate::request::{Holder, der};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-pub(crate) struct Kept {
+pub(crate) struct KeepAlive {
     stream: BufReader<Box<dyn Stream>>,
     /// DER of the certificate that the daemon presented.
     pub(crate) presented: Vec<u8>,
@@ -24,9 +24,9 @@ impl<S: Read + Write + Send> Stream for S {}
 #[derive(Debug)]
 pub(crate) struct Head(String);
 
-impl Kept {
-    pub(crate) fn open(stage: &Stage) -> Self {
-        let address = stage.json(&["status"])["http"].as_str().unwrap().to_owned();
+impl KeepAlive {
+    pub(crate) fn open(env: &TestEnv) -> Self {
+        let address = env.json(&["status"])["http"].as_str().unwrap().to_owned();
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         Self {
@@ -36,16 +36,16 @@ impl Kept {
     }
 
     /// Over TLS, as `holder`.
-    pub(crate) fn secured(stage: &Stage, holder: &Holder) -> Self {
-        Self::try_secured(stage, holder).unwrap()
+    pub(crate) fn secured(env: &TestEnv, holder: &Holder) -> Self {
+        Self::try_secured(env, holder).unwrap()
     }
 
     /// The same, if the daemon completes the handshake.
-    pub(crate) fn try_secured(stage: &Stage, holder: &Holder) -> io::Result<Self> {
-        let address = stage.https().replace("https://", "");
+    pub(crate) fn try_secured(env: &TestEnv, holder: &Holder) -> io::Result<Self> {
+        let address = env.https().replace("https://", "");
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(SOON))?;
-        let config = client_config(&stage.authority("root"), holder);
+        let config = client_config(&env.authority("root"), holder);
         let name = "localhost".try_into().unwrap();
         let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
         while connection.is_handshaking() {
@@ -98,7 +98,7 @@ impl Kept {
     }
 
     /// Waits until the daemon has closed it, in order.
-    pub(crate) fn comes_to_its_end(mut self) {
+    pub(crate) fn wait_closed(mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty(), "{rest:?}");

@@ -2,7 +2,7 @@
 
 use crate::device::is_assigned;
 use crate::request::Request;
-use crate::stage::{CEREMONY, Stage};
+use crate::test_env::{CEREMONY, TestEnv};
 use serde_json::Value;
 use std::process::Command;
 
@@ -20,8 +20,8 @@ fn with_keys(kinds: [&str; 4]) -> String {
     text
 }
 
-fn a_device_is_let_in(stage: &Stage) {
-    stage.told(&[
+fn a_device_is_let_in(env: &TestEnv) {
+    env.run(&[
         "enrollment",
         "add",
         "--group",
@@ -29,52 +29,52 @@ fn a_device_is_let_in(stage: &Stage) {
         "--authority",
         "line-1",
     ]);
-    let leaf = stage.station().obtain(&Request::device("press-1"));
-    stage.is_in_step();
-    is_assigned(&stage.emulator, &leaf);
-    leaf.is_accepted_by_openssl(&stage.authority("root"));
+    let leaf = env.station().obtain(&Request::device("press-1"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &leaf);
+    leaf.is_accepted_by_openssl(&env.authority("root"));
 }
 
 /// Verifies: authorities with RSA keys of 4096 and 3072 bits, P-384 and Ed25519 are made, linted, verified by
 /// the provisioning service and by OpenSSL, and a device is let in below them.
 #[test]
 fn authorities_have_keys_of_every_kind() {
-    let mut stage = Stage::set();
-    stage.start();
+    let mut env = TestEnv::new();
+    env.start();
     let kinds = ["rsa4096", "p384", "rsa3072", "ed25519"];
-    stage.write("ceremony.toml", &with_keys(kinds));
-    stage.run_ceremony();
-    let authorities = stage.json(&["authority", "list"]);
+    env.write("ceremony.toml", &with_keys(kinds));
+    env.run_ceremony();
+    let authorities = env.json(&["authority", "list"]);
     let authorities = authorities.as_array().unwrap().iter();
     let made: Vec<_> = authorities.map(|it| it["key_type"].clone()).collect();
     assert_eq!(made, kinds);
-    a_device_is_let_in(&stage);
+    a_device_is_let_in(&env);
 }
 
 /// Verifies: NSS does not say that it has made a key, so the transcript warns; everything else is as ever.
 #[test]
 fn a_token_that_does_not_tell_what_it_made_is_warned_of() {
-    let mut stage = Stage::set();
-    let folder = stage.path("nss");
+    let mut env = TestEnv::new();
+    let folder = env.path("nss");
     std::fs::create_dir(&folder).unwrap();
     let mut certutil = Command::new("certutil");
     certutil
         .arg("-N")
         .arg("-d")
         .arg(format!("sql:{}", folder.display()));
-    let told = certutil.arg("-f").arg(stage.path("pin")).output();
-    let told = told.expect("tests/install-modules brings certutil");
-    assert!(told.status.success(), "{told:?}");
-    let configuration = stage.configuration();
+    let output = certutil.arg("-f").arg(env.path("pin")).output();
+    let output = output.expect("tests/install-modules brings certutil");
+    assert!(output.status.success(), "{output:?}");
+    let configuration = env.configuration();
     let (softhsm, rest) = configuration.split_once("SOFTHSM2_CONF").unwrap();
     let (_, rest) = rest.split_once('\n').unwrap();
     let nss = softhsm
         .replace("fragment = \"softhsm2\"", "fragment = \"nss\"")
         .replace("label = \"factory\"", "label = \"NSS Certificate DB\"");
-    stage.configure(&format!("{nss}NSS_CONFIGDIR = {folder:?}\n{rest}"));
-    stage.start();
-    let file = stage.write("ceremony.toml", CEREMONY);
-    let transcript = stage.json(&["ceremony", "run", file.to_str().unwrap()]);
+    env.configure(&format!("{nss}NSS_CONFIGDIR = {folder:?}\n{rest}"));
+    env.start();
+    let file = env.write("ceremony.toml", CEREMONY);
+    let transcript = env.json(&["ceremony", "run", file.to_str().unwrap()]);
     for authority in transcript["authorities"].as_array().unwrap() {
         assert_eq!(authority["outcome"], "created");
         let warned = |it: &Value| it.as_str().unwrap().contains("CKA_LOCAL");
@@ -83,6 +83,6 @@ fn a_token_that_does_not_tell_what_it_made_is_warned_of() {
             "{authority}"
         );
     }
-    stage.run_ceremony();
-    a_device_is_let_in(&stage);
+    env.run_ceremony();
+    a_device_is_let_in(&env);
 }

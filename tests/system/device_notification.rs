@@ -2,22 +2,21 @@
 
 use crate::process::until;
 use crate::provisioned::{below_line_1, individually};
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault, MethodAnswer};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-fn is_online(stage: &Stage, id: &str) {
+fn is_online(env: &TestEnv, id: &str) {
     let (status, payload) = (200, json!({}));
-    stage
-        .emulator
+    env.emulator
         .simulate_device(id, MethodAnswer { status, payload });
 }
 
-fn restart_with(stage: &mut Stage, policy: &str) {
-    let configuration = stage.configuration();
-    stage.configure(&format!("{configuration}\n[policy]\n{policy}\n"));
-    stage.restart();
+fn restart_with(env: &mut TestEnv, policy: &str) {
+    let configuration = env.configuration();
+    env.configure(&format!("{configuration}\n[policy]\n{policy}\n"));
+    env.restart();
 }
 
 /// Verifies: policy rolls three devices, and one job tells them, although the answer to its order
@@ -27,68 +26,68 @@ fn restart_with(stage: &mut Stage, policy: &str) {
 #[test]
 fn one_job_tells_a_batch_of_devices_over_a_crash() {
     let ids = ["press-7", "press-8", "press-9"];
-    let (mut stage, _) = individually(&ids);
-    is_online(&stage, "press-7");
-    is_online(&stage, "press-8");
-    stage.emulator.switch(|it| it.job_results_late = true);
+    let (mut env, _) = individually(&ids);
+    is_online(&env, "press-7");
+    is_online(&env, "press-8");
+    env.emulator.switch(|it| it.job_results_late = true);
     let unanswered = Fault::on("job.put", Action::HangAfter);
-    stage.emulator.inject(unanswered).unwrap();
+    env.emulator.inject(unanswered).unwrap();
     restart_with(
-        &mut stage,
+        &mut env,
         "renew_before = \"91d\"\nrenew_jitter = \"0s\"\ntell_devices = \"job\"\ntell_interval = \"1s\"",
     );
     until("the job is ordered", || {
-        stage.emulator.faults().is_empty().then_some(())
+        env.emulator.faults().is_empty().then_some(())
     });
-    stage.kill();
-    stage.start();
-    stage.is_ready();
+    env.kill();
+    env.start();
+    env.wait_ready();
     until("it is asked whom the job reached", || {
-        let asked = stage.emulator.requests_of("hub.query");
+        let asked = env.emulator.requests_of("hub.query");
         (!asked.is_empty()).then_some(())
     });
-    stage.emulator.switch(|it| it.job_results_late = false);
+    env.emulator.switch(|it| it.job_results_late = false);
     // One job, as a rule; on a machine so slow that the rolls begin seconds apart, two or three.
-    let told = || {
-        let rolls = stage.json(&["roll", "list", "--open"]);
+    let output = || {
+        let rolls = env.json(&["roll", "list", "--open"]);
         let rolls = rolls.as_array().unwrap().iter();
-        let told = |roll: &Value| {
+        let output = |roll: &Value| {
             let id = roll["registration_id"].as_str()?.to_owned();
             Some((id, roll["told"].as_str()?.to_owned()))
         };
-        rolls.filter_map(told).collect::<BTreeMap<_, _>>()
+        rolls.filter_map(output).collect::<BTreeMap<_, _>>()
     };
     until("the rolls know whom the job reached", || {
-        let told = told();
-        let begins = |id: &str, words: &str| told.get(id).is_some_and(|it| it.starts_with(words));
+        let output = output();
+        let begins = |id: &str, words: &str| output.get(id).is_some_and(|it| it.starts_with(words));
         let heard = |id| begins(id, "1 of 1 done, 1 told; 1 of 1 jobs");
         let known = heard("press-7") && heard("press-8") && begins("press-9", "0 of 1 done, 1 off");
         known.then_some(())
     });
-    is_online(&stage, "press-9");
+    is_online(&env, "press-9");
     until("it is told by another job", || {
-        let last = told().remove("press-9")?;
+        let last = output().remove("press-9")?;
         last.starts_with("1 of 1 done, 1 told;").then_some(())
     });
-    let orders = stage.emulator.requests_of("job.put");
+    let orders = env.emulator.requests_of("job.put");
     let jobs: BTreeSet<_> = orders.iter().map(|order| &order.path).collect();
     assert_eq!(jobs.len(), orders.len(), "a job was ordered twice");
-    assert_eq!(stage.emulator.requests_of("hub.method").len(), 0);
+    assert_eq!(env.emulator.requests_of("hub.method").len(), 0);
 }
 
 /// Verifies: at the cut-over of an authority all devices below it are told, while the hub throttles
 /// and fails; `roll show` has the numbers, and names who was not reached.
 #[test]
 fn the_devices_below_an_authority_are_told_at_its_cut_over() {
-    let (mut stage, _) = below_line_1(&["press-7", "press-8"]);
-    is_online(&stage, "press-8");
-    restart_with(&mut stage, "tell_devices = \"job\"");
+    let (mut env, _) = below_line_1(&["press-7", "press-8"]);
+    is_online(&env, "press-8");
+    restart_with(&mut env, "tell_devices = \"job\"");
     for (call, action) in [
         ("job.get", Action::status(500)),
         ("job.put", Action::throttle(1)),
         ("job.put", Action::ResetBefore),
     ] {
-        stage.emulator.inject(Fault::on(call, action)).unwrap();
+        env.emulator.inject(Fault::on(call, action)).unwrap();
     }
     let command = [
         "roll",
@@ -98,9 +97,9 @@ fn the_devices_below_an_authority_are_told_at_its_cut_over() {
         "--reason",
         "expiry",
     ];
-    let id = stage.json(&command)["rolls"][0]["id"].to_string();
+    let id = env.json(&command)["rolls"][0]["id"].to_string();
     let shown = until("the job has ended", || {
-        let roll = stage.json(&["roll", "show", &id]);
+        let roll = env.json(&["roll", "show", &id]);
         (roll["hub"]["told"] == 1).then_some(roll)
     });
     assert_eq!(shown["report"]["not_reached"], json!(["press-7"]));
@@ -109,38 +108,38 @@ fn the_devices_below_an_authority_are_told_at_its_cut_over() {
     });
     let hub = &shown["hub"];
     assert_eq!(hub, &expected);
-    assert!(stage.emulator.faults().is_empty());
+    assert!(env.emulator.faults().is_empty());
 }
 
 /// Verifies: a device that is offline is called again until it answers; one that stays away is given
 /// up after the time that policy says, and counted.
 #[test]
 fn a_device_that_is_offline_is_called_again_for_a_while() {
-    let (mut stage, _) = individually(&["press-7", "press-8"]);
+    let (mut env, _) = individually(&["press-7", "press-8"]);
     restart_with(
-        &mut stage,
+        &mut env,
         "tell_devices = \"method\"\ntell_interval = \"1s\"\ntell_for = \"14s\"",
     );
-    let told = |id: &str| {
-        let rolls = stage.json(&["roll", "list"]);
+    let output = |id: &str| {
+        let rolls = env.json(&["roll", "list"]);
         let rolls = rolls.as_array().unwrap();
         let roll = rolls.iter().find(|it| it["registration_id"] == id);
-        let told = roll.and_then(|roll| roll["told"].as_str());
-        told.unwrap_or_default().to_owned()
+        let output = roll.and_then(|roll| roll["told"].as_str());
+        output.unwrap_or_default().to_owned()
     };
     for id in ["press-7", "press-8"] {
-        stage.told(&["roll", "start", id, "--reason", "expiry"]);
+        env.run(&["roll", "start", id, "--reason", "expiry"]);
     }
     until("it was offline once", || {
-        told("press-7")
+        output("press-7")
             .starts_with("0 of 1 done, 1 offline")
             .then_some(())
     });
-    is_online(&stage, "press-7");
+    is_online(&env, "press-7");
     until("it was told", || {
-        (told("press-7") == "1 of 1 done, 1 told").then_some(())
+        (output("press-7") == "1 of 1 done, 1 told").then_some(())
     });
     until("the other one is given up", || {
-        (told("press-8") == "1 of 1 done, 1 offline").then_some(())
+        (output("press-8") == "1 of 1 done, 1 offline").then_some(())
     });
 }

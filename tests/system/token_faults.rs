@@ -7,7 +7,7 @@
 
 use crate::load::Load;
 use crate::process::{Process, signal, until};
-use crate::stage::{MODULE, Stage};
+use crate::test_env::{MODULE, TestEnv};
 use pkcs11_fault::plan::{Action, Fault, Plan};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs;
@@ -26,17 +26,17 @@ const CKR_GENERAL_ERROR: u64 = 0x05;
 const CKR_DEVICE_ERROR: u64 = 0x30;
 
 /// A stage whose token is behind the module with faults, and on which the ceremony is done.
-pub(crate) fn stage_with_faults(faults: &[Fault]) -> (Stage, Plan) {
-    let (stage, plan) = set_with_faults(faults);
-    (stage.raised(), plan)
+pub(crate) fn env_with_faults(faults: &[Fault]) -> (TestEnv, Plan) {
+    let (env, plan) = new_with_faults(faults);
+    (env.started(), plan)
 }
 
 /// The same before its daemon is started.
-pub(crate) fn set_with_faults(faults: &[Fault]) -> (Stage, Plan) {
-    let stage = Stage::set();
-    let plan = Plan::new(stage.path("faults"));
+pub(crate) fn new_with_faults(faults: &[Fault]) -> (TestEnv, Plan) {
+    let env = TestEnv::new();
+    let plan = Plan::new(env.path("faults"));
     plan.set(faults).unwrap();
-    let module = stage.path("libpkcs11_fault.so");
+    let module = env.path("libpkcs11_fault.so");
     // Cargo leaves the library beside the tests that depend on it.
     let built = std::env::current_exe().unwrap();
     let built = built.parent().unwrap().join("libpkcs11_fault.so");
@@ -47,12 +47,12 @@ pub(crate) fn set_with_faults(faults: &[Fault]) -> (Stage, Plan) {
         plan.path()
     );
     let by_module = format!("module = {module:?}\nsign_deadline_ms = 1000");
-    let configuration = stage
+    let configuration = env
         .configuration()
         .replace("fragment = \"softhsm2\"", &by_module)
         .replace("[token.environment]", &environment);
-    stage.configure(&configuration);
-    (stage, plan)
+    env.configure(&configuration);
+    (env, plan)
 }
 
 /// The faults come, and the line is served again.
@@ -62,12 +62,12 @@ fn survives(load: &Load, plan: &Plan, faults: &[Fault]) {
         (plan.came().len() >= faults.len()).then_some(())
     });
     load.served_within(BACK);
-    load.is_looked_at();
+    load.wait_for_status();
 }
 
 /// How often a rung was climbed.
-fn climbed(stage: &Stage, rung: &str) -> u64 {
-    let metrics = stage.metrics();
+fn climbed(env: &TestEnv, rung: &str) -> u64 {
+    let metrics = env.metrics();
     let line = format!("hallmark_token_rungs_total{{token=\"factory\",rung=\"{rung}\"}} ");
     let count = metrics.lines().find_map(|it| it.strip_prefix(&line));
     count.map_or(0, |count| count.parse().unwrap())
@@ -77,9 +77,9 @@ fn climbed(stage: &Stage, rung: &str) -> u64 {
 /// session; a logout by somebody, and stale handles, a login; a device error an initialisation.
 #[test]
 fn sessions_logins_and_handles_lost_under_load_are_renewed() {
-    let (stage, plan) = stage_with_faults(&[]);
-    let worker = stage.worker();
-    Load::during(&stage, |load| {
+    let (env, plan) = env_with_faults(&[]);
+    let worker = env.worker();
+    Load::during(&env, |load| {
         for (rung, faults) in [
             (
                 "session",
@@ -108,30 +108,30 @@ fn sessions_logins_and_handles_lost_under_load_are_renewed() {
                 ],
             ),
         ] {
-            let before = climbed(&stage, rung);
+            let before = climbed(&env, rung);
             survives(load, &plan, &faults);
             until("the rung is counted", || {
-                (climbed(&stage, rung) > before).then_some(())
+                (climbed(&env, rung) > before).then_some(())
             });
         }
     });
-    assert_eq!(stage.worker(), worker, "the worker did not have to end");
+    assert_eq!(env.worker(), worker, "the worker did not have to end");
 }
 
 /// Verifies: a crash of the module, `kill -9`, and a process that is stopped as a whole or inside a
 /// call cost a worker each, and nothing else.
 #[test]
 fn a_worker_that_crashes_hangs_or_is_killed_under_load_is_replaced() {
-    let (stage, plan) = stage_with_faults(&[]);
+    let (env, plan) = env_with_faults(&[]);
     let replaced = |load: &Load, what: &str, harm: &dyn Fn(u32)| {
-        let worker = until("a worker runs", || stage.worker());
+        let worker = until("a worker runs", || env.worker());
         harm(worker);
-        load.is_refused();
-        until(what, || stage.worker().filter(|now| *now != worker));
+        load.wait_for_refusal();
+        until(what, || env.worker().filter(|now| *now != worker));
         load.served_within(REPLACED);
-        load.is_looked_at();
+        load.wait_for_status();
     };
-    Load::during(&stage, |load| {
+    Load::during(&env, |load| {
         replaced(load, "killed", &|worker| signal(worker, Signal::KILL));
         replaced(load, "crashed", &|_| {
             plan.set(&[Fault::at("C_Sign", 4, Action::Crash)]).unwrap();
@@ -145,87 +145,84 @@ fn a_worker_that_crashes_hangs_or_is_killed_under_load_is_replaced() {
         });
         replaced(load, "stopped", &|worker| signal(worker, Signal::STOP));
     });
-    assert!(stage.json(&["status"])["tokens"]["factory"]["restarts"].as_u64() >= Some(4));
+    assert!(env.json(&["status"])["tokens"]["factory"]["restarts"].as_u64() >= Some(4));
 }
 
 /// Verifies: a module that cannot be initialised a second time in one process is had back all the
 /// same, by another process, and that one is left alone.
 #[test]
 fn a_module_that_initialises_only_once_is_given_a_new_process() {
-    let (stage, plan) = stage_with_faults(&[
+    let (env, plan) = env_with_faults(&[
         Fault::from("C_Initialize", 2, Action::Return(CKR_GENERAL_ERROR)),
         Fault::at("C_Sign", 200, Action::Return(CKR_DEVICE_ERROR)),
     ]);
-    let worker = until("a worker runs", || stage.worker());
-    Load::during(&stage, |load| {
+    let worker = until("a worker runs", || env.worker());
+    Load::during(&env, |load| {
         until("the token is gone", || {
             (!plan.came().is_empty()).then_some(())
         });
-        load.is_refused();
-        load.is_looked_at();
+        load.wait_for_refusal();
+        load.wait_for_status();
         until("another process", || {
-            stage.worker().filter(|now| *now != worker)
+            env.worker().filter(|now| *now != worker)
         });
         plan.set(&[]).unwrap();
         load.served_within(REPLACED);
     });
-    assert_eq!(stage.json(&["status"])["tokens"]["factory"]["restarts"], 1);
+    assert_eq!(env.json(&["status"])["tokens"]["factory"]["restarts"], 1);
 }
 
 /// Verifies: a token that only became slow is waited for, and not recovered from.
 #[test]
 fn a_slow_token_is_not_a_broken_one() {
-    let (stage, plan) = stage_with_faults(&[]);
-    let worker = stage.worker();
-    Load::during(&stage, |load| {
+    let (env, plan) = env_with_faults(&[]);
+    let worker = env.worker();
+    Load::during(&env, |load| {
         plan.set(&[Fault::from("C_Sign", 1, Action::Delay(150))])
             .unwrap();
         for _ in 0..3 {
             load.served_within(BACK);
         }
     });
-    assert_eq!(stage.worker(), worker);
-    assert_eq!(
-        (climbed(&stage, "session"), climbed(&stage, "login")),
-        (0, 1)
-    );
+    assert_eq!(env.worker(), worker);
+    assert_eq!((climbed(&env, "session"), climbed(&env, "login")), (0, 1));
 }
 
 /// Verifies: while the folder is away the line is told to wait; when it is back, so is the line.
 #[test]
 fn a_token_folder_moved_away_under_load_and_put_back() {
-    let stage = Stage::up();
-    let (here, away) = (stage.path("tokens"), stage.path("tokens.away"));
-    Load::during(&stage, |load| {
+    let env = TestEnv::running();
+    let (here, away) = (env.path("tokens"), env.path("tokens.away"));
+    Load::during(&env, |load| {
         for _ in 0..2 {
             fs::rename(&here, &away).unwrap();
-            load.is_refused();
-            load.is_looked_at();
+            load.wait_for_refusal();
+            load.wait_for_status();
             fs::rename(&away, &here).unwrap();
             load.served_within(BACK);
         }
     });
-    assert_eq!(stage.json(&["status"])["tokens"]["factory"]["restarts"], 0);
+    assert_eq!(env.json(&["status"])["tokens"]["factory"]["restarts"], 0);
 }
 
 /// SoftHSM behind p11-kit's server, which is killed as a network HSM is unplugged.
 struct Remote {
     process: Option<Process>,
-    stage_folder: PathBuf,
+    env_folder: PathBuf,
 }
 
 impl Remote {
     fn start(&mut self) {
-        let socket = self.stage_folder.join("p11-kit.sock");
+        let socket = self.env_folder.join("p11-kit.sock");
         let _ = fs::remove_file(&socket);
         let mut command = Command::new("p11-kit");
         command
             .args(["server", "-f", "--provider", MODULE, "-n"])
             .arg(&socket)
             .arg("pkcs11:")
-            .env("SOFTHSM2_CONF", self.stage_folder.join("softhsm2.conf"))
+            .env("SOFTHSM2_CONF", self.env_folder.join("softhsm2.conf"))
             .process_group(0);
-        let log = self.stage_folder.join("p11-kit.log");
+        let log = self.env_folder.join("p11-kit.log");
         self.process = Some(Process::start(&mut command, log));
         until("p11-kit's server listens", || socket.exists().then_some(()));
     }
@@ -248,29 +245,29 @@ impl Drop for Remote {
 /// Verifies: p11-kit's server is killed and started again, as an HSM is unplugged and plugged in.
 #[test]
 fn an_hsm_unplugged_under_load_and_plugged_in_again() {
-    let stage = Stage::set();
+    let env = TestEnv::new();
     let mut remote = Remote {
         process: None,
-        stage_folder: stage.path(""),
+        env_folder: env.path(""),
     };
     remote.start();
     let environment = format!(
         "[token.environment]\nP11_KIT_SERVER_ADDRESS = \"unix:path={}\"",
-        stage.path("p11-kit.sock").display()
+        env.path("p11-kit.sock").display()
     );
-    let configuration = stage
+    let configuration = env
         .configuration()
         .replace("fragment = \"softhsm2\"", "fragment = \"p11-kit\"")
         .replace("[token.environment]", &environment);
-    stage.configure(&configuration);
-    let stage = stage.raised();
-    let worker = stage.worker();
-    Load::during(&stage, |load| {
+    env.configure(&configuration);
+    let env = env.started();
+    let worker = env.worker();
+    Load::during(&env, |load| {
         remote.unplug();
-        load.is_refused();
-        load.is_looked_at();
+        load.wait_for_refusal();
+        load.wait_for_status();
         remote.start();
         load.served_within(BACK);
     });
-    assert_eq!(stage.worker(), worker, "no new process was needed");
+    assert_eq!(env.worker(), worker, "no new process was needed");
 }
