@@ -1,5 +1,6 @@
-//! Every route and every role. A caller that may not is refused before its path, query and body are
-//! looked at, and each refusal is in the audit journal once, with who, from where, and what.
+//! Tests access control of every route for every role. A caller without permission is refused
+//! before its path, query and body are parsed. Each refusal has one entry in the audit journal,
+//! with caller, source address and action.
 
 use crate::invariants;
 use crate::process::{CommandOutput, until};
@@ -12,9 +13,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// Where the routes are written down.
+/// The file that names all routes.
 const ROUTES: &str = include_str!("../../daemon/src/api/mod.rs");
-/// What is open to all.
+/// Routes without access control.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 const EST: [&str; 4] = [
     "/.well-known/est/simpleenroll",
@@ -22,15 +23,15 @@ const EST: [&str; 4] = [
     "/.well-known/est/{label}/simpleenroll",
     "/.well-known/est/{label}/simplereenroll",
 ];
-/// No body of this length is ever sent.
+/// Announced length of a body that is never sent completely.
 const PROMISED: usize = 10_000_000;
-/// What is sent of it: no JSON, no TOML, no PKCS #10.
+/// The first bytes of that body: no JSON, no TOML, no PKCS #10.
 const MALFORMED: &str = "}{\u{0}";
 
 /// A method and the template of a path.
 type Route = (String, String);
 
-/// All routes with callers, as the source has them.
+/// All routes with callers, read from the source.
 fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     for said in ROUTES.split(".route(").skip(1) {
@@ -50,7 +51,7 @@ fn routes() -> Vec<Route> {
     routes
 }
 
-/// The path with something in each place, which exists nowhere.
+/// The path with an example in each place; the examples do not exist.
 fn filled(template: &str) -> String {
     let parts = template.split('/').map(|part| match part {
         "{label}" => "device",
@@ -60,7 +61,7 @@ fn filled(template: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// What the daemon answers to a head and the beginning of a malformed body, and its code.
+/// Returns status and code of the answer to a head and the beginning of a malformed body.
 fn asked(client: &RawTls, (method, template): &Route) -> (u16, String) {
     let path = filled(template);
     let request = format!(
@@ -88,8 +89,8 @@ fn asked(client: &RawTls, (method, template): &Route) -> (u16, String) {
 }
 
 /// The newest entry of the journal: action, actor, detail.
-fn newest_entry(stage: &Stage) -> (i64, String, String, Value) {
-    let store = invariants::open(&stage.database());
+fn newest_entry(env: &TestEnv) -> (i64, String, String, Value) {
+    let store = invariants::open(&env.database());
     let sql = "SELECT sequence, action, actor, detail FROM audit ORDER BY sequence DESC LIMIT 1";
     let row = store.query_row(sql, [], |row| {
         let text = |column| row.get::<_, String>(column);
@@ -99,23 +100,23 @@ fn newest_entry(stage: &Stage) -> (i64, String, String, Value) {
     (id, action, actor, serde_json::from_str(&detail).unwrap())
 }
 
-/// Verifies, of every route and of device, station and auditor: who may not is told 403 whatever it
-/// sends, and that is one entry of the journal, and a line of the log.
+/// Verifies, for every route and for device, station and auditor: a caller without permission gets
+/// 403 whatever it sends. Each refusal is one entry of the journal and one line of the log.
 #[test]
 fn each_refusal_of_a_role_is_in_the_journal_once() {
-    let stage = TestEnv::running();
+    let env = TestEnv::running();
     let holders = [
-        ("device", stage.enlist("device", "press-7")),
-        ("station", stage.enlist("station", "station-1")),
-        ("auditor", stage.enlist("auditor", "auditor-1")),
+        ("device", env.enlist("device", "press-7")),
+        ("station", env.enlist("station", "station-1")),
+        ("auditor", env.enlist("auditor", "auditor-1")),
     ];
     for (role, holder) in &holders {
-        let client = RawTls::of(&stage, Some(holder));
+        let client = RawTls::of(&env, Some(holder));
         let mut refused = 0;
         for route in routes() {
-            let (before, ..) = newest_entry(&stage);
+            let (before, ..) = newest_entry(&env);
             let (status, code) = asked(&client, &route);
-            let (id, action, actor, detail) = newest_entry(&stage);
+            let (id, action, actor, detail) = newest_entry(&env);
             let issues = is_issuance(&route);
             if status != 403 {
                 assert_ne!(status, 401, "{role} {route:?}");
@@ -139,10 +140,10 @@ fn each_refusal_of_a_role_is_in_the_journal_once() {
             );
             assert_eq!(detail["certificate"], holder.thumbprint, "{detail}");
         }
-        // An auditor may look, a station and a device may ask for certificates.
+        // An auditor may read; a station and a device may request certificates.
         let least = if *role == "auditor" { 15 } else { 30 };
         assert!(refused > least, "{role}: {refused}");
-        let log = fs::read_to_string(stage.path("hallmarkd.log")).unwrap();
+        let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
         let lines = log
             .lines()
             .filter(|line| line.contains(&format!("{role} {}", holder.id)));
@@ -157,12 +158,12 @@ fn is_issuance((method, path): &Route) -> bool {
     method == "POST" && (path == "/v1/certificates" || path.starts_with("/.well-known/est/"))
 }
 
-/// Verifies, of every route: a client without a certificate is told 401 before anything of its
-/// request is judged, and each refusal is an entry or counted.
+/// Verifies, for every route: a client without a certificate gets 401 before any part of its
+/// request is judged. Each refusal is an entry or is counted.
 #[test]
-fn a_stranger_is_refused_before_its_request_is_looked_at() {
-    let mut stage = TestEnv::running();
-    let stranger = RawTls::of(&stage, None);
+fn a_stranger_is_refused_before_its_request_is_parsed() {
+    let mut env = TestEnv::running();
+    let stranger = RawTls::of(&env, None);
     let routes = routes();
     for route in &routes {
         let (status, code) = asked(&stranger, route);
@@ -172,40 +173,39 @@ fn a_stranger_is_refused_before_its_request_is_looked_at() {
             "{route:?}"
         );
     }
-    stage.stop();
-    let written = stage.count("audit WHERE detail ->> 'code' = 'client_certificate_required'
+    env.stop();
+    let written = env.count("audit WHERE detail ->> 'code' = 'client_certificate_required'
                                AND detail ->> 'times' IS NULL AND detail ->> 'address' = '127.0.0.1'");
     let counted = "SELECT coalesce(sum(detail ->> 'times'), 0) FROM audit
                    WHERE action = 'certificate.refusals_counted'
                      AND detail ->> 'code' = 'client_certificate_required'";
-    let store = invariants::open(&stage.database());
+    let store = invariants::open(&env.database());
     let counted: i64 = store.query_row(counted, [], |row| row.get(0)).unwrap();
     assert_eq!(written + counted, i64::try_from(routes.len()).unwrap());
 }
 
-/// Verifies: a stranger is told the same of a device that exists and of one that does not, by EST and
-/// by the API; and a device is not told which others exist.
+/// Verifies: a stranger gets the same answer for a device that exists and for one that does not, by
+/// EST and by the API. A device learns nothing about other devices.
 #[test]
-fn nobody_is_told_which_devices_exist() {
-    let stage = TestEnv::running();
-    let station = stage.station();
+fn an_answer_does_not_reveal_which_devices_exist() {
+    let env = TestEnv::running();
+    let station = env.station();
     station.obtain(&Request::device("press-7"));
     let device = station.obtain(&Request::device("press-8"));
     let ask = |holder: Option<&Holder>, operation: &str, id: &str| {
-        let csr = stage.write("access.csr", &Request::device(id).csr);
+        let csr = env.write("access.csr", &Request::device(id).csr);
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--insecure", "--write-out", "%{http_code}"]);
         if let Some(holder) = holder {
             let chain = holder.certificate.clone() + &holder.chain.concat();
-            curl.arg("--cert").arg(stage.write("access.pem", &chain));
-            curl.arg("--key")
-                .arg(stage.write("access.key", &holder.key));
+            curl.arg("--cert").arg(env.write("access.pem", &chain));
+            curl.arg("--key").arg(env.write("access.key", &holder.key));
         }
         curl.args(["--header", "content-type: application/pkcs10"]);
         curl.arg("--data-binary").arg(format!("@{}", csr.display()));
-        curl.arg(format!("{}/.well-known/est/{operation}", stage.https()));
-        let told = curl.output().unwrap();
-        String::from_utf8(told.stdout).unwrap().replace(id, "ID")
+        curl.arg(format!("{}/.well-known/est/{operation}", env.https()));
+        let output = curl.output().unwrap();
+        String::from_utf8(output.stdout).unwrap().replace(id, "ID")
     };
     for holder in [None, Some(&device)] {
         for operation in [
@@ -218,30 +218,31 @@ fn nobody_is_told_which_devices_exist() {
             assert_eq!(known, ask(holder, operation, "press-9"), "{operation}");
         }
     }
-    let stranger = stage.stranger();
-    let told = |path: &str| {
+    let stranger = env.stranger();
+    let output = |path: &str| {
         let answer = stranger.get(path);
         (answer.status, answer.body)
     };
-    assert_eq!(told("/v1/devices/press-7"), told("/v1/devices/press-9"));
+    assert_eq!(output("/v1/devices/press-7"), output("/v1/devices/press-9"));
 }
 
-/// Verifies: a local user who is not admitted is told so, on each route, and it is in the journal.
+/// Verifies: a local user without permission is refused on each route, and each refusal is in the
+/// journal.
 #[test]
-fn a_local_user_who_is_not_admitted_is_told_so() {
+fn a_local_user_without_permission_is_refused_on_each_route() {
     const NOBODY: &str = "65534";
-    let stage = TestEnv::running();
-    // The folders are the test's and the daemon's own; in production the socket lies in /run.
+    let env = TestEnv::running();
+    // The folders belong to the test and the daemon; in production the socket lies in /run.
     for folder in ["", "state"] {
-        fs::set_permissions(stage.path(folder), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(env.path(folder), Permissions::from_mode(0o711)).unwrap();
     }
     let as_nobody = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
     let mut status = Command::new("setpriv");
     status.args(as_nobody).arg("curl").arg("--silent");
     status
         .arg("--unix-socket")
-        .arg(stage.path("state/admin.sock"));
-    let told = Told::of(status.arg("http://localhost/v1/status"));
+        .arg(env.path("state/admin.sock"));
+    let output = CommandOutput::of(status.arg("http://localhost/v1/status"));
     assert!(output.out.contains("user_not_admitted"), "{output:?}");
     let (_, action, actor, detail) = newest_entry(&env);
     assert_eq!(
@@ -252,7 +253,7 @@ fn a_local_user_who_is_not_admitted_is_told_so() {
     assert_eq!(detail["code"], "user_not_admitted", "{detail}");
 }
 
-/// Verifies: a client that presents a certificate and does not hold its key is in the journal.
+/// Verifies: a client that presents a certificate without holding its key is in the journal.
 #[test]
 fn a_client_without_the_key_of_its_certificate_is_audited() {
     let env = TestEnv::running();

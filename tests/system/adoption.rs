@@ -1,5 +1,6 @@
-//! A customer has a root and an intermediate already: made with OpenSSL, imported into the token with its own
-//! tool. They are adopted, issue, and revoke.
+//! Tests the adoption of authorities that exist. A customer has a root and an intermediate, made
+//! with OpenSSL and imported into the token with the token's own tool. Hallmark adopts both; then
+//! they issue and revoke.
 
 use crate::authority_roll::{begun, comes_to, start};
 use crate::device::is_assigned;
@@ -54,7 +55,7 @@ validity = "1y"
 path_length = 0
 "#;
 
-/// What OpenSSL is asked, in the stage's folder.
+/// Runs openssl in the environment's folder.
 fn openssl(env: &TestEnv, arguments: &str) {
     let mut command = Command::new("openssl");
     command.args(arguments.split(' ')).current_dir(env.path(""));
@@ -77,20 +78,20 @@ fn old_authorities(env: &TestEnv) {
          -extensions authority -out root.pem",
     );
     openssl(
-        stage,
+        env,
         "req -config openssl.cnf -new -key plant.key -subj /C=DE/O=Works/CN=Old-Plant -out plant.csr",
     );
     openssl(
-        stage,
+        env,
         "x509 -req -in plant.csr -CA root.pem -CAkey root.key -set_serial 7 -days 1800 \
          -extfile openssl.cnf -extensions below -out plant.pem",
     );
 }
 
 /// Puts a key into the token, with SoftHSM's tool.
-fn import(stage: &Stage, name: &str, label: &str, id: &str) {
-    let pin = fs::read_to_string(stage.path("pin")).unwrap();
-    let told = Command::new("softhsm2-util")
+fn import(env: &TestEnv, name: &str, label: &str, id: &str) {
+    let pin = fs::read_to_string(env.path("pin")).unwrap();
+    let output = Command::new("softhsm2-util")
         .args([
             "--token",
             "factory",
@@ -102,17 +103,17 @@ fn import(stage: &Stage, name: &str, label: &str, id: &str) {
             pin.trim(),
         ])
         .arg("--import")
-        .arg(stage.path(&format!("{name}.key")))
-        .env("SOFTHSM2_CONF", stage.path("softhsm2.conf"))
+        .arg(env.path(&format!("{name}.key")))
+        .env("SOFTHSM2_CONF", env.path("softhsm2.conf"))
         .output()
         .unwrap();
-    assert!(told.status.success(), "{output:?}");
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// The ceremony file: root and plant are adopted, the rest is made.
-fn takeover(stage: &Stage) -> String {
-    let plant = fs::read_to_string(stage.path("plant.pem")).unwrap();
-    let root = stage.path("root.pem");
+fn takeover(env: &TestEnv) -> String {
+    let plant = fs::read_to_string(env.path("plant.pem")).unwrap();
+    let root = env.path("root.pem");
     format!(
         "name = \"takeover\"\n\
          [[authority]]\nname = \"root\"\n\
@@ -154,9 +155,10 @@ fn judged(env: &TestEnv, leaf: &Holder) -> CommandOutput {
     CommandOutput::of(command.current_dir(env.path("")))
 }
 
-/// Verifies: root and intermediate are adopted with their certificates, and the transcript says so with its
-/// warnings; the rest is made under them; the root is proven at the provisioning service; a device's leaf
-/// is good by the old root until it is blocked; running the file again changes nothing, nor does a restart.
+/// Verifies: root and intermediate are adopted with their certificates, and the transcript says so
+/// with its warnings; the other authorities are made under them; the root is verified at the
+/// provisioning service; OpenSSL accepts a device's leaf by the old root until the device is
+/// blocked. A second run of the file changes nothing, nor does a restart.
 #[test]
 fn an_old_authority_is_adopted_and_issues_and_revokes() {
     let mut env = TestEnv::new();
@@ -182,7 +184,7 @@ fn an_old_authority_is_adopted_and_issues_and_revokes() {
     assert_eq!(env.authority("root"), old_root);
     assert_eq!(env.count("audit WHERE action = 'authority.adopted'"), 2);
 
-    // Once more, and the daemon does what it does by itself.
+    // Runs the ceremony a second time, and gives the daemon time to act.
     env.run_ceremony();
     env.run(&[
         "enrollment",
@@ -230,9 +232,10 @@ fn an_old_authority_is_adopted_and_issues_and_revokes() {
     assert_eq!(env.count("generation"), 4);
 }
 
-/// Verifies: what is not adopted, each for its own reason, which the answer says; and nothing is left of it.
+/// Verifies: each adoption that must fail is refused for its own reason, which the answer names,
+/// and leaves nothing behind.
 #[test]
-fn what_does_not_fit_is_not_adopted() {
+fn an_authority_that_does_not_fit_is_not_adopted() {
     let mut env = TestEnv::new();
     old_authorities(&env);
     import(&env, "root", "Old Root", "01");
@@ -247,25 +250,24 @@ fn what_does_not_fit_is_not_adopted() {
         );
     }
     openssl(
-        &stage,
+        &env,
         "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out stranger.key",
     );
     openssl(
-        &stage,
+        &env,
         "req -x509 -config openssl.cnf -new -key stranger.key -days 9 -subj /CN=Stranger -extensions authority \
          -out stranger.pem",
     );
-    stage.write("weak.key", &Weakness::Roca.key());
+    env.write("weak.key", &Weakness::Roca.key());
     openssl(
-        &stage,
+        &env,
         "req -x509 -config openssl.cnf -new -key weak.key -days 9 -subj /CN=Weak -extensions authority \
          -out weak.pem",
     );
-    stage.start();
-    let good = takeover(&stage);
-    let (root, plant) = (stage.path("root.pem"), stage.path("plant.pem"));
-    let with =
-        |name: &str| good.replace(root.to_str().unwrap(), stage.path(name).to_str().unwrap());
+    env.start();
+    let good = takeover(&env);
+    let (root, plant) = (env.path("root.pem"), env.path("plant.pem"));
+    let with = |name: &str| good.replace(root.to_str().unwrap(), env.path(name).to_str().unwrap());
     for (file, code, reason) in [
         (with("no-lists.pem"), "adoption_refused", "cRLSign"),
         (with("names.pem"), "adoption_refused", "nameConstraints"),
@@ -299,35 +301,35 @@ fn what_does_not_fit_is_not_adopted() {
             "PIN",
         ),
     ] {
-        let told = run(&stage, &file);
-        assert_eq!(told.code, Some(1), "{output:?}");
+        let output = run(&env, &file);
+        assert_eq!(output.code, Some(1), "{output:?}");
         assert!(
-            told.error.contains(code) && told.error.contains(reason),
+            output.error.contains(code) && output.error.contains(reason),
             "{reason}: {output:?}"
         );
     }
     assert!(plant.exists());
-    assert_eq!(stage.count("generation"), 0);
-    assert_eq!(stage.count("intent"), 0);
+    assert_eq!(env.count("generation"), 0);
+    assert_eq!(env.count("intent"), 0);
 }
 
-/// Verifies: an adopted authority is rolled like any other, under its own name, to a key that was made on the
-/// token; devices below are let in by the old root throughout.
+/// Verifies: an adopted authority is rolled like any other, under its own name, to a key that was
+/// made on the token; DPS accepts devices below it by the old root throughout.
 #[test]
 fn an_adopted_authority_is_rolled_to_a_key_made_here() {
-    let stage = TestEnv::new();
-    old_authorities(&stage);
-    import(&stage, "root", "Old Root", "01");
-    import(&stage, "plant", "Old Plant", "02");
-    stage.write("ceremony.toml", &takeover(&stage));
-    let stage = begun(stage);
-    let station = stage.station();
+    let env = TestEnv::new();
+    old_authorities(&env);
+    import(&env, "root", "Old Root", "01");
+    import(&env, "plant", "Old Plant", "02");
+    env.write("ceremony.toml", &takeover(&env));
+    let env = begun(env);
+    let station = env.station();
     let old = station.obtain(&Request::device("press-1"));
 
-    let roll = start(&stage, "plant", "expiry", &[]);
-    comes_to(&stage, &roll, "draining");
-    stage.is_in_step();
-    let generations = stage.json(&["authority", "show", "plant"]);
+    let roll = start(&env, "plant", "expiry", &[]);
+    comes_to(&env, &roll, "draining");
+    env.wait_in_sync();
+    let generations = env.json(&["authority", "show", "plant"]);
     let subjects: Vec<_> = generations
         .as_array()
         .unwrap()
@@ -336,7 +338,7 @@ fn an_adopted_authority_is_rolled_to_a_key_made_here() {
         .collect();
     assert_eq!(subjects.len(), 2, "{generations}");
     assert_eq!(subjects[0], subjects[1]);
-    let shown = stage.json(&["token", "show", "factory"]);
+    let shown = env.json(&["token", "show", "factory"]);
     let mut keys = shown["keys"].as_array().unwrap().iter();
     let local = |purpose: &str| {
         let key = keys.clone().find(|key| key["purpose"] == purpose);
@@ -347,8 +349,8 @@ fn an_adopted_authority_is_rolled_to_a_key_made_here() {
     assert!(keys.all(|key| key["purpose"] != "none of ours"), "{shown}");
 
     let new = station.obtain(&Request::device("press-2"));
-    stage.is_in_step();
-    let root = fs::read_to_string(stage.path("root.pem")).unwrap();
+    env.wait_in_sync();
+    let root = fs::read_to_string(env.path("root.pem")).unwrap();
     for leaf in [&old, &new] {
         is_assigned(&env.emulator, leaf);
         leaf.is_accepted_by_openssl(&root);

@@ -1,5 +1,5 @@
-//! Authorities in wrong hands: out at the service and at the hub when the command answers, and back
-//! with new certificates only.
+//! Tests the compromise of authorities: when the command answers, DPS and hub refuse every leaf
+//! below the authority, and devices come back with new certificates only.
 
 use crate::authority_roll::{
     begun, ca_certificates, comes_to, second_signs, shown, slots, start, thumbprint, under_the_root,
@@ -13,12 +13,12 @@ use crate::test_env::TestEnv;
 use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 
-/// The hub knows the device.
+/// Returns true if the hub has an identity for the device.
 fn hub_knows(env: &TestEnv, device: &Holder) -> bool {
     env.emulator.hub_identity(&device.id).is_some()
 }
 
-/// Everything of a receipt is done.
+/// Asserts that each place of a receipt is done.
 fn is_complete(receipt: &Value) {
     assert_eq!(receipt["complete"], true, "{receipt}");
     for place in receipt["places"].as_array().unwrap() {
@@ -26,7 +26,7 @@ fn is_complete(receipt: &Value) {
     }
 }
 
-fn breach(env: &TestEnv, authority: &str) -> Value {
+fn compromise(env: &TestEnv, authority: &str) -> Value {
     let report = [
         "roll",
         "start",
@@ -48,14 +48,14 @@ fn breach(env: &TestEnv, authority: &str) -> Value {
     started
 }
 
-/// The service refuses the device.
+/// Asserts that DPS refuses the device.
 fn is_out(env: &TestEnv, device: &Holder) {
     let end = register(&env.emulator, device);
     assert_ne!(end.as_deref(), Ok("assigned"), "{}", device.id);
 }
 
-/// The certificate is held by a disabled group of its own.
-fn is_barred(env: &TestEnv, authority: &str) {
+/// Asserts that a disabled group of its own holds the certificate.
+fn is_excluded_by_its_own_group(env: &TestEnv, authority: &str) {
     env.wait_in_sync();
     let name = format!("{authority}-blocked-1");
     let blocked = env.emulator.group(&name).expect("it is barred");
@@ -63,17 +63,17 @@ fn is_barred(env: &TestEnv, authority: &str) {
     assert_eq!(held(&blocked, "primary"), thumbprint(env, authority, 1));
 }
 
-/// The intermediate has no group of its own; that of the root lets in whatever is below it. Verifies:
-/// from the answer on, and for good, a leaf under the compromised certificate is refused; the device
-/// comes back with a new one.
+/// The intermediate has no group of its own; the group of the root accepts every leaf below it.
+/// Verifies: from the answer on, DPS refuses a leaf under the compromised certificate for good; the
+/// device comes back with a new leaf.
 #[test]
-fn a_breached_intermediate_is_kept_from_the_group_above() {
+fn a_compromised_intermediate_is_excluded_from_the_group_above() {
     let mut env = TestEnv::new();
-    let breached = under_the_root(&mut env);
-    let started = breach(&env, "line-1");
-    is_out(&env, &breached);
-    assert!(!hub_knows(&env, &breached));
-    is_barred(&env, "line-1");
+    let compromised = under_the_root(&mut env);
+    let started = compromise(&env, "line-1");
+    is_out(&env, &compromised);
+    assert!(!hub_knows(&env, &compromised));
+    is_excluded_by_its_own_group(&env, "line-1");
     let roll = started["rolls"][0]["id"].to_string();
     until("the successor signs", || {
         second_signs(&env, "line-1").then_some(())
@@ -81,14 +81,14 @@ fn a_breached_intermediate_is_kept_from_the_group_above() {
     let new = env.enlist_when_possible("device", "press-1");
     is_assigned(&env.emulator, &new);
     comes_to(&env, &roll, "done");
-    is_barred(&env, "line-1");
-    is_out(&env, &breached);
+    is_excluded_by_its_own_group(&env, "line-1");
+    is_out(&env, &compromised);
 }
 
-/// The generation before the one that serves is compromised, while both are in the group's slots.
-/// Verifies: the old leaf is refused from the answer on, at the group above as well.
+/// The generation before the serving one is compromised, while both are in the group's slots.
+/// Verifies: from the answer on, DPS refuses the old leaf, at the group above as well.
 #[test]
-fn a_breached_earlier_generation_is_kept_from_the_group_above() {
+fn a_compromised_earlier_generation_is_excluded_from_the_group_above() {
     let mut env = TestEnv::new();
     let old = under_the_root(&mut env);
     env.add_group("line-1", "line-1");
@@ -107,25 +107,26 @@ fn a_breached_earlier_generation_is_kept_from_the_group_above() {
     let started = env.json(&[&report[..], &["--reason", "compromise"]].concat());
     is_complete(&started["receipt"]);
     is_out(&env, &old);
-    is_barred(&env, "line-1");
+    is_excluded_by_its_own_group(&env, "line-1");
     let new = env.enlist_when_possible("device", "press-1");
     is_assigned(&env.emulator, &new);
 }
 
-/// An intermediate in wrong hands, under a root whose group would let in whatever is below it.
-/// Verifies: from the answer on, a leaf under it is refused at the service and unknown to the hub;
-/// its certificate stays out by a disabled group of its own; the device comes back with a new leaf.
+/// An intermediate is compromised under a root whose group would accept every leaf below it.
+/// Verifies: from the answer on, DPS refuses a leaf under the intermediate, and the hub has no
+/// identity for it; a disabled group of its own excludes the certificate; the device comes back
+/// with a new leaf.
 #[test]
-fn a_breached_intermediate_is_out_when_the_command_answers() {
+fn a_compromised_intermediate_is_excluded_when_the_command_answers() {
     let mut env = TestEnv::new();
-    let breached = under_the_root(&mut env);
+    let compromised = under_the_root(&mut env);
     env.add_group("line-1", "line-1");
     env.wait_in_sync();
-    is_assigned(&env.emulator, &breached);
+    is_assigned(&env.emulator, &compromised);
 
-    let started = breach(&env, "line-1");
-    is_out(&env, &breached);
-    assert!(!hub_knows(&env, &breached));
+    let started = compromise(&env, "line-1");
+    is_out(&env, &compromised);
+    assert!(!hub_knows(&env, &compromised));
     let roll = started["rolls"][0]["id"].to_string();
     let reissuing = comes_to(&env, &roll, "reissuing");
     assert_eq!(
@@ -140,19 +141,19 @@ fn a_breached_intermediate_is_out_when_the_command_answers() {
     let blocked = env.emulator.group("line-1-blocked-1").unwrap();
     assert_eq!(blocked["provisioningStatus"], "disabled");
     assert_eq!(held(&blocked, "primary"), thumbprint(&env, "line-1", 1));
-    is_out(&env, &breached);
+    is_out(&env, &compromised);
 
     let new = env.station().obtain(&Request::device("press-1"));
     is_assigned(&env.emulator, &new);
     comes_to(&env, &roll, "done");
-    is_out(&env, &breached);
+    is_out(&env, &compromised);
 }
 
-/// The compromise of a generation that is on its way out. Verifies: a device that has renewed itself
-/// under the next one, and whose old leaf is in the hub all the same, loses its identity too; it comes
-/// back with the leaf that it has.
+/// A draining generation is compromised. Verifies: a device that has renewed itself under the next
+/// generation, and whose old leaf is still in the hub, loses its identity too; it comes back with
+/// the leaf that it has.
 #[test]
-fn a_device_on_the_next_generation_is_cleared_with_the_breached_one() {
+fn a_device_on_the_next_generation_is_cleared_with_the_compromised_one() {
     let env = begun(TestEnv::new());
     let station = env.station();
     let old = station.obtain(&Request::device("press-1"));
@@ -177,16 +178,17 @@ fn a_device_on_the_next_generation_is_cleared_with_the_breached_one() {
     is_assigned(&env.emulator, &new);
 }
 
-/// A root in wrong hands. Verifies: it is deleted from the service before the command answers, so
-/// nothing below it gets in; the new one is proven and referenced, and the tree comes back.
+/// A root is compromised. Verifies: DPS has no such CA certificate when the command answers, so it
+/// accepts nothing below it; the new root is verified and referenced; the hierarchy below it is
+/// reissued.
 #[test]
-fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
+fn a_compromised_root_is_deleted_first_and_the_hierarchy_comes_back() {
     let mut env = TestEnv::new();
-    let breached = under_the_root(&mut env);
-    let started = breach(&env, "root");
+    let compromised = under_the_root(&mut env);
+    let started = compromise(&env, "root");
     assert_eq!(started["rolls"].as_array().unwrap().len(), 4);
-    is_out(&env, &breached);
-    assert!(!hub_knows(&env, &breached));
+    is_out(&env, &compromised);
+    assert!(!hub_knows(&env, &compromised));
     let station = env.enlist_when_possible("station", "station-2");
     let new = until("a new leaf", || {
         let request = Request::device("press-1");
@@ -199,62 +201,68 @@ fn a_breached_root_is_deleted_first_and_the_tree_comes_back() {
     }
     assert_eq!(ca_certificates(&env), ["root-2"]);
     is_assigned(&env.emulator, &new);
-    is_out(&env, &breached);
+    is_out(&env, &compromised);
 }
 
-/// The service refuses to change anything for a while, and meanwhile the device gets its new leaf.
-/// Verifies: its identity in the hub is deleted all the same, because it is by the compromised leaf.
+/// DPS refuses all changes for a while, and the device gets its new leaf during that time.
+/// Verifies: its identity in the hub is deleted all the same, because it was made with the
+/// compromised leaf.
 #[test]
 fn an_identity_goes_although_its_device_has_a_new_leaf_already() {
     let env = begun(TestEnv::new());
-    let breached = env.station().obtain(&Request::device("press-1"));
-    is_assigned(&env.emulator, &breached);
+    let compromised = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &compromised);
     let away = Fault::on("group.put", Action::status(503)).times(1_000);
     env.emulator.inject(away).unwrap();
-    let operator = breach_beside(&env, "line-1");
+    let operator = compromise_in_background(&env, "line-1");
     until("the successor signs", || {
         second_signs(&env, "line-1").then_some(())
     });
     let new = env.enlist("device", "press-1");
-    assert!(hub_knows(&env, &breached), "nobody was shut out yet");
+    assert!(
+        hub_knows(&env, &compromised),
+        "the identity was deleted too early"
+    );
     answers(&env, operator);
-    assert!(!hub_knows(&env, &breached));
-    is_out(&env, &breached);
+    assert!(!hub_knows(&env, &compromised));
+    is_out(&env, &compromised);
     env.wait_in_sync();
     is_assigned(&env.emulator, &new);
 }
 
-/// The service keeps the compromised root for a while and takes no other, and a device of the line goes on registering.
-/// Verifies: its identity is deleted when the root is gone, and not before, so it does not come back.
+/// DPS keeps the compromised root for a while and accepts no other, and a device of the line goes
+/// on registering. Verifies: its identity is deleted after the root is gone, and not before, so it
+/// does not come back.
 #[test]
 fn identities_below_a_root_go_after_the_root() {
     let mut env = TestEnv::new();
-    let breached = under_the_root(&mut env);
+    let compromised = under_the_root(&mut env);
     for operation in ["authority.delete", "authority.put"] {
         let away = Fault::on(operation, Action::status(503)).times(1_000);
         env.emulator.inject(away).unwrap();
     }
-    let operator = breach_beside(&env, "root");
+    let operator = compromise_in_background(&env, "root");
     until("the service was asked to delete the root", || {
         let asked = env.emulator.requests_of("authority.delete");
         (asked.len() > 1).then_some(())
     });
-    is_assigned(&env.emulator, &breached);
-    let prober = Prober::breached(&env, std::slice::from_ref(&breached));
+    is_assigned(&env.emulator, &compromised);
+    let prober = Prober::compromised(&env, std::slice::from_ref(&compromised));
     assert_eq!(env.count("hub_task WHERE done_at IS NOT NULL"), 0);
     answers(&env, operator);
-    assert!(!hub_knows(&env, &breached));
+    assert!(!hub_knows(&env, &compromised));
     prober.ends();
-    assert!(!hub_knows(&env, &breached));
+    assert!(!hub_knows(&env, &compromised));
 }
 
-/// The service takes a certificate in one group only. So between the write by which the compromised one
-/// leaves its group and the write that blocks it, a group above lets it in; here the second is slow.
-/// Verifies: whoever came in then is out again when the command answers, at the hub as well.
+/// DPS accepts a certificate in one group only. Between the write by which the compromised
+/// certificate leaves its group and the write that blocks it, a group above accepts its leaves;
+/// here the second write is slow. Verifies: a device that registered in between is excluded when
+/// the command answers, at the hub as well.
 #[test]
-fn who_came_in_before_the_block_stood_is_out_when_the_command_answers() {
+fn a_device_that_registered_before_the_block_is_excluded_when_the_command_answers() {
     let mut env = TestEnv::new();
-    let breached = under_the_root(&mut env);
+    let compromised = under_the_root(&mut env);
     env.add_group("line-1", "line-1");
     env.wait_in_sync();
     let fault = Fault::on("group.put", Action::status(503)).times(1_000);
@@ -263,24 +271,24 @@ fn who_came_in_before_the_block_stood_is_out_when_the_command_answers() {
         ..fault.aim
     };
     env.emulator.inject(Fault { aim, ..fault }).unwrap();
-    let operator = breach_beside(&env, "line-1");
-    until("it is let in by the group above", || {
-        let end = register(&env.emulator, &breached);
+    let operator = compromise_in_background(&env, "line-1");
+    until("the group above accepts it", || {
+        let end = register(&env.emulator, &compromised);
         // The first clearing may come between the two.
-        let is_in = end.as_deref() == Ok("assigned") && hub_knows(&env, &breached);
+        let is_in = end.as_deref() == Ok("assigned") && hub_knows(&env, &compromised);
         (second_signs(&env, "line-1") && is_in).then_some(())
     });
     answers(&env, operator);
-    assert!(!hub_knows(&env, &breached));
-    is_out(&env, &breached);
+    assert!(!hub_knows(&env, &compromised));
+    is_out(&env, &compromised);
     let roll = env.json(&["roll", "list"])[0]["id"].to_string();
     let new = env.enlist("device", "press-1");
     is_assigned(&env.emulator, &new);
     comes_to(&env, &roll, "done");
 }
 
-/// The report of a breach, whose receipt is waited for by somebody else.
-fn breach_beside(env: &TestEnv, authority: &'static str) -> std::thread::JoinHandle<()> {
+/// The report of a compromise; another thread waits for its receipt.
+fn compromise_in_background(env: &TestEnv, authority: &'static str) -> std::thread::JoinHandle<()> {
     let client = env.client();
     std::thread::spawn(move || {
         let report = ["--json", "roll", "start", "--authority", authority];
@@ -289,16 +297,16 @@ fn breach_beside(env: &TestEnv, authority: &'static str) -> std::thread::JoinHan
     })
 }
 
-/// The service answers again, and with it the command that the operator waits for.
+/// DPS answers again, and so does the command that the operator waits for.
 fn answers(env: &TestEnv, operator: std::thread::JoinHandle<()>) {
     env.emulator.clear_faults();
     env.run(&["push", "retry"]);
     operator.join().unwrap();
 }
 
-/// A compromise overtakes an expiry roll, and takes over the generation that it has staged.
+/// A compromise overtakes an expiry rollover, and takes over the generation that it has staged.
 #[test]
-fn a_breach_overtakes_a_roll_under_way() {
+fn a_compromise_overtakes_an_open_roll() {
     let env = begun(TestEnv::new());
     let unseen = Fault::on("device.register", Action::status(500));
     for _ in 0..20 {
@@ -319,7 +327,7 @@ fn a_breach_overtakes_a_roll_under_way() {
         Some(1),
         "two rolls of one authority"
     );
-    let roll = breach(&env, "line-1")["rolls"][0]["id"].to_string();
+    let roll = compromise(&env, "line-1")["rolls"][0]["id"].to_string();
     assert_eq!(shown(&env, &overtaken)["state"], "aborted");
     env.emulator.clear_faults();
     comes_to(&env, &roll, "done");

@@ -1,11 +1,11 @@
-//! Rolls of intermediates and of roots, while the daemon is killed at every step, and each time that
-//! the service has done what was asked and its answer is on the way.
+//! Tests rollovers of intermediates and roots while the daemon is killed at every step, and each
+//! time that DPS has done a call whose answer is still on the way.
 //!
-//! Whatever was cut off: the end is that of a roll which nothing disturbed, with one next generation
-//! of each authority, and the devices keep their names.
+//! After every interruption the end is that of an undisturbed rollover: one next generation of each
+//! authority, and devices keep their names.
 
 use crate::authority_roll::{
-    ca_certificates, comes_to, references, second_signs, start, told_at, under_the_root,
+    ca_certificates, comes_to, entry_of, references, second_signs, start, under_the_root,
 };
 use crate::crash_point::reported;
 use crate::device::{is_assigned, register};
@@ -20,7 +20,7 @@ use time::Duration;
 const GENERATION: [&str; 4] = [
     "roll-generation-planned",
     "roll-generation-keyed",
-    // It is signed, and not on record.
+    // The certificate is signed, and not on record.
     "cycle-8",
     "roll-generation-staged",
 ];
@@ -52,7 +52,7 @@ fn lost(authority: &OwnAuthority, calls: &[&[Call]]) -> Vec<Fault> {
         .collect()
 }
 
-/// Whether an authority's breach is shut out as far as its roll says.
+/// Returns true if a compromised authority is excluded as far as its rollover says.
 fn says_that_it_is_out(env: &TestEnv, authority: &str) -> bool {
     let past = format!(
         "roll WHERE authority = '{authority}' AND state IN ('clearing', 'reissuing', 'done')"
@@ -65,8 +65,8 @@ fn is_refused(env: &TestEnv, device: &Holder) {
     assert_ne!(end.as_deref(), Ok("assigned"), "{}", device.id);
 }
 
-/// Verifies: a device with the old leaf is let in until that ends, one with the new leaf from its
-/// first issue on.
+/// Verifies: DPS accepts a device with the old leaf until the leaf ends, and one with the new leaf
+/// from its first issue on.
 #[test]
 fn an_intermediate_is_rolled_although_the_daemon_is_killed_at_every_step() {
     let bay = OwnAuthority::new(Kind::Intermediate, "bay-1");
@@ -102,8 +102,8 @@ fn an_intermediate_is_rolled_although_the_daemon_is_killed_at_every_step() {
     is_refused(&env, &old[0]);
 }
 
-/// The whole tree. Verifies: the old leaf is let in until its device has a new one; each authority
-/// is published before it signs; the old root is deleted in the end.
+/// The whole hierarchy. Verifies: DPS accepts the old leaf until its device has a new one; each
+/// authority is published before it signs; the old root is deleted in the end.
 #[test]
 fn a_root_is_rolled_although_the_daemon_is_killed_at_every_step() {
     let mut env = crate::authority_roll::retiring_when_proven();
@@ -126,7 +126,7 @@ fn a_root_is_rolled_although_the_daemon_is_killed_at_every_step() {
     });
     old_prober.ends();
     env.kill();
-    // Nothing is retired before the device has moved.
+    // Nothing is retired before the device has a new leaf.
     let points = ["roll.retired", "roll.withdrawn", "roll.done"];
     let calls = lost(&root, &[&[group, DELETION]]);
     let mut new = None;
@@ -146,14 +146,14 @@ fn a_root_is_rolled_although_the_daemon_is_killed_at_every_step() {
     assert_eq!(ca_certificates(&env), ["root-2"]);
     assert!(references(&env, "works")["primary"].is_null());
     assert_eq!(references(&env, "works")["secondary"], "root-2");
-    let places = ["root", "plant", "line-1"].map(|it| told_at(&env, "roll.cut_over", it));
+    let places = ["root", "plant", "line-1"].map(|it| entry_of(&env, "roll.cut_over", it));
     assert!(places.is_sorted(), "{places:?}");
     each_was_rolled_once(&env);
     these_alone_are_known(&env, new.as_slice());
     is_refused(&env, &old);
 }
 
-/// The tree of the ceremony that ships.
+/// The hierarchy of the ceremony that ships.
 fn each_was_rolled_once(env: &TestEnv) {
     for authority in ["root", "plant", "line-1", "operations"] {
         let generations = format!("generation WHERE authority = '{authority}'");
@@ -163,16 +163,17 @@ fn each_was_rolled_once(env: &TestEnv) {
     }
 }
 
-/// Verifies: once refused, the compromised leaf is never let in again, and it is refused when the roll
-/// says so; its certificate stays out by a disabled group; the device comes back with a new leaf.
+/// Verifies: once refused, the compromised leaf is never accepted again, and it is refused when the
+/// rollover says so; a disabled group excludes its certificate; the device comes back with a new
+/// leaf.
 #[test]
 fn a_compromised_intermediate_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let bay = OwnAuthority::new(Kind::Intermediate, "bay-1");
-    let (mut env, breached) = env_with(std::slice::from_ref(&bay));
-    let prober = Prober::breached(&env, &breached);
+    let (mut env, compromised) = env_with(std::slice::from_ref(&bay));
+    let prober = Prober::compromised(&env, &compromised);
     env.kill();
     let operator = reported(&env, &["--authority", "bay-1"]);
-    // Without the breached certificate, and then with the next one.
+    // First without the compromised certificate, then with the next one.
     let group = ("group.put", "NAME");
     let calls = [
         ("group.put", "NAME-blocked-"),
@@ -184,7 +185,7 @@ fn a_compromised_intermediate_is_replaced_although_the_daemon_is_killed_at_every
     let mut new = Vec::new();
     env.is_killed_at_each(&points.concat(), &lost(&bay, &[&calls]), |env| {
         if says_that_it_is_out(env, "bay-1") {
-            is_refused(env, &breached[0]);
+            is_refused(env, &compromised[0]);
         }
         if new.is_empty() && second_signs(env, "bay-1") {
             new.extend(bay.try_to_obtain(env));
@@ -195,18 +196,18 @@ fn a_compromised_intermediate_is_replaced_although_the_daemon_is_killed_at_every
     env.wait_in_sync();
     bay.is_blocked(&env);
     prober.ends();
-    is_refused(&env, &breached[0]);
+    is_refused(&env, &compromised[0]);
     is_assigned(&env.emulator, &new[0]);
     these_alone_are_known(&env, &new);
 }
 
-/// The same for a root with all that is below it: its CA certificate is deleted, and the next one is
-/// proven and referenced.
+/// The same for a root with all authorities below it: its CA certificate is deleted, and the next
+/// one is verified and referenced.
 #[test]
-fn a_breached_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
+fn a_compromised_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let mut env = TestEnv::new();
-    let breached = under_the_root(&mut env);
-    let prober = Prober::breached(&env, std::slice::from_ref(&breached));
+    let compromised = under_the_root(&mut env);
+    let prober = Prober::compromised(&env, std::slice::from_ref(&compromised));
     env.kill();
     let operator = reported(&env, &["--authority", "root"]);
     let root = OwnAuthority::new(Kind::Root, "root");
@@ -219,7 +220,7 @@ fn a_breached_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let calls = lost(&root, &[&CA_CERTIFICATE, &calls]);
     env.is_killed_at_each(&points.concat(), &calls, |env| {
         if says_that_it_is_out(env, "root") {
-            is_refused(env, &breached);
+            is_refused(env, &compromised);
         }
     });
     let new = [env.enlist_when_possible("device", "press-1")];
@@ -231,7 +232,7 @@ fn a_breached_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
     assert_eq!(ca_certificates(&env), ["root-2"]);
     each_was_rolled_once(&env);
     prober.ends();
-    is_refused(&env, &breached);
+    is_refused(&env, &compromised);
     is_assigned(&env.emulator, &new[0]);
     these_alone_are_known(&env, &new);
 }

@@ -1,8 +1,8 @@
-//! Rolls of intermediates and of roots, while every kind of call that they make fails once: throttled,
+//! Tests rollovers of intermediates and roots while every kind of call fails once: throttled,
 //! refused by a version, failed, cut off before and after it was done.
 //!
-//! Several authorities side by side, each with one of these faults at all of its calls; whatever it
-//! was, they come to the same end. The clocks of daemon and service are moved together.
+//! Several authorities roll side by side, each with one of these faults at all of its calls, and
+//! come to the same end. The clocks of daemon and service move together.
 
 use crate::authority_roll::start;
 use crate::device::{is_assigned, register};
@@ -26,7 +26,7 @@ const CA_CERTIFICATE: [Call; 4] = [
     ("authority.verify", "NAME"),
 ];
 const DELETION: [Call; 1] = [("authority.delete", "NAME")];
-/// What a compromise does: the device's identity, and the group that keeps the certificate out.
+/// The calls of a compromise: the device's identity, and the group that excludes the certificate.
 const IDENTITY: [Call; 1] = [("identity.delete", "NAME-press")];
 const BLOCK: [Call; 2] = [
     ("group.get", "NAME-blocked-"),
@@ -51,8 +51,8 @@ fn arm(env: &TestEnv, authorities: &[OwnAuthority], calls: &[&[Call]]) {
     }
 }
 
-/// Verifies: the old leaf is let in until its end, the new one from its first issue on to the end of
-/// the story, whatever fails; then the old certificate is gone from the slots.
+/// Verifies: whatever fails, DPS accepts the old leaf until its end, and the new one from its first
+/// issue to the end of the test; then the old certificate is gone from the slots.
 fn expiry(kind: Kind, calls: &[&[Call]], retirement: &[&[Call]]) {
     let authorities = authorities(kind);
     let (env, old) = env_with(&authorities);
@@ -88,14 +88,14 @@ fn expiry(kind: Kind, calls: &[&[Call]], retirement: &[&[Call]]) {
     }
 }
 
-/// Verifies: when the command answers, the leaf below the compromised certificate is refused at the
-/// service and unknown to the hub, and so it stays; the device comes back with a new leaf.
+/// Verifies: when the command answers, DPS refuses the leaf below the compromised certificate, and
+/// the hub has no identity for it, for good; the device comes back with a new leaf.
 fn compromise(kind: Kind, calls: &[&[Call]]) {
     let authorities = authorities(kind);
-    let (env, breached) = env_with(&authorities);
+    let (env, compromised) = env_with(&authorities);
     arm(&env, &authorities, calls);
-    let prober = Prober::breached(&env, &breached);
-    let pairs: Vec<_> = authorities.iter().zip(&breached).collect();
+    let prober = Prober::compromised(&env, &compromised);
+    let pairs: Vec<_> = authorities.iter().zip(&compromised).collect();
     side_by_side(&pairs, |(authority, device)| {
         let (name, id) = (&authority.name, &device.id);
         let report = [
@@ -129,12 +129,12 @@ fn compromise(kind: Kind, calls: &[&[Call]]) {
 }
 
 #[test]
-fn an_intermediate_is_rolled_by_expiry_whatever_its_calls_come_to() {
+fn an_intermediate_is_rolled_by_expiry_whatever_its_calls_return() {
     expiry(Kind::Intermediate, &[&GROUP, &CANARY], &[&GROUP]);
 }
 
 #[test]
-fn a_root_is_rolled_by_expiry_whatever_its_calls_come_to() {
+fn a_root_is_rolled_by_expiry_whatever_its_calls_return() {
     expiry(
         Kind::Root,
         &[&GROUP, &CANARY, &CA_CERTIFICATE],
@@ -143,11 +143,11 @@ fn a_root_is_rolled_by_expiry_whatever_its_calls_come_to() {
 }
 
 #[test]
-fn a_compromised_intermediate_is_replaced_whatever_the_calls_come_to() {
+fn a_compromised_intermediate_is_replaced_whatever_its_calls_return() {
     compromise(Kind::Intermediate, &[&GROUP, &IDENTITY, &BLOCK]);
 }
 
 #[test]
-fn a_compromised_root_is_replaced_whatever_the_calls_come_to() {
+fn a_compromised_root_is_replaced_whatever_its_calls_return() {
     compromise(Kind::Root, &[&GROUP, &IDENTITY, &CA_CERTIFICATE, &DELETION]);
 }

@@ -1,5 +1,5 @@
-//! Authorities are rolled, and no honest device is ever refused; a compromised one is, from the first
-//! answer on.
+//! Tests rollovers of authorities: no honest device is ever refused, and a compromised one is
+//! refused from the first answer on.
 
 use crate::device::{is_assigned, register};
 use crate::invariants::{self, held};
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 const LINE: &str = "Example Works Line 1\" }\nvalidity = \"5y\"";
 
-/// A stage whose line is valid for `validity` only, with the line's group, and clocks that move.
+/// An environment whose line is valid for `validity` only, with the line's group, and clocks that
+/// move.
 fn with_line_of(validity: &str) -> TestEnv {
     let env = TestEnv::new().with_a_movable_clock();
     let ceremony = CEREMONY.replace(LINE, &LINE.replace("5y", validity));
@@ -71,23 +72,23 @@ pub(crate) fn thumbprint(env: &TestEnv, authority: &str, number: i64) -> Option<
     Some(found["thumbprint"].as_str().unwrap().to_owned())
 }
 
-/// Whether the second generation of an authority signs.
+/// Returns true if the second generation of an authority signs.
 pub(crate) fn second_signs(env: &TestEnv, authority: &str) -> bool {
     let second =
         format!("generation WHERE authority = '{authority}' AND number = 2 AND state = 'serving'");
     env.count(&second) == 1
 }
 
-/// What the service has in the slots of a group.
+/// The thumbprints in the slots of a group at DPS.
 pub(crate) fn slots(env: &TestEnv, group: &str) -> [Option<String>; 2] {
     let record = env.emulator.group(group).unwrap();
     ["primary", "secondary"].map(|slot| held(&record, slot))
 }
 
-/// Four months, by moved clocks. Verifies: the next generation is staged in the other slot, tried by a
-/// canary that leaves no trace, and signs only then; a device with a leaf under the old generation is
-/// let in until that leaf ends, one under the new from its first leaf on; when the old certificate has
-/// expired it leaves its slot.
+/// Four months, by moved clocks. Verifies: the next generation is staged in the other slot, tested
+/// by a canary that leaves no trace, and signs only then; DPS accepts a device with a leaf under
+/// the old generation until the leaf ends, and one under the new generation from its first leaf on;
+/// when the old certificate has expired it leaves its slot.
 #[test]
 fn an_intermediate_is_rolled_and_no_device_is_refused() {
     let env = with_line_of("120d");
@@ -133,7 +134,7 @@ fn an_intermediate_is_rolled_and_no_device_is_refused() {
     is_assigned(&env.emulator, &renewed);
 }
 
-/// A stage that retires certificates when all devices are proven on the next.
+/// An environment that retires certificates when all devices are proven on the next.
 pub(crate) fn retiring_when_proven() -> TestEnv {
     let env = TestEnv::new();
     let policy = "\n[policy]\nretire_proven = true\nproof_interval = \"1s\"\n";
@@ -141,7 +142,7 @@ pub(crate) fn retiring_when_proven() -> TestEnv {
     env
 }
 
-/// The roll that another one brought about.
+/// The rollover that another rollover started.
 fn roll_below(env: &TestEnv, authority: &str) -> String {
     until(&format!("{authority} is rolled"), || {
         let rolls = env.json(&["roll", "list"]);
@@ -151,8 +152,8 @@ fn roll_below(env: &TestEnv, authority: &str) -> String {
     })
 }
 
-/// Where in the journal something happened to an authority.
-pub(crate) fn told_at(env: &TestEnv, action: &str, authority: &str) -> i64 {
+/// The position in the journal of an action on an authority.
+pub(crate) fn entry_of(env: &TestEnv, action: &str, authority: &str) -> i64 {
     let sql = format!("audit WHERE action = '{action}' AND subject = '{authority}'");
     assert!(env.count(&sql) > 0, "{action} of {authority}");
     let first = env.count(&format!(
@@ -161,9 +162,10 @@ pub(crate) fn told_at(env: &TestEnv, action: &str, authority: &str) -> i64 {
     first + 1
 }
 
-/// Three levels. Verifies: the line follows when the plant has cut over, by a roll of its own; each
-/// is published and tried before it signs; a device of the line gets in throughout; both old
-/// certificates are retired before they expire, once the device is proven on its new leaf.
+/// Three levels. Verifies: the line rolls after the plant's cut-over, by a rollover of its own;
+/// each generation is published and tested before it signs; DPS accepts a device of the line
+/// throughout; both old certificates are retired before they expire, once the device is proven on
+/// its new leaf.
 #[test]
 fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
     let env = begun(retiring_when_proven());
@@ -181,7 +183,7 @@ fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
     let parent = env.count(&format!("roll WHERE id = {line} AND parent = {plant}"));
     assert_eq!(parent, 1);
     assert!(
-        told_at(&env, "roll.cut_over", "plant") < told_at(&env, "roll.staged", "line-1"),
+        entry_of(&env, "roll.cut_over", "plant") < entry_of(&env, "roll.staged", "line-1"),
         "the line was staged before the plant had cut over"
     );
     assert_eq!(shown(&env, &plant)["report"]["devices_on_the_old"], 1);
@@ -189,7 +191,7 @@ fn an_intermediate_above_a_line_is_rolled_and_the_line_follows() {
     let other = station.obtain(&Request::device("press-2"));
     assert_eq!(other.chain.len(), 3);
     assert_ne!(other.chain, old.chain);
-    // Nothing is retired before press-1 has moved, however long it takes.
+    // Nothing is retired before press-1 has a new leaf, however long that takes.
     let other_prober = Prober::honest(&env, std::slice::from_ref(&other));
     // Three rounds of proofs.
     std::thread::sleep(Duration::from_secs(3));
@@ -232,7 +234,8 @@ pub(crate) fn under_the_root(env: &mut TestEnv) -> Holder {
     device
 }
 
-/// The tree below the root has moved, and the device with it; then the old root goes.
+/// The hierarchy below the root has rolled, and the device has a new leaf; then the old root is
+/// retired.
 fn root_is_rolled(env: &TestEnv, roll: &str, old: &Holder) {
     let line = roll_below(env, "line-1");
     until("the line is rolled", || {
@@ -258,10 +261,10 @@ fn root_is_rolled(env: &TestEnv, roll: &str, old: &Holder) {
     );
 }
 
-/// Verifies: the new root is proven to be ours and referenced beside the old one, a canary under it
-/// gets in, everything below is rolled in order; and only then the old one is let go and deleted.
+/// Verifies: the new root is verified and referenced beside the old one, DPS accepts a canary under
+/// it, every authority below is rolled in order; only then the old root is retired and deleted.
 #[test]
-fn a_root_by_reference_is_rolled_with_the_whole_tree() {
+fn a_root_by_reference_is_rolled_with_the_whole_hierarchy() {
     let mut env = retiring_when_proven();
     let old = under_the_root(&mut env);
     let prober = Prober::honest(&env, std::slice::from_ref(&old));
@@ -275,12 +278,12 @@ fn a_root_by_reference_is_rolled_with_the_whole_tree() {
     root_is_rolled(&env, &roll, &old);
     let places: Vec<i64> = ["root", "plant", "line-1"]
         .iter()
-        .map(|it| told_at(&env, "roll.cut_over", it))
+        .map(|it| entry_of(&env, "roll.cut_over", it))
         .collect();
     assert!(places.is_sorted(), "{places:?}");
 }
 
-/// Given up before its cut-over, a roll leaves nothing behind.
+/// A rollover that is aborted before its cut-over leaves nothing behind.
 #[test]
 fn a_roll_is_given_up_before_its_cut_over() {
     let env = TestEnv::new();
@@ -289,7 +292,7 @@ fn a_roll_is_given_up_before_its_cut_over() {
     let env = begun(env);
     let first = thumbprint(&env, "line-1", 1);
     let roll = start(&env, "line-1", "expiry", &[]);
-    until("it waits for somebody's word", || {
+    until("it waits for an approval", || {
         let waits_for = shown(&env, &roll)["waits_for"].clone();
         waits_for.as_str().unwrap().contains("word").then_some(())
     });
@@ -304,8 +307,8 @@ fn a_roll_is_given_up_before_its_cut_over() {
     assert_eq!(slots(&env, "line-1")[1], thumbprint(&env, "line-1", 3));
 }
 
-/// A group that is blocked in the middle of a roll lets no canary in. Verifies: the roll says in words
-/// that it waits for the block, nobody is alarmed, and it goes on when the block is lifted.
+/// A group that is blocked during a rollover accepts no canary. Verifies: the rollover says that it
+/// waits for the block, there is no alarm, and it goes on when the block is lifted.
 #[test]
 fn a_roll_whose_group_is_blocked_waits_and_says_so() {
     let env = begun(TestEnv::new());
@@ -330,8 +333,9 @@ fn a_roll_whose_group_is_blocked_waits_and_says_so() {
     comes_to(&env, &roll, "draining");
 }
 
-/// What is on record of one roll cannot be read. Verifies: that is an alarm, the others are told all
-/// the same, the list of rolls has all of them, and the roll can be given up.
+/// The record of one rollover is unreadable. Verifies: an alarm says so, the other rollovers are
+/// shown all the same, the list of rollovers has all of them, and the unreadable one can be
+/// aborted.
 #[test]
 fn a_roll_that_cannot_be_read_is_an_alarm_among_the_others() {
     let env = TestEnv::new();
@@ -340,7 +344,7 @@ fn a_roll_that_cannot_be_read_is_an_alarm_among_the_others() {
     let env = begun(env);
     let roll = start(&env, "line-1", "expiry", &[]);
     let other = start(&env, "operations", "expiry", &[]);
-    until("both wait for somebody's word", || {
+    until("both wait for an approval", || {
         let waits = |roll| shown(&env, roll)["waits_for"].to_string().contains("word");
         (waits(&roll) && waits(&other)).then_some(())
     });
@@ -366,8 +370,8 @@ fn a_roll_that_cannot_be_read_is_an_alarm_among_the_others() {
     assert_eq!(alarms, serde_json::json!([]));
 }
 
-/// A short signing window. Verifies: by policy the daemon rolls the authority by itself before the
-/// window closes, and the new generation signs.
+/// A short signing window. Verifies: by policy the daemon rolls the authority before the window
+/// closes, and the new generation signs.
 #[test]
 fn a_window_that_nears_its_end_starts_the_roll() {
     let env = TestEnv::new();
@@ -387,9 +391,9 @@ fn a_window_that_nears_its_end_starts_the_roll() {
     assert!(thumbprint(&env, "line-1", 2).is_some());
 }
 
-/// A service that is full is told of before the roll starts, and nothing has begun.
+/// A full service is reported before the rollover starts, and nothing has begun.
 #[test]
-fn a_full_service_is_told_of_before_the_roll_starts() {
+fn a_full_service_is_reported_before_the_roll_starts() {
     let env = TestEnv::new();
     let limit = "ca_certificates_max = 1\nverified = [\"root\"]";
     let configuration = env.configuration();

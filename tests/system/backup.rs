@@ -1,4 +1,4 @@
-//! Copies of the database: made under load, judged, and put in its place.
+//! Tests copies of the database: made under load, verified, and restored.
 
 use crate::load::Load;
 use crate::process::{CommandOutput, until};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 fn create(env: &TestEnv) -> PathBuf {
     let made = until("a backup is made", || {
-        // Two in one second have no two names.
+        // Two backups of one second would have one name.
         let output = env.hallmark(&["--json", "backup", "create"]);
         serde_json::from_str::<Value>(&output.out).ok()
     });
@@ -33,8 +33,8 @@ fn backups(env: &TestEnv) -> usize {
     fs::read_dir(env.path("state/backup")).unwrap().count()
 }
 
-/// Verifies: backups cost the line nothing; each is whole; the newest are kept, with their manifests; one
-/// is put on another disk if that is asked for.
+/// Verifies: the line is served while backups are made; each backup is whole; the newest are kept,
+/// with their manifests; one is written to another disk on request.
 #[test]
 fn backups_are_made_while_the_line_is_at_work() {
     let env = TestEnv::new();
@@ -57,7 +57,7 @@ fn backups_are_made_while_the_line_is_at_work() {
             let to = elsewhere.to_str().unwrap();
             (env.hallmark(&["backup", "create", "--to", to]).code == Some(0)).then_some(())
         });
-        assert_eq!(load.refused(), 0, "somebody was told to wait");
+        assert_eq!(load.refused(), 0, "a client was refused");
     });
     let copies = fs::read_dir(&elsewhere).unwrap();
     let copies = copies.map(|it| it.unwrap().path());
@@ -65,8 +65,8 @@ fn backups_are_made_while_the_line_is_at_work() {
     assert_eq!(verify(&env, &copy.unwrap()).code, Some(0));
 }
 
-/// Verifies: one byte that is another, in the copy or in its manifest, is found, and not restored; nor is
-/// anything while a daemon runs.
+/// Verifies: one changed byte, in the copy or in its manifest, is found, and that backup is not
+/// restored; nor is any backup while a daemon runs.
 #[test]
 fn a_backup_that_was_changed_is_neither_verified_nor_restored() {
     let mut env = TestEnv::running();
@@ -95,9 +95,9 @@ fn a_backup_that_was_changed_is_neither_verified_nor_restored() {
     assert_eq!(verify(&env, &file).code, Some(0));
 }
 
-/// Verifies, in the place of a younger database and then in a folder that is new: the state of the backup is
-/// back, what is missing is told by its serial number, the journal goes on with the restore and verifies,
-/// the same token signs, and no revocation list has a number that was used before.
+/// Verifies, over a younger database and then in a new folder: the state of the backup is back,
+/// missing certificates are listed by serial number, the journal goes on with the restore and
+/// verifies, the same token signs, and no revocation list has a number that was used before.
 #[test]
 fn a_restored_database_issues_with_the_same_token() {
     let mut env = TestEnv::running();
@@ -151,9 +151,10 @@ fn a_restored_database_issues_with_the_same_token() {
         .obtain(&Request::device("pump-4"));
 }
 
-/// A device is blocked after the backup, so the list in the backup lacks it. After the restore that list
-/// is not served, over plain HTTP or HTTPS, while the token is away and across restarts: clients are
-/// told to come back, and an alarm says so. The first list that is served is newer than all before.
+/// A device is blocked after the backup, so the list in the backup lacks it. After the restore that
+/// list is not served, over plain HTTP or HTTPS, while the token is unavailable and across
+/// restarts: clients get `Retry-After`, and an alarm says so. The first list that is served is
+/// newer than all earlier ones.
 #[test]
 fn a_restored_list_is_not_served_before_the_next_one_is_signed() {
     let mut env = TestEnv::running();

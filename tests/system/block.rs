@@ -1,5 +1,5 @@
-//! Somebody is kept out, and let back in: a device, a group, a generation of an authority. One
-//! command reaches revocation list, provisioning service and hub, and says what each answered.
+//! Tests blocks of a device, a group and a generation, and their end. One command changes
+//! revocation list, provisioning service and hub, and reports what each place answered.
 
 use crate::device::{is_assigned, register};
 use crate::process::until;
@@ -104,10 +104,10 @@ fn is_complete(output: &Value, places: usize) {
     assert!(answered.iter().all(|it| it["state"] == "done"), "{output}");
 }
 
-/// The example of the article: five devices, intermediates A and B with a group each. Then device 3
-/// is kept out by an enrollment of its own that is disabled, and all others come and go as before.
+/// The example of the article: five devices, intermediates A and B with a group each. Then a
+/// disabled enrollment of its own excludes device 3, and all other devices register as before.
 #[test]
-fn the_example_of_the_article_device_3_is_kept_out_of_its_group() {
+fn the_example_of_the_article_device_3_is_excluded_from_its_group() {
     let (env, devices) = five_devices();
     let output = env.json(&["device", "block", "device-3", "--reason", "stolen"]);
     is_complete(&output, 3);
@@ -174,9 +174,9 @@ fn a_device_with_an_enrollment_of_its_own_is_blocked_and_unblocked() {
     is_assigned(&env.emulator, &device);
 }
 
-/// A compromised device that was blocked too is not let back in by lifting the block.
+/// Lifting the block of a device does not enable it if it was compromised too.
 #[test]
-fn lifting_a_block_does_not_let_a_breached_leaf_back_in() {
+fn lifting_a_block_does_not_enable_a_compromised_leaf() {
     let (env, devices) = below_line_1(&["press-7"]);
     let device = &devices[0];
     env.run(&["device", "block", "press-7"]);
@@ -190,7 +190,8 @@ fn lifting_a_block_does_not_let_a_breached_leaf_back_in() {
     assert_ne!(register(&env.emulator, device).as_deref(), Ok("assigned"));
 }
 
-/// All devices of a group are out, those of the other group are not; then they are back.
+/// DPS refuses all devices of a blocked group and none of the other group; after the block it
+/// accepts all.
 #[test]
 fn a_group_is_blocked_and_unblocked() {
     let (env, devices) = five_devices();
@@ -224,10 +225,10 @@ fn is_revoked(env: &TestEnv, device: &str) -> bool {
     !shown["certificates"][0]["revoked_at"].is_null()
 }
 
-/// A device that is kept out for two reasons is let back in when the last of them has ended, on the
+/// A device that two blocks exclude is enabled again when the last of them has ended, on the
 /// revocation list as at the service.
 #[test]
-fn a_blocked_device_of_a_blocked_group_is_let_back_in_by_the_last_of_the_blocks() {
+fn a_device_that_two_blocks_exclude_is_enabled_when_the_last_one_ends() {
     let (env, devices) = five_devices();
     let group = |verb| env.json(&["enrollment", verb, "--group", "group-a"]);
     is_complete(&group("block"), 3);
@@ -252,9 +253,9 @@ fn a_blocked_device_of_a_blocked_group_is_let_back_in_by_the_last_of_the_blocks(
     assert!(!is_revoked(&env, "device-3"));
 }
 
-/// Killed between the block of a group and the first of its devices. Verifies: from the block on the
-/// service shuts all of them out, and nobody below is issued anything; the next start goes on by
-/// itself.
+/// The daemon is killed between the block of a group and the first of its devices. Verifies: from
+/// the block on DPS refuses all of them, and no leaf is issued below the group; the next start
+/// completes the block.
 #[test]
 fn a_block_of_a_group_goes_on_after_a_crash() {
     let (mut env, devices) = five_devices();
@@ -290,8 +291,8 @@ fn a_block_of_a_group_goes_on_after_a_crash() {
     is_assigned(&env.emulator, &devices[4]);
 }
 
-/// A generation whose certificate is all that its group holds: the group is disabled, and the
-/// generation signs nothing more until the block is lifted.
+/// A generation whose certificate is the only one of its group: the group is disabled, and the
+/// generation signs nothing until the block is lifted.
 #[test]
 fn a_generation_is_blocked_and_unblocked() {
     let (env, devices) = five_devices();
@@ -316,8 +317,8 @@ fn a_generation_is_blocked_and_unblocked() {
     env.station().obtain(&Request::new("device-a", "device-9"));
 }
 
-/// A group of the root takes every chain below it: a blocked generation gets a disabled group of
-/// its own there, which is found first.
+/// A group of the root accepts every chain below it: a blocked generation gets a disabled group of
+/// its own, which DPS finds first.
 #[test]
 fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
     let mut env = TestEnv::new();
@@ -360,9 +361,10 @@ fn under_a_group_of_the_root_a_blocked_generation_gets_a_group_of_its_own() {
     is_assigned(&env.emulator, &device);
 }
 
-/// The group of the blocked authority comes before that of the one below it: both are disabled.
+/// The group of the blocked authority takes precedence over the group of the authority below it:
+/// both are disabled.
 #[test]
-fn a_blocked_generation_is_shut_out_in_the_groups_below_it_too() {
+fn a_blocked_generation_is_excluded_in_the_groups_below_it_too() {
     let mut env = TestEnv::new();
     env.start();
     env.run_ceremony();
@@ -379,7 +381,7 @@ fn a_blocked_generation_is_shut_out_in_the_groups_below_it_too() {
     is_out(&env, &device);
 }
 
-/// What the services answer changes nothing about the end.
+/// The answers of the services do not change the end.
 #[test]
 fn a_receipt_says_what_is_pending_and_why() {
     use dps_emulator::{Action, Fault};

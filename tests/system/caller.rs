@@ -1,4 +1,4 @@
-//! A client of the HTTPS listener: one connection pool, with a client certificate or without.
+//! A client of the HTTPS listener: one connection pool, with or without a client certificate.
 
 use crate::process::SOON;
 use crate::request::{Holder, Request};
@@ -41,12 +41,12 @@ impl Caller {
         self.post_to("/v1/certificates")
     }
 
-    /// The same to another address.
+    /// The same for another address.
     pub(crate) fn post_to(&self, path: &str) -> RequestBuilder {
         self.http.post(format!("{}{path}", self.base))
     }
 
-    /// Whatever comes of a request, a lost connection included.
+    /// The result of a request, or the error of a lost connection.
     pub(crate) fn try_ask(&self, request: &Request) -> reqwest::Result<Answer> {
         let post = self
             .post()
@@ -58,7 +58,7 @@ impl Caller {
         self.try_ask(request).unwrap()
     }
 
-    /// Asks, and is given a certificate.
+    /// Requests a certificate, which must be issued.
     pub(crate) fn obtain(&self, request: &Request) -> Holder {
         let answer = self.ask(request);
         assert_eq!(answer.status, 201, "{answer:?}");

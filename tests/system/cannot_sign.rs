@@ -1,9 +1,10 @@
-//! While nothing can be signed, nothing is recorded: no serial number is used up, no revocation list
-//! grows, and the journal stays as it is, however often a signature is asked for and by what.
+//! Tests that nothing is recorded while nothing can be signed: no serial number is used, no
+//! revocation list grows, and the journal does not change, however often and by which source a
+//! signature is requested.
 //!
-//! Each story has one cause: the token is unavailable, its PIN is locked, its keys do not sign, or it
-//! misses every deadline. All sources ask at once: the API, EST, the admin socket, the daemon's own
-//! listener, a rollover, a proof of possession, a revocation list and a canary.
+//! Each test has one cause: the token is unavailable, its PIN is locked, its keys do not sign, or
+//! it misses every deadline. All sources ask at once: the API, EST, the admin socket, the daemon's
+//! own listener, a rollover, a proof of possession, a revocation list and a canary.
 
 use crate::est::Client;
 use crate::process::until;
@@ -28,15 +29,15 @@ const CKR_KEY_FUNCTION_NOT_PERMITTED: u64 = 0x68;
 const CKR_PIN_LOCKED: u64 = 0xa4;
 const CKR_USER_NOT_LOGGED_IN: u64 = 0x101;
 
-/// How long the daemon may take to learn of the cause, and everything to have been tried once.
+/// Most time until the daemon knows the cause, and every source has tried once.
 const SETTLING: Duration = Duration::from_secs(6);
-/// How long it is then asked for signatures.
+/// How long signatures are then requested.
 const ASKING: Duration = Duration::from_secs(12);
 /// Most serial numbers that all sources together may cost until the cause is known: one for each
 /// request in hand, and one for each key.
 const BEFORE_IT_IS_KNOWN: i64 = 12;
 
-/// A daemon with something to sign for every source, but for the API's callers.
+/// A daemon with something to sign for every source except the API's callers.
 struct Scene {
     env: TestEnv,
     plan: Plan,
@@ -45,7 +46,7 @@ struct Scene {
     revoked: Holder,
 }
 
-/// What is on record of signatures and attempts.
+/// Counts of recorded signatures and attempts.
 #[derive(Debug, PartialEq, Eq)]
 struct OnRecord {
     intents: i64,
@@ -74,7 +75,7 @@ impl Scene {
         scene
     }
 
-    /// The next generation of `line-1` is staged, and its canary is refused by the service.
+    /// The next generation of `line-1` is staged, and DPS refuses its canary.
     fn has_a_canary_that_never_passes(&self) {
         let refused = emulator::Fault::on("device.register", emulator::Action::status(500));
         let aim = emulator::Aim {
@@ -98,7 +99,7 @@ impl Scene {
         self.env.run(&[&roll[..], &["--reason", "expiry"]].concat());
     }
 
-    /// Gives every source of the daemon's own something to have signed.
+    /// Gives every internal source something to have signed.
     fn everything_is_due(&self) {
         fs::remove_file(self.listener()).unwrap();
         self.revoke();
@@ -141,7 +142,8 @@ impl Scene {
         }
     }
 
-    /// Asks for as many signatures as fit into `time`. Every request is refused with one of these codes.
+    /// Requests as many signatures as fit into `time`. Each must be refused with one of these
+    /// codes.
     fn asks_for(&self, time: Duration, codes: &[&str]) -> usize {
         let begun = Instant::now();
         let env = &self.env;
@@ -190,7 +192,7 @@ impl Scene {
         assert!(is_expected, "{answer:?}");
     }
 
-    /// The story of one cause.
+    /// The test of one cause.
     fn nothing_is_recorded(&self, faults: &[Fault], codes: &[&str]) {
         let before = self.on_record();
         self.plan.set(faults).unwrap();
@@ -204,13 +206,13 @@ impl Scene {
         assert_eq!(self.on_record(), known, "after {asked} more requests");
         assert!(asked >= 20, "{asked}");
         assert!(!self.listener().exists());
-        // An answer that was given once needs no signature.
+        // An answer that was recorded needs no signature.
         let again = self.env.caller(&self.station).ask(&self.answered);
         assert_eq!(again.status, 201, "{again:?}");
         assert_eq!(self.on_record(), known);
     }
 
-    /// The cause is over, and every source gets its signature.
+    /// The cause has ended, and every source gets its signature.
     fn everything_is_signed(&self) {
         let env = &self.env;
         self.plan.set(&[]).unwrap();
@@ -254,7 +256,7 @@ fn nothing_is_recorded_while_the_token_is_unavailable() {
     scene.everything_is_signed();
 }
 
-/// (What ends this cause is another PIN; `modules` tells.)
+/// (Another PIN ends this cause; see `modules`.)
 #[test]
 fn nothing_is_recorded_while_the_token_is_parked() {
     let scene = Scene::set();
@@ -288,8 +290,8 @@ fn nothing_is_recorded_while_no_key_signs() {
     });
 }
 
-/// The deadline of this stage is one second, and cryptoki calls `C_Sign` twice for each signature. A
-/// worker that is a second late is taken for a hung one, and another one is started.
+/// The deadline in this environment is one second, and cryptoki calls `C_Sign` twice for each
+/// signature. A worker that is a second late counts as hung and is replaced.
 #[test]
 fn nothing_is_recorded_while_every_deadline_is_missed() {
     let scene = Scene::set();

@@ -1,5 +1,5 @@
-//! What scripts rely on: exit codes, JSON, a ceremony that can be repeated; and `hallmarkd check`,
-//! which says what is wrong before the daemon is started.
+//! Tests what scripts rely on: exit codes, JSON, a repeatable ceremony; and `hallmarkd check`,
+//! which reports errors before the daemon is started.
 
 use crate::process::{CommandOutput, until};
 use crate::request::Request;
@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// `hallmarkd check` fails, and says all of this.
+/// Asserts that `hallmarkd check` fails and reports all of this.
 fn is_wrong(output: &CommandOutput, words: &[&str]) {
     assert_eq!(output.code, Some(1), "{output:?}");
     for word in words {
@@ -33,7 +33,7 @@ fn objects(env: &TestEnv) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_exit_code_tells_how_it_went() {
+fn the_exit_code_shows_the_result() {
     let mut env = TestEnv::running();
     let code = |env: &TestEnv, arguments: &[&str]| env.hallmark(arguments).code;
     assert_eq!(code(&env, &["status"]), Some(0));
@@ -84,7 +84,7 @@ fn the_exit_code_tells_how_it_went() {
     );
 }
 
-/// `Stage::json` fails on whatever is not JSON.
+/// `TestEnv::json` fails on output that is not JSON.
 #[test]
 fn every_command_speaks_json() {
     let env = TestEnv::running();
@@ -135,8 +135,8 @@ fn every_command_speaks_json() {
     env.wait_in_sync();
 }
 
-/// Verifies: the second run finds everything, makes no key and no signature; a file that describes
-/// another authority by the same name is refused, and makes nothing either.
+/// Verifies: the second run finds everything, and makes no key and no signature; a file that
+/// describes another authority by the same name is refused and makes nothing either.
 #[test]
 fn a_ceremony_that_is_repeated_makes_nothing() {
     let env = TestEnv::running();
@@ -226,7 +226,7 @@ fn check_says_that_the_token_is_missing() {
     is_wrong(&env.check(), &["WRONG token factory", "elsewhere"]);
 }
 
-/// A wrong PIN costs one try, ever: the refusal is remembered over `check`, `check` and `serve`.
+/// A wrong PIN costs one try: `check`, `check` and `serve` remember the refusal.
 #[test]
 fn check_tries_a_wrong_pin_once() {
     let mut env = TestEnv::new();
@@ -260,7 +260,7 @@ fn token_is(env: &TestEnv, state: &str) {
     });
 }
 
-/// The database is another plant's, or the token is: the chain is whole, and the key is not here.
+/// The database or the token is another plant's: the chain is whole, and the key is missing.
 #[test]
 fn check_says_which_authority_has_no_key() {
     let mut env = TestEnv::running();
@@ -280,7 +280,7 @@ fn check_says_which_authority_has_no_key() {
     fs::rename(env.path("tokens.ours"), env.path("tokens")).unwrap();
 }
 
-/// In the database, an authority is said to be signed by another one than signed it.
+/// In the database, an authority names an issuer that did not sign it.
 #[test]
 fn check_says_that_a_chain_does_not_fit() {
     let mut env = TestEnv::running();
@@ -372,9 +372,9 @@ fn names_and_sockets_that_cannot_be_are_refused_before_they_matter() {
     env.wait_ready();
 }
 
-/// Names that are unusual and good: the listener has a certificate for each of them.
+/// Unusual names that are valid: the listener has a certificate for each of them.
 #[test]
-fn every_name_that_is_taken_stands_in_the_certificate() {
+fn every_accepted_name_is_in_the_certificate() {
     let env = TestEnv::running();
     let long = format!("{}.{}.works.example", "a".repeat(63), "b".repeat(40));
     let (from, names) = (
@@ -405,7 +405,7 @@ fn every_name_that_is_taken_stands_in_the_certificate() {
     }
 }
 
-/// Everything below a folder: name, mode, owner, and content.
+/// Every file below a folder: name, mode, owner, and content.
 fn contents(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -421,7 +421,7 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, Vec<u8>)> {
     found
 }
 
-/// `check` looks at folders, database, backups, keys and secrets, and says what to change.
+/// `check` judges folders, database, backups, keys and secrets, and says what to change.
 #[test]
 fn check_finds_what_other_users_could_read() {
     let mut env = TestEnv::running();
@@ -455,7 +455,7 @@ fn check_finds_what_other_users_could_read() {
         fs::set_permissions(&path, good).unwrap();
         fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
     }
-    // The advice must not be to change what a link names.
+    // The advice must not change the target of a link.
     let planted = env.path("state/tls/planted");
     std::os::unix::fs::symlink(env.path("ceremony.toml"), &planted).unwrap();
     let output = env.check();
@@ -475,8 +475,8 @@ fn check_finds_what_other_users_could_read() {
     assert_eq!(output.code, Some(0), "{output:?}");
 }
 
-/// `check` leaves every byte of the state as it is: after a stop, after a crash, and with a database
-/// of another version.
+/// `check` changes no byte of the state: after a stop, after a crash, and with a database of
+/// another version.
 #[test]
 fn check_changes_nothing() {
     let mut env = TestEnv::running();

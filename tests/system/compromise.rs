@@ -1,5 +1,5 @@
-//! A leaf in wrong hands: it is refused at the provisioning service and at the hub from the first
-//! answer on, and its device comes back with a new key only.
+//! Tests the compromise of a leaf: from the first answer on DPS and hub refuse it, and its device
+//! comes back with a new key only.
 
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
@@ -11,7 +11,7 @@ use dps_emulator::MethodAnswer;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The hub knows the device, by this leaf.
+/// Returns true if the hub has an identity for the device, with this leaf.
 fn hub_knows(env: &TestEnv, device: &Holder) -> bool {
     let identity = env.emulator.hub_identity(&device.id);
     let shown =
@@ -19,11 +19,11 @@ fn hub_knows(env: &TestEnv, device: &Holder) -> bool {
     shown.is_some_and(|it| it == Value::String(device.thumbprint.clone()))
 }
 
-/// Refused at both doors.
-fn is_out(env: &TestEnv, breached: &Holder) {
-    let registered = register(&env.emulator, breached);
-    assert_ne!(registered.as_deref(), Ok("assigned"), "{breached:?}");
-    assert!(!hub_knows(env, breached), "the hub lets it in");
+/// Asserts that both DPS and hub refuse the device.
+fn is_out(env: &TestEnv, compromised: &Holder) {
+    let registered = register(&env.emulator, compromised);
+    assert_ne!(registered.as_deref(), Ok("assigned"), "{compromised:?}");
+    assert!(!hub_knows(env, compromised), "the hub lets it in");
 }
 
 fn roll_state(env: &TestEnv, id: &Value) -> String {
@@ -49,7 +49,7 @@ fn grouped() -> (TestEnv, Holder) {
     (env, devices.remove(0))
 }
 
-fn breach(env: &TestEnv, more: &[&str]) -> Value {
+fn compromise(env: &TestEnv, more: &[&str]) -> Value {
     let report = ["roll", "start", "press-7", "--reason", "compromise"];
     env.json(&[&report, more].concat())
 }
@@ -65,13 +65,13 @@ fn slots(env: &TestEnv) -> [Option<String>; 2] {
 }
 
 /// Verifies: with no new request at hand the enrollment is disabled and the identity deleted when
-/// the command answers; the compromised leaf cannot renew itself here either; a request with the old
-/// key is refused; one with a new key restores the enrollment, which holds nothing else.
+/// the command answers; the compromised leaf cannot renew itself here either; a request with the
+/// old key is refused; one with a new key restores the enrollment, which holds nothing else.
 #[test]
-fn a_breached_leaf_is_out_when_the_command_answers() {
-    let (env, breached) = individual();
-    let output = breach(&env, &[]);
-    is_out(&env, &breached);
+fn a_compromised_leaf_is_excluded_when_the_command_answers() {
+    let (env, compromised) = individual();
+    let output = compromise(&env, &[]);
+    is_out(&env, &compromised);
     assert_eq!(output["receipt"]["complete"], true, "{output}");
     let places: Vec<_> = output["receipt"]["places"]
         .as_array()
@@ -84,13 +84,13 @@ fn a_breached_leaf_is_out_when_the_command_answers() {
         .collect();
     assert_eq!(names, ["crl", "dps: dps", "hub: dps"], "{output}");
 
-    let itself = env.caller(&breached).ask(&Request::device("press-7"));
+    let itself = env.caller(&compromised).ask(&Request::device("press-7"));
     assert_eq!(
         (itself.status, itself.code()),
         (401, "client_certificate_revoked")
     );
     let mut old_key = Request::device("press-7");
-    old_key.csr = rcgen_request(&breached);
+    old_key.csr = rcgen_request(&compromised);
     let refused = env.station().ask(&old_key);
     assert_eq!((refused.status, refused.code()), (400, "key_compromised"));
 
@@ -104,12 +104,15 @@ fn a_breached_leaf_is_out_when_the_command_answers() {
     assert_eq!(slots(&env), [Some(renewed.thumbprint.clone()), None]);
     is_assigned(&env.emulator, &renewed);
     assert!(hub_knows(&env, &renewed));
-    is_out_of_service(&env, &breached);
+    is_refused_by_service_and_hub(&env, &compromised);
 }
 
-/// The hub knows the device by its new leaf by now.
-fn is_out_of_service(env: &TestEnv, breached: &Holder) {
-    assert_ne!(register(&env.emulator, breached).as_deref(), Ok("assigned"));
+/// By then the hub has an identity with the new leaf.
+fn is_refused_by_service_and_hub(env: &TestEnv, compromised: &Holder) {
+    assert_ne!(
+        register(&env.emulator, compromised).as_deref(),
+        Ok("assigned")
+    );
 }
 
 fn rcgen_request(holder: &Holder) -> String {
@@ -119,16 +122,16 @@ fn rcgen_request(holder: &Holder) -> String {
     parameters.serialize_request(&key).unwrap().pem().unwrap()
 }
 
-/// Verifies: the new leaf takes the compromised one's place at once, in the same slot, and its chain
-/// is written where it was asked for.
+/// Verifies: the new leaf replaces the compromised one at once, in the same slot, and its chain is
+/// written to the named file.
 #[test]
-fn with_a_request_at_hand_the_breached_slot_is_replaced_at_once() {
-    let (env, breached) = individual();
+fn with_a_request_at_hand_the_compromised_slot_is_replaced_at_once() {
+    let (env, compromised) = individual();
     let request = Request::device("press-7");
     let (csr, out) = (csr(&env, &request), env.path("new.pem"));
     let out = out.to_str().unwrap();
-    let output = breach(&env, &["--csr", &csr, "--profile", "device", "--out", out]);
-    is_out(&env, &breached);
+    let output = compromise(&env, &["--csr", &csr, "--profile", "device", "--out", out]);
+    is_out(&env, &compromised);
     let renewed = request.holder(&output["certificate"]);
     assert_eq!(slots(&env), [Some(renewed.thumbprint.clone()), None]);
     let written = std::fs::read_to_string(Path::new(out)).unwrap();
@@ -137,17 +140,17 @@ fn with_a_request_at_hand_the_breached_slot_is_replaced_at_once() {
     is_done(&env, &output["rolls"][0]["id"]);
 }
 
-/// Verifies: a compromise overtakes a roll by expiry and takes over its slots; with one slot
-/// compromised the other goes on, and its device is let in without a break.
+/// Verifies: a compromise overtakes an expiry rollover and takes over its slots; with one slot
+/// compromised the other goes on, and DPS accepts its device without a break.
 #[test]
 fn a_compromise_overtakes_an_expiry_roll_and_spares_the_good_slot() {
     let (env, old) = individual();
     let new = env.station().obtain(&Request::device("press-7"));
-    until("both leaves are let in", || {
+    until("DPS accepts both leaves", || {
         let shown = env.json(&["enrollment", "show", "press-7"]);
         (shown[0]["slots"]["state"] == "draining").then_some(())
     });
-    let output = breach(&env, &["--slot", "primary"]);
+    let output = compromise(&env, &["--slot", "primary"]);
     assert_eq!(output["receipt"]["complete"], true, "{output}");
     is_out(&env, &old);
     assert_eq!(slots(&env), [None, Some(new.thumbprint.clone())]);
@@ -166,14 +169,14 @@ fn a_compromise_overtakes_an_expiry_roll_and_spares_the_good_slot() {
 /// Verifies: with `--hub reprovision` the identity stays until the device registers again.
 #[test]
 fn the_hub_identity_stays_where_that_was_asked_for() {
-    let (env, breached) = individual();
+    let (env, compromised) = individual();
     let request = Request::device("press-7");
     let csr = csr(&env, &request);
-    let output = breach(
+    let output = compromise(
         &env,
         &["--hub", "reprovision", "--csr", &csr, "--profile", "device"],
     );
-    assert!(hub_knows(&env, &breached));
+    assert!(hub_knows(&env, &compromised));
     assert!(
         output["receipt"]["places"][2]["answer"]
             .to_string()
@@ -182,11 +185,11 @@ fn the_hub_identity_stays_where_that_was_asked_for() {
     );
     let renewed = request.holder(&output["certificate"]);
     is_assigned(&env.emulator, &renewed);
-    assert!(hub_knows(&env, &renewed) && !hub_knows(&env, &breached));
+    assert!(hub_knows(&env, &renewed) && !hub_knows(&env, &compromised));
 }
 
-/// Verifies: a leaf under a group that comes to its end changes nothing at the service, and the
-/// daemon says why; the new leaf is let in.
+/// Verifies: the expiry of a leaf under a group changes nothing at the service, and the daemon says
+/// why; DPS accepts the new leaf.
 #[test]
 fn under_a_group_an_expiry_changes_nothing_and_says_why() {
     let (env, _) = grouped();
@@ -208,15 +211,15 @@ fn under_a_group_an_expiry_changes_nothing_and_says_why() {
     assert_eq!(env.emulator.requests_of("group.put").len(), writes);
 }
 
-/// Verifies: precedence shuts the compromised leaf out although its chain is good; the new leaf is let
-/// in by the device's own enrollment; back to the group is refused while the compromised leaf is valid,
-/// unless somebody says why not.
+/// Verifies: by precedence DPS refuses the compromised leaf although its chain is good; it accepts
+/// the new leaf by the device's own enrollment; a return to the group is refused while the
+/// compromised leaf is valid, unless an operator gives a reason.
 #[test]
-fn under_a_group_a_breached_leaf_is_out_by_precedence() {
-    let (env, breached) = grouped();
+fn under_a_group_a_compromised_leaf_is_excluded_by_precedence() {
+    let (env, compromised) = grouped();
     let neighbour = env.station().obtain(&Request::device("press-8"));
-    let output = breach(&env, &[]);
-    is_out(&env, &breached);
+    let output = compromise(&env, &[]);
+    is_out(&env, &compromised);
     is_assigned(&env.emulator, &neighbour);
     let shown = env.json(&["enrollment", "show", "press-7"]);
     assert_eq!(shown[0]["overlay_of"], "line-1");
@@ -225,7 +228,7 @@ fn under_a_group_a_breached_leaf_is_out_by_precedence() {
     is_done(&env, &output["rolls"][0]["id"]);
     env.wait_in_sync();
     is_assigned(&env.emulator, &renewed);
-    is_out_of_service(&env, &breached);
+    is_refused_by_service_and_hub(&env, &compromised);
 
     let back = ["enrollment", "remove", "--individual", "press-7"];
     let refused = env.hallmark(&back);
@@ -241,10 +244,10 @@ fn under_a_group_a_breached_leaf_is_out_by_precedence() {
     assert!(audit.contains("the key was destroyed"), "{audit}");
 }
 
-/// Policy starts the roll before the leaf's end, and tells the device; one that is not there to
-/// hear it is counted, and not given up.
+/// Policy starts the rollover before the leaf's end, and notifies the device; a device that does
+/// not hear it is counted, and is called again.
 #[test]
-fn policy_starts_rolls_and_tells_devices() {
+fn policy_starts_rolls_and_notifies_devices() {
     let (mut env, _) = individually(&["press-7", "press-8"]);
     let (status, payload) = (200, json!({}));
     let answer = MethodAnswer { status, payload };

@@ -1,4 +1,5 @@
-//! Killed at every step of the issuance cycle; a write that fails. Workers that die: `weather`.
+//! Tests kills at every step of the issuance cycle, and a write that fails. `token_faults` kills
+//! workers.
 
 use crate::invariants;
 use crate::process::until;
@@ -7,7 +8,8 @@ use crate::test_env::TestEnv;
 use rusqlite::Connection;
 use std::time::Duration;
 
-/// A device asks, and the daemon is killed at `step`. What the client saw was a lost connection.
+/// A device requests a certificate, and the daemon is killed at `step`. The client gets a lost
+/// connection.
 fn killed_at(env: &mut TestEnv, step: u32, station: &Holder, request: &Request) {
     let point = format!("cycle-{step}");
     env.restart_to_stay_at(&point);
@@ -27,7 +29,7 @@ fn intents(env: &TestEnv, state: &str, device: &str) -> i64 {
     ))
 }
 
-/// Nothing was recorded, so nothing was signed: it never happened.
+/// Nothing was recorded, so nothing was signed and nothing remains.
 #[test]
 fn killed_before_the_intent_is_on_record_nothing_remains() {
     let mut env = TestEnv::running();
@@ -48,9 +50,10 @@ fn killed_before_the_intent_is_on_record_nothing_remains() {
     }
 }
 
-/// The token may have signed: the serial number is burned, and the device gets another one.
+/// The token may have signed: the intent is abandoned, and the device gets a certificate with
+/// another serial number.
 #[test]
-fn killed_between_intent_and_certificate_the_serial_number_is_burned() {
+fn killed_between_intent_and_certificate_the_intent_is_abandoned() {
     let mut env = TestEnv::running();
     let station = env.enlist("station", "station-1");
     for step in 7..=9 {
@@ -72,7 +75,7 @@ fn killed_between_intent_and_certificate_the_serial_number_is_burned() {
     assert_eq!(env.json(&["status"])["abandoned"], 3);
 }
 
-/// The certificate is on record, and only the answer was lost: the repeat fetches it.
+/// The certificate is on record, and only the answer was lost: the repeated request gets it.
 #[test]
 fn killed_before_the_answer_the_repeat_gets_the_same_certificate() {
     let mut env = TestEnv::running();
@@ -90,7 +93,7 @@ fn killed_before_the_answer_the_repeat_gets_the_same_certificate() {
     assert_eq!(env.count("intent WHERE subject = 'press-10'"), 1);
 }
 
-/// Makes one INSERT fail: the product needs no hook for that.
+/// Makes one INSERT fail; the product has no hook for that.
 fn broken(env: &TestEnv, table: &str) -> Connection {
     let connection = Connection::open(env.database()).unwrap();
     connection.busy_timeout(Duration::from_secs(10)).unwrap();
@@ -108,9 +111,9 @@ fn mended(connection: &Connection) {
         .unwrap();
 }
 
-/// Step 10 fails: nobody gets a certificate that is not on record, and its serial number is burned.
+/// Step 10 fails: no client gets a certificate that is not on record, and the intent is abandoned.
 #[test]
-fn a_certificate_that_cannot_be_recorded_is_withheld_and_burned() {
+fn a_certificate_that_cannot_be_recorded_is_withheld_and_abandoned() {
     let env = TestEnv::running();
     let station = env.station();
     let request = Request::device("press-7");
@@ -127,10 +130,10 @@ fn a_certificate_that_cannot_be_recorded_is_withheld_and_burned() {
     assert_eq!(intents(&env, "issued", "press-7"), 1);
 }
 
-/// Not even the burning can be recorded, as on a full disk: it is made up for when it can be, and
-/// nobody has to restart anything.
+/// The abandonment cannot be recorded either, as on a full disk: the daemon records it when the
+/// disk has room, without a restart.
 #[test]
-fn an_intent_that_could_not_be_burned_is_burned_later() {
+fn an_intent_that_could_not_be_abandoned_is_abandoned_later() {
     let env = TestEnv::running();
     let station = env.station();
     let request = Request::device("press-7");

@@ -1,8 +1,7 @@
-//! The daemon is killed where a story wants it: at a crash point, or while the service keeps an
-//! answer to itself.
+//! Kills the daemon at a chosen point: at a crash point, or while the service withholds an answer.
 //!
-//! `ca::crash_point` stands at each step: with `FAILPOINTS="NAME=return(FILE)"` whoever comes there
-//! writes FILE and stays, until the test kills the daemon.
+//! `ca::crash_point` marks each step: with `FAILPOINTS="NAME=return(FILE)"` a thread that reaches
+//! it writes FILE and waits there until the test kills the daemon.
 
 use crate::process::until;
 use crate::test_env::TestEnv;
@@ -12,12 +11,12 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 impl TestEnv {
-    /// Starts the daemon so that it stays at whichever of these points it comes to.
+    /// Starts the daemon so that it stops at the first of these points that it reaches.
     pub(crate) fn start_to_stay_at(&mut self, points: &[&str]) {
         assert!(fail::has_failpoints(), "build with --features failpoints");
         let settings = points.iter().map(|point| {
             let reached = self.reached(point);
-            // An earlier start may have come there.
+            // An earlier start may have reached it.
             let _ = std::fs::remove_file(&reached);
             format!("{point}=return({})", reached.display())
         });
@@ -25,19 +24,19 @@ impl TestEnv {
         self.start_with(&settings);
     }
 
-    /// Restarts the daemon so that it will stay at `point`.
+    /// Restarts the daemon so that it will stop at `point`.
     pub(crate) fn restart_to_stay_at(&mut self, point: &str) {
         self.stop();
         self.start_to_stay_at(&[point]);
         self.wait_ready();
     }
 
-    /// Waits until the daemon stays at `point`.
+    /// Waits until the daemon has stopped at `point`.
     pub(crate) fn stays_at(&self, point: &str) {
         until(point, || self.has_come_to(point).then_some(()));
     }
 
-    /// Kills the daemon when it has come to `point`, and starts it again.
+    /// Kills the daemon when it has reached `point`, and starts it again.
     pub(crate) fn is_killed_at(&mut self, point: &str) {
         self.stays_at(point);
         self.kill();
@@ -45,10 +44,10 @@ impl TestEnv {
         self.wait_ready();
     }
 
-    /// Starts the daemon, and kills it each time that it comes to one of `points`, and each time that
-    /// the service has done one of `calls` and keeps the answer to itself; until it was killed at all
-    /// of them, in whatever order they came. `meanwhile` is what else happens, over and over. In the
-    /// end the daemon is ready: a request right after a start is refused until the token answers.
+    /// Starts the daemon, and kills it each time that it reaches one of `points`, and each time
+    /// that the service has done one of `calls` and withholds the answer, until it was killed at
+    /// all of them, in any order. `meanwhile` runs again and again during that time. In the end the
+    /// daemon is ready: a request right after a start is refused until the token answers.
     pub(crate) fn is_killed_at_each(
         &mut self,
         points: &[&str],
@@ -78,7 +77,7 @@ impl TestEnv {
                 (at_a_point || unanswered).then_some(())
             });
             self.kill();
-            left.retain(|point| !self.has_come_to(point) && !self.comes_no_more(point));
+            left.retain(|point| !self.has_come_to(point) && !self.has_ended(point));
         }
     }
 
@@ -86,9 +85,10 @@ impl TestEnv {
         self.reached(point).exists()
     }
 
-    /// This point stands behind a commit. Killed between the two, for an answer that was kept back
-    /// meanwhile, the daemon does not come there again, and was killed at that step all the same.
-    fn comes_no_more(&self, point: &str) -> bool {
+    /// This point comes after a commit. If the daemon was killed between commit and point, for an
+    /// answer that was withheld at that time, it does not reach the point again, and was killed at
+    /// that step all the same.
+    fn has_ended(&self, point: &str) -> bool {
         point == "roll-generation-staged"
             && self.count("generation WHERE number > 1 AND certificate IS NOT NULL") > 0
     }
@@ -98,8 +98,8 @@ impl TestEnv {
     }
 }
 
-/// An operator who reports a compromise, and once more if it is not on record: of a device, or of an
-/// authority. What a report comes to that is cut off, nobody hears.
+/// An operator who reports a compromise of a device or an authority, and again if it is not on
+/// record. The result of an interrupted report is lost.
 pub(crate) fn reported(env: &TestEnv, subject: &[&str]) -> JoinHandle<()> {
     let client = env.client();
     let subject: Vec<String> = subject.iter().map(|&it| it.to_owned()).collect();

@@ -1,5 +1,5 @@
 //! A device at the provisioning service: registers over HTTPS with its certificate and chain, as
-//! its firmware would, and polls until it knows what came of it.
+//! its firmware would, and polls for the result.
 
 use crate::process::{SOON, until};
 use crate::request::Holder;

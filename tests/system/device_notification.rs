@@ -1,4 +1,5 @@
-//! Devices are told that they are rolled: each by a call, or many by one job of the hub.
+//! Tests the notification of devices about their rollover: one call for each device, or one hub job
+//! for many.
 
 use crate::process::until;
 use crate::provisioned::{below_line_1, individually};
@@ -19,12 +20,12 @@ fn restart_with(env: &mut TestEnv, policy: &str) {
     env.restart();
 }
 
-/// Verifies: policy rolls three devices, and one job tells them, although the answer to its order
-/// never came, the daemon was killed meanwhile, and the hub tells late whom it reached; all three
-/// rolls say what came of it, who was not there is called again by another job, and no job is ordered
-/// twice.
+/// Verifies: policy rolls three devices, and one job notifies them, although the answer to its
+/// creation was lost, the daemon was killed in between, and the hub reports late which devices the
+/// job reached. All three rollovers show the result, a second job calls the device that was
+/// offline, and no job is created twice.
 #[test]
-fn one_job_tells_a_batch_of_devices_over_a_crash() {
+fn one_job_notifies_a_batch_of_devices_over_a_crash() {
     let ids = ["press-7", "press-8", "press-9"];
     let (mut env, _) = individually(&ids);
     is_online(&env, "press-7");
@@ -47,7 +48,8 @@ fn one_job_tells_a_batch_of_devices_over_a_crash() {
         (!asked.is_empty()).then_some(())
     });
     env.emulator.switch(|it| it.job_results_late = false);
-    // One job, as a rule; on a machine so slow that the rolls begin seconds apart, two or three.
+    // One job, as a rule; on a machine so slow that the rollovers begin seconds apart, two or
+    // three.
     let output = || {
         let rolls = env.json(&["roll", "list", "--open"]);
         let rolls = rolls.as_array().unwrap().iter();
@@ -65,7 +67,7 @@ fn one_job_tells_a_batch_of_devices_over_a_crash() {
         known.then_some(())
     });
     is_online(&env, "press-9");
-    until("it is told by another job", || {
+    until("another job notifies it", || {
         let last = output().remove("press-9")?;
         last.starts_with("1 of 1 done, 1 told;").then_some(())
     });
@@ -75,10 +77,10 @@ fn one_job_tells_a_batch_of_devices_over_a_crash() {
     assert_eq!(env.emulator.requests_of("hub.method").len(), 0);
 }
 
-/// Verifies: at the cut-over of an authority all devices below it are told, while the hub throttles
-/// and fails; `roll show` has the numbers, and names who was not reached.
+/// Verifies: at the cut-over of an authority all devices below it are notified, while the hub
+/// throttles and fails; `roll show` has the counts and names the devices that were not reached.
 #[test]
-fn the_devices_below_an_authority_are_told_at_its_cut_over() {
+fn the_devices_below_an_authority_are_notified_at_its_cut_over() {
     let (mut env, _) = below_line_1(&["press-7", "press-8"]);
     is_online(&env, "press-8");
     restart_with(&mut env, "tell_devices = \"job\"");
@@ -111,8 +113,8 @@ fn the_devices_below_an_authority_are_told_at_its_cut_over() {
     assert!(env.emulator.faults().is_empty());
 }
 
-/// Verifies: a device that is offline is called again until it answers; one that stays away is given
-/// up after the time that policy says, and counted.
+/// Verifies: a device that is offline is called again until it answers; after the time that policy
+/// sets, the daemon stops calling a device and counts it.
 #[test]
 fn a_device_that_is_offline_is_called_again_for_a_while() {
     let (mut env, _) = individually(&["press-7", "press-8"]);
@@ -136,7 +138,7 @@ fn a_device_that_is_offline_is_called_again_for_a_while() {
             .then_some(())
     });
     is_online(&env, "press-7");
-    until("it was told", || {
+    until("it was notified", || {
         (output("press-7") == "1 of 1 done, 1 told").then_some(())
     });
     until("the other one is given up", || {

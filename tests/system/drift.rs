@@ -1,4 +1,5 @@
-//! Somebody else changes what the service holds, and nobody tells us: the scan finds it.
+//! Tests drift: another client changes records at the service without notice, and the scan finds
+//! the changes.
 
 use crate::device::is_assigned;
 use crate::invariants::held;
@@ -9,7 +10,7 @@ use dps_emulator::{Action, Fault, Kind};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// A daemon that scans every second, with one individually enrolled device in step.
+/// A daemon that scans every second, with one individually enrolled device in sync.
 fn scanning(policy: &str) -> (TestEnv, Holder) {
     scanning_every("1s", policy)
 }
@@ -39,10 +40,10 @@ fn shown(env: &TestEnv) -> Value {
     env.json(&["enrollment", "show", "press-7"])[0].clone()
 }
 
-/// Verifies: nobody asks for anything, and within one scan the difference stands in `enrollment
-/// show`, field by field; it is left alone, and looked at once, not every second.
+/// Verifies: without any request, within one scan, `enrollment show` lists the difference field by
+/// field; the record is not changed, and is read once, not every second.
 #[test]
-fn a_change_that_nobody_announced_is_shown_with_its_difference() {
+fn an_unannounced_change_is_shown_with_its_difference() {
     let (env, _) = scanning("report");
     edit(&env, json!({ "provisioningStatus": "disabled" }));
     let drift = until("the drift is seen", || {
@@ -63,7 +64,8 @@ fn a_change_that_nobody_announced_is_shown_with_its_difference() {
     assert_eq!(env.emulator.requests_of("individual.put").len(), 1);
 }
 
-/// With `drift = "repair"` it is made as desired again, and what is not ours is kept.
+/// With `drift = "repair"` the record is restored as desired; fields that Hallmark does not manage
+/// are kept.
 #[test]
 fn where_policy_says_so_drift_is_repaired() {
     let (env, device) = scanning("repair");
@@ -80,9 +82,9 @@ fn where_policy_says_so_drift_is_repaired() {
     env.wait_in_sync();
 }
 
-/// Deleted by somebody else: a scan that comes to its end without meeting it tells.
+/// Another client deletes the enrollment: a complete scan that does not list it reports that.
 #[test]
-fn an_enrollment_that_somebody_deleted_is_missed() {
+fn an_enrollment_that_another_client_deleted_is_missed() {
     let (env, _) = scanning("repair");
     env.emulator
         .delete_record(Kind::Individual, "press-7")
@@ -91,7 +93,7 @@ fn an_enrollment_that_somebody_deleted_is_missed() {
     env.wait_in_sync();
 }
 
-/// A scan that fails half-way tells nothing: what it did not meet is not missing.
+/// A scan that fails half-way reports nothing: what it did not list is not missing.
 #[test]
 fn a_scan_that_fails_misses_nothing() {
     let (env, _) = scanning("report");
@@ -103,9 +105,9 @@ fn a_scan_that_fails_misses_nothing() {
     assert_eq!(shown(&env)["state"], "in step");
 }
 
-/// Somebody reloads more often than there are scans. Verifies: they come all the same.
+/// Reloads come more often than scans. Verifies: scans run all the same.
 #[test]
-fn scans_come_however_often_somebody_reloads() {
+fn scans_run_however_often_the_daemon_reloads() {
     let (env, _) = scanning_every("3s", "report");
     let scans = || env.emulator.requests_of("individual.query").len();
     until("a scan", || (scans() > 0).then_some(()));
@@ -118,7 +120,7 @@ fn scans_come_however_often_somebody_reloads() {
 }
 
 /// A service, or something in its place, answers the same page for ever, each time with a next one.
-/// Verifies: the scan ends and says why, and comes again after its pause; work for devices goes on.
+/// Verifies: the scan ends and says why, and runs again after its pause; work for devices goes on.
 #[test]
 fn an_endless_list_ends_the_scan() {
     let (env, _) = scanning_every("3s", "report");

@@ -1,5 +1,5 @@
-//! Enrollment over Secure Transport (RFC 7030), asked by curl and judged by OpenSSL, as a gateway's
-//! shell script would do it.
+//! Tests Enrollment over Secure Transport (RFC 7030), with curl as the client and OpenSSL as the
+//! judge, as in a gateway's shell script.
 
 use crate::authority_roll::second_signs;
 use crate::device::is_assigned;
@@ -17,11 +17,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// A client of EST, with a folder for its files.
 pub(crate) struct Client<'a> {
     env: &'a TestEnv,
-    /// Whose certificate it presents.
+    /// The certificate that the client presents.
     holder: Option<&'a Holder>,
 }
 
-/// What curl was told.
+/// The answer that curl received.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: String,
@@ -67,7 +67,7 @@ impl<'a> Client<'a> {
         answer(&mut self.curl(operation))
     }
 
-    /// Posts a body as it is.
+    /// Posts a body unchanged.
     pub(crate) fn post(&self, operation: &str, body: &[u8]) -> Answer {
         let file = self.env.path("est-body");
         fs::write(&file, body).unwrap();
@@ -77,7 +77,7 @@ impl<'a> Client<'a> {
         answer(command.arg(format!("@{}", file.display())))
     }
 
-    /// Asks as RFC 8951 has it, and is given the device's certificate.
+    /// Requests a certificate as in RFC 8951, which must be issued.
     fn obtain(&self, operation: &str, request: &Request) -> Holder {
         let answer = self.post(operation, STANDARD.encode(der(&request.csr)).as_bytes());
         assert_eq!(answer.status, "200", "{answer:?}");
@@ -124,7 +124,7 @@ fn openssl(arguments: &[&str]) -> String {
     output.out
 }
 
-/// `openssl base64 -d`: where the DER lies.
+/// `openssl base64 -d`; returns the path of the DER file.
 fn decoded(env: &TestEnv, base64: &str) -> String {
     let text = env.write("est.base64", base64);
     let der = env.path("est.der").to_str().unwrap().to_owned();
@@ -146,8 +146,7 @@ fn print_certificates(env: &TestEnv, base64: &str) -> Vec<String> {
         .collect()
 }
 
-/// CMS knows no order, and whoever is presented a chain wants each certificate followed by its
-/// issuer's.
+/// CMS is unordered, and a TLS peer wants each certificate followed by its issuer's.
 fn in_order(leaf: &str, above: &[String]) -> Vec<String> {
     let names = |pem: &str| {
         let der = der(pem);
@@ -167,8 +166,8 @@ fn sorted(mut of: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     of
 }
 
-/// The life of a device behind a gateway. Verifies: whoever has no certificate yet learns whom to
-/// trust; a station enrolls the device, which OpenSSL accepts and the provisioning service assigns;
+/// The life of a device behind a gateway. Verifies: a client without a certificate learns the trust
+/// anchors; a station enrolls the device, whose certificate OpenSSL accepts and which DPS assigns;
 /// the device renews itself by its own certificate with a new key and is assigned again.
 #[test]
 fn a_device_is_enrolled_by_a_station_and_renews_itself() {
@@ -215,12 +214,13 @@ fn a_device_is_enrolled_by_a_station_and_renews_itself() {
     env.run(&["audit", "verify"]);
 }
 
-/// strongSwan's client, which knows nothing of us, runs on the device. Verifies: it gets the authorities' certificates
-/// and renews the device's, which is in place at the service, and accepted by OpenSSL.
+/// strongSwan's client, which does not know Hallmark, runs on the device. Verifies: it gets the
+/// authorities' certificates and renews the device's, which is then in its slot at DPS, and OpenSSL
+/// accepts it.
 #[test]
-fn a_client_of_somebody_else_renews() {
+fn a_foreign_est_client_renews() {
     let env = TestEnv::new();
-    // It knows no labels, and reads no lines.
+    // strongSwan's client supports no labels, and reads no lines.
     let for_it = "[listen]\nest_profile = \"device\"\nest_line_breaks = false";
     let configuration = env.configuration();
     env.configure(&configuration.replacen("[listen]", "[listen]\nest_profile = \"device\"", 1));
@@ -273,9 +273,9 @@ fn a_client_of_somebody_else_renews() {
     is_assigned(&env.emulator, &renewed);
 }
 
-/// Bodies come in every shape; a station that lost the answer asks again. Verifies: the same request
-/// in any shape is the same request, and is answered with the certificate that it has; another
-/// station's request is its own.
+/// Bodies come in every shape; a station that lost the answer repeats its request. Verifies: the
+/// same request in any shape is one request, and is answered with the certificate that it has;
+/// another station's request is separate.
 #[test]
 fn the_same_request_in_any_shape_has_one_answer() {
     let env = TestEnv::running();
@@ -310,14 +310,14 @@ fn the_same_request_in_any_shape_has_one_answer() {
     let other = env.enlist("station", "station-2");
     let other = Client::of(&env, &other).obtain("device/simpleenroll", &request);
     assert_ne!(other.certificate, first.certificate);
-    // By now that one is the device's: the first station's next request is a new one.
+    // The id is now the device's: the first station's next request is a new one.
     let next = station.obtain("device/simpleenroll", &request);
     assert!(![first.certificate, other.certificate].contains(&next.certificate));
 }
 
-/// A device that keeps its key sends the same bytes each time. Verifies: they are a repeat while the
-/// certificate is young, and a renewal after half of its life; a renewal whose answer was lost is
-/// answered with the same certificate; after a compromise of the issuer there is a new one.
+/// A device that keeps its key sends the same bytes each time. Verifies: they are a repeat while
+/// the certificate is young, and a renewal after half of its life; a renewal whose answer was lost
+/// is answered with the same certificate; after a compromise of the issuer there is a new one.
 #[test]
 fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
     let mut env = TestEnv::new().with_a_movable_clock();
@@ -348,7 +348,7 @@ fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
     assert_eq!(obtain("simpleenroll"), second);
     assert_eq!(obtain("simplereenroll"), second);
 
-    // Void with its issuer, it is no answer any more.
+    // A certificate that is revoked with its issuer is no answer any more.
     let breach = ["--authority", "line-1", "--reason", "compromise"];
     env.hallmark(&[&["roll", "start"], &breach[..]].concat());
     until("the successor signs", || {
@@ -359,7 +359,7 @@ fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
 
 /// Verifies: each refusal has its status and code, is audited, and leaves nothing behind.
 #[test]
-fn what_est_does_not_allow_is_refused_with_the_reason() {
+fn a_request_that_est_does_not_allow_is_refused_with_the_reason() {
     let env = TestEnv::running();
     let station = env.enlist("station", "station-1");
     let station = Client::of(&env, &station);
@@ -462,13 +462,13 @@ fn what_est_does_not_allow_is_refused_with_the_reason() {
     assert_eq!(stranger.get("device/serverkeygen").code(), "route_unknown");
     assert_eq!(left_behind(), before);
 
-    // What only looks different is not.
+    // A request that only looks different is the same request.
     let answer = device.post(renew, as_openssl_writes_it.as_bytes());
     assert_eq!(answer.status, "200", "{answer:?}");
 }
 
-/// Verifies: while the token is away EST says when to come back, and what needs no signature is
-/// answered.
+/// Verifies: while the token is unavailable EST answers with `Retry-After`, and serves what needs
+/// no signature.
 #[test]
 fn est_asks_to_come_back_while_the_token_is_away() {
     let env = TestEnv::running();

@@ -1,5 +1,5 @@
-//! Every signature that a token made is on record: as a certificate, as an abandoned serial number,
-//! as a revocation list, or as a test signature of a key.
+//! Tests that every signature of a token is on record: as a certificate, as an abandoned serial
+//! number, as a revocation list, or as a test signature of a key.
 
 use crate::process::{signal, until};
 use crate::request::Request;
@@ -8,7 +8,7 @@ use crate::token_faults::env_with_faults;
 use pkcs11_fault::plan::{Action, Fault, Plan};
 use rustix::process::Signal;
 
-/// How often the token was asked to sign, and did not refuse at once.
+/// How often the token was asked to sign, without an immediate refusal.
 fn signatures(plan: &Plan) -> usize {
     let counted = |line: &String| line.as_str() == "C_SignInit 1+ delay 0";
     plan.came().iter().filter(|line| counted(line)).count()
@@ -33,8 +33,8 @@ fn all_are_explained(env: &TestEnv, plan: &Plan) {
     });
 }
 
-/// Verifies: from the ceremony on, over a lost login, a token check's worth of keys and a killed
-/// worker, the test signatures that the token makes are counted, audited and shown.
+/// Verifies: from the ceremony on, over a lost login, the keys of a token check and a killed
+/// worker, the test signatures of the token are counted, audited and shown.
 #[test]
 fn test_signatures_at_a_tokens_return_are_counted() {
     let (env, plan) = env_with_faults(&[

@@ -1,5 +1,5 @@
-//! The customer's root is elsewhere and stays there: it is played by OpenSSL. Hallmark makes a key and
-//! a request, is given a certificate, and issues below it.
+//! Tests authorities whose issuer is elsewhere: OpenSSL plays the customer's root, which stays
+//! there. Hallmark makes a key and a request, is given a certificate, and issues below it.
 
 use crate::authority_roll::{comes_to, start};
 use crate::device::is_assigned;
@@ -138,7 +138,7 @@ ids = ["*"]
 
 [[provisioning]]"#;
 
-/// Somebody else's CA, in the stage's folder.
+/// Another organisation's CA, in the environment's folder.
 pub(crate) struct Elsewhere<'a> {
     env: &'a TestEnv,
 }
@@ -166,11 +166,11 @@ impl<'a> Elsewhere<'a> {
     fn openssl(&self, arguments: &str) {
         let mut command = Command::new("openssl");
         command.args(arguments.split(' '));
-        let told = Told::of(command.current_dir(self.stage.path("")));
-        assert_eq!(told.code, Some(0), "{arguments}: {output:?}");
+        let output = CommandOutput::of(command.current_dir(self.env.path("")));
+        assert_eq!(output.code, Some(0), "{arguments}: {output:?}");
     }
 
-    /// Signs the request, and gives the file to install.
+    /// Signs the request, and returns the file to install.
     pub(crate) fn signs(&self, csr: &str, extensions: &str, days: i32, above: &str) -> String {
         self.openssl(&format!(
             "x509 -req -in {csr} -CA {above}.pem -CAkey {above}.key -CAcreateserial -days {days} \
@@ -180,12 +180,12 @@ impl<'a> Elsewhere<'a> {
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.stage.path(name)).unwrap()
+        fs::read_to_string(self.env.path(name)).unwrap()
     }
 
-    /// Uploads the root to the provisioning service, and proves it with its key.
+    /// Uploads the root to the provisioning service, and verifies it with its key.
     fn is_verified(&self) {
-        let (emulator, arm) = (&self.stage.emulator, self.stage.emulator.arm());
+        let (emulator, arm) = (&self.env.emulator, self.env.emulator.arm());
         let ca = fs::read(emulator.ca_file()).unwrap();
         let bearer = format!("Bearer {}", arm.token);
         let http = Client::builder()
@@ -238,31 +238,31 @@ impl<'a> Elsewhere<'a> {
     }
 }
 
-/// A stage with the authorities that ship, and one more whose key is made.
-pub(crate) fn asked() -> Stage {
-    let stage = TestEnv::new();
-    let configuration = stage.configuration();
+/// An environment with the authorities that ship, and one more whose key is made.
+pub(crate) fn asked() -> TestEnv {
+    let env = TestEnv::new();
+    let configuration = env.configuration();
     let configuration = configuration.replacen("[[provisioning]]", CONFIGURATION, 1);
-    stage.configure(&configuration);
-    let stage = stage.raised();
-    stage.is_in_step();
-    stage
+    env.configure(&configuration);
+    let env = env.started();
+    env.wait_in_sync();
+    env
 }
 
-fn ceremony(stage: &Stage) -> Value {
-    let file = stage.write("gateway.toml", CEREMONY);
-    stage.json(&["ceremony", "run", file.to_str().unwrap()])
+fn ceremony(env: &TestEnv) -> Value {
+    let file = env.write("gateway.toml", CEREMONY);
+    env.json(&["ceremony", "run", file.to_str().unwrap()])
 }
 
-fn csr(stage: &Stage) -> String {
-    let csr = stage.run(&["authority", "csr", "gateway"]);
-    stage.write("gateway.csr", &csr);
+fn csr(env: &TestEnv) -> String {
+    let csr = env.run(&["authority", "csr", "gateway"]);
+    env.write("gateway.csr", &csr);
     csr
 }
 
-fn install(stage: &Stage, bundle: &str) -> Told {
-    let file = stage.write("bundle.pem", bundle);
-    stage.hallmark(&["authority", "install", "gateway", file.to_str().unwrap()])
+fn install(env: &TestEnv, bundle: &str) -> CommandOutput {
+    let file = env.write("bundle.pem", bundle);
+    env.hallmark(&["authority", "install", "gateway", file.to_str().unwrap()])
 }
 
 const RESERVE: &str = r#"
@@ -274,12 +274,13 @@ subject = { common_name = "Gateway 7, standby" }
 path_length = 1
 "#;
 
-/// Two authorities, each with a key on a token of its own, and certified by the same root elsewhere. Verifies:
-/// one of them signs while the token of the other is away, and OpenSSL accepts the chain up to that root.
+/// Two authorities, each with a key on a token of its own, and certified by the same root
+/// elsewhere. Verifies: one of them signs while the token of the other is unavailable, and OpenSSL
+/// accepts the chain up to that root.
 #[test]
-fn an_authority_that_is_certified_by_the_same_root_stands_in() {
-    let stage = TestEnv::new();
-    let spare = second_token(&stage, "spare", "spare");
+fn an_authority_that_is_certified_by_the_same_root_is_a_standby() {
+    let env = TestEnv::new();
+    let spare = second_token(&env, "spare", "spare");
     let standby = "name = \"gateway\"\ntoken = \"factory\"\nstandby = \"reserve\"\n\
                    [[authority]]\nname = \"reserve\"\ntoken = \"spare\"";
     let configuration = env
@@ -301,7 +302,7 @@ fn an_authority_that_is_certified_by_the_same_root_stands_in() {
         let bundle = env.write("reserve.pem", &answer);
         env.hallmark(&["authority", "install", "reserve", bundle.to_str().unwrap()])
     };
-    // What it is for is said by the profiles of the other one.
+    // The profiles of the other authority say what this one is for.
     let limited = install("servers");
     assert!(limited.error.contains("install_limits"), "{limited:?}");
     let installed = install("below");
@@ -327,7 +328,7 @@ fn an_authority_that_is_certified_by_the_same_root_stands_in() {
     env.wait_ready();
 }
 
-/// Asked, answered, and the rest of the ceremony done.
+/// Requests the certificate, installs it, and completes the ceremony.
 fn installed<'a>(env: &'a TestEnv) -> Elsewhere<'a> {
     let elsewhere = Elsewhere::on(env);
     ceremony(env);
@@ -343,8 +344,9 @@ fn ders(pems: &[String]) -> Vec<Vec<u8>> {
     pems.iter().map(|pem| der(pem)).collect()
 }
 
-/// The daemon is killed between the key and its record, and between that and the request. Verifies: whoever looks at
-/// the token is told whose the key is, and the same ceremony goes on with it.
+/// The daemon is killed between the key and its record, and between the record and the request.
+/// Verifies: `token show` says which authority the key belongs to, and the same ceremony goes on
+/// with it.
 #[test]
 fn a_ceremony_that_was_cut_off_goes_on_with_its_key() {
     let mut env = asked();
@@ -373,10 +375,11 @@ fn a_ceremony_that_was_cut_off_goes_on_with_its_key() {
     csr(&env);
 }
 
-/// Verifies: the ceremony makes the key and leaves out what cannot be signed yet; the request is the same
-/// each time, and OpenSSL accepts it; until its certificate is there the authority issues nothing and
-/// says why; then a device below it is assigned, with a chain that ends with the root elsewhere; lists are
-/// signed, and OpenSSL judges by them; a restart and another run of the ceremony change nothing.
+/// Verifies: the ceremony makes the key and skips what cannot be signed yet; the request is the
+/// same each time, and OpenSSL accepts it; until its certificate is installed the authority issues
+/// nothing and says why; then a device below it is assigned, with a chain that ends with the root
+/// elsewhere; lists are signed, and OpenSSL checks by them; a restart and another run of the
+/// ceremony change nothing.
 #[test]
 fn an_authority_is_certified_elsewhere_and_issues() {
     let mut env = asked();
@@ -472,8 +475,8 @@ fn judged(env: &TestEnv, device: &Holder) -> CommandOutput {
     CommandOutput::of(command.current_dir(env.path("")))
 }
 
-/// Verifies: each answer that does not fit is refused with its own code, and changes nothing; the one
-/// that fits is installed after all of them, whatever the order in its file.
+/// Verifies: each bundle that does not fit is refused with its own code, and changes nothing; the
+/// one that fits is installed after all of them, whatever the order in its file.
 #[test]
 fn an_answer_that_does_not_fit_is_not_installed() {
     let env = asked();
@@ -501,7 +504,7 @@ fn an_answer_that_does_not_fit_is_not_installed() {
         elsewhere.make_root("root", "limited-root", "limited-root");
         elsewhere.read("limited-root.pem")
     };
-    let left_behind = || stage.count("intent") + stage.count("certificate");
+    let left_behind = || env.count("intent") + env.count("certificate");
     let before = left_behind();
 
     for (code, bundle) in [
@@ -526,33 +529,33 @@ fn an_answer_that_does_not_fit_is_not_installed() {
             own.clone() + &elsewhere.read("other.pem"),
         ),
     ] {
-        let told = install(&stage, &bundle);
-        assert_eq!(told.code, Some(1), "{code}: {output:?}");
-        assert!(told.error.contains(code), "{code}: {output:?}");
-        let shown = stage.json(&["authority", "show", "gateway"]);
+        let output = install(&env, &bundle);
+        assert_eq!(output.code, Some(1), "{code}: {output:?}");
+        assert!(output.error.contains(code), "{code}: {output:?}");
+        let shown = env.json(&["authority", "show", "gateway"]);
         assert_eq!(shown[0]["state"], "waiting", "{code}");
     }
     assert_eq!(left_behind(), before);
-    let plant = stage.hallmark(&["authority", "csr", "plant"]);
+    let plant = env.hallmark(&["authority", "csr", "plant"]);
     assert!(plant.error.contains("authority_not_waiting"), "{plant:?}");
 
-    let told = install(&stage, &(elsewhere.read("other.pem") + &root + &good));
-    assert_eq!(told.code, Some(0), "{output:?}");
+    let output = install(&env, &(elsewhere.read("other.pem") + &root + &good));
+    assert_eq!(output.code, Some(0), "{output:?}");
 }
 
-/// Verifies: a configuration that asks for more than an installed certificate allows below it is taken, and
-/// an alarm names the authority until it asks for less.
+/// Verifies: a configuration that asks for more than an installed certificate allows is accepted,
+/// and an alarm names the authority until the configuration asks for less.
 #[test]
 fn a_profile_that_asks_for_more_than_its_authority_allows_is_an_alarm() {
-    let stage = asked();
-    let elsewhere = Elsewhere::on(&stage);
-    ceremony(&stage);
-    csr(&stage);
+    let env = asked();
+    let elsewhere = Elsewhere::on(&env);
+    ceremony(&env);
+    csr(&env);
     let clients = elsewhere.signs("gateway.csr", "clients", 1800, "root");
-    let told = install(&stage, &clients);
-    assert_eq!(told.code, Some(0), "{output:?}");
-    assert_eq!(alarms(&stage), "[]");
-    let modest = fs::read_to_string(stage.path("hallmark.toml")).unwrap();
+    let output = install(&env, &clients);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert_eq!(alarms(&env), "[]");
+    let modest = fs::read_to_string(env.path("hallmark.toml")).unwrap();
     let (before, behind) = modest.split_once("name = \"behind\"").unwrap();
     let more = behind.replacen("[\"client_auth\"]", "[\"client_auth\", \"server_auth\"]", 2);
     env.configure(&format!("{before}name = \"behind\"{more}"));
@@ -563,7 +566,7 @@ fn a_profile_that_asks_for_more_than_its_authority_allows_is_an_alarm() {
         "{output}"
     );
     assert!(output.contains("1.3.6.1.5.5.7.3.1"), "{output}");
-    // Nothing is made below it that could only be refused.
+    // Nothing is made below it that verifiers would refuse.
     let file = env.path("gateway.toml");
     let refused = env.hallmark(&["ceremony", "run", file.to_str().unwrap()]);
     assert!(refused.error.contains("authority_limited"), "{refused:?}");
@@ -574,8 +577,9 @@ fn a_profile_that_asks_for_more_than_its_authority_allows_is_an_alarm() {
     assert_eq!(alarms(&env), "[]");
 }
 
-/// Verifies: a roll of the authority makes the next key and waits for its certificate, and says so; it goes
-/// on when that is installed; devices under both generations are let in by the root elsewhere.
+/// Verifies: a rollover of the authority makes the next key, waits for its certificate, and says
+/// so; it goes on when the certificate is installed; DPS accepts devices under both generations by
+/// the root elsewhere.
 #[test]
 fn an_authority_that_is_certified_elsewhere_is_rolled() {
     let env = asked();

@@ -1,5 +1,5 @@
-//! A token stays away for longer than the policy allows: another one that holds the same key signs,
-//! or a standby authority, and afterwards things are as usual again.
+//! Tests failover: a token is unavailable for longer than policy allows, so a second token with the
+//! same key signs, or a standby authority; afterwards the first one signs again.
 
 use crate::load::Load;
 use crate::process::until;
@@ -25,40 +25,41 @@ pub(crate) fn second_token(env: &TestEnv, name: &str, label: &str) -> String {
     format!(
         "[[token]]\nname = {name:?}\nkind = \"pkcs11\"\nfragment = \"softhsm2\"\nlabel = {label:?}\n\
          credential = {:?}\n[token.environment]\nSOFTHSM2_CONF = {conf:?}\n\n",
-        stage.path("pin")
+        env.path("pin")
     )
 }
 
-/// As a vendor's tool clones an HSM.
+/// Copies the key as a vendor's tool clones an HSM.
 fn clone_token(from: &Path, to: &Path) {
-    let told = std::process::Command::new("cp")
+    let output = std::process::Command::new("cp")
         .arg("-r")
         .args([from, to])
         .status();
-    assert!(told.unwrap().success());
+    assert!(output.unwrap().success());
 }
 
-pub(crate) fn alarms(stage: &Stage) -> String {
-    stage.json(&["status"])["alarms"].to_string()
+pub(crate) fn alarms(env: &TestEnv) -> String {
+    env.json(&["status"])["alarms"].to_string()
 }
 
-fn crl_number(stage: &Stage) -> i64 {
-    let shown = stage.json(&["authority", "show", "line-1"]);
+fn crl_number(env: &TestEnv) -> i64 {
+    let shown = env.json(&["authority", "show", "line-1"]);
     shown[0]["crl_number"].as_i64().unwrap()
 }
 
-fn audited(stage: &Stage, action: &str) -> i64 {
-    stage.count(&format!(
+fn audited(env: &TestEnv, action: &str) -> i64 {
+    env.count(&format!(
         "audit WHERE action = '{action}' AND subject = 'line-1'"
     ))
 }
 
-/// Verifies, under load: while the first token is away the second signs with the same key, leaves and
-/// revocation lists, which status and journal say; when it is back, so is everything, and the second is not needed.
+/// Verifies, under load: while the first token is unavailable the second signs leaves and
+/// revocation lists with the same key, and status and journal say so; afterwards the first token
+/// signs again, and the second is not needed.
 #[test]
 fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
-    let stage = TestEnv::new();
-    let mut configuration = stage.configuration().replace(
+    let env = TestEnv::new();
+    let mut configuration = env.configuration().replace(
         "name = \"line-1\"\ntoken = \"factory\"",
         "name = \"line-1\"\ntoken = \"factory\"\nalso_on = [\"twin\"]",
     );
@@ -81,7 +82,7 @@ fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
         load.wait_for_refusal();
         load.served_within(WITHIN);
         assert!(alarms(&env).contains("authority line-1: token twin signs in its place"));
-        // Written down by whoever noticed it; somebody else may have been served first.
+        // The caller that noticed it wrote the entry; another caller may have been served first.
         until("the journal says so", || {
             (audited(&env, "failover.begun") == 1).then_some(())
         });
@@ -103,8 +104,8 @@ fn a_second_token_with_the_same_key_signs_while_the_first_is_out() {
 }
 
 /// Verifies: the standby has a key and a certificate of its own below the same issuer; devices get
-/// theirs from it while the first token is away, and OpenSSL accepts them; afterwards the first
-/// authority signs again.
+/// leaves from it while the first token is unavailable, and OpenSSL accepts them; afterwards the
+/// first authority signs again.
 #[test]
 fn a_standby_authority_signs_while_the_token_of_the_first_is_out() {
     let env = TestEnv::new();
@@ -156,8 +157,8 @@ path_length = 0
 validity = \"5y\"
 ";
 
-/// Verifies: a token that is said to hold the key and does not is an alarm, a finding of
-/// `hallmarkd check`, and signs for nobody, however long the first is away.
+/// Verifies: a token that is configured to hold the key and does not hold it is an alarm and a
+/// finding of `hallmarkd check`, and signs nothing, however long the first is unavailable.
 #[test]
 fn a_token_without_the_key_never_signs_in_anothers_place() {
     let env = TestEnv::new();

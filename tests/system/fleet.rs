@@ -1,6 +1,6 @@
-//! 10,000 devices below a line whose authority is being rolled: what an operator asks is answered
-//! from the real daemon, and right. How long it takes is printed, not judged; `docs/performance.md`
-//! has the numbers, and `store/tests/asked.rs` counts what the database does for them.
+//! Tests 10,000 devices below a line whose authority is being rolled: the real daemon answers an
+//! operator's questions correctly. The time is printed, not judged; `docs/performance.md` has the
+//! numbers, and `store/tests/asked.rs` counts the database's work.
 
 use crate::authority_roll::{comes_to, start};
 use crate::test_env::TestEnv;
@@ -19,20 +19,21 @@ use std::time::Instant;
 use time::OffsetDateTime;
 
 const DEVICES: usize = 10_000;
-/// So many have a leaf by the new generation too.
+/// This many also have a leaf by the new generation.
 const MOVED: usize = 2_500;
-/// Of these, so many were seen in the hub with it.
+/// Of these, this many were observed in the hub with it.
 const SEEN: usize = 1_000;
-/// So many of the others were last heard of a hundred days ago.
+/// This many of the others were last observed a hundred days ago.
 const SILENT: usize = 500;
-/// Sixteen octets, whose first is neither nought nor a sign.
+/// Sixteen octets; the first one is neither zero nor a sign.
 const FIRST_SERIAL: u128 = 0x40 << 120;
 const DAY: i64 = 86_400;
-/// Writers side by side: they share commits.
+/// Parallel writers; they share commits.
 const WRITERS: usize = 16;
 
-/// Records leaves as if they had been issued. They are real certificates, but signed by a key of the
-/// test's own: nothing here verifies them, and 12,500 signatures of a token are no part of the story.
+/// Records leaves as if they had been issued. They are real certificates, but signed by a key of
+/// the test's own: nothing here verifies them, and 12,500 signatures of a token would add nothing
+/// to the test.
 struct Recorder {
     store: Store,
     issuer: Issuer<'static, KeyPair>,
@@ -105,7 +106,7 @@ impl Recorder {
         Thumbprint::of(leaf.der())
     }
 
-    /// The device with this number, as the counts at the top have it.
+    /// The device with this number, in the state that the counts at the top give it.
     fn device(&self, number: usize, [old, new]: [i64; 2]) {
         let id = format!("press-{number:05}");
         let is_silent = number >= DEVICES - SILENT;
@@ -142,7 +143,7 @@ impl Recorder {
     }
 }
 
-/// A stage with the fleet, and the number of the roll of `line-1` that is under way.
+/// An environment with the fleet, and the number of the open rollover of `line-1`.
 fn with_fleet() -> (TestEnv, String) {
     let mut env = TestEnv::running();
     env.add_group("line-1", "line-1");
@@ -157,7 +158,7 @@ fn with_fleet() -> (TestEnv, String) {
     timed("the fleet is recorded", || {
         Recorder::new(&env).fleet([id(1), id(2)]);
     });
-    // The hub knows none of them: it shall not be asked what the proofs say otherwise.
+    // The hub knows none of the devices: the daemon must not ask it about recorded proofs.
     let configuration = env.configuration();
     let (without_hub, _) = configuration.split_once("[provisioning.hub]").unwrap();
     env.configure(without_hub);
@@ -221,7 +222,7 @@ fn more_enrollments_than_a_page_are_listed() {
     let mut env = TestEnv::running();
     env.stop();
     let configuration = env.configuration();
-    // The service shall not be told of them.
+    // The daemon must not write these enrollments to the service.
     let (alone, _) = configuration.split_once("[[provisioning]]").unwrap();
     env.configure(alone);
     let store = Store::open(&env.database()).unwrap();

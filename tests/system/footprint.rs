@@ -1,8 +1,8 @@
-//! An idle daemon and its worker: how often they wake, and what they occupy.
+//! Tests how often an idle daemon and its worker wake, and how much memory they occupy.
 //!
-//! Gateways run on batteries and behind small processors. What is counted is the times at which a
-//! thread gave up its processor by itself, so each sleep is one wake-up. `tests/footprint` has the
-//! release build measured by the same code.
+//! Gateways run on batteries and behind small processors. The test counts how often a thread gave
+//! up its processor by itself, so each sleep is one wake-up. `tests/footprint` measures the release
+//! build with the same code.
 
 use crate::process::until;
 use crate::software_tpm::SoftwareTpm;
@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// How long an idle daemon is watched, in seconds: `HALLMARK_WATCH_SECONDS` says otherwise.
+/// How long an idle daemon is watched, in seconds; `HALLMARK_WATCH_SECONDS` overrides it.
 const WATCH_SECONDS: u64 = 20;
-/// Wake-ups that one thread may have in each second of that.
+/// Wake-ups that one thread may have in each of these seconds.
 const WAKE_UPS_PER_SECOND_MAX: f64 = 1.0;
-/// Wake-ups that all threads of a process may have together: a look at everything, which comes once
-/// or twice a minute, wakes some fifty times.
+/// Wake-ups that all threads of a process may have together: a full pass, once or twice a minute,
+/// wakes some fifty times.
 const WAKE_UPS_TOGETHER_MAX: f64 = 2.0;
-/// What daemon and worker may occupy together with a TPM, in KiB; only a release build is held to it.
+/// Memory of daemon and worker together with a TPM, in KiB; only a release build must keep it.
 const RESIDENT_KIB_MAX: u64 = 30 * 1024;
 /// The same with SoftHSM, whose OpenSSL and C++ libraries take more than the worker's own code.
 const RESIDENT_WITH_SOFTHSM_KIB_MAX: u64 = 36 * 1024;
@@ -88,7 +88,7 @@ fn watch(env: &TestEnv) -> Footprint {
     Footprint { daemon, worker }
 }
 
-/// What was done before is over: connections that were kept, threads that waited for more work.
+/// Earlier work is over: kept-alive connections, and threads that waited for more work.
 fn comes_to_rest(env: &TestEnv) {
     let mut last = wake_ups(env.daemon());
     until("the daemon comes to rest", || {
@@ -136,7 +136,7 @@ fn is_small(what: &str, env: &TestEnv, resident_kib_max: u64) {
 /// Verifies: an idle daemon with a SoftHSM token, a provisioning service and listeners, and its
 /// worker: no thread wakes more often than once a second.
 #[test]
-fn who_has_nothing_to_do_sleeps() {
+fn an_idle_daemon_sleeps() {
     is_small(
         "SoftHSM",
         &TestEnv::running(),
@@ -146,7 +146,7 @@ fn who_has_nothing_to_do_sleeps() {
 
 /// The same with a TPM.
 #[test]
-fn who_has_nothing_to_do_sleeps_beside_a_tpm() {
+fn an_idle_daemon_sleeps_beside_a_tpm() {
     let env = TestEnv::new();
     let tpm = SoftwareTpm::start(env.path("tpm"));
     env.write_secret("gate-secret", "7f1c0de5a9b84c3e9d2b6f40");

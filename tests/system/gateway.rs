@@ -1,4 +1,5 @@
-//! The weather of a gateway: a disk that is full or slow, a root that is read-only, weeks offline.
+//! Tests the faults of a gateway: a disk that is full or slow, a root that is read-only, weeks
+//! offline.
 
 use crate::process::{Process, until};
 use crate::provisioned::below_line_1;
@@ -14,7 +15,7 @@ use time::Duration;
 /// Set in a test that has a mount namespace of its own.
 const INSIDE: &str = "HALLMARK_TEST_IN_MOUNT_NAMESPACE";
 
-/// Runs this test once more, in a mount namespace that goes when it ends; true inside.
+/// Runs this test again, in a mount namespace that goes when it ends; true inside.
 fn is_in_mount_namespace(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -33,7 +34,7 @@ fn is_in_mount_namespace(test: &str) -> bool {
     false
 }
 
-/// Writes until nothing fits any more, to the last byte.
+/// Writes to the last byte of the disk.
 fn fill(path: &Path) {
     let mut file = File::options()
         .append(true)
@@ -48,14 +49,14 @@ fn fill(path: &Path) {
     }
 }
 
-/// What needs no write is served.
-fn is_looked_at(env: &TestEnv) {
+/// Asserts that requests that need no write are served.
+fn reads_are_served(env: &TestEnv) {
     env.run(&["status"]);
     env.run(&["audit", "verify"]);
     assert_eq!(env.plain_http().get("/crl/line-1.crl").status, 200);
 }
 
-/// A stage whose state folder is a small file system of its own.
+/// An environment whose state folder is a small file system of its own.
 fn on_a_small_disk() -> TestEnv {
     let env = TestEnv::new();
     let state = env.path("state");
@@ -66,7 +67,7 @@ fn on_a_small_disk() -> TestEnv {
     env
 }
 
-/// The state says that the store cannot write, everywhere where it is asked.
+/// Asserts that status, alarm, probe and metrics report a store that cannot write.
 fn is_unwritable(env: &TestEnv, cause: &str) {
     until("the state tells that the store cannot write", || {
         (env.json(&["status"])["ready"] == false).then_some(())
@@ -85,7 +86,7 @@ fn is_unwritable(env: &TestEnv, cause: &str) {
     assert!(metrics.contains("hallmark_ready 0"), "{metrics}");
 }
 
-/// It says so no more, by itself.
+/// Waits until they no longer report it.
 fn is_writable_again(env: &TestEnv) {
     until("the alarm is over", || {
         let status = env.json(&["status"]);
@@ -97,10 +98,10 @@ fn is_writable_again(env: &TestEnv) {
 }
 
 /// Verifies, on a partition of the state's own that is filled to the last byte: a request is
-/// answered 503 `store_unavailable` with the time to come back; status, alarm, probe and metrics
-/// tell it; lists are served; nothing that was refused has left a row; when there is room again the
-/// alarm ends and the same request is answered, by the same process. (The invariants see to it that
-/// no intent is left open.)
+/// answered 503 `store_unavailable` with `Retry-After`; status, alarm, probe and metrics report it;
+/// lists are served; a refused request leaves no row; when there is room again the alarm ends and
+/// the same request is answered, by the same process. (The invariants check that no intent is
+/// open.)
 #[test]
 fn a_full_disk_is_said_and_survived() {
     if !is_in_mount_namespace("gateway::a_full_disk_is_said_and_survived") {
@@ -126,7 +127,7 @@ fn a_full_disk_is_said_and_survived() {
         "{answer:?}"
     );
     assert!(answer.retry_after.is_some());
-    is_looked_at(&env);
+    reads_are_served(&env);
     is_unwritable(&env, "the disk is full: make room");
     let issued = env.count("intent WHERE state = 'issued'");
     assert_eq!(line.ask(&request).status, 503);
@@ -140,8 +141,8 @@ fn a_full_disk_is_said_and_survived() {
     assert_eq!(env.daemon(), daemon);
 }
 
-/// Verifies the number of attempts while the disk is full: changes wait for the provisioning
-/// service, and neither the service nor the log sees more than a few of them in ten seconds.
+/// Verifies the number of attempts while the disk is full: changes for the provisioning service
+/// wait, and neither the service nor the log gets more than a few attempts in ten seconds.
 #[test]
 fn a_full_disk_makes_nothing_spin() {
     if !is_in_mount_namespace("gateway::a_full_disk_makes_nothing_spin") {
@@ -159,7 +160,7 @@ fn a_full_disk_makes_nothing_spin() {
         fill(&state.join("filler"));
         (env.json(&["status"])["store"]["writable"] == false).then_some(())
     });
-    // The service is back, and what it holds cannot be recorded.
+    // The service answers again, and its answer cannot be recorded.
     env.emulator.clear_faults();
     let failures = || {
         let status = env.json(&["status"]);
@@ -179,10 +180,10 @@ fn a_full_disk_makes_nothing_spin() {
     env.wait_in_sync();
 }
 
-/// Verifies: while every write takes seconds, because somebody else holds the database, requests wait
-/// and are answered, or told to come back; what is only read is not held up.
+/// Verifies: while every write takes seconds, because another process holds the database, requests
+/// wait and are answered, or refused with `Retry-After`; reads are not delayed.
 #[test]
-fn a_slow_disk_holds_up_nobody_who_only_reads() {
+fn a_slow_disk_does_not_delay_reads() {
     let (env, _) = below_line_1(&["press-0"]);
     let line = env.station();
     let other = rusqlite::Connection::open(env.database()).unwrap();
@@ -193,7 +194,7 @@ fn a_slow_disk_holds_up_nobody_who_only_reads() {
             let asked = scope.spawn(|| line.ask(&request));
             let begun = std::time::Instant::now();
             while begun.elapsed() < std::time::Duration::from_secs(2) {
-                is_looked_at(&env);
+                reads_are_served(&env);
             }
             assert!(!asked.is_finished(), "nothing can have been written");
             other.execute_batch("COMMIT").unwrap();
@@ -215,8 +216,8 @@ fn a_slow_disk_holds_up_nobody_who_only_reads() {
     });
 }
 
-/// Verifies: with everything read-only but the folder of its state (and SoftHSM's, which keeps its
-/// tokens in files), the daemon starts, holds a ceremony, issues, and starts again.
+/// Verifies: with everything read-only except the state folder (and SoftHSM's, which keeps its
+/// tokens in files), the daemon starts, runs a ceremony, issues, and starts again.
 #[test]
 fn a_root_that_is_read_only_is_enough() {
     let env = TestEnv::new().in_namespace(
@@ -237,11 +238,11 @@ fn a_root_that_is_read_only_is_enough() {
 
 /// Verifies: thirty days without the provisioning service. Certificates are issued and renewed, the
 /// queue holds one entry for each enrollment however often it changes, an alarm says how long it
-/// waits, revocation lists stay good; when the service is back, everything is caught up with.
+/// waits, revocation lists stay good; when the service answers again, all changes are made.
 #[test]
 fn weeks_without_the_provisioning_service_are_caught_up_with() {
     let env = TestEnv::new().with_a_movable_clock();
-    // What checks clients' certificates goes by the machine's clock: the line asks over the admin socket.
+    // TLS checks clients' certificates by the machine's clock: the line asks over the admin socket.
     let env = env.started();
     for id in ["pump-1", "pump-2"] {
         env.run(&["enrollment", "add", "--individual", id]);
@@ -293,7 +294,7 @@ fn weeks_without_the_provisioning_service_are_caught_up_with() {
     }
 }
 
-/// Has the kernel refuse every write below the state folder, or no more.
+/// Makes the kernel refuse every write below the state folder, or allow them again.
 fn remount(env: &TestEnv, option: &str) {
     // A worker that ends may hold a file for a moment.
     until("the file system is remounted", || {
@@ -304,7 +305,7 @@ fn remount(env: &TestEnv, option: &str) {
     });
 }
 
-/// How the disk is when the daemon starts, and what mends it.
+/// The state of the disk when the daemon starts, and its repair.
 struct Disk {
     spoil: fn(&TestEnv),
     mend: fn(&TestEnv),
@@ -331,7 +332,8 @@ fn sockets_elsewhere(env: &TestEnv) {
 }
 
 /// The daemon starts on such a disk, after an orderly stop and after a crash: it serves lists and
-/// state, refuses to issue and tells why; when the disk is mended it is ready again, and never ends.
+/// state, refuses to issue and says why; when the disk is repaired it is ready again, and never
+/// ends.
 fn starts_on(disk: &Disk) {
     let env = on_a_small_disk();
     sockets_elsewhere(&env);
@@ -346,7 +348,7 @@ fn starts_on(disk: &Disk) {
         (disk.spoil)(&env);
         env.start();
         let daemon = env.daemon();
-        is_looked_at(&env);
+        reads_are_served(&env);
         is_unwritable(&env, disk.cause);
         until("the token is ready", || {
             let tokens = &env.json(&["status"])["tokens"];
@@ -383,7 +385,7 @@ fn a_start_on_a_read_only_disk_serves_what_it_can() {
 }
 
 /// Verifies, with everything in the state folder: lists are served without an admin socket, which
-/// is made when the disk is writable; and before a first ceremony there is a state to look at.
+/// is made when the disk is writable; before the first ceremony the state is shown.
 #[test]
 fn a_socket_that_cannot_be_made_yet_is_made_later() {
     if !is_in_mount_namespace("gateway::a_socket_that_cannot_be_made_yet_is_made_later") {

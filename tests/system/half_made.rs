@@ -1,10 +1,10 @@
-//! Keys of authorities that are made by halves, and public keys that someone else has written: an
-//! authority is never certified, staged or told to be replaced with a key that does not sign, and
-//! nothing that is not ours is removed.
+//! Tests key pairs of authorities of which one half is missing, and public keys that another
+//! program has written: no authority is certified, staged or reported as replaced with a key that
+//! does not sign, and no foreign object is removed.
 //!
-//! SoftHSM stores the public half first. The moment between the two halves is hit by chance only,
-//! so the module with faults leaves one half and ends the worker (`pkcs11_fault::plan`); SIGKILL at
-//! many moments, and the other modules, are in `daemon/tests/modules/half_made.rs`.
+//! SoftHSM stores the public half first. The moment between the two halves is short, so the module
+//! with faults leaves one half and ends the worker (`pkcs11_fault::plan`); SIGKILL at many moments,
+//! and the other modules, are in `daemon/tests/modules/half_made.rs`.
 
 use crate::authority_roll::{comes_to, second_signs, shown, start};
 use crate::process::until;
@@ -18,7 +18,7 @@ const ONE_KEY: Objects = Objects {
     private: 1,
 };
 
-/// The next key pair of the next worker meets this.
+/// The fault of the next key pair of the next worker.
 fn next_key_meets(plan: &Plan, action: Action) {
     let fault = Fault::at("C_GenerateKeyPair", 1, action);
     plan.set(&[fault]).unwrap();
@@ -43,14 +43,14 @@ fn has_one_key(env: &TestEnv, authority: &str, generation: u32) {
     assert_eq!(objects, ONE_KEY, "{authority} {generation}");
 }
 
-/// A leaf is had at once, and verifies up to the root.
+/// Asserts that a leaf is issued at once, and verifies up to the root.
 fn a_leaf_is_issued(env: &TestEnv, id: &str) {
     let leaf = env.enlist("device", id);
     leaf.is_accepted_by_openssl(&env.authority("root"));
 }
 
-/// Verifies: whatever a worker leaves of a key, and twice in a row, the ceremony fails and certifies
-/// nothing; the next one makes the authority with one key pair that signs.
+/// Verifies: whatever a worker leaves of a key, and twice in a row, the ceremony fails and
+/// certifies nothing; the next ceremony makes the authority with one key pair that signs.
 #[test]
 fn a_ceremony_is_completed_although_the_worker_dies_at_every_key() {
     let (mut env, plan) = new_with_faults(&[]);
@@ -107,7 +107,7 @@ fn an_expiry_roll_makes_a_whole_key_although_the_worker_leaves_half_of_one() {
     a_leaf_is_issued(&env, "press-1");
 }
 
-/// Verifies: when the roll of a compromise says that it is done, a leaf is had at once.
+/// Verifies: when a compromise rollover is done, a leaf is issued at once.
 #[test]
 fn a_compromise_roll_is_done_with_a_whole_key_although_the_worker_leaves_half_of_one() {
     let (env, plan) = env_with_faults(&[]);
@@ -119,7 +119,7 @@ fn a_compromise_roll_is_done_with_a_whole_key_although_the_worker_leaves_half_of
     has_one_key(&env, "line-1", 2);
 }
 
-/// The next generation is certified, and then its key is out of reach: the roll goes no further,
+/// The next generation is certified, and then its key is unavailable: the rollover stops there,
 /// says why, and goes on when the key is back.
 fn waits_for_its_key(reason: &str) {
     let mut env = TestEnv::running();
@@ -160,15 +160,16 @@ fn a_compromise_roll_is_not_done_with_a_key_that_does_not_sign() {
     waits_for_its_key("compromise");
 }
 
-/// Verifies, after the next login: every authority signs on, an alarm names the key, and goes when
-/// the foreign public keys do. The private key and the public key on record decide.
+/// Verifies, after the next login: every authority goes on signing, an alarm names the key, and
+/// ends when the foreign public keys are removed. The private key and the public key on record
+/// decide.
 #[test]
 fn foreign_public_keys_with_the_id_of_a_ca_key_do_not_matter() {
     let mut env = TestEnv::running();
     let authorities = ["root", "plant", "line-1", "operations"];
     let ids = authorities.map(|authority| env.key_id(authority, 1));
     for (id, authority) in ids.iter().zip(authorities) {
-        // More than are read for one key, for one of them.
+        // More public keys than are read for one key, for one of the authorities.
         let count = if authority == "line-1" { 70 } else { 1 };
         let label = &format!("hallmark {authority} 1");
         env.at_the_token(&Order::WritePublic { id, label, count });
@@ -194,7 +195,8 @@ fn foreign_public_keys_with_the_id_of_a_ca_key_do_not_matter() {
     }
 }
 
-/// Verifies: a CA key whose own public key someone has deleted signs on, with an alarm.
+/// Verifies: a CA key whose own public key another program has deleted goes on signing, with an
+/// alarm.
 #[test]
 fn a_ca_key_without_its_public_key_is_used_by_the_one_on_record() {
     let mut env = TestEnv::running();
@@ -209,8 +211,8 @@ fn a_ca_key_without_its_public_key_is_used_by_the_one_on_record() {
     });
 }
 
-/// Someone writes a public key with the id and the label of a key that is half made. Which of the
-/// two is ours cannot be told: both stay, and the ceremony makes its key.
+/// Another program writes a public key with the id and the label of a key that is half made.
+/// Hallmark cannot tell which of the two it made: both stay, and the ceremony makes its key.
 #[test]
 fn a_foreign_public_key_beside_half_a_key_is_not_removed() {
     let (mut env, plan) = new_with_faults(&[]);
@@ -244,7 +246,7 @@ fn a_private_key_that_is_not_ours_refuses_the_ceremony() {
     assert_ne!(env.hallmark(&ceremony).code, Some(0));
     it_has_come(&plan);
     let id = env.key_id("root", 1);
-    // Another label: nothing shows any more that it is ours.
+    // Another label: nothing shows that the key was made by Hallmark.
     env.at_the_token(&Order::Move { id: &id, to: &id });
     until("the ceremony is refused", || {
         let output = env.hallmark(&ceremony);

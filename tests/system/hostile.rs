@@ -1,5 +1,5 @@
-//! Hostile clients: over a thousand connections of every kind that costs its sender little, from
-//! one address, while an honest station from the same address goes on issuing.
+//! Tests hostile clients: over a thousand connections of every cheap kind, from one address, while
+//! an honest station at the same address goes on issuing.
 
 use crate::caller::Caller;
 use crate::keepalive::KeepAlive;
@@ -19,19 +19,19 @@ use std::time::{Duration, Instant};
 const HOSTILE: usize = 1_100;
 /// Requests that one of them sends, without reading an answer.
 const ANSWERS: usize = 20;
-/// Threads that open them.
+/// Threads that open the connections.
 const OPENERS: usize = 16;
 /// Certificates that the station asks for after each flood.
 const ISSUED: usize = 5;
-/// How long one of them may take, on a busy machine.
+/// How long one request of the station may take, on a busy machine.
 const ISSUED_WITHIN: Duration = Duration::from_secs(15);
-/// What the daemon may take for one connection, in bytes: a quarter of what it took when heads were
+/// Memory of the daemon for each connection, in bytes: a quarter of what it took when heads were
 /// not limited.
 const BYTES_PER_CONNECTION_MAX: u64 = 100 * 1024;
-/// How many descriptors an idle daemon has at most.
+/// Most descriptors of an idle daemon.
 const DESCRIPTORS_IDLE: usize = 80;
 
-/// A connection that is kept open, whatever it is.
+/// A connection of any kind that is kept open.
 trait Open: Send {}
 impl Open for TcpStream {}
 impl Open for UnixStream {}
@@ -60,7 +60,7 @@ fn flood(opens: &Opens) -> Vec<Box<dyn Open>> {
     all
 }
 
-/// An honest station: one connection that it keeps, and a new one each time.
+/// An honest station: one kept-alive connection, and a new one each time.
 struct Station<'a> {
     env: &'a TestEnv,
     holder: Holder,
@@ -82,7 +82,7 @@ impl<'a> Station<'a> {
         station
     }
 
-    /// It is served, over both, and soon.
+    /// Asserts that the station is served soon over both connections.
     fn issues(&mut self, against: &str) {
         let mut taken = Vec::new();
         for _ in 0..ISSUED {
@@ -133,7 +133,8 @@ fn raise_descriptor_limit() {
     setrlimit(Resource::Nofile, started).unwrap();
 }
 
-/// The station is served while `kinds` are open, and all is released when they are gone.
+/// Asserts that the station is served while `kinds` are open, and that everything is released when
+/// they are closed.
 fn station_is_served_against(env: &TestEnv, kinds: Vec<(&str, Opens)>) {
     let mut station = Station::of(env);
     for (kind, opens) in kinds {
@@ -168,29 +169,29 @@ fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into()
 }
 
-/// A head that promises a body.
+/// A head that announces a body.
 fn post(path: &str) -> Vec<u8> {
     let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nidempotency-key: 1");
     let fields = "content-type: application/json\r\ncontent-length: 1000";
     format!("{head}\r\n{fields}\r\n\r\n").into()
 }
 
-/// A head of which `bytes` have come, and not all.
+/// The first `bytes` of a head that is not complete.
 fn large_head(bytes: usize) -> Vec<u8> {
     let mut head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-large: ".to_vec();
     head.resize(head.len() + bytes, b'x');
     head
 }
 
-/// Verifies: whatever strangers do to the HTTPS listener, the station is served over the connection
-/// that it keeps and over new ones, and all is released when the strangers go.
+/// Verifies: whatever strangers do to the HTTPS listener, the station is served over its kept-alive
+/// connection and over new ones, and everything is released when the strangers go.
 #[test]
 fn strangers_take_nothing_from_a_station() {
     raise_descriptor_limit();
     let env = TestEnv::running();
     let stranger = RawTls::of(&env, None);
     let tls = |bytes| over_tls(&stranger, bytes);
-    // A TLS record that promises 512 bytes, and the first of them.
+    // A TLS record that announces 512 bytes, and the first of them.
     let half_hello = vec![22, 3, 1, 2, 0, 1, 0];
     let kinds = vec![
         ("silent connections", over_tcp(&stranger, Vec::new())),
@@ -209,8 +210,8 @@ fn strangers_take_nothing_from_a_station() {
     station_is_served_against(&env, kinds);
 }
 
-/// A device's certificate is in hostile hands. Verifies: it takes its share of the connections, and
-/// the station has the others.
+/// A hostile client has a device's certificate. Verifies: the client gets its share of the
+/// connections, and the station has the others.
 #[test]
 fn a_device_takes_nothing_from_a_station() {
     raise_descriptor_limit();
@@ -230,7 +231,7 @@ fn a_device_takes_nothing_from_a_station() {
     station_is_served_against(&env, kinds);
 }
 
-/// Verifies: plain HTTP and the admin socket answer whatever others do there.
+/// Verifies: plain HTTP and the admin socket answer whatever other clients do there.
 #[test]
 fn plain_http_and_the_admin_socket_go_on_answering() {
     raise_descriptor_limit();
@@ -283,8 +284,8 @@ fn plain_http_and_the_admin_socket_go_on_answering() {
     }
 }
 
-/// Verifies: a body that does not come is not waited for, on any listener, nor one that comes byte by
-/// byte; and a client that does not read its answers is cut.
+/// Verifies: on every listener the daemon stops waiting for a body that does not come or comes byte
+/// by byte, and cuts a client that does not read its answers.
 #[test]
 fn a_client_that_does_not_go_on_is_cut() {
     let env = TestEnv::running();
@@ -295,17 +296,17 @@ fn a_client_that_does_not_go_on_is_cut() {
         scope.spawn(|| {
             let mut slow = station.says(&post("/v1/certificates")).unwrap();
             for _ in 0..12 {
-                // The last ones may find it closed.
+                // The last clients may find it closed.
                 let _ = slow.write_all(b" ").and_then(|()| slow.flush());
                 std::thread::sleep(Duration::from_secs(1));
             }
-            is_told(slow, "408", "body_too_slow");
+            is_answered(slow, "408", "body_too_slow");
         });
         for path in ["/v1/ceremonies", "/v1/enrollments"] {
             let mut silent = UnixStream::connect(&socket).unwrap();
             silent.set_read_timeout(Some(SOON)).unwrap();
             silent.write_all(&post(path)).unwrap();
-            scope.spawn(move || is_told(silent, "408", "body_too_slow"));
+            scope.spawn(move || is_answered(silent, "408", "body_too_slow"));
         }
         scope.spawn(|| {
             let mut deaf = UnixStream::connect(&socket).unwrap();
@@ -319,8 +320,8 @@ fn a_client_that_does_not_go_on_is_cut() {
     });
 }
 
-/// Verifies: strangers that ask for metrics as fast as they are answered are refused, and the station
-/// hardly notices.
+/// Verifies: strangers that request metrics as fast as they are answered are refused, and the
+/// station is hardly slower.
 #[test]
 fn forty_strangers_that_ask_for_metrics_do_not_slow_a_station() {
     const STRANGERS: usize = 40;
@@ -369,9 +370,9 @@ fn would_block(error: &std::io::Error) -> bool {
 }
 
 /// Reads an answer to its end; the daemon hangs up after it.
-fn is_told(mut stream: impl Read, status: &str, code: &str) {
+fn is_answered(mut stream: impl Read, status: &str, code: &str) {
     let mut answer = Vec::new();
-    // TLS misses its own end where the client was amid a body.
+    // TLS lacks its own end if the client was sending a body.
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer);
     assert!(

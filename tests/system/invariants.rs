@@ -1,11 +1,11 @@
-//! What holds after every test, whatever its story was, once the daemon has stopped:
+//! Checks after every test, once the daemon has stopped:
 //!
-//! * no intent is open; each one is issued, abandoned or withdrawn, and the audit journal
-//!   tells which
+//! * no intent is open; each one is issued, abandoned or withdrawn, and has an audit entry that
+//!   says which
 //! * each certificate has exactly one intent, and carries exactly its bytes and its serial number
 //! * serial numbers are unique
 //! * a device's current leaf is its newest, and names the device
-//! * what has no dirty mark is at the provisioning service as it is desired, or drift is on record
+//! * without a dirty mark, the provisioning service holds what is desired, or drift is on record
 //! * the audit journal verifies
 
 use dps_emulator::{Emulator, Kind};
@@ -18,12 +18,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Checks everything; `database` belongs to a daemon that has stopped.
+/// Checks everything; the daemon of `database` must have stopped.
 pub(crate) fn hold(database: &Path, emulator: &Emulator) {
     let store = open(database);
     assert_eq!(count(&store, "intent WHERE state = 'intended'"), 0);
     certificates_carry_their_intents(&store);
-    the_journal_tells_every_end(&store);
+    the_journal_has_every_end(&store);
     devices_hold_their_newest_leaf(&store);
     the_service_holds_what_is_desired(&store, emulator);
     authorities_are_verified(&store, emulator);
@@ -31,7 +31,7 @@ pub(crate) fn hold(database: &Path, emulator: &Emulator) {
     assert_eq!(verdict.broken_at, None, "{verdict:?}");
 }
 
-/// A connection beside the daemon's, for looking.
+/// A read-only connection beside the daemon's.
 pub(crate) fn open(database: &Path) -> Connection {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY);
     connection.unwrap()
@@ -60,7 +60,7 @@ fn certificates_carry_their_intents(store: &Connection) {
         let (_, parsed) = X509Certificate::from_der(der).unwrap();
         assert_eq!(state, "issued");
         assert_eq!(parsed.tbs_certificate.as_ref(), tbs);
-        // As DER writes it, there may be a sign octet before it.
+        // DER may write a sign octet before it.
         assert_eq!(parsed.tbs_certificate.serial.to_bytes_be(), *serial);
         assert!(serials.insert(serial.clone()), "a serial number twice");
     }
@@ -68,7 +68,7 @@ fn certificates_carry_their_intents(store: &Connection) {
     assert_eq!(issued, i64::try_from(certificates.len()).unwrap());
 }
 
-fn the_journal_tells_every_end(store: &Connection) {
+fn the_journal_has_every_end(store: &Connection) {
     let untold = "intent WHERE (hex(serial), CASE WHEN purpose = 'adopted' THEN 'authority.adopted' \
                                            WHEN state = 'issued' THEN 'certificate.issued' \
                                            WHEN state = 'withdrawn' THEN 'intent.withdrawn' \
@@ -79,7 +79,7 @@ fn the_journal_tells_every_end(store: &Connection) {
     assert_eq!(count(store, untold), 0, "an intent's end is not on record");
 }
 
-/// But for leaves that were given up with their roll.
+/// Leaves that were aborted with their rollover do not count.
 fn devices_hold_their_newest_leaf(store: &Connection) {
     let sql = "SELECT d.registration_id, d.certificate, max(i.id) FROM device d \
                JOIN intent i ON i.subject = d.registration_id AND i.state = 'issued' \
@@ -141,7 +141,7 @@ fn the_service_holds_what_is_desired(store: &Connection, emulator: &Emulator) {
             let id = record[id].as_str().unwrap();
             let known = "SELECT count(*) FROM enrollment WHERE name = ?1";
             let known: i64 = store.query_row(known, [id], |row| row.get(0)).unwrap();
-            assert_eq!(known, 1, "{id} is at the service, and nobody wants it");
+            assert_eq!(known, 1, "{id} is at the service without an enrollment");
         }
     }
 }
@@ -155,7 +155,7 @@ fn referenced(store: &Connection, record: &Value, slot: SlotName) -> Option<Stri
     Some(Thumbprint::from_bytes(sha256).to_string())
 }
 
-/// The thumbprint in a slot of a record, as the service shows it.
+/// The thumbprint in a slot of a record, as DPS shows it.
 pub(crate) fn held(record: &Value, slot: &str) -> Option<String> {
     let x509 = &record["attestation"]["x509"];
     let thumbprint = ["clientCertificates", "signingCertificates"]

@@ -1,4 +1,5 @@
-//! From the ceremony to an assigned device; where secrets are not; what the journal is worth.
+//! Tests the main path from the ceremony to an assigned device, the places where no secret is, and
+//! the seal of the journal.
 
 use crate::device::is_assigned;
 use crate::invariants::open;
@@ -9,9 +10,9 @@ use std::fs;
 use std::path::Path;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The whole main job. Verifies: every certificate satisfies `openssl verify -x509_strict`; the
-/// chain given to a device ends with the root, which is what the provisioning service verified; a
-/// device is assigned by its group; the device's common name is its registration id.
+/// Verifies: every certificate satisfies `openssl verify -x509_strict`; the chain given to a device
+/// ends with the root that DPS verified; a device is assigned by its group; the device's common
+/// name is its registration id.
 #[test]
 fn a_station_gets_a_certificate_for_a_device_that_is_then_assigned_by_its_group() {
     let env = TestEnv::running();
@@ -33,8 +34,8 @@ fn a_station_gets_a_certificate_for_a_device_that_is_then_assigned_by_its_group(
     assert_eq!(seen["thumbprint"], device.thumbprint);
 }
 
-/// The name is ours to set: a CSR without one is as good. RSA is as good as P-256 where the profile
-/// says so. What a certificate may be used for is the profile's business.
+/// Hallmark sets the name, so a CSR without a name is accepted. RSA is accepted where the profile
+/// says so. The profile decides about the usage of a certificate.
 #[test]
 fn a_csr_gives_a_key_and_the_profile_gives_the_rest() {
     let env = TestEnv::running();
@@ -53,9 +54,9 @@ fn a_csr_gives_a_key_and_the_profile_gives_the_rest() {
     }
 }
 
-/// `serve` faces the network, and must have nothing to lose: no token library, no PIN.
+/// `serve` faces the network, and must have no secret: no token library, no PIN.
 #[test]
-fn only_the_worker_loads_the_token_library_and_nobody_shows_the_pin() {
+fn only_the_worker_loads_the_token_library_and_no_process_shows_the_pin() {
     let env = TestEnv::running();
     env.station().obtain(&Request::device("press-7"));
     let worker = env.worker().expect("a worker runs");
@@ -84,7 +85,8 @@ fn only_the_worker_loads_the_token_library_and_nobody_shows_the_pin() {
     }
 }
 
-/// The journal is sealed entry by entry: whoever changes one behind the daemon's back is found out.
+/// The journal is a hash chain: `audit verify` finds an entry that was changed behind the daemon's
+/// back.
 #[test]
 fn a_changed_entry_of_the_journal_is_found() {
     let mut env = TestEnv::running();
@@ -125,7 +127,7 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
         .any(|window| window == needle)
 }
 
-/// Regular files; a socket is nobody's hiding place.
+/// Regular files only; a socket holds no content.
 fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {

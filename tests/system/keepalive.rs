@@ -1,4 +1,5 @@
-//! One connection that is kept, over plain HTTP or TLS: every request and every end of it is seen.
+//! One kept-alive connection, over plain HTTP or TLS, of which the test reads every byte and the
+//! end.
 
 use crate::process::SOON;
 use crate::request::{Holder, der};
@@ -64,7 +65,7 @@ impl KeepAlive {
         self.read().0
     }
 
-    /// Asks, and reads status and code of the answer.
+    /// Sends a request, and returns status and code of the answer.
     pub(crate) fn asks(&mut self, path: &str) -> (u16, String) {
         self.send(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
         self.answer()
@@ -97,7 +98,7 @@ impl KeepAlive {
         (head, body)
     }
 
-    /// Waits until the daemon has closed it, in order.
+    /// Waits until the daemon has closed the connection in order.
     pub(crate) fn wait_closed(mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();

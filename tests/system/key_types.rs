@@ -1,4 +1,5 @@
-//! Ceremonies with keys of every kind, and on a token that does not tell what it has made itself.
+//! Tests ceremonies with every key type, and on a token that does not say which keys it has made
+//! itself.
 
 use crate::device::is_assigned;
 use crate::request::Request;
@@ -6,7 +7,7 @@ use crate::test_env::{CEREMONY, TestEnv};
 use serde_json::Value;
 use std::process::Command;
 
-/// The ceremony that ships, with these kinds of key from the root down.
+/// The ceremony that ships, with these key types from the root down.
 fn with_keys(kinds: [&str; 4]) -> String {
     let mut parts = CEREMONY.split("[[authority]]");
     let mut text = parts.next().unwrap().to_owned();
@@ -20,7 +21,7 @@ fn with_keys(kinds: [&str; 4]) -> String {
     text
 }
 
-fn a_device_is_let_in(env: &TestEnv) {
+fn a_device_is_assigned(env: &TestEnv) {
     env.run(&[
         "enrollment",
         "add",
@@ -35,8 +36,8 @@ fn a_device_is_let_in(env: &TestEnv) {
     leaf.is_accepted_by_openssl(&env.authority("root"));
 }
 
-/// Verifies: authorities with RSA keys of 4096 and 3072 bits, P-384 and Ed25519 are made, linted, verified by
-/// the provisioning service and by OpenSSL, and a device is let in below them.
+/// Verifies: authorities with RSA keys of 4096 and 3072 bits, P-384 and Ed25519 are made, linted,
+/// verified by the provisioning service and by OpenSSL, and DPS assigns a device below them.
 #[test]
 fn authorities_have_keys_of_every_kind() {
     let mut env = TestEnv::new();
@@ -48,12 +49,13 @@ fn authorities_have_keys_of_every_kind() {
     let authorities = authorities.as_array().unwrap().iter();
     let made: Vec<_> = authorities.map(|it| it["key_type"].clone()).collect();
     assert_eq!(made, kinds);
-    a_device_is_let_in(&env);
+    a_device_is_assigned(&env);
 }
 
-/// Verifies: NSS does not say that it has made a key, so the transcript warns; everything else is as ever.
+/// Verifies: NSS does not say that it has made a key, so the transcript warns; everything else is
+/// unchanged.
 #[test]
-fn a_token_that_does_not_tell_what_it_made_is_warned_of() {
+fn a_token_that_does_not_report_what_it_made_is_warned_of() {
     let mut env = TestEnv::new();
     let folder = env.path("nss");
     std::fs::create_dir(&folder).unwrap();
@@ -84,5 +86,5 @@ fn a_token_that_does_not_tell_what_it_made_is_warned_of() {
         );
     }
     env.run_ceremony();
-    a_device_is_let_in(&env);
+    a_device_is_assigned(&env);
 }

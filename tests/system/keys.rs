@@ -1,5 +1,5 @@
-//! Keys that get no certificate: those whose private key can be computed, those of another holder,
-//! and those that were reported as compromised. Asked over every way in.
+//! Tests keys that get no certificate, over every interface: keys whose private key can be
+//! computed, keys of another holder, and keys that were reported as compromised.
 
 use crate::caller::{Answer, Caller};
 use crate::process::CommandOutput;
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-/// Devices that cannot make a key, and a role that is no device's.
+/// Devices that cannot make a key, and a role other than device.
 const MORE_PROFILES: &str = r#"
 [[profile]]
 name = "sensor"
@@ -111,7 +111,8 @@ fn a_key_that_can_be_computed_gets_no_certificate() {
 
 /// Verifies: a device renews with its own key; a second device and a station with that key are
 /// refused, and so is a device with the key of a station or of the listener; a profile that says so
-/// lets devices share one; of twenty devices that ask with one key at a time, one gets a certificate.
+/// lets devices share one; of twenty devices that ask with one key at a time, one gets a
+/// certificate.
 #[test]
 fn one_key_is_for_one_holder() {
     let env = env();

@@ -1,6 +1,6 @@
-//! The rolls of leaves, each told once for every fault at every call that it makes: throttled, failed,
-//! refused by a version, cut off before and after it was done. Many devices side by side, each with a
-//! fault of its own; whatever it was, they come to the same end.
+//! Tests rollovers of leaves with every fault at every call: throttled, failed, refused by a
+//! version, cut off before and after it was done. Many devices roll side by side, each with a fault
+//! of its own, and come to the same end.
 
 use crate::caller::Caller;
 use crate::device::{is_assigned, register};
@@ -14,7 +14,7 @@ use serde_json::Value;
 /// How many devices act at a time.
 const SIDE_BY_SIDE: usize = 6;
 
-/// What may become of a call.
+/// The fault of a call.
 pub(crate) const FAULTS: [fn() -> Action; 5] = [
     || Action::throttle(1),
     || Action::status(412),
@@ -23,7 +23,7 @@ pub(crate) const FAULTS: [fn() -> Action; 5] = [
     || Action::ResetAfter,
 ];
 
-/// A device, and what is done to one call that is about it.
+/// A device, and the fault of one call that concerns it.
 struct Case {
     id: String,
     operation: &'static str,
@@ -64,7 +64,7 @@ impl Case {
         ["primary", "secondary"].map(|slot| held(&record, slot))
     }
 
-    /// One identity and one registration record, of the same name as ever, by this leaf.
+    /// Asserts one identity and one registration record, of the same name, with this leaf.
     fn is_known_by(&self, env: &TestEnv, leaf: &Holder) {
         let identity = env.emulator.hub_identity(&self.id).unwrap();
         assert_eq!(identity["deviceId"], self.id, "{}", self.run());
@@ -78,7 +78,7 @@ impl Case {
     }
 }
 
-/// Several at a time.
+/// Runs several at a time.
 pub(crate) fn side_by_side<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
     let mut done = Vec::new();
     for some in items.chunks(SIDE_BY_SIDE) {
@@ -95,7 +95,7 @@ fn leaves(station: &Caller, cases: &[Case]) -> Vec<Holder> {
     side_by_side(cases, |case| station.obtain(&Request::device(&case.id)))
 }
 
-/// Each device has a leaf, and is provisioned with it; then its fault waits for it.
+/// Each device has a leaf, and is provisioned with it; then its fault is set.
 fn provisioned(env: &TestEnv, station: &Caller, cases: &[Case]) -> Vec<Holder> {
     let holders = leaves(station, cases);
     env.wait_in_sync();
@@ -125,9 +125,9 @@ pub(crate) fn all_were_met(env: &TestEnv) {
     assert!(waiting.is_empty(), "faults met no call: {waiting:?}");
 }
 
-/// Each breached device is refused when its command answers.
-fn breach(env: &TestEnv, cases: &[Case], breached: &[Holder]) {
-    let pairs: Vec<_> = cases.iter().zip(breached).collect();
+/// Each compromised device is refused when its command answers.
+fn compromise(env: &TestEnv, cases: &[Case], compromised: &[Holder]) {
+    let pairs: Vec<_> = cases.iter().zip(compromised).collect();
     side_by_side(&pairs, |(case, holder)| {
         let command = ["roll", "start", &case.id, "--reason", "compromise"];
         let output = env.json(&command);
@@ -148,9 +148,10 @@ fn breach(env: &TestEnv, cases: &[Case], breached: &[Holder]) {
     });
 }
 
-/// Verifies: both leaves are in their slots, the device is seen on the new one, and the old one goes.
+/// Verifies: both leaves are in their slots, the device is observed with the new one, and the old
+/// one is retired.
 #[test]
-fn an_expiry_roll_comes_to_its_end_whatever_one_call_comes_to() {
+fn an_expiry_roll_ends_whatever_one_call_returns() {
     let mut env = TestEnv::new();
     let configuration = env.configuration();
     env.configure(&format!(
@@ -182,16 +183,16 @@ fn an_expiry_roll_comes_to_its_end_whatever_one_call_comes_to() {
     }
 }
 
-/// Verifies: the compromised leaf is out when the command answers; the new one takes its slot.
+/// Verifies: DPS refuses the compromised leaf when the command answers; the new one takes its slot.
 #[test]
-fn a_breach_comes_to_its_end_whatever_one_call_comes_to() {
+fn a_compromise_roll_ends_whatever_one_call_returns() {
     let env = TestEnv::running();
     let calls = ["individual.get", "individual.put", "identity.delete"];
     let (cases, station) = (cases(&calls), env.station());
     enroll(&env, &cases);
-    let breached = provisioned(&env, &station, &cases);
+    let compromised = provisioned(&env, &station, &cases);
     cases.iter().for_each(|case| case.arm(&env));
-    breach(&env, &cases, &breached);
+    compromise(&env, &cases, &compromised);
     all_were_met(&env);
     let new = leaves(&station, &cases);
     all_are(&env, &cases, "done");
@@ -204,10 +205,10 @@ fn a_breach_comes_to_its_end_whatever_one_call_comes_to() {
     }
 }
 
-/// Verifies: under a group the compromised leaf is out by precedence, the new one is let in by the
-/// device's own enrollment, and then by the group alone.
+/// Verifies: under a group, DPS refuses the compromised leaf by precedence, accepts the new one by
+/// the device's own enrollment, and then by the group alone.
 #[test]
-fn a_breach_under_a_group_comes_to_its_end_whatever_one_call_comes_to() {
+fn a_compromise_roll_under_a_group_ends_whatever_one_call_returns() {
     let env = TestEnv::running();
     let group = [
         "enrollment",
@@ -225,9 +226,9 @@ fn a_breach_under_a_group_comes_to_its_end_whatever_one_call_comes_to() {
         "individual.delete",
     ];
     let (cases, station) = (cases(&calls), env.station());
-    let breached = provisioned(&env, &station, &cases);
+    let compromised = provisioned(&env, &station, &cases);
     cases.iter().for_each(|case| case.arm(&env));
-    breach(&env, &cases, &breached);
+    compromise(&env, &cases, &compromised);
     let new = leaves(&station, &cases);
     all_are(&env, &cases, "done");
     env.wait_in_sync();

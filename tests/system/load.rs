@@ -1,8 +1,8 @@
-//! A line at work: clients that ask for certificates throughout, and somebody who looks at the
-//! status and fetches a revocation list meanwhile.
+//! A production line under test: clients that request certificates throughout, and a client that
+//! reads the status and fetches a revocation list.
 //!
-//! Whoever is not served must be told when to come back, and is served in the end. What needs no
-//! token must be answered all the time.
+//! A client that is not served must get `Retry-After`, and is served in the end. Requests that need
+//! no token must always be answered.
 
 use crate::caller::{Answer, Caller};
 use crate::invariants;
@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 3;
 
-/// How long a client waits before it asks again: less than it is told, so that it sees the token's
-/// return when it comes.
+/// How long a client waits before it asks again: less than `Retry-After`, so that it notices the
+/// token's return at once.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a client takes from one device to the next: a story of a minute makes no more devices
-/// than can be looked at afterwards.
+/// How long a client takes from one device to the next: a test of a minute makes no more devices
+/// than can be checked afterwards.
 const HAND_OVER: Duration = Duration::from_millis(20);
 
-/// The line while a story goes on.
+/// The line while a test goes on.
 pub(crate) struct Load {
     served: Mutex<Vec<(Instant, Holder)>>,
     refused: AtomicUsize,
@@ -57,10 +57,10 @@ impl Load {
             drop(ended);
         });
         assert_eq!(env.daemon(), serve, "the daemon was started again");
-        load.everybody_has_one(env, before);
+        load.every_device_has_one(env, before);
     }
 
-    /// Waits until somebody who asked after this moment is served, and for no longer than `limit`.
+    /// Waits until a client that asked after this moment is served, for no longer than `limit`.
     pub(crate) fn served_within(&self, limit: Duration) {
         let begun = Instant::now();
         let asked_since = || {
@@ -68,28 +68,31 @@ impl Load {
             served.iter().any(|(asked, _)| *asked >= begun)
         };
         while !asked_since() {
-            assert!(begun.elapsed() < limit, "nobody was served for {limit:?}");
+            assert!(
+                begun.elapsed() < limit,
+                "no client was served for {limit:?}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// How often a client was told to wait.
+    /// How often a client was refused with `Retry-After`.
     pub(crate) fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Waits until somebody else is told to wait, whose answer this gives no time for.
+    /// Waits until one more client is refused with `Retry-After`.
     pub(crate) fn wait_for_refusal(&self) {
         let before = self.refused();
-        until("a client is told to wait", || {
+        until("a client is refused", || {
             (self.refused() > before).then_some(())
         });
     }
 
-    /// Waits until status and list have been looked at once more.
+    /// Waits until status and list have been read once more.
     pub(crate) fn wait_for_status(&self) {
         let before = self.looked.load(Ordering::Relaxed);
-        until("somebody looks", || {
+        until("status and list are read", || {
             (self.looked.load(Ordering::Relaxed) > before + 1).then_some(())
         });
     }
@@ -98,7 +101,7 @@ impl Load {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// One client: device after device.
+    /// One client: requests certificates for device after device.
     fn ask(&self, client: usize, caller: &Caller) {
         for number in 0.. {
             if self.has_ended() {
@@ -114,13 +117,13 @@ impl Load {
                     self.served.lock().unwrap().push((asked, holder));
                     return Some(());
                 }
-                self.is_told_to_wait(&answer);
+                self.is_refused_with_retry_after(&answer);
                 None
             });
         }
     }
 
-    fn is_told_to_wait(&self, answer: &Answer) {
+    fn is_refused_with_retry_after(&self, answer: &Answer) {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(answer.retry_after.is_some(), "{answer:?}");
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -137,7 +140,7 @@ impl Load {
         }
     }
 
-    fn everybody_has_one(self, env: &TestEnv, before: usize) {
+    fn every_device_has_one(self, env: &TestEnv, before: usize) {
         let served = self.served.into_inner().unwrap();
         let given: BTreeSet<_> = served.iter().map(|(_, it)| it.serial.clone()).collect();
         assert_eq!(given.len(), served.len(), "a serial number twice");
@@ -156,7 +159,7 @@ fn issued_to_devices(env: &TestEnv) -> usize {
     usize::try_from(issued).unwrap()
 }
 
-/// Ends the line with the story, also when that fails.
+/// Stops the line with the test, also when the test fails.
 struct Ended<'a>(&'a AtomicBool);
 
 impl Drop for Ended<'_> {

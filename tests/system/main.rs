@@ -1,77 +1,77 @@
 //! System tests: the real daemon and its worker, real tokens, the emulator, real TLS.
 //!
-//! Each test has a folder, a token, a database and ports of its own, and tells one story. At its
-//! end, whatever the story was, `invariants` must hold. A missing SoftHSM or swtpm fails them:
-//! `softhsm-setup/install` brings both. The fault stories need `--features failpoints`.
+//! Each test has a folder, a token, a database and ports of its own. At its end `invariants` must
+//! hold. A missing SoftHSM or swtpm fails the tests: `softhsm-setup/install` installs both. The tests
+//! of faults need `--features failpoints`.
 //!
-//! | the stage | |
+//! | environment | |
 //! |---|---|
-//! | `test_env` | the folder, the daemon, the emulator; what a story may do to them |
-//! | `process` | a process of ours, signalled and ended by its id |
-//! | `request` | keys, CSRs, and what becomes of them |
+//! | `test_env` | the folder, the daemon, the emulator, and what a test may do to them |
+//! | `process` | a child process, signalled and ended by its id |
+//! | `request` | keys, CSRs, and the holders of certificates |
 //! | `caller` | a client of the HTTPS listener |
-//! | `keepalive` | one connection that is kept, byte for byte |
-//! | `raw_tls` | a TLS client that says exactly what a story wants |
-//! | `load` | a line at work throughout a story |
+//! | `keepalive` | one kept-alive connection, byte for byte |
+//! | `raw_tls` | a TLS client that sends exactly the bytes that a test wants |
+//! | `load` | a production line at work throughout a test |
 //! | `device`, `provisioned` | devices at the provisioning service |
-//! | `own_authority` | authorities of a story's own, each with a group and a device |
-//! | `prober` | registers all the while, and judges every answer |
-//! | `crash_point` | the daemon is killed where a story wants it |
+//! | `own_authority` | authorities of a test's own, each with a group and a device |
+//! | `prober` | registers devices throughout a test, and judges every answer |
+//! | `crash_point` | kills the daemon at a chosen point |
 //! | `weak_key` | RSA keys whose private key can be computed |
-//! | `clock` | time passes, for the daemon and for the service |
-//! | `relying_party` | a relying party, who knows what certificates say and nothing else |
+//! | `clock` | moves the clocks of the daemon and of the service |
+//! | `relying_party` | verifies with the addresses in certificates, and nothing else |
 //! | `token_objects` | another program at the token, with and without the PIN |
 //! | `software_tpm` | a TPM 2.0 in software |
-//! | `service_manager` | what systemd does for a service, as far as a story needs it |
-//! | `invariants` | what holds after every test |
+//! | `service_manager` | a substitute for systemd |
+//! | `invariants` | the conditions that hold after every test |
 //!
-//! | the stories | |
+//! | tests | |
 //! |---|---|
-//! | `issue` | from the ceremony to an assigned device; where secrets are not |
-//! | `refusals` | bad input: its own status and code, audited, and nothing left of it |
-//! | `policy` | what stations and devices may ask for, as the configuration says |
+//! | `issue` | the main path from the ceremony to an assigned device; places without secrets |
+//! | `refusals` | bad input: its own status and code, audited, and nothing left behind |
+//! | `policy` | which certificates stations and devices may request |
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
-//! | `self_renewal` | stations, auditors and servers renew themselves; what ends is an alarm before |
-//! | `access` | every route and every role: who is refused, before the body is read, and audited |
-//! | `hostile` | a thousand connections of every kind, and a station that is served all the same |
+//! | `self_renewal` | stations, auditors and servers renew themselves, with an alarm before an end |
+//! | `access` | every route and role: refused before the body is read, and audited |
+//! | `hostile` | a thousand connections of every kind, while a station is served |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |
-//! | `cannot_sign` | while no token can sign, nothing is recorded, whatever asks |
+//! | `cannot_sign` | while no token can sign, nothing is recorded, whatever the source |
 //! | `explained` | every signature that the token made is on record |
-//! | `crash` | killed at every step of the issuance cycle; a failing write |
-//! | `stop` | an orderly stop: everybody who was accepted is answered, within ten seconds |
-//! | `roles` | the role of a caller is the one on record, and a row alone makes no caller |
-//! | `revoked_callers` | one command revokes any certificate, and its holder is refused at its next request |
-//! | `operations_authority` | the authority of stations, operators and the listener is compromised or blocked |
+//! | `crash` | kills at every step of the issuance cycle; a failing write |
+//! | `stop` | an orderly stop: every accepted client is answered, within ten seconds |
+//! | `roles` | the role of a caller is the one on record; a row alone makes no caller |
+//! | `revoked_callers` | a revoked certificate is refused at its holder's next request |
+//! | `operations_authority` | compromise or block of the authority of stations and operators |
 //! | `reload` | a new configuration, whole or not at all, while the line is at work |
-//! | `backup` | copies made under load, judged, and put in the database's place |
-//! | `modes` | files of ours are for their owner alone, and a secret that others can read is refused |
-//! | `planted` | root runs our programs in folders where other users have planted links |
+//! | `backup` | copies made under load, verified, and restored |
+//! | `modes` | files belong to their owner alone; a readable secret is refused |
+//! | `planted` | root runs programs in folders where other users have planted links |
 //! | `token_gone` | the token is taken away and put back |
-//! | `token_faults` | every rung of the recovery ladder, and beyond, while the line is at work |
-//! | `half_made` | keys made by halves, and public keys that someone else has written |
-//! | `failover` | a token stays away: a second one, or a standby authority, signs |
-//! | `provisioning` | the service holds what it shall, whatever it does meanwhile |
-//! | `drift` | what somebody else changes there is found, shown, and repaired if policy says so |
+//! | `token_faults` | every level of recovery, and beyond, while the line is at work |
+//! | `half_made` | keys made by halves, and public keys that another program has written |
+//! | `failover` | a token is unavailable: a second one, or a standby authority, signs |
+//! | `provisioning` | the service holds the desired state in the end, whatever it does before |
+//! | `drift` | changes of other clients are found, shown, and repaired if policy says so |
 //! | `roll` | a device is renewed through both slots |
-//! | `authority_roll` | an intermediate, one above another, and a root are rolled, and nobody is refused |
-//! | `authority_compromise` | an intermediate and a root in wrong hands |
-//! | `authority_crash` | rolls of authorities, killed at each step |
-//! | `authority_faults` | rolls of authorities, each fault at each call |
-//! | `revocation` | lists over plain HTTP, judged by OpenSSL; killed between record and signature |
-//! | `block` | a device, a group or a generation is kept out, and let back in |
-//! | `compromise` | a leaf in wrong hands is out when the command answers |
-//! | `leaf_faults` | rolls of leaves, each fault at each call, many devices side by side |
-//! | `device_notification` | devices hear of their roll, by a call each or by a job of the hub |
-//! | `roll_faults` | rolls of leaves, killed at each step, and probed throughout |
-//! | `fleet` | 10,000 devices below an authority that is rolled: what is asked is answered, and right |
-//! | `runbook` | the runbooks of `docs/operations.md`, run as they stand there |
-//! | `adoption` | an authority that existed before is taken over, issues and revokes |
-//! | `external` | an authority whose issuer is elsewhere: asked, answered, rolled |
-//! | `key_types` | authorities with keys of every kind, and on a token that tells less |
+//! | `authority_roll` | intermediates and a root are rolled, and no device is refused |
+//! | `authority_compromise` | an intermediate and a root are compromised |
+//! | `authority_crash` | rollovers of authorities, killed at each step |
+//! | `authority_faults` | rollovers of authorities, each fault at each call |
+//! | `revocation` | lists over plain HTTP, judged by OpenSSL; kills between record and signature |
+//! | `block` | a device, a group or a generation is blocked, and the block is lifted |
+//! | `compromise` | a compromised leaf is excluded when the command answers |
+//! | `leaf_faults` | rollovers of leaves, each fault at each call, many devices side by side |
+//! | `device_notification` | devices hear of their rollover, by a call each or by a hub job |
+//! | `roll_faults` | rollovers of leaves, killed at each step, and probed throughout |
+//! | `fleet` | 10,000 devices below a rolling authority: answers are complete and right |
+//! | `runbook` | the runbooks of `docs/operations.md`, line by line |
+//! | `adoption` | an authority that existed before is adopted, issues and revokes |
+//! | `external` | an authority whose issuer is elsewhere: request, certificate, rollover |
+//! | `key_types` | authorities with every key type, and on a token that reports less |
 //! | `tokens` | tokens are listed, shown, checked and measured |
 //! | `tpm` | authorities in a TPM, beside others in SoftHSM; restarted, locked out, cleared |
-//! | `service` | as a service of systemd: readiness, status, watchdog, sockets handed over |
+//! | `service` | a service of systemd: readiness, status, watchdog, sockets handed over |
 //! | `footprint` | an idle daemon and its worker: how often they wake, what they occupy |
 //! | `gateway` | a full disk, a slow one, a root that is read-only, weeks offline |
 //! | `readiness` | a listener without a certificate, a key that does not sign: not ready, and why |
@@ -82,7 +82,7 @@
     clippy::unwrap_used,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "a test that meets the unexpected shall stop there, and show the daemon's log; one that measures, its figures"
+    reason = "a test stops at the unexpected and shows the daemon's log; a measurement prints its figures"
 )]
 
 mod access;

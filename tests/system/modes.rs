@@ -1,4 +1,5 @@
-//! Files of ours are for their owner alone, whatever the umask; a secret that others can read is refused.
+//! Tests file modes: files of Hallmark belong to their owner alone, whatever the umask, and a
+//! secret that other users can read is refused.
 
 use crate::process::until;
 use crate::request::Request;
@@ -11,7 +12,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Files and folders below `folder` that others than their owner can use, with their modes.
+/// Files and folders below `folder` that other users can access, with their modes.
 fn open_to_others(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -34,7 +35,8 @@ fn none_is_open_to_others(env: &TestEnv) {
 }
 
 /// In a state folder that exists with mode 0755: the database and its logs while they are in use, a
-/// backup, the TLS key, locks, and all the rest. What was opened up since is restricted at the next start.
+/// backup, the TLS key, locks, and all other files. Modes that were widened since are restricted at
+/// the next start.
 #[test]
 fn all_files_are_for_their_owner_alone_whatever_the_umask() {
     let env = TestEnv::new().in_namespace("umask 000");
@@ -76,8 +78,9 @@ fn all_files_are_for_their_owner_alone_whatever_the_umask() {
     none_is_open_to_others(&env);
 }
 
-/// Connection strings and the bearer token, each world-readable in turn: nothing is sent with it, the
-/// reason names the command that mends it, and that command mends it without a restart.
+/// Connection strings and the bearer token, each world-readable in turn: no call uses it, the
+/// reason names the command that restricts it, and that command restores the calls without a
+/// restart.
 #[test]
 fn a_credential_that_others_can_read_is_refused() {
     let env = TestEnv::running();

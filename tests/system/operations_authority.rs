@@ -1,5 +1,5 @@
-//! The authority of stations, operators, auditors and of the listener is compromised or blocked, or
-//! the one above it is: only devices below it may connect, to renew.
+//! Tests the compromise or block of the authority of stations, operators, auditors and the
+//! listener, or of the authority above it: only devices below it may connect, to renew.
 
 use crate::authority_roll::second_signs;
 use crate::keepalive::KeepAlive;
@@ -28,7 +28,7 @@ key_usage = ["digital_signature"]
 extended_key_usage = ["client_auth"]
 "#;
 
-/// A stage with operators and gateways. The listener's certificate is by `listener`.
+/// An environment with operators and gateways. The listener's certificate is by `listener`.
 fn begun(listener: &str) -> TestEnv {
     let env = TestEnv::new();
     let server = "name = \"server\"\nauthority = ";
@@ -41,7 +41,7 @@ fn begun(listener: &str) -> TestEnv {
     env.started()
 }
 
-/// The callers below `operations`, each with a connection that is kept.
+/// The callers below `operations`, each with a kept-alive connection.
 struct Callers {
     holders: Vec<Holder>,
     kept: Vec<KeepAlive>,
@@ -73,7 +73,7 @@ impl Callers {
         assert_eq!(self.kept_gateway.asks(SOMEWHERE).0, 403);
     }
 
-    /// On the connections that were kept, which end with the refusal.
+    /// Asserts the refusal on the kept-alive connections, which it closes.
     fn are_out(&mut self) {
         for (holder, mut kept) in self.holders.iter().zip(self.kept.drain(..)) {
             let (status, code) = kept.asks(SOMEWHERE);
@@ -87,7 +87,7 @@ impl Callers {
         self.kept = kept.collect();
     }
 
-    /// On new connections.
+    /// Asserts the refusal on new connections.
     fn stay_out(&self, env: &TestEnv) {
         for holder in &self.holders {
             let (status, code) = KeepAlive::secured(env, holder).asks(SOMEWHERE);
@@ -101,21 +101,21 @@ fn serial_of(der: &[u8]) -> String {
     hex::encode_upper(parsed.tbs_certificate.serial.to_bytes_be())
 }
 
-/// Which generation of `operations` issued this certificate.
+/// The generation of `operations` that issued this certificate.
 fn issuer_of(env: &TestEnv, der: &[u8]) -> i64 {
     let rows = "SELECT g.number FROM intent i JOIN generation g ON g.id = i.issuer \
                 WHERE hex(i.serial) = ?1";
-    let database = crate::invariants::open(&stage.database());
+    let database = crate::invariants::open(&env.database());
     let found = database.query_row(rows, [serial_of(der)], |row| row.get(0));
     found.unwrap()
 }
 
-fn compromise(stage: &Stage, authority: &str) {
+fn compromise(env: &TestEnv, authority: &str) {
     let report = ["roll", "start", "--authority", authority];
-    stage.json(&[&report[..], &["--reason", "compromise"]].concat());
+    env.json(&[&report[..], &["--reason", "compromise"]].concat());
 }
 
-/// As bytes: clients of a compromised root would have to be told of the next one.
+/// As bytes: clients of a compromised root need the next one in advance.
 fn post(request: &Request) -> String {
     let body = request.body().to_string();
     format!(
@@ -126,11 +126,11 @@ fn post(request: &Request) -> String {
     )
 }
 
-/// The first connection that the daemon takes after the authority was excluded.
-fn first_connection(stage: &Stage, holder: &Holder) -> Kept {
+/// The first connection that the daemon accepts after the authority was excluded.
+fn first_connection(env: &TestEnv, holder: &Holder) -> KeepAlive {
     let begun = Instant::now();
     loop {
-        if let Ok(connection) = Kept::try_secured(stage, holder) {
+        if let Ok(connection) = KeepAlive::try_secured(env, holder) {
             return connection;
         }
         assert!(begun.elapsed() < SOON, "HTTPS does not come back");
@@ -138,17 +138,17 @@ fn first_connection(stage: &Stage, holder: &Holder) -> Kept {
 }
 
 /// Verifies, for the authority itself and for the one above it: from the answer on stations,
-/// operators and auditors are refused on kept and new connections; an operator can compromise
+/// operators and auditors are refused on kept-alive and new connections; an operator can compromise
 /// nothing any more; the listener never presents the old certificate and has a new one at once; a
 /// device may renew itself; new stations work.
 #[test]
 fn a_compromise_excludes_all_callers_but_devices() {
     for compromised in ["operations", "root"] {
-        let stage = begun("operations");
-        let mut callers = Callers::of(&stage);
-        let mut operator = Kept::secured(&stage, &callers.holders[1]);
+        let env = begun("operations");
+        let mut callers = Callers::of(&env);
+        let mut operator = KeepAlive::secured(&env, &callers.holders[1]);
         assert_eq!(operator.asks(SOMEWHERE).0, 200);
-        compromise(&stage, compromised);
+        compromise(&env, compromised);
         callers.are_out();
         assert_eq!(callers.kept_gateway.asks(SOMEWHERE).0, 403);
         let body = json!({ "reason": "compromise" }).to_string();
@@ -160,92 +160,92 @@ fn a_compromise_excludes_all_callers_but_devices() {
         let (status, code) = operator.answer();
         assert_eq!((status, code.as_str()), REVOKED);
 
-        let first = first_connection(&stage, &callers.gateway);
-        assert_eq!(issuer_of(&stage, &first.presented), 2, "{compromised}");
-        assert!(second_signs(&stage, "operations"));
-        callers.stay_out(&stage);
+        let first = first_connection(&env, &callers.gateway);
+        assert_eq!(issuer_of(&env, &first.presented), 2, "{compromised}");
+        assert!(second_signs(&env, "operations"));
+        callers.stay_out(&env);
         let renewed = Request::new("gateway", "gateway-1");
-        let mut renewing = Kept::secured(&stage, &callers.gateway);
+        let mut renewing = KeepAlive::secured(&env, &callers.gateway);
         renewing.send(&post(&renewed));
         assert_eq!(renewing.answer().0, 201);
-        let station = stage.enlist_when_possible("station", "station-2");
-        let told = Kept::secured(&stage, &station).asks(SOMEWHERE);
-        assert_eq!(told.0, 403, "{output:?}");
+        let station = env.enlist_when_possible("station", "station-2");
+        let output = KeepAlive::secured(&env, &station).asks(SOMEWHERE);
+        assert_eq!(output.0, 403, "{output:?}");
     }
 }
 
 /// The listener's certificate is by another authority. Verifies: all callers below a blocked
 /// authority are refused, devices too, whether the authority itself or the one above it is blocked;
-/// all are let back in when the block is lifted.
+/// all are accepted again when the block is lifted.
 #[test]
 fn a_block_excludes_all_callers_until_it_is_lifted() {
-    let stage = begun("line-1");
-    let mut callers = Callers::of(&stage);
-    let block = |verb| stage.run(&["authority", verb, "operations", "--generation", "1"]);
+    let env = begun("line-1");
+    let mut callers = Callers::of(&env);
+    let block = |verb| env.run(&["authority", verb, "operations", "--generation", "1"]);
     block("block");
     callers.are_out();
-    callers.stay_out(&stage);
+    callers.stay_out(&env);
     for mut gateway in [
         callers.kept_gateway,
-        Kept::secured(&stage, &callers.gateway),
+        KeepAlive::secured(&env, &callers.gateway),
     ] {
         let (status, code) = gateway.asks(SOMEWHERE);
         assert_eq!((status, code.as_str()), REVOKED);
     }
-    callers.kept_gateway = Kept::secured(&stage, &callers.gateway);
-    callers.reconnect(&stage);
+    callers.kept_gateway = KeepAlive::secured(&env, &callers.gateway);
+    callers.reconnect(&env);
     block("unblock");
     callers.are_identified();
 }
 
-/// The listener's certificate is below the blocked generation. Verifies: it is not presented while
-/// the block stands, and kept connections are refused; the admin socket answers; HTTPS is back when
-/// the block is lifted, for all callers.
+/// The listener's certificate is below the blocked generation. Verifies: it is not presented during
+/// the block, and requests on kept-alive connections are refused; the admin socket answers; HTTPS
+/// is back when the block is lifted, for all callers.
 #[test]
 fn a_blocked_certificate_of_the_listener_is_not_presented() {
-    let mut stage = begun("operations");
-    let mut callers = Callers::of(&stage);
+    let mut env = begun("operations");
+    let mut callers = Callers::of(&env);
     for blocked in ["operations", "root"] {
         let block = ["authority", "block", blocked, "--generation", "1"];
         let lift = ["authority", "unblock", blocked, "--generation", "1"];
-        stage.run(&block);
+        env.run(&block);
         for _ in 0..3 {
-            assert!(Kept::try_secured(&stage, &callers.gateway).is_err());
+            assert!(KeepAlive::try_secured(&env, &callers.gateway).is_err());
         }
         callers.are_out();
-        stage.run(&lift);
-        let after = first_connection(&stage, &callers.gateway);
-        assert_eq!(issuer_of(&stage, &after.presented), 1);
-        callers.reconnect(&stage);
+        env.run(&lift);
+        let after = first_connection(&env, &callers.gateway);
+        assert_eq!(issuer_of(&env, &after.presented), 1);
+        callers.reconnect(&env);
         callers.are_identified();
     }
-    stage.run(&["authority", "block", "operations", "--generation", "1"]);
-    stage.stop();
-    stage.start();
-    assert!(Kept::try_secured(&stage, &callers.gateway).is_err());
-    stage.run(&["authority", "unblock", "operations", "--generation", "1"]);
+    env.run(&["authority", "block", "operations", "--generation", "1"]);
+    env.stop();
+    env.start();
+    assert!(KeepAlive::try_secured(&env, &callers.gateway).is_err());
+    env.run(&["authority", "unblock", "operations", "--generation", "1"]);
     let after = until("HTTPS answers", || {
-        Kept::try_secured(&stage, &callers.gateway).ok()
+        KeepAlive::try_secured(&env, &callers.gateway).ok()
     });
-    assert_eq!(issuer_of(&stage, &after.presented), 1);
+    assert_eq!(issuer_of(&env, &after.presented), 1);
 }
 
 /// The generation below is compromised, and the one above it blocked afterwards. Verifies: a device
 /// that could renew itself until then cannot any more.
 #[test]
 fn a_block_above_a_compromised_authority_holds_devices_too() {
-    let stage = begun("line-1");
-    let gateway = stage.enlist("gateway", "gateway-1");
-    let mut kept = Kept::secured(&stage, &gateway);
-    compromise(&stage, "operations");
+    let env = begun("line-1");
+    let gateway = env.enlist("gateway", "gateway-1");
+    let mut kept = KeepAlive::secured(&env, &gateway);
+    compromise(&env, "operations");
     until("its successor signs", || {
-        second_signs(&stage, "operations").then_some(())
+        second_signs(&env, "operations").then_some(())
     });
     assert_eq!(kept.asks(SOMEWHERE).0, 403);
-    stage.run(&["authority", "block", "root", "--generation", "1"]);
+    env.run(&["authority", "block", "root", "--generation", "1"]);
     let (status, code) = kept.asks(SOMEWHERE);
     assert_eq!((status, code.as_str()), REVOKED);
-    kept.comes_to_its_end();
-    stage.run(&["authority", "unblock", "root", "--generation", "1"]);
+    kept.wait_closed();
+    env.run(&["authority", "unblock", "root", "--generation", "1"]);
     assert_eq!(first_connection(&env, &gateway).asks(SOMEWHERE).0, 403);
 }

@@ -1,4 +1,4 @@
-//! Authorities of a story's own, beside those of the ceremony that ships: each is valid for 30 days,
+//! Authorities of a test's own, beside those of the ceremony that ships: each is valid for 30 days,
 //! signs leaves of 20 days, and has a group, a profile and a device named after it.
 
 use crate::authority_roll::{comes_to, slots, thumbprint};
@@ -10,7 +10,7 @@ use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What stands in a call's path for the authority's name.
+/// The placeholder for the authority's name in a call's path.
 const NAME: &str = "NAME";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Root,
 }
 
-/// A call that a roll makes: its operation, and what its path contains.
+/// A call of a rollover: its operation, and a part of its path.
 pub(crate) type Call = (&'static str, &'static str);
 
 pub(crate) struct OwnAuthority {
@@ -43,7 +43,7 @@ impl OwnAuthority {
         format!("{}-press", self.name)
     }
 
-    /// This fault at the next such call about this authority.
+    /// Sets this fault for the next such call about this authority.
     pub(crate) fn fault(&self, (operation, path): Call, action: Action) -> Fault {
         let fault = Fault::on(operation, action);
         let aim = Aim {
@@ -53,7 +53,7 @@ impl OwnAuthority {
         Fault { aim, ..fault }
     }
 
-    /// Asks for a leaf over the admin socket.
+    /// Requests a leaf over the admin socket.
     pub(crate) fn obtain(&self, env: &TestEnv) -> Holder {
         env.enlist(&self.profile(), &self.device())
     }
@@ -65,7 +65,7 @@ impl OwnAuthority {
         env.try_to_issue(&request)
     }
 
-    /// The roll of the authority, of which there is one.
+    /// The only rollover of the authority.
     pub(crate) fn roll(&self, env: &TestEnv) -> Value {
         let rolls = env.json(&["roll", "list"]);
         let mut own = rolls.as_array().unwrap().clone();
@@ -78,8 +78,8 @@ impl OwnAuthority {
         comes_to(env, &self.roll(env)["id"].to_string(), state);
     }
 
-    /// Verifies what every roll of an authority comes to: it is done, there is one next generation,
-    /// and that one alone is in the slot `slot` of the group.
+    /// Verifies the end of every rollover of an authority: it is done, there is one next
+    /// generation, and that one alone is in the slot `slot` of the group.
     pub(crate) fn is_rolled_into(&self, env: &TestEnv, slot: &str) {
         self.comes_to(env, "done");
         let generations = format!("generation WHERE authority = '{}'", self.name);
@@ -103,7 +103,7 @@ impl OwnAuthority {
         ["primary", "secondary"].map(|slot| references[slot].as_str().map(str::to_owned))
     }
 
-    /// The disabled group that keeps the breached certificate out.
+    /// The disabled group that excludes the compromised certificate.
     pub(crate) fn is_blocked(&self, env: &TestEnv) {
         let name = format!("{}-blocked-1", self.name);
         if self.kind == Kind::Root {
@@ -117,7 +117,7 @@ impl OwnAuthority {
     }
 }
 
-/// The daemon is up with these authorities; each has its group and a provisioned device.
+/// Starts the daemon with these authorities; each has its group and a provisioned device.
 pub(crate) fn env_with(authorities: &[OwnAuthority]) -> (TestEnv, Vec<Holder>) {
     let mut env = TestEnv::new().with_a_movable_clock();
     let mut ceremony = CEREMONY.to_owned();
@@ -168,8 +168,8 @@ fn configuration_of(it: &OwnAuthority) -> String {
     )
 }
 
-/// Verifies that the service and its hub know these devices and no others, each under the name that
-/// it always had, by this leaf.
+/// Verifies that the service and its hub know these devices and no others, each under its original
+/// name, with this leaf.
 pub(crate) fn these_alone_are_known(env: &TestEnv, devices: &[Holder]) {
     let ids: BTreeSet<&str> = devices.iter().map(|it| it.id.as_str()).collect();
     let world = env.emulator.world();

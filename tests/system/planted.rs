@@ -1,6 +1,7 @@
-//! Root runs our programs over folders of the daemon's user and of the worker's. These users have
-//! planted symbolic links, dangling links, hard links and FIFOs at the names that the programs open.
-//! Nothing of root's is changed, handed over or copied to where they read it, and no program waits.
+//! Tests programs that root runs over folders of the daemon's user and of the worker's. These users
+//! have planted symbolic links, dangling links, hard links and FIFOs at the names that the programs
+//! open. No file of root is changed, handed over or copied to where they read it, and no program
+//! waits.
 
 use crate::process::CommandOutput;
 use crate::request::Request;
@@ -13,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-/// Users of the machine, by numbers that have no name.
+/// Users of the machine, by numbers without a name.
 const DAEMON: u32 = 61_234;
 const WORKER: u32 = 61_235;
-/// What only root may know.
+/// Content that only root may read.
 const VICTIM: &str = "root's own\n";
 /// SQLite's logs of the database and of what a restore prepares.
 const OF_RESTORE: [&str; 9] = [
@@ -55,8 +56,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// A state folder of the daemon's user, with a database and a backup; a folder of the worker's user
-    /// with the token. Copies of both are kept.
+    /// A state folder of the daemon's user, with a database and a backup; a folder of the worker's
+    /// user with the token. Copies of both are kept.
     fn set() -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
@@ -103,7 +104,7 @@ impl Scene {
         Self { env, backup: name }
     }
 
-    /// Everything as it was, without plants.
+    /// Restores everything, without plants.
     fn reset(&self) {
         for name in ["state", "token-state", "tokens"] {
             fs::remove_dir_all(self.env.path(name)).unwrap();
@@ -118,7 +119,7 @@ impl Scene {
         let _ = fs::remove_file(self.env.path("entra.pem"));
     }
 
-    /// Plants at `name` of the stage's folder, in place of what is there.
+    /// Plants at `name` in the environment's folder, in place of what is there.
     fn plant(&self, name: &str, plant: Plant) {
         let (path, victim) = (self.env.path(name), self.env.path("roots/victim"));
         let _ = fs::remove_file(&path);
@@ -132,7 +133,7 @@ impl Scene {
         lchown(&path, Some(user), Some(user)).unwrap();
     }
 
-    /// What is root's is as it was, and no user got a copy of it.
+    /// Asserts that root's files are unchanged, and that no user got a copy of them.
     fn is_untouched(&self, what: &str) {
         let victim = self.env.path("roots/victim");
         let found = fs::metadata(&victim).unwrap();
@@ -248,7 +249,7 @@ impl Scene {
         )
     }
 
-    /// Files of SoftHSM's token, below the stage's folder.
+    /// Files of SoftHSM's token, below the environment's folder.
     fn of_softhsm(&self) -> Vec<String> {
         let token = fs::read_dir(self.env.path("tokens"))
             .unwrap()
@@ -286,7 +287,7 @@ fn all_belong_to(folder: &Path, user: u32) {
     }
 }
 
-/// Without plants every program does its work as root, and leaves the users' files theirs.
+/// Without plants every program does its work as root, and the users' files stay theirs.
 #[test]
 fn root_works_in_other_users_folders_with_their_rights() {
     let scene = Scene::set();
@@ -317,7 +318,7 @@ fn a_restore_follows_no_link() {
     scene.try_each(&below("state", &OF_RESTORE), &PLANTS, &|| scene.restore());
 }
 
-/// A backup that the daemon's user holds out is no link either, nor is a folder on the way.
+/// A restore follows no link at the backup of the daemon's user, nor in a folder on the way.
 #[test]
 fn a_backup_in_another_users_folder_is_no_link() {
     let scene = Scene::set();
@@ -359,7 +360,7 @@ fn commands_for_keys_and_the_database_follow_no_link() {
     scene.try_each(&pins, &PLANTS, &|| scene.init_token());
 }
 
-/// A module opens by path whatever it likes: links at all of its files at once.
+/// A module opens any path: links are at all of its files at once.
 #[test]
 fn a_module_that_root_loads_follows_no_link() {
     let scene = Scene::set();

@@ -1,4 +1,4 @@
-//! What stations and devices may ask for, as the configuration says.
+//! Tests which certificates stations and devices may request, as the configuration says.
 
 use crate::caller::Answer;
 use crate::est::Client;
@@ -7,7 +7,7 @@ use crate::refusals::Witness;
 use crate::request::{Holder, Request};
 use crate::test_env::TestEnv;
 
-/// A profile by which a caller would obtain a CA certificate.
+/// A profile that would issue a CA certificate.
 const AUTHORITY: &str = r#"
 [[profile]]
 name = "sub-authority"
@@ -51,7 +51,7 @@ fn no_profile_lets_a_caller_obtain_a_ca_certificate() {
     env.wait_ready();
 }
 
-/// The devices of another line, and who may ask for what.
+/// The devices of another line, and what each station may request.
 const LINE_2: &str = r#"
 [[profile]]
 name = "device-b"
@@ -107,8 +107,8 @@ fn est_code(env: &TestEnv, holder: &Holder, operation: &str, id: &str) -> String
     est(env, holder, operation, &Request::device(id)).1
 }
 
-/// Verifies: a station that no table names may ask for nothing, by the API and by EST; a reload
-/// binds it, and another one takes that back while its connection stays.
+/// Verifies: a station that no table names may request nothing, by the API and by EST; a reload
+/// binds it, and another reload takes that back while its connection stays.
 #[test]
 fn a_station_that_no_table_names_may_ask_for_nothing() {
     let env = two_lines();
@@ -131,30 +131,30 @@ fn a_station_that_no_table_names_may_ask_for_nothing() {
     }
     let open = "[[station]]\nname = \"STATION-?\"\nprofiles = [\"device\"]\nids = [\"press-7\"]\n\
                 [[provisioning]]";
-    stage.configure(&bound(&stage).replacen("[[provisioning]]", open, 1));
-    stage.run(&["reload"]);
+    env.configure(&bound(&env).replacen("[[provisioning]]", open, 1));
+    env.run(&["reload"]);
     station.obtain(&Request::device("press-7"));
-    stage.configure(&bound(&stage));
-    stage.run(&["reload"]);
-    let witness = Witness::of(&stage);
+    env.configure(&bound(&env));
+    env.run(&["reload"]);
+    let witness = Witness::of(&env);
     let request = Request::device("press-7");
     witness.sees_refused(403, "station_not_bound", || station.ask(&request));
 }
 
 /// Verifies: a station obtains what its tables allow together, and neither a profile nor a device
-/// of another line, which may have that device; an id is one whatever its case.
+/// of another line, although that line may have the device; ids are compared without case.
 #[test]
 fn a_station_asks_for_the_devices_of_its_line_only() {
-    let stage = two_lines();
-    let holder = stage.enlist("station", "line-2-a");
-    let other = stage.caller(&holder);
-    let first = stage.station_called("line-1-a");
+    let env = two_lines();
+    let holder = env.enlist("station", "line-2-a");
+    let other = env.caller(&holder);
+    let first = env.station_called("line-1-a");
     first.obtain(&Request::device("press-7"));
     other.obtain(&Request::new("device-b", "lathe-1"));
     other.obtain(&Request::new("device-b", "Lathe-2"));
     other.obtain(&Request::device("saw-1"));
     first.obtain(&Request::device("pump-7"));
-    let witness = Witness::of(&stage);
+    let witness = Witness::of(&env);
     for (profile, id, code) in [
         ("device-b", "press-7", "station_id_forbidden"),
         ("device-b", "press-8", "station_id_forbidden"),
@@ -177,22 +177,22 @@ fn a_station_asks_for_the_devices_of_its_line_only() {
         "device/simplereenroll",
         "simplereenroll",
     ] {
-        let code = est_code(&stage, &holder, operation, "press-7");
+        let code = est_code(&env, &holder, operation, "press-7");
         assert_eq!(code, "station_id_forbidden", "{operation}");
     }
-    let code = est_code(&stage, &holder, "device-20s/simpleenroll", "press-7");
+    let code = est_code(&env, &holder, "device-20s/simpleenroll", "press-7");
     assert_eq!(code, "station_profile_forbidden");
 }
 
 /// Verifies: a device renews by the profile that it has, by the API and by EST with a label or
-/// without one; by another profile it is refused, whatever its station might do.
+/// without one; by another profile it is refused, whatever its station may request.
 #[test]
 fn a_device_renews_by_its_own_profile_alone() {
-    let stage = two_lines();
-    let station = stage.station_called("line-2-b");
+    let env = two_lines();
+    let station = env.station_called("line-2-b");
     let holder = station.obtain(&Request::new("device-b", "lathe-1"));
-    let device = stage.caller(&holder);
-    let witness = Witness::of(&stage);
+    let device = env.caller(&holder);
+    let witness = Witness::of(&env);
     for profile in ["device", "device-20s"] {
         let request = Request::new(profile, "lathe-1");
         witness.sees_refused(403, "device_profile_forbidden", || device.ask(&request));
@@ -212,7 +212,7 @@ fn a_device_renews_by_its_own_profile_alone() {
         "device-20s/simplereenroll",
         "simpleenroll",
     ] {
-        let code = est_code(&stage, &holder, operation, "lathe-1");
+        let code = est_code(&env, &holder, operation, "lathe-1");
         assert_eq!(code, "device_profile_forbidden", "{operation}");
     }
     for operation in [
@@ -220,42 +220,43 @@ fn a_device_renews_by_its_own_profile_alone() {
         "device-b/simpleenroll",
         "simplereenroll",
     ] {
-        let (status, code) = est(&stage, &holder, operation, &Request::device("lathe-1"));
+        let (status, code) = est(&env, &holder, operation, &Request::device("lathe-1"));
         assert_eq!((status.as_str(), code.as_str()), ("200", ""), "{operation}");
     }
     device.obtain(&Request::new("device-b", "lathe-1"));
     let kept = "device WHERE registration_id = 'lathe-1' AND profile = 'device-b'";
-    assert_eq!(stage.count(kept), 1);
+    assert_eq!(env.count(kept), 1);
 }
 
-/// Verifies: a registered device gets another profile by a station whose table says so, from one of
-/// that table's profiles only; by an operator, who has to say so; the journal tells of each move.
+/// Verifies: a station whose table says so moves a registered device to another profile, and only
+/// from one of that table's profiles; an operator moves it with an explicit option; the journal has
+/// each move.
 #[test]
 fn a_registered_device_moves_only_where_that_is_allowed() {
-    let stage = two_lines();
-    let moving = stage.station_called("line-1-a");
-    let staying = stage.station_called("line-2-a");
+    let env = two_lines();
+    let moving = env.station_called("line-1-a");
+    let staying = env.station_called("line-2-a");
     moving.obtain(&Request::new("device-20s", "press-7"));
     moving.obtain(&Request::device("press-7"));
     staying.obtain(&Request::new("device-b", "lathe-1"));
     let operators = |id: &str, more: &[&str]| {
         let csr = Request::device(id).csr;
-        let csr = stage.write("moves.csr", &csr);
+        let csr = env.write("moves.csr", &csr);
         let ask = ["issue", "--profile", "device-b", "--id", id, "--csr"];
-        stage.hallmark(&[&ask[..], &[csr.to_str().unwrap()], more].concat())
+        env.hallmark(&[&ask[..], &[csr.to_str().unwrap()], more].concat())
     };
-    let told = operators("press-7", &[]);
-    assert_eq!(told.code, Some(1), "{output:?}");
-    assert!(told.error.contains("device_moves"), "{output:?}");
-    let told = operators("press-7", &["--move"]);
-    assert_eq!(told.code, Some(0), "{output:?}");
+    let output = operators("press-7", &[]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.error.contains("device_moves"), "{output:?}");
+    let output = operators("press-7", &["--move"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
     let moves = "audit WHERE action = 'device.moved' AND subject = 'press-7'";
-    assert_eq!(stage.count(moves), 2);
+    assert_eq!(env.count(moves), 2);
     let last = format!("{moves} AND detail ->> 'from' = 'device' AND detail ->> 'to' = 'device-b'");
-    assert_eq!(stage.count(&last), 1);
+    assert_eq!(env.count(&last), 1);
 
-    // It is of line 2 from now on, and line 1 may move its own devices only.
-    let witness = Witness::of(&stage);
+    // The device is of line 2 from now on, and line 1 may move its own devices only.
+    let witness = Witness::of(&env);
     let back = Request::device("press-7");
     witness.sees_refused(403, "device_moves", || moving.ask(&back));
     // Line 2 may use both profiles, and its table moves nothing.
@@ -281,11 +282,11 @@ fn a_registered_device_moves_only_where_that_is_allowed() {
     assert_eq!(env.count("roll"), 0, "the refused compromise left a roll");
 }
 
-/// Verifies: a profile that is removed while devices are registered with it is told of by the
-/// reload, and by an alarm after a restart too; its devices are refused, not lost: an operator moves
-/// one, and the profile that is put back serves the other.
+/// Verifies: a reload reports a profile that is removed while devices are registered with it, and
+/// so does an alarm, after a restart too; its devices are refused, not lost: an operator moves one,
+/// and the profile that is put back serves the other.
 #[test]
-fn a_removed_profile_is_told_of_and_its_devices_are_not_lost() {
+fn a_removed_profile_is_reported_and_its_devices_are_not_lost() {
     let mut env = two_lines();
     let station = env.station_called("line-1-a");
     let holder = station.obtain(&Request::new("device-20s", "pump-7"));
@@ -319,7 +320,7 @@ fn a_removed_profile_is_told_of_and_its_devices_are_not_lost() {
         "--csr",
     ];
     env.run(&[&by_operator[..], &[csr.to_str().unwrap()]].concat());
-    // A station that may move takes a device along that has no profile any more.
+    // A station that may move devices takes one that has no profile any more.
     station.obtain(&Request::device("pump-7"));
     assert!(!alarms().contains(stranded), "{}", alarms());
     env.configure(&with);

@@ -1,5 +1,5 @@
-//! Text from outside that holds line breaks, escape sequences and invisible marks: it is shown and
-//! logged, and neither forges a line nor acts on a terminal. JSON keeps it as it is.
+//! Tests text from outside that holds line breaks, escape sequences and invisible marks: it is
+//! shown and logged, and neither forges a line nor controls a terminal. JSON keeps it unchanged.
 
 use crate::process::{CommandOutput, until};
 use crate::request::Request;
@@ -13,7 +13,7 @@ use std::fs;
 const FORGED: &str =
     "x\n99  root  authority.made  forged\r\u{1b}[2K\u{9b}2J\u{202e}\u{2066}\u{200b}";
 
-/// Nothing in it acts on a terminal, and no line is the forged one.
+/// Asserts that nothing in it controls a terminal, and no line is the forged one.
 fn is_quiet(what: &str, text: &str) {
     let acts = |it: &char| {
         let invisible = "\u{200b}\u{200c}\u{200d}\u{2060}\u{feff}\u{ad}\u{2028}\u{2029}";
@@ -96,8 +96,8 @@ fn no_request_forges_a_line() {
     );
 }
 
-/// Verifies: what a provisioning service answers, and what a token says of itself, is one line of a
-/// table and of the log.
+/// Verifies: the answers of a provisioning service, and a token's description of itself, are one
+/// line of a table and of the log.
 #[test]
 fn neither_a_service_nor_a_token_forges_a_line() {
     let env = TestEnv::running();

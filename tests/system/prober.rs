@@ -1,4 +1,4 @@
-//! A prober: registers devices again and again while a story is told, and judges every answer.
+//! A prober: registers devices again and again during a test, and judges every answer.
 
 use crate::device::register;
 use crate::request::Holder;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// The pause after each round.
 const PERIOD: Duration = Duration::from_millis(100);
-/// Fewer rounds than this show nothing.
+/// Fewer rounds than this prove nothing.
 const ROUNDS_MIN: usize = 3;
 
 pub(crate) struct Prober {
@@ -19,13 +19,13 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Of honest devices: each is let in every time.
+    /// For honest devices: DPS accepts each every time.
     pub(crate) fn honest(env: &TestEnv, devices: &[Holder]) -> Self {
         Self::start(env, devices, |_, let_in| let_in)
     }
 
-    /// Of devices whose leaf is worth nothing any more: once out, they are never let in again.
-    pub(crate) fn breached(env: &TestEnv, devices: &[Holder]) -> Self {
+    /// For devices whose leaf is excluded: once refused, they are never accepted again.
+    pub(crate) fn excluded(env: &TestEnv, devices: &[Holder]) -> Self {
         let mut out = vec![false; devices.len()];
         Self::start(env, devices, move |device, let_in| {
             let back = out[device] && let_in;
@@ -34,7 +34,7 @@ impl Prober {
         })
     }
 
-    /// `is_right` judges whether a device, by its place, may have been let in or not.
+    /// `is_right` judges whether DPS may have accepted or refused a device, by its position.
     fn start(
         env: &TestEnv,
         devices: &[Holder],
@@ -44,7 +44,7 @@ impl Prober {
         let (emulator, devices, ends) = (env.emulator.clone(), devices.to_vec(), over.clone());
         let thread = std::thread::spawn(move || {
             let mut rounds = 0;
-            // A story may be over sooner than that.
+            // A test may end sooner than that.
             while rounds < ROUNDS_MIN || !ends.load(Ordering::Relaxed) {
                 for (place, device) in devices.iter().enumerate() {
                     let end = register(&emulator, device);
@@ -72,7 +72,7 @@ impl Prober {
 }
 
 impl Drop for Prober {
-    /// A story that failed has said so already.
+    /// A failed test has reported its failure.
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -1,5 +1,5 @@
-//! A process of ours: its log is kept, it is signalled and ended by its id, and it never outlives
-//! its test.
+//! A child process of a test: its log is kept, it is signalled and ended by its id, and it never
+//! outlives the test.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long anything may take that shall come about. Generous: the machine may be busy.
+/// How long anything may take. Generous: the machine may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
-/// How often it is looked at.
+/// The pause between two probes.
 pub(crate) const PERIOD: Duration = Duration::from_millis(20);
-/// How much of a log a failed test shows, in lines.
+/// Lines of a log that a failed test shows.
 const LOG_LINES_SHOWN: usize = 60;
 
 /// Waits until `probe` has a value.
@@ -54,7 +54,7 @@ impl Process {
         Self::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()), log)
     }
 
-    /// The same, where standard input and output are the caller's business.
+    /// The same, with the standard input and output that the caller has set.
     pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().append(true).create(true).open(&log);
         let child = command.stderr(file.unwrap()).spawn().unwrap();
@@ -77,12 +77,12 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// What it ends with by itself.
+    /// Waits until the process ends by itself.
     pub(crate) fn wait(mut self) -> ExitStatus {
         until("the process ends", || self.child.try_wait().unwrap())
     }
 
-    /// Whether it ended by itself.
+    /// Returns true if the process ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
@@ -102,7 +102,7 @@ impl Drop for Process {
     }
 }
 
-/// What a command said.
+/// Exit code and output of a command.
 #[derive(Debug)]
 pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,

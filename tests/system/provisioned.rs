@@ -1,5 +1,5 @@
-//! Stages on which devices are provisioned already: with a leaf, let in by the service, known to the
-//! hub.
+//! Environments with provisioned devices: each has a leaf, DPS has assigned it, and the hub has an
+//! identity for it.
 
 use crate::device::is_assigned;
 use crate::request::{Holder, Request};

@@ -1,5 +1,5 @@
-//! What the provisioning service shall hold, it holds in the end, whatever it does meanwhile; and a
-//! service that fails costs no second signature.
+//! Tests that the provisioning service holds the desired state in the end, whatever it does before;
+//! and that a service that fails costs no second signature.
 
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
@@ -9,7 +9,7 @@ use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault, Kind};
 use serde_json::{Value, json};
 
-/// What an operation at the service meets, once.
+/// A fault of an operation at the service, once.
 fn meets(env: &TestEnv, operation: &str, action: Action) {
     env.emulator.inject(Fault::on(operation, action)).unwrap();
 }
@@ -22,15 +22,15 @@ fn add_individual(env: &TestEnv, id: &str) {
     env.run(&["enrollment", "add", "--individual", id]);
 }
 
-/// The individual enrollment holds this leaf as its primary, and nothing else.
+/// Asserts that the individual enrollment holds this leaf as its primary, and nothing else.
 fn holds(env: &TestEnv, device: &Holder) {
     let record = env.emulator.individual(&device.id).expect("it is enrolled");
     assert_eq!(held(&record, "primary").as_ref(), Some(&device.thumbprint));
     assert_eq!(held(&record, "secondary"), None);
 }
 
-/// Verifies: the root is uploaded and proven by one verification certificate for one code; that
-/// signature is on record as what it is.
+/// Verifies: the root is uploaded and verified by one verification certificate for one code; that
+/// signature is on record with its purpose.
 #[test]
 fn the_root_is_verified_by_one_signature_for_one_code() {
     let env = TestEnv::running();
@@ -47,8 +47,8 @@ fn the_root_is_verified_by_one_signature_for_one_code() {
 }
 
 /// A write that is not made, two answers that are lost after all was done, and a plain failure.
-/// Verifies: the root is verified in the end; a lost code is asked for again, a lost verification is
-/// not; and only the code that was received has been signed.
+/// Verifies: the root is verified in the end; a lost code is requested again, a lost verification
+/// is not; only the code that was received has been signed.
 #[test]
 fn a_service_that_fails_during_the_proof_costs_no_second_signature() {
     let mut env = TestEnv::new();
@@ -73,12 +73,12 @@ fn a_service_that_fails_during_the_proof_costs_no_second_signature() {
 }
 
 #[test]
-fn a_group_lets_its_devices_in_and_when_removed_no_longer() {
+fn a_group_admits_its_devices_until_it_is_removed() {
     let env = TestEnv::running();
     let device = env.station().obtain(&Request::device("press-7"));
     assert!(
         register(&env.emulator, &device).is_err(),
-        "nobody has enrolled it"
+        "it has no enrollment"
     );
     env.add_group("line-1", "line-1");
     env.wait_in_sync();
@@ -89,8 +89,8 @@ fn a_group_lets_its_devices_in_and_when_removed_no_longer() {
     assert!(register(&env.emulator, &device).is_err());
 }
 
-/// An individual enrollment added before its device has a leaf waits for it; one added afterwards
-/// takes the current leaf at once.
+/// An individual enrollment that is added before its device has a leaf waits for it; one added
+/// afterwards takes the current leaf at once.
 #[test]
 fn an_individual_enrollment_holds_its_devices_leaf() {
     let env = TestEnv::running();
@@ -108,8 +108,8 @@ fn an_individual_enrollment_holds_its_devices_leaf() {
     }
 }
 
-/// Each of these is met by the write of one enrollment. Verifies: the record is there in the end,
-/// no mark is left, the device has one certificate, and whatever was committed was not done twice.
+/// The write of one enrollment has each of these faults. Verifies: the record is there in the end,
+/// no mark is left, the device has one certificate, and no committed call was repeated.
 #[test]
 fn a_write_that_fails_is_made_up_for_without_a_new_signature() {
     let env = TestEnv::running();
@@ -138,10 +138,10 @@ fn a_write_that_fails_is_made_up_for_without_a_new_signature() {
 }
 
 /// Two answers that never come, one to a write that was made and one to a write that was not.
-/// Verifies: the deadline of a call lets go, others are served meanwhile, and what
-/// was written is read back and not written again.
+/// Verifies: the deadline of a call ends the wait, other calls are made in between, and the record
+/// is read back and not written again.
 #[test]
-fn an_answer_that_never_comes_holds_up_nobody_else() {
+fn an_answer_that_never_comes_delays_no_other_call() {
     let env = TestEnv::running();
     let station = env.station();
     meets(&env, "individual.put", Action::Hang);
@@ -167,7 +167,7 @@ fn an_answer_that_never_comes_holds_up_nobody_else() {
     );
 }
 
-/// 429 says when to come back, and not before.
+/// A call that was answered 429 is repeated after `Retry-After`, and not before.
 #[test]
 fn the_services_own_pause_is_kept() {
     let env = TestEnv::running();
@@ -190,8 +190,8 @@ fn the_services_own_pause_is_kept() {
     assert!(at[1] - at[0] >= time::Duration::seconds(2), "{at:?}");
 }
 
-/// Somebody edits the record between our look and our write: the tag no longer fits, so the write
-/// is refused (412), and their change survives ours.
+/// Another client edits the record between our read and our write: the ETag no longer fits, so the
+/// write is refused (412), and the other client's change stays.
 #[test]
 fn a_record_edited_between_look_and_write_keeps_both_changes() {
     let env = TestEnv::running();
@@ -223,8 +223,8 @@ fn a_record_edited_between_look_and_write_keeps_both_changes() {
     );
 }
 
-/// Somebody disables the record behind our back. By default that is reported and left alone, and
-/// holds up no change of our own.
+/// Another client disables the record behind our back. By default the daemon reports that, leaves
+/// it alone, and makes its own changes all the same.
 #[test]
 fn drift_is_reported_and_left_alone() {
     let env = TestEnv::running();
@@ -247,7 +247,7 @@ fn drift_is_reported_and_left_alone() {
     assert_eq!(held(&record, "secondary"), Some(renewed.thumbprint));
 }
 
-/// A credential that the service refuses heals when its file is replaced; nobody restarts anything.
+/// A credential that the service refuses works again when its file is replaced, without a restart.
 #[test]
 fn a_refused_credential_heals_when_its_file_is_replaced() {
     let env = TestEnv::running();
@@ -271,8 +271,8 @@ fn a_refused_credential_heals_when_its_file_is_replaced() {
     holds(&env, &device);
 }
 
-/// What the service rejects is parked with its reason; it blocks nobody, and the operator says when
-/// to try again.
+/// A change that the service rejects is parked with its reason; it delays no other change, and the
+/// operator decides when to try again.
 #[test]
 fn a_rejected_change_is_parked_and_blocks_no_other() {
     let env = TestEnv::running();

@@ -1,4 +1,4 @@
-//! A TLS client that says exactly the bytes that a story wants.
+//! A TLS client that sends exactly the bytes that a test wants.
 
 use crate::process::SOON;
 use crate::request::Holder;
@@ -13,12 +13,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a write may be blocked: the daemon may have stopped to read.
+/// How long a write may be blocked: the daemon may have stopped reading.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_millis(50);
 
 pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-/// Where it connects, and as which client.
+/// The address, and the client's identity.
 #[derive(Clone)]
 pub(crate) struct RawTls {
     address: SocketAddr,

@@ -1,5 +1,5 @@
-//! Whether certificates can be issued is told truthfully: a listener without a certificate and a key
-//! that does not sign make the daemon not ready, and an alarm says what to do.
+//! Tests readiness: a listener without a certificate and a key that does not sign make the daemon
+//! not ready, and an alarm says what to do.
 
 use crate::process::until;
 use crate::test_env::TestEnv;
@@ -8,7 +8,7 @@ use pkcs11_fault::plan::{Action, Fault};
 use std::fs;
 use std::time::Duration;
 
-/// The listener's profile, by which no certificate is issued for its key.
+/// The listener's profile, whose key types exclude the listener's key.
 fn unusable(env: &TestEnv) -> String {
     let good = env.configuration();
     let (before, server) = good.split_once("name = \"server\"").unwrap();
@@ -16,8 +16,8 @@ fn unusable(env: &TestEnv) -> String {
     format!("{before}name = \"server\"{server}")
 }
 
-/// Not ready, and an alarm has all of these words.
-fn is_told(env: &TestEnv, words: &[&str]) {
+/// Waits until the daemon is not ready, and an alarm has all of these words.
+fn has_alarm(env: &TestEnv, words: &[&str]) {
     until(&format!("an alarm says {words:?}"), || {
         let status = env.json(&["status"]);
         let alarms = status["alarms"].as_array().unwrap();
@@ -31,7 +31,7 @@ fn is_told(env: &TestEnv, words: &[&str]) {
     assert!(metrics.contains("hallmark_ready 0"), "{metrics}");
 }
 
-/// Ready, and nothing to tell.
+/// Waits until the daemon is ready, without an alarm.
 fn is_over(env: &TestEnv) {
     until("all alarms are over", || {
         let status = env.json(&["status"]);
@@ -40,16 +40,17 @@ fn is_over(env: &TestEnv) {
     });
 }
 
-/// Verifies: after a ceremony the listener gets no certificate, because its profile takes no key
-/// like the listener's. It is tried a few times and not at every turn; a reload mends it at once.
+/// Verifies: after a ceremony the listener gets no certificate, because its profile excludes the
+/// listener's key type. It is requested a few times and not in every pass; a reload ends that at
+/// once.
 #[test]
-fn a_listener_that_gets_no_certificate_is_told() {
+fn a_listener_without_a_certificate_is_an_alarm() {
     let mut env = TestEnv::new();
     env.configure(&unusable(&env));
     env.start();
     let file = env.path("ceremony.toml");
     env.run(&["ceremony", "run", file.to_str().unwrap()]);
-    is_told(
+    has_alarm(
         &env,
         &[
             "HTTPS listener has no certificate",
@@ -68,29 +69,30 @@ fn a_listener_that_gets_no_certificate_is_told() {
     assert!(env.metrics().contains("hallmark_https_serves 1"));
 }
 
-/// Verifies: a certificate that cannot be renewed is told while it is valid, and when it has ended.
+/// Verifies: a certificate that cannot be renewed is an alarm while it is valid, and when it has
+/// ended.
 #[test]
-fn a_certificate_that_cannot_be_renewed_is_told() {
+fn a_certificate_that_cannot_be_renewed_is_an_alarm() {
     let env = TestEnv::new().with_a_movable_clock().started();
     let good = env.configuration();
     env.configure(&unusable(&env));
     env.run(&["reload"]);
     is_over(&env);
     env.passes(time::Duration::days(70));
-    is_told(
+    has_alarm(
         &env,
         &["has a certificate that ends at", "a new one cannot be made"],
     );
-    // The listener goes on while it can.
+    // The listener serves until its certificate ends.
     assert_eq!(env.stranger().get("/readyz").status, 503);
     env.passes(time::Duration::days(30));
-    is_told(&env, &["has a certificate that ended at"]);
+    has_alarm(&env, &["has a certificate that ended at"]);
     env.configure(&good);
     env.run(&["reload"]);
     is_over(&env);
 }
 
-/// Verifies: a folder that takes no file costs no certificate at each attempt.
+/// Verifies: a folder that takes no file does not cost a certificate at each attempt.
 #[test]
 fn a_certificate_that_cannot_be_kept_is_not_requested() {
     let env = TestEnv::running();
@@ -104,7 +106,7 @@ fn a_certificate_that_cannot_be_kept_is_not_requested() {
         1,
     ));
     env.run(&["reload"]);
-    is_told(&env, &["HTTPS listener", "cannot be written or read"]);
+    has_alarm(&env, &["HTTPS listener", "cannot be written or read"]);
     std::thread::sleep(Duration::from_secs(6));
     assert_eq!(env.count("certificate"), issued);
     std::fs::remove_file(&folder).unwrap();
@@ -115,10 +117,10 @@ fn a_certificate_that_cannot_be_kept_is_not_requested() {
 
 const CKR_KEY_FUNCTION_NOT_PERMITTED: u64 = 0x68;
 
-/// Verifies: the token is up, and its keys are not on it. Every authority is named, with its token
-/// and what to do; when they are there again, the daemon is ready.
+/// Verifies: the token is available, and its keys are not on it. Every authority is named, with its
+/// token and what to do; when the keys are there again, the daemon is ready.
 #[test]
-fn a_key_that_is_missing_is_told() {
+fn a_missing_key_is_an_alarm() {
     let mut env = TestEnv::running();
     env.stop();
     fs::rename(env.path("tokens"), env.path("tokens.ours")).unwrap();
@@ -127,7 +129,7 @@ fn a_key_that_is_missing_is_told() {
     env.start();
     for authority in ["root", "plant", "line-1", "operations"] {
         let who = format!("authority {authority} cannot sign");
-        is_told(&env, &[&who, "token factory", "hallmark roll start"]);
+        has_alarm(&env, &[&who, "token factory", "hallmark roll start"]);
     }
     let status = env.json(&["status"]);
     assert_eq!(status["tokens"]["factory"]["state"], "ready", "{status:#}");
@@ -143,10 +145,10 @@ fn a_key_that_is_missing_is_told() {
     assert!(env.metrics().contains(&format!("{can_sign} 1")));
 }
 
-/// Verifies: keys that are there stop to sign while the daemon runs. It is told after the first
-/// request that fails, and over by itself.
+/// Verifies: keys that are present stop signing while the daemon runs. The alarm comes after the
+/// first request that fails, and ends by itself.
 #[test]
-fn a_key_that_stops_to_sign_is_told() {
+fn a_key_that_stops_signing_is_an_alarm() {
     let (env, plan) = env_with_faults(&[]);
     is_over(&env);
     let refused = Action::Return(CKR_KEY_FUNCTION_NOT_PERMITTED);
@@ -155,7 +157,7 @@ fn a_key_that_stops_to_sign_is_told() {
         let request = crate::request::Request::device("press-1");
         env.try_to_issue(&request).is_none().then_some(())
     });
-    is_told(&env, &["authority line-1 cannot sign", "token factory"]);
+    has_alarm(&env, &["authority line-1 cannot sign", "token factory"]);
     plan.set(&[]).unwrap();
     is_over(&env);
 }

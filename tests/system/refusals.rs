@@ -1,5 +1,5 @@
-//! Bad input. Each kind has its own status and code, says so in a problem document (RFC 9457), is
-//! written into the audit journal, and leaves nothing else behind.
+//! Tests bad input. Each kind has its own status and code, is answered with a problem document (RFC
+//! 9457), is written into the audit journal, and leaves nothing else behind.
 
 use crate::caller::{Answer, Caller};
 use crate::process::until;
@@ -15,7 +15,7 @@ const BODY_TOO_LARGE: usize = 64 * 1024 + 1;
 /// More than a CSR may have, and less than a body may.
 const CSR_TOO_LARGE: usize = 17 * 1024;
 
-/// Counts what a refusal may change, and what it may not.
+/// Counts of rows that a refusal may change, and of those that it must not.
 pub(crate) struct Witness<'a> {
     env: &'a TestEnv,
     left_behind: i64,
@@ -37,7 +37,8 @@ impl<'a> Witness<'a> {
         self.env.count(&format!("{refused} = '{code}'"))
     }
 
-    /// `ask` is refused with `status` and `code`, and only the journal knows of it.
+    /// Asserts that `ask` is refused with `status` and `code`, and that only the journal records
+    /// it.
     pub(crate) fn sees_refused(&self, status: u16, code: &str, ask: impl FnOnce() -> Answer) {
         let audited = self.audited(code);
         let answer = ask();
@@ -123,7 +124,7 @@ fn a_name_that_the_provisioning_service_would_not_take_is_refused() {
 }
 
 #[test]
-fn a_bad_request_is_refused_before_its_csr_is_looked_at() {
+fn a_bad_request_is_refused_before_its_csr_is_parsed() {
     let env = TestEnv::running();
     let station = env.station();
     let witness = Witness::of(&env);
@@ -164,10 +165,10 @@ fn a_bad_request_is_refused_before_its_csr_is_looked_at() {
     witness.sees_refused(404, "profile_unknown", || station.ask(&unknown));
 }
 
-/// Who has no certificate of ours, or one whose time is over, is told so over HTTP: the TLS
-/// handshake would only say no.
+/// A client without a certificate, or with an expired one, learns that over HTTP: the TLS handshake
+/// would give no reason.
 #[test]
-fn a_caller_who_cannot_be_named_is_refused() {
+fn a_caller_without_an_identity_is_refused() {
     let env = TestEnv::running();
     let request = Request::device("press-7");
     let foreigner = env.caller(&foreign_certificate());
@@ -185,8 +186,8 @@ fn a_caller_who_cannot_be_named_is_refused() {
     }
 }
 
-/// Somebody who has no certificate knocks again and again. Verifies: every refusal is in the journal,
-/// as an entry or counted, and most are only counted.
+/// A client without a certificate connects again and again. Verifies: every refusal is in the
+/// journal, as an entry or counted, and most are only counted.
 #[test]
 fn a_stranger_does_not_make_the_journal_grow() {
     const KNOCKS: i64 = 60;
@@ -207,11 +208,11 @@ fn a_stranger_does_not_make_the_journal_grow() {
         .query_row(counted, [], |row| row.get(0))
         .unwrap();
     assert_eq!(written + counted, KNOCKS);
-    // Twenty a minute, and a minute may have ended meanwhile.
+    // Twenty a minute, and a minute may have ended in between.
     assert!((20..=40).contains(&written), "{written}");
 }
 
-/// A station asks for devices, a device for itself, nobody else for anything.
+/// A station requests for devices, a device for itself, no other role for anything.
 #[test]
 fn a_caller_may_ask_only_for_what_its_role_covers() {
     let env = TestEnv::running();
@@ -235,9 +236,9 @@ fn a_caller_may_ask_only_for_what_its_role_covers() {
 }
 
 /// Verifies: the repeat of a request is answered with the certificate that it already has; the same
-/// key for something else is a conflict; another caller's keys are its own.
+/// key for another request is a conflict; another caller's keys are separate.
 #[test]
-fn an_idempotency_key_stands_for_one_request() {
+fn an_idempotency_key_identifies_one_request() {
     let env = TestEnv::running();
     let station = env.station();
     let request = Request::device("press-7");
@@ -284,7 +285,7 @@ fn foreign_certificate() -> Holder {
     }
 }
 
-/// The listener's own certificate, in the hands of a client.
+/// The listener's own certificate, used by a client.
 fn listener_itself(env: &TestEnv) -> Holder {
     let read = |name: &str| fs::read_to_string(env.path("state/tls").join(name)).unwrap();
     Holder {

@@ -1,4 +1,4 @@
-//! The configuration is taken anew while the line is at work, whole or not at all.
+//! Tests that the configuration is read again while the line is at work, as a whole or not at all.
 
 use crate::keepalive::KeepAlive;
 use crate::load::Load;
@@ -41,9 +41,9 @@ fn reloads(env: &TestEnv) -> i64 {
     env.count("audit WHERE action = 'configuration.reloaded'")
 }
 
-/// Verifies: the next request on a kept connection finds the new profile; the answer names what
-/// changed; the journal names who did it; the reconciler works under the new configuration; a listener
-/// with another name gets a certificate for it.
+/// Verifies: the next request on a kept-alive connection finds the new profile; the answer names
+/// the changes; the journal names the operator; the reconciler works with the new configuration; a
+/// listener with another name gets a certificate for it.
 #[test]
 fn a_new_configuration_is_in_force_for_the_next_request() {
     let env = TestEnv::running();
@@ -86,9 +86,9 @@ fn a_new_configuration_is_in_force_for_the_next_request() {
     );
 }
 
-/// Verifies: a file that is not understood, one that contradicts itself, and one that says what only a
-/// start can take are refused with the reason; nothing of them is in force, and nothing has changed, for a worker that is
-/// started again neither.
+/// Verifies: a file that cannot be parsed, one that contradicts itself, and one with a setting that
+/// only a start can apply are refused with the reason; nothing of them is in force, and nothing has
+/// changed, for a restarted worker neither.
 #[test]
 fn a_configuration_that_is_refused_changes_nothing() {
     let env = TestEnv::running();
@@ -129,28 +129,26 @@ fn a_configuration_that_is_refused_changes_nothing() {
     assert!(output.error.contains("unknown field `pin`"), "{output:?}");
     let log = fs::read_to_string(env.path("hallmarkd.log")).unwrap();
     for text in [&output.error, &log, &env.run(&["audit", "export"])] {
-        assert!(!text.contains(pin.trim()), "the PIN is told");
+        assert!(!text.contains(pin.trim()), "the PIN is shown");
     }
     let refused = "audit WHERE action = 'configuration.refused' AND actor LIKE 'local uid %' \
                    AND detail ->> 'code' <> ''";
-    assert_eq!(stage.count(refused), 5);
-    stage.configure("nonsense = ");
-    let worker = stage.worker().unwrap();
+    assert_eq!(env.count(refused), 5);
+    env.configure("nonsense = ");
+    let worker = env.worker().unwrap();
     signal(worker, Signal::KILL);
-    until("another worker", || {
-        stage.worker().filter(|it| *it != worker)
-    });
-    stage.is_ready();
-    stage.configure(&good);
-    assert_eq!(stage.json(&["reload"])["changes"], json!([]));
+    until("another worker", || env.worker().filter(|it| *it != worker));
+    env.wait_ready();
+    env.configure(&good);
+    assert_eq!(env.json(&["reload"])["changes"], json!([]));
 }
 
-/// Verifies: reloads and SIGHUPs under load cost nobody a request; both are the same; the daemon is the
-/// same process, and so is the worker.
+/// Verifies: under load, reloads and SIGHUPs cost no client a request; both do the same; daemon and
+/// worker are the same processes.
 #[test]
-fn reloads_under_load_are_noticed_by_nobody() {
-    let stage = TestEnv::running();
-    let (without, worker) = (file(&stage), stage.worker());
+fn reloads_under_load_refuse_no_client() {
+    let env = TestEnv::running();
+    let (without, worker) = (file(&env), env.worker());
     let with = without.replace("validity = \"90d\"", "validity = \"60d\"") + HOURLY;
     Load::during(&env, |load| {
         for _ in 0..5 {
@@ -164,7 +162,7 @@ fn reloads_under_load_are_noticed_by_nobody() {
             until("SIGHUP is heard", || (reloads(&env) > before).then_some(()));
             load.wait_for_status();
         }
-        assert_eq!(load.refused(), 0, "somebody was told to wait");
+        assert_eq!(load.refused(), 0, "a client was refused");
     });
     let by_signal = "audit WHERE action = 'configuration.reloaded' AND actor = 'signal SIGHUP'";
     assert_eq!(env.count(by_signal), 5);
@@ -172,8 +170,8 @@ fn reloads_under_load_are_noticed_by_nobody() {
     assert_eq!(env.worker(), worker);
 }
 
-/// Verifies: a token that is added gets a worker, one that says something else another worker, one that
-/// is removed loses its own; the line goes on, told to wait at most between the one worker and the other.
+/// Verifies: a new token gets a worker, a changed one another worker, a removed one loses its own;
+/// the line goes on, refused with `Retry-After` at most between two workers.
 #[test]
 fn tokens_come_change_and_go() {
     let env = TestEnv::running();
@@ -194,7 +192,7 @@ fn tokens_come_change_and_go() {
             let status = env.json(&["status"]);
             (status["tokens"]["second"]["state"] == "ready").then_some(())
         });
-        assert_eq!(load.refused(), 0, "somebody was told to wait");
+        assert_eq!(load.refused(), 0, "a client was refused");
 
         let changed = before.replacen(
             "label = \"factory\"",
@@ -219,8 +217,8 @@ fn tokens_come_change_and_go() {
     });
 }
 
-/// Verifies: a reload lets go of a call of the old reconciler; the new one reads back what became of it,
-/// and the roll goes on, with no second certificate.
+/// Verifies: a reload ends a call of the old reconciler; the new one reads back its result, and the
+/// rollover goes on, without a second certificate.
 #[test]
 fn a_roll_under_way_goes_on_under_the_new_configuration() {
     let env = TestEnv::running();

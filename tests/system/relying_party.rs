@@ -1,5 +1,5 @@
-//! A relying party: fetches issuers and revocation lists over plain HTTP from where certificates say
-//! they are, and has OpenSSL judge by them.
+//! A relying party: fetches issuers and revocation lists over plain HTTP from the addresses in
+//! certificates, and verifies with OpenSSL.
 
 use crate::request::{Holder, der};
 use crate::test_env::{PUBLIC_HTTP, TestEnv};
@@ -11,7 +11,7 @@ use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtensio
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::revocation_list::CertificateRevocationList;
 
-/// It knows nothing but the addresses in certificates.
+/// It knows only the addresses in certificates.
 pub(crate) struct Relying {
     pub(crate) http: Client,
     pub(crate) base: String,
@@ -56,8 +56,8 @@ impl Relying {
         (number, entries.collect())
     }
 
-    /// `openssl verify -crl_check_all`, over issuers and lists fetched from where the certificates
-    /// point, up to `root`.
+    /// `openssl verify -crl_check_all`, over issuers and lists fetched from the addresses in the
+    /// certificates, up to `root`.
     pub(crate) fn judge(&self, leaf: &Holder, root: &str) -> Result<(), String> {
         let folder = tempfile::tempdir().unwrap();
         let (mut issuers, mut lists) = (String::new(), String::new());
@@ -94,7 +94,7 @@ impl Relying {
     }
 }
 
-/// Where a certificate says that its issuer's list and certificate are.
+/// The addresses in a certificate of its issuer's list and certificate.
 fn points_to(der: &[u8]) -> Option<(String, String)> {
     let (_, certificate) = X509Certificate::from_der(der).unwrap();
     let (mut crl, mut issuer) = (None, None);

@@ -1,4 +1,4 @@
-//! Requests for certificates, and who holds what comes of them.
+//! Requests for certificates, and the holders of the certificates.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A request that the daemon is asked by, with its key.
+/// A request to the daemon, with its key.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) profile: String,
@@ -27,7 +27,7 @@ impl Request {
         Self::new("device", id)
     }
 
-    /// A CSR whose subject is what `common_name` says, or empty.
+    /// A CSR with `common_name` as its subject, or with an empty one.
     pub(crate) fn named(profile: &str, id: &str, common_name: Option<&str>) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
@@ -55,7 +55,7 @@ impl Request {
         Self::of("device", id, read(&csr), read(&key))
     }
 
-    /// This CSR, whatever it is.
+    /// A request with this CSR.
     pub(crate) fn of(profile: &str, id: &str, csr: String, key: String) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         Self {
@@ -71,7 +71,7 @@ impl Request {
         json!({ "profile": self.profile, "registration_id": self.id, "csr": self.csr })
     }
 
-    /// The requester, once it has its certificate.
+    /// The holder of the certificate in `answer`.
     pub(crate) fn holder(&self, answer: &Value) -> Holder {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let chain = answer["chain"].as_array().unwrap();

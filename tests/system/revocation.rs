@@ -1,7 +1,7 @@
-//! Revocation lists: what is revoked or may have been signed is on them, they are fetched over plain
-//! HTTP from where the certificates say, and OpenSSL judges by them.
+//! Tests revocation lists: revoked certificates and abandoned serial numbers are on them, they are
+//! fetched over plain HTTP from the addresses in certificates, and OpenSSL checks by them.
 //!
-//! Certificates are revoked here through a store of the tests' own, beside the daemon's.
+//! The tests revoke through a store of their own, beside the daemon's.
 
 use crate::process::until;
 use crate::relying_party::Relying;
@@ -14,10 +14,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 
-/// The story of every device here: what judges it are the lists of all three authorities above it.
+/// Every device is checked by the lists of all three authorities above it.
 const ABOVE: [&str; 3] = ["root", "plant", "line-1"];
 
-/// Revokes beside the daemon, and rings its bell if it runs.
+/// Revokes beside the daemon, and wakes it if it runs.
 fn revoke(env: &TestEnv, target: RevocationTarget, reason: RevocationReason) {
     let revocation = Revocation {
         target,
@@ -41,8 +41,8 @@ fn serial(text: &str) -> RevocationTarget {
     RevocationTarget::Serial(serial.as_bytes().to_vec())
 }
 
-/// Verifies: with nothing revoked both devices are accepted; afterwards the revoked one is refused
-/// and the other is not; both by lists and issuers from where the certificates point.
+/// Verifies: with nothing revoked OpenSSL accepts both devices; afterwards it refuses the revoked
+/// one and accepts the other; both by lists and issuers from the addresses in the certificates.
 #[test]
 fn a_revoked_device_is_refused_and_its_neighbour_is_not() {
     let env = TestEnv::running();
@@ -77,7 +77,7 @@ fn a_revoked_device_is_refused_and_its_neighbour_is_not() {
     assert_eq!(env.count(signed), lists + 1);
 }
 
-/// The commands' receipts say that the list is signed, and it is: nobody has to wait for it.
+/// The receipts of the commands say that the list is signed, and it is signed then.
 #[test]
 fn a_block_is_on_the_list_when_the_command_answers_and_off_it_when_it_is_lifted() {
     let env = TestEnv::running();
@@ -112,7 +112,7 @@ fn a_block_is_on_the_list_when_the_command_answers_and_off_it_when_it_is_lifted(
     assert_eq!(relying.judge(&device, &root), Ok(()));
 }
 
-/// Caches are answered as RFC 9110 has it, and plain HTTP serves nothing else.
+/// Caches are answered as in RFC 9110, and plain HTTP serves nothing else.
 #[test]
 fn plain_http_serves_what_is_published_and_nothing_else() {
     let env = TestEnv::running();
@@ -168,7 +168,7 @@ fn plain_http_serves_what_is_published_and_nothing_else() {
     assert_eq!(over_https.get("/ca/root-1.cer").status, 200);
 }
 
-/// The token may have signed it: whoever has that certificate is refused.
+/// The token may have signed it: OpenSSL refuses that certificate.
 #[test]
 fn an_abandoned_serial_number_is_on_the_list() {
     let mut env = TestEnv::running();
@@ -193,8 +193,8 @@ fn an_abandoned_serial_number_is_on_the_list() {
     assert_eq!(entries, BTreeMap::from([(burned, 0)]));
 }
 
-/// Killed between the record of a list and its publication: its number is used up, the next list
-/// takes a greater one, and the old list was served all the while.
+/// The daemon is killed between the record of a list and its publication: its number is used up,
+/// the next list has a greater one, and the old list was served in between.
 #[test]
 fn a_list_that_a_crash_left_unsigned_is_never_signed() {
     let mut env = TestEnv::running();
@@ -227,7 +227,7 @@ fn a_list_that_a_crash_left_unsigned_is_never_signed() {
     }
 }
 
-/// Lists need no token to be served; one that has ended is an alarm; when the token is back, the
+/// Lists are served without a token; a list that has ended is an alarm; when the token is back, the
 /// next one is signed without a restart.
 #[test]
 fn lists_are_served_without_the_token_and_an_ended_one_is_an_alarm() {
@@ -273,7 +273,7 @@ fn lists_are_served_without_the_token_and_an_ended_one_is_an_alarm() {
 }
 
 /// A revoked generation is on the list of the one above it, and signs neither certificates nor
-/// lists; the hold lifted, it does again.
+/// lists; when the hold is lifted, it signs again.
 #[test]
 fn a_revoked_generation_is_on_its_issuers_list_and_signs_nothing() {
     let mut env = TestEnv::running();

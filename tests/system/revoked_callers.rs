@@ -1,5 +1,5 @@
-//! Stations, operators, auditors, devices and the listener itself: one command revokes the
-//! certificate of each, and its holder is refused at its next request, however it asks.
+//! Tests revocation of stations, operators, auditors, devices and the listener: one command revokes
+//! the certificate, and its holder is refused at its next request, on every connection.
 
 use crate::keepalive::KeepAlive;
 use crate::process::{CommandOutput, SOON, until};
@@ -15,14 +15,14 @@ use std::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const REVOKED: (u16, &str) = (401, "client_certificate_revoked");
-/// An address that says 403 to some roles, and 401 to strangers.
+/// A path that answers 403 to some roles, and 401 to strangers.
 const SOMEWHERE: &str = "/v1/devices";
 
 fn revoke(env: &TestEnv, arguments: &[&str]) -> Value {
     env.json(&[&["certificate", "revoke"], arguments].concat())
 }
 
-/// The command is refused with this code and says all of this.
+/// Asserts that the command is refused with this code and says all of this.
 fn is_refused(env: &TestEnv, arguments: &[&str], code: &str, words: &[&str]) {
     let output = env.hallmark(&[&["certificate", "revoke"], arguments].concat());
     assert_eq!(output.code, Some(1), "{arguments:?}: {output:?}");
@@ -44,8 +44,8 @@ fn reason_on_list(relying: &Relying, authority: &str, serial: &str) -> Option<u8
 }
 
 /// Each role, each way to name a certificate. Verifies: the holder is refused at the next request
-/// on a kept connection and on a new one; the others are not; list and journal say why; the repeat
-/// changes nothing and says since when.
+/// on a kept-alive connection and on a new one; the others are not; list and journal say why; a
+/// repeated command changes nothing and says since when.
 #[test]
 fn a_revoked_caller_is_refused_whatever_its_role() {
     let env = with_operators();
@@ -112,10 +112,10 @@ fn a_revoked_caller_is_refused_whatever_its_role() {
     }
 }
 
-/// Verifies: DPS and hub, which read no list, are named with the command that excludes the device
-/// there; who has no leaf at a service is told nothing of the kind.
+/// Verifies: the receipt names DPS and hub, which read no list, with the command that excludes the
+/// device there; for a holder without a leaf at a service it names neither.
 #[test]
-fn the_answer_says_what_a_revocation_does_not_reach() {
+fn the_receipt_says_what_a_revocation_does_not_reach() {
     let env = TestEnv::running();
     let device = env.enlist("device", "press-7");
     let output = revoke(&env, &[&device.serial, "--reason", "keyCompromise"]);
@@ -148,8 +148,9 @@ fn the_answer_says_what_a_revocation_does_not_reach() {
     env.caller(&station).obtain(&request);
 }
 
-/// Verifies: each reason of RFC 5280 is taken; a hold can be made final, and nothing else changes;
-/// what is no certificate of ours, an authority's, or not named is refused and says what to do.
+/// Verifies: each reason of RFC 5280 is accepted; a hold can be made final, and nothing else
+/// changes; a certificate of another issuer, of an authority, or without a name is refused, and the
+/// answer says what to do.
 #[test]
 fn reasons_and_names_are_judged() {
     let env = TestEnv::running();
@@ -307,11 +308,11 @@ fn request(path: &str, body: &Value) -> String {
 #[test]
 fn a_request_that_was_sent_beside_the_revocation_is_refused() {
     const ADDRESS: &str = "/v1/certificates/revocations";
-    let stage = with_operators();
-    let operator = stage.enlist("operator", "operator-1");
+    let env = with_operators();
+    let operator = env.enlist("operator", "operator-1");
     let body = json!({ "serial": operator.serial, "reason": "keyCompromise" });
     for role in ["station", "auditor"] {
-        let mut caller = Kept::secured(&stage, &stage.enlist(role, role));
+        let mut caller = KeepAlive::secured(&env, &env.enlist(role, role));
         caller.send(&request(ADDRESS, &body));
         assert_eq!(
             caller.answer(),
@@ -319,7 +320,7 @@ fn a_request_that_was_sent_beside_the_revocation_is_refused() {
             "{role}"
         );
     }
-    let mut kept = Kept::secured(&stage, &operator);
+    let mut kept = KeepAlive::secured(&env, &operator);
     for body in [
         json!({ "reason": "keyCompromise" }),
         json!({ "serial": "0a", "sha256": "0b", "reason": "keyCompromise" }),
@@ -333,45 +334,45 @@ fn a_request_that_was_sent_beside_the_revocation_is_refused() {
     kept.send(&(request(ADDRESS, &body) + next + next));
     assert_eq!(kept.answer().0, 200);
     is_out(kept.answer());
-    kept.comes_to_its_end();
-    let told = revoke(&stage, &[&operator.serial, "--reason", "superseded"]);
-    assert_eq!(told["already_revoked"], true, "the admin socket is open");
+    kept.wait_closed();
+    let output = revoke(&env, &[&operator.serial, "--reason", "superseded"]);
+    assert_eq!(output["already_revoked"], true, "the admin socket is open");
 }
 
 /// The client decides how long its body takes. Verifies: an operator that is revoked, or whose
 /// authority is blocked, after the head of its request came, has no effect by the rest of it.
 #[test]
 fn a_request_whose_body_comes_after_the_exclusion_is_refused() {
-    let stage = with_operators();
+    let env = with_operators();
     let body = json!({ "reason": "compromise" }).to_string();
     let compromise = request(
         "/v1/authorities/line-1/rolls",
         &json!({ "reason": "compromise" }),
     );
     let (head, rest) = compromise.split_at(compromise.len() - body.len() + 3);
-    let first = stage.enlist("operator", "operator-1");
-    let second = stage.enlist("operator", "operator-2");
-    let mut revoked = Kept::secured(&stage, &first);
-    let mut blocked = Kept::secured(&stage, &second);
+    let first = env.enlist("operator", "operator-1");
+    let second = env.enlist("operator", "operator-2");
+    let mut revoked = KeepAlive::secured(&env, &first);
+    let mut blocked = KeepAlive::secured(&env, &second);
     revoked.send(head);
     blocked.send(head);
-    revoke(&stage, &[&first.serial, "--reason", "keyCompromise"]);
+    revoke(&env, &[&first.serial, "--reason", "keyCompromise"]);
     revoked.send(rest);
     is_out(revoked.answer());
-    stage.run(&["authority", "block", "operations", "--generation", "1"]);
+    env.run(&["authority", "block", "operations", "--generation", "1"]);
     blocked.send(rest);
     is_out(blocked.answer());
-    assert_eq!(stage.count("roll"), 0);
+    assert_eq!(env.count("roll"), 0);
 }
 
-/// What `openssl s_client` says on a connection that may resume the session in a file, and keeps
-/// the next session there.
-fn s_client(stage: &Stage, version: &str, holder: &Holder, resumes: bool) -> Told {
-    let file = |name: &str, text: &str| stage.write(name, text);
-    let session = stage.path(&format!("session{version}"));
+/// The output of `openssl s_client` on a connection that may resume the session in a file, and
+/// stores the next session there.
+fn s_client(env: &TestEnv, version: &str, holder: &Holder, resumes: bool) -> CommandOutput {
+    let file = |name: &str, text: &str| env.write(name, text);
+    let session = env.path(&format!("session{version}"));
     let mut command = Command::new("openssl");
     command.args(["s_client", version, "-ign_eof", "-connect"]);
-    command.arg(stage.https().replace("https://", ""));
+    command.arg(env.https().replace("https://", ""));
     command
         .arg("-CAfile")
         .arg(file("s-root.pem", &env.authority("root")));
@@ -431,7 +432,7 @@ fn serial_of(der: &[u8]) -> String {
 }
 
 /// The listener's own certificate. Verifies: from the answer on it is not presented; a new one is,
-/// with another key, and stays after a restart; kept connections go on.
+/// with another key, and stays after a restart; kept-alive connections go on.
 #[test]
 fn the_listeners_own_certificate_is_replaced_at_once() {
     let mut env = TestEnv::running();
@@ -466,7 +467,8 @@ fn the_listeners_own_certificate_is_replaced_at_once() {
     assert_eq!(serial_of(&after.presented), presented);
 }
 
-/// Stopped before the new one is there. Verifies: the next start does not present the revoked one.
+/// The daemon stops before the new one is there. Verifies: the next start does not present the
+/// revoked one.
 #[test]
 fn a_revoked_certificate_of_the_listener_is_not_presented_by_the_next_start() {
     let mut env = TestEnv::running();

@@ -1,5 +1,5 @@
-//! The role of a caller: recorded with the certificate, whatever the profile says today, and worth
-//! nothing on a row that no generation has signed.
+//! Tests the role of a caller: recorded with the certificate, whatever the profile says later, and
+//! invalid in a row that no generation has signed.
 
 use crate::caller::{Answer, Caller};
 use crate::request::{Holder, Request, der};
@@ -26,15 +26,15 @@ key_usage = ["digital_signature"]
 extended_key_usage = ["client_auth"]
 "#;
 
-/// The stage with a profile for operators.
+/// An environment with a profile for operators.
 pub(crate) fn with_operators() -> TestEnv {
     let env = TestEnv::new();
     env.configure(&(env.configuration() + OPERATOR));
     env.started()
 }
 
-/// A caller's role as the answers show it: an operator sees devices, a station does not and obtains
-/// a leaf.
+/// Checks a caller's role by the answers: an operator may read devices, a station may not and
+/// obtains a leaf.
 fn is_operator(caller: &Caller) -> bool {
     match caller.get("/v1/devices") {
         Answer { status: 200, .. } => true,
@@ -50,8 +50,9 @@ fn reload(env: &TestEnv, configuration: &str) {
     env.run(&["reload"]);
 }
 
-/// The profiles change their roles, and go. Verifies: each caller keeps the role that it was given,
-/// on kept connections and on new ones; a certificate that is issued afterwards has the new role.
+/// Profiles change their roles, and are removed. Verifies: each caller keeps the role that it was
+/// given, on kept-alive connections and on new ones; a certificate that is issued afterwards has
+/// the new role.
 #[test]
 fn a_caller_keeps_the_role_that_its_certificate_was_issued_with() {
     let env = with_operators();
@@ -139,7 +140,7 @@ fn forged(id: &str) -> Holder {
     }
 }
 
-/// Puts a certificate on record as issued by the authority of stations.
+/// Records a certificate as issued by the authority of stations.
 fn insert(database: &Connection, holder: &Holder, role: &str, journal: bool) {
     let der = der(&holder.certificate);
     let (_, parsed) = X509Certificate::from_der(&der).unwrap();
@@ -176,8 +177,8 @@ fn insert(database: &Connection, holder: &Holder, role: &str, journal: bool) {
 }
 
 /// Rows are written past the daemon. Verifies: neither a foreign certificate with all its rows nor
-/// a row with another role makes a caller, and the log names the certificate; the name of a
-/// caller is the one in its certificate.
+/// a row with another role makes a caller, and the log names the certificate; the name of a caller
+/// is the one in its certificate.
 #[test]
 fn a_row_in_the_database_makes_no_caller() {
     let mut env = with_operators();
@@ -233,7 +234,7 @@ fn a_row_in_the_database_makes_no_caller() {
     ] {
         assert!(log.contains(reason), "{reason}");
     }
-    // These rows contradict each other, as the invariants would say.
+    // These rows contradict each other, which the invariants would report.
     env.stop();
     drop(database);
     fs::remove_file(env.database()).unwrap();

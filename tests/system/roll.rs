@@ -1,4 +1,4 @@
-//! The renewal of an individually enrolled device, through both slots and over restarts.
+//! Tests the renewal of an individually enrolled device, through both slots and over restarts.
 
 use crate::device::{is_assigned, register};
 use crate::invariants::held;
@@ -23,7 +23,7 @@ fn is_in_state(env: &TestEnv, state: &str) {
     });
 }
 
-/// What the service itself has in its slots.
+/// The slots of the service itself.
 fn slots(env: &TestEnv) -> [Option<String>; 2] {
     let record = env.emulator.individual("pump-7").unwrap();
     ["primary", "secondary"].map(|slot| held(&record, slot))
@@ -40,8 +40,9 @@ fn enrolled() -> TestEnv {
 }
 
 /// Verifies, with a restart of the daemon between any two steps: the new leaf has the same name and
-/// goes into the other slot; both are accepted meanwhile; a third one has no place and is refused;
-/// the old one is retired when it has expired, and then refused; the next goes into the primary again.
+/// goes into the other slot; DPS accepts both during the rollover; a third one has no slot and is
+/// refused; the old one is retired when it has expired, and then refused; the next goes into the
+/// primary again.
 #[test]
 fn a_device_is_renewed_through_both_slots_over_restarts() {
     let env = TestEnv::new();
@@ -115,7 +116,7 @@ fn a_roll_that_was_cut_off_by_a_crash_goes_on() {
     assert_eq!(slots(&env), [thumbprint(&first), thumbprint(&second)]);
 }
 
-/// An announced roll waits for its request, can be given up until then, and ends like any other.
+/// An announced rollover waits for its request, can be aborted until then, and ends like any other.
 #[test]
 fn an_operator_starts_and_aborts_a_roll() {
     let env = enrolled();
@@ -168,9 +169,9 @@ extended_key_usage = ["client_auth"]
 renew_before = "30d"
 "#;
 
-/// Two years, by moved clocks. Verifies: the daemon starts each roll by itself, about 30 days before
-/// the leaf's end, and not earlier; the old leaf is let in until its end, the new one from its first
-/// day on; then the old one is gone from its slot and refused.
+/// Two years, by moved clocks. Verifies: the daemon starts each rollover by itself, about 30 days
+/// before the leaf's end, and not earlier; DPS accepts the old leaf until its end, the new one from
+/// its first day on; then the old one is gone from its slot and refused.
 #[test]
 fn a_device_is_renewed_year_after_year() {
     let mut env = TestEnv::new().with_a_movable_clock();

@@ -1,5 +1,5 @@
-//! Rolls of leaves while everything fails: the daemon is killed at each step, a prober registers
-//! throughout, and a roll that cannot go on is given up.
+//! Tests rollovers of leaves while everything fails: the daemon is killed at each step, a prober
+//! registers throughout, and a rollover that cannot go on is aborted.
 
 use crate::crash_point::reported;
 use crate::device::{is_assigned, register};
@@ -28,12 +28,12 @@ fn is_in_state(env: &TestEnv, state: &str) {
     until(state, || (newest_roll(env)["state"] == state).then_some(()));
 }
 
-/// An expiry roll from its first step to its last, by moved clocks, with the daemon killed before each
-/// step is recorded, while the service throttles, fails and loses answers. Verifies: a device with the
-/// old leaf registers until that expires, one with the new leaf from the cut-over on, and neither is
-/// ever refused.
+/// An expiry rollover from its first step to its last, by moved clocks, with the daemon killed
+/// before each step is recorded, while the service throttles, fails and loses answers. Verifies: a
+/// device with the old leaf registers until that expires, one with the new leaf from the cut-over
+/// on, and neither is ever refused.
 #[test]
-fn throughout_an_expiry_roll_old_and_new_leaf_are_let_in() {
+fn throughout_an_expiry_roll_old_and_new_leaf_are_accepted() {
     let mut env = TestEnv::new().with_a_movable_clock();
     env.start();
     env.run_ceremony();
@@ -66,11 +66,11 @@ fn throughout_an_expiry_roll_old_and_new_leaf_are_let_in() {
     assert_ne!(register(&env.emulator, &old).as_deref(), Ok("assigned"));
 }
 
-/// The service does what is asked, its answer is lost, and the daemon is killed before it knows; at
-/// each call of three rolls: by expiry, by compromise, and by compromise under a group. Verifies:
-/// nothing is done twice, and nothing is left undone.
+/// The service completes a call, its answer is lost, and the daemon is killed before it reads it;
+/// at each call of three rollovers: by expiry, by compromise, and by compromise under a group.
+/// Verifies: no call is repeated without need, and none is missing.
 #[test]
-fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
+fn killed_while_an_answer_is_lost_a_roll_ends_the_same_way() {
     let mut env = TestEnv::running();
     let group = ["--group", "line-1", "--authority", "line-1"];
     env.run(&[&["enrollment", "add"], &group[..]].concat());
@@ -83,7 +83,7 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
     for device in &old {
         is_assigned(&env.emulator, device);
     }
-    let breached = Prober::breached(&env, &old[1..]);
+    let compromised = Prober::compromised(&env, &old[1..]);
     env.kill();
     let operators = ["press-2", "press-3"].map(|id| reported(&env, &[id]));
     let lost = |operation: &str, id: &str| {
@@ -107,7 +107,7 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
         operator.join().unwrap();
     }
     let mut new = vec![renewed.unwrap()];
-    until("both compromises are shut out", || {
+    until("both compromised leaves are excluded", || {
         let out = "roll WHERE reason = 'compromise' AND state = 'reissuing'";
         (env.count(out) == 2).then_some(())
     });
@@ -124,9 +124,9 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
     assert_eq!(slots(&env, "press-1"), both);
     assert_eq!(slots(&env, "press-2"), [leaf(1), None]);
     assert_eq!(slots(&env, "press-3"), [leaf(2), None]);
-    breached.ends();
+    compromised.ends();
 
-    // Back to the group, which lets whatever is below it in again.
+    // Back to the group, which accepts every leaf below it again.
     env.kill();
     let back = ["enrollment", "remove", "--individual", "press-3"];
     env.is_killed_at_each(&[], &[lost("individual.delete", "press-3")], |env| {
@@ -138,15 +138,16 @@ fn killed_while_an_answer_is_lost_a_roll_comes_to_the_same_end() {
         is_assigned(&env.emulator, device);
     }
     these_alone_are_known(&env, &new);
-    // What was being signed when the daemon was killed is burned.
+    // The intent of a signature in progress when the daemon was killed is abandoned.
     let leaves = "intent WHERE purpose = 'leaf' AND subject LIKE 'press%' AND state = 'issued'";
     assert_eq!(env.count(leaves), 6);
 }
 
-/// The daemon is killed at every step of a compromise. Verifies: the same end, whatever step it
-/// was; the compromised leaf is out, the new one is in, the identity in the hub carries it.
+/// The daemon is killed at every step of a compromise. Verifies: the end is the same at every step;
+/// DPS refuses the compromised leaf and accepts the new one, and the identity in the hub carries
+/// it.
 #[test]
-fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
+fn a_compromise_that_was_interrupted_at_any_step_ends_the_same_way() {
     for point in [
         "roll-compromise-recorded",
         "roll-to-clearing",
@@ -156,9 +157,9 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
     ] {
         let mut env = TestEnv::running();
         env.run(&["enrollment", "add", "--individual", "press-7"]);
-        let breached = env.station().obtain(&Request::device("press-7"));
+        let compromised = env.station().obtain(&Request::device("press-7"));
         env.wait_in_sync();
-        is_assigned(&env.emulator, &breached);
+        is_assigned(&env.emulator, &compromised);
         env.restart_to_stay_at(point);
         let mut renewed = None;
         std::thread::scope(|scope| {
@@ -178,7 +179,7 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
             is_in_state(&env, "reissuing");
             assert_eq!(env.emulator.hub_identity("press-7"), None, "{point}");
             assert_ne!(
-                register(&env.emulator, &breached).as_deref(),
+                register(&env.emulator, &compromised).as_deref(),
                 Ok("assigned")
             );
             env.station().obtain(&Request::device("press-7"))
@@ -187,7 +188,7 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
         env.wait_in_sync();
         is_assigned(&env.emulator, &renewed);
         assert_ne!(
-            register(&env.emulator, &breached).as_deref(),
+            register(&env.emulator, &compromised).as_deref(),
             Ok("assigned")
         );
         assert_eq!(
@@ -207,7 +208,7 @@ fn a_compromise_that_was_cut_off_at_any_step_comes_to_the_same_end() {
 
 /// The same for a block and its end.
 #[test]
-fn a_block_that_was_cut_off_comes_to_the_same_end() {
+fn a_block_that_was_interrupted_ends_the_same_way() {
     let mut env = TestEnv::running();
     env.run(&[
         "enrollment",
@@ -238,7 +239,7 @@ fn a_block_that_was_cut_off_comes_to_the_same_end() {
     cut_off(&mut env, "roll-block-lifted", "unblock");
     is_assigned(&env.emulator, &device);
     assert!(env.emulator.individual("press-7").is_none());
-    // Lifted and put up again before the service has followed: the last word counts.
+    // A block is lifted and made again before the service has followed: the last command counts.
     for command in ["block", "unblock", "block"] {
         env.run(&["device", command, "press-7"]);
     }
@@ -246,8 +247,8 @@ fn a_block_that_was_cut_off_comes_to_the_same_end() {
     assert_ne!(register(&env.emulator, &device).as_deref(), Ok("assigned"));
 }
 
-/// A staged roll goes back to the old leaf only if its device was seen on that, or an operator says
-/// why; the reason is audited, and the device is let in as before.
+/// A staged rollover goes back to the old leaf only if its device was observed with that leaf, or
+/// an operator gives a reason; the reason is audited, and DPS accepts the device as before.
 #[test]
 fn a_staged_roll_is_given_up_while_the_old_leaf_is_in_use() {
     let mut env = TestEnv::running();
@@ -304,7 +305,8 @@ fn a_staged_roll_is_given_up_while_the_old_leaf_is_in_use() {
     is_back(&env);
 }
 
-/// Policy may retire the old leaf before its end, once the hub knows the device by its new one.
+/// Policy may retire the old leaf before its end, once the hub has the device's identity with its
+/// new one.
 #[test]
 fn where_policy_allows_it_a_proven_device_retires_its_old_leaf() {
     let mut env = TestEnv::new();

@@ -1,5 +1,6 @@
-//! The runbooks of `docs/operations.md`, run as they stand there: a story opens a section and takes
-//! its lines one by one. A line that no longer works fails its story; one that no story takes fails too.
+//! Runs the runbooks of `docs/operations.md` line by line: a test opens a section and takes its
+//! lines one by one. A line that no longer works fails its test; a line that no test takes fails
+//! too.
 
 use crate::block::five_devices;
 use crate::device::{is_assigned, register};
@@ -18,7 +19,7 @@ use std::process::Command;
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-/// The lines of one section's code blocks that a story has yet to take.
+/// The lines of one section's code blocks that a test has yet to take.
 struct Runbook {
     lines: VecDeque<String>,
 }
@@ -31,7 +32,8 @@ impl Runbook {
         Self { lines }
     }
 
-    /// Takes the next line, with some words exchanged: numbers and folders are the stage's own.
+    /// Takes the next line, with some words exchanged: numbers and folders are the environment's
+    /// own.
     fn line(&mut self, exchanged: &[(&str, &str)]) -> Line {
         let line = self.lines.pop_front().expect("the section has more lines");
         let exchange = |word: String| {
@@ -41,7 +43,7 @@ impl Runbook {
         Line(words(&line).into_iter().map(exchange).collect())
     }
 
-    /// The next line, which must succeed.
+    /// Runs the next line, which must succeed, and returns its output.
     fn text(&mut self, env: &TestEnv) -> String {
         self.line(&[]).text(env)
     }
@@ -80,7 +82,7 @@ impl Line {
     }
 
     /// Runs it until it says `words`.
-    fn comes_to_say(&self, env: &TestEnv, words: &str) {
+    fn repeats_until_it_prints(&self, env: &TestEnv, words: &str) {
         until(words, || self.text(env).contains(words).then_some(()));
     }
 }
@@ -98,7 +100,7 @@ fn commands(text: &str) -> Vec<String> {
     lines.filter(|line| !words(line).is_empty()).collect()
 }
 
-/// As a shell would split them: double quotes hold together, and `#` begins a comment.
+/// Splits words as a shell would: double quotes hold together, and `#` begins a comment.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted) = (Vec::new(), None::<String>, false);
     for character in line.chars() {
@@ -116,7 +118,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Puts a request with a new key where the page says that it is.
+/// Writes a request with a new key to the path that the page names.
 fn has_request(env: &TestEnv, profile: &str, id: &str) {
     env.write(&format!("{id}.csr"), &Request::new(profile, id).csr);
 }
@@ -125,7 +127,7 @@ fn newest_roll(env: &TestEnv) -> String {
     env.json(&["roll", "list"])[0]["id"].to_string()
 }
 
-/// Every section with commands of ours is opened by a story here.
+/// Every section with commands of Hallmark is opened by a test here.
 #[test]
 fn every_section_with_commands_has_a_story() {
     let stories = include_str!("runbook.rs");
@@ -138,7 +140,7 @@ fn every_section_with_commands_has_a_story() {
     }
 }
 
-/// What the text names in passing, as `roll show`, is a command too, if not always a whole one.
+/// A command in the text, as `roll show`, must exist too, even without its arguments.
 #[test]
 fn every_command_named_in_the_text_exists() {
     let command = Arguments::command();
@@ -178,14 +180,14 @@ fn begin() {
     let mut page = Runbook::of("Begin");
     let config = env.path("hallmark.toml");
     let config = [("/etc/hallmark.toml", config.to_str().unwrap())];
-    // A real systemd judges it (tests/systemd/run); here, what it writes.
+    // A real systemd judges the units (tests/systemd/run); this test judges the files.
     assert_eq!(page.line(&[]).0, ["hallmark", "setup"]);
     env.write(
         "answers.toml",
         include_str!("../../docs/setup-answers.toml"),
     );
     assert!(page.text(&env).contains("hallmark.toml written"));
-    // The quick start runs it; this token is the stage's.
+    // The quick start runs it; this token is the environment's.
     assert!(page.line(&[]).0[0].ends_with("new-token"));
     page.line(&config).text(&env);
     assert_eq!(
@@ -205,7 +207,7 @@ fn begin() {
 }
 
 #[test]
-fn tokens_are_looked_at() {
+fn tokens_are_listed() {
     let env = TestEnv::running();
     let mut page = Runbook::of("Tokens");
     assert!(page.text(&env).contains("factory"));
@@ -215,7 +217,7 @@ fn tokens_are_looked_at() {
 }
 
 #[test]
-fn a_device_is_breached() {
+fn a_device_is_compromised() {
     let (env, devices) = below_line_1(&["press-7", "device-3"]);
     let [breached, blocked] = &devices[..] else {
         unreachable!("two were asked for");
@@ -229,7 +231,7 @@ fn a_device_is_breached() {
     assert!(env.path("press-7.pem").exists());
     let roll = newest_roll(&env);
     page.line(&[("12", &roll)])
-        .comes_to_say(&env, "state: done");
+        .repeats_until_it_prints(&env, "state: done");
     has_request(&env, "device", "press-7");
     page.text(&env);
     page.text(&env);
@@ -265,7 +267,7 @@ fn a_certificate_is_revoked() {
 }
 
 #[test]
-fn a_line_or_an_intermediate_is_kept_out() {
+fn a_line_or_an_intermediate_is_blocked() {
     let (env, devices) = five_devices();
     let mut page = Runbook::of("A line or an intermediate must be kept out");
     page.text(&env);
@@ -318,18 +320,19 @@ fn a_device_is_renewed() {
 }
 
 #[test]
-fn an_authority_is_in_wrong_hands() {
+fn an_authority_is_compromised() {
     let (env, devices) = below_line_1(&["press-7"]);
     let mut page = Runbook::of("An authority is in wrong hands");
     page.text(&env);
     let end = register(&env.emulator, &devices[0]);
     assert_ne!(end.as_deref(), Ok("assigned"));
     let roll = newest_roll(&env);
-    page.line(&[("12", &roll)]).comes_to_say(&env, "press-7");
+    page.line(&[("12", &roll)])
+        .repeats_until_it_prints(&env, "press-7");
 }
 
 #[test]
-fn an_authority_comes_to_its_end() {
+fn an_authority_expires() {
     let (env, devices) = below_line_1(&["press-7"]);
     let mut page = Runbook::of("An authority comes to its end");
     page.text(&env);
@@ -339,7 +342,7 @@ fn an_authority_comes_to_its_end() {
     let roll = rolls.find(|it| it["authority"] == "plant").unwrap();
     let roll = roll["id"].to_string();
     page.line(&[("12", &roll)])
-        .comes_to_say(&env, "state: draining");
+        .repeats_until_it_prints(&env, "state: draining");
     is_assigned(&env.emulator, &devices[0]);
 }
 

@@ -1,5 +1,5 @@
-//! Stations, auditors and servers renew their own certificates, as far as policy lets them; what was
-//! not renewed in time is seen before it ends.
+//! Tests stations, auditors and servers that renew their own certificates within policy; an alarm
+//! comes before a certificate ends that was not renewed.
 
 use crate::caller::Caller;
 use crate::est::Client;
@@ -69,7 +69,7 @@ fn env() -> TestEnv {
     env.started()
 }
 
-/// Renews by the API, and is what it was before, with another key.
+/// Renews by the API; the holder is the same, with another key.
 fn renews(env: &TestEnv, holder: &Holder, profile: &str) -> Holder {
     let renewed = env
         .caller(holder)
@@ -93,8 +93,8 @@ fn renews(env: &TestEnv, holder: &Holder, profile: &str) -> Holder {
     renewed
 }
 
-/// Verifies: a station and an auditor renew by the API, and by EST with a label and without one; the
-/// new certificate does what the old one did; the repeat of a lost answer is the same certificate.
+/// Verifies: a station and an auditor renew by the API, and by EST with a label and without one;
+/// the new certificate works like the old one; the repeat of a lost answer is the same certificate.
 #[test]
 fn a_station_renews_its_own_certificate() {
     let env = env();
@@ -120,8 +120,8 @@ fn a_station_renews_its_own_certificate() {
     assert_eq!(env.caller(&auditor).get("/v1/devices").status, 200);
 }
 
-/// Verifies: each thing that a renewal must not change, and each condition of policy, is refused
-/// with its own code, audited, and leaves nothing.
+/// Verifies: each change that a renewal must not make, and each condition of policy, is refused
+/// with its own code, audited, and leaves nothing behind.
 #[test]
 fn a_renewal_widens_nothing() {
     let env = env();
@@ -235,7 +235,8 @@ fn csr(key: &KeyPair, id: &str, names: &[&str]) -> String {
     parameters.serialize_request(key).unwrap().pem().unwrap()
 }
 
-/// Verifies: a holder that renews without end is stopped, and an operator's revocation lets it go on.
+/// Verifies: a holder that renews without end is stopped, and an operator's revocation lets it go
+/// on.
 #[test]
 fn renewals_of_one_name_are_bounded() {
     let env = env();
@@ -264,9 +265,9 @@ fn alarms(env: &TestEnv) -> String {
 
 /// A year, by moved clocks. Verifies: certificates of every role are counted and become an alarm
 /// before they end, by role and profile; one that was renewed, revoked or has ended is no longer
-/// told of; a device that is excluded counts no more.
+/// reported; a device that is excluded counts no more.
 #[test]
-fn what_is_not_renewed_is_an_alarm_before_it_ends() {
+fn a_certificate_that_is_not_renewed_is_an_alarm_before_it_ends() {
     let env = TestEnv::new().with_a_movable_clock().started();
     env.enlist("station", "station-1");
     env.enlist("auditor", "auditor-1");

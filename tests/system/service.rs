@@ -1,4 +1,4 @@
-//! The daemon and its worker as systemd sees them.
+//! Tests the daemon and its worker as services of systemd.
 
 use crate::process::{Process, signal, until};
 use crate::service_manager::{ServiceManager, hand_over};
@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const WATCHDOG: Duration = Duration::from_secs(2);
-/// A status line that is told only now was told by the clock.
+/// A status line later than this came from the clock, not from a change.
 const LATE: Duration = Duration::from_secs(5);
 /// `RestartPreventExitStatus=` of the units.
 const WRONG_CONFIGURATION: i32 = 78;
 
-/// The daemon is ready when it serves and not before, says how it is, and says when it stops.
+/// The daemon reports ready when it serves and not before, reports its state, and reports its stop.
 #[test]
 fn systemd_hears_when_it_serves_and_how_it_is() {
     let mut env = TestEnv::new();
@@ -46,9 +46,9 @@ fn systemd_hears_when_it_serves_and_how_it_is() {
     env.start();
 }
 
-/// Who looks at the status line after a ceremony, or after a token went or came back, is not told of before.
+/// The status line changes with a ceremony, and with a token that goes or comes back.
 #[test]
-fn the_status_line_tells_news_at_once() {
+fn the_status_line_shows_a_change_at_once() {
     let mut env = TestEnv::new();
     let systemd = ServiceManager::new(&env.path(""), "notify");
     let mut command = env.serve(&[]);
@@ -77,8 +77,8 @@ fn the_status_line_tells_news_at_once() {
     }
 }
 
-/// The watchdog is fed while all make progress, and not when the database, a reconciler or the whole
-/// process is stuck.
+/// The watchdog is fed while all parts make progress, and not when the database, a reconciler or
+/// the whole process is stuck.
 #[test]
 fn the_watchdog_is_fed_only_while_all_make_progress() {
     let mut env = TestEnv::new();
@@ -101,7 +101,7 @@ fn the_watchdog_is_fed_only_while_all_make_progress() {
     signal(env.daemon(), Signal::CONT);
     systemd.hears("WATCHDOG=1");
 
-    // A look that waits for an answer, and has been given no time for it.
+    // A pass that waits for an answer without a heartbeat.
     let slow = Action::Latency {
         milliseconds: 3 * WATCHDOG.as_millis() as u64,
     };
@@ -115,9 +115,10 @@ fn the_watchdog_is_fed_only_while_all_make_progress() {
     env.wait_in_sync();
 }
 
-/// A restart refuses no connection: systemd keeps the sockets, and whoever connects meanwhile waits.
+/// A restart refuses no connection: systemd keeps the sockets, and a client that connects in
+/// between waits.
 #[test]
-fn a_restart_on_sockets_that_systemd_keeps_refuses_nobody() {
+fn a_restart_on_sockets_that_systemd_keeps_refuses_no_client() {
     let mut env = TestEnv::new();
     let kept = KeepAlive::new(&mut env);
     env.attend(kept.hand_over(&env));
@@ -147,7 +148,8 @@ fn a_restart_on_sockets_that_systemd_keeps_refuses_nobody() {
     env.wait_ready();
 }
 
-/// A socket at which nobody would answer is a wrong configuration, and says how to mend it.
+/// A socket that no listener would answer is a wrong configuration, and the error says how to
+/// correct it.
 #[test]
 fn a_socket_that_listen_does_not_name_is_refused() {
     let mut env = TestEnv::new();
@@ -168,8 +170,8 @@ fn a_socket_that_listen_does_not_name_is_refused() {
     }
 }
 
-/// Workers that systemd starts: on a socket that it keeps, ready whatever their token does, killed and
-/// started again without the daemon's doing.
+/// Workers that systemd starts: on a socket that it keeps, ready whatever their token does, killed
+/// and started again without the daemon.
 #[test]
 fn systemd_starts_the_worker_and_the_daemon_finds_it() {
     let mut env = TestEnv::new();
@@ -210,7 +212,7 @@ fn systemd_starts_the_worker_and_the_daemon_finds_it() {
     env.start();
 }
 
-/// What goes to the journal is not written as lines, and what does not is.
+/// Entries for the journal are not written as lines; all others are.
 #[test]
 fn the_log_goes_to_the_journal_if_standard_error_is_the_journals() {
     let mut env = TestEnv::new();
@@ -239,7 +241,7 @@ struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Where the configuration then says that the daemon listens.
+    /// The addresses in the configuration.
     fn new(env: &mut TestEnv) -> Self {
         fs::create_dir(env.path("state")).unwrap();
         let this = Self {
@@ -268,14 +270,14 @@ impl KeepAlive {
     }
 }
 
-/// How the worker is started.
+/// The command of the worker.
 fn worker(env: &TestEnv) -> std::process::Command {
     let mut command = env.hallmarkd(&["token", "factory", "--config"]);
     command.arg(env.path("hallmark.toml"));
     command
 }
 
-/// One request, and the whole answer.
+/// Sends one request, and reads the whole answer.
 fn ask(mut connection: impl Read + Write) -> String {
     let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     connection.write_all(request).unwrap();

@@ -1,5 +1,5 @@
-//! What systemd does for a service, as far as a story needs it: it hands over sockets that it keeps,
-//! and hears what the service tells.
+//! A substitute for systemd, as far as a test needs it: hands over sockets that it keeps, and
+//! receives the service's notifications.
 
 use crate::process::{Process, until};
 use std::os::fd::OwnedFd;
@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-/// Becomes the service with its first two descriptors as those that systemd hands over. The process id
-/// stays, as it does with systemd.
+/// Becomes the service with its first two descriptors as those that systemd hands over. The process
+/// id stays, as with systemd.
 const HAND_OVER: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; \
                          LISTEN_PID=$$ LISTEN_FDS=$1; export LISTEN_PID LISTEN_FDS; shift; exec \"$@\"";
-/// How long a message is waited for at a time.
+/// How long one read waits for a message.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 pub(crate) struct ServiceManager {
@@ -27,7 +27,7 @@ impl ServiceManager {
         let path = folder.join(name);
         let socket = UnixDatagram::bind(&path).unwrap();
         let (hear, heard) = mpsc::channel();
-        // systemd always listens; a service that it kept waiting would stand still.
+        // systemd always listens; a service that waited for it would stop.
         std::thread::spawn(move || {
             let mut message = [0; 4096];
             while let Ok(length) = socket.recv(&mut message) {
@@ -40,7 +40,7 @@ impl ServiceManager {
         Self { heard, path }
     }
 
-    /// `Type=notify`, and `WatchdogSec=` where it is said.
+    /// `Type=notify`, and `WatchdogSec=` if it is given.
     pub(crate) fn looks_after(&self, command: &mut Command, watchdog: Option<Duration>) {
         command.env("NOTIFY_SOCKET", &self.path);
         if let Some(watchdog) = watchdog {
@@ -53,12 +53,12 @@ impl ServiceManager {
         self.heard.recv_timeout(PATIENCE).ok()
     }
 
-    /// Waits for a message that has this in it, and gives it.
+    /// Waits for a message that contains this, and returns it.
     pub(crate) fn hears(&self, awaited: &str) -> String {
         until(awaited, || self.hear().filter(|it| it.contains(awaited)))
     }
 
-    /// Waits until the watchdog was not fed for `pause`: now systemd would end the service.
+    /// Waits until the watchdog was not fed for `pause`: then systemd would end the service.
     pub(crate) fn misses_the_watchdog_for(&self, pause: Duration) {
         let mut fed = Instant::now();
         until("the watchdog is not fed", || {

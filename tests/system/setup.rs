@@ -1,5 +1,6 @@
-//! `hallmark setup` below a folder: what it writes, how it is stopped and taken up again, what it asks
-//! and refuses. Its work on a machine of its own is judged by a real systemd (`tests/systemd/run`).
+//! Tests `hallmark setup` below a folder: the files that it writes, how it is stopped and resumed,
+//! what it asks and refuses. A real systemd judges its work on a machine of its own
+//! (`tests/systemd/run`).
 
 use crate::process::{CommandOutput, until};
 use crate::test_env::{HALLMARK, TestEnv};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
 const ANSWERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/setup-answers.toml");
-/// What these answers become.
+/// The files that these answers give.
 const TREE: &str = include_str!("setup-tree.txt");
 
 fn folder() -> TempDir {
@@ -44,7 +45,7 @@ fn refused(output: &CommandOutput, code: i32, words: &[&str]) {
     }
 }
 
-/// All files below `root`, with modes and texts; but for the answers, which are a copy.
+/// All files below `root`, with modes and texts, except the answers, which are a copy.
 fn tree(root: &Path) -> String {
     let (mut text, mut paths) = (String::new(), Vec::new());
     below(root, &mut paths);
@@ -77,7 +78,7 @@ fn below(folder: &Path, paths: &mut Vec<PathBuf>) {
     }
 }
 
-/// The answers that ship become these files, and those; a second run changes nothing.
+/// The answers that ship give exactly these files; a second run changes nothing.
 #[test]
 fn answers_become_the_tree_that_is_on_record() {
     let root = folder();
@@ -98,7 +99,7 @@ fn answers_become_the_tree_that_is_on_record() {
     assert_eq!(tree(root.path()), TREE);
 }
 
-/// Stopped at each file in turn, by something in its way, and taken up again.
+/// Setup is stopped at each file in turn, by something in its way, and resumed.
 #[test]
 fn it_is_stopped_at_each_file_and_taken_up_again() {
     let root = folder();
@@ -157,7 +158,7 @@ fn bad_answers_are_refused_with_the_line_and_nothing_is_written() {
 }
 
 #[test]
-fn what_somebody_else_wrote_stays() {
+fn a_file_of_another_writer_stays() {
     let root = folder();
     done(&setup(root.path(), Some(Path::new(ANSWERS))));
     let configuration = root.path().join("etc/hallmark/hallmark.toml");
@@ -174,7 +175,8 @@ fn without_a_terminal_it_says_what_is_missing() {
     refused(&setup(root.path(), None), 2, &["--answers", "no terminal"]);
 }
 
-/// What it has written is a configuration with which the daemon starts, and a ceremony that it runs.
+/// With the configuration that it has written the daemon starts, and runs the ceremony that it has
+/// written.
 #[test]
 fn the_daemon_serves_what_was_written() {
     let mut env = TestEnv::new();
@@ -201,7 +203,7 @@ fn the_daemon_serves_what_was_written() {
     let output = setup(root.path(), Some(&env.write("answers.toml", &answers)));
     done(&output);
     let written = |name| fs::read_to_string(root.path().join("etc/hallmark").join(name)).unwrap();
-    // The stage stands in for systemd: its folders, and its credentials.
+    // The environment takes the place of systemd: its folders, and its credentials.
     let own = [
         ("/etc/hallmark/softhsm2-factory.conf", "softhsm2.conf"),
         ("/var/lib/hallmark-token", "state"),
@@ -227,7 +229,7 @@ fn the_daemon_serves_what_was_written() {
     env.enlist("station", "station-1");
 }
 
-/// Somebody at a terminal.
+/// An operator at a terminal.
 struct Terminal {
     process: Child,
     keys: ChildStdin,
@@ -275,7 +277,7 @@ impl Terminal {
         self.keys.write_all(typed.as_bytes()).unwrap();
     }
 
-    /// Waits for a list, and goes down to the line that says so.
+    /// Waits for a list, and moves down to the line with this text.
     fn choose(&mut self, question: &str, line: &str) {
         let last = "another token, by its PKCS#11 module";
         until(question, || self.screen().contains(last).then_some(()));
@@ -304,9 +306,9 @@ impl Drop for Terminal {
     }
 }
 
-/// Questions are answered by hand, Ctrl-C in the middle; taken up again, nothing is asked twice.
+/// Questions are answered by hand, with Ctrl-C in the middle; resumed, it asks no question twice.
 #[test]
-fn somebody_answers_at_a_terminal() {
+fn an_operator_answers_at_a_terminal() {
     let root = folder();
     let mut terminal = Terminal::open(root.path());
     terminal.answer("What shall this machine be?", "\r");
@@ -337,6 +339,6 @@ fn somebody_answers_at_a_terminal() {
         assert!(configuration.contains(said), "no {said}: {configuration}");
     }
     assert!(written("ceremony.toml").contains("Example Works line-7"));
-    // All is answered now: it needs no terminal.
+    // All questions are answered: it needs no terminal.
     done(&setup(root.path(), None));
 }

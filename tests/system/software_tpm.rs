@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// How many pairs of ports are tried. Another program may take one between the look and the start.
+/// How many pairs of ports are tried. Another program may take one between the probe and the start.
 const ATTEMPTS_MAX: usize = 50;
 
-/// Below those that the kernel hands out (`ip_local_port_range`).
+/// Below those that the kernel gives out (`ip_local_port_range`).
 const PORTS: std::ops::Range<u16> = 15_000..32_000;
 
 /// A running swtpm, or one that was killed and can be started again.
@@ -23,7 +23,7 @@ pub(crate) struct SoftwareTpm {
 }
 
 impl SoftwareTpm {
-    /// Starts one with its state in `state`, on ports that nobody has.
+    /// Starts one with its state in `state`, on free ports.
     pub(crate) fn start(state: PathBuf) -> Self {
         std::fs::create_dir_all(&state).unwrap();
         for _ in 0..ATTEMPTS_MAX {
@@ -42,12 +42,12 @@ impl SoftwareTpm {
         panic!("no swtpm starts: is it installed? softhsm-setup/install brings it");
     }
 
-    /// What the configuration says of it.
+    /// The TCTI for the configuration.
     pub(crate) fn tcti(&self) -> String {
         format!("swtpm:host=127.0.0.1,port={}", self.port)
     }
 
-    /// `kill -9`: everything in its slots is lost, as in a power cut.
+    /// `kill -9`: all slots are lost, as in a power cut.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -55,7 +55,7 @@ impl SoftwareTpm {
         }
     }
 
-    /// Starts it again, with the state and the ports that it had.
+    /// Starts it again, with the same state and ports.
     pub(crate) fn start_again(&mut self) {
         let begun = Instant::now();
         while !self.try_start() {
@@ -63,7 +63,7 @@ impl SoftwareTpm {
         }
     }
 
-    /// Another TPM in its place, as after a board was exchanged.
+    /// Starts another TPM in its place, as after a board was exchanged.
     pub(crate) fn exchange(&mut self, state: PathBuf) {
         self.kill();
         std::fs::create_dir_all(&state).unwrap();
@@ -71,7 +71,7 @@ impl SoftwareTpm {
         self.start_again();
     }
 
-    /// One of tpm2-tools; it must succeed. Its standard output.
+    /// Runs one of tpm2-tools, which must succeed; returns its standard output.
     pub(crate) fn tool(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.try_tool(program, arguments);
         assert!(
@@ -96,8 +96,8 @@ impl SoftwareTpm {
         listed.lines().filter(|line| line.contains("0x")).count()
     }
 
-    /// Somebody makes an object of their own, to guess at. While nobody else uses the TPM: this takes
-    /// all of its slots.
+    /// Another program makes an object of its own, as a target for guesses. No other program may
+    /// use the TPM during that time: this takes all of its slots.
     pub(crate) fn make_prey(&self) {
         std::fs::write(self.state.join("secret"), "x").unwrap();
         let steps: [(&str, &str); 6] = [
@@ -116,7 +116,7 @@ impl SoftwareTpm {
         }
     }
 
-    /// Somebody guesses at their own object until the TPM is in dictionary-attack lockout.
+    /// Another program guesses at its own object until the TPM is in dictionary-attack lockout.
     pub(crate) fn provoke_lockout(&self) {
         let in_lockout = || {
             let properties = self.tool("tpm2_getcap", &["properties-variable"]);
@@ -132,7 +132,8 @@ impl SoftwareTpm {
         }
     }
 
-    /// Starts it, and waits until it answers. False if it ended, as it does when a port is taken.
+    /// Starts it, and waits until it answers. Returns false if it ended, as it does when a port is
+    /// taken.
     fn try_start(&mut self) -> bool {
         let server = format!("type=tcp,port={},bindaddr=127.0.0.1", self.port);
         let control = format!("type=tcp,port={},bindaddr=127.0.0.1", self.port + 1);
@@ -178,8 +179,8 @@ impl Drop for SoftwareTpm {
     }
 }
 
-/// A free port whose successor is free too: that is where the control channel is looked for. The kernel
-/// gives neither to anybody else while the TPM is away.
+/// A free port whose successor is free too, for the control channel. The kernel gives neither to
+/// another program while the TPM is stopped.
 fn free_port_pair() -> Option<u16> {
     let port = rand::random_range(PORTS);
     TcpListener::bind(("127.0.0.1", port)).ok()?;

@@ -1,4 +1,4 @@
-//! An orderly stop, with the line at work.
+//! Tests an orderly stop with the line at work.
 
 use crate::caller::Caller;
 use crate::keepalive::KeepAlive;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const CLIENTS: usize = 32;
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the clients were answered.
+/// The answers that the clients got.
 #[derive(Default)]
 struct Answers {
     served: Mutex<Vec<String>>,
@@ -29,7 +29,7 @@ impl Answers {
         self.served.lock().unwrap().len()
     }
 
-    /// One client: device after device, until nobody is there any more.
+    /// One client: requests certificates for device after device until no listener answers.
     fn ask(&self, name: &str, caller: &Caller) {
         for number in 0.. {
             let request = Request::device(&format!("{name}-{number}"));
@@ -53,7 +53,7 @@ impl Answers {
         }
     }
 
-    /// The stage is stopped while `clients` ask, as soon as `moment` has come.
+    /// Stops the daemon while `clients` ask, as soon as `moment` has come.
     fn during_stop(env: &mut TestEnv, clients: usize, moment: impl FnOnce(&Self)) -> Self {
         let station = env.enlist("station", "line-station");
         let callers: Vec<_> = (0..clients).map(|_| env.caller(&station)).collect();
@@ -73,10 +73,11 @@ impl Answers {
     }
 }
 
-/// Verifies: whoever asked is answered with a certificate or with 503, whoever comes later finds nobody;
-/// every certificate given is on record; no intent is open, without another start.
+/// Verifies: a client that has asked is answered with a certificate or with 503, and a later one
+/// finds no listener; every certificate given is on record; no intent is open, without another
+/// start.
 #[test]
-fn a_stop_amid_32_clients_leaves_nobody_without_an_answer() {
+fn a_stop_amid_32_clients_answers_every_client() {
     let mut env = TestEnv::running();
     let answers = Answers::during_stop(&mut env, CLIENTS, |answers| {
         until("the line is at work", || {
@@ -95,10 +96,10 @@ fn a_stop_amid_32_clients_leaves_nobody_without_an_answer() {
     env.wait_ready();
 }
 
-/// Verifies: a connection that has not asked yet is served once; one that asks again is told to come
-/// back; one that is idle is closed, and not reset.
+/// Verifies: a connection without a request yet is served once; a second request on it gets
+/// `Retry-After`; an idle connection is closed, and not reset.
 #[test]
-fn at_a_stop_whoever_was_accepted_is_answered_once() {
+fn at_a_stop_every_accepted_client_is_answered_once() {
     const LIST: &str = "/crl/line-1.crl";
     let mut env = TestEnv::running();
     let [mut asks_again, mut idle, mut fresh] = [(); 3].map(|()| KeepAlive::open(&env));
@@ -122,11 +123,11 @@ fn at_a_stop_whoever_was_accepted_is_answered_once() {
     env.stop();
 }
 
-/// The token never comes back from a signature, nor the provisioning service from a call, and both have
-/// deadlines beyond the stop's. Verifies: the daemon ends in time and in order, clients are told to
-/// come back, and the next start explains the signature.
+/// A signature of the token and a call of the provisioning service never return, and both have
+/// deadlines beyond the stop's. Verifies: the daemon ends in time and in order, clients get
+/// `Retry-After`, and the next start explains the signature.
 #[test]
-fn a_stop_does_not_wait_for_those_who_hang() {
+fn a_stop_does_not_wait_for_hung_calls() {
     let (mut env, plan) = env_with_faults(&[]);
     env.stop();
     let file = fs::read_to_string(env.path("hallmark.toml")).unwrap();

@@ -1,5 +1,5 @@
-//! The stage: a folder with a token, a configuration and a database, the daemon over it, and an
-//! emulator. When it is struck, the daemon stops in order and the invariants are checked.
+//! The environment of a test: a folder with a token, a configuration and a database, the daemon
+//! over it, and an emulator. Drop stops the daemon in order and checks the invariants.
 
 use crate::caller::Caller;
 use crate::invariants;
@@ -20,17 +20,17 @@ pub(crate) const HALLMARK: &str = env!("CARGO_BIN_EXE_hallmark");
 pub(crate) const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 /// The ceremony that ships: root, plant, line-1 below it, and operations.
 pub(crate) const CEREMONY: &str = include_str!("../../softhsm-setup/ceremony.toml");
-/// Where the configuration says that relying parties reach plain HTTP; nobody has that name.
+/// The address of plain HTTP for relying parties in the configuration; no machine has that name.
 pub(crate) const PUBLIC_HTTP: &str = "http://pki.hallmark.example";
-/// Names another build of `hallmarkd` that shall play its part: a release's footprint is measured so.
+/// Names another build of `hallmarkd` to test instead: so a release's footprint is measured.
 pub(crate) const ANOTHER_BUILD: &str = "HALLMARKD_UNDER_TEST";
 const CONFIGURATION: &str = include_str!("hallmark.toml");
 
 pub(crate) struct TestEnv {
-    /// Shared with the probers of some stories.
+    /// Shared with the probers of some tests.
     pub(crate) emulator: Arc<Emulator>,
     daemon: Option<Process>,
-    /// What the shell does in a mount namespace of the daemon's own before it starts.
+    /// A shell script that runs in a mount namespace of the daemon's own before it starts.
     namespace_script: Option<String>,
     /// The admin socket, below the folder.
     admin: &'static str,
@@ -38,7 +38,7 @@ pub(crate) struct TestEnv {
 }
 
 impl TestEnv {
-    /// Token, emulator and configuration; no daemon yet.
+    /// Makes token, emulator and configuration, without a daemon.
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("hallmark-")
@@ -74,26 +74,26 @@ impl TestEnv {
         env
     }
 
-    /// Everything up: the ceremony is done, the root verified, and HTTPS answers.
+    /// Starts everything: the ceremony is done, the root verified, and HTTPS answers.
     pub(crate) fn running() -> Self {
         Self::new().started()
     }
 
-    /// The same over a configuration that the story has changed.
+    /// The same over a configuration that the test has changed.
     pub(crate) fn started(mut self) -> Self {
         self.start();
         self.run_ceremony();
         self
     }
 
-    /// From its next start on the daemon runs in a mount namespace of its own, in which `script` was
-    /// run before by `sh` in the stage's folder.
+    /// From its next start on the daemon runs in a mount namespace of its own, in which `sh` runs
+    /// `script` first, in the environment's folder.
     pub(crate) fn in_namespace(mut self, script: &str) -> Self {
         self.namespace_script = Some(format!("cd {:?}\n{script}\n", self.folder.path()));
         self
     }
 
-    /// The same with another admin socket, below the folder; the configuration is the story's.
+    /// The same with another admin socket, below the folder; the test configures it.
     pub(crate) fn with_admin_socket(mut self, admin: &'static str) -> Self {
         self.admin = admin;
         self
@@ -108,14 +108,14 @@ impl TestEnv {
         self.path(name)
     }
 
-    /// Exchanges a credential as an operator would: whole, and for nobody else to read.
+    /// Replaces a credential as an operator would: as a whole, readable by its owner alone.
     pub(crate) fn write_secret(&self, name: &str, text: &str) {
         let beside = self.write("secret.new", text);
         fs::set_permissions(&beside, Permissions::from_mode(0o600)).unwrap();
         fs::rename(beside, self.path(name)).unwrap();
     }
 
-    /// The configuration of all stories; some change it.
+    /// The configuration of all tests; some change it.
     pub(crate) fn configuration(&self) -> String {
         let (emulator, arm) = (&self.emulator, self.emulator.arm());
         let address = emulator.addr().to_string();
@@ -148,7 +148,7 @@ impl TestEnv {
         self.make_token_at(label, "softhsm2.conf");
     }
 
-    /// The same where another configuration of SoftHSM says.
+    /// The same with another configuration of SoftHSM.
     pub(crate) fn make_token_at(&self, label: &str, conf: &str) {
         let output = self
             .hallmarkd(&["init-token", "--module", MODULE, "--label", label])
@@ -165,7 +165,7 @@ impl TestEnv {
     pub(crate) fn hallmarkd(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(arguments);
-        // What systemd or a developer's shell may have set is not the story's.
+        // Variables that systemd or a developer's shell may have set.
         for variable in [
             "FAILPOINTS",
             "CREDENTIALS_DIRECTORY",
@@ -197,7 +197,7 @@ impl TestEnv {
         self.attend(daemon);
     }
 
-    /// How the daemon is started.
+    /// The command that starts the daemon.
     pub(crate) fn serve(&self, failpoints: &[String]) -> Command {
         let mut failpoints = failpoints.to_vec();
         failpoints.extend(self.clock_settings());
@@ -210,7 +210,7 @@ impl TestEnv {
         command
     }
 
-    /// Takes a daemon that was started, and waits until its admin socket answers.
+    /// Takes over a daemon that was started, and waits until its admin socket answers.
     pub(crate) fn attend(&mut self, mut daemon: Process) {
         assert!(self.daemon.is_none(), "it runs already");
         until("the admin socket answers", || {
@@ -220,7 +220,7 @@ impl TestEnv {
         self.daemon = Some(daemon);
     }
 
-    /// Makes the authorities, and waits for what the daemon then does by itself.
+    /// Makes the authorities, and waits until the daemon has done what follows.
     pub(crate) fn run_ceremony(&self) {
         let file = self.path("ceremony.toml");
         self.run(&["ceremony", "run", file.to_str().unwrap()]);
@@ -274,32 +274,32 @@ impl TestEnv {
         pid_with_argument(&self.path("state/token-factory.sock"))
     }
 
-    /// `hallmark`, whatever comes of it.
+    /// Runs `hallmark`, with any result.
     pub(crate) fn hallmark(&self, arguments: &[&str]) -> CommandOutput {
         self.client().hallmark(arguments)
     }
 
-    /// Somebody who runs `hallmark` while the story goes on.
+    /// A client that runs `hallmark` while the test goes on.
     pub(crate) fn client(&self) -> Client {
         Client {
             socket: self.path(self.admin),
         }
     }
 
-    /// `hallmark`, which must succeed; its standard output.
+    /// Runs `hallmark`, which must succeed; returns its standard output.
     pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let output = self.hallmark(arguments);
         assert_eq!(output.code, Some(0), "{arguments:?}: {output:?}");
         output.out
     }
 
-    /// `hallmark --json`, which must succeed.
+    /// Runs `hallmark --json`, which must succeed.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let out = self.run(&[&["--json"], arguments].concat());
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
     }
 
-    /// A group of an authority at the provisioning service.
+    /// Adds a group of an authority at the provisioning service.
     pub(crate) fn add_group(&self, name: &str, authority: &str) {
         let add = [
             "enrollment",
@@ -337,7 +337,7 @@ impl TestEnv {
         self.run(&["authority", "show", name, "--pem"])
     }
 
-    /// Where HTTPS is.
+    /// The base address of HTTPS.
     pub(crate) fn https(&self) -> String {
         let address = self.json(&["status"])["https"].as_str().unwrap().to_owned();
         format!("https://{address}")
@@ -349,7 +349,7 @@ impl TestEnv {
         Caller::new(format!("http://{address}"), &self.authority("root"), None)
     }
 
-    /// What a monitoring system reads.
+    /// The metrics, as a monitoring system reads them.
     pub(crate) fn metrics(&self) -> String {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--fail", "--unix-socket"]);
@@ -379,14 +379,14 @@ impl TestEnv {
         self.caller(&self.enlist("station", id))
     }
 
-    /// An operator issues a certificate over the admin socket.
+    /// Issues a certificate as an operator over the admin socket.
     pub(crate) fn enlist(&self, profile: &str, id: &str) -> Holder {
         let request = Request::new(profile, id);
         let answer = self.json(&self.issue(&request).each_ref().map(String::as_str));
         request.holder(&answer)
     }
 
-    /// The same, when an authority is being replaced meanwhile.
+    /// The same, while an authority is being replaced.
     pub(crate) fn enlist_when_possible(&self, profile: &str, id: &str) -> Holder {
         let request = Request::new(profile, id);
         until("the certificate is issued", || self.try_to_issue(&request))
@@ -413,13 +413,13 @@ impl TestEnv {
         self.path("state/hallmark.db")
     }
 
-    /// How many entries the journal has, but for those of the use of keys: a token's test signatures
+    /// Number of entries of the journal except those of the use of keys: a token's test signatures
     /// are recorded some time after its return.
     pub(crate) fn entries(&self) -> i64 {
         self.count("audit WHERE action <> 'key.used'")
     }
 
-    /// How many rows there are of `what` (`table WHERE …`).
+    /// Number of rows of `what` (`table WHERE …`).
     pub(crate) fn count(&self, what: &str) -> i64 {
         invariants::count(&invariants::open(&self.database()), what)
     }
@@ -457,7 +457,7 @@ impl Client {
 }
 
 impl Drop for TestEnv {
-    /// Strikes the stage. A test that has failed already is not judged a second time.
+    /// Stops the daemon and checks the invariants, unless the test has failed already.
     fn drop(&mut self) {
         if std::thread::panicking() {
             return;

@@ -1,9 +1,9 @@
-//! Bad weather at the token, while the line is at work: every rung of the recovery ladder on a real
-//! token, and what comes when there is no rung left.
+//! Tests faults of the token while the line is at work: every level of recovery on a real token,
+//! and what follows when no level is left.
 //!
-//! In each story nobody starts `serve` again, status and revocation lists are served throughout,
-//! issuance is back within [`BACK`] of the token's return, no serial number is used twice, and every
-//! intent is explained at the end (`load`, `invariants`).
+//! In each test `serve` is never restarted, status and revocation lists are served throughout,
+//! issuance is back within [`BACK`] of the token's return, no serial number is used twice, and
+//! every intent is explained at the end (`load`, `invariants`).
 
 use crate::load::Load;
 use crate::process::{Process, signal, until};
@@ -19,13 +19,13 @@ use std::time::Duration;
 /// How soon after the token's return the line is served.
 const BACK: Duration = Duration::from_secs(5);
 
-/// The same where a process has to be given up first: the deadline, the grace after it, the start.
+/// The same where a process is replaced first: the deadline, the grace after it, the start.
 const REPLACED: Duration = Duration::from_secs(30);
 
 const CKR_GENERAL_ERROR: u64 = 0x05;
 const CKR_DEVICE_ERROR: u64 = 0x30;
 
-/// A stage whose token is behind the module with faults, and on which the ceremony is done.
+/// An environment whose token is behind the module with faults, after the ceremony.
 pub(crate) fn env_with_faults(faults: &[Fault]) -> (TestEnv, Plan) {
     let (env, plan) = new_with_faults(faults);
     (env.started(), plan)
@@ -55,7 +55,7 @@ pub(crate) fn new_with_faults(faults: &[Fault]) -> (TestEnv, Plan) {
     (env, plan)
 }
 
-/// The faults come, and the line is served again.
+/// Sets the faults, and waits until they came and the line is served again.
 fn survives(load: &Load, plan: &Plan, faults: &[Fault]) {
     plan.set(faults).unwrap();
     until("the faults come", || {
@@ -65,7 +65,7 @@ fn survives(load: &Load, plan: &Plan, faults: &[Fault]) {
     load.wait_for_status();
 }
 
-/// How often a rung was climbed.
+/// How often a level of recovery was used.
 fn climbed(env: &TestEnv, rung: &str) -> u64 {
     let metrics = env.metrics();
     let line = format!("hallmark_token_rungs_total{{token=\"factory\",rung=\"{rung}\"}} ");
@@ -73,8 +73,9 @@ fn climbed(env: &TestEnv, rung: &str) -> u64 {
     count.map_or(0, |count| count.parse().unwrap())
 }
 
-/// Verifies, with nobody noticing more than a pause: a session closed behind our back costs a new
-/// session; a logout by somebody, and stale handles, a login; a device error an initialisation.
+/// Verifies that the line notices no more than a pause: a session closed behind our back costs a
+/// new session; a logout by another program, and stale handles, a login; a device error an
+/// initialisation.
 #[test]
 fn sessions_logins_and_handles_lost_under_load_are_renewed() {
     let (env, plan) = env_with_faults(&[]);
@@ -99,7 +100,7 @@ fn sessions_logins_and_handles_lost_under_load_are_renewed() {
                 "initialize",
                 vec![Fault::at("C_Sign", 7, Action::Return(CKR_DEVICE_ERROR))],
             ),
-            // Nor does the next initialisation go well at once.
+            // The next initialisation fails once, too.
             (
                 "initialize",
                 vec![
@@ -148,8 +149,8 @@ fn a_worker_that_crashes_hangs_or_is_killed_under_load_is_replaced() {
     assert!(env.json(&["status"])["tokens"]["factory"]["restarts"].as_u64() >= Some(4));
 }
 
-/// Verifies: a module that cannot be initialised a second time in one process is had back all the
-/// same, by another process, and that one is left alone.
+/// Verifies: a module that cannot be initialised a second time in one process recovers in another
+/// process, which is then left alone.
 #[test]
 fn a_module_that_initialises_only_once_is_given_a_new_process() {
     let (env, plan) = env_with_faults(&[
@@ -172,7 +173,7 @@ fn a_module_that_initialises_only_once_is_given_a_new_process() {
     assert_eq!(env.json(&["status"])["tokens"]["factory"]["restarts"], 1);
 }
 
-/// Verifies: a token that only became slow is waited for, and not recovered from.
+/// Verifies: the daemon waits for a token that only became slow, and does not recover it.
 #[test]
 fn a_slow_token_is_not_a_broken_one() {
     let (env, plan) = env_with_faults(&[]);
@@ -188,7 +189,8 @@ fn a_slow_token_is_not_a_broken_one() {
     assert_eq!((climbed(&env, "session"), climbed(&env, "login")), (0, 1));
 }
 
-/// Verifies: while the folder is away the line is told to wait; when it is back, so is the line.
+/// Verifies: while the folder is away the line gets `Retry-After`; when the folder is back, the
+/// line is served.
 #[test]
 fn a_token_folder_moved_away_under_load_and_put_back() {
     let env = TestEnv::running();

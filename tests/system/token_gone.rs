@@ -1,5 +1,5 @@
-//! The token is taken away and put back. The daemon says so, serves what it can, and heals by
-//! itself.
+//! Tests a token that is taken away and put back. The daemon says so, serves what it can, and
+//! recovers by itself.
 
 use crate::caller::Answer;
 use crate::process::until;
@@ -23,8 +23,8 @@ fn token_state(env: &TestEnv) -> String {
     token["state"].as_str().unwrap().to_owned()
 }
 
-/// The caller is told that it is the token, and when to come back.
-fn is_told_to_wait(answer: &Answer) {
+/// Asserts that the caller is refused because of the token, with `Retry-After`.
+fn is_refused_with_retry_after(answer: &Answer) {
     assert_eq!(
         (answer.status, answer.code()),
         (503, "token_unavailable"),
@@ -37,8 +37,8 @@ fn is_told_to_wait(answer: &Answer) {
     assert_eq!(answer.content_type, "application/problem+json");
 }
 
-/// Everything that needs no signature is answered.
-fn is_looked_at(env: &TestEnv) {
+/// Asserts that requests without a signature are answered.
+fn reads_are_served(env: &TestEnv) {
     for list in [
         &["authority", "list"][..],
         &["enrollment", "list"],
@@ -49,8 +49,9 @@ fn is_looked_at(env: &TestEnv) {
     env.run(&["audit", "verify"]);
 }
 
-/// Verifies: issuance is refused with 503 and `Retry-After`; what needs no signature is answered;
-/// the daemon does not end; when the token is back, issuance works again without a restart.
+/// Verifies: issuance is refused with 503 and `Retry-After`; requests without a signature are
+/// answered; the daemon does not end; when the token is back, issuance works again without a
+/// restart.
 #[test]
 fn a_token_taken_away_heals_when_it_is_put_back() {
     let (env, _) = below_line_1(&["press-1"]);
@@ -59,13 +60,13 @@ fn a_token_taken_away_heals_when_it_is_put_back() {
 
     taken_away(&env);
     let request = Request::device("press-2");
-    is_told_to_wait(&station.ask(&request));
+    is_refused_with_retry_after(&station.ask(&request));
     until("the status says so", || {
         (token_state(&env) != "ready").then_some(())
     });
     assert_eq!(env.json(&["status"])["ready"], false);
-    is_told_to_wait(&station.ask(&request));
-    is_looked_at(&env);
+    is_refused_with_retry_after(&station.ask(&request));
+    reads_are_served(&env);
 
     put_back(&env);
     env.wait_ready();
@@ -78,7 +79,7 @@ fn a_token_taken_away_heals_when_it_is_put_back() {
     assert_eq!(env.count("intent WHERE state = 'intended'"), 0);
 }
 
-/// The same from the start: the daemon comes up, and waits for its token.
+/// The same from the start: the daemon starts without its token, and waits for it.
 #[test]
 fn a_daemon_started_without_its_token_comes_up_and_waits_for_it() {
     let (mut env, _) = below_line_1(&["press-1"]);
@@ -87,10 +88,10 @@ fn a_daemon_started_without_its_token_comes_up_and_waits_for_it() {
     taken_away(&env);
     env.start();
     assert_ne!(token_state(&env), "ready");
-    is_looked_at(&env);
+    reads_are_served(&env);
     let caller = env.caller(&station);
     let request = Request::device("press-2");
-    is_told_to_wait(&caller.ask(&request));
+    is_refused_with_retry_after(&caller.ask(&request));
 
     put_back(&env);
     env.wait_ready();

@@ -1,8 +1,8 @@
-//! Another program at the stage's token: it writes public-key objects without a PIN, and moves and
-//! deletes objects with it.
+//! Another program at the environment's token: writes public-key objects without a PIN, and moves
+//! and deletes objects with it.
 //!
 //! SoftHSM reads its environment when it is loaded, so the program is a process of its own: this
-//! test program once more, which is told by a variable what to do.
+//! test program again, with a variable that says what to do.
 
 use crate::test_env::{MODULE, TestEnv};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -13,9 +13,9 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use std::fs;
 use std::process::Command;
 
-/// What the other program has to do; without it, it is a test.
+/// The task of the other program; without it, it is a test.
 const ORDER: &str = "HALLMARK_TEST_TOKEN_ORDER";
-/// Where the PIN is that it may use.
+/// The PIN that it may use.
 const PIN_FILE: &str = "HALLMARK_TEST_TOKEN_PIN_FILE";
 /// Begins the line with its answer.
 const ANSWER: &str = "objects: ";
@@ -29,21 +29,21 @@ pub(crate) struct Objects {
     pub(crate) private: usize,
 }
 
-/// What is done to objects with the id `id`, in hex.
+/// The change to objects with the id `id`, in hex.
 pub(crate) enum Order<'a> {
-    /// Nothing: they are counted.
+    /// Nothing: the objects are counted.
     Count { id: &'a str },
-    /// So many public keys of no use to anyone are written, without a PIN.
+    /// Writes so many useless public keys, without a PIN.
     WritePublic {
         id: &'a str,
         label: &'a str,
         count: usize,
     },
-    /// Public keys that no generation on this token has made go.
+    /// Deletes public keys that were not made on this token as a generation's.
     DeleteForeign { id: &'a str },
-    /// Every public key goes.
+    /// Deletes every public key.
     DeletePublic { id: &'a str },
-    /// Private keys get another id and label, so that no search finds them.
+    /// Gives private keys another id and label, so that no search finds them.
     Move { id: &'a str, to: &'a str },
 }
 
@@ -60,7 +60,7 @@ impl Order<'_> {
 }
 
 impl TestEnv {
-    /// Another program does this at the token, and counts what then has the id.
+    /// Runs the other program with this task, and counts the objects with the id.
     pub(crate) fn at_the_token(&self, order: &Order<'_>) -> Objects {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture"])
@@ -193,7 +193,7 @@ fn write_public(session: &Session, id: &[u8], label: &str) {
     session.create_object(&template).unwrap();
 }
 
-/// What C_CreateObject has written is not local.
+/// An object of C_CreateObject is not local.
 fn delete_foreign(session: &Session, id: &[u8]) {
     for object in objects(session, ObjectClass::PUBLIC_KEY, id) {
         let wanted = [cryptoki::object::AttributeType::Local];

@@ -1,4 +1,4 @@
-//! Authorities whose keys are in a TPM, beside others in SoftHSM.
+//! Tests authorities whose keys are in a TPM, beside others in SoftHSM.
 
 use crate::process::until;
 use crate::relying_party::Relying;
@@ -11,14 +11,14 @@ use std::time::Duration;
 const CLIENTS: usize = 4;
 const DEVICES_EACH: usize = 20;
 
-/// The stage, with a TPM "gate" beside SoftHSM's "factory". Struck in this order.
+/// The environment, with a TPM "gate" beside SoftHSM's "factory". Dropped in this order.
 struct Gateway {
     env: TestEnv,
     tpm: SoftwareTpm,
 }
 
 impl Gateway {
-    /// The keys of `in_tpm` are to be in the TPM, those of the other authorities in SoftHSM.
+    /// Puts the keys of `in_tpm` in the TPM, those of the other authorities in SoftHSM.
     fn set(in_tpm: &[&str]) -> Self {
         let env = TestEnv::new();
         let tpm = SoftwareTpm::start(env.path("tpm"));
@@ -56,16 +56,16 @@ impl Gateway {
     }
 }
 
-/// Every list and certificate from the leaf up to the root, judged by OpenSSL.
+/// Checks every list and certificate from the leaf up to the root with OpenSSL.
 fn is_good(env: &TestEnv, device: &Holder) {
     let root = env.authority("root");
     device.is_accepted_by_openssl(&root);
     assert_eq!(Relying::on(env).judge(device, &root), Ok(()));
 }
 
-/// Verifies: ceremony, certificates and revocation lists of a hierarchy in two kinds of token satisfy
-/// `openssl verify -x509_strict -crl_check_all`, also after a restart; the ceremony's transcript says
-/// that the key cannot leave.
+/// Verifies: certificates and revocation lists of a hierarchy in two kinds of token satisfy
+/// `openssl verify -x509_strict -crl_check_all`, also after a restart; the ceremony's transcript
+/// says that the key cannot leave.
 fn is_one_hierarchy(in_tpm: &[&str]) -> Gateway {
     let mut gateway = Gateway::up(in_tpm);
     let device = gateway.env.station().obtain(&Request::device("press-1"));
@@ -75,49 +75,49 @@ fn is_one_hierarchy(in_tpm: &[&str]) -> Gateway {
             "generation WHERE authority = '{authority}' AND key_wrapped IS NOT NULL \
              AND token = 'gate'"
         );
-        let wrapped = gateway.stage.count(&outside) == 1;
+        let wrapped = gateway.env.count(&outside) == 1;
         assert_eq!(wrapped, in_tpm.contains(&authority), "{authority}");
     }
-    gateway.stage.restart();
-    let device = gateway.stage.station().obtain(&Request::device("press-2"));
-    is_good(&gateway.stage, &device);
+    gateway.env.restart();
+    let device = gateway.env.station().obtain(&Request::device("press-2"));
+    is_good(&gateway.env, &device);
     gateway
 }
 
 #[test]
 fn a_root_in_a_tpm_has_intermediates_in_softhsm() {
     let mut gateway = is_one_hierarchy(&["root"]);
-    let told = gateway.stage.check();
-    assert_eq!(told.code, Some(1), "the daemon has the TPM: {output:?}");
+    let output = gateway.env.check();
+    assert_eq!(output.code, Some(1), "the daemon has the TPM: {output:?}");
     assert!(
-        told.out.contains("another worker uses this TPM"),
+        output.out.contains("another worker uses this TPM"),
         "{output:?}"
     );
-    gateway.stage.stop();
-    let told = gateway.stage.check();
-    assert_eq!(told.code, Some(0), "{output:?}");
+    gateway.env.stop();
+    let output = gateway.env.check();
+    assert_eq!(output.code, Some(0), "{output:?}");
 }
 
 #[test]
 fn intermediates_in_a_tpm_have_their_root_in_softhsm() {
     let gateway = is_one_hierarchy(&["plant", "line-1", "operations"]);
-    let shown = gateway.stage.json(&["token", "show", "gate"]);
+    let shown = gateway.env.json(&["token", "show", "gate"]);
     assert_eq!(shown["family"], "TPM 2.0", "{shown}");
     let remarks = shown["remarks"].to_string();
     assert!(remarks.contains("in the database"), "{remarks}");
-    gateway.stage.run(&["token", "check", "gate"]);
+    gateway.env.run(&["token", "check", "gate"]);
 }
 
-/// Verifies: whoever is not served is told when to come back; everybody is served in the end, by the
-/// same `serve` and the same worker.
+/// Verifies: a client that is not served gets `Retry-After`; every client is served in the end, by
+/// the same `serve` and the same worker.
 #[test]
-fn a_tpm_restarted_under_load_costs_nobody_a_certificate() {
+fn a_tpm_restarted_under_load_costs_no_client_a_certificate() {
     let mut gateway = Gateway::up(&["line-1"]);
-    let (stage, tpm) = (&gateway.stage, &mut gateway.tpm);
-    let (station, serve) = (stage.enlist("station", "station-1"), stage.daemon());
+    let (env, tpm) = (&gateway.env, &mut gateway.tpm);
+    let (station, serve) = (env.enlist("station", "station-1"), env.daemon());
     let told_to_wait = AtomicUsize::new(0);
     let load = |client: usize| {
-        let caller = stage.caller(&station);
+        let caller = env.caller(&station);
         for number in 0..DEVICES_EACH {
             let request = Request::device(&format!("device-{client}-{number}"));
             until(&request.id, || {
@@ -140,32 +140,32 @@ fn a_tpm_restarted_under_load_costs_nobody_a_certificate() {
         }
         for served in [10, 40] {
             until("the load is under way", || {
-                (stage.count("device") >= served).then_some(())
+                (env.count("device") >= served).then_some(())
             });
             let before = told_to_wait.load(Ordering::Relaxed);
             tpm.kill();
-            until("somebody is output to wait", || {
+            until("a client is refused", || {
                 (told_to_wait.load(Ordering::Relaxed) > before).then_some(())
             });
             tpm.start_again();
         }
     });
-    assert_eq!(stage.count("device"), (CLIENTS * DEVICES_EACH) as i64);
+    assert_eq!(env.count("device"), (CLIENTS * DEVICES_EACH) as i64);
     assert_eq!(
-        (stage.daemon(), &gateway.token()["restarts"]),
+        (env.daemon(), &gateway.token()["restarts"]),
         (serve, &0.into())
     );
 }
 
-/// Verifies: the state, the alarm and the refusal say that the keys are gone and what to do; no key is
-/// made in their place; what the other token signs goes on.
+/// Verifies: state, alarm and refusal say that the keys are lost and what to do; no key is made in
+/// their place; the other token goes on signing.
 #[test]
-fn a_cleared_tpm_is_told_and_nothing_is_made_in_its_place() {
+fn a_cleared_tpm_is_reported_and_no_key_is_made_in_its_place() {
     let gateway = Gateway::up(&["line-1"]);
-    let stage = &gateway.stage;
-    let station = stage.station();
+    let env = &gateway.env;
+    let station = env.station();
     station.obtain(&Request::device("press-1"));
-    let keys = stage.count("generation");
+    let keys = env.count("generation");
     gateway.tpm.tool("tpm2_clear", &[]);
     until("the status says so", || {
         (gateway.token()["state"] == "parked").then_some(())
@@ -179,18 +179,18 @@ fn a_cleared_tpm_is_told_and_nothing_is_made_in_its_place() {
         (503, "token_parked"),
         "{answer:?}"
     );
-    stage.enlist("station", "station-2");
-    assert_eq!(stage.count("generation"), keys);
+    env.enlist("station", "station-2");
+    assert_eq!(env.count("generation"), keys);
 }
 
-/// Verifies: `hallmark status` says so, and for how long; certificates are issued all the while.
+/// Verifies: `hallmark status` reports it, and for how long; certificates are issued all the while.
 #[test]
 fn a_lockout_is_an_alarm_and_stops_nothing() {
     let mut gateway = Gateway::set(&["line-1"]);
     gateway.tpm.make_prey();
-    gateway.stage.start();
-    gateway.stage.run_ceremony();
-    let station = gateway.stage.station();
+    gateway.env.start();
+    gateway.env.run_ceremony();
+    let station = gateway.env.station();
     gateway.tpm.provoke_lockout();
     until("the status says so", || {
         gateway
@@ -200,7 +200,7 @@ fn a_lockout_is_an_alarm_and_stops_nothing() {
     });
     let reason = gateway.token()["reason"].to_string();
     assert!(reason.contains("lockout for at most"), "{reason}");
-    assert_eq!(gateway.stage.json(&["status"])["ready"], true);
+    assert_eq!(gateway.env.json(&["status"])["ready"], true);
     station.obtain(&Request::device("press-1"));
 }
 
@@ -208,28 +208,28 @@ fn a_lockout_is_an_alarm_and_stops_nothing() {
 #[test]
 fn a_ceremony_that_was_killed_goes_on_with_the_key_that_is_on_record() {
     let mut gateway = Gateway::set(&["root"]);
-    let stage = &mut gateway.stage;
-    stage.start_to_stay_at(&["cycle-7"]);
-    let (client, file) = (stage.client(), stage.path("ceremony.toml"));
+    let env = &mut gateway.env;
+    env.start_to_stay_at(&["cycle-7"]);
+    let (client, file) = (env.client(), env.path("ceremony.toml"));
     std::thread::scope(|scope| {
         let run = scope.spawn(|| client.hallmark(&["ceremony", "run", file.to_str().unwrap()]));
-        stage.stays_at("cycle-7");
-        stage.kill();
+        env.stays_at("cycle-7");
+        env.kill();
         assert_ne!(run.join().unwrap().code, Some(0));
     });
     let on_record = "generation WHERE authority = 'root' AND key_wrapped IS NOT NULL \
                      AND certificate IS NULL";
-    assert_eq!(stage.count(on_record), 1);
-    let key: Vec<u8> = crate::invariants::open(&stage.database())
+    assert_eq!(env.count(on_record), 1);
+    let key: Vec<u8> = crate::invariants::open(&env.database())
         .query_row(
             "SELECT spki FROM generation WHERE authority = 'root'",
             [],
             |row| row.get(0),
         )
         .unwrap();
-    stage.start();
-    stage.run_ceremony();
-    let root = crate::request::der(&stage.authority("root"));
+    env.start();
+    env.run_ceremony();
+    let root = crate::request::der(&env.authority("root"));
     assert!(
         root.windows(key.len()).any(|bytes| bytes == key),
         "another key"

@@ -16,7 +16,7 @@ const ROCA_PRIMES_MAX: u32 = 701;
 /// How many numbers one run of `openssl prime` looks at.
 const CANDIDATES: usize = 200;
 
-/// What is wrong with a key.
+/// The weakness of a key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Weakness {
     /// The second prime is the next one after the first.

@@ -1,5 +1,5 @@
-//! The machine's clock is wrong: nothing is signed by it, nothing expires by it, and it is over when
-//! the clock is right.
+//! Tests a wrong clock of the machine: nothing is signed by it, nothing expires by it, and all
+//! works again when the clock is right.
 
 use crate::caller::{Answer, Caller};
 use crate::process::until;
@@ -12,7 +12,7 @@ use time::Duration;
 const YEARS_40: Duration = Duration::days(40 * 365);
 const HOURS_2: Duration = Duration::hours(2);
 
-/// Everything up, with this in `[policy]`, and a clock that the story sets.
+/// Starts everything, with this in `[policy]`, and a clock that the test sets.
 fn env_with(policy: &str) -> TestEnv {
     let env = TestEnv::new().with_a_clock_set_by(Duration::ZERO);
     env.configure(&format!("{}\n[policy]\n{policy}\n", env.configuration()));
@@ -28,8 +28,9 @@ fn is_not_signed(answer: &Answer) {
     assert!(answer.retry_after.is_some_and(|seconds| seconds > 0));
 }
 
-/// Status, metrics, lists and devices are there; the alarm tells why nothing is signed.
-fn is_told(env: &TestEnv, why: &str) {
+/// Asserts that status, metrics, lists and devices are served; the alarm says why nothing is
+/// signed.
+fn is_reported(env: &TestEnv, why: &str) {
     let status = env.json(&["status"]);
     assert_eq!(status["ready"], false);
     assert!(status["alarms"].to_string().contains(why), "{status}");
@@ -43,8 +44,8 @@ fn dates(env: &TestEnv) -> (i64, i64) {
     (intents, env.count("crl"))
 }
 
-/// Verifies: a clock that falls back to before what is on record, while the daemon runs and before it
-/// starts, has it sign nothing, say why, and serve what needs no signature; when the clock is right,
+/// Verifies: when the clock falls behind the records, while the daemon runs and before it starts,
+/// the daemon signs nothing, says why, and serves what needs no signature; when the clock is right,
 /// the same request is answered.
 #[test]
 fn a_clock_that_has_fallen_back_signs_nothing_until_it_is_right() {
@@ -62,7 +63,7 @@ fn a_clock_that_has_fallen_back_signs_nothing_until_it_is_right() {
         let line = env.caller(&station);
         let request = Request::device(&format!("press-{restarted}"));
         is_not_signed(&line.ask(&request));
-        is_told(&env, "set the clock");
+        is_reported(&env, "set the clock");
         assert_eq!(dates(&env), before, "nothing is on record with such a date");
 
         env.sets_clock_by(Duration::ZERO);
@@ -71,8 +72,8 @@ fn a_clock_that_has_fallen_back_signs_nothing_until_it_is_right() {
     }
 }
 
-/// Verifies: a clock that is far ahead retires nothing, rolls nothing and signs nothing; the old leaf
-/// of a device in the middle of its roll is still let in when the clock is right again.
+/// Verifies: a clock that is far ahead retires nothing, rolls nothing and signs nothing; DPS still
+/// accepts the old leaf of a device amid its rollover when the clock is right again.
 #[test]
 fn a_clock_far_ahead_expires_nothing() {
     let env = env_with("renew_before = \"30d\"\nrenew_jitter = \"1d\"");
@@ -90,7 +91,7 @@ fn a_clock_far_ahead_expires_nothing() {
 
     env.sets_clock_by(YEARS_40);
     is_not_signed(&line.ask(&Request::device("pump-8")));
-    is_told(&env, "clock_jump_max");
+    is_reported(&env, "clock_jump_max");
     env.run(&["push", "retry"]);
     env.wait_in_sync();
     assert_eq!(enrollment(), slots);
@@ -102,8 +103,8 @@ fn a_clock_far_ahead_expires_nothing() {
     assert_eq!(enrollment(), slots);
 }
 
-/// Verifies: an operator's word is enough, both ways and over a restart: for a clock that is rightly
-/// ahead, and for one that is rightly behind what was signed meanwhile.
+/// Verifies: an operator's confirmation is enough, both ways and over a restart: for a clock that
+/// is rightly ahead, and for one that is rightly behind the last signature.
 #[test]
 fn an_operator_vouches_for_the_clock() {
     let mut env = env_with("clock_jump_max = \"1h\"");
@@ -120,8 +121,8 @@ fn an_operator_vouches_for_the_clock() {
     assert_eq!(env.count("audit WHERE action = 'clock.accepted'"), 2);
 }
 
-/// Verifies: where policy wants it, nothing is signed before the clock was synchronised; and a clock
-/// that jumps because it was synchronised is believed.
+/// Verifies: if policy says so, nothing is signed before the clock was synchronised; a clock that
+/// jumps because it was synchronised is believed.
 #[test]
 fn a_clock_that_was_synchronised_is_believed() {
     let mut env = TestEnv::new().with_a_clock_set_by(Duration::ZERO);
@@ -140,7 +141,7 @@ fn a_clock_that_was_synchronised_is_believed() {
     env.start();
     let request = Request::device("press-1");
     is_not_signed(&env.caller(&station).ask(&request));
-    is_told(&env, "not synchronised");
+    is_reported(&env, "not synchronised");
     drop(synchronised);
     let synchronised = File::create(&file).unwrap();
     env.wait_ready();

@@ -1,5 +1,8 @@
-//! House rules, read from the source: the five rows of `lib.rs`, one foreign library to an adapter,
-//! and names that say nothing.
+//! Checks the rules of the tree by reading its text: the rows of `lib.rs`, one foreign library for
+//! each adapter, names (here), and plain words (`prose`).
+
+mod prose;
+mod tree;
 
 use std::collections::BTreeSet;
 use std::fs;
