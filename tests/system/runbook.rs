@@ -223,7 +223,7 @@ fn a_device_is_compromised() {
         unreachable!("two were asked for");
     };
     let is_out = |device| assert_ne!(register(&env.emulator, device).as_deref(), Ok("assigned"));
-    let mut page = Runbook::of("A device is breached, stolen or lost: now");
+    let mut page = Runbook::of("A device is compromised, stolen or lost: now");
     page.text(&env);
     is_out(breached);
     has_request(&env, "device", "press-7");
@@ -269,7 +269,7 @@ fn a_certificate_is_revoked() {
 #[test]
 fn a_line_or_an_intermediate_is_blocked() {
     let (env, devices) = five_devices();
-    let mut page = Runbook::of("A line or an intermediate must be kept out");
+    let mut page = Runbook::of("A line or an intermediate must be blocked");
     page.text(&env);
     page.text(&env);
     let end = register(&env.emulator, &devices[2]);
@@ -322,7 +322,7 @@ fn a_device_is_renewed() {
 #[test]
 fn an_authority_is_compromised() {
     let (env, devices) = below_line_1(&["press-7"]);
-    let mut page = Runbook::of("An authority is in wrong hands");
+    let mut page = Runbook::of("An authority is compromised");
     page.text(&env);
     let end = register(&env.emulator, &devices[0]);
     assert_ne!(end.as_deref(), Ok("assigned"));
@@ -334,7 +334,7 @@ fn an_authority_is_compromised() {
 #[test]
 fn an_authority_expires() {
     let (env, devices) = below_line_1(&["press-7"]);
-    let mut page = Runbook::of("An authority comes to its end");
+    let mut page = Runbook::of("An authority expires");
     page.text(&env);
     assert!(page.text(&env).contains("plant"));
     let rolls = env.json(&["roll", "list"]);
