@@ -196,7 +196,7 @@ fn page(found: &BTreeMap<(&str, Told), Vec<(u64, &str)>>) -> String {
             "\n## In {} (`{}`)\n\n",
             place.name, place.function
         ));
-        text.push_str("| what comes of it | return codes |\n|---|---|\n");
+        text.push_str("| effect | return codes |\n|---|---|\n");
         let found = found.iter().filter(|((name, _), _)| *name == place.name);
         let most = found.clone().map(|(_, codes)| codes.len()).max();
         for ((_, told), codes) in found {
@@ -231,10 +231,10 @@ fn is_as_documented(page: &str) {
 }
 
 const HEAD: &str = "\
-# What comes of a token's return codes
+# Effects of a token's return codes
 
-Written by a test (`daemon/tests/modules/codes.rs`), which has a module return each code once, in each of
-four places, and looks at what the caller is told and at how the worker goes on. None of them ends the
-worker, and none ends `hallmarkd serve`. A code that comes again and again keeps the token unavailable:
-the worker climbs its ladder once a second, and after 15 seconds gives way to another process.
+A test writes this page (`daemon/tests/modules/codes.rs`): a module returns each code once, in each of four
+places, and the test checks the caller's answer and the worker. No code ends the worker or `hallmarkd serve`.
+A code that comes again and again keeps the token unavailable: the worker recovers once a second, and after
+15 seconds another process replaces it.
 ";
