@@ -1,6 +1,6 @@
 //! Tokens end to end: real SoftHSM tokens, real worker processes, the client.
 //!
-//! Each test has its own token folder, socket and worker, and tells one story. A missing SoftHSM
+//! Each test has its own token folder, socket and worker. A missing SoftHSM
 //! fails them: `softhsm-setup/install` brings it.
 
 use hallmarkd::token::bench;

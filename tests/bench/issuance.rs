@@ -1,4 +1,4 @@
-//! How fast certificates are issued, measured against the token that signs them.
+//! Measures certificates per second against the signatures of the token.
 //!
 //! Run it with `cargo bench -p hallmarkd --bench issuance`; it takes about 40 seconds.
 //!
@@ -16,8 +16,9 @@
 //! The load comes from the same machine and is paid for by the same cores. The ratio is the median
 //! over the rounds of `issued / raw`. A slow machine slows both; one that is busy with something
 //! else takes more from `issued`, which needs all cores, than from `raw`, which needs one: so the
-//! table says how busy it was. A slow run is no failure. What fails it: an answer that is not 201, a certificate that
-//! does not verify or is not what was asked for, and a database that has another number of them.
+//! table says how busy it was. A slow run is no failure. A run fails if an answer is not 201, if a
+//! certificate does not verify or differs from its request, and if the database has another number
+//! of them.
 
 mod load;
 mod plant;
@@ -289,7 +290,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Progress, for whoever waits.
+/// Progress, for a waiting user.
 fn say(what: &str) {
     let _ = writeln!(std::io::stderr(), "issuance: {what}");
 }

@@ -1,4 +1,4 @@
-//! What is measured: a token, the daemon with its worker, and a station's client certificate.
+//! The measured system: a token, the daemon with its worker, and a station's client certificate.
 //!
 //! Everything lies in a folder of its own, listens on loopback, and is stopped by its process id.
 
@@ -44,7 +44,7 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
-    /// What nobody here has used.
+    /// Time that none of these three has used.
     pub(crate) fn elsewhere(&self) -> Duration {
         self.machine
             .saturating_sub(self.daemon + self.worker + self.load)

@@ -20,7 +20,7 @@ const BATCH: u32 = 64;
 
 /// The process, seen from the benchmark.
 pub(crate) struct RawSigner {
-    /// `None` once it was told to end.
+    /// `None` once it was asked to end.
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     child: Child,

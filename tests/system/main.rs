@@ -1,8 +1,8 @@
 //! System tests: the real daemon and its worker, real tokens, the emulator, real TLS.
 //!
 //! Each test has a folder, a token, a database and ports of its own. At its end `invariants` must
-//! hold. A missing SoftHSM or swtpm fails the tests: `softhsm-setup/install` installs both. The tests
-//! of faults need `--features failpoints`.
+//! hold. A missing SoftHSM or swtpm fails the tests: `softhsm-setup/install` installs both. The
+//! tests of faults need `--features failpoints`.
 //!
 //! | environment | |
 //! |---|---|

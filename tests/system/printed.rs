@@ -45,8 +45,8 @@ fn entries(journal: &Value) -> usize {
     journal.as_array().unwrap().len()
 }
 
-/// Verifies: refused requests whose id, profile, common name or idempotency key is forged are one line
-/// each in `audit show`, and in the log; so are the reason of a block and what is refused to a
+/// Verifies: refused requests whose id, profile, common name or idempotency key is forged are one
+/// line each in `audit show`, and in the log; so are the reason of a block and what is refused to a
 /// command; the journal as JSON holds what was sent.
 #[test]
 fn no_request_forges_a_line() {

@@ -133,7 +133,7 @@ const ROOMS: &[Room] = &[
         may_use: &["files", "printable", "x509"],
         libraries: &["dialoguer"],
     },
-    // The certificate of a credential key is issued by no authority (docs/decisions.md).
+    // A worker is a service of its own, and notifies systemd through this.
     Room {
         prefix: "commands",
         may_use: &[
@@ -298,8 +298,8 @@ fn unsafe_code_is_in_one_place() {
     assert_eq!(unsafe_files, UNSAFE);
 }
 
-/// Words that open a file or folder by its path, or change one by its path. Root runs our programs over
-/// folders that other users can write, so `files` does all of that, link by link.
+/// Words that open a file or folder by its path, or change one by its path. Root runs our programs
+/// over folders that other users can write, so `files` does all of that, link by link.
 const BY_PATH: &[&str] = &[
     "File::open(",
     "File::create",
@@ -323,8 +323,8 @@ const BY_PATH: &[&str] = &[
     "open_with_flags(",
 ];
 
-/// Files that may: the module itself; the store, which opens for SQLite with the owner's rights; crash
-/// points of the fault tests; and what the kernel shows of this machine.
+/// Files that may: the module itself; the store, which opens for SQLite with the owner's rights;
+/// crash points of the fault tests; and what the kernel shows of this machine.
 const MAY_OPEN_BY_PATH: &[(&str, &[&str])] = &[
     ("base/files/mod.rs", &["chown(", "chmod("]),
     ("store/place.rs", &["open_with_flags("]),
@@ -379,7 +379,7 @@ fn room_of(path: &str) -> &'static Room {
         .expect("the last room takes everything")
 }
 
-/// What follows `prefix` in the `use` lines and paths of a file's product part.
+/// The paths after `prefix` in the `use` lines and paths of a file's product part.
 fn uses(text: &str, prefix: &str) -> Vec<String> {
     let path = |rest: &str| {
         rest.split(|it: char| !(it.is_alphanumeric() || it == '_' || it == ':'))

@@ -1,12 +1,13 @@
 //! Checks the prose of the tree: comments, documents and messages use plain words.
 //!
-//! A violation names file, line, word and the plain alternative. Text between backticks and blocks of
-//! code in documents are names, not prose, and are not judged. RFCs are quoted with "must".
+//! A violation names file, line, word and the plain alternative. Text between backticks and blocks
+//! of code in documents are names, not prose, and are not judged. RFCs are quoted with "must".
 
 use crate::tree::{Source, tree};
 use std::fmt::Write as _;
 
-/// Words and phrases that are not used, and what to write. In a phrase, `*` is any one or two words.
+/// Words and phrases that are not used, and what to write. In a phrase, `*` is any one or two
+/// words.
 const BANNED: &[(&str, &str)] = &[
     ("whoever|whomever", "the caller, any process that"),
     (

@@ -6,7 +6,7 @@ use dps_emulator::{Action, Fault};
 use hallmarkd::enrollment::ca_certificate::{ParkReason, Proof, Step, VerificationCode, next_step};
 use hallmarkd::provisioning::failure::CallError;
 
-/// What the application and the reconciler do together; the signer answers each code.
+/// The work of application and reconciler together; the signer answers each code.
 async fn drive(
     plant: &Plant,
     root: &Made,

@@ -1,4 +1,5 @@
-//! What opens the planes: keys in a real SoftHSM token, access tokens of Entra ID, files.
+//! Tests the credentials of the planes: keys in a real SoftHSM token, access tokens of Entra ID,
+//! files.
 
 use crate::factory::Factory;
 use crate::metadata::Metadata;
@@ -58,7 +59,8 @@ async fn the_token_signs_every_attempt_and_the_file_is_gone() {
     assert_eq!(plant.dps.enrollment(id).await.unwrap(), None);
 }
 
-/// The token is away: nothing is sent, it is told as something that heals, and it heals.
+/// The token is unavailable: no call is sent, the error is transient, and calls work again
+/// afterwards.
 #[tokio::test]
 async fn a_token_that_is_away_is_waited_for() {
     let factory = Factory::start();
@@ -138,7 +140,7 @@ async fn an_assertion_opens_every_plane_once_for_all() {
     assert_eq!(plant.emulator.requests_of("entra.token").len(), 3);
 }
 
-/// The token endpoint is busy: told as something that heals; left alone for a while; asked again.
+/// The token endpoint is busy: the error is transient; the daemon pauses, and asks again.
 #[tokio::test]
 async fn a_busy_token_endpoint_is_left_alone_for_a_while() {
     let factory = Factory::start();

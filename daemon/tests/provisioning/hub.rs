@@ -1,4 +1,4 @@
-//! The hub's side of a roll and of a compromise: whose leaf it knows, who is told, who is put out.
+//! Tests the hub in a rollover and a compromise: identities, notified devices, deleted identities.
 
 use crate::pki;
 use crate::plant::{Plant, individual, press};
@@ -108,7 +108,8 @@ async fn at_its_end(plant: &Plant, id: &str) -> Job {
     }
 }
 
-/// One job tells many; who is not there is counted and named. One that is scheduled twice is found by its id.
+/// One job calls many devices; a device that is offline is counted and named. A job that is
+/// scheduled twice is found by its id.
 #[tokio::test]
 async fn a_job_tells_many() {
     let plant = Plant::start();

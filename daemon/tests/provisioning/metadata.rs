@@ -18,7 +18,7 @@ pub(crate) struct Metadata {
 
 type Asked = Arc<Mutex<Vec<HashMap<String, String>>>>;
 
-/// What it answers.
+/// The answer.
 struct Answers {
     status: StatusCode,
     token: String,

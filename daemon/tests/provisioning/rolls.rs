@@ -1,4 +1,5 @@
-//! A leaf's expiry roll in an individual enrollment, and what others do meanwhile.
+//! Tests the expiry rollover of a leaf in an individual enrollment, with changes of other clients
+//! in between.
 
 use crate::pki;
 use crate::plant::{Plant, individual, press};
@@ -62,8 +63,8 @@ async fn a_leaf_rolls_from_primary_to_secondary() {
     assert_eq!(record.fields()["initialTwin"]["tags"]["floor"], 3);
 }
 
-/// Somebody else writes between our reading and our writing: a conflict, and the second run sees
-/// what they did.
+/// Another client writes between our read and our write: a conflict, and the second run sees
+/// the other client's change.
 #[tokio::test]
 async fn a_conflict_means_to_observe_again() {
     let plant = Plant::start();

@@ -1,8 +1,8 @@
 //! A certificate as the emulator sees it.
 //!
-//! Read with `x509-parser`, which the daemon does not use: a certificate that the daemon builds wrongly
-//! must not be read back wrongly in the same way. Bytes come from outside, so every reader here has a
-//! limit and none may panic.
+//! Read with `x509-parser`, which the daemon does not use: a certificate that the daemon builds
+//! wrongly must not be read back wrongly in the same way. Bytes come from outside, so every reader
+//! here has a limit and none may panic.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -61,9 +61,9 @@ struct PathLength(Option<u32>);
 /// A subject's public key, in the two parts that verifiers want.
 #[derive(Clone, Debug)]
 pub(crate) struct PublicKey {
-    /// What is inside the `AlgorithmIdentifier`, as DER.
+    /// The contents of the `AlgorithmIdentifier`, as DER.
     pub(crate) algorithm: Vec<u8>,
-    /// What is inside the bit string.
+    /// The contents of the bit string.
     pub(crate) bits: Vec<u8>,
 }
 
@@ -80,8 +80,8 @@ impl Certificate {
         Self::from_parsed(der, &parsed).ok_or(Unreadable::NotX509)
     }
 
-    /// Read any of the four encodings that clients are known to send: PEM, the body of a PEM, base64 of
-    /// a PEM, base64 of DER (contract section 3).
+    /// Read any of the four encodings that clients are known to send: PEM, the body of a PEM,
+    /// base64 of a PEM, base64 of DER (contract section 3).
     pub fn from_text(text: &str) -> Result<Self, Unreadable> {
         if text.len() > TEXT_LENGTH_MAX {
             return Err(Unreadable::TooLong);
@@ -188,7 +188,7 @@ impl Certificate {
         })
     }
 
-    /// What an enrollment shows of a certificate instead of the certificate (contract section 3).
+    /// The `info` that an enrollment shows instead of the certificate (contract section 3).
     pub(crate) fn info(&self) -> Value {
         json!({
             "subjectName": self.subject,

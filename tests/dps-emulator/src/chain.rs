@@ -1,7 +1,7 @@
 //! The chain that a device presents, judged as a path (contract section 10).
 //!
-//! Pure: no clock, no world. Signatures are really verified, one by one, and the path ends where the
-//! first link does not hold. TLS lets every chain pass (`tls`); this module is what refuses.
+//! Pure: no clock, no world. Signatures are really verified, one by one, and the path ends where
+//! the first link does not hold. TLS lets every chain pass (`tls`); this module is what refuses.
 
 use time::OffsetDateTime;
 
@@ -21,9 +21,9 @@ pub(crate) struct Path {
 impl Path {
     /// Follow `presented`, leaf first, as far as the links hold at `now`.
     ///
-    /// `verified` are the service's verified authorities. Intermediates are never taken from there or
-    /// from an enrollment; only with `complete`, the switch for an omitted root, the one that signed
-    /// the last presented certificate is added.
+    /// `verified` are the service's verified authorities. Intermediates are never taken from there
+    /// or from an enrollment; only with `complete`, the switch for an omitted root, the one that
+    /// signed the last presented certificate is added.
     pub(crate) fn follow<'a>(
         presented: &[Certificate],
         verified: impl Iterator<Item = &'a Certificate> + Clone,

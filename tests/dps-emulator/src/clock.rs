@@ -1,8 +1,8 @@
 //! The emulator's idea of now.
 //!
-//! A test ages a certificate by moving this clock, never by waiting. Dates in records and the validity
-//! of certificates follow it. SAS and bearer tokens do not (`sas`, `entra`): their makers cannot be
-//! moved along, and a token that lives for an hour would be dead after every jump.
+//! A test ages a certificate by moving this clock, never by waiting. Dates in records and the
+//! validity of certificates follow it. SAS and bearer tokens do not (`sas`, `entra`): their makers
+//! cannot be moved along, and a token that lives for an hour would be dead after every jump.
 
 use std::sync::Mutex;
 use time::{Duration, OffsetDateTime};

@@ -1,4 +1,4 @@
-//! What all planes of one running emulator share.
+//! State that all planes of one running emulator share.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -80,8 +80,8 @@ impl Cloud {
 
     /// Change the world, and keep the change if there is a state file.
     ///
-    /// A state file that cannot be written is reported and does not stop the emulator: the test that
-    /// restarts it will notice.
+    /// A state file that cannot be written is reported and does not stop the emulator: the test
+    /// that restarts it will notice.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
         let mut world = crate::lock(&self.world);
         let result = change(&mut world);

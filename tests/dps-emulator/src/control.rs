@@ -1,5 +1,5 @@
-//! The control address: a test's hand in a program of its own. Plain HTTP, no authentication; keep it
-//! on loopback. The library offers the same without HTTP ([`crate::Emulator`]).
+//! The control address, for tests of another program. Plain HTTP, no authentication; keep it on
+//! loopback. The library offers the same without HTTP ([`crate::Emulator`]).
 
 use std::sync::Arc;
 

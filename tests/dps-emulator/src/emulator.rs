@@ -32,7 +32,7 @@ pub struct Emulator {
     _running: Running,
 }
 
-/// What a client of the resource manager needs.
+/// The settings for a client of the resource manager.
 #[derive(Clone, Debug)]
 pub struct ArmAccess {
     /// Subscription id.
@@ -132,7 +132,7 @@ impl Emulator {
         }
     }
 
-    /// What the program prints when it is ready.
+    /// The line that the program prints when it is ready.
     pub fn ready_line(&self) -> Value {
         let arm = self.arm();
         json!({
@@ -262,7 +262,7 @@ impl Emulator {
         views::edit(&self.cloud, kind, id, merge).map_err(anyhow::Error::msg)
     }
 
-    /// Delete a record as somebody else would.
+    /// Delete a record as another client would.
     pub fn delete_record(&self, kind: Kind, id: &str) -> Result<()> {
         views::delete(&self.cloud, kind, id).map_err(anyhow::Error::msg)
     }

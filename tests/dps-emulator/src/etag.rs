@@ -3,10 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Longest `If-Match` that is looked at.
+/// Longest `If-Match` that is read.
 const HEADER_LENGTH_MAX: usize = 256;
 
-/// What a client says about the version it knows.
+/// The version that a client knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum IfMatch {
     /// No header: for a PUT, "this must be new".
@@ -32,8 +32,8 @@ impl IfMatch {
         }
     }
 
-    /// The dialect of hub, resource manager and registrations: also `"*"` with quotes and a bare tag
-    /// (contract sections 3, 11 and 12), because their SDKs send these.
+    /// The dialect of hub, resource manager and registrations: also `"*"` with quotes and a bare
+    /// tag (contract sections 3, 11 and 12), because their SDKs send these.
     pub(crate) fn lenient(header: Option<&str>) -> Result<Self, Garbled> {
         let Some(text) = header.map(str::trim) else {
             return Ok(Self::Absent);
@@ -45,8 +45,8 @@ impl IfMatch {
         }
     }
 
-    /// Whether a thing that now has `etag` may be changed. `Absent` allows it: what a missing header
-    /// means differs by operation and is decided there.
+    /// Whether a thing that now has `etag` may be changed. `Absent` allows it: what a missing
+    /// header means differs by operation and is decided there.
     pub(crate) fn allows(&self, etag: &str) -> bool {
         match self {
             Self::Absent | Self::Any => true,

@@ -1,5 +1,5 @@
-//! What happens around every answer, over HTTPS and MQTT alike: the journal writes down, and a fault
-//! may come first, after, or instead.
+//! Wraps every answer, over HTTPS and MQTT alike: the journal records it, and a fault may come
+//! before it, after it, or instead of it.
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 use crate::service::records::Write;
 use crate::wire::Reply;
 
-/// What the client gets to see.
+/// The ending that the client gets.
 #[derive(Debug)]
 pub(crate) enum Ending {
     /// The answer.
@@ -66,7 +66,7 @@ async fn with_fault(
     }
 }
 
-/// What a fault does before the request; an ending if it takes the request's place.
+/// Applies a fault before the request; returns an ending if the fault replaces the request.
 async fn before(cloud: &Cloud, plane: Option<Plane>, action: Option<&Action>) -> Option<Ending> {
     match action? {
         Action::Status {
@@ -99,7 +99,7 @@ async fn before(cloud: &Cloud, plane: Option<Plane>, action: Option<&Action>) ->
     }
 }
 
-/// What a fault makes of the answer.
+/// Applies a fault to the answer.
 fn after(action: Option<Action>, reply: Reply) -> Ending {
     match action {
         Some(Action::ResetAfter) => Ending::Cut,

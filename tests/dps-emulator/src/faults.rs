@@ -1,4 +1,5 @@
-//! Faults on demand: what a network and a busy service do to a client, at a moment that a test chooses.
+//! Faults on demand: the effects of a network and a busy service on a client, at a moment that a
+//! test chooses.
 
 use std::sync::Mutex;
 
@@ -25,7 +26,7 @@ pub struct Fault {
     /// How many are hit after that.
     #[serde(default = "once")]
     pub times: u32,
-    /// What happens to them.
+    /// The action on them.
     pub action: Action,
 }
 
@@ -76,7 +77,7 @@ pub struct Aim {
     pub path_contains: Option<String>,
 }
 
-/// What happens to a request that is hit.
+/// The action on a request that is hit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
@@ -106,7 +107,7 @@ pub enum Action {
         /// How much later.
         milliseconds: u64,
     },
-    /// Somebody else edits a record just before: its ETag changes behind the client's back.
+    /// Another client edits a record just before: its ETag changes behind the client's back.
     Edit {
         /// Kind of the record.
         record: Kind,
@@ -151,7 +152,7 @@ impl Action {
     }
 }
 
-/// What of a request a fault looks at.
+/// The parts of a request that a fault is compared with.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) plane: Option<Plane>,
@@ -201,8 +202,8 @@ impl Faults {
         Ok(())
     }
 
-    /// The action of the first waiting fault that hits, which is then used up by one. Faults that only
-    /// let this request pass count it.
+    /// The action of the first waiting fault that hits, which is then used up by one. Faults that
+    /// only let this request pass count it.
     pub(crate) fn take(&self, target: &Target<'_>) -> Option<Action> {
         let mut waiting = crate::lock(&self.waiting);
         for fault in waiting.iter_mut().filter(|fault| fault.aim.hits(target)) {
@@ -218,7 +219,7 @@ impl Faults {
         None
     }
 
-    /// What still waits.
+    /// The faults that still wait.
     pub(crate) fn waiting(&self) -> Vec<Fault> {
         crate::lock(&self.waiting).clone()
     }

@@ -9,8 +9,8 @@ pub(crate) const CA_NAME_LENGTH_MAX: usize = 256;
 
 /// Whether `id` may name a device or a group (contract section 6).
 ///
-/// The pages say: alphanumerics and `- . _ :`, the last one alphanumeric or `-`. The API description
-/// also forbids a special character in front; `strict_start` chooses that reading.
+/// The pages say: alphanumerics and `- . _ :`, the last one alphanumeric or `-`. The API
+/// description also forbids a special character in front; `strict_start` chooses that reading.
 pub(crate) fn is_registration_id(id: &str, strict_start: bool) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
     let last_fits = id.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '-');

@@ -1,4 +1,4 @@
-//! The request log and the counters: what a client really sent, for a test to look at.
+//! The request log and the counters: the requests that a client really sent, for a test to read.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -20,13 +20,13 @@ pub struct LoggedRequest {
     pub at: String,
     /// `HTTPS` or `MQTT`.
     pub transport: &'static str,
-    /// Name of the operation, e.g. `individual.put`; `unknown` for an address nobody serves.
+    /// Name of the operation, e.g. `individual.put`; `unknown` for an address that is not served.
     pub operation: &'static str,
     /// HTTP method.
     pub method: String,
     /// `Host` header without port.
     pub host: String,
-    /// Path as it stood on the wire.
+    /// Path as it was sent.
     pub path: String,
     /// `If-Match`, if there was one.
     pub if_match: Option<String>,

@@ -1,8 +1,8 @@
 //! Azure's Device Provisioning Service, its CA plane and an IoT Hub on one loopback address.
 //!
-//! Tests start it with [`Emulator::start`]; the program `dps-emulator` wraps the same. It shares no code
-//! with the daemon, so that no mistake is made on both sides. It keeps no secret and protects nothing:
-//! it must never listen where others can reach it.
+//! Tests start it with [`Emulator::start`]; the program `dps-emulator` wraps the same. It shares no
+//! code with the daemon, so that no mistake is made on both sides. It keeps no secret and protects
+//! nothing: it must never listen where others can reach it.
 //!
 //! The way of a request:
 //!

@@ -1,6 +1,6 @@
 //! TLS connections for `axum::serve`, each of which can be cut at will.
 //!
-//! Handshakes run in tasks of their own with a deadline: a client that stalls holds up nobody.
+//! Handshakes run in tasks of their own with a deadline: a client that stalls delays no other.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,10 +24,10 @@ use crate::certificate::{Certificate, Unreadable};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 4096;
-/// Connections whose handshake is done and that nobody has taken yet.
+/// Connections whose handshake is done and that the server has not taken yet.
 const READY_MAX: usize = 64;
 
-/// What a connection is known by.
+/// The identity of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     /// The certificates that the client presented, leaf first, as DER.
@@ -37,7 +37,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// What was presented, read.
+    /// The presented certificates, parsed.
     pub(crate) fn certificates(&self) -> Result<Vec<Certificate>, Unreadable> {
         self.presented
             .iter()
@@ -96,7 +96,7 @@ impl Connection {
         })
     }
 
-    /// What is known of the other side.
+    /// Facts about the client.
     pub(crate) fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -184,7 +184,7 @@ async fn accept_all(
         let (acceptor, ready) = (acceptor.clone(), ready.clone());
         tokio::spawn(async move {
             match Connection::accept(acceptor, stream, place).await {
-                // Nobody takes connections any more: the emulator stops.
+                // The server takes no connections any more: the emulator stops.
                 Ok(connection) => drop(ready.send((connection, address)).await),
                 Err(error) => tracing::debug!(%error, %address, "a TLS handshake failed"),
             }

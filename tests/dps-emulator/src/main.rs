@@ -1,4 +1,4 @@
-//! The program `dps-emulator`: start, print one line, serve until told to stop.
+//! The program `dps-emulator`: starts, prints one line, serves until a signal stops it.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Azure's Device Provisioning Service, its CA plane and an IoT Hub on loopback, for tests.
 ///
-/// Prints one line of JSON when it is ready: addresses, host names, id scope, connection strings and
-/// the CA file that clients must trust. Stops at SIGINT or SIGTERM.
+/// Prints one line of JSON when it is ready: addresses, host names, id scope, connection strings
+/// and the CA file that clients must trust. Stops at SIGINT or SIGTERM.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

@@ -1,4 +1,4 @@
-//! What an emulator is started with, and the switches for what no source settles.
+//! The settings of an emulator, and the switches for behaviour that no source settles.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,12 +22,12 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Name of the provisioning service, first label of its host name.
     pub name: String,
-    /// Host names of the linked hubs. The first is the one that connection strings name; none at all
-    /// makes every registration fail.
+    /// Host names of the linked hubs. The first is the one that connection strings name; none at
+    /// all makes every registration fail.
     pub linked_hubs: Vec<String>,
     /// Applications that may ask the token endpoint.
     pub entra_clients: Vec<EntraClient>,
-    /// What the sources leave open.
+    /// Behaviour that the sources leave open.
     pub switches: Switches,
 }
 
@@ -55,7 +55,8 @@ impl Options {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Switches {
-    /// A device must present a verified authority; off: the service finds the root itself (section 10).
+    /// A device must present a verified authority; off: the service finds the root itself (section
+    /// 10).
     pub verified_authority_presented: bool,
     /// A leaf of an individual enrollment that is not self-signed needs a verified authority in its
     /// chain (section 10).
@@ -66,8 +67,8 @@ pub struct Switches {
     pub bulk_lists_successes: bool,
     /// An id may not begin with a special character (section 6).
     pub id_starts_alphanumeric: bool,
-    /// A device whose disabled individual enrollment does not hold its certificate gets 401 instead of
-    /// the status `disabled` (section 10).
+    /// A device whose disabled individual enrollment does not hold its certificate gets 401 instead
+    /// of the status `disabled` (section 10).
     pub disabled_stranger_unauthorized: bool,
     /// Deleting an individual enrollment deletes its registration record (section 15).
     pub individual_delete_takes_registration: bool,
@@ -79,7 +80,7 @@ pub struct Switches {
     pub info_thumbprints_upper: bool,
     /// Items on a page when the client does not say (section 7).
     pub page_size_default: usize,
-    /// A query does not show yet what became of a job's devices (section 12).
+    /// A query does not show yet the results of a job's devices (section 12).
     pub job_results_late: bool,
     /// Seconds in `Retry-After` of the device plane (section 9).
     pub retry_after_seconds: u32,

@@ -56,7 +56,8 @@ impl Page {
     }
 }
 
-/// Azure documents no greatest page; a greater wish gets [`PAGE_SIZE_MAX`], as a service would do it.
+/// Azure documents no greatest page; a greater wish gets [`PAGE_SIZE_MAX`], as a service would do
+/// it.
 fn page_size(text: &str) -> Result<usize, &'static str> {
     match text.parse::<usize>() {
         Ok(size) if size > 0 => Ok(size.min(PAGE_SIZE_MAX)),

@@ -1,7 +1,7 @@
 //! Which service an address belongs to.
 //!
-//! One listener serves them all. The `Host` header decides, as it does in Azure; for `localhost` and
-//! bare addresses, where it cannot, the path does.
+//! One listener serves them all. The `Host` header decides, as it does in Azure; for `localhost`
+//! and bare addresses, where it cannot, the path does.
 
 use serde::{Deserialize, Serialize};
 

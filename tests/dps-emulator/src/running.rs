@@ -23,8 +23,8 @@ pub(crate) struct Addresses {
     pub(crate) control: SocketAddr,
 }
 
-/// A runtime of its own, so that a test may block its threads. Stops when dropped, also when the start
-/// fails half-way.
+/// A runtime of its own, so that a test may block its threads. Stops when dropped, also when the
+/// start fails half-way.
 #[derive(Debug)]
 pub(crate) struct Running {
     runtime: Option<Runtime>,

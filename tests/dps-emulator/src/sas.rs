@@ -1,7 +1,7 @@
 //! Shared access signatures, verified (contract section 8.1).
 //!
-//! Expiry is judged by the machine's clock, never by the emulator's: a test that jumps a year ahead to
-//! age a certificate must not lock its own client out.
+//! Expiry is judged by the machine's clock, never by the emulator's: a test that jumps a year ahead
+//! to age a certificate must not lock its own client out.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
-/// Longest token that is looked at.
+/// Longest token that is read.
 const TOKEN_LENGTH_MAX: usize = 4096;
 
 /// An access policy: a name and two keys, both valid.
@@ -20,7 +20,7 @@ pub(crate) struct Policy {
     pub(crate) secondary: String,
 }
 
-/// Why a token opens nothing. Told to nobody but the log.
+/// The reason why a token is refused, for the log only.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unauthorized {
     #[error("not a shared access signature")]
@@ -38,7 +38,7 @@ pub(crate) enum Unauthorized {
 /// A token's fields, in whatever order they came.
 #[derive(Debug, PartialEq, Eq)]
 struct Token<'a> {
-    /// As it stands in the token: this is what was signed.
+    /// As written in the token: these bytes were signed.
     resource: &'a str,
     signature: Vec<u8>,
     expiry: &'a str,

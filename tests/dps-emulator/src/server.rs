@@ -1,4 +1,4 @@
-//! From HTTP to a [`Call`], and from an answer to HTTP. What comes between is `exchange`'s.
+//! Translates HTTP to a [`Call`], and an answer to HTTP. `exchange` runs in between.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The TLS side: a server identity, and a verifier that lets every client certificate in.
 //!
-//! The real service judges chains in its application, with a JSON answer; so does this one (`device`).
-//! TLS only makes sure that the client holds the key of the leaf it presents.
+//! The real service judges chains in its application, with a JSON answer; so does this one
+//! (`device`). TLS only makes sure that the client holds the key of the leaf it presents.
 
 use std::fs;
 use std::path::{Path, PathBuf};

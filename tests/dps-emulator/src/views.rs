@@ -79,7 +79,7 @@ pub(crate) fn identity(cloud: &Cloud, hub: &str, device_id: &str) -> Option<Valu
     cloud.read(|world| Some(world.hubs.get(hub)?.find(device_id)?.shown()))
 }
 
-/// Set members of a record as somebody else would.
+/// Set members of a record as another client would.
 pub(crate) fn edit(
     cloud: &Cloud,
     kind: Kind,
@@ -92,7 +92,7 @@ pub(crate) fn edit(
     record(cloud, kind, id).ok_or_else(|| "the record is gone".to_owned())
 }
 
-/// Delete a record as somebody else would.
+/// Delete a record as another client would.
 pub(crate) fn delete(cloud: &Cloud, kind: Kind, id: &str) -> Result<(), String> {
     let write = Write::new(cloud);
     let result = cloud.change(|world| write.delete(world, kind, id, &IfMatch::Any));

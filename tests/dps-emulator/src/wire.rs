@@ -1,6 +1,7 @@
 //! One HTTP exchange without HTTP: what the planes get and what they give.
 //!
-//! Planes are plain functions from a [`Call`] to a [`Reply`]. They know no sockets and no framework.
+//! Planes are plain functions from a [`Call`] to a [`Reply`]. They know no sockets and no
+//! framework.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ pub(crate) struct Call {
     pub(crate) query: BTreeMap<String, String>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
-    /// What the client presented in the TLS handshake, leaf first. `Err` if it cannot be read.
+    /// The certificates of the TLS handshake, leaf first. `Err` if they cannot be read.
     pub(crate) presented: Result<Vec<Certificate>, crate::certificate::Unreadable>,
 }
 
@@ -40,8 +41,8 @@ impl Call {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The path's parts in lower case, to match known words against: SDKs write them in several ways
-    /// (contract section 2).
+    /// The path's parts in lower case, to match known words against: SDKs write them in several
+    /// ways (contract section 2).
     pub(crate) fn shape(&self) -> Vec<String> {
         let lower = |part: &String| part.to_ascii_lowercase();
         self.segments.iter().map(lower).collect()

@@ -1,8 +1,8 @@
 //! Everything the emulator remembers, in one value.
 //!
-//! All planes work on it under one lock, so a request either happened as a whole or not at all. With a
-//! state file it is written after every change, next to the file and then renamed over it: a crash
-//! leaves the world as it was after some change, never half of one.
+//! All planes work on it under one lock, so a request either happened as a whole or not at all.
+//! With a state file it is written after every change, next to the file and then renamed over it: a
+//! crash leaves the world as it was after some change, never half of one.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -35,11 +35,11 @@ pub struct Fault {
     pub nth: u64,
     /// At every later call, too.
     pub onwards: bool,
-    /// What happens.
+    /// The effect on the call.
     pub action: Action,
 }
 
-/// What happens instead of the call, or before it.
+/// The effect instead of the call, or before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It returns this `CK_RV`, and nothing was done.

@@ -176,7 +176,7 @@ fn delete(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) {
     }
 }
 
-/// What a PKCS#11 module is asked for first.
+/// The first call to a PKCS#11 module: returns its functions.
 ///
 /// # Safety
 ///
@@ -230,10 +230,10 @@ fn wrapped() -> &'static Wrapped {
     })
 }
 
-/// What is to be failed, and how often what was called since it was said.
+/// The faults of the plan, and the calls of each function since the plan changed.
 #[derive(Default)]
 struct Standing {
-    /// Inode and time of change: which content of the file this is of.
+    /// Inode and time of change of the file that was read.
     content: Option<(u64, i64, i64)>,
     faults: Vec<Fault>,
     counts: HashMap<&'static str, u64>,

@@ -58,7 +58,8 @@ impl Authority {
         self.updated = dates::rfc_1123(now);
     }
 
-    /// A fresh verification code: upper hex that fits a common name. Its exact length is UNCONFIRMED.
+    /// A fresh verification code: upper hex that fits a common name. Its exact length is
+    /// UNCONFIRMED.
     pub(crate) fn fresh_code(&mut self) -> String {
         let mut bytes = [0; 24];
         rand::fill(&mut bytes).expect("the system's random source works");

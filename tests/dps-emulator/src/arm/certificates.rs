@@ -27,8 +27,8 @@ pub(super) fn get(cloud: &Cloud, name: &str, call: &Call) -> Result<Reply, ArmRe
     })
 }
 
-/// Create, or replace with `If-Match`. An upload is unverified unless it says `isVerified`: whoever
-/// may write here is trusted.
+/// Create, or replace with `If-Match`. An upload is unverified unless it says `isVerified`: every
+/// writer here is trusted.
 pub(super) fn put(cloud: &Cloud, name: &str, call: &Call) -> Result<Reply, ArmRefusal> {
     let if_match = if_match(call)?;
     let uploaded = uploaded(name, call, cloud.now())?;

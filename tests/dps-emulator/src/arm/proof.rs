@@ -39,8 +39,8 @@ pub(super) fn verify(cloud: &Cloud, name: &str, call: &Call) -> Result<Reply, Ar
     })
 }
 
-/// The common name is the code and the CA's key signed it: nothing else is required. DPS's own code for
-/// a failure is UNCONFIRMED.
+/// The common name is the code and the CA's key signed it: nothing else is required. DPS's own code
+/// for a failure is UNCONFIRMED.
 fn check_proof(authority: &Authority, proof: &Certificate) -> Result<(), ArmRefusal> {
     let named = authority.code.is_some() && proof.common_name() == authority.code.as_deref();
     match named && proof.is_signed_by(&authority.certificate) {

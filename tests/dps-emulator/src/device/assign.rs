@@ -1,4 +1,4 @@
-//! What a registration changes: the registration record and the hub (contract sections 6 and 9).
+//! Changes of a registration: the registration record and the hub (contract sections 6 and 9).
 
 use aws_lc_rs::digest;
 use serde_json::Value;
@@ -71,8 +71,8 @@ impl Assignment<'_> {
         registration.device_id = Some(place.device_id);
     }
 
-    /// Reprovisioning (contract section 6): a device stays where it is while its hub is still allowed,
-    /// or while the policy forbids to move it.
+    /// Reprovisioning (contract section 6): a device stays where it is while its hub is still
+    /// allowed, or while the policy forbids to move it.
     fn place(&self, record: &Record, registration: &Registration) -> Option<Placement> {
         let allowed = allowed_hubs(record, self.linked_hubs);
         let policy = |member: &str| {
@@ -158,8 +158,8 @@ fn allowed_hubs(record: &Record, linked: &[String]) -> Vec<String> {
     }
 }
 
-/// `hashed`, the default, spreads devices evenly. The other policies take the first hub: latency and
-/// weights mean nothing here, and custom functions are not called.
+/// `hashed`, the default, spreads devices evenly. The other policies take the first hub: latency
+/// and weights mean nothing here, and custom functions are not called.
 fn chosen_hub(record: &Record, allowed: &[String]) -> Option<String> {
     let index = match record.text("allocationPolicy").unwrap_or("hashed") {
         "hashed" => {

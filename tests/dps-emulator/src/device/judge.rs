@@ -1,4 +1,4 @@
-//! Who a device is, by the certificates it presents (contract section 10).
+//! Identifies a device by the certificates that it presents (contract section 10).
 //!
 //! Order: an individual enrollment of that id decides alone; else the group of the first authority
 //! above the leaf, then of the next, up to the root. The first entry found decides.
@@ -13,18 +13,18 @@ use crate::options::Switches;
 use crate::refusal::Refusal;
 use crate::world::World;
 
-/// What the entry that applies says about the device.
+/// The answer of the entry that applies to the device.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     /// The entry that decided.
     pub(crate) entry: Entry,
-    /// Enabled: the device may come in. Disabled is no error, but a status.
+    /// Enabled: the device is accepted. Disabled is no error, but a status.
     pub(crate) enabled: bool,
     /// For a group: its id as it was written, and its certificate in the device's chain.
     pub(crate) signer: Option<(String, Certificate)>,
 }
 
-/// What is judged, and by which rules.
+/// The device, and the rules for it.
 #[derive(Clone, Copy)]
 pub(crate) struct Case<'a> {
     pub(crate) world: &'a World,
@@ -57,8 +57,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The leaf, if it is this device's, in time, and not blocked by somebody's disabled entry.
-    /// Codes for a wrong common name and for the validity are UNCONFIRMED.
+    /// Returns the leaf, if it is this device's, in time, and in no disabled entry of another
+    /// device. Codes for a wrong common name and for the validity are UNCONFIRMED.
     fn leaf(&self) -> Result<&'a Certificate, Refusal> {
         let leaf = self.presented.first().ok_or_else(unauthorized)?;
         let is_named = leaf
@@ -146,8 +146,9 @@ impl<'a> Case<'a> {
         Err(self.no_group())
     }
 
-    /// The group that holds or references this authority. If several do, a disabled one: a certificate
-    /// in a disabled entry fails even if an enabled entry has it too (contract section 13).
+    /// The group that holds or references this authority. If several do, a disabled one: a
+    /// certificate in a disabled entry fails even if an enabled entry has it too (contract section
+    /// 13).
     fn group_of(&self, authority: &Certificate) -> Option<&'a Record> {
         let holders = self.world.groups.holders(&authority.sha256());
         let referrers = self
@@ -168,8 +169,8 @@ impl<'a> Case<'a> {
         named.any(|ca| ca.verified && ca.certificate == *authority)
     }
 
-    /// A device whose group still exists but has other certificates hears that; any other one hears
-    /// only that it is not authorized.
+    /// A device whose group still exists but has other certificates gets that reason; any other one
+    /// is only not authorized.
     fn no_group(&self) -> Refusal {
         let registration = self.world.registrations.get(&ids::key(self.id));
         let remembered = registration

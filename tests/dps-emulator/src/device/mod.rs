@@ -1,6 +1,7 @@
 //! The device plane (contract section 9): HTTPS here, the same requests over MQTT in `mqtt`.
 //!
-//! `requests` holds what both transports share, `judge` decides who a device is, `assign` acts on it.
+//! `requests` holds what both transports share, `judge` decides who a device is, `assign` acts on
+//! it.
 
 mod assign;
 mod judge;
@@ -59,7 +60,7 @@ fn served(cloud: &Cloud, operation: Option<Operation>, call: &Call) -> Result<Re
     }
 }
 
-/// What a device may ask for.
+/// A request of a device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Ask<'a> {
     /// Begin a registration, with this body.

@@ -1,4 +1,4 @@
-//! Registrations that are under way: what a device polls for.
+//! Open registrations, which devices poll.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 /// Most operations that are remembered; the oldest is forgotten first.
 const OPERATIONS_MAX: usize = 10_000;
 
-/// One registration, already decided, told to the device when it asks often enough.
+/// One registration, already decided, which the device learns when it asks often enough.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RegisterOperation {
-    /// Key of the registration id: nobody else may ask.
+    /// Key of the registration id: no other device may ask.
     pub(crate) key: String,
     /// SHA-256 thumbprint of the leaf that began it.
     pub(crate) leaf: String,

@@ -19,7 +19,7 @@ use crate::world::World;
 /// Longest body (contract section 5: message 96 KB).
 const BODY_LENGTH_MAX: usize = 96 * 1024;
 
-/// Who asks: what stands in the address and in the TLS handshake.
+/// The caller: the parts of the address and of the TLS handshake.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Device<'a> {
     pub(crate) id_scope: &'a str,
@@ -28,12 +28,12 @@ pub(crate) struct Device<'a> {
     pub(crate) presented: &'a [Certificate],
 }
 
-/// How far a registration is.
+/// The progress of a registration.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     /// Ask again later.
     Assigning {
-        /// What to ask for.
+        /// The operation id to ask for.
         operation_id: String,
     },
     /// Done, with any status.
@@ -58,7 +58,7 @@ pub(crate) fn take_rate(cloud: &Cloud) -> Result<(), u64> {
     cloud.rates.registrations.take(limit, Instant::now())
 }
 
-/// Begin a registration. All is decided here; polling only tells it.
+/// Begin a registration. All is decided here; a poll only returns it.
 pub(crate) fn register(
     cloud: &Cloud,
     device: &Device<'_>,
@@ -88,7 +88,8 @@ pub(crate) fn register(
     })
 }
 
-/// Ask how a registration went. Only who began it may ask; an unknown operation is 404 (UNCONFIRMED).
+/// Returns the state of a registration. Only the device that began it may ask; an unknown operation
+/// is 404 (UNCONFIRMED).
 pub(crate) fn poll(
     cloud: &Cloud,
     device: &Device<'_>,

@@ -19,13 +19,14 @@ pub(crate) struct Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// What the slots hold, primary first.
+    /// Contents of the slots, primary first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.primary.iter().chain(&self.secondary)
     }
 }
 
-/// What an entry accepts. The variants hold exactly what the service needs to decide.
+/// The attestation that an entry accepts. The variants hold exactly what the service needs to
+/// decide.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Attestation {
     /// `x509.clientCertificates`: leaves of one device.
@@ -43,8 +44,8 @@ pub(crate) enum Attestation {
 const SLOTS: [&str; 2] = ["primary", "secondary"];
 
 impl Attestation {
-    /// Read `attestation` of a record of `kind`. `old` is what the record holds now: a slot that comes
-    /// with `info` only keeps its certificate (contract section 3).
+    /// Read `attestation` of a record of `kind`. `old` is what the record holds now: a slot that
+    /// comes with `info` only keeps its certificate (contract section 3).
     pub(crate) fn read(kind: Kind, sent: &Value, old: Option<&Self>) -> Result<Self, Refusal> {
         match sent.get("type").and_then(Value::as_str) {
             Some("x509") => read_x509(kind, sent.get("x509").unwrap_or(&Value::Null), old),
@@ -149,8 +150,9 @@ fn read_certificate(
     }
 }
 
-/// The certificate that an info-only slot stands for: found by SHA-256, so that it may change slots;
-/// without a thumbprint, the one in the same slot (moving is UNCONFIRMED, contract section 3).
+/// The certificate that an info-only slot stands for: found by SHA-256, so that it may change
+/// slots; without a thumbprint, the one in the same slot (moving is UNCONFIRMED, contract section
+/// 3).
 fn kept_certificate(slot: &str, sent: &Value, old: Option<&Attestation>) -> Option<Certificate> {
     let info = sent.get("info")?;
     let (Attestation::Client(held) | Attestation::Signing(held)) = old? else {

@@ -7,7 +7,7 @@ use crate::ids;
 use crate::options::Switches;
 use crate::refusal::Refusal;
 
-/// Members that the service makes; a client that sends them back is not heard.
+/// Members that the service makes; a client's values for them are ignored.
 const READ_ONLY: [&str; 4] = [
     "etag",
     "createdDateTimeUtc",
@@ -17,7 +17,7 @@ const READ_ONLY: [&str; 4] = [
 
 const ALLOCATION_POLICIES: [&str; 4] = ["hashed", "geoLatency", "static", "custom"];
 
-/// What the checks need to know of the service.
+/// Facts about the service that the checks need.
 #[derive(Clone, Copy)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) linked_hubs: &'a [String],
@@ -36,8 +36,9 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Check `body` as a record of `kind` named `id`. `old` is the attestation that the record holds
-    /// now. A member that is left out is reset to its default: a PUT replaces (contract section 6).
+    /// Check `body` as a record of `kind` named `id`. `old` is the attestation that the record
+    /// holds now. A member that is left out is reset to its default: a PUT replaces (contract
+    /// section 6).
     pub(crate) fn read(
         kind: Kind,
         id: &str,
@@ -245,7 +246,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever stands in a member: the record is refused, or stored and shown without certificates.
+        /// Whatever stands in a member: the record is refused, or stored and shown without
+        /// certificates.
         #[test]
         fn no_json_makes_the_checks_panic(place in any_place(), value in any_json(), kind: bool) {
             let mut record = record();

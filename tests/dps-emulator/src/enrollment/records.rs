@@ -219,8 +219,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is put and removed: `holders` knows exactly the entries with that certificate, in
-        /// this world and in one that was saved and loaded.
+        /// Whatever is put and removed: `holders` knows exactly the entries with that certificate,
+        /// in this world and in one that was saved and loaded.
         #[test]
         fn the_index_agrees_with_the_records(steps in steps()) {
             let mut records = Records::default();

@@ -29,7 +29,7 @@ const FORM_LENGTH_MAX: usize = 32 * 1024;
 const GRANT_TYPE: &str = "client_credentials";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// What a token is for.
+/// The purpose of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Scope {
     /// The service plane of DPS.
@@ -216,7 +216,7 @@ fn granted(token: &str) -> Value {
     })
 }
 
-/// What msal reads first. The addresses keep the port under which the client came.
+/// The document that msal reads first. The addresses keep the port under which the client came.
 fn discovery(call: &Call) -> Reply {
     let host = call.header("host").unwrap_or(ENTRA_HOST);
     let base = format!("https://{host}/{}", call.segment(0));

@@ -1,4 +1,4 @@
-//! The hub's HTTPS plane: who may ask, and who answers (contract section 12).
+//! The hub's HTTPS plane: permissions, and dispatch (contract section 12).
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ async fn served(
     }
 }
 
-/// A device sends a message: the one way to see over HTTPS whether the hub lets it in.
+/// A device sends a message: the only way to observe over HTTPS whether the hub accepts it.
 fn message(cloud: &Cloud, hub: &str, id: &str, call: &Call) -> Result<Reply, HubRefusal> {
     let leaf = call.presented.as_ref().ok().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(HubRefusal::unauthorized)?;

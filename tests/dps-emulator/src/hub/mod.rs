@@ -48,8 +48,8 @@ impl Hub {
         self.identities.remove(device_id)
     }
 
-    /// What DPS does at a registration: the identity exists afterwards, `selfSigned`, with these
-    /// thumbprints; all else about it stays (contract section 9).
+    /// The effect of a registration at DPS: the identity exists afterwards, `selfSigned`, with
+    /// these thumbprints; all else about it stays (contract section 9).
     pub(crate) fn provision(
         &mut self,
         device_id: &str,
@@ -66,8 +66,8 @@ impl Hub {
         self.insert(identity)
     }
 
-    /// Whether a device may connect with this leaf: the identity exists, is enabled, and carries the
-    /// leaf's SHA-256 or SHA-1 thumbprint.
+    /// Whether a device may connect with this leaf: the identity exists, is enabled, and carries
+    /// the leaf's SHA-256 or SHA-1 thumbprint.
     pub(crate) fn admits(&self, device_id: &str, leaf: &crate::certificate::Certificate) -> bool {
         let Some(identity) = self.find(device_id) else {
             return false;

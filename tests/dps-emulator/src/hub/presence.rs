@@ -1,7 +1,7 @@
-//! Which devices are online at a hub, and what they answer to a direct method (contract section 12).
+//! Devices that are online at a hub, and their answers to a direct method (contract section 12).
 //!
-//! A device is online while it is connected over MQTT, or while a test says so and gives its answer.
-//! Not part of the world: no connection survives a restart.
+//! A device is online while it is connected over MQTT, or while a test says so and gives its
+//! answer. Not part of the world: no connection survives a restart.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Direct methods that wait for one device.
 pub(crate) const INVOCATIONS_MAX: usize = 16;
-/// How often a device that may still connect is looked for.
+/// How often the hub checks that a device may still connect.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A device's own answer to a direct method.
@@ -57,7 +57,7 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// A device connected. An older connection of it hears that its sender is gone, and ends.
+    /// A device connected. The session of an older connection gets a closed channel, and ends.
     pub(crate) fn connect(&self, hub: &str, id: &str) -> mpsc::Receiver<Invocation> {
         let (sender, invocations) = mpsc::channel(INVOCATIONS_MAX);
         let key = (hub.to_owned(), id.to_owned());

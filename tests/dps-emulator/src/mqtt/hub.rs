@@ -1,7 +1,8 @@
 //! A device that is connected to the hub: it is online, and direct methods reach it (contract
 //! section 12).
 //!
-//! It is let in by the thumbprint on record, and put out within moments when that changes.
+//! The hub accepts it by the thumbprint on record, and disconnects it within moments when that
+//! changes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -102,7 +103,7 @@ impl Session {
         client.packets.publish(topic, payload).await
     }
 
-    /// An answer to a method; anything else a device says is telemetry, which nobody keeps.
+    /// An answer to a method; any other message of a device is telemetry, which is not kept.
     fn hear(&mut self, topic: &str, payload: &[u8]) {
         let Some((status, request_id)) = topics::method_answer(topic) else {
             return;

@@ -1,8 +1,8 @@
-//! MQTT 3.1.1 over TLS or WebSocket (contract sections 9 and 12): devices register here, and connect to
-//! the hub.
+//! MQTT 3.1.1 over TLS or WebSocket (contract sections 9 and 12): devices register here, and
+//! connect to the hub.
 //!
-//! The user name says which of the two a client wants. Packets are `mqute-codec`'s; this module never
-//! looks at bytes. It is no broker: clients talk to the service, never to each other.
+//! The user name says which of the two a client wants. Packets are `mqute-codec`'s; this module
+//! never looks at bytes. It is no broker: clients talk to the service, never to each other.
 
 mod hub;
 mod packets;
@@ -70,7 +70,7 @@ struct Client {
     idle: Duration,
 }
 
-/// Who a client says it is, and what it presented for itself.
+/// The client's name for itself, and its certificates.
 #[derive(Debug)]
 struct Who {
     id: String,
@@ -143,7 +143,8 @@ impl Client {
         timeout(self.idle, self.packets.next()).await?
     }
 
-    /// Packets that every session answers alike. Returns what is left to do: a message of the client.
+    /// Packets that every session answers alike. Returns what is left to do: a message of the
+    /// client.
     async fn answer(&mut self, packet: Packet, may: impl Fn(&str) -> bool) -> io::Result<Event> {
         match packet {
             Packet::PingReq(_) => self.packets.send(Packet::PingResp(PingResp {})).await?,
@@ -199,7 +200,7 @@ impl Client {
     }
 }
 
-/// What a packet leaves to do.
+/// The work that a packet leaves.
 #[derive(Debug)]
 enum Event {
     Nothing,

@@ -15,7 +15,7 @@ use crate::listener::{Connection, Peer};
 /// Longest packet of a client (IoT Hub's own limit).
 pub(super) const PACKET_LENGTH_MAX: usize = 256 * 1024;
 
-/// What carries the bytes.
+/// The transport of the bytes.
 #[derive(Debug)]
 pub(super) enum Carrier {
     /// TLS on a port of its own.
@@ -25,7 +25,7 @@ pub(super) enum Carrier {
 }
 
 impl Carrier {
-    /// Who is at the other side.
+    /// The certificates of the client.
     pub(super) fn peer(&self) -> &Peer {
         match self {
             Self::Tls(connection) => connection.peer(),
@@ -33,7 +33,8 @@ impl Carrier {
         }
     }
 
-    /// Append what arrives next. False at the end. Frames may hold any part of a packet, or several.
+    /// Append what arrives next. False at the end. Frames may hold any part of a packet, or
+    /// several.
     async fn receive(&mut self, received: &mut BytesMut) -> io::Result<bool> {
         let socket = match self {
             Self::Tls(connection) => return Ok(connection.read_buf(received).await? > 0),

@@ -1,7 +1,7 @@
 //! A device that registers over MQTT (contract section 9).
 //!
-//! Who it is, is judged at every request and not at CONNECT: a refusal comes as `res/401` with the
-//! JSON body, as it does from the service.
+//! The device is identified at every request and not at CONNECT: a refusal comes as `res/401` with
+//! the JSON body, as it does from the service.
 
 use std::io;
 use std::sync::Arc;

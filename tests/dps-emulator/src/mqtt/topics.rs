@@ -11,10 +11,10 @@ const TOPIC_LENGTH_MAX: usize = 1024;
 /// Longest request id.
 const REQUEST_ID_LENGTH_MAX: usize = 128;
 
-/// What answers to a device's registration are published under.
+/// Prefix of the topics of answers to a device's registration.
 pub(super) const ANSWERS: &str = "$dps/registrations/res/#";
 
-/// What a client wants, from its user name.
+/// The purpose of a client, from its user name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     /// To register: `{idScope}/registrations/{id}/api-version=…&ClientVersion=…`.
@@ -62,7 +62,7 @@ impl Login {
     }
 }
 
-/// What a device asks for, from the topic it publishes to.
+/// The request of a device, from the topic it publishes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Register,

@@ -1,4 +1,5 @@
-//! Bulk changes: at most ten records, each of which succeeds or fails by itself (contract section 7).
+//! Bulk changes: at most ten records, each of which succeeds or fails by itself (contract section
+//! 7).
 
 use serde_json::{Map, Value, json};
 

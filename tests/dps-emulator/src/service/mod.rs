@@ -1,4 +1,4 @@
-//! The service plane: what back ends ask of DPS (contract sections 2 to 8).
+//! The service plane: requests of back ends to DPS (contract sections 2 to 8).
 
 mod bulk;
 mod query;
@@ -34,7 +34,7 @@ const API_VERSIONS: [&str; 10] = [
     "2018-11-01",
 ];
 
-/// Answer a call that leads to this plane. `None`: nobody serves its path.
+/// Answer a call that leads to this plane. Returns `None` for a path that is not served.
 pub(crate) fn answer(cloud: &Cloud, operation: Option<Operation>, call: &Call) -> Reply {
     served(cloud, operation, call).unwrap_or_else(|refusal| refusal.reply(cloud.now()))
 }

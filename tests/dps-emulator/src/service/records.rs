@@ -129,7 +129,7 @@ impl<'a> Write<'a> {
         Ok(())
     }
 
-    /// Set members of a record as somebody else would: no precondition, a new ETag.
+    /// Set members of a record as another client would: no precondition, a new ETag.
     pub(crate) fn edit(
         &self,
         world: &mut World,
@@ -207,7 +207,8 @@ impl<'a> Write<'a> {
         Ok(())
     }
 
-    /// The registration record of an individual enrollment exists from here on (contract section 2).
+    /// The registration record of an individual enrollment exists from here on (contract section
+    /// 2).
     fn begin_registration(&self, world: &mut World, kind: Kind, id: &str) {
         if kind == Kind::Individual {
             let key = ids::key(id);
@@ -221,8 +222,8 @@ impl<'a> Write<'a> {
     }
 }
 
-/// What `If-Match` means for a PUT (contract section 4). On a missing record a tag fails and `*` creates
-/// (UNCONFIRMED).
+/// The meaning of `If-Match` for a PUT (contract section 4). On a missing record a tag fails and
+/// `*` creates (UNCONFIRMED).
 fn check_version(kind: Kind, old: Option<&Record>, if_match: &IfMatch) -> Result<(), Refusal> {
     match (old, if_match) {
         (Some(_), IfMatch::Absent) => Err(Refusal::new(kind.exists(), "Enrollment already exists")),

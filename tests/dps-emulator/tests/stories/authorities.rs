@@ -34,8 +34,8 @@ fn etag(answer: &Value) -> String {
     answer["etag"].as_str().unwrap().to_owned()
 }
 
-/// Upload, code, proof: each step with the ETag of the one before, each changing it. A proof by another
-/// key, and a proof of another code, prove nothing.
+/// Upload, code, proof: each step with the ETag of the one before, each changing it. A proof by
+/// another key, and a proof of another code, prove nothing.
 #[tokio::test]
 async fn possession_is_proven_step_by_step() {
     let plant = Plant::start();

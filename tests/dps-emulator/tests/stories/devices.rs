@@ -96,7 +96,7 @@ async fn a_group_device_is_assigned_and_the_hub_knows_its_leaf() {
     plant.delete(path, Some(etag)).await.expect(204);
 }
 
-/// Both slots of an individual enrollment open the door; a certificate in neither does not.
+/// DPS accepts both slots of an individual enrollment; it refuses a certificate in neither.
 #[tokio::test]
 async fn both_slots_open_the_door() {
     let plant = Plant::start();
@@ -148,8 +148,8 @@ async fn a_chain_that_does_not_reach_a_verified_authority_is_refused() {
         .unwrap();
 }
 
-/// The individual enrollment decides alone: disabled it blocks a group device, with a new leaf it shuts
-/// the old one out, deleted it lets the device in again.
+/// The individual enrollment decides alone: disabled it blocks a group device, with a new leaf it
+/// excludes the old one, deleted it admits the device again.
 #[tokio::test]
 async fn an_individual_enrollment_takes_precedence() {
     let plant = Plant::start();
@@ -187,7 +187,8 @@ async fn an_individual_enrollment_takes_precedence() {
     old.register().await.unwrap();
 }
 
-/// The first authority from the leaf up that has a group decides, though one further up has one too.
+/// The first authority from the leaf up that has a group decides, though one further up has one
+/// too.
 #[tokio::test]
 async fn the_nearest_group_decides() {
     let plant = Plant::start();
@@ -305,8 +306,8 @@ async fn operations_belong_to_their_device() {
     assert_eq!(bad.status, 400);
 }
 
-/// A repeat on the same hub: which substatus depends on the API version. A hub that is no longer in the
-/// record is left, unless the policy forbids it.
+/// A repeat on the same hub: which substatus depends on the API version. A hub that is no longer in
+/// the record is left, unless the policy forbids it.
 #[tokio::test]
 async fn reprovisioning_follows_the_policy() {
     let plant = Plant::start_with(|options| {
@@ -353,8 +354,8 @@ async fn reprovisioning_follows_the_policy() {
     assert_eq!(assign(one, reset).await, pair("one", "deviceDataReset"));
 }
 
-/// The initial twin is given at the first provisioning and goes with the device to another hub, unless
-/// the policy resets it.
+/// The initial twin is given at the first provisioning and goes with the device to another hub,
+/// unless the policy resets it.
 #[tokio::test]
 async fn the_twin_moves_with_the_device() {
     let hubs = ["one", "two"].map(|hub| format!("{hub}.azure-devices.net"));

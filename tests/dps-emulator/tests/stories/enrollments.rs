@@ -23,8 +23,8 @@ fn group(id: &str, primary: &Made) -> Value {
     })
 }
 
-/// Created; read back with `info` in place of the certificate; not created twice; changed with the right
-/// ETag, with `*`, not with a stale one; deleted; gone.
+/// Created; read back with `info` in place of the certificate; not created twice; changed with the
+/// right ETag, with `*`, not with a stale one; deleted; gone.
 #[tokio::test]
 async fn a_record_lives_by_its_etag() {
     let plant = Plant::start();
@@ -81,8 +81,8 @@ async fn a_record_lives_by_its_etag() {
     );
 }
 
-/// A slot that comes back with its info only keeps its certificate, also in the other slot; a slot that
-/// is left out is emptied; what is left out of the record is reset; unknown members stay.
+/// A slot that comes back with its info only keeps its certificate, also in the other slot; a slot
+/// that is left out is emptied; what is left out of the record is reset; unknown members stay.
 #[tokio::test]
 async fn slots_are_rolled_by_what_was_read() {
     let plant = Plant::start();

@@ -176,7 +176,7 @@ async fn an_assertion_that_proves_nothing_gets_nothing() {
     ask(&plant, SERVICE, &good).await.expect(200);
 }
 
-/// What msal reads first leads to the token endpoint, port and all.
+/// The document that msal reads first leads to the token endpoint, port and all.
 #[tokio::test]
 async fn discovery_leads_to_the_token_endpoint() {
     let plant = Plant::start();

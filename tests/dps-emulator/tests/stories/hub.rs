@@ -1,4 +1,4 @@
-//! Direct methods and jobs: how devices are told to register again (contract section 12).
+//! Direct methods and jobs, by which devices are called to register again (contract section 12).
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn an_identity_is_created_changed_and_not_twice() {
     assert_eq!(changed["authentication"]["type"], "selfSigned");
 }
 
-/// A method reaches a device that is online; else the answer says what is missing.
+/// A method reaches a device that is online; else the answer has the reason.
 #[tokio::test]
 async fn a_method_reaches_a_device_that_is_online() {
     let plant = Plant::start();
@@ -109,8 +109,8 @@ async fn devices_of_job(plant: &Plant, id: &str) -> Value {
     .expect(200)
 }
 
-/// A job calls the devices that its condition names, online or not, at its time, which the clock makes
-/// come; it can be cancelled before.
+/// A job calls the devices that its condition names, online or not, at its time, which the clock
+/// makes come; it can be cancelled before.
 #[tokio::test]
 async fn a_job_calls_its_devices_in_time() {
     let plant = Plant::start();

@@ -20,7 +20,7 @@ async fn is_cut(plant: &Plant, path: &str, record: &Value) -> bool {
         .is_err()
 }
 
-/// Cut before: nothing happened. Cut after: it happened, and only reading back tells.
+/// Cut before: nothing happened. Cut after: it happened, and only reading back shows that.
 #[tokio::test]
 async fn a_lost_answer_may_have_committed() {
     let plant = Plant::start();
@@ -96,7 +96,7 @@ async fn a_request_can_hang() {
     assert_eq!(plant.emulator.requests()[0].status, None);
 }
 
-/// Somebody else edits the record in the moment of a PUT: the ETag that was read is stale.
+/// Another client edits the record in the moment of a PUT: the ETag that was read is stale.
 #[tokio::test]
 async fn a_record_can_change_behind_the_clients_back() {
     let plant = Plant::start();

@@ -1,6 +1,6 @@
 //! Stories of real clients: each starts its own emulator and talks to it over TLS.
 //!
-//! | file | tells of |
+//! | file | subject |
 //! |---|---|
 //! | `client` | the clients themselves: SAS tokens, client certificates, host names |
 //! | `pki` | the certificates they use |
@@ -11,7 +11,7 @@
 //! | `hub` | identities, direct methods, jobs |
 //! | `mqtt` | devices over MQTT, at DPS and at the hub |
 //! | `interference` | faults, the clock, the request log, state over a restart |
-//! | `strangers` | clients that are not ours: curl and openssl |
+//! | `strangers` | independent clients: curl and openssl |
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

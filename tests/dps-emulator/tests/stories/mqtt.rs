@@ -202,7 +202,8 @@ async fn faults_reach_mqtt_too() {
     assert!(plant.emulator.hub_identity("press-7").is_some());
 }
 
-/// The hub lets in the leaf on record and no other, and puts a device out when its identity is gone.
+/// The hub accepts the leaf on record and no other, and disconnects a device when its identity is
+/// gone.
 #[tokio::test]
 async fn the_hub_goes_by_the_thumbprint_on_record() {
     let plant = Plant::start();

@@ -83,8 +83,8 @@ fn openssl(program: &Program, arguments: &str) {
     );
 }
 
-/// A device with a certificate of version 1, as `openssl x509 -req` makes it, over TLS 1.2: refused in
-/// JSON while it has no enrollment, assigned when it has one.
+/// A device with a certificate of version 1, as `openssl x509 -req` makes it, over TLS 1.2: refused
+/// in JSON while it has no enrollment, assigned when it has one.
 #[test]
 fn a_device_made_of_curl_and_openssl_is_assigned() {
     let program = Program::start();

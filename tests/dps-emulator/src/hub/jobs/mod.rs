@@ -1,8 +1,8 @@
 //! Scheduled jobs: a direct method for many devices, at a time (contract section 12).
 //!
-//! A job waits for its start by the emulator's clock, then calls each device once; `results` says what
-//! became of each. Jobs are part of the
-//! world, the waiting is not: after a restart a job that had not ended stays as it was.
+//! A job waits for its start by the emulator's clock, then calls each device once; `results` has
+//! the result of each. Jobs are part of the world, the waiting is not: after a restart a job that
+//! had not ended stays as it was.
 
 mod order;
 mod results;
@@ -213,7 +213,7 @@ impl Run {
         });
     }
 
-    /// The devices to call; none if the job was cancelled meanwhile.
+    /// The devices to call; none if the job was cancelled in between.
     fn begin(&self) -> Vec<String> {
         let now = dates::seven_digits(self.cloud.now());
         let mut devices = Vec::new();

@@ -1,4 +1,4 @@
-//! What a back end orders: the method, the time, and the devices.
+//! The order of a back end: the method, the time, and the devices.
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;

@@ -1,4 +1,5 @@
-//! What became of each device of a job, as a query over `devices.jobs` shows it (contract section 12).
+//! The result of each device of a job, as a query over `devices.jobs` shows it (contract section
+//! 12).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use crate::wire::{Call, Reply};
 /// Longest query text.
 pub(super) const QUERY_LENGTH_MAX: usize = 8192;
 
-/// What became of one device.
+/// The result of one device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Outcome {
@@ -81,7 +82,7 @@ fn shown(job: &Job, device: &str) -> Value {
     shown
 }
 
-/// Notes what became of a device.
+/// Notes the result of a device.
 pub(super) fn note(job: &mut Job, device: &str, outcome: Outcome, at: time::OffsetDateTime) {
     let entry = (dates::seven_digits(at), outcome);
     job.results.insert(device.to_owned(), entry);
