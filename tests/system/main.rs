@@ -32,7 +32,7 @@
 //! | `policy` | which certificates stations and devices may request |
 //! | `keys` | weak, shared and compromised keys get no certificate |
 //! | `printed` | outside text forges no line on a terminal or in the log |
-//! | `self_renewal` | stations, auditors and servers renew themselves, with an alarm before an end |
+//! | `self_renewal` | stations, auditors and servers renew themselves; an alarm before an end |
 //! | `access` | every route and role: refused before the body is read, and audited |
 //! | `hostile` | a thousand connections of every kind, while a station is served |
 //! | `est` | devices enroll and renew by EST, with curl and OpenSSL |

@@ -13,10 +13,10 @@
 //! | `exchange` | `journal` and `faults` around every answer |
 //! | `plane`, `operation` | which service is meant, and what is asked of it |
 //! | `mqtt` | the same for MQTT: registration, and devices that are online |
-//! | `service`, `device`, `arm`, `hub`, `entra` | the services, each a function from `Call` to `Reply` |
+//! | `service`, `device`, `arm`, `hub`, `entra` | services: functions from `Call` to `Reply` |
 //! | `cloud`, `world` | what they share: clock, switches, and all state under one lock |
 //! | `enrollment`, `registration`, `certificate`, `chain` | the things they talk about |
-//! | `etag`, `ids`, `sas`, `dates`, `page`, `rate`, `refusal` | the rules that they have in common |
+//! | `etag`, `ids`, `sas`, `dates`, `page`, `rate`, `refusal` | common rules |
 //! | `running` | the threads and listeners |
 //! | `control`, `views`, `emulator` | the test's hand: look, interfere, move the clock |
 //!
