@@ -247,7 +247,7 @@ fn identities_below_a_root_go_after_the_root() {
         (asked.len() > 1).then_some(())
     });
     is_assigned(&env.emulator, &compromised);
-    let prober = Prober::compromised(&env, std::slice::from_ref(&compromised));
+    let prober = Prober::excluded(&env, std::slice::from_ref(&compromised));
     assert_eq!(env.count("hub_task WHERE done_at IS NOT NULL"), 0);
     answers(&env, operator);
     assert!(!hub_knows(&env, &compromised));

@@ -170,7 +170,7 @@ fn each_was_rolled_once(env: &TestEnv) {
 fn a_compromised_intermediate_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let bay = OwnAuthority::new(Kind::Intermediate, "bay-1");
     let (mut env, compromised) = env_with(std::slice::from_ref(&bay));
-    let prober = Prober::compromised(&env, &compromised);
+    let prober = Prober::excluded(&env, &compromised);
     env.kill();
     let operator = reported(&env, &["--authority", "bay-1"]);
     // First without the compromised certificate, then with the next one.
@@ -207,7 +207,7 @@ fn a_compromised_intermediate_is_replaced_although_the_daemon_is_killed_at_every
 fn a_compromised_root_is_replaced_although_the_daemon_is_killed_at_every_step() {
     let mut env = TestEnv::new();
     let compromised = under_the_root(&mut env);
-    let prober = Prober::compromised(&env, std::slice::from_ref(&compromised));
+    let prober = Prober::excluded(&env, std::slice::from_ref(&compromised));
     env.kill();
     let operator = reported(&env, &["--authority", "root"]);
     let root = OwnAuthority::new(Kind::Root, "root");

@@ -94,7 +94,7 @@ fn compromise(kind: Kind, calls: &[&[Call]]) {
     let authorities = authorities(kind);
     let (env, compromised) = env_with(&authorities);
     arm(&env, &authorities, calls);
-    let prober = Prober::compromised(&env, &compromised);
+    let prober = Prober::excluded(&env, &compromised);
     let pairs: Vec<_> = authorities.iter().zip(&compromised).collect();
     side_by_side(&pairs, |(authority, device)| {
         let (name, id) = (&authority.name, &device.id);

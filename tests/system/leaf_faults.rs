@@ -67,14 +67,14 @@ impl Case {
     /// Asserts one identity and one registration record, of the same name, with this leaf.
     fn is_known_by(&self, env: &TestEnv, leaf: &Holder) {
         let identity = env.emulator.hub_identity(&self.id).unwrap();
-        assert_eq!(identity["deviceId"], self.id, "{}", self.run());
+        assert_eq!(identity["deviceId"], self.id, "{}", self.describe());
         let shown = &identity["authentication"]["x509Thumbprint"]["primaryThumbprint"];
-        assert_eq!(*shown, leaf.thumbprint, "{}", self.run());
+        assert_eq!(*shown, leaf.thumbprint, "{}", self.describe());
         let registration = env.emulator.registration(&self.id).unwrap();
-        assert_eq!(registration["status"], "assigned", "{}", self.run());
-        assert_eq!(registration["deviceId"], self.id, "{}", self.run());
+        assert_eq!(registration["status"], "assigned", "{}", self.describe());
+        assert_eq!(registration["deviceId"], self.id, "{}", self.describe());
         let leaves = format!("intent WHERE subject = '{}'", self.id);
-        assert_eq!(env.count(&leaves), 2, "{}", self.run());
+        assert_eq!(env.count(&leaves), 2, "{}", self.describe());
     }
 }
 

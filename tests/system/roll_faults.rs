@@ -83,7 +83,7 @@ fn killed_while_an_answer_is_lost_a_roll_ends_the_same_way() {
     for device in &old {
         is_assigned(&env.emulator, device);
     }
-    let compromised = Prober::compromised(&env, &old[1..]);
+    let compromised = Prober::excluded(&env, &old[1..]);
     env.kill();
     let operators = ["press-2", "press-3"].map(|id| reported(&env, &[id]));
     let lost = |operation: &str, id: &str| {
