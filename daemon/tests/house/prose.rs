@@ -52,7 +52,7 @@ const BANNED: &[(&str, &str)] = &[
         "ends, expires",
     ),
     (
-        "is looked|are looked|was looked|were looked|be looked",
+        "is looked at|are looked at|was looked at|were looked at|is looked whether|it is looked",
         "is polled, is checked, is read",
     ),
     (
@@ -91,16 +91,7 @@ const QUOTES: &[&str] = &[
 ];
 
 /// Folders and files whose prose is still to be revised. The list only shrinks.
-const STILL_TO_DO: &[&str] = &[
-    "daemon/",
-    "docs/",
-    "tests/",
-    "README.md",
-    "packaging/",
-    "softhsm-setup/",
-    "systemd/",
-    "pkcs11-config/",
-];
+const STILL_TO_DO: &[&str] = &["daemon/", "docs/architecture.md"];
 
 #[test]
 fn prose_has_no_banned_word() {
@@ -252,6 +243,7 @@ struct Word {
     text: String,
     ends_sentence: bool,
     asks: bool,
+    is_capital: bool,
 }
 
 fn blocks(source: &Source) -> Vec<Block> {
@@ -300,6 +292,7 @@ fn words(block: &Block) -> Vec<Word> {
                 text: inner.to_lowercase(),
                 ends_sentence: end.ends_with(['.', '!', '?']),
                 asks: end.ends_with('?'),
+                is_capital: inner.starts_with(char::is_uppercase),
             });
         }
     }
@@ -344,7 +337,8 @@ fn within(words: &[Word]) -> bool {
 fn opened(block: &Block) -> Vec<(usize, String)> {
     let words = words(block);
     let sentences = words.split_inclusive(|word| word.ends_sentence);
-    let statements = sentences.filter(|words| !words.last().is_some_and(|word| word.asks));
+    let statements = sentences
+        .filter(|words| words[0].is_capital && !words.last().is_some_and(|word| word.asks));
     let openings = statements.filter_map(|words| {
         let found = OPENINGS.iter().find(|opening| {
             let opening: Vec<&str> = opening.split(' ').collect();

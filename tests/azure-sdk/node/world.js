@@ -1,5 +1,5 @@
 "use strict";
-// What the suites share: the world that `run` made, certificates made by openssl, and the emulator's
+// Shared by the suites: the world that `run` made, certificates made by openssl, and the emulator's
 // control address.
 
 const { execFileSync } = require("node:child_process");
