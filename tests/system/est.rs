@@ -349,8 +349,8 @@ fn the_same_csr_is_a_repeat_first_and_a_renewal_later() {
     assert_eq!(obtain("simplereenroll"), second);
 
     // A certificate that is revoked with its issuer is no answer any more.
-    let breach = ["--authority", "line-1", "--reason", "compromise"];
-    env.hallmark(&[&["roll", "start"], &breach[..]].concat());
+    let compromise = ["--authority", "line-1", "--reason", "compromise"];
+    env.hallmark(&[&["roll", "start"], &compromise[..]].concat());
     until("the successor signs", || {
         second_signs(&env, "line-1").then_some(())
     });

@@ -112,7 +112,7 @@ fn killed_while_an_answer_is_lost_a_roll_ends_the_same_way() {
         (env.count(out) == 2).then_some(())
     });
     new.extend(ids[1..].iter().map(|id| env.enlist("device", id)));
-    until("the breaches are over, the renewal drains", || {
+    until("the compromise rollovers are done, the renewal drains", || {
         let ended = "roll WHERE reason = 'compromise' AND state = 'done'";
         let drains = "roll WHERE reason = 'expiry' AND state = 'draining'";
         (env.count(ended) == 2 && env.count(drains) == 1).then_some(())

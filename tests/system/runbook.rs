@@ -219,13 +219,13 @@ fn tokens_are_listed() {
 #[test]
 fn a_device_is_compromised() {
     let (env, devices) = below_line_1(&["press-7", "device-3"]);
-    let [breached, blocked] = &devices[..] else {
+    let [compromised, blocked] = &devices[..] else {
         unreachable!("two were asked for");
     };
     let is_out = |device| assert_ne!(register(&env.emulator, device).as_deref(), Ok("assigned"));
     let mut page = Runbook::of("A device is compromised, stolen or lost: now");
     page.text(&env);
-    is_out(breached);
+    is_out(compromised);
     has_request(&env, "device", "press-7");
     page.text(&env);
     assert!(env.path("press-7.pem").exists());
