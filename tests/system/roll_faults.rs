@@ -112,11 +112,14 @@ fn killed_while_an_answer_is_lost_a_roll_ends_the_same_way() {
         (env.count(out) == 2).then_some(())
     });
     new.extend(ids[1..].iter().map(|id| env.enlist("device", id)));
-    until("the compromise rollovers are done, the renewal drains", || {
-        let ended = "roll WHERE reason = 'compromise' AND state = 'done'";
-        let drains = "roll WHERE reason = 'expiry' AND state = 'draining'";
-        (env.count(ended) == 2 && env.count(drains) == 1).then_some(())
-    });
+    until(
+        "the compromise rollovers are done, the renewal drains",
+        || {
+            let ended = "roll WHERE reason = 'compromise' AND state = 'done'";
+            let drains = "roll WHERE reason = 'expiry' AND state = 'draining'";
+            (env.count(ended) == 2 && env.count(drains) == 1).then_some(())
+        },
+    );
     env.wait_in_sync();
     is_assigned(&env.emulator, &old[0]);
     let leaf = |number: usize| Some(new[number].thumbprint.clone());
