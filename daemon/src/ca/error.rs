@@ -91,7 +91,9 @@ impl From<StoreError> for Error {
         let message = error.to_string();
         match error {
             StoreError::Unavailable(_) => Self::later(5, "store_unavailable", message),
-            StoreError::Conflict(_) => Self::conflict("state_conflict", message),
+            StoreError::Conflict(_) | StoreError::Violates(_) => {
+                Self::conflict("state_conflict", message)
+            }
             StoreError::InTheWay { code, .. } => Self::conflict(code, message),
             StoreError::Mend { code, .. } => Self::mend(code, message),
             StoreError::RequesterRevoked => {

@@ -420,7 +420,9 @@ impl CertificateAuthority {
                 self.end_intent(&recorded, &error.to_string(), true).await;
                 return Err(match error {
                     // The state moved while the token signed; the caller's repeat meets the new one.
-                    StoreError::Conflict(reason) => Error::later(1, "not_recorded", reason),
+                    StoreError::Conflict(_) | StoreError::Violates(_) => {
+                        Error::later(1, "not_recorded", error.to_string())
+                    }
                     other => other.into(),
                 });
             }

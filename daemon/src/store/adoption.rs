@@ -1,17 +1,17 @@
-//! Generations that somebody else has made: a key and a certificate that are older than this store.
+//! Adopts generations whose key and certificate are older than this store.
 //!
-//! The certificate gets an intent like every other, of the purpose `adopted`, so that its bytes and its
-//! serial number stand where all others do. No token was asked for it by us. One transaction: a
-//! crash leaves all of it, or nothing.
+//! The certificate gets an intent of the purpose `adopted`, so that its bytes and its serial number
+//! are in the same place as all others. No worker was asked to sign it. Adoption is one transaction:
+//! a crash leaves all of it or nothing.
 
 use super::audit::{self, AuditEntry};
+use super::digest::sha256;
+use super::engine::{Tx, params};
 use super::generation::{PlannedGeneration, certify, insert_with_label, newest};
-use super::issuance::sha256;
 use super::{Store, StoreError, certified_key};
 use crate::x509::certificate::Certificate;
-use rusqlite::{Connection, params};
 
-/// A generation to take over.
+/// A generation to adopt.
 #[derive(Clone, Debug)]
 pub struct AdoptedGeneration {
     /// Authority, parent, token and key.
@@ -26,18 +26,18 @@ pub struct AdoptedGeneration {
     pub crl_number: i64,
 }
 
-/// A certificate that no token of ours was asked for.
+/// A certificate that was signed elsewhere.
 #[derive(Clone, Debug)]
 pub struct MadeElsewhere {
     /// DER.
     pub der: Vec<u8>,
-    /// The bytes that were signed, within it.
+    /// The signed bytes within it.
     pub tbs: Vec<u8>,
-    /// Its serial number's octets.
+    /// The serial number.
     pub serial: Vec<u8>,
-    /// Its key: DER SubjectPublicKeyInfo.
+    /// Its SubjectPublicKeyInfo, DER.
     pub public_key: Vec<u8>,
-    /// The common name of its subject, or all of it.
+    /// The common name, or the whole subject where it has none.
     pub subject: String,
     /// Unix seconds.
     pub not_before: i64,
@@ -62,51 +62,53 @@ impl From<&Certificate> for MadeElsewhere {
 }
 
 impl Store {
-    /// Records the first generation of an authority, with its certificate: it serves from now on.
+    /// Records the first generation of an authority with its certificate. It serves at once.
     pub fn adopt_generation(
         &self,
         adopted: AdoptedGeneration,
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
-        self.write(move |connection| {
+        self.write(move |tx| {
             let authority = &adopted.plan.authority;
-            if newest(connection, authority)?.is_some() {
+            if newest(tx, authority)?.is_some() {
                 let message = format!(
-                    "authority {authority} has a key already, or one is planned; adopt under another name"
+                    "authority {authority} has a key already, or one is planned; adopt under \
+                     another name"
                 );
                 return Err(StoreError::Conflict(message));
             }
-            if let Some(reason) = certified_key::of_authority(connection, &adopted.spki)? {
+            if let Some(reason) = certified_key::of_authority(tx, &adopted.spki)? {
                 return Err(StoreError::Mend {
                     code: reason.code(),
                     message: format!("authority {authority} is not adopted: {reason}"),
                 });
             }
-            let row = insert_with_label(connection, 1, &adopted.plan, &adopted.key_label)?;
-            connection.execute(
+            let row = insert_with_label(tx, 1, &adopted.plan, &adopted.key_label)?;
+            tx.execute(
                 "UPDATE generation SET spki = ?2, crl_number = ?3 WHERE id = ?1",
                 params![row.id, adopted.spki, adopted.crl_number],
             )?;
             let issuer = adopted.plan.parent.unwrap_or(row.id);
-            let intent = record_certificate(connection, &adopted.certificate, issuer, &entry)?;
-            certify(connection, row.id, intent)?;
-            audit::append(connection, &entry)
+            let intent = record_certificate(tx, &adopted.certificate, issuer, &entry)?;
+            certify(tx, row.id, intent)?;
+            audit::append(tx, &entry)
         })
     }
 }
 
-/// Records a certificate that was made elsewhere, and its intent. `issuer` is its own generation where the
-/// one that signed it is not here.
+/// Records a certificate that was signed elsewhere, and its intent. `issuer` is the certificate's own
+/// generation where the generation that signed it is not on record.
 pub(super) fn record_certificate(
-    connection: &Connection,
+    tx: &Tx<'_>,
     certificate: &MadeElsewhere,
     issuer: i64,
     entry: &AuditEntry,
 ) -> Result<i64, StoreError> {
-    connection.execute(
-        "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs, not_before,
-             not_after, caller, state, recorded_at)
-         VALUES (?1, ?2, 'adopted', 'authority', ?3, ?4, ?5, ?6, ?7, ?8, 'issued', ?9)",
+    let intent = tx.insert(
+        "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
+             not_before, not_after, caller, state, recorded_at)
+         VALUES (?1, ?2, 'adopted', 'authority', ?3, ?4, ?5, ?6, ?7, ?8, 'issued', ?9)
+         RETURNING id",
         params![
             certificate.serial,
             issuer,
@@ -119,9 +121,8 @@ pub(super) fn record_certificate(
             entry.at,
         ],
     )?;
-    let intent = connection.last_insert_rowid();
-    // As old as it is: what is reckoned from its making, such as its roll, goes by that.
-    connection.execute(
+    // Its own date of issue, because its roll is scheduled by that.
+    tx.execute(
         "INSERT INTO certificate (intent, der, sha256, issued_at) VALUES (?1, ?2, ?3, ?4)",
         params![
             intent,

@@ -4,11 +4,11 @@
 //! length. A changed, missing or reordered entry breaks every hash after it; a cut-off end does
 //! not, which is why `audit verify` also prints the last hash, for comparing with a copy.
 
+use super::engine::{Row, Tx, params};
 use super::{Store, StoreError};
 use aws_lc_rs::digest;
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
+use std::ops::ControlFlow;
 
 /// The most entries that one page of the journal carries.
 const PAGE_MAX: u32 = 1_000;
@@ -61,31 +61,29 @@ pub struct AuditVerdict {
 impl Store {
     /// Writes one entry in a transaction of its own, for what changes nothing else (a refusal).
     pub async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        let recorded = self
-            .writer
-            .run(move |connection| append(connection, &entry));
+        let recorded = self.writer.run(move |tx| append(tx, &entry));
         recorded.await
     }
 
     /// Up to `limit` entries after `sequence`, oldest first.
     pub fn audit_after(&self, sequence: i64, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
+        self.read(|tx| {
+            tx.query_all(
                 "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
                  WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
-            )?;
-            let rows = statement.query_map(params![sequence, limit.min(PAGE_MAX)], |row| {
-                Ok(AuditRecord {
-                    sequence: row.get(0)?,
-                    at: row.get(1)?,
-                    actor: row.get(2)?,
-                    action: row.get(3)?,
-                    subject: row.get(4)?,
-                    detail: detail_of(row, 5)?,
-                    hash: hex::encode(row.get::<_, Vec<u8>>(6)?),
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+                params![sequence, limit.min(PAGE_MAX)],
+                |row| {
+                    Ok(AuditRecord {
+                        sequence: row.get(0)?,
+                        at: row.get(1)?,
+                        actor: row.get(2)?,
+                        action: row.get(3)?,
+                        subject: row.get(4)?,
+                        detail: detail_of(row, 5)?,
+                        hash: hex::encode(row.get::<Vec<u8>>(6)?),
+                    })
+                },
+            )
         })
     }
 
@@ -95,21 +93,20 @@ impl Store {
     }
 }
 
-pub(super) fn verify(connection: &Connection) -> Result<AuditVerdict, StoreError> {
-    let mut statement = connection.prepare(
-        "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
-         ORDER BY sequence",
-    )?;
-    let mut rows = statement.query([])?;
-    let (mut entries, mut last, mut broken_at) = (0, [0; 32], None);
-    while let Some(row) = rows.next()? {
+pub(super) fn verify(tx: &Tx<'_>) -> Result<AuditVerdict, StoreError> {
+    let sql = "SELECT sequence, at, actor, action, subject, detail, hash FROM audit
+               ORDER BY sequence";
+    let mut entries = 0;
+    let mut last = [0; 32];
+    let mut broken_at = None;
+    tx.for_each(sql, params![], |row| {
         let sequence: i64 = row.get(0)?;
         let expected = seal(
             &last,
             sequence,
             row.get(1)?,
             [
-                &row.get::<_, String>(2)?,
+                &row.get::<String>(2)?,
                 &row.get(3)?,
                 &row.get(4)?,
                 &row.get(5)?,
@@ -118,10 +115,12 @@ pub(super) fn verify(connection: &Connection) -> Result<AuditVerdict, StoreError
         let found: Vec<u8> = row.get(6)?;
         if sequence != entries + 1 || found != expected {
             broken_at = Some(entries + 1);
-            break;
+            return Ok(ControlFlow::Break(()));
         }
-        (entries, last) = (sequence, expected);
-    }
+        entries = sequence;
+        last = expected;
+        Ok(ControlFlow::Continue(()))
+    })?;
     Ok(AuditVerdict {
         entries,
         last_hash: hex::encode(last),
@@ -130,22 +129,20 @@ pub(super) fn verify(connection: &Connection) -> Result<AuditVerdict, StoreError
 }
 
 /// Reads the detail of an entry, which is JSON.
-fn detail_of(row: &Row<'_>, column: usize) -> rusqlite::Result<serde_json::Value> {
+fn detail_of(row: &Row<'_>, column: usize) -> Result<serde_json::Value, StoreError> {
     let text: String = row.get(column)?;
     serde_json::from_str(&text).map_err(|error| {
-        let message = format!("the detail of an audit entry is not JSON: {error}");
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, message.into())
+        StoreError::Unreadable(format!("the detail of an audit entry is not JSON: {error}"))
     })
 }
 
 /// Appends `entry` within the caller's transaction: the effect and its record are one.
-pub(super) fn append(connection: &Connection, entry: &AuditEntry) -> Result<(), StoreError> {
-    let last = connection
-        .prepare_cached("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1")?
-        .query_row([], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, [u8; 32]>(1)?))
-        })
-        .optional()?;
+pub(super) fn append(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> {
+    let last = tx.query_optional(
+        "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1",
+        params![],
+        |row| Ok((row.get::<i64>(0)?, row.get::<[u8; 32]>(1)?)),
+    )?;
     let (sequence, previous) = last.map_or((1, [0; 32]), |(last, hash)| (last + 1, hash));
     let detail = entry.detail.to_string();
     let hash = seal(
@@ -159,12 +156,10 @@ pub(super) fn append(connection: &Connection, entry: &AuditEntry) -> Result<(), 
             &detail,
         ],
     );
-    connection
-        .prepare_cached(
-            "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
+    tx.execute(
+        "INSERT INTO audit (sequence, at, actor, action, subject, detail, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
             sequence,
             entry.at,
             entry.actor,
@@ -172,7 +167,8 @@ pub(super) fn append(connection: &Connection, entry: &AuditEntry) -> Result<(), 
             entry.subject,
             detail,
             hash
-        ])?;
+        ],
+    )?;
     Ok(())
 }
 

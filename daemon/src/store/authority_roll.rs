@@ -5,6 +5,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::block::BlockingGroup;
+use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, by_id, enrollment_rows, save_slots, set_status};
 use super::generation::{self, GenerationRow, PlannedGeneration};
 use super::hub_task::{self, HubCause, NewHubTask};
@@ -16,7 +17,6 @@ use crate::enrollment::authority_roll::Change;
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::revocation::RevocationReason;
-use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 
 /// A roll of an authority that begins.
@@ -95,12 +95,12 @@ impl Store {
         parent: Option<i64>,
         entry: AuditEntry,
     ) -> Result<RollRow, StoreError> {
-        self.write(move |connection| {
-            precedence::authority_roll(connection, &new.authority)?;
+        self.write(move |tx| {
+            precedence::authority_roll(tx, &new.authority)?;
             let state = RollState::Requested;
-            let id = begin(connection, &new, RollReason::Expiry, state, parent, &entry)?;
-            audit::append(connection, &entry)?;
-            roll_by_id(connection, id)
+            let id = begin(tx, &new, RollReason::Expiry, state, parent, &entry)?;
+            audit::append(tx, &entry)?;
+            roll_by_id(tx, id)
         })
     }
 
@@ -115,26 +115,24 @@ impl Store {
         revocation: Revocation,
         entry: AuditEntry,
     ) -> Result<Vec<RollRow>, StoreError> {
-        self.write(move |connection| {
-            precedence::no_group_since(connection, newest_group)?;
+        self.write(move |tx| {
+            precedence::no_group_since(tx, newest_group)?;
             let mut ids: Vec<i64> = Vec::new();
             for it in &compromised {
-                refuse_moved(connection, &it.groups)?;
-                overtake(connection, &it.roll.authority, &entry)?;
+                refuse_moved(tx, &it.groups)?;
+                overtake(tx, &it.roll.authority, &entry)?;
                 let parent = it.above.and_then(|above| ids.get(above).copied());
                 let (reason, state) = (RollReason::Compromise, RollState::ShuttingOut);
-                ids.push(begin(connection, &it.roll, reason, state, parent, &entry)?);
-                change_groups(connection, &it.groups, true, entry.at)?;
+                ids.push(begin(tx, &it.roll, reason, state, parent, &entry)?);
+                change_groups(tx, &it.groups, true, entry.at)?;
                 for group in &it.blocking {
-                    group.add(connection, "certificate blocked", entry.at)?;
+                    group.add(tx, "certificate blocked", entry.at)?;
                 }
-                possession::remove(connection, it.roll.old_generation, entry.at)?;
+                possession::remove(tx, it.roll.old_generation, entry.at)?;
             }
-            revocation::revoke(connection, &revocation, RevocationReason::CaCompromise)?;
-            audit::append(connection, &entry)?;
-            ids.into_iter()
-                .map(|id| roll_by_id(connection, id))
-                .collect()
+            revocation::revoke(tx, &revocation, RevocationReason::CaCompromise)?;
+            audit::append(tx, &entry)?;
+            ids.into_iter().map(|id| roll_by_id(tx, id)).collect()
         })
     }
 
@@ -145,9 +143,9 @@ impl Store {
         plan: PlannedGeneration,
         at: i64,
     ) -> Result<GenerationRow, StoreError> {
-        self.write(move |connection| {
-            let row = generation::plan_next(connection, &plan, at)?;
-            connection.execute(
+        self.write(move |tx| {
+            let row = generation::plan_next(tx, &plan, at)?;
+            tx.execute(
                 "UPDATE roll SET new_generation = ?2 WHERE id = ?1",
                 params![roll, row.id],
             )?;
@@ -162,13 +160,13 @@ impl Store {
         step: AuthorityStep,
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
-        self.write(move |connection| {
-            let moved = roll_by_id(connection, step.roll)?.state != step.from;
-            if moved || have_moved(connection, &step.groups)? {
+        self.write(move |tx| {
+            let moved = roll_by_id(tx, step.roll)?.state != step.from;
+            if moved || have_moved(tx, &step.groups)? {
                 return Ok(false);
             }
-            make(connection, &step, &entry)?;
-            audit::append(connection, &entry)?;
+            make(tx, &step, &entry)?;
+            audit::append(tx, &entry)?;
             Ok(true)
         })
     }
@@ -181,16 +179,16 @@ impl Store {
         entry: Option<AuditEntry>,
     ) -> Result<bool, StoreError> {
         let (id, from) = (roll.id, roll.detail.clone());
-        self.write(move |connection| {
-            if roll_by_id(connection, id)?.detail != from {
+        self.write(move |tx| {
+            if roll_by_id(tx, id)?.detail != from {
                 return Ok(false);
             }
-            connection.execute(
+            tx.execute(
                 "UPDATE roll SET detail = ?2 WHERE id = ?1",
                 params![id, detail.to_string()],
             )?;
             if let Some(entry) = &entry {
-                audit::append(connection, entry)?;
+                audit::append(tx, entry)?;
             }
             Ok(true)
         })
@@ -204,68 +202,65 @@ impl Store {
         groups: Vec<Change>,
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            let row = roll_by_id(connection, roll)?;
+        self.write(move |tx| {
+            let row = roll_by_id(tx, roll)?;
             if !matches!(row.state, RollState::Requested | RollState::Staged) {
                 let message = format!("roll {roll} is {}: too late to abort it", row.state.name());
                 return Err(StoreError::Conflict(message));
             }
-            refuse_moved(connection, &groups)?;
-            change_groups(connection, &groups, false, entry.at)?;
-            give_up_next(connection, roll, entry.at)?;
-            set_state(connection, roll, RollState::Aborted, entry.at)?;
-            audit::append(connection, &entry)
+            refuse_moved(tx, &groups)?;
+            change_groups(tx, &groups, false, entry.at)?;
+            give_up_next(tx, roll, entry.at)?;
+            set_state(tx, roll, RollState::Aborted, entry.at)?;
+            audit::append(tx, &entry)
         })
     }
 
     /// The groups of an authority, at whatever service: those that let its devices in.
     pub fn groups_of(&self, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
-        self.read(|connection| groups_of(connection, authority))
+        self.read(|tx| groups_of(tx, authority))
     }
 
     /// Groups that hold a retired certificate of an authority so that it stays out.
     pub fn blocking_groups_of(&self, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let condition = "WHERE e.kind = 'group' AND e.authority = ?1 AND e.removed = 0
                    AND e.overlay_of IS NOT NULL ORDER BY e.id";
-            enrollment_rows(connection, condition, [authority])
+            enrollment_rows(tx, condition, params![authority])
         })
     }
 
     /// The rolls of authorities that are under way.
     pub fn open_authority_rolls(&self) -> Result<Vec<RollRow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let condition = "WHERE r.authority IS NOT NULL AND r.state NOT IN ('done', 'aborted')
                  ORDER BY r.id";
-            roll_rows(connection, condition, [])
+            roll_rows(tx, condition, params![])
         })
     }
 
     /// The roll under way of an authority.
     pub fn open_authority_roll(&self, authority: &str) -> Result<Option<RollRow>, StoreError> {
-        self.read(|connection| open_authority_roll(connection, authority))
+        self.read(|tx| open_authority_roll(tx, authority))
     }
 }
 
-pub(super) fn groups_of(
-    connection: &Connection,
-    authority: &str,
-) -> Result<Vec<EnrollmentRow>, StoreError> {
+pub(super) fn groups_of(tx: &Tx<'_>, authority: &str) -> Result<Vec<EnrollmentRow>, StoreError> {
     let condition = "WHERE e.kind = 'group' AND e.authority = ?1 AND e.removed = 0
            AND e.overlay_of IS NULL ORDER BY e.id";
-    enrollment_rows(connection, condition, [authority])
+    enrollment_rows(tx, condition, params![authority])
 }
 
 pub(super) fn open_authority_roll(
-    connection: &Connection,
+    tx: &Tx<'_>,
     authority: &str,
 ) -> Result<Option<RollRow>, StoreError> {
     let condition = "WHERE r.authority = ?1 AND r.state NOT IN ('done', 'aborted')";
-    Ok(roll_rows(connection, condition, [authority])?.pop())
+    Ok(roll_rows(tx, condition, params![authority])?.pop())
 }
 
-fn refuse_moved(connection: &Connection, changes: &[Change]) -> Result<(), StoreError> {
-    if have_moved(connection, changes)? {
+fn refuse_moved(tx: &Tx<'_>, changes: &[Change]) -> Result<(), StoreError> {
+    if have_moved(tx, changes)? {
         let message = "a group has changed meanwhile, and so nothing was done; say it again";
         return Err(StoreError::Conflict(message.into()));
     }
@@ -273,7 +268,7 @@ fn refuse_moved(connection: &Connection, changes: &[Change]) -> Result<(), Store
 }
 
 fn begin(
-    connection: &Connection,
+    tx: &Tx<'_>,
     new: &NewAuthorityRoll,
     reason: RollReason,
     state: RollState,
@@ -289,60 +284,52 @@ fn begin(
         detail: &new.detail,
         parent,
     };
-    insert(connection, &row, entry)
+    insert(tx, &row, entry)
 }
 
 /// A compromise ends the roll under way; what that one has prepared is taken over.
-fn overtake(
-    connection: &Connection,
-    authority: &str,
-    entry: &AuditEntry,
-) -> Result<(), StoreError> {
-    let Some(open) = open_authority_roll(connection, authority)? else {
+fn overtake(tx: &Tx<'_>, authority: &str, entry: &AuditEntry) -> Result<(), StoreError> {
+    let Some(open) = open_authority_roll(tx, authority)? else {
         return Ok(());
     };
-    set_state(connection, open.id, RollState::Aborted, entry.at)?;
+    set_state(tx, open.id, RollState::Aborted, entry.at)?;
     let entry = AuditEntry {
         action: "roll.overtaken",
         subject: authority.to_owned(),
         detail: json!({ "roll": open.id, "by": "a compromise" }),
         ..entry.clone()
     };
-    audit::append(connection, &entry)
+    audit::append(tx, &entry)
 }
 
-fn make(
-    connection: &Connection,
-    step: &AuthorityStep,
-    entry: &AuditEntry,
-) -> Result<(), StoreError> {
+fn make(tx: &Tx<'_>, step: &AuthorityStep, entry: &AuditEntry) -> Result<(), StoreError> {
     if let Some(next) = &step.next {
-        connection.execute(
+        tx.execute(
             "UPDATE roll SET new_certificate = ?2 WHERE id = ?1",
             params![step.roll, next.as_bytes()],
         )?;
     }
-    set_state(connection, step.roll, step.to, entry.at)?;
-    change_groups(connection, &step.groups, false, entry.at)?;
+    set_state(tx, step.roll, step.to, entry.at)?;
+    change_groups(tx, &step.groups, false, entry.at)?;
     if let Some(generation) = step.serve {
-        generation::serve(connection, generation)?;
+        generation::serve(tx, generation)?;
     }
     if let Some(generation) = step.withdraw {
-        possession::remove(connection, generation, entry.at)?;
+        possession::remove(tx, generation, entry.at)?;
     }
     if let Some((certificate, number)) = step.block {
         for change in &step.groups {
-            block(connection, change.group, certificate, number, entry.at)?;
+            block(tx, change.group, certificate, number, entry.at)?;
         }
     }
-    hub_task::queue(connection, HubCause::Roll(step.roll), &step.hub, entry.at)?;
+    hub_task::queue(tx, HubCause::Roll(step.roll), &step.hub, entry.at)?;
     Ok(())
 }
 
 /// Whether a group is not any more as a change of it was decided on.
-fn have_moved(connection: &Connection, changes: &[Change]) -> Result<bool, StoreError> {
+fn have_moved(tx: &Tx<'_>, changes: &[Change]) -> Result<bool, StoreError> {
     for change in changes {
-        let row = by_id(connection, change.group)?;
+        let row = by_id(tx, change.group)?;
         if row.slots != change.from || row.enabled != change.was_enabled {
             return Ok(true);
         }
@@ -350,21 +337,16 @@ fn have_moved(connection: &Connection, changes: &[Change]) -> Result<bool, Store
     Ok(false)
 }
 
-fn change_groups(
-    connection: &Connection,
-    changes: &[Change],
-    urgent: bool,
-    at: i64,
-) -> Result<(), StoreError> {
+fn change_groups(tx: &Tx<'_>, changes: &[Change], urgent: bool, at: i64) -> Result<(), StoreError> {
     for change in changes {
-        save_slots(connection, change.group, &change.to)?;
-        let enabled = change.enabled && !precedence::is_kept_out(connection, change.group)?;
-        set_status(connection, change.group, enabled)?;
+        save_slots(tx, change.group, &change.to)?;
+        let enabled = change.enabled && !precedence::is_kept_out(tx, change.group)?;
+        set_status(tx, change.group, enabled)?;
         if urgent {
-            mark::raise_urgent(connection, change.group, "authority compromised", at)?;
+            mark::raise_urgent(tx, change.group, "authority compromised", at)?;
         } else {
             let subject = MarkSubject::Enrollment(change.group);
-            mark::raise(connection, subject, "roll advanced", at)?;
+            mark::raise(tx, subject, "roll advanced", at)?;
         }
     }
     Ok(())
@@ -373,13 +355,13 @@ fn change_groups(
 /// A disabled group of its own for a certificate that has left `group`: after that one is settled,
 /// because the service takes a certificate in one enrollment only.
 fn block(
-    connection: &Connection,
+    tx: &Tx<'_>,
     group: i64,
     certificate: Thumbprint,
     number: i64,
     at: i64,
 ) -> Result<(), StoreError> {
-    let row = by_id(connection, group)?;
+    let row = by_id(tx, group)?;
     if row.by_reference {
         // The CA certificate itself is deleted: nothing below it gets in.
         return Ok(());
@@ -391,19 +373,19 @@ fn block(
         certificate,
         after: Some(row.id),
     };
-    blocking.add(connection, "certificate blocked", at)?;
+    blocking.add(tx, "certificate blocked", at)?;
     Ok(())
 }
 
-fn give_up_next(connection: &Connection, roll: i64, at: i64) -> Result<(), StoreError> {
-    let next: Option<i64> = connection.query_row(
+fn give_up_next(tx: &Tx<'_>, roll: i64, at: i64) -> Result<(), StoreError> {
+    let next: Option<i64> = tx.query_one(
         "SELECT new_generation FROM roll WHERE id = ?1",
-        [roll],
+        params![roll],
         |row| row.get(0),
     )?;
     if let Some(next) = next {
-        possession::remove(connection, next, at)?;
-        generation::retire(connection, next)?;
+        possession::remove(tx, next, at)?;
+        generation::retire(tx, next)?;
     }
     Ok(())
 }

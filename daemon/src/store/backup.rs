@@ -1,9 +1,10 @@
-//! Copies of the database, and what is in one.
+//! Copies the database, and inspects a copy.
 //!
-//! A copy is taken while others write: it is what was committed at one moment. Looking at a copy changes
-//! nothing of it, and needs no daemon.
+//! A copy is taken while others write: it holds what was committed at one moment. Inspecting a copy
+//! changes nothing in it and needs no daemon.
 
 use super::audit::{self, AuditEntry, AuditVerdict};
+use super::engine::{Tx, params};
 use super::{BUSY_TIMEOUT_MS, Store, StoreError, configure, migrations, place};
 use crate::files;
 use rusqlite::{Connection, OpenFlags};
@@ -12,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a database holds, in figures that tell one state of it from another.
+/// Counts and a hash by which two states of a database can be told apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// Generations of authorities.
@@ -23,11 +24,11 @@ pub struct Contents {
     pub certificates: i64,
     /// Entries of the audit journal.
     pub audit_entries: i64,
-    /// Hex hash of the last one, which seals them all.
+    /// Hex hash of the last entry, which seals all of them.
     pub audit_hash: String,
 }
 
-/// A certificate, as far as a person has to know it.
+/// A certificate that a restored database does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IssuedLater {
     /// Upper hex.
@@ -39,14 +40,14 @@ pub struct IssuedLater {
 }
 
 impl Store {
-    /// Writes what is committed into a new file at `path`, durably and for its owner alone. Writers
-    /// are not held up.
+    /// Writes what is committed into a new file at `path`, durably and for its owner only. Writers
+    /// do not wait.
     pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
         let connection = place::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         configure(&connection)?;
         let unusable =
             |error: io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
-        // SQLite takes an empty file, and leaves its mode.
+        // SQLite accepts an empty file and keeps its mode.
         files::create_new(path, 0o600).map_err(unusable)?;
         connection.execute("VACUUM INTO ?1", [path.display().to_string()])?;
         drop(connection);
@@ -55,7 +56,7 @@ impl Store {
     }
 }
 
-/// Reads a database whole: its pages, its references, and every seal of its journal.
+/// Checks the whole database: its pages, its references and every hash of its journal.
 pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
     let connection = place::connect_unchanging(database)?;
     let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
@@ -79,7 +80,7 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
         entries,
         last_hash,
         broken_at,
-    } = audit::verify(&connection)?;
+    } = audit::verify(&Tx::new(&connection))?;
     if let Some(sequence) = broken_at {
         return Err(StoreError::Unreadable(format!(
             "the audit journal is broken at entry {sequence}"
@@ -94,8 +95,9 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
     })
 }
 
-/// Records in a database that no other process has open that it was restored. The restored revocation
-/// lists are withheld until newer ones are signed: lists with more entries may have been published.
+/// Records in a database that no other process has open that it was restored. The restored
+/// revocation lists are withheld until newer ones are signed: lists with more entries may have been
+/// published.
 pub fn record_restore(database: &Path, entry: &AuditEntry) -> Result<(), StoreError> {
     let mut connection = place::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure(&connection)?;
@@ -104,31 +106,32 @@ pub fn record_restore(database: &Path, entry: &AuditEntry) -> Result<(), StoreEr
         "UPDATE generation SET revocations = revocations + 1, crl_withheld = 1",
         [],
     )?;
-    audit::append(&transaction, entry)?;
+    audit::append(&Tx::new(&transaction), entry)?;
     Ok(transaction.commit()?)
 }
 
-/// Moves everything into the one file of a database that nobody else has open.
+/// Moves the write-ahead log into the file of a database that no other process has open.
 pub fn settle(database: &Path) -> Result<(), StoreError> {
     let connection = place::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
-/// Certificates in `database` whose intents came after its first `intents`: none is ever deleted.
+/// Returns the certificates whose intents came after the first `intents`. No intent is ever deleted,
+/// so the count is a row id.
 pub fn issued_after(database: &Path, intents: i64) -> Result<Vec<IssuedLater>, StoreError> {
     let connection = open(database)?;
-    let mut statement = connection.prepare(
+    Tx::new(&connection).query_all(
         "SELECT hex(serial), profile, subject FROM intent
          WHERE state = 'issued' AND id > ?1 ORDER BY id",
-    )?;
-    let rows = statement.query_map([intents], |row| {
-        Ok(IssuedLater {
-            serial: row.get(0)?,
-            profile: row.get(1)?,
-            subject: row.get(2)?,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+        params![intents],
+        |row| {
+            Ok(IssuedLater {
+                serial: row.get(0)?,
+                profile: row.get(1)?,
+                subject: row.get(2)?,
+            })
+        },
+    )
 }
 
 fn open(database: &Path) -> Result<Connection, StoreError> {

@@ -2,8 +2,9 @@
 //!
 //! Every count is answered from indexes: a fleet of 10,000 devices is no reason to wait.
 
+use super::engine::dialect::{greatest, values_of_1};
+use super::engine::{Parameters, Row, Tx, params};
 use super::{Store, StoreError};
-use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 
 /// A device below a generation, in the order in which it needs a new leaf.
@@ -34,30 +35,45 @@ pub struct DrainReport {
 }
 
 /// Devices after `?3` with a leaf by one of these generations that has not expired.
-const LIVING: &str = "FROM device d WHERE d.registration_id > ?3 AND EXISTS ( \
-     SELECT 1 FROM intent i WHERE i.subject = d.registration_id AND i.purpose = 'leaf' \
-       AND i.state = 'issued' AND i.not_after >= ?2 \
-       AND i.issuer IN (SELECT value FROM json_each(?1)))";
-const CURRENT: &str = "FROM device d JOIN intent i ON i.id = d.certificate \
-     JOIN certificate c ON c.intent = d.certificate \
-     WHERE i.issuer IN (SELECT value FROM json_each(?1))";
-const LEAVES: &str = "FROM intent i JOIN certificate c ON c.intent = i.id \
-     WHERE i.purpose = 'leaf' AND i.state = 'issued' AND i.not_after >= ?2 \
-       AND i.issuer IN (SELECT value FROM json_each(?1)) AND c.revoked_at IS NULL";
+const LIVING: &str = concat!(
+    "FROM device d WHERE d.registration_id > ?3 AND EXISTS (
+         SELECT 1 FROM intent i WHERE i.subject = d.registration_id AND i.purpose = 'leaf'
+           AND i.state = 'issued' AND i.not_after >= ?2 AND i.issuer IN ",
+    values_of_1!(),
+    ")"
+);
+const CURRENT: &str = concat!(
+    "FROM device d JOIN intent i ON i.id = d.certificate
+     JOIN certificate c ON c.intent = d.certificate WHERE i.issuer IN ",
+    values_of_1!()
+);
+const LEAVES: &str = concat!(
+    "FROM intent i JOIN certificate c ON c.intent = i.id
+     WHERE i.purpose = 'leaf' AND i.state = 'issued' AND i.not_after >= ?2
+       AND c.revoked_at IS NULL AND i.issuer IN ",
+    values_of_1!()
+);
 
 /// A device that was seen in a hub on its current leaf, which is `n`.
 const PROVEN: &str = "FROM device d JOIN intent n ON n.id = d.certificate \
      JOIN certificate nc ON nc.intent = n.id \
-     JOIN proof p ON p.device = d.registration_id AND p.certificate = nc.sha256 WHERE 1";
+     JOIN proof p ON p.device = d.registration_id AND p.certificate = nc.sha256 WHERE TRUE";
+
+/// When the device `d` was last seen: its current leaf `c` issued, or a registration.
+const LAST_SEEN: &str = concat!(
+    greatest!(),
+    "(c.issued_at, coalesce((SELECT max(p.since) FROM proof p
+         WHERE p.device = d.registration_id), 0))"
+);
 
 impl Store {
     /// Devices whose current leaf is by one of these generations, and good.
     pub fn devices_under(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
         let generations = list(generations);
-        self.read(|connection| {
+        self.read(|tx| {
             let condition = "AND i.not_after >= ?2 AND c.revoked_at IS NULL";
             let sql = format!("SELECT count(*) {CURRENT} {condition}");
-            count(connection, &sql, params![generations, now])
+            count(tx, &sql, params![generations, now])
         })
     }
 
@@ -70,13 +86,11 @@ impl Store {
         after: &str,
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql =
                 format!("SELECT d.registration_id {LIVING} ORDER BY d.registration_id LIMIT ?4");
-            let mut statement = connection.prepare_cached(&sql)?;
             let parameters = params![list(generations), now, after, limit];
-            let rows = statement.query_map(parameters, |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            tx.query_all(&sql, parameters, |row| row.get(0))
         })
     }
 
@@ -87,9 +101,9 @@ impl Store {
         now: i64,
         after: &str,
     ) -> Result<u64, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql = format!("SELECT count(*) {LIVING}");
-            count(connection, &sql, params![list(generations), now, after])
+            count(tx, &sql, params![list(generations), now, after])
         })
     }
 
@@ -97,14 +111,15 @@ impl Store {
     /// not, and were not seen in a hub on a current leaf by another one.
     pub fn devices_needing(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
         let generations = list(generations);
-        self.read(|connection| {
+        self.read(|tx| {
             let sql = format!(
                 "SELECT count(DISTINCT i.subject) {LEAVES}
-                   AND EXISTS (SELECT 1 FROM device d WHERE d.registration_id = i.subject)
-                   AND NOT EXISTS (SELECT 1 {PROVEN} AND d.registration_id = i.subject
-                     AND n.issuer NOT IN (SELECT value FROM json_each(?1)))"
+                 AND EXISTS (SELECT 1 FROM device d WHERE d.registration_id = i.subject)
+                 AND NOT EXISTS (SELECT 1 {PROVEN} AND d.registration_id = i.subject
+                   AND n.issuer NOT IN {})",
+                values_of_1!()
             );
-            count(connection, &sql, params![generations, now])
+            count(tx, &sql, params![generations, now])
         })
     }
 
@@ -117,17 +132,13 @@ impl Store {
         now: i64,
         limit: u32,
     ) -> Result<Vec<DeviceBelow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql = format!(
                 "SELECT d.registration_id, i.not_after {CURRENT} AND i.not_after >= ?2
-                 ORDER BY max(c.issued_at, coalesce((SELECT max(p.since) FROM proof p
-                     WHERE p.device = d.registration_id), 0)) DESC,
-                     i.not_after, d.registration_id LIMIT ?3"
+                 ORDER BY {LAST_SEEN} DESC, i.not_after, d.registration_id LIMIT ?3"
             );
-            let mut statement = connection.prepare_cached(&sql)?;
             let generation = list(&[generation]);
-            let rows = statement.query_map(params![generation, now, limit], device)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            tx.query_all(&sql, params![generation, now, limit], device)
         })
     }
 
@@ -140,26 +151,24 @@ impl Store {
         strangers: bool,
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
+        self.read(|tx| {
+            let sql = format!(
                 "SELECT d.registration_id FROM device d
                  JOIN certificate c ON c.intent = d.certificate
                  WHERE EXISTS (
                      SELECT 1 FROM intent i WHERE i.subject = d.registration_id
-                       AND i.purpose = 'leaf' AND i.state = 'issued'
-                       AND i.issuer IN (SELECT value FROM json_each(?1)))
+                       AND i.purpose = 'leaf' AND i.state = 'issued' AND i.issuer IN {})
                    OR ?2 AND EXISTS (
                      SELECT 1 FROM proof p WHERE p.device = d.registration_id
                        AND p.certificate IS NOT NULL AND NOT EXISTS (
                          SELECT 1 FROM certificate its JOIN intent i ON i.id = its.intent
                          WHERE its.sha256 = p.certificate AND i.subject = d.registration_id))
-                 ORDER BY max(c.issued_at, coalesce((SELECT max(p.since) FROM proof p
-                     WHERE p.device = d.registration_id), 0)) DESC, d.registration_id
-                 LIMIT ?3",
-            )?;
-            let parameters = params![list(generations), strangers, limit];
-            let rows = statement.query_map(parameters, |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
+                 ORDER BY {LAST_SEEN} DESC, d.registration_id LIMIT ?3",
+                values_of_1!()
+            );
+            tx.query_all(&sql, params![list(generations), strangers, limit], |row| {
+                row.get(0)
+            })
         })
     }
 
@@ -174,29 +183,26 @@ impl Store {
         silent_since: i64,
     ) -> Result<DrainReport, StoreError> {
         let (old, new) = (list(old), list(new));
-        self.read(|connection| {
+        self.read(|tx| {
             let current = format!("SELECT count(*) {CURRENT} AND i.not_after >= ?2");
             let leaves = format!("SELECT count(*) {LEAVES}");
             let expiring = format!("SELECT count(*) {LEAVES} AND i.not_after < ?3");
             let seen = format!(
                 "SELECT count(DISTINCT d.registration_id) {PROVEN}
-                   AND n.issuer IN (SELECT value FROM json_each(?1))"
+                 AND n.issuer IN {}",
+                values_of_1!()
             );
             let silent = format!(
                 "{current} AND c.issued_at < ?3 AND NOT EXISTS (
-                     SELECT 1 FROM proof p WHERE p.device = d.registration_id AND p.since >= ?3)"
+                 SELECT 1 FROM proof p WHERE p.device = d.registration_id AND p.since >= ?3)"
             );
             Ok(DrainReport {
-                devices_seen_on_the_new: count(connection, &seen, params![new])?,
-                devices_silent: count(connection, &silent, params![old, now, silent_since])?,
-                leaves_under_the_old: count(connection, &leaves, params![old, now])?,
-                devices_on_the_old: count(connection, &current, params![old, now])?,
-                devices_on_the_new: count(connection, &current, params![new, now])?,
-                expiring_before_retirement: count(
-                    connection,
-                    &expiring,
-                    params![old, now, retirement],
-                )?,
+                devices_seen_on_the_new: count(tx, &seen, params![new])?,
+                devices_silent: count(tx, &silent, params![old, now, silent_since])?,
+                leaves_under_the_old: count(tx, &leaves, params![old, now])?,
+                devices_on_the_old: count(tx, &current, params![old, now])?,
+                devices_on_the_new: count(tx, &current, params![new, now])?,
+                expiring_before_retirement: count(tx, &expiring, params![old, now, retirement])?,
             })
         })
     }
@@ -206,18 +212,12 @@ fn list(generations: &[i64]) -> String {
     serde_json::json!(generations).to_string()
 }
 
-fn count(
-    connection: &Connection,
-    sql: &str,
-    parameters: impl rusqlite::Params,
-) -> Result<u64, StoreError> {
-    let counted: i64 = connection
-        .prepare_cached(sql)?
-        .query_row(parameters, |row| row.get(0))?;
+fn count(tx: &Tx<'_>, sql: &str, parameters: Parameters<'_>) -> Result<u64, StoreError> {
+    let counted: i64 = tx.query_one(sql, parameters, |row| row.get(0))?;
     Ok(counted.unsigned_abs())
 }
 
-fn device(row: &Row<'_>) -> rusqlite::Result<DeviceBelow> {
+fn device(row: &Row<'_>) -> Result<DeviceBelow, StoreError> {
     Ok(DeviceBelow {
         registration_id: row.get(0)?,
         not_after: row.get(1)?,

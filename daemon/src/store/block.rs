@@ -7,15 +7,17 @@
 
 use super::audit::{self, AuditEntry};
 use super::compromise::{self, compromised_until};
+use super::constraint::Constraint;
 use super::door;
-use super::enrollment::{self, EnrollmentRow, by_id, from_json, save_slots, set_status, to_json};
+use super::engine::{Parameters, Row, Tx, params};
+use super::enrollment::{self, EnrollmentRow, by_id, save_slots, set_status};
+use super::json::{from_json, to_json};
 use super::mark::{self, MarkSubject};
 use super::revocation::{Revocation, Revoked};
 use super::{Store, StoreError, abandon, hold, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 /// Who is kept out.
@@ -124,22 +126,16 @@ pub struct BlockingGroup {
 
 impl BlockingGroup {
     /// Adds it, if it is not there, and has it written before anything else.
-    pub(super) fn add(
-        &self,
-        connection: &Connection,
-        why: &'static str,
-        at: i64,
-    ) -> Result<i64, StoreError> {
+    pub(super) fn add(&self, tx: &Tx<'_>, why: &'static str, at: i64) -> Result<i64, StoreError> {
         let slots = Slots::Serving {
             slot: SlotName::Primary,
             certificate: self.certificate,
         };
         let name = format!("{}-blocked-{}", self.authority, self.number);
         let (service, authority) = (&self.provisioning, &self.authority);
-        let id = enrollment::add_disabled_group(
-            connection, service, &name, authority, &slots, self.after, at,
-        )?;
-        mark::raise_urgent(connection, id, why, at)?;
+        let id =
+            enrollment::add_disabled_group(tx, service, &name, authority, &slots, self.after, at)?;
+        mark::raise_urgent(tx, id, why, at)?;
         Ok(id)
     }
 }
@@ -182,39 +178,39 @@ impl Store {
         after: Option<i64>,
         limit: u32,
     ) -> Result<Vec<BlockRow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let select = format!(
                 "{SELECT} WHERE id < coalesce(?2, 9223372036854775807)
-                   AND (NOT ?1 OR lifted_at IS NULL) ORDER BY id DESC LIMIT ?3"
+                 AND (NOT ?1 OR lifted_at IS NULL) ORDER BY id DESC LIMIT ?3"
             );
-            block_rows(connection, &select, params![open, after, limit])
+            block_rows(tx, &select, params![open, after, limit])
         })
     }
 
     /// How many blocks stand.
     pub fn standing_block_count(&self) -> Result<i64, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql = "SELECT count(*) FROM block WHERE lifted_at IS NULL";
-            Ok(connection.query_row(sql, [], |row| row.get(0))?)
+            tx.query_one(sql, params![], |row| row.get(0))
         })
     }
 
     /// The blocks that stand and have changed this enrollment, newest first.
     pub fn blocks_of_enrollment(&self, enrollment: i64) -> Result<Vec<BlockRow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let select = format!(
                 "{SELECT} WHERE lifted_at IS NULL AND EXISTS (
                      SELECT 1 FROM json_each(block.undo) u, json_each(u.value) changed
                      WHERE changed.value = ?1 OR changed.value ->> '$.id' = ?1)
                  ORDER BY id DESC"
             );
-            block_rows(connection, &select, [enrollment])
+            block_rows(tx, &select, params![enrollment])
         })
     }
 
     /// One block.
     pub fn block(&self, id: i64) -> Result<BlockRow, StoreError> {
-        self.read(|connection| block_by_id(connection, id))
+        self.read(|tx| block_by_id(tx, id))
     }
 
     /// The block that stands of this subject.
@@ -224,15 +220,14 @@ impl Store {
         name: &str,
         generation: Option<i64>,
     ) -> Result<Option<BlockRow>, StoreError> {
-        self.read(|connection| {
-            let id: Option<i64> = connection
-                .prepare_cached(
-                    "SELECT id FROM block WHERE kind = ?1 AND name = ?2 AND generation IS ?3
-                       AND lifted_at IS NULL",
-                )?
-                .query_row(params![kind.name(), name, generation], |row| row.get(0))
-                .optional()?;
-            id.map(|id| block_by_id(connection, id)).transpose()
+        self.read(|tx| {
+            let id: Option<i64> = tx.query_optional(
+                "SELECT id FROM block WHERE kind = ?1 AND name = ?2 AND generation IS ?3
+                 AND lifted_at IS NULL",
+                params![kind.name(), name, generation],
+                |row| row.get(0),
+            )?;
+            id.map(|id| block_by_id(tx, id)).transpose()
         })
     }
 
@@ -242,67 +237,67 @@ impl Store {
         new: NewBlock,
         entry: AuditEntry,
     ) -> Result<(BlockRow, Revoked), StoreError> {
-        self.write(move |connection| start(connection, &new, &entry))
+        self.write(move |tx| start(tx, &new, &entry))
     }
 
     /// Lifts a block: what it changed is put back, and the first chunk of what it holds comes off
     /// hold; the others follow ([`Store::release_holds`]). A device goes back to its group, unless a
     /// leaf of it that is compromised would come back with it.
     pub fn lift_block(&self, id: i64, entry: AuditEntry) -> Result<Revoked, StoreError> {
-        self.write(move |connection| lift(connection, id, &entry))
+        self.write(move |tx| lift(tx, id, &entry))
     }
 
     /// Blocks with work left to do, those that stand first.
     pub fn unfinished_blocks(&self) -> Result<Vec<BlockRow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let select =
                 format!("{SELECT} WHERE reached IS NOT NULL ORDER BY lifted_at IS NOT NULL, id");
-            block_rows(connection, &select, [])
+            block_rows(tx, &select, params![])
         })
     }
 }
 
 /// Whether a block of this device stands.
-pub(super) fn is_blocked(connection: &Connection, device: &str) -> Result<bool, StoreError> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM block WHERE kind = 'device' AND name = ?1
-                              AND lifted_at IS NULL)",
-        )?
-        .query_row([device], |row| row.get(0))?)
+pub(super) fn is_blocked(tx: &Tx<'_>, device: &str) -> Result<bool, StoreError> {
+    tx.query_one(
+        "SELECT EXISTS (SELECT 1 FROM block WHERE kind = 'device' AND name = ?1
+         AND lifted_at IS NULL)",
+        params![device],
+        |row| row.get(0),
+    )
 }
 
 fn start(
-    connection: &Connection,
+    tx: &Tx<'_>,
     new: &NewBlock,
     entry: &AuditEntry,
 ) -> Result<(BlockRow, Revoked), StoreError> {
-    precedence::block(connection, new)?;
-    let id = insert(connection, new, entry)?;
-    abandon_open(connection, new, entry.at)?;
+    precedence::block(tx, new)?;
+    let id = insert(tx, new, entry)?;
+    abandon_open(tx, new, entry.at)?;
     let mut undo = Vec::new();
     for bar in &new.bars {
-        undo.extend(put_up(connection, new, bar, entry)?);
+        undo.extend(put_up(tx, new, bar, entry)?);
     }
-    connection.execute(
+    tx.execute(
         "UPDATE block SET undo = ?2 WHERE id = ?1",
         params![id, to_json(&undo)?],
     )?;
     let mut revoked = Revoked::default();
     for it in &new.holds {
-        let done = hold::hold(connection, id, it)?;
+        let done = hold::hold(tx, id, it)?;
         revoked.changed.extend(done.changed);
         revoked.unchanged.extend(done.unchanged);
     }
-    hold::queue_deletions(connection, id, &new.devices, entry.at)?;
-    audit::append(connection, entry)?;
-    Ok((block_by_id(connection, id)?, revoked))
+    hold::queue_deletions(tx, id, &new.devices, entry.at)?;
+    audit::append(tx, entry)?;
+    Ok((block_by_id(tx, id)?, revoked))
 }
 
-fn insert(connection: &Connection, new: &NewBlock, entry: &AuditEntry) -> Result<i64, StoreError> {
-    let inserted = connection.execute(
+fn insert(tx: &Tx<'_>, new: &NewBlock, entry: &AuditEntry) -> Result<i64, StoreError> {
+    let inserted = tx.insert(
         "INSERT INTO block (kind, name, generation, reason, reached, blocked_by, blocked_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
         params![
             new.kind.name(),
             new.name,
@@ -313,23 +308,22 @@ fn insert(connection: &Connection, new: &NewBlock, entry: &AuditEntry) -> Result
             entry.at
         ],
     );
-    inserted.map_err(|error| match StoreError::from(error) {
-        StoreError::Conflict(_) => StoreError::Conflict(format!("{} is blocked already", new.name)),
+    inserted.map_err(|error| match error {
+        StoreError::Violates(Constraint::BlockStanding) => {
+            StoreError::Conflict(format!("{} is blocked already", new.name))
+        }
         other => other,
-    })?;
-    Ok(connection.last_insert_rowid())
+    })
 }
 
 /// What is being signed at this moment for whom the block keeps out gets no certificate.
-fn abandon_open(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), StoreError> {
+fn abandon_open(tx: &Tx<'_>, new: &NewBlock, at: i64) -> Result<(), StoreError> {
     match new.kind {
-        BlockKind::Device => {
-            abandon::abandon_leaves(connection, &new.name, "its device was blocked", at)
-        }
+        BlockKind::Device => abandon::abandon_leaves(tx, &new.name, "its device was blocked", at),
         BlockKind::Group => {
-            for open in abandon::open_leaves(connection)? {
-                if precedence::blocked_group(connection, &open.subject, open.issuer)?.is_some() {
-                    abandon::abandon(connection, open.intent, "its group was blocked", at)?;
+            for open in abandon::open_leaves(tx)? {
+                if precedence::blocked_group(tx, &open.subject, open.issuer)?.is_some() {
+                    abandon::abandon(tx, open.intent, "its group was blocked", at)?;
                 }
             }
             Ok(())
@@ -340,24 +334,21 @@ fn abandon_open(connection: &Connection, new: &NewBlock, at: i64) -> Result<(), 
 }
 
 fn put_up(
-    connection: &Connection,
+    tx: &Tx<'_>,
     new: &NewBlock,
     bar: &Bar,
     entry: &AuditEntry,
 ) -> Result<Vec<Undo>, StoreError> {
     let disable = |row: &EnrollmentRow| -> Result<(), StoreError> {
-        set_status(connection, row.id, false)?;
-        mark::raise_urgent(connection, row.id, "blocked", entry.at)
+        set_status(tx, row.id, false)?;
+        mark::raise_urgent(tx, row.id, "blocked", entry.at)
     };
     Ok(match bar {
         Bar::Device(services) => {
             let mut undo = Vec::new();
-            for door in door::doors(connection, &new.name, services, entry.at)? {
-                let before = door
-                    .individual
-                    .map(|id| by_id(connection, id))
-                    .transpose()?;
-                let row = compromise::inside(connection, &new.name, &door, entry.at)?;
+            for door in door::doors(tx, &new.name, services, entry.at)? {
+                let before = door.individual.map(|id| by_id(tx, id)).transpose()?;
+                let row = compromise::inside(tx, &new.name, &door, entry.at)?;
                 disable(&row)?;
                 undo.push(Undo::Device {
                     id: row.id,
@@ -367,7 +358,7 @@ fn put_up(
             undo
         }
         Bar::Disable(id) => {
-            let row = by_id(connection, *id)?;
+            let row = by_id(tx, *id)?;
             disable(&row)?;
             // One that is disabled already is let in by whoever has disabled it, but not before this
             // block is lifted. A group that keeps a certificate out is never enabled.
@@ -375,11 +366,11 @@ fn put_up(
             group.into_iter().collect()
         }
         Bar::ShutOut(id, certificates) => {
-            let row = by_id(connection, *id)?;
+            let row = by_id(tx, *id)?;
             let left = row.slots.clone().shut_out(certificates, None);
             let left = left.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
-            save_slots(connection, row.id, &left.slots)?;
-            mark::raise_urgent(connection, row.id, "generation blocked", entry.at)?;
+            save_slots(tx, row.id, &left.slots)?;
+            mark::raise_urgent(tx, row.id, "generation blocked", entry.at)?;
             vec![Undo::Slots {
                 id: row.id,
                 from: row.slots,
@@ -387,113 +378,98 @@ fn put_up(
             }]
         }
         Bar::Own(group) => {
-            let id = group.add(connection, "generation blocked", entry.at)?;
+            let id = group.add(tx, "generation blocked", entry.at)?;
             vec![Undo::Remove(id)]
         }
     })
 }
 
-fn lift(connection: &Connection, id: i64, entry: &AuditEntry) -> Result<Revoked, StoreError> {
-    let undo: Option<String> = connection
-        .prepare_cached("SELECT undo FROM block WHERE id = ?1 AND lifted_at IS NULL")?
-        .query_row([id], |row| row.get(0))
-        .optional()?;
+fn lift(tx: &Tx<'_>, id: i64, entry: &AuditEntry) -> Result<Revoked, StoreError> {
+    let undo: Option<String> = tx.query_optional(
+        "SELECT undo FROM block WHERE id = ?1 AND lifted_at IS NULL",
+        params![id],
+        |row| row.get(0),
+    )?;
     let undo = undo.ok_or_else(|| StoreError::Missing(format!("block {id} that stands")))?;
-    connection.execute(
+    tx.execute(
         "UPDATE block SET lifted_at = ?2, lifted_by = ?3, reached = '' WHERE id = ?1",
         params![id, entry.at, entry.actor],
     )?;
-    let revoked = hold::release(connection, id, entry.at)?;
+    let revoked = hold::release(tx, id, entry.at)?;
     // Backwards: what came after the other goes before it.
     let mut first = None;
     for undo in from_json::<Vec<Undo>>(&undo)?.into_iter().rev() {
-        take_down(connection, &undo, first, entry.at)?;
+        take_down(tx, &undo, first, entry.at)?;
         if let Undo::Remove(own) = undo {
             first = Some(own);
         }
     }
-    audit::append(connection, entry)?;
+    audit::append(tx, entry)?;
     Ok(revoked)
 }
 
-fn take_down(
-    connection: &Connection,
-    undo: &Undo,
-    first: Option<i64>,
-    at: i64,
-) -> Result<(), StoreError> {
-    let Some(row) = enrollment::find(connection, undo.enrollment())? else {
+fn take_down(tx: &Tx<'_>, undo: &Undo, first: Option<i64>, at: i64) -> Result<(), StoreError> {
+    let Some(row) = enrollment::find(tx, undo.enrollment())? else {
         return Ok(());
     };
     match undo {
         // A compromise since then, or another block, keeps it disabled.
         Undo::Enable(id)
-            if precedence::is_kept_out(connection, *id)?
-                || precedence::any_void(connection, &row.slots.held())? =>
+            if precedence::is_kept_out(tx, *id)?
+                || precedence::any_void(tx, &row.slots.held())? =>
         {
             return Ok(());
         }
-        Undo::Enable(id) => set_status(connection, *id, true)?,
-        Undo::Remove(_) if precedence::any_void(connection, &row.slots.held())? => return Ok(()),
-        Undo::Slots { from, .. } if precedence::any_void(connection, &from.held())? => {
+        Undo::Enable(id) => set_status(tx, *id, true)?,
+        Undo::Remove(_) if precedence::any_void(tx, &row.slots.held())? => return Ok(()),
+        Undo::Slots { from, .. } if precedence::any_void(tx, &from.held())? => {
             return Ok(());
         }
         Undo::Remove(id) => {
             // It came after what it took the certificate from; now that one comes after it.
-            enrollment::set_after(connection, *id, None)?;
-            enrollment::set_removed(connection, *id)?;
+            enrollment::set_after(tx, *id, None)?;
+            enrollment::set_removed(tx, *id)?;
         }
         Undo::Slots { id, from, to } if row.slots == *to => {
-            save_slots(connection, *id, from)?;
+            save_slots(tx, *id, from)?;
             // The service takes a certificate in one enrollment only.
-            enrollment::set_after(connection, *id, first)?;
+            enrollment::set_after(tx, *id, first)?;
         }
         Undo::Slots { .. } => return Ok(()),
         Undo::Device { id, leaving } => {
-            let_back(connection, &row)?;
+            let_back(tx, &row)?;
             let goes = *leaving || row.overlay_of.is_some();
-            if goes && compromised_until(connection, &row.name, at)?.is_none() {
-                enrollment::set_removed(connection, *id)?;
+            if goes && compromised_until(tx, &row.name, at)?.is_none() {
+                enrollment::set_removed(tx, *id)?;
             }
         }
     }
-    mark::raise(
-        connection,
-        MarkSubject::Enrollment(row.id),
-        "block lifted",
-        at,
-    )
+    mark::raise(tx, MarkSubject::Enrollment(row.id), "block lifted", at)
 }
 
 /// Enables a device's enrollment, unless a compromise still waits for a new leaf.
-fn let_back(connection: &Connection, row: &EnrollmentRow) -> Result<(), StoreError> {
-    let compromised = roll::open_roll(connection, row.id)?.is_some_and(|open| {
+fn let_back(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<(), StoreError> {
+    let compromised = roll::open_roll(tx, row.id)?.is_some_and(|open| {
         open.reason == RollReason::Compromise && open.new_certificate.is_none()
     });
-    set_status(connection, row.id, !compromised)
+    set_status(tx, row.id, !compromised)
 }
 
-pub(super) fn block_by_id(connection: &Connection, id: i64) -> Result<BlockRow, StoreError> {
-    let found = block_rows(connection, &format!("{SELECT} WHERE id = ?1"), [id])?.pop();
+pub(super) fn block_by_id(tx: &Tx<'_>, id: i64) -> Result<BlockRow, StoreError> {
+    let found = block_rows(tx, &format!("{SELECT} WHERE id = ?1"), params![id])?.pop();
     found.ok_or_else(|| StoreError::Missing(format!("block {id}")))
 }
 
 fn block_rows(
-    connection: &Connection,
+    tx: &Tx<'_>,
     select: &str,
-    parameters: impl rusqlite::Params,
+    parameters: Parameters<'_>,
 ) -> Result<Vec<BlockRow>, StoreError> {
-    let mut statement = connection.prepare_cached(select)?;
-    let mut rows = statement.query(parameters)?;
-    let mut blocks = Vec::new();
-    while let Some(row) = rows.next()? {
-        blocks.push(from_row(row)?);
-    }
-    Ok(blocks)
+    tx.query_all(select, parameters, from_row)
 }
 
 fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
-    let undo: Vec<Undo> = from_json(&row.get::<_, String>(4)?)?;
+    let undo: Vec<Undo> = from_json(&row.get::<String>(4)?)?;
     Ok(BlockRow {
         id: row.get(0)?,
         kind: row.get(1)?,

@@ -3,10 +3,11 @@
 //! A certificate is excluded by its own revocation, and by that of any generation above it. The
 //! same rules stand here for a new request and for one that is in work.
 
-use super::issuance::{CertificateRow, Requester, SELECT, from_row};
+use super::certificate::{CertificateRow, SELECT, from_row};
+use super::engine::{Tx, params};
+use super::intent::Requester;
 use super::{Store, StoreError};
 use crate::enrollment::role::Role;
-use rusqlite::{Connection, OptionalExtension, params};
 
 /// The generations from `?1` upwards. Row ids of issuers are lower than those of what they sign.
 const UPWARDS: &str = "WITH RECURSIVE above (id) AS (
@@ -28,18 +29,15 @@ pub struct ClientRow {
 impl Store {
     /// Returns what is on record of the client certificate with this SHA-256.
     pub fn client(&self, sha256: &[u8; 32]) -> Result<Option<ClientRow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let select = format!("{SELECT} WHERE c.sha256 = ?1");
-            let found = connection
-                .prepare_cached(&select)?
-                .query_row([sha256], from_row)
-                .optional()?;
+            let found = tx.query_optional(&select, params![sha256], from_row)?;
             let Some(certificate) = found else {
                 return Ok(None);
             };
             Ok(Some(ClientRow {
-                revoked_above: revoked_above(connection, certificate.issuer)?,
-                is_in_journal: is_in_journal(connection, &certificate)?,
+                revoked_above: revoked_above(tx, certificate.issuer)?,
+                is_in_journal: is_in_journal(tx, &certificate)?,
                 certificate,
             }))
         })
@@ -48,17 +46,16 @@ impl Store {
     /// Returns the lowest generation from `generation` upwards that an operator's block excludes:
     /// its authority and number.
     pub fn blocked_above(&self, generation: i64) -> Result<Option<(String, i64)>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql = format!(
                 "{UPWARDS} SELECT g.authority, g.number FROM generation g
                  JOIN block b ON b.kind = 'generation' AND b.name = g.authority
                              AND b.generation = g.number AND b.lifted_at IS NULL
                  WHERE g.id IN (SELECT id FROM above) ORDER BY g.id DESC LIMIT 1"
             );
-            Ok(connection
-                .prepare_cached(&sql)?
-                .query_row([generation], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?)
+            tx.query_optional(&sql, params![generation], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
         })
     }
 }
@@ -67,62 +64,53 @@ impl Store {
 /// the request was judged. `revocations` is [`Store::revocations`] now; while it is what it was
 /// then, nothing has to be read.
 pub(super) fn is_excluded(
-    connection: &Connection,
+    tx: &Tx<'_>,
     requester: &Requester,
     revocations: u64,
 ) -> Result<bool, StoreError> {
     if requester.revocations == revocations {
         return Ok(false);
     }
-    let found: Option<(bool, i64, Option<String>)> = connection
-        .prepare_cached(
-            "SELECT c.revoked_at IS NOT NULL, i.issuer, i.role
-             FROM certificate c JOIN intent i ON i.id = c.intent WHERE c.sha256 = ?1",
-        )?
-        .query_row([requester.sha256], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()?;
+    let found: Option<(bool, i64, Option<String>)> = tx.query_optional(
+        "SELECT c.revoked_at IS NOT NULL, i.issuer, i.role
+         FROM certificate c JOIN intent i ON i.id = c.intent WHERE c.sha256 = ?1",
+        params![requester.sha256],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
     let Some((is_revoked, issuer, role)) = found else {
         return Ok(true);
     };
     // Devices below a revoked generation come for new certificates.
     let is_device = role.as_deref() == Some(Role::Device.name());
-    Ok(is_revoked || (!is_device && revoked_above(connection, issuer)?.is_some()))
+    Ok(is_revoked || (!is_device && revoked_above(tx, issuer)?.is_some()))
 }
 
-fn revoked_above(
-    connection: &Connection,
-    generation: i64,
-) -> Result<Option<(String, i64)>, StoreError> {
+fn revoked_above(tx: &Tx<'_>, generation: i64) -> Result<Option<(String, i64)>, StoreError> {
     let sql = format!(
         "{UPWARDS} SELECT g.authority, g.number FROM generation g
          JOIN certificate c ON c.intent = g.certificate
          WHERE g.id IN (SELECT id FROM above) AND c.revoked_at IS NOT NULL
          ORDER BY g.id DESC LIMIT 1"
     );
-    Ok(connection
-        .prepare_cached(&sql)?
-        .query_row([generation], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?)
+    tx.query_optional(&sql, params![generation], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
 }
 
-fn is_in_journal(
-    connection: &Connection,
-    certificate: &CertificateRow,
-) -> Result<bool, StoreError> {
+fn is_in_journal(tx: &Tx<'_>, certificate: &CertificateRow) -> Result<bool, StoreError> {
     let role = match certificate.role {
         None | Some(Role::Device) => return Ok(true),
         Some(role) => role,
     };
-    Ok(connection.prepare_cached(IN_JOURNAL)?.query_row(
+    tx.query_one(
+        IN_JOURNAL,
         params![
             hex::encode(certificate.sha256),
             role.name(),
             certificate.profile
         ],
         |row| row.get(0),
-    )?)
+    )
 }
 
 /// Answered from the index `audit_role`.

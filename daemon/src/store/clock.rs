@@ -1,17 +1,17 @@
-//! Which dates on record the machine's clock is held against.
+//! Finds the newest recorded date, with which the machine's clock is compared.
 
 use super::audit::{self, AuditEntry};
+use super::engine::params;
 use super::{Store, StoreError};
-use rusqlite::params;
 
-/// A bound on what is read: dates rise with row ids, but for corrections of a minute.
+/// Bounds what is read: dates rise with row ids, except for clock corrections of a minute.
 const LAST: &str = "ORDER BY 1 DESC LIMIT 64";
 
 impl Store {
-    /// The newest date of a certificate or revocation list, in Unix seconds, since an operator has
-    /// vouched for the clock.
+    /// Returns the newest date of a certificate or revocation list since an operator has accepted the
+    /// clock.
     pub fn newest_date(&self) -> Result<Option<i64>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql = format!(
                 "WITH accepted AS (
                      SELECT coalesce(max(intent), 0) AS intent, coalesce(max(crl), 0) AS crl
@@ -29,14 +29,14 @@ impl Store {
                          WHERE id > (SELECT crl FROM accepted) {LAST})
                  )"
             );
-            Ok(connection.query_row(&sql, [], |row| row.get(0))?)
+            tx.query_one(&sql, params![], |row| row.get(0))
         })
     }
 
-    /// From now on the clock is held against nothing that is on record by now.
+    /// Accepts the clock: rows that are on record now are compared with it no more.
     pub fn accept_clock(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection.execute(
+        self.write(move |tx| {
+            tx.execute(
                 "INSERT INTO accepted_clock (only, at, intent, crl)
                  VALUES (1, ?1, coalesce((SELECT max(id) FROM intent), 0),
                          coalesce((SELECT max(id) FROM crl), 0))
@@ -44,7 +44,7 @@ impl Store {
                  SET at = excluded.at, intent = excluded.intent, crl = excluded.crl",
                 params![entry.at],
             )?;
-            audit::append(connection, &entry)
+            audit::append(tx, &entry)
         })
     }
 }

@@ -6,6 +6,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::door::{self, Door};
+use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentRow, by_id, save_slots, set_status};
 use super::hub_task::{self, HubAction, HubCause, NewHubTask};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
@@ -15,7 +16,6 @@ use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::revocation::RevocationReason;
-use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -44,26 +44,26 @@ impl Store {
         compromise: Compromise,
         entry: AuditEntry,
     ) -> Result<(Vec<RollRow>, Revoked), StoreError> {
-        self.write(move |connection| {
+        self.write(move |tx| {
             let reason = "its device was reported as compromised";
-            abandon::abandon_leaves(connection, &compromise.registration_id, reason, entry.at)?;
+            abandon::abandon_leaves(tx, &compromise.registration_id, reason, entry.at)?;
             let mut rolls = Vec::new();
             let mut revoked = Revoked::default();
-            let doors = doors_of(connection, &compromise, entry.at)?;
+            let doors = doors_of(tx, &compromise, entry.at)?;
             for door in &doors {
-                let row = inside(connection, &compromise.registration_id, door, entry.at)?;
-                let (roll, compromised) = shut_out(connection, &compromise, row, &entry)?;
+                let row = inside(tx, &compromise.registration_id, door, entry.at)?;
+                let (roll, compromised) = shut_out(tx, &compromise, row, &entry)?;
                 rolls.push(roll);
                 if compromise.slots.len() < SlotName::BOTH.len() {
                     for leaf in compromised {
                         let target = RevocationTarget::Sha256(*leaf.as_bytes());
-                        revoke(connection, &compromise, target, &mut revoked)?;
+                        revoke(tx, &compromise, target, &mut revoked)?;
                     }
                 }
             }
             if compromise.slots.len() == SlotName::BOTH.len() {
                 let target = compromise.revocation.target.clone();
-                revoke(connection, &compromise, target, &mut revoked)?;
+                revoke(tx, &compromise, target, &mut revoked)?;
             }
             Ok((rolls, revoked))
         })
@@ -72,19 +72,15 @@ impl Store {
     /// The end of the last of a device's leaves that are revoked for good and have not expired, in
     /// Unix seconds: until then its group would let a compromised leaf in.
     pub fn compromised_until(&self, subject: &str, now: i64) -> Result<Option<i64>, StoreError> {
-        self.read(|connection| compromised_until(connection, subject, now))
+        self.read(|tx| compromised_until(tx, subject, now))
     }
 }
 
 /// Where the device is let in. Without an enrollment of its own it has no slots there, so one slot
 /// says nothing of that door.
-fn doors_of(
-    connection: &Connection,
-    compromise: &Compromise,
-    at: i64,
-) -> Result<Vec<Door>, StoreError> {
+fn doors_of(tx: &Tx<'_>, compromise: &Compromise, at: i64) -> Result<Vec<Door>, StoreError> {
     let device = &compromise.registration_id;
-    let doors = door::doors(connection, device, &compromise.services, at)?;
+    let doors = door::doors(tx, device, &compromise.services, at)?;
     let one_slot = compromise.slots.len() < SlotName::BOTH.len();
     if one_slot && (doors.is_empty() || doors.iter().any(|door| door.individual.is_none())) {
         return Err(StoreError::Mend {
@@ -99,22 +95,22 @@ fn doors_of(
 }
 
 pub(super) fn compromised_until(
-    connection: &Connection,
+    tx: &Tx<'_>,
     subject: &str,
     now: i64,
 ) -> Result<Option<i64>, StoreError> {
     let hold = RevocationReason::CertificateHold.code();
-    Ok(connection
-        .prepare_cached(
-            "SELECT max(i.not_after) FROM intent i JOIN certificate c ON c.intent = i.id
-             WHERE i.subject = ?1 AND i.role = 'device' AND i.not_after >= ?2
-               AND c.revocation_reason IS NOT NULL AND c.revocation_reason <> ?3",
-        )?
-        .query_row(params![subject, now, hold], |row| row.get(0))?)
+    tx.query_one(
+        "SELECT max(i.not_after) FROM intent i JOIN certificate c ON c.intent = i.id
+         WHERE i.subject = ?1 AND i.role = 'device' AND i.not_after >= ?2
+           AND c.revocation_reason IS NOT NULL AND c.revocation_reason <> ?3",
+        params![subject, now, hold],
+        |row| row.get(0),
+    )
 }
 
 fn revoke(
-    connection: &Connection,
+    tx: &Tx<'_>,
     compromise: &Compromise,
     target: RevocationTarget,
     revoked: &mut Revoked,
@@ -123,7 +119,7 @@ fn revoke(
         target,
         ..compromise.revocation.clone()
     };
-    let done = revocation::revoke(connection, &revocation, RevocationReason::KeyCompromise)?;
+    let done = revocation::revoke(tx, &revocation, RevocationReason::KeyCompromise)?;
     revoked.changed.extend(done.changed);
     revoked.unchanged.extend(done.unchanged);
     Ok(())
@@ -132,7 +128,7 @@ fn revoke(
 /// The individual enrollment that takes precedence over the device's group: made if need be, with
 /// the device's current leaf, for the service knows no enrollment without one.
 pub(super) fn inside(
-    connection: &Connection,
+    tx: &Tx<'_>,
     registration_id: &str,
     door: &Door,
     at: i64,
@@ -140,11 +136,14 @@ pub(super) fn inside(
     match door.individual {
         Some(id) => {
             // One that was on its way out is needed again.
-            connection.execute("UPDATE enrollment SET removed = 0 WHERE id = ?1", [id])?;
-            by_id(connection, id)
+            tx.execute(
+                "UPDATE enrollment SET removed = 0 WHERE id = ?1",
+                params![id],
+            )?;
+            by_id(tx, id)
         }
         None => enrollment::add_overlay(
-            connection,
+            tx,
             &door.provisioning,
             registration_id,
             door.group.as_deref(),
@@ -154,7 +153,7 @@ pub(super) fn inside(
 }
 
 fn shut_out(
-    connection: &Connection,
+    tx: &Tx<'_>,
     compromise: &Compromise,
     row: EnrollmentRow,
     entry: &AuditEntry,
@@ -166,11 +165,11 @@ fn shut_out(
         .clone()
         .shut_out(&compromised, None)
         .map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
-    overtake(connection, &row, entry)?;
-    let enabled = left.enabled && !block::is_blocked(connection, &row.name)?;
-    save_slots(connection, row.id, &left.slots)?;
-    set_status(connection, row.id, enabled)?;
-    mark::raise_urgent(connection, row.id, "leaf compromised", entry.at)?;
+    overtake(tx, &row, entry)?;
+    let enabled = left.enabled && !block::is_blocked(tx, &row.name)?;
+    save_slots(tx, row.id, &left.slots)?;
+    set_status(tx, row.id, enabled)?;
+    mark::raise_urgent(tx, row.id, "leaf compromised", entry.at)?;
     let old_certificate = row.slots.serving().filter(|it| compromised.contains(it));
     let mut detail = compromise.detail.clone();
     detail["compromised"] = json!(compromised);
@@ -183,17 +182,17 @@ fn shut_out(
         detail: &detail,
         parent: None,
     };
-    let id = roll::insert(connection, &new, entry)?;
+    let id = roll::insert(tx, &new, entry)?;
     if compromise.hubs.contains(&row.provisioning) {
         let cause = HubCause::Roll(id);
         let task = delete_task(&row.provisioning, &compromise.registration_id, row.id);
-        hub_task::queue(connection, cause, &[task], entry.at)?;
+        hub_task::queue(tx, cause, &[task], entry.at)?;
     }
     let mut told = entry.clone();
     told.detail["provisioning"] = json!(row.provisioning);
     told.detail["roll"] = json!(id);
-    audit::append(connection, &told)?;
-    Ok((roll::roll_by_id(connection, id)?, compromised))
+    audit::append(tx, &told)?;
+    Ok((roll::roll_by_id(tx, id)?, compromised))
 }
 
 /// The device's identity goes, once the service does not let it in any more.
@@ -207,12 +206,8 @@ pub(super) fn delete_task(provisioning: &str, device: &str, enrollment: i64) -> 
 }
 
 /// Ends the roll under way of this enrollment, if there is one, for a compromise.
-fn overtake(
-    connection: &Connection,
-    row: &EnrollmentRow,
-    entry: &AuditEntry,
-) -> Result<(), StoreError> {
-    let Some(open) = roll::open_roll(connection, row.id)? else {
+fn overtake(tx: &Tx<'_>, row: &EnrollmentRow, entry: &AuditEntry) -> Result<(), StoreError> {
+    let Some(open) = roll::open_roll(tx, row.id)? else {
         return Ok(());
     };
     if open.reason == RollReason::Compromise && open.new_certificate.is_none() {
@@ -221,11 +216,11 @@ fn overtake(
             open.id, row.name
         )));
     }
-    roll::set_state(connection, open.id, RollState::Aborted, entry.at)?;
+    roll::set_state(tx, open.id, RollState::Aborted, entry.at)?;
     let overtaken = AuditEntry {
         action: "roll.overtaken",
         detail: json!({ "roll": open.id, "by": "a compromise" }),
         ..entry.clone()
     };
-    audit::append(connection, &overtaken)
+    audit::append(tx, &overtaken)
 }

@@ -5,9 +5,9 @@
 //! added a moment before is a door too, and one that is added later is refused, because then the
 //! leaf is revoked or the device blocked.
 
+use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentKind, EnrollmentRow, enrollment_rows, named};
 use super::{Store, StoreError};
-use rusqlite::{Connection, params};
 
 /// One way by which a service lets a device in.
 #[derive(Clone, Debug)]
@@ -33,14 +33,14 @@ impl Store {
         provisioning: &str,
         registration_id: &str,
     ) -> Result<bool, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql = format!(
                 "SELECT EXISTS (SELECT 1 FROM enrollment e WHERE e.provisioning = ?1
-                     AND e.kind = 'individual' AND e.name = ?2 AND {TAKES_PRECEDENCE})"
+                 AND e.kind = 'individual' AND e.name = ?2 AND {TAKES_PRECEDENCE})"
             );
-            Ok(connection
-                .prepare_cached(&sql)?
-                .query_row([provisioning, registration_id], |row| row.get(0))?)
+            tx.query_one(&sql, params![provisioning, registration_id], |row| {
+                row.get(0)
+            })
         })
     }
 
@@ -50,19 +50,19 @@ impl Store {
         device: &str,
         now: i64,
     ) -> Result<Vec<EnrollmentRow>, StoreError> {
-        self.read(|connection| groups_letting_in(connection, device, now))
+        self.read(|tx| groups_letting_in(tx, device, now))
     }
 }
 
 /// Every way by which one of these services lets the device in.
 pub(super) fn doors(
-    connection: &Connection,
+    tx: &Tx<'_>,
     device: &str,
     services: &[String],
     now: i64,
 ) -> Result<Vec<Door>, StoreError> {
-    let own = named(connection, device)?;
-    let groups = groups_letting_in(connection, device, now)?;
+    let own = named(tx, device)?;
+    let groups = groups_letting_in(tx, device, now)?;
     let doors = services.iter().filter_map(|provisioning| {
         let individual = own.iter().find(|row| {
             row.kind == EnrollmentKind::Individual && row.provisioning == *provisioning
@@ -78,7 +78,7 @@ pub(super) fn doors(
 }
 
 fn groups_letting_in(
-    connection: &Connection,
+    tx: &Tx<'_>,
     device: &str,
     now: i64,
 ) -> Result<Vec<EnrollmentRow>, StoreError> {
@@ -91,5 +91,5 @@ fn groups_letting_in(
                  WHERE g.parent IS NOT NULL)
              SELECT authority FROM generation WHERE id IN (SELECT id FROM above))
          ORDER BY e.id";
-    enrollment_rows(connection, condition, params![device, now])
+    enrollment_rows(tx, condition, params![device, now])
 }

@@ -1,24 +1,25 @@
-//! Which certificates end soon: counts and the nearest date.
+//! Counts the certificates that expire soon, and finds the next one to expire.
 //!
-//! Devices are counted by the index `device_ending`, which has their newest leaves in the order of
-//! their ends: a count costs what it counts, whatever else there is. All others are read from the
-//! index `intent_of_others`, in which no leaf of a device stands.
+//! Devices are counted in the index `device_ending`, which orders their newest leaves by their end:
+//! the cost of a count depends only on the number counted. All other certificates are read from the
+//! index `intent_of_others`, which contains no device.
 
+use super::engine::dialect::greatest;
+use super::engine::params;
 use super::{Store, StoreError};
 use crate::enrollment::role::Role;
-use rusqlite::{OptionalExtension, params};
 
-/// The windows for which all are counted: a day, a week, 30 days; in seconds.
+/// The windows for which expiries are counted: a day, a week, 30 days; in seconds.
 pub const WINDOWS: [i64; 3] = [86_400, 7 * 86_400, 30 * 86_400];
 
-/// How many current certificates end soon.
+/// How many current certificates expire soon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
     /// Within the time of an alarm.
     pub alarming: i64,
     /// Within each of [`WINDOWS`].
     pub within: [i64; 3],
-    /// The nearest end, in Unix seconds, and the common name.
+    /// The next expiry and the common name.
     pub next: Option<(i64, String)>,
 }
 
@@ -51,7 +52,7 @@ impl Ending {
     }
 }
 
-/// A device's newest leaf that is not revoked; looked up in the index of those that are.
+/// The device's newest leaf is not revoked: answered from the index of revoked certificates.
 const NOT_REVOKED: &str = "NOT EXISTS (
     SELECT 1 FROM certificate c INDEXED BY certificate_revoked
     WHERE c.intent = device.certificate AND c.revoked_at IS NOT NULL)";
@@ -67,31 +68,29 @@ impl Store {
     ) -> Result<Ending, StoreError> {
         let until = |window: i64| now.saturating_add(window);
         let [day, week, month] = WINDOWS.map(until);
-        self.read(|connection| {
+        self.read(|tx| {
             let count = format!(
                 "SELECT count(*) FILTER (WHERE not_after <= ?3),
                         count(*) FILTER (WHERE not_after <= ?4),
                         count(*) FILTER (WHERE not_after <= ?5),
                         count(*) FILTER (WHERE not_after <= ?6)
                  FROM device INDEXED BY device_ending
-                 WHERE profile = ?1 AND not_after > ?2 AND not_after <= max(?3, ?4, ?5, ?6)
-                   AND {NOT_REVOKED}"
+                 WHERE profile = ?1 AND not_after > ?2 AND not_after <= {}(?3, ?4, ?5, ?6)
+                   AND {NOT_REVOKED}",
+                greatest!()
             );
             let bounds = params![profile, now, until(alarm), day, week, month];
-            let (alarming, within) = connection
-                .prepare_cached(&count)?
-                .query_row(bounds, |row| {
-                    Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]))
-                })?;
+            let (alarming, within) = tx.query_one(&count, bounds, |row| {
+                Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]))
+            })?;
             let next = format!(
                 "SELECT not_after, registration_id FROM device INDEXED BY device_ending
                  WHERE profile = ?1 AND not_after > ?2 AND {NOT_REVOKED}
                  ORDER BY not_after LIMIT 1"
             );
-            let next = connection
-                .prepare_cached(&next)?
-                .query_row(params![profile, now], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
+            let next = tx.query_optional(&next, params![profile, now], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
             Ok(Ending {
                 alarming,
                 within,
@@ -104,28 +103,28 @@ impl Store {
     /// `now` and is not revoked. Those that the daemon issued to itself count as one name, because
     /// its listener may be renamed.
     pub fn current_leaves_of_others(&self, now: i64) -> Result<Vec<CurrentLeaf>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
+        self.read(|tx| {
+            let leaves: Vec<Option<CurrentLeaf>> = tx.query_all(
                 "SELECT i.role, i.profile, i.subject, i.not_after, max(i.id)
                  FROM intent i INDEXED BY intent_of_others JOIN certificate c ON c.intent = i.id
                  WHERE i.role <> 'device' AND i.state = 'issued' AND i.not_after > ?1
                    AND c.revoked_at IS NULL
                  GROUP BY i.role, i.profile,
                      CASE WHEN i.caller = 'hallmarkd' THEN '' ELSE i.subject END COLLATE NOCASE",
+                params![now],
+                |row| {
+                    let role: String = row.get(0)?;
+                    let leaf = |role| -> Result<CurrentLeaf, StoreError> {
+                        Ok(CurrentLeaf {
+                            role,
+                            profile: row.get(1)?,
+                            subject: row.get(2)?,
+                            not_after: row.get(3)?,
+                        })
+                    };
+                    Role::from_name(&role).map(leaf).transpose()
+                },
             )?;
-            let rows = statement.query_map([now], |row| {
-                let role: String = row.get(0)?;
-                let leaf = |role| -> rusqlite::Result<CurrentLeaf> {
-                    Ok(CurrentLeaf {
-                        role,
-                        profile: row.get(1)?,
-                        subject: row.get(2)?,
-                        not_after: row.get(3)?,
-                    })
-                };
-                Role::from_name(&role).map(leaf).transpose()
-            })?;
-            let leaves: Vec<Option<CurrentLeaf>> = rows.collect::<Result<_, _>>()?;
             Ok(leaves.into_iter().flatten().collect())
         })
     }

@@ -1,29 +1,28 @@
-//! Generations of authorities: planned, keyed, certified, serving, retired.
+//! Records the generations of authorities: planned, with a key, certified, serving, retired.
 //!
-//! An authority has at most one generation that serves and one that is to be the next.
+//! An authority has at most one generation that serves and one that is the next.
 
-use super::stored_name::Stored;
+use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, possession};
 use crate::x509::key::KeyType;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-/// How far a generation is.
+/// The state of a generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GenerationState {
-    /// Shall be made; has a key, perhaps.
+    /// Has no certificate yet; may have a key.
     Planned,
-    /// Has its certificate, and signs nothing yet but its own canary and proof of possession.
+    /// Has its certificate; signs only its own canary and proof of possession.
     Staged,
     /// Signs.
     Serving,
-    /// Signs no certificates any more. Its certificate stays, for chains and revocation lists.
+    /// Signs no certificates any more. Its certificate remains for chains and revocation lists.
     Retired,
 }
 
 impl GenerationState {
-    /// Its name, for people.
+    /// The name on record.
     pub fn name(self) -> &'static str {
         match self {
             GenerationState::Planned => "planned",
@@ -34,29 +33,29 @@ impl GenerationState {
     }
 }
 
-/// A generation that a ceremony or a roll is about to make. Recorded before its key exists.
+/// A generation that a ceremony or a roll is going to make, recorded before its key exists.
 #[derive(Clone, Debug)]
 pub struct PlannedGeneration {
     /// The authority's name.
     pub authority: String,
     /// The generation that signs it; `None` for a self-signed root.
     pub parent: Option<i64>,
-    /// The token that shall hold the key, by its name in the configuration.
+    /// The name in the configuration of the token that will hold the key.
     pub token: String,
     /// The kind of key.
     pub key_type: KeyType,
-    /// `CKA_ID`: random, so that an interrupted ceremony finds exactly its own key again.
+    /// `CKA_ID`: random, so that a resumed ceremony finds exactly its own key.
     pub key_id: Vec<u8>,
 }
 
-/// A generation as it stands.
+/// A generation on record.
 #[derive(Clone, Debug)]
 pub struct GenerationRow {
     /// Row id.
     pub id: i64,
     /// The authority's name.
     pub authority: String,
-    /// 1 for the first.
+    /// Counted from 1.
     pub number: i64,
     /// The generation that signed it; `None` for a self-signed root.
     pub parent: Option<i64>,
@@ -70,28 +69,28 @@ pub struct GenerationRow {
     pub key_id: Vec<u8>,
     /// DER SubjectPublicKeyInfo, once the key exists.
     pub spki: Option<Vec<u8>>,
-    /// The key itself, of a token that keeps its keys outside.
+    /// The encrypted key, for a token that stores its keys outside.
     pub key_wrapped: Option<Vec<u8>>,
     /// DER certificate, once it is recorded.
     pub certificate: Option<Vec<u8>>,
-    /// When it was certified, Unix seconds.
+    /// When it was certified.
     pub certified_at: Option<i64>,
     /// How far it is.
     pub state: GenerationState,
-    /// When its certificate was revoked, in Unix seconds: it signs nothing any more.
+    /// When its certificate was revoked; a revoked generation signs nothing.
     pub revoked_at: Option<i64>,
-    /// What its issuer is asked, if that is elsewhere.
+    /// The request to its issuer, if the issuer is elsewhere.
     pub request: Option<RequestRow>,
 }
 
-/// What somebody else is asked to certify.
+/// A request to an issuer elsewhere.
 #[derive(Clone, Debug)]
 pub struct RequestRow {
-    /// How many authorities must be allowed below.
+    /// The path length that the issuer must allow.
     pub path_length: Option<u8>,
     /// The request, once it is signed: DER.
     pub der: Option<Vec<u8>>,
-    /// The certificates above, once there is one: PEM, its issuer's first.
+    /// The chain above the installed certificate: PEM, the issuer's first.
     pub above: Option<String>,
 }
 
@@ -102,30 +101,25 @@ const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.k
      LEFT JOIN request r ON r.generation = g.id";
 
 impl Store {
-    /// Every generation, parents before children.
+    /// Returns every generation, issuers before what they sign.
     pub fn generations(&self) -> Result<Vec<GenerationRow>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY g.id"))?;
-            let rows = statement.query_map([], from_row)?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        self.read(|tx| tx.query_all(&format!("{SELECT} ORDER BY g.id"), params![], from_row))
     }
 
-    /// Records that a generation shall be made, unless one of this authority is under way or
-    /// serving already: then that one is returned, and no second key can come of it.
+    /// Plans the first generation of an authority. Returns the existing generation if the authority
+    /// has one, so that no second key is made.
     pub fn plan_generation(&self, plan: PlannedGeneration) -> Result<GenerationRow, StoreError> {
-        self.write(move |connection| {
-            let Some(existing) = newest(connection, &plan.authority)? else {
-                return insert(connection, 1, &plan);
+        self.write(move |tx| {
+            let Some(existing) = newest(tx, &plan.authority)? else {
+                return insert(tx, 1, &plan);
             };
             let as_planned = (existing.parent, &existing.token, existing.key_type)
                 == (plan.parent, &plan.token, plan.key_type);
             if as_planned || existing.number > 1 {
                 return Ok(existing);
             }
-            // The file was corrected. A key that may exist on the token under the old id is no more
-            // looked for.
-            let changed = connection.execute(
+            // The file was corrected. A key that may exist under the old id is abandoned.
+            let changed = tx.execute(
                 "UPDATE generation SET parent = ?2, token = ?3, key_type = ?4, key_id = ?5
                  WHERE id = ?1 AND state = 'planned' AND spki IS NULL",
                 params![
@@ -136,7 +130,7 @@ impl Store {
                     plan.key_id
                 ],
             )?;
-            match (changed, newest(connection, &plan.authority)?) {
+            match (changed, newest(tx, &plan.authority)?) {
                 (1, Some(corrected)) => Ok(corrected),
                 _ => Err(StoreError::Conflict(format!(
                     "authority {} was begun on another token, with another kind of key or below \
@@ -147,18 +141,18 @@ impl Store {
         })
     }
 
-    /// Records the public key that the token made for a planned generation, and the key itself if
-    /// the token keeps it outside.
+    /// Records the public key that the token made for a planned generation, and the encrypted key if
+    /// the token stores its keys outside.
     pub fn record_key(
         &self,
         generation: i64,
         spki: Vec<u8>,
         wrapped: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            let changed = connection.execute(
+        self.write(move |tx| {
+            let changed = tx.execute(
                 "UPDATE generation SET spki = ?2, key_wrapped = ?3
-                 WHERE id = ?1 AND (spki IS NULL OR (spki = ?2 AND key_wrapped IS ?3))",
+                 WHERE id = ?1 AND (spki IS NULL OR (spki = ?2 AND key_wrapped IS NOT DISTINCT FROM ?3))",
                 params![generation, spki, wrapped],
             )?;
             match changed {
@@ -172,34 +166,31 @@ impl Store {
 }
 
 impl Store {
-    /// The generation by which an authority signs now.
+    /// Returns the generation by which an authority signs.
     pub fn serving_generation(&self, authority: &str) -> Result<Option<i64>, StoreError> {
-        self.read(|connection| {
-            Ok(connection
-                .prepare_cached(
-                    "SELECT id FROM generation WHERE authority = ?1 AND state = 'serving'",
-                )?
-                .query_row([authority], |row| row.get(0))
-                .optional()?)
+        self.read(|tx| {
+            tx.query_optional(
+                "SELECT id FROM generation WHERE authority = ?1 AND state = 'serving'",
+                params![authority],
+                |row| row.get(0),
+            )
         })
     }
 }
 
-/// Whether it is the one by which its authority signs now.
-pub(super) fn serves(connection: &Connection, generation: i64) -> Result<bool, StoreError> {
-    Ok(connection
-        .prepare_cached("SELECT state = 'serving' FROM generation WHERE id = ?1")?
-        .query_row([generation], |row| row.get(0))?)
+/// Returns true if its authority signs by this generation.
+pub(super) fn serves(tx: &Tx<'_>, generation: i64) -> Result<bool, StoreError> {
+    tx.query_one(
+        "SELECT state = 'serving' FROM generation WHERE id = ?1",
+        params![generation],
+        |row| row.get(0),
+    )
 }
 
-/// The generation whose certificate was just recorded: the first one of its authority serves, any
-/// other one is staged.
-pub(super) fn certify(
-    connection: &Connection,
-    generation: i64,
-    certificate: i64,
-) -> Result<(), StoreError> {
-    let changed = connection.execute(
+/// Adds the recorded certificate to a generation. The first generation of an authority serves then,
+/// a later one is staged.
+pub(super) fn certify(tx: &Tx<'_>, generation: i64, certificate: i64) -> Result<(), StoreError> {
+    let changed = tx.execute(
         "UPDATE generation
          SET certificate = ?2, state = CASE number WHEN 1 THEN 'serving' ELSE 'staged' END
          WHERE id = ?1 AND state = 'planned'",
@@ -213,20 +204,21 @@ pub(super) fn certify(
     }
 }
 
-/// Plans the next generation of an authority, or finds the one that an interrupted roll has planned.
+/// Plans the next generation of an authority, or returns the one that an interrupted roll has
+/// planned.
 pub(super) fn plan_next(
-    connection: &Connection,
+    tx: &Tx<'_>,
     plan: &PlannedGeneration,
     at: i64,
 ) -> Result<GenerationRow, StoreError> {
-    let newest = newest(connection, &plan.authority)?
+    let newest = newest(tx, &plan.authority)?
         .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))?;
     match newest.state {
         GenerationState::Staged if newest.parent == plan.parent && newest.revoked_at.is_none() => {
             Ok(newest)
         }
         GenerationState::Planned => {
-            connection.execute(
+            tx.execute(
                 "UPDATE generation SET parent = ?2 WHERE id = ?1",
                 params![newest.id, plan.parent],
             )?;
@@ -236,25 +228,25 @@ pub(super) fn plan_next(
             })
         }
         GenerationState::Staged => {
-            // It is revoked, or the one above it is another one by now: nobody will use it.
-            possession::remove(connection, newest.id, at)?;
-            retire(connection, newest.id)?;
-            insert(connection, newest.number + 1, plan)
+            // It is revoked or has another issuer than the plan, so it will never serve.
+            possession::remove(tx, newest.id, at)?;
+            retire(tx, newest.id)?;
+            insert(tx, newest.number + 1, plan)
         }
-        _ => insert(connection, newest.number + 1, plan),
+        _ => insert(tx, newest.number + 1, plan),
     }
 }
 
-/// The staged generation signs from now on, and no other of its authority.
-pub(super) fn serve(connection: &Connection, generation: i64) -> Result<(), StoreError> {
-    connection.execute(
+/// Cuts over: the staged generation serves, and the one that served is retired.
+pub(super) fn serve(tx: &Tx<'_>, generation: i64) -> Result<(), StoreError> {
+    tx.execute(
         "UPDATE generation SET state = 'retired' WHERE state = 'serving' AND id <> ?1
-           AND authority = (SELECT authority FROM generation WHERE id = ?1)",
-        [generation],
+         AND authority = (SELECT authority FROM generation WHERE id = ?1)",
+        params![generation],
     )?;
-    let changed = connection.execute(
+    let changed = tx.execute(
         "UPDATE generation SET state = 'serving' WHERE id = ?1 AND state = 'staged'",
-        [generation],
+        params![generation],
     )?;
     match changed {
         1 => Ok(()),
@@ -264,32 +256,28 @@ pub(super) fn serve(connection: &Connection, generation: i64) -> Result<(), Stor
     }
 }
 
-/// A generation signs no more, or shall not be made after all.
-pub(super) fn retire(connection: &Connection, generation: i64) -> Result<(), StoreError> {
-    connection.execute(
+/// Retires a generation, also one that is not made in the end.
+pub(super) fn retire(tx: &Tx<'_>, generation: i64) -> Result<(), StoreError> {
+    tx.execute(
         "UPDATE generation SET state = 'retired' WHERE id = ?1",
-        [generation],
+        params![generation],
     )?;
     Ok(())
 }
 
-fn insert(
-    connection: &Connection,
-    number: i64,
-    plan: &PlannedGeneration,
-) -> Result<GenerationRow, StoreError> {
+fn insert(tx: &Tx<'_>, number: i64, plan: &PlannedGeneration) -> Result<GenerationRow, StoreError> {
     let label = format!("hallmark {} {number}", plan.authority);
-    insert_with_label(connection, number, plan, &label)
+    insert_with_label(tx, number, plan, &label)
 }
 
 /// Plans a generation whose key has this label.
 pub(super) fn insert_with_label(
-    connection: &Connection,
+    tx: &Tx<'_>,
     number: i64,
     plan: &PlannedGeneration,
     key_label: &str,
 ) -> Result<GenerationRow, StoreError> {
-    connection.execute(
+    tx.execute(
         "INSERT INTO generation
              (authority, number, parent, token, key_type, key_label, key_id, state)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'planned')",
@@ -303,29 +291,23 @@ pub(super) fn insert_with_label(
             plan.key_id
         ],
     )?;
-    newest(connection, &plan.authority)?
+    newest(tx, &plan.authority)?
         .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))
 }
 
-pub(super) fn newest(
-    connection: &Connection,
-    authority: &str,
-) -> Result<Option<GenerationRow>, StoreError> {
+pub(super) fn newest(tx: &Tx<'_>, authority: &str) -> Result<Option<GenerationRow>, StoreError> {
     let select = format!("{SELECT} WHERE g.authority = ?1 ORDER BY g.number DESC LIMIT 1");
-    Ok(connection
-        .prepare_cached(&select)?
-        .query_row([authority], from_row)
-        .optional()?)
+    tx.query_optional(&select, params![authority], from_row)
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
+fn from_row(row: &Row<'_>) -> Result<GenerationRow, StoreError> {
     Ok(GenerationRow {
         id: row.get(0)?,
         authority: row.get(1)?,
         number: row.get(2)?,
         parent: row.get(3)?,
         token: row.get(4)?,
-        key_type: row.get::<_, Stored<_>>(5)?.0,
+        key_type: row.get(5)?,
         key_label: row.get(6)?,
         key_id: row.get(7)?,
         spki: row.get(8)?,
@@ -334,7 +316,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<GenerationRow> {
         state: row.get(11)?,
         revoked_at: row.get(12)?,
         key_wrapped: row.get(13)?,
-        request: match row.get::<_, Option<i64>>(14)? {
+        request: match row.get::<Option<i64>>(14)? {
             None => None,
             Some(_) => Some(RequestRow {
                 path_length: row.get(15)?,

@@ -1,22 +1,22 @@
-//! Whether the store can write, as its last writes and probes have shown.
+//! Records whether the store can write, as the last writes and probes have shown.
 //!
-//! A disk that is full or read-only refuses every write and serves every read, so it is felt by
-//! whatever writes next. The writer notes that here, and everything that reports or pauses asks here.
+//! A disk that is full or read-only refuses every write and serves every read, so only a write shows
+//! it. The writer records the outcome here; status, metrics and issuance read it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-/// Why nothing can be written at the moment.
+/// Why writes fail at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteFault {
-    /// The cause, and how to mend it.
+    /// The cause and its remedy.
     pub reason: String,
     /// When the first write failed.
     pub since: SystemTime,
 }
 
-/// What the writer thread notes, and others read.
+/// Written by the writer thread, read by others.
 #[derive(Default)]
 pub(super) struct WriteHealth {
     fault: Mutex<Option<WriteFault>>,
@@ -29,18 +29,18 @@ impl WriteHealth {
         self.lock().clone()
     }
 
-    /// How many groups of writes and probes have failed since the process began.
+    /// Returns how many groups of writes and probes have failed since the process began.
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Has `on_turn` called when writes begin to fail and when they succeed again; the first one
-    /// named stays.
+    /// Registers what is called when writes begin to fail and when they succeed again. Only the
+    /// first registration counts.
     pub(super) fn tell_turns_to(&self, on_turn: Box<dyn Fn() + Send + Sync>) {
         self.on_turn.get_or_init(|| on_turn);
     }
 
-    /// A write failed. Logged once, however many follow.
+    /// Records a failed write. Logs the first of a series only.
     pub(super) fn failed(&self, reason: &str) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         let mut fault = self.lock();
@@ -57,7 +57,7 @@ impl WriteHealth {
         self.tell();
     }
 
-    /// A probe was written.
+    /// Records that a probe was written.
     pub(super) fn healed(&self) {
         if self.lock().take().is_some() {
             tracing::info!("the store can write again");

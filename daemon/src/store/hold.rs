@@ -9,12 +9,13 @@
 
 use super::block::{Undo, block_by_id};
 use super::compromise::delete_task;
-use super::enrollment::{find, from_json};
+use super::engine::{Tx, params};
+use super::enrollment::find;
 use super::hub_task::{self, HubCause};
-use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate};
+use super::json::from_json;
+use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate, is_held};
 use super::{Store, StoreError};
 use crate::x509::revocation::RevocationReason;
-use rusqlite::{Connection, params};
 
 /// How many certificates come off hold in one transaction, and how many tasks go with them.
 const RELEASED_MAX: u32 = 50;
@@ -47,36 +48,38 @@ impl Store {
     /// Puts the next devices of a block on hold. Returns whether it did: not if the block was lifted
     /// or somebody else went on with it.
     pub fn hold_devices(&self, chunk: HoldChunk, at: i64) -> Result<bool, StoreError> {
-        self.write(move |connection| {
-            let block = block_by_id(connection, chunk.block)?;
+        self.write(move |tx| {
+            let block = block_by_id(tx, chunk.block)?;
             if block.lifted_at.is_some() || block.reached.as_ref() != Some(&chunk.from) {
                 return Ok(false);
             }
             let mut identities = Vec::new();
             for device in &chunk.devices {
                 if let Some(revocation) = &device.hold {
-                    hold(connection, block.id, revocation)?;
+                    hold(tx, block.id, revocation)?;
                 }
                 let services = device.services.iter();
                 identities.extend(services.map(|it| (it.clone(), device.registration_id.clone())));
             }
-            queue_deletions(connection, block.id, &identities, at)?;
-            set_reached(connection, block.id, chunk.reached.as_deref())?;
+            queue_deletions(tx, block.id, &identities, at)?;
+            set_reached(tx, block.id, chunk.reached.as_deref())?;
             Ok(true)
         })
     }
 
     /// Takes the next certificates of a lifted block off hold, and its open tasks off the queue.
     pub fn release_holds(&self, block: i64, at: i64) -> Result<Revoked, StoreError> {
-        self.write(move |connection| release(connection, block, at))
+        self.write(move |tx| release(tx, block, at))
     }
 
     /// How many certificates a block holds.
     pub fn held_count(&self, block: i64) -> Result<u64, StoreError> {
-        self.read(|connection| {
-            let count: i64 = connection
-                .prepare_cached("SELECT count(*) FROM block_hold WHERE block = ?1")?
-                .query_row([block], |row| row.get(0))?;
+        self.read(|tx| {
+            let count: i64 = tx.query_one(
+                "SELECT count(*) FROM block_hold WHERE block = ?1",
+                params![block],
+                |row| row.get(0),
+            )?;
             Ok(count.unsigned_abs())
         })
     }
@@ -84,63 +87,57 @@ impl Store {
 
 /// Puts certificates on hold for a block, within the caller's transaction.
 pub(super) fn hold(
-    connection: &Connection,
+    tx: &Tx<'_>,
     block: i64,
     revocation: &Revocation,
 ) -> Result<Revoked, StoreError> {
-    let done = revocation::revoke(connection, revocation, RevocationReason::CertificateHold)?;
+    let done = revocation::revoke(tx, revocation, RevocationReason::CertificateHold)?;
     for certificate in &done.changed {
-        insert(connection, block, certificate.intent)?;
+        insert(tx, block, certificate.intent)?;
     }
     for certificate in done.unchanged.iter().filter(|it| is_on_hold(it)) {
-        if is_held(connection, certificate.intent)? {
-            insert(connection, block, certificate.intent)?;
+        if is_held(tx, certificate.intent)? {
+            insert(tx, block, certificate.intent)?;
         }
     }
     Ok(done)
 }
 
-/// Whether some block holds this certificate.
-pub(super) fn is_held(connection: &Connection, certificate: i64) -> Result<bool, StoreError> {
-    Ok(connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM block_hold WHERE certificate = ?1)")?
-        .query_row([certificate], |row| row.get(0))?)
-}
-
 /// The next chunk of what a lifted block gives back, within the caller's transaction.
-pub(super) fn release(connection: &Connection, block: i64, at: i64) -> Result<Revoked, StoreError> {
-    let row = block_by_id(connection, block)?;
+pub(super) fn release(tx: &Tx<'_>, block: i64, at: i64) -> Result<Revoked, StoreError> {
+    let row = block_by_id(tx, block)?;
     let Some(actor) = row.lifted_by else {
         return Err(StoreError::Conflict(format!("block {block} stands")));
     };
-    let held: Vec<i64> = connection
-        .prepare_cached("SELECT certificate FROM block_hold WHERE block = ?1 LIMIT ?2")?
-        .query_map(params![block, RELEASED_MAX], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let held: Vec<i64> = tx.query_all(
+        "SELECT certificate FROM block_hold WHERE block = ?1 LIMIT ?2",
+        params![block, RELEASED_MAX],
+        |row| row.get(0),
+    )?;
     let mut released = Revoked::default();
     for intent in &held {
-        connection
-            .prepare_cached("DELETE FROM block_hold WHERE block = ?1 AND certificate = ?2")?
-            .execute([block, *intent])?;
+        tx.execute(
+            "DELETE FROM block_hold WHERE block = ?1 AND certificate = ?2",
+            params![block, *intent],
+        )?;
         let revocation = Revocation {
             target: RevocationTarget::Certificate { intent: *intent },
             at,
             actor: actor.clone(),
             cause: "block lifted".into(),
         };
-        let done = revocation::unrevoke(connection, &revocation)?;
+        let done = revocation::unrevoke(tx, &revocation)?;
         released.changed.extend(done.changed);
         released.unchanged.extend(done.unchanged);
     }
-    let tasks = connection
-        .prepare_cached(
-            "DELETE FROM hub_task WHERE id IN (
-                 SELECT id FROM hub_task
-                 WHERE cause = 'block' AND cause_id = ?1 AND done_at IS NULL LIMIT ?2)",
-        )?
-        .execute(params![block, RELEASED_MAX])?;
+    let tasks = tx.execute(
+        "DELETE FROM hub_task WHERE id IN (
+         SELECT id FROM hub_task
+         WHERE cause = 'block' AND cause_id = ?1 AND done_at IS NULL LIMIT ?2)",
+        params![block, RELEASED_MAX],
+    )?;
     if held.len().max(tasks) < RELEASED_MAX as usize {
-        set_reached(connection, block, None)?;
+        set_reached(tx, block, None)?;
     }
     Ok(released)
 }
@@ -148,55 +145,53 @@ pub(super) fn release(connection: &Connection, block: i64, at: i64) -> Result<Re
 /// Each identity goes once an enrollment at its service that keeps the device out is settled.
 /// `devices` are pairs of service and device.
 pub(super) fn queue_deletions(
-    connection: &Connection,
+    tx: &Tx<'_>,
     block: i64,
     devices: &[(String, String)],
     at: i64,
 ) -> Result<(), StoreError> {
-    let barred = barred(connection, block)?;
+    let barred = barred(tx, block)?;
     for (provisioning, device) in devices {
         // The last one: a group of its own comes after the slots have let go.
         let after = barred.iter().rev().find(|(at, _)| at == provisioning);
         if let Some((_, enrollment)) = after {
             let task = delete_task(provisioning, device, *enrollment);
-            hub_task::queue(connection, HubCause::Block(block), &[task], at)?;
+            hub_task::queue(tx, HubCause::Block(block), &[task], at)?;
         }
     }
     Ok(())
 }
 
 /// The enrollments by which a block keeps out, each with its service.
-fn barred(connection: &Connection, block: i64) -> Result<Vec<(String, i64)>, StoreError> {
-    let undo: String = connection
-        .prepare_cached("SELECT undo FROM block WHERE id = ?1")?
-        .query_row([block], |row| row.get(0))?;
+fn barred(tx: &Tx<'_>, block: i64) -> Result<Vec<(String, i64)>, StoreError> {
+    let undo: String = tx.query_one(
+        "SELECT undo FROM block WHERE id = ?1",
+        params![block],
+        |row| row.get(0),
+    )?;
     let mut barred = Vec::new();
     for it in from_json::<Vec<Undo>>(&undo)? {
         // One that is gone lets nobody in.
-        if let Some(row) = find(connection, it.enrollment())? {
+        if let Some(row) = find(tx, it.enrollment())? {
             barred.push((row.provisioning, row.id));
         }
     }
     Ok(barred)
 }
 
-fn insert(connection: &Connection, block: i64, certificate: i64) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(
-            "INSERT INTO block_hold (block, certificate) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        )?
-        .execute([block, certificate])?;
+fn insert(tx: &Tx<'_>, block: i64, certificate: i64) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO block_hold (block, certificate) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        params![block, certificate],
+    )?;
     Ok(())
 }
 
-fn set_reached(
-    connection: &Connection,
-    block: i64,
-    reached: Option<&str>,
-) -> Result<(), StoreError> {
-    connection
-        .prepare_cached("UPDATE block SET reached = ?2 WHERE id = ?1")?
-        .execute(params![block, reached])?;
+fn set_reached(tx: &Tx<'_>, block: i64, reached: Option<&str>) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE block SET reached = ?2 WHERE id = ?1",
+        params![block, reached],
+    )?;
     Ok(())
 }
 

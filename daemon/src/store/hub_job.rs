@@ -1,25 +1,25 @@
-//! Jobs at a hub: calls of many devices that are made in one request.
+//! Records jobs at a hub, which call many devices in one request.
 //!
-//! A job is made of calls that are due, and named, in one transaction; only then is the hub asked.
-//! It is looked at until the hub has ended it and tells what became of each device: that ends its
-//! calls, and whoever was not reached may be called again by another.
+//! A job takes calls that are due and gets its name in one transaction, before the hub is asked. It
+//! is polled until the hub has ended it and reports each device: that ends its calls. A device that
+//! was not reached may be called by a later job.
 
+use super::engine::{Tx, params};
 use super::hub_task::{self, HubTaskEnd, NEEDED, NEEDED_NO_MORE};
 use super::{Store, StoreError};
-use rusqlite::{Connection, params};
 
-/// A job as it stands.
+/// A job.
 #[derive(Clone, Debug)]
 pub struct HubJobRow {
     /// Row id.
     pub id: i64,
-    /// Its id at the hub.
+    /// The job's id at the hub.
     pub name: String,
     /// Its calls.
     pub calls: Vec<HubCall>,
     /// Unix seconds.
     pub made_at: i64,
-    /// Times that it was looked at and had not ended.
+    /// How often it was polled and had not ended.
     pub attempts: i64,
 }
 
@@ -30,16 +30,16 @@ pub struct HubCall {
     pub id: i64,
     /// The device's name in the hub.
     pub device: String,
-    /// How often it was asked for.
+    /// How often its cause has asked for it.
     pub round: i64,
-    /// Unix seconds since when it waits.
+    /// When it was queued.
     pub queued_at: i64,
 }
 
 impl Store {
-    /// Makes a job called `name` of calls that are due, at most `devices_max`: those of one
-    /// authority's roll, or of rolls of leaves. Whoever need not be called any more is left out.
-    /// Returns whether there is one.
+    /// Makes a job called `name` from at most `devices_max` calls that are due: those of one
+    /// authority's roll, or those of rolls of leaves. Devices that need no call any more are left out.
+    /// Returns false if no call is left.
     pub fn make_hub_job(
         &self,
         provisioning: String,
@@ -47,87 +47,89 @@ impl Store {
         devices_max: u32,
         now: i64,
     ) -> Result<bool, StoreError> {
-        self.write(move |connection| {
-            drop_needless(connection, &provisioning, now)?;
-            let calls: Vec<i64> = connection
-                .prepare_cached(
-                    "WITH due AS (
-                         SELECT t.id, t.device, t.due_at, r.authority FROM hub_task t
-                         JOIN roll r ON r.id = t.cause_id
-                         WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
-                           AND t.action = 'call' AND t.job IS NULL AND t.cause = 'roll')
-                     SELECT min(id) FROM due
-                     WHERE authority IS (SELECT authority FROM due ORDER BY due_at, id LIMIT 1)
-                     GROUP BY device ORDER BY min(due_at), min(id) LIMIT ?3",
-                )?
-                .query_map(params![provisioning, now, devices_max], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
+        self.write(move |tx| {
+            drop_needless(tx, &provisioning, now)?;
+            let calls: Vec<i64> = tx.query_all(
+                "WITH due AS (
+                     SELECT t.id, t.device, t.due_at, r.authority FROM hub_task t
+                     JOIN roll r ON r.id = t.cause_id
+                     WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
+                       AND t.action = 'call' AND t.job IS NULL AND t.cause = 'roll')
+                 SELECT min(id) FROM due
+                 WHERE authority IS NOT DISTINCT FROM (
+                         SELECT authority FROM due ORDER BY due_at, id LIMIT 1)
+                 GROUP BY device ORDER BY min(due_at), min(id) LIMIT ?3",
+                params![provisioning, now, devices_max],
+                |row| row.get(0),
+            )?;
             if calls.is_empty() {
                 return Ok(false);
             }
-            connection.execute(
-                "INSERT INTO hub_job (name, provisioning, made_at, due_at) VALUES (?1, ?2, ?3, ?3)",
+            let job = tx.insert(
+                "INSERT INTO hub_job (name, provisioning, made_at, due_at)
+                 VALUES (?1, ?2, ?3, ?3) RETURNING id",
                 params![name, provisioning, now],
             )?;
-            let job = connection.last_insert_rowid();
-            let mut update =
-                connection.prepare_cached("UPDATE hub_task SET job = ?2 WHERE id = ?1")?;
             for call in &calls {
-                update.execute(params![call, job])?;
+                tx.execute(
+                    "UPDATE hub_task SET job = ?2 WHERE id = ?1",
+                    params![call, job],
+                )?;
             }
             Ok(true)
         })
     }
 
-    /// The job at this service's hub that has been due longest.
+    /// Returns the job at this service's hub that has been due longest.
     pub fn due_hub_job(
         &self,
         provisioning: &str,
         now: i64,
     ) -> Result<Option<HubJobRow>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
+        self.read(|tx| {
+            let due = tx.query_optional(
                 "SELECT id, name, made_at, attempts FROM hub_job
                  WHERE done_at IS NULL AND provisioning = ?1 AND due_at <= ?2
                  ORDER BY due_at, id LIMIT 1",
+                params![provisioning, now],
+                |row| {
+                    Ok(HubJobRow {
+                        id: row.get(0)?,
+                        name: row.get(1)?,
+                        calls: Vec::new(),
+                        made_at: row.get(2)?,
+                        attempts: row.get(3)?,
+                    })
+                },
             )?;
-            let mut rows = statement.query(params![provisioning, now])?;
-            let Some(row) = rows.next()? else {
+            let Some(job) = due else {
                 return Ok(None);
             };
-            let id = row.get(0)?;
-            let calls = connection
-                .prepare_cached(
-                    "SELECT id, device, queued_at, round FROM hub_task WHERE job = ?1 ORDER BY id",
-                )?
-                .query_map([id], |row| {
+            let calls = tx.query_all(
+                "SELECT id, device, queued_at, round FROM hub_task WHERE job = ?1 ORDER BY id",
+                params![job.id],
+                |row| {
                     Ok(HubCall {
                         id: row.get(0)?,
                         device: row.get(1)?,
                         queued_at: row.get(2)?,
                         round: row.get(3)?,
                     })
-                })?
-                .collect::<Result<_, _>>()?;
-            Ok(Some(HubJobRow {
-                id,
-                name: row.get(1)?,
-                calls,
-                made_at: row.get(2)?,
-                attempts: row.get(3)?,
-            }))
+                },
+            )?;
+            Ok(Some(HubJobRow { calls, ..job }))
         })
     }
 
-    /// The job has not ended, or could not be read: look again at `due_at`.
+    /// Records that a job has not ended or could not be read. It is polled again at `due_at`.
     pub fn postpone_hub_job(
         &self,
         id: i64,
         due_at: i64,
         error: Option<String>,
     ) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection.execute(
+        self.write(move |tx| {
+            tx.execute(
                 "UPDATE hub_job SET due_at = ?2, attempts = attempts + 1, last_error = ?3
                  WHERE id = ?1",
                 params![id, due_at, error],
@@ -136,27 +138,24 @@ impl Store {
         })
     }
 
-    /// The job has ended, and with it its calls.
+    /// Ends a job and its calls.
     pub fn end_hub_job(&self, id: i64, ends: Vec<HubTaskEnd>, at: i64) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection.execute(
+        self.write(move |tx| {
+            tx.execute(
                 "UPDATE hub_job SET done_at = ?2, last_error = NULL WHERE id = ?1",
                 params![id, at],
             )?;
-            ends.iter()
-                .try_for_each(|end| hub_task::end(connection, end, at))
+            ends.iter().try_for_each(|end| hub_task::end(tx, end, at))
         })
     }
 }
 
-fn drop_needless(connection: &Connection, provisioning: &str, now: i64) -> Result<(), StoreError> {
+fn drop_needless(tx: &Tx<'_>, provisioning: &str, now: i64) -> Result<(), StoreError> {
     let sql = format!(
         "UPDATE hub_task AS t SET done_at = ?2, answer = ?3, reached = NULL
          WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
            AND t.action = 'call' AND t.job IS NULL AND NOT {NEEDED}"
     );
-    connection
-        .prepare_cached(&sql)?
-        .execute(params![provisioning, now, NEEDED_NO_MORE])?;
+    tx.execute(&sql, params![provisioning, now, NEEDED_NO_MORE])?;
     Ok(())
 }

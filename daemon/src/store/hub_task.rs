@@ -5,8 +5,9 @@
 //! is not due while its enrollment has a dirty mark: the provisioning service shuts a device out
 //! first, or the device would come back as soon as its identity is gone.
 
+use super::engine::dialect::values_of_1;
+use super::engine::{Row, Tx, params};
 use super::{Store, StoreError};
-use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -202,7 +203,7 @@ impl Store {
         tasks: Vec<NewHubTask>,
         at: i64,
     ) -> Result<usize, StoreError> {
-        self.write(move |connection| queue(connection, cause, &tasks, at))
+        self.write(move |tx| queue(tx, cause, &tasks, at))
     }
 
     /// Tasks whose time has come at this service's hub, oldest first, at most `limit`; with `calls`,
@@ -214,51 +215,45 @@ impl Store {
         limit: u32,
         calls: bool,
     ) -> Result<Vec<HubTaskRow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let select = format!(
                 "{SELECT} WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2
                    AND (t.action = 'delete' OR ?4 AND t.job IS NULL)
                    AND {FREE}
                  ORDER BY t.due_at, t.id LIMIT ?3"
             );
-            let mut statement = connection.prepare_cached(&select)?;
-            let rows = statement.query_map(params![provisioning, now, limit, calls], from_row)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            tx.query_all(&select, params![provisioning, now, limit, calls], from_row)
         })
     }
 
     /// Unix seconds of the next task or job that falls due at this service's hub. Those that wait for
     /// a mark do not count: whoever settles it rings the bell.
     pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql = format!(
                 "SELECT min(due_at) FROM (
-                     SELECT min(t.due_at) AS due_at FROM hub_task t
-                     WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.job IS NULL AND {FREE}
-                     UNION ALL
-                     SELECT min(j.due_at) FROM hub_job j
-                     WHERE j.done_at IS NULL AND j.provisioning = ?1)"
+                 SELECT min(t.due_at) AS due_at FROM hub_task t
+                 WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.job IS NULL AND {FREE}
+                 UNION ALL
+                 SELECT min(j.due_at) FROM hub_job j
+                 WHERE j.done_at IS NULL AND j.provisioning = ?1)"
             );
-            Ok(connection
-                .prepare_cached(&sql)?
-                .query_row([provisioning], |row| row.get(0))?)
+            tx.query_one(&sql, params![provisioning], |row| row.get(0))
         })
     }
 
     /// Whether the device of a call still has to hear of it.
     pub fn is_call_needed(&self, id: i64) -> Result<bool, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             let sql =
                 format!("SELECT EXISTS (SELECT 1 FROM hub_task t WHERE t.id = ?1 AND {NEEDED})");
-            Ok(connection
-                .prepare_cached(&sql)?
-                .query_row([id], |row| row.get(0))?)
+            tx.query_one(&sql, params![id], |row| row.get(0))
         })
     }
 
     /// The hub has answered, or could not.
     pub fn end_hub_task(&self, end: HubTaskEnd, at: i64) -> Result<(), StoreError> {
-        self.write(move |connection| self::end(connection, &end, at))
+        self.write(move |tx| self::end(tx, &end, at))
     }
 
     /// Finished tasks that may be forgotten, at most `limit`: those done before `before` whose roll or
@@ -269,8 +264,8 @@ impl Store {
         keep: u32,
         limit: u32,
     ) -> Result<Vec<i64>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
+        self.read(|tx| {
+            tx.query_all(
                 "SELECT t.id FROM hub_task t WHERE t.done_at IS NOT NULL AND (
                      t.done_at < ?1 AND NOT EXISTS (
                          SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id
@@ -281,31 +276,31 @@ impl Store {
                      OR t.id <= (SELECT id FROM hub_task WHERE done_at IS NOT NULL
                                  ORDER BY id DESC LIMIT 1 OFFSET ?2))
                  ORDER BY t.id LIMIT ?3",
-            )?;
-            let rows = statement.query_map(params![before, keep, limit], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
+                params![before, keep, limit],
+                |row| row.get(0),
+            )
         })
     }
 
     /// Forgets finished tasks, and jobs that have none left.
     pub fn forget_hub_tasks(&self, tasks: Vec<i64>) -> Result<(), StoreError> {
-        self.write(move |connection| {
+        self.write(move |tx| {
             let tasks = serde_json::json!(tasks).to_string();
-            let jobs: Vec<i64> = connection
-                .prepare_cached(
-                    "DELETE FROM hub_task WHERE done_at IS NOT NULL
-                       AND id IN (SELECT value FROM json_each(?1)) RETURNING job",
-                )?
-                .query_map([tasks], |row| row.get::<_, Option<i64>>(0))?
-                .filter_map(Result::transpose)
-                .collect::<Result<_, _>>()?;
-            for job in BTreeSet::from_iter(jobs) {
-                connection
-                    .prepare_cached(
-                        "DELETE FROM hub_job WHERE id = ?1 AND done_at IS NOT NULL
-                           AND NOT EXISTS (SELECT 1 FROM hub_task WHERE job = ?1)",
-                    )?
-                    .execute([job])?;
+            let jobs: Vec<Option<i64>> = tx.query_all(
+                concat!(
+                    "DELETE FROM hub_task WHERE done_at IS NOT NULL AND id IN ",
+                    values_of_1!(),
+                    " RETURNING job"
+                ),
+                params![tasks],
+                |row| row.get(0),
+            )?;
+            for job in BTreeSet::from_iter(jobs.into_iter().flatten()) {
+                tx.execute(
+                    "DELETE FROM hub_job WHERE id = ?1 AND done_at IS NOT NULL
+                     AND NOT EXISTS (SELECT 1 FROM hub_task WHERE job = ?1)",
+                    params![job],
+                )?;
             }
             Ok(())
         })
@@ -328,21 +323,18 @@ impl Store {
              FROM hub_task t LEFT JOIN hub_job j ON j.id = t.job
              WHERE t.cause = ?1 AND t.cause_id = ?2 AND (?3 IS NULL OR t.provisioning = ?3)"
         );
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(&sql)?;
-            Ok(
-                statement.query_row(params![cause, id, provisioning], |row| {
-                    Ok(HubProgress {
-                        total: row.get(0)?,
-                        done: row.get(1)?,
-                        told: row.get(2)?,
-                        offline: row.get(3)?,
-                        failing: row.get(4)?,
-                        jobs: row.get(5)?,
-                        jobs_ended: row.get(6)?,
-                    })
-                })?,
-            )
+        self.read(|tx| {
+            tx.query_one(&sql, params![cause, id, provisioning], |row| {
+                Ok(HubProgress {
+                    total: row.get(0)?,
+                    done: row.get(1)?,
+                    told: row.get(2)?,
+                    offline: row.get(3)?,
+                    failing: row.get(4)?,
+                    jobs: row.get(5)?,
+                    jobs_ended: row.get(6)?,
+                })
+            })
         })
     }
 
@@ -357,24 +349,18 @@ impl Store {
             "SELECT DISTINCT t.device FROM hub_task t
              WHERE t.cause = ?1 AND t.cause_id = ?2 AND {UNREACHED} ORDER BY t.device LIMIT ?3"
         );
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(&sql)?;
-            let rows = statement.query_map(params![cause, id, limit], |row| row.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
+        self.read(|tx| tx.query_all(&sql, params![cause, id, limit], |row| row.get(0)))
     }
 
     /// The tasks of `cause`, those to do first, at most `limit`.
     pub fn hub_tasks(&self, cause: HubCause, limit: u32) -> Result<Vec<HubTaskRow>, StoreError> {
         let (cause, id) = cause.columns();
-        self.read(|connection| {
+        self.read(|tx| {
             let select = format!(
                 "{SELECT} WHERE t.cause = ?1 AND t.cause_id = ?2
                  ORDER BY t.done_at IS NOT NULL, t.id LIMIT ?3"
             );
-            let mut statement = connection.prepare_cached(&select)?;
-            let rows = statement.query_map(params![cause, id, limit], from_row)?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            tx.query_all(&select, params![cause, id, limit], from_row)
         })
     }
 }
@@ -383,67 +369,66 @@ impl Store {
 /// so is one that is being deleted now: its device may have come back before. Returns how many are
 /// new, or to be done again.
 pub(super) fn queue(
-    connection: &Connection,
+    tx: &Tx<'_>,
     cause: HubCause,
     tasks: &[NewHubTask],
     at: i64,
 ) -> Result<usize, StoreError> {
     let (cause, id) = cause.columns();
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO hub_task (provisioning, device, action, cause, cause_id, enrollment,
+    let sql = "INSERT INTO hub_task (provisioning, device, action, cause, cause_id, enrollment,
              queued_at, due_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (cause, cause_id, provisioning, device, action) DO UPDATE SET
              done_at = NULL, answer = NULL, round = round + 1,
-             attempts = iif(done_at IS NULL, attempts, 0),
-             last_error = iif(done_at IS NULL, last_error, NULL),
+             attempts = CASE WHEN done_at IS NULL THEN attempts ELSE 0 END,
+             last_error = CASE WHEN done_at IS NULL THEN last_error END,
              queued_at = excluded.queued_at,
-             due_at = iif(done_at IS NULL, due_at, excluded.due_at)
-         WHERE action = 'delete'",
-    )?;
+             due_at = CASE WHEN done_at IS NULL THEN due_at ELSE excluded.due_at END
+         WHERE action = 'delete'";
     let mut queued = 0;
     for task in tasks {
         let gathered = match task.action {
             HubAction::Delete => 0,
             HubAction::Call => GATHER_SECONDS,
         };
-        queued += statement.execute(params![
-            task.provisioning,
-            task.device,
-            task.action.name(),
-            cause,
-            id,
-            task.enrollment,
-            at,
-            at + gathered
-        ])?;
+        queued += tx.execute(
+            sql,
+            params![
+                task.provisioning,
+                task.device,
+                task.action.name(),
+                cause,
+                id,
+                task.enrollment,
+                at,
+                at + gathered
+            ],
+        )?;
     }
     Ok(queued)
 }
 
 /// Ends a task, or puts it off, within the caller's transaction, unless it was asked for anew
 /// meanwhile. One that a job did in vain is free for the next.
-pub(super) fn end(connection: &Connection, end: &HubTaskEnd, at: i64) -> Result<(), StoreError> {
+pub(super) fn end(tx: &Tx<'_>, end: &HubTaskEnd, at: i64) -> Result<(), StoreError> {
     let HubAnswer { words, reached } = &end.answer;
     match end.again_at {
-        None => connection
-            .prepare_cached(
-                "UPDATE hub_task SET done_at = ?2, answer = ?3, reached = ?4
-                 WHERE id = ?1 AND round = ?5 AND done_at IS NULL",
-            )?
-            .execute(params![end.id, at, words, reached, end.round])?,
-        Some(due_at) => connection
-            .prepare_cached(
-                "UPDATE hub_task SET due_at = ?2, last_error = ?3, reached = ?4,
-                     attempts = attempts + 1, job = NULL
-                 WHERE id = ?1 AND round = ?5 AND done_at IS NULL",
-            )?
-            .execute(params![end.id, due_at, words, reached, end.round])?,
+        None => tx.execute(
+            "UPDATE hub_task SET done_at = ?2, answer = ?3, reached = ?4
+             WHERE id = ?1 AND round = ?5 AND done_at IS NULL",
+            params![end.id, at, words, reached, end.round],
+        )?,
+        Some(due_at) => tx.execute(
+            "UPDATE hub_task SET due_at = ?2, last_error = ?3, reached = ?4,
+                 attempts = attempts + 1, job = NULL
+             WHERE id = ?1 AND round = ?5 AND done_at IS NULL",
+            params![end.id, due_at, words, reached, end.round],
+        )?,
     };
     Ok(())
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<HubTaskRow> {
+fn from_row(row: &Row<'_>) -> Result<HubTaskRow, StoreError> {
     Ok(HubTaskRow {
         id: row.get(0)?,
         provisioning: row.get(1)?,

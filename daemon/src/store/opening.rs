@@ -1,34 +1,35 @@
-//! How the database is opened: for writing where that is possible, else for reading until it is.
+//! Opens the database for writing where that is possible, else for reading until it is.
 //!
-//! A daemon that starts on a full or read-only disk has much to serve: revocation lists, its state,
-//! its metrics. So such a disk does not end the start. What is read is read as it is
+//! A daemon that starts on a full or read-only disk can still serve revocation lists, its state and
+//! its metrics, so such a disk does not end the start. Readers then read the files as they are
 //! ([`Unchanged`]), every write is refused, and the writer tries to open the database again.
 
+use super::engine::Tx;
 use super::health::WriteHealth;
 use super::probe::probe;
 use super::unchanged::Unchanged;
-use super::writer::{Desk, Writer};
+use super::writer::{Writer, WriterState};
 use super::{Store, StoreError, configure, migrations, place};
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use rustix::fs::{Access, access};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many connections serve reads side by side.
+/// How many connections serve reads concurrently.
 const READERS: usize = 4;
-/// What the writer keeps of the database in memory, in KiB. Serial numbers, digests and keys fall
-/// anywhere into their indexes; with SQLite's own 2 MiB nearly every one is read from the file again.
-/// What is taken once is not given back, and each commit looks through it.
+/// The writer's page cache. Serial numbers, digests and keys are spread over their indexes: with
+/// SQLite's default of 2 MiB nearly every page is read from the file again. A larger cache never
+/// shrinks, and each commit walks through it.
 const WRITER_CACHE_KIB: i64 = 8 * 1024;
-/// How long the write-ahead log may get before it is copied into the database, in pages of 4 KiB.
+/// The length of the write-ahead log, in pages of 4 KiB, at which it is copied into the database.
 /// A page that changed a hundred times until then is copied once.
 const CHECKPOINT_PAGES: i64 = 4_096;
 
-/// A database that was opened for reading alone.
+/// A database that was opened for reading only.
 pub enum Looked {
-    /// It is of this version.
+    /// Its schema is of this version.
     Current(Store),
-    /// It is from an earlier version, and the next start of the daemon changes it.
+    /// Its schema is of an earlier version; the next start of the daemon migrates it.
     Older,
 }
 
@@ -40,17 +41,17 @@ pub(super) struct Readers {
 
 /// How the readers read.
 enum Mode {
-    /// Beside a connection that writes.
+    /// While another connection writes.
     BesideWriter,
-    /// What is there, until it can be written to.
+    /// The files as they are, until the database can be written.
     Unchanged(Unchanged),
-    /// There is no database, until one can be made.
+    /// An empty database in memory, until a file can be made.
     Nothing,
 }
 
 impl Store {
-    /// Opens the database at `path`, creating and migrating it as needed. Where nothing can be
-    /// written, what is there is read, and [`Store::write_fault`] tells why.
+    /// Opens the database at `path`, creating and migrating it as needed. Where the disk takes no
+    /// write, the store reads only, and [`Store::write_fault`] returns why.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let health = Arc::new(WriteHealth::default());
         let (connection, readers) = match open_to_write(path) {
@@ -69,7 +70,7 @@ impl Store {
         let revocations = Arc::default();
         let refreshed = Arc::clone(&readers);
         let database = path.to_owned();
-        let writer = Writer::start(Desk {
+        let writer = Writer::start(WriterState {
             connection,
             open: Box::new(move || refreshed.make_way(&database)),
             health: Arc::clone(&health),
@@ -85,7 +86,7 @@ impl Store {
         })
     }
 
-    /// Opens the database at `path` for reading, and changes no file. Every write is refused.
+    /// Opens the database at `path` for reading and changes no file. Every write is refused.
     pub fn look(path: &Path) -> Result<Looked, StoreError> {
         let unchanged = Unchanged::of(path)?;
         if missing_migrations(&unchanged.connect()?)? > 0 {
@@ -102,7 +103,7 @@ impl Store {
     }
 }
 
-/// A disk that takes no write is noted; every other error ends the start.
+/// Records a disk that takes no write; returns every other error, which ends the start.
 fn note(health: &WriteHealth, error: StoreError) -> Result<(), StoreError> {
     match error {
         StoreError::Unavailable(reason) => {
@@ -117,7 +118,7 @@ fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     place::make_private(path)?;
     let mut connection = place::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure(&connection)?;
-    // SQLite reads where it may not write, and would never try to write again.
+    // SQLite opens a file read-only where it may not write, and would never try to write again.
     if connection.is_readonly(MAIN_DB)? {
         let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
         return Err(rusqlite::Error::SqliteFailure(error, None).into());
@@ -131,7 +132,7 @@ fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Asks the system, which costs less than to try.
+/// Asks the system, which costs less than an attempt to open.
 fn is_writable(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     access(folder, Access::WRITE_OK).map_err(|error| {
@@ -149,7 +150,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         })
 }
 
-/// How many migrations the database has yet to see; an error if it has seen more than there are.
+/// Returns how many migrations the database lacks; an error if it is newer than this program.
 fn missing_migrations(connection: &Connection) -> Result<i32, StoreError> {
     match migrations().pending_migrations(connection) {
         Ok(missing) if missing >= 0 => Ok(missing),
@@ -167,7 +168,7 @@ fn reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// A database that holds nothing, in memory.
+/// Returns an empty database in memory.
 fn nothing() -> Result<Connection, StoreError> {
     let mut connection = Connection::open_in_memory()?;
     migrate(&mut connection)?;
@@ -193,7 +194,7 @@ impl Readers {
         })
     }
 
-    /// Reads what is there as it is; nothing, where nothing is.
+    /// Returns readers of the files as they are, or of an empty database where there is no file.
     fn without_a_writer(path: &Path) -> Result<Self, StoreError> {
         if !path.try_exists().unwrap_or(true) {
             return Self::new(Mode::Nothing, path);
@@ -209,15 +210,15 @@ impl Readers {
         Self::new(Mode::Unchanged(unchanged), path)
     }
 
-    /// Opens the database for writing, after which the readers read beside that connection.
+    /// Opens the database for writing and moves the readers beside that connection.
     fn make_way(&self, path: &Path) -> Result<Connection, StoreError> {
         let mut mode = lock(&self.mode);
         if matches!(*mode, Mode::BesideWriter) {
             return open_to_write(path);
         }
         is_writable(path)?;
-        // One process has one index of the write-ahead log, and it must not be one that was opened
-        // for reading alone. So these connections go first. Reads wait that long.
+        // A process shares one index of the write-ahead log, and it must not be one that was opened
+        // read-only. So the readers are closed first, and reads wait for that long.
         let mut held: Vec<_> = self.connections.iter().map(lock).collect();
         for connection in &mut held {
             **connection = Connection::open_in_memory()?;
@@ -232,14 +233,16 @@ impl Readers {
         opened
     }
 
-    /// Runs `operation` on a connection that is free, or on the first one that will be.
+    /// Runs `operation` on a free connection; waits for the first connection if none is free.
     pub(super) fn read<T>(
         &self,
-        operation: impl FnOnce(&Connection) -> Result<T, StoreError>,
+        operation: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut connections = self.connections.iter();
         let free = connections.find_map(|reader| reader.try_lock().ok());
-        operation(&free.unwrap_or_else(|| lock(&self.connections[0])))
+        operation(&Tx::new(
+            &free.unwrap_or_else(|| lock(&self.connections[0])),
+        ))
     }
 }
 

@@ -1,29 +1,29 @@
-//! CA certificates at the provisioning services, and how far the proof of each has come.
+//! Records CA certificates at the provisioning services, and how far each proof of possession is.
 
 use super::audit::{self, AuditEntry};
-use super::enrollment::{from_json, to_json};
+use super::engine::{Row, Tx, params};
+use super::json::{from_json, to_json};
 use super::mark::{self, MarkSubject};
 use super::{Store, StoreError};
 use crate::enrollment::ca_certificate::{Proof, Stage, VerificationCode};
 use crate::enrollment::desired::SlotCertificate;
-use rusqlite::{Connection, Row, params};
 
-/// A CA certificate that a service shall hold verified.
+/// A CA certificate that a service must hold verified.
 #[derive(Clone, Debug)]
 pub struct CaCertificateRow {
     /// Row id.
     pub id: i64,
     /// The provisioning service.
     pub provisioning: String,
-    /// Its name there.
+    /// Its name at the service.
     pub name: String,
     /// The generation whose certificate it is.
     pub generation: i64,
     /// DER.
     pub certificate: Vec<u8>,
-    /// How far the proof has come.
+    /// How far the proof is.
     pub proof: Proof,
-    /// It shall not be there any more; the row goes when the service confirms.
+    /// Marked for removal; the row is deleted once the service confirms.
     pub removed: bool,
 }
 
@@ -32,7 +32,8 @@ const SELECT: &str = "SELECT a.id, a.provisioning, a.name, a.generation, c.der, 
      JOIN certificate c ON c.intent = g.certificate";
 
 impl Store {
-    /// Wants a generation's certificate verified at a service; nothing if it is wanted already.
+    /// Records that a service must hold this generation's certificate. Returns false if that is on
+    /// record.
     pub fn want_ca_certificate(
         &self,
         provisioning: String,
@@ -40,57 +41,50 @@ impl Store {
         generation: i64,
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
-        self.write(move |connection| {
-            let added = connection.execute(
+        self.write(move |tx| {
+            let added: Option<i64> = tx.query_optional(
                 "INSERT INTO ca_certificate (provisioning, name, generation, proof)
-                 VALUES (?1, ?2, ?3, ?4) ON CONFLICT (provisioning, generation) DO NOTHING",
+                 VALUES (?1, ?2, ?3, ?4) ON CONFLICT (provisioning, generation) DO NOTHING
+                 RETURNING id",
                 params![provisioning, name, generation, to_json(&Proof::default())?],
+                |row| row.get(0),
             )?;
-            if added == 1 {
-                let subject = MarkSubject::CaCertificate(connection.last_insert_rowid());
-                mark::raise(connection, subject, "CA certificate wanted", entry.at)?;
-                audit::append(connection, &entry)?;
+            if let Some(id) = added {
+                let subject = MarkSubject::CaCertificate(id);
+                mark::raise(tx, subject, "CA certificate wanted", entry.at)?;
+                audit::append(tx, &entry)?;
             }
-            Ok(added == 1)
+            Ok(added.is_some())
         })
     }
 
-    /// All CA certificates, at all services.
+    /// Returns all CA certificates at all services.
     pub fn ca_certificates(&self) -> Result<Vec<CaCertificateRow>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY a.id"))?;
-            let mut rows = statement.query([])?;
-            let mut certificates = Vec::new();
-            while let Some(row) = rows.next()? {
-                certificates.push(from_row(row)?);
-            }
-            Ok(certificates)
-        })
+        self.read(|tx| tx.query_all(&format!("{SELECT} ORDER BY a.id"), params![], from_row))
     }
 
-    /// One CA certificate.
+    /// Returns one CA certificate.
     pub fn ca_certificate(&self, id: i64) -> Result<CaCertificateRow, StoreError> {
-        self.read(|connection| by_id(connection, id))
+        self.read(|tx| by_id(tx, id))
     }
 
-    /// The proof came further: replaces `from`, and only that.
+    /// Replaces the proof `from`. Fails with `Conflict` if another one is on record.
     pub fn advance_proof(&self, id: i64, from: Proof, to: Proof) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            let changed = connection
-                .prepare_cached(
-                    "UPDATE ca_certificate SET proof = ?3 WHERE id = ?1 AND proof = ?2",
-                )?
-                .execute(params![id, to_json(&from)?, to_json(&to)?])?;
+        self.write(move |tx| {
+            let changed = tx.execute(
+                "UPDATE ca_certificate SET proof = ?3 WHERE id = ?1 AND proof = ?2",
+                params![id, to_json(&from)?, to_json(&to)?],
+            )?;
             match changed {
                 1 => Ok(()),
                 _ => Err(StoreError::Conflict(format!(
-                    "the proof of CA certificate {id} moved on"
+                    "the proof of CA certificate {id} changed concurrently; no changes were made. Retry"
                 ))),
             }
         })
     }
 
-    /// Codes that wait for a verification certificate, each with its CA certificate.
+    /// Returns the codes that wait for a verification certificate, each with its CA certificate.
     pub fn codes_to_sign(&self) -> Result<Vec<(CaCertificateRow, VerificationCode)>, StoreError> {
         let wanted = self
             .ca_certificates()?
@@ -107,88 +101,55 @@ impl Store {
     }
 }
 
-/// Step 10, for a verification certificate: the proof has what it waited for.
-pub(super) fn prove(
-    connection: &Connection,
-    ca_certificate: i64,
-    at: i64,
-) -> Result<(), StoreError> {
-    let row = by_id(connection, ca_certificate)?;
+/// Step 10, for a verification certificate: adds it to the proof.
+pub(super) fn prove(tx: &Tx<'_>, ca_certificate: i64, at: i64) -> Result<(), StoreError> {
+    let row = by_id(tx, ca_certificate)?;
     let Stage::CodeKnown { code } = row.proof.stage().clone() else {
         return Ok(());
     };
-    let der: Vec<u8> = connection.query_row(
+    let der: Vec<u8> = tx.query_one(
         "SELECT c.der FROM certificate c JOIN intent i ON i.id = c.intent
          WHERE i.purpose = 'possession' AND i.subject = ?1",
-        [code.as_str()],
+        params![code.as_str()],
         |row| row.get(0),
     )?;
     let proof = row
         .proof
         .proven(&code, SlotCertificate::new(der))
         .map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
-    connection
-        .prepare_cached("UPDATE ca_certificate SET proof = ?2 WHERE id = ?1")?
-        .execute(params![ca_certificate, to_json(&proof)?])?;
+    tx.execute(
+        "UPDATE ca_certificate SET proof = ?2 WHERE id = ?1",
+        params![ca_certificate, to_json(&proof)?],
+    )?;
     mark::raise(
-        connection,
+        tx,
         MarkSubject::CaCertificate(ca_certificate),
         "possession proven",
         at,
     )
 }
 
-/// An operator has looked: parked proofs, all or the one of this name, begin anew.
-pub(super) fn restart_parked(
-    connection: &Connection,
-    name: Option<&str>,
-) -> Result<(), StoreError> {
-    let parked: Vec<i64> = connection
-        .prepare_cached(
-            "SELECT a.id FROM ca_certificate a JOIN mark m ON m.ca_certificate = a.id
-             WHERE m.parked = 1 AND (?1 IS NULL OR a.name = ?1)",
-        )?
-        .query_map([name], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for id in parked {
-        let proof = by_id(connection, id)?.proof.restart();
-        connection
-            .prepare_cached("UPDATE ca_certificate SET proof = ?2 WHERE id = ?1")?
-            .execute(params![id, to_json(&proof)?])?;
-    }
-    Ok(())
-}
-
-/// Wants a generation's certificate gone from every service. Returns how many have it.
-pub(super) fn remove(
-    connection: &Connection,
-    generation: i64,
-    at: i64,
-) -> Result<usize, StoreError> {
-    let held: Vec<i64> = connection
-        .prepare_cached("SELECT id FROM ca_certificate WHERE generation = ?1 AND removed = 0")?
-        .query_map([generation], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+/// Marks a generation's certificate for removal at every service. Returns how many hold it.
+pub(super) fn remove(tx: &Tx<'_>, generation: i64, at: i64) -> Result<usize, StoreError> {
+    let held: Vec<i64> = tx.query_all(
+        "SELECT id FROM ca_certificate WHERE generation = ?1 AND removed = 0",
+        params![generation],
+        |row| row.get(0),
+    )?;
     for id in &held {
-        connection.execute("UPDATE ca_certificate SET removed = 1 WHERE id = ?1", [id])?;
-        let subject = MarkSubject::CaCertificate(*id);
-        mark::raise(
-            connection,
-            subject,
-            "CA certificate not wanted any more",
-            at,
+        tx.execute(
+            "UPDATE ca_certificate SET removed = 1 WHERE id = ?1",
+            params![id],
         )?;
+        let subject = MarkSubject::CaCertificate(*id);
+        mark::raise(tx, subject, "CA certificate not wanted any more", at)?;
     }
     Ok(held.len())
 }
 
-fn by_id(connection: &Connection, id: i64) -> Result<CaCertificateRow, StoreError> {
-    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE a.id = ?1"))?;
-    let mut rows = statement.query([id])?;
-    let row = rows
-        .next()?
-        .ok_or_else(|| StoreError::Missing(format!("CA certificate {id}")))?;
-    from_row(row)
+pub(super) fn by_id(tx: &Tx<'_>, id: i64) -> Result<CaCertificateRow, StoreError> {
+    let found = tx.query_optional(&format!("{SELECT} WHERE a.id = ?1"), params![id], from_row)?;
+    found.ok_or_else(|| StoreError::Missing(format!("CA certificate {id}")))
 }
 
 fn from_row(row: &Row<'_>) -> Result<CaCertificateRow, StoreError> {
@@ -198,7 +159,7 @@ fn from_row(row: &Row<'_>) -> Result<CaCertificateRow, StoreError> {
         name: row.get(2)?,
         generation: row.get(3)?,
         certificate: row.get(4)?,
-        proof: from_json(&row.get::<_, String>(5)?)?,
+        proof: from_json(&row.get::<String>(5)?)?,
         removed: row.get(6)?,
     })
 }

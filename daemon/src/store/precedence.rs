@@ -8,13 +8,13 @@
 
 use super::authority_roll::{groups_of, open_authority_roll};
 use super::block::{Bar, BlockKind, NewBlock, is_blocked};
+use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, by_id};
 use super::roll::open_roll;
 use super::{Store, StoreError, door};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::revocation::RevocationReason;
-use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::BTreeSet;
 
 impl Store {
@@ -34,7 +34,7 @@ fn in_the_way<T>(code: &'static str, message: String) -> Result<T, StoreError> {
 /// The blocked group that lets this device in, if it has a leaf by `issuer`: as long as it is
 /// blocked, nothing is issued to the device.
 pub(super) fn blocked_group(
-    connection: &Connection,
+    tx: &Tx<'_>,
     device: &str,
     issuer: i64,
 ) -> Result<Option<String>, StoreError> {
@@ -53,22 +53,17 @@ pub(super) fn blocked_group(
                  AND e.kind = 'individual' AND e.name = ?1 AND {})",
         door::TAKES_PRECEDENCE
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_row(params![device, issuer], |row| row.get(0));
-    Ok(found.optional()?)
+    tx.query_optional(&sql, params![device, issuer], |row| row.get(0))
 }
 
 /// Whether an expiry roll of this enrollment's leaf may begin; the leaf that it replaces.
-pub(super) fn leaf_roll(
-    connection: &Connection,
-    row: &EnrollmentRow,
-) -> Result<Thumbprint, StoreError> {
+pub(super) fn leaf_roll(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<Thumbprint, StoreError> {
     let name = &row.name;
-    if let Some(open) = open_roll(connection, row.id)? {
+    if let Some(open) = open_roll(tx, row.id)? {
         let message = format!("roll {} of {name} is under way already", open.id);
         return in_the_way(UNDER_WAY, message);
     }
-    if is_blocked(connection, name)? {
+    if is_blocked(tx, name)? {
         let message = format!("{name} is blocked; lift that with `hallmark device unblock` first");
         return in_the_way("device_blocked", message);
     }
@@ -82,21 +77,20 @@ pub(super) fn leaf_roll(
 }
 
 /// Whether an expiry roll of an authority may begin.
-pub(super) fn authority_roll(connection: &Connection, authority: &str) -> Result<(), StoreError> {
-    if let Some(open) = open_authority_roll(connection, authority)? {
+pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreError> {
+    if let Some(open) = open_authority_roll(tx, authority)? {
         let message = format!("roll {} of {authority} is under way already", open.id);
         return in_the_way(UNDER_WAY, message);
     }
-    let standing: Option<(String, String)> = connection
-        .prepare_cached(
-            "SELECT b.kind, b.name FROM block b WHERE b.lifted_at IS NULL
-               AND (b.kind = 'generation' AND b.name = ?1
-                    OR b.kind = 'group' AND EXISTS (
-                        SELECT 1 FROM enrollment e WHERE e.kind = 'group' AND e.name = b.name
-                          AND e.authority = ?1 AND e.removed = 0))",
-        )?
-        .query_row([authority], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let standing: Option<(String, String)> = tx.query_optional(
+        "SELECT b.kind, b.name FROM block b WHERE b.lifted_at IS NULL
+         AND (b.kind = 'generation' AND b.name = ?1
+              OR b.kind = 'group' AND EXISTS (
+                  SELECT 1 FROM enrollment e WHERE e.kind = 'group' AND e.name = b.name
+                    AND e.authority = ?1 AND e.removed = 0))",
+        params![authority],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     if let Some((kind, name)) = standing {
         let message = format!(
             "{kind} {name} is blocked, and would be rolled with {authority}: lift the block first, \
@@ -104,7 +98,7 @@ pub(super) fn authority_roll(connection: &Connection, authority: &str) -> Result
         );
         return in_the_way("authority_blocked", message);
     }
-    for group in groups_of(connection, authority)? {
+    for group in groups_of(tx, authority)? {
         if !matches!(group.slots, Slots::Serving { .. }) {
             let message = format!(
                 "group {} at {} is {}: wait for the roll before this one to end",
@@ -120,19 +114,19 @@ pub(super) fn authority_roll(connection: &Connection, authority: &str) -> Result
 
 /// Whether a block may begin. One of a generation takes certificates out of slots, so it is refused
 /// while a roll of its authority, or of a group's that it touches, is under way.
-pub(super) fn block(connection: &Connection, new: &NewBlock) -> Result<(), StoreError> {
-    no_group_since(connection, new.newest_group)?;
+pub(super) fn block(tx: &Tx<'_>, new: &NewBlock) -> Result<(), StoreError> {
+    no_group_since(tx, new.newest_group)?;
     if new.kind != BlockKind::Generation {
         return Ok(());
     }
     let mut authorities = BTreeSet::from([new.name.clone()]);
     for bar in &new.bars {
         if let Bar::Disable(id) | Bar::ShutOut(id, _) = bar {
-            authorities.extend(by_id(connection, *id)?.authority);
+            authorities.extend(by_id(tx, *id)?.authority);
         }
     }
     for authority in authorities {
-        if let Some(open) = open_authority_roll(connection, &authority)? {
+        if let Some(open) = open_authority_roll(tx, &authority)? {
             let message = format!(
                 "roll {} of {authority} is under way, and this block would take certificates out of \
                  its slots: give it up with `hallmark roll abort {}`, or start a roll by \
@@ -147,14 +141,11 @@ pub(super) fn block(connection: &Connection, new: &NewBlock) -> Result<(), Store
 
 /// Fails with `Conflict` if a group was added after `newest`: the plan did not see it, and it may
 /// let in a certificate that the plan excludes.
-pub(super) fn no_group_since(
-    connection: &Connection,
-    newest: Option<i64>,
-) -> Result<(), StoreError> {
+pub(super) fn no_group_since(tx: &Tx<'_>, newest: Option<i64>) -> Result<(), StoreError> {
     let Some(newest) = newest else {
         return Ok(());
     };
-    if newest_group(connection)? > newest {
+    if newest_group(tx)? > newest {
         let message = "a group was added concurrently; no changes were made. Repeat the command";
         return Err(StoreError::Conflict(message.into()));
     }
@@ -162,28 +153,29 @@ pub(super) fn no_group_since(
 }
 
 /// The newest group's row id; 0 if there is none.
-pub(super) fn newest_group(connection: &Connection) -> Result<i64, StoreError> {
-    Ok(connection
-        .prepare_cached("SELECT coalesce(max(id), 0) FROM enrollment WHERE kind = 'group'")?
-        .query_row([], |row| row.get(0))?)
+pub(super) fn newest_group(tx: &Tx<'_>) -> Result<i64, StoreError> {
+    tx.query_one(
+        "SELECT coalesce(max(id), 0) FROM enrollment WHERE kind = 'group'",
+        params![],
+        |row| row.get(0),
+    )
 }
 
 /// Refuses a new group that holds a CA certificate which is revoked or on hold, or below such a one.
-pub(super) fn new_group(connection: &Connection, held: &[Thumbprint]) -> Result<(), StoreError> {
+pub(super) fn new_group(tx: &Tx<'_>, held: &[Thumbprint]) -> Result<(), StoreError> {
     for it in held {
-        let revoked: Option<(String, i64)> = connection
-            .prepare_cached(
-                "WITH RECURSIVE above (id) AS (
-                     SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
-                     WHERE c.sha256 = ?1
-                     UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
-                     WHERE g.parent IS NOT NULL)
-                 SELECT g.authority, g.number FROM generation g
-                 JOIN certificate c ON c.intent = g.certificate
-                 WHERE g.id IN (SELECT id FROM above) AND c.revoked_at IS NOT NULL",
-            )?
-            .query_row([it.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let revoked: Option<(String, i64)> = tx.query_optional(
+            "WITH RECURSIVE above (id) AS (
+                 SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
+                 WHERE c.sha256 = ?1
+                 UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
+                 WHERE g.parent IS NOT NULL)
+             SELECT g.authority, g.number FROM generation g
+             JOIN certificate c ON c.intent = g.certificate
+             WHERE g.id IN (SELECT id FROM above) AND c.revoked_at IS NOT NULL",
+            params![it.as_bytes()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
         if let Some((authority, number)) = revoked {
             let message = format!(
                 "generation {number} of {authority} is revoked, and this group would let in what \
@@ -196,34 +188,34 @@ pub(super) fn new_group(connection: &Connection, held: &[Thumbprint]) -> Result<
 }
 
 /// Whether a block that stands keeps this group disabled.
-pub(super) fn is_kept_out(connection: &Connection, group: i64) -> Result<bool, StoreError> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM block b, json_each(b.undo) u
-                            WHERE b.lifted_at IS NULL AND b.kind <> 'device'
-                              AND u.value ->> '$.Enable' = ?1)",
-        )?
-        .query_row([group], |row| row.get(0))?)
+pub(super) fn is_kept_out(tx: &Tx<'_>, group: i64) -> Result<bool, StoreError> {
+    tx.query_one(
+        "SELECT EXISTS (SELECT 1 FROM block b, json_each(b.undo) u
+         WHERE b.lifted_at IS NULL AND b.kind <> 'device'
+           AND u.value ->> '$.Enable' = ?1)",
+        params![group],
+        |row| row.get(0),
+    )
 }
 
 /// Whether a CA certificate is worth nothing any more: revoked for good, or replaced because it, or
 /// one above it, was compromised.
-pub(super) fn is_void(connection: &Connection, it: &Thumbprint) -> Result<bool, StoreError> {
+pub(super) fn is_void(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
     let hold = RevocationReason::CertificateHold.code();
-    Ok(connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM certificate WHERE sha256 = ?1
-                              AND revocation_reason IS NOT NULL AND revocation_reason <> ?2)
-                 OR EXISTS (SELECT 1 FROM roll WHERE old_certificate = ?1
-                              AND authority IS NOT NULL AND reason = 'compromise')",
-        )?
-        .query_row(params![it.as_bytes(), hold], |row| row.get(0))?)
+    tx.query_one(
+        "SELECT EXISTS (SELECT 1 FROM certificate WHERE sha256 = ?1
+                      AND revocation_reason IS NOT NULL AND revocation_reason <> ?2)
+         OR EXISTS (SELECT 1 FROM roll WHERE old_certificate = ?1
+                      AND authority IS NOT NULL AND reason = 'compromise')",
+        params![it.as_bytes(), hold],
+        |row| row.get(0),
+    )
 }
 
 /// Whether any of these is worth nothing any more.
-pub(super) fn any_void(connection: &Connection, them: &[Thumbprint]) -> Result<bool, StoreError> {
+pub(super) fn any_void(tx: &Tx<'_>, them: &[Thumbprint]) -> Result<bool, StoreError> {
     for it in them {
-        if is_void(connection, it)? {
+        if is_void(tx, it)? {
             return Ok(true);
         }
     }

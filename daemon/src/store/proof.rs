@@ -1,13 +1,13 @@
-//! Proofs: by which leaf each hub knows a device, and since when.
+//! Records hub observations: by which leaf each hub knows a device, and since when.
 //!
-//! Seen, never concluded: a device is on its new leaf when its hub identity carries that leaf's
-//! thumbprint, and not before. One row per service and device, with the last look.
+//! This is observed, never concluded: a device uses its new leaf when its hub identity carries that
+//! leaf's thumbprint. One row per service and device holds the last observation.
 
+use super::engine::{Row, Tx, params};
 use super::{Store, StoreError};
 use crate::enrollment::thumbprint::Thumbprint;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
-/// What a look at a device in its hub has shown.
+/// What was observed of a device in its hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
     /// The provisioning service.
@@ -18,54 +18,54 @@ pub struct Proof {
     pub certificate: Option<Thumbprint>,
     /// The status of its registration record, as `assigned`.
     pub registration: Option<String>,
-    /// Unix seconds since when it looks so.
+    /// Since when the hub shows this leaf.
     pub since: i64,
-    /// Unix seconds of the last look.
+    /// When the hub was last observed.
     pub seen_at: i64,
 }
 
 impl Store {
-    /// Keeps what a look has shown.
+    /// Records what was observed.
     pub fn record_proof(&self, proof: Proof) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection
-                .prepare_cached(
-                    "INSERT INTO proof (provisioning, device, certificate, registration, since,
-                         seen_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT (provisioning, device) DO UPDATE SET
-                         since = CASE WHEN certificate IS excluded.certificate THEN since
-                                      ELSE excluded.since END,
-                         certificate = excluded.certificate,
-                         registration = excluded.registration, seen_at = excluded.seen_at",
-                )?
-                .execute(params![
+        self.write(move |tx| {
+            tx.execute(
+                "INSERT INTO proof (provisioning, device, certificate, registration, since,
+                     seen_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT (provisioning, device) DO UPDATE SET
+                     since = CASE WHEN certificate IS NOT DISTINCT FROM excluded.certificate
+                                       THEN since
+                                  ELSE excluded.since END,
+                     certificate = excluded.certificate,
+                     registration = excluded.registration, seen_at = excluded.seen_at",
+                params![
                     proof.provisioning,
                     proof.device,
                     proof.certificate.as_ref().map(Thumbprint::as_bytes),
                     proof.registration,
                     proof.since,
                     proof.seen_at
-                ])?;
+                ],
+            )?;
             Ok(())
         })
     }
 
-    /// What the last look at a device has shown.
+    /// Returns the last observation of a device.
     pub fn proof(&self, provisioning: &str, device: &str) -> Result<Option<Proof>, StoreError> {
-        self.read(|connection| proof(connection, provisioning, device))
+        self.read(|tx| proof(tx, provisioning, device))
     }
 
-    /// Devices whose leaf is being rolled at this service, and those with a new leaf in place of one
-    /// below an authority that is, if they were not looked at since `before` (Unix seconds), at most `limit`.
+    /// Returns devices whose leaf is being rolled at this service, and devices reissued under a rolled
+    /// authority, not observed since `before`; at most `limit`.
     pub fn devices_to_prove(
         &self,
         provisioning: &str,
         before: i64,
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
+        self.read(|tx| {
+            tx.query_all(
                 "WITH RECURSIVE below (id) AS (
                      SELECT old_generation FROM roll
                      WHERE authority IS NOT NULL AND state IN ('draining', 'reissuing')
@@ -83,37 +83,29 @@ impl Store {
                  WHERE o.purpose = 'leaf' AND o.state = 'issued' AND o.not_after >= ?2
                    AND o.issuer IN (SELECT id FROM below)
                    AND i.issuer NOT IN (SELECT id FROM below)
-                   AND coalesce(p.seen_at, 0) <= ?2 AND p.certificate IS NOT c.sha256
+                   AND coalesce(p.seen_at, 0) <= ?2 AND p.certificate IS DISTINCT FROM c.sha256
                  LIMIT ?3",
-            )?;
-            let devices =
-                statement.query_map(params![provisioning, before, limit], |row| row.get(0))?;
-            Ok(devices.collect::<Result<_, _>>()?)
+                params![provisioning, before, limit],
+                |row| row.get(0),
+            )
         })
     }
 }
 
-fn proof(
-    connection: &Connection,
-    provisioning: &str,
-    device: &str,
-) -> Result<Option<Proof>, StoreError> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT provisioning, device, certificate, registration, since, seen_at FROM proof
-             WHERE provisioning = ?1 AND device = ?2",
-        )?
-        .query_row([provisioning, device], from_row)
-        .optional()?)
+fn proof(tx: &Tx<'_>, provisioning: &str, device: &str) -> Result<Option<Proof>, StoreError> {
+    tx.query_optional(
+        "SELECT provisioning, device, certificate, registration, since, seen_at FROM proof
+         WHERE provisioning = ?1 AND device = ?2",
+        params![provisioning, device],
+        from_row,
+    )
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Proof> {
+fn from_row(row: &Row<'_>) -> Result<Proof, StoreError> {
     Ok(Proof {
         provisioning: row.get(0)?,
         device: row.get(1)?,
-        certificate: row
-            .get::<_, Option<[u8; 32]>>(2)?
-            .map(Thumbprint::from_bytes),
+        certificate: row.get::<Option<[u8; 32]>>(2)?.map(Thumbprint::from_bytes),
         registration: row.get(3)?,
         since: row.get(4)?,
         seen_at: row.get(5)?,

@@ -5,10 +5,9 @@
 //! of the generation that signed it, and keep a revoked generation from signing.
 
 use super::audit::{self, AuditEntry};
-use super::stored_name::Stored;
-use super::{Store, StoreError, certified_key, hold};
+use super::engine::{Parameter, Parameters, Row, Tx, params};
+use super::{Store, StoreError, certified_key};
 use crate::x509::revocation::RevocationReason;
-use rusqlite::{Connection, Row, params};
 use serde_json::json;
 
 /// Which certificates.
@@ -81,85 +80,85 @@ impl Store {
         revocation: Revocation,
         reason: RevocationReason,
     ) -> Result<Revoked, StoreError> {
-        self.write(move |connection| revoke(connection, &revocation, reason))
+        self.write(move |tx| revoke(tx, &revocation, reason))
     }
 
     /// Lifts `certificateHold` from the target's certificates; other reasons are final, and what a
     /// block holds stays on hold.
     pub fn unrevoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
-        self.write(move |connection| unrevoke(connection, &revocation))
+        self.write(move |tx| unrevoke(tx, &revocation))
     }
 }
 
 /// Within the caller's transaction, so that a roll or block and its revocations are one.
 pub(super) fn revoke(
-    connection: &Connection,
+    tx: &Tx<'_>,
     revocation: &Revocation,
     reason: RevocationReason,
 ) -> Result<Revoked, StoreError> {
-    let revoked = change(
-        connection,
-        revocation,
-        "certificate.revoked",
-        |certificate| {
-            Ok(match certificate.revoked {
-                None => Some(Some((revocation.at, reason))),
-                Some((since, hold)) if !hold.is_final() && reason.is_final() => {
-                    Some(Some((since, reason)))
-                }
-                Some(_) => None,
-            })
-        },
-    )?;
+    let revoked = change(tx, revocation, "certificate.revoked", |certificate| {
+        Ok(match certificate.revoked {
+            None => Some(Some((revocation.at, reason))),
+            Some((since, hold)) if !hold.is_final() && reason.is_final() => {
+                Some(Some((since, reason)))
+            }
+            Some(_) => None,
+        })
+    })?;
     if reason.is_of_the_key() {
         // Those that were revoked before, for another reason, have the key as well.
         for certificate in revoked.changed.iter().chain(&revoked.unchanged) {
-            certified_key::record_compromised(connection, certificate.intent, revocation.at)?;
+            certified_key::record_compromised(tx, certificate.intent, revocation.at)?;
         }
     }
     Ok(revoked)
 }
 
 /// The same for [`Store::unrevoke`].
-pub(super) fn unrevoke(
-    connection: &Connection,
-    revocation: &Revocation,
-) -> Result<Revoked, StoreError> {
+pub(super) fn unrevoke(tx: &Tx<'_>, revocation: &Revocation) -> Result<Revoked, StoreError> {
     let lifted = |certificate: &RevokedCertificate| {
         let is_hold = certificate.revoked.is_some_and(|(_, it)| !it.is_final());
-        let free = is_hold && !hold::is_held(connection, certificate.intent)?;
+        let free = is_hold && !is_held(tx, certificate.intent)?;
         Ok(free.then_some(None))
     };
-    change(connection, revocation, "certificate.unrevoked", lifted)
+    change(tx, revocation, "certificate.unrevoked", lifted)
+}
+
+/// Whether some block holds this certificate.
+pub(super) fn is_held(tx: &Tx<'_>, certificate: i64) -> Result<bool, StoreError> {
+    tx.query_one(
+        "SELECT EXISTS (SELECT 1 FROM block_hold WHERE certificate = ?1)",
+        params![certificate],
+        |row| row.get(0),
+    )
 }
 
 type RevokedSince = Option<(i64, RevocationReason)>;
 
 /// `decide` gives the new state of a certificate, or `None` to leave it.
 fn change(
-    connection: &Connection,
+    tx: &Tx<'_>,
     revocation: &Revocation,
     action: &'static str,
     decide: impl Fn(&RevokedCertificate) -> Result<Option<RevokedSince>, StoreError>,
 ) -> Result<Revoked, StoreError> {
     let mut done = Revoked::default();
-    for certificate in certificates(connection, revocation)? {
+    for certificate in certificates(tx, revocation)? {
         let Some(next) = decide(&certificate)? else {
             done.unchanged.push(certificate);
             continue;
         };
-        connection
-            .prepare_cached(
-                "UPDATE certificate SET revoked_at = ?2, revocation_reason = ?3 WHERE intent = ?1",
-            )?
-            .execute(params![
+        tx.execute(
+            "UPDATE certificate SET revoked_at = ?2, revocation_reason = ?3 WHERE intent = ?1",
+            params![
                 certificate.intent,
                 next.map(|(since, _)| since),
                 next.map(|(_, reason)| reason.code()),
-            ])?;
+            ],
+        )?;
         let (_, reason) = next.or(certificate.revoked).unzip();
         audit::append(
-            connection,
+            tx,
             &AuditEntry {
                 at: revocation.at,
                 actor: revocation.actor.clone(),
@@ -183,11 +182,11 @@ fn change(
 /// The target's certificates. One that was named and does not exist is an error; a device without
 /// leaves is none.
 fn certificates(
-    connection: &Connection,
+    tx: &Tx<'_>,
     revocation: &Revocation,
 ) -> Result<Vec<RevokedCertificate>, StoreError> {
-    let named = |what: &str, value: &dyn rusqlite::ToSql, missing: String| {
-        let found = select(connection, what, &[value])?;
+    let named = |what: &str, value: &dyn Parameter, missing: String| {
+        let found = select(tx, what, &[value])?;
         match found.is_empty() {
             true => Err(StoreError::Missing(missing)),
             false => Ok(found),
@@ -211,7 +210,7 @@ fn certificates(
             format!("generation {generation} with a certificate"),
         ),
         RevocationTarget::Leaves { subject } => select(
-            connection,
+            tx,
             "i.subject = ?1 AND i.role = 'device' AND i.not_after >= ?2",
             &[subject, &revocation.at],
         ),
@@ -219,23 +218,21 @@ fn certificates(
 }
 
 fn select(
-    connection: &Connection,
+    tx: &Tx<'_>,
     which: &str,
-    values: &[&dyn rusqlite::ToSql],
+    values: Parameters<'_>,
 ) -> Result<Vec<RevokedCertificate>, StoreError> {
     let sql = format!(
         "SELECT i.id, i.serial, i.issuer, i.subject, c.revoked_at, c.revocation_reason
          FROM intent i JOIN certificate c ON c.intent = i.id WHERE {which} ORDER BY i.id"
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(values, from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    tx.query_all(&sql, values, from_row)
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<RevokedCertificate> {
+fn from_row(row: &Row<'_>) -> Result<RevokedCertificate, StoreError> {
     // A date without a reason is unreadable, never good.
-    let revoked = match row.get::<_, Option<i64>>(4)? {
-        Some(since) => Some((since, row.get::<_, Stored<_>>(5)?.0)),
+    let revoked = match row.get::<Option<i64>>(4)? {
+        Some(since) => Some((since, row.get(5)?)),
         None => None,
     };
     Ok(RevokedCertificate {

@@ -1,25 +1,27 @@
-//! Scans: which enrollments a walk over the whole service has met, and which were never sent.
+//! Records scans: which enrollments a list of the whole service contained, and which were never sent.
 
-use super::enrollment::{EnrollmentRow, enrollment_rows, to_json};
+use super::engine::dialect::greatest;
+use super::engine::params;
+use super::enrollment::{EnrollmentRow, enrollment_rows};
+use super::json::to_json;
 use super::mark::{self, MarkRow, MarkSubject, Sighting};
 use super::{EnrollmentKind, Store, StoreError};
 use crate::enrollment::history::History;
-use rusqlite::params;
 
 /// What one page of a scan has shown.
 #[derive(Clone, Debug, Default)]
 pub struct ScannedPage {
     /// The scan's number.
     pub scan: i64,
-    /// Rows that were met.
+    /// Enrollments on the page.
     pub seen: Vec<i64>,
-    /// Rows without a mark whose record is another one than was last seen.
+    /// Enrollments without a mark whose record differs from the last observation.
     pub changed: Vec<i64>,
-    /// Marks whose enrollment is in place.
+    /// Marks whose enrollment is as desired.
     pub in_place: Vec<(MarkRow, Sighting)>,
 }
 
-/// What a page has brought about.
+/// What a page has changed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageEffect {
     /// Marks that were cleared.
@@ -29,48 +31,49 @@ pub struct PageEffect {
 }
 
 impl Store {
-    /// The number of a new scan: higher than that of any before at this service.
+    /// Begins a scan. Returns its number, which is higher than those of all earlier scans.
     pub fn begin_scan(&self, provisioning: String) -> Result<i64, StoreError> {
-        self.write(move |connection| {
-            Ok(connection.query_row(
+        self.write(move |tx| {
+            tx.query_one(
                 "INSERT INTO service_load (provisioning, scans) VALUES (?1, 1)
                  ON CONFLICT (provisioning) DO UPDATE SET scans = scans + 1 RETURNING scans",
-                [&provisioning],
+                params![&provisioning],
                 |row| row.get(0),
-            )?)
+            )
         })
     }
 
-    /// The scan has met these enrollments; some were seen in place, which settles their marks as
-    /// [`settle_mark`](Store::settle_mark) does, and some differ from what was last seen, unless that was
-    /// during this scan: then the page may be older.
+    /// Records one page of a scan. Enrollments as desired complete their marks, as
+    /// [`settle_mark`](Store::settle_mark) does. Enrollments that differ from the last observation are
+    /// marked, unless that was during this scan: then the page may be older.
     pub fn record_page(&self, page: ScannedPage, at: i64) -> Result<PageEffect, StoreError> {
-        self.write(move |connection| {
+        self.write(move |tx| {
             let mut effect = PageEffect::default();
-            let mut seen_since = connection
-                .prepare_cached("SELECT seen_in_scan >= ?2 FROM enrollment WHERE id = ?1")?;
+            let seen_since = "SELECT seen_in_scan >= ?2 FROM enrollment WHERE id = ?1";
             for id in &page.changed {
-                if !seen_since.query_row(params![id, page.scan], |row| row.get(0))? {
+                if !tx.query_one(seen_since, params![id, page.scan], |row| row.get(0))? {
                     let subject = MarkSubject::Enrollment(*id);
-                    mark::raise(connection, subject, "somebody else changed it", at)?;
+                    mark::raise(tx, subject, "changed by another program", at)?;
                     effect.raised += 1;
                 }
             }
-            let mut seen = connection.prepare_cached(
-                "UPDATE enrollment SET seen_in_scan = max(seen_in_scan, ?2) WHERE id = ?1",
-            )?;
+            let seen = concat!(
+                "UPDATE enrollment SET seen_in_scan = ",
+                greatest!(),
+                "(seen_in_scan, ?2) WHERE id = ?1"
+            );
             for id in &page.seen {
-                seen.execute(params![id, page.scan])?;
+                tx.execute(seen, params![id, page.scan])?;
             }
             for (mark, sighting) in &page.in_place {
-                effect.cleared += usize::from(mark::settle(connection, mark, sighting, at)?);
+                effect.cleared += usize::from(mark::settle(tx, mark, sighting, at)?);
             }
             Ok(effect)
         })
     }
 
-    /// The scan came to its end: what was in place before it began and was not met is marked dirty. What
-    /// came into place since may be on a page that was read before.
+    /// Marks enrollments that existed before the scan and were not listed. Newer ones may have landed
+    /// on a page already read.
     pub fn mark_unseen(
         &self,
         provisioning: String,
@@ -78,33 +81,32 @@ impl Store {
         scan: i64,
         at: i64,
     ) -> Result<usize, StoreError> {
-        self.write(move |connection| {
-            let missing: Vec<i64> = connection
-                .prepare_cached(
-                    "SELECT id FROM enrollment e
-                     WHERE provisioning = ?1 AND kind = ?2 AND seen_in_scan < ?3 AND removed = 0
-                       AND observed IS NOT NULL
-                       AND NOT EXISTS (SELECT 1 FROM mark WHERE enrollment = e.id)",
-                )?
-                .query_map(params![provisioning, kind.name(), scan], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
+        self.write(move |tx| {
+            let missing: Vec<i64> = tx.query_all(
+                "SELECT id FROM enrollment e
+                 WHERE provisioning = ?1 AND kind = ?2 AND seen_in_scan < ?3 AND removed = 0
+                   AND observed IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM mark WHERE enrollment = e.id)",
+                params![provisioning, kind.name(), scan],
+                |row| row.get(0),
+            )?;
             for id in &missing {
-                let cause = "the service does not list it any more";
-                mark::raise(connection, MarkSubject::Enrollment(*id), cause, at)?;
+                let cause = "no longer listed by the service";
+                mark::raise(tx, MarkSubject::Enrollment(*id), cause, at)?;
             }
             Ok(missing.len())
         })
     }
 
-    /// How much of its limits a service uses, whoever put it there; `None` was not counted.
+    /// Records how much of its limits a service uses, by whatever program. `None` was not counted.
     pub fn record_service_load(
         &self,
         provisioning: String,
         ca_certificates: Option<i64>,
         groups: Option<i64>,
     ) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection.execute(
+        self.write(move |tx| {
+            tx.execute(
                 "INSERT INTO service_load (provisioning, ca_certificates, groups)
                  VALUES (?1, ?2, ?3) ON CONFLICT (provisioning) DO UPDATE
                  SET ca_certificates = coalesce(?2, ca_certificates),
@@ -115,10 +117,10 @@ impl Store {
         })
     }
 
-    /// Every enrollment at a service was compared with what is on record, or there was nothing to compare.
+    /// Records that every enrollment at a service was compared with the store.
     pub fn record_scan(&self, provisioning: String, at: i64) -> Result<(), StoreError> {
-        self.write(move |connection| {
-            connection.execute(
+        self.write(move |tx| {
+            tx.execute(
                 "INSERT INTO service_load (provisioning, scanned_at) VALUES (?1, ?2)
                  ON CONFLICT (provisioning) DO UPDATE SET scanned_at = ?2",
                 params![provisioning, at],
@@ -127,36 +129,41 @@ impl Store {
         })
     }
 
-    /// When that was, in Unix seconds; `None` if it never was.
+    /// Returns when a scan of the service last ended; `None` if none has.
     pub fn last_scan(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
-        self.read(|connection| {
-            Ok(connection.query_row(
+        self.read(|tx| {
+            tx.query_one(
                 "SELECT max(scanned_at) FROM service_load WHERE provisioning = ?1",
-                [provisioning],
+                params![provisioning],
                 |row| row.get(0),
-            )?)
+            )
         })
     }
 
-    /// CA certificates and groups at a service: as last counted, and no fewer than are ours.
+    /// Returns how many CA certificates and groups a service holds: as last counted, and no fewer
+    /// than Hallmark has there.
     pub fn service_load(&self, provisioning: &str) -> Result<(i64, i64), StoreError> {
-        self.read(|connection| {
-            Ok(connection.query_row(
-                "SELECT max(coalesce((SELECT ca_certificates FROM service_load
-                                      WHERE provisioning = ?1), 0),
-                            (SELECT count(*) FROM ca_certificate WHERE provisioning = ?1)),
-                        max(coalesce((SELECT groups FROM service_load
-                                      WHERE provisioning = ?1), 0),
-                            (SELECT count(*) FROM enrollment
-                             WHERE provisioning = ?1 AND kind = 'group'))",
-                [provisioning],
+        self.read(|tx| {
+            tx.query_one(
+                concat!(
+                    "SELECT ",
+                    greatest!(),
+                    "(coalesce((SELECT ca_certificates FROM service_load
+                                WHERE provisioning = ?1), 0),
+                      (SELECT count(*) FROM ca_certificate WHERE provisioning = ?1)), ",
+                    greatest!(),
+                    "(coalesce((SELECT groups FROM service_load WHERE provisioning = ?1), 0),
+                      (SELECT count(*) FROM enrollment
+                       WHERE provisioning = ?1 AND kind = 'group'))"
+                ),
+                params![provisioning],
                 |row| Ok((row.get(0)?, row.get(1)?)),
-            )?)
+            )
         })
     }
 
-    /// Individual enrollments that wait and were never sent, in the order of their marks, those
-    /// after the mark `after`.
+    /// Returns individual enrollments that wait and were never sent, in the order of their marks,
+    /// from the mark after `after`.
     pub fn never_sent(
         &self,
         provisioning: &str,
@@ -164,9 +171,9 @@ impl Store {
         now: i64,
         limit: u32,
     ) -> Result<Vec<EnrollmentRow>, StoreError> {
-        self.read(|connection| {
+        self.read(|tx| {
             enrollment_rows(
-                connection,
+                tx,
                 "WHERE m.id > ?2 AND m.provisioning = ?1 AND m.parked = 0 AND m.due_at <= ?3
                    AND e.kind = 'individual' AND e.history = '{}' AND e.removed = 0 AND m.urgent = 0
                  ORDER BY m.id LIMIT ?4",
@@ -175,7 +182,7 @@ impl Store {
         })
     }
 
-    /// [`record_attempt`](Store::record_attempt) for several, in one transaction.
+    /// Does [`record_attempt`](Store::record_attempt) for several enrollments in one transaction.
     pub fn record_attempts<'a>(
         &self,
         attempts: impl Iterator<Item = (i64, &'a History)>,
@@ -183,11 +190,10 @@ impl Store {
         let attempts: Vec<(i64, String)> = attempts
             .map(|(id, history)| Ok((id, to_json(history)?)))
             .collect::<Result<_, StoreError>>()?;
-        self.write(move |connection| {
-            let mut statement =
-                connection.prepare_cached("UPDATE enrollment SET history = ?2 WHERE id = ?1")?;
+        self.write(move |tx| {
+            let sql = "UPDATE enrollment SET history = ?2 WHERE id = ?1";
             for (id, history) in &attempts {
-                statement.execute(params![id, history])?;
+                tx.execute(sql, params![id, history])?;
             }
             Ok(())
         })

@@ -1,5 +1,6 @@
 -- The store, version 1. Times are Unix seconds. What must never be false is a constraint here,
--- not a habit in code.
+-- not a habit in code. Each trigger that refuses says its own name, each unique constraint has one:
+-- `store::engine::failure` maps them.
 
 -- A generation of an authority: one key and one certificate. `spki` is null between the decision to
 -- make a key and the token's answer; `certificate` is null until the certificate is recorded. The
@@ -13,11 +14,11 @@ CREATE TABLE generation (
     key_type    TEXT    NOT NULL,
     key_label   TEXT    NOT NULL,
     key_id      BLOB    NOT NULL,
-    spki        BLOB    UNIQUE,
+    spki        BLOB    CONSTRAINT generation_spki UNIQUE,
     -- The key itself, of a token that keeps its keys outside, encrypted for that token alone. It comes
     -- with the public key or not at all.
     key_wrapped BLOB    CHECK (key_wrapped IS NULL OR (spki IS NOT NULL AND length(key_wrapped) <= 2048)),
-    certificate INTEGER UNIQUE REFERENCES certificate (intent),
+    certificate INTEGER CONSTRAINT generation_certificate UNIQUE REFERENCES certificate (intent),
     state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
     -- How often a revocation list of this generation had to change: triggers count, nobody forgets.
     revocations INTEGER NOT NULL DEFAULT 0,
@@ -26,12 +27,13 @@ CREATE TABLE generation (
     -- 1 from a restore until a list is signed that is newer than the restored one: the restored list
     -- lacks what was revoked after the backup, so it is not served.
     crl_withheld INTEGER NOT NULL DEFAULT 0 CHECK (crl_withheld IN (0, 1)),
-    UNIQUE (authority, number),
+    CONSTRAINT generation_number UNIQUE (authority, number),
     CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
 -- Ids that we choose are random; adopted keys bring theirs, or none.
 CREATE UNIQUE INDEX generation_key ON generation (token, key_id) WHERE key_id <> x'';
-CREATE UNIQUE INDEX generation_serving ON generation (authority) WHERE state = 'serving';
+-- (With `state`, because SQLite reports a violation by its columns: `generation_next` has others.)
+CREATE UNIQUE INDEX generation_serving ON generation (authority, state) WHERE state = 'serving';
 CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
 
 -- What a token was, or may have been, asked to sign: recorded before it was asked. One that ended without
@@ -40,7 +42,7 @@ CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('p
 -- somebody else; it is here so that all bytes and serial numbers are in one place.
 CREATE TABLE intent (
     id              INTEGER PRIMARY KEY,
-    serial          BLOB    NOT NULL UNIQUE,
+    serial          BLOB    NOT NULL CONSTRAINT intent_serial UNIQUE,
     issuer          INTEGER NOT NULL REFERENCES generation (id),
     purpose         TEXT    NOT NULL
                     CHECK (purpose = 'leaf' OR purpose = 'authority' OR purpose = 'possession'
@@ -89,23 +91,23 @@ CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, purpose, profile, subject, key_sha256, tbs, not_before, not_after,
                  role, caller, recorded_at ON intent
 BEGIN
-    SELECT RAISE(FAIL, 'an intent never changes');
+    SELECT RAISE(FAIL, 'intent_is_immutable');
 END;
 -- An abandoned or withdrawn intent gives its idempotency key back: the caller's repeat is another request.
 CREATE TRIGGER intent_keeps_its_request
 BEFORE UPDATE OF idempotency_key, request_sha256 ON intent
 WHEN (NEW.state <> 'abandoned' AND NEW.state <> 'withdrawn') OR NEW.idempotency_key IS NOT NULL
 BEGIN
-    SELECT RAISE(FAIL, 'an intent keeps its request');
+    SELECT RAISE(FAIL, 'intent_keeps_its_request');
 END;
 CREATE TRIGGER intent_settles_once
 BEFORE UPDATE OF state ON intent WHEN OLD.state <> 'intended'
 BEGIN
-    SELECT RAISE(FAIL, 'an intent settles once');
+    SELECT RAISE(FAIL, 'intent_settles_once');
 END;
 CREATE TRIGGER intent_is_kept BEFORE DELETE ON intent
 BEGIN
-    SELECT RAISE(FAIL, 'an intent is never deleted');
+    SELECT RAISE(FAIL, 'intent_is_kept');
 END;
 
 CREATE TRIGGER intent_of_a_revoked_generation BEFORE INSERT ON intent
@@ -114,7 +116,7 @@ WHEN EXISTS (
     WHERE g.id = NEW.issuer AND c.revoked_at IS NOT NULL
 )
 BEGIN
-    SELECT RAISE(ABORT, 'a revoked generation signs nothing');
+    SELECT RAISE(ABORT, 'intent_of_a_revoked_generation');
 END;
 CREATE TRIGGER intent_abandoned_is_listed AFTER UPDATE OF state ON intent
 WHEN NEW.state = 'abandoned'
@@ -126,7 +128,8 @@ END;
 CREATE TABLE certificate (
     intent            INTEGER PRIMARY KEY REFERENCES intent (id) DEFERRABLE INITIALLY DEFERRED,
     der               BLOB    NOT NULL,
-    sha256            BLOB    NOT NULL UNIQUE CHECK (length(sha256) = 32),
+    sha256            BLOB    NOT NULL CONSTRAINT certificate_sha256 UNIQUE
+                      CHECK (length(sha256) = 32),
     issued_at         INTEGER NOT NULL,
     revoked_at        INTEGER,
     -- CRLReason (RFC 5280 5.3.1); 8 has a meaning in delta lists only.
@@ -141,7 +144,7 @@ WHEN OLD.revoked_at IS NOT NULL AND (
     OLD.revocation_reason <> 6 OR (NEW.revoked_at IS NOT NULL AND NEW.revoked_at <> OLD.revoked_at)
 )
 BEGIN
-    SELECT RAISE(ABORT, 'a revocation is final, unless it is a hold, and keeps its first date');
+    SELECT RAISE(ABORT, 'certificate_stays_revoked');
 END;
 CREATE TRIGGER certificate_revocation_is_listed
 AFTER UPDATE OF revoked_at, revocation_reason ON certificate
@@ -155,11 +158,11 @@ WHEN NOT EXISTS (
     WHERE id = NEW.intent AND state = 'issued' AND instr(NEW.der, tbs) > 0
 )
 BEGIN
-    SELECT RAISE(FAIL, 'a certificate carries the bytes of an issued intent');
+    SELECT RAISE(FAIL, 'certificate_equals_intent');
 END;
 CREATE TRIGGER certificate_is_immutable BEFORE UPDATE OF intent, der, sha256, issued_at ON certificate
 BEGIN
-    SELECT RAISE(FAIL, 'a certificate never changes');
+    SELECT RAISE(FAIL, 'certificate_is_immutable');
 END;
 
 -- Keys of certificates that were revoked because of their key (keyCompromise, cACompromise,
@@ -171,11 +174,11 @@ CREATE TABLE compromised_key (
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER compromised_key_is_immutable BEFORE UPDATE ON compromised_key
 BEGIN
-    SELECT RAISE(ABORT, 'a compromised key stays compromised');
+    SELECT RAISE(ABORT, 'compromised_key_is_immutable');
 END;
 CREATE TRIGGER compromised_key_is_kept BEFORE DELETE ON compromised_key
 BEGIN
-    SELECT RAISE(ABORT, 'a compromised key stays compromised');
+    SELECT RAISE(ABORT, 'compromised_key_is_kept');
 END;
 
 -- A revocation list of a generation: recorded before it is signed, and `der` null until it is. A
@@ -191,12 +194,12 @@ CREATE TABLE crl (
     next_update INTEGER NOT NULL CHECK (next_update > this_update),
     revocations INTEGER NOT NULL,
     entries     INTEGER NOT NULL,
-    UNIQUE (generation, number)
+    CONSTRAINT crl_number UNIQUE (generation, number)
 ) STRICT;
 CREATE TRIGGER crl_counts_up BEFORE INSERT ON crl
 WHEN EXISTS (SELECT 1 FROM crl WHERE generation = NEW.generation AND number >= NEW.number)
 BEGIN
-    SELECT RAISE(ABORT, 'a revocation list has a greater number than all before it');
+    SELECT RAISE(ABORT, 'crl_counts_up');
 END;
 CREATE TRIGGER crl_of_a_revoked_generation BEFORE INSERT ON crl
 WHEN EXISTS (
@@ -204,22 +207,22 @@ WHEN EXISTS (
     WHERE g.id = NEW.generation AND c.revoked_at IS NOT NULL
 )
 BEGIN
-    SELECT RAISE(ABORT, 'a revoked generation signs nothing');
+    SELECT RAISE(ABORT, 'crl_of_a_revoked_generation');
 END;
 CREATE TRIGGER crl_is_immutable
 BEFORE UPDATE OF id, generation, number, tbs, this_update, next_update, revocations, entries ON crl
 BEGIN
-    SELECT RAISE(ABORT, 'a revocation list never changes');
+    SELECT RAISE(ABORT, 'crl_is_immutable');
 END;
 CREATE TRIGGER crl_is_signed_once BEFORE UPDATE OF der ON crl
 WHEN OLD.der IS NOT NULL OR NEW.der IS NULL OR instr(NEW.der, OLD.tbs) = 0
 BEGIN
-    SELECT RAISE(ABORT, 'a revocation list is signed once, over the recorded bytes');
+    SELECT RAISE(ABORT, 'crl_is_signed_once');
 END;
 CREATE TRIGGER crl_newest_is_kept BEFORE DELETE ON crl
 WHEN NOT EXISTS (SELECT 1 FROM crl WHERE generation = OLD.generation AND number > OLD.number)
 BEGIN
-    SELECT RAISE(ABORT, 'the newest revocation list is kept, and its number with it');
+    SELECT RAISE(ABORT, 'crl_newest_is_kept');
 END;
 
 -- A generation that is certified elsewhere: what its issuer is asked, recorded before it is signed, and
@@ -236,17 +239,17 @@ CREATE TABLE request (
 CREATE TRIGGER request_is_immutable
 BEFORE UPDATE OF generation, path_length, tbs, recorded_at ON request
 BEGIN
-    SELECT RAISE(ABORT, 'a request never changes');
+    SELECT RAISE(ABORT, 'request_is_immutable');
 END;
 CREATE TRIGGER request_is_signed_once BEFORE UPDATE OF der ON request
 WHEN OLD.der IS NOT NULL OR NEW.der IS NULL OR instr(NEW.der, OLD.tbs) = 0
 BEGIN
-    SELECT RAISE(ABORT, 'a request is signed once, over the recorded bytes');
+    SELECT RAISE(ABORT, 'request_is_signed_once');
 END;
 CREATE TRIGGER request_is_answered_once BEFORE UPDATE OF above ON request
 WHEN OLD.above IS NOT NULL OR NEW.above IS NULL
 BEGIN
-    SELECT RAISE(ABORT, 'a request is answered once');
+    SELECT RAISE(ABORT, 'request_is_answered_once');
 END;
 
 -- One registration id. Its spelling, like its leaf's common name, is fixed at the first leaf.
@@ -288,7 +291,7 @@ CREATE TABLE enrollment (
     by_reference INTEGER NOT NULL DEFAULT 0 CHECK (by_reference IN (0, 1)),
     overlay_of   TEXT,
     after        INTEGER REFERENCES enrollment (id) ON DELETE SET NULL,
-    UNIQUE (provisioning, kind, name),
+    CONSTRAINT enrollment_name UNIQUE (provisioning, kind, name),
     CHECK ((kind = 'group') = (authority IS NOT NULL))
 ) STRICT;
 
@@ -301,8 +304,8 @@ CREATE TABLE ca_certificate (
     generation   INTEGER NOT NULL REFERENCES generation (id),
     proof        TEXT    NOT NULL CHECK (json_valid(proof)),
     removed      INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
-    UNIQUE (provisioning, name),
-    UNIQUE (provisioning, generation)
+    CONSTRAINT ca_certificate_name UNIQUE (provisioning, name),
+    CONSTRAINT ca_certificate_generation UNIQUE (provisioning, generation)
 ) STRICT;
 
 -- What was seen of a whole provisioning service: how much of its limits is used, whoever put it there, at
@@ -321,8 +324,10 @@ CREATE TABLE service_load (
 CREATE TABLE mark (
     id             INTEGER PRIMARY KEY,
     provisioning   TEXT    NOT NULL,
-    enrollment     INTEGER UNIQUE REFERENCES enrollment (id) ON DELETE CASCADE,
-    ca_certificate INTEGER UNIQUE REFERENCES ca_certificate (id) ON DELETE CASCADE,
+    enrollment     INTEGER CONSTRAINT mark_enrollment UNIQUE
+                   REFERENCES enrollment (id) ON DELETE CASCADE,
+    ca_certificate INTEGER CONSTRAINT mark_ca_certificate UNIQUE
+                   REFERENCES ca_certificate (id) ON DELETE CASCADE,
     version        INTEGER NOT NULL DEFAULT 1,
     cause          TEXT    NOT NULL,
     since          INTEGER NOT NULL,
@@ -333,7 +338,7 @@ CREATE TABLE mark (
     urgent         INTEGER NOT NULL DEFAULT 0 CHECK (urgent IN (0, 1)),
     CHECK ((enrollment IS NULL) <> (ca_certificate IS NULL))
 ) STRICT;
-CREATE INDEX enrollment_name ON enrollment (name);
+CREATE INDEX enrollment_by_name ON enrollment (name);
 CREATE INDEX mark_due ON mark (parked, due_at);
 
 -- The replacement of a certificate: of one individual enrollment's leaf, or of one authority.
@@ -372,7 +377,7 @@ CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
 -- after a lost answer it is found by its name. Its calls are tasks, and tell what came of them.
 CREATE TABLE hub_job (
     id           INTEGER PRIMARY KEY,
-    name         TEXT    NOT NULL UNIQUE,
+    name         TEXT    NOT NULL CONSTRAINT hub_job_name UNIQUE,
     provisioning TEXT    NOT NULL,
     made_at      INTEGER NOT NULL,
     due_at       INTEGER NOT NULL,
@@ -404,7 +409,7 @@ CREATE TABLE hub_task (
     done_at      INTEGER,
     answer       TEXT,
     reached      INTEGER CHECK (reached IN (0, 1)),
-    UNIQUE (cause, cause_id, device, action, provisioning),
+    CONSTRAINT hub_task_once UNIQUE (cause, cause_id, device, action, provisioning),
     CHECK ((done_at IS NULL) = (answer IS NULL))
 ) STRICT;
 CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NULL;
@@ -483,11 +488,11 @@ CREATE INDEX audit_role ON audit (detail ->> 'sha256')
     WHERE action = 'certificate.issued' AND detail ->> 'role' <> 'device';
 CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit
 BEGIN
-    SELECT RAISE(ABORT, 'the audit journal is append-only');
+    SELECT RAISE(ABORT, 'audit_is_append_only_update');
 END;
 CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit
 BEGIN
-    SELECT RAISE(ABORT, 'the audit journal is append-only');
+    SELECT RAISE(ABORT, 'audit_is_append_only_delete');
 END;
 
 -- An operator has vouched for the machine's clock: what is on record up to these rows does not count

@@ -4,37 +4,34 @@
 //! would act on it. So each reader fails with [`StoreError::Unreadable`](super::StoreError), also
 //! where a CHECK constraint makes an unknown name impossible today.
 
+use super::engine::{Column, Value};
 use super::{BlockKind, EnrollmentKind, GenerationState, HubAction, RollReason, RollState};
 use crate::enrollment::role::Role;
 use crate::x509::key::KeyType;
 use crate::x509::revocation::RevocationReason;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
 /// Returns the value that `known` finds for the stored text, or an error that names both.
-fn named<T>(stored: ValueRef<'_>, what: &str, known: fn(&str) -> Option<T>) -> FromSqlResult<T> {
-    let name = stored.as_str()?;
-    known(name).ok_or_else(|| FromSqlError::Other(format!("unknown {what} {name:?}").into()))
+fn named<T>(stored: Value<'_>, what: &str, known: fn(&str) -> Option<T>) -> Result<T, String> {
+    let name = stored.text()?;
+    known(name).ok_or_else(|| format!("unknown {what} {name:?}"))
 }
 
 /// Returns the value among `all` whose name is the stored text.
 fn one_of<T: Copy>(
-    stored: ValueRef<'_>,
+    stored: Value<'_>,
     what: &str,
     all: &[T],
     name: fn(T) -> &'static str,
-) -> FromSqlResult<T> {
-    let text = stored.as_str()?;
+) -> Result<T, String> {
+    let text = stored.text()?;
     let found = all.iter().find(|it| name(**it) == text);
     found
         .copied()
-        .ok_or_else(|| FromSqlError::Other(format!("unknown {what} {text:?}").into()))
+        .ok_or_else(|| format!("unknown {what} {text:?}"))
 }
 
-/// Reads a value of another crate, for which [`FromSql`] cannot be implemented here.
-pub(super) struct Stored<T>(pub(super) T);
-
-impl FromSql for HubAction {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+impl Column for HubAction {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
         one_of(
             stored,
             "hub action",
@@ -44,57 +41,55 @@ impl FromSql for HubAction {
     }
 }
 
-impl FromSql for EnrollmentKind {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+impl Column for EnrollmentKind {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
         let all = [Self::Individual, Self::Group];
         one_of(stored, "kind of enrollment", &all, Self::name)
     }
 }
 
-impl FromSql for BlockKind {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+impl Column for BlockKind {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
         let all = [Self::Device, Self::Group, Self::Generation];
         one_of(stored, "kind of block", &all, Self::name)
     }
 }
 
-impl FromSql for GenerationState {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
+impl Column for GenerationState {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
         let all = [Self::Planned, Self::Staged, Self::Serving, Self::Retired];
         one_of(stored, "state of a generation", &all, Self::name)
     }
 }
 
-impl FromSql for Stored<RollReason> {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        let all = [RollReason::Expiry, RollReason::Compromise];
-        one_of(stored, "reason of a roll", &all, RollReason::name).map(Stored)
+impl Column for RollReason {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
+        let all = [Self::Expiry, Self::Compromise];
+        one_of(stored, "reason of a roll", &all, Self::name)
     }
 }
 
-impl FromSql for Stored<RollState> {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        named(stored, "state of a roll", RollState::from_name).map(Stored)
+impl Column for RollState {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
+        named(stored, "state of a roll", Self::from_name)
     }
 }
 
-impl FromSql for Stored<Role> {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        named(stored, "role", Role::from_name).map(Stored)
+impl Column for Role {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
+        named(stored, "role", Self::from_name)
     }
 }
 
-impl FromSql for Stored<KeyType> {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        named(stored, "key type", KeyType::from_name).map(Stored)
+impl Column for KeyType {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
+        named(stored, "key type", Self::from_name)
     }
 }
 
-impl FromSql for Stored<RevocationReason> {
-    fn column_result(stored: ValueRef<'_>) -> FromSqlResult<Self> {
-        let code = stored.as_i64()?;
-        RevocationReason::from_code(code)
-            .map(Stored)
-            .ok_or_else(|| FromSqlError::Other(format!("unknown revocation reason {code}").into()))
+impl Column for RevocationReason {
+    fn read(stored: Value<'_>) -> Result<Self, String> {
+        let code = i64::read(stored)?;
+        Self::from_code(code).ok_or_else(|| format!("unknown revocation reason {code}"))
     }
 }

@@ -56,10 +56,10 @@ fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
         settlement,
         entry("certificate.issued"),
     ));
-    assert!(
-        matches!(refused, Err(StoreError::Conflict(_))),
-        "{refused:?}"
-    );
+    let Err(StoreError::Violates(constraint)) = &refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(constraint.name(), "certificate_equals_intent");
     assert!(
         stage.store.device("pump-7").unwrap().is_none(),
         "no half of it remains"

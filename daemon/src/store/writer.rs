@@ -1,58 +1,54 @@
-//! The one writer: takes all that is queued, commits once, then answers all.
+//! Runs all writes on one thread: takes what is queued, commits it as one group, then answers.
 //!
 //! A commit costs more than an operation: it waits for the disk, and writes again every page that the
-//! one before has written to. So where many come at a time it waits for more of them, a little, and
-//! only while they do come; who comes alone does not wait.
+//! commit before it wrote. So after a large group the writer waits a moment for more operations. A
+//! lone operation is committed at once.
 //!
-//! Refusals are rare, so a group runs bare: SQLite copies every page that a savepoint changes, and a
-//! savepoint per operation would cost more than the operation. When one of the group is refused, the
-//! whole transaction is rolled back and run again, each operation in a savepoint of its own.
+//! Refusals are rare, so a group runs without savepoints: SQLite copies every page that a savepoint
+//! changes, which would cost more than the operation. When an operation is refused, the whole
+//! transaction is rolled back and run again, each operation in a savepoint of its own.
 
 use super::StoreError;
+use super::engine::Tx;
 use super::health::WriteHealth;
-use super::probe::probe;
+use super::probe::{Probing, needs_another_connection, probe};
 use futures_channel::oneshot;
 use rusqlite::hooks::Action;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Operations that may wait; one more is refused as unavailable.
+/// The most operations that may be queued; one more fails with `Unavailable`.
 const QUEUE_MAX: usize = 1_024;
-/// Operations that one commit may carry.
+/// The most operations in one commit.
 const GROUP_MAX: usize = 256;
 
-/// So many operations in one group are a crowd: the next group is gathered …
-const CROWD: usize = 4;
-/// … if it begins so soon after.
-const CROWD_LASTS: Duration = Duration::from_millis(20);
-/// How long it waits then for one operation more …
+/// A group of at least this many operations makes the next group wait for more.
+const BUSY_GROUP: usize = 4;
+/// The next group waits only if it begins within this time.
+const BUSY_FOR: Duration = Duration::from_millis(20);
+/// How long a group waits for one more operation.
 const GATHER_STEP: Duration = Duration::from_micros(500);
-/// … and how often, while each time there was one.
+/// How often a group waits, while each step brings an operation.
 const GATHER_STEPS_MAX: usize = 4;
 
-/// While writes fail: the first pause before a probe is written; it doubles …
-const PROBE_PAUSE: Duration = Duration::from_secs(1);
-/// … up to this.
-const PROBE_PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// A queued operation: runs inside the group's transaction, answers after its commit.
+/// A queued operation: runs inside the group's transaction, answers after the commit.
 trait Job: Send {
-    /// Runs, once more if the group was rolled back.
-    fn run(&mut self, connection: &Connection) -> Result<(), Refused>;
-    /// Tells whoever waits: what `run` left, or why the whole group was lost.
+    /// Runs the operation; a second time if the group was rolled back.
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), Refused>;
+    /// Sends the caller the outcome of `run`, or why the whole group was lost.
     fn answer(self: Box<Self>, lost: Option<StoreError>);
 }
 
 /// An operation was refused.
 struct Refused {
-    /// Why nothing can be written, if that is the cause.
+    /// Why the database cannot be written, if that is the cause.
     unwritable: Option<String>,
 }
 
-/// Opens the connection of the writer, again where an earlier one is of no use any more.
+/// Opens the writer's connection; called again when a connection has failed for good.
 pub(super) type Opener = Box<dyn FnMut() -> Result<Connection, StoreError> + Send>;
 
 #[derive(Clone)]
@@ -60,70 +56,62 @@ pub(super) struct Writer {
     queue: SyncSender<Box<dyn Job>>,
 }
 
-/// What the writer's thread works with.
-pub(super) struct Desk {
+/// The writer's connection, and what it shares with the store.
+pub(super) struct WriterState {
     /// `None` while the database cannot be opened for writing.
     pub(super) connection: Option<Connection>,
     pub(super) open: Opener,
     pub(super) health: Arc<WriteHealth>,
-    /// How many commits have changed a certificate, which only a revocation does.
+    /// Counts the changes of certificates, which only revocations make.
     pub(super) revocations: Arc<AtomicU64>,
 }
 
 /// The writer's thread.
-struct Clerk {
-    desk: Desk,
-    /// The group under way has changed a certificate.
+struct WriterThread {
+    state: WriterState,
+    /// Whether the current group has changed a certificate.
     revoked: Arc<AtomicBool>,
-    crowded_at: Option<Instant>,
+    busy_at: Option<Instant>,
     /// While writes fail.
     probing: Option<Probing>,
 }
 
-/// When the next probe is written.
-struct Probing {
-    /// The last one, or the failure that began it.
-    last: Instant,
-    pause: Duration,
-}
-
 impl Writer {
-    /// Starts the writer thread; it ends when the last handle is gone.
-    pub(super) fn start(mut desk: Desk) -> Result<Self, StoreError> {
+    /// Starts the writer's thread; the thread ends when the last handle is dropped.
+    pub(super) fn start(mut state: WriterState) -> Result<Self, StoreError> {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let revoked = Arc::new(AtomicBool::new(false));
-        if let Some(connection) = &mut desk.connection {
-            watch(connection, &revoked, &desk.revocations)?;
+        if let Some(connection) = &mut state.connection {
+            watch(connection, &revoked, &state.revocations)?;
         }
-        let mut clerk = Clerk {
+        let mut thread = WriterThread {
             probing: None,
             revoked,
-            crowded_at: None,
-            desk,
+            busy_at: None,
+            state,
         };
-        if clerk.desk.health.fault().is_some() {
-            clerk.begin_to_probe();
+        if thread.state.health.fault().is_some() {
+            thread.begin_to_probe();
         }
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || clerk.work(&jobs))
+            .spawn(move || thread.work(&jobs))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(Self { queue })
     }
 
-    /// A writer that refuses every operation, for a store that is only read.
+    /// Returns a writer that refuses every operation, for a store that is only read.
     pub(super) fn ended() -> Self {
         Self {
             queue: sync_channel(0).0,
         }
     }
 
-    /// Runs `operation` in the next group; ready when that group is durable. It is queued at once,
-    /// whether or not anybody waits.
+    /// Queues `operation` at once. The future is ready when the operation's group is durable.
     pub(super) fn run<T, F>(&self, operation: F) -> impl Future<Output = Result<T, StoreError>>
     where
         T: Send + 'static,
-        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let queued = self.queue(Box::new(Operation {
@@ -137,10 +125,10 @@ impl Writer {
         }
     }
 
-    /// Ready when the writer has come to it; nothing is written for that.
+    /// Returns when the writer has taken a job from the queue; writes nothing.
     pub(super) async fn answers(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.queue(Box::new(Question(reply)))?;
+        self.queue(Box::new(LivenessCheck(reply)))?;
         answer.await.map_err(|_| ended())
     }
 
@@ -154,8 +142,8 @@ impl Writer {
     }
 }
 
-/// Notes in `revoked` that a certificate is changed, and counts it in `revocations` at once:
-/// operations of the same group have to see it. Readers see it by the count after the commit.
+/// Counts each change of a certificate in `revocations` at once, because operations of the same group
+/// must see it, and sets `revoked`, by which the commit is counted for readers.
 fn watch(
     connection: &Connection,
     revoked: &Arc<AtomicBool>,
@@ -171,7 +159,7 @@ fn watch(
     }))
 }
 
-impl Clerk {
+impl WriterThread {
     fn work(mut self, jobs: &Receiver<Box<dyn Job>>) {
         loop {
             match self.next(jobs) {
@@ -182,25 +170,25 @@ impl Clerk {
         }
     }
 
-    /// The next operation; `Timeout` when a probe is due.
+    /// Returns the next operation; `Timeout` when a probe is due.
     fn next(&self, jobs: &Receiver<Box<dyn Job>>) -> Result<Box<dyn Job>, RecvTimeoutError> {
         let Some(probing) = &self.probing else {
             return jobs.recv().map_err(|_| RecvTimeoutError::Disconnected);
         };
-        match probing.pause.saturating_sub(probing.last.elapsed()) {
+        match probing.due_in() {
             Duration::ZERO => Err(RecvTimeoutError::Timeout),
             pause => jobs.recv_timeout(pause),
         }
     }
 
     fn serve(&mut self, first: Box<dyn Job>, jobs: &Receiver<Box<dyn Job>>) {
-        let crowded_at = self.crowded_at;
-        let is_crowded = crowded_at.is_some_and(|at| at.elapsed() < CROWD_LASTS);
-        let mut group = gather(first, jobs, is_crowded);
-        let is_crowd = group.len() >= CROWD;
+        let busy_at = self.busy_at;
+        let is_busy = busy_at.is_some_and(|at| at.elapsed() < BUSY_FOR);
+        let mut group = gather(first, jobs, is_busy);
+        let was_large = group.len() >= BUSY_GROUP;
         let outcome = self.commit(&mut group);
         if self.revoked.swap(false, Ordering::Relaxed) {
-            self.desk.revocations.fetch_add(1, Ordering::Release);
+            self.state.revocations.fetch_add(1, Ordering::Release);
         }
         let lost = match outcome {
             Ok(unwritable) => {
@@ -218,82 +206,67 @@ impl Clerk {
         for job in group {
             job.answer(lost.clone());
         }
-        self.crowded_at = is_crowd.then(Instant::now);
+        self.busy_at = was_large.then(Instant::now);
     }
 
-    /// Commits a group. Gives the reason if an operation in it could not write.
+    /// Commits a group. Returns the reason if an operation could not write.
     fn commit(&mut self, group: &mut [Box<dyn Job>]) -> Result<Option<String>, StoreError> {
-        match &mut self.desk.connection {
+        match &mut self.state.connection {
             Some(connection) => commit(connection, group),
             None => {
-                let fault = self.desk.health.fault();
+                let fault = self.state.health.fault();
                 let reason = fault.map_or_else(|| "it is not open".into(), |it| it.reason);
                 Err(StoreError::Unavailable(reason))
             }
         }
     }
 
-    /// Takes what a group has shown: that the store cannot write, or that it may be able to again.
+    /// Updates the write health after a group: the store cannot write, or may be able to again.
     fn note(&mut self, unwritable: Option<&str>) {
         match (unwritable, &mut self.probing) {
             (Some(reason), _) => {
-                self.desk.health.failed(reason);
+                self.state.health.failed(reason);
                 self.begin_to_probe();
             }
-            (None, Some(probing)) => probing.pause = PROBE_PAUSE,
+            (None, Some(probing)) => probing.shorten(),
             (None, None) => {}
         }
     }
 
     fn begin_to_probe(&mut self) {
-        self.probing.get_or_insert(Probing {
-            last: Instant::now(),
-            pause: PROBE_PAUSE,
-        });
+        self.probing.get_or_insert_with(Probing::begin);
     }
 
-    /// Writes a probe, and says what came of it.
+    /// Writes a probe and records the result in the write health.
     fn probe(&mut self) {
         match self.write_probe() {
             Ok(()) => {
                 self.probing = None;
-                self.desk.health.healed();
+                self.state.health.healed();
             }
             Err(error) => {
-                let pause = self.probing.take().map_or(PROBE_PAUSE, |it| it.pause * 2);
-                self.probing = Some(Probing {
-                    last: Instant::now(),
-                    pause: pause.min(PROBE_PAUSE_MAX),
-                });
-                self.desk.health.failed(&cause(error));
+                self.probing = Some(Probing::after(self.probing.take()));
+                self.state.health.failed(&cause(error));
             }
         }
     }
 
     fn write_probe(&mut self) -> Result<(), StoreError> {
-        if let Some(connection) = &mut self.desk.connection {
+        if let Some(connection) = &mut self.state.connection {
             match probe(connection) {
                 Err(error) if needs_another_connection(&error) => {}
                 outcome => return Ok(outcome?),
             }
         }
-        // The old one goes first: its files may have been replaced.
-        self.desk.connection = None;
-        let connection = self.desk.connection.insert((self.desk.open)()?);
-        watch(connection, &self.revoked, &self.desk.revocations)?;
+        // The old connection is closed first: its files may have been replaced.
+        self.state.connection = None;
+        let connection = self.state.connection.insert((self.state.open)()?);
+        watch(connection, &self.revoked, &self.state.revocations)?;
         Ok(probe(connection)?)
     }
 }
 
-/// Whether a connection that failed so may fail for ever, whatever becomes of the disk.
-fn needs_another_connection(error: &rusqlite::Error) -> bool {
-    !matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
-}
-
-/// Without the words that a caller gets to hear.
+/// Returns the cause alone, without the sentence for callers.
 fn cause(error: StoreError) -> String {
     match error {
         StoreError::Unavailable(reason) => reason,
@@ -305,16 +278,16 @@ fn ended() -> StoreError {
     StoreError::Unavailable("the writer ended".into())
 }
 
-/// Nothing to do: only the answer counts, whatever became of the group.
-struct Question(oneshot::Sender<()>);
+/// A job that does nothing: its answer shows that the writer works.
+struct LivenessCheck(oneshot::Sender<()>);
 
-impl Job for Question {
-    fn run(&mut self, _: &Connection) -> Result<(), Refused> {
+impl Job for LivenessCheck {
+    fn run(&mut self, _: &Tx<'_>) -> Result<(), Refused> {
         Ok(())
     }
 
     fn answer(self: Box<Self>, _: Option<StoreError>) {
-        // Whoever stopped waiting has judged already.
+        // A caller that stopped waiting has made its decision already.
         let _ = self.0.send(());
     }
 }
@@ -328,10 +301,10 @@ struct Operation<T, F> {
 impl<T, F> Job for Operation<T, F>
 where
     T: Send,
-    F: FnMut(&Connection) -> Result<T, StoreError> + Send,
+    F: FnMut(&Tx<'_>) -> Result<T, StoreError> + Send,
 {
-    fn run(&mut self, connection: &Connection) -> Result<(), Refused> {
-        let outcome = (self.operation)(connection);
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), Refused> {
+        let outcome = (self.operation)(tx);
         let refused = outcome.as_ref().err().map(|error| Refused {
             unwritable: match error {
                 StoreError::Unavailable(reason) => Some(reason.clone()),
@@ -349,26 +322,22 @@ where
             (Some(done), None) => done,
             (None, None) => Err(StoreError::Unavailable("the operation was not run".into())),
         };
-        // A caller that stopped waiting has lost nothing but the answer.
+        // A caller that stopped waiting loses only the answer.
         let _ = self.reply.send(result);
     }
 }
 
-/// What is queued, and in a crowd what comes within a moment.
-fn gather(
-    first: Box<dyn Job>,
-    jobs: &Receiver<Box<dyn Job>>,
-    is_crowded: bool,
-) -> Vec<Box<dyn Job>> {
+/// Returns what is queued; after a large group, waits a moment for more.
+fn gather(first: Box<dyn Job>, jobs: &Receiver<Box<dyn Job>>, is_busy: bool) -> Vec<Box<dyn Job>> {
     let mut group = vec![first];
     group.extend(jobs.try_iter().take(GROUP_MAX - 1));
-    let steps = if is_crowded { GATHER_STEPS_MAX } else { 0 };
+    let steps = if is_busy { GATHER_STEPS_MAX } else { 0 };
     for _ in 0..steps {
         let before = group.len();
         if before == GROUP_MAX {
             break;
         }
-        // Asleep, not waiting at the queue, which would wake us for each of them.
+        // Sleeps instead of waiting at the queue, which would wake the thread for each operation.
         std::thread::sleep(GATHER_STEP);
         group.extend(jobs.try_iter().take(GROUP_MAX - before));
         if group.len() == before {
@@ -378,13 +347,14 @@ fn gather(
     group
 }
 
-/// Runs and commits a group. Gives the reason if an operation in it could not write.
+/// Runs and commits a group. Returns the reason if an operation could not write.
 fn commit(
     connection: &mut Connection,
     group: &mut [Box<dyn Job>],
 ) -> Result<Option<String>, StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if group.iter_mut().all(|job| job.run(&transaction).is_ok()) {
+    let tx = Tx::new(&transaction);
+    if group.iter_mut().all(|job| job.run(&tx).is_ok()) {
         transaction.commit()?;
         return Ok(None);
     }
@@ -392,7 +362,7 @@ fn commit(
     let mut unwritable = None;
     match commit_one_by_one(connection, group, &mut unwritable) {
         Ok(()) => Ok(unwritable),
-        // What SQLite says after it has rolled back by itself is not the cause.
+        // After SQLite has rolled back by itself, its next error is not the cause.
         Err(error) => Err(unwritable.map_or_else(|| error.into(), StoreError::Unavailable)),
     }
 }
@@ -405,12 +375,12 @@ fn commit_one_by_one(
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let execute = |sql| transaction.prepare_cached(sql)?.execute([]);
     for job in group {
-        // A full disk makes SQLite roll back by itself; what ran then would commit alone.
+        // On a full disk SQLite rolls back by itself; the next operation would commit alone.
         if transaction.is_autocommit() {
             break;
         }
         execute("SAVEPOINT operation")?;
-        if let Err(refused) = job.run(&transaction) {
+        if let Err(refused) = job.run(&Tx::new(&transaction)) {
             *unwritable = unwritable.take().or(refused.unwritable);
             execute("ROLLBACK TO operation")?;
         }
@@ -420,159 +390,4 @@ fn commit_one_by_one(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn insert(value: i64, outcome: Result<(), StoreError>) -> Box<dyn Job> {
-        let (reply, _) = oneshot::channel();
-        let operation = move |connection: &Connection| {
-            connection.execute("INSERT INTO t VALUES (?1)", [value])?;
-            outcome.clone()
-        };
-        Box::new(Operation {
-            operation,
-            outcome: None,
-            reply,
-        })
-    }
-
-    #[test]
-    fn a_refused_operation_takes_nothing_of_its_neighbours_with_it() {
-        let mut connection = Connection::open_in_memory().expect("memory");
-        connection
-            .execute("CREATE TABLE t (value INTEGER)", [])
-            .expect("valid SQL");
-        let refusal = || Err(StoreError::Conflict("refused".into()));
-        let mut group = [
-            insert(1, Ok(())),
-            insert(2, refusal()),
-            insert(3, refusal()),
-            insert(4, Ok(())),
-        ];
-        commit(&mut connection, &mut group).expect("the group is committed");
-        let kept: Vec<i64> = connection
-            .prepare("SELECT value FROM t ORDER BY value")
-            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
-            .expect("readable");
-        assert_eq!(kept, [1, 4]);
-    }
-
-    /// A clerk over a database that has room for `pages`, and how often it was opened.
-    fn clerk(path: &std::path::Path, pages: u32) -> (Clerk, Arc<AtomicU64>) {
-        let path = path.to_owned();
-        let opened = Arc::new(AtomicU64::new(0));
-        let counted = opened.clone();
-        let open = move || -> Result<Connection, StoreError> {
-            counted.fetch_add(1, Ordering::Relaxed);
-            let connection = Connection::open(&path)?;
-            connection.execute_batch(
-                "CREATE TABLE IF NOT EXISTS write_probe (only INTEGER PRIMARY KEY, filler BLOB);
-                 CREATE TABLE IF NOT EXISTS t (value INTEGER)",
-            )?;
-            connection.pragma_update(None, "max_page_count", pages)?;
-            Ok(connection)
-        };
-        let mut open: Opener = Box::new(open);
-        let clerk = Clerk {
-            desk: Desk {
-                connection: Some(open().expect("a database")),
-                open,
-                health: Arc::default(),
-                revocations: Arc::default(),
-            },
-            revoked: Arc::default(),
-            crowded_at: None,
-            probing: None,
-        };
-        (clerk, opened)
-    }
-
-    fn serve(clerk: &mut Clerk, job: Box<dyn Job>) {
-        let (_queue, jobs) = sync_channel(1);
-        clerk.serve(job, &jobs);
-    }
-
-    /// SQLite says SQLITE_FULL of a limit of pages as it does of a disk.
-    fn fills_the_disk() -> Box<dyn Job> {
-        let (reply, _) = oneshot::channel();
-        Box::new(Operation {
-            operation: |connection: &Connection| {
-                let sql = "INSERT INTO write_probe VALUES (2, zeroblob(1000000))";
-                Ok(connection.execute(sql, [])?)
-            },
-            outcome: None,
-            reply,
-        })
-    }
-
-    #[test]
-    fn a_full_disk_is_known_from_the_first_write_that_fails_to_the_first_probe_that_succeeds() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (mut clerk, _) = clerk(&folder.path().join("t.db"), 16);
-        serve(&mut clerk, insert(1, Ok(())));
-        assert_eq!(clerk.desk.health.fault(), None);
-        serve(&mut clerk, fills_the_disk());
-        let fault = clerk.desk.health.fault().expect("it is known");
-        assert!(
-            fault.reason.contains("the disk is full: make room"),
-            "{fault:?}"
-        );
-
-        // A small write may still fit, and shows nothing.
-        serve(&mut clerk, insert(2, Ok(())));
-        assert!(clerk.desk.health.fault().is_some());
-        clerk.probe();
-        assert!(clerk.desk.health.fault().is_some());
-        let connection = clerk.desk.connection.as_ref().expect("it stays open");
-        connection
-            .pragma_update(None, "max_page_count", 4_096)
-            .expect("room");
-        clerk.probe();
-        assert_eq!(clerk.desk.health.fault(), None);
-        assert!(clerk.probing.is_none());
-    }
-
-    #[test]
-    fn a_refusal_is_no_fault_of_the_disk() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (mut clerk, _) = clerk(&folder.path().join("t.db"), 4_096);
-        serve(
-            &mut clerk,
-            insert(1, Err(StoreError::Conflict("refused".into()))),
-        );
-        assert_eq!(clerk.desk.health.fault(), None);
-    }
-
-    #[test]
-    fn a_connection_that_can_only_read_is_opened_again() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (mut clerk, opened) = clerk(&folder.path().join("t.db"), 4_096);
-        let connection = clerk.desk.connection.as_ref().expect("open");
-        connection
-            .pragma_update(None, "query_only", true)
-            .expect("it reads");
-        serve(&mut clerk, insert(1, Ok(())));
-        let fault = clerk.desk.health.fault().expect("it is known");
-        assert!(fault.reason.contains("read-only"), "{fault:?}");
-        clerk.probe();
-        assert_eq!(clerk.desk.health.fault(), None);
-        assert_eq!(opened.load(Ordering::Relaxed), 2);
-    }
-
-    /// Verifies the number of attempts: while the disk is full, whatever is asked, a
-    /// probe is written after 1, 2, 4, 8 seconds, and then every ten.
-    #[test]
-    fn probes_are_rare() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (mut clerk, _) = clerk(&folder.path().join("t.db"), 16);
-        serve(&mut clerk, fills_the_disk());
-        let mut pauses = Vec::new();
-        for _ in 0..6 {
-            let probing = clerk.probing.as_ref().expect("it goes on");
-            pauses.push(probing.pause.as_secs());
-            serve(&mut clerk, fills_the_disk());
-            clerk.probe();
-        }
-        assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
-    }
-}
+mod tests;

@@ -77,7 +77,10 @@ impl CertificateAuthority {
                 .request_roll(enrollment.id, json!({}), tasks, entry)
             {
                 // Somebody was faster: a request, or an operator.
-                Ok(_) | Err(StoreError::Conflict(_) | StoreError::InTheWay { .. }) => {}
+                Ok(_)
+                | Err(
+                    StoreError::Conflict(_) | StoreError::Violates(_) | StoreError::InTheWay { .. },
+                ) => {}
                 Err(error) => return Err(error.into()),
             }
             self.wake();

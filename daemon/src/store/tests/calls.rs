@@ -23,7 +23,7 @@ impl Stage {
 
     /// Queues these calls; how many were new.
     pub(super) fn queue(&self, cause: HubCause, calls: Vec<NewHubTask>) -> usize {
-        let queue = move |raw: &Connection| hub_task::queue(raw, cause, &calls, 1_000);
+        let queue = move |tx: &Tx<'_>| hub_task::queue(tx, cause, &calls, 1_000);
         self.store.write(queue).unwrap()
     }
 

@@ -147,7 +147,12 @@ fn a_revoked_generation_excludes_all_but_devices() {
             sha256,
             revocations,
         };
-        client::is_excluded(&stage.raw(), &requester, stage.store.revocations()).unwrap()
+        client::is_excluded(
+            &Tx::new(&stage.raw()),
+            &requester,
+            stage.store.revocations(),
+        )
+        .unwrap()
     };
     assert!(!is_excluded(station) && !is_excluded(device));
     stage.compromise_root().unwrap();

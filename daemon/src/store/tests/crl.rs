@@ -170,10 +170,11 @@ fn a_revoked_generation_signs_no_list() {
         cause: "a test".into(),
     };
     stage.store.revoke(own, KeyCompromise).unwrap();
-    assert!(matches!(
-        stage.record(1, 1_300),
-        Err(StoreError::Conflict(_))
-    ));
+    let refused = stage.record(1, 1_300);
+    assert!(
+        matches!(&refused, Err(StoreError::Violates(it)) if it.name() == "crl_of_a_revoked_generation"),
+        "{refused:?}"
+    );
 }
 
 /// A backup does not know the lists that were signed after it: the clock does.

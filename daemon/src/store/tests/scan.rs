@@ -15,7 +15,7 @@ fn what_came_into_place_during_a_scan_is_not_missed_by_it() {
     let after = stage.store.begin_scan("dps".into()).unwrap();
     assert_eq!(unseen(after), 1);
     let mark = stage.store.enrollment(group.id).unwrap().mark.unwrap();
-    assert_eq!(mark.cause, "the service does not list it any more");
+    assert_eq!(mark.cause, "no longer listed by the service");
 }
 
 #[test]

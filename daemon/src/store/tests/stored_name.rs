@@ -150,7 +150,7 @@ fn a_certificate_that_is_revoked_without_a_reason_is_not_good() {
         cause: "a test".into(),
     };
     let lifted = stage.store.unrevoke(revocation);
-    unreadable(lifted, "Null");
+    unreadable(lifted, "NULL");
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn a_detail_of_the_journal_that_is_not_json_is_an_error() {
 fn a_failed_read_of_the_newest_group_is_not_a_conflict() {
     let stage = Stage::new();
     let raw = stage.raw();
-    no_group_since(&raw, Some(0)).unwrap();
+    no_group_since(&Tx::new(&raw), Some(0)).unwrap();
     raw.execute_batch("ALTER TABLE enrollment RENAME TO elsewhere")
         .unwrap();
-    let failed = no_group_since(&raw, Some(0));
+    let failed = no_group_since(&Tx::new(&raw), Some(0));
     assert!(
         matches!(failed, Err(StoreError::Unavailable(_))),
         "{failed:?}"

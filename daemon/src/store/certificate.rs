@@ -1,0 +1,102 @@
+//! Finds issued certificates by digest, serial number, subject or intent.
+
+use super::engine::{Row, Tx, params};
+use super::{Store, StoreError};
+use crate::enrollment::role::Role;
+use crate::x509::revocation::RevocationReason;
+
+/// An issued certificate with its intent.
+#[derive(Clone, Debug)]
+pub struct CertificateRow {
+    /// DER.
+    pub der: Vec<u8>,
+    /// SHA-256 of the DER.
+    pub sha256: [u8; 32],
+    /// The serial number.
+    pub serial: Vec<u8>,
+    /// The issuing generation.
+    pub issuer: i64,
+    /// The profile's name.
+    pub profile: String,
+    /// The common name; a device's registration id.
+    pub subject: String,
+    /// The role of its holder; only leaves have one.
+    pub role: Option<Role>,
+    /// Unix seconds.
+    pub not_before: i64,
+    /// Unix seconds.
+    pub not_after: i64,
+    /// When it was revoked; `None` while it is good.
+    pub revoked_at: Option<i64>,
+    /// Why it is revoked.
+    pub revocation_reason: Option<RevocationReason>,
+    /// SHA-256 of the request, if that had an idempotency key.
+    pub request_sha256: Option<Vec<u8>>,
+}
+
+pub(super) const SELECT: &str = "SELECT c.der, c.sha256, i.serial, i.issuer, i.profile, i.subject, \
+     i.not_before, i.not_after, c.revoked_at, i.request_sha256, c.revocation_reason, i.role \
+     FROM certificate c JOIN intent i ON i.id = c.intent";
+
+impl Store {
+    /// Returns the certificate with this SHA-256.
+    pub fn certificate_by_sha256(
+        &self,
+        sha256: &[u8; 32],
+    ) -> Result<Option<CertificateRow>, StoreError> {
+        self.read(|tx| {
+            let select = format!("{SELECT} WHERE c.sha256 = ?1");
+            tx.query_optional(&select, params![sha256], from_row)
+        })
+    }
+
+    /// Returns all certificates with this serial number, by this authority if one is named: a
+    /// serial number is unique for its issuer only (RFC 5280, section 4.1.2.2).
+    pub fn certificates_by_serial(
+        &self,
+        serial: &[u8],
+        authority: Option<&str>,
+    ) -> Result<Vec<CertificateRow>, StoreError> {
+        self.read(|tx| {
+            let select = format!(
+                "{SELECT} WHERE i.serial = ?1 AND (?2 IS NULL OR i.issuer IN (
+                 SELECT id FROM generation WHERE authority = ?2))"
+            );
+            tx.query_all(&select, params![serial, authority], from_row)
+        })
+    }
+
+    /// Returns the certificates of a subject, newest first, at most `limit`.
+    pub fn certificates_of(
+        &self,
+        subject: &str,
+        limit: u32,
+    ) -> Result<Vec<CertificateRow>, StoreError> {
+        self.read(|tx| {
+            let select = format!("{SELECT} WHERE i.subject = ?1 ORDER BY i.id DESC LIMIT ?2");
+            tx.query_all(&select, params![subject, limit], from_row)
+        })
+    }
+}
+
+pub(super) fn by_intent(tx: &Tx<'_>, intent: i64) -> Result<Option<CertificateRow>, StoreError> {
+    let select = format!("{SELECT} WHERE c.intent = ?1");
+    tx.query_optional(&select, params![intent], from_row)
+}
+
+pub(super) fn from_row(row: &Row<'_>) -> Result<CertificateRow, StoreError> {
+    Ok(CertificateRow {
+        der: row.get(0)?,
+        sha256: row.get(1)?,
+        serial: row.get(2)?,
+        issuer: row.get(3)?,
+        profile: row.get(4)?,
+        subject: row.get(5)?,
+        not_before: row.get(6)?,
+        not_after: row.get(7)?,
+        revoked_at: row.get(8)?,
+        request_sha256: row.get(9)?,
+        revocation_reason: row.get(10)?,
+        role: row.get(11)?,
+    })
+}

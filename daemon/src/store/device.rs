@@ -1,0 +1,74 @@
+//! Finds registered devices with their profile and current leaf.
+
+use super::engine::{Row, Tx, params};
+use super::{Store, StoreError};
+use crate::enrollment::slots::Slots;
+use crate::enrollment::thumbprint::Thumbprint;
+
+/// A registered device.
+#[derive(Clone, Debug)]
+pub struct DeviceRow {
+    /// The registration id in the spelling on record.
+    pub registration_id: String,
+    /// The profile of its current leaf.
+    pub profile: String,
+    /// SHA-256 of its current leaf.
+    pub certificate: Thumbprint,
+    /// The serial number of its current leaf, upper hex.
+    pub serial: String,
+    /// The end of its current leaf.
+    pub not_after: i64,
+    /// When its first leaf was issued.
+    pub created_at: i64,
+}
+
+const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \
+     d.created_at FROM device d JOIN certificate c ON c.intent = d.certificate \
+     JOIN intent i ON i.id = d.certificate";
+
+impl Store {
+    /// Returns the devices after registration id `after`, at most `limit`.
+    pub fn devices(&self, after: &str, limit: u32) -> Result<Vec<DeviceRow>, StoreError> {
+        self.read(|tx| {
+            let select = format!(
+                "{SELECT_DEVICE} WHERE d.registration_id > ?1 ORDER BY d.registration_id LIMIT ?2"
+            );
+            tx.query_all(&select, params![after, limit], device_from_row)
+        })
+    }
+
+    /// Returns one device.
+    pub fn device(&self, registration_id: &str) -> Result<Option<DeviceRow>, StoreError> {
+        self.read(|tx| {
+            let select = format!("{SELECT_DEVICE} WHERE d.registration_id = ?1");
+            tx.query_optional(&select, params![registration_id], device_from_row)
+        })
+    }
+}
+
+/// Returns slots that serve a device's current leaf; empty slots if it has none.
+pub(super) fn current_leaf(tx: &Tx<'_>, registration_id: &str) -> Result<Slots, StoreError> {
+    let leaf: Option<[u8; 32]> = tx.query_optional(
+        "SELECT c.sha256 FROM device d JOIN certificate c ON c.intent = d.certificate
+         WHERE d.registration_id = ?1",
+        params![registration_id],
+        |row| row.get(0),
+    )?;
+    match leaf {
+        Some(leaf) => Slots::Empty
+            .serve(Thumbprint::from_bytes(leaf))
+            .map_err(|refusal| StoreError::Conflict(refusal.to_string())),
+        None => Ok(Slots::Empty),
+    }
+}
+
+fn device_from_row(row: &Row<'_>) -> Result<DeviceRow, StoreError> {
+    Ok(DeviceRow {
+        registration_id: row.get(0)?,
+        profile: row.get(1)?,
+        certificate: Thumbprint::from_bytes(row.get::<[u8; 32]>(2)?),
+        serial: hex::encode_upper(row.get::<Vec<u8>>(3)?),
+        not_after: row.get(4)?,
+        created_at: row.get(5)?,
+    })
+}

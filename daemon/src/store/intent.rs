@@ -1,0 +1,231 @@
+//! Defines intents, the exact bytes to be signed, and the reasons for which one is refused.
+
+use super::certificate::CertificateRow;
+use super::certified_key::KeyInTheWay;
+use super::{REQUESTER_REVOKED, StoreError};
+use crate::enrollment::role::Role;
+use std::collections::BTreeSet;
+
+/// What a signature is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A leaf: of a device, a station, an operator or a server.
+    Leaf,
+    /// The certificate of an authority's generation.
+    Authority,
+    /// A verification certificate for the provisioning service (docs/dps-contract.md, section 11).
+    Possession,
+}
+
+impl Purpose {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Purpose::Leaf => "leaf",
+            Purpose::Authority => "authority",
+            Purpose::Possession => "possession",
+        }
+    }
+}
+
+/// A caller's key for one request, by which a repeat is recognized.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The `Idempotency-Key`, unique per caller.
+    pub key: String,
+    /// SHA-256 of the whole request.
+    pub request_sha256: [u8; 32],
+}
+
+/// A signature to record before it is made.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// The serial number.
+    pub serial: Vec<u8>,
+    /// The generation that signs.
+    pub issuer: i64,
+    /// What the signature is for.
+    pub purpose: Purpose,
+    /// The profile's name.
+    pub profile: String,
+    /// Registration id, authority name or verification code: the subject's common name.
+    pub subject: String,
+    /// The complete bytes to be signed.
+    pub tbs: Vec<u8>,
+    /// Unix seconds.
+    pub not_before: i64,
+    /// Unix seconds.
+    pub not_after: i64,
+    /// The role of the leaf's holder; `None` for all other purposes.
+    pub role: Option<Role>,
+    /// The caller.
+    pub caller: String,
+    /// The caller's client certificate, if it has one.
+    pub requester: Option<Requester>,
+    /// How a repeat is recognized.
+    pub idempotency: Option<Idempotency>,
+    /// The SubjectPublicKeyInfo of the certified key, DER.
+    pub public_key: Vec<u8>,
+    /// Other holders may have a leaf with the same key.
+    pub shared_key: bool,
+    /// The leaf is for a device, whose spelling and slots are checked.
+    pub is_device: bool,
+    /// The other profiles from which a device may be moved to this one.
+    pub moves: Moves,
+    /// Unix seconds.
+    pub at: i64,
+}
+
+/// The profiles from which a registered device may be moved to the requested one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// From none.
+    Never,
+    /// From none; the device requests its own leaf.
+    NotByItself,
+    /// From every profile but these.
+    NotFrom(BTreeSet<String>),
+}
+
+/// The client certificate of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requester {
+    /// SHA-256 of its DER.
+    pub sha256: [u8; 32],
+    /// The value of [`Store::revocations`](super::Store::revocations) when the caller was authorized.
+    /// While it has not changed, the certificate cannot have been revoked.
+    pub revocations: u64,
+}
+
+/// Bytes that were recorded durably before a token gets them. Only the store makes this value, and a
+/// token signs nothing else: promise 1 of the design as a type.
+#[derive(Debug)]
+pub struct Recorded {
+    id: i64,
+    tbs: Vec<u8>,
+    requester: Option<Requester>,
+}
+
+impl Recorded {
+    /// For bytes of the other tables: requests and revocation lists.
+    pub(super) fn new(id: i64, tbs: Vec<u8>) -> Self {
+        Self {
+            id,
+            tbs,
+            requester: None,
+        }
+    }
+
+    pub(super) fn of_intent(id: i64, tbs: Vec<u8>, requester: Option<Requester>) -> Self {
+        Self { id, tbs, requester }
+    }
+
+    pub(super) fn requester(&self) -> Option<Requester> {
+        self.requester
+    }
+
+    /// Returns the row id; for a certificate that of the intent.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Returns the recorded bytes.
+    pub fn tbs(&self) -> &[u8] {
+        &self.tbs
+    }
+}
+
+/// Why an intent was not recorded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum IntentRefusal {
+    /// An intent for this subject is open.
+    #[error("a certificate for {0} is being issued at this moment; repeat the request")]
+    UnderWay(String),
+    /// Step 3: this idempotency key was used before.
+    #[error("the idempotency key was used before")]
+    Repeated(PriorRequest),
+    /// The serial number exists: the random source is faulty.
+    #[error("the serial number exists already")]
+    SerialExists,
+    /// The device is on record in another spelling, and its common name never changes.
+    #[error("the device is registered as {known:?}; ask for exactly that registration id")]
+    Spelling {
+        /// The spelling on record.
+        known: String,
+    },
+    /// The device is registered with another profile, and the caller may not move it.
+    #[error(
+        "{device} is registered with profile {registered:?}; ask by that, or allow its move to \
+         {asked:?}: `may_move` in the [[station]], `hallmark issue --move` by an operator"
+    )]
+    Moves {
+        /// The device.
+        device: String,
+        /// Its profile.
+        registered: String,
+        /// The requested profile.
+        asked: String,
+    },
+    /// A device requests its own leaf by another profile than the registered one.
+    #[error(
+        "{device} is registered with profile {registered:?} and renews by that alone; ask by that, \
+         or have an operator move it to {asked:?} with `hallmark issue --move`"
+    )]
+    OwnProfile {
+        /// The device.
+        device: String,
+        /// Its profile.
+        registered: String,
+        /// The requested profile.
+        asked: String,
+    },
+    /// The device is blocked.
+    #[error("{0} is blocked and gets no certificate; `hallmark device unblock` lets it back in")]
+    Blocked(String),
+    /// The device's group is blocked.
+    #[error(
+        "the group {group}, which lets {device} in, is blocked and its devices get no certificate; \
+         `hallmark enrollment unblock --group {group}` lets them back in"
+    )]
+    GroupBlocked {
+        /// The device.
+        device: String,
+        /// The group.
+        group: String,
+    },
+    /// The key is compromised or belongs to another holder.
+    #[error(transparent)]
+    Key(KeyInTheWay),
+    /// A roll of this device is open, and a third certificate has no slot.
+    #[error(
+        "a roll of this device is under way ({waits_for}); both slots are taken until it ends \
+         (`hallmark roll list` shows it)"
+    )]
+    RollUnderWay {
+        /// What the roll waits for.
+        waits_for: String,
+    },
+    /// The issuing generation of a device's leaf does not serve any more.
+    #[error("the authority has a new generation since this moment; repeat the request")]
+    IssuerReplaced,
+    /// The caller's client certificate was revoked after the caller was authorized.
+    #[error("{REQUESTER_REVOKED}")]
+    RequesterRevoked,
+    /// The issuing generation is revoked.
+    #[error(
+        "the generation that would sign this is revoked, and signs nothing any more; roll its \
+         authority, or lift the block that holds it"
+    )]
+    IssuerRevoked,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What became of a request with an idempotency key.
+#[derive(Clone, Debug)]
+pub enum PriorRequest {
+    /// This certificate was issued.
+    Issued(Box<CertificateRow>),
+    /// Its intent is open.
+    UnderWay,
+}
