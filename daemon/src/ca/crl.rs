@@ -355,6 +355,7 @@ impl CertificateAuthority {
         }
         list.verify_issued_by(&generation.public_key)
             .map_err(|error| withheld(format!("the authority's key did not sign this: {error}")))?;
+        client.confirm(&generation.key);
         Ok(list)
     }
 

@@ -470,6 +470,7 @@ impl CertificateAuthority {
         certificate
             .verify_issued_by(signer.issuer.public_key())
             .map_err(|error| withheld(format!("the authority's key did not sign this: {error}")))?;
+        token.client.confirm(signer.key);
         crash_point("cycle-9");
         Ok(certificate)
     }

@@ -10,7 +10,7 @@ use super::probe::probe;
 use super::unchanged::Unchanged;
 use super::writer::{Writer, WriterState};
 use super::{Store, StoreError, configure, migrations, place};
-use rusqlite::{Connection, MAIN_DB, OpenFlags};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 use rustix::fs::{Access, access};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -136,8 +136,9 @@ fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
 fn is_writable(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     access(folder, Access::WRITE_OK).map_err(|error| {
-        let text = format!("{} cannot be written to: {error}", folder.display());
-        StoreError::Unavailable(text)
+        // The same remedy as when SQLite meets it first.
+        let remedy = super::remedy(ErrorCode::ReadOnly).unwrap_or_default();
+        StoreError::Unavailable(format!("{remedy} ({}: {error})", folder.display()))
     })
 }
 

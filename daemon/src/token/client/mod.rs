@@ -177,6 +177,15 @@ impl TokenClient {
         deadline: Duration,
     ) -> Result<(), TokenError> {
         self.keeper.is_ready()?;
+        if let Some(failures) = self.keeper.proven_keys().failures_in_a_row(key) {
+            let reason = format!(
+                "the last {failures} signatures of key {} failed although it makes test \
+                 signatures; it is tried again within {} s",
+                key.label,
+                trust::FAILURE_PAUSE_MAX.as_secs()
+            );
+            return Err(TokenError::unavailable(self.name(), reason));
+        }
         let connection = self.keeper.connection()?;
         let operation = Operation::Prove(key.clone());
         let ask = || {
@@ -197,6 +206,11 @@ impl TokenClient {
     /// A signature of this key failed or was wrong: it has to show that it signs before the next.
     pub fn doubt(&self, key: &KeyReference) {
         self.keeper.proven_keys().doubt(key);
+    }
+
+    /// A signature of this key was good: its failures before count no more.
+    pub fn confirm(&self, key: &KeyReference) {
+        self.keeper.proven_keys().confirm(key);
     }
 
     /// [`Token::sign`], over what the store has on record and nothing else: only the store can make

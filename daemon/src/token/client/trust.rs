@@ -3,23 +3,43 @@
 //! A key is asked for a test signature before its first signature on a connection, and again after
 //! a signature that failed. Many who need the same key wait for one test signature. After one that
 //! failed, the key is not asked again for [`PROOF_PAUSE`].
+//!
+//! A token may make its test signature and then fail the signature of each request, for instance
+//! because it is too slow for many at once. Each of those failures costs a serial number. So after
+//! the second failure in a row the key is refused for a pause that doubles, up to
+//! [`FAILURE_PAUSE_MAX`]; a good signature ends that.
 
 use crate::token::worker::health::KeyReport;
 use crate::token::{KeyReference, TokenError, spki_sha256};
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// How long after a failed test signature a key is not asked for another one.
 pub(super) const PROOF_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause of a key whose signatures fail although its test signatures succeed.
+pub(super) const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(32);
 
 /// A test signature that several may wait for.
 pub(super) type Proof = Shared<BoxFuture<'static, Result<(), TokenError>>>;
 
 /// What is known of each key, by the SHA-256 of its SPKI. Keys that are not here are unproven.
 #[derive(Default)]
-pub(super) struct Trust(Mutex<HashMap<[u8; 32], Standing>>);
+pub(super) struct Trust {
+    keys: Mutex<HashMap<[u8; 32], Standing>>,
+    /// How often in a row the signatures of a key failed, and how long it is refused.
+    failures: Mutex<HashMap<[u8; 32], Failures>>,
+    /// Whether `failures` has entries, so that a good signature costs no lock.
+    has_failures: AtomicBool,
+}
+
+struct Failures {
+    in_a_row: u32,
+    refused_until: Instant,
+}
 
 enum Standing {
     /// It has signed, and nothing failed since.
@@ -88,13 +108,54 @@ impl Trust {
         keys.insert(key, standing);
     }
 
-    /// A signature failed that may have been asked of the token: the key has to show itself again.
+    /// A signature failed that may have been asked of the token: the key has to make a test
+    /// signature again. Requests that failed together count as one failure.
     pub(super) fn doubt(&self, key: &KeyReference) {
         let key = spki_sha256(&key.spki);
-        let mut keys = self.keys();
-        if let Some(Standing::Proven) = keys.get(&key) {
-            keys.remove(&key);
+        if let Entry::Occupied(proven) = self.keys().entry(key)
+            && matches!(proven.get(), Standing::Proven)
+        {
+            proven.remove();
+            self.count_failure(key);
         }
+    }
+
+    fn count_failure(&self, key: [u8; 32]) {
+        let mut keys = lock(&self.failures);
+        let in_a_row = keys.get(&key).map_or(0, |it| it.in_a_row) + 1;
+        // The first failure costs no pause: most are over at once.
+        let doublings = in_a_row.saturating_sub(2).min(5);
+        let pause = if in_a_row == 1 {
+            Duration::ZERO
+        } else {
+            (PROOF_PAUSE * (1 << doublings)).min(FAILURE_PAUSE_MAX)
+        };
+        let refused_until = Instant::now() + pause;
+        let failures = Failures {
+            in_a_row,
+            refused_until,
+        };
+        keys.insert(key, failures);
+        self.has_failures.store(true, Ordering::Release);
+    }
+
+    /// A signature of this key was good.
+    pub(super) fn confirm(&self, key: &KeyReference) {
+        if self.has_failures.load(Ordering::Acquire) {
+            let mut keys = lock(&self.failures);
+            keys.remove(&spki_sha256(&key.spki));
+            self.has_failures.store(!keys.is_empty(), Ordering::Release);
+        }
+    }
+
+    /// How many signatures of this key failed in a row, if it is refused for that now.
+    pub(super) fn failures_in_a_row(&self, key: &KeyReference) -> Option<u32> {
+        if !self.has_failures.load(Ordering::Acquire) {
+            return None;
+        }
+        let keys = lock(&self.failures);
+        let failures = keys.get(&spki_sha256(&key.spki))?;
+        (failures.refused_until > Instant::now()).then_some(failures.in_a_row)
     }
 
     /// Takes what the worker says of the keys. One that is usable again may be asked at once.
@@ -130,13 +191,19 @@ impl Trust {
     /// Another worker is there, and nothing is known of it.
     pub(super) fn forget_all(&self) {
         self.keys().clear();
+        lock(&self.failures).clear();
+        self.has_failures.store(false, Ordering::Release);
     }
 
     fn keys(&self) -> MutexGuard<'_, HashMap<[u8; 32], Standing>> {
-        self.0
-            .lock()
-            .expect("no thread panics while it holds the keys")
+        lock(&self.keys)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("no thread panics while it holds the keys")
 }
 
 fn failed(error: TokenError) -> Standing {
@@ -208,6 +275,31 @@ mod tests {
         std::thread::sleep(PROOF_PAUSE);
         show(&trust, &asked, Ok(())).unwrap();
         assert_eq!(asked.get(), 2);
+    }
+
+    /// The token makes its test signatures and fails the others, as one that is too slow for many at
+    /// once does.
+    #[test]
+    fn a_key_that_only_makes_test_signatures_is_refused_for_longer_and_longer() {
+        let (trust, asked) = (Trust::default(), Cell::new(0));
+        let fails = || {
+            show(&trust, &asked, Ok(())).unwrap();
+            // Requests that were in hand together.
+            for _ in 0..64 {
+                trust.doubt(&key());
+            }
+            trust.failures_in_a_row(&key())
+        };
+        assert_eq!(fails(), None);
+        assert_eq!(fails(), Some(2));
+        std::thread::sleep(PROOF_PAUSE);
+        assert_eq!(trust.failures_in_a_row(&key()), None);
+        assert_eq!(fails(), Some(3));
+        std::thread::sleep(PROOF_PAUSE);
+        assert_eq!(trust.failures_in_a_row(&key()), Some(3));
+        trust.confirm(&key());
+        assert_eq!(trust.failures_in_a_row(&key()), None);
+        assert_eq!(fails(), None);
     }
 
     #[test]
