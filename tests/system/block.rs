@@ -5,7 +5,7 @@ use crate::device::{is_assigned, register};
 use crate::process::until;
 use crate::provisioned::below_line_1;
 use crate::request::{Holder, Request};
-use crate::test_env::TestEnv;
+use crate::test_env::{TestEnv, device_profile, station_table};
 use serde_json::{Value, json};
 
 /// Two lines, as the article on X.509 attestation has two intermediates.
@@ -42,31 +42,17 @@ path_length = 0
 "#;
 
 /// A profile that issues below `plant`, which is intermediate A here.
-const PROFILE_A: &str = r#"
-[[profile]]
-name = "device-a"
-authority = "plant"
-role = "device"
-[profile.certificate]
-kind = "leaf"
-validity = "90d"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[[station]]
-name = "station-*"
-profiles = ["device-a"]
-ids = ["device-?"]
-"#;
+fn profile_a() -> String {
+    device_profile("device-a", "plant", "90d")
+        + &station_table("station-*", &["device-a"], &["device-?"])
+}
 
 /// Devices 1 to 3 below A, 4 and 5 below B, each line with a group; all provisioned.
 pub(crate) fn five_devices() -> (TestEnv, Vec<Holder>) {
     let mut env = TestEnv::new();
     env.write("ceremony.toml", LINES);
     let configuration = env.configuration();
-    let configuration =
-        configuration.replacen("[[profile]]", &format!("{PROFILE_A}\n[[profile]]"), 1);
+    let configuration = configuration.replacen("[[profile]]", &(profile_a() + "\n[[profile]]"), 1);
     env.configure(&configuration);
     env.start();
     env.run_ceremony();

@@ -7,7 +7,7 @@ use crate::failover::{AFTER, alarms, second_token};
 use crate::process::{CommandOutput, SOON, until};
 use crate::relying_party::{Relying, pem};
 use crate::request::{Holder, Request, der};
-use crate::test_env::TestEnv;
+use crate::test_env::{TestEnv, device_profile, station_table};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::blocking::Client;
@@ -101,42 +101,16 @@ validity = "1y"
 path_length = 0
 "#;
 
-const CONFIGURATION: &str = r#"
-[[authority]]
-name = "gateway"
-token = "factory"
-[[authority]]
-name = "cell"
-token = "factory"
-
-[[profile]]
-name = "behind"
-authority = "gateway"
-role = "device"
-[profile.certificate]
-kind = "leaf"
-validity = "90d"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[[profile]]
-name = "in-cell"
-authority = "cell"
-role = "device"
-[profile.certificate]
-kind = "leaf"
-validity = "90d"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[[station]]
-name = "station-*"
-profiles = ["behind", "in-cell"]
-ids = ["*"]
-
-[[provisioning]]"#;
+/// Two authorities, with profiles and a station, before the provisioning service.
+fn gateway_and_cell() -> String {
+    let authorities = "[[authority]]\nname = \"gateway\"\ntoken = \"factory\"\n\
+                       [[authority]]\nname = \"cell\"\ntoken = \"factory\"\n";
+    authorities.to_owned()
+        + &device_profile("behind", "gateway", "90d")
+        + &device_profile("in-cell", "cell", "90d")
+        + &station_table("station-*", &["behind", "in-cell"], &["*"])
+        + "\n[[provisioning]]"
+}
 
 /// Another organisation's CA, in the environment's folder.
 pub(crate) struct Elsewhere<'a> {
@@ -242,7 +216,7 @@ impl<'a> Elsewhere<'a> {
 pub(crate) fn asked() -> TestEnv {
     let env = TestEnv::new();
     let configuration = env.configuration();
-    let configuration = configuration.replacen("[[provisioning]]", CONFIGURATION, 1);
+    let configuration = configuration.replacen("[[provisioning]]", &gateway_and_cell(), 1);
     env.configure(&configuration);
     let env = env.started();
     env.wait_in_sync();
@@ -285,7 +259,7 @@ fn an_authority_that_is_certified_by_the_same_root_is_a_standby() {
                    [[authority]]\nname = \"reserve\"\ntoken = \"spare\"";
     let configuration = env
         .configuration()
-        .replacen("[[provisioning]]", CONFIGURATION, 1)
+        .replacen("[[provisioning]]", &gateway_and_cell(), 1)
         .replacen("name = \"gateway\"\ntoken = \"factory\"", standby, 1)
         .replacen("[[authority]]", &format!("{spare}[[authority]]"), 1);
     env.configure(&format!("{configuration}\n[policy]\n{AFTER}"));

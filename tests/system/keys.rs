@@ -4,7 +4,7 @@
 use crate::caller::{Answer, Caller};
 use crate::process::CommandOutput;
 use crate::request::{Request, der};
-use crate::test_env::TestEnv;
+use crate::test_env::{Profile, TestEnv};
 use crate::weak_key::Weakness;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,24 +13,18 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-/// Devices that cannot make a key, and a role other than device.
-const MORE_PROFILES: &str = r#"
-[[profile]]
-name = "sensor"
-authority = "line-1"
-role = "device"
-shared_keys = true
-[profile.certificate]
-kind = "leaf"
-validity = "90d"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-"#;
+/// Devices that cannot make a key of their own, and share one.
+const SENSOR: Profile<'_> = Profile {
+    name: "sensor",
+    authority: "line-1",
+    role: "device",
+    validity: "90d",
+    more: "shared_keys = true",
+};
 
 fn env() -> TestEnv {
     let env = TestEnv::new();
-    let configuration = env.configuration() + MORE_PROFILES;
+    let configuration = env.configuration() + &SENSOR.toml();
     let stations = configuration.replace("\"device-20s\"]", "\"device-20s\", \"sensor\"]");
     env.configure(&stations);
     env.started()

@@ -6,7 +6,7 @@ use crate::keepalive::KeepAlive;
 use crate::process::{SOON, until};
 use crate::request::{Holder, Request};
 use crate::roles::OPERATOR;
-use crate::test_env::TestEnv;
+use crate::test_env::{TestEnv, device_profile};
 use serde_json::json;
 use std::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -14,25 +14,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const SOMEWHERE: &str = "/v1/devices";
 const REVOKED: (u16, &str) = (401, "client_certificate_revoked");
 
-/// Devices whose leaves are by the authority of stations.
-const GATEWAY: &str = r#"
-[[profile]]
-name = "gateway"
-authority = "operations"
-role = "device"
-[profile.certificate]
-kind = "leaf"
-validity = "90d"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-"#;
-
 /// An environment with operators and gateways. The listener's certificate is by `listener`.
 fn begun(listener: &str) -> TestEnv {
     let env = TestEnv::new();
     let server = "name = \"server\"\nauthority = ";
-    let configuration = env.configuration() + OPERATOR + GATEWAY;
+    // Devices whose leaves are by the authority of stations.
+    let gateway = device_profile("gateway", "operations", "90d");
+    let configuration = env.configuration() + &OPERATOR.toml() + &gateway;
     let configuration = configuration.replace(
         &format!("{server}\"operations\""),
         &format!("{server}{listener:?}"),

@@ -5,7 +5,7 @@ use crate::authority_roll::{comes_to, slots, thumbprint};
 use crate::device::is_assigned;
 use crate::invariants::held;
 use crate::request::{Holder, Request};
-use crate::test_env::{CEREMONY, TestEnv};
+use crate::test_env::{CEREMONY, TestEnv, device_profile};
 use dps_emulator::{Action, Aim, Fault};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -158,14 +158,11 @@ fn ceremony_of(it: &OwnAuthority) -> String {
 }
 
 fn configuration_of(it: &OwnAuthority) -> String {
-    format!(
-        "\n[[authority]]\nname = \"{0}\"\ntoken = \"factory\"\n\
-         [[profile]]\nname = \"{1}\"\nauthority = \"{0}\"\nrole = \"device\"\n\
-         [profile.certificate]\nkind = \"leaf\"\nvalidity = \"20d\"\nkey_types = [\"p256\"]\n\
-         key_usage = [\"digital_signature\"]\nextended_key_usage = [\"client_auth\"]\n",
-        it.name,
-        it.profile()
-    )
+    let authority = format!(
+        "\n[[authority]]\nname = \"{}\"\ntoken = \"factory\"\n",
+        it.name
+    );
+    authority + &device_profile(&it.profile(), &it.name, "20d")
 }
 
 /// Verifies that the service and its hub know these devices and no others, each under its original

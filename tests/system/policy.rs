@@ -5,7 +5,7 @@ use crate::est::Client;
 use crate::process::CommandOutput;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
-use crate::test_env::TestEnv;
+use crate::test_env::{TestEnv, device_profile, station_table};
 
 /// A profile that would issue a CA certificate.
 const AUTHORITY: &str = r#"
@@ -52,35 +52,19 @@ fn no_profile_lets_a_caller_obtain_a_ca_certificate() {
 }
 
 /// The devices of another line, and what each station may request.
-const LINE_2: &str = r#"
-[[profile]]
-name = "device-b"
-authority = "plant"
-role = "device"
-[profile.certificate]
-kind = "leaf"
-validity = "90d"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[[station]]
-name = "line-1-*"
-profiles = ["device", "device-20s"]
-ids = ["press-*", "pump-7"]
-authorities = ["line-1"]
-may_move = true
-
-[[station]]
-name = "line-2-*"
-profiles = ["device-b"]
-ids = ["lathe-*", "*-shared"]
-
-[[station]]
-name = "line-2-a"
-profiles = ["device"]
-ids = ["saw-?"]
-"#;
+fn line_2() -> String {
+    let more = "authorities = [\"line-1\"]\nmay_move = true\n";
+    device_profile("device-b", "plant", "90d")
+        + &station_table(
+            "line-1-*",
+            &["device", "device-20s"],
+            &["press-*", "pump-7"],
+        )
+        + more
+        + &station_table("line-2-*", &["device-b"], &["lathe-*", "*-shared"])
+        + &station_table("line-2-a", &["device"], &["saw-?"])
+        + "\n"
+}
 
 /// A plant that may issue to devices, and two lines whose stations are bound.
 fn two_lines() -> TestEnv {
@@ -95,7 +79,7 @@ fn bound(env: &TestEnv) -> String {
     let after = configuration.find("[[provisioning]]").unwrap();
     let (head, tail) = (&configuration[..before], &configuration[after..]);
     let head = head.replacen("[listen]", "[listen]\nest_profile = \"device\"", 1);
-    format!("{head}{LINE_2}{tail}")
+    head + &line_2() + tail
 }
 
 fn est(env: &TestEnv, holder: &Holder, operation: &str, request: &Request) -> (String, String) {

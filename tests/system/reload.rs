@@ -4,30 +4,16 @@ use crate::keepalive::KeepAlive;
 use crate::load::Load;
 use crate::process::{SOON, pid_with_argument, signal, until};
 use crate::request::Request;
-use crate::test_env::TestEnv;
+use crate::test_env::{TestEnv, device_profile, station_table};
 use dps_emulator::{Action, Fault};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
 
-const HOURLY: &str = r#"
-[[profile]]
-name = "hourly"
-authority = "line-1"
-role = "device"
-[profile.certificate]
-kind = "leaf"
-validity = "1h"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[[station]]
-name = "station-1"
-profiles = ["hourly"]
-ids = ["pump-1"]
-"#;
+fn hourly() -> String {
+    device_profile("hourly", "line-1", "1h") + &station_table("station-1", &["hourly"], &["pump-1"])
+}
 
 fn file(env: &TestEnv) -> String {
     fs::read_to_string(env.path("hallmark.toml")).unwrap()
@@ -53,7 +39,7 @@ fn a_new_configuration_is_in_force_for_the_next_request() {
     assert_eq!(station.ask(&request).code(), "profile_unknown");
     let names = "names = [\"localhost\", \"127.0.0.1\"]";
     let more = "names = [\"localhost\", \"127.0.0.1\", \"ca.line-1.example\"]";
-    env.configure(&(file(&env).replace(names, more) + HOURLY));
+    env.configure(&(file(&env).replace(names, more) + &hourly()));
     let answer = env.json(&["reload"]);
     assert_eq!(
         answer,
@@ -95,19 +81,19 @@ fn a_configuration_that_is_refused_changes_nothing() {
     let (good, station) = (file(&env), env.station());
     for (bad, reasons) in [
         (
-            good.clone() + HOURLY + "nonsense = ",
+            good.clone() + &hourly() + "nonsense = ",
             &["line 1", "column"][..],
         ),
         (
-            good.clone() + &HOURLY.replace("line-1", "line-9"),
+            good.clone() + &hourly().replace("line-1", "line-9"),
             &["line-9", "there is no such [[authority]]"],
         ),
         (
-            good.replace("/state\"", "/elsewhere\"") + HOURLY,
+            good.replace("/state\"", "/elsewhere\"") + &hourly(),
             &["state_dir", "restart"],
         ),
         (
-            good.replace("http = \"127.0.0.1:0\"", "http = \"127.0.0.1:1\"") + HOURLY,
+            good.replace("http = \"127.0.0.1:0\"", "http = \"127.0.0.1:1\"") + &hourly(),
             &["[listen] http", "restart"],
         ),
     ] {
@@ -149,7 +135,7 @@ fn a_configuration_that_is_refused_changes_nothing() {
 fn reloads_under_load_refuse_no_client() {
     let env = TestEnv::running();
     let (without, worker) = (file(&env), env.worker());
-    let with = without.replace("validity = \"90d\"", "validity = \"60d\"") + HOURLY;
+    let with = without.replace("validity = \"90d\"", "validity = \"60d\"") + &hourly();
     Load::during(&env, |load| {
         for _ in 0..5 {
             env.configure(&with);
@@ -232,7 +218,7 @@ fn a_roll_under_way_goes_on_under_the_new_configuration() {
     until("the write is under way", || {
         env.emulator.faults().is_empty().then_some(())
     });
-    env.configure(&(file(&env) + HOURLY));
+    env.configure(&(file(&env) + &hourly()));
     env.run(&["reload"]);
     env.wait_in_sync();
     until("the roll goes on", || {

@@ -3,7 +3,7 @@
 
 use crate::caller::{Answer, Caller};
 use crate::request::{Holder, Request, der};
-use crate::test_env::TestEnv;
+use crate::test_env::{Profile, TestEnv};
 use hallmarkd::enrollment::thumbprint::Thumbprint;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
@@ -13,23 +13,18 @@ use std::fs;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The profile by which operators get their certificates.
-pub(crate) const OPERATOR: &str = r#"
-[[profile]]
-name = "operator"
-authority = "operations"
-role = "operator"
-[profile.certificate]
-kind = "leaf"
-validity = "365d"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-"#;
+pub(crate) const OPERATOR: Profile<'_> = Profile {
+    name: "operator",
+    authority: "operations",
+    role: "operator",
+    validity: "365d",
+    more: "",
+};
 
 /// An environment with a profile for operators.
 pub(crate) fn with_operators() -> TestEnv {
     let env = TestEnv::new();
-    env.configure(&(env.configuration() + OPERATOR));
+    env.configure(&(env.configuration() + &OPERATOR.toml()));
     env.started()
 }
 

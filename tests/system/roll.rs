@@ -5,7 +5,7 @@ use crate::invariants::held;
 use crate::prober::Prober;
 use crate::process::until;
 use crate::request::{Holder, Request};
-use crate::test_env::TestEnv;
+use crate::test_env::{TestEnv, device_profile};
 use serde_json::Value;
 use time::Duration;
 
@@ -153,21 +153,9 @@ fn an_operator_starts_and_aborts_a_roll() {
     assert_eq!(too_late.code, Some(1), "{too_late:?}");
 }
 
-const LEAF_OF_A_YEAR: &str = r#"
-[[profile]]
-name = "device-1y"
-authority = "line-1"
-role = "device"
-[profile.certificate]
-kind = "leaf"
-validity = "365d"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[policy]
-renew_before = "30d"
-"#;
+fn leaf_of_a_year() -> String {
+    device_profile("device-1y", "line-1", "365d") + "\n[policy]\nrenew_before = \"30d\"\n"
+}
 
 /// Two years, by moved clocks. Verifies: the daemon starts each rollover by itself, about 30 days
 /// before the leaf's end, and not earlier; DPS accepts the old leaf until its end, the new one from
@@ -175,7 +163,7 @@ renew_before = "30d"
 #[test]
 fn a_device_is_renewed_year_after_year() {
     let mut env = TestEnv::new().with_a_movable_clock();
-    env.configure(&(env.configuration() + LEAF_OF_A_YEAR));
+    env.configure(&(env.configuration() + &leaf_of_a_year()));
     env.start();
     env.run_ceremony();
     env.run(&["enrollment", "add", "--individual", "pump-7"]);

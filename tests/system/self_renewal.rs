@@ -6,66 +6,36 @@ use crate::est::Client;
 use crate::process::until;
 use crate::refusals::Witness;
 use crate::request::{Holder, Request};
-use crate::test_env::TestEnv;
+use crate::test_env::{Profile, TestEnv};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::Value;
 use time::Duration;
 
 /// Profiles whose holders may renew at once, and one whose holders may never.
-const PROFILES: &str = r#"
-[[profile]]
-name = "station-now"
-authority = "operations"
-role = "station"
-self_renewal = "1h"
-[profile.certificate]
-kind = "leaf"
-validity = "1h"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[[profile]]
-name = "station-never"
-authority = "operations"
-role = "station"
-self_renewal = "0s"
-[profile.certificate]
-kind = "leaf"
-validity = "1h"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[[profile]]
-name = "auditor-now"
-authority = "operations"
-role = "auditor"
-self_renewal = "1h"
-[profile.certificate]
-kind = "leaf"
-validity = "1h"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["client_auth"]
-
-[[profile]]
-name = "server-now"
-authority = "operations"
-role = "server"
-self_renewal = "1h"
-[profile.certificate]
-kind = "leaf"
-validity = "1h"
-key_types = ["p256"]
-key_usage = ["digital_signature"]
-extended_key_usage = ["server_auth", "client_auth"]
-subject_alternative_names = "dns_and_ip"
-"#;
+fn profiles() -> String {
+    let profile = |name, role, more| {
+        let (authority, validity) = ("operations", "1h");
+        Profile {
+            name,
+            authority,
+            role,
+            validity,
+            more,
+        }
+        .toml()
+    };
+    let server = profile("server-now", "server", "self_renewal = \"1h\"")
+        .replace("[\"client_auth\"]", "[\"server_auth\", \"client_auth\"]");
+    profile("station-now", "station", "self_renewal = \"1h\"")
+        + &profile("station-never", "station", "self_renewal = \"0s\"")
+        + &profile("auditor-now", "auditor", "self_renewal = \"1h\"")
+        + &server
+        + "subject_alternative_names = \"dns_and_ip\"\n"
+}
 
 fn env() -> TestEnv {
     let env = TestEnv::new();
-    env.configure(&(env.configuration() + PROFILES));
+    env.configure(&(env.configuration() + &profiles()));
     env.started()
 }
 
@@ -169,12 +139,12 @@ fn a_renewal_widens_nothing() {
         assert_eq!(client.post(&operation, request.csr.as_bytes()).code(), code);
     }
 
-    let promoted = PROFILES.replacen(
+    let promoted = profiles().replacen(
         "role = \"station\"\nself_renewal = \"1h\"",
         "role = \"operator\"",
         1,
     );
-    assert_ne!(promoted, PROFILES);
+    assert_ne!(promoted, profiles());
     env.configure(&(env.configuration() + &promoted));
     env.run(&["reload"]);
     let witness = Witness::of(&env);
