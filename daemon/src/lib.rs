@@ -10,7 +10,7 @@
 //! | application, sync | [`ca`] | adapters and domain |
 //! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and both crates below |
 //! | machine | crate `hallmark-base`: [`files`], [`notify`], [`printable`], [`socket_path`], [`toml_error`] | nothing of ours |
-//! | domain, pure | crate `hallmark-pki`: [`x509`], [`enrollment`] | nothing of ours; no clock, no I/O, no tokio |
+//! | domain, pure | crate `hallmark-pki`: [`x509`], [`enrollment`], [`error_code`] | nothing of ours; no clock, no I/O, no tokio |
 //!
 //! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
 
@@ -26,4 +26,4 @@ pub mod store;
 pub mod token;
 
 pub use hallmark_base::{files, notify, printable, socket_path, toml_error};
-pub use hallmark_pki::{enrollment, x509};
+pub use hallmark_pki::{enrollment, error_code, x509};

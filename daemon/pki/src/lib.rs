@@ -4,4 +4,5 @@
 //! a socket, or holds a private key, so every function can be tested with values alone.
 
 pub mod enrollment;
+pub mod error_code;
 pub mod x509;

@@ -7,8 +7,8 @@
 use super::caller::Peer;
 use super::problem::Problem;
 use super::{Api, Edge};
-use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Caller, Inspect, Issue, Operate};
+use crate::ca::{Code, Error};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
@@ -26,7 +26,7 @@ pub(super) trait Right {
 
     /// The code and the beginning of the message for callers of other machines, if they are
     /// refused.
-    const LOCAL_ONLY: Option<(&'static str, &'static str)> = None;
+    const LOCAL_ONLY: Option<(Code, &'static str)> = None;
 
     /// Gives it to `caller`, or refuses.
     fn permit(caller: Caller) -> Result<Authorized<Self::Permission>, Error>;

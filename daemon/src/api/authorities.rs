@@ -7,7 +7,7 @@ use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::block::Standing;
 use crate::ca::external::Waiting;
 use crate::ca::hierarchy::{ChainLink, Generation};
-use crate::ca::{CertificateAuthority, Error, rfc3339};
+use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
 use crate::store::{BlockKind, GenerationState};
 use axum::Json;
 use axum::extract::Path;
@@ -138,7 +138,7 @@ pub(super) async fn show(
         if shown.is_empty() {
             let message =
                 format!("there is no authority {name:?}; `hallmark authority list` shows all");
-            return Err(Error::missing("authority_unknown", message));
+            return Err(Error::missing(Code::AuthorityUnknown, message));
         }
         Ok(shown)
     });

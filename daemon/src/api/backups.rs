@@ -2,9 +2,9 @@
 
 use super::asks::{Asks, Right};
 use super::problem::Problem;
-use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::backup::Backup;
+use crate::ca::{Code, Error};
 use axum::Json;
 use axum::http::StatusCode;
 
@@ -14,8 +14,8 @@ pub(super) struct MakeBackup;
 impl Right for MakeBackup {
     type Permission = Operate;
 
-    const LOCAL_ONLY: Option<(&'static str, &'static str)> =
-        Some(("backup_not_local", "a backup is made"));
+    const LOCAL_ONLY: Option<(Code, &'static str)> =
+        Some((Code::BackupNotLocal, "a backup is made"));
 
     fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
         Authorized::<Operate>::to_operate(caller)

@@ -7,7 +7,7 @@ use super::{Api, page};
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::block::Blocked;
 use crate::ca::receipt::Receipt;
-use crate::ca::{Error, rfc3339};
+use crate::ca::{Code, Error, rfc3339};
 use crate::store::{BlockKind, BlockRow};
 use axum::Json;
 use axum::extract::{Path, Query};
@@ -160,11 +160,11 @@ fn blocked(kind: BlockKind, name: String, generation: Option<i64>) -> Result<Blo
         (BlockKind::Group, None) => Ok(Blocked::Group(name)),
         (BlockKind::Generation, Some(number)) => Ok(Blocked::Generation(name, number)),
         (BlockKind::Generation, None) => Err(Error::mend(
-            "block_invalid",
+            Code::BlockInvalid,
             "say which generation; `hallmark authority list` has all",
         )),
         (_, Some(_)) => Err(Error::mend(
-            "block_invalid",
+            Code::BlockInvalid,
             "only an authority has generations; leave it out",
         )),
     }
@@ -173,7 +173,7 @@ fn blocked(kind: BlockKind, name: String, generation: Option<i64>) -> Result<Blo
 fn reason(said: String) -> Result<String, Error> {
     match said.len() > REASON_BYTES_MAX {
         true => Err(Error::mend(
-            "reason_too_long",
+            Code::ReasonTooLong,
             format!("a reason has at most {REASON_BYTES_MAX} bytes"),
         )),
         false => Ok(said),

@@ -9,7 +9,7 @@ use super::Api;
 use super::problem::Problem;
 use crate::ca::authorize::Caller;
 use crate::ca::client::Client;
-use crate::ca::{Advice, CertificateAuthority, Error};
+use crate::ca::{Advice, CertificateAuthority, Code, Error};
 use aws_lc_rs::digest;
 use rustls_pki_types::CertificateDer;
 use std::fmt;
@@ -130,7 +130,7 @@ impl Api {
             Peer::NotAdmitted { uid } => return Err(not_admitted(*uid).into()),
             Peer::Network { certificate: None } => {
                 let message = "present the client certificate that this daemon issued to you";
-                let code = "client_certificate_required";
+                let code = Code::ClientCertificateRequired;
                 return Err(Error::new(Advice::Authenticate, code, message).into());
             }
             Peer::Network {
@@ -153,5 +153,5 @@ fn not_admitted(uid: u32) -> Error {
         "user {uid} may not use the admin socket; run the command as root or as the daemon's user, \
          or add {uid} to [listen] admin_users"
     );
-    Error::forbidden("user_not_admitted", message)
+    Error::forbidden(Code::UserNotAdmitted, message)
 }

@@ -3,8 +3,8 @@
 use super::asks::{Asks, Right};
 use super::body::TextBody;
 use super::problem::Problem;
-use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Caller, Operate};
+use crate::ca::{Code, Error};
 use axum::response::Response;
 use serde_json::json;
 
@@ -14,8 +14,8 @@ pub(super) struct Ceremony;
 impl Right for Ceremony {
     type Permission = Operate;
 
-    const LOCAL_ONLY: Option<(&'static str, &'static str)> =
-        Some(("ceremony_not_local", "a ceremony is run"));
+    const LOCAL_ONLY: Option<(Code, &'static str)> =
+        Some((Code::CeremonyNotLocal, "a ceremony is run"));
 
     fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
         Authorized::<Operate>::to_operate(caller)

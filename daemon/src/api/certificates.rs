@@ -7,7 +7,7 @@ use super::problem::Problem;
 use crate::ca::authorize::Issue;
 use crate::ca::hierarchy::ChainLink;
 use crate::ca::issue::{IssueRequest, Issued};
-use crate::ca::{Error, rfc3339};
+use crate::ca::{Code, Error, rfc3339};
 use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -99,7 +99,7 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
     let body = read_typed(headers, "application/json", body).await?;
     let ask: Ask = serde_json::from_slice(&body).map_err(|error| {
         Error::mend(
-            "body_invalid",
+            Code::BodyInvalid,
             format!("the body is not as /v1/certificates has it: {error}"),
         )
     })?;
@@ -107,10 +107,10 @@ async fn read(peer: &Peer, headers: &HeaderMap, body: Body) -> Result<IssueReque
         .get("idempotency-key")
         .map(|value| value.to_str().map(str::to_owned))
         .transpose()
-        .map_err(|_| Error::mend("idempotency_key_invalid", "an idempotency key is ASCII"))?;
+        .map_err(|_| Error::mend(Code::IdempotencyKeyInvalid, "an idempotency key is ASCII"))?;
     if idempotency_key.is_none() && matches!(peer, Peer::Network { .. }) {
         return Err(Error::mend(
-            "idempotency_key_required",
+            Code::IdempotencyKeyRequired,
             "send an Idempotency-Key (a UUID): the repeat of a lost answer is then not a second \
              certificate",
         )

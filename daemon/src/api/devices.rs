@@ -7,7 +7,7 @@ use super::problem::Problem;
 use crate::ca::authorize::Inspect;
 use crate::ca::block::Standing;
 use crate::ca::profile::Role;
-use crate::ca::{Error, rfc3339};
+use crate::ca::{Code, Error, rfc3339};
 use crate::store::{BlockKind, CertificateRow, DeviceRow};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
@@ -98,7 +98,7 @@ pub(super) async fn show(
     let detail = api.application(move |ca| {
         let device = ca.store().device(&id)?.ok_or_else(|| {
             let message = format!("there is no device {id:?}; it comes to be with its first leaf");
-            Error::missing("device_unknown", message)
+            Error::missing(Code::DeviceUnknown, message)
         })?;
         let certificates = ca.store().certificates_of(&id, CERTIFICATES_SHOWN)?;
         let leaves = certificates.into_iter();

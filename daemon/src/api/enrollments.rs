@@ -7,7 +7,7 @@ use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::block::Standing;
 use crate::ca::enroll::EnrollmentRequest;
-use crate::ca::{Error, rfc3339};
+use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow};
 use axum::Json;
@@ -141,7 +141,7 @@ pub(super) async fn show(
         if rows.is_empty() {
             let message =
                 format!("there is no enrollment {name:?}; `hallmark enrollment list` has all");
-            return Err(Error::missing("enrollment_unknown", message));
+            return Err(Error::missing(Code::EnrollmentUnknown, message));
         }
         let detail = |row: EnrollmentRow| {
             let blocks = ca.store().blocks_of_enrollment(row.id)?;

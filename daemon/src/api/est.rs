@@ -11,7 +11,7 @@ use super::{Api, Edge};
 use crate::ca::authorize::Issue;
 use crate::ca::est::EstRequest;
 use crate::ca::issue::IssueRequest;
-use crate::ca::{CertificateAuthority, Error};
+use crate::ca::{CertificateAuthority, Code, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::{certs_only, csr_attributes};
 use axum::Router;
@@ -128,5 +128,5 @@ fn answer(ca: &CertificateAuthority, content_type: &'static str, mut base64: Str
 }
 
 fn unencodable(error: impl Display) -> Error {
-    Error::stop("answer_unencodable", error.to_string())
+    Error::stop(Code::AnswerUnencodable, error.to_string())
 }

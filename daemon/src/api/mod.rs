@@ -41,7 +41,7 @@ pub mod tls;
 mod tokens;
 
 use crate::ca::receipt::Receipt;
-use crate::ca::{CertificateAuthority, CurrentAuthority, Error};
+use crate::ca::{CertificateAuthority, Code, CurrentAuthority, Error};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::Extensions;
@@ -204,7 +204,8 @@ impl Edge {
     /// The application, and the peer, of a request with these extensions.
     fn asked(&self, request: &Extensions) -> Result<(Api, Peer), Problem> {
         let client = request.get::<Client>();
-        let client = client.ok_or_else(|| Error::stop("internal", "a request has no client"))?;
+        let client =
+            client.ok_or_else(|| Error::stop(Code::Internal, "a request has no client"))?;
         Ok((self.api(client.class), client.peer.clone()))
     }
 
@@ -326,7 +327,7 @@ impl Api {
         let permit = tokio::time::timeout(self.permit_wait, permit).await;
         permit.ok().and_then(Result::ok).ok_or_else(|| {
             let message = "as many requests are in work as may be; send it again";
-            Error::later(1, "too_many_requests_in_flight", message).into()
+            Error::later(1, Code::TooManyRequestsInFlight, message).into()
         })
     }
 
@@ -342,13 +343,13 @@ impl Api {
             work(&ca)
         });
         work.await
-            .map_err(|_| Error::stop("internal", "the request failed; the log says why").into())
+            .map_err(|_| Error::stop(Code::Internal, "the request failed; the log says why").into())
     }
 }
 
 async fn unknown_route() -> Problem {
     Error::missing(
-        "route_unknown",
+        Code::RouteUnknown,
         "there is nothing at this address; see docs/operations.md",
     )
     .into()

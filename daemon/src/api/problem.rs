@@ -1,6 +1,6 @@
 //! The one place that maps errors to HTTP: problem documents (RFC 9457) with stable codes.
 
-use crate::ca::{Advice, Error};
+use crate::ca::{Advice, Code, Error};
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -35,7 +35,7 @@ struct Document<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
-    code: &'static str,
+    code: Code,
     detail: &'a str,
 }
 
@@ -90,17 +90,13 @@ impl IntoResponse for Problem {
             message,
         } = &self.error;
         if *advice == Advice::Stop {
-            tracing::error!(
-                code,
-                message,
-                "a request failed for a reason that must not be"
-            );
+            tracing::error!(code = code.name(), message, "request failed");
         }
         let document = Document {
             r#type: format!("urn:hallmark:problem:{code}"),
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
-            code,
+            code: *code,
             detail: message,
         };
         let mut response = (self.status, Json(document)).into_response();

@@ -5,8 +5,8 @@
 
 use super::problem::Problem;
 use super::{Api, Edge};
-use crate::ca::Error;
 use crate::ca::hierarchy::Generation;
+use crate::ca::{Code, Error};
 use crate::store::CrlRow;
 use axum::Router;
 use axum::body::Bytes;
@@ -61,10 +61,10 @@ fn no_list(api: &Api, generation: &Generation) -> Error {
             "the list of {name} was restored from a backup and may lack newer revocations; token \
              {token} has to sign the next one"
         );
-        return Error::later(CRL_ABSENT_SECONDS, "crl_withheld", message);
+        return Error::later(CRL_ABSENT_SECONDS, Code::CrlWithheld, message);
     }
     let message = format!("{name} has no revocation list yet; its token has to sign it first");
-    Error::later(CRL_ABSENT_SECONDS, "crl_absent", message)
+    Error::later(CRL_ABSENT_SECONDS, Code::CrlAbsent, message)
 }
 
 /// RFC 5280 4.2.2.1: the DER certificate of the one who signed.
@@ -95,7 +95,7 @@ fn published(api: &Api, file: &str, extension: &str) -> Result<Arc<Generation>, 
             "nothing is published under this name; it is AUTHORITY{extension}, or \
              AUTHORITY-GENERATION{extension}"
         );
-        Error::missing("not_published", message).into()
+        Error::missing(Code::NotPublished, message).into()
     })
 }
 

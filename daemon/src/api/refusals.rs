@@ -8,7 +8,7 @@ use super::client::{Class, Client};
 use super::problem::{About, Problem, Refusal};
 use super::{Api, Edge};
 use crate::ca::refusals::{CERTIFICATE_REFUSED, REQUEST_REFUSED, Refused};
-use crate::ca::{Advice, Error};
+use crate::ca::{Advice, Code, Error};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
@@ -28,7 +28,7 @@ pub(super) async fn audit(State(edge): State<Edge>, request: Request, next: Next
         response
     });
     handled.await.unwrap_or_else(|_| {
-        let error = Error::stop("internal", "the request failed; the log says why");
+        let error = Error::stop(Code::Internal, "the request failed; the log says why");
         Problem::from(error).into_response()
     })
 }
@@ -43,7 +43,11 @@ impl Edge {
             return;
         };
         let message = format!("the TLS handshake was refused: {reason:?}");
-        let error = Error::new(Advice::Authenticate, "client_certificate_invalid", message);
+        let error = Error::new(
+            Advice::Authenticate,
+            Code::ClientCertificateInvalid,
+            message,
+        );
         let refused = Refused {
             action: "connection.refused",
             actor: None,

@@ -5,8 +5,8 @@
 
 use super::asks::{Asks, Right};
 use super::problem::Problem;
-use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Caller, Operate};
+use crate::ca::{Code, Error};
 use axum::Json;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -63,8 +63,8 @@ pub(super) struct Reload;
 impl Right for Reload {
     type Permission = Operate;
 
-    const LOCAL_ONLY: Option<(&'static str, &'static str)> =
-        Some(("reload_not_local", "the configuration is reloaded"));
+    const LOCAL_ONLY: Option<(Code, &'static str)> =
+        Some((Code::ReloadNotLocal, "the configuration is reloaded"));
 
     fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
         Authorized::<Operate>::to_operate(caller)
@@ -82,8 +82,8 @@ pub(super) async fn reload(
         answer,
     };
     let asked = api.shared.reloads.try_send(request);
-    asked.map_err(|_| Error::later(1, "reload_under_way", "others are reloading; come back"))?;
+    asked.map_err(|_| Error::later(1, Code::ReloadUnderWay, "others are reloading; come back"))?;
     let reloaded = reloaded.await;
-    let reloaded = reloaded.map_err(|_| Error::later(1, "stopping", "the daemon stops"))?;
+    let reloaded = reloaded.map_err(|_| Error::later(1, Code::Stopping, "the daemon stops"))?;
     Ok(Json(reloaded?))
 }

@@ -7,7 +7,7 @@ use crate::ca::authorize::Operate;
 use crate::ca::profile::Role;
 use crate::ca::receipt::Receipt;
 use crate::ca::revoke::{CertificateName, RevokedLeaf};
-use crate::ca::{Error, rfc3339};
+use crate::ca::{Code, Error, rfc3339};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -104,7 +104,7 @@ fn name(revoke: Revoke) -> Result<CertificateName, Error> {
         (None, Some(sha256), None) => CertificateName::of_sha256(&sha256),
         (None, None, Some(text)) => CertificateName::of_certificate(text.as_bytes()),
         _ => Err(Error::mend(
-            "certificate_not_named",
+            Code::CertificateNotNamed,
             "name the certificate by exactly one of `serial`, `sha256` and `certificate`",
         )),
     }
@@ -114,7 +114,7 @@ fn reason(name: &str) -> Result<RevocationReason, Error> {
     RevocationReason::from_name(name).ok_or_else(|| {
         let known = RevocationReason::ALL.map(RevocationReason::name).join(", ");
         let message = format!("a reason is one of RFC 5280 5.3.1: {known}");
-        Error::mend("reason_invalid", message)
+        Error::mend(Code::ReasonInvalid, message)
     })
 }
 
@@ -123,5 +123,5 @@ fn cause(said: String) -> Result<String, Error> {
         return Ok(said);
     }
     let message = format!("a cause has at most {CAUSE_BYTES_MAX} bytes");
-    Err(Error::mend("cause_too_long", message))
+    Err(Error::mend(Code::CauseTooLong, message))
 }

@@ -9,7 +9,7 @@ use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::issue::IssueRequest;
 use crate::ca::receipt::Receipt;
 use crate::ca::roll::{LeafCompromise, UnderGroup};
-use crate::ca::{CertificateAuthority, Error, rfc3339};
+use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
 use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
 use crate::store::{HubProgress, RollReason, RollRow, RollState, RollSubject};
@@ -176,7 +176,7 @@ impl Start {
             (None, None) => None,
             _ => {
                 let message = "a new leaf needs both csr and profile";
-                return Err(Error::mend("body_invalid", message));
+                return Err(Error::mend(Code::BodyInvalid, message));
             }
         };
         let slots = self.slot.map_or(SlotName::BOTH.to_vec(), |slot| vec![slot]);
@@ -199,7 +199,7 @@ impl Api {
         if only_by_compromise {
             let message = "slot, hub and csr are for a roll by compromise; by expiry the device's \
                            next request is waited for";
-            return Err(Error::mend("body_invalid", message).into());
+            return Err(Error::mend(Code::BodyInvalid, message).into());
         }
         self.application(move |ca| {
             let rows = ca.start_leaf_roll(&permission, &start.registration_id)?;

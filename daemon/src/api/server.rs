@@ -17,7 +17,7 @@ use super::pace::Paced;
 use super::pool::{Activity, Holder, Limits, Place, Pool, Works, Worth};
 use super::problem::Problem;
 use super::{BODY_BYTES_MAX, Edge};
-use crate::ca::Error;
+use crate::ca::{Code, Error};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::header::CONNECTION;
@@ -423,7 +423,12 @@ async fn answer(
 
 fn stopping(what_now: &str) -> Response {
     let message = format!("the daemon stops, and {what_now}");
-    Problem::from(Error::later(STOP_RETRY_AFTER_SECONDS, "stopping", message)).into_response()
+    Problem::from(Error::later(
+        STOP_RETRY_AFTER_SECONDS,
+        Code::Stopping,
+        message,
+    ))
+    .into_response()
 }
 
 fn closing(mut response: Response) -> Response {

@@ -3,9 +3,9 @@
 use super::asks::Asks;
 use super::problem::Problem;
 use super::{Addresses, Api};
-use crate::ca::Error;
 use crate::ca::authorize::Inspect;
 use crate::ca::status::Status;
+use crate::ca::{Code, Error};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -65,7 +65,7 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
     }
     Err(Error::later(
         2,
-        "not_ready",
+        Code::NotReady,
         "certificates cannot be issued at the moment; the alarms of `hallmark status` say why",
     )
     .into())

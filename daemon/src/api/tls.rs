@@ -12,7 +12,7 @@
 use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issue::IssueRequest;
 use crate::ca::listeners::HttpsState;
-use crate::ca::{Advice, CertificateAuthority, Error, canary};
+use crate::ca::{Advice, CertificateAuthority, Code, Error, canary};
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::files;
@@ -244,7 +244,7 @@ impl ServerIdentity {
         }
         let name = self.name.load_full();
         let key = KeyPair::generate()
-            .map_err(|error| Error::stop("random_source", format!("the TLS key: {error}")))?;
+            .map_err(|error| Error::stop(Code::RandomSource, format!("the TLS key: {error}")))?;
         let csr = csr(&name, &key)?;
         let permission = Authorized::<Issue>::to_issue(Caller::Daemon)?;
         let request = IssueRequest {
@@ -290,7 +290,7 @@ impl ServerIdentity {
     }
 
     fn read(&self) -> Result<Option<Presented>, Error> {
-        let failed = |error: String| Error::stop("tls_identity", error);
+        let failed = |error: String| Error::stop(Code::TlsIdentity, error);
         if !self.certificate_path().exists() {
             return Ok(None);
         }
@@ -334,7 +334,7 @@ impl ServerIdentity {
 }
 
 fn csr(name: &ListenerName, key: &KeyPair) -> Result<Vec<u8>, Error> {
-    let failed = |error: rcgen::Error| Error::stop("tls_identity", error.to_string());
+    let failed = |error: rcgen::Error| Error::stop(Code::TlsIdentity, error.to_string());
     let mut parameters = CertificateParams::new(name.names.clone()).map_err(failed)?;
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     parameters
@@ -418,7 +418,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn io_error(what: &str, error: &std::io::Error) -> Error {
     Error::later(
         5,
-        "tls_identity",
+        Code::TlsIdentity,
         format!("{what} cannot be written or read: {error}"),
     )
 }

@@ -3,10 +3,10 @@
 use super::asks::{Asks, Right};
 use super::body::JsonBody;
 use super::problem::Problem;
-use crate::ca::Error;
 use crate::ca::authorize::{Authorized, Caller, Inspect, Operate};
 use crate::ca::tokens::{InSight, TokenReport};
 use crate::ca::trial::{BenchRequest, TrialReport};
+use crate::ca::{Code, Error};
 use axum::Json;
 use axum::extract::Path;
 use axum::response::Response;
@@ -18,8 +18,8 @@ pub(super) struct TryToken;
 impl Right for TryToken {
     type Permission = Operate;
 
-    const LOCAL_ONLY: Option<(&'static str, &'static str)> =
-        Some(("trial_not_local", "a token is tried"));
+    const LOCAL_ONLY: Option<(Code, &'static str)> =
+        Some((Code::TrialNotLocal, "a token is tried"));
 
     fn permit(caller: Caller) -> Result<Authorized<Operate>, Error> {
         Authorized::<Operate>::to_operate(caller)

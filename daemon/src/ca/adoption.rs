@@ -8,7 +8,7 @@
 use super::ceremony::AuthoritySpecification;
 use super::hierarchy::Generation;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Code, Error};
 use crate::files;
 use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
@@ -98,7 +98,7 @@ impl CertificateAuthority {
         let hierarchy = self.hierarchy();
         let serving = hierarchy.serving(name).ok_or_else(|| {
             let message = format!("authority {name} does not serve after all");
-            Error::stop("ceremony_failed", message)
+            Error::stop(Code::CeremonyFailed, message)
         })?;
         let mut told = TranscriptEntry::new(serving, "adopted", &found.key);
         told.remarks = found.remarks;
@@ -119,7 +119,7 @@ impl CertificateAuthority {
         let key = client
             .find(&adoption.reference(certificate), LOOKUP_DEADLINE)
             .map_err(|error| match Error::from(error) {
-                error if error.code == "token_key" => refused(format!(
+                error if error.code == Code::TokenKey => refused(format!(
                     "{}: no key under {} has the public key of the certificate, together with its public half",
                     error.message, adoption.key
                 )),
@@ -133,7 +133,7 @@ impl CertificateAuthority {
 
 fn refusal(authority: &str, reason: String) -> Error {
     let message = format!("authority {authority} is not adopted: {reason}");
-    Error::mend("adoption_refused", message)
+    Error::mend(Code::AdoptionRefused, message)
 }
 
 /// Of a key that may have left its token once.

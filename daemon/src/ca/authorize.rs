@@ -1,8 +1,8 @@
 //! Who asks, and what they may: a permission is a value, and only this module makes it.
 
-use super::Error;
 use super::profile::{IssuanceProfile, Role};
 use super::station::StationPolicy;
+use super::{Code, Error};
 use crate::store::{Moves, Requester};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -157,7 +157,7 @@ impl Authorized<Issue> {
              itself, operators for anything, and all but these renew only what they have",
             self.caller, profile.name
         );
-        Err(Error::forbidden("role_forbidden", message))
+        Err(Error::forbidden(Code::RoleForbidden, message))
     }
 }
 
@@ -174,7 +174,7 @@ impl Authorized<Operate> {
                 permission: Operate(()),
             }),
             _ => Err(Error::forbidden(
-                "role_forbidden",
+                Code::RoleForbidden,
                 format!("{caller} may not do that; an operator may"),
             )),
         }
@@ -194,7 +194,7 @@ impl Authorized<Inspect> {
                 permission: Inspect(()),
             }),
             _ => Err(Error::forbidden(
-                "role_forbidden",
+                Code::RoleForbidden,
                 format!("{caller} may not look at that; an operator or auditor may"),
             )),
         }

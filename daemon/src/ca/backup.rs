@@ -5,7 +5,7 @@
 //! PKCS#11 token keeps its keys, and what a TPM handed out is encrypted for that TPM.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Error, rfc3339};
+use super::{CertificateAuthority, Code, Error, rfc3339};
 use crate::files;
 use crate::files::atomic;
 use crate::store::backup::{Contents, inspect};
@@ -83,26 +83,26 @@ impl CertificateAuthority {
     /// Makes a backup beside the database, reads it whole, and deletes those that are too many.
     pub fn create_backup(&self, permission: &Authorized<Operate>) -> Result<Backup, Error> {
         let _alone = self.lasting.backup.try_lock().map_err(|_| {
-            Error::conflict("backup_under_way", "a backup is being made; wait for it")
+            Error::conflict(Code::BackupUnderWay, "a backup is being made; wait for it")
         })?;
         let now = self.now();
         let folder = self.store.path().with_file_name("backup");
         let file = folder.join(format!("hallmark-{}.db", compact(now)));
         let failed = |error: &io::Error| {
             let message = format!("no backup in {}: {error}", folder.display());
-            Error::later(60, "backup_failed", message)
+            Error::later(60, Code::BackupFailed, message)
         };
         let kept = prepare(&folder).map_err(|error| failed(&error))?;
         if kept.contains(&file) {
             let message = "there is one of this second already; come back";
-            return Err(Error::later(1, "backup_exists", message));
+            return Err(Error::later(1, Code::BackupExists, message));
         }
         let partial = file.with_extension("partial");
         let made = self.store.copy_to(&partial).map_err(Error::from);
         let made = made.and_then(|()| {
             let manifest = manifest(&partial, now).map_err(|error| {
                 // A copy that does not hold together says so of what it was made from.
-                Error::stop("backup_failed", error.to_string())
+                Error::stop(Code::BackupFailed, error.to_string())
             })?;
             publish(&partial, &file, &manifest).map_err(|error| failed(&error))?;
             Ok(manifest)

@@ -9,7 +9,7 @@ mod sweep;
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
 use super::receipt::{Place, PlaceState, Receipt, service_place};
-use super::{CertificateAuthority, Error, crash_point, rfc3339};
+use super::{CertificateAuthority, Code, Error, crash_point, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{
     AuditEntry, Bar, BlockKind, BlockRow, BlockingGroup, EnrollmentRow, HubCause, NewBlock,
@@ -123,7 +123,7 @@ impl CertificateAuthority {
         let standing = self.store.standing_block(kind, name, generation)?;
         standing.ok_or_else(|| {
             let message = format!("{name} is not blocked; `hallmark status` has the newest blocks");
-            Error::missing("block_unknown", message)
+            Error::missing(Code::BlockUnknown, message)
         })
     }
 
@@ -343,7 +343,7 @@ impl CertificateAuthority {
             true => {
                 let message =
                     format!("there is no group {id:?}; `hallmark enrollment list` has all");
-                Err(Error::missing("enrollment_unknown", message))
+                Err(Error::missing(Code::EnrollmentUnknown, message))
             }
         }
     }
@@ -358,7 +358,7 @@ impl CertificateAuthority {
                 "authority {authority:?} has no generation {number}; `hallmark authority list` has \
                  all"
             );
-            Error::missing("authority_unknown", message)
+            Error::missing(Code::AuthorityUnknown, message)
         })
     }
 

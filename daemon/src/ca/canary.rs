@@ -10,7 +10,7 @@ use super::issue::{Issued, Order, Signer};
 use super::pace::Source;
 use super::profile::Role;
 use super::roll::AuthorityDetail;
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Code, Error};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
@@ -41,7 +41,7 @@ pub(super) fn refuse_reserved(registration_id: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::mend(
-        "registration_id_reserved",
+        Code::RegistrationIdReserved,
         format!("registration ids that begin with {PREFIX} are this daemon's own; choose another"),
     ))
 }
@@ -78,7 +78,7 @@ impl CertificateAuthority {
                 Ok(evidence) => evidence,
                 // Its alarm says so; the canaries of others are due all the same.
                 Err(error) => {
-                    tracing::warn!(roll = roll.id, code = error.code, %error, "no canary");
+                    tracing::warn!(roll = roll.id, code = error.code.name(), %error, "no canary");
                     continue;
                 }
             };
@@ -105,7 +105,7 @@ impl CertificateAuthority {
         let generation = hierarchy.generation(order.generation).cloned();
         drop(hierarchy);
         let generation = generation
-            .ok_or_else(|| Error::conflict("state_conflict", "the generation is gone"))?;
+            .ok_or_else(|| Error::conflict(Code::StateConflict, "the generation is gone"))?;
         let profile = self.canary_profile(&generation.authority);
         pollster::block_on(
             self.certify(Order {
@@ -116,7 +116,7 @@ impl CertificateAuthority {
                 subject: profile
                     .subject
                     .with_common_name(&order.registration_id)
-                    .map_err(|error| Error::mend("name_invalid", error.to_string()))?,
+                    .map_err(|error| Error::mend(Code::NameInvalid, error.to_string()))?,
                 profile: &profile,
                 subject_alternative_names: &[],
                 public_key: csr.public_key(),

@@ -9,7 +9,7 @@ use super::authorize::{Authorized, Operate};
 use super::generation::{Shape, new_key_id};
 use super::hierarchy::Generation;
 use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
-use super::{CertificateAuthority, Error, crash_point, rfc3339};
+use super::{CertificateAuthority, Code, Error, crash_point, rfc3339};
 use crate::store::{GenerationRow, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::toml_error::where_and_why;
@@ -200,7 +200,7 @@ impl CertificateAuthority {
         let ceremony = Ceremony::parse(file)?;
         let _alone = self.lasting.ceremony.try_lock().map_err(|_| {
             Error::conflict(
-                "ceremony_under_way",
+                Code::CeremonyUnderWay,
                 "another ceremony is under way; wait for it",
             )
         })?;
@@ -267,7 +267,7 @@ impl CertificateAuthority {
                      it in the file",
                     authority.name
                 );
-                return Err(Error::mend("ceremony_invalid", message));
+                return Err(Error::mend(Code::CeremonyInvalid, message));
             }
             known.push(&authority.name);
         }
@@ -331,7 +331,7 @@ impl CertificateAuthority {
         let hierarchy = self.hierarchy();
         let made = hierarchy.serving(name).ok_or_else(|| {
             Error::stop(
-                "ceremony_failed",
+                Code::CeremonyFailed,
                 format!("authority {name} does not serve after all"),
             )
         })?;
@@ -384,7 +384,7 @@ fn begun_otherwise(name: &str) -> Error {
         "authority {name} was begun with another `external_issuer`, and has its key already; write \
          the file as it was"
     );
-    Error::conflict("authority_exists", message)
+    Error::conflict(Code::AuthorityExists, message)
 }
 
 impl Ceremony {
@@ -392,13 +392,13 @@ impl Ceremony {
     pub fn parse(file: &str) -> Result<Self, Error> {
         if file.len() > FILE_BYTES_MAX {
             let message = format!("a ceremony file has at most {FILE_BYTES_MAX} bytes");
-            return Err(Error::mend("ceremony_invalid", message));
+            return Err(Error::mend(Code::CeremonyInvalid, message));
         }
         let ceremony: Self = toml::from_str(file)
-            .map_err(|error| Error::mend("ceremony_invalid", where_and_why(file, &error)))?;
+            .map_err(|error| Error::mend(Code::CeremonyInvalid, where_and_why(file, &error)))?;
         if ceremony.authority.len() > AUTHORITIES_MAX {
             let message = format!("a ceremony makes at most {AUTHORITIES_MAX} authorities");
-            return Err(Error::mend("ceremony_invalid", message));
+            return Err(Error::mend(Code::CeremonyInvalid, message));
         }
         Ok(ceremony)
     }
@@ -422,7 +422,7 @@ impl AuthoritySpecification {
              choose another name or roll it",
             self.name
         );
-        Err(Error::conflict("authority_exists", message))
+        Err(Error::conflict(Code::AuthorityExists, message))
     }
 }
 
@@ -519,7 +519,11 @@ mod tests {
             "certificate = \"/a.pem\"",
             "crl_number = 7",
         ] {
-            assert_eq!(parse(text).unwrap_err().code, "ceremony_invalid", "{text}");
+            assert_eq!(
+                parse(text).unwrap_err().code,
+                Code::CeremonyInvalid,
+                "{text}"
+            );
         }
     }
 
@@ -532,7 +536,7 @@ mod tests {
             ("validity = \"20y\"", "validity = \"-1d\""),
         ] {
             let error = Ceremony::parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
-            assert_eq!(error.code, "ceremony_invalid", "{from} → {to}: {error}");
+            assert_eq!(error.code, Code::CeremonyInvalid, "{from} → {to}: {error}");
         }
         let long = format!("{EXAMPLE}#{}", "x".repeat(FILE_BYTES_MAX));
         assert!(

@@ -7,9 +7,8 @@
 //! stands in `docs/threats.md`.
 
 use super::authorize::Caller;
-use super::error::CLIENT_REVOKED;
 use super::profile::Role;
-use super::{Advice, CertificateAuthority, Error, rfc3339};
+use super::{Advice, CertificateAuthority, Code, Error, rfc3339};
 use crate::store::{ClientRow, Requester};
 use crate::x509::certificate::Certificate;
 use aws_lc_rs::digest;
@@ -116,7 +115,7 @@ impl CertificateAuthority {
     pub fn identify(&self, client: Option<Client>) -> Result<Caller, Error> {
         let Some(client) = client else {
             return Err(unauthenticated(
-                "client_certificate_unknown",
+                Code::ClientCertificateUnknown,
                 "this daemon did not issue the client certificate; ask its operator for one",
             ));
         };
@@ -127,11 +126,11 @@ impl CertificateAuthority {
                 rfc3339(client.not_before),
                 rfc3339(client.not_after)
             );
-            return Err(unauthenticated("client_certificate_expired", message));
+            return Err(unauthenticated(Code::ClientCertificateExpired, message));
         }
         if client.is_revoked {
             return Err(unauthenticated(
-                CLIENT_REVOKED,
+                Code::ClientCertificateRevoked,
                 "the client certificate is revoked; ask the operator for a new one",
             ));
         }
@@ -140,7 +139,7 @@ impl CertificateAuthority {
                 "the client certificate was issued below {generation}, which is revoked or \
                  blocked; ask the operator for a new one"
             );
-            return Err(unauthenticated(CLIENT_REVOKED, message));
+            return Err(unauthenticated(Code::ClientCertificateRevoked, message));
         }
         Ok(Caller::Certificate {
             role: client.role,
@@ -161,6 +160,6 @@ fn in_words((authority, number): (String, i64)) -> String {
     format!("generation {number} of {authority}")
 }
 
-fn unauthenticated(code: &'static str, message: impl Into<String>) -> Error {
+fn unauthenticated(code: Code, message: impl Into<String>) -> Error {
     Error::new(Advice::Authenticate, code, message)
 }

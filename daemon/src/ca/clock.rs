@@ -14,7 +14,7 @@
 //! never set the clock, and it believes a date before the record only if an operator vouches for it.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Error, clock_offset, rfc3339, wall_offset};
+use super::{CertificateAuthority, Code, Error, clock_offset, rfc3339, wall_offset};
 use crate::store::AuditEntry;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
@@ -177,7 +177,7 @@ impl CertificateAuthority {
                 Ok(now)
             }
             Reading::Not { reason, .. } => {
-                Err(Error::later(RETRY_SECONDS, "clock_not_sane", reason))
+                Err(Error::later(RETRY_SECONDS, Code::ClockNotSane, reason))
             }
         }
     }

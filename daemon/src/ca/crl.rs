@@ -9,7 +9,7 @@
 use super::hierarchy::Generation;
 use super::issue::Signer;
 use super::pace::Source;
-use super::{Advice, CertificateAuthority, Error, crash_point, rfc3339};
+use super::{Advice, CertificateAuthority, Code, Error, crash_point, rfc3339};
 use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
 use crate::x509::crl::{self, RevocationList};
 use crate::x509::lint;
@@ -233,7 +233,7 @@ impl CertificateAuthority {
         let signer = Signer::from(generation);
         if let Err(error) = pollster::block_on(self.ready_token(&signer)) {
             let (authority, number) = (&generation.authority, generation.number);
-            tracing::warn!(authority, generation = number, code = error.code, %error,
+            tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                 "a revocation list waits for its key");
             return self
                 .lasting
@@ -257,7 +257,7 @@ impl CertificateAuthority {
             }
             Err(error) => {
                 let (authority, number) = (&generation.authority, generation.number);
-                tracing::warn!(authority, generation = number, code = error.code, %error,
+                tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                     "a revocation list is not signed; the one of before stays");
                 self.lasting.lists.failed(generation.id, &error, now)
             }
@@ -313,7 +313,7 @@ impl CertificateAuthority {
             entries,
         };
         let linted = lint::crl::lint(built, &expected)
-            .map_err(|findings| Error::stop("lint_failed", findings.to_string()))?;
+            .map_err(|findings| Error::stop(Code::LintFailed, findings.to_string()))?;
         let new = NewCrl {
             generation: generation.id,
             number: draft.number,
@@ -344,7 +344,7 @@ impl CertificateAuthority {
             client.doubt(&generation.key);
             let token = client.name();
             let message = format!("token {token}: {reason}; the revocation list is withheld");
-            Error::stop("signature_wrong", message)
+            Error::stop(Code::SignatureWrong, message)
         };
         let list = crl::assemble(recorded.tbs(), algorithm, &signature)
             .map_err(|error| withheld(error.to_string()))?;

@@ -1,7 +1,7 @@
 //! Enrollments: what an operator wants a provisioning service to hold, and what that means.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Error, canary, rfc3339};
+use super::{CertificateAuthority, Code, Error, canary, rfc3339};
 use crate::enrollment::desired::{Desired, Kind, SlotCertificate, SlotPair, Status};
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::slots::{SlotName, Slots};
@@ -85,7 +85,7 @@ impl CertificateAuthority {
             .ok_or_else(|| {
                 let kind = kind.name();
                 let message = format!("{provisioning} has no {kind} enrollment {name:?}");
-                Error::missing("enrollment_unknown", message)
+                Error::missing(Code::EnrollmentUnknown, message)
             })?;
         if kind == EnrollmentKind::Group {
             self.refuse_blocked_group(&row)?;
@@ -116,7 +116,7 @@ impl CertificateAuthority {
         }
         let message =
             format!("{name} is blocked; lift the block first with `hallmark enrollment unblock`");
-        Err(Error::conflict("group_blocked", message))
+        Err(Error::conflict(Code::GroupBlocked, message))
     }
 
     fn refuse_return_of_compromised(&self, row: &EnrollmentRow) -> Result<(), Error> {
@@ -138,12 +138,12 @@ impl CertificateAuthority {
                  `hallmark device unblock {device}`",
                 group.name
             );
-            return Err(Error::conflict("device_blocked", message));
+            return Err(Error::conflict(Code::DeviceBlocked, message));
         }
         match self.store.compromised_until(device, self.now())? {
             None => Ok(()),
             Some(until) => Err(Error::conflict(
-                "enrollment_shuts_out",
+                Code::EnrollmentShutsOut,
                 format!(
                     "this enrollment keeps a compromised leaf of {device} out, which its group {} \
                      would let in until {}; wait until then, or say why not with --override",
@@ -171,7 +171,7 @@ impl CertificateAuthority {
                 held.subject,
                 rfc3339(held.not_after)
             );
-            return Err(Error::conflict("enrollment_shuts_out", message));
+            return Err(Error::conflict(Code::EnrollmentShutsOut, message));
         }
         Ok(())
     }
@@ -248,7 +248,7 @@ impl CertificateAuthority {
         match self.store.certificate_by_sha256(thumbprint.as_bytes())? {
             Some(row) => Ok(Some(SlotCertificate::new(row.der))),
             None => Err(Error::stop(
-                "store_unreadable",
+                Code::StoreUnreadable,
                 format!("a slot names certificate {thumbprint}, which is not on record"),
             )),
         }
@@ -266,7 +266,7 @@ impl CertificateAuthority {
                 Some(asked) => format!("there is no provisioning service {asked:?}: [{known}]"),
                 None => format!("say which provisioning service: [{known}]"),
             };
-            Error::mend("provisioning_unknown", message)
+            Error::mend(Code::ProvisioningUnknown, message)
         })
     }
 
@@ -277,7 +277,7 @@ impl CertificateAuthority {
         match &request.authority {
             None => Ok(Slots::Empty),
             Some(_) => Err(Error::mend(
-                "enrollment_invalid",
+                Code::EnrollmentInvalid,
                 "an individual enrollment has no authority; leave it out, or add a group",
             )),
         }
@@ -288,12 +288,12 @@ impl CertificateAuthority {
             .map_err(|error| Error::mend(error.code(), error.to_string()))?;
         let Some(authority) = &request.authority else {
             let message = "a group is the devices below an authority; name it";
-            return Err(Error::mend("enrollment_invalid", message));
+            return Err(Error::mend(Code::EnrollmentInvalid, message));
         };
         let hierarchy = self.hierarchy();
         let generation = hierarchy.serving(authority).ok_or_else(|| {
             let message = format!("authority {authority:?} has no certificate yet");
-            Error::missing("authority_unknown", message)
+            Error::missing(Code::AuthorityUnknown, message)
         })?;
         // What is compromised or blocked gets no new door.
         hierarchy.signing(authority)?;
@@ -308,5 +308,5 @@ fn group_id(row: &EnrollmentRow) -> Result<EnrollmentGroupId, Error> {
 }
 
 fn unreadable(error: String) -> Error {
-    Error::stop("store_unreadable", error)
+    Error::stop(Code::StoreUnreadable, error)
 }

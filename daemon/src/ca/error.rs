@@ -3,6 +3,7 @@
 //! `code` is stable and public: scripts compare it. `api::problem` is the one place that maps
 //! [`Advice`] to HTTP.
 
+use crate::error_code::Code;
 use crate::store::{IntentRefusal, StoreError};
 use crate::token::{CallFailure, TokenError};
 
@@ -35,44 +36,44 @@ pub struct Error {
     /// What the caller can do.
     pub advice: Advice,
     /// Stable, snake_case.
-    pub code: &'static str,
+    pub code: Code,
     /// One sentence that tells how to mend it. Never a secret.
     pub message: String,
 }
 
 impl Error {
     /// The request must change.
-    pub fn mend(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn mend(code: Code, message: impl Into<String>) -> Self {
         Self::new(Advice::Mend, code, message)
     }
 
     /// The caller may not.
-    pub fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn forbidden(code: Code, message: impl Into<String>) -> Self {
         Self::new(Advice::Forbidden, code, message)
     }
 
     /// There is no such thing.
-    pub fn missing(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn missing(code: Code, message: impl Into<String>) -> Self {
         Self::new(Advice::Missing, code, message)
     }
 
     /// The present state does not allow it.
-    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn conflict(code: Code, message: impl Into<String>) -> Self {
         Self::new(Advice::Conflict, code, message)
     }
 
     /// The same request may succeed later.
-    pub fn later(seconds: u32, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn later(seconds: u32, code: Code, message: impl Into<String>) -> Self {
         Self::new(Advice::Later { seconds }, code, message)
     }
 
     /// Something that must hold does not.
-    pub fn stop(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn stop(code: Code, message: impl Into<String>) -> Self {
         Self::new(Advice::Stop, code, message)
     }
 
     /// Any of the above.
-    pub fn new(advice: Advice, code: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(advice: Advice, code: Code, message: impl Into<String>) -> Self {
         Self {
             advice,
             code,
@@ -90,51 +91,46 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
-            StoreError::Unavailable(_) => Self::later(5, "store_unavailable", message),
+            StoreError::Unavailable(_) => Self::later(5, Code::StoreUnavailable, message),
             StoreError::Conflict(_) | StoreError::Violates(_) => {
-                Self::conflict("state_conflict", message)
+                Self::conflict(Code::StateConflict, message)
             }
             StoreError::InTheWay { code, .. } => Self::conflict(code, message),
             StoreError::Mend { code, .. } => Self::mend(code, message),
-            StoreError::RequesterRevoked => {
-                Self::new(Advice::Authenticate, CLIENT_REVOKED, message)
-            }
-            StoreError::Missing(_) => Self::missing("not_found", message),
-            StoreError::Unreadable(_) => Self::stop("store_unreadable", message),
+            StoreError::RequesterRevoked => Self::new(
+                Advice::Authenticate,
+                Code::ClientCertificateRevoked,
+                message,
+            ),
+            StoreError::Missing(_) => Self::missing(Code::NotFound, message),
+            StoreError::Unreadable(_) => Self::stop(Code::StoreUnreadable, message),
         }
     }
 }
-
-/// The client certificate, or a generation above it, is revoked.
-pub(in crate::ca) const CLIENT_REVOKED: &str = "client_certificate_revoked";
-/// The issuer, or one above it, is revoked.
-pub(in crate::ca) const ISSUER_REVOKED: &str = "issuer_revoked";
-/// The daemon's own work waits after a signature that failed (`ca::pace`).
-pub(in crate::ca) const SIGNING_PAUSED: &str = "signing_paused";
-/// The code of [`IntentRefusal::IssuerReplaced`].
-pub(in crate::ca) const ISSUER_REPLACED: &str = "issuer_replaced";
 
 impl From<IntentRefusal> for Error {
     fn from(refusal: IntentRefusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            IntentRefusal::UnderWay(_) => Self::later(1, "issuance_under_way", message),
-            IntentRefusal::Repeated(_) => Self::later(1, "request_under_way", message),
-            IntentRefusal::SerialExists => Self::stop("serial_exists", message),
-            IntentRefusal::Spelling { .. } => Self::conflict("registration_id_spelling", message),
-            IntentRefusal::Moves { .. } => Self::forbidden("device_moves", message),
+            IntentRefusal::UnderWay(_) => Self::later(1, Code::IssuanceUnderWay, message),
+            IntentRefusal::Repeated(_) => Self::later(1, Code::RequestUnderWay, message),
+            IntentRefusal::SerialExists => Self::stop(Code::SerialExists, message),
+            IntentRefusal::Spelling { .. } => Self::conflict(Code::RegistrationIdSpelling, message),
+            IntentRefusal::Moves { .. } => Self::forbidden(Code::DeviceMoves, message),
             IntentRefusal::OwnProfile { .. } => {
-                Self::forbidden("device_profile_forbidden", message)
+                Self::forbidden(Code::DeviceProfileForbidden, message)
             }
-            IntentRefusal::Blocked(_) => Self::forbidden("device_blocked", message),
-            IntentRefusal::GroupBlocked { .. } => Self::forbidden("group_blocked", message),
+            IntentRefusal::Blocked(_) => Self::forbidden(Code::DeviceBlocked, message),
+            IntentRefusal::GroupBlocked { .. } => Self::forbidden(Code::GroupBlocked, message),
             IntentRefusal::Key(reason) => Self::mend(reason.code(), message),
-            IntentRefusal::RollUnderWay { .. } => Self::conflict("roll_under_way", message),
-            IntentRefusal::RequesterRevoked => {
-                Self::new(Advice::Authenticate, CLIENT_REVOKED, message)
-            }
-            IntentRefusal::IssuerReplaced => Self::later(1, ISSUER_REPLACED, message),
-            IntentRefusal::IssuerRevoked => Self::later(60, ISSUER_REVOKED, message),
+            IntentRefusal::RollUnderWay { .. } => Self::conflict(Code::RollUnderWay, message),
+            IntentRefusal::RequesterRevoked => Self::new(
+                Advice::Authenticate,
+                Code::ClientCertificateRevoked,
+                message,
+            ),
+            IntentRefusal::IssuerReplaced => Self::later(1, Code::IssuerReplaced, message),
+            IntentRefusal::IssuerRevoked => Self::later(60, Code::IssuerRevoked, message),
             IntentRefusal::Store(error) => error.into(),
         }
     }
@@ -150,11 +146,39 @@ impl From<TokenError> for Error {
     fn from(error: TokenError) -> Self {
         let message = error.to_string();
         match error {
-            TokenError::Unavailable { .. } => Self::later(2, "token_unavailable", message),
-            TokenError::Deadline { .. } => Self::later(5, "token_deadline", message),
-            TokenError::Parked { .. } => Self::later(60, "token_parked", message),
-            TokenError::Key { .. } => Self::later(60, "token_key", message),
-            TokenError::Refused { .. } => Self::stop("token_refused", message),
+            TokenError::Unavailable { .. } => Self::later(2, Code::TokenUnavailable, message),
+            TokenError::Deadline { .. } => Self::later(5, Code::TokenDeadline, message),
+            TokenError::Parked { .. } => Self::later(60, Code::TokenParked, message),
+            TokenError::Key { .. } => Self::later(60, Code::TokenKey, message),
+            TokenError::Refused { .. } => Self::stop(Code::TokenRefused, message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// Each row of the table begins with the code, between backquotes.
+    #[test]
+    fn the_table_of_codes_lists_every_code_once() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+        let page = std::fs::read_to_string(page).expect("docs/operations.md");
+        let (_, section) = page
+            .split_once("\n## Codes of refusals and failures\n")
+            .expect("the section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let listed: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+        let documented: BTreeSet<&str> = listed.iter().copied().collect();
+        let codes: BTreeSet<&str> = Code::ALL.iter().map(|it| it.name()).collect();
+        let missing: Vec<_> = codes.difference(&documented).collect();
+        let unknown: Vec<_> = documented.difference(&codes).collect();
+        assert!(missing.is_empty(), "not in docs/operations.md: {missing:?}");
+        assert!(unknown.is_empty(), "not in error_code.rs: {unknown:?}");
+        assert_eq!(listed.len(), documented.len(), "a code is listed twice");
+        assert_eq!(Code::ALL.len(), codes.len(), "two variants have one name");
     }
 }

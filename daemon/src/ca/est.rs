@@ -11,7 +11,7 @@ use super::authorize::{Authorized, Caller, Issue};
 use super::hierarchy::ChainLink;
 use super::issue::{IssueRequest, request_digest};
 use super::profile::{IssuanceProfile, Role};
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Code, Error};
 use crate::store::{CertificateRow, PriorRequest};
 use crate::x509::certificate::Certificate;
 use crate::x509::requested_names::RequestedNames;
@@ -52,7 +52,7 @@ impl CertificateAuthority {
             .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
         let Some(name) = requested.common_name.clone() else {
             let message = "the CSR has no common name; make it the registration id";
-            return Err(Error::mend("csr_without_common_name", message));
+            return Err(Error::mend(Code::CsrWithoutCommonName, message));
         };
         let profile = self.asked_profile(permission, request, &name)?;
         // Before anything is told of a device that the caller has no business with.
@@ -130,7 +130,7 @@ impl CertificateAuthority {
         let name = label.or(self.est_profile.as_deref()).ok_or_else(|| {
             let message = "name a profile in the address, /.well-known/est/PROFILE/…, or set \
                            [listen] est_profile";
-            Error::missing("est_label_required", message)
+            Error::missing(Code::EstLabelRequired, message)
         })?;
         self.profile(name)
     }
@@ -185,10 +185,10 @@ impl CertificateAuthority {
         };
         let row = row.ok_or_else(|| {
             let message = format!("{name:?} has no certificate to renew; use simpleenroll");
-            Error::conflict("nothing_to_renew", message)
+            Error::conflict(Code::NothingToRenew, message)
         })?;
         Certificate::parse(&row.der)
-            .map_err(|error| Error::stop("store_unreadable", error.to_string()))
+            .map_err(|error| Error::stop(Code::StoreUnreadable, error.to_string()))
     }
 
     /// The first key by which this request was not answered yet, or by which its answer is still
@@ -211,7 +211,7 @@ impl CertificateAuthority {
             "this CSR was answered with {CERTIFICATES_PER_CSR_MAX} certificates; make a new key and \
              another CSR"
         );
-        Err(Error::conflict("csr_used_up", message))
+        Err(Error::conflict(Code::CsrUsedUp, message))
     }
 
     fn is_still_the_answer(
@@ -249,5 +249,5 @@ fn refuse_other_names(requested: &RequestedNames, renewed: &Certificate) -> Resu
          (here {:?}); copy them, or use simpleenroll",
         renewed.subject()
     );
-    Err(Error::mend("csr_other_names", message))
+    Err(Error::mend(Code::CsrOtherNames, message))
 }

@@ -10,7 +10,7 @@ use super::adoption::may_be_an_authority;
 use super::authorize::{Authorized, Operate};
 use super::generation::on_record;
 use super::pace::Source;
-use super::{CertificateAuthority, Error, rfc3339};
+use super::{CertificateAuthority, Code, Error, rfc3339};
 use crate::store::{AuditEntry, GenerationRow, GenerationState, InstalledCertificate, NewRequest};
 use crate::token::spki_sha256;
 use crate::x509::bundle::{parse_bundle, render_chain};
@@ -48,7 +48,7 @@ pub(super) fn waiting(authority: &str) -> Error {
         "authority {authority} waits for a certificate from its issuer elsewhere: have `hallmark \
          authority csr {authority}` signed, then `hallmark authority install {authority} FILE`"
     );
-    Error::later(60, "authority_waiting", message)
+    Error::later(60, Code::AuthorityWaiting, message)
 }
 
 impl CertificateAuthority {
@@ -83,7 +83,7 @@ impl CertificateAuthority {
         let answer = Answer::read(&row, bundle, self.now())?;
         let certificates = [&answer.certificate].into_iter().chain(&answer.above);
         if let Some(limit) = self.limit(authority, certificates) {
-            return Err(refusal(&row, "install_limits", limit));
+            return Err(refusal(&row, Code::InstallLimits, limit));
         }
         if let Some(key) = on_record(&row) {
             self.prove_key(&row.token, &key)?;
@@ -140,7 +140,7 @@ impl CertificateAuthority {
                 "authority {authority:?} waits for no certificate: a ceremony makes one that does \
                  (`external_issuer`), and `hallmark roll start --authority` the next generation of it"
             );
-            Error::conflict("authority_not_waiting", message)
+            Error::conflict(Code::AuthorityNotWaiting, message)
         })
     }
 
@@ -155,11 +155,11 @@ impl CertificateAuthority {
     ) -> Result<Vec<u8>, Error> {
         let (Some(spki), Some(key)) = (row.spki.as_deref(), on_record(row)) else {
             let message = format!("authority {} has no key on record", row.authority);
-            return Err(Error::stop("hierarchy_broken", message));
+            return Err(Error::stop(Code::HierarchyBroken, message));
         };
         let public_key = PublicKey::from_spki_der(spki)
-            .map_err(|error| Error::stop("token_key", error.to_string()))?;
-        let unencodable = |error: &dyn ToString| Error::stop("not_encodable", error.to_string());
+            .map_err(|error| Error::stop(Code::TokenKey, error.to_string()))?;
+        let unencodable = |error: &dyn ToString| Error::stop(Code::NotEncodable, error.to_string());
         let entry = |action| AuditEntry {
             at: self.now(),
             actor: actor.to_owned(),
@@ -199,7 +199,7 @@ impl CertificateAuthority {
         if *csr.public_key() != public_key {
             client.doubt(&key);
             let message = format!("the request of {} carries another key", row.authority);
-            return Err(Error::stop("signature_wrong", message));
+            return Err(Error::stop(Code::SignatureWrong, message));
         }
         self.store
             .record_signed_request(&recorded, &der, entry("request.signed"))?;
@@ -237,30 +237,30 @@ impl Answer {
     fn read(row: &GenerationRow, bundle: &str, now: i64) -> Result<Self, Error> {
         let refused = |code, reason: String| refusal(row, code, reason);
         let mut certificates = parse_bundle(bundle.as_bytes())
-            .map_err(|error| refused("install_malformed", error.to_string()))?;
+            .map_err(|error| refused(Code::InstallMalformed, error.to_string()))?;
         let own = certificates
             .iter()
             .position(|it| Some(it.spki_der()) == row.spki.as_deref());
         let certificate = own.map(|place| certificates.swap_remove(place));
         let certificate = certificate.ok_or_else(|| {
             let reason = "no certificate in the file has the key that was asked for";
-            refused("install_other_key", reason.into())
+            refused(Code::InstallOtherKey, reason.into())
         })?;
         let request = row.request.as_ref();
         let path_length = request.and_then(|it| it.path_length).unwrap_or(0);
         let der = request.and_then(|it| it.der.as_deref());
         let asked = RequestedNames::read(der.unwrap_or_default())
-            .map_err(|error| refused("install_other_name", error.to_string()))?;
+            .map_err(|error| refused(Code::InstallOtherName, error.to_string()))?;
         if !asked.has_subject_of(&certificate) {
             let reason = format!(
                 "its subject is {:?}, and another one was asked for",
                 certificate.subject()
             );
-            return Err(refused("install_other_name", reason));
+            return Err(refused(Code::InstallOtherName, reason));
         }
         check_authority(&certificate, path_length).map_err(|(code, why)| refused(code, why))?;
         may_be_an_authority(&certificate)
-            .map_err(|reason| refused("install_not_an_authority", reason))?;
+            .map_err(|reason| refused(Code::InstallNotAnAuthority, reason))?;
         let above = chain_above(&certificate, certificates, path_length)
             .map_err(|(code, why)| refused(code, why))?;
         let valid = |it: &Certificate| it.not_before() <= now && now < it.not_after();
@@ -273,7 +273,7 @@ impl Answer {
                 "the certificate of {:?} is not valid now",
                 invalid.subject()
             );
-            return Err(refused("install_not_valid", reason));
+            return Err(refused(Code::InstallNotValid, reason));
         }
         let first = above
             .iter()
@@ -284,17 +284,17 @@ impl Answer {
                 first.subject(),
                 rfc3339(first.not_after())
             );
-            return Err(refused("install_outlives_issuer", reason));
+            return Err(refused(Code::InstallOutlivesIssuer, reason));
         }
         // EST has to hand out all of it, byte for byte.
         let all: Vec<&Certificate> = [&certificate].into_iter().chain(&above).collect();
         certs_only::to_base64(&all)
-            .map_err(|error| refused("install_malformed", error.to_string()))?;
+            .map_err(|error| refused(Code::InstallMalformed, error.to_string()))?;
         Ok(Self { certificate, above })
     }
 }
 
-fn refusal(row: &GenerationRow, code: &'static str, reason: String) -> Error {
+fn refusal(row: &GenerationRow, code: Code, reason: String) -> Error {
     let message = format!("nothing is installed for {}: {reason}", row.authority);
     Error::mend(code, message)
 }
@@ -305,14 +305,14 @@ fn chain_above(
     certificate: &Certificate,
     mut others: Vec<Certificate>,
     path_length: u8,
-) -> Result<Vec<Certificate>, (&'static str, String)> {
+) -> Result<Vec<Certificate>, (Code, String)> {
     let mut above: Vec<Certificate> = Vec::new();
     loop {
         let below = above.last().unwrap_or(certificate);
         if below.is_self_issued() && has_signed(below, below) {
             return match above.is_empty() {
                 // It would be a root, and nobody asked for one.
-                true => Err(("install_chain_incomplete", "it is self-signed".into())),
+                true => Err((Code::InstallChainIncomplete, "it is self-signed".into())),
                 false => Ok(above),
             };
         }
@@ -326,7 +326,7 @@ fn chain_above(
                 below.issuer(),
                 below.subject()
             );
-            return Err(("install_chain_incomplete", reason));
+            return Err((Code::InstallChainIncomplete, reason));
         };
         let issuer = others.swap_remove(issuer);
         let between = u8::try_from(above.len()).unwrap_or(u8::MAX);
@@ -342,15 +342,12 @@ fn has_signed(issuer: &Certificate, below: &Certificate) -> bool {
 }
 
 /// An authority's certificate that allows `path_length` others below.
-fn check_authority(
-    certificate: &Certificate,
-    path_length: u8,
-) -> Result<(), (&'static str, String)> {
+fn check_authority(certificate: &Certificate, path_length: u8) -> Result<(), (Code, String)> {
     Issuer::from_certificate(certificate)
-        .map_err(|error| ("install_not_an_authority", error.to_string()))?;
+        .map_err(|error| (Code::InstallNotAnAuthority, error.to_string()))?;
     match certificate.path_length() {
         Some(allowed) if allowed < path_length => Err((
-            "install_path_length",
+            Code::InstallPathLength,
             format!(
                 "the certificate of {:?} allows {allowed} authorities below, and {path_length} are \
                  needed",

@@ -8,7 +8,7 @@ use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
 use super::pace::Source;
-use super::{CertificateAuthority, Error, crash_point};
+use super::{CertificateAuthority, Code, Error, crash_point};
 use crate::store::{GenerationRow, Moves, Purpose, Settlement};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
@@ -29,7 +29,7 @@ impl Shape {
     /// That of the generation before: the same name, path length and validity.
     pub(super) fn like(predecessor: &Generation) -> Result<Self, Error> {
         let certificate = &predecessor.certificate;
-        let unreadable = |error: String| Error::stop("hierarchy_unreadable", error);
+        let unreadable = |error: String| Error::stop(Code::HierarchyUnreadable, error);
         let validity = certificate.not_after() - predecessor.certified_at;
         Ok(Self {
             subject: DistinguishedName::from_der(certificate.subject_der())
@@ -70,13 +70,13 @@ impl CertificateAuthority {
         actor: &str,
     ) -> Result<(), Error> {
         let public_key = PublicKey::from_spki_der(&described.spki)
-            .map_err(|error| Error::stop("token_key", error.to_string()))?;
+            .map_err(|error| Error::stop(Code::TokenKey, error.to_string()))?;
         let hierarchy = self.hierarchy();
         let (key, issuer);
         let signer = match row.parent {
             Some(parent) => {
                 let parent = hierarchy.generation(parent).ok_or_else(|| {
-                    Error::stop("hierarchy_broken", "the issuer has no certificate")
+                    Error::stop(Code::HierarchyBroken, "the issuer has no certificate")
                 })?;
                 Signer::from(parent.as_ref())
             }
@@ -153,7 +153,7 @@ fn find_or_generate(
 pub(super) fn new_key_id() -> Result<Vec<u8>, Error> {
     let mut key_id = [0; 16];
     aws_lc_rs::rand::fill(&mut key_id)
-        .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
+        .map_err(|_| Error::stop(Code::RandomSource, "the system's random source failed"))?;
     Ok(key_id.to_vec())
 }
 
@@ -169,7 +169,7 @@ fn check_key(row: &GenerationRow, key: &KeyDescription, tells_local: bool) -> Re
          CA key must be sensitive, never extractable and local, so the ceremony stops here",
         row.token, key.label, key.sensitive, key.extractable, key.never_extractable, key.local
     );
-    Err(Error::stop("token_key_attributes", message))
+    Err(Error::stop(Code::TokenKeyAttributes, message))
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 //! Read from the store at start, after a ceremony and after a revocation; issuance only reads it. A chain that does not
 //! verify is refused here, once, and not for every certificate.
 
-use super::Error;
-use super::error::ISSUER_REVOKED;
 use super::generation::on_record;
+use super::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{GenerationRow, GenerationState};
 use crate::token::KeyReference;
@@ -161,14 +160,14 @@ impl Hierarchy {
                     true => super::external::waiting(authority),
                     false => {
                         let message = format!("authority {authority} has no key yet");
-                        Error::later(30, "authority_absent", message)
+                        Error::later(30, Code::AuthorityAbsent, message)
                     }
                 })?;
         match self.revoked_above(generation.id) {
             None => Ok(generation),
             Some(revoked) => Err(Error::later(
                 60,
-                ISSUER_REVOKED,
+                Code::IssuerRevoked,
                 format!(
                     "authority {authority} signs nothing: generation {} of {} is revoked; roll \
                      that authority, or lift the block that holds it",
@@ -283,7 +282,7 @@ impl Generation {
     ) -> Result<Self, Error> {
         let unreadable = |reason: String| {
             Error::stop(
-                "hierarchy_unreadable",
+                Code::HierarchyUnreadable,
                 format!(
                     "authority {} generation {}: {reason}",
                     row.authority, row.number
@@ -331,7 +330,7 @@ impl ChainLink {
         let pem = certificate.to_pem();
         let pem_json = to_raw_value(&pem);
         Ok(Arc::new(Self {
-            pem_json: pem_json.map_err(|error| Error::stop("internal", error.to_string()))?,
+            pem_json: pem_json.map_err(|error| Error::stop(Code::Internal, error.to_string()))?,
             pem,
             certificate,
         }))
@@ -350,7 +349,7 @@ fn distribution(row: &GenerationRow, public_http: Option<&str>) -> Distribution 
 
 fn broken(generation: &Generation, reason: &str) -> Error {
     Error::stop(
-        "hierarchy_broken",
+        Code::HierarchyBroken,
         format!(
             "authority {} generation {}: {reason}; the database does not fit together, restore it \
              from a backup",

@@ -8,11 +8,10 @@
 //! caller's, with its idempotency key.
 
 use super::authorize::{Authorized, Caller, Issue};
-use super::error::{ISSUER_REPLACED, ISSUER_REVOKED};
 use super::hierarchy::{ChainLink, Generation};
 use super::pace::Source;
 use super::profile::{IssuanceProfile, Role, refuse_shape};
-use super::{CertificateAuthority, ConfiguredToken, Error, canary, crash_point, lock};
+use super::{CertificateAuthority, Code, ConfiguredToken, Error, canary, crash_point, lock};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{
     AuditEntry, Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded,
@@ -245,7 +244,7 @@ impl CertificateAuthority {
         refused: &Error,
         profile: &str,
     ) -> Result<bool, Error> {
-        if refused.code != ISSUER_REPLACED && refused.code != ISSUER_REVOKED {
+        if refused.code != Code::IssuerReplaced && refused.code != Code::IssuerRevoked {
             return Ok(false);
         }
         let authority = &self.profile(profile)?.authority;
@@ -300,7 +299,7 @@ impl CertificateAuthority {
                 .certificate
                 .subject
                 .with_common_name(&name)
-                .map_err(|error| Error::mend("name_invalid", error.to_string()))?,
+                .map_err(|error| Error::mend(Code::NameInvalid, error.to_string()))?,
             subject_alternative_names: csr.subject_alternative_names(),
             public_key: csr.public_key(),
             shared_key: profile.shared_keys,
@@ -351,7 +350,7 @@ impl CertificateAuthority {
             now,
         };
         let linted = lint::lint(built, &expected)
-            .map_err(|findings| Error::stop("lint_failed", findings.to_string()))?;
+            .map_err(|findings| Error::stop(Code::LintFailed, findings.to_string()))?;
         crash_point("cycle-6");
 
         // 7. On record, durable. Only what comes back can be signed.
@@ -421,7 +420,7 @@ impl CertificateAuthority {
                 return Err(match error {
                     // The state moved while the token signed; the caller's repeat meets the new one.
                     StoreError::Conflict(_) | StoreError::Violates(_) => {
-                        Error::later(1, "not_recorded", error.to_string())
+                        Error::later(1, Code::NotRecorded, error.to_string())
                     }
                     other => other.into(),
                 });
@@ -460,7 +459,7 @@ impl CertificateAuthority {
             token.client.doubt(signer.key);
             let token = token.client.name();
             let message = format!("token {token}: {reason}; the certificate is withheld");
-            Error::stop("signature_wrong", message)
+            Error::stop(Code::SignatureWrong, message)
         };
         let certificate = certificate::assemble(recorded.tbs(), algorithm, &signature)
             .map_err(|error| withheld(error.to_string()))?;
@@ -531,25 +530,25 @@ impl CertificateAuthority {
         let PriorRequest::Issued(certificate) = prior else {
             return Err(Error::later(
                 1,
-                "request_under_way",
+                Code::RequestUnderWay,
                 "a request with this idempotency key is being worked on; repeat it",
             ));
         };
         if certificate.request_sha256.as_deref() != Some(&request.request_sha256[..]) {
             return Err(Error::conflict(
-                "idempotency_key_reused",
+                Code::IdempotencyKeyReused,
                 "this idempotency key belongs to another request; take a new one",
             ));
         }
         if certificate.revoked_at.is_some() {
             return Err(Error::conflict(
-                "certificate_revoked",
+                Code::CertificateRevoked,
                 "this request was answered with a certificate that is revoked by now; take a new \
                  idempotency key",
             ));
         }
         let parsed = Certificate::parse(&certificate.der)
-            .map_err(|error| Error::stop("store_unreadable", error.to_string()))?;
+            .map_err(|error| Error::stop(Code::StoreUnreadable, error.to_string()))?;
         Ok(Issued {
             subject: certificate.subject,
             profile: certificate.profile,
@@ -573,7 +572,7 @@ fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>, Error> {
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
         let message =
             format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
-        return Err(Error::mend("idempotency_key_invalid", message));
+        return Err(Error::mend(Code::IdempotencyKeyInvalid, message));
     }
     let fields = [
         request.profile.as_bytes(),
@@ -605,7 +604,7 @@ fn common_name(profile: &IssuanceProfile, asked: &str) -> Result<String, Error> 
         .map(|id| id.as_str().to_owned())
         .map_err(|error| match profile.role {
             Role::Device => Error::mend(error.code(), error.to_string()),
-            _ => Error::mend("name_invalid", error.to_string()),
+            _ => Error::mend(Code::NameInvalid, error.to_string()),
         })
 }
 
@@ -613,7 +612,7 @@ fn common_name(profile: &IssuanceProfile, asked: &str) -> Result<String, Error> 
 fn agrees_with(csr: &Csr, name: &str) -> Result<(), Error> {
     match csr.common_name() {
         Some(other) if other != name => Err(Error::mend(
-            "csr_other_common_name",
+            Code::CsrOtherCommonName,
             format!(
                 "the CSR names {other:?} and the request {name:?}; the common name is the \
                  registration id, so leave it out of the CSR or make them equal"
@@ -626,7 +625,7 @@ fn agrees_with(csr: &Csr, name: &str) -> Result<(), Error> {
 fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| Error::stop("random_source", "the system's random source failed"))?;
+        .map_err(|_| Error::stop(Code::RandomSource, "the system's random source failed"))?;
     Ok(bytes)
 }
 

@@ -5,7 +5,7 @@
 //! configuration may ask for more later on; then it is an alarm, for verifiers refuse those leaves and not we.
 
 use super::hierarchy::Hierarchy;
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Code, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
 use crate::x509::profile::ExtendedKeyUsage;
@@ -36,7 +36,7 @@ impl CertificateAuthority {
         let limit = self.limit(name, certificates_above(&hierarchy, id));
         limit.map_or(Ok(()), |limit| {
             let message = format!("authority {name} cannot stand below {issuer}: {limit}");
-            Err(Error::mend("authority_limited", message))
+            Err(Error::mend(Code::AuthorityLimited, message))
         })
     }
 

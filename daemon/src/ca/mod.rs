@@ -48,6 +48,7 @@ pub mod transcript;
 pub mod trial;
 mod window;
 
+pub use crate::error_code::Code;
 pub use error::{Advice, Error};
 
 use crate::store::{AuditEntry, FOUND_AT_START, Store, StoreError};
@@ -367,7 +368,7 @@ impl CertificateAuthority {
                 "there is no profile {name:?}; configured are {}",
                 known.join(", ")
             );
-            Error::missing("profile_unknown", message)
+            Error::missing(Code::ProfileUnknown, message)
         })
     }
 
@@ -410,7 +411,7 @@ impl CertificateAuthority {
     fn token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
         self.tokens.get(name).ok_or_else(|| {
             let message = format!("the configuration names no token {name:?}; add it");
-            Error::stop("token_unknown", message)
+            Error::stop(Code::TokenUnknown, message)
         })
     }
 
@@ -420,7 +421,7 @@ impl CertificateAuthority {
                 "the configuration has no [[authority]] named {authority:?}; add it with the token \
                  that shall hold its key, and reload"
             );
-            Error::mend("authority_unknown", message)
+            Error::mend(Code::AuthorityUnknown, message)
         })
     }
 }

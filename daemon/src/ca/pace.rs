@@ -7,8 +7,7 @@
 //! bounded by their permits, and a key whose signature failed has to show that it signs
 //! (`TokenClient::ready_to_sign`).
 
-use super::error::SIGNING_PAUSED;
-use super::{CertificateAuthority, Error, lock};
+use super::{CertificateAuthority, Code, Error, lock};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -127,7 +126,7 @@ impl CertificateAuthority {
                 "this is signed again in {seconds} s: a signature failed before, or there were \
                  {SIGNATURES_PER_MINUTE_MAX} in a minute; the log says why"
             );
-            Error::later(seconds, SIGNING_PAUSED, message)
+            Error::later(seconds, Code::SigningPaused, message)
         })
     }
 

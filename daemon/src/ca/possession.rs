@@ -9,7 +9,7 @@ use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
 use super::pace::Source;
-use super::{CertificateAuthority, Error};
+use super::{CertificateAuthority, Code, Error};
 use crate::enrollment::ca_certificate::VerificationCode;
 use crate::store::{AuditEntry, CaCertificateRow, Moves, Purpose, Settlement};
 use crate::x509::name::DistinguishedName;
@@ -70,7 +70,7 @@ impl CertificateAuthority {
         let hierarchy = self.hierarchy();
         let generation = hierarchy.generation(row.generation).ok_or_else(|| {
             Error::stop(
-                "hierarchy_broken",
+                Code::HierarchyBroken,
                 format!("CA certificate {} has no key", row.name),
             )
         })?;
@@ -82,7 +82,7 @@ impl CertificateAuthority {
                 profile_name: "possession",
                 profile: &Profile::verification(),
                 subject: DistinguishedName::from_common_name(code.as_str())
-                    .map_err(|error| Error::stop("verification_code", error.to_string()))?,
+                    .map_err(|error| Error::stop(Code::VerificationCode, error.to_string()))?,
                 subject_alternative_names: &[],
                 public_key: &generation.public_key,
                 shared_key: false,

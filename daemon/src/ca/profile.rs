@@ -1,6 +1,6 @@
 //! Issuance profiles: which authority issues what, and what the holder is to this daemon.
 
-use super::Error;
+use super::{Code, Error};
 pub use crate::enrollment::role::Role;
 use crate::store::Purpose;
 use crate::x509::profile::{ExtendedKeyUsage, Profile, human_seconds};
@@ -84,7 +84,7 @@ pub(super) fn refuse_shape(purpose: Purpose, shape: &Profile) -> Result<(), Erro
         return Ok(());
     }
     Err(Error::stop(
-        "profile_shape",
+        Code::ProfileShape,
         "the profile has the shape of an authority and the request is for a leaf, or the reverse; \
          correct the [[profile]] and reload",
     ))
@@ -148,7 +148,7 @@ mod tests {
             assert!(refuse_shape(purpose, &leaf).is_ok());
             for shape in [&authority, &signs_lists, &has_ca] {
                 let refusal = refuse_shape(purpose, shape).unwrap_err();
-                assert_eq!(refusal.code, "profile_shape");
+                assert_eq!(refusal.code, Code::ProfileShape);
             }
         }
         assert!(refuse_shape(Purpose::Authority, &authority).is_ok());

@@ -3,7 +3,7 @@
 //! often, and does not grow with it. Strangers, who cost nothing to be, are one caller.
 
 use super::authorize::Caller;
-use super::{CertificateAuthority, Error, lock};
+use super::{CertificateAuthority, Code, Error, lock};
 use crate::store::AuditEntry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -39,21 +39,21 @@ pub struct Refused {
 #[derive(Debug, Default)]
 pub(super) struct RefusalCounts {
     since: i64,
-    counts: BTreeMap<(String, &'static str), u32>,
+    counts: BTreeMap<(String, Code), u32>,
 }
 
 /// How often one caller was refused with one code, beyond the entries that there are.
 #[derive(Debug, PartialEq, Eq)]
 struct Counted {
     actor: String,
-    code: &'static str,
+    code: Code,
     times: u32,
     since: i64,
 }
 
 impl RefusalCounts {
     /// Counts one refusal. Whether it is an entry of its own.
-    fn count(&mut self, actor: &str, code: &'static str) -> bool {
+    fn count(&mut self, actor: &str, code: Code) -> bool {
         let mut key = (actor.to_owned(), code);
         if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&key) {
             // Codes are ours, so there are few.
@@ -143,8 +143,8 @@ impl CertificateAuthority {
         }
         let (action, code) = (refused.action, error.code);
         let mut detail = refused.detail;
-        tracing::warn!(action, actor, code, %detail, "refused");
-        detail["code"] = code.into();
+        tracing::warn!(action, actor, code = code.name(), %detail, "refused");
+        detail["code"] = code.name().into();
         detail["reason"] = error.message.chars().take(512).collect::<String>().into();
         let entry = AuditEntry {
             at: self.now(),
@@ -171,7 +171,7 @@ impl CertificateAuthority {
         let Counted {
             actor, code, times, ..
         } = counted;
-        tracing::warn!(actor, code, times, "refusals counted");
+        tracing::warn!(actor, code = code.name(), times, "refusals counted");
         self.write_refusal(self.counted_entry(counted)).await;
     }
 
@@ -203,7 +203,7 @@ mod tests {
 
     fn knock(counts: &mut RefusalCounts, actor: &str, times: u32) -> usize {
         (0..times)
-            .filter(|_| counts.count(actor, "unknown"))
+            .filter(|_| counts.count(actor, Code::ClientCertificateUnknown))
             .count()
     }
 
@@ -216,17 +216,26 @@ mod tests {
             let mut counts = RefusalCounts::default();
             assert!(counts.over(1_000, false).is_empty());
             assert_eq!(knock(&mut counts, actor, 1_000), most as usize);
-            assert!(counts.count(actor, "expired"), "each code for itself");
-            assert!(counts.count("station-8", "unknown"), "and each caller");
+            assert!(
+                counts.count(actor, Code::ClientCertificateExpired),
+                "each code for itself"
+            );
+            assert!(
+                counts.count("station-8", Code::ClientCertificateUnknown),
+                "and each caller"
+            );
             assert!(counts.over(1_059, false).is_empty(), "not over yet");
             let counted = Counted {
                 actor: actor.to_owned(),
-                code: "unknown",
+                code: Code::ClientCertificateUnknown,
                 times: 1_000 - most,
                 since: 1_000,
             };
             assert_eq!(counts.over(1_060, false), [counted]);
-            assert!(counts.count(actor, "unknown"), "a new minute");
+            assert!(
+                counts.count(actor, Code::ClientCertificateUnknown),
+                "a new minute"
+            );
             assert!(
                 counts.over(1_061, true).is_empty(),
                 "nothing was only counted"
@@ -239,7 +248,10 @@ mod tests {
         let mut counts = RefusalCounts::default();
         counts.over(1_000, false);
         for station in 0..COUNTS_MAX + 30 {
-            counts.count(&format!("station-{station}"), "unknown");
+            counts.count(
+                &format!("station-{station}"),
+                Code::ClientCertificateUnknown,
+            );
         }
         assert_eq!(counts.counts.len(), COUNTS_MAX + 1);
         let [counted] = &counts.over(1_060, false)[..] else {

@@ -7,7 +7,7 @@
 
 use super::authorize::Caller;
 use super::profile::IssuanceProfile;
-use super::{CertificateAuthority, Error, rfc3339};
+use super::{CertificateAuthority, Code, Error, rfc3339};
 use crate::store::CertificateRow;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
@@ -37,7 +37,7 @@ impl CertificateAuthority {
                  one; ask an operator for a new certificate",
                 profile.name, profile.role
             );
-            return Err(Error::forbidden("renewal_role_changed", message));
+            return Err(Error::forbidden(Code::RenewalRoleChanged, message));
         }
         self.check_window(profile, &present)?;
         check_alternative_names(profile, csr, &certificate)?;
@@ -56,10 +56,10 @@ impl CertificateAuthority {
         };
         let row = row.ok_or_else(|| {
             let message = "present the certificate that is to be renewed";
-            Error::forbidden("renewal_forbidden", message)
+            Error::forbidden(Code::RenewalForbidden, message)
         })?;
         let certificate = Certificate::parse(&row.der)
-            .map_err(|error| Error::stop("store_unreadable", error.to_string()))?;
+            .map_err(|error| Error::stop(Code::StoreUnreadable, error.to_string()))?;
         Ok((row, certificate))
     }
 
@@ -74,7 +74,7 @@ impl CertificateAuthority {
                  self_renewal in the [[profile]]",
                 profile.name
             );
-            return Err(Error::forbidden("renewal_forbidden", message));
+            return Err(Error::forbidden(Code::RenewalForbidden, message));
         };
         let opens = present.not_after.saturating_sub(window);
         if self.now() >= opens {
@@ -85,7 +85,7 @@ impl CertificateAuthority {
             rfc3339(present.not_after),
             rfc3339(opens)
         );
-        Err(Error::conflict("renewal_too_early", message))
+        Err(Error::conflict(Code::RenewalTooEarly, message))
     }
 
     /// The key is a new one: a copy of an old key is of no use once its certificate has ended. And
@@ -102,7 +102,7 @@ impl CertificateAuthority {
         };
         if earlier.iter().any(has_key) {
             let message = "the CSR has the key of an earlier certificate; make a new key";
-            return Err(Error::mend("renewal_same_key", message));
+            return Err(Error::mend(Code::RenewalSameKey, message));
         }
         let now = self.now();
         earlier.retain(|it| it.profile == present.profile);
@@ -117,7 +117,7 @@ impl CertificateAuthority {
             present.subject,
             present.profile
         );
-        Err(Error::conflict("renewal_limit", message))
+        Err(Error::conflict(Code::RenewalLimit, message))
     }
 }
 
@@ -137,5 +137,5 @@ fn check_alternative_names(
     }
     let message = "a renewal asks for the subject alternative names that the certificate has; copy \
                    them into the CSR";
-    Err(Error::mend("csr_other_names", message))
+    Err(Error::mend(Code::CsrOtherNames, message))
 }

@@ -8,7 +8,7 @@
 use super::authorize::{Authorized, Operate};
 use super::profile::Role;
 use super::receipt::Receipt;
-use super::{CertificateAuthority, Error, rfc3339};
+use super::{CertificateAuthority, Code, Error, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked};
 use crate::x509::bundle::parse_first;
@@ -53,7 +53,7 @@ impl CertificateName {
     pub fn of_serial(text: &str, authority: Option<String>) -> Result<Self, Error> {
         let serial = digits(text).parse().map_err(|error| {
             let message = format!("{text:?} is no serial number: {error}");
-            Error::mend("serial_invalid", message)
+            Error::mend(Code::SerialInvalid, message)
         })?;
         Ok(Self::Serial { serial, authority })
     }
@@ -63,7 +63,7 @@ impl CertificateName {
         let mut sha256 = [0; 32];
         hex::decode_to_slice(digits(text), &mut sha256).map_err(|_| {
             let message = format!("{text:?} is no SHA-256: that has 64 hexadecimal digits");
-            Error::mend("sha256_invalid", message)
+            Error::mend(Code::Sha256Invalid, message)
         })?;
         Ok(Self::Sha256(sha256))
     }
@@ -72,7 +72,7 @@ impl CertificateName {
     pub fn of_certificate(bytes: &[u8]) -> Result<Self, Error> {
         let certificate = parse_first(bytes).map_err(|error| {
             let message = format!("send a certificate as PEM or base64 of DER: {error}");
-            Error::mend("certificate_malformed", message)
+            Error::mend(Code::CertificateMalformed, message)
         })?;
         Ok(Self::Sha256(certificate.sha256()))
     }
@@ -110,7 +110,10 @@ impl CertificateAuthority {
         let was_revoked = revoked.changed.is_empty();
         let mut stands = revoked.changed.iter().chain(&revoked.unchanged);
         let (since, reason) = stands.find_map(|it| it.revoked).ok_or_else(|| {
-            Error::stop("internal", "a certificate is not revoked although it was")
+            Error::stop(
+                Code::Internal,
+                "a certificate is not revoked although it was",
+            )
         })?;
         let hierarchy = self.hierarchy();
         let issuer = hierarchy.generation(row.issuer);
@@ -165,11 +168,11 @@ impl CertificateAuthority {
         match (found.pop(), found.len()) {
             (Some(row), 0) => Ok(row),
             (Some(_), _) => Err(Error::conflict(
-                "certificate_ambiguous",
+                Code::CertificateAmbiguous,
                 format!("several certificates have {what}; name the authority, or the SHA-256"),
             )),
             (None, _) => Err(Error::missing(
-                "certificate_unknown",
+                Code::CertificateUnknown,
                 format!("this daemon has issued no certificate with {what}"),
             )),
         }
@@ -189,7 +192,7 @@ impl CertificateAuthority {
              {number} --reason compromise` for good, or `hallmark authority block {name} \
              --generation {number}` until you lift the block"
         );
-        Err(Error::conflict("certificate_of_authority", message))
+        Err(Error::conflict(Code::CertificateOfAuthority, message))
     }
 
     fn revocation_notices(&self, row: &CertificateRow) -> Result<Vec<String>, Error> {
@@ -280,7 +283,7 @@ mod tests {
         for text in ["ab".repeat(32), vec!["AB"; 32].join(":")] {
             assert_eq!(CertificateName::of_sha256(&text).unwrap(), sha256);
         }
-        for (text, code) in [("", "serial_invalid"), ("00", "serial_invalid")] {
+        for (text, code) in [("", Code::SerialInvalid), ("00", Code::SerialInvalid)] {
             assert_eq!(
                 CertificateName::of_serial(text, None).unwrap_err().code,
                 code
@@ -288,9 +291,9 @@ mod tests {
         }
         for text in ["", "abcd", &"zz".repeat(32), &"ab".repeat(33)] {
             let refused = CertificateName::of_sha256(text).unwrap_err();
-            assert_eq!(refused.code, "sha256_invalid");
+            assert_eq!(refused.code, Code::Sha256Invalid);
         }
         let refused = CertificateName::of_certificate(b"no certificate").unwrap_err();
-        assert_eq!(refused.code, "certificate_malformed");
+        assert_eq!(refused.code, Code::CertificateMalformed);
     }
 }

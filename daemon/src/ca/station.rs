@@ -5,8 +5,8 @@
 //! names the station lists the profile and covers the registration id. A table cannot take away
 //! what another one allows.
 
-use super::Error;
 use super::profile::{IssuanceProfile, Role};
+use super::{Code, Error};
 use crate::enrollment::pattern::NamePattern;
 use crate::store::Moves;
 use serde::Deserialize;
@@ -137,7 +137,7 @@ impl StationPolicy {
                 "no [[station]] names station {station:?}, so it may ask for nothing; add one with \
                  its profiles and ids, and reload"
             );
-            return refused("station_not_bound", problem);
+            return refused(Code::StationNotBound, problem);
         }
         rules.retain(|it| it.profiles.contains(profile));
         if rules.is_empty() {
@@ -145,7 +145,7 @@ impl StationPolicy {
                 "no [[station]] lets station {station:?} use profile {profile:?}; ask by one of \
                  its profiles, or add this one and reload"
             );
-            return refused("station_profile_forbidden", problem);
+            return refused(Code::StationProfileForbidden, problem);
         }
         rules.retain(|it| it.ids.iter().any(|ids| ids.covers(id)));
         if rules.is_empty() {
@@ -153,7 +153,7 @@ impl StationPolicy {
                 "no [[station]] lets station {station:?} ask for {id:?} by profile {profile:?}; \
                  ask at the station of that line, or add the id and reload"
             );
-            return refused("station_id_forbidden", problem);
+            return refused(Code::StationIdForbidden, problem);
         }
         Ok(self.moves(&rules))
     }
@@ -256,7 +256,7 @@ mod tests {
 
     fn code(policy: &StationPolicy, station: &str, profile: &str, id: &str) -> &'static str {
         let admitted = policy.admit(station, profile, id);
-        admitted.map_or_else(|error| error.code, |_| "allowed")
+        admitted.map_or_else(|error| error.code.name(), |_| "allowed")
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Tokens, for the operator who looks: what is in sight, and what is on one. Looking changes nothing.
 
-use super::{CertificateAuthority, ConfiguredToken, Error};
+use super::{CertificateAuthority, Code, ConfiguredToken, Error};
 use crate::store::GenerationRow;
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::contract::LABEL;
@@ -97,7 +97,7 @@ impl CertificateAuthority {
         let _alone = self.lasting.look.try_lock().map_err(|_| {
             Error::later(
                 1,
-                "look_under_way",
+                Code::LookUnderWay,
                 "somebody else is looking at the modules; come back",
             )
         })?;
@@ -192,7 +192,7 @@ impl CertificateAuthority {
             let known: Vec<_> = self.tokens.keys().map(String::as_str).collect();
             let known = known.join(", ");
             let message = format!("there is no token {name:?}; configured are {known}");
-            Error::missing("token_unknown", message)
+            Error::missing(Code::TokenUnknown, message)
         })
     }
 }

@@ -4,7 +4,7 @@
 //! runs at a time, beside issuance.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Error, rfc3339};
+use super::{CertificateAuthority, Code, Error, rfc3339};
 use crate::printable::Page;
 use crate::store::AuditEntry;
 use crate::token::TokenDescription;
@@ -93,7 +93,7 @@ impl CertificateAuthority {
         if !BENCH_SECONDS.contains(&request.seconds) {
             let (least, most) = (BENCH_SECONDS.start(), BENCH_SECONDS.end());
             let message = format!("`seconds` must be {least} to {most}");
-            return Err(Error::mend("bench_invalid", message));
+            return Err(Error::mend(Code::BenchInvalid, message));
         }
         let token = self.known_token(name)?;
         let _alone = self.alone()?;
@@ -119,7 +119,7 @@ impl CertificateAuthority {
     fn alone(&self) -> Result<MutexGuard<'_, ()>, Error> {
         self.lasting.trial.try_lock().map_err(|_| {
             let message = "another check or bench is under way; wait for it";
-            Error::conflict("trial_under_way", message)
+            Error::conflict(Code::TrialUnderWay, message)
         })
     }
 

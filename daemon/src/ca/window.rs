@@ -5,7 +5,7 @@
 use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::roll::AuthorityDetail;
-use super::{CertificateAuthority, Error, rfc3339};
+use super::{CertificateAuthority, Code, Error, rfc3339};
 use std::sync::Arc;
 
 impl CertificateAuthority {
@@ -31,7 +31,7 @@ impl CertificateAuthority {
              {name} --reason expiry`)",
             rfc3339(end)
         );
-        Err(Error::later(60, "signing_window_closed", message))
+        Err(Error::later(60, Code::SigningWindowClosed, message))
     }
 
     /// Generations that serve and near the end of their window, with no roll under way.
@@ -127,7 +127,7 @@ impl CertificateAuthority {
         for generation in self.near_their_end()? {
             let (name, detail) = (&generation.authority, AuthorityDetail::default());
             if let Err(error) = self.begin_authority_roll(&Caller::Daemon, name, &detail, None) {
-                tracing::warn!(authority = name, code = error.code, %error, "cannot be rolled yet");
+                tracing::warn!(authority = name, code = error.code.name(), %error, "cannot be rolled yet");
             }
         }
         let (now, hierarchy) = (self.now(), self.hierarchy());

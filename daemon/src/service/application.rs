@@ -192,7 +192,7 @@ impl<'a> Rest<'a> {
 
     fn note(&mut self, what: &str, result: Result<(), Error>) {
         if let Err(error) = result {
-            tracing::warn!(what, code = error.code, %error, "to be tried again");
+            tracing::warn!(what, code = error.code.name(), %error, "to be tried again");
             self.pause = self.pause.min(FAILURE_PAUSE);
         }
     }

@@ -9,7 +9,7 @@ use super::reconcilers::{Reconcilers, clients};
 use super::tokens::NextTokens;
 use super::{Daemon, parts, token_keys};
 use crate::api::reload::{Change, Reloaded};
-use crate::ca::{CertificateAuthority, Error};
+use crate::ca::{CertificateAuthority, Code, Error};
 use crate::config::changes::changes;
 use crate::config::{Configuration, ConfigurationError};
 use crate::notify::ServiceManager;
@@ -52,7 +52,7 @@ impl Daemon {
         match tokio::task::block_in_place(|| self.prepare(actor)) {
             Ok((next, ca)) => Ok(self.exchange(next, ca).await),
             Err(error) => {
-                tracing::error!(actor, code = error.code, %error,
+                tracing::error!(actor, code = error.code.name(), %error,
                     "the new configuration is refused; the one of before stays");
                 let (ca, file) = (self.current.load_full(), self.configuration.file.display());
                 ca.record_refused_configuration(actor, &file.to_string(), &error)
@@ -80,7 +80,7 @@ impl Daemon {
 
     /// What the file says now, or why that cannot be had.
     fn next(&self) -> Result<Next, Error> {
-        let refused = |reason: String| Error::mend("configuration_refused", reason);
+        let refused = |reason: String| Error::mend(Code::ConfigurationRefused, reason);
         let before = &self.configuration;
         let configuration = read(&before.file).map_err(|error| refused(format!("{error:#}")))?;
         for ((what, is), (_, said)) in before
@@ -93,7 +93,7 @@ impl Daemon {
                     "{what} is {is} until the daemon is restarted, and the file says {said}: \
                      restart it, or put the old value back"
                 );
-                return Err(Error::conflict("restart_required", message));
+                return Err(Error::conflict(Code::RestartRequired, message));
             }
         }
         let tokens = self.tokens.reconfigured(before, &configuration);

@@ -8,6 +8,7 @@
 use super::digest::sha256;
 use super::engine::{Tx, params};
 use super::{Store, StoreError, abandon};
+use crate::error_code::Code;
 
 /// Why a key gets no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,10 +32,10 @@ pub enum KeyInTheWay {
 
 impl KeyInTheWay {
     /// The stable code under which the API reports it.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            KeyInTheWay::Compromised => "key_compromised",
-            KeyInTheWay::OfAnother(_) | KeyInTheWay::OfAnAuthority => "key_in_use",
+            KeyInTheWay::Compromised => Code::KeyCompromised,
+            KeyInTheWay::OfAnother(_) | KeyInTheWay::OfAnAuthority => Code::KeyInUse,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{Store, StoreError, abandon, block, mark};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::error_code::Code;
 use crate::x509::revocation::RevocationReason;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -84,7 +85,7 @@ fn doors_of(tx: &Tx<'_>, compromise: &Compromise, at: i64) -> Result<Vec<Door>, 
     let one_slot = compromise.slots.len() < SlotName::BOTH.len();
     if one_slot && (doors.is_empty() || doors.iter().any(|door| door.individual.is_none())) {
         return Err(StoreError::Mend {
-            code: "roll_slot_invalid",
+            code: Code::RollSlotInvalid,
             message: format!(
                 "{device} has no enrollment of its own, and so no slots, everywhere that lets it \
                  in; leave --slot out"

@@ -124,6 +124,7 @@ pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{RollRow, RollSubject};
 pub use scan::ScannedPage;
 
+use crate::error_code::Code;
 use engine::Tx;
 use health::WriteHealth;
 use issuance_count::CertificatesCounted;
@@ -154,7 +155,7 @@ pub enum StoreError {
     #[error("{message}")]
     InTheWay {
         /// A stable code.
-        code: &'static str,
+        code: Code,
         /// What is in the way, and what to do about it.
         message: String,
     },
@@ -162,7 +163,7 @@ pub enum StoreError {
     #[error("{message}")]
     Mend {
         /// A stable code.
-        code: &'static str,
+        code: Code,
         /// What does not fit, and what to change.
         message: String,
     },

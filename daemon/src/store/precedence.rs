@@ -14,6 +14,7 @@ use super::roll::open_roll;
 use super::{Store, StoreError, door};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::error_code::Code;
 use crate::x509::revocation::RevocationReason;
 use std::collections::BTreeSet;
 
@@ -25,9 +26,9 @@ impl Store {
     }
 }
 
-const UNDER_WAY: &str = "roll_under_way";
+const UNDER_WAY: Code = Code::RollUnderWay;
 
-fn in_the_way<T>(code: &'static str, message: String) -> Result<T, StoreError> {
+fn in_the_way<T>(code: Code, message: String) -> Result<T, StoreError> {
     Err(StoreError::InTheWay { code, message })
 }
 
@@ -65,7 +66,7 @@ pub(super) fn leaf_roll(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<Thumbprint, 
     }
     if is_blocked(tx, name)? {
         let message = format!("{name} is blocked; lift that with `hallmark device unblock` first");
-        return in_the_way("device_blocked", message);
+        return in_the_way(Code::DeviceBlocked, message);
     }
     match row.slots {
         Slots::Serving { certificate, .. } => Ok(certificate),
@@ -96,7 +97,7 @@ pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreEr
             "{kind} {name} is blocked, and would be rolled with {authority}: lift the block first, \
              or start the roll by compromise"
         );
-        return in_the_way("authority_blocked", message);
+        return in_the_way(Code::AuthorityBlocked, message);
     }
     for group in groups_of(tx, authority)? {
         if !matches!(group.slots, Slots::Serving { .. }) {
@@ -181,7 +182,7 @@ pub(super) fn new_group(tx: &Tx<'_>, held: &[Thumbprint]) -> Result<(), StoreErr
                 "generation {number} of {authority} is revoked, and this group would let in what \
                  it signed; roll that authority, or lift the block that holds it"
             );
-            return in_the_way("issuer_revoked", message);
+            return in_the_way(Code::IssuerRevoked, message);
         }
     }
     Ok(())

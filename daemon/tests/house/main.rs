@@ -24,12 +24,12 @@ struct Room {
 const ROOMS: &[Room] = &[
     Room {
         prefix: "pki/x509",
-        may_use: &[],
+        may_use: &["error_code"],
         libraries: &["der", "spki"],
     },
     Room {
         prefix: "pki/enrollment",
-        may_use: &[],
+        may_use: &["error_code"],
         libraries: &["der"],
     },
     Room {
@@ -54,7 +54,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "store",
-        may_use: &["enrollment", "files", "x509"],
+        may_use: &["enrollment", "error_code", "files", "x509"],
         libraries: &["rusqlite", "rusqlite_migration"],
     },
     Room {
@@ -99,6 +99,7 @@ const ROOMS: &[Room] = &[
         prefix: "ca",
         may_use: &[
             "enrollment",
+            "error_code",
             "files",
             "printable",
             "store",

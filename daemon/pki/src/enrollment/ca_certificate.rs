@@ -219,16 +219,6 @@ pub enum ParkReason {
     },
 }
 
-impl ParkReason {
-    /// The stable code of the problem document.
-    pub fn code(&self) -> &'static str {
-        match self {
-            ParkReason::OtherCertificate { .. } => "ca_certificate_name_taken",
-            ParkReason::Exhausted { .. } => "ca_certificate_proof_failed",
-        }
-    }
-}
-
 /// The next step towards `certificate` being verified. What was observed wins over what was
 /// remembered; equal certificates are adopted, whoever uploaded them.
 pub fn next_step(
@@ -390,10 +380,8 @@ mod tests {
     fn another_certificate_under_the_name_is_left_alone() {
         let other = observed(&SlotCertificate::new(b"other".to_vec()), true);
         let step = next_step(&certificate(), &Proof::default(), Some(&other));
-        let Step::Park(reason) = step else {
-            panic!("{step:?}");
-        };
-        assert_eq!(reason.code(), "ca_certificate_name_taken");
+        let named = matches!(step, Step::Park(ParkReason::OtherCertificate { .. }));
+        assert!(named, "{step:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Two sources of DPS disagree about a special character in front; we take the stricter one and
 //! refuse it, because an id that one of them refuses would strand a device that is already built.
 
+use crate::error_code::Code;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::fmt;
@@ -130,10 +131,10 @@ pub struct IdInvalid {
 
 impl IdInvalid {
     /// The stable code of the problem document.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self.kind {
-            IdKind::Registration => "registration_id_invalid",
-            IdKind::EnrollmentGroup => "enrollment_group_id_invalid",
+            IdKind::Registration => Code::RegistrationIdInvalid,
+            IdKind::EnrollmentGroup => Code::EnrollmentGroupIdInvalid,
         }
     }
 }
@@ -245,7 +246,7 @@ mod tests {
         assert!(refused(&"a".repeat(65)).contains("at most 64"));
         assert_eq!(
             RegistrationId::parse("ä").unwrap_err().code(),
-            "registration_id_invalid"
+            Code::RegistrationIdInvalid
         );
     }
 
@@ -253,7 +254,7 @@ mod tests {
     fn a_group_id_may_be_longer_than_a_common_name() {
         assert!(EnrollmentGroupId::parse(&"g".repeat(128)).is_ok());
         let refused = EnrollmentGroupId::parse(&"g".repeat(129)).unwrap_err();
-        assert_eq!(refused.code(), "enrollment_group_id_invalid");
+        assert_eq!(refused.code(), Code::EnrollmentGroupIdInvalid);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a transition of slots was not made, in words for people and codes for programs.
 
 use super::slots::{SlotName, Slots};
+use crate::error_code::Code;
 use time::OffsetDateTime;
 
 /// A transition that was not made: the state as it was, and why.
@@ -15,7 +16,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// The stable code of the problem document.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         self.reason.code()
     }
 }
@@ -71,17 +72,17 @@ pub enum Reason {
 
 impl Reason {
     /// The stable code of the problem document.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Reason::State { .. } => "slots_state",
-            Reason::AlreadyThere { .. } => "slots_certificate_already_there",
-            Reason::NotThere => "slots_certificate_not_there",
-            Reason::NotObserved { .. } => "slots_not_observed",
-            Reason::CanaryPending => "slots_canary_pending",
-            Reason::CanaryFailed(_) => "slots_canary_failed",
-            Reason::NotExpired { .. } => "slots_not_expired",
-            Reason::DevicesUnproven { .. } => "slots_devices_unproven",
-            Reason::EarlyRetirementForbidden => "slots_early_retirement_forbidden",
+            Reason::State { .. } => Code::SlotsState,
+            Reason::AlreadyThere { .. } => Code::SlotsCertificateAlreadyThere,
+            Reason::NotThere => Code::SlotsCertificateNotThere,
+            Reason::NotObserved { .. } => Code::SlotsNotObserved,
+            Reason::CanaryPending => Code::SlotsCanaryPending,
+            Reason::CanaryFailed(_) => Code::SlotsCanaryFailed,
+            Reason::NotExpired { .. } => Code::SlotsNotExpired,
+            Reason::DevicesUnproven { .. } => Code::SlotsDevicesUnproven,
+            Reason::EarlyRetirementForbidden => Code::SlotsEarlyRetirementForbidden,
         }
     }
 }

@@ -381,6 +381,7 @@ struct StoredInvalid;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error_code::Code;
     use time::Duration;
 
     fn certificate(name: &str) -> Thumbprint {
@@ -426,7 +427,7 @@ mod tests {
     fn the_same_certificate_cannot_be_staged() {
         let serving = Slots::Empty.serve(certificate("old")).unwrap();
         let refusal = serving.clone().stage(certificate("old")).unwrap_err();
-        assert_eq!(refusal.code(), "slots_certificate_already_there");
+        assert_eq!(refusal.code(), Code::SlotsCertificateAlreadyThere);
         assert_eq!(refusal.slots, serving);
     }
 
@@ -435,14 +436,14 @@ mod tests {
         let mut evidence = both_observed(CanaryVerdict::NotNeeded);
         evidence.observed_secondary = None;
         let refusal = staged().cut_over(&evidence).unwrap_err();
-        assert_eq!(refusal.code(), "slots_not_observed");
+        assert_eq!(refusal.code(), Code::SlotsNotObserved);
     }
 
     #[test]
     fn no_cut_over_before_the_canary_passed() {
         for (canary, code) in [
-            (CanaryVerdict::Pending, "slots_canary_pending"),
-            (CanaryVerdict::Failed("401".into()), "slots_canary_failed"),
+            (CanaryVerdict::Pending, Code::SlotsCanaryPending),
+            (CanaryVerdict::Failed("401".into()), Code::SlotsCanaryFailed),
         ] {
             let refusal = staged().cut_over(&both_observed(canary)).unwrap_err();
             assert_eq!(refusal.code(), code);
@@ -464,7 +465,7 @@ mod tests {
         let evidence = both_observed(CanaryVerdict::NotNeeded);
         let draining = staged().cut_over(&evidence).unwrap();
         let refusal = draining.clone().retire(&at(not_after)).unwrap_err();
-        assert_eq!(refusal.code(), "slots_not_expired");
+        assert_eq!(refusal.code(), Code::SlotsNotExpired);
         let retired = draining.retire(&at(not_after + Duration::SECOND)).unwrap();
         assert_eq!(retired.wanted(), (None, Some(certificate("new"))));
     }
@@ -474,8 +475,8 @@ mod tests {
         let evidence = both_observed(CanaryVerdict::NotNeeded);
         let draining = staged().cut_over(&evidence).unwrap();
         for (unproven, allowed, code) in [
-            (0, false, "slots_early_retirement_forbidden"),
-            (1, true, "slots_devices_unproven"),
+            (0, false, Code::SlotsEarlyRetirementForbidden),
+            (1, true, Code::SlotsDevicesUnproven),
         ] {
             let refusal = draining.clone().retire(&RetireEvidence::DevicesProven {
                 unproven,

@@ -66,13 +66,6 @@ pub struct ThumbprintInvalid {
     length: usize,
 }
 
-impl ThumbprintInvalid {
-    /// The stable code of the problem document.
-    pub fn code(&self) -> &'static str {
-        "thumbprint_invalid"
-    }
-}
-
 /// Hex in either case, as text, for a digest of a fixed length.
 macro_rules! hex_conversions {
     ($thumbprint:ident, $length:literal, $algorithm:literal) => {

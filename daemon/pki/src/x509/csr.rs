@@ -9,6 +9,7 @@ use super::san::{NAMES_MAX, SanRefusal, SubjectAlternativeName};
 use super::signature::{self, SignatureRefusal};
 use super::wire;
 use super::{oid, pem};
+use crate::error_code::Code;
 use der::asn1::AnyRef;
 use der::referenced::OwnedToRef;
 use der::{Decode, Encode, Reader, SliceReader};
@@ -67,18 +68,20 @@ pub enum CsrRefusal {
 
 impl CsrRefusal {
     /// Returns the stable code of the API.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            CsrRefusal::TooLarge { .. } => "csr_too_large",
-            CsrRefusal::Malformed(_) | CsrRefusal::Key(KeyRefusal::Malformed(_)) => "csr_malformed",
-            CsrRefusal::NotCanonical | CsrRefusal::Key(KeyRefusal::NotCanonical) => {
-                "csr_not_canonical"
+            CsrRefusal::TooLarge { .. } => Code::CsrTooLarge,
+            CsrRefusal::Malformed(_) | CsrRefusal::Key(KeyRefusal::Malformed(_)) => {
+                Code::CsrMalformed
             }
-            CsrRefusal::BadSignature => "csr_bad_signature",
-            CsrRefusal::UnsupportedAlgorithm(_) => "csr_unsupported_algorithm",
-            CsrRefusal::Key(KeyRefusal::WeakKey(_)) => "csr_weak_key",
-            CsrRefusal::Key(KeyRefusal::UnsupportedKey(_)) => "csr_unsupported_key",
-            CsrRefusal::BadName(_) => "csr_bad_name",
+            CsrRefusal::NotCanonical | CsrRefusal::Key(KeyRefusal::NotCanonical) => {
+                Code::CsrNotCanonical
+            }
+            CsrRefusal::BadSignature => Code::CsrBadSignature,
+            CsrRefusal::UnsupportedAlgorithm(_) => Code::CsrUnsupportedAlgorithm,
+            CsrRefusal::Key(KeyRefusal::WeakKey(_)) => Code::CsrWeakKey,
+            CsrRefusal::Key(KeyRefusal::UnsupportedKey(_)) => Code::CsrUnsupportedKey,
+            CsrRefusal::BadName(_) => Code::CsrBadName,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::profile::{Kind, Profile};
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
 use super::wire;
+use crate::error_code::Code;
 use der::asn1::AnyRef;
 use der::{DateTime, Decode, Encode, Tag};
 use std::time::Duration;
@@ -96,16 +97,16 @@ pub enum BuildRefusal {
 
 impl BuildRefusal {
     /// Returns the stable code for problem documents.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            BuildRefusal::KeyType(_) => "key_type_forbidden",
-            BuildRefusal::OutlivesIssuer { .. } => "outlives_issuer",
-            BuildRefusal::IssuerNotYetValid { .. } => "issuer_not_yet_valid",
-            BuildRefusal::PathLength { .. } => "path_length",
-            BuildRefusal::IssuersName => "issuers_name",
-            BuildRefusal::NotSelfSigned => "not_self_signed",
-            BuildRefusal::Time => "validity_out_of_range",
-            BuildRefusal::Encoding(_) => "not_encodable",
+            BuildRefusal::KeyType(_) => Code::KeyTypeForbidden,
+            BuildRefusal::OutlivesIssuer { .. } => Code::OutlivesIssuer,
+            BuildRefusal::IssuerNotYetValid { .. } => Code::IssuerNotYetValid,
+            BuildRefusal::PathLength { .. } => Code::PathLength,
+            BuildRefusal::IssuersName => Code::IssuersName,
+            BuildRefusal::NotSelfSigned => Code::NotSelfSigned,
+            BuildRefusal::Time => Code::ValidityOutOfRange,
+            BuildRefusal::Encoding(_) => Code::NotEncodable,
         }
     }
 }

@@ -27,7 +27,7 @@ impl CertificateAuthority {
                 chunks += 1;
                 if let Err(error) = self.advance_block(&block) {
                     let (block, code) = (block.id, error.code);
-                    tracing::warn!(block, code, %error, "to be gone on with");
+                    tracing::warn!(block, code = code.name(), %error, "to be gone on with");
                     retry = Some(self.now() + RETRY_SECONDS);
                     break;
                 }

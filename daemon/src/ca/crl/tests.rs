@@ -1,6 +1,7 @@
 //! When lists are signed and when they are not, over a token in memory.
 
 use super::*;
+use crate::ca::Code;
 use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::clock::ClockPolicy;
@@ -210,7 +211,7 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
 #[test]
 fn pauses_after_failures_grow_to_a_limit() {
     let lists = RevocationLists::new(Vec::new());
-    let error = Error::stop("test", "a test");
+    let error = Error::stop(Code::TokenRefused, "a test");
     let pauses: Vec<i64> = (0..8).map(|_| lists.failed(1, &error, 0)).collect();
     assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
 }
@@ -231,7 +232,7 @@ fn a_revoked_generation_is_listed_above_and_signs_no_more_until_the_hold_is_lift
         .signing("line")
         .map(|_| ())
         .unwrap_err();
-    assert_eq!(refusal.code, "issuer_revoked");
+    assert_eq!(refusal.code, Code::IssuerRevoked);
     scene.ca.update_crls().unwrap();
     assert_eq!((scene.signed("root"), scene.list("root").entries), (2, 1));
     assert_eq!(scene.signed("line"), 1);

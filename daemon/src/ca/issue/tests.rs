@@ -1,6 +1,7 @@
 //! What the issuance cycle refuses although the configuration lets it through.
 
 use super::*;
+use crate::ca::Code;
 use crate::ca::authorize::Caller;
 use crate::ca::crl::tests::Scene;
 use pollster::block_on;
@@ -41,7 +42,7 @@ fn no_caller_obtains_the_shape_of_an_authority() {
             moves: false,
         };
         let refused = block_on(scene.ca.issue(&permission, &request)).unwrap_err();
-        assert_eq!(refused.code, "profile_shape", "{role}: {refused}");
+        assert_eq!(refused.code, Code::ProfileShape, "{role}: {refused}");
         assert_eq!(scene.ca.store().issuance_counts().unwrap(), certificates);
     }
 }

@@ -6,11 +6,10 @@
 
 use super::super::authority_policy::Gate;
 use super::super::authorize::{Authorized, Caller, Operate};
-use super::super::error::{ISSUER_REVOKED, SIGNING_PAUSED};
 use super::super::generation::{Shape, new_key_id};
 use super::super::hierarchy::Generation;
 use super::super::pace::Source;
-use super::super::{CertificateAuthority, Error, crash_point};
+use super::super::{CertificateAuthority, Code, Error, crash_point};
 use super::evidence::{AuthorityDetail, Word};
 use super::{RETRY_SECONDS, earlier};
 use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step};
@@ -81,7 +80,7 @@ impl CertificateAuthority {
              first (that rolls those below, too), or say a shorter --validity",
             old.authority
         );
-        Err(Error::mend("outlives_issuer", message))
+        Err(Error::mend(Code::OutlivesIssuer, message))
     }
 
     /// Gives an expiry roll up before its cut-over.
@@ -127,14 +126,14 @@ impl CertificateAuthority {
         let row = self.store.roll(roll)?;
         let RollSubject::Authority { .. } = row.subject else {
             let message = "a leaf's roll needs nobody's word";
-            return Err(Error::mend("roll_not_approvable", message));
+            return Err(Error::mend(Code::RollNotApprovable, message));
         };
         let gate = match row.state {
             RollState::Requested | RollState::Staged => Gate::CutOver,
             RollState::Draining => Gate::Retire,
             state => {
                 let message = format!("roll {roll} is {}: no step needs a word", state.name());
-                return Err(Error::conflict("roll_not_approvable", message));
+                return Err(Error::conflict(Code::RollNotApprovable, message));
             }
         };
         let mut detail = AuthorityDetail::of(&row)?;
@@ -152,7 +151,7 @@ impl CertificateAuthority {
             .amend_roll(&row, detail.to_value()?, Some(entry))?
         {
             let message = "the roll has moved meanwhile; look at it and decide again";
-            return Err(Error::conflict("state_conflict", message));
+            return Err(Error::conflict(Code::StateConflict, message));
         }
         self.wake();
         Ok(self.store.roll(roll)?)
@@ -194,7 +193,7 @@ impl CertificateAuthority {
         }
         if let Err(error) = self.next_key_signs(roll, evidence, &step) {
             self.note_failure(roll, Some(error.to_string()))?;
-            tracing::warn!(roll = roll.id, code = error.code, %error, "the next key does not sign");
+            tracing::warn!(roll = roll.id, code = error.code.name(), %error, "the next key does not sign");
             return Ok(Some(now + RETRY_SECONDS));
         }
         if step == Step::Enter(RollState::Clearing) {
@@ -260,7 +259,10 @@ impl CertificateAuthority {
             ..
         } = roll.subject
         else {
-            return Err(Error::stop("internal", "a leaf's roll has no such steps"));
+            return Err(Error::stop(
+                Code::Internal,
+                "a leaf's roll has no such steps",
+            ));
         };
         let mut next = AuthorityStep::of(roll, roll.state);
         next.next = evidence.next;
@@ -338,17 +340,23 @@ impl CertificateAuthority {
             Ok(_alone) => self.next_generation(roll, evidence.old),
             Err(_) => Err(Error::later(
                 5,
-                "ceremony_under_way",
+                Code::CeremonyUnderWay,
                 "a ceremony is under way",
             )),
         };
         // The failure that the pause follows is on record.
-        if made.as_ref().is_err_and(|it| it.code == SIGNING_PAUSED) {
+        if made
+            .as_ref()
+            .is_err_and(|it| it.code == Code::SigningPaused)
+        {
             return Ok(Some(now + RETRY_SECONDS));
         }
         // To wait for the one above is no failure.
-        let failure = made.as_ref().err().filter(|it| it.code != ISSUER_REVOKED);
-        let waits_elsewhere = failure.is_some_and(|it| it.code == "authority_waiting");
+        let failure = made
+            .as_ref()
+            .err()
+            .filter(|it| it.code != Code::IssuerRevoked);
+        let waits_elsewhere = failure.is_some_and(|it| it.code == Code::AuthorityWaiting);
         let failure = failure.map(ToString::to_string);
         if waits_elsewhere && AuthorityDetail::of(roll)?.failure == failure {
             // The installation of the certificate wakes the roll.
@@ -356,7 +364,7 @@ impl CertificateAuthority {
         }
         self.note_failure(roll, failure)?;
         if let Err(error) = made {
-            tracing::warn!(roll = roll.id, code = error.code, %error, "no generation yet");
+            tracing::warn!(roll = roll.id, code = error.code.name(), %error, "no generation yet");
             return Ok(Some(now + RETRY_SECONDS));
         }
         self.wake();
@@ -367,7 +375,7 @@ impl CertificateAuthority {
         let hierarchy = self.hierarchy();
         let Some(old) = hierarchy.with_certificate(old).cloned() else {
             return Err(Error::stop(
-                "hierarchy_broken",
+                Code::HierarchyBroken,
                 "the old generation is gone",
             ));
         };
@@ -409,7 +417,7 @@ impl CertificateAuthority {
         let source = Source::Key(row.id);
         self.may_have_signed(source)?;
         let made = self.make_key(row);
-        let does_not_sign = made.as_ref().is_err_and(|it| it.code == "token_key");
+        let does_not_sign = made.as_ref().is_err_and(|it| it.code == Code::TokenKey);
         self.note_signature(source, !does_not_sign);
         made
     }
@@ -419,7 +427,7 @@ impl CertificateAuthority {
         let rows = self.store.generations()?;
         let find = |id| rows.iter().find(|it| it.id == id);
         let (Some(before), Some(row)) = (find(old.id), find(next)) else {
-            return Err(Error::stop("hierarchy_broken", "a generation is gone"));
+            return Err(Error::stop(Code::HierarchyBroken, "a generation is gone"));
         };
         if row.request.as_ref().is_none_or(|it| it.der.is_none()) {
             let path_length = before.request.as_ref().and_then(|it| it.path_length);
@@ -438,7 +446,7 @@ impl CertificateAuthority {
         for name in &evidence.behind {
             if let Err(error) = self.roll_below(roll, name) {
                 let (roll, code) = (roll.id, error.code);
-                tracing::warn!(roll, authority = name, code, %error, "cannot be rolled yet");
+                tracing::warn!(roll, authority = name, code = code.name(), %error, "cannot be rolled yet");
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use super::super::authorize::{Authorized, Operate};
 use super::super::hierarchy::Generation;
-use super::super::{CertificateAuthority, Error, crash_point};
+use super::super::{CertificateAuthority, Code, Error, crash_point};
 use super::evidence::AuthorityDetail;
 use crate::enrollment::authority_roll::Change;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -43,7 +43,7 @@ impl CertificateAuthority {
         for _ in 1..ATTEMPTS_MAX {
             let begun = self.shut_out_all(permission, authority, generation, detail, overriding);
             match begun {
-                Err(error) if error.code == "state_conflict" => {}
+                Err(error) if error.code == Code::StateConflict => {}
                 done => return done,
             }
         }
@@ -104,7 +104,7 @@ impl CertificateAuthority {
             let message = format!(
                 "there is no such generation of {authority:?}; `hallmark authority show` shows all"
             );
-            Error::missing("authority_unknown", message)
+            Error::missing(Code::AuthorityUnknown, message)
         })
     }
 

@@ -3,7 +3,7 @@
 use super::super::authority_policy::Gate;
 use super::super::generation::Shape;
 use super::super::hierarchy::{Generation, Hierarchy};
-use super::super::{CertificateAuthority, Error};
+use super::super::{CertificateAuthority, Code, Error};
 use super::leaf::expiry;
 use crate::enrollment::authority_roll::{Evidence, Group};
 use crate::enrollment::ca_certificate::Stage;
@@ -54,13 +54,14 @@ pub struct Word {
 impl AuthorityDetail {
     /// Those of `roll`.
     pub fn of(roll: &RollRow) -> Result<Self, Error> {
-        serde_json::from_value(roll.detail.clone())
-            .map_err(|error| Error::stop("store_unreadable", format!("roll {}: {error}", roll.id)))
+        serde_json::from_value(roll.detail.clone()).map_err(|error| {
+            Error::stop(Code::StoreUnreadable, format!("roll {}: {error}", roll.id))
+        })
     }
 
     /// As the store keeps them.
     pub fn to_value(&self) -> Result<Value, Error> {
-        serde_json::to_value(self).map_err(|error| Error::stop("internal", error.to_string()))
+        serde_json::to_value(self).map_err(|error| Error::stop(Code::Internal, error.to_string()))
     }
 
     /// What the next certificate says.
@@ -98,7 +99,10 @@ impl CertificateAuthority {
             new_generation,
         } = &roll.subject
         else {
-            return Err(Error::stop("internal", "a leaf's roll has other evidence"));
+            return Err(Error::stop(
+                Code::Internal,
+                "a leaf's roll has other evidence",
+            ));
         };
         let detail = AuthorityDetail::of(roll)?;
         let hierarchy = self.hierarchy();

@@ -3,7 +3,7 @@
 //! The decisions are those of `enrollment::roll`; here they get their evidence and are recorded.
 
 use super::super::authorize::{Authorized, Caller, Operate};
-use super::super::{CertificateAuthority, Error, crash_point};
+use super::super::{CertificateAuthority, Code, Error, crash_point};
 use crate::enrollment::record::Record;
 use crate::enrollment::roll::{LeafEvidence, LeafStep, Override, RollState, next_leaf_step};
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence};
@@ -28,7 +28,7 @@ impl CertificateAuthority {
                 "no provisioning service lets {registration_id} in; add an enrollment, or look at \
                  `hallmark device show {registration_id}`"
             );
-            return Err(Error::missing("enrollment_unknown", message));
+            return Err(Error::missing(Code::EnrollmentUnknown, message));
         }
         own.iter()
             .map(|row| {
@@ -55,7 +55,7 @@ impl CertificateAuthority {
         if roll.state == RollState::Staged {
             self.refuse_dead_leaf(roll)?;
             if self.seen_on(&row)? != Some(roll.old_certificate) {
-                let (guard, by) = ("roll_device_not_seen", caller.to_string());
+                let (guard, by) = (Code::RollDeviceNotSeen, caller.to_string());
                 let reason = overriding.ok_or_else(|| {
                     let message = format!(
                         "{} was not seen on its old leaf, and may have dropped it: then nothing \
@@ -64,7 +64,7 @@ impl CertificateAuthority {
                     );
                     Error::conflict(guard, message)
                 })?;
-                let guard = guard.to_owned();
+                let guard = guard.name().to_owned();
                 overridden = Some(Override { guard, reason, by });
             }
         }
@@ -84,7 +84,7 @@ impl CertificateAuthority {
         match old.is_some_and(|old| old.not_after > now && old.revoked_at.is_none()) {
             true => Ok(()),
             false => Err(Error::conflict(
-                "roll_old_certificate_dead",
+                Code::RollOldCertificateDead,
                 "the old leaf has expired or is revoked: without the new one nothing would let the \
                  device in",
             )),

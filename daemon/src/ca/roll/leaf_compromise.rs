@@ -1,5 +1,6 @@
 //! Rolls of leaves by compromise: the compromised leaf is shut out first, its device let back in second.
 
+use crate::ca::Code;
 use crate::ca::authorize::{Authorized, Issue, Operate};
 use crate::ca::issue::{IssueRequest, Issued};
 use crate::ca::{CertificateAuthority, Error, crash_point};
@@ -97,7 +98,7 @@ impl CertificateAuthority {
                 "there is no device {registration_id:?}; `hallmark device list` has all that ever \
                  got a leaf"
             );
-            Error::missing("device_unknown", message)
+            Error::missing(Code::DeviceUnknown, message)
         })?;
         Ok(device.registration_id)
     }
@@ -125,7 +126,7 @@ impl CertificateAuthority {
         let registered = self.store.device(device)?.map(|it| it.profile);
         match registered {
             Some(registered) if registered != asked => Err(Error::forbidden(
-                "device_moves",
+                Code::DeviceMoves,
                 format!(
                     "{device} is registered with profile {registered:?}; ask for its new leaf by \
                      that, or without one, and move it then with `hallmark issue --move`"
@@ -142,7 +143,7 @@ fn refuse_same_key(der: &[u8], key: &PublicKey) -> Result<(), Error> {
         .and_then(|it| it.public_key().ok());
     match known {
         Some(known) if known == *key => Err(Error::mend(
-            "key_compromised",
+            Code::KeyCompromised,
             "the CSR carries the key of a leaf that is reported as compromised; have the device \
              make a new key",
         )),

@@ -1,6 +1,6 @@
 //! Limits of the provisioning services, checked before a roll starts and not when it is half done.
 
-use super::super::{CertificateAuthority, Error};
+use super::super::{CertificateAuthority, Code, Error};
 
 impl CertificateAuthority {
     /// Whether every service that an authority's roll reaches has room for what it adds: the new CA
@@ -18,7 +18,7 @@ impl CertificateAuthority {
                     "{provisioning} holds {held} of at most {most} CA certificates, and this roll \
                      adds {added}: delete some there first"
                 );
-                return Err(Error::conflict("service_limit", message));
+                return Err(Error::conflict(Code::ServiceLimit, message));
             }
         }
         Ok(())
@@ -40,7 +40,7 @@ impl CertificateAuthority {
                     "{provisioning} holds {held} of at most {most} groups, and blocking the \
                      compromised certificates adds {added}: delete some there, or say --override"
                 );
-                return Err(Error::conflict("service_limit", message));
+                return Err(Error::conflict(Code::ServiceLimit, message));
             }
         }
         Ok(())

@@ -64,7 +64,7 @@ impl CertificateAuthority {
             };
             // One that fails holds up no other: the next one may shut somebody out.
             let due = due.unwrap_or_else(|error| {
-                tracing::warn!(roll = roll.id, code = error.code, %error, "to be tried again");
+                tracing::warn!(roll = roll.id, code = error.code.name(), %error, "to be tried again");
                 Some(now + RETRY_SECONDS)
             });
             next_due = earlier(next_due, due);

@@ -1,7 +1,7 @@
 //! One look at one CA certificate: upload, code, proof, step by step.
 
 use super::{Failure, Outcome, Reconciler};
-use crate::ca::Error;
+use crate::ca::{Code, Error};
 use crate::enrollment::ca_certificate::{ObservedCaCertificate, Proof, Step, next_step};
 use crate::enrollment::desired::SlotCertificate;
 use crate::enrollment::thumbprint::Sha1Thumbprint;
@@ -82,5 +82,5 @@ impl Reconciler {
 }
 
 fn refused(refusal: impl std::fmt::Display) -> Failure {
-    Failure::Here(Error::stop("possession_refused", refusal.to_string()))
+    Failure::Here(Error::stop(Code::PossessionRefused, refusal.to_string()))
 }

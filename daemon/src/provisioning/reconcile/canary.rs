@@ -5,8 +5,8 @@
 
 use super::backoff::{Backoff, while_the_store_fails};
 use super::{Failure, Reconciler, TICK, pause_seconds};
-use crate::ca::Error;
 use crate::ca::canary::CanaryOrder;
+use crate::ca::{Code, Error};
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::slots::CanaryVerdict;
 use crate::provisioning::device::{DeviceClient, Registration};
@@ -91,7 +91,7 @@ impl Reconciler {
 
     async fn try_canary(&self, order: &CanaryOrder) -> Result<CanaryVerdict, Failure> {
         let id = RegistrationId::parse(&order.registration_id)
-            .map_err(|error| Failure::Here(Error::stop("canary", error.to_string())))?;
+            .map_err(|error| Failure::Here(Error::stop(Code::Canary, error.to_string())))?;
         self.forget_canary(&id).await?;
         let (key, csr) = request().map_err(Failure::Here)?;
         let asked = order.clone();
@@ -101,7 +101,7 @@ impl Reconciler {
         let identity = key + &issued.to_pem();
         let client = self.clients.device.client(&SecretString::from(identity));
         let client =
-            client.map_err(|error| Failure::Here(Error::stop("canary", error.to_string())))?;
+            client.map_err(|error| Failure::Here(Error::stop(Code::Canary, error.to_string())))?;
         let verdict = match registered(&client, &id).await {
             Ok(verdict) => verdict,
             Err(refused @ (CallError::Unauthorized { .. } | CallError::Rejected { .. })) => {
@@ -127,7 +127,7 @@ impl Reconciler {
 
 /// A key and a request; the name is the authority's to set.
 fn request() -> Result<(String, Vec<u8>), Error> {
-    let failed = |error: rcgen::Error| Error::stop("canary", error.to_string());
+    let failed = |error: rcgen::Error| Error::stop(Code::Canary, error.to_string());
     let key = KeyPair::generate().map_err(failed)?;
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();

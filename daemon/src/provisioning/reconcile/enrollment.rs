@@ -1,7 +1,7 @@
 //! One look at one enrollment: observe, plan, act.
 
 use super::{Failure, Outcome, Reconciler};
-use crate::ca::Error;
+use crate::ca::{Code, Error};
 use crate::enrollment::desired::{Desired, EnrollmentId};
 use crate::enrollment::history::History;
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
@@ -82,7 +82,7 @@ enum Id {
 
 impl Id {
     fn of(row: &EnrollmentRow) -> Result<Self, Failure> {
-        let invalid = |reason: String| Failure::Here(Error::stop("store_unreadable", reason));
+        let invalid = |reason: String| Failure::Here(Error::stop(Code::StoreUnreadable, reason));
         match row.kind {
             EnrollmentKind::Individual => RegistrationId::parse(&row.name)
                 .map(Id::Individual)

@@ -22,7 +22,7 @@ use super::configuration::Clients;
 use super::failure::CallError;
 use super::http::CALL_BOUND;
 use crate::ca::progress::Promise;
-use crate::ca::{CertificateAuthority, Error};
+use crate::ca::{CertificateAuthority, Code, Error};
 use crate::enrollment::plan::DriftPolicy;
 use crate::store::{AuditEntry, MarkRow, MarkSubject, Sighting};
 use backoff::{Backoff, while_the_store_fails};
@@ -288,7 +288,12 @@ impl Reconciler {
         let _promise = self.promise("application", APPLICATION_BOUND);
         tokio::task::spawn_blocking(move || work(&ca))
             .await
-            .unwrap_or_else(|_| Err(Error::stop("internal", "a look failed; the log says why")))
+            .unwrap_or_else(|_| {
+                Err(Error::stop(
+                    Code::Internal,
+                    "a look failed; the log says why",
+                ))
+            })
     }
 
     fn promise(&self, what: &str, bound: Duration) -> Promise {

@@ -1,6 +1,7 @@
 //! A key has one holder, and a compromised key has none.
 
 use super::*;
+use crate::error_code::Code;
 use crate::x509::revocation::RevocationReason::{self, CaCompromise, KeyCompromise, Superseded};
 
 const KEY: &[u8] = b"a key of its own";
@@ -57,7 +58,7 @@ fn a_key_is_that_of_one_holder() {
     for other in [stage.intent_for(KEY, "pump-8", 5), station] {
         let refused = reason(stage.asks(other.clone()));
         assert_eq!(refused, KeyInTheWay::OfAnother("pump-7".into()));
-        assert_eq!(refused.code(), "key_in_use");
+        assert_eq!(refused.code(), Code::KeyInUse);
         let shared = Intent {
             shared_key: true,
             serial: vec![other.subject.len() as u8; 16],

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::enrollment::authority_roll::Change;
+use crate::error_code::Code;
 use crate::x509::revocation::RevocationReason;
 
 impl Stage {
@@ -64,7 +65,7 @@ impl Stage {
     }
 }
 
-fn code<T: std::fmt::Debug>(refused: Result<T, StoreError>) -> &'static str {
+fn code<T: std::fmt::Debug>(refused: Result<T, StoreError>) -> Code {
     match refused.unwrap_err() {
         StoreError::InTheWay { code, .. } => code,
         other => panic!("{other}"),
@@ -87,9 +88,9 @@ fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation()
     let stage = Stage::new();
     let group = stage.root_group();
     stage.roll_root().unwrap();
-    assert_eq!(code(stage.roll_root()), "roll_under_way");
+    assert_eq!(code(stage.roll_root()), Code::RollUnderWay);
     let block = stage.block(BlockKind::Generation, Bar::Disable(group.id));
-    assert_eq!(code(block), "roll_under_way");
+    assert_eq!(code(block), Code::RollUnderWay);
     assert!(stage.is_enabled(&group), "nothing of it was done");
 
     let device = stage.enroll("pump-7");
@@ -101,7 +102,7 @@ fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation()
             .request_roll(device.id, json!({}), Vec::new(), entry)
     };
     roll().unwrap();
-    assert_eq!(code(roll()), "roll_under_way");
+    assert_eq!(code(roll()), Code::RollUnderWay);
 }
 
 #[test]
@@ -110,7 +111,7 @@ fn where_a_block_stands_no_expiry_roll_begins() {
     let group = stage.root_group();
     for kind in [BlockKind::Group, BlockKind::Generation] {
         let block = stage.block(kind, Bar::Disable(group.id)).unwrap();
-        assert_eq!(code(stage.roll_root()), "authority_blocked");
+        assert_eq!(code(stage.roll_root()), Code::AuthorityBlocked);
         stage.lift(&block);
         assert!(stage.is_enabled(&group));
     }
@@ -137,7 +138,7 @@ fn where_a_block_stands_no_expiry_roll_begins() {
     let roll = stage
         .store
         .request_roll(device.id, json!({}), Vec::new(), entry);
-    assert_eq!(code(roll), "device_blocked");
+    assert_eq!(code(roll), Code::DeviceBlocked);
 }
 
 /// A group may be blocked at any time: the roll goes on below, and the group stays disabled.

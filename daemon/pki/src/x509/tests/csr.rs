@@ -1,6 +1,7 @@
 //! Requests as devices send them, good and bad.
 
 use super::{SoftwareKey, sign_rsa};
+use crate::error_code::Code;
 use crate::x509::csr::{CSR_BYTES_MAX, Csr, CsrRefusal};
 use crate::x509::key::KeyType;
 use crate::x509::san::SubjectAlternativeName;
@@ -91,19 +92,22 @@ fn pem_base64_and_der_are_the_same_request() {
         assert_eq!(Csr::parse(form.as_bytes()), Ok(from_der.clone()), "{form}");
     }
     let twice = [strict.as_str(), &strict].concat();
-    assert_eq!(refusal(twice.as_bytes()).code(), "csr_malformed");
+    assert_eq!(refusal(twice.as_bytes()).code(), Code::CsrMalformed);
     let certificate = strict.replace("CERTIFICATE REQUEST", "CERTIFICATE");
-    assert_eq!(refusal(certificate.as_bytes()).code(), "csr_malformed");
+    assert_eq!(refusal(certificate.as_bytes()).code(), Code::CsrMalformed);
 }
 
 #[test]
 fn size_garbage_and_trailing_bytes_are_refused() {
-    assert_eq!(refusal(&[b'A'; CSR_BYTES_MAX + 1]).code(), "csr_too_large");
-    assert_eq!(refusal(b"").code(), "csr_malformed");
-    assert_eq!(refusal(b"hello").code(), "csr_malformed");
+    assert_eq!(
+        refusal(&[b'A'; CSR_BYTES_MAX + 1]).code(),
+        Code::CsrTooLarge
+    );
+    assert_eq!(refusal(b"").code(), Code::CsrMalformed);
+    assert_eq!(refusal(b"hello").code(), Code::CsrMalformed);
     assert_eq!(
         refusal(&[&REQUEST[..], &[0]].concat()).code(),
-        "csr_malformed"
+        Code::CsrMalformed
     );
 }
 
@@ -140,7 +144,7 @@ fn names_that_mislead_are_refused() {
         params(""),
         params(&"a".repeat(65)),
     ] {
-        assert_eq!(refusal(&der_of(&bad, &key_pair())).code(), "csr_bad_name");
+        assert_eq!(refusal(&der_of(&bad, &key_pair())).code(), Code::CsrBadName);
     }
 }
 
@@ -162,7 +166,7 @@ fn a_request_without_common_name_is_taken_and_one_with_two_is_not() {
             .position(|octets| octets == [0x55, 0x04, 0x0b]);
         info[unit.expect("has an OU") + 2] = 0x03;
     });
-    assert_eq!(refusal(&der).code(), "csr_bad_name");
+    assert_eq!(refusal(&der).code(), Code::CsrBadName);
 }
 
 /// The request with its info changed and its key replaced, signed again with P-256 and SHA-256.
@@ -194,7 +198,7 @@ fn possession_must_be_proven() {
     };
     assert_eq!(
         refusal(&forged.to_der().expect("encodes")).code(),
-        "csr_bad_signature"
+        Code::CsrBadSignature
     );
 }
 
@@ -207,7 +211,7 @@ fn sha_1_and_md5_are_refused() {
         ..request
     };
     let refusal = refusal(&weak.to_der().expect("encodes"));
-    assert_eq!(refusal.code(), "csr_unsupported_algorithm");
+    assert_eq!(refusal.code(), Code::CsrUnsupportedAlgorithm);
     assert!(refusal.to_string().contains("sign with ECDSA"), "{refusal}");
 }
 
@@ -249,7 +253,7 @@ fn der_with_liberties_is_refused() {
     let mut long = REQUEST.clone();
     assert_eq!(&long[..2], [0x30, 0x81], "a request of 128 to 255 octets");
     long.splice(1..2, [0x82, 0x00]);
-    assert!(["csr_malformed", "csr_not_canonical"].contains(&refusal(&long).code()));
+    assert!([Code::CsrMalformed, Code::CsrNotCanonical].contains(&refusal(&long).code()));
 }
 
 proptest! {

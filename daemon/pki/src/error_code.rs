@@ -1,0 +1,210 @@
+//! Lists every code under which a request is refused or fails.
+//!
+//! The names are public and stable: scripts compare them. docs/operations.md gives cause and remedy
+//! of each, and a test in `ca::error` compares that table with [`Code::ALL`]. This module lies below
+//! all others, because names, CSRs and slots refuse with a code of their own.
+
+/// Declares an enum of stable names, so that variant, name and list cannot differ.
+#[macro_export]
+macro_rules! codes {
+    ($(#[$about:meta])* $codes:ident { $($variant:ident => $name:literal),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $codes {
+            $(#[doc = concat!("`", $name, "`")] $variant,)+
+        }
+
+        impl $codes {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Returns the name that answers, the journal and the log show.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for $codes {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl serde::Serialize for $codes {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+    };
+}
+
+pub use crate::codes;
+
+codes! {
+    /// The code of a refusal or failure.
+    Code {
+        AdoptionRefused => "adoption_refused",
+        AnswerUnencodable => "answer_unencodable",
+        AuthorityAbsent => "authority_absent",
+        AuthorityBlocked => "authority_blocked",
+        AuthorityExists => "authority_exists",
+        AuthorityLimited => "authority_limited",
+        AuthorityNotWaiting => "authority_not_waiting",
+        AuthorityUnknown => "authority_unknown",
+        AuthorityWaiting => "authority_waiting",
+        BackupExists => "backup_exists",
+        BackupFailed => "backup_failed",
+        BackupNotLocal => "backup_not_local",
+        BackupUnderWay => "backup_under_way",
+        BenchInvalid => "bench_invalid",
+        BlockInvalid => "block_invalid",
+        BlockUnknown => "block_unknown",
+        BodyInvalid => "body_invalid",
+        BodyTooLarge => "body_too_large",
+        BodyTooSlow => "body_too_slow",
+        Canary => "canary",
+        CauseTooLong => "cause_too_long",
+        CeremonyFailed => "ceremony_failed",
+        CeremonyInvalid => "ceremony_invalid",
+        CeremonyNotLocal => "ceremony_not_local",
+        CeremonyUnderWay => "ceremony_under_way",
+        CertificateAmbiguous => "certificate_ambiguous",
+        CertificateMalformed => "certificate_malformed",
+        CertificateNotNamed => "certificate_not_named",
+        CertificateOfAuthority => "certificate_of_authority",
+        CertificateRevoked => "certificate_revoked",
+        CertificateUnknown => "certificate_unknown",
+        ClientCertificateExpired => "client_certificate_expired",
+        ClientCertificateInvalid => "client_certificate_invalid",
+        ClientCertificateRequired => "client_certificate_required",
+        ClientCertificateRevoked => "client_certificate_revoked",
+        ClientCertificateUnknown => "client_certificate_unknown",
+        ClockNotSane => "clock_not_sane",
+        ConfigurationRefused => "configuration_refused",
+        ContentTypeUnsupported => "content_type_unsupported",
+        CrlAbsent => "crl_absent",
+        CrlWithheld => "crl_withheld",
+        CsrBadName => "csr_bad_name",
+        CsrBadSignature => "csr_bad_signature",
+        CsrMalformed => "csr_malformed",
+        CsrNotCanonical => "csr_not_canonical",
+        CsrOtherCommonName => "csr_other_common_name",
+        CsrOtherNames => "csr_other_names",
+        CsrTooLarge => "csr_too_large",
+        CsrUnsupportedAlgorithm => "csr_unsupported_algorithm",
+        CsrUnsupportedKey => "csr_unsupported_key",
+        CsrUsedUp => "csr_used_up",
+        CsrWeakKey => "csr_weak_key",
+        CsrWithoutCommonName => "csr_without_common_name",
+        DeviceBlocked => "device_blocked",
+        DeviceMoves => "device_moves",
+        DeviceProfileForbidden => "device_profile_forbidden",
+        DeviceUnknown => "device_unknown",
+        EnrollmentGroupIdInvalid => "enrollment_group_id_invalid",
+        EnrollmentInvalid => "enrollment_invalid",
+        EnrollmentShutsOut => "enrollment_shuts_out",
+        EnrollmentUnknown => "enrollment_unknown",
+        EstLabelRequired => "est_label_required",
+        GroupBlocked => "group_blocked",
+        HierarchyBroken => "hierarchy_broken",
+        HierarchyUnreadable => "hierarchy_unreadable",
+        IdempotencyKeyInvalid => "idempotency_key_invalid",
+        IdempotencyKeyRequired => "idempotency_key_required",
+        IdempotencyKeyReused => "idempotency_key_reused",
+        InstallChainIncomplete => "install_chain_incomplete",
+        InstallLimits => "install_limits",
+        InstallMalformed => "install_malformed",
+        InstallNotAnAuthority => "install_not_an_authority",
+        InstallNotValid => "install_not_valid",
+        InstallOtherKey => "install_other_key",
+        InstallOtherName => "install_other_name",
+        InstallOutlivesIssuer => "install_outlives_issuer",
+        InstallPathLength => "install_path_length",
+        Internal => "internal",
+        IssuanceUnderWay => "issuance_under_way",
+        IssuerNotYetValid => "issuer_not_yet_valid",
+        IssuerReplaced => "issuer_replaced",
+        IssuerRevoked => "issuer_revoked",
+        IssuersName => "issuers_name",
+        KeyCompromised => "key_compromised",
+        KeyInUse => "key_in_use",
+        KeyTypeForbidden => "key_type_forbidden",
+        LintFailed => "lint_failed",
+        LookUnderWay => "look_under_way",
+        NameInvalid => "name_invalid",
+        NotEncodable => "not_encodable",
+        NotFound => "not_found",
+        NotPublished => "not_published",
+        NotReady => "not_ready",
+        NotRecorded => "not_recorded",
+        NotSelfSigned => "not_self_signed",
+        NothingToRenew => "nothing_to_renew",
+        OutlivesIssuer => "outlives_issuer",
+        PathLength => "path_length",
+        PossessionRefused => "possession_refused",
+        ProfileShape => "profile_shape",
+        ProfileUnknown => "profile_unknown",
+        ProvisioningUnknown => "provisioning_unknown",
+        RandomSource => "random_source",
+        ReasonInvalid => "reason_invalid",
+        ReasonTooLong => "reason_too_long",
+        RegistrationIdInvalid => "registration_id_invalid",
+        RegistrationIdReserved => "registration_id_reserved",
+        RegistrationIdSpelling => "registration_id_spelling",
+        ReloadNotLocal => "reload_not_local",
+        ReloadUnderWay => "reload_under_way",
+        RenewalForbidden => "renewal_forbidden",
+        RenewalLimit => "renewal_limit",
+        RenewalRoleChanged => "renewal_role_changed",
+        RenewalSameKey => "renewal_same_key",
+        RenewalTooEarly => "renewal_too_early",
+        RequestUnderWay => "request_under_way",
+        RestartRequired => "restart_required",
+        RoleForbidden => "role_forbidden",
+        RollDeviceNotSeen => "roll_device_not_seen",
+        RollNotApprovable => "roll_not_approvable",
+        RollOldCertificateDead => "roll_old_certificate_dead",
+        RollSlotInvalid => "roll_slot_invalid",
+        RollUnderWay => "roll_under_way",
+        RouteUnknown => "route_unknown",
+        SerialExists => "serial_exists",
+        SerialInvalid => "serial_invalid",
+        ServiceLimit => "service_limit",
+        Sha256Invalid => "sha256_invalid",
+        SignatureWrong => "signature_wrong",
+        SigningPaused => "signing_paused",
+        SigningWindowClosed => "signing_window_closed",
+        SlotsCanaryFailed => "slots_canary_failed",
+        SlotsCanaryPending => "slots_canary_pending",
+        SlotsCertificateAlreadyThere => "slots_certificate_already_there",
+        SlotsCertificateNotThere => "slots_certificate_not_there",
+        SlotsDevicesUnproven => "slots_devices_unproven",
+        SlotsEarlyRetirementForbidden => "slots_early_retirement_forbidden",
+        SlotsNotExpired => "slots_not_expired",
+        SlotsNotObserved => "slots_not_observed",
+        SlotsState => "slots_state",
+        StateConflict => "state_conflict",
+        StationIdForbidden => "station_id_forbidden",
+        StationNotBound => "station_not_bound",
+        StationProfileForbidden => "station_profile_forbidden",
+        Stopping => "stopping",
+        StoreUnavailable => "store_unavailable",
+        StoreUnreadable => "store_unreadable",
+        TlsIdentity => "tls_identity",
+        TokenDeadline => "token_deadline",
+        TokenKey => "token_key",
+        TokenKeyAttributes => "token_key_attributes",
+        TokenParked => "token_parked",
+        TokenRefused => "token_refused",
+        TokenUnavailable => "token_unavailable",
+        TokenUnknown => "token_unknown",
+        TooManyRequestsInFlight => "too_many_requests_in_flight",
+        TrialNotLocal => "trial_not_local",
+        TrialUnderWay => "trial_under_way",
+        UserNotAdmitted => "user_not_admitted",
+        ValidityOutOfRange => "validity_out_of_range",
+        VerificationCode => "verification_code",
+    }
+}
