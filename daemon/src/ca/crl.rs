@@ -6,6 +6,7 @@
 //! Whatever fails, the list of before stays published; it is served from memory, without the token.
 //! A list that was recorded and not signed is given up, and its number with it.
 
+use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Generation;
 use super::issue::Signer;
 use super::pace::Source;
@@ -15,7 +16,7 @@ use crate::x509::crl::{self, RevocationList};
 use crate::x509::lint;
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -186,34 +187,45 @@ impl CertificateAuthority {
             .min())
     }
 
-    /// What a person has to know of the lists, in words.
-    pub(super) fn crl_alarms(&self) -> Vec<String> {
+    /// Returns the alarms for CRLs that are withheld, cannot be signed or have ended.
+    pub(super) fn crl_alarms(&self) -> Vec<Alarm> {
         let now = self.now();
         let hierarchy = self.hierarchy();
         let failures = self.lasting.lists.failures();
         let mut alarms = Vec::new();
         for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
             let name = format!("{} generation {}", generation.authority, generation.number);
+            let mut raise = |code, mut parameters: Value, text: String| {
+                parameters["authority"] = json!(generation.authority);
+                parameters["generation"] = json!(generation.number);
+                alarms.push(Alarm::new(code, parameters, text));
+            };
             if self.is_crl_withheld(generation.id) {
-                alarms.push(format!(
+                let text = format!(
                     "the revocation list of {name} is not served since the restore: it may lack what \
                      was revoked after the backup; token {} has to sign a newer one",
                     generation.token
-                ));
+                );
+                let parameters = json!({ "token": generation.token });
+                raise(AlarmCode::CrlWithheld, parameters, text);
             }
             if let Some(failure) = failures.get(&generation.id) {
-                alarms.push(format!(
+                let text = format!(
                     "the revocation list of {name} cannot be signed: {}",
                     failure.message
-                ));
+                );
+                let parameters = json!({ "reason": failure.message });
+                raise(AlarmCode::CrlNotSigned, parameters, text);
             }
             if let Some(list) = self.crl(generation.id).filter(|it| it.next_update < now) {
-                alarms.push(format!(
-                    "the revocation list of {name} has ended at {}: verifiers refuse all that it \
-                     signed until token {} signs the next one",
-                    rfc3339(list.next_update),
+                let ended_at = rfc3339(list.next_update);
+                let text = format!(
+                    "the revocation list of {name} has ended at {ended_at}: verifiers refuse all that \
+                     it signed until token {} signs the next one",
                     generation.token
-                ));
+                );
+                let parameters = json!({ "ended_at": ended_at, "token": generation.token });
+                raise(AlarmCode::CrlEnded, parameters, text);
             }
         }
         alarms

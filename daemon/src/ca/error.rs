@@ -154,31 +154,3 @@ impl From<TokenError> for Error {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::Code;
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    /// Each row of the table begins with the code, between backquotes.
-    #[test]
-    fn the_table_of_codes_lists_every_code_once() {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
-        let page = std::fs::read_to_string(page).expect("docs/operations.md");
-        let (_, section) = page
-            .split_once("\n## Codes of refusals and failures\n")
-            .expect("the section");
-        let section = section.split("\n## ").next().unwrap_or_default();
-        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
-        let listed: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
-        let documented: BTreeSet<&str> = listed.iter().copied().collect();
-        let codes: BTreeSet<&str> = Code::ALL.iter().map(|it| it.name()).collect();
-        let missing: Vec<_> = codes.difference(&documented).collect();
-        let unknown: Vec<_> = documented.difference(&codes).collect();
-        assert!(missing.is_empty(), "not in docs/operations.md: {missing:?}");
-        assert!(unknown.is_empty(), "not in error_code.rs: {unknown:?}");
-        assert_eq!(listed.len(), documented.len(), "a code is listed twice");
-        assert_eq!(Code::ALL.len(), codes.len(), "two variants have one name");
-    }
-}

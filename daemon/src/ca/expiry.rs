@@ -5,10 +5,12 @@
 //! not told of. Devices are counted in an index, as many as end soon; the numbers are kept for a
 //! moment, so that asking often costs little.
 
+use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error, lock, rfc3339};
 use crate::store::{Ending, WINDOWS};
 use serde::Serialize;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,21 +77,26 @@ impl CertificateAuthority {
 
     /// Which certificates were not renewed in time. The text of an alarm holds no number: it stays
     /// the same alarm while devices come and go.
-    pub(super) fn expiry_alarms(&self) -> Vec<String> {
+    pub(super) fn expiry_alarms(&self) -> Vec<Alarm> {
         let statuses = match self.expiry() {
             Ok(statuses) => statuses,
-            Err(error) => return vec![format!("what ends soon cannot be counted: {error}")],
+            Err(error) => return vec![unreadable("what ends soon cannot be counted", &error)],
         };
         let alarming = statuses.iter().filter(|it| it.alarming > 0);
         alarming
             .map(|it| {
-                format!(
+                let within = it.alarm_within_seconds.unwrap_or_default();
+                let text = format!(
                     "certificates of role {} by profile {:?} end within {} and were not renewed: \
                      renew or revoke them; `hallmark status` tells the next one",
                     it.role,
                     it.profile,
-                    in_words(it.alarm_within_seconds.unwrap_or_default())
-                )
+                    in_words(within)
+                );
+                let parameters = json!({
+                    "role": it.role, "profile": it.profile, "within_seconds": within,
+                });
+                Alarm::new(AlarmCode::CertificatesExpiring, parameters, text)
             })
             .collect()
     }

@@ -7,6 +7,7 @@
 //! self-signed certificate. The issuers are certificates here and nothing else: they cannot sign.
 
 use super::adoption::may_be_an_authority;
+use super::alarm::{Alarm, AlarmCode};
 use super::authorize::{Authorized, Operate};
 use super::generation::on_record;
 use super::pace::Source;
@@ -127,9 +128,14 @@ impl CertificateAuthority {
     }
 
     /// Authorities that have never had one, in words.
-    pub(super) fn waiting_alarms(&self) -> Vec<String> {
+    pub(super) fn waiting_alarms(&self) -> Vec<Alarm> {
         let hierarchy = self.hierarchy();
-        hierarchy.waiting().map(|it| waiting(it).message).collect()
+        let alarm = |authority: &str| {
+            let parameters = json!({ "authority": authority });
+            let text = waiting(authority).message;
+            Alarm::new(AlarmCode::AuthorityWaiting, parameters, text)
+        };
+        hierarchy.waiting().map(alarm).collect()
     }
 
     fn waiting_generation(&self, authority: &str) -> Result<GenerationRow, Error> {

@@ -7,12 +7,13 @@
 //!
 //! MUST NOT stand in for an authority that is revoked: a compromise is no weather.
 
+use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::{Generation, Hierarchy};
 use super::issue::Signer;
 use super::{CertificateAuthority, ConfiguredToken, Error, lock};
 use crate::store::AuditEntry;
 use crate::token::client::LOOKUP_DEADLINE;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -270,48 +271,60 @@ impl CertificateAuthority {
     }
 
     /// Authorities that somebody else signs for, and who could not if it were necessary, in words.
-    pub(super) fn failover_alarms(&self) -> Vec<String> {
+    pub(super) fn failover_alarms(&self) -> Vec<Alarm> {
         let policy = &self.failover;
         let configured = policy.also_on.keys().chain(policy.standby.keys());
         let authorities: BTreeSet<_> = configured.collect();
-        let alarms = authorities.into_iter().flat_map(|authority| {
-            let alarms = self.failover_alarms_of(authority);
-            alarms
-                .into_iter()
-                .map(move |it| format!("authority {authority}: {it}"))
-        });
-        alarms.collect()
+        authorities
+            .into_iter()
+            .flat_map(|authority| self.failover_alarms_of(authority))
+            .collect()
     }
 
-    fn failover_alarms_of(&self, authority: &str) -> Vec<String> {
+    fn failover_alarms_of(&self, authority: &str) -> Vec<Alarm> {
         let hierarchy = self.hierarchy();
         let Some(own) = hierarchy.serving(authority) else {
             return Vec::new();
         };
         let mut alarms = Vec::new();
+        let mut raise = |code, mut parameters: Value, text: String| {
+            parameters["authority"] = json!(authority);
+            let text = format!("authority {authority}: {text}");
+            alarms.push(Alarm::new(code, parameters, text));
+        };
         let standby = self.standby_of(own).ok().flatten();
         let signs = standby.as_ref().unwrap_or(own);
         let token = self.signing_token(signs).ok();
         if let Some(name) = token.and_then(|token| stand_in(authority, signs, token)) {
-            alarms.push(format!("{name} signs in its place"));
+            let text = format!("{name} signs in its place");
+            raise(AlarmCode::StandbySigns, json!({ "signer": name }), text);
         }
         for name in self.failover.also_on(authority) {
             let ready = self
                 .token(name)
                 .is_ok_and(|it| it.client.out_for().is_none());
             if ready && !self.lasting.stand_ins.has_shown(name, own.id) {
-                alarms.push(format!(
+                let text = format!(
                     "token {name} has not shown the key of {}, and cannot sign in its place",
                     own.name()
-                ));
+                );
+                let parameters = json!({ "token": name, "key_of": own.name() });
+                raise(AlarmCode::StandbyKeyNotShown, parameters, text);
             }
         }
         if let Some(name) = self.failover.standby.get(authority) {
+            let parameters = json!({ "standby": name });
             match hierarchy.serving(name) {
-                None => alarms.push(format!("its standby {name} has no key yet")),
-                Some(standby) if !below_the_same(&hierarchy, own, standby) => alarms.push(format!(
-                    "its standby {name} is not below the same issuer, and will not sign for it"
-                )),
+                None => {
+                    let text = format!("its standby {name} has no key yet");
+                    raise(AlarmCode::StandbyWithoutKey, parameters, text);
+                }
+                Some(standby) if !below_the_same(&hierarchy, own, standby) => {
+                    let text = format!(
+                        "its standby {name} is not below the same issuer, and will not sign for it"
+                    );
+                    raise(AlarmCode::StandbyOtherIssuer, parameters, text);
+                }
                 Some(_) => {}
             }
         }

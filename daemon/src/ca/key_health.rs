@@ -4,9 +4,11 @@
 //! together. Nothing tells that but a test signature. So each key makes one when its token is there,
 //! and an authority whose key has made none cannot sign.
 
+use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Generation;
 use super::{CertificateAuthority, ConfiguredToken, lock};
 use crate::token::TokenError;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -75,7 +77,7 @@ impl CertificateAuthority {
     }
 
     /// Keys that do not sign although their token is there, in words.
-    pub(super) fn key_alarms(&self) -> Vec<String> {
+    pub(super) fn key_alarms(&self) -> Vec<Alarm> {
         let faults = lock(&self.lasting.key_faults.0).clone();
         let alarms = self.signing_generations().into_iter().filter_map(|it| {
             let fault = faults.get(&it.id)?;
@@ -83,14 +85,14 @@ impl CertificateAuthority {
             if token.client.out_for().is_some() || self.has_usable_key(token, &it) {
                 return None;
             }
-            Some(format!(
-                "authority {} cannot sign, because its key on token {} does not: {fault}; put the \
-                 key back by the token's own means, or give the authority another one with \
-                 `hallmark roll start --authority {}`",
-                it.authority,
-                token.client.name(),
-                it.authority
-            ))
+            let (authority, token) = (&it.authority, token.client.name());
+            let text = format!(
+                "authority {authority} cannot sign, because its key on token {token} does not: \
+                 {fault}; put the key back by the token's own means, or give the authority another \
+                 one with `hallmark roll start --authority {authority}`"
+            );
+            let parameters = json!({ "authority": authority, "token": token, "reason": fault });
+            Some(Alarm::new(AlarmCode::KeyUnusable, parameters, text))
         });
         alarms.collect()
     }

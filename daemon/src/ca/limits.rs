@@ -4,11 +4,13 @@
 //! An authority that is taken over, certified elsewhere or made below one that is limited so is refused for it. A
 //! configuration may ask for more later on; then it is an alarm, for verifiers refuse those leaves and not we.
 
+use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Hierarchy;
 use super::{CertificateAuthority, Code, Error};
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
 use crate::x509::profile::ExtendedKeyUsage;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl CertificateAuthority {
@@ -41,7 +43,7 @@ impl CertificateAuthority {
     }
 
     /// Limits that verifiers refuse leaves for, with the authorities that sign those.
-    pub(super) fn limit_alarms(&self) -> Vec<String> {
+    pub(super) fn limit_alarms(&self) -> Vec<Alarm> {
         let hierarchy = self.hierarchy();
         let mut limited: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for it in hierarchy.iter().filter(|it| it.serving) {
@@ -56,7 +58,11 @@ impl CertificateAuthority {
         }
         let alarms = limited.into_iter();
         alarms
-            .map(|(limit, them)| format!("verifiers refuse leaves of {}: {limit}", them.join(", ")))
+            .map(|(limit, them)| {
+                let text = format!("verifiers refuse leaves of {}: {limit}", them.join(", "));
+                let parameters = json!({ "authorities": them, "reason": limit });
+                Alarm::new(AlarmCode::LeavesRefusedByVerifiers, parameters, text)
+            })
             .collect()
     }
 

@@ -5,7 +5,9 @@
 //! The application has to tell it: an HTTPS listener without a certificate cuts every connection,
 //! and so can tell nothing itself.
 
+use super::alarm::{Alarm, AlarmCode};
 use super::{CertificateAuthority, lock, rfc3339};
+use serde_json::json;
 use std::sync::Mutex;
 
 /// What was reported last.
@@ -60,29 +62,47 @@ impl CertificateAuthority {
     }
 
     /// What a person has to know of the listeners, in words.
-    pub(super) fn listener_alarms(&self) -> Vec<String> {
+    pub(super) fn listener_alarms(&self) -> Vec<Alarm> {
         let admin = lock(&self.lasting.listeners.admin).clone();
-        let admin = admin.map(|problem| format!("there is no admin socket: {problem}"));
+        let admin = admin.map(|problem| {
+            let text = format!("there is no admin socket: {problem}");
+            let parameters = json!({ "reason": problem });
+            Alarm::new(AlarmCode::AdminSocketMissing, parameters, text)
+        });
         admin.into_iter().chain(self.https_alarm()).collect()
     }
 
-    fn https_alarm(&self) -> Option<String> {
+    fn https_alarm(&self) -> Option<Alarm> {
         let state = lock(&self.lasting.listeners.https).clone();
         let HttpsState::Configured { not_after, problem } = state else {
             return None;
         };
         let has_ended = not_after.is_some_and(|end| self.now() > end);
-        let certificate = match not_after.map(rfc3339) {
+        let not_after = not_after.map(rfc3339);
+        let certificate = match &not_after {
             None => "has no certificate and cuts every connection".to_owned(),
             Some(end) if has_ended => format!("has a certificate that ended at {end}"),
             Some(end) => format!("has a certificate that ends at {end}"),
         };
         match problem {
-            Some(problem) => Some(format!(
-                "the HTTPS listener {certificate}, and a new one cannot be made: {problem}; correct \
-                 the cause, or [listen] names and profile"
-            )),
-            None if has_ended => Some(format!("the HTTPS listener {certificate}")),
+            Some(problem) => {
+                let text = format!(
+                    "the HTTPS listener {certificate}, and a new one cannot be made: {problem}; \
+                     correct the cause, or [listen] names and profile"
+                );
+                let parameters = json!({ "not_after": not_after, "reason": problem });
+                let code = AlarmCode::HttpsCertificateNotRenewed;
+                Some(Alarm::new(code, parameters, text))
+            }
+            None if has_ended => {
+                let text = format!("the HTTPS listener {certificate}");
+                let parameters = json!({ "not_after": not_after });
+                Some(Alarm::new(
+                    AlarmCode::HttpsCertificateEnded,
+                    parameters,
+                    text,
+                ))
+            }
             None => None,
         }
     }

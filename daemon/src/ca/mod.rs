@@ -6,6 +6,7 @@
 //! there is one. It must never sign what the store has not on record.
 
 pub mod adoption;
+pub mod alarm;
 pub mod authority_policy;
 pub mod authorize;
 pub mod backup;
@@ -14,6 +15,7 @@ pub mod canary;
 pub mod ceremony;
 pub mod client;
 pub mod clock;
+pub mod coded;
 pub mod crl;
 mod door;
 pub mod enroll;
@@ -35,6 +37,8 @@ pub mod possession;
 pub mod profile;
 pub mod progress;
 pub mod receipt;
+#[cfg(test)]
+mod reference_tests;
 pub mod refusals;
 mod renewal;
 pub mod retention;

@@ -1,11 +1,15 @@
 //! The state of everything, for people and programs that look.
 
+use super::alarm::{Alarm, AlarmCode};
 use super::block::Standing;
+use super::coded::Coded;
 use super::crl::CrlStatus;
 use super::expiry::ExpiryStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
-use crate::token::worker::health::{KeyReport, RungCounters};
+use crate::error_code::codes;
+use crate::token::worker::health::{KeyReport, RungCounters, TokenState};
 use serde::Serialize;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,6 +27,8 @@ pub struct Status {
     /// Whether certificates can be issued: the store writes, authorities exist, their keys have shown
     /// that they sign, the clock is believed, and HTTPS can be used.
     pub ready: bool,
+    /// What is missing, if it is not ready.
+    pub not_ready: Vec<Coded<NotReady>>,
     /// Whether the store can write.
     pub store: StoreStatus,
     /// Tokens by name.
@@ -45,8 +51,21 @@ pub struct Status {
     pub crls: Vec<CrlStatus>,
     /// What ends soon, by role and profile.
     pub expiry: Arc<Vec<ExpiryStatus>>,
-    /// What a person has to know, in words; nothing on a good day.
+    /// The sentences of `alarm_details`.
     pub alarms: Vec<String>,
+    /// What an operator must deal with; empty on a good day.
+    pub alarm_details: Vec<Alarm>,
+}
+
+codes! {
+    /// What is missing for certificates to be issued.
+    NotReady {
+        AuthorityCannotSign => "authority_cannot_sign",
+        ClockNotSane => "clock_not_sane",
+        HttpsNotServing => "https_not_serving",
+        NoAuthority => "no_authority",
+        StoreNotWritable => "store_not_writable",
+    }
 }
 
 /// The store's state.
@@ -56,6 +75,8 @@ pub struct StoreStatus {
     pub writable: bool,
     /// The cause if not, and how to mend it.
     pub reason: Option<String>,
+    /// `store_not_writable` if not.
+    pub reason_code: Option<AlarmCode>,
     /// RFC 3339 of the first write that failed.
     pub since: Option<String>,
     /// How many groups of writes have failed since the process began.
@@ -69,6 +90,8 @@ pub struct TokenStatus {
     pub state: &'static str,
     /// Why, if it is not ready; if it is, what an operator should know all the same.
     pub reason: Option<String>,
+    /// What the reason means.
+    pub reason_code: Option<AlarmCode>,
     /// How often its worker was started again.
     pub restarts: u64,
     #[serde(skip)]
@@ -107,12 +130,17 @@ impl CertificateAuthority {
     /// all certificates, so it is for people and scrapes, not for every turn.
     pub fn status(&self) -> Result<Status, Error> {
         let (under_way, certificates, abandoned) = self.store.issuance_counts()?;
-        let (tokens, push) = (self.token_statuses(), self.push_status()?);
+        let tokens = self.token_statuses();
+        let push = self.push_status()?;
+        let alarms = self.all_alarms(&tokens, &push);
+        let not_ready = self.not_ready();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             now: rfc3339(self.now()),
-            ready: self.is_ready(),
-            alarms: self.all_alarms(&tokens, &push),
+            ready: not_ready.is_empty(),
+            not_ready,
+            alarms: alarms.iter().map(|it| it.text.clone()).collect(),
+            alarm_details: alarms,
             store: self.store_status(),
             tokens,
             authorities: self.hierarchy().iter().filter(|it| it.serving).count(),
@@ -143,19 +171,44 @@ impl CertificateAuthority {
         }
         let alarms = self.all_alarms(&tokens, &push);
         if let Some(first) = alarms.first() {
-            parts.push(format!("{} alarms, such as: {first}", alarms.len()));
+            parts.push(format!("{} alarms, such as: {}", alarms.len(), first.text));
         }
         Ok(parts.join("; "))
     }
 
     /// Whether certificates can be issued at this moment.
     pub fn is_ready(&self) -> bool {
-        let mut authorities = self.authorities.iter();
-        self.store.write_fault().is_none()
-            && self.clock_doubt().is_none()
-            && self.https_serves()
-            && !self.hierarchy().is_empty()
-            && authorities.all(|(name, token)| self.can_sign(name, token))
+        self.not_ready().is_empty()
+    }
+
+    /// Returns what is missing for certificates to be issued at this moment.
+    pub fn not_ready(&self) -> Vec<Coded<NotReady>> {
+        let mut missing = Vec::new();
+        if let Some(fault) = self.store.write_fault() {
+            let text = format!("the store cannot write: {}", fault.reason);
+            let parameters = json!({ "reason": fault.reason });
+            missing.push(Coded::new(NotReady::StoreNotWritable, parameters, text));
+        }
+        if let Some(doubt) = self.clock_doubt() {
+            let parameters = json!({ "reason": doubt });
+            missing.push(Coded::new(NotReady::ClockNotSane, parameters, doubt));
+        }
+        if !self.https_serves() {
+            let text = "the HTTPS listener has no valid certificate, or could not renew it";
+            missing.push(Coded::new(NotReady::HttpsNotServing, json!({}), text));
+        }
+        if self.hierarchy().is_empty() {
+            let text = "there is no authority yet; run `hallmark ceremony run`";
+            missing.push(Coded::new(NotReady::NoAuthority, json!({}), text));
+        }
+        for (name, token) in &self.authorities {
+            if !self.can_sign(name, token) {
+                let text = format!("nothing can sign for authority {name}");
+                let parameters = json!({ "authority": name, "token": token });
+                missing.push(Coded::new(NotReady::AuthorityCannotSign, parameters, text));
+            }
+        }
+        missing
     }
 
     /// Whether something can sign for an authority of the configuration at this moment.
@@ -164,12 +217,12 @@ impl CertificateAuthority {
         token.is_some_and(|token| self.can_sign(authority, token))
     }
 
-    /// What a person has to know, in words.
-    pub fn alarms(&self) -> Result<Vec<String>, Error> {
+    /// Returns what an operator must deal with.
+    pub fn alarms(&self) -> Result<Vec<Alarm>, Error> {
         Ok(self.all_alarms(&self.token_statuses(), &self.push_status()?))
     }
 
-    fn all_alarms(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
+    fn all_alarms(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<Alarm> {
         let mut alarms = self.alarms_of(tokens, push);
         alarms.extend(self.authority_alarms());
         alarms.extend(self.stranded_alarms());
@@ -181,19 +234,22 @@ impl CertificateAuthority {
         let fault = self.store.write_fault();
         StoreStatus {
             writable: fault.is_none(),
+            reason_code: fault.as_ref().map(|_| AlarmCode::StoreNotWritable),
             since: fault.as_ref().map(|it| rfc3339(unix_seconds(it.since))),
             reason: fault.map(|it| it.reason),
             failures: self.store.write_failures(),
         }
     }
 
-    fn store_alarm(&self) -> Option<String> {
+    fn store_alarm(&self) -> Option<Alarm> {
         let fault = self.store.write_fault()?;
         let since = rfc3339(unix_seconds(fault.since));
-        Some(format!(
+        let text = format!(
             "the store cannot write since {since}, and nothing is issued: {}",
             fault.reason
-        ))
+        );
+        let parameters = json!({ "since": since, "reason": fault.reason });
+        Some(Alarm::new(AlarmCode::StoreNotWritable, parameters, text))
     }
 
     fn token_statuses(&self) -> BTreeMap<String, TokenStatus> {
@@ -214,42 +270,52 @@ impl CertificateAuthority {
         })
     }
 
-    fn alarms_of(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<String> {
-        let mut alarms: Vec<String> = self.store_alarm().into_iter().collect();
-        let of_tokens = tokens.iter().filter_map(|(name, token)| {
-            match (token.state, token.reason.as_deref()) {
-                ("starting", _) | ("ready", None) => None,
-                ("ready", Some(reason)) => Some(format!("token {name} works, but: {reason}")),
-                (state, reason) => {
-                    let reason = reason.unwrap_or("no reason given");
-                    Some(format!("token {name} is {state}: {reason}"))
-                }
-            }
-        });
-        alarms.extend(of_tokens);
-        if push.parked > 0 {
-            alarms.push(format!(
-                "{} changes are parked; `hallmark push list` says why",
-                push.parked
-            ));
-        }
-        if let Some(since) = push
-            .since
-            .as_ref()
-            .filter(|_| push.age_seconds > self.push_age_alarm_seconds)
-        {
-            alarms.push(format!(
-                "changes have been waiting for a provisioning service since {since}"
-            ));
-        }
-        let doubt = self.clock_doubt();
-        alarms.extend(doubt.map(|doubt| format!("nothing is signed: {doubt}")));
+    fn alarms_of(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<Alarm> {
+        let mut alarms = Vec::from_iter(self.store_alarm());
+        alarms.extend(tokens.iter().filter_map(|(name, it)| token_alarm(name, it)));
+        alarms.extend(self.push_alarms(push));
+        alarms.extend(self.clock_doubt().map(|doubt| {
+            let text = format!("nothing is signed: {doubt}");
+            Alarm::new(AlarmCode::ClockNotSane, json!({ "reason": doubt }), text)
+        }));
         alarms.extend(self.key_alarms());
         alarms.extend(self.listener_alarms());
         alarms.extend(self.failover_alarms());
         alarms.extend(self.crl_alarms());
         alarms
     }
+
+    fn push_alarms(&self, push: &PushStatus) -> Vec<Alarm> {
+        let mut alarms = Vec::new();
+        if push.parked > 0 {
+            let text = format!(
+                "{} changes are parked; `hallmark push list` says why",
+                push.parked
+            );
+            let parameters = json!({ "changes": push.parked });
+            alarms.push(Alarm::new(AlarmCode::ChangesParked, parameters, text));
+        }
+        let is_old = push.age_seconds > self.push_age_alarm_seconds;
+        if let Some(since) = push.since.as_ref().filter(|_| is_old) {
+            let text =
+                format!("changes have been waiting for a provisioning service since {since}");
+            let parameters = json!({ "since": since });
+            alarms.push(Alarm::new(AlarmCode::ChangesWaiting, parameters, text));
+        }
+        alarms
+    }
+}
+
+/// Returns the alarm for a token that is not ready, or that is ready with a remark.
+fn token_alarm(name: &str, token: &TokenStatus) -> Option<Alarm> {
+    let code = token.reason_code?;
+    let reason = token.reason.as_deref().unwrap_or("no reason given");
+    let text = match code {
+        AlarmCode::TokenRemark => format!("token {name} works, but: {reason}"),
+        _ => format!("token {name} is {}: {reason}", token.state),
+    };
+    let parameters = json!({ "token": name, "reason": reason });
+    Some(Alarm::new(code, parameters, text))
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {
@@ -259,9 +325,16 @@ fn unix_seconds(time: SystemTime) -> i64 {
 
 fn token_status(token: &ConfiguredToken) -> TokenStatus {
     let health = token.client.health();
+    let reason = Some(health.reason).filter(|reason| !reason.is_empty());
     TokenStatus {
         state: health.state.name(),
-        reason: Some(health.reason).filter(|reason| !reason.is_empty()),
+        reason_code: match health.state {
+            TokenState::Starting => None,
+            TokenState::Ready => reason.as_ref().map(|_| AlarmCode::TokenRemark),
+            TokenState::Unavailable => Some(AlarmCode::TokenUnavailable),
+            TokenState::Parked => Some(AlarmCode::TokenParked),
+        },
+        reason,
         restarts: health.restarts,
         rungs: health.rungs,
         keys: health.keys,

@@ -3,7 +3,9 @@
 //! Such a device has a certificate and cannot renew it, because a renewal is by the profile that
 //! the device is registered with. It must never be moved to another profile by itself.
 
+use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::{CertificateAuthority, Error};
+use serde_json::json;
 
 impl CertificateAuthority {
     /// What a person who removes a profile has to know: which devices are left with it.
@@ -13,17 +15,17 @@ impl CertificateAuthority {
             let count = self.store.registered_count(&profile)?;
             Ok(format!(
                 "{count} devices are registered with it: {}",
-                alarm(&profile)
+                alarm(&profile).text
             ))
         });
         told.collect()
     }
 
     /// The same as alarms, without numbers.
-    pub(super) fn stranded_alarms(&self) -> Vec<String> {
+    pub(super) fn stranded_alarms(&self) -> Vec<Alarm> {
         match self.stranding_profiles() {
             Ok(profiles) => profiles.iter().map(|profile| alarm(profile)).collect(),
-            Err(error) => vec![format!("the profiles of devices cannot be read: {error}")],
+            Err(error) => vec![unreadable("the profiles of devices cannot be read", &error)],
         }
     }
 
@@ -34,9 +36,14 @@ impl CertificateAuthority {
     }
 }
 
-fn alarm(profile: &str) -> String {
-    format!(
+fn alarm(profile: &str) -> Alarm {
+    let text = format!(
         "profile {profile:?} is not configured, and its devices cannot renew: put it back, or move \
          each device with `hallmark issue --move`"
+    );
+    Alarm::new(
+        AlarmCode::ProfileMissing,
+        json!({ "profile": profile }),
+        text,
     )
 }

@@ -2,10 +2,12 @@
 //!
 //! When the window nears its end that is an alarm, and by policy the daemon starts the roll itself.
 
+use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::roll::AuthorityDetail;
 use super::{CertificateAuthority, Code, Error, rfc3339};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 impl CertificateAuthority {
@@ -64,55 +66,64 @@ impl CertificateAuthority {
     }
 
     /// Windows that near their end, and canaries that were refused, in words.
-    pub(super) fn authority_alarms(&self) -> Vec<String> {
+    pub(super) fn authority_alarms(&self) -> Vec<Alarm> {
         let windows = self.window_alarms();
         let rolls = self.roll_alarms();
         // What cannot be read is told with the rest, and silences nothing else.
         let told = [windows, rolls].into_iter().map(|alarms| {
-            alarms.unwrap_or_else(|error| vec![format!("not everything can be judged: {error}")])
+            alarms.unwrap_or_else(|error| vec![unreadable("not everything can be judged", &error)])
         });
         let others = [self.waiting_alarms(), self.limit_alarms()];
         told.chain(others).flatten().collect()
     }
 
-    fn window_alarms(&self) -> Result<Vec<String>, Error> {
+    fn window_alarms(&self) -> Result<Vec<Alarm>, Error> {
         let near = self.near_their_end()?;
         Ok(near
             .iter()
             .map(|it| {
-                format!(
-                    "authority {0} signs leaves until {1}: `hallmark roll start --authority {0} \
-                     --reason expiry`",
-                    it.authority,
-                    rfc3339(self.window_end(it))
-                )
+                let (authority, until) = (&it.authority, rfc3339(self.window_end(it)));
+                let text = format!(
+                    "authority {authority} signs leaves until {until}: `hallmark roll start \
+                     --authority {authority} --reason expiry`"
+                );
+                let parameters = json!({ "authority": authority, "until": until });
+                Alarm::new(AlarmCode::SigningWindowEnds, parameters, text)
             })
             .collect())
     }
 
-    fn roll_alarms(&self) -> Result<Vec<String>, Error> {
+    fn roll_alarms(&self) -> Result<Vec<Alarm>, Error> {
         let mut alarms = Vec::new();
         for roll in self.store.open_authority_rolls()? {
             let (id, name) = (roll.id, roll.subject.name());
+            let mut raise = |code, mut parameters: Value, text: String| {
+                parameters["roll"] = json!(id);
+                parameters["authority"] = json!(name);
+                alarms.push(Alarm::new(code, parameters, text));
+            };
             let detail = match AuthorityDetail::of(&roll) {
                 Ok(detail) => detail,
                 Err(error) => {
-                    alarms.push(format!(
+                    let text = format!(
                         "roll {id} of {name} goes no further: {error}; this version cannot read \
                          what is on record of it, so run the version that wrote it, or abort the roll"
-                    ));
+                    );
+                    let parameters = json!({ "reason": error.message });
+                    raise(AlarmCode::RolloverUnreadable, parameters, text);
                     continue;
                 }
             };
             for (service, reason) in detail.refused_canaries() {
-                alarms.push(format!(
-                    "roll {id} of {name}: the canary was refused at {service}: {reason}"
-                ));
+                let text =
+                    format!("roll {id} of {name}: the canary was refused at {service}: {reason}");
+                let parameters = json!({ "provisioning": service, "reason": reason });
+                raise(AlarmCode::CanaryRefused, parameters, text);
             }
             if let Some(failure) = detail.failure {
-                alarms.push(format!(
-                    "roll {id} of {name}: it goes no further: {failure}"
-                ));
+                let text = format!("roll {id} of {name}: it goes no further: {failure}");
+                let parameters = json!({ "reason": failure });
+                raise(AlarmCode::RolloverFailed, parameters, text);
             }
         }
         Ok(alarms)

@@ -2,6 +2,7 @@
 
 use super::reconcilers::Bells;
 use crate::api::tls::ServerIdentity;
+use crate::ca::alarm::{Alarm, unreadable};
 use crate::ca::{CertificateAuthority, CurrentAuthority, Error};
 use crate::token::client::GENERATE_DEADLINE;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +35,7 @@ pub(super) struct Application {
     /// Notified when something must be recorded, or a revocation list signed.
     records: Arc<Notify>,
     /// What was last logged; said again only when it changes.
-    alarms: Mutex<Vec<String>>,
+    alarms: Mutex<Vec<Alarm>>,
 }
 
 /// How much one turn does.
@@ -114,15 +115,16 @@ impl Application {
     /// Logs alarms as they come and go.
     fn tell_alarms(&self, ca: &CertificateAuthority) {
         let alarms = ca.alarms();
-        let alarms = alarms.unwrap_or_else(|error| vec![format!("alarms cannot be told: {error}")]);
-        let mut told = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
-        for alarm in alarms.iter().filter(|alarm| !told.contains(alarm)) {
-            tracing::error!(alarm, "alarm");
+        let alarms =
+            alarms.unwrap_or_else(|error| vec![unreadable("no alarm can be read", &error)]);
+        let mut logged = self.alarms.lock().unwrap_or_else(PoisonError::into_inner);
+        for it in alarms.iter().filter(|it| !logged.contains(it)) {
+            tracing::error!(alarm = it.text, code = it.code.name(), "alarm");
         }
-        if alarms.is_empty() && !told.is_empty() {
-            tracing::info!("all alarms are over");
+        if alarms.is_empty() && !logged.is_empty() {
+            tracing::info!("no alarm left");
         }
-        *told = alarms;
+        *logged = alarms;
     }
 
     /// Everything once; returns how long it can rest.

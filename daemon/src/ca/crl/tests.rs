@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ca::Code;
+use crate::ca::alarm::AlarmCode;
 use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::authorize::{Authorized, Caller, Operate};
 use crate::ca::clock::ClockPolicy;
@@ -191,8 +192,11 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
     assert_eq!(scene.recorded(), recorded + 1);
     assert_eq!(scene.signed("line"), 1);
     let alarms = scene.ca.alarms().unwrap();
-    let told = |it: &String| it.contains("line generation 1 cannot be signed");
-    assert!(alarms.iter().any(told), "{alarms:?}");
+    let alarm = alarms.iter().find(|it| it.code == AlarmCode::CrlNotSigned);
+    let alarm = alarm.unwrap_or_else(|| panic!("{alarms:?}"));
+    assert!(alarm.text.contains("line generation 1 cannot be signed"));
+    assert_eq!(alarm.parameters["authority"], "line");
+    assert_eq!(alarm.parameters["generation"], 1);
 
     scene.memory.fail_with(None);
     for failure in scene.ca.lasting.lists.failures().values_mut() {
@@ -205,7 +209,7 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
         number > first + 1,
         "one number is used up: {first}, {number}"
     );
-    assert_eq!(scene.ca.crl_alarms(), Vec::<String>::new());
+    assert_eq!(scene.ca.crl_alarms(), []);
 }
 
 #[test]

@@ -1,0 +1,26 @@
+//! Gives a sentence for people the code and the parameters that programs compare.
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A sentence, and what it says in a form that does not change with the wording.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Coded<C> {
+    /// Stable.
+    pub code: C,
+    /// What the sentence is about: a JSON object.
+    pub parameters: Value,
+    /// For people.
+    pub text: String,
+}
+
+impl<C> Coded<C> {
+    /// Puts the three together.
+    pub fn new(code: C, parameters: Value, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            parameters,
+            text: text.into(),
+        }
+    }
+}

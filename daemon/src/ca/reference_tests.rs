@@ -1,0 +1,51 @@
+//! Compares the tables of codes in docs/operations.md with the code, both ways.
+
+use super::Code;
+use super::alarm::AlarmCode;
+use super::status::NotReady;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The first cell of each row below `heading`, where it is a name between backquotes.
+fn listed(heading: &str) -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let page = std::fs::read_to_string(page).expect("docs/operations.md");
+    let (_, section) = page
+        .split_once(&format!("\n{heading}\n"))
+        .unwrap_or_else(|| panic!("docs/operations.md has no section {heading:?}"));
+    let section = section.split("\n#").next().unwrap_or_default();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| Some(row.split('`').next()?.to_owned()))
+        .collect()
+}
+
+fn compare<'a>(heading: &str, names: impl IntoIterator<Item = &'a str>) {
+    let rows = listed(heading);
+    let documented: BTreeSet<&str> = rows.iter().map(String::as_str).collect();
+    assert_eq!(rows.len(), documented.len(), "{heading}: a row twice");
+    let codes: BTreeSet<&str> = names.into_iter().collect();
+    let missing: Vec<_> = codes.difference(&documented).collect();
+    let unknown: Vec<_> = documented.difference(&codes).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "{heading}: in the code and not in docs/operations.md: {missing:?}; in docs/operations.md \
+         and not in the code: {unknown:?}"
+    );
+}
+
+#[test]
+fn every_code_of_a_refusal_is_documented() {
+    let names = Code::ALL.iter().map(|it| it.name());
+    compare("## Codes of refusals and failures", names);
+}
+
+#[test]
+fn every_alarm_is_documented() {
+    compare("## Alarms", AlarmCode::ALL.iter().map(|it| it.name()));
+}
+
+#[test]
+fn every_reason_not_to_be_ready_is_documented() {
+    let names = NotReady::ALL.iter().map(|it| it.name());
+    compare("### What is missing for readiness", names);
+}
