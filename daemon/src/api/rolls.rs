@@ -8,7 +8,7 @@ use super::{Api, page};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::issue::IssueRequest;
 use crate::ca::receipt::Receipt;
-use crate::ca::roll::{LeafCompromise, UnderGroup};
+use crate::ca::roll::{LeafCompromise, UnderGroup, Waits};
 use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
 use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
@@ -31,6 +31,7 @@ pub(super) struct Roll {
     reason: RollReason,
     state: RollState,
     waits_for: String,
+    waits_for_detail: Waits,
     /// How far its work at the hub is: identities deleted, devices told.
     told: Option<String>,
     /// The same in numbers.
@@ -53,7 +54,7 @@ impl Roll {
         let told = hub.map(|progress| ca.roll_hub_progress_in_words(&row, progress));
         // One that cannot be read hides no other: it says so itself.
         let waits_for = ca.roll_waits_for(&row);
-        let waits_for = waits_for.unwrap_or_else(|error| error.to_string());
+        let waits_for_detail = waits_for.unwrap_or_else(|error| Waits::unreadable(&error));
         let device_seen = ca.roll_proof(&row)?;
         let (provisioning, registration_id, authority) = match row.subject {
             RollSubject::Enrollment {
@@ -62,7 +63,8 @@ impl Roll {
             RollSubject::Authority { name, .. } => (None, None, Some(name)),
         };
         Ok(Self {
-            waits_for,
+            waits_for: waits_for_detail.text.clone(),
+            waits_for_detail,
             id: row.id,
             provisioning,
             registration_id,

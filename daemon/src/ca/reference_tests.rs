@@ -2,6 +2,7 @@
 
 use super::Code;
 use super::alarm::AlarmCode;
+use super::roll::WaitCode;
 use super::status::NotReady;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -48,4 +49,12 @@ fn every_alarm_is_documented() {
 fn every_reason_not_to_be_ready_is_documented() {
     let names = NotReady::ALL.iter().map(|it| it.name());
     compare("### What is missing for readiness", names);
+}
+
+#[test]
+fn every_wait_of_a_rollover_is_documented() {
+    compare(
+        "### What a rollover waits for",
+        WaitCode::ALL.iter().map(|it| it.name()),
+    );
 }

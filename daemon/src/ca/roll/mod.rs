@@ -15,12 +15,14 @@ mod leaf_compromise;
 mod limits;
 mod policy;
 mod report;
+mod waits;
 
 pub use evidence::AuthorityDetail;
 pub use group::UnderGroup;
 pub use leaf_compromise::{LeafCompromise, ShutOutDevice};
 pub use policy::{RollPolicy, TellBy, Telling};
 pub use report::Reissue;
+pub use waits::{WaitCode, Waits};
 
 use super::authorize::{Authorized, Caller, Operate};
 use super::{CertificateAuthority, Error};

@@ -3,10 +3,12 @@
 use super::super::receipt::service_place;
 use super::super::{CertificateAuthority, Error, rfc3339};
 use super::AuthorityDetail;
+use super::waits::{WaitCode, Waits, coded};
 use crate::enrollment::authority_roll::{Evidence, Step, Wait, next_step};
 use crate::enrollment::roll::RollReason;
 use crate::store::{DrainReport, HubCause, HubProgress, RollRow, RollState, RollSubject};
 use serde::Serialize;
+use serde_json::json;
 
 impl CertificateAuthority {
     /// The last look at the device of a leaf's roll in its hub, in words.
@@ -51,8 +53,8 @@ impl CertificateAuthority {
         slowest.map_or("", |(name, _)| name)
     }
 
-    /// In words, what a roll waits for.
-    pub fn roll_waits_for(&self, roll: &RollRow) -> Result<String, Error> {
+    /// Returns what a rollover waits for.
+    pub fn roll_waits_for(&self, roll: &RollRow) -> Result<Waits, Error> {
         let RollSubject::Enrollment {
             id,
             provisioning,
@@ -61,88 +63,95 @@ impl CertificateAuthority {
         else {
             return self.authority_roll_waits_for(roll);
         };
+        let at_service = json!({ "provisioning": provisioning });
         Ok(match roll.state {
-            RollState::Staged => format!("{provisioning} to be seen holding both certificates"),
-            RollState::Draining => {
-                let end = rfc3339(roll.old_not_after);
-                format!("the old certificate to expire at {end}")
+            RollState::Staged => {
+                let text = format!("{provisioning} to be seen holding both certificates");
+                Waits::new(WaitCode::BothSlotsObserved, at_service, text)
             }
-            RollState::ShuttingOut => service_place(&self.store.enrollment(*id)?).answer,
+            RollState::Draining => {
+                let not_after = rfc3339(roll.old_not_after);
+                let text = format!("the old certificate to expire at {not_after}");
+                let parameters = json!({ "not_after": not_after });
+                Waits::new(WaitCode::OldCertificateExpired, parameters, text)
+            }
+            RollState::ShuttingOut => {
+                let text = service_place(&self.store.enrollment(*id)?).answer;
+                Waits::new(WaitCode::ServiceExcludes, at_service, text)
+            }
             RollState::Clearing => {
-                self.hub_place(HubCause::Roll(roll.id), provisioning)?
-                    .answer
+                let place = self.hub_place(HubCause::Roll(roll.id), provisioning)?;
+                Waits::new(WaitCode::HubIdentitiesDeleted, at_service, place.answer)
             }
             RollState::Reissuing if roll.new_certificate.is_some() => {
-                service_place(&self.store.enrollment(*id)?).answer
+                let text = service_place(&self.store.enrollment(*id)?).answer;
+                Waits::new(WaitCode::ServiceInStep, at_service, text)
             }
             RollState::Requested | RollState::Reissuing => {
-                format!("a request for a certificate of {name} with a new key")
+                let text = format!("a request for a certificate of {name} with a new key");
+                let parameters = json!({ "registration_id": name });
+                Waits::new(WaitCode::CertificateRequested, parameters, text)
             }
-            RollState::Done | RollState::Aborted => "nothing".into(),
+            RollState::Done | RollState::Aborted => Waits::nothing(),
         })
     }
 
-    fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<String, Error> {
+    fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<Waits, Error> {
         let evidence = self.authority_evidence(roll, self.now())?;
         let failure = AuthorityDetail::of(roll)?.failure;
-        let due = match &failure {
-            Some(failure) => format!("its next step; the last attempt failed: {failure}"),
-            None => "its next step, which is due".into(),
-        };
-        let making = match failure {
-            Some(failure) => {
-                format!("a new key and certificate; the last attempt failed: {failure}")
-            }
-            None => "a new key and certificate".to_owned(),
-        };
         let replacement = evidence.replacement();
-        let waits_for = match next_step(roll.state, &evidence) {
-            Ok(Step::Make) => making.clone(),
-            Ok(_) => due,
-            Err(Wait::Hub(open)) => {
+        let mut waits = match next_step(roll.state, &evidence) {
+            Ok(Step::Make) => Waits::step(WaitCode::NewGeneration, failure.as_deref()),
+            Ok(_) => Waits::step(WaitCode::NextStep, failure.as_deref()),
+            Err(wait @ Wait::Hub(_)) => {
                 let progress = self.roll_hub_progress(roll)?.unwrap_or_default();
                 let progress = self.roll_hub_progress_in_words(roll, progress);
-                format!("hubs to delete {open} identities: {progress}")
+                coded(&wait).and(&format!(": {progress}"))
             }
-            Err(wait) => match self.canary_waits_for(roll, &evidence)? {
-                Some(blocks) => format!("{wait}; {blocks}"),
-                None => wait.to_string(),
-            },
+            Err(wait) => self.and_blocks(coded(&wait), roll, &evidence)?,
         };
-        // A compromise is shut out while its successor is made.
+        // The successor is made while the compromised generation is excluded.
         if roll.reason == RollReason::Compromise && replacement == Ok(Step::Make) {
-            return Ok(match roll.state {
-                RollState::Reissuing => making,
-                _ => format!("{waits_for}; and {making}"),
-            });
+            let making = Waits::step(WaitCode::NewGeneration, failure.as_deref());
+            if roll.state == RollState::Reissuing {
+                return Ok(making);
+            }
+            waits = waits.and(&format!("; and {}", making.text));
+            waits.parameters["also"] = json!(making.code);
         }
-        Ok(waits_for)
+        Ok(waits)
     }
 
-    /// The blocks that keep the canary of a staged generation out, in words: no canary passes a
-    /// disabled group, so the roll waits until they are lifted.
-    fn canary_waits_for(
+    /// Adds the blocks that keep the canary of a staged generation out: no canary passes a disabled
+    /// group, so the rollover waits until the blocks are lifted.
+    fn and_blocks(
         &self,
+        mut waits: Waits,
         roll: &RollRow,
         evidence: &Evidence,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Waits, Error> {
         if roll.state != RollState::Staged {
-            return Ok(None);
+            return Ok(waits);
         }
-        let mut waits = Vec::new();
+        let mut blocks = Vec::new();
         for group in evidence.groups.iter().filter(|it| !it.enabled) {
             for block in self.store.blocks_of_enrollment(group.id)? {
-                waits.push(format!(
-                    "its canary waits until the block of {} {} is lifted, for it cannot pass group \
-                     {} at {} before",
-                    block.kind.name(),
-                    block.name,
-                    group.name,
-                    group.provisioning
+                let kind = block.kind.name();
+                waits = waits.and(&format!(
+                    "; its canary waits until the block of {kind} {} is lifted, for it cannot pass \
+                     group {} at {} before",
+                    block.name, group.name, group.provisioning
                 ));
+                blocks.push(
+                    json!({ "kind": kind, "name": block.name, "group": group.name,
+                    "provisioning": group.provisioning }),
+                );
             }
         }
-        Ok((!waits.is_empty()).then(|| waits.join("; ")))
+        if !blocks.is_empty() {
+            waits.parameters["blocks"] = blocks.into();
+        }
+        Ok(waits)
     }
 
     /// The numbers of an authority's roll.
