@@ -147,7 +147,7 @@ pub async fn serve_behind<L: Listener>(
     let ended = connections.open.acquire_many(connections.open_max);
     let answered = tokio::time::timeout(STOP_ANSWER + STOP_SEND, ended);
     if answered.await.is_err() {
-        tracing::warn!("some connections did not end in time");
+        tracing::warn!("connections still open at the stop deadline");
     }
 }
 
@@ -159,7 +159,7 @@ async fn accept<L: Listener>(
     let (socket, origin) = match listener.accept().await {
         Ok(accepted) => accepted,
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
+            tracing::warn!(%error, "accept failed, retrying");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             return None;
         }

@@ -153,7 +153,7 @@ impl Presented {
                 standing
             }
             Err(error) => {
-                tracing::warn!(%error, "record of the TLS certificate cannot be read");
+                tracing::warn!(%error, "record of the TLS certificate unreadable");
                 read.map_or(Standing::Good, |(_, standing)| standing)
             }
         }
@@ -182,7 +182,7 @@ impl ServerIdentity {
         match identity.read() {
             Ok(Some(presented)) => identity.presented.store(Some(Arc::new(presented))),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the TLS identity on disk is not usable"),
+            Err(error) => tracing::warn!(%error, "stored TLS certificate not usable"),
         }
         identity
     }
@@ -264,7 +264,7 @@ impl ServerIdentity {
             .map_err(|error| io_error("the TLS certificate", &error))?;
         let presented = self.read()?;
         self.presented.store(presented.map(Arc::new));
-        tracing::info!(names = ?name.names, "the listener has a new TLS certificate");
+        tracing::info!(names = ?name.names, "TLS certificate renewed");
         Ok(())
     }
 

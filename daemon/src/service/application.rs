@@ -71,7 +71,7 @@ impl Application {
             let ca = this.current.load();
             ca.record_counted_refusals(true);
             if let Err(error) = ca.record_key_uses(true) {
-                tracing::warn!(%error, "the use of keys is not recorded");
+                tracing::warn!(%error, "use of keys not recorded");
             }
         };
         let _ = tokio::task::spawn_blocking(last).await;
@@ -194,7 +194,7 @@ impl<'a> Rest<'a> {
 
     fn note(&mut self, what: &str, result: Result<(), Error>) {
         if let Err(error) = result {
-            tracing::warn!(what, code = error.code.name(), %error, "to be tried again");
+            tracing::warn!(what, code = error.code.name(), %error, "application step failed, retrying");
             self.pause = self.pause.min(FAILURE_PAUSE);
         }
     }

@@ -53,7 +53,10 @@ impl Listeners {
         let admin = match admin {
             Ok(listener) => Some(listener),
             Err(error) if is_of_the_disk(&error) => {
-                tracing::error!(error = format!("{error:#}"), "there is no admin socket yet");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "admin socket cannot be opened, retrying"
+                );
                 None
             }
             Err(error) => return Err(error),

@@ -72,7 +72,7 @@ pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<(
     daemon.tokens.end();
     runtime.shutdown_timeout(STOP_BLOCKED);
     if let Err(error) = store.checkpoint() {
-        tracing::warn!(%error, "the write-ahead log stays beside the database");
+        tracing::warn!(%error, "write-ahead log not merged into the database");
     }
     served
 }
@@ -242,7 +242,7 @@ impl Daemon {
             edge.is_idle().await;
         };
         if tokio::time::timeout(STOP_WORK, work).await.is_err() {
-            tracing::warn!("some work is not finished; the next start explains what became of it");
+            tracing::warn!("work not finished at the stop deadline");
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Daemon {
             Ok((next, ca)) => Ok(self.exchange(next, ca).await),
             Err(error) => {
                 tracing::error!(actor, code = error.code.name(), %error,
-                    "the new configuration is refused; the one of before stays");
+                    "configuration refused, the previous one stays");
                 let (ca, file) = (self.current.load_full(), self.configuration.file.display());
                 ca.record_refused_configuration(actor, &file.to_string(), &error)
                     .await;
@@ -127,7 +127,11 @@ impl Daemon {
         self.tokens.take(next.tokens, is_done);
         self.configuration = next.configuration;
         self.bells.ring();
-        tracing::info!(changes = next.changes.len(), ?notices, "reloaded");
+        tracing::info!(
+            changes = next.changes.len(),
+            ?notices,
+            "configuration reloaded"
+        );
         Reloaded {
             changes: next.changes,
             notices,

@@ -84,7 +84,7 @@ impl Report {
                 Ok(()) => self.systemd.alive(),
                 Err(reason) => {
                     let reason = format!("{reason:#}");
-                    tracing::error!(reason, "the watchdog is not fed");
+                    tracing::error!(reason, "watchdog not fed");
                 }
             }
         }

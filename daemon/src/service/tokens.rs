@@ -141,7 +141,10 @@ impl Tokens {
             Ok(()) => Ok(Some(file)),
             Err(error) if is_of_the_disk(&error) => {
                 let error = format!("{error:#}");
-                tracing::error!(error, "token workers read the configuration file itself");
+                tracing::error!(
+                    error,
+                    "configuration copy not written, workers read the file itself"
+                );
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -169,7 +172,7 @@ impl Tokens {
         if let Some(written) = next.taken
             && let Err(error) = files::rename(&written, &self.taken)
         {
-            tracing::error!(%error, "workers that are started again take the old configuration");
+            tracing::error!(%error, "configuration copy not replaced, restarted workers read the old one");
         }
         for (name, command) in next.commands {
             let (client, socket) = (

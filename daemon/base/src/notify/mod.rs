@@ -90,7 +90,7 @@ impl ServiceManager for Systemd {
             Ok(0) => None,
             Ok(microseconds) => Some(Duration::from_micros(microseconds)),
             Err(error) => {
-                tracing::warn!(%error, "WatchdogSec= is not understood");
+                tracing::warn!(%error, "watchdog interval of systemd unreadable");
                 None
             }
         }
@@ -99,6 +99,6 @@ impl ServiceManager for Systemd {
 
 fn tell(name: &str, value: &str) {
     if let Err(error) = daemon::notify(once(&(name, value))) {
-        tracing::warn!(%error, name, "systemd was not told");
+        tracing::warn!(%error, name, "systemd notification failed");
     }
 }

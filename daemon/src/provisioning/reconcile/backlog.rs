@@ -31,18 +31,14 @@ impl Reconciler {
             match self.create(batch).await {
                 Ok(number) => created += number,
                 Err(failure) => {
-                    tracing::warn!(service = self.name, reason = %failure, "a bulk call failed");
+                    tracing::warn!(service = self.name, reason = %failure, "bulk call failed");
                     break;
                 }
             }
         }
-        tracing::info!(
-            service = self.name,
-            created,
-            "new enrollments were sent in bulk"
-        );
+        tracing::info!(service = self.name, created, "enrollments created in bulk");
         if let Err(failure) = self.scan_kind(EnrollmentKind::Individual).await {
-            tracing::warn!(service = self.name, reason = %failure, "the scan ended early");
+            tracing::warn!(service = self.name, reason = %failure, "scan ended early, retrying");
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ impl Reconciler {
         loop {
             while_the_store_fails(&self.ca).await;
             if let Err(error) = self.canary_pass(&mut failed).await {
-                tracing::error!(service = self.name, %error, "canaries cannot be tried");
+                tracing::error!(service = self.name, %error, "canary pass failed, retrying");
                 backoff.rest().await;
                 continue;
             }
@@ -78,7 +78,7 @@ impl Reconciler {
             Ok(verdict) => verdict,
             Err(failure) => {
                 let (service, canary) = (&self.name, &order.registration_id);
-                tracing::warn!(service, canary, reason = %failure, "it could not be tried");
+                tracing::warn!(service, canary, reason = %failure, "canary attempt failed, retrying");
                 return Ok(false);
             }
         };

@@ -39,7 +39,12 @@ impl Reconciler {
             } => {
                 if !repaired.is_empty() || !left.is_empty() {
                     let enrollment = &row.name;
-                    tracing::warn!(enrollment, ?repaired, ?left, "somebody else changed it");
+                    tracing::warn!(
+                        enrollment,
+                        ?repaired,
+                        ?left,
+                        "enrollment was changed outside Hallmark"
+                    );
                 }
                 self.record_attempt(row.id, history.sending(desired))
                     .await?;

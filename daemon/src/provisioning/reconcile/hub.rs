@@ -34,7 +34,7 @@ impl Reconciler {
             while_the_store_fails(&self.ca).await;
             if let Err(error) = self.work_off(hub).await {
                 let service = &self.name;
-                tracing::error!(service, %error, "the work at the hub cannot be done");
+                tracing::error!(service, %error, "hub pass failed, retrying");
                 backoff.rest().await;
                 continue;
             }
@@ -100,7 +100,7 @@ impl Reconciler {
                 Ok(answer) => task_end(ca, (task.id, task.round), task.queued_at, answer),
                 Err(error) => {
                     let seconds = pause_after(task.attempts, &error);
-                    tracing::warn!(service, reason = %error, seconds, "the hub has to wait");
+                    tracing::warn!(service, reason = %error, seconds, "hub call failed, retrying");
                     HubTaskEnd {
                         id: task.id,
                         round: task.round,

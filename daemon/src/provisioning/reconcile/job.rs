@@ -77,7 +77,7 @@ impl Reconciler {
                 }
                 Err(error) => {
                     let seconds = pause_after(row.attempts, &error);
-                    tracing::warn!(service, reason = %error, seconds, "a job has to wait");
+                    tracing::warn!(service, reason = %error, seconds, "hub job call failed, retrying");
                     let due = now.saturating_add_unsigned(seconds);
                     ca.store()
                         .postpone_hub_job(row.id, due, Some(error.to_string()))?;
@@ -101,7 +101,7 @@ impl Reconciler {
         let results = match hub.job_results(&row.name).await {
             Err(error) if is_late => {
                 let (service, job) = (&self.name, &row.name);
-                tracing::warn!(service, job, reason = %error, "nobody knows whom the job reached");
+                tracing::warn!(service, job, reason = %error, "results of the hub job unknown");
                 Vec::new()
             }
             results => results?,

@@ -116,7 +116,7 @@ impl Reconciler {
         loop {
             while_the_store_fails(&self.ca).await;
             if let Err(error) = self.pass().await {
-                tracing::error!(service = self.name, %error, "the reconciler cannot do its work");
+                tracing::error!(service = self.name, %error, "reconciler pass failed, retrying");
                 backoff.rest().await;
                 continue;
             }
@@ -251,12 +251,7 @@ impl Reconciler {
                 }
                 Outcome::Later(pause, reason) => {
                     let seconds = pause_seconds(mark.attempts, pause);
-                    tracing::warn!(
-                        service,
-                        reason,
-                        seconds,
-                        "the provisioning service has to wait"
-                    );
+                    tracing::warn!(service, reason, seconds, "DPS call failed, retrying");
                     let due = now.saturating_add_unsigned(seconds);
                     ca.store().postpone_mark(&mark, due, reason)?;
                 }
@@ -265,11 +260,7 @@ impl Reconciler {
                     ca.store().defer_mark(&mark, due, "waits for a signature")?;
                 }
                 Outcome::Parked(reason) => {
-                    tracing::error!(
-                        service,
-                        reason,
-                        "a change is parked; see `hallmark push list`"
-                    );
+                    tracing::error!(service, reason, "change parked");
                     let entry = parked_entry(&service, &mark, &reason, now);
                     ca.store().park_mark(&mark, reason, entry)?;
                 }

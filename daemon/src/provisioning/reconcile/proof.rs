@@ -30,7 +30,7 @@ impl Reconciler {
             while_the_store_fails(&self.ca).await;
             if let Err(error) = self.proof_round(hub).await {
                 let service = &self.name;
-                tracing::warn!(service, %error, "proofs cannot be gathered");
+                tracing::warn!(service, %error, "device observation pass failed, retrying");
             }
         }
     }
@@ -58,7 +58,7 @@ impl Reconciler {
                 }
                 Err(error) => {
                     let service = &self.name;
-                    tracing::warn!(service, reason = %error, "a device could not be looked at");
+                    tracing::warn!(service, reason = %error, "device observation failed, retrying");
                     // What is refused of one device says nothing of the others.
                     if !matches!(error, CallError::Rejected { .. }) {
                         return Ok(());

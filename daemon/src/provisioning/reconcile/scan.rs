@@ -33,7 +33,7 @@ impl Reconciler {
                 Ok(()) => self.scan_interval,
                 Err(failure) => {
                     let service = &self.name;
-                    tracing::warn!(service, reason = %failure, "the scan ended early");
+                    tracing::warn!(service, reason = %failure, "scan ended early, retrying");
                     self.scan_interval.min(FAILURE_PAUSE)
                 }
             };
@@ -144,7 +144,7 @@ impl Reconciler {
     async fn count_at_start(&self) {
         if let Err(failure) = self.scan_kind(EnrollmentKind::Group).await {
             let service = &self.name;
-            tracing::warn!(service, reason = %failure, "the groups there could not be counted");
+            tracing::warn!(service, reason = %failure, "group count failed");
         }
     }
 }
