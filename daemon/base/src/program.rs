@@ -32,7 +32,7 @@ pub fn main(
         Err(error) => error,
     };
     if journal::is_ours() {
-        tracing::error!("{error:#}");
+        tracing::error!(error = %format_args!("{error:#}"), "program failed");
     } else {
         // When standard error is closed, there is nowhere to say so.
         let _ = printable::err().write_all(causes(&error).as_bytes());

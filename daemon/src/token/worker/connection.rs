@@ -129,7 +129,10 @@ pub(super) fn accept(socket: &Socket, desk: &Desk) {
         });
         match admitted {
             Ok(stream) => serve_in_thread(stream, desk.clone(), Arc::clone(&open)),
-            Err(error) => tracing::warn!(token = desk.token, "connection refused: {error:#}"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(token = desk.token, error, "connection refused");
+            }
         }
     }
 }
@@ -149,7 +152,8 @@ fn serve_in_thread(stream: UnixStream, desk: Desk, open: Arc<AtomicUsize>) {
     open.fetch_add(1, Ordering::Relaxed);
     worker::spawn("token-reader", move || {
         if let Err(error) = serve(&stream, &desk) {
-            tracing::warn!(token = desk.token, "connection ended: {error:#}");
+            let error = format!("{error:#}");
+            tracing::warn!(token = desk.token, error, "connection ended");
         }
         // Signers may still hold the sending half; the peer shall see the end now.
         let _ = stream.shutdown(Shutdown::Both);
