@@ -1,21 +1,22 @@
-//! `[listen]`: where the daemon is reached, and where it says that it is.
+//! Reads `[listen]`: where the daemon listens, and the addresses that its certificates name.
 
 use super::ConfigurationError;
-use crate::api::listener::STRANGERS_MAX;
 use crate::x509::listener_names::listener_names;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The longest address of what is published: it stands twice in every certificate.
+/// The longest `public_http`: every certificate holds it twice.
 const PUBLIC_HTTP_BYTES_MAX: usize = 256;
-/// Whom the kernel names for every user that a user namespace, such as our unit's, does not know.
+/// The kernel's number for every user that a user namespace, such as that of the unit, does not know.
 const NOBODY: u32 = 65_534;
 
-/// How many unidentified connections one address may have, unless the file says more.
+/// How many connections of unidentified clients each listener has at most.
+pub const UNIDENTIFIED_CONNECTIONS_MAX: usize = 512;
+/// How many unidentified connections one address may have by default.
 const CONNECTIONS_PER_ADDRESS: usize = 256;
 
-/// What the file says.
+/// The table as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Listen {
@@ -27,7 +28,7 @@ pub(super) struct Listen {
     profile: Option<String>,
     est_profile: Option<String>,
     pub(super) est_line_breaks: Option<bool>,
-    /// Revocation lists and authorities' certificates over plain HTTP, and nothing else.
+    /// Serves CRLs and CA certificates over plain HTTP, and nothing else.
     pub(super) http: Option<SocketAddr>,
     public_http: Option<String>,
     pub(super) admin: Option<PathBuf>,
@@ -39,7 +40,7 @@ pub(super) struct Listen {
 /// The HTTPS listener.
 #[derive(Clone, Debug)]
 pub struct HttpsListener {
-    /// Where it listens; port 0 takes a free one, and the log says which.
+    /// Port 0 takes a free port, which the log names.
     pub address: SocketAddr,
     /// Its names.
     pub names: Vec<String>,
@@ -67,60 +68,61 @@ impl Listen {
         }))
     }
 
-    /// Whoever is admitted as nobody is anybody.
+    /// Refuses `nobody`: inside a user namespace, every unknown user has that number.
     pub(super) fn admin_users(&self) -> Result<Vec<u32>, ConfigurationError> {
         if self.admin_users.contains(&NOBODY) {
             return Err(ConfigurationError::Contradiction(format!(
-                "[listen] admin_users has {NOBODY}, which is nobody and stands for every user that \
-                 the sandbox does not know; name the users, and set PrivateUsers=no in a drop-in \
+                "[listen] admin_users has {NOBODY}, the number of every user that the sandbox does \
+                 not know; name the users, and set PrivateUsers=no in a drop-in \
                  of hallmarkd.service"
             )));
         }
         Ok(self.admin_users.clone())
     }
 
-    /// More than one for a plant behind one address, and never all that there are.
+    /// Several, because a plant may be behind one address (NAT).
     pub(super) fn connections_per_address(&self) -> Result<usize, ConfigurationError> {
-        let said = self
+        let number = self
             .connections_per_address
             .unwrap_or(CONNECTIONS_PER_ADDRESS);
-        match (1..=STRANGERS_MAX).contains(&said) {
-            true => Ok(said),
-            false => Err(ConfigurationError::Contradiction(format!(
-                "[listen] connections_per_address must be 1 to {STRANGERS_MAX}, not {said}"
-            ))),
+        if (1..=UNIDENTIFIED_CONNECTIONS_MAX).contains(&number) {
+            return Ok(number);
         }
+        Err(ConfigurationError::Contradiction(format!(
+            "[listen] connections_per_address must be 1 to {UNIDENTIFIED_CONNECTIONS_MAX}, not \
+             {number}"
+        )))
     }
 
     /// EST is TLS (RFC 7030 3.3).
     pub(super) fn est_profile(&self) -> Result<Option<String>, ConfigurationError> {
         match (&self.est_profile, self.https) {
             (Some(_), None) => Err(ConfigurationError::Contradiction(
-                "[listen] est_profile needs `https`: EST is spoken over TLS only".into(),
+                "[listen] est_profile needs `https`: EST works over TLS only".into(),
             )),
             (profile, _) => Ok(profile.clone()),
         }
     }
 
-    /// Plain HTTP, because whoever fetches a list to judge a certificate must not need another
-    /// certificate for that (RFC 5280 8).
+    /// Plain HTTP: a relying party that fetches a CRL must not need another certificate for it
+    /// (RFC 5280, section 8).
     pub(super) fn public_http(&self) -> Result<Option<String>, ConfigurationError> {
-        let Some(said) = &self.public_http else {
+        let Some(address) = &self.public_http else {
             return Ok(None);
         };
-        let base = said.trim_end_matches('/');
+        let base = address.trim_end_matches('/');
         let host = base.strip_prefix("http://").unwrap_or_default();
         let printable = |it: char| it.is_ascii_graphic() && !"?#\"<>\\^`{|}@".contains(it);
         let good = base.len() <= PUBLIC_HTTP_BYTES_MAX
             && host.starts_with(|it: char| it.is_ascii_alphanumeric() || it == '[')
             && host.chars().all(printable);
-        match good {
-            true => Ok(Some(base.to_owned())),
-            false => Err(ConfigurationError::Contradiction(format!(
-                "[listen] public_http {said:?} must be the plain http:// address under which \
-                 others reach `http`, such as \"http://pki.example\""
-            ))),
+        if good {
+            return Ok(Some(base.to_owned()));
         }
+        Err(ConfigurationError::Contradiction(format!(
+            "[listen] public_http {address:?} must be the plain http:// address under which others \
+             reach `http`, such as \"http://pki.example\""
+        )))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `[policy]`: what the daemon does by itself, and when it calls for somebody.
+//! Reads `[policy]`: what the daemon does without an operator, and when it needs one.
 
 use super::ConfigurationError;
 use crate::ca::authority_policy::{AuthorityPolicy, Gate};
@@ -13,79 +13,78 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
-/// The longest time that a revocation list may be good.
+/// The longest validity of a CRL.
 const CRL_VALIDITY_SECONDS_MAX: u64 = 365 * 86_400;
 
-/// `[policy]`, as it is said.
+/// The table as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Policy {
     #[serde(default)]
     pub(super) drift: DriftPolicy,
-    /// How often each provisioning service is compared with what is on record.
+    /// How often each provisioning service is compared with the database.
     #[serde(with = "human_seconds", default = "scan_interval_default")]
     pub(super) scan_interval: u64,
-    /// How long changes may wait for a provisioning service before that is an alarm.
+    /// How long changes may wait for a provisioning service before the wait is an alarm.
     #[serde(with = "human_seconds", default = "push_age_alarm_default")]
     pub(super) push_age_alarm: u64,
-    /// How long before its end an individually enrolled device's leaf is rolled; 0 leaves it to
-    /// devices, stations and operators.
+    /// How long before its expiry the leaf of an individually enrolled device is rolled; 0 leaves
+    /// renewal to devices, stations and operators.
     #[serde(with = "human_seconds", default)]
     renew_before: u64,
-    /// Over how long the rolls of a fleet are spread.
+    /// The time over which the rollovers of a fleet are spread.
     #[serde(with = "human_seconds", default = "renew_jitter_default")]
     renew_jitter: u64,
-    /// Whether devices are told when their roll starts.
+    /// Whether devices are notified when their rollover starts.
     #[serde(default)]
     tell_devices: TellDevices,
-    /// What they are told by.
+    /// The direct method that notifies them.
     #[serde(default)]
     tell_method: TellMethod,
     /// How often a device that was offline is called again, by `method`.
     #[serde(with = "human_seconds", default = "tell_interval_default")]
     tell_interval: u64,
-    /// For how long that goes on.
+    /// How long such calls are repeated.
     #[serde(with = "human_seconds", default = "tell_for_default")]
     tell_for: u64,
-    /// How often devices that roll are looked at in the hub.
+    /// How often devices in a rollover are observed in the hub.
     #[serde(with = "human_seconds", default = "proof_interval_default")]
     proof_interval: u64,
-    /// Whether an old certificate may go before its end, once its devices are proven on the new
-    /// one.
+    /// Whether an old certificate may be retired before it expires, once all its devices were observed
+    /// on the new certificate.
     #[serde(default)]
     retire_proven: bool,
-    /// Whether the daemon starts rolls of authorities by itself.
+    /// Whether the daemon starts rollovers of authorities, or raises an alarm.
     #[serde(default)]
     roll_authorities: RollAuthorities,
-    /// How long before the end of an authority's signing window that happens.
+    /// How long before the end of an authority's signing window it does so.
     #[serde(with = "human_seconds", default = "roll_notice_default")]
     roll_notice: u64,
-    /// The steps of an authority's roll that wait for `hallmark roll approve`.
+    /// The steps of an authority's rollover that wait for `hallmark roll approve`.
     #[serde(default)]
     approve: BTreeSet<Gate>,
-    /// A device that was not seen for so long is called silent.
+    /// How long a device may be unobserved before it counts as silent.
     #[serde(with = "human_seconds", default = "silent_after_default")]
     silent_after: u64,
-    /// How long a token may be out before another one, or a standby authority, signs.
+    /// How long a token may be unavailable before a standby signs.
     #[serde(with = "human_seconds", default = "failover_after_default")]
     pub(super) failover_after: u64,
-    /// How long a revocation list is good: as long may a token be away before verifiers refuse all.
+    /// The validity of a CRL. A token that is unavailable for longer makes verifiers refuse everything.
     #[serde(with = "human_seconds", default = "crl_validity_default")]
     crl_validity: u64,
-    /// How often a revocation list is signed anew if nothing is revoked meanwhile.
+    /// How often a CRL is signed if nothing is revoked.
     #[serde(with = "human_seconds", default = "crl_interval_default")]
     crl_interval: u64,
     /// When the machine's clock is believed.
     #[serde(default)]
     clock: ClockTrust,
-    /// How far the clock may be ahead of what is expected before nothing is signed by it; 0 is no
-    /// limit.
+    /// How far the clock may be ahead of the newest date on record; 0 is no limit.
     #[serde(with = "human_seconds", default = "clock_jump_max_default")]
     clock_jump_max: u64,
-    /// What is touched each time the clock was synchronised.
+    /// A file that is touched at each synchronisation of the clock.
     #[serde(default = "clock_synchronised_file_default")]
     clock_synchronised_file: PathBuf,
-    /// How many backups are kept; a new one pushes out the oldest.
+    /// How many backups are kept; a new one replaces the oldest.
     #[serde(default = "backups_kept_default")]
     pub(super) backups_kept: NonZeroU16,
 }
@@ -94,14 +93,14 @@ pub(super) struct Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ClockTrust {
-    /// If it fits what is on record.
+    /// If it agrees with the dates on record.
     #[default]
     Plausible,
-    /// If it was synchronised since the machine was switched on, too.
+    /// If it was also synchronised since the machine was switched on.
     Synchronised,
 }
 
-/// What happens by itself when an authority's signing window nears its end.
+/// What the daemon does when the signing window of an authority nears its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum RollAuthorities {
@@ -115,9 +114,9 @@ enum RollAuthorities {
 enum TellDevices {
     #[default]
     No,
-    /// Each by a call of its own.
+    /// One call for each device.
     Method,
-    /// Many by one job of the hub.
+    /// One job of the hub for many devices.
     Job,
 }
 
@@ -183,7 +182,7 @@ impl Policy {
         if self.renew_before > 0 && self.renew_jitter >= self.renew_before {
             return Err(ConfigurationError::Contradiction(
                 "[policy] renew_jitter must be shorter than renew_before, or leaves would expire \
-                 before their roll starts"
+                 before their rollover starts"
                     .into(),
             ));
         }
@@ -203,9 +202,9 @@ impl Policy {
         })
     }
 
-    /// Without what `[[authority]]` and `[[provisioning]]` say.
+    /// Returns the policy without the settings of `[[authority]]` and `[[provisioning]]`.
     pub(super) fn authorities(&self) -> AuthorityPolicy {
-        let seconds = |said: u64| i64::try_from(said).unwrap_or(i64::MAX);
+        let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
         AuthorityPolicy {
             start: self.roll_authorities == RollAuthorities::Start,
             notice_seconds: seconds(self.roll_notice),
@@ -240,24 +239,24 @@ impl Policy {
     }
 }
 
-/// The date of this program's file: packages keep the one at which it was built.
+/// Returns the date of this program's file: packages keep the time of the build.
 fn built_at() -> Option<i64> {
     let program = std::env::current_exe().and_then(|path| path.metadata());
     let since = program.ok()?.modified().ok()?.duration_since(UNIX_EPOCH);
     i64::try_from(since.ok()?.as_secs()).ok()
 }
 
-/// A gateway may lie in a storeroom for months; a broken clock errs by decades.
+/// A gateway may be stored for months; a broken clock errs by decades.
 fn clock_jump_max_default() -> u64 {
     365 * 86_400
 }
 
-/// systemd-timesyncd's.
+/// The file of systemd-timesyncd.
 fn clock_synchronised_file_default() -> PathBuf {
     "/run/systemd/timesync/synchronized".into()
 }
 
-/// Longer than the recovery ladder takes, process and all.
+/// Longer than the recovery ladder takes, a new worker included.
 fn failover_after_default() -> u64 {
     60
 }
@@ -294,7 +293,7 @@ fn crl_interval_default() -> u64 {
     86_400
 }
 
-/// Two weeks of nights.
+/// Two weeks of daily backups.
 fn backups_kept_default() -> NonZeroU16 {
     const { NonZeroU16::new(14).unwrap() }
 }
@@ -303,7 +302,7 @@ fn push_age_alarm_default() -> u64 {
     3_600
 }
 
-/// A quarter of an hour: a fleet of 100,000 costs 1,000 operations a scan then.
+/// A quarter of an hour: a scan of 100,000 devices costs 1,000 operations.
 fn scan_interval_default() -> u64 {
     900
 }

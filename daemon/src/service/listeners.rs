@@ -4,7 +4,9 @@
 //! whoever connects meanwhile waits and is not refused. Such a one is never unlinked here. What is not
 //! handed over is bound.
 
-use crate::config::{Configuration, ConfigurationError};
+use crate::api::listener::STRANGERS_MAX;
+use crate::api::tls::ListenerName;
+use crate::config::{Configuration, ConfigurationError, UNIDENTIFIED_CONNECTIONS_MAX};
 use crate::files;
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
@@ -19,6 +21,19 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
+
+// The configuration bounds `connections_per_address` by the pool that the listeners have.
+const _: () = assert!(UNIDENTIFIED_CONNECTIONS_MAX == STRANGERS_MAX);
+
+/// Returns what the certificate of the HTTPS listener is made from, if there is such a listener.
+pub(super) fn listener_name(configuration: &Configuration) -> Option<ListenerName> {
+    let https = configuration.https.as_ref()?;
+    Some(ListenerName {
+        profile: https.profile.clone(),
+        names: https.names.clone(),
+        folder: configuration.state_dir.join("tls"),
+    })
+}
 
 /// All listeners, open.
 pub(super) struct Listeners {

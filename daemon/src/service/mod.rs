@@ -5,6 +5,7 @@
 
 mod admin_socket;
 mod application;
+mod changes;
 mod listeners;
 mod reconcilers;
 mod reload;
@@ -31,7 +32,7 @@ use admin_socket::AdminSocket;
 use anyhow::{Context, bail};
 use application::Application;
 use arc_swap::ArcSwap;
-use listeners::{Listeners, address, admission, listening};
+use listeners::{Listeners, address, admission, listener_name, listening};
 use reconcilers::{Bells, Reconcilers, clients};
 use report::Report;
 use rustix::fs::{FlockOperation, flock};
@@ -136,7 +137,7 @@ impl Daemon {
         let clients = clients(&configuration, &keys)?;
         let parts = parts(&configuration, tokens.configured.clone(), &store, &bells);
         let ca = Arc::new(CertificateAuthority::start(parts)?);
-        let identity = configuration.listener_name();
+        let identity = listener_name(&configuration);
         let identity = identity.map(|name| Arc::new(ServerIdentity::load(name)));
         if let Some(identity) = &identity {
             ca.note_https(identity.state(ca.store()));

@@ -5,12 +5,13 @@
 //! can fail. Requests in hand keep the certificate authority, the tokens and the workers that they began
 //! with. It must never abandon an intent, nor have two reconcilers at one service.
 
+use super::changes::changes;
+use super::listeners::listener_name;
 use super::reconcilers::{Reconcilers, clients};
 use super::tokens::NextTokens;
 use super::{Daemon, parts, token_keys};
 use crate::api::reload::{Change, Reloaded};
 use crate::ca::{CertificateAuthority, Code, Error};
-use crate::config::changes::changes;
 use crate::config::{Configuration, ConfigurationError};
 use crate::notify::ServiceManager;
 use crate::provisioning::configuration::Clients;
@@ -102,7 +103,7 @@ impl Daemon {
         let clients =
             clients(&configuration, &keys).map_err(|error| refused(format!("{error:#}")))?;
         Ok(Next {
-            changes: changes(&before.said, &configuration.said),
+            changes: changes(&before.raw, &configuration.raw),
             configuration,
             tokens,
             clients,
@@ -117,7 +118,7 @@ impl Daemon {
         let before = Arc::downgrade(&self.current.swap(ca.clone()));
         // Requests in hand, and what the application does just now, hold it.
         let is_done = move || Weak::strong_count(&before) == 0;
-        if let (Some(identity), Some(name)) = (&self.identity, next.configuration.listener_name()) {
+        if let (Some(identity), Some(name)) = (&self.identity, listener_name(&next.configuration)) {
             identity.rename(name);
         }
         let users = next.configuration.admin_users.clone();

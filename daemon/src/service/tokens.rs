@@ -1,9 +1,9 @@
 //! The tokens, and who runs their workers.
 
+use super::changes::is_unchanged;
 use super::listeners::is_of_the_disk;
 use crate::ca::{ConfiguredToken, TokenTraits};
 use crate::config::Configuration;
-use crate::config::changes::is_unchanged;
 use crate::files;
 use crate::files::atomic;
 use crate::token::client::TokenClient;
@@ -81,7 +81,7 @@ impl Tokens {
         now: &Configuration,
     ) -> anyhow::Result<NextTokens> {
         self.next(now, |name| {
-            is_unchanged(&before.said, &now.said, "token", name)
+            is_unchanged(&before.raw, &now.raw, "token", name)
         })
     }
 

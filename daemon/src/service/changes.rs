@@ -1,11 +1,11 @@
-//! What is another in a configuration that was read anew, for whoever asked for it.
+//! Compares two configurations, for the report of a reload.
 
 use crate::api::reload::{Change, ChangeKind};
 use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
-/// All that differs, by the names under which the file has it.
-pub fn changes(before: &Table, now: &Table) -> Vec<Change> {
+/// Returns every difference, by its names in the file.
+pub(super) fn changes(before: &Table, now: &Table) -> Vec<Change> {
     let tables: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     let changes = tables.into_iter().flat_map(|table| {
         let (before, now) = (entries(before.get(table)), entries(now.get(table)));
@@ -24,8 +24,8 @@ pub fn changes(before: &Table, now: &Table) -> Vec<Change> {
     changes.collect()
 }
 
-/// Whether the entry `name` of the tables `table` says the same in both.
-pub fn is_unchanged(before: &Table, now: &Table, table: &str, name: &str) -> bool {
+/// Returns true if the entry `name` of the tables `table` is the same in both.
+pub(super) fn is_unchanged(before: &Table, now: &Table, table: &str, name: &str) -> bool {
     let entry = |of: &Table| entries(of.get(table)).get(&Some(name)).copied().cloned();
     entry(before) == entry(now)
 }
@@ -39,8 +39,8 @@ fn change(before: Option<&&Value>, now: Option<&&Value>) -> Option<ChangeKind> {
 }
 
 /// The entries of `[[table]]` by their names, the keys of `[table]`, or the one value of a key.
-fn entries(said: Option<&Value>) -> BTreeMap<Option<&str>, &Value> {
-    match said {
+fn entries(value: Option<&Value>) -> BTreeMap<Option<&str>, &Value> {
+    match value {
         None => BTreeMap::new(),
         Some(Value::Array(tables)) => tables
             .iter()
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_difference_is_told_by_its_name() {
+    fn each_difference_has_its_name() {
         let before = "state_dir = \"/a\"\n[policy]\ndrift = \"report\"\n\
                       [[profile]]\nname = \"old\"\n[[profile]]\nname = \"same\"\nx = 1\n\
                       [[profile]]\nname = \"other\"\nx = 1\n";
@@ -67,16 +67,16 @@ mod tests {
                    [[profile]]\nname = \"other\"\nx = 2\n[[profile]]\nname = \"same\"\nx = 1\n\
                    [[profile]]\nname = \"new\"\n";
         let read = |text: &str| text.parse::<Table>().unwrap();
-        let told: Vec<_> = changes(&read(before), &read(now))
+        let found: Vec<_> = changes(&read(before), &read(now))
             .into_iter()
             .map(|it| (it.table, it.name.unwrap_or_default(), it.change))
             .collect();
-        let told: Vec<_> = told
+        let found: Vec<_> = found
             .iter()
             .map(|(table, name, change)| (table.as_str(), name.as_str(), *change))
             .collect();
         assert_eq!(
-            told,
+            found,
             [
                 ("policy", "drift", ChangeKind::Removed),
                 ("policy", "scan_interval", ChangeKind::Added),

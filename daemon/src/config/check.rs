@@ -1,0 +1,181 @@
+//! Checks what only the whole configuration can show: names that refer to other tables, socket paths,
+//! and names that would collide.
+
+use super::{Configuration, ConfigurationError};
+use crate::ca::profile::Role;
+use crate::provisioning::configuration::Provisioning;
+use crate::socket_path;
+use crate::token::credential::label;
+use crate::x509::profile::SubjectAlternativeNames;
+
+/// The longest name of an authority: the name is part of addresses.
+const AUTHORITY_NAME_BYTES_MAX: usize = 64;
+
+impl Configuration {
+    /// Refuses a configuration whose tables do not fit together.
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
+        self.check_authorities()?;
+        self.check_failover()?;
+        self.check_profiles()?;
+        self.stations
+            .check(&self.profiles)
+            .map_err(ConfigurationError::Contradiction)?;
+        self.check_provisioning()?;
+        self.check_est_profile()?;
+        self.check_sockets()?;
+        self.check_https()
+    }
+
+    fn check_authorities(&self) -> Result<(), ConfigurationError> {
+        for (authority, token) in &self.authorities {
+            if !self.tokens.contains_key(token) {
+                return contradiction(format!(
+                    "authority {authority:?} keeps its key on token {token:?}, and there is no \
+                     such [[token]]"
+                ));
+            }
+            self.check_authority_name(authority)?;
+        }
+        Ok(())
+    }
+
+    fn check_profiles(&self) -> Result<(), ConfigurationError> {
+        for profile in self.profiles.values() {
+            if !self.authorities.contains_key(&profile.authority) {
+                return contradiction(format!(
+                    "profile {:?} is issued by authority {:?}, and there is no such [[authority]]",
+                    profile.name, profile.authority
+                ));
+            }
+            if let Err(problem) = profile.check() {
+                return contradiction(format!("profile {:?}: {problem}", profile.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_provisioning(&self) -> Result<(), ConfigurationError> {
+        for (name, service) in &self.provisioning {
+            let unknown = |it: &&String| !self.authorities.contains_key(*it);
+            if let Some(authority) = service.verified.iter().find(unknown) {
+                return contradiction(format!(
+                    "provisioning {name:?} is to verify authority {authority:?}, and there is no \
+                     such [[authority]]"
+                ));
+            }
+            self.check_credential_keys(name, service)?;
+        }
+        Ok(())
+    }
+
+    fn check_sockets(&self) -> Result<(), ConfigurationError> {
+        let refused =
+            |it: socket_path::SocketPathInvalid| ConfigurationError::Contradiction(it.to_string());
+        let admin = "[listen] admin, or runtime_dir (by default state_dir)";
+        socket_path::check(&self.admin, admin).map_err(refused)?;
+        for name in self.tokens.keys() {
+            let setting = "runtime_dir (by default state_dir), or the token's name";
+            socket_path::check(&self.worker_socket(name), setting).map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    fn check_failover(&self) -> Result<(), ConfigurationError> {
+        for (authority, tokens) in &self.failover.also_on {
+            let own = self.authorities.get(authority);
+            for token in tokens {
+                let known = self.tokens.get(token);
+                let keeps_keys = known.is_some_and(|it| it.interface.family().is_some());
+                if !keeps_keys || Some(token) == own {
+                    return contradiction(format!(
+                        "authority {authority:?} is also on token {token:?}; name another [[token]] \
+                         that holds the same key; a TPM cannot"
+                    ));
+                }
+            }
+        }
+        for (authority, standby) in &self.failover.standby {
+            if !self.authorities.contains_key(standby) || standby == authority {
+                return contradiction(format!(
+                    "authority {authority:?} has the standby {standby:?}; name another [[authority]]"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What an authority publishes is called after it, and each generation after it and its number.
+    fn check_authority_name(&self, name: &str) -> Result<(), ConfigurationError> {
+        let number = |rest: &str| rest.strip_prefix('-')?.parse::<u32>().ok();
+        let namesake = self
+            .authorities
+            .keys()
+            .find(|other| name.strip_prefix(other.as_str()).and_then(number).is_some());
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let fits = (1..=AUTHORITY_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
+        let problem = match (fits, namesake) {
+            (false, _) => "give 1 to 64 letters, digits and - _ .".to_owned(),
+            (_, Some(other)) => format!("that would also be a generation of {other:?}; rename one"),
+            _ => return Ok(()),
+        };
+        contradiction(format!("authority {name:?} cannot be called so: {problem}"))
+    }
+
+    fn check_credential_keys(
+        &self,
+        name: &str,
+        service: &Provisioning,
+    ) -> Result<(), ConfigurationError> {
+        for (token, key) in service.token_keys() {
+            let problem = match (self.tokens.contains_key(token), label(key)) {
+                (false, _) => format!("token {token:?}, and there is no such [[token]]"),
+                (_, None) => format!("key {key:?}; give 1 to 64 letters, digits and - _ ."),
+                _ => continue,
+            };
+            return contradiction(format!(
+                "a credential of provisioning {name:?} names {problem}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_est_profile(&self) -> Result<(), ConfigurationError> {
+        match &self.est_profile {
+            Some(name) if !self.profiles.contains_key(name) => contradiction(format!(
+                "[listen] est_profile is {name:?}, and there is no such [[profile]]"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_https(&self) -> Result<(), ConfigurationError> {
+        let Some(https) = &self.https else {
+            return Ok(());
+        };
+        match self.profiles.get(&https.profile) {
+            Some(profile) if profile.role != Role::Server => contradiction(format!(
+                "[listen] profile {:?} must have role \"server\"",
+                https.profile
+            )),
+            Some(profile)
+                if profile.certificate.subject_alternative_names
+                    == SubjectAlternativeNames::None =>
+            {
+                contradiction(format!(
+                    "[listen] profile {:?} must have subject_alternative_names = \"dns_and_ip\": \
+                     clients look for the listener's names there, and nowhere else",
+                    https.profile
+                ))
+            }
+            Some(_) => Ok(()),
+            None => contradiction(format!(
+                "[listen] names profile {:?}, and there is no such [[profile]]",
+                https.profile
+            )),
+        }
+    }
+}
+
+fn contradiction(message: String) -> Result<(), ConfigurationError> {
+    Err(ConfigurationError::Contradiction(message))
+}

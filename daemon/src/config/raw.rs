@@ -1,0 +1,198 @@
+//! Reads the tables of the configuration file as they are written, and gives each its name.
+
+use super::listen::Listen;
+use super::policy::Policy;
+use super::{Configuration, ConfigurationError};
+use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
+use crate::ca::failover::FailoverPolicy;
+use crate::ca::profile::IssuanceProfile;
+use crate::ca::station::{StationPolicy, StationRule};
+use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
+use crate::token::configuration::{TokenConfiguration, TokenSettings};
+use crate::x509::profile::human_seconds;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file, before it is checked as a whole.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Raw {
+    state_dir: PathBuf,
+    runtime_dir: Option<PathBuf>,
+    token_state_dir: Option<PathBuf>,
+    listen: Listen,
+    #[serde(default)]
+    token: Vec<TokenConfiguration>,
+    #[serde(default)]
+    authority: Vec<Authority>,
+    #[serde(default)]
+    profile: Vec<IssuanceProfile>,
+    #[serde(default)]
+    station: Vec<StationRule>,
+    #[serde(default)]
+    provisioning: Vec<ProvisioningConfiguration>,
+    #[serde(default)]
+    policy: Policy,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Authority {
+    name: String,
+    token: String,
+    /// Tokens that hold the same key, and sign while the first one is unavailable.
+    #[serde(default)]
+    also_on: Vec<String>,
+    /// The authority that signs while no token with the key is available.
+    standby: Option<String>,
+    /// How long a generation signs leaves; its certificate is valid for longer.
+    #[serde(deserialize_with = "human_seconds::optional", default)]
+    signing_window: Option<u64>,
+}
+
+impl Raw {
+    /// Resolves every path and name.
+    pub(super) fn resolve(
+        self,
+        text: &str,
+        raw: toml::Table,
+        file: PathBuf,
+        credentials_directory: Option<&Path>,
+    ) -> Result<Configuration, ConfigurationError> {
+        let tokens = tokens(self.token, credentials_directory)?;
+        let provisioning = provisioning(self.provisioning, credentials_directory)?;
+        let authorities = by_name("authority", self.authority, |it| it.name.clone())?;
+        let profiles = by_name("profile", self.profile, |it| it.name.clone())?;
+        // DPS and patterns ignore case.
+        let stations = by_name("station", self.station, |it| it.name.to_ascii_lowercase())?;
+        let stations = StationPolicy::new(stations.into_values().collect(), &profiles);
+        let state_dir = self.state_dir;
+        let runtime_dir = self.runtime_dir.unwrap_or_else(|| state_dir.clone());
+        let token_state_dir = self.token_state_dir.unwrap_or_else(|| state_dir.clone());
+        let (listen, policy) = (self.listen, self.policy);
+        Ok(Configuration {
+            authority_policy: AuthorityPolicy {
+                signing_windows: signing_windows(&authorities),
+                limits: limits(&provisioning),
+                ..policy.authorities()
+            },
+            failover: failover(&authorities, policy.failover_after),
+            https: listen.https_listener()?,
+            est_profile: listen.est_profile()?,
+            est_line_breaks: listen.est_line_breaks.unwrap_or(true),
+            public_http: listen.public_http()?,
+            http: listen.http,
+            admin_users: listen.admin_users()?,
+            connections_per_address: listen.connections_per_address()?,
+            admin: listen
+                .admin
+                .unwrap_or_else(|| runtime_dir.join("admin.sock")),
+            runtime_dir,
+            token_state_dir,
+            state_dir,
+            tokens,
+            authorities: authorities
+                .into_iter()
+                .map(|(name, it)| (name, it.token))
+                .collect(),
+            profiles,
+            stations,
+            provisioning,
+            drift: policy.drift,
+            scan_interval: Duration::from_secs(policy.scan_interval.max(1)),
+            rolling: policy.rolling()?,
+            crl_schedule: policy.crl_schedule()?,
+            clock: policy.clock(),
+            backups_kept: usize::from(policy.backups_kept.get()),
+            push_age_alarm_seconds: i64::try_from(policy.push_age_alarm).unwrap_or(i64::MAX),
+            text: text.to_owned(),
+            raw,
+            file,
+        })
+    }
+}
+
+fn tokens(
+    tables: Vec<TokenConfiguration>,
+    credentials_directory: Option<&Path>,
+) -> Result<BTreeMap<String, TokenSettings>, ConfigurationError> {
+    let tables = by_name("token", tables, |it| it.name.clone())?;
+    let resolved = tables.into_iter().map(|(name, it)| {
+        let settings = it.resolve(credentials_directory);
+        settings
+            .map(|it| (name, it))
+            .map_err(|error| ConfigurationError::Contradiction(error.to_string()))
+    });
+    resolved.collect()
+}
+
+fn provisioning(
+    tables: Vec<ProvisioningConfiguration>,
+    credentials_directory: Option<&Path>,
+) -> Result<BTreeMap<String, Provisioning>, ConfigurationError> {
+    let tables = by_name("provisioning", tables, |it| it.name.clone())?;
+    let resolved = tables.into_iter().map(|(name, it)| {
+        let service = it.check(credentials_directory);
+        service
+            .map(|it| (name, it))
+            .map_err(|error| ConfigurationError::Contradiction(error.to_string()))
+    });
+    resolved.collect()
+}
+
+fn signing_windows(authorities: &BTreeMap<String, Authority>) -> BTreeMap<String, i64> {
+    let windows = authorities.iter().filter_map(|(name, it)| {
+        let window = i64::try_from(it.signing_window?).unwrap_or(i64::MAX);
+        Some((name.clone(), window))
+    });
+    windows.collect()
+}
+
+fn failover(authorities: &BTreeMap<String, Authority>, after: u64) -> FailoverPolicy {
+    let mut also_on = BTreeMap::new();
+    let mut standby = BTreeMap::new();
+    for (name, authority) in authorities {
+        if !authority.also_on.is_empty() {
+            also_on.insert(name.clone(), authority.also_on.clone());
+        }
+        if let Some(other) = &authority.standby {
+            standby.insert(name.clone(), other.clone());
+        }
+    }
+    FailoverPolicy {
+        after: Duration::from_secs(after),
+        also_on,
+        standby,
+    }
+}
+
+fn limits(provisioning: &BTreeMap<String, Provisioning>) -> BTreeMap<String, ServiceLimits> {
+    let limits = provisioning.iter().map(|(name, it)| {
+        let (ca_certificates, groups) = it.limits;
+        let limits = ServiceLimits {
+            ca_certificates,
+            groups,
+        };
+        (name.clone(), limits)
+    });
+    limits.collect()
+}
+
+/// Gives each table its name; refuses two with one name.
+fn by_name<T>(
+    table: &str,
+    items: Vec<T>,
+    name: impl Fn(&T) -> String,
+) -> Result<BTreeMap<String, T>, ConfigurationError> {
+    let mut map = BTreeMap::new();
+    for item in items {
+        let name = name(&item);
+        if map.insert(name.clone(), item).is_some() {
+            let message = format!("two [[{table}]] are named {name:?}");
+            return Err(ConfigurationError::Contradiction(message));
+        }
+    }
+    Ok(map)
+}

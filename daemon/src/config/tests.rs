@@ -1,0 +1,154 @@
+//! Tests of reading and checking the configuration.
+
+use super::*;
+use crate::ca::profile::Role;
+use proptest::prelude::*;
+
+const EXAMPLE: &str = include_str!("../../../docs/hallmark.toml");
+
+fn parse(text: &str) -> Result<Configuration, String> {
+    let credentials = Some(Path::new("/run/credentials/hallmarkd.service"));
+    let file = PathBuf::from("/etc/hallmark.toml");
+    Configuration::parse(text, file, credentials).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_example_that_ships_is_a_configuration() {
+    let configuration = parse(EXAMPLE).unwrap();
+    assert_eq!(configuration.profiles["device"].role, Role::Device);
+    assert_eq!(
+        configuration.verified()["dps"],
+        BTreeSet::from(["root".to_owned()])
+    );
+    assert_eq!(configuration.drift, DriftPolicy::Report);
+    assert_eq!(configuration.admin, Path::new("/run/hallmark/admin.sock"));
+}
+
+#[test]
+fn the_gateway_that_ships_is_a_configuration() {
+    let configuration = parse(include_str!("../../../docs/gateway.toml")).unwrap();
+    assert!(configuration.clock.must_be_synchronised);
+    let tokens: Vec<_> = configuration.tokens.values().collect();
+    assert!(matches!(&tokens[..], [tpm] if tpm.interface.family().is_none()));
+}
+
+#[test]
+fn all_files_are_in_one_folder_by_default() {
+    let mut text = EXAMPLE.to_owned();
+    for key in ["runtime_dir", "token_state_dir"] {
+        text = text.replace(&format!("\n{key} ="), &format!("\n# {key} ="));
+    }
+    let configuration = parse(&text).unwrap();
+    let state = Path::new("/var/lib/hallmark");
+    assert_eq!(configuration.admin, state.join("admin.sock"));
+    assert_eq!(
+        configuration.worker_socket("factory"),
+        state.join("token-factory.sock")
+    );
+    assert_eq!(configuration.token_state_dir, state);
+}
+
+#[test]
+fn contradictions_are_refused_with_the_reason() {
+    for (from, to, reason) in [
+        ("state_dir", "state_directory", "unknown field"),
+        (
+            "token = \"factory\"\n[[authority]]\nname = \"plant\"",
+            "token = \"lab\"\n[[authority]]\nname = \"plant\"",
+            "there is no such [[token]]",
+        ),
+        (
+            "authority = \"line-1\"",
+            "authority = \"line-9\"",
+            "there is no such [[authority]]",
+        ),
+        (
+            "verified = [\"root\"]",
+            "verified = [\"rot\"]",
+            "there is no such [[authority]]",
+        ),
+        (
+            "profile = \"server\"",
+            "profile = \"station\"",
+            "must have role \"server\"",
+        ),
+        (
+            "profile = \"server\"",
+            "profile = \"nobody\"",
+            "there is no such [[profile]]",
+        ),
+        (
+            "est_profile = \"device\"",
+            "est_profile = \"devise\"",
+            "est_profile is \"devise\"",
+        ),
+        ("https = \"0.0.0.0:8443\"", "", "est_profile needs `https`"),
+        (
+            "names = [\"hallmark.line-1.example\", \"192.0.2.10\"]",
+            "names = []",
+            "needs `names`",
+        ),
+        (
+            "name = \"plant\"",
+            "name = \"root\"",
+            "two [[authority]] are named \"root\"",
+        ),
+        ("validity = \"90d\"", "validity = \"soon\"", "no duration"),
+        (
+            "name = \"plant\"",
+            "name = \"root-2\"",
+            "also be a generation of \"root\"",
+        ),
+        (
+            "name = \"plant\"",
+            "name = \"the plant\"",
+            "cannot be called so",
+        ),
+        (
+            "subject_alternative_names = \"dns_and_ip\"",
+            "",
+            "clients look for",
+        ),
+        (
+            "crl_interval = \"1d\"",
+            "crl_interval = \"7d\"",
+            "shorter than crl_validity",
+        ),
+        (
+            "public_http = \"http://",
+            "public_http = \"https://",
+            "plain http://",
+        ),
+        (
+            "key_usage = [\"digital_signature\"]",
+            "key_usage = [\"key_cert_sign\"]",
+            "a leaf",
+        ),
+        (
+            "profiles = [\"device\"]",
+            "profiles = [\"operator\"]",
+            "for the role \"operator\"",
+        ),
+        (
+            "\n[[station]]\n",
+            "\n[[station]]\nname = \"LINE-1-*\"\nprofiles = [\"device\"]\nids = [\"*\"]\n\
+             [[station]]\n",
+            "two [[station]] are named",
+        ),
+        ("ids = [\"press-*\"", "ids = [\"press/*\"", "no name has"),
+    ] {
+        let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err();
+        assert!(error.contains(reason), "{from} → {to}: {error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_file_causes_a_panic(
+        at in 0..EXAMPLE.len(), noise in "\\PC{0,12}",
+    ) {
+        if let (Some(before), Some(after)) = (EXAMPLE.get(..at), EXAMPLE.get(at..)) {
+            let _ = parse(&format!("{before}{noise}{after}"));
+        }
+    }
+}
