@@ -4,7 +4,7 @@
 //! its metrics, so such a disk does not end the start. Readers then read the files as they are
 //! ([`Unchanged`]), every write is refused, and the writer tries to open the database again.
 
-use super::engine::Tx;
+use super::engine::{Tx, remedy};
 use super::health::WriteHealth;
 use super::probe::probe;
 use super::unchanged::Unchanged;
@@ -137,7 +137,7 @@ fn is_writable(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     access(folder, Access::WRITE_OK).map_err(|error| {
         // The same remedy as when SQLite meets it first.
-        let remedy = super::remedy(ErrorCode::ReadOnly).unwrap_or_default();
+        let remedy = remedy(ErrorCode::ReadOnly).unwrap_or_default();
         StoreError::Unavailable(format!("{remedy} ({}: {error})", folder.display()))
     })
 }

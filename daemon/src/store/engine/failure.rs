@@ -98,8 +98,8 @@ fn unique_name(reported: &str) -> &str {
     known.map_or(reported, |(_, name)| name)
 }
 
-/// What to do about an error of the disk, in words.
-fn remedy(code: ErrorCode) -> Option<&'static str> {
+/// Says what to do about an error of the disk.
+pub(in crate::store) fn remedy(code: ErrorCode) -> Option<&'static str> {
     Some(match code {
         ErrorCode::DiskFull => "the disk is full: make room in the file system of state_dir",
         ErrorCode::ReadOnly => {

@@ -8,6 +8,7 @@ pub(super) mod dialect;
 mod failure;
 mod value;
 
+pub(super) use failure::remedy;
 pub(super) use value::{Column, Parameter, Value};
 
 use super::StoreError;
