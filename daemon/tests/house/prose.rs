@@ -204,6 +204,71 @@ fn one_let_binds_one_value() {
     });
 }
 
+/// Doc comments that say nothing that a name or a type does not say.
+const FILLER: &[&str] = &[
+    "Row id.",
+    "Unix seconds.",
+    "DER.",
+    "PEM.",
+    "The name.",
+    "The id.",
+    "Its name.",
+    "Its id.",
+];
+
+#[test]
+fn a_doc_comment_says_more_than_the_type() {
+    refuse(|source, report| {
+        for (number, line) in source.numbered_lines() {
+            let doc = line.trim_start().strip_prefix("/// ");
+            if source.is_product() && doc.is_some_and(|doc| FILLER.contains(&doc)) {
+                report.push((number, "filler: let the type or the name say it".to_owned()));
+            }
+        }
+    });
+}
+
+/// Endings of a line that only begins an iteration.
+const ITERATORS: &[&str] = &[
+    ".iter();",
+    ".into_iter();",
+    ".iter_mut();",
+    ".keys();",
+    ".values();",
+    ".lines();",
+    ".chars();",
+];
+
+#[test]
+fn an_iterator_is_not_named_for_the_next_line() {
+    refuse(|source, report| {
+        let mut before = None;
+        for (number, line) in source.product_lines() {
+            let line = line.trim_start();
+            if before.is_some_and(|name| chains(line, name)) {
+                report.push((number, "write the iteration as one chain".to_owned()));
+            }
+            let begins = ITERATORS.iter().any(|end| line.ends_with(end));
+            before = line.strip_prefix("let ").filter(|_| begins).map(name_of);
+        }
+    });
+}
+
+/// The name that a `let` without its keyword binds.
+fn name_of(binding: &str) -> &str {
+    let binding = binding.trim_start_matches("mut ");
+    binding.split([' ', ':']).next().unwrap_or_default()
+}
+
+fn chains(line: &str, name: &str) -> bool {
+    let expression = match line.strip_prefix("let ") {
+        Some(binding) => binding.split_once(" = ").map_or("", |(_, value)| value),
+        None => line,
+    };
+    let rest = expression.strip_prefix(name);
+    rest.is_some_and(|rest| rest.starts_with('.'))
+}
+
 type Report = Vec<(usize, String)>;
 
 /// Fails with every violation that `judge` finds in the files that are not still to do.

@@ -67,6 +67,9 @@ impl Source {
             let text = line.strip_prefix("//")?;
             return Some(text.trim_start_matches(['/', '!']));
         }
+        if self.path.ends_with(".toml") && !line.starts_with('#') {
+            return line.split_once(" # ").map(|(_, comment)| comment);
+        }
         line.strip_prefix('#').filter(|text| !text.starts_with('!'))
     }
 }

@@ -1,4 +1,4 @@
-//! A stand-in for the metadata service of an Azure machine (IMDS), on loopback. It gives out the
+//! Replaces the metadata service of an Azure machine (IMDS), on loopback. It gives out the
 //! emulator's own bearer token for Azure Resource Manager, and counts.
 
 use axum::Router;
