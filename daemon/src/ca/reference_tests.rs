@@ -48,13 +48,13 @@ fn every_alarm_is_documented() {
 #[test]
 fn every_reason_not_to_be_ready_is_documented() {
     let names = NotReady::ALL.iter().map(|it| it.name());
-    compare("### What is missing for readiness", names);
+    compare("### Conditions of readiness", names);
 }
 
 #[test]
 fn every_wait_of_a_rollover_is_documented() {
     compare(
-        "### What a rollover waits for",
+        "### Reasons for which a rollover waits",
         WaitCode::ALL.iter().map(|it| it.name()),
     );
 }

@@ -22,6 +22,12 @@ struct Room {
 }
 
 const ROOMS: &[Room] = &[
+    // `codes!` is a macro, so it is at the root of its crate.
+    Room {
+        prefix: "pki/error_code",
+        may_use: &["codes"],
+        libraries: &[],
+    },
     Room {
         prefix: "pki/x509",
         may_use: &["error_code"],
