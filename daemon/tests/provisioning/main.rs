@@ -5,10 +5,7 @@
 //! through its slots, `faults` loses answers, and `credentials` opens the planes in every way there
 //! is: with a real token (`factory`), the emulator's token endpoint, and a substitute for the
 //! metadata service of an Azure machine (`metadata`).
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test stops at the unexpected"
-)]
+#![allow(clippy::unwrap_used, reason = "a test stops at the unexpected")]
 
 mod authorities;
 mod credentials;
