@@ -20,8 +20,8 @@ use hallmarkd::provisioning::configuration::ProvisioningConfiguration;
 use hallmarkd::provisioning::credential::keys::TokenKeys;
 use hallmarkd::provisioning::reconcile::Reconciler;
 use hallmarkd::store::{
-    AuditEntry, EnrollmentKind, Intent, Moves, NewEnrollment, PlannedGeneration, Purpose,
-    Settlement, Store,
+    AuditEntry, EnrollmentKind, Intent, Moves, NewEnrollment, OnIssued, PlannedGeneration, Purpose,
+    Store,
 };
 use hallmarkd::x509::certificate::Certificate;
 use hallmarkd::x509::key::KeyType;
@@ -173,7 +173,7 @@ fn fill(store: &Store) {
         generation,
         root.der(),
         Purpose::Authority,
-        Settlement::Authority { generation },
+        OnIssued::Authority { generation },
     );
     let issuer = Issuer::new(parameters, key);
     std::thread::scope(|scope| {
@@ -203,14 +203,14 @@ fn enroll(store: &Store, generation: i64, issuer: &Issuer<'_, KeyPair>, id: &str
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, id);
     let leaf = parameters.signed_by(&key, issuer).expect("a leaf");
-    let settlement = Settlement::Device {
+    let on_issued = OnIssued::Device {
         registration_id: id.into(),
         profile: "device".into(),
     };
-    record(store, generation, leaf.der(), Purpose::Leaf, settlement);
+    record(store, generation, leaf.der(), Purpose::Leaf, on_issued);
 }
 
-fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, settlement: Settlement) {
+fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, on_issued: OnIssued) {
     let certificate = Certificate::parse(der).expect("readable");
     let intent = Intent {
         serial: certificate.serial().as_bytes().to_vec(),
@@ -233,7 +233,7 @@ fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, settlement: 
     };
     let recorded = pollster::block_on(store.record_intent(intent)).expect("recorded");
     let entry = entry("fixture");
-    pollster::block_on(store.record_certificate(&recorded, der, settlement, entry))
+    pollster::block_on(store.record_certificate(&recorded, der, on_issued, entry))
         .expect("recorded");
 }
 

@@ -8,7 +8,7 @@ use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
 use hallmarkd::store::{
-    AuditEntry, EnrollmentKind, Intent, Moves, NewEnrollment, Proof, Purpose, Settlement, Store,
+    AuditEntry, EnrollmentKind, Intent, Moves, NewEnrollment, OnIssued, Proof, Purpose, Store,
 };
 use hallmarkd::x509::certificate::Certificate;
 use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair};
@@ -94,14 +94,14 @@ impl Recorder {
             subject: id.into(),
             detail: json!({ "serial": certificate.serial().to_string(), "profile": "device" }),
         };
-        let settlement = Settlement::Device {
+        let on_issued = OnIssued::Device {
             registration_id: id.into(),
             profile: "device".into(),
         };
         let recorded = pollster::block_on(self.store.record_intent(intent)).unwrap();
         let done = self
             .store
-            .record_certificate(&recorded, leaf.der(), settlement, entry);
+            .record_certificate(&recorded, leaf.der(), on_issued, entry);
         pollster::block_on(done).unwrap();
         Thumbprint::of(leaf.der())
     }

@@ -14,7 +14,7 @@ use super::{CertificateAuthority, Code, Error};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
-use crate::store::{AuditEntry, Moves, Purpose, RollSubject, Settlement};
+use crate::store::{AuditEntry, Moves, OnIssued, Purpose, RollSubject};
 use crate::x509::csr::Csr;
 use crate::x509::key::KeyType;
 use crate::x509::profile::{KeyUsage, Profile, SubjectAlternativeNames};
@@ -127,7 +127,7 @@ impl CertificateAuthority {
                 idempotency: None,
                 moves: Moves::Never,
                 renews: None,
-                settlement: Settlement::Alone,
+                on_issued: OnIssued::Alone,
             }),
         )
     }

@@ -9,7 +9,7 @@ use super::hierarchy::Generation;
 use super::issue::{Order, Signer};
 use super::pace::Source;
 use super::{CertificateAuthority, Code, Error, crash_point};
-use crate::store::{GenerationRow, Moves, Purpose, Settlement};
+use crate::store::{GenerationRow, Moves, OnIssued, Purpose};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
 use crate::x509::issuer::Issuer;
@@ -115,7 +115,7 @@ impl CertificateAuthority {
             idempotency: None,
             moves: Moves::Never,
             renews: None,
-            settlement: Settlement::Authority { generation: row.id },
+            on_issued: OnIssued::Authority { generation: row.id },
         }))?;
         self.reload_hierarchy()
     }

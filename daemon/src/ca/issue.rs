@@ -14,8 +14,8 @@ use super::profile::{IssuanceProfile, Role, refuse_shape};
 use super::{CertificateAuthority, Code, ConfiguredToken, Error, canary, crash_point, lock};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{
-    AuditEntry, Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded,
-    Requester, Settlement, StoreError,
+    AuditEntry, Idempotency, Intent, IntentRefusal, Moves, OnIssued, PriorRequest, Purpose,
+    Recorded, Requester, StoreError,
 };
 use crate::token::{CallFailure, KeyReference};
 use crate::x509::certificate::{self, Certificate};
@@ -95,7 +95,7 @@ pub(super) struct Order<'a> {
     pub moves: Moves,
     /// The serial number of the certificate that its holder renews, where it is no device.
     pub renews: Option<String>,
-    pub settlement: Settlement,
+    pub on_issued: OnIssued,
 }
 
 /// An intent whose end could not be recorded when it came.
@@ -279,12 +279,12 @@ impl CertificateAuthority {
         self.signs_leaves(&generation)?;
         crash_point("cycle-5");
 
-        let settlement = match profile.role {
-            Role::Device => Settlement::Device {
+        let on_issued = match profile.role {
+            Role::Device => OnIssued::Device {
                 registration_id: name.clone(),
                 profile: profile.name.clone(),
             },
-            _ => Settlement::Alone,
+            _ => OnIssued::Alone,
         };
         let order = Order {
             source: match permission.caller() {
@@ -309,7 +309,7 @@ impl CertificateAuthority {
             idempotency,
             moves,
             renews,
-            settlement,
+            on_issued,
         };
         self.certify(order).await
     }
@@ -372,7 +372,7 @@ impl CertificateAuthority {
             idempotency: order.idempotency,
             public_key: order.public_key.spki_der().to_vec(),
             shared_key: order.shared_key,
-            is_device: matches!(order.settlement, Settlement::Device { .. }),
+            is_device: matches!(order.on_issued, OnIssued::Device { .. }),
             moves: order.moves,
             at: now,
         });
@@ -410,7 +410,7 @@ impl CertificateAuthority {
         };
         let settled = self
             .store
-            .record_certificate(&recorded, certificate.der(), order.settlement, entry)
+            .record_certificate(&recorded, certificate.der(), order.on_issued, entry)
             .await;
         let settled = match settled {
             Ok(settled) => settled,

@@ -11,7 +11,7 @@ use super::issue::{Order, Signer};
 use super::pace::Source;
 use super::{CertificateAuthority, Code, Error};
 use crate::enrollment::ca_certificate::VerificationCode;
-use crate::store::{AuditEntry, CaCertificateRow, Moves, Purpose, Settlement};
+use crate::store::{AuditEntry, CaCertificateRow, Moves, OnIssued, Purpose};
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::Profile;
 use serde_json::json;
@@ -92,7 +92,7 @@ impl CertificateAuthority {
                 idempotency: None,
                 moves: Moves::Never,
                 renews: None,
-                settlement: Settlement::Possession {
+                on_issued: OnIssued::Possession {
                     ca_certificate: row.id,
                 },
             }),

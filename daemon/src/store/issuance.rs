@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 /// What else is recorded with a certificate.
 #[derive(Clone, Debug)]
-pub enum Settlement {
+pub enum OnIssued {
     /// Nothing else.
     Alone,
     /// The leaf becomes the device's current one, and its individual enrollments take it into a slot.
@@ -39,7 +39,7 @@ pub enum Settlement {
 
 /// What recording a certificate has changed.
 #[derive(Clone, Debug, Default)]
-pub struct Settled {
+pub struct IssuedEffects {
     /// Provisioning services whose enrollment took the leaf into a slot.
     pub provisioning: Vec<String>,
 }
@@ -91,13 +91,13 @@ impl Store {
         &self,
         recorded: &Recorded,
         der: &[u8],
-        settlement: Settlement,
+        on_issued: OnIssued,
         entry: AuditEntry,
-    ) -> Result<Settled, StoreError> {
+    ) -> Result<IssuedEffects, StoreError> {
         let (intent, der) = (recorded.id(), der.to_vec());
         let requester = recorded.requester();
         let revocations = self.revocations_counter();
-        let settled = self.writer.run(move |tx| {
+        let effects = self.writer.run(move |tx| {
             if let Some(requester) = &requester
                 && client::is_excluded(tx, requester, revocations.load(Ordering::Acquire))?
             {
@@ -120,11 +120,11 @@ impl Store {
                 ),
                 params![intent, der, sha256, entry.at],
             )?;
-            let settled = settle(tx, intent, &sha256, &settlement, &entry)?;
+            let effects = apply_effects(tx, intent, &sha256, &on_issued, &entry)?;
             audit::append(tx, &entry)?;
-            Ok(settled)
+            Ok(effects)
         });
-        settled.await
+        effects.await
     }
 }
 
@@ -195,30 +195,30 @@ fn refusal_of(error: StoreError, subject: &str) -> IntentRefusal {
     }
 }
 
-fn settle(
+fn apply_effects(
     tx: &Tx<'_>,
     intent: i64,
     sha256: &[u8; 32],
-    settlement: &Settlement,
+    on_issued: &OnIssued,
     entry: &AuditEntry,
-) -> Result<Settled, StoreError> {
-    match settlement {
-        Settlement::Alone => Ok(Settled::default()),
-        Settlement::Device {
+) -> Result<IssuedEffects, StoreError> {
+    match on_issued {
+        OnIssued::Alone => Ok(IssuedEffects::default()),
+        OnIssued::Device {
             registration_id,
             profile,
         } => {
             leaf::record(tx, registration_id, profile, intent, entry)?;
             let provisioning = leaf::place(tx, registration_id, sha256, entry)?;
-            Ok(Settled { provisioning })
+            Ok(IssuedEffects { provisioning })
         }
-        Settlement::Authority { generation } => {
+        OnIssued::Authority { generation } => {
             generation::certify(tx, *generation, intent)?;
-            Ok(Settled::default())
+            Ok(IssuedEffects::default())
         }
-        Settlement::Possession { ca_certificate } => {
+        OnIssued::Possession { ca_certificate } => {
             possession::prove(tx, *ca_certificate, entry.at)?;
-            Ok(Settled::default())
+            Ok(IssuedEffects::default())
         }
     }
 }

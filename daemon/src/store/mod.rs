@@ -112,7 +112,7 @@ pub use hub_task::{
 pub use intent::{
     Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded, Requester,
 };
-pub use issuance::{Settled, Settlement};
+pub use issuance::{IssuedEffects, OnIssued};
 pub use key_use::{KeyCount, KeyUse};
 pub use leaf_roll::{EndingLeaf, RollStep};
 pub use mark::{MarkRow, MarkSubject, Sighting};

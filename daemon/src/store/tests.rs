@@ -46,14 +46,14 @@ fn an_intent_never_changes_and_is_never_deleted() {
 fn a_certificate_that_does_not_carry_the_recorded_bytes_is_refused_whole() {
     let stage = Stage::new();
     let recorded = block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
-    let settlement = Settlement::Device {
+    let on_issued = OnIssued::Device {
         registration_id: "pump-7".into(),
         profile: "device".into(),
     };
     let refused = block_on(stage.store.record_certificate(
         &recorded,
         b"other",
-        settlement,
+        on_issued,
         entry("certificate.issued"),
     ));
     let Err(StoreError::Violates(constraint)) = &refused else {
@@ -480,11 +480,11 @@ fn a_device_gets_another_profile_only_where_the_intent_may_move_it() {
     );
 
     let recorded = asked(7, "other", not_from("third")).unwrap();
-    let settlement = Settlement::Device {
+    let on_issued = OnIssued::Device {
         registration_id: "pump-7".into(),
         profile: "other".into(),
     };
-    stage.settle(&recorded, settlement).unwrap();
+    stage.settle(&recorded, on_issued).unwrap();
     assert_eq!(
         stage.store.device("pump-7").unwrap().unwrap().profile,
         "other"
@@ -519,11 +519,11 @@ fn each_profile_of_devices_is_told_once() {
             ..stage.intent(id, serial)
         };
         let recorded = block_on(stage.store.record_intent(intent)).unwrap();
-        let settlement = Settlement::Device {
+        let on_issued = OnIssued::Device {
             registration_id: id.into(),
             profile: profile.into(),
         };
-        stage.settle(&recorded, settlement).unwrap();
+        stage.settle(&recorded, on_issued).unwrap();
     }
     assert_eq!(stage.store.registered_profiles().unwrap(), ["x", "y", "z"]);
     assert_eq!(stage.store.registered_count("x").unwrap(), 2);

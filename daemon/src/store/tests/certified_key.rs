@@ -19,15 +19,15 @@ impl Stage {
     }
 
     fn obtains(&self, intent: Intent) {
-        let settlement = match intent.is_device {
-            true => Settlement::Device {
+        let on_issued = match intent.is_device {
+            true => OnIssued::Device {
                 registration_id: intent.subject.clone(),
                 profile: intent.profile.clone(),
             },
-            false => Settlement::Alone,
+            false => OnIssued::Alone,
         };
         let recorded = self.asks(intent).unwrap();
-        self.settle(&recorded, settlement).unwrap();
+        self.settle(&recorded, on_issued).unwrap();
     }
 
     fn revokes(&self, serial: u8, reason: RevocationReason) {
@@ -105,8 +105,8 @@ fn a_compromised_key_is_refused_for_everybody() {
     let being_signed = stage.asks(shared).unwrap();
     stage.revokes(3, KeyCompromise);
 
-    let settlement = Settlement::Alone;
-    assert!(stage.settle(&being_signed, settlement).is_err());
+    let on_issued = OnIssued::Alone;
+    assert!(stage.settle(&being_signed, on_issued).is_err());
     for (serial, subject) in [(5, "pump-7"), (6, "pump-8")] {
         let intent = Intent {
             shared_key: true,

@@ -26,7 +26,7 @@ impl Stage {
         };
         let settled = self
             .store
-            .record_certificate(&recorded, &der, Settlement::Alone, entry);
+            .record_certificate(&recorded, &der, OnIssued::Alone, entry);
         block_on(settled).unwrap();
         sha256
     }
@@ -113,7 +113,7 @@ fn nothing_is_recorded_for_a_client_that_was_revoked_since_it_asked() {
     let signed = block_on(stage.store.record_intent(asked("pump-7", 3))).unwrap();
     let other = stage.station(4);
     stage.revoke_client(RevocationTarget::Sha256(other));
-    let device = |id: &str| Settlement::Device {
+    let device = |id: &str| OnIssued::Device {
         registration_id: id.into(),
         profile: "device".into(),
     };

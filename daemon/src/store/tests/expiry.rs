@@ -17,14 +17,14 @@ fn issue(stage: &Stage, role: Role, profile: &str, name: &str, serial: u8, not_a
         ..stage.intent(name, serial)
     };
     let recorded = block_on(stage.store.record_intent(intent)).unwrap();
-    let settlement = match role {
-        Role::Device => Settlement::Device {
+    let on_issued = match role {
+        Role::Device => OnIssued::Device {
             registration_id: name.into(),
             profile: profile.into(),
         },
-        _ => Settlement::Alone,
+        _ => OnIssued::Alone,
     };
-    stage.settle(&recorded, settlement).unwrap();
+    stage.settle(&recorded, on_issued).unwrap();
     recorded.id()
 }
 

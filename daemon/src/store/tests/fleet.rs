@@ -241,11 +241,11 @@ fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {
             ..stage.intent(id, serial)
         };
         let recorded = block_on(stage.store.record_intent(intent)).unwrap();
-        let settlement = Settlement::Device {
+        let on_issued = OnIssued::Device {
             registration_id: id.into(),
             profile: "device".into(),
         };
-        stage.settle(&recorded, settlement).unwrap();
+        stage.settle(&recorded, on_issued).unwrap();
     };
     by(stage.root, "renewed", 10);
     by(renewed, "renewed", 11);

@@ -149,13 +149,13 @@ fn nothing_is_issued_below_a_blocked_group() {
     };
     let server = block_on(stage.store.record_intent(server)).unwrap();
     let block = stage.block_group(group);
-    let device = |id: &str| Settlement::Device {
+    let device = |id: &str| OnIssued::Device {
         registration_id: id.into(),
         profile: "device".into(),
     };
     assert!(stage.settle(&under_way, device("press-9")).is_err());
     stage.settle(&own, device("press-8")).unwrap();
-    stage.settle(&server, Settlement::Alone).unwrap();
+    stage.settle(&server, OnIssued::Alone).unwrap();
     for (id, serial) in [("press-7", 6), ("press-10", 7)] {
         let refused = block_on(stage.store.record_intent(stage.intent(id, serial)));
         assert!(

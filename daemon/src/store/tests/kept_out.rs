@@ -141,11 +141,11 @@ fn a_block_burns_what_is_being_signed_for_its_device() {
     stage.issue("press-7", 2);
     let under_way = block_on(stage.store.record_intent(stage.intent("press-7", 3))).unwrap();
     stage.started(block(BlockKind::Device, "press-7", Vec::new()));
-    let settlement = Settlement::Device {
+    let on_issued = OnIssued::Device {
         registration_id: "press-7".into(),
         profile: "device".into(),
     };
-    assert!(stage.settle(&under_way, settlement).is_err());
+    assert!(stage.settle(&under_way, on_issued).is_err());
 }
 
 /// One slot was compromised; the good leaf beside it gets a successor, and may go when it has ended
@@ -159,11 +159,11 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
             ..stage.intent("press-7", serial)
         };
         let recorded = block_on(stage.store.record_intent(intent)).unwrap();
-        let settlement = Settlement::Device {
+        let on_issued = OnIssued::Device {
             registration_id: "press-7".into(),
             profile: "device".into(),
         };
-        stage.settle(&recorded, settlement).unwrap();
+        stage.settle(&recorded, on_issued).unwrap();
         stage.store.device("press-7").unwrap().unwrap().certificate
     };
     let old = leaf(2_000, 2);
@@ -241,10 +241,10 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
         ..stage.intent("root", 9)
     };
     let recorded = block_on(stage.store.record_intent(intent)).unwrap();
-    let settlement = Settlement::Authority {
+    let on_issued = OnIssued::Authority {
         generation: staged.id,
     };
-    stage.settle(&recorded, settlement).unwrap();
+    stage.settle(&recorded, on_issued).unwrap();
     let again = stage
         .store
         .plan_rolled_generation(1, plan(9), 1_000)

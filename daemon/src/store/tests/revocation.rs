@@ -29,7 +29,7 @@ impl Stage {
 
     fn issue_alone(&self, intent: Intent) {
         let recorded = block_on(self.store.record_intent(intent)).unwrap();
-        self.settle(&recorded, Settlement::Alone).unwrap();
+        self.settle(&recorded, OnIssued::Alone).unwrap();
     }
 }
 

@@ -93,7 +93,7 @@ fn a_generation_that_does_not_serve_signs_for_no_device() {
     let recorded = block_on(stage.store.record_intent(intent)).unwrap();
     let generation = staged.id;
     stage
-        .settle(&recorded, Settlement::Authority { generation })
+        .settle(&recorded, OnIssued::Authority { generation })
         .unwrap();
 
     let early = Intent {

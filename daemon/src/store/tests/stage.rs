@@ -37,7 +37,7 @@ impl Stage {
         };
         let recorded = block_on(stage.store.record_intent(intent)).unwrap();
         stage
-            .settle(&recorded, Settlement::Authority { generation: root })
+            .settle(&recorded, OnIssued::Authority { generation: root })
             .unwrap();
         stage
     }
@@ -67,23 +67,23 @@ impl Stage {
     pub(super) fn settle(
         &self,
         recorded: &Recorded,
-        settlement: Settlement,
-    ) -> Result<Settled, StoreError> {
+        on_issued: OnIssued,
+    ) -> Result<IssuedEffects, StoreError> {
         let der = [b"head".as_slice(), recorded.tbs(), b"signature"].concat();
         let entry = entry("certificate.issued");
         block_on(
             self.store
-                .record_certificate(recorded, &der, settlement, entry),
+                .record_certificate(recorded, &der, on_issued, entry),
         )
     }
 
     pub(super) fn issue(&self, id: &str, serial: u8) -> [u8; 32] {
         let recorded = block_on(self.store.record_intent(self.intent(id, serial))).unwrap();
-        let settlement = Settlement::Device {
+        let on_issued = OnIssued::Device {
             registration_id: id.into(),
             profile: "device".into(),
         };
-        self.settle(&recorded, settlement).unwrap();
+        self.settle(&recorded, on_issued).unwrap();
         *self
             .store
             .device(id)
