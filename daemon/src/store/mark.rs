@@ -42,7 +42,7 @@ pub struct MarkRow {
 
 /// What the service was observed to hold when nothing was left to do.
 #[derive(Clone, Debug)]
-pub enum Sighting {
+pub enum Observation {
     /// The enrollment as desired.
     InPlace {
         /// What was sent and observed, this included.
@@ -106,14 +106,14 @@ impl Store {
 
     /// Records the observation, and clears the mark unless it has had another cause since `mark` was
     /// read. Returns true if the mark was cleared.
-    pub fn settle_mark(
+    pub fn complete_mark(
         &self,
         mark: &MarkRow,
-        sighting: Sighting,
+        observation: Observation,
         at: i64,
     ) -> Result<bool, StoreError> {
         let mark = mark.clone();
-        self.write(move |tx| settle(tx, &mark, &sighting, at))
+        self.write(move |tx| complete(tx, &mark, &observation, at))
     }
 
     /// Records a failed attempt; the next is at `due_at`. A mark with a newer cause stays due.
@@ -239,28 +239,28 @@ pub(super) fn raise_urgent(
 }
 
 /// Records the observation, and clears the mark unless it has had another cause since.
-pub(super) fn settle(
+pub(super) fn complete(
     tx: &Tx<'_>,
     mark: &MarkRow,
-    sighting: &Sighting,
+    observation: &Observation,
     at: i64,
 ) -> Result<bool, StoreError> {
     let cleared = tx.execute(
         "DELETE FROM mark WHERE id = ?1 AND version = ?2",
         params![mark.id, mark.version],
     )?;
-    observe(tx, mark.subject, sighting, at)?;
+    observe(tx, mark.subject, observation, at)?;
     Ok(cleared == 1)
 }
 
 fn observe(
     tx: &Tx<'_>,
     subject: MarkSubject,
-    sighting: &Sighting,
+    observation: &Observation,
     at: i64,
 ) -> Result<(), StoreError> {
-    match (subject, sighting) {
-        (MarkSubject::Enrollment(id), Sighting::InPlace { history, record }) => tx.execute(
+    match (subject, observation) {
+        (MarkSubject::Enrollment(id), Observation::InPlace { history, record }) => tx.execute(
             concat!(
                 "UPDATE enrollment SET history = ?2, observed = ?3, observed_at = ?4, drift = NULL,
                      seen_in_scan = ",
@@ -271,7 +271,7 @@ fn observe(
             ),
             params![id, to_json(history)?, record.to_string(), at],
         )?,
-        (MarkSubject::Enrollment(id), Sighting::Drifted { record, drift }) => tx.execute(
+        (MarkSubject::Enrollment(id), Observation::Drifted { record, drift }) => tx.execute(
             "UPDATE enrollment SET observed = ?2, observed_at = ?3, drift = ?4 WHERE id = ?1",
             params![
                 id,
@@ -280,15 +280,16 @@ fn observe(
                 drift.to_string()
             ],
         )?,
-        (MarkSubject::Enrollment(id), Sighting::Gone) => tx.execute(
+        (MarkSubject::Enrollment(id), Observation::Gone) => tx.execute(
             "DELETE FROM enrollment WHERE id = ?1 AND removed = 1",
             params![id],
         )?,
-        (MarkSubject::CaCertificate(id), Sighting::Gone) => tx.execute(
+        (MarkSubject::CaCertificate(id), Observation::Gone) => tx.execute(
             "DELETE FROM ca_certificate WHERE id = ?1 AND removed = 1",
             params![id],
         )?,
-        (MarkSubject::Enrollment(_), Sighting::Verified) | (MarkSubject::CaCertificate(_), _) => 0,
+        (MarkSubject::Enrollment(_), Observation::Verified)
+        | (MarkSubject::CaCertificate(_), _) => 0,
     };
     Ok(())
 }

@@ -115,7 +115,7 @@ pub use intent::{
 pub use issuance::{IssuedEffects, OnIssued};
 pub use key_use::{KeyCount, KeyUse};
 pub use leaf_roll::{EndingLeaf, RollStep};
-pub use mark::{MarkRow, MarkSubject, Sighting};
+pub use mark::{MarkRow, MarkSubject, Observation};
 pub use opening::Looked;
 pub use possession::CaCertificateRow;
 pub use proof::Proof;

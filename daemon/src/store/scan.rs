@@ -4,7 +4,7 @@ use super::engine::dialect::greatest;
 use super::engine::params;
 use super::enrollment::{EnrollmentRow, enrollment_rows};
 use super::json::to_json;
-use super::mark::{self, MarkRow, MarkSubject, Sighting};
+use super::mark::{self, MarkRow, MarkSubject, Observation};
 use super::{EnrollmentKind, Store, StoreError};
 use crate::enrollment::history::History;
 
@@ -18,7 +18,7 @@ pub struct ScannedPage {
     /// Enrollments without a mark whose record differs from the last observation.
     pub changed: Vec<i64>,
     /// Marks whose enrollment is as desired.
-    pub in_place: Vec<(MarkRow, Sighting)>,
+    pub in_place: Vec<(MarkRow, Observation)>,
 }
 
 /// What a page has changed.
@@ -44,7 +44,7 @@ impl Store {
     }
 
     /// Records one page of a scan. Enrollments as desired complete their marks, as
-    /// [`settle_mark`](Store::settle_mark) does. Enrollments that differ from the last observation are
+    /// [`complete_mark`](Store::complete_mark) does. Enrollments that differ from the last observation are
     /// marked, unless that was during this scan: then the page may be older.
     pub fn record_page(&self, page: ScannedPage, at: i64) -> Result<PageEffect, StoreError> {
         self.write(move |tx| {
@@ -65,8 +65,8 @@ impl Store {
             for id in &page.seen {
                 tx.execute(seen, params![id, page.scan])?;
             }
-            for (mark, sighting) in &page.in_place {
-                effect.cleared += usize::from(mark::settle(tx, mark, sighting, at)?);
+            for (mark, observation) in &page.in_place {
+                effect.cleared += usize::from(mark::complete(tx, mark, observation, at)?);
             }
             Ok(effect)
         })

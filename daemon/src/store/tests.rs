@@ -242,7 +242,7 @@ fn a_mark_is_cleared_only_by_who_has_seen_its_last_cause() {
     assert!(
         !stage
             .store
-            .settle_mark(&seen, Sighting::Gone, 2_000)
+            .complete_mark(&seen, Observation::Gone, 2_000)
             .unwrap()
     );
     let row = stage.store.enrollment(enrollment.id).unwrap();

@@ -6,7 +6,7 @@ use crate::enrollment::ca_certificate::{ObservedCaCertificate, Proof, Step, next
 use crate::enrollment::desired::SlotCertificate;
 use crate::enrollment::thumbprint::Sha1Thumbprint;
 use crate::provisioning::failure::CallError;
-use crate::store::{CaCertificateRow, Sighting};
+use crate::store::{CaCertificateRow, Observation};
 
 impl Reconciler {
     pub(super) async fn look_at_ca_certificate(
@@ -24,7 +24,7 @@ impl Reconciler {
             let ours =
                 |it: &ObservedCaCertificate| it.thumbprint == Sha1Thumbprint::of(certificate.der());
             let Some(observed) = observed.filter(ours) else {
-                return Ok(Outcome::Done(Sighting::Gone));
+                return Ok(Outcome::Done(Observation::Gone));
             };
             arm.delete(&row.name, &observed.etag).await?;
             return Ok(Outcome::Again);
@@ -32,7 +32,7 @@ impl Reconciler {
         match next_step(&certificate, &row.proof, observed.as_ref()) {
             Step::Done => {
                 self.advance(&row, row.proof.clone().verified()).await?;
-                Ok(Outcome::Done(Sighting::Verified))
+                Ok(Outcome::Done(Observation::Verified))
             }
             Step::Upload => {
                 arm.put(&row.name, &certificate, None).await?;

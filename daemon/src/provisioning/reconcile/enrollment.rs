@@ -7,7 +7,7 @@ use crate::enrollment::history::History;
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
 use crate::enrollment::record::Record;
-use crate::store::{EnrollmentKind, EnrollmentRow, Sighting};
+use crate::store::{EnrollmentKind, EnrollmentRow, Observation};
 use serde_json::Value;
 
 impl Reconciler {
@@ -21,7 +21,7 @@ impl Reconciler {
         let history = row.history.observed(observed);
         match plan(desired, observed, &history, drift) {
             Plan::Settled => Ok(Outcome::Done(sighting(desired, observed))),
-            Plan::Drift(drift) => Ok(Outcome::Done(Sighting::Drifted {
+            Plan::Drift(drift) => Ok(Outcome::Done(Observation::Drifted {
                 record: observed.map(record_of),
                 drift: serde_json::to_value(&drift).unwrap_or_default(),
             })),
@@ -116,13 +116,13 @@ fn after_write(desired: Option<&Desired>, written: &Record) -> Outcome {
     }
 }
 
-pub(super) fn sighting(desired: Option<&Desired>, observed: Option<&Record>) -> Sighting {
+pub(super) fn sighting(desired: Option<&Desired>, observed: Option<&Record>) -> Observation {
     match (desired, observed) {
-        (Some(desired), Some(record)) => Sighting::InPlace {
+        (Some(desired), Some(record)) => Observation::InPlace {
             history: Box::new(History::settled(Some(desired))),
             record: record_of(record),
         },
-        _ => Sighting::Gone,
+        _ => Observation::Gone,
     }
 }
 

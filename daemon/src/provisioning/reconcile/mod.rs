@@ -24,7 +24,7 @@ use super::http::CALL_BOUND;
 use crate::ca::progress::Promise;
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::enrollment::plan::DriftPolicy;
-use crate::store::{AuditEntry, MarkRow, MarkSubject, Sighting};
+use crate::store::{AuditEntry, MarkRow, MarkSubject, Observation};
 use backoff::{Backoff, while_the_store_fails};
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -86,7 +86,7 @@ pub struct Reconciler {
 /// What came of one look.
 enum Outcome {
     /// Nothing is left to do.
-    Done(Sighting),
+    Done(Observation),
     /// Something was done; look again.
     Again,
     /// The application has to sign something first.
@@ -242,7 +242,7 @@ impl Reconciler {
             let now = ca.now();
             match outcome {
                 Outcome::Done(sighting) => {
-                    if ca.store().settle_mark(&mark, sighting, now)? {
+                    if ca.store().complete_mark(&mark, sighting, now)? {
                         notify.notify_one();
                         canary.notify_one();
                         // What is shut out here may be put out there now.

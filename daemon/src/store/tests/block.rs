@@ -26,14 +26,16 @@ impl Stage {
         let subjects: Vec<_> = due.iter().map(|mark| mark.subject).collect();
         assert_eq!(subjects, [MarkSubject::Enrollment(enrollment)]);
         let row = self.store.enrollment(enrollment).unwrap();
-        let sighting = match row.removed {
-            true => Sighting::Gone,
-            false => Sighting::InPlace {
+        let observation = match row.removed {
+            true => Observation::Gone,
+            false => Observation::InPlace {
                 history: Box::default(),
                 record: json!({}),
             },
         };
-        self.store.settle_mark(&due[0], sighting, 1_000).unwrap();
+        self.store
+            .complete_mark(&due[0], observation, 1_000)
+            .unwrap();
     }
 
     fn block_old(&self, group: i64) -> BlockRow {
