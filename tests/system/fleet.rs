@@ -8,7 +8,8 @@ use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
 use hallmarkd::store::{
-    AuditEntry, EnrollmentKind, Intent, Moves, NewEnrollment, OnIssued, Proof, Purpose, Store,
+    AuditEntry, EnrollmentKind, HubObservation, Intent, Moves, NewEnrollment, OnIssued, Purpose,
+    Store,
 };
 use hallmarkd::x509::certificate::Certificate;
 use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair};
@@ -117,7 +118,7 @@ impl Recorder {
         }
         let leaf = self.leaf(new, &id, 0);
         if number < SEEN {
-            let proof = Proof {
+            let observed = HubObservation {
                 provisioning: "dps".into(),
                 device: id,
                 certificate: Some(leaf),
@@ -125,7 +126,7 @@ impl Recorder {
                 since: self.now,
                 seen_at: self.now,
             };
-            self.store.record_proof(proof).unwrap();
+            self.store.record_hub_observation(observed).unwrap();
         }
     }
 

@@ -57,12 +57,12 @@ const LEAVES: &str = concat!(
 /// A device that was seen in a hub on its current leaf, which is `n`.
 const PROVEN: &str = "FROM device d JOIN intent n ON n.id = d.certificate \
      JOIN certificate nc ON nc.intent = n.id \
-     JOIN proof p ON p.device = d.registration_id AND p.certificate = nc.sha256 WHERE TRUE";
+     JOIN hub_observation p ON p.device = d.registration_id AND p.certificate = nc.sha256 WHERE TRUE";
 
 /// When the device `d` was last seen: its current leaf `c` issued, or a registration.
 const LAST_SEEN: &str = concat!(
     greatest!(),
-    "(c.issued_at, coalesce((SELECT max(p.since) FROM proof p
+    "(c.issued_at, coalesce((SELECT max(p.since) FROM hub_observation p
          WHERE p.device = d.registration_id), 0))"
 );
 
@@ -159,7 +159,7 @@ impl Store {
                      SELECT 1 FROM intent i WHERE i.subject = d.registration_id
                        AND i.purpose = 'leaf' AND i.state = 'issued' AND i.issuer IN {})
                    OR ?2 AND EXISTS (
-                     SELECT 1 FROM proof p WHERE p.device = d.registration_id
+                     SELECT 1 FROM hub_observation p WHERE p.device = d.registration_id
                        AND p.certificate IS NOT NULL AND NOT EXISTS (
                          SELECT 1 FROM certificate its JOIN intent i ON i.id = its.intent
                          WHERE its.sha256 = p.certificate AND i.subject = d.registration_id))
@@ -194,7 +194,7 @@ impl Store {
             );
             let silent = format!(
                 "{current} AND c.issued_at < ?3 AND NOT EXISTS (
-                 SELECT 1 FROM proof p WHERE p.device = d.registration_id AND p.since >= ?3)"
+                 SELECT 1 FROM hub_observation p WHERE p.device = d.registration_id AND p.since >= ?3)"
             );
             Ok(DrainReport {
                 devices_seen_on_the_new: count(tx, &seen, params![new])?,

@@ -59,6 +59,7 @@ mod generation;
 mod health;
 mod hold;
 mod hub_job;
+mod hub_observation;
 mod hub_task;
 mod intent;
 mod issuance;
@@ -73,7 +74,6 @@ pub mod place;
 mod possession;
 mod precedence;
 mod probe;
-mod proof;
 mod request;
 mod retry;
 mod revocation;
@@ -106,6 +106,7 @@ pub use generation::{GenerationRow, GenerationState, PlannedGeneration, RequestR
 pub use health::WriteFault;
 pub use hold::{BlockedDevice, HoldChunk};
 pub use hub_job::{HubCall, HubJobRow};
+pub use hub_observation::HubObservation;
 pub use hub_task::{
     HubAction, HubAnswer, HubCause, HubProgress, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE, NewHubTask,
 };
@@ -118,7 +119,6 @@ pub use leaf_roll::{EndingLeaf, RollStep};
 pub use mark::{MarkRow, MarkSubject, Observation};
 pub use opening::Looked;
 pub use possession::CaCertificateRow;
-pub use proof::Proof;
 pub use request::{InstalledCertificate, NewRequest};
 pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
 pub use roll::{RollRow, RollSubject};

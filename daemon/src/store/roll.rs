@@ -137,7 +137,7 @@ impl Store {
                    r.state <> 'requested'
                    AND (r.state <> 'reissuing' OR r.new_certificate IS NOT NULL)
                    AND (r.state <> 'draining' OR i.not_after < ?1
-                        OR ?2 AND EXISTS (SELECT 1 FROM proof p WHERE p.device = e.name
+                        OR ?2 AND EXISTS (SELECT 1 FROM hub_observation p WHERE p.device = e.name
                                             AND p.provisioning = e.provisioning
                                             AND p.certificate = r.new_certificate))))
                  ORDER BY r.id";

@@ -417,7 +417,7 @@ CREATE INDEX hub_task_done ON hub_task (id) WHERE done_at IS NOT NULL;
 CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
 
 -- By which leaf each hub knows a device, as it was last seen; null where it has no identity.
-CREATE TABLE proof (
+CREATE TABLE hub_observation (
     provisioning TEXT    NOT NULL,
     device       TEXT    NOT NULL COLLATE NOCASE,
     certificate  BLOB    CHECK (length(certificate) = 32),
@@ -426,7 +426,7 @@ CREATE TABLE proof (
     seen_at      INTEGER NOT NULL,
     PRIMARY KEY (provisioning, device)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX proof_device ON proof (device, certificate);
+CREATE INDEX hub_observation_device ON hub_observation (device, certificate);
 
 -- Whom an operator keeps out. `undo` says what lifting the block puts back. `reached` says how far its
 -- work is, device by device: the last one that was put on hold; once lifted, anything until all is

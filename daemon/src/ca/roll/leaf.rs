@@ -175,7 +175,7 @@ impl CertificateAuthority {
         let EnrollmentRow {
             provisioning, name, ..
         } = enrollment;
-        let proof = self.store.proof(provisioning, name)?;
+        let proof = self.store.hub_observation(provisioning, name)?;
         Ok(proof.and_then(|proof| proof.certificate))
     }
 

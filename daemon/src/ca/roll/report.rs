@@ -19,7 +19,7 @@ impl CertificateAuthority {
         else {
             return Ok(None);
         };
-        let Some(proof) = self.store.proof(provisioning, name)? else {
+        let Some(proof) = self.store.hub_observation(provisioning, name)? else {
             return Ok(None);
         };
         let on = match proof.certificate {

@@ -9,7 +9,7 @@ use crate::ca::Error;
 use crate::enrollment::id::RegistrationId;
 use crate::provisioning::failure::CallError;
 use crate::provisioning::hub::HubClient;
-use crate::store::Proof;
+use crate::store::HubObservation;
 use futures_util::stream::{self, StreamExt};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Reconciler {
                 let before = ca.now() - ca.proof_interval_seconds();
                 Ok(ca
                     .store()
-                    .devices_to_prove(&name, before, DEVICES_AT_ONCE)?)
+                    .devices_to_observe(&name, before, DEVICES_AT_ONCE)?)
             })
             .await?;
         let looks = devices
@@ -52,7 +52,7 @@ impl Reconciler {
         while let Some(look) = looks.next().await {
             match look {
                 Ok(proof) => {
-                    self.blocking(move |ca| Ok(ca.store().record_proof(proof)?))
+                    self.blocking(move |ca| Ok(ca.store().record_hub_observation(proof)?))
                         .await?;
                     self.observed.notify_one();
                 }
@@ -69,14 +69,18 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn look_in_hub(&self, hub: &HubClient, device: String) -> Result<Proof, CallError> {
+    async fn look_in_hub(
+        &self,
+        hub: &HubClient,
+        device: String,
+    ) -> Result<HubObservation, CallError> {
         let identity = hub.identity(&device).await?;
         let registration = match RegistrationId::parse(&device) {
             Ok(id) => self.clients.dps.registration(&id).await?,
             Err(_) => None,
         };
         let now = self.ca.now();
-        Ok(Proof {
+        Ok(HubObservation {
             provisioning: self.name.clone(),
             device,
             certificate: identity.and_then(|identity| identity.leaf()),

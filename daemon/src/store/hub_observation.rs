@@ -9,7 +9,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 
 /// What was observed of a device in its hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
+pub struct HubObservation {
     /// The provisioning service.
     pub provisioning: String,
     /// The device.
@@ -26,10 +26,10 @@ pub struct Proof {
 
 impl Store {
     /// Records what was observed.
-    pub fn record_proof(&self, proof: Proof) -> Result<(), StoreError> {
+    pub fn record_hub_observation(&self, observed: HubObservation) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute(
-                "INSERT INTO proof (provisioning, device, certificate, registration, since,
+                "INSERT INTO hub_observation (provisioning, device, certificate, registration, since,
                      seen_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (provisioning, device) DO UPDATE SET
@@ -39,12 +39,12 @@ impl Store {
                      certificate = excluded.certificate,
                      registration = excluded.registration, seen_at = excluded.seen_at",
                 params![
-                    proof.provisioning,
-                    proof.device,
-                    proof.certificate.as_ref().map(Thumbprint::as_bytes),
-                    proof.registration,
-                    proof.since,
-                    proof.seen_at
+                    observed.provisioning,
+                    observed.device,
+                    observed.certificate.as_ref().map(Thumbprint::as_bytes),
+                    observed.registration,
+                    observed.since,
+                    observed.seen_at
                 ],
             )?;
             Ok(())
@@ -52,13 +52,17 @@ impl Store {
     }
 
     /// Returns the last observation of a device.
-    pub fn proof(&self, provisioning: &str, device: &str) -> Result<Option<Proof>, StoreError> {
-        self.read(|tx| proof(tx, provisioning, device))
+    pub fn hub_observation(
+        &self,
+        provisioning: &str,
+        device: &str,
+    ) -> Result<Option<HubObservation>, StoreError> {
+        self.read(|tx| find(tx, provisioning, device))
     }
 
     /// Returns devices whose leaf is being rolled at this service, and devices reissued under a rolled
     /// authority, not observed since `before`; at most `limit`.
-    pub fn devices_to_prove(
+    pub fn devices_to_observe(
         &self,
         provisioning: &str,
         before: i64,
@@ -71,7 +75,7 @@ impl Store {
                      WHERE authority IS NOT NULL AND state IN ('draining', 'reissuing')
                      UNION SELECT g.id FROM generation g JOIN below b ON g.parent = b.id)
                  SELECT e.name FROM roll r JOIN enrollment e ON e.id = r.enrollment
-                 LEFT JOIN proof p ON p.provisioning = e.provisioning AND p.device = e.name
+                 LEFT JOIN hub_observation p ON p.provisioning = e.provisioning AND p.device = e.name
                  WHERE r.state NOT IN ('done', 'aborted') AND e.provisioning = ?1
                    AND coalesce(p.seen_at, 0) <= ?2
                  UNION
@@ -79,7 +83,7 @@ impl Store {
                  JOIN device d ON d.registration_id = o.subject
                  JOIN intent i ON i.id = d.certificate
                  JOIN certificate c ON c.intent = i.id
-                 LEFT JOIN proof p ON p.provisioning = ?1 AND p.device = d.registration_id
+                 LEFT JOIN hub_observation p ON p.provisioning = ?1 AND p.device = d.registration_id
                  WHERE o.purpose = 'leaf' AND o.state = 'issued' AND o.not_after >= ?2
                    AND o.issuer IN (SELECT id FROM below)
                    AND i.issuer NOT IN (SELECT id FROM below)
@@ -92,17 +96,21 @@ impl Store {
     }
 }
 
-fn proof(tx: &Tx<'_>, provisioning: &str, device: &str) -> Result<Option<Proof>, StoreError> {
+fn find(
+    tx: &Tx<'_>,
+    provisioning: &str,
+    device: &str,
+) -> Result<Option<HubObservation>, StoreError> {
     tx.query_optional(
-        "SELECT provisioning, device, certificate, registration, since, seen_at FROM proof
+        "SELECT provisioning, device, certificate, registration, since, seen_at FROM hub_observation
          WHERE provisioning = ?1 AND device = ?2",
         params![provisioning, device],
         from_row,
     )
 }
 
-fn from_row(row: &Row<'_>) -> Result<Proof, StoreError> {
-    Ok(Proof {
+fn from_row(row: &Row<'_>) -> Result<HubObservation, StoreError> {
+    Ok(HubObservation {
         provisioning: row.get(0)?,
         device: row.get(1)?,
         certificate: row.get::<Option<[u8; 32]>>(2)?.map(Thumbprint::from_bytes),
