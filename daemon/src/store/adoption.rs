@@ -29,7 +29,7 @@ pub struct AdoptedGeneration {
 /// A certificate that was signed elsewhere.
 #[derive(Clone, Debug)]
 pub struct MadeElsewhere {
-    /// DER.
+    /// The certificate, DER.
     pub der: Vec<u8>,
     /// The signed bytes within it.
     pub tbs: Vec<u8>,
@@ -39,9 +39,9 @@ pub struct MadeElsewhere {
     pub public_key: Vec<u8>,
     /// The common name, or the whole subject where it has none.
     pub subject: String,
-    /// Unix seconds.
+    /// When its validity begins.
     pub not_before: i64,
-    /// Unix seconds.
+    /// When it expires.
     pub not_after: i64,
 }
 

@@ -1,8 +1,8 @@
-//! The audit journal: append-only, each entry sealed by the hash of all before it.
+//! Appends to the audit journal, in which each entry's hash covers all entries before it.
 //!
 //! An entry's hash is SHA-256 over the previous hash and the entry's fields, each preceded by its
-//! length. A changed, missing or reordered entry breaks every hash after it; a cut-off end does
-//! not, which is why `audit verify` also prints the last hash, for comparing with a copy.
+//! length. A changed, missing or reordered entry breaks every hash after it. A truncated journal does
+//! not, so `audit verify` also prints the last hash, to be compared with a copy.
 
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError};
@@ -13,16 +13,16 @@ use std::ops::ControlFlow;
 /// The most entries that one page of the journal carries.
 const PAGE_MAX: u32 = 1_000;
 
-/// What is to be written down.
+/// An entry to append.
 #[derive(Clone, Debug)]
 pub struct AuditEntry {
-    /// Unix seconds.
+    /// When it happened.
     pub at: i64,
-    /// Who caused it: `station line-1`, `local root`, `hallmarkd`.
+    /// The actor: `station line-1`, `local root`, `hallmarkd`.
     pub actor: String,
     /// What was done, as `noun.verb`: `certificate.issued`.
     pub action: &'static str,
-    /// What it was done to.
+    /// The subject of the action.
     pub subject: String,
     /// The rest, as a JSON object. Never a secret.
     pub detail: serde_json::Value,
@@ -33,24 +33,24 @@ pub struct AuditEntry {
 pub struct AuditRecord {
     /// 1, 2, 3 … without gaps.
     pub sequence: i64,
-    /// Unix seconds.
+    /// When it happened.
     pub at: i64,
-    /// Who caused it.
+    /// The actor.
     pub actor: String,
-    /// What was done.
+    /// The action.
     pub action: String,
-    /// What it was done to.
+    /// The subject of the action.
     pub subject: String,
-    /// The rest.
+    /// Further fields.
     pub detail: serde_json::Value,
-    /// Hex SHA-256 that seals this entry and all before it.
+    /// Hex SHA-256 over this entry and all before it.
     pub hash: String,
 }
 
-/// What reading the whole journal found.
+/// The result of checking the whole journal.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditVerdict {
-    /// How many entries were read.
+    /// How many entries are good.
     pub entries: i64,
     /// Hex hash of the last good entry.
     pub last_hash: String,
@@ -59,13 +59,13 @@ pub struct AuditVerdict {
 }
 
 impl Store {
-    /// Writes one entry in a transaction of its own, for what changes nothing else (a refusal).
+    /// Appends one entry in a transaction of its own, for events that change nothing else.
     pub async fn record_audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
         let recorded = self.writer.run(move |tx| append(tx, &entry));
         recorded.await
     }
 
-    /// Up to `limit` entries after `sequence`, oldest first.
+    /// Returns up to `limit` entries after `sequence`, oldest first.
     pub fn audit_after(&self, sequence: i64, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
         self.read(|tx| {
             tx.query_all(
@@ -87,7 +87,7 @@ impl Store {
         })
     }
 
-    /// Reads the whole journal and checks each seal.
+    /// Reads the whole journal and checks each hash.
     pub fn verify_audit(&self) -> Result<AuditVerdict, StoreError> {
         self.read(verify)
     }
@@ -136,7 +136,7 @@ fn detail_of(row: &Row<'_>, column: usize) -> Result<serde_json::Value, StoreErr
     })
 }
 
-/// Appends `entry` within the caller's transaction: the effect and its record are one.
+/// Appends `entry` within the transaction of the change that it records.
 pub(super) fn append(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> {
     let last = tx.query_optional(
         "SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1",

@@ -60,7 +60,7 @@ pub struct BlockRow {
     pub reason: String,
     /// By whom.
     pub blocked_by: String,
-    /// Unix seconds.
+    /// When it was set.
     pub blocked_at: i64,
     /// Who lifted it; `None` while it stands.
     pub lifted_by: Option<String>,

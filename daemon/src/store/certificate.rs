@@ -8,7 +8,7 @@ use crate::x509::revocation::RevocationReason;
 /// An issued certificate with its intent.
 #[derive(Clone, Debug)]
 pub struct CertificateRow {
-    /// DER.
+    /// The certificate, DER.
     pub der: Vec<u8>,
     /// SHA-256 of the DER.
     pub sha256: [u8; 32],
@@ -22,9 +22,9 @@ pub struct CertificateRow {
     pub subject: String,
     /// The role of its holder; only leaves have one.
     pub role: Option<Role>,
-    /// Unix seconds.
+    /// When its validity begins.
     pub not_before: i64,
-    /// Unix seconds.
+    /// When it expires.
     pub not_after: i64,
     /// When it was revoked; `None` while it is good.
     pub revoked_at: Option<i64>,

@@ -14,20 +14,20 @@ const UPWARDS: &str = "WITH RECURSIVE above (id) AS (
      SELECT ?1 UNION SELECT g.parent FROM generation g JOIN above a ON g.id = a.id
      WHERE g.parent IS NOT NULL)";
 
-/// What is on record of a client certificate.
+/// A client certificate on record.
 #[derive(Clone, Debug)]
 pub struct ClientRow {
     /// The certificate.
     pub certificate: CertificateRow,
-    /// The lowest revoked generation above it: its authority and number.
+    /// The authority and number of the lowest revoked generation above it.
     pub revoked_above: Option<(String, i64)>,
-    /// Whether the audit journal says the same of its role and profile. The least role needs no
-    /// journal: it is true for every device.
+    /// Whether the audit journal has the same role and profile. True for every device, because the
+    /// least role needs no confirmation.
     pub is_in_journal: bool,
 }
 
 impl Store {
-    /// Returns what is on record of the client certificate with this SHA-256.
+    /// Returns the client certificate with this SHA-256.
     pub fn client(&self, sha256: &[u8; 32]) -> Result<Option<ClientRow>, StoreError> {
         self.read(|tx| {
             let select = format!("{SELECT} WHERE c.sha256 = ?1");
@@ -60,9 +60,8 @@ impl Store {
     }
 }
 
-/// Returns true if the holder of the client certificate by which a request came was excluded after
-/// the request was judged. `revocations` is [`Store::revocations`] now; while it is what it was
-/// then, nothing has to be read.
+/// Returns true if the caller was excluded after it was authorized. `revocations` is the current
+/// value of [`Store::revocations`]; while it has not changed, nothing is read.
 pub(super) fn is_excluded(
     tx: &Tx<'_>,
     requester: &Requester,
@@ -80,7 +79,7 @@ pub(super) fn is_excluded(
     let Some((is_revoked, issuer, role)) = found else {
         return Ok(true);
     };
-    // Devices below a revoked generation come for new certificates.
+    // Devices below a revoked generation may request new certificates.
     let is_device = role.as_deref() == Some(Role::Device.name());
     Ok(is_revoked || (!is_device && revoked_above(tx, issuer)?.is_some()))
 }

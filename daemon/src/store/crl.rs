@@ -31,9 +31,9 @@ pub struct NewCrl {
     pub number: i64,
     /// The bytes to be signed, complete.
     pub tbs: Vec<u8>,
-    /// Unix seconds.
+    /// When it was made.
     pub this_update: i64,
-    /// Unix seconds.
+    /// When the next one is due.
     pub next_update: i64,
     /// The value in the draft.
     pub revocations: i64,
@@ -59,13 +59,13 @@ pub struct CrlRow {
     pub generation: i64,
     /// Its number.
     pub number: i64,
-    /// DER.
+    /// The signed list, DER.
     pub der: Vec<u8>,
     /// SHA-256 of the DER.
     pub sha256: [u8; 32],
-    /// Unix seconds.
+    /// When it was made.
     pub this_update: i64,
-    /// Unix seconds.
+    /// When the next one is due.
     pub next_update: i64,
     /// The value of `generation.revocations` when the entries were read.
     pub revocations: i64,

@@ -32,7 +32,7 @@ pub struct CurrentLeaf {
     pub profile: String,
     /// The common name.
     pub subject: String,
-    /// Unix seconds.
+    /// When it expires.
     pub not_after: i64,
 }
 

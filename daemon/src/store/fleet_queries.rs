@@ -1,6 +1,6 @@
-//! What is below a generation: devices that depend on it, counted and listed.
+//! Counts and lists the devices that depend on a generation.
 //!
-//! Every count is answered from indexes: a fleet of 10,000 devices is no reason to wait.
+//! Every count is answered from indexes, so that a fleet of 10,000 devices is counted in milliseconds.
 
 use super::engine::dialect::{greatest, values_of_1};
 use super::engine::{Parameters, Row, Tx, params};
@@ -12,11 +12,11 @@ use serde::Serialize;
 pub struct DeviceBelow {
     /// Its registration id.
     pub registration_id: String,
-    /// Unix seconds: the end of its leaf.
+    /// The end of its leaf.
     pub not_after: i64,
 }
 
-/// The numbers of a roll.
+/// The progress of an authority's roll.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DrainReport {
     /// Leaves under the old certificate that have neither expired nor been revoked.
@@ -25,10 +25,10 @@ pub struct DrainReport {
     pub devices_on_the_old: u64,
     /// Devices that have a leaf under the new certificate.
     pub devices_on_the_new: u64,
-    /// Of these, devices that were seen in a hub with it.
+    /// Of these, devices observed in a hub with the new leaf.
     pub devices_seen_on_the_new: u64,
-    /// Devices still on the old certificate that showed no sign of life for the time that policy
-    /// says: no new leaf, and no change in the hub.
+    /// Devices still on the old certificate without a new leaf or a change in the hub for the time
+    /// that the policy sets.
     pub devices_silent: u64,
     /// Leaves under the old certificate that end before it is retired.
     pub expiring_before_retirement: u64,
@@ -54,12 +54,12 @@ const LEAVES: &str = concat!(
     values_of_1!()
 );
 
-/// A device that was seen in a hub on its current leaf, which is `n`.
+/// A device `d` that was observed in a hub on its current leaf, whose intent is `n`.
 const PROVEN: &str = "FROM device d JOIN intent n ON n.id = d.certificate \
      JOIN certificate nc ON nc.intent = n.id \
      JOIN hub_observation p ON p.device = d.registration_id AND p.certificate = nc.sha256 WHERE TRUE";
 
-/// When the device `d` was last seen: its current leaf `c` issued, or a registration.
+/// The last sign of the device `d`: its current leaf `c` was issued, or it registered.
 const LAST_SEEN: &str = concat!(
     greatest!(),
     "(c.issued_at, coalesce((SELECT max(p.since) FROM hub_observation p
@@ -67,7 +67,7 @@ const LAST_SEEN: &str = concat!(
 );
 
 impl Store {
-    /// Devices whose current leaf is by one of these generations, and good.
+    /// Counts the devices whose current leaf is by one of these generations and good.
     pub fn devices_under(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
         let generations = list(generations);
         self.read(|tx| {
@@ -77,8 +77,8 @@ impl Store {
         })
     }
 
-    /// Devices with a leaf by one of these generations that has not expired, current or not, in the
-    /// order of their registration ids: those after `after`, at most `limit`.
+    /// Returns the devices with a leaf by one of these generations that has not expired, current or
+    /// not, in the order of their registration ids: those after `after`, at most `limit`.
     pub fn devices_with_leaves_by(
         &self,
         generations: &[i64],
@@ -94,7 +94,7 @@ impl Store {
         })
     }
 
-    /// How many devices [`devices_with_leaves_by`](Self::devices_with_leaves_by) would list.
+    /// Counts the devices that [`devices_with_leaves_by`](Self::devices_with_leaves_by) lists.
     pub fn count_with_leaves_by(
         &self,
         generations: &[i64],
@@ -107,8 +107,8 @@ impl Store {
         })
     }
 
-    /// Devices that may still need one of these generations: they have a good leaf by it, current or
-    /// not, and were not seen in a hub on a current leaf by another one.
+    /// Counts the devices that may still need one of these generations: devices with a good leaf by
+    /// it, current or not, that were not observed in a hub on a current leaf by another generation.
     pub fn devices_needing(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
         let generations = list(generations);
         self.read(|tx| {
@@ -123,9 +123,8 @@ impl Store {
         })
     }
 
-    /// Devices whose current leaf is by this generation, in the order in which they need a new one:
-    /// those that were seen last (a leaf issued, a registration) are at work; among equals, those
-    /// whose leaf ends first.
+    /// Returns the devices whose current leaf is by this generation, in the order in which they need
+    /// a new one: the most recently active first, and among equals those whose leaf ends first.
     pub fn devices_to_reissue(
         &self,
         generation: i64,
@@ -142,9 +141,9 @@ impl Store {
         })
     }
 
-    /// Devices that ever had a leaf by one of these generations, those first that were seen last (a
-    /// leaf issued, a registration). With `strangers`, those too that a hub was last seen to know by
-    /// a certificate which is not on record as theirs.
+    /// Returns the devices that ever had a leaf by one of these generations, the most recently active
+    /// first. With `strangers`, also the devices that a hub knows by a certificate which is not on
+    /// record as theirs.
     pub fn devices_to_clear(
         &self,
         generations: &[i64],
@@ -172,8 +171,8 @@ impl Store {
         })
     }
 
-    /// The numbers of a roll from the generations `old` to `new`, which retires the old ones at
-    /// `retirement`.
+    /// Returns the progress of a roll from the generations `old` to `new`, which retires the old ones
+    /// at `retirement`.
     pub fn drain_report(
         &self,
         old: &[i64],

@@ -17,7 +17,7 @@ pub struct HubJobRow {
     pub name: String,
     /// Its calls.
     pub calls: Vec<HubCall>,
-    /// Unix seconds.
+    /// When it was made.
     pub made_at: i64,
     /// How often it was polled and had not ended.
     pub attempts: i64,

@@ -1,9 +1,9 @@
-//! What has to be done at a hub, device by device, and what became of it.
+//! Queues tasks at hubs, one per device, and records their results.
 //!
-//! A task is queued in the transaction of its cause and done once; done twice it does no harm. A
-//! device that may be known to several hubs is called at each, until one of them has reached it. A task
-//! is not due while its enrollment has a dirty mark: the provisioning service shuts a device out
-//! first, or the device would come back as soon as its identity is gone.
+//! A task is queued in the transaction of its cause. It is idempotent. A device that several hubs may
+//! know is called at each of them, until one has reached it. A task is not due while its enrollment
+//! has a dirty mark: the provisioning service must exclude a device before its identity is deleted,
+//! or the device would register again.
 
 use super::engine::dialect::values_of_1;
 use super::engine::{Row, Tx, params};
@@ -11,12 +11,12 @@ use super::{Store, StoreError};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// What is to be done.
+/// The action of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HubAction {
-    /// The device's identity is deleted.
+    /// Delete the device's identity.
     Delete,
-    /// A method of the device is called, so that it registers again.
+    /// Call a method of the device, so that it registers again.
     Call,
 }
 
@@ -30,12 +30,12 @@ impl HubAction {
     }
 }
 
-/// For whom a task is done.
+/// The cause of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HubCause {
-    /// A roll, by row id.
+    /// A roll's row id.
     Roll(i64),
-    /// A block, by row id.
+    /// A block's row id.
     Block(i64),
 }
 
@@ -51,17 +51,17 @@ impl HubCause {
 /// A task to queue.
 #[derive(Clone, Debug)]
 pub struct NewHubTask {
-    /// The provisioning service, by its name in the configuration: its hub is meant.
+    /// The provisioning service to which the hub is linked.
     pub provisioning: String,
     /// The device's name in the hub.
     pub device: String,
-    /// What is to be done.
+    /// The action of a task.
     pub action: HubAction,
-    /// The enrollment that must be settled first.
+    /// The enrollment that must have no mark before the task is due.
     pub enrollment: Option<i64>,
 }
 
-/// A task as it stands.
+/// A task on record.
 #[derive(Clone, Debug)]
 pub struct HubTaskRow {
     /// Row id.
@@ -70,21 +70,21 @@ pub struct HubTaskRow {
     pub provisioning: String,
     /// The device's name in the hub.
     pub device: String,
-    /// What is to be done.
+    /// The action of a task.
     pub action: HubAction,
-    /// How often it was asked for.
+    /// How often its cause has asked for it.
     pub round: i64,
-    /// Unix seconds since when.
+    /// When it was queued.
     pub queued_at: i64,
-    /// Times that it failed so far.
+    /// How often it has failed.
     pub attempts: i64,
-    /// Why it failed last.
+    /// The last failure.
     pub last_error: Option<String>,
-    /// What the hub answered in the end.
+    /// The hub's final answer.
     pub answer: Option<String>,
 }
 
-/// What a hub answered to a task, for the record.
+/// A hub's answer to a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubAnswer {
     words: String,
@@ -92,7 +92,7 @@ pub struct HubAnswer {
 }
 
 impl HubAnswer {
-    /// In the hub's words or ours; nothing is said of the device.
+    /// An answer that does not say whether the device was reached.
     pub fn said(words: impl Into<String>) -> Self {
         let words = words.into();
         Self {
@@ -101,7 +101,7 @@ impl HubAnswer {
         }
     }
 
-    /// The device heard the call, and answered with its own status if the hub tells it.
+    /// The device answered the call, with its status if the hub reports it.
     pub fn heard(status: Option<i64>) -> Self {
         Self {
             words: status.map_or("answered".into(), |status| format!("answered {status}")),
@@ -109,7 +109,7 @@ impl HubAnswer {
         }
     }
 
-    /// The device was not there to hear the call; the hub's code, if there is one.
+    /// The device was not reached; with the hub's code, if there is one.
     pub fn not_heard(code: Option<String>) -> Self {
         Self {
             words: code.map_or("offline".into(), |code| format!("offline: {code}")),
@@ -117,73 +117,72 @@ impl HubAnswer {
         }
     }
 
-    /// Whether the device was called in vain.
+    /// Returns true if the device was not reached.
     pub fn is_not_heard(&self) -> bool {
         self.reached == Some(false)
     }
 }
 
-/// What becomes of a task after an answer.
+/// The end or retry of a task after an answer.
 #[derive(Clone, Debug)]
 pub struct HubTaskEnd {
     /// Row id.
     pub id: i64,
-    /// What was asked for when the hub was called; a later round is not ended by it.
+    /// The round that was called; the answer does not end a later round.
     pub round: i64,
-    /// What was answered.
+    /// The hub's answer.
     pub answer: HubAnswer,
-    /// Unix seconds when it is tried again; `None` if it is done.
+    /// When it is tried again; `None` if it is done.
     pub again_at: Option<i64>,
 }
 
-/// How far the tasks of one cause are. A device that is called at several hubs is several tasks and one
-/// device.
+/// The progress of the tasks of one cause. A device that is called at several hubs has several tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HubProgress {
-    /// Tasks in all.
+    /// All tasks.
     pub total: i64,
-    /// Done, whatever the answer.
+    /// Tasks that are done, with whatever answer.
     pub done: i64,
-    /// Devices that heard the call, at whichever hub.
+    /// Devices that were reached by any hub.
     pub told: i64,
-    /// Devices that were called everywhere and heard it nowhere: for good, or when called last.
+    /// Devices that were called at every hub and reached by none.
     pub offline: i64,
-    /// Still to do, and failed at least once.
+    /// Open tasks that have failed at least once.
     pub failing: i64,
-    /// Jobs by which these tasks are done, or were.
+    /// Jobs that carry these tasks.
     pub jobs: i64,
-    /// Of these, such as have ended.
+    /// Jobs that have ended.
     pub jobs_ended: i64,
 }
 
 impl HubProgress {
-    /// Still to do.
+    /// Returns the number of open tasks.
     pub fn open(&self) -> i64 {
         self.total - self.done
     }
 }
 
-/// The answer on record of a device that need not be told any more.
+/// The recorded answer for a device that needs no call any more.
 pub const NEEDED_NO_MORE: &str = "needed no more";
-/// Whether the device of the call `t` was reached at no hub, and no hub has yet to try.
+/// The device of the call `t` was reached by no hub, and no hub has yet to try.
 const UNREACHED: &str = "t.reached = 0 AND NOT EXISTS (
     SELECT 1 FROM hub_task o WHERE o.cause = t.cause AND o.cause_id = t.cause_id
         AND o.device = t.device AND o.action = t.action
         AND (o.reached = 1 OR o.reached IS NULL AND o.done_at IS NULL))";
 
-/// How long calls are gathered before the first is made, in seconds: a fleet's rolls begin one by
-/// one, and its devices are told together.
+/// How long calls wait for others before the first is made, in seconds: the rolls of a fleet start
+/// one by one, and its devices are called together.
 const GATHER_SECONDS: i64 = 2;
 
-/// Whether `t` may be done now: the enrollment that shuts out is settled, and its block not lifted.
+/// The task `t` may be done: its enrollment has no mark, and its block is not lifted.
 const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment) \
      AND NOT (t.cause = 'block' AND EXISTS (
          SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NOT NULL))";
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer, \
      t.queued_at, t.round FROM hub_task t";
 
-/// Whether a device still has to hear of the roll for which `t` calls it: no hub has reached it, and
-/// its own roll waits for a request, or that of an authority for a leaf which is not by the old generation.
+/// The call `t` is still needed: no hub has reached the device, and its own roll waits for a request,
+/// or an authority's roll waits for the device's leaf by another generation than the old one.
 pub(super) const NEEDED: &str = "NOT EXISTS (
     SELECT 1 FROM hub_task o WHERE o.cause = t.cause AND o.cause_id = t.cause_id
         AND o.device = t.device AND o.action = t.action AND o.reached = 1)
@@ -195,8 +194,8 @@ pub(super) const NEEDED: &str = "NOT EXISTS (
             WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
 
 impl Store {
-    /// Queues tasks for `cause`; calls that it has queued before are left as they are, identities are
-    /// deleted anew. Returns how many are new, or to be done again.
+    /// Queues tasks for `cause`. Calls that were queued before stay as they are; deletions that were
+    /// queued before are repeated. Returns how many tasks are new or repeated.
     pub fn queue_hub_tasks(
         &self,
         cause: HubCause,
@@ -206,8 +205,8 @@ impl Store {
         self.write(move |tx| queue(tx, cause, &tasks, at))
     }
 
-    /// Tasks whose time has come at this service's hub, oldest first, at most `limit`; with `calls`,
-    /// those that no job does are among them.
+    /// Returns the tasks that are due at this service's hub, oldest first, at most `limit`. With
+    /// `calls`, calls that belong to no job are included.
     pub fn due_hub_tasks(
         &self,
         provisioning: &str,
@@ -226,8 +225,8 @@ impl Store {
         })
     }
 
-    /// Unix seconds of the next task or job that falls due at this service's hub. Those that wait for
-    /// a mark do not count: whoever settles it rings the bell.
+    /// Returns when the next task or job is due at this service's hub. Tasks that wait for a mark do
+    /// not count: completing the mark wakes the reconciler.
     pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
         self.read(|tx| {
             let sql = format!(
@@ -242,7 +241,7 @@ impl Store {
         })
     }
 
-    /// Whether the device of a call still has to hear of it.
+    /// Returns true if a call is still needed.
     pub fn is_call_needed(&self, id: i64) -> Result<bool, StoreError> {
         self.read(|tx| {
             let sql =
@@ -251,13 +250,13 @@ impl Store {
         })
     }
 
-    /// The hub has answered, or could not.
+    /// Ends or postpones a task.
     pub fn end_hub_task(&self, end: HubTaskEnd, at: i64) -> Result<(), StoreError> {
         self.write(move |tx| self::end(tx, &end, at))
     }
 
-    /// Finished tasks that may be forgotten, at most `limit`: those done before `before` whose roll or
-    /// block has ended, and whatever is more than the newest `keep`.
+    /// Returns at most `limit` finished tasks that may be deleted: tasks done before `before` whose
+    /// roll or block has ended, and all but the newest `keep`.
     pub fn hub_tasks_to_forget(
         &self,
         before: i64,
@@ -282,7 +281,7 @@ impl Store {
         })
     }
 
-    /// Forgets finished tasks, and jobs that have none left.
+    /// Deletes finished tasks, and jobs that have no task left.
     pub fn forget_hub_tasks(&self, tasks: Vec<i64>) -> Result<(), StoreError> {
         self.write(move |tx| {
             let tasks = serde_json::json!(tasks).to_string();
@@ -306,7 +305,7 @@ impl Store {
         })
     }
 
-    /// How far the tasks of `cause` are, one service or all.
+    /// Returns the progress of the tasks of `cause`, at one service or all.
     pub fn hub_progress(
         &self,
         cause: HubCause,
@@ -338,7 +337,7 @@ impl Store {
         })
     }
 
-    /// The devices that the calls of `cause` have not reached, in order, at most `limit`.
+    /// Returns the devices that the calls of `cause` have not reached, in order, at most `limit`.
     pub fn devices_not_reached(
         &self,
         cause: HubCause,
@@ -352,7 +351,7 @@ impl Store {
         self.read(|tx| tx.query_all(&sql, params![cause, id, limit], |row| row.get(0)))
     }
 
-    /// The tasks of `cause`, those to do first, at most `limit`.
+    /// Returns the tasks of `cause`, open ones first, at most `limit`.
     pub fn hub_tasks(&self, cause: HubCause, limit: u32) -> Result<Vec<HubTaskRow>, StoreError> {
         let (cause, id) = cause.columns();
         self.read(|tx| {
@@ -365,9 +364,8 @@ impl Store {
     }
 }
 
-/// Queues tasks within the caller's transaction; an identity that was deleted is deleted once more, and
-/// so is one that is being deleted now: its device may have come back before. Returns how many are
-/// new, or to be done again.
+/// Queues tasks within the caller's transaction. A deletion that is done or in progress is repeated,
+/// because its device may have registered in between. Returns how many are new or repeated.
 pub(super) fn queue(
     tx: &Tx<'_>,
     cause: HubCause,
@@ -408,8 +406,8 @@ pub(super) fn queue(
     Ok(queued)
 }
 
-/// Ends a task, or puts it off, within the caller's transaction, unless it was asked for anew
-/// meanwhile. One that a job did in vain is free for the next.
+/// Ends or postpones a task within the caller's transaction, unless a later round was asked for. A
+/// postponed task leaves its job.
 pub(super) fn end(tx: &Tx<'_>, end: &HubTaskEnd, at: i64) -> Result<(), StoreError> {
     let HubAnswer { words, reached } = &end.answer;
     match end.again_at {

@@ -51,9 +51,9 @@ pub struct Intent {
     pub subject: String,
     /// The complete bytes to be signed.
     pub tbs: Vec<u8>,
-    /// Unix seconds.
+    /// When its validity begins.
     pub not_before: i64,
-    /// Unix seconds.
+    /// When it expires.
     pub not_after: i64,
     /// The role of the leaf's holder; `None` for all other purposes.
     pub role: Option<Role>,
@@ -71,7 +71,7 @@ pub struct Intent {
     pub is_device: bool,
     /// The other profiles from which a device may be moved to this one.
     pub moves: Moves,
-    /// Unix seconds.
+    /// When it happened.
     pub at: i64,
 }
 

@@ -19,7 +19,7 @@ pub struct CaCertificateRow {
     pub name: String,
     /// The generation whose certificate it is.
     pub generation: i64,
-    /// DER.
+    /// The certificate, DER.
     pub certificate: Vec<u8>,
     /// How far the proof is.
     pub proof: Proof,

@@ -1,8 +1,8 @@
-//! Revocation: which certificates are no longer good, since when and why.
+//! Revokes certificates and lifts holds.
 //!
 //! A revoked certificate keeps its first date. Its reason is final, except `certificateHold`, which
-//! may be lifted or made final. Triggers hold that down, count each change for the revocation lists
-//! of the generation that signed it, and keep a revoked generation from signing.
+//! may be lifted or made final. Triggers enforce that, count each change for the revocation lists of
+//! the issuing generation, and forbid a revoked generation to sign.
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Parameter, Parameters, Row, Tx, params};
@@ -10,22 +10,22 @@ use super::{Store, StoreError, certified_key};
 use crate::x509::revocation::RevocationReason;
 use serde_json::json;
 
-/// Which certificates.
+/// The certificates to change.
 #[derive(Clone, Debug)]
 pub enum RevocationTarget {
-    /// The one that this intent became.
+    /// The certificate of this intent.
     Certificate {
         /// The intent's row id.
         intent: i64,
     },
-    /// The one with this serial number.
+    /// The certificate with this serial number.
     Serial(Vec<u8>),
-    /// The one with this SHA-256, as enrollments and rolls name it.
+    /// The certificate with this SHA-256.
     Sha256([u8; 32]),
-    /// All leaves of this device that have not expired. A station may have the same common name,
-    /// and keeps its certificates.
+    /// All leaves of this device that have not expired. A station with the same common name keeps its
+    /// certificates.
     Leaves {
-        /// The registration id, in any case.
+        /// The registration id in any spelling.
         subject: String,
     },
     /// The generation's own certificate.
@@ -35,46 +35,46 @@ pub enum RevocationTarget {
     },
 }
 
-/// A change of certificates' revocation: who changes which, when, and in whose words.
+/// A change of revocations, with its audit fields.
 #[derive(Clone, Debug)]
 pub struct Revocation {
-    /// Which certificates.
+    /// The certificates to change.
     pub target: RevocationTarget,
-    /// Unix seconds.
+    /// When it happened.
     pub at: i64,
-    /// Who caused it, for the audit journal.
+    /// The actor in the audit journal.
     pub actor: String,
-    /// Why, in words, for the audit journal.
+    /// The cause in the audit journal.
     pub cause: String,
 }
 
-/// A certificate whose revocation was asked for or lifted, as it stands afterwards.
+/// A certificate after a revocation or a lifted hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevokedCertificate {
     /// The intent's row id.
     pub intent: i64,
-    /// The serial number's octets.
+    /// The serial number.
     pub serial: Vec<u8>,
-    /// The generation that signed it.
+    /// The issuing generation.
     pub issuer: i64,
-    /// Its common name.
+    /// The common name.
     pub subject: String,
-    /// Since when and why it is revoked; `None` while it is good.
+    /// When and why it was revoked; `None` while it is good.
     pub revoked: Option<(i64, RevocationReason)>,
 }
 
-/// What a revocation, or the lifting of one, found and changed.
+/// The certificates that a revocation or a lifted hold has changed or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revoked {
-    /// These changed.
+    /// The changed certificates.
     pub changed: Vec<RevokedCertificate>,
-    /// These were so already, or cannot be changed: their reason is final.
+    /// Certificates that were so already, or whose reason is final.
     pub unchanged: Vec<RevokedCertificate>,
 }
 
 impl Store {
-    /// Revokes the target's certificates. Those that are revoked already keep their date; a hold
-    /// takes a final reason, and never the other way round. One audit entry for each change.
+    /// Revokes the target's certificates. A certificate that is revoked already keeps its date; a
+    /// hold may get a final reason. Writes one audit entry for each change.
     pub fn revoke(
         &self,
         revocation: Revocation,
@@ -83,14 +83,14 @@ impl Store {
         self.write(move |tx| revoke(tx, &revocation, reason))
     }
 
-    /// Lifts `certificateHold` from the target's certificates; other reasons are final, and what a
-    /// block holds stays on hold.
+    /// Lifts `certificateHold` from the target's certificates. Other reasons are final, and a
+    /// certificate that a block holds stays on hold.
     pub fn unrevoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.write(move |tx| unrevoke(tx, &revocation))
     }
 }
 
-/// Within the caller's transaction, so that a roll or block and its revocations are one.
+/// Revokes within the caller's transaction, so that a roll or block and its revocations are one.
 pub(super) fn revoke(
     tx: &Tx<'_>,
     revocation: &Revocation,
@@ -106,7 +106,7 @@ pub(super) fn revoke(
         })
     })?;
     if reason.is_of_the_key() {
-        // Those that were revoked before, for another reason, have the key as well.
+        // A certificate that was revoked before for another reason has the same key.
         for certificate in revoked.changed.iter().chain(&revoked.unchanged) {
             certified_key::record_compromised(tx, certificate.intent, revocation.at)?;
         }
@@ -114,7 +114,7 @@ pub(super) fn revoke(
     Ok(revoked)
 }
 
-/// The same for [`Store::unrevoke`].
+/// Lifts holds within the caller's transaction.
 pub(super) fn unrevoke(tx: &Tx<'_>, revocation: &Revocation) -> Result<Revoked, StoreError> {
     let lifted = |certificate: &RevokedCertificate| {
         let is_hold = certificate.revoked.is_some_and(|(_, it)| !it.is_final());
@@ -124,7 +124,7 @@ pub(super) fn unrevoke(tx: &Tx<'_>, revocation: &Revocation) -> Result<Revoked, 
     change(tx, revocation, "certificate.unrevoked", lifted)
 }
 
-/// Whether some block holds this certificate.
+/// Returns true if a block holds this certificate.
 pub(super) fn is_held(tx: &Tx<'_>, certificate: i64) -> Result<bool, StoreError> {
     tx.query_one(
         "SELECT EXISTS (SELECT 1 FROM block_hold WHERE certificate = ?1)",
@@ -135,7 +135,7 @@ pub(super) fn is_held(tx: &Tx<'_>, certificate: i64) -> Result<bool, StoreError>
 
 type RevokedSince = Option<(i64, RevocationReason)>;
 
-/// `decide` gives the new state of a certificate, or `None` to leave it.
+/// Changes the target's certificates. `decide` returns the new state, or `None` for no change.
 fn change(
     tx: &Tx<'_>,
     revocation: &Revocation,
@@ -179,8 +179,8 @@ fn change(
     Ok(done)
 }
 
-/// The target's certificates. One that was named and does not exist is an error; a device without
-/// leaves is none.
+/// Returns the target's certificates. A named certificate that does not exist is an error; a device
+/// without leaves is not.
 fn certificates(
     tx: &Tx<'_>,
     revocation: &Revocation,

@@ -67,7 +67,7 @@ pub struct RollRow {
     pub parent: Option<i64>,
     /// The actor that started it.
     pub started_by: String,
-    /// Unix seconds.
+    /// When it was started.
     pub started_at: i64,
     /// When the last step was made.
     pub changed_at: i64,
