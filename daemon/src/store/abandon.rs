@@ -1,7 +1,7 @@
 //! Ends intents without a certificate: abandons or withdraws them.
 //!
-//! The serial number of an abandoned intent is listed as revoked, because the token may have signed.
-//! A withdrawn intent was sent to no worker, so its serial number is only used up.
+//! The serial number of an abandoned intent is listed as revoked, because the token may have
+//! signed. A withdrawn intent was sent to no worker, so its serial number is only used up.
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Tx, params};
@@ -24,8 +24,8 @@ impl Store {
         abandoned.await
     }
 
-    /// Withdraws an intent that was sent to no worker, so that nothing was signed. Changes nothing if
-    /// the intent has ended already.
+    /// Withdraws an intent that was sent to no worker, so that nothing was signed. Changes nothing
+    /// if the intent has ended already.
     pub async fn withdraw_intent(
         &self,
         intent: i64,

@@ -22,13 +22,14 @@ pub struct NewEnrollment {
     pub authority: Option<String>,
     /// A group that names CA certificates of the service, instead of holding certificates.
     pub by_reference: bool,
-    /// The first contents of a group's slots. An individual enrollment takes the device's current leaf.
+    /// The first contents of a group's slots. An individual enrollment takes the device's current
+    /// leaf.
     pub slots: Slots,
 }
 
 impl Store {
-    /// Adds an enrollment, marked dirty if its slots hold a certificate. An individual enrollment of a
-    /// registered device begins with the device's current leaf.
+    /// Adds an enrollment, marked dirty if its slots hold a certificate. An individual enrollment
+    /// of a registered device begins with the device's current leaf.
     pub fn add_enrollment(
         &self,
         new: NewEnrollment,
@@ -73,8 +74,8 @@ impl Store {
     }
 
     /// Marks an enrollment for removal; the row is deleted once the service confirms. Fails with
-    /// `Conflict` if slots or status have changed since `judged` was read: a block or a compromise may
-    /// need the enrollment.
+    /// `Conflict` if slots or status have changed since `judged` was read: a block or a compromise
+    /// may need the enrollment.
     pub fn remove_enrollment(
         &self,
         judged: &EnrollmentRow,

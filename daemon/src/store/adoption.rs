@@ -1,8 +1,8 @@
 //! Adopts generations whose key and certificate are older than this store.
 //!
 //! The certificate gets an intent of the purpose `adopted`, so that its bytes and its serial number
-//! are in the same place as all others. No worker was asked to sign it. Adoption is one transaction:
-//! a crash leaves all of it or nothing.
+//! are in the same place as all others. No worker was asked to sign it. Adoption is one
+//! transaction: a crash leaves all of it or nothing.
 
 use super::audit::{self, AuditEntry};
 use super::digest::sha256;
@@ -96,8 +96,8 @@ impl Store {
     }
 }
 
-/// Records a certificate that was signed elsewhere, and its intent. `issuer` is the certificate's own
-/// generation where the generation that signed it is not on record.
+/// Records a certificate that was signed elsewhere, and its intent. `issuer` is the certificate's
+/// own generation where the generation that signed it is not on record.
 pub(super) fn record_certificate(
     tx: &Tx<'_>,
     certificate: &MadeElsewhere,

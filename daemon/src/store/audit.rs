@@ -1,8 +1,8 @@
 //! Appends to the audit journal, in which each entry's hash covers all entries before it.
 //!
 //! An entry's hash is SHA-256 over the previous hash and the entry's fields, each preceded by its
-//! length. A changed, missing or reordered entry breaks every hash after it. A truncated journal does
-//! not, so `audit verify` also prints the last hash, to be compared with a copy.
+//! length. A changed, missing or reordered entry breaks every hash after it. A truncated journal
+//! does not, so `audit verify` also prints the last hash, to be compared with a copy.
 
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError};

@@ -116,8 +116,8 @@ pub fn settle(database: &Path) -> Result<(), StoreError> {
     Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
-/// Returns the certificates whose intents came after the first `intents`. No intent is ever deleted,
-/// so the count is a row id.
+/// Returns the certificates whose intents came after the first `intents`. No intent is ever
+/// deleted, so the count is a row id.
 pub fn issued_after(database: &Path, intents: i64) -> Result<Vec<IssuedLater>, StoreError> {
     let connection = open(database)?;
     Tx::new(&connection).query_all(

@@ -102,8 +102,8 @@ fn is_of_an_authority(tx: &Tx<'_>, public_key: &[u8]) -> Result<bool, StoreError
     )
 }
 
-/// Returns another subject that has, had or is getting a leaf with this key. An abandoned intent gave
-/// no certificate, so its key may be used under another name.
+/// Returns another subject that has, had or is getting a leaf with this key. An abandoned intent
+/// gave no certificate, so its key may be used under another name.
 fn other_holder(
     tx: &Tx<'_>,
     key_sha256: &[u8; 32],
@@ -119,8 +119,8 @@ fn other_holder(
     )
 }
 
-/// Records the key of a certificate that is revoked because of its key. Abandons open intents for the
-/// same key, whose checks passed before the report.
+/// Records the key of a certificate that is revoked because of its key. Abandons open intents for
+/// the same key, whose checks passed before the report.
 pub(super) fn record_compromised(tx: &Tx<'_>, intent: i64, at: i64) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO compromised_key (key_sha256, intent, reported_at)

@@ -8,8 +8,8 @@ use super::{Store, StoreError};
 const LAST: &str = "ORDER BY 1 DESC LIMIT 64";
 
 impl Store {
-    /// Returns the newest date of a certificate or revocation list since an operator has accepted the
-    /// clock.
+    /// Returns the newest date of a certificate or revocation list since an operator has accepted
+    /// the clock.
     pub fn newest_date(&self) -> Result<Option<i64>, StoreError> {
         self.read(|tx| {
             let sql = format!(

@@ -79,9 +79,9 @@ const SELECT: &str = "SELECT generation, number, der, this_update, next_update, 
      entries, (SELECT crl_withheld FROM generation g WHERE g.id = crl.generation)
      FROM crl WHERE der IS NOT NULL";
 
-/// The entries of a generation's list: revoked certificates, and abandoned serial numbers. Both stay
-/// until they were on a list that was made after their end (RFC 5280, section 3.3). `?2` is the date
-/// of the last list.
+/// The entries of a generation's list: revoked certificates, and abandoned serial numbers. Both
+/// stay until they were on a list that was made after their end (RFC 5280, section 3.3). `?2` is
+/// the date of the last list.
 const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
      FROM certificate c JOIN intent i ON i.id = c.intent
      WHERE c.revoked_at IS NOT NULL AND i.issuer = ?1
@@ -93,9 +93,9 @@ const ENTRIES: &str = "SELECT i.serial, c.revoked_at, c.revocation_reason, i.id
      ORDER BY 2, 4";
 
 impl Store {
-    /// Returns what the next revocation list of `generation` is made from. Its number is one more than
-    /// the last, and never less than `now`: a database that was restored from a backup does not know
-    /// the last numbers and must use none of them again (RFC 5280, section 5.2.3).
+    /// Returns what the next revocation list of `generation` is made from. Its number is one more
+    /// than the last, and never less than `now`: a database that was restored from a backup does
+    /// not know the last numbers and must use none of them again (RFC 5280, section 5.2.3).
     pub fn draft_crl(&self, generation: i64, now: i64) -> Result<CrlDraft, StoreError> {
         self.read(|tx| {
             // Read first: a change counted after this makes another list necessary.
@@ -119,8 +119,8 @@ impl Store {
         })
     }
 
-    /// Records a revocation list durably before it is signed. A token signs nothing but the returned
-    /// value.
+    /// Records a revocation list durably before it is signed. A token signs nothing but the
+    /// returned value.
     pub fn record_crl(&self, crl: NewCrl, entry: AuditEntry) -> Result<RecordedCrl, StoreError> {
         let tbs = crl.tbs.clone();
         let id = self.write(move |tx| {

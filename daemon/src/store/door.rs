@@ -26,8 +26,8 @@ pub(super) const TAKES_PRECEDENCE: &str =
     "e.removed = 0 AND (e.overlay_of IS NULL OR e.status = 'enabled')";
 
 impl Store {
-    /// Whether a device has an enrollment of its own at this service, which takes precedence over its
-    /// group.
+    /// Whether a device has an enrollment of its own at this service, which takes precedence over
+    /// its group.
     pub fn has_own_enrollment(
         &self,
         provisioning: &str,

@@ -1,6 +1,7 @@
 //! Counts and lists the devices that depend on a generation.
 //!
-//! Every count is answered from indexes, so that a fleet of 10,000 devices is counted in milliseconds.
+//! Every count is answered from indexes, so that a fleet of 10,000 devices is counted in
+//! milliseconds.
 
 use super::engine::dialect::{greatest, values_of_1};
 use super::engine::{Parameters, Row, Tx, params};
@@ -57,7 +58,8 @@ const LEAVES: &str = concat!(
 /// A device `d` that was observed in a hub on its current leaf, whose intent is `n`.
 const PROVEN: &str = "FROM device d JOIN intent n ON n.id = d.certificate \
      JOIN certificate nc ON nc.intent = n.id \
-     JOIN hub_observation p ON p.device = d.registration_id AND p.certificate = nc.sha256 WHERE TRUE";
+     JOIN hub_observation p ON p.device = d.registration_id AND p.certificate = nc.sha256 \
+     WHERE TRUE";
 
 /// The last sign of the device `d`: its current leaf `c` was issued, or it registered.
 const LAST_SEEN: &str = concat!(
@@ -123,8 +125,9 @@ impl Store {
         })
     }
 
-    /// Returns the devices whose current leaf is by this generation, in the order in which they need
-    /// a new one: the most recently active first, and among equals those whose leaf ends first.
+    /// Returns the devices whose current leaf is by this generation, in the order in which they
+    /// need a new one: the most recently active first, and among equals those whose leaf ends
+    /// first.
     pub fn devices_to_reissue(
         &self,
         generation: i64,
@@ -141,9 +144,9 @@ impl Store {
         })
     }
 
-    /// Returns the devices that ever had a leaf by one of these generations, the most recently active
-    /// first. With `strangers`, also the devices that a hub knows by a certificate which is not on
-    /// record as theirs.
+    /// Returns the devices that ever had a leaf by one of these generations, the most recently
+    /// active first. With `strangers`, also the devices that a hub knows by a certificate which is
+    /// not on record as theirs.
     pub fn devices_to_clear(
         &self,
         generations: &[i64],
@@ -171,8 +174,8 @@ impl Store {
         })
     }
 
-    /// Returns the progress of a roll from the generations `old` to `new`, which retires the old ones
-    /// at `retirement`.
+    /// Returns the progress of a roll from the generations `old` to `new`, which retires the old
+    /// ones at `retirement`.
     pub fn drain_report(
         &self,
         old: &[i64],
@@ -193,7 +196,8 @@ impl Store {
             );
             let silent = format!(
                 "{current} AND c.issued_at < ?3 AND NOT EXISTS (
-                 SELECT 1 FROM hub_observation p WHERE p.device = d.registration_id AND p.since >= ?3)"
+                 SELECT 1 FROM hub_observation p
+                 WHERE p.device = d.registration_id AND p.since >= ?3)"
             );
             Ok(DrainReport {
                 devices_seen_on_the_new: count(tx, &seen, params![new])?,

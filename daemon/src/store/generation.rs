@@ -141,8 +141,8 @@ impl Store {
         })
     }
 
-    /// Records the public key that the token made for a planned generation, and the encrypted key if
-    /// the token stores its keys outside.
+    /// Records the public key that the token made for a planned generation, and the encrypted key
+    /// if the token stores its keys outside.
     pub fn record_key(
         &self,
         generation: i64,
@@ -152,7 +152,8 @@ impl Store {
         self.write(move |tx| {
             let changed = tx.execute(
                 "UPDATE generation SET spki = ?2, key_wrapped = ?3
-                 WHERE id = ?1 AND (spki IS NULL OR (spki = ?2 AND key_wrapped IS NOT DISTINCT FROM ?3))",
+                 WHERE id = ?1 AND (
+                     spki IS NULL OR (spki = ?2 AND key_wrapped IS NOT DISTINCT FROM ?3))",
                 params![generation, spki, wrapped],
             )?;
             match changed {

@@ -45,8 +45,8 @@ pub struct HoldChunk {
 }
 
 impl Store {
-    /// Puts the next devices of a block on hold. Returns whether it did: not if the block was lifted
-    /// or somebody else went on with it.
+    /// Puts the next devices of a block on hold. Returns whether it did: not if the block was
+    /// lifted or somebody else went on with it.
     pub fn hold_devices(&self, chunk: HoldChunk, at: i64) -> Result<bool, StoreError> {
         self.write(move |tx| {
             let block = block_by_id(tx, chunk.block)?;

@@ -38,8 +38,8 @@ pub struct HubCall {
 
 impl Store {
     /// Makes a job called `name` from at most `devices_max` calls that are due: those of one
-    /// authority's roll, or those of rolls of leaves. Devices that need no call any more are left out.
-    /// Returns false if no call is left.
+    /// authority's roll, or those of rolls of leaves. Devices that need no call any more are left
+    /// out. Returns false if no call is left.
     pub fn make_hub_job(
         &self,
         provisioning: String,

@@ -29,8 +29,8 @@ impl Store {
     pub fn record_hub_observation(&self, observed: HubObservation) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute(
-                "INSERT INTO hub_observation (provisioning, device, certificate, registration, since,
-                     seen_at)
+                "INSERT INTO hub_observation
+                     (provisioning, device, certificate, registration, since, seen_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (provisioning, device) DO UPDATE SET
                      since = CASE WHEN certificate IS NOT DISTINCT FROM excluded.certificate
@@ -60,8 +60,8 @@ impl Store {
         self.read(|tx| find(tx, provisioning, device))
     }
 
-    /// Returns devices whose leaf is being rolled at this service, and devices reissued under a rolled
-    /// authority, not observed since `before`; at most `limit`.
+    /// Returns devices whose leaf is being rolled at this service, and devices reissued under a
+    /// rolled authority, not observed since `before`; at most `limit`.
     pub fn devices_to_observe(
         &self,
         provisioning: &str,
@@ -75,7 +75,8 @@ impl Store {
                      WHERE authority IS NOT NULL AND state IN ('draining', 'reissuing')
                      UNION SELECT g.id FROM generation g JOIN below b ON g.parent = b.id)
                  SELECT e.name FROM roll r JOIN enrollment e ON e.id = r.enrollment
-                 LEFT JOIN hub_observation p ON p.provisioning = e.provisioning AND p.device = e.name
+                 LEFT JOIN hub_observation p
+                     ON p.provisioning = e.provisioning AND p.device = e.name
                  WHERE r.state NOT IN ('done', 'aborted') AND e.provisioning = ?1
                    AND coalesce(p.seen_at, 0) <= ?2
                  UNION
@@ -83,7 +84,8 @@ impl Store {
                  JOIN device d ON d.registration_id = o.subject
                  JOIN intent i ON i.id = d.certificate
                  JOIN certificate c ON c.intent = i.id
-                 LEFT JOIN hub_observation p ON p.provisioning = ?1 AND p.device = d.registration_id
+                 LEFT JOIN hub_observation p
+                     ON p.provisioning = ?1 AND p.device = d.registration_id
                  WHERE o.purpose = 'leaf' AND o.state = 'issued' AND o.not_after >= ?2
                    AND o.issuer IN (SELECT id FROM below)
                    AND i.issuer NOT IN (SELECT id FROM below)

@@ -1,9 +1,9 @@
 //! Queues tasks at hubs, one per device, and records their results.
 //!
-//! A task is queued in the transaction of its cause. It is idempotent. A device that several hubs may
-//! know is called at each of them, until one has reached it. A task is not due while its enrollment
-//! has a dirty mark: the provisioning service must exclude a device before its identity is deleted,
-//! or the device would register again.
+//! A task is queued in the transaction of its cause. It is idempotent. A device that several hubs
+//! may know is called at each of them, until one has reached it. A task is not due while its
+//! enrollment has a dirty mark: the provisioning service must exclude a device before its identity
+//! is deleted, or the device would register again.
 
 use super::engine::dialect::values_of_1;
 use super::engine::{Row, Tx, params};
@@ -136,7 +136,8 @@ pub struct HubTaskEnd {
     pub again_at: Option<i64>,
 }
 
-/// The progress of the tasks of one cause. A device that is called at several hubs has several tasks.
+/// The progress of the tasks of one cause. A device that is called at several hubs has several
+/// tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct HubProgress {
     /// All tasks.
@@ -178,11 +179,12 @@ const GATHER_SECONDS: i64 = 2;
 const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enrollment) \
      AND NOT (t.cause = 'block' AND EXISTS (
          SELECT 1 FROM block b WHERE b.id = t.cause_id AND b.lifted_at IS NOT NULL))";
-const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, t.answer, \
-     t.queued_at, t.round FROM hub_task t";
+const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, \
+     t.answer, t.queued_at, t.round FROM hub_task t";
 
-/// The call `t` is still needed: no hub has reached the device, and its own roll waits for a request,
-/// or an authority's roll waits for the device's leaf by another generation than the old one.
+/// The call `t` is still needed: no hub has reached the device, and its own roll waits for a
+/// request, or an authority's roll waits for the device's leaf by another generation than the old
+/// one.
 pub(super) const NEEDED: &str = "NOT EXISTS (
     SELECT 1 FROM hub_task o WHERE o.cause = t.cause AND o.cause_id = t.cause_id
         AND o.device = t.device AND o.action = t.action AND o.reached = 1)
@@ -194,8 +196,8 @@ pub(super) const NEEDED: &str = "NOT EXISTS (
             WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
 
 impl Store {
-    /// Queues tasks for `cause`. Calls that were queued before stay as they are; deletions that were
-    /// queued before are repeated. Returns how many tasks are new or repeated.
+    /// Queues tasks for `cause`. Calls that were queued before stay as they are; deletions that
+    /// were queued before are repeated. Returns how many tasks are new or repeated.
     pub fn queue_hub_tasks(
         &self,
         cause: HubCause,
@@ -225,8 +227,8 @@ impl Store {
         })
     }
 
-    /// Returns when the next task or job is due at this service's hub. Tasks that wait for a mark do
-    /// not count: completing the mark wakes the reconciler.
+    /// Returns when the next task or job is due at this service's hub. Tasks that wait for a mark
+    /// do not count: completing the mark wakes the reconciler.
     pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
         self.read(|tx| {
             let sql = format!(
@@ -318,7 +320,8 @@ impl Store {
                     count(DISTINCT t.device) FILTER (WHERE {UNREACHED}),
                     count(*) FILTER (WHERE t.done_at IS NULL AND t.attempts > 0
                                        AND t.reached IS NULL),
-                    count(DISTINCT t.job), count(DISTINCT t.job) FILTER (WHERE j.done_at IS NOT NULL)
+                    count(DISTINCT t.job),
+                    count(DISTINCT t.job) FILTER (WHERE j.done_at IS NOT NULL)
              FROM hub_task t LEFT JOIN hub_job j ON j.id = t.job
              WHERE t.cause = ?1 AND t.cause_id = ?2 AND (?3 IS NULL OR t.provisioning = ?3)"
         );
@@ -364,8 +367,9 @@ impl Store {
     }
 }
 
-/// Queues tasks within the caller's transaction. A deletion that is done or in progress is repeated,
-/// because its device may have registered in between. Returns how many are new or repeated.
+/// Queues tasks within the caller's transaction. A deletion that is done or in progress is
+/// repeated, because its device may have registered in between. Returns how many are new or
+/// repeated.
 pub(super) fn queue(
     tx: &Tx<'_>,
     cause: HubCause,

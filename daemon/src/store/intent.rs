@@ -91,13 +91,13 @@ pub enum Moves {
 pub struct Requester {
     /// SHA-256 of its DER.
     pub sha256: [u8; 32],
-    /// The value of [`Store::revocations`](super::Store::revocations) when the caller was authorized.
-    /// While it has not changed, the certificate cannot have been revoked.
+    /// The value of [`Store::revocations`](super::Store::revocations) when the caller was
+    /// authorized. While it has not changed, the certificate cannot have been revoked.
     pub revocations: u64,
 }
 
-/// Bytes that were recorded durably before a token gets them. Only the store makes this value, and a
-/// token signs nothing else: promise 1 of the design as a type.
+/// Bytes that were recorded durably before a token gets them. Only the store makes this value, and
+/// a token signs nothing else: promise 1 of the design as a type.
 #[derive(Debug)]
 pub struct Recorded {
     id: i64,

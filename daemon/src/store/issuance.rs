@@ -1,4 +1,5 @@
-//! Records intents and certificates: steps 3, 7 and 10 of the issuance cycle (docs/architecture.md).
+//! Records intents and certificates: steps 3, 7 and 10 of the issuance cycle
+//! (docs/architecture.md).
 
 use super::audit::{self, AuditEntry};
 use super::certificate::by_intent;
@@ -18,7 +19,8 @@ use std::sync::atomic::Ordering;
 pub enum OnIssued {
     /// Nothing else.
     Alone,
-    /// The leaf becomes the device's current one, and its individual enrollments take it into a slot.
+    /// The leaf becomes the device's current one, and its individual enrollments take it into a
+    /// slot.
     Device {
         /// The device.
         registration_id: String,
@@ -45,8 +47,8 @@ pub struct IssuedEffects {
 }
 
 impl Store {
-    /// Step 3: returns what became of the request with this idempotency key. Asks the writer, so that
-    /// an operation that is queued is seen.
+    /// Step 3: returns what became of the request with this idempotency key. Asks the writer, so
+    /// that an operation that is queued is seen.
     pub async fn prior_request(
         &self,
         caller: &str,
@@ -85,8 +87,8 @@ impl Store {
     }
 
     /// Step 10: records the certificate, its effects and the audit entry in one transaction. Fails
-    /// with [`StoreError::RequesterRevoked`] if the caller's client certificate was revoked after the
-    /// caller was authorized.
+    /// with [`StoreError::RequesterRevoked`] if the caller's client certificate was revoked after
+    /// the caller was authorized.
     pub async fn record_certificate(
         &self,
         recorded: &Recorded,

@@ -1,4 +1,5 @@
-//! Counts the signatures that have no other record: test signatures, and those of credentials' keys.
+//! Counts the signatures that have no other record: test signatures, and those of credentials'
+//! keys.
 //!
 //! The workers count, and their counts are added up here, so that every signature of a token is
 //! explained.

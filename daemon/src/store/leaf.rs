@@ -44,8 +44,9 @@ impl Store {
     }
 }
 
-/// Step 7, for a device: checks that the spelling is the one on record, that the device may have this
-/// profile, that neither the device nor its group is blocked, and that its slots can take a leaf.
+/// Step 7, for a device: checks that the spelling is the one on record, that the device may have
+/// this profile, that neither the device nor its group is blocked, and that its slots can take a
+/// leaf.
 pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
     let registration_id = intent.subject.as_str();
     if let Some((known, profile)) = registered(tx, registration_id)? {
@@ -158,8 +159,8 @@ fn record_move(
     }
 }
 
-/// Makes `serving` the device's current leaf again after a roll to `next` was aborted, unless a slot
-/// at another service still holds `next`.
+/// Makes `serving` the device's current leaf again after a roll to `next` was aborted, unless a
+/// slot at another service still holds `next`.
 pub(super) fn give_up(
     tx: &Tx<'_>,
     registration_id: &str,

@@ -122,8 +122,8 @@ impl Store {
         })
     }
 
-    /// Aborts an expiry roll of a leaf before its cut-over. A requested roll has changed nothing yet;
-    /// in a staged roll the next certificate leaves its slot.
+    /// Aborts an expiry roll of a leaf before its cut-over. A requested roll has changed nothing
+    /// yet; in a staged roll the next certificate leaves its slot.
     pub fn abort_leaf_roll(
         &self,
         roll: i64,

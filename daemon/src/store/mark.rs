@@ -64,9 +64,10 @@ pub enum Observation {
 }
 
 impl Store {
-    /// Returns the marks that are due at this service, urgent ones first, then oldest first, at most
-    /// `limit`. The mark of an enrollment that comes `after` another waits while that one has a mark.
-    /// Without `new_ones`, marks of individual enrollments that were never sent are left out.
+    /// Returns the marks that are due at this service, urgent ones first, then oldest first, at
+    /// most
+    /// `limit`. The mark of an enrollment that comes `after` another waits while that one has a
+    /// mark. Without `new_ones`, marks of individual enrollments that were never sent are left out.
     pub fn due_marks(
         &self,
         provisioning: &str,
@@ -104,8 +105,8 @@ impl Store {
         })
     }
 
-    /// Records the observation, and clears the mark unless it has had another cause since `mark` was
-    /// read. Returns true if the mark was cleared.
+    /// Records the observation, and clears the mark unless it has had another cause since `mark`
+    /// was read. Returns true if the mark was cleared.
     pub fn complete_mark(
         &self,
         mark: &MarkRow,

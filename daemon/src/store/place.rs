@@ -1,9 +1,9 @@
 //! Creates and connects to the database's files, which only their owner can use.
 //!
-//! SQLite gives a new database the mode 0644 less the umask, and its logs the database's mode. So the
-//! files are made and restricted here, before SQLite opens them. SQLite opens by path: a symbolic
-//! link in the place of a file is refused, and root gets here only with the rights of the folder's
-//! owner (`files::as_owner`).
+//! SQLite gives a new database the mode 0644 less the umask, and its logs the database's mode. So
+//! the files are made and restricted here, before SQLite opens them. SQLite opens by path: a
+//! symbolic link in the place of a file is refused, and root gets here only with the rights of the
+//! folder's owner (`files::as_owner`).
 
 use super::StoreError;
 use crate::files;

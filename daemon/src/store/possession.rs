@@ -78,7 +78,8 @@ impl Store {
             match changed {
                 1 => Ok(()),
                 _ => Err(StoreError::Conflict(format!(
-                    "the proof of CA certificate {id} changed concurrently; no changes were made. Retry"
+                    "the proof of CA certificate {id} changed concurrently; no changes were made. \
+                     Retry"
                 ))),
             }
         })

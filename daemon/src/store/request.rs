@@ -1,8 +1,8 @@
 //! Records requests to issuers elsewhere, and the certificates that they return.
 //!
 //! A request is recorded before it is signed, like a certificate, and signed once. The certificate
-//! that is installed gets an intent of the purpose `adopted`, because no worker was asked to sign it.
-//! Installing it is one transaction: a crash leaves all of it or nothing.
+//! that is installed gets an intent of the purpose `adopted`, because no worker was asked to sign
+//! it. Installing it is one transaction: a crash leaves all of it or nothing.
 
 use super::adoption::{MadeElsewhere, record_certificate};
 use super::audit::{self, AuditEntry};
@@ -33,8 +33,8 @@ pub struct InstalledCertificate {
 }
 
 impl Store {
-    /// Records a request durably, or returns the one on record. A token signs nothing but the returned
-    /// value.
+    /// Records a request durably, or returns the one on record. A token signs nothing but the
+    /// returned value.
     pub fn request_certificate(
         &self,
         request: NewRequest,

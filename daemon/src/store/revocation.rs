@@ -1,8 +1,8 @@
 //! Revokes certificates and lifts holds.
 //!
 //! A revoked certificate keeps its first date. Its reason is final, except `certificateHold`, which
-//! may be lifted or made final. Triggers enforce that, count each change for the revocation lists of
-//! the issuing generation, and forbid a revoked generation to sign.
+//! may be lifted or made final. Triggers enforce that, count each change for the revocation lists
+//! of the issuing generation, and forbid a revoked generation to sign.
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Parameter, Parameters, Row, Tx, params};
@@ -22,8 +22,8 @@ pub enum RevocationTarget {
     Serial(Vec<u8>),
     /// The certificate with this SHA-256.
     Sha256([u8; 32]),
-    /// All leaves of this device that have not expired. A station with the same common name keeps its
-    /// certificates.
+    /// All leaves of this device that have not expired. A station with the same common name keeps
+    /// its certificates.
     Leaves {
         /// The registration id in any spelling.
         subject: String,

@@ -1,8 +1,8 @@
 //! Records rolls, the replacement of a certificate step by step.
 //!
 //! The slots of the enrollments say which certificate is where; a roll says why, since when and at
-//! whose request. Each step changes both in one transaction, and only if the slots are still those on
-//! which the step was decided.
+//! whose request. Each step changes both in one transaction, and only if the slots are still those
+//! on which the step was decided.
 
 use super::audit::AuditEntry;
 use super::engine::{Parameters, Row, Tx, params};
@@ -127,9 +127,9 @@ impl Store {
         self.read(|tx| roll_rows(tx, "WHERE r.parent = ?1 ORDER BY r.id", params![parent]))
     }
 
-    /// Returns every roll that may have a next step at `now`, oldest first. Most rolls of leaves wait
-    /// for a request or for the end of the old leaf and are left out. With `proven`, rolls whose new
-    /// leaf was observed in the hub do not wait for that end.
+    /// Returns every roll that may have a next step at `now`, oldest first. Most rolls of leaves
+    /// wait for a request or for the end of the old leaf and are left out. With `proven`, rolls
+    /// whose new leaf was observed in the hub do not wait for that end.
     pub fn open_rolls(&self, now: i64, proven: bool) -> Result<Vec<RollRow>, StoreError> {
         self.read(|tx| {
             let condition =
@@ -161,8 +161,8 @@ impl Store {
     }
 }
 
-/// Step 10, for an individually enrolled device that is renewed: adds the new certificate to the open
-/// roll, or starts a roll where none was requested.
+/// Step 10, for an individually enrolled device that is renewed: adds the new certificate to the
+/// open roll, or starts a roll where none was requested.
 pub(super) fn stage(
     tx: &Tx<'_>,
     enrollment: i64,

@@ -1,4 +1,5 @@
-//! Records scans: which enrollments a list of the whole service contained, and which were never sent.
+//! Records scans: which enrollments a list of the whole service contained, and which were never
+//! sent.
 
 use super::engine::dialect::greatest;
 use super::engine::params;
@@ -44,8 +45,8 @@ impl Store {
     }
 
     /// Records one page of a scan. Enrollments as desired complete their marks, as
-    /// [`complete_mark`](Store::complete_mark) does. Enrollments that differ from the last observation are
-    /// marked, unless that was during this scan: then the page may be older.
+    /// [`complete_mark`](Store::complete_mark) does. Enrollments that differ from the last
+    /// observation are marked, unless that was during this scan: then the page may be older.
     pub fn record_page(&self, page: ScannedPage, at: i64) -> Result<PageEffect, StoreError> {
         self.write(move |tx| {
             let mut effect = PageEffect::default();
@@ -72,8 +73,8 @@ impl Store {
         })
     }
 
-    /// Marks enrollments that existed before the scan and were not listed. Newer ones may have landed
-    /// on a page already read.
+    /// Marks enrollments that existed before the scan and were not listed. Newer ones may have
+    /// landed on a page already read.
     pub fn mark_unseen(
         &self,
         provisioning: String,

@@ -15,17 +15,18 @@ CREATE TABLE generation (
     key_label   TEXT    NOT NULL,
     key_id      BLOB    NOT NULL,
     spki        BLOB    CONSTRAINT generation_spki UNIQUE,
-    -- The key itself, of a token that keeps its keys outside, encrypted for that token alone. It comes
-    -- with the public key or not at all.
-    key_wrapped BLOB    CHECK (key_wrapped IS NULL OR (spki IS NOT NULL AND length(key_wrapped) <= 2048)),
+    -- The key itself, of a token that keeps its keys outside, encrypted for that token alone. It
+    -- comes with the public key or not at all.
+    key_wrapped BLOB    CHECK (key_wrapped IS NULL
+                               OR (spki IS NOT NULL AND length(key_wrapped) <= 2048)),
     certificate INTEGER CONSTRAINT generation_certificate UNIQUE REFERENCES certificate (intent),
     state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
     -- How often a revocation list of this generation had to change: triggers count, nobody forgets.
     revocations INTEGER NOT NULL DEFAULT 0,
     -- The number of the last list that somebody else has published: ours count on from it.
     crl_number  INTEGER NOT NULL DEFAULT 0 CHECK (crl_number >= 0),
-    -- 1 from a restore until a list is signed that is newer than the restored one: the restored list
-    -- lacks what was revoked after the backup, so it is not served.
+    -- 1 from a restore until a list is signed that is newer than the restored one: the restored
+    -- list lacks what was revoked after the backup, so it is not served.
     crl_withheld INTEGER NOT NULL DEFAULT 0 CHECK (crl_withheld IN (0, 1)),
     CONSTRAINT generation_number UNIQUE (authority, number),
     CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
@@ -36,10 +37,11 @@ CREATE UNIQUE INDEX generation_key ON generation (token, key_id) WHERE key_id <>
 CREATE UNIQUE INDEX generation_serving ON generation (authority, state) WHERE state = 'serving';
 CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
 
--- What a token was, or may have been, asked to sign: recorded before it was asked. One that ended without
--- a certificate is abandoned if its token may have signed it, and withdrawn if no worker was asked. (For a longer IN,
--- SQLite makes a temporary table at every insert; OR costs nothing.) An adopted certificate was asked for by
--- somebody else; it is here so that all bytes and serial numbers are in one place.
+-- What a token was, or may have been, asked to sign: recorded before it was asked. One that ended
+-- without a certificate is abandoned if its token may have signed it, and withdrawn if no worker
+-- was asked. (For a longer IN, SQLite makes a temporary table at every insert; OR costs nothing.)
+-- An adopted certificate was asked for by somebody else; it is here so that all bytes and serial
+-- numbers are in one place.
 CREATE TABLE intent (
     id              INTEGER PRIMARY KEY,
     serial          BLOB    NOT NULL CONSTRAINT intent_serial UNIQUE,
@@ -80,20 +82,22 @@ CREATE UNIQUE INDEX intent_possession ON intent (subject)
     WHERE purpose = 'possession' AND state <> 'abandoned' AND state <> 'withdrawn';
 CREATE INDEX intent_subject ON intent (subject, id);
 CREATE INDEX intent_key ON intent (key_sha256);
-CREATE INDEX intent_leaf ON intent (issuer, not_after, subject) WHERE purpose = 'leaf' AND state = 'issued';
+CREATE INDEX intent_leaf ON intent (issuer, not_after, subject)
+    WHERE purpose = 'leaf' AND state = 'issued';
 -- Stations, operators, auditors and servers: few, and found without passing any device.
 CREATE INDEX intent_of_others ON intent (not_after) WHERE role <> 'device' AND state = 'issued';
 CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
--- (FAIL, because for what may ABORT midway, SQLite copies every page that the statement changes. All
--- of these come before their row is changed, and the store rolls back whatever is refused.)
+-- (FAIL, because for what may ABORT midway, SQLite copies every page that the statement changes.
+-- All of these come before their row is changed, and the store rolls back whatever is refused.)
 CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, purpose, profile, subject, key_sha256, tbs, not_before, not_after,
                  role, caller, recorded_at ON intent
 BEGIN
     SELECT RAISE(FAIL, 'intent_is_immutable');
 END;
--- An abandoned or withdrawn intent gives its idempotency key back: the caller's repeat is another request.
+-- An abandoned or withdrawn intent gives its idempotency key back: the caller's repeat is another
+-- request.
 CREATE TRIGGER intent_keeps_its_request
 BEFORE UPDATE OF idempotency_key, request_sha256 ON intent
 WHEN (NEW.state <> 'abandoned' AND NEW.state <> 'withdrawn') OR NEW.idempotency_key IS NOT NULL
@@ -139,7 +143,8 @@ CREATE TABLE certificate (
     CHECK ((revoked_at IS NULL) = (revocation_reason IS NULL))
 ) STRICT;
 CREATE INDEX certificate_revoked ON certificate (intent) WHERE revoked_at IS NOT NULL;
-CREATE TRIGGER certificate_stays_revoked BEFORE UPDATE OF revoked_at, revocation_reason ON certificate
+CREATE TRIGGER certificate_stays_revoked
+BEFORE UPDATE OF revoked_at, revocation_reason ON certificate
 WHEN OLD.revoked_at IS NOT NULL AND (
     OLD.revocation_reason <> 6 OR (NEW.revoked_at IS NOT NULL AND NEW.revoked_at <> OLD.revoked_at)
 )
@@ -160,7 +165,8 @@ WHEN NOT EXISTS (
 BEGIN
     SELECT RAISE(FAIL, 'certificate_equals_intent');
 END;
-CREATE TRIGGER certificate_is_immutable BEFORE UPDATE OF intent, der, sha256, issued_at ON certificate
+CREATE TRIGGER certificate_is_immutable
+BEFORE UPDATE OF intent, der, sha256, issued_at ON certificate
 BEGIN
     SELECT RAISE(FAIL, 'certificate_is_immutable');
 END;
@@ -225,8 +231,9 @@ BEGIN
     SELECT RAISE(ABORT, 'crl_newest_is_kept');
 END;
 
--- A generation that is certified elsewhere: what its issuer is asked, recorded before it is signed, and
--- the certificates above it, once it is certified: PEM, its issuer's first, the last one self-signed.
+-- A generation that is certified elsewhere: what its issuer is asked, recorded before it is signed,
+-- and the certificates above it, once it is certified: PEM, its issuer's first, the last one
+-- self-signed.
 CREATE TABLE request (
     generation  INTEGER PRIMARY KEY REFERENCES generation (id),
     -- How many authorities must be allowed below.
@@ -261,18 +268,19 @@ CREATE TABLE device (
     -- The end of that certificate, for `device_ending`.
     not_after       INTEGER NOT NULL
 ) STRICT;
--- Which devices end soon, and with which profiles devices are registered; whole in the index, so that
--- counting reads nothing else.
+-- Which devices end soon, and with which profiles devices are registered; whole in the index, so
+-- that counting reads nothing else.
 CREATE INDEX device_ending ON device (profile, not_after, certificate);
 
--- What a provisioning service shall hold. A group holds its authority's certificates, or names those
--- that the service holds verified (`by_reference`). `slots` is the JSON form of `enrollment::slots::Slots`,
--- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record as
--- the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the number of
--- the last scan that met it, or during which we saw it in place. `overlay_of` names the group whose device an individual enrollment was
--- made for, to shut a compromised or blocked leaf out, or the authority whose certificate a disabled group
--- holds for the same end. `after` is an enrollment that must be settled
--- first: the service takes a certificate in one enrollment only.
+-- What a provisioning service shall hold. A group holds its authority's certificates, or names
+-- those that the service holds verified (`by_reference`). `slots` is the JSON form of
+-- `enrollment::slots::Slots`,
+-- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record
+-- as the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the
+-- number of the last scan that met it, or during which we saw it in place. `overlay_of` names the
+-- group whose device an individual enrollment was made for, to shut a compromised or blocked leaf
+-- out, or the authority whose certificate a disabled group holds for the same end. `after` is an
+-- enrollment that must be settled first: the service takes a certificate in one enrollment only.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -308,8 +316,8 @@ CREATE TABLE ca_certificate (
     CONSTRAINT ca_certificate_generation UNIQUE (provisioning, generation)
 ) STRICT;
 
--- What was seen of a whole provisioning service: how much of its limits is used, whoever put it there, at
--- the last count, how many scans have begun, and when one last came to its end.
+-- What was seen of a whole provisioning service: how much of its limits is used, whoever put it
+-- there, at the last count, how many scans have begun, and when one last came to its end.
 CREATE TABLE service_load (
     provisioning    TEXT    PRIMARY KEY,
     groups          INTEGER,
@@ -373,8 +381,9 @@ CREATE UNIQUE INDEX roll_open_authority ON roll (authority)
 CREATE INDEX roll_under_way ON roll (state) WHERE state NOT IN ('done', 'aborted');
 CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
 
--- A job at a hub that calls a method of many devices: named here before the hub hears of it, so that
--- after a lost answer it is found by its name. Its calls are tasks, and tell what came of them.
+-- A job at a hub that calls a method of many devices: named here before the hub hears of it, so
+-- that after a lost answer it is found by its name. Its calls are tasks, and tell what came of
+-- them.
 CREATE TABLE hub_job (
     id           INTEGER PRIMARY KEY,
     name         TEXT    NOT NULL CONSTRAINT hub_job_name UNIQUE,
@@ -390,8 +399,10 @@ CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL
 -- What has to be done at a hub, device by device: an identity deleted, or a method called. `cause`
 -- and `cause_id` say for whom; while `enrollment` has a dirty mark the task waits, because a device
 -- that the provisioning service still lets in would come back. With a `job`, it is done by that.
--- `round` counts how often its cause has asked for it: what the hub answers to an earlier round ends nothing.
--- `reached` is whether the device heard the last call; a device is called at every hub that may know it.
+-- `round` counts how often its cause has asked for it: what the hub answers to an earlier round
+-- ends nothing.
+-- `reached` is whether the device heard the last call; a device is called at every hub that may
+-- know it.
 CREATE TABLE hub_task (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -428,9 +439,9 @@ CREATE TABLE hub_observation (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hub_observation_device ON hub_observation (device, certificate);
 
--- Whom an operator keeps out. `undo` says what lifting the block puts back. `reached` says how far its
--- work is, device by device: the last one that was put on hold; once lifted, anything until all is
--- given back; null when there is nothing left to do.
+-- Whom an operator keeps out. `undo` says what lifting the block puts back. `reached` says how far
+-- its work is, device by device: the last one that was put on hold; once lifted, anything until all
+-- is given back; null when there is nothing left to do.
 CREATE TABLE block (
     id         INTEGER PRIMARY KEY,
     kind       TEXT    NOT NULL CHECK (kind IN ('device', 'group', 'generation')),
@@ -459,8 +470,9 @@ CREATE TABLE block_hold (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX block_hold_certificate ON block_hold (certificate);
 
--- What the keys of a token have signed that is on no other record: `proof` are test signatures, `credential`
--- what opens the cloud. `counted` is what the worker process `worker` had told when it was last heard,
+-- What the keys of a token have signed that is on no other record: `proof` are test signatures,
+-- `credential` what opens the cloud. `counted` is what the worker process `worker` had told when it
+-- was last heard,
 -- `total` what all its workers have told.
 CREATE TABLE key_use (
     token   TEXT    NOT NULL,
@@ -495,8 +507,8 @@ BEGIN
     SELECT RAISE(ABORT, 'audit_is_append_only_delete');
 END;
 
--- An operator has vouched for the machine's clock: what is on record up to these rows does not count
--- against it any more.
+-- An operator has vouched for the machine's clock: what is on record up to these rows does not
+-- count against it any more.
 CREATE TABLE accepted_clock (
     only   INTEGER PRIMARY KEY CHECK (only = 1),
     at     INTEGER NOT NULL,

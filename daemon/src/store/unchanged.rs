@@ -1,7 +1,9 @@
-//! Opens the database for reading and changes no file: no schema, no write-ahead log, no index of it.
+//! Opens the database for reading and changes no file: no schema, no write-ahead log, no index of
+//! it.
 //!
-//! SQLite makes `-wal` and `-shm` files even for a reader, and on a full or read-only disk it cannot,
-//! and fails. So each state of the files is opened in the way that needs no file to be made:
+//! SQLite makes `-wal` and `-shm` files even for a reader, and on a full or read-only disk it
+//! cannot, and fails. So each state of the files is opened in the way that needs no file to be
+//! made:
 //!
 //! | `-shm` | `-wal` | way |
 //! |---|---|---|

@@ -1,8 +1,8 @@
 //! Runs all writes on one thread: takes what is queued, commits it as one group, then answers.
 //!
-//! A commit costs more than an operation: it waits for the disk, and writes again every page that the
-//! commit before it wrote. So after a large group the writer waits a moment for more operations. A
-//! lone operation is committed at once.
+//! A commit costs more than an operation: it waits for the disk, and writes again every page that
+//! the commit before it wrote. So after a large group the writer waits a moment for more
+//! operations. A lone operation is committed at once.
 //!
 //! Refusals are rare, so a group runs without savepoints: SQLite copies every page that a savepoint
 //! changes, which would cost more than the operation. When an operation is refused, the whole
@@ -142,8 +142,8 @@ impl Writer {
     }
 }
 
-/// Counts each change of a certificate in `revocations` at once, because operations of the same group
-/// must see it, and sets `revoked`, by which the commit is counted for readers.
+/// Counts each change of a certificate in `revocations` at once, because operations of the same
+/// group must see it, and sets `revoked`, by which the commit is counted for readers.
 fn watch(
     connection: &Connection,
     revoked: &Arc<AtomicBool>,

@@ -1,4 +1,5 @@
-//! Names the snippets of SQL that are SQLite's alone. Macros, so that they cost nothing at run time.
+//! Names the snippets of SQL that are SQLite's alone. Macros, so that they cost nothing at run
+//! time.
 //!
 //! Everywhere else operations use what SQLite and PostgreSQL share: `CASE` for `iif`, `IS NOT
 //! DISTINCT FROM` for `IS`, `RETURNING` for the last row id.

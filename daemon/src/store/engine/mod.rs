@@ -1,8 +1,8 @@
 //! Runs SQL: the transaction, parameters and rows by which operations reach the database.
 //!
-//! An operation gets a [`Tx`] and never sees the database library, so that its SQL is all that binds
-//! it to SQLite, and [`dialect`] names what is SQLite's alone. Statements are prepared once for each
-//! connection and kept.
+//! An operation gets a [`Tx`] and never sees the database library, so that its SQL is all that
+//! binds it to SQLite, and [`dialect`] names what is SQLite's alone. Statements are prepared once
+//! for each connection and kept.
 
 pub(super) mod dialect;
 mod failure;

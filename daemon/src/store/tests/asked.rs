@@ -26,8 +26,8 @@ fn steps(stage: &Stage, work: impl FnOnce()) -> usize {
     count.load(Ordering::Relaxed)
 }
 
-/// Everything that `roll show` asks of an authority's roll costs some steps for each device: it grows
-/// with the fleet, not with its square.
+/// Everything that `roll show` asks of an authority's roll costs some steps for each device: it
+/// grows with the fleet, not with its square.
 #[test]
 #[expect(clippy::print_stdout, reason = "docs/performance.md quotes the number")]
 fn what_a_fleet_is_asked_grows_with_it_and_no_faster() {

@@ -132,7 +132,8 @@ fn a_compromised_key_is_refused_for_everybody() {
     }
 }
 
-/// A certificate that was revoked for another reason keeps that, and its key is barred all the same.
+/// A certificate that was revoked for another reason keeps that, and its key is barred all the
+/// same.
 #[test]
 fn a_key_is_compromised_whatever_its_certificate_was_revoked_for() {
     let stage = Stage::new();

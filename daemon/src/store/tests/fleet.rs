@@ -73,8 +73,8 @@ fn a_fleet_of_ten_thousand_is_counted() {
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
 }
 
-/// The block is one short transaction; each leaf goes on hold, with an entry in the journal, and each
-/// hub identity on the queue, fifty devices at a time; and back in the same way.
+/// The block is one short transaction; each leaf goes on hold, with an entry in the journal, and
+/// each hub identity on the queue, fifty devices at a time; and back in the same way.
 #[test]
 fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
     let stage = Stage::with_fleet();
@@ -187,7 +187,8 @@ fn longest<T>(what: &str, next: impl Fn() -> Option<T>, work: impl Fn(T)) -> u32
     count
 }
 
-/// The compromise itself touches no device; when it is shut out, all identities are queued in one step.
+/// The compromise itself touches no device; when it is shut out, all identities are queued in one
+/// step.
 #[test]
 fn the_compromise_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
     let stage = Stage::with_fleet();
@@ -226,8 +227,8 @@ fn the_compromise_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() 
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
 }
 
-/// A compromised key forges leaves for whom it likes: a device that has renewed itself since, and one
-/// that the hub knows by a certificate which nobody here issued.
+/// A compromised key forges leaves for whom it likes: a device that has renewed itself since, and
+/// one that the hub knows by a certificate which nobody here issued.
 #[test]
 fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {
     let stage = Stage::new();

@@ -195,8 +195,8 @@ fn a_chunk_of_a_block_that_has_moved_does_nothing() {
     assert_eq!(open.unwrap().total, 0, "nothing of it is left for the hub");
 }
 
-/// An identity is being deleted when its device, which may have come back meanwhile, is to be cleared
-/// again. Verifies: the answer to the first call does not end the second.
+/// An identity is being deleted when its device, which may have come back meanwhile, is to be
+/// cleared again. Verifies: the answer to the first call does not end the second.
 #[test]
 fn what_is_asked_for_again_is_not_ended_by_the_answer_to_what_was_asked_before() {
     let stage = Stage::new();

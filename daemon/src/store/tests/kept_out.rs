@@ -90,8 +90,8 @@ fn an_enrollment_that_was_disabled_meanwhile_is_not_removed() {
     assert!(!now.enabled && !now.removed);
 }
 
-/// An enrollment was being removed when its device was blocked. Verifies: it keeps the device out, and goes
-/// when the block is lifted.
+/// An enrollment was being removed when its device was blocked. Verifies: it keeps the device out,
+/// and goes when the block is lifted.
 #[test]
 fn an_enrollment_on_its_way_out_goes_when_the_block_is_lifted() {
     let stage = Stage::new();
@@ -215,7 +215,8 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
     assert_eq!(stage.store.next_retirement().unwrap(), Some(9_000));
 }
 
-/// A generation that was compromised before it signed is not what the next roll of its authority takes.
+/// A generation that was compromised before it signed is not what the next roll of its authority
+/// takes.
 #[test]
 fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
     let stage = Stage::new();
@@ -293,8 +294,8 @@ fn nobody_is_woken_for_a_mark_that_comes_after_another() {
     assert_eq!(stage.store.next_due("dps").unwrap(), Some(5_000));
 }
 
-/// What is read before a transaction may be old by then: an enrollment that was added a moment before
-/// a compromise, or a block, is a door that these shut.
+/// What is read before a transaction may be old by then: an enrollment that was added a moment
+/// before a compromise, or a block, is a door that these shut.
 #[test]
 fn a_door_that_was_opened_a_moment_ago_is_shut_with_the_others() {
     for blocked in [false, true] {
@@ -330,8 +331,8 @@ fn a_door_that_was_opened_a_moment_ago_is_shut_with_the_others() {
     }
 }
 
-/// A group that comes between the look at the groups and the block of a generation refuses the block;
-/// one that comes after it is refused itself.
+/// A group that comes between the look at the groups and the block of a generation refuses the
+/// block; one that comes after it is refused itself.
 #[test]
 fn no_group_slips_in_beside_the_block_of_its_generation() {
     let stage = Stage::new();

@@ -1,4 +1,5 @@
-//! Revocations keep their first date, only a hold is lifted, and a revoked generation signs nothing.
+//! Revocations keep their first date, only a hold is lifted, and a revoked generation signs
+//! nothing.
 
 use super::*;
 use crate::enrollment::role::Role;
