@@ -1,8 +1,8 @@
 //! Reads the configuration, one TOML file, in two stages.
 //!
-//! [`Raw`] is the file as it is written; unknown keys are refused. [`Configuration`] is what the file
-//! means: every path and name resolved, contradictions refused with the reason. Each module owns its
-//! own table; this file composes the tables, and `check` compares them with each other.
+//! [`Raw`] is the file as it is written; unknown keys are refused. [`Configuration`] is what the
+//! file means: every path and name resolved, contradictions refused with the reason. Each module
+//! owns its own table; this file composes the tables, and `check` compares them with each other.
 
 mod check;
 mod listen;

@@ -1,8 +1,8 @@
 //! Identifies and authorizes the sender of a request before anything else of it is parsed.
 //!
 //! Each handler that needs a permission takes [`Asks`] as its first argument. axum takes arguments
-//! in order, so a refusal comes before path, query and body are looked at, and a stranger's body is
-//! not read. The body MUST be the last argument.
+//! in order, so a refused request has neither path nor query parsed, and its body is not read. The
+//! body MUST be the last argument.
 
 use super::caller::Peer;
 use super::problem::Problem;
@@ -19,16 +19,16 @@ pub(super) struct Asks<R: Right> {
     pub(super) permission: Authorized<R::Permission>,
 }
 
-/// A permission, and whether it is given on the machine itself only.
+/// A permission that a handler needs.
 pub(super) trait Right {
     /// The value that the application takes.
     type Permission;
 
-    /// The code and the beginning of the message for callers of other machines, if they are
-    /// refused.
+    /// The code and the beginning of the refusal for callers over the network, if only local
+    /// callers may have the permission.
     const LOCAL_ONLY: Option<(Code, &'static str)> = None;
 
-    /// Gives it to `caller`, or refuses.
+    /// Returns the permission, or refuses `caller`.
     fn permit(caller: Caller) -> Result<Authorized<Self::Permission>, Error>;
 }
 

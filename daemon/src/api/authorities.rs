@@ -1,4 +1,4 @@
-//! `/v1/authorities`: what signs, with which key, under whom.
+//! Serves `/v1/authorities`: the generations of every authority, with key and issuer.
 
 use super::asks::Asks;
 use super::body::JsonBody;
@@ -110,8 +110,8 @@ impl Authority {
     }
 }
 
-/// Those that have a certificate, issuers first, and those that wait for one; all of them, or those of
-/// one authority.
+/// Returns the generations with a certificate, issuers first, then those that wait for one: of all
+/// authorities, or of `name`.
 fn shown(ca: &CertificateAuthority, name: Option<&str>) -> Result<Vec<Shown>, Error> {
     let is_meant = |authority: &str| name.is_none_or(|name| name == authority);
     let hierarchy = ca.hierarchy();
@@ -145,14 +145,14 @@ pub(super) async fn show(
     Ok(Json(generations.await?))
 }
 
-/// What the issuer of an authority that waits is asked.
+/// The CSR for the external issuer of an authority.
 #[derive(Serialize)]
 pub(super) struct CertificationRequest {
     /// PEM.
     csr: String,
 }
 
-/// What it has answered.
+/// The certificate of the external issuer, and those above it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Installation {

@@ -1,4 +1,4 @@
-//! Rolls of authorities: started, approved, and told in numbers.
+//! Starts, approves and reports rollovers of authorities.
 
 use super::PAGE_ROWS_MAX;
 use super::asks::Asks;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
     reason: RollReason,
-    /// That of the next certificate, if it is not that of the old one.
+    /// The validity of the next certificate; by default that of the old one.
     #[serde(default)]
     validity: Option<HumanSeconds>,
     /// Likewise.
@@ -46,7 +46,7 @@ pub(super) struct Approval {
     r#override: Option<String>,
 }
 
-/// What is left to do.
+/// The devices that still need a new leaf.
 #[derive(Serialize)]
 pub(super) struct Report {
     #[serde(flatten)]
@@ -57,7 +57,7 @@ pub(super) struct Report {
     not_reached: Vec<String>,
 }
 
-/// What came of it.
+/// The rollover that was started.
 #[derive(Serialize)]
 pub(super) struct Started {
     /// The authority's own first.

@@ -1,4 +1,4 @@
-//! `/v1/blocks`: who is kept out, and what each place answered.
+//! Serves `/v1/blocks`: blocks, and the receipt of each.
 
 use super::asks::Asks;
 use super::body::JsonBody;
@@ -50,7 +50,7 @@ impl From<BlockRow> for Block {
     }
 }
 
-/// Who shall be kept out, and why.
+/// The object of a block, and the reason for it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
@@ -97,7 +97,7 @@ pub(super) async fn list(
     }))
 }
 
-/// A block that stands, with what each place has answered by now.
+/// Returns a block with its receipt so far.
 pub(super) async fn show(
     Asks { api, .. }: Asks<Inspect>,
     Path((kind, name)): Path<(BlockKind, String)>,
@@ -170,12 +170,10 @@ fn blocked(kind: BlockKind, name: String, generation: Option<i64>) -> Result<Blo
     }
 }
 
-fn reason(said: String) -> Result<String, Error> {
-    match said.len() > REASON_BYTES_MAX {
-        true => Err(Error::mend(
-            Code::ReasonTooLong,
-            format!("a reason has at most {REASON_BYTES_MAX} bytes"),
-        )),
-        false => Ok(said),
+fn reason(reason: String) -> Result<String, Error> {
+    if reason.len() <= REASON_BYTES_MAX {
+        return Ok(reason);
     }
+    let message = format!("a reason has at most {REASON_BYTES_MAX} bytes");
+    Err(Error::mend(Code::ReasonTooLong, message))
 }

@@ -1,10 +1,10 @@
 //! Reads request bodies within their limits of size and time, for every handler that takes one.
 //!
-//! The sender of a request is judged before its body is read, and again afterwards: the client decides
-//! how long its body takes, and may have been revoked or blocked in between.
+//! The caller is authorized before its body is read, and again afterwards: the client decides how
+//! long its body takes, and may be revoked or blocked in between.
 //!
-//! No handler may use axum's own `String`, `Bytes` or `Json`: they wait for a body for ever, and
-//! their refusals are no problem documents.
+//! No handler may use axum's own `String`, `Bytes` or `Json`: they have no time-out,
+//! and their refusals are not problem documents.
 
 use super::problem::Problem;
 use super::{BODY_BYTES_MAX, Edge};
@@ -55,7 +55,7 @@ impl FromRequest<Edge> for TextBody {
     }
 }
 
-/// Fails if the sender, which had a permission when the head of the request came, was excluded since.
+/// Fails if the caller was excluded since the head of its request came.
 async fn judge_again(head: &Parts, edge: &Edge) -> Result<(), Problem> {
     let (api, peer) = edge.asked(&head.extensions)?;
     api.caller(&peer).await.map(drop)
@@ -68,10 +68,10 @@ pub(super) async fn read_typed(
     body: Body,
 ) -> Result<Bytes, Problem> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
-    let said = content_type
+    let given = content_type
         .and_then(|value| value.split(';').next())
         .map(str::trim);
-    if !said.is_some_and(|it| it.eq_ignore_ascii_case(media_type)) {
+    if !given.is_some_and(|it| it.eq_ignore_ascii_case(media_type)) {
         let error = Error::mend(Code::ContentTypeUnsupported, format!("send {media_type}"));
         return Err(Problem::with_status(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -1,9 +1,9 @@
-//! Who is at the other end: the kernel's word on the admin socket, a certificate of ours over TLS.
+//! Identifies callers: by peer credentials on the admin socket, by client certificate over TLS.
 //!
-//! A client certificate is not judged by its chain: `ca::client` finds it on record, with its role,
-//! and checks that the generation on record signed it. TLS has proven that the client has the key.
-//! So a stolen intermediate of another authority is worth nothing, and every refusal is an HTTP
-//! answer that says why.
+//! A client certificate is not verified by its chain: `ca::client` looks up its record, with its
+//! role, and checks that the generation on record signed it. TLS has proven that the client has the
+//! key. So a stolen intermediate of another authority is useless, and every refusal is an HTTP
+//! answer with a reason.
 
 use super::Api;
 use super::problem::Problem;
@@ -15,8 +15,8 @@ use rustls_pki_types::CertificateDer;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Asks whether a user may use the admin socket. It is asked for each request, because a reload may
-/// take the user out of `admin_users` while its connection is kept.
+/// Returns true if a user may use the admin socket. It is called for each request, because a reload
+/// may remove the user from `admin_users` while its connection is open.
 #[derive(Clone)]
 pub struct Admission(Arc<dyn Fn() -> bool + Send + Sync>);
 
@@ -79,8 +79,8 @@ impl Peer {
     }
 }
 
-/// A client's certificate, and what was found of it. It is verified once for each connection, and
-/// again when a certificate was revoked since.
+/// A client's certificate and its record. It is verified once for each connection, and again after
+/// a revocation.
 #[derive(Clone, Debug)]
 pub struct ClientCertificate {
     der: Arc<[u8]>,
@@ -103,13 +103,13 @@ impl ClientCertificate {
         sha256
     }
 
-    /// What was found before, if it still holds.
+    /// Returns the record that was found before, if it is still current.
     fn remembered(&self, ca: &CertificateAuthority) -> Option<Client> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.clone().filter(|it| it.is_current(ca))
     }
 
-    /// Asks the store.
+    /// Looks the certificate up in the store.
     fn find(&self, ca: &CertificateAuthority) -> Result<Option<Client>, Error> {
         let found = ca.find_client(&self.der)?;
         let mut remembered = self.found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,8 +119,8 @@ impl ClientCertificate {
 }
 
 impl Api {
-    /// Step 1 of the issuance cycle, first half: who it is. Judged for every request, because a
-    /// certificate may expire or be revoked while its connection stays.
+    /// Step 1 of the issuance cycle, first half: identifies the caller. It is done for every
+    /// request, because a certificate may expire or be revoked while its connection is open.
     pub(super) async fn caller(&self, peer: &Peer) -> Result<Caller, Problem> {
         let certificate = match peer {
             Peer::Local { uid, admission } if (admission.0)() => {

@@ -48,7 +48,7 @@ pub(super) struct Answer {
     /// provisioning service. Devices present the certificate followed by all of these.
     #[serde(serialize_with = "pem_of_each")]
     chain: Vec<Arc<ChainLink>>,
-    /// Provisioning services that are yet to be told; the old certificate stays good meanwhile.
+    /// Provisioning services that do not have the certificate yet; they accept the previous one.
     pending: Vec<String>,
 }
 

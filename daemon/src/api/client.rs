@@ -3,7 +3,7 @@
 use super::caller::Peer;
 use std::net::IpAddr;
 
-/// Who is at the other end, from where, and whose permits its requests take.
+/// The peer of a connection, its address, and its class of clients, which has its own permits.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) peer: Peer,

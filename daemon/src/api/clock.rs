@@ -7,7 +7,7 @@ use crate::ca::rfc3339;
 use axum::Json;
 use serde::Serialize;
 
-/// What was accepted.
+/// The accepted time.
 #[derive(Serialize)]
 pub(super) struct Accepted {
     now: String,

@@ -97,7 +97,8 @@ pub(super) async fn show(
 ) -> Result<Json<DeviceDetail>, Problem> {
     let detail = api.application(move |ca| {
         let device = ca.store().device(&id)?.ok_or_else(|| {
-            let message = format!("there is no device {id:?}; it comes to be with its first leaf");
+            let message =
+                format!("there is no device {id:?}; a device is recorded with its first leaf");
             Error::missing(Code::DeviceUnknown, message)
         })?;
         let certificates = ca.store().certificates_of(&id, CERTIFICATES_SHOWN)?;

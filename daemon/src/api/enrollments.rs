@@ -1,4 +1,4 @@
-//! `/v1/enrollments`: what each provisioning service shall hold, and what it was seen holding.
+//! Serves `/v1/enrollments`: the desired and the observed state at each provisioning service.
 
 use super::asks::Asks;
 use super::body::JsonBody;
@@ -24,7 +24,7 @@ pub(super) struct Enrollment {
     kind: EnrollmentKind,
     name: String,
     authority: Option<String>,
-    /// The group whose device this was made for, to shut a leaf out.
+    /// The group whose device this enrollment excludes a leaf of.
     overlay_of: Option<String>,
     status: &'static str,
     slots: Slots,
@@ -35,7 +35,7 @@ pub(super) struct Enrollment {
     pending: Option<Pending>,
     observed_at: Option<String>,
     observed: Option<Value>,
-    /// How somebody else has changed it.
+    /// Differences that Hallmark did not make.
     drift: Option<Value>,
 }
 

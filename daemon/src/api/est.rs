@@ -1,8 +1,8 @@
-//! `/.well-known/est/…`: EST (RFC 7030 as RFC 8951 clarifies it), with or without a label.
+//! Serves `/.well-known/est/…`: EST (RFC 7030 as RFC 8951 clarifies it), with or without a label.
 //!
-//! Here is only its envelope: base64 in, base64 CMS out. Who may ask for what is the same as at
-//! `/v1/certificates`, and so are refusals: problem documents. What cannot be answered now is 503
-//! with `Retry-After`: 202 would promise that a request is kept.
+//! This file has the envelope only: base64 in, base64 CMS out. Permissions and problem documents
+//! are those of `/v1/certificates`. A request that cannot be answered now gets 503 with
+//! `Retry-After`: 202 would promise that the request is kept.
 
 use super::asks::Asks;
 use super::body::read_typed;
@@ -47,7 +47,7 @@ pub(super) fn routes() -> Router<Edge> {
         })
 }
 
-/// For everybody: whoever asks has yet to be told whom to trust (RFC 7030 4.1.2).
+/// Open to all: a client calls this to learn its trust anchor (RFC 7030, section 4.1.2).
 async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
     let ca = &api.ca;
     let profile = ca.est_profile(named(&label))?;
@@ -105,7 +105,7 @@ impl Asks<Issue> {
         Ok(answer(&self.api.ca, ISSUED, message))
     }
 
-    /// What an EST request asks of the issuance cycle.
+    /// Turns an EST request into one of the issuance cycle.
     async fn read_est(&self, request: EstRequest) -> Result<IssueRequest, Problem> {
         let permission = self.permission.clone();
         let read = move |ca: &CertificateAuthority| ca.read_est_request(&permission, &request);

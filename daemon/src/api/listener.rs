@@ -51,7 +51,7 @@ pub trait Listener: Send + Sync + 'static {
     fn limits(&self) -> [Limits; 2];
 }
 
-/// What is known of a connection when it is accepted.
+/// The properties of a connection that are known when it is accepted.
 #[derive(Clone, Copy)]
 pub struct Origin {
     pub(super) holder: Holder,
@@ -63,7 +63,7 @@ pub struct Origin {
 pub struct Https {
     /// Where it listens.
     pub listener: TcpListener,
-    /// Who the daemon is there.
+    /// The TLS identity of the daemon.
     pub identity: Arc<ServerIdentity>,
     /// Where it is on record that the identity is good.
     pub store: Store,
@@ -83,7 +83,7 @@ pub struct Http {
 pub struct Admin<Admitted> {
     /// Where it listens.
     pub listener: UnixListener,
-    /// Which users it lets in; others are told that they are not.
+    /// The users that may use it; others get a refusal as answer.
     pub admitted: Admitted,
 }
 

@@ -1,4 +1,4 @@
-//! `/metrics`: the state as Prometheus reads it, set anew at every scrape.
+//! Serves `/metrics`: the state in the format of Prometheus, computed at every scrape.
 
 use super::asks::Asks;
 use super::problem::Problem;

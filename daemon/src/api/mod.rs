@@ -1,11 +1,11 @@
-//! The network's side of the application: REST and EST over TLS and over the admin socket, and what is
-//! published, over plain HTTP too.
+//! Serves the application over the network: REST and EST over TLS and over the admin socket; CRLs
+//! and CA certificates over plain HTTP, too.
 //!
-//! A handler turns bytes into a request, fetches the caller's permission as a value, and hands both
+//! A handler turns bytes into a request, gets the caller's permission as a value, and passes both
 //! to the application on a thread of its own ([`application`]); a client that hangs up cancels
-//! nothing. No decision is made here. The same routes serve both listeners with callers:
-//! what a caller may is the permission's business, not the socket's. Plain HTTP has no callers, and
-//! serves only what is for everybody.
+//! nothing. No decision is made here. Both listeners with callers have the same routes: the
+//! permission says what a caller may do, not the socket. Plain HTTP has no callers, and serves
+//! published files only.
 
 mod asks;
 mod audit;
@@ -60,8 +60,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
-/// Requests of identified clients that may be in the application at once; one more is told to come
-/// back.
+/// Requests of identified clients that may be in the application at once; one more gets 503.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// The same of clients that are not identified: there is little that they may ask.
 const STRANGERS_IN_FLIGHT_MAX: usize = 16;
@@ -77,9 +76,9 @@ const MONITORED_WAIT: Duration = Duration::from_secs(5);
 /// The most rows that one answer carries.
 pub const PAGE_ROWS_MAX: u32 = 1_000;
 
-/// How long the answer to a compromise or block waits for the places that shut somebody out.
+/// How long the answer to a compromise or block waits for the places that exclude.
 const RECEIPT_WAIT: Duration = Duration::from_secs(30);
-/// How often they are looked at.
+/// How often the receipt is read.
 const RECEIPT_PERIOD: Duration = Duration::from_millis(50);
 /// Where the daemon listens.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -90,14 +89,14 @@ pub struct Addresses {
     pub http: Option<SocketAddr>,
 }
 
-/// Where requests come in: what the routes are served from.
+/// The state that the routes share.
 #[derive(Clone)]
 pub struct Edge {
     current: CurrentAuthority,
     shared: Arc<Shared>,
 }
 
-/// What all requests have in common.
+/// State that all requests share.
 struct Shared {
     addresses: Addresses,
     in_flight: InFlight,
@@ -155,8 +154,8 @@ impl InFlight {
     }
 }
 
-/// What one request holds: the certificate authority as it was configured when the request came,
-/// and the permits that its client may take.
+/// The state of one request: the certificate authority as it was configured when the request came,
+/// and the permits of its class of clients.
 #[derive(Clone)]
 pub struct Api {
     ca: Arc<CertificateAuthority>,
@@ -221,7 +220,7 @@ impl Edge {
         api.caller(peer).await.is_ok()
     }
 
-    /// What plain HTTP serves: published files, and nothing that knows a caller.
+    /// Returns the routes of plain HTTP: published files, and nothing that needs a caller.
     pub fn public_router(self) -> Router {
         published::routes().fallback(unknown_route).with_state(self)
     }
@@ -280,15 +279,15 @@ impl Edge {
             .with_state(self)
     }
 
-    /// Ends when no request is in work any more, whether or not somebody waits for its answer.
+    /// Ends when no request is in work, whether or not a client waits for its answer.
     pub async fn is_idle(&self) {
         self.shared.in_flight.is_idle().await;
     }
 }
 
 impl Api {
-    /// Asks `read` until every place has answered, [`RECEIPT_WAIT`] at most, and only once at a stop:
-    /// what is still pending then says so itself.
+    /// Calls `read` until every place has answered, for [`RECEIPT_WAIT`] at most, and only once at
+    /// a stop: the receipt says which places are pending.
     async fn receipt(
         &self,
         read: impl Fn(&CertificateAuthority) -> Result<Receipt, Error> + Clone + Send + 'static,
@@ -303,7 +302,7 @@ impl Api {
         }
     }
 
-    /// Runs `work` where blocking is allowed, to its end, whoever still listens.
+    /// Runs `work` to its end where blocking is allowed, even if the client hangs up.
     async fn application<T: Send + 'static>(
         &self,
         work: impl FnOnce(&CertificateAuthority) -> Result<T, Error> + Send + 'static,
@@ -320,10 +319,10 @@ impl Api {
         }
     }
 
-    /// Room for one request more in the application.
+    /// Waits for a permit for one more request in the application.
     async fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let permit = Arc::clone(&self.in_flight).acquire_owned();
-        // The semaphore is never closed. Without a wait, a permit that is free is taken all the same.
+        // The semaphore is never closed. A wait of zero still takes a free permit.
         let permit = tokio::time::timeout(self.permit_wait, permit).await;
         permit.ok().and_then(Result::ok).ok_or_else(|| {
             let message = "as many requests are in work as may be; send it again";

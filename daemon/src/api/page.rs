@@ -12,7 +12,8 @@ pub(super) fn rows(limit: Option<u32>) -> u32 {
     limit.unwrap_or(PAGE_ROWS_MAX).clamp(1, PAGE_ROWS_MAX)
 }
 
-/// A page of rows that are ordered by a number. `path` is that of the list, with a query or without.
+/// Returns a page of rows that are ordered by a number. `path` is that of the list, with or without
+/// a query.
 pub(super) fn page<T: Serialize>(
     path: &str,
     rows: Vec<T>,

@@ -1,10 +1,10 @@
 //! Limits the open connections of a listener, in all and for each client.
 //!
-//! A full pool makes room for a newcomer: it hangs up on the connection that has waited longest for
-//! its client, of the newcomer's own client if that has its share, and otherwise of the client with
-//! the most connections. So many idle connections cost an honest client nothing, wherever they come
-//! from. An identified client's connection is never hung up on while its request is in work, and a
-//! connection amid its TLS handshake only if there is no other.
+//! A full pool closes the connection that has waited longest for its client: one of the new
+//! client's own if that has its share, else one of the client with the most connections. So many
+//! idle connections cost an honest client nothing, wherever they come from. An identified client's
+//! connection is never closed while its request is in work, and a connection in its TLS handshake
+//! only if there is no other.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// How many bits of an IPv6 address name a client: it can use all the others as it likes.
 const IPV6_PREFIX_BITS: u32 = 64;
 
-/// Whose connections are counted together.
+/// The clients whose connections are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Holder {
     /// A network address; of IPv6, the first 64 bits.
@@ -148,7 +148,7 @@ impl Drop for Place {
     }
 }
 
-/// What a connection is doing: it works for its client, or waits for it.
+/// The activity of a connection: it works for its client, or waits for it.
 pub struct Activity {
     begun: Instant,
     /// Milliseconds after `begun` since which it waits; [`WORKS`] while it works.
@@ -204,7 +204,7 @@ impl Activity {
         self.waits_since.store(since, Ordering::Relaxed);
     }
 
-    /// Ends when the connection shall be hung up on.
+    /// Ends when the connection must be closed.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }

@@ -1,4 +1,4 @@
-//! The one place that maps errors to HTTP: problem documents (RFC 9457) with stable codes.
+//! Maps errors to HTTP, in this one place: problem documents (RFC 9457) with stable codes.
 
 use crate::ca::{Advice, Code, Error};
 use axum::Json;
@@ -15,14 +15,14 @@ pub struct Problem {
     about: Option<About>,
 }
 
-/// What a refused request for a certificate was about.
+/// The subject and profile of a refused request for a certificate.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     pub(super) subject: String,
     pub(super) profile: Option<String>,
 }
 
-/// A refusal, left in the extensions of its response for `api::refusals`.
+/// A refusal, in the extensions of its response for `api::refusals`.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) error: Error,
@@ -49,7 +49,7 @@ impl Problem {
         }
     }
 
-    /// The same, with what the journal shall show as its subject.
+    /// Adds the subject that the journal is to show.
     pub(super) fn about(self, subject: &str, profile: &str) -> Self {
         let about = About {
             subject: subject.to_owned(),
@@ -61,7 +61,7 @@ impl Problem {
         }
     }
 
-    /// The error behind it.
+    /// Returns the error.
     pub fn error(&self) -> &Error {
         &self.error
     }

@@ -1,7 +1,7 @@
-//! `/crl/…` and `/ca/…`: what is for everybody, over every listener.
+//! Serves `/crl/…` and `/ca/…`: CRLs and CA certificates, to all, over every listener.
 //!
-//! Served from memory, so that a token that is away takes nothing from relying parties. Nobody is
-//! asked who he is, nothing is looked up for him but a name, and nothing else is ever served here.
+//! The files are in memory, so that an unavailable token takes nothing from relying parties. No
+//! caller is identified, nothing but a name is looked up, and nothing else is ever served here.
 
 use super::problem::Problem;
 use super::{Api, Edge};
@@ -99,7 +99,7 @@ fn published(api: &Api, file: &str, extension: &str) -> Result<Arc<Generation>, 
     })
 }
 
-/// A list's bytes, shared with whoever else is being sent them.
+/// The bytes of a CRL, shared by all connections that send them.
 struct Body(Arc<CrlRow>);
 
 impl AsRef<[u8]> for Body {

@@ -1,8 +1,8 @@
 //! Audits refusals: every 401 and 403 of every route, and every refused request for a certificate.
 //!
-//! This layer is the one place that does so for what the network asks; no handler may write a
-//! refusal itself, or there are two entries. It runs each request to its end in a task of its own:
-//! a client that hangs up cancels no work, and no entry.
+//! This layer alone does so for requests from the network; a handler that audited a refusal, too,
+//! would make two entries. It runs each request to its end in a task of its own: a client that
+//! hangs up cancels neither work nor entry.
 
 use super::client::{Class, Client};
 use super::problem::{About, Problem, Refusal};
@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::IpAddr;
 
-/// Answers a request, and writes down if it was refused.
+/// Answers a request, and audits it if it was refused.
 pub(super) async fn audit(State(edge): State<Edge>, request: Request, next: Next) -> Response {
-    let asked = Asked::of(&request);
+    let summary = RequestSummary::of(&request);
     let handled = tokio::spawn(async move {
         let mut response = next.run(request).await;
         if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
-            asked.audit(&edge, response.status(), refusal).await;
+            summary.audit(&edge, response.status(), refusal).await;
         }
         response
     });
@@ -60,14 +60,14 @@ impl Edge {
 }
 
 /// A request, as the journal shows it.
-struct Asked {
+struct RequestSummary {
     client: Option<Client>,
     method: Method,
     route: String,
     path: String,
 }
 
-impl Asked {
+impl RequestSummary {
     fn of(request: &Request) -> Self {
         let extensions = request.extensions();
         let route = extensions.get::<MatchedPath>();
@@ -93,9 +93,10 @@ impl Asked {
             profile: None,
         });
         let refused = Refused {
-            action: match asks_for_certificate {
-                true => CERTIFICATE_REFUSED,
-                false => REQUEST_REFUSED,
+            action: if asks_for_certificate {
+                CERTIFICATE_REFUSED
+            } else {
+                REQUEST_REFUSED
             },
             actor,
             subject,
@@ -121,11 +122,12 @@ impl Asked {
             && (route == "/v1/certificates" || route.starts_with("/.well-known/est/"))
     }
 
-    /// Whose certificate is asked for stands in a body that was not read.
+    /// Empty for a certificate: its name is in a body that was not read.
     fn subject(&self, asks_for_certificate: bool) -> String {
-        match asks_for_certificate {
-            true => String::new(),
-            false => self.path.clone(),
+        if asks_for_certificate {
+            String::new()
+        } else {
+            self.path.clone()
         }
     }
 

@@ -1,7 +1,7 @@
-//! `POST /v1/reload`, on the admin socket: the configuration is read anew.
+//! Serves `POST /v1/reload` on the admin socket: reads the configuration again.
 //!
-//! The wiring does it, one at a time; here is only who may ask, and what is answered. It must never take
-//! a configuration by parts.
+//! `service::reload` does the work, one reload at a time; this file has permission and answer. A
+//! configuration must never be applied in part.
 
 use super::asks::{Asks, Right};
 use super::problem::Problem;
@@ -17,20 +17,20 @@ pub const RELOADS_WAITING_MAX: usize = 8;
 /// Asks the wiring for a reload.
 pub type Reloads = mpsc::Sender<ReloadRequest>;
 
-/// A reload that somebody waits for.
+/// A reload whose caller waits for the answer.
 pub struct ReloadRequest {
-    /// Who asks, for the audit journal.
+    /// The caller, for the audit journal.
     pub actor: String,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Result<Reloaded, Error>>,
 }
 
-/// What a reload has changed.
+/// The answer of a reload.
 #[derive(Clone, Debug, Serialize)]
 pub struct Reloaded {
-    /// What is another in the file; empty if nothing is.
+    /// The differences between both files; may be empty.
     pub changes: Vec<Change>,
-    /// What a person has to do or to know, in words.
+    /// Sentences for the operator.
     pub notices: Vec<String>,
 }
 
@@ -41,11 +41,11 @@ pub struct Change {
     pub table: String,
     /// The name of the entry, or the key within the table.
     pub name: Option<String>,
-    /// What happened to it.
+    /// Added, removed or changed.
     pub change: ChangeKind,
 }
 
-/// What happened to a part of the configuration.
+/// How a part of the configuration differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
@@ -82,7 +82,13 @@ pub(super) async fn reload(
         answer,
     };
     let asked = api.shared.reloads.try_send(request);
-    asked.map_err(|_| Error::later(1, Code::ReloadUnderWay, "others are reloading; come back"))?;
+    asked.map_err(|_| {
+        Error::later(
+            1,
+            Code::ReloadUnderWay,
+            "another reload is running; repeat the command",
+        )
+    })?;
     let reloaded = reloaded.await;
     let reloaded = reloaded.map_err(|_| Error::later(1, Code::Stopping, "the daemon stops"))?;
     Ok(Json(reloaded?))

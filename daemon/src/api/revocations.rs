@@ -34,7 +34,7 @@ pub(super) struct Revoke {
     cause: String,
 }
 
-/// The certificate as it stands, and whether its list says so.
+/// The present state of the certificate, and whether its CRL has it.
 #[derive(Serialize)]
 pub(super) struct Revoked {
     serial: String,
@@ -52,7 +52,7 @@ pub(super) struct Revoked {
     reason: &'static str,
     /// Whether it was revoked already, and nothing has changed.
     already_revoked: bool,
-    /// What an operator has to know.
+    /// Sentences for the operator.
     notices: Vec<String>,
     receipt: Receipt,
 }
@@ -118,9 +118,9 @@ fn reason(name: &str) -> Result<RevocationReason, Error> {
     })
 }
 
-fn cause(said: String) -> Result<String, Error> {
-    if said.len() <= CAUSE_BYTES_MAX {
-        return Ok(said);
+fn cause(cause: String) -> Result<String, Error> {
+    if cause.len() <= CAUSE_BYTES_MAX {
+        return Ok(cause);
     }
     let message = format!("a cause has at most {CAUSE_BYTES_MAX} bytes");
     Err(Error::mend(Code::CauseTooLong, message))

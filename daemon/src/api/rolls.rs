@@ -1,4 +1,4 @@
-//! `/v1/rolls`: how far each replacement of a certificate is, and what it waits for.
+//! Serves `/v1/rolls`: the state of each rollover, and what it waits for.
 
 use super::asks::Asks;
 use super::body::JsonBody;
@@ -32,7 +32,7 @@ pub(super) struct Roll {
     state: RollState,
     waits_for: String,
     waits_for_detail: Waits,
-    /// How far its work at the hub is: identities deleted, devices told.
+    /// The progress of its work at the hub: identities deleted, devices notified.
     told: Option<String>,
     /// The same in numbers.
     hub: Option<HubProgress>,
@@ -52,7 +52,8 @@ impl Roll {
     pub(super) fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
         let hub = ca.roll_hub_progress(&row)?;
         let told = hub.map(|progress| ca.roll_hub_progress_in_words(&row, progress));
-        // One that cannot be read hides no other: it says so itself.
+        // A rollover that cannot be read must not hide the others, so the error is shown in its
+        // place.
         let waits_for = ca.roll_waits_for(&row);
         let waits_for_detail = waits_for.unwrap_or_else(|error| Waits::unreadable(&error));
         let device_seen = ca.roll_proof(&row)?;
@@ -85,7 +86,7 @@ impl Roll {
     }
 }
 
-/// What starts a roll: of a device's leaf, or of an authority.
+/// The request to start a rollover of a device's leaf.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Start {
@@ -100,7 +101,7 @@ pub(super) struct Start {
     profile: Option<String>,
 }
 
-/// What came of it.
+/// The rollovers that were started.
 #[derive(Serialize)]
 pub(super) struct Started {
     rolls: Vec<Roll>,

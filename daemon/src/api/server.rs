@@ -1,15 +1,14 @@
-//! Connections: accepted, bounded, served, and let finish.
+//! Accepts, bounds and serves connections, and lets them finish at a stop.
 //!
-//! One loop serves every kind of listener ([`Listener`]). A connection takes a place in a pool of its
-//! class of clients ([`Pool`]), begins as a stranger's, has to finish its handshake and each request
-//! head in time, has to read its answers ([`Paced`]), and speaks HTTP/1.1. Strangers MUST never take
-//! a place that an identified client needs.
+//! One loop serves every kind of listener ([`Listener`]). A connection takes a place in the pool of
+//! its class of clients ([`Pool`]), begins as a stranger's, has to finish its handshake and each
+//! request head in time, has to read its answers ([`Paced`]), and has HTTP/1.1. Strangers MUST
+//! never take a place that an identified client needs.
 //!
-//! At a stop no connection is accepted any more, and every accepted connection gets an answer: a request in
-//! hand its own, a connection that has not asked yet one, and a connection that asks again hears that the
-//! daemon stops (503, `Retry-After`, `Connection: close`). All of that within [`STOP_ANSWER`]. It must never
-//! cut off work: what a handler began goes on, and what the token signed is recorded, whether or not the
-//! client still listens.
+//! At a stop no new connection is accepted, and every accepted connection gets an answer within
+//! [`STOP_ANSWER`]: a request in work its own, a first request its own, and a further request 503
+//! (`Retry-After`, `Connection: close`). Work MUST never be cut off: a handler that has begun ends,
+//! and the token's signature is recorded, even if the client hangs up.
 
 use super::client::{Class, Client};
 use super::listener::{Listener, Origin};
@@ -51,8 +50,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const STRANGER_PAUSE: Duration = Duration::from_millis(50);
 /// How long the head of a request may take, and an idle connection wait for the next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// At a stop: how long a kept connection may still ask, to be told so. A client that sends just when
-/// we close would not know whether it was heard.
+/// At a stop: how long a kept connection may still send a request, to get 503. A client that sends
+/// while the daemon closes would not know whether its request arrived.
 const STOP_LINGER: Duration = Duration::from_secs(1);
 /// At a stop: how long a connection that was accepted may take to bring its first request.
 const STOP_FIRST_REQUEST: Duration = Duration::from_secs(3);
@@ -60,7 +59,7 @@ const STOP_FIRST_REQUEST: Duration = Duration::from_secs(3);
 const STOP_ANSWER: Duration = Duration::from_secs(5);
 /// At a stop: how long the last answers may take to be sent.
 const STOP_SEND: Duration = Duration::from_millis(500);
-/// How long whoever is told that the daemon stops shall wait, in seconds.
+/// The `Retry-After` of a daemon that stops.
 const STOP_RETRY_AFTER_SECONDS: u32 = 5;
 /// How long to wait when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -103,7 +102,7 @@ struct Accepted<Socket> {
     _open: OwnedSemaphorePermit,
 }
 
-/// What serves the connections of a listener.
+/// Serves the connections of a listener.
 #[derive(Clone)]
 struct Served {
     router: Router,
@@ -112,7 +111,8 @@ struct Served {
     connections: Connections,
 }
 
-/// Serves `router` behind `listener` until `stop` turns true and every accepted connection is answered.
+/// Serves `router` behind `listener` until `stop` is true and every accepted connection is
+/// answered.
 pub async fn serve_behind<L: Listener>(
     listener: L,
     router: Router,
@@ -139,7 +139,7 @@ pub async fn serve_behind<L: Listener>(
         // A flood of connections must not keep those from beginning that were accepted.
         tokio::task::yield_now().await;
     }
-    // Connections that the kernel has accepted for us would be reset when the listener goes.
+    // Closing the listener would reset connections that the kernel has accepted already.
     while let Some(Some(waiting)) = accept(&connections, &listener).now_or_never() {
         serve(waiting);
     }
@@ -275,8 +275,8 @@ async fn serve_connection<S>(
 }
 
 /// The work on one request. It begins when the request has come whole: until then, the connection
-/// waits for its client. A stranger's connection never works: there is little that it may ask, and a
-/// thousand that are refused must not be a thousand that work.
+/// waits for its client. A stranger's connection never counts as working: it may request little,
+/// and a thousand refused ones must not keep their places.
 struct Work {
     activity: Option<Arc<Activity>>,
     works: Mutex<Option<Works>>,
@@ -303,7 +303,7 @@ impl Work {
     }
 }
 
-/// The body of a request, which tells `work` of its end.
+/// Wraps the body of a request, so that `work` begins at its end.
 fn received(body: Incoming, work: &Arc<Work>) -> Body {
     if body.is_end_stream() {
         work.has_come_whole();
@@ -392,8 +392,8 @@ async fn enough_asked(mut stop: watch::Receiver<bool>, has_asked: &AtomicBool) {
     }
 }
 
-/// What the routes answer, or at a stop that it stops: to whoever asks `again` on one connection, and to
-/// whom there is nothing else to tell yet.
+/// Returns the answer of the routes, or 503 at a stop: for a request that comes `again` on one
+/// connection, or that no handler has begun.
 async fn answer(
     routes: TowerToHyperService<Router>,
     request: Request<Body>,
@@ -401,7 +401,7 @@ async fn answer(
     mut stop: watch::Receiver<bool>,
 ) -> Result<Response, Infallible> {
     if again && *stop.borrow() {
-        // Bytes that nobody read would reset the connection, and the answer with it.
+        // Unread bytes would reset the connection, and the answer with it.
         let body = to_bytes(request.into_body(), BODY_BYTES_MAX);
         let _ = tokio::time::timeout(STOP_LINGER, body).await;
         return Ok(closing(stopping("nothing was begun; ask again")));

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use tokio::sync::mpsc;
 
-/// Steps that may wait for a slow reader; more of them are not told.
+/// Steps that may wait for a slow reader; further ones are dropped.
 const STEPS_WAITING_MAX: usize = 512;
 
 impl Api {
-    /// Runs `work` to its end, whoever still reads, and tells each step as it begins.
+    /// Runs `work` to its end, even if the client hangs up, and sends each step as it begins.
     pub(super) fn steps(
         self,
         work: impl FnOnce(&CertificateAuthority, &dyn Fn(String)) -> Result<Value, Error>
@@ -22,10 +22,11 @@ impl Api {
     ) -> Response {
         let (steps, mut lines) = mpsc::channel::<Value>(STEPS_WAITING_MAX);
         tokio::spawn(async move {
-            let told = steps.clone();
+            let progress_of = steps.clone();
             let run = move |ca: &CertificateAuthority| {
-                // A reader that went away misses the progress, not the work.
-                let progress = |step: String| drop(told.try_send(json!({ "progress": step })));
+                // Without a reader the progress is dropped, and the work goes to its end.
+                let progress =
+                    |step: String| drop(progress_of.try_send(json!({ "progress": step })));
                 work(ca, &progress)
             };
             let last = match self.application(run).await {

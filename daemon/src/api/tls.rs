@@ -1,13 +1,15 @@
-//! The listener's TLS identity: a key in the state folder, a certificate from our own authority.
+//! Makes and renews the listener's TLS identity: a key in the state folder, a certificate from an
+//! authority of this daemon.
 //!
 //! The key is made here and never leaves its file (mode 0600). The certificate goes through the
 //! issuance cycle like every other one, and is renewed when a third of its validity is left, with a
-//! new key: the listener may have another name by then, and a key has one holder. While the
-//! authority's token is unavailable, the certificate on disk goes on serving. A crash between the
-//! writes of key and certificate leaves a pair that does not fit, and the next start renews it.
+//! new key: the listener may have another name then, and a key has one holder. While the
+//! authority's token is unavailable, the certificate on disk serves. A crash between the writes of
+//! key and certificate leaves a pair that does not fit, and the next start renews it.
 //!
-//! The client side asks for a certificate and takes any whose key the client proves to hold: who
-//! that is, `api::caller` judges, so that a refusal is an HTTP answer that says why.
+//! Clients are requested to present a certificate, and any certificate is accepted whose key the
+//! client proves to hold: `api::caller` identifies the client, so a refusal is an HTTP answer with
+//! a reason.
 
 use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issue::IssueRequest;
@@ -47,10 +49,10 @@ const COMMON_NAME: &str = "hallmarkd";
 const PAUSE: Duration = Duration::from_secs(5);
 /// … up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
-/// As long as a certificate with its chain.
+/// About the size of a certificate with its chain.
 const TRIAL_BYTES: usize = 16 * 1024;
 
-/// What the listener shall be called, and who certifies that.
+/// The names of the listener, and the profile of its certificate.
 #[derive(Clone, Debug)]
 pub struct ListenerName {
     /// The profile, whose role is `server`.
@@ -100,8 +102,8 @@ struct Failure {
 }
 
 impl Failure {
-    /// What may pass by itself is tried at every turn. What an operator has to change is tried less
-    /// and less: each attempt that is refused stands in the audit journal.
+    /// A passing failure is retried at every turn. A failure that an operator has to mend is
+    /// retried ever more rarely: each refused attempt is an entry in the audit journal.
     fn after(before: Option<Self>, serving: Option<i64>, error: Error) -> Self {
         let pause = match error.advice {
             Advice::Later { .. } => Duration::ZERO,
@@ -122,13 +124,13 @@ struct Presented {
     sha256: [u8; 32],
     /// Until when it is valid, in Unix seconds.
     not_after: i64,
-    /// What was read last, and `Store::revocations` before it.
-    read: Mutex<Option<(u64, Standing)>>,
+    /// The last state read, and `Store::revocations` before it.
+    read: Mutex<Option<(u64, RecordState)>>,
 }
 
-/// What the record says of the listener's certificate.
+/// The state of the listener's certificate on record.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum RecordState {
     /// It is good.
     Good,
     /// It is not on record: an older backup was restored. It serves until there is another one.
@@ -139,36 +141,36 @@ enum Standing {
 
 impl Presented {
     /// Reads the record, if a certificate was revoked since it was read.
-    fn standing(&self, store: &Store) -> Standing {
+    fn record_state(&self, store: &Store) -> RecordState {
         let revocations = store.revocations();
         let mut read = lock(&self.read);
-        if let Some((before, standing)) = *read
+        if let Some((before, record_state)) = *read
             && before == revocations
         {
-            return standing;
+            return record_state;
         }
-        match standing(store, &self.sha256) {
-            Ok(standing) => {
-                *read = Some((revocations, standing));
-                standing
+        match record_state(store, &self.sha256) {
+            Ok(record_state) => {
+                *read = Some((revocations, record_state));
+                record_state
             }
             Err(error) => {
                 tracing::warn!(%error, "record of the TLS certificate unreadable");
-                read.map_or(Standing::Good, |(_, standing)| standing)
+                read.map_or(RecordState::Good, |(_, record_state)| record_state)
             }
         }
     }
 }
 
-fn standing(store: &Store, sha256: &[u8; 32]) -> Result<Standing, StoreError> {
+fn record_state(store: &Store, sha256: &[u8; 32]) -> Result<RecordState, StoreError> {
     let Some(row) = store.client(sha256)? else {
-        return Ok(Standing::Unknown);
+        return Ok(RecordState::Unknown);
     };
     let is_revoked = row.certificate.revoked_at.is_some() || row.revoked_above.is_some();
     if is_revoked {
-        return Ok(Standing::Excluded);
+        return Ok(RecordState::Excluded);
     }
-    Ok(Standing::Good)
+    Ok(RecordState::Good)
 }
 
 impl ServerIdentity {
@@ -187,13 +189,13 @@ impl ServerIdentity {
         identity
     }
 
-    /// Returns what accepts connections; `None` before there is a certificate, and while the one
-    /// that there is is revoked, or issued below a revoked generation.
+    /// Returns the TLS acceptor; `None` without a certificate, or if the certificate or a
+    /// generation above it is revoked.
     pub fn acceptor(&self, store: &Store) -> Option<TlsAcceptor> {
         let presented = self.presented.load_full()?;
-        match presented.standing(store) {
-            Standing::Good | Standing::Unknown => Some(presented.acceptor.clone()),
-            Standing::Excluded => None,
+        match presented.record_state(store) {
+            RecordState::Good | RecordState::Unknown => Some(presented.acceptor.clone()),
+            RecordState::Excluded => None,
         }
     }
 
@@ -207,7 +209,7 @@ impl ServerIdentity {
     /// Until when the certificate that is presented is valid, and why there is no newer one.
     pub fn state(&self, store: &Store) -> HttpsState {
         let presented = self.presented.load_full();
-        let presented = presented.filter(|it| it.standing(store) != Standing::Excluded);
+        let presented = presented.filter(|it| it.record_state(store) != RecordState::Excluded);
         let failure = lock(&self.failure);
         HttpsState::Configured {
             not_after: presented.map(|it| it.not_after),
@@ -238,8 +240,8 @@ impl ServerIdentity {
 
     fn renew_now(&self, ca: &CertificateAuthority) -> Result<(), Error> {
         let presented = self.presented.load_full();
-        let standing = presented.map(|it| it.standing(ca.store()));
-        if standing == Some(Standing::Good) && self.still_serves(ca.now()) {
+        let record_state = presented.map(|it| it.record_state(ca.store()));
+        if record_state == Some(RecordState::Good) && self.still_serves(ca.now()) {
             return Ok(());
         }
         let name = self.name.load_full();

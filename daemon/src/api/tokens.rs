@@ -1,4 +1,4 @@
-//! `/v1/tokens`: what is in sight, what is on one, its check and its bench.
+//! Serves `/v1/tokens`: lists tokens and their keys, checks a token, measures a token.
 
 use super::asks::{Asks, Right};
 use super::body::JsonBody;

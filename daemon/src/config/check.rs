@@ -1,5 +1,5 @@
-//! Checks what only the whole configuration can show: names that refer to other tables, socket paths,
-//! and names that would collide.
+//! Checks what only the whole configuration can show: names that refer to other tables, socket
+//! paths, and names that would collide.
 
 use super::{Configuration, ConfigurationError};
 use crate::ca::profile::Role;

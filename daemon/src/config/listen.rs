@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 /// The longest `public_http`: every certificate holds it twice.
 const PUBLIC_HTTP_BYTES_MAX: usize = 256;
-/// The kernel's number for every user that a user namespace, such as that of the unit, does not know.
+/// The kernel's number for every user that a user namespace, such as that of the unit, does not
+/// know.
 const NOBODY: u32 = 65_534;
 
 /// How many connections of unidentified clients each listener has at most.

@@ -50,8 +50,8 @@ pub(super) struct Policy {
     /// How often devices in a rollover are observed in the hub.
     #[serde(with = "human_seconds", default = "proof_interval_default")]
     proof_interval: u64,
-    /// Whether an old certificate may be retired before it expires, once all its devices were observed
-    /// on the new certificate.
+    /// Whether an old certificate may be retired before it expires, once all its devices were
+    /// observed on the new certificate.
     #[serde(default)]
     retire_proven: bool,
     /// Whether the daemon starts rollovers of authorities, or raises an alarm.
@@ -69,7 +69,8 @@ pub(super) struct Policy {
     /// How long a token may be unavailable before a standby signs.
     #[serde(with = "human_seconds", default = "failover_after_default")]
     pub(super) failover_after: u64,
-    /// The validity of a CRL. A token that is unavailable for longer makes verifiers refuse everything.
+    /// The validity of a CRL. A token that is unavailable for longer makes verifiers refuse
+    /// everything.
     #[serde(with = "human_seconds", default = "crl_validity_default")]
     crl_validity: u64,
     /// How often a CRL is signed if nothing is revoked.
