@@ -68,11 +68,11 @@ pub struct Configuration {
     pub tokens: BTreeMap<String, TokenSettings>,
     /// The token of each authority.
     pub authorities: BTreeMap<String, String>,
-    /// Who signs while a token is unavailable.
+    /// The standbys that sign while a token is unavailable.
     pub failover: FailoverPolicy,
     /// Profiles by name.
     pub profiles: BTreeMap<String, IssuanceProfile>,
-    /// What stations may request.
+    /// The permissions of stations.
     pub stations: StationPolicy,
     /// Provisioning services by name.
     pub provisioning: BTreeMap<String, Provisioning>,

@@ -19,16 +19,16 @@ use anyhow::Context;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug)]
 pub struct Finding {
-    /// What was looked at.
+    /// The checked object.
     pub subject: String,
-    /// What is good about it, or what is wrong and how to mend it.
+    /// A good state, or the fault and how to mend it.
     pub verdict: Result<String, String>,
 }
 
-/// Looks at everything; the findings come in the order of the configuration.
+/// Checks every part, in the order of the configuration.
 pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
     let (mut findings, mut ready) = (Vec::new(), BTreeMap::new());
     let mut workers = Vec::new();

@@ -104,7 +104,7 @@ impl Configuration {
         Ok(())
     }
 
-    /// What an authority publishes is called after it, and each generation after it and its number.
+    /// Published files have the name of the authority, or its name and the number of a generation.
     fn check_authority_name(&self, name: &str) -> Result<(), ConfigurationError> {
         let number = |rest: &str| rest.strip_prefix('-')?.parse::<u32>().ok();
         let namesake = self

@@ -101,7 +101,7 @@ enum ClockTrust {
     Synchronised,
 }
 
-/// What the daemon does when the signing window of an authority nears its end.
+/// The reaction to a signing window that nears its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum RollAuthorities {

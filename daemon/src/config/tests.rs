@@ -74,7 +74,7 @@ fn contradictions_are_refused_with_the_reason() {
         ),
         (
             "profile = \"server\"",
-            "profile = \"nobody\"",
+            "profile = \"unknown\"",
             "there is no such [[profile]]",
         ),
         (

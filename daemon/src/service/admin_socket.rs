@@ -1,7 +1,7 @@
-//! The admin socket, also where it cannot be made yet.
+//! Opens the admin socket, again and again until it can be made.
 //!
-//! Its folder may lie on a disk that is full or read-only. That is no reason to serve nothing: the
-//! socket is made when that is possible, and until then an alarm tells why there is none.
+//! Its folder may be on a disk that is full or read-only. The daemon serves without the socket, and
+//! an alarm says why there is none, until the socket can be made.
 
 use super::listeners::bind_admin;
 use crate::api::listener::Admin;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-/// How often it is tried.
+/// How often opening is tried.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The admin socket of a daemon.
@@ -22,19 +22,20 @@ pub(super) struct AdminSocket<Admitted> {
     pub(super) path: PathBuf,
     pub(super) current: CurrentAuthority,
     pub(super) admitted: Admitted,
-    /// Whether it can be asked.
+    /// Whether the socket is open.
     pub(super) is_open: Arc<AtomicBool>,
 }
 
 impl<Admitted> AdminSocket<Admitted> {
-    /// The door: `open`, or what can be bound later; `None` if `stop` turns true before.
-    pub(super) async fn door(
+    /// Returns the listener: `open`, or one that is bound later; `None` if `stop` turns true
+    /// before.
+    pub(super) async fn listener(
         self,
         open: Option<StdUnixListener>,
         mut stop: watch::Receiver<bool>,
     ) -> Option<Admin<Admitted>> {
         let listener = tokio::select! {
-            listener = self.listener(open) => listener,
+            listener = self.bind(open) => listener,
             _ = stop.wait_for(|stop| *stop) => return None,
         };
         self.is_open.store(true, Ordering::Release);
@@ -45,7 +46,7 @@ impl<Admitted> AdminSocket<Admitted> {
         })
     }
 
-    async fn listener(&self, mut open: Option<StdUnixListener>) -> UnixListener {
+    async fn bind(&self, mut open: Option<StdUnixListener>) -> UnixListener {
         loop {
             let bound = match open.take() {
                 Some(listener) => Ok(listener),

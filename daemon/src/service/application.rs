@@ -1,6 +1,6 @@
-//! The daemon's own work: one loop that renews, proves, signs lists and advances rolls.
+//! Drives the daemon's own work in one loop: renewals, proofs, CRLs and rollovers.
 
-use super::reconcilers::Bells;
+use super::reconcilers::Wakers;
 use crate::api::tls::ServerIdentity;
 use crate::ca::alarm::{Alarm, unreadable};
 use crate::ca::{CertificateAuthority, CurrentAuthority, Error};
@@ -10,40 +10,40 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// How often rolls, codes and the TLS certificate are looked at without being woken.
+/// How often rollovers, codes and the TLS certificate are checked without a wake-up.
 const TICK: Duration = Duration::from_secs(60);
 /// How long after a failure the application is driven again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
-/// How long everything rests while the store cannot write, whatever wakes it: each attempt would
-/// fail, and the store tries by itself.
+/// How long the loop pauses while the store cannot write, even if woken: each attempt would fail,
+/// and the store retries itself.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
-/// How long a turn may take: it makes keys, and a small device takes minutes for each.
+/// How long a turn may take: it makes keys, and a small token takes minutes for each.
 const TURN_BOUND: Duration = Duration::from_secs(6 * GENERATE_DEADLINE.as_secs());
-/// How much later than it should the loop may be woken.
+/// How late the loop may be woken.
 const WAKE_SLACK: Duration = Duration::from_secs(30);
 
-/// The shortest time between two turns, whatever wakes them: at most 600 in a minute.
+/// The shortest time between two turns: at most 600 in a minute.
 const TURN_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the application does by itself: the TLS certificate, wanted CA certificates, codes to sign,
-/// revocation lists, rolls to advance.
+/// The application's own work: the TLS certificate, desired CA certificates, codes to sign, CRLs,
+/// rollovers.
 pub(super) struct Application {
     current: CurrentAuthority,
     identity: Option<Arc<ServerIdentity>>,
-    /// Notified when there may be something to do of any kind.
+    /// Notified when there may be work of any kind.
     wake: Arc<Notify>,
-    /// Notified when something must be recorded, or a revocation list signed.
+    /// Notified when something must be recorded, or a CRL signed.
     records: Arc<Notify>,
-    /// What was last logged; said again only when it changes.
+    /// The alarms that were logged last: an alarm is logged once.
     alarms: Mutex<Vec<Alarm>>,
 }
 
-/// How much one turn does.
+/// The work of one turn.
 #[derive(Clone, Copy)]
 enum Turn {
     /// Everything.
     Full,
-    /// Records and revocation lists. What failed elsewhere is not tried again.
+    /// Records and CRLs. Other work that failed is not retried.
     Short,
 }
 
@@ -51,22 +51,22 @@ impl Application {
     pub(super) fn new(
         current: CurrentAuthority,
         identity: Option<Arc<ServerIdentity>>,
-        bells: &Bells,
+        wakers: &Wakers,
     ) -> Self {
         Self {
             current,
             identity,
-            wake: bells.application.clone(),
-            records: bells.records.clone(),
+            wake: wakers.application.clone(),
+            records: wakers.records.clone(),
             alarms: Mutex::default(),
         }
     }
 
-    /// Until `stop` turns true, and the turn that is taken then is over.
+    /// Runs until `stop` turns true and the current turn has ended.
     pub(super) async fn run(self, stop: watch::Receiver<bool>) {
         let this = Arc::new(self);
         this.clone().take_turns(stop).await;
-        // What was only counted is not lost with an orderly stop.
+        // An orderly stop keeps counted refusals and key uses.
         let last = move || {
             let ca = this.current.load();
             ca.record_counted_refusals(true);
@@ -101,7 +101,7 @@ impl Application {
         }
     }
 
-    /// Takes a turn on a thread that may block; returns how long there is nothing to do.
+    /// Takes a turn on a thread that may block; returns the pause until the next turn.
     async fn take_turn(self: Arc<Self>, turn: Turn) -> Duration {
         let progress = self.current.load().progress().clone();
         let _promise = progress.promise("the application", TURN_BOUND);
@@ -127,7 +127,7 @@ impl Application {
         *logged = alarms;
     }
 
-    /// Everything once; returns how long it can rest.
+    /// Does all work once; returns the pause until the next turn.
     fn full_turn(&self) -> Duration {
         let ca = self.current.load_full();
         self.tell_alarms(&ca);
@@ -140,7 +140,7 @@ impl Application {
         if ca.hierarchy().is_empty() {
             return rest.pause;
         }
-        // Everything below signs, or goes by dates.
+        // The rest signs, or compares dates.
         if ca.clock_doubt().is_some() {
             return rest.pause.min(FAILURE_PAUSE);
         }
@@ -152,7 +152,7 @@ impl Application {
         rest.note("CA certificates", ca.want_verified());
         rest.note("finished work", ca.forget_finished_hub_tasks());
         rest.note("proof of possession", ca.prove_possession());
-        // What goes on hold now is on the list that is signed next.
+        // A certificate that goes on hold now is on the CRL that is signed next.
         rest.note_due("blocks", ca.advance_blocks());
         rest.note_due("stand-ins", ca.prove_stand_ins());
         rest.note_due("revocation lists", ca.update_crls());
@@ -160,7 +160,7 @@ impl Application {
         rest.pause
     }
 
-    /// What must not wait for the next full turn; returns how long it can rest.
+    /// Does the work that must not wait for the next full turn; returns the pause.
     fn short_turn(&self) -> Duration {
         let ca = self.current.load_full();
         if ca.store().write_fault().is_some() {
@@ -181,7 +181,7 @@ impl Application {
     }
 }
 
-/// How long the application can rest, as far as its turn has come.
+/// The pause until the next turn, as far as known within the present one.
 struct Rest<'a> {
     ca: &'a CertificateAuthority,
     pause: Duration,
@@ -199,7 +199,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// The same for work that says when it is due again, in Unix seconds.
+    /// Notes work that is due again at a time, in Unix seconds.
     fn note_due(&mut self, what: &str, due: Result<Option<i64>, Error>) {
         match due {
             Ok(None) => {}

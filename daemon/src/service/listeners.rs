@@ -1,8 +1,8 @@
-//! The daemon's listeners: HTTPS, plain HTTP and the admin socket.
+//! Opens the daemon's listeners: HTTPS, plain HTTP and the admin socket.
 //!
-//! systemd may hand them over ([`HandedOver`]): it keeps them while the daemon is restarted, so that
-//! whoever connects meanwhile waits and is not refused. Such a one is never unlinked here. What is not
-//! handed over is bound.
+//! systemd may hand listeners over ([`HandedOver`]) and keeps them while the daemon is restarted,
+//! so that clients wait and are not refused. Such a listener is never unlinked here. The others are
+//! bound.
 
 use crate::api::listener::STRANGERS_MAX;
 use crate::api::tls::ListenerName;
@@ -39,13 +39,13 @@ pub(super) fn listener_name(configuration: &Configuration) -> Option<ListenerNam
 pub(super) struct Listeners {
     pub(super) https: Option<std::net::TcpListener>,
     pub(super) http: Option<std::net::TcpListener>,
-    /// `None` where the disk takes no socket at the moment.
+    /// `None` while the disk is full or read-only.
     pub(super) admin: Option<UnixListener>,
 }
 
 impl Listeners {
     /// Takes what systemd has handed over, and binds the rest. Refuses when something was handed
-    /// over that `[listen]` does not name: it would be a door at which nobody answers.
+    /// over that `[listen]` does not name: nothing would serve it.
     ///
     /// MUST be called before there are threads or children: the environment is emptied of it.
     pub(super) fn open(configuration: &Configuration) -> anyhow::Result<Self> {
@@ -80,7 +80,7 @@ impl Listeners {
     }
 }
 
-/// Sockets that systemd has handed over, and their addresses, until somebody asks for them.
+/// Sockets that systemd has handed over, by address, until they are taken.
 #[derive(Default)]
 struct HandedOver {
     tcp: Vec<(SocketAddr, std::net::TcpListener)>,
@@ -152,7 +152,7 @@ fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))
 }
 
-/// Whether something failed that succeeds once the disk has room or is writable.
+/// Returns true if the operation succeeds once the disk is writable and not full.
 pub(super) fn is_of_the_disk(error: &anyhow::Error) -> bool {
     let errors = error
         .chain()
@@ -176,7 +176,7 @@ pub(super) fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
         // The lock on the state folder says that no daemon is there, but systemd may hold it.
         Ok(found) if found.file_type().is_socket() => match UnixStream::connect(path) {
             Ok(_) => bail!(
-                "somebody listens on {}; if it is hallmarkd.socket, start hallmarkd.service",
+                "another process listens on {}; if it is hallmarkd.socket, start hallmarkd.service",
                 path.display()
             ),
             Err(_) => files::remove(path)?,
@@ -186,7 +186,7 @@ pub(super) fn bind_admin(path: &Path) -> anyhow::Result<UnixListener> {
     }
     let listener =
         UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
-    // Who may is judged by peer credentials, one by one.
+    // Peer credentials decide for each connection.
     files::set_mode(path, 0o666)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -207,7 +207,7 @@ pub(super) fn address(listener: Option<&TcpListener>) -> std::io::Result<Option<
     listener.map(TcpListener::local_addr).transpose()
 }
 
-/// Root, the daemon's own user, and whom the configuration names.
+/// Admits root, the daemon's own user, and the users of the configuration.
 pub(super) fn admission(
     users: Arc<ArcSwap<Vec<u32>>>,
 ) -> impl Fn(u32) -> bool + Clone + Send + Sync + 'static {

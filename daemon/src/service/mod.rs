@@ -1,7 +1,7 @@
-//! `hallmarkd serve`: puts the parts together, runs them, and takes them down in order.
+//! Runs `hallmarkd serve`: starts the parts, serves, and stops the parts in order.
 //!
-//! It owns the database, starts a worker for each token where systemd does not, and loads no token
-//! library itself. The application is sync; the loops here are the one place where it is driven.
+//! The daemon owns the database, starts a worker for each token where systemd does not, and loads
+//! no token library itself. The application is sync; the loops here alone drive it.
 
 mod admin_socket;
 mod application;
@@ -18,7 +18,7 @@ pub use token_keys::token_keys;
 pub use tokens::Workers;
 
 use crate::api::listener::{Http, Https};
-use crate::api::reload::RELOADS_WAITING_MAX;
+use crate::api::reload::{RELOADS_WAITING_MAX, ReloadRequest};
 use crate::api::server::serve_behind;
 use crate::api::tls::ServerIdentity;
 use crate::api::{Addresses, Edge};
@@ -33,7 +33,7 @@ use anyhow::{Context, bail};
 use application::Application;
 use arc_swap::ArcSwap;
 use listeners::{Listeners, address, admission, listener_name, listening};
-use reconcilers::{Bells, Reconcilers, clients};
+use reconcilers::{Reconcilers, Wakers, clients};
 use report::Report;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -41,16 +41,18 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokens::Tokens;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// At a stop: how long work in hand is waited for. With what follows, and what a worker takes to
-/// end, a stop takes less than 10 seconds.
+/// At a stop: how long the work that has begun may take. With [`STOP_BLOCKED`] and the end of the
+/// workers, a stop takes less than 10 seconds.
 const STOP_WORK: Duration = Duration::from_secs(6);
-/// At a stop: how long threads that still wait for somebody may take, whom nothing tells to hurry.
+/// At a stop: how long blocked threads may take after that.
 const STOP_BLOCKED: Duration = Duration::from_secs(1);
 
 /// Runs the daemon until SIGTERM or SIGINT.
@@ -69,7 +71,7 @@ pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<(
         Daemon::start(configuration, store.clone(), tokens)?
     };
     let served = runtime.block_on(daemon.run(listeners));
-    // A signature under way was waited for; what a worker holds up still is not.
+    // Signatures have ended; calls that hang in a worker are not waited for.
     daemon.tokens.end();
     runtime.shutdown_timeout(STOP_BLOCKED);
     if let Err(error) = store.checkpoint() {
@@ -78,7 +80,7 @@ pub fn serve(configuration: Configuration, workers: Workers) -> anyhow::Result<(
     served
 }
 
-/// Lets the process open as many files as it may: each connection is one. A unit has set the limit
+/// Raises the limit of open files to its maximum: each connection is one. A unit has set the limit
 /// already.
 fn raise_descriptor_limit() {
     let limits = getrlimit(Resource::Nofile);
@@ -91,10 +93,10 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// One daemon to a state folder: the lock lasts as long as the file is open. The folder itself is
-/// locked, because no file can be made in it while its disk is full or read-only.
+/// Locks the state folder while the returned file is open: one daemon to a folder. The folder
+/// itself is locked, because no file can be made in it while its disk is full or read-only.
 ///
-/// A daemon does not run as root in another user's folder.
+/// Refuses to run as root in another user's folder.
 pub(crate) fn take_state(folder: &Path) -> anyhow::Result<File> {
     if let Some(owner) = files::owner_of(folder)? {
         bail!(
@@ -113,7 +115,7 @@ pub(crate) fn take_state(folder: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-/// What runs, and under which configuration.
+/// The running parts, and their configuration.
 struct Daemon {
     configuration: Configuration,
     store: Store,
@@ -122,20 +124,20 @@ struct Daemon {
     identity: Option<Arc<ServerIdentity>>,
     admin_users: Arc<ArcSwap<Vec<u32>>>,
     reconcilers: Reconcilers,
-    bells: Bells,
+    wakers: Wakers,
     /// The service manager, if there is one.
     systemd: Option<Arc<Systemd>>,
 }
 
 impl Daemon {
-    /// Inside the runtime.
+    /// Starts the parts, inside the runtime.
     fn start(configuration: Configuration, store: Store, tokens: Tokens) -> anyhow::Result<Self> {
-        let bells = Bells::new(tokens.news.clone(), tokens.records.clone());
-        let told = bells.clone();
-        store.tell_turns_to(move || told.ring());
+        let wakers = Wakers::new(tokens.state_changed.clone(), tokens.records.clone());
+        let woken = wakers.clone();
+        store.tell_turns_to(move || woken.wake_all());
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let clients = clients(&configuration, &keys)?;
-        let parts = parts(&configuration, tokens.configured.clone(), &store, &bells);
+        let parts = parts(&configuration, tokens.configured.clone(), &store, &wakers);
         let ca = Arc::new(CertificateAuthority::start(parts)?);
         let identity = listener_name(&configuration);
         let identity = identity.map(|name| Arc::new(ServerIdentity::load(name)));
@@ -145,99 +147,131 @@ impl Daemon {
         Ok(Self {
             identity,
             admin_users: Arc::new(ArcSwap::from_pointee(configuration.admin_users.clone())),
-            reconcilers: Reconcilers::start(&configuration, &ca, clients, &bells),
+            reconcilers: Reconcilers::start(&configuration, &ca, clients, &wakers),
             current: Arc::new(ArcSwap::new(ca)),
             configuration,
             store,
             tokens,
-            bells,
+            wakers,
             systemd: Systemd::here().map(Arc::new),
         })
     }
 
-    /// Serves until a signal says that it is enough.
+    /// Serves until SIGTERM or SIGINT.
     async fn run(&mut self, listeners: Listeners) -> anyhow::Result<()> {
         let mut signals = Signals::new()?;
         let (stopping, stop) = watch::channel(false);
         let (reloads, mut reload_requests) = mpsc::channel(RELOADS_WAITING_MAX);
-        let (https, http) = (listening(listeners.https)?, listening(listeners.http)?);
+        let https = listening(listeners.https)?;
+        let http = listening(listeners.http)?;
         let addresses = Addresses {
             https: address(https.as_ref())?,
             http: address(http.as_ref())?,
         };
         let edge = Edge::new(self.current.clone(), addresses, stop.clone(), reloads);
-        let router = edge.clone().router();
-        let mut tasks: Vec<JoinHandle<()>> = Vec::new();
-        let per_address_max = self.configuration.connections_per_address;
-        if let (Some(listener), Some(identity)) = (https, self.identity.clone()) {
-            let door = Https {
-                listener,
-                identity,
-                per_address_max,
-                store: self.store.clone(),
-            };
-            let served = serve_behind(door, router.clone(), edge.clone(), stop.clone());
-            tasks.push(tokio::spawn(served));
-        }
-        if let Some(listener) = http {
-            let door = Http {
-                listener,
-                per_address_max,
-            };
-            let router = edge.clone().public_router();
-            let served = serve_behind(door, router, edge.clone(), stop.clone());
-            tasks.push(tokio::spawn(served));
-        }
         let admin = AdminSocket {
             path: self.configuration.admin.clone(),
             current: self.current.clone(),
             admitted: admission(self.admin_users.clone()),
             is_open: Arc::default(),
         };
-        let admin_is_open = admin.is_open.clone();
+        let report = self.report(addresses, admin.is_open.clone());
+        let mut tasks = self.serve_network(https, http, &edge, &stop);
         let (served, stopped) = (edge.clone(), stop.clone());
         tasks.push(tokio::spawn(async move {
-            if let Some(door) = admin.door(listeners.admin, stopped.clone()).await {
-                serve_behind(door, router, served, stopped).await;
+            if let Some(listener) = admin.listener(listeners.admin, stopped.clone()).await {
+                let router = served.clone().router();
+                serve_behind(listener, router, served, stopped).await;
             }
         }));
-        if let Some(systemd) = self.systemd.clone() {
-            let report = Report {
-                systemd,
-                current: self.current.clone(),
-                news: self.tokens.news.clone(),
-                addresses,
-                admin: self.configuration.admin.clone(),
-                admin_is_open,
-            };
-            tasks.push(tokio::spawn(report.run(stop.clone())));
-        }
+        tasks.extend(report.map(|it| tokio::spawn(it.run(stop.clone()))));
         let identity = self.identity.clone();
-        let application = Application::new(self.current.clone(), identity, &self.bells);
+        let application = Application::new(self.current.clone(), identity, &self.wakers);
         tasks.push(tokio::spawn(application.run(stop.clone())));
         tracing::info!(?addresses, version = env!("CARGO_PKG_VERSION"), "serving");
+        self.reload_until_stopped(&mut signals, &mut reload_requests)
+            .await;
+        tracing::info!("stopping");
+        stopping.send_replace(true);
+        drop(reload_requests);
+        self.finish(tasks, &edge).await;
+        Ok(())
+    }
+
+    /// Serves HTTPS and plain HTTP, where the configuration has them.
+    fn serve_network(
+        &self,
+        https: Option<TcpListener>,
+        http: Option<TcpListener>,
+        edge: &Edge,
+        stop: &watch::Receiver<bool>,
+    ) -> Vec<JoinHandle<()>> {
+        let mut tasks = Vec::new();
+        let per_address_max = self.configuration.connections_per_address;
+        if let (Some(listener), Some(identity)) = (https, self.identity.clone()) {
+            let listener = Https {
+                listener,
+                identity,
+                per_address_max,
+                store: self.store.clone(),
+            };
+            let router = edge.clone().router();
+            let served = serve_behind(listener, router, edge.clone(), stop.clone());
+            tasks.push(tokio::spawn(served));
+        }
+        if let Some(listener) = http {
+            let listener = Http {
+                listener,
+                per_address_max,
+            };
+            let router = edge.clone().public_router();
+            let served = serve_behind(listener, router, edge.clone(), stop.clone());
+            tasks.push(tokio::spawn(served));
+        }
+        tasks
+    }
+
+    /// Returns the reports to systemd, if the daemon is its service.
+    fn report(&self, addresses: Addresses, admin_is_open: Arc<AtomicBool>) -> Option<Report> {
+        Some(Report {
+            systemd: self.systemd.clone()?,
+            current: self.current.clone(),
+            state_changed: self.tokens.state_changed.clone(),
+            addresses,
+            admin: self.configuration.admin.clone(),
+            admin_is_open,
+        })
+    }
+
+    /// Handles reloads until SIGTERM or SIGINT.
+    async fn reload_until_stopped(
+        &mut self,
+        signals: &mut Signals,
+        requests: &mut mpsc::Receiver<ReloadRequest>,
+    ) {
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
                 _ = signals.hang_up.recv() => {
-                    // Whoever sent the signal reads the answer in the log.
+                    // The sender of a signal reads the answer in the log.
                     let _ = self.reload("signal SIGHUP").await;
                 }
-                Some(request) = reload_requests.recv() => {
+                Some(request) = requests.recv() => {
                     let reloaded = self.reload(&request.actor).await;
-                    // Whoever asked may have gone meanwhile.
+                    // The client may have hung up.
                     let _ = request.answer.send(reloaded);
                 }
             }
         }
-        tracing::info!("stopping");
-        stopping.send_replace(true);
-        drop(reload_requests);
+    }
+
+    /// Waits for the work that has begun, for [`STOP_WORK`] at most.
+    async fn finish(&mut self, tasks: Vec<JoinHandle<()>>, edge: &Edge) {
         let work = async {
             self.reconcilers.end().await;
             for task in tasks {
-                // A task that panicked has said so already.
+                // The log has the message of a task that panicked.
                 let _ = task.await;
             }
             edge.is_idle().await;
@@ -245,18 +279,17 @@ impl Daemon {
         if tokio::time::timeout(STOP_WORK, work).await.is_err() {
             tracing::warn!("work not finished at the stop deadline");
         }
-        Ok(())
     }
 }
 
-/// What the configuration means to the certificate authority.
+/// Takes the settings of the certificate authority from the configuration.
 fn parts(
     configuration: &Configuration,
     tokens: BTreeMap<String, ConfiguredToken>,
     store: &Store,
-    bells: &Bells,
+    wakers: &Wakers,
 ) -> Parts {
-    let (bells, records) = (bells.clone(), bells.records.clone());
+    let (wakers, records) = (wakers.clone(), wakers.records.clone());
     Parts {
         store: store.clone(),
         tokens,
@@ -277,12 +310,12 @@ fn parts(
         clock: configuration.clock.clone(),
         backups_kept: configuration.backups_kept,
         public_http: configuration.public_http.clone(),
-        wake: Box::new(move || bells.ring()),
+        wake: Box::new(move || wakers.wake_all()),
         wake_lists: Box::new(move || records.notify_one()),
     }
 }
 
-/// What the daemon is told by signals.
+/// The signals that the daemon handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -1,4 +1,4 @@
-//! The reconcilers of the configuration that is in force, and the bells that wake them.
+//! Starts and ends the reconcilers of the present configuration, and wakes them.
 
 use crate::ca::CertificateAuthority;
 use crate::config::Configuration;
@@ -12,37 +12,39 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// What is rung when something at a provisioning service must change. A request that began under an
-/// earlier configuration wakes the reconcilers of the present one.
+/// Wakes the loops when something at a provisioning service must change. A request that began under
+/// an earlier configuration wakes the reconcilers of the present one.
 #[derive(Clone)]
-pub(super) struct Bells {
-    /// The application's.
+pub(super) struct Wakers {
+    /// Wakes the loop of the application.
     pub(super) application: Arc<Notify>,
-    /// Rung when the application has to record or to sign a list, and nothing else.
+    /// Wakes the application to record, or to sign a CRL, only.
     pub(super) records: Arc<Notify>,
     services: Arc<ArcSwap<Vec<Arc<Notify>>>>,
-    news: Arc<Notify>,
+    state_changed: Arc<Notify>,
 }
 
-impl Bells {
-    /// `news` is rung with them; `records` is rung by tokens, too.
-    pub(super) fn new(news: Arc<Notify>, records: Arc<Notify>) -> Self {
+impl Wakers {
+    /// Takes `state_changed`, which is notified with the rest, and `records`, which tokens notify,
+    /// too.
+    pub(super) fn new(state_changed: Arc<Notify>, records: Arc<Notify>) -> Self {
         Self {
             application: Arc::default(),
             records,
             services: Arc::default(),
-            news,
+            state_changed,
         }
     }
 
-    pub(super) fn ring(&self) {
+    /// Wakes everything.
+    pub(super) fn wake_all(&self) {
         self.application.notify_one();
         self.services.load().iter().for_each(|it| it.notify_one());
-        self.news.notify_one();
+        self.state_changed.notify_one();
     }
 }
 
-/// The clients of every service; nothing is sent yet.
+/// Returns the clients of every service; sends nothing.
 pub(super) fn clients(
     configuration: &Configuration,
     keys: &TokenKeys,
@@ -60,18 +62,19 @@ pub(super) struct Reconcilers {
 }
 
 impl Reconcilers {
-    /// Starts them. The ones of before MUST have ended: two would not know of each other's looks.
+    /// Starts the reconcilers. The previous ones MUST have ended: two at one service would repeat
+    /// each other's calls.
     pub(super) fn start(
         configuration: &Configuration,
         ca: &Arc<CertificateAuthority>,
         clients: BTreeMap<String, Clients>,
-        bells: &Bells,
+        wakers: &Wakers,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let mut rung = Vec::new();
+        let mut services = Vec::new();
         let tasks = clients.into_iter().map(|(name, clients)| {
             let [wake, hub_wake, canary_wake] = [(); 3].map(|()| Arc::new(Notify::new()));
-            rung.extend([&wake, &hub_wake, &canary_wake].map(Arc::clone));
+            services.extend([&wake, &hub_wake, &canary_wake].map(Arc::clone));
             let reconciler = Reconciler {
                 name,
                 ca: ca.clone(),
@@ -81,20 +84,20 @@ impl Reconcilers {
                 wake,
                 hub_wake,
                 canary_wake,
-                observed: bells.application.clone(),
+                observed: wakers.application.clone(),
             };
             tokio::spawn(reconciler.run(stopped.clone()))
         });
         let tasks = tasks.collect();
-        bells.services.store(Arc::new(rung));
+        wakers.services.store(Arc::new(services));
         Self { stop, tasks }
     }
 
-    /// Ends them, and waits for that. A call under way is let go of.
+    /// Ends the reconcilers and waits for their end. A call in flight is abandoned.
     pub(super) async fn end(&mut self) {
         self.stop.send_replace(true);
         for task in self.tasks.drain(..) {
-            // A task that panicked has said so already.
+            // The log has the message of a task that panicked.
             let _ = task.await;
         }
     }

@@ -1,9 +1,11 @@
-//! A new configuration is taken while the daemon runs: whole or not at all, and no connection is dropped.
+//! Applies a new configuration while the daemon runs: in whole or not at all, without dropping a
+//! connection.
 //!
-//! All that can be refused comes first: the file as it is at a start, what is taken at a start only, the
-//! clients of the services, the record in the journal. Then everything is exchanged, and nothing of it
-//! can fail. Requests in hand keep the certificate authority, the tokens and the workers that they began
-//! with. It must never abandon an intent, nor have two reconcilers at one service.
+//! Every step that can fail comes first: reading the file, comparing the settings that need a
+//! restart, making the clients of the services, writing the audit entry. Then all parts are
+//! exchanged, which cannot fail. Requests in work keep the certificate authority, the tokens and
+//! the workers that they began with. A reload must never abandon an intent, nor leave two
+//! reconcilers at one service.
 
 use super::changes::changes;
 use super::listeners::listener_name;
@@ -36,20 +38,20 @@ pub fn read(file: &Path) -> Result<Configuration, ConfigurationError> {
 }
 
 impl Daemon {
-    /// Reads the file anew for `actor`, and takes what it says.
+    /// Reads the file again for `actor`, and applies it.
     pub(super) async fn reload(&mut self, actor: &str) -> Result<Reloaded, Error> {
         let systemd = self.systemd.clone();
         if let Some(systemd) = &systemd {
             systemd.reloading();
         }
-        let reloaded = self.take_anew(actor).await;
+        let reloaded = self.apply(actor).await;
         if let Some(systemd) = &systemd {
             systemd.ready();
         }
         reloaded
     }
 
-    async fn take_anew(&mut self, actor: &str) -> Result<Reloaded, Error> {
+    async fn apply(&mut self, actor: &str) -> Result<Reloaded, Error> {
         match tokio::task::block_in_place(|| self.prepare(actor)) {
             Ok((next, ca)) => Ok(self.exchange(next, ca).await),
             Err(error) => {
@@ -74,24 +76,24 @@ impl Daemon {
             detail: json!({ "changes": next.changes }),
         };
         let tokens = next.tokens.configured.clone();
-        let parts = parts(configuration, tokens, &self.store, &self.bells);
+        let parts = parts(configuration, tokens, &self.store, &self.wakers);
         let ca = ca.reconfigured(parts, entry)?;
         Ok((next, ca))
     }
 
-    /// What the file says now, or why that cannot be had.
+    /// Reads the file and makes the parts that the new configuration needs.
     fn next(&self) -> Result<Next, Error> {
         let refused = |reason: String| Error::mend(Code::ConfigurationRefused, reason);
         let before = &self.configuration;
         let configuration = read(&before.file).map_err(|error| refused(format!("{error:#}")))?;
-        for ((what, is), (_, said)) in before
+        for ((what, is), (_, wanted)) in before
             .taken_at_start()
             .into_iter()
             .zip(configuration.taken_at_start())
         {
-            if is != said {
+            if is != wanted {
                 let message = format!(
-                    "{what} is {is} until the daemon is restarted, and the file says {said}: \
+                    "{what} is {is} until the daemon is restarted, and the file says {wanted}: \
                      restart it, or put the old value back"
                 );
                 return Err(Error::conflict(Code::RestartRequired, message));
@@ -124,10 +126,10 @@ impl Daemon {
         let users = next.configuration.admin_users.clone();
         self.admin_users.store(Arc::new(users));
         self.reconcilers.end().await;
-        self.reconcilers = Reconcilers::start(&next.configuration, &ca, next.clients, &self.bells);
+        self.reconcilers = Reconcilers::start(&next.configuration, &ca, next.clients, &self.wakers);
         self.tokens.take(next.tokens, is_done);
         self.configuration = next.configuration;
-        self.bells.ring();
+        self.wakers.wake_all();
         tracing::info!(
             changes = next.changes.len(),
             ?notices,

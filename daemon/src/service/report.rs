@@ -1,10 +1,10 @@
-//! What systemd is told while the daemon runs: that it is ready, how it is, and that it makes
-//! progress. The one place that decides whether the watchdog is fed.
+//! Reports to systemd that the daemon is ready, its status, and that it makes progress. This file
+//! alone decides whether to ping the watchdog.
 //!
-//! Progress is: the writer of the database answers a question, the API answers a request over the admin
-//! socket, and no loop (the application's, a reconciler's) is beyond the bound that it has named for what
-//! it does (`ca::progress`). A token, a provisioning service or a disk that fails is no reason: a restart
-//! would not mend it. It is told in the status line.
+//! Progress means: the writer of the database answers, the API answers a request over the admin
+//! socket, and no loop (the application's, a reconciler's) exceeds the bound that it has set for
+//! its present work (`ca::progress`). Token, provisioning service and disk failures do not stop the
+//! pings: a restart would not help. They appear in the status line.
 
 use crate::api::Addresses;
 use crate::ca::CurrentAuthority;
@@ -19,29 +19,29 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-/// How often the status is looked at where nothing is new. Each look wakes half of the daemon.
+/// How often the status line is computed without a change of state. It costs many reads.
 const STATUS_PERIOD: Duration = Duration::from_secs(15);
 /// The shortest time between two looks, whatever happens.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 /// How many times the watchdog is fed in its time, when answers come at once.
-const FEEDS: u32 = 4;
+const PINGS: u32 = 4;
 /// How much of the watchdog's time database and API may take to answer: a slow disk is no hang.
 const ANSWERS: u32 = 2;
-/// How long they may take where nobody waits for the watchdog.
+/// How long the answers may take without a watchdog.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// How often it is looked whether everything serves, before it does.
+/// How often progress is checked before the daemon is ready.
 const START_PERIOD: Duration = Duration::from_millis(20);
 /// The request that the watchdog makes.
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-/// What every answer to it begins with. Which one it is says how the daemon is, not whether.
+/// The beginning of every answer: its status code does not matter, since the API has answered.
 const ANSWER: &[u8] = b"HTTP/1.1 ";
 
 /// The reporter; it runs beside everything else.
 pub(super) struct Report {
     pub(super) systemd: Arc<Systemd>,
     pub(super) current: CurrentAuthority,
-    /// Notified when a token gets into another state, and when an authority or an enrollment changes.
-    pub(super) news: Arc<Notify>,
+    /// Notified when the state of a token, an authority or an enrollment changes.
+    pub(super) state_changed: Arc<Notify>,
     pub(super) addresses: Addresses,
     /// Where the API is asked.
     pub(super) admin: PathBuf,
@@ -67,15 +67,15 @@ impl Report {
             sleep(START_PERIOD).await;
         }
         self.systemd.ready();
-        let feed = async {
+        let pings = async {
             if let Some(time) = watchdog {
-                self.feed(time / FEEDS, within).await;
+                self.ping_watchdog(time / PINGS, within).await;
             }
         };
-        tokio::join!(feed, self.tell_status());
+        tokio::join!(pings, self.report_status());
     }
 
-    async fn feed(&self, every: Duration, within: Duration) {
+    async fn ping_watchdog(&self, every: Duration, within: Duration) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -104,7 +104,7 @@ impl Report {
         }
     }
 
-    /// A request as everybody makes them.
+    /// Sends a request as a client would.
     async fn ask_api(&self) -> anyhow::Result<()> {
         if !self.admin_is_open.load(Ordering::Acquire) {
             return Ok(());
@@ -121,22 +121,23 @@ impl Report {
         }
     }
 
-    async fn tell_status(&self) {
+    async fn report_status(&self) {
         loop {
             let ca = self.current.load_full();
             let line = move || ca.summary().unwrap_or_else(|error| error.to_string());
             if let Ok(line) = tokio::task::spawn_blocking(line).await {
-                let doors = [
+                let listeners = [
                     ("https", self.addresses.https),
                     ("http", self.addresses.http),
                 ];
-                let doors =
-                    doors.map(|(name, at)| at.map_or(String::new(), |at| format!("{name} {at}; ")));
-                self.systemd.status(&format!("{}{line}", doors.concat()));
+                let listeners = listeners
+                    .map(|(name, at)| at.map_or(String::new(), |at| format!("{name} {at}; ")));
+                self.systemd
+                    .status(&format!("{}{line}", listeners.concat()));
             }
             sleep(STATUS_PAUSE).await;
-            // Not all that the line tells is told as news.
-            let _ = timeout(STATUS_PERIOD - STATUS_PAUSE, self.news.notified()).await;
+            // Some parts of the line change without a notification.
+            let _ = timeout(STATUS_PERIOD - STATUS_PAUSE, self.state_changed.notified()).await;
         }
     }
 }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Who starts the workers, and starts them again.
+/// The supervisor of the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workers {
     /// The daemon itself: on a developer's machine, in a container.
@@ -28,13 +28,13 @@ pub enum Workers {
 /// The tokens, and the supervisors of their workers.
 pub(super) struct Tokens {
     pub(super) configured: BTreeMap<String, ConfiguredToken>,
-    /// Notified when one of them gets into another state, and when they are other ones; see `report::Report::news`.
-    pub(super) news: Arc<Notify>,
-    /// Notified when a worker has told something new of its keys.
+    /// Notified when the state of a token changes, or the set of tokens.
+    pub(super) state_changed: Arc<Notify>,
+    /// Notified when a worker reports a change of its keys.
     pub(super) records: Arc<Notify>,
     workers: Workers,
-    /// The configuration as it was taken. Workers of our own read it whenever they are started, so that
-    /// none takes what was refused, or not yet taken.
+    /// The file with the configuration that is applied. Workers of this daemon read it at each
+    /// start, so that no worker reads a refused or future configuration.
     taken: PathBuf,
     supervised: BTreeMap<String, Supervised>,
     /// Of tokens that are no longer configured.
@@ -52,7 +52,7 @@ pub(super) struct NextTokens {
     pub(super) configured: BTreeMap<String, ConfiguredToken>,
     /// Workers to be started, by token.
     commands: BTreeMap<String, WorkerCommand>,
-    /// What is left to a person.
+    /// Sentences for the operator.
     pub(super) notices: Vec<String>,
     /// Where the configuration was written for workers of our own; `None` where it could not be.
     taken: Option<PathBuf>,
@@ -62,7 +62,7 @@ impl Tokens {
     pub(super) fn start(configuration: &Configuration, workers: Workers) -> anyhow::Result<Self> {
         let mut tokens = Self {
             configured: BTreeMap::new(),
-            news: Arc::default(),
+            state_changed: Arc::default(),
             records: Arc::default(),
             workers,
             taken: configuration.state_dir.join("taken.toml"),
@@ -74,7 +74,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// What `now` makes of the tokens of `before`.
+    /// Returns the tokens of `now`, given those of `before`.
     pub(super) fn reconfigured(
         &self,
         before: &Configuration,
@@ -85,8 +85,8 @@ impl Tokens {
         })
     }
 
-    /// A token that is the same keeps its client and its worker. Another one gets a worker of its own,
-    /// beside the one of before, which is left what it has in hand.
+    /// An unchanged token keeps its client and its worker. A changed one gets a new worker beside
+    /// the previous one, which finishes its work.
     fn next(
         &self,
         configuration: &Configuration,
@@ -132,8 +132,8 @@ impl Tokens {
         Ok(next)
     }
 
-    /// Writes the configuration for workers of our own. On a full or read-only disk they read the
-    /// operator's file instead.
+    /// Writes the configuration for workers of this daemon. On a full or read-only disk they read
+    /// the operator's file instead.
     fn write_taken(&self, configuration: &Configuration) -> anyhow::Result<Option<PathBuf>> {
         let file = self.taken.with_extension("next");
         let written = atomic::write(&file, configuration.text.as_bytes(), 0o600);
@@ -197,19 +197,19 @@ impl Tokens {
         self.retired.retain(|it| !it.has_ended());
         self.configured = next.configured;
         for token in self.configured.values() {
-            let news = self.news.clone();
+            let state_changed = self.state_changed.clone();
             let records = self.records.clone();
             token.client.tell_turns_to(move || {
-                news.notify_one();
+                state_changed.notify_one();
                 records.notify_one();
             });
             let records = self.records.clone();
             token.client.tell_keys_to(move || records.notify_one());
         }
-        self.news.notify_one();
+        self.state_changed.notify_one();
     }
 
-    /// Tells the workers to end, all at once; they are waited for when this is dropped.
+    /// Signals all workers to end; dropping this waits for them.
     pub(super) fn end(&mut self) {
         let serving = self.supervised.values_mut().map(|it| &mut it.supervisor);
         serving.chain(&mut self.retired).for_each(Supervisor::end);

@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(priority(Level::INFO), 6);
     }
 
-    /// What every member of an event may hold, by each way in which it is recorded.
+    /// A forged line in each member of an event, by each way to record it.
     fn forged() {
         let forged = "x\n1970-01-01 ERROR forged \u{1b}[2J\u{202e}";
         tracing::warn!(text = forged, shown = %forged, debugged = ?Some(forged), "refused {forged}");

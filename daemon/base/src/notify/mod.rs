@@ -1,8 +1,8 @@
-//! What systemd is told of a process (`sd_notify(3)`), and the log as its journal has it.
+//! Sends the state of a process to systemd (`sd_notify(3)`), and its log to the journal.
 //!
-//! Without `$NOTIFY_SOCKET` nobody is there to be told. It must never decide whether there is
-//! something to tell: that is for whoever knows the parts. A message that cannot be sent is logged
-//! and let go, but for the watchdog's: systemd then acts as it should.
+//! Without `$NOTIFY_SOCKET` nothing is sent. This module never decides what to report: its callers
+//! do. A message that cannot be sent is logged and dropped; after a missing watchdog ping, systemd
+//! restarts the service.
 
 pub mod journal;
 
@@ -42,7 +42,7 @@ const STATUS_LENGTH_MAX: usize = 512;
 /// The service manager of this process.
 #[derive(Debug, Default)]
 pub struct Systemd {
-    /// What it was last told; said again only when it changes.
+    /// The last status line; an equal one is not sent again.
     status: Mutex<String>,
 }
 
@@ -52,13 +52,13 @@ impl Systemd {
         std::env::var_os("NOTIFY_SOCKET").map(|_| Self::default())
     }
 
-    /// The configuration is being read anew; followed by [`ready`](ServiceManager::ready), whatever
-    /// came of it.
+    /// The configuration is being read again; [`ready`](ServiceManager::ready) follows in every
+    /// case.
     pub fn reloading(&self) {
         tell(daemon::STATE_RELOADING, "1");
     }
 
-    /// It ends, as it was told to.
+    /// The process ends, as requested.
     pub fn stopping(&self) {
         tell(daemon::STATE_STOPPING, "1");
     }

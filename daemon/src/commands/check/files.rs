@@ -1,4 +1,5 @@
-//! Who can read and change the files of the daemon: folders, database, backups, keys and secrets.
+//! Checks which users can read and change the daemon's files: folders, database, backups, keys and
+//! secrets.
 
 use super::Finding;
 use crate::config::Configuration;
@@ -64,7 +65,7 @@ fn folders(configuration: &Configuration) -> impl Iterator<Item = String> {
     })
 }
 
-/// What is at a path, without following a link there; `None` where nothing is.
+/// Reads the metadata at a path without following a link; `None` if the path does not exist.
 fn entry(path: &Path) -> Option<io::Result<Metadata>> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -112,7 +113,7 @@ fn secrets(configuration: &Configuration) -> impl Iterator<Item = String> {
     let files = services.flat_map(|it| it.credential_files());
     let files: Vec<PathBuf> = pins.chain(files.map(Path::to_owned)).collect();
     files.into_iter().filter_map(|file| {
-        // One that is missing is the token's finding, or comes while the daemon runs.
+        // A missing file is a finding of the token, or is made while the daemon runs.
         let mode = found(&file)?.ok()?.mode() & 0o7777;
         (mode & EVERY_USER != 0).then(|| {
             let file = file.display();
@@ -124,7 +125,7 @@ fn secrets(configuration: &Configuration) -> impl Iterator<Item = String> {
     })
 }
 
-/// What is at a path; `None` where nothing is.
+/// Reads the metadata at a path; `None` if the path does not exist.
 fn found(path: &Path) -> Option<io::Result<Metadata>> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
