@@ -12,7 +12,7 @@
 //! | machine | crate `hallmark-base`: [`files`], [`notify`], [`printable`], [`socket_path`], [`toml_error`] | nothing of ours |
 //! | domain, pure | crate `hallmark-pki`: [`x509`], [`enrollment`], [`error_code`] | nothing of ours; no clock, no I/O, no tokio |
 //!
-//! The one dangerous path, the issuance cycle, is one function: `ca::issue`.
+//! The dangerous path, the issuance cycle, is `ca::issue`; `docs/issuance-cycle.md` explains it.
 
 pub mod api;
 pub mod ca;

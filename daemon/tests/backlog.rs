@@ -12,7 +12,7 @@ use dps_emulator::{Emulator, Kind, Options};
 use hallmarkd::ca::authority_policy::AuthorityPolicy;
 use hallmarkd::ca::crl::CrlSchedule;
 use hallmarkd::ca::roll::RollPolicy;
-use hallmarkd::ca::{CertificateAuthority, Parts};
+use hallmarkd::ca::{CertificateAuthority, Config};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
@@ -99,7 +99,7 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
         emulator.ca_file(),
     ))
     .expect("a configuration");
-    let ca = CertificateAuthority::start(Parts {
+    let ca = CertificateAuthority::start(Config {
         store,
         tokens: BTreeMap::new(),
         authorities: BTreeMap::new(),

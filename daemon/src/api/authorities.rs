@@ -5,7 +5,7 @@ use super::body::JsonBody;
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::block::Standing;
-use crate::ca::external::Waiting;
+use crate::ca::external::PendingAuthority;
 use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
 use crate::store::{BlockKind, GenerationState};
@@ -59,7 +59,7 @@ struct Foreign {
 #[serde(untagged)]
 pub(super) enum Shown {
     Certified(Box<Authority>),
-    Waiting(Waiting),
+    Pending(PendingAuthority),
 }
 
 impl From<&Arc<ChainLink>> for Foreign {
@@ -117,10 +117,10 @@ fn shown(ca: &CertificateAuthority, name: Option<&str>) -> Result<Vec<Shown>, Er
     let hierarchy = ca.hierarchy();
     let certified = hierarchy.iter().filter(|it| is_meant(&it.authority));
     let certified = certified.map(|it| Ok(Shown::Certified(Box::new(Authority::new(ca, it)?))));
-    let waiting = ca.waiting_generations()?.into_iter();
-    let waiting = waiting.filter(|it| is_meant(&it.name));
+    let pending = ca.pending_authorities()?.into_iter();
+    let pending = pending.filter(|it| is_meant(&it.name));
     certified
-        .chain(waiting.map(|it| Ok(Shown::Waiting(it))))
+        .chain(pending.map(|it| Ok(Shown::Pending(it))))
         .collect()
 }
 

@@ -258,7 +258,7 @@ impl ServerIdentity {
         };
         self.has_room()
             .map_err(|error| io_error("the TLS certificate", &error))?;
-        let issued = pollster::block_on(ca.issue(&permission, &request))?;
+        let issued = pollster::block_on(ca.issue_audited(&permission, &request))?;
         files::make_folder(&name.folder, 0o700)
             .and_then(|()| atomic::write(&self.key_path(), key.serialize_pem().as_bytes(), 0o600))
             .map_err(|error| io_error("the TLS key", &error))?;

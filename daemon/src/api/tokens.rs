@@ -4,8 +4,8 @@ use super::asks::{Asks, Right};
 use super::body::JsonBody;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Inspect, Operate};
+use crate::ca::diagnostics::{BenchRequest, DiagnosticsReport};
 use crate::ca::tokens::{InSight, TokenReport};
-use crate::ca::trial::{BenchRequest, TrialReport};
 use crate::ca::{Code, Error};
 use axum::Json;
 use axum::extract::Path;
@@ -63,6 +63,6 @@ pub(super) async fn bench(
     }))
 }
 
-fn finished(report: &TrialReport) -> Value {
+fn finished(report: &DiagnosticsReport) -> Value {
     json!({ "report": report, "text": report.to_text() })
 }

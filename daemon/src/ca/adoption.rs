@@ -67,7 +67,7 @@ impl CertificateAuthority {
             None => None,
         };
         check_certificate(&certificate, &public_key, parent, self.now()).map_err(refused)?;
-        if let Some(limit) = self.limit(name, [&certificate]) {
+        if let Some(limit) = self.constraint(name, [&certificate]) {
             return Err(refused(limit));
         }
         let mut found = self.find_adopted(adoption, &certificate, token, name)?;

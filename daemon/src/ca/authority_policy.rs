@@ -8,22 +8,22 @@ use super::profile::IssuanceProfile;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A step of an authority's roll that may need somebody's word.
+/// A step of an authority's rollover that may need an operator's approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Gate {
+pub enum ApprovalStep {
     /// The new generation signs.
     CutOver,
     /// The old certificate leaves its slots.
     Retire,
 }
 
-impl Gate {
+impl ApprovalStep {
     /// As the configuration and the API have it.
     pub fn name(self) -> &'static str {
         match self {
-            Gate::CutOver => "cut_over",
-            Gate::Retire => "retire",
+            ApprovalStep::CutOver => "cut_over",
+            ApprovalStep::Retire => "retire",
         }
     }
 }
@@ -56,8 +56,8 @@ pub struct AuthorityPolicy {
     pub start: bool,
     /// How long before its end a window is near it, in seconds.
     pub notice_seconds: i64,
-    /// The steps that wait for somebody's word.
-    pub approve: BTreeSet<Gate>,
+    /// The steps that wait for an operator's approval.
+    pub approve: BTreeSet<ApprovalStep>,
     /// A device that was not seen for so long is called silent, in seconds.
     pub silent_seconds: i64,
     /// Limits by provisioning service.

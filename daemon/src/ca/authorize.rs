@@ -132,7 +132,7 @@ impl Authorized<Issue> {
         }
     }
 
-    /// Step 5: Returns from which other profiles a device may be moved to this one, if the
+    /// Step 4: returns from which other profiles a device may be moved to this one, if the
     /// permission covers this profile and this name. `moves` says that an operator wants the
     /// device moved; stations need no word for that, but a policy that allows it.
     pub(super) fn covers(

@@ -82,7 +82,7 @@ pub enum BackupInvalid {
 impl CertificateAuthority {
     /// Makes a backup beside the database, reads it whole, and deletes those that are too many.
     pub fn create_backup(&self, permission: &Authorized<Operate>) -> Result<Backup, Error> {
-        let _alone = self.lasting.backup.try_lock().map_err(|_| {
+        let _alone = self.shared.backup.try_lock().map_err(|_| {
             Error::conflict(Code::BackupUnderWay, "a backup is being made; wait for it")
         })?;
         let now = self.now();

@@ -6,15 +6,16 @@
 //! ends within the hour.
 
 use super::authorize::Caller;
-use super::issue::{Issued, Order, Signer};
+use super::issue::Issued;
 use super::pace::Source;
 use super::profile::Role;
 use super::roll::AuthorityDetail;
+use super::signing_request::{Holder, Signer, SigningRequest};
 use super::{CertificateAuthority, Code, Error};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
-use crate::store::{AuditEntry, Moves, OnIssued, Purpose, RollSubject};
+use crate::store::{AuditEntry, OnIssued, Purpose, RollSubject};
 use crate::x509::csr::Csr;
 use crate::x509::key::KeyType;
 use crate::x509::profile::{KeyUsage, Profile, SubjectAlternativeNames};
@@ -48,7 +49,7 @@ pub(super) fn refuse_reserved(registration_id: &str) -> Result<(), Error> {
 
 /// A canary that is due at a provisioning service.
 #[derive(Clone, Debug)]
-pub struct CanaryOrder {
+pub struct CanaryRequest {
     /// The roll that waits for it.
     pub roll: i64,
     /// The generation that is to be tried.
@@ -59,7 +60,7 @@ pub struct CanaryOrder {
 
 impl CertificateAuthority {
     /// Canaries that a roll waits for, and whose service holds what they need.
-    pub fn canaries_due(&self, provisioning: &str) -> Result<Vec<CanaryOrder>, Error> {
+    pub fn canaries_due(&self, provisioning: &str) -> Result<Vec<CanaryRequest>, Error> {
         let now = self.now();
         let mut due = Vec::new();
         for roll in self.store.open_authority_rolls()? {
@@ -87,7 +88,7 @@ impl CertificateAuthority {
             // A disabled group would refuse it, and that says nothing of the next generation.
             let can_pass = |group: &Group| group.enabled && group.awaits_canary();
             if groups.peek().is_some() && groups.all(can_pass) {
-                due.push(CanaryOrder {
+                due.push(CanaryRequest {
                     roll: roll.id,
                     generation: *generation,
                     registration_id: canary_name(name, *generation),
@@ -99,34 +100,28 @@ impl CertificateAuthority {
 
     /// The canary's leaf, by the generation that is to be tried; through the issuance cycle like any
     /// other.
-    pub fn issue_canary(&self, order: &CanaryOrder, csr: &[u8]) -> Result<Issued, Error> {
+    pub fn issue_canary(&self, canary: &CanaryRequest, csr: &[u8]) -> Result<Issued, Error> {
         let csr = Csr::parse(csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
         let hierarchy = self.hierarchy();
-        let generation = hierarchy.generation(order.generation).cloned();
+        let generation = hierarchy.generation(canary.generation).cloned();
         drop(hierarchy);
         let generation = generation
             .ok_or_else(|| Error::conflict(Code::StateConflict, "the generation is gone"))?;
         let profile = self.canary_profile(&generation.authority);
         pollster::block_on(
-            self.certify(Order {
-                source: Source::Canary(order.roll),
+            self.certify(SigningRequest {
+                source: Source::Canary(canary.roll),
                 signer: Signer::from(generation.as_ref()),
                 purpose: Purpose::Leaf,
                 profile_name: "canary",
                 subject: profile
                     .subject
-                    .with_common_name(&order.registration_id)
+                    .with_common_name(&canary.registration_id)
                     .map_err(|error| Error::mend(Code::NameInvalid, error.to_string()))?,
                 profile: &profile,
-                subject_alternative_names: &[],
                 public_key: csr.public_key(),
-                shared_key: false,
-                role: None,
                 caller: Caller::Daemon.to_string(),
-                requester: None,
-                idempotency: None,
-                moves: Moves::Never,
-                renews: None,
+                holder: Holder::none(),
                 on_issued: OnIssued::Alone,
             }),
         )
@@ -155,11 +150,11 @@ impl CertificateAuthority {
     /// What became of a canary.
     pub fn record_canary(
         &self,
-        order: &CanaryOrder,
+        canary: &CanaryRequest,
         provisioning: &str,
         verdict: CanaryVerdict,
     ) -> Result<(), Error> {
-        let roll = self.store.roll(order.roll)?;
+        let roll = self.store.roll(canary.roll)?;
         let mut detail = AuthorityDetail::of(&roll)?;
         let known = detail
             .canary
@@ -174,7 +169,7 @@ impl CertificateAuthority {
             subject: roll.subject.name().to_owned(),
             detail: json!({
                 "roll": roll.id, "provisioning": provisioning, "verdict": verdict,
-                "registration_id": order.registration_id,
+                "registration_id": canary.registration_id,
             }),
         };
         self.store

@@ -198,7 +198,7 @@ impl CertificateAuthority {
         progress: &dyn Fn(String),
     ) -> Result<Transcript, Error> {
         let ceremony = Ceremony::parse(file)?;
-        let _alone = self.lasting.ceremony.try_lock().map_err(|_| {
+        let _alone = self.shared.ceremony.try_lock().map_err(|_| {
             Error::conflict(
                 Code::CeremonyUnderWay,
                 "another ceremony is under way; wait for it",
@@ -293,7 +293,7 @@ impl CertificateAuthority {
         }
         let issuer = specification.issuer.as_deref();
         if let Some(issuer) = issuer {
-            self.check_limits(issuer, name)?;
+            self.check_constraints(issuer, name)?;
         }
         let new = match &specification.origin {
             Origin::New(new) => new,

@@ -172,7 +172,7 @@ impl CertificateAuthority {
     pub(super) fn signing_time(&self) -> Result<i64, Error> {
         match self.look_at_clock() {
             Reading::Believed(now) => {
-                let mut known = self.lasting.clock.known();
+                let mut known = self.shared.clock.known();
                 known.floor = known.floor.max(now);
                 Ok(now)
             }
@@ -191,7 +191,7 @@ impl CertificateAuthority {
     }
 
     fn look_at_clock(&self) -> Reading {
-        self.lasting.clock.look(&self.clock)
+        self.shared.clock.look(&self.clock)
     }
 
     /// Takes the operator's word that the clock is right, whatever is on record. Gives the time.
@@ -204,7 +204,7 @@ impl CertificateAuthority {
             subject: "clock".into(),
             detail: json!({ "expected": rfc3339(self.now()) }),
         })?;
-        *self.lasting.clock.known() = Known {
+        *self.shared.clock.known() = Known {
             floor: now.wall,
             last: Some(now),
             synchronised: true,

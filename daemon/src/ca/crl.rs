@@ -8,8 +8,9 @@
 
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Generation;
-use super::issue::Signer;
+use super::issue::sign_and_verify;
 use super::pace::Source;
+use super::signing_request::Signer;
 use super::{Advice, CertificateAuthority, Code, Error, crash_point, rfc3339};
 use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
 use crate::x509::crl::{self, RevocationList};
@@ -131,13 +132,13 @@ impl CertificateAuthority {
     /// Whether a restore brought back an older list of this generation: that one is never served, and
     /// there is no current list until the next one is signed.
     pub fn is_crl_withheld(&self, generation: i64) -> bool {
-        let newest = self.lasting.lists.newest(generation);
+        let newest = self.shared.lists.newest(generation);
         newest.is_some_and(|it| it.withheld)
     }
 
     /// The current revocation list of a generation.
     pub fn crl(&self, generation: i64) -> Option<Arc<CrlRow>> {
-        let newest = self.lasting.lists.newest(generation);
+        let newest = self.shared.lists.newest(generation);
         newest.filter(|it| !it.withheld)
     }
 
@@ -157,7 +158,7 @@ impl CertificateAuthority {
         let counts = self.revocation_counts()?;
         let hierarchy = self.hierarchy();
         let listed = hierarchy.iter().filter_map(|generation| {
-            let list = self.lasting.lists.newest(generation.id)?;
+            let list = self.shared.lists.newest(generation.id)?;
             Some(CrlStatus {
                 authority: generation.authority.clone(),
                 generation: generation.number,
@@ -176,7 +177,7 @@ impl CertificateAuthority {
     /// Signs every revocation list whose time has come. Returns when the next one comes, in Unix
     /// seconds.
     pub fn update_crls(&self) -> Result<Option<i64>, Error> {
-        let updating = self.lasting.lists.updating.lock();
+        let updating = self.shared.lists.updating.lock();
         let _alone = updating.unwrap_or_else(PoisonError::into_inner);
         let counts = self.revocation_counts()?;
         let hierarchy = self.hierarchy();
@@ -191,7 +192,7 @@ impl CertificateAuthority {
     pub(super) fn crl_alarms(&self) -> Vec<Alarm> {
         let now = self.now();
         let hierarchy = self.hierarchy();
-        let failures = self.lasting.lists.failures();
+        let failures = self.shared.lists.failures();
         let mut alarms = Vec::new();
         for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
             let name = format!("{} generation {}", generation.authority, generation.number);
@@ -248,7 +249,7 @@ impl CertificateAuthority {
             tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                 "a revocation list waits for its key");
             return self
-                .lasting
+                .shared
                 .lists
                 .waits_for_its_key(generation.id, &error, now);
         }
@@ -263,15 +264,15 @@ impl CertificateAuthority {
         match self.sign_crl(generation) {
             Ok(list) => {
                 let next = list.this_update + self.crl_schedule.interval_seconds;
-                self.lasting.lists.publish(list);
-                self.lasting.lists.failures().remove(&generation.id);
+                self.shared.lists.publish(list);
+                self.shared.lists.failures().remove(&generation.id);
                 next
             }
             Err(error) => {
                 let (authority, number) = (&generation.authority, generation.number);
                 tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                     "a revocation list is not signed; the one of before stays");
-                self.lasting.lists.failed(generation.id, &error, now)
+                self.shared.lists.failed(generation.id, &error, now)
             }
         }
     }
@@ -283,7 +284,7 @@ impl CertificateAuthority {
             }
             _ => i64::MIN,
         };
-        let failures = self.lasting.lists.failures();
+        let failures = self.shared.lists.failures();
         let retry_at = failures.get(&generation.id).map(|it| it.retry_at);
         by_schedule.max(retry_at.unwrap_or(i64::MIN))
     }
@@ -293,8 +294,10 @@ impl CertificateAuthority {
         let draft = self.store.draft_crl(generation.id, now)?;
         let recorded = self.record_crl(generation, &draft, now)?;
         crash_point("crl-recorded");
-        let list = self.have_crl_signed(generation, &recorded)?;
-        crash_point("crl-signed");
+        let token = self.signing_token(generation)?;
+        let public_key = &generation.public_key;
+        let signed = sign_and_verify(token, &generation.key, public_key, recorded.to_sign());
+        let list: RevocationList = pollster::block_on(signed).map_err(|unsigned| unsigned.error)?;
         let entry = self.crl_entry(generation, "crl.signed", &draft);
         Ok(self.store.record_signed_crl(&recorded, list.der(), entry)?)
     }
@@ -337,38 +340,6 @@ impl CertificateAuthority {
         };
         let entry = self.crl_entry(generation, "crl.recorded", draft);
         Ok(self.store.record_crl(new, entry)?)
-    }
-
-    /// The token's signature over the recorded bytes, verified.
-    fn have_crl_signed(
-        &self,
-        generation: &Generation,
-        recorded: &RecordedCrl,
-    ) -> Result<RevocationList, Error> {
-        let recorded = recorded.to_sign();
-        let algorithm = generation.issuer.signature_algorithm();
-        let token = self.signing_token(generation)?;
-        let deadline = token.sign_deadline;
-        let client = &token.client;
-        let signed = client.sign_recorded(&generation.key, algorithm, recorded, deadline);
-        let signature = pollster::block_on(signed)?;
-        let withheld = |reason: String| {
-            client.doubt(&generation.key);
-            let token = client.name();
-            let message = format!("token {token}: {reason}; the revocation list is withheld");
-            Error::stop(Code::SignatureWrong, message)
-        };
-        let list = crl::assemble(recorded.tbs(), algorithm, &signature)
-            .map_err(|error| withheld(error.to_string()))?;
-        if list.tbs_bytes() != recorded.tbs() {
-            return Err(withheld(
-                "the signed bytes are not the recorded ones".into(),
-            ));
-        }
-        list.verify_issued_by(&generation.public_key)
-            .map_err(|error| withheld(format!("the authority's key did not sign this: {error}")))?;
-        client.confirm(&generation.key);
-        Ok(list)
     }
 
     fn crl_entry(

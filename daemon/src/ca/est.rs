@@ -9,8 +9,9 @@
 
 use super::authorize::{Authorized, Caller, Issue};
 use super::hierarchy::ChainLink;
-use super::issue::{IssueRequest, request_digest};
+use super::issue::IssueRequest;
 use super::profile::{IssuanceProfile, Role};
+use super::repeat::request_digest;
 use super::{CertificateAuthority, Code, Error};
 use crate::store::{CertificateRow, PriorRequest};
 use crate::x509::certificate::Certificate;

@@ -10,6 +10,7 @@ use super::adoption::may_be_an_authority;
 use super::alarm::{Alarm, AlarmCode};
 use super::authorize::{Authorized, Operate};
 use super::generation::on_record;
+use super::issue::sign_and_verify;
 use super::pace::Source;
 use super::{CertificateAuthority, Code, Error, rfc3339};
 use crate::store::{AuditEntry, GenerationRow, GenerationState, InstalledCertificate, NewRequest};
@@ -19,14 +20,14 @@ use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
 use crate::x509::issuer::Issuer;
 use crate::x509::key::PublicKey;
-use crate::x509::request;
+use crate::x509::request::{self, SignedRequest};
 use crate::x509::requested_names::RequestedNames;
 use serde::Serialize;
 use serde_json::json;
 
 /// An authority's generation that waits for its certificate.
 #[derive(Clone, Debug, Serialize)]
-pub struct Waiting {
+pub struct PendingAuthority {
     /// The authority's name.
     pub name: String,
     /// Which generation.
@@ -59,7 +60,7 @@ impl CertificateAuthority {
         permission: &Authorized<Operate>,
         authority: &str,
     ) -> Result<String, Error> {
-        let row = self.waiting_generation(authority)?;
+        let row = self.pending_generation(authority)?;
         let der = match row.request.as_ref().and_then(|it| it.der.clone()) {
             Some(der) => der,
             None => {
@@ -80,10 +81,10 @@ impl CertificateAuthority {
         authority: &str,
         bundle: &str,
     ) -> Result<(), Error> {
-        let row = self.waiting_generation(authority)?;
+        let row = self.pending_generation(authority)?;
         let answer = Answer::read(&row, bundle, self.now())?;
         let certificates = [&answer.certificate].into_iter().chain(&answer.above);
-        if let Some(limit) = self.limit(authority, certificates) {
+        if let Some(limit) = self.constraint(authority, certificates) {
             return Err(refusal(&row, Code::InstallLimits, limit));
         }
         if let Some(key) = on_record(&row) {
@@ -117,18 +118,18 @@ impl CertificateAuthority {
     pub(super) fn is_requested(&self, authority: &str) -> Result<bool, Error> {
         let rows = self.store.generations()?;
         let own = rows.iter().filter(|it| it.authority == authority);
-        let mut waiting = own.filter(|it| Waiting::of(it).is_some());
+        let mut waiting = own.filter(|it| PendingAuthority::of(it).is_some());
         Ok(waiting.any(|it| it.request.as_ref().is_some_and(|it| it.der.is_some())))
     }
 
     /// Generations that wait for their certificate.
-    pub fn waiting_generations(&self) -> Result<Vec<Waiting>, Error> {
+    pub fn pending_authorities(&self) -> Result<Vec<PendingAuthority>, Error> {
         let rows = self.store.generations()?;
-        Ok(rows.iter().filter_map(Waiting::of).collect())
+        Ok(rows.iter().filter_map(PendingAuthority::of).collect())
     }
 
     /// Authorities that have never had one, in words.
-    pub(super) fn waiting_alarms(&self) -> Vec<Alarm> {
+    pub(super) fn pending_alarms(&self) -> Vec<Alarm> {
         let hierarchy = self.hierarchy();
         let alarm = |authority: &str| {
             let parameters = json!({ "authority": authority });
@@ -138,10 +139,10 @@ impl CertificateAuthority {
         hierarchy.waiting().map(alarm).collect()
     }
 
-    fn waiting_generation(&self, authority: &str) -> Result<GenerationRow, Error> {
+    fn pending_generation(&self, authority: &str) -> Result<GenerationRow, Error> {
         let rows = self.store.generations()?;
         let mut own = rows.into_iter().filter(|it| it.authority == authority);
-        own.find(|it| Waiting::of(it).is_some()).ok_or_else(|| {
+        own.find(|it| PendingAuthority::of(it).is_some()).ok_or_else(|| {
             let message = format!(
                 "authority {authority:?} waits for no certificate: a ceremony makes one that does \
                  (`external_issuer`), and `hallmark roll start --authority` the next generation of it"
@@ -165,7 +166,6 @@ impl CertificateAuthority {
         };
         let public_key = PublicKey::from_spki_der(spki)
             .map_err(|error| Error::stop(Code::TokenKey, error.to_string()))?;
-        let unencodable = |error: &dyn ToString| Error::stop(Code::NotEncodable, error.to_string());
         let entry = |action| AuditEntry {
             at: self.now(),
             actor: actor.to_owned(),
@@ -182,38 +182,29 @@ impl CertificateAuthority {
                 // What is on record is what counts.
                 Some(_) => Vec::new(),
                 None => request::build(subject_der, &public_key, path_length)
-                    .map_err(|error| unencodable(&error))?,
+                    .map_err(|error| Error::stop(Code::NotEncodable, error.to_string()))?,
             },
         };
         // Nothing is recorded for a signature that its token cannot make now.
         let token = self.token(&row.token)?;
-        let deadline = token.sign_deadline;
-        pollster::block_on(token.client.ready_to_sign(&key, deadline))?;
+        let ready = token.client.ready_to_sign(&key, token.sign_deadline);
+        pollster::block_on(ready)?;
         let source = Source::Request(row.id);
         self.may_have_signed(source)?;
         let recorded = self
             .store
             .request_certificate(new, entry("request.recorded"))?;
-        let algorithm = public_key.key_type().signature_algorithm();
-        let client = &token.client;
-        let signed = client.sign_recorded(&key, algorithm, &recorded, deadline);
+        let signed = sign_and_verify(token, &key, &public_key, &recorded);
         let signed = pollster::block_on(signed);
         self.note_signature(source, signed.is_ok());
-        let signature = signed?;
-        let (der, csr) = request::assemble(recorded.tbs(), algorithm, &signature)
-            .map_err(|error| unencodable(&error))?;
-        if *csr.public_key() != public_key {
-            client.doubt(&key);
-            let message = format!("the request of {} carries another key", row.authority);
-            return Err(Error::stop(Code::SignatureWrong, message));
-        }
+        let request: SignedRequest = signed.map_err(|unsigned| unsigned.error)?;
         self.store
-            .record_signed_request(&recorded, &der, entry("request.signed"))?;
-        Ok(der)
+            .record_signed_request(&recorded, request.der(), entry("request.signed"))?;
+        Ok(request.into_der())
     }
 }
 
-impl Waiting {
+impl PendingAuthority {
     fn of(row: &GenerationRow) -> Option<Self> {
         let waits = row.state == GenerationState::Planned && row.certificate.is_none();
         let spki = row

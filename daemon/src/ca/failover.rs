@@ -1,15 +1,15 @@
-//! Failover: who signs for an authority while the token that holds its key is out.
+//! Chooses the token and the generation that sign while an authority's own token is unavailable.
 //!
-//! First another token that holds the same key (the relying parties see no difference), then a
-//! standby authority below the same issuer, with a key of its own. A token is out when it has not
-//! been ready for longer than the policy allows; until then its callers wait, for most weather
-//! passes. As soon as it is ready again, it signs again.
+//! First another token that holds the same key (relying parties see no difference), then a standby
+//! authority below the same issuer, with a key of its own. Failover begins when the token has not
+//! been ready for longer than the policy allows; until then callers wait, because most outages are
+//! short. As soon as the token is ready again, it signs again.
 //!
-//! MUST NOT stand in for an authority that is revoked: a compromise is no weather.
+//! MUST NOT sign in place of a revoked authority.
 
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::{Generation, Hierarchy};
-use super::issue::Signer;
+use super::signing_request::Signer;
 use super::{CertificateAuthority, ConfiguredToken, Error, lock};
 use crate::store::AuditEntry;
 use crate::token::client::LOOKUP_DEADLINE;
@@ -18,87 +18,91 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// How often a token that may have to stand in is asked for the key it has not shown.
+/// How often a token is asked again for a key that it has not shown, in seconds.
 const PROOF_PAUSE_SECONDS: i64 = 5;
 
-/// What the configuration says of failover.
+/// The failover settings.
 #[derive(Clone, Debug, Default)]
 pub struct FailoverPolicy {
-    /// How long a token may be out before another one signs.
+    /// How long a token may be unavailable before another one signs.
     pub after: Duration,
     /// Tokens that hold the same key as the authority's own, in their order.
     pub also_on: BTreeMap<String, Vec<String>>,
-    /// The authority that stands in for another.
+    /// The standby of an authority.
     pub standby: BTreeMap<String, String>,
 }
 
-/// Who has stood in, and who can.
+/// The present overrides, and which tokens have shown which keys.
 #[derive(Default)]
-pub(super) struct StandIns {
-    /// By authority: who signs in the place of its own token.
-    told: Mutex<BTreeMap<String, String>>,
-    /// Which tokens were asked for the key of a generation, by its row id: when, in Unix seconds, and
-    /// whether they have shown it.
-    asked: Mutex<BTreeMap<(String, i64), (i64, bool)>>,
+pub(super) struct Failover {
+    /// By authority: the token or standby that signs in place of its own token.
+    overrides: Mutex<BTreeMap<String, String>>,
+    /// By token and generation: when the token was asked for the key, and whether it has shown it.
+    proofs: Mutex<BTreeMap<(String, i64), KeyProof>>,
+}
+
+#[derive(Clone, Copy)]
+struct KeyProof {
+    /// Unix seconds.
+    asked_at: i64,
+    is_shown: bool,
 }
 
 impl FailoverPolicy {
-    /// Others to whom the key of `authority` was given.
+    /// Other tokens that hold the key of `authority`.
     fn also_on(&self, authority: &str) -> &[String] {
         self.also_on.get(authority).map_or(&[], Vec::as_slice)
     }
 }
 
-impl StandIns {
-    /// Another token has this name now.
+impl Failover {
+    /// Forgets what a token of this name has shown, because another token has the name now.
     pub(super) fn forget_token(&self, name: &str) {
-        self.asked().retain(|(token, _), _| token != name);
+        self.proofs().retain(|(token, _), _| token != name);
     }
 
-    fn asked(&self) -> MutexGuard<'_, BTreeMap<(String, i64), (i64, bool)>> {
-        lock(&self.asked)
+    fn proofs(&self) -> MutexGuard<'_, BTreeMap<(String, i64), KeyProof>> {
+        lock(&self.proofs)
     }
 
     pub(super) fn has_shown(&self, token: &str, generation: i64) -> bool {
         let entry = (token.to_owned(), generation);
-        self.asked().get(&entry).is_some_and(|(_, shown)| *shown)
+        self.proofs().get(&entry).is_some_and(|it| it.is_shown)
     }
 
-    /// Whether somebody stood in for `authority` when it was last looked at.
-    fn has_stood_in(&self, authority: &str) -> bool {
-        let told = lock(&self.told);
-        told.contains_key(authority)
+    fn is_overridden(&self, authority: &str) -> bool {
+        lock(&self.overrides).contains_key(authority)
     }
 
-    /// Takes who signs now (`None`: as usual); true if that is news.
-    fn is_news(&self, authority: &str, stand_in: Option<&str>) -> bool {
-        let mut told = lock(&self.told);
-        if told.get(authority).map(String::as_str) == stand_in {
+    /// Sets what signs in place of the authority's token, `None` if nothing does. Returns true if
+    /// that changed.
+    fn set_override(&self, authority: &str, signer: Option<&str>) -> bool {
+        let mut overrides = lock(&self.overrides);
+        if overrides.get(authority).map(String::as_str) == signer {
             return false;
         }
-        match stand_in {
-            Some(name) => told.insert(authority.to_owned(), name.to_owned()),
-            None => told.remove(authority),
+        match signer {
+            Some(name) => overrides.insert(authority.to_owned(), name.to_owned()),
+            None => overrides.remove(authority),
         };
         true
     }
 
-    /// What was said could not be written down: it is to be said again.
-    fn forget(&self, authority: &str) {
-        let mut told = lock(&self.told);
-        told.insert(authority.to_owned(), String::new());
+    /// Makes the next call of [`Self::set_override`] report a change: this one is not on record.
+    fn forget_override(&self, authority: &str) {
+        lock(&self.overrides).insert(authority.to_owned(), String::new());
     }
 }
 
 impl CertificateAuthority {
-    /// The token that signs by `generation`: its own, unless that is out and another one that has
-    /// shown that it holds the key is ready.
+    /// Returns the token that signs by `generation`: its own, unless that is out and another one
+    /// that has shown the key is ready.
     pub(super) fn signing_token(&self, generation: &Generation) -> Result<&ConfiguredToken, Error> {
         let signer = Signer::from(generation);
         self.token_of_signer(&signer)
     }
 
-    /// The same for whoever is about to sign.
+    /// Returns the token that signs for `signer`, as [`Self::signing_token`] does.
     pub(super) fn token_of_signer(&self, signer: &Signer<'_>) -> Result<&ConfiguredToken, Error> {
         let own = self.token(signer.token)?;
         let others = self.failover.also_on(signer.authority);
@@ -107,7 +111,7 @@ impl CertificateAuthority {
         }
         for name in others {
             let token = self.token(name)?;
-            let holds_it = self.lasting.stand_ins.has_shown(name, signer.generation);
+            let holds_it = self.shared.failover.has_shown(name, signer.generation);
             if holds_it && token.client.out_for().is_none() {
                 return Ok(token);
             }
@@ -115,8 +119,8 @@ impl CertificateAuthority {
         Ok(own)
     }
 
-    /// The token that signs for `signer`, if it can do so now with exactly that key. To be called
-    /// before anything is recorded that is to be signed.
+    /// Returns the token that signs for `signer`, if it can sign with exactly that key now. Callers
+    /// ask before they record anything that is to be signed.
     pub(super) async fn ready_token(&self, signer: &Signer<'_>) -> Result<&ConfiguredToken, Error> {
         let token = self.token_of_signer(signer)?;
         token
@@ -126,9 +130,9 @@ impl CertificateAuthority {
         Ok(token)
     }
 
-    /// Has every token that may sign in another's place show that it holds the key. Returns when that
-    /// is to be tried again, in Unix seconds.
-    pub fn prove_stand_ins(&self) -> Result<Option<i64>, Error> {
+    /// Has every token that shares an authority's key make a test signature with it. Returns when to
+    /// try again, in Unix seconds.
+    pub fn prove_shared_keys(&self) -> Result<Option<i64>, Error> {
         let mut again = None;
         for authority in self.failover.also_on.keys() {
             let hierarchy = self.hierarchy();
@@ -149,31 +153,32 @@ impl CertificateAuthority {
         let client = &self.token(name)?.client;
         let entry = (name.to_owned(), generation.id);
         if client.out_for().is_some() {
-            self.lasting.stand_ins.asked().remove(&entry);
+            self.shared.failover.proofs().remove(&entry);
             return Ok(false);
         }
-        let before = self.lasting.stand_ins.asked().get(&entry).copied();
         let now = self.now();
-        match before {
-            Some((_, true)) => return Ok(true),
-            Some((at, false)) if now - at < PROOF_PAUSE_SECONDS => return Ok(false),
-            _ => {}
+        let before = self.shared.failover.proofs().get(&entry).copied();
+        if let Some(before) = before
+            && (before.is_shown || now - before.asked_at < PROOF_PAUSE_SECONDS)
+        {
+            return Ok(before.is_shown);
         }
         let found = client.find(&generation.key, LOOKUP_DEADLINE);
         let shown = found.and_then(|key| client.prove(&key, LOOKUP_DEADLINE));
-        self.lasting
-            .stand_ins
-            .asked()
-            .insert(entry, (now, shown.is_ok()));
+        let proof = KeyProof {
+            asked_at: now,
+            is_shown: shown.is_ok(),
+        };
+        self.shared.failover.proofs().insert(entry, proof);
         if let Err(error) = &shown {
             let generation = generation.name();
-            tracing::warn!(token = name, generation, %error, "cannot stand in");
+            tracing::warn!(token = name, generation, %error, "shared key not proven, will retry");
         }
-        Ok(shown.is_ok())
+        Ok(proof.is_shown)
     }
 
-    /// The generation by which leaves of `authority` are signed: its own, unless no token that holds
-    /// its key is there and its standby can sign. Who signs in whose place is audited when it changes.
+    /// Returns the generation by which leaves of `authority` are signed: its own, unless no token
+    /// with its key is ready and its standby can sign. Audits each change of the signer.
     pub(super) async fn signing_generation(
         &self,
         authority: &str,
@@ -185,22 +190,20 @@ impl CertificateAuthority {
         let standby = self.standby_of(&own)?;
         let signs = standby.unwrap_or(own);
         let token = self.signing_token(&signs)?;
-        let stand_in = stand_in(authority, &signs, token);
-        if self
-            .lasting
-            .stand_ins
-            .is_news(authority, stand_in.as_deref())
-        {
-            let recorded = self.record_failover(authority, stand_in).await;
+        let signer = signer_override(authority, &signs, token);
+        let failover = &self.shared.failover;
+        if failover.set_override(authority, signer.as_deref()) {
+            let recorded = self.record_failover(authority, signer).await;
             if recorded.is_err() {
-                self.lasting.stand_ins.forget(authority);
+                failover.forget_override(authority);
             }
             recorded?;
         }
         Ok(signs)
     }
 
-    /// The standby of an authority whose key is nowhere to be had, if it can sign.
+    /// Returns the standby of an authority if no token with the authority's key is ready and the
+    /// standby can sign.
     fn standby_of(&self, own: &Generation) -> Result<Option<Arc<Generation>>, Error> {
         let Some(name) = self.failover.standby.get(&own.authority) else {
             return Ok(None);
@@ -219,30 +222,26 @@ impl CertificateAuthority {
 
     fn has_alternatives(&self, authority: &str) -> bool {
         let policy = &self.failover;
-        // What the configuration no longer says may still have to be ended.
+        // An override by an earlier configuration has yet to be ended.
         policy.also_on.contains_key(authority)
             || policy.standby.contains_key(authority)
-            || self.lasting.stand_ins.has_stood_in(authority)
+            || self.shared.failover.is_overridden(authority)
     }
 
-    /// Whether a token has been away for longer than it may.
+    /// Returns true if a token has been unavailable for longer than the policy allows.
     fn is_out(&self, token: &ConfiguredToken) -> bool {
         let out = token.client.out_for();
         out.is_some_and(|out| out >= self.failover.after)
     }
 
-    async fn record_failover(
-        &self,
-        authority: &str,
-        stand_in: Option<String>,
-    ) -> Result<(), Error> {
-        let action = match &stand_in {
+    async fn record_failover(&self, authority: &str, signer: Option<String>) -> Result<(), Error> {
+        let action = match &signer {
             Some(name) => {
-                tracing::warn!(authority, stand_in = name, "failover");
+                tracing::warn!(authority, signer = name, "failover begun");
                 "failover.begun"
             }
             None => {
-                tracing::info!(authority, "failover is over");
+                tracing::info!(authority, "failover ended");
                 "failover.ended"
             }
         };
@@ -251,16 +250,16 @@ impl CertificateAuthority {
             actor: "daemon".into(),
             action,
             subject: authority.to_owned(),
-            detail: json!({ "signed_by": stand_in }),
+            detail: json!({ "signed_by": signer }),
         };
         Ok(self.store.record_audit(entry).await?)
     }
 
-    /// Whether somebody can sign for `authority` at this moment, whose key is on `own`.
+    /// Returns true if a token can sign for `authority` now; `own` is the token of its key.
     pub(super) fn can_sign(&self, authority: &str, own: &str) -> bool {
         let hierarchy = self.hierarchy();
         let Ok(generation) = hierarchy.signing(authority) else {
-            // It has no key yet, or is revoked: nothing but its token can be asked.
+            // It has no key yet, or is revoked: only the state of its token is known.
             let own = self.token(own);
             return own.is_ok_and(|it| it.client.out_for().is_none());
         };
@@ -270,7 +269,7 @@ impl CertificateAuthority {
         token.is_ok_and(|it| self.has_usable_key(it, signs))
     }
 
-    /// Authorities that somebody else signs for, and who could not if it were necessary, in words.
+    /// Returns alarms of authorities that are in failover, or whose failover would not work.
     pub(super) fn failover_alarms(&self) -> Vec<Alarm> {
         let policy = &self.failover;
         let configured = policy.also_on.keys().chain(policy.standby.keys());
@@ -295,7 +294,7 @@ impl CertificateAuthority {
         let standby = self.standby_of(own).ok().flatten();
         let signs = standby.as_ref().unwrap_or(own);
         let token = self.signing_token(signs).ok();
-        if let Some(name) = token.and_then(|token| stand_in(authority, signs, token)) {
+        if let Some(name) = token.and_then(|token| signer_override(authority, signs, token)) {
             let text = format!("{name} signs in its place");
             raise(AlarmCode::StandbySigns, json!({ "signer": name }), text);
         }
@@ -303,7 +302,7 @@ impl CertificateAuthority {
             let ready = self
                 .token(name)
                 .is_ok_and(|it| it.client.out_for().is_none());
-            if ready && !self.lasting.stand_ins.has_shown(name, own.id) {
+            if ready && !self.shared.failover.has_shown(name, own.id) {
                 let text = format!(
                     "token {name} has not shown the key of {}, and cannot sign in its place",
                     own.name()
@@ -332,15 +331,15 @@ impl CertificateAuthority {
     }
 }
 
-/// Whether both are below one issuer, by its key: relying parties then trust both or neither.
+/// Returns true if both are below one issuer, by its key: relying parties trust both or neither.
 fn below_the_same(hierarchy: &Hierarchy, own: &Generation, standby: &Generation) -> bool {
     let above = |it: &Generation| hierarchy.issuer_key(it).ok().filter(|_| !it.is_root());
     let own = above(own);
     own.is_some() && own == above(standby)
 }
 
-/// Who signs in the place of `authority`'s own token; `None` if it does itself.
-fn stand_in(authority: &str, signs: &Generation, token: &ConfiguredToken) -> Option<String> {
+/// Returns the token or authority that signs in place of `authority`'s own token, if one does.
+fn signer_override(authority: &str, signs: &Generation, token: &ConfiguredToken) -> Option<String> {
     if signs.authority != authority {
         Some(format!("authority {}", signs.authority))
     } else if token.client.name() != signs.token {

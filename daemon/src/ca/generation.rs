@@ -6,10 +6,10 @@
 
 use super::authorize::Caller;
 use super::hierarchy::Generation;
-use super::issue::{Order, Signer};
 use super::pace::Source;
+use super::signing_request::{Holder, Signer, SigningRequest};
 use super::{CertificateAuthority, Code, Error, crash_point};
-use crate::store::{GenerationRow, Moves, OnIssued, Purpose};
+use crate::store::{GenerationRow, OnIssued, Purpose};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
 use crate::x509::issuer::Issuer;
@@ -99,22 +99,16 @@ impl CertificateAuthority {
         } else {
             Source::Caller
         };
-        pollster::block_on(self.certify(Order {
+        pollster::block_on(self.certify(SigningRequest {
             source,
             signer,
             purpose: Purpose::Authority,
             profile_name: "authority",
             profile: &Profile::authority(shape.path_length, shape.validity),
             subject: shape.subject.clone(),
-            subject_alternative_names: &[],
             public_key: &public_key,
-            shared_key: false,
-            role: None,
             caller: actor.to_owned(),
-            requester: None,
-            idempotency: None,
-            moves: Moves::Never,
-            renews: None,
+            holder: Holder::none(),
             on_issued: OnIssued::Authority { generation: row.id },
         }))?;
         self.reload_hierarchy()

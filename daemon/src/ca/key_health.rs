@@ -49,7 +49,7 @@ impl CertificateAuthority {
     }
 
     fn note_key(&self, generation: &Generation, shown: Result<(), TokenError>) {
-        let mut faults = lock(&self.lasting.key_faults.0);
+        let mut faults = lock(&self.shared.key_faults.0);
         match shown {
             Ok(()) => faults.remove(&generation.id),
             Err(error) => faults.insert(generation.id, error.to_string()),
@@ -69,16 +69,13 @@ impl CertificateAuthority {
     pub(super) fn has_usable_key(&self, token: &ConfiguredToken, generation: &Generation) -> bool {
         let client = &token.client;
         let is_shown = client.is_proven(&generation.key)
-            || self
-                .lasting
-                .stand_ins
-                .has_shown(client.name(), generation.id);
+            || self.shared.failover.has_shown(client.name(), generation.id);
         client.out_for().is_none() && is_shown
     }
 
     /// Keys that do not sign although their token is there, in words.
     pub(super) fn key_alarms(&self) -> Vec<Alarm> {
-        let faults = lock(&self.lasting.key_faults.0).clone();
+        let faults = lock(&self.shared.key_faults.0).clone();
         let alarms = self.signing_generations().into_iter().filter_map(|it| {
             let fault = faults.get(&it.id)?;
             let token = self.signing_token(&it).ok()?;

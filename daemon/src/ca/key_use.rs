@@ -51,7 +51,7 @@ impl CertificateAuthority {
     /// False if something has to wait.
     fn record_key_uses_of(&self, name: &str, at_once: bool) -> Result<bool, Error> {
         let client = &self.token(name)?.client;
-        let mut recorded = lock(&self.lasting.key_uses);
+        let mut recorded = lock(&self.shared.key_uses);
         let recorded = recorded.entry(name.to_owned()).or_default();
         let now = Instant::now();
         for counts in client.key_counts() {

@@ -35,17 +35,17 @@ pub enum HttpsState {
 impl CertificateAuthority {
     /// Takes what the HTTPS listener presents now.
     pub fn note_https(&self, state: HttpsState) {
-        *lock(&self.lasting.listeners.https) = state;
+        *lock(&self.shared.listeners.https) = state;
     }
 
     /// Takes why there is no admin socket; `None` if there is one.
     pub fn note_admin(&self, problem: Option<String>) {
-        *lock(&self.lasting.listeners.admin) = problem;
+        *lock(&self.shared.listeners.admin) = problem;
     }
 
     /// Until when the HTTPS listener's certificate is valid, in Unix seconds.
     pub fn https_not_after(&self) -> Option<i64> {
-        match &*lock(&self.lasting.listeners.https) {
+        match &*lock(&self.shared.listeners.https) {
             HttpsState::Configured { not_after, .. } => *not_after,
             HttpsState::None => None,
         }
@@ -53,7 +53,7 @@ impl CertificateAuthority {
 
     /// Whether HTTPS can be used, if the configuration has it, and goes on so.
     pub fn https_serves(&self) -> bool {
-        match &*lock(&self.lasting.listeners.https) {
+        match &*lock(&self.shared.listeners.https) {
             HttpsState::None => true,
             HttpsState::Configured { not_after, problem } => {
                 problem.is_none() && not_after.is_some_and(|it| self.now() <= it)
@@ -63,7 +63,7 @@ impl CertificateAuthority {
 
     /// What a person has to know of the listeners, in words.
     pub(super) fn listener_alarms(&self) -> Vec<Alarm> {
-        let admin = lock(&self.lasting.listeners.admin).clone();
+        let admin = lock(&self.shared.listeners.admin).clone();
         let admin = admin.map(|problem| {
             let text = format!("there is no admin socket: {problem}");
             let parameters = json!({ "reason": problem });
@@ -73,7 +73,7 @@ impl CertificateAuthority {
     }
 
     fn https_alarm(&self) -> Option<Alarm> {
-        let state = lock(&self.lasting.listeners.https).clone();
+        let state = lock(&self.shared.listeners.https).clone();
         let HttpsState::Configured { not_after, problem } = state else {
             return None;
         };

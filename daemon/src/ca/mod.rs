@@ -1,9 +1,11 @@
-//! The application: hierarchy, ceremony, issuance, revocation and its lists, proof of possession,
-//! rolls.
+//! Runs the certificate authority: hierarchy, ceremonies, issuance, CRLs, rollovers, exclusion.
 //!
-//! Sync. It knows the store and the tokens, and nothing of HTTP or of the provisioning service: what
-//! must change there is a dirty mark in the store, and [`CertificateAuthority::wake`] says that
-//! there is one. It must never sign what the store has not on record.
+//! It must never sign what the store has not on record. It uses the store and the tokens, and no
+//! HTTP: what must change at a provisioning service is a dirty mark in the store, and
+//! [`CertificateAuthority::wake`] tells the reconcilers that there is one.
+//!
+//! It is synchronous and runs on blocking threads. Only what the issuance cycle waits for is async,
+//! and needs no executor; synchronous callers run it with `pollster::block_on`.
 
 pub mod adoption;
 pub mod alarm;
@@ -17,7 +19,8 @@ pub mod client;
 pub mod clock;
 pub mod coded;
 pub mod crl;
-mod door;
+mod device_access;
+pub mod diagnostics;
 pub mod enroll;
 pub mod error;
 pub mod est;
@@ -27,11 +30,12 @@ pub mod failover;
 mod generation;
 pub mod hierarchy;
 pub mod issue;
+mod issuer_constraints;
 mod key_health;
 mod key_proof;
 mod key_use;
-mod limits;
 pub mod listeners;
+mod open_intents;
 mod pace;
 pub mod possession;
 pub mod profile;
@@ -41,21 +45,23 @@ pub mod receipt;
 mod reference_tests;
 pub mod refusals;
 mod renewal;
+pub mod repeat;
 pub mod retention;
 pub mod revoke;
 pub mod roll;
+mod signed;
+mod signing_request;
 pub mod station;
 pub mod status;
 mod stranded;
 pub mod tokens;
 pub mod transcript;
-pub mod trial;
 mod window;
 
 pub use crate::error_code::Code;
 pub use error::{Advice, Error};
 
-use crate::store::{AuditEntry, FOUND_AT_START, Store, StoreError};
+use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
 use crate::token::probe::Probe;
 use arc_swap::{ArcSwap, Guard};
@@ -63,12 +69,12 @@ use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Operate};
 use clock::{Clock, ClockPolicy};
 use crl::{CrlSchedule, RevocationLists};
-use failover::{FailoverPolicy, StandIns};
+use failover::{Failover, FailoverPolicy};
 use hierarchy::Hierarchy;
-use issue::Unsettled;
 use key_health::KeyFaults;
 use key_use::RecordedKeyUses;
 use listeners::Listeners;
+use open_intents::OpenIntent;
 use pace::Pace;
 use profile::IssuanceProfile;
 use progress::Progress;
@@ -128,8 +134,8 @@ impl Default for TokenTraits {
     }
 }
 
-/// What the application is put together from.
-pub struct Parts {
+/// What the certificate authority is made of.
+pub struct Config {
     /// The store.
     pub store: Store,
     /// Tokens by their names in the configuration.
@@ -202,7 +208,7 @@ pub struct CertificateAuthority {
     probes: Vec<Probe>,
     /// What ends soon, as it was counted a moment ago.
     expiry: Mutex<Option<expiry::Counted>>,
-    lasting: Arc<Lasting>,
+    shared: Arc<SharedState>,
 }
 
 /// The certificate authority as every edge holds it: exchanged as a whole when a new configuration is
@@ -210,7 +216,7 @@ pub struct CertificateAuthority {
 pub type CurrentAuthority = Arc<ArcSwap<CertificateAuthority>>;
 
 /// What outlasts a configuration: what this process remembers, and its locks.
-struct Lasting {
+struct SharedState {
     clock: Clock,
     lists: RevocationLists,
     listeners: Listeners,
@@ -218,17 +224,17 @@ struct Lasting {
     /// Where relying parties fetch what is published. Whoever reads the hierarchy anew holds it, so
     /// that an older reading replaces no newer one.
     public_http: Mutex<Option<String>>,
-    stand_ins: StandIns,
+    failover: Failover,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
     /// One check or bench of a token at a time.
-    trial: Mutex<()>,
+    diagnostics: Mutex<()>,
     /// One look at all modules at a time: each costs a process for each of them.
     look: Mutex<()>,
     /// One backup at a time.
     backup: Mutex<()>,
     /// Intents whose end could not be recorded yet.
-    unsettled: Mutex<Vec<Unsettled>>,
+    open_intents: Mutex<Vec<OpenIntent>>,
     /// How often the daemon's own work may have something signed.
     pace: Pace,
     /// What is recorded of the use of keys.
@@ -246,21 +252,22 @@ struct Lasting {
 impl CertificateAuthority {
     /// Loads the hierarchy, and abandons what a crash left open: every intent is explained before
     /// anything new is signed.
-    pub fn start(parts: Parts) -> Result<Self, Error> {
-        let hierarchy = Hierarchy::load(parts.store.generations()?, parts.public_http.as_deref())?;
-        let clock = Clock::new(&parts.clock, parts.store.newest_date()?);
-        let lasting = Lasting {
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let hierarchy =
+            Hierarchy::load(config.store.generations()?, config.public_http.as_deref())?;
+        let clock = Clock::new(&config.clock, config.store.newest_date()?);
+        let shared = SharedState {
             clock,
-            lists: RevocationLists::new(parts.store.current_crls()?),
+            lists: RevocationLists::new(config.store.current_crls()?),
             listeners: Listeners::default(),
             hierarchy: ArcSwap::from_pointee(hierarchy),
-            public_http: Mutex::new(parts.public_http.clone()),
-            stand_ins: StandIns::default(),
+            public_http: Mutex::new(config.public_http.clone()),
+            failover: Failover::default(),
             ceremony: Mutex::default(),
-            trial: Mutex::default(),
+            diagnostics: Mutex::default(),
             look: Mutex::default(),
             backup: Mutex::default(),
-            unsettled: Mutex::default(),
+            open_intents: Mutex::default(),
             pace: Pace::default(),
             key_uses: Mutex::default(),
             key_faults: KeyFaults::default(),
@@ -268,100 +275,72 @@ impl CertificateAuthority {
             retention_due: AtomicI64::default(),
             progress: Progress::default(),
         };
-        let authority = Self::assemble(parts, Arc::new(lasting));
-        authority.explain_open_intents()?;
+        let authority = Self::with_config(config, Arc::new(shared));
+        authority.abandon_intents_of_last_run()?;
         Ok(authority)
-    }
-
-    /// Abandons what a crash left open. Where the store cannot write yet, the application does it
-    /// as soon as the store can; until then nothing can be recorded, and so nothing is signed.
-    fn explain_open_intents(&self) -> Result<(), Error> {
-        match self.store.abandon_open_intents(self.now()) {
-            Ok(0) => Ok(()),
-            Ok(abandoned) => {
-                tracing::warn!(abandoned, "intents without a certificate were abandoned");
-                Ok(())
-            }
-            Err(StoreError::Unavailable(reason)) => {
-                let open = self.store.open_intents()?;
-                tracing::error!(
-                    reason,
-                    open = open.len(),
-                    "open intents cannot be abandoned yet"
-                );
-                let left = open.into_iter().map(|intent| Unsettled {
-                    intent,
-                    reason: FOUND_AT_START.to_owned(),
-                    may_be_done: true,
-                });
-                lock(&self.lasting.unsettled).extend(left);
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// The same authority under another configuration, on record as `entry`. Intents that are open
     /// belong to requests in hand, and are left to them. On failure nothing has changed.
-    pub fn reconfigured(&self, parts: Parts, entry: AuditEntry) -> Result<Self, Error> {
-        let lasting = &self.lasting;
-        let mut public_http = lock(&lasting.public_http);
+    pub fn reconfigured(&self, config: Config, entry: AuditEntry) -> Result<Self, Error> {
+        let shared = &self.shared;
+        let mut public_http = lock(&shared.public_http);
         let rows = self.store.generations()?;
-        let hierarchy = Hierarchy::load(rows, parts.public_http.as_deref())?;
+        let hierarchy = Hierarchy::load(rows, config.public_http.as_deref())?;
         pollster::block_on(self.store.record_audit(entry))?;
-        lasting.hierarchy.store(Arc::new(hierarchy));
-        public_http.clone_from(&parts.public_http);
+        shared.hierarchy.store(Arc::new(hierarchy));
+        public_http.clone_from(&config.public_http);
         drop(public_http);
-        for (name, token) in &parts.tokens {
+        for (name, token) in &config.tokens {
             let before = self.tokens.get(name);
             if !before.is_some_and(|it| it.client.is_same(&token.client)) {
-                lasting.stand_ins.forget_token(name);
+                shared.failover.forget_token(name);
             }
         }
-        Ok(Self::assemble(parts, Arc::clone(lasting)))
+        Ok(Self::with_config(config, Arc::clone(shared)))
     }
 
-    fn assemble(parts: Parts, lasting: Arc<Lasting>) -> Self {
+    fn with_config(config: Config, shared: Arc<SharedState>) -> Self {
         Self {
-            store: parts.store,
-            tokens: parts.tokens,
-            authorities: parts.authorities,
-            failover: parts.failover,
-            profiles: parts.profiles,
-            stations: parts.stations,
-            est_profile: parts.est_profile,
-            est_line_breaks: parts.est_line_breaks,
-            provisioning: parts.provisioning,
-            verified: parts.verified.values().flatten().cloned().collect(),
-            verified_at: parts.verified,
-            authority_policy: parts.authority_policy,
-            push_age_alarm_seconds: parts.push_age_alarm_seconds,
-            hubs: parts.hubs,
-            rolling: parts.rolling,
-            clock: parts.clock,
-            crl_schedule: parts.crl_schedule,
-            backups_kept: parts.backups_kept,
-            wake: parts.wake,
-            wake_lists: parts.wake_lists,
-            probes: parts.probes,
+            store: config.store,
+            tokens: config.tokens,
+            authorities: config.authorities,
+            failover: config.failover,
+            profiles: config.profiles,
+            stations: config.stations,
+            est_profile: config.est_profile,
+            est_line_breaks: config.est_line_breaks,
+            provisioning: config.provisioning,
+            verified: config.verified.values().flatten().cloned().collect(),
+            verified_at: config.verified,
+            authority_policy: config.authority_policy,
+            push_age_alarm_seconds: config.push_age_alarm_seconds,
+            hubs: config.hubs,
+            rolling: config.rolling,
+            clock: config.clock,
+            crl_schedule: config.crl_schedule,
+            backups_kept: config.backups_kept,
+            wake: config.wake,
+            wake_lists: config.wake_lists,
+            probes: config.probes,
             expiry: Mutex::default(),
-            lasting,
+            shared,
         }
     }
 
-    /// The store, for reading.
+    /// Returns the store. The reconciler records there what it observed.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
     /// The authorities as they serve now.
     pub fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
-        self.lasting.hierarchy.load()
+        self.shared.hierarchy.load()
     }
 
     /// What is under way around it, for whoever drives it and whoever watches.
     pub fn progress(&self) -> &Progress {
-        &self.lasting.progress
+        &self.shared.progress
     }
 
     /// A profile by name.
@@ -405,10 +384,10 @@ impl CertificateAuthority {
     }
 
     fn reload_hierarchy(&self) -> Result<(), Error> {
-        let public_http = lock(&self.lasting.public_http);
+        let public_http = lock(&self.shared.public_http);
         let rows = self.store.generations()?;
         let hierarchy = Hierarchy::load(rows, public_http.as_deref())?;
-        self.lasting.hierarchy.store(Arc::new(hierarchy));
+        self.shared.hierarchy.store(Arc::new(hierarchy));
         Ok(())
     }
 

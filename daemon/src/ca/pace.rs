@@ -119,7 +119,7 @@ impl Pace {
 impl CertificateAuthority {
     /// To be asked right before something is recorded that is to be signed.
     pub(super) fn may_have_signed(&self, source: Source) -> Result<(), Error> {
-        let admitted = self.lasting.pace.admit(source, Instant::now());
+        let admitted = self.shared.pace.admit(source, Instant::now());
         admitted.map_err(|wait| {
             let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
             let message = format!(
@@ -133,9 +133,9 @@ impl CertificateAuthority {
     /// What became of a signature of `source` that a token was asked for.
     pub(super) fn note_signature(&self, source: Source, is_good: bool) {
         if is_good {
-            self.lasting.pace.succeeded(source);
+            self.shared.pace.succeeded(source);
         } else {
-            self.lasting.pace.failed(source, Instant::now());
+            self.shared.pace.failed(source, Instant::now());
         }
     }
 }

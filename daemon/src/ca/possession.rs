@@ -7,11 +7,11 @@
 
 use super::authorize::Caller;
 use super::hierarchy::Generation;
-use super::issue::{Order, Signer};
 use super::pace::Source;
+use super::signing_request::{Holder, Signer, SigningRequest};
 use super::{CertificateAuthority, Code, Error};
 use crate::enrollment::ca_certificate::VerificationCode;
-use crate::store::{AuditEntry, CaCertificateRow, Moves, OnIssued, Purpose};
+use crate::store::{AuditEntry, CaCertificateRow, OnIssued, Purpose};
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::Profile;
 use serde_json::json;
@@ -75,7 +75,7 @@ impl CertificateAuthority {
             )
         })?;
         pollster::block_on(
-            self.certify(Order {
+            self.certify(SigningRequest {
                 source: Source::Possession(row.id),
                 signer: Signer::from(generation.as_ref()),
                 purpose: Purpose::Possession,
@@ -83,15 +83,9 @@ impl CertificateAuthority {
                 profile: &Profile::verification(),
                 subject: DistinguishedName::from_common_name(code.as_str())
                     .map_err(|error| Error::stop(Code::VerificationCode, error.to_string()))?,
-                subject_alternative_names: &[],
                 public_key: &generation.public_key,
-                shared_key: false,
-                role: None,
                 caller: Caller::Daemon.to_string(),
-                requester: None,
-                idempotency: None,
-                moves: Moves::Never,
-                renews: None,
+                holder: Holder::none(),
                 on_issued: OnIssued::Possession {
                     ca_certificate: row.id,
                 },

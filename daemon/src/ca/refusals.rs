@@ -2,7 +2,8 @@
 //! others are counted, and the count is an entry: so the journal says that somebody knocks, and how
 //! often, and does not grow with it. Strangers, who cost nothing to be, are one caller.
 
-use super::authorize::Caller;
+use super::authorize::{Authorized, Caller, Issue};
+use super::issue::{IssueRequest, Issued};
 use super::{CertificateAuthority, Code, Error, lock};
 use crate::store::AuditEntry;
 use serde_json::{Value, json};
@@ -96,6 +97,23 @@ fn entries_max(actor: &str) -> u32 {
 }
 
 impl CertificateAuthority {
+    /// Issues one leaf and audits a refusal.
+    pub async fn issue_audited(
+        &self,
+        permission: &Authorized<Issue>,
+        request: &IssueRequest,
+    ) -> Result<Issued, Error> {
+        let outcome = self.issue_certificate(permission, request).await;
+        if let Err(error) = &outcome
+            && error.is_refusal()
+        {
+            let subject = &request.registration_id;
+            self.record_refusal(permission.caller(), subject, &request.profile, error)
+                .await;
+        }
+        outcome
+    }
+
     /// Writes down that a request for a certificate was refused. Best effort: the refusal stands
     /// without it.
     pub async fn record_refusal(
@@ -131,7 +149,7 @@ impl CertificateAuthority {
     pub async fn record_refused(&self, refused: Refused, error: &Error) {
         let actor = refused.actor.as_deref().unwrap_or(STRANGER);
         let (counted, is_entry) = {
-            let mut refusals = lock(&self.lasting.refusals);
+            let mut refusals = lock(&self.shared.refusals);
             let counted = refusals.over(self.now(), false);
             (counted, refusals.count(actor, error.code))
         };
@@ -159,7 +177,7 @@ impl CertificateAuthority {
     /// Writes down what was only counted, for an orderly stop and when its minute is over.
     pub fn record_counted_refusals(&self, at_once: bool) {
         let counted = {
-            let mut refusals = lock(&self.lasting.refusals);
+            let mut refusals = lock(&self.shared.refusals);
             refusals.over(self.now(), at_once)
         };
         for it in counted {

@@ -19,7 +19,7 @@ impl CertificateAuthority {
     /// Forgets finished work at hubs that nobody needs any more, once an hour.
     pub fn forget_finished_hub_tasks(&self) -> Result<(), Error> {
         let now = self.now();
-        if now < self.lasting.retention_due.load(Ordering::Relaxed) {
+        if now < self.shared.retention_due.load(Ordering::Relaxed) {
             return Ok(());
         }
         let before = now - HUB_TASKS_KEPT_SECONDS;
@@ -35,7 +35,7 @@ impl CertificateAuthority {
             }
         }
         let due = now + INTERVAL_SECONDS;
-        self.lasting.retention_due.store(due, Ordering::Relaxed);
+        self.shared.retention_due.store(due, Ordering::Relaxed);
         Ok(())
     }
 }

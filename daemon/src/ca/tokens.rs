@@ -94,7 +94,7 @@ pub struct TokenKey {
 impl CertificateAuthority {
     /// Every module, slot and token in sight, without login. Each module is asked in a process of its own.
     pub fn tokens_in_sight(&self) -> Result<Vec<InSight>, Error> {
-        let _alone = self.lasting.look.try_lock().map_err(|_| {
+        let _alone = self.shared.look.try_lock().map_err(|_| {
             Error::later(
                 1,
                 Code::LookUnderWay,

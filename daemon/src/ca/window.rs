@@ -73,7 +73,7 @@ impl CertificateAuthority {
         let told = [windows, rolls].into_iter().map(|alarms| {
             alarms.unwrap_or_else(|error| vec![unreadable("not everything can be judged", &error)])
         });
-        let others = [self.waiting_alarms(), self.limit_alarms()];
+        let others = [self.pending_alarms(), self.constraint_alarms()];
         told.chain(others).flatten().collect()
     }
 

@@ -1,10 +1,10 @@
 //! Reads `[policy]`: what the daemon does without an operator, and when it needs one.
 
 use super::ConfigurationError;
-use crate::ca::authority_policy::{AuthorityPolicy, Gate};
+use crate::ca::authority_policy::{ApprovalStep, AuthorityPolicy};
 use crate::ca::clock::ClockPolicy;
 use crate::ca::crl::CrlSchedule;
-use crate::ca::roll::{RollPolicy, TellBy, Telling};
+use crate::ca::roll::{DeviceNotification, NotifyBy, RollPolicy};
 use crate::enrollment::plan::DriftPolicy;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
@@ -62,7 +62,7 @@ pub(super) struct Policy {
     roll_notice: u64,
     /// The steps of an authority's rollover that wait for `hallmark roll approve`.
     #[serde(default)]
-    approve: BTreeSet<Gate>,
+    approve: BTreeSet<ApprovalStep>,
     /// How long a device may be unobserved before it counts as silent.
     #[serde(with = "human_seconds", default = "silent_after_default")]
     silent_after: u64,
@@ -122,11 +122,11 @@ enum TellDevices {
 }
 
 impl TellDevices {
-    fn by(self) -> Option<TellBy> {
+    fn by(self) -> Option<NotifyBy> {
         match self {
             TellDevices::No => None,
-            TellDevices::Method => Some(TellBy::Method),
-            TellDevices::Job => Some(TellBy::Job),
+            TellDevices::Method => Some(NotifyBy::Method),
+            TellDevices::Job => Some(NotifyBy::Job),
         }
     }
 }
@@ -191,7 +191,7 @@ impl Policy {
         Ok(RollPolicy {
             renew_before_seconds: (self.renew_before > 0).then(|| seconds(self.renew_before)),
             renew_jitter_seconds: seconds(self.renew_jitter),
-            tell: self.tell_devices.by().map(|by| Telling {
+            notification: self.tell_devices.by().map(|by| DeviceNotification {
                 by,
                 method: name.clone(),
                 payload: payload.clone(),

@@ -17,7 +17,7 @@
 //!
 //! The clients decide nothing and repeat nothing: one call is one request, and what comes back
 //! is an answer or a [`failure::CallError`]. When to try again is the reconciler's business.
-//! Sections named in comments are those of the contract reference in the architecture document.
+//! Sections named in comments are those of `docs/dps-contract.md`.
 
 pub mod arm;
 pub mod budget;

@@ -154,7 +154,7 @@ impl Application {
         rest.note("proof of possession", ca.prove_possession());
         // A certificate that goes on hold now is on the CRL that is signed next.
         rest.note_due("blocks", ca.advance_blocks());
-        rest.note_due("stand-ins", ca.prove_stand_ins());
+        rest.note_due("shared keys", ca.prove_shared_keys());
         rest.note_due("revocation lists", ca.update_crls());
         rest.note_due("rolls", ca.advance_rolls());
         rest.pause
@@ -175,7 +175,7 @@ impl Application {
     }
 
     fn keep_records(&self, ca: &CertificateAuthority, rest: &mut Rest<'_>) {
-        rest.note("open intents", ca.end_left_over_intents());
+        rest.note("open intents", ca.end_open_intents());
         rest.note_due("use of keys", ca.record_key_uses(false));
         rest.note_due("keys", Ok(ca.prove_keys()));
     }

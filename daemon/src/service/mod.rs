@@ -22,7 +22,7 @@ use crate::api::reload::{RELOADS_WAITING_MAX, ReloadRequest};
 use crate::api::server::serve_behind;
 use crate::api::tls::ServerIdentity;
 use crate::api::{Addresses, Edge};
-use crate::ca::{CertificateAuthority, ConfiguredToken, CurrentAuthority, Parts};
+use crate::ca::{CertificateAuthority, Config, ConfiguredToken, CurrentAuthority};
 use crate::config::Configuration;
 use crate::files;
 use crate::notify::Systemd;
@@ -137,8 +137,8 @@ impl Daemon {
         store.tell_turns_to(move || woken.wake_all());
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let clients = clients(&configuration, &keys)?;
-        let parts = parts(&configuration, tokens.configured.clone(), &store, &wakers);
-        let ca = Arc::new(CertificateAuthority::start(parts)?);
+        let config = ca_config(&configuration, tokens.configured.clone(), &store, &wakers);
+        let ca = Arc::new(CertificateAuthority::start(config)?);
         let identity = listener_name(&configuration);
         let identity = identity.map(|name| Arc::new(ServerIdentity::load(name)));
         if let Some(identity) = &identity {
@@ -283,14 +283,14 @@ impl Daemon {
 }
 
 /// Takes the settings of the certificate authority from the configuration.
-fn parts(
+fn ca_config(
     configuration: &Configuration,
     tokens: BTreeMap<String, ConfiguredToken>,
     store: &Store,
     wakers: &Wakers,
-) -> Parts {
+) -> Config {
     let (wakers, records) = (wakers.clone(), wakers.records.clone());
-    Parts {
+    Config {
         store: store.clone(),
         tokens,
         authorities: configuration.authorities.clone(),

@@ -11,7 +11,7 @@ use super::changes::changes;
 use super::listeners::listener_name;
 use super::reconcilers::{Reconcilers, clients};
 use super::tokens::NextTokens;
-use super::{Daemon, parts, token_keys};
+use super::{Daemon, ca_config, token_keys};
 use crate::api::reload::{Change, Reloaded};
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::config::{Configuration, ConfigurationError};
@@ -76,8 +76,8 @@ impl Daemon {
             detail: json!({ "changes": next.changes }),
         };
         let tokens = next.tokens.configured.clone();
-        let parts = parts(configuration, tokens, &self.store, &self.wakers);
-        let ca = ca.reconfigured(parts, entry)?;
+        let config = ca_config(configuration, tokens, &self.store, &self.wakers);
+        let ca = ca.reconfigured(config, entry)?;
         Ok((next, ca))
     }
 

@@ -140,7 +140,7 @@ pub enum IntentRefusal {
     /// An intent for this subject is open.
     #[error("a certificate for {0} is being issued at this moment; repeat the request")]
     UnderWay(String),
-    /// Step 3: this idempotency key was used before.
+    /// This idempotency key was used before.
     #[error("the idempotency key was used before")]
     Repeated(PriorRequest),
     /// The serial number exists: the random source is faulty.

@@ -1,5 +1,4 @@
-//! Records intents and certificates: steps 3, 7 and 10 of the issuance cycle
-//! (docs/architecture.md).
+//! Records intents and certificates: steps 7 and 10 of the issuance cycle (docs/issuance-cycle.md).
 
 use super::audit::{self, AuditEntry};
 use super::certificate::by_intent;
@@ -47,8 +46,8 @@ pub struct IssuedEffects {
 }
 
 impl Store {
-    /// Step 3: returns what became of the request with this idempotency key. Asks the writer, so
-    /// that an operation that is queued is seen.
+    /// Returns what became of the request with this idempotency key. Asks the writer, so that
+    /// an operation that is queued is seen.
     pub async fn prior_request(
         &self,
         caller: &str,
@@ -68,7 +67,7 @@ impl Store {
         self.read(|tx| prior_request(tx, caller, idempotency_key))
     }
 
-    /// Steps 3 and 7: records durably what is going to be signed, unless the request is a repeat. A
+    /// Step 7: records durably what is going to be signed, unless the request is a repeat. A
     /// token signs nothing but the returned value.
     pub async fn record_intent(&self, intent: Intent) -> Result<Recorded, IntentRefusal> {
         let tbs = intent.tbs.clone();

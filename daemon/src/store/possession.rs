@@ -5,7 +5,7 @@ use super::engine::{Row, Tx, params};
 use super::json::{from_json, to_json};
 use super::mark::{self, MarkSubject};
 use super::{Store, StoreError};
-use crate::enrollment::ca_certificate::{Proof, Stage, VerificationCode};
+use crate::enrollment::ca_certificate::{PossessionProof, Stage, VerificationCode};
 use crate::enrollment::desired::SlotCertificate;
 
 /// A CA certificate that a service must hold verified.
@@ -22,7 +22,7 @@ pub struct CaCertificateRow {
     /// The certificate, DER.
     pub certificate: Vec<u8>,
     /// How far the proof is.
-    pub proof: Proof,
+    pub proof: PossessionProof,
     /// Marked for removal; the row is deleted once the service confirms.
     pub removed: bool,
 }
@@ -46,7 +46,12 @@ impl Store {
                 "INSERT INTO ca_certificate (provisioning, name, generation, proof)
                  VALUES (?1, ?2, ?3, ?4) ON CONFLICT (provisioning, generation) DO NOTHING
                  RETURNING id",
-                params![provisioning, name, generation, to_json(&Proof::default())?],
+                params![
+                    provisioning,
+                    name,
+                    generation,
+                    to_json(&PossessionProof::default())?
+                ],
                 |row| row.get(0),
             )?;
             if let Some(id) = added {
@@ -69,7 +74,12 @@ impl Store {
     }
 
     /// Replaces the proof `from`. Fails with `Conflict` if another one is on record.
-    pub fn advance_proof(&self, id: i64, from: Proof, to: Proof) -> Result<(), StoreError> {
+    pub fn advance_proof(
+        &self,
+        id: i64,
+        from: PossessionProof,
+        to: PossessionProof,
+    ) -> Result<(), StoreError> {
         self.write(move |tx| {
             let changed = tx.execute(
                 "UPDATE ca_certificate SET proof = ?3 WHERE id = ?1 AND proof = ?2",

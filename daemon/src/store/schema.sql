@@ -304,7 +304,7 @@ CREATE TABLE enrollment (
 ) STRICT;
 
 -- A CA certificate that a provisioning service shall hold verified; once `removed`, shall not hold.
--- `proof` is the JSON form of `enrollment::ca_certificate::Proof`.
+-- `proof` is the JSON form of `enrollment::ca_certificate::PossessionProof`.
 CREATE TABLE ca_certificate (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,

@@ -3,7 +3,9 @@
 use crate::pki::{self, Made};
 use crate::plant::Plant;
 use dps_emulator::{Action, Fault};
-use hallmarkd::enrollment::ca_certificate::{ParkReason, Proof, Step, VerificationCode, next_step};
+use hallmarkd::enrollment::ca_certificate::{
+    ParkReason, PossessionProof, Step, VerificationCode, next_step,
+};
 use hallmarkd::provisioning::failure::CallError;
 
 /// The work of application and reconciler together; the signer answers each code.
@@ -11,8 +13,8 @@ async fn drive(
     plant: &Plant,
     root: &Made,
     sign: impl Fn(&VerificationCode) -> Made,
-) -> (Proof, Step) {
-    let (certificate, mut proof) = (&root.certificate, Proof::default());
+) -> (PossessionProof, Step) {
+    let (certificate, mut proof) = (&root.certificate, PossessionProof::default());
     for _ in 0..20 {
         let observed = plant.arm.get("root").await.unwrap();
         let observed = observed.map(|named| named.certificate);

@@ -1,11 +1,11 @@
 //! A CA certificate at the service: uploaded, and proven to be ours.
 //!
 //! Proof of possession is a dance: upload, ask for a code, have the CA's key sign a certificate
-//! whose common name is that code, send it back. [`Proof`] remembers how far it came, so that a
+//! whose common name is that code, send it back. [`PossessionProof`] remembers how far it came, so that a
 //! restart repeats nothing; [`next_step`] looks at what the service holds and says what to do.
 //!
 //! Nothing is signed here, and the service cannot make us sign at will: every code costs one of
-//! [`PROOF_ATTEMPTS_MAX`] attempts, and only an operator's [`Proof::restart`] gives new ones.
+//! [`PROOF_ATTEMPTS_MAX`] attempts, and only an operator's [`PossessionProof::restart`] gives new ones.
 
 use super::desired::SlotCertificate;
 use super::etag::Etag;
@@ -25,7 +25,7 @@ const CODE_LENGTH_MAX: usize = 64;
 /// How far the proof has come. Persisted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Proof {
+pub struct PossessionProof {
     stage: Stage,
     /// Codes received so far.
     attempts: u8,
@@ -57,7 +57,7 @@ pub enum Stage {
     Verified,
 }
 
-impl Default for Proof {
+impl Default for PossessionProof {
     fn default() -> Self {
         Self {
             stage: Stage::Wanted,
@@ -67,7 +67,7 @@ impl Default for Proof {
     }
 }
 
-impl Proof {
+impl PossessionProof {
     /// How far it came.
     pub fn stage(&self) -> &Stage {
         &self.stage
@@ -79,17 +79,17 @@ impl Proof {
     }
 
     /// The service took the certificate. Codes given before are void: an upload starts anew.
-    pub fn uploaded(self) -> Proof {
+    pub fn uploaded(self) -> PossessionProof {
         self.at(Stage::Uploaded)
     }
 
     /// The service gave a code. It replaces an older one, and costs an attempt.
-    pub fn code_received(self, code: VerificationCode) -> Result<Proof, ProofRefusal> {
+    pub fn code_received(self, code: VerificationCode) -> Result<PossessionProof, ProofRefusal> {
         if self.attempts >= PROOF_ATTEMPTS_MAX {
             return Err(ProofRefusal::Exhausted);
         }
         let attempts = self.attempts + 1;
-        let proof = Proof { attempts, ..self };
+        let proof = PossessionProof { attempts, ..self };
         Ok(proof.at(Stage::CodeKnown { code }))
     }
 
@@ -98,7 +98,7 @@ impl Proof {
         self,
         code: &VerificationCode,
         verification_certificate: SlotCertificate,
-    ) -> Result<Proof, ProofRefusal> {
+    ) -> Result<PossessionProof, ProofRefusal> {
         match &self.stage {
             Stage::CodeKnown { code: known } if known == code => {
                 let code = known.clone();
@@ -112,9 +112,9 @@ impl Proof {
     }
 
     /// The service refused the verification certificate, for this reason.
-    pub fn refused(self, reason: String) -> Result<Proof, ProofRefusal> {
+    pub fn refused(self, reason: String) -> Result<PossessionProof, ProofRefusal> {
         match self.stage {
-            Stage::Proven { .. } => Ok(Proof {
+            Stage::Proven { .. } => Ok(PossessionProof {
                 stage: Stage::Uploaded,
                 last_refusal: Some(reason),
                 ..self
@@ -124,20 +124,20 @@ impl Proof {
     }
 
     /// The service was seen to hold it verified, by whatever way.
-    pub fn verified(self) -> Proof {
+    pub fn verified(self) -> PossessionProof {
         self.at(Stage::Verified)
     }
 
     /// An operator has looked, and grants new attempts.
-    pub fn restart(self) -> Proof {
-        Proof {
+    pub fn restart(self) -> PossessionProof {
+        PossessionProof {
             last_refusal: self.last_refusal,
-            ..Proof::default()
+            ..PossessionProof::default()
         }
     }
 
-    fn at(self, stage: Stage) -> Proof {
-        Proof { stage, ..self }
+    fn at(self, stage: Stage) -> PossessionProof {
+        PossessionProof { stage, ..self }
     }
 }
 
@@ -173,20 +173,20 @@ pub struct ObservedCaCertificate {
 pub enum Step {
     /// Verified at the service: record it, if the proof does not say so yet.
     Done,
-    /// PUT the certificate, then [`Proof::uploaded`].
+    /// PUT the certificate, then [`PossessionProof::uploaded`].
     Upload,
-    /// Ask for a code with `If-Match`, then [`Proof::code_received`].
+    /// Ask for a code with `If-Match`, then [`PossessionProof::code_received`].
     RequestCode {
         /// The version that was observed.
         etag: Etag,
     },
-    /// Have the CA's key sign a certificate for this code, then [`Proof::proven`].
+    /// Have the CA's key sign a certificate for this code, then [`PossessionProof::proven`].
     /// This is the application's work, never the reconciler's.
     Sign {
         /// Its common name.
         code: VerificationCode,
     },
-    /// Send the proof with `If-Match`, then [`Proof::verified`] or [`Proof::refused`].
+    /// Send the proof with `If-Match`, then [`PossessionProof::verified`] or [`PossessionProof::refused`].
     Verify {
         /// The version that was observed.
         etag: Etag,
@@ -223,7 +223,7 @@ pub enum ParkReason {
 /// remembered; equal certificates are adopted, whoever uploaded them.
 pub fn next_step(
     certificate: &SlotCertificate,
-    proof: &Proof,
+    proof: &PossessionProof,
     observed: Option<&ObservedCaCertificate>,
 ) -> Step {
     let Some(observed) = observed else {
@@ -242,7 +242,7 @@ pub fn next_step(
     proof.next_step_unverified(&observed.etag)
 }
 
-impl Proof {
+impl PossessionProof {
     fn next_step_unverified(&self, etag: &Etag) -> Step {
         let etag = etag.clone();
         match &self.stage {
@@ -347,7 +347,7 @@ mod tests {
     }
 
     /// One attempt, up to the service's refusal.
-    fn refused_once(proof: Proof) -> Proof {
+    fn refused_once(proof: PossessionProof) -> PossessionProof {
         let proof = proof.uploaded().code_received(code('A')).unwrap();
         let proof = proof.proven(&code('A'), certificate()).unwrap();
         proof.refused("Proof-Of-Possession failed".into()).unwrap()
@@ -355,9 +355,9 @@ mod tests {
 
     #[test]
     fn the_dance_goes_step_by_step() {
-        let (certificate, proof) = (certificate(), Proof::default());
+        let (certificate, proof) = (certificate(), PossessionProof::default());
         let unverified = observed(&certificate, false);
-        let next = |proof: &Proof| next_step(&certificate, proof, Some(&unverified));
+        let next = |proof: &PossessionProof| next_step(&certificate, proof, Some(&unverified));
         assert_eq!(next_step(&certificate, &proof, None), Step::Upload);
         let proof = proof.uploaded();
         assert!(matches!(next(&proof), Step::RequestCode { .. }));
@@ -372,21 +372,21 @@ mod tests {
     #[test]
     fn a_verified_certificate_is_adopted_without_any_signature() {
         let verified = observed(&certificate(), true);
-        let step = next_step(&certificate(), &Proof::default(), Some(&verified));
+        let step = next_step(&certificate(), &PossessionProof::default(), Some(&verified));
         assert_eq!(step, Step::Done);
     }
 
     #[test]
     fn another_certificate_under_the_name_is_left_alone() {
         let other = observed(&SlotCertificate::new(b"other".to_vec()), true);
-        let step = next_step(&certificate(), &Proof::default(), Some(&other));
+        let step = next_step(&certificate(), &PossessionProof::default(), Some(&other));
         let named = matches!(step, Step::Park(ParkReason::OtherCertificate { .. }));
         assert!(named, "{step:?}");
     }
 
     #[test]
     fn attempts_are_bounded_until_an_operator_restarts() {
-        let mut proof = Proof::default();
+        let mut proof = PossessionProof::default();
         for _ in 0..PROOF_ATTEMPTS_MAX {
             proof = refused_once(proof);
         }
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_late_signature_for_an_old_code_is_refused() {
-        let proof = Proof::default()
+        let proof = PossessionProof::default()
             .uploaded()
             .code_received(code('A'))
             .unwrap();
@@ -426,9 +426,12 @@ mod tests {
 
     #[test]
     fn the_stored_form_round_trips() {
-        let proof = refused_once(Proof::default());
+        let proof = refused_once(PossessionProof::default());
         let stored = serde_json::to_string(&proof).unwrap();
-        assert_eq!(serde_json::from_str::<Proof>(&stored).unwrap(), proof);
-        assert!(serde_json::from_str::<Proof>(r#"{"stage":{"stage":"odd"}}"#).is_err());
+        assert_eq!(
+            serde_json::from_str::<PossessionProof>(&stored).unwrap(),
+            proof
+        );
+        assert!(serde_json::from_str::<PossessionProof>(r#"{"stage":{"stage":"odd"}}"#).is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! A request is built, recorded and signed like a certificate. The result is read and checked with
 //! [`super::csr`] before it leaves.
 
+use super::certificate::tbs_range;
 use super::csr::{Csr, CsrRefusal, malformed};
 use super::extensions::{basic_constraints, key_usage};
 use super::key::{PublicKey, SignatureAlgorithm};
@@ -10,6 +11,7 @@ use super::profile::{Profile, VALIDITY_SECONDS_MAX};
 use super::{oid, pem, wire};
 use der::asn1::{Any, AnyRef, BitStringRef, SetOfVec};
 use der::{Decode, Encode, Sequence};
+use std::ops::Range;
 use x509_cert::attr::{Attribute, Attributes};
 
 /// The PEM label (RFC 7468 7).
@@ -47,21 +49,56 @@ pub fn build(
     info.to_der()
 }
 
+/// A signed request: canonical DER whose signature proves possession of its key.
+#[derive(Debug)]
+pub struct SignedRequest {
+    der: Vec<u8>,
+    tbs: Range<usize>,
+    csr: Csr,
+}
+
 /// Assembles the request from the signed bytes and their signature, and checks it: the result is
 /// canonical, and its signature proves possession of the key.
 pub fn assemble(
     tbs: &[u8],
     algorithm: SignatureAlgorithm,
     signature: &[u8],
-) -> Result<(Vec<u8>, Csr), CsrRefusal> {
+) -> Result<SignedRequest, CsrRefusal> {
     let request = wire::Signed {
         to_be_signed: AnyRef::from_der(tbs).map_err(malformed)?,
         signature_algorithm: AnyRef::from_der(algorithm.identifier_der()).map_err(malformed)?,
         signature: BitStringRef::from_bytes(signature).map_err(malformed)?,
     };
     let der = request.to_der().map_err(malformed)?;
-    let csr = Csr::parse(&der)?;
-    Ok((der, csr))
+    let read = wire::Signed::from_der(&der).map_err(malformed)?;
+    let length = read.to_be_signed.to_der().map_err(malformed)?.len();
+    Ok(SignedRequest {
+        tbs: tbs_range(&der, length).map_err(malformed)?,
+        csr: Csr::parse(&der)?,
+        der,
+    })
+}
+
+impl SignedRequest {
+    /// The whole request.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The whole request, owned.
+    pub fn into_der(self) -> Vec<u8> {
+        self.der
+    }
+
+    /// The bytes that its signature covers.
+    pub fn tbs_bytes(&self) -> &[u8] {
+        &self.der[self.tbs.clone()]
+    }
+
+    /// The key that it asks a certificate for.
+    pub fn public_key(&self) -> &PublicKey {
+        self.csr.public_key()
+    }
 }
 
 /// Returns the request as one PEM block.

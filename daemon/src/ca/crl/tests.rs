@@ -10,7 +10,7 @@ use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::roll::RollPolicy;
 use crate::ca::station::StationPolicy;
-use crate::ca::{ConfiguredToken, Parts, TokenTraits};
+use crate::ca::{Config, ConfiguredToken, TokenTraits};
 use crate::store::{Intent, Moves, Purpose, RevocationTarget, Store};
 use crate::token::TokenError;
 use crate::token::client::TokenClient;
@@ -57,7 +57,7 @@ impl Scene {
             traits: TokenTraits::default(),
         };
         let on_it = |name: &str| (name.to_owned(), "memory".to_owned());
-        let ca = CertificateAuthority::start(Parts {
+        let ca = CertificateAuthority::start(Config {
             store: Store::open(&folder.path().join("hallmark.db")).unwrap(),
             tokens: BTreeMap::from([("memory".to_owned(), token)]),
             authorities: BTreeMap::from([on_it("root"), on_it("line")]),
@@ -199,7 +199,7 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
     assert_eq!(alarm.parameters["generation"], 1);
 
     scene.memory.fail_with(None);
-    for failure in scene.ca.lasting.lists.failures().values_mut() {
+    for failure in scene.ca.shared.lists.failures().values_mut() {
         failure.retry_at = 0;
     }
     scene.ca.update_crls().unwrap();

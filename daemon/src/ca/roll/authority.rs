@@ -4,13 +4,13 @@
 //! need, and here they are recorded. An authority that was rolled brings about the rolls of those it
 //! has signed: each is a roll of its own, and begins when the one above has cut over.
 
-use super::super::authority_policy::Gate;
+use super::super::authority_policy::ApprovalStep;
 use super::super::authorize::{Authorized, Caller, Operate};
 use super::super::generation::{Shape, new_key_id};
 use super::super::hierarchy::Generation;
 use super::super::pace::Source;
 use super::super::{CertificateAuthority, Code, Error, crash_point};
-use super::evidence::{AuthorityDetail, Word};
+use super::evidence::{Approval, AuthorityDetail};
 use super::{RETRY_SECONDS, earlier};
 use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step};
 use crate::enrollment::roll::{RollReason, RollState};
@@ -114,7 +114,7 @@ impl CertificateAuthority {
         self.reload_hierarchy()
     }
 
-    /// Somebody's word for the next step of an authority's roll that needs one. With a reason, the
+    /// Approves the next step of an authority's rollover that needs it. With a reason, the
     /// guard of that step is overridden: the canary's before the cut-over, the proof of the devices
     /// before the retirement.
     pub fn approve_roll(
@@ -125,27 +125,27 @@ impl CertificateAuthority {
     ) -> Result<RollRow, Error> {
         let row = self.store.roll(roll)?;
         let RollSubject::Authority { .. } = row.subject else {
-            let message = "a leaf's roll needs nobody's word";
+            let message = "a leaf's roll needs no approval";
             return Err(Error::mend(Code::RollNotApprovable, message));
         };
-        let gate = match row.state {
-            RollState::Requested | RollState::Staged => Gate::CutOver,
-            RollState::Draining => Gate::Retire,
+        let step = match row.state {
+            RollState::Requested | RollState::Staged => ApprovalStep::CutOver,
+            RollState::Draining => ApprovalStep::Retire,
             state => {
-                let message = format!("roll {roll} is {}: no step needs a word", state.name());
+                let message = format!("roll {roll} is {}: no step needs an approval", state.name());
                 return Err(Error::conflict(Code::RollNotApprovable, message));
             }
         };
         let mut detail = AuthorityDetail::of(&row)?;
         let caller = permission.caller();
-        let told = json!({ "roll": roll, "gate": gate, "override": overriding });
-        let entry = self.roll_entry(caller, "roll.approved", row.subject.name(), told);
-        let word = Word {
+        let asked = json!({ "roll": roll, "gate": step, "override": overriding });
+        let entry = self.roll_entry(caller, "roll.approved", row.subject.name(), asked);
+        let approval = Approval {
             by: caller.to_string(),
             at: self.now(),
             overriding,
         };
-        detail.approved.insert(gate, word);
+        detail.approved.insert(step, approval);
         if !self
             .store
             .amend_roll(&row, detail.to_value()?, Some(entry))?
@@ -277,7 +277,7 @@ impl CertificateAuthority {
             Step::CutOver(groups) => {
                 (next.to, next.groups, next.serve) = (RollState::Draining, groups, serve);
                 if roll.state == RollState::Staged {
-                    next.hub = self.told_below(old_generation)?;
+                    next.hub = self.notify_tasks_below(old_generation)?;
                 }
                 "roll.cut_over"
             }
@@ -336,7 +336,7 @@ impl CertificateAuthority {
         evidence: &Evidence,
         now: i64,
     ) -> Result<Option<i64>, Error> {
-        let made = match self.lasting.ceremony.try_lock() {
+        let made = match self.shared.ceremony.try_lock() {
             Ok(_alone) => self.next_generation(roll, evidence.old),
             Err(_) => Err(Error::later(
                 5,

@@ -1,6 +1,6 @@
 //! What is known when an authority's roll is looked at: gathered here, judged in `enrollment`.
 
-use super::super::authority_policy::Gate;
+use super::super::authority_policy::ApprovalStep;
 use super::super::generation::Shape;
 use super::super::hierarchy::{Generation, Hierarchy};
 use super::super::{CertificateAuthority, Code, Error};
@@ -30,19 +30,19 @@ pub struct AuthorityDetail {
     /// What became of the canary, by provisioning service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub canary: BTreeMap<String, CanaryVerdict>,
-    /// The steps that somebody gave the word for.
+    /// The steps that an operator approved.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub approved: BTreeMap<Gate, Word>,
+    pub approved: BTreeMap<ApprovalStep, Approval>,
     /// Why the next generation could not be made, or its key did not sign, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
-/// Somebody's word for a step.
+/// An operator's approval of a step.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Word {
-    /// Who.
+pub struct Approval {
+    /// The operator.
     pub by: String,
     /// Unix seconds.
     pub at: i64,
@@ -81,9 +81,9 @@ impl AuthorityDetail {
         })
     }
 
-    fn overrides(&self, gate: Gate) -> bool {
-        let word = self.approved.get(&gate);
-        word.is_some_and(|word| word.overriding.is_some())
+    fn overrides(&self, step: ApprovalStep) -> bool {
+        let approval = self.approved.get(&step);
+        approval.is_some_and(|approval| approval.overriding.is_some())
     }
 }
 
@@ -123,7 +123,7 @@ impl CertificateAuthority {
         let unverified = wanting.map(|(service, _)| service.clone());
         let policy = &self.authority_policy;
         let approved =
-            |gate| !policy.approve.contains(&gate) || detail.approved.contains_key(&gate);
+            |step| !policy.approve.contains(&step) || detail.approved.contains_key(&step);
         let groups = self.store.groups_of(name)?;
         let hub = self.store.hub_progress(HubCause::Roll(roll.id), None)?;
         Ok(Evidence {
@@ -137,8 +137,8 @@ impl CertificateAuthority {
                 .iter()
                 .map(|row| known_group(&hierarchy, row, roll.reason, &detail))
                 .collect(),
-            cut_over_approved: approved(Gate::CutOver),
-            retirement_approved: approved(Gate::Retire),
+            cut_over_approved: approved(ApprovalStep::CutOver),
+            retirement_approved: approved(ApprovalStep::Retire),
             retirement: self.authority_retirement(roll, *old_generation, &detail, now)?,
             above_lets_in: self.above_lets_in(roll)?,
             behind: behind(&hierarchy, name),
@@ -174,7 +174,7 @@ impl CertificateAuthority {
         detail: &AuthorityDetail,
         now: i64,
     ) -> Result<RetireEvidence, Error> {
-        let overridden = detail.overrides(Gate::Retire);
+        let overridden = detail.overrides(ApprovalStep::Retire);
         if now > roll.old_not_after || !(self.rolling.retire_proven || overridden) {
             return Ok(expiry(roll, now));
         }
@@ -234,7 +234,7 @@ fn known_group(
     let record = seen.and_then(|record| Record::parse(record).ok());
     let in_slot = |slot| certificate_in(hierarchy, record.as_ref()?, slot);
     // After a compromise nobody waits for a canary: whoever was below is shut out already.
-    let canary = match detail.overrides(Gate::CutOver) || reason == RollReason::Compromise {
+    let canary = match detail.overrides(ApprovalStep::CutOver) || reason == RollReason::Compromise {
         true => CanaryVerdict::NotNeeded,
         false => detail
             .canary

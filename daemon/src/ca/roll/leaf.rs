@@ -33,7 +33,7 @@ impl CertificateAuthority {
         own.iter()
             .map(|row| {
                 let entry = self.leaf_entry(permission.caller(), "roll.started", row);
-                let tasks = self.told(&row.provisioning, &row.name);
+                let tasks = self.notify_tasks(&row.provisioning, &row.name);
                 let roll = self.store.request_roll(row.id, json!({}), tasks, entry)?;
                 self.wake();
                 Ok(roll)

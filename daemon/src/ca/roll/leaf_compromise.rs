@@ -82,7 +82,7 @@ impl CertificateAuthority {
         self.follow_revocation(&revoked)?;
         let issued = compromise.request.map(|request| {
             let permission = Authorized::<Issue>::to_issue(permission.caller().clone())?;
-            pollster::block_on(self.issue(&permission, &request))
+            pollster::block_on(self.issue_audited(&permission, &request))
         });
         Ok(ShutOutDevice {
             registration_id: device,

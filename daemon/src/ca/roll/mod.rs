@@ -12,15 +12,15 @@ mod evidence;
 mod group;
 mod leaf;
 mod leaf_compromise;
-mod limits;
 mod policy;
 mod report;
+mod service_limits;
 mod waits;
 
 pub use evidence::AuthorityDetail;
 pub use group::UnderGroup;
 pub use leaf_compromise::{LeafCompromise, ShutOutDevice};
-pub use policy::{RollPolicy, TellBy, Telling};
+pub use policy::{DeviceNotification, NotifyBy, RollPolicy};
 pub use report::Reissue;
 pub use waits::{WaitCode, Waits};
 

@@ -1,4 +1,4 @@
-//! Rolls that policy starts: leaves that come to their end, and devices that are told of it.
+//! Starts rollovers of leaves that end soon, and notifies their devices, as policy says.
 
 use super::authority_compromise::DEVICES_LISTED_MAX;
 use crate::ca::authorize::Caller;
@@ -18,19 +18,19 @@ pub struct RollPolicy {
     pub renew_before_seconds: Option<i64>,
     /// Over how long the rolls of a fleet are spread.
     pub renew_jitter_seconds: i64,
-    /// How devices are told to register again, if they are.
-    pub tell: Option<Telling>,
+    /// How devices are notified to register again, if they are.
+    pub notification: Option<DeviceNotification>,
     /// How often devices that roll are looked at in the hub.
     pub proof_interval_seconds: i64,
     /// An old certificate may go before its end once its devices are proven on the new one.
     pub retire_proven: bool,
 }
 
-/// How devices are told to register again.
+/// How devices are notified to register again.
 #[derive(Clone, Debug)]
-pub struct Telling {
-    /// By a call each, or by jobs.
-    pub by: TellBy,
+pub struct DeviceNotification {
+    /// By a call for each device, or by jobs.
+    pub by: NotifyBy,
     /// The method's name, as the devices' program has it.
     pub method: String,
     /// Its argument.
@@ -41,24 +41,24 @@ pub struct Telling {
     pub for_seconds: i64,
 }
 
-/// What tells devices.
+/// The means of notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TellBy {
-    /// A call each.
+pub enum NotifyBy {
+    /// A direct method call for each device.
     Method,
-    /// One job of the hub for many.
+    /// One job of the hub for many devices.
     Job,
 }
 
 impl CertificateAuthority {
-    /// Starts the roll of every leaf whose time has come. Returns when the next one's comes.
+    /// Starts the rollover of every leaf that is due. Returns when the next one is due.
     pub(super) fn start_due_rolls(&self, now: i64) -> Result<Option<i64>, Error> {
         let Some(before) = self.rolling.renew_before_seconds else {
             return Ok(None);
         };
         let jitter = self.rolling.renew_jitter_seconds;
         let ending = self.store.ending_leaves(now.saturating_add(before))?;
-        // All of them: of a fleet that ends on one day, any may be the first.
+        // Jitter reorders leaves that end on one day, so all of them are needed to find the first.
         let moments = ending.into_iter().map(|leaf| {
             let moment = renewal_moment(&leaf.name, leaf.not_after, before, jitter);
             (leaf.enrollment, moment)
@@ -66,17 +66,17 @@ impl CertificateAuthority {
         let (due, later): (Vec<_>, Vec<_>) = moments.partition(|(_, moment)| *moment <= now);
         let next_due = later.into_iter().map(|(_, moment)| moment).min();
         for (enrollment, _) in due.into_iter().take(STARTED_AT_ONCE_MAX) {
-            // One that is gone by now has nothing to roll.
+            // An enrollment may have been removed since the query.
             let Some(enrollment) = self.store.find_enrollment(enrollment)? else {
                 continue;
             };
             let entry = self.leaf_entry(&Caller::Daemon, "roll.started", &enrollment);
-            let tasks = self.told(&enrollment.provisioning, &enrollment.name);
+            let tasks = self.notify_tasks(&enrollment.provisioning, &enrollment.name);
             match self
                 .store
                 .request_roll(enrollment.id, json!({}), tasks, entry)
             {
-                // Somebody was faster: a request, or an operator.
+                // A request or an operator started this rollover first.
                 Ok(_)
                 | Err(
                     StoreError::Conflict(_) | StoreError::Violates(_) | StoreError::InTheWay { .. },
@@ -88,16 +88,16 @@ impl CertificateAuthority {
         Ok(next_due)
     }
 
-    /// The tasks that tell a device of its roll, where policy says so and a hub can.
-    pub(super) fn told(&self, provisioning: &str, device: &str) -> Vec<NewHubTask> {
-        let tells = self.rolling.tell.is_some() && self.hubs.contains_key(provisioning);
+    /// Returns the task that notifies a device, if policy says so and the service has a hub.
+    pub(super) fn notify_tasks(&self, provisioning: &str, device: &str) -> Vec<NewHubTask> {
+        let notifies = self.rolling.notification.is_some() && self.hubs.contains_key(provisioning);
         let task = NewHubTask {
             provisioning: provisioning.to_owned(),
             device: device.to_owned(),
             action: HubAction::Call,
             enrollment: None,
         };
-        tells.then_some(task).into_iter().collect()
+        notifies.then_some(task).into_iter().collect()
     }
 
     /// How often devices that roll are looked at in the hub.
@@ -105,9 +105,9 @@ impl CertificateAuthority {
         self.rolling.proof_interval_seconds.max(1)
     }
 
-    /// The tasks that tell all devices with a leaf by `generation`, which signs no more.
-    pub(super) fn told_below(&self, generation: i64) -> Result<Vec<NewHubTask>, Error> {
-        if self.rolling.tell.is_none() {
+    /// Returns the tasks that notify all devices with a leaf by `generation`, which signs no more.
+    pub(super) fn notify_tasks_below(&self, generation: i64) -> Result<Vec<NewHubTask>, Error> {
+        if self.rolling.notification.is_none() {
             return Ok(Vec::new());
         }
         let devices = self
@@ -115,21 +115,21 @@ impl CertificateAuthority {
             .devices_to_reissue(generation, self.now(), DEVICES_LISTED_MAX)?;
         let tasks = devices.iter().flat_map(|device| {
             let hubs = self.hubs.keys();
-            hubs.flat_map(|service| self.told(service, &device.registration_id))
+            hubs.flat_map(|service| self.notify_tasks(service, &device.registration_id))
         });
         Ok(tasks.collect())
     }
 
-    /// How devices are told to register again, if they are.
-    pub fn telling(&self) -> Option<&Telling> {
-        self.rolling.tell.as_ref()
+    /// Returns how devices are notified to register again, if they are.
+    pub fn device_notification(&self) -> Option<&DeviceNotification> {
+        self.rolling.notification.as_ref()
     }
 
-    /// When a device that is offline is called again, which was to be told since `queued_at`; `None`
-    /// when it was tried for long enough.
-    pub fn tell_again_at(&self, queued_at: i64) -> Option<i64> {
-        let telling = self.rolling.tell.as_ref()?;
-        let next = self.now().saturating_add(telling.interval_seconds);
-        (next <= queued_at.saturating_add(telling.for_seconds)).then_some(next)
+    /// Returns when to call a device again that is offline and was to be notified since `queued_at`;
+    /// `None` when the time for that is over.
+    pub fn next_notification_at(&self, queued_at: i64) -> Option<i64> {
+        let notification = self.rolling.notification.as_ref()?;
+        let next = self.now().saturating_add(notification.interval_seconds);
+        (next <= queued_at.saturating_add(notification.for_seconds)).then_some(next)
     }
 }

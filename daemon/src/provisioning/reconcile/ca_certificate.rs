@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome, Reconciler};
 use crate::ca::{Code, Error};
-use crate::enrollment::ca_certificate::{ObservedCaCertificate, Proof, Step, next_step};
+use crate::enrollment::ca_certificate::{ObservedCaCertificate, PossessionProof, Step, next_step};
 use crate::enrollment::desired::SlotCertificate;
 use crate::enrollment::thumbprint::Sha1Thumbprint;
 use crate::provisioning::failure::CallError;
@@ -71,7 +71,7 @@ impl Reconciler {
         }
     }
 
-    async fn advance(&self, row: &CaCertificateRow, to: Proof) -> Result<(), Failure> {
+    async fn advance(&self, row: &CaCertificateRow, to: PossessionProof) -> Result<(), Failure> {
         let (id, from) = (row.id, row.proof.clone());
         if from != to {
             self.blocking(move |ca| Ok(ca.store().advance_proof(id, from, to)?))

@@ -5,7 +5,7 @@
 
 use super::backoff::{Backoff, while_the_store_fails};
 use super::{Failure, Reconciler, TICK, pause_seconds};
-use crate::ca::canary::CanaryOrder;
+use crate::ca::canary::CanaryRequest;
 use crate::ca::{Code, Error};
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::slots::CanaryVerdict;
@@ -55,46 +55,48 @@ impl Reconciler {
     async fn canary_pass(&self, failed: &mut BTreeMap<i64, Failed>) -> Result<(), Error> {
         let name = self.name.clone();
         let due = self.blocking(move |ca| ca.canaries_due(&name)).await?;
-        failed.retain(|roll, _| due.iter().any(|order| order.roll == *roll));
-        for order in due {
-            let before = failed.remove(&order.roll);
+        failed.retain(|roll, _| due.iter().any(|canary| canary.roll == *roll));
+        for canary in due {
+            let before = failed.remove(&canary.roll);
             if let Some(waiting) = before.filter(|it| it.again_at > Instant::now()) {
-                failed.insert(order.roll, waiting);
+                failed.insert(canary.roll, waiting);
                 continue;
             }
-            if !self.has_passed(&order).await? {
+            if !self.has_passed(&canary).await? {
                 let times = before.map_or(0, |it| it.times) + 1;
                 let pause = Duration::from_secs(pause_seconds(times - 1, None));
                 let again_at = Instant::now() + pause;
-                failed.insert(order.roll, Failed { times, again_at });
+                failed.insert(canary.roll, Failed { times, again_at });
             }
         }
         Ok(())
     }
 
     /// Tries a canary, and writes down what became of it.
-    async fn has_passed(&self, order: &CanaryOrder) -> Result<bool, Error> {
-        let verdict = match self.try_canary(order).await {
+    async fn has_passed(&self, canary: &CanaryRequest) -> Result<bool, Error> {
+        let verdict = match self.try_canary(canary).await {
             Ok(verdict) => verdict,
             Err(failure) => {
-                let (service, canary) = (&self.name, &order.registration_id);
+                let service = &self.name;
+                let canary = &canary.registration_id;
                 tracing::warn!(service, canary, reason = %failure, "canary attempt failed, retrying");
                 return Ok(false);
             }
         };
         let passed = verdict == CanaryVerdict::Passed;
-        let (order, name) = (order.clone(), self.name.clone());
-        self.blocking(move |ca| ca.record_canary(&order, &name, verdict))
+        let canary = canary.clone();
+        let name = self.name.clone();
+        self.blocking(move |ca| ca.record_canary(&canary, &name, verdict))
             .await?;
         Ok(passed)
     }
 
-    async fn try_canary(&self, order: &CanaryOrder) -> Result<CanaryVerdict, Failure> {
-        let id = RegistrationId::parse(&order.registration_id)
+    async fn try_canary(&self, canary: &CanaryRequest) -> Result<CanaryVerdict, Failure> {
+        let id = RegistrationId::parse(&canary.registration_id)
             .map_err(|error| Failure::Here(Error::stop(Code::Canary, error.to_string())))?;
         self.forget_canary(&id).await?;
         let (key, csr) = request().map_err(Failure::Here)?;
-        let asked = order.clone();
+        let asked = canary.clone();
         let issued = self
             .blocking(move |ca| ca.issue_canary(&asked, &csr))
             .await?;

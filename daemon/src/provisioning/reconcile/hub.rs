@@ -6,7 +6,7 @@
 
 use super::backoff::{Backoff, while_the_store_fails};
 use super::{APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, Reconciler, pause_seconds};
-use crate::ca::roll::TellBy;
+use crate::ca::roll::NotifyBy;
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::provisioning::failure::CallError;
 use crate::provisioning::http::CALL_BOUND;
@@ -21,7 +21,7 @@ use std::time::Duration;
 const TASKS_IN_WORK_MAX: usize = 8;
 
 /// The answer on record of a call that was not made.
-pub(super) const NOBODY_IS_TOLD: &str = "nobody is told: [policy] tell_devices was changed";
+pub(super) const NOTIFICATION_OFF: &str = "not notified: [policy] tell_devices was changed";
 
 impl Reconciler {
     /// Works tasks off as they fall due, beside the looks: a hub that hangs holds up no block.
@@ -49,15 +49,17 @@ impl Reconciler {
 
     /// Every due task, and beside them one look at a job.
     async fn work_off(&self, hub: &HubClient) -> Result<(), Error> {
-        if self.tells_by(TellBy::Job) {
+        if self.notifies_by(NotifyBy::Job) {
             self.make_jobs().await?;
         }
         let (tasks, job) = tokio::join!(self.hub_pass(hub), self.look_at_job(hub));
         tasks.and(job)
     }
 
-    fn tells_by(&self, by: TellBy) -> bool {
-        self.ca.telling().is_some_and(|telling| telling.by == by)
+    fn notifies_by(&self, by: NotifyBy) -> bool {
+        self.ca
+            .device_notification()
+            .is_some_and(|notification| notification.by == by)
     }
 
     /// Every due task, several at a time. Ends when none is due.
@@ -121,17 +123,17 @@ impl Reconciler {
 
     async fn tell(&self, hub: &HubClient, device: &str) -> Result<HubAnswer, CallError> {
         let Some(method) = self.method() else {
-            return Ok(HubAnswer::said(NOBODY_IS_TOLD));
+            return Ok(HubAnswer::said(NOTIFICATION_OFF));
         };
         Ok(answer_of(hub.invoke(device, &method).await?))
     }
 
     /// What devices are called by, if they are.
     pub(super) fn method(&self) -> Option<DirectMethod> {
-        let telling = self.ca.telling()?;
+        let notification = self.ca.device_notification()?;
         Some(DirectMethod {
-            name: telling.method.clone(),
-            payload: telling.payload.clone(),
+            name: notification.method.clone(),
+            payload: notification.payload.clone(),
         })
     }
 
@@ -144,7 +146,7 @@ impl Reconciler {
         let name = self.name.clone();
         // Those under way are among the due ones.
         let limit = 2 * TASKS_IN_WORK_MAX as u32;
-        let calls = !self.tells_by(TellBy::Job);
+        let calls = !self.notifies_by(NotifyBy::Job);
         self.blocking(move |ca| Ok(ca.store().due_hub_tasks(&name, ca.now(), limit, calls)?))
             .await
     }
@@ -172,7 +174,7 @@ pub(super) fn task_end(
     answer: HubAnswer,
 ) -> HubTaskEnd {
     let again_at = match answer.is_not_heard() {
-        true => ca.tell_again_at(queued_at),
+        true => ca.next_notification_at(queued_at),
         false => None,
     };
     HubTaskEnd {

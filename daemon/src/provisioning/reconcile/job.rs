@@ -6,7 +6,7 @@
 //! reached is called again for a while, by the next job.
 
 use super::Reconciler;
-use super::hub::{NOBODY_IS_TOLD, answer_of, pause_after, task_end};
+use super::hub::{NOTIFICATION_OFF, answer_of, pause_after, task_end};
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::provisioning::failure::CallError;
 use crate::provisioning::hub::{HubClient, JOB_DEVICES_MAX, Job, MethodJob, MethodOutcome};
@@ -141,7 +141,7 @@ impl Reconciler {
 fn ends(ca: &CertificateAuthority, row: &HubJobRow, results: &Option<Results>) -> Vec<HubTaskEnd> {
     let answer = |call: &HubCall| {
         let Some(results) = results else {
-            return HubAnswer::said(NOBODY_IS_TOLD);
+            return HubAnswer::said(NOTIFICATION_OFF);
         };
         let is_its =
             |(device, _): &&(String, MethodOutcome)| device.eq_ignore_ascii_case(&call.device);

@@ -1,10 +1,10 @@
-//! Limits of the provisioning services, checked before a roll starts and not when it is half done.
+//! Checks the limits of provisioning services before a rollover starts.
 
 use super::super::{CertificateAuthority, Code, Error};
 
 impl CertificateAuthority {
-    /// Whether every service that an authority's roll reaches has room for what it adds: the new CA
-    /// certificate, and those of the authorities below it.
+    /// Fails if a service has no room for the CA certificates that the rollover of `authority` adds:
+    /// its own, and those of the authorities below it.
     pub(super) fn within_limits(&self, authority: &str) -> Result<(), Error> {
         for provisioning in self.verified_at.keys() {
             let added = self.ca_certificates_added(provisioning, authority);
@@ -24,7 +24,8 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// The same for a compromise, which adds a blocking group beside each group.
+    /// Fails if a service has no room for the blocking groups that a compromise adds, one for each
+    /// group.
     pub(super) fn groups_within_limits(&self, authorities: &[&str]) -> Result<(), Error> {
         for provisioning in self.verified_at.keys() {
             let mut added = 0;

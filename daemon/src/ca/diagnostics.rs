@@ -1,7 +1,7 @@
-//! Tokens tried: whether one keeps the contract, and how fast it is.
+//! Checks whether a token keeps the contract, and measures how fast it is.
 //!
-//! Check and bench make throw-away keys, and delete them; they never touch another key. One of them
-//! runs at a time, beside issuance.
+//! Check and bench make throw-away keys and delete them; they must never touch another key. One of
+//! them runs at a time, beside issuance.
 
 use super::authorize::{Authorized, Operate};
 use super::{CertificateAuthority, Code, Error, rfc3339};
@@ -21,7 +21,7 @@ use std::time::Duration;
 /// How long one measurement of the bench may take, in seconds.
 pub const BENCH_SECONDS: RangeInclusive<u32> = 1..=20;
 
-/// What a bench shall measure.
+/// What a bench measures.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BenchRequest {
@@ -34,7 +34,7 @@ pub struct BenchRequest {
 
 /// A report of the check or the bench, for people and for machines.
 #[derive(Clone, Debug, Serialize)]
-pub struct TrialReport {
+pub struct DiagnosticsReport {
     /// The token's name in the configuration.
     pub token: String,
     /// RFC 3339.
@@ -47,13 +47,13 @@ pub struct TrialReport {
     pub good: bool,
     /// What was found.
     #[serde(flatten)]
-    pub trial: Trial,
+    pub found: Diagnostics,
 }
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Trial {
+pub enum Diagnostics {
     /// By the contract.
     Check(contract::Report),
     /// By the bench.
@@ -67,7 +67,7 @@ impl CertificateAuthority {
         permission: &Authorized<Operate>,
         name: &str,
         progress: &dyn Fn(String),
-    ) -> Result<TrialReport, Error> {
+    ) -> Result<DiagnosticsReport, Error> {
         let token = self.known_token(name)?;
         let _alone = self.alone()?;
         let description = token.client.describe(LOOKUP_DEADLINE)?;
@@ -78,8 +78,8 @@ impl CertificateAuthority {
         let mut told = |check: &contract::Check| progress(line_of(check));
         let report = contract::check_client(&token.client, scope, &mut told);
         let good = report.is_good();
-        self.note_trial(permission, "token.checked", name, &report.left_behind, good)?;
-        Ok(self.trial_report(name, description, good, Trial::Check(report)))
+        self.record_diagnostics(permission, "token.checked", name, &report.left_behind, good)?;
+        Ok(self.report(name, description, good, Diagnostics::Check(report)))
     }
 
     /// Measures the token `name`, telling `progress` each measurement.
@@ -89,7 +89,7 @@ impl CertificateAuthority {
         name: &str,
         request: BenchRequest,
         progress: &dyn Fn(String),
-    ) -> Result<TrialReport, Error> {
+    ) -> Result<DiagnosticsReport, Error> {
         if !BENCH_SECONDS.contains(&request.seconds) {
             let (least, most) = (BENCH_SECONDS.start(), BENCH_SECONDS.end());
             let message = format!("`seconds` must be {least} to {most}");
@@ -112,18 +112,18 @@ impl CertificateAuthority {
         let mut told = |row: &bench::Row| progress(meaning_of(row));
         let report = bench::measure(&token.client, &plan, &mut told);
         let good = report.left_behind.is_empty() && !report.rows.is_empty();
-        self.note_trial(permission, "token.benched", name, &report.left_behind, good)?;
-        Ok(self.trial_report(name, description, good, Trial::Bench(report)))
+        self.record_diagnostics(permission, "token.benched", name, &report.left_behind, good)?;
+        Ok(self.report(name, description, good, Diagnostics::Bench(report)))
     }
 
     fn alone(&self) -> Result<MutexGuard<'_, ()>, Error> {
-        self.lasting.trial.try_lock().map_err(|_| {
+        self.shared.diagnostics.try_lock().map_err(|_| {
             let message = "another check or bench is under way; wait for it";
             Error::conflict(Code::TrialUnderWay, message)
         })
     }
 
-    fn note_trial(
+    fn record_diagnostics(
         &self,
         permission: &Authorized<Operate>,
         action: &'static str,
@@ -141,25 +141,25 @@ impl CertificateAuthority {
         Ok(pollster::block_on(self.store.record_audit(entry))?)
     }
 
-    fn trial_report(
+    fn report(
         &self,
         name: &str,
         description: TokenDescription,
         good: bool,
-        trial: Trial,
-    ) -> TrialReport {
-        TrialReport {
+        found: Diagnostics,
+    ) -> DiagnosticsReport {
+        DiagnosticsReport {
             token: name.to_owned(),
             at: rfc3339(self.now()),
             hallmark: env!("CARGO_PKG_VERSION"),
             description,
             good,
-            trial,
+            found,
         }
     }
 }
 
-impl TrialReport {
+impl DiagnosticsReport {
     /// The report as people read it, and send it to whoever made the token.
     pub fn to_text(&self) -> String {
         let token = &self.description;
@@ -177,12 +177,12 @@ impl TrialReport {
             format!("Hallmark  {}, {}", self.hallmark, self.at),
             String::new(),
         ]);
-        let left_behind = match &self.trial {
-            Trial::Check(report) => {
+        let left_behind = match &self.found {
+            Diagnostics::Check(report) => {
                 write_check(&mut page, report);
                 &report.left_behind
             }
-            Trial::Bench(report) => {
+            Diagnostics::Bench(report) => {
                 write_bench(&mut page, report);
                 &report.left_behind
             }

@@ -1,8 +1,8 @@
-//! What an authority's certificate, or one above it, demands of everything below: measured by what the
-//! profiles let it sign.
+//! Checks whether an issuer's name constraints, policy constraints or extended key usages would make
+//! verifiers reject the leaves that our profiles issue.
 //!
-//! An authority that is taken over, certified elsewhere or made below one that is limited so is refused for it. A
-//! configuration may ask for more later on; then it is an alarm, for verifiers refuse those leaves and not we.
+//! An authority with such an issuer is refused when it is made, adopted or installed. If a later
+//! configuration causes it, it is an alarm: verifiers reject those leaves, the daemon does not.
 
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Hierarchy;
@@ -14,9 +14,10 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl CertificateAuthority {
-    /// Why verifiers would refuse leaves of `authority`, or below it, for `certificates`: its own and all
-    /// above, in words. The self-signed one counts, too: verifiers differ in what they take from it.
-    pub(super) fn limit<'a>(
+    /// Returns why verifiers would reject leaves of `authority` and of the authorities below it, for
+    /// `certificates`: its own and all above. The self-signed one counts, because some verifiers apply
+    /// its constraints, too (RFC 5280, section 6.2).
+    pub(super) fn constraint<'a>(
         &self,
         authority: &str,
         certificates: impl IntoIterator<Item = &'a Certificate>,
@@ -28,22 +29,22 @@ impl CertificateAuthority {
         });
         let below: BTreeSet<&str> = below.map(|it| it.authority.as_str()).collect();
         let purposes = self.purposes_of(|name| name == authority || below.contains(name));
-        first_limit(certificates, &purposes)
+        first_constraint(certificates, &purposes)
     }
 
-    /// Refuses the authority `name` below `issuer` if verifiers would refuse its leaves.
-    pub(super) fn check_limits(&self, issuer: &str, name: &str) -> Result<(), Error> {
+    /// Refuses the authority `name` below `issuer` if verifiers would reject its leaves.
+    pub(super) fn check_constraints(&self, issuer: &str, name: &str) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
         let id = hierarchy.signing(issuer)?.id;
-        let limit = self.limit(name, certificates_above(&hierarchy, id));
+        let limit = self.constraint(name, certificates_above(&hierarchy, id));
         limit.map_or(Ok(()), |limit| {
-            let message = format!("authority {name} cannot stand below {issuer}: {limit}");
+            let message = format!("authority {name} cannot be below {issuer}: {limit}");
             Err(Error::mend(Code::AuthorityLimited, message))
         })
     }
 
-    /// Limits that verifiers refuse leaves for, with the authorities that sign those.
-    pub(super) fn limit_alarms(&self) -> Vec<Alarm> {
+    /// Returns an alarm for each constraint that makes verifiers reject leaves.
+    pub(super) fn constraint_alarms(&self) -> Vec<Alarm> {
         let hierarchy = self.hierarchy();
         let mut limited: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for it in hierarchy.iter().filter(|it| it.serving) {
@@ -51,7 +52,7 @@ impl CertificateAuthority {
             if purposes.is_empty() {
                 continue;
             }
-            let limit = first_limit(certificates_above(&hierarchy, it.id), &purposes);
+            let limit = first_constraint(certificates_above(&hierarchy, it.id), &purposes);
             if let Some(limit) = limit {
                 limited.entry(limit).or_default().push(&it.authority);
             }
@@ -66,7 +67,8 @@ impl CertificateAuthority {
             .collect()
     }
 
-    /// What leaves are for by the profiles of these authorities, and of those that they stand in for.
+    /// Returns the extended key usages of all profiles of these authorities, and of the authorities
+    /// that they are a standby for.
     fn purposes_of(&self, is_one: impl Fn(&str) -> bool) -> BTreeSet<ExtendedKeyUsage> {
         let standby = |name: &str| self.failover.standby.get(name);
         let concerned = |name: &str| is_one(name) || standby(name).is_some_and(|it| is_one(it));
@@ -76,13 +78,13 @@ impl CertificateAuthority {
     }
 }
 
-fn first_limit<'a>(
+fn first_constraint<'a>(
     certificates: impl IntoIterator<Item = &'a Certificate>,
     purposes: &BTreeSet<ExtendedKeyUsage>,
 ) -> Option<String> {
     certificates.into_iter().find_map(|certificate| {
         let limit = objection(certificate, purposes);
-        // What cannot be read is no better for verifiers.
+        // Verifiers cannot read it either.
         let limit = limit.unwrap_or_else(|error| Some(error.to_string()))?;
         Some(format!(
             "the certificate of {:?}: {limit}",
@@ -91,7 +93,7 @@ fn first_limit<'a>(
     })
 }
 
-/// The certificate of the generation `id` and all above it, also those from elsewhere.
+/// Returns the certificate of the generation `id` and all above it, with those of issuers elsewhere.
 fn certificates_above(hierarchy: &Hierarchy, id: i64) -> impl Iterator<Item = &Certificate> {
     hierarchy.upwards(id).flat_map(|it| {
         let foreign = it.foreign.iter().map(|link| &link.certificate);

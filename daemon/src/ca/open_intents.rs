@@ -1,0 +1,87 @@
+//! Ends intents that got no certificate: abandons them, or withdraws those that no worker received.
+//!
+//! An intent stays open until its end is on record; until then its device gets no certificate. At
+//! every start all open intents are abandoned before anything new is signed.
+
+use super::issue::Unsigned;
+use super::{CertificateAuthority, Error, lock};
+use crate::store::{FOUND_AT_START, Recorded, StoreError};
+
+/// An intent whose end could not be recorded when it came.
+pub(super) struct OpenIntent {
+    id: i64,
+    reason: String,
+    /// The token may have signed it.
+    may_be_done: bool,
+}
+
+impl CertificateAuthority {
+    /// Ends an intent without a certificate, and returns the error for the caller. It is abandoned
+    /// if the token may have signed it, so that its serial number goes on the revocation list, and
+    /// withdrawn if no worker received it.
+    pub(super) async fn end_intent(&self, recorded: &Recorded, unsigned: Unsigned) -> Error {
+        let intent = OpenIntent {
+            id: recorded.id(),
+            reason: unsigned.error.message.clone(),
+            may_be_done: unsigned.may_be_done,
+        };
+        if let Err(error) = self.record_end(&intent).await {
+            tracing::error!(intent = intent.id, %error, "end of intent not recorded, will retry");
+            lock(&self.shared.open_intents).push(intent);
+        }
+        // The next revocation list has to name it. Other failed work waits for its own time.
+        (self.wake_lists)();
+        unsigned.error
+    }
+
+    async fn record_end(&self, intent: &OpenIntent) -> Result<(), StoreError> {
+        let reason = intent.reason.clone();
+        if intent.may_be_done {
+            self.store
+                .abandon_intent(intent.id, reason, self.now())
+                .await
+        } else {
+            self.store
+                .withdraw_intent(intent.id, reason, self.now())
+                .await
+        }
+    }
+
+    /// Records the end of intents for which that failed before, say, on a full disk.
+    pub fn end_open_intents(&self) -> Result<(), Error> {
+        let mut open = lock(&self.shared.open_intents);
+        while let Some(next) = open.last() {
+            pollster::block_on(self.record_end(next))?;
+            open.pop();
+        }
+        Ok(())
+    }
+
+    /// Abandons what a crash left open. If the store cannot write yet, [`Self::end_open_intents`]
+    /// does it later; until then nothing can be recorded, and so nothing is signed.
+    pub(super) fn abandon_intents_of_last_run(&self) -> Result<(), Error> {
+        match self.store.abandon_open_intents(self.now()) {
+            Ok(0) => Ok(()),
+            Ok(abandoned) => {
+                tracing::warn!(abandoned, "open intents of the last run abandoned");
+                Ok(())
+            }
+            Err(StoreError::Unavailable(reason)) => {
+                let open = self.store.open_intents()?;
+                tracing::error!(
+                    reason,
+                    open = open.len(),
+                    "open intents not abandoned, will retry"
+                );
+                let open = open.into_iter().map(|id| OpenIntent {
+                    id,
+                    reason: FOUND_AT_START.to_owned(),
+                    may_be_done: true,
+                });
+                lock(&self.shared.open_intents).extend(open);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Answers repeated requests: the same idempotency key and the same request get the same answer.
+//!
+//! The store compares at step 7, in the transaction that would record a new intent; a request that
+//! is refused earlier is compared here. RFC 7030 has no idempotency key, so `est` makes one.
+
+use super::authorize::Caller;
+use super::issue::{IssueRequest, Issued};
+use super::{CertificateAuthority, Code, Error};
+use crate::store::{Idempotency, PriorRequest};
+use crate::x509::certificate::Certificate;
+use aws_lc_rs::digest;
+
+/// The longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+impl CertificateAuthority {
+    /// Returns the first answer to a repeated request, and `refused` for any other one. A repeat is
+    /// answered even while no token can sign: its answer needs none.
+    pub(super) async fn answer_again(
+        &self,
+        caller: &Caller,
+        idempotency: Option<&Idempotency>,
+        refused: Error,
+    ) -> Result<Issued, Error> {
+        let Some(idempotency) = idempotency else {
+            return Err(refused);
+        };
+        let prior = self
+            .store
+            .prior_request(&caller.to_string(), &idempotency.key)
+            .await;
+        let answer = match prior {
+            Ok(Some(prior)) => self.repeat(prior, idempotency),
+            Ok(None) => return Err(refused),
+            Err(error) => Err(error.into()),
+        };
+        match answer {
+            // A refusal is final: it must not hide that the first answer could not be read.
+            Err(error) if refused.is_refusal() => Err(error),
+            answer => answer.map_err(|_| refused),
+        }
+    }
+
+    /// Returns the answer to a request whose idempotency key was used before.
+    pub(super) fn repeat(
+        &self,
+        prior: PriorRequest,
+        request: &Idempotency,
+    ) -> Result<Issued, Error> {
+        let PriorRequest::Issued(certificate) = prior else {
+            return Err(Error::later(
+                1,
+                Code::RequestUnderWay,
+                "a request with this idempotency key is being worked on; repeat it",
+            ));
+        };
+        if certificate.request_sha256.as_deref() != Some(&request.request_sha256[..]) {
+            return Err(Error::conflict(
+                Code::IdempotencyKeyReused,
+                "this idempotency key belongs to another request; take a new one",
+            ));
+        }
+        if certificate.revoked_at.is_some() {
+            return Err(Error::conflict(
+                Code::CertificateRevoked,
+                "this request was answered with a certificate that is now revoked; take a new \
+                 idempotency key",
+            ));
+        }
+        let parsed = Certificate::parse(&certificate.der)
+            .map_err(|error| Error::stop(Code::StoreUnreadable, error.to_string()))?;
+        Ok(Issued {
+            subject: certificate.subject,
+            profile: certificate.profile,
+            chain: self.chain_of(certificate.issuer),
+            certificate: parsed,
+            pending: Vec::new(),
+        })
+    }
+}
+
+/// Returns how a repeat of this request is recognised; `None` if it has no idempotency key.
+pub(super) fn idempotency(request: &IssueRequest) -> Result<Option<Idempotency>, Error> {
+    let Some(key) = &request.idempotency_key else {
+        return Ok(None);
+    };
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        let message =
+            format!("an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes; send a UUID");
+        return Err(Error::mend(Code::IdempotencyKeyInvalid, message));
+    }
+    let fields = [
+        request.profile.as_bytes(),
+        request.registration_id.as_bytes(),
+        &request.csr,
+    ];
+    Ok(Some(Idempotency {
+        key: key.clone(),
+        request_sha256: request_digest(fields),
+    }))
+}
+
+/// Returns the SHA-256 of a request's fields. Each field's length is part of it, so no two requests
+/// have the same input.
+pub(super) fn request_digest(fields: [&[u8]; 3]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for field in fields {
+        context.update(&(field.len() as u64).to_be_bytes());
+        context.update(field);
+    }
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(context.finish().as_ref());
+    sha256
+}

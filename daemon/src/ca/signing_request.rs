@@ -1,0 +1,175 @@
+//! Describes one certificate to be signed: what steps 6 to 10 of the issuance cycle need to know.
+//!
+//! Builds its to-be-signed bytes, its intent and its audit entry. Nothing here reaches the store or
+//! a token.
+
+use super::hierarchy::Generation;
+use super::pace::Source;
+use super::profile::Role;
+use super::{Code, Error};
+use crate::store::{AuditEntry, Idempotency, Intent, Moves, OnIssued, Purpose, Requester};
+use crate::token::KeyReference;
+use crate::x509::certificate::Certificate;
+use crate::x509::issuer::{Distribution, Issuer};
+use crate::x509::key::PublicKey;
+use crate::x509::lint::{self, Expectation, ExpectedIssuer, IssuerReading, LintedTbs};
+use crate::x509::name::DistinguishedName;
+use crate::x509::profile::Profile;
+use crate::x509::san::SubjectAlternativeName;
+use crate::x509::serial::SerialNumber;
+use crate::x509::tbs;
+use serde_json::json;
+
+/// One certificate to be signed, and what follows from it.
+pub(super) struct SigningRequest<'a> {
+    pub source: Source,
+    pub signer: Signer<'a>,
+    pub purpose: Purpose,
+    pub profile_name: &'a str,
+    pub profile: &'a Profile,
+    pub subject: DistinguishedName,
+    pub public_key: &'a PublicKey,
+    pub caller: String,
+    pub holder: Holder<'a>,
+    pub on_issued: OnIssued,
+}
+
+/// The holder of a leaf; [`Holder::none`] for a certificate that the daemon itself needs.
+pub(super) struct Holder<'a> {
+    pub subject_alternative_names: &'a [SubjectAlternativeName],
+    /// Other holders may have the same key.
+    pub shared_key: bool,
+    /// The role that the holder will have here.
+    pub role: Option<Role>,
+    pub requester: Option<Requester>,
+    pub idempotency: Option<Idempotency>,
+    /// For a device: from which other profiles it may be moved to this one.
+    pub moves: Moves,
+    /// The serial number of the certificate that the holder renews, for all roles but devices.
+    pub renews: Option<String>,
+}
+
+/// The signer: a serving generation, or a root that is about to sign itself.
+#[derive(Clone, Copy)]
+pub(super) struct Signer<'a> {
+    pub generation: i64,
+    pub authority: &'a str,
+    /// That of the authority; another one may hold the same key (`failover`).
+    pub token: &'a str,
+    pub key: &'a KeyReference,
+    pub issuer: &'a Issuer,
+    /// `None` for a root that is about to sign itself.
+    pub certificate: Option<&'a IssuerReading>,
+    /// Where relying parties find the issuer's revocation list and certificate.
+    pub distribution: Option<&'a Distribution>,
+}
+
+impl<'a> From<&'a Generation> for Signer<'a> {
+    fn from(generation: &'a Generation) -> Self {
+        Self {
+            generation: generation.id,
+            authority: &generation.authority,
+            token: &generation.token,
+            key: &generation.key,
+            issuer: &generation.issuer,
+            certificate: Some(&generation.reading),
+            distribution: Some(&generation.distribution),
+        }
+    }
+}
+
+impl Holder<'_> {
+    pub(super) fn none() -> Self {
+        Self {
+            subject_alternative_names: &[],
+            shared_key: false,
+            role: None,
+            requester: None,
+            idempotency: None,
+            moves: Moves::Never,
+            renews: None,
+        }
+    }
+}
+
+impl SigningRequest<'_> {
+    /// Builds the to-be-signed bytes and lints them by code that the builder does not share.
+    pub(super) fn build_and_lint(
+        &self,
+        serial: &SerialNumber,
+        now: i64,
+    ) -> Result<LintedTbs, Error> {
+        let request = tbs::Request {
+            profile: self.profile,
+            subject: &self.subject,
+            public_key: self.public_key,
+            subject_alternative_names: self.holder.subject_alternative_names,
+            serial,
+            now,
+        };
+        let built = tbs::build(self.signer.issuer, &request)
+            .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
+        let expected = Expectation {
+            issuer: match self.signer.certificate {
+                Some(certificate) => ExpectedIssuer::Certificate(certificate),
+                None => ExpectedIssuer::SelfSigned,
+            },
+            distribution: self.signer.distribution,
+            profile: self.profile,
+            common_name: self.subject.common_name(),
+            subject: &self.subject,
+            public_key: self.public_key,
+            subject_alternative_names: self.holder.subject_alternative_names,
+            serial,
+            now,
+        };
+        lint::lint(built, &expected)
+            .map_err(|findings| Error::stop(Code::LintFailed, findings.to_string()))
+    }
+
+    /// Returns what step 7 records.
+    pub(super) fn intent(&self, serial: &SerialNumber, linted: &LintedTbs, now: i64) -> Intent {
+        let (not_before, not_after) = linted.validity();
+        Intent {
+            serial: serial.as_bytes().to_vec(),
+            issuer: self.signer.generation,
+            purpose: self.purpose,
+            profile: self.profile_name.to_owned(),
+            subject: self.subject.common_name().to_owned(),
+            tbs: linted.bytes().to_vec(),
+            not_before,
+            not_after,
+            role: self.holder.role,
+            caller: self.caller.clone(),
+            requester: self.holder.requester,
+            idempotency: self.holder.idempotency.clone(),
+            public_key: self.public_key.spki_der().to_vec(),
+            shared_key: self.holder.shared_key,
+            is_device: matches!(self.on_issued, OnIssued::Device { .. }),
+            moves: self.holder.moves.clone(),
+            at: now,
+        }
+    }
+
+    /// Returns the audit entry of step 10.
+    pub(super) fn audit_entry(
+        &self,
+        serial: &SerialNumber,
+        certificate: &Certificate,
+        now: i64,
+    ) -> AuditEntry {
+        AuditEntry {
+            at: now,
+            actor: self.caller.clone(),
+            action: "certificate.issued",
+            subject: self.subject.common_name().to_owned(),
+            detail: json!({
+                "serial": serial.to_string(),
+                "profile": self.profile_name,
+                "role": self.holder.role,
+                "sha256": hex::encode(certificate.sha256()),
+                "renews": self.holder.renews,
+            }),
+        }
+    }
+}
