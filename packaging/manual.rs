@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
         .context("usage: hallmark-manual FOLDER")?;
     fs::create_dir_all(&folder)?;
     let programs = [
-        (hallmarkd::ctl::Arguments::command(), "1"),
+        (hallmark_cli::ctl::Arguments::command(), "1"),
         (hallmarkd::commands::arguments::Arguments::command(), "8"),
     ];
     for (program, section) in programs {

@@ -5,7 +5,7 @@
 //!
 //! | row | modules | may know |
 //! |---|---|---|
-//! | wiring | [`commands`], [`service`], [`config`], [`setup`], [`ctl`] | everything below |
+//! | wiring | [`commands`], [`service`], [`config`] | everything below |
 //! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
 //! | application, sync | [`ca`] | adapters and domain |
 //! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and both crates below |
@@ -18,10 +18,8 @@ pub mod api;
 pub mod ca;
 pub mod commands;
 pub mod config;
-pub mod ctl;
 pub mod provisioning;
 pub mod service;
-pub mod setup;
 pub mod store;
 pub mod token;
 

@@ -446,7 +446,7 @@ fn a_second_worker_of_one_token_does_not_take_the_socket() {
 #[test]
 fn a_token_is_made_once_and_new_token_prints_its_configuration() {
     let folder = tempfile::tempdir().expect("a scratch folder");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../softhsm-setup/new-token");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../softhsm-setup/new-token");
     let run = || {
         let output = Command::new(&script)
             .arg(folder.path())

@@ -12,7 +12,7 @@ use crate::roles::with_operators;
 use crate::test_env::{HALLMARK, HALLMARKD, TestEnv};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use hallmarkd::ctl::Arguments;
+use hallmark_cli::ctl::Arguments;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::process::Command;

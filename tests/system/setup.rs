@@ -13,7 +13,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
-const ANSWERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/setup-answers.toml");
+const ANSWERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/setup-answers.toml");
 /// The files that these answers give.
 const TREE: &str = include_str!("setup-tree.txt");
 

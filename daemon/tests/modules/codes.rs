@@ -218,7 +218,7 @@ fn in_order(codes: &[(u64, &str)]) -> String {
 }
 
 fn is_as_documented(page: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/return-codes.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/return-codes.md");
     if std::env::var_os("HALLMARK_WRITE_TABLE").is_some() {
         return fs::write(path, page).unwrap();
     }

@@ -12,7 +12,7 @@ const END: &str = "<!-- end of the modules' table -->";
 /// Compares the module's row with what its test has found, or writes it.
 pub(crate) fn holds(module: &str, report: &Report) {
     let row = row(module, report);
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
     if std::env::var_os("HALLMARK_WRITE_TABLE").is_some() {
         return write(&page, module, &row);
     }

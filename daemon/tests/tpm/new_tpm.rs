@@ -31,7 +31,7 @@ impl Drop for LeftRunning {
 fn new_tpm_leaves_one_running_and_prints_its_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let tpm = LeftRunning(folder.path().join("tpm"));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../softhsm-setup/new-tpm");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../softhsm-setup/new-tpm");
     let run = || {
         let command = &mut Command::new(&script);
         let output = command.arg(&tpm.0).output().unwrap();

@@ -1,7 +1,7 @@
 //! HTTP over the admin socket, and what can go wrong with it.
 
 use crate::setup::Stop;
-use crate::socket_path;
+use hallmark_base::socket_path;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::blocking::{RequestBuilder, Response};
 use serde_json::Value;

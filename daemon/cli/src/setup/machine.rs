@@ -2,8 +2,8 @@
 //!
 //! A secret goes through standard input or output, never on a command line or in an environment.
 
-use crate::files;
 use anyhow::{Context, bail};
+use hallmark_base::files;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use std::ffi::OsStr;

@@ -8,7 +8,7 @@ use super::plan::{
     ARM_CREDENTIAL, DPS_CREDENTIAL, HUB_CREDENTIAL, TOKEN_STATE, softhsm_configuration,
     token_credential,
 };
-use crate::x509::key::KeyType;
+use hallmark_pki::x509::key::KeyType;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ const RUNTIME: &str = "/run/hallmark";
 const PROFILES: &str = include_str!("profiles.toml");
 /// A gateway's numbers are the example's: no battery for its clock, weeks without power or network,
 /// a slow TPM.
-const GATEWAY: &str = include_str!("../../../docs/gateway.toml");
+const GATEWAY: &str = include_str!("../../../../docs/gateway.toml");
 
 /// What follows from the answers; the profiles are the shape's own.
 #[derive(Serialize)]

@@ -14,10 +14,10 @@ pub(crate) mod machine;
 pub mod plan;
 mod steps;
 
-use crate::files as checked;
 use answers::{Answers, CredentialStore};
 use anyhow::{Context, anyhow, bail};
 use files::{Root, read};
+use hallmark_base::files as checked;
 use machine::ask_hallmarkd;
 use plan::{CEREMONY, CONFIGURATION, Plan};
 use rustix::fs::{FlockOperation, Mode, flock};
@@ -187,10 +187,10 @@ fn documents(plan: &Plan) -> anyhow::Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::check_documents;
+    use hallmarkd::commands::check_documents;
     use proptest::prelude::*;
 
-    const EXAMPLE: &str = include_str!("../../../docs/setup-answers.toml");
+    const EXAMPLE: &str = include_str!("../../../../docs/setup-answers.toml");
     const FACTORY: &str = r#"
         shape = "factory-line"
         organization = "Works"
@@ -262,7 +262,7 @@ mod tests {
             let plan = planned(&text).expect("good answers");
             toml::from_str::<toml::Table>(&text_of(&plan, CONFIGURATION)).expect("checked")
         };
-        let example = include_str!("../../../docs/gateway.toml");
+        let example = include_str!("../../../../docs/gateway.toml");
         let example = toml::from_str::<toml::Table>(example).expect("a test reads it");
         let (gateway, factory) = (written(GATEWAY), written(FACTORY));
         assert_eq!(gateway.get("policy"), example.get("policy"));

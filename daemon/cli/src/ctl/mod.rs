@@ -13,14 +13,14 @@ mod render;
 mod roll;
 mod token;
 
-use crate::files;
-use crate::printable;
 use crate::setup;
 use client::{Client, Failure, StepsBody};
 use command::{
     AuditCommand, AuthorityCommand, CeremonyCommand, ClockCommand, Command, DeviceCommand,
     EnrollmentCommand, PushCommand,
 };
+use hallmark_base::files;
+use hallmark_base::printable;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    hallmarkd::ctl::main()
+    hallmark_cli::ctl::main()
 }

@@ -412,7 +412,7 @@ where
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = include_str!("../../../docs/setup-answers.toml");
+    const EXAMPLE: &str = include_str!("../../../../docs/setup-answers.toml");
 
     #[test]
     fn the_example_is_understood() {

@@ -2,7 +2,7 @@
 //!
 //! A value is one line, whatever it holds, but for PEM. So no value can forge a row or a member.
 
-use crate::printable::{self, Page, is_pem};
+use hallmark_base::printable::{self, Page, is_pem};
 use serde_json::Value;
 
 /// A list, one row an entry, columns as wide as they need.

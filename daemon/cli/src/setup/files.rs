@@ -4,10 +4,10 @@
 //! setup may replace, without a memory of its own.
 
 use super::plan::{Plan, PlannedFile};
-use crate::files;
-use crate::files::atomic;
 use anyhow::{Context, bail};
 use aws_lc_rs::digest::{SHA256, digest};
+use hallmark_base::files;
+use hallmark_base::files::atomic;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -135,7 +135,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn planned() -> Plan {
-        let answers = include_str!("../../../docs/setup-answers.toml");
+        let answers = include_str!("../../../../docs/setup-answers.toml");
         let answers = Answers::parse(answers).expect("it ships");
         super::super::plan::plan(&answers, CredentialStore::Encrypted).expect("it ships")
     }

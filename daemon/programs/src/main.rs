@@ -2,12 +2,12 @@
 //! commands that put credential keys into a token.
 
 use anyhow::Context;
+use hallmark_base::printable;
 use hallmarkd::commands::arguments::{Arguments, Command};
 use hallmarkd::commands::credential_key::{NewKey, make_key};
 use hallmarkd::commands::import_secret::{Import, import_secret};
 use hallmarkd::commands::{check, check_documents, program, restore};
 use hallmarkd::config::Configuration;
-use hallmarkd::printable;
 use hallmarkd::service;
 use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
 use hallmarkd::token::probe;

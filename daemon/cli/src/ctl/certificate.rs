@@ -3,9 +3,9 @@
 use super::client::{Client, Failure};
 use super::command::{CertificateCommand, RevokeCertificate};
 use super::{FILE_BYTES_MAX, Show, receipt};
-use crate::files;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hallmark_base::files;
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;

@@ -2,10 +2,10 @@
 //! loads a token's library and holds a PIN; it knows no database and no HTTP.
 
 use clap::Parser;
+use hallmark_base::notify::Systemd;
+use hallmark_base::printable;
 use hallmarkd::commands::arguments::WorkerArguments;
 use hallmarkd::commands::program;
-use hallmarkd::notify::Systemd;
-use hallmarkd::printable;
 use hallmarkd::token::configuration::TokenFile;
 use hallmarkd::token::worker::{self, WorkerOptions};
 use std::process::ExitCode;

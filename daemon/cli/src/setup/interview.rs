@@ -5,12 +5,12 @@
 use super::answers::{Answers, Enrollment, Issuer, Shape, TPM_DEVICE, TokenKind, Verify};
 use super::files::put;
 use super::machine::program;
-use crate::printable::line;
-use crate::x509::listener_names::listener_names;
 use anyhow::{Context, anyhow, bail};
 use dialoguer::{Input, Password, Select};
 use hallmark_base::fragment::{self, Fragment, Sandbox, TOKEN_NAME_BYTES_MAX};
+use hallmark_base::printable::line;
 use hallmark_base::probe::{Probe, TokenInSight};
+use hallmark_pki::x509::listener_names::listener_names;
 use secrecy::SecretString;
 use serde::Serialize;
 use std::collections::BTreeSet;
