@@ -81,10 +81,10 @@ impl Store {
         judged: &EnrollmentRow,
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
-        let (id, slots, enabled) = (judged.id, judged.slots.clone(), judged.enabled);
+        let judged = judged.clone();
         self.write(move |tx| {
-            let row = by_id(tx, id)?;
-            if row.slots != slots || row.enabled != enabled {
+            let row = by_id(tx, judged.id)?;
+            if row.slots != judged.slots || row.enabled != judged.enabled {
                 let message = format!(
                     "enrollment {} changed concurrently; no changes were made. Retry",
                     row.name
@@ -93,11 +93,11 @@ impl Store {
             }
             tx.execute(
                 "UPDATE enrollment SET removed = 1 WHERE id = ?1",
-                params![id],
+                params![row.id],
             )?;
             mark::raise(
                 tx,
-                MarkSubject::Enrollment(id),
+                MarkSubject::Enrollment(row.id),
                 "enrollment removed",
                 entry.at,
             )?;
@@ -113,14 +113,14 @@ fn initial_slots(tx: &Tx<'_>, new: &NewEnrollment) -> Result<Slots, StoreError> 
             Ok(new.slots.clone())
         }
         EnrollmentKind::Individual => {
-            refuse_who_is_shut_out(tx, &new.name)?;
+            refuse_excluded_device(tx, &new.name)?;
             current_leaf(tx, &new.name)
         }
     }
 }
 
 /// Refuses an enrollment for a device that is blocked, or whose current leaf is revoked.
-fn refuse_who_is_shut_out(tx: &Tx<'_>, device: &str) -> Result<(), StoreError> {
+fn refuse_excluded_device(tx: &Tx<'_>, device: &str) -> Result<(), StoreError> {
     if block::is_blocked(tx, device)? {
         return Err(StoreError::Conflict(format!(
             "{device} is blocked; lift the block first with `hallmark device unblock {device}`"
@@ -142,11 +142,11 @@ fn refuse_who_is_shut_out(tx: &Tx<'_>, device: &str) -> Result<(), StoreError> {
              `hallmark enrollment unblock --group {group}`"
         )));
     }
-    match revoked {
-        false => Ok(()),
-        true => Err(StoreError::Conflict(format!(
-            "the current leaf of {device} is revoked, and this enrollment would let it in; issue a \
+    if revoked {
+        return Err(StoreError::Conflict(format!(
+            "the current leaf of {device} is revoked, and this enrollment would admit it; issue a \
              new leaf first"
-        ))),
+        )));
     }
+    Ok(())
 }

@@ -153,7 +153,8 @@ impl Store {
         der: &[u8],
         entry: AuditEntry,
     ) -> Result<CrlRow, StoreError> {
-        let (id, der) = (recorded.0.id(), der.to_vec());
+        let id = recorded.0.id();
+        let der = der.to_vec();
         self.write(move |tx| {
             tx.execute("UPDATE crl SET der = ?2 WHERE id = ?1", params![id, der])?;
             drop_older(tx, id, "TRUE")?;

@@ -44,6 +44,34 @@ impl Store {
             tx.query_optional(&select, params![registration_id], device_from_row)
         })
     }
+
+    /// Returns the profiles with which devices are registered. Reads one row per profile, not per
+    /// device.
+    pub fn registered_profiles(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|tx| {
+            tx.query_all(
+                "WITH RECURSIVE registered (profile) AS (
+                     SELECT min(profile) FROM device
+                     UNION ALL
+                     SELECT (SELECT min(profile) FROM device WHERE profile > registered.profile)
+                     FROM registered WHERE profile IS NOT NULL)
+                 SELECT profile FROM registered WHERE profile IS NOT NULL",
+                params![],
+                |row| row.get(0),
+            )
+        })
+    }
+
+    /// Returns how many devices are registered with this profile.
+    pub fn registered_count(&self, profile: &str) -> Result<i64, StoreError> {
+        self.read(|tx| {
+            tx.query_one(
+                "SELECT count(*) FROM device WHERE profile = ?1",
+                params![profile],
+                |row| row.get(0),
+            )
+        })
+    }
 }
 
 /// Returns slots that serve a device's current leaf; empty slots if it has none.

@@ -184,7 +184,8 @@ impl Store {
         retirement: i64,
         silent_since: i64,
     ) -> Result<DrainReport, StoreError> {
-        let (old, new) = (list(old), list(new));
+        let old = list(old);
+        let new = list(new);
         self.read(|tx| {
             let current = format!("SELECT count(*) {CURRENT} AND i.not_after >= ?2");
             let leaves = format!("SELECT count(*) {LEAVES}");

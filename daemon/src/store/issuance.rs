@@ -53,7 +53,8 @@ impl Store {
         caller: &str,
         idempotency_key: &str,
     ) -> Result<Option<PriorRequest>, StoreError> {
-        let (caller, key) = (caller.to_owned(), idempotency_key.to_owned());
+        let caller = caller.to_owned();
+        let key = idempotency_key.to_owned();
         let found = self.writer.run(move |tx| prior_request(tx, &caller, &key));
         found.await
     }
@@ -95,7 +96,8 @@ impl Store {
         on_issued: OnIssued,
         entry: AuditEntry,
     ) -> Result<IssuedEffects, StoreError> {
-        let (intent, der) = (recorded.id(), der.to_vec());
+        let intent = recorded.id();
+        let der = der.to_vec();
         let requester = recorded.requester();
         let revocations = self.revocations_counter();
         let effects = self.writer.run(move |tx| {

@@ -52,18 +52,18 @@ impl Store {
         at: i64,
     ) -> Result<(), StoreError> {
         self.write(move |tx| {
-            let mut news: BTreeMap<KeyUse, Vec<Value>> = BTreeMap::new();
+            let mut new: BTreeMap<KeyUse, Vec<Value>> = BTreeMap::new();
             for count in &counts {
-                let told = add(tx, &token, worker, count)?;
-                news.entry(count.kind).or_default().extend(told);
+                let counted = add(tx, &token, worker, count)?;
+                new.entry(count.kind).or_default().extend(counted);
             }
             let mut detail = json!({ "worker": hex::encode(worker) });
-            for (kind, told) in news.into_iter().filter(|(_, told)| !told.is_empty()) {
+            for (kind, counts) in new.into_iter().filter(|(_, counts)| !counts.is_empty()) {
                 let part = match kind {
                     KeyUse::Proof => "proofs",
                     KeyUse::Credential => "credentials",
                 };
-                detail[part] = Value::Array(told);
+                detail[part] = Value::Array(counts);
             }
             if detail.as_object().is_some_and(|parts| parts.len() == 1) {
                 return Ok(());

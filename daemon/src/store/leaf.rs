@@ -8,41 +8,11 @@ use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
 use super::intent::{Intent, IntentRefusal, Moves};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, block, precedence, roll};
+use super::{StoreError, block, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use serde_json::json;
-
-impl Store {
-    /// Returns the profiles with which devices are registered. Reads one row per profile, not per
-    /// device.
-    pub fn registered_profiles(&self) -> Result<Vec<String>, StoreError> {
-        self.read(|tx| {
-            tx.query_all(
-                "WITH RECURSIVE registered (profile) AS (
-                     SELECT min(profile) FROM device
-                     UNION ALL
-                     SELECT (SELECT min(profile) FROM device WHERE profile > registered.profile)
-                     FROM registered WHERE profile IS NOT NULL)
-                 SELECT profile FROM registered WHERE profile IS NOT NULL",
-                params![],
-                |row| row.get(0),
-            )
-        })
-    }
-
-    /// Returns how many devices are registered with this profile.
-    pub fn registered_count(&self, profile: &str) -> Result<i64, StoreError> {
-        self.read(|tx| {
-            tx.query_one(
-                "SELECT count(*) FROM device WHERE profile = ?1",
-                params![profile],
-                |row| row.get(0),
-            )
-        })
-    }
-}
 
 /// Step 7, for a device: checks that the spelling is the one on record, that the device may have
 /// this profile, that neither the device nor its group is blocked, and that its slots can take a

@@ -124,7 +124,8 @@ impl Store {
         due_at: i64,
         error: String,
     ) -> Result<(), StoreError> {
-        let (id, version) = (mark.id, mark.version);
+        let id = mark.id;
+        let version = mark.version;
         self.write(move |tx| {
             tx.execute(
                 "UPDATE mark SET due_at = ?3, attempts = attempts + 1, last_error = ?4
@@ -138,7 +139,9 @@ impl Store {
     /// Defers a mark that has to wait for something else, until `due_at` at the latest. This is no
     /// failed attempt.
     pub fn defer_mark(&self, mark: &MarkRow, due_at: i64, reason: &str) -> Result<(), StoreError> {
-        let (id, version, reason) = (mark.id, mark.version, reason.to_owned());
+        let id = mark.id;
+        let version = mark.version;
+        let reason = reason.to_owned();
         self.write(move |tx| {
             tx.execute(
                 "UPDATE mark SET due_at = ?3, attempts = 0, last_error = ?4
@@ -156,7 +159,8 @@ impl Store {
         reason: String,
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
-        let (id, version) = (mark.id, mark.version);
+        let id = mark.id;
+        let version = mark.version;
         self.write(move |tx| {
             tx.execute(
                 "UPDATE mark SET parked = 1, attempts = attempts + 1, last_error = ?3

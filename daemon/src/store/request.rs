@@ -78,7 +78,8 @@ impl Store {
         der: &[u8],
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
-        let (id, der) = (recorded.id(), der.to_vec());
+        let id = recorded.id();
+        let der = der.to_vec();
         self.write(move |tx| {
             let signed = tx.execute(
                 "UPDATE request SET der = ?2 WHERE generation = ?1 AND der IS NULL",

@@ -187,10 +187,10 @@ fn certificates(
 ) -> Result<Vec<RevokedCertificate>, StoreError> {
     let named = |what: &str, value: &dyn Parameter, missing: String| {
         let found = select(tx, what, &[value])?;
-        match found.is_empty() {
-            true => Err(StoreError::Missing(missing)),
-            false => Ok(found),
+        if found.is_empty() {
+            return Err(StoreError::Missing(missing));
         }
+        Ok(found)
     };
     match &revocation.target {
         RevocationTarget::Certificate { intent } => {

@@ -1,10 +1,10 @@
--- The store, version 1. Times are Unix seconds. What must never be false is a constraint here,
--- not a habit in code. Each trigger that refuses says its own name, each unique constraint has one:
+-- The store, version 1. Times are Unix seconds. What must never be false is a constraint here. Each
+-- trigger that refuses a change reports its own name, and each unique constraint has a name:
 -- `store::engine::failure` maps them.
 
 -- A generation of an authority: one key and one certificate. `spki` is null between the decision to
 -- make a key and the token's answer; `certificate` is null until the certificate is recorded. The
--- first one serves from then on; the next ones are staged until a roll cuts over.
+-- first generation serves then; later ones are staged until a roll cuts over.
 CREATE TABLE generation (
     id          INTEGER PRIMARY KEY,
     authority   TEXT    NOT NULL,
@@ -15,15 +15,15 @@ CREATE TABLE generation (
     key_label   TEXT    NOT NULL,
     key_id      BLOB    NOT NULL,
     spki        BLOB    CONSTRAINT generation_spki UNIQUE,
-    -- The key itself, of a token that keeps its keys outside, encrypted for that token alone. It
-    -- comes with the public key or not at all.
+    -- The encrypted key, for a token that stores its keys outside; only that token can decrypt it.
+    -- It is recorded with the public key or not at all.
     key_wrapped BLOB    CHECK (key_wrapped IS NULL
                                OR (spki IS NOT NULL AND length(key_wrapped) <= 2048)),
     certificate INTEGER CONSTRAINT generation_certificate UNIQUE REFERENCES certificate (intent),
     state       TEXT    NOT NULL CHECK (state IN ('planned', 'staged', 'serving', 'retired')),
-    -- How often a revocation list of this generation had to change: triggers count, nobody forgets.
+    -- How often a revocation list of this generation had to change: triggers count it.
     revocations INTEGER NOT NULL DEFAULT 0,
-    -- The number of the last list that somebody else has published: ours count on from it.
+    -- The number of the last list before the authority was adopted; new lists have higher ones.
     crl_number  INTEGER NOT NULL DEFAULT 0 CHECK (crl_number >= 0),
     -- 1 from a restore until a list is signed that is newer than the restored one: the restored
     -- list lacks what was revoked after the backup, so it is not served.
@@ -31,17 +31,16 @@ CREATE TABLE generation (
     CONSTRAINT generation_number UNIQUE (authority, number),
     CHECK (state IN ('planned', 'retired') OR (spki IS NOT NULL AND certificate IS NOT NULL))
 ) STRICT;
--- Ids that we choose are random; adopted keys bring theirs, or none.
+-- Ids of our keys are random; an adopted key has its own id, or none.
 CREATE UNIQUE INDEX generation_key ON generation (token, key_id) WHERE key_id <> x'';
 -- (With `state`, because SQLite reports a violation by its columns: `generation_next` has others.)
 CREATE UNIQUE INDEX generation_serving ON generation (authority, state) WHERE state = 'serving';
 CREATE UNIQUE INDEX generation_next ON generation (authority) WHERE state IN ('planned', 'staged');
 
--- What a token was, or may have been, asked to sign: recorded before it was asked. One that ended
--- without a certificate is abandoned if its token may have signed it, and withdrawn if no worker
--- was asked. (For a longer IN, SQLite makes a temporary table at every insert; OR costs nothing.)
--- An adopted certificate was asked for by somebody else; it is here so that all bytes and serial
--- numbers are in one place.
+-- The bytes to be signed, recorded before a token gets them. An intent without a certificate is
+-- abandoned if its token may have signed, and withdrawn if no worker was asked. An adopted
+-- certificate was signed elsewhere; it is here so that all bytes and serial numbers are in one
+-- place. (CHECK uses OR because for a longer IN SQLite makes a temporary table at every insert.)
 CREATE TABLE intent (
     id              INTEGER PRIMARY KEY,
     serial          BLOB    NOT NULL CONSTRAINT intent_serial UNIQUE,
@@ -51,14 +50,15 @@ CREATE TABLE intent (
                            OR purpose = 'adopted'),
     profile         TEXT    NOT NULL,
     subject         TEXT    NOT NULL COLLATE NOCASE,
-    -- SHA-256 of the certified key (SubjectPublicKeyInfo): says whose key it is (`certified_key`).
+    -- SHA-256 of the certified key (SubjectPublicKeyInfo): shows who holds the key
+    -- (`certified_key`).
     key_sha256      BLOB    NOT NULL CHECK (length(key_sha256) = 32),
     tbs             BLOB    NOT NULL,
     not_before      INTEGER NOT NULL,
     not_after       INTEGER NOT NULL CHECK (not_after > not_before),
-    -- What the holder is to this daemon, as the profile said when the certificate was requested.
-    -- Only holders of leaves have a role; a canary has none. `certificate.issued` in the audit
-    -- journal says it too, so that a changed row alone is noticed.
+    -- The role of the holder, by the profile at the time of the request. Only leaves have a role; a
+    -- canary has none. `certificate.issued` in the audit journal has it too, so that a change of
+    -- this row alone is detected.
     role            TEXT    CHECK (role IS NULL OR purpose = 'leaf' AND (
                                 role = 'device' OR role = 'station' OR role = 'operator'
                                 OR role = 'auditor' OR role = 'server')),
@@ -76,7 +76,7 @@ CREATE TABLE intent (
 ) STRICT;
 CREATE UNIQUE INDEX intent_idempotency ON intent (caller, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
--- One signature under way per leaf subject, one verification certificate per code.
+-- One open intent per leaf subject, one verification certificate per code.
 CREATE UNIQUE INDEX intent_under_way ON intent (purpose, subject) WHERE state = 'intended';
 CREATE UNIQUE INDEX intent_possession ON intent (subject)
     WHERE purpose = 'possession' AND state <> 'abandoned' AND state <> 'withdrawn';
@@ -84,20 +84,19 @@ CREATE INDEX intent_subject ON intent (subject, id);
 CREATE INDEX intent_key ON intent (key_sha256);
 CREATE INDEX intent_leaf ON intent (issuer, not_after, subject)
     WHERE purpose = 'leaf' AND state = 'issued';
--- Stations, operators, auditors and servers: few, and found without passing any device.
+-- Stations, operators, auditors and servers are few, and are found without reading devices.
 CREATE INDEX intent_of_others ON intent (not_after) WHERE role <> 'device' AND state = 'issued';
 CREATE INDEX intent_abandoned ON intent (issuer, not_after) WHERE state = 'abandoned';
 
--- (FAIL, because for what may ABORT midway, SQLite copies every page that the statement changes.
--- All of these come before their row is changed, and the store rolls back whatever is refused.)
+-- (FAIL, because SQLite copies every page that a statement changes if it may ABORT midway. These
+-- triggers run before their row is changed, and the store rolls back every refused operation.)
 CREATE TRIGGER intent_is_immutable
 BEFORE UPDATE OF serial, issuer, purpose, profile, subject, key_sha256, tbs, not_before, not_after,
                  role, caller, recorded_at ON intent
 BEGIN
     SELECT RAISE(FAIL, 'intent_is_immutable');
 END;
--- An abandoned or withdrawn intent gives its idempotency key back: the caller's repeat is another
--- request.
+-- An abandoned or withdrawn intent releases its idempotency key: a repeat is a new request.
 CREATE TRIGGER intent_keeps_its_request
 BEFORE UPDATE OF idempotency_key, request_sha256 ON intent
 WHEN (NEW.state <> 'abandoned' AND NEW.state <> 'withdrawn') OR NEW.idempotency_key IS NOT NULL
@@ -136,7 +135,7 @@ CREATE TABLE certificate (
                       CHECK (length(sha256) = 32),
     issued_at         INTEGER NOT NULL,
     revoked_at        INTEGER,
-    -- CRLReason (RFC 5280 5.3.1); 8 has a meaning in delta lists only.
+    -- CRLReason (RFC 5280, section 5.3.1); 8 has a meaning in delta lists only.
     revocation_reason INTEGER CHECK (
         revocation_reason BETWEEN 0 AND 10 AND revocation_reason <> 7 AND revocation_reason <> 8
     ),
@@ -231,12 +230,11 @@ BEGIN
     SELECT RAISE(ABORT, 'crl_newest_is_kept');
 END;
 
--- A generation that is certified elsewhere: what its issuer is asked, recorded before it is signed,
--- and the certificates above it, once it is certified: PEM, its issuer's first, the last one
--- self-signed.
+-- A request to an issuer elsewhere, recorded before it is signed. `above` is the chain of the
+-- returned certificate: PEM, from its issuer's to the self-signed one.
 CREATE TABLE request (
     generation  INTEGER PRIMARY KEY REFERENCES generation (id),
-    -- How many authorities must be allowed below.
+    -- The path length that the issuer must allow.
     path_length INTEGER CHECK (path_length BETWEEN 0 AND 255),
     tbs         BLOB    NOT NULL,
     der         BLOB,
@@ -268,19 +266,20 @@ CREATE TABLE device (
     -- The end of that certificate, for `device_ending`.
     not_after       INTEGER NOT NULL
 ) STRICT;
--- Which devices end soon, and with which profiles devices are registered; whole in the index, so
--- that counting reads nothing else.
+-- Finds devices that expire soon and the registered profiles. It has every column that counting
+-- needs.
 CREATE INDEX device_ending ON device (profile, not_after, certificate);
 
--- What a provisioning service shall hold. A group holds its authority's certificates, or names
--- those that the service holds verified (`by_reference`). `slots` is the JSON form of
--- `enrollment::slots::Slots`,
--- `history` what we sent and saw in place (`enrollment::history::History`), `observed` the record
--- as the service last showed it, `drift` how somebody else has changed it, `seen_in_scan` the
--- number of the last scan that met it, or during which we saw it in place. `overlay_of` names the
--- group whose device an individual enrollment was made for, to shut a compromised or blocked leaf
--- out, or the authority whose certificate a disabled group holds for the same end. `after` is an
--- enrollment that must be settled first: the service takes a certificate in one enrollment only.
+-- What a provisioning service must hold. A group holds its authority's certificates, or names those
+-- that the service holds verified (`by_reference`).
+-- * `slots`: JSON of `enrollment::slots::Slots`, as desired.
+-- * `history`: JSON of `enrollment::history::History`: what was sent, and observed in place.
+-- * `observed`: the record as last observed; `drift`: how another program has changed it.
+-- * `seen_in_scan`: the number of the last scan that listed it, or during which it was observed.
+-- * `overlay_of`: for an exclusion, the group whose device this individual enrollment excludes, or
+--   the authority whose certificate this disabled group holds.
+-- * `after`: an enrollment that must have no mark before this one is sent, because the service
+--   takes a certificate in one enrollment only.
 CREATE TABLE enrollment (
     id           INTEGER PRIMARY KEY,
     provisioning TEXT    NOT NULL,
@@ -303,7 +302,7 @@ CREATE TABLE enrollment (
     CHECK ((kind = 'group') = (authority IS NOT NULL))
 ) STRICT;
 
--- A CA certificate that a provisioning service shall hold verified; once `removed`, shall not hold.
+-- A CA certificate that a provisioning service must hold verified, or, once `removed`, not hold.
 -- `proof` is the JSON form of `enrollment::ca_certificate::PossessionProof`.
 CREATE TABLE ca_certificate (
     id           INTEGER PRIMARY KEY,
@@ -316,8 +315,8 @@ CREATE TABLE ca_certificate (
     CONSTRAINT ca_certificate_generation UNIQUE (provisioning, generation)
 ) STRICT;
 
--- What was seen of a whole provisioning service: how much of its limits is used, whoever put it
--- there, at the last count, how many scans have begun, and when one last came to its end.
+-- The load of a provisioning service: how much of its limits is used, by whatever program, at the
+-- last count; how many scans have begun, and when one last ended.
 CREATE TABLE service_load (
     provisioning    TEXT    PRIMARY KEY,
     groups          INTEGER,
@@ -326,9 +325,9 @@ CREATE TABLE service_load (
     scanned_at      INTEGER
 ) STRICT;
 
--- The dirty mark: says that its subject must be looked at, never what must change. `version` counts
--- the causes, so that work done for an older cause does not clear a newer one. `urgent` ones shut
--- somebody out, and go before all others.
+-- The dirty mark: its subject must be observed; it never says what must change. `version` counts
+-- the causes, so that work done for an older cause does not clear a newer one. `urgent` marks are
+-- for exclusions and come first.
 CREATE TABLE mark (
     id             INTEGER PRIMARY KEY,
     provisioning   TEXT    NOT NULL,
@@ -350,8 +349,8 @@ CREATE INDEX enrollment_by_name ON enrollment (name);
 CREATE INDEX mark_due ON mark (parked, due_at);
 
 -- The replacement of a certificate: of one individual enrollment's leaf, or of one authority.
--- `detail` holds options and evidence, in the form of the subject's kind; `parent` is the roll that
--- brought this one about. One open roll per subject.
+-- `detail` holds options and evidence, in a form that depends on the kind of subject; `parent` is
+-- the roll that has started this one. One open roll per subject.
 CREATE TABLE roll (
     id              INTEGER PRIMARY KEY,
     reason          TEXT    NOT NULL CHECK (reason IN ('expiry', 'compromise')),
@@ -381,9 +380,8 @@ CREATE UNIQUE INDEX roll_open_authority ON roll (authority)
 CREATE INDEX roll_under_way ON roll (state) WHERE state NOT IN ('done', 'aborted');
 CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
 
--- A job at a hub that calls a method of many devices: named here before the hub hears of it, so
--- that after a lost answer it is found by its name. Its calls are tasks, and tell what came of
--- them.
+-- A job at a hub that calls a method of many devices. It is recorded before the hub gets it, so
+-- that after a lost answer it is found by its name. Its calls are tasks with their own results.
 CREATE TABLE hub_job (
     id           INTEGER PRIMARY KEY,
     name         TEXT    NOT NULL CONSTRAINT hub_job_name UNIQUE,
@@ -396,12 +394,13 @@ CREATE TABLE hub_job (
 ) STRICT;
 CREATE INDEX hub_job_due ON hub_job (provisioning, due_at) WHERE done_at IS NULL;
 
--- What has to be done at a hub, device by device: an identity deleted, or a method called. `cause`
--- and `cause_id` say for whom; while `enrollment` has a dirty mark the task waits, because a device
--- that the provisioning service still lets in would come back. With a `job`, it is done by that.
--- `round` counts how often its cause has asked for it: what the hub answers to an earlier round
--- ends nothing.
--- `reached` is whether the device heard the last call; a device is called at every hub that may
+-- A task at a hub for one device: delete its identity, or call a method. `cause` and `cause_id`
+-- name the roll or block. While `enrollment` has a dirty mark the task waits, because a device that
+-- the provisioning service still admits would register again. A task with a `job` is done by that
+-- job.
+-- `round` counts how often the cause has asked for it: an answer to an earlier round does not end
+-- it.
+-- `reached` is whether the last call reached the device; a device is called at every hub that may
 -- know it.
 CREATE TABLE hub_task (
     id           INTEGER PRIMARY KEY,
@@ -427,7 +426,7 @@ CREATE INDEX hub_task_due ON hub_task (provisioning, due_at) WHERE done_at IS NU
 CREATE INDEX hub_task_done ON hub_task (id) WHERE done_at IS NOT NULL;
 CREATE INDEX hub_task_job ON hub_task (job) WHERE job IS NOT NULL;
 
--- By which leaf each hub knows a device, as it was last seen; null where it has no identity.
+-- The leaf by which each hub knows a device, as last observed; null where it has no identity.
 CREATE TABLE hub_observation (
     provisioning TEXT    NOT NULL,
     device       TEXT    NOT NULL COLLATE NOCASE,
@@ -439,9 +438,9 @@ CREATE TABLE hub_observation (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hub_observation_device ON hub_observation (device, certificate);
 
--- Whom an operator keeps out. `undo` says what lifting the block puts back. `reached` says how far
--- its work is, device by device: the last one that was put on hold; once lifted, anything until all
--- is given back; null when there is nothing left to do.
+-- A block. `undo` says what lifting it reverts. `reached` is its progress, device by device: the
+-- last one that was put on hold; after lifting, any value until all holds are released; null at the
+-- end.
 CREATE TABLE block (
     id         INTEGER PRIMARY KEY,
     kind       TEXT    NOT NULL CHECK (kind IN ('device', 'group', 'generation')),
@@ -461,8 +460,8 @@ CREATE UNIQUE INDEX block_standing ON block (kind, name, coalesce(generation, 0)
     WHERE lifted_at IS NULL;
 CREATE INDEX block_unfinished ON block (id) WHERE reached IS NOT NULL;
 
--- Which certificates a block holds. One comes off hold with the last block that holds it; what an
--- operator has put on hold by itself has no row here, and stays.
+-- The certificates that a block holds. A hold is lifted with the last block that holds it. A hold
+-- that an operator has set has no row here and is not lifted by a block.
 CREATE TABLE block_hold (
     block       INTEGER NOT NULL REFERENCES block (id),
     certificate INTEGER NOT NULL REFERENCES certificate (intent),
@@ -470,10 +469,9 @@ CREATE TABLE block_hold (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX block_hold_certificate ON block_hold (certificate);
 
--- What the keys of a token have signed that is on no other record: `proof` are test signatures,
--- `credential` what opens the cloud. `counted` is what the worker process `worker` had told when it
--- was last heard,
--- `total` what all its workers have told.
+-- Counts of signatures that have no other record: `proof` for test signatures, `credential` for
+-- those of cloud credentials. `counted` is the last count that the worker process `worker` has
+-- reported, `total` the sum over all workers.
 CREATE TABLE key_use (
     token   TEXT    NOT NULL,
     key     TEXT    NOT NULL,
@@ -484,7 +482,7 @@ CREATE TABLE key_use (
     PRIMARY KEY (token, key, kind)
 ) STRICT, WITHOUT ROWID;
 
--- What happened, in order, each entry sealed by the hash of all before it.
+-- The audit journal: each entry's hash covers all entries before it.
 CREATE TABLE audit (
     sequence INTEGER PRIMARY KEY,
     at       INTEGER NOT NULL,
@@ -494,8 +492,8 @@ CREATE TABLE audit (
     detail   TEXT    NOT NULL CHECK (json_valid(detail)),
     hash     BLOB    NOT NULL CHECK (length(hash) = 32)
 ) STRICT;
--- Which role the journal gives to each certificate that is not a device's: asked for at each
--- connection of its holder.
+-- The journal's role of each certificate that is not a device's, read at each connection of its
+-- holder.
 CREATE INDEX audit_role ON audit (detail ->> 'sha256')
     WHERE action = 'certificate.issued' AND detail ->> 'role' <> 'device';
 CREATE TRIGGER audit_is_append_only_update BEFORE UPDATE ON audit
@@ -507,8 +505,7 @@ BEGIN
     SELECT RAISE(ABORT, 'audit_is_append_only_delete');
 END;
 
--- An operator has vouched for the machine's clock: what is on record up to these rows does not
--- count against it any more.
+-- An operator has accepted the machine's clock: rows up to these are compared with it no more.
 CREATE TABLE accepted_clock (
     only   INTEGER PRIMARY KEY CHECK (only = 1),
     at     INTEGER NOT NULL,
@@ -516,7 +513,7 @@ CREATE TABLE accepted_clock (
     crl    INTEGER NOT NULL
 ) STRICT;
 
--- Empty but for a moment: what is written here shows that the store can write.
+-- For probes, which show that the store can write. Empty except for a moment.
 CREATE TABLE write_probe (
     only   INTEGER PRIMARY KEY CHECK (only = 1),
     filler BLOB    NOT NULL

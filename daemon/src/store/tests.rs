@@ -1,4 +1,4 @@
-//! The store keeps its word: what schema and operations refuse, and what a crash leaves.
+//! Tests what the schema and the operations refuse, and what a crash leaves.
 
 mod asked;
 mod block;
@@ -78,9 +78,9 @@ fn what_a_crash_leaves_open_is_abandoned_once_and_audited() {
     block_on(stage.store.record_intent(stage.intent("pump-8", 3))).unwrap();
     assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 2);
     assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 0);
-    let burned = stage.store.audit_after(0, 100).unwrap();
+    let journal = stage.store.audit_after(0, 100).unwrap();
     assert_eq!(
-        burned
+        journal
             .iter()
             .filter(|it| it.action == "intent.abandoned")
             .count(),
@@ -106,8 +106,8 @@ fn a_serial_number_exists_once_even_after_it_was_abandoned() {
     );
 }
 
-/// What was sent to no worker was not signed: it is on no revocation list, and its request may come
-/// again. Its serial number is used up all the same.
+/// An intent that was sent to no worker is on no revocation list, and its request may be repeated.
+/// Its serial number is used up.
 #[test]
 fn a_withdrawn_intent_is_audited_and_listed_nowhere() {
     let stage = Stage::new();
@@ -133,8 +133,8 @@ fn a_withdrawn_intent_is_audited_and_listed_nowhere() {
     let draft = stage.store.draft_crl(stage.root, 0).unwrap();
     assert!(draft.entries.is_empty(), "{draft:?}");
     let journal = stage.store.audit_after(0, 100).unwrap();
-    let told = journal.iter().filter(|it| it.action == "intent.withdrawn");
-    assert_eq!(told.count(), 1);
+    let withdrawn = journal.iter().filter(|it| it.action == "intent.withdrawn");
+    assert_eq!(withdrawn.count(), 1);
     assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 0);
 
     let again = block_on(stage.store.record_intent(intent(2)));
@@ -229,7 +229,7 @@ fn leaf_slots_roll_and_mark_change_in_one_transaction() {
 }
 
 #[test]
-fn a_mark_is_cleared_only_by_who_has_seen_its_last_cause() {
+fn a_mark_is_cleared_only_by_work_for_its_last_cause() {
     let stage = Stage::new();
     let enrollment = stage.enroll("pump-7");
     stage.issue("pump-7", 2);
@@ -254,7 +254,7 @@ fn a_mark_is_cleared_only_by_who_has_seen_its_last_cause() {
 }
 
 #[test]
-fn a_parked_mark_waits_for_a_person() {
+fn a_parked_mark_waits_for_an_operator() {
     let stage = Stage::new();
     stage.enroll("pump-7");
     stage.issue("pump-7", 2);
@@ -293,7 +293,7 @@ fn a_parked_mark_waits_for_a_person() {
 }
 
 #[test]
-fn a_parked_proof_of_possession_gets_new_attempts_from_a_person() {
+fn an_operator_restarts_a_parked_proof_of_possession() {
     let stage = Stage::new();
     let wanted = entry("ca_certificate.wanted");
     let added = stage
@@ -345,7 +345,7 @@ fn the_journal_finds_a_changed_entry_and_refuses_ordinary_changes() {
 }
 
 #[test]
-fn many_writers_share_commits_and_a_refused_one_takes_nothing_with_it() {
+fn many_writers_share_commits_and_a_refused_one_undoes_no_other() {
     let stage = Stage::new();
     let taken = stage.intent("taken", 9).serial;
     let recorded = block_on(stage.store.record_intent(stage.intent("taken", 9))).unwrap();
@@ -443,8 +443,7 @@ fn the_schema_applies_to_an_empty_database() {
     migrations().validate().unwrap();
 }
 
-/// Whatever was known of the device when the request was judged: the transaction that records the
-/// intent decides.
+/// The transaction that records the intent decides, whatever was read before.
 #[test]
 fn a_device_gets_another_profile_only_where_the_intent_may_move_it() {
     let stage = Stage::new();
@@ -506,7 +505,7 @@ fn a_device_gets_another_profile_only_where_the_intent_may_move_it() {
 }
 
 #[test]
-fn each_profile_of_devices_is_told_once() {
+fn each_profile_of_devices_is_listed_once() {
     let stage = Stage::new();
     assert!(stage.store.registered_profiles().unwrap().is_empty());
     for (serial, (id, profile)) in [("a", "x"), ("b", "y"), ("c", "x"), ("d", "z")]

@@ -112,7 +112,8 @@ mod tests {
 
     /// A database as a crash leaves it, without the files `removed`.
     fn crashed(folder: &Path, removed: &[&str]) -> PathBuf {
-        let (live, dead) = (folder.join("live.db"), folder.join("a %20 ?#.db"));
+        let live = folder.join("live.db");
+        let dead = folder.join("a %20 ?#.db");
         let connection = Connection::open(&live).expect("a database");
         connection
             .execute_batch(

@@ -1,4 +1,4 @@
-//! What an operator asks of a fleet, in steps of SQLite's machine.
+//! Tests the cost of `roll show` for a fleet, in steps of SQLite's virtual machine.
 
 use super::*;
 use std::sync::Arc;
@@ -26,11 +26,10 @@ fn steps(stage: &Stage, work: impl FnOnce()) -> usize {
     count.load(Ordering::Relaxed)
 }
 
-/// Everything that `roll show` asks of an authority's roll costs some steps for each device: it
-/// grows with the fleet, not with its square.
+/// All queries of `roll show` cost some steps for each device: linear in the fleet, not quadratic.
 #[test]
 #[expect(clippy::print_stdout, reason = "docs/performance.md quotes the number")]
-fn what_a_fleet_is_asked_grows_with_it_and_no_faster() {
+fn the_cost_of_a_rolls_queries_is_linear_in_the_fleet() {
     let stage = Stage::with_devices(DEVICES);
     let entry = entry("roll.started");
     let roll = stage

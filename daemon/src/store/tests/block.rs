@@ -1,5 +1,5 @@
-//! A block of a generation: its certificate leaves the slots first and has a group of its own then;
-//! lifting the block goes the same way back.
+//! Tests a block of a generation: its certificate leaves the slots, then gets a group of its own;
+//! lifting the block reverts that.
 
 use super::*;
 use crate::store::BlockingGroup;
@@ -115,7 +115,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     assert!(stage.store.blocks(true, None, 10).unwrap().is_empty());
 }
 
-/// What a roll has changed meanwhile is not put back.
+/// Slots that a roll has changed since the block are not reverted.
 #[test]
 fn lifting_a_block_leaves_slots_that_have_moved_since() {
     let stage = Stage::new();

@@ -1,4 +1,4 @@
-//! Devices that are called at several hubs, by jobs: who was reached, and who is called again.
+//! Tests devices that are called at several hubs by jobs: which are reached, which called again.
 
 use super::*;
 
@@ -21,7 +21,7 @@ impl Stage {
         (stage, cause)
     }
 
-    /// Queues these calls; how many were new.
+    /// Queues these calls. Returns how many were new.
     pub(super) fn queue(&self, cause: HubCause, calls: Vec<NewHubTask>) -> usize {
         let queue = move |tx: &Tx<'_>| hub_task::queue(tx, cause, &calls, 1_000);
         self.store.write(queue).unwrap()
@@ -36,7 +36,7 @@ impl Stage {
         due
     }
 
-    /// Ends a job: who is in `heard` heard it, and all others are called again at `again_at`.
+    /// Ends a job: devices in `heard` were reached, all others are called again at `again_at`.
     fn end(&self, job: &HubJobRow, heard: &[&str], again_at: i64) {
         let end = |call: &HubCall| {
             let heard = heard.contains(&call.device.as_str());

@@ -1,4 +1,4 @@
-//! A key has one holder, and a compromised key has none.
+//! Tests that a key has one holder, and a compromised key none.
 
 use super::*;
 use crate::error_code::Code;
@@ -77,8 +77,8 @@ impl Intent {
     }
 }
 
-/// Two requests with one key arrive at a time: the one that is recorded first has it. What came to
-/// nothing holds no key.
+/// Of two concurrent requests with one key the first recorded one gets it. An abandoned intent
+/// holds no key.
 #[test]
 fn a_key_is_taken_while_its_leaf_is_being_signed() {
     let stage = Stage::new();
@@ -93,7 +93,7 @@ fn a_key_is_taken_while_its_leaf_is_being_signed() {
 }
 
 #[test]
-fn a_compromised_key_is_refused_for_everybody() {
+fn a_compromised_key_is_refused_for_every_holder() {
     let stage = Stage::new();
     stage.obtains(stage.intent_for(KEY, "pump-7", 2));
     stage.revokes(2, Superseded);
@@ -132,8 +132,7 @@ fn a_compromised_key_is_refused_for_everybody() {
     }
 }
 
-/// A certificate that was revoked for another reason keeps that, and its key is barred all the
-/// same.
+/// A certificate that was revoked for another reason keeps that reason, and its key is refused.
 #[test]
 fn a_key_is_compromised_whatever_its_certificate_was_revoked_for() {
     let stage = Stage::new();

@@ -1,12 +1,12 @@
-//! Client certificates: roles are on record and in the journal, and a revocation reaches requests
-//! that are in work.
+//! Tests client certificates: roles are on record and in the journal, and a revocation stops
+//! requests that are in progress.
 
 use super::*;
 use crate::enrollment::role::Role;
 use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
 
 impl Stage {
-    /// A station's certificate, which the journal tells of. Returns its SHA-256.
+    /// Issues a station's certificate with its audit entry. Returns its SHA-256.
     fn station(&self, serial: u8) -> [u8; 32] {
         let intent = Intent {
             profile: "station".into(),
@@ -65,9 +65,9 @@ fn the_role_on_record_is_the_one_in_the_journal() {
     assert!(device.is_in_journal, "the least role needs no journal");
 }
 
-/// The journal is long, and is asked at each connection.
+/// The journal is long, and is read at each connection.
 #[test]
-fn the_journal_is_asked_by_its_index() {
+fn the_journal_is_read_by_its_index() {
     let stage = Stage::new();
     let sql = format!("EXPLAIN QUERY PLAN {}", client::IN_JOURNAL);
     let raw = stage.raw();
@@ -96,10 +96,10 @@ fn a_role_belongs_to_a_leaf_and_is_one_of_five() {
     assert!(raw.execute(unknown, []).is_err());
 }
 
-/// The request was judged before the revocation. Verifies: it is not recorded, and what the token
-/// has signed for it gets no certificate.
+/// The caller was authorized before the revocation. Verifies: the request is not recorded, and what
+/// the token has signed for it gets no certificate.
 #[test]
-fn nothing_is_recorded_for_a_client_that_was_revoked_since_it_asked() {
+fn nothing_is_recorded_for_a_client_revoked_since_authorization() {
     let stage = Stage::new();
     let sha256 = stage.station(2);
     let requester = Some(Requester {

@@ -1,4 +1,4 @@
-//! What stands on a revocation list and how long, and that a number is never used twice.
+//! Tests which entries a revocation list has and how long, and that a number is used once.
 
 use super::*;
 use crate::x509::revocation::RevocationReason::{
@@ -55,7 +55,7 @@ impl Stage {
 }
 
 #[test]
-fn whatever_is_revoked_or_abandoned_is_counted_and_listed() {
+fn all_revoked_and_abandoned_serials_are_counted_and_listed() {
     let stage = Stage::new();
     for serial in [0x42, 0x43, 0x44] {
         stage.issue(&format!("pump-{serial}"), serial);
@@ -64,11 +64,11 @@ fn whatever_is_revoked_or_abandoned_is_counted_and_listed() {
     stage.revoke(0x43, 1_200, KeyCompromise);
     stage.revoke(0x42, 1_300, CertificateHold);
     let intent = stage.intent("pump-9", 0x49);
-    let burned = pollster::block_on(stage.store.record_intent(intent)).unwrap();
+    let abandoned = pollster::block_on(stage.store.record_intent(intent)).unwrap();
     pollster::block_on(
         stage
             .store
-            .abandon_intent(burned.id(), "a test".into(), 1_250),
+            .abandon_intent(abandoned.id(), "a test".into(), 1_250),
     )
     .unwrap();
     assert_eq!(stage.count(), 3);

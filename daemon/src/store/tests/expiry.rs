@@ -1,4 +1,5 @@
-//! What ends soon: counted by profile, without what was replaced or revoked.
+//! Tests the counts of certificates that expire soon: by profile, without replaced and revoked
+//! ones.
 
 use super::*;
 use crate::enrollment::role::Role;

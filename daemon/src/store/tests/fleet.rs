@@ -1,5 +1,5 @@
-//! A fleet of 10,000 devices below one authority: what is counted, and what shuts all of them out.
-//! How long it takes is printed, not judged; `docs/performance.md` has the numbers.
+//! Tests counts and exclusions of a fleet of 10,000 devices below one authority. Durations are
+//! printed, not asserted; `docs/performance.md` has them.
 
 use super::*;
 use std::cell::RefCell;
@@ -76,7 +76,7 @@ fn a_fleet_of_ten_thousand_is_counted() {
 /// The block is one short transaction; each leaf goes on hold, with an entry in the journal, and
 /// each hub identity on the queue, fifty devices at a time; and back in the same way.
 #[test]
-fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
+fn a_group_of_ten_thousand_is_blocked_and_unblocked() {
     let stage = Stage::with_fleet();
     let group = stage.fleet_group();
     let new = NewBlock {
@@ -106,7 +106,7 @@ fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
         },
         |chunk| assert!(stage.store.hold_devices(chunk, 1_000).unwrap()),
     );
-    assert_eq!(chunks, 201, "the last one finds nobody");
+    assert_eq!(chunks, 201, "the last chunk has no device");
     assert_eq!(stage.on_hold(), DEVICES as i64);
     assert_eq!(stage.store.held_count(block.id).unwrap(), DEVICES as u64);
     let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
@@ -122,7 +122,7 @@ fn a_group_of_ten_thousand_is_blocked_and_let_back_in() {
             .due_hub_tasks("dps", i64::MAX, 1, true)
             .unwrap()
             .is_empty(),
-        "whoever is let back in keeps its identity"
+        "an unblocked device keeps its identity"
     );
     longest(
         "chunks of the unblocking",
@@ -187,10 +187,10 @@ fn longest<T>(what: &str, next: impl Fn() -> Option<T>, work: impl Fn(T)) -> u32
     count
 }
 
-/// The compromise itself touches no device; when it is shut out, all identities are queued in one
+/// The compromise itself changes no device; once it is excluded, all identities are queued in one
 /// step.
 #[test]
-fn the_compromise_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() {
+fn a_compromised_authority_of_ten_thousand_devices_is_excluded_at_once() {
     let stage = Stage::with_fleet();
     let group = stage.fleet_group();
     let roll = timed("compromise", || stage.compromise_root());
@@ -227,14 +227,14 @@ fn the_compromise_of_an_authority_of_ten_thousand_devices_is_shut_out_at_once() 
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
 }
 
-/// A compromised key forges leaves for whom it likes: a device that has renewed itself since, and
-/// one that the hub knows by a certificate which nobody here issued.
+/// A compromised key can forge a leaf for any device: also for one that has renewed its leaf since,
+/// and one that the hub knows by a certificate which is not on record.
 #[test]
-fn whoever_may_be_in_a_hub_by_a_forged_leaf_is_cleared() {
+fn every_device_that_a_forged_leaf_may_use_is_cleared() {
     let stage = Stage::new();
     let renewed = stage.next_generation();
     let by = |issuer, id: &str, serial| {
-        // Without a key nobody looks whether the issuer serves: it has no certificate here.
+        // Not for a device, because this issuer has no certificate and does not serve.
         let intent = Intent {
             issuer,
             is_device: false,

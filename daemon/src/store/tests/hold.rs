@@ -1,4 +1,4 @@
-//! What several blocks hold at once: each certificate comes off hold with the last of them.
+//! Tests holds of several blocks: a certificate comes off hold with the last of them.
 
 use super::*;
 use crate::enrollment::role::Role;
@@ -16,7 +16,7 @@ fn leaves(device: &str) -> Revocation {
 }
 
 impl Stage {
-    /// The group of everybody below the root.
+    /// The group of all devices below the root.
     fn everybody(&self) -> i64 {
         let slots = Slots::Empty.serve(Thumbprint::of(b"root")).unwrap();
         let added = self.add_group("all", "root", slots);
@@ -132,8 +132,8 @@ fn a_hold_of_its_own_and_a_final_revocation_outlive_every_block() {
     assert!(stage.is_good("press-7"));
 }
 
-/// From the block on, before any chunk: nobody in the group gets a leaf, known or not, and what is
-/// being signed is burned. A device with an enrollment of its own is not in the group.
+/// Before the first chunk no device of the group gets a leaf, registered or not, and open intents
+/// are abandoned. A device with an enrollment of its own is not in the group.
 #[test]
 fn nothing_is_issued_below_a_blocked_group() {
     let stage = Stage::new();
@@ -195,10 +195,10 @@ fn a_chunk_of_a_block_that_has_moved_does_nothing() {
     assert_eq!(open.unwrap().total, 0, "nothing of it is left for the hub");
 }
 
-/// An identity is being deleted when its device, which may have come back meanwhile, is to be
-/// cleared again. Verifies: the answer to the first call does not end the second.
+/// An identity is being deleted when its device, which may have registered again, is to be cleared
+/// again. Verifies: the answer to the first call does not end the second.
 #[test]
-fn what_is_asked_for_again_is_not_ended_by_the_answer_to_what_was_asked_before() {
+fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
     let stage = Stage::new();
     let group = stage.everybody();
     stage.issue("press-7", 2);

@@ -1,4 +1,4 @@
-//! Who is kept out stays out, whatever else is lifted, added or retired.
+//! Tests that an excluded device stays excluded, whatever else is lifted, added or retired.
 
 use super::*;
 use crate::store::BlockingGroup;
@@ -66,9 +66,9 @@ fn a_group_that_two_blocks_shut_opens_with_the_last_of_them() {
     }
 }
 
-/// Removing it was judged before the block stood, and would open the door.
+/// The removal was decided before the block, and would admit the device.
 #[test]
-fn an_enrollment_that_was_disabled_meanwhile_is_not_removed() {
+fn an_enrollment_that_was_disabled_concurrently_is_not_removed() {
     let stage = Stage::new();
     let added = stage.enroll("press-7");
     stage.issue("press-7", 2);
@@ -134,9 +134,9 @@ fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
     add("press-7").unwrap();
 }
 
-/// A device without any enrollment has no door to shut, and is blocked all the same.
+/// A device without any enrollment is blocked, too.
 #[test]
-fn a_block_burns_what_is_being_signed_for_its_device() {
+fn a_block_abandons_open_intents_of_its_device() {
     let stage = Stage::new();
     stage.issue("press-7", 2);
     let under_way = block_on(stage.store.record_intent(stage.intent("press-7", 3))).unwrap();
@@ -271,7 +271,7 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
 
 /// A mark that comes after another is not due before that one is settled, however long that takes.
 #[test]
-fn nobody_is_woken_for_a_mark_that_comes_after_another() {
+fn a_mark_that_waits_for_another_wakes_no_reconciler() {
     let stage = Stage::new();
     let group = stage.line();
     stage.started(block(
@@ -294,10 +294,10 @@ fn nobody_is_woken_for_a_mark_that_comes_after_another() {
     assert_eq!(stage.store.next_due("dps").unwrap(), Some(5_000));
 }
 
-/// What is read before a transaction may be old by then: an enrollment that was added a moment
-/// before a compromise, or a block, is a door that these shut.
+/// What was read before a transaction may be out of date: an enrollment that was added just before
+/// a compromise or a block is disabled with the others.
 #[test]
-fn a_door_that_was_opened_a_moment_ago_is_shut_with_the_others() {
+fn an_enrollment_added_a_moment_ago_is_disabled_with_the_others() {
     for blocked in [false, true] {
         let stage = Stage::new();
         stage.issue("press-7", 2);

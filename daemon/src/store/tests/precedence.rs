@@ -1,4 +1,4 @@
-//! Two things at once: rolls and blocks that would touch the same certificates.
+//! Tests rolls and blocks that would change the same certificates.
 
 use super::*;
 use crate::enrollment::authority_roll::Change;
@@ -106,7 +106,7 @@ fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation()
 }
 
 #[test]
-fn where_a_block_stands_no_expiry_roll_begins() {
+fn while_a_block_is_in_place_no_expiry_roll_begins() {
     let stage = Stage::new();
     let group = stage.root_group();
     for kind in [BlockKind::Group, BlockKind::Generation] {
@@ -160,7 +160,7 @@ fn a_blocked_group_stays_disabled_whatever_a_roll_does() {
             .step_authority_roll(step, entry("roll.staged"))
             .unwrap()
     };
-    assert!(!step(decided_before), "the group has changed meanwhile");
+    assert!(!step(decided_before), "the group has changed since");
     assert!(step(staging(&stage.store.enrollment(group.id).unwrap())));
     assert!(!stage.is_enabled(&group));
     let second = stage.block(BlockKind::Group, Bar::Disable(group.id));
@@ -171,7 +171,7 @@ fn a_blocked_group_stays_disabled_whatever_a_roll_does() {
 
 /// A compromise is not refused because of a block, and lifting that brings nothing back.
 #[test]
-fn a_compromise_outlives_the_block_that_stood_before_it() {
+fn a_compromise_outlives_an_earlier_block() {
     for kind in [BlockKind::Group, BlockKind::Generation] {
         let stage = Stage::new();
         let group = stage.root_group();

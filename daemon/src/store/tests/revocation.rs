@@ -1,5 +1,5 @@
-//! Revocations keep their first date, only a hold is lifted, and a revoked generation signs
-//! nothing.
+//! Tests that revocations keep their first date, that only a hold is lifted, and that a revoked
+//! generation signs nothing.
 
 use super::*;
 use crate::enrollment::role::Role;
@@ -75,10 +75,10 @@ fn a_block_revokes_every_live_leaf_of_the_device_and_nothing_of_its_namesakes() 
         .unwrap();
     assert_eq!(lifted.changed.len(), 2);
     assert_eq!(stage.revoked("pump-7"), [None; 4]);
-    let nobody = stage
+    let none = stage
         .store
         .revoke(revocation(leaves("pump-9"), 1_500), CertificateHold);
-    assert_eq!(nobody.unwrap(), Revoked::default());
+    assert_eq!(none.unwrap(), Revoked::default());
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_revoked_generation_signs_nothing_until_its_hold_is_lifted() {
 }
 
 #[test]
-fn whoever_remembers_a_certificate_sees_that_one_was_revoked() {
+fn a_cached_certificate_is_seen_to_be_revoked() {
     let stage = Stage::new();
     stage.issue("pump-7", 2);
     let before = stage.store.revocations();

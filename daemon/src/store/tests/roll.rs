@@ -1,4 +1,4 @@
-//! Rolls of leaves: steps, what is left when one is given up, and the list of them.
+//! Tests rolls of leaves: their steps, their abort, and their list.
 
 use super::*;
 
@@ -21,10 +21,10 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
     assert_eq!(stage.store.roll(roll.id).unwrap().state, RollState::Staged);
 }
 
-/// What a device's record says is its current leaf is what the services let it in by, after a roll
-/// was given up too; with two services, once the last of the rolls is.
+/// After an aborted roll the device's current leaf is again the one in the slots; with two
+/// services, after the last of the rolls is aborted.
 #[test]
-fn a_device_has_its_old_leaf_again_when_its_roll_is_given_up() {
+fn a_device_has_its_old_leaf_again_when_its_roll_is_aborted() {
     let stage = Stage::new();
     stage.enroll("pump-7");
     stage.add_individual("dps-2", "pump-7").unwrap();
@@ -68,7 +68,7 @@ fn rolls_and_blocks_are_listed_page_by_page() {
     assert!(stage.store.blocks(true, Some(1), 1).unwrap().is_empty());
 }
 
-/// Between the cut-over and the moment at which everybody has read it, somebody asks.
+/// A request arrives after the cut-over and before the hierarchy is read again.
 #[test]
 fn a_generation_that_does_not_serve_signs_for_no_device() {
     let stage = Stage::new();

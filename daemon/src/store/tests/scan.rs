@@ -1,9 +1,9 @@
-//! What a scan may conclude from what it has not met.
+//! Tests what a scan concludes from enrollments that it has not listed.
 
 use super::*;
 
 #[test]
-fn what_came_into_place_during_a_scan_is_not_missed_by_it() {
+fn an_enrollment_placed_during_a_scan_is_not_reported_missing() {
     let stage = Stage::new();
     let before = stage.store.begin_scan("dps".into()).unwrap();
     let group = stage.group();
@@ -19,7 +19,7 @@ fn what_came_into_place_during_a_scan_is_not_missed_by_it() {
 }
 
 #[test]
-fn a_page_from_before_our_own_write_tells_of_nobody_elses() {
+fn a_page_from_before_our_own_write_is_no_drift() {
     let stage = Stage::new();
     let before = stage.store.begin_scan("dps".into()).unwrap();
     let group = stage.group();

@@ -1,4 +1,4 @@
-//! The stage of the store's tests, and who stands on it.
+//! Sets up a store with an authority, devices and enrollments for the tests.
 
 use super::*;
 use crate::enrollment::role::Role;
@@ -152,7 +152,7 @@ impl Stage {
         rolls.map(|mut rolls| rolls.remove(0))
     }
 
-    /// A second pair of hands on the database, as an intruder or a test has it.
+    /// Connects to the database past the store, as an intruder or a test would.
     pub(super) fn raw(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.folder.path().join("hallmark.db")).unwrap()
     }
