@@ -5,7 +5,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Tx, params};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use serde_json::json;
 
 /// The recorded reason for an intent that a crash left open.
@@ -18,7 +18,7 @@ impl Store {
         &self,
         intent: i64,
         reason: String,
-        at: i64,
+        at: UnixSeconds,
     ) -> Result<(), StoreError> {
         let abandoned = self.writer.run(move |tx| abandon(tx, intent, &reason, at));
         abandoned.await
@@ -30,7 +30,7 @@ impl Store {
         &self,
         intent: i64,
         reason: String,
-        at: i64,
+        at: UnixSeconds,
     ) -> Result<(), StoreError> {
         let withdrawn = self
             .writer
@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// Abandons every open intent, all of which a crash has left. Returns how many.
-    pub fn abandon_open_intents(&self, at: i64) -> Result<usize, StoreError> {
+    pub fn abandon_open_intents(&self, at: UnixSeconds) -> Result<usize, StoreError> {
         self.write(move |tx| {
             let open = open_intents(tx)?;
             for intent in &open {
@@ -68,7 +68,7 @@ pub(super) fn abandon_leaves(
     tx: &Tx<'_>,
     subject: &str,
     reason: &str,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let open: Vec<i64> = tx.query_all(
         "SELECT id FROM intent
@@ -105,7 +105,12 @@ pub(super) fn open_leaves(tx: &Tx<'_>) -> Result<Vec<OpenLeaf>, StoreError> {
 }
 
 /// Abandons one intent within the caller's transaction, unless it has ended.
-pub(super) fn abandon(tx: &Tx<'_>, intent: i64, reason: &str, at: i64) -> Result<(), StoreError> {
+pub(super) fn abandon(
+    tx: &Tx<'_>,
+    intent: i64,
+    reason: &str,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
     end(tx, intent, End::Abandoned, reason, at)
 }
 
@@ -132,7 +137,13 @@ impl End {
     }
 }
 
-fn end(tx: &Tx<'_>, intent: i64, end: End, reason: &str, at: i64) -> Result<(), StoreError> {
+fn end(
+    tx: &Tx<'_>,
+    intent: i64,
+    end: End,
+    reason: &str,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
     let open: Option<(Vec<u8>, String)> = tx.query_optional(
         "UPDATE intent SET state = ?3, abandoned_at = CASE WHEN ?3 = 'abandoned' THEN ?2 END,
              idempotency_key = NULL, request_sha256 = NULL

@@ -8,7 +8,7 @@ use super::audit::{self, AuditEntry};
 use super::digest::sha256;
 use super::engine::{Tx, params};
 use super::generation::{PlannedGeneration, certify, insert_with_label, newest};
-use super::{Store, StoreError, certified_key};
+use super::{Store, StoreError, UnixSeconds, certified_key};
 use crate::x509::certificate::Certificate;
 
 /// A generation to adopt.
@@ -40,9 +40,9 @@ pub struct MadeElsewhere {
     /// The common name, or the whole subject where it has none.
     pub subject: String,
     /// When its validity begins.
-    pub not_before: i64,
+    pub not_before: UnixSeconds,
     /// When it expires.
-    pub not_after: i64,
+    pub not_after: UnixSeconds,
 }
 
 impl From<&Certificate> for MadeElsewhere {

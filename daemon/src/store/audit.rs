@@ -5,7 +5,7 @@
 //! does not, so `audit verify` also prints the last hash, to be compared with a copy.
 
 use super::engine::{Row, Tx, params};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use aws_lc_rs::digest;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ const PAGE_MAX: u32 = 1_000;
 #[derive(Clone, Debug)]
 pub struct AuditEntry {
     /// When it happened.
-    pub at: i64,
+    pub at: UnixSeconds,
     /// The actor: `station line-1`, `local root`, `hallmarkd`.
     pub actor: String,
     /// What was done, as `noun.verb`: `certificate.issued`.
@@ -34,7 +34,7 @@ pub struct AuditRecord {
     /// 1, 2, 3 … without gaps.
     pub sequence: i64,
     /// When it happened.
-    pub at: i64,
+    pub at: UnixSeconds,
     /// The actor.
     pub actor: String,
     /// The action.
@@ -172,7 +172,7 @@ pub(super) fn append(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn seal(previous: &[u8; 32], sequence: i64, at: i64, fields: [&String; 4]) -> [u8; 32] {
+fn seal(previous: &[u8; 32], sequence: i64, at: UnixSeconds, fields: [&String; 4]) -> [u8; 32] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(previous);
     context.update(&sequence.to_be_bytes());

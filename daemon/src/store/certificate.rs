@@ -1,7 +1,7 @@
 //! Finds issued certificates by digest, serial number, subject or intent.
 
 use super::engine::{Row, Tx, params};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::role::Role;
 use crate::x509::revocation::RevocationReason;
 
@@ -23,11 +23,11 @@ pub struct CertificateRow {
     /// The role of its holder; only leaves have one.
     pub role: Option<Role>,
     /// When its validity begins.
-    pub not_before: i64,
+    pub not_before: UnixSeconds,
     /// When it expires.
-    pub not_after: i64,
+    pub not_after: UnixSeconds,
     /// When it was revoked; `None` while it is good.
-    pub revoked_at: Option<i64>,
+    pub revoked_at: Option<UnixSeconds>,
     /// Why it is revoked.
     pub revocation_reason: Option<RevocationReason>,
     /// SHA-256 of the request, if that had an idempotency key.

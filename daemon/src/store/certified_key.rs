@@ -7,7 +7,7 @@
 
 use super::digest::sha256;
 use super::engine::{Tx, params};
-use super::{Store, StoreError, abandon};
+use super::{Store, StoreError, UnixSeconds, abandon};
 use crate::error_code::Code;
 
 /// Why a key gets no certificate.
@@ -121,7 +121,11 @@ fn other_holder(
 
 /// Records the key of a certificate that is revoked because of its key. Abandons open intents for
 /// the same key, whose checks passed before the report.
-pub(super) fn record_compromised(tx: &Tx<'_>, intent: i64, at: i64) -> Result<(), StoreError> {
+pub(super) fn record_compromised(
+    tx: &Tx<'_>,
+    intent: i64,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO compromised_key (key_sha256, intent, reported_at)
          SELECT key_sha256, id, ?2 FROM intent WHERE id = ?1 ON CONFLICT DO NOTHING",

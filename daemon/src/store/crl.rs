@@ -6,7 +6,7 @@
 use super::audit::{self, AuditEntry};
 use super::digest::sha256;
 use super::engine::{Row, Tx, params};
-use super::{Recorded, Store, StoreError};
+use super::{Recorded, Store, StoreError, UnixSeconds};
 use crate::x509::crl::Entry;
 use crate::x509::serial::SerialNumber;
 use serde_json::json;
@@ -32,9 +32,9 @@ pub struct NewCrl {
     /// The bytes to be signed, complete.
     pub tbs: Vec<u8>,
     /// When it was made.
-    pub this_update: i64,
+    pub this_update: UnixSeconds,
     /// When the next one is due.
-    pub next_update: i64,
+    pub next_update: UnixSeconds,
     /// The value in the draft.
     pub revocations: i64,
     /// How many entries the list has.
@@ -64,9 +64,9 @@ pub struct CrlRow {
     /// SHA-256 of the DER.
     pub sha256: [u8; 32],
     /// When it was made.
-    pub this_update: i64,
+    pub this_update: UnixSeconds,
     /// When the next one is due.
-    pub next_update: i64,
+    pub next_update: UnixSeconds,
     /// The value of `generation.revocations` when the entries were read.
     pub revocations: i64,
     /// How many entries it has.
@@ -96,7 +96,7 @@ impl Store {
     /// Returns what the next revocation list of `generation` is made from. Its number is one more
     /// than the last, and never less than `now`: a database that was restored from a backup does
     /// not know the last numbers and must use none of them again (RFC 5280, section 5.2.3).
-    pub fn draft_crl(&self, generation: i64, now: i64) -> Result<CrlDraft, StoreError> {
+    pub fn draft_crl(&self, generation: i64, now: UnixSeconds) -> Result<CrlDraft, StoreError> {
         self.read(|tx| {
             // Read first: a change counted after this makes another list necessary.
             let (revocations, before_us): (_, i64) = tx.query_one(

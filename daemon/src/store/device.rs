@@ -1,7 +1,7 @@
 //! Finds registered devices with their profile and current leaf.
 
 use super::engine::{Row, Tx, params};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 
@@ -17,9 +17,9 @@ pub struct DeviceRow {
     /// The serial number of its current leaf, upper hex.
     pub serial: String,
     /// The end of its current leaf.
-    pub not_after: i64,
+    pub not_after: UnixSeconds,
     /// When its first leaf was issued.
-    pub created_at: i64,
+    pub created_at: UnixSeconds,
 }
 
 const SELECT_DEVICE: &str = "SELECT d.registration_id, d.profile, c.sha256, i.serial, i.not_after, \

@@ -7,7 +7,7 @@
 
 use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentKind, EnrollmentRow, enrollment_rows, named};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 
 /// One way by which a service lets a device in.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Store {
     pub fn groups_letting_in(
         &self,
         device: &str,
-        now: i64,
+        now: UnixSeconds,
     ) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|tx| groups_letting_in(tx, device, now))
     }
@@ -59,7 +59,7 @@ pub(super) fn doors(
     tx: &Tx<'_>,
     device: &str,
     services: &[String],
-    now: i64,
+    now: UnixSeconds,
 ) -> Result<Vec<Door>, StoreError> {
     let own = named(tx, device)?;
     let groups = groups_letting_in(tx, device, now)?;
@@ -80,7 +80,7 @@ pub(super) fn doors(
 fn groups_letting_in(
     tx: &Tx<'_>,
     device: &str,
-    now: i64,
+    now: UnixSeconds,
 ) -> Result<Vec<EnrollmentRow>, StoreError> {
     let condition = "WHERE e.kind = 'group' AND e.removed = 0 AND e.authority IN (
              WITH RECURSIVE above (id) AS (

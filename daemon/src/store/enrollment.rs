@@ -4,7 +4,7 @@ use super::device::current_leaf;
 use super::engine::{Parameters, Row, Tx, params};
 use super::json::{from_json, optional_json, to_json};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::history::History;
 use crate::enrollment::slots::Slots;
 use serde::{Deserialize, Serialize};
@@ -56,7 +56,7 @@ pub struct EnrollmentRow {
     /// The record as last observed at the service.
     pub observed: Option<Value>,
     /// When it was observed.
-    pub observed_at: Option<i64>,
+    pub observed_at: Option<UnixSeconds>,
     /// How another program has changed it, as `enrollment::plan::Drift`.
     pub drift: Option<Value>,
     /// The dirty mark, if it has one.
@@ -126,7 +126,7 @@ pub(super) fn add_overlay(
     provisioning: &str,
     registration_id: &str,
     group: Option<&str>,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<EnrollmentRow, StoreError> {
     let slots = current_leaf(tx, registration_id)?;
     if slots == Slots::Empty {
@@ -149,7 +149,7 @@ pub(super) fn add_disabled_group(
     authority: &str,
     slots: &Slots,
     after: Option<i64>,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<i64, StoreError> {
     let id = tx.query_one(
         "INSERT INTO enrollment

@@ -6,7 +6,7 @@
 
 use super::engine::dialect::greatest;
 use super::engine::params;
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::role::Role;
 
 /// The windows for which expiries are counted: a day, a week, 30 days; in seconds.
@@ -33,12 +33,12 @@ pub struct CurrentLeaf {
     /// The common name.
     pub subject: String,
     /// When it expires.
-    pub not_after: i64,
+    pub not_after: UnixSeconds,
 }
 
 impl Ending {
     /// Counts the ends after `now`.
-    pub fn of(ends: &[(i64, String)], now: i64, alarm: i64) -> Self {
+    pub fn of(ends: &[(i64, String)], now: UnixSeconds, alarm: i64) -> Self {
         let within = |window: i64| {
             let until = now.saturating_add(window);
             let ending = ends.iter().filter(|it| it.0 > now && it.0 <= until);
@@ -63,7 +63,7 @@ impl Store {
     pub fn ending_devices(
         &self,
         profile: &str,
-        now: i64,
+        now: UnixSeconds,
         alarm: i64,
     ) -> Result<Ending, StoreError> {
         let until = |window: i64| now.saturating_add(window);
@@ -102,7 +102,10 @@ impl Store {
     /// Of each name that is no device's the newest certificate by each profile that ends after
     /// `now` and is not revoked. Those that the daemon issued to itself count as one name, because
     /// its listener may be renamed.
-    pub fn current_leaves_of_others(&self, now: i64) -> Result<Vec<CurrentLeaf>, StoreError> {
+    pub fn current_leaves_of_others(
+        &self,
+        now: UnixSeconds,
+    ) -> Result<Vec<CurrentLeaf>, StoreError> {
         self.read(|tx| {
             let leaves: Vec<Option<CurrentLeaf>> = tx.query_all(
                 "SELECT i.role, i.profile, i.subject, i.not_after, max(i.id)

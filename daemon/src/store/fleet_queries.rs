@@ -5,7 +5,7 @@
 
 use super::engine::dialect::{greatest, values_of_1};
 use super::engine::{Parameters, Row, Tx, params};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use serde::Serialize;
 
 /// A device below a generation, in the order in which it needs a new leaf.
@@ -14,7 +14,7 @@ pub struct DeviceBelow {
     /// Its registration id.
     pub registration_id: String,
     /// The end of its leaf.
-    pub not_after: i64,
+    pub not_after: UnixSeconds,
 }
 
 /// The progress of an authority's roll.
@@ -70,7 +70,7 @@ const LAST_SEEN: &str = concat!(
 
 impl Store {
     /// Counts the devices whose current leaf is by one of these generations and good.
-    pub fn devices_under(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
+    pub fn devices_under(&self, generations: &[i64], now: UnixSeconds) -> Result<u64, StoreError> {
         let generations = list(generations);
         self.read(|tx| {
             let condition = "AND i.not_after >= ?2 AND c.revoked_at IS NULL";
@@ -84,7 +84,7 @@ impl Store {
     pub fn devices_with_leaves_by(
         &self,
         generations: &[i64],
-        now: i64,
+        now: UnixSeconds,
         after: &str,
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
@@ -100,7 +100,7 @@ impl Store {
     pub fn count_with_leaves_by(
         &self,
         generations: &[i64],
-        now: i64,
+        now: UnixSeconds,
         after: &str,
     ) -> Result<u64, StoreError> {
         self.read(|tx| {
@@ -111,7 +111,11 @@ impl Store {
 
     /// Counts the devices that may still need one of these generations: devices with a good leaf by
     /// it, current or not, that were not observed in a hub on a current leaf by another generation.
-    pub fn devices_needing(&self, generations: &[i64], now: i64) -> Result<u64, StoreError> {
+    pub fn devices_needing(
+        &self,
+        generations: &[i64],
+        now: UnixSeconds,
+    ) -> Result<u64, StoreError> {
         let generations = list(generations);
         self.read(|tx| {
             let sql = format!(
@@ -131,7 +135,7 @@ impl Store {
     pub fn devices_to_reissue(
         &self,
         generation: i64,
-        now: i64,
+        now: UnixSeconds,
         limit: u32,
     ) -> Result<Vec<DeviceBelow>, StoreError> {
         self.read(|tx| {
@@ -180,9 +184,9 @@ impl Store {
         &self,
         old: &[i64],
         new: &[i64],
-        now: i64,
-        retirement: i64,
-        silent_since: i64,
+        now: UnixSeconds,
+        retirement: UnixSeconds,
+        silent_since: UnixSeconds,
     ) -> Result<DrainReport, StoreError> {
         let old = list(old);
         let new = list(new);

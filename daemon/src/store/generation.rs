@@ -3,7 +3,7 @@
 //! An authority has at most one generation that serves and one that is the next.
 
 use super::engine::{Row, Tx, params};
-use super::{Store, StoreError, possession};
+use super::{Store, StoreError, UnixSeconds, possession};
 use crate::x509::key::KeyType;
 use serde::Serialize;
 
@@ -74,11 +74,11 @@ pub struct GenerationRow {
     /// DER certificate, once it is recorded.
     pub certificate: Option<Vec<u8>>,
     /// When it was certified.
-    pub certified_at: Option<i64>,
+    pub certified_at: Option<UnixSeconds>,
     /// How far it is.
     pub state: GenerationState,
     /// When its certificate was revoked; a revoked generation signs nothing.
-    pub revoked_at: Option<i64>,
+    pub revoked_at: Option<UnixSeconds>,
     /// The request to its issuer, if the issuer is elsewhere.
     pub request: Option<RequestRow>,
 }
@@ -210,7 +210,7 @@ pub(super) fn certify(tx: &Tx<'_>, generation: i64, certificate: i64) -> Result<
 pub(super) fn plan_next(
     tx: &Tx<'_>,
     plan: &PlannedGeneration,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<GenerationRow, StoreError> {
     let newest = newest(tx, &plan.authority)?
         .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))?;

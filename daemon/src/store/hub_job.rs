@@ -6,7 +6,7 @@
 
 use super::engine::{Tx, params};
 use super::hub_task::{self, HubTaskEnd, NEEDED, NEEDED_NO_MORE};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 
 /// A job.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct HubJobRow {
     /// Its calls.
     pub calls: Vec<HubCall>,
     /// When it was made.
-    pub made_at: i64,
+    pub made_at: UnixSeconds,
     /// How often it was polled and had not ended.
     pub attempts: i64,
 }
@@ -33,7 +33,7 @@ pub struct HubCall {
     /// How often its cause has asked for it.
     pub round: i64,
     /// When it was queued.
-    pub queued_at: i64,
+    pub queued_at: UnixSeconds,
 }
 
 impl Store {
@@ -45,7 +45,7 @@ impl Store {
         provisioning: String,
         name: String,
         devices_max: u32,
-        now: i64,
+        now: UnixSeconds,
     ) -> Result<bool, StoreError> {
         self.write(move |tx| {
             drop_needless(tx, &provisioning, now)?;
@@ -84,7 +84,7 @@ impl Store {
     pub fn due_hub_job(
         &self,
         provisioning: &str,
-        now: i64,
+        now: UnixSeconds,
     ) -> Result<Option<HubJobRow>, StoreError> {
         self.read(|tx| {
             let due = tx.query_optional(
@@ -125,7 +125,7 @@ impl Store {
     pub fn postpone_hub_job(
         &self,
         id: i64,
-        due_at: i64,
+        due_at: UnixSeconds,
         error: Option<String>,
     ) -> Result<(), StoreError> {
         self.write(move |tx| {
@@ -139,7 +139,12 @@ impl Store {
     }
 
     /// Ends a job and its calls.
-    pub fn end_hub_job(&self, id: i64, ends: Vec<HubTaskEnd>, at: i64) -> Result<(), StoreError> {
+    pub fn end_hub_job(
+        &self,
+        id: i64,
+        ends: Vec<HubTaskEnd>,
+        at: UnixSeconds,
+    ) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute(
                 "UPDATE hub_job SET done_at = ?2, last_error = NULL WHERE id = ?1",
@@ -150,7 +155,7 @@ impl Store {
     }
 }
 
-fn drop_needless(tx: &Tx<'_>, provisioning: &str, now: i64) -> Result<(), StoreError> {
+fn drop_needless(tx: &Tx<'_>, provisioning: &str, now: UnixSeconds) -> Result<(), StoreError> {
     let sql = format!(
         "UPDATE hub_task AS t SET done_at = ?2, answer = ?3, reached = NULL
          WHERE t.done_at IS NULL AND t.provisioning = ?1 AND t.due_at <= ?2

@@ -4,7 +4,7 @@
 //! leaf's thumbprint. One row per service and device holds the last observation.
 
 use super::engine::{Row, Tx, params};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::thumbprint::Thumbprint;
 
 /// What was observed of a device in its hub.
@@ -19,9 +19,9 @@ pub struct HubObservation {
     /// The status of its registration record, as `assigned`.
     pub registration: Option<String>,
     /// Since when the hub shows this leaf.
-    pub since: i64,
+    pub since: UnixSeconds,
     /// When the hub was last observed.
-    pub seen_at: i64,
+    pub seen_at: UnixSeconds,
 }
 
 impl Store {
@@ -65,7 +65,7 @@ impl Store {
     pub fn devices_to_observe(
         &self,
         provisioning: &str,
-        before: i64,
+        before: UnixSeconds,
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
         self.read(|tx| {

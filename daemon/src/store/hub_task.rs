@@ -7,7 +7,7 @@
 
 use super::engine::dialect::values_of_1;
 use super::engine::{Row, Tx, params};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -75,7 +75,7 @@ pub struct HubTaskRow {
     /// How often its cause has asked for it.
     pub round: i64,
     /// When it was queued.
-    pub queued_at: i64,
+    pub queued_at: UnixSeconds,
     /// How often it has failed.
     pub attempts: i64,
     /// The last failure.
@@ -133,7 +133,7 @@ pub struct HubTaskEnd {
     /// The hub's answer.
     pub answer: HubAnswer,
     /// When it is tried again; `None` if it is done.
-    pub again_at: Option<i64>,
+    pub again_at: Option<UnixSeconds>,
 }
 
 /// The progress of the tasks of one cause. A device that is called at several hubs has several
@@ -202,7 +202,7 @@ impl Store {
         &self,
         cause: HubCause,
         tasks: Vec<NewHubTask>,
-        at: i64,
+        at: UnixSeconds,
     ) -> Result<usize, StoreError> {
         self.write(move |tx| queue(tx, cause, &tasks, at))
     }
@@ -212,7 +212,7 @@ impl Store {
     pub fn due_hub_tasks(
         &self,
         provisioning: &str,
-        now: i64,
+        now: UnixSeconds,
         limit: u32,
         calls: bool,
     ) -> Result<Vec<HubTaskRow>, StoreError> {
@@ -253,7 +253,7 @@ impl Store {
     }
 
     /// Ends or postpones a task.
-    pub fn end_hub_task(&self, end: HubTaskEnd, at: i64) -> Result<(), StoreError> {
+    pub fn end_hub_task(&self, end: HubTaskEnd, at: UnixSeconds) -> Result<(), StoreError> {
         self.write(move |tx| self::end(tx, &end, at))
     }
 
@@ -261,7 +261,7 @@ impl Store {
     /// roll or block has ended, and all but the newest `keep`.
     pub fn hub_tasks_to_forget(
         &self,
-        before: i64,
+        before: UnixSeconds,
         keep: u32,
         limit: u32,
     ) -> Result<Vec<i64>, StoreError> {
@@ -374,7 +374,7 @@ pub(super) fn queue(
     tx: &Tx<'_>,
     cause: HubCause,
     tasks: &[NewHubTask],
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<usize, StoreError> {
     let (cause, id) = cause.columns();
     let sql = "INSERT INTO hub_task (provisioning, device, action, cause, cause_id, enrollment,
@@ -412,7 +412,7 @@ pub(super) fn queue(
 
 /// Ends or postpones a task within the caller's transaction, unless a later round was asked for. A
 /// postponed task leaves its job.
-pub(super) fn end(tx: &Tx<'_>, end: &HubTaskEnd, at: i64) -> Result<(), StoreError> {
+pub(super) fn end(tx: &Tx<'_>, end: &HubTaskEnd, at: UnixSeconds) -> Result<(), StoreError> {
     let HubAnswer { words, reached } = &end.answer;
     match end.again_at {
         None => tx.execute(

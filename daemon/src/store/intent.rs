@@ -2,7 +2,7 @@
 
 use super::certificate::CertificateRow;
 use super::certified_key::KeyInTheWay;
-use super::{REQUESTER_REVOKED, StoreError};
+use super::{REQUESTER_REVOKED, StoreError, UnixSeconds};
 use crate::enrollment::role::Role;
 use std::collections::BTreeSet;
 
@@ -52,9 +52,9 @@ pub struct Intent {
     /// The complete bytes to be signed.
     pub tbs: Vec<u8>,
     /// When its validity begins.
-    pub not_before: i64,
+    pub not_before: UnixSeconds,
     /// When it expires.
-    pub not_after: i64,
+    pub not_after: UnixSeconds,
     /// The role of the leaf's holder; `None` for all other purposes.
     pub role: Option<Role>,
     /// The caller.
@@ -72,7 +72,7 @@ pub struct Intent {
     /// The other profiles from which a device may be moved to this one.
     pub moves: Moves,
     /// When it happened.
-    pub at: i64,
+    pub at: UnixSeconds,
 }
 
 /// The profiles from which a registered device may be moved to the requested one.

@@ -6,7 +6,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Tx, params};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ impl Store {
         token: String,
         worker: [u8; 8],
         counts: Vec<KeyCount>,
-        at: i64,
+        at: UnixSeconds,
     ) -> Result<(), StoreError> {
         self.write(move |tx| {
             let mut new: BTreeMap<KeyUse, Vec<Value>> = BTreeMap::new();

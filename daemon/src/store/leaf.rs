@@ -8,7 +8,7 @@ use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
 use super::intent::{Intent, IntentRefusal, Moves};
 use super::mark::{self, MarkSubject};
-use super::{StoreError, block, precedence, roll};
+use super::{StoreError, UnixSeconds, block, precedence, roll};
 use crate::enrollment::roll::RollReason;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -196,7 +196,7 @@ fn replace_compromised(
     tx: &Tx<'_>,
     row: EnrollmentRow,
     leaf: Thumbprint,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let compromised = row.slots.held();
     let left = row.slots.shut_out(&compromised, Some(leaf));

@@ -7,7 +7,7 @@ use super::enrollment::{by_id, save_slots};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
 use super::roll::{NewRoll, NewSubject, RollRow, RollSubject, insert, roll_by_id, set_state};
-use super::{Store, StoreError, leaf, precedence};
+use super::{Store, StoreError, UnixSeconds, leaf, precedence};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -21,7 +21,7 @@ pub struct EndingLeaf {
     /// The registration id.
     pub name: String,
     /// The end of the leaf.
-    pub not_after: i64,
+    pub not_after: UnixSeconds,
 }
 
 /// One step of a leaf's roll.
@@ -72,7 +72,7 @@ impl Store {
 
     /// Returns the individual enrollments without an open roll whose only leaf ends before `until`,
     /// in the order of their ends.
-    pub fn ending_leaves(&self, until: i64) -> Result<Vec<EndingLeaf>, StoreError> {
+    pub fn ending_leaves(&self, until: UnixSeconds) -> Result<Vec<EndingLeaf>, StoreError> {
         self.read(|tx| {
             tx.query_all(
                 concat!(

@@ -4,7 +4,7 @@ use super::audit::{self, AuditEntry};
 use super::engine::dialect::greatest;
 use super::engine::{Row, Tx, params};
 use super::json::to_json;
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::history::History;
 use serde_json::Value;
 
@@ -29,9 +29,9 @@ pub struct MarkRow {
     /// The last cause.
     pub cause: String,
     /// When the first cause came.
-    pub since: i64,
+    pub since: UnixSeconds,
     /// When the reconciler observes next.
-    pub due_at: i64,
+    pub due_at: UnixSeconds,
     /// Failed attempts since the last cause.
     pub attempts: i64,
     /// Why the last attempt failed.
@@ -71,7 +71,7 @@ impl Store {
     pub fn due_marks(
         &self,
         provisioning: &str,
-        now: i64,
+        now: UnixSeconds,
         limit: u32,
         new_ones: bool,
     ) -> Result<Vec<MarkRow>, StoreError> {
@@ -111,7 +111,7 @@ impl Store {
         &self,
         mark: &MarkRow,
         observation: Observation,
-        at: i64,
+        at: UnixSeconds,
     ) -> Result<bool, StoreError> {
         let mark = mark.clone();
         self.write(move |tx| complete(tx, &mark, &observation, at))
@@ -121,7 +121,7 @@ impl Store {
     pub fn postpone_mark(
         &self,
         mark: &MarkRow,
-        due_at: i64,
+        due_at: UnixSeconds,
         error: String,
     ) -> Result<(), StoreError> {
         let id = mark.id;
@@ -138,7 +138,12 @@ impl Store {
 
     /// Defers a mark that has to wait for something else, until `due_at` at the latest. This is no
     /// failed attempt.
-    pub fn defer_mark(&self, mark: &MarkRow, due_at: i64, reason: &str) -> Result<(), StoreError> {
+    pub fn defer_mark(
+        &self,
+        mark: &MarkRow,
+        due_at: UnixSeconds,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         let id = mark.id;
         let version = mark.version;
         let reason = reason.to_owned();
@@ -210,7 +215,7 @@ pub(super) fn raise(
     tx: &Tx<'_>,
     subject: MarkSubject,
     cause: &str,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let (table, id) = match subject {
         MarkSubject::Enrollment(id) => ("enrollment", id),
@@ -233,7 +238,7 @@ pub(super) fn raise_urgent(
     tx: &Tx<'_>,
     enrollment: i64,
     cause: &str,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<(), StoreError> {
     raise(tx, MarkSubject::Enrollment(enrollment), cause, at)?;
     tx.execute(
@@ -248,7 +253,7 @@ pub(super) fn complete(
     tx: &Tx<'_>,
     mark: &MarkRow,
     observation: &Observation,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<bool, StoreError> {
     let cleared = tx.execute(
         "DELETE FROM mark WHERE id = ?1 AND version = ?2",
@@ -262,7 +267,7 @@ fn observe(
     tx: &Tx<'_>,
     subject: MarkSubject,
     observation: &Observation,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<(), StoreError> {
     match (subject, observation) {
         (MarkSubject::Enrollment(id), Observation::InPlace { history, record }) => tx.execute(

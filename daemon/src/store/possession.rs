@@ -4,7 +4,7 @@ use super::audit::{self, AuditEntry};
 use super::engine::{Row, Tx, params};
 use super::json::{from_json, to_json};
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::ca_certificate::{PossessionProof, Stage, VerificationCode};
 use crate::enrollment::desired::SlotCertificate;
 
@@ -113,7 +113,7 @@ impl Store {
 }
 
 /// Step 10, for a verification certificate: adds it to the proof.
-pub(super) fn prove(tx: &Tx<'_>, ca_certificate: i64, at: i64) -> Result<(), StoreError> {
+pub(super) fn prove(tx: &Tx<'_>, ca_certificate: i64, at: UnixSeconds) -> Result<(), StoreError> {
     let row = by_id(tx, ca_certificate)?;
     let Stage::CodeKnown { code } = row.proof.stage().clone() else {
         return Ok(());
@@ -141,7 +141,7 @@ pub(super) fn prove(tx: &Tx<'_>, ca_certificate: i64, at: i64) -> Result<(), Sto
 }
 
 /// Marks a generation's certificate for removal at every service. Returns how many hold it.
-pub(super) fn remove(tx: &Tx<'_>, generation: i64, at: i64) -> Result<usize, StoreError> {
+pub(super) fn remove(tx: &Tx<'_>, generation: i64, at: UnixSeconds) -> Result<usize, StoreError> {
     let held: Vec<i64> = tx.query_all(
         "SELECT id FROM ca_certificate WHERE generation = ?1 AND removed = 0",
         params![generation],

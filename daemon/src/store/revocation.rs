@@ -6,7 +6,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::engine::{Parameter, Parameters, Row, Tx, params};
-use super::{Store, StoreError, certified_key};
+use super::{Store, StoreError, UnixSeconds, certified_key};
 use crate::x509::revocation::RevocationReason;
 use serde_json::json;
 
@@ -41,7 +41,7 @@ pub struct Revocation {
     /// The certificates to change.
     pub target: RevocationTarget,
     /// When it happened.
-    pub at: i64,
+    pub at: UnixSeconds,
     /// The actor in the audit journal.
     pub actor: String,
     /// The cause in the audit journal.

@@ -7,7 +7,7 @@
 use super::audit::AuditEntry;
 use super::engine::{Parameters, Row, Tx, params};
 use super::json::from_json;
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::thumbprint::Thumbprint;
 use serde_json::Value;
@@ -58,7 +58,7 @@ pub struct RollRow {
     /// The certificate that is replaced.
     pub old_certificate: Thumbprint,
     /// The end of the replaced certificate.
-    pub old_not_after: i64,
+    pub old_not_after: UnixSeconds,
     /// The certificate that replaces it.
     pub new_certificate: Option<Thumbprint>,
     /// Options and evidence, in a form that depends on the kind of subject.
@@ -68,9 +68,9 @@ pub struct RollRow {
     /// The actor that started it.
     pub started_by: String,
     /// When it was started.
-    pub started_at: i64,
+    pub started_at: UnixSeconds,
     /// When the last step was made.
-    pub changed_at: i64,
+    pub changed_at: UnixSeconds,
 }
 
 /// A roll to record.
@@ -130,7 +130,7 @@ impl Store {
     /// Returns every roll that may have a next step at `now`, oldest first. Most rolls of leaves
     /// wait for a request or for the end of the old leaf and are left out. With `proven`, rolls
     /// whose new leaf was observed in the hub do not wait for that end.
-    pub fn open_rolls(&self, now: i64, proven: bool) -> Result<Vec<RollRow>, StoreError> {
+    pub fn open_rolls(&self, now: UnixSeconds, proven: bool) -> Result<Vec<RollRow>, StoreError> {
         self.read(|tx| {
             let condition =
                 "WHERE r.state NOT IN ('done', 'aborted') AND (r.enrollment IS NULL OR (
@@ -227,7 +227,7 @@ pub(super) fn set_state(
     tx: &Tx<'_>,
     roll: i64,
     state: RollState,
-    at: i64,
+    at: UnixSeconds,
 ) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE roll SET state = ?2, changed_at = ?3 WHERE id = ?1",

@@ -6,7 +6,7 @@ use super::engine::params;
 use super::enrollment::{EnrollmentRow, enrollment_rows};
 use super::json::to_json;
 use super::mark::{self, MarkRow, MarkSubject, Observation};
-use super::{EnrollmentKind, Store, StoreError};
+use super::{EnrollmentKind, Store, StoreError, UnixSeconds};
 use crate::enrollment::history::History;
 
 /// What one page of a scan has shown.
@@ -47,7 +47,11 @@ impl Store {
     /// Records one page of a scan. Enrollments as desired complete their marks, as
     /// [`complete_mark`](Store::complete_mark) does. Enrollments that differ from the last
     /// observation are marked, unless that was during this scan: then the page may be older.
-    pub fn record_page(&self, page: ScannedPage, at: i64) -> Result<PageEffect, StoreError> {
+    pub fn record_page(
+        &self,
+        page: ScannedPage,
+        at: UnixSeconds,
+    ) -> Result<PageEffect, StoreError> {
         self.write(move |tx| {
             let mut effect = PageEffect::default();
             let seen_since = "SELECT seen_in_scan >= ?2 FROM enrollment WHERE id = ?1";
@@ -80,7 +84,7 @@ impl Store {
         provisioning: String,
         kind: EnrollmentKind,
         scan: i64,
-        at: i64,
+        at: UnixSeconds,
     ) -> Result<usize, StoreError> {
         self.write(move |tx| {
             let missing: Vec<i64> = tx.query_all(
@@ -119,7 +123,7 @@ impl Store {
     }
 
     /// Records that every enrollment at a service was compared with the store.
-    pub fn record_scan(&self, provisioning: String, at: i64) -> Result<(), StoreError> {
+    pub fn record_scan(&self, provisioning: String, at: UnixSeconds) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute(
                 "INSERT INTO service_load (provisioning, scanned_at) VALUES (?1, ?2)
@@ -169,7 +173,7 @@ impl Store {
         &self,
         provisioning: &str,
         after: i64,
-        now: i64,
+        now: UnixSeconds,
         limit: u32,
     ) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|tx| {
