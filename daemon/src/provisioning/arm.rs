@@ -1,11 +1,11 @@
-//! CA certificates of the service, through Azure Resource Manager (section 11).
+//! Manages CA certificates of the service, through Azure Resource Manager (section 11).
 //!
-//! Each step of the proof of possession changes the etag: every call takes the one that was read
-//! last and answers with the next. The etag stands without quotes in the body and with them in
-//! `If-Match`.
+//! Each step of the proof of possession changes the etag: every call takes the last etag and
+//! returns the next. The etag has no quotes in the body, and quotes in `If-Match`.
 
+use super::call::{Call, Reply, segment};
 use super::failure::CallError;
-use super::http::{Answer, Call, Plane, segment};
+use super::http::Plane;
 use crate::enrollment::ca_certificate::{ObservedCaCertificate, VerificationCode};
 use crate::enrollment::desired::SlotCertificate;
 use crate::enrollment::etag::Etag;
@@ -40,11 +40,11 @@ pub struct ArmClient {
 pub struct NamedCaCertificate {
     /// Its name, which enrollments refer to.
     pub name: String,
-    /// What the service says of it.
+    /// The certificate as the service shows it.
     pub certificate: ObservedCaCertificate,
 }
 
-/// What the service says of itself.
+/// The service's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceDescription {
@@ -68,7 +68,7 @@ impl ArmClient {
         Self { plane, service }
     }
 
-    /// What the service says of itself.
+    /// Reads the service's description of itself.
     pub async fn describe(&self) -> Result<ServiceDescription, CallError> {
         #[derive(Deserialize)]
         struct Resource {
@@ -108,7 +108,7 @@ impl ArmClient {
         }
     }
 
-    /// Uploads a CA certificate, unverified. `etag`: the one that stands there, if there is one.
+    /// Uploads a CA certificate, unverified. `etag` is that of the certificate to replace, if any.
     pub async fn put(
         &self,
         name: &str,
@@ -126,7 +126,7 @@ impl ArmClient {
         named(&operation, &self.plane.call(call).await?)
     }
 
-    /// Deletes a CA certificate: every device that needs it is shut out.
+    /// Deletes a CA certificate: DPS refuses every device that needs it.
     pub async fn delete(&self, name: &str, etag: &Etag) -> Result<(), CallError> {
         let operation = format!("delete CA certificate {name}");
         let call = Call::new(Method::DELETE, operation, self.certificate_path(name, ""));
@@ -216,7 +216,7 @@ impl CertificateResource {
     }
 }
 
-fn named(operation: &str, answer: &Answer) -> Result<NamedCaCertificate, CallError> {
+fn named(operation: &str, answer: &Reply) -> Result<NamedCaCertificate, CallError> {
     let resource: CertificateResource = answer.json(operation)?;
     resource.named(operation)
 }

@@ -1,19 +1,19 @@
-//! The operations per minute that a service allows, shared by all calls to it.
+//! Limits all calls to a service to its operations per minute.
 //!
-//! Azure counts 1,000 operations of the service plane per minute and service; whoever spends more
-//! is throttled together with everybody else who uses that service. In any minute this budget
-//! lets through at most what is configured, bursts included.
+//! Azure allows 1,000 operations of the service plane per minute and service; a client that uses
+//! more is throttled, together with all other clients of that service. In any minute this budget
+//! passes at most the configured number, bursts included.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What Azure allows on the service plane.
+/// The limit of Azure for the service plane.
 pub const OPERATIONS_PER_MINUTE_DEFAULT: u32 = 1000;
 
 /// How many operations may go at once after a quiet time, at most.
 pub const BURST_MAX: u32 = 50;
 
-/// A call that would have to wait longer is refused, and comes back when there is room.
+/// A call that would have to wait longer is refused; the caller retries.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
-//! What an operator says of one provisioning service, and what it means.
+//! Reads and checks the configuration of one provisioning service.
 //!
-//! Two stages: [`ProvisioningConfiguration`] is the text, [`Provisioning`] is what it means, with
-//! every contradiction refused and its reason told. Neither reads a file that the text names:
-//! credentials come and go while the daemon runs.
+//! Two stages: [`ProvisioningConfiguration`] is the text, [`Provisioning`] its meaning, with every
+//! contradiction refused and the reason given. Neither reads a file that the text names:
+//! credentials appear and disappear while the daemon runs.
 
 use super::arm::{ArmClient, ResourcePath};
 use super::budget::{Budget, OPERATIONS_PER_MINUTE_DEFAULT};
@@ -14,9 +14,9 @@ use super::credential::configuration::{
 use super::credential::keys::TokenKeys;
 use super::device::DeviceClient;
 use super::dps::DpsClient;
+use super::endpoint::{EndpointInvalid, Endpoints};
 use super::http::{Plane, PlaneError, PlaneSettings};
 use super::hub::HubClient;
-use super::reach::{Reach, ReachInvalid};
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -29,17 +29,17 @@ const DEVICE_ENDPOINT_DEFAULT: &str = "https://global.azure-devices-provisioning
 /// Azure Resource Manager of the public cloud.
 const ARM_ENDPOINT_DEFAULT: &str = "https://management.azure.com";
 
-/// What the smallest paid hub (S1, one unit) allows for its identities; others allow more.
+/// The limit of the smallest paid hub (S1, one unit) for its identities; others allow more.
 const HUB_OPERATIONS_PER_MINUTE_DEFAULT: u32 = 100;
 
 /// Fewer would not even observe; more than this no service sells.
 const OPERATIONS_PER_MINUTE: std::ops::RangeInclusive<u32> = 10..=100_000;
 
-/// `[[provisioning]]`, as it is said.
+/// `[[provisioning]]`, as it is raw.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProvisioningConfiguration {
-    /// What this service is called in status and commands.
+    /// The name of the service in status and commands.
     pub name: String,
     /// Host of the service plane, with or without `https://`.
     pub endpoint: String,
@@ -56,12 +56,12 @@ pub struct ProvisioningConfiguration {
     pub ca_bundle: Option<PathBuf>,
     /// `http://host:port`; the environment is not asked.
     pub proxy: Option<String>,
-    /// What opens the service plane; a string is a file with a connection string.
+    /// The credential of the service plane; a string is a file with a connection string.
     pub credential: CredentialConfiguration,
-    /// What the service allows.
+    /// The limit of the service.
     #[serde(default = "operations_per_minute_default")]
     pub operations_per_minute: u32,
-    /// Authorities whose certificates this service shall hold verified.
+    /// Authorities whose certificates this service is to verify.
     #[serde(default)]
     pub verified: Vec<String>,
     /// How many CA certificates the service holds at most.
@@ -76,7 +76,7 @@ pub struct ProvisioningConfiguration {
     pub hub: Option<HubConfiguration>,
 }
 
-/// `[provisioning.arm]`, as it is said.
+/// `[provisioning.arm]`, as it is raw.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArmConfiguration {
@@ -93,11 +93,11 @@ pub struct ArmConfiguration {
     pub resource_group: String,
     /// Name of the provisioning service there.
     pub name: String,
-    /// What opens it; a string is a file with a bearer token.
+    /// The credential; a string is a file with a bearer token.
     pub credential: CredentialConfiguration,
 }
 
-/// `[provisioning.hub]`, as it is said.
+/// `[provisioning.hub]`, as it is raw.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubConfiguration {
@@ -107,9 +107,9 @@ pub struct HubConfiguration {
     pub address: Option<String>,
     /// PEM file with the only authorities to trust for TLS.
     pub ca_bundle: Option<PathBuf>,
-    /// What opens the hub; a string is a file with a connection string.
+    /// The credential of the hub; a string is a file with a connection string.
     pub credential: CredentialConfiguration,
-    /// What the hub allows.
+    /// The limit of the hub.
     #[serde(default = "hub_operations_per_minute_default")]
     pub operations_per_minute: u32,
 }
@@ -138,18 +138,18 @@ fn operations_per_minute_default() -> u32 {
     OPERATIONS_PER_MINUTE_DEFAULT
 }
 
-/// One provisioning service, as it is meant.
+/// One provisioning service, as it is checked.
 #[derive(Clone, Debug)]
 pub struct Provisioning {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// Id scope.
     pub id_scope: String,
-    /// Authorities whose certificates it shall hold verified.
+    /// Authorities whose certificates it is to verify.
     pub verified: BTreeSet<String>,
     /// CA certificates and groups that it holds at most.
     pub limits: (i64, i64),
-    /// What it allows.
+    /// The limit of the service.
     pub operations_per_minute: u32,
     service: Access,
     device: PlaneSettings,
@@ -178,7 +178,7 @@ pub struct Clients {
     pub device: DevicePlane,
 }
 
-/// The device plane, for whoever has a device's certificate.
+/// The device plane, for calls with a device's certificate.
 #[derive(Clone, Debug)]
 pub struct DevicePlane {
     settings: PlaneSettings,
@@ -196,7 +196,7 @@ impl DevicePlane {
 }
 
 impl ProvisioningConfiguration {
-    /// What it means. `credentials` is systemd's `$CREDENTIALS_DIRECTORY`, if there is one.
+    /// Checks the text. `credentials` is `$CREDENTIALS_DIRECTORY` of systemd, if there is one.
     pub fn check(self, credentials: Option<&Path>) -> Result<Provisioning, ConfigurationError> {
         let name = self.name.clone();
         let checked = self.checked(credentials);
@@ -210,18 +210,19 @@ impl ProvisioningConfiguration {
         if !self.verified.is_empty() && self.arm.is_none() {
             return Err(Reason::VerifiedWithoutArm);
         }
-        let reach = Reach {
+        let endpoints = Endpoints {
             ca_bundle: self.ca_bundle,
             proxy: self.proxy,
             credentials,
         };
         let budget = self.operations_per_minute;
-        let service = reach.plane(&self.endpoint, self.address.as_deref(), None)?;
+        let service = endpoints.plane(&self.endpoint, self.address.as_deref(), None)?;
         let audience = Audience::ProvisioningService;
-        let service = Access::new(service, &self.credential, audience, budget, &reach)?;
-        let device = reach.plane(&self.device_endpoint, self.device_address.as_deref(), None)?;
-        let arm = self.arm.map(|arm| arm.checked(&reach, budget));
-        let hub = self.hub.map(|hub| hub.checked(&reach));
+        let service = Access::new(service, &self.credential, audience, budget, &endpoints)?;
+        let device =
+            endpoints.plane(&self.device_endpoint, self.device_address.as_deref(), None)?;
+        let arm = self.arm.map(|arm| arm.checked(&endpoints, budget));
+        let hub = self.hub.map(|hub| hub.checked(&endpoints));
         Ok(Provisioning {
             name: self.name,
             id_scope: self.id_scope,
@@ -239,16 +240,16 @@ impl ProvisioningConfiguration {
 impl ArmConfiguration {
     fn checked(
         self,
-        reach: &Reach<'_>,
+        endpoints: &Endpoints<'_>,
         operations_per_minute: u32,
     ) -> Result<(Access, ResourcePath), Reason> {
         let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
         let access = Access::new(
-            reach.plane(&self.endpoint, address, ca_bundle)?,
+            endpoints.plane(&self.endpoint, address, ca_bundle)?,
             &self.credential,
             Audience::ResourceManager,
             operations_per_minute,
-            reach,
+            endpoints,
         )?;
         let path = ResourcePath {
             subscription: self.subscription,
@@ -260,15 +261,15 @@ impl ArmConfiguration {
 }
 
 impl HubConfiguration {
-    fn checked(self, reach: &Reach<'_>) -> Result<Access, Reason> {
+    fn checked(self, endpoints: &Endpoints<'_>) -> Result<Access, Reason> {
         check_operations_per_minute(self.operations_per_minute)?;
         let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
         Access::new(
-            reach.plane(&self.endpoint, address, ca_bundle)?,
+            endpoints.plane(&self.endpoint, address, ca_bundle)?,
             &self.credential,
             Audience::Hub,
             self.operations_per_minute,
-            reach,
+            endpoints,
         )
     }
 }
@@ -337,10 +338,10 @@ impl Access {
         credential: &CredentialConfiguration,
         audience: Audience,
         operations_per_minute: u32,
-        reach: &Reach<'_>,
+        endpoints: &Endpoints<'_>,
     ) -> Result<Self, Reason> {
         Ok(Self {
-            credential: credential.resolve(audience, &settings.host, reach)?,
+            credential: credential.resolve(audience, &settings.host, endpoints)?,
             settings,
             operations_per_minute,
         })
@@ -392,7 +393,7 @@ enum Reason {
     #[error("id_scope must be letters and digits, as the service shows it (0ne…)")]
     IdScope,
     #[error(transparent)]
-    Reach(#[from] ReachInvalid),
+    Endpoints(#[from] EndpointInvalid),
     #[error(transparent)]
     Credential(#[from] CredentialInvalid),
     #[error("operations_per_minute is {0}; give 10 to 100000 (DPS allows 1000)")]
@@ -405,7 +406,7 @@ enum Reason {
 mod tests {
     use super::*;
 
-    const SAID: &str = r#"
+    const RAW: &str = r#"
         name = "line"
         endpoint = "https://Line.azure-devices-provisioning.net"
         id_scope = "0ne0012ABCD"
@@ -413,22 +414,22 @@ mod tests {
     "#;
 
     fn check(more: &str) -> Result<Provisioning, String> {
-        let text = format!("{SAID}{more}");
-        let said: ProvisioningConfiguration =
+        let text = format!("{RAW}{more}");
+        let raw: ProvisioningConfiguration =
             toml::from_str(&text).map_err(|error| error.to_string())?;
-        said.check(None).map_err(|error| error.to_string())
+        raw.check(None).map_err(|error| error.to_string())
     }
 
     #[test]
     fn little_needs_to_be_said() {
-        let meant = check("").unwrap();
+        let checked = check("").unwrap();
         assert_eq!(
-            meant.service.settings.host,
+            checked.service.settings.host,
             "line.azure-devices-provisioning.net"
         );
-        assert_eq!(meant.device.host, "global.azure-devices-provisioning.net");
-        assert_eq!(meant.operations_per_minute, 1000);
-        assert!(meant.clients(&TokenKeys::new()).unwrap().arm.is_none());
+        assert_eq!(checked.device.host, "global.azure-devices-provisioning.net");
+        assert_eq!(checked.operations_per_minute, 1000);
+        assert!(checked.clients(&TokenKeys::new()).unwrap().arm.is_none());
     }
 
     #[test]
@@ -454,24 +455,27 @@ mod tests {
 
     #[test]
     fn a_bare_name_is_one_of_systemds_credentials() {
-        let said = SAID.replace("/run/keys/dps", "dps");
-        let said: ProvisioningConfiguration = toml::from_str(&said).unwrap();
-        assert!(said.clone().check(None).is_err());
-        let meant = said.check(Some(Path::new("/run/credentials/x"))).unwrap();
-        let shown = format!("{:?}", meant.service.credential);
+        let raw = RAW.replace("/run/keys/dps", "dps");
+        let raw: ProvisioningConfiguration = toml::from_str(&raw).unwrap();
+        assert!(raw.clone().check(None).is_err());
+        let checked = raw.check(Some(Path::new("/run/credentials/x"))).unwrap();
+        let shown = format!("{:?}", checked.service.credential);
         assert!(shown.contains("/run/credentials/x/dps"), "{shown}");
     }
 
     #[test]
     fn the_keys_in_tokens_are_told() {
-        let said = SAID.replace(
+        let raw = RAW.replace(
             "\"/run/keys/dps\"",
             "{ kind = \"token-hmac\", token = \"factory\", key = \"dps\", policy = \"owner\" }",
         );
-        let said: ProvisioningConfiguration = toml::from_str(&said).unwrap();
-        let meant = said.check(None).unwrap();
-        assert_eq!(meant.token_keys().collect::<Vec<_>>(), [("factory", "dps")]);
-        let error = meant.clients(&TokenKeys::new()).unwrap_err();
+        let raw: ProvisioningConfiguration = toml::from_str(&raw).unwrap();
+        let checked = raw.check(None).unwrap();
+        assert_eq!(
+            checked.token_keys().collect::<Vec<_>>(),
+            [("factory", "dps")]
+        );
+        let error = checked.clients(&TokenKeys::new()).unwrap_err();
         assert!(matches!(error, PlaneError::Token(_)), "{error}");
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! For the canary, which shows that devices under a new authority get in before they need to.
 
+use super::call::{Call, Reply, segment};
 use super::failure::CallError;
-use super::http::{Answer, Call, Plane, segment};
+use super::http::Plane;
 use crate::enrollment::id::RegistrationId;
 use reqwest::Method;
 use serde::Deserialize;
@@ -26,7 +27,7 @@ pub struct DeviceClient {
     id_scope: String,
 }
 
-/// Where a registration stands.
+/// The state of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
     /// Under way: poll after the interval.
@@ -67,7 +68,7 @@ impl DeviceClient {
         Registration::read(&operation, &self.plane.call(call).await?)
     }
 
-    /// Looks how a registration goes on.
+    /// Reads the state of a registration.
     pub async fn poll(
         &self,
         id: &RegistrationId,
@@ -115,7 +116,7 @@ struct State {
 }
 
 impl Registration {
-    fn read(operation: &str, answer: &Answer) -> Result<Self, CallError> {
+    fn read(operation: &str, answer: &Reply) -> Result<Self, CallError> {
         let body: Operation = answer.json(operation)?;
         let state = State {
             // The operation's own status is the one that is always there.
@@ -149,7 +150,7 @@ impl State {
     }
 }
 
-fn poll_after(answer: &Answer) -> Duration {
+fn poll_after(answer: &Reply) -> Duration {
     let asked = answer.retry_after().unwrap_or(POLL_INTERVAL_DEFAULT);
     asked.max(POLL_INTERVAL_MIN)
 }

@@ -1,11 +1,12 @@
-//! The service plane of DPS: enrollments and registrations (sections 2 to 7).
+//! Calls the service plane of DPS: enrollments and registrations (sections 2 to 7).
 //!
-//! A write is conditional or a creation, never "whatever stands there": `If-Match` carries the
-//! etag exactly as it was read, and only a creation goes without it and may end in a conflict.
-//! What is gone already counts as deleted.
+//! A write is conditional or a creation, and never overwrites an unknown state: `If-Match` carries
+//! the etag exactly as it was read, and only a creation goes without it and may end in a conflict.
+//! A missing object counts as deleted.
 
+use super::call::{Call, Continuation, Reply, segment};
 use super::failure::CallError;
-use super::http::{Answer, Call, Continuation, Plane, segment};
+use super::http::Plane;
 use crate::enrollment::desired::EnrollmentId;
 use crate::enrollment::etag::Etag;
 use crate::enrollment::id::RegistrationId;
@@ -35,7 +36,7 @@ impl DpsClient {
         Self { plane }
     }
 
-    /// The enrollment as it stands, or `None`.
+    /// Reads an enrollment; `None` if there is none.
     pub async fn enrollment(&self, id: EnrollmentId<'_>) -> Result<Option<Record>, CallError> {
         let operation = format!("read {}", name(id));
         let call = Call::new(Method::GET, operation.clone(), path(id));
@@ -74,7 +75,7 @@ impl DpsClient {
         gone(self.plane.call(call).await)
     }
 
-    /// What the service remembers of a device's last registration.
+    /// Reads the service's record of a device's last registration.
     pub async fn registration(&self, id: &RegistrationId) -> Result<Option<Value>, CallError> {
         let operation = format!("read registration {id}");
         let call = Call::new(Method::GET, operation.clone(), registration_path(id));
@@ -85,8 +86,8 @@ impl DpsClient {
         }
     }
 
-    /// Forgets a device's registration. Unconditional: it is a trace, not a decision, and a device
-    /// that registers meanwhile makes a new one.
+    /// Deletes the record of a device's registration. Unconditional: the record decides nothing,
+    /// and a device that registers concurrently makes a new one.
     pub async fn delete_registration(&self, id: &RegistrationId) -> Result<(), CallError> {
         let operation = format!("delete registration {id}");
         let call = Call::new(Method::DELETE, operation, registration_path(id));
@@ -146,7 +147,7 @@ fn versioned(path: &str) -> String {
     format!("{path}?api-version={API_VERSION}")
 }
 
-fn record(operation: &str, answer: &Answer) -> Result<Record, CallError> {
+fn record(operation: &str, answer: &Reply) -> Result<Record, CallError> {
     parse_record(operation, answer.json(operation)?)
 }
 
@@ -159,8 +160,8 @@ fn parse_record(operation: &str, value: Value) -> Result<Record, CallError> {
     })
 }
 
-/// What is not there has been deleted, perhaps by a call of ours whose answer was lost.
-fn gone(result: Result<Answer, CallError>) -> Result<(), CallError> {
+/// A missing object counts as deleted, perhaps by an earlier call whose answer was lost.
+fn gone(result: Result<Reply, CallError>) -> Result<(), CallError> {
     match result {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),
@@ -168,7 +169,7 @@ fn gone(result: Result<Answer, CallError>) -> Result<(), CallError> {
     }
 }
 
-/// What to scan.
+/// The collection of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanKind {
     /// Individual enrollments.
@@ -189,14 +190,14 @@ impl ScanKind {
 /// One page of a scan.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// What stands on it.
+    /// The records of the page.
     pub records: Vec<Record>,
     /// Where the next one begins, if there is one.
     pub next: Option<Continuation>,
 }
 
 impl Page {
-    fn read(operation: &str, answer: &Answer) -> Result<Self, CallError> {
+    fn read(operation: &str, answer: &Reply) -> Result<Self, CallError> {
         let values: Vec<Value> = answer.json(operation)?;
         let records = values
             .into_iter()
@@ -207,7 +208,7 @@ impl Page {
     }
 }
 
-/// What a bulk call does with each record.
+/// The operation of a bulk call on each record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkMode {
     /// Creates it; an existing one is a failure.
@@ -231,12 +232,12 @@ impl BulkMode {
 pub struct BulkOutcome {
     /// Every item succeeded. This decides: a service may list successes among the `errors`.
     pub is_successful: bool,
-    /// What is told of single items.
+    /// The errors of single items.
     #[serde(default)]
     pub errors: Vec<BulkItem>,
 }
 
-/// What is told of one item of a bulk call.
+/// The error of one item of a bulk call.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BulkItem {

@@ -1,7 +1,7 @@
-//! Why a call did not succeed, told by what the caller can do about it.
+//! Classifies failed calls by what the caller can do.
 //!
-//! A secret never gets in here: what the service answered is cut, cleaned of control characters,
-//! and of the authorization that was sent, should a proxy have reflected it.
+//! An error never holds a secret: the service's answer is cut, and cleaned of control characters
+//! and of the authorization that was sent, in case a proxy reflects it.
 
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
@@ -18,33 +18,33 @@ pub enum CallError {
     /// Try again later.
     #[error("{operation}: {reason}")]
     Transient {
-        /// What was asked, of whom.
+        /// Verb and subject of the call.
         operation: String,
-        /// What happened.
+        /// The cause.
         reason: String,
         /// When the service wants to hear of us again, if it said so.
         retry_after: Option<Duration>,
         /// The service may have done what was asked: observe before it is asked again.
         lost_answer: bool,
     },
-    /// Somebody was faster: observe again, and decide anew.
-    #[error("{operation}: the service holds something else by now: {reason}")]
+    /// Another client changed the object: observe again, then decide.
+    #[error("{operation}: the service holds another state now: {reason}")]
     Conflict {
-        /// What was asked, of whom.
+        /// Verb and subject of the call.
         operation: String,
-        /// What the service said.
+        /// The words of the service.
         reason: String,
     },
     /// Asking again would be refused again: park it, and show why.
     #[error("{operation}: the service refused with {status}: {message}")]
     Rejected {
-        /// What was asked, of whom.
+        /// Verb and subject of the call.
         operation: String,
         /// HTTP status.
         status: u16,
         /// The service's own error code.
         code: Option<String>,
-        /// What the service said.
+        /// The words of the service.
         message: String,
         /// For a support request.
         tracking_id: Option<String>,
@@ -52,18 +52,18 @@ pub enum CallError {
     /// Nothing was sent, because it could not be: park it, and show why.
     #[error("{operation}: cannot be sent: {reason}")]
     Unsendable {
-        /// What was asked, of whom.
+        /// Verb and subject of the call.
         operation: String,
-        /// What is wrong with it.
+        /// The fault of the request or credential.
         reason: String,
     },
     /// The credential is missing, wrong or lacks a right: an operator must mend it. Try again
     /// slowly, because the file may be exchanged at any time.
     #[error("{operation}: the credential was not accepted: {reason}")]
     Unauthorized {
-        /// What was asked, of whom.
+        /// Verb and subject of the call.
         operation: String,
-        /// What is wrong with it.
+        /// The fault of the request or credential.
         reason: String,
     },
 }
@@ -106,7 +106,7 @@ pub(super) struct BadAnswer<'a> {
     pub(super) retry_after: Option<Duration>,
     /// Whether the request could have changed something.
     pub(super) writes: bool,
-    /// What must not be repeated.
+    /// The secret that must not be in an error.
     pub(super) secret: Option<&'a str>,
 }
 
@@ -128,7 +128,7 @@ impl BadAnswer<'_> {
                 operation,
                 reason: detail.with_tracking(status),
                 retry_after: self.retry_after,
-                // What was throttled was not executed; behind any other of these it may have been.
+                // A throttled call was not executed; after any other status it may have been.
                 lost_answer: self.writes && status != 429,
             },
             _ => CallError::Rejected {
@@ -142,7 +142,7 @@ impl BadAnswer<'_> {
     }
 }
 
-/// What the planes' forms of error body have to say.
+/// The content of an error body, in the forms of all planes.
 struct Detail {
     code: Option<String>,
     message: String,
@@ -212,7 +212,7 @@ fn presentable(text: &str, secret: Option<&str>) -> String {
     printable.take(MESSAGE_LENGTH_MAX).collect()
 }
 
-/// Neither the whole value of the header, nor what stands in it behind `Bearer`.
+/// Removes the whole value of the header, and the part of it after `Bearer`.
 fn without(text: &str, secret: &str) -> String {
     let text = text.replace(secret, "[authorization]");
     match secret.split_once(' ') {

@@ -1,35 +1,37 @@
-//! The provisioning service (DPS), its CA plane, its device plane and its IoT Hub, as clients.
+//! Calls the provisioning service (DPS), its CA plane, its device plane and its IoT Hub.
 //!
 //! | module | is |
 //! |---|---|
-//! | [`configuration`] | what an operator says of one service, and what it means |
+//! | [`configuration`] | the tables of one service, and their meaning |
 //! | [`dps`] | the service plane: enrollments and registrations |
 //! | [`arm`] | CA certificates, through Azure Resource Manager |
 //! | [`hub`] | the IoT Hub: identities, direct methods, jobs |
-//! | [`device`] | the device plane: registering as a device does |
+//! | [`device`] | the device plane: registration |
 //! | [`http`] | one bounded HTTPS client per plane |
-//! | [`failure`] | what a caller can do about a call that failed |
-//! | [`pages`] | the bound of a list that is answered page by page |
+//! | [`call`] | one call and its answer |
+//! | [`failure`] | failed calls, by what the caller can do |
+//! | [`pages`] | the bound of a list in pages |
 //! | [`budget`] | the operations per minute that all calls to one service share |
-//! | `reach` | host names, addresses and trust of the planes |
-//! | [`credential`], [`sas`] | what a call is authorised with |
+//! | `endpoint` | host names, addresses and trust of the planes |
+//! | [`credential`], [`sas`] | the authorization of a call |
 //! | [`reconcile`] | the edge: makes the service hold what the store says |
 //!
-//! The clients decide nothing and repeat nothing: one call is one request, and what comes back
-//! is an answer or a [`failure::CallError`]. When to try again is the reconciler's business.
-//! Sections named in comments are those of `docs/dps-contract.md`.
+//! The clients decide nothing and repeat nothing: one call is one request, and returns an answer or
+//! a [`failure::CallError`]. The reconciler decides when to retry. Sections in comments are those
+//! of docs/dps-contract.md.
 
 pub mod arm;
 pub mod budget;
+pub mod call;
 pub mod configuration;
 pub mod credential;
 pub mod device;
 pub mod dps;
+mod endpoint;
 pub mod failure;
 pub mod http;
 pub mod hub;
 pub mod pages;
-mod reach;
 pub mod reconcile;
 pub mod sas;
 

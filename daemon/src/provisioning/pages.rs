@@ -19,7 +19,7 @@ const SPARSE_PAGES_MAX: usize = 100;
 /// Beyond those, each page holds so many records on average.
 const RECORDS_PER_PAGE_MIN: usize = 10;
 
-/// What a scan has seen so far.
+/// The pages that a scan has read so far.
 #[derive(Debug)]
 pub struct Pages {
     kind: ScanKind,

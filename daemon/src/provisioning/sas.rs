@@ -1,7 +1,7 @@
-//! Shared access signatures (section 8.1), made anew for every attempt.
+//! Makes shared access signatures (section 8.1), a new one for every attempt.
 //!
 //! `Authorization: SharedAccessSignature sr=<host>&sig=<hmac>&se=<expiry>&skn=<policy>`, where the
-//! HMAC is over `sr` exactly as it stands in the token, a line feed, and `se`.
+//! HMAC is over `sr` exactly as it is in the token, a line feed, and `se`.
 
 use aws_lc_rs::hmac;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// As long as the SDKs make it: a token that is used once needs to outlive our clock's error only.
+/// The lifetime that the SDKs use. A token that is used once only has to outlive the clock's error.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Everything but the unreserved characters of RFC 3986.
@@ -71,7 +71,7 @@ impl ConnectionString {
     }
 }
 
-/// A token that waits for its signature, by whoever has the key.
+/// A token without its signature, which the holder of the key makes.
 #[derive(Clone, Debug)]
 pub struct SharedAccess {
     resource: String,
@@ -91,7 +91,7 @@ impl SharedAccess {
         }
     }
 
-    /// What the HMAC is computed over.
+    /// Returns the text that the HMAC is over.
     pub fn text(&self) -> String {
         format!("{}\n{}", self.resource, self.expiry)
     }

@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 /// The name in the server's certificate.
 pub(super) const HOST: &str = "line.azure-devices-provisioning.net";
 
-/// What happens to one request after it was read.
+/// The reaction to one request.
 #[derive(Clone, Debug)]
 pub(super) enum Script {
     /// These bytes, then the end of the connection.
@@ -35,14 +35,14 @@ impl Script {
     }
 }
 
-/// What was asked.
+/// A request that the server received.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct Received {
     pub(super) head: String,
     pub(super) body: String,
 }
 
-impl Asked {
+impl Received {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().skip(1);
         let mut headers = lines.filter_map(|line| line.split_once(": "));
@@ -54,7 +54,7 @@ impl Asked {
 pub(super) struct ScriptedServer {
     pub(super) folder: TempDir,
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<Received>>>,
 }
 
 impl ScriptedServer {
@@ -92,7 +92,7 @@ impl ScriptedServer {
     }
 
     /// Everything that was asked so far.
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(super) fn asked(&self) -> Vec<Received> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -101,7 +101,7 @@ async fn play(
     listener: TcpListener,
     acceptor: TlsAcceptor,
     script: Vec<Script>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<Received>>>,
 ) {
     for next in script {
         let (connection, _) = listener.accept().await.unwrap();
@@ -115,8 +115,8 @@ async fn play(
     }
 }
 
-async fn read_request(stream: &mut TlsStream<TcpStream>) -> Asked {
-    let mut asked = Asked::default();
+async fn read_request(stream: &mut TlsStream<TcpStream>) -> Received {
+    let mut asked = Received::default();
     while !asked.head.ends_with("\r\n\r\n") {
         asked.head.push(stream.read_u8().await.unwrap().into());
     }

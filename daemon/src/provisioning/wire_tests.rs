@@ -1,4 +1,4 @@
-//! What the clients put on the wire, and what they make of answers that no emulator would give.
+//! Tests the bytes that the clients send, and their reaction to answers that no emulator gives.
 
 use super::arm::{ArmClient, ResourcePath};
 use super::budget::Budget;
@@ -6,7 +6,7 @@ use super::credential::Credential;
 use super::dps::{BulkMode, DpsClient, ScanKind};
 use super::failure::CallError;
 use super::http::Plane;
-use super::scripted_server::{Asked, HOST, Script, ScriptedServer};
+use super::scripted_server::{HOST, Received, Script, ScriptedServer};
 use crate::enrollment::desired::{EnrollmentId, SlotCertificate};
 use crate::enrollment::etag::Etag;
 use crate::enrollment::id::RegistrationId;
@@ -55,7 +55,7 @@ fn etag() -> Etag {
 }
 
 /// One replacement against one scripted answer.
-async fn replace(script: Script) -> (Result<(), CallError>, Vec<Asked>) {
+async fn replace(script: Script) -> (Result<(), CallError>, Vec<Received>) {
     let stage = stage(vec![script]).await;
     let id = id();
     let id = EnrollmentId::Individual(&id);
@@ -129,7 +129,7 @@ async fn no_connection_is_not_a_lost_answer() {
     let stage = stage(vec![]).await;
     let mut settings = stage.server.settings();
     drop(stage.server);
-    // Port 1 of the loopback address: nobody listens there.
+    // Port 1 of the loopback address: nothing listens there.
     settings.address = Some(([127, 0, 0, 1], 1).into());
     let ca_bundle = tempfile::NamedTempFile::new().unwrap();
     let authority = rcgen::generate_simple_self_signed([HOST.to_owned()]).unwrap();

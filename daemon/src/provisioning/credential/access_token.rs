@@ -1,7 +1,7 @@
-//! Access tokens of Entra ID (section 8.2): kept in memory, renewed before they expire.
+//! Keeps access tokens of Entra ID (section 8.2) in memory, and renews them before they expire.
 //!
-//! One caller renews, the others wait for it. While the token endpoint fails, a token that is still
-//! valid goes on being used, and the endpoint is left alone for [`FAILURE_PAUSE`].
+//! One caller renews, the others wait for it. While the token endpoint fails, a valid token is
+//! still used, and the endpoint is not called for [`FAILURE_PAUSE`].
 
 use super::client_assertion::ClientAssertion;
 use super::managed_identity::ManagedIdentity;
@@ -20,7 +20,7 @@ const EXPIRY_MARGIN: Duration = Duration::from_secs(10);
 /// How long after a failure the next attempt is made, at the earliest.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a token is for.
+/// The audience of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// The service plane of DPS.
@@ -47,7 +47,7 @@ impl Audience {
     }
 }
 
-/// Who gives a token.
+/// The source of a token.
 #[derive(Debug)]
 pub(super) enum Source {
     /// The token endpoint, for an assertion.
@@ -74,7 +74,7 @@ pub(super) struct AccessToken {
     expires_at: SystemTime,
 }
 
-/// What both sources answer. Only Entra's `expires_in` is a number.
+/// The answer of both sources. Only Entra's `expires_in` is a number.
 #[derive(Deserialize)]
 pub(super) struct Granted {
     access_token: String,
@@ -151,7 +151,7 @@ pub struct AccessTokens {
 #[derive(Debug, Default)]
 struct Held {
     token: Option<AccessToken>,
-    /// The last failure, and until when it stands.
+    /// The last failure, and the time until which no new attempt is made.
     failure: Option<(SystemTime, NoAccessToken)>,
 }
 
@@ -187,8 +187,8 @@ impl AccessTokens {
         }
     }
 
-    /// The service refused `authorization`: the next call asks for another token. One that has come
-    /// meanwhile is kept.
+    /// Drops a token that the service refused as `authorization`, so that the next call fetches
+    /// another. A newer token is kept.
     pub(super) async fn forget(&self, authorization: &SecretString) {
         let mut held = self.held.lock().await;
         let is_refused = |token: &AccessToken| {

@@ -7,7 +7,8 @@ use super::access_token::{AccessToken, Audience, Granted, NoAccessToken};
 use super::keys::{CredentialKeys, KeyFailure};
 use crate::enrollment::thumbprint::Sha1Thumbprint;
 use crate::files;
-use crate::provisioning::http::{Call, Plane, PlaneSettings, segment};
+use crate::provisioning::call::{Call, segment};
+use crate::provisioning::http::{Plane, PlaneSettings};
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -21,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The longest file with a certificate.
 const CERTIFICATE_BYTES_MAX: u64 = 64 * 1024;
 
-/// As long as the SDKs make it.
+/// The lifetime that the SDKs use.
 const ASSERTION_LIFETIME: Duration = Duration::from_secs(600);
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -83,7 +84,7 @@ impl ClientAssertion {
             .reads_only()
             .form(&fields, "client_assertion", assertion);
         let granted: Granted = self.endpoint.call(call).await?.json(&operation)?;
-        let no_life = || NoAccessToken::refused("the token endpoint tells no life of its token");
+        let no_life = || NoAccessToken::refused("the answer of the token endpoint has no lifetime");
         granted.token(now).ok_or_else(no_life)
     }
 

@@ -9,8 +9,8 @@ use super::keys::{CredentialKeys, TokenKeys};
 use super::managed_identity::{ENDPOINT_DEFAULT, Identity, ManagedIdentity, parse_endpoint};
 use super::{Credential, CredentialError, SharedAccessKey, file};
 use crate::provisioning::budget::Budget;
+use crate::provisioning::endpoint::{EndpointInvalid, Endpoints};
 use crate::provisioning::http::{Plane, PlaneError};
-use crate::provisioning::reach::{Reach, ReachInvalid};
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -28,7 +28,7 @@ const TOKENS_PER_MINUTE: u32 = 60;
 /// Longest tenant or client id.
 const NAME_LENGTH_MAX: usize = 128;
 
-/// `credential`, as it is said.
+/// `credential`, as it is raw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialConfiguration {
     /// A file; a bare name is one of systemd's credentials.
@@ -67,7 +67,7 @@ pub enum CredentialKind {
     },
 }
 
-/// An application of Entra ID, as it is said.
+/// An application of Entra ID, as it is raw.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EntraConfiguration {
@@ -149,20 +149,20 @@ enum Means {
 }
 
 impl CredentialConfiguration {
-    /// What it means for the plane of `audience` at `host`.
+    /// Checks the credential for the plane of `audience` at `host`.
     pub(in crate::provisioning) fn resolve(
         &self,
         audience: Audience,
         host: &str,
-        reach: &Reach<'_>,
+        endpoints: &Endpoints<'_>,
     ) -> Result<CredentialSettings, CredentialInvalid> {
         let takes_signatures = audience != Audience::ResourceManager;
         let means = match self {
             Self::File(path) if takes_signatures => {
-                Means::ConnectionString(reach.credential_path(path)?)
+                Means::ConnectionString(endpoints.credential_path(path)?)
             }
             Self::File(path) | Self::Kind(CredentialKind::BearerFile { path }) => {
-                Means::BearerToken(reach.credential_path(path)?)
+                Means::BearerToken(endpoints.credential_path(path)?)
             }
             Self::Kind(CredentialKind::TokenHmac { .. }) if !takes_signatures => {
                 return Err(CredentialInvalid::SharedAccess);
@@ -173,7 +173,7 @@ impl CredentialConfiguration {
                 policy: policy.clone(),
             },
             Self::Kind(CredentialKind::EntraClientAssertion(entra)) => {
-                Means::ClientAssertion(entra.resolve(reach)?)
+                Means::ClientAssertion(entra.resolve(endpoints)?)
             }
             Self::Kind(CredentialKind::ManagedIdentity {
                 endpoint,
@@ -195,7 +195,7 @@ impl CredentialConfiguration {
 }
 
 impl EntraConfiguration {
-    fn resolve(&self, reach: &Reach<'_>) -> Result<Application, CredentialInvalid> {
+    fn resolve(&self, endpoints: &Endpoints<'_>) -> Result<Application, CredentialInvalid> {
         for name in [&self.tenant, &self.client_id] {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
             if name.is_empty() || name.len() > NAME_LENGTH_MAX || !name.bytes().all(plain) {
@@ -204,12 +204,12 @@ impl EntraConfiguration {
         }
         let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
         Ok(Application {
-            endpoint: reach.plane(&self.authority, address, ca_bundle)?,
+            endpoint: endpoints.plane(&self.authority, address, ca_bundle)?,
             tenant: self.tenant.clone(),
             client_id: self.client_id.clone(),
             token: self.token.clone(),
             key: self.key.clone(),
-            certificate: reach.credential_path(&self.certificate)?,
+            certificate: endpoints.credential_path(&self.certificate)?,
         })
     }
 }
@@ -297,7 +297,7 @@ fn access(source: Source) -> Credential {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::provisioning) enum CredentialInvalid {
     #[error(transparent)]
-    Reach(#[from] ReachInvalid),
+    Endpoints(#[from] EndpointInvalid),
     #[error(
         "Azure Resource Manager takes no shared access signatures: give a bearer-file, \
          entra-client-assertion or managed-identity"
@@ -314,19 +314,19 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Deserialize)]
-    struct Said {
+    struct Raw {
         credential: CredentialConfiguration,
     }
 
     fn resolve(text: &str, audience: Audience) -> Result<CredentialSettings, String> {
-        let said: Result<Said, _> = toml::from_str(&format!("credential = {text}"));
-        let said = said.map_err(|error| error.to_string())?;
-        let reach = Reach {
+        let raw: Result<Raw, _> = toml::from_str(&format!("credential = {text}"));
+        let raw = raw.map_err(|error| error.to_string())?;
+        let endpoints = Endpoints {
             ca_bundle: None,
             proxy: None,
             credentials: None,
         };
-        let settings = said.credential.resolve(audience, "line.example", &reach);
+        let settings = raw.credential.resolve(audience, "line.example", &endpoints);
         settings.map_err(|error| error.to_string())
     }
 
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_wrongly_is_refused_with_the_reason() {
+    fn a_wrong_credential_is_refused_with_the_reason() {
         for (text, reason) in [
             (HMAC, "no shared access signatures"),
             ("\"\"", "is empty"),

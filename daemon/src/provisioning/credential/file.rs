@@ -1,5 +1,5 @@
-//! Credentials that are files, read anew for each attempt: an operator, or whatever refreshes a
-//! token, may exchange one while the daemon runs, and a mended file heals without a restart.
+//! Reads credentials from files, again for each attempt: an operator, or a program that refreshes
+//! tokens, may replace a file while the daemon runs, and a corrected file works without a restart.
 
 use super::CredentialError;
 use crate::files;

@@ -4,8 +4,9 @@
 //! taken: an access token in clear goes no further.
 
 use super::access_token::{AccessToken, Audience, Granted, NoAccessToken};
+use crate::provisioning::call::{Call, segment};
 use crate::provisioning::failure::CallError;
-use crate::provisioning::http::{Call, Plane, segment};
+use crate::provisioning::http::Plane;
 use reqwest::Method;
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
@@ -67,7 +68,8 @@ impl ManagedIdentity {
             .header("metadata", "true".to_owned());
         let answer = self.metadata.call(call).await.map_err(refusal)?;
         let granted: Granted = answer.json(&operation)?;
-        let no_life = || NoAccessToken::refused("the metadata service tells no life of its token");
+        let no_life =
+            || NoAccessToken::refused("the answer of the metadata service has no lifetime");
         granted.token(now).ok_or_else(no_life)
     }
 

@@ -1,15 +1,14 @@
-//! What a call is authorised with.
+//! Authorizes calls, by the credential of their plane.
 //!
 //! | module | is |
 //! |---|---|
-//! | [`configuration`] | what an operator says of a credential, and what it means |
+//! | [`configuration`] | the table of a credential, and its meaning |
 //! | `file` | connection strings and bearer tokens in files |
 //! | [`keys`] | keys in a token, for shared access signatures and client assertions |
 //! | [`access_token`] | access tokens of Entra ID, kept until shortly before they expire |
-//! | `client_assertion`, `managed_identity` | where access tokens come from |
+//! | `client_assertion`, `managed_identity` | sources of access tokens |
 //!
-//! A shared access signature is made anew for every attempt. No credential is ever in an error or a
-//! log.
+//! Every attempt has a new shared access signature. No credential is ever in an error or a log.
 
 pub mod access_token;
 mod client_assertion;
@@ -54,8 +53,8 @@ pub enum Credential {
     AccessToken(Arc<AccessTokens>),
 }
 
-/// The value of `Authorization`, if there shall be one. Boxed, because making it may need a call of
-/// its own, to a token endpoint.
+/// The value of `Authorization`, if the call needs one. Boxed, because it may need a call of its
+/// own, to a token endpoint.
 pub type Authorization<'a> =
     Pin<Box<dyn Future<Output = Result<Option<SecretString>, CredentialError>> + Send + 'a>>;
 
@@ -160,7 +159,7 @@ impl CredentialError {
         }
     }
 
-    /// When it may be tried again, if somebody said so.
+    /// Returns the pause before a retry, if the source named one.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             CredentialError::AccessToken(failure) => failure.retry_after,

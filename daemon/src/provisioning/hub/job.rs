@@ -1,4 +1,4 @@
-//! Jobs: the hub calls a method of many devices, and tells what became of each (section 12).
+//! Orders jobs of the hub: it calls a method of many devices and reports each result (section 12).
 
 use super::{DirectMethod, MethodOutcome};
 use serde::Deserialize;
@@ -15,13 +15,13 @@ pub const JOB_DEVICES_MAX: usize = 60;
 pub struct MethodJob {
     /// Its id, chosen by us and recorded first: after a lost answer it is found by it.
     pub id: String,
-    /// What to call.
+    /// The method to call.
     pub method: DirectMethod,
     /// Of which devices, 1 to [`JOB_DEVICES_MAX`].
     pub device_ids: Vec<String>,
     /// When the hub begins.
     pub start: OffsetDateTime,
-    /// How long it goes on.
+    /// How long the job runs.
     pub duration_max: Duration,
 }
 
@@ -39,7 +39,7 @@ impl MethodJob {
         }))
     }
 
-    /// `deviceId IN ['a','b']`. An id with a quote would end the string that it stands in.
+    /// Returns `deviceId IN ['a','b']`. An id with a quote would end its string.
     fn condition(&self) -> Result<String, String> {
         if self.device_ids.is_empty() || self.device_ids.len() > JOB_DEVICES_MAX {
             return Err(format!("give 1 to {JOB_DEVICES_MAX} devices"));
@@ -61,7 +61,7 @@ pub struct Job {
     pub job_id: String,
     /// How far it is.
     pub status: JobStatus,
-    /// What became of the devices; absent until the hub has looked for them.
+    /// The counts of devices; absent until the hub has looked them up.
     #[serde(rename = "deviceJobStatistics")]
     pub statistics: Option<JobStatistics>,
 }
@@ -102,13 +102,14 @@ impl JobStatus {
 pub struct JobStatistics {
     /// All of them.
     pub device_count: u64,
-    /// Those that answered.
+    /// How many devices answered.
     pub succeeded_count: u64,
-    /// Those that did not.
+    /// How many devices did not.
     pub failed_count: u64,
 }
 
-/// What became of one device of a job, as a query shows it. Only what counts is read strictly.
+/// The result of one device of a job, as a query shows it. Only the needed members are read
+/// strictly.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeviceJob {

@@ -1,7 +1,7 @@
-//! The IoT Hub that devices are provisioned to (section 12): identities, direct methods, jobs.
+//! Calls the IoT Hub that devices are provisioned to (section 12): identities, methods, jobs.
 //!
-//! The hub knows a device by the leaf with which it registered last, so its identity is both the
-//! proof that a device has its new leaf and the door that a compromised one must not find open.
+//! The hub knows a device by the leaf of its last registration. So an identity proves that a device
+//! has its new leaf, and gives a compromised device access until it is deleted.
 
 mod job;
 
@@ -9,8 +9,9 @@ pub use job::{JOB_DEVICES_MAX, Job, JobStatistics, JobStatus, MethodJob};
 
 use job::DeviceJob;
 
+use super::call::{Call, Reply, segment};
 use super::failure::CallError;
-use super::http::{Answer, Call, Plane, segment};
+use super::http::Plane;
 use crate::enrollment::hub_identity::HubIdentity;
 use reqwest::Method;
 use serde::Deserialize;
@@ -58,7 +59,7 @@ impl DirectMethod {
     }
 }
 
-/// What came of a direct method.
+/// The result of a direct method.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MethodOutcome {
     /// The device answered.
@@ -100,8 +101,8 @@ impl HubClient {
         identity(&operation, &self.plane.call(call).await?)
     }
 
-    /// Deletes an identity, whatever it holds by now: it goes because its device is compromised, and
-    /// no change of somebody else's is a reason to leave the door open.
+    /// Deletes an identity in whatever state: its device is compromised, and no concurrent change
+    /// may keep its access.
     pub async fn delete(&self, device_id: &str) -> Result<(), CallError> {
         let operation = format!("delete hub identity {device_id}");
         let call = Call::new(Method::DELETE, operation, identity_path(device_id));
@@ -164,8 +165,8 @@ impl HubClient {
         }
     }
 
-    /// What became of the devices of a job, as far as the hub tells: one that is still to be called
-    /// is left out, and so is one that the hub does not know.
+    /// Returns the results of a job by device. Devices that are still to be called are missing, and
+    /// so are devices that the hub does not know.
     pub async fn job_results(&self, id: &str) -> Result<Vec<(String, MethodOutcome)>, CallError> {
         let operation = format!("read the devices of job {id}");
         let query = format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = '{id}'");
@@ -199,7 +200,7 @@ fn versioned(path: &str) -> String {
     format!("{path}?api-version={API_VERSION}")
 }
 
-fn identity(operation: &str, answer: &Answer) -> Result<HubIdentity, CallError> {
+fn identity(operation: &str, answer: &Reply) -> Result<HubIdentity, CallError> {
     let identity = HubIdentity::parse(answer.json(operation)?);
     identity.map_err(|invalid| CallError::Transient {
         operation: operation.to_owned(),

@@ -1,8 +1,8 @@
-//! A backlog of new individual enrollments: created in bulk, confirmed by a scan.
+//! Creates a backlog of new individual enrollments in bulk, and confirms it by a scan.
 //!
-//! One look at a new enrollment costs two operations, a bulk one for each record: half the time for
-//! a fleet. Only enrollments that were never sent go in bulk; whatever a bulk call leaves open
-//! (an item refused, an answer lost) has an attempt on record then, and is looked at one by one.
+//! A new enrollment costs two operations alone, and one in bulk: half the time for a fleet. Only
+//! enrollments that were never sent go in bulk; an item that a bulk call leaves open (refused, or
+//! its answer lost) has an attempt on record then, and is reconciled alone.
 
 use super::{Failure, Reconciler};
 use crate::ca::{CertificateAuthority, Error};
@@ -12,7 +12,7 @@ use crate::provisioning::dps::{BULK_ITEMS_MAX, BulkMode};
 use crate::store::EnrollmentKind;
 use serde_json::Value;
 
-/// Fewer are looked at one by one, which tells more of each.
+/// Fewer enrollments are reconciled one by one, which gives better errors.
 const BACKLOG_MIN: usize = 2 * BULK_ITEMS_MAX;
 
 impl Reconciler {
@@ -95,7 +95,7 @@ impl Batch {
                 continue;
             };
             let never = History::default();
-            // Nothing was observed: should it exist after all, the item fails and is looked at
+            // Nothing was observed: if the enrollment exists, the item fails and is reconciled
             // alone.
             let next = plan(Some(&desired), None, &never, DriftPolicy::Report);
             if let Plan::Create { record } = next {

@@ -1,7 +1,7 @@
-//! The pause after a failure here, as opposed to one at the service.
+//! Pauses after a failure of this daemon, as opposed to one of the service.
 //!
-//! What is due stays due when its outcome cannot be recorded. Without a pause that nothing cuts
-//! short, the reconciler would look at the service again at once, and again.
+//! Work stays due when its outcome cannot be recorded. Without a pause that no wake-up cuts short,
+//! the reconciler would call the service in a loop.
 
 use crate::ca::CertificateAuthority;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_secs(1);
 /// … up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked whether the store can write again.
+/// How often the store is polled until it can write.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a loop rests after its next failure.

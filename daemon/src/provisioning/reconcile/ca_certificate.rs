@@ -20,7 +20,7 @@ impl Reconciler {
         let certificate = SlotCertificate::new(row.certificate.clone());
         let observed = arm.get(&row.name).await?.map(|named| named.certificate);
         if row.removed {
-            // What stands there under our name, and is not ours, was never ours to delete.
+            // Another certificate under this name belongs to another program: it is not deleted.
             let ours =
                 |it: &ObservedCaCertificate| it.thumbprint == Sha1Thumbprint::of(certificate.der());
             let Some(observed) = observed.filter(ours) else {

@@ -1,7 +1,7 @@
-//! The canary: registers as a device under the next generation, and sees what comes of it.
+//! Registers a canary as a device under the next generation, and records the result.
 //!
-//! Its key is made here, in memory, and goes with the call. What an interrupted attempt has left at
-//! the service and in the hub is removed before and after: it is called the same every time.
+//! Its key is made here, in memory, and dropped after the call. The canary has the same name each
+//! time, so its traces at the service and in the hub are removed before and after each attempt.
 
 use super::backoff::{Backoff, while_the_store_fails};
 use super::{Failure, Reconciler, TICK, pause_seconds};
@@ -16,9 +16,9 @@ use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How often a registration is looked at before it is given up.
+/// How often a registration is polled before the attempt is abandoned.
 const POLLS_MAX: u32 = 30;
-/// The shortest pause between two passes that nobody asked for.
+/// The shortest pause between two passes without a wake-up.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// A canary that has failed, so many times in a row, and when it is tried again.
@@ -115,7 +115,8 @@ impl Reconciler {
         Ok(verdict)
     }
 
-    /// Its identity in the hub first: a registration record without one harms nobody.
+    /// Deletes the identity in the hub first: a registration record without an identity is
+    /// harmless.
     async fn forget_canary(&self, id: &RegistrationId) -> Result<(), Failure> {
         if let Some(hub) = &self.clients.hub {
             hub.delete(id.as_str()).await?;

@@ -63,8 +63,8 @@ impl Reconciler {
         }
     }
 
-    /// What shuts somebody out is put back at once, whoever changed it and whatever policy says:
-    /// a difference there is an open door.
+    /// A changed exclusion is restored at once, against any policy: with the difference, the
+    /// excluded device has access.
     fn drift_policy(&self, row: &EnrollmentRow) -> DriftPolicy {
         match row.enabled && row.overlay_of.is_none() {
             true => self.drift,

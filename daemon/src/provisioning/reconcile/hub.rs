@@ -1,8 +1,9 @@
-//! Work at the hub: identities that go, devices that are told to register again.
+//! Works at the hub: deletes identities, and notifies devices to register again.
 //!
-//! The queue is the store's; here each due task gets one call. Deleting what is gone already is
-//! done, and a device that is not connected is counted, and called again for a while: in the end it
-//! finds out when it is refused. A failure moves the task's due time, and the hub's own pause holds up all of them.
+//! The store has the queue; each due task gets one call here. A missing identity counts as deleted.
+//! A device that is not connected is counted, and called again for a while; after that it registers
+//! when it is refused. A failure moves the task's due time, and a pause that the hub requests
+//! delays all tasks.
 
 use super::backoff::{Backoff, while_the_store_fails};
 use super::{APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, Reconciler, pause_seconds};
@@ -128,7 +129,7 @@ impl Reconciler {
         Ok(answer_of(hub.invoke(device, &method).await?))
     }
 
-    /// What devices are called by, if they are.
+    /// Returns the method that notifies devices, if they are notified.
     pub(super) fn method(&self) -> Option<DirectMethod> {
         let notification = self.ca.device_notification()?;
         Some(DirectMethod {
@@ -158,7 +159,7 @@ impl Reconciler {
     }
 }
 
-/// What came of a call, for the record.
+/// Returns the result of a call, for the record.
 pub(super) fn answer_of(outcome: MethodOutcome) -> HubAnswer {
     match outcome {
         MethodOutcome::Answered { status, .. } => HubAnswer::heard(status),
@@ -166,7 +167,8 @@ pub(super) fn answer_of(outcome: MethodOutcome) -> HubAnswer {
     }
 }
 
-/// A task (its row and its round) that was answered is done, but a device that was not there is called again for a while.
+/// Ends a task, given by row and round, with its answer. A device that was not connected is called
+/// again for a while.
 pub(super) fn task_end(
     ca: &CertificateAuthority,
     (id, round): (i64, i64),

@@ -1,9 +1,9 @@
-//! Devices that are told by jobs of the hub: many of them by one request.
+//! Notifies devices by jobs of the hub: many devices by one request.
 //!
-//! A job is named in the store before the hub hears of it, and each look begins with reading it: so a
-//! job whose answer was lost, or that was ordered by a daemon that died, is found and not ordered
-//! again. It is looked at until it has ended and tells what became of each device. One that was not
-//! reached is called again for a while, by the next job.
+//! The store records the name of a job before the hub gets the order, and each pass begins with
+//! reading the job: so a job whose answer was lost, or whose daemon died, is found and not ordered
+//! again. The job is polled until it has ended and has a result for each device. A device that was
+//! not reached is called again for a while, by the next job.
 
 use super::Reconciler;
 use super::hub::{NOTIFICATION_OFF, answer_of, pause_after, task_end};
@@ -14,23 +14,23 @@ use crate::store::{HubAnswer, HubCall, HubJobRow, HubTaskEnd};
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// How long a job goes on at the hub.
+/// How long a job runs at the hub.
 const JOB_DURATION_MAX: Duration = Duration::from_secs(3_600);
 /// The longest pause between two looks at a job, in seconds.
 const LOOK_SECONDS_MAX: i64 = 60;
 
-/// How long after it was made a job's devices are asked about, in seconds: as long as it goes on, and
-/// half an hour more.
+/// How long after its order the results of a job are awaited, in seconds: the time that it runs,
+/// and half an hour more.
 const RESULT_SECONDS_MAX: i64 = 5_400;
 
-/// What became of a job's devices.
+/// The results of a job, by device.
 type Results = Vec<(String, MethodOutcome)>;
 
-/// What the hub tells of a job.
+/// The state of a job at the hub.
 enum Seen {
-    /// It goes on, or its devices are not told of yet.
+    /// It runs, or its results are missing.
     UnderWay,
-    /// It has ended; `None` if it was never ordered, because nobody is told any more.
+    /// It has ended; `None` if it was not ordered, because devices are not notified any more.
     Ended(Option<Results>),
 }
 
@@ -88,8 +88,8 @@ impl Reconciler {
         .await
     }
 
-    /// What the hub tells of a job. It may tell of the devices later than of the job; one that it
-    /// does not tell of in time was not reached.
+    /// Reads the state of a job. The hub may report the devices later than the job; a device
+    /// without a result in time was not reached.
     async fn seen(&self, hub: &HubClient, row: &HubJobRow) -> Result<Seen, CallError> {
         let Some(job) = self.ordered(hub, row).await? else {
             return Ok(Seen::Ended(None));
@@ -116,8 +116,8 @@ impl Reconciler {
         }
     }
 
-    /// The job as the hub shows it, ordered now if it does not know it. `None` if nobody is told any
-    /// more.
+    /// Reads a job, and orders it if the hub does not know it. `None` if devices are not notified
+    /// any more.
     async fn ordered(&self, hub: &HubClient, row: &HubJobRow) -> Result<Option<Job>, CallError> {
         if let Some(known) = hub.job(&row.name).await? {
             return Ok(Some(known));
@@ -137,7 +137,7 @@ impl Reconciler {
     }
 }
 
-/// What becomes of the calls of a job that has ended.
+/// Returns the results of the calls of a job that has ended.
 fn ends(ca: &CertificateAuthority, row: &HubJobRow, results: &Option<Results>) -> Vec<HubTaskEnd> {
     let answer = |call: &HubCall| {
         let Some(results) = results else {

@@ -1,10 +1,11 @@
-//! The reconciler: makes one provisioning service hold what the store says it shall.
+//! Reconciles one provisioning service with the state that the store desires.
 //!
-//! It takes no input. Woken by an event, by the earliest due time or by the clock, it reads which
-//! marks are due, and for each one: reads what is desired, observes the service, lets
+//! The reconciler takes no input. Woken by an event, by the earliest due time or by the clock, it
+//! reads the due marks, and for each one: reads the desired state, observes the service, lets
 //! `enrollment::plan` decide, acts with `If-Match`, and clears the mark if nothing has changed
-//! meanwhile. Every look begins with an observation, so a write whose answer was lost is read back
-//! before it could be repeated, and there are no inner retries: a failure moves the mark's due time.
+//! since. Every pass begins with an observation, so a write whose answer was lost is read back
+//! before it could be repeated, and there are no inner retries: a failure moves the mark's due
+//! time.
 //!
 //! It must never sign, and has nothing to sign with: a service that fails cannot cause a signature.
 
@@ -36,8 +37,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How often the reconciler looks at its marks without being woken: the next due time is known, so
-/// this is for a clock that was set meanwhile.
+/// How often the reconciler reads its marks without a wake-up. The next due time is known, so this
+/// is for a clock that was set.
 const TICK: Duration = Duration::from_secs(120);
 /// Marks that are worked on at once; the service's budget is the limit that counts.
 const MARKS_IN_WORK_MAX: usize = 8;
@@ -65,11 +66,11 @@ const SIGNATURE_PAUSE_SECONDS: u64 = 60;
 pub struct Reconciler {
     /// The service's name in the configuration.
     pub name: String,
-    /// What is desired.
+    /// The application, with the desired state.
     pub ca: Arc<CertificateAuthority>,
     /// How to reach the service.
     pub clients: Clients,
-    /// What to do about somebody else's changes.
+    /// The reaction to changes outside Hallmark.
     pub drift: DriftPolicy,
     /// How often the whole service is compared with what is on record.
     pub scan_interval: Duration,
@@ -83,7 +84,7 @@ pub struct Reconciler {
     pub canary_wake: Arc<Notify>,
 }
 
-/// What came of one look.
+/// The result of one pass over a mark.
 enum Outcome {
     /// Nothing is left to do.
     Done(Observation),
@@ -98,8 +99,8 @@ enum Outcome {
 }
 
 impl Reconciler {
-    /// Reconciles until `stop` turns true. A call under way is let go of then: what it may have
-    /// done is on record as an attempt, and is read back after the next start.
+    /// Reconciles until `stop` turns true. A call in flight is abandoned then: its attempt is on
+    /// record, and the next start reads its effect back.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             () = self.reconcile() => {}
@@ -245,7 +246,7 @@ impl Reconciler {
                     if ca.store().complete_mark(&mark, sighting, now)? {
                         notify.notify_one();
                         canary.notify_one();
-                        // What is shut out here may be put out there now.
+                        // After the exclusion here, the identity can be deleted there.
                         hub.notify_one();
                     }
                 }
@@ -334,7 +335,7 @@ fn judge(failure: Failure) -> Outcome {
         Failure::There(error @ (CallError::Rejected { .. } | CallError::Unsendable { .. })) => {
             Outcome::Parked(error.to_string())
         }
-        // Somebody changed the row meanwhile, or the disk is full: look again later.
+        // Another transaction changed the row, or the disk is full: try again later.
         Failure::Here(error) => Outcome::Later(None, error.to_string()),
     }
 }

@@ -1,7 +1,7 @@
-//! Proofs: devices whose leaf is rolled are looked at in the hub, from time to time.
+//! Observes devices with an open rollover in the hub, at intervals.
 //!
-//! It changes nothing anywhere. Two operations a device, one of the hub's and one of the service's;
-//! what cannot be read is looked at again in the next round.
+//! It changes nothing anywhere. An observation costs two operations, one of the hub and one of the
+//! service; a failed observation is repeated in the next round.
 
 use super::backoff::while_the_store_fails;
 use super::{Reconciler, TICK};
@@ -59,7 +59,7 @@ impl Reconciler {
                 Err(error) => {
                     let service = &self.name;
                     tracing::warn!(service, reason = %error, "device observation failed, retrying");
-                    // What is refused of one device says nothing of the others.
+                    // A refusal of one device says nothing about the others.
                     if !matches!(error, CallError::Rejected { .. }) {
                         return Ok(());
                     }

@@ -1,9 +1,9 @@
-//! The scan: every enrollment at the service, page by page, compared with what is on record.
+//! Scans every enrollment at the service, page by page, and compares it with the record.
 //!
-//! It finds what nobody told us of: an enrollment that somebody else changed or deleted. It changes
-//! nothing; it raises marks, and the look at the mark decides. A page costs one operation, so a
-//! fleet of 10,000 is compared for 100. It also settles marks whose enrollment it sees in place,
-//! which is how a bulk of new enrollments is confirmed.
+//! A scan finds enrollments that were changed or deleted outside Hallmark. It changes nothing at
+//! the service: it raises marks, and the reconciler decides. A page costs one operation, so a fleet
+//! of 10,000 costs 100. A scan also completes marks whose enrollment it finds in place, which
+//! confirms enrollments that were created in bulk.
 
 use super::backoff::while_the_store_fails;
 use super::enrollment::sighting;
@@ -20,8 +20,8 @@ use std::time::Duration;
 const FAILURE_PAUSE: Duration = Duration::from_secs(300);
 
 impl Reconciler {
-    /// Beside the looks: a scan that is slow holds up nobody. The interval goes on over restarts and
-    /// reloads, however often they come.
+    /// Scans concurrently with the reconciler: a slow scan delays no mark. Restarts and reloads do
+    /// not restart the interval.
     pub(super) async fn scan_from_time_to_time(&self) {
         while_the_store_fails(&self.ca).await;
         self.count_at_start().await;
@@ -140,7 +140,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// What others have at the service is counted once at the start, and by every scan.
+    /// Counts the groups of other programs at the service once at the start; every scan counts,
+    /// too.
     async fn count_at_start(&self) {
         if let Err(failure) = self.scan_kind(EnrollmentKind::Group).await {
             let service = &self.name;

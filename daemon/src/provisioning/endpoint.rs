@@ -1,25 +1,25 @@
-//! How the planes of one service are reached: host name, address, trusted authorities, proxy.
+//! Resolves the endpoints of one service: host name, address, trusted authorities, proxy.
 //!
-//! The address that is connected to is configured apart from the host name that is signed and
-//! verified: private endpoints, proxies and emulators need it.
+//! The address to connect to is configured apart from the host name that is signed and verified:
+//! private endpoints, proxies and emulators need it.
 
 use super::http::PlaneSettings;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// What all planes of one service have in common.
-pub(super) struct Reach<'a> {
-    /// Authorities to trust where a plane names none of its own.
+/// Settings that all planes of one service share.
+pub(super) struct Endpoints<'a> {
+    /// Trusted authorities of planes without a bundle of their own.
     pub(super) ca_bundle: Option<PathBuf>,
     /// `http://host:port`.
     pub(super) proxy: Option<String>,
-    /// Systemd's `$CREDENTIALS_DIRECTORY`.
+    /// `$CREDENTIALS_DIRECTORY` of systemd.
     pub(super) credentials: Option<&'a Path>,
 }
 
-/// What cannot be reached as it is said.
+/// Why an endpoint is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ReachInvalid {
+pub(super) enum EndpointInvalid {
     #[error("{0:?} is not a host name; give https://HOST without port and path")]
     Endpoint(String),
     #[error("{0:?} is not an address; give IP:PORT")]
@@ -36,25 +36,25 @@ pub(super) enum ReachInvalid {
     Credential(PathBuf),
 }
 
-impl Reach<'_> {
-    /// The plane at `endpoint`, trusting `ca_bundle` if it has one of its own.
+impl Endpoints<'_> {
+    /// Returns the settings of the plane at `endpoint`, with its own `ca_bundle` if it has one.
     pub(super) fn plane(
         &self,
         endpoint: &str,
         address: Option<&str>,
         ca_bundle: Option<&Path>,
-    ) -> Result<PlaneSettings, ReachInvalid> {
-        let host = host(endpoint).ok_or_else(|| ReachInvalid::Endpoint(endpoint.to_owned()))?;
+    ) -> Result<PlaneSettings, EndpointInvalid> {
+        let host = host(endpoint).ok_or_else(|| EndpointInvalid::Endpoint(endpoint.to_owned()))?;
         let address = address.map(|text| {
             let parsed: Result<SocketAddr, _> = text.parse();
-            parsed.map_err(|_| ReachInvalid::Address(text.to_owned()))
+            parsed.map_err(|_| EndpointInvalid::Address(text.to_owned()))
         });
         if address.is_some() && self.proxy.is_some() {
-            return Err(ReachInvalid::AddressAndProxy(host));
+            return Err(EndpointInvalid::AddressAndProxy(host));
         }
         let is_other = |proxy: &&String| !proxy.starts_with("http://");
         if let Some(proxy) = self.proxy.as_ref().filter(is_other) {
-            return Err(ReachInvalid::Proxy(proxy.to_owned()));
+            return Err(EndpointInvalid::Proxy(proxy.to_owned()));
         }
         let ca_bundle = ca_bundle.or(self.ca_bundle.as_deref());
         Ok(PlaneSettings {
@@ -65,18 +65,18 @@ impl Reach<'_> {
         })
     }
 
-    /// A credential's file; a bare name is one of systemd's credentials.
-    pub(super) fn credential_path(&self, path: &Path) -> Result<PathBuf, ReachInvalid> {
+    /// Returns the file of a credential; a bare name is a systemd credential.
+    pub(super) fn credential_path(&self, path: &Path) -> Result<PathBuf, EndpointInvalid> {
         let is_bare = path.components().count() == 1 && path.is_relative();
         match (is_bare, self.credentials) {
             (false, _) => Ok(path.to_owned()),
             (true, Some(folder)) => Ok(folder.join(path)),
-            (true, None) => Err(ReachInvalid::Credential(path.to_owned())),
+            (true, None) => Err(EndpointInvalid::Credential(path.to_owned())),
         }
     }
 }
 
-/// The host name of an endpoint, in lower case: nothing else may stand in one.
+/// Returns the host name of an endpoint in lower case; an endpoint has nothing else.
 fn host(endpoint: &str) -> Option<String> {
     let host = endpoint.strip_prefix("https://").unwrap_or(endpoint);
     let host = host.strip_suffix('/').unwrap_or(host);
