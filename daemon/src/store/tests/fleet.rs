@@ -27,7 +27,7 @@ impl Stage {
              SELECT id, tbs, randomblob(32), 1 FROM intent WHERE purpose = 'leaf';
              INSERT INTO device (registration_id, profile, certificate, created_at, not_after)
              SELECT subject, 'device', id, 1, 5000 FROM intent WHERE purpose = 'leaf';
-             INSERT INTO proof (provisioning, device, certificate, registration, since, seen_at)
+             INSERT INTO hub_observation (provisioning, device, certificate, registration, since, seen_at)
              SELECT 'dps', d.registration_id, c.sha256, 'assigned', d.rowid, 1
              FROM device d JOIN certificate c ON c.intent = d.certificate;",
             stage.root, count
@@ -253,7 +253,7 @@ fn every_device_that_a_forged_leaf_may_use_is_cleared() {
     by(renewed, "honest", 12);
     by(renewed, "forged", 13);
     let seen = |device: &str, certificate: Thumbprint| {
-        let sql = "INSERT INTO proof (provisioning, device, certificate, since, seen_at)
+        let sql = "INSERT INTO hub_observation (provisioning, device, certificate, since, seen_at)
                    VALUES ('dps', ?1, ?2, 1, 1)";
         let parameters = rusqlite::params![device, certificate.as_bytes()];
         stage.raw().execute(sql, parameters).unwrap();
