@@ -1,8 +1,8 @@
-//! Fragments: what the daemon knows of a family of PKCS#11 modules, as data.
+//! Describes the families of PKCS#11 modules as data, in fragments.
 //!
-//! One TOML file per family in `pkcs11-config/`, compiled in, so that a name in the configuration
-//! is enough. A quirk belongs here when it is about the family, never about one site. What a family
-//! of the file does not say is as the specification has it.
+//! `pkcs11-config/` has one TOML file for each family, compiled in, so that a name in the
+//! configuration is enough. A fragment describes a family and never one site. A property that a
+//! fragment does not set is as in the specification.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ macro_rules! shipped {
     };
 }
 
-/// Every fragment that ships: name in the configuration, and its text.
+/// Every fragment of the package: its name in the configuration, and its text.
 const SHIPPED: &[(&str, &str)] = shipped![
     "aws-cloudhsm",
     "entrust-nshield",
@@ -34,7 +34,7 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "yubihsm2"
 ];
 
-/// What a worker may touch: a drop-in for its unit that ships.
+/// The access of a worker, by a drop-in of the package for its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sandbox {
@@ -51,7 +51,7 @@ pub enum Sandbox {
 }
 
 impl Sandbox {
-    /// The drop-in's name, without its ending.
+    /// Returns the name of the drop-in without its extension.
     pub fn name(self) -> &'static str {
         match self {
             Sandbox::Softhsm => "softhsm",
@@ -67,33 +67,33 @@ impl Sandbox {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fragment {
-    /// The family's name, for people.
+    /// The family's name for operators.
     pub family: String,
-    /// What the fragment was tried on; empty if only the vendor's documents were read.
+    /// The modules that the fragment was tested with; empty if it is only from documents.
     #[serde(default)]
     pub tried: String,
-    /// Those documents.
+    /// The vendor's documents.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// Where the module may be; the first that exists is taken.
+    /// Paths of the module; the first that exists is used.
     pub modules: Vec<PathBuf>,
     /// Environment variables without which the module does not find its token.
     #[serde(default)]
     pub environment: Vec<String>,
-    /// What `C_Initialize` wants in `pReserved`; `${NAME}` is a variable of `environment`.
+    /// The argument `pReserved` of `C_Initialize`; `${NAME}` is a variable of `environment`.
     pub initialize_argument: Option<String>,
     /// Sessions that sign, one thread each.
     #[serde(default = "sessions_default")]
     pub sessions: usize,
-    /// The most of them that the family bears.
+    /// Most sessions that the family supports.
     #[serde(default = "sessions_max_default")]
     pub sessions_max: usize,
     /// Whether keys can be used only after `C_Login`.
     #[serde(default = "yes")]
     pub login: bool,
-    /// What a worker may touch; unsaid where that depends on what stands behind the module.
+    /// The access of a worker; `None` if it depends on the token behind the module.
     pub sandbox: Option<Sandbox>,
-    /// What a PIN looks like, where it is more than some characters.
+    /// The form of a PIN, if it has one.
     #[serde(default)]
     pub pin_form: String,
     /// Whether `CKA_LOCAL` of a key that was made on the token is true.
@@ -103,10 +103,10 @@ pub struct Fragment {
     /// (`CKA_DERIVE`, `CKA_DECRYPT`, `CKA_UNWRAP`): some modules refuse such a template.
     #[serde(default = "yes")]
     pub takes_purposes: bool,
-    /// Mechanisms that the module lists and that fail all the same, as `CKM_…` names.
+    /// Mechanisms that the module lists although they fail, as `CKM_…` names.
     #[serde(default)]
     pub avoid_mechanisms: Vec<String>,
-    /// What else an operator should know.
+    /// Notes for operators.
     #[serde(default)]
     pub notes: String,
 }
@@ -124,27 +124,27 @@ fn yes() -> bool {
     true
 }
 
-/// Why there is no fragment.
+/// The reason why there is no fragment.
 #[derive(Debug, thiserror::Error)]
 pub enum FragmentError {
-    /// No family of that name ships.
+    /// The package has no family of this name.
     #[error("there is no fragment {0:?}; there are: {known}", known = names().join(", "))]
     Unknown(String),
     /// The text is not a fragment.
     #[error("fragment {name:?} cannot be read")]
     Malformed {
-        /// Its name.
+        /// The name of the fragment.
         name: String,
-        /// Where and why.
+        /// The error of the parser.
         source: Box<toml::de::Error>,
     },
-    /// A value that cannot be part of what `C_Initialize` gets.
+    /// A value that cannot be part of the argument of `C_Initialize`.
     #[error("the value of {0} in `environment` must not hold quotes, '$' or NUL")]
     Environment(String),
 }
 
 impl Fragment {
-    /// The fragment `name` that ships with the daemon.
+    /// Returns the fragment `name` of the package.
     pub fn shipped(name: &str) -> Result<Self, FragmentError> {
         let (_, text) = SHIPPED
             .iter()
@@ -156,7 +156,7 @@ impl Fragment {
         })
     }
 
-    /// What is assumed of a module named by path, of whose family nothing is known.
+    /// Returns the assumptions about a module of an unknown family.
     pub fn unknown_family(module: &Path) -> Self {
         Fragment {
             family: "unknown".to_owned(),
@@ -177,7 +177,7 @@ impl Fragment {
         }
     }
 
-    /// The module's file: the first of [`modules`](Fragment::modules) that exists.
+    /// Returns the module's file: the first of [`modules`](Fragment::modules) that exists.
     pub fn module(&self) -> Option<&Path> {
         self.modules
             .iter()
@@ -185,10 +185,10 @@ impl Fragment {
             .find(|path| path.is_file())
     }
 
-    /// [`initialize_argument`](Fragment::initialize_argument), filled in from `environment`.
+    /// Returns [`initialize_argument`](Fragment::initialize_argument) with values of `environment`.
     ///
-    /// The refusal names the variable: a quote or a NUL in its value would say something else to
-    /// the module than it says here.
+    /// An error names the variable: a quote or a NUL in its value would change the meaning of the
+    /// argument.
     pub fn initialize_argument(
         &self,
         environment: &BTreeMap<String, String>,
@@ -214,7 +214,7 @@ impl Fragment {
     }
 }
 
-/// Names of the fragments that ship.
+/// Returns the names of the fragments of the package.
 pub fn names() -> Vec<&'static str> {
     SHIPPED.iter().map(|(name, _)| *name).collect()
 }

@@ -1,17 +1,16 @@
-//! Shows text from outside as it is, and never lets it act: control characters, escape sequences,
-//! marks that turn the direction of writing, and invisible characters are written as escapes.
+//! Prints text from outside with escapes for control characters, escape sequences, marks that
+//! change the direction of writing, and invisible characters.
 //!
 //! Names in requests, answers of services, labels of tokens and names of files can hold anything. A
-//! line break in one of them would forge a line of the audit journal on an operator's terminal, and
-//! an escape sequence would rewrite what stands there. Whatever a program prints goes through
-//! [`out`] or [`err`], and whatever it logs through [`line`]; JSON has escapes of its own and
-//! is printed as it is ([`exact_out`]).
+//! line break would forge a line of the audit journal on an operator's terminal, and an escape
+//! sequence would overwrite the screen. A program prints through [`out`] or [`err`] and logs
+//! through [`line`]. JSON has escapes of its own and is printed unchanged ([`exact_out`]).
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Stderr, Stdout, Write};
 
-/// Letters and marks that take no room, although Unicode counts them as printable.
+/// Letters and marks without width that Unicode counts as printable.
 const INVISIBLE: [(char, char); 9] = [
     ('\u{34f}', '\u{34f}'),
     ('\u{115f}', '\u{1160}'),
@@ -29,7 +28,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |it| !is_plain(it))
 }
 
-/// Returns the text with its line breaks and nothing else that acts.
+/// Returns the text with its line breaks; other control characters are escaped.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |it| it != '\n' && !is_plain(it))
 }
@@ -60,8 +59,8 @@ fn is_plain(character: char) -> bool {
     }
 }
 
-/// What the standard library shows as it is within a string. It knows the categories of Unicode
-/// (Cc, Cf, Zl, Zp and the like) and takes a mark that follows a letter for printable.
+/// Returns true if the standard library prints the character unescaped in a string. It knows the
+/// categories of Unicode (Cc, Cf, Zl, Zp and others), and prints a mark that follows a letter.
 fn is_printable(character: char) -> bool {
     let after_a_letter = ['a', character].iter().collect::<String>();
     let mut shown = after_a_letter.escape_debug().skip(1);
@@ -73,7 +72,7 @@ fn is_invisible(character: char) -> bool {
     ranges.any(|(first, last)| (*first..=*last).contains(&character))
 }
 
-/// A text that is put together line by line: what stands in a line cannot begin another one.
+/// A text that is built line by line. The content of a line cannot begin another line.
 #[derive(Debug, Default)]
 pub struct Page(String);
 
@@ -91,8 +90,8 @@ impl Page {
         }
     }
 
-    /// Adds PEM blocks line by line, the first behind `first` and the others behind `pad`. Text
-    /// that is no PEM becomes one line.
+    /// Adds PEM blocks line by line, with `first` before the first line and `pad` before the
+    /// others. Text that is no PEM becomes one line.
     pub fn pem(&mut self, first: &str, pad: &str, text: &str) {
         if !is_pem(text) {
             return self.line(&format!("{first}{text}"));
@@ -104,13 +103,13 @@ impl Page {
         }
     }
 
-    /// All lines.
+    /// Returns all lines.
     pub fn into_text(self) -> String {
         self.0
     }
 }
 
-/// Returns true if the text is PEM blocks and nothing else: what may be shown over several lines.
+/// Returns true if the text consists of PEM blocks, which may be shown on several lines.
 pub fn is_pem(text: &str) -> bool {
     let label = |it: u8| it.is_ascii_uppercase() || it.is_ascii_digit() || it == b' ';
     let is_edge = |line: &str| {
@@ -127,11 +126,11 @@ pub fn is_pem(text: &str) -> bool {
             .all(|line| is_edge(line) || line.bytes().all(base64))
 }
 
-/// Reads the program's arguments. Wrong ones end the program, and may hold anything.
+/// Parses the program's arguments. Wrong arguments end the program; they are printed escaped.
 pub fn arguments<A: clap::Parser>() -> A {
     A::try_parse().unwrap_or_else(|error| {
         if error.use_stderr() {
-            // When standard error is closed, the exit code still tells.
+            // Standard error may be closed; the exit code remains.
             let _ = err().write_all(error.render().to_string().as_bytes());
             std::process::exit(error.exit_code());
         }
@@ -139,27 +138,27 @@ pub fn arguments<A: clap::Parser>() -> A {
     })
 }
 
-/// Standard output, for text.
+/// Returns standard output for text.
 pub fn out() -> Printed<Stdout> {
     Printed(io::stdout())
 }
 
-/// Standard error, for text.
+/// Returns standard error for text.
 pub fn err() -> Printed<Stderr> {
     Printed(io::stderr())
 }
 
-/// Standard output, for JSON, whose own escapes must stay.
+/// Returns standard output for JSON, whose own escapes must stay.
 pub fn exact_out() -> Stdout {
     io::stdout()
 }
 
-/// Writes lines, and escapes what else would act.
+/// A writer that escapes control characters except line breaks.
 #[derive(Debug)]
 pub struct Printed<W>(W);
 
 impl<W: Write> Write for Printed<W> {
-    /// The formatting macros hand over whole strings, so no character comes in two parts.
+    /// The formatting macros pass whole strings, so no character is split.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         self.0.write_all(lines(&text).as_bytes())?;

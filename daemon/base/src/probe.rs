@@ -1,7 +1,7 @@
-//! Asks what a PKCS#11 module shows without login, in a process of `hallmarkd probe-module`.
+//! Lists the slots of a PKCS#11 module without login, in a process `hallmarkd probe-module`.
 //!
-//! Each question has a process of its own: a module that crashes or hangs costs one line of the
-//! answer. No PIN is read, and nothing is changed.
+//! Each question runs in a process of its own, so a module that crashes or hangs costs one line of
+//! the answer. No PIN is read, and nothing is changed.
 
 use crate::fragment::Fragment;
 use crate::notify::SERVICE_VARIABLES;
@@ -14,17 +14,17 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a module may take to answer.
+/// Longest wait for an answer.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How often the process is looked at.
+/// Pause between two checks of the process.
 const PERIOD: Duration = Duration::from_millis(20);
-/// Longest answer that is read.
+/// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// A module that can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
-    /// Its family, or "unknown".
+    /// The module's family, or "unknown".
     pub family: String,
     /// The module's file.
     pub module: PathBuf,
@@ -36,40 +36,40 @@ pub struct Probe {
     pub lacking: Vec<String>,
 }
 
-/// What a module shows.
+/// The answer of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInSight {
-    /// What it says of itself.
+    /// The description and version of the library.
     pub library: String,
-    /// Its slots.
+    /// The slots.
     pub slots: Vec<SlotInSight>,
 }
 
 /// One slot of a module, and the token in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotInSight {
-    /// Its number, good until the next start and no longer.
+    /// The slot number, which is valid until the next start.
     pub slot: u64,
-    /// The token, if one is there.
+    /// The token, if there is one.
     pub token: Option<TokenInSight>,
-    /// Why nothing is known of it.
+    /// The reason why the token is unknown.
     pub problem: Option<String>,
 }
 
-/// What a token says of itself without login.
+/// The public information of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenInSight {
-    /// Its label.
+    /// The label.
     pub label: String,
-    /// Its serial number.
+    /// The serial number.
     pub serial: String,
-    /// Its manufacturer.
+    /// The manufacturer.
     pub manufacturer: String,
-    /// Its model.
+    /// The model.
     pub model: String,
-    /// Whether it was initialised.
+    /// Whether the token was initialized.
     pub initialized: bool,
-    /// What it says of login and PIN, in words.
+    /// Remarks about login and PIN.
     pub remarks: Vec<String>,
 }
 
@@ -119,11 +119,11 @@ impl Probe {
     }
 }
 
-/// What the process writes: the module, or why it cannot be used.
+/// The output of the process: the module, or the reason why it cannot be used.
 pub type Answer = Result<ModuleInSight, String>;
 
-/// Runs `command`, within the deadline; its standard output. What libraries write to standard error
-/// is not looked at.
+/// Runs `command` within the deadline, and returns its standard output. Standard error is ignored,
+/// because libraries write to it.
 fn answer_of(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     command
         .stdin(Stdio::null())
@@ -150,7 +150,7 @@ fn answer_of(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     answer.context("its answer cannot be read")
 }
 
-/// Reads to the end in a thread, so that nobody waits for anybody.
+/// Reads to the end in a thread, so that the process never waits for a full pipe.
 fn read_apart(source: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();

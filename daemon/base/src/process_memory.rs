@@ -1,11 +1,11 @@
-//! Keeps what a process has in memory from others: no core dump, and no tracing by programs of the
-//! same user. A worker holds a PIN, and `serve` and some commands hold access keys.
+//! Protects the memory of a process: no core dump, and no tracing by programs of the same user. A
+//! worker holds a PIN, and `serve` and some commands hold access keys.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::io;
 
-/// MUST be called before the process reads a secret. An `exec` undoes the first half, so the
-/// program that comes after it calls this again.
+/// Protects this process. It MUST be called before the process reads a secret, and again after an
+/// `exec`, which undoes the first half.
 pub fn keep_private() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let none = Rlimit {

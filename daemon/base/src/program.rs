@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// `EX_CONFIG` of `sysexits.h`: starting it again as it is does not help, and the units say so to
-/// systemd (`RestartPreventExitStatus=`).
+/// `EX_CONFIG` of `sysexits.h`: a restart does not help. The units pass this to systemd
+/// (`RestartPreventExitStatus=`).
 const WRONG_CONFIGURATION: u8 = 78;
 
 /// Runs `body` as a whole program, and reports its error once. `is_configuration_error` decides
@@ -19,13 +19,13 @@ pub fn main(
     body: impl FnOnce() -> anyhow::Result<ExitCode>,
     is_configuration_error: fn(&anyhow::Error) -> bool,
 ) -> ExitCode {
-    // A file is for its owner alone; one that others may read says so itself.
+    // A new file is for its owner alone, unless it is made with another mode.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     journal::log(log_filter());
     if let Err(error) = process_memory::keep_private() {
         tracing::warn!(%error, "memory may be dumped");
     }
-    // Crash points for the fault tests; nothing without the feature `failpoints`.
+    // Crash points of the fault tests, which need the feature `failpoints`.
     let _crash_points = fail::FailScenario::setup();
     let error = match body() {
         Ok(code) => return code,
@@ -34,7 +34,7 @@ pub fn main(
     if journal::is_ours() {
         tracing::error!(error = %format_args!("{error:#}"), "program failed");
     } else {
-        // When standard error is closed, there is nowhere to say so.
+        // Standard error may be closed; the exit code remains.
         let _ = printable::err().write_all(causes(&error).as_bytes());
     }
     if is_configuration_error(&error) {
@@ -44,7 +44,7 @@ pub fn main(
     }
 }
 
-/// The error and what caused it, a line each.
+/// Returns the error and its causes, one line each.
 fn causes(error: &anyhow::Error) -> String {
     let mut page = Page::default();
     page.line(&format!("Error: {error}"));
@@ -53,9 +53,9 @@ fn causes(error: &anyhow::Error) -> String {
     page.into_text()
 }
 
-/// `RUST_LOG` (`info`, `info,hallmarkd=debug`), or what an operator wants to see. cryptoki reports
-/// every mechanism that it has no name for as an error, and tss-esapi every response code that we
-/// report ourselves.
+/// Returns the filter of `RUST_LOG` (`info`, `info,hallmarkd=debug`), or the default. The default
+/// leaves out cryptoki's errors about unknown mechanisms, and the response codes of tss-esapi,
+/// which our own messages contain.
 fn log_filter() -> Targets {
     let said = std::env::var("RUST_LOG").ok();
     said.and_then(|said| said.parse().ok()).unwrap_or_else(|| {

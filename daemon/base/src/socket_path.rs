@@ -1,18 +1,18 @@
 //! Checks the path of a Unix socket before it is used.
 //!
 //! `sockaddr_un` holds 108 bytes with the final NUL (unix(7)). The standard library names the C
-//! constant when a path is longer, which tells an operator neither the path nor the setting.
+//! constant when a path is longer, and names neither the path nor the setting.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The longest path of a socket, in bytes.
+/// Longest path of a socket, in bytes.
 pub const BYTES_MAX: usize = 107;
 
-/// Why a path cannot be a socket's.
+/// The reason why a path cannot be a socket's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SocketPathInvalid {
-    /// Linux has no room for it.
+    /// The path is too long for Linux.
     #[error(
         "the socket path {} has {bytes} bytes and Linux allows {BYTES_MAX}; shorten {setting}",
         path.display()
@@ -20,9 +20,9 @@ pub enum SocketPathInvalid {
     TooLong {
         /// The path.
         path: PathBuf,
-        /// Its length.
+        /// The length in bytes.
         bytes: usize,
-        /// What the operator can change.
+        /// The setting that the operator can change.
         setting: String,
     },
     /// The path is empty or has a zero byte.
@@ -30,12 +30,13 @@ pub enum SocketPathInvalid {
     NoPath {
         /// The path.
         path: PathBuf,
-        /// What the operator can change.
+        /// The setting that the operator can change.
         setting: String,
     },
 }
 
-/// Refuses a path that no socket can have. `setting` names what the operator can change.
+/// Fails for a path that no socket can have. `setting` names the setting that the operator can
+/// change.
 pub fn check(path: &Path, setting: impl Into<String>) -> Result<(), SocketPathInvalid> {
     let bytes = path.as_os_str().as_bytes();
     let setting = setting.into();

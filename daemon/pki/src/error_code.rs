@@ -1,8 +1,8 @@
 //! Lists every code under which a request is refused or fails.
 //!
 //! The names are public and stable: scripts compare them. docs/operations.md gives cause and remedy
-//! of each, and a test in `ca::error` compares that table with [`Code::ALL`]. This module lies below
-//! all others, because names, CSRs and slots refuse with a code of their own.
+//! of each, and a test in `ca::error` compares that table with [`Code::ALL`]. This module lies
+//! below all others, because names, CSRs and slots refuse with a code of their own.
 
 /// Declares an enum of stable names, so that variant, name and list cannot differ.
 #[macro_export]

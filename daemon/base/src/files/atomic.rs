@@ -1,5 +1,4 @@
-//! Replaces files atomically: after a crash a file has its old content or its new one, never a
-//! part.
+//! Replaces files atomically: after a crash, a file has its old or its new content.
 
 use crate::files;
 use std::io::{self, Write};

@@ -1,8 +1,8 @@
-//! The one place where files are opened by their paths.
+//! Opens, writes and removes files by their paths; no other module does.
 //!
-//! Operators run our programs as root over folders that the daemon's and the workers' users can
-//! write. A link planted there must lead no program anywhere: see [`walk`] for how a path is found,
-//! and [`owner`] for work that a library does by path. Modes are exact, whatever the umask.
+//! Operators run our programs as root on folders that the users of daemon and workers can write. A
+//! link that such a user plants must not redirect a program: [`walk`] resolves paths, and [`owner`]
+//! runs libraries that open paths themselves. The umask does not change a mode.
 
 pub mod atomic;
 mod owner;
@@ -26,7 +26,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use walk::{LINK, Links, NO_FILE, Place, refusal};
 
-/// Opens a file that an operator named, to read it.
+/// Opens a file that an operator named, for reading.
 pub fn open(path: &Path) -> io::Result<File> {
     Place::of(path, Links::Followed)?.open(OFlags::RDONLY, Mode::empty())
 }
@@ -36,27 +36,27 @@ pub fn open_folder(path: &Path) -> io::Result<File> {
     folder_at(&Place::of(path, Links::Followed)?).map(File::from)
 }
 
-/// Opens a file of ours, to read it.
+/// Opens a file of ours, for reading.
 pub fn open_ours(path: &Path) -> io::Result<File> {
     Place::of(path, Links::Refused)?.open(OFlags::RDONLY, Mode::empty())
 }
 
-/// Reads a file that an operator named; one of more than `limit` bytes is an error.
+/// Reads a file that an operator named. More than `limit` bytes are an error.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     whole(open(path)?, limit)
 }
 
-/// The same of a text.
+/// Reads a text file that an operator named. More than `limit` bytes are an error.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     text(read(path, limit)?)
 }
 
-/// Reads a file of ours; one of more than `limit` bytes is an error.
+/// Reads a file of ours. More than `limit` bytes are an error.
 pub fn read_ours(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     whole(open_ours(path)?, limit)
 }
 
-/// The same of a text.
+/// Reads a text file of ours. More than `limit` bytes are an error.
 pub fn read_ours_text(path: &Path, limit: u64) -> io::Result<String> {
     text(read_ours(path, limit)?)
 }
@@ -74,7 +74,7 @@ fn text(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not text"))
 }
 
-/// Makes a file that is not there yet, with exactly this mode.
+/// Makes a new file with exactly this mode.
 pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let mode = Mode::from_raw_mode(mode);
@@ -83,8 +83,8 @@ pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a file whose lock counts and not its content, and makes it for its owner alone if need be.
-/// On a read-only file system an existing file is opened for reading: `flock` needs no more.
+/// Opens a lock file, and makes it for its owner alone if it does not exist. On a read-only file
+/// system, an existing file is opened for reading, which `flock` permits.
 pub fn open_lock(path: &Path) -> io::Result<File> {
     let place = Place::of(path, Links::Refused)?;
     let flags = OFlags::RDWR | OFlags::CREATE;
@@ -96,7 +96,7 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Writes a file that an operator named, in place of its content; a new one as the umask has it.
+/// Overwrites a file that an operator named. A new file gets its mode from the umask.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE;
     let mode = Mode::from_raw_mode(0o666);
@@ -107,7 +107,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)
 }
 
-/// Sees that there is a file, and that its owner alone can use it.
+/// Makes a file if it does not exist, and lets its owner alone use it.
 pub fn make_private(path: &Path) -> io::Result<()> {
     if is_there(path)? {
         return restrict(path);
@@ -118,7 +118,7 @@ pub fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Refuses a link, FIFO or device at a name of ours; nothing there is right as well.
+/// Fails if a name of ours is a link, FIFO or device. An absent file is accepted.
 pub fn check_regular(path: &Path) -> io::Result<()> {
     regular(path, &Place::of(path, Links::Refused)?).map(drop)
 }
@@ -135,7 +135,7 @@ fn regular(path: &Path, place: &Place) -> io::Result<Option<Stat>> {
     }
 }
 
-/// Takes a file of ours from everybody but its owner; nothing where there is none.
+/// Restricts an existing file of ours to its owner.
 pub fn restrict(path: &Path) -> io::Result<()> {
     let place = Place::of(path, Links::Refused)?;
     let Some(found) = regular(path, &place)? else {
@@ -145,10 +145,10 @@ pub fn restrict(path: &Path) -> io::Result<()> {
     if !Mode::from_raw_mode(found.st_mode).intersects(open_to_others) {
         return Ok(());
     }
-    // Opened only if need be: closing a file ends SQLite's locks on it.
+    // Opened only if needed: closing a file releases SQLite's locks on it.
     let file = place.open(OFlags::RDONLY, Mode::empty())?;
     match fchmod(&file, Mode::RUSR | Mode::WUSR) {
-        // Readers are better off with a daemon that serves what it has.
+        // A daemon that serves with a wider mode is better than none.
         Err(rustix::io::Errno::ROFS) => {
             tracing::warn!(path = %path.display(), "file mode cannot be restricted: read-only disk");
         }
@@ -160,7 +160,7 @@ pub fn restrict(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a socket of ours exactly this mode; a link in its place is an error.
+/// Gives a socket of ours exactly this mode. A link in its place is an error.
 pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     let place = Place::of(path, Links::Refused)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -168,12 +168,12 @@ pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
         return Err(refusal(path, "is no socket: remove it"));
     }
-    // The kernel changes what is open, whatever has its name now.
+    // The open file is changed, even if another file has its name now.
     let open = format!("/proc/self/fd/{}", socket.as_raw_fd());
     Ok(chmod(open, Mode::from_raw_mode(mode))?)
 }
 
-/// Makes a folder and those above it, each new one with exactly this mode.
+/// Makes a folder and the folders above it. Each new folder gets exactly this mode.
 pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     if let Some(above) = path.parent().filter(|it| !it.as_os_str().is_empty())
         && !above.exists()
@@ -189,7 +189,7 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Makes a folder that is not there yet, with exactly this mode.
+/// Makes a new folder with exactly this mode.
 pub fn make_new_folder(path: &Path, mode: u32) -> io::Result<()> {
     let mode = Mode::from_raw_mode(mode);
     let place = Place::of(path, Links::Followed)?;
@@ -197,7 +197,7 @@ pub fn make_new_folder(path: &Path, mode: u32) -> io::Result<()> {
     Ok(fchmod(folder_at(&place)?, mode)?)
 }
 
-/// Gives a folder of the caller's to another user; a link in its place is an error.
+/// Gives a folder of the caller's to another user. A link in its place is an error.
 pub fn give_folder(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     let folder = folder_at(&Place::of(path, Links::Refused)?)?;
     Ok(fchown(
@@ -212,7 +212,7 @@ fn folder_at(place: &Place) -> io::Result<OwnedFd> {
     Ok(openat(&place.folder, &place.name, flags, Mode::empty())?)
 }
 
-/// Whether there is anything at a name of ours, be it a link.
+/// Returns true if a name of ours exists, even as a link.
 pub fn is_there(path: &Path) -> io::Result<bool> {
     match Place::of(path, Links::Refused)?.stat() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -220,14 +220,14 @@ pub fn is_there(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Moves a file within a file system; a link moves as such.
+/// Moves a file within a file system. A link is moved and not followed.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let from = Place::of(from, Links::Refused)?;
     let to = Place::of(to, Links::Refused)?;
     Ok(renameat(&from.folder, &from.name, &to.folder, &to.name)?)
 }
 
-/// The same to a name that is not there yet.
+/// Moves a file to a new name. An existing file at that name is an error.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     let from = Place::of(from, Links::Refused)?;
     let to = Place::of(to, Links::Refused)?;
@@ -241,7 +241,7 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     )?)
 }
 
-/// Removes a file that may not be there; a link goes as such.
+/// Removes a file if it exists. A link is removed and not followed.
 pub fn remove(path: &Path) -> io::Result<()> {
     let place = match Place::of(path, Links::Refused) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -1,8 +1,8 @@
-//! Work in another user's folder, with that user's rights and no more.
+//! Runs work in another user's folder with the rights of that user.
 //!
-//! Libraries open files by their paths: SQLite its logs, a token's module its objects. Root must
-//! not let them do so in a folder where another user can plant a link. So that work is done as the
-//! folder's owner, who gains nothing by a planted link.
+//! Libraries open files by their paths: SQLite its logs, a token's module its objects. As root they
+//! would follow a link that the folder's owner has planted. With the owner's rights, such a link
+//! gains nothing.
 
 use super::walk::{Owner, Walk};
 use rustix::process::{Gid, geteuid};
@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-/// The user other than root in whose folder `folder` lies, or would lie; nothing to a caller who is
-/// not root. A folder of root's that others can write is an error.
+/// Returns the user other than root who owns the place of `folder`; `None` if the caller is not
+/// root. A folder of root's that others can write is an error.
 pub fn owner_of(folder: &Path) -> io::Result<Option<Owner>> {
     if !geteuid().is_root() {
         return Ok(None);
@@ -22,8 +22,8 @@ pub fn owner_of(folder: &Path) -> io::Result<Option<Owner>> {
     Walk::begin(folder)?.into_owner()
 }
 
-/// Does `work` with the rights of `owner`, in a thread of its own: Linux gives each thread its own.
-/// All that `work` opens MUST end with it.
+/// Runs `work` with the rights of `owner` in a thread of its own, since Linux has rights per
+/// thread. `work` MUST close everything that it opens.
 pub fn as_owner<T: Send>(owner: Option<Owner>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let Some(owner) = owner else {
         return Ok(work());
@@ -37,7 +37,7 @@ pub fn as_owner<T: Send>(owner: Option<Owner>, work: impl FnOnce() -> T + Send) 
     })
 }
 
-/// Gives this process the rights of `owner`, for good; it MUST have one thread.
+/// Gives this process the rights of `owner` permanently. The process MUST have one thread.
 pub fn become_owner(owner: Owner) -> io::Result<()> {
     let threads = std::fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
@@ -49,7 +49,7 @@ pub fn become_owner(owner: Owner) -> io::Result<()> {
 }
 
 impl Owner {
-    /// Its number, for messages.
+    /// Returns the user id, for messages.
     pub fn uid(self) -> u32 {
         self.uid.as_raw()
     }
@@ -60,13 +60,13 @@ impl Owner {
         Ok(set_thread_res_uid(self.uid, self.uid, self.uid)?)
     }
 
-    /// All groups of this user: devices of tokens are opened by group.
+    /// Returns all groups of the user, by which devices of tokens are opened.
     fn groups(self) -> Vec<Gid> {
         let told = Command::new("id")
             .arg("-G")
             .arg(self.uid.to_string())
             .output();
-        // A user without an entry has no other group.
+        // A user without an entry in the database has no other group.
         let told = told.ok().filter(|it| it.status.success());
         let text = told.map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
         let numbers = text.iter().flat_map(|it| it.split_whitespace());

@@ -1,5 +1,4 @@
-//! Files that hold a secret: PINs, connection strings, bearer tokens. One rule decides for all of
-//! them who may be able to read such a file.
+//! Reads files that hold a secret, such as a PIN, and refuses a file that others can read.
 
 use super::open;
 use secrecy::SecretString;
@@ -9,24 +8,24 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// Why a secret cannot be taken from its file; said without a byte of it.
+/// The reason why a secret cannot be read from its file, without a byte of the secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretUnusable {
     /// The file cannot be read.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
-    /// Others can read it.
+    /// Other users can read the file.
     #[error(
         "its mode {mode:04o} lets {who} read it: chmod 0600, and renew the secret if others may have \
          read it"
     )]
     Exposed {
-        /// Permission bits.
+        /// The permission bits.
         mode: u32,
-        /// Who could read it.
+        /// The users who can read the file.
         who: &'static str,
     },
-    /// Nothing is in it.
+    /// The file is empty.
     #[error("it is empty")]
     Empty,
     /// It is something else.
@@ -37,7 +36,7 @@ pub enum SecretUnusable {
     NotText,
 }
 
-/// Reads the secret in a file that an operator named; at most `limit` bytes.
+/// Reads a secret of at most `limit` bytes from a file that an operator named.
 pub fn secret(path: &Path, limit: u64) -> Result<SecretString, SecretUnusable> {
     let file = open(path)?;
     check_readers(&file.metadata()?, is_of_systemd(path))?;
@@ -58,12 +57,12 @@ fn text(file: File, limit: u64) -> Result<Zeroizing<String>, SecretUnusable> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Only its owner may read a secret; of a file of root's also a group, which is how root gives it
-/// to a daemon that must not write it.
+/// Checks that only the owner can read the file. A group may read a file of root's: by that, root
+/// gives a secret to a daemon that must not write it.
 fn check_readers(found: &Metadata, is_of_systemd: bool) -> Result<(), SecretUnusable> {
     let mode = found.mode() & 0o7777;
     let exposed = |who| Err(SecretUnusable::Exposed { mode, who });
-    // A pipe has no readers but those that it was given to.
+    // Only the processes that inherited a pipe can read it.
     if !found.is_file() {
         return Ok(());
     }
@@ -78,7 +77,7 @@ fn check_readers(found: &Metadata, is_of_systemd: bool) -> Result<(), SecretUnus
     Ok(())
 }
 
-/// In `$CREDENTIALS_DIRECTORY` group bits are the mask of an ACL, which names the one reader.
+/// In `$CREDENTIALS_DIRECTORY`, the group bits are the mask of an ACL, which names one reader.
 fn is_of_systemd(path: &Path) -> bool {
     let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
     folder.is_some_and(|it| path.parent() == Some(Path::new(&it)))

@@ -1,4 +1,4 @@
-//! Modes are exact, names of ours are no links, and nothing here waits for a FIFO.
+//! Tests that modes are exact, links are refused at names of ours, and no call waits for a FIFO.
 
 use super::*;
 use rustix::fs::{CWD, mkfifoat};
@@ -68,11 +68,11 @@ fn a_link_or_a_fifo_at_a_name_of_ours_is_an_error_and_its_target_stays() {
     );
     assert_eq!(fs::read_to_string(&target).unwrap(), "content");
     assert!(!folder.path().join("absent").exists());
-    // An operator may keep a link.
+    // An operator may use a link.
     assert_eq!(read(&link, 100).unwrap(), b"content");
     write(&link, b"other").unwrap();
     assert_eq!(fs::read_to_string(&target).unwrap(), "other");
-    // A replaced name is a file, and what the link named stays.
+    // The name becomes a file, and the target of the link stays.
     crate::files::atomic::write(&link, b"ours", 0o600).unwrap();
     assert!(!fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read_to_string(&target).unwrap(), "other");

@@ -1,10 +1,10 @@
-//! Finds a file by its path without trust in folders that another user can write.
+//! Resolves paths without trust in folders that another user can write.
 //!
-//! Root walks the path folder by folder, each one held open, so nothing that was looked at can be
-//! exchanged afterwards. A symbolic link is followed where only root can have made it. From the
-//! first folder on that belongs to another user, no link is followed, and only that user's and
-//! root's files are taken. Other users have no right that a link could misuse: for them the kernel
-//! finds the file.
+//! Root walks the path folder by folder and keeps each folder open, so a checked folder cannot be
+//! exchanged afterwards. A symbolic link is followed only where root alone can have made it. From
+//! the first folder of another user on, no link is followed, and only files of that user and of
+//! root are accepted. For callers other than root the kernel resolves the path, because a link
+//! gains nothing.
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
 use rustix::process::{Gid, Uid, geteuid};
@@ -15,11 +15,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// As many as the kernel follows.
+/// Most symbolic links on a path, as in the kernel.
 const LINKS_MAX: usize = 40;
-/// What only names a file or folder, and reads nothing.
+/// Flags that name a file or folder without opening it for reading.
 const NAME_ONLY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// What the kernel itself shows of open files: its links lead to no path.
+/// Folder in which the kernel shows open files. Its links have no path.
 const OPEN_FILES: [&str; 5] = [
     "/dev/stdin",
     "/dev/stdout",
@@ -31,40 +31,40 @@ const OPEN_FILES: [&str; 5] = [
 pub(super) const LINK: &str = "is a symbolic link, and is not followed: remove it";
 pub(super) const NO_FILE: &str = "is no regular file: remove it";
 
-/// Whether a link at the end of a path is followed.
+/// The treatment of a link at the end of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Links {
-    /// An operator named the path, and may keep a link there.
+    /// An operator named the path, which may be a link.
     Followed,
-    /// The name is ours, and a link there is not.
+    /// The name is ours, and must not be a link.
     Refused,
 }
 
-/// A user other than root in whose folder a file lies.
+/// The user other than root who owns a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub(super) uid: Uid,
     pub(super) gid: Gid,
 }
 
-/// A name in a folder that is held open.
+/// A name in an open folder.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) folder: OwnedFd,
     pub(super) name: OsString,
-    /// For messages.
+    /// The path, for messages.
     path: PathBuf,
-    /// Of the folder; only root asks.
+    /// The owner of the folder, if the caller is root.
     owner: Option<Owner>,
-    /// Another user than root, or than the one who runs us, can write the folder.
+    /// Whether another user than root or the caller can write the folder.
     is_shared: bool,
-    /// One that the caller has open already, such as a pipe.
+    /// A file that the caller has open already, such as a pipe.
     is_open_file: bool,
     links: Links,
 }
 
 impl Place {
-    /// Where `path` leads; the last name need not exist.
+    /// Resolves `path`. The last name need not exist.
     pub(super) fn of(path: &Path, links: Links) -> io::Result<Self> {
         let is_open_file = OPEN_FILES.iter().any(|it| path.starts_with(it));
         if geteuid().is_root() && !is_open_file {
@@ -84,14 +84,14 @@ impl Place {
         })
     }
 
-    /// Opens it; a new file has this mode, less the umask. Only what is written may be a device,
-    /// and only where no other user can put one.
+    /// Opens the file. The umask applies to the mode of a new file. A device is accepted only for
+    /// writing, and only where no other user can place one.
     pub(super) fn open(&self, flags: OFlags, mode: Mode) -> io::Result<File> {
         let is_read = !flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let must_be_file = self.is_guarded() || (is_read && !self.is_open_file);
         let mut flags = flags | OFlags::CLOEXEC | self.last_link();
         if must_be_file {
-            // A FIFO without a writer must not hold us up.
+            // Opening a FIFO without a writer must not block.
             flags |= OFlags::NONBLOCK;
         }
         let opened = openat(&self.folder, &self.name, flags, mode);
@@ -104,12 +104,12 @@ impl Place {
         Ok(file)
     }
 
-    /// What is there, without opening it; a link is not followed.
+    /// Returns the status of the name. A link is not followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         Ok(statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// How a link at the name is opened.
+    /// Returns the flag for a link at the name.
     pub(super) fn last_link(&self) -> OFlags {
         if self.is_guarded() {
             OFlags::NOFOLLOW
@@ -122,7 +122,7 @@ impl Place {
         self.links == Links::Refused || self.owner.is_some() || self.is_shared
     }
 
-    /// Whether what was opened is what may be opened here.
+    /// Checks that the opened file is acceptable here.
     fn judge(&self, found: &Stat) -> io::Result<()> {
         let others_write = self.owner.is_some() || self.is_shared;
         if others_write && found.st_nlink > 1 {
@@ -165,11 +165,11 @@ fn no_file(path: &Path) -> io::Error {
     )
 }
 
-/// A folder on the way, held open, and what is left of the path.
+/// An open folder on the path, and the rest of the path.
 pub(super) struct Walk {
     folder: OwnedFd,
     found: Stat,
-    /// The last name first.
+    /// The remaining names, the last one first.
     rest: Vec<OsString>,
     path: PathBuf,
     owner: Option<Owner>,
@@ -190,7 +190,7 @@ impl Walk {
         })
     }
 
-    /// Up to the folder of the last name.
+    /// Walks to the folder of the last name.
     fn into_place(mut self, links: Links) -> io::Result<Place> {
         loop {
             let Some(name) = self.rest.pop() else {
@@ -214,7 +214,7 @@ impl Walk {
         }
     }
 
-    /// Up to the last folder that exists; whose that is.
+    /// Walks to the last folder that exists, and returns its owner.
     pub(super) fn into_owner(mut self) -> io::Result<Option<Owner>> {
         while let Some(name) = self.rest.pop() {
             let entry = match self.entry(&name) {
@@ -233,8 +233,8 @@ impl Walk {
         self.decided(is_shared(&self.found))
     }
 
-    /// Root works in its own folders as root, so no other user may be able to write them. A folder
-    /// of root's below another user's folder counts as root's.
+    /// Checks that no other user can write a folder of root's, in which work is done as root. A
+    /// folder of root's below another user's folder counts as root's.
     fn decided(&self, others_write: bool) -> io::Result<Option<Owner>> {
         if self.found.st_uid != 0 {
             return Ok(self.owner);
@@ -265,7 +265,7 @@ impl Walk {
         }
     }
 
-    /// A link that only root can have made is followed.
+    /// Follows a link that only root can have made.
     fn follow(&mut self, link: &OwnedFd, found: &Stat) -> io::Result<()> {
         let is_roots = !is_shared(&self.found) || (found.st_uid == 0 && found.st_nlink == 1);
         if self.owner.is_some() || !is_roots {
@@ -318,7 +318,7 @@ fn root() -> io::Result<OwnedFd> {
     Ok(open("/", flags, Mode::empty())?)
 }
 
-/// The names of a path, the last one first.
+/// Returns the names of a path, the last one first.
 fn names(path: &Path) -> Vec<OsString> {
     let names = path.components().rev().filter_map(|it| match it {
         Component::Normal(name) => Some(name.to_owned()),
@@ -328,12 +328,12 @@ fn names(path: &Path) -> Vec<OsString> {
     names.collect()
 }
 
-/// Whether a user other than its owner can write the folder, or its owner is not root.
+/// Returns true if the owner is not root, or another user can write the folder.
 fn is_shared(folder: &Stat) -> bool {
     folder.st_uid != 0 || Mode::from_raw_mode(folder.st_mode).intersects(Mode::WGRP | Mode::WOTH)
 }
 
-/// Whether others can move what lies in the folder: a sticky bit keeps them from that.
+/// Returns true if other users can move files in the folder, which a sticky bit prevents.
 fn is_exchangeable(folder: &Stat) -> bool {
     is_shared(folder) && !Mode::from_raw_mode(folder.st_mode).contains(Mode::SVTX)
 }

@@ -1,8 +1,7 @@
-//! Where the log goes: to the journal with fields and priorities if standard error is the
-//! journal's, else to standard error as lines.
+//! Sends the log to systemd's journal, with fields and priorities, or as lines to standard error.
 //!
-//! Every message and every field passes through `printable::line` here, so an event is one line
-//! whatever came from outside, in both.
+//! The journal is used if standard error is connected to it. Every message and field passes through
+//! `printable::line`, so an event is one line in both.
 
 use crate::printable::line;
 use std::fmt::{Debug, Write as _};
@@ -17,7 +16,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Begins to log what `filter` lets through.
+/// Starts the log with this filter.
 pub fn log(filter: Targets) {
     let ours = is_ours();
     let lines = || as_lines(stderr, stderr().is_terminal());
@@ -28,7 +27,7 @@ pub fn log(filter: Targets) {
         .init();
 }
 
-/// Events as lines.
+/// Returns the layer that writes events as lines.
 fn as_lines<S, W>(writer: W, colours: bool) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -47,8 +46,8 @@ where
         .with_ansi(colours)
 }
 
-/// Whether standard error is a stream of the journal (`systemd.exec(5)`, `$JOURNAL_STREAM`): it may
-/// have been redirected since systemd opened it.
+/// Returns true if standard error is a stream of the journal (`systemd.exec(5)`,
+/// `$JOURNAL_STREAM`). It may have been redirected since systemd opened it.
 pub fn is_ours() -> bool {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else {
         return false;
@@ -57,7 +56,7 @@ pub fn is_ours() -> bool {
         .is_ok_and(|it| stream.to_str() == Some(&format!("{}:{}", it.st_dev, it.st_ino)))
 }
 
-/// Events as journal entries: the message with its fields, as a line has them, and each field by
+/// The layer that writes events as journal entries: the message with its fields, and each field by
 /// itself, for `journalctl HALLMARK_TOKEN=factory`.
 struct Journal;
 
@@ -75,12 +74,12 @@ impl<S: Subscriber> Layer<S> for Journal {
         fields.extend(metadata.line().map(|line| format!("CODE_LINE={line}")));
         fields.extend(entry.fields);
         let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-        // There is no other place to say that the log is lost.
+        // A lost log entry cannot be reported elsewhere.
         let _ = systemd::journal::send(&fields);
     }
 }
 
-/// `syslog(3)`.
+/// Returns the priority of `syslog(3)`.
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -93,9 +92,9 @@ fn priority(level: Level) -> u8 {
 #[derive(Default)]
 struct Entry {
     message: String,
-    /// ` name=value` of each field.
+    /// Each field as ` name=value`.
     shown: String,
-    /// `HALLMARK_NAME=value` of each.
+    /// Each field as `HALLMARK_NAME=value`.
     fields: Vec<String>,
 }
 
@@ -123,7 +122,7 @@ impl Visit for Entry {
 }
 
 impl Entry {
-    /// The journal takes capital letters, digits and `_`.
+    /// Returns a field name of capital letters, digits and `_`, which the journal requires.
     fn field(&mut self, name: &str, value: &str) {
         let plain = |it: char| match it.is_ascii_alphanumeric() {
             true => it.to_ascii_uppercase(),

@@ -47,18 +47,18 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// It, if it has started this process as a service that notifies.
+    /// Returns systemd, if it started this process as a service that notifies.
     pub fn here() -> Option<Self> {
         std::env::var_os("NOTIFY_SOCKET").map(|_| Self::default())
     }
 
-    /// The configuration is being read again; [`ready`](ServiceManager::ready) follows in every
-    /// case.
+    /// Reports that the configuration is read again; [`ready`](ServiceManager::ready) follows in
+    /// every case.
     pub fn reloading(&self) {
         tell(daemon::STATE_RELOADING, "1");
     }
 
-    /// The process ends, as requested.
+    /// Reports that the process ends, as requested.
     pub fn stopping(&self) {
         tell(daemon::STATE_STOPPING, "1");
     }

@@ -1,4 +1,4 @@
-//! `hallmark device|enrollment|authority block` and `unblock`.
+//! Runs `hallmark device|enrollment|authority block` and `unblock`.
 
 use super::client::{Client, Failure, segment};
 use super::{Show, receipt};
@@ -36,7 +36,7 @@ pub(super) fn lift(
     )
 }
 
-/// A place that has not answered is said, but is no failure: the daemon goes on by itself.
+/// Shows a place that has not answered, which is no failure: the daemon continues by itself.
 fn answered(show: &Show, block: &Value) -> Result<(), Failure> {
     match show.json {
         true => show.record(block),

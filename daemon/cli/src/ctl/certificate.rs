@@ -1,4 +1,4 @@
-//! `hallmark certificate revoke`.
+//! Runs `hallmark certificate revoke`.
 
 use super::client::{Client, Failure};
 use super::command::{CertificateCommand, RevokeCertificate};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
 
-/// In the label of every private key in PEM.
+/// Part of the label of every private key in PEM.
 const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 /// Digits of a SHA-256; a serial number has 40 at most.
 const SHA256_DIGITS: usize = 64;
@@ -57,7 +57,8 @@ fn kind_of(digits: &str) -> &'static str {
     }
 }
 
-/// PEM as it is, DER in base64. A private key is refused here: it must not leave its file.
+/// Reads PEM as it is, and DER as base64. A private key is refused here: it must not leave its
+/// file.
 fn read(path: &Path) -> Result<String, Failure> {
     let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| Failure::file(path, &error))?;
     if bytes.windows(PRIVATE_KEY.len()).any(|it| it == PRIVATE_KEY) {

@@ -1,4 +1,4 @@
-//! HTTP over the admin socket, and what can go wrong with it.
+//! Sends HTTP requests over the admin socket, and classifies the failures.
 
 use crate::setup::Stop;
 use hallmark_base::socket_path;
@@ -10,19 +10,19 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long an answer may take; a ceremony with slow keys takes minutes.
+/// Longest wait for an answer; a ceremony with slow keys takes minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
-/// The longest answer that is read into memory, in rows of a page.
+/// Rows of one page of a list.
 const PAGE_ROWS: usize = 1_000;
 
-/// Why a command did not end well.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The daemon said no, or something here failed.
+    /// The daemon refused the request, or something on this side failed.
     Refused(String),
-    /// There is no daemon at the socket.
+    /// No daemon answers at the socket.
     Unreachable(String),
-    /// It was called wrongly.
+    /// The command line is wrong.
     Usage(String),
 }
 
@@ -36,7 +36,7 @@ impl From<Stop> for Failure {
 }
 
 impl Failure {
-    /// 1 refused or failed, 2 usage (which is mostly clap's), 3 unreachable.
+    /// Returns the exit code: 1 refused or failed, 2 usage (mostly clap's), 3 unreachable.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Failure::Refused(_) => 1,
@@ -45,7 +45,7 @@ impl Failure {
         }
     }
 
-    /// What a problem document says.
+    /// Reads a problem document (RFC 9457).
     pub(super) fn of_problem(problem: &Value) -> Self {
         let detail = problem["detail"].as_str().unwrap_or("no reason given");
         match problem["code"].as_str() {
@@ -69,20 +69,20 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A path segment or query value.
+/// Encodes a path segment or query value.
 pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// What is sent for work that takes long.
+/// The body of a request that reports progress.
 pub(super) enum StepsBody {
-    /// A file as it is.
+    /// The text of a file.
     Text(String),
-    /// JSON.
+    /// A JSON value.
     Json(Value),
 }
 
-/// The daemon, at the other end of its admin socket.
+/// A connection to the daemon's admin socket.
 pub(super) struct Client {
     http: reqwest::blocking::Client,
     socket: String,
@@ -95,8 +95,7 @@ impl Client {
         let http = reqwest::blocking::Client::builder()
             .unix_socket(socket)
             .no_proxy()
-            // No TLS on this socket: a machine without a store of CA certificates is as good as
-            // any.
+            // This socket has no TLS, so the machine needs no store of CA certificates.
             .tls_certs_only([])
             .timeout(ANSWER_TIMEOUT)
             .build()
@@ -119,12 +118,12 @@ impl Client {
         self.send(self.http.delete(url(path))).map(drop)
     }
 
-    /// A deletion whose answer tells what came of it.
+    /// Deletes, and returns the answer.
     pub(super) fn lift(&self, path: &str) -> Result<Value, Failure> {
         json(self.send(self.http.delete(url(path)))?)
     }
 
-    /// All pages of a list whose `key` orders it. `path` may have a query already.
+    /// Returns all pages of a list that is ordered by `key`. `path` may have a query.
     pub(super) fn pages(&self, path: &str, key: &str) -> Result<Value, Failure> {
         let (mut all, mut after) = (Vec::new(), String::new());
         let mark = if path.contains('?') { '&' } else { '?' };
@@ -146,7 +145,7 @@ impl Client {
         }
     }
 
-    /// Sends `body` and gives each line of the answer to `line` as it comes.
+    /// Sends `body`, and passes each line of the answer to `line` when it arrives.
     pub(super) fn stream(
         &self,
         path: &str,
@@ -198,7 +197,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
-/// The host is a formality: the connection is the socket.
+/// Returns the URL. Its host is not used: the connection is the socket.
 fn url(path: &str) -> String {
     format!("http://localhost{path}")
 }

@@ -1,4 +1,4 @@
-//! The command line of `hallmark`.
+//! Defines the command line of `hallmark`.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -18,21 +18,21 @@ pub struct Arguments {
     /// Print the daemon's answer as JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command of `hallmark`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a service of this machine: asks, writes the configuration, runs the ceremony.
+    /// Set up a service on this machine: ask, write the configuration, run the ceremony.
     Setup(Setup),
-    /// Show how everything is.
+    /// Show the status of the daemon.
     Status,
-    /// Have the daemon take its configuration anew, whole or not at all.
+    /// Reload the configuration of the daemon, completely or not at all.
     Reload,
-    /// Make authorities from a file.
+    /// Create authorities from a file.
     #[command(subcommand)]
     Ceremony(CeremonyCommand),
     /// Show authorities.
@@ -46,22 +46,22 @@ pub enum Command {
     /// Show devices.
     #[command(subcommand)]
     Device(DeviceCommand),
-    /// Say what provisioning services shall hold.
+    /// Decide which enrollments provisioning services have.
     #[command(subcommand)]
     Enrollment(EnrollmentCommand),
     /// Replace certificates.
     #[command(subcommand)]
     Roll(RollCommand),
-    /// Show what provisioning services do not have yet.
+    /// Show changes that provisioning services do not have yet.
     #[command(subcommand)]
     Push(PushCommand),
-    /// Vouch for the machine's clock.
+    /// Confirm the machine's clock.
     #[command(subcommand)]
     Clock(ClockCommand),
-    /// Look at tokens, and try them.
+    /// Inspect and test tokens.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Copy the database, and put a copy in its place.
+    /// Back up and restore the database.
     #[command(subcommand)]
     Backup(BackupCommand),
     /// Read the audit journal.
@@ -72,18 +72,18 @@ pub enum Command {
 /// `hallmark backup`
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
-    /// Have the daemon copy its database into `state_dir/backup`; the newest are kept.
+    /// Copy the daemon's database into `state_dir/backup`, and keep the newest copies.
     Create {
-        /// Copy it into this folder as well, on another disk or machine.
+        /// Also copy it into this folder, on another disk or machine.
         #[arg(long)]
         to: Option<PathBuf>,
     },
-    /// Whether a backup is what its manifest says, and holds together. Needs no daemon.
+    /// Check that a backup is intact and matches its manifest. Needs no daemon.
     Verify {
         /// The copy (`hallmark-….db`), with its manifest beside it.
         file: PathBuf,
     },
-    /// Put a backup in the place of the database, while no daemon runs.
+    /// Replace the database by a backup, while no daemon runs.
     Restore {
         /// The copy (`hallmark-….db`), with its manifest beside it.
         file: PathBuf,
@@ -107,26 +107,26 @@ pub struct Setup {
 /// `hallmark token`
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Every PKCS#11 module, slot and token in sight, without login.
+    /// List every visible PKCS#11 module, slot and token, without login.
     List,
-    /// One token: what it says of itself, and whose keys are on it.
+    /// Show one token, and the authorities whose keys it holds.
     Show {
-        /// Its name in the configuration.
+        /// The token's name in the configuration.
         name: String,
     },
-    /// Whether a token does what the daemon needs; makes throw-away keys, and deletes them.
+    /// Test that a token does what the daemon needs; makes temporary keys and deletes them.
     Check {
-        /// Its name in the configuration.
+        /// The token's name in the configuration.
         name: String,
     },
-    /// How fast a token signs; makes throw-away keys, and deletes them.
+    /// Measure how fast a token signs; makes temporary keys and deletes them.
     Bench {
-        /// Its name in the configuration.
+        /// The token's name in the configuration.
         name: String,
-        /// Only this kind of key (p256, rsa2048 …); may be repeated.
+        /// Only this key type (p256, rsa2048 …); may be repeated.
         #[arg(long)]
         key_type: Vec<String>,
-        /// How long each measurement takes, 1 to 20.
+        /// Seconds for each measurement, 1 to 20.
         #[arg(long, default_value_t = 2)]
         seconds: u32,
     },
@@ -135,7 +135,7 @@ pub enum TokenCommand {
 /// `hallmark ceremony`
 #[derive(Debug, Subcommand)]
 pub enum CeremonyCommand {
-    /// Make the authorities that FILE describes; those that exist are left as they are.
+    /// Create the authorities that FILE describes; existing authorities stay as they are.
     Run {
         /// The ceremony file (TOML).
         file: PathBuf,
@@ -148,30 +148,30 @@ pub enum CeremonyCommand {
 /// `hallmark authority`
 #[derive(Debug, Subcommand)]
 pub enum AuthorityCommand {
-    /// All authorities, issuers first.
+    /// List all authorities, issuers first.
     List,
-    /// Keep all devices below a generation out.
+    /// Block all devices below a generation.
     Block(Generation),
-    /// Let the devices below a generation back in.
+    /// Lift the block of a generation.
     Unblock(Generation),
-    /// The request (PKCS #10) of an authority that somebody else certifies.
+    /// Print the request (PKCS #10) of an authority with an external issuer.
     Csr {
-        /// Its name.
+        /// The authority's name.
         name: String,
         /// Write it into this file.
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Give an authority the certificate that its issuer elsewhere has made.
+    /// Install the certificate that an external issuer has made for an authority.
     Install {
-        /// Its name.
+        /// The authority's name.
         name: String,
         /// The certificate and all above it, up to the self-signed one (PEM).
         file: PathBuf,
     },
-    /// One authority with all its generations.
+    /// Show one authority with all its generations.
     Show {
-        /// Its name.
+        /// The authority's name.
         name: String,
         /// Print only the certificates.
         #[arg(long)]
@@ -191,7 +191,7 @@ pub struct Issue {
     /// The request (PKCS #10, PEM).
     #[arg(long)]
     pub csr: PathBuf,
-    /// Give a registered device this profile although it has another one.
+    /// Change the profile of a registered device to this one.
     #[arg(long = "move")]
     pub moves: bool,
     /// Write the certificate and its chain into this file (PEM).
@@ -202,7 +202,7 @@ pub struct Issue {
 /// `hallmark certificate`
 #[derive(Debug, Subcommand)]
 pub enum CertificateCommand {
-    /// Revoke a certificate that the daemon has issued: its holder is refused from now on.
+    /// Revoke a certificate that the daemon has issued; its holder is refused from then on.
     Revoke(RevokeCertificate),
 }
 
@@ -222,7 +222,7 @@ pub struct RevokeCertificate {
     /// certificateHold or another name of RFC 5280.
     #[arg(long)]
     pub reason: String,
-    /// Why, in your words, for the audit journal.
+    /// The reason in your words, for the audit journal.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub cause: String,
 }
@@ -230,26 +230,26 @@ pub struct RevokeCertificate {
 /// `hallmark device`
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
-    /// All devices.
+    /// List all devices.
     List,
-    /// One device, its certificates and enrollments.
+    /// Show one device with its certificates and enrollments.
     Show {
-        /// Its registration id.
+        /// The device's registration id.
         id: String,
     },
-    /// Keep a device out: revocation list, provisioning services and hubs.
+    /// Block a device on revocation lists, provisioning services and hubs.
     Block {
-        /// Its registration id.
+        /// The device's registration id.
         id: String,
-        /// Why.
+        /// The reason, for the audit journal.
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Let a device back in.
+    /// Lift the block of a device.
     Unblock {
-        /// Its registration id.
+        /// The device's registration id.
         id: String,
-        /// Why.
+        /// The reason, for the audit journal.
         #[arg(long, default_value = "")]
         reason: String,
     },
@@ -258,25 +258,25 @@ pub enum DeviceCommand {
 /// `hallmark enrollment`
 #[derive(Debug, Subcommand)]
 pub enum EnrollmentCommand {
-    /// All enrollments.
+    /// List all enrollments.
     List,
-    /// One enrollment, as it shall be and as it was seen.
+    /// Show one enrollment as desired and as observed.
     Show {
         /// Registration id or group id.
         name: String,
     },
-    /// Have a provisioning service hold an enrollment.
+    /// Add an enrollment to a provisioning service.
     Add(NewEnrollment),
-    /// Keep all devices of a group out.
+    /// Block all devices of a group.
     Block(Group),
-    /// Let the devices of a group back in.
+    /// Lift the block of a group.
     Unblock(Group),
-    /// Have a provisioning service drop an enrollment.
+    /// Remove an enrollment from a provisioning service.
     Remove {
-        /// Remove it although a compromised leaf comes back by its group; why.
+        /// Remove it although its group accepts a compromised leaf again; the reason.
         #[arg(long, value_name = "REASON")]
         r#override: Option<String>,
-        /// Which one.
+        /// The enrollment.
         #[command(flatten)]
         which: Which,
         /// The provisioning service, where there are several.
@@ -291,7 +291,7 @@ pub struct Group {
     /// The group id.
     #[arg(long, value_name = "ID")]
     pub group: String,
-    /// Why.
+    /// The reason, for the audit journal.
     #[arg(long, default_value = "")]
     pub reason: String,
 }
@@ -304,7 +304,7 @@ pub struct Generation {
     /// The generation's number.
     #[arg(long)]
     pub generation: i64,
-    /// Why.
+    /// The reason, for the audit journal.
     #[arg(long, default_value = "")]
     pub reason: String,
 }
@@ -312,7 +312,7 @@ pub struct Generation {
 /// `hallmark enrollment add`
 #[derive(Debug, Args)]
 pub struct NewEnrollment {
-    /// Which one.
+    /// The enrollment.
     #[command(flatten)]
     pub which: Which,
     /// The authority of a group.
@@ -336,7 +336,7 @@ pub struct Which {
 }
 
 impl Which {
-    /// As the API has it. clap admits exactly one of the two.
+    /// Returns kind and name for the API. clap accepts exactly one of the two.
     pub fn kind_and_name(&self) -> (&'static str, &str) {
         match (&self.individual, &self.group) {
             (Some(id), _) => ("individual", id),
@@ -348,32 +348,32 @@ impl Which {
 /// `hallmark roll`
 #[derive(Debug, Subcommand)]
 pub enum RollCommand {
-    /// Start the roll of a device's leaf, or of an authority.
+    /// Start the rollover of a device's leaf or of an authority.
     Start(StartRoll),
-    /// Give the word for the next step of an authority's roll.
+    /// Approve the next step of an authority's rollover.
     Approve {
-        /// Its number.
+        /// The rollover's number.
         id: i64,
-        /// Make the step although its guard does not hold; the reason is audited.
+        /// Approve although the conditions are not met; the reason is audited.
         #[arg(long, value_name = "REASON")]
         r#override: Option<String>,
     },
-    /// All rolls, newest first.
+    /// List all rollovers, newest first.
     List {
-        /// Only those under way.
+        /// Only open rollovers.
         #[arg(long)]
         open: bool,
     },
-    /// One roll, and what it waits for.
+    /// Show one rollover, and what it waits for.
     Show {
-        /// Its number.
+        /// The rollover's number.
         id: i64,
     },
-    /// Give up a roll before its cut-over; the old certificate serves on.
+    /// Abort a rollover before its cut-over; the old certificate stays in service.
     Abort {
-        /// Its number.
+        /// The rollover's number.
         id: i64,
-        /// Abort although the device was not seen on its old leaf; why.
+        /// Abort although the device was not observed with its old leaf; the reason.
         #[arg(long, value_name = "REASON")]
         r#override: Option<String>,
     },
@@ -382,16 +382,16 @@ pub enum RollCommand {
 /// `hallmark roll start --authority`
 #[derive(Debug, Args)]
 pub struct AuthorityRoll {
-    /// The authority that is rolled, instead of a device.
+    /// The authority to roll over, instead of a device.
     #[arg(long, value_name = "NAME", conflicts_with = "id")]
     pub authority: Option<String>,
     /// How long the next certificate is valid (5y), if not as long as the old one.
     #[arg(long, requires = "authority")]
     pub validity: Option<String>,
-    /// The kind of the next key, if not that of the old one.
+    /// The type of the next key, if not that of the old key.
     #[arg(long, requires = "authority")]
     pub key_type: Option<String>,
-    /// By compromise: the compromised generation, if not the one that serves.
+    /// After a compromise: the compromised generation, if not the serving one.
     #[arg(long, requires = "authority")]
     pub generation: Option<i64>,
     /// Start although a limit of the service is reached; the reason is audited.
@@ -405,25 +405,25 @@ pub struct StartRoll {
     /// The device's registration id.
     #[arg(required_unless_present = "authority")]
     pub id: Option<String>,
-    /// Why.
+    /// The reason, for the audit journal.
     #[arg(long, value_enum)]
     pub reason: Reason,
-    /// By compromise: the slot that is compromised.
+    /// After a compromise: the compromised slot.
     #[arg(long, value_enum, default_value = "both")]
     pub slot: Slot,
-    /// By compromise: the request for the new leaf (PKCS #10, PEM), if it is at hand.
+    /// After a compromise: the request for the new leaf (PKCS #10, PEM), if available.
     #[arg(long, requires = "profile")]
     pub csr: Option<PathBuf>,
     /// The profile of the new leaf.
     #[arg(long, requires = "csr")]
     pub profile: Option<String>,
-    /// By compromise: what becomes of the device's hub identity.
+    /// After a compromise: the treatment of the device's hub identity.
     #[arg(long, value_enum)]
     pub hub: Option<Hub>,
     /// Write the new leaf and its chain into this file (PEM).
     #[arg(long, requires = "csr")]
     pub out: Option<PathBuf>,
-    /// What is said of an authority's roll.
+    /// Options of an authority's rollover.
     #[command(flatten)]
     pub of: AuthorityRoll,
 }
@@ -431,16 +431,16 @@ pub struct StartRoll {
 /// A slot of an enrollment.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Slot {
-    /// The primary one.
+    /// The primary slot.
     Primary,
-    /// The secondary one.
+    /// The secondary slot.
     Secondary,
-    /// Both.
+    /// Both slots.
     Both,
 }
 
 impl Slot {
-    /// As the API has it.
+    /// Returns the name in the API.
     pub fn name(self) -> Option<&'static str> {
         match self {
             Slot::Primary => Some("primary"),
@@ -450,17 +450,17 @@ impl Slot {
     }
 }
 
-/// What becomes of a hub identity.
+/// The treatment of a hub identity.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Hub {
-    /// It goes at once.
+    /// The identity is deleted at once.
     Delete,
-    /// It stays until the device has registered with its new leaf.
+    /// The identity stays until the device has registered with its new leaf.
     Reprovision,
 }
 
 impl Hub {
-    /// As the API has it.
+    /// Returns the name in the API.
     pub fn name(self) -> &'static str {
         match self {
             Hub::Delete => "delete",
@@ -469,17 +469,17 @@ impl Hub {
     }
 }
 
-/// Why a certificate is replaced.
+/// The reason for a rollover.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Reason {
-    /// It comes to its end.
+    /// The certificate expires.
     Expiry,
-    /// It is in wrong hands.
+    /// The certificate is compromised.
     Compromise,
 }
 
 impl Reason {
-    /// As the API has it.
+    /// Returns the name in the API.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Expiry => "expiry",
@@ -491,9 +491,9 @@ impl Reason {
 /// `hallmark push`
 #[derive(Debug, Subcommand)]
 pub enum PushCommand {
-    /// What waits, since when, and why.
+    /// List waiting changes, with age and reason.
     List,
-    /// Try again now what waits or is parked.
+    /// Retry waiting and parked changes now.
     Retry {
         /// Only this enrollment or CA certificate.
         name: Option<String>,
@@ -503,21 +503,21 @@ pub enum PushCommand {
 /// `hallmark clock`
 #[derive(Debug, Subcommand)]
 pub enum ClockCommand {
-    /// The clock is right, whatever is on record: sign by it again.
+    /// Confirm that the clock is right, despite later recorded times, and sign again.
     Accept,
 }
 
 /// `hallmark audit`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// A hundred entries.
+    /// Show a hundred entries.
     Show {
-        /// Those after this sequence number.
+        /// Entries after this sequence number.
         #[arg(long, default_value_t = 0)]
         after: i64,
     },
-    /// Check the seal of every entry.
+    /// Verify the hash chain of all entries.
     Verify,
-    /// The whole journal, a JSON object a line.
+    /// Print the whole journal, one JSON object per line.
     Export,
 }

@@ -1,8 +1,7 @@
-//! The `hallmark` command: asks the daemon over its admin socket, and shows the answer.
+//! Runs the command `hallmark`: sends requests to the daemon's admin socket, and shows the answers.
 //!
-//! It decides nothing and keeps nothing; only a restore is done here, because no daemon may run
-//! then. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 daemon unreachable. `--json` prints
-//! the daemon's answer as it is.
+//! The command decides nothing and stores nothing. Exit codes: 0 done, 1 refused or failed, 2
+//! usage, 3 daemon unreachable. `--json` prints the daemon's answer unchanged.
 
 mod backup;
 mod block;
@@ -28,17 +27,17 @@ use std::process::ExitCode;
 
 pub use command::Arguments;
 
-/// The longest file that an operator names, in bytes.
+/// Longest input file, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Runs the command line and says how it went.
+/// Runs the command line, and returns the exit code.
 pub fn main() -> ExitCode {
     let arguments: Arguments = printable::arguments();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let told = format!("hallmark: {failure}");
-            // Standard error may be closed; the exit code still tells.
+            // Standard error may be closed; the exit code remains.
             let _ = writeln!(printable::err(), "{}", printable::line(&told));
             ExitCode::from(failure.exit_code())
         }
@@ -179,7 +178,7 @@ fn issue(client: &Client, show: &Show, issue: &command::Issue) -> Result<(), Fai
     show.record(&answer)
 }
 
-/// A new leaf, followed by its chain.
+/// Writes a new leaf followed by its chain.
 fn write_chain(path: &Path, answer: &Value) -> Result<(), Failure> {
     let mut pem = answer["certificate"]
         .as_str()
@@ -302,12 +301,12 @@ fn run_ceremony(
     }
 }
 
-/// Has something done that takes long: steps go to standard error, the outcome comes back.
+/// Sends a request that reports progress. The steps go to standard error; the result is returned.
 fn steps(client: &Client, path: &str, body: StepsBody) -> Result<Value, Failure> {
     let mut outcome = None;
     client.stream(path, body, |line| {
         if let Some(step) = line["progress"].as_str() {
-            // Progress goes beside the answer, not into it.
+            // Progress must not become part of the answer.
             let _ = writeln!(printable::err(), "{}", printable::line(step));
         } else {
             outcome = Some(line);
@@ -320,7 +319,7 @@ fn steps(client: &Client, path: &str, body: StepsBody) -> Result<Value, Failure>
     }
 }
 
-/// How answers are shown.
+/// The format of answers.
 struct Show {
     json: bool,
 }
@@ -340,22 +339,22 @@ impl Show {
         }
     }
 
-    /// One line for people.
+    /// Prints one line of text.
     fn line(&self, text: &str) -> Result<(), Failure> {
         self.text(&format!("{}\n", printable::line(text)))
     }
 
-    /// Lines for people, such as PEM or a transcript.
+    /// Prints lines of text, such as PEM or a transcript.
     fn text(&self, text: &str) -> Result<(), Failure> {
         written(printable::out().write_all(text.as_bytes()))
     }
 
-    /// JSON for programs, which is never altered.
+    /// Prints JSON unchanged.
     fn exact(&self, value: &Value) -> Result<(), Failure> {
         written(writeln!(printable::exact_out(), "{value:#}"))
     }
 
-    /// The same in one line.
+    /// Prints JSON unchanged on one line.
     fn exact_line(&self, value: &Value) -> Result<(), Failure> {
         written(writeln!(printable::exact_out(), "{value}"))
     }
@@ -365,7 +364,7 @@ fn written(result: std::io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| Failure::Refused(format!("standard output: {error}")))
 }
 
-/// What each place answered, and a word if one has not.
+/// Shows the answer of each place, and a hint if one has not answered.
 fn receipt(show: &Show, receipt: &Value) -> Result<(), Failure> {
     show.table(&receipt["places"], &["place", "state", "answer"])?;
     if receipt["complete"] == false {

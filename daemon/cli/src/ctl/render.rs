@@ -1,11 +1,11 @@
-//! Answers as people read them: tables for lists, indented lines for one thing.
+//! Formats answers as text: tables for lists, indented lines for one object.
 //!
-//! A value is one line, whatever it holds, but for PEM. So no value can forge a row or a member.
+//! Every value except PEM is one line, so no value can forge a row or a member.
 
 use hallmark_base::printable::{self, Page, is_pem};
 use serde_json::Value;
 
-/// A list, one row an entry, columns as wide as they need.
+/// Formats a list as a table, with one row per entry.
 pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
     let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|it| it.to_uppercase()).collect()];
     for row in rows.as_array().into_iter().flatten() {
@@ -33,14 +33,14 @@ pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
     text
 }
 
-/// One thing, a line a member, members of members indented.
+/// Formats an object with one line per member; nested members are indented.
 pub(super) fn record(value: &Value) -> String {
     let mut page = Page::default();
     write_members(&mut page, value, "", "");
     page.into_text()
 }
 
-/// `first` stands before the first line, `pad` before all others.
+/// Puts `first` before the first line and `pad` before all others.
 fn write_members(page: &mut Page, value: &Value, first: &str, pad: &str) {
     match value {
         Value::Object(members) => {

@@ -1,4 +1,4 @@
-//! `hallmark roll`: start, list, show and abort replacements of certificates.
+//! Runs `hallmark roll`: starts, lists, shows, approves and aborts rollovers.
 
 use super::client::{Client, Failure, segment};
 use super::command::{RollCommand, StartRoll};

@@ -1,4 +1,4 @@
-//! `hallmark token`.
+//! Runs `hallmark token`.
 
 use super::client::{Client, Failure, StepsBody, segment};
 use super::command::TokenCommand;
@@ -32,7 +32,7 @@ pub(super) fn run(client: &Client, show: &Show, command: &TokenCommand) -> Resul
     }
 }
 
-/// Shows the report of a check or bench; it is a failure unless all is good.
+/// Shows the report of a check or benchmark, and fails unless everything is good.
 fn tried(
     client: &Client,
     show: &Show,

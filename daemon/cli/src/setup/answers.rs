@@ -1,7 +1,7 @@
-//! The answers to `hallmark setup`: what somebody says, or a file of theirs for many machines.
+//! Reads and checks the answers to `hallmark setup`: one TOML file, which may serve many machines.
 //!
-//! One TOML file; unknown keys are refused. It names files of secrets and never holds a secret, so
-//! it may be copied to the next machine. An empty text is the answer "none".
+//! Unknown keys are refused. The file names the files of secrets and never holds a secret, so it
+//! may be copied to the next machine. An empty text is the answer "none".
 
 use hallmark_base::fragment::{Fragment, Sandbox};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -9,37 +9,37 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Where the first resource manager of the kernel's TPMs is.
+/// The device of the kernel's first TPM resource manager.
 pub(super) const TPM_DEVICE: &str = "/dev/tpmrm0";
 
-/// What the machine shall be.
+/// The answers to all questions.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answers {
     /// A factory line with a hierarchy of its own, or a gateway with one intermediate.
     pub shape: Shape,
-    /// The name of the works, in every subject.
+    /// The organization in every subject.
     pub organization: String,
-    /// Two letters (ISO 3166).
+    /// Two letters (ISO 3166) in every subject.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub country: Option<String>,
-    /// A factory line's: the authority that issues for devices.
+    /// For a factory line: the authority that issues for devices.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub line: Option<String>,
-    /// A gateway's: who signs its authority.
+    /// For a gateway: the issuer of its authority.
     pub issuer: Option<Issuer>,
-    /// A gateway's, by an external issuer: the file with its certificate and those above it.
+    /// For a gateway with an external issuer: the file with its certificate chain.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub certificate: Option<PathBuf>,
-    /// How devices are enrolled at the provisioning service.
+    /// The enrollment of devices at the provisioning service.
     pub enrollment: Enrollment,
-    /// Where keys live.
+    /// The token that holds the keys.
     pub token: Token,
-    /// Where the daemon is reached.
+    /// The addresses of the daemon.
     pub listen: Listen,
     /// The provisioning service.
     pub provisioning: Option<Provisioning>,
-    /// How secrets are kept.
+    /// The storage of secrets.
     #[serde(default)]
     pub credentials: Credentials,
     /// The first station.
@@ -49,35 +49,35 @@ pub struct Answers {
     pub transcript: Option<PathBuf>,
 }
 
-/// What the machine shall be.
+/// The kind of site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
-    /// A root, a plant, a line, and an authority for those who talk to Hallmark.
+    /// A root, a plant, a line, and an authority for the clients of Hallmark.
     FactoryLine,
     /// One authority for the devices behind the gateway.
     Gateway,
 }
 
-/// Who signs a gateway's authority.
+/// The issuer of a gateway's authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Issuer {
-    /// The factory, or another root elsewhere.
+    /// An external issuer, such as the factory.
     External,
     /// A root on this machine.
     OwnRoot,
 }
 
-/// How devices are enrolled.
+/// The enrollment of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Enrollment {
-    /// All at once, by the authority above them.
+    /// One group for all devices below the authority.
     Group,
-    /// One by one, with `hallmark enrollment add --individual`.
+    /// One enrollment per device, by `hallmark enrollment add --individual`.
     Individual,
-    /// There is no provisioning service.
+    /// No provisioning service is used.
     None,
 }
 
@@ -85,40 +85,40 @@ pub enum Enrollment {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Which kind.
+    /// The kind of token.
     pub kind: TokenKind,
-    /// What it is called here: letters, digits and `-`.
+    /// The name in the configuration: letters, digits and `-`.
     pub name: String,
-    /// A TPM's, where it is not the first: `device:` and its file below `/dev`.
+    /// For a TPM that is not the first: `device:` and its file below `/dev`.
     pub tcti: Option<String>,
-    /// A PKCS#11 token's: its family (`pkcs11-config/`); or `module`.
+    /// For a PKCS#11 token: its family (`pkcs11-config/`), or else `module`.
     pub fragment: Option<String>,
-    /// Its module's file; or `fragment`.
+    /// The file of the module, or else `fragment`.
     pub module: Option<PathBuf>,
-    /// Its label.
+    /// The token's label.
     pub label: Option<String>,
-    /// Its serial number, where two may carry one label.
+    /// The token's serial number, where two tokens may have the same label.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub serial: Option<String>,
-    /// What its module needs in its environment.
+    /// The environment that the module needs.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
-    /// What its worker may touch; needed where the family does not tell.
+    /// The access of the worker; needed where the family does not define it.
     pub sandbox: Option<Sandbox>,
-    /// The file with its PIN; without one it is asked for.
+    /// The file with the PIN; without it, setup asks for the PIN.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub pin_file: Option<PathBuf>,
 }
 
-/// Kinds of token.
+/// A kind of token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenKind {
-    /// A new SoftHSM token: setup makes it.
+    /// A new SoftHSM token, which setup makes.
     Softhsm,
     /// A TPM 2.0.
     Tpm,
-    /// A token that somebody has initialised with its vendor's tool.
+    /// A token that was initialised with its vendor's tool.
     Pkcs11,
 }
 
@@ -126,14 +126,14 @@ pub enum TokenKind {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// What clients call this machine: DNS names and addresses.
+    /// The DNS names and addresses by which clients reach this machine.
     pub names: Vec<String>,
-    /// Where HTTPS listens.
+    /// The address of the HTTPS listener.
     pub https: SocketAddr,
-    /// Where revocation lists are published.
+    /// The address of the listener for revocation lists.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub http: Option<SocketAddr>,
-    /// How others reach `http`; certificates say so.
+    /// The public URL of `http`, which certificates carry.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub public_http: Option<String>,
 }
@@ -146,10 +146,10 @@ pub struct Provisioning {
     pub endpoint: String,
     /// Id scope.
     pub id_scope: String,
-    /// The file with the connection string; without one it is asked for.
+    /// The file with the connection string; without it, setup asks for the string.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub connection_string_file: Option<PathBuf>,
-    /// Who has the root verified there.
+    /// The way in which the root is verified.
     pub verify: Verify,
     /// By `arm`: the subscription.
     pub subscription: Option<String>,
@@ -157,13 +157,13 @@ pub struct Provisioning {
     pub resource_group: Option<String>,
     /// By `arm`: the provisioning service's name there.
     pub service_name: Option<String>,
-    /// By `arm`: the file with a bearer token; without one it is asked for.
+    /// By `arm`: the file with a bearer token; without it, setup asks for the token.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub arm_token_file: Option<PathBuf>,
     /// Host of the IoT Hub, where identities are deleted after a compromise.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub hub_endpoint: Option<String>,
-    /// The file with the hub's connection string; without one it is asked for.
+    /// The file with the hub's connection string; without it, setup asks for the string.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub hub_connection_string_file: Option<PathBuf>,
     /// Host of the device plane, if not the public cloud's.
@@ -172,21 +172,21 @@ pub struct Provisioning {
     /// Host of Azure Resource Manager, if not the public cloud's.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub arm_endpoint: Option<String>,
-    /// `ip:port` to connect to, for all of them, instead of what the DNS says.
+    /// `ip:port` to connect to for all hosts, instead of the DNS.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub address: Option<SocketAddr>,
-    /// The only authorities to trust for TLS, for all of them.
+    /// The only authorities that are trusted for TLS with all hosts.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub ca_bundle: Option<PathBuf>,
 }
 
-/// Who has the root verified at the provisioning service.
+/// The way in which the root is verified at the provisioning service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verify {
-    /// The daemon, through Azure Resource Manager.
+    /// The daemon verifies it through Azure Resource Manager.
     Arm,
-    /// Somebody, in the portal.
+    /// An operator verifies it in the portal.
     ByHand,
 }
 
@@ -194,17 +194,17 @@ pub enum Verify {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
-    /// How; without an answer encrypted, or plain where that is impossible.
+    /// The storage; without an answer encrypted, or plain where that is impossible.
     pub store: Option<CredentialStore>,
 }
 
-/// How secrets are kept.
+/// The storage of secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CredentialStore {
-    /// By `systemd-creds`, for this machine alone: `/etc/credstore.encrypted`.
+    /// Encrypted by `systemd-creds` for this machine: `/etc/credstore.encrypted`.
     Encrypted,
-    /// As files that only root reads: `/etc/credstore`.
+    /// In files that only root can read: `/etc/credstore`.
     Plain,
 }
 
@@ -212,26 +212,26 @@ pub enum CredentialStore {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Station {
-    /// Its common name.
+    /// The common name.
     pub name: String,
-    /// Patterns of the registration ids that it may ask for.
+    /// Patterns of the registration ids for which it may request leaves.
     #[serde(default = "every_id")]
     pub ids: Vec<String>,
-    /// The file with its request (PKCS #10, PEM).
+    /// The file with its CSR (PEM).
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub csr: Option<PathBuf>,
-    /// Where its certificate is written; beside the request without an answer.
+    /// The file for its certificate; without an answer beside the CSR.
     #[serde(default, deserialize_with = "nothing_if_empty")]
     pub out: Option<PathBuf>,
 }
 
-/// One line has one station at first, and its ids are not known yet.
+/// The first station may request every id, because the ids are not known yet.
 pub(super) fn every_id() -> Vec<String> {
     vec!["*".into()]
 }
 
 impl Station {
-    /// The request, and where the certificate goes.
+    /// Returns the files of the CSR and of the certificate.
     pub fn files(&self) -> Option<(&Path, PathBuf)> {
         let csr = self.csr.as_deref()?;
         let out = self.out.clone();
@@ -240,7 +240,7 @@ impl Station {
 }
 
 impl Answers {
-    /// Reads answers; the refusal tells the line, or the key.
+    /// Reads answers. An error names the line or the key.
     pub fn parse(text: &str) -> Result<Self, String> {
         let answers: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         answers.check()?;
@@ -288,14 +288,14 @@ impl Answers {
         }
     }
 
-    /// Whether the daemon has a CA certificate verified itself: the root's, or a gateway's own
-    /// where the root's key is elsewhere.
+    /// Returns true if the daemon verifies a CA certificate itself: the root's, or a gateway's own
+    /// if the root is external.
     pub fn verifies_by_arm(&self) -> bool {
         let by = self.provisioning.as_ref().map(|it| it.verify);
         by == Some(Verify::Arm)
     }
 
-    /// The authority that issues for devices.
+    /// Returns the authority that issues for devices.
     pub fn issuing_authority(&self) -> &str {
         match self.shape {
             Shape::FactoryLine => self.line.as_deref().unwrap_or("line-1"),
@@ -329,7 +329,7 @@ impl Token {
         self.sandbox().map(drop)
     }
 
-    /// A TPM's device: what the worker is let to. Any other way to a TPM needs a drop-in by hand.
+    /// Returns the TPM device that the worker may use. Other ways to a TPM need a drop-in by hand.
     pub fn tpm_device(&self) -> Result<&str, String> {
         let Some(tcti) = self.tcti.as_deref() else {
             return Ok(TPM_DEVICE);
@@ -343,7 +343,7 @@ impl Token {
         })
     }
 
-    /// What the worker may touch: by its kind, its family, or the answer.
+    /// Returns the access of the worker, from the kind of token, its family or the answer.
     pub fn sandbox(&self) -> Result<Sandbox, String> {
         let fragment = self.fragment.as_deref().map(Fragment::shipped);
         let family = fragment.transpose().map_err(|error| error.to_string())?;
@@ -360,7 +360,7 @@ impl Token {
     }
 }
 
-/// It is written into a unit: nothing that systemd would read as more than a name.
+/// Accepts only a file name that systemd cannot misread, because it is written into a unit.
 fn is_device(path: &str) -> bool {
     let plain = |it: char| it.is_ascii_alphanumeric() || "/-_".contains(it);
     let name = path.strip_prefix("/dev/");
@@ -395,7 +395,7 @@ impl Provisioning {
     }
 }
 
-/// `None` of an empty text; else what the text says.
+/// Reads an empty text as `None`.
 fn nothing_if_empty<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,4 +1,4 @@
-//! Secrets on their way into systemd's credential stores. What is stored is never replaced: keys
+//! Stores secrets in systemd's credential stores. A stored secret is never replaced, because keys
 //! may depend on it.
 
 use super::answers::CredentialStore;
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use zeroize::Zeroizing;
 
-/// The longest secret: a bearer token of Entra ID has some 2 KiB.
+/// Longest secret: a bearer token of Entra ID has about 2 KiB.
 const SECRET_BYTES_MAX: u64 = 16 * 1024;
-/// The entropy of a secret that is made here, in bytes.
+/// Entropy of a new secret, in bytes.
 const RANDOM_BYTES: usize = 24;
 
-/// Where a credential lies.
+/// Returns the file of a credential.
 pub(super) fn path(store: CredentialStore, name: &str) -> PathBuf {
     let folder = match store {
         CredentialStore::Encrypted => "/etc/credstore.encrypted",
@@ -26,12 +26,12 @@ pub(super) fn path(store: CredentialStore, name: &str) -> PathBuf {
     Path::new(folder).join(name)
 }
 
-/// Whether this machine can encrypt credentials.
+/// Checks that this machine can encrypt credentials.
 pub(super) fn can_encrypt() -> anyhow::Result<()> {
     machine::encrypt("trial", &SecretString::from("trial")).map(drop)
 }
 
-/// Whether a credential is stored. One that is stored otherwise than is asked for is a refusal.
+/// Returns true if a credential is stored. Fails if it is stored in the other store.
 pub(super) fn is_stored(root: &Root, store: CredentialStore, name: &str) -> anyhow::Result<bool> {
     let other = match store {
         CredentialStore::Encrypted => CredentialStore::Plain,
@@ -62,7 +62,7 @@ pub(super) fn store(
     put(&root.path(path(store, name)), content.as_bytes(), 0o600)
 }
 
-/// A secret that is not stored yet. `ask` has somebody type it.
+/// Reads, makes or asks for a secret that is not stored yet.
 pub(super) fn obtain(
     credential: &PlannedCredential,
     ask: &dyn Fn(&str) -> anyhow::Result<SecretString>,
@@ -95,13 +95,14 @@ fn random() -> SecretString {
     SecretString::from(hex::encode(*bytes))
 }
 
-/// What lies in a folder of the workers is read as they would: a link there leads nowhere else.
+/// Reads a file with the rights of the workers' user, because a link in their folder could lead
+/// elsewhere.
 pub(super) fn read_as(user: User, path: &Path) -> anyhow::Result<SecretString> {
     let text = machine::run(user.command("cat").arg(path))?;
     Ok(SecretString::from(text.trim()))
 }
 
-/// And removed so.
+/// Removes a file with the rights of the workers' user.
 pub(super) fn remove_as(user: User, path: &Path) -> anyhow::Result<()> {
     let command: &mut Command = &mut user.command("rm");
     machine::run(command.arg("-f").arg(path)).map(drop)

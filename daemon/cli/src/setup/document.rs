@@ -1,7 +1,7 @@
-//! The texts that follow from the answers: the configuration and the ceremony file.
+//! Writes the configuration and the ceremony file from the answers.
 //!
-//! Pure. What comes out is for people to read and change, and is judged by the parsers of the
-//! daemon before it is written anywhere.
+//! The texts are for operators to read and change. The parsers of the daemon check them before they
+//! are written to disk. This module has no side effects.
 
 use super::answers::{Answers, Issuer, Provisioning, Shape, TPM_DEVICE, TokenKind, every_id};
 use super::plan::{
@@ -15,17 +15,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use toml::Value;
 
-/// The daemon's state.
+/// The daemon's state folder.
 const STATE: &str = "/var/lib/hallmark";
-/// Sockets.
+/// The folder of sockets.
 const RUNTIME: &str = "/run/hallmark";
-/// Who is issued what: the same for every shape but for the authorities' names and the backdate.
+/// The profiles, equal for all kinds of site except for the authorities' names and the backdate.
 const PROFILES: &str = include_str!("profiles.toml");
-/// A gateway's numbers are the example's: no battery for its clock, weeks without power or network,
-/// a slow TPM.
+/// The example of a gateway, whose numbers are used: no battery for its clock, weeks without power
+/// or network, a slow TPM.
 const GATEWAY: &str = include_str!("../../../../docs/gateway.toml");
 
-/// What follows from the answers; the profiles are the shape's own.
+/// The configuration, except for the profiles.
 #[derive(Serialize)]
 struct Document {
     state_dir: &'static str,
@@ -142,7 +142,7 @@ pub(super) fn configuration(answers: &Answers) -> String {
         Shape::FactoryLine => "operations",
         Shape::Gateway => issuing,
     };
-    // Devices behind a gateway may have no clock of their own.
+    // Devices behind a gateway may have no clock.
     let backdate = match answers.shape {
         Shape::FactoryLine => "5m",
         Shape::Gateway => "1h",
@@ -171,13 +171,13 @@ pub(super) fn configuration(answers: &Answers) -> String {
     )
 }
 
-/// What the example of a gateway says, for a gateway.
+/// Returns a value of the gateway's example, for a gateway.
 fn example(answers: &Answers) -> Option<toml::Table> {
     let parsed = || toml::from_str(GATEWAY).expect("a test reads the example");
     (answers.shape == Shape::Gateway).then(parsed)
 }
 
-/// One key of its one `[[table]]`.
+/// Returns one key of the example's only `[[table]]`.
 fn of_example(answers: &Answers, table: &str, key: &str) -> Option<Value> {
     example(answers)?.get(table)?.get(0)?.get(key).cloned()
 }
@@ -230,7 +230,8 @@ fn provisioning(answers: &Answers, said: &Provisioning) -> ProvisioningTable {
         ca_bundle: ca_bundle.clone(),
         credential: DPS_CREDENTIAL,
         operations_per_minute: of_example(answers, "provisioning", "operations_per_minute"),
-        // An external root's key is elsewhere: the service trusts the gateway's own certificate.
+        // The key of an external root is elsewhere, so the service trusts the gateway's
+        // certificate.
         verified: match (by_arm, answers.issuer) {
             (false, _) => Vec::new(),
             (true, Some(Issuer::External)) => vec!["gateway"],
@@ -321,7 +322,7 @@ fn hierarchy(answers: &Answers) -> Vec<NewAuthority> {
             let mut gateway = new(line, None, "5y", 0);
             (gateway.external_issuer, gateway.validity) = (true, None);
             gateway.key_type = key_type(answers, false);
-            // One issuer has many gateways below it.
+            // One issuer may have many gateways below it.
             if let Some(host) = answers.listen.names.first() {
                 gateway.subject.common_name = format!("{} {host}", answers.organization);
             }
@@ -334,7 +335,7 @@ fn hierarchy(answers: &Answers) -> Vec<NewAuthority> {
     }
 }
 
-/// A root lives long; but many a TPM has P-256 alone.
+/// Returns P-384 for a root, which lives long, and P-256 where a TPM may have nothing else.
 fn key_type(answers: &Answers, is_root: bool) -> KeyType {
     match answers.token.kind {
         TokenKind::Softhsm | TokenKind::Pkcs11 if is_root => KeyType::P384,

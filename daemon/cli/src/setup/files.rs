@@ -1,7 +1,7 @@
-//! Files that setup writes: each whole or not at all, and never over one that is somebody else's.
+//! Writes files atomically, and never over a file that setup has not written.
 //!
-//! Each begins with the digest of the rest, so a file that was changed since is told from one that
-//! setup may replace, without a memory of its own.
+//! Each file begins with the digest of the rest. By that digest setup recognises its own unchanged
+//! files, which it may replace, and needs no record of them.
 
 use super::plan::{Plan, PlannedFile};
 use anyhow::{Context, bail};
@@ -13,22 +13,22 @@ use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// The first line of what setup writes; a digest ends it.
+/// The first line of a file that setup writes; a digest ends it.
 const MARK: &str = "# Written by `hallmark setup`, which replaces it while its SHA-256 is ";
 
-/// The longest file that setup looks at.
+/// Longest file that setup reads.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// What became of a file.
+/// The result of writing a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// It is new, or was replaced.
+    /// The file is new or was replaced.
     New,
-    /// It was there as it shall be.
+    /// The file existed with this content.
     There,
 }
 
-/// The machine's files: below `/`, or below a folder that will be another machine's.
+/// The root of the files: `/`, or a folder that becomes another machine's root.
 #[derive(Clone, Debug)]
 pub(super) struct Root(PathBuf);
 
@@ -37,13 +37,13 @@ impl Root {
         Self(folder.unwrap_or(Path::new("/")).to_owned())
     }
 
-    /// Where `path`, which is absolute, really lies.
+    /// Returns the place of the absolute `path` below the root.
     pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// Refuses if a planned file or link is somebody else's; nothing has been written then.
+    /// Fails if a planned file or link exists and is not setup's, before anything is written.
     pub(super) fn check(&self, plan: &Plan) -> anyhow::Result<()> {
         for file in &plan.files {
             let path = self.path(&file.path);
@@ -80,7 +80,7 @@ impl Root {
         Ok(Written::New)
     }
 
-    /// Makes a link; one that leads elsewhere is replaced.
+    /// Makes a link, and replaces a link that leads elsewhere.
     pub(super) fn link(&self, (link, target): &(PathBuf, PathBuf)) -> anyhow::Result<Written> {
         let path = self.path(link);
         if fs::read_link(&path).is_ok_and(|it| it == *target) {
@@ -97,7 +97,7 @@ impl Root {
     }
 }
 
-/// The text of a file with its first line.
+/// Returns the text with its first line.
 pub(super) fn marked(text: &str) -> String {
     let sum = hex::encode(digest(&SHA256, text.as_bytes()));
     format!("{MARK}{sum}\n{text}")
@@ -108,7 +108,7 @@ fn is_ours(text: &str) -> bool {
     rest.is_some_and(|rest| text == marked(rest))
 }
 
-/// Reads a file that may not be there.
+/// Reads a file, if it exists.
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     match files::read_text(path, FILE_BYTES_MAX) {
         Ok(text) => Ok(Some(text)),
@@ -117,7 +117,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// Puts a file in place, durably: whoever looks sees the old one or the new one.
+/// Replaces a file atomically and durably.
 pub(super) fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     make_folder_of(path)?;
     atomic::write(path, content, mode).with_context(|| format!("cannot write {}", path.display()))
@@ -166,7 +166,7 @@ mod tests {
         found
     }
 
-    /// Stopped after any step, or in the middle of one, and taken up again: the same tree.
+    /// Setup that is stopped anywhere and run again leaves the same tree.
     #[test]
     fn whatever_was_done_before_the_tree_is_the_same() {
         let plan = planned();
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Other answers replace what setup wrote; what a person wrote or changed stops it, untouched.
+    /// Other answers replace setup's files. A file that an operator changed stops setup, untouched.
     #[test]
     fn a_file_is_replaced_while_it_is_ours() {
         let mut plan = planned();

@@ -1,6 +1,7 @@
-//! The questions, for somebody at a terminal. Each answer is kept as soon as it is given, in the
-//! form of `--answers`; what is answered already is not asked. A secret is typed unseen, and never
-//! kept here.
+//! Asks the questions of setup at a terminal.
+//!
+//! Each answer is stored at once in the form of `--answers`, and an answered question is not asked
+//! again. The input of a secret is hidden, and a secret is never stored with the answers.
 
 use super::answers::{Answers, Enrollment, Issuer, Shape, TPM_DEVICE, TokenKind, Verify};
 use super::files::put;
@@ -20,11 +21,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use toml::{Table, Value};
 
-/// What stands above the answers that are kept.
+/// The first line of the stored answers.
 const HEADING: &str =
     "# What was answered to `hallmark setup`. Change or remove an answer, and run it again.\n";
 
-/// Asks what `text`, the answers so far, leaves open, and keeps each answer in `kept`.
+/// Asks the questions that the answers in `text` leave open, and stores each answer in `kept`.
 pub(super) fn complete(text: &str, kept: &Path) -> anyhow::Result<Answers> {
     let draft = text
         .parse()
@@ -39,7 +40,7 @@ pub(super) fn complete(text: &str, kept: &Path) -> anyhow::Result<Answers> {
     })
 }
 
-/// Has somebody type a secret.
+/// Asks for a secret.
 pub(super) fn secret(what: &str) -> anyhow::Result<SecretString> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         bail!(
@@ -55,7 +56,7 @@ struct Interview<'a> {
     kept: &'a Path,
 }
 
-/// The name of an answer: its table, if it is in one, and its key.
+/// The name of an answer: its table, if any, and its key.
 type Key = (&'static str, &'static str);
 
 impl Interview<'_> {
@@ -216,7 +217,7 @@ impl Interview<'_> {
         Ok(())
     }
 
-    /// What a token that was not in sight leaves open.
+    /// Asks the questions for a token that was not found.
     fn pkcs11(&mut self) -> anyhow::Result<()> {
         let of = |key| ("token", key);
         if self.known(of("fragment")).is_none() {
@@ -334,10 +335,10 @@ fn prompted(
     Ok(input.allow_empty(true).interact_text()?.trim().to_owned())
 }
 
-/// What there is to choose from: how it is shown, and what is answered by choosing it.
+/// A choice: its text, and the answers that it gives.
 type Choice = (String, Vec<(&'static str, Value)>);
 
-/// Tokens in sight, without login, and what can be made.
+/// Returns the visible tokens, found without login, and the tokens that setup can make.
 fn in_sight() -> Vec<Choice> {
     let kind = |kind: TokenKind| Value::try_from(kind).ok().map(|value| ("kind", value));
     let mut found: Vec<Choice> = Vec::new();
@@ -384,7 +385,7 @@ fn initialized_tokens() -> Vec<(String, String, TokenInSight)> {
     let mut tokens = Vec::new();
     let installed = fragment::names().into_iter().filter_map(Probe::of_family);
     for probe in installed.collect::<BTreeSet<_>>() {
-        // A module that does not answer is none to choose; `hallmark token list` says why.
+        // A module that does not answer is no choice; `hallmark token list` shows the reason.
         let Ok(module) = probe.ask_by(&hallmarkd) else {
             continue;
         };

@@ -1,6 +1,7 @@
-//! The machine's own programs, which setup has do the work: `systemctl`, `systemd-creds`, and ours.
+//! Runs the programs that do the work of setup: `systemctl`, `systemd-creds`, and ours.
 //!
-//! A secret goes through standard input or output, never on a command line or in an environment.
+//! A secret passes through standard input or output, never through a command line or an
+//! environment.
 
 use anyhow::{Context, bail};
 use hallmark_base::files;
@@ -13,26 +14,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
-/// A program of this release: it lies beside this one.
+/// Returns the path of a program of this release, in the folder of this program.
 pub(super) fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program")?;
     Ok(own.with_file_name(name))
 }
 
-/// Runs `command`; its standard output. A failure tells the command, and what it said.
+/// Runs `command`, and returns its standard output. An error has the command and its standard
+/// error.
 pub(super) fn run(command: &mut Command) -> anyhow::Result<Zeroizing<String>> {
     run_with(command, b"")
 }
 
-/// The same with this on its standard input.
+/// Runs `command` with `input` on its standard input, like [`run`].
 pub(super) fn run_with(command: &mut Command, input: &[u8]) -> anyhow::Result<Zeroizing<String>> {
     let line = shown(command);
-    // What it says is for people.
+    // Errors are for operators, without a backtrace.
     command.env("RUST_BACKTRACE", "0").stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("`{line}`"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that does not read ends with a failure of its own, or does not need it.
+        // A program that does not read its input fails by itself, or does not need it.
         let _ = stdin.write_all(input);
     }
     let told = child
@@ -67,20 +69,20 @@ pub(crate) fn ask_hallmarkd(arguments: &[&OsStr], input: &[u8]) -> anyhow::Resul
     }
 }
 
-/// `systemctl`.
+/// Runs `systemctl`.
 pub(super) fn systemctl(arguments: &[&str]) -> anyhow::Result<String> {
     let out = run(Command::new("systemctl").args(arguments))?;
     Ok(out.trim().to_owned())
 }
 
-/// `hallmark`, over the socket that setup has made, as an operator would run it.
+/// Runs `hallmark` over the admin socket, as an operator would.
 pub(super) fn hallmark(socket: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(program("hallmark")?);
     command.args(["--admin-socket", socket]).args(arguments);
     Ok(run(&mut command)?.to_string())
 }
 
-/// The same with `--json`.
+/// Runs `hallmark --json`, and returns the answer.
 pub(super) fn hallmark_json(socket: &str, arguments: &[&str]) -> anyhow::Result<Value> {
     let out = hallmark(socket, &[&["--json"], arguments].concat())?;
     serde_json::from_str(&out).context("`hallmark` answers something else than JSON")
@@ -94,7 +96,7 @@ pub(super) struct User {
 }
 
 impl User {
-    /// The user called so.
+    /// Looks up a user by name.
     pub(super) fn named(name: &str) -> anyhow::Result<Self> {
         let id = |which: &str| -> anyhow::Result<u32> {
             let out = run(Command::new("id").args([which, name]));
@@ -109,14 +111,14 @@ impl User {
         })
     }
 
-    /// A command that runs as this user, without other groups.
+    /// Returns a command that runs as this user, without other groups.
     pub(super) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.uid(self.uid).gid(self.gid).current_dir("/");
         command
     }
 
-    /// Makes a folder of this user's, in one of root's.
+    /// Makes a folder that belongs to this user, in a folder of root's.
     pub(super) fn make_folder(self, path: &Path) -> anyhow::Result<()> {
         let failed = || format!("cannot make {}", path.display());
         match files::make_new_folder(path, 0o700) {
@@ -127,8 +129,8 @@ impl User {
     }
 }
 
-/// `systemd-creds encrypt`: only this machine, and a unit that names it `name`, gets it back. It is
-/// bound to no PCR: an update of the firmware must not take away what opens the keys.
+/// Encrypts a secret with `systemd-creds encrypt`, for this machine and the credential `name`
+/// alone. The result is bound to no PCR, because an update of the firmware must not lock the keys.
 pub(super) fn encrypt(name: &str, secret: &SecretString) -> anyhow::Result<Zeroizing<String>> {
     let mut command = Command::new("systemd-creds");
     command.arg("encrypt").arg(format!("--name={name}"));

@@ -1,9 +1,9 @@
-//! `hallmark setup`: from an installed package to a service that works.
+//! Runs `hallmark setup`, which makes a working service of an installed package.
 //!
-//! It asks (or reads answers), plans, writes what is planned, and then does what an operator would
-//! do: stores credentials, starts the units, runs the ceremony, issues the first certificate. It
-//! goes through the daemon's public commands alone, keeps no memory but what it has written, and
-//! never overwrites what somebody else wrote, nor a secret.
+//! Setup asks questions or reads answers, plans, writes the planned files, stores credentials,
+//! starts the units, runs the ceremony and issues the first certificate. It uses only public
+//! commands of the daemon, keeps no state besides the files it writes, and never overwrites a
+//! secret or a file that it has not written.
 
 pub mod answers;
 mod credentials;
@@ -28,30 +28,30 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use steps::{Steps, tell};
 
-/// The longest file of answers.
+/// Longest file of answers, in bytes.
 const ANSWERS_BYTES_MAX: u64 = 1024 * 1024;
-/// What was answered so far, or in a file by `--answers`: what setup takes up again.
+/// The answers so far, with which setup resumes.
 const ANSWERS: &str = "/etc/hallmark/setup.toml";
-/// How long one that was killed may take to be gone.
+/// Longest wait for another setup to end: a killed process needs a moment.
 const LOCK_DEADLINE: Duration = Duration::from_secs(5);
-/// How often that is looked at.
+/// Pause between two attempts.
 const LOCK_PERIOD: Duration = Duration::from_millis(50);
 
-/// What `hallmark setup` was told.
+/// Options of `hallmark setup`.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A file with answers, instead of asking.
     pub answers: Option<PathBuf>,
-    /// A folder below which the files go, instead of this machine.
+    /// A folder below which the files are written, instead of this machine.
     pub root: Option<PathBuf>,
 }
 
-/// Why setup stopped.
+/// The reason why setup stopped.
 #[derive(Debug)]
 pub enum Stop {
-    /// It was called wrongly.
+    /// The command line is wrong.
     Usage(String),
-    /// Something is wrong, and this is how to mend it.
+    /// A step failed; the error says how to correct it.
     Failed(anyhow::Error),
 }
 
@@ -63,7 +63,7 @@ impl<E: Into<anyhow::Error>> From<E> for Stop {
 
 /// Runs setup.
 pub fn run(options: &Options) -> Result<(), Stop> {
-    // What it writes is read by other users; secrets say so themselves.
+    // Other users read the files that setup writes; secrets get a narrower mode.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let root = Root::new(options.root.as_deref());
     if options.root.is_none() {
@@ -97,7 +97,7 @@ pub fn run(options: &Options) -> Result<(), Stop> {
     Ok(())
 }
 
-/// One setup at a time: the lock lasts as long as the file is open.
+/// Takes the lock that admits one setup at a time. It is held while the file is open.
 fn take(folder: &Path) -> anyhow::Result<File> {
     let lock = checked::open_folder(folder)?;
     let begun = Instant::now();
@@ -141,7 +141,7 @@ fn answers(options: &Options, root: &Root) -> Result<Answers, Stop> {
     Ok(interview::complete(&text, &kept)?)
 }
 
-/// As said; else as it was; else encrypted if that is possible.
+/// Returns the answered store, else the store in use, else the encrypted store if possible.
 fn store(answers: &Answers, options: &Options, root: &Root) -> anyhow::Result<CredentialStore> {
     if let Some(said) = answers.credentials.store {
         return Ok(said);
@@ -302,7 +302,7 @@ mod tests {
         let lines = text_of(&other, UNIT);
         let lines: Vec<&str> = lines.lines().collect();
         let (allow, bind) = ("DeviceAllow=/dev/tpmrm1 rw", "BindPaths=/dev/tpmrm1");
-        // Emptied first: the family's drop-in names another one.
+        // Emptied first, because the family's drop-in names another device.
         assert_eq!(
             lines,
             ["[Service]", "DeviceAllow=", allow, "BindPaths=", bind]
@@ -341,7 +341,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is said of the works stands in the files as it was said, or is refused.
+        /// The organization is either refused or appears unchanged in the files.
         #[test]
         fn an_answer_is_never_more_than_a_text(said in "\\PC{0,40}|[\"'\\\\@\n#=\\[\\]a-z]{0,20}") {
             let quoted = toml::Value::from(said.as_str()).to_string();

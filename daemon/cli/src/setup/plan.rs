@@ -1,25 +1,25 @@
-//! From answers to files: what setup will write, store and start, decided before anything is
-//! touched.
+//! Plans from the answers what setup will write, store and start, before anything changes.
 //!
-//! Pure: it reads no file and asks nobody. It never holds a secret, only where each comes from.
+//! The plan reads no file and asks no question. It holds the origin of each secret and never a
+//! secret.
 
 use super::answers::{Answers, CredentialStore, Enrollment, TPM_DEVICE, TokenKind};
 use super::document::{authorities, ceremony, configuration};
 use std::path::{Path, PathBuf};
 
-/// The configuration.
+/// The file of the configuration.
 pub const CONFIGURATION: &str = "/etc/hallmark/hallmark.toml";
-/// What the ceremony makes.
+/// The ceremony file.
 pub const CEREMONY: &str = "/etc/hallmark/ceremony.toml";
-/// Where the ceremony's transcript goes unless somebody says: root's, and left by a purge.
+/// The default folder of the ceremony's transcript. It belongs to root, and a purge keeps it.
 const TRANSCRIPT: &str = "/var/lib/hallmark-ceremony";
-/// The workers' state.
+/// The folder of the workers' state.
 pub(super) const TOKEN_STATE: &str = "/var/lib/hallmark-token";
-/// The socket over which `hallmark` asks.
+/// The daemon's admin socket.
 pub(super) const ADMIN_SOCKET: &str = "/run/hallmark/admin.sock";
-/// Where drop-ins of units go.
+/// The folder of units' drop-ins.
 const UNITS: &str = "/etc/systemd/system";
-/// The drop-ins of token families, as the package brings them.
+/// The folder of the package's drop-ins for token families.
 const FAMILIES: &str = "/usr/share/hallmark/token-families";
 
 /// The credentials of the provisioning service's planes.
@@ -27,89 +27,89 @@ pub(super) const DPS_CREDENTIAL: &str = "dps-connection-string";
 pub(super) const ARM_CREDENTIAL: &str = "arm-token";
 pub(super) const HUB_CREDENTIAL: &str = "hub-connection-string";
 
-/// Everything that setup does to the machine.
+/// All changes that setup makes on the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Files, in the order in which they are written.
     pub files: Vec<PlannedFile>,
-    /// Symbolic links: where, and to what.
+    /// Symbolic links: path and target.
     pub links: Vec<(PathBuf, PathBuf)>,
-    /// The token, where setup makes it: its configuration of SoftHSM, and its folder.
+    /// The SoftHSM token, if setup makes one.
     pub new_token: Option<NewToken>,
     /// The token's name.
     pub token: String,
-    /// Secrets.
+    /// The secrets.
     pub credentials: Vec<PlannedCredential>,
-    /// How they are kept.
+    /// The store of the secrets.
     pub store: CredentialStore,
     /// Units that are enabled and started.
     pub units: Vec<String>,
     /// The authorities that the ceremony makes.
     pub authorities: Vec<String>,
-    /// Where the ceremony's transcript goes.
+    /// The folder of the ceremony's transcript.
     pub transcript: PathBuf,
-    /// The group that is enrolled, and its authority.
+    /// The group to enroll, with the name of its authority.
     pub group: Option<String>,
 }
 
-/// One file.
+/// A planned file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFile {
-    /// Where.
+    /// The absolute path.
     pub path: PathBuf,
-    /// Its text.
+    /// The text.
     pub text: String,
 }
 
 /// A SoftHSM token to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewToken {
-    /// Its label.
+    /// The label.
     pub label: String,
-    /// What `SOFTHSM2_CONF` names.
+    /// The file for `SOFTHSM2_CONF`.
     pub configuration: PathBuf,
-    /// Its folder, the workers' own.
+    /// The token's folder, which belongs to the workers' user.
     pub folder: PathBuf,
 }
 
-/// One secret.
+/// A secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedCredential {
     /// The credential's name.
     pub name: String,
-    /// What somebody is asked for.
+    /// The question to the operator.
     pub what: String,
-    /// Where it comes from.
+    /// The origin.
     pub origin: Origin,
-    /// Whom systemd hands it to.
+    /// The unit that receives it from systemd.
     pub holder: Holder,
 }
 
-/// Who gets a secret.
+/// The receiver of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// The token's worker.
     Worker,
     /// The daemon.
     Daemon,
-    /// Nobody: it is kept for a bad day.
+    /// No unit: the secret is kept for emergencies.
     Nobody,
 }
 
-/// Where a secret comes from.
+/// The origin of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It was made with the token, in this file of the token's folder.
+    /// A file that was written when the token was made.
     NewToken(PathBuf),
-    /// Random text, made when it is stored.
+    /// Random text, made at the time of storing.
     Random,
-    /// A file of the operator's.
+    /// The operator's file.
     File(PathBuf),
-    /// Somebody types it.
+    /// The operator types it.
     Typed,
 }
 
-/// Plans; the refusal says which answer is missing.
+/// Plans. The error names the missing answer.
 pub fn plan(answers: &Answers, store: CredentialStore) -> Result<Plan, String> {
     let token = &answers.token.name;
     let credentials = credentials(answers);
@@ -172,12 +172,12 @@ fn file(path: &str, text: String) -> PlannedFile {
     }
 }
 
-/// In `/etc`, not with the token: a worker must not be able to lead itself to another one.
+/// Returns the file in `/etc`: a worker must not be able to choose another token for itself.
 pub(super) fn softhsm_configuration(token: &str) -> PathBuf {
     format!("/etc/hallmark/softhsm2-{token}.conf").into()
 }
 
-/// The token's, then those of the provisioning service.
+/// Returns the credentials of the token, then those of the provisioning service.
 fn credentials(answers: &Answers) -> Vec<PlannedCredential> {
     let token = &answers.token;
     let of_token = |what: &str| format!("{what} of token {}", token.name);
@@ -228,7 +228,7 @@ fn given(file: &Option<PathBuf>) -> Origin {
     file.clone().map_or(Origin::Typed, Origin::File)
 }
 
-/// What the credential of the token is called.
+/// Returns the name of the token's credential.
 pub(super) fn token_credential(answers: &Answers) -> String {
     let what = match answers.token.kind {
         TokenKind::Tpm => "secret",
@@ -237,7 +237,7 @@ pub(super) fn token_credential(answers: &Answers) -> String {
     format!("{}-{what}", answers.token.name)
 }
 
-/// The part of a drop-in that hands credentials over.
+/// Returns the lines of a drop-in that pass credentials.
 fn loads(credentials: &[PlannedCredential], holder: Holder, store: CredentialStore) -> String {
     let key = match store {
         CredentialStore::Encrypted => "LoadCredentialEncrypted",
@@ -248,7 +248,7 @@ fn loads(credentials: &[PlannedCredential], holder: Holder, store: CredentialSto
     format!("[Service]\n{}", lines.collect::<String>())
 }
 
-/// In the place of the first TPM, which the family's drop-in knows.
+/// Returns the lines of a drop-in that replace the first TPM, which the family's drop-in names.
 fn other_device(answers: &Answers) -> Result<Option<String>, String> {
     let device = answers.token.tpm_device()?;
     Ok((device != TPM_DEVICE).then(|| {
@@ -258,7 +258,7 @@ fn other_device(answers: &Answers) -> Result<Option<String>, String> {
     }))
 }
 
-/// The addresses that systemd holds, so that a restart refuses nobody.
+/// Returns the addresses on which systemd listens, so that a restart refuses no connection.
 fn listens(answers: &Answers) -> String {
     let http = answers.listen.http.map(|it| it.to_string());
     let addresses = [ADMIN_SOCKET.to_owned(), answers.listen.https.to_string()];

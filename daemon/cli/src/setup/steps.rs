@@ -1,5 +1,6 @@
-//! The steps, in order. Each looks first at what is there, so setup can be stopped anywhere and
-//! taken up again, and each says in one line what came of it.
+//! Runs the steps of setup in order, and prints one line for each.
+//!
+//! Each step first checks the present state, so setup can be stopped anywhere and run again.
 
 use super::answers::{Answers, CredentialStore, Enrollment, Issuer};
 use super::credentials::{self, is_stored, obtain, read_as, remove_as};
@@ -16,14 +17,14 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Whose the workers are.
+/// The user of the workers.
 const WORKER_USER: &str = "hallmark-token";
-/// How long the service, its token and its listeners may take to get ready.
+/// Longest wait for the service, its token and its listeners.
 const READY_DEADLINE: Duration = Duration::from_secs(90);
-/// How often that is looked at.
+/// Pause between two checks.
 const PERIOD: Duration = Duration::from_millis(200);
 
-/// What is to be done, where, and who can be asked for a secret.
+/// The plan, the root of its files, and a way to ask for secrets.
 pub(super) struct Steps<'a> {
     pub(super) root: Root,
     pub(super) answers: &'a Answers,
@@ -31,14 +32,14 @@ pub(super) struct Steps<'a> {
     pub(super) ask: &'a dyn Fn(&str) -> anyhow::Result<SecretString>,
 }
 
-/// One line of progress.
+/// Prints one line of progress.
 pub(super) fn tell(step: &str, outcome: &str) -> anyhow::Result<()> {
     let told = format!("{step:<14} {outcome}");
     writeln!(printable::out(), "{}", printable::line(&told)).context("cannot say how it goes")
 }
 
 impl Steps<'_> {
-    /// Whether the package is here.
+    /// Checks that the package is installed.
     pub(super) fn check_package(&self) -> anyhow::Result<()> {
         let mut targets = self.plan.links.iter().map(|(_, target)| target);
         match targets.find(|it| !self.root.path(it).exists()) {
@@ -47,7 +48,7 @@ impl Steps<'_> {
         }
     }
 
-    /// The configuration and all drop-ins.
+    /// Writes the configuration and all drop-ins.
     pub(super) fn files(&self) -> anyhow::Result<()> {
         self.root.check(self.plan)?;
         for file in &self.plan.files {
@@ -68,7 +69,7 @@ impl Steps<'_> {
         tell(step, &format!("{} {how}", path.display()))
     }
 
-    /// All that is done on the machine itself. False if it has to wait for an issuer elsewhere.
+    /// Runs the steps on the machine itself. Returns false if an external issuer must act first.
     pub(super) fn machine(&self) -> anyhow::Result<bool> {
         let user = User::named(WORKER_USER)?;
         if let Some(new) = &self.plan.new_token {
@@ -86,7 +87,8 @@ impl Steps<'_> {
         Ok(true)
     }
 
-    /// Makes the SoftHSM token. All in its folder is done as its user, whom root does not follow.
+    /// Makes the SoftHSM token. All work in its folder runs as the user of the workers, because
+    /// root must not follow links of that user.
     fn token(&self, user: User, new: &NewToken) -> anyhow::Result<()> {
         let folder = self.root.path(&new.folder);
         let tokens = folder.join("tokens");
@@ -148,7 +150,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Enables and starts the service; one that runs with older files is restarted.
+    /// Enables and starts the service. A service that runs with older files is restarted.
     fn units(&self) -> anyhow::Result<()> {
         let worker = format!("hallmark-token@{}", self.plan.token);
         systemctl(&["daemon-reload"])?;
@@ -211,7 +213,7 @@ impl Steps<'_> {
         let files = self.plan.files.iter().map(|it| it.path.clone());
         let is_newer = |path: std::path::PathBuf| {
             let changed = fs::metadata(self.root.path(path)).and_then(|it| it.modified());
-            // One from the future was changed just now, too.
+            // A time in the future counts as changed just now.
             changed.is_ok_and(|it| it.elapsed().unwrap_or_default() < runs_for)
         };
         Ok(files.chain(secrets).any(is_newer))
@@ -237,7 +239,8 @@ impl Steps<'_> {
         tell("ceremony", &format!("{all}: made; transcript in {folder}"))
     }
 
-    /// Whether every authority has its certificate; one from elsewhere is installed if it is here.
+    /// Returns true if every authority has its certificate. Installs an external certificate if its
+    /// file exists.
     fn is_signed(&self) -> anyhow::Result<bool> {
         let name = self.answers.issuing_authority();
         if self.answers.issuer != Some(Issuer::External) {
@@ -267,7 +270,7 @@ impl Steps<'_> {
         Ok(false)
     }
 
-    /// Certificates can be issued.
+    /// Waits until certificates can be issued.
     fn ready(&self) -> anyhow::Result<()> {
         until("certificates can be issued", || {
             let status = hallmark_json(ADMIN_SOCKET, &["status"])?;
@@ -325,7 +328,7 @@ impl Steps<'_> {
     }
 }
 
-/// Waits until `look` is content; else its last complaint.
+/// Waits until `look` succeeds, and fails with its last error.
 fn until(what: &str, look: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
@@ -340,12 +343,12 @@ fn until(what: &str, look: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()
     }
 }
 
-/// How everything is, and what may be done now.
+/// Prints the status and the next commands.
 pub(super) fn farewell(answers: &Answers) -> anyhow::Result<()> {
     let status = hallmark(ADMIN_SOCKET, &["status"])?;
     let mut next = vec!["hallmark issue --profile station --id ID --csr FILE --out FILE"];
     if answers.issuer != Some(Issuer::External) {
-        // What clients, and the provisioning service's portal, shall trust.
+        // Clients and the provisioning service's portal must trust this certificate.
         next.push("hallmark authority show root --pem >root.pem");
     }
     if answers.enrollment == Enrollment::Individual {
@@ -356,7 +359,7 @@ pub(super) fn farewell(answers: &Answers) -> anyhow::Result<()> {
     writeln!(printable::out(), "\n{status}\nNext:\n  {next}").context("cannot say how it went")
 }
 
-/// What somebody has to bring before setup can end.
+/// Prints what is missing before setup can end.
 pub(super) fn come_back(answers: &Answers) -> anyhow::Result<()> {
     let name = answers.issuing_authority();
     write!(
@@ -367,7 +370,7 @@ pub(super) fn come_back(answers: &Answers) -> anyhow::Result<()> {
     .context("cannot say how it went")
 }
 
-/// Refuses before anybody is asked anything.
+/// Checks the machine before any question.
 pub(super) fn check_machine() -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("setup changes the machine: run it as root, or give --root DIR to write elsewhere");

@@ -1,11 +1,12 @@
-//! A CA certificate at the service: uploaded, and proven to be ours.
+//! Plans the upload of a CA certificate to the provisioning service and its proof of possession.
 //!
-//! Proof of possession is a dance: upload, ask for a code, have the CA's key sign a certificate
-//! whose common name is that code, send it back. [`PossessionProof`] remembers how far it came, so that a
-//! restart repeats nothing; [`next_step`] looks at what the service holds and says what to do.
+//! The proof has four steps: upload, request a code, have the CA's key sign a certificate whose
+//! common name is that code, send it. [`PossessionProof`] records the progress, so that a restart
+//! repeats nothing; [`next_step`] compares it with the service and returns the next step.
 //!
-//! Nothing is signed here, and the service cannot make us sign at will: every code costs one of
-//! [`PROOF_ATTEMPTS_MAX`] attempts, and only an operator's [`PossessionProof::restart`] gives new ones.
+//! Nothing is signed here, and the service cannot request signatures without limit: every code
+//! costs one of [`PROOF_ATTEMPTS_MAX`] attempts, and only an operator's
+//! [`PossessionProof::restart`] grants new attempts.
 
 use super::desired::SlotCertificate;
 use super::etag::Etag;
@@ -13,47 +14,47 @@ use super::thumbprint::Sha1Thumbprint;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How many codes are answered with a signature before an operator must look.
+/// Codes that are answered with a signature before an operator must act.
 pub const PROOF_ATTEMPTS_MAX: u8 = 3;
 
-/// Shorter codes could be the name of something else that our key signs.
+/// A shorter code could be the name of another certificate that the key signs.
 const CODE_LENGTH_MIN: usize = 16;
 
-/// A code becomes a common name.
+/// A code becomes a common name, so it must fit.
 const CODE_LENGTH_MAX: usize = 64;
 
-/// How far the proof has come. Persisted.
+/// The persisted progress of a proof of possession.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PossessionProof {
     stage: Stage,
     /// Codes received so far.
     attempts: u8,
-    /// Why the last proof was refused.
+    /// The reason why the last proof was refused.
     last_refusal: Option<String>,
 }
 
-/// The steps of the dance; each holds what exists then.
+/// A step of the proof, with the data that exists then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Stage {
-    /// Not known to be at the service.
+    /// The certificate is not known to be at the service.
     Wanted,
-    /// At the service, unverified.
+    /// The certificate is at the service, unverified.
     Uploaded,
-    /// The service wants to see this code signed.
+    /// The service expects a signature over this code.
     CodeKnown {
         /// The common name of the verification certificate.
         code: VerificationCode,
     },
-    /// Signed, and to be sent.
+    /// The verification certificate is signed and not yet accepted.
     Proven {
-        /// What was signed.
+        /// Returns the code.
         code: VerificationCode,
         /// The verification certificate.
         verification_certificate: SlotCertificate,
     },
-    /// The service calls it verified.
+    /// The service reports the certificate as verified.
     Verified,
 }
 
@@ -68,22 +69,22 @@ impl Default for PossessionProof {
 }
 
 impl PossessionProof {
-    /// How far it came.
+    /// Returns the progress.
     pub fn stage(&self) -> &Stage {
         &self.stage
     }
 
-    /// Why the service refused the last proof.
+    /// Returns the reason why the service refused the last proof.
     pub fn last_refusal(&self) -> Option<&str> {
         self.last_refusal.as_deref()
     }
 
-    /// The service took the certificate. Codes given before are void: an upload starts anew.
+    /// Records that the service accepted the certificate. An upload makes earlier codes invalid.
     pub fn uploaded(self) -> PossessionProof {
         self.at(Stage::Uploaded)
     }
 
-    /// The service gave a code. It replaces an older one, and costs an attempt.
+    /// Records a code from the service. It replaces an older code and costs one attempt.
     pub fn code_received(self, code: VerificationCode) -> Result<PossessionProof, ProofRefusal> {
         if self.attempts >= PROOF_ATTEMPTS_MAX {
             return Err(ProofRefusal::Exhausted);
@@ -93,7 +94,7 @@ impl PossessionProof {
         Ok(proof.at(Stage::CodeKnown { code }))
     }
 
-    /// The CA's key signed `code`.
+    /// Records that the CA's key signed `code`.
     pub fn proven(
         self,
         code: &VerificationCode,
@@ -111,7 +112,7 @@ impl PossessionProof {
         }
     }
 
-    /// The service refused the verification certificate, for this reason.
+    /// Records that the service refused the verification certificate.
     pub fn refused(self, reason: String) -> Result<PossessionProof, ProofRefusal> {
         match self.stage {
             Stage::Proven { .. } => Ok(PossessionProof {
@@ -123,12 +124,12 @@ impl PossessionProof {
         }
     }
 
-    /// The service was seen to hold it verified, by whatever way.
+    /// Records that the service reports the certificate as verified, by this proof or another.
     pub fn verified(self) -> PossessionProof {
         self.at(Stage::Verified)
     }
 
-    /// An operator has looked, and grants new attempts.
+    /// Grants new attempts, by an operator's decision.
     pub fn restart(self) -> PossessionProof {
         PossessionProof {
             last_refusal: self.last_refusal,
@@ -141,86 +142,87 @@ impl PossessionProof {
     }
 }
 
-/// A step of the proof that does not fit where it stands.
+/// The reason why a step does not fit the progress of the proof.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProofRefusal {
-    /// Too many codes.
+    /// The attempts are used up.
     #[error(
         "{PROOF_ATTEMPTS_MAX} codes were received without success: an operator must restart the proof"
     )]
     Exhausted,
-    /// Another code is open by now, or none.
+    /// Another code is open, or none.
     #[error("the verification certificate answers a code that is not open")]
     OtherCode,
-    /// A refusal without a proof.
+    /// The service refused a proof that was never sent.
     #[error("no verification certificate was sent that could have been refused")]
     NothingSent,
 }
 
-/// The CA certificate as the service holds it.
+/// The CA certificate as observed at the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedCaCertificate {
-    /// The service shows no other digest.
+    /// The only digest that the service shows.
     pub thumbprint: Sha1Thumbprint,
-    /// Devices below it are let in.
+    /// Whether the service accepts devices below the certificate.
     pub is_verified: bool,
-    /// Changes with every step of the dance.
+    /// The version, which changes with every step of the proof.
     pub etag: Etag,
 }
 
-/// What to do next.
+/// The next step of a proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Verified at the service: record it, if the proof does not say so yet.
+    /// Record that the certificate is verified, if that is not recorded.
     Done,
     /// PUT the certificate, then [`PossessionProof::uploaded`].
     Upload,
-    /// Ask for a code with `If-Match`, then [`PossessionProof::code_received`].
+    /// Request a code with `If-Match`, then [`PossessionProof::code_received`].
     RequestCode {
-        /// The version that was observed.
+        /// The observed version.
         etag: Etag,
     },
     /// Have the CA's key sign a certificate for this code, then [`PossessionProof::proven`].
     /// This is the application's work, never the reconciler's.
     Sign {
-        /// Its common name.
+        /// The common name.
         code: VerificationCode,
     },
-    /// Send the proof with `If-Match`, then [`PossessionProof::verified`] or [`PossessionProof::refused`].
+    /// Send the proof with `If-Match`, then [`PossessionProof::verified`] or
+    /// [`PossessionProof::refused`].
     Verify {
-        /// The version that was observed.
+        /// The observed version.
         etag: Etag,
         /// The proof.
         verification_certificate: SlotCertificate,
     },
-    /// An operator must look.
+    /// An operator must act.
     Park(ParkReason),
 }
 
-/// Why a CA certificate waits for an operator.
+/// The reason why a CA certificate waits for an operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParkReason {
-    /// The name is taken; overwriting would shut out whoever relies on the other certificate.
+    /// Another certificate has the name. Overwriting it would exclude the devices below it.
     #[error(
         "the service holds another certificate (SHA-1 {found}) under this name: \
          delete it there, or choose another name"
     )]
     OtherCertificate {
-        /// What stands there.
+        /// The other certificate.
         found: Sha1Thumbprint,
     },
-    /// Too many codes.
+    /// The attempts are used up.
     #[error("{attempts} proofs of possession have failed; the last reason was: {last}")]
     Exhausted {
-        /// How many.
+        /// The number of codes.
         attempts: u8,
-        /// What the service said.
+        /// The reason of the service.
         last: String,
     },
 }
 
-/// The next step towards `certificate` being verified. What was observed wins over what was
-/// remembered; equal certificates are adopted, whoever uploaded them.
+/// Returns the next step towards a verified `certificate`. The observed state takes precedence over
+/// the recorded state, and an equal certificate is adopted even if it was uploaded by other means.
 pub fn next_step(
     certificate: &SlotCertificate,
     proof: &PossessionProof,
@@ -272,14 +274,14 @@ impl PossessionProof {
     }
 }
 
-/// What the service wants to see as the common name of a certificate signed by the CA's key.
+/// A verification code: the common name of the certificate that the CA's key must sign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VerificationCode(String);
 
 impl VerificationCode {
-    /// Takes letters and digits only: the service chooses what our key signs, and must not be able
-    /// to choose a structure.
+    /// Accepts letters and digits only: the service chooses text that our key signs, and must not
+    /// be able to choose its structure.
     pub fn parse(given: &str) -> Result<Self, VerificationCodeInvalid> {
         let length = given.len();
         let fits = (CODE_LENGTH_MIN..=CODE_LENGTH_MAX).contains(&length);
@@ -290,7 +292,7 @@ impl VerificationCode {
         }
     }
 
-    /// The code.
+    /// Returns the code.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -316,7 +318,7 @@ impl From<VerificationCode> for String {
     }
 }
 
-/// A code that our key will not sign.
+/// The reason why a code is not signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the service gave a verification code of {length} bytes that is not \
@@ -346,7 +348,7 @@ mod tests {
         VerificationCode::parse(&format!("0123456789ABCDEF{last}")).unwrap()
     }
 
-    /// One attempt, up to the service's refusal.
+    /// Makes one attempt that the service refuses.
     fn refused_once(proof: PossessionProof) -> PossessionProof {
         let proof = proof.uploaded().code_received(code('A')).unwrap();
         let proof = proof.proven(&code('A'), certificate()).unwrap();

@@ -1,7 +1,7 @@
-//! An enrollment as desired and as observed, field by field.
+//! Compares a desired enrollment with an observed one, field by field.
 //!
-//! Equal here means equal to the service: certificates by SHA-256, names without regard to case,
-//! hubs without regard to order.
+//! Values are equal if they are equal to the service: certificates by SHA-256, names in any case,
+//! hubs in any order.
 
 use super::desired::{Desired, Kind, ReprovisionPolicy, Status};
 use super::record::{ObservedSlot, Record};
@@ -10,14 +10,14 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// One field, as it shall be and as it is.
+/// A field whose desired and observed values differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Which.
+    /// The field.
     pub field: Field,
-    /// As it shall be.
+    /// The desired value.
     pub desired: String,
-    /// As it is.
+    /// The observed value.
     pub observed: String,
 }
 
@@ -54,7 +54,7 @@ impl Field {
     }
 }
 
-/// The fields that are ours and not as desired.
+/// Returns the managed fields that are not as desired.
 pub(super) fn differing_fields(desired: &Desired, observed: &Record) -> Vec<Field> {
     let differs = |field: &Field| match desired_value(desired, *field) {
         None => false,
@@ -63,7 +63,7 @@ pub(super) fn differing_fields(desired: &Desired, observed: &Record) -> Vec<Fiel
     Field::ALL.into_iter().filter(differs).collect()
 }
 
-/// For people.
+/// Returns a value as text.
 pub(super) fn describe(fields: &[Field], desired: &Desired, observed: &Record) -> Vec<Difference> {
     let describe_one = |field: &Field| Difference {
         field: *field,
@@ -73,7 +73,7 @@ pub(super) fn describe(fields: &[Field], desired: &Desired, observed: &Record) -
     fields.iter().map(describe_one).collect()
 }
 
-/// A field's value in a form in which equal means equal to the service.
+/// A normalized value: two values are equal if the service treats them as equal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FieldValue {
     Slot(ObservedSlot),
@@ -83,7 +83,7 @@ pub(super) enum FieldValue {
     Hubs(BTreeSet<String>),
 }
 
-/// As it shall be; `None`: not ours to say.
+/// Returns the desired value; `None` if the field is not managed.
 pub(super) fn desired_value(desired: &Desired, field: Field) -> Option<FieldValue> {
     Some(match field {
         Field::Primary => FieldValue::Slot(desired_slot(&desired.kind, SlotName::Primary)),
@@ -97,7 +97,7 @@ pub(super) fn desired_value(desired: &Desired, field: Field) -> Option<FieldValu
     })
 }
 
-/// As the service answered it.
+/// Returns the observed value.
 pub(super) fn observed_value(observed: &Record, field: Field) -> FieldValue {
     match field {
         Field::Primary => FieldValue::Slot(observed_slot(observed, SlotName::Primary)),
@@ -109,7 +109,7 @@ pub(super) fn observed_value(observed: &Record, field: Field) -> FieldValue {
     }
 }
 
-/// What shall stand in a slot, as it would be observed.
+/// Returns the desired content of a slot in its observed form.
 pub(super) fn desired_slot(kind: &Kind, slot: SlotName) -> ObservedSlot {
     match kind {
         Kind::Individual { certificates, .. } | Kind::Group { certificates, .. } => certificates
@@ -131,12 +131,12 @@ fn observed_slot(observed: &Record, slot: SlotName) -> ObservedSlot {
     }
 }
 
-/// Resource names are compared without regard to case.
+/// Normalizes a resource name: case is ignored.
 fn reference(name: &str) -> ObservedSlot {
     ObservedSlot::Reference(name.to_ascii_lowercase())
 }
 
-/// Only an individual enrollment names its device in the hub.
+/// Returns the device id, which only an individual enrollment has.
 pub(super) fn desired_device_id(kind: &Kind) -> Option<&str> {
     match kind {
         Kind::Individual { device_id, .. } => device_id.as_deref(),

@@ -1,7 +1,7 @@
-//! An enrollment as we want it at the service.
+//! Describes the desired state of an enrollment at the service.
 //!
-//! What is `None` here is not ours: the service keeps what it has. A [`Desired`] is stored when it
-//! is sent, so that the planner can later tell our own changes from somebody else's.
+//! A field that is `None` is not managed: the service keeps its value. A [`Desired`] is stored when
+//! it is sent, so that the planner can distinguish our changes from changes by others.
 
 use super::id::{EnrollmentGroupId, RegistrationId};
 use super::slots::SlotName;
@@ -11,21 +11,21 @@ use der::pem::LineEnding;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// One enrollment, as it shall be.
+/// The desired state of one enrollment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Desired {
-    /// Whom it lets in, and by which certificates.
+    /// The accepted devices, and their certificates.
     pub kind: Kind,
-    /// Whether it lets anybody in.
+    /// Whether the enrollment accepts its devices.
     pub status: Status,
-    /// What happens to the hub identity when a device registers again.
+    /// The treatment of the hub identity when a device registers again.
     pub reprovision_policy: Option<ReprovisionPolicy>,
     /// Host names of the linked hubs to choose from.
     pub hubs: Option<Vec<String>>,
 }
 
-/// Whom an enrollment lets in, and what stands in its slots.
+/// The devices that an enrollment accepts, and the content of its slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Kind {
@@ -33,9 +33,9 @@ pub enum Kind {
     Individual {
         /// The device.
         id: RegistrationId,
-        /// Its name in the hub, if it is not the registration id.
+        /// The device id in the hub, if it is not the registration id.
         device_id: Option<String>,
-        /// Its leaves.
+        /// The device's leaves.
         certificates: SlotPair<SlotCertificate>,
     },
     /// Every device below an intermediate.
@@ -45,7 +45,7 @@ pub enum Kind {
         /// The intermediate's generations.
         certificates: SlotPair<SlotCertificate>,
     },
-    /// Every device below a CA certificate that the service holds verified.
+    /// Every device below a CA certificate that the service has verified.
     GroupByReference {
         /// The group.
         id: EnrollmentGroupId,
@@ -54,7 +54,7 @@ pub enum Kind {
     },
 }
 
-/// Which enrollment is meant, at the service.
+/// The address of an enrollment at the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnrollmentId<'a> {
     /// `/enrollments/{id}`
@@ -64,7 +64,7 @@ pub enum EnrollmentId<'a> {
 }
 
 impl Kind {
-    /// Which enrollment is meant.
+    /// Returns the address of the enrollment.
     pub fn id(&self) -> EnrollmentId<'_> {
         match self {
             Kind::Individual { id, .. } => EnrollmentId::Individual(id),
@@ -72,7 +72,7 @@ impl Kind {
         }
     }
 
-    /// The member of `attestation.x509` that holds the slots.
+    /// Returns the member of `attestation.x509` that holds the slots.
     pub fn x509_member(&self) -> &'static str {
         match self {
             Kind::Individual { .. } => "clientCertificates",
@@ -82,18 +82,18 @@ impl Kind {
     }
 }
 
-/// `provisioningStatus`. A disabled enrollment refuses its devices, whatever else holds them.
+/// `provisioningStatus`. A disabled enrollment refuses its devices even if a group accepts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Devices are let in.
+    /// Devices are accepted.
     Enabled,
     /// Devices are refused.
     Disabled,
 }
 
 impl Status {
-    /// The value in a DPS record.
+    /// Returns the value in a DPS record.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Enabled => "enabled",
@@ -108,18 +108,18 @@ impl fmt::Display for Status {
     }
 }
 
-/// `reprovisionPolicy`, judged by the service at every registration.
+/// `reprovisionPolicy`, which the service applies at every registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReprovisionPolicy {
     /// The device may be moved to another hub.
     pub update_hub_assignment: bool,
-    /// Its twin moves with it, instead of starting anew.
+    /// The device's twin moves with it instead of being reset.
     pub migrate_device_data: bool,
 }
 
-/// What stands in the two slots: one of them at least, because the service knows no enrollment
-/// by certificates without one.
+/// The content of both slots. At least one is filled, because the service accepts no enrollment
+/// without a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "StoredPair<T>")]
 pub struct SlotPair<T> {
@@ -128,12 +128,12 @@ pub struct SlotPair<T> {
 }
 
 impl<T> SlotPair<T> {
-    /// `None` if both slots would be empty.
+    /// Returns `None` if both slots would be empty.
     pub fn new(primary: Option<T>, secondary: Option<T>) -> Option<Self> {
         (primary.is_some() || secondary.is_some()).then_some(Self { primary, secondary })
     }
 
-    /// What shall stand in `slot`.
+    /// Returns the desired content of `slot`.
     pub fn in_slot(&self, slot: SlotName) -> Option<&T> {
         match slot {
             SlotName::Primary => self.primary.as_ref(),
@@ -157,7 +157,7 @@ impl<T> TryFrom<StoredPair<T>> for SlotPair<T> {
     }
 }
 
-/// A certificate that goes into a slot. Its thumbprint is computed from it, never stated.
+/// A certificate for a slot, with the thumbprint that is computed from it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SlotCertificate {
@@ -166,23 +166,24 @@ pub struct SlotCertificate {
 }
 
 impl SlotCertificate {
-    /// The certificate with these DER bytes.
+    /// Wraps DER bytes.
     pub fn new(der: Vec<u8>) -> Self {
         let thumbprint = Thumbprint::of(&der);
         Self { der, thumbprint }
     }
 
-    /// Its bytes.
+    /// Returns the DER bytes.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
 
-    /// Its SHA-256.
+    /// Returns the SHA-256.
     pub fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
     }
 
-    /// PEM text: of the four encodings that were seen to work, the one in which the SDKs send it.
+    /// Returns PEM text: of the four encodings that the service accepts, the one that the SDKs
+    /// send.
     pub fn pem(&self) -> String {
         der::pem::encode_string("CERTIFICATE", LineEnding::LF, &self.der)
             .expect("a fixed label and bytes in memory always encode")

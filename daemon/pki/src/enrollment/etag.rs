@@ -1,26 +1,25 @@
-//! ETags, in the form in which `If-Match` wants them.
+//! Reads ETags of the services into the form that `If-Match` needs.
 
 use serde::{Deserialize, Serialize};
 
-/// The version of something at the service. `*` cannot be made: an unconditional write loses what
-/// somebody else wrote in between.
+/// The version of a resource at the service. `*` cannot be represented: an unconditional write
+/// would lose a concurrent change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Etag(String);
 
 impl Etag {
-    /// As DPS answers it: the string in the body contains the quotes already, and goes back
-    /// exactly as it was read.
+    /// Reads an ETag of DPS, whose body contains the quotes. It is sent back unchanged.
     pub fn verbatim(read: &str) -> Option<Self> {
         is_specific(read).then(|| Self(read.to_owned()))
     }
 
-    /// As Azure Resource Manager answers it: without quotes in the body, with them in the header.
+    /// Reads an ETag of Azure Resource Manager: no quotes in the body, quotes in the header.
     pub fn quoted(read: &str) -> Option<Self> {
         is_specific(read).then(|| Self(format!("\"{}\"", read.trim_matches('"'))))
     }
 
-    /// The value of `If-Match`.
+    /// Returns the value of `If-Match`.
     pub fn if_match(&self) -> &str {
         &self.0
     }
@@ -40,7 +39,7 @@ impl From<Etag> for String {
     }
 }
 
-/// Names one version, and fits an HTTP header.
+/// Checks that the text names one version and fits an HTTP header.
 fn is_specific(read: &str) -> bool {
     let bare = read.trim_matches('"');
     !bare.is_empty() && bare != "*" && read.bytes().all(|byte| byte.is_ascii_graphic())

@@ -1,16 +1,18 @@
-//! What we sent to the service for one enrollment: how the planner tells our own changes from
-//! somebody else's, even when an answer was lost. Persisted beside the slots.
+//! Records the requests that were sent for one enrollment, beside its slots.
+//!
+//! By this record the planner distinguishes our changes from changes by others, even when an answer
+//! was lost.
 
 use super::desired::Desired;
 use super::plan::holds;
 use super::record::Record;
 use serde::{Deserialize, Serialize};
 
-/// Last seen in place, and sent since.
+/// The last confirmed state, and the attempts since.
 ///
-/// An attempt MUST be stored before it is sent, and every observation given to
-/// [`observed`](History::observed) before it is planned with. An attempt that was not seen in
-/// place is remembered all the same: a request whose answer was lost may still arrive.
+/// An attempt MUST be stored before it is sent, and every observation passed to
+/// [`observed`](History::observed) before planning. An unconfirmed attempt is kept: a request whose
+/// answer was lost may still arrive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct History {
@@ -26,7 +28,7 @@ enum Attempt {
 }
 
 impl History {
-    /// Before `desired` is sent; `None` is a deletion.
+    /// Records an attempt before it is sent; `None` is a deletion.
     pub fn sending(self, desired: Option<&Desired>) -> History {
         let attempt = match desired {
             Some(desired) => Attempt::Put(desired.clone()),
@@ -38,7 +40,7 @@ impl History {
         }
     }
 
-    /// After the service was read: an attempt that is in place is confirmed by that.
+    /// Records an observation. It confirms an attempt that is in place.
     pub fn observed(self, record: Option<&Record>) -> History {
         match (self.attempt, record) {
             (Some(Attempt::Put(sent)), Some(record)) if holds(record, &sent) => History {
@@ -50,7 +52,7 @@ impl History {
         }
     }
 
-    /// After the plan was `Settled`: what is desired is in place, whoever put it there.
+    /// Records that the desired state is in place, after the plan `Settled`.
     pub fn settled(desired: Option<&Desired>) -> History {
         History {
             confirmed: desired.cloned(),
@@ -58,12 +60,12 @@ impl History {
         }
     }
 
-    /// Last seen in place.
+    /// Returns the last confirmed state.
     pub fn confirmed(&self) -> Option<&Desired> {
         self.confirmed.as_ref()
     }
 
-    /// Everything of ours that may be in place.
+    /// Returns every state of ours that may be in place.
     pub(super) fn sent(&self) -> impl Iterator<Item = &Desired> {
         let attempted = match &self.attempt {
             Some(Attempt::Put(sent)) => Some(sent),

@@ -1,25 +1,24 @@
-//! A device identity as the IoT Hub answered it (section 12).
+//! Reads the device identity of an IoT Hub (docs/dps-contract.md, section 12).
 //!
-//! It is read, and never sent. The accessors believe nothing; what they cannot read counts as
-//! absent.
+//! An identity is never sent. A value that an accessor cannot read counts as absent.
 
 use super::thumbprint::Thumbprint;
 use serde_json::Value;
 
-/// One identity, read from a hub.
+/// A device identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HubIdentity {
-    /// An object.
+    /// A JSON object.
     fields: Value,
 }
 
-/// An answer that is no identity.
+/// The answer is no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is no device identity: it has no {0}")]
 pub struct HubIdentityInvalid(&'static str);
 
 impl HubIdentity {
-    /// Takes an answer of the hub.
+    /// Reads an answer of the hub.
     pub fn parse(answer: Value) -> Result<Self, HubIdentityInvalid> {
         match answer.get("deviceId").and_then(Value::as_str) {
             Some(_) => Ok(Self { fields: answer }),
@@ -27,14 +26,14 @@ impl HubIdentity {
         }
     }
 
-    /// The leaf by which the hub knows the device.
+    /// Returns the leaf by which the hub authenticates the device.
     pub fn leaf(&self) -> Option<Thumbprint> {
         self.text("/authentication/x509Thumbprint/primaryThumbprint")?
             .parse()
             .ok()
     }
 
-    /// Whether the hub knows the device by this leaf: the proof that it registered with it.
+    /// Returns true if the hub authenticates the device by this leaf, so it has registered with it.
     pub fn carries(&self, leaf: &Thumbprint) -> bool {
         let both = ["primaryThumbprint", "secondaryThumbprint"];
         both.iter().any(|name| {

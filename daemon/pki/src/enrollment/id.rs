@@ -1,11 +1,11 @@
-//! Registration ids and enrollment group ids.
+//! Parses registration ids and enrollment group ids.
 //!
-//! An id that exists as a value here can be sent to DPS, stands as it is in a URL path segment
-//! once percent-encoded, and (a registration id) fits the common name of a leaf. Nothing else in
-//! the daemon may take an id from outside as a bare string.
+//! An id of these types can be sent to DPS, fits a URL path segment once percent-encoded, and (a
+//! registration id) fits the common name of a leaf. No other code may accept an id from outside as
+//! a bare string.
 //!
-//! Two sources of DPS disagree about a special character in front; we take the stricter one and
-//! refuse it, because an id that one of them refuses would strand a device that is already built.
+//! Two documents of DPS disagree about a leading special character. It is refused here, because a
+//! device with an id that DPS refuses could not be provisioned any more.
 
 use crate::error_code::Code;
 use serde::{Deserialize, Serialize};
@@ -17,10 +17,10 @@ use std::str::FromStr;
 /// DPS allows 128, but with X.509 the id is the leaf's common name (RFC 5280 `ub-common-name`).
 pub const REGISTRATION_ID_LENGTH_MAX: usize = 64;
 
-/// What DPS allows for a group's id.
+/// Longest id of a group at DPS.
 pub const ENROLLMENT_GROUP_ID_LENGTH_MAX: usize = 128;
 
-/// How much of a refused id is repeated in the error.
+/// Characters of a refused id that the error repeats.
 const SHOWN_LENGTH_MAX: usize = 80;
 
 /// The id of one device: its leaf's common name at every generation.
@@ -36,30 +36,30 @@ pub struct RegistrationId(Caseless);
 pub struct EnrollmentGroupId(Caseless);
 
 impl RegistrationId {
-    /// Parses an id that came from outside.
+    /// Parses an id from outside.
     pub fn parse(given: &str) -> Result<Self, IdInvalid> {
         parse(IdKind::Registration, given).map(Self)
     }
 
-    /// The id as it was spelled.
+    /// Returns the id in its original spelling.
     pub fn as_str(&self) -> &str {
         &self.0.0
     }
 }
 
 impl EnrollmentGroupId {
-    /// Parses an id that came from outside.
+    /// Parses an id from outside.
     pub fn parse(given: &str) -> Result<Self, IdInvalid> {
         parse(IdKind::EnrollmentGroup, given).map(Self)
     }
 
-    /// The id as it was spelled.
+    /// Returns the id in its original spelling.
     pub fn as_str(&self) -> &str {
         &self.0.0
     }
 }
 
-/// A string as DPS allows one for `kind`.
+/// Parses a string by the rules of DPS for `kind`.
 fn parse(kind: IdKind, given: &str) -> Result<Caseless, IdInvalid> {
     match problem(kind, given) {
         None => Ok(Caseless(given.to_owned())),
@@ -95,7 +95,7 @@ pub(super) fn is_allowed(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_' | ':')
 }
 
-/// Which id was refused.
+/// The kind of id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IdKind {
     Registration,
@@ -120,7 +120,7 @@ impl fmt::Display for IdKind {
     }
 }
 
-/// An id that DPS would not take, and how to mend it.
+/// The reason why DPS would refuse an id, and its correction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {given:?} {problem}")]
 pub struct IdInvalid {
@@ -130,7 +130,7 @@ pub struct IdInvalid {
 }
 
 impl IdInvalid {
-    /// The stable code of the problem document.
+    /// Returns the stable code of the problem document.
     pub fn code(&self) -> Code {
         match self.kind {
             IdKind::Registration => Code::RegistrationIdInvalid,
@@ -153,7 +153,7 @@ enum Problem {
     Last(char),
 }
 
-/// ASCII text that is compared without regard to case and printed as it was spelled.
+/// ASCII text that is compared in any case and printed in its original spelling.
 #[derive(Clone)]
 struct Caseless(String);
 
@@ -196,7 +196,7 @@ impl fmt::Debug for Caseless {
     }
 }
 
-/// What both ids can do besides parsing; the two types differ in their limits only.
+/// Implements the common traits of both ids, which differ only in their limits.
 macro_rules! text_conversions {
     ($id:ident) => {
         impl fmt::Display for $id {

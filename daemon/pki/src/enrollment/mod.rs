@@ -1,13 +1,12 @@
-//! Enrollments as DPS has them: ids, slots, and what to do next.
+//! Models the enrollments of DPS, and plans the changes that make them as desired.
 //!
-//! Pure: no clock, no I/O, no tokio. Time and observations are parameters; what comes out is a
-//! new value, a plan or a refusal, never a deed. The reconciler acts, and the store remembers.
+//! Time and observations are parameters. Functions return a new value, a plan or a refusal; the
+//! reconciler acts on it, and the store records it.
 //!
-//! [`slots`] is the truth about one enrollment's certificates, [`desired`] the whole enrollment as
-//! we want it, [`record`] the enrollment as the service answered it, and [`plan`] the difference.
-//! [`roll`] says how the replacement of a certificate goes on.
-//! [`ca_certificate`] does the same for the CA certificates that the service verifies by proof of
-//! possession. [`hub_identity`] is what an IoT Hub says of one device.
+//! [`slots`] decides the certificates of an enrollment. [`desired`] is the complete desired state,
+//! [`record`] the observed state, and [`plan`] derives the next request. [`roll`] plans the
+//! rollover of a certificate, and [`ca_certificate`] the proof of possession of a CA certificate.
+//! [`hub_identity`] reads the identity of a device in an IoT Hub.
 
 pub mod authority_roll;
 pub mod ca_certificate;

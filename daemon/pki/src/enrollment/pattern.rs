@@ -1,29 +1,28 @@
-//! Patterns of names: which registration ids, and which stations, a line of the configuration
-//! covers.
+//! Matches names of devices and stations against the patterns of the configuration.
 //!
-//! `*` stands for any characters, `?` for one; every other character is the one of a name. Case is
-//! ignored, as DPS ignores it in registration ids. A pattern covers a whole name, never a part.
+//! `*` matches any characters and `?` one; every other character matches itself. Case is ignored,
+//! as DPS ignores it in registration ids. A pattern must match the whole name.
 
 use super::id::{REGISTRATION_ID_LENGTH_MAX, is_allowed};
 use std::fmt;
 
-/// The longest pattern: a name of the greatest length with a `*` beside each character.
+/// Longest pattern: a name of the greatest length with a `*` beside each character.
 pub const PATTERN_BYTES_MAX: usize = 2 * REGISTRATION_ID_LENGTH_MAX;
 
-/// A pattern that was checked.
+/// A checked pattern.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NamePattern(String);
 
-/// A pattern that is not one, and how to correct it.
+/// The reason why a pattern is invalid, and its correction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternInvalid {
-    /// It is empty.
+    /// The pattern is empty.
     #[error("a pattern is empty; write \"*\" to cover every name")]
     Empty,
-    /// It is longer than a pattern may be.
+    /// The pattern is too long.
     #[error("a pattern has {0} bytes; at most {PATTERN_BYTES_MAX} are allowed")]
     TooLong(usize),
-    /// A character that no name has.
+    /// The pattern has a character that no name has.
     #[error(
         "pattern {pattern:?} has {character:?}, which no name has; use letters, digits and - . _ \
          : with * for any characters and ? for one"
@@ -55,7 +54,7 @@ impl NamePattern {
         }
     }
 
-    /// Returns true if the pattern covers the whole of `name`.
+    /// Returns true if the pattern matches the whole `name`.
     pub fn covers(&self, name: &str) -> bool {
         covers(self.0.as_bytes(), name.as_bytes())
     }
@@ -67,8 +66,8 @@ impl fmt::Display for NamePattern {
     }
 }
 
-/// On a mismatch only the last `*` takes one byte more: an earlier one could gain nothing by it. So
-/// the time is at most the product of both lengths.
+/// On a mismatch, only the last `*` takes one more byte: an earlier `*` would not help. So the time
+/// is at most the product of both lengths.
 fn covers(pattern: &[u8], name: &[u8]) -> bool {
     let mut at = 0;
     let mut position = 0;
@@ -160,7 +159,7 @@ mod tests {
         assert!(NamePattern::parse(&"x".repeat(PATTERN_BYTES_MAX)).is_ok());
     }
 
-    /// A pattern that is made to be slow is judged at once.
+    /// A pattern built to be slow is matched at once.
     #[test]
     fn many_stars_cost_little() {
         let slow = pattern(&"a*".repeat(PATTERN_BYTES_MAX / 2));
@@ -170,7 +169,7 @@ mod tests {
         }
     }
 
-    /// By definition, whatever it costs.
+    /// Matches by definition, without regard to time.
     fn defined(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, None) => true,

@@ -1,13 +1,13 @@
-//! What must be done at the service so that an enrollment becomes what is desired.
+//! Plans the request that makes an enrollment at the service as desired.
 //!
-//! The planner compares field by field and three ways: what is desired, what is observed, and what
-//! we sent before. A difference that our own change explains is written. One that somebody else
-//! made is drift: reported, and repaired only if policy says so; it never holds up a change of
-//! our own, because that change may be a block.
+//! The planner compares three states field by field: desired, observed, and sent before. A
+//! difference that our own change explains is written. Any other difference is drift: it is
+//! reported, and repaired only if policy says so. Drift never delays our own change, which may be a
+//! block.
 //!
-//! The record to send is the record that was read with only our fields changed: a PUT replaces
-//! everything, and what we do not know is not ours to reset. The two slots are always written
-//! together: merging half a roll with somebody else's slot could leave a device with neither
+//! The record to send is the observed record with only our fields changed: a PUT replaces
+//! everything, and unknown fields must keep their values. Both slots are always written together:
+//! half a rollover merged with a slot of another writer could leave a device with neither
 //! certificate.
 
 use super::compare::{
@@ -21,74 +21,74 @@ use super::rewrite::{changed_record, new_record};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The next thing to do at the service for one enrollment.
+/// The next request for one enrollment.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
-    /// Nothing: the service holds what is desired.
+    /// No request: the service has the desired state.
     Settled,
-    /// PUT without `If-Match`: a conflict means that it is there after all; observe again.
+    /// PUT without `If-Match`. A conflict means that the enrollment exists: observe again.
     Create {
-        /// The whole record.
+        /// The complete record.
         record: Value,
     },
     /// PUT with `If-Match`.
     Replace {
-        /// The whole record.
+        /// The complete record.
         record: Value,
-        /// The version that was observed.
+        /// The observed version.
         etag: Etag,
-        /// What somebody else had changed and this PUT changes back.
+        /// Drift that this PUT repairs.
         repaired: Vec<Difference>,
-        /// What somebody else has changed and this PUT leaves.
+        /// Drift that this PUT leaves.
         left: Vec<Difference>,
     },
     /// DELETE with `If-Match`.
     Delete {
-        /// The version that was observed.
+        /// The observed version.
         etag: Etag,
     },
-    /// Nothing to do but to tell: somebody else made the difference.
+    /// No request: the difference is drift, to be reported.
     Drift(Drift),
 }
 
-/// What to do about a difference that somebody else made.
+/// The policy for drift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DriftPolicy {
-    /// Tell, and leave it.
+    /// Report the drift, and leave it.
     #[default]
     Report,
-    /// Make it as desired again.
+    /// Restore the desired state.
     Repair,
 }
 
-/// A difference between desire and observation that is not of our making.
+/// A difference that we did not make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Drift {
-    /// What kind of difference.
+    /// The kind of difference.
     pub cause: DriftCause,
-    /// Field by field, where the record exists and is wanted.
+    /// The fields that differ, where the record exists and is desired.
     pub differences: Vec<Difference>,
 }
 
-/// How an enrollment came to differ.
+/// The kind of a drift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftCause {
-    /// It was there, and somebody else deleted it.
+    /// Another writer deleted the enrollment.
     Missing,
-    /// It is there, but we never sent it.
+    /// The enrollment exists, and we never sent it.
     NotOurs,
-    /// Somebody else changed it.
+    /// Another writer changed the enrollment.
     Changed,
 }
 
-/// Whether the service holds everything that `desired` says.
+/// Returns true if the service has everything that `desired` says.
 pub fn holds(observed: &Record, desired: &Desired) -> bool {
     differing_fields(desired, observed).is_empty()
 }
 
-/// Decides; see the module.
+/// Plans the next request, by the rules of this module.
 pub fn plan(
     desired: Option<&Desired>,
     observed: Option<&Record>,
@@ -103,7 +103,7 @@ pub fn plan(
     }
 }
 
-/// What was never ours is never deleted, whatever the policy.
+/// Plans a deletion. An enrollment that was never ours is not deleted under any policy.
 fn plan_removal(observed: &Record, history: &History) -> Plan {
     if history.is_empty() {
         return drift(DriftCause::NotOurs, Vec::new());
@@ -161,13 +161,13 @@ fn drift(cause: DriftCause, differences: Vec<Difference>) -> Plan {
     Plan::Drift(Drift { cause, differences })
 }
 
-/// We want this field to become something else than what was last seen in place.
+/// Returns true if the desired value differs from the last confirmed value.
 fn is_pending(field: Field, desired: &Desired, history: &History) -> bool {
     let confirmed = history.confirmed().map(|sent| desired_value(sent, field));
     confirmed != Some(desired_value(desired, field))
 }
 
-/// We sent this field, and the observed value is none of those we sent.
+/// Returns true if we sent the field and the observed value is none of the sent values.
 fn is_foreign(field: Field, observed: &Record, history: &History) -> bool {
     if history.is_empty() {
         return true;

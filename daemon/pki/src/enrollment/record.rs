@@ -1,8 +1,8 @@
-//! An enrollment as the service answered it.
+//! Reads an enrollment from the service's answer.
 //!
-//! The record is kept whole, as JSON: a PUT replaces everything, so a field that we do not know
-//! must come back as it was read. The accessors read the few fields that we manage, and believe
-//! nothing: what they cannot read is reported as such, never guessed.
+//! The record is kept whole, as JSON: a PUT replaces everything, so unknown fields must be sent
+//! back unchanged. The accessors read the managed fields; a value that they cannot read is reported
+//! and never guessed.
 
 use super::desired::{ReprovisionPolicy, Status};
 use super::etag::Etag;
@@ -10,35 +10,35 @@ use super::slots::SlotName;
 use super::thumbprint::Thumbprint;
 use serde_json::{Map, Value};
 
-/// Made by the service; sent back, they would be refused or ignored.
+/// Members that the service sets. It refuses or ignores them in a request.
 const READ_ONLY: [&str; 3] = [
     "registrationState",
     "createdDateTimeUtc",
     "lastUpdatedDateTimeUtc",
 ];
 
-/// One enrollment record, read from the service.
+/// An enrollment record from the service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     fields: Map<String, Value>,
     etag: Etag,
 }
 
-/// What stands in a slot, as far as the service tells.
+/// The observed content of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObservedSlot {
-    /// Nothing.
+    /// The slot is empty.
     Empty,
     /// A certificate, by the SHA-256 of its `info`.
     Certificate(Thumbprint),
     /// A CA certificate of the service, by its name.
     Reference(String),
-    /// Something without a readable name.
+    /// Content without a readable name.
     Unreadable,
 }
 
 impl Record {
-    /// Takes an answer of the service. An `etag` is required: without it no conditional write.
+    /// Reads an answer. It must have an `etag`, without which no conditional write is possible.
     pub fn parse(answer: Value) -> Result<Self, RecordInvalid> {
         let Value::Object(fields) = answer else {
             return Err(RecordInvalid::NotAnObject);
@@ -51,17 +51,17 @@ impl Record {
         })
     }
 
-    /// The version that was read.
+    /// Returns the observed version.
     pub fn etag(&self) -> &Etag {
         &self.etag
     }
 
-    /// The record as it was read.
+    /// Returns the record unchanged.
     pub fn fields(&self) -> &Map<String, Value> {
         &self.fields
     }
 
-    /// The record as it may be sent: without what only the service may set.
+    /// Returns the record for a request: without the members that the service sets.
     pub fn writable(&self) -> Map<String, Value> {
         let mut fields = self.fields.clone();
         for name in READ_ONLY {
@@ -70,13 +70,13 @@ impl Record {
         fields
     }
 
-    /// `registrationId` of an individual enrollment, `enrollmentGroupId` of a group.
+    /// Returns `registrationId` of an individual enrollment, `enrollmentGroupId` of a group.
     pub fn id(&self) -> Option<&str> {
         let group = || self.text("enrollmentGroupId");
         self.text("registrationId").or_else(group)
     }
 
-    /// Which member of `attestation.x509` holds something, if it is an X.509 enrollment at all.
+    /// Returns the member of `attestation.x509` in use, if the enrollment is by X.509.
     pub fn x509_member(&self) -> Option<&str> {
         let holds = |name: &str| {
             let mut slots = SlotName::BOTH.into_iter();
@@ -86,13 +86,13 @@ impl Record {
         names.find(|name| holds(name))
     }
 
-    /// The slot as it was read, to be sent back untouched.
+    /// Returns the slot as JSON, to be sent back unchanged.
     pub fn raw_slot(&self, member: &str, slot: SlotName) -> Option<&Value> {
         let value = self.x509()?.get(member)?.get(slot.as_str())?;
         (!value.is_null()).then_some(value)
     }
 
-    /// What stands in a slot of `member`.
+    /// Returns the content of a slot of `member`.
     pub fn slot(&self, member: &str, slot: SlotName) -> ObservedSlot {
         match self.raw_slot(member, slot) {
             None => ObservedSlot::Empty,
@@ -108,7 +108,7 @@ impl Record {
         }
     }
 
-    /// The certificates in both slots of whichever member is in use: the evidence of a cut-over.
+    /// Returns the certificates in both slots of the member in use: the evidence for a cut-over.
     pub fn thumbprints(&self) -> (Option<Thumbprint>, Option<Thumbprint>) {
         let Some(member) = self.x509_member() else {
             return (None, None);
@@ -120,7 +120,7 @@ impl Record {
         (read(SlotName::Primary), read(SlotName::Secondary))
     }
 
-    /// `provisioningStatus`; absent means enabled. `None` if it is neither.
+    /// Returns `provisioningStatus`; an absent value means enabled. `None` if it is unknown.
     pub fn status(&self) -> Option<Status> {
         match self.fields.get("provisioningStatus") {
             None | Some(Value::Null) => Some(Status::Enabled),
@@ -132,12 +132,12 @@ impl Record {
         }
     }
 
-    /// `deviceId`, the name in the hub.
+    /// Returns `deviceId`, the name in the hub.
     pub fn device_id(&self) -> Option<&str> {
         self.text("deviceId")
     }
 
-    /// `reprovisionPolicy`, with the service's default for a flag that is left out.
+    /// Returns `reprovisionPolicy`, with the service's default for an absent flag.
     pub fn reprovision_policy(&self) -> Option<ReprovisionPolicy> {
         let policy = self.fields.get("reprovisionPolicy")?.as_object()?;
         let flag = |name: &str| policy.get(name).and_then(Value::as_bool).unwrap_or(true);
@@ -147,7 +147,7 @@ impl Record {
         })
     }
 
-    /// `iotHubs`.
+    /// Returns `iotHubs`.
     pub fn hubs(&self) -> Vec<&str> {
         let hubs = self.fields.get("iotHubs").and_then(Value::as_array);
         let hubs = hubs.into_iter().flatten();
@@ -163,13 +163,13 @@ impl Record {
     }
 }
 
-/// An answer that is no enrollment record.
+/// The reason why an answer is no enrollment record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordInvalid {
-    /// Not JSON of the right shape.
+    /// The JSON has another shape.
     #[error("the service answered something else than a JSON object for an enrollment")]
     NotAnObject,
-    /// No version to make the next write conditional on.
+    /// The answer has no version for a conditional write.
     #[error("the service answered an enrollment without a usable etag")]
     Etag,
 }

@@ -1,77 +1,77 @@
-//! Why a transition of slots was not made, in words for people and codes for programs.
+//! Defines the reasons why a transition of slots is refused, with text and stable codes.
 
 use super::slots::{SlotName, Slots};
 use crate::error_code::Code;
 use time::OffsetDateTime;
 
-/// A transition that was not made: the state as it was, and why.
+/// A refused transition: the unchanged state, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Refusal {
-    /// Unchanged.
+    /// The unchanged state.
     pub slots: Slots,
-    /// Why not.
+    /// The reason.
     pub reason: Reason,
 }
 
 impl Refusal {
-    /// The stable code of the problem document.
+    /// Returns the stable code of the problem document.
     pub fn code(&self) -> Code {
         self.reason.code()
     }
 }
 
-/// Why a transition was refused.
+/// The reason why a transition was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// Not from here.
+    /// The state does not allow the transition.
     #[error("cannot {transition} slots that are {state}")]
     State {
-        /// What was asked.
+        /// The requested transition.
         transition: &'static str,
-        /// From where.
+        /// The current state.
         state: &'static str,
     },
-    /// The next certificate is the one it should replace.
+    /// The next certificate equals the certificate that it should replace.
     #[error("the {slot} slot holds this certificate already: stage one that was newly issued")]
     AlreadyThere {
-        /// Where it stands.
+        /// The slot of the certificate.
         slot: SlotName,
     },
-    /// What shall leave the slots is in neither.
+    /// The certificate to remove is in neither slot.
     #[error("neither slot holds this certificate; `hallmark enrollment show` has what they hold")]
     NotThere,
-    /// The service was not seen to hold what it must hold.
+    /// The service was not observed with the required certificate.
     #[error("the {slot} slot was not observed with the certificate that it shall hold")]
     NotObserved {
-        /// Where something else was seen.
+        /// The slot with other content.
         slot: SlotName,
     },
-    /// Nobody tried the next authority yet.
+    /// The canary has not tried the next authority yet.
     #[error("no canary has registered under the next certificate yet")]
     CanaryPending,
-    /// The next authority was tried, and a device would have been refused.
+    /// The service refused the canary of the next authority.
     #[error("the canary under the next certificate was refused: {0}")]
     CanaryFailed(String),
-    /// Somebody may still use it.
+    /// A device may still use the certificate.
     #[error("the retiring certificate is valid until {until}")]
     NotExpired {
-        /// Its `notAfter`.
+        /// The end of its validity.
         until: OffsetDateTime,
     },
-    /// Some devices have not been seen on the new one.
+    /// Some devices were not observed with the new certificate.
     #[error("{unproven} devices have not been seen on the new certificate")]
     DevicesUnproven {
-        /// How many.
+        /// The number of these devices.
         unproven: u64,
     },
-    /// Every device is proven, but policy waits for the expiry all the same.
+    /// Every device uses the new certificate, and policy still waits for the expiry.
     #[error("policy does not allow to retire a certificate before it expires")]
     EarlyRetirementForbidden,
 }
 
 impl Reason {
-    /// The stable code of the problem document.
+    /// Returns the stable code of the problem document.
     pub fn code(&self) -> Code {
         match self {
             Reason::State { .. } => Code::SlotsState,

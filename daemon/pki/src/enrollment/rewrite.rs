@@ -1,9 +1,9 @@
-//! The record to send: the one that was read, with only our fields changed.
+//! Rewrites an observed record for a request, with only our fields changed.
 //!
-//! A PUT replaces everything, and what we do not know is not ours to reset. A slot that is right
-//! already goes back as it was read (the service never returns a certificate, only its `info`, and
-//! keeps the certificate when the `info` comes back); a certificate is never moved between slots
-//! by its `info`, because nothing says that the service would follow.
+//! A PUT replaces everything, so unknown fields must keep their values. A slot that is already
+//! right is sent back unchanged: the service returns only the `info` of a certificate, and keeps
+//! the certificate when the `info` comes back. A certificate is never moved between slots by its
+//! `info`, because no document says that the service supports that.
 
 use super::compare::{Field, desired_device_id, desired_slot};
 use super::desired::{Desired, Kind};
@@ -14,10 +14,10 @@ use serde_json::{Map, Value, json};
 /// The members of `attestation.x509` that exclude one another.
 const X509_MEMBERS: [&str; 3] = ["clientCertificates", "signingCertificates", "caReferences"];
 
-/// What an attestation holds when it is not by X.509.
+/// The members of an attestation that is not by X.509.
 const OTHER_ATTESTATIONS: [&str; 2] = ["tpm", "symmetricKey"];
 
-/// A record that does not exist yet.
+/// Returns the record of a new enrollment.
 pub(super) fn new_record(desired: &Desired) -> Map<String, Value> {
     let mut record = Map::new();
     match &desired.kind {
@@ -34,7 +34,7 @@ pub(super) fn new_record(desired: &Desired) -> Map<String, Value> {
     record
 }
 
-/// The observed record with the fields `writing` as desired, and nothing else touched.
+/// Returns the observed record with the fields `writing` as desired.
 pub(super) fn changed_record(
     desired: &Desired,
     observed: &Record,
@@ -53,7 +53,7 @@ pub(super) fn changed_record(
     record
 }
 
-/// Every field but the slots, if it is ours to say.
+/// Writes a managed field other than the slots.
 fn set_plain_field(record: &mut Map<String, Value>, desired: &Desired, field: Field) {
     let (name, value) = match field {
         Field::Primary | Field::Secondary => return,
@@ -73,7 +73,7 @@ fn set_plain_field(record: &mut Map<String, Value>, desired: &Desired, field: Fi
     }
 }
 
-/// The attestation as it was read, with both slots as desired.
+/// Returns the observed attestation with both slots as desired.
 fn attestation(mut read: Map<String, Value>, kind: &Kind, observed: Option<&Record>) -> Value {
     for name in OTHER_ATTESTATIONS {
         read.shift_remove(name);
@@ -101,7 +101,7 @@ fn attestation(mut read: Map<String, Value>, kind: &Kind, observed: Option<&Reco
     Value::Object(read)
 }
 
-/// What is sent for one slot: as it was read if it is right already, otherwise our certificate.
+/// Returns the slot for the request: unchanged if it is right, otherwise our certificate.
 fn slot_value(kind: &Kind, slot: SlotName, observed: Option<&Record>) -> Option<Value> {
     let unchanged = |record: &&Record| {
         let member = kind.x509_member();

@@ -1,12 +1,12 @@
-//! What the holder of a certificate is to this daemon.
+//! Names the role of a certificate's holder.
 //!
-//! A profile gives the role when the certificate is issued, and the store records it with the
-//! certificate. From then on the recorded role decides, whatever the profile says today.
+//! A profile gives the role at issuance, and the store records it with the certificate. The
+//! recorded role stays in force even if the profile changes.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What the holder of a certificate is to this daemon.
+/// The role of a certificate's holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -16,7 +16,7 @@ pub enum Role {
     Station,
     /// A person who operates the authority.
     Operator,
-    /// A person who looks.
+    /// A person who reads and changes nothing.
     Auditor,
     /// A TLS server, this daemon's listener among them.
     Server,
@@ -32,7 +32,7 @@ impl Role {
         Self::Server,
     ];
 
-    /// The name in the configuration, on record and in the audit journal.
+    /// Returns the name in configuration, store and audit journal.
     pub fn name(self) -> &'static str {
         match self {
             Role::Device => "device",
@@ -43,7 +43,7 @@ impl Role {
         }
     }
 
-    /// The role with this name.
+    /// Returns the role with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }

@@ -1,33 +1,33 @@
-//! How a roll goes on: what has come about, what the next step is, and what it waits for.
+//! Plans the rollover of a leaf: its next step, or the event that it waits for.
 //!
-//! Pure: the evidence is a parameter, and what comes out is a step or a wait. The slots are the
-//! truth about what stands where; the state of a roll says how far the replacement is.
+//! The evidence is a parameter, and the result is a step or a wait. The slots say which certificate
+//! is in which place; the state of a rollover says how far the replacement is.
 //!
 //! | reason | states |
 //! |---|---|
 //! | expiry | `requested` → `staged` → `draining` → `done`, or `aborted` back to serving |
 //! | compromise | `shutting_out` → `clearing` → `reissuing` → `done` |
 //!
-//! What must never happen: a step without its evidence; a compromise that ends before the compromised
-//! certificate is shut out at the service and at the hub.
+//! A step must never happen without its evidence, and a compromise must never end before the
+//! compromised certificate is excluded at the service and at the hub.
 
 use super::refusal::Reason;
 use super::slots::{CutOverEvidence, RetireEvidence, Slots};
 use super::thumbprint::Thumbprint;
 use serde::{Deserialize, Serialize};
 
-/// Why a certificate is replaced.
+/// The reason for a rollover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RollReason {
-    /// It comes to its end: old and new are both valid meanwhile.
+    /// The certificate expires: old and new are valid at the same time.
     Expiry,
-    /// It is in wrong hands: shut out first.
+    /// The certificate is compromised: it is excluded first.
     Compromise,
 }
 
 impl RollReason {
-    /// The name on record.
+    /// Returns the name in the store.
     pub fn name(self) -> &'static str {
         match self {
             RollReason::Expiry => "expiry",
@@ -36,30 +36,30 @@ impl RollReason {
     }
 }
 
-/// How far a roll is.
+/// The state of a rollover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RollState {
     /// Expiry: waits for the next certificate.
     Requested,
-    /// Expiry: the next certificate is wanted in the other slot.
+    /// Expiry: the next certificate is desired in the other slot.
     Staged,
     /// Expiry: the next certificate serves; the old one waits to be retired.
     Draining,
-    /// Compromise: the service is being told.
+    /// Compromise: the service must exclude the certificate.
     ShuttingOut,
-    /// Compromise: hub identities are being deleted.
+    /// Compromise: the hub must delete identities.
     Clearing,
     /// Compromise: waits for new leaves.
     Reissuing,
     /// Only the new certificate is left.
     Done,
-    /// Given up, or overtaken by a compromise.
+    /// Aborted, or replaced by a compromise.
     Aborted,
 }
 
 impl RollState {
-    /// All of them.
+    /// Every state.
     pub const ALL: [RollState; 8] = [
         RollState::Requested,
         RollState::Staged,
@@ -71,7 +71,7 @@ impl RollState {
         RollState::Aborted,
     ];
 
-    /// The name on record.
+    /// Returns the name in the store.
     pub fn name(self) -> &'static str {
         match self {
             RollState::Requested => "requested",
@@ -85,54 +85,54 @@ impl RollState {
         }
     }
 
-    /// The state with this name.
+    /// Returns the state with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         RollState::ALL.into_iter().find(|it| it.name() == name)
     }
 }
 
-/// What is known when a leaf's roll is looked at.
+/// The evidence for the next step of a leaf's rollover.
 #[derive(Clone, Debug)]
 pub struct LeafEvidence {
-    /// What the service was seen holding.
+    /// The observed certificates at the service.
     pub sighting: CutOverEvidence,
-    /// Whether the old certificate may go.
+    /// Whether the old certificate is no longer needed.
     pub retirement: RetireEvidence,
-    /// Whether the service was seen as the enrollment shall be.
+    /// Whether the service was observed as desired.
     pub in_step: bool,
-    /// Identities that the hub still has to delete.
+    /// The number of identities that the hub must still delete.
     pub hub_open: i64,
-    /// Whether a certificate is there that takes the place of the old one.
+    /// Whether a certificate replaces the old one.
     pub replaced: bool,
 }
 
-/// What a roll of a leaf waits for.
+/// The event that a leaf's rollover waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// A request with a new key.
     Request,
-    /// The service holding both certificates.
+    /// The service has both certificates.
     Observation(Reason),
-    /// The end of the old certificate.
+    /// The old certificate expires, or is no longer used.
     Expiry(Reason),
-    /// The service shutting the compromised certificate out.
+    /// The service excludes the compromised certificate.
     Service,
-    /// The hub deleting identities: so many.
+    /// The hub deletes this number of identities.
     Hub(i64),
-    /// Nothing: it is over.
+    /// Nothing: the rollover has ended.
     Nothing,
 }
 
-/// The next step: the state to come, and the slots if they change.
+/// The next step of a rollover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeafStep {
-    /// The roll's next state.
+    /// The next state.
     pub state: RollState,
-    /// The slots as they shall be.
+    /// The slots, if they change.
     pub slots: Slots,
 }
 
-/// Decides how the roll of a leaf goes on from `state`.
+/// Returns the next step of a leaf's rollover from `state`, or the event that it waits for.
 pub fn next_leaf_step(
     state: RollState,
     slots: &Slots,
@@ -156,7 +156,8 @@ pub fn next_leaf_step(
         RollState::Clearing => with(RollState::Reissuing, stay()),
         RollState::Reissuing if !evidence.replaced => Err(Wait::Request),
         RollState::Reissuing if !evidence.in_step => Err(Wait::Service),
-        // A good certificate was left in the other slot: its successor follows as in any roll.
+        // A good certificate is left in the other slot, so its successor follows as in any
+        // rollover.
         RollState::Reissuing if matches!(slots, Slots::Staged { .. }) => {
             next_leaf_step(RollState::Staged, slots, evidence)
         }
@@ -168,9 +169,9 @@ pub fn next_leaf_step(
     }
 }
 
-/// Unix seconds at which policy starts the roll of a leaf that ends at `not_after`: at most
-/// `before` seconds before its end, and up to `jitter` seconds later, always the same for a device,
-/// so that a fleet does not roll in one minute.
+/// Returns when policy starts the rollover of a leaf, in Unix seconds: `before` seconds before
+/// `not_after`, plus up to `jitter` seconds. The jitter is constant for a device, so a fleet does
+/// not roll over in one minute.
 pub fn renewal_moment(registration_id: &str, not_after: i64, before: i64, jitter: i64) -> i64 {
     let digest = Thumbprint::of(registration_id.to_ascii_lowercase().as_bytes());
     let [a, b, c, d, ..] = *digest.as_bytes();
@@ -180,35 +181,35 @@ pub fn renewal_moment(registration_id: &str, not_after: i64, before: i64, jitter
     not_after.saturating_sub(before).saturating_add(later)
 }
 
-/// What becomes of a compromised device's identity in the hub.
+/// The treatment of a compromised device's identity in the hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HubPolicy {
-    /// It goes: the compromised leaf opens the hub no more.
+    /// The identity is deleted, so the hub refuses the compromised leaf.
     #[default]
     Delete,
-    /// It stays, and with it the way in, until the device has registered with its new leaf.
+    /// The identity stays, with access, until the device has registered with its new leaf.
     Reprovision,
 }
 
 /// A guard that an operator has overridden.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
-    /// Which guard: its code.
+    /// The code of the guard.
     pub guard: String,
-    /// Why, in the operator's words.
+    /// The reason in the operator's words.
     pub reason: String,
-    /// Who.
+    /// The operator.
     pub by: String,
 }
 
-/// Options and evidence of a leaf's roll.
+/// Options and evidence of a leaf's rollover.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LeafDetail {
-    /// What becomes of the hub identity.
+    /// The treatment of the hub identity.
     pub hub: Option<HubPolicy>,
-    /// What left the slots, or waits to.
+    /// The certificates that left the slots, or will.
     pub compromised: Vec<Thumbprint>,
     /// Guards that were overridden.
     pub overrides: Vec<Override>,

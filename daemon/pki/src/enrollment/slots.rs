@@ -1,4 +1,4 @@
-//! The primary and secondary slot of an enrollment, as a persisted state.
+//! Models the primary and secondary slot of an enrollment as a persisted state.
 //!
 //! | state | holds | may go to |
 //! |---|---|---|
@@ -10,11 +10,10 @@
 //! From any state but `Empty`, a compromise has certificates leave their slots at once
 //! ([`Slots::shut_out`]).
 //!
-//! A transition consumes the state and returns the next one, or a [`Refusal`] that hands the state
-//! back with the reason. What must never happen: a serving certificate leaves its slot before its
-//! successor was observed at the service, unless it is compromised; a certificate moves from one
-//! slot to the other (whether the service would follow is unknown, and primary and secondary simply
-//! alternate); a stored state panics.
+//! A transition consumes the state and returns the next one, or a [`Refusal`] with the state and
+//! the reason. A serving certificate must never leave its slot before its successor was observed at
+//! the service, unless it is compromised. A certificate must never move to the other slot, because
+//! no document says that the service supports that. A stored state must never cause a panic.
 
 use super::refusal::{Reason, Refusal};
 use super::thumbprint::Thumbprint;
@@ -33,10 +32,10 @@ pub enum SlotName {
 }
 
 impl SlotName {
-    /// Both, in the order of DPS.
+    /// Both slots in the order of DPS.
     pub const BOTH: [SlotName; 2] = [SlotName::Primary, SlotName::Secondary];
 
-    /// The one where the next certificate goes.
+    /// Returns the other slot, which receives the next certificate.
     pub fn other(self) -> SlotName {
         match self {
             SlotName::Primary => SlotName::Secondary,
@@ -44,7 +43,7 @@ impl SlotName {
         }
     }
 
-    /// The member's name in a DPS record.
+    /// Returns the name in a DPS record.
     pub fn as_str(self) -> &'static str {
         match self {
             SlotName::Primary => "primary",
@@ -59,49 +58,49 @@ impl fmt::Display for SlotName {
     }
 }
 
-/// What stands in the two slots of one enrollment, and why.
+/// The content of both slots of an enrollment.
 ///
 /// `slot` is always the slot of the serving certificate; the other one follows from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", tag = "state", rename_all = "snake_case")]
 pub enum Slots {
-    /// No certificate yet: the enrollment does not exist.
+    /// No certificate, so the enrollment does not exist.
     Empty,
     /// One certificate, in one slot.
     Serving {
-        /// Where it stands.
+        /// The slot of the certificate.
         slot: SlotName,
-        /// What devices use.
+        /// The certificate that devices use.
         certificate: Thumbprint,
     },
-    /// The next certificate is wanted in the other slot, and not yet used by anybody.
+    /// The next certificate is desired in the other slot, and no device uses it yet.
     Staged {
-        /// Where the serving one stands.
+        /// The slot of the serving certificate.
         slot: SlotName,
-        /// What devices use.
+        /// The certificate that devices use.
         serving: Thumbprint,
-        /// What they will use.
+        /// The certificate that they will use.
         next: Thumbprint,
     },
-    /// The next certificate serves now; the old one stays until nobody can need it.
+    /// The next certificate serves; the old one stays until no device can need it.
     Draining {
-        /// Where the serving (new) one stands.
+        /// The slot of the serving (new) certificate.
         slot: SlotName,
-        /// What devices use from now on.
+        /// The certificate that devices use from now on.
         serving: Thumbprint,
-        /// What some may still use.
+        /// The certificate that some devices may still use.
         retiring: Thumbprint,
     },
 }
 
-/// What was seen before a cut-over.
+/// The evidence for a cut-over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CutOverEvidence {
-    /// The primary slot, read from the service after the next certificate was put there.
+    /// The primary slot, read from the service after the next certificate was sent.
     pub observed_primary: Option<Thumbprint>,
     /// The secondary slot, read at the same moment.
     pub observed_secondary: Option<Thumbprint>,
-    /// Whether a device was seen to get in under the next certificate.
+    /// Whether a device was observed to register under the next certificate.
     pub canary: CanaryVerdict,
 }
 
@@ -109,31 +108,32 @@ pub struct CutOverEvidence {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CanaryVerdict {
-    /// The slots hold leaves, not an authority: there is nothing to try.
+    /// The slots hold leaves and no authority, so there is nothing to test.
     NotNeeded,
-    /// Not tried, or not finished.
+    /// The test has not run, or has not ended.
     Pending,
-    /// Seen assigned.
+    /// The service assigned the device to a hub.
     Passed,
-    /// Seen refused, with the service's reason.
+    /// The service refused the device, for this reason.
     Failed(String),
 }
 
-/// Why the old certificate is no longer needed.
+/// The evidence that the old certificate is no longer needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RetireEvidence {
-    /// It has expired; `notAfter` itself still belongs to the validity (RFC 5280, 4.1.2.5).
+    /// The certificate has expired; `notAfter` itself still belongs to the validity (RFC 5280,
+    /// 4.1.2.5).
     Expired {
-        /// Now.
+        /// The current time.
         now: OffsetDateTime,
         /// End of the retiring certificate's validity.
         retiring_not_after: OffsetDateTime,
     },
-    /// The devices were looked at one by one, and the hub names the new certificate for each.
+    /// The hub was read for each device, and names the new certificate.
     DevicesProven {
-        /// Devices under the old certificate without that proof.
+        /// The number of devices without this evidence.
         unproven: u64,
-        /// Whether policy lets a certificate go before it expires.
+        /// Whether policy allows a removal before the expiry.
         early_retirement_allowed: bool,
     },
 }
@@ -185,7 +185,7 @@ impl Slots {
         })
     }
 
-    /// Why `evidence` does not show that both certificates would be accepted.
+    /// Returns why `evidence` does not show that both certificates are accepted.
     fn not_ready(&self, evidence: &CutOverEvidence) -> Option<Reason> {
         let observed = (evidence.observed_primary, evidence.observed_secondary);
         let (primary, secondary) = self.wanted();
@@ -204,9 +204,9 @@ impl Slots {
         }
     }
 
-    /// `Staged` back to `Serving`: the next certificate is given up.
+    /// `Staged` back to `Serving`: the next certificate is dropped.
     ///
-    /// For leaves, the caller answers for the device: it must not have dropped its old leaf.
+    /// For leaves, the caller must ensure that the device still has its old leaf.
     pub fn abort(self) -> Result<Slots, Refusal> {
         match self {
             Slots::Staged { slot, serving, .. } => Ok(Slots::Serving {
@@ -231,7 +231,7 @@ impl Slots {
         }
     }
 
-    /// Everything that stands in a slot.
+    /// Returns the certificates in both slots.
     pub fn held(&self) -> Vec<Thumbprint> {
         SlotName::BOTH
             .into_iter()
@@ -239,7 +239,7 @@ impl Slots {
             .collect()
     }
 
-    /// What shall stand in `slot`.
+    /// Returns the desired content of `slot`.
     pub fn in_slot(&self, slot: SlotName) -> Option<Thumbprint> {
         match *self {
             Slots::Empty => None,
@@ -260,7 +260,7 @@ impl Slots {
         }
     }
 
-    /// What shall stand in the primary and in the secondary slot.
+    /// Returns the desired content of the primary and the secondary slot.
     pub fn wanted(&self) -> (Option<Thumbprint>, Option<Thumbprint>) {
         (
             self.in_slot(SlotName::Primary),
@@ -268,7 +268,7 @@ impl Slots {
         )
     }
 
-    /// What devices use now.
+    /// Returns the certificate that devices use now.
     pub fn serving(&self) -> Option<Thumbprint> {
         match *self {
             Slots::Empty => None,
@@ -277,7 +277,7 @@ impl Slots {
         }
     }
 
-    /// The state's name, as stored and shown.
+    /// Returns the name of the state, as stored and shown.
     pub fn state(&self) -> &'static str {
         match self {
             Slots::Empty => "empty",
@@ -301,7 +301,7 @@ impl Slots {
 }
 
 impl RetireEvidence {
-    /// Why this does not suffice.
+    /// Returns why this does not suffice.
     pub(super) fn objection(&self) -> Option<Reason> {
         match *self {
             RetireEvidence::Expired {
@@ -319,7 +319,7 @@ impl RetireEvidence {
     }
 }
 
-/// The stored form before it is believed: the types cannot say that two certificates differ.
+/// The stored form, unchecked: the types cannot express that two certificates differ.
 #[derive(Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
 enum Stored {
@@ -373,7 +373,7 @@ impl TryFrom<Stored> for Slots {
     }
 }
 
-/// A stored state that no transition could have made.
+/// The stored state cannot result from any transition.
 #[derive(Debug, thiserror::Error)]
 #[error("stored slots hold the same certificate twice")]
 struct StoredInvalid;

@@ -1,47 +1,47 @@
-//! Digests by which certificates are told apart.
+//! Computes and parses the digests that identify certificates.
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// SHA-256 of a certificate's DER: how DPS and the hub name a certificate.
+/// SHA-256 of a certificate's DER, by which DPS and the hub name a certificate.
 ///
-/// Printed and stored in upper-case hex without separators, parsed in either case, because the
-/// service's case is nowhere promised.
+/// It is printed and stored in upper-case hex without separators, and parsed in either case,
+/// because the services promise neither.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Thumbprint([u8; 32]);
 
 /// SHA-1 of a certificate's DER: the only digest that Azure Resource Manager shows.
 ///
-/// Good enough to recognise a certificate of our own making, whose serial nobody else chooses;
-/// never a reason to trust one.
+/// It recognises a certificate of our own, whose serial number no attacker chooses. It is never a
+/// reason to trust a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sha1Thumbprint([u8; 20]);
 
 impl Thumbprint {
-    /// Of a certificate's DER.
+    /// Computes the digest of a certificate's DER.
     pub fn of(certificate_der: &[u8]) -> Self {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest::digest(&digest::SHA256, certificate_der).as_ref());
         Self(bytes)
     }
 
-    /// A digest that was computed elsewhere.
+    /// Wraps a digest that was computed elsewhere.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The digest.
+    /// Returns the digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
 impl Sha1Thumbprint {
-    /// Of a certificate's DER.
+    /// Computes the digest of a certificate's DER.
     pub fn of(certificate_der: &[u8]) -> Self {
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate_der);
         let mut bytes = [0; 20];
@@ -49,13 +49,13 @@ impl Sha1Thumbprint {
         Self(bytes)
     }
 
-    /// The digest.
+    /// Returns the digest.
     pub fn as_bytes(&self) -> &[u8; 20] {
         &self.0
     }
 }
 
-/// Text that is not a thumbprint.
+/// The text is no thumbprint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a {algorithm} thumbprint is {digits} hex digits without separators, not {length} bytes of other text"
@@ -66,7 +66,7 @@ pub struct ThumbprintInvalid {
     length: usize,
 }
 
-/// Hex in either case, as text, for a digest of a fixed length.
+/// Parses hex in either case into a digest of a fixed length.
 macro_rules! hex_conversions {
     ($thumbprint:ident, $length:literal, $algorithm:literal) => {
         impl fmt::Display for $thumbprint {

@@ -1,4 +1,4 @@
-//! The planner against a model of the service.
+//! Tests the planner against a model of the service.
 
 use crate::enrollment::desired::{
     Desired, Kind, ReprovisionPolicy, SlotCertificate, SlotPair, Status,
@@ -11,7 +11,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// As DPS behaves: PUT replaces, etags are checked, certificates come back as `info` only.
+/// A model of DPS: PUT replaces, ETags are checked, certificates are returned as `info` only.
 #[derive(Clone, Debug, Default)]
 struct Service {
     fields: Option<Map<String, Value>>,
@@ -68,7 +68,7 @@ impl Service {
     }
 }
 
-/// A certificate becomes an `info`; an `info` alone must be the one that stood there before.
+/// Turns a certificate into its `info`; an `info` alone must be the previous one of the slot.
 fn store_slot(fields: &mut Map<String, Value>, previous: &Map<String, Value>, path: &str) {
     let (parent, rest) = path[1..].split_once('/').unwrap();
     let rest = format!("/{rest}");
@@ -142,7 +142,7 @@ fn desired() -> impl Strategy<Value = Desired> {
     })
 }
 
-/// A record as somebody else left it, with fields that nobody here knows.
+/// A record of another writer, with unknown fields.
 fn foreign_service() -> impl Strategy<Value = Service> {
     let attestation = prop_oneof![
         Just(json!({"type": "symmetricKey", "symmetricKey": {}})),

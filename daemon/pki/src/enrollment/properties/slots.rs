@@ -1,4 +1,4 @@
-//! Random events, in any order, against one enrollment and the service that follows it.
+//! Tests one enrollment and its service under random events in any order.
 
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
@@ -9,11 +9,11 @@ use time::{Duration, OffsetDateTime};
 enum Event {
     Serve(u8),
     Stage(u8),
-    /// The reconciler brings the service to what is wanted.
+    /// The reconciler makes the service as desired.
     Push,
     CutOver(CanaryVerdict),
     Abort,
-    /// A compromise of what stands in these slots, with a replacement at hand or not.
+    /// A compromise of the certificates in these slots, with or without a replacement.
     Compromise(Vec<SlotName>, Option<u8>),
     Retire {
         seconds_after_expiry: i64,
@@ -54,10 +54,10 @@ fn certificate(number: u8) -> Thumbprint {
     Thumbprint::of(&[number])
 }
 
-/// What the service holds; changed by `Push` only.
+/// The state of the service, which only `Push` changes.
 type Service = (Option<Thumbprint>, Option<Thumbprint>);
 
-/// Applies one event; a refusal leaves everything as it was.
+/// Applies one event. A refusal changes nothing.
 fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
     let not_after = OffsetDateTime::UNIX_EPOCH;
     let result = match event {
@@ -137,7 +137,7 @@ fn slot_of_serving(slots: &Slots) -> Option<SlotName> {
     names.find(|name| slots.in_slot(*name) == Some(serving))
 }
 
-/// What must hold between any two successive states.
+/// Checks two successive states.
 fn check(before: &Slots, service: Service, event: &Event, after: &Slots) -> Result<(), String> {
     let ensure = |holds: bool, rule: &str| match holds {
         true => Ok(()),
@@ -190,7 +190,7 @@ proptest! {
         }
     }
 
-    /// A stored text is loaded or refused, whatever it is.
+    /// Any stored text is either loaded or refused.
     #[test]
     fn damaged_text_never_panics(text in "[\\{\\}\":,a-z0-9]{0,60}") {
         let _ = serde_json::from_str::<Slots>(&text);
