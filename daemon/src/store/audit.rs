@@ -20,7 +20,7 @@ pub struct AuditEntry {
     pub at: UnixSeconds,
     /// The actor: `station line-1`, `local root`, `hallmarkd`.
     pub actor: String,
-    /// What was done, as `noun.verb`: `certificate.issued`.
+    /// The action, as `noun.verb`: `certificate.issued`.
     pub action: &'static str,
     /// The subject of the action.
     pub subject: String,
@@ -28,7 +28,7 @@ pub struct AuditEntry {
     pub detail: serde_json::Value,
 }
 
-/// What was written down.
+/// An entry on record.
 #[derive(Clone, Debug, Serialize)]
 pub struct AuditRecord {
     /// 1, 2, 3 … without gaps.

@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// Counts and a hash by which two states of a database can be told apart.
+/// Counts and a hash that distinguish two states of a database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
     /// Generations of authorities.

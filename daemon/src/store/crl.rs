@@ -11,7 +11,7 @@ use crate::x509::crl::Entry;
 use crate::x509::serial::SerialNumber;
 use serde_json::json;
 
-/// What the next revocation list of a generation is made from.
+/// The contents of a generation's next revocation list.
 #[derive(Clone, Debug)]
 pub struct CrlDraft {
     /// The number that it takes.

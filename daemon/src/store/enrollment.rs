@@ -33,7 +33,7 @@ impl EnrollmentKind {
 /// An enrollment on record.
 #[derive(Clone, Debug)]
 pub struct EnrollmentRow {
-    /// Row id.
+    /// The enrollment's row id.
     pub id: i64,
     /// The provisioning service.
     pub provisioning: String,
@@ -51,7 +51,7 @@ pub struct EnrollmentRow {
     pub enabled: bool,
     /// Marked for removal; the row is deleted once the service confirms.
     pub removed: bool,
-    /// What was sent, and what was observed in place.
+    /// The states that were sent, and those that were observed in place.
     pub history: History,
     /// The record as last observed at the service.
     pub observed: Option<Value>,

@@ -51,7 +51,7 @@ pub struct PlannedGeneration {
 /// A generation on record.
 #[derive(Clone, Debug)]
 pub struct GenerationRow {
-    /// Row id.
+    /// The generation's row id.
     pub id: i64,
     /// The authority's name.
     pub authority: String,

@@ -11,7 +11,7 @@ use super::{Store, StoreError, UnixSeconds};
 /// A job.
 #[derive(Clone, Debug)]
 pub struct HubJobRow {
-    /// Row id.
+    /// The job's row id.
     pub id: i64,
     /// The job's id at the hub.
     pub name: String,

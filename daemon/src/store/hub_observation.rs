@@ -7,7 +7,7 @@ use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::thumbprint::Thumbprint;
 
-/// What was observed of a device in its hub.
+/// The state of a device in its hub, as observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubObservation {
     /// The provisioning service.

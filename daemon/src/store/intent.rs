@@ -6,7 +6,7 @@ use super::{REQUESTER_REVOKED, StoreError, UnixSeconds};
 use crate::enrollment::role::Role;
 use std::collections::BTreeSet;
 
-/// What a signature is for.
+/// The purpose of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A leaf: of a device, a station, an operator or a server.
@@ -43,7 +43,7 @@ pub struct Intent {
     pub serial: Vec<u8>,
     /// The generation that signs.
     pub issuer: i64,
-    /// What the signature is for.
+    /// The purpose of the signature.
     pub purpose: Purpose,
     /// The profile's name.
     pub profile: String,
@@ -201,7 +201,7 @@ pub enum IntentRefusal {
          (`hallmark roll list` shows it)"
     )]
     RollUnderWay {
-        /// What the roll waits for.
+        /// The event that the roll waits for.
         waits_for: String,
     },
     /// The issuing generation of a device's leaf does not serve any more.
@@ -221,7 +221,7 @@ pub enum IntentRefusal {
     Store(#[from] StoreError),
 }
 
-/// What became of a request with an idempotency key.
+/// The outcome of an earlier request with the same idempotency key.
 #[derive(Clone, Debug)]
 pub enum PriorRequest {
     /// This certificate was issued.

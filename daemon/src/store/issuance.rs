@@ -13,7 +13,7 @@ use super::{Store, StoreError, generation, leaf, possession};
 use crate::enrollment::role::Role;
 use std::sync::atomic::Ordering;
 
-/// What else is recorded with a certificate.
+/// Effects to record with a certificate.
 #[derive(Clone, Debug)]
 pub enum OnIssued {
     /// Nothing else.
@@ -38,7 +38,7 @@ pub enum OnIssued {
     },
 }
 
-/// What recording a certificate has changed.
+/// Effects of a recorded certificate.
 #[derive(Clone, Debug, Default)]
 pub struct IssuedEffects {
     /// Provisioning services whose enrollment took the leaf into a slot.

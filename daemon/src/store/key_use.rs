@@ -10,7 +10,7 @@ use super::{Store, StoreError, UnixSeconds};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What a key has signed.
+/// The kind of a signature without another record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyUse {
     /// Test messages, which prove that the key can sign.
@@ -35,7 +35,7 @@ pub struct KeyCount {
     pub key: String,
     /// `CKA_LABEL`.
     pub label: String,
-    /// What was signed.
+    /// The kind of signature.
     pub kind: KeyUse,
     /// How many signatures.
     pub made: u64,

@@ -8,7 +8,7 @@ use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::history::History;
 use serde_json::Value;
 
-/// What a mark is for.
+/// The subject of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MarkSubject {
     /// An enrollment's row id.
@@ -20,7 +20,7 @@ pub enum MarkSubject {
 /// A dirty mark.
 #[derive(Clone, Debug)]
 pub struct MarkRow {
-    /// Row id.
+    /// The mark's row id.
     pub id: i64,
     /// The enrollment or CA certificate.
     pub subject: MarkSubject,
@@ -40,12 +40,12 @@ pub struct MarkRow {
     pub parked: bool,
 }
 
-/// What the service was observed to hold when nothing was left to do.
+/// The state observed at the service when nothing was left to do.
 #[derive(Clone, Debug)]
 pub enum Observation {
     /// The enrollment as desired.
     InPlace {
-        /// What was sent and observed, this included.
+        /// The states that were sent and observed, this one included.
         history: Box<History>,
         /// The service's record.
         record: Value,

@@ -2,8 +2,8 @@
 //!
 //! # Data
 //! `schema.sql` is the model: generations of authorities, intents and certificates, revocation
-//! lists, devices, enrollments, dirty marks, rolls, and the audit journal. What must never be false
-//! is a constraint or a trigger there.
+//! lists, devices, enrollments, dirty marks, rolls, and the audit journal. Constraints
+//! and triggers there hold what must never be false.
 //!
 //! # Updates
 //! Every operation is one method of [`Store`] and one whole transaction, named for what it does.
@@ -16,7 +16,7 @@
 //! Callers must not assume that they are alone: an operation states what it expects (a version, a
 //! state) and fails with [`StoreError::Conflict`] when that no longer holds.
 //!
-//! # What a crash leaves
+//! # After a crash
 //! WAL and `synchronous=FULL`: a committed group is whole or absent, never half. Therefore:
 //!
 //! * Before step 7 of the issuance cycle: nothing.
@@ -159,7 +159,7 @@ pub enum StoreError {
     InTheWay {
         /// A stable code.
         code: Code,
-        /// What is in the way, and what to do about it.
+        /// The roll or block, and the remedy.
         message: String,
     },
     /// The request does not fit the data, now or later: the code says what to change.
@@ -167,7 +167,7 @@ pub enum StoreError {
     Mend {
         /// A stable code.
         code: Code,
-        /// What does not fit, and what to change.
+        /// The mismatch, and the remedy.
         message: String,
     },
     /// The caller's client certificate was revoked: nothing was recorded.
@@ -205,8 +205,8 @@ impl Store {
         Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
-    /// Returns a number that changes whenever a certificate is revoked or a hold is lifted. What a
-    /// caller has cached about certificates is valid only while the number stays the same.
+    /// Returns a number that changes whenever a certificate is revoked or a hold is lifted. A
+    /// cached certificate is valid only while the number stays the same.
     pub fn revocations(&self) -> u64 {
         self.revocations.load(Ordering::Acquire)
     }

@@ -239,8 +239,10 @@ impl Readers {
         &self,
         operation: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut connections = self.connections.iter();
-        let free = connections.find_map(|reader| reader.try_lock().ok());
+        let free = self
+            .connections
+            .iter()
+            .find_map(|reader| reader.try_lock().ok());
         operation(&Tx::new(
             &free.unwrap_or_else(|| lock(&self.connections[0])),
         ))

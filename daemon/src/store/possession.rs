@@ -11,7 +11,7 @@ use crate::enrollment::desired::SlotCertificate;
 /// A CA certificate that a service must hold verified.
 #[derive(Clone, Debug)]
 pub struct CaCertificateRow {
-    /// Row id.
+    /// The CA certificate's row id.
     pub id: i64,
     /// The provisioning service.
     pub provisioning: String,

@@ -17,7 +17,7 @@ use serde_json::Value;
 pub enum RollSubject {
     /// The leaf of an individual enrollment.
     Enrollment {
-        /// Row id.
+        /// The enrollment's row id.
         id: i64,
         /// The provisioning service.
         provisioning: String,
@@ -26,7 +26,7 @@ pub enum RollSubject {
     },
     /// An authority's certificate.
     Authority {
-        /// Its name.
+        /// The authority's name.
         name: String,
         /// The generation that is replaced.
         old_generation: i64,
@@ -47,9 +47,9 @@ impl RollSubject {
 /// A roll on record.
 #[derive(Clone, Debug)]
 pub struct RollRow {
-    /// Row id.
+    /// The roll's row id.
     pub id: i64,
-    /// Whose certificate.
+    /// The subject.
     pub subject: RollSubject,
     /// Why.
     pub reason: RollReason,

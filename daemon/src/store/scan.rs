@@ -9,7 +9,7 @@ use super::mark::{self, MarkRow, MarkSubject, Observation};
 use super::{EnrollmentKind, Store, StoreError, UnixSeconds};
 use crate::enrollment::history::History;
 
-/// What one page of a scan has shown.
+/// The result of one page of a scan.
 #[derive(Clone, Debug, Default)]
 pub struct ScannedPage {
     /// The scan's number.
@@ -22,7 +22,7 @@ pub struct ScannedPage {
     pub in_place: Vec<(MarkRow, Observation)>,
 }
 
-/// What a page has changed.
+/// The changes that a page has caused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageEffect {
     /// Marks that were cleared.

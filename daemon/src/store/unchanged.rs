@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// What a path must not hold in a URI (sqlite.org/uri.html).
+/// Characters of a path that are escaped in a URI (sqlite.org/uri.html).
 const NOT_IN_PATHS: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
 
 /// A way to read a database as it is.

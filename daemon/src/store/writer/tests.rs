@@ -1,4 +1,4 @@
-//! What the writer commits, and what it does while the disk takes no write.
+//! Tests what the writer commits, and its probes while the disk takes no write.
 
 use super::*;
 use crate::store::engine::params;
