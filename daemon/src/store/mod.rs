@@ -269,6 +269,7 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     // The undo data of a savepoint never goes to disk.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MS))?;
-    connection.set_prepared_statement_cache_capacity(64);
+    // Every statement is cached, the rare ones too: they must not evict those of issuance.
+    connection.set_prepared_statement_cache_capacity(128);
     Ok(())
 }
