@@ -255,6 +255,29 @@ fn a_foreign_library_stays_in_its_room() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// Files of the store that may name rusqlite: the engine, and what opens, copies and writes the file.
+const NAMES_RUSQLITE: &[&str] = &[
+    "store/backup.rs",
+    "store/engine/",
+    "store/mod.rs",
+    "store/opening.rs",
+    "store/place.rs",
+    "store/probe.rs",
+    "store/unchanged.rs",
+    "store/writer.rs",
+];
+
+#[test]
+fn operations_of_the_store_do_not_name_its_library() {
+    for (path, text) in sources() {
+        let may = NAMES_RUSQLITE.iter().any(|it| path.starts_with(it));
+        if path.starts_with("store/") && !may {
+            let line = product_lines(&text).find(|line| line.contains("rusqlite"));
+            assert_eq!(line, None, "{path}");
+        }
+    }
+}
+
 #[test]
 fn the_domain_has_no_clock_and_no_io() {
     let forbidden = [

@@ -16,7 +16,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use std::ops::ControlFlow;
 
-/// A transaction, or the snapshot that a read sees.
+/// What an operation runs its SQL on: the writer's transaction, or a reader's connection, on which
+/// each statement sees what is committed when it begins.
 pub(super) struct Tx<'c>(&'c Connection);
 
 /// The values for `?1`, `?2` … of a statement, as [`params!`] lists them.
