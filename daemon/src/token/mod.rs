@@ -17,6 +17,7 @@
 //! | [`key_uri`] | serve | which key an operator means |
 //! | [`initialize`], [`bench`] | commands | make a new token; measure one |
 
+mod backend;
 pub mod bench;
 pub mod client;
 pub mod configuration;

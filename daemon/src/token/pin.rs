@@ -9,7 +9,7 @@
 //!
 //! A PIN is never logged, never in an error, never on a command line or in an environment.
 
-use super::worker::backend::TokenIdentity;
+use super::backend::TokenIdentity;
 use crate::files;
 use crate::files::atomic;
 use aws_lc_rs::pbkdf2;

@@ -1,13 +1,13 @@
 //! A worker in this process over a token in memory, for unit tests of what stands above a token.
 //! Its threads end with the test.
 
-use super::backend::{Backend, PinStanding, TokenIdentity};
 use super::connection::{self, Desk};
 use super::ladder::Ladder;
 use super::queue::Queue;
 use super::rig::Rig;
 use super::watchdog::Watchdog;
 use super::{QUEUE_JOBS_MAX, prober, signer_threads, spawn};
+use crate::token::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::memory::MemoryToken;
 use crate::token::{Token, TokenError};
 use secrecy::SecretString;

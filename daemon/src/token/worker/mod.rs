@@ -9,7 +9,6 @@
 //! signers are joined and the module finalised: leaving a process with a thread inside SoftHSM
 //! crashes it.
 
-pub(crate) mod backend;
 mod connection;
 pub mod health;
 #[cfg(test)]
@@ -24,6 +23,7 @@ mod used_keys;
 mod watchdog;
 
 use super::TokenError;
+use super::backend::Backend;
 use super::client::DEADLINE_MAX;
 use super::configuration::{Interface, TokenConfiguration, TokenSettings};
 use super::initialize::{SOFTHSM_CONF, go_on_as, token_folder_owner};
@@ -35,7 +35,6 @@ use super::tpm::TpmBackend;
 use crate::files::{self, Owner};
 use crate::notify::ServiceManager;
 use anyhow::{Context, bail};
-use backend::Backend;
 pub use connection::HandedOver;
 use connection::{Desk, Socket};
 use ladder::Ladder;

@@ -1,7 +1,7 @@
 //! The rig: a backend, the PIN guard before it, and how often each may be used.
 
-use super::backend::{Backend, PinStanding, TokenIdentity};
 use super::health::HealthCell;
+use crate::token::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::pin::{PinError, PinGuard};
 use crate::token::{Rung, Token, TokenError};
 use std::time::{Duration, Instant};

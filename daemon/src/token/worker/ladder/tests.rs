@@ -1,8 +1,8 @@
 //! The ladder, on a backend that fails as told.
 
-use super::super::backend::{Backend, PinStanding, TokenIdentity};
 use super::super::health::{KeyReport, RungCounters};
 use super::*;
+use crate::token::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::credential;
 use crate::token::memory::MemoryToken;
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenDescription, proof};

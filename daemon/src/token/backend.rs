@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A kind of token, from nothing to open sessions and back.
 ///
-/// The [ladder](super::ladder) calls it, never from two threads at once. An error that may be healed
+/// The [ladder](super::worker) calls it, never from two threads at once. An error that may be healed
 /// MUST name its rung. Nothing is retried inside.
 pub(crate) trait Backend: Send {
     /// Brings the library up and finds the token; no login. After a failure, or when called again,
