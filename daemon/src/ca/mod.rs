@@ -35,11 +35,11 @@ mod key_health;
 mod key_proof;
 mod key_use;
 pub mod listeners;
+pub mod liveness;
 mod open_intents;
 mod pace;
 pub mod possession;
 pub mod profile;
-pub mod progress;
 pub mod receipt;
 #[cfg(test)]
 mod reference_tests;
@@ -74,10 +74,10 @@ use hierarchy::Hierarchy;
 use key_health::KeyFaults;
 use key_use::RecordedKeyUses;
 use listeners::Listeners;
+use liveness::Liveness;
 use open_intents::OpenIntent;
 use pace::Pace;
 use profile::IssuanceProfile;
-use progress::Progress;
 use refusals::RefusalCounts;
 use roll::RollPolicy;
 use serde_json::json;
@@ -246,7 +246,7 @@ struct SharedState {
     /// When it is looked next what of finished work may go, in Unix seconds.
     retention_due: AtomicI64,
     /// What is under way around it.
-    progress: Progress,
+    liveness: Liveness,
 }
 
 impl CertificateAuthority {
@@ -273,7 +273,7 @@ impl CertificateAuthority {
             key_faults: KeyFaults::default(),
             refusals: Mutex::default(),
             retention_due: AtomicI64::default(),
-            progress: Progress::default(),
+            liveness: Liveness::default(),
         };
         let authority = Self::with_config(config, Arc::new(shared));
         authority.abandon_intents_of_last_run()?;
@@ -338,9 +338,9 @@ impl CertificateAuthority {
         self.shared.hierarchy.load()
     }
 
-    /// What is under way around it, for whoever drives it and whoever watches.
-    pub fn progress(&self) -> &Progress {
-        &self.shared.progress
+    /// Returns the open deadlines of the loops around the application.
+    pub fn liveness(&self) -> &Liveness {
+        &self.shared.liveness
     }
 
     /// A profile by name.

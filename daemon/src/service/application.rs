@@ -89,8 +89,8 @@ impl Application {
             };
             sleep(TURN_PAUSE).await;
             let bound = next.saturating_duration_since(Instant::now()) + WAKE_SLACK;
-            let progress = self.current.load().progress().clone();
-            let _promise = progress.promise("the application's rest", bound);
+            let liveness = self.current.load().liveness().clone();
+            let _deadline = liveness.deadline("the application's rest", bound);
             let may_be_woken = self.current.load().store().write_fault().is_none();
             turn = tokio::select! {
                 () = self.wake.notified(), if may_be_woken => Turn::Full,
@@ -103,8 +103,8 @@ impl Application {
 
     /// Takes a turn on a thread that may block; returns the pause until the next turn.
     async fn take_turn(self: Arc<Self>, turn: Turn) -> Duration {
-        let progress = self.current.load().progress().clone();
-        let _promise = progress.promise("the application", TURN_BOUND);
+        let liveness = self.current.load().liveness().clone();
+        let _deadline = liveness.deadline("the application", TURN_BOUND);
         let taken = tokio::task::spawn_blocking(move || match turn {
             Turn::Full => self.full_turn(),
             Turn::Short => self.short_turn(),

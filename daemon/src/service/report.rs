@@ -3,7 +3,7 @@
 //!
 //! Progress means: the writer of the database answers, the API answers a request over the admin
 //! socket, and no loop (the application's, a reconciler's) exceeds the bound that it has set for
-//! its present work (`ca::progress`). Token, provisioning service and disk failures do not stop the
+//! its present work (`ca::liveness`). Token, provisioning service and disk failures do not stop the
 //! pings: a restart would not help. They appear in the status line.
 
 use crate::api::Addresses;
@@ -98,7 +98,7 @@ impl Report {
         );
         database.context("the database does not answer")??;
         api.context("the API does not answer")??;
-        match ca.progress().broken(Instant::now()) {
+        match ca.liveness().overdue(Instant::now()) {
             Some(what) => bail!("{what} takes longer than it may"),
             None => Ok(()),
         }

@@ -84,7 +84,7 @@ impl Reconciler {
 
     /// One call, and its answer on record.
     async fn do_at_hub(&self, hub: &HubClient, task: HubTaskRow) -> Result<(), Error> {
-        let _promise = self.promise("hub", CALL_BOUND + 2 * APPLICATION_BOUND);
+        let _deadline = self.deadline("hub", CALL_BOUND + 2 * APPLICATION_BOUND);
         let answer = match task.action {
             HubAction::Delete => hub
                 .delete(&task.device)

@@ -22,7 +22,7 @@ mod scan;
 use super::configuration::Clients;
 use super::failure::CallError;
 use super::http::CALL_BOUND;
-use crate::ca::progress::Promise;
+use crate::ca::liveness::Deadline;
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::enrollment::plan::DriftPolicy;
 use crate::store::{AuditEntry, MarkRow, MarkSubject, Observation};
@@ -123,7 +123,7 @@ impl Reconciler {
             }
             backoff.over();
             let pause = self.until_next_due().await;
-            let _promise = self.promise("rest", pause + WAKE_SLACK);
+            let _deadline = self.deadline("rest", pause + WAKE_SLACK);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -199,9 +199,9 @@ impl Reconciler {
     /// Looks at one mark until it is settled, or has to wait. Afterwards it is not due any more.
     async fn settle(&self, mark: MarkRow) -> Result<(), Error> {
         for _ in 0..LOOKS_MAX {
-            let promise = self.promise("look", LOOK_BOUND);
+            let deadline = self.deadline("look", LOOK_BOUND);
             let looked = self.look(&mark).await;
-            drop(promise);
+            drop(deadline);
             let outcome = match looked {
                 Ok(outcome) => outcome,
                 Err(failure) => judge(failure),
@@ -277,7 +277,7 @@ impl Reconciler {
         work: impl FnOnce(&CertificateAuthority) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let ca = self.ca.clone();
-        let _promise = self.promise("application", APPLICATION_BOUND);
+        let _deadline = self.deadline("application", APPLICATION_BOUND);
         tokio::task::spawn_blocking(move || work(&ca))
             .await
             .unwrap_or_else(|_| {
@@ -288,10 +288,10 @@ impl Reconciler {
             })
     }
 
-    fn promise(&self, what: &str, bound: Duration) -> Promise {
+    fn deadline(&self, what: &str, bound: Duration) -> Deadline {
         let service = &self.name;
         let what = format!("the reconciler of {service} ({what})");
-        self.ca.progress().promise(what, bound)
+        self.ca.liveness().deadline(what, bound)
     }
 }
 
