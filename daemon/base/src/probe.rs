@@ -38,27 +38,27 @@ pub struct Probe {
 
 /// The answer of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModuleInSight {
+pub struct ModuleListing {
     /// The description and version of the library.
     pub library: String,
     /// The slots.
-    pub slots: Vec<SlotInSight>,
+    pub slots: Vec<SlotListing>,
 }
 
 /// One slot of a module, and the token in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotInSight {
+pub struct SlotListing {
     /// The slot number, which is valid until the next start.
     pub slot: u64,
     /// The token, if there is one.
-    pub token: Option<TokenInSight>,
+    pub token: Option<TokenListing>,
     /// The reason why the token is unknown.
     pub problem: Option<String>,
 }
 
 /// The public information of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenInSight {
+pub struct TokenListing {
     /// The label.
     pub label: String,
     /// The serial number.
@@ -92,12 +92,12 @@ impl Probe {
     }
 
     /// Asks the module, where this program is `hallmarkd`.
-    pub fn ask(&self) -> anyhow::Result<ModuleInSight> {
+    pub fn ask(&self) -> anyhow::Result<ModuleListing> {
         self.ask_by(&std::env::current_exe()?)
     }
 
     /// Asks the module through the `hallmarkd` at this path.
-    pub fn ask_by(&self, hallmarkd: &Path) -> anyhow::Result<ModuleInSight> {
+    pub fn ask_by(&self, hallmarkd: &Path) -> anyhow::Result<ModuleListing> {
         if !self.lacking.is_empty() {
             let names = self.lacking.join(", ");
             return Err(anyhow!(
@@ -120,7 +120,7 @@ impl Probe {
 }
 
 /// The output of the process: the module, or the reason why it cannot be used.
-pub type Answer = Result<ModuleInSight, String>;
+pub type Answer = Result<ModuleListing, String>;
 
 /// Runs `command` within the deadline, and returns its standard output. Standard error is ignored,
 /// because libraries write to it.

@@ -5,7 +5,7 @@ use super::body::JsonBody;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Inspect, Operate};
 use crate::ca::diagnostics::{BenchRequest, DiagnosticsReport};
-use crate::ca::tokens::{InSight, TokenReport};
+use crate::ca::tokens::{VisibleSlot, TokenReport};
 use crate::ca::{Code, Error};
 use axum::Json;
 use axum::extract::Path;
@@ -26,8 +26,10 @@ impl Right for TryToken {
     }
 }
 
-pub(super) async fn list(Asks { api, .. }: Asks<Inspect>) -> Result<Json<Vec<InSight>>, Problem> {
-    Ok(Json(api.application(|ca| ca.tokens_in_sight()).await?))
+pub(super) async fn list(
+    Asks { api, .. }: Asks<Inspect>,
+) -> Result<Json<Vec<VisibleSlot>>, Problem> {
+    Ok(Json(api.application(|ca| ca.list_slots()).await?))
 }
 
 pub(super) async fn show(

@@ -6,7 +6,7 @@ use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::contract::LABEL;
 use crate::token::credential::is_credential;
 use crate::token::inventory::Inventory;
-use crate::token::probe::{ModuleInSight, Probe, SlotInSight};
+use crate::token::probe::{ModuleListing, Probe, SlotListing};
 use crate::token::{KeyDescription, TokenDescription, TokenError, spki_sha256};
 use crate::x509::key::{KeyType, PublicKey};
 use serde::Serialize;
@@ -17,7 +17,7 @@ const INVENTORY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// One slot of a module, and whose token is in it.
 #[derive(Clone, Debug, Serialize)]
-pub struct InSight {
+pub struct VisibleSlot {
     /// The module's family.
     pub family: String,
     /// The module's file.
@@ -92,8 +92,9 @@ pub struct TokenKey {
 }
 
 impl CertificateAuthority {
-    /// Every module, slot and token in sight, without login. Each module is asked in a process of its own.
-    pub fn tokens_in_sight(&self) -> Result<Vec<InSight>, Error> {
+    /// Lists the slots and tokens of every module, without login. Each module is asked in a process
+    /// of its own.
+    pub fn list_slots(&self) -> Result<Vec<VisibleSlot>, Error> {
         let _alone = self.shared.look.try_lock().map_err(|_| {
             Error::later(
                 1,
@@ -101,7 +102,7 @@ impl CertificateAuthority {
                 "somebody else is looking at the modules; come back",
             )
         })?;
-        let mut rows: Vec<InSight> = std::thread::scope(|scope| {
+        let mut rows: Vec<VisibleSlot> = std::thread::scope(|scope| {
             let asked: Vec<_> = self
                 .probes
                 .iter()
@@ -111,28 +112,28 @@ impl CertificateAuthority {
                 .into_iter()
                 .flat_map(|(probe, answer)| match answer.join() {
                     Ok(Ok(module)) => self.rows(probe, module),
-                    Ok(Err(error)) => vec![InSight::unknown(probe, format!("{error:#}"))],
-                    Err(_) => vec![InSight::unknown(probe, "it could not be asked".into())],
+                    Ok(Err(error)) => vec![VisibleSlot::unknown(probe, format!("{error:#}"))],
+                    Err(_) => vec![VisibleSlot::unknown(probe, "it could not be asked".into())],
                 })
                 .collect()
         });
         for (name, token) in &self.tokens {
             if !rows.iter().any(|row| row.token.as_ref() == Some(name)) {
-                rows.push(InSight::unseen(name, token));
+                rows.push(VisibleSlot::unseen(name, token));
             }
         }
         Ok(rows)
     }
 
-    fn rows(&self, probe: &Probe, module: ModuleInSight) -> Vec<InSight> {
+    fn rows(&self, probe: &Probe, module: ModuleListing) -> Vec<VisibleSlot> {
         let slots = module.slots.into_iter();
         slots.map(|slot| self.row(probe, slot)).collect()
     }
 
-    fn row(&self, probe: &Probe, slot: SlotInSight) -> InSight {
-        let empty = InSight::unknown(probe, slot.problem.unwrap_or_else(|| "no token".into()));
+    fn row(&self, probe: &Probe, slot: SlotListing) -> VisibleSlot {
+        let empty = VisibleSlot::unknown(probe, slot.problem.unwrap_or_else(|| "no token".into()));
         let Some(token) = slot.token else {
-            return InSight {
+            return VisibleSlot {
                 slot: Some(slot.slot),
                 ..empty
             };
@@ -148,7 +149,7 @@ impl CertificateAuthority {
         if !token.initialized {
             remarks.insert(0, "not initialised".into());
         }
-        InSight {
+        VisibleSlot {
             slot: Some(slot.slot),
             label: Some(token.label),
             serial: Some(token.serial),
@@ -197,7 +198,7 @@ impl CertificateAuthority {
     }
 }
 
-impl InSight {
+impl VisibleSlot {
     fn unknown(probe: &Probe, remarks: String) -> Self {
         Self {
             family: probe.family.clone(),

@@ -5,7 +5,7 @@ use super::fragment::{self, Fragment};
 use super::pkcs11::module::Module;
 use anyhow::{Context, anyhow};
 use hallmark_base::probe::Answer;
-pub use hallmark_base::probe::{ModuleInSight, Probe, SlotInSight, TokenInSight};
+pub use hallmark_base::probe::{ModuleListing, Probe, SlotListing, TokenListing};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub fn answer(family: &Fragment, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(serde_json::to_writer(out, &answer)?)
 }
 
-fn look(family: &Fragment) -> anyhow::Result<ModuleInSight> {
+fn look(family: &Fragment) -> anyhow::Result<ModuleListing> {
     let path = family
         .module()
         .with_context(|| format!("none of {:?} exists", family.modules))?;
@@ -73,7 +73,7 @@ fn initialize(module: &mut Module) -> Result<(), super::pkcs11::fault::Fault> {
     module.initialize()
 }
 
-fn slots(module: &Module) -> anyhow::Result<ModuleInSight> {
+fn slots(module: &Module) -> anyhow::Result<ModuleListing> {
     let context = module.context();
     let with_token = context.get_slots_with_token()?;
     let library = context.get_library_info().map(|library| {
@@ -84,23 +84,23 @@ fn slots(module: &Module) -> anyhow::Result<ModuleInSight> {
         let (token, problem) = match with_token.contains(&slot) {
             false => (None, None),
             true => match module.token_information(slot) {
-                Ok(token) => (Some(TokenInSight::from(token)), None),
+                Ok(token) => (Some(TokenListing::from(token)), None),
                 Err(fault) => (None, Some(fault.reason)),
             },
         };
-        SlotInSight {
+        SlotListing {
             slot: slot.id(),
             token,
             problem,
         }
     };
-    Ok(ModuleInSight {
+    Ok(ModuleListing {
         library: library.unwrap_or_default(),
         slots: context.get_all_slots()?.into_iter().map(slot).collect(),
     })
 }
 
-impl From<super::pkcs11::raw::TokenInformation> for TokenInSight {
+impl From<super::pkcs11::raw::TokenInformation> for TokenListing {
     fn from(token: super::pkcs11::raw::TokenInformation) -> Self {
         Self {
             initialized: token.is_initialized(),

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use dialoguer::{Input, Password, Select};
 use hallmark_base::fragment::{self, Fragment, Sandbox, TOKEN_NAME_BYTES_MAX};
 use hallmark_base::printable::line;
-use hallmark_base::probe::{Probe, TokenInSight};
+use hallmark_base::probe::{Probe, TokenListing};
 use hallmark_pki::x509::listener_names::listener_names;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -191,7 +191,7 @@ impl Interview<'_> {
             "gateway"
         };
         if self.known(of("kind")).is_none() {
-            let found = in_sight();
+            let found = visible_tokens();
             let items: Vec<_> = found.iter().map(|it| line(&it.0)).collect();
             let prompt = Select::new().with_prompt("Where shall the keys live?");
             let chosen = prompt.items(items).default(0).interact()?;
@@ -339,7 +339,7 @@ fn prompted(
 type Choice = (String, Vec<(&'static str, Value)>);
 
 /// Returns the visible tokens, found without login, and the tokens that setup can make.
-fn in_sight() -> Vec<Choice> {
+fn visible_tokens() -> Vec<Choice> {
     let kind = |kind: TokenKind| Value::try_from(kind).ok().map(|value| ("kind", value));
     let mut found: Vec<Choice> = Vec::new();
     if Path::new(TPM_DEVICE).exists() {
@@ -378,7 +378,7 @@ fn in_sight() -> Vec<Choice> {
     found
 }
 
-fn initialized_tokens() -> Vec<(String, String, TokenInSight)> {
+fn initialized_tokens() -> Vec<(String, String, TokenListing)> {
     let Ok(hallmarkd) = program("hallmarkd") else {
         return Vec::new();
     };
