@@ -134,7 +134,7 @@ impl Daemon {
     fn start(configuration: Configuration, store: Store, tokens: Tokens) -> anyhow::Result<Self> {
         let wakers = Wakers::new(tokens.state_changed.clone(), tokens.records.clone());
         let woken = wakers.clone();
-        store.tell_turns_to(move || woken.wake_all());
+        store.on_state_change(move || woken.wake_all());
         let keys = token_keys(tokens.configured.values().map(|token| &token.client));
         let clients = clients(&configuration, &keys)?;
         let config = ca_config(&configuration, tokens.configured.clone(), &store, &wakers);

@@ -199,12 +199,12 @@ impl Tokens {
         for token in self.configured.values() {
             let state_changed = self.state_changed.clone();
             let records = self.records.clone();
-            token.client.tell_turns_to(move || {
+            token.client.on_state_change(move || {
                 state_changed.notify_one();
                 records.notify_one();
             });
             let records = self.records.clone();
-            token.client.tell_keys_to(move || records.notify_one());
+            token.client.on_keys_change(move || records.notify_one());
         }
         self.state_changed.notify_one();
     }

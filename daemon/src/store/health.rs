@@ -21,7 +21,7 @@ pub struct WriteFault {
 pub(super) struct WriteHealth {
     fault: Mutex<Option<WriteFault>>,
     failures: AtomicU64,
-    on_turn: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    on_change: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl WriteHealth {
@@ -36,8 +36,8 @@ impl WriteHealth {
 
     /// Registers what is called when writes begin to fail and when they succeed again. Only the
     /// first registration counts.
-    pub(super) fn tell_turns_to(&self, on_turn: Box<dyn Fn() + Send + Sync>) {
-        self.on_turn.get_or_init(|| on_turn);
+    pub(super) fn on_state_change(&self, on_change: Box<dyn Fn() + Send + Sync>) {
+        self.on_change.get_or_init(|| on_change);
     }
 
     /// Records a failed write. Logs the first of a series only.
@@ -66,8 +66,8 @@ impl WriteHealth {
     }
 
     fn tell(&self) {
-        if let Some(tell) = self.on_turn.get() {
-            tell();
+        if let Some(on_change) = self.on_change.get() {
+            on_change();
         }
     }
 

@@ -239,8 +239,8 @@ impl Store {
 
     /// Registers what is called when writes begin to fail and when they succeed again. Only the
     /// first registration counts.
-    pub fn tell_turns_to(&self, on_turn: impl Fn() + Send + Sync + 'static) {
-        self.health.tell_turns_to(Box::new(on_turn));
+    pub fn on_state_change(&self, on_change: impl Fn() + Send + Sync + 'static) {
+        self.health.on_state_change(Box::new(on_change));
     }
 
     fn read<T>(

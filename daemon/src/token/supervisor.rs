@@ -193,12 +193,12 @@ impl Attendant {
     fn attend(&self, mut worker: Worker, stopped: &PipeReader) -> Option<String> {
         let hung = Arc::new(OnceLock::new());
         let (process, hung_in) = (worker.process.clone(), hung.clone());
-        self.client.tell_hang_to(Some(Box::new(move |operation| {
+        self.client.on_hang(Some(Box::new(move |operation| {
             let _ = hung_in.set(operation);
             let _ = pidfd_send_signal(&*process, Signal::KILL);
         })));
         let [to_stop, _] = wait_for([stopped.as_fd(), worker.process.as_fd()], None);
-        self.client.tell_hang_to(None);
+        self.client.on_hang(None);
         if to_stop {
             worker.end();
             return None;

@@ -34,7 +34,7 @@ const ENDED_WORKERS_MAX: usize = 64;
 pub(super) type OnHang = Box<dyn Fn(&'static str) + Send>;
 
 /// Told when the token has got into another state, or its keys have.
-pub(super) type OnTurn = Box<dyn Fn() + Send + Sync>;
+pub(super) type OnChange = Box<dyn Fn() + Send + Sync>;
 
 /// Longer than any client lives.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -55,8 +55,8 @@ struct Shared {
     worker: Mutex<Option<Pid>>,
     trust: Trust,
     on_hang: Mutex<Option<OnHang>>,
-    on_turn: OnceLock<OnTurn>,
-    on_keys: OnceLock<OnTurn>,
+    on_state_change: OnceLock<OnChange>,
+    on_keys_change: OnceLock<OnChange>,
 }
 
 struct State {
@@ -108,8 +108,8 @@ impl Keeper {
             worker: Mutex::default(),
             trust: Trust::default(),
             on_hang: Mutex::default(),
-            on_turn: OnceLock::new(),
-            on_keys: OnceLock::new(),
+            on_state_change: OnceLock::new(),
+            on_keys_change: OnceLock::new(),
         });
         let threads = vec![
             spawn("token-client", &shared, Shared::keep_connected),
@@ -177,25 +177,25 @@ impl Keeper {
     }
 
     /// Who is told from now on when the worker hangs.
-    pub(super) fn tell_hang_to(&self, on_hang: Option<OnHang>) {
+    pub(super) fn on_hang(&self, on_hang: Option<OnHang>) {
         *self.shared.on_hang() = on_hang;
     }
 
     /// Who is told whenever the token gets into another state; the first one stays.
-    pub(super) fn tell_turns_to(&self, on_turn: OnTurn) {
-        self.shared.on_turn.get_or_init(|| on_turn);
+    pub(super) fn on_state_change(&self, on_change: OnChange) {
+        self.shared.on_state_change.get_or_init(|| on_change);
     }
 
     /// What is told whenever the worker reports something new of its keys; the first one stays.
-    pub(super) fn tell_keys_to(&self, on_keys: OnTurn) {
-        self.shared.on_keys.get_or_init(|| on_keys);
+    pub(super) fn on_keys_change(&self, on_change: OnChange) {
+        self.shared.on_keys_change.get_or_init(|| on_change);
     }
 
     pub(super) fn note_restart(&self, reason: &str) {
         let mut state = self.shared.state();
         state.health.restarts += 1;
         self.shared
-            .turn(&mut state, TokenState::Unavailable, reason);
+            .set_state(&mut state, TokenState::Unavailable, reason);
     }
 
     pub(super) fn wait_ready(&self, deadline: Instant) -> TokenHealth {
@@ -313,8 +313,8 @@ impl Shared {
     }
 
     fn hung(&self, operation: &'static str) {
-        if let Some(tell) = &*self.on_hang() {
-            tell(operation);
+        if let Some(on_hang) = &*self.on_hang() {
+            on_hang(operation);
         }
     }
 
@@ -328,15 +328,15 @@ impl Shared {
         let since = UNIX_EPOCH + Duration::from_millis(heard.since_unix_ms);
         let mut state = self.state();
         state.health.rungs = heard.rungs;
-        let keys_are_news = state.health.keys != heard.keys;
+        let keys_changed = state.health.keys != heard.keys;
         state.take_keys(heard);
         self.trust.heard(&self.name, &heard.keys);
         if heard.state == TokenState::Ready && state.health.state != TokenState::Ready {
             self.trust.forget_failures();
         }
-        self.turn_since(&mut state, heard.state, &heard.reason, since);
-        if let (true, Some(tell)) = (keys_are_news, self.on_keys.get()) {
-            tell();
+        self.set_state_since(&mut state, heard.state, &heard.reason, since);
+        if let (true, Some(on_change)) = (keys_changed, self.on_keys_change.get()) {
+            on_change();
         }
         self.changed.notify_all();
     }
@@ -348,18 +348,24 @@ impl Shared {
             TokenState::Starting => TokenState::Starting,
             _ => TokenState::Unavailable,
         };
-        self.turn(&mut state, now, reason);
+        self.set_state(&mut state, now, reason);
     }
 
-    fn turn(&self, state: &mut State, into: TokenState, reason: &str) {
-        self.turn_since(state, into, reason, SystemTime::now());
+    fn set_state(&self, state: &mut State, into: TokenState, reason: &str) {
+        self.set_state_since(state, into, reason, SystemTime::now());
     }
 
-    fn turn_since(&self, state: &mut State, into: TokenState, reason: &str, since: SystemTime) {
-        let turns = state.health.state != into;
-        state.health.turn(into, reason, since);
-        if let (true, Some(tell)) = (turns, self.on_turn.get()) {
-            tell();
+    fn set_state_since(
+        &self,
+        state: &mut State,
+        into: TokenState,
+        reason: &str,
+        since: SystemTime,
+    ) {
+        let changed = state.health.state != into;
+        state.health.set(into, reason, since);
+        if let (true, Some(on_change)) = (changed, self.on_state_change.get()) {
+            on_change();
         }
     }
 
@@ -411,7 +417,7 @@ impl Shared {
 
 impl TokenHealth {
     /// Takes a state; `since` moves only if it is another one.
-    fn turn(&mut self, state: TokenState, reason: &str, since: SystemTime) {
+    fn set(&mut self, state: TokenState, reason: &str, since: SystemTime) {
         if self.state != state {
             self.since = since;
         }

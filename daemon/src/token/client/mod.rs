@@ -278,8 +278,8 @@ impl TokenClient {
     /// Has `on_hang` called, with the operation, when the worker shows that it hangs: a request is
     /// unanswered well beyond its deadline, or the worker does not greet or read. Nobody else's any
     /// more; `None` for nobody.
-    pub(super) fn tell_hang_to(&self, on_hang: Option<OnHang>) {
-        self.keeper.tell_hang_to(on_hang);
+    pub(super) fn on_hang(&self, on_hang: Option<OnHang>) {
+        self.keeper.on_hang(on_hang);
     }
 
     /// Connects from now on to this process only: the worker that was started.
@@ -287,10 +287,10 @@ impl TokenClient {
         self.keeper.trust(worker);
     }
 
-    /// Has `on_turn` called whenever the token gets into another state; it MUST NOT ask for the health.
-    /// Who is named first stays.
-    pub fn tell_turns_to(&self, on_turn: impl Fn() + Send + Sync + 'static) {
-        self.keeper.tell_turns_to(Box::new(on_turn));
+    /// Calls `on_change` whenever the token changes its state; `on_change` MUST NOT ask for the
+    /// health. Only the first callback is kept.
+    pub fn on_state_change(&self, on_change: impl Fn() + Send + Sync + 'static) {
+        self.keeper.on_state_change(Box::new(on_change));
     }
 
     /// What workers have counted: those that have ended and were not forgotten, and then the present
@@ -304,10 +304,10 @@ impl TokenClient {
         self.keeper.forget_key_counts(worker);
     }
 
-    /// Has `on_keys` called whenever the worker reports something new of its keys; it MUST NOT ask
-    /// for the health. What is named first stays.
-    pub fn tell_keys_to(&self, on_keys: impl Fn() + Send + Sync + 'static) {
-        self.keeper.tell_keys_to(Box::new(on_keys));
+    /// Calls `on_change` whenever the worker reports a change of its keys; `on_change` MUST NOT ask
+    /// for the health. Only the first callback is kept.
+    pub fn on_keys_change(&self, on_change: impl Fn() + Send + Sync + 'static) {
+        self.keeper.on_keys_change(Box::new(on_change));
     }
 
     /// Counts a restart of the worker, with its cause.
