@@ -1,12 +1,12 @@
 //! How fast a token signs through its worker, for `hallmark token bench`.
 //!
-//! It signs test messages only (see `proof`), which can never pass for a certificate, with keys that it
+//! It signs test messages only (see `key_proof`), which can never pass for a certificate, with keys that it
 //! makes and deletes again. The worker serves issuance meanwhile: both are slower for it.
 
 use super::client::{ClientToken, TokenClient};
 use super::contract::{LABEL, random_id};
 use super::ledger::Ledger;
-use super::{KeyDescription, KeySpecification, Token, TokenError, proof};
+use super::{KeyDescription, KeySpecification, Token, TokenError, key_proof};
 use crate::x509::key::KeyType;
 use serde::Serialize;
 use std::thread;
@@ -167,10 +167,10 @@ fn sign_until(
     key: &KeyDescription,
     end: Instant,
 ) -> Result<Vec<Duration>, TokenError> {
-    let Some(algorithm) = proof::algorithm_of(&key.spki) else {
+    let Some(algorithm) = key_proof::algorithm_of(&key.spki) else {
         return Ok(Vec::new());
     };
-    let (reference, message) = (key.reference(), proof::challenge());
+    let (reference, message) = (key.reference(), key_proof::challenge());
     let mut times = Vec::new();
     while Instant::now() < end {
         let begun = Instant::now();

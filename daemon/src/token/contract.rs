@@ -9,7 +9,7 @@ mod credential;
 
 use super::client::{ClientToken, TokenClient};
 use super::ledger::Ledger;
-use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenError, proof};
+use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenError, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use serde::Serialize;
 
@@ -233,7 +233,7 @@ fn make_labelled(
         key.label == label && key.id == specification.id,
         "label or id is another",
     )?;
-    let algorithm = proof::algorithm_of(&key.spki);
+    let algorithm = key_proof::algorithm_of(&key.spki);
     ensure(
         algorithm == Some(key_type.signature_algorithm()),
         "its public key is of another kind",
@@ -327,17 +327,21 @@ fn shares_its_label(token: &mut dyn Token, subject: &Subject) -> Outcome {
 }
 
 fn prove(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
-    Ok(proof::prove("", key, |key, algorithm, message| {
+    Ok(key_proof::prove("", key, |key, algorithm, message| {
         token.sign(key, algorithm, message)
     })?)
 }
 
 fn signs(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
-    let algorithm = proof::algorithm_of(&key.spki)
+    let algorithm = key_proof::algorithm_of(&key.spki)
         .ok_or_else(|| Failure::Broken("its kind is not supported".to_owned()))?;
-    for message in [vec![], proof::challenge(), vec![0x5a; LONG_MESSAGE_BYTES]] {
+    for message in [
+        vec![],
+        key_proof::challenge(),
+        vec![0x5a; LONG_MESSAGE_BYTES],
+    ] {
         let signature = token.sign(&key.reference(), algorithm, &message)?;
-        let verifies = proof::verifies(&key.spki, algorithm, &message, &signature);
+        let verifies = key_proof::verifies(&key.spki, algorithm, &message, &signature);
         ensure(
             verifies,
             &format!("a signature of {} bytes does not verify", message.len()),
@@ -347,11 +351,11 @@ fn signs(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
 }
 
 fn signs_in_one_algorithm(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
-    let other = match proof::algorithm_of(&key.spki) {
+    let other = match key_proof::algorithm_of(&key.spki) {
         Some(SignatureAlgorithm::RsaSha256) => SignatureAlgorithm::EcdsaSha256,
         _ => SignatureAlgorithm::RsaSha256,
     };
-    match token.sign(&key.reference(), other, &proof::challenge()) {
+    match token.sign(&key.reference(), other, &key_proof::challenge()) {
         Err(TokenError::Key { .. } | TokenError::Refused { .. }) => Ok(()),
         Ok(_) => Err(Failure::Broken(format!("it signed in {other:?}"))),
         Err(error) => Err(Failure::Broken(format!("not refused, but: {error}"))),
@@ -368,7 +372,7 @@ fn is_destroyed(token: &mut dyn Token, subject: &Subject) -> Outcome {
     must_lack(token.find(&reference), "it is still found")?;
     let algorithm = subject.key_type.signature_algorithm();
     must_lack(
-        token.sign(&reference, algorithm, &proof::challenge()),
+        token.sign(&reference, algorithm, &key_proof::challenge()),
         "it still signs",
     )
 }

@@ -12,7 +12,7 @@
 //! | [`worker`], `pkcs11`, [`tpm`], `pin` | worker | signer threads, the recovery ladder, the token, the PIN |
 //! | `fault`, `encoding` | worker | failures by class; keys and signatures in DER |
 //! | `protocol`, `outbox` | both | frames, and few system calls for many of them |
-//! | [`contract`], `ledger`, `proof` | both | what every token must do; throw-away keys; test signatures |
+//! | [`contract`], `ledger`, `key_proof` | both | what every token must do; throw-away keys; test signatures |
 //! | [`inventory`], [`probe`] | both; a process for one question | what is on a token; what a module shows |
 //! | [`key_uri`] | serve | which key an operator means |
 //! | [`initialize`], [`bench`] | commands | make a new token; measure one |
@@ -27,6 +27,7 @@ mod encoding;
 mod fault;
 pub mod initialize;
 pub mod inventory;
+mod key_proof;
 pub mod key_uri;
 mod ledger;
 #[cfg(any(test, debug_assertions))]
@@ -35,7 +36,6 @@ mod outbox;
 mod pin;
 mod pkcs11;
 pub mod probe;
-mod proof;
 mod protocol;
 pub mod supervisor;
 pub mod tpm;

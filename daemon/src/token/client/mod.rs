@@ -189,7 +189,7 @@ impl TokenClient {
         let connection = self.keeper.connection()?;
         let operation = Operation::Prove(key.clone());
         let ask = || {
-            trust::proof(async move {
+            trust::key_proof(async move {
                 let asked = connection.call(operation, deadline.min(DEADLINE_MAX));
                 asked.await.map(drop).map_err(TokenError::from)
             })

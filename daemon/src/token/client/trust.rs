@@ -24,7 +24,7 @@ pub(super) const PROOF_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(32);
 
 /// A test signature that several may wait for.
-pub(super) type Proof = Shared<BoxFuture<'static, Result<(), TokenError>>>;
+pub(super) type KeyProof = Shared<BoxFuture<'static, Result<(), TokenError>>>;
 
 /// What is known of each key, by the SHA-256 of its SPKI. Keys that are not here are unproven.
 #[derive(Default)]
@@ -45,7 +45,7 @@ enum Standing {
     /// It has signed, and nothing failed since.
     Proven,
     /// It is asked now.
-    Asked(Proof),
+    Asked(KeyProof),
     /// It did not sign.
     Failed { error: TokenError, at: Instant },
 }
@@ -56,10 +56,10 @@ impl Trust {
     pub(super) async fn shown(
         &self,
         key: &KeyReference,
-        ask: impl FnOnce() -> Proof,
+        ask: impl FnOnce() -> KeyProof,
     ) -> Result<(), TokenError> {
         let key = spki_sha256(&key.spki);
-        let Some(proof) = self.proof(key, ask)? else {
+        let Some(proof) = self.pending_proof(key, ask)? else {
             return Ok(());
         };
         let outcome = proof.clone().await;
@@ -74,11 +74,11 @@ impl Trust {
     }
 
     /// The proof to wait for; `None` if the key is proven.
-    fn proof(
+    fn pending_proof(
         &self,
         key: [u8; 32],
-        ask: impl FnOnce() -> Proof,
-    ) -> Result<Option<Proof>, TokenError> {
+        ask: impl FnOnce() -> KeyProof,
+    ) -> Result<Option<KeyProof>, TokenError> {
         let mut keys = self.keys();
         match keys.get(&key) {
             Some(Standing::Proven) => Ok(None),
@@ -95,7 +95,7 @@ impl Trust {
     }
 
     /// Takes the outcome, unless it is that of an earlier connection.
-    fn settle(&self, key: [u8; 32], proof: &Proof, outcome: &Result<(), TokenError>) {
+    fn settle(&self, key: [u8; 32], proof: &KeyProof, outcome: &Result<(), TokenError>) {
         let mut keys = self.keys();
         match keys.get(&key) {
             Some(Standing::Asked(asked)) if asked.ptr_eq(proof) => {}
@@ -214,7 +214,9 @@ fn failed(error: TokenError) -> Standing {
 }
 
 /// A proof from what asks for it.
-pub(super) fn proof(asked: impl Future<Output = Result<(), TokenError>> + Send + 'static) -> Proof {
+pub(super) fn key_proof(
+    asked: impl Future<Output = Result<(), TokenError>> + Send + 'static,
+) -> KeyProof {
     asked.boxed().shared()
 }
 
@@ -247,7 +249,7 @@ mod tests {
     ) -> Result<(), TokenError> {
         block_on(trust.shown(&key(), || {
             asked.set(asked.get() + 1);
-            proof(async { answer })
+            key_proof(async { answer })
         }))
     }
 
@@ -311,7 +313,7 @@ mod tests {
             let wait = || {
                 block_on(trust.shown(&key(), || {
                     let answered = asked.lock().unwrap().take().expect("asked once");
-                    proof(async { answered.await.map_err(|_| refused()) })
+                    key_proof(async { answered.await.map_err(|_| refused()) })
                 }))
             };
             let waiters: Vec<_> = (0..8).map(|_| scope.spawn(wait)).collect();
@@ -351,7 +353,7 @@ mod tests {
             replaced.forget_all();
             Ok(())
         };
-        block_on(trust.shown(&key(), || proof(answer))).unwrap();
+        block_on(trust.shown(&key(), || key_proof(answer))).unwrap();
         show(&trust, &asked, Ok(())).unwrap();
         assert_eq!(asked.get(), 1);
     }

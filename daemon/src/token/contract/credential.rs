@@ -2,7 +2,7 @@
 
 use super::{Failure, LABEL, Outcome, ensure, make_labelled, must_lack, random_id};
 use crate::token::credential::{self, SECRET_BYTES};
-use crate::token::{KeyReference, Token, TokenError, proof};
+use crate::token::{KeyReference, Token, TokenError, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use aws_lc_rs::hmac;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -61,7 +61,7 @@ fn signs_assertions_only(token: &mut dyn Token) -> Outcome {
     let key = make_labelled(token, KeyType::Rsa2048, &label())?;
     let outcome = assertion_verifies(token, &key.reference(), &key.spki).and_then(|()| {
         let algorithm = SignatureAlgorithm::RsaSha256;
-        let signed = token.sign(&key.reference(), algorithm, &proof::challenge());
+        let signed = token.sign(&key.reference(), algorithm, &key_proof::challenge());
         must_lack(signed, "a credential key signed something else")
     });
     token.destroy(&key.reference())?;
@@ -71,7 +71,7 @@ fn signs_assertions_only(token: &mut dyn Token) -> Outcome {
 fn assertion_verifies(token: &mut dyn Token, key: &KeyReference, spki: &[u8]) -> Outcome {
     let input = assertion_input();
     let signature = token.sign_assertion(key, &input)?;
-    let verifies = proof::verifies(spki, SignatureAlgorithm::RsaSha256, &input, &signature);
+    let verifies = key_proof::verifies(spki, SignatureAlgorithm::RsaSha256, &input, &signature);
     ensure(verifies, "its assertion does not verify")
 }
 

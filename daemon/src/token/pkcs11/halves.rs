@@ -26,7 +26,7 @@ use super::key::{KeyPair, attributes, objects};
 use super::mechanism::Mechanisms;
 use super::spki::{ec_parameters, spki};
 use crate::token::credential::is_credential;
-use crate::token::proof::{algorithm_of, challenge, verifies};
+use crate::token::key_proof::{algorithm_of, challenge, verifies};
 use crate::token::{KeyReference, KeySpecification};
 use crate::x509::key::SignatureAlgorithm;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};

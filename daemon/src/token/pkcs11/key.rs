@@ -9,7 +9,7 @@ use super::halves::{Candidate, Look, chosen, label_in};
 use super::mechanism::Mechanisms;
 use super::spki::{ED_25519, P_256, P_384, spki};
 use crate::token::inventory::{Inventory, KEYS_DESCRIBED_MAX};
-use crate::token::proof::algorithm_of;
+use crate::token::key_proof::algorithm_of;
 use crate::token::{KeyDescription, KeyReference, KeySpecification};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};

@@ -90,7 +90,7 @@ fn rsa_spki(given: &[Attribute]) -> Result<Vec<u8>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::proof::algorithm_of;
+    use crate::token::key_proof::algorithm_of;
 
     fn ec(parameters: &[u8], point: Vec<u8>) -> Result<Vec<u8>, Fault> {
         ec_spki(&[

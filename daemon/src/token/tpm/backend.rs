@@ -9,7 +9,9 @@ use super::lockout::Lockout;
 use crate::files;
 use crate::token::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::configuration::{TokenSettings, TpmSettings};
-use crate::token::{KeyReference, KeySpecification, Token, TokenDescription, TokenError, proof};
+use crate::token::{
+    KeyReference, KeySpecification, Token, TokenDescription, TokenError, key_proof,
+};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use secrecy::SecretString;
 use std::fs::File;
@@ -228,9 +230,9 @@ fn drop_anchor(device: &mut Device) -> Result<Anchor, Fault> {
 }
 
 fn prove(device: &mut Device, anchor: &Anchor) -> Result<(), Fault> {
-    let (message, algorithm) = (proof::challenge(), SignatureAlgorithm::EcdsaSha256);
+    let (message, algorithm) = (key_proof::challenge(), SignatureAlgorithm::EcdsaSha256);
     let signature = device.sign_unguarded(&anchor.proof, algorithm, &message)?;
-    match proof::verifies(&anchor.proof.spki, algorithm, &message, &signature) {
+    match key_proof::verifies(&anchor.proof.spki, algorithm, &message, &signature) {
         true => Ok(()),
         false => Err(Fault::device("a test signature does not verify")),
     }

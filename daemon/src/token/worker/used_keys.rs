@@ -7,7 +7,7 @@
 
 use super::health::KeyReport;
 use crate::token::contract::LABEL;
-use crate::token::{KeyDescription, KeyReference, Token, TokenError, proof, spki_sha256};
+use crate::token::{KeyDescription, KeyReference, Token, TokenError, key_proof, spki_sha256};
 use std::collections::HashMap;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -130,7 +130,7 @@ impl UsedKeys {
             stage = Stage::Verifying;
             Ok(signature)
         };
-        match proof::prove(name, &found, sign) {
+        match key_proof::prove(name, &found, sign) {
             Ok(()) => {
                 self.note(key, Stage::Verifying, None);
                 Ok(found)

@@ -5,7 +5,7 @@ use super::*;
 use crate::token::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::credential;
 use crate::token::memory::MemoryToken;
-use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenDescription, proof};
+use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenDescription, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use secrecy::{SecretSlice, SecretString};
 use std::collections::VecDeque;
@@ -209,7 +209,7 @@ impl Scene {
     }
 
     fn sign(&self) -> Result<Answer, TokenError> {
-        let (algorithm, message) = (SignatureAlgorithm::EcdsaSha256, proof::challenge());
+        let (algorithm, message) = (SignatureAlgorithm::EcdsaSha256, key_proof::challenge());
         self.perform(&Operation::Sign {
             key: self.key.reference(),
             algorithm,
