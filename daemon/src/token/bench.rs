@@ -5,7 +5,7 @@
 
 use super::client::{ClientToken, TokenClient};
 use super::contract::{LABEL, random_id};
-use super::ledger::Ledger;
+use super::test_keys::TestKeys;
 use super::{KeyDescription, KeySpecification, Token, TokenError, key_proof};
 use crate::x509::key::KeyType;
 use serde::Serialize;
@@ -73,10 +73,10 @@ pub struct Report {
 /// to `told` as it is measured.
 pub fn measure(client: &TokenClient, plan: &Plan, told: &mut dyn FnMut(&Row)) -> Report {
     let mut token = ClientToken(client);
-    let mut ledger = Ledger::new(&mut token);
+    let mut test_keys = TestKeys::new(&mut token);
     let mut report = Report::default();
     for key_type in &plan.key_types {
-        let measured = ledger
+        let measured = test_keys
             .generate(&KeySpecification {
                 key_type: *key_type,
                 label: LABEL.to_owned(),
@@ -89,13 +89,13 @@ pub fn measure(client: &TokenClient, plan: &Plan, told: &mut dyn FnMut(&Row)) ->
                     told(&row);
                     report.rows.push(row);
                 }
-                ledger.destroy(&key.reference())
+                test_keys.destroy(&key.reference())
             });
         if let Err(error) = measured {
             report.not_measured.push(format!("{key_type}: {error}"));
         }
     }
-    report.left_behind = ledger.clean_up();
+    report.left_behind = test_keys.clean_up();
     report
 }
 

@@ -8,7 +8,7 @@
 mod credential;
 
 use super::client::{ClientToken, TokenClient};
-use super::ledger::Ledger;
+use super::test_keys::TestKeys;
 use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenError, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use serde::Serialize;
@@ -80,7 +80,7 @@ pub fn check_client(
 
 /// Runs the contract against `token`, and gives each check to `told` when it was made.
 pub fn check(token: &mut dyn Token, scope: Scope<'_>, told: &mut dyn FnMut(&Check)) -> Report {
-    let mut ledger = Ledger::new(token);
+    let mut test_keys = TestKeys::new(token);
     let mut checks = Vec::new();
     let mut note = |operation, key_type, outcome| {
         let check = Check {
@@ -94,13 +94,13 @@ pub fn check(token: &mut dyn Token, scope: Scope<'_>, told: &mut dyn FnMut(&Chec
     note(
         "the token says what it is",
         None,
-        describes_itself(&mut ledger),
+        describes_itself(&mut test_keys),
     );
     let mut spare = None;
     for key_type in scope.key_types {
         let mut note = |operation, outcome| note(operation, Some(*key_type), outcome);
         check_key_type(
-            &mut ledger,
+            &mut test_keys,
             *key_type,
             &mut spare,
             scope.tells_local,
@@ -108,11 +108,11 @@ pub fn check(token: &mut dyn Token, scope: Scope<'_>, told: &mut dyn FnMut(&Chec
         );
     }
     for (operation, check) in credential::CHECKS {
-        note(operation, None, check(&mut ledger));
+        note(operation, None, check(&mut test_keys));
     }
     Report {
         checks,
-        left_behind: ledger.clean_up(),
+        left_behind: test_keys.clean_up(),
     }
 }
 

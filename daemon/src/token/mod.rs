@@ -11,8 +11,8 @@
 //! | [`client`], [`supervisor`] | serve | ask a worker; keep one running |
 //! | [`worker`], `pkcs11`, [`tpm`], `pin` | worker | signer threads, the recovery ladder, the token, the PIN |
 //! | `fault`, `encoding` | worker | failures by class; keys and signatures in DER |
-//! | `protocol`, `outbox` | both | frames, and few system calls for many of them |
-//! | [`contract`], `ledger`, `key_proof` | both | what every token must do; throw-away keys; test signatures |
+//! | `protocol`, `frame_writer` | both | frames, and few system calls for many of them |
+//! | [`contract`], `test_keys`, `key_proof` | both | what every token must do; throw-away keys; test signatures |
 //! | [`inventory`], [`probe`] | both; a process for one question | what is on a token; what a module shows |
 //! | [`key_uri`] | serve | which key an operator means |
 //! | [`initialize`], [`bench`] | commands | make a new token; measure one |
@@ -25,19 +25,19 @@ pub mod contract;
 pub mod credential;
 mod encoding;
 mod fault;
+mod frame_writer;
 pub mod initialize;
 pub mod inventory;
 mod key_proof;
 pub mod key_uri;
-mod ledger;
 #[cfg(any(test, debug_assertions))]
 pub mod memory;
-mod outbox;
 mod pin;
 mod pkcs11;
 pub mod probe;
 mod protocol;
 pub mod supervisor;
+mod test_keys;
 pub mod tpm;
 pub mod worker;
 

@@ -1,11 +1,11 @@
 //! One connection to a worker: requests of many threads in flight together.
 //!
-//! Callers append to the outbox and get a future each. One thread sends what was appended, and lets
+//! Callers append to the writer and get a future each. One thread sends what was appended, and lets
 //! requests expire; one reads all answers. So a caller never blocks, whatever the worker does. A
 //! request that has expired stays on the list until its answer comes: the worker is still at it, and
 //! by that list a hung one is found out. Both threads sleep until there is something to do.
 
-use crate::token::outbox::Outbox;
+use crate::token::frame_writer::FrameWriter;
 use crate::token::protocol::{Answer, FrameReader, Hello, Operation, Request, Response, VERSION};
 use crate::token::{CallFailure, TokenError};
 use anyhow::{Context, bail};
@@ -57,7 +57,7 @@ type Outcome = Result<Answer, TokenError>;
 pub(super) struct Connection {
     token: String,
     stream: UnixStream,
-    outbox: Outbox,
+    writer: FrameWriter,
     pending: Mutex<Pending>,
 }
 
@@ -106,7 +106,7 @@ impl Connection {
         stream.set_read_timeout(Some(SOCKET_TIMEOUT))?;
         let connection = Connection {
             token: token.to_owned(),
-            outbox: Outbox::new(stream.try_clone()?),
+            writer: FrameWriter::new(stream.try_clone()?),
             stream,
             pending: Mutex::default(),
         };
@@ -116,11 +116,11 @@ impl Connection {
     }
 
     fn greet(&self) -> anyhow::Result<FrameReader> {
-        self.outbox.append(&Hello {
+        self.writer.append(&Hello {
             version: VERSION,
             token: self.token.clone(),
         })?;
-        self.outbox.flush()?;
+        self.writer.flush()?;
         let mut reader = FrameReader::default();
         loop {
             if reader.fill(&mut &self.stream)? == 0 {
@@ -145,7 +145,7 @@ impl Connection {
         operation: Operation,
         allowed: Duration,
     ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
-        // What fails here was not handed to the outbox, and what the outbox has may be sent.
+        // What fails here was not handed to the writer, and what the writer has may be sent.
         let asked = self.ask(operation, allowed).map_err(CallFailure::unsent);
         let token = self.token.clone();
         async move {
@@ -167,7 +167,7 @@ impl Connection {
             deadline_ms: u32::try_from(allowed.as_millis()).unwrap_or(u32::MAX),
             operation,
         };
-        if let Err(error) = self.outbox.append(&request) {
+        if let Err(error) = self.writer.append(&request) {
             self.pending().requests.remove(&id);
             let (token, operation) = (self.token.clone(), name.to_owned());
             return Err(TokenError::Refused {
@@ -212,7 +212,7 @@ impl Connection {
     /// is told the operation by which the worker shows that it hangs.
     pub(super) fn send(&self, hung: impl Fn(&'static str)) {
         while let Some(next_expiry) = self.expire(&hung) {
-            if let Err(error) = self.outbox.send_when_added(next_expiry) {
+            if let Err(error) = self.writer.send_when_added(next_expiry) {
                 if error.kind() == io::ErrorKind::WouldBlock {
                     hung("reading requests");
                 }
@@ -298,7 +298,7 @@ impl Connection {
         pending.ended.get_or_insert(error.clone());
         let requests = std::mem::take(&mut pending.requests);
         drop(pending);
-        self.outbox.close();
+        self.writer.close();
         for reply in requests.into_values().filter_map(|request| request.reply) {
             let _ = reply.send(Err(error.clone()));
         }

@@ -11,7 +11,7 @@ use super::queue::Queue;
 use crate::files;
 use crate::files::atomic;
 use crate::socket_path;
-use crate::token::outbox::Outbox;
+use crate::token::frame_writer::FrameWriter;
 use crate::token::protocol::{
     Answer, FrameReader, HEALTH_PAUSE, Hello, Operation, ProtocolError, Request, Response, VERSION,
 };
@@ -164,12 +164,12 @@ fn serve_in_thread(stream: UnixStream, desk: Desk, open: Arc<AtomicUsize>) {
 /// Greets, then takes requests until the peer closes.
 fn serve(mut stream: &UnixStream, desk: &Desk) -> anyhow::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    let outbox = Arc::new(Outbox::new(stream.try_clone()?));
-    outbox.append(&Hello {
+    let writer = Arc::new(FrameWriter::new(stream.try_clone()?));
+    writer.append(&Hello {
         version: VERSION,
         token: desk.token.clone(),
     })?;
-    outbox.flush()?;
+    writer.flush()?;
     let mut reader = FrameReader::default();
     let mut greeted = false;
     while reader.fill(&mut stream)? > 0 {
@@ -180,7 +180,7 @@ fn serve(mut stream: &UnixStream, desk: &Desk) -> anyhow::Result<()> {
             check_hello(&hello, &desk.token)?;
             greeted = true;
         }
-        desk.take(requests(&mut reader)?, &outbox)?;
+        desk.take(requests(&mut reader)?, &writer)?;
     }
     Ok(())
 }
@@ -207,16 +207,16 @@ fn requests(reader: &mut FrameReader) -> Result<Vec<Request>, ProtocolError> {
 
 impl Desk {
     /// Queues what needs the token, and answers the rest.
-    fn take(&self, requests: Vec<Request>, outbox: &Arc<Outbox>) -> anyhow::Result<()> {
+    fn take(&self, requests: Vec<Request>, writer: &Arc<FrameWriter>) -> anyhow::Result<()> {
         let now = Instant::now();
         let mut jobs = Vec::with_capacity(requests.len());
         for request in requests {
             match request.operation {
-                Operation::Health { known } => self.tell_health(request.id, known, outbox)?,
+                Operation::Health { known } => self.tell_health(request.id, known, writer)?,
                 _ => jobs.push(Job {
                     deadline: now + Duration::from_millis(request.deadline_ms.into()),
                     request,
-                    outbox: Arc::clone(outbox),
+                    writer: Arc::clone(writer),
                 }),
             }
         }
@@ -226,7 +226,7 @@ impl Desk {
                 "its queue is full",
             )));
         }
-        Ok(outbox.flush()?)
+        Ok(writer.flush()?)
     }
 
     /// At once if it is news to whoever asks; otherwise a thread waits for some.
@@ -234,29 +234,29 @@ impl Desk {
         &self,
         id: u64,
         known: Option<WorkerHealth>,
-        outbox: &Arc<Outbox>,
+        writer: &Arc<FrameWriter>,
     ) -> Result<(), ProtocolError> {
         let now = self.ladder.health();
         let waits = Waits::one_more(&self.waiting);
         let (Some(known), Some(waits)) = (known.filter(|known| *known == now), waits) else {
-            return answer_health(outbox, id, now);
+            return answer_health(writer, id, now);
         };
-        let (ladder, outbox) = (Arc::clone(&self.ladder), Arc::clone(outbox));
+        let (ladder, writer) = (Arc::clone(&self.ladder), Arc::clone(writer));
         worker::spawn("token-news", move || {
             let _waits = waits;
             let health = ladder.health_unlike(&known, HEALTH_PAUSE);
             // A peer that is gone is its reader's business.
-            if answer_health(&outbox, id, health).is_ok() {
-                let _ = outbox.flush();
+            if answer_health(&writer, id, health).is_ok() {
+                let _ = writer.flush();
             }
         });
         Ok(())
     }
 }
 
-fn answer_health(outbox: &Outbox, id: u64, health: WorkerHealth) -> Result<(), ProtocolError> {
+fn answer_health(writer: &FrameWriter, id: u64, health: WorkerHealth) -> Result<(), ProtocolError> {
     let result = Ok(Answer::Health(health));
-    outbox.append(&Response { id, result })
+    writer.append(&Response { id, result })
 }
 
 /// One who waits for news, until this is dropped.

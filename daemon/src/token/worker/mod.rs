@@ -26,8 +26,8 @@ use super::TokenError;
 use super::backend::Backend;
 use super::client::DEADLINE_MAX;
 use super::configuration::{Interface, TokenConfiguration, TokenSettings};
+use super::frame_writer::FrameWriter;
 use super::initialize::{SOFTHSM_CONF, go_on_as, token_folder_owner};
-use super::outbox::Outbox;
 use super::pin::{PinGuard, read_pin};
 use super::pkcs11::Pkcs11Backend;
 use super::protocol::{Answer, Request, Response};
@@ -90,13 +90,13 @@ enum End {
 struct Job {
     request: Request,
     deadline: Instant,
-    outbox: Arc<Outbox>,
+    writer: Arc<FrameWriter>,
 }
 
 impl Job {
-    /// Adds the answer to the outbox.
+    /// Adds the answer to the writer.
     fn answer(&self, result: Result<Answer, TokenError>) {
-        if let Err(error) = self.outbox.append(&Response {
+        if let Err(error) = self.writer.append(&Response {
             id: self.request.id,
             result,
         }) {
@@ -336,7 +336,7 @@ fn sweep(queue: &Queue<Job>, token: &str) {
     loop {
         for job in queue.expired() {
             job.answer_expired(token);
-            let _ = job.outbox.flush();
+            let _ = job.writer.flush();
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Job;
 use super::ladder::Ladder;
 use super::queue::Queue;
-use crate::token::outbox::Outbox;
+use crate::token::frame_writer::FrameWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Signer {
         }
         let since = gathered.map_or(begun, |gathered| gathered.since);
         let gathered = Some(Gathered {
-            outbox: job.outbox,
+            writer: job.writer,
             since,
         });
         if since.elapsed() >= GATHER {
@@ -69,21 +69,21 @@ impl Signer {
 
 /// Answers appended and not yet sent.
 struct Gathered {
-    outbox: Arc<Outbox>,
+    writer: Arc<FrameWriter>,
     /// When work on the first of them began.
     since: Instant,
 }
 
 impl Gathered {
     fn is_for(&self, job: &Job) -> bool {
-        Arc::ptr_eq(&self.outbox, &job.outbox)
+        Arc::ptr_eq(&self.writer, &job.writer)
     }
 }
 
 /// Sends what was gathered. A peer that is gone is its reader's business.
 fn send(gathered: Option<Gathered>) -> Option<Gathered> {
     if let Some(gathered) = gathered
-        && let Err(error) = gathered.outbox.flush()
+        && let Err(error) = gathered.writer.flush()
     {
         tracing::debug!(%error, "an answer was not sent");
     }

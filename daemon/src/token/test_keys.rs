@@ -1,7 +1,7 @@
 //! What throw-away keys were made on a token, so that none stays there.
 //!
 //! It stands between the token and whoever makes them, the contract or the bench. Whatever they make is remembered until it is deleted;
-//! what is left at the end is deleted by [`clean_up`](Ledger::clean_up), however it went.
+//! what is left at the end is deleted by [`clean_up`](TestKeys::clean_up), however it went.
 
 use crate::token::{
     KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError,
@@ -10,7 +10,7 @@ use crate::x509::key::SignatureAlgorithm;
 use secrecy::SecretSlice;
 
 /// A token, and what was made on it.
-pub(super) struct Ledger<'a> {
+pub(super) struct TestKeys<'a> {
     token: &'a mut dyn Token,
     keys: Vec<KeyReference>,
     /// Keys of which the token did not say whether it made them.
@@ -18,9 +18,9 @@ pub(super) struct Ledger<'a> {
     secrets: Vec<String>,
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> TestKeys<'a> {
     pub(super) fn new(token: &'a mut dyn Token) -> Self {
-        Ledger {
+        TestKeys {
             token,
             keys: Vec::new(),
             doubtful: Vec::new(),
@@ -76,7 +76,7 @@ fn is_doubtful(error: &TokenError) -> bool {
     )
 }
 
-impl Token for Ledger<'_> {
+impl Token for TestKeys<'_> {
     fn describe(&mut self) -> Result<TokenDescription, TokenError> {
         self.token.describe()
     }

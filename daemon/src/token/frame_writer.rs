@@ -18,7 +18,7 @@ const KEPT_BYTES_MAX: usize = 256 << 10;
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The sending half of a connection.
-pub(crate) struct Outbox {
+pub(crate) struct FrameWriter {
     stream: UnixStream,
     state: Mutex<State>,
     /// Rung for the thread that sends for all.
@@ -35,18 +35,18 @@ struct State {
     idle: bool,
 }
 
-impl Outbox {
-    /// An outbox that writes to `stream`. Set the stream's write timeout: without one, a peer that
+impl FrameWriter {
+    /// A writer to `stream` that writes to `stream`. Set the stream's write timeout: without one, a peer that
     /// does not read holds the sending thread for ever.
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Outbox {
+        FrameWriter {
             stream,
             state: Mutex::default(),
             added: Condvar::new(),
         }
     }
 
-    /// Adds one frame, to be sent by the next [`flush`](Outbox::flush) of any thread.
+    /// Adds one frame, to be sent by the next [`flush`](FrameWriter::flush) of any thread.
     pub(crate) fn append<M: Serialize>(&self, message: &M) -> Result<(), ProtocolError> {
         let mut state = self.state();
         let outcome = append_frame(&mut state.unsent, message);
@@ -69,7 +69,7 @@ impl Outbox {
         let waited = self
             .added
             .wait_timeout_while(state, left, |state| state.idle);
-        let (mut state, _) = waited.expect("no thread panics while it holds the outbox");
+        let (mut state, _) = waited.expect("no thread panics while it holds the writer");
         state.idle = false;
     }
 
@@ -110,6 +110,6 @@ impl Outbox {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state
             .lock()
-            .expect("no thread panics while it holds the outbox")
+            .expect("no thread panics while it holds the writer")
     }
 }
