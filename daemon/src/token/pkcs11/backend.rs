@@ -42,7 +42,7 @@ struct Present {
     mechanisms: Mechanisms,
     description: TokenDescription,
     /// Open as long as the token is used: closing an application's last session logs it out.
-    anchor: Session,
+    login_session: Session,
     /// Counts keys destroyed, so that every session forgets its cached handles.
     destroyed: Arc<AtomicU64>,
     remarks: Remarks,
@@ -87,7 +87,7 @@ impl Pkcs11Backend {
             identity: identity(&found.information),
             description: description(module.context(), &found.information, &mechanisms),
             mechanisms,
-            anchor: module.open_session(found.slot)?,
+            login_session: module.open_session(found.slot)?,
             destroyed: Arc::default(),
             remarks: Remarks::default(),
         })
@@ -128,10 +128,12 @@ impl Backend for Pkcs11Backend {
 
     fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError> {
         let log_in = || {
-            let anchor = &self.present()?.1.anchor;
-            match anchor.login(UserType::User, Some(pin)) {
+            let login_session = &self.present()?.1.login_session;
+            match login_session.login(UserType::User, Some(pin)) {
                 Ok(()) => Ok(()),
-                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_user(anchor)? => Ok(()),
+                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if is_user(login_session)? => {
+                    Ok(())
+                }
                 Err(error) => Err(Fault::from(error)),
             }
         };
@@ -140,7 +142,7 @@ impl Backend for Pkcs11Backend {
 
     fn log_out(&mut self) {
         if let Some(present) = &self.present
-            && let Err(error) = present.anchor.logout()
+            && let Err(error) = present.login_session.logout()
         {
             tracing::debug!(?error, "C_Logout failed");
         }
@@ -178,7 +180,7 @@ impl Backend for Pkcs11Backend {
         let again = || {
             let present = self.present()?.1;
             for reference in present.remarks.references() {
-                let remark = key::remark(&present.anchor, &reference)?;
+                let remark = key::remark(&present.login_session, &reference)?;
                 present.remarks.note(&reference, remark);
             }
             Ok(present.remarks.told())

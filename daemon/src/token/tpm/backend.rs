@@ -1,10 +1,10 @@
 //! A TPM as a worker uses it: connected, told apart from any other, logged in to.
 
 use super::TpmToken;
-use super::anchor::{self, Anchor};
 use super::authorization::Authorization;
 use super::device::{Device, FoundKey};
 use super::fault::{Class, Fault};
+use super::identity::{self, TpmIdentity};
 use super::lockout::Lockout;
 use crate::files;
 use crate::token::backend::{Backend, PinStanding, TokenIdentity};
@@ -27,7 +27,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct TpmBackend {
     settings: TokenSettings,
     tpm: TpmSettings,
-    anchor_file: PathBuf,
+    identity_file: PathBuf,
     /// Held while the TPM admits only one worker.
     lock: Option<File>,
     present: Option<Present>,
@@ -36,17 +36,17 @@ pub(crate) struct TpmBackend {
 /// The TPM while it is there.
 struct Present {
     device: Arc<Mutex<Device>>,
-    anchor: Option<Anchor>,
+    known: Option<TpmIdentity>,
     description: TokenDescription,
 }
 
 impl TpmBackend {
-    /// A backend that has not touched the TPM yet. What it must remember is kept in `anchor_file`.
-    pub(crate) fn new(settings: TokenSettings, tpm: TpmSettings, anchor_file: PathBuf) -> Self {
+    /// A backend that has not touched the TPM yet. What it must remember is kept in `identity_file`.
+    pub(crate) fn new(settings: TokenSettings, tpm: TpmSettings, identity_file: PathBuf) -> Self {
         Self {
             settings,
             tpm,
-            anchor_file,
+            identity_file,
             lock: None,
             present: None,
         }
@@ -59,15 +59,15 @@ impl TpmBackend {
 
     fn bring_up(&mut self) -> Result<Present, Fault> {
         self.claim()?;
-        let anchor = Anchor::read(&self.anchor_file)?;
-        let known = anchor.as_ref().map(|anchor| &anchor.primary[..]);
-        let admitted = |primary: &[u8]| self.check_identity(primary, anchor.as_ref());
+        let known = TpmIdentity::read(&self.identity_file)?;
+        let primary = known.as_ref().map(|known| &known.primary[..]);
+        let admitted = |primary: &[u8]| self.check_identity(primary, known.as_ref());
         let (tcti, handle) = (&self.tpm.tcti, self.tpm.primary_handle);
-        let mut device = Device::open(tcti, handle, known, admitted)?;
+        let mut device = Device::open(tcti, handle, primary, admitted)?;
         let description = describe(&mut device, &self.settings.label, &self.tpm)?;
         Ok(Present {
             device: Arc::new(Mutex::new(device)),
-            anchor,
+            known,
             description,
         })
     }
@@ -77,7 +77,7 @@ impl TpmBackend {
         if self.tpm.tcti.is_managed() || self.lock.is_some() {
             return Ok(());
         }
-        let path = anchor::lock_file(&self.anchor_file);
+        let path = identity::lock_file(&self.identity_file);
         let unusable = |error| Fault::device(format!("{}: {error}", path.display()));
         let folder = path.parent().unwrap_or(&path);
         let file = files::make_folder(folder, 0o700).and_then(|()| files::open_lock(&path));
@@ -93,8 +93,8 @@ impl TpmBackend {
     }
 
     /// A TPM that was cleared or exchanged is not taken for the one that was there.
-    fn check_identity(&self, primary: &[u8], anchor: Option<&Anchor>) -> Result<(), Fault> {
-        let now = anchor::serial(primary);
+    fn check_identity(&self, primary: &[u8], known: Option<&TpmIdentity>) -> Result<(), Fault> {
+        let now = identity::serial(primary);
         let parked = |reason| {
             Err(Fault {
                 class: Class::Pin,
@@ -107,12 +107,12 @@ impl TpmBackend {
                  it was cleared, and the keys of that time are gone for good"
             ));
         }
-        match anchor.map(|anchor| anchor::serial(&anchor.primary)) {
+        match known.map(|known| identity::serial(&known.primary)) {
             Some(before) if before != now => parked(format!(
                 "the TPM was cleared or exchanged: it had serial {before} and has {now}. The keys made \
                  on it are gone for good; put the old TPM back, or roll their authorities to another \
                  token. To use it as it is, for new keys, remove {}",
-                self.anchor_file.display()
+                self.identity_file.display()
             )),
             _ => Ok(()),
         }
@@ -126,19 +126,19 @@ impl TpmBackend {
     /// The right credential is the one with which the proof key signs.
     fn enter(&mut self, credential: &SecretString) -> Result<(), Fault> {
         let authorization = Authorization::new(credential)?;
-        let path = self.anchor_file.clone();
+        let path = self.identity_file.clone();
         let present = self.present.as_mut();
         let present = present.ok_or_else(|| Fault::device("it is not connected"))?;
         let mut device = lock(&present.device);
         device.authorize(Some(authorization));
-        let anchor = match &present.anchor {
-            Some(anchor) => anchor.clone(),
-            None => drop_anchor(&mut device)?,
+        let known = match &present.known {
+            Some(known) => known.clone(),
+            None => make_identity(&mut device)?,
         };
-        prove(&mut device, &anchor)?;
-        if present.anchor.is_none() {
-            anchor.write(&path)?;
-            present.anchor = Some(anchor);
+        prove(&mut device, &known)?;
+        if present.known.is_none() {
+            known.write(&path)?;
+            present.known = Some(known);
         }
         Ok(())
     }
@@ -210,29 +210,29 @@ pub(super) fn lock(device: &Mutex<Device>) -> MutexGuard<'_, Device> {
 }
 
 /// Makes the key that proves the credential from now on.
-fn drop_anchor(device: &mut Device) -> Result<Anchor, Fault> {
+fn make_identity(device: &mut Device) -> Result<TpmIdentity, Fault> {
     let mut id = vec![0; 16];
     aws_lc_rs::rand::fill(&mut id).expect("aws-lc's generator has passed its self-test");
     let (FoundKey { key, .. }, wrapped) = device.create(&KeySpecification {
         key_type: KeyType::P256,
-        label: anchor::LABEL.to_owned(),
+        label: identity::LABEL.to_owned(),
         id: id.clone(),
     })?;
-    Ok(Anchor {
+    Ok(TpmIdentity {
         primary: device.primary_name().to_vec(),
         proof: KeyReference {
             spki: key.spki,
-            label: anchor::LABEL.to_owned(),
+            label: identity::LABEL.to_owned(),
             id,
             wrapped: Some(wrapped),
         },
     })
 }
 
-fn prove(device: &mut Device, anchor: &Anchor) -> Result<(), Fault> {
+fn prove(device: &mut Device, known: &TpmIdentity) -> Result<(), Fault> {
     let (message, algorithm) = (key_proof::challenge(), SignatureAlgorithm::EcdsaSha256);
-    let signature = device.sign_unguarded(&anchor.proof, algorithm, &message)?;
-    match key_proof::verifies(&anchor.proof.spki, algorithm, &message, &signature) {
+    let signature = device.sign_unguarded(&known.proof, algorithm, &message)?;
+    match key_proof::verifies(&known.proof.spki, algorithm, &message, &signature) {
         true => Ok(()),
         false => Err(Fault::device("a test signature does not verify")),
     }
@@ -259,7 +259,7 @@ fn describe(
     let revision = property(PropertyTag::Revision)?;
     Ok(TokenDescription {
         label: label.to_owned(),
-        serial: anchor::serial(device.primary_name()),
+        serial: identity::serial(device.primary_name()),
         manufacturer,
         model: model.concat().trim().to_owned(),
         firmware: format!("{high:08x}.{low:08x}"),

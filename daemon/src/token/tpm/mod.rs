@@ -8,7 +8,7 @@
 //! | module | what for |
 //! |---|---|
 //! | [`tcti`] | how the TPM is reached, as the configuration says it |
-//! | `backend`, `anchor` | connected, logged in to, and told apart from another or a cleared TPM |
+//! | `backend`, `identity` | connected, logged in to, and told apart from another or a cleared TPM |
 //! | `device`, `leftovers` | the library's calls; the three object slots, and who may be in them |
 //! | `primary` | the key above all others |
 //! | `template`, `wrapped` | shapes of keys; a key as it is kept outside |
@@ -19,11 +19,11 @@
 //! authorization value twice that was refused. What needs a label on the token itself (secrets, keys
 //! for client assertions) is refused.
 
-mod anchor;
 mod authorization;
 mod backend;
 mod device;
 mod fault;
+mod identity;
 mod leftovers;
 mod lockout;
 mod primary;

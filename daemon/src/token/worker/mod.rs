@@ -69,7 +69,7 @@ pub struct WorkerOptions {
     pub socket: Option<PathBuf>,
     /// Where `serve` expects the worker.
     pub usual_socket: PathBuf,
-    /// Where the park file, a TPM's anchor and the lock of the usual worker are kept.
+    /// Where the park file, a TPM's identity and the lock of the usual worker are kept.
     pub state_directory: PathBuf,
     /// End when standard input ends: whoever started us holds its other end.
     pub supervised: bool,
@@ -303,8 +303,8 @@ fn ladder(
     let backend: Box<dyn Backend> = match settings.interface.clone() {
         Interface::Pkcs11(fragment) => Box::new(Pkcs11Backend::new(settings.clone(), fragment)),
         Interface::Tpm(tpm) => {
-            let anchor = state_directory.join(format!("token-{}.tpm", settings.name));
-            Box::new(TpmBackend::new(settings.clone(), tpm, anchor))
+            let identity_file = state_directory.join(format!("token-{}.tpm", settings.name));
+            Box::new(TpmBackend::new(settings.clone(), tpm, identity_file))
         }
     };
     let rig = Rig::new(&settings.name, backend, guard);

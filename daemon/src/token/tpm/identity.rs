@@ -21,7 +21,7 @@ pub(super) const LABEL: &str = "hallmark credential proof";
 
 /// A TPM that was met before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Anchor {
+pub(super) struct TpmIdentity {
     /// Name of its primary key.
     pub(super) primary: Vec<u8>,
     /// The key that proves the credential.
@@ -38,7 +38,7 @@ struct Record {
     proof_key: String,
 }
 
-impl Anchor {
+impl TpmIdentity {
     /// What the file says; `None` if there is none. What cannot be read is not guessed at.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, Fault> {
         let content = match files::read_ours_text(path, FILE_BYTES_MAX) {
@@ -48,7 +48,7 @@ impl Anchor {
         };
         let record = serde_json::from_str::<Record>(&content).ok();
         match record.and_then(|record| record.decoded()) {
-            Some(anchor) => Ok(Some(anchor)),
+            Some(identity) => Ok(Some(identity)),
             None => Err(unusable(path, "it makes no sense")),
         }
     }
@@ -67,9 +67,9 @@ impl Anchor {
 }
 
 impl Record {
-    fn decoded(&self) -> Option<Anchor> {
+    fn decoded(&self) -> Option<TpmIdentity> {
         let bytes = |text: &str| hex::decode(text).ok();
-        Some(Anchor {
+        Some(TpmIdentity {
             primary: bytes(&self.primary)?,
             proof: KeyReference {
                 spki: bytes(&self.proof_spki)?,
@@ -90,8 +90,8 @@ pub(super) fn serial(primary_name: &[u8]) -> String {
 }
 
 /// The file beside it, which a worker holds while it uses a TPM that admits only one.
-pub(super) fn lock_file(anchor: &Path) -> PathBuf {
-    anchor.with_extension("tpm.lock")
+pub(super) fn lock_file(identity: &Path) -> PathBuf {
+    identity.with_extension("tpm.lock")
 }
 
 fn folder(path: &Path) -> io::Result<()> {
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn anchor() -> Anchor {
-        Anchor {
+    fn identity() -> TpmIdentity {
+        TpmIdentity {
             primary: [&[0, 11][..], &[0xab; 32]].concat(),
             proof: KeyReference {
                 spki: vec![1, 2, 3],
@@ -129,17 +129,17 @@ mod tests {
     fn what_is_written_is_read_and_what_is_damaged_is_not_guessed_at() {
         let folder = tempfile::tempdir().expect("a scratch folder");
         let path = folder.path().join("state/token-gate.tpm");
-        assert!(matches!(Anchor::read(&path), Ok(None)));
-        assert!(anchor().write(&path).is_ok());
-        assert!(matches!(Anchor::read(&path), Ok(Some(read)) if read == anchor()));
+        assert!(matches!(TpmIdentity::read(&path), Ok(None)));
+        assert!(identity().write(&path).is_ok());
+        assert!(matches!(TpmIdentity::read(&path), Ok(Some(read)) if read == identity()));
         fs::write(&path, "{}").expect("writable");
-        let fault = Anchor::read(&path).expect_err("damaged");
+        let fault = TpmIdentity::read(&path).expect_err("damaged");
         assert!(fault.reason.contains("remove the file"), "{}", fault.reason);
     }
 
     #[test]
     fn the_serial_is_the_beginning_of_the_digest() {
-        assert_eq!(serial(&anchor().primary), "ab".repeat(16));
+        assert_eq!(serial(&identity().primary), "ab".repeat(16));
         assert_eq!(serial(&[]), "");
     }
 }
