@@ -76,7 +76,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts the worker of `client`'s token, and keeps it running.
     pub fn start(client: TokenClient, command: WorkerCommand) -> Self {
-        Self::spawn(move |stopped| Attendant { client, command }.run(stopped))
+        Self::spawn(move |stopped| WorkerRunner { client, command }.run(stopped))
     }
 
     /// The same in the place of `predecessor`, whose worker ends first: a token may have room for one.
@@ -89,7 +89,7 @@ impl Supervisor {
     ) -> Self {
         Self::spawn(move |stopped| {
             if hand_over(predecessor, is_free, stopped) {
-                Attendant { client, command }.run(stopped);
+                WorkerRunner { client, command }.run(stopped);
             }
         })
     }
@@ -133,18 +133,18 @@ impl Drop for Supervisor {
     }
 }
 
-struct Attendant {
+struct WorkerRunner {
     client: TokenClient,
     command: WorkerCommand,
 }
 
-impl Attendant {
+impl WorkerRunner {
     fn run(&self, stopped: &PipeReader) {
         let mut pause = RESTART_PAUSE;
         loop {
             let started = Instant::now();
             let cause = match self.spawn() {
-                Ok(worker) => match self.attend(worker, stopped) {
+                Ok(worker) => match self.watch(worker, stopped) {
                     Some(cause) => cause,
                     None => return,
                 },
@@ -190,7 +190,7 @@ impl Attendant {
 
     /// Waits until the worker has ended, or ends it because it hangs, and says why. `None` when we
     /// were to stop: then it has ended, too.
-    fn attend(&self, mut worker: Worker, stopped: &PipeReader) -> Option<String> {
+    fn watch(&self, mut worker: Worker, stopped: &PipeReader) -> Option<String> {
         let hung = Arc::new(OnceLock::new());
         let (process, hung_in) = (worker.process.clone(), hung.clone());
         self.client.on_hang(Some(Box::new(move |operation| {

@@ -363,7 +363,7 @@ const MAY_OPEN_BY_PATH: &[(&str, &[&str])] = &[
     ("store/place.rs", &["open_with_flags("]),
     ("store/unchanged.rs", &["open_with_flags("]),
     // A socket.
-    ("token/client/keeper.rs", &["Connection::open("]),
+    ("token/client/connection_manager.rs", &["Connection::open("]),
     ("ca/mod.rs", &["fs::write(", "fs::read_to_string("]),
     ("cli/setup/interview.rs", &["fs::read_to_string("]),
 ];

@@ -7,8 +7,8 @@
 //! connects again by itself as soon as there is a worker.
 
 mod connection;
+mod connection_manager;
 mod credential;
-mod keeper;
 mod trust;
 
 use super::inventory::Inventory;
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
-use keeper::{Keeper, OnHang};
+use connection_manager::{ConnectionManager, OnHang};
 use rustix::process::Pid;
 use secrecy::SecretSlice;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ pub const GENERATE_DEADLINE: Duration = Duration::from_secs(300);
 /// A handle on one token's worker. Clones share the connection; the last one closes it.
 #[derive(Clone)]
 pub struct TokenClient {
-    keeper: Arc<Keeper>,
+    manager: Arc<ConnectionManager>,
 }
 
 /// How a token is, seen from `serve`.
@@ -74,34 +74,34 @@ impl TokenClient {
     /// A client of the token `name`, whose worker listens on `socket`, now or some day.
     pub fn new(name: &str, socket: PathBuf) -> Self {
         TokenClient {
-            keeper: Arc::new(Keeper::start(name, socket)),
+            manager: Arc::new(ConnectionManager::start(name, socket)),
         }
     }
 
     /// The token's name in the configuration.
     pub fn name(&self) -> &str {
-        self.keeper.name()
+        self.manager.name()
     }
 
     /// Whether both are handles on one connection.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.keeper, &other.keeper)
+        Arc::ptr_eq(&self.manager, &other.manager)
     }
 
     /// How the token is, as last heard; asks nobody.
     pub fn health(&self) -> TokenHealth {
-        self.keeper.health()
+        self.manager.health()
     }
 
     /// For how long the token has not been ready; `None` if it is.
     pub fn out_for(&self) -> Option<Duration> {
-        self.keeper.out_for()
+        self.manager.out_for()
     }
 
     /// Waits until the token is ready, or parked, which no waiting changes; gives its health then,
     /// or when time is up.
     pub fn wait_ready(&self, deadline: Duration) -> TokenHealth {
-        self.keeper.wait_ready(Instant::now() + deadline)
+        self.manager.wait_ready(Instant::now() + deadline)
     }
 
     /// [`Token::describe`].
@@ -176,8 +176,8 @@ impl TokenClient {
         key: &KeyReference,
         deadline: Duration,
     ) -> Result<(), TokenError> {
-        self.keeper.is_ready()?;
-        if let Some(failures) = self.keeper.proven_keys().failures_in_a_row(key) {
+        self.manager.is_ready()?;
+        if let Some(failures) = self.manager.proven_keys().failures_in_a_row(key) {
             let reason = format!(
                 "the last {failures} signatures of key {} failed although it makes test \
                  signatures; it is tried again within {} s",
@@ -186,7 +186,7 @@ impl TokenClient {
             );
             return Err(TokenError::unavailable(self.name(), reason));
         }
-        let connection = self.keeper.connection()?;
+        let connection = self.manager.connection()?;
         let operation = Operation::Prove(key.clone());
         let ask = || {
             trust::key_proof(async move {
@@ -194,23 +194,23 @@ impl TokenClient {
                 asked.await.map(drop).map_err(TokenError::from)
             })
         };
-        self.keeper.proven_keys().shown(key, ask).await
+        self.manager.proven_keys().shown(key, ask).await
     }
 
     /// Whether this key has shown on the present connection that it signs, and nothing failed since.
     /// Asks nothing.
     pub fn is_proven(&self, key: &KeyReference) -> bool {
-        self.keeper.proven_keys().is_proven(key)
+        self.manager.proven_keys().is_proven(key)
     }
 
     /// A signature of this key failed or was wrong: it has to show that it signs before the next.
     pub fn doubt(&self, key: &KeyReference) {
-        self.keeper.proven_keys().doubt(key);
+        self.manager.proven_keys().doubt(key);
     }
 
     /// A signature of this key was good: its failures before count no more.
     pub fn confirm(&self, key: &KeyReference) {
-        self.keeper.proven_keys().confirm(key);
+        self.manager.proven_keys().confirm(key);
     }
 
     /// [`Token::sign`], over what the store has on record and nothing else: only the store can make
@@ -256,7 +256,7 @@ impl TokenClient {
             algorithm,
             message: message.to_vec(),
         };
-        let connection = self.keeper.connection().map_err(CallFailure::unsent)?;
+        let connection = self.manager.connection().map_err(CallFailure::unsent)?;
         match connection
             .call(operation, deadline.min(DEADLINE_MAX))
             .await?
@@ -279,44 +279,44 @@ impl TokenClient {
     /// unanswered well beyond its deadline, or the worker does not greet or read. Nobody else's any
     /// more; `None` for nobody.
     pub(super) fn on_hang(&self, on_hang: Option<OnHang>) {
-        self.keeper.on_hang(on_hang);
+        self.manager.on_hang(on_hang);
     }
 
     /// Connects from now on to this process only: the worker that was started.
     pub(super) fn trust(&self, worker: Pid) {
-        self.keeper.trust(worker);
+        self.manager.trust(worker);
     }
 
     /// Calls `on_change` whenever the token changes its state; `on_change` MUST NOT ask for the
     /// health. Only the first callback is kept.
     pub fn on_state_change(&self, on_change: impl Fn() + Send + Sync + 'static) {
-        self.keeper.on_state_change(Box::new(on_change));
+        self.manager.on_state_change(Box::new(on_change));
     }
 
     /// What workers have counted: those that have ended and were not forgotten, and then the present
     /// one.
     pub fn key_counts(&self) -> Vec<KeyCounts> {
-        self.keeper.key_counts()
+        self.manager.key_counts()
     }
 
     /// The counts of this worker are on record; if it has ended, they are not told any more.
     pub fn forget_key_counts(&self, worker: [u8; 8]) {
-        self.keeper.forget_key_counts(worker);
+        self.manager.forget_key_counts(worker);
     }
 
     /// Calls `on_change` whenever the worker reports a change of its keys; `on_change` MUST NOT ask
     /// for the health. Only the first callback is kept.
     pub fn on_keys_change(&self, on_change: impl Fn() + Send + Sync + 'static) {
-        self.keeper.on_keys_change(Box::new(on_change));
+        self.manager.on_keys_change(Box::new(on_change));
     }
 
     /// Counts a restart of the worker, with its cause.
     pub(super) fn note_restart(&self, reason: &str) {
-        self.keeper.note_restart(reason);
+        self.manager.note_restart(reason);
     }
 
     fn call(&self, operation: Operation, deadline: Duration) -> Result<Answer, TokenError> {
-        let connection = self.keeper.connection()?;
+        let connection = self.manager.connection()?;
         let called = connection.call(operation, deadline.min(DEADLINE_MAX));
         Ok(pollster::block_on(called)?)
     }

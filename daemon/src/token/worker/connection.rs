@@ -108,7 +108,7 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
 
 /// What connections work with.
 #[derive(Clone)]
-pub(super) struct Desk {
+pub(super) struct RequestDispatcher {
     pub(super) token: String,
     pub(super) queue: Arc<Queue<Job>>,
     pub(super) ladder: Arc<Ladder>,
@@ -117,7 +117,7 @@ pub(super) struct Desk {
 }
 
 /// Accepts for ever, one thread per connection.
-pub(super) fn accept(socket: &Socket, desk: &Desk) {
+pub(super) fn accept(socket: &Socket, dispatcher: &RequestDispatcher) {
     let open = Arc::new(AtomicUsize::new(0));
     for stream in socket.listener.incoming() {
         let admitted = stream.map_err(anyhow::Error::from).and_then(|stream| {
@@ -128,10 +128,10 @@ pub(super) fn accept(socket: &Socket, desk: &Desk) {
             Ok(stream)
         });
         match admitted {
-            Ok(stream) => serve_in_thread(stream, desk.clone(), Arc::clone(&open)),
+            Ok(stream) => serve_in_thread(stream, dispatcher.clone(), Arc::clone(&open)),
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::warn!(token = desk.token, error, "connection refused");
+                tracing::warn!(token = dispatcher.token, error, "connection refused");
             }
         }
     }
@@ -148,12 +148,12 @@ fn check_peer(stream: &UnixStream, owner: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve_in_thread(stream: UnixStream, desk: Desk, open: Arc<AtomicUsize>) {
+fn serve_in_thread(stream: UnixStream, dispatcher: RequestDispatcher, open: Arc<AtomicUsize>) {
     open.fetch_add(1, Ordering::Relaxed);
     worker::spawn("token-reader", move || {
-        if let Err(error) = serve(&stream, &desk) {
+        if let Err(error) = serve(&stream, &dispatcher) {
             let error = format!("{error:#}");
-            tracing::warn!(token = desk.token, error, "connection ended");
+            tracing::warn!(token = dispatcher.token, error, "connection ended");
         }
         // Signers may still hold the sending half; the peer shall see the end now.
         let _ = stream.shutdown(Shutdown::Both);
@@ -162,12 +162,12 @@ fn serve_in_thread(stream: UnixStream, desk: Desk, open: Arc<AtomicUsize>) {
 }
 
 /// Greets, then takes requests until the peer closes.
-fn serve(mut stream: &UnixStream, desk: &Desk) -> anyhow::Result<()> {
+fn serve(mut stream: &UnixStream, dispatcher: &RequestDispatcher) -> anyhow::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let writer = Arc::new(FrameWriter::new(stream.try_clone()?));
     writer.append(&Hello {
         version: VERSION,
-        token: desk.token.clone(),
+        token: dispatcher.token.clone(),
     })?;
     writer.flush()?;
     let mut reader = FrameReader::default();
@@ -177,10 +177,10 @@ fn serve(mut stream: &UnixStream, desk: &Desk) -> anyhow::Result<()> {
             let Some(hello) = reader.next::<Hello>()? else {
                 continue;
             };
-            check_hello(&hello, &desk.token)?;
+            check_hello(&hello, &dispatcher.token)?;
             greeted = true;
         }
-        desk.take(requests(&mut reader)?, &writer)?;
+        dispatcher.take(requests(&mut reader)?, &writer)?;
     }
     Ok(())
 }
@@ -205,7 +205,7 @@ fn requests(reader: &mut FrameReader) -> Result<Vec<Request>, ProtocolError> {
     Ok(requests)
 }
 
-impl Desk {
+impl RequestDispatcher {
     /// Queues what needs the token, and answers the rest.
     fn take(&self, requests: Vec<Request>, writer: &Arc<FrameWriter>) -> anyhow::Result<()> {
         let now = Instant::now();

@@ -1,7 +1,7 @@
 //! A worker in this process over a token in memory, for unit tests of what stands above a token.
 //! Its threads end with the test.
 
-use super::connection::{self, Desk};
+use super::connection::{self, RequestDispatcher};
 use super::ladder::Ladder;
 use super::queue::Queue;
 use super::rig::Rig;
@@ -50,11 +50,13 @@ pub(crate) fn serve(name: &str, memory: MemoryToken, socket: &Path) {
     let socket = connection::Socket::open(socket).expect("a socket in the test's folder");
     prober(&ladder, &watchdog, mpsc::channel().0);
     signer_threads(name, 1, &queue, &ladder);
-    let desk = Desk {
+    let dispatcher = RequestDispatcher {
         token: name.to_owned(),
         queue,
         ladder,
         waiting: Arc::default(),
     };
-    spawn("token-accept", move || connection::accept(&socket, &desk));
+    spawn("token-accept", move || {
+        connection::accept(&socket, &dispatcher)
+    });
 }

@@ -10,14 +10,14 @@
 //! crashes it.
 
 mod connection;
+mod deadline_timer;
 pub mod health;
 #[cfg(test)]
 pub(crate) mod in_memory;
 mod ladder;
-mod lookout;
-mod pulse;
 mod queue;
 mod rig;
+mod service_watchdog;
 mod signer;
 mod used_keys;
 mod watchdog;
@@ -36,12 +36,12 @@ use crate::files::{self, Owner};
 use crate::notify::ServiceManager;
 use anyhow::{Context, bail};
 pub use connection::HandedOver;
-use connection::{Desk, Socket};
+use connection::{RequestDispatcher, Socket};
 use ladder::Ladder;
-use pulse::{Feed, tell_health};
 use queue::{Expires, Queue};
 use rig::Rig;
 use secrecy::SecretString;
+use service_watchdog::{WatchdogPing, tell_health};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signer::Signer;
@@ -149,14 +149,19 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
     let prober = prober(&ladder, &watchdog, stop);
     let signers = signer_threads(name, signers, &queue, &ladder);
-    let desk = Desk {
+    let dispatcher = RequestDispatcher {
         token: name.clone(),
         queue: Arc::clone(&queue),
         ladder: Arc::clone(&ladder),
         waiting: Arc::default(),
     };
-    spawn("token-accept", move || connection::accept(&socket, &desk));
-    let feed = options.service_manager.as_ref().and_then(Feed::wanted);
+    spawn("token-accept", move || {
+        connection::accept(&socket, &dispatcher)
+    });
+    let ping = options
+        .service_manager
+        .as_ref()
+        .and_then(WatchdogPing::requested);
     if let Some(manager) = options.service_manager {
         manager.ready();
         let (ladder, token) = (Arc::clone(&ladder), name.clone());
@@ -167,7 +172,7 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let watched = name.clone();
     let (swept, token) = (Arc::clone(&queue), name.clone());
     spawn("token-sweeper", move || sweep(&swept, &token));
-    spawn("token-watchdog", move || watchdog.run(&watched, feed));
+    spawn("token-watchdog", move || watchdog.run(&watched, ping));
 
     let cause = stopped
         .recv()

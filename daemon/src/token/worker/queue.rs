@@ -1,6 +1,6 @@
 //! The bounded queue between a worker's connections and its signers.
 
-use super::lookout::Lookout;
+use super::deadline_timer::DeadlineTimer;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
@@ -15,7 +15,7 @@ pub(super) trait Expires {
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
-    lookout: Lookout,
+    timer: DeadlineTimer,
     limit: usize,
 }
 
@@ -35,7 +35,7 @@ impl<T: Expires> Queue<T> {
         Queue {
             state: Mutex::new(state),
             filled: Condvar::new(),
-            lookout: Lookout::default(),
+            timer: DeadlineTimer::default(),
             limit,
         }
     }
@@ -52,7 +52,7 @@ impl<T: Expires> Queue<T> {
         let before = state.items.len();
         state.items.extend(items.by_ref().take(room));
         if let Some(next) = state.items.range(before..).map(T::deadline).min() {
-            self.lookout.by(next);
+            self.timer.arm(next);
         }
         for _ in 0..state.waiting.min(state.items.len()) {
             self.filled.notify_one();
@@ -79,7 +79,7 @@ impl<T: Expires> Queue<T> {
 
     /// Waits until something may have expired, and takes out what has; the rest keeps its order.
     pub(super) fn expired(&self) -> Vec<T> {
-        self.lookout.wait();
+        self.timer.wait();
         let mut state = self.lock();
         let now = Instant::now();
         let (expired, kept) = std::mem::take(&mut state.items)
@@ -87,7 +87,7 @@ impl<T: Expires> Queue<T> {
             .partition(|item| item.deadline() <= now);
         state.items = kept;
         if let Some(next) = state.items.iter().map(T::deadline).min() {
-            self.lookout.by(next);
+            self.timer.arm(next);
         }
         Vec::from_iter::<VecDeque<T>>(expired)
     }

@@ -4,8 +4,8 @@
 //! systemd that is `Restart=on-failure`. [`supervisor`](crate::token::supervisor) looks from outside
 //! as well, for a process that is stopped as a whole.
 
-use super::lookout::Lookout;
-use super::pulse::Feed;
+use super::deadline_timer::DeadlineTimer;
+use super::service_watchdog::WatchdogPing;
 use rustix::process::{Signal, getpid, kill_process};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// What each watched thread is doing, and by when it should be done.
 pub(super) struct Watchdog {
     seats: Vec<Mutex<Option<Call>>>,
-    lookout: Lookout,
+    timer: DeadlineTimer,
 }
 
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ impl Watchdog {
     pub(super) fn new(seats: usize) -> Self {
         Watchdog {
             seats: (0..=seats).map(|_| Mutex::new(None)).collect(),
-            lookout: Lookout::default(),
+            timer: DeadlineTimer::default(),
         }
     }
 
@@ -51,7 +51,7 @@ impl Watchdog {
             operation,
             deadline,
         });
-        self.lookout.by(hung_after(deadline));
+        self.timer.arm(hung_after(deadline));
         Watched(seat)
     }
 
@@ -61,12 +61,12 @@ impl Watchdog {
     }
 
     /// Looks for ever. While nothing hangs, the service manager's own watchdog is fed.
-    pub(super) fn run(&self, token: &str, mut feed: Option<Feed>) {
+    pub(super) fn run(&self, token: &str, mut ping: Option<WatchdogPing>) {
         loop {
-            if let Some(feed) = &feed {
-                self.lookout.by(feed.due());
+            if let Some(ping) = &ping {
+                self.timer.arm(ping.due());
             }
-            self.lookout.wait();
+            self.timer.wait();
             if let Some(call) = self.hung(Instant::now()) {
                 tracing::error!(
                     token,
@@ -76,11 +76,11 @@ impl Watchdog {
                 // Not `exit`: that runs the module's destructors under the thread that is in it.
                 let _ = kill_process(getpid(), Signal::KILL);
             }
-            if let Some(feed) = &mut feed {
-                feed.feed(Instant::now());
+            if let Some(ping) = &mut ping {
+                ping.send_if_due(Instant::now());
             }
             if let Some(next) = self.calls().map(|call| hung_after(call.deadline)).min() {
-                self.lookout.by(next);
+                self.timer.arm(next);
             }
         }
     }

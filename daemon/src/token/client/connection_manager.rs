@@ -40,7 +40,7 @@ pub(super) type OnChange = Box<dyn Fn() + Send + Sync>;
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Owner of the threads.
-pub(super) struct Keeper {
+pub(super) struct ConnectionManager {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -83,7 +83,7 @@ impl State {
     }
 }
 
-impl Keeper {
+impl ConnectionManager {
     pub(super) fn start(name: &str, socket: PathBuf) -> Self {
         let health = TokenHealth {
             state: TokenState::Starting,
@@ -115,7 +115,7 @@ impl Keeper {
             spawn("token-client", &shared, Shared::keep_connected),
             spawn("token-health", &shared, Shared::keep_informed),
         ];
-        Keeper { shared, threads }
+        ConnectionManager { shared, threads }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -217,7 +217,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for ConnectionManager {
     fn drop(&mut self) {
         self.shared.state().closing = true;
         self.shared.changed.notify_all();

@@ -11,23 +11,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How many times the service manager's watchdog is fed in its time.
-const FEEDS: u32 = 4;
+const PINGS: u32 = 4;
 
 /// How long nothing is told when there is no news.
 const STATUS_PAUSE: Duration = Duration::from_secs(3600);
 
 /// The service manager's watchdog, and when it is fed next.
-pub(super) struct Feed {
+pub(super) struct WatchdogPing {
     manager: Arc<dyn ServiceManager>,
     every: Duration,
     due: Instant,
 }
 
-impl Feed {
+impl WatchdogPing {
     /// If the service manager waits for it; due at once.
-    pub(super) fn wanted(manager: &Arc<dyn ServiceManager>) -> Option<Self> {
+    pub(super) fn requested(manager: &Arc<dyn ServiceManager>) -> Option<Self> {
         Some(Self {
-            every: manager.watchdog()? / FEEDS,
+            every: manager.watchdog()? / PINGS,
             manager: Arc::clone(manager),
             due: Instant::now(),
         })
@@ -38,7 +38,7 @@ impl Feed {
     }
 
     /// Feeds it, if that is due.
-    pub(super) fn feed(&mut self, now: Instant) {
+    pub(super) fn send_if_due(&mut self, now: Instant) {
         if now >= self.due {
             self.manager.alive();
             self.due = now + self.every;

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 /// The earliest deadline that is known.
 #[derive(Default)]
-pub(super) struct Lookout {
+pub(super) struct DeadlineTimer {
     next: Mutex<Option<Instant>>,
     earlier: Condvar,
 }
 
-impl Lookout {
+impl DeadlineTimer {
     /// Sees to it that there is a look at `moment` or before.
-    pub(super) fn by(&self, moment: Instant) {
+    pub(super) fn arm(&self, moment: Instant) {
         let mut next = self.next();
         if next.is_none_or(|next| moment < next) {
             *next = Some(moment);
@@ -59,20 +59,20 @@ mod tests {
 
     #[test]
     fn the_earliest_deadline_counts_whenever_it_was_said() {
-        let lookout = Lookout::default();
+        let timer = DeadlineTimer::default();
         let now = Instant::now();
         std::thread::scope(|scope| {
             let watcher = scope.spawn(|| {
-                lookout.wait();
+                timer.wait();
                 Instant::now()
             });
             for milliseconds in [600_000, 50, 900_000] {
-                lookout.by(now + Duration::from_millis(milliseconds));
+                timer.arm(now + Duration::from_millis(milliseconds));
             }
             let looked = watcher.join().expect("does not panic");
             assert!(looked >= now + Duration::from_millis(50));
             assert!(looked < now + Duration::from_secs(600));
         });
-        assert_eq!(*lookout.next(), None, "what is still due is said again");
+        assert_eq!(*timer.next(), None, "what is still due is said again");
     }
 }
