@@ -296,7 +296,7 @@ fn a_wrong_pin_parks_after_one_login_until_it_is_corrected() {
     assert!(matches!(error, TokenError::Parked { .. }), "{error:?}");
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(
-        running.client.health().rungs.logins,
+        running.client.health().recoveries.logins,
         1,
         "the prober has not tried it again"
     );
@@ -304,7 +304,7 @@ fn a_wrong_pin_parks_after_one_login_until_it_is_corrected() {
     stage.signal_worker(Signal::KILL);
     running.wait_for(TokenState::Unavailable);
     let health = running.wait_for(TokenState::Parked);
-    assert_eq!(health.rungs.logins, 0, "nor has the next worker");
+    assert_eq!(health.recoveries.logins, 0, "nor has the next worker");
 
     stage.write("pin", &pin);
     running.wait_for(TokenState::Ready);

@@ -75,9 +75,9 @@ fn record_tokens(status: &Status) {
         gauge!("hallmark_token_ready", "token" => name.clone()).set(ready);
         counter!("hallmark_token_worker_restarts_total", "token" => name.clone())
             .absolute(token.restarts);
-        for (rung, climbed) in token.rungs() {
-            counter!("hallmark_token_rungs_total", "token" => name.clone(), "rung" => rung)
-                .absolute(climbed);
+        for (level, count) in token.recoveries() {
+            counter!("hallmark_token_rungs_total", "token" => name.clone(), "rung" => level)
+                .absolute(count);
         }
         for key in &token.keys {
             let labels = [("token", name.clone()), ("key", key.label.clone())];

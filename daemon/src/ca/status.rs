@@ -7,7 +7,7 @@ use super::crl::CrlStatus;
 use super::expiry::ExpiryStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use crate::error_code::codes;
-use crate::token::worker::health::{KeyReport, RungCounters, TokenState};
+use crate::token::worker::health::{KeyReport, RecoveryCounters, TokenState};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -95,19 +95,19 @@ pub struct TokenStatus {
     /// How often its worker was started again.
     pub restarts: u64,
     #[serde(skip)]
-    rungs: RungCounters,
+    recoveries: RecoveryCounters,
     /// The keys that its worker has used, and what for.
     #[serde(skip)]
     pub keys: Vec<KeyReport>,
 }
 
 impl TokenStatus {
-    /// How often each rung of the recovery ladder was climbed.
-    pub fn rungs(&self) -> [(&'static str, u64); 3] {
+    /// How often each recovery level was used.
+    pub fn recoveries(&self) -> [(&'static str, u64); 3] {
         [
-            ("session", self.rungs.sessions),
-            ("login", self.rungs.logins),
-            ("initialize", self.rungs.initializations),
+            ("session", self.recoveries.sessions),
+            ("login", self.recoveries.logins),
+            ("initialize", self.recoveries.initializations),
         ]
     }
 }
@@ -336,7 +336,7 @@ fn token_status(token: &ConfiguredToken) -> TokenStatus {
         },
         reason,
         restarts: health.restarts,
-        rungs: health.rungs,
+        recoveries: health.recoveries,
         keys: health.keys,
     }
 }

@@ -3,7 +3,7 @@
 //! The [ladder](super::worker) acts on classes, not on a vendor's codes: each backend maps its
 //! library's errors to them in one place.
 
-use super::{Rung, TokenError};
+use super::{RecoveryLevel, TokenError};
 
 /// A failure of the library during one operation, not yet told which token it was.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ pub(crate) struct Fault {
 /// What can be done about a [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Climb the ladder from this rung.
-    Climb(Rung),
+    /// Climb the ladder from this level.
+    Recover(RecoveryLevel),
     /// The PIN: only the operator can.
     Pin,
     /// The key is not there or not usable.
@@ -42,7 +42,7 @@ impl Fault {
 
     pub(crate) fn device(reason: impl Into<String>) -> Self {
         Fault {
-            class: Class::Climb(Rung::Initialize),
+            class: Class::Recover(RecoveryLevel::Initialize),
             reason: reason.into(),
         }
     }
@@ -51,10 +51,10 @@ impl Fault {
     pub(crate) fn into_error(self, token: &str, operation: &str, subject: &str) -> TokenError {
         let (token, reason) = (token.to_owned(), self.reason);
         match self.class {
-            Class::Climb(rung) => TokenError::Unavailable {
+            Class::Recover(level) => TokenError::Unavailable {
                 token,
                 reason: format!("{operation}: {reason}"),
-                rung: Some(rung),
+                level: Some(level),
             },
             Class::Pin => TokenError::Parked { token, reason },
             Class::Key => TokenError::Key {

@@ -209,7 +209,7 @@ pub trait Token: Send {
 /// it again, is done from outside: by [`supervisor`] or by systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rung {
+pub enum RecoveryLevel {
     /// A new session in place of the broken one.
     Session,
     /// Log out, log in, and find the keys again.
@@ -230,7 +230,7 @@ pub enum TokenError {
         reason: String,
         /// The lowest rung that may heal it; `None` where climbing is no help or already under way.
         /// For the worker; everybody else only waits.
-        rung: Option<Rung>,
+        level: Option<RecoveryLevel>,
     },
     /// No answer within the deadline. The token may have done it.
     #[error("token {token} did not answer {operation} within {deadline_ms} ms")]
@@ -312,7 +312,7 @@ impl TokenError {
         TokenError::Unavailable {
             token: token.to_owned(),
             reason: reason.into(),
-            rung: None,
+            level: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! What was found is docs/return-codes.md, which is compared; `HALLMARK_WRITE_TABLE=1` writes it.
 
-use crate::rig::{Rig, until};
+use crate::fixture::{Fixture, until};
 use crate::softhsm;
 use hallmarkd::token::client::{LOOKUP_DEADLINE, TokenClient};
 use hallmarkd::token::worker::health::TokenState;
@@ -86,7 +86,7 @@ impl Told {
 
 /// One token behind the module with faults.
 struct Tried {
-    rig: Rig,
+    fixture: Fixture,
     plan: Plan,
     client: TokenClient,
     key: KeyDescription,
@@ -94,14 +94,14 @@ struct Tried {
 
 impl Tried {
     fn during(work: impl FnOnce(&Tried)) {
-        let mut rig = Rig::new("softhsm2", "factory");
-        softhsm::make(&mut rig);
-        let plan = Plan::new(rig.path("faults"));
-        rig.wrapped_by = Some(module());
-        rig.set("PKCS11_FAULT_PLAN", rig.text("faults"));
-        let wrapped = Rig::module("softhsm2").display().to_string();
-        rig.set("PKCS11_FAULT_MODULE", wrapped);
-        let (client, _supervisor) = rig.start();
+        let mut fixture = Fixture::new("softhsm2", "factory");
+        softhsm::make(&mut fixture);
+        let plan = Plan::new(fixture.path("faults"));
+        fixture.wrapped_by = Some(module());
+        fixture.set("PKCS11_FAULT_PLAN", fixture.text("faults"));
+        let wrapped = Fixture::module("softhsm2").display().to_string();
+        fixture.set("PKCS11_FAULT_MODULE", wrapped);
+        let (client, _supervisor) = fixture.start();
         let specification = KeySpecification {
             key_type: KeyType::P256,
             label: "ca".into(),
@@ -110,7 +110,7 @@ impl Tried {
         let key = client.generate(&specification, DEADLINE).unwrap();
         client.prove(&key, DEADLINE).unwrap();
         let tried = Tried {
-            rig,
+            fixture,
             plan,
             client,
             key,
@@ -131,7 +131,7 @@ impl Tried {
         };
         assert_eq!(self.plan.came().len(), faults.len(), "{}", place.name);
         self.plan.set(&[]).unwrap();
-        let park = self.rig.path("token-tried.parked");
+        let park = self.fixture.path("token-tried.parked");
         if park.exists() {
             self.is_left_alone(&park);
         }
@@ -147,9 +147,9 @@ impl Tried {
         until("it is parked", || {
             (self.client.health().state == TokenState::Parked).then_some(())
         });
-        let logins = self.client.health().rungs.logins;
+        let logins = self.client.health().recoveries.logins;
         thread::sleep(REST);
-        assert_eq!(self.client.health().rungs.logins, logins);
+        assert_eq!(self.client.health().recoveries.logins, logins);
         fs::remove_file(park).unwrap();
     }
 }

@@ -9,7 +9,7 @@
 //! the worker is killed by SIGKILL at many moments, and nothing is deleted for it.
 
 use crate::codes::module;
-use crate::rig::{Rig, until};
+use crate::fixture::{Fixture, until};
 use crate::{nss, opencryptoki, p11_kit, softhsm, tpm2_pkcs11};
 use hallmarkd::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
@@ -32,48 +32,51 @@ const DEATHS: [Action; 4] = [
 
 #[test]
 fn softhsm_s_half_made_keys_are_replaced() {
-    let mut rig = Rig::new("softhsm2", "factory");
-    softhsm::make(&mut rig);
-    half_made_keys_are_replaced(rig, &[KeyType::P256, KeyType::Rsa2048, KeyType::Ed25519]);
+    let mut fixture = Fixture::new("softhsm2", "factory");
+    softhsm::make(&mut fixture);
+    half_made_keys_are_replaced(
+        fixture,
+        &[KeyType::P256, KeyType::Rsa2048, KeyType::Ed25519],
+    );
 }
 
 #[test]
 fn nss_s_half_made_keys_are_replaced() {
-    let mut rig = nss::prepared();
-    let folder = rig.environment["NSS_CONFIGDIR"].clone();
+    let mut fixture = nss::prepared();
+    let folder = fixture.environment["NSS_CONFIGDIR"].clone();
     let argument = format!("configdir='sql:{folder}' certPrefix='' keyPrefix='' secmod='' flags=");
-    rig.set("PKCS11_FAULT_INITIALIZE_ARGUMENT", argument);
-    half_made_keys_are_replaced(rig, &[KeyType::P256, KeyType::Rsa2048]);
+    fixture.set("PKCS11_FAULT_INITIALIZE_ARGUMENT", argument);
+    half_made_keys_are_replaced(fixture, &[KeyType::P256, KeyType::Rsa2048]);
 }
 
 #[test]
 fn tpm2_pkcs11_s_half_made_keys_are_replaced() {
-    let (rig, _processes) = tpm2_pkcs11::prepared();
-    half_made_keys_are_replaced(rig, &[KeyType::P256]);
+    let (fixture, _processes) = tpm2_pkcs11::prepared();
+    half_made_keys_are_replaced(fixture, &[KeyType::P256]);
 }
 
 #[test]
 fn opencryptoki_s_half_made_keys_are_replaced() {
-    let (rig, _machine) = opencryptoki::prepared();
-    half_made_keys_are_replaced(rig, &[KeyType::Rsa2048]);
+    let (fixture, _machine) = opencryptoki::prepared();
+    half_made_keys_are_replaced(fixture, &[KeyType::Rsa2048]);
 }
 
 #[test]
 fn p11_kit_s_half_made_keys_are_replaced() {
     let remote = p11_kit::Remote::make();
     let _server = remote.server();
-    half_made_keys_are_replaced(remote.rig, &[KeyType::P256, KeyType::Rsa2048]);
+    half_made_keys_are_replaced(remote.fixture, &[KeyType::P256, KeyType::Rsa2048]);
 }
 
-fn half_made_keys_are_replaced(mut rig: Rig, key_types: &[KeyType]) {
-    let plan = Plan::new(rig.path("faults"));
+fn half_made_keys_are_replaced(mut fixture: Fixture, key_types: &[KeyType]) {
+    let plan = Plan::new(fixture.path("faults"));
     plan.set(&[]).unwrap();
-    rig.set("PKCS11_FAULT_PLAN", rig.text("faults"));
-    rig.set(
+    fixture.set("PKCS11_FAULT_PLAN", fixture.text("faults"));
+    fixture.set(
         "PKCS11_FAULT_MODULE",
-        Rig::module(rig.fragment).display().to_string(),
+        Fixture::module(fixture.fragment).display().to_string(),
     );
-    rig.wrapped_by = Some(module());
+    fixture.wrapped_by = Some(module());
     let cases = key_types
         .iter()
         .flat_map(|key_type| DEATHS.map(|death| (*key_type, death)));
@@ -82,7 +85,7 @@ fn half_made_keys_are_replaced(mut rig: Rig, key_types: &[KeyType]) {
         let specification = specification(key_type, number);
         let fault = Fault::at("C_GenerateKeyPair", 1, death);
         plan.set(&[fault]).unwrap();
-        let (client, supervisor) = rig.start();
+        let (client, supervisor) = fixture.start();
         let made = client.generate(&specification, GENERATE_DEADLINE);
         assert!(
             matches!(made, Err(TokenError::Unavailable { .. })),
@@ -91,7 +94,7 @@ fn half_made_keys_are_replaced(mut rig: Rig, key_types: &[KeyType]) {
         assert_eq!(plan.came().len(), 1, "{case}");
         drop((client, supervisor));
         plan.set(&[]).unwrap();
-        let (client, _supervisor) = rig.start();
+        let (client, _supervisor) = fixture.start();
         let found = client.find_by_id(&specification.id, LOOKUP_DEADLINE);
         let is_finished = found.expect(&case).is_some();
         assert_eq!(is_finished, death == Action::CrashAfter, "{case}");
@@ -137,33 +140,33 @@ fn found_or_made(client: &TokenClient, specification: &KeySpecification) -> KeyD
 /// after it: there is one key in the end.
 #[test]
 fn a_worker_of_softhsm_is_killed_at_many_moments_of_a_generation() {
-    let mut rig = Rig::new("softhsm2", "factory");
-    softhsm::make(&mut rig);
-    let whole = generation_takes(&rig);
+    let mut fixture = Fixture::new("softhsm2", "factory");
+    softhsm::make(&mut fixture);
+    let whole = generation_takes(&fixture);
     for moment in 0..MOMENTS {
         let specification = specification(KeyType::P256, u8::try_from(moment + 1).unwrap());
-        let (client, supervisor) = rig.start();
+        let (client, supervisor) = fixture.start();
         thread::scope(|scope| {
             scope.spawn(|| client.generate(&specification, GENERATE_DEADLINE));
             thread::sleep(whole * moment / (MOMENTS - 4));
-            kill_worker(&rig);
+            kill_worker(&fixture);
         });
         drop((client, supervisor));
-        let (client, _supervisor) = rig.start();
+        let (client, _supervisor) = fixture.start();
         there_is_one_key(&client, &specification, &format!("moment {moment}"));
     }
 }
 
-fn generation_takes(rig: &Rig) -> Duration {
-    let (client, _supervisor) = rig.start();
+fn generation_takes(fixture: &Fixture) -> Duration {
+    let (client, _supervisor) = fixture.start();
     let begun = Instant::now();
     let first = specification(KeyType::P256, u8::MAX);
     client.generate(&first, GENERATE_DEADLINE).unwrap();
     begun.elapsed()
 }
 
-fn kill_worker(rig: &Rig) {
-    let socket = rig.text("tried.sock");
+fn kill_worker(fixture: &Fixture) {
+    let socket = fixture.text("tried.sock");
     let worker = until("a worker runs", || {
         fs::read_dir("/proc").unwrap().find_map(|entry| {
             let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;

@@ -6,7 +6,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | `rig` | folder, configuration, worker, processes |
+//! | `fixture` | folder, configuration, worker, processes |
 //! | `table` | the row of the documentation |
 //! | `codes` | every return code in sign, find, login and open |
 //! | `half_made` | a worker dies while a key is made |
@@ -18,12 +18,12 @@
 )]
 
 mod codes;
+mod fixture;
 mod half_made;
 mod nss;
 mod opencryptoki;
 mod p11_kit;
 mod pin;
-mod rig;
 mod softhsm;
 mod table;
 mod tpm2_pkcs11;

@@ -1,18 +1,18 @@
 //! NSS softokn: it wants an argument at C_Initialize, and does not tell what it has made itself.
 
-use crate::rig::{Rig, done};
+use crate::fixture::{Fixture, done};
 use crate::table;
 use std::process::Command;
 
 /// A database; the PIN is in the file `pin`.
-pub(crate) fn prepared() -> Rig {
-    let mut rig = Rig::new("nss", "NSS Certificate DB");
-    let folder = rig.folder("nss");
-    rig.write_secret("pin", "a password for the test\n");
+pub(crate) fn prepared() -> Fixture {
+    let mut fixture = Fixture::new("nss", "NSS Certificate DB");
+    let folder = fixture.folder("nss");
+    fixture.write_secret("pin", "a password for the test\n");
     let database = format!("sql:{}", folder.display());
-    done(Command::new("certutil").args(["-N", "-d", &database, "-f", &rig.text("pin")]));
-    rig.set("NSS_CONFIGDIR", folder.display().to_string());
-    rig
+    done(Command::new("certutil").args(["-N", "-d", &database, "-f", &fixture.text("pin")]));
+    fixture.set("NSS_CONFIGDIR", folder.display().to_string());
+    fixture
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! opencryptoki's software token. Its state is the machine's; so each test has a machine of its own: namespaces
 //! for mounts and shared memory. That takes root.
 
-use crate::rig::{Rig, Running, done, until};
+use crate::fixture::{Fixture, Running, done, until};
 use crate::{pin, table};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -31,7 +31,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    fn start(rig: &Rig) -> Self {
+    fn start(fixture: &Fixture) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "a machine of its own takes root: run as root, or leave this out (-E 'not test(opencryptoki)')"
@@ -40,7 +40,7 @@ impl Machine {
         command.args(["--mount", "--ipc", "--propagation", "private"]);
         command
             .args(["bash", "-c", MACHINE, "machine"])
-            .arg(rig.path(""));
+            .arg(fixture.path(""));
         // Each of these is replaced by the next: the process is the daemon in the end.
         let mut daemon = Running::start(command.stdout(Stdio::null()));
         let pid = daemon.child().id().to_string();
@@ -79,29 +79,29 @@ impl Machine {
 }
 
 /// A token whose PINs are no more those that everybody knows.
-pub(crate) fn prepared() -> (Rig, Machine) {
-    let mut rig = Rig::new("opencryptoki", "factory");
+pub(crate) fn prepared() -> (Fixture, Machine) {
+    let mut fixture = Fixture::new("opencryptoki", "factory");
     done(Command::new("getent").args(["group", "pkcs11"]));
-    let machine = Machine::start(&rig);
-    machine.prepare(&["-I", "-S", "87654321"], rig.label);
+    let machine = Machine::start(&fixture);
+    machine.prepare(&["-I", "-S", "87654321"], fixture.label);
     machine.prepare(&["-P", "-S", "87654321", "-n", SO_PIN], "");
     machine.prepare(&["-u", "-S", SO_PIN, "-n", "12345678"], "");
     machine.prepare(&["-p", "-U", "12345678", "-n", PIN], "");
-    rig.write_secret("pin", PIN);
-    rig.wrapper = machine.enter.iter().map(Into::into).collect();
-    (rig, machine)
+    fixture.write_secret("pin", PIN);
+    fixture.wrapper = machine.enter.iter().map(Into::into).collect();
+    (fixture, machine)
 }
 
 #[test]
 fn opencryptoki_keeps_the_contract() {
-    let (rig, _machine) = prepared();
-    table::holds("opencryptoki 3.8.1, software token", &rig.check());
+    let (fixture, _machine) = prepared();
+    table::holds("opencryptoki 3.8.1, software token", &fixture.check());
 }
 
 #[test]
 fn opencryptoki_is_never_locked_by_us() {
-    let (rig, machine) = prepared();
-    pin::is_never_locked(&rig, PIN, &|| {
+    let (fixture, machine) = prepared();
+    pin::is_never_locked(&fixture, PIN, &|| {
         machine.prepare(&["-p", "-U", PIN, "-n", PIN], "");
     });
 }

@@ -1,6 +1,6 @@
 //! p11-kit remote, in front of SoftHSM: a module behind a socket, which can be taken away.
 
-use crate::rig::{Rig, Running, appears, until};
+use crate::fixture::{Fixture, Running, appears, until};
 use crate::{softhsm, table};
 use hallmarkd::token::{KeySpecification, TokenError};
 use hallmarkd::x509::key::KeyType;
@@ -13,26 +13,26 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// SoftHSM behind a server that can be started again.
 pub(crate) struct Remote {
-    pub(crate) rig: Rig,
+    pub(crate) fixture: Fixture,
     softhsm: BTreeMap<String, String>,
 }
 
 impl Remote {
     pub(crate) fn make() -> Self {
-        let mut rig = Rig::new("p11-kit", "factory");
-        softhsm::make(&mut rig);
-        let softhsm = std::mem::take(&mut rig.environment);
-        let socket = rig.text("p11-kit.sock");
-        rig.set("P11_KIT_SERVER_ADDRESS", format!("unix:path={socket}"));
-        Self { rig, softhsm }
+        let mut fixture = Fixture::new("p11-kit", "factory");
+        softhsm::make(&mut fixture);
+        let softhsm = std::mem::take(&mut fixture.environment);
+        let socket = fixture.text("p11-kit.sock");
+        fixture.set("P11_KIT_SERVER_ADDRESS", format!("unix:path={socket}"));
+        Self { fixture, softhsm }
     }
 
     pub(crate) fn server(&self) -> Running {
-        let socket = self.rig.path("p11-kit.sock");
+        let socket = self.fixture.path("p11-kit.sock");
         let _ = fs::remove_file(&socket);
         let mut server = Command::new("p11-kit");
         server.args(["server", "-f", "-n"]).arg(&socket);
-        server.arg("--provider").arg(Rig::module("softhsm2"));
+        server.arg("--provider").arg(Fixture::module("softhsm2"));
         let running = Running::start(server.arg("pkcs11:").envs(&self.softhsm));
         appears(&socket);
         running
@@ -43,7 +43,7 @@ impl Remote {
 fn p11_kit_keeps_the_contract() {
     let remote = Remote::make();
     let _server = remote.server();
-    table::holds("p11-kit 0.24.1, SoftHSM behind it", &remote.rig.check());
+    table::holds("p11-kit 0.24.1, SoftHSM behind it", &remote.fixture.check());
 }
 
 /// A killed server is an unplugged HSM: every call answers CKR_DEVICE_ERROR until C_Finalize and
@@ -52,7 +52,7 @@ fn p11_kit_keeps_the_contract() {
 fn a_server_that_went_away_and_came_back_signs_again_without_a_restart() {
     let remote = Remote::make();
     let server = remote.server();
-    let (client, _supervisor) = remote.rig.start();
+    let (client, _supervisor) = remote.fixture.start();
     let key = KeySpecification {
         key_type: KeyType::P256,
         label: "ca".into(),

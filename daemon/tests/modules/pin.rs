@@ -1,6 +1,6 @@
 //! The PIN guard before tokens that lock after three wrong PINs.
 
-use crate::rig::{Rig, until};
+use crate::fixture::{Fixture, until};
 use hallmarkd::token::client::{TokenClient, TokenHealth};
 use hallmarkd::token::worker::health::TokenState;
 use std::fs;
@@ -18,22 +18,22 @@ const RESTARTS: usize = 4;
 ///
 /// `log_in_by_hand` is what an operator does with the vendor's tool, where the token says that the
 /// last try has come.
-pub(crate) fn is_never_locked(rig: &Rig, pin: &str, log_in_by_hand: &dyn Fn()) {
-    rig.write_secret("pin", "00000000");
-    let (client, supervisor) = rig.launch();
+pub(crate) fn is_never_locked(fixture: &Fixture, pin: &str, log_in_by_hand: &dyn Fn()) {
+    fixture.write_secret("pin", "00000000");
+    let (client, supervisor) = fixture.launch();
     assert_eq!(logins(&parked(&client)), 1);
     thread::sleep(REST);
     assert_eq!(logins(&parked(&client)), 1, "it was tried again");
     drop((client, supervisor));
     for _ in 0..RESTARTS {
-        let (client, _supervisor) = rig.launch();
+        let (client, _supervisor) = fixture.launch();
         let health = parked(&client);
         assert_eq!(logins(&health), 0, "the next worker tried it again");
         assert!(health.reason.contains("token-tried.parked"), "{health:?}");
     }
 
-    let (client, _supervisor) = rig.launch();
-    rig.write_secret("pin", "11111111");
+    let (client, _supervisor) = fixture.launch();
+    fixture.write_secret("pin", "11111111");
     until("the second PIN is tried", || {
         (logins(&client.health()) == 1).then_some(())
     });
@@ -41,15 +41,15 @@ pub(crate) fn is_never_locked(rig: &Rig, pin: &str, log_in_by_hand: &dyn Fn()) {
         let health = client.health();
         (health.state == TokenState::Parked).then_some(())
     });
-    rig.write_secret("pin", "22222222");
+    fixture.write_secret("pin", "22222222");
     thread::sleep(REST);
     let health = parked(&client);
     assert_eq!(logins(&health), 1, "a third PIN was tried");
     assert!(health.reason.contains("one more"), "{health:?}");
 
-    rig.write_secret("pin", pin);
+    fixture.write_secret("pin", pin);
     log_in_by_hand();
-    fs::remove_file(rig.path("token-tried.parked")).unwrap();
+    fs::remove_file(fixture.path("token-tried.parked")).unwrap();
     until("the right PIN is taken", || {
         (client.health().state == TokenState::Ready).then_some(())
     });
@@ -62,5 +62,5 @@ fn parked(client: &TokenClient) -> TokenHealth {
 }
 
 fn logins(health: &TokenHealth) -> u64 {
-    health.rungs.logins
+    health.recoveries.logins
 }

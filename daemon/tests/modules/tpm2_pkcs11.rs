@@ -1,14 +1,14 @@
 //! tpm2-pkcs11 on swtpm, with a resource manager between them: a TPM has room for three keys.
 
-use crate::rig::{Rig, Running, until};
+use crate::fixture::{Fixture, Running, until};
 use crate::{pin, table};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 /// A TPM simulator; the port.
-fn swtpm(rig: &Rig) -> (Running, u16) {
-    let state = rig.folder("swtpm");
+fn swtpm(fixture: &Fixture) -> (Running, u16) {
+    let state = fixture.folder("swtpm");
     until("swtpm listens", || {
         let port = two_free_ports()?;
         let mut command = Command::new("swtpm");
@@ -55,36 +55,40 @@ fn bus() -> (Running, String) {
 }
 
 /// A token, and the processes under it.
-pub(crate) fn prepared() -> (Rig, [Running; 3]) {
-    let mut rig = Rig::new("tpm2-pkcs11", "gateway");
-    let (swtpm, port) = swtpm(&rig);
+pub(crate) fn prepared() -> (Fixture, [Running; 3]) {
+    let mut fixture = Fixture::new("tpm2-pkcs11", "gateway");
+    let (swtpm, port) = swtpm(&fixture);
     let (bus, address) = bus();
     let mut command = Command::new("tpm2-abrmd");
     command.args(["--session", "--allow-root", "--flush-all"]);
     command.arg(format!("--tcti=swtpm:host=127.0.0.1,port={port}"));
     command.env("DBUS_SESSION_BUS_ADDRESS", &address);
     let resource_manager = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
-    let store = rig.folder("store").display().to_string();
-    rig.set("DBUS_SESSION_BUS_ADDRESS", address);
-    rig.set("TPM2_PKCS11_TCTI", "tabrmd:bus_type=session");
-    rig.set("TPM2_PKCS11_STORE", store);
-    rig.set("TPM2_PKCS11_LOG_LEVEL", "0");
-    rig.set("TSS2_LOG", "all+none");
+    let store = fixture.folder("store").display().to_string();
+    fixture.set("DBUS_SESSION_BUS_ADDRESS", address);
+    fixture.set("TPM2_PKCS11_TCTI", "tabrmd:bus_type=session");
+    fixture.set("TPM2_PKCS11_STORE", store);
+    fixture.set("TPM2_PKCS11_LOG_LEVEL", "0");
+    fixture.set("TSS2_LOG", "all+none");
     until("the token is made", || {
-        rig.init_token("tpm2-pkcs11").status.success().then_some(())
+        fixture
+            .init_token("tpm2-pkcs11")
+            .status
+            .success()
+            .then_some(())
     });
-    (rig, [resource_manager, bus, swtpm])
+    (fixture, [resource_manager, bus, swtpm])
 }
 
 #[test]
 fn tpm2_pkcs11_keeps_the_contract() {
-    let (rig, _processes) = prepared();
-    table::holds("tpm2-pkcs11 1.9.0, swtpm behind it", &rig.check());
+    let (fixture, _processes) = prepared();
+    table::holds("tpm2-pkcs11 1.9.0, swtpm behind it", &fixture.check());
 }
 
 #[test]
 fn tpm2_pkcs11_is_never_locked_by_us() {
-    let (rig, _processes) = prepared();
-    let pin = std::fs::read_to_string(rig.path("pin")).unwrap();
-    pin::is_never_locked(&rig, pin.trim(), &|| {});
+    let (fixture, _processes) = prepared();
+    let pin = std::fs::read_to_string(fixture.path("pin")).unwrap();
+    pin::is_never_locked(&fixture, pin.trim(), &|| {});
 }

@@ -22,7 +22,10 @@ fn a_wrong_credential_is_tried_once_and_counts_nowhere() {
     stage.kill_worker();
     running.wait_for(TokenState::Unavailable);
     let health = running.wait_for(TokenState::Parked);
-    assert_eq!(health.rungs.logins, 0, "the next worker has not tried it");
+    assert_eq!(
+        health.recoveries.logins, 0,
+        "the next worker has not tried it"
+    );
     let properties = stage.tpm.tool("tpm2_getcap", &["properties-variable"]);
     assert!(
         properties.contains("TPM2_PT_LOCKOUT_COUNTER: 0x0"),

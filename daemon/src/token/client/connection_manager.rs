@@ -8,7 +8,7 @@ use super::trust::Trust;
 use super::{KeyCounts, TokenHealth};
 use crate::token::TokenError;
 use crate::token::protocol::{Answer, HEALTH_PAUSE, Operation};
-use crate::token::worker::health::{RungCounters, TokenState, WorkerHealth};
+use crate::token::worker::health::{RecoveryCounters, TokenState, WorkerHealth};
 use rustix::process::Pid;
 use std::collections::VecDeque;
 use std::io;
@@ -91,7 +91,7 @@ impl ConnectionManager {
             since: SystemTime::now(),
             out_since: Some(Instant::now()),
             restarts: 0,
-            rungs: RungCounters::default(),
+            recoveries: RecoveryCounters::default(),
             keys: Vec::new(),
         };
         let shared = Arc::new(Shared {
@@ -327,7 +327,7 @@ impl Shared {
     fn heard(&self, heard: &WorkerHealth) {
         let since = UNIX_EPOCH + Duration::from_millis(heard.since_unix_ms);
         let mut state = self.state();
-        state.health.rungs = heard.rungs;
+        state.health.recoveries = heard.recoveries;
         let keys_changed = state.health.keys != heard.keys;
         state.take_keys(heard);
         self.trust.heard(&self.name, &heard.keys);

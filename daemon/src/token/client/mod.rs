@@ -13,7 +13,7 @@ mod trust;
 
 use super::inventory::Inventory;
 use super::protocol::{Answer, Operation};
-use super::worker::health::{KeyReport, RungCounters, TokenState};
+use super::worker::health::{KeyReport, RecoveryCounters, TokenState};
 use super::{
     CallFailure, KeyDescription, KeyReference, KeySpecification, Token, TokenDescription,
     TokenError,
@@ -56,7 +56,7 @@ pub struct TokenHealth {
     /// How often the worker was started again.
     pub restarts: u64,
     /// What the worker's ladder has done.
-    pub rungs: RungCounters,
+    pub recoveries: RecoveryCounters,
     /// The keys that the worker has used, and what for.
     pub keys: Vec<KeyReport>,
 }

@@ -4,7 +4,7 @@
 //! `CKR_OBJECT_HANDLE_INVALID`, an unplugged HSM behind p11-kit `CKR_DEVICE_ERROR`), not from the
 //! specification alone. A code that is not named here counts as the device's fault.
 
-use crate::token::Rung;
+use crate::token::RecoveryLevel;
 pub(crate) use crate::token::fault::{Class, Fault};
 use cryptoki::error::{Error, RvError};
 
@@ -30,8 +30,10 @@ fn class_of(code: RvError) -> Class {
         | SessionCount
         | SessionReadOnly
         | OperationActive
-        | OperationNotInitialized => Class::Climb(Rung::Session),
-        UserNotLoggedIn | ObjectHandleInvalid | KeyHandleInvalid => Class::Climb(Rung::Login),
+        | OperationNotInitialized => Class::Recover(RecoveryLevel::Session),
+        UserNotLoggedIn | ObjectHandleInvalid | KeyHandleInvalid => {
+            Class::Recover(RecoveryLevel::Login)
+        }
         PinIncorrect | PinInvalid | PinLenRange | PinExpired | PinLocked | PinTooWeak => Class::Pin,
         KeySizeRange | KeyTypeInconsistent | KeyFunctionNotPermitted | KeyUnextractable => {
             Class::Key
@@ -51,7 +53,7 @@ fn class_of(code: RvError) -> Class {
         | TemplateIncomplete
         | TemplateInconsistent
         | TokenWriteProtected => Class::Refused,
-        _ => Class::Climb(Rung::Initialize),
+        _ => Class::Recover(RecoveryLevel::Initialize),
     }
 }
 
@@ -65,13 +67,19 @@ mod tests {
         let class = |code| Fault::from(Error::Pkcs11(code, Function::Sign)).class;
         assert_eq!(
             class(RvError::ObjectHandleInvalid),
-            Class::Climb(Rung::Login)
+            Class::Recover(RecoveryLevel::Login)
         );
-        assert_eq!(class(RvError::DeviceError), Class::Climb(Rung::Initialize));
-        assert_eq!(class(RvError::GeneralError), Class::Climb(Rung::Initialize));
+        assert_eq!(
+            class(RvError::DeviceError),
+            Class::Recover(RecoveryLevel::Initialize)
+        );
+        assert_eq!(
+            class(RvError::GeneralError),
+            Class::Recover(RecoveryLevel::Initialize)
+        );
         assert_eq!(
             class(RvError::UnknownErrorCode(77)),
-            Class::Climb(Rung::Initialize)
+            Class::Recover(RecoveryLevel::Initialize)
         );
         assert_eq!(class(RvError::PinIncorrect), Class::Pin);
     }

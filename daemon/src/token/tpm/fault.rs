@@ -4,7 +4,7 @@
 //! are about keys and authorization; the library's own names for codes look at the low bits alone,
 //! and would call a broken connection something else.
 
-use crate::token::Rung;
+use crate::token::RecoveryLevel;
 pub(super) use crate::token::fault::{Class, Fault};
 use tss_esapi::Error;
 use tss_esapi::constants::response_code::{Tss2ResponseCode, Tss2ResponseCodeKind};
@@ -67,7 +67,7 @@ fn class_of(error: &Error) -> Class {
             Class::Refused
         }
         Some(Size | Symmetric | Type | Value) => Class::Refused,
-        Some(NvRate | Retry | Testing | Yielded) => Class::Climb(Rung::Session),
-        _ => Class::Climb(Rung::Initialize),
+        Some(NvRate | Retry | Testing | Yielded) => Class::Recover(RecoveryLevel::Session),
+        _ => Class::Recover(RecoveryLevel::Initialize),
     }
 }

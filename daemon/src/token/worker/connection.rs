@@ -6,8 +6,8 @@
 
 use super::Job;
 use super::health::WorkerHealth;
-use super::ladder::Ladder;
 use super::queue::Queue;
+use super::recovery::Recovery;
 use crate::files;
 use crate::files::atomic;
 use crate::socket_path;
@@ -111,7 +111,7 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
 pub(super) struct RequestDispatcher {
     pub(super) token: String,
     pub(super) queue: Arc<Queue<Job>>,
-    pub(super) ladder: Arc<Ladder>,
+    pub(super) recovery: Arc<Recovery>,
     /// How many wait for news of the token's health: one to a connection.
     pub(super) waiting: Arc<AtomicUsize>,
 }
@@ -236,15 +236,15 @@ impl RequestDispatcher {
         known: Option<WorkerHealth>,
         writer: &Arc<FrameWriter>,
     ) -> Result<(), ProtocolError> {
-        let now = self.ladder.health();
+        let now = self.recovery.health();
         let waits = Waits::one_more(&self.waiting);
         let (Some(known), Some(waits)) = (known.filter(|known| *known == now), waits) else {
             return answer_health(writer, id, now);
         };
-        let (ladder, writer) = (Arc::clone(&self.ladder), Arc::clone(writer));
+        let (recovery, writer) = (Arc::clone(&self.recovery), Arc::clone(writer));
         worker::spawn("token-news", move || {
             let _waits = waits;
-            let health = ladder.health_unlike(&known, HEALTH_PAUSE);
+            let health = recovery.health_unlike(&known, HEALTH_PAUSE);
             // A peer that is gone is its reader's business.
             if answer_health(&writer, id, health).is_ok() {
                 let _ = writer.flush();

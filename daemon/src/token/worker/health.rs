@@ -33,7 +33,7 @@ impl TokenState {
 
 /// How often each rung of the ladder was climbed since the worker started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RungCounters {
+pub struct RecoveryCounters {
     /// Sessions replaced.
     pub sessions: u64,
     /// `C_Login` calls, the first one included.
@@ -69,7 +69,7 @@ pub struct WorkerHealth {
     /// Since when, in milliseconds of Unix time.
     pub since_unix_ms: u64,
     /// The ladder's work so far.
-    pub rungs: RungCounters,
+    pub recoveries: RecoveryCounters,
     /// The keys that were used so far.
     pub keys: Vec<KeyReport>,
 }
@@ -97,7 +97,7 @@ impl HealthCell {
             state: TokenState::Starting,
             reason: String::new(),
             since_unix_ms: unix_ms(SystemTime::now()),
-            rungs: RungCounters::default(),
+            recoveries: RecoveryCounters::default(),
             keys: Vec::new(),
         };
         HealthCell {
@@ -193,8 +193,8 @@ impl HealthCell {
         }
     }
 
-    pub(super) fn count(&self, add: impl FnOnce(&mut RungCounters)) {
-        add(&mut self.lock().health.rungs);
+    pub(super) fn count(&self, add: impl FnOnce(&mut RecoveryCounters)) {
+        add(&mut self.lock().health.recoveries);
         self.changed.notify_all();
     }
 

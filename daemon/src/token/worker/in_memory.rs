@@ -2,9 +2,9 @@
 //! Its threads end with the test.
 
 use super::connection::{self, RequestDispatcher};
-use super::ladder::Ladder;
+use super::login::TokenLogin;
 use super::queue::Queue;
-use super::rig::Rig;
+use super::recovery::Recovery;
 use super::watchdog::Watchdog;
 use super::{QUEUE_JOBS_MAX, prober, signer_threads, spawn};
 use crate::token::backend::{Backend, PinStanding, TokenIdentity};
@@ -43,17 +43,17 @@ impl Backend for InMemory {
 
 /// Serves `memory` as the token `name` on `socket`.
 pub(crate) fn serve(name: &str, memory: MemoryToken, socket: &Path) {
-    let rig = Rig::new(name, Box::new(InMemory(name.to_owned(), memory)), None);
+    let login = TokenLogin::new(name, Box::new(InMemory(name.to_owned(), memory)), None);
     let watchdog = Arc::new(Watchdog::new(2));
-    let ladder = Arc::new(Ladder::new(name, 1, rig, Arc::clone(&watchdog)));
+    let recovery = Arc::new(Recovery::new(name, 1, login, Arc::clone(&watchdog)));
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
     let socket = connection::Socket::open(socket).expect("a socket in the test's folder");
-    prober(&ladder, &watchdog, mpsc::channel().0);
-    signer_threads(name, 1, &queue, &ladder);
+    prober(&recovery, &watchdog, mpsc::channel().0);
+    signer_threads(name, 1, &queue, &recovery);
     let dispatcher = RequestDispatcher {
         token: name.to_owned(),
         queue,
-        ladder,
+        recovery,
         waiting: Arc::default(),
     };
     spawn("token-accept", move || {

@@ -5,7 +5,7 @@
 //! a watchdog. It stays up whatever the token does, answers why it cannot sign, and keeps trying.
 //!
 //! It ends on SIGTERM, when its parent is gone, by its own watchdog, or when the ladder is out of
-//! rungs. Before an orderly end the
+//! recoveries. Before an orderly end the
 //! signers are joined and the module finalised: leaving a process with a thread inside SoftHSM
 //! crashes it.
 
@@ -14,9 +14,9 @@ mod deadline_timer;
 pub mod health;
 #[cfg(test)]
 pub(crate) mod in_memory;
-mod ladder;
+mod login;
 mod queue;
-mod rig;
+mod recovery;
 mod service_watchdog;
 mod signer;
 mod used_keys;
@@ -37,9 +37,9 @@ use crate::notify::ServiceManager;
 use anyhow::{Context, bail};
 pub use connection::HandedOver;
 use connection::{RequestDispatcher, Socket};
-use ladder::Ladder;
+use login::TokenLogin;
 use queue::{Expires, Queue};
-use rig::Rig;
+use recovery::Recovery;
 use secrecy::SecretString;
 use service_watchdog::{WatchdogPing, tell_health};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -59,7 +59,7 @@ use watchdog::Watchdog;
 const QUEUE_JOBS_MAX: usize = 1024;
 
 /// How long tending may take: it waits for operations under way, and then renews.
-const TEND_DEADLINE: Duration = DEADLINE_MAX.saturating_add(ladder::RENEWAL_DEADLINE);
+const TEND_DEADLINE: Duration = DEADLINE_MAX.saturating_add(recovery::RENEWAL_DEADLINE);
 
 /// What a worker is told.
 pub struct WorkerOptions {
@@ -83,7 +83,7 @@ enum End {
     Signal,
     ParentGone,
     /// It is a failure, so that systemd starts the worker again.
-    OutOfRungs,
+    NeedsNewProcess,
 }
 
 /// One request on its way to a signer.
@@ -144,15 +144,15 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let name = &settings.name;
     let signers = settings.sessions;
     let watchdog = Arc::new(Watchdog::new(signers + 1));
-    let ladder = ladder(&settings, held_pin, &options.state_directory, &watchdog);
-    let ladder = Arc::new(ladder);
+    let recovery = recovery(&settings, held_pin, &options.state_directory, &watchdog);
+    let recovery = Arc::new(recovery);
     let queue = Arc::new(Queue::new(QUEUE_JOBS_MAX));
-    let prober = prober(&ladder, &watchdog, stop);
-    let signers = signer_threads(name, signers, &queue, &ladder);
+    let prober = prober(&recovery, &watchdog, stop);
+    let signers = signer_threads(name, signers, &queue, &recovery);
     let dispatcher = RequestDispatcher {
         token: name.clone(),
         queue: Arc::clone(&queue),
-        ladder: Arc::clone(&ladder),
+        recovery: Arc::clone(&recovery),
         waiting: Arc::default(),
     };
     spawn("token-accept", move || {
@@ -164,9 +164,9 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
         .and_then(WatchdogPing::requested);
     if let Some(manager) = options.service_manager {
         manager.ready();
-        let (ladder, token) = (Arc::clone(&ladder), name.clone());
+        let (recovery, token) = (Arc::clone(&recovery), name.clone());
         spawn("token-status", move || {
-            tell_health(manager.as_ref(), &token, &ladder);
+            tell_health(manager.as_ref(), &token, &recovery);
         });
     }
     let watched = name.clone();
@@ -179,16 +179,16 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
         .context("nothing is left that could end the worker")?;
     tracing::info!(token = name, ?cause, "worker ends");
     drop(queue.close());
-    ladder.close();
+    recovery.close();
     for thread in signers.into_iter().chain([prober]) {
         thread.join().expect("signers and prober do not panic");
     }
-    ladder.stop();
+    recovery.stop();
     if let Some(own) = own_socket {
         let _ = files::remove(&own);
     }
     match cause {
-        End::OutOfRungs => bail!("the token could not be had back in this process"),
+        End::NeedsNewProcess => bail!("the token could not be had back in this process"),
         End::Signal | End::ParentGone => Ok(()),
     }
 }
@@ -294,12 +294,12 @@ fn watch_for_the_end(supervised: bool, stop: Sender<End>) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn ladder(
+fn recovery(
     settings: &TokenSettings,
     held_pin: Option<SecretString>,
     state_directory: &Path,
     watchdog: &Arc<Watchdog>,
-) -> Ladder {
+) -> Recovery {
     let park_file = state_directory.join(format!("token-{}.parked", settings.name));
     let guard = settings
         .credential
@@ -312,23 +312,28 @@ fn ladder(
             Box::new(TpmBackend::new(settings.clone(), tpm, identity_file))
         }
     };
-    let rig = Rig::new(&settings.name, backend, guard);
-    Ladder::new(&settings.name, settings.sessions, rig, Arc::clone(watchdog))
+    let login = TokenLogin::new(&settings.name, backend, guard);
+    Recovery::new(
+        &settings.name,
+        settings.sessions,
+        login,
+        Arc::clone(watchdog),
+    )
 }
 
 /// Tends the token at once, and whenever that is due, until the ladder is closed. Says when it is no
 /// use any more.
-fn prober(ladder: &Arc<Ladder>, watchdog: &Arc<Watchdog>, stop: Sender<End>) -> JoinHandle<()> {
-    let (ladder, watchdog) = (Arc::clone(ladder), Arc::clone(watchdog));
+fn prober(recovery: &Arc<Recovery>, watchdog: &Arc<Watchdog>, stop: Sender<End>) -> JoinHandle<()> {
+    let (recovery, watchdog) = (Arc::clone(recovery), Arc::clone(watchdog));
     spawn("token-prober", move || {
         loop {
             let watched = watchdog.watch_prober(Instant::now() + TEND_DEADLINE);
-            ladder.tend();
+            recovery.tend();
             drop(watched);
-            if ladder.is_out_of_rungs() {
-                let _ = stop.send(End::OutOfRungs);
+            if recovery.needs_new_process() {
+                let _ = stop.send(End::NeedsNewProcess);
             }
-            if !ladder.wait_until_due() {
+            if !recovery.wait_until_due() {
                 return;
             }
         }
@@ -350,13 +355,13 @@ fn signer_threads(
     token: &str,
     count: usize,
     queue: &Arc<Queue<Job>>,
-    ladder: &Arc<Ladder>,
+    recovery: &Arc<Recovery>,
 ) -> Vec<JoinHandle<()>> {
-    let signer = |seat| Signer {
+    let signer = |number| Signer {
         token: token.to_owned(),
-        seat,
+        number,
         queue: Arc::clone(queue),
-        ladder: Arc::clone(ladder),
+        recovery: Arc::clone(recovery),
     };
     (0..count)
         .map(signer)

@@ -5,7 +5,7 @@
 //! whole process does.
 
 use super::health::WorkerHealth;
-use super::ladder::Ladder;
+use super::recovery::Recovery;
 use crate::notify::ServiceManager;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,11 +47,11 @@ impl WatchdogPing {
 }
 
 /// Tells how the token is whenever that changes, until the ladder is closed.
-pub(super) fn tell_health(manager: &dyn ServiceManager, token: &str, ladder: &Ladder) {
-    let mut health = ladder.health();
-    while !ladder.is_closed() {
+pub(super) fn tell_health(manager: &dyn ServiceManager, token: &str, recovery: &Recovery) {
+    let mut health = recovery.health();
+    while !recovery.is_closed() {
         manager.status(&status(token, &health));
-        health = ladder.health_unlike(&health, STATUS_PAUSE);
+        health = recovery.health_unlike(&health, STATUS_PAUSE);
     }
 }
 

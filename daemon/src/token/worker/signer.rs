@@ -1,8 +1,8 @@
 //! The signer threads: each takes a job, does it on its own session, and sees to the answer.
 
 use super::Job;
-use super::ladder::Ladder;
 use super::queue::Queue;
+use super::recovery::Recovery;
 use crate::token::frame_writer::FrameWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 /// while work is queued and the token is that fast: a slow token's answers leave at once.
 const GATHER: Duration = Duration::from_micros(250);
 
-/// One signer: its number is its seat on the ladder's bench.
+/// One signer: its number is its number on the ladder's bench.
 pub(super) struct Signer {
     pub(super) token: String,
-    pub(super) seat: usize,
+    pub(super) number: usize,
     pub(super) queue: Arc<Queue<Job>>,
-    pub(super) ladder: Arc<Ladder>,
+    pub(super) recovery: Arc<Recovery>,
 }
 
 impl Signer {
@@ -46,7 +46,7 @@ impl Signer {
             job.answer_expired(&self.token);
         } else {
             let operation = &job.request.operation;
-            job.answer(self.ladder.perform(self.seat, operation, job.deadline));
+            job.answer(self.recovery.perform(self.number, operation, job.deadline));
         }
         if gathered
             .as_ref()

@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// What each watched thread is doing, and by when it should be done.
 pub(super) struct Watchdog {
-    seats: Vec<Mutex<Option<Call>>>,
+    threads: Vec<Mutex<Option<Call>>>,
     timer: DeadlineTimer,
 }
 
@@ -29,35 +29,35 @@ struct Call {
 pub(super) struct Watched<'a>(&'a Mutex<Option<Call>>);
 
 impl Watchdog {
-    /// For this many seats, and one for the prober.
-    pub(super) fn new(seats: usize) -> Self {
+    /// For this many threads, and one for the prober.
+    pub(super) fn new(threads: usize) -> Self {
         Watchdog {
-            seats: (0..=seats).map(|_| Mutex::new(None)).collect(),
+            threads: (0..=threads).map(|_| Mutex::new(None)).collect(),
             timer: DeadlineTimer::default(),
         }
     }
 
-    /// Watches one call on `seat`.
+    /// Watches one call on `thread`.
     pub(super) fn watch(
         &self,
-        seat: usize,
+        thread: usize,
         operation: &'static str,
         deadline: Instant,
     ) -> Watched<'_> {
-        let seat = &self.seats[seat];
-        *seat
+        let thread = &self.threads[thread];
+        *thread
             .lock()
             .expect("no thread panics while it holds a watch") = Some(Call {
             operation,
             deadline,
         });
         self.timer.arm(hung_after(deadline));
-        Watched(seat)
+        Watched(thread)
     }
 
     /// Watches the prober: it may wait for somebody who is watched, too.
     pub(super) fn watch_prober(&self, deadline: Instant) -> Watched<'_> {
-        self.watch(self.seats.len() - 1, "tending", deadline)
+        self.watch(self.threads.len() - 1, "tending", deadline)
     }
 
     /// Looks for ever. While nothing hangs, the service manager's own watchdog is fed.
@@ -90,8 +90,8 @@ impl Watchdog {
     }
 
     fn calls(&self) -> impl Iterator<Item = Call> {
-        self.seats.iter().filter_map(|seat| {
-            *seat
+        self.threads.iter().filter_map(|thread| {
+            *thread
                 .lock()
                 .expect("no thread panics while it holds a watch")
         })

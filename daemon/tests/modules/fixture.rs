@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(50);
 
 /// A folder, and what the configuration says of the token.
-pub(crate) struct Rig {
+pub(crate) struct Fixture {
     pub(crate) fragment: &'static str,
     /// The module itself, in place of the family's.
     pub(crate) wrapped_by: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub(crate) struct Rig {
     folder: TempDir,
 }
 
-impl Rig {
+impl Fixture {
     /// An empty folder, if the module of `fragment` is there.
     pub(crate) fn new(fragment: &'static str, label: &'static str) -> Self {
         let family = Fragment::shipped(fragment).unwrap();
@@ -121,9 +121,13 @@ impl Rig {
         let failed = |check: &&Check| matches!(check.verdict, Verdict::Failed(_));
         let failed: Vec<_> = report.checks.iter().filter(failed).collect();
         assert!(report.is_good(), "{failed:#?} {:?}", report.left_behind);
-        let rungs = client.health().rungs;
-        let climbed = (rungs.sessions, rungs.logins, rungs.initializations);
-        assert_eq!(climbed, (0, 1, 1), "it never had to recover");
+        let recoveries = client.health().recoveries;
+        let done = (
+            recoveries.sessions,
+            recoveries.logins,
+            recoveries.initializations,
+        );
+        assert_eq!(done, (0, 1, 1), "it never had to recover");
         report
     }
 

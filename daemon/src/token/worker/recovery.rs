@@ -2,22 +2,22 @@
 //!
 //! Rungs, lowest first: a new session; log out, log in and find the keys again; finalize,
 //! initialise, log in and find. Each is rate-limited and counted. After every login the keys used so
-//! far make a test signature that must verify, before the token counts as ready. The rung above is
-//! another process: [`Ladder::is_out_of_rungs`] says when this one has tried for long enough.
+//! far make a test signature that must verify, before the token counts as ready. The level above is
+//! another process: [`Recovery::needs_new_process`] says when this one has tried for long enough.
 //!
-//! Every operation holds the bench for reading; to log in again or to finalize, it is taken for
+//! Every operation holds the pool for reading; to log in again or to finalize, it is taken for
 //! writing. So nobody is inside the module when its sessions are dropped. A call that hangs keeps
 //! the ladder out: that is the watchdog's case.
 //!
 //! Never creates or deletes a key, and never gives up: what cannot be healed now is tried again.
 
 use super::health::{HealthCell, TokenState, WorkerHealth};
-use super::rig::{Rig, may_again};
+use super::login::{TokenLogin, may_again};
 use super::used_keys::UsedKeys;
 use super::watchdog::{Watchdog, Watched};
 use crate::token::credential::{NotACredential, check_assertion, check_shared_access};
 use crate::token::protocol::{Answer, Operation};
-use crate::token::{Rung, Token, TokenError};
+use crate::token::{RecoveryLevel, Token, TokenError};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,7 +29,7 @@ pub(super) const RENEWAL_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a token that was ready may be unavailable before another process is given a try: some
 /// modules can be initialised once in a process, and not again.
-const OUT_OF_RUNGS_AFTER: Duration = Duration::from_secs(15);
+const NEW_PROCESS_AFTER: Duration = Duration::from_secs(15);
 
 /// How often an unhealthy token is tended without being asked.
 const TEND_PERIOD: Duration = Duration::from_secs(1);
@@ -41,10 +41,10 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 const RENEWAL_POLL: Duration = Duration::from_millis(1);
 
 /// A token with its signers' sessions, and the way back when it fails.
-pub(super) struct Ladder {
+pub(super) struct Recovery {
     name: String,
-    bench: RwLock<Bench>,
-    rig: Mutex<Rig>,
+    pool: RwLock<SessionPool>,
+    login: Mutex<TokenLogin>,
     used_keys: UsedKeys,
     /// What the token itself had to tell at the last look.
     remark: Mutex<Option<String>>,
@@ -52,33 +52,38 @@ pub(super) struct Ladder {
     watchdog: Arc<Watchdog>,
 }
 
-/// The signers' seats. Locks are taken in this order: bench, seat, rig.
-struct Bench {
+/// The signers' slots. Locks are taken in this order: pool, slot, login.
+struct SessionPool {
     /// Counts renewals, so that of many who saw one failure only the first climbs.
     generation: u64,
-    seats: Vec<Mutex<Seat>>,
+    slots: Vec<Mutex<SessionSlot>>,
 }
 
 /// One signer's session.
 #[derive(Default)]
-struct Seat {
+struct SessionSlot {
     token: Option<Box<dyn Token>>,
     renewed: Option<Instant>,
 }
 
-impl Ladder {
+impl Recovery {
     /// A ladder on which nothing has been tried yet.
     ///
-    /// `watchdog` has a seat for each signer, and one more for renewals.
-    pub(super) fn new(name: &str, signers: usize, rig: Rig, watchdog: Arc<Watchdog>) -> Self {
-        let seats = (0..signers).map(|_| Mutex::default()).collect();
-        Ladder {
+    /// `watchdog` has a slot for each signer, and one more for renewals.
+    pub(super) fn new(
+        name: &str,
+        signers: usize,
+        login: TokenLogin,
+        watchdog: Arc<Watchdog>,
+    ) -> Self {
+        let slots = (0..signers).map(|_| Mutex::default()).collect();
+        Recovery {
             name: name.to_owned(),
-            bench: RwLock::new(Bench {
+            pool: RwLock::new(SessionPool {
                 generation: 0,
-                seats,
+                slots,
             }),
-            rig: Mutex::new(rig),
+            login: Mutex::new(login),
             used_keys: UsedKeys::default(),
             remark: Mutex::default(),
             health: HealthCell::starting(),
@@ -106,25 +111,29 @@ impl Ladder {
         deadline: Instant,
     ) -> Result<Answer, TokenError> {
         let (mut generation, mut outcome) = self.attempt(signer, operation, deadline)?;
-        for rung in [Rung::Session, Rung::Login, Rung::Initialize] {
+        for level in [
+            RecoveryLevel::Session,
+            RecoveryLevel::Login,
+            RecoveryLevel::Initialize,
+        ] {
             let Err(TokenError::Unavailable {
-                rung: Some(lowest),
+                level: Some(lowest),
                 reason,
                 ..
             }) = &outcome
             else {
                 break;
             };
-            if *lowest > rung {
+            if *lowest > level {
                 continue;
             }
             tracing::warn!(
                 token = self.name,
-                ?rung,
+                ?level,
                 reason,
-                "operation failed, climbing"
+                "operation failed, recovering"
             );
-            if !self.climb(rung, generation, signer) {
+            if !self.recover(level, generation, signer) {
                 continue;
             }
             if !operation.is_repeatable() {
@@ -133,7 +142,7 @@ impl Ladder {
             (generation, outcome) = self.attempt(signer, operation, deadline)?;
         }
         match outcome {
-            Err(error @ TokenError::Unavailable { rung: Some(_), .. }) => Err(self.stuck(error)),
+            Err(error @ TokenError::Unavailable { level: Some(_), .. }) => Err(self.stuck(error)),
             outcome => outcome,
         }
     }
@@ -155,8 +164,8 @@ impl Ladder {
         operation: &Operation,
         deadline: Instant,
     ) -> Result<(u64, Result<Answer, TokenError>), TokenError> {
-        let bench = self.bench_before(deadline)?;
-        let outcome = match &mut lock(&bench.seats[signer]).token {
+        let pool = self.pool_before(deadline)?;
+        let outcome = match &mut lock(&pool.slots[signer]).token {
             Some(token) => {
                 let _watched = self.watchdog.watch(signer, operation.name(), deadline);
                 match operation {
@@ -170,7 +179,7 @@ impl Ladder {
             None => Err(self.absent()),
         };
         self.note_use(operation, outcome.is_ok());
-        Ok((bench.generation, outcome))
+        Ok((pool.generation, outcome))
     }
 
     /// Remembers which key was used and for what, and has the daemon told what is new.
@@ -194,7 +203,7 @@ impl Ladder {
     }
 
     fn tell_keys(&self) {
-        let remark = lock(&self.rig).key_remark();
+        let remark = lock(&self.login).key_remark();
         if remark.is_some() {
             self.set_remark(remark);
         }
@@ -215,12 +224,15 @@ impl Ladder {
         *kept.expect("no thread panics while it holds the remark") = remark;
     }
 
-    /// The bench, once no renewal holds it.
-    fn bench_before(&self, deadline: Instant) -> Result<RwLockReadGuard<'_, Bench>, TokenError> {
+    /// The pool, once no renewal holds it.
+    fn pool_before(
+        &self,
+        deadline: Instant,
+    ) -> Result<RwLockReadGuard<'_, SessionPool>, TokenError> {
         loop {
-            match self.bench.try_read() {
-                Ok(bench) => return Ok(bench),
-                Err(TryLockError::Poisoned(_)) => unreachable!("nobody panics holding the bench"),
+            match self.pool.try_read() {
+                Ok(pool) => return Ok(pool),
+                Err(TryLockError::Poisoned(_)) => unreachable!("nobody panics holding the pool"),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     std::thread::sleep(RENEWAL_POLL);
                 }
@@ -231,7 +243,7 @@ impl Ladder {
         }
     }
 
-    /// What a signer without session answers: the cause, and a rung only if nobody is at it.
+    /// What a signer without session answers: the cause, and a level only if nobody is at it.
     fn absent(&self) -> TokenError {
         let WorkerHealth { state, reason, .. } = self.health.read();
         match state {
@@ -244,82 +256,87 @@ impl Ladder {
             TokenState::Ready => TokenError::Unavailable {
                 token: self.name.clone(),
                 reason: "no session could be opened".into(),
-                rung: Some(Rung::Initialize),
+                level: Some(RecoveryLevel::Initialize),
             },
         }
     }
 
-    /// Climbs one rung after a failure on `generation`; true if it is worth trying again.
-    fn climb(&self, rung: Rung, generation: u64, signer: usize) -> bool {
-        match rung {
-            Rung::Session => self.renew_session(signer),
-            Rung::Login | Rung::Initialize => self.renew(rung, Some(generation)),
+    /// Climbs one level after a failure on `generation`; true if it is worth trying again.
+    fn recover(&self, level: RecoveryLevel, generation: u64, signer: usize) -> bool {
+        match level {
+            RecoveryLevel::Session => self.renew_session(signer),
+            RecoveryLevel::Login | RecoveryLevel::Initialize => self.renew(level, Some(generation)),
         }
     }
 
-    /// The lowest rung: another session for this signer alone.
+    /// The lowest level: another session for this signer alone.
     fn renew_session(&self, signer: usize) -> bool {
-        let bench = self.bench.read().expect("nobody panics holding the bench");
-        let mut seat = lock(&bench.seats[signer]);
-        if !may_again(&mut seat.renewed, SESSION_INTERVAL) {
+        let pool = self.pool.read().expect("nobody panics holding the pool");
+        let mut slot = lock(&pool.slots[signer]);
+        if !may_again(&mut slot.renewed, SESSION_INTERVAL) {
             return false;
         }
-        self.health.count(|rungs| rungs.sessions += 1);
+        self.health.count(|done| done.sessions += 1);
         let _watched = self.watch_renewal(signer);
-        seat.token = None;
-        seat.token = lock(&self.rig).open().ok();
-        seat.token.is_some()
+        slot.token = None;
+        slot.token = lock(&self.login).open().ok();
+        slot.token.is_some()
     }
 
-    /// The higher rungs, for all signers. `seen` is the generation that failed: if there is a newer
+    /// The higher levels, for all signers. `seen` is the generation that failed: if there is a newer
     /// one, somebody else has climbed already.
-    fn renew(&self, rung: Rung, seen: Option<u64>) -> bool {
-        let mut bench = self.bench.write().expect("nobody panics holding the bench");
-        if seen.is_some_and(|generation| generation != bench.generation) {
+    fn renew(&self, level: RecoveryLevel, seen: Option<u64>) -> bool {
+        let mut pool = self.pool.write().expect("nobody panics holding the pool");
+        if seen.is_some_and(|generation| generation != pool.generation) {
             return true;
         }
-        let mut rig = lock(&self.rig);
-        if !rig.may_climb(rung) {
+        let mut login = lock(&self.login);
+        if !login.may_recover(level) {
             return false;
         }
-        bench.generation += 1;
-        let _watched = self.watch_renewal(bench.seats.len());
-        let mut renewed = self.renewed(rung, &mut bench, &mut rig);
-        if rung == Rung::Login && matches!(renewed, Err(TokenError::Unavailable { .. })) {
-            renewed = self.renewed(Rung::Initialize, &mut bench, &mut rig);
+        pool.generation += 1;
+        let _watched = self.watch_renewal(pool.slots.len());
+        let mut renewed = self.renewed(level, &mut pool, &mut login);
+        if level == RecoveryLevel::Login && matches!(renewed, Err(TokenError::Unavailable { .. })) {
+            renewed = self.renewed(RecoveryLevel::Initialize, &mut pool, &mut login);
         }
         // Before the state: a token that is told to be ready must not show keys as they were.
         self.health.set_keys(self.used_keys.reports());
-        self.set_remark(rig.key_remark());
+        self.set_remark(login.key_remark());
         match &renewed {
             Ok(()) => self
                 .health
                 .set(&self.name, TokenState::Ready, self.remarks()),
             Err(error) => {
-                bench.drop_sessions();
-                rig.stop();
+                pool.drop_sessions();
+                login.stop();
                 self.health.set_failed(&self.name, error);
             }
         }
         renewed.is_ok()
     }
 
-    /// Everything new from `rung` on, and proven.
-    fn renewed(&self, rung: Rung, bench: &mut Bench, rig: &mut Rig) -> Result<(), TokenError> {
-        bench.drop_sessions();
-        let mut tokens = rig.renew(rung, bench.seats.len(), &self.health)?;
+    /// Everything new from `level` on, and proven.
+    fn renewed(
+        &self,
+        level: RecoveryLevel,
+        pool: &mut SessionPool,
+        login: &mut TokenLogin,
+    ) -> Result<(), TokenError> {
+        pool.drop_sessions();
+        let mut tokens = login.renew(level, pool.slots.len(), &self.health)?;
         if let Some(token) = tokens.first_mut() {
             self.used_keys.prove_all(&self.name, token.as_mut())?;
         }
-        bench.seat(tokens);
+        pool.slot(tokens);
         Ok(())
     }
 
     /// Looks at a token that works. One that fails now is healed before somebody needs it.
     fn look(&self) {
-        let bench = self.bench.read().expect("nobody panics holding the bench");
-        let watched = self.watch_renewal(bench.seats.len());
-        let remark = lock(&self.rig).remark();
+        let pool = self.pool.read().expect("nobody panics holding the pool");
+        let watched = self.watch_renewal(pool.slots.len());
+        let remark = lock(&self.login).remark();
         drop(watched);
         match remark {
             Ok(remark) => {
@@ -327,18 +344,14 @@ impl Ladder {
                 self.health.remark(&self.name, self.remarks());
             }
             Err(TokenError::Unavailable {
-                rung: Some(rung),
+                level: Some(level),
                 reason,
                 ..
             }) => {
-                tracing::warn!(
-                    token = self.name,
-                    reason,
-                    "a token at rest failed, climbing"
-                );
-                let generation = bench.generation;
-                drop(bench);
-                self.renew(rung.max(Rung::Login), Some(generation));
+                tracing::warn!(token = self.name, reason, "idle token failed, recovering");
+                let generation = pool.generation;
+                drop(pool);
+                self.renew(level.max(RecoveryLevel::Login), Some(generation));
             }
             _ => {}
         }
@@ -347,7 +360,7 @@ impl Ladder {
     /// Waits until the token has to be tended: soon, while it is not ready; if it is, when it fails
     /// or, where the token has something to tell at rest, from time to time. False once closed.
     pub(super) fn wait_until_due(&self) -> bool {
-        let pause = lock(&self.rig).look_interval().unwrap_or(FOREVER);
+        let pause = lock(&self.login).look_interval().unwrap_or(FOREVER);
         let is_ready = |health: &WorkerHealth| health.state == TokenState::Ready;
         // A new remark may change how often the token is looked at.
         let known = self.health.read().reason;
@@ -374,57 +387,57 @@ impl Ladder {
         let is_due = match self.health.read().state {
             TokenState::Ready => return self.look(),
             TokenState::Starting | TokenState::Unavailable => true,
-            TokenState::Parked => lock(&self.rig).may_leave_park(),
+            TokenState::Parked => lock(&self.login).may_leave_park(),
         };
         if is_due {
-            self.renew(Rung::Initialize, None);
+            self.renew(RecoveryLevel::Initialize, None);
         }
     }
 
     /// Whether another process should try. Never before this one had the token: a fresh process that
     /// cannot have it tries on, so an absent token costs one process and not one after the other.
-    pub(super) fn is_out_of_rungs(&self) -> bool {
+    pub(super) fn needs_new_process(&self) -> bool {
         self.health
             .lost_for()
-            .is_some_and(|lost| lost >= OUT_OF_RUNGS_AFTER)
+            .is_some_and(|lost| lost >= NEW_PROCESS_AFTER)
     }
 
     /// Drops every session, then brings the library down. Afterwards no signer may come back.
     pub(super) fn stop(&self) {
-        let mut bench = self.bench.write().expect("nobody panics holding the bench");
-        bench.drop_sessions();
-        lock(&self.rig).stop();
+        let mut pool = self.pool.write().expect("nobody panics holding the pool");
+        pool.drop_sessions();
+        lock(&self.login).stop();
     }
 
-    fn watch_renewal(&self, seat: usize) -> Watched<'_> {
+    fn watch_renewal(&self, slot: usize) -> Watched<'_> {
         self.watchdog
-            .watch(seat, "recovery", Instant::now() + RENEWAL_DEADLINE)
+            .watch(slot, "recovery", Instant::now() + RENEWAL_DEADLINE)
     }
 }
 
-impl Bench {
+impl SessionPool {
     fn drop_sessions(&mut self) {
-        for seat in &mut self.seats {
-            unlocked(seat).token = None;
+        for slot in &mut self.slots {
+            unlocked(slot).token = None;
         }
     }
 
-    fn seat(&mut self, tokens: Vec<Box<dyn Token>>) {
-        for (seat, token) in self.seats.iter_mut().zip(tokens) {
-            unlocked(seat).token = Some(token);
+    fn slot(&mut self, tokens: Vec<Box<dyn Token>>) {
+        for (slot, token) in self.slots.iter_mut().zip(tokens) {
+            unlocked(slot).token = Some(token);
         }
     }
 }
 
-fn unlocked(seat: &mut Mutex<Seat>) -> &mut Seat {
-    seat.get_mut()
-        .expect("no thread panics while it holds a seat")
+fn unlocked(slot: &mut Mutex<SessionSlot>) -> &mut SessionSlot {
+    slot.get_mut()
+        .expect("no thread panics while it holds a slot")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
-        .expect("no thread panics while it holds a seat or the rig")
+        .expect("no thread panics while it holds a slot or the login")
 }
 
 /// An operation of the protocol as a call of the trait. What a credential key shall sign is looked

@@ -1,9 +1,9 @@
-//! The rig: a backend, the PIN guard before it, and how often each may be used.
+//! The login: a backend, the PIN guard before it, and how often each may be used.
 
 use super::health::HealthCell;
 use crate::token::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::pin::{PinError, PinGuard};
-use crate::token::{Rung, Token, TokenError};
+use crate::token::{RecoveryLevel, Token, TokenError};
 use std::time::{Duration, Instant};
 
 /// Shortest time between two logins, and between two initialisations.
@@ -13,7 +13,7 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 const LOCKED_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What it takes to have sessions that are logged in.
-pub(super) struct Rig {
+pub(super) struct TokenLogin {
     name: String,
     backend: Box<dyn Backend>,
     /// `None` for a token without login.
@@ -23,9 +23,9 @@ pub(super) struct Rig {
     initialize_tried: Option<Instant>,
 }
 
-impl Rig {
+impl TokenLogin {
     pub(super) fn new(name: &str, backend: Box<dyn Backend>, guard: Option<PinGuard>) -> Self {
-        Rig {
+        TokenLogin {
             name: name.to_owned(),
             backend,
             guard,
@@ -46,11 +46,11 @@ impl Rig {
         self.backend.stop();
     }
 
-    /// Whether `rung` may be climbed now; if so, it counts as climbed.
-    pub(super) fn may_climb(&mut self, rung: Rung) -> bool {
-        let tried = match rung {
-            Rung::Session | Rung::Login => &mut self.login_tried,
-            Rung::Initialize => &mut self.initialize_tried,
+    /// Whether `level` may be climbed now; if so, it counts as climbed.
+    pub(super) fn may_recover(&mut self, level: RecoveryLevel) -> bool {
+        let tried = match level {
+            RecoveryLevel::Session | RecoveryLevel::Login => &mut self.login_tried,
+            RecoveryLevel::Initialize => &mut self.initialize_tried,
         };
         may_again(tried, RENEWAL_INTERVAL)
     }
@@ -79,15 +79,15 @@ impl Rig {
         })
     }
 
-    /// Logs in anew, from as far down as `rung` says, and opens `count` sessions.
+    /// Logs in anew, from as far down as `level` says, and opens `count` sessions.
     pub(super) fn renew(
         &mut self,
-        rung: Rung,
+        level: RecoveryLevel,
         count: usize,
         health: &HealthCell,
     ) -> Result<Vec<Box<dyn Token>>, TokenError> {
-        if rung == Rung::Initialize {
-            health.count(|rungs| rungs.initializations += 1);
+        if level == RecoveryLevel::Initialize {
+            health.count(|done| done.initializations += 1);
             self.identity = Some(self.backend.start()?);
         } else {
             self.backend.log_out();
@@ -113,7 +113,7 @@ impl Rig {
             PinError::Refused { .. } | PinError::RefusedAgain { .. } => parked(error.to_string()),
             PinError::Credential { .. } => TokenError::unavailable(&self.name, error.to_string()),
         })?;
-        health.count(|rungs| rungs.logins += 1);
+        health.count(|done| done.logins += 1);
         match self.backend.log_in(&pin) {
             Ok(()) => guard.forget_refused(),
             Err(TokenError::Parked { reason, .. }) => {

@@ -1,6 +1,6 @@
 //! The ladder, on a backend that fails as told.
 
-use super::super::health::{KeyReport, RungCounters};
+use super::super::health::{KeyReport, RecoveryCounters};
 use super::*;
 use crate::token::backend::{Backend, PinStanding, TokenIdentity};
 use crate::token::credential;
@@ -19,7 +19,7 @@ struct Script(Arc<Mutex<Faults>>);
 #[derive(Default)]
 struct Faults {
     /// Of the next operations, one each.
-    operations: VecDeque<Rung>,
+    operations: VecDeque<RecoveryLevel>,
     /// Of the next starts, one each.
     starts: usize,
     /// What is remarked at each look, then nothing.
@@ -39,11 +39,11 @@ impl Script {
     }
 }
 
-fn broken(rung: Rung) -> TokenError {
+fn broken(level: RecoveryLevel) -> TokenError {
     TokenError::Unavailable {
         token: NAME.into(),
         reason: "scripted".into(),
-        rung: Some(rung),
+        level: Some(level),
     }
 }
 
@@ -63,7 +63,7 @@ impl Backend for ScriptedBackend {
         match faults.starts.checked_sub(1) {
             Some(left) => {
                 faults.starts = left;
-                Err(broken(Rung::Initialize))
+                Err(broken(RecoveryLevel::Initialize))
             }
             None => Ok(TokenIdentity {
                 label: NAME.into(),
@@ -110,7 +110,7 @@ struct ScriptedSession {
 impl ScriptedSession {
     fn working(&self) -> Result<(), TokenError> {
         match self.script.faults().operations.pop_front() {
-            Some(rung) => Err(broken(rung)),
+            Some(level) => Err(broken(level)),
             None => Ok(()),
         }
     }
@@ -178,7 +178,7 @@ impl Token for ScriptedSession {
 
 /// A ladder of one signer, tended once, and a key that has signed.
 struct Scene {
-    ladder: Ladder,
+    recovery: Recovery,
     script: Script,
     key: KeyDescription,
 }
@@ -196,11 +196,11 @@ impl Scene {
             memory,
             script: script.clone(),
         };
-        let rig = Rig::new(NAME, Box::new(backend), None);
-        let ladder = Ladder::new(NAME, 1, rig, Arc::new(Watchdog::new(2)));
-        ladder.tend();
+        let login = TokenLogin::new(NAME, Box::new(backend), None);
+        let recovery = Recovery::new(NAME, 1, login, Arc::new(Watchdog::new(2)));
+        recovery.tend();
         let scene = Scene {
-            ladder,
+            recovery,
             script,
             key,
         };
@@ -218,20 +218,20 @@ impl Scene {
     }
 
     fn perform(&self, operation: &Operation) -> Result<Answer, TokenError> {
-        self.ladder
+        self.recovery
             .perform(0, operation, Instant::now() + Duration::from_secs(5))
     }
 
-    fn script(&self, rungs: &[Rung]) {
-        self.script.faults().operations.extend(rungs);
+    fn script(&self, levels: &[RecoveryLevel]) {
+        self.script.faults().operations.extend(levels);
     }
 
-    fn rungs(&self) -> RungCounters {
-        self.ladder.health().rungs
+    fn recoveries(&self) -> RecoveryCounters {
+        self.recovery.health().recoveries
     }
 
     fn state(&self) -> TokenState {
-        self.ladder.health().state
+        self.recovery.health().state
     }
 
     /// As if the last climb had been long ago.
@@ -243,10 +243,10 @@ impl Scene {
 #[test]
 fn a_broken_session_is_replaced_and_nothing_else_is_touched() {
     let scene = Scene::new();
-    scene.script(&[Rung::Session]);
+    scene.script(&[RecoveryLevel::Session]);
     scene.sign().expect("signs on a new session");
     assert_eq!(
-        (scene.rungs().sessions, scene.script.faults().started),
+        (scene.recoveries().sessions, scene.script.faults().started),
         (1, 1)
     );
 }
@@ -256,10 +256,10 @@ fn what_a_new_session_does_not_heal_climbs_until_something_does() {
     let scene = Scene::new();
     scene.let_time_pass();
     // The operation, the operation on a new session, the proof after a new login.
-    scene.script(&[Rung::Session; 3]);
+    scene.script(&[RecoveryLevel::Session; 3]);
     scene.sign().expect("heals on the way up");
     assert_eq!(
-        (scene.rungs().sessions, scene.script.faults().started),
+        (scene.recoveries().sessions, scene.script.faults().started),
         (1, 2)
     );
     assert_eq!(scene.state(), TokenState::Ready);
@@ -269,7 +269,7 @@ fn what_a_new_session_does_not_heal_climbs_until_something_does() {
 fn a_lost_device_is_initialised_again_with_every_session_dropped_before() {
     let scene = Scene::new();
     scene.let_time_pass();
-    scene.script(&[Rung::Initialize]);
+    scene.script(&[RecoveryLevel::Initialize]);
     scene.sign().expect("signs after a new start");
     assert_eq!(scene.script.faults().started, 2);
 }
@@ -277,7 +277,7 @@ fn a_lost_device_is_initialised_again_with_every_session_dropped_before() {
 #[test]
 fn initialising_is_rate_limited_and_then_left_to_the_prober() {
     let scene = Scene::new();
-    scene.script(&[Rung::Initialize]);
+    scene.script(&[RecoveryLevel::Initialize]);
     assert!(matches!(scene.sign(), Err(TokenError::Unavailable { .. })));
     assert_eq!(
         scene.script.faults().started,
@@ -286,7 +286,7 @@ fn initialising_is_rate_limited_and_then_left_to_the_prober() {
     );
     assert_eq!(scene.state(), TokenState::Unavailable);
     scene.let_time_pass();
-    scene.ladder.tend();
+    scene.recovery.tend();
     assert_eq!(scene.state(), TokenState::Ready);
     scene.sign().expect("healed");
 }
@@ -296,15 +296,15 @@ fn an_absent_device_is_tried_again_until_it_is_back() {
     let scene = Scene::new();
     scene.let_time_pass();
     scene.script.faults().starts = 2;
-    scene.script(&[Rung::Initialize]);
+    scene.script(&[RecoveryLevel::Initialize]);
     assert!(matches!(
         scene.sign(),
-        Err(TokenError::Unavailable { rung: None, .. })
+        Err(TokenError::Unavailable { level: None, .. })
     ));
     for _ in 0..2 {
         assert_eq!(scene.state(), TokenState::Unavailable);
         scene.let_time_pass();
-        scene.ladder.tend();
+        scene.recovery.tend();
     }
     assert_eq!(scene.state(), TokenState::Ready);
 }
@@ -314,10 +314,10 @@ fn a_token_that_signs_wrongly_after_a_login_is_not_ready() {
     let scene = Scene::new();
     scene.let_time_pass();
     scene.script.faults().lies = true;
-    scene.script(&[Rung::Initialize]);
+    scene.script(&[RecoveryLevel::Initialize]);
     scene.sign().expect_err("its proof does not verify");
     assert_eq!(scene.state(), TokenState::Unavailable);
-    assert!(scene.ladder.health().reason.contains("does not verify"));
+    assert!(scene.recovery.health().reason.contains("does not verify"));
 }
 
 #[test]
@@ -329,21 +329,21 @@ fn a_used_key_that_is_gone_after_a_login_is_named_and_the_rest_goes_on() {
         spki: Vec::new(),
         wrapped: None,
     };
-    scene.ladder.used_keys.remember(&gone);
+    scene.recovery.used_keys.remember(&gone);
     scene.let_time_pass();
-    scene.script(&[Rung::Initialize]);
+    scene.script(&[RecoveryLevel::Initialize]);
     scene.sign().expect("the other key signs");
-    assert_eq!(scene.ladder.health().reason, "keys not found: gone");
+    assert_eq!(scene.recovery.health().reason, "keys not found: gone");
 }
 
 /// What the ladder and the daemon have a key sign for a test is told with the health.
 #[test]
 fn test_signatures_are_counted() {
     let scene = Scene::new();
-    let told = || scene.ladder.health().keys;
+    let told = || scene.recovery.health().keys;
     assert_eq!(told()[0].proofs, 0);
     scene.let_time_pass();
-    scene.script(&[Rung::Initialize]);
+    scene.script(&[RecoveryLevel::Initialize]);
     scene.sign().expect("signs after a new login");
     assert_eq!(told()[0].proofs, 1);
     let prove = Operation::Prove(scene.key.reference());
@@ -365,7 +365,7 @@ fn a_key_that_cannot_be_proven_is_told_until_it_can() {
         matches!(refused, Err(TokenError::Key { .. })),
         "{refused:?}"
     );
-    let health = scene.ladder.health();
+    let health = scene.recovery.health();
     let unusable = |it: &&KeyReport| it.unusable.is_some();
     assert_eq!(health.keys.iter().filter(unusable).count(), 1);
     assert_eq!(health.state, TokenState::Ready);
@@ -377,7 +377,7 @@ fn a_key_that_cannot_be_proven_is_told_until_it_can() {
     assert!(matches!(scene.perform(&prove), Err(TokenError::Key { .. })));
     scene.script.faults().lies = false;
     scene.perform(&prove).expect("it signs again");
-    let unusable = scene.ladder.health().keys;
+    let unusable = scene.recovery.health().keys;
     assert_eq!(
         unusable.iter().filter(|it| it.unusable.is_some()).count(),
         1
@@ -391,8 +391,8 @@ fn what_is_remarked_of_a_token_that_works_is_its_reason_as_long_as_it_holds() {
     scene.script.faults().remarks = [lockout, Ok(None)].into();
     for reason in ["in lockout", ""] {
         scene.let_time_pass();
-        scene.ladder.tend();
-        let health = scene.ladder.health();
+        scene.recovery.tend();
+        let health = scene.recovery.health();
         assert_eq!((health.state, &*health.reason), (TokenState::Ready, reason));
     }
 }
@@ -401,9 +401,9 @@ fn what_is_remarked_of_a_token_that_works_is_its_reason_as_long_as_it_holds() {
 fn a_token_at_rest_that_fails_is_healed_before_somebody_needs_it() {
     let scene = Scene::new();
     let started = scene.script.faults().started;
-    scene.script.faults().remarks = [Err(broken(Rung::Initialize))].into();
+    scene.script.faults().remarks = [Err(broken(RecoveryLevel::Initialize))].into();
     scene.let_time_pass();
-    scene.ladder.tend();
+    scene.recovery.tend();
     assert_eq!(scene.script.faults().started, started + 1);
     assert_eq!(scene.state(), TokenState::Ready);
 }
@@ -412,7 +412,7 @@ fn a_token_at_rest_that_fails_is_healed_before_somebody_needs_it() {
 fn a_key_is_not_generated_twice_whatever_was_healed() {
     let scene = Scene::new();
     scene.let_time_pass();
-    scene.script(&[Rung::Initialize]);
+    scene.script(&[RecoveryLevel::Initialize]);
     let specification = KeySpecification {
         key_type: KeyType::P256,
         label: "new".into(),
@@ -434,11 +434,17 @@ fn a_key_is_not_generated_twice_whatever_was_healed() {
 fn many_who_saw_one_failure_climb_once() {
     let scene = Scene::new();
     scene.let_time_pass();
-    let generation = scene.ladder.bench.read().expect("not poisoned").generation;
-    assert!(scene.ladder.climb(Rung::Initialize, generation, 0));
+    let generation = scene.recovery.pool.read().expect("not poisoned").generation;
     assert!(
-        scene.ladder.climb(Rung::Initialize, generation, 0),
-        "somebody else has climbed"
+        scene
+            .recovery
+            .recover(RecoveryLevel::Initialize, generation, 0)
+    );
+    assert!(
+        scene
+            .recovery
+            .recover(RecoveryLevel::Initialize, generation, 0),
+        "another signer has recovered"
     );
     assert_eq!(scene.script.faults().started, 2);
 }
