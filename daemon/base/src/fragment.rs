@@ -82,13 +82,13 @@ pub struct Fragment {
     pub environment: Vec<String>,
     /// The argument `pReserved` of `C_Initialize`; `${NAME}` is a variable of `environment`.
     pub initialize_argument: Option<String>,
-    /// Sessions that sign, one thread each.
+    /// Default number of signing sessions, one thread each.
     #[serde(default = "sessions_default")]
     pub sessions: usize,
     /// Most sessions that the family supports.
     #[serde(default = "sessions_max_default")]
     pub sessions_max: usize,
-    /// Whether keys can be used only after `C_Login`.
+    /// True if keys can be used only after `C_Login`.
     #[serde(default = "yes")]
     pub login: bool,
     /// The access of a worker; `None` if it depends on the token behind the module.
@@ -96,11 +96,11 @@ pub struct Fragment {
     /// The form of a PIN, if it has one.
     #[serde(default)]
     pub pin_form: String,
-    /// Whether `CKA_LOCAL` of a key that was made on the token is true.
+    /// True if `CKA_LOCAL` is true of a key that was made on the token.
     #[serde(default = "yes")]
     pub tells_local: bool,
-    /// Whether a key's purpose is limited by attributes besides `CKA_SIGN` when it is made
-    /// (`CKA_DERIVE`, `CKA_DECRYPT`, `CKA_UNWRAP`): some modules refuse such a template.
+    /// True if the template of a new key may also set `CKA_DERIVE`, `CKA_DECRYPT` and `CKA_UNWRAP`
+    /// to false: some modules refuse such a template.
     #[serde(default = "yes")]
     pub takes_purposes: bool,
     /// Mechanisms that the module lists although they fail, as `CKM_…` names.
@@ -130,7 +130,7 @@ pub enum FragmentError {
     /// The package has no family of this name.
     #[error("there is no fragment {0:?}; there are: {known}", known = names().join(", "))]
     Unknown(String),
-    /// The text is not a fragment.
+    /// The text is not a valid fragment.
     #[error("fragment {name:?} cannot be read")]
     Malformed {
         /// The name of the fragment.
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_told_which_there_are() {
+    fn the_error_about_an_unknown_name_lists_the_known_names() {
         let error = Fragment::shipped("softhsm").expect_err("no such fragment");
         assert!(error.to_string().contains("softhsm2"), "{error}");
     }

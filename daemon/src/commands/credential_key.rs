@@ -1,10 +1,10 @@
-//! `hallmarkd make-credential-key`: an RSA key for client assertions, and a certificate to show it
-//! to Entra ID with.
+//! Makes an RSA key for client assertions and its certificate for Entra ID: `hallmarkd
+//! make-credential-key`.
 //!
-//! The key signs assertions and nothing else, so it can sign neither its own certificate nor a
-//! request for one. Entra reads the certificate's public key, dates and thumbprint and asks for no
-//! chain; so it is issued by a key that is made for this one signature and forgotten. An authority
-//! of ours is never asked: a certificate of its would be good for more than Entra.
+//! The key signs only assertions, so it can sign neither its own certificate nor a request for one.
+//! Entra reads the public key, dates and thumbprint of the certificate and needs no chain. So a
+//! temporary key signs the certificate and is dropped. No authority of ours signs it: that
+//! certificate would be valid for more than Entra.
 
 use super::label_of;
 use super::private_worker::PrivateWorker;
@@ -24,27 +24,26 @@ use time::{Duration, OffsetDateTime};
 /// Common name of the issuer.
 const ISSUER: &str = "Issued for Entra ID by a key that was not kept";
 
-/// How long before now the certificate begins: clocks differ.
+/// How long before now the certificate becomes valid, because clocks differ.
 const BACKDATED: Duration = Duration::minutes(5);
 
-/// Entra refuses what is valid for longer where a policy of the tenant says so; two years is
-/// common.
+/// Allowed lifetimes, in days. Some tenants' policies refuse more than two years.
 const DAYS: std::ops::RangeInclusive<u16> = 1..=730;
 
-/// What to make.
+/// The options of a new key.
 #[derive(Debug)]
 pub struct NewKey {
     /// The token's name in the configuration.
     pub token: String,
-    /// What the key shall be called.
+    /// The key's name.
     pub key: String,
-    /// Where to write the certificate; must not exist.
+    /// The certificate's file, which must not exist.
     pub out: PathBuf,
-    /// How long the certificate is valid, in days.
+    /// The certificate's lifetime.
     pub days: u16,
 }
 
-/// Makes the key, writes its certificate, and says what to do with it.
+/// Makes the key, writes its certificate, and prints what to do with it.
 pub fn make_key(
     configuration: &Configuration,
     new: &NewKey,
@@ -55,7 +54,7 @@ pub fn make_key(
         bail!("give 1 to 730 days");
     }
     let worker = PrivateWorker::ready(configuration, &new.token)?;
-    // Before the key: one of which there is no certificate is of no use.
+    // Before the key: a key without a certificate is of no use.
     let mut file = files::create_new(&new.out, 0o644)
         .with_context(|| format!("cannot make {}", new.out.display()))?;
     let key = generate(&worker.client, label)?;
@@ -75,12 +74,12 @@ fn generate(client: &TokenClient, label: String) -> anyhow::Result<KeyDescriptio
     let key = client.generate(&specification, GENERATE_DEADLINE)?;
     if !(key.sensitive && !key.extractable && key.never_extractable && key.local) {
         client.destroy(&key.reference(), LOOKUP_DEADLINE)?;
-        bail!("the token made a key that could leave it; it was deleted again");
+        bail!("the token made a key that could be exported; the key was deleted again");
     }
     Ok(key)
 }
 
-/// The public key of a key that only its token has.
+/// The public half of a key on the token.
 struct OnToken(PublicKey);
 
 impl PublicKeyData for OnToken {
@@ -93,7 +92,7 @@ impl PublicKeyData for OnToken {
     }
 }
 
-/// A certificate of the key with this SPKI, as PEM.
+/// Returns a certificate of the key with this SPKI, as PEM.
 fn certificate(name: &str, spki: &[u8], days: u16) -> anyhow::Result<String> {
     let issuer_key = KeyPair::generate_for(&PKCS_RSA_SHA256)?;
     let issuer = Issuer::new(named(ISSUER), issuer_key);
@@ -120,12 +119,12 @@ fn say(new: &NewKey, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(
         out,
         "An RSA key for client assertions is in token {token:?}; its certificate is {}.\n\
-         1. Upload the certificate to the application in Entra ID (Certificates & secrets), and give \
-         the application the role \"Device Provisioning Service Data Contributor\".\n\
+         1. Upload the certificate to the application in Entra ID (Certificates & secrets), and \
+         give the application the role \"Device Provisioning Service Data Contributor\".\n\
          2. Put this into the configuration:\n   \
          credential = {{ kind = \"entra-client-assertion\", tenant = \"…\", client_id = \"…\", \
          token = {token:?}, key = {key:?}, certificate = {certificate:?} }}\n\
-         3. The certificate expires in {days} days: make another key before, under another name.",
+         3. The certificate expires in {days} days: make another key under another name before.",
         certificate.display()
     )
     .context("cannot write")
@@ -137,7 +136,7 @@ mod tests {
     use crate::x509::bundle::parse_bundle;
 
     #[test]
-    fn the_certificate_holds_the_key_and_is_no_authority_s() {
+    fn the_certificate_holds_the_key_and_is_not_an_authoritys() {
         let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
         let spki = key.subject_public_key_info();
         let pem = certificate("entra", &spki, 30).unwrap();

@@ -1,7 +1,7 @@
-//! `hallmarkd import-secret`: the key of a connection string goes into a token, once.
+//! Imports the key of a connection string into a token: `hallmarkd import-secret`.
 //!
-//! The secret goes from the file to the token's worker and nowhere else: not over the API, not into
-//! the database, not onto the command line.
+//! The secret is passed from the file to the token's worker only: not over the API, not into the
+//! database, not on a command line.
 
 use super::label_of;
 use super::private_worker::PrivateWorker;
@@ -16,18 +16,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// What to import, and where to.
+/// The options of an import.
 #[derive(Debug)]
 pub struct Import {
     /// The token's name in the configuration.
     pub token: String,
-    /// What the key shall be called.
+    /// The key's name.
     pub key: String,
     /// The file with the connection string.
     pub file: PathBuf,
 }
 
-/// Imports the key, sees that the token computes with it, and says what to do with the file.
+/// Imports the key, checks that the token computes with it, and prints what to do with the file.
 pub fn import_secret(
     configuration: &Configuration,
     import: &Import,
@@ -42,24 +42,24 @@ pub fn import_secret(
     let client = &worker.client;
     client.import_secret(&label, string.key(), LOOKUP_DEADLINE)?;
     if let Err(error) = prove(client, &label, &string) {
-        client
-            .destroy_secret(&label, LOOKUP_DEADLINE)
-            .context("the imported key computes wrongly, and could not be deleted again")?;
+        client.destroy_secret(&label, LOOKUP_DEADLINE).context(
+            "the token computes wrong HMACs with the imported key, and cannot delete it",
+        )?;
         return Err(error);
     }
     say(import, &string, out)
 }
 
-/// The token's signature must be the one that the file's key makes.
+/// Checks that the token computes the same signature as the key in the file.
 fn prove(client: &TokenClient, label: &str, string: &ConnectionString) -> anyhow::Result<()> {
     let now = SystemTime::now();
     let access = SharedAccess::new(string.host(), string.policy(), now);
     let code = client.hmac_sha256(label, access.text().as_bytes(), LOOKUP_DEADLINE)?;
     let (made, wanted) = (access.token(&code), string.token(now));
-    match made.expose_secret() == wanted.expose_secret() {
-        true => Ok(()),
-        false => bail!("the token computes another HMAC than the key does; nothing was imported"),
+    if made.expose_secret() != wanted.expose_secret() {
+        bail!("the token computes another HMAC than the key does; nothing was imported");
     }
+    Ok(())
 }
 
 fn say(import: &Import, string: &ConnectionString, out: &mut impl Write) -> anyhow::Result<()> {
@@ -71,9 +71,9 @@ fn say(import: &Import, string: &ConnectionString, out: &mut impl Write) -> anyh
          1. Put this into the configuration, in place of the file:\n   \
          credential = {{ kind = \"token-hmac\", token = {token:?}, key = {key:?}, \
          policy = {policy:?} }}\n\
-         2. Restart the daemon, and see that `hallmark push list` shows no refused credential.\n\
+         2. Restart the daemon, and check that `hallmark push list` shows no refused credential.\n\
          3. Destroy every copy of the connection string: shred -u {file}\n   \
-         If a copy may be left elsewhere, regenerate the policy's key at Azure and import it anew, \
+         If another copy may exist, regenerate the policy's key at Azure and import the new key \
          under another name."
     )
     .context("cannot write")

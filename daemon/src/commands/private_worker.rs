@@ -1,5 +1,4 @@
-//! A token worker of our own, for the length of one command: on a socket of its own, beside the one
-//! that `serve` may be using.
+//! Runs a token worker for one command, on its own socket, beside the worker that `serve` may use.
 
 use crate::config::Configuration;
 use crate::socket_path;
@@ -10,7 +9,7 @@ use anyhow::{Context, bail};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long a token may take to get ready.
+/// Deadline for a token to become ready.
 pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A worker that ends when this is dropped.
@@ -22,7 +21,7 @@ pub(crate) struct PrivateWorker {
 }
 
 impl PrivateWorker {
-    /// Starts one for the token `name`; it may not be ready yet.
+    /// Starts a worker of the token `name` without waiting for the token.
     pub(crate) fn start(configuration: &Configuration, name: &str) -> anyhow::Result<Self> {
         let Some(token) = configuration.tokens.get(name) else {
             bail!("the configuration has no [[token]] named {name:?}");
@@ -40,7 +39,7 @@ impl PrivateWorker {
         })
     }
 
-    /// Starts one, and waits until its token is ready.
+    /// Starts a worker, and waits until its token is ready.
     pub(crate) fn ready(configuration: &Configuration, name: &str) -> anyhow::Result<Self> {
         let worker = Self::start(configuration, name)?;
         let health = worker.client.wait_ready(READY_DEADLINE);

@@ -42,7 +42,7 @@ impl CredentialKeys for KeysOfToken {
 }
 
 fn labelled(key: &str) -> Result<String, KeyFailure> {
-    label(key).ok_or_else(|| KeyFailure::Unusable(format!("{key:?} is no name of a key")))
+    label(key).ok_or_else(|| KeyFailure::Unusable(format!("{key:?} is not a valid key name")))
 }
 
 fn failure(error: TokenError) -> KeyFailure {

@@ -1,8 +1,8 @@
-//! `[[token]]` of the configuration: what was said, and what it means.
+//! Reads and checks `[[token]]` of the configuration.
 //!
-//! [`TokenConfiguration`] is what was said. [`TokenConfiguration::resolve`] checks it as a whole and
-//! gives [`TokenSettings`], which is what the rest of [`token`](super) works with. Neither ever
-//! holds a PIN, only the path of the file that does.
+//! [`TokenConfiguration`] is the text as it was read. [`TokenConfiguration::resolve`] checks it as
+//! a whole and returns [`TokenSettings`], which the rest of [`token`](super) uses. Neither holds a
+//! PIN, only the path of its file.
 
 use super::fragment::{Fragment, FragmentError, SESSIONS_MAX, TOKEN_NAME_BYTES_MAX};
 use super::tpm::tcti::{NoTcti, Tcti};
@@ -20,16 +20,15 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Longest `CKA_LABEL` of a token: `CK_TOKEN_INFO.label` has 32 bytes.
 const LABEL_BYTES_MAX: usize = 32;
 
-/// Limits of `sign_deadline_ms`.
 const SIGN_DEADLINE_MS: std::ops::RangeInclusive<u32> = 100..=120_000;
 
 /// Persistent handles that belong to the owner (TCG Registry of Reserved TPM 2.0 Handles, 2.3.1).
 const OWNER_HANDLES: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x817f_ffff;
 
-/// What keeps the TPM's library from writing its own lines to standard error, and where it is said.
+/// The environment variable that keeps the TPM's library from writing to standard error.
 const TSS2_LOG: (&str, &str) = ("TSS2_LOG", "all+none");
 
-/// Words that, as part of an environment variable's name, say that its value is a secret.
+/// Words in the name of an environment variable whose value is a secret.
 const SECRET_WORDS: &[&str] = &[
     "PIN",
     "PASS",
@@ -41,50 +40,48 @@ const SECRET_WORDS: &[&str] = &[
     "CREDENTIALS",
 ];
 
-/// What a worker reads of the configuration file. The rest is not its business, and is checked by
-/// `serve`.
+/// The part of the configuration file that a worker reads. `serve` checks the rest.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TokenFile {
-    /// The daemon's state directory.
     state_dir: PathBuf,
     runtime_dir: Option<PathBuf>,
     token_state_dir: Option<PathBuf>,
-    /// The tokens.
+    /// All `[[token]]` tables.
     #[serde(default)]
     pub token: Vec<TokenConfiguration>,
 }
 
-/// Where a worker listens. `serve` and the worker agree by both asking here.
+/// Returns the socket of a worker, for the worker and for `serve`.
 pub fn worker_socket(runtime_dir: &Path, name: &str) -> PathBuf {
     runtime_dir.join(format!("token-{name}.sock"))
 }
 
-/// Why there is nothing that a worker could be started with.
+/// Why the configuration of a worker's token cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
     /// The file cannot be read.
     #[error("cannot read {path:?}: {reason}")]
     Unreadable {
-        /// The file.
+        /// The configuration file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         reason: String,
     },
-    /// The file is not as the documentation has it.
+    /// The file is not valid TOML, or has unknown or missing fields.
     #[error("cannot use {path:?}: {reason}")]
     Malformed {
-        /// The file.
+        /// The configuration file.
         path: PathBuf,
-        /// Where and why.
+        /// The line and what is wrong in it.
         reason: String,
     },
-    /// The file names other tokens.
+    /// The file has no token of this name.
     #[error("there is no [[token]] named {0:?}")]
     NoSuchToken(String),
 }
 
 impl TokenFile {
-    /// Reads the file.
+    /// Reads the configuration file.
     pub fn read(path: &Path) -> Result<Self, TokenFileError> {
         let text = files::read_text(path, FILE_BYTES_MAX);
         let text = text.map_err(|error| TokenFileError::Unreadable {
@@ -97,7 +94,7 @@ impl TokenFile {
         })
     }
 
-    /// The token `name`.
+    /// Returns the table of the token `name`.
     pub fn token(&self, name: &str) -> Result<TokenConfiguration, TokenFileError> {
         let token = self.token.iter().find(|token| token.name == name);
         token
@@ -105,12 +102,12 @@ impl TokenFile {
             .ok_or_else(|| TokenFileError::NoSuchToken(name.to_owned()))
     }
 
-    /// Where the worker of the token `name` listens unless it is told another place.
+    /// Returns the socket of the worker of `name`, unless `--socket` names another one.
     pub fn socket(&self, name: &str) -> PathBuf {
         worker_socket(self.runtime_dir.as_ref().unwrap_or(&self.state_dir), name)
     }
 
-    /// Where workers keep park files, their TPMs' anchors and their locks.
+    /// Returns the folder of park files, of the files that identify TPMs, and of locks.
     pub fn state_directory(&self) -> &Path {
         self.token_state_dir.as_ref().unwrap_or(&self.state_dir)
     }
@@ -120,36 +117,36 @@ impl TokenFile {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenConfiguration {
-    /// The token's name here: letters, digits and `-`.
+    /// The token's name in the configuration: letters, digits and `-`.
     pub name: String,
-    /// Which interface it has.
+    /// PKCS#11 or TPM.
     pub kind: TokenKind,
-    /// Its family (`pkcs11-config/`); or `module`.
+    /// The family of its module (`pkcs11-config/`); excludes `module`.
     pub fragment: Option<String>,
-    /// Path of its PKCS#11 module; or `fragment`.
+    /// Path of its PKCS#11 module; excludes `fragment`.
     pub module: Option<PathBuf>,
-    /// The label it was initialised with. A TPM has none.
+    /// The label that it was initialized with. A TPM has none.
     #[serde(default)]
     pub label: String,
-    /// Its serial number, where two tokens may carry one label; or a TPM's, to allow no other.
+    /// Its serial number: needed if two tokens have one label; of a TPM, to allow no other TPM.
     pub serial: Option<String>,
-    /// How a TPM is reached, in the words of tpm2-tools.
+    /// How a TPM is reached, in the syntax of tpm2-tools.
     pub tcti: Option<String>,
-    /// Where a TPM's primary key is persistent; without it, the key is made at each start.
+    /// The persistent handle of a TPM's primary key; without it, the key is made at each start.
     pub primary_handle: Option<u32>,
-    /// The file that holds the PIN; a bare name is a systemd credential.
+    /// The file with the PIN; a bare name is a systemd credential.
     pub credential: Option<PathBuf>,
-    /// Signing sessions, one thread each; the family knows a good number.
+    /// Signing sessions, one thread each; the family has a default.
     pub sessions: Option<usize>,
     /// How long one signature may take.
     #[serde(default = "sign_deadline_ms_default")]
     pub sign_deadline_ms: u32,
-    /// Environment of the worker process, for modules that are configured that way.
+    /// Environment of the worker process, for modules that read their settings there.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
 }
 
-/// The interfaces through which a token is used.
+/// The interface of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenKind {
@@ -166,28 +163,29 @@ fn sign_deadline_ms_default() -> u32 {
 /// A token's configuration, checked.
 #[derive(Clone, Debug)]
 pub struct TokenSettings {
-    /// Its name.
+    /// The token's name in the configuration.
     pub name: String,
-    /// Its label.
+    /// The token's label.
     pub label: String,
-    /// Its serial number, where one was given.
+    /// The serial number that the token must have, if one was configured.
     pub serial: Option<String>,
-    /// Its interface, and what that needs.
+    /// The interface with its settings.
     pub interface: Interface,
-    /// The file that holds the PIN; `None` for a family without login. A bare name if there is no
-    /// `$CREDENTIALS_DIRECTORY`: whoever logs in asks [`require_credential`](Self::require_credential).
+    /// The file with the PIN; `None` for a family without login. It stays a bare name without
+    /// `$CREDENTIALS_DIRECTORY`: before a login, call
+    /// [`require_credential`](Self::require_credential).
     pub credential: Option<PathBuf>,
-    /// Signing sessions.
+    /// Signing sessions, one thread each.
     pub sessions: usize,
     /// How long one signature may take.
     pub sign_deadline: Duration,
     /// Environment of the worker process.
     pub environment: BTreeMap<String, String>,
-    /// What its module wants in `pReserved` of `C_Initialize`.
+    /// The value that the module needs in `pReserved` of `C_Initialize`.
     pub initialize_argument: Option<CString>,
 }
 
-/// How a token is used.
+/// The interface of a token with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interface {
     /// Through a PKCS#11 module of this family.
@@ -197,7 +195,7 @@ pub enum Interface {
 }
 
 impl Interface {
-    /// The family of modules, where it is one.
+    /// Returns the family of the PKCS#11 module; `None` for a TPM.
     pub fn family(&self) -> Option<&Fragment> {
         match self {
             Interface::Pkcs11(fragment) => Some(fragment),
@@ -206,16 +204,16 @@ impl Interface {
     }
 }
 
-/// What is to be known of a TPM.
+/// The settings of a TPM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TpmSettings {
-    /// The way to it.
+    /// How it is reached.
     pub tcti: Tcti,
-    /// Where its primary key is persistent.
+    /// The persistent handle of its primary key.
     pub primary_handle: Option<u32>,
 }
 
-/// What contradicts itself in a token's configuration.
+/// Why a token's configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("token {token:?}: {problem}")]
 pub struct TokenConfigurationError {
@@ -241,7 +239,11 @@ enum Problem {
     NoTcti,
     #[error("`tcti`: {0}")]
     Tcti(#[from] NoTcti),
-    #[error("`primary_handle` must be one of the owner's, {:#x} to {:#x}", OWNER_HANDLES.start(), OWNER_HANDLES.end())]
+    #[error(
+        "`primary_handle` must be one of the owner's, {:#x} to {:#x}",
+        OWNER_HANDLES.start(),
+        OWNER_HANDLES.end()
+    )]
     PrimaryHandle,
     #[error("a TPM does one thing at a time: `sessions` must be 1")]
     TpmSessions,
@@ -249,13 +251,17 @@ enum Problem {
     Label,
     #[error("`sessions` must be 1 to {0}")]
     Sessions(usize),
-    #[error("`sign_deadline_ms` must be {} to {}", SIGN_DEADLINE_MS.start(), SIGN_DEADLINE_MS.end())]
+    #[error(
+        "`sign_deadline_ms` must be {} to {}",
+        SIGN_DEADLINE_MS.start(),
+        SIGN_DEADLINE_MS.end()
+    )]
     Deadline,
     #[error("`credential` is missing: this family needs a login")]
     NoCredential,
     #[error(
-        "`credential` {0:?} is a bare name, and there is no $CREDENTIALS_DIRECTORY: give the unit a \
-         LoadCredential= or LoadCredentialEncrypted= of that name, or name the file with its path"
+        "`credential` {0:?} is a bare name, and there is no $CREDENTIALS_DIRECTORY: give the unit \
+         a LoadCredential= or LoadCredentialEncrypted= of that name, or name the file with its path"
     )]
     NoCredentialsDirectory(PathBuf),
     #[error("`environment` must not hold secrets, and {0:?} looks like one; use `credential`")]
@@ -265,8 +271,8 @@ enum Problem {
 }
 
 impl TokenSettings {
-    /// Refuses a credential that systemd was to bring and has not brought. For whoever loads the
-    /// token's library; where a worker of another unit does, only that unit has the credential.
+    /// Fails if the credential is to come from systemd and systemd has not passed it. Only the
+    /// worker needs this: with one unit per token, only the worker's unit gets the credential.
     pub fn require_credential(&self) -> Result<(), TokenConfigurationError> {
         match &self.credential {
             Some(path) if is_bare(path) => Err(TokenConfigurationError {
@@ -283,7 +289,7 @@ fn is_bare(credential: &Path) -> bool {
 }
 
 impl TokenConfiguration {
-    /// Checks what was said, and says what it means.
+    /// Checks the configuration and returns the settings.
     ///
     /// `credentials_directory` is `$CREDENTIALS_DIRECTORY`, as systemd sets it.
     pub fn resolve(
@@ -359,7 +365,7 @@ impl TokenConfiguration {
         })
     }
 
-    /// The family's number, or the one that was asked for; a TPM has one.
+    /// Returns the configured number of sessions, or the family's default. A TPM has one.
     fn session_count(&self, family: Option<&Fragment>) -> Result<usize, Problem> {
         let usual = family.map_or(1, |fragment| fragment.sessions);
         let most = family.map_or(1, |fragment| SESSIONS_MAX.min(fragment.sessions_max));
@@ -370,7 +376,7 @@ impl TokenConfiguration {
         }
     }
 
-    /// What was said, and what a TPM's library wants besides.
+    /// Returns the configured environment, and for a TPM the setting of its library's log.
     fn whole_environment(&self, family: Option<&Fragment>) -> BTreeMap<String, String> {
         let mut environment = self.environment.clone();
         if family.is_none() {
@@ -438,14 +444,14 @@ mod tests {
     "#;
 
     fn resolve(text: &str) -> Result<TokenSettings, String> {
-        let said: TokenConfiguration =
+        let read: TokenConfiguration =
             toml::from_str(text).map_err(|error| where_and_why(text, &error))?;
-        said.resolve(Some(Path::new("/run/credentials")))
+        read.resolve(Some(Path::new("/run/credentials")))
             .map_err(|error| error.to_string())
     }
 
     #[test]
-    fn a_bare_credential_is_looked_for_where_systemd_puts_it() {
+    fn a_bare_credential_is_a_file_in_the_credentials_directory() {
         let settings = resolve(GOOD).expect("good");
         assert_eq!(
             settings.credential.as_deref(),
@@ -456,9 +462,9 @@ mod tests {
     }
 
     #[test]
-    fn only_whoever_logs_in_needs_the_credentials_directory() {
-        let said: TokenConfiguration = toml::from_str(GOOD).expect("good");
-        let settings = said.resolve(None).expect("enough to ask a worker");
+    fn only_a_login_needs_the_credentials_directory() {
+        let read: TokenConfiguration = toml::from_str(GOOD).expect("good");
+        let settings = read.resolve(None).expect("enough to ask a worker");
         let error = settings.require_credential().expect_err("no directory");
         assert!(error.to_string().contains("LoadCredential="), "{error}");
     }

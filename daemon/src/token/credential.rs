@@ -1,14 +1,14 @@
-//! Keys that open the provisioning service's doors, kept apart from keys that sign certificates.
+//! Separates keys that authorize calls to provisioning services from keys that sign certificates.
 //!
-//! They live in the same token, so two walls stand between them. A credential key has a label under
-//! [`LABEL_PREFIX`], and no other key makes an assertion, nor does it make any other signature. And
-//! the worker looks at what is to be signed: an assertion is letters, digits and one dot, a
-//! shared access signature's text is a host name and a number. Neither can be the bytes of a
+//! Both are in the same token, so two rules separate them. The label of a credential's key begins
+//! with [`LABEL_PREFIX`]; only such a key signs assertions, and it signs nothing else. And the
+//! worker checks the bytes to be signed: an assertion consists of letters, digits and one dot, the
+//! text of a shared access signature of a host name and a number. Neither can be the bytes of a
 //! certificate, which begin with the tag of a SEQUENCE, 0x30, and contain zeros.
 //!
-//! Both carry their expiry, and the worker refuses one that is far off: whoever has broken into
-//! `serve` can make credentials while he is in, and none that outlive it by more than
-//! [`LIFETIME_MAX`].
+//! Both contain their expiry, and the worker refuses one that is far in the future. So an attacker
+//! who controls `serve` cannot make credentials that remain valid for longer than [`LIFETIME_MAX`]
+//! afterwards.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use secrecy::{ExposeSecret, SecretSlice};
@@ -18,13 +18,13 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use zeroize::Zeroize;
 
-/// What the label of every credential key begins with.
+/// Prefix of the label of every credential's key.
 const LABEL_PREFIX: &str = "hallmark-credential ";
 
-/// Furthest expiry that is signed. The daemon asks for an hour, and for ten minutes.
+/// Longest lifetime that is signed. The daemon requests an hour, or ten minutes.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(2 * 3600);
 
-/// Longest name of a credential key.
+/// Longest name of a credential's key.
 pub const NAME_BYTES_MAX: usize = 64;
 
 /// Lengths of a shared secret. Azure's have 32 bytes, newer ones 64.
@@ -33,19 +33,19 @@ pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=256;
 /// Longest assertion, and longest text of a shared access signature.
 const INPUT_BYTES_MAX: usize = 16 * 1024;
 
-/// `CKA_LABEL` of the credential key that an operator calls `name`; `None` if none can be called so.
+/// Returns `CKA_LABEL` of the credential's key with this name; `None` if the name is not valid.
 pub fn label(name: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(plain);
     fits.then(|| format!("{LABEL_PREFIX}{name}"))
 }
 
-/// Whether a key with this label is a credential key.
+/// Returns true if a key with this label is a credential's.
 pub(crate) fn is_credential(label: &str) -> bool {
     label.starts_with(LABEL_PREFIX)
 }
 
-/// Why something is not signed with a credential key.
+/// Why a credential's key does not sign these bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotACredential {
     /// Not `<header>.<payload>` of a JWT.
@@ -54,19 +54,19 @@ pub(crate) enum NotACredential {
     /// Not `<resource>` LF `<expiry>`.
     #[error("it is not the text of a shared access signature")]
     SharedAccess,
-    /// Valid for longer than the daemon has any use for.
+    /// Valid for longer than the daemon needs.
     #[error("it would be valid for more than {} s", LIFETIME_MAX.as_secs())]
     Lifetime,
 }
 
-/// Whether `input` is the signing input of a JWT (RFC 7515, section 5.1) that ends soon.
+/// Checks that `input` is the signing input of a JWT (RFC 7515, section 5.1) that expires soon.
 pub(crate) fn check_assertion(input: &[u8], now: SystemTime) -> Result<(), NotACredential> {
     let payload = assertion_payload(input).ok_or(NotACredential::Assertion)?;
     let expiry = payload.get("exp").and_then(Value::as_u64);
     check_expiry(expiry.ok_or(NotACredential::Assertion)?, now)
 }
 
-/// Both parts are base64url of a JSON object; gives the second one.
+/// Returns the second part, if both parts are base64url of a JSON object.
 fn assertion_payload(input: &[u8]) -> Option<Map<String, Value>> {
     let object = |part: &str| -> Option<Map<String, Value>> {
         serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()
@@ -77,7 +77,8 @@ fn assertion_payload(input: &[u8]) -> Option<Map<String, Value>> {
     object(payload)
 }
 
-/// Whether `text` is what a shared access signature is computed over (section 8.1), and ends soon.
+/// Checks that `text` is the text of a shared access signature (docs/dps-contract.md) that expires
+/// soon.
 pub(crate) fn check_shared_access(text: &[u8], now: SystemTime) -> Result<(), NotACredential> {
     let expiry = shared_access_expiry(text).ok_or(NotACredential::SharedAccess)?;
     check_expiry(expiry, now)
@@ -97,15 +98,15 @@ fn bounded(input: &[u8]) -> Option<&[u8]> {
 
 fn check_expiry(expiry: u64, now: SystemTime) -> Result<(), NotACredential> {
     let latest = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) + LIFETIME_MAX;
-    match expiry <= latest.as_secs() {
-        true => Ok(()),
-        false => Err(NotACredential::Lifetime),
+    if expiry > latest.as_secs() {
+        return Err(NotACredential::Lifetime);
     }
+    Ok(())
 }
 
-/// A secret on its way into a token. It has no `Debug` worth the name, and is wiped when dropped;
-/// the frame that carried it is not, so the command that imports has a worker of its own, which
-/// ends with it.
+/// A secret to be imported. Its `Debug` shows nothing, and it is wiped when dropped. The frame that
+/// carries it is not wiped, so the command that imports has a worker of its own, which ends with
+/// the command.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct SecretBytes(Vec<u8>);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_plain_and_its_label_is_a_credential_s() {
+    fn a_label_of_a_valid_name_is_a_credentials() {
         assert!(is_credential(&label("dps-sas").unwrap()));
         assert!(!is_credential("line-1"));
         for name in ["", "a b", "ä", &"x".repeat(65)] {

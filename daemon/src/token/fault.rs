@@ -1,11 +1,11 @@
-//! A failure inside a backend, before it is known of which token and which operation.
+//! Defines a failure inside a backend, without the token and the operation.
 //!
-//! The [ladder](super::worker) acts on classes, not on a vendor's codes: each backend maps its
-//! library's errors to them in one place.
+//! The [worker's](super::worker) recovery acts on classes, not on a vendor's codes. Each backend
+//! maps its library's errors to classes in one place.
 
 use super::{RecoveryLevel, TokenError};
 
-/// A failure of the library during one operation, not yet told which token it was.
+/// A failure of the library during one operation.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) class: Class,
@@ -15,13 +15,13 @@ pub(crate) struct Fault {
 /// What can be done about a [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Climb the ladder from this level.
+    /// Recover from this level on.
     Recover(RecoveryLevel),
-    /// The PIN: only the operator can.
+    /// The operator must correct the PIN.
     Pin,
-    /// The key is not there or not usable.
+    /// The key is missing or not usable.
     Key,
-    /// The token cannot do this.
+    /// The token does not support the operation.
     Refused,
 }
 
@@ -47,7 +47,7 @@ impl Fault {
         }
     }
 
-    /// The error of `operation` on `subject` (a key's label) of `token`.
+    /// Returns the error of `operation` of `token` about `subject`, a key's label.
     pub(crate) fn into_error(self, token: &str, operation: &str, subject: &str) -> TokenError {
         let (token, reason) = (token.to_owned(), self.reason);
         match self.class {

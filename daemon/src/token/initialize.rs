@@ -1,8 +1,8 @@
 //! Makes a new token through its PKCS#11 module: `hallmarkd init-token`.
 //!
-//! For software tokens and first starts; a factory's HSM is initialised with its vendor's tool.
-//! PINs go by files, as `softhsm2-util --pin` would show them to everybody in the process list.
-//! Never touches a token that is initialised and has its PIN.
+//! It serves software tokens and first starts; an HSM is initialized with its vendor's tool. PINs
+//! are passed in files: a PIN on a command line (`softhsm2-util --pin`) is visible in the process
+//! list. It never changes a token that is initialized and has its PIN.
 
 use super::pin::read_pin;
 use super::pkcs11::module::Module;
@@ -14,39 +14,40 @@ use secrecy::SecretString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// Digits of a PIN made here: as much as 8 bytes of entropy allow, and within every token's limits.
+/// Digits of a random PIN: what 8 random bytes allow, and within every token's limits.
 const PIN_DIGITS: usize = 16;
 
-/// The variable that names SoftHSM's configuration.
+/// The environment variable that names SoftHSM's configuration.
 pub(super) const SOFTHSM_CONF: &str = "SOFTHSM2_CONF";
 
 /// The longest configuration of SoftHSM.
 const SOFTHSM_CONF_BYTES_MAX: u64 = 64 * 1024;
 
-/// What to initialise, and with what.
+/// Which token to initialize, and with which PINs.
 #[derive(Clone, Debug)]
 pub struct InitializeOptions {
     /// The PKCS#11 module.
     pub module: PathBuf,
     /// The token's label.
     pub label: String,
-    /// The user PIN; a file that does not exist is made, with a random PIN.
+    /// File of the user PIN. If it does not exist, it is made with a random PIN.
     pub pin_file: PathBuf,
-    /// The security officer's PIN; a file that does not exist is made, with a random PIN.
+    /// File of the security officer's PIN. If it does not exist, it is made with a random PIN.
     pub so_pin_file: PathBuf,
 }
 
-/// What came of it.
+/// The result of [`initialize`], with the token's serial number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Initialized {
-    /// There is a new token, with this serial number.
+    /// The token was made.
     New(String),
-    /// A token with this label and a PIN was there, with this serial number; nothing was done.
+    /// A token with this label and a PIN exists; nothing was changed.
     AlreadyThere(String),
 }
 
-/// Initialises the first uninitialised token of the module, unless one has the label. Root does so with
-/// the rights of the user in whose folder the PIN or SoftHSM's objects lie: a module opens files by path.
+/// Initializes the first blank token of the module, unless a token has the label. Root takes the
+/// rights of the user who owns the folder of the PIN or of SoftHSM's objects: a module opens files
+/// by path, so another user could redirect it.
 pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
     owner(options)?.map_or(Ok(()), go_on_as)?;
     let path = options.module.display();
@@ -57,7 +58,7 @@ pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
         Ok(found) if found.information.has_pin() => {
             Ok(Initialized::AlreadyThere(found.information.serial))
         }
-        // Somebody was stopped half-way; without his file no PIN of an SO is tried.
+        // An earlier run was interrupted. Without its file no SO PIN is tried.
         Ok(found) => read_pin(&options.so_pin_file)
             .map_err(Into::into)
             .and_then(|so_pin| give_pin(&module, found.slot, &so_pin, options)),
@@ -67,8 +68,8 @@ pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
     outcome
 }
 
-/// Gives up root's rights where SoftHSM's objects, as the environment names them, lie in another user's
-/// folder.
+/// Gives up root's rights if another user owns the folder of SoftHSM's objects, which the
+/// environment names.
 pub fn leave_root() -> anyhow::Result<()> {
     let conf = std::env::var_os(SOFTHSM_CONF);
     let owner = token_folder_owner(conf.as_deref().map(Path::new))?;
@@ -78,7 +79,7 @@ pub fn leave_root() -> anyhow::Result<()> {
 /// Becomes the token's owner.
 pub(super) fn go_on_as(owner: Owner) -> anyhow::Result<()> {
     files::become_owner(owner)
-        .with_context(|| format!("cannot go on as user {}, who owns the token", owner.uid()))
+        .with_context(|| format!("cannot become user {}, who owns the token", owner.uid()))
 }
 
 fn owner(options: &InitializeOptions) -> anyhow::Result<Option<Owner>> {
@@ -93,9 +94,10 @@ fn owner(options: &InitializeOptions) -> anyhow::Result<Option<Owner>> {
     Ok(token_folder_owner(conf.as_deref().map(Path::new))?)
 }
 
-/// The user other than root in whose folder SoftHSM keeps its objects, by its configuration.
+/// Returns the owner, if it is not root, of the folder that SoftHSM's configuration names for
+/// objects.
 pub(super) fn token_folder_owner(conf: Option<&Path>) -> io::Result<Option<Owner>> {
-    // Without a readable one SoftHSM finds no token; it says so itself.
+    // Without a readable configuration SoftHSM finds no token and reports that itself.
     let text = conf.and_then(|it| files::read_text(it, SOFTHSM_CONF_BYTES_MAX).ok());
     let folder = text.iter().flat_map(|it| it.lines()).find_map(|line| {
         let (key, value) = line.split_once('=')?;
@@ -148,11 +150,13 @@ fn uninitialized_slot(module: &Module) -> anyhow::Result<Slot> {
     };
     match slots.into_iter().find(is_blank) {
         Some(slot) => Ok(slot),
-        None => bail!("every token of this module is initialised already"),
+        None => {
+            bail!("every token of this module is initialized already: add a blank token or slot")
+        }
     }
 }
 
-/// The PIN in `path`; a new one is written there, whole, if there is no such file.
+/// Reads the PIN in `path`. If the file does not exist, writes a new PIN there first.
 fn existing_or_new(path: &Path) -> anyhow::Result<SecretString> {
     let failed = || format!("cannot write a new PIN to {}", path.display());
     if !files::is_there(path).with_context(failed)? {
@@ -161,7 +165,8 @@ fn existing_or_new(path: &Path) -> anyhow::Result<SecretString> {
     Ok(read_pin(path)?)
 }
 
-/// A file that another program has made since stays.
+/// Writes a random PIN to `path` with a rename, so that the file is complete or absent. Keeps a
+/// file that another program has made since.
 fn write_new(path: &Path) -> io::Result<()> {
     let mut beside = path.file_name().unwrap_or_default().to_owned();
     beside.push(format!(".{:016x}.new", rand::random::<u64>()));

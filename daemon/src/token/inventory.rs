@@ -1,26 +1,26 @@
-//! What is on a token, and how its login stands: for the operator who looks, never for issuance.
+//! Describes the keys on a token and the state of its login, for operators; issuance never uses it.
 
 use super::KeyDescription;
 use serde::{Deserialize, Serialize};
 
-/// Most keys that are described. A token may hold thousands that are not ours.
+/// Most keys that are described. A token may have thousands that are not ours.
 pub const KEYS_DESCRIBED_MAX: usize = 256;
 
-/// What is on a token.
+/// The keys on a token, and the state of its login.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
-    /// Private keys that can be used, at most [`KEYS_DESCRIBED_MAX`].
+    /// Usable private keys, at most [`KEYS_DESCRIBED_MAX`].
     pub keys: Vec<KeyDescription>,
-    /// Private keys that cannot, each with its label and the reason.
+    /// Labels of unusable private keys, with the reason.
     pub unusable: Vec<String>,
-    /// How many private keys there are beyond those that were looked at.
+    /// Number of private keys that were not read.
     pub not_looked_at: usize,
-    /// What the token says of login and PIN, in words.
+    /// The token's flags about login and PIN, in words.
     pub remarks: Vec<String>,
-    /// Sessions that the worker has open, if the token tells.
+    /// Sessions that the worker has open, if the token reports it.
     pub sessions_open: Option<u64>,
-    /// The most that it may open, if there is a limit.
+    /// Most sessions that the worker may open, if there is a limit.
     pub sessions_max: Option<u64>,
-    /// The shortest PIN and the longest, in bytes.
+    /// Lengths of the shortest and the longest PIN.
     pub pin_bytes: (u64, u64),
 }

@@ -1,7 +1,7 @@
-//! PKCS#11 URIs (RFC 7512), as far as they name one private key on one token.
+//! Parses PKCS#11 URIs (RFC 7512) that name one private key on one token.
 //!
-//! Read strictly: what is not understood is refused, as it might have narrowed the search. A PIN in
-//! the URI, or a way to one, is refused too: PINs come from credential files.
+//! An attribute that the parser does not know is refused, because it might narrow the search. A PIN
+//! in the URI, or a path to one, is refused too: PINs come from credential files.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use std::fmt;
@@ -15,17 +15,17 @@ pub const VALUE_BYTES_MAX: usize = 255;
 
 const SCHEME: &str = "pkcs11:";
 
-/// Besides letters and digits, what a value may hold as it is (RFC 7512 2.3, `pk11-pchar`).
+/// Characters besides letters and digits that need no encoding (RFC 7512 2.3, `pk11-pchar`).
 const PLAIN: &[u8] = b"-._~:[]@!$'()*+,=&";
 
-/// What we write as it is.
+/// The set of bytes that we percent-encode.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// Which key. What is `None` is not asked for; object or id is there.
+/// The attributes that a key must have; `None` means any value. `object` or `id` is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyUri {
     /// `token`: the token's label.
@@ -50,21 +50,22 @@ pub enum KeyUriRefusal {
         "a PKCS#11 URI has at most {URI_BYTES_MAX} bytes, and each value at most {VALUE_BYTES_MAX}"
     )]
     TooLong,
-    /// Not that scheme.
+    /// Another scheme than `pkcs11:`.
     #[error("it must begin with \"pkcs11:\"")]
     Scheme,
     /// A query: PINs and modules are not named here.
     #[error(
-        "a query (?…) is refused: the PIN is in the token's credential file, and the module in its configuration"
+        "a query (?…) is refused: the PIN is in the token's credential file, and the module in its \
+         configuration"
     )]
     Query,
     /// Not `name=value`.
     #[error("{0:?} is not `name=value`")]
     Attribute(String),
     /// An attribute twice.
-    #[error("{0:?} stands twice")]
+    #[error("{0:?} occurs twice: remove one")]
     Twice(String),
-    /// An attribute that does not belong to a key, or that nobody knows.
+    /// An attribute that is unknown, or not of a key.
     #[error("{0:?} is not one of token, serial, manufacturer, model, object, id and type")]
     Unknown(String),
     /// `type` of something else.
@@ -73,7 +74,7 @@ pub enum KeyUriRefusal {
     /// A character that must be percent-encoded, a broken encoding, or no text.
     #[error("the value of {0:?} must be UTF-8, with other characters percent-encoded (%20)")]
     Value(String),
-    /// Nothing that names an object.
+    /// Neither `object` nor `id` is given.
     #[error("it names no key: give object or id")]
     NoObject,
 }
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn unknown_and_malformed_attributes_are_refused() {
         use KeyUriRefusal::*;
         for (text, refusal) in [
             ("object=a", Scheme),

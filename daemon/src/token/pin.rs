@@ -1,11 +1,11 @@
-//! The PIN: read from its credential file, and never tried twice when it was refused.
+//! Reads the PIN from its credential file, and never tries a refused PIN twice.
 //!
-//! A refused PIN is remembered across restarts in a park file, as a slow salted hash: a supervisor
-//! that restarts us must not use up the token's tries. The same PIN is tried again only after the
-//! credential file's content differs or the park file is gone, and after two refusals in a row only
-//! when it is gone: tokens lock after three, and not all of them say when the last try is due. What
-//! remains is a worker killed between the token's refusal and the park file: that may cost one try
-//! more, and the last one is guarded by the token's own flag where it has one.
+//! A refused PIN is recorded across restarts in a park file, as a slow salted hash: a supervisor
+//! that restarts the worker must not use up the token's tries. The same PIN is tried again only
+//! after the content of the credential file has changed or the park file was removed. After two
+//! refusals in a row only removing it helps: tokens lock after three, and not every token reports
+//! its last try. A worker that is killed between the token's refusal and the writing of the park
+//! file may cost one more try; the token's own flag, where it has one, protects the last.
 //!
 //! A PIN is never logged, never in an error, never on a command line or in an environment.
 
@@ -26,34 +26,35 @@ pub(super) const PIN_FILE_BYTES_MAX: u64 = 512;
 /// Longest park file.
 const PARK_FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// PBKDF2 rounds for the refused PIN: the owner of a stolen park file shall not find it at once.
+/// PBKDF2 rounds for the refused PIN, which slow down a search by a thief of the park file.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(300_000).expect("is not zero");
 
-/// Most PINs that are tried in a row, however often the credential is changed.
+/// Most PINs that are tried in a row, even if the credential changes each time.
 const REFUSALS_MAX: u32 = 2;
 
 /// Fewest rounds accepted when a park file is read.
 const ITERATIONS_MIN: u32 = 200_000;
 
-/// Most rounds accepted when a park file is read: it must not hold us up.
+/// Most rounds accepted when a park file is read: more would delay the worker.
 const ITERATIONS_MAX: u32 = 10_000_000;
 
 /// Why there is no PIN to try.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PinError {
-    /// The credential cannot be used; said without a byte of it.
+    /// The credential cannot be used. `reason` contains no byte of it.
     #[error("credential {path}: {reason}")]
     Credential { path: PathBuf, reason: String },
-    /// The PIN in the credential was refused before.
+    /// The token has refused the PIN in the credential before.
     #[error(
-        "the PIN was refused ({reason}); correct {credential}, or remove {park_file} to try it again"
+        "the PIN was refused ({reason}); correct {credential}, or remove {park_file} to try it \
+         again"
     )]
     Refused {
         reason: String,
         credential: PathBuf,
         park_file: PathBuf,
     },
-    /// Another one may lock the token.
+    /// One more wrong PIN may lock the token.
     #[error(
         "{REFUSALS_MAX} PINs were refused in a row ({reason}), and one more may lock the token: \
          correct {credential}, try it with the vendor's tool, then remove {park_file}"
@@ -65,7 +66,7 @@ pub(crate) enum PinError {
     },
 }
 
-/// Reads a PIN; a line's end after it is not part of it.
+/// Reads a PIN. A line end after it is not part of it.
 pub(crate) fn read_pin(path: &Path) -> Result<SecretString, PinError> {
     let unusable = |reason: String| PinError::Credential {
         path: path.to_owned(),
@@ -80,21 +81,21 @@ pub(crate) fn read_pin(path: &Path) -> Result<SecretString, PinError> {
     }
 }
 
-/// Stands between the ladder and `C_Login`.
+/// Decides whether the PIN may be tried, before each login.
 pub(crate) struct PinGuard {
     credential: PathBuf,
-    /// Read before the process gave up the right to.
+    /// The PIN, if it was read before the process gave up the right to read it.
     held: Option<SecretString>,
     park_file: PathBuf,
     known: Option<Refusal>,
 }
 
-/// A refusal that this process knows of: spares the slow hash, and stands in for a park file that
+/// A refusal that this process has seen. It saves the slow hash, and replaces a park file that
 /// could not be written.
 struct Refusal {
     pin: SecretString,
     reason: String,
-    /// How many in a row.
+    /// Refusals in a row.
     refusals: u32,
     /// Content of the park file; `None` if there is none.
     park: Option<Vec<u8>>,
@@ -105,8 +106,8 @@ impl Refusal {
         self.pin.expose_secret() == pin.expose_secret()
     }
 
-    /// Whether it also bars this PIN.
-    fn bars(&self, pin: &SecretString) -> bool {
+    /// Returns true if this PIN must not be tried either.
+    fn forbids(&self, pin: &SecretString) -> bool {
         self.is_of(pin) || self.refusals >= REFUSALS_MAX
     }
 }
@@ -116,9 +117,9 @@ impl Refusal {
 struct ParkRecord {
     token_label: String,
     token_serial: String,
-    /// What the token answered.
+    /// The token's return code.
     reason: String,
-    /// How many were refused in a row, this one included.
+    /// Refusals in a row, this one included.
     refusals: u32,
     iterations: u32,
     salt: String,
@@ -126,7 +127,7 @@ struct ParkRecord {
 }
 
 impl PinGuard {
-    /// A guard of the PIN in `credential`, which remembers in `park_file`.
+    /// Makes a guard of the PIN in `credential` that records refusals in `park_file`.
     pub(crate) fn new(credential: PathBuf, park_file: PathBuf) -> Self {
         PinGuard {
             credential,
@@ -136,7 +137,7 @@ impl PinGuard {
         }
     }
 
-    /// The same of a PIN that was read already.
+    /// Uses the PIN `held`, if there is one, in place of the credential file.
     pub(crate) fn holding(self, held: Option<SecretString>) -> Self {
         PinGuard { held, ..self }
     }
@@ -148,25 +149,25 @@ impl PinGuard {
         }
     }
 
-    /// Holds other processes that serve this token (`hallmarkd check`) off the login until it is
-    /// dropped: two of them must not try one PIN each on the strength of the same park file. `None`
-    /// where there is no place for a lock; then there is none for a park file either.
+    /// Keeps other processes that serve this token (`hallmarkd check`) from logging in until the
+    /// returned file is dropped: two processes must not read the same park file and then try one
+    /// PIN each. Returns `None` where no lock can be made; no park file can be made there either.
     pub(crate) fn alone(&self) -> Option<File> {
         let lock = files::open_lock(&self.park_file.with_extension("login.lock")).ok()?;
         lock.lock().ok()?;
         Some(lock)
     }
 
-    /// The PIN to try on this token, or why none may be tried.
+    /// Returns the PIN to try on this token, or why none may be tried.
     pub(crate) fn pin(&mut self, token: &TokenIdentity) -> Result<SecretString, PinError> {
         let pin = self.read()?;
-        if let Some(known) = self.known.as_ref().filter(|known| known.bars(&pin))
+        if let Some(known) = self.known.as_ref().filter(|known| known.forbids(&pin))
             && self.still_holds(known)
         {
             return Err(refused(known, &self.credential, &self.park_file));
         }
         let unreadable = || PinError::Refused {
-            reason: "earlier, but the park file cannot be read".into(),
+            reason: "earlier; the park file cannot be read".into(),
             credential: self.credential.clone(),
             park_file: self.park_file.clone(),
         };
@@ -177,7 +178,7 @@ impl PinGuard {
         let Ok(record) = serde_json::from_slice::<ParkRecord>(&park) else {
             return Err(unreadable());
         };
-        if record.bars(token, &pin) {
+        if record.forbids(token, &pin) {
             let known = self.known.insert(Refusal {
                 pin,
                 reason: record.reason,
@@ -189,22 +190,22 @@ impl PinGuard {
         Ok(pin)
     }
 
-    /// Whether something has changed since a refusal that makes a try worth while; `None` if this
-    /// process knows of no refusal.
+    /// Returns true if credential or park file have changed since the refusal so that a PIN may be
+    /// tried; `None` if this process has seen no refusal.
     pub(crate) fn has_changed(&self) -> Option<bool> {
         let known = self.known.as_ref()?;
-        let barred = self.read().is_ok_and(|pin| known.bars(&pin));
-        Some(!barred || !self.still_holds(known))
+        let is_forbidden = self.read().is_ok_and(|pin| known.forbids(&pin));
+        Some(!is_forbidden || !self.still_holds(known))
     }
 
-    /// A refusal ends when the operator touches its park file, if it ever had one.
+    /// Returns false if the park file was changed or removed since the refusal.
     fn still_holds(&self, known: &Refusal) -> bool {
         known.park.is_none()
             || known.park == files::read_ours(&self.park_file, PARK_FILE_BYTES_MAX).ok()
     }
 
-    /// Remembers that `token` refused `pin`: in this process, and, unless the park file cannot be
-    /// written, in the next one. Gives the refusal in words.
+    /// Records that `token` refused `pin`: in this process, and, unless the park file cannot be
+    /// written, for the next one. Returns the refusal as an error.
     pub(crate) fn remember_refused(
         &mut self,
         token: &TokenIdentity,
@@ -214,7 +215,7 @@ impl PinGuard {
         let refusals = self.refusals_of(token).saturating_add(1);
         let park = ParkRecord::new(token, &pin, &reason, refusals).write(&self.park_file);
         if let Err(error) = &park {
-            tracing::error!(%error, path = %self.park_file.display(), "no park file");
+            tracing::error!(%error, path = %self.park_file.display(), "cannot write park file");
         }
         let known = self.known.insert(Refusal {
             pin,
@@ -225,7 +226,7 @@ impl PinGuard {
         refused(known, &self.credential, &self.park_file)
     }
 
-    /// How many PINs this token has refused in a row, as far as is known.
+    /// Returns how many PINs this token has refused in a row, as far as is known.
     fn refusals_of(&self, token: &TokenIdentity) -> u32 {
         let unwritten = self.known.as_ref().filter(|known| known.park.is_none());
         let record = files::read_ours(&self.park_file, PARK_FILE_BYTES_MAX).ok();
@@ -238,16 +239,16 @@ impl PinGuard {
         counts.into_iter().flatten().max().unwrap_or(0)
     }
 
-    /// Forgets a refusal: the token has taken a PIN.
+    /// Removes the record of a refusal, after the token has accepted a PIN.
     pub(crate) fn forget_refused(&mut self) {
         self.known = None;
         if let Err(error) = atomic::remove(&self.park_file) {
-            tracing::warn!(%error, path = %self.park_file.display(), "park file stays");
+            tracing::warn!(%error, path = %self.park_file.display(), "cannot remove park file");
         }
     }
 }
 
-/// The refusal in words, with the ways out.
+/// Returns the refusal as an error that names the remedies.
 fn refused(known: &Refusal, credential: &Path, park_file: &Path) -> PinError {
     let reason = known.reason.clone();
     let (credential, park_file) = (credential.to_owned(), park_file.to_owned());
@@ -289,8 +290,8 @@ impl ParkRecord {
         }
     }
 
-    /// Writes the record, and gives what was written. `hallmarkd check` may come before the daemon
-    /// has made its state folder, and a refusal must not be forgotten for that.
+    /// Writes the record, and returns what was written. Makes the folder, because `hallmarkd check`
+    /// may run before the daemon has made its state folder.
     fn write(&self, path: &Path) -> io::Result<Vec<u8>> {
         if let Some(folder) = path.parent() {
             files::make_folder(folder, 0o700)?;
@@ -300,17 +301,18 @@ impl ParkRecord {
         Ok(content)
     }
 
-    /// Whether `pin` must not be tried on `token`.
-    fn bars(&self, token: &TokenIdentity, pin: &SecretString) -> bool {
+    /// Returns true if `pin` must not be tried on `token`.
+    fn forbids(&self, token: &TokenIdentity, pin: &SecretString) -> bool {
         self.is_of(token) && (self.refusals >= REFUSALS_MAX || self.matches(token, pin))
     }
 
-    /// Another token under the same name has its own tries.
+    /// Returns true if the record is about `token`. Another token under the same name has its own
+    /// tries.
     fn is_of(&self, token: &TokenIdentity) -> bool {
         (&self.token_label, &self.token_serial) == (&token.label, &token.serial)
     }
 
-    /// Whether `pin` is the refused one. A record that makes no sense refuses every PIN.
+    /// Returns true if `pin` is the refused one. A record with invalid values refuses every PIN.
     fn matches(&self, token: &TokenIdentity, pin: &SecretString) -> bool {
         let iterations = NonZeroU32::new(self.iterations)
             .filter(|count| (ITERATIONS_MIN..=ITERATIONS_MAX).contains(&count.get()));
@@ -438,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_park_file_that_makes_no_sense_refuses() {
+    fn an_invalid_park_file_refuses_every_pin() {
         let scene = Scene::with_pin("1234");
         scene.refuse();
         fs::write(scene.folder.path().join("factory.parked"), "{").expect("writable");
@@ -446,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_credentials_are_told_apart_without_a_byte_of_them() {
+    fn errors_about_unusable_credentials_contain_no_byte_of_them() {
         for (content, reason) in [("", "empty"), ("first one\nsecond one", "several lines")] {
             let scene = Scene::with_pin(content);
             let error = scene

@@ -1,4 +1,8 @@
-//! Answers `hallmarkd probe-module`: loads a PKCS#11 module and lists its slots, without login.
+//! Lists the slots and tokens of PKCS#11 modules without login.
+//!
+//! Each module is loaded in a short-lived process of its own (`hallmarkd probe-module`), so a
+//! module that crashes or hangs costs only its own line of the listing. No PIN is read, and nothing
+//! is changed.
 
 use super::configuration::TokenSettings;
 use super::fragment::{self, Fragment};
@@ -12,12 +16,12 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-/// How often a module is initialised: SoftHSM fails while another process initialises it, too.
+/// Most attempts to initialize a module: SoftHSM fails while another process initializes it, too.
 const TRIES: u32 = 5;
-/// Pause between them.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The modules of the configured tokens, and those of other families that are installed.
+/// Returns the modules of the configured tokens, and installed modules of other families.
 pub fn probes<'a>(tokens: impl Iterator<Item = &'a TokenSettings>) -> Vec<Probe> {
     let mut probes: BTreeSet<Probe> = tokens.filter_map(of_token).collect();
     let known: BTreeSet<PathBuf> = probes.iter().map(|it| it.module.clone()).collect();
@@ -42,23 +46,23 @@ fn of_token(token: &TokenSettings) -> Option<Probe> {
     })
 }
 
-/// Loads the module of `family` with the environment of this process, and writes what it shows.
+/// Loads the module of `family` with the environment of this process, and writes its listing.
 pub fn answer(family: &Fragment, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer: Answer = look(family).map_err(|error| format!("{error:#}"));
+    let answer: Answer = listing(family).map_err(|error| format!("{error:#}"));
     Ok(serde_json::to_writer(out, &answer)?)
 }
 
-fn look(family: &Fragment) -> anyhow::Result<ModuleListing> {
+fn listing(family: &Fragment) -> anyhow::Result<ModuleListing> {
     let path = family
         .module()
         .with_context(|| format!("none of {:?} exists", family.modules))?;
     let set = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
     let environment = family.environment.iter().filter_map(set).collect();
     let argument = family.initialize_argument(&environment)?;
-    let said = |fault: super::pkcs11::fault::Fault| anyhow!(fault.reason);
-    let mut module = Module::load(path, argument).map_err(said)?;
-    initialize(&mut module).map_err(said)?;
-    let in_sight = slots(&module);
+    let failed = |fault: super::pkcs11::fault::Fault| anyhow!(fault.reason);
+    let mut module = Module::load(path, argument).map_err(failed)?;
+    initialize(&mut module).map_err(failed)?;
+    let listing = slots(&module);
     module.finalize();
     in_sight
 }
@@ -81,18 +85,18 @@ fn slots(module: &Module) -> anyhow::Result<ModuleListing> {
         format!("{name} {}", library.library_version())
     });
     let slot = |slot: cryptoki::slot::Slot| {
-        let (token, problem) = match with_token.contains(&slot) {
-            false => (None, None),
-            true => match module.token_information(slot) {
-                Ok(token) => (Some(TokenListing::from(token)), None),
-                Err(fault) => (None, Some(fault.reason)),
-            },
-        };
-        SlotListing {
+        let mut listing = SlotListing {
             slot: slot.id(),
-            token,
-            problem,
+            token: None,
+            problem: None,
+        };
+        if with_token.contains(&slot) {
+            match module.token_information(slot) {
+                Ok(token) => listing.token = Some(token.into()),
+                Err(fault) => listing.problem = Some(fault.reason),
+            }
         }
+        listing
     };
     Ok(ModuleListing {
         library: library.unwrap_or_default(),
@@ -113,7 +117,7 @@ impl From<super::pkcs11::raw::TokenInformation> for TokenListing {
     }
 }
 
-/// The family that a command line names: by fragment, or by the path of its module.
+/// Returns the family that a command line names by fragment, or by the path of its module.
 pub fn family(fragment: Option<&str>, module: Option<&Path>) -> anyhow::Result<Fragment> {
     match (fragment, module) {
         (Some(name), None) => Ok(Fragment::shipped(name)?),

@@ -1,9 +1,9 @@
-//! Keeps one worker process running, where systemd does not: on a developer's machine, in tests.
+//! Keeps one worker process running where systemd does not: on a developer's machine, in tests.
 //!
-//! Starts it, starts it again when it ends, with growing pauses, and kills it when a request stays
-//! unanswered beyond its deadline: a call into a vendor's library that never returns costs this
-//! process and nothing else. The worker ends with us, however we end: it reads our pipe. It sleeps
-//! while all is well.
+//! It starts the worker, starts it again when it ends, with growing pauses, and kills it when it
+//! hangs: a call into a vendor's library that never returns costs only the worker process. The
+//! worker reads a pipe of ours, so it ends with this process in any case. The supervisor sleeps
+//! while the worker runs.
 
 use super::client::TokenClient;
 use super::configuration::TokenSettings;
@@ -30,25 +30,25 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A worker that ran this long begins with the first pause again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// How long the worker may take to end by itself.
+/// How long the worker may take to end after its pipe was closed.
 const END_GRACE: Duration = Duration::from_secs(3);
 
-/// How long a worker that has a successor may go on with what it has in hand.
+/// How long a replaced worker may take to finish its requests.
 const HAND_OVER_MAX: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether it still has something in hand.
+/// How often it is checked whether the replaced worker has finished.
 const HAND_OVER_PERIOD: Duration = Duration::from_millis(50);
 
-/// How a worker is started.
+/// The command that starts a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerCommand {
-    /// The program.
+    /// Path of the worker's program.
     pub program: PathBuf,
     /// `token NAME --config FILE`; `--socket` and `--supervised` are added.
     pub arguments: Vec<OsString>,
-    /// The socket on which the worker shall listen.
+    /// The socket on which the worker listens.
     pub socket: PathBuf,
-    /// What its module wants in its environment.
+    /// Environment variables that its module needs.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -66,21 +66,22 @@ impl WorkerCommand {
     }
 }
 
-/// A worker kept running. Dropping it ends the worker and waits for that.
+/// A worker that is kept running. Dropping it ends the worker and waits for its end.
 pub struct Supervisor {
-    /// Its end is the message.
+    /// Closing it ends the worker.
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Supervisor {
-    /// Starts the worker of `client`'s token, and keeps it running.
+    /// Starts the worker of the client's token, and keeps it running.
     pub fn start(client: TokenClient, command: WorkerCommand) -> Self {
         Self::spawn(move |stopped| WorkerRunner { client, command }.run(stopped))
     }
 
-    /// The same in the place of `predecessor`, whose worker ends first: a token may have room for one.
-    /// Until `is_free` or [`HAND_OVER_MAX`] that one goes on with what it has in hand.
+    /// Starts a worker in place of that of `predecessor`, which is ended first, because a token may
+    /// accept only one. The predecessor keeps running until `is_free`, for [`HAND_OVER_MAX`] at
+    /// most.
     pub fn succeed(
         predecessor: Supervisor,
         is_free: impl Fn() -> bool + Send + 'static,
@@ -94,7 +95,7 @@ impl Supervisor {
         })
     }
 
-    /// Ends the worker once it `is_free`, or at once when what comes back is dropped.
+    /// Ends the worker once it `is_free`, or at once when the returned value is dropped.
     pub fn retire(self, is_free: impl Fn() -> bool + Send + 'static) -> Self {
         Self::spawn(move |stopped| {
             hand_over(self, is_free, stopped);
@@ -113,12 +114,12 @@ impl Supervisor {
         }
     }
 
-    /// Whether there is no worker any more, nor will be.
+    /// Returns true if the worker has ended and is not started again.
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Tells the worker to end, and does not wait for that.
+    /// Ends the worker without waiting for it.
     pub fn end(&mut self) {
         drop(self.stop.take());
     }
@@ -153,7 +154,7 @@ impl WorkerRunner {
             tracing::warn!(
                 token = self.client.name(),
                 cause,
-                "worker to be started again"
+                "worker ended, will restart it"
             );
             self.client.note_restart(&cause);
             if started.elapsed() >= STABLE_AFTER {
@@ -188,8 +189,8 @@ impl WorkerRunner {
         })
     }
 
-    /// Waits until the worker has ended, or ends it because it hangs, and says why. `None` when we
-    /// were to stop: then it has ended, too.
+    /// Waits for the end of the worker, and kills it if it hangs; returns the cause. Returns `None`
+    /// if the supervisor was stopped, which also ends the worker.
     fn watch(&self, mut worker: Worker, stopped: &PipeReader) -> Option<String> {
         let hung = Arc::new(OnceLock::new());
         let (process, hung_in) = (worker.process.clone(), hung.clone());
@@ -206,31 +207,31 @@ impl WorkerRunner {
         Some(match (worker.child.wait(), hung.get()) {
             (_, Some(operation)) => format!("the worker hung in {operation} and was killed"),
             (Ok(status), None) => format!("the worker ended: {status}"),
-            (Err(error), None) => format!("the worker is lost: {error}"),
+            (Err(error), None) => format!("cannot wait for the worker: {error}"),
         })
     }
 }
 
-/// A worker, and what tells its end.
+/// A worker's process, and the descriptor that reports its end.
 struct Worker {
     child: Child,
     process: Arc<OwnedFd>,
 }
 
 impl Worker {
-    /// Lets the worker end in order, by closing its pipe; kills it if it does not.
+    /// Closes the worker's pipe so that it ends in order; kills it if it does not end.
     fn end(mut self) {
         drop(self.child.stdin.take());
         if let [false] = wait_for([self.process.as_fd()], Some(END_GRACE)) {
-            tracing::warn!(pid = self.child.id(), "worker does not end and is killed");
+            tracing::warn!(pid = self.child.id(), "worker does not end, killing it");
             let _ = self.child.kill();
         }
-        // Fails only when there is no such process any more.
+        // Fails only if the process was waited for already.
         let _ = self.child.wait();
     }
 }
 
-/// Waits until one of these can be read or has ended, or until `pause` is over; says which.
+/// Waits until one of these can be read or has ended, for `pause` at most; returns which.
 fn wait_for<const N: usize>(these: [BorrowedFd<'_>; N], pause: Option<Duration>) -> [bool; N] {
     let until = pause.map(|pause| Instant::now() + pause);
     let mut these = these.map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN));
@@ -249,7 +250,8 @@ fn wait_for<const N: usize>(these: [BorrowedFd<'_>; N], pause: Option<Duration>)
     }
 }
 
-/// Waits until `predecessor` may go, and ends it; false if we are to stop.
+/// Waits until `predecessor` is free, and ends it. Returns false if the supervisor is being
+/// stopped.
 fn hand_over(predecessor: Supervisor, is_free: impl Fn() -> bool, stopped: &PipeReader) -> bool {
     let until = Instant::now() + HAND_OVER_MAX;
     let mut stops = false;

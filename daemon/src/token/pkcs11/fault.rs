@@ -1,8 +1,8 @@
-//! What a `CKR_…` means for us: which rung of the ladder may heal it, or that none will.
+//! Maps each `CKR_…` to the recovery level that may help, or to a failure that no recovery helps.
 //!
-//! The classes come from what real modules answer (a vanished SoftHSM folder says
-//! `CKR_OBJECT_HANDLE_INVALID`, an unplugged HSM behind p11-kit `CKR_DEVICE_ERROR`), not from the
-//! specification alone. A code that is not named here counts as the device's fault.
+//! The classes come from the codes of real modules, not from the specification alone: without its
+//! folder SoftHSM returns `CKR_OBJECT_HANDLE_INVALID`; with the HSM unplugged p11-kit returns
+//! `CKR_DEVICE_ERROR`. A code without a line here counts as a failure of the device.
 
 use crate::token::RecoveryLevel;
 pub(crate) use crate::token::fault::{Class, Fault};
@@ -11,7 +11,7 @@ use cryptoki::error::{Error, RvError};
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         match error {
-            // `Display` is a paragraph of the specification; `Debug` is the code's name.
+            // `Display` gives a paragraph of the specification, `Debug` the code's name.
             Error::Pkcs11(code, function) => Fault {
                 class: class_of(code),
                 reason: format!("C_{function:?}: {code:?}"),
@@ -63,7 +63,7 @@ mod tests {
     use cryptoki::context::Function;
 
     #[test]
-    fn what_is_seen_when_a_token_vanishes_climbs_and_a_wrong_pin_never_does() {
+    fn codes_of_an_absent_token_start_a_recovery_and_a_wrong_pin_does_not() {
         let class = |code| Fault::from(Error::Pkcs11(code, Function::Sign)).class;
         assert_eq!(
             class(RvError::ObjectHandleInvalid),

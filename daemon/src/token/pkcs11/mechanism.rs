@@ -1,7 +1,7 @@
-//! How to have something signed with the mechanisms that a token lists.
+//! Chooses the mechanism with which a token signs, computes HMACs and makes keys.
 //!
-//! Where the token hashes by itself, it gets the message; else we hash. Nothing is tried out: a
-//! mechanism that is not listed, or that the fragment says to avoid, is not used.
+//! A token that can hash gets the message; otherwise we hash. A mechanism that the token does not
+//! list, or that the fragment says to avoid, is never tried.
 
 use super::fault::Fault;
 use crate::token::encoding::ecdsa_signature;
@@ -17,7 +17,7 @@ const SHA_256_DIGEST_INFO: &[u8] = &[
     0x00, 0x04, 0x20,
 ];
 
-/// What a token can do (`C_GetMechanismList`), less what its family must not be asked.
+/// The mechanisms of `C_GetMechanismList`, without those that the family must avoid.
 #[derive(Clone, Debug)]
 pub(super) struct Mechanisms(Vec<MechanismType>);
 
@@ -32,7 +32,7 @@ impl Mechanisms {
         )
     }
 
-    /// Their `CKM_…` names.
+    /// Returns the `CKM_…` names.
     pub(super) fn names(&self) -> Vec<String> {
         self.0.iter().map(ToString::to_string).collect()
     }
@@ -41,7 +41,7 @@ impl Mechanisms {
         self.0.contains(&mechanism)
     }
 
-    /// The way in which this token signs in `algorithm`.
+    /// Returns how this token signs in `algorithm`.
     pub(super) fn recipe(&self, algorithm: SignatureAlgorithm) -> Result<Recipe, Fault> {
         use MechanismType as M;
         use SignatureAlgorithm::*;
@@ -67,15 +67,15 @@ impl Mechanisms {
             .ok_or_else(|| Fault::refused(format!("lists no mechanism for {algorithm:?}")))
     }
 
-    /// The mechanism of HMAC-SHA256.
+    /// Returns the mechanism of HMAC-SHA256.
     pub(super) fn hmac(&self) -> Result<Mechanism<'static>, Fault> {
-        match self.lists(MechanismType::SHA256_HMAC) {
-            true => Ok(Mechanism::Sha256Hmac),
-            false => Err(Fault::refused("lists no mechanism for HMAC-SHA256")),
+        if !self.lists(MechanismType::SHA256_HMAC) {
+            return Err(Fault::refused("lists no mechanism for HMAC-SHA256"));
         }
+        Ok(Mechanism::Sha256Hmac)
     }
 
-    /// The mechanism that makes a key pair of this kind.
+    /// Returns the mechanism that makes a key pair of this type.
     pub(super) fn generation(&self, key_type: KeyType) -> Result<Mechanism<'static>, Fault> {
         let mechanism = match key_type {
             KeyType::P256 | KeyType::P384 => Mechanism::EccKeyPairGen,
@@ -91,7 +91,7 @@ impl Mechanisms {
     }
 }
 
-/// One way to sign: who hashes, which mechanism, and what comes back.
+/// One way to sign: where the message is hashed, and which mechanism is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recipe {
     /// `CKM_ECDSA_SHA256`.
@@ -111,7 +111,7 @@ pub(super) enum Recipe {
 }
 
 impl Recipe {
-    /// The mechanism of `C_SignInit`.
+    /// Returns the mechanism for `C_SignInit`.
     pub(super) fn mechanism(self) -> Mechanism<'static> {
         match self {
             Recipe::EcdsaSha256 => Mechanism::EcdsaSha256,
@@ -123,7 +123,7 @@ impl Recipe {
         }
     }
 
-    /// The data of `C_Sign`.
+    /// Returns the data for `C_Sign`.
     pub(super) fn input(self, message: &[u8]) -> Cow<'_, [u8]> {
         match self {
             Recipe::Ecdsa256 => digest::digest(&SHA256, message).as_ref().to_vec().into(),
@@ -138,7 +138,7 @@ impl Recipe {
         }
     }
 
-    /// What `C_Sign` gave, as it stands in a certificate.
+    /// Encodes the result of `C_Sign` as in a certificate.
     pub(super) fn output(self, raw: Vec<u8>) -> Result<Vec<u8>, Fault> {
         match self {
             Recipe::EcdsaSha256 | Recipe::Ecdsa256 => ecdsa_signature_der(&raw, 32),
@@ -148,7 +148,7 @@ impl Recipe {
     }
 }
 
-/// `Ecdsa-Sig-Value` of the token's r || s (PKCS#11 3.0, section 2.3.1).
+/// Encodes the token's `r || s` (PKCS#11 3.0, section 2.3.1) as `Ecdsa-Sig-Value`.
 fn ecdsa_signature_der(raw: &[u8], scalar_bytes: usize) -> Result<Vec<u8>, Fault> {
     if raw.len() != 2 * scalar_bytes {
         return Err(Fault::device(format!(

@@ -1,9 +1,9 @@
-//! The vendor's library in this process: loaded once, initialised and finalised in order.
+//! Loads the vendor's library once, and initializes and finalizes it in order.
 //!
-//! One [`Module`] per process. A second context on the same file would share its state, and
-//! finalising one would kill the other's sessions. Every [`Session`] must be dropped before
-//! [`Module::finalize`]: handles start again at 1 afterwards, and dropping an old session would close
-//! a new one.
+//! There must be one [`Module`] per process. A second context on the same file would share its
+//! state, and finalizing one would close the sessions of the other. Every [`Session`] must be
+//! dropped before [`Module::finalize`]: handles start again at 1 afterwards, and dropping an old
+//! session would close a new one.
 
 use super::fault::Fault;
 use super::raw::{self, TokenInformation, TokenReader};
@@ -16,8 +16,8 @@ use std::path::Path;
 
 /// A loaded PKCS#11 module.
 pub(crate) struct Module {
-    /// Kept as long as the process lives: dropping the last clone would unload the library, which
-    /// some vendors' threads do not survive.
+    /// Kept until the process ends: dropping the last clone would unload the library under threads
+    /// of the vendor.
     context: Pkcs11,
     reader: TokenReader,
     /// `pReserved` of `C_Initialize`.
@@ -25,14 +25,14 @@ pub(crate) struct Module {
     initialized: bool,
 }
 
-/// A slot, and the token that was in it when we looked.
+/// A slot, and the token that was found in it.
 pub(crate) struct FoundToken {
     pub(crate) slot: Slot,
     pub(crate) information: TokenInformation,
 }
 
 impl Module {
-    /// Loads the library, which is to be initialised with `argument`. Does not talk to any token yet.
+    /// Loads the library, to be initialized with `argument` later. Calls no token.
     pub(crate) fn load(path: &Path, argument: Option<CString>) -> Result<Self, Fault> {
         let context = Pkcs11::new(path)
             .map_err(|error| Fault::device(format!("cannot load {}: {error}", path.display())))?;
@@ -44,13 +44,14 @@ impl Module {
         })
     }
 
-    /// `C_Initialize`, unless that was done.
+    /// Calls `C_Initialize` unless the module is initialized.
     pub(crate) fn initialize(&mut self) -> Result<(), Fault> {
         if self.initialized {
             return Ok(());
         }
         match raw::initialize(&self.context, self.argument.as_deref()) {
-            // Nobody else in this process could have: an earlier C_Finalize of ours has failed.
+            // An earlier C_Finalize of ours has failed; no other code in this process initializes
+            // it.
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
                 self.initialized = true;
                 Ok(())
@@ -59,7 +60,8 @@ impl Module {
         }
     }
 
-    /// `C_Finalize`. What it answers changes nothing: the next step is `C_Initialize` or the end.
+    /// Calls `C_Finalize`. Its failure is only logged: the next step is `C_Initialize` or the end
+    /// of the process in any case.
     pub(crate) fn finalize(&mut self) {
         if std::mem::take(&mut self.initialized)
             && let Err(error) = self.context.clone().finalize()
@@ -68,9 +70,9 @@ impl Module {
         }
     }
 
-    /// The one token with this label, and with this serial number where one is given.
+    /// Finds the one token with this label and, if one is given, this serial number.
     ///
-    /// A slot whose token cannot be read is passed over: it is not ours, or it is as good as absent.
+    /// Skips a slot whose token cannot be read: that token is not ours, or counts as absent.
     pub(crate) fn find_token(
         &self,
         label: &str,
@@ -89,7 +91,7 @@ impl Module {
         match found.len() {
             1 => Ok(found.remove(0)),
             0 => Err(Fault::device(format!(
-                "no slot holds a token labelled {label:?}"
+                "no slot holds a token labelled {label:?}: insert the token, or correct `label`"
             ))),
             count => Err(Fault::device(format!(
                 "{count} tokens are labelled {label:?}: configure `serial`, one of {}",
@@ -98,22 +100,22 @@ impl Module {
         }
     }
 
-    /// The token in `slot`, as it is now.
+    /// Reads the current information about the token in `slot`.
     pub(crate) fn token_information(&self, slot: Slot) -> Result<TokenInformation, Fault> {
         Ok(self.reader.information(slot)?)
     }
 
-    /// Asks slots for their tokens, for a session's own use.
+    /// Returns the reader of token information, for a session's own use.
     pub(crate) fn reader(&self) -> &TokenReader {
         &self.reader
     }
 
-    /// A read-write session; the trait may be asked to generate or destroy on any of them.
+    /// Opens a read-write session; a key may be made or deleted on any session.
     pub(crate) fn open_session(&self, slot: Slot) -> Result<Session, Fault> {
         Ok(self.context.open_rw_session(slot)?)
     }
 
-    /// The library itself, for what is asked of it but once.
+    /// Returns the library itself, for calls that only one caller needs.
     pub(crate) fn context(&self) -> &Pkcs11 {
         &self.context
     }
@@ -133,7 +135,7 @@ fn serials(found: &[FoundToken]) -> String {
     serials.join(", ")
 }
 
-/// Without its padding, for which modules use blanks or, against the specification, NULs.
+/// Returns a field without its padding: blanks, or, contrary to the specification, NULs.
 pub(crate) fn trimmed(field: &str) -> &str {
     field.trim_end_matches([' ', '\0'])
 }

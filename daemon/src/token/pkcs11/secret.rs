@@ -1,6 +1,6 @@
-//! Shared secrets on the token: imported once, then only ever computed with.
+//! Imports shared secrets into the token, and computes HMACs with them.
 //!
-//! A secret is found by its label alone; two with one label are refused.
+//! A secret is found by its label alone; two secrets with one label are refused.
 
 use super::fault::Fault;
 use super::key::{attributes, objects};
@@ -11,7 +11,7 @@ use cryptoki::session::Session;
 use secrecy::{ExposeSecret, SecretSlice};
 use zeroize::Zeroize;
 
-/// The secret with this label, if there is one.
+/// Finds the secret with this label.
 pub(super) fn find(session: &Session, label: &str) -> Result<Option<ObjectHandle>, Fault> {
     let hint = Attribute::Label(label.as_bytes().to_vec());
     match objects(session, ObjectClass::SECRET_KEY, &hint)?[..] {
@@ -24,10 +24,10 @@ pub(super) fn find(session: &Session, label: &str) -> Result<Option<ObjectHandle
     }
 }
 
-/// Puts a secret into the token. The caller has seen that the label is free.
+/// Imports a secret. The caller has checked that no secret has the label.
 ///
-/// What the token would give out again is deleted at once: it is better off in a file, where nobody
-/// takes it for safe.
+/// Deletes the secret at once if the token would export it: the operator would wrongly believe it
+/// to be safe.
 pub(super) fn import(
     session: &Session,
     mechanisms: &Mechanisms,
@@ -45,7 +45,9 @@ pub(super) fn import(
     let secret = created?;
     if !stays_inside(session, secret)? {
         session.destroy_object(secret)?;
-        return Err(Fault::refused("it would give the secret out again"));
+        return Err(Fault::refused(
+            "it would export the secret: keep it in a file",
+        ));
     }
     Ok(())
 }
@@ -64,14 +66,14 @@ fn template(label: &str, secret: &SecretSlice<u8>) -> Vec<Attribute> {
     ]
 }
 
-/// Reads back that it is sensitive and not extractable. What the token does not say counts as bad.
+/// Reads back that the secret is sensitive and not extractable. A missing attribute counts as bad.
 fn stays_inside(session: &Session, secret: ObjectHandle) -> Result<bool, Fault> {
     let wanted = [AttributeType::Sensitive, AttributeType::Extractable];
     let read = attributes(session, secret, &wanted)?;
     Ok(read.contains(&Attribute::Sensitive(true)) && read.contains(&Attribute::Extractable(false)))
 }
 
-/// HMAC-SHA256 over `message`.
+/// Computes HMAC-SHA256 over `message`.
 pub(super) fn hmac_sha256(
     session: &Session,
     mechanisms: &Mechanisms,

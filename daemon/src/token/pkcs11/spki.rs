@@ -1,6 +1,6 @@
-//! The SubjectPublicKeyInfo of a public-key object, built from its parts.
+//! Builds the SubjectPublicKeyInfo of a public-key object from its attributes.
 //!
-//! `CKA_PUBLIC_KEY_INFO` would be it, but is optional, and empty on SoftHSM.
+//! `CKA_PUBLIC_KEY_INFO` contains it, but is optional, and empty on SoftHSM.
 
 use super::fault::Fault;
 use super::key::attributes;
@@ -18,10 +18,10 @@ pub(super) const P_384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 /// `CKA_EC_PARAMS` of Ed25519: the PrintableString of PKCS#11 3.0, section 2.3.5.
 pub(super) const ED_25519: &[u8] = b"\x13\x0cedwards25519";
 
-/// Ed25519 by the object identifier of RFC 8410, which tokens give as well.
+/// `CKA_EC_PARAMS` of Ed25519 on other tokens: the DER object identifier of RFC 8410.
 const ED_25519_OID: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 
-/// What `CKA_EC_PARAMS` of a key that signs in `algorithm` may be.
+/// Returns the possible `CKA_EC_PARAMS` of a key that signs in `algorithm`.
 pub(super) fn ec_parameters(algorithm: SignatureAlgorithm) -> &'static [&'static [u8]] {
     match algorithm {
         SignatureAlgorithm::EcdsaSha256 => &[P_256],
@@ -31,7 +31,7 @@ pub(super) fn ec_parameters(algorithm: SignatureAlgorithm) -> &'static [&'static
     }
 }
 
-/// DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) of `public`.
+/// Returns the DER SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) of `public`.
 pub(super) fn spki(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, Fault> {
     let kind = attributes(session, public, &[AttributeType::KeyType])?;
     match kind[..] {
@@ -58,12 +58,13 @@ fn ec_spki(given: &[Attribute]) -> Result<Vec<u8>, Fault> {
         _ => return Err(Fault::key("its curve is not supported")),
     };
     let point = unwrapped(point, curve.point_bytes())
-        .ok_or_else(|| Fault::key("its point is not one of its curve"))?;
+        .ok_or_else(|| Fault::key("its public point does not fit its curve"))?;
     encoding::ec_public_key(curve, point)
 }
 
-/// The point itself. `CKA_EC_POINT` is a DER OCTET STRING around it, and on some modules only it;
-/// lengths tell them apart, as a point may begin with the tag of an OCTET STRING.
+/// Returns the point in `CKA_EC_POINT`, which is a DER OCTET STRING, or on some modules the point
+/// itself. Only the length distinguishes them, as a point may begin with the tag of an OCTET
+/// STRING.
 fn unwrapped(attribute: &[u8], point_bytes: usize) -> Option<&[u8]> {
     const OCTET_STRING: u8 = 0x04;
     match attribute {

@@ -1,22 +1,23 @@
-//! The authorization values of keys: derived from the credential, one for each key, never stored.
+//! Derives the authorization value of each key from the credential; no value is stored.
 //!
-//! Label and id go into a key's value. They stand beside the key, outside the TPM, and who alters
-//! them has another value, which the TPM refuses. So a key is what it says it is.
+//! A key's label and id are part of its value. They are stored beside the key, outside the TPM. If
+//! they are altered, the derived value differs and the TPM refuses the key. So label and id can be
+//! trusted.
 //!
-//! Keys are exempt from the TPM's dictionary-attack lockout: others cannot make a CA stop by guessing
-//! wrong. For that, the credential has to be one that cannot be guessed.
+//! Keys are exempt from the TPM's dictionary-attack lockout: another program cannot stop a CA with
+//! wrong guesses. Therefore the credential must be one that cannot be guessed.
 
 use super::fault::{Class, Fault};
 use aws_lc_rs::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use tss_esapi::structures::Auth;
 
-/// Shortest credential. Nothing slows down whoever guesses it at the TPM but the TPM.
+/// Shortest credential. Only the speed of the TPM limits guesses at it.
 pub(super) const CREDENTIAL_BYTES_MIN: usize = 16;
 
 const DOMAIN: &[u8] = b"Hallmark TPM key authorization 1";
 
-/// What authorization values are derived with.
+/// The key that authorization values are derived with.
 pub(super) struct Authorization(hmac::Key);
 
 impl Authorization {
@@ -26,14 +27,14 @@ impl Authorization {
             return Err(Fault {
                 class: Class::Pin,
                 reason: format!(
-                    "the credential of a TPM must have {CREDENTIAL_BYTES_MIN} bytes or more, at random"
+                    "the credential of a TPM must have {CREDENTIAL_BYTES_MIN} random bytes or more"
                 ),
             });
         }
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, credential)))
     }
 
-    /// The value of the key with this label and id.
+    /// Returns the value of the key with this label and id.
     pub(super) fn of_key(&self, label: &str, id: &[u8]) -> Auth {
         let mut context = hmac::Context::with_key(&self.0);
         for part in [DOMAIN, label.as_bytes(), id] {
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_has_its_own_and_nothing_slides_from_one_part_to_the_next() {
+    fn each_key_has_its_own_value_and_parts_are_delimited() {
         let one = value("0123456789abcdef", "line", b"-1");
         assert_eq!(one.len(), 32);
         assert_eq!(one, value("0123456789abcdef", "line", b"-1"));

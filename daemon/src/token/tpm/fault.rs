@@ -1,18 +1,18 @@
-//! What a TPM's response code means for us.
+//! Maps a TPM's response codes to what can be done about them.
 //!
-//! Codes come from layers: the TPM itself, the transport under it, the library above. Only the first
-//! are about keys and authorization; the library's own names for codes look at the low bits alone,
-//! and would call a broken connection something else.
+//! Codes come from several layers: the TPM, the transport below it, the library above it. Only
+//! codes of the TPM are about keys and authorization. The library names a code by its low bits
+//! alone, and so gives a broken connection a misleading name.
 
 use crate::token::RecoveryLevel;
 pub(super) use crate::token::fault::{Class, Fault};
 use tss_esapi::Error;
 use tss_esapi::constants::response_code::{Tss2ResponseCode, Tss2ResponseCodeKind};
 
-/// Layers whose codes are the TPM's own: the TPM, and a resource manager that passes them on.
+/// Layers that report the TPM's own codes: the TPM, and a resource manager that forwards them.
 const TPM_LAYERS: [u32; 2] = [0, 12];
 
-/// The TPM's own code, if that is what `error` is.
+/// Returns the TPM's own code; `None` if another layer made the error.
 pub(super) fn tpm_code(error: &Error) -> Option<Tss2ResponseCodeKind> {
     let Error::Tss2Error(code) = error else {
         return None;
@@ -22,7 +22,7 @@ pub(super) fn tpm_code(error: &Error) -> Option<Tss2ResponseCodeKind> {
         .then(|| code.kind())?
 }
 
-/// The code as a number. The library shows it and does not give it.
+/// Returns the code as a number, which the library only formats as text.
 fn raw(code: Tss2ResponseCode) -> u32 {
     let shown = match code {
         Tss2ResponseCode::Success => return 0,
@@ -30,30 +30,30 @@ fn raw(code: Tss2ResponseCode) -> u32 {
         Tss2ResponseCode::FormatOne(code) => code.to_string(),
     };
     let digits = shown.rsplit_once("0x").map(|(_, digits)| digits);
-    // Not understood: then it is no code of the TPM.
+    // If the text cannot be parsed, the code is treated as one of another layer.
     digits
         .and_then(|digits| u32::from_str_radix(digits, 16).ok())
         .unwrap_or(u32::MAX)
 }
 
-/// The failure of one command, such as `TPM2_Sign`.
+/// Returns the fault of one command, such as `TPM2_Sign`.
 pub(super) fn failed(command: &str) -> impl Fn(Error) -> Fault {
     move |error| Fault {
         class: class_of(&error),
-        reason: format!("{command}: {}", told(&error)),
+        reason: format!("{command}: {}", reason_of(&error)),
     }
 }
 
-fn told(error: &Error) -> String {
+fn reason_of(error: &Error) -> String {
     match (tpm_code(error), error) {
         (Some(Tss2ResponseCodeKind::ObjectMemory), _) => {
-            "every object slot of the TPM is taken, by other programs: reach it through a resource \
+            "other programs occupy every object slot of the TPM: reach it through a resource \
              manager, /dev/tpmrm0 or tpm2-abrmd"
                 .to_owned()
         }
         (Some(code), Error::Tss2Error(number)) => format!("{code:?} ({:#x})", raw(*number)),
         (None, Error::Tss2Error(number)) => {
-            format!("the TPM is not reached ({:#x})", raw(*number))
+            format!("the TPM cannot be reached ({:#x})", raw(*number))
         }
         (_, error) => error.to_string(),
     }

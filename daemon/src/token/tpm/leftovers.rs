@@ -1,12 +1,13 @@
-//! What a worker that was killed left in the TPM's object slots.
+//! Flushes objects that a killed worker left in the TPM's object slots.
 //!
-//! Only where there is no resource manager: otherwise it takes everything back when a program ends.
-//! Ours, and nobody else's, is the primary key itself, known by its name, and whatever lies below it,
-//! known by its qualified name: that is the digest of the parent's and its own (TPM 2.0 Library,
-//! part 1, section 16). There are no sessions to look for, because none is ever opened.
+//! This is needed only without a resource manager, which does it when a program ends. Our objects
+//! are the primary key, recognized by its name, and every key below it, recognized by its qualified
+//! name: the digest of the parent's qualified name and its own name (TPM 2.0 Library, part 1,
+//! section 16). No other object is flushed. There are no sessions to flush, because none is ever
+//! opened.
 //!
-//! Two daemons on one TPM without a resource manager would take each other's objects for their own;
-//! the lock in `backend` keeps out a second worker of one daemon, docs/operations.md the rest.
+//! Two daemons on one TPM without a resource manager would flush each other's objects. The lock in
+//! `backend` prevents a second worker of one daemon; docs/operations.md forbids a second daemon.
 
 use super::device;
 use super::fault::{Fault, failed, tpm_code};
@@ -15,10 +16,10 @@ use tss_esapi::Context;
 use tss_esapi::constants::tss::{TPM2_ALG_SHA256, TPM2_RH_OWNER, TPM2_TRANSIENT_FIRST};
 use tss_esapi::handles::TpmHandle;
 
-/// Most transient objects that are looked at. TPMs have 3 slots; simulators have more.
+/// Most transient objects that are read. TPMs have 3 slots; simulators have more.
 const OBJECTS_MAX: u32 = 64;
 
-/// Flushes the primary key of this name, and all keys below it.
+/// Flushes the primary key with this name, and all keys below it.
 pub(super) fn flush(context: &mut Context, primary_name: &[u8]) -> Result<(), Fault> {
     for handle in device::handles(context, TPM2_TRANSIENT_FIRST, OBJECTS_MAX)? {
         if matches!(handle, TpmHandle::Transient(_)) {
@@ -35,7 +36,8 @@ fn flush_if_ours(
 ) -> Result<(), Fault> {
     let object = match context.tr_from_tpm_public(handle) {
         Ok(object) => object,
-        // A sequence has no public area; or it is gone by now. Neither is ours.
+        // A hash sequence has no public area, and an object may have been flushed since the
+        // listing.
         Err(error) if tpm_code(&error).is_some() => return Ok(()),
         Err(error) => return Err(failed("Esys_TR_FromTPMPublic")(error)),
     };
@@ -43,7 +45,7 @@ fn flush_if_ours(
         .read_public(object.into())
         .map_err(failed("TPM2_ReadPublic"))?;
     if is_ours(name.value(), qualified.value(), primary_name) {
-        tracing::info!(?handle, "flushing what an earlier worker left in the TPM");
+        tracing::info!(?handle, "flushing leftover TPM object");
         return context
             .flush_context(object)
             .map_err(failed("TPM2_FlushContext"));

@@ -1,7 +1,7 @@
-//! The primary key: made anew at each start, or persistent where the configuration says so.
+//! Makes the primary key at each start, or finds the persistent one if the configuration names it.
 //!
-//! What is made is the same each time (`template`). Nothing but that key is ever made persistent, and
-//! what somebody else keeps at its handle is not touched.
+//! The TPM derives the same key each time (`template`). No other key is ever made persistent, and
+//! an object of another program at the configured handle is not changed.
 
 use super::device::{flush, handles, with_password};
 use super::fault::{Class, Fault, failed, tpm_code};
@@ -11,8 +11,8 @@ use tss_esapi::constants::response_code::Tss2ResponseCodeKind;
 use tss_esapi::handles::{KeyHandle, PersistentTpmHandle, TpmHandle};
 use tss_esapi::interface_types::resource_handles::{Hierarchy, Provision};
 
-/// The primary key and its name: the persistent one, made so if it is not there; or a transient one.
-/// A TPM whose primary key has another name than is `admitted` is left as it was.
+/// Returns the primary key and its name. With a `persistent` handle, makes the key persistent there
+/// if it is not yet. Changes nothing if `admitted` refuses the name of the primary key.
 pub(super) fn find_or_make(
     context: &mut Context,
     persistent: Option<u32>,
@@ -30,11 +30,11 @@ pub(super) fn find_or_make(
         .tr_get_name(primary.into())
         .map_err(failed("Esys_TR_GetName"))?;
     let name = name.value().to_vec();
-    if let Err(stranger) = admitted(&name) {
+    if let Err(refusal) = admitted(&name) {
         if is_transient {
             flush(context, primary.into())?;
         }
-        return Err(stranger);
+        return Err(refusal);
     }
     match persistent.filter(|_| is_transient) {
         Some(handle) => Ok((persist(context, primary, handle)?, name)),
@@ -55,7 +55,7 @@ fn transient_primary(context: &mut Context) -> Result<KeyHandle, Fault> {
         })
 }
 
-/// The TPM's owner has set an authorization value. We have none to offer, and try none.
+/// Returns the fault if the TPM's owner has set an authorization value. No value is tried.
 fn class_of_owner(error: &tss_esapi::Error) -> Option<Fault> {
     use Tss2ResponseCodeKind::{AuthFail, BadAuth};
     matches!(tpm_code(error), Some(AuthFail | BadAuth)).then(|| Fault {
@@ -79,13 +79,13 @@ fn persistent_primary(context: &mut Context, handle: u32) -> Result<Option<KeyHa
     let (public, ..) = context
         .read_public(object.into())
         .map_err(failed("TPM2_ReadPublic"))?;
-    match template::is_primary(&public) {
-        true => Ok(Some(object.into())),
-        false => Err(Fault {
+    if !template::is_primary(&public) {
+        return Err(Fault {
             class: Class::Pin,
             reason: format!("{handle:#x} holds another object: choose another `primary_handle`"),
-        }),
+        });
     }
+    Ok(Some(object.into()))
 }
 
 fn persist(context: &mut Context, transient: KeyHandle, handle: u32) -> Result<KeyHandle, Fault> {

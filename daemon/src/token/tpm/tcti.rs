@@ -1,7 +1,7 @@
-//! How a TPM is reached: the TCTI (TPM command transmission interface) of the configuration.
+//! Parses the TCTI (TPM command transmission interface) of the configuration: how a TPM is reached.
 //!
-//! The text has the form that tpm2-tools use. Only what is understood here reaches the library, so
-//! that a slip of the pen is refused when the configuration is read.
+//! The text has the form of tpm2-tools. Only texts that this parser knows reach the library, so
+//! that a typing error is refused when the configuration is read.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ const HOST_BYTES_MAX: usize = 253;
 /// Longest bus name (D-Bus specification, "Message protocol").
 const BUS_NAME_BYTES_MAX: usize = 128;
 
-/// The bus name that tpm2-abrmd takes by itself.
+/// The default bus name of tpm2-abrmd.
 const BUS_NAME: &str = "com.intel.tss2.Tabrmd";
 
-/// The way to one TPM.
+/// How one TPM is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tcti {
     /// `device:PATH`, a character device of the kernel.
@@ -29,28 +29,29 @@ pub enum Tcti {
     Swtpm {
         /// Name or address.
         host: String,
-        /// Of commands.
+        /// The port of the command channel.
         port: u16,
     },
     /// `tabrmd:bus_name=NAME,bus_type=TYPE`, the resource manager tpm2-abrmd.
     Tabrmd {
-        /// Its name on the bus.
+        /// The resource manager's name on the bus.
         bus_name: String,
-        /// On the session bus; else on the system's.
+        /// True on the session bus, false on the system bus.
         session: bool,
     },
 }
 
-/// Why a text is no TCTI.
+/// Why a text is not a TCTI.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0}; give \"device:/dev/tpmrm0\", \"swtpm:host=127.0.0.1,port=2321\" or \"tabrmd:bus_type=system\""
+    "{0}; give \"device:/dev/tpmrm0\", \"swtpm:host=127.0.0.1,port=2321\" or \
+     \"tabrmd:bus_type=system\""
 )]
 pub struct NoTcti(&'static str);
 
 impl Tcti {
-    /// Whether something gives each program handles of its own, and takes them back when it ends:
-    /// the kernel behind `/dev/tpmrm*`, or tpm2-abrmd.
+    /// Returns true if a resource manager gives each program its own handles and flushes them when
+    /// the program ends: the kernel behind `/dev/tpmrm*`, or tpm2-abrmd.
     pub fn is_managed(&self) -> bool {
         match self {
             Tcti::Device(path) => path
@@ -87,17 +88,17 @@ impl FromStr for Tcti {
             "device" => device(rest),
             "swtpm" => swtpm(rest),
             "tabrmd" => tabrmd(rest),
-            _ => Err(NoTcti("it begins with none of the kinds that are known")),
+            _ => Err(NoTcti("its prefix is none of the kinds that are known")),
         }
     }
 }
 
 fn device(path: &str) -> Result<Tcti, NoTcti> {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b':' && byte != b',';
-    match path.starts_with('/') && path.bytes().all(plain) {
-        true => Ok(Tcti::Device(PathBuf::from(path))),
-        false => Err(NoTcti("`device:` wants an absolute path")),
+    if !path.starts_with('/') || !path.bytes().all(plain) {
+        return Err(NoTcti("`device:` needs an absolute path"));
     }
+    Ok(Tcti::Device(PathBuf::from(path)))
 }
 
 fn swtpm(settings: &str) -> Result<Tcti, NoTcti> {
@@ -118,12 +119,12 @@ fn swtpm(settings: &str) -> Result<Tcti, NoTcti> {
             _ => return Err(NoTcti("`swtpm:` knows `host` and `port`")),
         };
         if taken {
-            return Err(NoTcti("a setting stands twice"));
+            return Err(NoTcti("a setting occurs twice"));
         }
     }
     match (host, port) {
         (Some(host), Some(port)) => Ok(Tcti::Swtpm { host, port }),
-        _ => Err(NoTcti("`swtpm:` wants both `host` and `port`")),
+        _ => Err(NoTcti("`swtpm:` needs both `host` and `port`")),
     }
 }
 
@@ -136,11 +137,11 @@ fn tabrmd(settings: &str) -> Result<Tcti, NoTcti> {
             }
             ("bus_type", "session") => session.replace(true).is_some(),
             ("bus_type", "system") => session.replace(false).is_some(),
-            ("bus_name" | "bus_type", _) => return Err(NoTcti("that is no bus")),
+            ("bus_name" | "bus_type", _) => return Err(NoTcti("that is not a bus")),
             _ => return Err(NoTcti("`tabrmd:` knows `bus_name` and `bus_type`")),
         };
         if taken {
-            return Err(NoTcti("a setting stands twice"));
+            return Err(NoTcti("a setting occurs twice"));
         }
     }
     Ok(Tcti::Tabrmd {
@@ -149,7 +150,7 @@ fn tabrmd(settings: &str) -> Result<Tcti, NoTcti> {
     })
 }
 
-/// `NAME=VALUE` between commas.
+/// Splits `NAME=VALUE` pairs at commas.
 fn pairs(settings: &str) -> Result<Vec<(&str, &str)>, NoTcti> {
     let settings = settings.split(',').filter(|_| !settings.is_empty());
     settings
@@ -220,8 +221,8 @@ mod tests {
             ("swtpm:host=a_b,port=1", "neither a host name"),
             ("swtpm:host=a,port=1,port=2", "twice"),
             ("swtpm:path=/run/tpm.sock", "knows `host`"),
-            ("tabrmd:bus_type=both", "no bus"),
-            ("tabrmd:bus_name=x", "no bus"),
+            ("tabrmd:bus_type=both", "not a bus"),
+            ("tabrmd:bus_name=x", "not a bus"),
             ("tabrmd:session", "NAME=VALUE"),
         ] {
             let error = text.parse::<Tcti>().expect_err(text).to_string();

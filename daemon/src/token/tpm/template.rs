@@ -1,21 +1,22 @@
-//! The shapes of objects in a TPM: the primary key, and keys that sign.
+//! Builds the templates of objects in a TPM: the primary key, and keys that sign.
 //!
-//! The primary is derived by the TPM from its owner seed and this template, so it is the same each
-//! time, on this TPM only, until the TPM is cleared. It is the ECC storage key of the TCG's
-//! provisioning guidance, with a `unique` field of our own, so that what lies below it is ours:
+//! The TPM derives the primary key from its owner seed and this template, so the key is the same
+//! each time, on this TPM only, until the TPM is cleared. It is the ECC storage key of the TCG's
+//! provisioning guidance with a `unique` field of our own, so that every key below it is ours:
 //!
 //! | | |
 //! |---|---|
 //! | hierarchy | owner |
 //! | type, name | ECC NIST P-256, SHA-256 |
-//! | attributes | `fixedtpm\|fixedparent\|sensitivedataorigin\|userwithauth\|noda\|restricted\|decrypt` |
+//! | attributes | `fixedtpm\|fixedparent\|sensitivedataorigin\|userwithauth\|noda` |
+//! | and | `restricted\|decrypt` |
 //! | symmetric | AES-128-CFB |
 //! | scheme, KDF | null |
 //! | unique | x: "Hallmark" and 24 zeros; y: 32 zeros |
 //! | authorization | none |
 //!
-//! Keys that sign have a scheme that is fixed in them (ECDSA or RSASSA, with one hash), sign and do
-//! nothing else, and have `fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|sign`.
+//! Signing keys contain their scheme (ECDSA or RSASSA, with one hash) and can do nothing but sign.
+//! Their attributes are `fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|sign`.
 
 use super::fault::{Fault, failed};
 use crate::token::encoding::{self, Curve};
@@ -30,7 +31,7 @@ use tss_esapi::structures::{
     SymmetricDefinitionObject,
 };
 
-/// What the TPM takes when the exponent is given as zero.
+/// The exponent that the TPM uses when the template has zero.
 const F4: u32 = 0x1_0001;
 
 fn attributes() -> ObjectAttributesBuilder {
@@ -42,7 +43,7 @@ fn attributes() -> ObjectAttributesBuilder {
         .with_no_da(true)
 }
 
-/// The primary key.
+/// Returns the template of the primary key.
 pub(super) fn primary() -> Result<Public, Fault> {
     let mut x = [0; 32];
     x[..8].copy_from_slice(b"Hallmark");
@@ -71,7 +72,8 @@ pub(super) fn primary() -> Result<Public, Fault> {
     build().map_err(failed("template of the primary key"))
 }
 
-/// Whether an object was made from the template of the primary key: all but its public point is it.
+/// Returns true if an object was made from the template of the primary key, that is, if only its
+/// public point differs.
 pub(super) fn is_primary(public: &Public) -> bool {
     let (Public::Ecc { unique, .. }, Ok(mut template)) = (public, primary()) else {
         return false;
@@ -85,7 +87,7 @@ pub(super) fn is_primary(public: &Public) -> bool {
     template == *public
 }
 
-/// A key that signs.
+/// Returns the template of a signing key.
 pub(super) fn signing(key_type: KeyType) -> Result<Public, Fault> {
     let ecc = |curve, hash| EccTemplate { curve, hash }.build();
     let built = match key_type {
@@ -138,32 +140,32 @@ fn rsa(bits: RsaKeyBits) -> tss_esapi::Result<Public> {
         .build()
 }
 
-/// What a public area says of a key that signs.
+/// The properties of a signing key, from its public area.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SigningKey {
     /// DER SubjectPublicKeyInfo.
     pub(super) spki: Vec<u8>,
-    /// The one in which it signs; it is fixed in the key.
+    /// The only algorithm in which it signs.
     pub(super) algorithm: SignatureAlgorithm,
     attributes: ObjectAttributes,
 }
 
 impl SigningKey {
-    /// It and its private half can never be in another TPM, nor below another parent.
+    /// Returns true if the key can never be moved to another TPM or below another parent.
     pub(super) fn is_fixed(&self) -> bool {
         self.attributes.fixed_tpm() && self.attributes.fixed_parent()
     }
 
-    /// The TPM made it from its own random numbers.
+    /// Returns true if the TPM made the key from its own random numbers.
     pub(super) fn is_local(&self) -> bool {
         self.attributes.sensitive_data_origin()
     }
 
-    /// Reads a public area; refuses what is not one of our shapes.
+    /// Reads a public area. Refuses an object that none of our templates makes.
     pub(super) fn of(public: &Public) -> Result<Self, Fault> {
         let attributes = public.object_attributes();
         if !attributes.sign_encrypt() || attributes.decrypt() || attributes.restricted() {
-            return Err(Fault::key("it is not a key that signs, and nothing else"));
+            return Err(Fault::key("it is not a key that can only sign"));
         }
         let (spki, algorithm) = match public {
             Public::Ecc {
@@ -213,11 +215,12 @@ fn ecdsa(
         _ => return Err(Fault::key("its curve and hash are not used together")),
     };
     let bytes = uncompressed(point, curve.point_bytes())
-        .ok_or_else(|| Fault::key("its point is not one of its curve"))?;
+        .ok_or_else(|| Fault::key("its public point is too long for its curve"))?;
     Ok((encoding::ec_public_key(curve, &bytes)?, algorithm))
 }
 
-/// `04 || X || Y` (SEC 1, section 2.3.3). A TPM may leave out leading zeros of a coordinate.
+/// Encodes a point as `04 || X || Y` (SEC 1, section 2.3.3). A TPM may omit leading zeros of a
+/// coordinate.
 fn uncompressed(point: &EccPoint, point_bytes: usize) -> Option<Vec<u8>> {
     const UNCOMPRESSED: u8 = 4;
     let coordinate_bytes = (point_bytes - 1) / 2;
@@ -271,7 +274,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Public areas come from the database: the library's reader must stand whatever is there.
+        /// Public areas come from the database: the library's reader must not fail on damaged ones.
         #[test]
         fn a_damaged_public_area_is_an_error(at in 0usize..400, byte: u8, length in 0usize..400) {
             for key_type in [KeyType::P256, KeyType::Rsa3072] {

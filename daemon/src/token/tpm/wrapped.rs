@@ -1,17 +1,17 @@
-//! A key as it is kept outside the TPM: what `KeyReference::wrapped` holds.
+//! Encodes a key for storage outside the TPM: the bytes of `KeyReference::wrapped`.
 //!
 //! The private area is encrypted and authenticated by the primary key, so only the TPM that made it
-//! can use it. The rest is in the clear: the public area (authenticated with the private one), which
-//! primary it belongs to, and label and id, which go into its authorization value.
+//! can use it. The rest is not encrypted: the public area (authenticated with the private one), the
+//! name of the primary key, and label and id, which are part of the authorization value.
 
 use super::fault::Fault;
 use crate::token::WRAPPED_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
-/// Version of this form.
+/// Version of this encoding.
 const VERSION: u8 = 1;
 
-/// A wrapped key, taken apart.
+/// A wrapped key, decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WrappedKey {
     version: u8,
@@ -50,7 +50,7 @@ impl WrappedKey {
             }
         };
         parsed().ok_or_else(|| {
-            Fault::key("its record is no key of a TPM: restore the database from a backup")
+            Fault::key("its record is not a key of a TPM: restore the database from a backup")
         })
     }
 
@@ -58,7 +58,7 @@ impl WrappedKey {
         match postcard::to_stdvec(self) {
             Ok(bytes) if bytes.len() <= WRAPPED_BYTES_MAX => Ok(bytes),
             _ => Err(Fault::refused(
-                "its label or id is too long to be kept with it",
+                "its label or id is too long to be stored with it",
             )),
         }
     }

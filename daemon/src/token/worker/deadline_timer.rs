@@ -1,13 +1,13 @@
-//! When somebody has to look at something: the earliest of many deadlines.
+//! Wakes a thread at the earliest of many deadlines.
 //!
-//! Who watches sleeps until then, and for ever while there is no deadline at all. A later deadline
-//! wakes nobody, so under load a watcher wakes once in the length of a deadline and not at each call.
-//! It may wake for a deadline that is no more: it looks, and sleeps on.
+//! The thread sleeps for ever while there is no deadline. A later deadline does not wake it, so
+//! under load it wakes once per deadline period and not at each call. It may wake for a deadline
+//! that does not exist any more; then it checks and sleeps again.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// The earliest deadline that is known.
+/// The earliest known deadline.
 #[derive(Default)]
 pub(super) struct DeadlineTimer {
     next: Mutex<Option<Instant>>,
@@ -15,7 +15,7 @@ pub(super) struct DeadlineTimer {
 }
 
 impl DeadlineTimer {
-    /// Sees to it that there is a look at `moment` or before.
+    /// Makes [`wait`](Self::wait) return at `moment` or before.
     pub(super) fn arm(&self, moment: Instant) {
         let mut next = self.next();
         if next.is_none_or(|next| moment < next) {
@@ -24,7 +24,7 @@ impl DeadlineTimer {
         }
     }
 
-    /// Waits until it is time to look. What has to be looked at again afterwards is said again.
+    /// Waits for the earliest deadline, and clears it: deadlines that still hold must be set again.
     pub(super) fn wait(&self) {
         let mut next = self.next();
         loop {
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_earliest_deadline_counts_whenever_it_was_said() {
+    fn the_earliest_deadline_counts_in_any_order() {
         let timer = DeadlineTimer::default();
         let now = Instant::now();
         std::thread::scope(|scope| {
@@ -73,6 +73,6 @@ mod tests {
             assert!(looked >= now + Duration::from_millis(50));
             assert!(looked < now + Duration::from_secs(600));
         });
-        assert_eq!(*timer.next(), None, "what is still due is said again");
+        assert_eq!(*timer.next(), None, "a deadline is cleared");
     }
 }

@@ -1,17 +1,17 @@
-//! The bounded queue between a worker's connections and its signers.
+//! Implements the bounded queue between a worker's connections and its signers.
 
 use super::deadline_timer::DeadlineTimer;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-/// What is worth nothing after its deadline.
+/// An item that must not be processed after its deadline.
 pub(super) trait Expires {
     fn deadline(&self) -> Instant;
 }
 
-/// First in, first out, for many producers and many consumers. Full means refused, never blocked:
-/// who reads a socket must not wait for a token.
+/// First in, first out, for many producers and many consumers. A full queue refuses items and never
+/// blocks: a thread that reads a socket must not wait for a token.
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
@@ -40,7 +40,7 @@ impl<T: Expires> Queue<T> {
         }
     }
 
-    /// Adds what fits, and gives back what does not.
+    /// Adds as many items as fit, and returns the rest.
     pub(super) fn push_all(&self, items: Vec<T>) -> Vec<T> {
         let mut state = self.lock();
         let room = if state.closed {
@@ -60,7 +60,7 @@ impl<T: Expires> Queue<T> {
         items.collect()
     }
 
-    /// The next item, waited for; `None` once closed.
+    /// Waits for the next item; `None` once closed.
     pub(super) fn pop(&self) -> Option<T> {
         let mut state = self.lock();
         while !state.closed {
@@ -77,7 +77,8 @@ impl<T: Expires> Queue<T> {
         None
     }
 
-    /// Waits until something may have expired, and takes out what has; the rest keeps its order.
+    /// Waits until an item may have expired, and removes the expired ones; the rest keeps its
+    /// order.
     pub(super) fn expired(&self) -> Vec<T> {
         self.timer.wait();
         let mut state = self.lock();
@@ -92,12 +93,12 @@ impl<T: Expires> Queue<T> {
         Vec::from_iter::<VecDeque<T>>(expired)
     }
 
-    /// The next item, if there is one now.
+    /// Returns the next item without waiting.
     pub(super) fn pop_now(&self) -> Option<T> {
         self.lock().items.pop_front()
     }
 
-    /// Ends every [`pop`](Queue::pop) at once and gives back what nobody will do any more.
+    /// Ends every [`pop`](Queue::pop) at once, and returns the remaining items.
     pub(super) fn close(&self) -> Vec<T> {
         let mut state = self.lock();
         state.closed = true;
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// A number, and in how many minutes it expires.
+    /// An item that expires in so many minutes.
     fn item(number: u64, minutes: u64) -> (u64, Instant) {
         (number, Instant::now() + Duration::from_secs(60 * minutes))
     }
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_comes_back() {
+    fn items_that_do_not_fit_are_returned() {
         let queue = Queue::new(2);
         let items = (1..=3).map(|number| item(number, 1));
         assert_eq!(numbers(queue.push_all(items.collect())), [3]);
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_leaves_the_order_of_the_rest() {
+    fn expired_items_leave_the_order_of_the_rest() {
         let queue = Queue::new(9);
         let items = (1..=6).map(|number| item(number, number % 2));
         queue.push_all(items.collect());
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_wakes_who_waits_and_takes_nothing_more() {
+    fn closing_wakes_waiting_threads_and_refuses_items() {
         let queue = Queue::new(2);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| queue.pop());

@@ -1,8 +1,8 @@
-//! The watchdog: a call into the module that never returns ends the process.
+//! Ends the process when a call into the module does not return.
 //!
-//! Nothing inside can get such a thread back. Whoever started the worker starts it again; under
-//! systemd that is `Restart=on-failure`. [`supervisor`](crate::token::supervisor) looks from outside
-//! as well, for a process that is stopped as a whole.
+//! No code of this process can end such a call. The supervisor starts the worker again; under
+//! systemd `Restart=on-failure` does. [`supervisor`](crate::token::supervisor) also watches from
+//! outside, for a process that is stopped as a whole.
 
 use super::deadline_timer::DeadlineTimer;
 use super::service_watchdog::WatchdogPing;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How far beyond its deadline an operation may run before it counts as hung.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// What each watched thread is doing, and by when it should be done.
+/// The current call of each watched thread, with its deadline.
 pub(super) struct Watchdog {
     threads: Vec<Mutex<Option<Call>>>,
     timer: DeadlineTimer,
@@ -25,11 +25,11 @@ struct Call {
     deadline: Instant,
 }
 
-/// A call being watched, until this is dropped.
+/// A watched call; dropping it ends the watch.
 pub(super) struct Watched<'a>(&'a Mutex<Option<Call>>);
 
 impl Watchdog {
-    /// For this many threads, and one for the prober.
+    /// Makes a watchdog of this many threads and the prober.
     pub(super) fn new(threads: usize) -> Self {
         Watchdog {
             threads: (0..=threads).map(|_| Mutex::new(None)).collect(),
@@ -37,7 +37,7 @@ impl Watchdog {
         }
     }
 
-    /// Watches one call on `thread`.
+    /// Watches one call of `thread`.
     pub(super) fn watch(
         &self,
         thread: usize,
@@ -55,12 +55,12 @@ impl Watchdog {
         Watched(thread)
     }
 
-    /// Watches the prober: it may wait for somebody who is watched, too.
+    /// Watches the prober, which may wait for another watched thread.
     pub(super) fn watch_prober(&self, deadline: Instant) -> Watched<'_> {
-        self.watch(self.threads.len() - 1, "tending", deadline)
+        self.watch(self.threads.len() - 1, "probe", deadline)
     }
 
-    /// Looks for ever. While nothing hangs, the service manager's own watchdog is fed.
+    /// Runs for ever. Pings the service manager's watchdog while no call hangs.
     pub(super) fn run(&self, token: &str, mut ping: Option<WatchdogPing>) {
         loop {
             if let Some(ping) = &ping {
@@ -71,9 +71,9 @@ impl Watchdog {
                 tracing::error!(
                     token,
                     operation = call.operation,
-                    "hung in the module: ending"
+                    "module call hangs, ending worker"
                 );
-                // Not `exit`: that runs the module's destructors under the thread that is in it.
+                // `exit` would run the module's destructors while a thread is inside the module.
                 let _ = kill_process(getpid(), Signal::KILL);
             }
             if let Some(ping) = &mut ping {
