@@ -1,7 +1,7 @@
-//! Tokens end to end: real SoftHSM tokens, real worker processes, the client.
+//! Tests tokens end to end: real SoftHSM tokens, real worker processes, the client.
 //!
-//! Each test has its own token folder, socket and worker. A missing SoftHSM
-//! fails them: `softhsm-setup/install` brings it.
+//! Each test has its own token folder, socket and worker. Without SoftHSM they fail:
+//! `softhsm-setup/install` installs it.
 
 use hallmarkd::token::bench;
 use hallmarkd::token::client::{LOOKUP_DEADLINE, TokenClient, TokenHealth};
@@ -26,7 +26,7 @@ struct Stage {
     folder: tempfile::TempDir,
 }
 
-/// A worker kept running, and its client.
+/// A supervised worker and its client.
 struct Running {
     client: TokenClient,
     _supervisor: Supervisor,
@@ -82,7 +82,8 @@ impl Stage {
         )
     }
 
-    /// The arguments of the worker, as a unit file has them: it finds its environment by itself.
+    /// Returns the arguments of the worker, as in a unit file: the worker sets its environment
+    /// itself.
     fn worker_arguments(&self) -> Vec<String> {
         ["token", "factory", "--config", &self.at("hallmark.toml")]
             .map(str::to_owned)
@@ -113,7 +114,7 @@ impl Stage {
         }
     }
 
-    /// The worker's process id, found as an operator would: by its command line.
+    /// Returns the worker's process id, found by its command line.
     fn worker(&self) -> Option<u32> {
         let socket = self.at("factory.sock");
         fs::read_dir("/proc").expect("Linux").find_map(|entry| {
@@ -132,7 +133,7 @@ impl Stage {
         kill_process(pid, signal).expect("it is ours");
     }
 
-    /// SIGSTOP, and until every thread stands: a signal is delivered to each in its own time.
+    /// Sends SIGSTOP, and waits until every thread is stopped.
     fn stop_worker(&self) {
         self.signal_worker(Signal::STOP);
         let tasks = format!("/proc/{}/task", self.worker().expect("a worker runs"));
@@ -178,7 +179,7 @@ impl Running {
             .expect("a key")
     }
 
-    /// Asks again and again, as issuance does for its callers, until a signature verifies.
+    /// Tries again, as issuance does for its callers, until a signature verifies.
     fn signs_again(&self, key: &KeyDescription) {
         let begun = Instant::now();
         while let Err(error) = self.client.prove(key, DEADLINE) {
@@ -219,7 +220,7 @@ fn a_killed_worker_is_replaced_and_the_same_client_signs_again() {
 }
 
 #[test]
-fn a_token_that_goes_away_and_comes_back_heals_without_a_restart() {
+fn a_token_that_returns_recovers_without_a_restart() {
     let stage = Stage::new();
     let running = stage.start();
     let key = running.key();
@@ -241,7 +242,7 @@ fn a_token_that_goes_away_and_comes_back_heals_without_a_restart() {
 }
 
 #[test]
-fn a_key_deleted_behind_our_back_is_a_missing_key_and_the_others_sign_on() {
+fn a_key_deleted_by_another_program_is_missing_and_the_others_keep_signing() {
     let stage = Stage::new();
     let running = stage.start();
     let (lost, kept) = (running.key_with_id(1), running.key_with_id(2));
@@ -265,7 +266,10 @@ fn a_key_deleted_behind_our_back_is_a_missing_key_and_the_others_sign_on() {
         assert!(begun.elapsed() < SOON);
         std::thread::sleep(Duration::from_millis(50));
     }
-    running.client.prove(&kept, DEADLINE).expect("signs on");
+    running
+        .client
+        .prove(&kept, DEADLINE)
+        .expect("keeps signing");
 }
 
 #[test]
@@ -389,7 +393,7 @@ fn relabel(tokens: &Path, from: &str, to: &str) {
 }
 
 #[test]
-fn the_pin_is_nowhere_to_be_seen_in_the_worker() {
+fn the_pin_is_not_visible_in_the_worker() {
     let stage = Stage::new();
     let running = stage.start();
     running.wait_for(TokenState::Ready);
@@ -423,7 +427,7 @@ fn the_worker_ends_with_its_supervisor_and_on_sigterm() {
 }
 
 #[test]
-fn a_second_worker_of_one_token_does_not_take_the_socket() {
+fn a_second_worker_of_one_token_does_not_replace_the_socket() {
     let stage = Stage::new();
     let running = stage.start();
     let key = running.key();

@@ -1,8 +1,8 @@
-//! Every return code of PKCS#11, once, in sign, find, login and open, from a module that wraps
-//! SoftHSM (`pkcs11_fault`): what the caller is told, and that the same worker does the next thing
-//! that it is asked.
+//! Returns every code of PKCS#11 once, in sign, find, login and open, from a module that wraps
+//! SoftHSM (`pkcs11_fault`). Checks what the caller gets, and that the same worker performs the
+//! next request.
 //!
-//! What was found is docs/return-codes.md, which is compared; `HALLMARK_WRITE_TABLE=1` writes it.
+//! The results are compared with docs/return-codes.md; `HALLMARK_WRITE_TABLE=1` writes it.
 
 use crate::fixture::{Fixture, until};
 use crate::softhsm;
@@ -19,15 +19,15 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-/// Tokens tried side by side: most of the time is the ladder's own, between one climb and the next.
-const RIGS: usize = 16;
+/// Tokens tested in parallel: most of the time is the pause between two recoveries.
+const TOKENS: usize = 16;
 
-/// Longer than the ladder rests between two climbs of one rung, so that none is left out.
+/// Longer than the pause between two recoveries of one level, so that none is skipped.
 const REST: Duration = Duration::from_millis(1100);
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A place where a code may come, and what makes the worker go there.
+/// A function that returns the code, and the fault that makes the worker call it.
 struct Place {
     name: &'static str,
     function: &'static str,
@@ -49,9 +49,9 @@ fn places() -> [Place; 4] {
     ]
 }
 
-/// What the caller was told of it.
+/// The result for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
+enum Outcome {
     Nothing,
     Wait,
     Key,
@@ -59,32 +59,32 @@ enum Told {
     Parked,
 }
 
-impl Told {
+impl Outcome {
     fn of<T>(outcome: Result<T, TokenError>) -> Self {
         match outcome {
-            Ok(_) => Told::Nothing,
-            Err(TokenError::Unavailable { .. }) => Told::Wait,
-            Err(TokenError::Key { .. }) => Told::Key,
-            Err(TokenError::Refused { .. }) => Told::Refused,
-            Err(TokenError::Parked { .. }) => Told::Parked,
+            Ok(_) => Outcome::Nothing,
+            Err(TokenError::Unavailable { .. }) => Outcome::Wait,
+            Err(TokenError::Key { .. }) => Outcome::Key,
+            Err(TokenError::Refused { .. }) => Outcome::Refused,
+            Err(TokenError::Parked { .. }) => Outcome::Parked,
             Err(error @ TokenError::Deadline { .. }) => panic!("{error}"),
         }
     }
 
     fn in_words(self) -> &'static str {
         match self {
-            Told::Nothing => "healed while the caller waited",
-            Told::Wait => "`503`, healed afterwards",
-            Told::Key => "the key is not usable",
-            Told::Refused => "the token refuses this",
-            Told::Parked => {
-                "the PIN is not taken; after a login, none is tried until the operator changes it"
+            Outcome::Nothing => "recovered while the caller waited",
+            Outcome::Wait => "`503`, recovered afterwards",
+            Outcome::Key => "the key is not usable",
+            Outcome::Refused => "the token refuses the operation",
+            Outcome::Parked => {
+                "the PIN is refused; after a login, none is tried until the operator changes it"
             }
         }
     }
 }
 
-/// One token behind the module with faults.
+/// One token behind the module that injects faults.
 struct Tried {
     fixture: Fixture,
     plan: Plan,
@@ -116,34 +116,38 @@ impl Tried {
             key,
         };
         work(&tried);
-        assert_eq!(tried.client.health().restarts, 0, "the worker had to end");
+        assert_eq!(
+            tried.client.health().restarts,
+            0,
+            "the worker had to be restarted"
+        );
     }
 
-    /// The code comes once; afterwards the worker is as before.
-    fn told(&self, place: &Place, code: u64) -> Told {
+    /// Lets the function return the code once; checks that the worker works afterwards.
+    fn outcome_of(&self, place: &Place, code: u64) -> Outcome {
         thread::sleep(REST);
         let fault = Fault::at(place.function, 1, Action::Return(code));
         let faults: Vec<_> = place.led_to_by.clone().into_iter().chain([fault]).collect();
         self.plan.set(&faults).unwrap();
-        let told = match place.name {
-            "find" => Told::of(self.client.find_by_id(&self.key.id, LOOKUP_DEADLINE)),
-            _ => Told::of(self.client.prove(&self.key, DEADLINE)),
+        let outcome = match place.name {
+            "find" => Outcome::of(self.client.find_by_id(&self.key.id, LOOKUP_DEADLINE)),
+            _ => Outcome::of(self.client.prove(&self.key, DEADLINE)),
         };
         assert_eq!(self.plan.came().len(), faults.len(), "{}", place.name);
         self.plan.set(&[]).unwrap();
         let park = self.fixture.path("token-tried.parked");
         if park.exists() {
-            self.is_left_alone(&park);
+            self.stays_parked(&park);
         }
         until(
             &format!("it signs after {code:#x} in {}", place.name),
             || self.client.prove(&self.key, DEADLINE).ok(),
         );
-        told
+        outcome
     }
 
-    /// A refused PIN is not tried again before the operator has touched the park file.
-    fn is_left_alone(&self, park: &Path) {
+    /// Checks that a refused PIN is not tried again before the operator removes the park file.
+    fn stays_parked(&self, park: &Path) {
         until("it is parked", || {
             (self.client.health().state == TokenState::Parked).then_some(())
         });
@@ -154,7 +158,7 @@ impl Tried {
     }
 }
 
-/// Cargo leaves the library beside the tests that depend on it.
+/// Cargo writes the library beside the tests that depend on it.
 pub(crate) fn module() -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
     let module = test.parent().unwrap().join("libpkcs11_fault.so");
@@ -162,10 +166,10 @@ pub(crate) fn module() -> std::path::PathBuf {
     module
 }
 
-/// Verifies, for each code in each place: the worker survives it, a refused PIN is tried once, and
-/// the page says what the caller is told.
+/// Verifies, for each code in each place: the worker keeps running, a refused PIN is tried once,
+/// and the caller gets what the page says.
 #[test]
-fn every_return_code_is_survived_and_told_as_the_page_says() {
+fn every_return_code_has_the_documented_result() {
     let places = places();
     let cases = places
         .iter()
@@ -173,13 +177,13 @@ fn every_return_code_is_survived_and_told_as_the_page_says() {
     let cases = Mutex::new(cases.collect::<Vec<_>>());
     let found = Mutex::new(BTreeMap::<_, Vec<_>>::new());
     thread::scope(|scope| {
-        for _ in 0..RIGS {
+        for _ in 0..TOKENS {
             scope.spawn(|| {
                 Tried::during(|tried| {
                     while let Some((place, (name, code))) = { cases.lock().unwrap().pop() } {
-                        let told = tried.told(place, code);
+                        let outcome = tried.outcome_of(place, code);
                         let mut found = found.lock().unwrap();
-                        let codes = found.entry((place.name, told)).or_default();
+                        let codes = found.entry((place.name, outcome)).or_default();
                         codes.push((code, name));
                     }
                 });
@@ -189,7 +193,7 @@ fn every_return_code_is_survived_and_told_as_the_page_says() {
     is_as_documented(&page(&found.into_inner().unwrap()));
 }
 
-fn page(found: &BTreeMap<(&str, Told), Vec<(u64, &str)>>) -> String {
+fn page(found: &BTreeMap<(&str, Outcome), Vec<(u64, &str)>>) -> String {
     let mut text = HEAD.to_owned();
     for place in places() {
         text.push_str(&format!(
@@ -199,12 +203,13 @@ fn page(found: &BTreeMap<(&str, Told), Vec<(u64, &str)>>) -> String {
         text.push_str("| effect | return codes |\n|---|---|\n");
         let found = found.iter().filter(|((name, _), _)| *name == place.name);
         let most = found.clone().map(|(_, codes)| codes.len()).max();
-        for ((_, told), codes) in found {
-            let listed = match Some(codes.len()) == most {
-                true => "every other code".to_owned(),
-                false => in_order(codes),
+        for ((_, outcome), codes) in found {
+            let listed = if Some(codes.len()) == most {
+                "every other code".to_owned()
+            } else {
+                in_order(codes)
             };
-            text.push_str(&format!("| {} | {listed} |\n", told.in_words()));
+            text.push_str(&format!("| {} | {listed} |\n", outcome.in_words()));
         }
     }
     text
@@ -225,7 +230,7 @@ fn is_as_documented(page: &str) {
     let written = fs::read_to_string(&path).unwrap();
     assert!(
         written == page,
-        "docs/return-codes.md says something else; if it is the page that is wrong: \
+        "docs/return-codes.md differs; if the page is wrong: \
          HALLMARK_WRITE_TABLE=1 cargo nextest run -p hallmarkd --test modules"
     );
 }

@@ -1,4 +1,4 @@
-//! One module's token, and its worker.
+//! Sets up the token of one module and its worker.
 
 use hallmarkd::token::client::TokenClient;
 use hallmarkd::token::contract::{self, Check, Report, Scope, Verdict};
@@ -18,24 +18,24 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) const HALLMARKD: &str = env!("CARGO_BIN_EXE_hallmarkd");
-/// How long something may take to get ready on a busy machine.
+/// Deadline for processes and tokens to become ready on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// A folder, and what the configuration says of the token.
+/// A folder, and the configuration of the token in it.
 pub(crate) struct Fixture {
     pub(crate) fragment: &'static str,
-    /// The module itself, in place of the family's.
+    /// The module to configure in place of the family's.
     pub(crate) wrapped_by: Option<PathBuf>,
     pub(crate) label: &'static str,
     pub(crate) environment: BTreeMap<String, String>,
-    /// Stands before the worker's command line.
+    /// Prefix of the worker's command line.
     pub(crate) wrapper: Vec<OsString>,
     folder: TempDir,
 }
 
 impl Fixture {
-    /// An empty folder, if the module of `fragment` is there.
+    /// Makes an empty folder. Fails if the module of `fragment` is not installed.
     pub(crate) fn new(fragment: &'static str, label: &'static str) -> Self {
         let family = Fragment::shipped(fragment).unwrap();
         let module = family.module();
@@ -80,13 +80,13 @@ impl Fixture {
         self.environment.insert(name.to_owned(), value.into());
     }
 
-    /// The first file of the family's module.
+    /// Returns the path of the family's module.
     pub(crate) fn module(fragment: &str) -> PathBuf {
         let family = Fragment::shipped(fragment).unwrap();
         family.module().expect(INSTALL).to_owned()
     }
 
-    /// `hallmarkd init-token`, with PINs in the files `pin` and `so-pin`.
+    /// Runs `hallmarkd init-token`, with PINs in the files `pin` and `so-pin`.
     pub(crate) fn init_token(&self, fragment: &str) -> Output {
         Command::new(HALLMARKD)
             .args(["init-token", "--label", self.label, "--module"])
@@ -102,7 +102,7 @@ impl Fixture {
             .unwrap()
     }
 
-    /// The worker, kept running, and its client; the token is ready or parked.
+    /// Starts the worker, and waits until the token is ready or parked.
     pub(crate) fn launch(&self) -> (TokenClient, Supervisor) {
         let client = TokenClient::new("tried", self.path("tried.sock"));
         let supervisor = Supervisor::start(client.clone(), self.worker());
@@ -110,7 +110,7 @@ impl Fixture {
         (client, supervisor)
     }
 
-    /// Starts the worker, runs the contract with every kind of key, and stops it.
+    /// Starts the worker, runs the contract with every type of key, and stops the worker.
     pub(crate) fn check(&self) -> Report {
         let (client, _supervisor) = self.start();
         let scope = Scope {
@@ -173,7 +173,7 @@ impl Fixture {
 
 const INSTALL: &str = "install the modules that the tests need with tests/install-modules";
 
-/// A process that ends with its test, and all that it has started with it.
+/// A process that ends with its test, together with its children.
 pub(crate) struct Running(Child);
 
 impl Running {
@@ -194,14 +194,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only when all have ended.
+        // Both calls fail only if all processes have ended.
         let group = Pid::from_raw(self.0.id().cast_signed()).expect("not zero");
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.0.wait();
     }
 }
 
-/// Runs `command` to its end, which must be a good one.
+/// Runs `command`, which must succeed.
 pub(crate) fn done(command: &mut Command) -> Output {
     let output = command.output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}: {INSTALL}"));
@@ -209,7 +209,7 @@ pub(crate) fn done(command: &mut Command) -> Output {
     output
 }
 
-/// Asks until there is an answer.
+/// Calls `ask` until it returns a value.
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {

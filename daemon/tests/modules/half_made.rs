@@ -1,12 +1,12 @@
-//! A worker dies while its module makes a key, at every point where the module's objects differ: no
-//! half is stored, one half, both halves and no answer. The next try has one key that signs, and no
-//! object too many.
+//! Kills a worker while its module makes a key, at every point where the module's objects differ:
+//! no half is stored, one half, both halves without an answer. The next attempt has one key that
+//! signs, and no other object.
 //!
-//! Modules store the halves one after the other, and a kill between the two comes by chance only.
-//! So the module with faults makes the pair, deletes one half and ends the process
-//! (`pkcs11_fault::plan`): the objects that are left are the same. Of SoftHSM a trace of its writes
-//! says that there are no others: an object whose file is written in part is not shown. In one test
-//! the worker is killed by SIGKILL at many moments, and nothing is deleted for it.
+//! Modules store one half after the other, and a signal hits the moment between them only by
+//! chance. So the module with faults makes the pair, deletes one half and ends the process
+//! (`pkcs11_fault::plan`), which leaves the same objects. A trace of SoftHSM's writes shows that
+//! there are no other states: SoftHSM does not show an object whose file is incomplete. One test
+//! kills the worker with SIGKILL at many moments, and deletes nothing.
 
 use crate::codes::module;
 use crate::fixture::{Fixture, until};
@@ -20,7 +20,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many moments of one generation the worker is killed at.
+/// Number of moments of a generation at which the worker is killed.
 const MOMENTS: u32 = 20;
 
 const DEATHS: [Action; 4] = [
@@ -110,14 +110,14 @@ fn specification(key_type: KeyType, number: u8) -> KeySpecification {
     }
 }
 
-/// What a ceremony does next gives a key that signs; there is nothing else with its id, and nothing
-/// when it was deleted.
+/// Checks that the next steps of a ceremony give a key that signs, that no other object has its id,
+/// and that no object is left after its deletion.
 fn there_is_one_key(client: &TokenClient, specification: &KeySpecification, case: &str) {
     let key = found_or_made(client, specification);
     client.prove(&key, LOOKUP_DEADLINE).expect(case);
     let again = client.find(&key.reference(), LOOKUP_DEADLINE);
     assert_eq!(again.as_ref(), Ok(&key), "{case}");
-    // A second public key with its id would be remarked on.
+    // A second public key with its id would cause a remark.
     assert_eq!(client.health().reason, "", "{case}");
     let second = client.generate(specification, GENERATE_DEADLINE);
     assert!(matches!(second, Err(TokenError::Refused { .. })), "{case}");
@@ -136,8 +136,8 @@ fn found_or_made(client: &TokenClient, specification: &KeySpecification) -> KeyD
     })
 }
 
-/// Verifies, with SIGKILL and nothing deleted for it, at moments from before the generation to
-/// after it: there is one key in the end.
+/// Verifies, with SIGKILL at moments from before the generation to after it: there is one key in
+/// the end.
 #[test]
 fn a_worker_of_softhsm_is_killed_at_many_moments_of_a_generation() {
     let mut fixture = Fixture::new("softhsm2", "factory");

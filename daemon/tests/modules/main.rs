@@ -1,20 +1,20 @@
-//! The contract of `token/contract.rs` on real PKCS#11 modules, each through its worker.
+//! Tests real PKCS#11 modules against the contract of `token/contract.rs`, each through its worker.
 //!
-//! Each test has a folder, a token and processes of its own. What a module can do is a row of the
-//! table in docs/operations.md, which the test compares; `HALLMARK_WRITE_TABLE=1` has it write the row
-//! instead. A missing module fails its test, and says how to install it: `tests/install-modules`.
+//! Each test has its own folder, token and processes. It compares what a module can do with the
+//! module's row of the table in docs/operations.md; `HALLMARK_WRITE_TABLE=1` writes the row
+//! instead. A missing module fails its test with how to install it: `tests/install-modules`.
 //!
 //! | | |
 //! |---|---|
 //! | `fixture` | folder, configuration, worker, processes |
 //! | `table` | the row of the documentation |
 //! | `codes` | every return code in sign, find, login and open |
-//! | `half_made` | a worker dies while a key is made |
-//! | `pin` | tokens that lock after three wrong PINs are never locked by us |
+//! | `half_made` | a worker is killed while a key is made |
+//! | `pin` | a token that locks after three wrong PINs is never locked |
 //! | `softhsm`, `tpm2_pkcs11`, `nss`, `opencryptoki`, `p11_kit` | one family each |
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that meets the unexpected shall stop there"
+    reason = "a test stops at the first unexpected result"
 )]
 
 mod codes;

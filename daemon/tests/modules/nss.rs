@@ -1,10 +1,10 @@
-//! NSS softokn: it wants an argument at C_Initialize, and does not tell what it has made itself.
+//! NSS softokn: it needs an argument at C_Initialize, and does not report which keys it has made.
 
 use crate::fixture::{Fixture, done};
 use crate::table;
 use std::process::Command;
 
-/// A database; the PIN is in the file `pin`.
+/// Makes a database; the PIN is in the file `pin`.
 pub(crate) fn prepared() -> Fixture {
     let mut fixture = Fixture::new("nss", "NSS Certificate DB");
     let folder = fixture.folder("nss");

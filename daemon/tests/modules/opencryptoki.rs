@@ -1,12 +1,13 @@
-//! opencryptoki's software token. Its state is the machine's; so each test has a machine of its own: namespaces
-//! for mounts and shared memory. That takes root.
+//! opencryptoki's software token. Its state belongs to the machine, so each test has its own
+//! namespaces for mounts and shared memory. That needs root.
 
 use crate::fixture::{Fixture, Running, done, until};
 use crate::{pin, table};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-/// Within the namespaces: private copies of what the daemon and its tokens write, then the daemon.
+/// Makes private copies of what the daemon and its tokens write, then runs the daemon, all within
+/// the namespaces.
 const MACHINE: &str = r#"
 set -e
 mount -t tmpfs tmpfs /dev/shm
@@ -26,7 +27,7 @@ const PIN: &str = "13572468";
 
 pub(crate) struct Machine {
     _daemon: Running,
-    /// Stands before a command that runs within.
+    /// Prefix of a command that runs in the namespaces.
     enter: Vec<String>,
 }
 
@@ -34,14 +35,14 @@ impl Machine {
     fn start(fixture: &Fixture) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
-            "a machine of its own takes root: run as root, or leave this out (-E 'not test(opencryptoki)')"
+            "namespaces need root: run as root, or leave this out (-E 'not test(opencryptoki)')"
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "--ipc", "--propagation", "private"]);
         command
             .args(["bash", "-c", MACHINE, "machine"])
             .arg(fixture.path(""));
-        // Each of these is replaced by the next: the process is the daemon in the end.
+        // Each program executes the next, so that the process becomes the daemon.
         let mut daemon = Running::start(command.stdout(Stdio::null()));
         let pid = daemon.child().id().to_string();
         let enter = ["nsenter", "--target", &pid, "--mount", "--ipc", "--"];
@@ -55,7 +56,7 @@ impl Machine {
         machine
     }
 
-    /// `pkcsconf`, which asks for a label on standard input, and takes PINs as arguments.
+    /// Runs `pkcsconf`, which reads a label from standard input and PINs from its arguments.
     fn pkcsconf(&self, arguments: &[&str], label: &str) -> Output {
         let mut command = Command::new(&self.enter[0]);
         command
@@ -67,7 +68,7 @@ impl Machine {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut asked = command.spawn().unwrap();
-        // It may have ended without asking.
+        // It may have ended without reading.
         let _ = writeln!(asked.stdin.take().unwrap(), "{label}");
         asked.wait_with_output().unwrap()
     }
@@ -78,7 +79,7 @@ impl Machine {
     }
 }
 
-/// A token whose PINs are no more those that everybody knows.
+/// Makes a token without the default PINs.
 pub(crate) fn prepared() -> (Fixture, Machine) {
     let mut fixture = Fixture::new("opencryptoki", "factory");
     done(Command::new("getent").args(["group", "pkcs11"]));

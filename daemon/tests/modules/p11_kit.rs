@@ -1,4 +1,4 @@
-//! p11-kit remote, in front of SoftHSM: a module behind a socket, which can be taken away.
+//! p11-kit remote, in front of SoftHSM: a module behind a socket, whose server can be stopped.
 
 use crate::fixture::{Fixture, Running, appears, until};
 use crate::{softhsm, table};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// SoftHSM behind a server that can be started again.
+/// SoftHSM behind a server that can be restarted.
 pub(crate) struct Remote {
     pub(crate) fixture: Fixture,
     softhsm: BTreeMap<String, String>,
@@ -46,10 +46,10 @@ fn p11_kit_keeps_the_contract() {
     table::holds("p11-kit 0.24.1, SoftHSM behind it", &remote.fixture.check());
 }
 
-/// A killed server is an unplugged HSM: every call answers CKR_DEVICE_ERROR until C_Finalize and
-/// C_Initialize.
+/// A killed server acts like an unplugged HSM: every call returns CKR_DEVICE_ERROR until C_Finalize
+/// and C_Initialize.
 #[test]
-fn a_server_that_went_away_and_came_back_signs_again_without_a_restart() {
+fn a_token_behind_a_restarted_server_signs_again_without_a_restart_of_the_worker() {
     let remote = Remote::make();
     let server = remote.server();
     let (client, _supervisor) = remote.fixture.start();

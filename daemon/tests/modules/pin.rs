@@ -1,4 +1,4 @@
-//! The PIN guard before tokens that lock after three wrong PINs.
+//! Tests the PIN guard with tokens that lock after three wrong PINs.
 
 use crate::fixture::{Fixture, until};
 use hallmarkd::token::client::{TokenClient, TokenHealth};
@@ -7,17 +7,16 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-/// Longer than the worker rests between two looks at its token.
+/// Longer than the pause between two probes of the token.
 const REST: Duration = Duration::from_millis(2500);
 
-/// Starts of the worker while the PIN is wrong: more than a token has tries.
+/// Starts of the worker with a wrong PIN: more than a token has tries.
 const RESTARTS: usize = 4;
 
-/// Verifies: a wrong PIN is tried once, however often the worker is started; so is the next one; a
-/// third is not tried at all. So the token still takes the right one afterwards.
+/// Verifies: a wrong PIN is tried once, however often the worker is started; a second one is also
+/// tried once; a third is never tried. So the token still accepts the right PIN afterwards.
 ///
-/// `log_in_by_hand` is what an operator does with the vendor's tool, where the token says that the
-/// last try has come.
+/// `log_in_by_hand` logs in with the vendor's tool, as an operator must before the last try.
 pub(crate) fn is_never_locked(fixture: &Fixture, pin: &str, log_in_by_hand: &dyn Fn()) {
     fixture.write_secret("pin", "00000000");
     let (client, supervisor) = fixture.launch();

@@ -1,10 +1,10 @@
-//! SoftHSM 2: files, and everything works.
+//! SoftHSM 2, which keeps its objects in files and supports every operation.
 
 use crate::fixture::Fixture;
 use crate::table;
 use std::fs;
 
-/// A token in a folder of its own; the PIN is in the file `pin`.
+/// Makes a token in its own folder; the PIN is in the file `pin`.
 pub(crate) fn make(fixture: &mut Fixture) {
     let tokens = fixture.folder("tokens");
     let text = format!("directories.tokendir = {}\n", tokens.display());

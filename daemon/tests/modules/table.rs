@@ -1,15 +1,15 @@
-//! The table of tokens in docs/operations.md: what each can do, as its test has found.
+//! Compares or writes the table of tokens in docs/operations.md: what each module can do.
 
 use hallmarkd::token::contract::{Check, Report, Verdict};
 use hallmarkd::x509::key::KeyType;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 
-/// Stands before and after the table.
+/// The lines before and after the table.
 const BEGIN: &str = "<!-- the modules' table: written by their tests -->";
 const END: &str = "<!-- end of the modules' table -->";
 
-/// Compares the module's row with what its test has found, or writes it.
+/// Compares the module's row with the report, or writes the row.
 pub(crate) fn holds(module: &str, report: &Report) {
     let row = row(module, report);
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
@@ -36,7 +36,7 @@ fn rows(text: &str) -> impl Iterator<Item = &str> {
     table.lines().filter(|line| line.starts_with('|'))
 }
 
-/// Puts the row in place of the module's old one, or at the end. The file is locked: several tests write.
+/// Replaces the module's row, or appends it. Locks the file, because several tests write to it.
 fn write(page: &Path, module: &str, row: &str) {
     let lock = OpenOptions::new().write(true).open(page).unwrap();
     lock.lock().unwrap();
@@ -48,7 +48,7 @@ fn write(page: &Path, module: &str, row: &str) {
         Some(line) => *line = row,
         None => table.push(row),
     }
-    // Below the two lines of its head, by name.
+    // The rows below the two lines of the head are sorted by name.
     table[2..].sort_unstable();
     let table = table.join("\n");
     fs::write(page, format!("{before}{BEGIN}\n\n{table}\n\n{END}{after}")).unwrap();
@@ -57,7 +57,7 @@ fn write(page: &Path, module: &str, row: &str) {
 fn row(module: &str, report: &Report) -> String {
     let keys = KeyType::ALL.map(|key_type| {
         cell(report, |check| {
-            // A TPM keeps no ids: its keys are kept outside.
+            // A TPM has no ids: its keys are stored outside.
             let besides = ["an id that is taken", "a new key is told to be made"];
             let besides = besides.iter().any(|it| check.operation.starts_with(it));
             check.key_type == Some(key_type) && !besides
@@ -72,7 +72,7 @@ fn row(module: &str, report: &Report) -> String {
     format!("| {module} | {} |", cells.collect::<Vec<_>>().join(" | "))
 }
 
-/// Whether the checks that `of` picks hold. A report that is good has none that failed.
+/// Returns the cell for the checks that `of` selects. No check has failed in a good report.
 fn cell(report: &Report, of: impl Fn(&Check) -> bool) -> &'static str {
     let mut picked = report.checks.iter().filter(|check| of(check)).peekable();
     assert!(picked.peek().is_some(), "nothing of the kind was checked");

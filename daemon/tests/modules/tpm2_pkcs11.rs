@@ -1,4 +1,4 @@
-//! tpm2-pkcs11 on swtpm, with a resource manager between them: a TPM has room for three keys.
+//! tpm2-pkcs11 on swtpm, with a resource manager between them: a TPM has slots for three keys.
 
 use crate::fixture::{Fixture, Running, until};
 use crate::{pin, table};
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-/// A TPM simulator; the port.
+/// Starts a TPM simulator; returns its port.
 fn swtpm(fixture: &Fixture) -> (Running, u16) {
     let state = fixture.folder("swtpm");
     until("swtpm listens", || {
@@ -23,7 +23,8 @@ fn swtpm(fixture: &Fixture) -> (Running, u16) {
             .arg("--ctrl")
             .arg(format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1));
         let mut swtpm = Running::start(command.stderr(Stdio::null()));
-        // Somebody may have taken a port meanwhile: then it ends, and others are tried.
+        // Another process may have taken a port since; then the simulator ends, and others are
+        // tried.
         until("swtpm listens or ends", || {
             (swtpm.has_ended() || is_taken(port)).then_some(())
         });
@@ -31,7 +32,7 @@ fn swtpm(fixture: &Fixture) -> (Running, u16) {
     })
 }
 
-/// The library wants the control channel at the next port.
+/// Returns a port whose next one is free, too: the library expects the control channel there.
 fn two_free_ports() -> Option<u16> {
     let first = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = first.local_addr().unwrap().port();
@@ -43,7 +44,7 @@ fn is_taken(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_err()
 }
 
-/// A message bus of our own; its address.
+/// Starts a message bus; returns its address.
 fn bus() -> (Running, String) {
     let mut command = Command::new("dbus-daemon");
     command.args(["--session", "--nofork", "--print-address"]);
@@ -54,7 +55,7 @@ fn bus() -> (Running, String) {
     (bus, address.trim().to_owned())
 }
 
-/// A token, and the processes under it.
+/// Makes a token, and starts the processes below it.
 pub(crate) fn prepared() -> (Fixture, [Running; 3]) {
     let mut fixture = Fixture::new("tpm2-pkcs11", "gateway");
     let (swtpm, port) = swtpm(&fixture);

@@ -1,4 +1,4 @@
-//! The contract of every token; keys of every kind, and how many signatures they make.
+//! Tests the contract of every token with a TPM, and many signatures with keys of every type.
 
 use crate::stage::{DEADLINE, Stage};
 use crate::table;
@@ -28,7 +28,7 @@ fn a_tpm_keeps_the_contract_through_its_worker() {
     let report = contract::check_client(&running.client, scope, &mut |_| {});
     assert!(report.is_good(), "{report:?}");
     for check in &report.checks {
-        // Its keys are kept outside; it has no place for secrets; it makes no credential keys.
+        // Its keys are stored outside; it has no secrets and no credentials' keys.
         let lacks = ["an id that is taken", "a secret is", "a credential key"];
         let lacks = lacks.iter().any(|it| check.operation.starts_with(it))
             || check.key_type.is_some_and(|it| !KEY_TYPES.contains(&it));
@@ -46,7 +46,7 @@ fn a_tpm_keeps_the_contract_through_its_worker() {
 }
 
 #[test]
-fn keys_of_every_kind_sign_from_many_threads_though_there_are_three_slots() {
+fn keys_of_every_type_sign_from_many_threads_with_three_slots() {
     let stage = Stage::new();
     let running = stage.start();
     let keys = KEY_TYPES.map(|key_type| running.key_of(key_type));
@@ -62,11 +62,11 @@ fn keys_of_every_kind_sign_from_many_threads_though_there_are_three_slots() {
     });
     assert!(stage.tpm.transient_objects() <= 2, "primary and one key");
     drop(running);
-    assert_eq!(stage.tpm.transient_objects(), 0, "nothing is left behind");
+    assert_eq!(stage.tpm.transient_objects(), 0, "nothing is left");
 }
 
-/// A session's context may be saved so often before the TPM wants it back (`TPM_RC_CONTEXT_GAP`, at
-/// 65,535 on many); passwords need no session. Prints how many it was and how fast.
+/// A TPM limits how often a session's context can be saved (`TPM_RC_CONTEXT_GAP`, at 65,535 on
+/// many); passwords need no session. Prints the number of signatures and their rate.
 #[test]
 #[ignore = "takes minutes: tests/run --long"]
 fn more_signatures_than_the_context_gap_in_one_run() {
@@ -80,7 +80,7 @@ fn more_signatures_than_the_context_gap_in_one_run() {
         for thread in 0..4 {
             scope.spawn(move || {
                 for number in (thread..SIGNATURES).step_by(4) {
-                    // Now and then the other key, so that they are loaded and flushed as well.
+                    // Sometimes the other key, so that keys are loaded and flushed as well.
                     client
                         .prove(keys[usize::from(number % 100 == 99)], DEADLINE)
                         .unwrap();

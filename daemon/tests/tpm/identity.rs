@@ -1,4 +1,5 @@
-//! Another TPM, a cleared one, another credential, an altered record; a lockout that others provoked.
+//! Tests another TPM, a cleared one, another credential, an altered record, and a lockout by
+//! another program.
 
 use crate::stage::{CREDENTIAL, DEADLINE, Stage};
 use hallmarkd::token::TokenError;
@@ -6,7 +7,7 @@ use hallmarkd::token::worker::health::TokenState;
 use std::fs;
 
 #[test]
-fn a_wrong_credential_is_tried_once_and_counts_nowhere() {
+fn a_wrong_credential_is_tried_once_and_adds_to_no_counter() {
     let stage = Stage::new();
     let running = stage.start();
     let key = running.key();
@@ -38,12 +39,12 @@ fn a_wrong_credential_is_tried_once_and_counts_nowhere() {
 }
 
 #[test]
-fn a_credential_that_can_be_guessed_is_not_taken() {
+fn a_credential_that_can_be_guessed_is_refused() {
     let stage = Stage::new();
     stage.write_credential("1234");
     let running = stage.start();
     let health = running.wait_for(TokenState::Parked);
-    assert!(health.reason.contains("at random"), "{health:?}");
+    assert!(health.reason.contains("random bytes"), "{health:?}");
     assert!(!stage.path("token-gate.tpm").exists());
 }
 
@@ -82,7 +83,7 @@ fn a_cleared_tpm_parks_and_its_keys_are_gone_for_good() {
         "nothing is made in its place"
     );
 
-    // The operator takes it as it is.
+    // The operator accepts the TPM as it is.
     fs::remove_file(stage.path("token-gate.tpm")).unwrap();
     running.wait_until(|health| health.state == TokenState::Ready);
     let reason = running.lacks(&key.reference());
@@ -106,7 +107,7 @@ fn an_exchanged_tpm_parks_until_the_old_one_is_back() {
     running.client.prove(&key, DEADLINE).unwrap();
     drop(running);
 
-    // Named in the configuration, it is known without the file that remembers it.
+    // With its serial in the configuration, another TPM is detected without the file.
     fs::remove_file(stage.path("token-gate.tpm")).unwrap();
     stage.tpm.exchange(stage.path("another-tpm"));
     stage.configure(&format!("serial = {serial:?}"));
@@ -115,7 +116,7 @@ fn an_exchanged_tpm_parks_until_the_old_one_is_back() {
 }
 
 #[test]
-fn a_lockout_that_others_provoked_is_told_and_stops_nothing() {
+fn a_lockout_by_another_program_is_reported_and_stops_nothing() {
     let stage = Stage::new();
     stage.tpm.make_prey();
     let running = stage.start();

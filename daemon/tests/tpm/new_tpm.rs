@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What `new-tpm` left running in a folder, until the test is over.
+/// The processes that `new-tpm` has started in a folder; they end with the test.
 struct LeftRunning(PathBuf);
 
 impl LeftRunning {
@@ -20,7 +20,7 @@ impl LeftRunning {
 
 impl Drop for LeftRunning {
     fn drop(&mut self) {
-        // It fails only when there is none.
+        // It fails only if there is no such process.
         if let Some(pid) = self.pid() {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -28,7 +28,7 @@ impl Drop for LeftRunning {
 }
 
 #[test]
-fn new_tpm_leaves_one_running_and_prints_its_configuration() {
+fn new_tpm_starts_a_tpm_and_prints_its_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let tpm = LeftRunning(folder.path().join("tpm"));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../softhsm-setup/new-tpm");
@@ -52,7 +52,7 @@ fn new_tpm_leaves_one_running_and_prints_its_configuration() {
         assert!(begun.elapsed() < SOON, "it does not end");
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(run(), text, "started again, where it was");
+    assert_eq!(run(), text, "started again in the same place");
 
     let file = folder.path().join("hallmark.toml");
     fs::write(&file, format!("state_dir = \"/nowhere\"\n{text}")).unwrap();

@@ -1,4 +1,4 @@
-//! The primary key: persistent or not, derived by hand, and kept from what is not ours.
+//! Tests the primary key: persistent or not, derived by hand, and never made in another TPM.
 
 use crate::stage::{DEADLINE, Stage};
 use hallmarkd::token::worker::health::TokenState;
@@ -7,7 +7,7 @@ use std::fs;
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 #[test]
-fn a_primary_key_that_is_persistent_is_made_once_and_takes_no_slot() {
+fn a_persistent_primary_key_is_made_once_and_occupies_no_slot() {
     let mut stage = Stage::with("primary_handle = 0x81000101");
     let running = stage.start();
     let key = running.key();
@@ -21,7 +21,7 @@ fn a_primary_key_that_is_persistent_is_made_once_and_takes_no_slot() {
     running.signs_again(&key);
     drop(running);
 
-    // It is the same key as the transient one: where it is kept can be changed.
+    // It is the same key as the transient one, so the setting can be changed.
     stage.configure("");
     let running = stage.start();
     running.wait_for(TokenState::Ready);
@@ -29,7 +29,7 @@ fn a_primary_key_that_is_persistent_is_made_once_and_takes_no_slot() {
 }
 
 #[test]
-fn a_persistent_handle_that_holds_something_else_is_not_touched() {
+fn a_persistent_handle_with_another_object_is_not_changed() {
     let stage = Stage::with("primary_handle = 0x81000101");
     let tools = &stage.tpm;
     tools.tool(
@@ -48,8 +48,8 @@ fn a_persistent_handle_that_holds_something_else_is_not_touched() {
     assert_eq!(before, tools.tool("tpm2_readpublic", &["-c", "0x81000101"]));
 }
 
-/// The TPM was cleared, as another one would be. Verifies: nothing is kept in it before it is known
-/// to be the right one.
+/// The TPM was cleared, like another TPM. Verifies: nothing is made persistent in it before its
+/// identity is checked.
 #[test]
 fn nothing_is_made_persistent_in_a_tpm_that_is_not_ours() {
     let stage = Stage::with("primary_handle = 0x81000101");
@@ -63,8 +63,8 @@ fn nothing_is_made_persistent_in_a_tpm_that_is_not_ours() {
     assert_eq!(stage.tpm.transient_objects(), 0);
 }
 
-/// The template is public, so that the primary key can be made without this program: by the commands
-/// of docs/operations.md, as they stand there.
+/// The template is public, so that the primary key can be made without this program, by the
+/// commands in docs/operations.md.
 #[test]
 fn the_primary_key_is_the_one_that_the_documented_commands_make() {
     let stage = Stage::new();
@@ -95,7 +95,7 @@ fn the_primary_key_is_the_one_that_the_documented_commands_make() {
 }
 
 #[test]
-fn an_owner_with_an_authorization_value_is_told_what_to_do_and_not_guessed_at() {
+fn an_owner_authorization_value_is_reported_with_the_remedy_and_not_guessed() {
     let stage = Stage::new();
     stage.tpm.tool("tpm2_changeauth", &["-c", "owner", "mine"]);
     let running = stage.start();

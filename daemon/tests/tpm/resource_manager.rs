@@ -1,4 +1,4 @@
-//! A TPM behind tpm2-abrmd. `tests/install-modules` brings that.
+//! Tests a TPM behind tpm2-abrmd, which `tests/install-modules` installs.
 
 use crate::software_tpm::SoftwareTpm;
 use crate::stage::{DEADLINE, Stage};
@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// tpm2-abrmd on a bus of its own, before the stage's TPM. Ends with its test.
+/// tpm2-abrmd on its own bus, in front of the stage's TPM. It ends with its test.
 struct ResourceManager {
     bus: Child,
     manager: Child,
@@ -22,7 +22,7 @@ impl ResourceManager {
             .args(["--session", "--nofork", "--print-address"])
             .stdout(Stdio::piped())
             .spawn()
-            .expect("dbus-daemon: tests/install-modules brings it");
+            .expect("dbus-daemon: tests/install-modules installs it");
         let mut address = String::new();
         let mut told = BufReader::new(bus.stdout.take().unwrap());
         told.read_line(&mut address).unwrap();
@@ -35,7 +35,7 @@ impl ResourceManager {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("tpm2-abrmd: tests/install-modules brings it");
+            .expect("tpm2-abrmd: tests/install-modules installs it");
         Self {
             bus,
             manager,
@@ -53,8 +53,8 @@ impl Drop for ResourceManager {
     }
 }
 
-/// Behind a resource manager everybody has three slots of his own, and what a killed worker left is
-/// taken back for it: two workers side by side, and nothing to clean up.
+/// Behind a resource manager each program has its own three slots, and objects of a killed worker
+/// are flushed: two workers run at once, and leave nothing.
 #[test]
 fn behind_a_resource_manager_the_contract_holds_for_two_workers_at_once() {
     let stage = Stage::new();

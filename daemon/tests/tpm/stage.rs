@@ -1,4 +1,4 @@
-//! The stage of every story: a software TPM, a credential, a configuration, and a worker kept running.
+//! Sets up a test: a software TPM, a credential, a configuration, and a supervised worker.
 
 use crate::software_tpm::SoftwareTpm;
 use hallmarkd::token::client::{TokenClient, TokenHealth};
@@ -23,7 +23,7 @@ pub(crate) struct Stage {
     folder: tempfile::TempDir,
 }
 
-/// A worker kept running, and its client.
+/// A supervised worker and its client.
 pub(crate) struct Running {
     pub(crate) client: TokenClient,
     _supervisor: Supervisor,
@@ -34,7 +34,7 @@ impl Stage {
         Self::with("")
     }
 
-    /// With more in the configuration of its token.
+    /// Makes a stage with additional settings of the token.
     pub(crate) fn with(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stage = Stage {
@@ -92,7 +92,7 @@ impl Stage {
         }
     }
 
-    /// `kill -9` for the worker, found as an operator would: by its command line.
+    /// Sends SIGKILL to the worker, found by its command line.
     pub(crate) fn kill_worker(&self) {
         let socket = self.path("gate.sock").display().to_string();
         let worker = fs::read_dir("/proc").unwrap().find_map(|entry| {
@@ -136,7 +136,7 @@ impl Running {
         self.client.generate(&specification, DEADLINE).unwrap()
     }
 
-    /// Asks again and again, as issuance does for its callers, until a signature verifies.
+    /// Tries again, as issuance does for its callers, until a signature verifies.
     pub(crate) fn signs_again(&self, key: &KeyDescription) {
         let begun = Instant::now();
         while let Err(error) = self.client.prove(key, DEADLINE) {
@@ -145,7 +145,7 @@ impl Running {
         }
     }
 
-    /// Why the TPM does not sign with this key.
+    /// Returns why the TPM does not sign with this key.
     pub(crate) fn lacks(&self, key: &KeyReference) -> String {
         match self.client.find(key, DEADLINE) {
             Err(TokenError::Key { reason, .. }) => reason,

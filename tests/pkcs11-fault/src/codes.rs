@@ -1,4 +1,4 @@
-//! Every return code of PKCS #11 3.2 but `CKR_OK`, and one that no version defines, and a vendor's.
+//! Lists every return code of PKCS #11 3.2 except `CKR_OK`, an undefined one, and a vendor's.
 
 use cryptoki_sys::*;
 

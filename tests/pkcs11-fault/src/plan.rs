@@ -1,24 +1,24 @@
-//! The plan: which call fails, and how. One line for each fault:
+//! Parses the plan, which lists the calls that fail, and how. Each fault has one line:
 //!
 //! ```text
-//! C_Sign 3 return 0x30        the third call of C_Sign says CKR_DEVICE_ERROR
+//! C_Sign 3 return 0x30        the third call of C_Sign returns CKR_DEVICE_ERROR
 //! C_Login 1+ return 0xa4      every call of C_Login does so
-//! C_Sign 1 delay 200          sleeps for 200 ms, then does what was asked
+//! C_Sign 1 delay 200          sleeps for 200 ms, then performs the call
 //! C_Sign 1 hang               never returns
 //! C_Sign 1 crash              aborts the process
-//! C_Sign 1 crash-after        does what was asked, then aborts the process, without an answer
+//! C_Sign 1 crash-after        performs the call, then aborts the process
 //! C_GenerateKeyPair 1 keep-public   makes the pair, deletes the private half, aborts the process
 //! C_GenerateKeyPair 1 keep-private  makes the pair, deletes the public half, aborts the process
-//! C_SignInit 2 close-session  closes the caller's session first, then does what was asked
+//! C_SignInit 2 close-session  closes the caller's session first, then performs the call
 //! C_SignInit 2 logout         logs the caller's application out first
 //! ```
 //!
-//! The last two leave on the token what is there when a process is killed between the two halves of
-//! a generation: modules store the halves one after the other, and a kill hits that moment only by
-//! chance.
+//! `keep-public` and `keep-private` leave the objects that remain when a process is killed between
+//! the two halves of a generation: modules store one half after the other, and a signal hits that
+//! moment only by chance.
 //!
-//! Calls are counted from when the process first saw this content of the file. A line that says
-//! nothing of the kind aborts the process: a test with a misspelt fault must not pass.
+//! Calls are counted since the process first read this content of the file. An invalid line aborts
+//! the process: a test with a misspelt fault must not pass.
 
 use std::fmt;
 use std::fs;
@@ -31,9 +31,9 @@ use std::str::FromStr;
 pub struct Fault {
     /// `C_…`.
     pub function: String,
-    /// At which call, counted from 1.
+    /// The number of the call, counted from 1.
     pub nth: u64,
-    /// At every later call, too.
+    /// True for every later call, too.
     pub onwards: bool,
     /// The effect on the call.
     pub action: Action,
@@ -42,21 +42,21 @@ pub struct Fault {
 /// The effect instead of the call, or before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It returns this `CK_RV`, and nothing was done.
+    /// Returns this `CK_RV` without the call.
     Return(u64),
-    /// It takes this many milliseconds longer.
+    /// Delays the call by this many milliseconds.
     Delay(u64),
-    /// It never returns.
+    /// Never returns.
     Hang,
-    /// It ends the process.
+    /// Aborts the process.
     Crash,
-    /// It is done, and then ends the process.
+    /// Performs the call, then aborts the process.
     CrashAfter,
-    /// Of a key pair that was made, this half is left when the process ends.
+    /// Makes a key pair, keeps only this half, then aborts the process.
     Keep(Half),
-    /// The session of the call is closed before.
+    /// Closes the session of the call first.
     CloseSession,
-    /// The session's application is logged out before.
+    /// Logs the session's application out first.
     Logout,
 }
 
@@ -70,7 +70,7 @@ pub enum Half {
 }
 
 impl Fault {
-    /// At the `nth` call of `function`, once.
+    /// Makes a fault of the `nth` call of `function`.
     pub fn at(function: &str, nth: u64, action: Action) -> Self {
         Fault {
             function: function.to_owned(),
@@ -80,7 +80,7 @@ impl Fault {
         }
     }
 
-    /// At the `nth` call of `function`, and at every one after it.
+    /// Makes a fault of the `nth` call of `function` and of every later one.
     pub fn from(function: &str, nth: u64, action: Action) -> Self {
         Fault {
             onwards: true,
@@ -88,7 +88,7 @@ impl Fault {
         }
     }
 
-    /// Whether it comes at this call.
+    /// Returns true if the fault applies to this call.
     pub(crate) fn comes(&self, function: &str, count: u64) -> bool {
         self.function == function && (count == self.nth || self.onwards && count > self.nth)
     }
@@ -146,7 +146,7 @@ impl FromStr for Fault {
     }
 }
 
-/// The faults of a file's content.
+/// Parses the content of a file.
 pub(crate) fn parse(text: &str) -> Result<Vec<Fault>, String> {
     text.lines()
         .filter(|line| !line.trim().is_empty())
@@ -154,24 +154,24 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Fault>, String> {
         .collect()
 }
 
-/// A plan's file, as a test writes it for a module that is in use elsewhere.
+/// The file of a plan, which a test writes for a module in another process.
 #[derive(Clone, Debug)]
 pub struct Plan {
     path: PathBuf,
 }
 
 impl Plan {
-    /// The plan in this file. There need not be one: then nothing fails.
+    /// Makes a plan in this file. Without a file no call fails.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Plan { path: path.into() }
     }
 
-    /// Its path, for `PKCS11_FAULT_PLAN`.
+    /// Returns the path, for `PKCS11_FAULT_PLAN`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Replaces the faults in one step, and forgets which have come.
+    /// Replaces the faults in one step, and clears the log.
     pub fn set(&self, faults: &[Fault]) -> io::Result<()> {
         let text: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
         let beside = self.path.with_extension("new");
@@ -183,13 +183,13 @@ impl Plan {
         fs::rename(beside, &self.path)
     }
 
-    /// The faults that came since they were last set, in their order, as [`Fault`]s are written.
+    /// Returns the faults injected since the last [`set`](Self::set), in their order and syntax.
     pub fn came(&self) -> Vec<String> {
         let text = fs::read_to_string(self.log()).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Where the module writes down what it did.
+    /// Returns the path of the log.
     pub(crate) fn log(&self) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(".log");

@@ -1,4 +1,5 @@
-//! The table of functions: each looks at the plan, and then calls the wrapped module's.
+//! Defines the table of functions: each reads the plan, and then calls the wrapped module's
+//! function.
 
 #![allow(non_snake_case)] // PKCS#11 names them
 
@@ -13,7 +14,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-/// Makes a function of this module for each of the wrapped one's, and puts them into its table.
+/// Defines a function for each function of the wrapped module, and writes them into the table.
 macro_rules! wrap {
     ($($function:ident($first:ident: $first_type:ty $(, $more:ident: $type:ty)*);)*) => {
         $(
@@ -23,7 +24,7 @@ macro_rules! wrap {
                     return code;
                 }
                 let code = match wrapped().functions.$function {
-                    // SAFETY: the arguments are the caller's, who keeps to the same contract.
+                    // SAFETY: the arguments are the caller's, and the same contract holds for them.
                     Some(function) => unsafe { function($first $(, $more)*) },
                     None => CKR_FUNCTION_NOT_SUPPORTED,
                 };
@@ -114,7 +115,7 @@ wrap! {
     C_WaitForSlotEvent(a: CK_FLAGS, b: *mut CK_SLOT_ID, c: *mut c_void);
 }
 
-/// Makes a key pair; a plan may leave only half of it.
+/// Makes a key pair. The plan may leave only half of it.
 #[allow(clippy::too_many_arguments, reason = "PKCS#11 has them")]
 unsafe extern "C" fn C_GenerateKeyPair(
     session: CK_SESSION_HANDLE,
@@ -133,7 +134,7 @@ unsafe extern "C" fn C_GenerateKeyPair(
     let Some(generate) = wrapped().functions.C_GenerateKeyPair else {
         return CKR_FUNCTION_NOT_SUPPORTED;
     };
-    // SAFETY: the arguments are the caller's, who keeps to the same contract.
+    // SAFETY: the arguments are the caller's, and the same contract holds for them.
     let code = unsafe {
         generate(
             session,
@@ -153,7 +154,7 @@ unsafe extern "C" fn C_GenerateKeyPair(
                 Half::Public => private,
                 Half::Private => public,
             };
-            // SAFETY: CKR_OK says that both handles were written.
+            // SAFETY: both handles were written, since the result is CKR_OK.
             let gone = (code == CKR_OK).then(|| unsafe { *gone });
             delete(
                 session,
@@ -169,29 +170,30 @@ fn delete(session: CK_SESSION_HANDLE, object: CK_OBJECT_HANDLE) {
     let Some(destroy) = wrapped().functions.C_DestroyObject else {
         fatal("the module deletes nothing");
     };
-    // SAFETY: any number may be given as a handle; a wrong one is refused.
+    // SAFETY: any number may be passed as a handle; a wrong one is refused.
     let code = unsafe { destroy(session, object) };
     if code != CKR_OK {
         fatal(&format!("half a key pair cannot be deleted: {code:#x}"));
     }
 }
 
-/// The first call to a PKCS#11 module: returns its functions.
+/// Returns the table of functions, the first call to a PKCS#11 module.
 ///
 /// # Safety
 ///
-/// `list` is null or where a pointer may be written, as PKCS#11 says.
+/// `list` is null or a place to which a pointer may be written, as PKCS#11 requires.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
     if list.is_null() {
         return CKR_ARGUMENTS_BAD;
     }
-    // SAFETY: not null, and the caller's; the table is never written after it was made.
+    // SAFETY: the place is not null, and is the caller's. The table is not changed after it was
+    // made.
     unsafe { *list = std::ptr::from_ref(&wrapped().table).cast_mut() };
     CKR_OK
 }
 
-/// The module behind this one.
+/// The wrapped module.
 struct Wrapped {
     /// Keeps it loaded.
     _library: Pkcs11,
@@ -208,11 +210,11 @@ fn wrapped() -> &'static Wrapped {
     static WRAPPED: OnceLock<Wrapped> = OnceLock::new();
     WRAPPED.get_or_init(|| {
         let path = variable("PKCS11_FAULT_MODULE");
-        // SAFETY: loading a library runs its constructors; it is the one that the test named.
+        // SAFETY: loading a library runs its constructors; the test has named this library.
         let library = unsafe { Pkcs11::new(&path) }
             .unwrap_or_else(|error| fatal(&format!("cannot load {}: {error}", path.display())));
         let mut list = std::ptr::null_mut();
-        // SAFETY: a valid place for the pointer.
+        // SAFETY: the place for the pointer is valid.
         let code = unsafe { library.C_GetFunctionList(&mut list) };
         if code != CKR_OK || list.is_null() {
             fatal(&format!(
@@ -220,7 +222,8 @@ fn wrapped() -> &'static Wrapped {
                 path.display()
             ));
         }
-        // SAFETY: CKR_OK says that the list is there, and it stays as long as the library.
+        // SAFETY: the result is CKR_OK, so the list exists, and it is valid until the library is
+        // unloaded.
         let functions = unsafe { *list };
         Wrapped {
             _library: library,
@@ -239,22 +242,22 @@ struct Standing {
     counts: HashMap<&'static str, u64>,
 }
 
-/// How a call goes on.
+/// How a call continues.
 #[derive(Clone, Copy)]
 enum Next {
-    /// This is the answer, and nothing is done.
+    /// Returns this code without the call.
     Answer(CK_RV),
-    /// The wrapped module does what was asked.
+    /// Calls the wrapped module.
     Call,
-    /// The same, and then the process ends.
+    /// Calls the wrapped module, then aborts the process.
     CallAndCrash,
-    /// The same, but of the key pair only this half is left.
+    /// Calls the wrapped module, deletes the other half of the key pair, then aborts the process.
     CallAndKeep(Half),
 }
 
-/// Does what the plan says of this call.
+/// Injects the fault that the plan has for this call.
 ///
-/// `first` is the call's first argument: the session, where it has one.
+/// `first` is the call's first argument: the session, if it has one.
 fn before(function: &'static str, first: usize) -> Next {
     if function == "C_Initialize" {
         give_argument(first as *mut CK_C_INITIALIZE_ARGS);
@@ -274,7 +277,7 @@ fn before(function: &'static str, first: usize) -> Next {
         Action::Crash => std::process::abort(),
         Action::CloseSession => {
             if let Some(close) = wrapped().functions.C_CloseSession {
-                // SAFETY: any number may be given as a session; a wrong one is refused.
+                // SAFETY: any number may be passed as a session; a wrong one is refused.
                 unsafe { close(first as CK_SESSION_HANDLE) };
             }
         }
@@ -288,7 +291,7 @@ fn before(function: &'static str, first: usize) -> Next {
     Next::Call
 }
 
-/// Puts the argument of the wrapped module where it looks for it.
+/// Sets the argument of the wrapped module.
 fn give_argument(arguments: *mut CK_C_INITIALIZE_ARGS) {
     static ARGUMENT: OnceLock<Option<CString>> = OnceLock::new();
     let argument = ARGUMENT.get_or_init(|| {
@@ -298,12 +301,13 @@ fn give_argument(arguments: *mut CK_C_INITIALIZE_ARGS) {
     if let Some(argument) = argument
         && !arguments.is_null()
     {
-        // SAFETY: the caller's, and not null; the text lives as long as the process.
+        // SAFETY: the arguments are the caller's, and not null; the text is valid until the process
+        // ends.
         unsafe { (*arguments).pReserved = argument.as_ptr().cast_mut().cast() };
     }
 }
 
-/// Counts this call, and gives the fault that is due at it.
+/// Counts this call, and returns the fault that applies to it.
 fn due(function: &'static str) -> Option<Action> {
     static STANDING: Mutex<Option<Standing>> = Mutex::new(None);
     let plan = Plan::new(variable("PKCS11_FAULT_PLAN"));
@@ -343,7 +347,8 @@ fn variable(name: &str) -> std::path::PathBuf {
         .into()
 }
 
-/// Ends the process: a panic must not unwind into C, and a test must not go on without its faults.
+/// Aborts the process: a panic must not unwind into C, and a test must not continue without its
+/// faults.
 fn fatal(reason: &str) -> ! {
     let _ = writeln!(std::io::stderr(), "pkcs11-fault: {reason}");
     std::process::abort()

@@ -1,4 +1,4 @@
-//! The TPM goes away and comes back; a worker is killed; others use the TPM.
+//! Tests a TPM that is stopped and started, a killed worker, and other programs on the TPM.
 
 use crate::stage::{DEADLINE, Stage};
 use hallmarkd::token::client::GENERATE_DEADLINE;
@@ -8,7 +8,7 @@ use hallmarkd::x509::key::KeyType;
 use std::time::Duration;
 
 #[test]
-fn a_killed_worker_leaves_nothing_in_the_slots_and_touches_nothing_of_others() {
+fn objects_of_a_killed_worker_are_flushed_and_no_others() {
     let stage = Stage::new();
     let running = stage.start();
     let key = running.key();
@@ -24,15 +24,15 @@ fn a_killed_worker_leaves_nothing_in_the_slots_and_touches_nothing_of_others() {
     assert_eq!(
         stage.tpm.transient_objects(),
         3,
-        "ours, and somebody else's"
+        "ours, and another program's"
     );
     drop(running);
-    assert_eq!(stage.tpm.transient_objects(), 1, "somebody else's");
+    assert_eq!(stage.tpm.transient_objects(), 1, "another program's");
 }
 
-/// Whoever flushes everything flushes ours as well; what he loads next gets our handles.
+/// A program that flushes everything flushes our objects, too; its next object gets our handle.
 #[test]
-fn somebody_who_flushes_everything_costs_a_recovery_and_keeps_what_he_loads() {
+fn a_program_that_flushes_everything_costs_a_recovery_and_keeps_its_objects() {
     let stage = Stage::new();
     let running = stage.start();
     let key = running.key();
@@ -52,16 +52,16 @@ fn somebody_who_flushes_everything_costs_a_recovery_and_keeps_what_he_loads() {
 }
 
 #[test]
-fn a_tpm_that_goes_away_and_comes_back_heals_without_a_restart() {
+fn a_tpm_that_returns_recovers_without_a_restart() {
     let mut stage = Stage::new();
     let running = stage.start();
     let key = running.key();
     running.client.prove(&key, DEADLINE).unwrap();
 
     stage.tpm.kill();
-    // Nobody asks for anything, and the state says so all the same.
+    // The state is reported without a request.
     let health = running.wait_for(TokenState::Unavailable);
-    assert!(health.reason.contains("not reached"), "{health:?}");
+    assert!(health.reason.contains("cannot be reached"), "{health:?}");
     let error = running
         .client
         .prove(&key, DEADLINE)
@@ -85,7 +85,7 @@ fn a_tpm_restarted_under_load_costs_answers_and_no_key() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    // Whatever comes back verifies, or says that the TPM is away.
+                    // Each answer verifies, or says that the TPM is unavailable.
                     match client.prove(key, DEADLINE) {
                         Ok(()) => {}
                         Err(TokenError::Unavailable { .. }) => {
@@ -137,9 +137,9 @@ fn a_second_worker_of_one_tpm_without_resource_manager_is_refused() {
     second.client.prove(&key, DEADLINE).unwrap();
 }
 
-/// A TPM keeps no keys, so a key that is not on record is gone, and the next one is made.
+/// A TPM stores no keys, so a key that is not recorded is gone, and the next one is made.
 #[test]
-fn a_worker_killed_while_it_makes_a_key_leaves_nothing_in_the_way() {
+fn a_worker_killed_while_it_makes_a_key_does_not_block_the_next_one() {
     let stage = Stage::new();
     let running = stage.start();
     running.wait_for(TokenState::Ready);
