@@ -1,68 +1,66 @@
-//! What a worker needs of a kind of token, besides the operations themselves.
+//! Defines what a worker needs from a token's interface besides the operations: start, login, stop.
 
-use crate::token::{Token, TokenError};
+use crate::token::TokenError;
+use crate::token::operation::Token;
 use secrecy::SecretString;
 use std::time::Duration;
 
-/// A kind of token, from nothing to open sessions and back.
+/// An interface to tokens.
 ///
-/// The [ladder](super::worker) calls it, never from two threads at once. An error that may be healed
-/// MUST name its rung. Nothing is retried inside.
+/// The [worker's](super::worker) recovery calls it, never from two threads at once. An error that a
+/// recovery may end MUST name the level. A backend MUST NOT retry.
 pub(crate) trait Backend: Send {
-    /// Brings the library up and finds the token; no login. After a failure, or when called again,
-    /// everything is brought down first.
+    /// Initializes the library and finds the token, without login. Stops everything first if it is
+    /// called again, also after a failure.
     fn start(&mut self) -> Result<TokenIdentity, TokenError>;
 
-    /// What the token says of its PIN's tries.
-    fn pin_standing(&mut self) -> Result<PinStanding, TokenError>;
+    /// Returns how many wrong PINs the token still accepts.
+    fn pin_tries(&mut self) -> Result<PinTries, TokenError>;
 
-    /// Logs in, once. [`TokenError::Parked`] when the token refuses the PIN.
+    /// Logs in, once. Fails with [`TokenError::Parked`] if the token refuses the PIN.
     fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError>;
 
-    /// Logs out; whether that worked shows at the next login.
+    /// Logs out. A failure shows at the next login.
     fn log_out(&mut self);
 
-    /// One more session, for one signer.
+    /// Opens a session for one signer.
     fn open(&mut self) -> Result<Box<dyn Token>, TokenError>;
 
-    /// How often a token at rest is asked for its [`remark`](Backend::remark); `None` where it never
-    /// has one: who has nothing to tell must not be woken for it.
-    fn look_interval(&self) -> Option<Duration> {
+    /// Returns how often an idle token is asked for its [`remark`](Backend::remark); `None` if it
+    /// never has one, which avoids wake-ups.
+    fn check_interval(&self) -> Option<Duration> {
         None
     }
 
-    /// What an operator should know of a token that works; `None` on a good day. It MUST be cheap.
-    /// An error counts as an operation's.
+    /// Returns what an operator should know about a token that works. It MUST be cheap. An error
+    /// starts a recovery, like that of an operation.
     fn remark(&mut self) -> Result<Option<String>, TokenError> {
         Ok(None)
     }
 
-    /// What was found out about keys when they were looked for; the token is not asked again.
+    /// Returns the remarks about keys that earlier operations have found, without asking the token.
     fn key_remark(&self) -> Option<String> {
         None
     }
 
-    /// Brings the library down. Every [`Token`] that [`open`](Backend::open) gave MUST have been
-    /// dropped before.
+    /// Finalizes the library. Every [`Token`] that [`open`](Backend::open) has returned MUST have
+    /// been dropped before.
     fn stop(&mut self);
 }
 
-/// Which token it is.
+/// The label and serial number of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenIdentity {
-    /// Its label.
     pub(crate) label: String,
-    /// Its serial number.
     pub(crate) serial: String,
 }
 
-/// How a token takes the next wrong PIN.
+/// How many wrong PINs a token still accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PinStanding {
-    /// It may be tried.
-    Good,
+pub(crate) enum PinTries {
+    Enough,
     /// One more wrong PIN locks the token (`CKF_USER_PIN_FINAL_TRY`).
-    FinalTry,
-    /// It is locked (`CKF_USER_PIN_LOCKED`).
+    Last,
+    /// The PIN is locked (`CKF_USER_PIN_LOCKED`).
     Locked,
 }

@@ -1,96 +1,92 @@
-//! How fast a token signs through its worker, for `hallmark token bench`.
+//! Measures how fast a token signs through its worker, for `hallmark token bench`.
 //!
-//! It signs test messages only (see `key_proof`), which can never pass for a certificate, with keys that it
-//! makes and deletes again. The worker serves issuance meanwhile: both are slower for it.
+//! It signs only test messages (see `key_proof`), which can never be taken for a certificate, with
+//! test keys that it deletes afterwards. The worker also serves issuance during the measurement;
+//! each slows the other down.
 
 use super::client::{ClientToken, TokenClient};
 use super::contract::{LABEL, random_id};
+use super::operation::{Operation, Token};
 use super::test_keys::TestKeys;
-use super::{KeyDescription, KeySpecification, Token, TokenError, key_proof};
+use super::{KeyDescription, KeySpecification, TokenError, key_proof};
 use crate::x509::key::KeyType;
 use serde::Serialize;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long one signature may take here.
+/// Deadline of one signature.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What was measured.
+/// The result of one measurement.
 #[derive(Clone, Debug)]
 pub struct Measurement {
-    /// Signatures made.
+    /// Number of signatures.
     pub signatures: u64,
-    /// In this time.
+    /// Total time.
     pub elapsed: Duration,
-    /// Time of one signature, from call to answer: half of them took at most this.
+    /// Median time from request to answer.
     pub median: Duration,
-    /// And 99 % of them at most this.
+    /// 99th percentile of the time from request to answer.
     pub percentile_99: Duration,
 }
 
-/// What is measured.
+/// The measurements to make.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// With a key of each of these kinds.
+    /// The types of test keys.
     pub key_types: Vec<KeyType>,
     /// Sessions of the worker.
     pub sessions: usize,
-    /// How long each measurement takes.
+    /// Duration of each measurement.
     pub duration: Duration,
 }
 
 /// One line of the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// The kind of key.
+    /// The type of the key.
     pub key_type: KeyType,
-    /// Requests at a time.
+    /// Requests in flight.
     pub in_flight: usize,
-    /// Sessions that were at work: the worker has no more of them than it has.
+    /// Sessions that signed.
     pub sessions: usize,
-    /// Whole signatures per second.
+    /// Signatures per second, rounded down.
     pub signatures_per_second: u64,
-    /// The most leaves that an authority with such a key can have signed in an hour.
+    /// Most leaves per hour of an authority with such a key.
     pub leaves_per_hour: u64,
-    /// In microseconds: half of the signatures took at most this.
+    /// Median time from request to answer.
     pub median_us: u64,
-    /// And 99 % of them at most this.
+    /// 99th percentile of the time from request to answer.
     pub percentile_99_us: u64,
 }
 
-/// What was measured.
+/// The results of all measurements.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// A row for each kind of key and number of requests at a time.
+    /// A row for each type of key and number of requests in flight.
     pub rows: Vec<Row>,
-    /// Kinds of key that were not measured, each with the reason.
+    /// Types of key that were not measured, with the reason.
     pub not_measured: Vec<String>,
-    /// Keys that could not be deleted again, each with the reason.
+    /// Test keys that could not be deleted, with the reason.
     pub left_behind: Vec<String>,
 }
 
-/// Measures each kind of key with one request at a time, with one for each session, and with four; gives each row
-/// to `told` as it is measured.
-pub fn measure(client: &TokenClient, plan: &Plan, told: &mut dyn FnMut(&Row)) -> Report {
+/// Measures each type of key with one request in flight, with one per session, and with four per
+/// session. Passes each row to `on_row`.
+pub fn measure(client: &TokenClient, plan: &Plan, on_row: &mut dyn FnMut(&Row)) -> Report {
     let mut token = ClientToken(client);
     let mut test_keys = TestKeys::new(&mut token);
     let mut report = Report::default();
     for key_type in &plan.key_types {
-        let measured = test_keys
-            .generate(&KeySpecification {
-                key_type: *key_type,
-                label: LABEL.to_owned(),
-                id: random_id(),
-            })
-            .and_then(|key| {
-                for in_flight in plan.steps() {
-                    let measured = run(client, &key, in_flight, plan.duration)?;
-                    let row = Row::new(*key_type, in_flight, plan.sessions, &measured);
-                    told(&row);
-                    report.rows.push(row);
-                }
-                test_keys.destroy(&key.reference())
-            });
+        let measured = generate(&mut test_keys, *key_type).and_then(|key| {
+            for in_flight in plan.steps() {
+                let measured = run(client, &key, in_flight, plan.duration)?;
+                let row = Row::new(*key_type, in_flight, plan.sessions, &measured);
+                on_row(&row);
+                report.rows.push(row);
+            }
+            test_keys.perform(&Operation::Destroy(key.reference()))
+        });
         if let Err(error) = measured {
             report.not_measured.push(format!("{key_type}: {error}"));
         }
@@ -99,8 +95,16 @@ pub fn measure(client: &TokenClient, plan: &Plan, told: &mut dyn FnMut(&Row)) ->
     report
 }
 
+fn generate(token: &mut dyn Token, key_type: KeyType) -> Result<KeyDescription, TokenError> {
+    token.ask(Operation::Generate(KeySpecification {
+        key_type,
+        label: LABEL.to_owned(),
+        id: random_id(),
+    }))
+}
+
 impl Plan {
-    /// Requests at a time; with one session, the first two are one.
+    /// Returns the numbers of requests in flight.
     fn steps(&self) -> Vec<usize> {
         let mut steps = vec![1, self.sessions, 4 * self.sessions];
         steps.dedup();
@@ -124,15 +128,15 @@ impl Row {
 }
 
 impl Measurement {
-    /// Signatures per second.
+    /// Returns the signatures per second.
     pub fn rate(&self) -> f64 {
         self.signatures as f64 / self.elapsed.as_secs_f64()
     }
 }
 
-/// Signs with `key` for about `duration`, `in_flight` requests at a time, one thread each.
+/// Signs with `key` for about `duration`, with `in_flight` threads.
 ///
-/// Signatures are not verified one by one, so that the token is measured and not this process.
+/// Does not verify the signatures, so that the token is measured and not this process.
 pub fn run(
     client: &TokenClient,
     key: &KeyDescription,

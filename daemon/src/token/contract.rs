@@ -1,85 +1,88 @@
-//! What every token must do, as checks that can be run: by tests against each backend, and by
-//! `hallmark token check` against the operator's own.
+//! Checks what every token must do: in tests with each backend, and by `hallmark token check` with
+//! the operator's token.
 //!
-//! The checks make keys of their own, labelled [`LABEL`] or as a credential of that name, and delete
-//! those and no others. What a
-//! token cannot do at all (no such mechanism) is reported as not supported, which is no failure.
+//! The checks make test keys, labelled [`LABEL`] or as a credential of that name, and delete those
+//! and no others. An operation that the token does not support (no such mechanism) is reported so,
+//! and is not a failure.
 
 mod credential;
 
 use super::client::{ClientToken, TokenClient};
+use super::operation::{Operation, Token};
 use super::test_keys::TestKeys;
-use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenError, key_proof};
+use super::{
+    KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError, key_proof,
+};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use serde::Serialize;
 
-/// `CKA_LABEL` of the keys that the checks make; what a broken check left behind is found by it.
+/// `CKA_LABEL` of test keys, by which keys that a failed check has left can be found.
 pub const LABEL: &str = "hallmark-contract-check";
 
-/// Longer than what a token takes in one piece, if it takes messages in pieces.
+/// Longer than the parts in which a token may take a message.
 const LONG_MESSAGE_BYTES: usize = 100_000;
 
-/// What is checked.
+/// The scope of the checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// With a key of each of these kinds.
+    /// The types of test keys.
     pub key_types: &'a [KeyType],
-    /// Whether the token's family tells which keys it has made itself.
+    /// True if the token's family reports which keys were made on the token.
     pub tells_local: bool,
 }
 
-/// What came of one check.
+/// The verdict of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "verdict", content = "reason")]
 pub enum Verdict {
-    /// It holds.
+    /// The token keeps the contract.
     Passed,
-    /// It does not, and why.
+    /// The token violates the contract, with the reason.
     Failed(String),
-    /// The token cannot do it, and says so properly.
+    /// The token does not support the operation and reports that correctly.
     NotSupported(String),
 }
 
-/// One check that was made.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was checked.
+    /// The rule that was checked.
     pub operation: &'static str,
-    /// The kind of key, where it was checked with one.
+    /// The type of the test key, if there was one.
     pub key_type: Option<KeyType>,
-    /// What came of it.
+    /// Whether the token keeps the rule.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
-/// What came of all of them.
+/// The results of all checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The checks, in the order in which they were made.
+    /// The checks, in their order.
     pub checks: Vec<Check>,
-    /// Keys and secrets that were made for them and could not be deleted again; with the reason.
+    /// Test keys and secrets that could not be deleted, with the reason.
     pub left_behind: Vec<String>,
 }
 
 impl Report {
-    /// Nothing failed, and nothing was left behind.
+    /// Returns true if no check failed and every test key was deleted.
     pub fn is_good(&self) -> bool {
         let failed = |check: &Check| matches!(check.verdict, Verdict::Failed(_));
         self.left_behind.is_empty() && !self.checks.iter().any(failed)
     }
 }
 
-/// Runs the contract through a worker.
+/// Checks the token of `client`, and passes each result to `report`.
 pub fn check_client(
     client: &TokenClient,
     scope: Scope<'_>,
-    told: &mut dyn FnMut(&Check),
+    report: &mut dyn FnMut(&Check),
 ) -> Report {
-    check(&mut ClientToken(client), scope, told)
+    check(&mut ClientToken(client), scope, report)
 }
 
-/// Runs the contract against `token`, and gives each check to `told` when it was made.
-pub fn check(token: &mut dyn Token, scope: Scope<'_>, told: &mut dyn FnMut(&Check)) -> Report {
+/// Checks `token`, and passes each result to `report`.
+fn check(token: &mut dyn Token, scope: Scope<'_>, report: &mut dyn FnMut(&Check)) -> Report {
     let mut test_keys = TestKeys::new(token);
     let mut checks = Vec::new();
     let mut note = |operation, key_type, outcome| {
@@ -88,11 +91,11 @@ pub fn check(token: &mut dyn Token, scope: Scope<'_>, told: &mut dyn FnMut(&Chec
             key_type,
             verdict: verdict(outcome),
         };
-        told(&check);
+        report(&check);
         checks.push(check);
     };
     note(
-        "the token says what it is",
+        "the token describes itself",
         None,
         describes_itself(&mut test_keys),
     );
@@ -116,7 +119,7 @@ pub fn check(token: &mut dyn Token, scope: Scope<'_>, told: &mut dyn FnMut(&Chec
     }
 }
 
-/// Why a check does not hold.
+/// Why a check failed.
 enum Failure {
     Broken(String),
     NotSupported(String),
@@ -150,17 +153,17 @@ fn ensure(holds: bool, otherwise: &str) -> Outcome {
 }
 
 fn describes_itself(token: &mut dyn Token) -> Outcome {
-    let description = token.describe()?;
+    let description: TokenDescription = token.ask(Operation::Describe)?;
     ensure(!description.label.is_empty(), "its label is empty")?;
     ensure(!description.serial.is_empty(), "its serial number is empty")?;
     ensure(!description.mechanisms.is_empty(), "it lists no mechanism")
 }
 
-/// The key that a check is made with.
+/// The test key of a check.
 struct Subject {
     key: KeyDescription,
     key_type: KeyType,
-    /// The kind of a second key, where one is needed: the first that the token can make.
+    /// The type of a second key, where a check needs one: the first type that the token supports.
     spare: KeyType,
     tells_local: bool,
 }
@@ -172,13 +175,16 @@ const KEY_CHECKS: &[(&str, KeyCheck)] = &[
         "a new key is sensitive and can never be extracted",
         never_leaves,
     ),
-    ("a new key is told to be made on the token", is_local),
+    ("a new key is reported as made on the token", is_local),
     (
         "a key is found by id, by label, and only with its public key",
         is_found,
     ),
     ("an id that is taken makes no second key", id_is_unique),
-    ("two keys with one label are told apart", shares_its_label),
+    (
+        "two keys with one label are distinguished",
+        shares_its_label,
+    ),
     (
         "its signatures verify, of empty and of long messages",
         signs,
@@ -228,7 +234,7 @@ fn make_labelled(
         label: label.to_owned(),
         id: random_id(),
     };
-    let key = token.generate(&specification)?;
+    let key: KeyDescription = token.ask(Operation::Generate(specification.clone()))?;
     ensure(
         key.label == label && key.id == specification.id,
         "label or id is another",
@@ -255,7 +261,7 @@ fn never_leaves(_: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
 
 fn is_local(_: &mut dyn Token, subject: &Subject) -> Outcome {
     if !subject.tells_local {
-        let reason = "its family does not tell, whatever CKA_LOCAL is";
+        let reason = "its family does not set CKA_LOCAL reliably";
         return Err(Failure::NotSupported(reason.to_owned()));
     }
     ensure(subject.key.local, "it was not made on the token")
@@ -272,15 +278,15 @@ fn is_found(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
         ..whole.clone()
     };
     for reference in [&whole, &by_id, &by_label] {
-        ensure(token.find(reference)? == *key, "another key was found")?;
+        ensure(find(token, reference)? == *key, "another key was found")?;
     }
     let kept_inside = key.wrapped.is_none().then_some(key);
     ensure(
-        token.find_by_id(&key.id)?.as_ref() == kept_inside,
+        find_by_id(token, &key.id)?.as_ref() == kept_inside,
         "its id alone finds another",
     )?;
     ensure(
-        token.find_by_id(&random_id())?.is_none(),
+        find_by_id(token, &random_id())?.is_none(),
         "an unknown id finds a key",
     )?;
     let other_key = KeyReference {
@@ -288,12 +294,12 @@ fn is_found(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
         ..whole
     };
     must_lack(
-        token.find(&other_key),
+        find(token, &other_key),
         "a key with another public key was found",
     )
 }
 
-/// A public key that differs from this one in its last byte.
+/// Returns a public key that differs from this one in its last byte.
 fn other_public_key(spki: &[u8]) -> Vec<u8> {
     let mut other = spki.to_vec();
     if let Some(last) = other.last_mut() {
@@ -312,7 +318,7 @@ fn id_is_unique(token: &mut dyn Token, subject: &Subject) -> Outcome {
         label: LABEL.to_owned(),
         id: subject.key.id.clone(),
     };
-    match token.generate(&specification) {
+    match token.perform(&Operation::Generate(specification)) {
         Err(TokenError::Refused { .. }) => Ok(()),
         Ok(_) => Err(Failure::Broken("a second key has its id".to_owned())),
         Err(error) => Err(error.into()),
@@ -322,13 +328,13 @@ fn id_is_unique(token: &mut dyn Token, subject: &Subject) -> Outcome {
 fn shares_its_label(token: &mut dyn Token, subject: &Subject) -> Outcome {
     let second = make_key(token, subject.spare)?;
     let outcome = prove(token, &subject.key).and_then(|()| prove(token, &second));
-    token.destroy(&second.reference())?;
+    destroy(token, &second.reference())?;
     outcome
 }
 
 fn prove(token: &mut dyn Token, key: &KeyDescription) -> Outcome {
     Ok(key_proof::prove("", key, |key, algorithm, message| {
-        token.sign(key, algorithm, message)
+        sign(token, key, algorithm, message)
     })?)
 }
 
@@ -340,7 +346,7 @@ fn signs(token: &mut dyn Token, Subject { key, .. }: &Subject) -> Outcome {
         key_proof::challenge(),
         vec![0x5a; LONG_MESSAGE_BYTES],
     ] {
-        let signature = token.sign(&key.reference(), algorithm, &message)?;
+        let signature = sign(token, &key.reference(), algorithm, &message)?;
         let verifies = key_proof::verifies(&key.spki, algorithm, &message, &signature);
         ensure(
             verifies,
@@ -355,7 +361,7 @@ fn signs_in_one_algorithm(token: &mut dyn Token, Subject { key, .. }: &Subject) 
         Some(SignatureAlgorithm::RsaSha256) => SignatureAlgorithm::EcdsaSha256,
         _ => SignatureAlgorithm::RsaSha256,
     };
-    match token.sign(&key.reference(), other, &key_proof::challenge()) {
+    match sign(token, &key.reference(), other, &key_proof::challenge()) {
         Err(TokenError::Key { .. } | TokenError::Refused { .. }) => Ok(()),
         Ok(_) => Err(Failure::Broken(format!("it signed in {other:?}"))),
         Err(error) => Err(Failure::Broken(format!("not refused, but: {error}"))),
@@ -363,41 +369,66 @@ fn signs_in_one_algorithm(token: &mut dyn Token, Subject { key, .. }: &Subject) 
 }
 
 fn is_destroyed(token: &mut dyn Token, subject: &Subject) -> Outcome {
-    token.destroy(&subject.key.reference())?;
+    destroy(token, &subject.key.reference())?;
     // A key that is kept outside goes with its reference.
     let reference = KeyReference {
         wrapped: None,
         ..subject.key.reference()
     };
-    must_lack(token.find(&reference), "it is still found")?;
+    must_lack(find(token, &reference), "it is still found")?;
     let algorithm = subject.key_type.signature_algorithm();
     must_lack(
-        token.sign(&reference, algorithm, &key_proof::challenge()),
+        sign(token, &reference, algorithm, &key_proof::challenge()),
         "it still signs",
     )
 }
 
-/// The next key under the id is another one, and both lookups find it and not the deleted one.
+/// Checks that a new key may have the id of a deleted key, and that both lookups find the new one.
 fn frees_its_id(token: &mut dyn Token, subject: &Subject) -> Outcome {
     let specification = KeySpecification {
         key_type: subject.key_type,
         label: LABEL.to_owned(),
         id: subject.key.id.clone(),
     };
-    let next = token.generate(&specification)?;
-    let found = token.find(&next.reference()).and_then(|found| {
+    let next: KeyDescription = token.ask(Operation::Generate(specification))?;
+    let found = find(token, &next.reference()).and_then(|found| {
         let kept_inside = next.wrapped.is_none().then_some(&next);
-        let by_id = token.find_by_id(&next.id)?;
+        let by_id = find_by_id(token, &next.id)?;
         Ok(found == next && by_id.as_ref() == kept_inside)
     });
     let outcome = prove(token, &next);
-    token.destroy(&next.reference())?;
+    destroy(token, &next.reference())?;
     outcome?;
     ensure(found?, "another key was found under its id")?;
     ensure(next.spki != subject.key.spki, "it is the deleted key")
 }
 
-/// The key must be missing, and the token must say just that.
+fn find(token: &mut dyn Token, key: &KeyReference) -> Result<KeyDescription, TokenError> {
+    token.ask(Operation::Find(key.clone()))
+}
+
+fn find_by_id(token: &mut dyn Token, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
+    token.ask(Operation::FindById(id.to_vec()))
+}
+
+fn sign(
+    token: &mut dyn Token,
+    key: &KeyReference,
+    algorithm: SignatureAlgorithm,
+    message: &[u8],
+) -> Result<Vec<u8>, TokenError> {
+    token.ask(Operation::Sign {
+        key: key.clone(),
+        algorithm,
+        message: message.to_vec(),
+    })
+}
+
+fn destroy(token: &mut dyn Token, key: &KeyReference) -> Result<(), TokenError> {
+    token.ask(Operation::Destroy(key.clone()))
+}
+
+/// Checks that the token reports a missing key, and no other error.
 fn must_lack<T>(outcome: Result<T, TokenError>, otherwise: &str) -> Outcome {
     match outcome {
         Err(TokenError::Key { .. }) => Ok(()),
@@ -409,9 +440,8 @@ fn must_lack<T>(outcome: Result<T, TokenError>, otherwise: &str) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::TokenDescription;
     use crate::token::memory::MemoryToken;
-    use secrecy::SecretSlice;
+    use crate::token::operation::Answer;
 
     const SCOPE: Scope<'_> = Scope {
         key_types: &[
@@ -433,58 +463,24 @@ mod tests {
         assert!(report.is_good(), "{report:?}");
     }
 
-    /// A token whose signatures are wrong, and which deletes nothing while it is asked to twice.
+    /// A token that makes wrong signatures and refuses the first deletions.
     struct Broken(MemoryToken, usize);
 
     impl Token for Broken {
-        fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-            self.0.describe()
-        }
-        fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
-            self.0.find(reference)
-        }
-        fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
-            self.0.find_by_id(id)
-        }
-        fn generate(&mut self, of: &KeySpecification) -> Result<KeyDescription, TokenError> {
-            self.0.generate(of)
-        }
-        fn sign(
-            &mut self,
-            key: &KeyReference,
-            algorithm: SignatureAlgorithm,
-            message: &[u8],
-        ) -> Result<Vec<u8>, TokenError> {
-            let mut signature = self.0.sign(key, algorithm, message)?;
-            signature.reverse();
-            Ok(signature)
-        }
-        fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
-            match self.1.checked_sub(1) {
-                Some(left) => self.1 = left,
-                None => return self.0.destroy(key),
+        fn perform(&mut self, operation: &Operation) -> Result<Answer, TokenError> {
+            if matches!(operation, Operation::Destroy(_))
+                && let Some(left) = self.1.checked_sub(1)
+            {
+                self.1 = left;
+                return Err(TokenError::unavailable("memory", "it deletes nothing now"));
             }
-            Err(TokenError::unavailable("memory", "it deletes nothing now"))
-        }
-        fn sign_assertion(
-            &mut self,
-            key: &KeyReference,
-            input: &[u8],
-        ) -> Result<Vec<u8>, TokenError> {
-            self.0.sign_assertion(key, input)
-        }
-        fn import_secret(
-            &mut self,
-            label: &str,
-            secret: &SecretSlice<u8>,
-        ) -> Result<(), TokenError> {
-            self.0.import_secret(label, secret)
-        }
-        fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-            self.0.hmac_sha256(label, message)
-        }
-        fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
-            self.0.destroy_secret(label)
+            let mut answer = self.0.perform(operation)?;
+            if matches!(operation, Operation::Sign { .. })
+                && let Answer::Signature(signature) = &mut answer
+            {
+                signature.reverse();
+            }
+            Ok(answer)
         }
     }
 
@@ -502,14 +498,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_be_deleted_is_told() {
+    fn a_key_that_cannot_be_deleted_is_reported() {
         let broken = &mut Broken(MemoryToken::new("memory"), usize::MAX);
         let report = check(broken, ONE, &mut |_| {});
         assert!(!report.left_behind.is_empty());
-        let told = report.left_behind.join(" ");
+        let left = report.left_behind.join(" ");
         assert!(
-            told.contains(LABEL) && told.contains("deletes nothing"),
-            "{told}"
+            left.contains(LABEL) && left.contains("deletes nothing"),
+            "{left}"
         );
     }
 }

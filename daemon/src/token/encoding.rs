@@ -1,15 +1,10 @@
-//! Public keys and signatures in the DER of X.509, from the parts that tokens give.
+//! Encodes public keys and signatures in the DER of X.509, from the parts that tokens return.
 
 use super::fault::Fault;
-use der::asn1::{BitString, Null, ObjectIdentifier, UintRef};
+use crate::x509::oid;
+use der::asn1::{BitString, Null, UintRef};
 use der::{Any, Encode, Sequence};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
-
-const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const SECP_256_R_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const SECP_384_R_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const ID_ED_25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// The curves that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +15,7 @@ pub(super) enum Curve {
 }
 
 impl Curve {
-    /// Length of an encoded point: `04 || X || Y`, or Edwards's compressed form.
+    /// Returns the length of an encoded point: `04 || X || Y`, or the compressed form of Ed25519.
     pub(super) fn point_bytes(self) -> usize {
         match self {
             Curve::P256 => 65,
@@ -30,15 +25,15 @@ impl Curve {
     }
 }
 
-/// DER SubjectPublicKeyInfo (RFC 5480, RFC 8410) of an encoded point.
+/// Returns the DER SubjectPublicKeyInfo (RFC 5480, RFC 8410) of an encoded point.
 pub(super) fn ec_public_key(curve: Curve, point: &[u8]) -> Result<Vec<u8>, Fault> {
-    let (oid, parameters) = match curve {
-        Curve::P256 => (ID_EC_PUBLIC_KEY, Some(&SECP_256_R_1)),
-        Curve::P384 => (ID_EC_PUBLIC_KEY, Some(&SECP_384_R_1)),
-        Curve::Ed25519 => (ID_ED_25519, None),
+    let (algorithm, parameters) = match curve {
+        Curve::P256 => (oid::EC_PUBLIC_KEY, Some(&oid::SECP256R1)),
+        Curve::P384 => (oid::EC_PUBLIC_KEY, Some(&oid::SECP384R1)),
+        Curve::Ed25519 => (oid::ED25519, None),
     };
     let algorithm = AlgorithmIdentifierOwned {
-        oid,
+        oid: algorithm,
         parameters: parameters.map(Any::from),
     };
     assembled(algorithm, point).map_err(not_encodable)
@@ -51,7 +46,7 @@ struct RsaPublicKey<'a> {
     public_exponent: UintRef<'a>,
 }
 
-/// DER SubjectPublicKeyInfo (RFC 3279, section 2.3.1) of big-endian integers.
+/// Returns the DER SubjectPublicKeyInfo (RFC 3279, section 2.3.1) of big-endian integers.
 pub(super) fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Result<Vec<u8>, Fault> {
     let encode = || {
         let key = RsaPublicKey {
@@ -60,7 +55,7 @@ pub(super) fn rsa_public_key(modulus: &[u8], exponent: &[u8]) -> Result<Vec<u8>,
         };
         let parameters = Some(Any::from(Null));
         let algorithm = AlgorithmIdentifierOwned {
-            oid: RSA_ENCRYPTION,
+            oid: oid::RSA_ENCRYPTION,
             parameters,
         };
         assembled(algorithm, &key.to_der()?)
@@ -88,7 +83,7 @@ struct EcdsaSigValue<'a> {
     s: UintRef<'a>,
 }
 
-/// `Ecdsa-Sig-Value` of big-endian integers.
+/// Returns the `Ecdsa-Sig-Value` of big-endian integers.
 pub(super) fn ecdsa_signature(r: &[u8], s: &[u8]) -> Result<Vec<u8>, Fault> {
     let value = UintRef::new(r).and_then(|r| {
         Ok(EcdsaSigValue {
@@ -98,5 +93,5 @@ pub(super) fn ecdsa_signature(r: &[u8], s: &[u8]) -> Result<Vec<u8>, Fault> {
     });
     value
         .and_then(|value| value.to_der())
-        .map_err(|error| Fault::device(format!("an ECDSA signature that is none: {error}")))
+        .map_err(|error| Fault::device(format!("an invalid ECDSA signature: {error}")))
 }

@@ -1,43 +1,41 @@
-//! Frames on their way out of a socket: many threads put them in, few system calls send them.
+//! Sends the frames of many threads over one socket with few system calls.
 //!
-//! Whoever finds nobody sending sends, and goes on as long as others add; those others return at
-//! once. So a lone frame leaves immediately, and under load one `write` carries many. Where those
-//! who add must not be held up by a peer that does not read, a thread of its own sends for all.
+//! A thread that flushes while no other does sends all frames, also those that are appended while
+//! it sends; the other threads return at once. So a single frame is sent immediately, and under
+//! load one `write` sends many. Where a peer that does not read must not delay the threads that
+//! append, one thread sends for all.
 
 use super::protocol::{ProtocolError, append_frame};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Capacity kept for the next round; a single long message shall not be paid for ever.
+/// Largest buffer that is kept for reuse, so that one long message does not keep its memory.
 const KEPT_BYTES_MAX: usize = 256 << 10;
-
-/// Longer than any connection lasts.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The sending half of a connection.
 pub(crate) struct FrameWriter {
     stream: UnixStream,
     state: Mutex<State>,
-    /// Rung for the thread that sends for all.
+    /// Wakes the thread that sends for all.
     added: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     unsent: Vec<u8>,
-    /// One thread is in `write`; it will come back for what was added meanwhile.
+    /// A thread is in `write`; it then sends what was appended in the meantime.
     sending: bool,
     broken: bool,
-    /// The thread that sends for all has nothing to do.
+    /// The thread that sends for all waits.
     idle: bool,
 }
 
 impl FrameWriter {
-    /// A writer to `stream` that writes to `stream`. Set the stream's write timeout: without one, a peer that
-    /// does not read holds the sending thread for ever.
+    /// Makes a writer to `stream`. Set the stream's write timeout: without one, a peer that does
+    /// not read blocks the sending thread for ever.
     pub(crate) fn new(stream: UnixStream) -> Self {
         FrameWriter {
             stream,
@@ -46,7 +44,7 @@ impl FrameWriter {
         }
     }
 
-    /// Adds one frame, to be sent by the next [`flush`](FrameWriter::flush) of any thread.
+    /// Appends one frame, to be sent by the next [`flush`](FrameWriter::flush) of any thread.
     pub(crate) fn append<M: Serialize>(&self, message: &M) -> Result<(), ProtocolError> {
         let mut state = self.state();
         let outcome = append_frame(&mut state.unsent, message);
@@ -56,16 +54,16 @@ impl FrameWriter {
         outcome
     }
 
-    /// Waits until something was added, or until `until`, and sends what there is.
-    pub(crate) fn send_when_added(&self, until: Option<Instant>) -> io::Result<()> {
+    /// Waits until a frame is appended, or until `until`, and sends all frames.
+    pub(crate) fn send_when_added(&self, until: Instant) -> io::Result<()> {
         self.wait_until_added(until);
         self.flush()
     }
 
-    fn wait_until_added(&self, until: Option<Instant>) {
+    fn wait_until_added(&self, until: Instant) {
         let mut state = self.state();
         state.idle = state.unsent.is_empty() && !state.broken;
-        let left = until.map_or(FOREVER, |it| it.saturating_duration_since(Instant::now()));
+        let left = until.saturating_duration_since(Instant::now());
         let waited = self
             .added
             .wait_timeout_while(state, left, |state| state.idle);
@@ -73,7 +71,7 @@ impl FrameWriter {
         state.idle = false;
     }
 
-    /// Nothing is sent any more; wakes the thread that sends for all.
+    /// Stops sending, and wakes the thread that sends for all.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.broken = true;
@@ -81,9 +79,9 @@ impl FrameWriter {
         self.added.notify_one();
     }
 
-    /// Sees that everything added so far is sent, by this thread or by the one that is at it.
+    /// Sends everything that was appended, unless another thread is sending already.
     ///
-    /// An error is final: part of a frame may have gone out, so the connection must be closed.
+    /// An error is final: part of a frame may have been sent, so the connection must be closed.
     pub(crate) fn flush(&self) -> io::Result<()> {
         let mut state = self.state();
         while !state.sending && !state.broken && !state.unsent.is_empty() {

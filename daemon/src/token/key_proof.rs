@@ -1,32 +1,26 @@
-//! Test signatures: that a token signs with the key it says, shown without signing anything real.
+//! Makes and verifies test signatures, which show that a token signs with a key.
 //!
-//! The message is domain-separated and random. It begins with a letter, and a `TBSCertificate`, a
-//! CRL or an OCSP answer begins with the tag of a SEQUENCE: what is signed here can never be
-//! mistaken for what an authority signs.
+//! The message is random, with a fixed prefix. It begins with a letter, whereas a `TBSCertificate`,
+//! a CRL or an OCSP response begins with the tag of a SEQUENCE. So a test signature can never be
+//! taken for one of an authority.
 
 use super::{KeyDescription, KeyReference, TokenError};
 use crate::x509::key::SignatureAlgorithm;
+use crate::x509::oid;
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use der::asn1::ObjectIdentifier;
 use spki::SubjectPublicKeyInfoRef;
 
-/// What every test message begins with.
+/// Prefix of every test message.
 const DOMAIN: &[u8] = b"Hallmark token proof; not a certificate\n";
 
-const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const SECP_256_R_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const SECP_384_R_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const ID_ED_25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
-
-/// A fresh test message.
+/// Returns a new test message.
 pub(crate) fn challenge() -> Vec<u8> {
     let mut nonce = [0; 32];
     aws_lc_rs::rand::fill(&mut nonce).expect("aws-lc's generator has passed its self-test");
     [DOMAIN, &nonce].concat()
 }
 
-/// Has `sign` sign a fresh test message with `key`, and verifies it with the key's SPKI.
+/// Lets `sign` sign a new test message with `key`, and verifies the signature with the key's SPKI.
 pub(crate) fn prove(
     token: &str,
     key: &KeyDescription,
@@ -48,22 +42,23 @@ pub(crate) fn prove(
     Ok(())
 }
 
-/// The algorithm in which the key with this SPKI signs; `None` for kinds that we do not use.
+/// Returns the algorithm in which the key with this SPKI signs; `None` for types that we do not
+/// use.
 pub(crate) fn algorithm_of(spki: &[u8]) -> Option<SignatureAlgorithm> {
     let algorithm = SubjectPublicKeyInfoRef::try_from(spki).ok()?.algorithm;
     match algorithm.oid {
-        RSA_ENCRYPTION => Some(SignatureAlgorithm::RsaSha256),
-        ID_ED_25519 => Some(SignatureAlgorithm::Ed25519),
-        ID_EC_PUBLIC_KEY => match algorithm.parameters_oid().ok()? {
-            SECP_256_R_1 => Some(SignatureAlgorithm::EcdsaSha256),
-            SECP_384_R_1 => Some(SignatureAlgorithm::EcdsaSha384),
+        oid::RSA_ENCRYPTION => Some(SignatureAlgorithm::RsaSha256),
+        oid::ED25519 => Some(SignatureAlgorithm::Ed25519),
+        oid::EC_PUBLIC_KEY => match algorithm.parameters_oid().ok()? {
+            oid::SECP256R1 => Some(SignatureAlgorithm::EcdsaSha256),
+            oid::SECP384R1 => Some(SignatureAlgorithm::EcdsaSha384),
             _ => None,
         },
         _ => None,
     }
 }
 
-/// Whether `signature` over `message` verifies with the key of this SPKI.
+/// Returns true if `signature` over `message` verifies with the key of this SPKI.
 pub(crate) fn verifies(
     spki: &[u8],
     algorithm: SignatureAlgorithm,

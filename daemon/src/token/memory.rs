@@ -1,10 +1,12 @@
-//! A token in memory, for unit tests only. Compiled out of every release build.
+//! Implements a token in memory, for unit tests only. Release builds do not contain it.
 //!
-//! Its keys are software keys of aws-lc-rs, and they die with it. Clones share the keys, as sessions
-//! on one token do.
+//! Its keys are software keys of aws-lc-rs, and end with it. Clones share the keys, like sessions
+//! on one token.
 
 use super::credential::is_credential;
-use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
+use super::fault::Fault;
+use super::operation::{Answer, Operation, Token};
+use super::{KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::hmac;
@@ -14,11 +16,11 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
     KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
 };
-use secrecy::{ExposeSecret, SecretSlice};
+use secrecy::ExposeSecret;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The token. Its name is its label, too.
+/// The token. Its name is also its label.
 #[derive(Clone)]
 pub struct MemoryToken {
     name: String,
@@ -29,7 +31,7 @@ pub struct MemoryToken {
 struct State {
     keys: Vec<MemoryKey>,
     shared_secrets: HashMap<String, hmac::Key>,
-    /// What every operation answers instead of being done.
+    /// The error that every operation returns, if set.
     failure: Option<TokenError>,
     signatures: u64,
 }
@@ -47,7 +49,7 @@ enum Secret {
 }
 
 impl MemoryToken {
-    /// An empty token.
+    /// Makes a token without keys.
     pub fn new(name: &str) -> Self {
         MemoryToken {
             name: name.to_owned(),
@@ -55,44 +57,14 @@ impl MemoryToken {
         }
     }
 
-    /// From now on every operation fails with `failure`; with `None` it works again.
+    /// Lets every operation fail with `failure`; with `None` the token works again.
     pub fn fail_with(&self, failure: Option<TokenError>) {
         self.state().failure = failure;
     }
 
-    /// How many signatures it has made.
+    /// Returns how many signatures it has made.
     pub fn signatures(&self) -> u64 {
         self.state().signatures
-    }
-
-    fn sign_for(
-        &self,
-        key: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        message: &[u8],
-        for_credential: bool,
-    ) -> Result<Vec<u8>, TokenError> {
-        let mut state = self.working()?;
-        let Some(found) = state.key(key) else {
-            return Err(self.key_error(&key.label, "it is not on the token"));
-        };
-        if is_credential(&found.description.label) != for_credential {
-            return Err(self.key_error(&key.label, "it is for something else"));
-        }
-        let signature = found
-            .secret
-            .sign(algorithm, message)
-            .ok_or_else(|| self.key_error(&key.label, "it does not sign in this algorithm"))?;
-        state.signatures += 1;
-        Ok(signature)
-    }
-
-    fn working(&self) -> Result<MutexGuard<'_, State>, TokenError> {
-        let state = self.state();
-        match &state.failure {
-            Some(failure) => Err(failure.clone()),
-            None => Ok(state),
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -101,39 +73,8 @@ impl MemoryToken {
             .expect("no test panics while it holds the token")
     }
 
-    fn refused(&self, operation: &str, reason: &str) -> TokenError {
-        let (token, operation) = (self.name.clone(), operation.to_owned());
-        TokenError::Refused {
-            token,
-            operation,
-            reason: reason.to_owned(),
-        }
-    }
-
-    fn key_error(&self, label: &str, reason: &str) -> TokenError {
-        let (token, label) = (self.name.clone(), label.to_owned());
-        TokenError::Key {
-            token,
-            label,
-            reason: reason.to_owned(),
-        }
-    }
-}
-
-impl State {
-    fn key(&self, reference: &KeyReference) -> Option<&MemoryKey> {
-        self.keys.iter().find(|key| {
-            let description = &key.description;
-            let hinted = description.id == reference.id || description.label == reference.label;
-            hinted && description.spki == reference.spki
-        })
-    }
-}
-
-impl Token for MemoryToken {
-    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-        drop(self.working()?);
-        Ok(TokenDescription {
+    fn description(&self) -> TokenDescription {
+        TokenDescription {
             label: self.name.clone(),
             serial: "0".to_owned(),
             manufacturer: "Hallmark".to_owned(),
@@ -141,33 +82,84 @@ impl Token for MemoryToken {
             firmware: "0".to_owned(),
             interface: "none".to_owned(),
             mechanisms: vec!["all".to_owned()],
-        })
+        }
     }
 
-    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
-        let state = self.working()?;
-        let key = state.key(reference);
-        key.map(|key| key.description.clone())
-            .ok_or_else(|| self.key_error(&reference.label, "it is not on the token"))
+    fn answer(&self, state: &mut State, operation: &Operation) -> Result<Answer, Fault> {
+        match operation {
+            Operation::Describe => Ok(Answer::Token(self.description())),
+            Operation::Inventory => Err(Fault::refused("it cannot list its keys")),
+            Operation::Find(key) => state
+                .key(key)
+                .map(|found| Answer::Key(found.description.clone())),
+            Operation::FindById(id) => Ok(Answer::Found(state.find_by_id(id).cloned())),
+            Operation::Generate(specification) => state.generate(specification).map(Answer::Key),
+            Operation::Sign {
+                key,
+                algorithm,
+                message,
+            } => state
+                .sign(key, *algorithm, message, false)
+                .map(Answer::Signature),
+            Operation::Prove(_) => Err(Fault::refused("the worker does it")),
+            Operation::Destroy(key) => state.destroy(key).map(Answer::Done),
+            Operation::SignAssertion { key, input } => state
+                .sign(key, SignatureAlgorithm::RsaSha256, input, true)
+                .map(Answer::Signature),
+            Operation::Hmac { label, text } => match state.shared_secrets.get(label) {
+                Some(key) => Ok(Answer::Signature(hmac::sign(key, text).as_ref().to_vec())),
+                None => Err(absent()),
+            },
+            Operation::ImportSecret { label, secret } => state
+                .import(label, secret.expose().expose_secret())
+                .map(Answer::Done),
+            Operation::DestroySecret(label) => state
+                .shared_secrets
+                .remove(label)
+                .map(|_| Answer::Done(()))
+                .ok_or_else(absent),
+        }
+    }
+}
+
+impl Token for MemoryToken {
+    fn perform(&mut self, operation: &Operation) -> Result<Answer, TokenError> {
+        let mut state = self.state();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        self.answer(&mut state, operation)
+            .map_err(|fault| fault.into_error(&self.name, operation.name(), &operation.subject()))
+    }
+}
+
+fn absent() -> Fault {
+    Fault::key("it is not on the token")
+}
+
+impl State {
+    fn key(&self, reference: &KeyReference) -> Result<&MemoryKey, Fault> {
+        let is_it = |key: &&MemoryKey| {
+            let description = &key.description;
+            let hinted = description.id == reference.id || description.label == reference.label;
+            hinted && description.spki == reference.spki
+        };
+        self.keys.iter().find(is_it).ok_or_else(absent)
     }
 
-    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
-        let state = self.working()?;
-        let key = state.keys.iter().find(|key| key.description.id == id);
-        Ok(key.map(|key| key.description.clone()))
-    }
-
-    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
-        let mut state = self.working()?;
-        if state
-            .keys
+    fn find_by_id(&self, id: &[u8]) -> Option<&KeyDescription> {
+        self.keys
             .iter()
-            .any(|key| key.description.id == specification.id)
-        {
-            return Err(self.refused("generate", "there is a key with this id"));
+            .map(|key| &key.description)
+            .find(|description| description.id == id)
+    }
+
+    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, Fault> {
+        if self.find_by_id(&specification.id).is_some() {
+            return Err(Fault::refused("there is a key with this id"));
         }
         let (secret, spki) = Secret::generate(specification.key_type)
-            .map_err(|_| self.refused("generate", "aws-lc-rs failed"))?;
+            .map_err(|_| Fault::refused("aws-lc-rs failed"))?;
         let description = KeyDescription {
             spki,
             label: specification.label.clone(),
@@ -178,7 +170,7 @@ impl Token for MemoryToken {
             local: true,
             wrapped: None,
         };
-        state.keys.push(MemoryKey {
+        self.keys.push(MemoryKey {
             description: description.clone(),
             secret,
         });
@@ -190,46 +182,35 @@ impl Token for MemoryToken {
         key: &KeyReference,
         algorithm: SignatureAlgorithm,
         message: &[u8],
-    ) -> Result<Vec<u8>, TokenError> {
-        self.sign_for(key, algorithm, message, false)
+        for_credential: bool,
+    ) -> Result<Vec<u8>, Fault> {
+        let found = self.key(key)?;
+        if is_credential(&found.description.label) != for_credential {
+            return Err(Fault::key("it is for something else"));
+        }
+        let signature = found.secret.sign(algorithm, message);
+        let signature =
+            signature.ok_or_else(|| Fault::key("it does not sign in this algorithm"))?;
+        self.signatures += 1;
+        Ok(signature)
     }
 
-    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
-        let mut state = self.working()?;
-        let before = state.keys.len();
-        state.keys.retain(|kept| kept.description.spki != key.spki);
-        if state.keys.len() == before {
-            return Err(self.key_error(&key.label, "it is not on the token"));
+    fn destroy(&mut self, key: &KeyReference) -> Result<(), Fault> {
+        let before = self.keys.len();
+        self.keys.retain(|kept| kept.description.spki != key.spki);
+        if self.keys.len() == before {
+            return Err(absent());
         }
         Ok(())
     }
 
-    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.sign_for(key, SignatureAlgorithm::RsaSha256, input, true)
-    }
-
-    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
-        let mut state = self.working()?;
-        if state.shared_secrets.contains_key(label) {
-            return Err(self.refused("import a secret", "there is a secret with this label"));
+    fn import(&mut self, label: &str, secret: &[u8]) -> Result<(), Fault> {
+        if self.shared_secrets.contains_key(label) {
+            return Err(Fault::refused("there is a secret with this label"));
         }
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret());
-        state.shared_secrets.insert(label.to_owned(), key);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        self.shared_secrets.insert(label.to_owned(), key);
         Ok(())
-    }
-
-    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        let state = self.working()?;
-        let key = state.shared_secrets.get(label);
-        let key = key.ok_or_else(|| self.key_error(label, "it is not on the token"))?;
-        Ok(hmac::sign(key, message).as_ref().to_vec())
-    }
-
-    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
-        let removed = self.working()?.shared_secrets.remove(label);
-        removed
-            .map(drop)
-            .ok_or_else(|| self.key_error(label, "it is not on the token"))
     }
 }
 
@@ -262,7 +243,7 @@ impl Secret {
         }
     }
 
-    /// `None` when the key is of another kind.
+    /// Returns `None` if the key is of another type.
     fn sign(&self, algorithm: SignatureAlgorithm, message: &[u8]) -> Option<Vec<u8>> {
         let random = SystemRandom::new();
         match (self, algorithm) {

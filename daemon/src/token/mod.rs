@@ -1,21 +1,22 @@
-//! Tokens: where private keys live, and the worker processes that hold them.
+//! Uses tokens, which hold private keys, through worker processes.
 //!
-//! [`Token`] is the one trait; `pkcs11` implements it on a PKCS#11 module, [`tpm`] on a TPM 2.0. Only a
-//! worker process ([`worker`]) ever talks to a token or holds a PIN; `serve` talks to it through [`client`], over the
-//! frames of `protocol`, and on a developer's machine starts it through [`supervisor`].
+//! `operation` defines what a token can do; `pkcs11` implements it with a PKCS#11 module, [`tpm`]
+//! with a TPM 2.0. Only a worker process ([`worker`]) ever uses a token or holds a PIN. `serve`
+//! sends its requests through [`client`], as frames of `protocol`, and on a developer's machine
+//! starts the worker through [`supervisor`].
 //!
-//! | module | in which process | what for |
+//! | module | process | purpose |
 //! |---|---|---|
-//! | [`configuration`], [`fragment`] | both | what was said of a token, and what its family needs |
-//! | [`credential`] | both | keys that open the cloud's doors, and what they may sign |
-//! | [`client`], [`supervisor`] | serve | ask a worker; keep one running |
-//! | [`worker`], `pkcs11`, [`tpm`], `pin` | worker | signer threads, the recovery ladder, the token, the PIN |
-//! | `fault`, `encoding` | worker | failures by class; keys and signatures in DER |
-//! | `protocol`, `frame_writer` | both | frames, and few system calls for many of them |
-//! | [`contract`], `test_keys`, `key_proof` | both | what every token must do; throw-away keys; test signatures |
-//! | [`inventory`], [`probe`] | both; a process for one question | what is on a token; what a module shows |
-//! | [`key_uri`] | serve | which key an operator means |
-//! | [`initialize`], [`bench`] | commands | make a new token; measure one |
+//! | [`configuration`], [`fragment`] | both | check `[[token]]`; know module families |
+//! | `operation`, `protocol`, `frame_writer` | both | operations, and their frames on the socket |
+//! | [`credential`] | both | restrict the keys that authorize calls to provisioning services |
+//! | [`client`], [`supervisor`] | serve | send requests to a worker; keep a worker running |
+//! | [`worker`], `backend`, `pin` | worker | signer threads and recovery; login with the PIN |
+//! | `pkcs11`, [`tpm`], `fault`, `encoding` | worker | use the token; encode DER |
+//! | [`contract`], `test_keys`, `key_proof` | both | check a token; make test signatures |
+//! | [`inventory`], [`probe`] | both; own process | list keys of a token, tokens of a module |
+//! | [`key_uri`] | serve | parse PKCS#11 URIs |
+//! | [`initialize`], [`bench`] | commands | make a new token; measure a token |
 
 mod backend;
 pub mod bench;
@@ -32,6 +33,7 @@ mod key_proof;
 pub mod key_uri;
 #[cfg(any(test, debug_assertions))]
 pub mod memory;
+mod operation;
 mod pin;
 mod pkcs11;
 pub mod probe;
@@ -41,41 +43,39 @@ mod test_keys;
 pub mod tpm;
 pub mod worker;
 
-use crate::x509::key::{KeyType, SignatureAlgorithm};
+use crate::x509::key::KeyType;
 pub use hallmark_base::fragment;
-use inventory::Inventory;
-use secrecy::SecretSlice;
 use serde::{Deserialize, Serialize};
 
-/// How a private key is found again: by its public key, and where to look first.
+/// Identifies a private key by its public key, with hints where to find it.
 ///
-/// The public key binds; `label` and `id` are hints (two keys may share a label, and anyone may
-/// write a public-key object with any id).
+/// Only the public key is decisive. `label` and `id` are hints: two keys may share a label, and
+/// anyone may write a public-key object with any id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyReference {
-    /// DER SubjectPublicKeyInfo, as it is on record.
+    /// The recorded DER SubjectPublicKeyInfo.
     pub spki: Vec<u8>,
     /// `CKA_LABEL`.
     pub label: String,
     /// `CKA_ID`.
     pub id: Vec<u8>,
-    /// The key itself, where the token keeps it outside ([`KeyDescription::wrapped`]).
+    /// The key itself, if the token does not store it ([`KeyDescription::wrapped`]).
     pub wrapped: Option<Vec<u8>>,
 }
 
-/// What a new key shall be.
+/// The properties of a new key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySpecification {
-    /// Its kind.
+    /// Algorithm and size.
     pub key_type: KeyType,
-    /// `CKA_LABEL`, for people.
+    /// `CKA_LABEL`, for operators.
     pub label: String,
-    /// `CKA_ID`, random, chosen and recorded by the caller *before* the key exists: a crash
-    /// between generation and record is then healed by looking for it.
+    /// `CKA_ID`, random. The caller chooses and records it *before* the key exists, so that the key
+    /// is found by it after a crash between generation and record.
     pub id: Vec<u8>,
 }
 
-/// A key that exists on the token: its public half, and what the token says of the private one.
+/// A key on the token: its public half, and the attributes of the private half.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyDescription {
     /// DER SubjectPublicKeyInfo.
@@ -92,8 +92,8 @@ pub struct KeyDescription {
     pub never_extractable: bool,
     /// `CKA_LOCAL`, read back: made on this token, never imported.
     pub local: bool,
-    /// The key itself, encrypted by the token for itself and nobody else; `None` for a token that
-    /// keeps its keys inside. Whoever makes a key MUST keep this: the token does not. At most
+    /// The key itself, encrypted by the token for itself only; `None` for a token that stores its
+    /// keys. The caller that makes a key MUST store this: the token does not. At most
     /// [`WRAPPED_BYTES_MAX`].
     pub wrapped: Option<Vec<u8>>,
 }
@@ -101,10 +101,10 @@ pub struct KeyDescription {
 /// Longest wrapped key. An RSA-3072 key of a TPM takes some 900 bytes.
 pub const WRAPPED_BYTES_MAX: usize = 2048;
 
-/// What a token says of itself.
+/// The properties that a token reports about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenDescription {
-    /// Token label, trailing padding removed.
+    /// Token label, without padding.
     pub label: String,
     /// Token serial number.
     pub serial: String,
@@ -116,12 +116,12 @@ pub struct TokenDescription {
     pub firmware: String,
     /// The module or TPM interface in use, with its own version.
     pub interface: String,
-    /// Names of the mechanisms it lists.
+    /// Names of its mechanisms.
     pub mechanisms: Vec<String>,
 }
 
 impl KeyDescription {
-    /// The reference by which this key is found again.
+    /// Returns the reference to this key.
     pub fn reference(&self) -> KeyReference {
         KeyReference {
             spki: self.spki.clone(),
@@ -132,7 +132,7 @@ impl KeyDescription {
     }
 }
 
-/// SHA-256 of a DER SubjectPublicKeyInfo, as people compare keys.
+/// Returns the SHA-256 of a DER SubjectPublicKeyInfo, by which operators compare keys.
 pub fn spki_sha256(spki: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki);
     let mut bytes = [0; 32];
@@ -140,77 +140,12 @@ pub fn spki_sha256(spki: &[u8]) -> [u8; 32] {
     bytes
 }
 
-/// The contract of every token; [`contract`] runs it against each backend.
-///
-/// One value is used by one thread. MUST NOT create, replace or delete a key except in the
-/// operations that say so, whatever a lookup returned: "find returned nothing" is not "the key is
-/// gone".
-///
-/// The operations down to [`destroy`](Token::destroy) are for keys that sign certificates. Those
-/// below it are for credentials ([`credential`]) and MUST NOT touch any other key.
-pub trait Token: Send {
-    /// What the token says of itself; works without any key.
-    fn describe(&mut self) -> Result<TokenDescription, TokenError>;
-
-    /// What is on the token. MUST NOT change anything. Refused by those that cannot tell.
-    fn inventory(&mut self) -> Result<Inventory, TokenError> {
-        Err(TokenError::Refused {
-            token: String::new(),
-            operation: "list keys".to_owned(),
-            reason: "it cannot list its keys".to_owned(),
-        })
-    }
-
-    /// The key that `reference` names. MUST refuse when two keys match.
-    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError>;
-
-    /// A key by its `CKA_ID` alone: a ceremony takes up the key that an interrupted one made. MUST
-    /// give only a finished key: both halves are there, and a test signature verifies. A token that
-    /// keeps its keys outside has none to find: a key that was not recorded is gone.
-    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError>;
-
-    /// Makes a key pair: sensitive, non-extractable, persistent. MUST read the attributes back.
-    ///
-    /// MUST remove what an interrupted generation of this very key has left, and nothing else: the
-    /// caller chose the id at random and recorded it before, so half a key pair with this id, this
-    /// label and this kind is ours. MUST refuse when a finished key has the id, or when it is in
-    /// doubt whose a private key with this id is.
-    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError>;
-
-    /// Signs `message` (not a digest). ECDSA signatures come back as DER `Ecdsa-Sig-Value`. MUST
-    /// refuse a key whose own label, read from the token, is a credential's.
-    fn sign(
-        &mut self,
-        key: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        message: &[u8],
-    ) -> Result<Vec<u8>, TokenError>;
-
-    /// Deletes a key pair. Called by ceremonies and by the contract check only. Of a key that is kept
-    /// outside, the caller MUST forget the reference: it is the key.
-    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError>;
-
-    /// Signs a client assertion with RSA (PKCS #1 v1.5) and SHA-256. MUST refuse a key whose own
-    /// label, read from the token, is not a credential's.
-    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError>;
-
-    /// Puts a shared secret into the token, once: sensitive, non-extractable, persistent. MUST read
-    /// the attributes back, and refuse a label that is taken.
-    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError>;
-
-    /// HMAC-SHA256 over `message`, with the secret of this label. MUST refuse when there are two.
-    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError>;
-
-    /// Deletes a shared secret. Called by an operator's command and by the contract check only.
-    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError>;
-}
-
-/// A rung of the recovery ladder, lowest first. What is above them, killing the worker and starting
-/// it again, is done from outside: by [`supervisor`] or by systemd.
+/// A level of the recovery, lowest first. The next level, a new worker process, is the task of
+/// [`supervisor`] or systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecoveryLevel {
-    /// A new session in place of the broken one.
+    /// Open a new session.
     Session,
     /// Log out, log in, and find the keys again.
     Login,
@@ -218,64 +153,64 @@ pub enum RecoveryLevel {
     Initialize,
 }
 
-/// Why a token did not do it, told by what the caller can do.
+/// Why an operation failed, classified by what the caller can do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum TokenError {
-    /// Token absent, worker gone, device error: try later, the ladder is at work.
+    /// Token absent, no worker, device error: try again later; the worker recovers the token.
     #[error("token {token} is unavailable: {reason}")]
     Unavailable {
         /// The token's name in the configuration.
         token: String,
-        /// What happened, for the operator.
+        /// The cause, for the operator.
         reason: String,
-        /// The lowest rung that may heal it; `None` where climbing is no help or already under way.
-        /// For the worker; everybody else only waits.
+        /// The lowest level of recovery that may help; `None` if none does, or a recovery has begun
+        /// already. Only the worker uses it.
         level: Option<RecoveryLevel>,
     },
-    /// No answer within the deadline. The token may have done it.
+    /// No answer within the deadline. The token may have performed the operation.
     #[error("token {token} did not answer {operation} within {deadline_ms} ms")]
     Deadline {
         /// The token's name in the configuration.
         token: String,
-        /// What was asked.
+        /// The operation's name.
         operation: String,
-        /// How long was waited.
+        /// The deadline that has passed.
         deadline_ms: u64,
     },
-    /// The PIN is wrong or locked: parked until the operator changes it.
+    /// The PIN is wrong or locked: no login is tried until the operator changes it.
     #[error("token {token} is parked: {reason}")]
     Parked {
         /// The token's name in the configuration.
         token: String,
-        /// Why, and the way out.
+        /// The cause and the remedy.
         reason: String,
     },
-    /// The key cannot be had although the token answers.
+    /// The key cannot be used although the token works.
     #[error("token {token} holds no usable key {label:?}: {reason}")]
     Key {
         /// The token's name in the configuration.
         token: String,
         /// The key's label.
         label: String,
-        /// What was found instead.
+        /// The cause.
         reason: String,
     },
-    /// The token cannot do this at all (mechanism, key type).
+    /// The token does not support the operation (mechanism, key type).
     #[error("token {token} refuses {operation}: {reason}")]
     Refused {
         /// The token's name in the configuration.
         token: String,
-        /// What was asked.
+        /// The operation's name.
         operation: String,
-        /// The token's reason.
+        /// The cause.
         reason: String,
     },
 }
 
-/// A request to a worker that brought no result.
+/// A failed request to a worker, with the knowledge whether it was sent.
 ///
-/// Only the client makes the value, where it hands a request over for sending: so it is a fact, and
-/// no guess, that a worker cannot have got the request.
+/// Only the client makes the value, at the point where it passes a request on for sending. So an
+/// unsent request has certainly not reached a worker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct CallFailure {
@@ -284,17 +219,17 @@ pub struct CallFailure {
 }
 
 impl CallFailure {
-    /// No byte of the request was handed over for sending.
+    /// Makes the failure of a request of which no byte was passed on for sending.
     pub(in crate::token) fn unsent(error: TokenError) -> Self {
         Self { error, sent: false }
     }
 
-    /// The worker may have got the request, and the token may have done what was asked.
+    /// Makes the failure of a request that the worker may have received and the token performed.
     pub(in crate::token) fn sent(error: TokenError) -> Self {
         Self { error, sent: true }
     }
 
-    /// Whether the token may have done what was asked.
+    /// Returns true if the token may have performed the operation.
     pub fn may_be_done(&self) -> bool {
         self.sent
     }
@@ -307,7 +242,7 @@ impl From<CallFailure> for TokenError {
 }
 
 impl TokenError {
-    /// An [`Unavailable`](TokenError::Unavailable) about which the caller can only wait.
+    /// Makes an [`Unavailable`](TokenError::Unavailable) that starts no recovery.
     pub fn unavailable(token: &str, reason: impl Into<String>) -> Self {
         TokenError::Unavailable {
             token: token.to_owned(),

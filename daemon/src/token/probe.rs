@@ -64,7 +64,7 @@ fn listing(family: &Fragment) -> anyhow::Result<ModuleListing> {
     initialize(&mut module).map_err(failed)?;
     let listing = slots(&module);
     module.finalize();
-    in_sight
+    listing
 }
 
 fn initialize(module: &mut Module) -> Result<(), super::pkcs11::fault::Fault> {

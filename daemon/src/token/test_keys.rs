@@ -1,19 +1,16 @@
-//! What throw-away keys were made on a token, so that none stays there.
+//! Records the test keys and secrets that are made on a token, and deletes them afterwards.
 //!
-//! It stands between the token and whoever makes them, the contract or the bench. Whatever they make is remembered until it is deleted;
-//! what is left at the end is deleted by [`clean_up`](TestKeys::clean_up), however it went.
+//! [`TestKeys`] wraps the token for the contract check and the benchmark. It records each key until
+//! the key is deleted; [`clean_up`](TestKeys::clean_up) deletes the rest, whatever went wrong.
 
-use crate::token::{
-    KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError,
-};
-use crate::x509::key::SignatureAlgorithm;
-use secrecy::SecretSlice;
+use super::operation::{Answer, Operation, Token};
+use super::{KeyDescription, KeyReference, KeySpecification, TokenError};
 
-/// A token, and what was made on it.
+/// A token, and the keys and secrets that were made on it.
 pub(super) struct TestKeys<'a> {
     token: &'a mut dyn Token,
     keys: Vec<KeyReference>,
-    /// Keys of which the token did not say whether it made them.
+    /// Keys that the token may have made although it returned an error.
     doubtful: Vec<KeySpecification>,
     secrets: Vec<String>,
 }
@@ -28,11 +25,14 @@ impl<'a> TestKeys<'a> {
         }
     }
 
-    /// Deletes what is left. Gives what could not be deleted, with the reason.
+    /// Deletes what is left. Returns what could not be deleted, with the reason.
     pub(super) fn clean_up(mut self) -> Vec<String> {
         let mut left = Vec::new();
         for specification in std::mem::take(&mut self.doubtful) {
-            match self.token.find_by_id(&specification.id) {
+            let found = self
+                .token
+                .ask::<Option<KeyDescription>>(Operation::FindById(specification.id.clone()));
+            match found {
                 Ok(Some(key)) => self.keys.push(key.reference()),
                 Ok(None) => {}
                 Err(error) => left.push(named(
@@ -44,15 +44,15 @@ impl<'a> TestKeys<'a> {
             }
         }
         for key in std::mem::take(&mut self.keys) {
-            match self.token.destroy(&key) {
-                // It went although the token had said otherwise, or not at all.
-                Ok(()) | Err(TokenError::Key { .. }) => {}
+            match self.token.perform(&Operation::Destroy(key.clone())) {
+                // An earlier deletion succeeded although the token had returned an error.
+                Ok(_) | Err(TokenError::Key { .. }) => {}
                 Err(error) => left.push(named("key", &key.label, &key.id, &error)),
             }
         }
         for label in std::mem::take(&mut self.secrets) {
-            match self.token.destroy_secret(&label) {
-                Ok(()) => {}
+            match self.token.perform(&Operation::DestroySecret(label.clone())) {
+                Ok(_) => {}
                 Err(error) => left.push(named("secret", &label, &[], &error)),
             }
         }
@@ -68,7 +68,7 @@ fn named(what: &str, label: &str, id: &[u8], error: &TokenError) -> String {
     format!("{what} {label:?}{id}: {error}")
 }
 
-/// Whether the token may have done what it says it has not.
+/// Returns true if the token may have done it although it returned `error`.
 fn is_doubtful(error: &TokenError) -> bool {
     matches!(
         error,
@@ -77,63 +77,29 @@ fn is_doubtful(error: &TokenError) -> bool {
 }
 
 impl Token for TestKeys<'_> {
-    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-        self.token.describe()
+    fn perform(&mut self, operation: &Operation) -> Result<Answer, TokenError> {
+        let outcome = self.token.perform(operation);
+        self.note(operation, &outcome);
+        outcome
     }
+}
 
-    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
-        self.token.find(reference)
-    }
-
-    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
-        self.token.find_by_id(id)
-    }
-
-    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
-        let made = self.token.generate(specification);
-        match &made {
-            Ok(key) => self.keys.push(key.reference()),
-            Err(error) if is_doubtful(error) => self.doubtful.push(specification.clone()),
-            Err(_) => {}
+impl TestKeys<'_> {
+    fn note(&mut self, operation: &Operation, outcome: &Result<Answer, TokenError>) {
+        match (operation, outcome) {
+            (Operation::Generate(_), Ok(Answer::Key(key))) => self.keys.push(key.reference()),
+            (Operation::Generate(specification), Err(error)) if is_doubtful(error) => {
+                self.doubtful.push(specification.clone());
+            }
+            (Operation::Destroy(key), Ok(_)) => self.keys.retain(|made| made.spki != key.spki),
+            (Operation::ImportSecret { label, .. }, outcome) => {
+                let may_be_there = outcome.as_ref().err().is_none_or(is_doubtful);
+                if may_be_there && !self.secrets.contains(label) {
+                    self.secrets.push(label.clone());
+                }
+            }
+            (Operation::DestroySecret(label), Ok(_)) => self.secrets.retain(|made| made != label),
+            _ => {}
         }
-        made
-    }
-
-    fn sign(
-        &mut self,
-        key: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        message: &[u8],
-    ) -> Result<Vec<u8>, TokenError> {
-        self.token.sign(key, algorithm, message)
-    }
-
-    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
-        self.token.destroy(key)?;
-        self.keys.retain(|made| made.spki != key.spki);
-        Ok(())
-    }
-
-    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.token.sign_assertion(key, input)
-    }
-
-    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
-        let imported = self.token.import_secret(label, secret);
-        let may_be_there = imported.as_ref().err().is_none_or(is_doubtful);
-        if may_be_there && !self.secrets.iter().any(|made| made == label) {
-            self.secrets.push(label.to_owned());
-        }
-        imported
-    }
-
-    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.token.hmac_sha256(label, message)
-    }
-
-    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
-        self.token.destroy_secret(label)?;
-        self.secrets.retain(|made| made != label);
-        Ok(())
     }
 }

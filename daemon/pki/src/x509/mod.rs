@@ -16,7 +16,7 @@ pub mod key;
 pub mod lint;
 pub mod listener_names;
 pub mod name;
-mod oid;
+pub mod oid;
 mod pem;
 pub mod profile;
 pub mod request;

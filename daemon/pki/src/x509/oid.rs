@@ -7,11 +7,16 @@ const fn oid(dotted: &str) -> ObjectIdentifier {
 }
 
 // Keys: RFC 3279, RFC 5480, RFC 8410.
-pub(super) const EC_PUBLIC_KEY: ObjectIdentifier = oid("1.2.840.10045.2.1");
-pub(super) const SECP256R1: ObjectIdentifier = oid("1.2.840.10045.3.1.7");
-pub(super) const SECP384R1: ObjectIdentifier = oid("1.3.132.0.34");
-pub(super) const RSA_ENCRYPTION: ObjectIdentifier = oid("1.2.840.113549.1.1.1");
-pub(super) const ED25519: ObjectIdentifier = oid("1.3.101.112");
+/// `id-ecPublicKey`.
+pub const EC_PUBLIC_KEY: ObjectIdentifier = oid("1.2.840.10045.2.1");
+/// The curve P-256.
+pub const SECP256R1: ObjectIdentifier = oid("1.2.840.10045.3.1.7");
+/// The curve P-384.
+pub const SECP384R1: ObjectIdentifier = oid("1.3.132.0.34");
+/// `rsaEncryption`.
+pub const RSA_ENCRYPTION: ObjectIdentifier = oid("1.2.840.113549.1.1.1");
+/// `id-Ed25519`.
+pub const ED25519: ObjectIdentifier = oid("1.3.101.112");
 
 // Signatures: RFC 5758, RFC 4055.
 pub(super) const ECDSA_WITH_SHA256: ObjectIdentifier = oid("1.2.840.10045.4.3.2");

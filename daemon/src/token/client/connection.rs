@@ -1,12 +1,17 @@
-//! One connection to a worker: requests of many threads in flight together.
+//! Sends the requests of many threads to a worker over one connection, and delivers the answers.
 //!
-//! Callers append to the writer and get a future each. One thread sends what was appended, and lets
-//! requests expire; one reads all answers. So a caller never blocks, whatever the worker does. A
-//! request that has expired stays on the list until its answer comes: the worker is still at it, and
-//! by that list a hung one is found out. Both threads sleep until there is something to do.
+//! A caller appends its request to the [`FrameWriter`] and gets a future, so it never blocks,
+//! whatever the worker does. One thread sends what was appended and lets requests expire; one reads
+//! all messages. An expired request stays registered until its answer comes: the worker still works
+//! on it, and by such requests a hung worker is detected. A worker that does not send its health in
+//! time counts as hung, too.
 
 use crate::token::frame_writer::FrameWriter;
-use crate::token::protocol::{Answer, FrameReader, Hello, Operation, Request, Response, VERSION};
+use crate::token::operation::{Answer, Operation};
+use crate::token::protocol::{
+    FrameReader, HEALTH_PAUSE, Hello, Message, Request, Response, VERSION,
+};
+use crate::token::worker::health::WorkerHealth;
 use crate::token::{CallFailure, TokenError};
 use anyhow::{Context, bail};
 use futures_channel::oneshot;
@@ -20,10 +25,10 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Refuses a socket that another process has put in the worker's place. The credentials are those of
-/// the process that began to listen.
+/// Refuses a socket that another process has put in the worker's place. The peer's credentials are
+/// those of the process that called `listen`.
 fn check_peer(stream: &UnixStream, worker: Option<Pid>) -> anyhow::Result<()> {
-    let peer = socket_peercred(stream).context("cannot tell who listens")?;
+    let peer = socket_peercred(stream).context("cannot read which process listens")?;
     if peer.uid != geteuid() && !peer.uid.is_root() {
         bail!(
             "user {} listens at the worker's socket, and only this user or root may: see who made \
@@ -34,8 +39,8 @@ fn check_peer(stream: &UnixStream, worker: Option<Pid>) -> anyhow::Result<()> {
     match worker.filter(|worker| *worker != peer.pid) {
         None => Ok(()),
         Some(worker) => bail!(
-            "process {} listens at the worker's socket, and the worker is process {}: end the other \
-             one",
+            "process {} listens at the worker's socket, and the worker is process {}: end the \
+             other one",
             peer.pid.as_raw_nonzero(),
             worker.as_raw_nonzero()
         ),
@@ -48,7 +53,10 @@ const IN_FLIGHT_MAX: usize = 1024;
 /// How far beyond its deadline a request may be before the worker counts as hung.
 const HANG_GRACE: Duration = Duration::from_secs(1);
 
-/// How long the worker may take to greet, and to read what is sent.
+/// How long a worker may be silent about its health. It needs no call into the token for that.
+const HEALTH_DEADLINE: Duration = HEALTH_PAUSE.saturating_add(Duration::from_secs(2));
+
+/// How long the worker may take to greet, and to read what was sent.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Outcome = Result<Answer, TokenError>;
@@ -61,40 +69,82 @@ pub(super) struct Connection {
     pending: Mutex<Pending>,
 }
 
-#[derive(Default)]
 struct Pending {
     last_id: u64,
-    /// Set when the connection ends: nothing more may be added.
+    /// Set when the connection ends: no request may be added then.
     ended: Option<TokenError>,
     requests: HashMap<u64, InFlight>,
-    /// No request expires before this, nor shows that the worker hangs.
-    next_expiry: Option<Instant>,
+    /// When the worker must have sent its health.
+    health: Expiry,
+    /// Nothing expires before this.
+    next_expiry: Instant,
 }
 
 struct InFlight {
     operation: &'static str,
-    deadline: Instant,
     allowed: Duration,
-    /// `None` once the caller was told that it has expired.
+    expiry: Expiry,
+    /// `None` once the caller has got the error that it expired.
     reply: Option<oneshot::Sender<Outcome>>,
-    /// That the worker hangs in it has been said.
-    hung: bool,
 }
 
-impl InFlight {
-    /// When it expires, or shows that the worker hangs.
-    fn next_expiry(&self) -> Option<Instant> {
-        match (&self.reply, self.hung) {
-            (Some(_), _) => Some(self.deadline),
-            (None, false) => Some(self.deadline + HANG_GRACE),
-            (None, true) => None,
+/// The deadline of something that the worker must do, and how far it has been missed.
+struct Expiry {
+    deadline: Instant,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Expired,
+    /// So late that the worker counts as hung.
+    Hung,
+}
+
+impl Expiry {
+    fn new(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            stage: Stage::Waiting,
         }
+    }
+
+    /// Returns when the next stage is reached, if there is one.
+    fn next(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Waiting => Some(self.deadline),
+            Stage::Expired => Some(self.deadline + HANG_GRACE),
+            Stage::Hung => None,
+        }
+    }
+
+    /// Moves on to the next stage if it is reached, and returns it.
+    fn advance(&mut self, now: Instant) -> Option<Stage> {
+        if self.next().is_none_or(|next| now < next) {
+            return None;
+        }
+        self.stage = match self.stage {
+            Stage::Waiting => Stage::Expired,
+            Stage::Expired | Stage::Hung => Stage::Hung,
+        };
+        Some(self.stage)
     }
 }
 
+/// Called by the threads of a connection.
+pub(super) trait Events {
+    /// The worker has sent its health.
+    fn health(&self, health: &WorkerHealth);
+    /// The worker has not sent its health in time.
+    fn silent(&self);
+    /// The worker hangs, as `operation` shows.
+    fn hung(&self, operation: &'static str);
+}
+
 impl Connection {
-    /// Connects and greets. The socket must be that of `worker`, the process id of the worker that
-    /// was started; without one, that of this user or of root, who listens for systemd's units.
+    /// Connects and exchanges greetings. The process that listens must be `worker`, if that is
+    /// given. Otherwise it must run as this user, or as root, which listens for systemd's units.
     pub(super) fn open(
         token: &str,
         socket: &Path,
@@ -108,7 +158,7 @@ impl Connection {
             token: token.to_owned(),
             writer: FrameWriter::new(stream.try_clone()?),
             stream,
-            pending: Mutex::default(),
+            pending: Mutex::new(Pending::new(Instant::now())),
         };
         let reader = connection.greet()?;
         connection.stream.set_read_timeout(None)?;
@@ -139,13 +189,13 @@ impl Connection {
         }
     }
 
-    /// Asks; ready with the answer, or when `allowed` is over.
+    /// Sends a request. The future is ready with the answer, or after `allowed`.
     pub(super) fn call(
         &self,
         operation: Operation,
         allowed: Duration,
     ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
-        // What fails here was not handed to the writer, and what the writer has may be sent.
+        // A request that fails here was not handed to the writer. One that was may be sent.
         let asked = self.ask(operation, allowed).map_err(CallFailure::unsent);
         let token = self.token.clone();
         async move {
@@ -197,67 +247,58 @@ impl Connection {
         let (reply, answer) = oneshot::channel();
         let in_flight = InFlight {
             operation,
-            deadline,
             allowed,
+            expiry: Expiry::new(deadline),
             reply: Some(reply),
-            hung: false,
         };
         pending.requests.insert(id, in_flight);
-        let next = pending.next_expiry.map_or(deadline, |it| it.min(deadline));
-        pending.next_expiry = Some(next);
+        pending.next_expiry = pending.next_expiry.min(deadline);
         Ok((id, answer))
     }
 
-    /// Sends what is asked, and lets expire what is not answered, until the connection ends. `hung`
-    /// is told the operation by which the worker shows that it hangs.
-    pub(super) fn send(&self, hung: impl Fn(&'static str)) {
-        while let Some(next_expiry) = self.expire(&hung) {
+    /// Sends requests, and lets those expire that are not answered, until the connection ends.
+    pub(super) fn send(&self, events: &impl Events) {
+        while let Some(next_expiry) = self.expire(events) {
             if let Err(error) = self.writer.send_when_added(next_expiry) {
                 if error.kind() == io::ErrorKind::WouldBlock {
-                    hung("reading requests");
+                    events.hung("reading requests");
                 }
                 return self.end(&format!("cannot send to the worker: {error}"));
             }
         }
     }
 
-    /// Tells the callers of requests that have expired, and that the worker hangs. Returns when to
-    /// come back, or `None` once the connection has ended.
-    fn expire(&self, hung: impl Fn(&'static str)) -> Option<Option<Instant>> {
+    /// Answers requests that have expired, and detects that the worker hangs. Returns when to look
+    /// again, or `None` once the connection has ended.
+    fn expire(&self, events: &impl Events) -> Option<Instant> {
         let mut pending = self.pending();
         if pending.ended.is_some() {
             return None;
         }
         let now = Instant::now();
-        if pending.next_expiry.is_none_or(|next| now < next) {
+        if now < pending.next_expiry {
             return Some(pending.next_expiry);
         }
         for request in pending.requests.values_mut() {
-            if request.next_expiry().is_none_or(|next| now < next) {
-                continue;
+            match request.expiry.advance(now) {
+                Some(Stage::Expired) => request.expire(&self.token),
+                Some(Stage::Hung) => events.hung(request.operation),
+                Some(Stage::Waiting) | None => {}
             }
-            let Some(reply) = request.reply.take() else {
-                request.hung = true;
-                hung(request.operation);
-                continue;
-            };
-            let deadline_ms = request.allowed.as_millis();
-            // A caller that is gone does not mind.
-            let _ = reply.send(Err(TokenError::Deadline {
-                token: self.token.clone(),
-                operation: request.operation.to_owned(),
-                deadline_ms: u64::try_from(deadline_ms).unwrap_or(u64::MAX),
-            }));
         }
-        let requests = pending.requests.values();
-        pending.next_expiry = requests.filter_map(InFlight::next_expiry).min();
+        match pending.health.advance(now) {
+            Some(Stage::Expired) => events.silent(),
+            Some(Stage::Hung) => events.hung("reporting its health"),
+            Some(Stage::Waiting) | None => {}
+        }
+        pending.next_expiry = pending.next_expiry(now);
         Some(pending.next_expiry)
     }
 
-    /// Delivers answers until the connection ends; gives the reason.
-    pub(super) fn read(&self, mut reader: FrameReader) -> String {
+    /// Delivers messages until the connection ends; returns the reason.
+    pub(super) fn read(&self, mut reader: FrameReader, events: &impl Events) -> String {
         let reason = loop {
-            match self.deliver(&mut reader) {
+            match self.deliver(&mut reader, events) {
                 Err(error) => break format!("{error:#}"),
                 Ok(()) => match reader.fill(&mut &self.stream) {
                     Ok(0) => break "the worker closed the connection".to_owned(),
@@ -270,14 +311,23 @@ impl Connection {
         reason
     }
 
-    /// Every answer that is complete, to its caller.
-    fn deliver(&self, reader: &mut FrameReader) -> anyhow::Result<()> {
-        let mut answered = Vec::new();
-        while let Some(response) = reader.next::<Response>()? {
-            answered.push(response);
+    /// Delivers every complete message.
+    fn deliver(&self, reader: &mut FrameReader, events: &impl Events) -> anyhow::Result<()> {
+        let mut answers = Vec::new();
+        while let Some(message) = reader.next()? {
+            match message {
+                Message::Answer(answer) => answers.push(answer),
+                Message::Health(health) => {
+                    self.pending().health = Expiry::new(Instant::now() + HEALTH_DEADLINE);
+                    events.health(&health);
+                }
+            }
+        }
+        if answers.is_empty() {
+            return Ok(());
         }
         let mut pending = self.pending();
-        let replies: Vec<_> = answered
+        let replies: Vec<_> = answers
             .into_iter()
             .filter_map(|Response { id, result }| {
                 Some((pending.requests.remove(&id)?.reply?, result))
@@ -290,7 +340,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends the connection: everything pending is unavailable, and everything after it.
+    /// Ends the connection. Pending requests and later ones fail as unavailable.
     pub(super) fn end(&self, reason: &str) {
         let _ = self.stream.shutdown(Shutdown::Both);
         let error = TokenError::unavailable(&self.token, reason);
@@ -308,6 +358,45 @@ impl Connection {
         self.pending
             .lock()
             .expect("no thread panics while it holds the pending requests")
+    }
+}
+
+impl Pending {
+    fn new(now: Instant) -> Self {
+        let deadline = now + HEALTH_DEADLINE;
+        Self {
+            last_id: 0,
+            ended: None,
+            requests: HashMap::new(),
+            health: Expiry::new(deadline),
+            next_expiry: deadline,
+        }
+    }
+
+    fn next_expiry(&self, now: Instant) -> Instant {
+        let requests = self.requests.values();
+        let next = requests
+            .filter_map(|request| request.expiry.next())
+            .chain(self.health.next())
+            .min();
+        // A worker that hung may have sent its health since, and must send it again.
+        next.unwrap_or(now + HEALTH_PAUSE)
+    }
+}
+
+impl InFlight {
+    /// Answers the caller that the deadline is over.
+    fn expire(&mut self, token: &str) {
+        let deadline_ms = self.allowed.as_millis();
+        let expired = TokenError::Deadline {
+            token: token.to_owned(),
+            operation: self.operation.to_owned(),
+            deadline_ms: u64::try_from(deadline_ms).unwrap_or(u64::MAX),
+        };
+        if let Some(reply) = self.reply.take() {
+            // Fails if the caller has dropped the future.
+            let _ = reply.send(Err(expired));
+        }
     }
 }
 

@@ -1,13 +1,12 @@
-//! Keeps a connection to the worker, and what was last heard of its health.
+//! Keeps a connection to the worker, and records the health that the worker sends.
 //!
-//! Two threads per token: one connects and reads answers (with a third that sends, while there is a
-//! connection), one asks for the health. All end with the last [`TokenClient`](super::TokenClient).
+//! One thread per token connects and reads messages; while there is a connection, a second one
+//! sends requests. Both end with the last [`TokenClient`](super::TokenClient).
 
-use super::connection::Connection;
+use super::connection::{Connection, Events};
 use super::trust::Trust;
 use super::{KeyCounts, TokenHealth};
 use crate::token::TokenError;
-use crate::token::protocol::{Answer, HEALTH_PAUSE, Operation};
 use crate::token::worker::health::{RecoveryCounters, TokenState, WorkerHealth};
 use rustix::process::Pid;
 use std::collections::VecDeque;
@@ -23,26 +22,19 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause between two attempts to connect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// How long a worker may take to tell its health: it need not touch the token for that, but waits
-/// for news.
-const HEALTH_DEADLINE: Duration = HEALTH_PAUSE.saturating_add(Duration::from_secs(2));
-
-/// How many workers that have ended are remembered with what they had counted.
+/// How many ended workers are kept with their last counts.
 const ENDED_WORKERS_MAX: usize = 64;
 
-/// Told the operation by which a worker shows that it hangs.
+/// Called with the operation by which a worker shows that it hangs.
 pub(super) type OnHang = Box<dyn Fn(&'static str) + Send>;
 
-/// Told when the token has got into another state, or its keys have.
+/// Called when the token has changed its state, or its keys have changed.
 pub(super) type OnChange = Box<dyn Fn() + Send + Sync>;
-
-/// Longer than any client lives.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Owner of the threads.
 pub(super) struct ConnectionManager {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -61,15 +53,16 @@ struct Shared {
 
 struct State {
     health: TokenHealth,
-    /// Of which worker the health is.
+    /// The worker that has reported the health.
     worker: Option<[u8; 8]>,
-    /// What workers had counted when they ended, oldest first.
+    /// The last counts of ended workers, oldest first.
     ended: VecDeque<KeyCounts>,
     closing: bool,
 }
 
 impl State {
-    /// Takes what a worker says of its keys, and keeps the last word of the one before.
+    /// Takes the reports about keys. If another worker sends them, keeps the last ones of its
+    /// predecessor.
     fn take_keys(&mut self, heard: &WorkerHealth) {
         let keys = std::mem::replace(&mut self.health.keys, heard.keys.clone());
         let before = self.worker.replace(heard.worker);
@@ -111,11 +104,17 @@ impl ConnectionManager {
             on_state_change: OnceLock::new(),
             on_keys_change: OnceLock::new(),
         });
-        let threads = vec![
-            spawn("token-client", &shared, Shared::keep_connected),
-            spawn("token-health", &shared, Shared::keep_informed),
-        ];
-        ConnectionManager { shared, threads }
+        let thread = std::thread::Builder::new()
+            .name("token-client".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.keep_connected()
+            })
+            .expect("a client has one thread");
+        ConnectionManager {
+            shared,
+            thread: Some(thread),
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -131,7 +130,7 @@ impl ConnectionManager {
         out_since.map(|since| since.elapsed())
     }
 
-    /// Connects from now on to this process only.
+    /// Restricts connections to this process.
     pub(super) fn trust(&self, worker: Pid) {
         *self
             .shared
@@ -140,8 +139,8 @@ impl ConnectionManager {
             .unwrap_or_else(PoisonError::into_inner) = Some(worker);
     }
 
-    /// Whether the token is ready, as last heard; if not, why.
-    pub(super) fn is_ready(&self) -> Result<(), TokenError> {
+    /// Fails with the reason if the token is not ready, as last reported.
+    pub(super) fn check_ready(&self) -> Result<(), TokenError> {
         let state = self.shared.state();
         let token = &self.shared.name;
         match state.health.state {
@@ -171,22 +170,22 @@ impl ConnectionManager {
         state.ended.retain(|counts| counts.worker != worker);
     }
 
-    /// Which keys have shown that they sign.
+    /// Returns which keys have shown that they sign.
     pub(super) fn proven_keys(&self) -> &Trust {
         &self.shared.trust
     }
 
-    /// Who is told from now on when the worker hangs.
+    /// Sets the callback for a hung worker.
     pub(super) fn on_hang(&self, on_hang: Option<OnHang>) {
         *self.shared.on_hang() = on_hang;
     }
 
-    /// Who is told whenever the token gets into another state; the first one stays.
+    /// Sets the callback for a change of state; only the first one is kept.
     pub(super) fn on_state_change(&self, on_change: OnChange) {
         self.shared.on_state_change.get_or_init(|| on_change);
     }
 
-    /// What is told whenever the worker reports something new of its keys; the first one stays.
+    /// Sets the callback for a change of the reports about keys; only the first one is kept.
     pub(super) fn on_keys_change(&self, on_change: OnChange) {
         self.shared.on_keys_change.get_or_init(|| on_change);
     }
@@ -208,7 +207,7 @@ impl ConnectionManager {
         state.health.clone()
     }
 
-    /// The connection, if there is one now.
+    /// Returns the connection.
     pub(super) fn connection(&self) -> Result<Arc<Connection>, TokenError> {
         self.shared.connection().ok_or_else(|| {
             let reason = format!("no worker: {}", self.shared.state().health.reason);
@@ -224,7 +223,7 @@ impl Drop for ConnectionManager {
         if let Some(connection) = self.shared.connection() {
             connection.end("the client is closed");
         }
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
@@ -247,8 +246,8 @@ impl Shared {
                         connection.end("the client is closed");
                     }
                     let reason = std::thread::scope(|scope| {
-                        scope.spawn(|| connection.send(|operation| self.hung(operation)));
-                        connection.read(reader)
+                        scope.spawn(|| connection.send(self));
+                        connection.read(reader, self)
                     });
                     self.set_connection(None);
                     tracing::warn!(token = self.name, reason, "worker disconnected");
@@ -266,82 +265,11 @@ impl Shared {
         }
     }
 
-    fn keep_informed(&self) {
-        while let Some(connection) = self.wait_for_connection() {
-            let mut known = None;
-            loop {
-                let asked = Instant::now();
-                let question = Operation::Health {
-                    known: known.clone(),
-                };
-                known = match pollster::block_on(connection.call(question, HEALTH_DEADLINE)) {
-                    Ok(Answer::Health(health)) => {
-                        self.heard(&health);
-                        // A worker at which too many wait for news answers at once.
-                        let is_news = known.as_ref() != Some(&health);
-                        if !is_news && asked.elapsed() < RECONNECT_PAUSE_MAX {
-                            self.pause(RECONNECT_PAUSE_MAX);
-                        }
-                        Some(health)
-                    }
-                    Ok(_) => {
-                        connection.end("the worker answered something else");
-                        break;
-                    }
-                    // The connection's end, or a hung worker, is noticed by others.
-                    Err(error) => {
-                        self.lost(&error.to_string());
-                        break;
-                    }
-                };
-            }
-            // An ended connection is put away by whoever reads it.
-            self.pause(RECONNECT_PAUSE);
-        }
-    }
-
-    /// `None` if the client is being closed.
-    fn wait_for_connection(&self) -> Option<Arc<Connection>> {
-        let mut state = self.state();
-        while !state.closing {
-            if let Some(connection) = self.connection() {
-                return Some(connection);
-            }
-            state = self.wait(state, FOREVER);
-        }
-        None
-    }
-
-    fn hung(&self, operation: &'static str) {
-        if let Some(on_hang) = &*self.on_hang() {
-            on_hang(operation);
-        }
-    }
-
     fn on_hang(&self) -> MutexGuard<'_, Option<OnHang>> {
-        self.on_hang
-            .lock()
-            .expect("no thread panics while it tells of a hang")
+        self.on_hang.lock().expect("no callback panics")
     }
 
-    fn heard(&self, heard: &WorkerHealth) {
-        let since = UNIX_EPOCH + Duration::from_millis(heard.since_unix_ms);
-        let mut state = self.state();
-        state.health.recoveries = heard.recoveries;
-        let keys_changed = state.health.keys != heard.keys;
-        state.take_keys(heard);
-        self.trust.heard(&self.name, &heard.keys);
-        if heard.state == TokenState::Ready && state.health.state != TokenState::Ready {
-            self.trust.forget_failures();
-        }
-        self.set_state_since(&mut state, heard.state, &heard.reason, since);
-        if let (true, Some(on_change)) = (keys_changed, self.on_keys_change.get()) {
-            on_change();
-        }
-        self.changed.notify_all();
-    }
-
-    /// Nothing can be heard of the token.
+    /// Records that the state of the token cannot be known.
     fn lost(&self, reason: &str) {
         let mut state = self.state();
         let now = match state.health.state {
@@ -369,7 +297,7 @@ impl Shared {
         }
     }
 
-    /// Pauses; true if the client is being closed.
+    /// Pauses; returns true if the client is being closed.
     fn pause(&self, duration: Duration) -> bool {
         let until = Instant::now() + duration;
         let mut state = self.state();
@@ -409,14 +337,40 @@ impl Shared {
             .connection
             .write()
             .expect("no thread panics while it holds the connection") = connection;
-        // Under the lock of whoever looked before it was there, and is about to wait.
-        drop(self.state());
+    }
+}
+
+impl Events for Shared {
+    fn health(&self, new: &WorkerHealth) {
+        let since = UNIX_EPOCH + Duration::from_millis(new.since_unix_ms);
+        let mut state = self.state();
+        state.health.recoveries = new.recoveries;
+        let keys_changed = state.health.keys != new.keys;
+        state.take_keys(new);
+        self.trust.take_reports(&self.name, &new.keys);
+        if new.state == TokenState::Ready && state.health.state != TokenState::Ready {
+            self.trust.forget_failures();
+        }
+        self.set_state_since(&mut state, new.state, &new.reason, since);
+        if let (true, Some(on_change)) = (keys_changed, self.on_keys_change.get()) {
+            on_change();
+        }
         self.changed.notify_all();
+    }
+
+    fn silent(&self) {
+        self.lost("the worker does not report its health");
+    }
+
+    fn hung(&self, operation: &'static str) {
+        if let Some(on_hang) = &*self.on_hang() {
+            on_hang(operation);
+        }
     }
 }
 
 impl TokenHealth {
-    /// Takes a state; `since` moves only if it is another one.
+    /// Sets the state; `since` changes only with the state.
     fn set(&mut self, state: TokenState, reason: &str, since: SystemTime) {
         if self.state != state {
             self.since = since;
@@ -430,16 +384,8 @@ impl TokenHealth {
     }
 }
 
-/// Whether somebody listens, and says nothing.
+/// Returns true if a process accepted the connection and did not greet in time.
 fn has_timed_out(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
-fn spawn(name: &str, shared: &Arc<Shared>, body: fn(&Shared)) -> JoinHandle<()> {
-    let shared = Arc::clone(shared);
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || body(&shared))
-        .expect("a client has two threads")
 }

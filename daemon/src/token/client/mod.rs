@@ -1,22 +1,21 @@
-//! Asking a token worker: the side of `serve`.
+//! Sends requests to a token worker, for `serve`.
 //!
-//! Callable from many threads at once: requests of all of them are in flight together on one
-//! connection. A signature is a future, because many are waited for; the rest is asked for rarely and
-//! blocks. It loads no PKCS#11 library and knows no PIN. When the worker goes
-//! away everything pending is answered [`Unavailable`](TokenError::Unavailable), and the client
-//! connects again by itself as soon as there is a worker.
+//! Many threads may call a client at once; their requests are in flight together on one connection.
+//! A signature is a future, because many are awaited at once; the other operations are rare and
+//! block. A client loads no PKCS#11 library and knows no PIN. When the worker ends, pending
+//! requests fail as [`Unavailable`](TokenError::Unavailable), and the client connects to the next
+//! worker by itself.
 
 mod connection;
 mod connection_manager;
-mod credential;
 mod trust;
 
+use super::credential::SecretBytes;
 use super::inventory::Inventory;
-use super::protocol::{Answer, Operation};
+use super::operation::{Answer, Operation, Token};
 use super::worker::health::{KeyReport, RecoveryCounters, TokenState};
 use super::{
-    CallFailure, KeyDescription, KeyReference, KeySpecification, Token, TokenDescription,
-    TokenError,
+    CallFailure, KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
 use crate::store::Recorded;
 use crate::x509::key::SignatureAlgorithm;
@@ -30,153 +29,172 @@ use std::time::{Duration, Instant, SystemTime};
 /// Longest deadline of one request.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
 
-/// How long a lookup or a description may take.
+/// Deadline of lookups and descriptions.
 pub const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long making a key may take: RSA-4096 on a small device needs minutes.
+/// Deadline of key generation: RSA-4096 on a small device needs minutes.
 pub const GENERATE_DEADLINE: Duration = Duration::from_secs(300);
 
-/// A handle on one token's worker. Clones share the connection; the last one closes it.
+/// A client of one token's worker. Clones share the connection; the last one closes it.
 #[derive(Clone)]
 pub struct TokenClient {
     manager: Arc<ConnectionManager>,
 }
 
-/// How a token is, seen from `serve`.
+/// The health of a token as `serve` knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenHealth {
-    /// The state.
+    /// The token's state.
     pub state: TokenState,
-    /// Why, for the operator; empty when there is nothing to say.
+    /// The reason of the state, or a remark about a ready token; may be empty.
     pub reason: String,
-    /// Since when it is in this state.
+    /// Time of the last change of state.
     pub since: SystemTime,
-    /// Since when it is not ready, whatever it has been meanwhile.
+    /// When it stopped being ready; `None` if it is ready.
     pub out_since: Option<Instant>,
     /// How often the worker was started again.
     pub restarts: u64,
-    /// What the worker's ladder has done.
+    /// Recoveries by the worker.
     pub recoveries: RecoveryCounters,
-    /// The keys that the worker has used, and what for.
+    /// The keys that the worker has used.
     pub keys: Vec<KeyReport>,
 }
 
-/// What one worker has counted of its keys since it started.
+/// The counts of one worker since it started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyCounts {
-    /// Which worker; each process has another number.
+    /// The random number of the worker's process.
     pub worker: [u8; 8],
-    /// The counts.
+    /// The counts of each key.
     pub keys: Vec<KeyReport>,
 }
 
 impl TokenClient {
-    /// A client of the token `name`, whose worker listens on `socket`, now or some day.
+    /// Makes a client of the token `name`, whose worker listens on `socket` now or later.
     pub fn new(name: &str, socket: PathBuf) -> Self {
         TokenClient {
             manager: Arc::new(ConnectionManager::start(name, socket)),
         }
     }
 
-    /// The token's name in the configuration.
+    /// Returns the token's name in the configuration.
     pub fn name(&self) -> &str {
         self.manager.name()
     }
 
-    /// Whether both are handles on one connection.
+    /// Returns true if both share one connection.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.manager, &other.manager)
     }
 
-    /// How the token is, as last heard; asks nobody.
+    /// Returns the health that the worker has reported last.
     pub fn health(&self) -> TokenHealth {
         self.manager.health()
     }
 
-    /// For how long the token has not been ready; `None` if it is.
+    /// Returns for how long the token has not been ready; `None` if it is ready.
     pub fn out_for(&self) -> Option<Duration> {
         self.manager.out_for()
     }
 
-    /// Waits until the token is ready, or parked, which no waiting changes; gives its health then,
-    /// or when time is up.
+    /// Waits until the token is ready or parked, or until the deadline; returns its health.
     pub fn wait_ready(&self, deadline: Duration) -> TokenHealth {
         self.manager.wait_ready(Instant::now() + deadline)
     }
 
-    /// [`Token::describe`].
+    /// Performs `Operation::Describe`.
     pub fn describe(&self, deadline: Duration) -> Result<TokenDescription, TokenError> {
-        match self.call(Operation::Describe, deadline)? {
-            Answer::Token(description) => Ok(description),
-            _ => Err(self.nonsense()),
-        }
+        self.ask(Operation::Describe, deadline)
     }
 
-    /// [`Token::inventory`].
+    /// Performs `Operation::Inventory`.
     pub fn inventory(&self, deadline: Duration) -> Result<Inventory, TokenError> {
-        match self.call(Operation::Inventory, deadline)? {
-            Answer::Inventory(inventory) => Ok(inventory),
-            _ => Err(self.nonsense()),
-        }
+        self.ask(Operation::Inventory, deadline)
     }
 
-    /// [`Token::find`].
+    /// Performs `Operation::Find`.
     pub fn find(
         &self,
         reference: &KeyReference,
         deadline: Duration,
     ) -> Result<KeyDescription, TokenError> {
-        match self.call(Operation::Find(reference.clone()), deadline)? {
-            Answer::Key(description) => Ok(description),
-            _ => Err(self.nonsense()),
-        }
+        self.ask(Operation::Find(reference.clone()), deadline)
     }
 
-    /// [`Token::find_by_id`].
+    /// Performs `Operation::FindById`.
     pub fn find_by_id(
         &self,
         id: &[u8],
         deadline: Duration,
     ) -> Result<Option<KeyDescription>, TokenError> {
-        match self.call(Operation::FindById(id.to_vec()), deadline)? {
-            Answer::Key(description) => Ok(Some(description)),
-            Answer::NoKey => Ok(None),
-            _ => Err(self.nonsense()),
-        }
+        self.ask(Operation::FindById(id.to_vec()), deadline)
     }
 
-    /// [`Token::generate`].
+    /// Performs `Operation::Generate`.
     pub fn generate(
         &self,
         specification: &KeySpecification,
         deadline: Duration,
     ) -> Result<KeyDescription, TokenError> {
-        match self.call(Operation::Generate(specification.clone()), deadline)? {
-            Answer::Key(description) => Ok(description),
-            _ => Err(self.nonsense()),
-        }
+        self.ask(Operation::Generate(specification.clone()), deadline)
     }
 
-    /// [`Token::destroy`].
+    /// Performs `Operation::Destroy`.
     pub fn destroy(&self, key: &KeyReference, deadline: Duration) -> Result<(), TokenError> {
-        match self.call(Operation::Destroy(key.clone()), deadline)? {
-            Answer::Destroyed => Ok(()),
-            _ => Err(self.nonsense()),
-        }
+        self.ask(Operation::Destroy(key.clone()), deadline)
     }
 
-    /// Ready if the token can sign with exactly this key now, as far as is known here. To be called
-    /// before anything is recorded that is to be signed: what is refused here was asked of no token.
+    /// Performs `Operation::SignAssertion`.
+    pub fn sign_assertion(
+        &self,
+        key: &KeyReference,
+        input: &[u8],
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        let (key, input) = (key.clone(), input.to_vec());
+        self.ask(Operation::SignAssertion { key, input }, deadline)
+    }
+
+    /// Performs `Operation::Hmac` over the text of a shared access signature; the worker refuses
+    /// any other text.
+    pub fn hmac_sha256(
+        &self,
+        label: &str,
+        text: &[u8],
+        deadline: Duration,
+    ) -> Result<Vec<u8>, TokenError> {
+        let (label, text) = (label.to_owned(), text.to_vec());
+        self.ask(Operation::Hmac { label, text }, deadline)
+    }
+
+    /// Performs `Operation::ImportSecret`.
+    pub fn import_secret(
+        &self,
+        label: &str,
+        secret: &SecretSlice<u8>,
+        deadline: Duration,
+    ) -> Result<(), TokenError> {
+        let (label, secret) = (label.to_owned(), SecretBytes::new(secret));
+        self.ask(Operation::ImportSecret { label, secret }, deadline)
+    }
+
+    /// Performs `Operation::DestroySecret`.
+    pub fn destroy_secret(&self, label: &str, deadline: Duration) -> Result<(), TokenError> {
+        self.ask(Operation::DestroySecret(label.to_owned()), deadline)
+    }
+
+    /// Checks that the token can sign with exactly this key now. Call it before recording bytes to
+    /// be signed: a request that fails here has reached no token.
     ///
-    /// The token's state and that of its keys are those last heard, so this asks nothing, but for a
-    /// key that has not shown yet that it signs, or whose last signature failed: such a key makes a
+    /// It uses the last reported state of the token and its keys, without a request to the worker.
+    /// But a key that has not signed on this connection, or whose last signature failed, makes a
     /// test signature first.
     pub async fn ready_to_sign(
         &self,
         key: &KeyReference,
         deadline: Duration,
     ) -> Result<(), TokenError> {
-        self.manager.is_ready()?;
+        self.manager.check_ready()?;
         if let Some(failures) = self.manager.proven_keys().failures_in_a_row(key) {
             let reason = format!(
                 "the last {failures} signatures of key {} failed although it makes test \
@@ -194,27 +212,28 @@ impl TokenClient {
                 asked.await.map(drop).map_err(TokenError::from)
             })
         };
-        self.manager.proven_keys().shown(key, ask).await
+        self.manager.proven_keys().require(key, ask).await
     }
 
-    /// Whether this key has shown on the present connection that it signs, and nothing failed since.
-    /// Asks nothing.
+    /// Returns true if this key has signed on the present connection and no signature has failed
+    /// since. Sends no request.
     pub fn is_proven(&self, key: &KeyReference) -> bool {
         self.manager.proven_keys().is_proven(key)
     }
 
-    /// A signature of this key failed or was wrong: it has to show that it signs before the next.
+    /// Records that a signature by this key failed or was wrong: the key must make a test signature
+    /// before the next one.
     pub fn doubt(&self, key: &KeyReference) {
         self.manager.proven_keys().doubt(key);
     }
 
-    /// A signature of this key was good: its failures before count no more.
+    /// Records that a signature by this key was good, which ends the count of failures.
     pub fn confirm(&self, key: &KeyReference) {
         self.manager.proven_keys().confirm(key);
     }
 
-    /// [`Token::sign`], over what the store has on record and nothing else: only the store can make
-    /// a [`Recorded`].
+    /// Performs `Operation::Sign` over bytes that the store has recorded: only the store can make a
+    /// [`Recorded`].
     pub async fn sign_recorded(
         &self,
         key: &KeyReference,
@@ -231,7 +250,7 @@ impl TokenClient {
         signed
     }
 
-    /// [`Token::sign`], for the contract and the bench, whose keys are thrown away afterwards.
+    /// Performs `Operation::Sign` for the contract check and the benchmark, with test keys.
     pub(super) fn sign(
         &self,
         key: &KeyReference,
@@ -257,32 +276,30 @@ impl TokenClient {
             message: message.to_vec(),
         };
         let connection = self.manager.connection().map_err(CallFailure::unsent)?;
-        match connection
+        let answer = connection
             .call(operation, deadline.min(DEADLINE_MAX))
-            .await?
-        {
-            Answer::Signature(signature) => Ok(signature),
-            _ => Err(CallFailure::sent(self.nonsense())),
-        }
+            .await?;
+        answer.typed(self.name()).map_err(CallFailure::sent)
     }
 
-    /// Has `key` make a test signature, which can never be one over a certificate. The worker
-    /// verifies and counts it.
+    /// Makes a test signature, which can never be one over a certificate. The worker verifies and
+    /// counts it.
     pub fn prove(&self, key: &KeyDescription, deadline: Duration) -> Result<(), TokenError> {
-        match self.call(Operation::Prove(key.reference()), deadline)? {
-            Answer::Key(proven) if proven.spki == key.spki => Ok(()),
-            _ => Err(self.nonsense()),
+        let proven: KeyDescription = self.ask(Operation::Prove(key.reference()), deadline)?;
+        if proven.spki != key.spki {
+            let reason = "the worker has proven another key";
+            return Err(TokenError::unavailable(self.name(), reason));
         }
+        Ok(())
     }
 
-    /// Has `on_hang` called, with the operation, when the worker shows that it hangs: a request is
-    /// unanswered well beyond its deadline, or the worker does not greet or read. Nobody else's any
-    /// more; `None` for nobody.
+    /// Sets the callback for a hung worker; it gets the operation. A worker hangs if a request is
+    /// unanswered well after its deadline, or if it does not greet, read or report its health.
     pub(super) fn on_hang(&self, on_hang: Option<OnHang>) {
         self.manager.on_hang(on_hang);
     }
 
-    /// Connects from now on to this process only: the worker that was started.
+    /// Restricts connections to this process: the worker that was started.
     pub(super) fn trust(&self, worker: Pid) {
         self.manager.trust(worker);
     }
@@ -293,13 +310,13 @@ impl TokenClient {
         self.manager.on_state_change(Box::new(on_change));
     }
 
-    /// What workers have counted: those that have ended and were not forgotten, and then the present
-    /// one.
+    /// Returns the counts of workers: of those that have ended and were not forgotten, then of the
+    /// present one.
     pub fn key_counts(&self) -> Vec<KeyCounts> {
         self.manager.key_counts()
     }
 
-    /// The counts of this worker are on record; if it has ended, they are not told any more.
+    /// Forgets the counts of this worker, if it has ended: they are recorded.
     pub fn forget_key_counts(&self, worker: [u8; 8]) {
         self.manager.forget_key_counts(worker);
     }
@@ -310,7 +327,7 @@ impl TokenClient {
         self.manager.on_keys_change(Box::new(on_change));
     }
 
-    /// Counts a restart of the worker, with its cause.
+    /// Counts a restart of the worker, and records its cause.
     pub(super) fn note_restart(&self, reason: &str) {
         self.manager.note_restart(reason);
     }
@@ -321,58 +338,26 @@ impl TokenClient {
         Ok(pollster::block_on(called)?)
     }
 
-    fn nonsense(&self) -> TokenError {
-        TokenError::unavailable(self.name(), "the worker answered something else")
+    fn ask<T: TryFrom<Answer>>(
+        &self,
+        operation: Operation,
+        deadline: Duration,
+    ) -> Result<T, TokenError> {
+        self.call(operation, deadline)?.typed(self.name())
     }
 }
 
-/// A client as one more backend for the contract.
+/// A client as one more token for the contract. Only this module's parent may make one: it signs
+/// bytes that are not recorded.
 pub(super) struct ClientToken<'a>(pub(super) &'a TokenClient);
 
 impl Token for ClientToken<'_> {
-    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-        self.0.describe(LOOKUP_DEADLINE)
-    }
-
-    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
-        self.0.find(reference, LOOKUP_DEADLINE)
-    }
-
-    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
-        self.0.find_by_id(id, LOOKUP_DEADLINE)
-    }
-
-    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
-        self.0.generate(specification, GENERATE_DEADLINE)
-    }
-
-    fn sign(
-        &mut self,
-        key: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        message: &[u8],
-    ) -> Result<Vec<u8>, TokenError> {
-        self.0.sign(key, algorithm, message, LOOKUP_DEADLINE)
-    }
-
-    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
-        self.0.destroy(key, LOOKUP_DEADLINE)
-    }
-
-    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.0.sign_assertion(key, input, LOOKUP_DEADLINE)
-    }
-
-    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
-        self.0.import_secret(label, secret, LOOKUP_DEADLINE)
-    }
-
-    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.0.hmac_sha256(label, message, LOOKUP_DEADLINE)
-    }
-
-    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
-        self.0.destroy_secret(label, LOOKUP_DEADLINE)
+    fn perform(&mut self, operation: &Operation) -> Result<Answer, TokenError> {
+        let deadline = match operation {
+            Operation::Generate(_) => GENERATE_DEADLINE,
+            _ => LOOKUP_DEADLINE,
+        };
+        self.0.call(operation.clone(), deadline)
     }
 }
 
@@ -398,7 +383,9 @@ mod tests {
             label: "ca".into(),
             id: vec![1],
         };
-        let key = memory.generate(&specification).unwrap().reference();
+        let token: &mut dyn Token = &mut memory;
+        let made: KeyDescription = token.ask(Operation::Generate(specification)).unwrap();
+        let key = made.reference();
         (client, memory, key)
     }
 
@@ -409,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_handed_over_cannot_be_done_and_all_else_may_be() {
+    fn only_a_request_that_was_not_handed_over_is_surely_not_done() {
         let folder = tempfile::tempdir().unwrap();
         let nowhere = TokenClient::new("memory", folder.path().join("nowhere"));
         let (client, memory, key) = client(folder.path());
@@ -420,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_shows_once_that_it_signs_and_again_after_a_failure() {
+    fn a_key_is_proven_once_and_again_after_a_failure() {
         let folder = tempfile::tempdir().unwrap();
         let (client, memory, key) = client(folder.path());
         let ready = || block_on(client.ready_to_sign(&key, SOON));

@@ -1,13 +1,9 @@
-//! Which keys have shown that they sign, so that nothing is recorded for a key that does not.
+//! Records which keys have shown that they sign, so that no intent is recorded for one that does
+//! not.
 //!
-//! A key is asked for a test signature before its first signature on a connection, and again after
-//! a signature that failed. Many who need the same key wait for one test signature. After one that
-//! failed, the key is not asked again for [`PROOF_PAUSE`].
-//!
-//! A token may make its test signature and then fail the signature of each request, for instance
-//! because it is too slow for many at once. Each of those failures costs a serial number. So after
-//! the second failure in a row the key is refused for a pause that doubles, up to
-//! [`FAILURE_PAUSE_MAX`]; a good signature ends that.
+//! A key makes a test signature before its first signature on a connection, and again after a
+//! signature that failed. Callers that need the same key at once wait for one test signature. After
+//! one that failed, the key makes no other for [`PROOF_PAUSE`].
 
 use crate::token::worker::health::KeyReport;
 use crate::token::{KeyReference, TokenError, spki_sha256};
@@ -18,21 +14,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// How long after a failed test signature a key is not asked for another one.
+/// The time after a failed test signature in which the key makes no other.
 pub(super) const PROOF_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause of a key whose signatures fail although its test signatures succeed.
 pub(super) const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(32);
 
-/// A test signature that several may wait for.
+/// A test signature that several callers may wait for.
 pub(super) type KeyProof = Shared<BoxFuture<'static, Result<(), TokenError>>>;
 
-/// What is known of each key, by the SHA-256 of its SPKI. Keys that are not here are unproven.
+/// The state of each key, by the SHA-256 of its SPKI. A missing key is not proven.
 #[derive(Default)]
 pub(super) struct Trust {
-    keys: Mutex<HashMap<[u8; 32], Standing>>,
-    /// How often in a row the signatures of a key failed, and how long it is refused.
+    keys: Mutex<HashMap<[u8; 32], KeyState>>,
+    /// Failed signatures of each key in a row, and until when the key is refused.
     failures: Mutex<HashMap<[u8; 32], Failures>>,
-    /// Whether `failures` has entries, so that a good signature costs no lock.
+    /// True if `failures` has entries, so that a good signature takes no lock.
     has_failures: AtomicBool,
 }
 
@@ -41,19 +37,19 @@ struct Failures {
     refused_until: Instant,
 }
 
-enum Standing {
-    /// It has signed, and nothing failed since.
+enum KeyState {
+    /// It has signed, and no signature has failed since.
     Proven,
-    /// It is asked now.
-    Asked(KeyProof),
+    /// Its test signature is awaited.
+    Pending(KeyProof),
     /// It did not sign.
     Failed { error: TokenError, at: Instant },
 }
 
 impl Trust {
-    /// Ready once `key` is known to sign; `ask` is called if it has to show that. It is called under
-    /// a lock, so what it gives MUST begin when it is waited for.
-    pub(super) async fn shown(
+    /// Waits until `key` is known to sign. Calls `ask` if it must make a test signature. `ask` is
+    /// called under a lock, so the future that it returns MUST do its work when polled.
+    pub(super) async fn require(
         &self,
         key: &KeyReference,
         ask: impl FnOnce() -> KeyProof,
@@ -67,13 +63,13 @@ impl Trust {
         outcome
     }
 
-    /// Whether `key` is known to sign.
+    /// Returns true if `key` is known to sign.
     pub(super) fn is_proven(&self, key: &KeyReference) -> bool {
         let key = spki_sha256(&key.spki);
-        matches!(self.keys().get(&key), Some(Standing::Proven))
+        matches!(self.keys().get(&key), Some(KeyState::Proven))
     }
 
-    /// The proof to wait for; `None` if the key is proven.
+    /// Returns the proof to wait for; `None` if the key is proven.
     fn pending_proof(
         &self,
         key: [u8; 32],
@@ -81,39 +77,39 @@ impl Trust {
     ) -> Result<Option<KeyProof>, TokenError> {
         let mut keys = self.keys();
         match keys.get(&key) {
-            Some(Standing::Proven) => Ok(None),
-            Some(Standing::Asked(proof)) => Ok(Some(proof.clone())),
-            Some(Standing::Failed { error, at }) if at.elapsed() < PROOF_PAUSE => {
+            Some(KeyState::Proven) => Ok(None),
+            Some(KeyState::Pending(proof)) => Ok(Some(proof.clone())),
+            Some(KeyState::Failed { error, at }) if at.elapsed() < PROOF_PAUSE => {
                 Err(error.clone())
             }
-            Some(Standing::Failed { .. }) | None => {
+            Some(KeyState::Failed { .. }) | None => {
                 let proof = ask();
-                keys.insert(key, Standing::Asked(proof.clone()));
+                keys.insert(key, KeyState::Pending(proof.clone()));
                 Ok(Some(proof))
             }
         }
     }
 
-    /// Takes the outcome, unless it is that of an earlier connection.
+    /// Records the outcome, unless the proof is that of an earlier connection.
     fn settle(&self, key: [u8; 32], proof: &KeyProof, outcome: &Result<(), TokenError>) {
         let mut keys = self.keys();
         match keys.get(&key) {
-            Some(Standing::Asked(asked)) if asked.ptr_eq(proof) => {}
+            Some(KeyState::Pending(asked)) if asked.ptr_eq(proof) => {}
             _ => return,
         }
-        let standing = match outcome {
-            Ok(()) => Standing::Proven,
+        let state = match outcome {
+            Ok(()) => KeyState::Proven,
             Err(error) => failed(error.clone()),
         };
-        keys.insert(key, standing);
+        keys.insert(key, state);
     }
 
-    /// A signature failed that may have been asked of the token: the key has to make a test
-    /// signature again. Requests that failed together count as one failure.
+    /// Records that a signature may have failed on the token: the key must be proven again. Requests
+    /// that failed together count as one failure.
     pub(super) fn doubt(&self, key: &KeyReference) {
         let key = spki_sha256(&key.spki);
         if let Entry::Occupied(proven) = self.keys().entry(key)
-            && matches!(proven.get(), Standing::Proven)
+            && matches!(proven.get(), KeyState::Proven)
         {
             proven.remove();
             self.count_failure(key);
@@ -123,7 +119,7 @@ impl Trust {
     fn count_failure(&self, key: [u8; 32]) {
         let mut keys = lock(&self.failures);
         let in_a_row = keys.get(&key).map_or(0, |it| it.in_a_row) + 1;
-        // The first failure costs no pause: most are over at once.
+        // No pause after the first failure: most causes end at once.
         let doublings = in_a_row.saturating_sub(2).min(5);
         let pause = if in_a_row == 1 {
             Duration::ZERO
@@ -139,7 +135,7 @@ impl Trust {
         self.has_failures.store(true, Ordering::Release);
     }
 
-    /// A signature of this key was good.
+    /// Ends the count of failures of this key after a good signature.
     pub(super) fn confirm(&self, key: &KeyReference) {
         if self.has_failures.load(Ordering::Acquire) {
             let mut keys = lock(&self.failures);
@@ -148,7 +144,7 @@ impl Trust {
         }
     }
 
-    /// How many signatures of this key failed in a row, if it is refused for that now.
+    /// Returns how many signatures of this key failed in a row, if it is refused for that now.
     pub(super) fn failures_in_a_row(&self, key: &KeyReference) -> Option<u32> {
         if !self.has_failures.load(Ordering::Acquire) {
             return None;
@@ -158,15 +154,15 @@ impl Trust {
         (failures.refused_until > Instant::now()).then_some(failures.in_a_row)
     }
 
-    /// Takes what the worker says of the keys. One that is usable again may be asked at once.
-    pub(super) fn heard(&self, token: &str, reports: &[KeyReport]) {
+    /// Takes the worker's reports about keys. A key that is usable again may be proven at once.
+    pub(super) fn take_reports(&self, token: &str, reports: &[KeyReport]) {
         let mut keys = self.keys();
         for report in reports {
             let Some(key) = report.spki_sha256 else {
                 continue;
             };
             match (&report.unusable, keys.get(&key)) {
-                (Some(reason), Some(Standing::Proven)) => {
+                (Some(reason), Some(KeyState::Proven)) => {
                     let error = TokenError::Key {
                         token: token.to_owned(),
                         label: report.label.clone(),
@@ -174,7 +170,7 @@ impl Trust {
                     };
                     keys.insert(key, failed(error));
                 }
-                (None, Some(Standing::Failed { .. })) => {
+                (None, Some(KeyState::Failed { .. })) => {
                     keys.remove(&key);
                 }
                 _ => {}
@@ -182,20 +178,20 @@ impl Trust {
         }
     }
 
-    /// The token is ready again: keys that failed with it may be asked at once.
+    /// Forgets failures when the token is ready again, so that its keys may be proven at once.
     pub(super) fn forget_failures(&self) {
         self.keys()
-            .retain(|_, standing| !matches!(standing, Standing::Failed { .. }));
+            .retain(|_, state| !matches!(state, KeyState::Failed { .. }));
     }
 
-    /// Another worker is there, and nothing is known of it.
+    /// Forgets all keys, for another worker.
     pub(super) fn forget_all(&self) {
         self.keys().clear();
         lock(&self.failures).clear();
         self.has_failures.store(false, Ordering::Release);
     }
 
-    fn keys(&self) -> MutexGuard<'_, HashMap<[u8; 32], Standing>> {
+    fn keys(&self) -> MutexGuard<'_, HashMap<[u8; 32], KeyState>> {
         lock(&self.keys)
     }
 }
@@ -206,14 +202,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .expect("no thread panics while it holds the keys")
 }
 
-fn failed(error: TokenError) -> Standing {
-    Standing::Failed {
+fn failed(error: TokenError) -> KeyState {
+    KeyState::Failed {
         error,
         at: Instant::now(),
     }
 }
 
-/// A proof from what asks for it.
+/// Makes a proof of the future that asks for it.
 pub(super) fn key_proof(
     asked: impl Future<Output = Result<(), TokenError>> + Send + 'static,
 ) -> KeyProof {
@@ -247,7 +243,7 @@ mod tests {
         asked: &Cell<u32>,
         answer: Result<(), TokenError>,
     ) -> Result<(), TokenError> {
-        block_on(trust.shown(&key(), || {
+        block_on(trust.require(&key(), || {
             asked.set(asked.get() + 1);
             key_proof(async { answer })
         }))
@@ -311,7 +307,7 @@ mod tests {
         let asked = Mutex::new(Some(answered));
         std::thread::scope(|scope| {
             let wait = || {
-                block_on(trust.shown(&key(), || {
+                block_on(trust.require(&key(), || {
                     let answered = asked.lock().unwrap().take().expect("asked once");
                     key_proof(async { answered.await.map_err(|_| refused()) })
                 }))
@@ -326,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_workers_word_counts_at_once() {
+    fn the_workers_report_counts_at_once() {
         let (trust, asked) = (Trust::default(), Cell::new(0));
         show(&trust, &asked, Ok(())).unwrap();
         let mut report = KeyReport {
@@ -335,16 +331,16 @@ mod tests {
             unusable: Some("it is not on the token".into()),
             ..KeyReport::default()
         };
-        trust.heard("factory", std::slice::from_ref(&report));
-        let told = show(&trust, &asked, Ok(()));
-        assert!(matches!(told, Err(TokenError::Key { .. })), "{told:?}");
+        trust.take_reports("factory", std::slice::from_ref(&report));
+        let shown = show(&trust, &asked, Ok(()));
+        assert!(matches!(shown, Err(TokenError::Key { .. })), "{shown:?}");
         report.unusable = None;
-        trust.heard("factory", &[report]);
+        trust.take_reports("factory", &[report]);
         show(&trust, &asked, Ok(())).unwrap();
         assert_eq!(asked.get(), 2);
     }
 
-    /// An answer that a worker gave before it was replaced says nothing of the next one.
+    /// The answer of a worker that was replaced proves nothing about the next one.
     #[test]
     fn the_proof_of_an_earlier_connection_does_not_count() {
         let (trust, asked) = (Arc::new(Trust::default()), Cell::new(0));
@@ -353,7 +349,7 @@ mod tests {
             replaced.forget_all();
             Ok(())
         };
-        block_on(trust.shown(&key(), || key_proof(answer))).unwrap();
+        block_on(trust.require(&key(), || key_proof(answer))).unwrap();
         show(&trust, &asked, Ok(())).unwrap();
         assert_eq!(asked.get(), 1);
     }

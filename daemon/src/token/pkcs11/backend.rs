@@ -1,7 +1,7 @@
-//! The module of one token, brought up and down, and logged in to.
+//! Starts and stops the module of one token, and logs in.
 //!
-//! Tokens are found by label and serial number, never by slot number: those move after a reboot.
-//! Nothing is retried here; what to do about a failure is the ladder's business.
+//! A token is found by label and serial number, never by slot number, which may change with a
+//! reboot. Nothing is retried here; `worker::recovery` decides what to do about a failure.
 
 use super::Pkcs11Token;
 use super::fault::Fault;
@@ -10,10 +10,11 @@ use super::mechanism::Mechanisms;
 use super::module::{Module, trimmed};
 use super::raw::TokenInformation;
 use super::remarks::Remarks;
-use crate::token::backend::{Backend, PinStanding, TokenIdentity};
+use crate::token::backend::{Backend, PinTries, TokenIdentity};
 use crate::token::configuration::TokenSettings;
 use crate::token::fragment::Fragment;
-use crate::token::{Token, TokenDescription, TokenError};
+use crate::token::operation::Token;
+use crate::token::{TokenDescription, TokenError};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, SessionState, UserType};
@@ -24,8 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How often keys that were remarked on are looked at again.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often keys with a remark are checked again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The module of one token, from load to finalize.
 pub(crate) struct Pkcs11Backend {
@@ -35,21 +36,21 @@ pub(crate) struct Pkcs11Backend {
     present: Option<Present>,
 }
 
-/// The token while it is there.
+/// The token while the module is initialized.
 struct Present {
     slot: Slot,
     identity: TokenIdentity,
     mechanisms: Mechanisms,
     description: TokenDescription,
-    /// Open as long as the token is used: closing an application's last session logs it out.
+    /// Kept open while the token is used: closing an application's last session logs it out.
     login_session: Session,
-    /// Counts keys destroyed, so that every session forgets its cached handles.
+    /// Counts deleted keys, so that every session drops its cached handles.
     destroyed: Arc<AtomicU64>,
     remarks: Remarks,
 }
 
 impl Pkcs11Backend {
-    /// A backend that has not touched the module yet.
+    /// Makes a backend. It does not load the module yet.
     pub(crate) fn new(settings: TokenSettings, fragment: Fragment) -> Self {
         Pkcs11Backend {
             settings,
@@ -100,15 +101,15 @@ impl Pkcs11Backend {
         }
     }
 
-    fn standing(&self) -> Result<PinStanding, Fault> {
+    fn tries(&self) -> Result<PinTries, Fault> {
         let (module, present) = self.present()?;
         let information = module.token_information(present.slot)?;
         Ok(if information.pin_locked() {
-            PinStanding::Locked
+            PinTries::Locked
         } else if information.pin_final_try() {
-            PinStanding::FinalTry
+            PinTries::Last
         } else {
-            PinStanding::Good
+            PinTries::Enough
         })
     }
 }
@@ -122,8 +123,8 @@ impl Backend for Pkcs11Backend {
         Ok(identity)
     }
 
-    fn pin_standing(&mut self) -> Result<PinStanding, TokenError> {
-        self.standing().map_err(self.error("read its state"))
+    fn pin_tries(&mut self) -> Result<PinTries, TokenError> {
+        self.tries().map_err(self.error("read its state"))
     }
 
     fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError> {
@@ -171,9 +172,9 @@ impl Backend for Pkcs11Backend {
         Ok(Box::new(token))
     }
 
-    /// Only while something is remarked on, so that the remark goes when its cause is gone.
-    fn look_interval(&self) -> Option<Duration> {
-        self.key_remark().map(|_| LOOK_INTERVAL)
+    /// Returns an interval only while there is a remark, so that the remark ends with its cause.
+    fn check_interval(&self) -> Option<Duration> {
+        self.key_remark().map(|_| CHECK_INTERVAL)
     }
 
     fn remark(&mut self) -> Result<Option<String>, TokenError> {
@@ -183,13 +184,13 @@ impl Backend for Pkcs11Backend {
                 let remark = key::remark(&present.login_session, &reference)?;
                 present.remarks.note(&reference, remark);
             }
-            Ok(present.remarks.told())
+            Ok(present.remarks.joined())
         };
-        again().map_err(self.error("look at its keys"))
+        again().map_err(self.error("check its keys"))
     }
 
     fn key_remark(&self) -> Option<String> {
-        self.present.as_ref()?.remarks.told()
+        self.present.as_ref()?.remarks.joined()
     }
 
     fn stop(&mut self) {
@@ -227,7 +228,7 @@ fn description(
     }
 }
 
-/// Whether the session sees the user's objects, whatever `C_Login` says about it.
+/// Returns true if the session can read the user's objects.
 fn is_user(session: &Session) -> Result<bool, Fault> {
     let state = session.get_session_info()?.session_state();
     Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))

@@ -1,25 +1,23 @@
-//! Which objects on a token are the two halves of one key.
+//! Decides which objects on a token are the two halves of one key.
 //!
-//! The private key and the public key on record (SPKI) decide. Public-key objects with the same id
-//! only help: anyone can write one without a PIN, and a worker that was killed may have left one.
-//! So of several public-key objects the one with the recorded SPKI is the public half, no other one
-//! matters, and where objects do not suffice a test signature tells.
+//! The private key and the recorded public key (SPKI) decide. Public-key objects with the same id
+//! are only hints: anyone can write one without a PIN, and a killed worker may have left one. So of
+//! several public-key objects the one with the recorded SPKI is the public half, and the others do
+//! not matter. Where objects do not suffice, a test signature decides.
 //!
 //! [`clear_half_made`] is the only function that deletes without a request to delete. Half a key
-//! pair is ours, and may go, if all of this is true:
+//! pair is ours, and may be deleted, if all of this is true:
 //!
-//! 1. It has the id that is about to be used for a new key. The id is 16 random bytes, chosen by us
-//!    and recorded in the plan of the key before the token was asked to make it.
-//! 2. No key with this id is on record: the caller asks for a key only as long as the plan has
-//!    none.
-//! 3. It has the label and the kind of the planned key.
+//! 1. It has the id that the new key is to get. We chose the id, 16 random bytes, and recorded it
+//!    in the plan of the key before the token was asked to make the key.
+//! 2. No key with this id is recorded: the caller asks for a key only while the plan has none.
+//! 3. It has the label and the type of the planned key.
 //! 4. It is the only object of its class with this id.
 //! 5. There is no finished key: no private key with this id makes a signature that verifies with a
 //!    public-key object of this id.
 //!
-//! Nothing was ever certified with such a half, so nothing is lost. A public-key object that does
-//! not meet all of this stays where it is, and is remarked on; a private key that does not is
-//! refused.
+//! No certificate was ever issued for such a half, so nothing is lost. A public-key object that
+//! fails a condition is kept and reported; a private key that fails one makes the generation fail.
 
 use super::fault::{Class, Fault};
 use super::key::{KeyPair, attributes, objects};
@@ -32,19 +30,19 @@ use crate::x509::key::SignatureAlgorithm;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
-/// Most public-key objects that are read for one private key. Anyone can write more of them; the
-/// key is then recognised by a signature.
+/// Most public-key objects that are read for one private key. Anyone can write more of them; then a
+/// signature identifies the key.
 const PUBLIC_HALVES_MAX: usize = 64;
 
-/// Where keys are looked for, and how they sign.
+/// A session, and the mechanisms with which its keys sign.
 #[derive(Clone, Copy)]
-pub(super) struct Look<'a> {
+pub(super) struct SigningSession<'a> {
     pub(super) session: &'a Session,
     pub(super) mechanisms: &'a Mechanisms,
 }
 
-impl Look<'_> {
-    /// A signature by this private key.
+impl SigningSession<'_> {
+    /// Signs with this private key.
     pub(super) fn sign(
         self,
         private: ObjectHandle,
@@ -57,12 +55,12 @@ impl Look<'_> {
         recipe.output(raw)
     }
 
-    /// Whether a test message that `private` signs now verifies with the public key of this SPKI.
+    /// Returns true if a test signature by `private` verifies with the public key of this SPKI.
     fn signs_for(self, private: ObjectHandle, spki: &[u8]) -> Result<bool, Fault> {
         let Some(algorithm) = algorithm_of(spki) else {
             return Ok(false);
         };
-        // SoftHSM answers a key of another kind with CKR_GENERAL_ERROR, like a token that is lost.
+        // SoftHSM returns CKR_GENERAL_ERROR for a key of another type, as for a lost token.
         if !is_of_kind(self.session, private, algorithm)? {
             return Ok(false);
         }
@@ -75,12 +73,12 @@ impl Look<'_> {
     }
 }
 
-/// Another try with the same object fails the same way.
+/// Returns true if a retry with the same object would fail in the same way.
 fn is_about_the_object(fault: &Fault) -> bool {
     matches!(fault.class, Class::Key | Class::Refused)
 }
 
-/// A public-key object.
+/// A public-key object and its SPKI.
 pub(super) struct PublicHalf {
     object: ObjectHandle,
     spki: Vec<u8>,
@@ -90,7 +88,7 @@ pub(super) struct PublicHalf {
 pub(super) struct Candidate {
     private: ObjectHandle,
     label: String,
-    /// Public-key objects are those with its id; those with its label, if it has no id.
+    /// True if `publics` are the objects with its id; false if they are those with its label.
     has_id: bool,
     publics: Vec<PublicHalf>,
 }
@@ -113,22 +111,22 @@ impl Candidate {
         })
     }
 
-    /// Whether a public-key object with this SPKI belongs to it.
+    /// Returns true if a public-key object with this SPKI belongs to it.
     pub(super) fn has(&self, spki: &[u8]) -> bool {
         self.publics.iter().any(|it| it.spki == spki)
     }
 
-    /// Whether nothing but its one public-key object has its id.
+    /// Returns true if exactly one public-key object has its id.
     fn is_plain(&self) -> bool {
         self.publics.len() == 1
     }
 
-    /// A credential's key signs nothing but its own messages, so it makes no test signature.
+    /// Returns true if it may make a test signature. A credential's key must sign only assertions.
     fn may_be_tried(&self) -> bool {
         !is_credential(&self.label)
     }
 
-    /// The pair, by the public key that is on record.
+    /// Returns the pair with the recorded public key.
     pub(super) fn pair(&self, spki: &[u8]) -> KeyPair {
         let public = self.publics.iter().find(|it| it.spki == spki);
         KeyPair {
@@ -140,26 +138,27 @@ impl Candidate {
         }
     }
 
-    /// The pair without a record: the public-key object with which a test signature verifies.
-    /// `None` if there is none, so the key is not finished.
-    pub(super) fn finished(&self, look: Look<'_>) -> Result<Option<KeyPair>, Fault> {
+    /// Returns the pair without a record: the public-key object with which a test signature
+    /// verifies. Returns `None` if there is none, so that the key is not finished.
+    pub(super) fn finished(&self, signing: SigningSession<'_>) -> Result<Option<KeyPair>, Fault> {
         if !self.may_be_tried() {
             return self.only_pair();
         }
         for public in &self.publics {
-            if look.signs_for(self.private, &public.spki)? {
+            if signing.signs_for(self.private, &public.spki)? {
                 return Ok(Some(self.pair(&public.spki)));
             }
         }
         Ok(None)
     }
 
-    /// The pair for a list, with a test signature only where several public-key objects have the
-    /// id.
-    pub(super) fn listed(&self, look: Look<'_>) -> Result<KeyPair, Fault> {
-        let pair = match self.is_plain() {
-            true => self.only_pair()?,
-            false => self.finished(look)?,
+    /// Returns the pair for an inventory. Makes a test signature only if several public-key objects
+    /// have the id.
+    pub(super) fn listed(&self, signing: SigningSession<'_>) -> Result<KeyPair, Fault> {
+        let pair = if self.is_plain() {
+            self.only_pair()?
+        } else {
+            self.finished(signing)?
         };
         pair.ok_or_else(|| match self.publics.len() {
             0 => Fault::key("its public key is not on the token"),
@@ -180,35 +179,35 @@ impl Candidate {
         }
     }
 
-    /// What an operator has to know of a key whose public key on record is this one.
+    /// Returns what an operator must know about the objects of the key with this recorded SPKI.
     pub(super) fn remark(&self, spki: &[u8]) -> Option<String> {
         let label = &self.label;
         let others = self.publics.iter().filter(|it| it.spki != spki).count();
         if others > 0 && self.has_id {
             return Some(format!(
-                "{others} public keys on the token have the id of key {label:?} and are not its own; \
-                 the key is used all the same: remove them with the vendor's tool"
+                "{others} public keys on the token have the id of key {label:?} and are not its \
+                 own; the key is still used: remove them with the vendor's tool"
             ));
         }
         let missing = !self.has(spki);
         missing.then(|| {
             format!(
-                "the public key of {label:?} is not on the token; the one on record is used: restore \
-                 it from the authority's certificate with the vendor's tool"
+                "the public key of {label:?} is not on the token; the recorded one is used: \
+                 restore it from the authority's certificate with the vendor's tool"
             )
         })
     }
 }
 
-/// Of private keys that may be the one with this public key, the one that signs for it.
+/// Returns the private key that signs for this public key.
 pub(super) fn the_one_that_signs<'a>(
-    look: Look<'_>,
+    signing: SigningSession<'_>,
     candidates: impl Iterator<Item = &'a Candidate>,
     spki: &[u8],
 ) -> Result<Option<&'a Candidate>, Fault> {
     let mut found = None;
     for candidate in candidates {
-        if !candidate.may_be_tried() || !look.signs_for(candidate.private, spki)? {
+        if !candidate.may_be_tried() || !signing.signs_for(candidate.private, spki)? {
             continue;
         }
         if found.replace(candidate).is_some() {
@@ -218,9 +217,9 @@ pub(super) fn the_one_that_signs<'a>(
     Ok(found)
 }
 
-/// Of private keys with the id or label of `reference`, the one with its public key.
+/// Returns the private key, of those with the id or label of `reference`, that has its public key.
 pub(super) fn chosen<'a>(
-    look: Look<'_>,
+    signing: SigningSession<'_>,
     candidates: &'a [Candidate],
     reference: &KeyReference,
     by_id: bool,
@@ -229,26 +228,29 @@ pub(super) fn chosen<'a>(
     let matching: Vec<&Candidate> = candidates.iter().filter(|it| it.has(spki)).collect();
     match matching[..] {
         [one] if one.is_plain() || !one.may_be_tried() => Ok(Some(one)),
-        // Its public key is not on the token, or someone has written over it.
-        [] if by_id => the_one_that_signs(look, candidates.iter(), spki),
+        // Its public key is not on the token, or another program has overwritten it.
+        [] if by_id => the_one_that_signs(signing, candidates.iter(), spki),
         [] => Ok(None),
-        _ => the_one_that_signs(look, matching.into_iter(), spki),
+        _ => the_one_that_signs(signing, matching.into_iter(), spki),
     }
 }
 
-/// Removes what an interrupted generation of the key that is to be made has left; the conditions
-/// are at the top of this file. True if something was removed.
+/// Deletes what an interrupted generation of the planned key has left, under the conditions at the
+/// top of this file. Returns true if an object was deleted.
 pub(super) fn clear_half_made(
-    look: Look<'_>,
+    signing: SigningSession<'_>,
     specification: &KeySpecification,
 ) -> Result<bool, Fault> {
-    let session = look.session;
+    let session = signing.session;
     let id = Attribute::Id(specification.id.clone());
     let mut removed = false;
     match objects(session, ObjectClass::PRIVATE_KEY, &id)?[..] {
         [] => {}
         [private] => {
-            if Candidate::read(session, private)?.finished(look)?.is_some() {
+            if Candidate::read(session, private)?
+                .finished(signing)?
+                .is_some()
+            {
                 let id = hex::encode(&specification.id);
                 return Err(Fault::refused(format!("there is a key with id {id}")));
             }
@@ -271,7 +273,7 @@ pub(super) fn clear_half_made(
             label = specification.label,
             id = hex::encode(&specification.id),
             objects = publics.len(),
-            "public keys with the id of a new key stay: they may be someone else's"
+            "keeping public keys with the id of a new key: they may belong to another program"
         ),
     }
     Ok(removed)
@@ -288,12 +290,12 @@ fn remove(
         label = specification.label,
         id = hex::encode(&specification.id),
         half,
-        "half-made key removed"
+        "removed half-made key"
     );
     Ok(())
 }
 
-/// Label and kind are those of the planned key; the id is, because the object was found by it.
+/// Returns true if label and type are those of the planned key. The object was found by the id.
 fn is_ours(
     session: &Session,
     object: ObjectHandle,
@@ -306,15 +308,15 @@ fn is_ours(
 
 fn in_the_way(specification: &KeySpecification) -> Fault {
     Fault::refused(format!(
-        "private keys with id {} are on the token, and nothing shows that an interrupted generation \
-         of key {:?} left them: look at them with the vendor's tool and remove them, then try again",
+        "private keys with id {} are on the token, and nothing shows that an interrupted \
+         generation of key {:?} left them: inspect and remove them with the vendor's tool, then try again",
         hex::encode(&specification.id),
         specification.label
     ))
 }
 
-/// Whether a key object is of the kind that signs in `algorithm`. A curve that it does not tell is
-/// taken for the right one.
+/// Returns true if a key object is of the type that signs in `algorithm`. An object without a curve
+/// attribute counts as having the right one.
 fn is_of_kind(
     session: &Session,
     object: ObjectHandle,
@@ -332,14 +334,15 @@ fn is_of_kind(
     if wanted == KeyType::RSA {
         return Ok(true);
     }
-    let told = attributes(session, object, &[AttributeType::EcParams])?;
-    Ok(told.iter().all(|it| match it {
+    let parameters = attributes(session, object, &[AttributeType::EcParams])?;
+    Ok(parameters.iter().all(|it| match it {
         Attribute::EcParams(curve) => ec_parameters(algorithm).contains(&curve.as_slice()),
         _ => true,
     }))
 }
 
-/// Every public-key object to which `link` fits, without a limit: anyone can write them.
+/// Returns every public-key object with the attribute `link`. There is no limit: anyone can write
+/// such objects.
 fn public_objects(session: &Session, link: &Attribute) -> Result<Vec<ObjectHandle>, Fault> {
     let template = [
         Attribute::Class(ObjectClass::PUBLIC_KEY),
@@ -349,7 +352,7 @@ fn public_objects(session: &Session, link: &Attribute) -> Result<Vec<ObjectHandl
     Ok(session.find_objects(&template)?)
 }
 
-/// Public-key objects to which `link` fits, as far as they can be read.
+/// Returns the readable public-key objects with the attribute `link`.
 fn public_halves(session: &Session, link: &Attribute) -> Result<Vec<PublicHalf>, Fault> {
     let objects = public_objects(session, link)?;
     let mut halves = Vec::new();
@@ -357,7 +360,7 @@ fn public_halves(session: &Session, link: &Attribute) -> Result<Vec<PublicHalf>,
         match spki(session, object) {
             Ok(spki) => halves.push(PublicHalf { object, spki }),
             Err(fault) if is_about_the_object(&fault) => {
-                tracing::debug!(reason = fault.reason, "a public key is passed over");
+                tracing::debug!(reason = fault.reason, "skipping unreadable public key");
             }
             Err(fault) => return Err(fault),
         }

@@ -1,11 +1,10 @@
-//! Keys on the token: found, made, read back.
+//! Finds keys on the token, makes them, and reads their attributes back.
 //!
-//! Which objects belong together is decided in [`super::halves`]: signing with a key of which we do
-//! not know the public half is what must never happen. Nothing here deletes anything but
-//! [`destroy`].
+//! [`super::halves`] decides which objects belong together: a key whose public half is not known
+//! must never sign. Only [`destroy`] deletes.
 
 use super::fault::{Class, Fault};
-use super::halves::{Candidate, Look, chosen, label_in};
+use super::halves::{Candidate, SigningSession, chosen, label_in};
 use super::mechanism::Mechanisms;
 use super::spki::{ED_25519, P_256, P_384, spki};
 use crate::token::inventory::{Inventory, KEYS_DESCRIBED_MAX};
@@ -15,37 +14,40 @@ use crate::x509::key::{KeyType, SignatureAlgorithm};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
-/// Most keys that are looked at for one hint. More of them under one label is a refusal.
+/// Most keys with one id or label. More are refused.
 const CANDIDATES_MAX: usize = 64;
 
 /// Both halves of a key pair on the token.
 #[derive(Clone, Debug)]
 pub(super) struct KeyPair {
     pub(super) private: ObjectHandle,
-    /// `None` if it is not on the token, and the private key was recognised by a signature.
+    /// `None` if it is not on the token and a signature has identified the private key.
     pub(super) public: Option<ObjectHandle>,
     /// DER SubjectPublicKeyInfo.
     pub(super) spki: Vec<u8>,
-    /// In which it signs; `None` for a kind of key that we do not use.
+    /// The algorithm in which it signs; `None` for a type of key that we do not use.
     pub(super) algorithm: Option<SignatureAlgorithm>,
-    /// `CKA_LABEL` of the private half, which says what it is for.
+    /// `CKA_LABEL` of the private half, which shows whether it is a credential's.
     pub(super) label: String,
 }
 
-/// A key that was looked for.
+/// The result of a search.
 pub(super) struct Found {
     pub(super) pair: KeyPair,
-    /// What an operator has to know of its objects.
+    /// What an operator must know about its objects.
     pub(super) remark: Option<String>,
 }
 
-/// The key that `reference` names: by `CKA_ID`, else by label, bound by its public key.
-pub(super) fn find(look: Look<'_>, reference: &KeyReference) -> Result<Option<Found>, Fault> {
+/// Finds the key that `reference` names: by `CKA_ID`, else by label; its public key must match.
+pub(super) fn find(
+    signing: SigningSession<'_>,
+    reference: &KeyReference,
+) -> Result<Option<Found>, Fault> {
     let label = Attribute::Label(reference.label.clone().into_bytes());
     for hint in id_of(reference).into_iter().chain([label]) {
-        let candidates = candidates(look.session, &hint)?;
+        let candidates = candidates(signing.session, &hint)?;
         let by_id = matches!(hint, Attribute::Id(_));
-        if let Some(candidate) = chosen(look, &candidates, reference, by_id)? {
+        if let Some(candidate) = chosen(signing, &candidates, reference, by_id)? {
             return Ok(Some(Found {
                 pair: candidate.pair(&reference.spki),
                 remark: candidate.remark(&reference.spki),
@@ -55,7 +57,7 @@ pub(super) fn find(look: Look<'_>, reference: &KeyReference) -> Result<Option<Fo
     Ok(None)
 }
 
-/// What an operator has to know of the objects of a key that is in use; no signature is made.
+/// Returns what an operator must know about the objects of a key in use. Makes no signature.
 pub(super) fn remark(session: &Session, reference: &KeyReference) -> Result<Option<String>, Fault> {
     let Some(id) = id_of(reference) else {
         return Ok(None);
@@ -70,12 +72,12 @@ fn id_of(reference: &KeyReference) -> Option<Attribute> {
     (!reference.id.is_empty()).then(|| Attribute::Id(reference.id.clone()))
 }
 
-/// The finished key with this `CKA_ID`, if there is one. Two are refused.
-pub(super) fn find_by_id(look: Look<'_>, id: &[u8]) -> Result<Option<KeyPair>, Fault> {
-    let candidates = candidates(look.session, &Attribute::Id(id.to_vec()))?;
+/// Finds the finished key with this `CKA_ID`. Fails if there are two.
+pub(super) fn find_by_id(signing: SigningSession<'_>, id: &[u8]) -> Result<Option<KeyPair>, Fault> {
+    let candidates = candidates(signing.session, &Attribute::Id(id.to_vec()))?;
     match &candidates[..] {
         [] => Ok(None),
-        [candidate] => candidate.finished(look),
+        [candidate] => candidate.finished(signing),
         several => Err(Fault::key(format!(
             "{} keys have id {}",
             several.len(),
@@ -84,7 +86,8 @@ pub(super) fn find_by_id(look: Look<'_>, id: &[u8]) -> Result<Option<KeyPair>, F
     }
 }
 
-/// Every private key to which `hint` fits, with the public-key objects that may belong to it.
+/// Returns every private key with the attribute `hint`, and the public-key objects that may belong
+/// to it.
 fn candidates(session: &Session, hint: &Attribute) -> Result<Vec<Candidate>, Fault> {
     let privates = objects(session, ObjectClass::PRIVATE_KEY, hint)?;
     let read = privates
@@ -93,10 +96,9 @@ fn candidates(session: &Session, hint: &Attribute) -> Result<Vec<Candidate>, Fau
     read.collect()
 }
 
-/// All private keys of the token, for `inventory`. One that cannot be used keeps no other from
-/// being listed.
-pub(super) fn list(look: Look<'_>, inventory: &mut Inventory) -> Result<(), Fault> {
-    let session = look.session;
+/// Adds all private keys of the token to `inventory`; an unusable key with the reason.
+pub(super) fn list(signing: SigningSession<'_>, inventory: &mut Inventory) -> Result<(), Fault> {
+    let session = signing.session;
     let every = [
         Attribute::Class(ObjectClass::PRIVATE_KEY),
         Attribute::Token(true),
@@ -104,7 +106,7 @@ pub(super) fn list(look: Look<'_>, inventory: &mut Inventory) -> Result<(), Faul
     let privates = session.find_objects(&every)?;
     inventory.not_looked_at = privates.len().saturating_sub(KEYS_DESCRIBED_MAX);
     for private in privates.into_iter().take(KEYS_DESCRIBED_MAX) {
-        match listed(look, private) {
+        match listed(signing, private) {
             Ok(key) => inventory.keys.push(key),
             Err(fault) if matches!(fault.class, Class::Key | Class::Refused) => {
                 let own = attributes(session, private, &[AttributeType::Label])?;
@@ -117,12 +119,12 @@ pub(super) fn list(look: Look<'_>, inventory: &mut Inventory) -> Result<(), Faul
     Ok(())
 }
 
-fn listed(look: Look<'_>, private: ObjectHandle) -> Result<KeyDescription, Fault> {
-    let pair = Candidate::read(look.session, private)?.listed(look)?;
-    describe(look.session, &pair)
+fn listed(signing: SigningSession<'_>, private: ObjectHandle) -> Result<KeyDescription, Fault> {
+    let pair = Candidate::read(signing.session, private)?.listed(signing)?;
+    describe(signing.session, &pair)
 }
 
-/// Every object of `class` to which `hint` fits.
+/// Returns every object of `class` with the attribute `hint`.
 pub(super) fn objects(
     session: &Session,
     class: ObjectClass,
@@ -143,7 +145,7 @@ pub(super) fn objects(
     Ok(found)
 }
 
-/// Makes a key pair. The caller has seen that the id is free.
+/// Makes a key pair. The caller has checked that no key has the id.
 pub(super) fn generate(
     session: &Session,
     mechanisms: &Mechanisms,
@@ -194,7 +196,7 @@ fn rsa_parameters(modulus_bits: u64) -> [Attribute; 2] {
     ]
 }
 
-/// A key that signs and never leaves.
+/// Returns the template of a private key that signs and never leaves the token.
 fn private_template(specification: &KeySpecification) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
@@ -207,7 +209,7 @@ fn private_template(specification: &KeySpecification) -> Vec<Attribute> {
     ]
 }
 
-/// And does nothing else.
+/// Returns the attributes that forbid every other use of the key.
 fn no_other_purpose(key_type: KeyType) -> Vec<Attribute> {
     match key_type {
         KeyType::P256 | KeyType::P384 | KeyType::Ed25519 => vec![Attribute::Derive(false)],
@@ -217,7 +219,7 @@ fn no_other_purpose(key_type: KeyType) -> Vec<Attribute> {
     }
 }
 
-/// Reads back what the token says of a key. What it does not say counts as bad.
+/// Reads back the attributes of a key. A missing attribute counts as bad.
 pub(super) fn describe(session: &Session, pair: &KeyPair) -> Result<KeyDescription, Fault> {
     let mut description = KeyDescription {
         spki: pair.spki.clone(),
@@ -251,8 +253,7 @@ pub(super) fn describe(session: &Session, pair: &KeyPair) -> Result<KeyDescripti
     Ok(description)
 }
 
-/// `C_DestroyObject` of both halves; the private one first, so that a failure leaves no usable key
-/// of which nothing is known.
+/// Deletes both halves, the private one first, so that a failure leaves no usable key.
 pub(super) fn destroy(session: &Session, pair: &KeyPair) -> Result<(), Fault> {
     session.destroy_object(pair.private)?;
     match pair.public {
@@ -261,7 +262,7 @@ pub(super) fn destroy(session: &Session, pair: &KeyPair) -> Result<(), Fault> {
     }
 }
 
-/// Attributes that the token gives; the others are missing from the answer.
+/// Reads attributes. An attribute that the token does not return is missing from the result.
 pub(super) fn attributes(
     session: &Session,
     object: ObjectHandle,

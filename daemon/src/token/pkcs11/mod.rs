@@ -1,7 +1,7 @@
-//! PKCS#11 tokens, through their vendor's module.
+//! Uses a PKCS#11 token through its vendor's module.
 //!
-//! Loaded in a worker process only. [`Pkcs11Backend`] brings the module up and down and logs in;
-//! each [`Pkcs11Token`] is one session of it.
+//! Only a worker process loads a module. [`Pkcs11Backend`] starts and stops the module and logs in;
+//! each [`Pkcs11Token`] is one session.
 
 mod backend;
 pub(crate) mod fault;
@@ -18,13 +18,14 @@ pub(crate) use backend::Pkcs11Backend;
 
 use super::credential::is_credential;
 use super::inventory::Inventory;
-use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
+use super::operation::{Answer, Operation, Token};
+use super::{KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError};
 use crate::x509::key::SignatureAlgorithm;
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use cryptoki::slot::Slot;
 use fault::{Class, Fault};
-use halves::{Look, clear_half_made};
+use halves::{SigningSession, clear_half_made};
 use key::KeyPair;
 use mechanism::Mechanisms;
 use raw::TokenReader;
@@ -44,30 +45,30 @@ struct Pkcs11Token {
     mechanisms: Mechanisms,
     takes_purposes: bool,
     description: TokenDescription,
-    /// Keys found on this session, by their public keys. A handle is good for the session it was
-    /// found on (PKCS#11 3.0, section 3.3), and dies with a logout; sessions are new after that.
+    /// Keys found on this session, by their public keys. A handle is valid on the session on which
+    /// it was found (PKCS#11 3.0, section 3.3) until the logout; sessions are new after that.
     handles: HashMap<Vec<u8>, KeyPair>,
     /// Shared secrets found on this session, by label.
     secrets: HashMap<String, ObjectHandle>,
     destroyed: Arc<AtomicU64>,
     destroyed_seen: u64,
-    /// What was found out about keys, told by the backend.
+    /// Remarks about keys, which the backend reports.
     remarks: Remarks,
 }
 
 impl Pkcs11Token {
-    fn look(&self) -> Look<'_> {
-        Look {
+    fn signing(&self) -> SigningSession<'_> {
+        SigningSession {
             session: &self.session,
             mechanisms: &self.mechanisms,
         }
     }
 
-    /// The key, from the cache or looked for.
+    /// Returns the key from the cache, or finds it.
     fn pair(&mut self, reference: &KeyReference) -> Result<&KeyPair, Fault> {
         self.forget_destroyed();
         if !self.handles.contains_key(&reference.spki) {
-            let Some(found) = key::find(self.look(), reference)? else {
+            let Some(found) = key::find(self.signing(), reference)? else {
                 return Err(self.absent());
             };
             self.remarks.note(reference, found.remark);
@@ -76,7 +77,7 @@ impl Pkcs11Token {
         Ok(&self.handles[&reference.spki])
     }
 
-    /// The shared secret, from the cache or looked for.
+    /// Returns the shared secret from the cache, or finds it.
     fn secret(&mut self, label: &str) -> Result<ObjectHandle, Fault> {
         self.forget_destroyed();
         if let Some(secret) = self.secrets.get(label) {
@@ -87,7 +88,7 @@ impl Pkcs11Token {
         Ok(secret)
     }
 
-    /// Drops all cached handles if another session has deleted something since.
+    /// Drops all cached handles if another session has deleted an object since.
     fn forget_destroyed(&mut self) {
         let destroyed = self.destroyed.load(Ordering::Acquire);
         if destroyed != std::mem::replace(&mut self.destroyed_seen, destroyed) {
@@ -96,8 +97,8 @@ impl Pkcs11Token {
         }
     }
 
-    /// Why nothing was found: the key is missing, or the token is. A vanished token finds nothing
-    /// and reports no error; only what it says of itself tells.
+    /// Returns why no object was found: the key is missing, or the token is. A removed token finds
+    /// no objects and returns no error, so its information is read again.
     fn absent(&self) -> Fault {
         match self.reader.information(self.slot) {
             Err(error) => error.into(),
@@ -106,7 +107,39 @@ impl Pkcs11Token {
         }
     }
 
-    fn take_stock(&self) -> Result<Inventory, Fault> {
+    fn answer(&mut self, operation: &Operation) -> Result<Answer, Fault> {
+        match operation {
+            Operation::Describe => self.describe().map(Answer::Token),
+            Operation::Inventory => self.inventory().map(Answer::Inventory),
+            Operation::Find(key) => self.find(key).map(Answer::Key),
+            Operation::FindById(id) => self.find_by_id(id).map(Answer::Found),
+            Operation::Generate(specification) => self.generate(specification).map(Answer::Key),
+            Operation::Sign {
+                key,
+                algorithm,
+                message,
+            } => self
+                .sign(key, *algorithm, message, false)
+                .map(Answer::Signature),
+            Operation::Prove(_) => Err(Fault::refused("the worker does it")),
+            Operation::Destroy(key) => self.destroy(key).map(Answer::Done),
+            Operation::SignAssertion { key, input } => self
+                .sign(key, SignatureAlgorithm::RsaSha256, input, true)
+                .map(Answer::Signature),
+            Operation::Hmac { label, text } => self.hmac(label, text).map(Answer::Signature),
+            Operation::ImportSecret { label, secret } => {
+                self.import(label, &secret.expose()).map(Answer::Done)
+            }
+            Operation::DestroySecret(label) => self.destroy_secret(label).map(Answer::Done),
+        }
+    }
+
+    fn describe(&self) -> Result<TokenDescription, Fault> {
+        self.reader.information(self.slot)?;
+        Ok(self.description.clone())
+    }
+
+    fn inventory(&self) -> Result<Inventory, Fault> {
         let token = self.reader.information(self.slot)?;
         let mut inventory = Inventory {
             remarks: token.remarks(),
@@ -115,20 +148,20 @@ impl Pkcs11Token {
             pin_bytes: token.pin_bytes,
             ..Inventory::default()
         };
-        key::list(self.look(), &mut inventory)?;
+        key::list(self.signing(), &mut inventory)?;
         Ok(inventory)
     }
 
-    fn find_key(&mut self, reference: &KeyReference) -> Result<KeyDescription, Fault> {
+    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, Fault> {
         let pair = self.pair(reference)?.clone();
         key::describe(&self.session, &pair)
     }
 
-    fn find_key_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, Fault> {
+    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, Fault> {
         if id.is_empty() {
             return Err(Fault::refused("an empty id names no key"));
         }
-        match key::find_by_id(self.look(), id)? {
+        match key::find_by_id(self.signing(), id)? {
             Some(pair) => Ok(Some(key::describe(&self.session, &pair)?)),
             None => match self.absent() {
                 Fault {
@@ -139,7 +172,7 @@ impl Pkcs11Token {
         }
     }
 
-    fn generate_key(&mut self, specification: &KeySpecification) -> Result<KeyDescription, Fault> {
+    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, Fault> {
         if specification.id.is_empty() {
             return Err(Fault::refused("an empty id names no key"));
         }
@@ -149,7 +182,7 @@ impl Pkcs11Token {
             } => {}
             fault => return Err(fault),
         }
-        if clear_half_made(self.look(), specification)? {
+        if clear_half_made(self.signing(), specification)? {
             self.destroyed.fetch_add(1, Ordering::Release);
         }
         let pair = key::generate(
@@ -161,8 +194,9 @@ impl Pkcs11Token {
         key::describe(&self.session, &pair)
     }
 
-    /// Signs with a key for certificates, or with one for credentials, and never with the other.
-    fn sign_message(
+    /// Signs with a key for certificates, or with a credential's key, as `for_credential` says.
+    /// Refuses a key for the other purpose.
+    fn sign(
         &mut self,
         reference: &KeyReference,
         algorithm: SignatureAlgorithm,
@@ -172,20 +206,22 @@ impl Pkcs11Token {
         let pair = self.pair(reference)?;
         let (private, own) = (pair.private, pair.algorithm);
         match (is_credential(&pair.label), for_credential) {
-            (true, false) => return Err(Fault::key("it is a credential's and signs nothing else")),
+            (true, false) => {
+                return Err(Fault::key("it is a credential's: it signs assertions only"));
+            }
             (false, true) => return Err(Fault::key("it is not a credential's")),
             _ => {}
         }
-        // SoftHSM answers a key of another kind with CKR_GENERAL_ERROR, like a token that is lost.
+        // SoftHSM returns CKR_GENERAL_ERROR for a key of another type, as for a lost token.
         if own != Some(algorithm) {
             return Err(Fault::key(format!("it does not sign in {algorithm:?}")));
         }
-        self.look().sign(private, algorithm, message)
+        self.signing().sign(private, algorithm, message)
     }
 
-    fn destroy_key(&mut self, reference: &KeyReference) -> Result<(), Fault> {
+    fn destroy(&mut self, reference: &KeyReference) -> Result<(), Fault> {
         let pair = self.pair(reference)?.clone();
-        // Before the objects go: another session must not sign with a handle given to a new key.
+        // Before the deletion: another session must not sign with a handle that a new key may get.
         self.destroyed.fetch_add(1, Ordering::Release);
         self.remarks.note(reference, None);
         key::destroy(&self.session, &pair)
@@ -208,7 +244,7 @@ impl Pkcs11Token {
         secret::hmac_sha256(&self.session, &self.mechanisms, secret, message)
     }
 
-    fn destroy_shared(&mut self, label: &str) -> Result<(), Fault> {
+    fn destroy_secret(&mut self, label: &str) -> Result<(), Fault> {
         let secret = self.secret(label)?;
         self.destroyed.fetch_add(1, Ordering::Release);
         Ok(self.session.destroy_object(secret)?)
@@ -216,65 +252,8 @@ impl Pkcs11Token {
 }
 
 impl Token for Pkcs11Token {
-    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-        match self.reader.information(self.slot) {
-            Ok(_) => Ok(self.description.clone()),
-            Err(error) => Err(Fault::from(error).into_error(&self.name, "describe", "")),
-        }
-    }
-
-    fn inventory(&mut self) -> Result<Inventory, TokenError> {
-        self.take_stock()
-            .map_err(|fault| fault.into_error(&self.name, "list keys", ""))
-    }
-
-    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
-        self.find_key(reference)
-            .map_err(|fault| fault.into_error(&self.name, "find", &reference.label))
-    }
-
-    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
-        self.find_key_by_id(id)
-            .map_err(|fault| fault.into_error(&self.name, "find by id", &hex::encode(id)))
-    }
-
-    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
-        self.generate_key(specification)
-            .map_err(|fault| fault.into_error(&self.name, "generate", &specification.label))
-    }
-
-    fn sign(
-        &mut self,
-        key: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        message: &[u8],
-    ) -> Result<Vec<u8>, TokenError> {
-        self.sign_message(key, algorithm, message, false)
-            .map_err(|fault| fault.into_error(&self.name, "sign", &key.label))
-    }
-
-    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
-        self.destroy_key(key)
-            .map_err(|fault| fault.into_error(&self.name, "destroy", &key.label))
-    }
-
-    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.sign_message(key, SignatureAlgorithm::RsaSha256, input, true)
-            .map_err(|fault| fault.into_error(&self.name, "sign an assertion", &key.label))
-    }
-
-    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
-        self.import(label, secret)
-            .map_err(|fault| fault.into_error(&self.name, "import a secret", label))
-    }
-
-    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.hmac(label, message)
-            .map_err(|fault| fault.into_error(&self.name, "compute an HMAC", label))
-    }
-
-    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
-        self.destroy_shared(label)
-            .map_err(|fault| fault.into_error(&self.name, "destroy a secret", label))
+    fn perform(&mut self, operation: &Operation) -> Result<Answer, TokenError> {
+        self.answer(operation)
+            .map_err(|fault| fault.into_error(&self.name, operation.name(), &operation.subject()))
     }
 }

@@ -1,14 +1,14 @@
-//! What was found out about keys when they were looked for: shared by the sessions of one token,
-//! and told by its backend.
+//! Collects remarks about keys, which sessions find when they look for keys and the backend
+//! reports.
 
 use crate::token::KeyReference;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Most keys that are remarked on; more are not told.
+/// Most keys with a remark; further remarks are dropped.
 const REMARKS_MAX: usize = 16;
 
-/// Keys with what an operator has to know of each.
+/// Remarks for the operator, one for each key. Clones share them.
 #[derive(Clone, Default)]
 pub(super) struct Remarks(Arc<Mutex<Kept>>);
 
@@ -16,7 +16,7 @@ pub(super) struct Remarks(Arc<Mutex<Kept>>);
 type Kept = BTreeMap<Vec<u8>, (KeyReference, String)>;
 
 impl Remarks {
-    /// What is true of this key now.
+    /// Replaces the remark about this key; `None` removes it.
     pub(super) fn note(&self, key: &KeyReference, remark: Option<String>) {
         let mut kept = self.lock();
         match remark {
@@ -30,13 +30,13 @@ impl Remarks {
         }
     }
 
-    /// The keys that are remarked on.
+    /// Returns the keys that have a remark.
     pub(super) fn references(&self) -> Vec<KeyReference> {
         self.lock().values().map(|(key, _)| key.clone()).collect()
     }
 
-    /// All remarks, for people.
-    pub(super) fn told(&self) -> Option<String> {
+    /// Returns all remarks as one text; `None` if there are none.
+    pub(super) fn joined(&self) -> Option<String> {
         let remarks: Vec<String> = self.lock().values().map(|(_, it)| it.clone()).collect();
         (!remarks.is_empty()).then(|| remarks.join("; "))
     }

@@ -1,4 +1,4 @@
-//! A TPM as a worker uses it: connected, told apart from any other, logged in to.
+//! Connects a worker to its TPM, checks which TPM it is, and logs in.
 
 use super::TpmToken;
 use super::authorization::Authorization;
@@ -7,11 +7,10 @@ use super::fault::{Class, Fault};
 use super::identity::{self, TpmIdentity};
 use super::lockout::Lockout;
 use crate::files;
-use crate::token::backend::{Backend, PinStanding, TokenIdentity};
+use crate::token::backend::{Backend, PinTries, TokenIdentity};
 use crate::token::configuration::{TokenSettings, TpmSettings};
-use crate::token::{
-    KeyReference, KeySpecification, Token, TokenDescription, TokenError, key_proof,
-};
+use crate::token::operation::Token;
+use crate::token::{KeyReference, KeySpecification, TokenDescription, TokenError, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use secrecy::SecretString;
 use std::fs::File;
@@ -20,20 +19,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tss_esapi::constants::PropertyTag;
 
-/// How often a TPM at rest is looked at: whether it is there and the same, and its lockout.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often an idle TPM is checked: whether it answers and is the same, and its lockout.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One TPM, from connection to disconnection.
 pub(crate) struct TpmBackend {
     settings: TokenSettings,
     tpm: TpmSettings,
     identity_file: PathBuf,
-    /// Held while the TPM admits only one worker.
+    /// Held to exclude other workers from a TPM without a resource manager.
     lock: Option<File>,
     present: Option<Present>,
 }
 
-/// The TPM while it is there.
+/// The TPM while it is connected.
 struct Present {
     device: Arc<Mutex<Device>>,
     known: Option<TpmIdentity>,
@@ -41,7 +40,7 @@ struct Present {
 }
 
 impl TpmBackend {
-    /// A backend that has not touched the TPM yet. What it must remember is kept in `identity_file`.
+    /// Makes a backend that stores the TPM's identity in `identity_file`. It does not connect yet.
     pub(crate) fn new(settings: TokenSettings, tpm: TpmSettings, identity_file: PathBuf) -> Self {
         Self {
             settings,
@@ -72,7 +71,8 @@ impl TpmBackend {
         })
     }
 
-    /// Without a resource manager, a second worker would flush and fill the first one's slots.
+    /// Takes the lock of a TPM without a resource manager: a second worker would flush the first
+    /// worker's objects.
     fn claim(&mut self) -> Result<(), Fault> {
         if self.tpm.tcti.is_managed() || self.lock.is_some() {
             return Ok(());
@@ -84,15 +84,15 @@ impl TpmBackend {
         let file = file.map_err(unusable)?;
         if file.try_lock().is_err() {
             return Err(Fault::device(
-                "another worker uses this TPM, which has no resource manager: stop the daemon first, \
-                 or reach the TPM through /dev/tpmrm0 or tpm2-abrmd",
+                "another worker uses this TPM, which has no resource manager: stop the daemon \
+                 first, or connect through /dev/tpmrm0 or tpm2-abrmd",
             ));
         }
         self.lock = Some(file);
         Ok(())
     }
 
-    /// A TPM that was cleared or exchanged is not taken for the one that was there.
+    /// Refuses a TPM that was cleared or exchanged since the last time.
     fn check_identity(&self, primary: &[u8], known: Option<&TpmIdentity>) -> Result<(), Fault> {
         let now = identity::serial(primary);
         let parked = |reason| {
@@ -103,15 +103,15 @@ impl TpmBackend {
         };
         if let Some(serial) = self.settings.serial.as_ref().filter(|it| **it != now) {
             return parked(format!(
-                "this TPM has serial {now}, and the configuration says {serial}: it is another one, or \
-                 it was cleared, and the keys of that time are gone for good"
+                "this TPM has serial {now}, and the configuration says {serial}: it is another one, \
+                 or it was cleared, and its earlier keys are gone for good"
             ));
         }
         match known.map(|known| identity::serial(&known.primary)) {
             Some(before) if before != now => parked(format!(
-                "the TPM was cleared or exchanged: it had serial {before} and has {now}. The keys made \
-                 on it are gone for good; put the old TPM back, or roll their authorities to another \
-                 token. To use it as it is, for new keys, remove {}",
+                "the TPM was cleared or exchanged: it had serial {before} and has {now}. The keys \
+                 made on it are gone for good; reinstall the old TPM, or roll their authorities \
+                 to another token. To use it as it is, for new keys, remove {}",
                 self.identity_file.display()
             )),
             _ => Ok(()),
@@ -123,7 +123,7 @@ impl TpmBackend {
         present.ok_or_else(|| Fault::device("it is not connected"))
     }
 
-    /// The right credential is the one with which the proof key signs.
+    /// Logs in: a credential is right if the proof key signs with it.
     fn enter(&mut self, credential: &SecretString) -> Result<(), Fault> {
         let authorization = Authorization::new(credential)?;
         let path = self.identity_file.clone();
@@ -156,9 +156,9 @@ impl Backend for TpmBackend {
         Ok(identity)
     }
 
-    /// Keys are exempt from lockout, so a wrong value costs nothing but itself.
-    fn pin_standing(&mut self) -> Result<PinStanding, TokenError> {
-        Ok(PinStanding::Good)
+    /// Returns `Good`: keys are exempt from lockout, so a wrong value cannot lock the TPM.
+    fn pin_tries(&mut self) -> Result<PinTries, TokenError> {
+        Ok(PinTries::Enough)
     }
 
     fn log_in(&mut self, pin: &SecretString) -> Result<(), TokenError> {
@@ -181,21 +181,21 @@ impl Backend for TpmBackend {
         }))
     }
 
-    fn look_interval(&self) -> Option<Duration> {
-        Some(LOOK_INTERVAL)
+    fn check_interval(&self) -> Option<Duration> {
+        Some(CHECK_INTERVAL)
     }
 
     fn remark(&mut self) -> Result<Option<String>, TokenError> {
         let read = self.present().and_then(|present| {
-            // Making an RSA key may take minutes; whoever asked for it has a deadline of his own.
+            // Making an RSA key may take minutes; that request has a deadline of its own.
             let Ok(mut device) = present.device.try_lock() else {
                 return Ok(None);
             };
-            device.look()?;
+            device.check()?;
             Lockout::read(&mut device)
         });
         let lockout = read.map_err(self.error("read its state"))?;
-        Ok(lockout.map(Lockout::told))
+        Ok(lockout.map(Lockout::remark))
     }
 
     fn stop(&mut self) {
@@ -209,7 +209,7 @@ pub(super) fn lock(device: &Mutex<Device>) -> MutexGuard<'_, Device> {
         .expect("no thread panics while it holds the TPM")
 }
 
-/// Makes the key that proves the credential from now on.
+/// Makes the key that proves the credential.
 fn make_identity(device: &mut Device) -> Result<TpmIdentity, Fault> {
     let mut id = vec![0; 16];
     aws_lc_rs::rand::fill(&mut id).expect("aws-lc's generator has passed its self-test");
@@ -232,10 +232,10 @@ fn make_identity(device: &mut Device) -> Result<TpmIdentity, Fault> {
 fn prove(device: &mut Device, known: &TpmIdentity) -> Result<(), Fault> {
     let (message, algorithm) = (key_proof::challenge(), SignatureAlgorithm::EcdsaSha256);
     let signature = device.sign_unguarded(&known.proof, algorithm, &message)?;
-    match key_proof::verifies(&known.proof.spki, algorithm, &message, &signature) {
-        true => Ok(()),
-        false => Err(Fault::device("a test signature does not verify")),
+    if !key_proof::verifies(&known.proof.spki, algorithm, &message, &signature) {
+        return Err(Fault::device("a test signature does not verify"));
     }
+    Ok(())
 }
 
 fn describe(
@@ -273,7 +273,7 @@ fn describe(
     })
 }
 
-/// Four characters in a property, the first one highest; zeros pad.
+/// Decodes four characters in a property, most significant byte first, padded with zeros.
 fn text(property: u32) -> String {
     let bytes = property.to_be_bytes();
     let shown = bytes

@@ -1,13 +1,14 @@
-//! One connection to a TPM, with its primary key: where the library is called, and nowhere else.
+//! Calls the TPM library: one connection to a TPM, with its primary key.
 //!
-//! A TPM has three slots for transient objects, and without a resource manager everybody shares them.
-//! At most two are used here: the primary key (none, if it is persistent) and the key used last, which
-//! stays loaded until another one is wanted. Somebody may have flushed them, and somebody else's object
-//! may have their handle by now: what is flushed is looked at before. Authorization is by password; so there are no session
-//! objects, no saved contexts, and no gap that contexts could run into.
+//! A TPM has three slots for transient objects, which all programs share without a resource
+//! manager. This module uses at most two: one for the primary key, unless it is persistent, and one
+//! for the key used last, which stays loaded until another key is needed. Another program may have
+//! flushed our objects, and its object may have their handle: an object is read before it is
+//! flushed. Authorization is by password, so there are no session objects, no saved contexts and no
+//! context gap.
 //!
 //! `Esys_TR_FromTPMPublic` crashes with a password session, and other commands that need none fail
-//! with it: the context has no session but around the commands that want one.
+//! with it. So the context has a session only during the commands that need one.
 
 use super::authorization::Authorization;
 use super::fault::{Class, Fault, failed, tpm_code};
@@ -34,25 +35,25 @@ use tss_esapi::tcti_ldr::TctiNameConf;
 use tss_esapi::traits::{Marshall, UnMarshall};
 use tss_esapi::tss2_esys::TPMT_TK_HASHCHECK;
 
-/// Most keys that are remembered as refused: more than an operator has.
+/// Most keys that are recorded as refused: more than an operator has.
 const REFUSED_MAX: usize = 64;
 
-/// A TPM, connected, with its primary key at hand.
+/// A connected TPM with its primary key.
 pub(super) struct Device {
     context: Context,
-    /// Nobody shares our handles.
+    /// A resource manager gives us handles that no other program uses.
     is_managed: bool,
     primary: KeyHandle,
     primary_name: Vec<u8>,
     authorization: Option<Authorization>,
     loaded: Option<LoadedKey>,
-    /// Keys whose authorization value the TPM refused: not tried again.
+    /// Keys whose authorization value the TPM has refused; it is not tried again.
     refused: Vec<KeyReference>,
 }
 
 /// The key that was used last.
 struct LoadedKey {
-    /// As it stands on record.
+    /// The key's record.
     wrapped: Vec<u8>,
     handle: KeyHandle,
     name: Vec<u8>,
@@ -68,11 +69,11 @@ pub(super) struct FoundKey {
 }
 
 impl Device {
-    /// Connects, and has the primary key made or found.
+    /// Connects, and finds or makes the primary key.
     ///
-    /// `primary_handle` is where it is persistent. `known_primary` is the name that it had the last
-    /// time; without a resource manager, what an earlier worker of ours left behind is flushed.
-    /// `admitted` judges a TPM by the name of its primary key, before anything on it is changed.
+    /// `primary_handle` is the key's persistent handle. `known_primary` is the name that the key
+    /// had the last time; without a resource manager, objects that an earlier worker has left are
+    /// flushed. `admitted` checks the name of the primary key before the TPM is changed.
     pub(super) fn open(
         tcti: &Tcti,
         primary_handle: Option<u32>,
@@ -89,7 +90,7 @@ impl Device {
             primary::find_or_make(&mut context, primary_handle, &admitted)?;
         if !tcti.is_managed() && known_primary != Some(&primary_name) {
             if primary_handle.is_none() {
-                // Ours would be taken for a leftover: it is made again.
+                // The new primary key would be flushed as a leftover, so it is made again.
                 flush(&mut context, primary.into())?;
             }
             leftovers::flush(&mut context, &primary_name)?;
@@ -107,27 +108,27 @@ impl Device {
         })
     }
 
-    /// Name of the primary key: another one after a clear, and on every other TPM.
+    /// Returns the name of the primary key, which changes with a clear and with the TPM.
     pub(super) fn primary_name(&self) -> &[u8] {
         &self.primary_name
     }
 
-    /// Keys are used with this from now on; without it, with none.
+    /// Sets what authorization values are derived with, or removes it.
     pub(super) fn authorize(&mut self, authorization: Option<Authorization>) {
         self.authorization = authorization;
         self.refused.clear();
-        // A loaded key has the authorization value that it was loaded with.
+        // A loaded key keeps the authorization value that it was loaded with.
         if let Err(fault) = self.unload() {
-            tracing::debug!(reason = fault.reason, "a key stays loaded");
+            tracing::debug!(reason = fault.reason, "cannot unload key");
         }
     }
 
-    /// A property of the TPM, as it is now.
+    /// Reads a property of the TPM.
     pub(super) fn property(&mut self, tag: PropertyTag) -> Result<u32, Fault> {
         property(&mut self.context, tag)
     }
 
-    /// Names of the algorithms that the TPM lists.
+    /// Returns the names of the algorithms that the TPM lists.
     pub(super) fn algorithms(&mut self) -> Result<Vec<String>, Fault> {
         let data = self
             .context
@@ -143,12 +144,12 @@ impl Device {
         }
     }
 
-    /// Whether the TPM is there, and still the one with our primary key.
-    pub(super) fn look(&mut self) -> Result<(), Fault> {
+    /// Checks that the TPM answers and still has our primary key.
+    pub(super) fn check(&mut self) -> Result<(), Fault> {
         is_at(&mut self.context, self.primary, &self.primary_name)
     }
 
-    /// Makes a key. The TPM does not keep it: what comes back, wrapped, is all there is of it.
+    /// Makes a key. The TPM does not keep it: the returned record is the only copy.
     pub(super) fn create(
         &mut self,
         specification: &KeySpecification,
@@ -172,12 +173,12 @@ impl Device {
         Ok((loaded.found.clone(), wrapped))
     }
 
-    /// The key that `reference` carries, loaded: the TPM has checked that it is one of its own.
+    /// Loads the key in `reference`, by which the TPM checks that it has made the key.
     pub(super) fn find(&mut self, reference: &KeyReference) -> Result<FoundKey, Fault> {
         Ok(self.loaded(reference)?.found.clone())
     }
 
-    /// Signs. A key whose authorization value is refused is not used again before the next login.
+    /// Signs. A key whose authorization value was refused is not used again before the next login.
     pub(super) fn sign(
         &mut self,
         reference: &KeyReference,
@@ -191,7 +192,7 @@ impl Device {
             Err(Fault {
                 class: Class::Pin, ..
             }) => {
-                self.look_at_loaded()?;
+                self.check_loaded()?;
                 if self.refused.len() < REFUSED_MAX {
                     self.refused.push(reference.clone());
                 }
@@ -201,7 +202,7 @@ impl Device {
         }
     }
 
-    /// The same, once, whatever was refused before.
+    /// Signs even if the key's authorization value was refused before.
     pub(super) fn sign_unguarded(
         &mut self,
         reference: &KeyReference,
@@ -220,7 +221,7 @@ impl Device {
         encoded(signature.map_err(failed("TPM2_Sign"))?)
     }
 
-    /// Takes the key that is loaded out of its slot.
+    /// Flushes the loaded key.
     pub(super) fn unload(&mut self) -> Result<(), Fault> {
         let Some(loaded) = self.loaded.take() else {
             return Ok(());
@@ -232,8 +233,8 @@ impl Device {
         flush(&mut self.context, loaded.handle.into())
     }
 
-    /// Whether it was our key that refused, and not somebody else's object under its handle.
-    fn look_at_loaded(&mut self) -> Result<(), Fault> {
+    /// Checks that the loaded key's handle does not belong to another program's object by now.
+    fn check_loaded(&mut self) -> Result<(), Fault> {
         match &self.loaded {
             Some(loaded) => is_at(&mut self.context, loaded.handle, &loaded.name),
             None => Ok(()),
@@ -242,13 +243,13 @@ impl Device {
 
     fn authorization(&self) -> Result<&Authorization, Fault> {
         let authorization = self.authorization.as_ref();
-        authorization.ok_or_else(|| Fault::device("nobody has logged in"))
+        authorization.ok_or_else(|| Fault::device("it is not logged in"))
     }
 
-    /// The key that `reference` carries, which is loaded if another one is.
+    /// Returns the key in `reference`. Loads it unless it is loaded already.
     fn loaded(&mut self, reference: &KeyReference) -> Result<&LoadedKey, Fault> {
         let wrapped = reference.wrapped.as_deref().ok_or_else(|| {
-            Fault::key("a TPM keeps no keys, and what is on record of it does not hold the key")
+            Fault::key("a TPM keeps no keys, and the record does not contain the key")
         })?;
         if self
             .loaded
@@ -260,10 +261,10 @@ impl Device {
         let loaded = self.loaded.as_ref();
         loaded
             .filter(|loaded| loaded.found.key.spki == reference.spki)
-            .ok_or_else(|| Fault::key("its record holds a key with another public half"))
+            .ok_or_else(|| Fault::key("its record contains a key with another public half"))
     }
 
-    /// Loads a key in place of the one that was loaded.
+    /// Loads a key in place of the loaded one.
     fn load(&mut self, record: &[u8]) -> Result<&LoadedKey, Fault> {
         let wrapped = WrappedKey::parse(record)?;
         let auth = self.authorization()?.of_key(&wrapped.label, &wrapped.id);
@@ -300,43 +301,43 @@ impl Device {
 }
 
 impl Drop for Device {
-    /// Takes ours out of the slots, if they are still in them.
+    /// Flushes our objects if they are still loaded.
     fn drop(&mut self) {
-        // Nothing can be done about a TPM that is gone, and it has forgotten them.
+        // A TPM that cannot be reached loses its transient objects by itself.
         let _ = self.unload();
-        if !self.is_managed && self.look().is_err() {
+        if !self.is_managed && self.check().is_err() {
             forget(&mut self.context, self.primary);
         }
     }
 }
 
-/// The object of `handle` must be the one of this name.
+/// Checks that the object of `handle` has this name.
 fn is_at(context: &mut Context, handle: KeyHandle, name: &[u8]) -> Result<(), Fault> {
     let read = context.read_public(handle);
     let (_, found, _) = read.map_err(failed("TPM2_ReadPublic"))?;
-    match found.value() == name {
-        true => Ok(()),
-        false => Err(Fault::device("somebody else's object has its handle")),
+    if found.value() != name {
+        return Err(Fault::device("another program's object has its handle"));
     }
+    Ok(())
 }
 
-/// Has the library forget an object without flushing it, as it would at the context's end. It calls
-/// that an error, and does it.
+/// Removes an object from the library without flushing it, so that the end of the context does not
+/// flush it either. The library returns an error although it does so.
 pub(super) fn forget(context: &mut Context, handle: KeyHandle) {
     let _ = context.tr_close(&mut handle.into());
 }
 
 fn gone_for_good() -> Fault {
     Fault::key(
-        "the TPM that made it was cleared, or this is another TPM: the key is gone for good. Roll the \
-         authority to a new generation, or put the old TPM back",
+        "the TPM that made it was cleared, or this is another TPM: the key is gone for good. Roll \
+         the authority to a new generation, or reinstall the old TPM",
     )
 }
 
 fn refused_key() -> Fault {
     Fault::key(
-        "the TPM refuses its authorization value: it was made under another credential, or its label \
-         or id on record was altered. Put the credential of that time back",
+        "the TPM refuses its authorization value: it was made under another credential, or its \
+         label or id on record was altered. Restore the credential of that time",
     )
 }
 
@@ -347,7 +348,7 @@ pub(super) fn with_password<T>(
     context.execute_with_session(Some(AuthSession::Password), command)
 }
 
-/// `TPM2_Startup`, where nobody has done it: a software TPM that was just started.
+/// Sends `TPM2_Startup` if no firmware has: to a software TPM that was just started.
 fn start_up(context: &mut Context) -> Result<(), Fault> {
     let asked = context.get_capability(
         CapabilityType::TpmProperties,
@@ -369,14 +370,14 @@ fn property(context: &mut Context, tag: PropertyTag) -> Result<u32, Fault> {
         (CapabilityData::TpmProperties(properties), _) => properties
             .find(tag)
             .map(|it| it.value())
-            .ok_or_else(|| Fault::device(format!("the TPM does not tell its {tag:?}"))),
+            .ok_or_else(|| Fault::device(format!("the TPM does not report its {tag:?}"))),
         _ => Err(Fault::device(
-            "the TPM tells something else than its properties",
+            "the TPM reports something else than its properties",
         )),
     }
 }
 
-/// Handles in use, from `first` on.
+/// Lists the handles in use, from `first` on.
 pub(super) fn handles(
     context: &mut Context,
     first: u32,
@@ -403,8 +404,7 @@ fn digest_of(algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Digest, Fa
     Digest::try_from(digest.as_ref()).map_err(failed("digest"))
 }
 
-/// A digest that the TPM did not make itself comes without a ticket. Keys that are not restricted
-/// sign it all the same.
+/// Returns the empty ticket of a digest that the TPM did not compute. Unrestricted keys sign it.
 fn no_ticket() -> Result<HashcheckTicket, Fault> {
     let ticket = TPMT_TK_HASHCHECK {
         tag: TPM2_ST_HASHCHECK,
@@ -414,7 +414,7 @@ fn no_ticket() -> Result<HashcheckTicket, Fault> {
     HashcheckTicket::try_from(ticket).map_err(failed("ticket"))
 }
 
-/// A signature as it stands in a certificate.
+/// Encodes a signature as in a certificate.
 fn encoded(signature: Signature) -> Result<Vec<u8>, Fault> {
     match signature {
         Signature::EcDsa(signature) => ecdsa_signature(

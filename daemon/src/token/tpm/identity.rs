@@ -1,8 +1,7 @@
-//! What is remembered of a TPM from one worker to the next: which one it was, and a key with which it
-//! tells whether the credential is the right one.
+//! Stores which TPM a token is, and a key that shows whether the credential is right.
 //!
-//! The file is `token-NAME.tpm` in the state folder. Nothing in it is secret. Without it the TPM is
-//! taken as it is, and a wrong credential shows only when a key is used.
+//! The file is `token-NAME.tpm` in the state folder. It contains no secret. Without it any TPM is
+//! accepted, and a wrong credential shows only when a key is used.
 
 use super::fault::{Class, Fault};
 use crate::files;
@@ -15,11 +14,11 @@ use std::path::{Path, PathBuf};
 /// Longest file.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// Label of the key that proves the credential. It signs test messages only, and is never on record
-/// as an authority's.
+/// Label of the key that proves the credential. It signs test messages only, and is never the key
+/// of an authority.
 pub(super) const LABEL: &str = "hallmark credential proof";
 
-/// A TPM that was met before.
+/// The TPM that the token has used before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TpmIdentity {
     /// Name of its primary key.
@@ -28,7 +27,7 @@ pub(super) struct TpmIdentity {
     pub(super) proof: KeyReference,
 }
 
-/// The same as it stands in the file, in hex.
+/// The content of the file, in hex.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -39,7 +38,8 @@ struct Record {
 }
 
 impl TpmIdentity {
-    /// What the file says; `None` if there is none. What cannot be read is not guessed at.
+    /// Reads the file; `None` if it does not exist. Fails if it cannot be read or decoded, so that
+    /// another TPM is not accepted by mistake.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, Fault> {
         let content = match files::read_ours_text(path, FILE_BYTES_MAX) {
             Ok(content) => content,
@@ -49,7 +49,7 @@ impl TpmIdentity {
         let record = serde_json::from_str::<Record>(&content).ok();
         match record.and_then(|record| record.decoded()) {
             Some(identity) => Ok(Some(identity)),
-            None => Err(unusable(path, "it makes no sense")),
+            None => Err(unusable(path, "it is damaged")),
         }
     }
 
@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-/// Short id of a TPM, from the name of its primary key: what the configuration calls `serial`.
+/// Returns the short id of a TPM, from the name of its primary key; `serial` in the configuration.
 pub(super) fn serial(primary_name: &[u8]) -> String {
     /// The algorithm of the digest that follows.
     const ALGORITHM_BYTES: usize = 2;
@@ -89,7 +89,7 @@ pub(super) fn serial(primary_name: &[u8]) -> String {
     hex::encode(&digest[..digest.len().min(16)])
 }
 
-/// The file beside it, which a worker holds while it uses a TPM that admits only one.
+/// Returns the path of the lock that a worker holds on a TPM without a resource manager.
 pub(super) fn lock_file(identity: &Path) -> PathBuf {
     identity.with_extension("tpm.lock")
 }
@@ -102,7 +102,7 @@ fn unusable(path: &Path, reason: &str) -> Fault {
     Fault {
         class: Class::Pin,
         reason: format!(
-            "{}: {reason}; mend that, or remove the file to take the TPM as it is",
+            "{}: {reason}; correct that, or remove the file to accept the TPM as it is",
             path.display()
         ),
     }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_what_is_damaged_is_not_guessed_at() {
+    fn a_written_identity_is_read_and_a_damaged_one_is_refused() {
         let folder = tempfile::tempdir().expect("a scratch folder");
         let path = folder.path().join("state/token-gate.tpm");
         assert!(matches!(TpmIdentity::read(&path), Ok(None)));

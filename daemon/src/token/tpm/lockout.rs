@@ -1,7 +1,8 @@
-//! The TPM's dictionary-attack lockout: somebody has tried too many wrong authorization values.
+//! Reports the TPM's dictionary-attack lockout, which too many wrong authorization values cause.
 //!
-//! Keys made here are exempt (`noda`) and go on signing, and none of ours ever adds to the count. But
-//! other programs' keys are shut out until it is over, and an operator should know who guesses.
+//! Our keys are exempt (`noda`): they keep signing and never add to the count. Keys of other
+//! programs cannot be used during the lockout, and the operator should find the program that
+//! guesses.
 
 use super::device::Device;
 use super::fault::Fault;
@@ -16,12 +17,12 @@ const IN_LOCKOUT: u32 = 1 << 9;
 pub(super) struct Lockout {
     failures: u32,
     failures_max: u32,
-    /// How long until one failure is forgiven, in seconds.
+    /// Seconds after which the TPM subtracts one failure.
     interval: u32,
 }
 
 impl Lockout {
-    /// The lockout that the TPM is in, if it is.
+    /// Reads the counters; `None` if the TPM is not in lockout.
     pub(super) fn read(device: &mut Device) -> Result<Option<Self>, Fault> {
         if device.property(PropertyTag::Permanent)? & IN_LOCKOUT == 0 {
             return Ok(None);
@@ -33,23 +34,23 @@ impl Lockout {
         }))
     }
 
-    /// How long it lasts at most, if nobody guesses on; `None` until somebody resets it.
+    /// Returns how long the lockout lasts without further guesses; `None` if only a reset ends it.
     fn lasts(self) -> Option<Duration> {
         let to_forgive = u64::from(self.failures.saturating_sub(self.failures_max)) + 1;
         let seconds = to_forgive * u64::from(self.interval);
         (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
-    /// For an operator.
-    pub(super) fn told(self) -> String {
+    /// Describes the lockout and its remedy for the operator.
+    pub(super) fn remark(self) -> String {
         let lasts = match self.lasts() {
             Some(time) => format!("for at most {}", humantime::format_duration(time)),
-            None => "until somebody resets it".to_owned(),
+            None => "until it is reset".to_owned(),
         };
         format!(
             "the TPM is in dictionary-attack lockout {lasts}: some program has tried {} wrong \
-             authorization values. Keys of this daemon are exempt and go on signing; find that \
-             program, then `tpm2_dictionarylockout --clear-lockout`",
+             authorization values. Keys of this daemon are exempt and keep signing; find that \
+             program, then run `tpm2_dictionarylockout --clear-lockout`",
             self.failures
         )
     }
@@ -69,7 +70,7 @@ mod tests {
         assert_eq!(lockout(3, 1000).lasts(), Some(Duration::from_secs(1000)));
         assert_eq!(lockout(5, 1000).lasts(), Some(Duration::from_secs(3000)));
         assert_eq!(lockout(3, 0).lasts(), None);
-        assert!(lockout(3, 7200).told().contains("for at most 2h"));
+        assert!(lockout(3, 7200).remark().contains("for at most 2h"));
         assert!(lockout(u32::MAX, u32::MAX).lasts().is_some());
     }
 }

@@ -1,23 +1,23 @@
-//! TPM 2.0, through tpm2-tss.
+//! Uses a TPM 2.0 as a token, through tpm2-tss.
 //!
-//! A TPM keeps no keys of ours: below a primary key that it can derive again and again
-//! ([`template`]) it makes each key, encrypts it for itself, and hands it out. The database holds it
-//! as part of the key's reference, so a backup of the database is a backup of all keys, for this TPM
-//! alone. Each key has an authorization value, derived from the credential ([`authorization`]).
+//! A TPM stores no keys of ours. It makes each key below a primary key that it can derive again and
+//! again ([`template`]), encrypts the key for itself, and returns it. The database stores the key
+//! as part of its reference, so a backup of the database is a backup of all keys, usable with this
+//! TPM only. Each key has an authorization value, derived from the credential ([`authorization`]).
 //!
-//! | module | what for |
+//! | module | purpose |
 //! |---|---|
-//! | [`tcti`] | how the TPM is reached, as the configuration says it |
-//! | `backend`, `identity` | connected, logged in to, and told apart from another or a cleared TPM |
-//! | `device`, `leftovers` | the library's calls; the three object slots, and who may be in them |
-//! | `primary` | the key above all others |
-//! | `template`, `wrapped` | shapes of keys; a key as it is kept outside |
+//! | [`tcti`] | parse the configured path to the TPM |
+//! | `backend`, `identity` | connect, log in, and refuse another or a cleared TPM |
+//! | `device`, `leftovers` | call the library; manage the three object slots |
+//! | `primary` | make or find the primary key |
+//! | `template`, `wrapped` | templates of keys; a key's form outside the TPM |
 //! | `authorization`, `lockout` | authorization values, and the TPM's lockout |
 //! | `fault` | response codes by what can be done about them |
 //!
-//! It must never create or persist anything but on the operations that say so, nor try an
-//! authorization value twice that was refused. What needs a label on the token itself (secrets, keys
-//! for client assertions) is refused.
+//! This module must never create or persist an object except in the operations that say so, and
+//! never try an authorization value again that was refused. It refuses operations that need a label
+//! on the token itself (shared secrets, keys for client assertions).
 
 mod authorization;
 mod backend;
@@ -35,14 +35,13 @@ pub(crate) use backend::TpmBackend;
 
 use super::credential::is_credential;
 use super::inventory::Inventory;
+use super::operation::{Answer, Operation, Token};
 use super::pin::PIN_FILE_BYTES_MAX;
-use super::{KeyDescription, KeyReference, KeySpecification, Token, TokenDescription, TokenError};
-use crate::x509::key::SignatureAlgorithm;
+use super::{KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError};
 use authorization::CREDENTIAL_BYTES_MIN;
 use backend::lock;
 use device::{Device, FoundKey};
 use fault::Fault;
-use secrecy::SecretSlice;
 use std::sync::{Arc, Mutex};
 use tss_esapi::constants::PropertyTag;
 
@@ -54,27 +53,35 @@ struct TpmToken {
 }
 
 impl TpmToken {
-    fn generated(&self, specification: &KeySpecification) -> Result<KeyDescription, Fault> {
-        if is_credential(&specification.label) {
-            return Err(no_credentials());
+    fn answer(&mut self, operation: &Operation) -> Result<Answer, Fault> {
+        match operation {
+            Operation::Describe => self.describe().map(Answer::Token),
+            Operation::Inventory => self.inventory().map(Answer::Inventory),
+            Operation::Find(key) => self.find(key).map(Answer::Key),
+            Operation::FindById(_) => Ok(Answer::Found(None)),
+            Operation::Generate(specification) => self.generate(specification).map(Answer::Key),
+            Operation::Sign {
+                key,
+                algorithm,
+                message,
+            } => lock(&self.device)
+                .sign(key, *algorithm, message)
+                .map(Answer::Signature),
+            Operation::Prove(_) => Err(Fault::refused("the worker does it")),
+            Operation::Destroy(key) => self.destroy(key).map(Answer::Done),
+            Operation::SignAssertion { .. }
+            | Operation::Hmac { .. }
+            | Operation::ImportSecret { .. }
+            | Operation::DestroySecret(_) => Err(no_credentials()),
         }
-        if specification.id.is_empty() {
-            return Err(Fault::refused("an empty id names no key"));
-        }
-        let (found, wrapped) = lock(&self.device).create(specification)?;
-        Ok(described(found, wrapped))
     }
-}
 
-impl Token for TpmToken {
-    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-        match lock(&self.device).property(PropertyTag::Permanent) {
-            Ok(_) => Ok(self.description.clone()),
-            Err(fault) => Err(fault.into_error(&self.name, "describe", "")),
-        }
+    fn describe(&self) -> Result<TokenDescription, Fault> {
+        lock(&self.device).property(PropertyTag::Permanent)?;
+        Ok(self.description.clone())
     }
 
-    fn inventory(&mut self) -> Result<Inventory, TokenError> {
+    fn inventory(&self) -> Result<Inventory, Fault> {
         self.describe()?;
         let remark = "a TPM keeps no keys: those of its authorities are in the database, wrapped";
         Ok(Inventory {
@@ -86,62 +93,41 @@ impl Token for TpmToken {
         })
     }
 
-    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
-        let found = lock(&self.device).find(reference);
-        let wrapped = reference.wrapped.clone().unwrap_or_default();
-        found
-            .map(|found| described(found, wrapped))
-            .map_err(|fault| fault.into_error(&self.name, "find", &reference.label))
+    fn find(&self, key: &KeyReference) -> Result<KeyDescription, Fault> {
+        let found = lock(&self.device).find(key)?;
+        Ok(described(found, key.wrapped.clone().unwrap_or_default()))
     }
 
-    fn find_by_id(&mut self, _: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
-        Ok(None)
+    fn generate(&self, specification: &KeySpecification) -> Result<KeyDescription, Fault> {
+        if is_credential(&specification.label) {
+            return Err(no_credentials());
+        }
+        if specification.id.is_empty() {
+            return Err(Fault::refused("an empty id names no key"));
+        }
+        let (found, wrapped) = lock(&self.device).create(specification)?;
+        Ok(described(found, wrapped))
     }
 
-    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
-        self.generated(specification)
-            .map_err(|fault| fault.into_error(&self.name, "generate", &specification.label))
-    }
-
-    fn sign(
-        &mut self,
-        key: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        message: &[u8],
-    ) -> Result<Vec<u8>, TokenError> {
-        lock(&self.device)
-            .sign(key, algorithm, message)
-            .map_err(|fault| fault.into_error(&self.name, "sign", &key.label))
-    }
-
-    /// Nothing of it is left in the TPM; it is gone when its reference is.
-    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
+    /// Takes the key out of the TPM; the key is gone when its reference is.
+    fn destroy(&self, key: &KeyReference) -> Result<(), Fault> {
         let mut device = lock(&self.device);
-        let destroyed = device.find(key).and_then(|_| device.unload());
-        destroyed.map_err(|fault| fault.into_error(&self.name, "destroy", &key.label))
+        device.find(key)?;
+        device.unload()
     }
+}
 
-    fn sign_assertion(&mut self, key: &KeyReference, _: &[u8]) -> Result<Vec<u8>, TokenError> {
-        Err(no_credentials().into_error(&self.name, "sign an assertion", &key.label))
-    }
-
-    fn import_secret(&mut self, label: &str, _: &SecretSlice<u8>) -> Result<(), TokenError> {
-        Err(no_credentials().into_error(&self.name, "import a secret", label))
-    }
-
-    fn hmac_sha256(&mut self, label: &str, _: &[u8]) -> Result<Vec<u8>, TokenError> {
-        Err(no_credentials().into_error(&self.name, "compute an HMAC", label))
-    }
-
-    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
-        Err(no_credentials().into_error(&self.name, "destroy a secret", label))
+impl Token for TpmToken {
+    fn perform(&mut self, operation: &Operation) -> Result<Answer, TokenError> {
+        self.answer(operation)
+            .map_err(|fault| fault.into_error(&self.name, operation.name(), &operation.subject()))
     }
 }
 
 fn no_credentials() -> Fault {
     Fault::refused(
-        "a TPM holds keys that sign certificates only: keep credentials in a PKCS#11 token, or in a \
-         file encrypted by systemd-creds",
+        "a TPM holds keys that sign certificates only: keep credentials in a PKCS#11 token, or \
+         in a file encrypted by systemd-creds",
     )
 }
 
@@ -152,7 +138,7 @@ fn described(found: FoundKey, wrapped: Vec<u8>) -> KeyDescription {
         wrapped: Some(wrapped),
         label,
         id,
-        // A private area leaves a TPM encrypted only, and a fixed one for nobody else.
+        // A private area leaves a TPM only encrypted, and that of a fixed key only for this TPM.
         sensitive: is_fixed,
         extractable: !is_fixed,
         never_extractable: is_fixed,

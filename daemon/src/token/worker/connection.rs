@@ -1,11 +1,10 @@
-//! A worker's socket: who may connect, and how requests come in and answers go out.
+//! Accepts connections on a worker's socket, reads requests, and sends the token's health.
 //!
-//! Only the owner of the socket's file may connect: the mode says so, and the peer's credentials are
-//! looked at all the same. A socket that systemd made belongs to the daemon, and that is another user
-//! than the worker; one that the worker made belongs to the worker.
+//! Only the owner of the socket's file may connect: the file's mode allows no other user, and the
+//! peer's credentials are checked as well. A socket made by systemd belongs to the daemon's user,
+//! which is not the worker's; a socket made by the worker belongs to the worker's user.
 
 use super::Job;
-use super::health::WorkerHealth;
 use super::queue::Queue;
 use super::recovery::Recovery;
 use crate::files;
@@ -13,7 +12,7 @@ use crate::files::atomic;
 use crate::socket_path;
 use crate::token::frame_writer::FrameWriter;
 use crate::token::protocol::{
-    Answer, FrameReader, HEALTH_PAUSE, Hello, Operation, ProtocolError, Request, Response, VERSION,
+    FrameReader, HEALTH_PAUSE, Hello, Message, ProtocolError, Request, VERSION,
 };
 use crate::token::{TokenError, worker};
 use anyhow::{Context, bail};
@@ -24,7 +23,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Most connections at a time: `serve`, and an operator's `hallmark token check`.
@@ -36,16 +35,17 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The worker's socket.
 pub(super) struct Socket {
     listener: UnixListener,
-    /// Whom it lets in.
+    /// The user id that may connect.
     owner: u32,
-    /// What is to be removed in the end; what systemd made stays.
+    /// The file to remove at the end; `None` for a socket made by systemd.
     own: Option<PathBuf>,
 }
 
 impl Socket {
-    /// The one that systemd has handed over, or a new one at `path`.
+    /// Takes the socket that systemd has passed, or makes one at `path`.
     ///
-    /// MUST be called before there are threads: the environment is emptied of what it said.
+    /// MUST be called before there are threads: it removes systemd's variables from the
+    /// environment.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         socket_path::check(path, "runtime_dir, the token's name or --socket")?;
         let (listener, own) = match handed_over(path)? {
@@ -53,7 +53,7 @@ impl Socket {
             None => (listen(path)?, Some(path.to_owned())),
         };
         let metadata = fs::metadata(path);
-        let metadata = metadata.with_context(|| format!("cannot look at {}", path.display()))?;
+        let metadata = metadata.with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self {
             listener,
             owner: metadata.uid(),
@@ -61,7 +61,7 @@ impl Socket {
         })
     }
 
-    /// For the end: a second handle of the socket would keep it open.
+    /// Returns the file to remove at the end.
     pub(super) fn own(&self) -> Option<PathBuf> {
         self.own.clone()
     }
@@ -89,12 +89,12 @@ fn handed_over(path: &Path) -> anyhow::Result<Option<UnixListener>> {
     Ok(Some(listener))
 }
 
-/// What systemd has handed over does not fit the configuration.
+/// The socket that systemd has passed does not match the configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("systemd hands over {0}")]
 pub struct HandedOver(String);
 
-/// Listens on `path` with mode 0600, in place of a socket that an earlier worker left there.
+/// Listens on `path` with mode 0600, and replaces the socket of an earlier worker.
 fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         worker::make_folder(folder)?;
@@ -106,17 +106,15 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// What connections work with.
+/// Queues the requests of all connections.
 #[derive(Clone)]
 pub(super) struct RequestDispatcher {
     pub(super) token: String,
     pub(super) queue: Arc<Queue<Job>>,
     pub(super) recovery: Arc<Recovery>,
-    /// How many wait for news of the token's health: one to a connection.
-    pub(super) waiting: Arc<AtomicUsize>,
 }
 
-/// Accepts for ever, one thread per connection.
+/// Accepts connections for ever, with one reading thread each.
 pub(super) fn accept(socket: &Socket, dispatcher: &RequestDispatcher) {
     let open = Arc::new(AtomicUsize::new(0));
     for stream in socket.listener.incoming() {
@@ -137,13 +135,16 @@ pub(super) fn accept(socket: &Socket, dispatcher: &RequestDispatcher) {
     }
 }
 
-/// `SO_PEERCRED` must be the owner of the socket's file. To a worker that a user namespace shows neither
-/// of them, they look alike: then the mode alone keeps others out.
+/// Checks that the peer (`SO_PEERCRED`) is the owner of the socket's file. In a user namespace that
+/// maps neither user, both ids are the same; then only the file's mode protects the socket.
 fn check_peer(stream: &UnixStream, owner: u32) -> anyhow::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(stream).context("no peer credentials")?;
     let peer = peer.uid.as_raw();
     if peer != owner {
-        bail!("the peer's user id is {peer}, and the socket belongs to {owner}");
+        bail!(
+            "the peer's user id is {peer}, and the socket belongs to {owner}: give the daemon's \
+             user as SocketUser="
+        );
     }
     Ok(())
 }
@@ -155,14 +156,15 @@ fn serve_in_thread(stream: UnixStream, dispatcher: RequestDispatcher, open: Arc<
             let error = format!("{error:#}");
             tracing::warn!(token = dispatcher.token, error, "connection ended");
         }
-        // Signers may still hold the sending half; the peer shall see the end now.
+        // Signers may still hold the sending half, but the peer must see the end now.
         let _ = stream.shutdown(Shutdown::Both);
         open.fetch_sub(1, Ordering::Relaxed);
     });
 }
 
-/// Greets, then takes requests until the peer closes.
-fn serve(mut stream: &UnixStream, dispatcher: &RequestDispatcher) -> anyhow::Result<()> {
+/// Exchanges greetings, then takes requests and sends the token's health until the peer closes the
+/// connection.
+fn serve(stream: &UnixStream, dispatcher: &RequestDispatcher) -> anyhow::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let writer = Arc::new(FrameWriter::new(stream.try_clone()?));
     writer.append(&Hello {
@@ -170,19 +172,52 @@ fn serve(mut stream: &UnixStream, dispatcher: &RequestDispatcher) -> anyhow::Res
         token: dispatcher.token.clone(),
     })?;
     writer.flush()?;
-    let mut reader = FrameReader::default();
-    let mut greeted = false;
-    while reader.fill(&mut stream)? > 0 {
-        if !greeted {
-            let Some(hello) = reader.next::<Hello>()? else {
-                continue;
-            };
-            check_hello(&hello, &dispatcher.token)?;
-            greeted = true;
+    let Some(reader) = read_greeting(stream, &dispatcher.token)? else {
+        return Ok(());
+    };
+    let ended = AtomicBool::new(false);
+    let push_health = || {
+        // A peer that does not read is closed; then the reading thread ends the connection.
+        if dispatcher.push_health(&writer, &ended).is_err() {
+            let _ = stream.shutdown(Shutdown::Both);
         }
-        dispatcher.take(requests(&mut reader)?, &writer)?;
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("token-health".to_owned())
+            .spawn_scoped(scope, push_health)
+            .context("cannot start a thread")?;
+        let outcome = read_requests(stream, reader, dispatcher, &writer);
+        ended.store(true, Ordering::Release);
+        dispatcher.recovery.wake_waiters();
+        outcome
+    })
+}
+
+/// Returns the reader once the peer has greeted; `None` if the peer closes the connection before.
+fn read_greeting(mut stream: &UnixStream, token: &str) -> anyhow::Result<Option<FrameReader>> {
+    let mut reader = FrameReader::default();
+    while reader.fill(&mut stream)? > 0 {
+        if let Some(hello) = reader.next()? {
+            check_hello(&hello, token)?;
+            return Ok(Some(reader));
+        }
     }
-    Ok(())
+    Ok(None)
+}
+
+fn read_requests(
+    mut stream: &UnixStream,
+    mut reader: FrameReader,
+    dispatcher: &RequestDispatcher,
+    writer: &Arc<FrameWriter>,
+) -> anyhow::Result<()> {
+    loop {
+        dispatcher.take(requests(&mut reader)?, writer)?;
+        if reader.fill(&mut stream)? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 fn check_hello(hello: &Hello, token: &str) -> anyhow::Result<()> {
@@ -196,7 +231,7 @@ fn check_hello(hello: &Hello, token: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All requests that the last read completed.
+/// Returns all complete requests.
 fn requests(reader: &mut FrameReader) -> Result<Vec<Request>, ProtocolError> {
     let mut requests = Vec::new();
     while let Some(request) = reader.next()? {
@@ -206,21 +241,15 @@ fn requests(reader: &mut FrameReader) -> Result<Vec<Request>, ProtocolError> {
 }
 
 impl RequestDispatcher {
-    /// Queues what needs the token, and answers the rest.
+    /// Queues the requests. Those for which the queue has no room are answered at once.
     fn take(&self, requests: Vec<Request>, writer: &Arc<FrameWriter>) -> anyhow::Result<()> {
         let now = Instant::now();
-        let mut jobs = Vec::with_capacity(requests.len());
-        for request in requests {
-            match request.operation {
-                Operation::Health { known } => self.tell_health(request.id, known, writer)?,
-                _ => jobs.push(Job {
-                    deadline: now + Duration::from_millis(request.deadline_ms.into()),
-                    request,
-                    writer: Arc::clone(writer),
-                }),
-            }
-        }
-        for refused in self.queue.push_all(jobs) {
+        let jobs = requests.into_iter().map(|request| Job {
+            deadline: now + Duration::from_millis(request.deadline_ms.into()),
+            request,
+            writer: Arc::clone(writer),
+        });
+        for refused in self.queue.push_all(jobs.collect()) {
             refused.answer(Err(TokenError::unavailable(
                 &self.token,
                 "its queue is full",
@@ -229,50 +258,18 @@ impl RequestDispatcher {
         Ok(writer.flush()?)
     }
 
-    /// At once if it is news to whoever asks; otherwise a thread waits for some.
-    fn tell_health(
-        &self,
-        id: u64,
-        known: Option<WorkerHealth>,
-        writer: &Arc<FrameWriter>,
-    ) -> Result<(), ProtocolError> {
-        let now = self.recovery.health();
-        let waits = Waits::one_more(&self.waiting);
-        let (Some(known), Some(waits)) = (known.filter(|known| *known == now), waits) else {
-            return answer_health(writer, id, now);
-        };
-        let (recovery, writer) = (Arc::clone(&self.recovery), Arc::clone(writer));
-        worker::spawn("token-news", move || {
-            let _waits = waits;
-            let health = recovery.health_unlike(&known, HEALTH_PAUSE);
-            // A peer that is gone is its reader's business.
-            if answer_health(&writer, id, health).is_ok() {
-                let _ = writer.flush();
-            }
-        });
+    /// Sends the token's health at once, whenever it changes, and every [`HEALTH_PAUSE`], until
+    /// `ended` is set, the worker ends, or the peer does not read.
+    fn push_health(&self, writer: &FrameWriter, ended: &AtomicBool) -> anyhow::Result<()> {
+        let is_over = || ended.load(Ordering::Acquire);
+        while !is_over() && !self.recovery.is_closed() {
+            let health = self.recovery.health();
+            writer.append(&Message::Health(health.clone()))?;
+            writer.flush()?;
+            self.recovery
+                .wait_for_change(&health, HEALTH_PAUSE, is_over);
+        }
         Ok(())
-    }
-}
-
-fn answer_health(writer: &FrameWriter, id: u64, health: WorkerHealth) -> Result<(), ProtocolError> {
-    let result = Ok(Answer::Health(health));
-    writer.append(&Response { id, result })
-}
-
-/// One who waits for news, until this is dropped.
-struct Waits(Arc<AtomicUsize>);
-
-impl Waits {
-    /// `None` if too many wait.
-    fn one_more(waiting: &Arc<AtomicUsize>) -> Option<Self> {
-        let this = Self(Arc::clone(waiting));
-        (waiting.fetch_add(1, Ordering::Relaxed) < CONNECTIONS_MAX).then_some(this)
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -281,11 +278,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_sockets_owner_is_let_in() {
+    fn only_the_sockets_owner_may_connect() {
         let (_peer, stream) = UnixStream::pair().expect("a pair");
         let own = rustix::process::geteuid().as_raw();
         check_peer(&stream, own).expect("the owner");
-        let refused = check_peer(&stream, own + 1).expect_err("somebody else");
+        let refused = check_peer(&stream, own + 1).expect_err("another user");
         assert!(refused.to_string().contains("belongs to"), "{refused}");
     }
 }

@@ -1,11 +1,12 @@
-//! How a token is, as its worker tells it.
+//! Defines the health of a token that its worker reports, and shares it between the worker's
+//! threads.
 
 use crate::token::TokenError;
 use serde::{Deserialize, Serialize};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The states of a token.
+/// The state of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenState {
@@ -13,14 +14,14 @@ pub enum TokenState {
     Starting,
     /// Logged in, test signatures verified.
     Ready,
-    /// It does not answer; the ladder is at work.
+    /// It does not answer; recovery is repeated.
     Unavailable,
-    /// The PIN is refused or locked; nothing is tried until the operator changes something.
+    /// The PIN is refused or locked; no login is tried until the operator changes something.
     Parked,
 }
 
 impl TokenState {
-    /// Its name in status and logs.
+    /// Returns its name in status and logs.
     pub fn name(self) -> &'static str {
         match self {
             TokenState::Starting => "starting",
@@ -31,7 +32,7 @@ impl TokenState {
     }
 }
 
-/// How often each rung of the ladder was climbed since the worker started.
+/// How often each recovery level was used since the worker started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryCounters {
     /// Sessions replaced.
@@ -42,39 +43,39 @@ pub struct RecoveryCounters {
     pub initializations: u64,
 }
 
-/// What a key was used for that is on no record, and whether it signs.
+/// How often a key signed what is not recorded, and whether it signs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyReport {
     /// SHA-256 of the SubjectPublicKeyInfo; `None` for a shared secret.
     pub spki_sha256: Option<[u8; 32]>,
     /// `CKA_LABEL`.
     pub label: String,
-    /// Test signatures that the token has made with it since the worker started.
+    /// Test signatures by the key since the worker started.
     pub proofs: u64,
-    /// Assertions or codes that it has made as a credential's key since the worker started.
+    /// Assertions or HMACs by a credential's key since the worker started.
     pub credentials: u64,
-    /// Why it does not sign; `None` if it does.
+    /// Why the key does not sign; `None` if it does.
     pub unusable: Option<String>,
 }
 
-/// What a worker says of itself and its token.
+/// The health of a token and its worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerHealth {
-    /// Random, another one for each process: the counts of `keys` are its own.
+    /// A random number of the process, to which the counts in `keys` belong.
     pub worker: [u8; 8],
-    /// The state.
+    /// The token's state.
     pub state: TokenState,
-    /// Why, for the operator; empty when there is nothing to say.
+    /// The reason of the state, or a remark about a ready token; may be empty.
     pub reason: String,
-    /// Since when, in milliseconds of Unix time.
+    /// Time of the last change of state.
     pub since_unix_ms: u64,
-    /// The ladder's work so far.
+    /// Recoveries so far.
     pub recoveries: RecoveryCounters,
-    /// The keys that were used so far.
+    /// The keys used so far.
     pub keys: Vec<KeyReport>,
 }
 
-/// The health that a worker's threads keep between them.
+/// The health, shared by the worker's threads.
 pub(super) struct HealthCell {
     kept: Mutex<Kept>,
     changed: Condvar,
@@ -82,9 +83,9 @@ pub(super) struct HealthCell {
 
 struct Kept {
     health: WorkerHealth,
-    /// Since when it has been unavailable, if it was ready before.
+    /// When it became unavailable, if it was ready before.
     lost: Option<Instant>,
-    /// The worker ends: nobody waits any more.
+    /// The worker ends, and every wait returns at once.
     closed: bool,
 }
 
@@ -114,7 +115,8 @@ impl HealthCell {
         self.lock().health.clone()
     }
 
-    /// The health once `is_awaited`, after `pause` at the latest, and at once when closed.
+    /// Waits until `is_awaited`, for `pause` at most; returns the health. Returns at once when
+    /// closed.
     pub(super) fn wait(
         &self,
         pause: Duration,
@@ -127,9 +129,16 @@ impl HealthCell {
         kept.health.clone()
     }
 
-    /// Whoever waits, now or later, waits no more.
+    /// Ends every wait, now and later.
     pub(super) fn close(&self) {
         self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Lets every waiting thread check again for what it waits.
+    pub(super) fn wake_waiters(&self) {
+        // With the lock: a thread that has just checked already waits for the notification.
+        drop(self.lock());
         self.changed.notify_all();
     }
 
@@ -137,12 +146,12 @@ impl HealthCell {
         self.lock().closed
     }
 
-    /// For how long a token has been unavailable that was ready once in this process.
+    /// Returns for how long the token has been unavailable, if it was ready in this process before.
     pub(super) fn lost_for(&self) -> Option<Duration> {
         self.lock().lost.map(|since| since.elapsed())
     }
 
-    /// Sets state and reason; `since` moves with the state only. Logged when it is news.
+    /// Sets state and reason, and logs a change. `since` changes with the state only.
     pub(super) fn set(&self, token: &str, state: TokenState, reason: String) {
         let mut kept = self.lock();
         kept.lost = match (kept.health.state, state) {
@@ -152,7 +161,7 @@ impl HealthCell {
         };
         let health = &mut kept.health;
         if (health.state, &health.reason) != (state, &reason) {
-            tracing::info!(token, ?state, reason, "token health");
+            tracing::info!(token, ?state, reason, "token state changed");
         }
         if health.state != state {
             health.since_unix_ms = unix_ms(SystemTime::now());
@@ -161,17 +170,17 @@ impl HealthCell {
         self.changed.notify_all();
     }
 
-    /// What an operator should know of a token that works. One that has failed meanwhile stays so.
+    /// Sets the remark about a token that is ready; no effect if it is not ready any more.
     pub(super) fn remark(&self, token: &str, reason: String) {
         let health = &mut self.lock().health;
         if health.state == TokenState::Ready && health.reason != reason {
-            tracing::info!(token, reason, "token remark");
+            tracing::info!(token, reason, "token remark changed");
             health.reason = reason;
             self.changed.notify_all();
         }
     }
 
-    /// Takes state and reason from what went wrong.
+    /// Sets state and reason from an error.
     pub(super) fn set_failed(&self, token: &str, error: &TokenError) {
         match error {
             TokenError::Parked { reason, .. } => {
@@ -184,7 +193,7 @@ impl HealthCell {
         }
     }
 
-    /// Tells what became of the keys.
+    /// Sets the reports about keys.
     pub(super) fn set_keys(&self, keys: Vec<KeyReport>) {
         let health = &mut self.lock().health;
         if health.keys != keys {
@@ -205,7 +214,7 @@ impl HealthCell {
     }
 }
 
-/// Milliseconds of Unix time; zero for a clock before 1970.
+/// Returns milliseconds of Unix time; zero for a clock before 1970.
 pub(crate) fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

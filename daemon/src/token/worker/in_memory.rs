@@ -1,5 +1,5 @@
-//! A worker in this process over a token in memory, for unit tests of what stands above a token.
-//! Its threads end with the test.
+//! Runs a worker in this process with a token in memory, for unit tests of the token's users. Its
+//! threads end with the test.
 
 use super::connection::{self, RequestDispatcher};
 use super::login::TokenLogin;
@@ -7,9 +7,10 @@ use super::queue::Queue;
 use super::recovery::Recovery;
 use super::watchdog::Watchdog;
 use super::{QUEUE_JOBS_MAX, prober, signer_threads, spawn};
-use crate::token::backend::{Backend, PinStanding, TokenIdentity};
+use crate::token::TokenError;
+use crate::token::backend::{Backend, PinTries, TokenIdentity};
 use crate::token::memory::MemoryToken;
-use crate::token::{Token, TokenError};
+use crate::token::operation::Token;
 use secrecy::SecretString;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -24,8 +25,8 @@ impl Backend for InMemory {
         })
     }
 
-    fn pin_standing(&mut self) -> Result<PinStanding, TokenError> {
-        Ok(PinStanding::Good)
+    fn pin_tries(&mut self) -> Result<PinTries, TokenError> {
+        Ok(PinTries::Enough)
     }
 
     fn log_in(&mut self, _: &SecretString) -> Result<(), TokenError> {
@@ -54,7 +55,6 @@ pub(crate) fn serve(name: &str, memory: MemoryToken, socket: &Path) {
         token: name.to_owned(),
         queue,
         recovery,
-        waiting: Arc::default(),
     };
     spawn("token-accept", move || {
         connection::accept(&socket, &dispatcher)

@@ -1,18 +1,24 @@
-//! The login: a backend, the PIN guard before it, and how often each may be used.
+//! Logs in to the token: limits how often, and asks the PIN guard before each login.
 
 use super::health::HealthCell;
-use crate::token::backend::{Backend, PinStanding, TokenIdentity};
+use crate::token::backend::{Backend, PinTries, TokenIdentity};
+use crate::token::operation::Token;
 use crate::token::pin::{PinError, PinGuard};
-use crate::token::{RecoveryLevel, Token, TokenError};
+use crate::token::{RecoveryLevel, TokenError};
 use std::time::{Duration, Instant};
 
 /// Shortest time between two logins, and between two initialisations.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a token is looked at that has locked its PIN by itself. No login is tried for that.
+/// How often it is checked whether the token still has its PIN locked. That needs no login.
 const LOCKED_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What it takes to have sessions that are logged in.
+const LAST_TRY: &str =
+    "one more wrong PIN would lock the token: log in once by hand, with the vendor's tool";
+
+const LOCKED: &str = "the token has locked its PIN: set a new one as its SO";
+
+/// A backend with the PIN guard, from which sessions are opened.
 pub(super) struct TokenLogin {
     name: String,
     backend: Box<dyn Backend>,
@@ -35,18 +41,18 @@ impl TokenLogin {
         }
     }
 
-    /// One more session.
+    /// Opens a session.
     pub(super) fn open(&mut self) -> Result<Box<dyn Token>, TokenError> {
         self.backend.open()
     }
 
-    /// Brings the library down. No session may be left.
+    /// Finalizes the library. Every session must have been dropped before.
     pub(super) fn stop(&mut self) {
         self.identity = None;
         self.backend.stop();
     }
 
-    /// Whether `level` may be climbed now; if so, it counts as climbed.
+    /// Returns true if a recovery of `level` is allowed now, and then counts it as done.
     pub(super) fn may_recover(&mut self, level: RecoveryLevel) -> bool {
         let tried = match level {
             RecoveryLevel::Session | RecoveryLevel::Login => &mut self.login_tried,
@@ -55,22 +61,22 @@ impl TokenLogin {
         may_again(tried, RENEWAL_INTERVAL)
     }
 
-    /// What an operator should know of a token that works.
+    /// Returns what an operator should know about a token that works.
     pub(super) fn remark(&mut self) -> Result<Option<String>, TokenError> {
         self.backend.remark()
     }
 
-    /// The remark on keys as it was last found out; the token is not asked.
+    /// Returns the known remarks about keys, without asking the token.
     pub(super) fn key_remark(&self) -> Option<String> {
         self.backend.key_remark()
     }
 
-    /// How often a token that works is asked for that; `None` if it never has anything to tell.
-    pub(super) fn look_interval(&self) -> Option<Duration> {
-        self.backend.look_interval()
+    /// Returns how often a token that works is asked for its remark; `None` if it never has one.
+    pub(super) fn check_interval(&self) -> Option<Duration> {
+        self.backend.check_interval()
     }
 
-    /// Whether a parked token is worth another look.
+    /// Returns true if the reason for parking the token may have ended.
     pub(super) fn may_leave_park(&mut self) -> bool {
         let changed = self.guard.as_ref().and_then(PinGuard::has_changed);
         changed.unwrap_or_else(|| {
@@ -79,7 +85,7 @@ impl TokenLogin {
         })
     }
 
-    /// Logs in anew, from as far down as `level` says, and opens `count` sessions.
+    /// Logs in again, after a new initialization if `level` says so, and opens `count` sessions.
     pub(super) fn renew(
         &mut self,
         level: RecoveryLevel,
@@ -96,7 +102,7 @@ impl TokenLogin {
         (0..count).map(|_| self.backend.open()).collect()
     }
 
-    /// One login, if the token's own flags and the guard allow it.
+    /// Logs in once, if the token's own flags and the guard allow it.
     fn log_in(&mut self, health: &HealthCell) -> Result<(), TokenError> {
         let (Some(guard), Some(identity)) = (&mut self.guard, &self.identity) else {
             return Ok(());
@@ -106,8 +112,10 @@ impl TokenLogin {
             reason,
         };
         let _alone = guard.alone();
-        if let Some(reason) = barred(self.backend.pin_standing()?) {
-            return Err(parked(reason.into()));
+        match self.backend.pin_tries()? {
+            PinTries::Enough => {}
+            PinTries::Last => return Err(parked(LAST_TRY.into())),
+            PinTries::Locked => return Err(parked(LOCKED.into())),
         }
         let pin = guard.pin(identity).map_err(|error| match error {
             PinError::Refused { .. } | PinError::RefusedAgain { .. } => parked(error.to_string()),
@@ -127,18 +135,7 @@ impl TokenLogin {
     }
 }
 
-/// Why no PIN at all may be tried.
-fn barred(standing: PinStanding) -> Option<&'static str> {
-    match standing {
-        PinStanding::Good => None,
-        PinStanding::FinalTry => Some(
-            "one more wrong PIN would lock the token: log in once by hand, with the vendor's tool",
-        ),
-        PinStanding::Locked => Some("the token has locked its PIN: set a new one as its SO"),
-    }
-}
-
-/// Whether `interval` has gone by since `last`; if so, `last` is now.
+/// Returns true if `interval` has passed since `last`, and then sets `last` to now.
 pub(super) fn may_again(last: &mut Option<Instant>, interval: Duration) -> bool {
     let may = last.is_none_or(|last| last.elapsed() >= interval);
     if may {

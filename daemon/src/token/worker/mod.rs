@@ -1,13 +1,13 @@
-//! The worker process of one token: `hallmarkd token NAME`.
+//! Runs the worker process of one token: `hallmarkd token NAME`.
 //!
-//! The only process that loads the vendor's library and holds the PIN. Plain threads, no tokio: one
-//! reader per connection, a bounded queue, N signers with a session each, a prober that heals, and
-//! a watchdog. It stays up whatever the token does, answers why it cannot sign, and keeps trying.
+//! Only this process loads the vendor's library and holds the PIN. It has plain threads and no
+//! tokio: one reader and one sender of health per connection, a bounded queue, N signers with a
+//! session each, a prober that recovers the token without requests, and a watchdog. It keeps
+//! running when the token fails, answers with the reason, and keeps trying.
 //!
-//! It ends on SIGTERM, when its parent is gone, by its own watchdog, or when the ladder is out of
-//! recoveries. Before an orderly end the
-//! signers are joined and the module finalised: leaving a process with a thread inside SoftHSM
-//! crashes it.
+//! It ends on SIGTERM, when its parent has ended, by its own watchdog, or when recovery needs a new
+//! process. Before an orderly end it joins the signers and finalizes the module: SoftHSM crashes a
+//! process that ends with a thread inside.
 
 mod connection;
 mod deadline_timer;
@@ -28,9 +28,10 @@ use super::client::DEADLINE_MAX;
 use super::configuration::{Interface, TokenConfiguration, TokenSettings};
 use super::frame_writer::FrameWriter;
 use super::initialize::{SOFTHSM_CONF, go_on_as, token_folder_owner};
+use super::operation::Answer;
 use super::pin::{PinGuard, read_pin};
 use super::pkcs11::Pkcs11Backend;
-use super::protocol::{Answer, Request, Response};
+use super::protocol::{Message, Request, Response};
 use super::tpm::TpmBackend;
 use crate::files::{self, Owner};
 use crate::notify::ServiceManager;
@@ -41,7 +42,7 @@ use login::TokenLogin;
 use queue::{Expires, Queue};
 use recovery::Recovery;
 use secrecy::SecretString;
-use service_watchdog::{WatchdogPing, tell_health};
+use service_watchdog::{WatchdogPing, report_health};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signer::Signer;
@@ -55,25 +56,25 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use watchdog::Watchdog;
 
-/// Most jobs that wait for a signer.
+/// Most jobs in the queue.
 const QUEUE_JOBS_MAX: usize = 1024;
 
-/// How long tending may take: it waits for operations under way, and then renews.
-const TEND_DEADLINE: Duration = DEADLINE_MAX.saturating_add(recovery::RENEWAL_DEADLINE);
+/// How long a probe may take: it waits for running operations, and then recovers.
+const PROBE_DEADLINE: Duration = DEADLINE_MAX.saturating_add(recovery::RENEWAL_DEADLINE);
 
-/// What a worker is told.
+/// The options of a worker.
 pub struct WorkerOptions {
     /// The token.
     pub configuration: TokenConfiguration,
-    /// The Unix socket to listen on, where it is not the usual one.
+    /// The Unix socket to listen on, if it is not the usual one.
     pub socket: Option<PathBuf>,
-    /// Where `serve` expects the worker.
+    /// The socket at which `serve` expects the worker.
     pub usual_socket: PathBuf,
-    /// Where the park file, a TPM's identity and the lock of the usual worker are kept.
+    /// The folder of the park file, a TPM's identity and the lock of the usual worker.
     pub state_directory: PathBuf,
-    /// End when standard input ends: whoever started us holds its other end.
+    /// True to end with standard input, of which the parent holds the other end.
     pub supervised: bool,
-    /// Who looks after the process, if somebody does.
+    /// The service manager, if one started this process.
     pub service_manager: Option<Arc<dyn ServiceManager>>,
 }
 
@@ -82,7 +83,7 @@ pub struct WorkerOptions {
 enum End {
     Signal,
     ParentGone,
-    /// It is a failure, so that systemd starts the worker again.
+    /// The worker exits with an error, so that systemd starts it again.
     NeedsNewProcess,
 }
 
@@ -94,17 +95,17 @@ struct Job {
 }
 
 impl Job {
-    /// Adds the answer to the writer.
+    /// Appends the answer to the connection's writer.
     fn answer(&self, result: Result<Answer, TokenError>) {
-        if let Err(error) = self.writer.append(&Response {
-            id: self.request.id,
-            result,
-        }) {
-            tracing::error!(%error, operation = self.request.operation.name(), "unsendable answer");
+        let id = self.request.id;
+        let answer = Message::Answer(Response { id, result });
+        if let Err(error) = self.writer.append(&answer) {
+            let operation = self.request.operation.name();
+            tracing::error!(%error, operation, "cannot encode answer");
         }
     }
 
-    /// Says that nothing was done. A signature for which nobody waits any more must not be made.
+    /// Answers that the job was not begun. A signature for which no caller waits must not be made.
     fn answer_expired(&self, token: &str) {
         let name = self.request.operation.name();
         let reason = format!("{name} was queued until its deadline, and not begun");
@@ -122,10 +123,10 @@ impl Expires for Job {
     }
 }
 
-/// Runs the worker until it is told to end.
+/// Runs the worker until its end.
 ///
-/// Replaces the process with itself first if the token's `environment` is not in place: modules
-/// read it when they are loaded, and a running Rust program must not change it.
+/// First executes this program again if the token's `environment` is not set: modules read it when
+/// they are loaded, and a Rust program with threads must not change it.
 pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let settings = options.configuration.resolve(credentials.as_deref())?;
@@ -153,7 +154,6 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
         token: name.clone(),
         queue: Arc::clone(&queue),
         recovery: Arc::clone(&recovery),
-        waiting: Arc::default(),
     };
     spawn("token-accept", move || {
         connection::accept(&socket, &dispatcher)
@@ -166,7 +166,7 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
         manager.ready();
         let (recovery, token) = (Arc::clone(&recovery), name.clone());
         spawn("token-status", move || {
-            tell_health(manager.as_ref(), &token, &recovery);
+            report_health(manager.as_ref(), &token, &recovery);
         });
     }
     let watched = name.clone();
@@ -176,7 +176,7 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
 
     let cause = stopped
         .recv()
-        .context("nothing is left that could end the worker")?;
+        .context("every thread that could end the worker has ended")?;
     tracing::info!(token = name, ?cause, "worker ends");
     drop(queue.close());
     recovery.close();
@@ -188,12 +188,13 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
         let _ = files::remove(&own);
     }
     match cause {
-        End::NeedsNewProcess => bail!("the token could not be had back in this process"),
+        End::NeedsNewProcess => bail!("the token did not recover: a new process has to try"),
         End::Signal | End::ParentGone => Ok(()),
     }
 }
 
-/// Executes this program again, same arguments, if a variable of the configuration is not set.
+/// Executes this program again with the same arguments if a variable of the configuration is not
+/// set.
 fn adopt_environment(settings: &TokenSettings) -> anyhow::Result<()> {
     let wanted = &settings.environment;
     if wanted
@@ -211,9 +212,9 @@ fn adopt_environment(settings: &TokenSettings) -> anyhow::Result<()> {
     Err(command.args(arguments).envs(wanted).exec()).context("cannot start again")
 }
 
-/// The user other than root whose token this is, if root runs us: whose folder holds the worker's state,
-/// or SoftHSM's objects. A module opens files by path, so root must not load it there. The socket of a
-/// private worker lies in a folder of its caller's; the usual one does not, so root does not serve it.
+/// Returns the owner, if not root, of the folder of the worker's state or of SoftHSM's objects. A
+/// module opens files by path, so root must not load it there. Only a private worker may become
+/// that user: its socket is in a folder of its caller. The usual worker fails instead.
 fn owner(options: &WorkerOptions, settings: &TokenSettings) -> anyhow::Result<Option<Owner>> {
     let folder = &options.state_directory;
     let conf = settings.environment.get(SOFTHSM_CONF);
@@ -237,8 +238,8 @@ fn owner(options: &WorkerOptions, settings: &TokenSettings) -> anyhow::Result<Op
     }
 }
 
-/// Goes on as `owner`. The PIN is read before, while its file is root's to read; one that cannot be read
-/// is told of when it is needed.
+/// Becomes `owner`. Reads the PIN before, while root may read its file; a failure to read it is
+/// reported at the login.
 fn give_up_root(owner: Owner, settings: &TokenSettings) -> anyhow::Result<Option<SecretString>> {
     let pin = settings
         .credential
@@ -248,8 +249,9 @@ fn give_up_root(owner: Owner, settings: &TokenSettings) -> anyhow::Result<Option
     Ok(pin)
 }
 
-/// Two workers on one socket would steal it from each other. The usual one's lock lies where the
-/// worker may write, and that the sockets' folder need not be; another one's beside its socket.
+/// Takes the lock of the socket, because a second worker would replace the socket of the first. The
+/// lock of the usual socket is in the state folder, since the worker may not be allowed to write to
+/// the sockets' folder; the lock of another socket is beside it.
 fn claim(options: &WorkerOptions) -> anyhow::Result<File> {
     let path = match &options.socket {
         Some(socket) if *socket != options.usual_socket => socket.with_extension("lock"),
@@ -263,19 +265,19 @@ fn claim(options: &WorkerOptions) -> anyhow::Result<File> {
         files::open_lock(&path).with_context(|| format!("cannot take {}", path.display()))?;
     if file.try_lock().is_err() {
         bail!(
-            "{} is held: another worker serves this token",
+            "{} is held: another worker serves this token; end that one first",
             path.display()
         );
     }
     Ok(file)
 }
 
-/// For this user alone.
+/// Makes a folder that only this user can read.
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     files::make_folder(path, 0o700).with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// Sends the cause when the worker shall end.
+/// Starts threads that send the cause when the worker must end.
 fn watch_for_the_end(supervised: bool, stop: Sender<End>) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot handle signals")?;
     let by_signal = stop.clone();
@@ -286,7 +288,7 @@ fn watch_for_the_end(supervised: bool, stop: Sender<End>) -> anyhow::Result<()> 
     });
     if supervised {
         spawn("token-parent", move || {
-            // Nothing is ever sent; the end of it is the message.
+            // The parent never writes; the end of the stream is the message.
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             let _ = stop.send(End::ParentGone);
         });
@@ -321,14 +323,14 @@ fn recovery(
     )
 }
 
-/// Tends the token at once, and whenever that is due, until the ladder is closed. Says when it is no
-/// use any more.
+/// Starts the prober, which probes the token at once and whenever that is due, until the recovery
+/// is closed. Ends the worker when recovery needs a new process.
 fn prober(recovery: &Arc<Recovery>, watchdog: &Arc<Watchdog>, stop: Sender<End>) -> JoinHandle<()> {
     let (recovery, watchdog) = (Arc::clone(recovery), Arc::clone(watchdog));
     spawn("token-prober", move || {
         loop {
-            let watched = watchdog.watch_prober(Instant::now() + TEND_DEADLINE);
-            recovery.tend();
+            let watched = watchdog.watch_prober(Instant::now() + PROBE_DEADLINE);
+            recovery.probe();
             drop(watched);
             if recovery.needs_new_process() {
                 let _ = stop.send(End::NeedsNewProcess);
@@ -340,8 +342,8 @@ fn prober(recovery: &Arc<Recovery>, watchdog: &Arc<Watchdog>, stop: Sender<End>)
     })
 }
 
-/// Answers jobs that expire while every signer is busy, for ever. So a request without answer
-/// beyond its deadline means to whoever waits that this process hangs, never that it is busy.
+/// Answers jobs that expire while every signer is busy, for ever. So a request without an answer
+/// after its deadline means that this process hangs, never that it is busy.
 fn sweep(queue: &Queue<Job>, token: &str) {
     loop {
         for job in queue.expired() {
@@ -369,7 +371,7 @@ fn signer_threads(
         .collect()
 }
 
-/// A named thread. The operating system refuses one only when the process is beyond help.
+/// Starts a named thread. It fails only if the process can have no more threads.
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     std::thread::Builder::new()
         .name(name.to_owned())

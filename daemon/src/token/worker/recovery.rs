@@ -1,61 +1,63 @@
-//! The recovery ladder: from a failed operation back to a token that signs.
+//! Performs operations, and recovers the token when one fails.
 //!
-//! Rungs, lowest first: a new session; log out, log in and find the keys again; finalize,
-//! initialise, log in and find. Each is rate-limited and counted. After every login the keys used so
-//! far make a test signature that must verify, before the token counts as ready. The level above is
-//! another process: [`Recovery::needs_new_process`] says when this one has tried for long enough.
+//! The levels of a recovery, lowest first: a new session; a new login, after which keys are found
+//! again; a new initialization with a new login. Each is rate-limited and counted. After every
+//! login the keys used so far make a test signature that must verify before the token counts as
+//! ready. The next level is a new process: [`Recovery::needs_new_process`] returns true when this
+//! one has tried for long enough.
 //!
-//! Every operation holds the pool for reading; to log in again or to finalize, it is taken for
-//! writing. So nobody is inside the module when its sessions are dropped. A call that hangs keeps
-//! the ladder out: that is the watchdog's case.
+//! Every operation holds the session pool for reading; a new login or initialization takes it for
+//! writing. So no thread is inside the module when its sessions are dropped. A call that hangs
+//! blocks the recovery, and the watchdog ends the process.
 //!
-//! Never creates or deletes a key, and never gives up: what cannot be healed now is tried again.
+//! A recovery never creates or deletes a key, and is repeated until the token works.
 
 use super::health::{HealthCell, TokenState, WorkerHealth};
 use super::login::{TokenLogin, may_again};
 use super::used_keys::UsedKeys;
 use super::watchdog::{Watchdog, Watched};
 use crate::token::credential::{NotACredential, check_assertion, check_shared_access};
-use crate::token::protocol::{Answer, Operation};
-use crate::token::{RecoveryLevel, Token, TokenError};
+use crate::token::operation::{Answer, Operation, Token};
+use crate::token::{RecoveryLevel, TokenError};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Shortest time between two new sessions of one signer.
 const SESSION_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long finalize, initialize, login and proofs may take before they count as hung.
+/// How long finalize, initialize, login and test signatures may take before they count as hung.
 pub(super) const RENEWAL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a token that was ready may be unavailable before another process is given a try: some
-/// modules can be initialised once in a process, and not again.
+/// How long a token that was ready may be unavailable before a new process tries: some modules can
+/// be initialized only once in a process.
 const NEW_PROCESS_AFTER: Duration = Duration::from_secs(15);
 
-/// How often an unhealthy token is tended without being asked.
-const TEND_PERIOD: Duration = Duration::from_secs(1);
+/// How often an unavailable token is recovered without a request.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Longer than any health lasts.
+/// Longer than any worker lives.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// How often an operation that waits for a renewal looks whether it is over.
+/// How often an operation checks whether the recovery that it waits for has ended.
 const RENEWAL_POLL: Duration = Duration::from_millis(1);
 
-/// A token with its signers' sessions, and the way back when it fails.
+/// A token with its signers' sessions.
 pub(super) struct Recovery {
     name: String,
     pool: RwLock<SessionPool>,
     login: Mutex<TokenLogin>,
     used_keys: UsedKeys,
-    /// What the token itself had to tell at the last look.
+    /// The token's own remark, as last read.
     remark: Mutex<Option<String>>,
     health: HealthCell,
     watchdog: Arc<Watchdog>,
 }
 
-/// The signers' slots. Locks are taken in this order: pool, slot, login.
+/// The signers' sessions. Locks are taken in this order: pool, slot, login.
 struct SessionPool {
-    /// Counts renewals, so that of many who saw one failure only the first climbs.
-    generation: u64,
+    /// Counts renewals of all sessions, so that of many signers with one failure only the first
+    /// recovers.
+    renewals: u64,
     slots: Vec<Mutex<SessionSlot>>,
 }
 
@@ -67,9 +69,9 @@ struct SessionSlot {
 }
 
 impl Recovery {
-    /// A ladder on which nothing has been tried yet.
+    /// Makes a token that is not started yet.
     ///
-    /// `watchdog` has a slot for each signer, and one more for renewals.
+    /// `watchdog` must watch each signer, and one more thread for recoveries.
     pub(super) fn new(
         name: &str,
         signers: usize,
@@ -79,10 +81,7 @@ impl Recovery {
         let slots = (0..signers).map(|_| Mutex::default()).collect();
         Recovery {
             name: name.to_owned(),
-            pool: RwLock::new(SessionPool {
-                generation: 0,
-                slots,
-            }),
+            pool: RwLock::new(SessionPool { renewals: 0, slots }),
             login: Mutex::new(login),
             used_keys: UsedKeys::default(),
             remark: Mutex::default(),
@@ -91,26 +90,37 @@ impl Recovery {
         }
     }
 
-    /// How the token is.
+    /// Returns the token's health.
     pub(super) fn health(&self) -> WorkerHealth {
         self.health.read()
     }
 
-    /// How the token is once that is another health than `known`, or after `pause`.
-    pub(super) fn health_unlike(&self, known: &WorkerHealth, pause: Duration) -> WorkerHealth {
-        self.health.wait(pause, |health| health != known)
+    /// Waits until the health is not `known` any more, until `is_over`, or for `pause`.
+    pub(super) fn wait_for_change(
+        &self,
+        known: &WorkerHealth,
+        pause: Duration,
+        is_over: impl Fn() -> bool,
+    ) {
+        self.health
+            .wait(pause, |health| health != known || is_over());
     }
 
-    /// Does `operation` on the session of `signer`, and climbs when it fails for a reason that
-    /// climbing may heal. What is not repeatable is not done twice, whatever was healed. An
-    /// operation that has to wait for a renewal is not begun after `deadline`.
+    /// Lets all that wait for a change check again whether they have ended.
+    pub(super) fn wake_waiters(&self) {
+        self.health.wake_waiters();
+    }
+
+    /// Performs `operation` on the session of `signer`. If it fails for a reason that a recovery
+    /// may end, recovers level by level and performs it again, unless it is not repeatable. An
+    /// operation that must wait for a recovery is not begun after `deadline`.
     pub(super) fn perform(
         &self,
         signer: usize,
         operation: &Operation,
         deadline: Instant,
     ) -> Result<Answer, TokenError> {
-        let (mut generation, mut outcome) = self.attempt(signer, operation, deadline)?;
+        let (mut renewals, mut outcome) = self.attempt(signer, operation, deadline)?;
         for level in [
             RecoveryLevel::Session,
             RecoveryLevel::Login,
@@ -129,27 +139,29 @@ impl Recovery {
             }
             tracing::warn!(
                 token = self.name,
-                ?level,
+                recovery = ?level,
                 reason,
                 "operation failed, recovering"
             );
-            if !self.recover(level, generation, signer) {
+            if !self.recover(level, renewals, signer) {
                 continue;
             }
             if !operation.is_repeatable() {
                 return outcome;
             }
-            (generation, outcome) = self.attempt(signer, operation, deadline)?;
+            (renewals, outcome) = self.attempt(signer, operation, deadline)?;
         }
         match outcome {
-            Err(error @ TokenError::Unavailable { level: Some(_), .. }) => Err(self.stuck(error)),
+            Err(error @ TokenError::Unavailable { level: Some(_), .. }) => {
+                Err(self.not_recovered(error))
+            }
             outcome => outcome,
         }
     }
 
-    /// What is answered when climbing did not help. A ladder that was climbed too recently leaves
-    /// the token to the prober; one that failed has found out more than what made it climb.
-    fn stuck(&self, error: TokenError) -> TokenError {
+    /// Returns the answer after recoveries that did not help. If none was allowed so soon, the
+    /// prober recovers later; a recovery that failed knows the cause better than `error`.
+    fn not_recovered(&self, error: TokenError) -> TokenError {
         if self.health.read().state == TokenState::Ready {
             self.health.set_failed(&self.name, &error);
             return error;
@@ -157,7 +169,7 @@ impl Recovery {
         self.absent()
     }
 
-    /// Does it once, and tells on which generation of sessions.
+    /// Performs it once. Also returns how often the sessions had been renewed.
     fn attempt(
         &self,
         signer: usize,
@@ -168,21 +180,32 @@ impl Recovery {
         let outcome = match &mut lock(&pool.slots[signer]).token {
             Some(token) => {
                 let _watched = self.watchdog.watch(signer, operation.name(), deadline);
-                match operation {
-                    Operation::Prove(key) => {
-                        let proven = self.used_keys.prove(&self.name, token.as_mut(), key);
-                        proven.map(Answer::Key)
-                    }
-                    _ => apply(&self.name, token.as_mut(), operation),
-                }
+                self.perform_on(token.as_mut(), operation)
             }
             None => Err(self.absent()),
         };
         self.note_use(operation, outcome.is_ok());
-        Ok((pool.generation, outcome))
+        Ok((pool.renewals, outcome))
     }
 
-    /// Remembers which key was used and for what, and has the daemon told what is new.
+    fn perform_on(
+        &self,
+        token: &mut dyn Token,
+        operation: &Operation,
+    ) -> Result<Answer, TokenError> {
+        if let Operation::Prove(key) = operation {
+            let proven = self.used_keys.prove(&self.name, token, key);
+            return proven.map(Answer::Key);
+        }
+        check_credential(operation).map_err(|reason| TokenError::Refused {
+            token: self.name.clone(),
+            operation: operation.name().to_owned(),
+            reason: reason.to_string(),
+        })?;
+        token.perform(operation)
+    }
+
+    /// Records which key was used and for what, and reports changes to the daemon.
     fn note_use(&self, operation: &Operation, done: bool) {
         match operation {
             Operation::Prove(_) => {}
@@ -199,10 +222,10 @@ impl Recovery {
             Operation::Hmac { label, .. } if done => self.used_keys.count_hmac(label),
             _ => return,
         }
-        self.tell_keys();
+        self.report_keys();
     }
 
-    fn tell_keys(&self) {
+    fn report_keys(&self) {
         let remark = lock(&self.login).key_remark();
         if remark.is_some() {
             self.set_remark(remark);
@@ -211,7 +234,7 @@ impl Recovery {
         self.health.remark(&self.name, self.remarks());
     }
 
-    /// What an operator should know of a token that works, in words.
+    /// Returns what an operator should know about a token that works.
     fn remarks(&self) -> String {
         let remark = self.remark.lock();
         let remark = remark.expect("no thread panics while it holds the remark");
@@ -224,7 +247,7 @@ impl Recovery {
         *kept.expect("no thread panics while it holds the remark") = remark;
     }
 
-    /// The pool, once no renewal holds it.
+    /// Waits until no recovery holds the session pool.
     fn pool_before(
         &self,
         deadline: Instant,
@@ -232,7 +255,9 @@ impl Recovery {
         loop {
             match self.pool.try_read() {
                 Ok(pool) => return Ok(pool),
-                Err(TryLockError::Poisoned(_)) => unreachable!("nobody panics holding the pool"),
+                Err(TryLockError::Poisoned(_)) => {
+                    unreachable!("no thread panics while it holds the pool")
+                }
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     std::thread::sleep(RENEWAL_POLL);
                 }
@@ -243,7 +268,8 @@ impl Recovery {
         }
     }
 
-    /// What a signer without session answers: the cause, and a level only if nobody is at it.
+    /// Returns the answer of a signer without a session: the cause, and a level only if no recovery
+    /// is due already.
     fn absent(&self) -> TokenError {
         let WorkerHealth { state, reason, .. } = self.health.read();
         match state {
@@ -261,17 +287,21 @@ impl Recovery {
         }
     }
 
-    /// Climbs one level after a failure on `generation`; true if it is worth trying again.
-    fn recover(&self, level: RecoveryLevel, generation: u64, signer: usize) -> bool {
+    /// Recovers by one level after a failure. `renewals` counts the renewals before it. Returns
+    /// true if the operation may be tried again.
+    fn recover(&self, level: RecoveryLevel, renewals: u64, signer: usize) -> bool {
         match level {
             RecoveryLevel::Session => self.renew_session(signer),
-            RecoveryLevel::Login | RecoveryLevel::Initialize => self.renew(level, Some(generation)),
+            RecoveryLevel::Login | RecoveryLevel::Initialize => self.renew(level, Some(renewals)),
         }
     }
 
-    /// The lowest level: another session for this signer alone.
+    /// Opens a new session for this signer alone.
     fn renew_session(&self, signer: usize) -> bool {
-        let pool = self.pool.read().expect("nobody panics holding the pool");
+        let pool = self
+            .pool
+            .read()
+            .expect("no thread panics while it holds the pool");
         let mut slot = lock(&pool.slots[signer]);
         if !may_again(&mut slot.renewed, SESSION_INTERVAL) {
             return false;
@@ -283,24 +313,27 @@ impl Recovery {
         slot.token.is_some()
     }
 
-    /// The higher levels, for all signers. `seen` is the generation that failed: if there is a newer
-    /// one, somebody else has climbed already.
-    fn renew(&self, level: RecoveryLevel, seen: Option<u64>) -> bool {
-        let mut pool = self.pool.write().expect("nobody panics holding the pool");
-        if seen.is_some_and(|generation| generation != pool.generation) {
+    /// Renews the sessions of all signers. `failed` is the number of the renewal whose sessions
+    /// failed: if there has been a newer one, another thread has recovered already.
+    fn renew(&self, level: RecoveryLevel, failed: Option<u64>) -> bool {
+        let mut pool = self
+            .pool
+            .write()
+            .expect("no thread panics while it holds the pool");
+        if failed.is_some_and(|renewals| renewals != pool.renewals) {
             return true;
         }
         let mut login = lock(&self.login);
         if !login.may_recover(level) {
             return false;
         }
-        pool.generation += 1;
+        pool.renewals += 1;
         let _watched = self.watch_renewal(pool.slots.len());
         let mut renewed = self.renewed(level, &mut pool, &mut login);
         if level == RecoveryLevel::Login && matches!(renewed, Err(TokenError::Unavailable { .. })) {
             renewed = self.renewed(RecoveryLevel::Initialize, &mut pool, &mut login);
         }
-        // Before the state: a token that is told to be ready must not show keys as they were.
+        // Before the state: a token that is reported ready must not show the old keys.
         self.health.set_keys(self.used_keys.reports());
         self.set_remark(login.key_remark());
         match &renewed {
@@ -316,7 +349,7 @@ impl Recovery {
         renewed.is_ok()
     }
 
-    /// Everything new from `level` on, and proven.
+    /// Opens new sessions after a recovery of `level`, and proves the keys.
     fn renewed(
         &self,
         level: RecoveryLevel,
@@ -328,13 +361,16 @@ impl Recovery {
         if let Some(token) = tokens.first_mut() {
             self.used_keys.prove_all(&self.name, token.as_mut())?;
         }
-        pool.slot(tokens);
+        pool.fill(tokens);
         Ok(())
     }
 
-    /// Looks at a token that works. One that fails now is healed before somebody needs it.
-    fn look(&self) {
-        let pool = self.pool.read().expect("nobody panics holding the pool");
+    /// Checks a token that works. If it fails, recovers before a request needs it.
+    fn check_idle(&self) {
+        let pool = self
+            .pool
+            .read()
+            .expect("no thread panics while it holds the pool");
         let watched = self.watch_renewal(pool.slots.len());
         let remark = lock(&self.login).remark();
         drop(watched);
@@ -349,31 +385,31 @@ impl Recovery {
                 ..
             }) => {
                 tracing::warn!(token = self.name, reason, "idle token failed, recovering");
-                let generation = pool.generation;
+                let renewals = pool.renewals;
                 drop(pool);
-                self.renew(level.max(RecoveryLevel::Login), Some(generation));
+                self.renew(level.max(RecoveryLevel::Login), Some(renewals));
             }
             _ => {}
         }
     }
 
-    /// Waits until the token has to be tended: soon, while it is not ready; if it is, when it fails
-    /// or, where the token has something to tell at rest, from time to time. False once closed.
+    /// Waits until the next [`probe`](Self::probe): briefly while the token is not ready; otherwise
+    /// until it fails, or for the check interval if it has one. Returns false once closed.
     pub(super) fn wait_until_due(&self) -> bool {
-        let pause = lock(&self.login).look_interval().unwrap_or(FOREVER);
+        let pause = lock(&self.login).check_interval().unwrap_or(FOREVER);
         let is_ready = |health: &WorkerHealth| health.state == TokenState::Ready;
-        // A new remark may change how often the token is looked at.
+        // A new remark may change the check interval.
         let known = self.health.read().reason;
         let health = self
             .health
             .wait(pause, |health| !is_ready(health) || health.reason != known);
         if !is_ready(&health) {
-            self.health.wait(TEND_PERIOD, |_| false);
+            self.health.wait(PROBE_PERIOD, |_| false);
         }
         !self.health.is_closed()
     }
 
-    /// Ends all waiting.
+    /// Ends every wait, now and later.
     pub(super) fn close(&self) {
         self.health.close();
     }
@@ -382,10 +418,10 @@ impl Recovery {
         self.health.is_closed()
     }
 
-    /// What the prober does when that is due: heals without traffic.
-    pub(super) fn tend(&self) {
+    /// Checks a ready token and recovers an unavailable one, without a request.
+    pub(super) fn probe(&self) {
         let is_due = match self.health.read().state {
-            TokenState::Ready => return self.look(),
+            TokenState::Ready => return self.check_idle(),
             TokenState::Starting | TokenState::Unavailable => true,
             TokenState::Parked => lock(&self.login).may_leave_park(),
         };
@@ -394,17 +430,20 @@ impl Recovery {
         }
     }
 
-    /// Whether another process should try. Never before this one had the token: a fresh process that
-    /// cannot have it tries on, so an absent token costs one process and not one after the other.
+    /// Returns true if a new process should try. A process in which the token was never ready keeps
+    /// trying, so that an absent token does not restart one process after the other.
     pub(super) fn needs_new_process(&self) -> bool {
         self.health
             .lost_for()
             .is_some_and(|lost| lost >= NEW_PROCESS_AFTER)
     }
 
-    /// Drops every session, then brings the library down. Afterwards no signer may come back.
+    /// Drops every session, then finalizes the library. No operation may follow.
     pub(super) fn stop(&self) {
-        let mut pool = self.pool.write().expect("nobody panics holding the pool");
+        let mut pool = self
+            .pool
+            .write()
+            .expect("no thread panics while it holds the pool");
         pool.drop_sessions();
         lock(&self.login).stop();
     }
@@ -422,7 +461,7 @@ impl SessionPool {
         }
     }
 
-    fn slot(&mut self, tokens: Vec<Box<dyn Token>>) {
+    fn fill(&mut self, tokens: Vec<Box<dyn Token>>) {
         for (slot, token) in self.slots.iter_mut().zip(tokens) {
             unlocked(slot).token = Some(token);
         }
@@ -440,51 +479,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .expect("no thread panics while it holds a slot or the login")
 }
 
-/// An operation of the protocol as a call of the trait. What a credential key shall sign is looked
-/// at here: the client is not believed.
-fn apply(name: &str, token: &mut dyn Token, operation: &Operation) -> Result<Answer, TokenError> {
-    let refused = |reason: String| TokenError::Refused {
-        token: name.to_owned(),
-        operation: operation.name().to_owned(),
-        reason,
-    };
-    let not_signed = |reason: NotACredential| refused(reason.to_string());
-    let now = SystemTime::now();
-    Ok(match operation {
-        Operation::Describe => Answer::Token(token.describe()?),
-        Operation::Inventory => Answer::Inventory(token.inventory()?),
-        Operation::Find(key) => Answer::Key(token.find(key)?),
-        Operation::FindById(id) => token.find_by_id(id)?.map_or(Answer::NoKey, Answer::Key),
-        Operation::Generate(specification) => Answer::Key(token.generate(specification)?),
-        Operation::Sign {
-            key,
-            algorithm,
-            message,
-        } => Answer::Signature(token.sign(key, *algorithm, message)?),
-        Operation::Destroy(key) => {
-            token.destroy(key)?;
-            Answer::Destroyed
-        }
-        Operation::SignAssertion { key, input } => {
-            check_assertion(input, now).map_err(not_signed)?;
-            Answer::Signature(token.sign_assertion(key, input)?)
-        }
-        Operation::Hmac { label, text } => {
-            check_shared_access(text, now).map_err(not_signed)?;
-            Answer::Signature(token.hmac_sha256(label, text)?)
-        }
-        Operation::ImportSecret { label, secret } => {
-            token.import_secret(label, &secret.expose())?;
-            Answer::Imported
-        }
-        Operation::DestroySecret(label) => {
-            token.destroy_secret(label)?;
-            Answer::Destroyed
-        }
-        Operation::Health { .. } | Operation::Prove(_) => {
-            return Err(refused("it is no operation of a token".into()));
-        }
-    })
+/// Checks what a credential's key is to sign. The worker does not rely on its client for that.
+fn check_credential(operation: &Operation) -> Result<(), NotACredential> {
+    match operation {
+        Operation::SignAssertion { input, .. } => check_assertion(input, SystemTime::now()),
+        Operation::Hmac { text, .. } => check_shared_access(text, SystemTime::now()),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! What the service manager is told of a worker: how the token is, and that the worker lives.
+//! Reports the token's state to the service manager, and pings its watchdog.
 //!
-//! A token that is away is no failure of the worker: it is told as its status, and the watchdog is
-//! fed. It is not fed when a thread of the worker hangs ([`watchdog`](super::watchdog)), nor when the
+//! An unavailable token is not a failure of the worker: the state is reported and the pings
+//! continue. They stop when a thread of the worker hangs ([`watchdog`](super::watchdog)) or the
 //! whole process does.
 
 use super::health::WorkerHealth;
@@ -10,13 +10,13 @@ use crate::notify::ServiceManager;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many times the service manager's watchdog is fed in its time.
+/// Pings within the watchdog's timeout.
 const PINGS: u32 = 4;
 
-/// How long nothing is told when there is no news.
+/// How long to wait for a change of the state.
 const STATUS_PAUSE: Duration = Duration::from_secs(3600);
 
-/// The service manager's watchdog, and when it is fed next.
+/// Pings the service manager's watchdog.
 pub(super) struct WatchdogPing {
     manager: Arc<dyn ServiceManager>,
     every: Duration,
@@ -24,7 +24,7 @@ pub(super) struct WatchdogPing {
 }
 
 impl WatchdogPing {
-    /// If the service manager waits for it; due at once.
+    /// Returns pings, the first due at once, if the service manager has a watchdog.
     pub(super) fn requested(manager: &Arc<dyn ServiceManager>) -> Option<Self> {
         Some(Self {
             every: manager.watchdog()? / PINGS,
@@ -37,7 +37,7 @@ impl WatchdogPing {
         self.due
     }
 
-    /// Feeds it, if that is due.
+    /// Sends a ping if one is due.
     pub(super) fn send_if_due(&mut self, now: Instant) {
         if now >= self.due {
             self.manager.alive();
@@ -46,12 +46,12 @@ impl WatchdogPing {
     }
 }
 
-/// Tells how the token is whenever that changes, until the ladder is closed.
-pub(super) fn tell_health(manager: &dyn ServiceManager, token: &str, recovery: &Recovery) {
-    let mut health = recovery.health();
+/// Reports the token's state whenever it changes, until the recovery is closed.
+pub(super) fn report_health(manager: &dyn ServiceManager, token: &str, recovery: &Recovery) {
     while !recovery.is_closed() {
+        let health = recovery.health();
         manager.status(&status(token, &health));
-        health = recovery.health_unlike(&health, STATUS_PAUSE);
+        recovery.wait_for_change(&health, STATUS_PAUSE, || false);
     }
 }
 

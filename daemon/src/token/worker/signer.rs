@@ -1,4 +1,4 @@
-//! The signer threads: each takes a job, does it on its own session, and sees to the answer.
+//! Runs the signer threads: each takes a job, performs it on its own session, and sends the answer.
 
 use super::Job;
 use super::queue::Queue;
@@ -7,11 +7,11 @@ use crate::token::frame_writer::FrameWriter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a finished answer may wait for the next one, to leave with it in one system call. Only
-/// while work is queued and the token is that fast: a slow token's answers leave at once.
+/// How long an answer may wait for the next one, to be sent in one system call. It waits only while
+/// jobs are queued; the answers of a slow token are sent at once.
 const GATHER: Duration = Duration::from_micros(250);
 
-/// One signer: its number is its number on the ladder's bench.
+/// One signer; `number` is its slot in the session pool.
 pub(super) struct Signer {
     pub(super) token: String,
     pub(super) number: usize,
@@ -20,11 +20,11 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// Works until the queue is closed.
+    /// Runs until the queue is closed.
     pub(super) fn run(self) {
         let mut gathered: Option<Gathered> = None;
         loop {
-            // Who holds answers back must not wait: another signer may take the last job.
+            // A signer that holds answers must not wait: another one may take the last job.
             let job = match &gathered {
                 Some(_) => self.queue.pop_now(),
                 None => match self.queue.pop() {
@@ -39,7 +39,7 @@ impl Signer {
         }
     }
 
-    /// Does the job, and adds its answer to those gathered.
+    /// Performs the job, and adds its answer to the gathered ones.
     fn gather(&self, mut gathered: Option<Gathered>, job: Job) -> Option<Gathered> {
         let begun = Instant::now();
         if job.is_expired() {
@@ -67,10 +67,10 @@ impl Signer {
     }
 }
 
-/// Answers appended and not yet sent.
+/// Answers that were appended and not sent yet.
 struct Gathered {
     writer: Arc<FrameWriter>,
-    /// When work on the first of them began.
+    /// When the first of them was begun.
     since: Instant,
 }
 
@@ -80,12 +80,12 @@ impl Gathered {
     }
 }
 
-/// Sends what was gathered. A peer that is gone is its reader's business.
+/// Sends the gathered answers. If the peer has gone, its reading thread ends the connection.
 fn send(gathered: Option<Gathered>) -> Option<Gathered> {
     if let Some(gathered) = gathered
         && let Err(error) = gathered.writer.flush()
     {
-        tracing::debug!(%error, "an answer was not sent");
+        tracing::debug!(%error, "cannot send answer");
     }
     None
 }

@@ -1,17 +1,17 @@
-//! The keys that this worker was asked to use: whether each one signs, and how often it signed what
-//! is on no record.
+//! Records for each used key whether it signs, and how often it signed what is not recorded.
 //!
 //! A test signature shows that a key signs. It is made after every login for each key that has
-//! signed before, and whenever the daemon asks for it. The counts go to the daemon with the
-//! worker's health, so that every signature of a token is explained.
+//! signed before, and when the daemon asks for it. The counts are part of the worker's health, so
+//! that the daemon can explain every signature of a token.
 
 use super::health::KeyReport;
 use crate::token::contract::LABEL;
-use crate::token::{KeyDescription, KeyReference, Token, TokenError, key_proof, spki_sha256};
+use crate::token::operation::{Operation, Token};
+use crate::token::{KeyDescription, KeyReference, TokenError, key_proof, spki_sha256};
 use std::collections::HashMap;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Most keys that are remembered; an authority has a handful.
+/// Most keys that are recorded; an authority has a few.
 const KEYS_MAX: usize = 256;
 
 /// Keys by the SHA-256 of their SPKI; shared secrets by the SHA-256 of their label.
@@ -19,10 +19,10 @@ const KEYS_MAX: usize = 256;
 pub(super) struct UsedKeys(RwLock<HashMap<[u8; 32], UsedKey>>);
 
 struct UsedKey {
-    /// How the key is found after a login. `None` for credentials, which make no test signature,
-    /// and for keys that were deleted.
+    /// Names the key after a login. `None` for credentials, which make no test signature, and for
+    /// deleted keys.
     reference: Option<KeyReference>,
-    /// It is unusable because it was not found.
+    /// The key is unusable because it was not found.
     missing: bool,
     report: KeyReport,
 }
@@ -57,8 +57,8 @@ impl UsedKey {
 }
 
 impl UsedKeys {
-    /// Remembers a key that has signed. True if the reports are others now: not after a usual
-    /// signature, which costs a look.
+    /// Records a key that has signed. Returns true if the reports have changed. The usual signature
+    /// takes only a read lock.
     pub(super) fn remember(&self, key: &KeyReference) -> bool {
         if is_throw_away(key) || self.read().get(&place_of(key)).is_some_and(is_good) {
             return false;
@@ -72,27 +72,28 @@ impl UsedKeys {
         true
     }
 
-    /// Forgets a key that was deleted on purpose; what it signed stays counted.
+    /// Removes the reference of a deleted key; its counts remain.
     pub(super) fn forget(&self, key: &KeyReference) {
         if let Some(used) = self.write().get_mut(&place_of(key)) {
             used.reference = None;
         }
     }
 
-    /// Forgets the keys that a new key has replaced under the same id; what they signed stays counted.
+    /// Removes the references of keys that a new key with the same id has replaced; their counts
+    /// remain.
     pub(super) fn forget_replaced(&self, id: &[u8]) {
         for used in self.write().values_mut() {
             used.reference.take_if(|reference| reference.id == id);
         }
     }
 
-    /// Counts what a credential's key has signed.
+    /// Counts an assertion by a credential's key.
     pub(super) fn count_assertion(&self, key: &KeyReference) {
         let place = spki_sha256(&key.spki);
         self.count_credential(place, Some(place), &key.label);
     }
 
-    /// Counts a code made with the shared secret of this label.
+    /// Counts an HMAC with the shared secret of this label.
     pub(super) fn count_hmac(&self, label: &str) {
         self.count_credential(spki_sha256(label.as_bytes()), None, label);
     }
@@ -105,7 +106,7 @@ impl UsedKeys {
         }
     }
 
-    /// Has one key sign a test message, and verifies the signature.
+    /// Makes a test signature with one key, and verifies it.
     pub(super) fn prove(
         &self,
         name: &str,
@@ -122,11 +123,16 @@ impl UsedKeys {
         token: &mut dyn Token,
         key: &KeyReference,
     ) -> Result<KeyDescription, Unproven> {
-        let found = token.find(key);
-        let found = found.map_err(|error| self.failed(key, Stage::Finding, error))?;
+        let found = token.ask(Operation::Find(key.clone()));
+        let found: KeyDescription =
+            found.map_err(|error| self.failed(key, Stage::Finding, error))?;
         let mut stage = Stage::Signing;
         let sign = |key: &KeyReference, algorithm, message: &[u8]| {
-            let signature = token.sign(key, algorithm, message)?;
+            let signature = token.ask(Operation::Sign {
+                key: key.clone(),
+                algorithm,
+                message: message.to_vec(),
+            })?;
             stage = Stage::Verifying;
             Ok(signature)
         };
@@ -162,15 +168,15 @@ impl UsedKeys {
             Some(TokenError::Key { reason, .. } | TokenError::Refused { reason, .. }) => {
                 used.report.unusable = Some(reason.clone());
             }
-            // The token is at fault; the key is proven again when the token is back.
+            // The token has failed, and the key is proven again after the next login.
             Some(_) => {}
         }
     }
 
-    /// Has every remembered key sign a test message after a login, and verifies the signatures.
+    /// Makes a test signature with every recorded key after a login, and verifies it.
     ///
-    /// A key that is not there or does not sign makes only itself unusable. A signature that does
-    /// not verify makes the token unusable.
+    /// A key that is missing or does not sign is only unusable itself. A signature that does not
+    /// verify makes the token unusable.
     pub(super) fn prove_all(&self, name: &str, token: &mut dyn Token) -> Result<(), TokenError> {
         for key in self.references() {
             match self.try_to_prove(name, token, &key) {
@@ -182,7 +188,7 @@ impl UsedKeys {
         Ok(())
     }
 
-    /// What an operator should know of the keys, in words.
+    /// Returns what an operator should know about the keys.
     pub(super) fn remarks(&self) -> Vec<String> {
         let keys = self.read();
         let labels = |missing: bool| {
@@ -195,16 +201,18 @@ impl UsedKeys {
             labels.sort_unstable();
             labels.join(", ")
         };
-        let told = [
+        let remarks = [
             ("keys not found", labels(true)),
             ("keys that do not sign", labels(false)),
         ];
-        let told = told.into_iter().filter(|(_, labels)| !labels.is_empty());
-        told.map(|(what, labels)| format!("{what}: {labels}"))
+        remarks
+            .into_iter()
+            .filter(|(_, labels)| !labels.is_empty())
+            .map(|(what, labels)| format!("{what}: {labels}"))
             .collect()
     }
 
-    /// What the daemon is told of all keys, in a fixed order.
+    /// Returns the reports about all keys, in a fixed order.
     pub(super) fn reports(&self) -> Vec<KeyReport> {
         let keys = self.read();
         let mut reports: Vec<_> = keys.iter().collect();
@@ -232,7 +240,7 @@ impl UsedKeys {
     }
 }
 
-/// How far a proof came.
+/// The last step of a proof that was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Finding,
@@ -248,7 +256,7 @@ struct Unproven {
 }
 
 impl Unproven {
-    /// The token works, and this key does not.
+    /// Returns true if the token works and only this key does not.
     fn is_of_the_key_alone(&self) -> bool {
         let by_key = matches!(
             self.error,
@@ -258,8 +266,8 @@ impl Unproven {
     }
 }
 
-/// A key of the contract or the bench. All of them share one report: they are many, and each is
-/// deleted at once.
+/// Returns true for a test key of the contract check or the benchmark. Test keys share one report:
+/// there are many, and each is deleted soon.
 fn is_throw_away(key: &KeyReference) -> bool {
     key.label == LABEL
 }
@@ -276,7 +284,8 @@ fn is_good(used: &UsedKey) -> bool {
     used.reference.is_some() && used.report.unusable.is_none()
 }
 
-/// The entry at `place`, which is made if there is room. A deleted key's entry makes room.
+/// Returns the entry at `place`, and makes it if there is room. The entry of a deleted key is
+/// removed to make room.
 fn entry(
     keys: &mut HashMap<[u8; 32], UsedKey>,
     place: [u8; 32],

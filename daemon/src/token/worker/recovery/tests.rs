@@ -1,30 +1,30 @@
-//! The ladder, on a backend that fails as told.
+//! Tests recovery with a backend that fails as scripted.
 
 use super::super::health::{KeyReport, RecoveryCounters};
 use super::*;
-use crate::token::backend::{Backend, PinStanding, TokenIdentity};
+use crate::token::backend::{Backend, PinTries, TokenIdentity};
 use crate::token::credential;
 use crate::token::memory::MemoryToken;
-use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenDescription, key_proof};
+use crate::token::{KeyDescription, KeyReference, KeySpecification, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
-use secrecy::{SecretSlice, SecretString};
+use secrecy::SecretString;
 use std::collections::VecDeque;
 
 const NAME: &str = "factory";
 
-/// What is left to go wrong; shared by the test, the backend and its sessions.
+/// The faults still to come; shared by the test, the backend and its sessions.
 #[derive(Clone, Default)]
 struct Script(Arc<Mutex<Faults>>);
 
 #[derive(Default)]
 struct Faults {
-    /// Of the next operations, one each.
+    /// One for each of the next operations.
     operations: VecDeque<RecoveryLevel>,
-    /// Of the next starts, one each.
+    /// The number of the next starts that fail.
     starts: usize,
-    /// What is remarked at each look, then nothing.
+    /// One for each of the next checks.
     remarks: VecDeque<Result<Option<String>, TokenError>>,
-    /// Signatures come out wrong.
+    /// True to make wrong signatures.
     lies: bool,
     opened: usize,
     dropped: usize,
@@ -72,8 +72,8 @@ impl Backend for ScriptedBackend {
         }
     }
 
-    fn pin_standing(&mut self) -> Result<PinStanding, TokenError> {
-        Ok(PinStanding::Good)
+    fn pin_tries(&mut self) -> Result<PinTries, TokenError> {
+        Ok(PinTries::Enough)
     }
 
     fn log_in(&mut self, _: &SecretString) -> Result<(), TokenError> {
@@ -123,60 +123,24 @@ impl Drop for ScriptedSession {
 }
 
 impl Token for ScriptedSession {
-    fn describe(&mut self) -> Result<TokenDescription, TokenError> {
-        self.memory.describe()
-    }
-
-    fn find(&mut self, reference: &KeyReference) -> Result<KeyDescription, TokenError> {
-        self.memory.find(reference)
-    }
-
-    fn find_by_id(&mut self, id: &[u8]) -> Result<Option<KeyDescription>, TokenError> {
-        self.memory.find_by_id(id)
-    }
-
-    fn generate(&mut self, specification: &KeySpecification) -> Result<KeyDescription, TokenError> {
-        self.working()?;
-        self.memory.generate(specification)
-    }
-
-    fn sign(
-        &mut self,
-        key: &KeyReference,
-        algorithm: SignatureAlgorithm,
-        message: &[u8],
-    ) -> Result<Vec<u8>, TokenError> {
-        self.working()?;
-        let message = if self.script.faults().lies {
-            b"another"
-        } else {
-            message
-        };
-        self.memory.sign(key, algorithm, message)
-    }
-
-    fn destroy(&mut self, key: &KeyReference) -> Result<(), TokenError> {
-        self.memory.destroy(key)
-    }
-
-    fn sign_assertion(&mut self, key: &KeyReference, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.memory.sign_assertion(key, input)
-    }
-
-    fn import_secret(&mut self, label: &str, secret: &SecretSlice<u8>) -> Result<(), TokenError> {
-        self.memory.import_secret(label, secret)
-    }
-
-    fn hmac_sha256(&mut self, label: &str, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.memory.hmac_sha256(label, message)
-    }
-
-    fn destroy_secret(&mut self, label: &str) -> Result<(), TokenError> {
-        self.memory.destroy_secret(label)
+    fn perform(&mut self, operation: &Operation) -> Result<Answer, TokenError> {
+        if let Operation::Generate(_) | Operation::Sign { .. } = operation {
+            self.working()?;
+        }
+        match operation {
+            Operation::Sign { key, algorithm, .. } if self.script.faults().lies => {
+                self.memory.perform(&Operation::Sign {
+                    key: key.clone(),
+                    algorithm: *algorithm,
+                    message: b"another".to_vec(),
+                })
+            }
+            _ => self.memory.perform(operation),
+        }
     }
 }
 
-/// A ladder of one signer, tended once, and a key that has signed.
+/// A token of one signer, probed once, and a key that has signed.
 struct Scene {
     recovery: Recovery,
     script: Script,
@@ -191,14 +155,16 @@ impl Scene {
             label: "ca".into(),
             id: vec![1],
         };
-        let key = memory.generate(&specification).expect("memory works");
+        let token: &mut dyn Token = &mut memory;
+        let key = token.ask(Operation::Generate(specification));
+        let key: KeyDescription = key.expect("memory works");
         let backend = ScriptedBackend {
             memory,
             script: script.clone(),
         };
         let login = TokenLogin::new(NAME, Box::new(backend), None);
         let recovery = Recovery::new(NAME, 1, login, Arc::new(Watchdog::new(2)));
-        recovery.tend();
+        recovery.probe();
         let scene = Scene {
             recovery,
             script,
@@ -234,7 +200,7 @@ impl Scene {
         self.recovery.health().state
     }
 
-    /// As if the last climb had been long ago.
+    /// Waits until another recovery is allowed.
     fn let_time_pass(&self) {
         std::thread::sleep(Duration::from_millis(1010));
     }
@@ -252,12 +218,12 @@ fn a_broken_session_is_replaced_and_nothing_else_is_touched() {
 }
 
 #[test]
-fn what_a_new_session_does_not_heal_climbs_until_something_does() {
+fn recovery_goes_on_with_the_next_level_until_one_helps() {
     let scene = Scene::new();
     scene.let_time_pass();
     // The operation, the operation on a new session, the proof after a new login.
     scene.script(&[RecoveryLevel::Session; 3]);
-    scene.sign().expect("heals on the way up");
+    scene.sign().expect("recovers at a higher level");
     assert_eq!(
         (scene.recoveries().sessions, scene.script.faults().started),
         (1, 2)
@@ -266,7 +232,7 @@ fn what_a_new_session_does_not_heal_climbs_until_something_does() {
 }
 
 #[test]
-fn a_lost_device_is_initialised_again_with_every_session_dropped_before() {
+fn a_lost_device_is_initialized_again_after_every_session_was_dropped() {
     let scene = Scene::new();
     scene.let_time_pass();
     scene.script(&[RecoveryLevel::Initialize]);
@@ -275,7 +241,7 @@ fn a_lost_device_is_initialised_again_with_every_session_dropped_before() {
 }
 
 #[test]
-fn initialising_is_rate_limited_and_then_left_to_the_prober() {
+fn initialization_is_rate_limited_and_then_left_to_the_prober() {
     let scene = Scene::new();
     scene.script(&[RecoveryLevel::Initialize]);
     assert!(matches!(scene.sign(), Err(TokenError::Unavailable { .. })));
@@ -286,7 +252,7 @@ fn initialising_is_rate_limited_and_then_left_to_the_prober() {
     );
     assert_eq!(scene.state(), TokenState::Unavailable);
     scene.let_time_pass();
-    scene.recovery.tend();
+    scene.recovery.probe();
     assert_eq!(scene.state(), TokenState::Ready);
     scene.sign().expect("healed");
 }
@@ -304,7 +270,7 @@ fn an_absent_device_is_tried_again_until_it_is_back() {
     for _ in 0..2 {
         assert_eq!(scene.state(), TokenState::Unavailable);
         scene.let_time_pass();
-        scene.recovery.tend();
+        scene.recovery.probe();
     }
     assert_eq!(scene.state(), TokenState::Ready);
 }
@@ -321,7 +287,7 @@ fn a_token_that_signs_wrongly_after_a_login_is_not_ready() {
 }
 
 #[test]
-fn a_used_key_that_is_gone_after_a_login_is_named_and_the_rest_goes_on() {
+fn a_used_key_that_is_missing_after_a_login_is_named_and_the_others_sign() {
     let scene = Scene::new();
     let gone = KeyReference {
         label: "gone".into(),
@@ -336,27 +302,27 @@ fn a_used_key_that_is_gone_after_a_login_is_named_and_the_rest_goes_on() {
     assert_eq!(scene.recovery.health().reason, "keys not found: gone");
 }
 
-/// What the ladder and the daemon have a key sign for a test is told with the health.
+/// Test signatures of a recovery and of the daemon are counted in the health.
 #[test]
 fn test_signatures_are_counted() {
     let scene = Scene::new();
-    let told = || scene.recovery.health().keys;
-    assert_eq!(told()[0].proofs, 0);
+    let reports = || scene.recovery.health().keys;
+    assert_eq!(reports()[0].proofs, 0);
     scene.let_time_pass();
     scene.script(&[RecoveryLevel::Initialize]);
     scene.sign().expect("signs after a new login");
-    assert_eq!(told()[0].proofs, 1);
+    assert_eq!(reports()[0].proofs, 1);
     let prove = Operation::Prove(scene.key.reference());
     assert_eq!(scene.perform(&prove), Ok(Answer::Key(scene.key.clone())));
-    let [report] = &told()[..] else {
-        panic!("one key: {:?}", told());
+    let [report] = &reports()[..] else {
+        panic!("one key: {:?}", reports());
     };
     assert_eq!((report.proofs, &report.unusable), (2, &None));
 }
 
 /// A key that does not sign makes neither the token unusable nor another key.
 #[test]
-fn a_key_that_cannot_be_proven_is_told_until_it_can() {
+fn a_key_that_cannot_be_proven_is_reported_until_it_can() {
     let scene = Scene::new();
     let mut absent = scene.key.reference();
     absent.spki = vec![9; 32];
@@ -385,31 +351,31 @@ fn a_key_that_cannot_be_proven_is_told_until_it_can() {
 }
 
 #[test]
-fn what_is_remarked_of_a_token_that_works_is_its_reason_as_long_as_it_holds() {
+fn a_remark_about_a_ready_token_is_its_reason_until_it_ends() {
     let scene = Scene::new();
     let lockout = Ok(Some("in lockout".to_owned()));
     scene.script.faults().remarks = [lockout, Ok(None)].into();
     for reason in ["in lockout", ""] {
         scene.let_time_pass();
-        scene.recovery.tend();
+        scene.recovery.probe();
         let health = scene.recovery.health();
         assert_eq!((health.state, &*health.reason), (TokenState::Ready, reason));
     }
 }
 
 #[test]
-fn a_token_at_rest_that_fails_is_healed_before_somebody_needs_it() {
+fn an_idle_token_that_fails_is_recovered_before_a_request() {
     let scene = Scene::new();
     let started = scene.script.faults().started;
     scene.script.faults().remarks = [Err(broken(RecoveryLevel::Initialize))].into();
     scene.let_time_pass();
-    scene.recovery.tend();
+    scene.recovery.probe();
     assert_eq!(scene.script.faults().started, started + 1);
     assert_eq!(scene.state(), TokenState::Ready);
 }
 
 #[test]
-fn a_key_is_not_generated_twice_whatever_was_healed() {
+fn a_key_is_not_generated_twice_after_a_recovery() {
     let scene = Scene::new();
     scene.let_time_pass();
     scene.script(&[RecoveryLevel::Initialize]);
@@ -426,33 +392,33 @@ fn a_key_is_not_generated_twice_whatever_was_healed() {
     let found = scene
         .perform(&Operation::FindById(vec![2]))
         .expect("healed");
-    assert_eq!(found, Answer::NoKey);
+    assert_eq!(found, Answer::Found(None));
     assert_eq!(scene.state(), TokenState::Ready);
 }
 
 #[test]
-fn many_who_saw_one_failure_climb_once() {
+fn many_signers_with_one_failure_recover_once() {
     let scene = Scene::new();
     scene.let_time_pass();
-    let generation = scene.recovery.pool.read().expect("not poisoned").generation;
+    let renewals = scene.recovery.pool.read().expect("not poisoned").renewals;
     assert!(
         scene
             .recovery
-            .recover(RecoveryLevel::Initialize, generation, 0)
+            .recover(RecoveryLevel::Initialize, renewals, 0)
     );
     assert!(
         scene
             .recovery
-            .recover(RecoveryLevel::Initialize, generation, 0),
+            .recover(RecoveryLevel::Initialize, renewals, 0),
         "another signer has recovered"
     );
     assert_eq!(scene.script.faults().started, 2);
 }
 
-/// The client is not believed: whatever it calls an assertion or the text of a shared access
-/// signature is looked at before the token sees it.
+/// The worker checks the bytes that its client calls an assertion or the text of a shared access
+/// signature.
 #[test]
-fn what_is_no_credential_is_not_signed_with_a_credential_key() {
+fn a_credentials_key_signs_only_credentials() {
     let scene = Scene::new();
     let label = credential::label("dps").expect("a name");
     let certificate = [0x30, 0x82, 0x01, 0x00, 0xa0, 0x03].to_vec();
