@@ -190,6 +190,8 @@ fn serve(stream: &UnixStream, dispatcher: &RequestDispatcher) -> anyhow::Result<
         let outcome = read_requests(stream, reader, dispatcher, &writer);
         ended.store(true, Ordering::Release);
         dispatcher.recovery.wake_waiters();
+        // Ends a write that the peer does not read.
+        let _ = stream.shutdown(Shutdown::Both);
         outcome
     })
 }
