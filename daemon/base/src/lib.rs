@@ -8,7 +8,7 @@
 //! | [`socket_path`] | refuses a path that no Unix socket can have |
 //! | [`toml_error`] | describes a TOML error without repeating the text, which may hold a secret |
 //! | [`process_memory`] | keeps the memory of the process from core dumps and debuggers |
-//! | [`notify`] | sends readiness, status and watchdog messages to systemd, and the log to its journal |
+//! | [`notify`] | sends readiness, status and watchdog pings to systemd, and the log to journald |
 //! | [`fragment`] | describes the families of PKCS#11 modules |
 //! | [`probe`] | asks a PKCS#11 module for its slots, in a process of its own |
 //! | [`program`] | runs the main function of a program: log, exit codes, error output |

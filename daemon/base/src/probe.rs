@@ -21,7 +21,7 @@ const PERIOD: Duration = Duration::from_millis(20);
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// A module that can be asked.
+/// A module to be listed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
     /// The module's family, or "unknown".
@@ -114,7 +114,7 @@ impl Probe {
             command.env_remove(variable);
         }
         let answer = answer_of(command.envs(&self.environment))?;
-        let answer: Answer = serde_json::from_slice(&answer).context("it wrote something else")?;
+        let answer: Answer = serde_json::from_slice(&answer).context("its answer is not JSON")?;
         answer.map_err(|problem| anyhow!(problem))
     }
 }

@@ -174,7 +174,8 @@ fn sign_until(
     let Some(algorithm) = key_proof::algorithm_of(&key.spki) else {
         return Ok(Vec::new());
     };
-    let (reference, message) = (key.reference(), key_proof::challenge());
+    let reference = key.reference();
+    let message = key_proof::challenge();
     let mut times = Vec::new();
     while Instant::now() < end {
         let begun = Instant::now();

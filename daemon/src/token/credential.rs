@@ -199,7 +199,7 @@ mod tests {
     }
 
     proptest! {
-        /// What an authority signs is a SEQUENCE of more than 127 bytes.
+        /// Bytes that an authority signs are a SEQUENCE of more than 127 bytes.
         #[test]
         fn nothing_that_begins_as_a_certificate_is_a_credential(rest in prop::collection::vec(any::<u8>(), 0..300)) {
             for length in [&[0x30, 0x81][..], &[0x30, 0x82]] {

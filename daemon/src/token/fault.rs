@@ -12,7 +12,7 @@ pub(crate) struct Fault {
     pub(crate) reason: String,
 }
 
-/// What can be done about a [`Fault`].
+/// The way to deal with a [`Fault`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     /// Recover from this level on.
@@ -49,7 +49,8 @@ impl Fault {
 
     /// Returns the error of `operation` of `token` about `subject`, a key's label.
     pub(crate) fn into_error(self, token: &str, operation: &str, subject: &str) -> TokenError {
-        let (token, reason) = (token.to_owned(), self.reason);
+        let token = token.to_owned();
+        let reason = self.reason;
         match self.class {
             Class::Recover(level) => TokenError::Unavailable {
                 token,

@@ -209,8 +209,8 @@ pub enum TokenError {
 
 /// A failed request to a worker, with the knowledge whether it was sent.
 ///
-/// Only the client makes the value, at the point where it passes a request on for sending. So an
-/// unsent request has certainly not reached a worker.
+/// Only the client makes the value, at the point where it passes a request on for sending. So a
+/// request that was not sent has certainly not reached a worker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct CallFailure {

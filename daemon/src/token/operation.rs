@@ -26,7 +26,7 @@ impl dyn Token + '_ {
     }
 }
 
-/// What a token can be asked to do.
+/// A request to a token.
 ///
 /// The operations down to [`Destroy`](Operation::Destroy) are for keys that sign certificates. The
 /// operations below it are for credentials ([`credential`](super::credential)) and MUST NOT touch
@@ -124,7 +124,7 @@ impl Operation {
     }
 }
 
-/// What an operation returns.
+/// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     Token(TokenDescription),

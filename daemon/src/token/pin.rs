@@ -251,7 +251,8 @@ impl PinGuard {
 /// Returns the refusal as an error that names the remedies.
 fn refused(known: &Refusal, credential: &Path, park_file: &Path) -> PinError {
     let reason = known.reason.clone();
-    let (credential, park_file) = (credential.to_owned(), park_file.to_owned());
+    let credential = credential.to_owned();
+    let park_file = park_file.to_owned();
     if known.refusals < REFUSALS_MAX {
         PinError::Refused {
             reason,

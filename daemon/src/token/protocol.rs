@@ -19,7 +19,7 @@ pub(crate) const VERSION: u16 = 7;
 /// Longest frame. The longest message is a to-be-signed CRL: 8 MiB hold some 200,000 entries.
 pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;
 
-/// Longest time between two health messages of a worker. One that is silent for longer hangs.
+/// Longest time between two health messages of a worker. A worker that is silent for longer hangs.
 pub(crate) const HEALTH_PAUSE: Duration = Duration::from_secs(10);
 
 /// How much one call reads from the socket.

@@ -193,7 +193,8 @@ impl WorkerRunner {
     /// if the supervisor was stopped, which also ends the worker.
     fn watch(&self, mut worker: Worker, stopped: &PipeReader) -> Option<String> {
         let hung = Arc::new(OnceLock::new());
-        let (process, hung_in) = (worker.process.clone(), hung.clone());
+        let process = worker.process.clone();
+        let hung_in = hung.clone();
         self.client.on_hang(Some(Box::new(move |operation| {
             let _ = hung_in.set(operation);
             let _ = pidfd_send_signal(&*process, Signal::KILL);

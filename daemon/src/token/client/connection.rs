@@ -195,7 +195,7 @@ impl Connection {
         operation: Operation,
         allowed: Duration,
     ) -> impl Future<Output = Result<Answer, CallFailure>> + Send + use<> {
-        // A request that fails here was not handed to the writer. One that was may be sent.
+        // A request that fails here was not given to the writer; after that it may be sent.
         let asked = self.ask(operation, allowed).map_err(CallFailure::unsent);
         let token = self.token.clone();
         async move {
@@ -219,7 +219,8 @@ impl Connection {
         };
         if let Err(error) = self.writer.append(&request) {
             self.pending().requests.remove(&id);
-            let (token, operation) = (self.token.clone(), name.to_owned());
+            let token = self.token.clone();
+            let operation = name.to_owned();
             return Err(TokenError::Refused {
                 token,
                 operation,
@@ -243,7 +244,8 @@ impl Connection {
             return Err(TokenError::unavailable(&self.token, reason));
         }
         pending.last_id += 1;
-        let (id, deadline) = (pending.last_id, Instant::now() + allowed);
+        let id = pending.last_id;
+        let deadline = Instant::now() + allowed;
         let (reply, answer) = oneshot::channel();
         let in_flight = InFlight {
             operation,

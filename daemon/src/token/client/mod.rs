@@ -151,7 +151,8 @@ impl TokenClient {
         input: &[u8],
         deadline: Duration,
     ) -> Result<Vec<u8>, TokenError> {
-        let (key, input) = (key.clone(), input.to_vec());
+        let key = key.clone();
+        let input = input.to_vec();
         self.ask(Operation::SignAssertion { key, input }, deadline)
     }
 
@@ -163,7 +164,8 @@ impl TokenClient {
         text: &[u8],
         deadline: Duration,
     ) -> Result<Vec<u8>, TokenError> {
-        let (label, text) = (label.to_owned(), text.to_vec());
+        let label = label.to_owned();
+        let text = text.to_vec();
         self.ask(Operation::Hmac { label, text }, deadline)
     }
 
@@ -174,7 +176,8 @@ impl TokenClient {
         secret: &SecretSlice<u8>,
         deadline: Duration,
     ) -> Result<(), TokenError> {
-        let (label, secret) = (label.to_owned(), SecretBytes::new(secret));
+        let label = label.to_owned();
+        let secret = SecretBytes::new(secret);
         self.ask(Operation::ImportSecret { label, secret }, deadline)
     }
 
@@ -374,7 +377,8 @@ mod tests {
 
     /// A client of a token in memory, and a key on that.
     fn client(folder: &std::path::Path) -> (TokenClient, MemoryToken, KeyReference) {
-        let (socket, mut memory) = (folder.join("socket"), MemoryToken::new("memory"));
+        let socket = folder.join("socket");
+        let mut memory = MemoryToken::new("memory");
         in_memory::serve("memory", memory.clone(), &socket);
         let client = TokenClient::new("memory", socket);
         assert_eq!(client.wait_ready(SOON).state, TokenState::Ready);

@@ -61,7 +61,8 @@ impl Pkcs11Backend {
     }
 
     fn error(&self, operation: &str) -> impl Fn(Fault) -> TokenError {
-        let (token, operation) = (self.settings.name.clone(), operation.to_owned());
+        let token = self.settings.name.clone();
+        let operation = operation.to_owned();
         move |fault| fault.into_error(&token, &operation, "")
     }
 
@@ -77,7 +78,8 @@ impl Pkcs11Backend {
     }
 
     fn bring_up(&mut self) -> Result<Present, Fault> {
-        let (label, serial) = (self.settings.label.clone(), self.settings.serial.clone());
+        let label = self.settings.label.clone();
+        let serial = self.settings.serial.clone();
         let avoid = self.fragment.avoid_mechanisms.clone();
         let module = self.loaded()?;
         module.initialize()?;

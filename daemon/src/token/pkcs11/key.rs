@@ -34,7 +34,7 @@ pub(super) struct KeyPair {
 /// The result of a search.
 pub(super) struct Found {
     pub(super) pair: KeyPair,
-    /// What an operator must know about its objects.
+    /// The remark about its objects, for the operator.
     pub(super) remark: Option<String>,
 }
 

@@ -204,7 +204,8 @@ impl Pkcs11Token {
         for_credential: bool,
     ) -> Result<Vec<u8>, Fault> {
         let pair = self.pair(reference)?;
-        let (private, own) = (pair.private, pair.algorithm);
+        let private = pair.private;
+        let own = pair.algorithm;
         match (is_credential(&pair.label), for_credential) {
             (true, false) => {
                 return Err(Fault::key("it is a credential's: it signs assertions only"));

@@ -52,7 +52,8 @@ impl TpmBackend {
     }
 
     fn error(&self, operation: &str) -> impl Fn(Fault) -> TokenError {
-        let (token, operation) = (self.settings.name.clone(), operation.to_owned());
+        let token = self.settings.name.clone();
+        let operation = operation.to_owned();
         move |fault| fault.into_error(&token, &operation, "")
     }
 
@@ -61,7 +62,8 @@ impl TpmBackend {
         let known = TpmIdentity::read(&self.identity_file)?;
         let primary = known.as_ref().map(|known| &known.primary[..]);
         let admitted = |primary: &[u8]| self.check_identity(primary, known.as_ref());
-        let (tcti, handle) = (&self.tpm.tcti, self.tpm.primary_handle);
+        let tcti = &self.tpm.tcti;
+        let handle = self.tpm.primary_handle;
         let mut device = Device::open(tcti, handle, primary, admitted)?;
         let description = describe(&mut device, &self.settings.label, &self.tpm)?;
         Ok(Present {
@@ -230,7 +232,8 @@ fn make_identity(device: &mut Device) -> Result<TpmIdentity, Fault> {
 }
 
 fn prove(device: &mut Device, known: &TpmIdentity) -> Result<(), Fault> {
-    let (message, algorithm) = (key_proof::challenge(), SignatureAlgorithm::EcdsaSha256);
+    let message = key_proof::challenge();
+    let algorithm = SignatureAlgorithm::EcdsaSha256;
     let signature = device.sign_unguarded(&known.proof, algorithm, &message)?;
     if !key_proof::verifies(&known.proof.spki, algorithm, &message, &signature) {
         return Err(Fault::device("a test signature does not verify"));
@@ -252,10 +255,8 @@ fn describe(
     ]
     .map(|tag| property(tag).map_or(String::new(), text));
     let manufacturer = text(property(PropertyTag::Manufacturer)?);
-    let (high, low) = (
-        property(PropertyTag::FirmwareVersion1)?,
-        property(PropertyTag::FirmwareVersion2)?,
-    );
+    let high = property(PropertyTag::FirmwareVersion1)?;
+    let low = property(PropertyTag::FirmwareVersion2)?;
     let revision = property(PropertyTag::Revision)?;
     Ok(TokenDescription {
         label: label.to_owned(),

@@ -155,7 +155,8 @@ impl Device {
         specification: &KeySpecification,
     ) -> Result<(FoundKey, Vec<u8>), Fault> {
         let template = template::signing(specification.key_type)?;
-        let (label, id) = (specification.label.as_str(), &specification.id[..]);
+        let label = specification.label.as_str();
+        let id = &specification.id[..];
         let auth = self.authorization()?.of_key(label, id);
         let primary = self.primary;
         let created = with_password(&mut self.context, |context| {
@@ -213,7 +214,8 @@ impl Device {
         if loaded.found.key.algorithm != algorithm {
             return Err(Fault::key(format!("it does not sign in {algorithm:?}")));
         }
-        let (handle, digest) = (loaded.handle, digest_of(algorithm, message)?);
+        let handle = loaded.handle;
+        let digest = digest_of(algorithm, message)?;
         let ticket = no_ticket()?;
         let signature = with_password(&mut self.context, |context| {
             context.sign(handle, digest, SignatureScheme::Null, ticket)
@@ -233,7 +235,7 @@ impl Device {
         flush(&mut self.context, loaded.handle.into())
     }
 
-    /// Checks that the loaded key's handle does not belong to another program's object by now.
+    /// Checks that the loaded key's handle still belongs to our key.
     fn check_loaded(&mut self) -> Result<(), Fault> {
         match &self.loaded {
             Some(loaded) => is_at(&mut self.context, loaded.handle, &loaded.name),
@@ -289,7 +291,8 @@ impl Device {
         let name = self.context.tr_get_name(handle.into());
         let name = name.map_err(failed("Esys_TR_GetName"))?.value().to_vec();
         let set = self.context.tr_set_auth(handle.into(), auth);
-        let (label, id) = (wrapped.label, wrapped.id);
+        let label = wrapped.label;
+        let id = wrapped.id;
         let loaded = self.loaded.insert(LoadedKey {
             wrapped: record.to_vec(),
             handle,

@@ -102,7 +102,8 @@ fn device(path: &str) -> Result<Tcti, NoTcti> {
 }
 
 fn swtpm(settings: &str) -> Result<Tcti, NoTcti> {
-    let (mut host, mut port) = (None, None);
+    let mut host = None;
+    let mut port = None;
     for (name, value) in pairs(settings)? {
         let taken = match name {
             "host" if is_host(value) => host.replace(value.to_owned()).is_some(),
@@ -129,7 +130,8 @@ fn swtpm(settings: &str) -> Result<Tcti, NoTcti> {
 }
 
 fn tabrmd(settings: &str) -> Result<Tcti, NoTcti> {
-    let (mut bus_name, mut session) = (None, None);
+    let mut bus_name = None;
+    let mut session = None;
     for (name, value) in pairs(settings)? {
         let taken = match (name, value) {
             ("bus_name", value) if is_bus_name(value) => {

@@ -81,7 +81,8 @@ fn handed_over(path: &Path) -> anyhow::Result<Option<UnixListener>> {
     let address = listener.local_addr()?;
     let found = address.as_pathname().unwrap_or(Path::new(""));
     if found != path {
-        let (found, path) = (found.display(), path.display());
+        let found = found.display();
+        let path = path.display();
         let message = format!("{found}, and the daemon looks for the worker at {path}; {mend}");
         return Err(HandedOver(message).into());
     }

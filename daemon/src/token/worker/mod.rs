@@ -164,13 +164,15 @@ pub fn run(options: WorkerOptions) -> anyhow::Result<()> {
         .and_then(WatchdogPing::requested);
     if let Some(manager) = options.service_manager {
         manager.ready();
-        let (recovery, token) = (Arc::clone(&recovery), name.clone());
+        let recovery = Arc::clone(&recovery);
+        let token = name.clone();
         spawn("token-status", move || {
             report_health(manager.as_ref(), &token, &recovery);
         });
     }
     let watched = name.clone();
-    let (swept, token) = (Arc::clone(&queue), name.clone());
+    let swept = Arc::clone(&queue);
+    let token = name.clone();
     spawn("token-sweeper", move || sweep(&swept, &token));
     spawn("token-watchdog", move || watchdog.run(&watched, ping));
 
@@ -326,7 +328,8 @@ fn recovery(
 /// Starts the prober, which probes the token at once and whenever that is due, until the recovery
 /// is closed. Ends the worker when recovery needs a new process.
 fn prober(recovery: &Arc<Recovery>, watchdog: &Arc<Watchdog>, stop: Sender<End>) -> JoinHandle<()> {
-    let (recovery, watchdog) = (Arc::clone(recovery), Arc::clone(watchdog));
+    let recovery = Arc::clone(recovery);
+    let watchdog = Arc::clone(watchdog);
     spawn("token-prober", move || {
         loop {
             let watched = watchdog.watch_prober(Instant::now() + PROBE_DEADLINE);
