@@ -104,8 +104,8 @@ impl Trust {
         keys.insert(key, state);
     }
 
-    /// Records that a signature may have failed on the token: the key must be proven again. Requests
-    /// that failed together count as one failure.
+    /// Records that a signature may have failed on the token: the key must be proven again.
+    /// Requests that failed together count as one failure.
     pub(super) fn doubt(&self, key: &KeyReference) {
         let key = spki_sha256(&key.spki);
         if let Entry::Occupied(proven) = self.keys().entry(key)
@@ -275,8 +275,8 @@ mod tests {
         assert_eq!(asked.get(), 2);
     }
 
-    /// The token makes its test signatures and fails the others, as one that is too slow for many at
-    /// once does.
+    /// The token makes its test signatures and fails the others, as one that is too slow for many
+    /// at once does.
     #[test]
     fn a_key_that_only_makes_test_signatures_is_refused_for_longer_and_longer() {
         let (trust, asked) = (Trust::default(), Cell::new(0));

@@ -238,8 +238,9 @@ impl Recovery {
     fn remarks(&self) -> String {
         let remark = self.remark.lock();
         let remark = remark.expect("no thread panics while it holds the remark");
-        let keys = self.used_keys.remarks().into_iter();
-        keys.chain(remark.clone()).collect::<Vec<_>>().join("; ")
+        let mut remarks = self.used_keys.remarks();
+        remarks.extend(remark.clone());
+        remarks.join("; ")
     }
 
     fn set_remark(&self, remark: Option<String>) {

@@ -217,8 +217,10 @@ impl UsedKeys {
         let keys = self.read();
         let mut reports: Vec<_> = keys.iter().collect();
         reports.sort_unstable_by_key(|(place, _)| **place);
-        let reports = reports.into_iter();
-        reports.map(|(_, used)| used.report.clone()).collect()
+        reports
+            .into_iter()
+            .map(|(_, used)| used.report.clone())
+            .collect()
     }
 
     fn references(&self) -> Vec<KeyReference> {
