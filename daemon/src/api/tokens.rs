@@ -5,7 +5,7 @@ use super::body::JsonBody;
 use super::problem::Problem;
 use crate::ca::authorize::{Authorized, Caller, Inspect, Operate};
 use crate::ca::diagnostics::{BenchRequest, DiagnosticsReport};
-use crate::ca::tokens::{VisibleSlot, TokenReport};
+use crate::ca::tokens::{TokenReport, VisibleSlot};
 use crate::ca::{Code, Error};
 use axum::Json;
 use axum::extract::Path;
