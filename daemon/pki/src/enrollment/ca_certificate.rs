@@ -357,7 +357,8 @@ mod tests {
 
     #[test]
     fn the_dance_goes_step_by_step() {
-        let (certificate, proof) = (certificate(), PossessionProof::default());
+        let certificate = certificate();
+        let proof = PossessionProof::default();
         let unverified = observed(&certificate, false);
         let next = |proof: &PossessionProof| next_step(&certificate, proof, Some(&unverified));
         assert_eq!(next_step(&certificate, &proof, None), Step::Upload);

@@ -265,8 +265,10 @@ mod tests {
 
     #[test]
     fn case_is_kept_but_not_compared() {
-        let (upper, lower) = (RegistrationId::parse("Line-7"), "line-7".parse());
-        let (upper, lower) = (upper.unwrap(), lower.unwrap());
+        let upper = RegistrationId::parse("Line-7");
+        let lower = "line-7".parse();
+        let upper = upper.unwrap();
+        let lower = lower.unwrap();
         assert_eq!(upper, lower);
         assert_eq!(upper.cmp(&lower), Ordering::Equal);
         assert_eq!(HashSet::from([upper.clone(), lower]).len(), 1);

@@ -21,8 +21,9 @@ pub fn to_base64(certificates: &[&Certificate]) -> der::Result<String> {
 /// byte.
 fn decoded(der: &[u8]) -> der::Result<x509_cert::Certificate> {
     let certificate = x509_cert::Certificate::from_der(der)?;
-    match certificate.to_der()? == der {
-        true => Ok(certificate),
-        false => Err(ErrorKind::Noncanonical { tag: Tag::Sequence }.into()),
+    if certificate.to_der()? == der {
+        Ok(certificate)
+    } else {
+        Err(ErrorKind::Noncanonical { tag: Tag::Sequence }.into())
     }
 }

@@ -124,10 +124,8 @@ impl RevocationList {
     fn parse(der: Vec<u8>) -> Result<Self, CertificateRefusal> {
         let outer = wire::Signed::from_der(&der)?;
         let tbs_length = outer.to_be_signed.to_der()?.len();
-        let (algorithm_der, signature) = (
-            outer.signature_algorithm.to_der()?,
-            signature_octets(&outer.signature)?,
-        );
+        let algorithm_der = outer.signature_algorithm.to_der()?;
+        let signature = signature_octets(&outer.signature)?;
         Ok(Self {
             tbs: tbs_range(&der, tbs_length)?,
             algorithm_der,

@@ -234,9 +234,10 @@ impl PublicKey {
         message: &[u8],
         signature: &[u8],
     ) -> bool {
-        let verified = match std::ptr::addr_eq(algorithm, native_algorithm(self.key_type)) {
-            true => self.parsed.verify_sig(message, signature),
-            false => algorithm.verify_sig(&self.key_bits, message, signature),
+        let verified = if std::ptr::addr_eq(algorithm, native_algorithm(self.key_type)) {
+            self.parsed.verify_sig(message, signature)
+        } else {
+            algorithm.verify_sig(&self.key_bits, message, signature)
         };
         verified.is_ok()
     }

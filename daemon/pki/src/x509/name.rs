@@ -126,9 +126,10 @@ impl DistinguishedName {
             *place = Some(value.to_owned());
         }
         let read = DistinguishedName::try_from(table)?;
-        match read.to_der() == der {
-            true => Ok(read),
-            false => Err(NameRefusal::NotOurs),
+        if read.to_der() == der {
+            Ok(read)
+        } else {
+            Err(NameRefusal::NotOurs)
         }
     }
 

@@ -242,9 +242,10 @@ impl Profile {
 }
 
 fn refuse_if(contradiction: bool, reason: &'static str) -> Result<(), ProfileRefusal> {
-    match contradiction {
-        true => Err(ProfileRefusal(reason)),
-        false => Ok(()),
+    if contradiction {
+        Err(ProfileRefusal(reason))
+    } else {
+        Ok(())
     }
 }
 

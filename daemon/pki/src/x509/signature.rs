@@ -31,9 +31,10 @@ pub(super) fn verify(
 ) -> Result<(), SignatureRefusal> {
     let verifier = verifier(key.key_type(), algorithm)
         .ok_or_else(|| SignatureRefusal::UnsupportedAlgorithm(algorithm.oid.to_string()))?;
-    match key.verify_with(verifier, message, signature) {
-        true => Ok(()),
-        false => Err(SignatureRefusal::Mismatch),
+    if key.verify_with(verifier, message, signature) {
+        Ok(())
+    } else {
+        Err(SignatureRefusal::Mismatch)
     }
 }
 

@@ -145,24 +145,27 @@ pub fn build(issuer: &Issuer, request: &Request<'_>) -> Result<ToBeSigned, Build
 
 fn check_key_type(request: &Request<'_>) -> Result<(), BuildRefusal> {
     let key_type = request.public_key.key_type();
-    match request.profile.key_types.contains(&key_type) {
-        true => Ok(()),
-        false => Err(BuildRefusal::KeyType(key_type)),
+    if request.profile.key_types.contains(&key_type) {
+        Ok(())
+    } else {
+        Err(BuildRefusal::KeyType(key_type))
     }
 }
 
 fn check_names(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusal> {
     let same_name = request.subject.to_der() == issuer.name_der();
     if !issuer.is_self_signed() {
-        return match same_name {
-            true => Err(BuildRefusal::IssuersName),
-            false => Ok(()),
+        return if same_name {
+            Err(BuildRefusal::IssuersName)
+        } else {
+            Ok(())
         };
     }
     let same_key = request.public_key == issuer.public_key();
-    match same_name && same_key && request.profile.is_authority() {
-        true => Ok(()),
-        false => Err(BuildRefusal::NotSelfSigned),
+    if same_name && same_key && request.profile.is_authority() {
+        Ok(())
+    } else {
+        Err(BuildRefusal::NotSelfSigned)
     }
 }
 

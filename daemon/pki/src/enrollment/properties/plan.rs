@@ -257,10 +257,8 @@ fn individual(primary: Option<&[u8]>, secondary: Option<&[u8]>) -> Desired {
 
 #[test]
 fn somebody_elses_slot_cannot_leave_a_device_without_any() {
-    let (draining, retired) = (
-        individual(Some(b"old"), Some(b"new")),
-        individual(None, Some(b"new")),
-    );
+    let draining = individual(Some(b"old"), Some(b"new"));
+    let retired = individual(None, Some(b"new"));
     let mut service = Service::default();
     service.apply(&plan(
         Some(&draining),

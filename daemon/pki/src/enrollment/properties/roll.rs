@@ -49,7 +49,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What is on record of the roll under way.
+/// The record of the open rollover.
 #[derive(Clone, Debug)]
 struct Roll {
     reason: RollReason,
@@ -67,9 +67,9 @@ struct World {
     blocked: bool,
     marked: bool,
     roll: Option<Roll>,
-    /// What the service holds, and whether it lets anybody in.
+    /// The service's slots and status.
     service: (Option<Thumbprint>, Option<Thumbprint>, bool),
-    /// The leaf by which the hub lets the device in.
+    /// The leaf that the hub accepts.
     hub: Option<Thumbprint>,
     leaves: Vec<Thumbprint>,
     compromised: Vec<Thumbprint>,
@@ -241,7 +241,7 @@ impl World {
         self.compromised.extend(compromised);
     }
 
-    /// The leaves by which the service lets the device in, oldest first.
+    /// The leaves that the service accepts, oldest first.
     fn let_in(&self) -> Vec<Thumbprint> {
         let (primary, secondary, enabled) = self.service;
         let in_slot = |it: &&Thumbprint| [primary, secondary].contains(&Some(**it));
@@ -251,23 +251,26 @@ impl World {
     }
 
     fn check(&self) -> Result<(), String> {
-        let ensure = |holds: bool, rule: &str| match holds {
-            true => Ok(()),
-            false => Err(format!("{rule}: {self:?}")),
+        let ensure = |holds: bool, rule: &str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(format!("{rule}: {self:?}"))
+            }
         };
         let shut_out = |it: &Thumbprint| !self.compromised.contains(it);
         if self.enabled {
             let good = self.slots.held().iter().all(shut_out);
-            ensure(good, "what lets somebody in holds nothing compromised")?;
+            ensure(good, "an enabled enrollment holds nothing compromised")?;
         }
         if !self.marked {
             ensure(
                 self.let_in().iter().all(shut_out),
-                "a compromised leaf is let in",
+                "DPS accepts a compromised leaf",
             )?;
             ensure(
                 !self.blocked || self.let_in().is_empty(),
-                "a blocked device is let in",
+                "DPS accepts a blocked device",
             )?;
         }
         let over = self.roll.is_none();
@@ -284,7 +287,10 @@ impl World {
             .filter(|it| !self.compromised.contains(it));
         if let (Some(newest), true, false) = (newest, over && self.enabled, self.marked) {
             let honest = self.slots.serving().is_some_and(|it| shut_out(&it));
-            ensure(honest, &format!("no honest leaf is let in beside {newest}"))?;
+            ensure(
+                honest,
+                &format!("DPS accepts no honest leaf beside {newest}"),
+            )?;
         }
         Ok(())
     }
@@ -303,7 +309,7 @@ proptest! {
             world.apply(event);
             world.check().map_err(|broken| TestCaseError::fail(format!("{event:?}: {broken}")))?;
             // A step of an expiry roll never leaves a moment without a way in. (An abort has its
-            // own evidence, and a leaf that nobody renewed in time ends whatever we do.)
+            // own evidence, and a leaf that was not renewed in time ends in any case.)
             let by_expiry = |it: &World| {
                 it.enabled && it.roll.as_ref().is_none_or(|it| it.reason == RollReason::Expiry)
             };
@@ -316,7 +322,7 @@ proptest! {
         }
     }
 
-    /// Left alone, with everybody doing their part, every roll comes to its end.
+    /// Without disturbance, while all parts work, every rollover ends.
     #[test]
     fn every_roll_ends_when_all_do_their_part(events in prop::collection::vec(event(), 1..60)) {
         let mut world = World::new();

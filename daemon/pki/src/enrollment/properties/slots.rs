@@ -104,21 +104,24 @@ fn compromised(slots: &Slots, names: &[SlotName]) -> Vec<Thumbprint> {
         .collect()
 }
 
-/// A compromise shuts out what is compromised, keeps what is good, and never leaves nothing.
+/// A compromise excludes the compromised certificates, and leaves a certificate in a slot.
 fn check_compromise(before: &Slots, names: &[SlotName], new: Option<u8>) -> Result<(), String> {
     let compromised = compromised(before, names);
     let Ok(left) = before.clone().shut_out(&compromised, new.map(certificate)) else {
         return Ok(());
     };
-    let ensure = |holds: bool, rule: &str| match holds {
-        true => Ok(()),
-        false => Err(format!("{rule}: {before:?} {names:?} {left:?}")),
+    let ensure = |holds: bool, rule: &str| {
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{rule}: {before:?} {names:?} {left:?}"))
+        }
     };
     ensure(!left.slots.held().is_empty(), "something is held")?;
     let still = compromised.iter().any(|it| holds(&left.slots, *it));
     ensure(
         left.enabled != still,
-        "what lets somebody in holds nothing compromised",
+        "an enabled enrollment holds nothing compromised",
     )?;
     let good = before
         .held()
@@ -139,9 +142,12 @@ fn slot_of_serving(slots: &Slots) -> Option<SlotName> {
 
 /// Checks two successive states.
 fn check(before: &Slots, service: Service, event: &Event, after: &Slots) -> Result<(), String> {
-    let ensure = |holds: bool, rule: &str| match holds {
-        true => Ok(()),
-        false => Err(format!("{rule}: {before:?} {event:?} {after:?}")),
+    let ensure = |holds: bool, rule: &str| {
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{rule}: {before:?} {event:?} {after:?}"))
+        }
     };
     if let Event::Compromise(names, replacement) = event {
         return check_compromise(before, names, *replacement);
@@ -179,9 +185,11 @@ fn check(before: &Slots, service: Service, event: &Event, after: &Slots) -> Resu
 proptest! {
     #[test]
     fn no_interleaving_loses_a_certificate(events in prop::collection::vec(event(), 1..80)) {
-        let (mut slots, mut service) = (Slots::Empty, (None, None));
+        let mut slots = Slots::Empty;
+        let mut service = (None, None);
         for event in events {
-            let (before, seen) = (slots.clone(), service);
+            let before = slots.clone();
+            let seen = service;
             slots = apply(slots, &mut service, &event);
             check(&before, seen, &event, &slots).map_err(TestCaseError::fail)?;
             let stored = serde_json::to_string(&slots).unwrap();

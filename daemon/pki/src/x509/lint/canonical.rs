@@ -136,12 +136,13 @@ fn check(value: Value<'_>, depth: usize) -> Result<(), String> {
         GENERALIZED_TIME => is_time(value.contents, 14),
         _ => true,
     };
-    match canonical {
-        true => Ok(()),
-        false => Err(format!(
+    if canonical {
+        Ok(())
+    } else {
+        Err(format!(
             "a value with tag {:#04x} is not canonical",
             value.tag
-        )),
+        ))
     }
 }
 

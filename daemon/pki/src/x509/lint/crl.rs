@@ -56,9 +56,10 @@ pub fn lint(tbs: ToBeSigned, expected: &Expectation<'_>) -> Result<LintedCrl, Li
     if let Err(finding) = check(&tbs.bytes, expected, &mut findings) {
         findings.0.push(finding);
     }
-    match findings.0.is_empty() {
-        true => Ok(LintedCrl { tbs }),
-        false => Err(LintFailures(findings.0)),
+    if findings.0.is_empty() {
+        Ok(LintedCrl { tbs })
+    } else {
+        Err(LintFailures(findings.0))
     }
 }
 

@@ -61,17 +61,21 @@ fn check_frame(parts: &Parts<'_>, parsed: &TbsCertificate<'_>) -> Result<(), Fin
     let asked: String = parsed
         .extensions()
         .iter()
-        .map(|extension| match extension.critical {
-            true => "30(060104)",
-            false => "30(0604)",
+        .map(|extension| {
+            if extension.critical {
+                "30(060104)"
+            } else {
+                "30(0604)"
+            }
         })
         .collect();
-    match frame == format!("30({asked})") {
-        true => Ok(()),
-        false => Err(Finding {
+    if frame == format!("30({asked})") {
+        Ok(())
+    } else {
+        Err(Finding {
             id: "extension_frame",
             text: format!("the extensions have the shape {frame}"),
-        }),
+        })
     }
 }
 

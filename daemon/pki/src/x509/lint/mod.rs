@@ -120,9 +120,10 @@ pub fn lint(tbs: ToBeSigned, expected: &Expectation<'_>) -> Result<LintedTbs, Li
     if let Err(finding) = check(&tbs, expected, &mut findings) {
         findings.0.push(finding);
     }
-    match findings.0.is_empty() {
-        true => Ok(LintedTbs { tbs }),
-        false => Err(LintFailures(findings.0)),
+    if findings.0.is_empty() {
+        Ok(LintedTbs { tbs })
+    } else {
+        Err(LintFailures(findings.0))
     }
 }
 

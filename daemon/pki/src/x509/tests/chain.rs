@@ -85,9 +85,10 @@ fn run_verify(roots: &Path, between: &Path, leaf: &Path) -> Result<(), String> {
         .arg(leaf)
         .output()
         .expect("openssl is installed");
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 }
 

@@ -188,7 +188,7 @@ fn the_lint_finds_whatever_differs() {
     }
 }
 
-/// What OpenSSL says of `leaf` with every list checked.
+/// The verdict of OpenSSL about `leaf` with every list checked.
 fn openssl_verify(
     folder: &Path,
     chain: [&Certificate; 2],
@@ -212,9 +212,10 @@ fn openssl_verify(
         .current_dir(folder)
         .output()
         .expect("openssl is installed");
-    match told.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&told.stderr).into_owned()),
+    if told.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&told.stderr).into_owned())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the key policy takes, and what it refuses.
+//! Tests the keys that the key policy accepts and refuses.
 
 use super::SoftwareKey;
 use crate::x509::key::{KeyRefusal, KeyType, PublicKey};

@@ -1,4 +1,4 @@
-//! What EST is sent and what it answers: bodies as they come, and the names of a renewal.
+//! Tests bodies of EST, requests and answers, and the names of a renewal.
 
 use super::SoftwareKey;
 use crate::x509::certificate::Certificate;

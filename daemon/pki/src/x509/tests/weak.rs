@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const F4: [u8; 3] = [1, 0, 1];
-/// What the checks of one key may take in an unoptimised build. A release build is 50 times faster.
+/// Most time for the checks of one key in an unoptimised build. A release build is 50 times faster.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The modulus of a new RSA key.
