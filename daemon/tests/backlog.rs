@@ -9,10 +9,7 @@
 )]
 
 use dps_emulator::{Emulator, Kind, Options};
-use hallmarkd::ca::authority_policy::AuthorityPolicy;
-use hallmarkd::ca::crl::CrlSchedule;
-use hallmarkd::ca::roll::RollPolicy;
-use hallmarkd::ca::{CertificateAuthority, Config};
+use hallmarkd::ca::{Callbacks, CertificateAuthority, Config, IssuerSettings, Settings};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
@@ -101,29 +98,16 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
     .expect("a configuration");
     let ca = CertificateAuthority::start(Config {
         store,
-        tokens: BTreeMap::new(),
-        authorities: BTreeMap::new(),
-        failover: hallmarkd::ca::failover::FailoverPolicy::default(),
-        profiles: BTreeMap::new(),
-        stations: hallmarkd::ca::station::StationPolicy::default(),
-        est_profile: None,
-        est_line_breaks: true,
-        provisioning: vec!["dps".into()],
-        verified: BTreeMap::new(),
-        authority_policy: AuthorityPolicy::default(),
-        push_age_alarm_seconds: 3_600,
-        hubs: BTreeMap::new(),
-        rolling: RollPolicy::default(),
-        probes: Vec::new(),
-        crl_schedule: CrlSchedule {
-            validity_seconds: 604_800,
-            interval_seconds: 86_400,
+        issuer: IssuerSettings::default(),
+        callbacks: Callbacks {
+            desired_changed: Box::new(|| {}),
+            crl_due: Box::new(|| {}),
         },
-        backups_kept: 1,
-        public_http: None,
-        clock: hallmarkd::ca::clock::ClockPolicy::default(),
-        wake: Box::new(|| {}),
-        wake_lists: Box::new(|| {}),
+        settings: Settings {
+            provisioning: vec!["dps".into()],
+            push_age_alarm_seconds: 3_600,
+            ..Settings::default()
+        },
     })
     .expect("an authority");
     Reconciler {

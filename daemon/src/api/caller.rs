@@ -106,12 +106,12 @@ impl ClientCertificate {
     /// Returns the record that was found before, if it is still current.
     fn remembered(&self, ca: &CertificateAuthority) -> Option<Client> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.clone().filter(|it| it.is_current(ca))
+        found.clone().filter(|it| it.is_current(ca.issuer()))
     }
 
     /// Looks the certificate up in the store.
     fn find(&self, ca: &CertificateAuthority) -> Result<Option<Client>, Error> {
-        let found = ca.find_client(&self.der)?;
+        let found = ca.issuer().find_client(&self.der)?;
         let mut remembered = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         remembered.clone_from(&found);
         Ok(found)
@@ -144,7 +144,7 @@ impl Api {
                 self.application(move |ca| certificate.find(ca)).await?
             }
         };
-        Ok(self.ca.identify(client)?)
+        Ok(self.ca.issuer().identify(client)?)
     }
 }
 

@@ -87,7 +87,11 @@ impl Asks<Issue> {
     /// The whole cycle. The layer `api::refusals` has it run to its end, and audits its refusals.
     pub(super) async fn issue(&self, request: &IssueRequest) -> Result<Issued, Problem> {
         let _permit = self.api.admit().await?;
-        let issued = self.api.ca.issue_certificate(&self.permission, request);
+        let issued = self
+            .api
+            .ca
+            .issuer()
+            .issue_certificate(&self.permission, request);
         issued
             .await
             .map_err(|error| Problem::from(error).about(&request.registration_id, &request.profile))

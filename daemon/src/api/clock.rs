@@ -19,7 +19,7 @@ pub(super) async fn accept(
     }: Asks<Operate>,
 ) -> Result<Json<Accepted>, Problem> {
     let now = api
-        .application(move |ca| ca.accept_clock(&permission))
+        .application(move |ca| ca.issuer().accept_clock(&permission))
         .await?;
     Ok(Json(Accepted { now: rfc3339(now) }))
 }

@@ -55,7 +55,7 @@ impl Edge {
             detail: json!({ "address": address.map(|it| it.to_string()) }),
         };
         let api = self.api(Class::Stranger);
-        api.ca.record_refused(refused, &error).await;
+        api.ca.issuer().record_refused(refused, &error).await;
     }
 }
 
@@ -102,7 +102,10 @@ impl RequestSummary {
             subject,
             detail: self.detail(client, profile),
         };
-        api.ca.record_refused(refused, &refusal.error).await;
+        api.ca
+            .issuer()
+            .record_refused(refused, &refusal.error)
+            .await;
     }
 
     /// `None` for a client that could not be identified.

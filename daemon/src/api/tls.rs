@@ -222,7 +222,7 @@ impl ServerIdentity {
     /// After a refusal nothing is done for a pause, unless the listener was given another name or
     /// another generation serves: after a compromise, only the successor can sign.
     pub fn renew(&self, ca: &CertificateAuthority) -> Result<(), Error> {
-        let serving = ca.serving_for(&self.name.load().profile);
+        let serving = ca.issuer().serving_for(&self.name.load().profile);
         if let Some(failure) = &*lock(&self.failure)
             && failure.serving == serving
             && failure.at.elapsed() < failure.pause
@@ -258,7 +258,7 @@ impl ServerIdentity {
         };
         self.has_room()
             .map_err(|error| io_error("the TLS certificate", &error))?;
-        let issued = pollster::block_on(ca.issue_audited(&permission, &request))?;
+        let issued = pollster::block_on(ca.issuer().issue_audited(&permission, &request))?;
         files::make_folder(&name.folder, 0o700)
             .and_then(|()| atomic::write(&self.key_path(), key.serialize_pem().as_bytes(), 0o600))
             .map_err(|error| io_error("the TLS key", &error))?;

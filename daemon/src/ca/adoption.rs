@@ -67,7 +67,7 @@ impl CertificateAuthority {
             None => None,
         };
         check_certificate(&certificate, &public_key, parent, self.now()).map_err(refused)?;
-        if let Some(limit) = self.constraint(name, [&certificate]) {
+        if let Some(limit) = self.issuer.constraint(name, [&certificate]) {
             return Err(refused(limit));
         }
         let mut found = self.find_adopted(adoption, &certificate, token, name)?;
@@ -90,7 +90,7 @@ impl CertificateAuthority {
         };
         let adopted = adoption.generation(plan, &certificate, &found);
         self.store.adopt_generation(adopted, entry)?;
-        self.reload_hierarchy()?;
+        self.issuer.reload_hierarchy()?;
         self.adopted_entry(name, found)
     }
 
@@ -113,7 +113,7 @@ impl CertificateAuthority {
         token: &str,
         name: &str,
     ) -> Result<Found, Error> {
-        let client = &self.token(token)?.client;
+        let client = &self.issuer.token(token)?.client;
         let refused = |reason: String| refusal(name, reason);
         check_token(&adoption.key, &client.describe(LOOKUP_DEADLINE)?).map_err(refused)?;
         let key = client

@@ -109,7 +109,7 @@ impl CertificateAuthority {
             .ok_or_else(|| Error::conflict(Code::StateConflict, "the generation is gone"))?;
         let profile = self.canary_profile(&generation.authority);
         pollster::block_on(
-            self.certify(SigningRequest {
+            self.issuer.certify(SigningRequest {
                 source: Source::Canary(canary.roll),
                 signer: Signer::from(generation.as_ref()),
                 purpose: Purpose::Leaf,
@@ -134,7 +134,7 @@ impl CertificateAuthority {
             let serving = hierarchy.serving(name);
             serving.is_some_and(|it| hierarchy.upwards(it.id).any(|it| it.authority == authority))
         };
-        let devices = self.profiles.values();
+        let devices = self.issuer.profiles().values();
         let mut devices = devices.filter(|it| it.role == Role::Device && below(&it.authority));
         let like = devices.next().map(|it| it.certificate.clone());
         let like = like.unwrap_or_else(Profile::verification);

@@ -217,10 +217,10 @@ impl CertificateAuthority {
                 ));
                 continue;
             }
-            let token = self.token_of(&specification.name)?.to_owned();
+            let token = self.issuer.token_of(&specification.name)?.to_owned();
             if !tokens.contains_key(&token) {
                 progress(format!("asking token {token} what it is"));
-                let client = &self.token(&token)?.client;
+                let client = &self.issuer.token(&token)?.client;
                 // A daemon that has just been started has not found its tokens yet.
                 client.wait_ready(TOKEN_DEADLINE);
                 tokens.insert(token.clone(), client.describe(LOOKUP_DEADLINE)?);
@@ -260,7 +260,7 @@ impl CertificateAuthority {
             .map(|generation| generation.authority.as_str())
             .collect();
         for authority in &ceremony.authority {
-            self.token_of(&authority.name)?;
+            self.issuer.token_of(&authority.name)?;
             if let Some(issuer) = authority.issuer.as_deref().filter(|it| !known.contains(it)) {
                 let message = format!(
                     "authority {} is signed by {issuer:?}, which neither exists nor stands before \
@@ -288,12 +288,12 @@ impl CertificateAuthority {
             let issuer = hierarchy.parent_authority(&existing);
             specification.agrees_with(&existing, issuer)?;
             drop(hierarchy);
-            let key = self.prove_generation(&existing)?;
+            let key = self.issuer.prove_generation(&existing)?;
             return Ok(TranscriptEntry::new(&existing, "existed", &key));
         }
         let issuer = specification.issuer.as_deref();
         if let Some(issuer) = issuer {
-            self.check_constraints(issuer, name)?;
+            self.issuer.check_constraints(issuer, name)?;
         }
         let new = match &specification.origin {
             Origin::New(new) => new,
@@ -317,7 +317,7 @@ impl CertificateAuthority {
         if row.request.is_some() {
             return Err(begun_otherwise(name));
         }
-        let key = self.make_key(&row)?;
+        let key = self.issuer.make_key(&row)?;
         if !key.local {
             progress(format!("authority {name}: {NOT_LOCAL}"));
         }
@@ -327,7 +327,7 @@ impl CertificateAuthority {
             path_length: new.path_length,
             validity: new.validity,
         };
-        self.make_certificate(&shape, &row, &key, actor)?;
+        self.issuer.make_certificate(&shape, &row, &key, actor)?;
         let hierarchy = self.hierarchy();
         let made = hierarchy.serving(name).ok_or_else(|| {
             Error::stop(
@@ -358,7 +358,7 @@ impl CertificateAuthority {
         if row.request.is_none() && (row.parent.is_some() || self.store.has_signed(row.id)?) {
             return Err(begun_otherwise(name));
         }
-        let key = self.make_key(&row)?;
+        let key = self.issuer.make_key(&row)?;
         crash_point("ceremony-keyed");
         progress(format!("authority {name}: request to its issuer"));
         let keyed = GenerationRow {
@@ -374,7 +374,7 @@ impl CertificateAuthority {
                 self.request_certificate(&keyed, &subject, new.path_length, actor)?
             }
         };
-        self.reload_hierarchy()?;
+        self.issuer.reload_hierarchy()?;
         Ok(TranscriptEntry::waiting(&keyed, &request, &key))
     }
 }

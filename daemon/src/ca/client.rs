@@ -8,7 +8,7 @@
 
 use super::authorize::Caller;
 use super::profile::Role;
-use super::{Advice, CertificateAuthority, Code, Error, rfc3339};
+use super::{Advice, Code, Error, Issuer, rfc3339};
 use crate::store::{ClientRow, Requester};
 use crate::x509::certificate::Certificate;
 use aws_lc_rs::digest;
@@ -31,12 +31,12 @@ pub struct Client {
 
 impl Client {
     /// Returns true while what was found still holds; only the clock can change it then.
-    pub fn is_current(&self, ca: &CertificateAuthority) -> bool {
-        !self.may_be_blocked && self.certificate.revocations == ca.store().revocations()
+    pub fn is_current(&self, issuer: &Issuer) -> bool {
+        !self.may_be_blocked && self.certificate.revocations == issuer.store.revocations()
     }
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// Finds the holder of the client certificate `der`. Returns `None` if it is no client
     /// certificate of this daemon.
     pub fn find_client(&self, der: &[u8]) -> Result<Option<Client>, Error> {

@@ -3,8 +3,8 @@
 //! A gateway without a battery boots in 1970, or where it was switched off; a broken one boots in
 //! 2106. What is signed by such a clock carries a wrong date, and what expires by it is gone. So:
 //!
-//! * Nothing is signed while the clock is not believed ([`CertificateAuthority::signing_time`]).
-//! * Meanwhile [`CertificateAuthority::now`] goes on from where the clock was believed last, or from
+//! * Nothing is signed while the clock is not believed ([`Issuer::signing_time`]).
+//! * Meanwhile [`Issuer::now`] goes on from where the clock was believed last, or from
 //!   the newest date on record, by a count that nobody can set. It is never ahead of the truth, so
 //!   nothing expires, retires or rolls too early.
 //! * The clock is looked at anew each time, so all of it is over when the clock is right.
@@ -14,7 +14,7 @@
 //! never set the clock, and it believes a date before the record only if an operator vouches for it.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Code, Error, clock_offset, rfc3339, wall_offset};
+use super::{Code, Error, Issuer, clock_offset, rfc3339, wall_offset};
 use crate::store::AuditEntry;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
@@ -157,7 +157,7 @@ impl ClockPolicy {
     }
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// Unix seconds: the machine's clock, or while that is not believed, never more than it should
     /// show.
     pub fn now(&self) -> i64 {
@@ -191,7 +191,7 @@ impl CertificateAuthority {
     }
 
     fn look_at_clock(&self) -> Reading {
-        self.shared.clock.look(&self.clock)
+        self.shared.clock.look(&self.settings.clock)
     }
 
     /// Takes the operator's word that the clock is right, whatever is on record. Gives the time.

@@ -35,6 +35,16 @@ pub struct CrlSchedule {
     pub interval_seconds: i64,
 }
 
+impl Default for CrlSchedule {
+    /// A week, and a new list each day.
+    fn default() -> Self {
+        Self {
+            validity_seconds: 7 * 86_400,
+            interval_seconds: 86_400,
+        }
+    }
+}
+
 /// The current lists, and what keeps the next ones from being signed.
 pub(super) struct RevocationLists {
     current: ArcSwap<BTreeMap<i64, Arc<CrlRow>>>,
@@ -239,12 +249,12 @@ impl CertificateAuthority {
         if due > now {
             return due;
         }
-        let token = self.signing_token(generation);
+        let token = self.issuer.signing_token(generation);
         if token.is_ok_and(|it| it.client.out_for().is_some()) {
             return now + TOKEN_PAUSE_SECONDS;
         }
         let signer = Signer::from(generation);
-        if let Err(error) = pollster::block_on(self.ready_token(&signer)) {
+        if let Err(error) = pollster::block_on(self.issuer.ready_token(&signer)) {
             let (authority, number) = (&generation.authority, generation.number);
             tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                 "a revocation list waits for its key");
@@ -257,7 +267,7 @@ impl CertificateAuthority {
         if let Err(Error {
             advice: Advice::Later { seconds },
             ..
-        }) = self.may_have_signed(source)
+        }) = self.issuer.may_have_signed(source)
         {
             return now + i64::from(seconds);
         }
@@ -290,11 +300,11 @@ impl CertificateAuthority {
     }
 
     fn sign_crl(&self, generation: &Generation) -> Result<CrlRow, Error> {
-        let now = self.signing_time()?;
+        let now = self.issuer.signing_time()?;
         let draft = self.store.draft_crl(generation.id, now)?;
         let recorded = self.record_crl(generation, &draft, now)?;
         crash_point("crl-recorded");
-        let token = self.signing_token(generation)?;
+        let token = self.issuer.signing_token(generation)?;
         let public_key = &generation.public_key;
         let signed = sign_and_verify(token, &generation.key, public_key, recorded.to_sign());
         let list: RevocationList = pollster::block_on(signed).map_err(|unsigned| unsigned.error)?;

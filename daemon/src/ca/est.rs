@@ -47,7 +47,7 @@ impl CertificateAuthority {
     ) -> Result<IssueRequest, Error> {
         let caller = permission.caller();
         if let Some(label) = &request.label {
-            self.profile(label)?;
+            self.issuer.profile(label)?;
         }
         let requested = RequestedNames::read(&request.csr)
             .map_err(|refusal| Error::mend(refusal.code(), refusal.to_string()))?;
@@ -58,7 +58,7 @@ impl CertificateAuthority {
         let profile = self.asked_profile(permission, request, &name)?;
         // Before anything is told of a device that the caller has no business with.
         if !permission.renews_itself(profile, &name) {
-            permission.covers(&self.stations, profile, &name, false)?;
+            permission.covers(&self.issuer.settings.stations, profile, &name, false)?;
         }
         if request.renews {
             let renewed = self.renewed(caller, profile, &name, request.presented)?;
@@ -95,16 +95,16 @@ impl CertificateAuthority {
             && *role != Role::Device
             && own == name
         {
-            return self.profile(profile);
+            return self.issuer.profile(profile);
         }
         if request.label.is_none()
             && request.renews
             && let Some(device) = self.store.device(name)?
         {
-            let profile = self.profile(&device.profile);
+            let profile = self.issuer.profile(&device.profile);
             let may_know = match (&profile, permission.caller()) {
                 (Ok(profile), _) => permission
-                    .covers(&self.stations, profile, name, false)
+                    .covers(&self.issuer.settings.stations, profile, name, false)
                     .is_ok(),
                 (
                     Err(_),
@@ -133,7 +133,7 @@ impl CertificateAuthority {
                            [listen] est_profile";
             Error::missing(Code::EstLabelRequired, message)
         })?;
-        self.profile(name)
+        self.issuer.profile(name)
     }
 
     /// The certificates from the profile's authority up to its root, of all generations that are

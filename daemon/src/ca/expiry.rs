@@ -118,7 +118,11 @@ impl CertificateAuthority {
 
     /// Those that are configured, and those with which devices are registered.
     fn device_profiles(&self) -> Result<BTreeSet<String>, Error> {
-        let of_devices = self.profiles.values().filter(|it| it.role == Role::Device);
+        let of_devices = self
+            .issuer
+            .profiles()
+            .values()
+            .filter(|it| it.role == Role::Device);
         let mut names: BTreeSet<_> = of_devices.map(|it| it.name.clone()).collect();
         names.extend(self.store.registered_profiles()?);
         Ok(names)
@@ -126,7 +130,11 @@ impl CertificateAuthority {
 
     /// The ends of all current certificates that are no device's, with their names.
     fn ends_of_others(&self, now: i64) -> Result<Ends, Error> {
-        let others = self.profiles.values().filter(|it| it.role != Role::Device);
+        let others = self
+            .issuer
+            .profiles()
+            .values()
+            .filter(|it| it.role != Role::Device);
         let mut ends: Ends = others
             .map(|it| ((it.role, it.name.clone()), Vec::new()))
             .collect();
@@ -138,7 +146,12 @@ impl CertificateAuthority {
     }
 
     fn alarm_seconds(&self, role: Role, profile: &str) -> Option<i64> {
-        match self.profiles.get(profile).filter(|it| it.role == role) {
+        match self
+            .issuer
+            .profiles()
+            .get(profile)
+            .filter(|it| it.role == role)
+        {
             Some(profile) => profile.expiry_alarm_seconds(),
             None => Some(ALARM_SECONDS_UNCONFIGURED),
         }

@@ -84,11 +84,11 @@ impl CertificateAuthority {
         let row = self.pending_generation(authority)?;
         let answer = Answer::read(&row, bundle, self.now())?;
         let certificates = [&answer.certificate].into_iter().chain(&answer.above);
-        if let Some(limit) = self.constraint(authority, certificates) {
+        if let Some(limit) = self.issuer.constraint(authority, certificates) {
             return Err(refusal(&row, Code::InstallLimits, limit));
         }
         if let Some(key) = on_record(&row) {
-            self.prove_key(&row.token, &key)?;
+            self.issuer.prove_key(&row.token, &key)?;
         }
         let above: Vec<String> = answer.above.iter().map(sha256).collect();
         let entry = AuditEntry {
@@ -109,7 +109,7 @@ impl CertificateAuthority {
             above: render_chain(&answer.above),
         };
         self.store.install_certificate(installed, entry)?;
-        self.reload_hierarchy()?;
+        self.issuer.reload_hierarchy()?;
         self.wake();
         Ok(())
     }
@@ -186,17 +186,17 @@ impl CertificateAuthority {
             },
         };
         // Nothing is recorded for a signature that its token cannot make now.
-        let token = self.token(&row.token)?;
+        let token = self.issuer.token(&row.token)?;
         let ready = token.client.ready_to_sign(&key, token.sign_deadline);
         pollster::block_on(ready)?;
         let source = Source::Request(row.id);
-        self.may_have_signed(source)?;
+        self.issuer.may_have_signed(source)?;
         let recorded = self
             .store
             .request_certificate(new, entry("request.recorded"))?;
         let signed = sign_and_verify(token, &key, &public_key, &recorded);
         let signed = pollster::block_on(signed);
-        self.note_signature(source, signed.is_ok());
+        self.issuer.note_signature(source, signed.is_ok());
         let request: SignedRequest = signed.map_err(|unsigned| unsigned.error)?;
         self.store
             .record_signed_request(&recorded, request.der(), entry("request.signed"))?;

@@ -10,7 +10,7 @@
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::{Generation, Hierarchy};
 use super::signing_request::Signer;
-use super::{CertificateAuthority, ConfiguredToken, Error, lock};
+use super::{ConfiguredToken, Error, Issuer, lock};
 use crate::store::AuditEntry;
 use crate::token::client::LOOKUP_DEADLINE;
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ impl Failover {
     }
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// Returns the token that signs by `generation`: its own, unless that is out and another one
     /// that has shown the key is ready.
     pub(super) fn signing_token(&self, generation: &Generation) -> Result<&ConfiguredToken, Error> {
@@ -105,7 +105,7 @@ impl CertificateAuthority {
     /// Returns the token that signs for `signer`, as [`Self::signing_token`] does.
     pub(super) fn token_of_signer(&self, signer: &Signer<'_>) -> Result<&ConfiguredToken, Error> {
         let own = self.token(signer.token)?;
-        let others = self.failover.also_on(signer.authority);
+        let others = self.settings.failover.also_on(signer.authority);
         if others.is_empty() || !self.is_out(own) {
             return Ok(own);
         }
@@ -134,13 +134,13 @@ impl CertificateAuthority {
     /// try again, in Unix seconds.
     pub fn prove_shared_keys(&self) -> Result<Option<i64>, Error> {
         let mut again = None;
-        for authority in self.failover.also_on.keys() {
+        for authority in self.settings.failover.also_on.keys() {
             let hierarchy = self.hierarchy();
             let Some(generation) = hierarchy.serving(authority).cloned() else {
                 continue;
             };
             drop(hierarchy);
-            for name in self.failover.also_on(authority) {
+            for name in self.settings.failover.also_on(authority) {
                 if !self.shows_key(name, &generation)? {
                     again = Some(self.now() + PROOF_PAUSE_SECONDS);
                 }
@@ -205,7 +205,7 @@ impl CertificateAuthority {
     /// Returns the standby of an authority if no token with the authority's key is ready and the
     /// standby can sign.
     fn standby_of(&self, own: &Generation) -> Result<Option<Arc<Generation>>, Error> {
-        let Some(name) = self.failover.standby.get(&own.authority) else {
+        let Some(name) = self.settings.failover.standby.get(&own.authority) else {
             return Ok(None);
         };
         if !self.is_out(self.signing_token(own)?) {
@@ -221,7 +221,7 @@ impl CertificateAuthority {
     }
 
     fn has_alternatives(&self, authority: &str) -> bool {
-        let policy = &self.failover;
+        let policy = &self.settings.failover;
         // An override by an earlier configuration has yet to be ended.
         policy.also_on.contains_key(authority)
             || policy.standby.contains_key(authority)
@@ -231,7 +231,7 @@ impl CertificateAuthority {
     /// Returns true if a token has been unavailable for longer than the policy allows.
     fn is_out(&self, token: &ConfiguredToken) -> bool {
         let out = token.client.out_for();
-        out.is_some_and(|out| out >= self.failover.after)
+        out.is_some_and(|out| out >= self.settings.failover.after)
     }
 
     async fn record_failover(&self, authority: &str, signer: Option<String>) -> Result<(), Error> {
@@ -271,7 +271,7 @@ impl CertificateAuthority {
 
     /// Returns alarms of authorities that are in failover, or whose failover would not work.
     pub(super) fn failover_alarms(&self) -> Vec<Alarm> {
-        let policy = &self.failover;
+        let policy = &self.settings.failover;
         let configured = policy.also_on.keys().chain(policy.standby.keys());
         let authorities: BTreeSet<_> = configured.collect();
         authorities
@@ -298,7 +298,7 @@ impl CertificateAuthority {
             let text = format!("{name} signs in its place");
             raise(AlarmCode::StandbySigns, json!({ "signer": name }), text);
         }
-        for name in self.failover.also_on(authority) {
+        for name in self.settings.failover.also_on(authority) {
             let ready = self
                 .token(name)
                 .is_ok_and(|it| it.client.out_for().is_none());
@@ -311,7 +311,7 @@ impl CertificateAuthority {
                 raise(AlarmCode::StandbyKeyNotShown, parameters, text);
             }
         }
-        if let Some(name) = self.failover.standby.get(authority) {
+        if let Some(name) = self.settings.failover.standby.get(authority) {
             let parameters = json!({ "standby": name });
             match hierarchy.serving(name) {
                 None => {

@@ -8,11 +8,11 @@ use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::pace::Source;
 use super::signing_request::{Holder, Signer, SigningRequest};
-use super::{CertificateAuthority, Code, Error, crash_point};
+use super::{Code, Error, Issuer, crash_point};
 use crate::store::{GenerationRow, OnIssued, Purpose};
 use crate::token::client::{GENERATE_DEADLINE, LOOKUP_DEADLINE, TokenClient};
 use crate::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
-use crate::x509::issuer::Issuer;
+use crate::x509::issuer;
 use crate::x509::key::PublicKey;
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::Profile;
@@ -40,7 +40,7 @@ impl Shape {
     }
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// The generation's key: made now, or found again by the id that an interrupted run recorded.
     /// It has just signed: only such a key goes on record, and is certified.
     pub(super) fn make_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
@@ -82,7 +82,7 @@ impl CertificateAuthority {
             }
             None => {
                 key = described.reference();
-                issuer = Issuer::self_signed(&shape.subject, &public_key);
+                issuer = issuer::Issuer::self_signed(&shape.subject, &public_key);
                 Signer {
                     generation: row.id,
                     authority: &row.authority,

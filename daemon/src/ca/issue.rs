@@ -1,7 +1,7 @@
 //! Issues certificates: the issuance cycle, with the step numbers of `docs/issuance-cycle.md`.
 //!
 //! It must never have a token sign what the store has not on record, and never return a certificate
-//! that is not on record. [`CertificateAuthority::issue_certificate`] and `issue_leaf` are the steps
+//! that is not on record. [`Issuer::issue_certificate`] and `issue_leaf` are the steps
 //! for leaves; ceremonies, rollovers, proofs of possession and canaries enter at step 6, `certify`.
 //!
 //! The cycle is a future because it waits three times (store, token, store), each time for a batch
@@ -10,13 +10,13 @@
 //! cancels nothing.
 
 use super::authorize::{Authorized, Caller, Issue};
-use super::hierarchy::ChainLink;
+use super::hierarchy::{ChainLink, Generation};
 use super::pace::Source;
 use super::profile::{IssuanceProfile, Role, refuse_shape};
 use super::repeat::idempotency;
 use super::signed::Signed;
 use super::signing_request::{Holder, Signer, SigningRequest};
-use super::{CertificateAuthority, Code, ConfiguredToken, Error, canary, crash_point};
+use super::{Code, ConfiguredToken, Error, Issuer, canary, crash_point, rfc3339};
 use crate::enrollment::id::RegistrationId;
 use crate::store::{Idempotency, IntentRefusal, Moves, OnIssued, Purpose, Recorded, StoreError};
 use crate::token::{CallFailure, KeyReference};
@@ -72,7 +72,7 @@ pub(super) struct Unsigned {
     pub(super) may_be_done: bool,
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// Issues one leaf. The caller audits a refusal ([`Self::issue_audited`] does).
     pub async fn issue_certificate(
         &self,
@@ -124,7 +124,7 @@ impl CertificateAuthority {
         let moves = if renews_itself {
             Moves::Never
         } else {
-            permission.covers(&self.stations, profile, &name, request.moves)?
+            permission.covers(&self.settings.stations, profile, &name, request.moves)?
         };
         agrees_with(&csr, &name)?;
         let renews = renews_itself
@@ -256,9 +256,28 @@ impl CertificateAuthority {
         Ok(self.store.serving_generation(authority)? != before)
     }
 
+    /// Fails when the configured signing window of the generation's authority has ended. Without a
+    /// configured window, a leaf that would outlive its issuer is refused at step 6.
+    fn signs_leaves(&self, generation: &Generation) -> Result<(), Error> {
+        let name = &generation.authority;
+        let Some(window) = self.settings.signing_windows.get(name) else {
+            return Ok(());
+        };
+        let end = generation.certified_at.saturating_add(*window);
+        if self.now() < end {
+            return Ok(());
+        }
+        let message = format!(
+            "authority {name} has signed leaves until {}; roll it (`hallmark roll start --authority \
+             {name} --reason expiry`)",
+            rfc3339(end)
+        );
+        Err(Error::later(60, Code::SigningWindowClosed, message))
+    }
+
     pub(super) fn chain_of(&self, generation: i64) -> Vec<Arc<ChainLink>> {
         let hierarchy = self.hierarchy();
-        let chain = hierarchy.chain(generation, &self.verified);
+        let chain = hierarchy.chain(generation, &self.settings.verified);
         chain.into_iter().cloned().collect()
     }
 }

@@ -6,14 +6,14 @@
 
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Hierarchy;
-use super::{CertificateAuthority, Code, Error};
+use super::{Code, Error, Issuer};
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
 use crate::x509::profile::ExtendedKeyUsage;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
-impl CertificateAuthority {
+impl Issuer {
     /// Returns why verifiers would reject leaves of `authority` and of the authorities below it, for
     /// `certificates`: its own and all above. The self-signed one counts, because some verifiers apply
     /// its constraints, too (RFC 5280, section 6.2).
@@ -70,9 +70,12 @@ impl CertificateAuthority {
     /// Returns the extended key usages of all profiles of these authorities, and of the authorities
     /// that they are a standby for.
     fn purposes_of(&self, is_one: impl Fn(&str) -> bool) -> BTreeSet<ExtendedKeyUsage> {
-        let standby = |name: &str| self.failover.standby.get(name);
+        let standby = |name: &str| self.settings.failover.standby.get(name);
         let concerned = |name: &str| is_one(name) || standby(name).is_some_and(|it| is_one(it));
-        let profiles = self.profiles.values().filter(|it| concerned(&it.authority));
+        let profiles = self
+            .profiles()
+            .values()
+            .filter(|it| concerned(&it.authority));
         let purposes = profiles.flat_map(|it| &it.certificate.extended_key_usage);
         purposes.copied().collect()
     }

@@ -6,7 +6,7 @@
 
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Generation;
-use super::{CertificateAuthority, ConfiguredToken, lock};
+use super::{ConfiguredToken, Issuer, lock};
 use crate::token::TokenError;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ const PAUSE_SECONDS: i64 = 10;
 #[derive(Default)]
 pub(super) struct KeyFaults(Mutex<BTreeMap<i64, String>>);
 
-impl CertificateAuthority {
+impl Issuer {
     /// Has every key that should sign show that it does, once for each connection to its token.
     /// Returns when one that did not is asked again, in Unix seconds.
     pub fn prove_keys(&self) -> Option<i64> {
@@ -59,7 +59,7 @@ impl CertificateAuthority {
     /// What signs for each authority of the configuration, as far as there is one.
     fn signing_generations(&self) -> Vec<Arc<Generation>> {
         let hierarchy = self.hierarchy();
-        let names = self.authorities.keys();
+        let names = self.settings.authorities.keys();
         names
             .filter_map(|name| hierarchy.signing(name).ok().map(Arc::clone))
             .collect()

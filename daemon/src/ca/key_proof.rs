@@ -5,11 +5,11 @@
 //! half a key pair looks like a key until it has to sign.
 
 use super::hierarchy::Generation;
-use super::{CertificateAuthority, Error};
+use super::{Error, Issuer};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::{KeyDescription, KeyReference};
 
-impl CertificateAuthority {
+impl Issuer {
     /// Finds the key on its token, and has it sign a test message.
     pub(super) fn prove_key(
         &self,

@@ -5,7 +5,7 @@
 //! One entry tells all that is new of a token, and each token gets [`ENTRIES_PER_MINUTE_MAX`] of
 //! them at most. What comes in between is in the next entry.
 
-use super::{CertificateAuthority, Error, lock};
+use super::{Error, Issuer, lock};
 use crate::store::{KeyCount, KeyUse};
 use crate::token::client::KeyCounts;
 use std::collections::{BTreeMap, VecDeque};
@@ -35,12 +35,12 @@ impl Recorded {
     }
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// Records what is new. With `at_once`, however many entries there were. Returns when to look
     /// again, in Unix seconds, if something had to wait.
     pub fn record_key_uses(&self, at_once: bool) -> Result<Option<i64>, Error> {
         let mut due = None;
-        for name in self.tokens.keys() {
+        for name in self.settings.tokens.keys() {
             if !self.record_key_uses_of(name, at_once)? {
                 due = Some(self.now() + PAUSE_SECONDS);
             }

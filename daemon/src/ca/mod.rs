@@ -30,6 +30,7 @@ pub mod failover;
 mod generation;
 pub mod hierarchy;
 pub mod issue;
+pub mod issuer;
 mod issuer_constraints;
 mod key_health;
 mod key_proof;
@@ -60,6 +61,7 @@ mod window;
 
 pub use crate::error_code::Code;
 pub use error::{Advice, Error};
+pub use issuer::{Callbacks, Issuer, IssuerSettings};
 
 use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
@@ -67,21 +69,12 @@ use crate::token::probe::Probe;
 use arc_swap::{ArcSwap, Guard};
 use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Operate};
-use clock::{Clock, ClockPolicy};
 use crl::{CrlSchedule, RevocationLists};
-use failover::{Failover, FailoverPolicy};
 use hierarchy::Hierarchy;
-use key_health::KeyFaults;
-use key_use::RecordedKeyUses;
 use listeners::Listeners;
 use liveness::Liveness;
-use open_intents::OpenIntent;
-use pace::Pace;
-use profile::IssuanceProfile;
-use refusals::RefusalCounts;
 use roll::RollPolicy;
 use serde_json::json;
-use station::StationPolicy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -138,16 +131,17 @@ impl Default for TokenTraits {
 pub struct Config {
     /// The store.
     pub store: Store,
-    /// Tokens by their names in the configuration.
-    pub tokens: BTreeMap<String, ConfiguredToken>,
-    /// The token that holds each authority's key.
-    pub authorities: BTreeMap<String, String>,
-    /// Who signs while a token is out.
-    pub failover: FailoverPolicy,
-    /// Profiles by name.
-    pub profiles: BTreeMap<String, IssuanceProfile>,
-    /// What stations may ask for.
-    pub stations: StationPolicy,
+    /// The settings of the issuer.
+    pub issuer: IssuerSettings,
+    /// What the issuer calls when others have work to do.
+    pub callbacks: Callbacks,
+    /// The settings of all other parts.
+    pub settings: Settings,
+}
+
+/// The settings of all parts but the issuer.
+#[derive(Default)]
+pub struct Settings {
     /// The profile of EST requests that name none.
     pub est_profile: Option<String>,
     /// Whether EST answers in lines.
@@ -164,168 +158,109 @@ pub struct Config {
     pub hubs: BTreeMap<String, u32>,
     /// How leaves are rolled.
     pub rolling: RollPolicy,
-    /// PKCS#11 modules that can be asked what they show.
+    /// PKCS#11 modules that can be asked for their slots.
     pub probes: Vec<Probe>,
-    /// When revocation lists are signed anew.
+    /// When revocation lists are signed again.
     pub crl_schedule: CrlSchedule,
     /// How many backups are kept.
     pub backups_kept: usize,
-    /// Where relying parties fetch what is published (`http://host`), for issued certificates to
-    /// say so.
-    pub public_http: Option<String>,
-    /// When the machine's clock is believed.
-    pub clock: ClockPolicy,
-    /// Called when something at a provisioning service must change.
-    pub wake: Box<dyn Fn() + Send + Sync>,
-    /// Called when a revocation list must be signed, and nothing else has to be done.
-    pub wake_lists: Box<dyn Fn() + Send + Sync>,
 }
 
-/// The certificate authority as it is configured. Whoever begins something takes it as it is then
-/// (see [`CurrentAuthority`]) and keeps it to the end.
+/// The certificate authority under one configuration. A task loads it once (see
+/// [`CurrentAuthority`]) and keeps it to its end.
 pub struct CertificateAuthority {
+    issuer: Issuer,
     store: Store,
-    tokens: BTreeMap<String, ConfiguredToken>,
-    authorities: BTreeMap<String, String>,
-    failover: FailoverPolicy,
-    profiles: BTreeMap<String, IssuanceProfile>,
-    stations: StationPolicy,
     est_profile: Option<String>,
     est_line_breaks: bool,
     provisioning: Vec<String>,
-    /// Those that some service verifies.
-    verified: BTreeSet<String>,
     verified_at: BTreeMap<String, BTreeSet<String>>,
     authority_policy: AuthorityPolicy,
     push_age_alarm_seconds: i64,
     hubs: BTreeMap<String, u32>,
     rolling: RollPolicy,
-    clock: ClockPolicy,
     crl_schedule: CrlSchedule,
     backups_kept: usize,
-    wake: Box<dyn Fn() + Send + Sync>,
-    wake_lists: Box<dyn Fn() + Send + Sync>,
     probes: Vec<Probe>,
-    /// What ends soon, as it was counted a moment ago.
+    /// The last count of what ends soon.
     expiry: Mutex<Option<expiry::Counted>>,
     shared: Arc<SharedState>,
 }
 
-/// The certificate authority as every edge holds it: exchanged as a whole when a new configuration is
-/// taken, while requests are in hand.
+/// The certificate authority as every edge holds it: a reload exchanges it as a whole while requests
+/// are running.
 pub type CurrentAuthority = Arc<ArcSwap<CertificateAuthority>>;
 
-/// What outlasts a configuration: what this process remembers, and its locks.
+/// State and locks that every reload shares.
 struct SharedState {
-    clock: Clock,
     lists: RevocationLists,
     listeners: Listeners,
-    hierarchy: ArcSwap<Hierarchy>,
-    /// Where relying parties fetch what is published. Whoever reads the hierarchy anew holds it, so
-    /// that an older reading replaces no newer one.
-    public_http: Mutex<Option<String>>,
-    failover: Failover,
     /// One ceremony at a time.
     ceremony: Mutex<()>,
     /// One check or bench of a token at a time.
     diagnostics: Mutex<()>,
-    /// One look at all modules at a time: each costs a process for each of them.
+    /// One listing of all modules at a time: each costs a process for each module.
     look: Mutex<()>,
     /// One backup at a time.
     backup: Mutex<()>,
-    /// Intents whose end could not be recorded yet.
-    open_intents: Mutex<Vec<OpenIntent>>,
-    /// How often the daemon's own work may have something signed.
-    pace: Pace,
-    /// What is recorded of the use of keys.
-    key_uses: Mutex<RecordedKeyUses>,
-    /// Keys that do not sign.
-    key_faults: KeyFaults,
-    /// What strangers were refused lately.
-    refusals: Mutex<RefusalCounts>,
-    /// When it is looked next what of finished work may go, in Unix seconds.
+    /// The next cleanup of finished work, in Unix seconds.
     retention_due: AtomicI64,
-    /// What is under way around it.
+    /// Deadlines of the loops.
     liveness: Liveness,
 }
 
 impl CertificateAuthority {
-    /// Loads the hierarchy, and abandons what a crash left open: every intent is explained before
-    /// anything new is signed.
+    /// Loads what is on record, and abandons what the last run left open.
     pub fn start(config: Config) -> Result<Self, Error> {
-        let hierarchy =
-            Hierarchy::load(config.store.generations()?, config.public_http.as_deref())?;
-        let clock = Clock::new(&config.clock, config.store.newest_date()?);
         let shared = SharedState {
-            clock,
             lists: RevocationLists::new(config.store.current_crls()?),
             listeners: Listeners::default(),
-            hierarchy: ArcSwap::from_pointee(hierarchy),
-            public_http: Mutex::new(config.public_http.clone()),
-            failover: Failover::default(),
             ceremony: Mutex::default(),
             diagnostics: Mutex::default(),
             look: Mutex::default(),
             backup: Mutex::default(),
-            open_intents: Mutex::default(),
-            pace: Pace::default(),
-            key_uses: Mutex::default(),
-            key_faults: KeyFaults::default(),
-            refusals: Mutex::default(),
             retention_due: AtomicI64::default(),
             liveness: Liveness::default(),
         };
-        let authority = Self::with_config(config, Arc::new(shared));
-        authority.abandon_intents_of_last_run()?;
-        Ok(authority)
+        let issuer = Issuer::start(config.store, config.issuer, config.callbacks)?;
+        Ok(Self::compose(issuer, config.settings, Arc::new(shared)))
     }
 
-    /// The same authority under another configuration, on record as `entry`. Intents that are open
-    /// belong to requests in hand, and are left to them. On failure nothing has changed.
+    /// Returns this authority under another configuration, on record as `entry`. On failure nothing
+    /// has changed.
     pub fn reconfigured(&self, config: Config, entry: AuditEntry) -> Result<Self, Error> {
-        let shared = &self.shared;
-        let mut public_http = lock(&shared.public_http);
-        let rows = self.store.generations()?;
-        let hierarchy = Hierarchy::load(rows, config.public_http.as_deref())?;
-        pollster::block_on(self.store.record_audit(entry))?;
-        shared.hierarchy.store(Arc::new(hierarchy));
-        public_http.clone_from(&config.public_http);
-        drop(public_http);
-        for (name, token) in &config.tokens {
-            let before = self.tokens.get(name);
-            if !before.is_some_and(|it| it.client.is_same(&token.client)) {
-                shared.failover.forget_token(name);
-            }
-        }
-        Ok(Self::with_config(config, Arc::clone(shared)))
+        let issuer = &self.issuer;
+        let issuer = issuer.reconfigured(config.issuer, config.callbacks, entry)?;
+        Ok(Self::compose(
+            issuer,
+            config.settings,
+            Arc::clone(&self.shared),
+        ))
     }
 
-    fn with_config(config: Config, shared: Arc<SharedState>) -> Self {
+    fn compose(issuer: Issuer, settings: Settings, shared: Arc<SharedState>) -> Self {
         Self {
-            store: config.store,
-            tokens: config.tokens,
-            authorities: config.authorities,
-            failover: config.failover,
-            profiles: config.profiles,
-            stations: config.stations,
-            est_profile: config.est_profile,
-            est_line_breaks: config.est_line_breaks,
-            provisioning: config.provisioning,
-            verified: config.verified.values().flatten().cloned().collect(),
-            verified_at: config.verified,
-            authority_policy: config.authority_policy,
-            push_age_alarm_seconds: config.push_age_alarm_seconds,
-            hubs: config.hubs,
-            rolling: config.rolling,
-            clock: config.clock,
-            crl_schedule: config.crl_schedule,
-            backups_kept: config.backups_kept,
-            wake: config.wake,
-            wake_lists: config.wake_lists,
-            probes: config.probes,
+            store: issuer.store.clone(),
+            issuer,
+            est_profile: settings.est_profile,
+            est_line_breaks: settings.est_line_breaks,
+            provisioning: settings.provisioning,
+            verified_at: settings.verified,
+            authority_policy: settings.authority_policy,
+            push_age_alarm_seconds: settings.push_age_alarm_seconds,
+            hubs: settings.hubs,
+            rolling: settings.rolling,
+            crl_schedule: settings.crl_schedule,
+            backups_kept: settings.backups_kept,
+            probes: settings.probes,
             expiry: Mutex::default(),
             shared,
         }
+    }
+
+    /// Returns the part that signs.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
     }
 
     /// Returns the store. The reconciler records there what it observed.
@@ -333,31 +268,24 @@ impl CertificateAuthority {
         &self.store
     }
 
-    /// The authorities as they serve now.
+    /// Returns the present authorities.
     pub fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
-        self.shared.hierarchy.load()
+        self.issuer.hierarchy()
     }
 
-    /// Returns the open deadlines of the loops around the application.
+    /// Returns the present in Unix seconds, as [`Issuer::now`] does.
+    pub fn now(&self) -> i64 {
+        self.issuer.now()
+    }
+
+    /// Wakes the reconcilers.
+    pub fn wake(&self) {
+        self.issuer.wake();
+    }
+
+    /// Returns the deadlines of the loops.
     pub fn liveness(&self) -> &Liveness {
         &self.shared.liveness
-    }
-
-    /// A profile by name.
-    pub fn profile(&self, name: &str) -> Result<&IssuanceProfile, Error> {
-        self.profiles.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.profiles.keys().map(String::as_str).collect();
-            let message = format!(
-                "there is no profile {name:?}; configured are {}",
-                known.join(", ")
-            );
-            Error::missing(Code::ProfileUnknown, message)
-        })
-    }
-
-    /// Profiles by name.
-    pub fn profiles(&self) -> &BTreeMap<String, IssuanceProfile> {
-        &self.profiles
     }
 
     /// Makes waiting and parked changes due: all of them, or those with this name.
@@ -376,36 +304,6 @@ impl CertificateAuthority {
         let retried = self.store.retry_marks(name, entry)?;
         self.wake();
         Ok(retried)
-    }
-
-    /// Tells the reconcilers that there is something to do.
-    pub fn wake(&self) {
-        (self.wake)();
-    }
-
-    fn reload_hierarchy(&self) -> Result<(), Error> {
-        let public_http = lock(&self.shared.public_http);
-        let rows = self.store.generations()?;
-        let hierarchy = Hierarchy::load(rows, public_http.as_deref())?;
-        self.shared.hierarchy.store(Arc::new(hierarchy));
-        Ok(())
-    }
-
-    fn token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
-        self.tokens.get(name).ok_or_else(|| {
-            let message = format!("the configuration names no token {name:?}; add it");
-            Error::stop(Code::TokenUnknown, message)
-        })
-    }
-
-    fn token_of(&self, authority: &str) -> Result<&str, Error> {
-        self.authorities.get(authority).map(String::as_str).ok_or_else(|| {
-            let message = format!(
-                "the configuration has no [[authority]] named {authority:?}; add it with the token \
-                 that shall hold its key, and reload"
-            );
-            Error::mend(Code::AuthorityUnknown, message)
-        })
     }
 }
 

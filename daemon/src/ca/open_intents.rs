@@ -4,7 +4,7 @@
 //! every start all open intents are abandoned before anything new is signed.
 
 use super::issue::Unsigned;
-use super::{CertificateAuthority, Error, lock};
+use super::{Error, Issuer, lock};
 use crate::store::{FOUND_AT_START, Recorded, StoreError};
 
 /// An intent whose end could not be recorded when it came.
@@ -15,7 +15,7 @@ pub(super) struct OpenIntent {
     may_be_done: bool,
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// Ends an intent without a certificate, and returns the error for the caller. It is abandoned
     /// if the token may have signed it, so that its serial number goes on the revocation list, and
     /// withdrawn if no worker received it.
@@ -30,7 +30,7 @@ impl CertificateAuthority {
             lock(&self.shared.open_intents).push(intent);
         }
         // The next revocation list has to name it. Other failed work waits for its own time.
-        (self.wake_lists)();
+        (self.callbacks.crl_due)();
         unsigned.error
     }
 

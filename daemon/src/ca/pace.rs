@@ -7,7 +7,7 @@
 //! bounded by their permits, and a key whose signature failed has to show that it signs
 //! (`TokenClient::ready_to_sign`).
 
-use super::{CertificateAuthority, Code, Error, lock};
+use super::{Code, Error, Issuer, lock};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -116,7 +116,7 @@ impl Pace {
     }
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// To be asked right before something is recorded that is to be signed.
     pub(super) fn may_have_signed(&self, source: Source) -> Result<(), Error> {
         let admitted = self.shared.pace.admit(source, Instant::now());

@@ -75,7 +75,7 @@ impl CertificateAuthority {
             )
         })?;
         pollster::block_on(
-            self.certify(SigningRequest {
+            self.issuer.certify(SigningRequest {
                 source: Source::Possession(row.id),
                 signer: Signer::from(generation.as_ref()),
                 purpose: Purpose::Possession,

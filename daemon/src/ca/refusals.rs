@@ -4,7 +4,7 @@
 
 use super::authorize::{Authorized, Caller, Issue};
 use super::issue::{IssueRequest, Issued};
-use super::{CertificateAuthority, Code, Error, lock};
+use super::{Code, Error, Issuer, lock};
 use crate::store::AuditEntry;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ fn entries_max(actor: &str) -> u32 {
     }
 }
 
-impl CertificateAuthority {
+impl Issuer {
     /// Issues one leaf and audits a refusal.
     pub async fn issue_audited(
         &self,

@@ -7,7 +7,7 @@
 
 use super::authorize::Caller;
 use super::profile::IssuanceProfile;
-use super::{CertificateAuthority, Code, Error, rfc3339};
+use super::{Code, Error, Issuer, rfc3339};
 use crate::store::CertificateRow;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
@@ -20,7 +20,7 @@ const VALID_MAX: usize = 4;
 /// How many certificates of the name are looked at, newest first.
 const CERTIFICATES_SEEN: u32 = 64;
 
-impl CertificateAuthority {
+impl Issuer {
     /// Returns the serial number of the certificate that `csr` renews, or why its holder may not
     /// renew it by `profile` now. The caller has that name, and that profile on record.
     pub(super) fn check_renewal(

@@ -5,7 +5,7 @@
 
 use super::authorize::Caller;
 use super::issue::{IssueRequest, Issued};
-use super::{CertificateAuthority, Code, Error};
+use super::{Code, Error, Issuer};
 use crate::store::{Idempotency, PriorRequest};
 use crate::x509::certificate::Certificate;
 use aws_lc_rs::digest;
@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 /// The longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 
-impl CertificateAuthority {
+impl Issuer {
     /// Returns the first answer to a repeated request, and `refused` for any other one. A repeat is
     /// answered even while no token can sign: its answer needs none.
     pub(super) async fn answer_again(

@@ -248,7 +248,7 @@ impl CertificateAuthority {
     /// What a changed revocation brings about outside the store; call it after each one.
     pub(super) fn follow_revocation(&self, revoked: &Revoked) -> Result<(), Error> {
         if !revoked.changed.is_empty() {
-            self.reload_hierarchy()?;
+            self.issuer.reload_hierarchy()?;
             self.wake();
         }
         Ok(())

@@ -189,7 +189,7 @@ impl CertificateAuthority {
             let parameters = json!({ "reason": fault.reason });
             missing.push(Coded::new(NotReady::StoreNotWritable, parameters, text));
         }
-        if let Some(doubt) = self.clock_doubt() {
+        if let Some(doubt) = self.issuer.clock_doubt() {
             let parameters = json!({ "reason": doubt });
             missing.push(Coded::new(NotReady::ClockNotSane, parameters, doubt));
         }
@@ -201,8 +201,8 @@ impl CertificateAuthority {
             let text = "there is no authority yet; run `hallmark ceremony run`";
             missing.push(Coded::new(NotReady::NoAuthority, json!({}), text));
         }
-        for (name, token) in &self.authorities {
-            if !self.can_sign(name, token) {
+        for (name, token) in &self.issuer.settings.authorities {
+            if !self.issuer.can_sign(name, token) {
                 let text = format!("nothing can sign for authority {name}");
                 let parameters = json!({ "authority": name, "token": token });
                 missing.push(Coded::new(NotReady::AuthorityCannotSign, parameters, text));
@@ -213,8 +213,8 @@ impl CertificateAuthority {
 
     /// Whether something can sign for an authority of the configuration at this moment.
     pub fn can_sign_for(&self, authority: &str) -> bool {
-        let token = self.authorities.get(authority);
-        token.is_some_and(|token| self.can_sign(authority, token))
+        let token = self.issuer.settings.authorities.get(authority);
+        token.is_some_and(|token| self.issuer.can_sign(authority, token))
     }
 
     /// Returns what an operator must deal with.
@@ -253,7 +253,7 @@ impl CertificateAuthority {
     }
 
     fn token_statuses(&self) -> BTreeMap<String, TokenStatus> {
-        let tokens = self.tokens.iter();
+        let tokens = self.issuer.settings.tokens.iter();
         tokens
             .map(|(name, token)| (name.clone(), token_status(token)))
             .collect()
@@ -274,13 +274,13 @@ impl CertificateAuthority {
         let mut alarms = Vec::from_iter(self.store_alarm());
         alarms.extend(tokens.iter().filter_map(|(name, it)| token_alarm(name, it)));
         alarms.extend(self.push_alarms(push));
-        alarms.extend(self.clock_doubt().map(|doubt| {
+        alarms.extend(self.issuer.clock_doubt().map(|doubt| {
             let text = format!("nothing is signed: {doubt}");
             Alarm::new(AlarmCode::ClockNotSane, json!({ "reason": doubt }), text)
         }));
-        alarms.extend(self.key_alarms());
+        alarms.extend(self.issuer.key_alarms());
         alarms.extend(self.listener_alarms());
-        alarms.extend(self.failover_alarms());
+        alarms.extend(self.issuer.failover_alarms());
         alarms.extend(self.crl_alarms());
         alarms
     }

@@ -31,7 +31,7 @@ impl CertificateAuthority {
 
     fn stranding_profiles(&self) -> Result<Vec<String>, Error> {
         let mut profiles = self.store.registered_profiles()?;
-        profiles.retain(|profile| !self.profiles.contains_key(profile));
+        profiles.retain(|profile| !self.issuer.profiles().contains_key(profile));
         Ok(profiles)
     }
 }

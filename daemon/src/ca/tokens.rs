@@ -117,7 +117,7 @@ impl CertificateAuthority {
                 })
                 .collect()
         });
-        for (name, token) in &self.tokens {
+        for (name, token) in &self.issuer.settings.tokens {
             if !rows.iter().any(|row| row.token.as_ref() == Some(name)) {
                 rows.push(VisibleSlot::unseen(name, token));
             }
@@ -138,7 +138,7 @@ impl CertificateAuthority {
                 ..empty
             };
         };
-        let configured = self.tokens.iter().find(|(_, configured)| {
+        let configured = self.issuer.settings.tokens.iter().find(|(_, configured)| {
             // A module in front of another one shows the same token.
             let is_its_family = configured.traits.family == probe.family;
             is_its_family
@@ -180,7 +180,7 @@ impl CertificateAuthority {
             &self.store.generations()?,
         );
         // Also those that were made a moment ago.
-        self.record_key_uses(true)?;
+        self.issuer.record_key_uses(true)?;
         let proofs = self.store.key_proofs(name)?;
         for key in &mut report.keys {
             key.proofs = proofs.get(&key.spki_sha256).copied().unwrap_or_default();
@@ -189,8 +189,14 @@ impl CertificateAuthority {
     }
 
     pub(super) fn known_token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
-        self.tokens.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.tokens.keys().map(String::as_str).collect();
+        self.issuer.settings.tokens.get(name).ok_or_else(|| {
+            let known: Vec<_> = self
+                .issuer
+                .settings
+                .tokens
+                .keys()
+                .map(String::as_str)
+                .collect();
             let known = known.join(", ");
             let message = format!("there is no token {name:?}; configured are {known}");
             Error::missing(Code::TokenUnknown, message)

@@ -6,7 +6,7 @@ use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::roll::AuthorityDetail;
-use super::{CertificateAuthority, Code, Error, rfc3339};
+use super::{CertificateAuthority, Error, rfc3339};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -14,26 +14,7 @@ impl CertificateAuthority {
     /// When `generation` stops signing leaves, in Unix seconds.
     pub fn window_end(&self, generation: &Generation) -> i64 {
         let policy = &self.authority_policy;
-        policy.window_end(generation, self.profiles.values())
-    }
-
-    /// Step 5: whether the configured window of the authority is open. Where none is configured, a
-    /// leaf that would outlive its issuer is refused, and that is enough.
-    pub(super) fn signs_leaves(&self, generation: &Generation) -> Result<(), Error> {
-        let name = &generation.authority;
-        let Some(window) = self.authority_policy.signing_windows.get(name) else {
-            return Ok(());
-        };
-        let end = generation.certified_at.saturating_add(*window);
-        if self.now() < end {
-            return Ok(());
-        }
-        let message = format!(
-            "authority {name} has signed leaves until {}; roll it (`hallmark roll start --authority \
-             {name} --reason expiry`)",
-            rfc3339(end)
-        );
-        Err(Error::later(60, Code::SigningWindowClosed, message))
+        policy.window_end(generation, self.issuer.profiles().values())
     }
 
     /// Generations that serve and near the end of their window, with no roll under way.
@@ -73,7 +54,7 @@ impl CertificateAuthority {
         let told = [windows, rolls].into_iter().map(|alarms| {
             alarms.unwrap_or_else(|error| vec![unreadable("not everything can be judged", &error)])
         });
-        let others = [self.pending_alarms(), self.constraint_alarms()];
+        let others = [self.pending_alarms(), self.issuer.constraint_alarms()];
         told.chain(others).flatten().collect()
     }
 

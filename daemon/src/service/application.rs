@@ -69,8 +69,8 @@ impl Application {
         // An orderly stop keeps counted refusals and key uses.
         let last = move || {
             let ca = this.current.load();
-            ca.record_counted_refusals(true);
-            if let Err(error) = ca.record_key_uses(true) {
+            ca.issuer().record_counted_refusals(true);
+            if let Err(error) = ca.issuer().record_key_uses(true) {
                 tracing::warn!(%error, "use of keys not recorded");
             }
         };
@@ -134,14 +134,14 @@ impl Application {
         if ca.store().write_fault().is_some() {
             return STORE_PAUSE;
         }
-        ca.record_counted_refusals(false);
+        ca.issuer().record_counted_refusals(false);
         let mut rest = Rest::new(&ca);
         self.keep_records(&ca, &mut rest);
         if ca.hierarchy().is_empty() {
             return rest.pause;
         }
         // The rest signs, or compares dates.
-        if ca.clock_doubt().is_some() {
+        if ca.issuer().clock_doubt().is_some() {
             return rest.pause.min(FAILURE_PAUSE);
         }
         if let Some(identity) = &self.identity {
@@ -154,7 +154,7 @@ impl Application {
         rest.note("proof of possession", ca.prove_possession());
         // A certificate that goes on hold now is on the CRL that is signed next.
         rest.note_due("blocks", ca.advance_blocks());
-        rest.note_due("shared keys", ca.prove_shared_keys());
+        rest.note_due("shared keys", ca.issuer().prove_shared_keys());
         rest.note_due("revocation lists", ca.update_crls());
         rest.note_due("rolls", ca.advance_rolls());
         rest.pause
@@ -168,16 +168,16 @@ impl Application {
         }
         let mut rest = Rest::new(&ca);
         self.keep_records(&ca, &mut rest);
-        if ca.clock_doubt().is_none() {
+        if ca.issuer().clock_doubt().is_none() {
             rest.note_due("revocation lists", ca.update_crls());
         }
         rest.pause
     }
 
     fn keep_records(&self, ca: &CertificateAuthority, rest: &mut Rest<'_>) {
-        rest.note("open intents", ca.end_open_intents());
-        rest.note_due("use of keys", ca.record_key_uses(false));
-        rest.note_due("keys", Ok(ca.prove_keys()));
+        rest.note("open intents", ca.issuer().end_open_intents());
+        rest.note_due("use of keys", ca.issuer().record_key_uses(false));
+        rest.note_due("keys", Ok(ca.issuer().prove_keys()));
     }
 }
 

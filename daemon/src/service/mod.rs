@@ -22,7 +22,10 @@ use crate::api::reload::{RELOADS_WAITING_MAX, ReloadRequest};
 use crate::api::server::serve_behind;
 use crate::api::tls::ServerIdentity;
 use crate::api::{Addresses, Edge};
-use crate::ca::{CertificateAuthority, Config, ConfiguredToken, CurrentAuthority};
+use crate::ca::{
+    Callbacks, CertificateAuthority, Config, ConfiguredToken, CurrentAuthority, IssuerSettings,
+    Settings,
+};
 use crate::config::Configuration;
 use crate::files;
 use crate::notify::Systemd;
@@ -289,29 +292,39 @@ fn ca_config(
     store: &Store,
     wakers: &Wakers,
 ) -> Config {
-    let (wakers, records) = (wakers.clone(), wakers.records.clone());
+    let records = wakers.records.clone();
+    let wakers = wakers.clone();
+    let verified = configuration.verified();
     Config {
         store: store.clone(),
-        tokens,
-        authorities: configuration.authorities.clone(),
-        failover: configuration.failover.clone(),
-        profiles: configuration.profiles.clone(),
-        stations: configuration.stations.clone(),
-        est_profile: configuration.est_profile.clone(),
-        est_line_breaks: configuration.est_line_breaks,
-        provisioning: configuration.provisioning.keys().cloned().collect(),
-        verified: configuration.verified(),
-        authority_policy: configuration.authority_policy.clone(),
-        push_age_alarm_seconds: configuration.push_age_alarm_seconds,
-        hubs: configuration.hubs(),
-        rolling: configuration.rolling.clone(),
-        probes: probes(configuration.tokens.values()),
-        crl_schedule: configuration.crl_schedule,
-        clock: configuration.clock.clone(),
-        backups_kept: configuration.backups_kept,
-        public_http: configuration.public_http.clone(),
-        wake: Box::new(move || wakers.wake_all()),
-        wake_lists: Box::new(move || records.notify_one()),
+        issuer: IssuerSettings {
+            tokens,
+            authorities: configuration.authorities.clone(),
+            failover: configuration.failover.clone(),
+            profiles: configuration.profiles.clone(),
+            stations: configuration.stations.clone(),
+            verified: verified.values().flatten().cloned().collect(),
+            signing_windows: configuration.authority_policy.signing_windows.clone(),
+            public_http: configuration.public_http.clone(),
+            clock: configuration.clock.clone(),
+        },
+        callbacks: Callbacks {
+            desired_changed: Box::new(move || wakers.wake_all()),
+            crl_due: Box::new(move || records.notify_one()),
+        },
+        settings: Settings {
+            est_profile: configuration.est_profile.clone(),
+            est_line_breaks: configuration.est_line_breaks,
+            provisioning: configuration.provisioning.keys().cloned().collect(),
+            verified,
+            authority_policy: configuration.authority_policy.clone(),
+            push_age_alarm_seconds: configuration.push_age_alarm_seconds,
+            hubs: configuration.hubs(),
+            rolling: configuration.rolling.clone(),
+            probes: probes(configuration.tokens.values()),
+            crl_schedule: configuration.crl_schedule,
+            backups_kept: configuration.backups_kept,
+        },
     }
 }
 

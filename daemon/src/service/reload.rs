@@ -58,7 +58,8 @@ impl Daemon {
                 tracing::error!(actor, code = error.code.name(), %error,
                     "configuration refused, the previous one stays");
                 let (ca, file) = (self.current.load_full(), self.configuration.file.display());
-                ca.record_refused_configuration(actor, &file.to_string(), &error)
+                ca.issuer()
+                    .record_refused_configuration(actor, &file.to_string(), &error)
                     .await;
                 Err(error)
             }

@@ -3,14 +3,11 @@
 use super::*;
 use crate::ca::Code;
 use crate::ca::alarm::AlarmCode;
-use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::authorize::{Authorized, Caller, Operate};
-use crate::ca::clock::ClockPolicy;
-use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::IssuanceProfile;
-use crate::ca::roll::RollPolicy;
-use crate::ca::station::StationPolicy;
-use crate::ca::{Config, ConfiguredToken, TokenTraits};
+use crate::ca::{
+    Callbacks, CertificateAuthority, Config, ConfiguredToken, IssuerSettings, Settings, TokenTraits,
+};
 use crate::store::{Intent, Moves, Purpose, RevocationTarget, Store};
 use crate::token::TokenError;
 use crate::token::client::TokenClient;
@@ -59,29 +56,20 @@ impl Scene {
         let on_it = |name: &str| (name.to_owned(), "memory".to_owned());
         let ca = CertificateAuthority::start(Config {
             store: Store::open(&folder.path().join("hallmark.db")).unwrap(),
-            tokens: BTreeMap::from([("memory".to_owned(), token)]),
-            authorities: BTreeMap::from([on_it("root"), on_it("line")]),
-            failover: FailoverPolicy::default(),
-            profiles,
-            stations: StationPolicy::default(),
-            est_profile: None,
-            est_line_breaks: true,
-            provisioning: Vec::new(),
-            verified: BTreeMap::new(),
-            authority_policy: AuthorityPolicy::default(),
-            push_age_alarm_seconds: 3_600,
-            probes: Vec::new(),
-            crl_schedule: CrlSchedule {
-                validity_seconds: 7 * DAY,
-                interval_seconds: DAY,
+            issuer: IssuerSettings {
+                tokens: BTreeMap::from([("memory".to_owned(), token)]),
+                authorities: BTreeMap::from([on_it("root"), on_it("line")]),
+                profiles,
+                ..IssuerSettings::default()
             },
-            backups_kept: 1,
-            public_http: None,
-            hubs: BTreeMap::new(),
-            rolling: RollPolicy::default(),
-            clock: ClockPolicy::default(),
-            wake: Box::new(|| {}),
-            wake_lists: Box::new(|| {}),
+            callbacks: Callbacks {
+                desired_changed: Box::new(|| {}),
+                crl_due: Box::new(|| {}),
+            },
+            settings: Settings {
+                backups_kept: 1,
+                ..Settings::default()
+            },
         })
         .unwrap();
         ca.run_ceremony(&operator(), CEREMONY, &|_| {}).unwrap();

@@ -42,7 +42,7 @@ fn no_caller_obtains_the_shape_of_an_authority() {
             idempotency_key: None,
             moves: false,
         };
-        let refused = block_on(scene.ca.issue_audited(&permission, &request)).unwrap_err();
+        let refused = block_on(scene.ca.issuer().issue_audited(&permission, &request)).unwrap_err();
         assert_eq!(refused.code, Code::ProfileShape, "{role}: {refused}");
         assert_eq!(scene.ca.store().issuance_counts().unwrap(), certificates);
     }

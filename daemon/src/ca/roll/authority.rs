@@ -47,7 +47,7 @@ impl CertificateAuthority {
     ) -> Result<RollRow, Error> {
         let hierarchy = self.hierarchy();
         let old = hierarchy.signing(authority)?;
-        self.token_of(authority)?;
+        self.issuer.token_of(authority)?;
         self.can_be_certified(old, detail)?;
         self.within_limits(authority)?;
         let new = NewAuthorityRoll {
@@ -111,7 +111,7 @@ impl CertificateAuthority {
             json!({ "roll": roll.id }),
         );
         self.store.abort_authority_roll(roll.id, changes, entry)?;
-        self.reload_hierarchy()
+        self.issuer.reload_hierarchy()
     }
 
     /// Approves the next step of an authority's rollover that needs it. With a reason, the
@@ -207,7 +207,7 @@ impl CertificateAuthority {
         if self.store.step_authority_roll(next, entry)? {
             self.note_failure(&self.store.roll(roll.id)?, None)?;
             if serves {
-                self.reload_hierarchy()?;
+                self.issuer.reload_hierarchy()?;
             }
             self.wake();
         }
@@ -231,7 +231,7 @@ impl CertificateAuthority {
         let hierarchy = self.hierarchy();
         let next = evidence.next.and_then(|it| hierarchy.with_certificate(it));
         match next.filter(|_| needs_it).cloned() {
-            Some(next) => self.prove_generation(&next).map(drop),
+            Some(next) => self.issuer.prove_generation(&next).map(drop),
             None => Ok(()),
         }
     }
@@ -389,7 +389,7 @@ impl CertificateAuthority {
         let plan = PlannedGeneration {
             authority: old.authority.clone(),
             parent: parent.map(|parent: Arc<Generation>| parent.id),
-            token: self.token_of(&old.authority)?.to_owned(),
+            token: self.issuer.token_of(&old.authority)?.to_owned(),
             key_type: detail.key_type.unwrap_or(old.public_key.key_type()),
             key_id: new_key_id()?,
         };
@@ -406,7 +406,8 @@ impl CertificateAuthority {
             return self.request_next_certificate(&old, row.id);
         }
         let shape: Shape = detail.shape(&old)?;
-        self.make_certificate(&shape, &row, &key, &Caller::Daemon.to_string())?;
+        self.issuer
+            .make_certificate(&shape, &row, &key, &Caller::Daemon.to_string())?;
         crash_point("roll-generation-staged");
         Ok(())
     }
@@ -415,10 +416,10 @@ impl CertificateAuthority {
     /// after a pause: a token has room for so many, whatever wakes the rollover.
     fn make_next_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
         let source = Source::Key(row.id);
-        self.may_have_signed(source)?;
-        let made = self.make_key(row);
+        self.issuer.may_have_signed(source)?;
+        let made = self.issuer.make_key(row);
         let does_not_sign = made.as_ref().is_err_and(|it| it.code == Code::TokenKey);
-        self.note_signature(source, !does_not_sign);
+        self.issuer.note_signature(source, !does_not_sign);
         made
     }
 

@@ -60,7 +60,7 @@ impl CertificateAuthority {
     ) -> Result<Vec<RollRow>, Error> {
         let newest_group = self.store.newest_group()?;
         let compromised = self.compromised(authority, generation)?;
-        self.token_of(authority)?;
+        self.issuer.token_of(authority)?;
         let caller = permission.caller();
         let void = self.hierarchy().subtree(compromised.id);
         let mut list = vec![self.shut_out(&compromised, &void, None, detail)?];
@@ -87,7 +87,7 @@ impl CertificateAuthority {
             self.store
                 .start_authority_compromise(list, Some(newest_group), revocation, entry)?;
         crash_point("roll-compromise-recorded");
-        self.reload_hierarchy()?;
+        self.issuer.reload_hierarchy()?;
         self.wake();
         Ok(rows)
     }

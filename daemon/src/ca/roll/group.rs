@@ -42,7 +42,7 @@ impl CertificateAuthority {
             })
         };
         let groups = self.groups_of(&device.registration_id)?;
-        let profile = self.profile(&device.profile)?;
+        let profile = self.issuer.profile(&device.profile)?;
         let hierarchy = self.hierarchy();
         let issuer = hierarchy.serving(&profile.authority);
         let chain = issuer.into_iter().flat_map(|it| hierarchy.upwards(it.id));

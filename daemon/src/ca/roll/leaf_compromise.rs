@@ -82,7 +82,7 @@ impl CertificateAuthority {
         self.follow_revocation(&revoked)?;
         let issued = compromise.request.map(|request| {
             let permission = Authorized::<Issue>::to_issue(permission.caller().clone())?;
-            pollster::block_on(self.issue_audited(&permission, &request))
+            pollster::block_on(self.issuer.issue_audited(&permission, &request))
         });
         Ok(ShutOutDevice {
             registration_id: device,
@@ -105,7 +105,7 @@ impl CertificateAuthority {
 
     /// A request that could not be met is refused before anything happens.
     fn check_new_leaf(&self, device: &str, request: &IssueRequest) -> Result<(), Error> {
-        let profile = self.profile(&request.profile)?;
+        let profile = self.issuer.profile(&request.profile)?;
         self.refuse_other_profile(device, &profile.name)?;
         let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
         for leaf in self.living_leaves(&request.registration_id)? {

@@ -1,0 +1,195 @@
+//! Holds what signing needs: the store, tokens, hierarchy, profiles, clock and failover.
+//!
+//! The methods are in the files of their subjects: `issue` has the issuance cycle, `generation` the
+//! keys and certificates of authorities. An issuer belongs to one configuration and never changes;
+//! its state is shared with the issuers of later configurations.
+
+use super::clock::{Clock, ClockPolicy};
+use super::failover::{Failover, FailoverPolicy};
+use super::hierarchy::Hierarchy;
+use super::key_health::KeyFaults;
+use super::key_use::RecordedKeyUses;
+use super::open_intents::OpenIntent;
+use super::pace::Pace;
+use super::profile::IssuanceProfile;
+use super::refusals::RefusalCounts;
+use super::station::StationPolicy;
+use super::{Code, ConfiguredToken, Error, lock};
+use crate::store::{AuditEntry, Store};
+use arc_swap::{ArcSwap, Guard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+/// Signs certificates, revocation lists and requests, after it has recorded them.
+pub struct Issuer {
+    pub(super) store: Store,
+    pub(super) settings: IssuerSettings,
+    pub(super) callbacks: Callbacks,
+    pub(super) shared: Arc<IssuerState>,
+}
+
+/// The settings of an issuer.
+#[derive(Clone, Default)]
+pub struct IssuerSettings {
+    /// Tokens by their names in the configuration.
+    pub tokens: BTreeMap<String, ConfiguredToken>,
+    /// The token that holds each authority's key.
+    pub authorities: BTreeMap<String, String>,
+    /// Other tokens and authorities that sign while a token is unavailable.
+    pub failover: FailoverPolicy,
+    /// Profiles by name.
+    pub profiles: BTreeMap<String, IssuanceProfile>,
+    /// The certificates that each station may request.
+    pub stations: StationPolicy,
+    /// Authorities whose certificates some provisioning service verifies: chains end there.
+    pub verified: BTreeSet<String>,
+    /// How long each authority signs leaves after its making, in seconds, where it is limited.
+    pub signing_windows: BTreeMap<String, i64>,
+    /// Where relying parties fetch what is published (`http://host`); certificates name it.
+    pub public_http: Option<String>,
+    /// When the machine's clock is believed.
+    pub clock: ClockPolicy,
+}
+
+/// What the issuer calls when others have work to do.
+pub struct Callbacks {
+    /// Called when something at a provisioning service must change.
+    pub desired_changed: Box<dyn Fn() + Send + Sync>,
+    /// Called when a revocation list must be signed, and nothing else has to be done.
+    pub crl_due: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What all issuers of this process share.
+pub(super) struct IssuerState {
+    pub(super) clock: Clock,
+    pub(super) hierarchy: ArcSwap<Hierarchy>,
+    /// The present `public_http`. A thread that loads the hierarchy holds this lock, so that an older
+    /// hierarchy replaces no newer one.
+    public_http: Mutex<Option<String>>,
+    pub(super) failover: Failover,
+    /// Intents whose end could not be recorded yet.
+    pub(super) open_intents: Mutex<Vec<OpenIntent>>,
+    /// How often the daemon's own work may have something signed.
+    pub(super) pace: Pace,
+    /// What is recorded of the use of keys.
+    pub(super) key_uses: Mutex<RecordedKeyUses>,
+    /// Keys that do not sign.
+    pub(super) key_faults: KeyFaults,
+    /// Refusals of the present minute.
+    pub(super) refusals: Mutex<RefusalCounts>,
+}
+
+impl Issuer {
+    /// Loads the hierarchy, and abandons what the last run left open: every intent has its end
+    /// before anything new is signed.
+    pub(super) fn start(
+        store: Store,
+        settings: IssuerSettings,
+        callbacks: Callbacks,
+    ) -> Result<Self, Error> {
+        let hierarchy = Hierarchy::load(store.generations()?, settings.public_http.as_deref())?;
+        let shared = IssuerState {
+            clock: Clock::new(&settings.clock, store.newest_date()?),
+            hierarchy: ArcSwap::from_pointee(hierarchy),
+            public_http: Mutex::new(settings.public_http.clone()),
+            failover: Failover::default(),
+            open_intents: Mutex::default(),
+            pace: Pace::default(),
+            key_uses: Mutex::default(),
+            key_faults: KeyFaults::default(),
+            refusals: Mutex::default(),
+        };
+        let issuer = Self {
+            store,
+            settings,
+            callbacks,
+            shared: Arc::new(shared),
+        };
+        issuer.abandon_intents_of_last_run()?;
+        Ok(issuer)
+    }
+
+    /// Returns this issuer with other settings, on record as `entry`. Open intents belong to running
+    /// requests, which end them. On failure nothing has changed.
+    pub(super) fn reconfigured(
+        &self,
+        settings: IssuerSettings,
+        callbacks: Callbacks,
+        entry: AuditEntry,
+    ) -> Result<Self, Error> {
+        let shared = &self.shared;
+        let mut public_http = lock(&shared.public_http);
+        let rows = self.store.generations()?;
+        let hierarchy = Hierarchy::load(rows, settings.public_http.as_deref())?;
+        pollster::block_on(self.store.record_audit(entry))?;
+        shared.hierarchy.store(Arc::new(hierarchy));
+        public_http.clone_from(&settings.public_http);
+        drop(public_http);
+        for (name, token) in &settings.tokens {
+            let before = self.settings.tokens.get(name);
+            if !before.is_some_and(|it| it.client.is_same(&token.client)) {
+                shared.failover.forget_token(name);
+            }
+        }
+        Ok(Self {
+            store: self.store.clone(),
+            settings,
+            callbacks,
+            shared: Arc::clone(shared),
+        })
+    }
+
+    /// Returns the present authorities.
+    pub fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
+        self.shared.hierarchy.load()
+    }
+
+    pub(super) fn reload_hierarchy(&self) -> Result<(), Error> {
+        let public_http = lock(&self.shared.public_http);
+        let rows = self.store.generations()?;
+        let hierarchy = Hierarchy::load(rows, public_http.as_deref())?;
+        self.shared.hierarchy.store(Arc::new(hierarchy));
+        Ok(())
+    }
+
+    /// Returns the profile of this name.
+    pub fn profile(&self, name: &str) -> Result<&IssuanceProfile, Error> {
+        let profiles = &self.settings.profiles;
+        profiles.get(name).ok_or_else(|| {
+            let known: Vec<_> = profiles.keys().map(String::as_str).collect();
+            let message = format!(
+                "there is no profile {name:?}; configured are {}",
+                known.join(", ")
+            );
+            Error::missing(Code::ProfileUnknown, message)
+        })
+    }
+
+    /// Returns all profiles by name.
+    pub fn profiles(&self) -> &BTreeMap<String, IssuanceProfile> {
+        &self.settings.profiles
+    }
+
+    pub(super) fn token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
+        self.settings.tokens.get(name).ok_or_else(|| {
+            let message = format!("the configuration names no token {name:?}; add it");
+            Error::stop(Code::TokenUnknown, message)
+        })
+    }
+
+    pub(super) fn token_of(&self, authority: &str) -> Result<&str, Error> {
+        let token = self.settings.authorities.get(authority);
+        token.map(String::as_str).ok_or_else(|| {
+            let message = format!(
+                "the configuration has no [[authority]] named {authority:?}; add it with the token \
+                 of its key, and reload"
+            );
+            Error::mend(Code::AuthorityUnknown, message)
+        })
+    }
+
+    /// Wakes the reconcilers.
+    pub(super) fn wake(&self) {
+        (self.callbacks.desired_changed)();
+    }
+}
