@@ -16,6 +16,7 @@ pub use listen::{HttpsListener, UNIDENTIFIED_CONNECTIONS_MAX};
 use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::clock::ClockPolicy;
 use crate::ca::crl::CrlSchedule;
+use crate::ca::est::EstSettings;
 use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::roll::RollPolicy;
@@ -50,10 +51,8 @@ pub struct Configuration {
     pub token_state_dir: PathBuf,
     /// The HTTPS listener.
     pub https: Option<HttpsListener>,
-    /// The profile of EST requests whose address names no profile.
-    pub est_profile: Option<String>,
-    /// Whether the answers to EST requests are base64 in lines (RFC 8951 3.1 leaves it open).
-    pub est_line_breaks: bool,
+    /// The settings of EST.
+    pub est: EstSettings,
     /// Serves CRLs and CA certificates over plain HTTP; port 0 takes a free one.
     pub http: Option<SocketAddr>,
     /// How relying parties reach it, `http://host`: issued certificates point there.

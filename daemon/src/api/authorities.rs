@@ -81,7 +81,7 @@ impl Authority {
             .store()
             .standing_block(kind, name, Some(generation.number))?;
         let certificate = &generation.certificate;
-        let list = ca.crl(generation.id);
+        let list = ca.crls().current(generation.id);
         let list = list.as_deref();
         Ok(Self {
             blocked: blocked.map(Standing::from),
@@ -117,7 +117,7 @@ fn shown(ca: &CertificateAuthority, name: Option<&str>) -> Result<Vec<Shown>, Er
     let hierarchy = ca.hierarchy();
     let certified = hierarchy.iter().filter(|it| is_meant(&it.authority));
     let certified = certified.map(|it| Ok(Shown::Certified(Box::new(Authority::new(ca, it)?))));
-    let pending = ca.pending_authorities()?.into_iter();
+    let pending = ca.ceremonies().pending()?.into_iter();
     let pending = pending.filter(|it| is_meant(&it.name));
     certified
         .chain(pending.map(|it| Ok(Shown::Pending(it))))
@@ -166,7 +166,7 @@ pub(super) async fn request(
     }: Asks<Operate>,
     Path(name): Path<String>,
 ) -> Result<Json<CertificationRequest>, Problem> {
-    let csr = api.application(move |ca| ca.authority_request(&permission, &name));
+    let csr = api.application(move |ca| ca.ceremonies().request_pem(&permission, &name));
     Ok(Json(CertificationRequest { csr: csr.await? }))
 }
 
@@ -178,7 +178,8 @@ pub(super) async fn install(
     JsonBody(body): JsonBody<Installation>,
 ) -> Result<Json<Vec<Shown>>, Problem> {
     let shown = api.application(move |ca| {
-        ca.install_authority(&permission, &name, &body.certificates)?;
+        ca.ceremonies()
+            .install(&permission, &name, &body.certificates)?;
         shown(ca, Some(&name))
     });
     Ok(Json(shown.await?))

@@ -27,6 +27,6 @@ pub(super) async fn create(
         api, permission, ..
     }: Asks<MakeBackup>,
 ) -> Result<(StatusCode, Json<Backup>), Problem> {
-    let backup = api.application(move |ca| ca.create_backup(&permission));
+    let backup = api.application(move |ca| ca.backups().create(&permission));
     Ok((StatusCode::CREATED, Json(backup.await?)))
 }

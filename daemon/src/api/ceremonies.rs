@@ -29,7 +29,7 @@ pub(super) async fn run(
     TextBody(file): TextBody,
 ) -> Result<Response, Problem> {
     Ok(api.steps(move |ca, progress| {
-        let transcript = ca.run_ceremony(&permission, &file, progress)?;
+        let transcript = ca.ceremonies().run(&permission, &file, progress)?;
         Ok(json!({ "transcript": transcript, "text": transcript.to_text() }))
     }))
 }

@@ -50,8 +50,8 @@ pub(super) fn routes() -> Router<Edge> {
 /// Open to all: a client calls this to learn its trust anchor (RFC 7030, section 4.1.2).
 async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
     let ca = &api.ca;
-    let profile = ca.est_profile(named(&label))?;
-    let certificates = ca.est_authorities(profile)?;
+    let profile = ca.est().profile(named(&label))?;
+    let certificates = ca.est().authorities(profile)?;
     let certificates: Vec<&Certificate> = certificates.iter().map(|it| &it.certificate).collect();
     Ok(answer(
         ca,
@@ -63,7 +63,7 @@ async fn authorities(State(api): State<Api>, label: Label) -> Result<Response, P
 /// For everybody (RFC 7030 4.5.1).
 async fn attributes(State(api): State<Api>, label: Label) -> Result<Response, Problem> {
     let ca = &api.ca;
-    let profile = ca.est_profile(named(&label))?;
+    let profile = ca.est().profile(named(&label))?;
     let attributes = csr_attributes::to_base64(&profile.certificate).map_err(unencodable)?;
     Ok(answer(ca, CSR_ATTRIBUTES, attributes))
 }
@@ -108,7 +108,7 @@ impl Asks<Issue> {
     /// Turns an EST request into one of the issuance cycle.
     async fn read_est(&self, request: EstRequest) -> Result<IssueRequest, Problem> {
         let permission = self.permission.clone();
-        let read = move |ca: &CertificateAuthority| ca.read_est_request(&permission, &request);
+        let read = move |ca: &CertificateAuthority| ca.est().read_request(&permission, &request);
         self.api.application(read).await
     }
 }
@@ -118,7 +118,7 @@ fn named(label: &Label) -> Option<&str> {
 }
 
 fn answer(ca: &CertificateAuthority, content_type: &'static str, mut base64: String) -> Response {
-    if !ca.est_line_breaks() {
+    if !ca.est().settings().line_breaks {
         base64.retain(|it| it != '\n');
     }
     let mut headers = HeaderMap::new();

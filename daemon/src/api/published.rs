@@ -39,7 +39,7 @@ async fn crl(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let generation = published(&api, &file, ".crl")?;
-    let Some(list) = api.ca.crl(generation.id) else {
+    let Some(list) = api.ca.crls().current(generation.id) else {
         return Err(no_list(&api, &generation).into());
     };
     let (modified_at, fresh_until) = (list.this_update, list.next_update);
@@ -56,7 +56,7 @@ async fn crl(
 fn no_list(api: &Api, generation: &Generation) -> Error {
     let name = generation.name();
     let token = &generation.token;
-    if api.ca.is_crl_withheld(generation.id) {
+    if api.ca.crls().is_withheld(generation.id) {
         let message = format!(
             "the list of {name} was restored from a backup and may lack newer revocations; token \
              {token} has to sign the next one"

@@ -29,14 +29,14 @@ impl Right for TryToken {
 pub(super) async fn list(
     Asks { api, .. }: Asks<Inspect>,
 ) -> Result<Json<Vec<VisibleSlot>>, Problem> {
-    Ok(Json(api.application(|ca| ca.list_slots()).await?))
+    Ok(Json(api.application(|ca| ca.tokens().list_slots()).await?))
 }
 
 pub(super) async fn show(
     Asks { api, .. }: Asks<Inspect>,
     Path(name): Path<String>,
 ) -> Result<Json<TokenReport>, Problem> {
-    let report = api.application(move |ca| ca.token_report(&name));
+    let report = api.application(move |ca| ca.tokens().report(&name));
     Ok(Json(report.await?))
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn check(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     Ok(api.steps(move |ca, progress| {
-        let report = ca.check_token(&permission, &name, progress)?;
+        let report = ca.diagnostics().check(&permission, &name, progress)?;
         Ok(finished(&report))
     }))
 }
@@ -60,7 +60,9 @@ pub(super) async fn bench(
     JsonBody(request): JsonBody<BenchRequest>,
 ) -> Result<Response, Problem> {
     Ok(api.steps(move |ca, progress| {
-        let report = ca.bench_token(&permission, &name, request, progress)?;
+        let report = ca
+            .diagnostics()
+            .bench(&permission, &name, request, progress)?;
         Ok(finished(&report))
     }))
 }

@@ -5,10 +5,10 @@
 //! authority's, is valid and fits under its issuer, and the key under the URI is the certificate's and signs.
 //! Where the key came from cannot be known; the transcript says so. Nothing on the token is changed.
 
-use super::ceremony::AuthoritySpecification;
+use super::ceremony::{AuthoritySpecification, Ceremonies};
 use super::hierarchy::Generation;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
-use super::{CertificateAuthority, Code, Error};
+use super::{Code, Error};
 use crate::files;
 use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
@@ -46,7 +46,7 @@ struct Found {
     remarks: Vec<String>,
 }
 
-impl CertificateAuthority {
+impl Ceremonies {
     /// Takes the authority over, after all checks.
     pub(super) fn adopt(
         &self,
@@ -61,12 +61,12 @@ impl CertificateAuthority {
         let public_key = certificate
             .public_key()
             .map_err(|error| refused(error.to_string()))?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let parent = match &specification.issuer {
             Some(issuer) => Some(hierarchy.signing(issuer)?.as_ref()),
             None => None,
         };
-        check_certificate(&certificate, &public_key, parent, self.now()).map_err(refused)?;
+        check_certificate(&certificate, &public_key, parent, self.issuer.now()).map_err(refused)?;
         if let Some(limit) = self.issuer.constraint(name, [&certificate]) {
             return Err(refused(limit));
         }
@@ -82,20 +82,20 @@ impl CertificateAuthority {
             key_id: found.key.id.clone(),
         };
         let entry = AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: actor.to_owned(),
             action: "authority.adopted",
             subject: name.clone(),
             detail: adoption.audit_detail(&certificate, &found),
         };
         let adopted = adoption.generation(plan, &certificate, &found);
-        self.store.adopt_generation(adopted, entry)?;
+        self.issuer.store.adopt_generation(adopted, entry)?;
         self.issuer.reload_hierarchy()?;
         self.adopted_entry(name, found)
     }
 
     fn adopted_entry(&self, name: &str, found: Found) -> Result<TranscriptEntry, Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let serving = hierarchy.serving(name).ok_or_else(|| {
             let message = format!("authority {name} does not serve after all");
             Error::stop(Code::CeremonyFailed, message)

@@ -5,7 +5,7 @@
 //! PKCS#11 token keeps its keys, and what a TPM handed out is encrypted for that TPM.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Code, Error, rfc3339};
+use super::{Code, Error, Issuer, rfc3339};
 use crate::files;
 use crate::files::atomic;
 use crate::store::backup::{Contents, inspect};
@@ -16,6 +16,7 @@ use serde_json::json;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 /// The largest manifest, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
@@ -79,14 +80,30 @@ pub enum BackupInvalid {
     },
 }
 
-impl CertificateAuthority {
+/// Makes backups beside the database, and keeps the newest.
+pub struct Backups {
+    issuer: Arc<Issuer>,
+    kept: usize,
+    /// One backup at a time.
+    running: Arc<Mutex<()>>,
+}
+
+impl Backups {
+    pub(super) fn new(issuer: Arc<Issuer>, kept: usize, running: Arc<Mutex<()>>) -> Self {
+        Self {
+            issuer,
+            kept,
+            running,
+        }
+    }
+
     /// Makes a backup beside the database, reads it whole, and deletes those that are too many.
-    pub fn create_backup(&self, permission: &Authorized<Operate>) -> Result<Backup, Error> {
-        let _alone = self.shared.backup.try_lock().map_err(|_| {
+    pub fn create(&self, permission: &Authorized<Operate>) -> Result<Backup, Error> {
+        let _alone = self.running.try_lock().map_err(|_| {
             Error::conflict(Code::BackupUnderWay, "a backup is being made; wait for it")
         })?;
-        let now = self.now();
-        let folder = self.store.path().with_file_name("backup");
+        let now = self.issuer.now();
+        let folder = self.issuer.store.path().with_file_name("backup");
         let file = folder.join(format!("hallmark-{}.db", compact(now)));
         let failed = |error: &io::Error| {
             let message = format!("no backup in {}: {error}", folder.display());
@@ -98,7 +115,7 @@ impl CertificateAuthority {
             return Err(Error::later(1, Code::BackupExists, message));
         }
         let partial = file.with_extension("partial");
-        let made = self.store.copy_to(&partial).map_err(Error::from);
+        let made = self.issuer.store.copy_to(&partial).map_err(Error::from);
         let made = made.and_then(|()| {
             let manifest = manifest(&partial, now).map_err(|error| {
                 // A copy that does not hold together says so of what it was made from.
@@ -118,8 +135,8 @@ impl CertificateAuthority {
             subject: file.display().to_string(),
             detail: json!({ "sha256": manifest.sha256, "audit_hash": manifest.contents.audit_hash }),
         };
-        pollster::block_on(self.store.record_audit(entry))?;
-        let deleted = delete_oldest(kept, self.backups_kept.saturating_sub(1));
+        pollster::block_on(self.issuer.store.record_audit(entry))?;
+        let deleted = delete_oldest(kept, self.kept.saturating_sub(1));
         Ok(Backup {
             deleted: deleted.map_err(|error| failed(&error))?,
             file,

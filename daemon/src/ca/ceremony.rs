@@ -9,7 +9,7 @@ use super::authorize::{Authorized, Operate};
 use super::generation::{Shape, new_key_id};
 use super::hierarchy::Generation;
 use super::transcript::{NOT_LOCAL, Transcript, TranscriptEntry};
-use super::{CertificateAuthority, Code, Error, crash_point, rfc3339};
+use super::{Code, Error, Issuer, crash_point, rfc3339};
 use crate::store::{GenerationRow, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::toml_error::where_and_why;
@@ -19,6 +19,7 @@ use crate::x509::profile::human_seconds;
 use aws_lc_rs::digest;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The largest ceremony file, in bytes.
@@ -189,23 +190,34 @@ fn default_key_type() -> KeyType {
     KeyType::P256
 }
 
-impl CertificateAuthority {
+/// Makes, adopts and installs authorities.
+pub struct Ceremonies {
+    pub(super) issuer: Arc<Issuer>,
+    /// One ceremony at a time, or one rollover that makes a key.
+    pub(super) running: Arc<Mutex<()>>,
+}
+
+impl Ceremonies {
+    pub(super) fn new(issuer: Arc<Issuer>, running: Arc<Mutex<()>>) -> Self {
+        Self { issuer, running }
+    }
+
     /// Runs the ceremony that `file` describes, telling `progress` each step as it begins.
-    pub fn run_ceremony(
+    pub fn run(
         &self,
         permission: &Authorized<Operate>,
         file: &str,
         progress: &dyn Fn(String),
     ) -> Result<Transcript, Error> {
         let ceremony = Ceremony::parse(file)?;
-        let _alone = self.shared.ceremony.try_lock().map_err(|_| {
+        let _alone = self.running.try_lock().map_err(|_| {
             Error::conflict(
                 Code::CeremonyUnderWay,
                 "another ceremony is under way; wait for it",
             )
         })?;
         self.check_ceremony(&ceremony)?;
-        let started_at = self.now();
+        let started_at = self.issuer.now();
         let mut tokens = BTreeMap::new();
         let mut authorities = Vec::new();
         for specification in &ceremony.authority {
@@ -232,15 +244,15 @@ impl CertificateAuthority {
             ceremony: ceremony.name,
             input_sha256: hex::encode(digest::digest(&digest::SHA256, file.as_bytes())),
             started_at: rfc3339(started_at),
-            finished_at: rfc3339(self.now()),
+            finished_at: rfc3339(self.issuer.now()),
             operator: permission.caller().to_string(),
             hallmark: env!("CARGO_PKG_VERSION"),
             tokens,
             authorities,
         };
-        let entry = transcript.audit_entry(permission, self.now());
-        pollster::block_on(self.store.record_audit(entry))?;
-        self.wake();
+        let entry = transcript.audit_entry(permission, self.issuer.now());
+        pollster::block_on(self.issuer.store.record_audit(entry))?;
+        self.issuer.wake();
         Ok(transcript)
     }
 
@@ -248,13 +260,13 @@ impl CertificateAuthority {
     /// reason.
     fn waiting_issuer<'a>(&self, specification: &'a AuthoritySpecification) -> Option<&'a str> {
         let issuer = specification.issuer.as_deref()?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let absent = hierarchy.serving(issuer).is_none() && hierarchy.waiting().next().is_some();
         absent.then_some(issuer)
     }
 
     fn check_ceremony(&self, ceremony: &Ceremony) -> Result<(), Error> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let mut known: Vec<&str> = hierarchy
             .iter()
             .map(|generation| generation.authority.as_str())
@@ -282,9 +294,9 @@ impl CertificateAuthority {
         progress: &dyn Fn(String),
     ) -> Result<TranscriptEntry, Error> {
         let name = &specification.name;
-        if let Some(existing) = self.hierarchy().serving(name).cloned() {
+        if let Some(existing) = self.issuer.hierarchy().serving(name).cloned() {
             progress(format!("authority {name} exists"));
-            let hierarchy = self.hierarchy();
+            let hierarchy = self.issuer.hierarchy();
             let issuer = hierarchy.parent_authority(&existing);
             specification.agrees_with(&existing, issuer)?;
             drop(hierarchy);
@@ -306,8 +318,8 @@ impl CertificateAuthority {
             }
         };
         progress(format!("authority {name}: key on token {token}"));
-        let parent = issuer.map(|it| Ok::<_, Error>(self.hierarchy().signing(it)?.id));
-        let row = self.store.plan_generation(PlannedGeneration {
+        let parent = issuer.map(|it| Ok::<_, Error>(self.issuer.hierarchy().signing(it)?.id));
+        let row = self.issuer.store.plan_generation(PlannedGeneration {
             authority: name.clone(),
             parent: parent.transpose()?,
             token: token.to_owned(),
@@ -328,7 +340,7 @@ impl CertificateAuthority {
             validity: new.validity,
         };
         self.issuer.make_certificate(&shape, &row, &key, actor)?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let made = hierarchy.serving(name).ok_or_else(|| {
             Error::stop(
                 Code::CeremonyFailed,
@@ -348,14 +360,16 @@ impl CertificateAuthority {
         progress: &dyn Fn(String),
     ) -> Result<TranscriptEntry, Error> {
         progress(format!("authority {name}: key on token {token}"));
-        let row = self.store.plan_generation(PlannedGeneration {
+        let row = self.issuer.store.plan_generation(PlannedGeneration {
             authority: name.to_owned(),
             parent: None,
             token: token.to_owned(),
             key_type: new.key_type,
             key_id: new_key_id()?,
         })?;
-        if row.request.is_none() && (row.parent.is_some() || self.store.has_signed(row.id)?) {
+        if row.request.is_none()
+            && (row.parent.is_some() || self.issuer.store.has_signed(row.id)?)
+        {
             return Err(begun_otherwise(name));
         }
         let key = self.issuer.make_key(&row)?;

@@ -11,7 +11,7 @@ use super::hierarchy::Generation;
 use super::issue::sign_and_verify;
 use super::pace::Source;
 use super::signing_request::Signer;
-use super::{Advice, CertificateAuthority, Code, Error, crash_point, rfc3339};
+use super::{Advice, Code, Error, Issuer, crash_point, rfc3339};
 use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
 use crate::x509::crl::{self, RevocationList};
 use crate::x509::lint;
@@ -138,25 +138,44 @@ impl RevocationLists {
     }
 }
 
-impl CertificateAuthority {
+/// Signs the revocation lists of all generations, and holds the current ones for publication.
+pub struct CrlPublisher {
+    issuer: Arc<Issuer>,
+    schedule: CrlSchedule,
+    lists: Arc<RevocationLists>,
+}
+
+impl CrlPublisher {
+    pub(super) fn new(
+        issuer: Arc<Issuer>,
+        schedule: CrlSchedule,
+        lists: Arc<RevocationLists>,
+    ) -> Self {
+        Self {
+            issuer,
+            schedule,
+            lists,
+        }
+    }
+
     /// Whether a restore brought back an older list of this generation: that one is never served, and
     /// there is no current list until the next one is signed.
-    pub fn is_crl_withheld(&self, generation: i64) -> bool {
-        let newest = self.shared.lists.newest(generation);
+    pub fn is_withheld(&self, generation: i64) -> bool {
+        let newest = self.lists.newest(generation);
         newest.is_some_and(|it| it.withheld)
     }
 
     /// The current revocation list of a generation.
-    pub fn crl(&self, generation: i64) -> Option<Arc<CrlRow>> {
-        let newest = self.shared.lists.newest(generation);
+    pub fn current(&self, generation: i64) -> Option<Arc<CrlRow>> {
+        let newest = self.lists.newest(generation);
         newest.filter(|it| !it.withheld)
     }
 
     /// Whether all that is revoked or abandoned by now is on the current list of this generation.
     /// One that signs no lists any more has nothing left to say.
     pub fn is_listed(&self, generation: i64) -> Result<bool, Error> {
-        let hierarchy = self.hierarchy();
-        let now = self.now();
+        let hierarchy = self.issuer.hierarchy();
+        let now = self.issuer.now();
         let signs = hierarchy
             .generation(generation)
             .is_some_and(|it| signs_lists(it, now));
@@ -164,11 +183,11 @@ impl CertificateAuthority {
     }
 
     /// The current lists, issuers first.
-    pub fn crl_statuses(&self) -> Result<Vec<CrlStatus>, Error> {
+    pub fn statuses(&self) -> Result<Vec<CrlStatus>, Error> {
         let counts = self.revocation_counts()?;
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let listed = hierarchy.iter().filter_map(|generation| {
-            let list = self.shared.lists.newest(generation.id)?;
+            let list = self.lists.newest(generation.id)?;
             Some(CrlStatus {
                 authority: generation.authority.clone(),
                 generation: generation.number,
@@ -186,23 +205,23 @@ impl CertificateAuthority {
 
     /// Signs every revocation list whose time has come. Returns when the next one comes, in Unix
     /// seconds.
-    pub fn update_crls(&self) -> Result<Option<i64>, Error> {
-        let updating = self.shared.lists.updating.lock();
+    pub fn update(&self) -> Result<Option<i64>, Error> {
+        let updating = self.lists.updating.lock();
         let _alone = updating.unwrap_or_else(PoisonError::into_inner);
         let counts = self.revocation_counts()?;
-        let hierarchy = self.hierarchy();
-        let now = self.now();
+        let hierarchy = self.issuer.hierarchy();
+        let now = self.issuer.now();
         let signing = hierarchy.iter().filter(|it| signs_lists(it, now));
         Ok(signing
-            .map(|generation| self.update_crl(generation, &counts))
+            .map(|generation| self.update_one(generation, &counts))
             .min())
     }
 
     /// Returns the alarms for CRLs that are withheld, cannot be signed or have ended.
-    pub(super) fn crl_alarms(&self) -> Vec<Alarm> {
-        let now = self.now();
-        let hierarchy = self.hierarchy();
-        let failures = self.shared.lists.failures();
+    pub(super) fn alarms(&self) -> Vec<Alarm> {
+        let now = self.issuer.now();
+        let hierarchy = self.issuer.hierarchy();
+        let failures = self.lists.failures();
         let mut alarms = Vec::new();
         for generation in hierarchy.iter().filter(|it| signs_lists(it, now)) {
             let name = format!("{} generation {}", generation.authority, generation.number);
@@ -211,7 +230,7 @@ impl CertificateAuthority {
                 parameters["generation"] = json!(generation.number);
                 alarms.push(Alarm::new(code, parameters, text));
             };
-            if self.is_crl_withheld(generation.id) {
+            if self.is_withheld(generation.id) {
                 let text = format!(
                     "the revocation list of {name} is not served since the restore: it may lack what \
                      was revoked after the backup; token {} has to sign a newer one",
@@ -228,7 +247,10 @@ impl CertificateAuthority {
                 let parameters = json!({ "reason": failure.message });
                 raise(AlarmCode::CrlNotSigned, parameters, text);
             }
-            if let Some(list) = self.crl(generation.id).filter(|it| it.next_update < now) {
+            if let Some(list) = self
+                .current(generation.id)
+                .filter(|it| it.next_update < now)
+            {
                 let ended_at = rfc3339(list.next_update);
                 let text = format!(
                     "the revocation list of {name} has ended at {ended_at}: verifiers refuse all that \
@@ -243,9 +265,9 @@ impl CertificateAuthority {
     }
 
     /// Returns when this one has to be looked at again, in Unix seconds.
-    fn update_crl(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
-        let now = self.now();
-        let due = self.crl_due(generation, counts);
+    fn update_one(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
+        let now = self.issuer.now();
+        let due = self.due(generation, counts);
         if due > now {
             return due;
         }
@@ -258,10 +280,7 @@ impl CertificateAuthority {
             let (authority, number) = (&generation.authority, generation.number);
             tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                 "a revocation list waits for its key");
-            return self
-                .shared
-                .lists
-                .waits_for_its_key(generation.id, &error, now);
+            return self.lists.waits_for_its_key(generation.id, &error, now);
         }
         let source = Source::RevocationList(generation.id);
         if let Err(Error {
@@ -271,55 +290,58 @@ impl CertificateAuthority {
         {
             return now + i64::from(seconds);
         }
-        match self.sign_crl(generation) {
+        match self.sign(generation) {
             Ok(list) => {
-                let next = list.this_update + self.crl_schedule.interval_seconds;
-                self.shared.lists.publish(list);
-                self.shared.lists.failures().remove(&generation.id);
+                let next = list.this_update + self.schedule.interval_seconds;
+                self.lists.publish(list);
+                self.lists.failures().remove(&generation.id);
                 next
             }
             Err(error) => {
                 let (authority, number) = (&generation.authority, generation.number);
                 tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                     "a revocation list is not signed; the one of before stays");
-                self.shared.lists.failed(generation.id, &error, now)
+                self.lists.failed(generation.id, &error, now)
             }
         }
     }
 
-    fn crl_due(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
-        let by_schedule = match self.crl(generation.id) {
+    fn due(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
+        let by_schedule = match self.current(generation.id) {
             Some(list) if self.is_up_to_date(generation.id, counts) => {
-                list.this_update + self.crl_schedule.interval_seconds
+                list.this_update + self.schedule.interval_seconds
             }
             _ => i64::MIN,
         };
-        let failures = self.shared.lists.failures();
+        let failures = self.lists.failures();
         let retry_at = failures.get(&generation.id).map(|it| it.retry_at);
         by_schedule.max(retry_at.unwrap_or(i64::MIN))
     }
 
-    fn sign_crl(&self, generation: &Generation) -> Result<CrlRow, Error> {
+    fn sign(&self, generation: &Generation) -> Result<CrlRow, Error> {
         let now = self.issuer.signing_time()?;
-        let draft = self.store.draft_crl(generation.id, now)?;
-        let recorded = self.record_crl(generation, &draft, now)?;
+        let draft = self.issuer.store.draft_crl(generation.id, now)?;
+        let recorded = self.record(generation, &draft, now)?;
         crash_point("crl-recorded");
         let token = self.issuer.signing_token(generation)?;
         let public_key = &generation.public_key;
         let signed = sign_and_verify(token, &generation.key, public_key, recorded.to_sign());
         let list: RevocationList = pollster::block_on(signed).map_err(|unsigned| unsigned.error)?;
-        let entry = self.crl_entry(generation, "crl.signed", &draft);
-        Ok(self.store.record_signed_crl(&recorded, list.der(), entry)?)
+        let entry = self.entry(generation, "crl.signed", &draft);
+        Ok(self
+            .issuer
+            .store
+            .record_signed_crl(&recorded, list.der(), entry)?)
     }
 
     /// Built, linted and on record, durable.
-    fn record_crl(
+    fn record(
         &self,
         generation: &Generation,
         draft: &CrlDraft,
         this_update: i64,
     ) -> Result<RecordedCrl, Error> {
-        let next_update = this_update + self.crl_schedule.validity_seconds;
+        let next_update = this_update + self.schedule.validity_seconds;
         let number = draft.number.cast_unsigned();
         let entries = &draft.entries;
         let request = crl::Request {
@@ -348,18 +370,13 @@ impl CertificateAuthority {
             revocations: draft.revocations,
             entries: entries.len(),
         };
-        let entry = self.crl_entry(generation, "crl.recorded", draft);
-        Ok(self.store.record_crl(new, entry)?)
+        let entry = self.entry(generation, "crl.recorded", draft);
+        Ok(self.issuer.store.record_crl(new, entry)?)
     }
 
-    fn crl_entry(
-        &self,
-        generation: &Generation,
-        action: &'static str,
-        draft: &CrlDraft,
-    ) -> AuditEntry {
+    fn entry(&self, generation: &Generation, action: &'static str, draft: &CrlDraft) -> AuditEntry {
         AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: "hallmarkd".into(),
             action,
             subject: generation.name(),
@@ -369,12 +386,12 @@ impl CertificateAuthority {
 
     fn is_up_to_date(&self, generation: i64, counts: &BTreeMap<i64, i64>) -> bool {
         let counted = counts.get(&generation).copied().unwrap_or(0);
-        self.crl(generation)
+        self.current(generation)
             .is_some_and(|list| list.revocations >= counted)
     }
 
     fn revocation_counts(&self) -> Result<BTreeMap<i64, i64>, Error> {
-        Ok(self.store.revocation_counts()?.into_iter().collect())
+        Ok(self.issuer.store.revocation_counts()?.into_iter().collect())
     }
 }
 

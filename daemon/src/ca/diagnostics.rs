@@ -4,7 +4,7 @@
 //! them runs at a time, beside issuance.
 
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Code, Error, rfc3339};
+use super::{Code, Error, Issuer, rfc3339};
 use crate::printable::Page;
 use crate::store::AuditEntry;
 use crate::token::TokenDescription;
@@ -15,7 +15,7 @@ use crate::x509::key::KeyType;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::ops::RangeInclusive;
-use std::sync::MutexGuard;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How long one measurement of the bench may take, in seconds.
@@ -60,15 +60,26 @@ pub enum Diagnostics {
     Bench(bench::Report),
 }
 
-impl CertificateAuthority {
+/// Runs checks and benches of tokens.
+pub struct TokenDiagnostics {
+    issuer: Arc<Issuer>,
+    /// One check or bench at a time.
+    running: Arc<Mutex<()>>,
+}
+
+impl TokenDiagnostics {
+    pub(super) fn new(issuer: Arc<Issuer>, running: Arc<Mutex<()>>) -> Self {
+        Self { issuer, running }
+    }
+
     /// Runs the contract on the token `name`, telling `progress` each check.
-    pub fn check_token(
+    pub fn check(
         &self,
         permission: &Authorized<Operate>,
         name: &str,
         progress: &dyn Fn(String),
     ) -> Result<DiagnosticsReport, Error> {
-        let token = self.known_token(name)?;
+        let token = self.issuer.known_token(name)?;
         let _alone = self.alone()?;
         let description = token.client.describe(LOOKUP_DEADLINE)?;
         let scope = Scope {
@@ -83,7 +94,7 @@ impl CertificateAuthority {
     }
 
     /// Measures the token `name`, telling `progress` each measurement.
-    pub fn bench_token(
+    pub fn bench(
         &self,
         permission: &Authorized<Operate>,
         name: &str,
@@ -95,7 +106,7 @@ impl CertificateAuthority {
             let message = format!("`seconds` must be {least} to {most}");
             return Err(Error::mend(Code::BenchInvalid, message));
         }
-        let token = self.known_token(name)?;
+        let token = self.issuer.known_token(name)?;
         let _alone = self.alone()?;
         let description = token.client.describe(LOOKUP_DEADLINE)?;
         let mut key_types = request.key_types;
@@ -117,7 +128,7 @@ impl CertificateAuthority {
     }
 
     fn alone(&self) -> Result<MutexGuard<'_, ()>, Error> {
-        self.shared.diagnostics.try_lock().map_err(|_| {
+        self.running.try_lock().map_err(|_| {
             let message = "another check or bench is under way; wait for it";
             Error::conflict(Code::TrialUnderWay, message)
         })
@@ -132,13 +143,13 @@ impl CertificateAuthority {
         good: bool,
     ) -> Result<(), Error> {
         let entry = AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: permission.caller().to_string(),
             action,
             subject: name.to_owned(),
             detail: json!({ "good": good, "left_behind": left_behind }),
         };
-        Ok(pollster::block_on(self.store.record_audit(entry))?)
+        Ok(pollster::block_on(self.issuer.store.record_audit(entry))?)
     }
 
     fn report(
@@ -150,7 +161,7 @@ impl CertificateAuthority {
     ) -> DiagnosticsReport {
         DiagnosticsReport {
             token: name.to_owned(),
-            at: rfc3339(self.now()),
+            at: rfc3339(self.issuer.now()),
             hallmark: env!("CARGO_PKG_VERSION"),
             description,
             good,

@@ -12,7 +12,7 @@ use super::hierarchy::ChainLink;
 use super::issue::IssueRequest;
 use super::profile::{IssuanceProfile, Role};
 use super::repeat::request_digest;
-use super::{CertificateAuthority, Code, Error};
+use super::{Code, Error, Issuer};
 use crate::store::{CertificateRow, PriorRequest};
 use crate::x509::certificate::Certificate;
 use crate::x509::requested_names::RequestedNames;
@@ -35,12 +35,31 @@ pub struct EstRequest {
     pub renews: bool,
 }
 
-impl CertificateAuthority {
+/// The settings of EST.
+#[derive(Clone, Debug, Default)]
+pub struct EstSettings {
+    /// The profile of requests that name none.
+    pub profile: Option<String>,
+    /// Answers are base64 in lines: some clients read no lines, others read nothing else.
+    pub line_breaks: bool,
+}
+
+/// Answers EST requests by the issuance cycle.
+pub struct Est {
+    issuer: Arc<Issuer>,
+    settings: EstSettings,
+}
+
+impl Est {
+    pub(super) fn new(issuer: Arc<Issuer>, settings: EstSettings) -> Self {
+        Self { issuer, settings }
+    }
+
     /// What is asked of the issuance cycle.
     ///
     /// Whether the caller may ask for the device comes before anything that depends on the device:
     /// a device is not told which others exist.
-    pub fn read_est_request(
+    pub fn read_request(
         &self,
         permission: &Authorized<Issue>,
         request: &EstRequest,
@@ -99,7 +118,7 @@ impl CertificateAuthority {
         }
         if request.label.is_none()
             && request.renews
-            && let Some(device) = self.store.device(name)?
+            && let Some(device) = self.issuer.store.device(name)?
         {
             let profile = self.issuer.profile(&device.profile);
             let may_know = match (&profile, permission.caller()) {
@@ -118,17 +137,17 @@ impl CertificateAuthority {
                 return profile;
             }
         }
-        self.est_profile(request.label.as_deref())
+        self.profile(request.label.as_deref())
     }
 
-    /// Whether answers are base64 in lines; some clients read no lines, others read nothing else.
-    pub fn est_line_breaks(&self) -> bool {
-        self.est_line_breaks
+    /// Returns the settings.
+    pub fn settings(&self) -> &EstSettings {
+        &self.settings
     }
 
     /// The profile that a label is.
-    pub fn est_profile(&self, label: Option<&str>) -> Result<&IssuanceProfile, Error> {
-        let name = label.or(self.est_profile.as_deref()).ok_or_else(|| {
+    pub fn profile(&self, label: Option<&str>) -> Result<&IssuanceProfile, Error> {
+        let name = label.or(self.settings.profile.as_deref()).ok_or_else(|| {
             let message = "name a profile in the address, /.well-known/est/PROFILE/…, or set \
                            [listen] est_profile";
             Error::missing(Code::EstLabelRequired, message)
@@ -138,14 +157,14 @@ impl CertificateAuthority {
 
     /// The certificates from the profile's authority up to its root, of all generations that are
     /// good: so a client that asks now and then trusts the next root before anything below it.
-    pub fn est_authorities(&self, profile: &IssuanceProfile) -> Result<Vec<Arc<ChainLink>>, Error> {
-        let hierarchy = self.hierarchy();
+    pub fn authorities(&self, profile: &IssuanceProfile) -> Result<Vec<Arc<ChainLink>>, Error> {
+        let hierarchy = self.issuer.hierarchy();
         let serving = hierarchy.signing(&profile.authority)?;
         let names: BTreeSet<_> = hierarchy
             .upwards(serving.id)
             .map(|generation| &generation.authority)
             .collect();
-        let now = self.now();
+        let now = self.issuer.now();
         let good = hierarchy.iter().filter(|generation| {
             names.contains(&generation.authority)
                 && generation.certificate.not_after() >= now
@@ -176,12 +195,12 @@ impl CertificateAuthority {
         let renewed = match presented.filter(|_| own) {
             Some(presented) => Some(presented),
             None => {
-                let device = self.store.device(name)?;
+                let device = self.issuer.store.device(name)?;
                 device.map(|device| *device.certificate.as_bytes())
             }
         };
         let row = match renewed {
-            Some(sha256) => self.store.certificate_by_sha256(&sha256)?,
+            Some(sha256) => self.issuer.store.certificate_by_sha256(&sha256)?,
             None => None,
         };
         let row = row.ok_or_else(|| {
@@ -203,7 +222,7 @@ impl CertificateAuthority {
         let (caller, request) = (caller.to_string(), hex::encode(request));
         for number in 1..=CERTIFICATES_PER_CSR_MAX {
             let key = format!("est-{number}-{request}");
-            match self.store.answered_request(&caller, &key)? {
+            match self.issuer.store.answered_request(&caller, &key)? {
                 Some(PriorRequest::Issued(row)) if !self.is_still_the_answer(&row, profile)? => {}
                 _ => return Ok(key),
             }
@@ -221,11 +240,11 @@ impl CertificateAuthority {
         profile: &IssuanceProfile,
     ) -> Result<bool, Error> {
         let half = i64::try_from(profile.certificate.validity_seconds / 2).unwrap_or(i64::MAX);
-        if row.revoked_at.is_some() || row.not_after - self.now() < half {
+        if row.revoked_at.is_some() || row.not_after - self.issuer.now() < half {
             return Ok(false);
         }
         // Whoever was told to come for a leaf of the next generation, or of one that is not void, gets it.
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let issuer = hierarchy.generation(row.issuer);
         let signs = issuer.and_then(|it| hierarchy.signing(&it.authority).ok());
         if signs.is_none_or(|it| it.id != row.issuer) {
@@ -235,7 +254,7 @@ impl CertificateAuthority {
         if profile.role != Role::Device {
             return Ok(true);
         }
-        let device = self.store.device(&row.subject)?;
+        let device = self.issuer.store.device(&row.subject)?;
         Ok(device.is_none_or(|it| *it.certificate.as_bytes() == row.sha256))
     }
 }

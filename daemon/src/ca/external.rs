@@ -9,10 +9,11 @@
 use super::adoption::may_be_an_authority;
 use super::alarm::{Alarm, AlarmCode};
 use super::authorize::{Authorized, Operate};
+use super::ceremony::Ceremonies;
 use super::generation::on_record;
 use super::issue::sign_and_verify;
 use super::pace::Source;
-use super::{CertificateAuthority, Code, Error, rfc3339};
+use super::{Code, Error, rfc3339};
 use crate::store::{AuditEntry, GenerationRow, GenerationState, InstalledCertificate, NewRequest};
 use crate::token::spki_sha256;
 use crate::x509::bundle::{parse_bundle, render_chain};
@@ -53,9 +54,9 @@ pub(super) fn waiting(authority: &str) -> Error {
     Error::later(60, Code::AuthorityWaiting, message)
 }
 
-impl CertificateAuthority {
+impl Ceremonies {
     /// The request of the generation that waits: PEM.
-    pub fn authority_request(
+    pub fn request_pem(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
@@ -75,14 +76,14 @@ impl CertificateAuthority {
 
     /// Installs what the issuer has answered: the certificate and those above it, PEM in any order.
     /// The generation signs from then on, so its key must sign now.
-    pub fn install_authority(
+    pub fn install(
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
         bundle: &str,
     ) -> Result<(), Error> {
         let row = self.pending_generation(authority)?;
-        let answer = Answer::read(&row, bundle, self.now())?;
+        let answer = Answer::read(&row, bundle, self.issuer.now())?;
         let certificates = [&answer.certificate].into_iter().chain(&answer.above);
         if let Some(limit) = self.issuer.constraint(authority, certificates) {
             return Err(refusal(&row, Code::InstallLimits, limit));
@@ -92,7 +93,7 @@ impl CertificateAuthority {
         }
         let above: Vec<String> = answer.above.iter().map(sha256).collect();
         let entry = AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: permission.caller().to_string(),
             action: "authority.installed",
             subject: authority.to_owned(),
@@ -108,29 +109,29 @@ impl CertificateAuthority {
             certificate: (&answer.certificate).into(),
             above: render_chain(&answer.above),
         };
-        self.store.install_certificate(installed, entry)?;
+        self.issuer.store.install_certificate(installed, entry)?;
         self.issuer.reload_hierarchy()?;
-        self.wake();
+        self.issuer.wake();
         Ok(())
     }
 
     /// Whether a certificate of this authority was asked for, and is not there yet.
     pub(super) fn is_requested(&self, authority: &str) -> Result<bool, Error> {
-        let rows = self.store.generations()?;
+        let rows = self.issuer.store.generations()?;
         let own = rows.iter().filter(|it| it.authority == authority);
         let mut waiting = own.filter(|it| PendingAuthority::of(it).is_some());
         Ok(waiting.any(|it| it.request.as_ref().is_some_and(|it| it.der.is_some())))
     }
 
     /// Generations that wait for their certificate.
-    pub fn pending_authorities(&self) -> Result<Vec<PendingAuthority>, Error> {
-        let rows = self.store.generations()?;
+    pub fn pending(&self) -> Result<Vec<PendingAuthority>, Error> {
+        let rows = self.issuer.store.generations()?;
         Ok(rows.iter().filter_map(PendingAuthority::of).collect())
     }
 
     /// Authorities that have never had one, in words.
     pub(super) fn pending_alarms(&self) -> Vec<Alarm> {
-        let hierarchy = self.hierarchy();
+        let hierarchy = self.issuer.hierarchy();
         let alarm = |authority: &str| {
             let parameters = json!({ "authority": authority });
             let text = waiting(authority).message;
@@ -140,7 +141,7 @@ impl CertificateAuthority {
     }
 
     fn pending_generation(&self, authority: &str) -> Result<GenerationRow, Error> {
-        let rows = self.store.generations()?;
+        let rows = self.issuer.store.generations()?;
         let mut own = rows.into_iter().filter(|it| it.authority == authority);
         own.find(|it| PendingAuthority::of(it).is_some()).ok_or_else(|| {
             let message = format!(
@@ -167,7 +168,7 @@ impl CertificateAuthority {
         let public_key = PublicKey::from_spki_der(spki)
             .map_err(|error| Error::stop(Code::TokenKey, error.to_string()))?;
         let entry = |action| AuditEntry {
-            at: self.now(),
+            at: self.issuer.now(),
             actor: actor.to_owned(),
             action,
             subject: row.authority.clone(),
@@ -192,14 +193,18 @@ impl CertificateAuthority {
         let source = Source::Request(row.id);
         self.issuer.may_have_signed(source)?;
         let recorded = self
+            .issuer
             .store
             .request_certificate(new, entry("request.recorded"))?;
         let signed = sign_and_verify(token, &key, &public_key, &recorded);
         let signed = pollster::block_on(signed);
         self.issuer.note_signature(source, signed.is_ok());
         let request: SignedRequest = signed.map_err(|unsigned| unsigned.error)?;
-        self.store
-            .record_signed_request(&recorded, request.der(), entry("request.signed"))?;
+        self.issuer.store.record_signed_request(
+            &recorded,
+            request.der(),
+            entry("request.signed"),
+        )?;
         Ok(request.into_der())
     }
 }

@@ -177,6 +177,16 @@ impl Issuer {
         })
     }
 
+    /// Returns the token that a caller named.
+    pub(super) fn known_token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
+        self.settings.tokens.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.settings.tokens.keys().map(String::as_str).collect();
+            let known = known.join(", ");
+            let message = format!("there is no token {name:?}; configured are {known}");
+            Error::missing(Code::TokenUnknown, message)
+        })
+    }
+
     pub(super) fn token_of(&self, authority: &str) -> Result<&str, Error> {
         let token = self.settings.authorities.get(authority);
         token.map(String::as_str).ok_or_else(|| {

@@ -69,7 +69,11 @@ use crate::token::probe::Probe;
 use arc_swap::{ArcSwap, Guard};
 use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Operate};
-use crl::{CrlSchedule, RevocationLists};
+use backup::Backups;
+use ceremony::Ceremonies;
+use crl::{CrlPublisher, CrlSchedule, RevocationLists};
+use diagnostics::TokenDiagnostics;
+use est::{Est, EstSettings};
 use hierarchy::Hierarchy;
 use listeners::Listeners;
 use liveness::Liveness;
@@ -81,6 +85,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokens::Tokens;
 
 /// A token, and how long it may take.
 #[derive(Clone)]
@@ -142,10 +147,8 @@ pub struct Config {
 /// The settings of all parts but the issuer.
 #[derive(Default)]
 pub struct Settings {
-    /// The profile of EST requests that name none.
-    pub est_profile: Option<String>,
-    /// Whether EST answers in lines.
-    pub est_line_breaks: bool,
+    /// The settings of EST.
+    pub est: EstSettings,
     /// Provisioning services, by their names in the configuration.
     pub provisioning: Vec<String>,
     /// Authorities whose certificates each provisioning service verifies.
@@ -169,19 +172,20 @@ pub struct Settings {
 /// The certificate authority under one configuration. A task loads it once (see
 /// [`CurrentAuthority`]) and keeps it to its end.
 pub struct CertificateAuthority {
-    issuer: Issuer,
+    issuer: Arc<Issuer>,
+    crls: CrlPublisher,
+    est: Est,
+    ceremonies: Ceremonies,
+    tokens: Tokens,
+    diagnostics: TokenDiagnostics,
+    backups: Backups,
     store: Store,
-    est_profile: Option<String>,
-    est_line_breaks: bool,
     provisioning: Vec<String>,
     verified_at: BTreeMap<String, BTreeSet<String>>,
     authority_policy: AuthorityPolicy,
     push_age_alarm_seconds: i64,
     hubs: BTreeMap<String, u32>,
     rolling: RollPolicy,
-    crl_schedule: CrlSchedule,
-    backups_kept: usize,
-    probes: Vec<Probe>,
     /// The last count of what ends soon.
     expiry: Mutex<Option<expiry::Counted>>,
     shared: Arc<SharedState>,
@@ -193,16 +197,12 @@ pub type CurrentAuthority = Arc<ArcSwap<CertificateAuthority>>;
 
 /// State and locks that every reload shares.
 struct SharedState {
-    lists: RevocationLists,
+    lists: Arc<RevocationLists>,
     listeners: Listeners,
-    /// One ceremony at a time.
-    ceremony: Mutex<()>,
-    /// One check or bench of a token at a time.
-    diagnostics: Mutex<()>,
-    /// One listing of all modules at a time: each costs a process for each module.
-    look: Mutex<()>,
-    /// One backup at a time.
-    backup: Mutex<()>,
+    ceremony: Arc<Mutex<()>>,
+    diagnostics: Arc<Mutex<()>>,
+    listing: Arc<Mutex<()>>,
+    backup: Arc<Mutex<()>>,
     /// The next cleanup of finished work, in Unix seconds.
     retention_due: AtomicI64,
     /// Deadlines of the loops.
@@ -213,12 +213,12 @@ impl CertificateAuthority {
     /// Loads what is on record, and abandons what the last run left open.
     pub fn start(config: Config) -> Result<Self, Error> {
         let shared = SharedState {
-            lists: RevocationLists::new(config.store.current_crls()?),
+            lists: Arc::new(RevocationLists::new(config.store.current_crls()?)),
             listeners: Listeners::default(),
-            ceremony: Mutex::default(),
-            diagnostics: Mutex::default(),
-            look: Mutex::default(),
-            backup: Mutex::default(),
+            ceremony: Arc::default(),
+            diagnostics: Arc::default(),
+            listing: Arc::default(),
+            backup: Arc::default(),
             retention_due: AtomicI64::default(),
             liveness: Liveness::default(),
         };
@@ -239,20 +239,23 @@ impl CertificateAuthority {
     }
 
     fn compose(issuer: Issuer, settings: Settings, shared: Arc<SharedState>) -> Self {
+        let issuer = Arc::new(issuer);
+        let its = || Arc::clone(&issuer);
         Self {
             store: issuer.store.clone(),
+            crls: CrlPublisher::new(its(), settings.crl_schedule, shared.lists.clone()),
+            est: Est::new(its(), settings.est),
+            ceremonies: Ceremonies::new(its(), shared.ceremony.clone()),
+            tokens: Tokens::new(its(), settings.probes, shared.listing.clone()),
+            diagnostics: TokenDiagnostics::new(its(), shared.diagnostics.clone()),
+            backups: Backups::new(its(), settings.backups_kept, shared.backup.clone()),
             issuer,
-            est_profile: settings.est_profile,
-            est_line_breaks: settings.est_line_breaks,
             provisioning: settings.provisioning,
             verified_at: settings.verified,
             authority_policy: settings.authority_policy,
             push_age_alarm_seconds: settings.push_age_alarm_seconds,
             hubs: settings.hubs,
             rolling: settings.rolling,
-            crl_schedule: settings.crl_schedule,
-            backups_kept: settings.backups_kept,
-            probes: settings.probes,
             expiry: Mutex::default(),
             shared,
         }
@@ -261,6 +264,36 @@ impl CertificateAuthority {
     /// Returns the part that signs.
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
+    }
+
+    /// Returns the part that signs and publishes revocation lists.
+    pub fn crls(&self) -> &CrlPublisher {
+        &self.crls
+    }
+
+    /// Returns the part that answers EST.
+    pub fn est(&self) -> &Est {
+        &self.est
+    }
+
+    /// Returns the part that makes authorities.
+    pub fn ceremonies(&self) -> &Ceremonies {
+        &self.ceremonies
+    }
+
+    /// Returns the part that lists tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Returns the part that checks and benches tokens.
+    pub fn diagnostics(&self) -> &TokenDiagnostics {
+        &self.diagnostics
+    }
+
+    /// Returns the part that makes backups.
+    pub fn backups(&self) -> &Backups {
+        &self.backups
     }
 
     /// Returns the store. The reconciler records there what it observed.

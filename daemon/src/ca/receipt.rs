@@ -279,11 +279,11 @@ impl CertificateAuthority {
                 continue;
             };
             let name = format!("{}-{}", generation.authority, generation.number);
-            if !self.is_listed(id)? {
+            if !self.crls.is_listed(id)? {
                 let answer = format!("{says}; the list of {name} is yet to be signed");
                 return Ok(Place::new(place(), PlaceState::Pending, answer));
             }
-            if let Some(list) = self.crl(id) {
+            if let Some(list) = self.crls.current(id) {
                 lists.push(format!("list {} of {name}", list.number));
             }
         }

@@ -153,7 +153,7 @@ impl CertificateAuthority {
                 let standing = self.store.blocks(true, None, BLOCKS_SHOWN_MAX)?;
                 standing.into_iter().map(Standing::from).collect()
             },
-            crls: self.crl_statuses()?,
+            crls: self.crls.statuses()?,
             expiry: self.expiry()?,
         })
     }
@@ -281,7 +281,7 @@ impl CertificateAuthority {
         alarms.extend(self.issuer.key_alarms());
         alarms.extend(self.listener_alarms());
         alarms.extend(self.issuer.failover_alarms());
-        alarms.extend(self.crl_alarms());
+        alarms.extend(self.crls.alarms());
         alarms
     }
 

@@ -1,6 +1,6 @@
 //! Tokens, for the operator who looks: what is in sight, and what is on one. Looking changes nothing.
 
-use super::{CertificateAuthority, Code, ConfiguredToken, Error};
+use super::{Code, ConfiguredToken, Error, Issuer};
 use crate::store::GenerationRow;
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::contract::LABEL;
@@ -10,6 +10,7 @@ use crate::token::probe::{ModuleListing, Probe, SlotListing};
 use crate::token::{KeyDescription, TokenDescription, TokenError, spki_sha256};
 use crate::x509::key::{KeyType, PublicKey};
 use serde::Serialize;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long the keys of a token may take to be listed.
@@ -91,11 +92,27 @@ pub struct TokenKey {
     pub proofs: i64,
 }
 
-impl CertificateAuthority {
+/// Lists tokens and reports on them, without changing anything.
+pub struct Tokens {
+    issuer: Arc<Issuer>,
+    probes: Vec<Probe>,
+    /// One listing at a time: each costs a process for each module.
+    listing: Arc<Mutex<()>>,
+}
+
+impl Tokens {
+    pub(super) fn new(issuer: Arc<Issuer>, probes: Vec<Probe>, listing: Arc<Mutex<()>>) -> Self {
+        Self {
+            issuer,
+            probes,
+            listing,
+        }
+    }
+
     /// Lists the slots and tokens of every module, without login. Each module is asked in a process
     /// of its own.
     pub fn list_slots(&self) -> Result<Vec<VisibleSlot>, Error> {
-        let _alone = self.shared.look.try_lock().map_err(|_| {
+        let _alone = self.listing.try_lock().map_err(|_| {
             Error::later(
                 1,
                 Code::LookUnderWay,
@@ -162,8 +179,8 @@ impl CertificateAuthority {
     }
 
     /// What the token `name` is, and what is on it.
-    pub fn token_report(&self, name: &str) -> Result<TokenReport, Error> {
-        let token = self.known_token(name)?;
+    pub fn report(&self, name: &str) -> Result<TokenReport, Error> {
+        let token = self.issuer.known_token(name)?;
         let description = token.client.describe(LOOKUP_DEADLINE)?;
         let inventory = match token.client.inventory(INVENTORY_DEADLINE) {
             Err(TokenError::Refused { reason, .. }) => Inventory {
@@ -177,30 +194,15 @@ impl CertificateAuthority {
             token,
             description,
             inventory,
-            &self.store.generations()?,
+            &self.issuer.store.generations()?,
         );
         // Also those that were made a moment ago.
         self.issuer.record_key_uses(true)?;
-        let proofs = self.store.key_proofs(name)?;
+        let proofs = self.issuer.store.key_proofs(name)?;
         for key in &mut report.keys {
             key.proofs = proofs.get(&key.spki_sha256).copied().unwrap_or_default();
         }
         Ok(report)
-    }
-
-    pub(super) fn known_token(&self, name: &str) -> Result<&ConfiguredToken, Error> {
-        self.issuer.settings.tokens.get(name).ok_or_else(|| {
-            let known: Vec<_> = self
-                .issuer
-                .settings
-                .tokens
-                .keys()
-                .map(String::as_str)
-                .collect();
-            let known = known.join(", ");
-            let message = format!("there is no token {name:?}; configured are {known}");
-            Error::missing(Code::TokenUnknown, message)
-        })
     }
 }
 

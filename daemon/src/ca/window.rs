@@ -54,7 +54,10 @@ impl CertificateAuthority {
         let told = [windows, rolls].into_iter().map(|alarms| {
             alarms.unwrap_or_else(|error| vec![unreadable("not everything can be judged", &error)])
         });
-        let others = [self.pending_alarms(), self.issuer.constraint_alarms()];
+        let others = [
+            self.ceremonies.pending_alarms(),
+            self.issuer.constraint_alarms(),
+        ];
         told.chain(others).flatten().collect()
     }
 

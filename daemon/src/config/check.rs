@@ -140,7 +140,7 @@ impl Configuration {
     }
 
     fn check_est_profile(&self) -> Result<(), ConfigurationError> {
-        match &self.est_profile {
+        match &self.est.profile {
             Some(name) if !self.profiles.contains_key(name) => contradiction(format!(
                 "[listen] est_profile is {name:?}, and there is no such [[profile]]"
             )),

@@ -4,6 +4,7 @@ use super::listen::Listen;
 use super::policy::Policy;
 use super::{Configuration, ConfigurationError};
 use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
+use crate::ca::est::EstSettings;
 use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::IssuanceProfile;
 use crate::ca::station::{StationPolicy, StationRule};
@@ -80,8 +81,10 @@ impl Raw {
             },
             failover: failover(&authorities, policy.failover_after),
             https: listen.https_listener()?,
-            est_profile: listen.est_profile()?,
-            est_line_breaks: listen.est_line_breaks.unwrap_or(true),
+            est: EstSettings {
+                profile: listen.est_profile()?,
+                line_breaks: listen.est_line_breaks.unwrap_or(true),
+            },
             public_http: listen.public_http()?,
             http: listen.http,
             admin_users: listen.admin_users()?,

@@ -155,7 +155,7 @@ impl Application {
         // A certificate that goes on hold now is on the CRL that is signed next.
         rest.note_due("blocks", ca.advance_blocks());
         rest.note_due("shared keys", ca.issuer().prove_shared_keys());
-        rest.note_due("revocation lists", ca.update_crls());
+        rest.note_due("revocation lists", ca.crls().update());
         rest.note_due("rolls", ca.advance_rolls());
         rest.pause
     }
@@ -169,7 +169,7 @@ impl Application {
         let mut rest = Rest::new(&ca);
         self.keep_records(&ca, &mut rest);
         if ca.issuer().clock_doubt().is_none() {
-            rest.note_due("revocation lists", ca.update_crls());
+            rest.note_due("revocation lists", ca.crls().update());
         }
         rest.pause
     }

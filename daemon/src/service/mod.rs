@@ -313,8 +313,7 @@ fn ca_config(
             crl_due: Box::new(move || records.notify_one()),
         },
         settings: Settings {
-            est_profile: configuration.est_profile.clone(),
-            est_line_breaks: configuration.est_line_breaks,
+            est: configuration.est.clone(),
             provisioning: configuration.provisioning.keys().cloned().collect(),
             verified,
             authority_policy: configuration.authority_policy.clone(),

@@ -72,13 +72,13 @@ impl Scene {
             },
         })
         .unwrap();
-        ca.run_ceremony(&operator(), CEREMONY, &|_| {}).unwrap();
+        ca.ceremonies().run(&operator(), CEREMONY, &|_| {}).unwrap();
         let scene = Self {
             ca,
             memory,
             _folder: folder,
         };
-        scene.ca.update_crls().unwrap();
+        scene.ca.crls().update().unwrap();
         assert_eq!([scene.signed("root"), scene.signed("line")], [1, 1]);
         scene
     }
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     fn list(&self, authority: &str) -> Arc<CrlRow> {
-        self.ca.crl(self.generation(authority)).unwrap()
+        self.ca.crls().current(self.generation(authority)).unwrap()
     }
 
     /// How many lists of this authority's first generation were signed.
@@ -141,11 +141,11 @@ fn operator() -> Authorized<Operate> {
 fn nothing_is_signed_without_a_cause() {
     let scene = Scene::set();
     let signatures = scene.memory.signatures();
-    let due = scene.ca.update_crls().unwrap();
+    let due = scene.ca.crls().update().unwrap();
     let lists = ["root", "line"].map(|name| scene.list(name).this_update + DAY);
     assert_eq!(due, lists.into_iter().min());
     assert_eq!(scene.memory.signatures(), signatures);
-    assert!(scene.ca.is_listed(scene.generation("line")).unwrap());
+    assert!(scene.ca.crls.is_listed(scene.generation("line")).unwrap());
 }
 
 #[test]
@@ -154,12 +154,12 @@ fn many_causes_are_one_list() {
     for serial in 0x41..0x60 {
         scene.abandon(serial);
     }
-    assert!(!scene.ca.is_listed(scene.generation("line")).unwrap());
-    scene.ca.update_crls().unwrap();
+    assert!(!scene.ca.crls.is_listed(scene.generation("line")).unwrap());
+    scene.ca.crls().update().unwrap();
     let list = scene.list("line");
     assert_eq!((scene.signed("line"), list.entries), (2, 31));
     assert_eq!(scene.signed("root"), 1);
-    assert!(scene.ca.is_listed(scene.generation("line")).unwrap());
+    assert!(scene.ca.crls.is_listed(scene.generation("line")).unwrap());
 }
 
 /// The old list stays, an alarm says why, and the next attempt waits: each uses up a number.
@@ -173,10 +173,10 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
     }));
     scene.abandon(0x41);
     let (recorded, first) = (scene.recorded(), scene.list("line").number);
-    let retry_at = scene.ca.update_crls().unwrap().unwrap();
+    let retry_at = scene.ca.crls().update().unwrap().unwrap();
     let pause = retry_at - scene.ca.now();
     assert!((3..=TOKEN_PAUSE_SECONDS).contains(&pause), "{pause}");
-    scene.ca.update_crls().unwrap();
+    scene.ca.crls().update().unwrap();
     assert_eq!(scene.recorded(), recorded + 1);
     assert_eq!(scene.signed("line"), 1);
     let alarms = scene.ca.alarms().unwrap();
@@ -187,17 +187,17 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
     assert_eq!(alarm.parameters["generation"], 1);
 
     scene.memory.fail_with(None);
-    for failure in scene.ca.shared.lists.failures().values_mut() {
+    for failure in scene.ca.crls.lists.failures().values_mut() {
         failure.retry_at = 0;
     }
-    scene.ca.update_crls().unwrap();
+    scene.ca.crls().update().unwrap();
     assert_eq!(scene.signed("line"), 2);
     let number = scene.list("line").number;
     assert!(
         number > first + 1,
         "one number is used up: {first}, {number}"
     );
-    assert_eq!(scene.ca.crl_alarms(), []);
+    assert_eq!(scene.ca.crls.alarms(), []);
 }
 
 #[test]
@@ -225,13 +225,13 @@ fn a_revoked_generation_is_listed_above_and_signs_no_more_until_the_hold_is_lift
         .map(|_| ())
         .unwrap_err();
     assert_eq!(refusal.code, Code::IssuerRevoked);
-    scene.ca.update_crls().unwrap();
+    scene.ca.crls().update().unwrap();
     assert_eq!((scene.signed("root"), scene.list("root").entries), (2, 1));
     assert_eq!(scene.signed("line"), 1);
 
     scene.ca.unrevoke(&operator(), line(), "a test").unwrap();
     scene.abandon(0x41);
-    scene.ca.update_crls().unwrap();
+    scene.ca.crls().update().unwrap();
     assert_eq!((scene.signed("root"), scene.list("root").entries), (3, 0));
     assert_eq!(scene.signed("line"), 2);
     assert!(scene.ca.hierarchy().signing("line").is_ok());

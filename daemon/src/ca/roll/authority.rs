@@ -336,7 +336,7 @@ impl CertificateAuthority {
         evidence: &Evidence,
         now: i64,
     ) -> Result<Option<i64>, Error> {
-        let made = match self.shared.ceremony.try_lock() {
+        let made = match self.ceremonies.running.try_lock() {
             Ok(_alone) => self.next_generation(roll, evidence.old),
             Err(_) => Err(Error::later(
                 5,
@@ -382,7 +382,7 @@ impl CertificateAuthority {
         let above = hierarchy.parent_authority(&old);
         let parent = above.map(|it| hierarchy.signing(it).cloned()).transpose()?;
         drop(hierarchy);
-        if !old.foreign.is_empty() && self.is_requested(&old.authority)? {
+        if !old.foreign.is_empty() && self.ceremonies.is_requested(&old.authority)? {
             return Err(super::super::external::waiting(&old.authority));
         }
         let detail = AuthorityDetail::of(roll)?;
@@ -434,7 +434,8 @@ impl CertificateAuthority {
             let path_length = before.request.as_ref().and_then(|it| it.path_length);
             let subject = old.certificate.subject_der();
             let actor = Caller::Daemon.to_string();
-            self.request_certificate(row, subject, path_length, &actor)?;
+            self.ceremonies
+                .request_certificate(row, subject, path_length, &actor)?;
         }
         Err(super::super::external::waiting(&old.authority))
     }
