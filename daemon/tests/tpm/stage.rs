@@ -1,7 +1,7 @@
 //! Sets up a test: a software TPM, a credential, a configuration, and a supervised worker.
 
 use crate::software_tpm::SoftwareTpm;
-use hallmarkd::token::client::{TokenClient, TokenHealth};
+use hallmarkd::token::client::{GENERATE_DEADLINE, TokenClient, TokenHealth};
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
 use hallmarkd::token::worker::health::TokenState;
 use hallmarkd::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
@@ -133,7 +133,10 @@ impl Running {
             label: "ca".into(),
             id: vec![7; 16],
         };
-        self.client.generate(&specification, DEADLINE).unwrap()
+        // A TPM looks for primes as long as it takes: an RSA key can need seconds on a busy machine.
+        self.client
+            .generate(&specification, GENERATE_DEADLINE)
+            .unwrap()
     }
 
     /// Tries again, as issuance does for its callers, until a signature verifies.
