@@ -12,7 +12,7 @@ use crate::config::Configuration;
 use crate::files::{as_owner, is_there, owner_of};
 use crate::printable;
 use crate::service::token_keys;
-use crate::store::{GenerationRow, Looked, Store};
+use crate::store::{GenerationRow, ReadOnly, Store};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
 use crate::token::worker::health::TokenState;
 use anyhow::Context;
@@ -141,9 +141,9 @@ fn generations(configuration: &Configuration) -> anyhow::Result<OnRecord> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(OnRecord::Nothing),
         Ok(false) => Ok(OnRecord::Nothing),
         Err(error) => Err(error.into()),
-        Ok(true) => match Store::look(&path)? {
-            Looked::Current(store) => Ok(OnRecord::Generations(store.generations()?)),
-            Looked::Older => Ok(OnRecord::Older),
+        Ok(true) => match Store::open_read_only(&path)? {
+            ReadOnly::Current(store) => Ok(OnRecord::Generations(store.generations()?)),
+            ReadOnly::Older => Ok(OnRecord::Older),
         },
     });
     rows.with_context(|| path.display().to_string())?

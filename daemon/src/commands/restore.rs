@@ -13,7 +13,7 @@ use crate::printable::line;
 use crate::service::take_state;
 use crate::store::AuditEntry;
 use crate::store::backup::{IssuedLater, issued_after, record_restore, settle};
-use crate::store::place::logs;
+use crate::store::database_file::logs;
 use crate::toml_error::where_and_why;
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@
 
 use super::audit::{self, AuditEntry, AuditVerdict};
 use super::engine::{Tx, params};
-use super::{BUSY_TIMEOUT_MS, Store, StoreError, configure, migrations, place};
+use super::{BUSY_TIMEOUT_MS, Store, StoreError, configure, database_file, migrations};
 use crate::files;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl Store {
     /// Writes what is committed into a new file at `path`, durably and for its owner only. Writers
     /// do not wait.
     pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
-        let connection = place::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let connection = database_file::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         configure(&connection)?;
         let unusable =
             |error: io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
@@ -58,7 +58,7 @@ impl Store {
 
 /// Checks the whole database: its pages, its references and every hash of its journal.
 pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
-    let connection = place::connect_unchanging(database)?;
+    let connection = database_file::connect_unchanging(database)?;
     let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
         return Err(StoreError::Unreadable(found));
@@ -99,7 +99,7 @@ pub fn inspect(database: &Path) -> Result<Contents, StoreError> {
 /// revocation lists are withheld until newer ones are signed: lists with more entries may have been
 /// published.
 pub fn record_restore(database: &Path, entry: &AuditEntry) -> Result<(), StoreError> {
-    let mut connection = place::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut connection = database_file::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure(&connection)?;
     let transaction = connection.transaction()?;
     transaction.execute(
@@ -112,7 +112,7 @@ pub fn record_restore(database: &Path, entry: &AuditEntry) -> Result<(), StoreEr
 
 /// Moves the write-ahead log into the file of a database that no other process has open.
 pub fn settle(database: &Path) -> Result<(), StoreError> {
-    let connection = place::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let connection = database_file::connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
@@ -135,7 +135,7 @@ pub fn issued_after(database: &Path, intents: i64) -> Result<Vec<IssuedLater>, S
 }
 
 fn open(database: &Path) -> Result<Connection, StoreError> {
-    let connection = place::connect(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let connection = database_file::connect(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))?;
     Ok(connection)
 }

@@ -12,7 +12,7 @@ use crate::error_code::Code;
 
 /// Why a key gets no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyInTheWay {
+pub enum KeyRefusal {
     /// A certificate for this key was revoked because of its key.
     #[error(
         "this key was reported as compromised and gets no certificate, under any name; make a new \
@@ -30,24 +30,24 @@ pub enum KeyInTheWay {
     OfAnAuthority,
 }
 
-impl KeyInTheWay {
+impl KeyRefusal {
     /// The stable code under which the API reports it.
     pub fn code(&self) -> Code {
         match self {
-            KeyInTheWay::Compromised => Code::KeyCompromised,
-            KeyInTheWay::OfAnother(_) | KeyInTheWay::OfAnAuthority => Code::KeyInUse,
+            KeyRefusal::Compromised => Code::KeyCompromised,
+            KeyRefusal::OfAnother(_) | KeyRefusal::OfAnAuthority => Code::KeyInUse,
         }
     }
 }
 
 impl Store {
     /// Returns why a leaf for this key (DER SubjectPublicKeyInfo) would be refused at present.
-    pub fn key_in_the_way(
+    pub fn key_refusal(
         &self,
         public_key: &[u8],
         subject: &str,
         shared: bool,
-    ) -> Result<Option<KeyInTheWay>, StoreError> {
+    ) -> Result<Option<KeyRefusal>, StoreError> {
         self.read(|tx| of_leaf(tx, public_key, subject, shared))
     }
 }
@@ -57,33 +57,33 @@ pub(super) fn of_leaf(
     public_key: &[u8],
     subject: &str,
     shared: bool,
-) -> Result<Option<KeyInTheWay>, StoreError> {
+) -> Result<Option<KeyRefusal>, StoreError> {
     let key_sha256 = sha256(public_key);
     if is_compromised(tx, &key_sha256)? {
-        return Ok(Some(KeyInTheWay::Compromised));
+        return Ok(Some(KeyRefusal::Compromised));
     }
     if is_of_an_authority(tx, public_key)? {
-        return Ok(Some(KeyInTheWay::OfAnAuthority));
+        return Ok(Some(KeyRefusal::OfAnAuthority));
     }
     if shared {
         return Ok(None);
     }
     let holder = other_holder(tx, &key_sha256, subject)?;
-    Ok(holder.map(KeyInTheWay::OfAnother))
+    Ok(holder.map(KeyRefusal::OfAnother))
 }
 
 /// Why an authority's certificate gets no such key: it may be on no leaf.
 pub(super) fn of_authority(
     tx: &Tx<'_>,
     public_key: &[u8],
-) -> Result<Option<KeyInTheWay>, StoreError> {
+) -> Result<Option<KeyRefusal>, StoreError> {
     let key_sha256 = sha256(public_key);
     if is_compromised(tx, &key_sha256)? {
-        return Ok(Some(KeyInTheWay::Compromised));
+        return Ok(Some(KeyRefusal::Compromised));
     }
     // A leaf's subject is never empty, so every holder is another one.
     let holder = other_holder(tx, &key_sha256, "")?;
-    Ok(holder.map(KeyInTheWay::OfAnother))
+    Ok(holder.map(KeyRefusal::OfAnother))
 }
 
 fn is_compromised(tx: &Tx<'_>, key_sha256: &[u8; 32]) -> Result<bool, StoreError> {

@@ -100,8 +100,8 @@ impl Store {
     }
 
     /// Of each name that is no device's the newest certificate by each profile that ends after
-    /// `now` and is not revoked. Certificates that the daemon issued to itself count as one name, because
-    /// its listener may be renamed.
+    /// `now` and is not revoked. Certificates that the daemon issued to itself count as one name,
+    /// because its listener may be renamed.
     pub fn current_leaves_of_others(
         &self,
         now: UnixSeconds,

@@ -54,18 +54,18 @@ impl WriteHealth {
         });
         drop(fault);
         tracing::error!(reason, "the store cannot write");
-        self.tell();
+        self.notify();
     }
 
     /// Records that a probe was written.
     pub(super) fn healed(&self) {
         if self.lock().take().is_some() {
             tracing::info!("the store can write again");
-            self.tell();
+            self.notify();
         }
     }
 
-    fn tell(&self) {
+    fn notify(&self) {
         if let Some(on_change) = self.on_change.get() {
             on_change();
         }

@@ -1,7 +1,7 @@
 //! Defines intents, the exact bytes to be signed, and the reasons for which one is refused.
 
 use super::certificate::CertificateRow;
-use super::certified_key::KeyInTheWay;
+use super::certified_key::KeyRefusal;
 use super::{REQUESTER_REVOKED, StoreError, UnixSeconds};
 use crate::enrollment::role::Role;
 use std::collections::BTreeSet;
@@ -194,7 +194,7 @@ pub enum IntentRefusal {
     },
     /// The key is compromised or belongs to another holder.
     #[error(transparent)]
-    Key(KeyInTheWay),
+    Key(KeyRefusal),
     /// A roll of this device is open, and a third certificate has no slot.
     #[error(
         "a roll of this device is under way ({waits_for}); both slots are taken until it ends \

@@ -2,7 +2,7 @@
 
 use super::audit::{self, AuditEntry};
 use super::certificate::by_intent;
-use super::certified_key::{self, KeyInTheWay};
+use super::certified_key::{self, KeyRefusal};
 use super::client;
 use super::constraint::Constraint;
 use super::digest::sha256;
@@ -144,7 +144,7 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<i64, IntentRefusal> {
     {
         return Err(IntentRefusal::IssuerReplaced);
     }
-    if let Some(reason) = key_in_the_way(tx, intent)? {
+    if let Some(reason) = key_refusal(tx, intent)? {
         return Err(IntentRefusal::Key(reason));
     }
     if intent.is_device {
@@ -177,7 +177,7 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<i64, IntentRefusal> {
 }
 
 /// Step 7: returns why the intent's key gets no certificate.
-fn key_in_the_way(tx: &Tx<'_>, intent: &Intent) -> Result<Option<KeyInTheWay>, StoreError> {
+fn key_refusal(tx: &Tx<'_>, intent: &Intent) -> Result<Option<KeyRefusal>, StoreError> {
     let key = &intent.public_key;
     match intent.purpose {
         Purpose::Leaf => certified_key::of_leaf(tx, key, &intent.subject, intent.shared_key),

@@ -48,6 +48,7 @@ mod clock;
 mod compromise;
 mod constraint;
 mod crl;
+pub mod database_file;
 mod device;
 mod digest;
 mod door;
@@ -70,7 +71,6 @@ mod leaf;
 mod leaf_roll;
 mod mark;
 mod opening;
-pub mod place;
 mod possession;
 mod precedence;
 mod probe;
@@ -93,7 +93,7 @@ pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, CompromisedAuthority, NewAuthorityRoll};
 pub use block::{Bar, BlockKind, BlockRow, BlockingGroup, NewBlock};
 pub use certificate::CertificateRow;
-pub use certified_key::KeyInTheWay;
+pub use certified_key::KeyRefusal;
 pub use client::ClientRow;
 pub use compromise::Compromise;
 pub use constraint::Constraint;
@@ -117,7 +117,7 @@ pub use issuance::{IssuedEffects, OnIssued};
 pub use key_use::{KeyCount, KeyUse};
 pub use leaf_roll::{EndingLeaf, RollStep};
 pub use mark::{MarkRow, MarkSubject, Observation};
-pub use opening::Looked;
+pub use opening::ReadOnly;
 pub use possession::CaCertificateRow;
 pub use request::{InstalledCertificate, NewRequest};
 pub use revocation::{Revocation, RevocationTarget, Revoked, RevokedCertificate};
@@ -200,7 +200,7 @@ pub struct Store {
 impl Store {
     /// Moves the write-ahead log into the database file, so that the file alone can be copied.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        let connection = place::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = database_file::connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         configure(&connection)?;
         Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }

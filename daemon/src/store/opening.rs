@@ -9,7 +9,7 @@ use super::health::WriteHealth;
 use super::probe::probe;
 use super::unchanged::Unchanged;
 use super::writer::{Writer, WriterState};
-use super::{Store, StoreError, configure, migrations, place};
+use super::{Store, StoreError, configure, database_file, migrations};
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 use rustix::fs::{Access, access};
 use std::path::Path;
@@ -26,7 +26,7 @@ const WRITER_CACHE_KIB: i64 = 8 * 1024;
 const CHECKPOINT_PAGES: i64 = 4_096;
 
 /// A database that was opened for reading only.
-pub enum Looked {
+pub enum ReadOnly {
     /// Its schema is of this version.
     Current(Store),
     /// Its schema is of an earlier version; the next start of the daemon migrates it.
@@ -87,12 +87,12 @@ impl Store {
     }
 
     /// Opens the database at `path` for reading and changes no file. Every write is refused.
-    pub fn look(path: &Path) -> Result<Looked, StoreError> {
+    pub fn open_read_only(path: &Path) -> Result<ReadOnly, StoreError> {
         let unchanged = Unchanged::of(path)?;
         if missing_migrations(&unchanged.connect()?)? > 0 {
-            return Ok(Looked::Older);
+            return Ok(ReadOnly::Older);
         }
-        Ok(Looked::Current(Self {
+        Ok(ReadOnly::Current(Self {
             writer: Writer::ended(),
             readers: Arc::new(Readers::new(Mode::Unchanged(unchanged), path)?),
             health: Arc::default(),
@@ -115,8 +115,8 @@ fn note(health: &WriteHealth, error: StoreError) -> Result<(), StoreError> {
 }
 
 fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
-    place::make_private(path)?;
-    let mut connection = place::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    database_file::make_private(path)?;
+    let mut connection = database_file::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     configure(&connection)?;
     // SQLite opens a file read-only where it may not write, and would never try to write again.
     if connection.is_readonly(MAIN_DB)? {
@@ -164,7 +164,7 @@ fn missing_migrations(connection: &Connection) -> Result<i32, StoreError> {
 }
 
 fn reader(path: &Path) -> Result<Connection, StoreError> {
-    let connection = place::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let connection = database_file::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     configure(&connection)?;
     Ok(connection)
 }

@@ -12,7 +12,7 @@
 //! | any | not there | everything is in the database (`immutable`) |
 //! | not there | has content | a copy in a temporary folder |
 
-use super::{BUSY_TIMEOUT_MS, StoreError, place};
+use super::{BUSY_TIMEOUT_MS, StoreError, database_file};
 use crate::files;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use rusqlite::{Connection, OpenFlags};
@@ -35,8 +35,8 @@ pub(super) struct Unchanged {
 impl Unchanged {
     /// Chooses the way for the database at `path`, which must exist.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
-        place::check_files(path)?;
-        let path = &place::real(path)?;
+        database_file::check_files(path)?;
+        let path = &database_file::real(path)?;
         let log = fs::metadata(beside(path, "-wal"));
         if log.is_ok() && beside(path, "-shm").exists() {
             return Ok(Self::in_place(path, "mode=ro&readonly_shm=1"));
@@ -48,7 +48,7 @@ impl Unchanged {
             let text = format!("the database cannot be copied to a temporary folder: {error}");
             StoreError::Unavailable(text)
         })?;
-        let copied = place::real(&folder.path().join("copy.db"))?;
+        let copied = database_file::real(&folder.path().join("copy.db"))?;
         Ok(Self {
             _copy: Some(folder),
             ..Self::in_place(&copied, "mode=ro")

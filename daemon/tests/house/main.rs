@@ -261,7 +261,7 @@ const NAMES_RUSQLITE: &[&str] = &[
     "store/engine/",
     "store/mod.rs",
     "store/opening.rs",
-    "store/place.rs",
+    "store/database_file.rs",
     "store/probe.rs",
     "store/unchanged.rs",
     "store/writer.rs",
@@ -360,7 +360,7 @@ const BY_PATH: &[&str] = &[
 /// crash points of the fault tests; and what the kernel shows of this machine.
 const MAY_OPEN_BY_PATH: &[(&str, &[&str])] = &[
     ("base/files/mod.rs", &["chown(", "chmod("]),
-    ("store/place.rs", &["open_with_flags("]),
+    ("store/database_file.rs", &["open_with_flags("]),
     ("store/unchanged.rs", &["open_with_flags("]),
     // A socket.
     ("token/client/connection_manager.rs", &["Connection::open("]),

@@ -112,7 +112,7 @@ impl CertificateAuthority {
             refuse_same_key(&leaf.der, csr.public_key())?;
         }
         let (key, id) = (csr.public_key().spki_der(), &request.registration_id);
-        let in_the_way = self.store.key_in_the_way(key, id, profile.shared_keys)?;
+        let in_the_way = self.store.key_refusal(key, id, profile.shared_keys)?;
         match in_the_way {
             Some(reason) => Err(IntentRefusal::Key(reason).into()),
             None => Ok(()),

@@ -41,7 +41,7 @@ impl Stage {
     }
 }
 
-fn reason(refused: Result<Recorded, IntentRefusal>) -> KeyInTheWay {
+fn reason(refused: Result<Recorded, IntentRefusal>) -> KeyRefusal {
     match refused {
         Err(IntentRefusal::Key(reason)) => reason,
         other => panic!("{other:?}"),
@@ -57,7 +57,7 @@ fn a_key_is_that_of_one_holder() {
     let station = stage.intent_for(KEY, "station-1", 5).in_no_device();
     for other in [stage.intent_for(KEY, "pump-8", 5), station] {
         let refused = reason(stage.asks(other.clone()));
-        assert_eq!(refused, KeyInTheWay::OfAnother("pump-7".into()));
+        assert_eq!(refused, KeyRefusal::OfAnother("pump-7".into()));
         assert_eq!(refused.code(), Code::KeyInUse);
         let shared = Intent {
             shared_key: true,
@@ -86,7 +86,7 @@ fn a_key_is_taken_while_its_leaf_is_being_signed() {
     let other = || stage.intent_for(KEY, "pump-8", 3);
     assert_eq!(
         reason(stage.asks(other())),
-        KeyInTheWay::OfAnother("pump-7".into())
+        KeyRefusal::OfAnother("pump-7".into())
     );
     block_on(stage.store.abandon_intent(open.id(), "a test".into(), 1)).unwrap();
     stage.asks(other()).unwrap();
@@ -113,14 +113,14 @@ fn a_compromised_key_is_refused_for_every_holder() {
             ..stage.intent_for(KEY, subject, serial)
         };
         let refused = reason(stage.asks(intent.clone()));
-        assert_eq!(refused, KeyInTheWay::Compromised);
+        assert_eq!(refused, KeyRefusal::Compromised);
         let authority = Intent {
             purpose: Purpose::Authority,
             role: None,
             is_device: false,
             ..intent
         };
-        assert_eq!(reason(stage.asks(authority)), KeyInTheWay::Compromised);
+        assert_eq!(reason(stage.asks(authority)), KeyRefusal::Compromised);
     }
     let raw = stage.raw();
     for sql in [
@@ -140,7 +140,7 @@ fn a_key_is_compromised_whatever_its_certificate_was_revoked_for() {
     stage.revokes(2, Superseded);
     stage.revokes(2, KeyCompromise);
     let refused = reason(stage.asks(stage.intent_for(KEY, "pump-7", 3)));
-    assert_eq!(refused, KeyInTheWay::Compromised);
+    assert_eq!(refused, KeyRefusal::Compromised);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn an_authoritys_key_is_on_no_leaf() {
         shared_key: true,
         ..stage.intent_for(&[1, 2, 3], "pump-7", 2)
     };
-    assert_eq!(reason(stage.asks(own)), KeyInTheWay::OfAnAuthority);
+    assert_eq!(reason(stage.asks(own)), KeyRefusal::OfAnAuthority);
     stage.obtains(stage.intent_for(KEY, "pump-7", 3));
     let authority = Intent {
         purpose: Purpose::Authority,
@@ -158,13 +158,11 @@ fn an_authoritys_key_is_on_no_leaf() {
         ..stage.intent_for(KEY, "pump-7", 4).in_no_device()
     };
     let refused = reason(stage.asks(authority));
-    assert_eq!(refused, KeyInTheWay::OfAnother("pump-7".into()));
+    assert_eq!(refused, KeyRefusal::OfAnother("pump-7".into()));
 
     let own = "SELECT serial FROM intent WHERE purpose = 'authority'";
     let serial: Vec<u8> = stage.raw().query_row(own, [], |row| row.get(0)).unwrap();
     stage.revokes(serial[0], CaCompromise);
-    let found = stage
-        .store
-        .key_in_the_way(b"key of root, 1", "pump-9", true);
-    assert_eq!(found.unwrap(), Some(KeyInTheWay::Compromised));
+    let found = stage.store.key_refusal(b"key of root, 1", "pump-9", true);
+    assert_eq!(found.unwrap(), Some(KeyRefusal::Compromised));
 }
