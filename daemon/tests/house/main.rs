@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The crates, by the prefix that their files have here, and their source folders. What one crate may
-/// use of another is in its `Cargo.toml`.
+/// The crates, by the prefix of their files here, and their source folders. The parts that one crate
+/// may use of another is in its `Cargo.toml`.
 const CRATES: &[(&str, &str)] = &[
     ("", "../src"),
     ("base/", "../base/src"),
@@ -255,7 +255,8 @@ fn a_foreign_library_stays_in_its_room() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Files of the store that may name rusqlite: the engine, and what opens, copies and writes the file.
+/// Files of the store that may name rusqlite: the engine, and what opens, copies and writes the
+/// file.
 const NAMES_RUSQLITE: &[&str] = &[
     "store/backup.rs",
     "store/engine/",

@@ -87,7 +87,20 @@ const COLUMNS: usize = 100;
 const QUOTES: &[&str] = &["daemon/tests/house/prose.rs", "docs/glossary.md"];
 
 /// Folders and files whose prose is still to be revised. The list only shrinks.
-const STILL_TO_DO: &[&str] = &["daemon/"];
+const STILL_TO_DO: &[&str] = &[
+    "daemon/base/",
+    "daemon/cli/",
+    "daemon/pki/",
+    "daemon/programs/",
+    "daemon/src/api/",
+    "daemon/src/ca/",
+    "daemon/src/commands/",
+    "daemon/src/config/",
+    "daemon/src/provisioning/",
+    "daemon/src/service/",
+    "daemon/src/store/",
+    "daemon/src/lib.rs",
+];
 
 #[test]
 fn prose_has_no_banned_word() {
