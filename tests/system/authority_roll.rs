@@ -296,6 +296,9 @@ fn a_roll_is_given_up_before_its_cut_over() {
         let waits_for = shown(&env, &roll)["waits_for"].clone();
         waits_for.as_str().unwrap().contains("word").then_some(())
     });
+    let waits = shown(&env, &roll)["waits_for_detail"].clone();
+    assert_eq!(waits["code"], "approval", "{waits}");
+    assert_eq!(waits["parameters"]["step"], "cut-over", "{waits}");
     env.run(&["roll", "abort", &roll]);
     env.wait_in_sync();
     assert_eq!(slots(&env, "line-1"), [first, None]);
@@ -326,6 +329,12 @@ fn a_roll_whose_group_is_blocked_waits_and_says_so() {
     assert!(
         waits_for.contains("until the block of group line-1 is lifted"),
         "{waits_for}"
+    );
+    let waits = shown(&env, &roll)["waits_for_detail"].clone();
+    assert_eq!(waits["parameters"]["blocks"][0]["kind"], "group", "{waits}");
+    assert_eq!(
+        waits["parameters"]["blocks"][0]["name"], "line-1",
+        "{waits}"
     );
     let alarms = env.json(&["status"])["alarms"].to_string();
     assert!(!alarms.contains("canary"), "{alarms}");

@@ -79,6 +79,13 @@ fn is_unwritable(env: &TestEnv, cause: &str) {
         "{status:#}"
     );
     assert_eq!(status["store"]["writable"], false, "{status:#}");
+    assert_eq!(status["store"]["reason_code"], "store_not_writable");
+    for list in ["alarm_details", "not_ready"] {
+        let list = status[list].as_array().unwrap();
+        let it = list.iter().find(|it| it["code"] == "store_not_writable");
+        let reason = it.unwrap()["parameters"]["reason"].as_str().unwrap();
+        assert!(reason.contains(cause), "{status:#}");
+    }
     assert_eq!(env.stranger().get("/readyz").status, 503);
     assert_eq!(env.stranger().get("/healthz").status, 200);
     let metrics = env.metrics();

@@ -57,6 +57,15 @@ fn a_listener_without_a_certificate_is_an_alarm() {
             "[listen] names and profile",
         ],
     );
+    let status = env.json(&["status"]);
+    assert_eq!(
+        status["not_ready"][0]["code"], "https_not_serving",
+        "{status:#}"
+    );
+    let alarms = status["alarm_details"].as_array().unwrap();
+    let https = |it: &&serde_json::Value| it["code"] == "https_certificate_not_renewed";
+    let alarm = alarms.iter().find(https).unwrap();
+    assert!(alarm["parameters"]["not_after"].is_null(), "{alarm}");
     assert!(env.metrics().contains("hallmark_https_serves 0"));
     std::thread::sleep(Duration::from_secs(8));
     let attempts = env.count("audit WHERE action LIKE '%refused%'");

@@ -88,6 +88,10 @@ fn a_daemon_started_without_its_token_comes_up_and_waits_for_it() {
     taken_away(&env);
     env.start();
     assert_ne!(token_state(&env), "ready");
+    until("the token has a reason and a code", || {
+        let token = env.json(&["status"])["tokens"]["factory"].clone();
+        (token["reason_code"] == "token_unavailable").then_some(())
+    });
     reads_are_served(&env);
     let caller = env.caller(&station);
     let request = Request::device("press-2");

@@ -37,20 +37,20 @@ pub(super) struct Authority {
     crl_number: Option<i64>,
     crl_next_update: Option<String>,
     crl_entries: Option<i64>,
-    /// PEM.
+    /// The certificate as PEM.
     certificate: String,
-    /// Those above one that was certified elsewhere, its issuer's first.
+    /// The certificates above that of an external authority, its issuer's first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     foreign: Vec<Foreign>,
 }
 
-/// An issuer that is a certificate here and nothing else: it signs elsewhere.
+/// A certificate above an external authority.
 #[derive(Serialize)]
 struct Foreign {
     subject: String,
     thumbprint: String,
     not_after: String,
-    /// PEM.
+    /// The certificate as PEM.
     certificate: String,
 }
 
@@ -76,7 +76,8 @@ impl From<&Arc<ChainLink>> for Foreign {
 
 impl Authority {
     fn new(ca: &CertificateAuthority, generation: &Generation) -> Result<Self, Error> {
-        let (kind, name) = (BlockKind::Generation, &generation.authority);
+        let kind = BlockKind::Generation;
+        let name = &generation.authority;
         let blocked = ca
             .store()
             .standing_block(kind, name, Some(generation.number))?;
@@ -117,11 +118,13 @@ fn shown(ca: &CertificateAuthority, name: Option<&str>) -> Result<Vec<Shown>, Er
     let hierarchy = ca.hierarchy();
     let certified = hierarchy.iter().filter(|it| is_meant(&it.authority));
     let certified = certified.map(|it| Ok(Shown::Certified(Box::new(Authority::new(ca, it)?))));
-    let pending = ca.ceremonies().pending()?.into_iter();
-    let pending = pending.filter(|it| is_meant(&it.name));
-    certified
-        .chain(pending.map(|it| Ok(Shown::Pending(it))))
-        .collect()
+    let pending = ca
+        .ceremonies()
+        .pending()?
+        .into_iter()
+        .filter(|it| is_meant(&it.name))
+        .map(|it| Ok(Shown::Pending(it)));
+    certified.chain(pending).collect()
 }
 
 pub(super) async fn list(Asks { api, .. }: Asks<Inspect>) -> Result<Json<Vec<Shown>>, Problem> {
@@ -148,7 +151,7 @@ pub(super) async fn show(
 /// The CSR for the external issuer of an authority.
 #[derive(Serialize)]
 pub(super) struct CertificationRequest {
-    /// PEM.
+    /// The CSR as PEM.
     csr: String,
 }
 

@@ -78,13 +78,15 @@ pub(super) async fn start(
     let started = api.application(move |ca| start.begin(ca, &permission, &name));
     let ids: Vec<i64> = started.await?.iter().map(|row| row.id).collect();
     let asked = ids.clone();
-    let receipt = match compromise {
-        true => Some(api.receipt(move |ca| ca.authority_receipt(&asked)).await?),
-        false => None,
+    let receipt = if compromise {
+        Some(api.receipt(move |ca| ca.authority_receipt(&asked)).await?)
+    } else {
+        None
     };
     let rolls = api.application(move |ca| {
-        let rolls = ids.into_iter();
-        rolls.map(|id| Roll::of(ca, ca.store().roll(id)?)).collect()
+        ids.into_iter()
+            .map(|id| Roll::of(ca, ca.store().roll(id)?))
+            .collect()
     });
     let rolls = rolls.await?;
     Ok((StatusCode::CREATED, Json(Started { rolls, receipt })))

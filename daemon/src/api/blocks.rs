@@ -86,7 +86,8 @@ pub(super) async fn list(
     Asks { api, .. }: Asks<Inspect>,
     Query(which): Query<Which>,
 ) -> Result<(HeaderMap, Json<Vec<Block>>), Problem> {
-    let (all, limit) = (which.all, page::rows(which.limit));
+    let all = which.all;
+    let limit = page::rows(which.limit);
     let blocks = api.application(move |ca| {
         let rows = ca.store().blocks(!all, which.after, limit)?;
         Ok(rows.into_iter().map(Block::from).collect())

@@ -42,7 +42,7 @@ pub(super) struct Answer {
     not_before: String,
     /// RFC 3339.
     not_after: String,
-    /// PEM.
+    /// The leaf as PEM.
     certificate: String,
     /// PEM, the issuer first, up to and including the certificate that is verified in the
     /// provisioning service. Devices present the certificate followed by all of these.

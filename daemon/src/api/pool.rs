@@ -105,8 +105,7 @@ impl Pool {
 
 impl Places {
     fn held(&self, holder: Holder) -> usize {
-        let taken = self.taken.values();
-        taken.filter(|it| it.holder == holder).count()
+        self.taken.values().filter(|it| it.holder == holder).count()
     }
 
     /// The holder with the most connections of which at least one can be hung up on. Among holders
@@ -132,7 +131,8 @@ impl Places {
     fn make_room(&mut self, holder: Holder) -> Option<()> {
         let own = self.taken.iter().filter(|(_, it)| it.holder == holder);
         let waiting = own.filter_map(|(id, it)| {
-            let (worth, since) = (it.activity.worth(), it.activity.waits_since()?);
+            let worth = it.activity.worth();
+            let since = it.activity.waits_since()?;
             Some((worth, since, *id))
         });
         let (_, _, id) = waiting.min()?;
@@ -160,7 +160,7 @@ pub struct Activity {
 /// How far a connection has come, by what it is worth: the least is hung up on first.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Worth {
-    /// The client has said nothing yet, or not enough to begin a TLS handshake.
+    /// The client has sent nothing yet, or not enough to begin a TLS handshake.
     Silent,
     /// It is ready for a request.
     Ready,

@@ -115,7 +115,8 @@ impl IntoResponse for Problem {
             );
         }
         if self.error.is_refusal() {
-            let (error, about) = (self.error, self.about);
+            let error = self.error;
+            let about = self.about;
             response.extensions_mut().insert(Refusal { error, about });
         }
         response

@@ -42,7 +42,8 @@ async fn crl(
     let Some(list) = api.ca.crls().current(generation.id) else {
         return Err(no_list(&api, &generation).into());
     };
-    let (modified_at, fresh_until) = (list.this_update, list.next_update);
+    let modified_at = list.this_update;
+    let fresh_until = list.next_update;
     let file = Published {
         content_type: "application/pkix-crl",
         etag: etag(list.sha256),
@@ -111,7 +112,7 @@ impl AsRef<[u8]> for Body {
 struct Published {
     content_type: &'static str,
     etag: String,
-    /// Unix seconds.
+    /// The time of `Last-Modified`, in Unix seconds.
     modified_at: i64,
     age_seconds_max: i64,
     body: Bytes,
@@ -130,13 +131,11 @@ impl Published {
                 format!("public, max-age={}", self.age_seconds_max),
             ),
         ];
-        match known {
-            true => (StatusCode::NOT_MODIFIED, headers).into_response(),
-            false => {
-                let content_type = [(CONTENT_TYPE, self.content_type)];
-                (headers, content_type, self.body).into_response()
-            }
+        if known {
+            return (StatusCode::NOT_MODIFIED, headers).into_response();
         }
+        let content_type = [(CONTENT_TYPE, self.content_type)];
+        (headers, content_type, self.body).into_response()
     }
 }
 

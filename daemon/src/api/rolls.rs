@@ -134,7 +134,8 @@ pub(super) async fn list(
     Asks { api, .. }: Asks<Inspect>,
     Query(which): Query<Which>,
 ) -> Result<(HeaderMap, Json<Vec<Roll>>), Problem> {
-    let (open, limit) = (which.open, page::rows(which.limit));
+    let open = which.open;
+    let limit = page::rows(which.limit);
     let rolls = api.application(move |ca| {
         let rows = ca.store().rolls(open, which.after, limit)?;
         rows.into_iter().map(|row| Roll::of(ca, row)).collect()
@@ -229,7 +230,8 @@ impl Api {
             .application(move |ca| ca.start_leaf_compromise(&permission, compromise))
             .await?;
         let ids: Vec<i64> = done.rolls.iter().map(|row| row.id).collect();
-        let (device, asked) = (done.registration_id, ids.clone());
+        let device = done.registration_id;
+        let asked = ids.clone();
         let receipt = self
             .receipt(move |ca| ca.compromise_receipt(&device, &asked))
             .await?;
@@ -239,8 +241,9 @@ impl Api {
             None => (None, None),
         };
         let rolls = self.application(move |ca| {
-            let rolls = ids.into_iter();
-            rolls.map(|id| Roll::of(ca, ca.store().roll(id)?)).collect()
+            ids.into_iter()
+                .map(|id| Roll::of(ca, ca.store().roll(id)?))
+                .collect()
         });
         Ok(Started {
             rolls: rolls.await?,

@@ -193,7 +193,8 @@ impl Served {
             let admitted = tokio::time::timeout(HANDSHAKE_TIMEOUT, admitted).await;
             if let Ok(Some((stream, client, _place))) = admitted {
                 activity.is(Worth::Ready);
-                let (router, stop) = (self.router.clone(), self.stop.clone());
+                let router = self.router.clone();
+                let stop = self.stop.clone();
                 serve_connection(Paced::new(stream), client, &activity, router, stop).await;
             }
         };
@@ -246,7 +247,8 @@ async fn serve_connection<S>(
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
         let again = has_asked.swap(true, Ordering::Relaxed);
-        let (class, work) = (client.class, Work::begins(activity, client.class));
+        let class = client.class;
+        let work = Work::begins(activity, client.class);
         let request = request.map(|body| received(body, &work));
         let answered = answer(routes.clone(), request, again, stop.clone());
         async move {

@@ -160,7 +160,8 @@ impl CertificateAuthority {
 
     /// How everything is now, in one line, for who looks after the process.
     pub fn summary(&self) -> Result<String, Error> {
-        let (tokens, push) = (self.token_statuses(), self.push_status()?);
+        let tokens = self.token_statuses();
+        let push = self.push_status()?;
         let ready = tokens.values().filter(|it| it.state == "ready").count();
         let mut parts = vec![format!("{ready} of {} tokens ready", tokens.len())];
         if self.hierarchy().is_empty() {

@@ -30,7 +30,8 @@ pub struct Finding {
 
 /// Checks every part, in the order of the configuration.
 pub fn check(configuration: &Configuration) -> anyhow::Result<Vec<Finding>> {
-    let (mut findings, mut ready) = (Vec::new(), BTreeMap::new());
+    let mut findings = Vec::new();
+    let mut ready = BTreeMap::new();
     let mut workers = Vec::new();
     for name in configuration.tokens.keys() {
         let worker = PrivateWorker::start(configuration, name)?;

@@ -225,7 +225,8 @@ impl Policy {
     }
 
     pub(super) fn crl_schedule(&self) -> Result<CrlSchedule, ConfigurationError> {
-        let (validity, interval) = (self.crl_validity, self.crl_interval);
+        let validity = self.crl_validity;
+        let interval = self.crl_interval;
         if interval == 0 || interval >= validity || validity > CRL_VALIDITY_SECONDS_MAX {
             return Err(ConfigurationError::Contradiction(
                 "[policy] crl_interval must be shorter than crl_validity, so that there is a new \

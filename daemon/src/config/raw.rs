@@ -72,7 +72,8 @@ impl Raw {
         let state_dir = self.state_dir;
         let runtime_dir = self.runtime_dir.unwrap_or_else(|| state_dir.clone());
         let token_state_dir = self.token_state_dir.unwrap_or_else(|| state_dir.clone());
-        let (listen, policy) = (self.listen, self.policy);
+        let listen = self.listen;
+        let policy = self.policy;
         Ok(Configuration {
             authority_policy: AuthorityPolicy {
                 signing_windows: signing_windows(&authorities),

@@ -89,8 +89,10 @@ impl ArmClient {
         let operation = "list CA certificates".to_owned();
         let call = Call::new(Method::GET, operation.clone(), self.path("/certificates"));
         let list: List = self.plane.call(call).await?.json(&operation)?;
-        let named = list.value.into_iter();
-        named.map(|resource| resource.named(&operation)).collect()
+        list.value
+            .into_iter()
+            .map(|resource| resource.named(&operation))
+            .collect()
     }
 
     /// One CA certificate, or `None`.

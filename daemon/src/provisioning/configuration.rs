@@ -141,7 +141,7 @@ fn operations_per_minute_default() -> u32 {
 /// One provisioning service, as it is checked.
 #[derive(Clone, Debug)]
 pub struct Provisioning {
-    /// Its name.
+    /// The name in the configuration.
     pub name: String,
     /// Id scope.
     pub id_scope: String,
@@ -243,7 +243,8 @@ impl ArmConfiguration {
         endpoints: &Endpoints<'_>,
         operations_per_minute: u32,
     ) -> Result<(Access, ResourcePath), Reason> {
-        let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
+        let address = self.address.as_deref();
+        let ca_bundle = self.ca_bundle.as_deref();
         let access = Access::new(
             endpoints.plane(&self.endpoint, address, ca_bundle)?,
             &self.credential,
@@ -263,7 +264,8 @@ impl ArmConfiguration {
 impl HubConfiguration {
     fn checked(self, endpoints: &Endpoints<'_>) -> Result<Access, Reason> {
         check_operations_per_minute(self.operations_per_minute)?;
-        let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
+        let address = self.address.as_deref();
+        let ca_bundle = self.ca_bundle.as_deref();
         Access::new(
             endpoints.plane(&self.endpoint, address, ca_bundle)?,
             &self.credential,
@@ -357,25 +359,25 @@ impl Access {
 
 fn check_name(name: &str) -> Result<(), Reason> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    match !name.is_empty() && name.len() <= 64 && name.bytes().all(allowed) {
-        true => Ok(()),
-        false => Err(Reason::Name),
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+        return Err(Reason::Name);
     }
+    Ok(())
 }
 
 fn check_id_scope(id_scope: &str) -> Result<(), Reason> {
     let alphanumeric = id_scope.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    match !id_scope.is_empty() && alphanumeric {
-        true => Ok(()),
-        false => Err(Reason::IdScope),
+    if id_scope.is_empty() || !alphanumeric {
+        return Err(Reason::IdScope);
     }
+    Ok(())
 }
 
 fn check_operations_per_minute(operations: u32) -> Result<(), Reason> {
-    match OPERATIONS_PER_MINUTE.contains(&operations) {
-        true => Ok(()),
-        false => Err(Reason::OperationsPerMinute(operations)),
+    if !OPERATIONS_PER_MINUTE.contains(&operations) {
+        return Err(Reason::OperationsPerMinute(operations));
     }
+    Ok(())
 }
 
 /// A configuration that contradicts itself, or says what cannot be.
@@ -421,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn little_needs_to_be_said() {
+    fn few_settings_are_required() {
         let checked = check("").unwrap();
         assert_eq!(
             checked.service.settings.host,
@@ -464,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_in_tokens_are_told() {
+    fn the_keys_in_tokens_are_listed() {
         let raw = RAW.replace(
             "\"/run/keys/dps\"",
             "{ kind = \"token-hmac\", token = \"factory\", key = \"dps\", policy = \"owner\" }",

@@ -91,7 +91,8 @@ impl DeviceClient {
     }
 
     fn path(&self, id: &RegistrationId, below: &str) -> String {
-        let (scope, id) = (segment(&self.id_scope), segment(id.as_str()));
+        let scope = segment(&self.id_scope);
+        let id = segment(id.as_str());
         format!("/{scope}/registrations/{id}{below}?api-version={API_VERSION}")
     }
 }

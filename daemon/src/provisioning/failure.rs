@@ -22,7 +22,7 @@ pub enum CallError {
         operation: String,
         /// The cause.
         reason: String,
-        /// When the service wants to hear of us again, if it said so.
+        /// The pause that the service requested.
         retry_after: Option<Duration>,
         /// The service may have done what was asked: observe before it is asked again.
         lost_answer: bool,
@@ -114,7 +114,8 @@ impl BadAnswer<'_> {
     /// Section 5: what each status means for the caller.
     pub(super) fn classify(self) -> CallError {
         let detail = Detail::read(self.body, self.code, self.secret);
-        let (operation, status) = (self.operation, self.status);
+        let operation = self.operation;
+        let status = self.status;
         match status {
             401 | 403 => CallError::Unauthorized {
                 operation,

@@ -336,7 +336,8 @@ fn with_sources(error: &reqwest::Error) -> String {
 
 /// Joins the sources of an error, from the nearest to the first.
 fn causes(error: &dyn Error) -> Option<String> {
-    let (mut texts, mut next) = (Vec::new(), error.source());
+    let mut texts = Vec::new();
+    let mut next = error.source();
     while let Some(cause) = next {
         texts.push(cause.to_string());
         next = cause.source();

@@ -48,9 +48,10 @@ impl Pages {
         self.records += page.records.len();
         let first = page.records.first().and_then(|record| record.id());
         let repeats = first.is_some_and(|id| !self.first_ids.insert(id.to_lowercase()));
-        self.empty = match page.records.is_empty() {
-            true => self.empty + 1,
-            false => 0,
+        self.empty = if page.records.is_empty() {
+            self.empty + 1
+        } else {
+            0
         };
         let reason = if repeats {
             "repeats a page"

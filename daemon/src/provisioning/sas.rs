@@ -76,7 +76,7 @@ impl ConnectionString {
 pub struct SharedAccess {
     resource: String,
     policy: String,
-    /// Unix seconds.
+    /// The end of its validity, in Unix seconds.
     expiry: u64,
 }
 
@@ -98,7 +98,8 @@ impl SharedAccess {
 
     /// The value of `Authorization`, with the HMAC over [`text`](Self::text).
     pub fn token(&self, code: &[u8]) -> SecretString {
-        let (resource, expiry) = (&self.resource, self.expiry);
+        let resource = &self.resource;
+        let expiry = self.expiry;
         let signature = BASE64_STANDARD.encode(code);
         let signature = utf8_percent_encode(&signature, RESERVED);
         let policy = utf8_percent_encode(&self.policy, RESERVED);

@@ -8,7 +8,8 @@ use toml::{Table, Value};
 pub(super) fn changes(before: &Table, now: &Table) -> Vec<Change> {
     let tables: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     let changes = tables.into_iter().flat_map(|table| {
-        let (before, now) = (entries(before.get(table)), entries(now.get(table)));
+        let before = entries(before.get(table));
+        let now = entries(now.get(table));
         let names: BTreeSet<_> = before.keys().chain(now.keys()).copied().collect();
         names
             .into_iter()

@@ -58,7 +58,8 @@ impl Listeners {
                 None => bind(address).map(Some),
             },
         };
-        let (https, http) = (tcp(https)?, tcp(configuration.http)?);
+        let https = tcp(https)?;
+        let http = tcp(configuration.http)?;
         let admin = handed_over.unix(&configuration.admin);
         if let Some(admin) = &admin {
             admin.set_nonblocking(true)?;
@@ -136,12 +137,12 @@ impl HandedOver {
 }
 
 fn is_listening(socket: impl AsFd) -> anyhow::Result<()> {
-    match socket_acceptconn(socket)? {
-        true => Ok(()),
-        false => Err(refusal(
-            "systemd hands over a connection; give the socket unit Accept=no",
-        )),
+    if socket_acceptconn(socket)? {
+        return Ok(());
     }
+    Err(refusal(
+        "systemd hands over a connection; give the socket unit Accept=no",
+    ))
 }
 
 fn refusal(message: impl Into<String>) -> anyhow::Error {

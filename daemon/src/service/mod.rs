@@ -180,7 +180,8 @@ impl Daemon {
         };
         let report = self.report(addresses, admin.is_open.clone());
         let mut tasks = self.serve_network(https, http, &edge, &stop);
-        let (served, stopped) = (edge.clone(), stop.clone());
+        let served = edge.clone();
+        let stopped = stop.clone();
         tasks.push(tokio::spawn(async move {
             if let Some(listener) = admin.listener(listeners.admin, stopped.clone()).await {
                 let router = served.clone().router();

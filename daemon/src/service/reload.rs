@@ -57,7 +57,8 @@ impl Daemon {
             Err(error) => {
                 tracing::error!(actor, code = error.code.name(), %error,
                     "configuration refused, the previous one stays");
-                let (ca, file) = (self.current.load_full(), self.configuration.file.display());
+                let ca = self.current.load_full();
+                let file = self.configuration.file.display();
                 ca.issuer()
                     .record_refused_configuration(actor, &file.to_string(), &error)
                     .await;
@@ -68,7 +69,8 @@ impl Daemon {
 
     fn prepare(&self, actor: &str) -> Result<(Next, CertificateAuthority), Error> {
         let next = self.next()?;
-        let (ca, configuration) = (self.current.load(), &next.configuration);
+        let ca = self.current.load();
+        let configuration = &next.configuration;
         let entry = AuditEntry {
             at: ca.now(),
             actor: actor.to_owned(),

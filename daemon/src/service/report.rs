@@ -115,10 +115,10 @@ impl Report {
         let mut answer = [0; ANSWER.len()];
         let read = socket.read_exact(&mut answer).await;
         read.context("the admin socket does not answer")?;
-        match answer == ANSWER {
-            true => Ok(()),
-            false => bail!("the admin socket answers something else"),
+        if answer != ANSWER {
+            bail!("the admin socket answers something else");
         }
+        Ok(())
     }
 
     async fn report_status(&self) {

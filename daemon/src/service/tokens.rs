@@ -175,10 +175,8 @@ impl Tokens {
             tracing::error!(%error, "configuration copy not replaced, restarted workers read the old one");
         }
         for (name, command) in next.commands {
-            let (client, socket) = (
-                next.configured[&name].client.clone(),
-                command.socket.clone(),
-            );
+            let client = next.configured[&name].client.clone();
+            let socket = command.socket.clone();
             let supervisor = match self.supervised.remove(&name) {
                 Some(before) => {
                     Supervisor::succeed(before.supervisor, is_done.clone(), client, command)

@@ -124,11 +124,9 @@ impl Visit for Entry {
 impl Entry {
     /// Returns a field name of capital letters, digits and `_`, which the journal requires.
     fn field(&mut self, name: &str, value: &str) {
-        let plain = |it: char| match it.is_ascii_alphanumeric() {
-            true => it.to_ascii_uppercase(),
-            false => '_',
-        };
+        let plain = |it: char| Some(it).filter(char::is_ascii_alphanumeric).unwrap_or('_');
         let name: String = name.chars().map(plain).collect();
+        let name = name.to_ascii_uppercase();
         self.fields.push(format!("HALLMARK_{name}={}", line(value)));
     }
 }

@@ -76,7 +76,8 @@ pub(super) fn coded(wait: &Wait) -> Waits {
             name,
             reason,
         } => {
-            let (reason_code, reason) = (reason.code(), reason.to_string());
+            let reason_code = reason.code();
+            let reason = reason.to_string();
             (
                 WaitCode::Group,
                 json!({ "provisioning": provisioning, "group": name,

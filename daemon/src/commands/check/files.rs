@@ -107,11 +107,16 @@ fn state_files(configuration: &Configuration) -> impl Iterator<Item = String> {
 }
 
 fn secrets(configuration: &Configuration) -> impl Iterator<Item = String> {
-    let tokens = configuration.tokens.values();
-    let pins = tokens.filter_map(|it| it.credential.clone());
-    let services = configuration.provisioning.values();
-    let files = services.flat_map(|it| it.credential_files());
-    let files: Vec<PathBuf> = pins.chain(files.map(Path::to_owned)).collect();
+    let pins = configuration
+        .tokens
+        .values()
+        .filter_map(|it| it.credential.clone());
+    let credentials = configuration
+        .provisioning
+        .values()
+        .flat_map(|it| it.credential_files())
+        .map(Path::to_owned);
+    let files: Vec<PathBuf> = pins.chain(credentials).collect();
     files.into_iter().filter_map(|file| {
         // A missing file is a finding of the token, or is made while the daemon runs.
         let mode = found(&file)?.ok()?.mode() & 0o7777;

@@ -97,7 +97,8 @@ impl ClientAssertion {
         let audience = format!("https://{}{}", self.application.endpoint.host, self.path());
         let client_id = &self.application.client_id;
         let input = signing_input(&certificate, &audience, client_id, now);
-        let (keys, key) = (Arc::clone(&self.keys), self.application.key.clone());
+        let keys = Arc::clone(&self.keys);
+        let key = self.application.key.clone();
         let signed = tokio::task::spawn_blocking(move || {
             let signature = keys.sign_assertion(&key, certificate.spki_der(), input.as_bytes())?;
             let signature = BASE64_URL_SAFE_NO_PAD.encode(signature);

@@ -111,10 +111,10 @@ impl<'de> Deserialize<'de> for CredentialConfiguration {
 
             fn visit_str<E: serde::de::Error>(self, path: &str) -> Result<Self::Value, E> {
                 let path = PathBuf::deserialize(StringDeserializer::<E>::new(path.to_owned()))?;
-                match path.as_os_str().is_empty() {
-                    true => Err(E::custom("the path of the credential is empty")),
-                    false => Ok(CredentialConfiguration::File(path)),
+                if path.as_os_str().is_empty() {
+                    return Err(E::custom("the path of the credential is empty"));
                 }
+                Ok(CredentialConfiguration::File(path))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
@@ -202,7 +202,8 @@ impl EntraConfiguration {
                 return Err(CredentialInvalid::Name(name.clone()));
             }
         }
-        let (address, ca_bundle) = (self.address.as_deref(), self.ca_bundle.as_deref());
+        let address = self.address.as_deref();
+        let ca_bundle = self.ca_bundle.as_deref();
         Ok(Application {
             endpoint: endpoints.plane(&self.authority, address, ca_bundle)?,
             tenant: self.tenant.clone(),

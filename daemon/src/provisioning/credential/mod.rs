@@ -94,7 +94,8 @@ impl Credential {
 impl SharedAccessKey {
     async fn shared_access(&self, now: SystemTime) -> Result<SecretString, CredentialError> {
         let access = SharedAccess::new(&self.host, &self.policy, now);
-        let (keys, key) = (Arc::clone(&self.keys), self.key.clone());
+        let keys = Arc::clone(&self.keys);
+        let key = self.key.clone();
         let signed = tokio::task::spawn_blocking(move || {
             let code = keys.hmac_sha256(&key, access.text().as_bytes())?;
             Ok(access.token(&code))

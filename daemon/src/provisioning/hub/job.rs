@@ -57,7 +57,7 @@ impl MethodJob {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Job {
-    /// Its id.
+    /// The name that the daemon gave to the job.
     pub job_id: String,
     /// How far it is.
     pub status: JobStatus,

@@ -21,7 +21,8 @@ impl Reconciler {
         if self.take(0, BACKLOG_MIN).await?.items.len() < BACKLOG_MIN {
             return Ok(());
         }
-        let (mut created, mut after) = (0, 0);
+        let mut created = 0;
+        let mut after = 0;
         loop {
             let batch = self.take(after, BULK_ITEMS_MAX).await?;
             if batch.items.is_empty() {
@@ -50,7 +51,8 @@ impl Reconciler {
     }
 
     async fn create(&self, batch: Batch) -> Result<usize, Failure> {
-        let (mut attempts, mut records) = (Vec::new(), Vec::new());
+        let mut attempts = Vec::new();
+        let mut records = Vec::new();
         for (id, history, record) in batch.items {
             attempts.push((id, history));
             records.push(record);

@@ -72,7 +72,8 @@ impl Reconciler {
     }
 
     async fn advance(&self, row: &CaCertificateRow, to: PossessionProof) -> Result<(), Failure> {
-        let (id, from) = (row.id, row.proof.clone());
+        let id = row.id;
+        let from = row.proof.clone();
         if from != to {
             self.blocking(move |ca| Ok(ca.store().advance_proof(id, from, to)?))
                 .await?;

@@ -16,7 +16,8 @@ impl Reconciler {
         let wanted = row.clone();
         let desired = self.blocking(move |ca| ca.desired(&wanted)).await?;
         let observed = self.clients.dps.enrollment(id.borrowed()).await?;
-        let (desired, observed) = (desired.as_ref(), observed.as_ref());
+        let desired = desired.as_ref();
+        let observed = observed.as_ref();
         let drift = self.drift_policy(&row);
         let history = row.history.observed(observed);
         match plan(desired, observed, &history, drift) {
@@ -66,9 +67,11 @@ impl Reconciler {
     /// A changed exclusion is restored at once, against any policy: with the difference, the
     /// excluded device has access.
     fn drift_policy(&self, row: &EnrollmentRow) -> DriftPolicy {
-        match row.enabled && row.overlay_of.is_none() {
-            true => self.drift,
-            false => DriftPolicy::Repair,
+        let excludes = !row.enabled || row.overlay_of.is_some();
+        if excludes {
+            DriftPolicy::Repair
+        } else {
+            self.drift
         }
     }
 

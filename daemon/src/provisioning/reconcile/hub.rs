@@ -95,7 +95,8 @@ impl Reconciler {
             }
             HubAction::Call => self.tell(hub, &task.device).await,
         };
-        let (service, observed) = (self.name.clone(), self.observed.clone());
+        let service = self.name.clone();
+        let observed = self.observed.clone();
         self.blocking(move |ca| {
             crash_point("roll-hub-answered");
             let now = ca.now();
@@ -175,9 +176,10 @@ pub(super) fn task_end(
     queued_at: i64,
     answer: HubAnswer,
 ) -> HubTaskEnd {
-    let again_at = match answer.is_not_heard() {
-        true => ca.next_notification_at(queued_at),
-        false => None,
+    let again_at = if answer.is_not_heard() {
+        ca.next_notification_at(queued_at)
+    } else {
+        None
     };
     HubTaskEnd {
         id,

@@ -100,7 +100,8 @@ impl Reconciler {
         let is_late = self.ca.now() > row.made_at + RESULT_SECONDS_MAX;
         let results = match hub.job_results(&row.name).await {
             Err(error) if is_late => {
-                let (service, job) = (&self.name, &row.name);
+                let service = &self.name;
+                let job = &row.name;
                 tracing::warn!(service, job, reason = %error, "results of the hub job unknown");
                 Vec::new()
             }
@@ -110,10 +111,10 @@ impl Reconciler {
         let called = called.map_or(row.calls.len(), |it| {
             usize::try_from(it).unwrap_or(usize::MAX)
         });
-        match results.len() < called && !is_late {
-            true => Ok(Seen::UnderWay),
-            false => Ok(Seen::Ended(Some(results))),
+        if results.len() < called && !is_late {
+            return Ok(Seen::UnderWay);
         }
+        Ok(Seen::Ended(Some(results)))
     }
 
     /// Reads a job, and orders it if the hub does not know it. `None` if devices are not notified

@@ -237,7 +237,8 @@ impl Reconciler {
 
     async fn record(&self, mark: MarkRow, outcome: Outcome) -> Result<(), Error> {
         let service = self.name.clone();
-        let (notify, hub) = (self.observed.clone(), self.hub_wake.clone());
+        let notify = self.observed.clone();
+        let hub = self.hub_wake.clone();
         let canary = self.canary_wake.clone();
         self.blocking(move |ca| {
             let now = ca.now();

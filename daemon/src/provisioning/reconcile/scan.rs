@@ -44,7 +44,8 @@ impl Reconciler {
     async fn until_next_scan(&self) -> Duration {
         let name = self.name.clone();
         let passed = self.blocking(move |ca| {
-            let (last, now) = (ca.store().last_scan(&name)?, ca.now());
+            let last = ca.store().last_scan(&name)?;
+            let now = ca.now();
             if last.is_none() {
                 // The first interval begins with the first start.
                 ca.store().record_scan(name, now)?;
