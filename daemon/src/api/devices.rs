@@ -102,9 +102,10 @@ pub(super) async fn show(
             Error::missing(Code::DeviceUnknown, message)
         })?;
         let certificates = ca.store().certificates_of(&id, CERTIFICATES_SHOWN)?;
-        let leaves = certificates.into_iter();
         // A station may have the same name.
-        let leaves = leaves.filter(|it| it.role == Some(Role::Device));
+        let leaves = certificates
+            .into_iter()
+            .filter(|it| it.role == Some(Role::Device));
         let enrollments = ca.store().enrollments_named(&id)?;
         let blocked = ca.store().standing_block(BlockKind::Device, &id, None)?;
         Ok(DeviceDetail {

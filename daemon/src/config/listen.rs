@@ -10,7 +10,7 @@ use std::path::PathBuf;
 const PUBLIC_HTTP_BYTES_MAX: usize = 256;
 /// The kernel's number for every user that a user namespace, such as that of the unit, does not
 /// know.
-const NOBODY: u32 = 65_534;
+const OVERFLOW_USER: u32 = 65_534;
 
 /// How many connections of unidentified clients each listener has at most.
 pub const UNIDENTIFIED_CONNECTIONS_MAX: usize = 512;
@@ -69,11 +69,11 @@ impl Listen {
         }))
     }
 
-    /// Refuses `nobody`: inside a user namespace, every unknown user has that number.
+    /// Refuses the overflow user: in a user namespace, every unknown user has that number.
     pub(super) fn admin_users(&self) -> Result<Vec<u32>, ConfigurationError> {
-        if self.admin_users.contains(&NOBODY) {
+        if self.admin_users.contains(&OVERFLOW_USER) {
             return Err(ConfigurationError::Contradiction(format!(
-                "[listen] admin_users has {NOBODY}, the number of every user that the sandbox does \
+                "[listen] admin_users has {OVERFLOW_USER}, the number of every user that the sandbox does \
                  not know; name the users, and set PrivateUsers=no in a drop-in \
                  of hallmarkd.service"
             )));

@@ -258,7 +258,7 @@ fn clock_synchronised_file_default() -> PathBuf {
     "/run/systemd/timesync/synchronized".into()
 }
 
-/// Longer than the recovery ladder takes, a new worker included.
+/// Longer than a recovery takes, a new worker included.
 fn failover_after_default() -> u64 {
     60
 }
