@@ -1,9 +1,10 @@
-//! Adoption: an authority that existed before this daemon, taken over by a ceremony with its key and
-//! its certificate.
+//! Adoption: an authority that existed before this daemon, taken over by a ceremony with its key
+//! and its certificate.
 //!
 //! The same is asked of it as of one that is made here, as far as it can be: the certificate is an
-//! authority's, is valid and fits under its issuer, and the key under the URI is the certificate's and signs.
-//! Where the key came from cannot be known; the transcript says so. Nothing on the token is changed.
+//! authority's, is valid and fits under its issuer, and the key under the URI is the certificate's
+//! and signs. Where the key came from cannot be known; the transcript says so. Nothing on the token
+//! is changed.
 
 use super::ceremony::{AuthoritySpecification, Ceremonies};
 use super::hierarchy::Generation;
@@ -26,7 +27,7 @@ use std::path::Path;
 /// The longest reason for accepting a key that could leave its token.
 pub const REASON_CHARS_MAX: usize = 512;
 
-/// What a ceremony file says of an authority that exists elsewhere.
+/// The ceremony file's entry for an authority that exists elsewhere.
 #[derive(Clone, Debug)]
 pub struct Adoption {
     /// Its key.
@@ -181,7 +182,7 @@ fn check_certificate(
     }
 }
 
-/// What the URI says of the token must be true of the configured one.
+/// The token attributes of the URI must match the configured token.
 fn check_token(uri: &KeyUri, token: &TokenDescription) -> Result<(), String> {
     for (what, asked, is) in [
         ("token", &uri.token, &token.label),
@@ -212,7 +213,7 @@ impl Adoption {
         }
     }
 
-    /// An authority that exists must have this certificate. A file that is gone by now is no matter.
+    /// An authority on record must have this certificate. Its file may be gone now.
     pub(super) fn differs_from(&self, existing: &Generation) -> Option<&'static str> {
         match self.read_certificate() {
             Ok(certificate) if certificate.der() != existing.certificate.der() => {
@@ -256,8 +257,8 @@ impl Adoption {
         }
     }
 
-    /// Whether the key is the one that is meant, and may be an authority's. Gives what a person has to
-    /// know.
+    /// Whether the key is the one that is meant, and may be an authority's. Gives what a person has
+    /// to know.
     fn admit(&self, key: &KeyDescription) -> Result<Vec<String>, String> {
         let label = self.key.object.as_ref().is_none_or(|it| *it == key.label);
         let id = self.key.id.as_ref().is_none_or(|it| *it == key.id);

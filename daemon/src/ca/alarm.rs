@@ -1,7 +1,7 @@
 //! Names the conditions that an operator must deal with, for people and for programs.
 //!
-//! `hallmark status` shows the text of an alarm in `alarms`, and the whole of it in `alarm_details`.
-//! docs/operations.md gives the cause and the remedy of each code.
+//! `hallmark status` shows the text of an alarm in `alarms`, and the whole of it in
+//! `alarm_details`. docs/operations.md gives the cause and the remedy of each code.
 
 use super::coded::Coded;
 use crate::error_code::codes;

@@ -1,4 +1,4 @@
-//! When an authority is rolled, who must agree, and how long it signs.
+//! Policy of authorities: the start of rollovers, their approvals, and the signing window.
 //!
 //! An authority signs leaves for a window that ends before it does: at the latest when the longest
 //! of its leaves would outlive it. Pure values; the configuration makes them.
@@ -28,7 +28,7 @@ impl ApprovalStep {
     }
 }
 
-/// What may be at most at a provisioning service.
+/// The limits of a provisioning service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceLimits {
     /// CA certificates.
@@ -38,7 +38,7 @@ pub struct ServiceLimits {
 }
 
 impl Default for ServiceLimits {
-    /// What Azure documents.
+    /// The limits that Azure documents.
     fn default() -> Self {
         Self {
             ca_certificates: 25,
@@ -47,7 +47,7 @@ impl Default for ServiceLimits {
     }
 }
 
-/// What the configuration says of rolls of authorities.
+/// The configuration's settings for rollovers of authorities.
 #[derive(Clone, Debug)]
 pub struct AuthorityPolicy {
     /// How long each authority signs leaves from its making on, in seconds, where it is said.

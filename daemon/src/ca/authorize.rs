@@ -1,4 +1,4 @@
-//! Who asks, and what they may: a permission is a value, and only this module makes it.
+//! Checks permissions. A permission is a value, and only this module makes it.
 
 use super::profile::{IssuanceProfile, Role};
 use super::station::StationPolicy;
@@ -7,7 +7,7 @@ use crate::store::{Moves, Requester};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Somebody who was authenticated.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A local user of the admin socket, by the kernel's word.
@@ -74,7 +74,7 @@ pub struct Authorized<Permission> {
 #[derive(Clone, Debug)]
 enum Scope {
     Anything,
-    /// Those that the station policy allows the station of this name.
+    /// Permits what the station policy allows the station of this name.
     Devices(String),
     Device(String),
     /// Its own next certificate, and nothing else.
@@ -82,7 +82,7 @@ enum Scope {
 }
 
 impl<Permission> Authorized<Permission> {
-    /// Who holds it.
+    /// The holder's role and name.
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
@@ -182,7 +182,7 @@ impl Authorized<Operate> {
 }
 
 impl Authorized<Inspect> {
-    /// Whoever operates, and auditors.
+    /// Permits operators and auditors.
     pub fn to_inspect(caller: Caller) -> Result<Self, Error> {
         match caller {
             Caller::Local { .. }

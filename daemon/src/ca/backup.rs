@@ -1,8 +1,10 @@
-//! Backups: copies of the database, each with a manifest that tells its state and proves its bytes.
+//! Makes backups: copies of the database, each with a manifest that describes its state and proves
+//! its bytes.
 //!
-//! A backup is `hallmark-TIME.db` and `hallmark-TIME.json` beside it; without its manifest it is none. It is
-//! made while the daemon issues, and read whole before it counts. No private key is ever in one: a
-//! PKCS#11 token keeps its keys, and what a TPM handed out is encrypted for that TPM.
+//! A backup is `hallmark-TIME.db` and `hallmark-TIME.json` beside it; without its manifest it is
+//! none. It is made while the daemon issues, and read whole before it counts. No private key is
+//! ever in one: a PKCS#11 token keeps its keys, and what a TPM handed out is encrypted for that
+//! TPM.
 
 use super::authorize::{Authorized, Operate};
 use super::{Code, Error, Issuer, rfc3339};
@@ -23,7 +25,7 @@ const MANIFEST_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that are digested at a time.
 const DIGEST_BYTES: usize = 1024 * 1024;
 
-/// What stands beside a copy.
+/// The manifest beside a copy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -35,7 +37,7 @@ pub struct Manifest {
     pub bytes: u64,
     /// Hex SHA-256 of the copy.
     pub sha256: String,
-    /// What the copy holds.
+    /// The contents of the copy.
     pub contents: Contents,
 }
 
@@ -67,7 +69,7 @@ pub enum BackupInvalid {
     Differs {
         /// The copy.
         path: String,
-        /// What differs.
+        /// The differences.
         what: String,
     },
     /// It is no database that holds together.
@@ -75,7 +77,7 @@ pub enum BackupInvalid {
     Damaged {
         /// The copy.
         path: String,
-        /// What was found.
+        /// The contents that were read.
         source: StoreError,
     },
 }
@@ -145,8 +147,8 @@ impl Backups {
     }
 }
 
-/// Reads a backup whole: it is what its manifest says, and a database that holds together. In another
-/// user's folder root reads it with that user's rights.
+/// Reads a backup whole: it is what its manifest says, and a database that holds together. In
+/// another user's folder root reads it with that user's rights.
 pub fn verify(file: &Path) -> Result<Manifest, BackupInvalid> {
     let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
     let owner = files::owner_of(folder.unwrap_or(Path::new(".")));
@@ -192,8 +194,8 @@ impl OpenBackup {
         &self.text
     }
 
-    /// Copies it into a new file at `to`, durably and for its owner alone. A copy that differs from the
-    /// manifest does not stay.
+    /// Copies it into a new file at `to`, durably and for its owner alone. A copy that differs from
+    /// the manifest does not stay.
     pub fn copy_to(&mut self, to: &Path) -> Result<(), BackupInvalid> {
         let mut output = files::create_new(to, 0o600).map_err(|error| unreadable(to, &error))?;
         let copied = self.check_bytes(&mut output);
@@ -257,7 +259,8 @@ fn manifest(copy: &Path, now: i64) -> Result<Manifest, BackupInvalid> {
     })
 }
 
-/// Makes the folder, clears it of what a crash left half made, and lists the backups in it, oldest first.
+/// Makes the folder, clears it of what a crash left half made, and lists the backups in it, oldest
+/// first.
 fn prepare(folder: &Path) -> io::Result<Vec<PathBuf>> {
     files::make_folder(folder, 0o700)?;
     let mut kept = Vec::new();

@@ -1,8 +1,8 @@
-//! Blocks: a device, a group or a generation of an authority is kept out, everywhere, at once.
+//! Blocks and unblocks a device, a group or a generation of an authority, at every place at once.
 //!
 //! One command reaches the revocation lists, the provisioning services and their hubs, and its
-//! receipt says what each of them answered. Lifting the block puts back what it changed. What is done
-//! device by device is [`sweep`]'s.
+//! receipt has the answer of each. Lifting the block reverts its changes. [`sweep`] handles the
+//! devices one by one.
 
 mod sweep;
 
@@ -20,7 +20,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Who shall be kept out, or let back in.
+/// The subject of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blocked {
     /// A device, by its registration id.
@@ -44,7 +44,7 @@ impl Blocked {
 /// A block that stands, as it is shown.
 #[derive(Clone, Debug, Serialize)]
 pub struct Standing {
-    /// What is kept out.
+    /// The blocked subject.
     pub kind: BlockKind,
     /// Registration id, group id or authority.
     pub name: String,
@@ -52,7 +52,7 @@ pub struct Standing {
     pub generation: Option<i64>,
     /// Why, in the operator's words.
     pub reason: String,
-    /// By whom.
+    /// The operator.
     pub by: String,
     /// RFC 3339.
     pub since: String,
@@ -72,7 +72,7 @@ impl From<BlockRow> for Standing {
 }
 
 impl CertificateAuthority {
-    /// Keeps somebody out until [`unblock`](Self::unblock).
+    /// Excludes the subject until [`unblock`](Self::unblock).
     pub fn block(
         &self,
         permission: &Authorized<Operate>,
@@ -100,8 +100,8 @@ impl CertificateAuthority {
         Ok(row)
     }
 
-    /// Lets somebody back in. A device whose group let it in goes back to it, unless a compromised
-    /// leaf would come back with it. Returns the block that was lifted.
+    /// Lifts a block. A device of a group goes back to its group, unless the group would accept a
+    /// compromised leaf of it. Returns the block that was lifted.
     pub fn unblock(
         &self,
         permission: &Authorized<Operate>,
@@ -127,7 +127,7 @@ impl CertificateAuthority {
         })
     }
 
-    /// What each place answered to a block, or to its end.
+    /// The answers of all places to a block, or to its end.
     pub fn block_receipt(&self, id: i64) -> Result<Receipt, Error> {
         let block = self.store.block(id)?;
         let left = self.left_to_do(&block)?;
@@ -147,7 +147,7 @@ impl CertificateAuthority {
         }
         let mut services = BTreeSet::new();
         for enrollment in &block.enrollments {
-            // One that is gone has been seen to be gone.
+            // A missing enrollment was observed as missing.
             let Some(row) = self.store.find_enrollment(*enrollment)? else {
                 continue;
             };
@@ -164,8 +164,8 @@ impl CertificateAuthority {
         Ok(places.into())
     }
 
-    /// Whose revocation lists tell of a block: the generation's issuer, or those of a group's
-    /// devices.
+    /// The issuers whose revocation lists have a block: the generation's issuer, or those of a
+    /// group's devices.
     fn signers_of(&self, block: &BlockRow) -> Result<BTreeSet<i64>, Error> {
         if let Some(number) = block.generation {
             let generation = self.generation_named(&block.name, number)?;
@@ -264,9 +264,9 @@ impl CertificateAuthority {
         Ok(new)
     }
 
-    /// What a service needs so that no certificate below the generation lets anybody in there:
-    /// groups let go of them, or are disabled where they hold nothing else; and what they let go
-    /// of, a disabled group of its own holds, for a group of an authority above would take it.
+    /// The changes at a service by which it accepts no certificate below the generation: groups
+    /// drop them, or are disabled where they hold nothing else. A disabled group of its own holds
+    /// each dropped certificate, because a group of an authority above would accept it.
     fn bars_of_generation(
         &self,
         service: &str,
@@ -313,9 +313,9 @@ impl CertificateAuthority {
         Ok(bars)
     }
 
-    /// The disabled groups that a compromised generation needs from the first moment on: at services
-    /// where a group lets go of it, or one of an authority above would let it in. A root needs none:
-    /// its CA certificate is deleted.
+    /// The disabled groups that a compromised generation needs at once: at services where a group
+    /// drops it, or where a group of an authority above would accept it. A root needs none: its CA
+    /// certificate is deleted.
     pub(super) fn blocking_groups(
         &self,
         compromised: &Arc<Generation>,

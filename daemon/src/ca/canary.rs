@@ -1,9 +1,9 @@
-//! The canary: a leaf of our own under the next generation, with which somebody registers as a
-//! device would, before any device needs to.
+//! Tests the next generation with a canary: a leaf of our own, which registers as a device would,
+//! before any device needs it.
 //!
-//! The registering is the reconciler's; here it learns which canaries are due, gets their leaves and
-//! brings back what became of them. A canary is no device: it has no row and no slot, and its leaf
-//! ends within the hour.
+//! The registering is the reconciler's; here it learns which canaries are due, gets their leaves
+//! and brings back what became of them. A canary is no device: it has no row and no slot, and its
+//! leaf ends within the hour.
 
 use super::authorize::Caller;
 use super::issue::Issued;
@@ -24,10 +24,9 @@ use std::collections::BTreeSet;
 
 /// A canary's leaf is valid for so long, in seconds.
 const VALIDITY_SECONDS: u64 = 3_600;
-/// What every canary's registration id begins with, in any case: no device may be called so.
+/// Prefix of every canary's registration id, in any case: no device may have such an id.
 const PREFIX: &str = "hallmark-canary-";
-/// How much of an authority's name its canary bears, for whoever reads it: a common name has 64
-/// characters.
+/// Longest part of an authority's name in its canary's name: a common name has 64 characters.
 const NAME_CHARACTERS: usize = 24;
 
 /// Whether a registration id could not be a canary's.
@@ -54,7 +53,7 @@ pub struct CanaryRequest {
     pub roll: i64,
     /// The generation that is to be tried.
     pub generation: i64,
-    /// What it calls itself.
+    /// The canary's common name.
     pub registration_id: String,
 }
 
@@ -98,8 +97,8 @@ impl CertificateAuthority {
         Ok(due)
     }
 
-    /// The canary's leaf, by the generation that is to be tried; through the issuance cycle like any
-    /// other.
+    /// The canary's leaf, by the generation that is to be tried; through the issuance cycle like
+    /// any other.
     pub fn issue_canary(&self, canary: &CanaryRequest, csr: &[u8]) -> Result<Issued, Error> {
         let csr = Csr::parse(csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
         let hierarchy = self.hierarchy();
@@ -127,7 +126,7 @@ impl CertificateAuthority {
         )
     }
 
-    /// That of a device below the authority, but short-lived and for whatever key a canary has.
+    /// The profile of a device below the authority, but short-lived and for any key.
     fn canary_profile(&self, authority: &str) -> Profile {
         let hierarchy = self.hierarchy();
         let below = |name: &str| {
@@ -147,7 +146,7 @@ impl CertificateAuthority {
         }
     }
 
-    /// What became of a canary.
+    /// Records the result of a canary.
     pub fn record_canary(
         &self,
         canary: &CanaryRequest,

@@ -1,10 +1,10 @@
 //! Identifies the holder of a client certificate.
 //!
-//! The certificate says its name and its dates, after the key of its issuing generation was found
-//! to have signed them. The record says its role, since the profile may say another one today. A
-//! row in the database alone makes no caller: a certificate that no generation signed is unknown
-//! here, and so is one whose role differs from the audit journal's. What a changed row can still do
-//! stands in `docs/threats.md`.
+//! Name and dates come from the certificate, after the key of its issuing generation has verified
+//! it. The role comes from the record, because the profile may have another one today. A row in the
+//! database alone makes no caller: a certificate that no generation signed is unknown here, and so
+//! is one whose role differs from the audit journal's. `docs/threats.md` has the remaining effects
+//! of a changed row.
 
 use super::authorize::Caller;
 use super::profile::Role;

@@ -1,17 +1,18 @@
 //! The machine's clock, and whether it is believed.
 //!
 //! A gateway without a battery boots in 1970, or where it was switched off; a broken one boots in
-//! 2106. What is signed by such a clock carries a wrong date, and what expires by it is gone. So:
+//! 2106. With such a clock a certificate would get a wrong date, or expire wrongly. So:
 //!
 //! * Nothing is signed while the clock is not believed ([`Issuer::signing_time`]).
-//! * Meanwhile [`Issuer::now`] goes on from where the clock was believed last, or from
-//!   the newest date on record, by a count that nobody can set. It is never ahead of the truth, so
-//!   nothing expires, retires or rolls too early.
-//! * The clock is looked at anew each time, so all of it is over when the clock is right.
+//! * During that time [`Issuer::now`] goes on from the last believed time, or from the newest date
+//!   on record, by a count that no program can set. It is never ahead of the truth, so nothing
+//!   expires, retires or rolls too early.
+//! * The clock is read each time again, so signing continues when the clock is right.
 //!
-//! What is on record are the dates of certificates and revocation lists, because they were signed
-//! with a clock that was believed; the journal's are not, because refusals are in it, too. It must
-//! never set the clock, and it believes a date before the record only if an operator vouches for it.
+//! Dates of certificates and revocation lists are on record, because they were signed with a clock
+//! that was believed. The journal's dates do not count, because refusals are in it, too. This
+//! module must never set the clock, and it believes a date before the record only if an operator
+//! confirms it.
 
 use super::authorize::{Authorized, Operate};
 use super::{Code, Error, Issuer, clock_offset, rfc3339, wall_offset};
@@ -33,7 +34,7 @@ const RETRY_SECONDS: u32 = 10;
 pub struct ClockPolicy {
     /// How far it may be ahead of what is expected, in seconds; 0 is no limit.
     pub jump_seconds_max: i64,
-    /// The file that whoever synchronises the clock touches each time it has.
+    /// The file that the time service touches after each synchronisation.
     pub synchronised_file: PathBuf,
     /// Nothing is believed before that file is there.
     pub must_be_synchronised: bool,
@@ -41,13 +42,13 @@ pub struct ClockPolicy {
     pub built_at: i64,
 }
 
-/// What is known of the clock, whatever the policy.
+/// The facts about the clock, before policy.
 pub(super) struct Clock(Mutex<Known>);
 
 struct Known {
     /// The newest date on record, or of this program: nothing before that is believed.
     floor: i64,
-    /// What the clock should show by now follows from this. `None` before anything is on record.
+    /// The record from which the expected time follows. `None` before anything is on record.
     last: Option<Moment>,
     /// The clock was synchronised, or an operator has said that it is right.
     synchronised: bool,
@@ -56,13 +57,13 @@ struct Known {
 /// The same moment on two clocks, in seconds.
 #[derive(Clone, Copy)]
 struct Moment {
-    /// Unix time: may be set by anybody.
+    /// Unix time; any program of root can set it.
     wall: i64,
-    /// Since the machine was switched on, its sleep included: set by nobody.
+    /// Time since boot, sleep included; no program can set it.
     boot: i64,
 }
 
-/// What a look at the clock gives.
+/// The result of reading the clock.
 enum Reading {
     Believed(i64),
     Not { estimate: i64, reason: String },
@@ -126,7 +127,7 @@ impl ClockPolicy {
             .map(|expected| expected.saturating_add(self.jump_seconds_max));
         let touched = || self.synchronised_at();
         if let Some(limit) = limit.filter(|limit| wall > *limit)
-            // Synchronised by whoever set it, and not before.
+            // Believes the clock only after a synchronisation.
             && !touched().is_some_and(|at| at > limit && at <= wall + CORRECTION_SECONDS_MAX)
         {
             return Some(format!(
@@ -167,8 +168,8 @@ impl Issuer {
         }
     }
 
-    /// The time for something that is signed now, in Unix seconds. Nothing is believed before it any
-    /// more.
+    /// The time for something that is signed now, in Unix seconds. Nothing is believed before it
+    /// any more.
     pub(super) fn signing_time(&self) -> Result<i64, Error> {
         match self.look_at_clock() {
             Reading::Believed(now) => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 pub struct Coded<C> {
     /// Stable.
     pub code: C,
-    /// What the sentence is about: a JSON object.
+    /// The sentence's parameters: a JSON object.
     pub parameters: Value,
     /// For people.
     pub text: String,

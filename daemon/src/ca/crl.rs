@@ -1,10 +1,10 @@
 //! Revocation lists: each generation signs a full one, at once when something is revoked or
 //! abandoned, and on schedule.
 //!
-//! The same promise as in the issuance cycle: the bytes are recorded under a number of their own
-//! before the token sees them, and what it signed is compared and verified before it is published.
-//! Whatever fails, the list of before stays published; it is served from memory, without the token.
-//! A list that was recorded and not signed is given up, and its number with it.
+//! The promise is that of the issuance cycle: the bytes are recorded under a number of their own
+//! before the token sees them, and the signed list is compared and verified before it is published.
+//! After a failure the previous list stays published, and is served from memory without the token.
+//! A list that was recorded and not signed is dropped, and its number with it.
 
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Generation;
@@ -26,12 +26,12 @@ const TOKEN_PAUSE_SECONDS: i64 = 5;
 /// The longest pause after failures, in seconds. Each attempt uses up a number and is audited.
 const FAILURE_PAUSE_SECONDS_MAX: i64 = 300;
 
-/// When revocation lists are signed anew.
+/// When revocation lists are signed again.
 #[derive(Clone, Copy, Debug)]
 pub struct CrlSchedule {
     /// From a list until the one that must follow it, in seconds.
     pub validity_seconds: i64,
-    /// From a list until the next one if nothing is revoked meanwhile, in seconds.
+    /// From a list until the next one if nothing is revoked in between, in seconds.
     pub interval_seconds: i64,
 }
 
@@ -78,7 +78,7 @@ pub struct CrlStatus {
     pub next_update_seconds: i64,
     /// How many entries it has.
     pub entries: i64,
-    /// Whether all that is revoked and abandoned by now is on it.
+    /// True if every revocation and abandoned intent is on it.
     pub up_to_date: bool,
     /// Whether it was restored from a backup, and is not served until the next one is signed.
     pub withheld: bool,
@@ -158,8 +158,8 @@ impl CrlPublisher {
         }
     }
 
-    /// Whether a restore brought back an older list of this generation: that one is never served, and
-    /// there is no current list until the next one is signed.
+    /// Whether a restore brought back an older list of this generation: that one is never served,
+    /// and there is no current list until the next one is signed.
     pub fn is_withheld(&self, generation: i64) -> bool {
         let newest = self.lists.newest(generation);
         newest.is_some_and(|it| it.withheld)
@@ -171,8 +171,8 @@ impl CrlPublisher {
         newest.filter(|it| !it.withheld)
     }
 
-    /// Whether all that is revoked or abandoned by now is on the current list of this generation.
-    /// One that signs no lists any more has nothing left to say.
+    /// Returns true if every revocation and abandoned intent is on the current list of this
+    /// generation, or if the generation signs no lists any more.
     pub fn is_listed(&self, generation: i64) -> Result<bool, Error> {
         let hierarchy = self.issuer.hierarchy();
         let now = self.issuer.now();

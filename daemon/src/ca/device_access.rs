@@ -10,8 +10,8 @@ use crate::store::{CertificateRow, EnrollmentRow};
 const LEAVES_MAX: u32 = 1_000;
 
 impl CertificateAuthority {
-    /// Returns a device's leaves that have not expired, newest first, and none of a station with the
-    /// same name.
+    /// Returns a device's leaves that have not expired, newest first, and none of a station with
+    /// the same name.
     pub(super) fn living_leaves(&self, device: &str) -> Result<Vec<CertificateRow>, Error> {
         let now = self.now();
         let mut leaves = self.store.certificates_of(device, LEAVES_MAX)?;

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// How long one measurement of the bench may take, in seconds.
 pub const BENCH_SECONDS: RangeInclusive<u32> = 1..=20;
 
-/// What a bench measures.
+/// The parameters of a measurement.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BenchRequest {
@@ -41,16 +41,16 @@ pub struct DiagnosticsReport {
     pub at: String,
     /// The version of this daemon.
     pub hallmark: &'static str,
-    /// What the token said of itself.
+    /// The token's description of itself.
     pub description: TokenDescription,
     /// Whether nothing failed and nothing was left behind.
     pub good: bool,
-    /// What was found.
+    /// The contents that were read.
     #[serde(flatten)]
     pub found: Diagnostics,
 }
 
-/// What was found.
+/// The contents that were read.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Diagnostics {
@@ -72,7 +72,7 @@ impl TokenDiagnostics {
         Self { issuer, running }
     }
 
-    /// Runs the contract on the token `name`, telling `progress` each check.
+    /// Runs the contract on the token `name`, and reports each check to `progress`.
     pub fn check(
         &self,
         permission: &Authorized<Operate>,
@@ -93,7 +93,7 @@ impl TokenDiagnostics {
         Ok(self.report(name, description, good, Diagnostics::Check(report)))
     }
 
-    /// Measures the token `name`, telling `progress` each measurement.
+    /// Measures the token `name`, and reports each measurement to `progress`.
     pub fn bench(
         &self,
         permission: &Authorized<Operate>,
@@ -171,7 +171,7 @@ impl TokenDiagnostics {
 }
 
 impl DiagnosticsReport {
-    /// The report as people read it, and send it to whoever made the token.
+    /// The report as text, for people and for the token's vendor.
     pub fn to_text(&self) -> String {
         let token = &self.description;
         let mut page = Page::default();

@@ -67,8 +67,9 @@ impl CertificateAuthority {
         Ok(row)
     }
 
-    /// Wants an enrollment gone from its service; nothing else happens to its device. One that keeps a
-    /// compromised leaf out stays while its group would let that in, unless `overriding` says why not.
+    /// Marks an enrollment for removal from its service; its device is not affected. An enrollment
+    /// that excludes a compromised leaf stays while its group would accept that leaf, unless
+    /// `overriding` gives a reason.
     pub fn remove_enrollment(
         &self,
         permission: &Authorized<Operate>,
@@ -107,7 +108,7 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// Without its group nobody could lift the block, and its devices would stay on hold.
+    /// Without its group the block could not be lifted, and its devices would stay on hold.
     fn refuse_blocked_group(&self, row: &EnrollmentRow) -> Result<(), Error> {
         let name = &row.name;
         let block = self.store.standing_block(BlockKind::Group, name, None)?;
@@ -154,7 +155,7 @@ impl CertificateAuthority {
         }
     }
 
-    /// A disabled group of its own keeps a certificate out that a group above would let in.
+    /// A disabled group of its own excludes a certificate that a group above would accept.
     fn refuse_return_of_authority(&self, row: &EnrollmentRow) -> Result<(), Error> {
         if row.overlay_of.is_none() {
             return Ok(());
@@ -176,7 +177,7 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// What the service shall hold for this row; `None` if it shall hold nothing.
+    /// Returns the desired state of this row at the service; `None` if it is to be removed.
     pub fn desired(&self, row: &EnrollmentRow) -> Result<Option<Desired>, Error> {
         let kind = match row.by_reference {
             true => self.group_by_reference(row)?,
@@ -232,7 +233,8 @@ impl CertificateAuthority {
         Ok(references.map(|references| Kind::GroupByReference { id, references }))
     }
 
-    /// Whether the service `provisioning` shall hold the certificates of `authority` verified.
+    /// Returns true if the service `provisioning` must hold the certificates of `authority`
+    /// verified.
     pub(super) fn verifies(&self, provisioning: &str, authority: &str) -> bool {
         let verified = self.verified_at.get(provisioning);
         verified.is_some_and(|names| names.contains(authority))
@@ -295,7 +297,7 @@ impl CertificateAuthority {
             let message = format!("authority {authority:?} has no certificate yet");
             Error::missing(Code::AuthorityUnknown, message)
         })?;
-        // What is compromised or blocked gets no new door.
+        // A compromised or blocked authority gets no new group.
         hierarchy.signing(authority)?;
         Slots::Empty
             .serve(generation.thumbprint())

@@ -1,4 +1,4 @@
-//! Why the application did not do it, told by what the caller can do about it.
+//! The errors of the application, by the caller's next step.
 //!
 //! `code` is stable and public: scripts compare it. `api::problem` is the one place that maps
 //! [`Advice`] to HTTP.
@@ -7,14 +7,14 @@ use crate::error_code::Code;
 use crate::store::{IntentRefusal, StoreError};
 use crate::token::{CallFailure, TokenError};
 
-/// What the caller can do.
+/// The caller's next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// Mend the request.
     Mend,
     /// Present a client certificate that is known here.
     Authenticate,
-    /// Ask somebody who may.
+    /// Ask a caller with the permission.
     Forbidden,
     /// Name something that exists.
     Missing,
@@ -33,11 +33,11 @@ pub enum Advice {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What the caller can do.
+    /// The caller's next step.
     pub advice: Advice,
     /// Stable, snake_case.
     pub code: Code,
-    /// One sentence that tells how to mend it. Never a secret.
+    /// One sentence with the remedy. Never a secret.
     pub message: String,
 }
 

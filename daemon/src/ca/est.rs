@@ -1,11 +1,11 @@
 //! EST (RFC 7030) in terms of the issuance cycle: which profile a label is, which certificate a
 //! renewal renews, and which request is the repeat of another.
 //!
-//! EST has no idempotency key, and devices lose answers. So requests are told apart by what they
-//! are: the same CSR, by the same caller with the same certificate, for the same profile. It is
-//! answered with the same certificate for the first half of that one's life, and while it is the
-//! device's current one: after that it is a request for a new one, since a device may keep its key
-//! and with that the bytes of its CSR. Nothing is decided here about who may ask: that is [`super::authorize`]'s.
+//! EST has no idempotency key, and devices lose answers. So a request is identified by its content:
+//! the same CSR, by the same caller with the same certificate, for the same profile. It gets the
+//! same certificate for the first half of the certificate's life, and while it is the device's
+//! current one; after that it is a request for a new one, since a device may keep its key and with
+//! it the bytes of its CSR. [`super::authorize`] decides about permissions, not this module.
 
 use super::authorize::{Authorized, Caller, Issue};
 use super::hierarchy::ChainLink;
@@ -55,10 +55,10 @@ impl Est {
         Self { issuer, settings }
     }
 
-    /// What is asked of the issuance cycle.
+    /// The request to the issuance cycle.
     ///
-    /// Whether the caller may ask for the device comes before anything that depends on the device:
-    /// a device is not told which others exist.
+    /// The permission is checked before any property of the device: a device must not learn which
+    /// others exist.
     pub fn read_request(
         &self,
         permission: &Authorized<Issue>,
@@ -75,7 +75,7 @@ impl Est {
             return Err(Error::mend(Code::CsrWithoutCommonName, message));
         };
         let profile = self.asked_profile(permission, request, &name)?;
-        // Before anything is told of a device that the caller has no business with.
+        // Checked before an answer could reveal a property of the device.
         if !permission.renews_itself(profile, &name) {
             permission.covers(&self.issuer.settings.stations, profile, &name, false)?;
         }
@@ -95,8 +95,8 @@ impl Est {
     }
 
     /// The profile that the address names; where it names none, a renewal is by the profile that
-    /// the device has, or the caller that renews itself. A caller that may not ask for the device by
-    /// its profile learns nothing of it: the request is judged as that of an unknown device.
+    /// the device has, or the caller that renews itself. A caller that may not ask for the device
+    /// by its profile learns nothing of it: the request is judged as that of an unknown device.
     fn asked_profile(
         &self,
         permission: &Authorized<Issue>,
@@ -243,7 +243,8 @@ impl Est {
         if row.revoked_at.is_some() || row.not_after - self.issuer.now() < half {
             return Ok(false);
         }
-        // Whoever was told to come for a leaf of the next generation, or of one that is not void, gets it.
+        // A device that was notified to renew under the next generation, or under one that is not
+        // revoked, gets its leaf.
         let hierarchy = self.issuer.hierarchy();
         let issuer = hierarchy.generation(row.issuer);
         let signs = issuer.and_then(|it| hierarchy.signing(&it.authority).ok());

@@ -1,9 +1,9 @@
-//! Certificates that come to their end: status, metrics and alarms for each role and profile.
+//! Counts certificates that end soon: status, metrics and alarms for each role and profile.
 //!
 //! Counts current certificates alone: of a device its newest leaf, of every other name the newest
-//! certificate by a profile that is neither expired nor revoked. So a certificate that was renewed is
-//! not told of. Devices are counted in an index, as many as end soon; the numbers are kept for a
-//! moment, so that asking often costs little.
+//! certificate by a profile that is neither expired nor revoked. So a renewed certificate is not
+//! reported. Devices are counted in an index, as many as end soon; the numbers are cached for a
+//! moment, so that frequent requests cost little.
 
 use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::profile::{IssuanceProfile, Role};
@@ -50,7 +50,7 @@ pub struct ExpiryStatus {
     pub next_subject: Option<String>,
 }
 
-/// What was counted, and when.
+/// The counts, and their time.
 pub(super) struct Counted {
     now: i64,
     good_until: Instant,
@@ -58,7 +58,7 @@ pub(super) struct Counted {
 }
 
 impl CertificateAuthority {
-    /// What ends soon, by role and profile.
+    /// The certificates that end soon, by role and profile.
     pub fn expiry(&self) -> Result<Arc<Vec<ExpiryStatus>>, Error> {
         let now = self.now();
         let mut kept = lock(&self.expiry);
@@ -116,7 +116,7 @@ impl CertificateAuthority {
         Ok(statuses)
     }
 
-    /// Those that are configured, and those with which devices are registered.
+    /// The configured profiles, and those with registered devices.
     fn device_profiles(&self) -> Result<BTreeSet<String>, Error> {
         let of_devices = self
             .issuer

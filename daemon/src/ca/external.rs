@@ -1,10 +1,11 @@
-//! Authorities that are certified elsewhere: the key is made here, and somebody else, whose key is
-//! not here, signs its certificate.
+//! Authorities with an external issuer: the key is made here, and an issuer elsewhere signs the
+//! certificate.
 //!
-//! A ceremony or a roll makes the key and the request (PKCS #10); until its certificate is installed
-//! the generation waits, and signs nothing but that request, whose bytes are on record before.
-//! What is installed has passed the same checks as what is adopted, and its chain reaches a
-//! self-signed certificate. The issuers are certificates here and nothing else: they cannot sign.
+//! A ceremony or a rollover makes the key and the request (PKCS #10). Until its certificate is
+//! installed the generation waits, and signs nothing but that request, whose bytes are recorded
+//! first. An installed certificate has passed the same checks as an adopted one, and its chain
+//! reaches a self-signed certificate. The issuers are certificates here and nothing else: they
+//! cannot sign.
 
 use super::adoption::may_be_an_authority;
 use super::alarm::{Alarm, AlarmCode};
@@ -152,8 +153,8 @@ impl Ceremonies {
         })
     }
 
-    /// Asks for the certificate of a generation whose key is on record. What is on record already is
-    /// signed as it is.
+    /// Makes the request for a generation whose key is on record. A recorded request is signed
+    /// unchanged.
     pub(super) fn request_certificate(
         &self,
         row: &GenerationRow,
@@ -180,7 +181,7 @@ impl Ceremonies {
             generation: row.id,
             path_length,
             tbs: match row.request {
-                // What is on record is what counts.
+                // The record decides.
                 Some(_) => Vec::new(),
                 None => request::build(subject_der, &public_key, path_length)
                     .map_err(|error| Error::stop(Code::NotEncodable, error.to_string()))?,
@@ -228,8 +229,8 @@ impl PendingAuthority {
     }
 }
 
-/// What an issuer has answered: the certificate that was asked for, and those above it in their order,
-/// all of them checked.
+/// An issuer's answer: the requested certificate, and those above it in their order, all of them
+/// checked.
 struct Answer {
     certificate: Certificate,
     above: Vec<Certificate>,
@@ -301,8 +302,8 @@ fn refusal(row: &GenerationRow, code: Code, reason: String) -> Error {
     Error::mend(code, message)
 }
 
-/// The certificates above, the issuer's first, up to a self-signed one. Each has signed the one below
-/// it, and may.
+/// The certificates above, the issuer's first, up to a self-signed one. Each has signed the one
+/// below it, and may.
 fn chain_above(
     certificate: &Certificate,
     mut others: Vec<Certificate>,
@@ -313,7 +314,7 @@ fn chain_above(
         let below = above.last().unwrap_or(certificate);
         if below.is_self_issued() && has_signed(below, below) {
             return match above.is_empty() {
-                // It would be a root, and nobody asked for one.
+                // It would be a root, which was not requested.
                 true => Err((Code::InstallChainIncomplete, "it is self-signed".into())),
                 false => Ok(above),
             };

@@ -130,8 +130,8 @@ impl Issuer {
         Ok(token)
     }
 
-    /// Has every token that shares an authority's key make a test signature with it. Returns when to
-    /// try again, in Unix seconds.
+    /// Has every token that shares an authority's key make a test signature with it. Returns when
+    /// to try again, in Unix seconds.
     pub fn prove_shared_keys(&self) -> Result<Option<i64>, Error> {
         let mut again = None;
         for authority in self.settings.failover.also_on.keys() {

@@ -1,8 +1,8 @@
 //! A generation of an authority: its key and its certificate, made by a ceremony or by a roll.
 //!
-//! It is planned on record, with the id of its key, before the key exists; so whoever is cut off
-//! finds exactly that key again, and makes no second one. It must never certify a key that could
-//! leave its token.
+//! A generation is recorded, with the id of its key, before the key exists. So an interrupted
+//! ceremony finds exactly that key again, and makes no second one. This module must never certify a
+//! key that could leave its token.
 
 use super::authorize::Caller;
 use super::hierarchy::Generation;
@@ -17,7 +17,7 @@ use crate::x509::key::PublicKey;
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::Profile;
 
-/// What the certificate of a generation says.
+/// The contents of a generation's certificate.
 pub(super) struct Shape {
     pub subject: DistinguishedName,
     pub path_length: Option<u8>,
@@ -26,7 +26,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// That of the generation before: the same name, path length and validity.
+    /// Those of the previous generation: the same name, path length and validity.
     pub(super) fn like(predecessor: &Generation) -> Result<Self, Error> {
         let certificate = &predecessor.certificate;
         let unreadable = |error: String| Error::stop(Code::HierarchyUnreadable, error);
@@ -151,8 +151,8 @@ pub(super) fn new_key_id() -> Result<Vec<u8>, Error> {
     Ok(key_id.to_vec())
 }
 
-/// Promise of the token's contract: a CA key was born on the token and never leaves it. Where it was
-/// born, some families do not tell: then the transcript says that nobody knows.
+/// The token's contract promises that a CA key was born on the token and never leaves it. Some
+/// families do not report the origin: then the transcript says that it is unknown.
 fn check_key(row: &GenerationRow, key: &KeyDescription, tells_local: bool) -> Result<(), Error> {
     let stays = key.sensitive && !key.extractable && key.never_extractable;
     if stays && (key.local || !tells_local) {

@@ -1,7 +1,7 @@
 //! The authorities as they serve now: certificates, keys and the chains between them.
 //!
-//! Read from the store at start, after a ceremony and after a revocation; issuance only reads it. A chain that does not
-//! verify is refused here, once, and not for every certificate.
+//! Read from the store at start, after a ceremony and after a revocation; issuance only reads it. A
+//! chain that does not verify is refused here, once, and not for every certificate.
 
 use super::generation::on_record;
 use super::{Code, Error};
@@ -38,12 +38,12 @@ pub struct Generation {
     pub certificate: Certificate,
     /// The same, as chains have it.
     pub link: Arc<ChainLink>,
-    /// What is above a generation that was certified elsewhere: its issuer's certificate first, the
-    /// last one self-signed.
+    /// The certificates above a generation with an external issuer: its issuer's certificate first,
+    /// the last one self-signed.
     pub foreign: Vec<Arc<ChainLink>>,
     /// The same, as the lint reads it.
     pub reading: IssuerReading,
-    /// What a certificate below it says of it.
+    /// The issuer's fields in a certificate below it.
     pub issuer: Issuer,
     /// Where relying parties find its revocation list and its certificate.
     pub distribution: Distribution,
@@ -79,8 +79,8 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Builds the hierarchy from rows, parents first, and verifies each link. What its generations
-    /// sign points to `public_http`.
+    /// Builds the hierarchy from rows, parents first, and verifies each link. Certificates of its
+    /// generations point to `public_http`.
     pub fn load(rows: Vec<GenerationRow>, public_http: Option<&str>) -> Result<Self, Error> {
         let mut hierarchy = Self::default();
         for row in rows {
@@ -217,8 +217,9 @@ impl Hierarchy {
     }
 
     /// The certificates from `id` upwards, itself first, up to and including the first whose
-    /// authority is in `verified`, or up to the root, wherever that is: what a device has to present so
-    /// that the provisioning service finds the certificate it verified (contract section 10).
+    /// authority is in `verified`, or up to the root, wherever that is: what a device has to
+    /// present so that the provisioning service finds the certificate it verified (contract section
+    /// 10).
     pub fn chain(&self, id: i64, verified: &BTreeSet<String>) -> Vec<&Arc<ChainLink>> {
         let mut chain = Vec::new();
         for generation in self.upwards(id) {
@@ -269,7 +270,7 @@ impl Generation {
         self.parent.is_none() && self.foreign.is_empty()
     }
 
-    /// What certificates and files are called after: the authority and the number.
+    /// The name in certificates and file names: the authority and the number.
     pub fn name(&self) -> String {
         format!("{}-{}", self.authority, self.number)
     }

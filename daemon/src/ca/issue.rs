@@ -242,7 +242,7 @@ impl Issuer {
     }
 
     /// Returns whether a request was refused because of its issuer, and another generation than
-    /// `before` serves by now: the store knew of a cut-over that the hierarchy had not read yet.
+    /// `before` serves now: the store knew of a cut-over that the hierarchy had not read yet.
     fn has_new_issuer(
         &self,
         refused: &Error,
@@ -334,8 +334,8 @@ impl From<Error> for Unsigned {
     }
 }
 
-/// Step 10 failed. After a conflict the state changed while the token signed, and a repeated request
-/// meets the new state.
+/// Step 10 failed. After a conflict the state changed while the token signed, and a repeated
+/// request meets the new state.
 fn not_recorded(error: StoreError) -> Unsigned {
     match error {
         StoreError::Conflict(_) | StoreError::Violates(_) => {

@@ -51,7 +51,7 @@ pub struct IssuerSettings {
     pub clock: ClockPolicy,
 }
 
-/// What the issuer calls when others have work to do.
+/// The callback that wakes other parts of the daemon.
 pub struct Callbacks {
     /// Called when something at a provisioning service must change.
     pub desired_changed: Box<dyn Fn() + Send + Sync>,
@@ -59,19 +59,19 @@ pub struct Callbacks {
     pub crl_due: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What all issuers of this process share.
+/// State that all issuers of this process share.
 pub(super) struct IssuerState {
     pub(super) clock: Clock,
     pub(super) hierarchy: ArcSwap<Hierarchy>,
-    /// The present `public_http`. A thread that loads the hierarchy holds this lock, so that an older
-    /// hierarchy replaces no newer one.
+    /// The present `public_http`. A thread that loads the hierarchy holds this lock, so that an
+    /// older hierarchy replaces no newer one.
     public_http: Mutex<Option<String>>,
     pub(super) failover: Failover,
     /// Intents whose end could not be recorded yet.
     pub(super) open_intents: Mutex<Vec<OpenIntent>>,
     /// How often the daemon's own work may have something signed.
     pub(super) pace: Pace,
-    /// What is recorded of the use of keys.
+    /// The recorded uses of keys.
     pub(super) key_uses: Mutex<RecordedKeyUses>,
     /// Keys that do not sign.
     pub(super) key_faults: KeyFaults,
@@ -109,8 +109,8 @@ impl Issuer {
         Ok(issuer)
     }
 
-    /// Returns this issuer with other settings, on record as `entry`. Open intents belong to running
-    /// requests, which end them. On failure nothing has changed.
+    /// Returns this issuer with other settings, on record as `entry`. Open intents belong to
+    /// running requests, which end them. On failure nothing has changed.
     pub(super) fn reconfigured(
         &self,
         settings: IssuerSettings,

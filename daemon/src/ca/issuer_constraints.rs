@@ -1,5 +1,5 @@
-//! Checks whether an issuer's name constraints, policy constraints or extended key usages would make
-//! verifiers reject the leaves that our profiles issue.
+//! Checks whether an issuer's name constraints, policy constraints or extended key usages would
+//! make verifiers reject the leaves that our profiles issue.
 //!
 //! An authority with such an issuer is refused when it is made, adopted or installed. If a later
 //! configuration causes it, it is an alarm: verifiers reject those leaves, the daemon does not.
@@ -14,9 +14,9 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Issuer {
-    /// Returns why verifiers would reject leaves of `authority` and of the authorities below it, for
-    /// `certificates`: its own and all above. The self-signed one counts, because some verifiers apply
-    /// its constraints, too (RFC 5280, section 6.2).
+    /// Returns why verifiers would reject leaves of `authority` and of the authorities below it,
+    /// for `certificates`: its own and all above. The self-signed one counts, because some
+    /// verifiers apply its constraints, too (RFC 5280, section 6.2).
     pub(super) fn constraint<'a>(
         &self,
         authority: &str,
@@ -96,7 +96,8 @@ fn first_constraint<'a>(
     })
 }
 
-/// Returns the certificate of the generation `id` and all above it, with those of issuers elsewhere.
+/// Returns the certificate of the generation `id` and all above it, with those of issuers
+/// elsewhere.
 fn certificates_above(hierarchy: &Hierarchy, id: i64) -> impl Iterator<Item = &Certificate> {
     hierarchy.upwards(id).flat_map(|it| {
         let foreign = it.foreign.iter().map(|link| &link.certificate);

@@ -1,8 +1,8 @@
-//! Whether the key of every authority that serves has shown that it signs.
+//! Checks that the key of every serving authority has signed.
 //!
-//! A token can be ready while a key in it is missing, or its key and certificate do not belong
-//! together. Nothing tells that but a test signature. So each key makes one when its token is there,
-//! and an authority whose key has made none cannot sign.
+//! A token can be ready while a key in it is missing, or while its key and certificate do not
+//! belong together. Only a test signature shows that. So each key makes one when its token is
+//! there, and an authority whose key has made none cannot sign.
 
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Generation;
@@ -56,7 +56,7 @@ impl Issuer {
         };
     }
 
-    /// What signs for each authority of the configuration, as far as there is one.
+    /// The signing generation and token of each configured authority, if there is one.
     fn signing_generations(&self) -> Vec<Arc<Generation>> {
         let hierarchy = self.hierarchy();
         let names = self.settings.authorities.keys();

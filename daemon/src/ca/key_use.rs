@@ -1,9 +1,9 @@
-//! Signatures that no certificate, list or request explains: test signatures of keys, and what
-//! credentials' keys have signed. Each worker counts them and tells with its health; here the counts
-//! go into the store and the audit journal.
+//! Records signatures that no certificate, list or request explains: test signatures of keys, and
+//! those of credentials' keys. Each worker counts them and reports the counts with its health; this
+//! module writes them into the store and the audit journal.
 //!
-//! One entry tells all that is new of a token, and each token gets [`ENTRIES_PER_MINUTE_MAX`] of
-//! them at most. What comes in between is in the next entry.
+//! One entry has all new counts of a token, and each token gets [`ENTRIES_PER_MINUTE_MAX`] of them
+//! at most. Counts in between are in the next entry.
 
 use super::{Error, Issuer, lock};
 use crate::store::{KeyCount, KeyUse};
@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 /// Most entries for each token in a minute.
 const ENTRIES_PER_MINUTE_MAX: usize = 12;
 const MINUTE: Duration = Duration::from_secs(60);
-/// When it is looked again what is new of a token that has its entries of this minute, in seconds.
+/// Pause, in seconds, after which a token that has used its entries of this minute is recorded
+/// again.
 const PAUSE_SECONDS: i64 = 5;
 
-/// What is recorded of the keys of each token.
+/// The recorded counts of each token's keys.
 pub(super) type RecordedKeyUses = BTreeMap<String, Recorded>;
 
 #[derive(Default)]

@@ -1,5 +1,5 @@
-//! What the listeners have reported: whether HTTPS has a certificate that serves, and whether the
-//! admin socket is there.
+//! Records the reports of the listeners: whether HTTPS has a valid certificate, and whether the
+//! admin socket exists.
 //!
 //! The listeners are above the application and know what became of their certificates and sockets.
 //! The application has to tell it: an HTTPS listener without a certificate cuts every connection,
@@ -10,7 +10,7 @@ use super::{CertificateAuthority, lock, rfc3339};
 use serde_json::json;
 use std::sync::Mutex;
 
-/// What was reported last.
+/// The last reports.
 #[derive(Default)]
 pub(super) struct Listeners {
     https: Mutex<HttpsState>,
@@ -61,7 +61,7 @@ impl CertificateAuthority {
         }
     }
 
-    /// What a person has to know of the listeners, in words.
+    /// The alarms about the listeners.
     pub(super) fn listener_alarms(&self) -> Vec<Alarm> {
         let admin = lock(&self.shared.listeners.admin).clone();
         let admin = admin.map(|problem| {

@@ -1,8 +1,8 @@
 //! Runs the certificate authority: hierarchy, ceremonies, issuance, CRLs, rollovers, exclusion.
 //!
-//! It must never sign what the store has not on record. It uses the store and the tokens, and no
-//! HTTP: what must change at a provisioning service is a dirty mark in the store, and
-//! [`CertificateAuthority::wake`] tells the reconcilers that there is one.
+//! It must never sign bytes without a record. It uses the store and the tokens, and no HTTP: a
+//! change for a provisioning service is a dirty mark in the store, and
+//! [`CertificateAuthority::wake`] wakes the reconcilers.
 //!
 //! It is synchronous and runs on blocking threads. Only what the issuance cycle waits for is async,
 //! and needs no executor; synchronous callers run it with `pollster::block_on`.
@@ -94,11 +94,11 @@ pub struct ConfiguredToken {
     pub client: TokenClient,
     /// How long one signature may take.
     pub sign_deadline: Duration,
-    /// What the configuration and its family say of it.
+    /// The settings of the configuration and of the token's family.
     pub traits: TokenTraits,
 }
 
-/// What the configuration and its family say of a token.
+/// The settings of a token in the configuration and in its family.
 #[derive(Clone, Debug)]
 pub struct TokenTraits {
     /// The family's name, for people.
@@ -107,7 +107,7 @@ pub struct TokenTraits {
     pub label: String,
     /// Its serial number, where the configuration says it.
     pub serial: Option<String>,
-    /// Whether it tells which keys it has made itself (`CKA_LOCAL`).
+    /// True if it reports which keys it has made itself (`CKA_LOCAL`).
     pub tells_local: bool,
     /// Sessions of the worker.
     pub sessions: usize,
@@ -132,13 +132,13 @@ impl Default for TokenTraits {
     }
 }
 
-/// What the certificate authority is made of.
+/// The parts of the certificate authority.
 pub struct Config {
     /// The store.
     pub store: Store,
     /// The settings of the issuer.
     pub issuer: IssuerSettings,
-    /// What the issuer calls when others have work to do.
+    /// The callback that wakes other parts of the daemon.
     pub callbacks: Callbacks,
     /// The settings of all other parts.
     pub settings: Settings,
@@ -191,8 +191,8 @@ pub struct CertificateAuthority {
     shared: Arc<SharedState>,
 }
 
-/// The certificate authority as every edge holds it: a reload exchanges it as a whole while requests
-/// are running.
+/// The certificate authority as every edge holds it: a reload exchanges it as a whole while
+/// requests are running.
 pub type CurrentAuthority = Arc<ArcSwap<CertificateAuthority>>;
 
 /// State and locks that every reload shares.
@@ -340,15 +340,15 @@ impl CertificateAuthority {
     }
 }
 
-/// Whoever panicked while holding it left nothing half done.
+/// A thread that panicked while holding it left consistent data.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A named place where the fault tests kill the daemon; nothing without the feature `failpoints`.
 ///
-/// `FAILPOINTS="NAME=return(FILE)"` makes whoever comes here write FILE, and stay until a signal
-/// ends the process.
+/// `FAILPOINTS="NAME=return(FILE)"` makes a thread that reaches this point write FILE, and wait
+/// until a signal ends the process.
 #[cfg_attr(not(feature = "failpoints"), expect(unused_variables))]
 pub(crate) fn crash_point(name: &str) {
     fail::fail_point!(name, |file| {
@@ -369,7 +369,8 @@ fn clock_offset() -> i64 {
     0
 }
 
-/// By how much a test has set the machine's clock without letting time pass, by the failpoint `wall`.
+/// By how much a test has set the machine's clock without letting time pass, by the failpoint
+/// `wall`.
 fn wall_offset() -> i64 {
     fail::fail_point!("wall", seconds_in);
     0

@@ -1,10 +1,10 @@
-//! How often the daemon's own work may have something signed: a pause after each signature that
-//! failed, and a bound per minute.
+//! Paces signatures of the daemon's own work: a pause after each signature that failed, and a bound
+//! per minute.
 //!
-//! What fails is tried again by loops that many things wake. A signature that failed after it was
-//! sent costs a serial number or the number of a revocation list, so its source waits here, however
-//! often its loop is woken. Callers of the API and of EST are not paced here: their requests are
-//! bounded by their permits, and a key whose signature failed has to show that it signs
+//! Loops that many events wake repeat failed work. A signature that failed after it was sent costs
+//! a serial number or the number of a revocation list, so its source waits here, however often its
+//! loop is woken. Callers of the API and of EST are not paced here: their permits bound their
+//! requests, and a key whose signature failed must prove that it signs
 //! (`TokenClient::ready_to_sign`).
 
 use super::{Code, Error, Issuer, lock};
@@ -20,7 +20,7 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(300);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What has something signed.
+/// A source of signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     /// A caller of the API, of EST or of the admin socket.
@@ -41,7 +41,7 @@ pub(super) enum Source {
     RevocationList(i64),
 }
 
-/// What each source has had signed lately, and when it may go on.
+/// The recent signatures of each source, and the end of its pause.
 #[derive(Default)]
 pub(super) struct Pace(Mutex<BTreeMap<Source, Lately>>);
 
@@ -130,7 +130,7 @@ impl Issuer {
         })
     }
 
-    /// What became of a signature of `source` that a token was asked for.
+    /// Records the result of a signature of `source` that a token was asked for.
     pub(super) fn note_signature(&self, source: Source, is_good: bool) {
         if is_good {
             self.shared.pace.succeeded(source);

@@ -53,8 +53,8 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// Signs a verification certificate for every code that waits for one. One that fails holds up
-    /// no other; the first failure is returned.
+    /// Signs a verification certificate for every waiting code. A failure delays no other code; the
+    /// first failure is returned.
     pub fn prove_possession(&self) -> Result<(), Error> {
         let mut outcome = Ok(());
         for (row, code) in &self.store.codes_to_sign()? {

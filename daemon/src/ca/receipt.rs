@@ -1,8 +1,8 @@
-//! Receipts: what each place answered when somebody was shut out.
+//! Makes receipts: the answer of each place to an exclusion.
 //!
 //! A provisioning service reads no revocation list, a hub knows one leaf by its thumbprint, and
-//! neither knows of the other: so each place is told, and each says for itself that it is done. A
-//! receipt must never call done what was not seen.
+//! neither knows of the other. So each place gets its own change, and has its own line. A receipt
+//! must never call a place done that was not observed.
 
 use super::hierarchy::Generation;
 use super::{CertificateAuthority, Error, rfc3339};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What each place answered.
+/// The answer of each place.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Receipt {
     /// Whether every place has answered.
@@ -36,7 +36,7 @@ pub struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlaceState {
-    /// Seen as it shall be.
+    /// Observed in the desired state.
     Done,
     /// Not yet, and why.
     Pending,
@@ -66,7 +66,7 @@ impl From<Vec<Place>> for Receipt {
 }
 
 impl CertificateAuthority {
-    /// What each place answered to the compromise of a device.
+    /// The answers of all places to the compromise of a device.
     pub fn compromise_receipt(&self, device: &str, rolls: &[i64]) -> Result<Receipt, Error> {
         let mut places = vec![self.crl_place(device)?];
         for roll in rolls {
@@ -81,7 +81,7 @@ impl CertificateAuthority {
         Ok(places.into())
     }
 
-    /// What each place answered to the compromise of an authority and those below it.
+    /// The answers of all places to the compromise of an authority and those below it.
     pub fn authority_receipt(&self, rolls: &[i64]) -> Result<Receipt, Error> {
         let answer = "the certificate is revoked; what it signed is void with it";
         let mut places = vec![Place::new("crl".into(), PlaceState::Done, answer)];
@@ -89,8 +89,8 @@ impl CertificateAuthority {
             let rows = rolls.iter().map(|id| self.store.roll(*id));
             Ok(rows.collect::<Result<_, _>>()?)
         };
-        // A roll may take a step meanwhile. Services are looked at first, then rolls, then hubs: each step
-        // leaves to a later one of these what it takes from an earlier one.
+        // A rollover may take a step at the same time. Services are read first, then rollovers,
+        // then hubs: each step moves its work from an earlier one of these to a later one.
         let late = self.late_services(&read()?)?;
         let rolls = read()?;
         for roll in &rolls {
@@ -112,7 +112,7 @@ impl CertificateAuthority {
         Ok(places.into())
     }
 
-    /// A certificate that was signed elsewhere is revoked there, and nobody here sees it.
+    /// A certificate of an external issuer is revoked there, which cannot be observed here.
     pub(super) fn elsewhere_place(&self, generation: i64) -> Option<Place> {
         let hierarchy = self.hierarchy();
         let generation = hierarchy.generation(generation)?;
@@ -126,7 +126,7 @@ impl CertificateAuthority {
         Some(Place::new(place, PlaceState::Open, answer))
     }
 
-    /// What services still have to do before the compromised certificates are out, in words.
+    /// The open steps of services before the compromised certificates are excluded, as sentences.
     fn late_services(&self, rolls: &[RollRow]) -> Result<BTreeMap<String, Vec<String>>, Error> {
         let mut late: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for roll in rolls {
@@ -155,9 +155,10 @@ impl CertificateAuthority {
         Ok(late)
     }
 
-    /// Groups that are disabled because they hold the compromised certificate and nothing else, below others
-    /// that would let it in. The service takes a certificate in one enrollment only: when the next one takes
-    /// its place, it is held by none for a moment, until a disabled group of its own has it.
+    /// Groups that are disabled because they hold the compromised certificate and nothing else,
+    /// below groups that would accept it. The service takes a certificate in one enrollment only:
+    /// when the next one takes its place, no enrollment holds the compromised one for a moment,
+    /// until a disabled group of its own has it.
     fn yet_to_leave(&self, roll: &RollRow) -> Result<Vec<(String, String)>, Error> {
         let RollSubject::Authority {
             name,
@@ -248,8 +249,8 @@ impl CertificateAuthority {
         in_words(progress, self.hubs.get(provisioning).copied())
     }
 
-    /// Whether a device's leaves are on the revocation lists of those who signed them. That shuts it
-    /// out of nothing by itself.
+    /// Checks whether a device's leaves are on the revocation lists of their issuers. That alone
+    /// excludes it nowhere.
     pub(super) fn crl_place(&self, device: &str) -> Result<Place, Error> {
         let living = self.living_leaves(device)?;
         let revoked: Vec<_> = living.iter().filter(|it| it.revoked_at.is_some()).collect();
@@ -270,8 +271,8 @@ impl CertificateAuthority {
         let place = || "crl".to_owned();
         let (hierarchy, mut lists) = (self.hierarchy(), Vec::new());
         for id in generations.collect::<BTreeSet<i64>>() {
-            // One that has expired or is revoked signs no more lists, and none of its leaves is
-            // good.
+            // An issuer that has expired or is revoked signs no more lists, and none of its leaves
+            // is valid.
             let living = |it: &&Arc<Generation>| {
                 it.certificate.not_after() >= self.now() && hierarchy.revoked_above(it.id).is_none()
             };
@@ -295,7 +296,7 @@ impl CertificateAuthority {
     }
 }
 
-/// What the provisioning service was seen with.
+/// The observed state at the provisioning service.
 pub(super) fn service_place(row: &EnrollmentRow) -> Place {
     let place = format!("dps: {}", row.provisioning);
     let (kind, name) = (row.kind.name(), &row.name);

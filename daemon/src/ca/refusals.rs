@@ -1,6 +1,6 @@
-//! Refusals in the audit journal. Of each caller the first of a kind in a minute are entries; the
-//! others are counted, and the count is an entry: so the journal says that somebody knocks, and how
-//! often, and does not grow with it. Strangers, who cost nothing to be, are one caller.
+//! Rate-limits audit entries for refused requests, per caller and code. The first of a kind in a
+//! minute are entries; the others are counted, and the count is one entry. Unauthenticated callers
+//! share one budget.
 
 use super::authorize::{Authorized, Caller, Issue};
 use super::issue::{IssueRequest, Issued};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const STRANGERS_PER_MINUTE_MAX: u32 = 20;
 /// The same of one caller who is known: more than a line that has something wrong comes to.
 const REFUSALS_PER_MINUTE_MAX: u32 = 200;
-/// So many callers and codes are told apart in a minute; the rest count as strangers.
+/// Callers and codes that are counted apart in a minute; the rest count as strangers.
 const COUNTS_MAX: usize = 4_096;
 /// How long a minute is, in seconds.
 const MINUTE_SECONDS: i64 = 60;
@@ -30,13 +30,13 @@ pub struct Refused {
     pub action: &'static str,
     /// The caller; `None` for clients that could not be identified.
     pub actor: Option<String>,
-    /// What the request is about.
+    /// The subject of the request.
     pub subject: String,
     /// Where it came from, and what it asked for: a JSON object.
     pub detail: Value,
 }
 
-/// What was refused in the minute that began at `since`, by caller and code.
+/// The refusals of the minute that began at `since`, by caller and code.
 #[derive(Debug, Default)]
 pub(super) struct RefusalCounts {
     since: i64,
@@ -66,7 +66,7 @@ impl RefusalCounts {
         *times <= most
     }
 
-    /// What was only counted in the minute before, once that is over; `now` begins the next.
+    /// Returns the counts of the previous minute, once that is over; `now` begins the next.
     fn over(&mut self, now: i64, at_once: bool) -> Vec<Counted> {
         let running = (self.since..self.since.saturating_add(MINUTE_SECONDS)).contains(&now);
         if running && !at_once {
@@ -212,7 +212,7 @@ impl Issuer {
     }
 }
 
-/// The actor in the journal of whoever has no client certificate that is known.
+/// The actor in the journal for a caller without a known client certificate.
 const STRANGER: &str = "unauthenticated";
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::x509::requested_names::RequestedNames;
 /// How many valid certificates of one name and profile end self-renewal: answers may be lost, and a
 /// holder that asks without end has to see an operator.
 const VALID_MAX: usize = 4;
-/// How many certificates of the name are looked at, newest first.
+/// How many certificates of the name are read, newest first.
 const CERTIFICATES_SEEN: u32 = 64;
 
 impl Issuer {

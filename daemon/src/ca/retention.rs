@@ -1,7 +1,7 @@
-//! What is kept of finished work at hubs, and for how long: the queue shall not outgrow the rest.
+//! Removes finished work at hubs, so that the queue stays small.
 //!
-//! A task that is done is of use while its roll or block goes on, for the numbers of its receipt, and
-//! for a while to whoever looks back. The audit journal is another thing, and kept whole.
+//! A finished task is needed while its rollover or block is open, for the numbers of its receipt,
+//! and some time longer for operators. The audit journal is kept whole.
 
 use super::{CertificateAuthority, Error};
 use std::sync::atomic::Ordering;
@@ -12,11 +12,11 @@ pub const HUB_TASKS_KEPT_SECONDS: i64 = 30 * 86_400;
 pub const HUB_TASKS_KEPT_MAX: u32 = 100_000;
 /// How many go in one transaction.
 const HUB_TASKS_PER_CHUNK: u32 = 500;
-/// How often it is looked what may go, in seconds.
+/// Interval of the cleanup, in seconds.
 const INTERVAL_SECONDS: i64 = 3_600;
 
 impl CertificateAuthority {
-    /// Forgets finished work at hubs that nobody needs any more, once an hour.
+    /// Deletes finished work at hubs that is no longer needed, once an hour.
     pub fn forget_finished_hub_tasks(&self) -> Result<(), Error> {
         let now = self.now();
         if now < self.shared.retention_due.load(Ordering::Relaxed) {

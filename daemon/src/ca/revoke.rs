@@ -44,7 +44,7 @@ pub struct RevokedLeaf {
     pub reason: RevocationReason,
     /// Whether it was revoked before, and nothing has changed.
     pub was_revoked: bool,
-    /// What an operator has to know.
+    /// The consequences for the operator.
     pub notices: Vec<String>,
 }
 
@@ -91,8 +91,8 @@ fn digits(text: &str) -> String {
 
 impl CertificateAuthority {
     /// Revokes one certificate that this daemon has issued, whatever its role. From the return on
-    /// its holder is refused, on kept connections and resumed sessions, too. One that is revoked
-    /// already keeps its date and its reason, unless a hold is made final.
+    /// its holder is refused, on kept-alive connections and resumed sessions, too. An already
+    /// revoked certificate keeps its date and its reason, unless a hold is made final.
     ///
     /// Fails with `certificate_unknown`, `certificate_ambiguous`, or `certificate_of_authority`: an
     /// authority is excluded with all that it signed, by a compromise or a block.
@@ -245,7 +245,7 @@ impl CertificateAuthority {
         }
     }
 
-    /// What a changed revocation brings about outside the store; call it after each one.
+    /// Applies a changed revocation outside the store; call it after each one.
     pub(super) fn follow_revocation(&self, revoked: &Revoked) -> Result<(), Error> {
         if !revoked.changed.is_empty() {
             self.issuer.reload_hierarchy()?;

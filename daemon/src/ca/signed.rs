@@ -9,7 +9,7 @@ use crate::x509::request::{self, SignedRequest};
 
 /// A structure made of recorded bytes and a token's signature over them.
 pub(super) trait Signed: Sized {
-    /// What messages call it.
+    /// The name in messages.
     const NAME: &'static str;
     /// The crash point after the token's answer.
     const SIGNED: &'static str;

@@ -54,7 +54,7 @@ pub(super) struct Holder<'a> {
 pub(super) struct Signer<'a> {
     pub generation: i64,
     pub authority: &'a str,
-    /// That of the authority; another one may hold the same key (`failover`).
+    /// The token of the authority; another one may hold the same key (`failover`).
     pub token: &'a str,
     pub key: &'a KeyReference,
     pub issuer: &'a Issuer,

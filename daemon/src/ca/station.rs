@@ -29,7 +29,7 @@ pub struct StationRule {
     may_move: bool,
 }
 
-/// What a person writes, before it is checked.
+/// The `[[station]]` table as written, before it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {

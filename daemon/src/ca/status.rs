@@ -17,17 +17,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// How many of the blocks that stand are shown.
 pub const BLOCKS_SHOWN_MAX: u32 = 20;
 
-/// What `hallmark status` shows.
+/// The answer for `hallmark status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// The version of this daemon.
     pub version: &'static str,
     /// RFC 3339.
     pub now: String,
-    /// Whether certificates can be issued: the store writes, authorities exist, their keys have shown
-    /// that they sign, the clock is believed, and HTTPS can be used.
+    /// Whether certificates can be issued: the store writes, authorities exist, their keys have
+    /// shown that they sign, the clock is believed, and HTTPS can be used.
     pub ready: bool,
-    /// What is missing, if it is not ready.
+    /// The missing conditions, if it is not ready.
     pub not_ready: Vec<Coded<NotReady>>,
     /// Whether the store can write.
     pub store: StoreStatus,
@@ -49,16 +49,16 @@ pub struct Status {
     pub blocks: Vec<Standing>,
     /// The current revocation lists, issuers first.
     pub crls: Vec<CrlStatus>,
-    /// What ends soon, by role and profile.
+    /// The certificates that end soon, by role and profile.
     pub expiry: Arc<Vec<ExpiryStatus>>,
     /// The sentences of `alarm_details`.
     pub alarms: Vec<String>,
-    /// What an operator must deal with; empty on a good day.
+    /// The alarms for the operator; empty as a rule.
     pub alarm_details: Vec<Alarm>,
 }
 
 codes! {
-    /// What is missing for certificates to be issued.
+    /// The missing conditions for issuing certificates.
     NotReady {
         AuthorityCannotSign => "authority_cannot_sign",
         ClockNotSane => "clock_not_sane",
@@ -90,7 +90,7 @@ pub struct TokenStatus {
     pub state: &'static str,
     /// Why, if it is not ready; if it is, what an operator should know all the same.
     pub reason: Option<String>,
-    /// What the reason means.
+    /// The meaning of the reason.
     pub reason_code: Option<AlarmCode>,
     /// How often its worker was started again.
     pub restarts: u64,

@@ -1,4 +1,4 @@
-//! Devices whose profile is no longer configured: who is told of them, and what they need.
+//! Reports devices whose profile is no longer configured, and their remedy.
 //!
 //! Such a device has a certificate and cannot renew it, because a renewal is by the profile that
 //! the device is registered with. It must never be moved to another profile by itself.
@@ -8,7 +8,7 @@ use super::{CertificateAuthority, Error};
 use serde_json::json;
 
 impl CertificateAuthority {
-    /// What a person who removes a profile has to know: which devices are left with it.
+    /// The devices that a removed profile leaves behind.
     pub fn stranded_devices(&self) -> Result<Vec<String>, Error> {
         let profiles = self.stranding_profiles()?;
         let told = profiles.into_iter().map(|profile| {

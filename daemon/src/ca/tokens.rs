@@ -1,4 +1,4 @@
-//! Tokens, for the operator who looks: what is in sight, and what is on one. Looking changes nothing.
+//! Lists and shows tokens for the operator. It changes nothing.
 
 use super::{Code, ConfiguredToken, Error, Issuer};
 use crate::store::GenerationRow;
@@ -35,27 +35,27 @@ pub struct VisibleSlot {
     pub token: Option<String>,
     /// How it is, if it is configured.
     pub state: Option<&'static str>,
-    /// What it says of login and PIN, or why nothing is known.
+    /// The state of login and PIN, or the reason why it is unknown.
     pub remarks: String,
 }
 
-/// What `hallmark token show` tells.
+/// The answer for `hallmark token show`.
 #[derive(Clone, Debug, Serialize)]
 pub struct TokenReport {
     /// Its name in the configuration.
     pub name: String,
     /// Its family.
     pub family: String,
-    /// What it says of itself, its mechanisms among it.
+    /// The token's description of itself, with its mechanisms.
     #[serde(flatten)]
     pub description: TokenDescription,
-    /// What it says of login and PIN.
+    /// The state of login and PIN.
     pub remarks: Vec<String>,
     /// The shortest PIN and the longest, in bytes.
     pub pin_bytes: (u64, u64),
     /// Sessions that sign.
     pub sessions: usize,
-    /// Sessions that the worker has open, if the token tells.
+    /// Sessions that the worker has open, if the token reports them.
     pub sessions_open: Option<u64>,
     /// The most that it may open, if there is a limit.
     pub sessions_max: Option<u64>,
@@ -76,7 +76,7 @@ pub struct TokenKey {
     pub id: String,
     /// Its kind, if it is one of ours.
     pub key_type: Option<KeyType>,
-    /// What it is for.
+    /// The purpose of the key.
     pub purpose: String,
     /// Hex SHA-256 of the SubjectPublicKeyInfo.
     pub spki_sha256: String,
@@ -178,7 +178,7 @@ impl Tokens {
         }
     }
 
-    /// What the token `name` is, and what is on it.
+    /// Describes the token `name` and its objects.
     pub fn report(&self, name: &str) -> Result<TokenReport, Error> {
         let token = self.issuer.known_token(name)?;
         let description = token.client.describe(LOOKUP_DEADLINE)?;

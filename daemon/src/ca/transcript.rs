@@ -1,4 +1,4 @@
-//! What a ceremony leaves in people's hands: JSON for machines, a page for a safe.
+//! The transcript of a ceremony: JSON for machines, a page for a safe.
 
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// What a ceremony did, for people to sign and machines to compare.
+/// The record of a ceremony, for people to sign and machines to compare.
 #[derive(Clone, Debug, Serialize)]
 pub struct Transcript {
     /// The ceremony's name.
@@ -23,40 +23,40 @@ pub struct Transcript {
     pub started_at: String,
     /// RFC 3339.
     pub finished_at: String,
-    /// Who ran it.
+    /// The operator.
     pub operator: String,
     /// The version of this daemon.
     pub hallmark: &'static str,
-    /// What each token said of itself, by its name in the configuration.
+    /// Each token's description of itself, by its name in the configuration.
     pub tokens: BTreeMap<String, TokenDescription>,
     /// The authorities, in the order of the file.
     pub authorities: Vec<TranscriptEntry>,
 }
 
-/// What became of one authority.
+/// The result for one authority.
 #[derive(Clone, Debug, Serialize)]
 pub struct TranscriptEntry {
     /// Its name.
     pub name: String,
     /// 1 for the first generation.
     pub generation: i64,
-    /// `created`, `adopted`, `waiting` for a certificate from elsewhere, or `existed`: then nothing was
-    /// done.
+    /// `created`, `adopted`, `waiting` for a certificate from elsewhere, or `existed`: then nothing
+    /// was done.
     pub outcome: &'static str,
     /// The token that holds its key.
     pub token: String,
-    /// What the token said of the key.
+    /// The token's description of the key.
     pub key: KeyTranscript,
     /// Its certificate, once there is one.
     pub certificate: Option<CertificateTranscript>,
-    /// What its issuer elsewhere is asked: PEM.
+    /// The request to the external issuer: PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// What a person has to know of it; nothing as a rule.
+    /// Warnings for people; empty as a rule.
     pub remarks: Vec<String>,
 }
 
-/// What the token said of a key.
+/// The token's description of a key.
 #[derive(Clone, Debug, Serialize)]
 pub struct KeyTranscript {
     /// The kind of key.

@@ -50,7 +50,7 @@ impl CertificateAuthority {
     pub(super) fn authority_alarms(&self) -> Vec<Alarm> {
         let windows = self.window_alarms();
         let rolls = self.roll_alarms();
-        // What cannot be read is told with the rest, and silences nothing else.
+        // An unreadable rollover is reported with the others, and hides none of them.
         let told = [windows, rolls].into_iter().map(|alarms| {
             alarms.unwrap_or_else(|error| vec![unreadable("not everything can be judged", &error)])
         });

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The crates, by the prefix of their files here, and their source folders. The parts that one crate
-/// may use of another is in its `Cargo.toml`.
+/// The crates, by the prefix of their files here, and their source folders. The parts that one
+/// crate may use of another is in its `Cargo.toml`.
 const CRATES: &[(&str, &str)] = &[
     ("", "../src"),
     ("base/", "../base/src"),

@@ -133,7 +133,8 @@ impl Running {
             label: "ca".into(),
             id: vec![7; 16],
         };
-        // A TPM looks for primes as long as it takes: an RSA key can need seconds on a busy machine.
+        // A TPM looks for primes as long as it takes: an RSA key can need seconds on a busy
+        // machine.
         self.client
             .generate(&specification, GENERATE_DEADLINE)
             .unwrap()

@@ -1,8 +1,7 @@
-//! What a block does device by device, in chunks: it takes no input, and goes on where it was.
+//! Applies a block to its devices, in chunks. It takes no input, and continues at its record.
 //!
-//! From the block on, its services let nobody in and nothing is issued below it. So the devices that
-//! are there are all that there will be, and may be gone through in the order of their ids, whatever
-//! comes between. Driven with everything else that the application does by itself.
+//! From the block on, DPS accepts no device and no leaf is issued below it. So no device is added,
+//! and the sweep can go through them in the order of their ids. The application's loop drives it.
 
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::store::{
@@ -92,7 +91,7 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// Whom a block of more than one device keeps out, and where.
+    /// The scope of a block of more than one device.
     fn fleet_of(&self, block: &BlockRow) -> Result<Fleet, Error> {
         let hierarchy = self.hierarchy();
         if let Some(number) = block.generation {
@@ -161,8 +160,8 @@ impl CertificateAuthority {
 }
 
 struct Fleet {
-    /// By whom their leaves are.
+    /// The issuers of their leaves.
     generations: Vec<i64>,
-    /// The provisioning services that keep them out, each with those by whom a leaf must be.
+    /// The provisioning services that exclude them, each with the issuers of the excluded leaves.
     services: Vec<(String, BTreeSet<i64>)>,
 }

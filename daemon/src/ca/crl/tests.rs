@@ -237,7 +237,7 @@ fn a_revoked_generation_is_listed_above_and_signs_no_more_until_the_hold_is_lift
     assert!(scene.ca.hierarchy().signing("line").is_ok());
 }
 
-/// Below a revoked root nothing is issued, though nobody revoked what is below.
+/// Below a revoked root nothing is issued, although the certificates below are not revoked.
 #[test]
 fn a_revoked_root_stops_all_below_it() {
     let scene = Scene::set();

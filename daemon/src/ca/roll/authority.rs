@@ -1,8 +1,8 @@
 //! Rolls of authorities: started, given up, approved, and taken one step further.
 //!
 //! The decisions are those of `enrollment::authority_roll`; [`super::evidence`] gathers what they
-//! need, and here they are recorded. An authority that was rolled brings about the rolls of those it
-//! has signed: each is a roll of its own, and begins when the one above has cut over.
+//! need, and here they are recorded. An authority that was rolled brings about the rolls of those
+//! it has signed: each is a roll of its own, and begins when the one above has cut over.
 
 use super::super::authority_policy::ApprovalStep;
 use super::super::authorize::{Authorized, Caller, Operate};
@@ -23,7 +23,7 @@ use crate::token::KeyDescription;
 use serde_json::json;
 use std::sync::Arc;
 
-/// How often it is looked whether devices have new leaves, in seconds: no bell rings for them.
+/// Poll interval for reissued devices, in seconds; issuance does not wake the rollover.
 const LOOK_SECONDS: i64 = 5;
 
 impl CertificateAuthority {
@@ -171,7 +171,7 @@ impl CertificateAuthority {
             Err(Wait::Reissue(_)) => Some(now + LOOK_SECONDS),
             Err(_) => None,
         };
-        // Shut out first; the successor, which may have to wait for its token, comes second.
+        // The exclusion comes first; the successor, which may wait for its token, comes second.
         match evidence.replacement() {
             Ok(step) if roll.reason == RollReason::Compromise => {
                 let again = self.make_authority_step(roll, &evidence, step, now)?;
@@ -214,9 +214,9 @@ impl CertificateAuthority {
         Ok(None)
     }
 
-    /// A step that puts the next generation in place, or tells that it is, needs its key: the key
-    /// must sign at this moment. A generation that signs already has shown it; but the roll of a
-    /// compromise is done only when leaves can be had again.
+    /// A step that puts the next generation in place needs its key: the key must sign at this
+    /// moment. A generation that signs already has shown it; but the rollover of a compromise is
+    /// done only when leaves can be issued again.
     fn next_key_signs(
         &self,
         roll: &RollRow,
@@ -285,7 +285,7 @@ impl CertificateAuthority {
                 (next.groups, next.serve) = (groups, serve);
                 next.block = self.number_of(old_generation).map(|it| (evidence.old, it));
                 if self.has_groups_above(old_generation)? {
-                    // Until the block stands, they let in what is below the old certificate.
+                    // Until the block is confirmed, they accept leaves below the old certificate.
                     next.to = RollState::ShuttingOut;
                 }
                 "roll.replaced"
@@ -314,7 +314,8 @@ impl CertificateAuthority {
         Ok((next, action))
     }
 
-    /// Whether an authority above has groups: they let in what is below it and not blocked.
+    /// Returns true if an authority above has groups: they accept every leaf below it that is not
+    /// blocked.
     pub(in crate::ca) fn has_groups_above(&self, generation: i64) -> Result<bool, Error> {
         let hierarchy = self.hierarchy();
         for generation in hierarchy.upwards(generation).skip(1) {
@@ -412,8 +413,8 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// Makes the key, or finds it. A key that does not sign is thrown away, and the next one is made
-    /// after a pause: a token has room for so many, whatever wakes the rollover.
+    /// Makes the key, or finds it. A key that does not sign is thrown away, and the next one is
+    /// made after a pause: a token has room for so many, whatever wakes the rollover.
     fn make_next_key(&self, row: &GenerationRow) -> Result<KeyDescription, Error> {
         let source = Source::Key(row.id);
         self.issuer.may_have_signed(source)?;

@@ -1,9 +1,8 @@
-//! The compromise of an authority: it and all below it are shut out, and let back in with new
-//! certificates.
+//! Excludes a compromised authority and all below it, and replaces them with new certificates.
 //!
-//! Everything that shuts out is one transaction: the certificate is revoked, so that nothing signs
-//! under it; groups let its certificate go or are disabled; CA certificates shall be gone; rolls
-//! under way end. Making the successors, which needs tokens, comes afterwards.
+//! The exclusion is one transaction: the certificate is revoked, so that nothing signs under it;
+//! groups drop its certificate or are disabled; CA certificates are marked for deletion; open
+//! rollovers end. Making the successors, which needs tokens, comes afterwards.
 
 use super::super::authorize::{Authorized, Operate};
 use super::super::hierarchy::Generation;
@@ -39,7 +38,7 @@ impl CertificateAuthority {
         detail: &AuthorityDetail,
         overriding: Option<&str>,
     ) -> Result<Vec<RollRow>, Error> {
-        // A roll or a block that takes a step at this moment is no reason to leave the door open.
+        // A rollover or a block that takes a step at this moment must not prevent the exclusion.
         for _ in 1..ATTEMPTS_MAX {
             let begun = self.shut_out_all(permission, authority, generation, detail, overriding);
             match begun {
@@ -108,8 +107,8 @@ impl CertificateAuthority {
         })
     }
 
-    /// Those that serve below a compromised generation, issuers first. `void` are all generations
-    /// below the one that the compromise began with.
+    /// The generations that serve below a compromised generation, issuers first. `void` are all
+    /// generations below the one that the compromise began with.
     fn list_those_below(
         &self,
         above: &Generation,
@@ -162,9 +161,9 @@ impl CertificateAuthority {
         })
     }
 
-    /// Queues what hubs have to do once the services have shut the authority out: delete the identity
-    /// of every device that may have registered with a leaf below it, those first that were seen
-    /// last. In chunks; those that wait are left as they are, and those that are done are done again.
+    /// Queues the hubs' work once the services exclude the authority: delete the identity of every
+    /// device that may have registered with a leaf below it, the most recently observed first. In
+    /// chunks; waiting tasks are left unchanged, and finished ones are done again.
     pub(super) fn queue_identities(&self, roll: &RollRow) -> Result<(), Error> {
         let groups = self.store.groups_of(roll.subject.name())?;
         let groups: BTreeMap<&str, i64> = groups
@@ -194,8 +193,9 @@ impl CertificateAuthority {
     }
 
     /// All generations below the authority, the good ones too: with a compromised key a leaf can be
-    /// forged for a device that is on the next generation already. What the rolls below clear is
-    /// theirs; unless groups above have let in whoever is further below, before the block stood.
+    /// forged for a device that is on the next generation already. The rollovers below clear their
+    /// own devices, unless groups above have accepted devices further below before the block was
+    /// confirmed.
     fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<i64>, Error> {
         let hierarchy = self.hierarchy();
         let below = |authority: &str| -> BTreeSet<i64> {
@@ -218,9 +218,9 @@ impl CertificateAuthority {
     }
 }
 
-/// A group without what is void. One that names a void CA certificate and no other is left as it is:
-/// that certificate is deleted, nothing below it gets in, and the service takes no record that names
-/// what is gone.
+/// A group without the revoked certificates. A group that names a revoked CA certificate and no
+/// other is left unchanged: that certificate is deleted, DPS accepts nothing below it, and the
+/// service takes no record that names a missing certificate.
 fn without(group: &EnrollmentRow, void: &[Thumbprint]) -> Result<Option<Change>, Error> {
     let left = group
         .slots

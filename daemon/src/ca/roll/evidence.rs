@@ -1,4 +1,4 @@
-//! What is known when an authority's roll is looked at: gathered here, judged in `enrollment`.
+//! Gathers the evidence about an authority's rollover; `enrollment` judges it.
 
 use super::super::authority_policy::ApprovalStep;
 use super::super::generation::Shape;
@@ -27,7 +27,7 @@ pub struct AuthorityDetail {
     /// The kind of the next key, if it is not that of the old one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_type: Option<KeyType>,
-    /// What became of the canary, by provisioning service.
+    /// The result of the canary, by provisioning service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub canary: BTreeMap<String, CanaryVerdict>,
     /// The steps that an operator approved.
@@ -52,7 +52,7 @@ pub struct Approval {
 }
 
 impl AuthorityDetail {
-    /// Those of `roll`.
+    /// The evidence for `roll`.
     pub fn of(roll: &RollRow) -> Result<Self, Error> {
         serde_json::from_value(roll.detail.clone()).map_err(|error| {
             Error::stop(Code::StoreUnreadable, format!("roll {}: {error}", roll.id))
@@ -64,7 +64,7 @@ impl AuthorityDetail {
         serde_json::to_value(self).map_err(|error| Error::stop(Code::Internal, error.to_string()))
     }
 
-    /// What the next certificate says.
+    /// The contents of the next certificate.
     pub(super) fn shape(&self, old: &Generation) -> Result<Shape, Error> {
         let shape = Shape::like(old)?;
         Ok(Shape {
@@ -165,8 +165,8 @@ impl CertificateAuthority {
         Ok(open.count() as u64)
     }
 
-    /// Whether the old certificate may go: it has expired; or nobody needs it any more, and policy
-    /// or an operator says that this is enough.
+    /// The evidence for the retirement: the old certificate has expired; or no device needs it any
+    /// more, and policy or an operator says that this is enough.
     fn authority_retirement(
         &self,
         roll: &RollRow,
@@ -233,7 +233,7 @@ fn known_group(
     let seen = row.observed.clone().filter(|_| row.mark.is_none());
     let record = seen.and_then(|record| Record::parse(record).ok());
     let in_slot = |slot| certificate_in(hierarchy, record.as_ref()?, slot);
-    // After a compromise nobody waits for a canary: whoever was below is shut out already.
+    // After a compromise no canary is needed: every device below is excluded already.
     let canary = match detail.overrides(ApprovalStep::CutOver) || reason == RollReason::Compromise {
         true => CanaryVerdict::NotNeeded,
         false => detail

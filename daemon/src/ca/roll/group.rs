@@ -1,4 +1,4 @@
-//! A leaf under a group that comes to its end: nothing changes at the service, and here is why.
+//! Explains why the expiry of a leaf under a group changes nothing at the service.
 
 use crate::ca::{CertificateAuthority, Error, rfc3339};
 use crate::enrollment::record::Record;
@@ -13,7 +13,7 @@ pub struct UnderGroup {
     pub registration_id: String,
     /// The provisioning service.
     pub provisioning: String,
-    /// The group that lets it in.
+    /// The group that accepts the device.
     pub group: String,
     /// Whether the service was seen holding what a new leaf needs.
     pub proven: bool,
@@ -28,7 +28,8 @@ pub struct UnderGroup {
 }
 
 impl CertificateAuthority {
-    /// For each service that lets a device in by a group only: what a new leaf relies on there.
+    /// Returns, for each service that accepts a device by a group only, the evidence that a new
+    /// leaf relies on.
     pub fn under_groups(&self, registration_id: &str) -> Result<Vec<UnderGroup>, Error> {
         let Some(device) = self.store.device(registration_id)? else {
             return Ok(Vec::new());

@@ -13,9 +13,9 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 impl CertificateAuthority {
-    /// Starts the roll by expiry of an individually enrolled device: its next request for a
-    /// certificate goes into the free slot. One roll per provisioning service that has the device;
-    /// none where a group lets it in ([`under_groups`](Self::under_groups)).
+    /// Starts the expiry rollover of an individually enrolled device: its next request for a
+    /// certificate takes the free slot. One rollover per provisioning service that has the device;
+    /// none where a group accepts it ([`under_groups`](Self::under_groups)).
     pub fn start_leaf_roll(
         &self,
         permission: &Authorized<Operate>,
@@ -200,7 +200,7 @@ fn action(state: RollState) -> &'static str {
     }
 }
 
-/// What the service was last seen holding; a mark means that the sighting is not up to date.
+/// The last observation of the service; a mark means that the observation is not up to date.
 fn sighting(enrollment: &EnrollmentRow) -> CutOverEvidence {
     let settled = enrollment
         .observed

@@ -1,4 +1,4 @@
-//! Rolls of leaves by compromise: the compromised leaf is shut out first, its device let back in second.
+//! Rolls compromised leaves: excludes the compromised leaf first, and accepts a new one second.
 
 use crate::ca::Code;
 use crate::ca::authorize::{Authorized, Issue, Operate};
@@ -13,33 +13,33 @@ use crate::x509::key::PublicKey;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// A leaf that is in wrong hands, as it is reported.
+/// The report of a compromised leaf.
 #[derive(Clone, Debug)]
 pub struct LeafCompromise {
     /// The device.
     pub registration_id: String,
     /// Which slots; both, unless something else is known.
     pub slots: Vec<SlotName>,
-    /// What becomes of the hub identity.
+    /// The fate of the hub identity.
     pub hub: HubPolicy,
     /// The request for the new leaf, if it is at hand.
     pub request: Option<IssueRequest>,
 }
 
-/// What a report of a compromise brought about.
+/// The effects of a report of a compromise.
 #[derive(Debug)]
 pub struct ShutOutDevice {
     /// The device, in the spelling on record.
     pub registration_id: String,
-    /// One roll for each service that lets the device in.
+    /// One rollover for each service that accepts the device.
     pub rolls: Vec<RollRow>,
     /// The new leaf, or why there is none although it was asked for.
     pub issued: Option<Result<Issued, Error>>,
 }
 
 impl CertificateAuthority {
-    /// Shuts a compromised leaf out, and issues the new one if its request is at hand. Whatever
-    /// becomes of the new one, the compromised one is out.
+    /// Excludes a compromised leaf, and issues the new one if its request is at hand. Whatever the
+    /// result for the new one, the compromised one is excluded.
     pub fn start_leaf_compromise(
         &self,
         permission: &Authorized<Operate>,

@@ -1,10 +1,10 @@
 //! Rolls: started by an operator, by a renewal, by policy or by another roll; advanced whenever
 //! what they wait for has come.
 //!
-//! One engine for all: here a roll is started, given up, advanced and listed; what its steps are is
-//! said by the file of its subject, [`leaf`], [`leaf_compromise`], [`authority_compromise`], [`group`] or [`authority`], and in words by [`report`]. Advancing
-//! takes no input and may be called at any time: each step is one transaction that is refused if
-//! its subject has moved meanwhile.
+//! One engine for all: this module starts, aborts, advances and lists rollovers; the file of the
+//! subject has its steps, [`leaf`], [`leaf_compromise`], [`authority_compromise`], [`group`] or
+//! [`authority`], and [`report`] their sentences. Advancing takes no input and may be called at any
+//! time: each step is one transaction that is refused if its subject has changed in between.
 
 mod authority;
 mod authority_compromise;
@@ -29,11 +29,12 @@ use super::{CertificateAuthority, Error};
 use crate::store::{AuditEntry, RollRow, RollSubject};
 use serde_json::Value;
 
-/// How long after a failure a roll is looked at again, in seconds.
+/// Pause after a failed step of a rollover, in seconds.
 const RETRY_SECONDS: i64 = 5;
 
 impl CertificateAuthority {
-    /// Gives a roll up: everything serves on as before. `overriding` says why a guard is overridden.
+    /// Gives a roll up: everything serves on as before. `overriding` says why a guard is
+    /// overridden.
     pub fn abort_roll(
         &self,
         permission: &Authorized<Operate>,
@@ -64,7 +65,7 @@ impl CertificateAuthority {
                 RollSubject::Enrollment { id, .. } => self.advance_leaf_roll(&roll, id, now),
                 RollSubject::Authority { .. } => self.advance_authority_roll(&roll, now),
             };
-            // One that fails holds up no other: the next one may shut somebody out.
+            // A failure delays no other rollover: the next one may be an exclusion.
             let due = due.unwrap_or_else(|error| {
                 tracing::warn!(roll = roll.id, code = error.code.name(), %error, "to be tried again");
                 Some(now + RETRY_SECONDS)

@@ -20,7 +20,7 @@ pub struct RollPolicy {
     pub renew_jitter_seconds: i64,
     /// How devices are notified to register again, if they are.
     pub notification: Option<DeviceNotification>,
-    /// How often devices that roll are looked at in the hub.
+    /// Poll interval of the hub for devices that roll.
     pub proof_interval_seconds: i64,
     /// An old certificate may go before its end once its devices are proven on the new one.
     pub retire_proven: bool,
@@ -100,7 +100,7 @@ impl CertificateAuthority {
         notifies.then_some(task).into_iter().collect()
     }
 
-    /// How often devices that roll are looked at in the hub.
+    /// Poll interval of the hub for devices that roll.
     pub fn proof_interval_seconds(&self) -> i64 {
         self.rolling.proof_interval_seconds.max(1)
     }
@@ -125,8 +125,8 @@ impl CertificateAuthority {
         self.rolling.notification.as_ref()
     }
 
-    /// Returns when to call a device again that is offline and was to be notified since `queued_at`;
-    /// `None` when the time for that is over.
+    /// Returns when to call a device again that is offline and was to be notified since
+    /// `queued_at`; `None` when the time for that is over.
     pub fn next_notification_at(&self, queued_at: i64) -> Option<i64> {
         let notification = self.rolling.notification.as_ref()?;
         let next = self.now().saturating_add(notification.interval_seconds);

@@ -3,8 +3,8 @@
 use super::super::{CertificateAuthority, Code, Error};
 
 impl CertificateAuthority {
-    /// Fails if a service has no room for the CA certificates that the rollover of `authority` adds:
-    /// its own, and those of the authorities below it.
+    /// Fails if a service has no room for the CA certificates that the rollover of `authority`
+    /// adds: its own, and those of the authorities below it.
     pub(super) fn within_limits(&self, authority: &str) -> Result<(), Error> {
         for provisioning in self.verified_at.keys() {
             let added = self.ca_certificates_added(provisioning, authority);

@@ -7,7 +7,7 @@ use crate::error_code::codes;
 use serde_json::{Value, json};
 
 codes! {
-    /// What a rollover waits for.
+    /// The reason why a rollover waits.
     WaitCode {
         Approval => "approval",
         AuthoritiesBelow => "authorities_below",
@@ -31,7 +31,7 @@ codes! {
     }
 }
 
-/// What a rollover waits for.
+/// The reason why a rollover waits.
 pub type Waits = Coded<WaitCode>;
 
 impl Waits {
