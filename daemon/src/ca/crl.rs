@@ -300,7 +300,7 @@ impl CrlPublisher {
             Err(error) => {
                 let (authority, number) = (&generation.authority, generation.number);
                 tracing::warn!(authority, generation = number, code = error.code.name(), %error,
-                    "a revocation list is not signed; the one of before stays");
+                    "a revocation list is not signed; the previous one stays");
                 self.lists.failed(generation.id, &error, now)
             }
         }

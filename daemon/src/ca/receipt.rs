@@ -104,7 +104,7 @@ impl CertificateAuthority {
         for service in &self.provisioning {
             let (state, answer) = match late.get(service) {
                 Some(waits) => (PlaceState::Pending, waits.join("; ")),
-                None => (PlaceState::Done, "lets nobody in below it".into()),
+                None => (PlaceState::Done, "accepts nothing below it".into()),
             };
             places.push(Place::new(format!("dps: {service}"), state, answer));
             places.push(self.hubs_place(&rolls, service, told)?);
@@ -302,7 +302,7 @@ pub(super) fn service_place(row: &EnrollmentRow) -> Place {
     let (kind, name) = (row.kind.name(), &row.name);
     let Some(mark) = &row.mark else {
         if let Some(drift) = &row.drift {
-            let answer = format!("somebody else has changed {kind} enrollment {name}: {drift}");
+            let answer = format!("another client has changed {kind} enrollment {name}: {drift}");
             return Place::new(place, PlaceState::Pending, answer);
         }
         let seen = row.observed_at.map(rfc3339).unwrap_or_default();

@@ -116,7 +116,7 @@ impl Tokens {
             Error::later(
                 1,
                 Code::LookUnderWay,
-                "somebody else is looking at the modules; come back",
+                "another command lists the modules; repeat it later",
             )
         })?;
         let mut rows: Vec<VisibleSlot> = std::thread::scope(|scope| {

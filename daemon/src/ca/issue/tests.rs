@@ -1,4 +1,4 @@
-//! What the issuance cycle refuses although the configuration lets it through.
+//! Tests requests that the issuance cycle refuses although the configuration allows them.
 
 use super::*;
 use crate::ca::Code;

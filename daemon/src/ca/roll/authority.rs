@@ -150,7 +150,7 @@ impl CertificateAuthority {
             .store
             .amend_roll(&row, detail.to_value()?, Some(entry))?
         {
-            let message = "the roll has moved meanwhile; look at it and decide again";
+            let message = "the roll has changed in between; look at it and decide again";
             return Err(Error::conflict(Code::StateConflict, message));
         }
         self.wake();
