@@ -64,7 +64,7 @@ pub struct NewHubTask {
 /// A task on record.
 #[derive(Clone, Debug)]
 pub struct HubTaskRow {
-    /// Row id.
+    /// The task's row id.
     pub id: i64,
     /// The provisioning service.
     pub provisioning: String,
@@ -126,7 +126,7 @@ impl HubAnswer {
 /// The end or retry of a task after an answer.
 #[derive(Clone, Debug)]
 pub struct HubTaskEnd {
-    /// Row id.
+    /// The task's row id.
     pub id: i64,
     /// The round that was called; the answer does not end a later round.
     pub round: i64,

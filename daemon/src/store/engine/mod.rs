@@ -16,7 +16,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use std::ops::ControlFlow;
 
-/// What an operation runs its SQL on: the writer's transaction, or a reader's connection, on which
+/// The connection on which an operation runs SQL: in the writer's transaction, or of a reader, where
 /// each statement sees what is committed when it begins.
 pub(super) struct Tx<'c>(&'c Connection);
 
