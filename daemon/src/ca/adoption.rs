@@ -101,9 +101,9 @@ impl Ceremonies {
             let message = format!("authority {name} does not serve after all");
             Error::stop(Code::CeremonyFailed, message)
         })?;
-        let mut told = TranscriptEntry::new(serving, "adopted", &found.key);
-        told.remarks = found.remarks;
-        Ok(told)
+        let mut entry = TranscriptEntry::new(serving, "adopted", &found.key);
+        entry.remarks = found.remarks;
+        Ok(entry)
     }
 
     /// The key under the URI, which must be the certificate's, and sign.
@@ -143,13 +143,13 @@ const NOT_ALWAYS_KEPT: &str = "WARNING: the token does not tell that this key ne
 /// Of a certificate whose subject this daemon cannot write.
 const NOT_OUR_NAME: &str = "WARNING: its subject has attributes that are not written here; it serves, and cannot be rolled under this name";
 
-/// It signs certificates and revocation lists.
+/// Fails unless the certificate may sign certificates and revocation lists.
 pub(super) fn may_be_an_authority(certificate: &Certificate) -> Result<(), String> {
     Issuer::from_certificate(certificate).map_err(|error| error.to_string())?;
-    match certificate.may_sign_crls() {
-        true => Ok(()),
-        false => Err("its key usage lacks cRLSign, so it could never revoke anything".into()),
+    if certificate.may_sign_crls() {
+        return Ok(());
     }
+    Err("its key usage lacks cRLSign, so it could never revoke anything".into())
 }
 
 /// An authority's certificate, valid, with its own issuer's signature.
@@ -200,11 +200,12 @@ fn check_token(uri: &KeyUri, token: &TokenDescription) -> Result<(), String> {
 }
 
 impl Adoption {
-    /// Its certificate, wherever it stands.
+    /// Returns its certificate, from the ceremony file or the named file.
     pub(super) fn read_certificate(&self) -> Result<Certificate, String> {
-        let text = match self.certificate.trim_start().starts_with("-----BEGIN") {
-            true => self.certificate.clone().into_bytes(),
-            false => read_file(Path::new(&self.certificate))?,
+        let text = if self.certificate.trim_start().starts_with("-----BEGIN") {
+            self.certificate.clone().into_bytes()
+        } else {
+            read_file(Path::new(&self.certificate))?
         };
         let mut certificates = parse_bundle(&text).map_err(|error| error.to_string())?;
         match (certificates.pop(), certificates.len()) {
@@ -283,9 +284,10 @@ impl Adoption {
         Ok(remarks)
     }
 
-    /// For a key that can leave its token: why it is taken all the same.
+    /// Returns why a key that can leave its token is adopted all the same.
     fn accepted(&self, key: &KeyDescription) -> Result<Option<String>, String> {
-        let (sensitive, extractable) = (key.sensitive, key.extractable);
+        let sensitive = key.sensitive;
+        let extractable = key.extractable;
         if sensitive && !extractable {
             return Ok(None);
         }

@@ -264,7 +264,7 @@ impl CrlPublisher {
         alarms
     }
 
-    /// Returns when this one has to be looked at again, in Unix seconds.
+    /// Returns when to check this list again, in Unix seconds.
     fn update_one(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
         let now = self.issuer.now();
         let due = self.due(generation, counts);
@@ -277,7 +277,8 @@ impl CrlPublisher {
         }
         let signer = Signer::from(generation);
         if let Err(error) = pollster::block_on(self.issuer.ready_token(&signer)) {
-            let (authority, number) = (&generation.authority, generation.number);
+            let authority = &generation.authority;
+            let number = generation.number;
             tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                 "a revocation list waits for its key");
             return self.lists.waits_for_its_key(generation.id, &error, now);
@@ -298,7 +299,8 @@ impl CrlPublisher {
                 next
             }
             Err(error) => {
-                let (authority, number) = (&generation.authority, generation.number);
+                let authority = &generation.authority;
+                let number = generation.number;
                 tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                     "a revocation list is not signed; the previous one stays");
                 self.lists.failed(generation.id, &error, now)

@@ -198,8 +198,8 @@ impl DiagnosticsReport {
                 &report.left_behind
             }
         };
-        let told = |left: &String| format!("LEFT BEHIND, delete it with the vendor's tool: {left}");
-        page.lines(left_behind.iter().map(told));
+        let line = |left: &String| format!("LEFT BEHIND, delete it with the vendor's tool: {left}");
+        page.lines(left_behind.iter().map(line));
         page.into_text()
     }
 }
@@ -234,8 +234,8 @@ fn line_of(check: &contract::Check) -> String {
 
 fn write_bench(page: &mut Page, report: &bench::Report) {
     page.lines(report.rows.iter().map(meaning_of));
-    let told = |reason: &String| format!("not measured  {reason}");
-    page.lines(report.not_measured.iter().map(told));
+    let line = |reason: &String| format!("not measured  {reason}");
+    page.lines(report.not_measured.iter().map(line));
 }
 
 /// One measurement in one line, and what it means.

@@ -179,9 +179,10 @@ impl CertificateAuthority {
 
     /// Returns the desired state of this row at the service; `None` if it is to be removed.
     pub fn desired(&self, row: &EnrollmentRow) -> Result<Option<Desired>, Error> {
-        let kind = match row.by_reference {
-            true => self.group_by_reference(row)?,
-            false => self.holder_of_certificates(row)?,
+        let kind = if row.by_reference {
+            self.group_by_reference(row)?
+        } else {
+            self.holder_of_certificates(row)?
         };
         let status = if row.enabled {
             Status::Enabled

@@ -219,7 +219,8 @@ impl Est {
         profile: &IssuanceProfile,
         request: &[u8; 32],
     ) -> Result<String, Error> {
-        let (caller, request) = (caller.to_string(), hex::encode(request));
+        let caller = caller.to_string();
+        let request = hex::encode(request);
         for number in 1..=CERTIFICATES_PER_CSR_MAX {
             let key = format!("est-{number}-{request}");
             match self.issuer.store.answered_request(&caller, &key)? {

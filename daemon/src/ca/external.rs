@@ -313,11 +313,11 @@ fn chain_above(
     loop {
         let below = above.last().unwrap_or(certificate);
         if below.is_self_issued() && has_signed(below, below) {
-            return match above.is_empty() {
+            if above.is_empty() {
                 // It would be a root, which was not requested.
-                true => Err((Code::InstallChainIncomplete, "it is self-signed".into())),
-                false => Ok(above),
-            };
+                return Err((Code::InstallChainIncomplete, "it is self-signed".into()));
+            }
+            return Ok(above);
         }
         let issuer = others
             .iter()

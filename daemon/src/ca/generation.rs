@@ -55,8 +55,8 @@ impl Issuer {
         };
         check_key(row, &key, token.traits.tells_local)?;
         crash_point("key-made");
-        let (spki, wrapped) = (key.spki.clone(), key.wrapped.clone());
-        self.store.record_key(row.id, spki, wrapped)?;
+        self.store
+            .record_key(row.id, key.spki.clone(), key.wrapped.clone())?;
         Ok(key)
     }
 

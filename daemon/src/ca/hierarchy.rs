@@ -151,18 +151,16 @@ impl Hierarchy {
         generations.find(|it| it.thumbprint() == thumbprint)
     }
 
-    /// The generation by which `authority` signs now, unless it, or one above it, is revoked: what
-    /// it signed would be worth nothing.
+    /// Returns the generation by which `authority` signs now. Fails if it, or one above it, is
+    /// revoked: verifiers would reject its signatures.
     pub fn signing(&self, authority: &str) -> Result<&Arc<Generation>, Error> {
-        let generation =
-            self.serving(authority)
-                .ok_or_else(|| match self.waiting.contains(authority) {
-                    true => super::external::waiting(authority),
-                    false => {
-                        let message = format!("authority {authority} has no key yet");
-                        Error::later(30, Code::AuthorityAbsent, message)
-                    }
-                })?;
+        let generation = self.serving(authority).ok_or_else(|| {
+            if self.waiting.contains(authority) {
+                return super::external::waiting(authority);
+            }
+            let message = format!("authority {authority} has no key yet");
+            Error::later(30, Code::AuthorityAbsent, message)
+        })?;
         match self.revoked_above(generation.id) {
             None => Ok(generation),
             Some(revoked) => Err(Error::later(

@@ -82,7 +82,8 @@ impl Issuer {
             if token.client.out_for().is_some() || self.has_usable_key(token, &it) {
                 return None;
             }
-            let (authority, token) = (&it.authority, token.client.name());
+            let authority = &it.authority;
+            let token = token.client.name();
             let text = format!(
                 "authority {authority} cannot sign, because its key on token {token} does not: \
                  {fault}; put the key back by the token's own means, or give the authority another \

@@ -273,7 +273,7 @@ mod tests {
         }
         assert_eq!(counts.counts.len(), COUNTS_MAX + 1);
         let [counted] = &counts.over(1_060, false)[..] else {
-            panic!("one count of those that nobody told apart");
+            panic!("one count of all other callers");
         };
         assert_eq!((&counted.actor[..], counted.times), (STRANGER, 10));
     }

@@ -63,7 +63,7 @@ pub struct TokenReport {
     pub keys: Vec<TokenKey>,
     /// Private keys that cannot be used, each with the reason.
     pub unusable: Vec<String>,
-    /// How many private keys were not looked at.
+    /// How many private keys were not read.
     pub not_looked_at: usize,
 }
 

@@ -56,8 +56,8 @@ impl CertificateAuthority {
             old_certificate: old.thumbprint(),
             detail: detail.to_value()?,
         };
-        let told = json!({ "reason": "expiry", "generation": old.number, "parent": parent });
-        let entry = self.roll_entry(caller, "roll.started", authority, told);
+        let detail = json!({ "reason": "expiry", "generation": old.number, "parent": parent });
+        let entry = self.roll_entry(caller, "roll.started", authority, detail);
         let row = self.store.start_authority_roll(new, parent, entry)?;
         self.wake();
         Ok(row)
@@ -448,8 +448,8 @@ impl CertificateAuthority {
         }
         for name in &evidence.behind {
             if let Err(error) = self.roll_below(roll, name) {
-                let (roll, code) = (roll.id, error.code);
-                tracing::warn!(roll, authority = name, code = code.name(), %error, "cannot be rolled yet");
+                let code = error.code.name();
+                tracing::warn!(roll = roll.id, authority = name, code, %error, "cannot be rolled yet");
             }
         }
     }

@@ -180,9 +180,10 @@ impl CertificateAuthority {
         }
         let below: Vec<i64> = self.hierarchy().subtree(old).into_iter().collect();
         Ok(RetireEvidence::DevicesProven {
-            unproven: match overridden {
-                true => 0,
-                false => self.store.devices_needing(&below, now)?,
+            unproven: if overridden {
+                0
+            } else {
+                self.store.devices_needing(&below, now)?
             },
             early_retirement_allowed: true,
         })
@@ -234,13 +235,11 @@ fn known_group(
     let record = seen.and_then(|record| Record::parse(record).ok());
     let in_slot = |slot| certificate_in(hierarchy, record.as_ref()?, slot);
     // After a compromise no canary is needed: every device below is excluded already.
-    let canary = match detail.overrides(ApprovalStep::CutOver) || reason == RollReason::Compromise {
-        true => CanaryVerdict::NotNeeded,
-        false => detail
-            .canary
-            .get(&row.provisioning)
-            .cloned()
-            .unwrap_or(CanaryVerdict::Pending),
+    let canary = if detail.overrides(ApprovalStep::CutOver) || reason == RollReason::Compromise {
+        CanaryVerdict::NotNeeded
+    } else {
+        let verdict = detail.canary.get(&row.provisioning);
+        verdict.cloned().unwrap_or(CanaryVerdict::Pending)
     };
     Group {
         id: row.id,

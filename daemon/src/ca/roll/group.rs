@@ -68,7 +68,8 @@ fn proof(device: &str, group: &EnrollmentRow, above: &[(Thumbprint, String)]) ->
         seen.is_some_and(|(primary, secondary)| [primary, secondary].contains(&Some(*it)))
     });
     let seen_at = group.observed_at.map(rfc3339);
-    let (service, name) = (&group.provisioning, &group.name);
+    let service = &group.provisioning;
+    let name = &group.name;
     let says = match (held, &seen_at) {
         (Some((_, authority)), Some(at)) => format!(
             "nothing has to change: {service} lets {device} in by its group {name}, which was seen \

@@ -81,14 +81,14 @@ impl CertificateAuthority {
             .store
             .certificate_by_sha256(roll.old_certificate.as_bytes())?;
         let now = self.now();
-        match old.is_some_and(|old| old.not_after > now && old.revoked_at.is_none()) {
-            true => Ok(()),
-            false => Err(Error::conflict(
-                Code::RollOldCertificateDead,
-                "the old leaf has expired or is revoked: without the new one nothing would let the \
-                 device in",
-            )),
+        if old.is_some_and(|old| old.not_after > now && old.revoked_at.is_none()) {
+            return Ok(());
         }
+        Err(Error::conflict(
+            Code::RollOldCertificateDead,
+            "the old leaf has expired or is revoked: without the new one nothing would let the \
+             device in",
+        ))
     }
 
     /// The next steps of a leaf's roll, as many as can be made. Returns when to look again.

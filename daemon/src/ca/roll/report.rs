@@ -28,7 +28,8 @@ impl CertificateAuthority {
             Some(it) if it == roll.old_certificate => "on its old leaf".into(),
             Some(it) => format!("on another leaf, {it}"),
         };
-        let (since, seen) = (rfc3339(proof.since), rfc3339(proof.seen_at));
+        let since = rfc3339(proof.since);
+        let seen = rfc3339(proof.seen_at);
         Ok(Some(format!("{on} since {since}, seen {seen}")))
     }
 
