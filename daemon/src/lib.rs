@@ -1,16 +1,22 @@
-//! Hallmark: the certificate authority that a factory line and a gateway can run themselves.
+//! Implements the daemon of Hallmark, a certificate authority for factory lines and gateways.
 //!
-//! A module may use the rows below its own, and no module of its own row or above. The crates below
-//! are kept apart by Cargo, the modules of this crate by `tests/house.rs`, which reads `use` lines.
+//! | module | what it does |
+//! |---|---|
+//! | [`commands`] | defines the command line, and runs the commands except `serve` and `token` |
+//! | [`service`] | starts, runs, reloads and stops the daemon (`serve`) |
+//! | [`config`] | reads and checks the configuration file |
+//! | [`api`] | serves HTTP: admin socket, mutual TLS, EST, revocation lists, metrics |
+//! | [`provisioning::reconcile`] | makes DPS, its CA certificates and the hubs as desired |
+//! | [`ca`] | decides on issuance, revocation, rollovers, blocks, lists and ceremonies |
+//! | [`store`] | keeps intents, certificates, enrollments and the audit journal in SQLite |
+//! | [`token`] | runs token workers, and signs through them |
+//! | [`provisioning`] | calls DPS, Azure Resource Manager and IoT Hub |
 //!
-//! | row | modules | may know |
-//! |---|---|---|
-//! | wiring | [`commands`], [`service`], [`config`] | everything below |
-//! | edges, async | [`api`], [`provisioning::reconcile`] | the application, tokio, axum |
-//! | application, sync | [`ca`] | adapters and domain |
-//! | adapters | [`store`], [`token`], [`provisioning`] | one foreign library each, and both crates below |
-//! | machine | crate `hallmark-base`: [`files`], [`notify`], [`printable`], [`socket_path`], [`toml_error`] | nothing of ours |
-//! | domain, pure | crate `hallmark-pki`: [`x509`], [`enrollment`], [`error_code`] | nothing of ours; no clock, no I/O, no tokio |
+//! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`) do
+//! not use each other. `daemon/tests/house` reads `use` lines to check that, and Cargo keeps two crates
+//! free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`]) has no clock and no
+//! I/O, and `hallmark-base` gives access to the machine ([`files`], [`notify`], [`printable`],
+//! [`socket_path`], [`toml_error`]).
 //!
 //! The dangerous path, the issuance cycle, is `ca::issue`; `docs/issuance-cycle.md` explains it.
 
