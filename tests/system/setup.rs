@@ -311,7 +311,7 @@ impl Drop for Terminal {
 fn an_operator_answers_at_a_terminal() {
     let root = folder();
     let mut terminal = Terminal::open(root.path());
-    terminal.answer("What shall this machine be?", "\r");
+    terminal.answer("Which kind of site is this machine for?", "\r");
     terminal.answer("Name of the works", "Example Works\r");
     terminal.answer("Country", "DE\r");
     terminal.answer("Name of the line", "\x03");
@@ -320,7 +320,7 @@ fn an_operator_answers_at_a_terminal() {
 
     let mut terminal = Terminal::open(root.path());
     terminal.answer("Name of the line", "line-7\r");
-    terminal.choose("Where shall the keys live?", "SoftHSM token");
+    terminal.choose("Which token holds the keys?", "SoftHSM token");
     terminal.answer("What is the token called here", "\r");
     terminal.answer("What clients call this machine", "hallmark.example\r");
     terminal.answer("HTTPS listens on", "8443\r");

@@ -21,11 +21,11 @@ mod tests {
     fn a_refusal_has_line_and_column_and_not_what_stands_there() {
         #[derive(Debug, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Said {
+        struct Raw {
             #[serde(rename = "pin_file")]
             _pin_file: Option<String>,
         }
-        for (text, told) in [
+        for (text, expected) in [
             (
                 "\n  pin = \"hunter2\"",
                 "line 2, column 3: unknown field `pin`",
@@ -33,9 +33,9 @@ mod tests {
             ("# ä\npin_file = \"hunter2", "line 2, column "),
             ("pin_file = hunter2", "line 1, column 12: "),
         ] {
-            let error = toml::from_str::<Said>(text).expect_err("not taken");
+            let error = toml::from_str::<Raw>(text).expect_err("not taken");
             let why = where_and_why(text, &error);
-            assert!(why.starts_with(told), "{why}");
+            assert!(why.starts_with(expected), "{why}");
             assert!(!why.contains("hunter2") && !why.contains('\n'), "{why}");
         }
     }

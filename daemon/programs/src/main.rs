@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The worker's program, beside this one.
+/// The worker's program, in the folder of this program.
 const WORKER: &str = "hallmark-token";
 
 fn main() -> ExitCode {
@@ -76,8 +76,8 @@ fn run() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A worker is a program of its own, with the same arguments: it loads what its token needs, and this
-/// one loads nothing that a token needs. Returns only if it cannot be started.
+/// Replaces this process by the worker's program, with the same arguments. Only that program loads the
+/// libraries of a token. Returns only if it cannot be started.
 fn become_worker() -> anyhow::Error {
     let worker = match std::env::current_exe() {
         Ok(own) => own.with_file_name(WORKER),

@@ -1,4 +1,4 @@
-//! The command line of `hallmarkd`. It stands in the library because man pages and shell
+//! Defines the command line of `hallmarkd`. It is in the library because man pages and shell
 //! completions are made from it (`packaging/manual.rs`). It must never do anything.
 
 use crate::service::Workers;
@@ -9,12 +9,12 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "hallmarkd", version, about)]
 pub struct Arguments {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// A command of `hallmarkd`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon.
@@ -22,11 +22,11 @@ pub enum Command {
         /// The configuration.
         #[arg(long)]
         config: PathBuf,
-        /// Who starts the workers of the tokens.
+        /// The process that starts the workers of the tokens.
         #[arg(long, value_enum, default_value_t = Workers::Own)]
         workers: Workers,
     },
-    /// Say what is wrong with a configuration, its tokens and its chains.
+    /// Check a configuration, its tokens and its certificate chains.
     Check {
         /// The configuration.
         #[arg(long)]
@@ -34,7 +34,7 @@ pub enum Command {
     },
     /// Run the worker of one token.
     Token(WorkerArguments),
-    /// Put the key of a connection string into a token, for credentials of kind "token-hmac".
+    /// Import the key of a connection string into a token, for credentials of kind "token-hmac".
     ImportSecret {
         /// The configuration.
         #[arg(long)]
@@ -42,7 +42,7 @@ pub enum Command {
         /// The token's name in the configuration.
         #[arg(long)]
         token: String,
-        /// What the key shall be called: the credential's `key`.
+        /// The name of the key: the credential's `key`.
         #[arg(long)]
         label: String,
         /// The file with the connection string.
@@ -57,13 +57,13 @@ pub enum Command {
         /// The token's name in the configuration.
         #[arg(long)]
         token: String,
-        /// What the key shall be called: the credential's `key`.
+        /// The name of the key: the credential's `key`.
         #[arg(long)]
         label: String,
-        /// Where to write the certificate that Entra ID shall have.
+        /// The file for the certificate that Entra ID must have.
         #[arg(long)]
         out: PathBuf,
-        /// How long the certificate is valid.
+        /// The validity of the certificate in days.
         #[arg(long, default_value_t = 365)]
         days: u16,
     },
@@ -73,13 +73,13 @@ pub enum Command {
     /// Check what `hallmark setup` will write: JSON on standard input, JSON on standard output.
     #[command(hide = true)]
     CheckDocuments,
-    /// Say what a PKCS#11 module shows without login, as JSON; the daemon asks it for `token list`.
+    /// List the slots of a PKCS#11 module without login, as JSON, for `token list`.
     #[command(hide = true)]
     ProbeModule {
-        /// The module's family (pkcs11-config/); its variables are taken from the environment.
+        /// The module's family (pkcs11-config/); its variables are read from the environment.
         #[arg(long)]
         fragment: Option<String>,
-        /// The module, if it has no family.
+        /// The file of the module, if it has no family.
         #[arg(long)]
         module: Option<PathBuf>,
     },
@@ -101,7 +101,7 @@ pub enum Command {
     },
 }
 
-/// What to do with a backup.
+/// A command for a backup.
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
     /// Read it whole, and compare it with its manifest.
@@ -126,7 +126,7 @@ pub enum BackupCommand {
     },
 }
 
-/// How a worker is started, by `hallmarkd token` or as the `hallmark-token` that this becomes.
+/// Arguments of a token worker: of `hallmarkd token`, and of `hallmark-token`, which replaces it.
 #[derive(Debug, Args)]
 pub struct WorkerArguments {
     /// The token's name in the configuration.
@@ -134,10 +134,10 @@ pub struct WorkerArguments {
     /// The configuration.
     #[arg(long)]
     pub config: PathBuf,
-    /// Where to listen, instead of where the configuration says.
+    /// The socket, instead of the configured one.
     #[arg(long)]
     pub socket: Option<PathBuf>,
-    /// End when standard input ends.
+    /// Exit when standard input ends.
     #[arg(long, hide = true)]
     pub supervised: bool,
 }

@@ -1,4 +1,4 @@
-//! Starts `hallmarkd` and `hallmark-token`, and names the errors of which a restart cannot help.
+//! Starts `hallmarkd` and `hallmark-token`, and names the errors that a restart cannot correct.
 
 use crate::config::ConfigurationError;
 use crate::provisioning::http::PlaneError;

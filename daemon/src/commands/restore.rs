@@ -1,7 +1,7 @@
 //! Replaces the database by a backup while no daemon runs, for `hallmark backup restore`.
 //!
 //! The replaced database is kept in a folder of its own. The restored database does not know what
-//! happened after the backup: the operator is told so, and the restored audit journal records it.
+//! happened after the backup: the output says so, and the restored audit journal records it.
 //! This module never touches a database that a daemon has open, and never leaves the write-ahead
 //! log of one database beside another.
 
@@ -22,10 +22,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The largest configuration, in bytes.
+/// Longest configuration, in bytes.
 const CONFIGURATION_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// What a restore needs to know of the configuration: the rest may need secrets that are not there.
+/// The setting that a restore needs. Other settings may need secrets that are absent.
 #[derive(Deserialize)]
 struct StateFile {
     state_dir: PathBuf,
@@ -81,7 +81,7 @@ fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
     })
 }
 
-/// With the rights of the folder's owner.
+/// Replaces the database, with the rights of the folder's owner.
 fn replace(mut backup: OpenBackup, state_dir: &Path, caller: u32) -> anyhow::Result<Restored> {
     let _lock = take_state(state_dir)?;
     let now = SystemTime::now()
@@ -93,7 +93,7 @@ fn replace(mut backup: OpenBackup, state_dir: &Path, caller: u32) -> anyhow::Res
     clear(&restored)?;
     backup.copy_to(&restored)?;
     let manifest = backup.judged(&restored).inspect_err(|_| {
-        // What stays is removed by the next restore.
+        // The next restore removes what remains.
         let _ = clear(&restored);
     })?;
     let replaced = if files::is_there(&database)? {
@@ -112,7 +112,7 @@ fn replace(mut backup: OpenBackup, state_dir: &Path, caller: u32) -> anyhow::Res
         now,
     );
     record_restore(&restored, &entry).context("cannot write the restore into the journal")?;
-    // A log of the old database would be taken for one of the new.
+    // SQLite would apply a log of the old database to the new one.
     for log in logs(&database) {
         remove(&log)?;
     }
@@ -125,19 +125,19 @@ fn replace(mut backup: OpenBackup, state_dir: &Path, caller: u32) -> anyhow::Res
     })
 }
 
-/// Removes what a restore that was cut off has left: SQLite would take its logs for the backup's.
+/// Removes the files of an interrupted restore: SQLite would apply its logs to the backup.
 fn clear(restored: &Path) -> io::Result<()> {
     remove(restored)?;
     logs(restored).try_for_each(|it| remove(&it))
 }
 
 impl Restored {
-    /// What a person has to know, and to do.
+    /// Returns the consequences and the next steps for the operator.
     fn to_text(&self) -> String {
         let made_at = &self.manifest.made_at;
         let mut text = format!("The state of {made_at} is restored; start the daemon.\n");
         if let Some(folder) = &self.replaced {
-            text += &format!("The database of before is in {}.\n", folder.display());
+            text += &format!("The replaced database is in {}.\n", folder.display());
         }
         text += &format!(
             "\nWHAT WAS DONE AFTER {made_at} IS UNKNOWN TO IT:\n\
@@ -150,7 +150,7 @@ impl Restored {
         );
         match &self.unknown {
             Some(unknown) if unknown.is_empty() => {
-                text += "The database of before knows of no certificate that is missing now.\n";
+                text += "The replaced database has no certificate that is missing now.\n";
             }
             Some(unknown) => {
                 text += &format!("{} certificates are missing now:\n", unknown.len());
@@ -159,13 +159,15 @@ impl Restored {
                     text += &format!("{}\n", line(&missing));
                 }
             }
-            None => text += "Which certificates these are, nobody here can tell.\n",
+            None => {
+                text += "These certificates are unknown: the replaced database cannot be read.\n"
+            }
         }
         text
     }
 }
 
-/// For the journal that goes on from here.
+/// Returns the entry for the restored journal.
 fn entry(
     manifest: &Manifest,
     replaced: Option<&Path>,
@@ -187,9 +189,9 @@ fn entry(
     }
 }
 
-/// Keeps the database with its logs in a folder of its own, and leaves it where it is.
+/// Copies the database with its logs into a new folder, and leaves it where it is.
 fn set_aside(database: &Path, now: i64) -> io::Result<PathBuf> {
-    // One that is whole is one file afterwards; one that is damaged keeps its logs.
+    // An intact database becomes one file; a damaged one keeps its logs.
     let _ = settle(database);
     let folder = database.with_file_name(format!("replaced-{}", compact(now)));
     files::make_new_folder(&folder, 0o700)?;
@@ -202,7 +204,7 @@ fn set_aside(database: &Path, now: i64) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Copies a file of ours durably, for its owner alone.
+/// Copies a file of ours durably and for its owner alone.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut input = files::open_ours(from)?;
     let mut output = files::create_new(to, 0o600)?;

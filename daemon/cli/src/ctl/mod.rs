@@ -228,8 +228,8 @@ fn enrollment(client: &Client, show: &Show, command: &EnrollmentCommand) -> Resu
             r#override,
         } => {
             let (kind, name) = which.kind_and_name();
-            let said = [("provisioning", provisioning), ("override", r#override)];
-            let query: Vec<String> = said
+            let given = [("provisioning", provisioning), ("override", r#override)];
+            let query: Vec<String> = given
                 .into_iter()
                 .filter_map(|(name, value)| {
                     Some(format!("{name}={}", client::segment(value.as_ref()?)))

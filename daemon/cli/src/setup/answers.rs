@@ -17,7 +17,7 @@ pub(super) const TPM_DEVICE: &str = "/dev/tpmrm0";
 #[serde(deny_unknown_fields)]
 pub struct Answers {
     /// A factory line with a hierarchy of its own, or a gateway with one intermediate.
-    pub shape: Shape,
+    pub shape: SiteKind,
     /// The organization in every subject.
     pub organization: String,
     /// Two letters (ISO 3166) in every subject.
@@ -52,7 +52,7 @@ pub struct Answers {
 /// The kind of site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Shape {
+pub enum SiteKind {
     /// A root, a plant, a line, and an authority for the clients of Hallmark.
     FactoryLine,
     /// One authority for the devices behind the gateway.
@@ -250,13 +250,15 @@ impl Answers {
     fn check(&self) -> Result<(), String> {
         let refuse = |problem: &str| Err(problem.to_owned());
         match (self.shape, self.issuer) {
-            (Shape::FactoryLine, Some(_)) => return refuse("`issuer` is for shape = \"gateway\""),
-            (Shape::Gateway, None) => {
+            (SiteKind::FactoryLine, Some(_)) => {
+                return refuse("`issuer` is for shape = \"gateway\"");
+            }
+            (SiteKind::Gateway, None) => {
                 return refuse("shape = \"gateway\" needs `issuer`: \"external\" or \"own-root\"");
             }
             _ => {}
         }
-        if self.shape == Shape::Gateway && self.line.is_some() {
+        if self.shape == SiteKind::Gateway && self.line.is_some() {
             return refuse("`line` is for shape = \"factory-line\"");
         }
         if self.certificate.is_some() && self.issuer != Some(Issuer::External) {
@@ -298,8 +300,8 @@ impl Answers {
     /// Returns the authority that issues for devices.
     pub fn issuing_authority(&self) -> &str {
         match self.shape {
-            Shape::FactoryLine => self.line.as_deref().unwrap_or("line-1"),
-            Shape::Gateway => "gateway",
+            SiteKind::FactoryLine => self.line.as_deref().unwrap_or("line-1"),
+            SiteKind::Gateway => "gateway",
         }
     }
 }
@@ -384,10 +386,10 @@ impl Provisioning {
             ("service_name", &self.service_name),
         ] {
             if answer.is_some() != by_arm {
-                let said = if by_arm { "needs" } else { "has no" };
+                let verb = if by_arm { "needs" } else { "has no" };
                 let verify = if by_arm { "arm" } else { "by-hand" };
                 return Err(format!(
-                    "[provisioning] verify = \"{verify}\" {said} `{key}`"
+                    "[provisioning] verify = \"{verify}\" {verb} `{key}`"
                 ));
             }
         }
@@ -417,12 +419,12 @@ mod tests {
     #[test]
     fn the_example_is_understood() {
         let answers = Answers::parse(EXAMPLE).expect("it ships");
-        assert_eq!(answers.shape, Shape::FactoryLine);
+        assert_eq!(answers.shape, SiteKind::FactoryLine);
     }
 
     #[test]
     fn a_refusal_tells_the_line_or_the_key() {
-        for (said, instead, words) in [
+        for (answer, instead, words) in [
             ("shape = \"factory-line\"", "shape = \"line\"", "line 5"),
             ("organization", "organisation", "organisation"),
             ("https = \"0.0.0.0:8443\"", "https = \"8443\"", "https"),
@@ -439,8 +441,8 @@ mod tests {
             ("verify = \"by-hand\"", "verify = \"arm\"", "`subscription`"),
             ("\"/root/dps.connection\"", "\"dps.connection\"", "absolute"),
         ] {
-            let text = EXAMPLE.replacen(said, instead, 1);
-            assert_ne!(text, EXAMPLE, "{said}");
+            let text = EXAMPLE.replacen(answer, instead, 1);
+            assert_ne!(text, EXAMPLE, "{answer}");
             let refusal = Answers::parse(&text).expect_err(instead);
             assert!(refusal.contains(words), "{instead}: {refusal}");
         }

@@ -3,7 +3,7 @@
 //! The texts are for operators to read and change. The parsers of the daemon check them before they
 //! are written to disk. This module has no side effects.
 
-use super::answers::{Answers, Issuer, Provisioning, Shape, TPM_DEVICE, TokenKind, every_id};
+use super::answers::{Answers, Issuer, Provisioning, SiteKind, TPM_DEVICE, TokenKind, every_id};
 use super::plan::{
     ARM_CREDENTIAL, DPS_CREDENTIAL, HUB_CREDENTIAL, TOKEN_STATE, softhsm_configuration,
     token_credential,
@@ -139,13 +139,13 @@ pub(super) fn configuration(answers: &Answers) -> String {
         policy: example(answers).and_then(|mut it| it.remove("policy")),
     };
     let people = match answers.shape {
-        Shape::FactoryLine => "operations",
-        Shape::Gateway => issuing,
+        SiteKind::FactoryLine => "operations",
+        SiteKind::Gateway => issuing,
     };
     // Devices behind a gateway may have no clock.
     let backdate = match answers.shape {
-        Shape::FactoryLine => "5m",
-        Shape::Gateway => "1h",
+        SiteKind::FactoryLine => "5m",
+        SiteKind::Gateway => "1h",
     };
     let station = answers.station.as_ref();
     let ids = station.map_or_else(every_id, |it| it.ids.clone());
@@ -174,7 +174,7 @@ pub(super) fn configuration(answers: &Answers) -> String {
 /// Returns a value of the gateway's example, for a gateway.
 fn example(answers: &Answers) -> Option<toml::Table> {
     let parsed = || toml::from_str(GATEWAY).expect("a test reads the example");
-    (answers.shape == Shape::Gateway).then(parsed)
+    (answers.shape == SiteKind::Gateway).then(parsed)
 }
 
 /// Returns one key of the example's only `[[table]]`.
@@ -183,50 +183,54 @@ fn of_example(answers: &Answers, table: &str, key: &str) -> Option<Value> {
 }
 
 fn token(answers: &Answers) -> TokenTable {
-    let said = answers.token.clone();
+    let answer = answers.token.clone();
     let table = TokenTable {
-        name: said.name.clone(),
+        name: answer.name.clone(),
         kind: "pkcs11",
-        fragment: said.fragment,
-        module: said.module,
-        label: said.label,
-        serial: said.serial,
+        fragment: answer.fragment,
+        module: answer.module,
+        label: answer.label,
+        serial: answer.serial,
         tcti: None,
         credential: token_credential(answers),
         sign_deadline_ms: None,
-        environment: said.environment,
+        environment: answer.environment,
     };
-    match said.kind {
+    match answer.kind {
         TokenKind::Pkcs11 => table,
         TokenKind::Softhsm => TokenTable {
             fragment: Some("softhsm2".into()),
-            label: Some(said.name.clone()),
+            label: Some(answer.name.clone()),
             environment: [(
                 "SOFTHSM2_CONF".to_owned(),
-                softhsm_configuration(&said.name).display().to_string(),
+                softhsm_configuration(&answer.name).display().to_string(),
             )]
             .into(),
             ..table
         },
         TokenKind::Tpm => TokenTable {
             kind: "tpm",
-            tcti: Some(said.tcti.unwrap_or_else(|| format!("device:{TPM_DEVICE}"))),
+            tcti: Some(
+                answer
+                    .tcti
+                    .unwrap_or_else(|| format!("device:{TPM_DEVICE}")),
+            ),
             sign_deadline_ms: of_example(answers, "token", "sign_deadline_ms"),
             ..table
         },
     }
 }
 
-fn provisioning(answers: &Answers, said: &Provisioning) -> ProvisioningTable {
-    let (address, ca_bundle) = (said.address, said.ca_bundle.clone());
+fn provisioning(answers: &Answers, answer: &Provisioning) -> ProvisioningTable {
+    let (address, ca_bundle) = (answer.address, answer.ca_bundle.clone());
     let by_arm = answers.verifies_by_arm();
     ProvisioningTable {
         name: "dps",
-        endpoint: said.endpoint.clone(),
+        endpoint: answer.endpoint.clone(),
         address,
-        device_endpoint: said.device_endpoint.clone(),
+        device_endpoint: answer.device_endpoint.clone(),
         device_address: address,
-        id_scope: said.id_scope.clone(),
+        id_scope: answer.id_scope.clone(),
         ca_bundle: ca_bundle.clone(),
         credential: DPS_CREDENTIAL,
         operations_per_minute: of_example(answers, "provisioning", "operations_per_minute"),
@@ -238,15 +242,15 @@ fn provisioning(answers: &Answers, said: &Provisioning) -> ProvisioningTable {
             (true, _) => vec!["root"],
         },
         arm: by_arm.then(|| ArmTable {
-            endpoint: said.arm_endpoint.clone(),
+            endpoint: answer.arm_endpoint.clone(),
             address,
             ca_bundle: ca_bundle.clone(),
-            subscription: said.subscription.clone(),
-            resource_group: said.resource_group.clone(),
-            name: said.service_name.clone(),
+            subscription: answer.subscription.clone(),
+            resource_group: answer.resource_group.clone(),
+            name: answer.service_name.clone(),
             credential: ARM_CREDENTIAL,
         }),
-        hub: said.hub_endpoint.clone().map(|endpoint| HubTable {
+        hub: answer.hub_endpoint.clone().map(|endpoint| HubTable {
             endpoint,
             address,
             ca_bundle,
@@ -312,13 +316,13 @@ fn hierarchy(answers: &Answers) -> Vec<NewAuthority> {
         },
     };
     match (answers.shape, answers.issuer) {
-        (Shape::FactoryLine, _) => vec![
+        (SiteKind::FactoryLine, _) => vec![
             new("root", None, "20y", 2),
             new("plant", Some("root"), "10y", 1),
             new(line, Some("plant"), "5y", 0),
             new("operations", Some("root"), "10y", 0),
         ],
-        (Shape::Gateway, Some(Issuer::External)) => {
+        (SiteKind::Gateway, Some(Issuer::External)) => {
             let mut gateway = new(line, None, "5y", 0);
             (gateway.external_issuer, gateway.validity) = (true, None);
             gateway.key_type = key_type(answers, false);
@@ -328,7 +332,7 @@ fn hierarchy(answers: &Answers) -> Vec<NewAuthority> {
             }
             vec![gateway]
         }
-        (Shape::Gateway, _) => vec![
+        (SiteKind::Gateway, _) => vec![
             new("root", None, "20y", 1),
             new(line, Some("root"), "5y", 0),
         ],

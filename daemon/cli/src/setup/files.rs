@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn apply(root: &Root, plan: &Plan) -> Vec<Written> {
-        root.check(plan).expect("nobody else was here");
+        root.check(plan).expect("only setup has written here");
         let files = plan.files.iter().map(|it| root.write(it));
         let links = plan.links.iter().map(|it| root.link(it));
         files

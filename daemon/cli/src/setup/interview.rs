@@ -3,7 +3,7 @@
 //! Each answer is stored at once in the form of `--answers`, and an answered question is not asked
 //! again. The input of a secret is hidden, and a secret is never stored with the answers.
 
-use super::answers::{Answers, Enrollment, Issuer, Shape, TPM_DEVICE, TokenKind, Verify};
+use super::answers::{Answers, Enrollment, Issuer, SiteKind, TPM_DEVICE, TokenKind, Verify};
 use super::files::put;
 use super::machine::program;
 use anyhow::{Context, anyhow, bail};
@@ -63,26 +63,26 @@ impl Interview<'_> {
     fn hold(&mut self) -> anyhow::Result<()> {
         let shape = self.choice(
             ("", "shape"),
-            "What shall this machine be?",
+            "Which kind of site is this machine for?",
             &[
                 (
-                    Shape::FactoryLine,
+                    SiteKind::FactoryLine,
                     "a factory line: root, plant, line and operations",
                 ),
                 (
-                    Shape::Gateway,
+                    SiteKind::Gateway,
                     "a gateway: one authority for the devices behind it",
                 ),
             ],
         )?;
-        self.text(("", "organization"), "Name of the works", None, is_said)?;
+        self.text(("", "organization"), "Name of the works", None, is_set)?;
         self.text(
             ("", "country"),
             "Country, two letters (empty: none)",
             Some(""),
             anything,
         )?;
-        if shape == Shape::FactoryLine {
+        if shape == SiteKind::FactoryLine {
             self.text(("", "line"), "Name of the line", Some("line-1"), is_name)?;
         } else {
             self.choice(
@@ -114,8 +114,8 @@ impl Interview<'_> {
         let key = ("listen", "names");
         if self.known(key).is_none() {
             let prompt = "What clients call this machine: names and addresses";
-            let said = prompted(prompt, Some(own.trim()), are_names)?;
-            self.keep(key, Value::from(split_names(&said)))?;
+            let answer = prompted(prompt, Some(own.trim()), are_names)?;
+            self.keep(key, Value::from(split_names(&answer)))?;
         }
         self.text(
             ("listen", "https"),
@@ -139,7 +139,7 @@ impl Interview<'_> {
             .and_then(Value::as_str);
         let url = format!("http://{}:{}", names.unwrap_or("localhost"), http.port());
         let prompt = "Others reach that by (certificates say so)";
-        self.text(("listen", "public_http"), prompt, Some(&url), is_said)
+        self.text(("listen", "public_http"), prompt, Some(&url), is_set)
             .map(drop)
     }
 
@@ -158,34 +158,29 @@ impl Interview<'_> {
         }
         let of = |key| ("provisioning", key);
         let prompt = "Its host (NAME.azure-devices-provisioning.net)";
-        self.text(of("endpoint"), prompt, None, is_said)?;
-        self.text(of("id_scope"), "Its id scope", None, is_said)?;
+        self.text(of("endpoint"), prompt, None, is_set)?;
+        self.text(of("id_scope"), "Its id scope", None, is_set)?;
         let verify = self.choice(
             of("verify"),
             "Who has the root's certificate verified there?",
             &[
-                (Verify::ByHand, "somebody, in the portal"),
+                (Verify::ByHand, "an operator, in the portal"),
                 (Verify::Arm, "the daemon, through Azure Resource Manager"),
             ],
         )?;
         if verify == Verify::Arm {
-            self.text(of("subscription"), "Subscription id", None, is_said)?;
-            self.text(of("resource_group"), "Resource group", None, is_said)?;
-            self.text(
-                of("service_name"),
-                "The service's name there",
-                None,
-                is_said,
-            )?;
+            self.text(of("subscription"), "Subscription id", None, is_set)?;
+            self.text(of("resource_group"), "Resource group", None, is_set)?;
+            self.text(of("service_name"), "The service's name there", None, is_set)?;
         }
         let prompt = "Host of the IoT Hub, where compromised devices are put out (empty: none)";
         self.text(of("hub_endpoint"), prompt, Some(""), anything)
             .map(drop)
     }
 
-    fn token(&mut self, shape: Shape) -> anyhow::Result<()> {
+    fn token(&mut self, shape: SiteKind) -> anyhow::Result<()> {
         let of = |key| ("token", key);
-        let name = if shape == Shape::FactoryLine {
+        let name = if shape == SiteKind::FactoryLine {
             "factory"
         } else {
             "gateway"
@@ -193,7 +188,7 @@ impl Interview<'_> {
         if self.known(of("kind")).is_none() {
             let found = visible_tokens();
             let items: Vec<_> = found.iter().map(|it| line(&it.0)).collect();
-            let prompt = Select::new().with_prompt("Where shall the keys live?");
+            let prompt = Select::new().with_prompt("Which token holds the keys?");
             let chosen = prompt.items(items).default(0).interact()?;
             for (key, value) in found
                 .into_iter()
@@ -238,12 +233,12 @@ impl Interview<'_> {
                 ],
             )?;
         }
-        self.text(of("label"), "The token's label", None, is_said)?;
+        self.text(of("label"), "The token's label", None, is_set)?;
         for variable in family.map(|it| it.environment).unwrap_or_default() {
             let environment = self.draft_table("token").entry("environment");
             let environment = environment.or_insert_with(|| Value::Table(Table::new()));
             if environment.get(&variable).is_none() {
-                let value = prompted(&format!("{variable} in its environment"), None, is_said)?;
+                let value = prompted(&format!("{variable} in its environment"), None, is_set)?;
                 if let Some(table) = environment.as_table_mut() {
                     table.insert(variable, Value::from(value));
                 }
@@ -294,9 +289,9 @@ impl Interview<'_> {
         if let Some(known) = self.known(key).and_then(Value::as_str) {
             return Ok(known.to_owned());
         }
-        let said = prompted(prompt, default, check)?;
-        self.keep(key, Value::from(said.as_str()))?;
-        Ok(said)
+        let answer = prompted(prompt, default, check)?;
+        self.keep(key, Value::from(answer.as_str()))?;
+        Ok(answer)
     }
 
     fn choice<T>(&mut self, key: Key, prompt: &str, items: &[(T, &str)]) -> anyhow::Result<T>
@@ -331,7 +326,7 @@ fn prompted(
             .default(default.to_owned())
             .show_default(!default.is_empty());
     }
-    let input = input.validate_with(|said: &String| check(said.trim()));
+    let input = input.validate_with(|answer: &String| check(answer.trim()));
     Ok(input.allow_empty(true).interact_text()?.trim().to_owned())
 }
 
@@ -402,65 +397,65 @@ fn anything(_: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn is_said(said: &str) -> Result<(), String> {
-    match said {
+fn is_set(answer: &str) -> Result<(), String> {
+    match answer {
         "" => Err("this is needed".into()),
         _ => Ok(()),
     }
 }
 
-fn split_names(said: &str) -> Vec<String> {
-    let names = said.split([',', ' ']).filter(|it| !it.is_empty());
+fn split_names(answer: &str) -> Vec<String> {
+    let names = answer.split([',', ' ']).filter(|it| !it.is_empty());
     names.map(str::to_owned).collect()
 }
 
-fn are_names(said: &str) -> Result<(), String> {
-    is_said(said)?;
-    listener_names(&split_names(said)).map(drop)
+fn are_names(answer: &str) -> Result<(), String> {
+    is_set(answer)?;
+    listener_names(&split_names(answer)).map(drop)
 }
 
-fn is_name(said: &str) -> Result<(), String> {
+fn is_name(answer: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    match !said.is_empty() && said.bytes().all(plain) {
+    match !answer.is_empty() && answer.bytes().all(plain) {
         true => Ok(()),
         false => Err("letters, digits and - _ .".into()),
     }
 }
 
-fn is_token_name(said: &str) -> Result<(), String> {
+fn is_token_name(answer: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    match (1..=TOKEN_NAME_BYTES_MAX).contains(&said.len()) && said.bytes().all(plain) {
+    match (1..=TOKEN_NAME_BYTES_MAX).contains(&answer.len()) && answer.bytes().all(plain) {
         true => Ok(()),
         false => Err(format!("1 to {TOKEN_NAME_BYTES_MAX} letters, digits and -")),
     }
 }
 
-fn is_address(said: &str) -> Result<(), String> {
-    match said.parse::<SocketAddr>() {
+fn is_address(answer: &str) -> Result<(), String> {
+    match answer.parse::<SocketAddr>() {
         Ok(_) => Ok(()),
         Err(_) => Err("an address and a port, as in 0.0.0.0:8443 or [::]:8443".into()),
     }
 }
 
-fn is_address_or_empty(said: &str) -> Result<(), String> {
-    if said.is_empty() {
+fn is_address_or_empty(answer: &str) -> Result<(), String> {
+    if answer.is_empty() {
         Ok(())
     } else {
-        is_address(said)
+        is_address(answer)
     }
 }
 
-fn is_file(said: &str) -> Result<(), String> {
-    match Path::new(said) {
+fn is_file(answer: &str) -> Result<(), String> {
+    match Path::new(answer) {
         path if path.is_absolute() && path.is_file() => Ok(()),
         _ => Err("an absolute path of a file that exists".into()),
     }
 }
 
-fn is_file_or_empty(said: &str) -> Result<(), String> {
-    if said.is_empty() {
+fn is_file_or_empty(answer: &str) -> Result<(), String> {
+    if answer.is_empty() {
         Ok(())
     } else {
-        is_file(said)
+        is_file(answer)
     }
 }

@@ -37,14 +37,14 @@ pub(super) fn run_with(command: &mut Command, input: &[u8]) -> anyhow::Result<Ze
         // A program that does not read its input fails by itself, or does not need it.
         let _ = stdin.write_all(input);
     }
-    let told = child
+    let output = child
         .wait_with_output()
         .with_context(|| format!("`{line}`"))?;
-    let out = Zeroizing::new(String::from_utf8_lossy(&told.stdout).into_owned());
-    if !told.status.success() {
-        let error = String::from_utf8_lossy(&told.stderr);
-        let said: Vec<&str> = error.split_whitespace().collect();
-        bail!("`{line}` failed: {}", said.join(" "));
+    let out = Zeroizing::new(String::from_utf8_lossy(&output.stdout).into_owned());
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        let message: Vec<&str> = error.split_whitespace().collect();
+        bail!("`{line}` failed: {}", message.join(" "));
     }
     Ok(out)
 }
@@ -103,7 +103,7 @@ impl User {
             let out = out.with_context(|| {
                 format!("there is no user {name}: install the package, or run systemd-sysusers")
             })?;
-            out.trim().parse().context("`id` tells no number")
+            out.trim().parse().context("`id` printed no number")
         };
         Ok(Self {
             uid: id("-u")?,

@@ -143,8 +143,8 @@ fn answers(options: &Options, root: &Root) -> Result<Answers, Stop> {
 
 /// Returns the answered store, else the store in use, else the encrypted store if possible.
 fn store(answers: &Answers, options: &Options, root: &Root) -> anyhow::Result<CredentialStore> {
-    if let Some(said) = answers.credentials.store {
-        return Ok(said);
+    if let Some(answer) = answers.credentials.store {
+        return Ok(answer);
     }
     let token = plan::token_credential(answers);
     let plain = credentials::path(CredentialStore::Plain, &token);
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_told_before_anything_is_written() {
-        for (said, instead, words) in [
+        for (answer, instead, words) in [
             ("\"Example Works\"", "\"\"", "organization"),
             ("\"DE\"", "\"DEU\"", "ceremony"),
             ("line = \"line-1\"", "line = \"root\"", "two [[authority]]"),
@@ -333,8 +333,8 @@ mod tests {
             ),
             ("http://hallmark", "https://hallmark", "public_http"),
         ] {
-            let text = EXAMPLE.replacen(said, instead, 1);
-            assert_ne!(text, EXAMPLE, "{said}");
+            let text = EXAMPLE.replacen(answer, instead, 1);
+            assert_ne!(text, EXAMPLE, "{answer}");
             let refusal = format!("{:#}", planned(&text).expect_err(instead));
             assert!(refusal.contains(words), "{instead}: {refusal}");
         }
@@ -343,17 +343,17 @@ mod tests {
     proptest! {
         /// The organization is either refused or appears unchanged in the files.
         #[test]
-        fn an_answer_is_never_more_than_a_text(said in "\\PC{0,40}|[\"'\\\\@\n#=\\[\\]a-z]{0,20}") {
-            let quoted = toml::Value::from(said.as_str()).to_string();
+        fn an_answer_is_never_more_than_a_text(answer in "\\PC{0,40}|[\"'\\\\@\n#=\\[\\]a-z]{0,20}") {
+            let quoted = toml::Value::from(answer.as_str()).to_string();
             let text = EXAMPLE.replacen("\"Example Works\"", &quoted, 1);
             if let Ok(plan) = planned(&text) {
                 let ceremony = &plan.files[1].text;
                 let ceremony: toml::Table = ceremony.parse().expect("it was parsed before");
                 let subject = &ceremony["authority"][0]["subject"];
-                prop_assert_eq!(subject["organization"].as_str(), Some(said.as_str()));
+                prop_assert_eq!(subject["organization"].as_str(), Some(answer.as_str()));
                 let configuration: toml::Table = plan.files[0].text.parse().expect("so was it");
                 let device = &configuration["profile"][0]["certificate"]["subject"];
-                prop_assert_eq!(device["organization"].as_str(), Some(said.as_str()));
+                prop_assert_eq!(device["organization"].as_str(), Some(answer.as_str()));
                 prop_assert_eq!(configuration["profile"].as_array().map(Vec::len), Some(4));
             }
         }

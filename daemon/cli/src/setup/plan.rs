@@ -93,7 +93,7 @@ pub enum Holder {
     /// The daemon.
     Daemon,
     /// No unit: the secret is kept for emergencies.
-    Nobody,
+    NoUnit,
 }
 
 /// The origin of a secret.
@@ -198,7 +198,7 @@ fn credentials(answers: &Answers) -> Vec<PlannedCredential> {
     if token.kind == TokenKind::Softhsm {
         let (name, what) = (format!("{}-so-pin", token.name), of_token("the SO PIN"));
         let origin = Origin::NewToken(folder.join("so-pin"));
-        all.push(credential(&name, &what, origin, Holder::Nobody));
+        all.push(credential(&name, &what, origin, Holder::NoUnit));
     }
     let Some(service) = &answers.provisioning else {
         return all;

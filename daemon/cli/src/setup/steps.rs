@@ -35,7 +35,8 @@ pub(super) struct Steps<'a> {
 /// Prints one line of progress.
 pub(super) fn tell(step: &str, outcome: &str) -> anyhow::Result<()> {
     let told = format!("{step:<14} {outcome}");
-    writeln!(printable::out(), "{}", printable::line(&told)).context("cannot say how it goes")
+    writeln!(printable::out(), "{}", printable::line(&told))
+        .context("cannot write to standard output")
 }
 
 impl Steps<'_> {
@@ -295,7 +296,7 @@ impl Steps<'_> {
         hallmark(ADMIN_SOCKET, &add)?;
         tell(
             "enrollment",
-            &format!("group {group} added; `hallmark push list` tells what waits"),
+            &format!("group {group} added; `hallmark push list` shows waiting changes"),
         )
     }
 

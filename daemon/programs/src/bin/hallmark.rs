@@ -1,4 +1,4 @@
-//! `hallmark`: the operator's command, over the admin socket.
+//! Starts `hallmark`, the operator's command.
 
 use std::process::ExitCode;
 

@@ -181,7 +181,7 @@ fn another_issuer_is_found() {
         .iter()
         .map(|finding| finding.id)
         .collect();
-    // Both roots have one name, so only the key tells.
+    // Both roots have the same name and differ only in the key.
     assert_eq!(ids, ["authority_key_identifier"]);
     let as_root = Expectation {
         issuer: ExpectedIssuer::SelfSigned,

@@ -1,4 +1,4 @@
-//! Stories over the whole module, and what they are told with: software keys in place of a token.
+//! Tests the whole module with software keys in place of a token.
 
 mod certificate;
 mod chain;
