@@ -42,7 +42,7 @@ pub enum Reason {
     #[error("neither slot holds this certificate; `hallmark enrollment show` has what they hold")]
     NotThere,
     /// The service was not observed with the required certificate.
-    #[error("the {slot} slot was not observed with the certificate that it shall hold")]
+    #[error("the {slot} slot was not observed with the certificate that it must hold")]
     NotObserved {
         /// The slot with other content.
         slot: SlotName,

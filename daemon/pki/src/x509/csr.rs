@@ -49,7 +49,7 @@ pub enum CsrRefusal {
     /// The proof of possession fails.
     #[error(
         "the request's signature does not match its public key; sign it with the private key of \
-         the key pair that shall be certified"
+         the key pair to be certified"
     )]
     BadSignature,
     /// The request is signed with an algorithm that is broken or unknown.
