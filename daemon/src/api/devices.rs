@@ -38,7 +38,7 @@ pub(super) struct Device {
 pub(super) struct DeviceDetail {
     #[serde(flatten)]
     device: Device,
-    /// The block that keeps it out.
+    /// The block that excludes it.
     blocked: Option<Standing>,
     certificates: Vec<Leaf>,
     enrollments: Vec<Enrollment>,

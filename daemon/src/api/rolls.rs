@@ -105,7 +105,7 @@ pub(super) struct Start {
 #[derive(Serialize)]
 pub(super) struct Started {
     rolls: Vec<Roll>,
-    /// Services that let the device in by a group: nothing changes there, and why.
+    /// Services that accept the device by a group: nothing changes there, and why.
     under_groups: Vec<UnderGroup>,
     /// The new leaf of a compromised device.
     certificate: Option<Answer>,

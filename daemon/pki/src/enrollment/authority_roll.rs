@@ -1,10 +1,10 @@
-//! How the roll of an authority goes on: what has come about, what the next step is, and what it
-//! waits for.
+//! Decides how the rollover of an authority goes on: the next step, or the reason to wait.
 //!
-//! Pure, like [`super::roll`], which has the states. An authority may be held by any number of
-//! groups at any number of services, and all of them step together. What must never happen: a
-//! generation signs before every service that holds its authority was seen to accept it; what is
-//! compromised comes back; a roll ends while somebody below still depends on what it takes away.
+//! Pure, like [`super::roll`], which has the states. Any number of groups at any number of services
+//! may hold an authority, and all of them step together. Three things must never happen: a
+//! generation signs before every service that holds its authority was observed to accept it; a
+//! compromised certificate comes back; a rollover ends while an authority or a device below still
+//! depends on the certificate that it removes.
 
 use super::refusal::Reason;
 use super::roll::{RollReason, RollState};
@@ -12,7 +12,7 @@ use super::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, Slots};
 use super::thumbprint::Thumbprint;
 use std::fmt;
 
-/// A group of the authority, and what is known of it.
+/// A group of the authority, with its desired and observed state.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Row id of the enrollment.
@@ -21,13 +21,13 @@ pub struct Group {
     pub provisioning: String,
     /// The group's id there.
     pub name: String,
-    /// What it shall hold.
+    /// The desired slots.
     pub slots: Slots,
-    /// Whether it shall let anybody in.
+    /// Its new desired status.
     pub enabled: bool,
-    /// Whether the service was seen as the group shall be.
+    /// True if the service was observed with the desired state.
     pub in_step: bool,
-    /// What the service was seen holding, and whether the canary got in.
+    /// The observed slots, and the canary's verdict.
     pub sighting: CutOverEvidence,
 }
 
@@ -36,56 +36,57 @@ pub struct Group {
 pub struct Change {
     /// Row id of the enrollment.
     pub group: i64,
-    /// Its slots as the step was decided on.
+    /// Its slots when the step was decided.
     pub from: Slots,
-    /// Its slots as they shall be.
+    /// Its new slots.
     pub to: Slots,
-    /// Whether it was to let anybody in as the step was decided on.
+    /// Its desired status when the step was decided.
     pub was_enabled: bool,
-    /// Whether it shall let anybody in.
+    /// Its new desired status.
     pub enabled: bool,
 }
 
-/// What is known when an authority's roll is looked at.
+/// The evidence about an authority's rollover.
 #[derive(Clone, Debug)]
 pub struct Evidence {
-    /// Why it is rolled.
+    /// The reason of the rollover.
     pub reason: RollReason,
     /// The certificate that is replaced.
     pub old: Thumbprint,
-    /// By compromise: it, and other certificates of the authority that are void with it.
+    /// In a compromise: this certificate, and other certificates of the authority that are revoked
+    /// with it.
     pub compromised: Vec<Thumbprint>,
     /// The certificate that replaces it, once there is one.
     pub next: Option<Thumbprint>,
-    /// Whether the next generation signs already.
+    /// True if the next generation signs already.
     pub next_serves: bool,
-    /// Services that shall hold the next certificate verified, and do not yet.
+    /// Services that do not hold the next certificate verified yet.
     pub unverified: Vec<String>,
     /// The authority's groups.
     pub groups: Vec<Group>,
-    /// Whether the cut-over may be made as far as people are concerned.
+    /// True if no approval for the cut-over is missing.
     pub cut_over_approved: bool,
-    /// Whether the old certificate may go as far as people are concerned.
+    /// True if no approval for the retirement is missing.
     pub retirement_approved: bool,
-    /// Whether the old certificate may go.
+    /// The evidence that the old certificate is no longer needed.
     pub retirement: RetireEvidence,
-    /// By compromise: whether the authority whose compromise brought this one about is not shut out yet.
+    /// In a compromise: true if the compromised authority above is not excluded yet.
     pub above_lets_in: bool,
-    /// Authorities below that still sign under the old certificate, or are being rolled.
+    /// Authorities below that still sign under the old certificate, or have an open rollover.
     pub behind: Vec<String>,
     /// CA certificates of the old generation that services still hold.
     pub ca_certificates: u64,
-    /// Of these, such as shall be gone.
+    /// Of these, those to be deleted.
     pub ca_certificates_leaving: u64,
     /// Identities that hubs still have to delete.
     pub hub_open: u64,
     /// Devices whose current leaf is below the old certificate.
     pub to_reissue: u64,
-    /// Enrollments that block the old certificate, and are not in place yet.
+    /// Enrollments that block the old certificate, and are not confirmed yet.
     pub blocks_open: u64,
 }
 
-/// The next step of an authority's roll.
+/// The next step of an authority's rollover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Make the next generation.
@@ -94,39 +95,39 @@ pub enum Step {
     Stage(Vec<Change>),
     /// The next generation signs, and serves in the slots.
     CutOver(Vec<Change>),
-    /// A compromised certificate has a successor: it takes the slots and signs.
+    /// The successor of a compromised certificate takes the slots and signs.
     Replace(Vec<Change>),
     /// The old certificate leaves its slots.
     Retire(Vec<Change>),
     /// The old CA certificate is deleted at the services.
     Withdraw,
-    /// Nothing but the state changes.
+    /// Only the state changes.
     Enter(RollState),
 }
 
-/// What an authority's roll waits for.
+/// The reason why an authority's rollover waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// These services to hold the next certificate verified.
+    /// These services do not hold the next certificate verified yet.
     Verification(Vec<String>),
-    /// A group to be as the next step needs it.
+    /// A group is not as the next step needs it.
     Group {
         /// The provisioning service.
         provisioning: String,
         /// The group.
         name: String,
-        /// What is missing.
+        /// The missing condition.
         reason: Reason,
     },
-    /// The service to be as it shall be.
+    /// The service is not in the desired state.
     Service(Vec<String>),
-    /// Somebody's word, for a cut-over or a retirement.
+    /// An operator's approval, for a cut-over or a retirement.
     Approval(&'static str),
     /// The old certificate's end, or the proof of every device.
     Retirement(Reason),
     /// Authorities below, to sign under the next certificate.
     Below(Vec<String>),
-    /// The compromised authority above to be shut out.
+    /// The exclusion of the compromised authority above.
     Above,
     /// The service to delete the old CA certificate.
     Deletion,
@@ -136,7 +137,7 @@ pub enum Wait {
     Reissue(u64),
     /// The disabled groups that block the old certificate.
     Block,
-    /// Nothing: it is over.
+    /// Nothing: it is done.
     Nothing,
 }
 
@@ -180,7 +181,7 @@ impl fmt::Display for Wait {
     }
 }
 
-/// Decides how the roll of an authority goes on from `state`.
+/// Decides how the rollover of an authority goes on from `state`.
 pub fn next_step(state: RollState, evidence: &Evidence) -> Result<Step, Wait> {
     match state {
         RollState::Requested => evidence.requested(),
@@ -202,7 +203,7 @@ impl Evidence {
         }
     }
 
-    /// The next certificate, once every service that must know it before it is used does.
+    /// Returns the next certificate, once every service that must know it before its use does.
     fn published(&self) -> Result<Option<Thumbprint>, Wait> {
         match self.next {
             Some(_) if !self.unverified.is_empty() => {
@@ -230,9 +231,10 @@ impl Evidence {
             }
         }
         let changes = self.cut_over()?;
-        match self.cut_over_approved {
-            true => Ok(Step::CutOver(changes)),
-            false => Err(Wait::Approval("cut-over")),
+        if self.cut_over_approved {
+            Ok(Step::CutOver(changes))
+        } else {
+            Err(Wait::Approval("cut-over"))
         }
     }
 
@@ -245,7 +247,7 @@ impl Evidence {
     }
 
     fn draining(&self) -> Result<Step, Wait> {
-        // Added since, or left with a good certificate by a compromise.
+        // Groups that were added since, or keep a good certificate after a compromise.
         let late = self.cut_over()?;
         if !late.is_empty() {
             return Ok(Step::CutOver(late));
@@ -283,14 +285,15 @@ impl Evidence {
         let late: Vec<String> = late
             .map(|group| format!("group {} at {}", group.name, group.provisioning))
             .collect();
-        match late.is_empty() {
-            true => Ok(()),
-            false => Err(Wait::Service(late)),
+        if late.is_empty() {
+            Ok(())
+        } else {
+            Err(Wait::Service(late))
         }
     }
 
-    /// A compromise: whether the successor can take the place of the compromised certificate. It waits for
-    /// nothing but its own making, and where the service verifies it, for that.
+    /// In a compromise: decides whether the successor can take the place of the compromised
+    /// certificate. It waits for its own making, and where the service verifies it, for that.
     pub fn replacement(&self) -> Result<Step, Wait> {
         match self.published()? {
             None => Ok(Step::Make),
@@ -323,7 +326,7 @@ impl Evidence {
         if self.ca_certificates > 0 {
             return Err(Wait::Deletion);
         }
-        // Whoever is let in by the one above would be back in the hub at once.
+        // The group above would accept these devices, and they would be back in the hub at once.
         if self.above_lets_in {
             return Err(Wait::Above);
         }
@@ -342,7 +345,7 @@ impl Evidence {
 
     fn reissuing(&self) -> Result<Step, Wait> {
         if !self.next_serves {
-            // `replacement` says what it waits for.
+            // `replacement` returns the reason to wait.
             return Err(self.replacement().err().unwrap_or(Wait::Nothing));
         }
         self.in_step()?;
@@ -356,10 +359,11 @@ impl Evidence {
             return Err(Wait::Reissue(self.to_reissue));
         }
         let both = |group: &Group| group.slots.held().len() > 1;
-        // A good certificate was left beside the compromised one: it goes as in any roll.
-        match self.groups.iter().any(both) {
-            true => Ok(Step::Enter(RollState::Draining)),
-            false => Ok(Step::Enter(RollState::Done)),
+        // A good certificate is left beside the compromised one: it retires as in any rollover.
+        if self.groups.iter().any(both) {
+            Ok(Step::Enter(RollState::Draining))
+        } else {
+            Ok(Step::Enter(RollState::Done))
         }
     }
 }
@@ -386,7 +390,7 @@ impl Group {
         }
     }
 
-    /// Whether a canary can be tried: the service was seen with both certificates.
+    /// Returns true if a canary can be tested: the service was observed with both certificates.
     pub fn awaits_canary(&self) -> bool {
         let sighting = CutOverEvidence {
             canary: CanaryVerdict::NotNeeded,

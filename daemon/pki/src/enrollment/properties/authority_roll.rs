@@ -1,4 +1,5 @@
-//! Random events, in any order, against the roll of one authority and the groups that hold it.
+//! Applies random events, in any order, to the rollover of one authority and the groups that hold
+//! it.
 
 use crate::enrollment::authority_roll::{Change, Evidence, Group, Step, next_step};
 use crate::enrollment::roll::{RollReason, RollState};
@@ -9,9 +10,9 @@ use time::{Duration, OffsetDateTime};
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// The engine looks, and makes the step that is due.
+    /// The engine makes the step that is due.
     Advance,
-    /// The reconciler brings one group's service to what is wanted.
+    /// The reconciler brings one group's service to the desired state.
     Push(usize),
     Verified,
     Canary(usize, bool),
@@ -46,7 +47,7 @@ fn certificate(name: &str) -> Thumbprint {
     Thumbprint::of(name.as_bytes())
 }
 
-/// A roll, and all that is known of its surroundings.
+/// A rollover, and the state of its surroundings.
 #[derive(Clone, Debug)]
 struct World {
     state: RollState,
@@ -70,16 +71,18 @@ impl World {
             sighting: CutOverEvidence {
                 observed_primary: Some(old),
                 observed_secondary: None,
-                canary: match compromise {
-                    true => CanaryVerdict::NotNeeded,
-                    false => CanaryVerdict::Pending,
+                canary: if compromise {
+                    CanaryVerdict::NotNeeded
+                } else {
+                    CanaryVerdict::Pending
                 },
             },
         };
         Self {
-            state: match compromise {
-                true => RollState::ShuttingOut,
-                false => RollState::Requested,
+            state: if compromise {
+                RollState::ShuttingOut
+            } else {
+                RollState::Requested
             },
             evidence: Evidence {
                 reason,
@@ -122,9 +125,10 @@ impl World {
                 if let Some(group) = evidence.groups.get_mut(*number)
                     && group.awaits_canary()
                 {
-                    group.sighting.canary = match passed {
-                        true => CanaryVerdict::Passed,
-                        false => CanaryVerdict::Failed("refused".into()),
+                    group.sighting.canary = if *passed {
+                        CanaryVerdict::Passed
+                    } else {
+                        CanaryVerdict::Failed("refused".into())
                     };
                 }
             }
@@ -216,13 +220,17 @@ fn observed(group: &Group, certificate: Thumbprint) -> bool {
     seen.observed_primary == Some(certificate) || seen.observed_secondary == Some(certificate)
 }
 
-/// What must hold after every event of an expiry roll.
+/// Invariants after every event of an expiry rollover.
 fn check_expiry(before: &World, after: &World) -> Result<(), String> {
-    let ensure = |holds: bool, rule: &str| match holds {
-        true => Ok(()),
-        false => Err(format!("{rule}: {before:?} {after:?}")),
+    let ensure = |holds: bool, rule: &str| {
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{rule}: {before:?} {after:?}"))
+        }
     };
-    let (old, next) = (certificate("old"), certificate("next"));
+    let old = certificate("old");
+    let next = certificate("next");
     let began = after.evidence.next_serves && !before.evidence.next_serves;
     for group in &before.evidence.groups {
         if began {
@@ -246,9 +254,9 @@ fn check_expiry(before: &World, after: &World) -> Result<(), String> {
         ensure(!gone || after.expired, "the old one went before its end")?;
         ensure(
             !gone || after.evidence.behind.is_empty(),
-            "somebody below needed it",
+            "an authority below needed it",
         )?;
-        ensure(group.enabled, "nobody is shut out by an expiry")?;
+        ensure(group.enabled, "an expiry disables no group")?;
         let moved = SlotName::BOTH.into_iter().any(|slot| {
             let other = group.slots.in_slot(slot.other());
             let mut all = before.evidence.groups.iter();
@@ -264,17 +272,20 @@ fn check_expiry(before: &World, after: &World) -> Result<(), String> {
     )
 }
 
-/// What must hold after every event of a compromise roll.
+/// Invariants after every event of a compromise rollover.
 fn check_compromise(before: &World, after: &World) -> Result<(), String> {
-    let ensure = |holds: bool, rule: &str| match holds {
-        true => Ok(()),
-        false => Err(format!("{rule}: {before:?} {after:?}")),
+    let ensure = |holds: bool, rule: &str| {
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{rule}: {before:?} {after:?}"))
+        }
     };
     for group in &after.evidence.groups {
         let holds = group.slots.held().contains(&certificate("old"));
         ensure(
             !(holds && group.enabled),
-            "a compromised certificate lets somebody in",
+            "DPS accepts a compromised certificate",
         )?;
     }
     let cleared = after.state == RollState::Clearing && before.state == RollState::ShuttingOut;
