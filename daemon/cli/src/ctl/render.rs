@@ -5,6 +5,9 @@
 use hallmark_base::printable::{self, Page, is_pem};
 use serde_json::Value;
 
+/// Members that repeat a sentence of their object for programs; only `--json` shows them.
+const FOR_PROGRAMS: [&str; 2] = ["alarm_details", "waits_for_detail"];
+
 /// Formats a list as a table, with one row per entry.
 pub(super) fn table(rows: &Value, columns: &[&str]) -> String {
     let mut lines: Vec<Vec<String>> = vec![columns.iter().map(|it| it.to_uppercase()).collect()];
@@ -44,7 +47,10 @@ pub(super) fn record(value: &Value) -> String {
 fn write_members(page: &mut Page, value: &Value, first: &str, pad: &str) {
     match value {
         Value::Object(members) => {
-            for (number, (name, member)) in members.iter().enumerate() {
+            let shown = members
+                .iter()
+                .filter(|(name, _)| !FOR_PROGRAMS.contains(&name.as_str()));
+            for (number, (name, member)) in shown.enumerate() {
                 let lead = if number == 0 { first } else { pad };
                 write_member(page, name, member, lead, pad);
             }
@@ -108,7 +114,7 @@ mod tests {
 
     #[test]
     fn members_of_members_are_indented() {
-        let value = json!({ "a": 1, "b": { "c": "x" }, "d": [] });
+        let value = json!({ "a": 1, "b": { "c": "x" }, "d": [], "waits_for_detail": {} });
         assert_eq!(record(&value), "a: 1\nb:\n  c: x\nd: -\n");
     }
 }
