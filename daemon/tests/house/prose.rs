@@ -92,12 +92,8 @@ const STILL_TO_DO: &[&str] = &[
     "daemon/cli/",
     "daemon/pki/",
     "daemon/programs/",
-    "daemon/src/api/",
     "daemon/src/ca/",
     "daemon/src/commands/",
-    "daemon/src/config/",
-    "daemon/src/provisioning/",
-    "daemon/src/service/",
     "daemon/src/store/",
     "daemon/src/lib.rs",
 ];
