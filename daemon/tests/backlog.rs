@@ -24,7 +24,6 @@ use hallmarkd::x509::certificate::Certificate;
 use hallmarkd::x509::key::KeyType;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
