@@ -58,7 +58,7 @@ fn row(module: &str, report: &Report) -> String {
     let keys = KeyType::ALL.map(|key_type| {
         cell(report, |check| {
             // A TPM has no ids: its keys are stored outside.
-            let besides = ["an id that is taken", "a new key is told to be made"];
+            let besides = ["an id that is taken", "a new key is reported as made"];
             let besides = besides.iter().any(|it| check.operation.starts_with(it));
             check.key_type == Some(key_type) && !besides
         })
