@@ -12,11 +12,11 @@
 //! | [`token`] | runs token workers, and signs through them |
 //! | [`provisioning`] | calls DPS, Azure Resource Manager and IoT Hub |
 //!
-//! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`) do
-//! not use each other. `daemon/tests/house` reads `use` lines to check that, and Cargo keeps two crates
-//! free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`]) has no clock and no
-//! I/O, and `hallmark-base` gives access to the machine ([`files`], [`notify`], [`printable`],
-//! [`socket_path`], [`toml_error`]).
+//! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`)
+//! do not use each other. `daemon/tests/house` reads `use` lines to check that, and Cargo keeps two
+//! crates free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`]) has no
+//! clock and no I/O, and `hallmark-base` gives access to the machine ([`files`], [`notify`],
+//! [`printable`], [`socket_path`], [`toml_error`]).
 //!
 //! The dangerous path, the issuance cycle, is `ca::issue`; `docs/issuance-cycle.md` explains it.
 

@@ -14,7 +14,7 @@ use tracing_subscriber::filter::Targets;
 const WRONG_CONFIGURATION: u8 = 78;
 
 /// Runs `body` as a whole program, and reports its error once. `is_configuration_error` decides
-/// whether the exit code tells systemd not to start the program again.
+/// whether the exit code makes systemd leave the program stopped.
 pub fn main(
     body: impl FnOnce() -> anyhow::Result<ExitCode>,
     is_configuration_error: fn(&anyhow::Error) -> bool,

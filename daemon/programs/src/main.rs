@@ -76,8 +76,8 @@ fn run() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replaces this process by the worker's program, with the same arguments. Only that program loads the
-/// libraries of a token. Returns only if it cannot be started.
+/// Replaces this process by the worker's program, with the same arguments. Only that program loads
+/// the libraries of a token. Returns only if it cannot be started.
 fn become_worker() -> anyhow::Error {
     let worker = match std::env::current_exe() {
         Ok(own) => own.with_file_name(WORKER),

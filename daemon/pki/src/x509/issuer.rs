@@ -32,9 +32,9 @@ pub struct Issuer {
 /// Limits that an issuer's own certificate sets for certificates below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
-    /// Unix seconds.
+    /// The issuer's first second of validity, in Unix seconds.
     pub(super) not_before: i64,
-    /// Unix seconds.
+    /// The issuer's last second of validity, in Unix seconds.
     pub(super) not_after: i64,
     pub(super) path_length: Option<u8>,
 }

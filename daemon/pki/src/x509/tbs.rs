@@ -56,15 +56,15 @@ pub enum BuildRefusal {
          roll the issuer over", not_after - issuer_not_after
     )]
     OutlivesIssuer {
-        /// Unix seconds.
+        /// The end of the certificate, in Unix seconds.
         not_after: i64,
-        /// Unix seconds.
+        /// The end of the issuer, in Unix seconds.
         issuer_not_after: i64,
     },
     /// The issuer's certificate is not valid yet: a clock is wrong.
     #[error("the issuer is not valid before {issuer_not_before} (Unix seconds); check the clock")]
     IssuerNotYetValid {
-        /// Unix seconds.
+        /// The beginning of the issuer, in Unix seconds.
         issuer_not_before: i64,
     },
     /// The issuer's path length forbids it (RFC 5280 4.2.1.9).

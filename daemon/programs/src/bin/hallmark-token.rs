@@ -1,5 +1,5 @@
-//! `hallmark-token`: the worker of one token, which `hallmarkd token` becomes. The only program that
-//! loads a token's library and holds a PIN; it knows no database and no HTTP.
+//! `hallmark-token`: the worker of one token, which `hallmarkd token` becomes. The only program
+//! that loads a token's library and holds a PIN; it knows no database and no HTTP.
 
 use clap::Parser;
 use hallmark_base::notify::Systemd;

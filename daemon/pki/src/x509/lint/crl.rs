@@ -29,9 +29,9 @@ pub struct Expectation<'a> {
     pub issuer: &'a Certificate,
     /// The CRL number.
     pub number: u64,
-    /// Unix seconds.
+    /// The time of this update, in Unix seconds.
     pub this_update: i64,
-    /// Unix seconds.
+    /// The latest time of the next update, in Unix seconds.
     pub next_update: i64,
     /// The revoked serial numbers.
     pub entries: &'a [Entry],
