@@ -68,8 +68,9 @@ fn is_printable(character: char) -> bool {
 }
 
 fn is_invisible(character: char) -> bool {
-    let mut ranges = INVISIBLE.iter();
-    ranges.any(|(first, last)| (*first..=*last).contains(&character))
+    INVISIBLE
+        .iter()
+        .any(|(first, last)| (*first..=*last).contains(&character))
 }
 
 /// A text that is built line by line. The content of a line cannot begin another line.
@@ -226,7 +227,8 @@ mod tests {
     #[test]
     fn a_writer_escapes_what_is_formatted_into_it() {
         let mut printed = Printed(Vec::new());
-        let (name, value) = ("a\u{1b}", 'é');
+        let name = "a\u{1b}";
+        let value = 'é';
         writeln!(printed, "{name}: {value}").unwrap();
         assert_eq!(printed.0, "a\\u{1b}: é\n".as_bytes());
     }

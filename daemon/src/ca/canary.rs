@@ -133,8 +133,11 @@ impl CertificateAuthority {
             let serving = hierarchy.serving(name);
             serving.is_some_and(|it| hierarchy.upwards(it.id).any(|it| it.authority == authority))
         };
-        let devices = self.issuer.profiles().values();
-        let mut devices = devices.filter(|it| it.role == Role::Device && below(&it.authority));
+        let mut devices = self
+            .issuer
+            .profiles()
+            .values()
+            .filter(|it| it.role == Role::Device && below(&it.authority));
         let like = devices.next().map(|it| it.certificate.clone());
         let like = like.unwrap_or_else(Profile::verification);
         Profile {

@@ -102,7 +102,8 @@ impl TokenDiagnostics {
         progress: &dyn Fn(String),
     ) -> Result<DiagnosticsReport, Error> {
         if !BENCH_SECONDS.contains(&request.seconds) {
-            let (least, most) = (BENCH_SECONDS.start(), BENCH_SECONDS.end());
+            let least = BENCH_SECONDS.start();
+            let most = BENCH_SECONDS.end();
             let message = format!("`seconds` must be {least} to {most}");
             return Err(Error::mend(Code::BenchInvalid, message));
         }

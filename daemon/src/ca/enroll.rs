@@ -135,7 +135,7 @@ impl CertificateAuthority {
             .is_some()
         {
             let message = format!(
-                "{device} is blocked, and its group {} would let it in; lift the block with \
+                "{device} is blocked, and its group {} would accept it; lift the block with \
                  `hallmark device unblock {device}`",
                 group.name
             );

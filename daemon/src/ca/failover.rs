@@ -43,7 +43,7 @@ pub(super) struct Failover {
 
 #[derive(Clone, Copy)]
 struct KeyProof {
-    /// Unix seconds.
+    /// Time of the request, in Unix seconds.
     asked_at: i64,
     is_shown: bool,
 }

@@ -26,7 +26,8 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// The contents of the previous generation's certificate: the same name, path length and validity.
+    /// The contents of the previous generation's certificate: the same name, path length and
+    /// validity.
     pub(super) fn like(predecessor: &Generation) -> Result<Self, Error> {
         let certificate = &predecessor.certificate;
         let unreadable = |error: String| Error::stop(Code::HierarchyUnreadable, error);

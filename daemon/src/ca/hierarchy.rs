@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// A generation that can sign: its certificate is on record.
 #[derive(Debug)]
 pub struct Generation {
-    /// Row id.
+    /// Its row in the table of generations.
     pub id: i64,
     /// The authority's name.
     pub authority: String,
@@ -147,8 +147,9 @@ impl Hierarchy {
 
     /// The generation whose certificate has this SHA-256.
     pub fn with_certificate(&self, thumbprint: Thumbprint) -> Option<&Arc<Generation>> {
-        let mut generations = self.generations.values();
-        generations.find(|it| it.thumbprint() == thumbprint)
+        self.generations
+            .values()
+            .find(|it| it.thumbprint() == thumbprint)
     }
 
     /// Returns the generation by which `authority` signs now. Fails if it, or one above it, is

@@ -76,8 +76,7 @@ impl Issuer {
 }
 
 fn counts_of(counts: &KeyCounts) -> Vec<KeyCount> {
-    let reports = counts.keys.iter();
-    let counts = reports.flat_map(|report| {
+    let counts = counts.keys.iter().flat_map(|report| {
         let key = report.spki_sha256.map(hex::encode);
         let count = |kind, made| KeyCount {
             key: key.clone().unwrap_or_else(|| report.label.clone()),

@@ -44,8 +44,7 @@ impl Liveness {
     /// Returns what should have been done before `now` and is not.
     pub fn overdue(&self, now: Instant) -> Option<String> {
         let deadlines = self.deadlines();
-        let mut open = deadlines.open.values();
-        let overdue = open.find(|(_, until)| now > *until);
+        let overdue = deadlines.open.values().find(|(_, until)| now > *until);
         overdue.map(|(what, _)| what.clone())
     }
 

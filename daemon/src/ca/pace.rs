@@ -177,7 +177,8 @@ mod tests {
     fn a_success_ends_the_doubling_and_one_source_holds_up_no_other() {
         let pace = Pace::default();
         let now = Instant::now();
-        let (source, later) = (Source::RevocationList(1), now + Duration::from_secs(6));
+        let source = Source::RevocationList(1);
+        let later = now + Duration::from_secs(6);
         pace.admit(source, now).unwrap();
         pace.failed(source, now);
         assert!(pace.admit(source, now).is_err());

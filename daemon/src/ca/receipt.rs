@@ -172,8 +172,11 @@ impl CertificateAuthority {
         if is_over || !self.has_groups_above(*old_generation)? {
             return Ok(Vec::new());
         }
-        let groups = self.store.groups_of(name)?.into_iter();
-        let holding = groups.filter(|it| it.slots.held().contains(&roll.old_certificate));
+        let holding = self
+            .store
+            .groups_of(name)?
+            .into_iter()
+            .filter(|it| it.slots.held().contains(&roll.old_certificate));
         let waits = holding.map(|group| {
             let waits = format!(
                 "group {} is disabled; when the next generation takes its place there, groups above \
@@ -269,7 +272,8 @@ impl CertificateAuthority {
         says: &str,
     ) -> Result<Place, Error> {
         let place = || "crl".to_owned();
-        let (hierarchy, mut lists) = (self.hierarchy(), Vec::new());
+        let hierarchy = self.hierarchy();
+        let mut lists = Vec::new();
         for id in generations.collect::<BTreeSet<i64>>() {
             // An issuer that has expired or is revoked signs no more lists, and none of its leaves
             // is valid.
@@ -288,9 +292,10 @@ impl CertificateAuthority {
                 lists.push(format!("list {} of {name}", list.number));
             }
         }
-        let answer = match lists.is_empty() {
-            true => says.to_owned(),
-            false => format!("{says}; {} says so", lists.join(", ")),
+        let answer = if lists.is_empty() {
+            says.to_owned()
+        } else {
+            format!("{says}; {} says so", lists.join(", "))
         };
         Ok(Place::new(place(), PlaceState::Done, answer))
     }
@@ -299,23 +304,26 @@ impl CertificateAuthority {
 /// The observed state at the provisioning service.
 pub(super) fn service_place(row: &EnrollmentRow) -> Place {
     let place = format!("dps: {}", row.provisioning);
-    let (kind, name) = (row.kind.name(), &row.name);
+    let kind = row.kind.name();
+    let name = &row.name;
     let Some(mark) = &row.mark else {
         if let Some(drift) = &row.drift {
             let answer = format!("another client has changed {kind} enrollment {name}: {drift}");
             return Place::new(place, PlaceState::Pending, answer);
         }
         let seen = row.observed_at.map(rfc3339).unwrap_or_default();
-        let answer = match row.enabled {
-            false => format!("{kind} enrollment {name} is disabled, seen {seen}"),
-            true => format!("{kind} enrollment {name} holds good certificates only, seen {seen}"),
+        let answer = if row.enabled {
+            format!("{kind} enrollment {name} holds good certificates only, seen {seen}")
+        } else {
+            format!("{kind} enrollment {name} is disabled, seen {seen}")
         };
         return Place::new(place, PlaceState::Done, answer);
     };
     let why = mark.last_error.as_deref().unwrap_or("not answered yet");
-    let answer = match mark.parked {
-        true => format!("{kind} enrollment {name} was rejected: {why}"),
-        false => format!("{kind} enrollment {name} is on its way: {why}"),
+    let answer = if mark.parked {
+        format!("{kind} enrollment {name} was rejected: {why}")
+    } else {
+        format!("{kind} enrollment {name} is on its way: {why}")
     };
     Place::new(place, PlaceState::Pending, answer)
 }

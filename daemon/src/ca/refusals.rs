@@ -84,8 +84,10 @@ impl RefusalCounts {
                 since,
             })
         };
-        let counts = std::mem::take(&mut self.counts).into_iter();
-        counts.filter_map(counted).collect()
+        std::mem::take(&mut self.counts)
+            .into_iter()
+            .filter_map(counted)
+            .collect()
     }
 }
 
@@ -159,7 +161,8 @@ impl Issuer {
         if !is_entry {
             return;
         }
-        let (action, code) = (refused.action, error.code);
+        let action = refused.action;
+        let code = error.code;
         let mut detail = refused.detail;
         tracing::warn!(action, actor, code = code.name(), %detail, "refused");
         detail["code"] = code.name().into();

@@ -24,7 +24,8 @@ impl CertificateAuthority {
         }
         let before = now - HUB_TASKS_KEPT_SECONDS;
         loop {
-            let (keep, limit) = (HUB_TASKS_KEPT_MAX, HUB_TASKS_PER_CHUNK);
+            let keep = HUB_TASKS_KEPT_MAX;
+            let limit = HUB_TASKS_PER_CHUNK;
             let tasks = self.store.hub_tasks_to_forget(before, keep, limit)?;
             let last = tasks.len() < limit as usize;
             if !tasks.is_empty() {

@@ -143,8 +143,11 @@ impl Tokens {
     }
 
     fn rows(&self, probe: &Probe, module: ModuleListing) -> Vec<VisibleSlot> {
-        let slots = module.slots.into_iter();
-        slots.map(|slot| self.row(probe, slot)).collect()
+        module
+            .slots
+            .into_iter()
+            .map(|slot| self.row(probe, slot))
+            .collect()
     }
 
     fn row(&self, probe: &Probe, slot: SlotListing) -> VisibleSlot {

@@ -36,7 +36,7 @@ pub struct Transcript {
 /// The result for one authority.
 #[derive(Clone, Debug, Serialize)]
 pub struct TranscriptEntry {
-    /// Its name.
+    /// The authority's name.
     pub name: String,
     /// 1 for the first generation.
     pub generation: i64,
@@ -94,7 +94,7 @@ pub struct CertificateTranscript {
     pub not_after: String,
     /// `pathLenConstraint`.
     pub path_length: Option<u8>,
-    /// PEM.
+    /// The certificate as PEM.
     pub pem: String,
 }
 
@@ -146,9 +146,10 @@ impl TranscriptEntry {
 }
 
 fn remarks(key: &KeyDescription) -> Vec<String> {
-    match key.local {
-        true => Vec::new(),
-        false => vec![NOT_LOCAL.to_owned()],
+    if key.local {
+        Vec::new()
+    } else {
+        vec![NOT_LOCAL.to_owned()]
     }
 }
 

@@ -66,7 +66,8 @@ impl CertificateAuthority {
         Ok(near
             .iter()
             .map(|it| {
-                let (authority, until) = (&it.authority, rfc3339(self.window_end(it)));
+                let authority = &it.authority;
+                let until = rfc3339(self.window_end(it));
                 let text = format!(
                     "authority {authority} signs leaves until {until}: `hallmark roll start \
                      --authority {authority} --reason expiry`"
@@ -80,7 +81,8 @@ impl CertificateAuthority {
     fn roll_alarms(&self) -> Result<Vec<Alarm>, Error> {
         let mut alarms = Vec::new();
         for roll in self.store.open_authority_rolls()? {
-            let (id, name) = (roll.id, roll.subject.name());
+            let id = roll.id;
+            let name = roll.subject.name();
             let mut raise = |code, mut parameters: Value, text: String| {
                 parameters["roll"] = json!(id);
                 parameters["authority"] = json!(name);
@@ -120,12 +122,14 @@ impl CertificateAuthority {
             return Ok(None);
         }
         for generation in self.near_their_end()? {
-            let (name, detail) = (&generation.authority, AuthorityDetail::default());
+            let name = &generation.authority;
+            let detail = AuthorityDetail::default();
             if let Err(error) = self.begin_authority_roll(&Caller::Daemon, name, &detail, None) {
                 tracing::warn!(authority = name, code = error.code.name(), %error, "cannot be rolled yet");
             }
         }
-        let (now, hierarchy) = (self.now(), self.hierarchy());
+        let now = self.now();
+        let hierarchy = self.hierarchy();
         let serving = hierarchy.iter().filter(|it| it.serving);
         Ok(serving
             .map(|it| self.notice_begins(it))

@@ -55,7 +55,8 @@ fn prove(client: &TokenClient, label: &str, string: &ConnectionString) -> anyhow
     let now = SystemTime::now();
     let access = SharedAccess::new(string.host(), string.policy(), now);
     let code = client.hmac_sha256(label, access.text().as_bytes(), LOOKUP_DEADLINE)?;
-    let (made, wanted) = (access.token(&code), string.token(now));
+    let made = access.token(&code);
+    let wanted = string.token(now);
     if made.expose_secret() != wanted.expose_secret() {
         bail!("the token computes another HMAC than the key does; nothing was imported");
     }
@@ -64,7 +65,9 @@ fn prove(client: &TokenClient, label: &str, string: &ConnectionString) -> anyhow
 
 fn say(import: &Import, string: &ConnectionString, out: &mut impl Write) -> anyhow::Result<()> {
     let Import { token, key, file } = import;
-    let (policy, host, file) = (string.policy(), string.host(), file.display());
+    let policy = string.policy();
+    let host = string.host();
+    let file = file.display();
     writeln!(
         out,
         "The key of {policy:?} at {host} is in token {token:?}, and does not leave it.\n\

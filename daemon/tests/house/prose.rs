@@ -88,11 +88,10 @@ const QUOTES: &[&str] = &["daemon/tests/house/prose.rs", "docs/glossary.md"];
 
 /// Folders and files whose prose is still to be revised. The list only shrinks.
 const STILL_TO_DO: &[&str] = &[
-    "daemon/base/",
-    "daemon/cli/",
-    "daemon/pki/",
-    "daemon/src/ca/",
-    "daemon/src/commands/",
+    "daemon/pki/src/enrollment/authority_roll.rs",
+    "daemon/pki/src/enrollment/exclusion.rs",
+    "daemon/src/ca/block.rs",
+    "daemon/src/ca/roll/leaf_compromise.rs",
     "daemon/src/store/",
 ];
 

@@ -38,8 +38,9 @@ pub(super) fn lift(
 
 /// Shows a place that has not answered, which is no failure: the daemon continues by itself.
 fn answered(show: &Show, block: &Value) -> Result<(), Failure> {
-    match show.json {
-        true => show.record(block),
-        false => receipt(show, &block["receipt"]),
+    if show.json {
+        show.record(block)
+    } else {
+        receipt(show, &block["receipt"])
     }
 }

@@ -125,7 +125,8 @@ impl Client {
 
     /// Returns all pages of a list that is ordered by `key`. `path` may have a query.
     pub(super) fn pages(&self, path: &str, key: &str) -> Result<Value, Failure> {
-        let (mut all, mut after) = (Vec::new(), String::new());
+        let mut all = Vec::new();
+        let mut after = String::new();
         let mark = if path.contains('?') { '&' } else { '?' };
         loop {
             let page = self.get(&format!("{path}{mark}limit={PAGE_ROWS}{after}"))?;

@@ -46,7 +46,8 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Command::Setup(command) = &arguments.command {
-        let (answers, root) = (command.answers.clone(), command.root.clone());
+        let answers = command.answers.clone();
+        let root = command.root.clone();
         return Ok(setup::run(&setup::Options { answers, root })?);
     }
     let client = Client::new(&arguments.admin_socket)?;
@@ -132,11 +133,13 @@ fn authority(client: &Client, show: &Show, command: &AuthorityCommand) -> Result
             ],
         ),
         AuthorityCommand::Block(of) => {
-            let (name, number) = (&of.name, Some(of.generation));
+            let name = &of.name;
+            let number = Some(of.generation);
             block::start(client, show, "generation", name, number, &of.reason)
         }
         AuthorityCommand::Unblock(of) => {
-            let (name, number) = (&of.name, Some(of.generation));
+            let name = &of.name;
+            let number = Some(of.generation);
             block::lift(client, show, "generation", name, number, &of.reason)
         }
         AuthorityCommand::Csr { name, out } => {
@@ -326,16 +329,18 @@ struct Show {
 
 impl Show {
     fn record(&self, value: &Value) -> Result<(), Failure> {
-        match self.json {
-            true => self.exact(value),
-            false => self.text(&render::record(value)),
+        if self.json {
+            self.exact(value)
+        } else {
+            self.text(&render::record(value))
         }
     }
 
     fn table(&self, rows: &Value, columns: &[&str]) -> Result<(), Failure> {
-        match self.json {
-            true => self.exact(rows),
-            false => self.text(&render::table(rows, columns)),
+        if self.json {
+            self.exact(rows)
+        } else {
+            self.text(&render::table(rows, columns))
         }
     }
 

@@ -60,7 +60,7 @@ fn start(client: &Client, show: &Show, roll: &StartRoll) -> Result<(), Failure> 
     tell(show, &answer)?;
     match answer["not_issued"].as_str() {
         Some(why) => Err(Failure::Refused(format!(
-            "the compromised leaf is shut out, but there is no new one: {why}"
+            "the compromised leaf is excluded, but there is no new one: {why}"
         ))),
         None => Ok(()),
     }

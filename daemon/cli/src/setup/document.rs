@@ -222,7 +222,8 @@ fn token(answers: &Answers) -> TokenTable {
 }
 
 fn provisioning(answers: &Answers, answer: &Provisioning) -> ProvisioningTable {
-    let (address, ca_bundle) = (answer.address, answer.ca_bundle.clone());
+    let address = answer.address;
+    let ca_bundle = answer.ca_bundle.clone();
     let by_arm = answers.verifies_by_arm();
     ProvisioningTable {
         name: "dps",
@@ -259,7 +260,7 @@ fn provisioning(answers: &Answers, answer: &Provisioning) -> ProvisioningTable {
     }
 }
 
-// --- The ceremony file ----------------------------------------------------------------------------
+// --- The ceremony file ----------------------------------------------------------------------
 
 #[derive(Serialize)]
 struct CeremonyDocument {

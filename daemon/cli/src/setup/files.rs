@@ -72,7 +72,8 @@ impl Root {
 
     /// Writes a planned file.
     pub(super) fn write(&self, file: &PlannedFile) -> anyhow::Result<Written> {
-        let (path, text) = (self.path(&file.path), marked(&file.text));
+        let path = self.path(&file.path);
+        let text = marked(&file.text);
         if read(&path)?.as_deref() == Some(text.as_str()) {
             return Ok(Written::There);
         }

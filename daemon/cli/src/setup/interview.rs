@@ -173,7 +173,7 @@ impl Interview<'_> {
             self.text(of("resource_group"), "Resource group", None, is_set)?;
             self.text(of("service_name"), "The service's name there", None, is_set)?;
         }
-        let prompt = "Host of the IoT Hub, where compromised devices are put out (empty: none)";
+        let prompt = "Host of the IoT Hub, where identities of compromised devices are deleted (empty: none)";
         self.text(of("hub_endpoint"), prompt, Some(""), anything)
             .map(drop)
     }
@@ -416,17 +416,19 @@ fn are_names(answer: &str) -> Result<(), String> {
 
 fn is_name(answer: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    match !answer.is_empty() && answer.bytes().all(plain) {
-        true => Ok(()),
-        false => Err("letters, digits and - _ .".into()),
+    if !answer.is_empty() && answer.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err("letters, digits and - _ .".into())
     }
 }
 
 fn is_token_name(answer: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    match (1..=TOKEN_NAME_BYTES_MAX).contains(&answer.len()) && answer.bytes().all(plain) {
-        true => Ok(()),
-        false => Err(format!("1 to {TOKEN_NAME_BYTES_MAX} letters, digits and -")),
+    if (1..=TOKEN_NAME_BYTES_MAX).contains(&answer.len()) && answer.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(format!("1 to {TOKEN_NAME_BYTES_MAX} letters, digits and -"))
     }
 }
 

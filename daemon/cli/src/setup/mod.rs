@@ -90,9 +90,10 @@ pub fn run(options: &Options) -> Result<(), Stop> {
     }
     steps.check_package()?;
     steps.files()?;
-    match steps.machine()? {
-        true => steps::farewell(&answers)?,
-        false => steps::come_back(&answers)?,
+    if steps.machine()? {
+        steps::farewell(&answers)?
+    } else {
+        steps::come_back(&answers)?
     }
     Ok(())
 }
@@ -173,8 +174,7 @@ fn check(plan: &Plan) -> anyhow::Result<()> {
 /// Returns what `hallmarkd check-documents` reads.
 fn documents(plan: &Plan) -> anyhow::Result<Value> {
     let text = |path: &str| {
-        let mut files = plan.files.iter();
-        let file = files.find(|it| it.path == Path::new(path));
+        let file = plan.files.iter().find(|it| it.path == Path::new(path));
         file.map(|it| it.text.as_str()).context("it is planned")
     };
     Ok(json!({
@@ -264,7 +264,8 @@ mod tests {
         };
         let example = include_str!("../../../../docs/gateway.toml");
         let example = toml::from_str::<toml::Table>(example).expect("a test reads it");
-        let (gateway, factory) = (written(GATEWAY), written(FACTORY));
+        let gateway = written(GATEWAY);
+        let factory = written(FACTORY);
         assert_eq!(gateway.get("policy"), example.get("policy"));
         assert_eq!(factory.get("policy"), None);
         for (table, name, key) in [
@@ -301,7 +302,8 @@ mod tests {
         let other = plan_with(", tcti = \"device:/dev/tpmrm1\"").expect("good");
         let lines = text_of(&other, UNIT);
         let lines: Vec<&str> = lines.lines().collect();
-        let (allow, bind) = ("DeviceAllow=/dev/tpmrm1 rw", "BindPaths=/dev/tpmrm1");
+        let allow = "DeviceAllow=/dev/tpmrm1 rw";
+        let bind = "BindPaths=/dev/tpmrm1";
         // Emptied first, because the family's drop-in names another device.
         assert_eq!(
             lines,

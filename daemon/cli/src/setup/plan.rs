@@ -193,10 +193,12 @@ fn credentials(answers: &Answers) -> Vec<PlannedCredential> {
         TokenKind::Tpm => ("the secret", Origin::Random),
         TokenKind::Pkcs11 => ("the PIN", given(&token.pin_file)),
     };
-    let (name, what) = (token_credential(answers), of_token(what));
+    let name = token_credential(answers);
+    let what = of_token(what);
     let mut all = vec![credential(&name, &what, origin, Holder::Worker)];
     if token.kind == TokenKind::Softhsm {
-        let (name, what) = (format!("{}-so-pin", token.name), of_token("the SO PIN"));
+        let name = format!("{}-so-pin", token.name);
+        let what = of_token("the SO PIN");
         let origin = Origin::NewToken(folder.join("so-pin"));
         all.push(credential(&name, &what, origin, Holder::NoUnit));
     }

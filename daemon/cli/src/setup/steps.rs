@@ -156,7 +156,8 @@ impl Steps<'_> {
         let worker = format!("hallmark-token@{}", self.plan.token);
         systemctl(&["daemon-reload"])?;
         if self.runs_with_older_files()? {
-            let (service, socket) = (format!("{worker}.service"), format!("{worker}.socket"));
+            let service = format!("{worker}.service");
+            let socket = format!("{worker}.socket");
             systemctl(&[
                 "stop",
                 "hallmarkd.service",
@@ -209,8 +210,11 @@ impl Steps<'_> {
         let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec)?);
         let runs_for = now.saturating_sub(Duration::from_micros(since));
         let store = self.plan.store;
-        let secrets = self.plan.credentials.iter();
-        let secrets = secrets.map(|it| credentials::path(store, &it.name));
+        let secrets = self
+            .plan
+            .credentials
+            .iter()
+            .map(|it| credentials::path(store, &it.name));
         let files = self.plan.files.iter().map(|it| it.path.clone());
         let is_newer = |path: std::path::PathBuf| {
             let changed = fs::metadata(self.root.path(path)).and_then(|it| it.modified());
@@ -232,7 +236,8 @@ impl Steps<'_> {
         if self.plan.authorities.iter().all(exists) && transcript.join("transcript.txt").exists() {
             return tell("ceremony", &format!("{all} exist"));
         }
-        let (file, folder) = (file.to_string_lossy(), transcript.to_string_lossy());
+        let file = file.to_string_lossy();
+        let folder = transcript.to_string_lossy();
         hallmark(
             ADMIN_SOCKET,
             &["ceremony", "run", &file, "--transcript", &folder],
@@ -275,9 +280,10 @@ impl Steps<'_> {
     fn ready(&self) -> anyhow::Result<()> {
         until("certificates can be issued", || {
             let status = hallmark_json(ADMIN_SOCKET, &["status"])?;
-            match status["ready"] == true {
-                true => Ok(()),
-                false => bail!("not ready; alarms: {}", status["alarms"]),
+            if status["ready"] == true {
+                Ok(())
+            } else {
+                bail!("not ready; alarms: {}", status["alarms"])
             }
         })?;
         tell("service", "certificates can be issued")
@@ -305,11 +311,13 @@ impl Steps<'_> {
         let Some((name, (csr, out))) = station.and_then(|it| Some((&it.name, it.files()?))) else {
             return Ok(());
         };
-        let (csr, out) = (self.root.path(csr), self.root.path(out));
+        let csr = self.root.path(csr);
+        let out = self.root.path(out);
         if out.exists() {
             return tell("station", &format!("{name}: {} is there", out.display()));
         }
-        let (csr, path) = (csr.to_string_lossy(), out.to_string_lossy());
+        let csr = csr.to_string_lossy();
+        let path = out.to_string_lossy();
         let issue = [
             "issue",
             "--profile",

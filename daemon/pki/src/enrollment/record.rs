@@ -79,8 +79,9 @@ impl Record {
     /// Returns the member of `attestation.x509` in use, if the enrollment is by X.509.
     pub fn x509_member(&self) -> Option<&str> {
         let holds = |name: &str| {
-            let mut slots = SlotName::BOTH.into_iter();
-            slots.any(|slot| self.raw_slot(name, slot).is_some())
+            SlotName::BOTH
+                .into_iter()
+                .any(|slot| self.raw_slot(name, slot).is_some())
         };
         let mut names = self.x509()?.keys().map(String::as_str);
         names.find(|name| holds(name))

@@ -20,12 +20,14 @@ impl CertificateAuthority {
     /// Goes on with every block that has devices left, or holds to give back. Returns when to try
     /// again what failed, in Unix seconds.
     pub fn advance_blocks(&self) -> Result<Option<i64>, Error> {
-        let (mut chunks, mut retry) = (0, None);
+        let mut chunks = 0;
+        let mut retry = None;
         for mut block in self.store.unfinished_blocks()? {
             while block.reached.is_some() && chunks < CHUNKS_PER_TURN {
                 chunks += 1;
                 if let Err(error) = self.advance_block(&block) {
-                    let (block, code) = (block.id, error.code);
+                    let block = block.id;
+                    let code = error.code;
                     tracing::warn!(block, code = code.name(), %error, "to be gone on with");
                     retry = Some(self.now() + RETRY_SECONDS);
                     break;
@@ -70,8 +72,10 @@ impl CertificateAuthority {
             self.store.release_holds(block.id, self.now())?;
             return Ok(());
         }
-        let (fleet, now) = (self.fleet_of(block)?, self.now());
-        let (generations, limit) = (&fleet.generations, DEVICES_PER_CHUNK);
+        let fleet = self.fleet_of(block)?;
+        let now = self.now();
+        let generations = &fleet.generations;
+        let limit = DEVICES_PER_CHUNK;
         let ids = self
             .store
             .devices_with_leaves_by(generations, now, &from, limit)?;

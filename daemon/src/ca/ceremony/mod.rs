@@ -1,7 +1,7 @@
 //! Makes the authorities that a ceremony file describes, and writes a transcript.
 //!
-//! Each authority goes through recorded steps (planned, key on record, certificate on record), so an
-//! interrupted ceremony is continued by running it again. It must never replace the key of an
+//! Each authority goes through recorded steps (planned, key on record, certificate on record), so
+//! an interrupted ceremony is continued by running it again. It must never replace the key of an
 //! authority that exists.
 
 mod file;

@@ -46,7 +46,8 @@ impl Scene {
 
     pub(in crate::ca) fn with_profiles(profiles: BTreeMap<String, IssuanceProfile>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (socket, memory) = (folder.path().join("socket"), MemoryToken::new("memory"));
+        let socket = folder.path().join("socket");
+        let memory = MemoryToken::new("memory");
         in_memory::serve("memory", memory.clone(), &socket);
         let token = ConfiguredToken {
             client: TokenClient::new("memory", socket),
@@ -120,7 +121,8 @@ impl Scene {
             moves: Moves::Never,
             at: 0,
         };
-        let (store, now) = (self.ca.store(), self.ca.now());
+        let store = self.ca.store();
+        let now = self.ca.now();
         let recorded = block_on(store.record_intent(intent)).unwrap();
         block_on(store.abandon_intent(recorded.id(), "a test".into(), now)).unwrap();
     }
@@ -172,7 +174,8 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
         reason: "scripted".into(),
     }));
     scene.abandon(0x41);
-    let (recorded, first) = (scene.recorded(), scene.list("line").number);
+    let recorded = scene.recorded();
+    let first = scene.list("line").number;
     let retry_at = scene.ca.crls().update().unwrap().unwrap();
     let pause = retry_at - scene.ca.now();
     assert!((3..=TOKEN_PAUSE_SECONDS).contains(&pause), "{pause}");

@@ -44,7 +44,7 @@ pub struct AuthorityDetail {
 pub struct Approval {
     /// The operator.
     pub by: String,
-    /// Unix seconds.
+    /// Time of the evidence, in Unix seconds.
     pub at: i64,
     /// Why the step is made although its guard does not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,8 +118,10 @@ impl CertificateAuthority {
                     && matches!(it.proof.stage(), Stage::Verified)
             })
         };
-        let wanting = self.verified_at.iter();
-        let wanting = wanting.filter(|(_, names)| names.contains(name));
+        let wanting = self
+            .verified_at
+            .iter()
+            .filter(|(_, names)| names.contains(name));
         let unverified = wanting.map(|(service, _)| service.clone());
         let policy = &self.authority_policy;
         let approved =

@@ -55,7 +55,8 @@ impl CertificateAuthority {
         if roll.state == RollState::Staged {
             self.refuse_dead_leaf(roll)?;
             if self.seen_on(&row)? != Some(roll.old_certificate) {
-                let (guard, by) = (Code::RollDeviceNotSeen, caller.to_string());
+                let guard = Code::RollDeviceNotSeen;
+                let by = caller.to_string();
                 let reason = overriding.ok_or_else(|| {
                     let message = format!(
                         "{} was not seen on its old leaf, and may have dropped it: then nothing \

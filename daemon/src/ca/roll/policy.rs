@@ -114,8 +114,9 @@ impl CertificateAuthority {
             .store
             .devices_to_reissue(generation, self.now(), DEVICES_LISTED_MAX)?;
         let tasks = devices.iter().flat_map(|device| {
-            let hubs = self.hubs.keys();
-            hubs.flat_map(|service| self.notify_tasks(service, &device.registration_id))
+            self.hubs
+                .keys()
+                .flat_map(|service| self.notify_tasks(service, &device.registration_id))
         });
         Ok(tasks.collect())
     }

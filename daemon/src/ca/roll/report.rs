@@ -170,7 +170,8 @@ impl CertificateAuthority {
         let new = new_generation.or_else(|| Some(hierarchy.serving(name)?.id));
         let new = new.filter(|id| id != old_generation);
         let new = new.map(generations).unwrap_or_default();
-        let (now, old) = (self.now(), generations(*old_generation));
+        let now = self.now();
+        let old = generations(*old_generation);
         let silent = now - self.authority_policy.silent_seconds;
         let report = self
             .store

@@ -197,8 +197,12 @@ impl World {
     fn enter(&mut self, state: RollState, changes: &[Change]) {
         self.state = state;
         for change in changes {
-            let mut groups = self.evidence.groups.iter_mut();
-            let group = groups.find(|it| it.id == change.group).unwrap();
+            let group = self
+                .evidence
+                .groups
+                .iter_mut()
+                .find(|it| it.id == change.group)
+                .unwrap();
             assert_eq!(group.slots, change.from);
             group.slots = change.to.clone();
             group.enabled = change.enabled;
@@ -259,8 +263,12 @@ fn check_expiry(before: &World, after: &World) -> Result<(), String> {
         ensure(group.enabled, "an expiry disables no group")?;
         let moved = SlotName::BOTH.into_iter().any(|slot| {
             let other = group.slots.in_slot(slot.other());
-            let mut all = before.evidence.groups.iter();
-            let same = all.find(|it| it.id == group.id).unwrap();
+            let same = before
+                .evidence
+                .groups
+                .iter()
+                .find(|it| it.id == group.id)
+                .unwrap();
             same.slots.in_slot(slot).is_some() && same.slots.in_slot(slot) == other
         });
         ensure(!moved, "nothing is copied between slots")?;
