@@ -4,7 +4,7 @@ use super::asks::Asks;
 use super::body::JsonBody;
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
-use crate::ca::block::Standing;
+use crate::ca::block::ActiveBlock;
 use crate::ca::external::PendingAuthority;
 use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
@@ -33,7 +33,7 @@ pub(super) struct Authority {
     spki_sha256: String,
     revoked_at: Option<String>,
     /// The block that keeps those below it out.
-    blocked: Option<Standing>,
+    blocked: Option<ActiveBlock>,
     crl_number: Option<i64>,
     crl_next_update: Option<String>,
     crl_entries: Option<i64>,
@@ -80,12 +80,12 @@ impl Authority {
         let name = &generation.authority;
         let blocked = ca
             .store()
-            .standing_block(kind, name, Some(generation.number))?;
+            .active_block(kind, name, Some(generation.number))?;
         let certificate = &generation.certificate;
         let list = ca.crls().current(generation.id);
         let list = list.as_deref();
         Ok(Self {
-            blocked: blocked.map(Standing::from),
+            blocked: blocked.map(ActiveBlock::from),
             name: generation.authority.clone(),
             generation: generation.number,
             serving: generation.serving,

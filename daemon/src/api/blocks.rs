@@ -5,10 +5,9 @@ use super::body::JsonBody;
 use super::problem::Problem;
 use super::{Api, page};
 use crate::ca::authorize::{Inspect, Operate};
-use crate::ca::block::Blocked;
 use crate::ca::receipt::Receipt;
 use crate::ca::{Code, Error, rfc3339};
-use crate::store::{BlockKind, BlockRow};
+use crate::store::{BlockKind, BlockRow, Excluded};
 use axum::Json;
 use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, StatusCode};
@@ -106,7 +105,7 @@ pub(super) async fn show(
 ) -> Result<Json<Block>, Problem> {
     let blocked = blocked(kind, name, subject.generation)?;
     let block = api.application(move |ca| {
-        let row = ca.standing(&blocked)?;
+        let row = ca.active_block(&blocked)?;
         Ok(Block {
             receipt: Some(ca.block_receipt(row.id)?),
             ..Block::from(row)
@@ -155,11 +154,11 @@ impl Api {
     }
 }
 
-fn blocked(kind: BlockKind, name: String, generation: Option<i64>) -> Result<Blocked, Error> {
+fn blocked(kind: BlockKind, name: String, generation: Option<i64>) -> Result<Excluded, Error> {
     match (kind, generation) {
-        (BlockKind::Device, None) => Ok(Blocked::Device(name)),
-        (BlockKind::Group, None) => Ok(Blocked::Group(name)),
-        (BlockKind::Generation, Some(number)) => Ok(Blocked::Generation(name, number)),
+        (BlockKind::Device, None) => Ok(Excluded::Device(name)),
+        (BlockKind::Group, None) => Ok(Excluded::Group(name)),
+        (BlockKind::Generation, Some(number)) => Ok(Excluded::Generation(name, number)),
         (BlockKind::Generation, None) => Err(Error::mend(
             Code::BlockInvalid,
             "say which generation; `hallmark authority list` has all",

@@ -5,7 +5,7 @@ use super::asks::Asks;
 use super::enrollments::Enrollment;
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;
-use crate::ca::block::Standing;
+use crate::ca::block::ActiveBlock;
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error, rfc3339};
 use crate::store::{BlockKind, CertificateRow, DeviceRow};
@@ -39,7 +39,7 @@ pub(super) struct DeviceDetail {
     #[serde(flatten)]
     device: Device,
     /// The block that excludes it.
-    blocked: Option<Standing>,
+    blocked: Option<ActiveBlock>,
     certificates: Vec<Leaf>,
     enrollments: Vec<Enrollment>,
 }
@@ -107,9 +107,9 @@ pub(super) async fn show(
             .into_iter()
             .filter(|it| it.role == Some(Role::Device));
         let enrollments = ca.store().enrollments_named(&id)?;
-        let blocked = ca.store().standing_block(BlockKind::Device, &id, None)?;
+        let blocked = ca.store().active_block(BlockKind::Device, &id, None)?;
         Ok(DeviceDetail {
-            blocked: blocked.map(Standing::from),
+            blocked: blocked.map(ActiveBlock::from),
             device: device.into(),
             certificates: leaves.map(Leaf::from).collect(),
             enrollments: enrollments.into_iter().map(Enrollment::from).collect(),

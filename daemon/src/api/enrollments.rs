@@ -5,7 +5,7 @@ use super::body::JsonBody;
 use super::page;
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
-use crate::ca::block::Standing;
+use crate::ca::block::ActiveBlock;
 use crate::ca::enroll::EnrollmentRequest;
 use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::slots::{SlotName, Slots};
@@ -44,7 +44,7 @@ pub(super) struct Enrollment {
 pub(super) struct EnrollmentDetail {
     #[serde(flatten)]
     enrollment: Enrollment,
-    blocks: Vec<Standing>,
+    blocks: Vec<ActiveBlock>,
 }
 
 /// A change that the service does not show yet.
@@ -146,7 +146,7 @@ pub(super) async fn show(
         let detail = |row: EnrollmentRow| {
             let blocks = ca.store().blocks_of_enrollment(row.id)?;
             Ok(EnrollmentDetail {
-                blocks: blocks.into_iter().map(Standing::from).collect(),
+                blocks: blocks.into_iter().map(ActiveBlock::from).collect(),
                 enrollment: row.into(),
             })
         };

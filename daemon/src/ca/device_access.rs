@@ -21,6 +21,6 @@ impl CertificateAuthority {
 
     /// Returns the groups that accept one of the device's leaves that have not expired.
     pub(super) fn groups_of(&self, device: &str) -> Result<Vec<EnrollmentRow>, Error> {
-        Ok(self.store.groups_letting_in(device, self.now())?)
+        Ok(self.store.groups_admitting(device, self.now())?)
     }
 }

@@ -111,7 +111,7 @@ impl CertificateAuthority {
     /// Without its group the block could not be lifted, and its devices would stay on hold.
     fn refuse_blocked_group(&self, row: &EnrollmentRow) -> Result<(), Error> {
         let name = &row.name;
-        let block = self.store.standing_block(BlockKind::Group, name, None)?;
+        let block = self.store.active_block(BlockKind::Group, name, None)?;
         if block.is_none() {
             return Ok(());
         }
@@ -131,7 +131,7 @@ impl CertificateAuthority {
         };
         if self
             .store
-            .standing_block(BlockKind::Device, device, None)?
+            .active_block(BlockKind::Device, device, None)?
             .is_some()
         {
             let message = format!(

@@ -245,12 +245,21 @@ impl CertificateAuthority {
         }
     }
 
-    /// Applies a changed revocation outside the store; call it after each one.
+    /// Brings about what follows from a changed revocation; call it after each one. The hierarchy is
+    /// read and verified again only if the certificate of a generation changed.
     pub(super) fn follow_revocation(&self, revoked: &Revoked) -> Result<(), Error> {
-        if !revoked.changed.is_empty() {
-            self.issuer.reload_hierarchy()?;
-            self.wake();
+        if revoked.changed.is_empty() {
+            return Ok(());
         }
+        let is_authority = |serial: &[u8]| {
+            let hierarchy = self.hierarchy();
+            let mut generations = hierarchy.iter();
+            generations.any(|it| it.certificate.serial().as_bytes() == serial)
+        };
+        if revoked.changed.iter().any(|it| is_authority(&it.serial)) {
+            self.issuer.reload_hierarchy()?;
+        }
+        self.wake();
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The state of everything, for people and programs that look.
 
 use super::alarm::{Alarm, AlarmCode};
-use super::block::Standing;
+use super::block::ActiveBlock;
 use super::coded::Coded;
 use super::crl::CrlStatus;
 use super::expiry::ExpiryStatus;
@@ -46,7 +46,7 @@ pub struct Status {
     /// How many blocks stand.
     pub blocked: i64,
     /// The newest of them, at most [`BLOCKS_SHOWN_MAX`].
-    pub blocks: Vec<Standing>,
+    pub blocks: Vec<ActiveBlock>,
     /// The current revocation lists, issuers first.
     pub crls: Vec<CrlStatus>,
     /// The certificates that end soon, by role and profile.
@@ -148,10 +148,10 @@ impl CertificateAuthority {
             abandoned,
             under_way,
             push,
-            blocked: self.store.standing_block_count()?,
+            blocked: self.store.active_block_count()?,
             blocks: {
                 let standing = self.store.blocks(true, None, BLOCKS_SHOWN_MAX)?;
-                standing.into_iter().map(Standing::from).collect()
+                standing.into_iter().map(ActiveBlock::from).collect()
             },
             crls: self.crls.statuses()?,
             expiry: self.expiry()?,

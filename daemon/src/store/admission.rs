@@ -6,7 +6,7 @@ use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentKind, EnrollmentRow, by_id};
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, block, precedence};
+use super::{Store, StoreError, block, conflicts};
 use crate::enrollment::slots::Slots;
 
 /// An enrollment to add.
@@ -109,7 +109,7 @@ impl Store {
 fn initial_slots(tx: &Tx<'_>, new: &NewEnrollment) -> Result<Slots, StoreError> {
     match new.kind {
         EnrollmentKind::Group => {
-            precedence::new_group(tx, &new.slots.held())?;
+            conflicts::new_group(tx, &new.slots.held())?;
             Ok(new.slots.clone())
         }
         EnrollmentKind::Individual => {
@@ -136,7 +136,7 @@ fn refuse_excluded_device(tx: &Tx<'_>, device: &str) -> Result<(), StoreError> {
     let Some((issuer, revoked)) = current else {
         return Ok(());
     };
-    if let Some(group) = precedence::blocked_group(tx, device, issuer)? {
+    if let Some(group) = conflicts::blocked_group(tx, device, issuer)? {
         return Err(StoreError::Conflict(format!(
             "{device} belongs to the group {group}, which is blocked; lift the block first with \
              `hallmark enrollment unblock --group {group}`"

@@ -4,20 +4,18 @@
 //! A step says on which state and slots it was decided, and is refused if they have moved.
 
 use super::audit::{self, AuditEntry};
-use super::block::BlockingGroup;
 use super::engine::{Tx, params};
-use super::enrollment::{EnrollmentRow, by_id, enrollment_rows, save_slots, set_status};
+use super::enrollment::{self, EnrollmentRow, by_id, enrollment_rows, save_slots, set_status};
 use super::generation::{self, GenerationRow, PlannedGeneration};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
-use super::revocation::{self, Revocation};
 use super::roll::{NewRoll, NewSubject, RollRow, insert, roll_by_id, roll_rows, set_state};
-use super::{Store, StoreError, possession, precedence};
+use super::{Store, StoreError, conflicts, possession};
 use crate::enrollment::authority_roll::Change;
+use crate::enrollment::exclusion::BlockingGroup;
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::x509::revocation::RevocationReason;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A roll of an authority that begins.
 #[derive(Clone, Debug)]
@@ -30,19 +28,6 @@ pub struct NewAuthorityRoll {
     pub old_certificate: Thumbprint,
     /// Options.
     pub detail: Value,
-}
-
-/// What a compromise of an authority changes at once, for it or for one below it.
-#[derive(Clone, Debug)]
-pub struct CompromisedAuthority {
-    /// Its roll.
-    pub roll: NewAuthorityRoll,
-    /// The place of the one above it in the same list.
-    pub above: Option<usize>,
-    /// Its groups, without the certificate or disabled.
-    pub groups: Vec<Change>,
-    /// Disabled groups that keep it out from now on.
-    pub blocking: Vec<BlockingGroup>,
 }
 
 /// One step of an authority's roll.
@@ -96,43 +81,19 @@ impl Store {
         entry: AuditEntry,
     ) -> Result<RollRow, StoreError> {
         self.write(move |tx| {
-            precedence::authority_roll(tx, &new.authority)?;
-            let state = RollState::Requested;
-            let id = begin(tx, &new, RollReason::Expiry, state, parent, &entry)?;
+            conflicts::authority_roll(tx, &new.authority)?;
+            let begun = NewRoll {
+                subject: NewSubject::Authority(&new.authority, new.old_generation),
+                reason: RollReason::Expiry,
+                state: RollState::Requested,
+                old_certificate: new.old_certificate,
+                new_certificate: None,
+                detail: &new.detail,
+                parent,
+            };
+            let id = insert(tx, &begun, &entry)?;
             audit::append(tx, &entry)?;
             roll_by_id(tx, id)
-        })
-    }
-
-    /// Starts compromise rolls of an authority and all below it, the compromised one first: open rolls
-    /// end, the groups change or are disabled, the certificate is revoked and its CA certificates
-    /// shall be gone. All in one transaction; their rows come back. Refused if there is a group newer
-    /// than `newest_group`.
-    pub fn start_authority_compromise(
-        &self,
-        compromised: Vec<CompromisedAuthority>,
-        newest_group: Option<i64>,
-        revocation: Revocation,
-        entry: AuditEntry,
-    ) -> Result<Vec<RollRow>, StoreError> {
-        self.write(move |tx| {
-            precedence::no_group_since(tx, newest_group)?;
-            let mut ids: Vec<i64> = Vec::new();
-            for it in &compromised {
-                refuse_moved(tx, &it.groups)?;
-                overtake(tx, &it.roll.authority, &entry)?;
-                let parent = it.above.and_then(|above| ids.get(above).copied());
-                let (reason, state) = (RollReason::Compromise, RollState::ShuttingOut);
-                ids.push(begin(tx, &it.roll, reason, state, parent, &entry)?);
-                change_groups(tx, &it.groups, true, entry.at)?;
-                for group in &it.blocking {
-                    group.add(tx, "certificate blocked", entry.at)?;
-                }
-                possession::remove(tx, it.roll.old_generation, entry.at)?;
-            }
-            revocation::revoke(tx, &revocation, RevocationReason::CaCompromise)?;
-            audit::append(tx, &entry)?;
-            ids.into_iter().map(|id| roll_by_id(tx, id)).collect()
         })
     }
 
@@ -208,8 +169,11 @@ impl Store {
                 let message = format!("roll {roll} is {}: too late to abort it", row.state.name());
                 return Err(StoreError::Conflict(message));
             }
-            refuse_moved(tx, &groups)?;
-            change_groups(tx, &groups, false, entry.at)?;
+            if have_moved(tx, &groups)? {
+                let message = "a group changed concurrently; no changes were made. Retry";
+                return Err(StoreError::Conflict(message.into()));
+            }
+            change_groups(tx, &groups, entry.at)?;
             give_up_next(tx, roll, entry.at)?;
             set_state(tx, roll, RollState::Aborted, entry.at)?;
             audit::append(tx, &entry)
@@ -259,49 +223,6 @@ pub(super) fn open_authority_roll(
     Ok(roll_rows(tx, condition, params![authority])?.pop())
 }
 
-fn refuse_moved(tx: &Tx<'_>, changes: &[Change]) -> Result<(), StoreError> {
-    if have_moved(tx, changes)? {
-        let message = "a group has changed meanwhile, and so nothing was done; say it again";
-        return Err(StoreError::Conflict(message.into()));
-    }
-    Ok(())
-}
-
-fn begin(
-    tx: &Tx<'_>,
-    new: &NewAuthorityRoll,
-    reason: RollReason,
-    state: RollState,
-    parent: Option<i64>,
-    entry: &AuditEntry,
-) -> Result<i64, StoreError> {
-    let row = NewRoll {
-        subject: NewSubject::Authority(&new.authority, new.old_generation),
-        reason,
-        state,
-        old_certificate: new.old_certificate,
-        new_certificate: None,
-        detail: &new.detail,
-        parent,
-    };
-    insert(tx, &row, entry)
-}
-
-/// A compromise ends the roll under way; what that one has prepared is taken over.
-fn overtake(tx: &Tx<'_>, authority: &str, entry: &AuditEntry) -> Result<(), StoreError> {
-    let Some(open) = open_authority_roll(tx, authority)? else {
-        return Ok(());
-    };
-    set_state(tx, open.id, RollState::Aborted, entry.at)?;
-    let entry = AuditEntry {
-        action: "roll.overtaken",
-        subject: authority.to_owned(),
-        detail: json!({ "roll": open.id, "by": "a compromise" }),
-        ..entry.clone()
-    };
-    audit::append(tx, &entry)
-}
-
 fn make(tx: &Tx<'_>, step: &AuthorityStep, entry: &AuditEntry) -> Result<(), StoreError> {
     if let Some(next) = &step.next {
         tx.execute(
@@ -310,7 +231,7 @@ fn make(tx: &Tx<'_>, step: &AuthorityStep, entry: &AuditEntry) -> Result<(), Sto
         )?;
     }
     set_state(tx, step.roll, step.to, entry.at)?;
-    change_groups(tx, &step.groups, false, entry.at)?;
+    change_groups(tx, &step.groups, entry.at)?;
     if let Some(generation) = step.serve {
         generation::serve(tx, generation)?;
     }
@@ -337,23 +258,18 @@ fn have_moved(tx: &Tx<'_>, changes: &[Change]) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-fn change_groups(tx: &Tx<'_>, changes: &[Change], urgent: bool, at: i64) -> Result<(), StoreError> {
+fn change_groups(tx: &Tx<'_>, changes: &[Change], at: i64) -> Result<(), StoreError> {
     for change in changes {
-        save_slots(tx, change.group, &change.to)?;
-        let enabled = change.enabled && !precedence::is_kept_out(tx, change.group)?;
-        set_status(tx, change.group, enabled)?;
-        if urgent {
-            mark::raise_urgent(tx, change.group, "authority compromised", at)?;
-        } else {
-            let subject = MarkSubject::Enrollment(change.group);
-            mark::raise(tx, subject, "roll advanced", at)?;
-        }
+        let row = by_id(tx, change.group)?;
+        let enabled = change.enabled && conflicts::may_enable(tx, &row, &change.to)?;
+        save_slots(tx, row.id, &change.to)?;
+        set_status(tx, row.id, enabled)?;
+        mark::raise(tx, MarkSubject::Enrollment(row.id), "roll advanced", at)?;
     }
     Ok(())
 }
 
-/// A disabled group of its own for a certificate that has left `group`: after that one is settled,
-/// because the service takes a certificate in one enrollment only.
+/// Adds a blocking group for a certificate that has left `group`.
 fn block(
     tx: &Tx<'_>,
     group: i64,
@@ -363,7 +279,7 @@ fn block(
 ) -> Result<(), StoreError> {
     let row = by_id(tx, group)?;
     if row.by_reference {
-        // The CA certificate itself is deleted: nothing below it gets in.
+        // The CA certificate is deleted: the service admits nothing below it.
         return Ok(());
     }
     let blocking = BlockingGroup {
@@ -373,8 +289,8 @@ fn block(
         certificate,
         after: Some(row.id),
     };
-    blocking.add(tx, "certificate blocked", at)?;
-    Ok(())
+    let id = enrollment::add_blocking_group(tx, &blocking, at)?;
+    mark::raise_urgent(tx, id, "certificate blocked", at)
 }
 
 fn give_up_next(tx: &Tx<'_>, roll: i64, at: i64) -> Result<(), StoreError> {

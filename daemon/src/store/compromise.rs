@@ -1,222 +1,170 @@
-//! A compromised leaf: shut out in one transaction at every service that lets its device in.
+//! Starts the rolls of a compromise, which make the successors of what is excluded.
 //!
-//! Slots, status, roll, revocation and the work at the hub change together, and what was being
-//! signed for the device at that moment is abandoned: a holder of the compromised leaf may have asked
-//! for it. From then on the store desires nothing that lets the compromised leaf in.
+//! Within the transaction of the exclusion ([`super::exclusion`]). A compromise ends every roll that
+//! is under way, and takes over what that roll has prepared.
 
 use super::audit::{self, AuditEntry};
-use super::door::{self, Door};
+use super::authority_roll::open_authority_roll;
 use super::engine::{Tx, params};
-use super::enrollment::{self, EnrollmentRow, by_id, save_slots, set_status};
-use super::hub_task::{self, HubAction, HubCause, NewHubTask};
-use super::revocation::{self, Revocation, RevocationTarget, Revoked};
+use super::exclusion::{Applied, Exclusion, delete_identity};
+use super::hub_task::HubCause;
 use super::roll::{self, NewRoll, NewSubject, RollRow};
-use super::{Store, StoreError, abandon, block, mark};
+use super::{Store, StoreError, UnixSeconds, possession};
+use crate::enrollment::exclusion::{AccessPath, Generation};
 use crate::enrollment::roll::{RollReason, RollState};
-use crate::enrollment::slots::SlotName;
-use crate::enrollment::thumbprint::Thumbprint;
 use crate::error_code::Code;
 use crate::x509::revocation::RevocationReason;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-
-/// A compromise that was reported.
-#[derive(Clone, Debug)]
-pub struct Compromise {
-    /// The device, in the spelling on record.
-    pub registration_id: String,
-    /// The provisioning services, each of which may let it in.
-    pub services: Vec<String>,
-    /// Those whose hubs have to delete the device's identity.
-    pub hubs: BTreeSet<String>,
-    /// Which slots are compromised.
-    pub slots: Vec<SlotName>,
-    /// Options, as `enrollment::roll::LeafDetail`.
-    pub detail: Value,
-    /// All leaves of the device, revoked unless only one slot is compromised.
-    pub revocation: Revocation,
-}
 
 impl Store {
-    /// Shuts a compromised leaf out. A roll by expiry that is under way is overtaken: it ends as
-    /// aborted, and the new one takes over its slots.
-    pub fn start_compromise(
+    /// Returns the end of the last of a device's leaves that are revoked for good and have not
+    /// expired, in Unix seconds: until then its group would admit a compromised leaf.
+    pub fn compromised_until(
         &self,
-        compromise: Compromise,
-        entry: AuditEntry,
-    ) -> Result<(Vec<RollRow>, Revoked), StoreError> {
-        self.write(move |tx| {
-            let reason = "its device was reported as compromised";
-            abandon::abandon_leaves(tx, &compromise.registration_id, reason, entry.at)?;
-            let mut rolls = Vec::new();
-            let mut revoked = Revoked::default();
-            let doors = doors_of(tx, &compromise, entry.at)?;
-            for door in &doors {
-                let row = inside(tx, &compromise.registration_id, door, entry.at)?;
-                let (roll, compromised) = shut_out(tx, &compromise, row, &entry)?;
-                rolls.push(roll);
-                if compromise.slots.len() < SlotName::BOTH.len() {
-                    for leaf in compromised {
-                        let target = RevocationTarget::Sha256(*leaf.as_bytes());
-                        revoke(tx, &compromise, target, &mut revoked)?;
-                    }
-                }
-            }
-            if compromise.slots.len() == SlotName::BOTH.len() {
-                let target = compromise.revocation.target.clone();
-                revoke(tx, &compromise, target, &mut revoked)?;
-            }
-            Ok((rolls, revoked))
-        })
-    }
-
-    /// The end of the last of a device's leaves that are revoked for good and have not expired, in
-    /// Unix seconds: until then its group would let a compromised leaf in.
-    pub fn compromised_until(&self, subject: &str, now: i64) -> Result<Option<i64>, StoreError> {
+        subject: &str,
+        now: UnixSeconds,
+    ) -> Result<Option<i64>, StoreError> {
         self.read(|tx| compromised_until(tx, subject, now))
     }
-}
-
-/// Where the device is let in. Without an enrollment of its own it has no slots there, so one slot
-/// says nothing of that door.
-fn doors_of(tx: &Tx<'_>, compromise: &Compromise, at: i64) -> Result<Vec<Door>, StoreError> {
-    let device = &compromise.registration_id;
-    let doors = door::doors(tx, device, &compromise.services, at)?;
-    let one_slot = compromise.slots.len() < SlotName::BOTH.len();
-    if one_slot && (doors.is_empty() || doors.iter().any(|door| door.individual.is_none())) {
-        return Err(StoreError::Mend {
-            code: Code::RollSlotInvalid,
-            message: format!(
-                "{device} has no enrollment of its own, and so no slots, everywhere that lets it \
-                 in; leave --slot out"
-            ),
-        });
-    }
-    Ok(doors)
 }
 
 pub(super) fn compromised_until(
     tx: &Tx<'_>,
     subject: &str,
-    now: i64,
+    now: UnixSeconds,
 ) -> Result<Option<i64>, StoreError> {
     let hold = RevocationReason::CertificateHold.code();
     tx.query_one(
         "SELECT max(i.not_after) FROM intent i JOIN certificate c ON c.intent = i.id
-         WHERE i.subject = ?1 AND i.role = 'device' AND i.not_after >= ?2
-           AND c.revocation_reason IS NOT NULL AND c.revocation_reason <> ?3",
+             WHERE i.subject = ?1 AND i.role = 'device' AND i.not_after >= ?2
+               AND c.revocation_reason IS NOT NULL AND c.revocation_reason <> ?3",
         params![subject, now, hold],
         |row| row.get(0),
     )
 }
 
-fn revoke(
-    tx: &Tx<'_>,
-    compromise: &Compromise,
-    target: RevocationTarget,
-    revoked: &mut Revoked,
-) -> Result<(), StoreError> {
-    let revocation = Revocation {
-        target,
-        ..compromise.revocation.clone()
-    };
-    let done = revocation::revoke(tx, &revocation, RevocationReason::KeyCompromise)?;
-    revoked.changed.extend(done.changed);
-    revoked.unchanged.extend(done.unchanged);
-    Ok(())
-}
-
-/// The individual enrollment that takes precedence over the device's group: made if need be, with
-/// the device's current leaf, for the service knows no enrollment without one.
-pub(super) fn inside(
-    tx: &Tx<'_>,
-    registration_id: &str,
-    door: &Door,
-    at: i64,
-) -> Result<EnrollmentRow, StoreError> {
-    match door.individual {
-        Some(id) => {
-            // One that was on its way out is needed again.
-            tx.execute(
-                "UPDATE enrollment SET removed = 0 WHERE id = ?1",
-                params![id],
-            )?;
-            by_id(tx, id)
-        }
-        None => enrollment::add_overlay(
-            tx,
-            &door.provisioning,
-            registration_id,
-            door.group.as_deref(),
-            at,
-        ),
+/// Refuses a compromise of one slot where a service admits the device without an individual
+/// enrollment: there it has no slots.
+pub(super) fn check_slots(device: &str, paths: &[AccessPath]) -> Result<(), StoreError> {
+    if !paths.is_empty() && paths.iter().all(|path| path.individual.is_some()) {
+        return Ok(());
     }
+    Err(StoreError::Mend {
+        code: Code::RollSlotInvalid,
+        message: format!(
+            "{device} has no enrollment of its own, and so no slots, everywhere that lets it in; \
+             leave --slot out"
+        ),
+    })
 }
 
-fn shut_out(
+/// Returns whether a compromise of this enrollment's leaves waits for a new leaf: until then nothing
+/// in its slots is good.
+pub(super) fn waits_for_leaf(tx: &Tx<'_>, enrollment: i64) -> Result<bool, StoreError> {
+    let open = roll::open_roll(tx, enrollment)?;
+    Ok(open.is_some_and(|it| is_waiting(&it)))
+}
+
+fn is_waiting(roll: &RollRow) -> bool {
+    roll.reason == RollReason::Compromise && roll.new_certificate.is_none()
+}
+
+/// Begins the rolls of a device's enrollments that were restricted.
+pub(super) fn begin_leaves(
     tx: &Tx<'_>,
-    compromise: &Compromise,
-    row: EnrollmentRow,
+    new: &Exclusion,
+    applied: &[Applied],
+    detail: &Value,
     entry: &AuditEntry,
-) -> Result<(RollRow, Vec<Thumbprint>), StoreError> {
-    let held = |slot: &SlotName| row.slots.in_slot(*slot);
-    let compromised: Vec<Thumbprint> = compromise.slots.iter().filter_map(held).collect();
-    let left = row
-        .slots
-        .clone()
-        .shut_out(&compromised, None)
-        .map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
-    overtake(tx, &row, entry)?;
-    let enabled = left.enabled && !block::is_blocked(tx, &row.name)?;
-    save_slots(tx, row.id, &left.slots)?;
-    set_status(tx, row.id, enabled)?;
-    mark::raise_urgent(tx, row.id, "leaf compromised", entry.at)?;
-    let old_certificate = row.slots.serving().filter(|it| compromised.contains(it));
-    let mut detail = compromise.detail.clone();
+) -> Result<Vec<RollRow>, StoreError> {
+    let begin = |it| begin_leaf(tx, new, it, detail, entry);
+    applied.iter().map(begin).collect()
+}
+
+fn begin_leaf(
+    tx: &Tx<'_>,
+    new: &Exclusion,
+    applied: &Applied,
+    detail: &Value,
+    entry: &AuditEntry,
+) -> Result<RollRow, StoreError> {
+    let row = &applied.before;
+    if let Some(open) = roll::open_roll(tx, row.id)? {
+        if is_waiting(&open) {
+            return Err(StoreError::Conflict(format!(
+                "roll {} shuts the leaves of {} out already, and waits for a new one",
+                open.id, row.name
+            )));
+        }
+        overtake(tx, &open, entry)?;
+    }
+    let compromised = row.slots.in_slots(new.slots());
+    let serving = row.slots.serving().filter(|it| compromised.contains(it));
+    let Some(old_certificate) = serving.or(compromised.first().copied()) else {
+        let message = format!("enrollment {} holds no certificate", row.name);
+        return Err(StoreError::Conflict(message));
+    };
+    let remaining = &applied.remaining;
+    let mut detail = detail.clone();
     detail["compromised"] = json!(compromised);
-    let new = NewRoll {
+    let begun = NewRoll {
         subject: NewSubject::Enrollment(row.id),
         reason: RollReason::Compromise,
         state: RollState::ShuttingOut,
-        old_certificate: old_certificate.unwrap_or(compromised[0]),
-        new_certificate: left.slots.serving().filter(|_| left.enabled),
+        old_certificate,
+        new_certificate: remaining.slots.serving().filter(|_| remaining.enabled),
         detail: &detail,
         parent: None,
     };
-    let id = roll::insert(tx, &new, entry)?;
-    if compromise.hubs.contains(&row.provisioning) {
-        let cause = HubCause::Roll(id);
-        let task = delete_task(&row.provisioning, &compromise.registration_id, row.id);
-        hub_task::queue(tx, cause, &[task], entry.at)?;
-    }
-    let mut told = entry.clone();
-    told.detail["provisioning"] = json!(row.provisioning);
-    told.detail["roll"] = json!(id);
-    audit::append(tx, &told)?;
-    Ok((roll::roll_by_id(tx, id)?, compromised))
+    let id = roll::insert(tx, &begun, entry)?;
+    delete_identity(tx, new, HubCause::Roll(id), row, entry.at)?;
+    let mut entry = entry.clone();
+    entry.detail["provisioning"] = json!(row.provisioning);
+    entry.detail["roll"] = json!(id);
+    audit::append(tx, &entry)?;
+    roll::roll_by_id(tx, id)
 }
 
-/// The device's identity goes, once the service does not let it in any more.
-pub(super) fn delete_task(provisioning: &str, device: &str, enrollment: i64) -> NewHubTask {
-    NewHubTask {
-        provisioning: provisioning.to_owned(),
-        device: device.to_owned(),
-        action: HubAction::Delete,
-        enrollment: Some(enrollment),
+/// Begins the rolls of these generations' authorities, and removes their CA certificates from every
+/// service. `detail` is for the first one; the others, below it, have no options.
+pub(super) fn begin_authorities(
+    tx: &Tx<'_>,
+    generations: &[&Generation],
+    detail: &Value,
+    entry: &AuditEntry,
+) -> Result<Vec<RollRow>, StoreError> {
+    let none = json!({});
+    let mut begun: Vec<(i64, i64)> = Vec::new();
+    for it in generations {
+        if let Some(open) = open_authority_roll(tx, &it.authority)? {
+            let entry = AuditEntry {
+                subject: it.authority.clone(),
+                ..entry.clone()
+            };
+            overtake(tx, &open, &entry)?;
+        }
+        let parent = begun.iter().find(|(issuer, _)| Some(*issuer) == it.parent);
+        let roll = NewRoll {
+            subject: NewSubject::Authority(&it.authority, it.id),
+            reason: RollReason::Compromise,
+            state: RollState::ShuttingOut,
+            old_certificate: it.certificate,
+            new_certificate: None,
+            detail: if begun.is_empty() { detail } else { &none },
+            parent: parent.map(|(_, roll)| *roll),
+        };
+        begun.push((it.id, roll::insert(tx, &roll, entry)?));
+        possession::remove(tx, it.id, entry.at)?;
     }
+    audit::append(tx, entry)?;
+    let rolls = begun
+        .into_iter()
+        .map(|(_, roll)| roll::roll_by_id(tx, roll));
+    rolls.collect()
 }
 
-/// Ends the roll under way of this enrollment, if there is one, for a compromise.
-fn overtake(tx: &Tx<'_>, row: &EnrollmentRow, entry: &AuditEntry) -> Result<(), StoreError> {
-    let Some(open) = roll::open_roll(tx, row.id)? else {
-        return Ok(());
-    };
-    if open.reason == RollReason::Compromise && open.new_certificate.is_none() {
-        return Err(StoreError::Conflict(format!(
-            "roll {} shuts the leaves of {} out already, and waits for a new one",
-            open.id, row.name
-        )));
-    }
+/// Ends a roll that is under way.
+fn overtake(tx: &Tx<'_>, open: &RollRow, entry: &AuditEntry) -> Result<(), StoreError> {
     roll::set_state(tx, open.id, RollState::Aborted, entry.at)?;
     let overtaken = AuditEntry {
         action: "roll.overtaken",

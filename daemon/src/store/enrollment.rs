@@ -5,8 +5,9 @@ use super::engine::{Parameters, Row, Tx, params};
 use super::json::{from_json, optional_json, to_json};
 use super::mark::{self, MarkSubject};
 use super::{Store, StoreError, UnixSeconds};
+use crate::enrollment::exclusion::{AccessPath, BlockingGroup};
 use crate::enrollment::history::History;
-use crate::enrollment::slots::Slots;
+use crate::enrollment::slots::{SlotName, Slots};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -102,10 +103,7 @@ impl Store {
 
     /// Returns every group that is not marked for removal.
     pub fn groups(&self) -> Result<Vec<EnrollmentRow>, StoreError> {
-        self.read(|tx| {
-            let condition = "WHERE e.kind = 'group' AND e.removed = 0 ORDER BY e.id";
-            enrollment_rows(tx, condition, params![])
-        })
+        self.read(groups)
     }
 
     /// Returns one enrollment.
@@ -123,35 +121,36 @@ impl Store {
 /// precedence over the group.
 pub(super) fn add_overlay(
     tx: &Tx<'_>,
-    provisioning: &str,
-    registration_id: &str,
-    group: Option<&str>,
+    path: &AccessPath,
     at: UnixSeconds,
 ) -> Result<EnrollmentRow, StoreError> {
-    let slots = current_leaf(tx, registration_id)?;
+    let device = &path.device;
+    let slots = current_leaf(tx, device)?;
     if slots == Slots::Empty {
-        let message = format!("leaf of {registration_id}, so there is nothing to exclude");
+        let message = format!("leaf of {device}, so there is nothing to exclude");
         return Err(StoreError::Missing(message));
     }
     let id = tx.insert(
         "INSERT INTO enrollment (provisioning, kind, name, slots, status, created_at, overlay_of)
          VALUES (?1, 'individual', ?2, ?3, 'disabled', ?4, ?5) RETURNING id",
-        params![provisioning, registration_id, to_json(&slots)?, at, group],
+        params![path.provisioning, device, to_json(&slots)?, at, path.group],
     )?;
     by_id(tx, id)
 }
 
-/// Adds a disabled group that holds one certificate, to be sent once `after` has no mark.
-pub(super) fn add_disabled_group(
+/// Adds a blocking group, unless it exists. Returns its row id.
+pub(super) fn add_blocking_group(
     tx: &Tx<'_>,
-    provisioning: &str,
-    name: &str,
-    authority: &str,
-    slots: &Slots,
-    after: Option<i64>,
+    group: &BlockingGroup,
     at: UnixSeconds,
 ) -> Result<i64, StoreError> {
-    let id = tx.query_one(
+    let slots = Slots::Serving {
+        slot: SlotName::Primary,
+        certificate: group.certificate,
+    };
+    let slots = to_json(&slots)?;
+    let name = group.name();
+    tx.insert(
         "INSERT INTO enrollment
              (provisioning, kind, name, authority, slots, status, created_at, after,
               overlay_of)
@@ -159,10 +158,15 @@ pub(super) fn add_disabled_group(
          ON CONFLICT (provisioning, kind, name) DO UPDATE SET slots = excluded.slots,
              status = 'disabled', removed = 0, after = excluded.after
          RETURNING id",
-        params![provisioning, name, authority, to_json(slots)?, at, after],
-        |row| row.get(0),
-    )?;
-    Ok(id)
+        params![
+            group.provisioning,
+            name,
+            group.authority,
+            slots,
+            at,
+            group.after
+        ],
+    )
 }
 
 /// Sets the desired `provisioningStatus`.
@@ -217,6 +221,11 @@ pub(super) fn enrollment_rows(
     parameters: Parameters<'_>,
 ) -> Result<Vec<EnrollmentRow>, StoreError> {
     tx.query_all(&format!("{SELECT} {condition}"), parameters, from_row)
+}
+
+pub(super) fn groups(tx: &Tx<'_>) -> Result<Vec<EnrollmentRow>, StoreError> {
+    let condition = "WHERE e.kind = 'group' AND e.removed = 0 ORDER BY e.id";
+    enrollment_rows(tx, condition, params![])
 }
 
 pub(super) fn named(tx: &Tx<'_>, name: &str) -> Result<Vec<EnrollmentRow>, StoreError> {

@@ -103,7 +103,7 @@ const SELECT: &str = "SELECT g.id, g.authority, g.number, g.parent, g.token, g.k
 impl Store {
     /// Returns every generation, issuers before what they sign.
     pub fn generations(&self) -> Result<Vec<GenerationRow>, StoreError> {
-        self.read(|tx| tx.query_all(&format!("{SELECT} ORDER BY g.id"), params![], from_row))
+        self.read(all)
     }
 
     /// Plans the first generation of an authority. Returns the existing generation if the authority
@@ -294,6 +294,10 @@ pub(super) fn insert_with_label(
     )?;
     newest(tx, &plan.authority)?
         .ok_or_else(|| StoreError::Missing(format!("generation of {}", plan.authority)))
+}
+
+pub(super) fn all(tx: &Tx<'_>) -> Result<Vec<GenerationRow>, StoreError> {
+    tx.query_all(&format!("{SELECT} ORDER BY g.id"), params![], from_row)
 }
 
 pub(super) fn newest(tx: &Tx<'_>, authority: &str) -> Result<Option<GenerationRow>, StoreError> {

@@ -1,29 +1,28 @@
-//! What a block does to each device: its leaves go on hold, its hub identity goes; and back.
+//! Puts the leaves of excluded devices on hold and deletes their hub identities, in chunks; and
+//! takes the leaves off hold again.
 //!
-//! A block shuts out in the transaction in which it begins ([`super::block`]). What follows for ten
-//! thousand devices is done in chunks, each a transaction of its own, so that nobody waits long for
-//! the writer. `block.reached` says how far that is: a crash costs the chunk that was under way.
+//! A block excludes in the transaction in which it begins ([`super::exclusion`]). What follows for ten
+//! thousand devices is done in chunks, each a transaction of its own, so that the writer is free for
+//! others in between. `block.reached` says how far that is: a crash costs the chunk under way.
 //!
 //! Each certificate that a block holds has a row. It comes off hold with the last block that holds
-//! it; one that somebody put on hold by other means has no row, and no block lifts that.
+//! it. A certificate on hold without a row was put on hold otherwise, and no block takes it off.
 
-use super::block::{Undo, block_by_id};
-use super::compromise::delete_task;
+use super::block::{self, BlockRow};
 use super::engine::{Tx, params};
 use super::enrollment::find;
-use super::hub_task::{self, HubCause};
-use super::json::from_json;
+use super::hub_task::{self, HubCause, NewHubTask};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate, is_held};
-use super::{Store, StoreError};
+use super::{Store, StoreError, UnixSeconds};
 use crate::x509::revocation::RevocationReason;
 
-/// How many certificates come off hold in one transaction, and how many tasks go with them.
+/// The most certificates that come off hold, and tasks that are dropped, in one transaction.
 const RELEASED_MAX: u32 = 50;
 
-/// A device that a block of more than one keeps out.
+/// A device that the block of a group or generation excludes.
 #[derive(Clone, Debug)]
 pub struct BlockedDevice {
-    /// Its registration id.
+    /// The registration id.
     pub registration_id: String,
     /// Its leaves, if they go on hold.
     pub hold: Option<Revocation>,
@@ -31,25 +30,25 @@ pub struct BlockedDevice {
     pub services: Vec<String>,
 }
 
-/// The next devices that a block keeps out.
+/// The next devices that a block excludes.
 #[derive(Clone, Debug)]
 pub struct HoldChunk {
     /// The block.
     pub block: i64,
-    /// How far it was when the chunk was put together.
+    /// How far the block was when the chunk was made.
     pub from: String,
     /// The devices.
     pub devices: Vec<BlockedDevice>,
-    /// How far it is then; `None` if these are the last.
+    /// How far the block is then; `None` if these are the last.
     pub reached: Option<String>,
 }
 
 impl Store {
-    /// Puts the next devices of a block on hold. Returns whether it did: not if the block was
-    /// lifted or somebody else went on with it.
-    pub fn hold_devices(&self, chunk: HoldChunk, at: i64) -> Result<bool, StoreError> {
+    /// Puts the next devices of a block on hold. Returns whether it did: not if the block was lifted
+    /// or another chunk came first.
+    pub fn hold_devices(&self, chunk: HoldChunk, at: UnixSeconds) -> Result<bool, StoreError> {
         self.write(move |tx| {
-            let block = block_by_id(tx, chunk.block)?;
+            let block = block::by_id(tx, chunk.block)?;
             if block.lifted_at.is_some() || block.reached.as_ref() != Some(&chunk.from) {
                 return Ok(false);
             }
@@ -61,18 +60,18 @@ impl Store {
                 let services = device.services.iter();
                 identities.extend(services.map(|it| (it.clone(), device.registration_id.clone())));
             }
-            queue_deletions(tx, block.id, &identities, at)?;
+            queue_deletions(tx, &block, &identities, at)?;
             set_reached(tx, block.id, chunk.reached.as_deref())?;
             Ok(true)
         })
     }
 
     /// Takes the next certificates of a lifted block off hold, and its open tasks off the queue.
-    pub fn release_holds(&self, block: i64, at: i64) -> Result<Revoked, StoreError> {
+    pub fn release_holds(&self, block: i64, at: UnixSeconds) -> Result<Revoked, StoreError> {
         self.write(move |tx| release(tx, block, at))
     }
 
-    /// How many certificates a block holds.
+    /// Returns how many certificates a block holds.
     pub fn held_count(&self, block: i64) -> Result<u64, StoreError> {
         self.read(|tx| {
             let count: i64 = tx.query_one(
@@ -103,11 +102,11 @@ pub(super) fn hold(
     Ok(done)
 }
 
-/// The next chunk of what a lifted block gives back, within the caller's transaction.
-pub(super) fn release(tx: &Tx<'_>, block: i64, at: i64) -> Result<Revoked, StoreError> {
-    let row = block_by_id(tx, block)?;
+/// Takes the next chunk of a lifted block's certificates off hold, within the caller's transaction.
+pub(super) fn release(tx: &Tx<'_>, block: i64, at: UnixSeconds) -> Result<Revoked, StoreError> {
+    let row = block::by_id(tx, block)?;
     let Some(actor) = row.lifted_by else {
-        return Err(StoreError::Conflict(format!("block {block} stands")));
+        return Err(StoreError::Conflict(format!("block {block} is in force")));
     };
     let held: Vec<i64> = tx.query_all(
         "SELECT certificate FROM block_hold WHERE block = ?1 LIMIT ?2",
@@ -132,8 +131,8 @@ pub(super) fn release(tx: &Tx<'_>, block: i64, at: i64) -> Result<Revoked, Store
     }
     let tasks = tx.execute(
         "DELETE FROM hub_task WHERE id IN (
-         SELECT id FROM hub_task
-         WHERE cause = 'block' AND cause_id = ?1 AND done_at IS NULL LIMIT ?2)",
+                 SELECT id FROM hub_task
+                 WHERE cause = 'block' AND cause_id = ?1 AND done_at IS NULL LIMIT ?2)",
         params![block, RELEASED_MAX],
     )?;
     if held.len().max(tasks) < RELEASED_MAX as usize {
@@ -142,41 +141,31 @@ pub(super) fn release(tx: &Tx<'_>, block: i64, at: i64) -> Result<Revoked, Store
     Ok(released)
 }
 
-/// Each identity goes once an enrollment at its service that keeps the device out is settled.
-/// `devices` are pairs of service and device.
-pub(super) fn queue_deletions(
+/// Queues the deletion of these identities, pairs of service and device. Each waits for the enrollment
+/// at its service that excludes the device.
+fn queue_deletions(
     tx: &Tx<'_>,
-    block: i64,
-    devices: &[(String, String)],
-    at: i64,
+    block: &BlockRow,
+    identities: &[(String, String)],
+    at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let barred = barred(tx, block)?;
-    for (provisioning, device) in devices {
-        // The last one: a group of its own comes after the slots have let go.
-        let after = barred.iter().rev().find(|(at, _)| at == provisioning);
-        if let Some((_, enrollment)) = after {
-            let task = delete_task(provisioning, device, *enrollment);
-            hub_task::queue(tx, HubCause::Block(block), &[task], at)?;
+    let mut restricted = Vec::new();
+    for id in &block.enrollments {
+        // An enrollment that no longer exists admits no device.
+        restricted.extend(find(tx, *id)?);
+    }
+    for (provisioning, device) in identities {
+        // The last one: a blocking group comes after the slots that have let go of its certificate.
+        let after = restricted
+            .iter()
+            .rev()
+            .find(|it| it.provisioning == *provisioning);
+        if let Some(enrollment) = after {
+            let task = NewHubTask::deletion(provisioning, device, enrollment.id);
+            hub_task::queue(tx, HubCause::Block(block.id), &[task], at)?;
         }
     }
     Ok(())
-}
-
-/// The enrollments by which a block keeps out, each with its service.
-fn barred(tx: &Tx<'_>, block: i64) -> Result<Vec<(String, i64)>, StoreError> {
-    let undo: String = tx.query_one(
-        "SELECT undo FROM block WHERE id = ?1",
-        params![block],
-        |row| row.get(0),
-    )?;
-    let mut barred = Vec::new();
-    for it in from_json::<Vec<Undo>>(&undo)? {
-        // One that is gone lets nobody in.
-        if let Some(row) = find(tx, it.enrollment())? {
-            barred.push((row.provisioning, row.id));
-        }
-    }
-    Ok(barred)
 }
 
 fn insert(tx: &Tx<'_>, block: i64, certificate: i64) -> Result<(), StoreError> {

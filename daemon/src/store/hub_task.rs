@@ -61,6 +61,18 @@ pub struct NewHubTask {
     pub enrollment: Option<i64>,
 }
 
+impl NewHubTask {
+    /// Deletes the device's identity, once the change of `enrollment` was observed.
+    pub(super) fn deletion(provisioning: &str, device: &str, enrollment: i64) -> Self {
+        Self {
+            provisioning: provisioning.to_owned(),
+            device: device.to_owned(),
+            action: HubAction::Delete,
+            enrollment: Some(enrollment),
+        }
+    }
+}
+
 /// A task on record.
 #[derive(Clone, Debug)]
 pub struct HubTaskRow {

@@ -8,8 +8,7 @@ use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
 use super::intent::{Intent, IntentRefusal, Moves};
 use super::mark::{self, MarkSubject};
-use super::{StoreError, UnixSeconds, block, precedence, roll};
-use crate::enrollment::roll::RollReason;
+use super::{StoreError, UnixSeconds, block, compromise, conflicts, roll};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use serde_json::json;
@@ -30,12 +29,12 @@ pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
     if block::is_blocked(tx, registration_id)? {
         return Err(IntentRefusal::Blocked(registration_id.to_owned()));
     }
-    if let Some(group) = precedence::blocked_group(tx, registration_id, intent.issuer)? {
+    if let Some(group) = conflicts::blocked_group(tx, registration_id, intent.issuer)? {
         let device = registration_id.to_owned();
         return Err(IntentRefusal::GroupBlocked { device, group });
     }
     for enrollment in individual(tx, registration_id)? {
-        if compromise_waits(tx, enrollment.id)? {
+        if compromise::waits_for_leaf(tx, enrollment.id)? {
             continue;
         }
         match enrollment.slots {
@@ -165,7 +164,7 @@ pub(super) fn place(
     let mut concerned = Vec::new();
     for enrollment in individual(tx, registration_id)? {
         concerned.push(enrollment.provisioning.clone());
-        if compromise_waits(tx, enrollment.id)? {
+        if compromise::waits_for_leaf(tx, enrollment.id)? {
             replace_compromised(tx, enrollment, leaf, entry.at)?;
             continue;
         }
@@ -185,13 +184,7 @@ pub(super) fn place(
     Ok(concerned)
 }
 
-/// Whether everything in the slots is compromised, and a compromise waits for a new leaf.
-fn compromise_waits(tx: &Tx<'_>, enrollment: i64) -> Result<bool, StoreError> {
-    let open = roll::open_roll(tx, enrollment)?;
-    Ok(open.is_some_and(|it| it.reason == RollReason::Compromise && it.new_certificate.is_none()))
-}
-
-/// The new leaf takes the place of all that is compromised, and the device is let back in.
+/// Puts the new leaf in the place of all compromised leaves, and readmits the device.
 fn replace_compromised(
     tx: &Tx<'_>,
     row: EnrollmentRow,
@@ -199,7 +192,7 @@ fn replace_compromised(
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let compromised = row.slots.held();
-    let left = row.slots.shut_out(&compromised, Some(leaf));
+    let left = row.slots.exclude(&compromised, Some(leaf));
     let left = left.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
     save_slots(tx, row.id, &left.slots)?;
     set_status(tx, row.id, !block::is_blocked(tx, &row.name)?)?;

@@ -7,7 +7,7 @@ use super::enrollment::{by_id, save_slots};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
 use super::roll::{NewRoll, NewSubject, RollRow, RollSubject, insert, roll_by_id, set_state};
-use super::{Store, StoreError, UnixSeconds, leaf, precedence};
+use super::{Store, StoreError, UnixSeconds, conflicts, leaf};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
@@ -53,7 +53,7 @@ impl Store {
     ) -> Result<RollRow, StoreError> {
         self.write(move |tx| {
             let row = by_id(tx, enrollment)?;
-            let certificate = precedence::leaf_roll(tx, &row)?;
+            let certificate = conflicts::leaf_roll(tx, &row)?;
             let new = NewRoll {
                 subject: NewSubject::Enrollment(enrollment),
                 reason: RollReason::Expiry,

@@ -5,13 +5,14 @@ mod block;
 mod calls;
 mod certified_key;
 mod clients;
+mod conflicts;
 mod crl;
+mod exclusion;
 mod expiry;
 mod fleet;
 mod hold;
 mod kept_out;
 mod key_use;
-mod precedence;
 mod revocation;
 mod roll;
 mod scan;
@@ -25,7 +26,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::key::KeyType;
 use pollster::block_on;
 use serde_json::json;
-use stage::{Stage, entry};
+use stage::{Stage, block_of, entry, root_generation};
 
 #[test]
 fn an_intent_never_changes_and_is_never_deleted() {

@@ -307,7 +307,7 @@ impl Evidence {
         for group in &self.groups {
             let held = group.slots.held();
             if held.iter().any(|it| self.compromised.contains(it)) {
-                match group.slots.clone().shut_out(&self.compromised, Some(next)) {
+                match group.slots.clone().exclude(&self.compromised, Some(next)) {
                     Ok(left) => changes.push(Change {
                         enabled: left.enabled,
                         ..group.change(Ok(left.slots))?

@@ -8,7 +8,7 @@
 //! | `Draining` | serving (the new), and retiring | `Serving` by retire |
 //!
 //! From any state but `Empty`, a compromise has certificates leave their slots at once
-//! ([`Slots::shut_out`]).
+//! ([`Slots::exclude`]).
 //!
 //! A transition consumes the state and returns the next one, or a [`Refusal`] with the state and
 //! the reason. A serving certificate must never leave its slot before its successor was observed at

@@ -1,50 +1,50 @@
-//! Rolls compromised leaves: excludes the compromised leaf first, and accepts a new one second.
+//! Starts the rolls of a compromised leaf: excludes the leaf first, and readmits its device second.
 
 use crate::ca::Code;
 use crate::ca::authorize::{Authorized, Issue, Operate};
 use crate::ca::issue::{IssueRequest, Issued};
-use crate::ca::{CertificateAuthority, Error, crash_point};
+use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::enrollment::slots::SlotName;
-use crate::store::{Compromise, IntentRefusal, Revocation, RollRow};
+use crate::store::{Cause, Excluded, IntentRefusal, RollRow};
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
 use crate::x509::key::PublicKey;
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// The report of a compromised leaf.
+/// A report that a device's leaf is compromised.
 #[derive(Clone, Debug)]
 pub struct LeafCompromise {
     /// The device.
     pub registration_id: String,
-    /// Which slots; both, unless something else is known.
+    /// Which slots; both, unless the report says which.
     pub slots: Vec<SlotName>,
     /// The fate of the hub identity.
     pub hub: HubPolicy,
-    /// The request for the new leaf, if it is at hand.
+    /// The request for the new leaf, if there is one.
     pub request: Option<IssueRequest>,
 }
 
-/// The effects of a report of a compromise.
+/// A device whose leaf was excluded.
 #[derive(Debug)]
-pub struct ShutOutDevice {
+pub struct CompromisedDevice {
     /// The device, in the spelling on record.
     pub registration_id: String,
-    /// One rollover for each service that accepts the device.
+    /// One roll for each service that admits the device.
     pub rolls: Vec<RollRow>,
     /// The new leaf, or why there is none although it was asked for.
     pub issued: Option<Result<Issued, Error>>,
 }
 
 impl CertificateAuthority {
-    /// Excludes a compromised leaf, and issues the new one if its request is at hand. Whatever the
-    /// result for the new one, the compromised one is excluded.
+    /// Excludes a compromised leaf, and issues the new one if its request is there. The compromised
+    /// leaf stays excluded if the new one cannot be issued.
     pub fn start_leaf_compromise(
         &self,
         permission: &Authorized<Operate>,
         compromise: LeafCompromise,
-    ) -> Result<ShutOutDevice, Error> {
+    ) -> Result<CompromisedDevice, Error> {
         let device = self.known_device(&compromise.registration_id)?;
         if let Some(request) = &compromise.request {
             self.check_new_leaf(&device, request)?;
@@ -63,35 +63,24 @@ impl CertificateAuthority {
             &device,
             json!({ "reason": "compromise", "slots": compromise.slots, "hub": compromise.hub }),
         );
-        let excluded = Compromise {
-            revocation: Revocation {
-                target: self.leaves_of_device(&device),
-                at: entry.at,
-                actor: entry.actor.clone(),
-                cause: "roll by compromise".into(),
-            },
-            registration_id: device.clone(),
-            services: self.provisioning.clone(),
-            hubs,
+        let cause = Cause::Compromise {
             slots: compromise.slots,
             detail: json!(detail),
         };
-        let (rolls, revoked) = self.store.start_compromise(excluded, entry)?;
-        crash_point("roll-compromise-recorded");
-        self.wake();
-        self.follow_revocation(&revoked)?;
+        let subject = Excluded::Device(device.clone());
+        let rolls = self.exclude(subject, cause, hubs, entry)?.rolls;
         let issued = compromise.request.map(|request| {
             let permission = Authorized::<Issue>::to_issue(permission.caller().clone())?;
             pollster::block_on(self.issuer.issue_audited(&permission, &request))
         });
-        Ok(ShutOutDevice {
+        Ok(CompromisedDevice {
             registration_id: device,
             rolls,
             issued,
         })
     }
 
-    /// The spelling on record.
+    /// Returns the registration id in the spelling on record.
     pub(in super::super) fn known_device(&self, registration_id: &str) -> Result<String, Error> {
         let device = self.store.device(registration_id)?.ok_or_else(|| {
             let message = format!(
@@ -103,7 +92,7 @@ impl CertificateAuthority {
         Ok(device.registration_id)
     }
 
-    /// A request that could not be met is refused before anything happens.
+    /// Refuses a request that could not be met, before anything changes.
     fn check_new_leaf(&self, device: &str, request: &IssueRequest) -> Result<(), Error> {
         let profile = self.issuer.profile(&request.profile)?;
         self.refuse_other_profile(device, &profile.name)?;
@@ -121,7 +110,7 @@ impl CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// A compromise moves no device: its new leaf is by the profile that it has.
+    /// Refuses another profile: a compromise moves no device.
     fn refuse_other_profile(&self, device: &str, asked: &str) -> Result<(), Error> {
         let registered = self.store.device(device)?.map(|it| it.profile);
         match registered {

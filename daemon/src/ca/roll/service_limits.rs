@@ -26,7 +26,7 @@ impl CertificateAuthority {
 
     /// Fails if a service has no room for the blocking groups that a compromise adds, one for each
     /// group.
-    pub(super) fn groups_within_limits(&self, authorities: &[&str]) -> Result<(), Error> {
+    pub(super) fn groups_within_limits(&self, authorities: &[String]) -> Result<(), Error> {
         for provisioning in self.verified_at.keys() {
             let mut added = 0;
             for authority in authorities {

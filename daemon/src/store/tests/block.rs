@@ -2,7 +2,6 @@
 //! lifting the block reverts that.
 
 use super::*;
-use crate::store::BlockingGroup;
 
 fn certificate(name: &str) -> Thumbprint {
     Thumbprint::of(name.as_bytes())
@@ -12,10 +11,10 @@ impl Stage {
     pub(super) fn group(&self) -> EnrollmentRow {
         let slots = serde_json::json!({
             "state": "draining", "slot": "primary",
-            "serving": certificate("new"), "retiring": certificate("old"),
+            "serving": certificate("new"), "retiring": self.root_certificate(),
         });
         let slots = serde_json::from_value(slots).unwrap();
-        let row = self.add_group("line", "line", slots).unwrap();
+        let row = self.add_group("line", "root", slots).unwrap();
         self.settle_next(row.id);
         row
     }
@@ -38,28 +37,21 @@ impl Stage {
             .unwrap();
     }
 
-    fn block_old(&self, group: i64) -> BlockRow {
-        let new = NewBlock {
-            kind: BlockKind::Generation,
-            name: "line".into(),
-            generation: Some(1),
-            reason: "a test".into(),
-            holds: Vec::new(),
-            devices: vec![("dps".into(), "press-7".into())],
-            fleet: false,
-            newest_group: None,
-            bars: vec![
-                Bar::ShutOut(group, vec![certificate("old")]),
-                Bar::Own(BlockingGroup {
-                    provisioning: "dps".into(),
-                    authority: "line".into(),
-                    number: 1,
-                    certificate: certificate("old"),
-                    after: Some(group),
-                }),
-            ],
+    /// Blocks the root, whose certificate is the old one. The device below follows at once.
+    fn block_old(&self) -> BlockRow {
+        let block = self.block(root_generation()).unwrap();
+        let device = BlockedDevice {
+            registration_id: "press-7".into(),
+            hold: None,
+            services: vec!["dps".into()],
         };
-        let (block, _) = self.store.start_block(new, entry("block.started")).unwrap();
+        let chunk = HoldChunk {
+            block: block.id,
+            from: String::new(),
+            devices: vec![device],
+            reached: None,
+        };
+        assert!(self.store.hold_devices(chunk, 1_000).unwrap());
         block
     }
 }
@@ -68,7 +60,7 @@ impl Stage {
 fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     let stage = Stage::new();
     let group = stage.group();
-    let block = stage.block_old(group.id);
+    let block = stage.block_old();
     let own = block.enrollments[1];
     assert!(
         stage
@@ -97,10 +89,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
         "the hub comes when all services have followed"
     );
 
-    stage
-        .store
-        .lift_block(block.id, entry("block.lifted"))
-        .unwrap();
+    stage.lift(block.id);
     assert!(
         stage
             .store
@@ -120,7 +109,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
 fn lifting_a_block_leaves_slots_that_have_moved_since() {
     let stage = Stage::new();
     let group = stage.group();
-    let block = stage.block_old(group.id);
+    let block = stage.block_old();
     let moved =
         json!({ "state": "serving", "slot": "primary", "certificate": certificate("third") });
     stage
@@ -130,10 +119,7 @@ fn lifting_a_block_leaves_slots_that_have_moved_since() {
             rusqlite::params![group.id, moved.to_string()],
         )
         .unwrap();
-    stage
-        .store
-        .lift_block(block.id, entry("block.lifted"))
-        .unwrap();
+    stage.lift(block.id);
     let slots = stage.store.enrollment(group.id).unwrap().slots;
     assert_eq!(slots.held(), [certificate("third")]);
 }

@@ -178,28 +178,7 @@ fn a_block_above_a_compromised_generation_is_found() {
     .unwrap();
     let line = raw.last_insert_rowid();
     assert_eq!(stage.store.blocked_above(line).unwrap(), None);
-    let new = NewBlock {
-        kind: BlockKind::Generation,
-        name: "root".into(),
-        generation: Some(1),
-        reason: "a test".into(),
-        holds: vec![Revocation {
-            target: RevocationTarget::Generation {
-                generation: stage.root,
-            },
-            at: 1_000,
-            actor: "test".into(),
-            cause: "a test".into(),
-        }],
-        devices: Vec::new(),
-        fleet: false,
-        newest_group: None,
-        bars: Vec::new(),
-    };
-    stage
-        .store
-        .start_block(new, entry("block.started"))
-        .unwrap();
+    stage.block(root_generation()).unwrap();
     let blocked = stage.store.blocked_above(line).unwrap();
     assert_eq!(blocked, Some(("root".into(), 1)));
     let root = &stage.store.generations().unwrap()[0];

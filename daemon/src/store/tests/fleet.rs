@@ -78,22 +78,9 @@ fn a_fleet_of_ten_thousand_is_counted() {
 #[test]
 fn a_group_of_ten_thousand_is_blocked_and_unblocked() {
     let stage = Stage::with_fleet();
-    let group = stage.fleet_group();
-    let new = NewBlock {
-        kind: BlockKind::Group,
-        name: "all".into(),
-        generation: None,
-        reason: "a test".into(),
-        holds: Vec::new(),
-        devices: Vec::new(),
-        fleet: true,
-        newest_group: None,
-        bars: vec![Bar::Disable(group)],
-    };
-    let (block, _) = timed("block", || {
-        let started = stage.store.start_block(new, entry("block.started"));
-        started.unwrap()
-    });
+    stage.fleet_group();
+    let all = Excluded::Group("all".into());
+    let block = timed("block", || stage.block(all).unwrap());
     let chunks = longest(
         "chunks of the block",
         || {
@@ -112,10 +99,7 @@ fn a_group_of_ten_thousand_is_blocked_and_unblocked() {
     let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
     assert_eq!(progress.unwrap().open(), DEVICES as i64);
 
-    timed("unblock", || {
-        let entry = entry("block.lifted");
-        stage.store.lift_block(block.id, entry).unwrap()
-    });
+    timed("unblock", || stage.lift(block.id));
     assert!(
         stage
             .store

@@ -23,19 +23,8 @@ impl Stage {
         added.unwrap().id
     }
 
-    fn block_group(&self, group: i64) -> i64 {
-        let new = NewBlock {
-            kind: BlockKind::Group,
-            name: "all".into(),
-            generation: None,
-            reason: "a test".into(),
-            holds: Vec::new(),
-            devices: Vec::new(),
-            fleet: true,
-            newest_group: None,
-            bars: vec![Bar::Disable(group)],
-        };
-        let (row, _) = self.store.start_block(new, entry("block.started")).unwrap();
+    fn block_group(&self) -> i64 {
+        let row = self.block(Excluded::Group("all".into())).unwrap();
         assert_eq!(row.reached.as_deref(), Some(""));
         row.id
     }
@@ -56,23 +45,12 @@ impl Stage {
     }
 
     fn block_device(&self, device: &str) -> i64 {
-        let new = NewBlock {
-            kind: BlockKind::Device,
-            name: device.into(),
-            generation: None,
-            reason: "a test".into(),
-            holds: vec![leaves(device)],
-            devices: Vec::new(),
-            fleet: false,
-            newest_group: None,
-            bars: Vec::new(),
+        let exclusion = Exclusion {
+            services: Vec::new(),
+            ..block_of(Excluded::Device(device.into()))
         };
-        let (row, _) = self.store.start_block(new, entry("block.started")).unwrap();
-        row.id
-    }
-
-    fn let_back_in(&self, block: i64) {
-        self.store.lift_block(block, entry("block.lifted")).unwrap();
+        let recorded = self.store.exclude(exclusion, entry("block.started"));
+        recorded.unwrap().block.unwrap().id
     }
 
     fn is_good(&self, device: &str) -> bool {
@@ -86,17 +64,17 @@ impl Stage {
 fn what_two_blocks_hold_comes_off_hold_with_the_last_of_them() {
     for first_lifted in [0, 1] {
         let stage = Stage::new();
-        let group = stage.everybody();
+        stage.everybody();
         stage.issue("press-7", 2);
         stage.issue("press-8", 3);
-        let all = stage.block_group(group);
+        let all = stage.block_group();
         assert!(stage.hold_one(all, "", "press-7", false));
         assert!(stage.hold_one(all, "press-7", "press-8", true));
         let blocks = [stage.block_device("press-7"), all];
-        stage.let_back_in(blocks[first_lifted]);
+        stage.lift(blocks[first_lifted]);
         assert!(!stage.is_good("press-7"));
         assert_eq!(stage.is_good("press-8"), first_lifted == 1);
-        stage.let_back_in(blocks[1 - first_lifted]);
+        stage.lift(blocks[1 - first_lifted]);
         assert!(stage.is_good("press-7") && stage.is_good("press-8"));
         assert!(stage.store.unfinished_blocks().unwrap().is_empty());
     }
@@ -124,7 +102,7 @@ fn a_hold_of_its_own_and_a_final_revocation_outlive_every_block() {
     let lifted = stage.store.unrevoke(leaves("press-9")).unwrap();
     assert!(lifted.changed.is_empty() && !stage.is_good("press-9"));
     for block in blocks {
-        stage.let_back_in(block);
+        stage.lift(block);
     }
     assert!(!stage.is_good("press-7") && !stage.is_good("press-8"));
     assert!(stage.is_good("press-9"));
@@ -137,7 +115,7 @@ fn a_hold_of_its_own_and_a_final_revocation_outlive_every_block() {
 #[test]
 fn nothing_is_issued_below_a_blocked_group() {
     let stage = Stage::new();
-    let group = stage.everybody();
+    stage.everybody();
     stage.issue("press-7", 2);
     stage.enroll("press-8");
     let under_way = block_on(stage.store.record_intent(stage.intent("press-9", 3))).unwrap();
@@ -148,7 +126,7 @@ fn nothing_is_issued_below_a_blocked_group() {
         ..stage.intent("hallmark.example", 5)
     };
     let server = block_on(stage.store.record_intent(server)).unwrap();
-    let block = stage.block_group(group);
+    let block = stage.block_group();
     let device = |id: &str| OnIssued::Device {
         registration_id: id.into(),
         profile: "device".into(),
@@ -174,7 +152,7 @@ fn nothing_is_issued_below_a_blocked_group() {
     let refused = stage.store.add_enrollment(new, entry("enrollment.added"));
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("which is blocked"), "{refused}");
-    stage.let_back_in(block);
+    stage.lift(block);
     stage.issue("press-7", 8);
     stage.issue("press-9", 9);
 }
@@ -183,12 +161,12 @@ fn nothing_is_issued_below_a_blocked_group() {
 #[test]
 fn a_chunk_of_a_block_that_has_moved_does_nothing() {
     let stage = Stage::new();
-    let group = stage.everybody();
+    stage.everybody();
     stage.issue("press-7", 2);
-    let block = stage.block_group(group);
+    let block = stage.block_group();
     assert!(stage.hold_one(block, "", "press-7", false));
     assert!(!stage.hold_one(block, "", "press-7", true), "done already");
-    stage.let_back_in(block);
+    stage.lift(block);
     assert!(!stage.hold_one(block, "press-7", "press-7", true));
     assert!(stage.is_good("press-7"));
     let open = stage.store.hub_progress(HubCause::Block(block), None);
@@ -200,9 +178,9 @@ fn a_chunk_of_a_block_that_has_moved_does_nothing() {
 #[test]
 fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
     let stage = Stage::new();
-    let group = stage.everybody();
+    stage.everybody();
     stage.issue("press-7", 2);
-    let block = stage.block_group(group);
+    let block = stage.block_group();
     assert!(stage.hold_one(block, "", "press-7", true));
     let cause = HubCause::Block(block);
     let task = || stage.store.hub_tasks(cause, 10).unwrap().remove(0);
@@ -236,10 +214,10 @@ fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
 #[test]
 fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
     let stage = Stage::new();
-    let group = stage.everybody();
+    stage.everybody();
     stage.issue("press-7", 2);
     stage.issue("press-8", 3);
-    let block = stage.block_group(group);
+    let block = stage.block_group();
     assert!(stage.hold_one(block, "", "press-7", false));
     assert!(stage.hold_one(block, "press-7", "press-8", true));
     let tasks = stage.store.hub_tasks(HubCause::Block(block), 10).unwrap();
@@ -262,7 +240,7 @@ fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
         [done],
         "one too many"
     );
-    stage.let_back_in(block);
+    stage.lift(block);
     assert_eq!(store.hub_tasks_to_forget(2_000, 10, 10).unwrap(), [done]);
     store.forget_hub_tasks(vec![done]).unwrap();
     let left = store.hub_tasks(HubCause::Block(block), 10).unwrap();

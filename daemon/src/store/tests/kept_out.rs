@@ -1,42 +1,35 @@
 //! Tests that an excluded device stays excluded, whatever else is lifted, added or retired.
 
 use super::*;
-use crate::store::BlockingGroup;
 use crate::x509::revocation::RevocationReason::KeyCompromise;
 
 fn certificate(name: &str) -> Thumbprint {
     Thumbprint::of(name.as_bytes())
 }
 
-fn block(kind: BlockKind, name: &str, bars: Vec<Bar>) -> NewBlock {
-    NewBlock {
-        kind,
-        name: name.into(),
-        generation: (kind == BlockKind::Generation).then_some(1),
-        reason: "a test".into(),
-        holds: Vec::new(),
-        devices: Vec::new(),
-        fleet: false,
-        newest_group: None,
-        bars,
+fn device(id: &str) -> Excluded {
+    Excluded::Device(id.into())
+}
+
+fn compromise_of(id: &str, slots: &[SlotName]) -> Exclusion {
+    let cause = Cause::Compromise {
+        slots: slots.into(),
+        detail: json!({}),
+    };
+    Exclusion {
+        cause,
+        ..block_of(device(id))
     }
 }
 
 impl Stage {
-    fn line(&self) -> i64 {
-        let slots = Slots::Empty.serve(certificate("line")).unwrap();
-        let added = self.add_group("line", "line", slots);
+    fn line(&self, slots: Slots) -> i64 {
+        let added = self.add_group("line", "root", slots);
         added.unwrap().id
     }
 
-    fn started(&self, new: NewBlock) -> i64 {
-        let started = self.store.start_block(new, entry("block.started"));
-        started.unwrap().0.id
-    }
-
-    fn ended(&self, block: i64) {
-        let lifted = self.store.lift_block(block, entry("block.lifted"));
-        lifted.unwrap();
+    fn started(&self, subject: Excluded) -> i64 {
+        self.block(subject).unwrap().id
     }
 
     fn set_slots(&self, enrollment: i64, slots: &Slots) {
@@ -53,15 +46,14 @@ impl Stage {
 fn a_group_that_two_blocks_shut_opens_with_the_last_of_them() {
     for first_lifted in [0, 1] {
         let stage = Stage::new();
-        let group = stage.line();
-        let bar = || vec![Bar::Disable(group)];
+        let group = stage.line(Slots::Empty.serve(stage.root_certificate()).unwrap());
         let blocks = [
-            stage.started(block(BlockKind::Group, "line", bar())),
-            stage.started(block(BlockKind::Generation, "line", bar())),
+            stage.started(Excluded::Group("line".into())),
+            stage.started(root_generation()),
         ];
-        stage.ended(blocks[first_lifted]);
+        stage.lift(blocks[first_lifted]);
         assert!(!stage.store.enrollment(group).unwrap().enabled);
-        stage.ended(blocks[1 - first_lifted]);
+        stage.lift(blocks[1 - first_lifted]);
         assert!(stage.store.enrollment(group).unwrap().enabled);
     }
 }
@@ -77,8 +69,7 @@ fn an_enrollment_that_was_disabled_concurrently_is_not_removed() {
         .enrollments_named(&added.name)
         .unwrap()
         .remove(0);
-    let bars = vec![Bar::Device(vec!["dps".into()])];
-    stage.started(block(BlockKind::Device, "press-7", bars));
+    stage.started(device("press-7"));
     let removed = stage
         .store
         .remove_enrollment(&judged, entry("enrollment.removed"));
@@ -102,10 +93,9 @@ fn an_enrollment_on_its_way_out_goes_when_the_block_is_lifted() {
         .store
         .remove_enrollment(&now(), entry("enrollment.removed"));
     removal.unwrap();
-    let bars = vec![Bar::Device(vec!["dps".into()])];
-    let standing = stage.started(block(BlockKind::Device, "press-7", bars));
+    let standing = stage.started(device("press-7"));
     assert!(!now().enabled && !now().removed);
-    stage.ended(standing);
+    stage.lift(standing);
     assert!(now().removed);
 }
 
@@ -114,10 +104,10 @@ fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
     let stage = Stage::new();
     let add = |id: &str| stage.add_individual("dps", id);
     stage.issue("press-7", 2);
-    let standing = stage.started(block(BlockKind::Device, "press-7", Vec::new()));
+    let standing = stage.started(device("press-7"));
     let refused = add("Press-7").unwrap_err().to_string();
     assert!(refused.contains("is blocked"), "{refused}");
-    stage.ended(standing);
+    stage.lift(standing);
 
     let revocation = Revocation {
         target: RevocationTarget::Leaves {
@@ -140,7 +130,7 @@ fn a_block_abandons_open_intents_of_its_device() {
     let stage = Stage::new();
     stage.issue("press-7", 2);
     let under_way = block_on(stage.store.record_intent(stage.intent("press-7", 3))).unwrap();
-    stage.started(block(BlockKind::Device, "press-7", Vec::new()));
+    stage.started(device("press-7"));
     let on_issued = OnIssued::Device {
         registration_id: "press-7".into(),
         profile: "device".into(),
@@ -175,23 +165,9 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
         retiring: old,
     };
     stage.set_slots(enrollment.id, &draining);
-    let compromise = Compromise {
-        registration_id: "press-7".into(),
-        services: vec!["dps".into()],
-        hubs: Default::default(),
-        slots: vec![SlotName::Primary],
-        detail: json!({}),
-        revocation: Revocation {
-            target: RevocationTarget::Sha256(*old.as_bytes()),
-            at: 1_000,
-            actor: "test".into(),
-            cause: "a test".into(),
-        },
-    };
-    let (rolls, _) = stage
-        .store
-        .start_compromise(compromise, entry("roll.started"))
-        .unwrap();
+    let compromise = compromise_of("press-7", &[SlotName::Primary]);
+    let recorded = stage.store.exclude(compromise, entry("roll.started"));
+    let rolls = recorded.unwrap().rolls;
     let next = leaf(9_500, 4);
     let step = RollStep {
         roll: rolls[0].id,
@@ -273,18 +249,12 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
 #[test]
 fn a_mark_that_waits_for_another_wakes_no_reconciler() {
     let stage = Stage::new();
-    let group = stage.line();
-    stage.started(block(
-        BlockKind::Generation,
-        "line",
-        vec![Bar::Own(BlockingGroup {
-            provisioning: "dps".into(),
-            number: 1,
-            authority: "line".into(),
-            certificate: certificate("blocked"),
-            after: Some(group),
-        })],
-    ));
+    stage.line(Slots::Draining {
+        slot: SlotName::Primary,
+        serving: certificate("next"),
+        retiring: stage.root_certificate(),
+    });
+    stage.started(root_generation());
     let due = stage.store.due_marks("dps", 1_000, 10, true).unwrap();
     assert_eq!(due.len(), 1);
     stage
@@ -304,60 +274,26 @@ fn an_enrollment_added_a_moment_ago_is_disabled_with_the_others() {
         let late = stage.enroll("press-7");
         assert!(late.enabled && !late.slots.held().is_empty());
         if blocked {
-            let bar = Bar::Device(vec!["dps".into()]);
-            stage.started(block(BlockKind::Device, "press-7", vec![bar]));
+            stage.started(device("press-7"));
         } else {
-            let compromise = Compromise {
-                registration_id: "press-7".into(),
-                services: vec!["dps".into()],
-                hubs: ["dps".to_owned()].into(),
-                slots: SlotName::BOTH.into(),
-                detail: json!({}),
-                revocation: Revocation {
-                    target: RevocationTarget::Leaves {
-                        subject: "press-7".into(),
-                    },
-                    at: 1_000,
-                    actor: "test".into(),
-                    cause: "a test".into(),
-                },
-            };
-            let begun = stage
-                .store
-                .start_compromise(compromise, entry("roll.started"));
-            assert_eq!(begun.unwrap().0.len(), 1);
+            let compromise = compromise_of("press-7", &SlotName::BOTH);
+            let recorded = stage.store.exclude(compromise, entry("roll.started"));
+            assert_eq!(recorded.unwrap().rolls.len(), 1);
         }
         assert!(!stage.store.enrollment(late.id).unwrap().enabled);
     }
 }
 
-/// A group that comes between the look at the groups and the block of a generation refuses the
-/// block; one that comes after it is refused itself.
+/// An exclusion reads the groups in its own transaction: a group that was added a moment before is
+/// disabled with the others; one that is added later is refused.
 #[test]
 fn no_group_slips_in_beside_the_block_of_its_generation() {
     let stage = Stage::new();
-    let seen = stage.store.newest_group().unwrap();
-    let root = stage.store.generations().unwrap().remove(0);
-    let sha256 = stage.store.certificates_of("root", 1).unwrap()[0].sha256;
-    let slots = Slots::Empty.serve(Thumbprint::from_bytes(sha256)).unwrap();
+    let slots = Slots::Empty.serve(stage.root_certificate()).unwrap();
     let group = |name: &str| stage.add_group(name, "root", slots.clone());
     let early = group("early").unwrap();
-    let hold = Revocation {
-        target: RevocationTarget::Generation {
-            generation: root.id,
-        },
-        at: 1_000,
-        actor: "test".into(),
-        cause: "a test".into(),
-    };
-    let mut new = block(BlockKind::Generation, "root", vec![Bar::Disable(early.id)]);
-    new.holds = vec![hold];
-    new.newest_group = Some(seen);
-    let refused = stage.store.start_block(new.clone(), entry("block.started"));
-    let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("a group was added"), "{refused}");
-    new.newest_group = Some(stage.store.newest_group().unwrap());
-    stage.started(new);
+    stage.started(root_generation());
+    assert!(!stage.store.enrollment(early.id).unwrap().enabled);
     let refused = group("late").unwrap_err().to_string();
     assert!(refused.contains("is revoked"), "{refused}");
 }

@@ -131,25 +131,29 @@ impl Stage {
         self.store.add_enrollment(new, entry("enrollment.added"))
     }
 
-    /// The root's roll by compromise, without a change of groups.
+    /// The roll of the root by compromise.
     pub(super) fn compromise_root(&self) -> Result<RollRow, StoreError> {
-        let compromised = CompromisedAuthority {
-            roll: self.new_roll(),
-            blocking: Vec::new(),
-            above: None,
-            groups: Vec::new(),
+        let cause = Cause::Compromise {
+            slots: SlotName::BOTH.into(),
+            detail: json!({}),
         };
-        let revocation = Revocation {
-            target: RevocationTarget::Generation {
-                generation: self.root,
-            },
-            at: 1_000,
-            actor: "test".into(),
-            cause: "a test".into(),
+        let exclusion = Exclusion {
+            cause,
+            ..block_of(root_generation())
         };
-        let (store, entry) = (&self.store, entry("roll.started"));
-        let rolls = store.start_authority_compromise(vec![compromised], None, revocation, entry);
-        rolls.map(|mut rolls| rolls.remove(0))
+        let recorded = self.store.exclude(exclusion, entry("roll.started"));
+        recorded.map(|mut recorded| recorded.rolls.remove(0))
+    }
+
+    pub(super) fn block(&self, subject: Excluded) -> Result<BlockRow, StoreError> {
+        let recorded = self
+            .store
+            .exclude(block_of(subject), entry("block.started"));
+        recorded.map(|recorded| recorded.block.unwrap())
+    }
+
+    pub(super) fn lift(&self, block: i64) {
+        self.store.readmit(block, entry("block.lifted")).unwrap();
     }
 
     /// Connects to the database past the store, as an intruder or a test would.
@@ -165,5 +169,18 @@ pub(super) fn entry(action: &'static str) -> AuditEntry {
         action,
         subject: "subject".into(),
         detail: json!({}),
+    }
+}
+
+pub(super) fn root_generation() -> Excluded {
+    Excluded::Generation("root".into(), 1)
+}
+
+pub(super) fn block_of(subject: Excluded) -> Exclusion {
+    Exclusion {
+        subject,
+        services: vec!["dps".into()],
+        hubs: ["dps".to_owned()].into(),
+        cause: Cause::Block("a test".into()),
     }
 }

@@ -1,7 +1,6 @@
 //! A name or code that this version does not know is an error, never a default.
 
 use super::*;
-use crate::store::precedence::no_group_since;
 use crate::x509::revocation::RevocationReason;
 
 impl Stage {
@@ -62,21 +61,7 @@ fn an_unknown_kind_of_enrollment_is_not_a_group() {
 #[test]
 fn an_unknown_kind_of_block_is_not_one_of_a_device() {
     let stage = Stage::new();
-    let new = NewBlock {
-        kind: BlockKind::Device,
-        name: "pump-7".into(),
-        generation: None,
-        reason: "a test".into(),
-        holds: Vec::new(),
-        devices: Vec::new(),
-        fleet: false,
-        newest_group: None,
-        bars: Vec::new(),
-    };
-    stage
-        .store
-        .start_block(new, entry("block.started"))
-        .unwrap();
+    stage.block(Excluded::Device("pump-7".into())).unwrap();
     stage.as_a_newer_version("UPDATE block SET kind = 'line'");
     unreadable(stage.store.blocks(true, None, 10), "line");
 }
@@ -162,15 +147,15 @@ fn a_detail_of_the_journal_that_is_not_json_is_an_error() {
     unreadable(stage.store.audit_after(0, 10), "not JSON");
 }
 
-/// A read that fails is reported as what it is, not as a group that was added.
+/// A read that fails is reported as what it is, not as a conflict with another command.
 #[test]
-fn a_failed_read_of_the_newest_group_is_not_a_conflict() {
+fn a_failed_read_of_the_groups_is_not_a_conflict() {
     let stage = Stage::new();
-    let raw = stage.raw();
-    no_group_since(&Tx::new(&raw), Some(0)).unwrap();
-    raw.execute_batch("ALTER TABLE enrollment RENAME TO elsewhere")
+    stage
+        .raw()
+        .execute_batch("ALTER TABLE enrollment RENAME TO elsewhere")
         .unwrap();
-    let failed = no_group_since(&Tx::new(&raw), Some(0));
+    let failed = stage.block(root_generation());
     assert!(
         matches!(failed, Err(StoreError::Unavailable(_))),
         "{failed:?}"

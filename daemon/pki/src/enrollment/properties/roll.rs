@@ -139,7 +139,7 @@ impl World {
         }
         if self.waits_for_leaf() {
             let held = self.slots.held();
-            let left = self.slots.clone().shut_out(&held, Some(leaf)).unwrap();
+            let left = self.slots.clone().exclude(&held, Some(leaf)).unwrap();
             self.slots = left.slots;
             self.enabled = true;
             self.roll.as_mut().unwrap().new = Some(leaf);
@@ -221,7 +221,7 @@ impl World {
     fn compromise(&mut self, names: &[SlotName]) {
         let held = names.iter().filter_map(|name| self.slots.in_slot(*name));
         let compromised: Vec<_> = held.collect();
-        let Ok(left) = self.slots.clone().shut_out(&compromised, None) else {
+        let Ok(left) = self.slots.clone().exclude(&compromised, None) else {
             return;
         };
         if self.waits_for_leaf() {

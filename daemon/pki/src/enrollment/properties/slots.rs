@@ -75,7 +75,7 @@ fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
         Event::Abort => slots.abort(),
         Event::Compromise(names, replacement) => {
             let compromised = compromised(&slots, names);
-            let left = slots.shut_out(&compromised, replacement.map(certificate));
+            let left = slots.exclude(&compromised, replacement.map(certificate));
             left.map(|left| left.slots)
         }
         Event::Retire {
@@ -107,7 +107,7 @@ fn compromised(slots: &Slots, names: &[SlotName]) -> Vec<Thumbprint> {
 /// A compromise excludes the compromised certificates, and leaves a certificate in a slot.
 fn check_compromise(before: &Slots, names: &[SlotName], new: Option<u8>) -> Result<(), String> {
     let compromised = compromised(before, names);
-    let Ok(left) = before.clone().shut_out(&compromised, new.map(certificate)) else {
+    let Ok(left) = before.clone().exclude(&compromised, new.map(certificate)) else {
         return Ok(());
     };
     let ensure = |holds: bool, rule: &str| {

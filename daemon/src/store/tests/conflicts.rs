@@ -6,7 +6,7 @@ use crate::error_code::Code;
 use crate::x509::revocation::RevocationReason;
 
 impl Stage {
-    fn root_certificate(&self) -> Thumbprint {
+    pub(super) fn root_certificate(&self) -> Thumbprint {
         let sql =
             "SELECT c.sha256 FROM certificate c JOIN generation g ON g.certificate = c.intent";
         let sha256 = self.raw().query_row(sql, [], |row| row.get(0));
@@ -35,34 +35,14 @@ impl Stage {
             .start_authority_roll(self.new_roll(), None, entry)
     }
 
-    fn block(&self, kind: BlockKind, bar: Bar) -> Result<BlockRow, StoreError> {
-        let (name, generation) = match kind {
-            BlockKind::Generation => ("root", Some(1)),
-            _ => ("all", None),
-        };
-        let new = NewBlock {
-            kind,
-            name: name.into(),
-            generation,
-            reason: "a test".into(),
-            holds: Vec::new(),
-            devices: Vec::new(),
-            fleet: false,
-            newest_group: None,
-            bars: vec![bar],
-        };
-        let (row, _) = self.store.start_block(new, entry("block.started"))?;
-        Ok(row)
-    }
-
-    fn lift(&self, block: &BlockRow) {
-        let entry = entry("block.lifted");
-        self.store.lift_block(block.id, entry).unwrap();
-    }
-
     fn is_enabled(&self, group: &EnrollmentRow) -> bool {
         self.store.enrollment(group.id).unwrap().enabled
     }
+}
+
+/// All devices of the root's group.
+fn all() -> Excluded {
+    Excluded::Group("all".into())
 }
 
 fn code<T: std::fmt::Debug>(refused: Result<T, StoreError>) -> Code {
@@ -89,7 +69,7 @@ fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation()
     let group = stage.root_group();
     stage.roll_root().unwrap();
     assert_eq!(code(stage.roll_root()), Code::RollUnderWay);
-    let block = stage.block(BlockKind::Generation, Bar::Disable(group.id));
+    let block = stage.block(root_generation());
     assert_eq!(code(block), Code::RollUnderWay);
     assert!(stage.is_enabled(&group), "nothing of it was done");
 
@@ -109,31 +89,17 @@ fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation()
 fn while_a_block_is_in_place_no_expiry_roll_begins() {
     let stage = Stage::new();
     let group = stage.root_group();
-    for kind in [BlockKind::Group, BlockKind::Generation] {
-        let block = stage.block(kind, Bar::Disable(group.id)).unwrap();
+    for subject in [all(), root_generation()] {
+        let block = stage.block(subject).unwrap();
         assert_eq!(code(stage.roll_root()), Code::AuthorityBlocked);
-        stage.lift(&block);
+        stage.lift(block.id);
         assert!(stage.is_enabled(&group));
     }
     stage.roll_root().unwrap();
 
     let device = stage.enroll("pump-7");
     stage.issue("pump-7", 9);
-    let new = NewBlock {
-        kind: BlockKind::Device,
-        name: "pump-7".into(),
-        generation: None,
-        reason: "a test".into(),
-        holds: Vec::new(),
-        devices: Vec::new(),
-        fleet: false,
-        newest_group: None,
-        bars: vec![Bar::Device(vec!["dps".into()])],
-    };
-    stage
-        .store
-        .start_block(new, entry("block.started"))
-        .unwrap();
+    stage.block(Excluded::Device("pump-7".into())).unwrap();
     let entry = entry("roll.started");
     let roll = stage
         .store
@@ -148,9 +114,7 @@ fn a_blocked_group_stays_disabled_whatever_a_roll_does() {
     let group = stage.root_group();
     let roll = stage.roll_root().unwrap();
     let decided_before = staging(&group);
-    let block = stage
-        .block(BlockKind::Group, Bar::Disable(group.id))
-        .unwrap();
+    let block = stage.block(all()).unwrap();
     let step = |change: Change| {
         let mut step = AuthorityStep::of(&roll, RollState::Staged);
         step.groups = vec![change];
@@ -163,22 +127,22 @@ fn a_blocked_group_stays_disabled_whatever_a_roll_does() {
     assert!(!step(decided_before), "the group has changed since");
     assert!(step(staging(&stage.store.enrollment(group.id).unwrap())));
     assert!(!stage.is_enabled(&group));
-    let second = stage.block(BlockKind::Group, Bar::Disable(group.id));
+    let second = stage.block(all());
     assert!(matches!(second, Err(StoreError::Conflict(_))), "{second:?}");
-    stage.lift(&block);
+    stage.lift(block.id);
     assert!(stage.is_enabled(&group));
 }
 
 /// A compromise is not refused because of a block, and lifting that brings nothing back.
 #[test]
 fn a_compromise_outlives_an_earlier_block() {
-    for kind in [BlockKind::Group, BlockKind::Generation] {
+    for subject in [all(), root_generation()] {
         let stage = Stage::new();
         let group = stage.root_group();
-        let block = stage.block(kind, Bar::Disable(group.id)).unwrap();
+        let block = stage.block(subject).unwrap();
         let begun = stage.compromise_root().unwrap();
         assert_eq!(begun.reason, RollReason::Compromise);
-        stage.lift(&block);
+        stage.lift(block.id);
         assert!(!stage.is_enabled(&group));
         let revoked = stage.raw().query_row(
             "SELECT revocation_reason FROM certificate WHERE sha256 = ?1",

@@ -1,30 +1,23 @@
-//! What may begin while something else stands: rolls and blocks that would touch the same
-//! certificates.
+//! Finds conflicts between rolls and exclusions that would touch the same certificates.
 //!
-//! Every roll and every block asks here, in the transaction in which it begins. A compromise is never
-//! refused: it overtakes, and what a block would put back is asked about here, too, so that lifting
-//! it brings nothing back that is void. A block of a group changes no slots; a roll goes on below it,
-//! and the group stays disabled until the block is lifted.
+//! Every roll and every exclusion asks here, in its own transaction. A compromise is never refused:
+//! it ends the rolls under way. A revert asks here too, so that it readmits nothing that another
+//! exclusion needs. A block of a group changes no slots: a roll goes on below it, and the group stays
+//! disabled until the block is lifted.
 
 use super::authority_roll::{groups_of, open_authority_roll};
-use super::block::{Bar, BlockKind, NewBlock, is_blocked};
+use super::block::is_blocked;
 use super::engine::{Tx, params};
-use super::enrollment::{EnrollmentRow, by_id};
+use super::enrollment::{EnrollmentKind, EnrollmentRow, by_id};
+use super::exclusion::Excluded;
 use super::roll::open_roll;
-use super::{Store, StoreError, door};
+use super::{StoreError, access_path, compromise};
+use crate::enrollment::exclusion::Restriction;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::error_code::Code;
 use crate::x509::revocation::RevocationReason;
 use std::collections::BTreeSet;
-
-impl Store {
-    /// The newest group's row id, 0 if there is none: what was read of all groups after this is whole
-    /// as long as that is the newest.
-    pub fn newest_group(&self) -> Result<i64, StoreError> {
-        self.read(newest_group)
-    }
-}
 
 const UNDER_WAY: Code = Code::RollUnderWay;
 
@@ -32,8 +25,8 @@ fn in_the_way<T>(code: Code, message: String) -> Result<T, StoreError> {
     Err(StoreError::InTheWay { code, message })
 }
 
-/// The blocked group that lets this device in, if it has a leaf by `issuer`: as long as it is
-/// blocked, nothing is issued to the device.
+/// Returns the blocked group that admits this device, if it has a leaf by `issuer`: nothing is issued
+/// to the device while the group is blocked.
 pub(super) fn blocked_group(
     tx: &Tx<'_>,
     device: &str,
@@ -52,12 +45,13 @@ pub(super) fn blocked_group(
            AND NOT EXISTS (
                SELECT 1 FROM enrollment e WHERE e.provisioning = g.provisioning
                  AND e.kind = 'individual' AND e.name = ?1 AND {})",
-        door::TAKES_PRECEDENCE
+        access_path::TAKES_PRECEDENCE
     );
     tx.query_optional(&sql, params![device, issuer], |row| row.get(0))
 }
 
-/// Whether an expiry roll of this enrollment's leaf may begin; the leaf that it replaces.
+/// Refuses an expiry roll of this enrollment's leaf while a roll is under way or a block in force.
+/// Returns the leaf that it replaces.
 pub(super) fn leaf_roll(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<Thumbprint, StoreError> {
     let name = &row.name;
     if let Some(open) = open_roll(tx, row.id)? {
@@ -77,22 +71,22 @@ pub(super) fn leaf_roll(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<Thumbprint, 
     }
 }
 
-/// Whether an expiry roll of an authority may begin.
+/// Refuses an expiry roll of an authority while a roll is under way or a block in force.
 pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreError> {
     if let Some(open) = open_authority_roll(tx, authority)? {
         let message = format!("roll {} of {authority} is under way already", open.id);
         return in_the_way(UNDER_WAY, message);
     }
-    let standing: Option<(String, String)> = tx.query_optional(
+    let blocked: Option<(String, String)> = tx.query_optional(
         "SELECT b.kind, b.name FROM block b WHERE b.lifted_at IS NULL
-         AND (b.kind = 'generation' AND b.name = ?1
-              OR b.kind = 'group' AND EXISTS (
-                  SELECT 1 FROM enrollment e WHERE e.kind = 'group' AND e.name = b.name
-                    AND e.authority = ?1 AND e.removed = 0))",
+               AND (b.kind = 'generation' AND b.name = ?1
+                    OR b.kind = 'group' AND EXISTS (
+                        SELECT 1 FROM enrollment e WHERE e.kind = 'group' AND e.name = b.name
+                          AND e.authority = ?1 AND e.removed = 0))",
         params![authority],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    if let Some((kind, name)) = standing {
+    if let Some((kind, name)) = blocked {
         let message = format!(
             "{kind} {name} is blocked, and would be rolled with {authority}: lift the block first, \
              or start the roll by compromise"
@@ -113,16 +107,19 @@ pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Whether a block may begin. One of a generation takes certificates out of slots, so it is refused
-/// while a roll of its authority, or of a group's that it touches, is under way.
-pub(super) fn block(tx: &Tx<'_>, new: &NewBlock) -> Result<(), StoreError> {
-    no_group_since(tx, new.newest_group)?;
-    if new.kind != BlockKind::Generation {
+/// Refuses a block of a generation while a roll of its authority is under way, or of an authority whose
+/// groups the block changes: both take certificates out of the same slots.
+pub(super) fn block(
+    tx: &Tx<'_>,
+    subject: &Excluded,
+    plan: &[Restriction],
+) -> Result<(), StoreError> {
+    let Excluded::Generation(authority, _) = subject else {
         return Ok(());
-    }
-    let mut authorities = BTreeSet::from([new.name.clone()]);
-    for bar in &new.bars {
-        if let Bar::Disable(id) | Bar::ShutOut(id, _) = bar {
+    };
+    let mut authorities = BTreeSet::from([authority.clone()]);
+    for restriction in plan {
+        if let Restriction::Remove(id, _) = restriction {
             authorities.extend(by_id(tx, *id)?.authority);
         }
     }
@@ -140,80 +137,84 @@ pub(super) fn block(tx: &Tx<'_>, new: &NewBlock) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Fails with `Conflict` if a group was added after `newest`: the plan did not see it, and it may
-/// let in a certificate that the plan excludes.
-pub(super) fn no_group_since(tx: &Tx<'_>, newest: Option<i64>) -> Result<(), StoreError> {
-    let Some(newest) = newest else {
-        return Ok(());
-    };
-    if newest_group(tx)? > newest {
-        let message = "a group was added concurrently; no changes were made. Repeat the command";
-        return Err(StoreError::Conflict(message.into()));
-    }
-    Ok(())
-}
-
-/// The newest group's row id; 0 if there is none.
-pub(super) fn newest_group(tx: &Tx<'_>) -> Result<i64, StoreError> {
-    tx.query_one(
-        "SELECT coalesce(max(id), 0) FROM enrollment WHERE kind = 'group'",
-        params![],
-        |row| row.get(0),
-    )
-}
-
 /// Refuses a new group that holds a CA certificate which is revoked or on hold, or below such a one.
 pub(super) fn new_group(tx: &Tx<'_>, held: &[Thumbprint]) -> Result<(), StoreError> {
-    for it in held {
+    let Some((authority, number)) = revoked_above(tx, held)? else {
+        return Ok(());
+    };
+    let message = format!(
+        "generation {number} of {authority} is revoked, and this group would let in what it signed; \
+         roll that authority, or lift the block that holds it"
+    );
+    in_the_way(Code::IssuerRevoked, message)
+}
+
+/// Returns the authority and number of a generation that is revoked or on hold, and whose certificate
+/// is one of these or above one.
+pub(super) fn revoked_above(
+    tx: &Tx<'_>,
+    certificates: &[Thumbprint],
+) -> Result<Option<(String, i64)>, StoreError> {
+    for it in certificates {
         let revoked: Option<(String, i64)> = tx.query_optional(
             "WITH RECURSIVE above (id) AS (
-                 SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
-                 WHERE c.sha256 = ?1
-                 UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
-                 WHERE g.parent IS NOT NULL)
-             SELECT g.authority, g.number FROM generation g
-             JOIN certificate c ON c.intent = g.certificate
-             WHERE g.id IN (SELECT id FROM above) AND c.revoked_at IS NOT NULL",
+                     SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
+                     WHERE c.sha256 = ?1
+                     UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
+                     WHERE g.parent IS NOT NULL)
+                 SELECT g.authority, g.number FROM generation g
+                 JOIN certificate c ON c.intent = g.certificate
+                 WHERE g.id IN (SELECT id FROM above) AND c.revoked_at IS NOT NULL",
             params![it.as_bytes()],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        if let Some((authority, number)) = revoked {
-            let message = format!(
-                "generation {number} of {authority} is revoked, and this group would let in what \
-                 it signed; roll that authority, or lift the block that holds it"
-            );
-            return in_the_way(Code::IssuerRevoked, message);
+        if revoked.is_some() {
+            return Ok(revoked);
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Whether a block that stands keeps this group disabled.
-pub(super) fn is_kept_out(tx: &Tx<'_>, group: i64) -> Result<bool, StoreError> {
+/// Returns whether no exclusion needs this enrollment disabled, if it has these slots.
+pub(super) fn may_enable(
+    tx: &Tx<'_>,
+    row: &EnrollmentRow,
+    slots: &Slots,
+) -> Result<bool, StoreError> {
+    Ok(match row.kind {
+        EnrollmentKind::Individual => {
+            !is_blocked(tx, &row.name)? && !compromise::waits_for_leaf(tx, row.id)?
+        }
+        EnrollmentKind::Group => !is_kept_disabled(tx, row.id)? && !any_void(tx, &slots.held())?,
+    })
+}
+
+/// Returns whether a block in force keeps this group disabled.
+fn is_kept_disabled(tx: &Tx<'_>, group: i64) -> Result<bool, StoreError> {
     tx.query_one(
         "SELECT EXISTS (SELECT 1 FROM block b, json_each(b.undo) u
-         WHERE b.lifted_at IS NULL AND b.kind <> 'device'
-           AND u.value ->> '$.Enable' = ?1)",
+                            WHERE b.lifted_at IS NULL AND b.kind <> 'device'
+                              AND u.value ->> '$.Enable' = ?1)",
         params![group],
         |row| row.get(0),
     )
 }
 
-/// Whether a CA certificate is worth nothing any more: revoked for good, or replaced because it, or
-/// one above it, was compromised.
-pub(super) fn is_void(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
+/// Returns whether a CA certificate is void: revoked for good, or replaced because it, or one above
+/// it, was compromised.
+fn is_void(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
     let hold = RevocationReason::CertificateHold.code();
     tx.query_one(
         "SELECT EXISTS (SELECT 1 FROM certificate WHERE sha256 = ?1
-                      AND revocation_reason IS NOT NULL AND revocation_reason <> ?2)
-         OR EXISTS (SELECT 1 FROM roll WHERE old_certificate = ?1
-                      AND authority IS NOT NULL AND reason = 'compromise')",
+                              AND revocation_reason IS NOT NULL AND revocation_reason <> ?2)
+                 OR EXISTS (SELECT 1 FROM roll WHERE old_certificate = ?1
+                              AND authority IS NOT NULL AND reason = 'compromise')",
         params![it.as_bytes(), hold],
         |row| row.get(0),
     )
 }
 
-/// Whether any of these is worth nothing any more.
+/// Returns whether one of these CA certificates is void.
 pub(super) fn any_void(tx: &Tx<'_>, them: &[Thumbprint]) -> Result<bool, StoreError> {
     for it in them {
         if is_void(tx, it)? {

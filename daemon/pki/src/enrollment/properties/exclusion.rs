@@ -1,0 +1,296 @@
+//! Random hierarchies and groups against the planner of exclusions, judged as DPS judges a chain.
+
+use crate::enrollment::exclusion::{
+    AccessPath, End, Generation, Group, Restriction, of_device, of_generation, of_group, to_replace,
+};
+use crate::enrollment::slots::{SlotName, Slots};
+use crate::enrollment::thumbprint::Thumbprint;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const SERVICES: [&str; 2] = ["dps-1", "dps-2"];
+
+/// A group at a service, as it is desired.
+#[derive(Clone, Debug)]
+struct Entry {
+    id: i64,
+    service: &'static str,
+    authority: String,
+    slots: Slots,
+    enabled: bool,
+    by_reference: bool,
+    is_blocking: bool,
+}
+
+/// Authorities, each with a parent and one or two generations; the last generation serves.
+#[derive(Clone, Debug)]
+struct World {
+    hierarchy: Vec<Generation>,
+    entries: Vec<Entry>,
+}
+
+/// For each authority: its parent (modulo those before it, or none), the parent's generation for each
+/// of its own, and for each service whether a group holds its certificates, and which.
+type Draft = (usize, Vec<usize>, [(u8, bool); 2]);
+
+fn draft() -> impl Strategy<Value = Draft> {
+    let entry = || (0u8..4, any::<bool>());
+    let generations = prop::collection::vec(0usize..2, 1..3);
+    (0usize..4, generations, [entry(), entry()])
+}
+
+fn world() -> impl Strategy<Value = World> {
+    prop::collection::vec(draft(), 1..6).prop_map(|drafts| {
+        let mut world = World {
+            hierarchy: Vec::new(),
+            entries: Vec::new(),
+        };
+        for (index, draft) in drafts.iter().enumerate() {
+            world.add(index, draft);
+        }
+        world
+    })
+}
+
+impl World {
+    fn add(&mut self, index: usize, (parent, generations, groups): &Draft) {
+        let authority = format!("authority {index}");
+        // The first is a root; others may be roots, too.
+        let above = (*parent < index).then(|| format!("authority {parent}"));
+        let issuers = self.hierarchy.iter();
+        let issuers = issuers.filter(|it| Some(&it.authority) == above.as_ref());
+        let issuers: Vec<i64> = issuers.map(|it| it.id).collect();
+        let mut held = Vec::new();
+        for (place, issuer) in generations.iter().enumerate() {
+            let name = format!("{authority}, {place}");
+            let certificate = Thumbprint::of(name.as_bytes());
+            held.push(certificate);
+            self.hierarchy.push(Generation {
+                id: self.hierarchy.len() as i64,
+                authority: authority.clone(),
+                number: place as i64 + 1,
+                parent: issuers.get(issuer % issuers.len().max(1)).copied(),
+                is_root: issuers.is_empty(),
+                serves: place + 1 == generations.len(),
+                certificate,
+            });
+        }
+        for (service, (kind, by_reference)) in SERVICES.into_iter().zip(groups) {
+            let serving = held[held.len() - 1];
+            let slots = match (kind, held.len()) {
+                (0, _) => continue,
+                (1, 2) => Slots::Draining {
+                    slot: SlotName::Primary,
+                    serving,
+                    retiring: held[0],
+                },
+                (2, _) => Slots::Serving {
+                    slot: SlotName::Secondary,
+                    certificate: held[0],
+                },
+                _ => Slots::Serving {
+                    slot: SlotName::Primary,
+                    certificate: serving,
+                },
+            };
+            self.entries.push(Entry {
+                id: self.entries.len() as i64,
+                service,
+                authority: authority.clone(),
+                slots,
+                enabled: true,
+                // Below a group of another authority, a group by reference whose CA certificate is
+                // deleted does not exclude it.
+                by_reference: *by_reference && issuers.is_empty(),
+                is_blocking: false,
+            });
+        }
+    }
+
+    fn plan(&self, excluded: usize, end: End) -> Vec<Restriction> {
+        let groups: Vec<Group<'_>> = self.entries.iter().map(known).collect();
+        let services = BTreeSet::from(SERVICES);
+        let excluded = &self.hierarchy[excluded];
+        of_generation(excluded, &self.hierarchy, end, &services, &groups)
+    }
+
+    fn apply(&mut self, plan: &[Restriction]) {
+        for restriction in plan {
+            let remaining = |slots: &Slots| restriction.remaining(slots).unwrap();
+            match restriction {
+                Restriction::Disable(id) | Restriction::Remove(id, _) => {
+                    let entry = &mut self.entries[*id as usize];
+                    let left = remaining(&entry.slots);
+                    entry.slots = left.slots;
+                    entry.enabled &= left.enabled;
+                }
+                Restriction::Hold(group) => self.entries.push(Entry {
+                    id: self.entries.len() as i64,
+                    service: SERVICES[usize::from(group.provisioning == SERVICES[1])],
+                    authority: group.authority.clone(),
+                    slots: Slots::Empty.serve(group.certificate).unwrap(),
+                    enabled: false,
+                    by_reference: false,
+                    is_blocking: true,
+                }),
+                Restriction::Device(..) => unreachable!("no device is excluded"),
+            }
+        }
+    }
+
+    /// Whether the service admits a leaf by this generation: the first enrollment that holds a
+    /// certificate of its chain decides. `deleted` CA certificates are found by no reference.
+    fn admits(&self, service: &str, generation: i64, deleted: &[Thumbprint]) -> bool {
+        let mut next = Some(generation);
+        while let Some(id) = next {
+            let it = &self.hierarchy[id as usize];
+            let mut here = self.entries.iter().filter(|it| it.service == service);
+            let holds = |entry: &&Entry| {
+                let gone = entry.by_reference && deleted.contains(&it.certificate);
+                !gone && entry.slots.held().contains(&it.certificate)
+            };
+            if let Some(entry) = here.find(holds) {
+                return entry.enabled;
+            }
+            next = it.parent;
+        }
+        false
+    }
+
+    fn below(&self, excluded: usize) -> Vec<i64> {
+        let mut below = vec![excluded as i64];
+        for it in &self.hierarchy {
+            if it.parent.is_some_and(|parent| below.contains(&parent)) {
+                below.push(it.id);
+            }
+        }
+        below
+    }
+
+    /// No certificate is in two enrollments of a service once those that let go of it are settled.
+    fn is_held_once(&self) -> bool {
+        let mut held = BTreeSet::new();
+        let all = self.entries.iter();
+        let mut all =
+            all.flat_map(|entry| entry.slots.held().into_iter().map(|it| (entry.service, it)));
+        all.all(|it| held.insert(it))
+    }
+}
+
+fn known(entry: &Entry) -> Group<'_> {
+    Group {
+        id: entry.id,
+        provisioning: entry.service,
+        name: &entry.authority,
+        authority: Some(&entry.authority),
+        slots: &entry.slots,
+        by_reference: entry.by_reference,
+        is_blocking: entry.is_blocking,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_024, ..ProptestConfig::default() })]
+
+    /// One block after another: what one excludes, the next one does not readmit.
+    #[test]
+    fn a_block_excludes_every_generation_below(
+        world in world(), excluded in prop::collection::vec(0usize..10, 1..4),
+    ) {
+        let mut world = world;
+        let mut blocked = Vec::new();
+        for pick in excluded {
+            let excluded = pick % world.hierarchy.len();
+            let before = world.clone();
+            let plan = world.plan(excluded, End::Revert);
+            world.apply(&plan);
+            blocked.extend(world.below(excluded));
+            for service in SERVICES {
+                for it in &blocked {
+                    prop_assert!(!world.admits(service, *it, &[]), "{}: {:?}", it, plan);
+                }
+                for it in 0..world.hierarchy.len() as i64 {
+                    let newly = world.admits(service, it, &[]) && !before.admits(service, it, &[]);
+                    prop_assert!(!newly, "{} was admitted by {:?}", it, plan);
+                }
+            }
+            prop_assert!(world.is_held_once(), "{:?}", world.entries);
+        }
+    }
+
+    #[test]
+    fn a_compromise_excludes_every_generation_that_gets_a_successor(
+        world in world(), excluded in 0usize..10,
+    ) {
+        let mut world = world;
+        let excluded = excluded % world.hierarchy.len();
+        let before = world.clone();
+        let plan = world.plan(excluded, End::Successor);
+        world.apply(&plan);
+        let replaced = to_replace(&before.hierarchy[excluded], &before.hierarchy);
+        let deleted: Vec<Thumbprint> = replaced.iter().map(|it| it.certificate).collect();
+        for service in SERVICES {
+            for it in &replaced {
+                prop_assert!(!world.admits(service, it.id, &deleted), "{}: {:?}", it.id, plan);
+            }
+        }
+        for it in &replaced[1..] {
+            let issuer = replaced.iter().position(|other| Some(other.id) == it.parent);
+            let own = replaced.iter().position(|other| other.id == it.id);
+            prop_assert!(issuer < own, "an issuer comes first: {:?}", replaced);
+        }
+        // A generation outside of the subtree is admitted as before.
+        let below = before.below(excluded);
+        for service in SERVICES {
+            for it in before.hierarchy.iter().filter(|it| !below.contains(&it.id)) {
+                let was = before.admits(service, it.id, &[]);
+                prop_assert_eq!(world.admits(service, it.id, &[]), was, "{}: {:?}", it.id, plan);
+            }
+        }
+    }
+
+    #[test]
+    fn every_access_path_of_a_device_is_restricted(
+        services in prop::collection::vec((any::<bool>(), any::<bool>()), 0..5), one in any::<bool>(),
+    ) {
+        let path = |(at, (individual, group)): (usize, &(bool, bool))| AccessPath {
+            provisioning: format!("dps-{at}"),
+            device: "press-7".into(),
+            individual: individual.then_some(at as i64),
+            group: group.then(|| "line".into()),
+        };
+        let paths: Vec<AccessPath> = services.iter().enumerate().map(path).collect();
+        let slots = if one { vec![SlotName::Secondary] } else { SlotName::BOTH.to_vec() };
+        let plan = of_device(paths.clone(), &slots);
+        prop_assert_eq!(plan.len(), paths.len());
+        let (old, new) = (Thumbprint::of(b"old"), Thumbprint::of(b"new"));
+        let both = Slots::Draining { slot: SlotName::Primary, serving: new, retiring: old };
+        for (restriction, path) in plan.iter().zip(&paths) {
+            prop_assert_eq!(restriction, &Restriction::Device(path.clone(), slots.clone()));
+            let left = restriction.remaining(&both).unwrap();
+            prop_assert_eq!(left.enabled, one);
+            prop_assert_eq!(left.slots.held().contains(&old), !one);
+        }
+    }
+}
+
+#[test]
+fn a_group_is_excluded_at_every_service_in_whatever_case_it_is_written() {
+    let slots = Slots::Empty.serve(Thumbprint::of(b"line")).unwrap();
+    let group = |id, provisioning, name| Group {
+        id,
+        provisioning,
+        name,
+        authority: Some("line"),
+        slots: &slots,
+        by_reference: false,
+        is_blocking: false,
+    };
+    let groups = [
+        group(1, "dps-1", "line"),
+        group(2, "dps-2", "LINE"),
+        group(3, "dps-1", "line-2"),
+    ];
+    let plan = [Restriction::Disable(1), Restriction::Disable(2)];
+    assert_eq!(of_group("Line", &groups), plan);
+}

@@ -1,0 +1,106 @@
+//! Finds the access paths of a device: by which enrollments the provisioning services admit it.
+//!
+//! A device's individual enrollment comes first, its groups only where it has none (contract,
+//! section 10). An exclusion reads the paths in its own transaction, so it finds an enrollment that
+//! was added a moment before. One that is added later is refused: by then the leaf is revoked or the
+//! device blocked.
+
+use super::engine::{Tx, params};
+use super::enrollment::{self, EnrollmentKind, EnrollmentRow, enrollment_rows, named};
+use super::{Store, StoreError, UnixSeconds};
+use crate::enrollment::exclusion::AccessPath;
+
+/// Whether the individual enrollment `e` takes precedence for good. One that only excludes a device of
+/// a group does not: it is removed when the exclusion ends.
+pub(super) const TAKES_PRECEDENCE: &str =
+    "e.removed = 0 AND (e.overlay_of IS NULL OR e.status = 'enabled')";
+
+impl Store {
+    /// Returns whether a device has an individual enrollment at this service, which takes precedence
+    /// over its group.
+    pub fn has_own_enrollment(
+        &self,
+        provisioning: &str,
+        registration_id: &str,
+    ) -> Result<bool, StoreError> {
+        self.read(|tx| {
+            let sql = format!(
+                "SELECT EXISTS (SELECT 1 FROM enrollment e WHERE e.provisioning = ?1
+                     AND e.kind = 'individual' AND e.name = ?2 AND {TAKES_PRECEDENCE})"
+            );
+            tx.query_one(&sql, params![provisioning, registration_id], |row| {
+                row.get(0)
+            })
+        })
+    }
+
+    /// Returns the groups that admit a device by one of its leaves that have not expired.
+    pub fn groups_admitting(
+        &self,
+        device: &str,
+        now: UnixSeconds,
+    ) -> Result<Vec<EnrollmentRow>, StoreError> {
+        self.read(|tx| groups_admitting(tx, device, now))
+    }
+}
+
+/// Returns every path by which one of these services admits the device.
+pub(super) fn access_paths(
+    tx: &Tx<'_>,
+    device: &str,
+    services: &[String],
+    now: UnixSeconds,
+) -> Result<Vec<AccessPath>, StoreError> {
+    let own = named(tx, device)?;
+    let groups = groups_admitting(tx, device, now)?;
+    let paths = services.iter().filter_map(|provisioning| {
+        let individual = own.iter().find(|row| {
+            row.kind == EnrollmentKind::Individual && row.provisioning == *provisioning
+        });
+        let group = groups.iter().find(|row| row.provisioning == *provisioning);
+        (individual.is_some() || group.is_some()).then(|| AccessPath {
+            provisioning: provisioning.clone(),
+            device: device.to_owned(),
+            individual: individual.map(|row| row.id),
+            group: group.map(|row| row.name.clone()),
+        })
+    });
+    Ok(paths.collect())
+}
+
+/// Returns the individual enrollment that takes precedence on this path, and whether it was being
+/// removed. Adds it if need be, with the device's current leaf: the service knows no enrollment
+/// without a certificate.
+pub(super) fn ensure_individual(
+    tx: &Tx<'_>,
+    path: &AccessPath,
+    at: UnixSeconds,
+) -> Result<(EnrollmentRow, bool), StoreError> {
+    let Some(id) = path.individual else {
+        return Ok((enrollment::add_overlay(tx, path, at)?, false));
+    };
+    let row = enrollment::by_id(tx, id)?;
+    tx.execute(
+        "UPDATE enrollment SET removed = 0 WHERE id = ?1",
+        params![id],
+    )?;
+    let leaving = row.removed;
+    Ok((row, leaving))
+}
+
+fn groups_admitting(
+    tx: &Tx<'_>,
+    device: &str,
+    now: UnixSeconds,
+) -> Result<Vec<EnrollmentRow>, StoreError> {
+    let condition = "WHERE e.kind = 'group' AND e.removed = 0 AND e.authority IN (
+             WITH RECURSIVE above (id) AS (
+                 SELECT i.issuer FROM intent i
+                 WHERE i.subject = ?1 AND i.purpose = 'leaf' AND i.state = 'issued'
+                   AND i.not_after >= ?2
+                 UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
+                 WHERE g.parent IS NOT NULL)
+             SELECT authority FROM generation WHERE id IN (SELECT id FROM above))
+         ORDER BY e.id";
+    enrollment_rows(tx, condition, params![device, now])
+}

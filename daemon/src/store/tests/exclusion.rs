@@ -1,0 +1,149 @@
+//! Random blocks, one over another, lifted in any order.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn subjects() -> [Excluded; 6] {
+    [
+        Excluded::Device("press-7".into()),
+        Excluded::Device("press-8".into()),
+        Excluded::Group("all".into()),
+        Excluded::Group("line".into()),
+        root_generation(),
+        Excluded::Generation("line".into(), 1),
+    ]
+}
+
+/// Two devices below the authority `line`, the first with an individual enrollment; `line` and the
+/// root above it have a group each, and that of `line` holds another certificate, too.
+struct Plant {
+    stage: Stage,
+    root: Thumbprint,
+    line: Thumbprint,
+    /// What is enabled of which slots before any block.
+    original: BTreeMap<String, (Slots, bool)>,
+}
+
+impl Plant {
+    fn new() -> Self {
+        let stage = Stage::new();
+        let plan = PlannedGeneration {
+            authority: "line".into(),
+            parent: Some(stage.root),
+            token: "factory".into(),
+            key_type: KeyType::P256,
+            key_id: vec![8; 16],
+        };
+        let line = stage.store.plan_generation(plan).unwrap().id;
+        stage.store.record_key(line, vec![4, 5, 6], None).unwrap();
+        let intent = Intent {
+            purpose: Purpose::Authority,
+            role: None,
+            ..stage.intent("line", 2)
+        };
+        let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+        let on_issued = OnIssued::Authority { generation: line };
+        stage.settle(&recorded, on_issued).unwrap();
+        for (id, serial) in [("press-7", 3), ("press-8", 4)] {
+            let intent = Intent {
+                issuer: line,
+                ..stage.intent(id, serial)
+            };
+            let recorded = block_on(stage.store.record_intent(intent)).unwrap();
+            let on_issued = OnIssued::Device {
+                registration_id: id.into(),
+                profile: "device".into(),
+            };
+            stage.settle(&recorded, on_issued).unwrap();
+        }
+        let certificate = |name| {
+            let newest = stage.store.certificates_of(name, 1).unwrap().remove(0);
+            Thumbprint::from_bytes(newest.sha256)
+        };
+        let root = certificate("root");
+        let line = certificate("line");
+        let serving = Slots::Empty.serve(root).unwrap();
+        stage.add_group("all", "root", serving).unwrap();
+        let draining = Slots::Draining {
+            slot: SlotName::Primary,
+            serving: Thumbprint::of(b"the next of line"),
+            retiring: line,
+        };
+        stage.add_group("line", "line", draining).unwrap();
+        stage.enroll("press-7");
+        let mut plant = Self {
+            stage,
+            root,
+            line,
+            original: BTreeMap::new(),
+        };
+        plant.original = plant.desired();
+        plant
+    }
+
+    /// Slots and status of every enrollment that is to exist.
+    fn desired(&self) -> BTreeMap<String, (Slots, bool)> {
+        let rows = self.stage.store.enrollments(0, 100).unwrap().into_iter();
+        let rows = rows.filter(|row| !row.removed);
+        rows.map(|row| (row.name, (row.slots, row.enabled)))
+            .collect()
+    }
+
+    /// Whether the first enrollment that holds one of these certificates is enabled.
+    fn admits(&self, chain: &[Thumbprint]) -> bool {
+        let desired = self.desired();
+        for it in chain {
+            let mut holding = desired
+                .values()
+                .filter(|(slots, _)| slots.held().contains(it));
+            if let Some((_, enabled)) = holding.next() {
+                return *enabled;
+            }
+        }
+        false
+    }
+
+    fn admits_any(&self, excluded: &Excluded) -> bool {
+        match excluded {
+            Excluded::Device(id) => match self.desired().get(id) {
+                Some((_, enabled)) => *enabled,
+                None => self.admits(&[self.line, self.root]),
+            },
+            Excluded::Group(id) => self.desired()[id].1,
+            Excluded::Generation(name, _) if name == "line" => self.admits(&[self.line, self.root]),
+            Excluded::Generation(..) => {
+                self.admits(&[self.root]) || self.admits(&[self.line, self.root])
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn lifting_a_block_readmits_nothing_that_another_one_excludes(
+        events in prop::collection::vec(0usize..6, 1..16),
+    ) {
+        let plant = Plant::new();
+        let mut active: BTreeMap<usize, i64> = BTreeMap::new();
+        for event in events {
+            match active.remove(&event) {
+                Some(block) => plant.stage.lift(block),
+                None => {
+                    let subject = subjects()[event].clone();
+                    active.insert(event, plant.stage.block(subject).unwrap().id);
+                }
+            }
+            for excluded in active.keys() {
+                let excluded = &subjects()[*excluded];
+                prop_assert!(!plant.admits_any(excluded), "{:?} {:?}", excluded, plant.desired());
+            }
+        }
+        for block in active.into_values() {
+            plant.stage.lift(block);
+        }
+        prop_assert_eq!(plant.desired(), plant.original);
+    }
+}
