@@ -1,5 +1,5 @@
-//! Excludes devices, groups and generations at every place at once: blocks them until an operator lifts
-//! the block, and brings about what follows from a compromise.
+//! Excludes devices, groups and generations at every place at once: blocks them until an operator
+//! lifts the block, and brings about what follows from a compromise.
 //!
 //! One command reaches the revocation lists, the provisioning services and their hubs, and its
 //! receipt says what each of them answered. What is done device by device is in [`sweep`].
@@ -72,8 +72,8 @@ impl CertificateAuthority {
         block.ok_or_else(|| Error::stop(Code::Internal, "a block was not recorded"))
     }
 
-    /// Excludes the subject at every provisioning service. `hubs` are those that delete the identity of
-    /// an excluded device.
+    /// Excludes the subject at every provisioning service. `hubs` are those that delete the
+    /// identity of an excluded device.
     pub(super) fn exclude(
         &self,
         subject: Excluded,
@@ -162,8 +162,8 @@ impl CertificateAuthority {
         Ok(places.into())
     }
 
-    /// Returns the generations whose revocation lists show a block: the issuer of a blocked generation,
-    /// or those of the devices of a group.
+    /// Returns the generations whose revocation lists show a block: the issuer of a blocked
+    /// generation, or those of the devices of a group.
     fn signers_of(&self, block: &BlockRow) -> Result<BTreeSet<i64>, Error> {
         if let Some(number) = block.generation {
             let generation = self.generation_named(&block.name, number)?;

@@ -245,8 +245,8 @@ impl CertificateAuthority {
         }
     }
 
-    /// Brings about what follows from a changed revocation; call it after each one. The hierarchy is
-    /// read and verified again only if the certificate of a generation changed.
+    /// Brings about what follows from a changed revocation; call it after each one. The hierarchy
+    /// is read and verified again only if the certificate of a generation changed.
     pub(super) fn follow_revocation(&self, revoked: &Revoked) -> Result<(), Error> {
         if revoked.changed.is_empty() {
             return Ok(());

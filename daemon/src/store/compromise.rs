@@ -1,7 +1,7 @@
 //! Starts the rolls of a compromise, which make the successors of what is excluded.
 //!
-//! Within the transaction of the exclusion ([`super::exclusion`]). A compromise ends every roll that
-//! is under way, and takes over what that roll has prepared.
+//! Within the transaction of the exclusion ([`super::exclusion`]). A compromise ends every roll
+//! that is under way, and takes over what that roll has prepared.
 
 use super::audit::{self, AuditEntry};
 use super::authority_roll::open_authority_roll;
@@ -58,8 +58,8 @@ pub(super) fn check_slots(device: &str, paths: &[AccessPath]) -> Result<(), Stor
     })
 }
 
-/// Returns whether a compromise of this enrollment's leaves waits for a new leaf: until then nothing
-/// in its slots is good.
+/// Returns whether a compromise of this enrollment's leaves waits for a new leaf: until then
+/// nothing in its slots is good.
 pub(super) fn waits_for_leaf(tx: &Tx<'_>, enrollment: i64) -> Result<bool, StoreError> {
     let open = roll::open_roll(tx, enrollment)?;
     Ok(open.is_some_and(|it| is_waiting(&it)))

@@ -2,8 +2,8 @@
 //!
 //! Every roll and every exclusion asks here, in its own transaction. A compromise is never refused:
 //! it ends the rolls under way. A revert asks here too, so that it readmits nothing that another
-//! exclusion needs. A block of a group changes no slots: a roll goes on below it, and the group stays
-//! disabled until the block is lifted.
+//! exclusion needs. A block of a group changes no slots: a roll goes on below it, and the group
+//! stays disabled until the block is lifted.
 
 use super::authority_roll::{groups_of, open_authority_roll};
 use super::block::is_blocked;
@@ -25,8 +25,8 @@ fn in_the_way<T>(code: Code, message: String) -> Result<T, StoreError> {
     Err(StoreError::InTheWay { code, message })
 }
 
-/// Returns the blocked group that admits this device, if it has a leaf by `issuer`: nothing is issued
-/// to the device while the group is blocked.
+/// Returns the blocked group that admits this device, if it has a leaf by `issuer`: nothing is
+/// issued to the device while the group is blocked.
 pub(super) fn blocked_group(
     tx: &Tx<'_>,
     device: &str,
@@ -107,8 +107,8 @@ pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Refuses a block of a generation while a roll of its authority is under way, or of an authority whose
-/// groups the block changes: both take certificates out of the same slots.
+/// Refuses a block of a generation while a roll of its authority is under way, or of an authority
+/// whose groups the block changes: both take certificates out of the same slots.
 pub(super) fn block(
     tx: &Tx<'_>,
     subject: &Excluded,
@@ -137,7 +137,8 @@ pub(super) fn block(
     Ok(())
 }
 
-/// Refuses a new group that holds a CA certificate which is revoked or on hold, or below such a one.
+/// Refuses a new group that holds a CA certificate which is revoked or on hold, or below such a
+/// one.
 pub(super) fn new_group(tx: &Tx<'_>, held: &[Thumbprint]) -> Result<(), StoreError> {
     let Some((authority, number)) = revoked_above(tx, held)? else {
         return Ok(());
@@ -149,8 +150,8 @@ pub(super) fn new_group(tx: &Tx<'_>, held: &[Thumbprint]) -> Result<(), StoreErr
     in_the_way(Code::IssuerRevoked, message)
 }
 
-/// Returns the authority and number of a generation that is revoked or on hold, and whose certificate
-/// is one of these or above one.
+/// Returns the authority and number of a generation that is revoked or on hold, and whose
+/// certificate is one of these or above one.
 pub(super) fn revoked_above(
     tx: &Tx<'_>,
     certificates: &[Thumbprint],

@@ -1,9 +1,9 @@
 //! Excludes devices, groups and generations in one transaction, and readmits what a block excluded.
 //!
 //! Status and slots of enrollments, revocations, rolls, and intents that are abandoned change
-//! together: from then on the store desires nothing that admits what is excluded. The groups and the
-//! hierarchy are read in that transaction, so a plan misses nothing that was added a moment before.
-//! What a block does to each of many devices follows in chunks ([`super::hold`]).
+//! together: from then on the store desires nothing that admits what is excluded. The groups and
+//! the hierarchy are read in that transaction, so a plan misses nothing that was added a moment
+//! before. What a block does to each of many devices follows in chunks ([`super::hold`]).
 
 use super::access_path::{access_paths, ensure_individual};
 use super::audit::{self, AuditEntry};
@@ -78,8 +78,8 @@ pub enum Cause {
 pub struct RecordedExclusion {
     /// The block.
     pub block: Option<BlockRow>,
-    /// The rolls of a compromise: one for each service of a device; that of an authority first, then
-    /// those of the authorities below.
+    /// The rolls of a compromise: one for each service of a device; that of an authority first,
+    /// then those of the authorities below.
     pub rolls: Vec<RollRow>,
     /// The certificates that are revoked or on hold.
     pub revoked: Revoked,
@@ -131,9 +131,9 @@ impl Store {
         self.write(move |tx| exclude(tx, &exclusion, &entry))
     }
 
-    /// Lifts a block: reverts its restrictions, and takes the first chunk of the certificates that it
-    /// holds off hold; the others follow ([`Store::release_holds`]). A device goes back to its group,
-    /// unless that group would admit a compromised leaf.
+    /// Lifts a block: reverts its restrictions, and takes the first chunk of the certificates that
+    /// it holds off hold; the others follow ([`Store::release_holds`]). A device goes back to its
+    /// group, unless that group would admit a compromised leaf.
     pub fn readmit(&self, block: i64, entry: AuditEntry) -> Result<Revoked, StoreError> {
         self.write(move |tx| readmit(tx, block, &entry))
     }
@@ -258,8 +258,9 @@ fn find<'a>(
     found.ok_or_else(|| StoreError::Missing(format!("generation {number} of {authority}")))
 }
 
-/// Abandons the intents of what is excluded: their certificates are not recorded. Below a generation
-/// nothing has to be abandoned: its certificate is revoked or on hold, and it signs nothing.
+/// Abandons the intents of what is excluded: their certificates are not recorded. Below a
+/// generation nothing has to be abandoned: its certificate is revoked or on hold, and it signs
+/// nothing.
 fn abandon_open(tx: &Tx<'_>, new: &Exclusion, at: UnixSeconds) -> Result<(), StoreError> {
     match &new.subject {
         Excluded::Device(device) => {
@@ -413,8 +414,8 @@ fn readmit(tx: &Tx<'_>, block: i64, entry: &AuditEntry) -> Result<Revoked, Store
     Ok(revoked)
 }
 
-/// Reverts a restriction, unless another exclusion needs it. `blocking` is the blocking group that is
-/// being removed: the service takes its certificate in one enrollment only.
+/// Reverts a restriction, unless another exclusion needs it. `blocking` is the blocking group that
+/// is being removed: the service takes its certificate in one enrollment only.
 fn revert(
     tx: &Tx<'_>,
     undo: &Undo,
@@ -429,7 +430,8 @@ fn revert(
         Undo::Enable(id) => set_status(tx, *id, true)?,
         Undo::Remove(_) if conflicts::any_void(tx, &row.slots.held())? => return Ok(()),
         Undo::Remove(id) => {
-            // It came after the group that let go of its certificate; now that group comes after it.
+            // It came after the group that let go of its certificate; now that group comes after
+            // it.
             enrollment::set_after(tx, *id, None)?;
             enrollment::set_removed(tx, *id)?;
         }

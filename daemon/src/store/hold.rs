@@ -1,9 +1,10 @@
 //! Puts the leaves of excluded devices on hold and deletes their hub identities, in chunks; and
 //! takes the leaves off hold again.
 //!
-//! A block excludes in the transaction in which it begins ([`super::exclusion`]). What follows for ten
-//! thousand devices is done in chunks, each a transaction of its own, so that the writer is free for
-//! others in between. `block.reached` says how far that is: a crash costs the chunk under way.
+//! A block excludes in the transaction in which it begins ([`super::exclusion`]). What follows for
+//! ten thousand devices is done in chunks, each a transaction of its own, so that the writer is
+//! free for others in between. `block.reached` says how far that is: a crash costs the chunk under
+//! way.
 //!
 //! Each certificate that a block holds has a row. It comes off hold with the last block that holds
 //! it. A certificate on hold without a row was put on hold otherwise, and no block takes it off.
@@ -44,8 +45,8 @@ pub struct HoldChunk {
 }
 
 impl Store {
-    /// Puts the next devices of a block on hold. Returns whether it did: not if the block was lifted
-    /// or another chunk came first.
+    /// Puts the next devices of a block on hold. Returns whether it did: not if the block was
+    /// lifted or another chunk came first.
     pub fn hold_devices(&self, chunk: HoldChunk, at: UnixSeconds) -> Result<bool, StoreError> {
         self.write(move |tx| {
             let block = block::by_id(tx, chunk.block)?;
@@ -141,8 +142,8 @@ pub(super) fn release(tx: &Tx<'_>, block: i64, at: UnixSeconds) -> Result<Revoke
     Ok(released)
 }
 
-/// Queues the deletion of these identities, pairs of service and device. Each waits for the enrollment
-/// at its service that excludes the device.
+/// Queues the deletion of these identities, pairs of service and device. Each waits for the
+/// enrollment at its service that excludes the device.
 fn queue_deletions(
     tx: &Tx<'_>,
     block: &BlockRow,

@@ -1,11 +1,12 @@
 //! Plans exclusions: which enrollments must change so that a provisioning service admits neither a
 //! device nor any certificate below a generation.
 //!
-//! Pure. A block and a compromise take the same plan and differ in how they end: an operator reverts
-//! a block, and a compromise ends with a successor. DPS searches a chain from the leaf upwards for
-//! the first enrollment that holds one of its certificates, and asks whether that one is enabled
-//! (contract, section 10). So a certificate is excluded when the first enrollment that holds it, or
-//! one above it, is disabled; taking it out of its slots is not enough below a group that is enabled.
+//! Pure. A block and a compromise take the same plan and differ in how they end: an operator
+//! reverts a block, and a compromise ends with a successor. DPS searches a chain from the leaf
+//! upwards for the first enrollment that holds one of its certificates, and asks whether that one
+//! is enabled (contract, section 10). So a certificate is excluded when the first enrollment that
+//! holds it, or one above it, is disabled; taking it out of its slots is not enough below a group
+//! that is enabled.
 
 use super::refusal::{Reason, Refusal};
 use super::slots::{SlotName, Slots};
@@ -98,8 +99,8 @@ impl BlockingGroup {
 /// A change of one enrollment that makes a service admit less.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restriction {
-    /// These slots of the device's individual enrollment are emptied, or it is disabled. It is added
-    /// where a group admits the device.
+    /// These slots of the device's individual enrollment are emptied, or it is disabled. It is
+    /// added where a group admits the device.
     Device(AccessPath, Vec<SlotName>),
     /// The enrollment is disabled.
     Disable(i64),
@@ -210,8 +211,8 @@ pub fn to_replace<'a>(
     listed
 }
 
-/// A block excludes all generations below, a compromise those of the authorities that get successors:
-/// an authority that signs by a good generation already drains its old one as planned.
+/// A block excludes all generations below, a compromise those of the authorities that get
+/// successors: an authority that signs by a good generation already drains its old one as planned.
 fn excluded_below(
     excluded: &Generation,
     hierarchy: &[Generation],

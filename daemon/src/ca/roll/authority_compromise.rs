@@ -1,8 +1,9 @@
 //! Starts the rolls of a compromised authority and of all authorities below it.
 //!
-//! The exclusion is one transaction ([`exclude`](CertificateAuthority::exclude)): the certificate is
-//! revoked, so that nothing is signed under it; groups lose it or are disabled; CA certificates are to
-//! be deleted; rolls under way end. Making the successors, which needs tokens, comes afterwards.
+//! The exclusion is one transaction ([`exclude`](CertificateAuthority::exclude)): the certificate
+//! is revoked, so that nothing is signed under it; groups lose it or are disabled; CA certificates
+//! are to be deleted; rolls under way end. Making the successors, which needs tokens, comes
+//! afterwards.
 
 use super::super::authorize::{Authorized, Operate};
 use super::super::hierarchy::{Generation, Hierarchy};
@@ -68,9 +69,9 @@ impl CertificateAuthority {
         })
     }
 
-    /// Queues deletions at the hubs once the services exclude the authority: of the identity of every
-    /// device that may have registered with a leaf below it, those seen last first. In chunks; a task
-    /// that waits stays as it is, and a task that is done is done again.
+    /// Queues deletions at the hubs once the services exclude the authority: of the identity of
+    /// every device that may have registered with a leaf below it, those seen last first. In
+    /// chunks; a task that waits stays as it is, and a task that is done is done again.
     pub(super) fn queue_identities(&self, roll: &RollRow) -> Result<(), Error> {
         let groups = self.store.groups_of(roll.subject.name())?;
         let groups: BTreeMap<&str, i64> = groups
@@ -99,9 +100,10 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// Returns all generations below the authority, the good ones too: a compromised key can sign a leaf
-    /// for a device that is on the next generation already. Rolls below clear their own generations,
-    /// unless groups above admitted devices further below before the blocking group was in place.
+    /// Returns all generations below the authority, the good ones too: a compromised key can sign a
+    /// leaf for a device that is on the next generation already. Rolls below clear their own
+    /// generations, unless groups above admitted devices further below before the blocking group
+    /// was in place.
     fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<i64>, Error> {
         let hierarchy = self.hierarchy();
         let below = |authority: &str| -> BTreeSet<i64> {

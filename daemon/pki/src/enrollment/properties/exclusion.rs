@@ -29,8 +29,8 @@ struct World {
     entries: Vec<Entry>,
 }
 
-/// For each authority: its parent (modulo those before it, or none), the parent's generation for each
-/// of its own, and for each service whether a group holds its certificates, and which.
+/// For each authority: its parent (modulo those before it, or none), the parent's generation for
+/// each of its own, and for each service whether a group holds its certificates, and which.
 type Draft = (usize, Vec<usize>, [(u8, bool); 2]);
 
 fn draft() -> impl Strategy<Value = Draft> {
