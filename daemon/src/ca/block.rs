@@ -2,7 +2,7 @@
 //! lifts the block, and brings about what follows from a compromise.
 //!
 //! One command reaches the revocation lists, the provisioning services and their hubs, and its
-//! receipt says what each of them answered. What is done device by device is in [`sweep`].
+//! receipt says what each of them answered. [`sweep`] does the part that goes device by device.
 
 mod sweep;
 
@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// A block in force, as it is shown.
 #[derive(Clone, Debug, Serialize)]
 pub struct ActiveBlock {
-    /// What it excludes.
+    /// The kind of its subject.
     pub kind: BlockKind,
     /// Registration id, group id or authority.
     pub name: String,
@@ -199,14 +199,11 @@ impl CertificateAuthority {
     fn groups_named(&self, id: &str) -> Result<Vec<EnrollmentRow>, Error> {
         let mut groups = self.store.groups()?;
         groups.retain(|row| row.name.eq_ignore_ascii_case(id));
-        match groups.is_empty() {
-            false => Ok(groups),
-            true => {
-                let message =
-                    format!("there is no group {id:?}; `hallmark enrollment list` has all");
-                Err(Error::missing(Code::EnrollmentUnknown, message))
-            }
+        if groups.is_empty() {
+            let message = format!("there is no group {id:?}; `hallmark enrollment list` has all");
+            return Err(Error::missing(Code::EnrollmentUnknown, message));
         }
+        Ok(groups)
     }
 
     pub(super) fn generation_named(

@@ -252,9 +252,9 @@ impl CertificateAuthority {
             return Ok(());
         }
         let is_authority = |serial: &[u8]| {
-            let hierarchy = self.hierarchy();
-            let mut generations = hierarchy.iter();
-            generations.any(|it| it.certificate.serial().as_bytes() == serial)
+            self.hierarchy()
+                .iter()
+                .any(|it| it.certificate.serial().as_bytes() == serial)
         };
         if revoked.changed.iter().any(|it| is_authority(&it.serial)) {
             self.issuer.reload_hierarchy()?;

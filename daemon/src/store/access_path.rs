@@ -2,16 +2,16 @@
 //!
 //! A device's individual enrollment comes first, its groups only where it has none (contract,
 //! section 10). An exclusion reads the paths in its own transaction, so it finds an enrollment that
-//! was added a moment before. One that is added later is refused: by then the leaf is revoked or
-//! the device blocked.
+//! was added a moment before. A later addition is refused: by then the leaf is revoked or the
+//! device blocked.
 
 use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, enrollment_rows, named};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::exclusion::AccessPath;
 
-/// Whether the individual enrollment `e` takes precedence for good. One that only excludes a device
-/// of a group does not: it is removed when the exclusion ends.
+/// Whether the individual enrollment `e` takes precedence for good. An overlay that only
+/// excludes a device of a group does not: it is removed when the exclusion ends.
 pub(super) const TAKES_PRECEDENCE: &str =
     "e.removed = 0 AND (e.overlay_of IS NULL OR e.status = 'enabled')";
 

@@ -20,7 +20,7 @@ use serde_json::Value;
 /// A roll of an authority that begins.
 #[derive(Clone, Debug)]
 pub struct NewAuthorityRoll {
-    /// Its name.
+    /// The name that its generations share.
     pub authority: String,
     /// The generation that is replaced.
     pub old_generation: i64,
@@ -45,12 +45,12 @@ pub struct AuthorityStep {
     pub next: Option<Thumbprint>,
     /// The generation that signs from now on.
     pub serve: Option<i64>,
-    /// The generation whose CA certificates shall be gone.
+    /// The generation whose CA certificates must be deleted.
     pub withdraw: Option<i64>,
     /// The generation's certificate that disabled groups hold from now on, so that it stays out
     /// although one above it is good.
     pub block: Option<(Thumbprint, i64)>,
-    /// What hubs have to do.
+    /// The tasks for hubs.
     pub hub: Vec<NewHubTask>,
 }
 
@@ -139,7 +139,8 @@ impl Store {
         detail: Value,
         entry: Option<AuditEntry>,
     ) -> Result<bool, StoreError> {
-        let (id, from) = (roll.id, roll.detail.clone());
+        let id = roll.id;
+        let from = roll.detail.clone();
         self.write(move |tx| {
             if roll_by_id(tx, id)?.detail != from {
                 return Ok(false);
@@ -156,7 +157,7 @@ impl Store {
     }
 
     /// Gives an expiry roll up before its cut-over: the slots serve the old certificate alone, and
-    /// the next generation is retired without having signed for anybody.
+    /// the next generation is retired without having signed any leaf.
     pub fn abort_authority_roll(
         &self,
         roll: i64,

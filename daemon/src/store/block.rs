@@ -12,7 +12,7 @@ use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::slots::Slots;
 use serde::{Deserialize, Serialize};
 
-/// What a block excludes.
+/// The kind of subject that a block excludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlockKind {
@@ -40,7 +40,7 @@ impl BlockKind {
 pub struct BlockRow {
     /// The row id.
     pub id: i64,
-    /// What it excludes.
+    /// The kind of its subject.
     pub kind: BlockKind,
     /// Registration id, group id or authority.
     pub name: String,
@@ -63,7 +63,7 @@ pub struct BlockRow {
     pub reached: Option<String>,
 }
 
-/// What reverts a restriction, in the form on record.
+/// The step that reverts a restriction, in the form on record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Undo {
     Enable(i64),

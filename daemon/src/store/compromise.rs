@@ -52,7 +52,7 @@ pub(super) fn check_slots(device: &str, paths: &[AccessPath]) -> Result<(), Stor
     Err(StoreError::Mend {
         code: Code::RollSlotInvalid,
         message: format!(
-            "{device} has no enrollment of its own, and so no slots, everywhere that lets it in; \
+            "{device} has no individual enrollment, and so no slots, at every service that admits it; \
              leave --slot out"
         ),
     })

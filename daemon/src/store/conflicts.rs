@@ -186,7 +186,9 @@ pub(super) fn may_enable(
         EnrollmentKind::Individual => {
             !is_blocked(tx, &row.name)? && !compromise::waits_for_leaf(tx, row.id)?
         }
-        EnrollmentKind::Group => !is_kept_disabled(tx, row.id)? && !any_void(tx, &slots.held())?,
+        EnrollmentKind::Group => {
+            !is_kept_disabled(tx, row.id)? && !any_excluded_for_good(tx, &slots.held())?
+        }
     })
 }
 
@@ -201,9 +203,9 @@ fn is_kept_disabled(tx: &Tx<'_>, group: i64) -> Result<bool, StoreError> {
     )
 }
 
-/// Returns whether a CA certificate is void: revoked for good, or replaced because it, or one above
-/// it, was compromised.
-fn is_void(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
+/// Returns whether a CA certificate is excluded for good: revoked without a hold, or replaced
+/// because it, or one above it, was compromised.
+fn is_excluded_for_good(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
     let hold = RevocationReason::CertificateHold.code();
     tx.query_one(
         "SELECT EXISTS (SELECT 1 FROM certificate WHERE sha256 = ?1
@@ -215,10 +217,10 @@ fn is_void(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
     )
 }
 
-/// Returns whether one of these CA certificates is void.
-pub(super) fn any_void(tx: &Tx<'_>, them: &[Thumbprint]) -> Result<bool, StoreError> {
+/// Returns whether one of these CA certificates is excluded for good.
+pub(super) fn any_excluded_for_good(tx: &Tx<'_>, them: &[Thumbprint]) -> Result<bool, StoreError> {
     for it in them {
-        if is_void(tx, it)? {
+        if is_excluded_for_good(tx, it)? {
             return Ok(true);
         }
     }

@@ -3,7 +3,7 @@
 //! Status and slots of enrollments, revocations, rolls, and intents that are abandoned change
 //! together: from then on the store desires nothing that admits what is excluded. The groups and
 //! the hierarchy are read in that transaction, so a plan misses nothing that was added a moment
-//! before. What a block does to each of many devices follows in chunks ([`super::hold`]).
+//! before. The work for each of many devices follows in chunks ([`super::hold`]).
 
 use super::access_path::{access_paths, ensure_individual};
 use super::audit::{self, AuditEntry};
@@ -24,10 +24,10 @@ use crate::x509::revocation::RevocationReason;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What is excluded, where, and how that ends.
+/// The subject of an exclusion, its places and its end.
 #[derive(Clone, Debug)]
 pub struct Exclusion {
-    /// What is excluded.
+    /// The device, group or generation.
     pub subject: Excluded,
     /// The configured provisioning services.
     pub services: Vec<String>,
@@ -37,7 +37,7 @@ pub struct Exclusion {
     pub cause: Cause,
 }
 
-/// What is excluded.
+/// The subject of an exclusion.
 #[derive(Clone, Debug)]
 pub enum Excluded {
     /// A device, by its registration id as on record.
@@ -89,9 +89,9 @@ pub struct RecordedExclusion {
 pub(super) struct Applied {
     /// The enrollment as it was before.
     pub(super) before: EnrollmentRow,
-    /// What is left of it.
+    /// The status and slots that it has now.
     pub(super) remaining: Remaining,
-    /// What reverts the restriction.
+    /// The step that reverts the restriction.
     pub(super) undo: Undo,
 }
 
@@ -232,20 +232,21 @@ fn known_group(row: &EnrollmentRow) -> Group<'_> {
 
 /// Returns every generation that has a certificate, issuers first.
 fn hierarchy(tx: &Tx<'_>) -> Result<Vec<Generation>, StoreError> {
-    let rows = generation::all(tx)?.into_iter();
-    let certified = rows.filter_map(|row| {
-        let is_external = row.request.is_some_and(|it| it.above.is_some());
-        Some(Generation {
-            certificate: Thumbprint::of(row.certificate.as_deref()?),
-            is_root: row.parent.is_none() && !is_external,
-            serves: row.state == GenerationState::Serving,
-            id: row.id,
-            authority: row.authority,
-            number: row.number,
-            parent: row.parent,
+    Ok(generation::all(tx)?
+        .into_iter()
+        .filter_map(|row| {
+            let is_external = row.request.is_some_and(|it| it.above.is_some());
+            Some(Generation {
+                certificate: Thumbprint::of(row.certificate.as_deref()?),
+                is_root: row.parent.is_none() && !is_external,
+                serves: row.state == GenerationState::Serving,
+                id: row.id,
+                authority: row.authority,
+                number: row.number,
+                parent: row.parent,
+            })
         })
-    });
-    Ok(certified.collect())
+        .collect())
 }
 
 fn find<'a>(
@@ -253,9 +254,10 @@ fn find<'a>(
     authority: &str,
     number: i64,
 ) -> Result<&'a Generation, StoreError> {
-    let mut generations = hierarchy.iter();
-    let found = generations.find(|it| it.authority == authority && it.number == number);
-    found.ok_or_else(|| StoreError::Missing(format!("generation {number} of {authority}")))
+    hierarchy
+        .iter()
+        .find(|it| it.authority == authority && it.number == number)
+        .ok_or_else(|| StoreError::Missing(format!("generation {number} of {authority}")))
 }
 
 /// Abandons the intents of what is excluded: their certificates are not recorded. Below a
@@ -309,13 +311,15 @@ fn apply(
     save_slots(tx, before.id, &remaining.slots)?;
     set_status(tx, before.id, before.enabled && remaining.enabled)?;
     mark::raise_urgent(tx, before.id, cause, at)?;
-    let undo = undo.unwrap_or_else(|| match remaining.enabled {
-        false => Undo::Enable(before.id),
-        true => Undo::Slots {
+    let undo = undo.unwrap_or_else(|| {
+        if !remaining.enabled {
+            return Undo::Enable(before.id);
+        }
+        Undo::Slots {
             id: before.id,
             from: before.slots.clone(),
             to: remaining.slots.clone(),
-        },
+        }
     });
     Ok(Applied {
         before,
@@ -428,7 +432,9 @@ fn revert(
     match undo {
         Undo::Enable(_) if !conflicts::may_enable(tx, &row, &row.slots)? => return Ok(()),
         Undo::Enable(id) => set_status(tx, *id, true)?,
-        Undo::Remove(_) if conflicts::any_void(tx, &row.slots.held())? => return Ok(()),
+        Undo::Remove(_) if conflicts::any_excluded_for_good(tx, &row.slots.held())? => {
+            return Ok(());
+        }
         Undo::Remove(id) => {
             // It came after the group that let go of its certificate; now that group comes after
             // it.
@@ -437,14 +443,14 @@ fn revert(
         }
         Undo::Slots { from, to, .. } => {
             // A roll or another exclusion has changed the slots since, or one of the certificates
-            // is void.
-            if row.slots != *to || conflicts::any_void(tx, &from.held())? {
+            // is excluded for good.
+            if row.slots != *to || conflicts::any_excluded_for_good(tx, &from.held())? {
                 return Ok(());
             }
             if let Some((authority, number)) = conflicts::revoked_above(tx, &from.held())? {
                 // That block reverts it in its turn.
-                let (kind, number) = (BlockKind::Generation, Some(number));
-                return match block::active(tx, kind, &authority, number)? {
+                let kind = BlockKind::Generation;
+                return match block::active(tx, kind, &authority, Some(number))? {
                     Some(other) => block::hand_over(tx, other, undo),
                     None => Ok(()),
                 };

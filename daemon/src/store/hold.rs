@@ -1,10 +1,10 @@
 //! Puts the leaves of excluded devices on hold and deletes their hub identities, in chunks; and
 //! takes the leaves off hold again.
 //!
-//! A block excludes in the transaction in which it begins ([`super::exclusion`]). What follows for
-//! ten thousand devices is done in chunks, each a transaction of its own, so that the writer is
-//! free for others in between. `block.reached` says how far that is: a crash costs the chunk under
-//! way.
+//! A block excludes in the transaction in which it begins ([`super::exclusion`]). The work for
+//! ten thousand devices follows in chunks, each a transaction of its own, so that the writer is
+//! free for others in between. `block.reached` is the last device done: a crash costs the chunk
+//! under way.
 //!
 //! Each certificate that a block holds has a row. It comes off hold with the last block that holds
 //! it. A certificate on hold without a row was put on hold otherwise, and no block takes it off.

@@ -169,7 +169,7 @@ impl fmt::Display for Wait {
                 "authorities below to sign under the new certificate: {}",
                 names.join(", ")
             ),
-            Wait::Above => f.write_str("the compromised authority above to be shut out"),
+            Wait::Above => f.write_str("the compromised authority above to be excluded"),
             Wait::Deletion => f.write_str("the service to delete the old CA certificate"),
             Wait::Hub(open) => write!(f, "hubs to delete {open} identities"),
             Wait::Reissue(devices) => write!(f, "{devices} devices to ask for a new leaf"),

@@ -173,7 +173,7 @@ pub fn of_generation(
             } else {
                 is_held |= is_own;
                 // The service takes no record that names a CA certificate which is deleted, and
-                // admits no one by it: the group stays as it is.
+                // admits no device by it: the group stays as it is.
                 if group.is_blocking || (group.by_reference && end == End::Successor) {
                     continue;
                 }
@@ -244,7 +244,7 @@ fn authorities_above<'a>(
     upwards.map(|it| it.authority.as_str()).collect()
 }
 
-/// What an exclusion leaves of an enrollment.
+/// The slots and the status that an exclusion leaves to an enrollment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remaining {
     /// The slots without the excluded certificates, or unchanged if they hold nothing else.

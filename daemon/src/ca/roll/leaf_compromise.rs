@@ -100,7 +100,8 @@ impl CertificateAuthority {
         for leaf in self.living_leaves(&request.registration_id)? {
             refuse_same_key(&leaf.der, csr.public_key())?;
         }
-        let (key, id) = (csr.public_key().spki_der(), &request.registration_id);
+        let key = csr.public_key().spki_der();
+        let id = &request.registration_id;
         let in_the_way = self.store.key_refusal(key, id, profile.shared_keys)?;
         match in_the_way {
             Some(reason) => Err(IntentRefusal::Key(reason).into()),

@@ -16,8 +16,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use std::ops::ControlFlow;
 
-/// The connection on which an operation runs SQL: in the writer's transaction, or of a reader, where
-/// each statement sees what is committed when it begins.
+/// The connection on which an operation runs SQL: in the writer's transaction, or of a reader,
+/// where each statement sees the rows that are committed when it begins.
 pub(super) struct Tx<'c>(&'c Connection);
 
 /// The values for `?1`, `?2` … of a statement, as [`params!`] lists them.

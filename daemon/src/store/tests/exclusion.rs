@@ -21,7 +21,7 @@ struct Plant {
     stage: Stage,
     root: Thumbprint,
     line: Thumbprint,
-    /// What is enabled of which slots before any block.
+    /// The slots and the status of each enrollment before any block.
     original: BTreeMap<String, (Slots, bool)>,
 }
 

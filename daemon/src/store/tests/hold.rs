@@ -80,8 +80,7 @@ fn what_two_blocks_hold_comes_off_hold_with_the_last_of_them() {
     }
 }
 
-/// What an operator has put on hold by itself is no block's to lift; and what a block holds is not
-/// the operator's.
+/// No block lifts a hold that an operator set by itself, and no operator one that a block set.
 #[test]
 fn a_hold_of_its_own_and_a_final_revocation_outlive_every_block() {
     let stage = Stage::new();

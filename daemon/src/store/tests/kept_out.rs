@@ -264,8 +264,8 @@ fn a_mark_that_waits_for_another_wakes_no_reconciler() {
     assert_eq!(stage.store.next_due("dps").unwrap(), Some(5_000));
 }
 
-/// What was read before a transaction may be out of date: an enrollment that was added just before
-/// a compromise or a block is disabled with the others.
+/// An enrollment that was added just before a compromise or a block is disabled with the others,
+/// although the plan began before it was there.
 #[test]
 fn an_enrollment_added_a_moment_ago_is_disabled_with_the_others() {
     for blocked in [false, true] {
