@@ -20,7 +20,7 @@ fn every_log_message_is_in_the_table() {
     let mut broken = Vec::new();
     for file in sources(&root.join("daemon")) {
         let text = fs::read_to_string(&file).expect("a source file");
-        let product = text.split("#[cfg(test)]\nmod tests").next();
+        let product = text.split("#[cfg(test)]\nmod tests {").next();
         let place = file.strip_prefix(&root).expect("below the workspace");
         for (line, level, message) in calls(product.unwrap_or_default()) {
             let place = format!("{}:{line}", place.display());

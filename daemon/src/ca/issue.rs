@@ -112,7 +112,7 @@ impl Issuer {
         request: &IssueRequest,
         idempotency: Option<&Idempotency>,
     ) -> Result<Issued, Error> {
-        // 3. The CSR: proof of possession, key policy, canonical DER.
+        // 3. The CSR: its own signature, key policy, canonical DER.
         let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
         crash_point("cycle-3");
 

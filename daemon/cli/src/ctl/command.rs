@@ -510,7 +510,7 @@ pub enum ClockCommand {
 /// `hallmark audit`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Show a hundred entries.
+    /// Show up to a hundred entries, oldest first.
     Show {
         /// Entries after this sequence number.
         #[arg(long, default_value_t = 0)]
