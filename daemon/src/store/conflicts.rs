@@ -187,7 +187,10 @@ pub(super) fn may_enable(
             !is_blocked(tx, &row.name)? && !compromise::waits_for_leaf(tx, row.id)?
         }
         EnrollmentKind::Group => {
-            !is_kept_disabled(tx, row.id)? && !any_excluded_for_good(tx, &slots.held())?
+            // A blocking group works by being disabled, whichever exclusion ends.
+            row.overlay_of.is_none()
+                && !is_kept_disabled(tx, row.id)?
+                && !any_excluded_for_good(tx, &slots.held())?
         }
     })
 }

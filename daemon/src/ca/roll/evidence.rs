@@ -159,10 +159,13 @@ impl CertificateAuthority {
         Ok(self.store.roll(parent)?.state == RollState::ShuttingOut)
     }
 
+    /// Counts the blocking groups that a service has not confirmed. Nothing is written to a service
+    /// that is not configured, so its groups are not waited for.
     fn blocks_open(&self, authority: &str, old: Thumbprint) -> Result<u64, Error> {
         let blocking = self.store.blocking_groups_of(authority)?;
         let open = blocking
             .iter()
+            .filter(|it| self.provisioning.contains(&it.provisioning))
             .filter(|it| it.slots.held().contains(&old) && it.mark.is_some());
         Ok(open.count() as u64)
     }

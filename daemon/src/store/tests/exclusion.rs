@@ -147,3 +147,21 @@ proptest! {
         prop_assert_eq!(plant.desired(), plant.original);
     }
 }
+
+/// A blocking group is a group to an operator, who may block it and lift that block again. It stays
+/// disabled throughout: enabled, it would admit what it excludes.
+#[test]
+fn a_blocking_group_is_never_enabled() {
+    let plant = Plant::new();
+    let line = Excluded::Generation("line".into(), 1);
+    plant.stage.block(line.clone()).unwrap();
+    let added = plant
+        .desired()
+        .into_keys()
+        .find(|name| !plant.original.contains_key(name))
+        .expect("a blocking group");
+    let block = plant.stage.block(Excluded::Group(added.clone())).unwrap();
+    plant.stage.lift(block.id);
+    assert!(!plant.desired()[&added].1);
+    assert!(!plant.admits_any(&line));
+}
