@@ -103,6 +103,9 @@ pub struct Fragment {
     /// to false: some modules refuse such a template.
     #[serde(default = "yes")]
     pub takes_purposes: bool,
+    /// True if the module fails when another session is at work while keys are made or deleted.
+    #[serde(default)]
+    pub changes_alone: bool,
     /// Mechanisms that the module lists although they fail, as `CKM_…` names.
     #[serde(default)]
     pub avoid_mechanisms: Vec<String>,
@@ -172,6 +175,7 @@ impl Fragment {
             pin_form: String::new(),
             tells_local: true,
             takes_purposes: true,
+            changes_alone: false,
             avoid_mechanisms: Vec::new(),
             notes: String::new(),
         }

@@ -21,8 +21,8 @@ use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 /// How often keys with a remark are checked again.
@@ -46,6 +46,8 @@ struct Present {
     login_session: Session,
     /// Counts deleted keys, so that every session drops its cached handles.
     destroyed: Arc<AtomicU64>,
+    /// See [`Pkcs11Token`]; one for all sessions.
+    changes: Option<Arc<RwLock<()>>>,
     remarks: Remarks,
 }
 
@@ -81,6 +83,7 @@ impl Pkcs11Backend {
         let label = self.settings.label.clone();
         let serial = self.settings.serial.clone();
         let avoid = self.fragment.avoid_mechanisms.clone();
+        let changes = self.fragment.changes_alone.then(Arc::default);
         let module = self.loaded()?;
         module.initialize()?;
         let found = module.find_token(&label, serial.as_deref())?;
@@ -92,6 +95,7 @@ impl Pkcs11Backend {
             mechanisms,
             login_session: module.open_session(found.slot)?,
             destroyed: Arc::default(),
+            changes,
             remarks: Remarks::default(),
         })
     }
@@ -167,6 +171,7 @@ impl Backend for Pkcs11Backend {
                 secrets: HashMap::new(),
                 destroyed_seen: present.destroyed.load(Ordering::Acquire),
                 destroyed: Arc::clone(&present.destroyed),
+                changes: present.changes.clone(),
                 remarks: present.remarks.clone(),
             })
         };

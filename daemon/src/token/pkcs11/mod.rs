@@ -32,8 +32,8 @@ use raw::TokenReader;
 use remarks::Remarks;
 use secrecy::SecretSlice;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// One session on a PKCS#11 token.
 struct Pkcs11Token {
@@ -52,6 +52,9 @@ struct Pkcs11Token {
     secrets: HashMap<String, ObjectHandle>,
     destroyed: Arc<AtomicU64>,
     destroyed_seen: u64,
+    /// Held to write while the objects of the token change, by a family whose sessions disturb each
+    /// other (`changes_alone`), and to read by every other operation; `None` for other families.
+    changes: Option<Arc<RwLock<()>>>,
     /// Remarks about keys, which the backend reports.
     remarks: Remarks,
 }
@@ -254,6 +257,16 @@ impl Pkcs11Token {
 
 impl Token for Pkcs11Token {
     fn perform(&mut self, operation: &Operation) -> Result<Answer, TokenError> {
+        let changes = self.changes.clone();
+        let changes = changes.as_deref();
+        // The operations that make or delete objects are those that must not be performed twice.
+        let _alone;
+        let _beside;
+        if operation.is_repeatable() {
+            _beside = changes.map(|it| it.read().unwrap_or_else(PoisonError::into_inner));
+        } else {
+            _alone = changes.map(|it| it.write().unwrap_or_else(PoisonError::into_inner));
+        }
         self.answer(operation)
             .map_err(|fault| fault.into_error(&self.name, operation.name(), &operation.subject()))
     }
