@@ -1,7 +1,7 @@
-//! `hallmarkd`: the daemon (`serve`), its token workers (`token`), the configuration check, and the
-//! commands that put credential keys into a token.
+//! Runs `hallmarkd`: the daemon (`serve`), the configuration check, and the commands that put
+//! credential keys into a token. Commands that need the library of a token are those of
+//! `hallmark-token`, which this program becomes.
 
-use anyhow::Context;
 use hallmark_base::printable;
 use hallmarkd::commands::arguments::{Arguments, Command};
 use hallmarkd::commands::credential_key::{NewKey, make_key};
@@ -9,8 +9,6 @@ use hallmarkd::commands::import_secret::{Import, import_secret};
 use hallmarkd::commands::{check, check_documents, program, restore};
 use hallmarkd::config::Configuration;
 use hallmarkd::service;
-use hallmarkd::token::initialize::{self, InitializeOptions, Initialized};
-use hallmarkd::token::probe;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -56,22 +54,6 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::CheckDocuments => {
             check_documents::answer(std::io::stdin().lock(), &mut printable::exact_out())?;
         }
-        Command::ProbeModule { fragment, module } => {
-            initialize::leave_root()?;
-            let family = probe::family(fragment.as_deref(), module.as_deref())?;
-            probe::answer(&family, &mut printable::exact_out())?;
-        }
-        Command::InitToken {
-            module,
-            label,
-            pin_file,
-            so_pin_file,
-        } => init_token(&InitializeOptions {
-            module,
-            label,
-            pin_file,
-            so_pin_file,
-        })?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,7 +65,7 @@ fn become_worker() -> anyhow::Error {
         Ok(own) => own.with_file_name(WORKER),
         Err(error) => return anyhow::Error::from(error).context("cannot find this program"),
     };
-    let arguments = std::env::args_os().skip_while(|it| it != "token").skip(1);
+    let arguments = std::env::args_os().skip(1);
     let error = std::process::Command::new(&worker).args(arguments).exec();
     anyhow::Error::from(error).context(format!("cannot start {}", worker.display()))
 }
@@ -110,17 +92,4 @@ fn check_configuration(config: &Path) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn init_token(options: &InitializeOptions) -> anyhow::Result<()> {
-    let line = match initialize::initialize(options)? {
-        Initialized::New(serial) => format!("made token {:?}, serial {serial}", options.label),
-        Initialized::AlreadyThere(serial) => {
-            format!(
-                "token {:?} is there, serial {serial}: nothing done",
-                options.label
-            )
-        }
-    };
-    writeln!(printable::out(), "{}", printable::line(&line)).context("cannot write")
 }

@@ -2,7 +2,8 @@
 //! completions are made from it (`packaging/manual.rs`). It must never do anything.
 
 use crate::service::Workers;
-use clap::{Args, Parser, Subcommand};
+use crate::token::arguments::TokenCommand;
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 /// The certificate authority that a factory line and a gateway can run themselves.
@@ -32,8 +33,9 @@ pub enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Run the worker of one token.
-    Token(WorkerArguments),
+    /// A command that `hallmark-token` runs.
+    #[command(flatten)]
+    Token(TokenCommand),
     /// Import the key of a connection string into a token, for credentials of kind "token-hmac".
     ImportSecret {
         /// The configuration.
@@ -73,32 +75,6 @@ pub enum Command {
     /// Check what `hallmark setup` will write: JSON on standard input, JSON on standard output.
     #[command(hide = true)]
     CheckDocuments,
-    /// List the slots of a PKCS#11 module without login, as JSON, for `token list`.
-    #[command(hide = true)]
-    ProbeModule {
-        /// The module's family (pkcs11-config/); its variables are read from the environment.
-        #[arg(long)]
-        fragment: Option<String>,
-        /// The file of the module, if it has no family.
-        #[arg(long)]
-        module: Option<PathBuf>,
-    },
-    /// Make a new token through its PKCS#11 module.
-    #[command(hide = true)]
-    InitToken {
-        /// The PKCS#11 module.
-        #[arg(long)]
-        module: PathBuf,
-        /// The token's label.
-        #[arg(long)]
-        label: String,
-        /// File of the user PIN; made if it does not exist.
-        #[arg(long)]
-        pin_file: PathBuf,
-        /// File of the security officer's PIN; made if it does not exist.
-        #[arg(long)]
-        so_pin_file: PathBuf,
-    },
 }
 
 /// A command for a backup.
@@ -124,20 +100,4 @@ pub enum BackupCommand {
         #[arg(long)]
         config: PathBuf,
     },
-}
-
-/// Arguments of a token worker: of `hallmarkd token`, and of `hallmark-token`, which replaces it.
-#[derive(Debug, Args)]
-pub struct WorkerArguments {
-    /// The token's name in the configuration.
-    pub name: String,
-    /// The configuration.
-    #[arg(long)]
-    pub config: PathBuf,
-    /// The socket, instead of the configured one.
-    #[arg(long)]
-    pub socket: Option<PathBuf>,
-    /// Exit when standard input ends.
-    #[arg(long, hide = true)]
-    pub supervised: bool,
 }

@@ -4,6 +4,7 @@
 //! are passed in files: a PIN on a command line (`softhsm2-util --pin`) is visible in the process
 //! list. It never changes a token that is initialized and has its PIN.
 
+use super::arguments::InitializeArguments;
 use super::pin::read_pin;
 use super::pkcs11::module::Module;
 use crate::files::{self, Owner};
@@ -12,7 +13,7 @@ use cryptoki::session::UserType;
 use cryptoki::slot::Slot;
 use secrecy::SecretString;
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Digits of a random PIN: what 8 random bytes allow, and within every token's limits.
 const PIN_DIGITS: usize = 16;
@@ -22,19 +23,6 @@ pub(super) const SOFTHSM_CONF: &str = "SOFTHSM2_CONF";
 
 /// The longest configuration of SoftHSM.
 const SOFTHSM_CONF_BYTES_MAX: u64 = 64 * 1024;
-
-/// Which token to initialize, and with which PINs.
-#[derive(Clone, Debug)]
-pub struct InitializeOptions {
-    /// The PKCS#11 module.
-    pub module: PathBuf,
-    /// The token's label.
-    pub label: String,
-    /// File of the user PIN. If it does not exist, it is made with a random PIN.
-    pub pin_file: PathBuf,
-    /// File of the security officer's PIN. If it does not exist, it is made with a random PIN.
-    pub so_pin_file: PathBuf,
-}
 
 /// The result of [`initialize`], with the token's serial number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +36,7 @@ pub enum Initialized {
 /// Initializes the first blank token of the module, unless a token has the label. Root takes the
 /// rights of the user who owns the folder of the PIN or of SoftHSM's objects: a module opens files
 /// by path, so another user could redirect it.
-pub fn initialize(options: &InitializeOptions) -> anyhow::Result<Initialized> {
+pub fn initialize(options: &InitializeArguments) -> anyhow::Result<Initialized> {
     owner(options)?.map_or(Ok(()), go_on_as)?;
     let path = options.module.display();
     let failed = |fault: super::pkcs11::fault::Fault| anyhow::anyhow!("{path}: {}", fault.reason);
@@ -82,7 +70,7 @@ pub(super) fn go_on_as(owner: Owner) -> anyhow::Result<()> {
         .with_context(|| format!("cannot become user {}, who owns the token", owner.uid()))
 }
 
-fn owner(options: &InitializeOptions) -> anyhow::Result<Option<Owner>> {
+fn owner(options: &InitializeArguments) -> anyhow::Result<Option<Owner>> {
     for path in [&options.pin_file, &options.so_pin_file] {
         let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
         let owner = files::owner_of(folder.unwrap_or(Path::new(".")))?;
@@ -106,7 +94,7 @@ pub(super) fn token_folder_owner(conf: Option<&Path>) -> io::Result<Option<Owner
     folder.map_or(Ok(None), |it| files::owner_of(Path::new(&it)))
 }
 
-fn make(module: &Module, options: &InitializeOptions) -> anyhow::Result<Initialized> {
+fn make(module: &Module, options: &InitializeArguments) -> anyhow::Result<Initialized> {
     let slot = uninitialized_slot(module)?;
     let so_pin = existing_or_new(&options.so_pin_file)?;
     let context = module.context();
@@ -120,7 +108,7 @@ fn give_pin(
     module: &Module,
     slot: Slot,
     so_pin: &SecretString,
-    options: &InitializeOptions,
+    options: &InitializeArguments,
 ) -> anyhow::Result<Initialized> {
     let pin = existing_or_new(&options.pin_file)?;
     let context = module.context();

@@ -7,6 +7,7 @@
 //!
 //! | module | process | purpose |
 //! |---|---|---|
+//! | [`arguments`] | both | define the command line of the worker's program |
 //! | [`configuration`], [`fragment`] | both | check `[[token]]`; know module families |
 //! | `operation`, `protocol`, `frame_writer` | both | operations, and their frames on the socket |
 //! | [`credential`] | both | restrict the keys that authorize calls to provisioning services |
@@ -16,8 +17,10 @@
 //! | [`contract`], `test_keys`, `key_proof` | both | check a token; make test signatures |
 //! | [`inventory`], [`probe`] | both; own process | list keys of a token, tokens of a module |
 //! | [`key_uri`] | serve | parse PKCS#11 URIs |
-//! | [`initialize`], [`bench`] | commands | make a new token; measure a token |
+//! | [`initialize`] | own process | make a new token |
+//! | [`bench`] | serve | measure a token |
 
+pub mod arguments;
 mod backend;
 pub mod bench;
 pub mod client;
