@@ -5,8 +5,8 @@
 
 use hallmarkd::token::bench;
 use hallmarkd::token::client::{LOOKUP_DEADLINE, TokenClient, TokenHealth};
+use hallmarkd::token::health::TokenState;
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
-use hallmarkd::token::worker::health::TokenState;
 use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
 use hallmarkd::x509::key::KeyType;
 use rustix::process::{Pid, Signal, kill_process};

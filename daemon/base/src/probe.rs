@@ -1,4 +1,4 @@
-//! Lists the slots of a PKCS#11 module without login, in a process `hallmarkd probe-module`.
+//! Lists the slots of a PKCS#11 module without login, in a process `hallmark-token`.
 //!
 //! Each question runs in a process of its own, so a module that crashes or hangs costs one line of
 //! the answer. No PIN is read, and nothing is changed.
@@ -96,7 +96,8 @@ impl Probe {
         self.ask_by(&std::env::current_exe()?)
     }
 
-    /// Asks the module through the `hallmarkd` at this path.
+    /// Asks the module through the `hallmarkd` at this path, which becomes the `hallmark-token`
+    /// beside it.
     pub fn ask_by(&self, hallmarkd: &Path) -> anyhow::Result<ModuleListing> {
         if !self.lacking.is_empty() {
             let names = self.lacking.join(", ");

@@ -7,7 +7,7 @@ use super::crl::CrlStatus;
 use super::expiry::ExpiryStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use crate::error_code::codes;
-use crate::token::worker::health::{KeyReport, RecoveryCounters, TokenState};
+use crate::token::health::{KeyReport, RecoveryCounters, TokenState};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;

@@ -3,9 +3,9 @@
 use super::{Code, ConfiguredToken, Error, Issuer};
 use crate::store::GenerationRow;
 use crate::token::client::LOOKUP_DEADLINE;
-use crate::token::contract::LABEL;
 use crate::token::credential::is_credential;
 use crate::token::inventory::Inventory;
+use crate::token::key_proof::TEST_KEY_LABEL;
 use crate::token::probe::{ModuleListing, Probe, SlotListing};
 use crate::token::{KeyDescription, TokenDescription, TokenError, spki_sha256};
 use crate::x509::key::{KeyType, PublicKey};
@@ -287,7 +287,7 @@ impl TokenKey {
                     row.state.name()
                 ),
                 None if is_credential(&key.label) => "credential".into(),
-                None if key.label == LABEL => "left behind by a check or bench".into(),
+                None if key.label == TEST_KEY_LABEL => "left behind by a check or bench".into(),
                 None => "none of ours".into(),
             },
             spki_sha256: hex::encode(spki_sha256(&key.spki)),

@@ -14,7 +14,7 @@ use crate::printable;
 use crate::service::token_keys;
 use crate::store::{GenerationRow, ReadOnly, Store};
 use crate::token::client::{LOOKUP_DEADLINE, TokenClient};
-use crate::token::worker::health::TokenState;
+use crate::token::health::TokenState;
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::io::{self, Write};

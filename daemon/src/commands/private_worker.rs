@@ -3,8 +3,8 @@
 use crate::config::Configuration;
 use crate::socket_path;
 use crate::token::client::TokenClient;
+use crate::token::health::TokenState;
 use crate::token::supervisor::{Supervisor, WorkerCommand};
-use crate::token::worker::health::TokenState;
 use anyhow::{Context, bail};
 use std::time::Duration;
 use tempfile::TempDir;

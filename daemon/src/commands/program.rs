@@ -1,9 +1,8 @@
-//! Starts `hallmarkd` and `hallmark-token`, and names the errors that a restart cannot correct.
+//! Starts `hallmarkd`, and names the errors that a restart cannot correct.
 
 use crate::config::ConfigurationError;
 use crate::provisioning::http::PlaneError;
-use crate::token::configuration::{TokenConfigurationError, TokenFileError};
-use crate::token::worker::HandedOver;
+use crate::token::configuration::TokenConfigurationError;
 use std::process::ExitCode;
 
 /// Runs `body` as a whole program.
@@ -15,8 +14,6 @@ fn is_configuration_error(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<ConfigurationError>()
             || cause.is::<TokenConfigurationError>()
-            || cause.is::<TokenFileError>()
-            || cause.is::<HandedOver>()
             || cause.is::<PlaneError>()
     })
 }

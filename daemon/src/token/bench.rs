@@ -5,7 +5,8 @@
 //! each slows the other down.
 
 use super::client::{ClientToken, TokenClient};
-use super::contract::{LABEL, random_id};
+use super::contract::random_id;
+use super::key_proof::TEST_KEY_LABEL;
 use super::operation::{Operation, Token};
 use super::test_keys::TestKeys;
 use super::{KeyDescription, KeySpecification, TokenError, key_proof};
@@ -98,7 +99,7 @@ pub fn measure(client: &TokenClient, plan: &Plan, on_row: &mut dyn FnMut(&Row)) 
 fn generate(token: &mut dyn Token, key_type: KeyType) -> Result<KeyDescription, TokenError> {
     token.ask(Operation::Generate(KeySpecification {
         key_type,
-        label: LABEL.to_owned(),
+        label: TEST_KEY_LABEL.to_owned(),
         id: random_id(),
     }))
 }

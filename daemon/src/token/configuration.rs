@@ -5,7 +5,7 @@
 //! PIN, only the path of its file.
 
 use super::fragment::{Fragment, FragmentError, SESSIONS_MAX, TOKEN_NAME_BYTES_MAX};
-use super::tpm::tcti::{NoTcti, Tcti};
+use super::tcti::{NoTcti, Tcti};
 use crate::files;
 use crate::toml_error::where_and_why;
 use serde::Deserialize;

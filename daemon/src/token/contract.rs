@@ -1,13 +1,14 @@
 //! Checks what every token must do: in tests with each backend, and by `hallmark token check` with
 //! the operator's token.
 //!
-//! The checks make test keys, labelled [`LABEL`] or as a credential of that name, and delete those
-//! and no others. An operation that the token does not support (no such mechanism) is reported so,
+//! The checks make test keys, labelled [`TEST_KEY_LABEL`] or as a credential of that name, and
+//! delete those and no others. An operation that the token does not support (no such mechanism) is reported so,
 //! and is not a failure.
 
 mod credential;
 
 use super::client::{ClientToken, TokenClient};
+use super::key_proof::TEST_KEY_LABEL;
 use super::operation::{Operation, Token};
 use super::test_keys::TestKeys;
 use super::{
@@ -15,9 +16,6 @@ use super::{
 };
 use crate::x509::key::{KeyType, SignatureAlgorithm};
 use serde::Serialize;
-
-/// `CKA_LABEL` of test keys, by which keys that a failed check has left can be found.
-pub const LABEL: &str = "hallmark-contract-check";
 
 /// Longer than the parts in which a token may take a message.
 const LONG_MESSAGE_BYTES: usize = 100_000;
@@ -221,7 +219,7 @@ fn check_key_type(
 }
 
 fn make_key(token: &mut dyn Token, key_type: KeyType) -> Result<KeyDescription, Failure> {
-    make_labelled(token, key_type, LABEL)
+    make_labelled(token, key_type, TEST_KEY_LABEL)
 }
 
 fn make_labelled(
@@ -315,7 +313,7 @@ fn id_is_unique(token: &mut dyn Token, subject: &Subject) -> Outcome {
     }
     let specification = KeySpecification {
         key_type: subject.key_type,
-        label: LABEL.to_owned(),
+        label: TEST_KEY_LABEL.to_owned(),
         id: subject.key.id.clone(),
     };
     match token.perform(&Operation::Generate(specification)) {
@@ -387,7 +385,7 @@ fn is_destroyed(token: &mut dyn Token, subject: &Subject) -> Outcome {
 fn frees_its_id(token: &mut dyn Token, subject: &Subject) -> Outcome {
     let specification = KeySpecification {
         key_type: subject.key_type,
-        label: LABEL.to_owned(),
+        label: TEST_KEY_LABEL.to_owned(),
         id: subject.key.id.clone(),
     };
     let next: KeyDescription = token.ask(Operation::Generate(specification))?;
@@ -504,7 +502,7 @@ mod tests {
         assert!(!report.left_behind.is_empty());
         let left = report.left_behind.join(" ");
         assert!(
-            left.contains(LABEL) && left.contains("deletes nothing"),
+            left.contains(TEST_KEY_LABEL) && left.contains("deletes nothing"),
             "{left}"
         );
     }

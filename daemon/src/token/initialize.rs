@@ -1,4 +1,4 @@
-//! Makes a new token through its PKCS#11 module: `hallmarkd init-token`.
+//! Makes a new token through its PKCS#11 module: `hallmark-token init-token`.
 //!
 //! It serves software tokens and first starts; an HSM is initialized with its vendor's tool. PINs
 //! are passed in files: a PIN on a command line (`softhsm2-util --pin`) is visible in the process
@@ -6,6 +6,7 @@
 
 use super::arguments::InitializeArguments;
 use super::pin::read_pin;
+use super::pkcs11::fault::Fault;
 use super::pkcs11::module::Module;
 use crate::files::{self, Owner};
 use anyhow::{Context, bail};
@@ -39,7 +40,7 @@ pub enum Initialized {
 pub fn initialize(options: &InitializeArguments) -> anyhow::Result<Initialized> {
     owner(options)?.map_or(Ok(()), go_on_as)?;
     let path = options.module.display();
-    let failed = |fault: super::pkcs11::fault::Fault| anyhow::anyhow!("{path}: {}", fault.reason);
+    let failed = |fault: Fault| anyhow::anyhow!("{path}: {}", fault.reason);
     let mut module = Module::load(&options.module, None).map_err(failed)?;
     module.initialize().map_err(failed)?;
     let outcome = match module.find_token(&options.label, None) {

@@ -10,6 +10,9 @@ use crate::x509::oid;
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use spki::SubjectPublicKeyInfoRef;
 
+/// `CKA_LABEL` of test keys, by which keys that a failed check has left can be found.
+pub const TEST_KEY_LABEL: &str = "hallmark-contract-check";
+
 /// Prefix of every test message.
 const DOMAIN: &[u8] = b"Hallmark token proof; not a certificate\n";
 

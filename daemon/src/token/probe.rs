@@ -1,25 +1,14 @@
-//! Lists the slots and tokens of PKCS#11 modules without login.
+//! Names the PKCS#11 modules whose slots can be listed without login.
 //!
-//! Each module is loaded in a short-lived process of its own (`hallmarkd probe-module`), so a
+//! Each module is loaded in a short-lived process of its own (`hallmark-token probe-module`), so a
 //! module that crashes or hangs costs only its own line of the listing. No PIN is read, and nothing
 //! is changed.
 
 use super::configuration::TokenSettings;
 use super::fragment::{self, Fragment};
-use super::pkcs11::module::Module;
-use anyhow::{Context, anyhow};
-use hallmark_base::probe::Answer;
-pub use hallmark_base::probe::{ModuleListing, Probe, SlotListing, TokenListing};
+pub use hallmark_base::probe::{ModuleListing, Probe, SlotListing};
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
-
-/// Most attempts to initialize a module: SoftHSM fails while another process initializes it, too.
-const TRIES: u32 = 5;
-/// Pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(100);
+use std::path::PathBuf;
 
 /// Returns the modules of the configured tokens, and installed modules of other families.
 pub fn probes<'a>(tokens: impl Iterator<Item = &'a TokenSettings>) -> Vec<Probe> {
@@ -44,84 +33,4 @@ fn of_token(token: &TokenSettings) -> Option<Probe> {
         environment: token.environment.clone(),
         lacking: Vec::new(),
     })
-}
-
-/// Loads the module of `family` with the environment of this process, and writes its listing.
-pub fn answer(family: &Fragment, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer: Answer = listing(family).map_err(|error| format!("{error:#}"));
-    Ok(serde_json::to_writer(out, &answer)?)
-}
-
-fn listing(family: &Fragment) -> anyhow::Result<ModuleListing> {
-    let path = family
-        .module()
-        .with_context(|| format!("none of {:?} exists", family.modules))?;
-    let set = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
-    let environment = family.environment.iter().filter_map(set).collect();
-    let argument = family.initialize_argument(&environment)?;
-    let failed = |fault: super::pkcs11::fault::Fault| anyhow!(fault.reason);
-    let mut module = Module::load(path, argument).map_err(failed)?;
-    initialize(&mut module).map_err(failed)?;
-    let listing = slots(&module);
-    module.finalize();
-    listing
-}
-
-fn initialize(module: &mut Module) -> Result<(), super::pkcs11::fault::Fault> {
-    for _ in 1..TRIES {
-        if module.initialize().is_ok() {
-            return Ok(());
-        }
-        thread::sleep(PAUSE);
-    }
-    module.initialize()
-}
-
-fn slots(module: &Module) -> anyhow::Result<ModuleListing> {
-    let context = module.context();
-    let with_token = context.get_slots_with_token()?;
-    let library = context.get_library_info().map(|library| {
-        let name = super::pkcs11::module::trimmed(library.library_description()).to_owned();
-        format!("{name} {}", library.library_version())
-    });
-    let slot = |slot: cryptoki::slot::Slot| {
-        let mut listing = SlotListing {
-            slot: slot.id(),
-            token: None,
-            problem: None,
-        };
-        if with_token.contains(&slot) {
-            match module.token_information(slot) {
-                Ok(token) => listing.token = Some(token.into()),
-                Err(fault) => listing.problem = Some(fault.reason),
-            }
-        }
-        listing
-    };
-    Ok(ModuleListing {
-        library: library.unwrap_or_default(),
-        slots: context.get_all_slots()?.into_iter().map(slot).collect(),
-    })
-}
-
-impl From<super::pkcs11::raw::TokenInformation> for TokenListing {
-    fn from(token: super::pkcs11::raw::TokenInformation) -> Self {
-        Self {
-            initialized: token.is_initialized(),
-            remarks: token.remarks(),
-            label: token.label,
-            serial: token.serial,
-            manufacturer: token.manufacturer,
-            model: token.model,
-        }
-    }
-}
-
-/// Returns the family that a command line names by fragment, or by the path of its module.
-pub fn family(fragment: Option<&str>, module: Option<&Path>) -> anyhow::Result<Fragment> {
-    match (fragment, module) {
-        (Some(name), None) => Ok(Fragment::shipped(name)?),
-        (None, Some(path)) => Ok(Fragment::unknown_family(path)),
-        _ => Err(anyhow!("give either --fragment or --module")),
-    }
 }

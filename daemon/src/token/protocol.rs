@@ -6,8 +6,8 @@
 //! user id; even so, no bytes that it sends may make this code panic or allocate beyond a limit.
 
 use super::TokenError;
+use super::health::WorkerHealth;
 use super::operation::{Answer, Operation};
-use super::worker::health::WorkerHealth;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
@@ -21,6 +21,9 @@ pub(crate) const FRAME_BYTES_MAX: usize = 8 << 20;
 
 /// Longest time between two health messages of a worker. A worker that is silent for longer hangs.
 pub(crate) const HEALTH_PAUSE: Duration = Duration::from_secs(10);
+
+/// Longest deadline of one request.
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(600);
 
 /// How much one call reads from the socket.
 const READ_BYTES: usize = 64 << 10;

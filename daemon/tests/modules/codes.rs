@@ -7,7 +7,7 @@
 use crate::fixture::{Fixture, until};
 use crate::softhsm;
 use hallmarkd::token::client::{LOOKUP_DEADLINE, TokenClient};
-use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::health::TokenState;
 use hallmarkd::token::{KeyDescription, KeySpecification, TokenError};
 use hallmarkd::x509::key::KeyType;
 use pkcs11_fault::codes::CODES;

@@ -3,8 +3,8 @@
 use hallmarkd::token::client::TokenClient;
 use hallmarkd::token::contract::{self, Check, Report, Scope, Verdict};
 use hallmarkd::token::fragment::Fragment;
+use hallmarkd::token::health::TokenState;
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
-use hallmarkd::token::worker::health::TokenState;
 use hallmarkd::x509::key::KeyType;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;

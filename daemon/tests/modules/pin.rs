@@ -2,7 +2,7 @@
 
 use crate::fixture::{Fixture, until};
 use hallmarkd::token::client::{TokenClient, TokenHealth};
-use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::health::TokenState;
 use std::fs;
 use std::thread;
 use std::time::Duration;

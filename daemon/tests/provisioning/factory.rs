@@ -3,8 +3,8 @@
 use hallmarkd::provisioning::credential::keys::TokenKeys;
 use hallmarkd::service::token_keys;
 use hallmarkd::token::client::TokenClient;
+use hallmarkd::token::health::TokenState;
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
-use hallmarkd::token::worker::health::TokenState;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;

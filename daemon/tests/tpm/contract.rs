@@ -4,7 +4,7 @@ use crate::stage::{DEADLINE, Stage};
 use crate::table;
 use hallmarkd::token::bench;
 use hallmarkd::token::contract::{self, Scope, Verdict};
-use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::health::TokenState;
 use hallmarkd::x509::key::KeyType;
 use std::io::Write;
 use std::time::{Duration, Instant};

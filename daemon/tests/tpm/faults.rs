@@ -2,7 +2,7 @@
 
 use crate::stage::{DEADLINE, Stage};
 use hallmarkd::token::client::GENERATE_DEADLINE;
-use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::health::TokenState;
 use hallmarkd::token::{KeySpecification, TokenError};
 use hallmarkd::x509::key::KeyType;
 use std::time::Duration;

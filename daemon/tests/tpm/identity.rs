@@ -3,7 +3,7 @@
 
 use crate::stage::{CREDENTIAL, DEADLINE, Stage};
 use hallmarkd::token::TokenError;
-use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::health::TokenState;
 use std::fs;
 
 #[test]

@@ -1,7 +1,7 @@
 //! Tests the primary key: persistent or not, derived by hand, and never made in another TPM.
 
 use crate::stage::{DEADLINE, Stage};
-use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::health::TokenState;
 use std::fs;
 
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");

@@ -3,7 +3,7 @@
 use crate::software_tpm::SoftwareTpm;
 use crate::stage::{DEADLINE, Stage};
 use hallmarkd::token::contract::{self, Scope};
-use hallmarkd::token::worker::health::TokenState;
+use hallmarkd::token::health::TokenState;
 use hallmarkd::x509::key::KeyType;
 use std::fs;
 use std::io::{BufRead, BufReader};

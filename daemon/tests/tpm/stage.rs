@@ -2,8 +2,8 @@
 
 use crate::software_tpm::SoftwareTpm;
 use hallmarkd::token::client::{GENERATE_DEADLINE, TokenClient, TokenHealth};
+use hallmarkd::token::health::TokenState;
 use hallmarkd::token::supervisor::{Supervisor, WorkerCommand};
-use hallmarkd::token::worker::health::TokenState;
 use hallmarkd::token::{KeyDescription, KeyReference, KeySpecification, TokenError};
 use hallmarkd::x509::key::KeyType;
 use rustix::process::{Pid, Signal, kill_process};

@@ -1,70 +1,7 @@
-//! Runs `hallmark-token`, which `hallmarkd` becomes for the commands that need the library of a token.
-//! It is the only program that loads such a library or holds a PIN; it knows no database and no HTTP.
+//! Starts `hallmark-token`, the worker of one token.
 
-use anyhow::Context;
-use clap::Parser;
-use hallmark_base::notify::Systemd;
-use hallmark_base::printable;
-use hallmarkd::commands::program;
-use hallmarkd::token::arguments::{InitializeArguments, TokenCommand, WorkerArguments};
-use hallmarkd::token::configuration::TokenFile;
-use hallmarkd::token::initialize::{self, Initialized};
-use hallmarkd::token::probe;
-use hallmarkd::token::worker::{self, WorkerOptions};
-use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
-
-/// The worker of one token, and the commands that load a token's library.
-#[derive(Parser)]
-#[command(name = "hallmark-token", version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: TokenCommand,
-}
 
 fn main() -> ExitCode {
-    program::main(run)
-}
-
-fn run() -> anyhow::Result<ExitCode> {
-    match printable::arguments::<Arguments>().command {
-        TokenCommand::Token(arguments) => run_worker(arguments)?,
-        TokenCommand::ProbeModule { fragment, module } => {
-            initialize::leave_root()?;
-            let family = probe::family(fragment.as_deref(), module.as_deref())?;
-            probe::answer(&family, &mut printable::exact_out())?;
-        }
-        TokenCommand::InitToken(arguments) => initialize_token(&arguments)?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn run_worker(arguments: WorkerArguments) -> anyhow::Result<()> {
-    let WorkerArguments {
-        name,
-        config,
-        socket,
-        supervised,
-    } = arguments;
-    let file = TokenFile::read(&config)?;
-    worker::run(WorkerOptions {
-        configuration: file.token(&name)?,
-        socket,
-        usual_socket: file.socket(&name),
-        state_directory: file.state_directory().to_owned(),
-        supervised,
-        service_manager: Systemd::here().map(|it| Arc::new(it) as _),
-    })
-}
-
-fn initialize_token(arguments: &InitializeArguments) -> anyhow::Result<()> {
-    let label = &arguments.label;
-    let line = match initialize::initialize(arguments)? {
-        Initialized::New(serial) => format!("made token {label:?}, serial {serial}"),
-        Initialized::AlreadyThere(serial) => {
-            format!("token {label:?} is there, serial {serial}: nothing done")
-        }
-    };
-    writeln!(printable::out(), "{}", printable::line(&line)).context("cannot write")
+    hallmarkd::token::program::main()
 }

@@ -7,11 +7,11 @@
 //! time counts as hung, too.
 
 use crate::token::frame_writer::FrameWriter;
+use crate::token::health::WorkerHealth;
 use crate::token::operation::{Answer, Operation};
 use crate::token::protocol::{
     FrameReader, HEALTH_PAUSE, Hello, Message, Request, Response, VERSION,
 };
-use crate::token::worker::health::WorkerHealth;
 use crate::token::{CallFailure, TokenError};
 use anyhow::{Context, bail};
 use futures_channel::oneshot;

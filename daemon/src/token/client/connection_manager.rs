@@ -7,7 +7,7 @@ use super::connection::{Connection, Events};
 use super::trust::Trust;
 use super::{KeyCounts, TokenHealth};
 use crate::token::TokenError;
-use crate::token::worker::health::{RecoveryCounters, TokenState, WorkerHealth};
+use crate::token::health::{RecoveryCounters, TokenState, WorkerHealth};
 use rustix::process::Pid;
 use std::collections::VecDeque;
 use std::io;

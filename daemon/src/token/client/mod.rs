@@ -11,9 +11,10 @@ mod connection_manager;
 mod trust;
 
 use super::credential::SecretBytes;
+use super::health::{KeyReport, RecoveryCounters, TokenState};
 use super::inventory::Inventory;
 use super::operation::{Answer, Operation, Token};
-use super::worker::health::{KeyReport, RecoveryCounters, TokenState};
+use super::protocol::DEADLINE_MAX;
 use super::{
     CallFailure, KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
@@ -25,9 +26,6 @@ use secrecy::SecretSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-/// Longest deadline of one request.
-pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
 
 /// Deadline of lookups and descriptions.
 pub const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@
 //! signature that failed. Callers that need the same key at once wait for one test signature. After
 //! one that failed, the key makes no other for [`PROOF_PAUSE`].
 
-use crate::token::worker::health::KeyReport;
+use crate::token::health::KeyReport;
 use crate::token::{KeyReference, TokenError, spki_sha256};
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use std::collections::HashMap;

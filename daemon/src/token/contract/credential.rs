@@ -1,8 +1,9 @@
 //! Checks what every token must do with credentials' keys, unless it reports that it does not
 //! support them.
 
-use super::{Failure, LABEL, Outcome, destroy, ensure, make_labelled, must_lack, random_id, sign};
+use super::{Failure, Outcome, destroy, ensure, make_labelled, must_lack, random_id, sign};
 use crate::token::credential::{self, SECRET_BYTES, SecretBytes};
+use crate::token::key_proof::TEST_KEY_LABEL;
 use crate::token::operation::{Operation, Token};
 use crate::token::{KeyReference, TokenError, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};
@@ -31,7 +32,7 @@ pub(super) const CHECKS: &[(&str, CredentialCheck)] = &[
 ];
 
 fn label() -> String {
-    credential::label(LABEL).expect("letters and hyphens make a name")
+    credential::label(TEST_KEY_LABEL).expect("letters and hyphens make a name")
 }
 
 fn keeps_a_secret(token: &mut dyn Token) -> Outcome {
@@ -99,7 +100,7 @@ fn sign_assertion(key: &KeyReference, input: &[u8]) -> Operation {
 }
 
 fn signs_no_assertion(token: &mut dyn Token) -> Outcome {
-    let key = make_labelled(token, KeyType::Rsa2048, LABEL)?;
+    let key = make_labelled(token, KeyType::Rsa2048, TEST_KEY_LABEL)?;
     // A false label in the request must not help.
     let claimed = KeyReference {
         label: label(),

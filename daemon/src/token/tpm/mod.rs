@@ -7,7 +7,6 @@
 //!
 //! | module | purpose |
 //! |---|---|
-//! | [`tcti`] | parse the configured path to the TPM |
 //! | `backend`, `identity` | connect, log in, and refuse another or a cleared TPM |
 //! | `device`, `leftovers` | call the library; manage the three object slots |
 //! | `primary` | make or find the primary key |
@@ -27,7 +26,6 @@ mod identity;
 mod leftovers;
 mod lockout;
 mod primary;
-pub mod tcti;
 mod template;
 mod wrapped;
 
@@ -144,5 +142,26 @@ fn described(found: FoundKey, wrapped: Vec<u8>) -> KeyDescription {
         never_extractable: is_fixed,
         local: key.is_local(),
         spki: key.spki,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::token::tcti::Tcti;
+    use proptest::prelude::*;
+    use std::str::FromStr;
+    use tss_esapi::tcti_ldr::TctiNameConf;
+
+    proptest! {
+        /// A path to the TPM that the configuration accepts is one that the library accepts.
+        #[test]
+        fn the_library_takes_what_is_taken(
+            kind in "(device|swtpm|tabrmd|x)?:?",
+            rest in "([a-z0-9_=,./-]{0,24}|/dev/[a-z0-9]{1,8}|host=[a-z0-9.-]{1,9},port=[0-9]{1,5}|bus_type=(system|session))",
+        ) {
+            if let Ok(tcti) = format!("{kind}{rest}").parse::<Tcti>() {
+                prop_assert!(TctiNameConf::from_str(&tcti.to_string()).is_ok());
+            }
+        }
     }
 }

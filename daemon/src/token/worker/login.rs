@@ -1,6 +1,6 @@
 //! Logs in to the token: limits how often, and asks the PIN guard before each login.
 
-use super::health::HealthCell;
+use super::health_cell::HealthCell;
 use crate::token::backend::{Backend, PinTries, TokenIdentity};
 use crate::token::operation::Token;
 use crate::token::pin::{PinError, PinGuard};

@@ -1,4 +1,4 @@
-//! Runs the worker process of one token: `hallmarkd token NAME`.
+//! Runs the worker process of one token: `hallmark-token token NAME`.
 //!
 //! Only this process loads the vendor's library and holds the PIN. It has plain threads and no
 //! tokio: one reader and one sender of health per connection, a bounded queue, N signers with a
@@ -11,7 +11,7 @@
 
 mod connection;
 mod deadline_timer;
-pub mod health;
+mod health_cell;
 #[cfg(test)]
 pub(crate) mod in_memory;
 mod login;
@@ -24,14 +24,13 @@ mod watchdog;
 
 use super::TokenError;
 use super::backend::Backend;
-use super::client::DEADLINE_MAX;
 use super::configuration::{Interface, TokenConfiguration, TokenSettings};
 use super::frame_writer::FrameWriter;
 use super::initialize::{SOFTHSM_CONF, go_on_as, token_folder_owner};
 use super::operation::Answer;
 use super::pin::{PinGuard, read_pin};
 use super::pkcs11::Pkcs11Backend;
-use super::protocol::{Message, Request, Response};
+use super::protocol::{DEADLINE_MAX, Message, Request, Response};
 use super::tpm::TpmBackend;
 use crate::files::{self, Owner};
 use crate::notify::ServiceManager;

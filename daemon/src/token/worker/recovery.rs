@@ -12,11 +12,12 @@
 //!
 //! A recovery never creates or deletes a key, and is repeated until the token works.
 
-use super::health::{HealthCell, TokenState, WorkerHealth};
+use super::health_cell::HealthCell;
 use super::login::{TokenLogin, may_again};
 use super::used_keys::UsedKeys;
 use super::watchdog::{Watchdog, Watched};
 use crate::token::credential::{NotACredential, check_assertion, check_shared_access};
+use crate::token::health::{TokenState, WorkerHealth};
 use crate::token::operation::{Answer, Operation, Token};
 use crate::token::{RecoveryLevel, TokenError};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, TryLockError};

@@ -4,9 +4,9 @@
 //! continue. They stop when a thread of the worker hangs ([`watchdog`](super::watchdog)) or the
 //! whole process does.
 
-use super::health::WorkerHealth;
 use super::recovery::Recovery;
 use crate::notify::ServiceManager;
+use crate::token::health::WorkerHealth;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

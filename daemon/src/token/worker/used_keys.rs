@@ -4,8 +4,8 @@
 //! signed before, and when the daemon asks for it. The counts are part of the worker's health, so
 //! that the daemon can explain every signature of a token.
 
-use super::health::KeyReport;
-use crate::token::contract::LABEL;
+use crate::token::health::KeyReport;
+use crate::token::key_proof::TEST_KEY_LABEL;
 use crate::token::operation::{Operation, Token};
 use crate::token::{KeyDescription, KeyReference, TokenError, key_proof, spki_sha256};
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ struct UsedKey {
 impl UsedKey {
     fn of(key: &KeyReference) -> Self {
         if is_throw_away(key) {
-            return Self::without_proofs(None, LABEL);
+            return Self::without_proofs(None, TEST_KEY_LABEL);
         }
         Self {
             reference: Some(key.clone()),
@@ -271,12 +271,12 @@ impl Unproven {
 /// Returns true for a test key of the contract check or the benchmark. Test keys share one report:
 /// there are many, and each is deleted soon.
 fn is_throw_away(key: &KeyReference) -> bool {
-    key.label == LABEL
+    key.label == TEST_KEY_LABEL
 }
 
 fn place_of(key: &KeyReference) -> [u8; 32] {
     if is_throw_away(key) {
-        spki_sha256(LABEL.as_bytes())
+        spki_sha256(TEST_KEY_LABEL.as_bytes())
     } else {
         spki_sha256(&key.spki)
     }

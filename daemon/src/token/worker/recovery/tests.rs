@@ -1,9 +1,9 @@
 //! Tests recovery with a backend that fails as scripted.
 
-use super::super::health::{KeyReport, RecoveryCounters};
 use super::*;
 use crate::token::backend::{Backend, PinTries, TokenIdentity};
 use crate::token::credential;
+use crate::token::health::{KeyReport, RecoveryCounters};
 use crate::token::memory::MemoryToken;
 use crate::token::{KeyDescription, KeyReference, KeySpecification, key_proof};
 use crate::x509::key::{KeyType, SignatureAlgorithm};

@@ -1,79 +1,9 @@
-//! Defines the health of a token that its worker reports, and shares it between the worker's
-//! threads.
+//! Shares the health of the token between the worker's threads.
 
 use crate::token::TokenError;
-use serde::{Deserialize, Serialize};
+use crate::token::health::{KeyReport, RecoveryCounters, TokenState, WorkerHealth};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// The state of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TokenState {
-    /// Not tried yet, or the worker is being started.
-    Starting,
-    /// Logged in, test signatures verified.
-    Ready,
-    /// It does not answer; recovery is repeated.
-    Unavailable,
-    /// The PIN is refused or locked; no login is tried until the operator changes something.
-    Parked,
-}
-
-impl TokenState {
-    /// Returns its name in status and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            TokenState::Starting => "starting",
-            TokenState::Ready => "ready",
-            TokenState::Unavailable => "unavailable",
-            TokenState::Parked => "parked",
-        }
-    }
-}
-
-/// How often each recovery level was used since the worker started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecoveryCounters {
-    /// Sessions replaced.
-    pub sessions: u64,
-    /// `C_Login` calls, the first one included.
-    pub logins: u64,
-    /// `C_Initialize` calls, the first one included.
-    pub initializations: u64,
-}
-
-/// How often a key signed what is not recorded, and whether it signs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyReport {
-    /// SHA-256 of the SubjectPublicKeyInfo; `None` for a shared secret.
-    pub spki_sha256: Option<[u8; 32]>,
-    /// `CKA_LABEL`.
-    pub label: String,
-    /// Test signatures by the key since the worker started.
-    pub proofs: u64,
-    /// Assertions or HMACs by a credential's key since the worker started.
-    pub credentials: u64,
-    /// Why the key does not sign; `None` if it does.
-    pub unusable: Option<String>,
-}
-
-/// The health of a token and its worker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerHealth {
-    /// A random number of the process, to which the counts in `keys` belong.
-    pub worker: [u8; 8],
-    /// The token's state.
-    pub state: TokenState,
-    /// The reason of the state, or a remark about a ready token; may be empty.
-    pub reason: String,
-    /// Time of the last change of state.
-    pub since_unix_ms: u64,
-    /// Recoveries so far.
-    pub recoveries: RecoveryCounters,
-    /// The keys used so far.
-    pub keys: Vec<KeyReport>,
-}
 
 /// The health, shared by the worker's threads.
 pub(super) struct HealthCell {
@@ -215,7 +145,7 @@ impl HealthCell {
 }
 
 /// Returns milliseconds of Unix time; zero for a clock before 1970.
-pub(crate) fn unix_ms(time: SystemTime) -> u64 {
+fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -184,7 +184,6 @@ fn is_bus_name(text: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use tss_esapi::tcti_ldr::TctiNameConf;
 
     #[test]
     fn what_operators_write_is_understood() {
@@ -233,16 +232,15 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing panics, and whatever is taken here is what the library takes, in the same words.
+        /// Nothing panics, and whatever is taken here is taken again in its own words.
         #[test]
-        fn the_library_takes_what_is_taken(
+        fn what_is_taken_is_written_so_that_it_is_taken(
             kind in "(device|swtpm|tabrmd|x)?:?",
             rest in "([a-z0-9_=,./-]{0,24}|/dev/[a-z0-9]{1,8}|host=[a-z0-9.-]{1,9},port=[0-9]{1,5}|bus_type=(system|session))",
         ) {
             let text = format!("{kind}{rest}");
             if let Ok(tcti) = text.parse::<Tcti>() {
-                prop_assert_eq!(&tcti.to_string().parse::<Tcti>(), &Ok(tcti.clone()));
-                prop_assert!(TctiNameConf::from_str(&tcti.to_string()).is_ok());
+                prop_assert_eq!(tcti.to_string().parse::<Tcti>(), Ok(tcti));
             }
         }
 
