@@ -62,7 +62,10 @@ fn only_the_worker_loads_the_token_library_and_no_process_shows_the_pin() {
     let worker = env.worker().expect("a worker runs");
     let maps = |pid: u32| fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     assert!(maps(worker).contains("libsofthsm2.so"));
-    assert!(!maps(env.daemon()).contains("softhsm"));
+    assert!(maps(worker).contains("libtss2-esys"), "linked");
+    for library in ["softhsm", "libtss2"] {
+        assert!(!maps(env.daemon()).contains(library), "{library}");
+    }
 
     let pin = fs::read_to_string(env.path("pin")).unwrap();
     let pin = pin.trim();

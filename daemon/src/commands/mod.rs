@@ -1,8 +1,8 @@
 //! Implements the commands of `hallmarkd` that are not the daemon itself, and the command line of
 //! all.
 //!
-//! `serve` is in [`service`](crate::service), and `token` in
-//! [`token::worker`](crate::token::worker).
+//! `serve` is in [`service`](crate::service). `hallmark-token` runs the commands that need the
+//! library of a token.
 
 pub mod arguments;
 pub mod check;

@@ -2,8 +2,8 @@
 //! the operator's token.
 //!
 //! The checks make test keys, labelled [`TEST_KEY_LABEL`] or as a credential of that name, and
-//! delete those and no others. An operation that the token does not support (no such mechanism) is reported so,
-//! and is not a failure.
+//! delete those and no others. An operation that the token does not support (no such mechanism) is
+//! reported so, and is not a failure.
 
 mod credential;
 
@@ -438,8 +438,8 @@ fn must_lack<T>(outcome: Result<T, TokenError>, otherwise: &str) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::memory::MemoryToken;
     use crate::token::operation::Answer;
+    use hallmark_worker::memory::MemoryToken;
 
     const SCOPE: Scope<'_> = Scope {
         key_types: &[

@@ -1,218 +1,32 @@
 //! Uses tokens, which hold private keys, through worker processes.
 //!
-//! `operation` defines what a token can do; `pkcs11` implements it with a PKCS#11 module, [`tpm`]
-//! with a TPM 2.0. Only a worker process ([`worker`]) ever uses a token or holds a PIN. `serve`
-//! sends its requests through [`client`], as frames of `protocol`, and on a developer's machine
-//! starts the worker through [`supervisor`].
+//! Only a worker process (crate `hallmark-worker`) loads a token's library or holds a PIN. `serve`
+//! sends its requests through [`client`], in the messages of `hallmark_protocol`, and on a
+//! developer's machine starts the worker through [`supervisor`].
 //!
-//! | module | process | purpose |
-//! |---|---|---|
-//! | [`arguments`] | both | define the command line of the worker's program |
-//! | [`configuration`], [`fragment`] | both | check `[[token]]`; know module families |
-//! | `operation`, `protocol`, `frame_writer` | both | operations, and their frames on the socket |
-//! | [`credential`] | both | restrict the keys that authorize calls to provisioning services |
-//! | [`client`], [`supervisor`] | serve | send requests to a worker; keep a worker running |
-//! | [`worker`], `backend`, `pin` | worker | signer threads and recovery; login with the PIN |
-//! | `pkcs11`, [`tpm`], `fault`, `encoding` | worker | use the token; encode DER |
-//! | [`contract`], `test_keys`, `key_proof` | both | check a token; make test signatures |
-//! | [`inventory`], [`probe`] | both; own process | list keys of a token, tokens of a module |
-//! | [`key_uri`] | serve | parse PKCS#11 URIs |
-//! | [`initialize`] | own process | make a new token |
-//! | [`bench`] | serve | measure a token |
+//! | module | purpose |
+//! |---|---|
+//! | [`client`], [`supervisor`] | send requests to a worker; keep a worker running |
+//! | [`contract`], [`bench`], `test_keys` | check and measure a token, with keys that are deleted |
+//! | [`probe`] | name the modules whose tokens are listed |
+//! | [`key_uri`] | parse PKCS#11 URIs |
+//! | [`configuration`], [`credential`], [`health`], … | from `hallmark_protocol`, for the daemon |
 
-pub mod arguments;
-mod backend;
 pub mod bench;
 pub mod client;
-pub mod configuration;
 pub mod contract;
-pub mod credential;
-mod encoding;
-mod fault;
-mod frame_writer;
-pub mod health;
-pub mod initialize;
-pub mod inventory;
-pub mod key_proof;
 pub mod key_uri;
-pub mod listing;
-#[cfg(any(test, debug_assertions))]
-pub mod memory;
-mod operation;
-mod pin;
-mod pkcs11;
 pub mod probe;
-pub mod program;
-mod protocol;
 pub mod supervisor;
-pub mod tcti;
 mod test_keys;
-pub mod tpm;
-pub mod worker;
 
-use crate::x509::key::KeyType;
 pub use hallmark_base::fragment;
-use serde::{Deserialize, Serialize};
-
-/// Identifies a private key by its public key, with hints where to find it.
-///
-/// Only the public key is decisive. `label` and `id` are hints: two keys may share a label, and
-/// anyone may write a public-key object with any id.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct KeyReference {
-    /// The recorded DER SubjectPublicKeyInfo.
-    pub spki: Vec<u8>,
-    /// `CKA_LABEL`.
-    pub label: String,
-    /// `CKA_ID`.
-    pub id: Vec<u8>,
-    /// The key itself, if the token does not store it ([`KeyDescription::wrapped`]).
-    pub wrapped: Option<Vec<u8>>,
-}
-
-/// The properties of a new key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeySpecification {
-    /// Algorithm and size.
-    pub key_type: KeyType,
-    /// `CKA_LABEL`, for operators.
-    pub label: String,
-    /// `CKA_ID`, random. The caller chooses and records it *before* the key exists, so that the key
-    /// is found by it after a crash between generation and record.
-    pub id: Vec<u8>,
-}
-
-/// A key on the token: its public half, and the attributes of the private half.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyDescription {
-    /// DER SubjectPublicKeyInfo.
-    pub spki: Vec<u8>,
-    /// `CKA_LABEL`.
-    pub label: String,
-    /// `CKA_ID`.
-    pub id: Vec<u8>,
-    /// `CKA_SENSITIVE`, read back.
-    pub sensitive: bool,
-    /// `CKA_EXTRACTABLE`, read back.
-    pub extractable: bool,
-    /// `CKA_NEVER_EXTRACTABLE`, read back.
-    pub never_extractable: bool,
-    /// `CKA_LOCAL`, read back: made on this token, never imported.
-    pub local: bool,
-    /// The key itself, encrypted by the token for itself only; `None` for a token that stores its
-    /// keys. The caller that makes a key MUST store this: the token does not. At most
-    /// [`WRAPPED_BYTES_MAX`].
-    pub wrapped: Option<Vec<u8>>,
-}
-
-/// Longest wrapped key. An RSA-3072 key of a TPM takes some 900 bytes.
-pub const WRAPPED_BYTES_MAX: usize = 2048;
-
-/// The properties that a token reports about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenDescription {
-    /// Token label, without padding.
-    pub label: String,
-    /// Token serial number.
-    pub serial: String,
-    /// Manufacturer of the token.
-    pub manufacturer: String,
-    /// Model of the token.
-    pub model: String,
-    /// Firmware version.
-    pub firmware: String,
-    /// The module or TPM interface in use, with its own version.
-    pub interface: String,
-    /// Names of its mechanisms.
-    pub mechanisms: Vec<String>,
-}
-
-impl KeyDescription {
-    /// Returns the reference to this key.
-    pub fn reference(&self) -> KeyReference {
-        KeyReference {
-            spki: self.spki.clone(),
-            label: self.label.clone(),
-            id: self.id.clone(),
-            wrapped: self.wrapped.clone(),
-        }
-    }
-}
-
-/// Returns the SHA-256 of a DER SubjectPublicKeyInfo, by which operators compare keys.
-pub fn spki_sha256(spki: &[u8]) -> [u8; 32] {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki);
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest.as_ref());
-    bytes
-}
-
-/// A level of the recovery, lowest first. The next level, a new worker process, is the task of
-/// [`supervisor`] or systemd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecoveryLevel {
-    /// Open a new session.
-    Session,
-    /// Log out, log in, and find the keys again.
-    Login,
-    /// Drop everything, `C_Finalize`, `C_Initialize`, log in, and find the keys again.
-    Initialize,
-}
-
-/// Why an operation failed, classified by what the caller can do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum TokenError {
-    /// Token absent, no worker, device error: try again later; the worker recovers the token.
-    #[error("token {token} is unavailable: {reason}")]
-    Unavailable {
-        /// The token's name in the configuration.
-        token: String,
-        /// The cause, for the operator.
-        reason: String,
-        /// The lowest level of recovery that may help; `None` if none does, or a recovery has begun
-        /// already. Only the worker uses it.
-        level: Option<RecoveryLevel>,
-    },
-    /// No answer within the deadline. The token may have performed the operation.
-    #[error("token {token} did not answer {operation} within {deadline_ms} ms")]
-    Deadline {
-        /// The token's name in the configuration.
-        token: String,
-        /// The operation's name.
-        operation: String,
-        /// The deadline that has passed.
-        deadline_ms: u64,
-    },
-    /// The PIN is wrong or locked: no login is tried until the operator changes it.
-    #[error("token {token} is parked: {reason}")]
-    Parked {
-        /// The token's name in the configuration.
-        token: String,
-        /// The cause and the remedy.
-        reason: String,
-    },
-    /// The key cannot be used although the token works.
-    #[error("token {token} holds no usable key {label:?}: {reason}")]
-    Key {
-        /// The token's name in the configuration.
-        token: String,
-        /// The key's label.
-        label: String,
-        /// The cause.
-        reason: String,
-    },
-    /// The token does not support the operation (mechanism, key type).
-    #[error("token {token} refuses {operation}: {reason}")]
-    Refused {
-        /// The token's name in the configuration.
-        token: String,
-        /// The operation's name.
-        operation: String,
-        /// The cause.
-        reason: String,
-    },
-}
+pub use hallmark_protocol::{
+    KeyDescription, KeyReference, KeySpecification, RecoveryLevel, TokenDescription, TokenError,
+    WRAPPED_BYTES_MAX, arguments, configuration, credential, health, inventory, key_proof,
+    spki_sha256,
+};
+use hallmark_protocol::{frame_writer, message, operation};
 
 /// A failed request to a worker, with the knowledge whether it was sent.
 ///
@@ -245,16 +59,5 @@ impl CallFailure {
 impl From<CallFailure> for TokenError {
     fn from(failure: CallFailure) -> Self {
         failure.error
-    }
-}
-
-impl TokenError {
-    /// Makes an [`Unavailable`](TokenError::Unavailable) that starts no recovery.
-    pub fn unavailable(token: &str, reason: impl Into<String>) -> Self {
-        TokenError::Unavailable {
-            token: token.to_owned(),
-            reason: reason.into(),
-            level: None,
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Checks the rules of the tree by reading its text: the rows of `lib.rs`, one foreign library for
-//! each adapter, names (here), and plain words (`prose`).
+//! each adapter, names (here), which crate lists which (`crates`), and plain words (`prose`).
 
+mod crates;
 mod prose;
 mod tree;
 
@@ -16,6 +17,8 @@ const CRATES: &[(&str, &str)] = &[
     ("cli/", "../cli/src"),
     ("pki/", "../pki/src"),
     ("programs/", "src"),
+    ("protocol/", "../protocol/src"),
+    ("worker/", "../worker/src"),
 ];
 
 /// A row of the house, by path prefix. The first that fits counts.
@@ -82,24 +85,76 @@ const ROOMS: &[Room] = &[
         may_use: &[],
         libraries: &["rusqlite", "rusqlite_migration"],
     },
+    // What daemon and worker agree on.
     Room {
-        prefix: "token/tpm",
-        may_use: &["token"],
-        libraries: &["tss_esapi", "postcard"],
+        prefix: "protocol/",
+        may_use: &[
+            "credential",
+            "health",
+            "inventory",
+            "message",
+            "operation",
+            "tcti",
+            "KeyDescription",
+            "KeyReference",
+            "KeySpecification",
+            "TokenDescription",
+            "TokenError",
+        ],
+        libraries: &["postcard", "spki"],
     },
     // A token accepts what the store has recorded, and that is a type (docs/decisions.md).
     Room {
         prefix: "token",
         may_use: &["store::Recorded"],
         // Many wait for one test signature (`client::trust`), on whatever executor.
-        libraries: &[
-            "cryptoki",
-            "cryptoki_sys",
-            "postcard",
-            "der",
-            "spki",
-            "futures_util",
-        ],
+        libraries: &["hallmark_protocol", "futures_util"],
+    },
+    // A backend knows no message and no thread of the worker.
+    Room {
+        prefix: "worker/pkcs11",
+        may_use: &["backend", "encoding", "fault"],
+        libraries: &["cryptoki", "cryptoki_sys", "hallmark_protocol"],
+    },
+    Room {
+        prefix: "worker/tpm",
+        may_use: &["backend", "encoding", "fault", "pin::PIN_FILE_BYTES_MAX"],
+        libraries: &["tss_esapi", "postcard", "hallmark_protocol"],
+    },
+    Room {
+        prefix: "worker/encoding",
+        may_use: &["fault"],
+        libraries: &["der", "spki"],
+    },
+    Room {
+        prefix: "worker/listing",
+        may_use: &["pkcs11"],
+        libraries: &["cryptoki"],
+    },
+    Room {
+        prefix: "worker/initialize",
+        may_use: &["pin", "pkcs11"],
+        libraries: &["cryptoki", "hallmark_protocol"],
+    },
+    Room {
+        prefix: "worker/process",
+        may_use: &["backend", "initialize", "memory", "pin", "pkcs11", "tpm"],
+        libraries: &["hallmark_protocol"],
+    },
+    Room {
+        prefix: "worker/program",
+        may_use: &["initialize", "listing", "process"],
+        libraries: &["hallmark_protocol"],
+    },
+    Room {
+        prefix: "worker/",
+        may_use: &["backend", "fault"],
+        libraries: &["hallmark_protocol"],
+    },
+    Room {
+        prefix: "programs/bin/hallmark-token",
+        may_use: &[],
+        libraries: &["hallmark_worker"],
     },
     Room {
         prefix: "provisioning/reconcile",
@@ -172,6 +227,8 @@ const FOREIGN: &[&str] = &[
     "der",
     "fail",
     "futures_util",
+    "hallmark_protocol",
+    "hallmark_worker",
     "hyper",
     "hyper_util",
     "postcard",
@@ -232,6 +289,20 @@ fn a_foreign_library_stays_in_its_room() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn a_backend_knows_no_message() {
+    let backends = ["worker/pkcs11", "worker/tpm"];
+    for (path, text) in sources() {
+        if backends.iter().any(|it| path.starts_with(it)) {
+            for used in uses(&text, "hallmark_protocol::") {
+                let home = used.split("::").next().unwrap_or_default();
+                let is_socket = ["arguments", "frame_writer", "health", "message"].contains(&home);
+                assert!(!is_socket, "{path} uses {used}");
+            }
+        }
+    }
 }
 
 /// Files of the store that may name rusqlite: the engine, and what opens, copies and writes the
@@ -299,7 +370,7 @@ fn text_is_printed_in_one_place() {
 }
 
 /// Where code may be `unsafe`: the calls of a module that go past cryptoki.
-const UNSAFE: &[&str] = &["token/pkcs11/raw.rs"];
+const UNSAFE: &[&str] = &["worker/pkcs11/raw.rs"];
 
 #[test]
 fn unsafe_code_is_in_one_place() {

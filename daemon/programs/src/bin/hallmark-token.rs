@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    hallmarkd::token::program::main()
+    hallmark_worker::main()
 }

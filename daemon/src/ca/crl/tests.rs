@@ -11,9 +11,9 @@ use crate::ca::{
 use crate::store::{Intent, Moves, Purpose, RevocationTarget, Store};
 use crate::token::TokenError;
 use crate::token::client::TokenClient;
-use crate::token::memory::MemoryToken;
-use crate::token::worker::in_memory;
 use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
+use hallmark_worker::in_memory;
+use hallmark_worker::memory::MemoryToken;
 use pollster::block_on;
 use std::time::Duration;
 use tempfile::TempDir;

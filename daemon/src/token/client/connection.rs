@@ -8,10 +8,10 @@
 
 use crate::token::frame_writer::FrameWriter;
 use crate::token::health::WorkerHealth;
-use crate::token::operation::{Answer, Operation};
-use crate::token::protocol::{
+use crate::token::message::{
     FrameReader, HEALTH_PAUSE, Hello, Message, Request, Response, VERSION,
 };
+use crate::token::operation::{Answer, Operation};
 use crate::token::{CallFailure, TokenError};
 use anyhow::{Context, bail};
 use futures_channel::oneshot;

@@ -13,8 +13,8 @@ mod trust;
 use super::credential::SecretBytes;
 use super::health::{KeyReport, RecoveryCounters, TokenState};
 use super::inventory::Inventory;
+use super::message::DEADLINE_MAX;
 use super::operation::{Answer, Operation, Token};
-use super::protocol::DEADLINE_MAX;
 use super::{
     CallFailure, KeyDescription, KeyReference, KeySpecification, TokenDescription, TokenError,
 };
@@ -365,10 +365,10 @@ impl Token for ClientToken<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::memory::MemoryToken;
-    use crate::token::protocol::FRAME_BYTES_MAX;
-    use crate::token::worker::in_memory;
+    use crate::token::message::FRAME_BYTES_MAX;
     use crate::x509::key::KeyType;
+    use hallmark_worker::in_memory;
+    use hallmark_worker::memory::MemoryToken;
     use pollster::block_on;
 
     const SOON: Duration = Duration::from_secs(30);

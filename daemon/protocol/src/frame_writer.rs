@@ -1,0 +1,113 @@
+//! Sends the frames of many threads over one socket with few system calls.
+//!
+//! A thread that flushes while no other does sends all frames, also those that are appended while
+//! it sends; the other threads return at once. So a single frame is sent immediately, and under
+//! load one `write` sends many. Where a peer that does not read must not delay the threads that
+//! append, one thread sends for all.
+
+use crate::message::{ProtocolError, append_frame};
+use serde::Serialize;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+/// Largest buffer that is kept for reuse, so that one long message does not keep its memory.
+const KEPT_BYTES_MAX: usize = 256 << 10;
+
+/// The sending half of a connection.
+pub struct FrameWriter {
+    stream: UnixStream,
+    state: Mutex<State>,
+    /// Wakes the thread that sends for all.
+    added: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    unsent: Vec<u8>,
+    /// A thread is in `write`; it then sends what was appended in the meantime.
+    sending: bool,
+    broken: bool,
+    /// The thread that sends for all waits.
+    idle: bool,
+}
+
+impl FrameWriter {
+    /// Makes a writer to `stream`. Set the stream's write timeout: without one, a peer that does
+    /// not read blocks the sending thread for ever.
+    pub fn new(stream: UnixStream) -> Self {
+        FrameWriter {
+            stream,
+            state: Mutex::default(),
+            added: Condvar::new(),
+        }
+    }
+
+    /// Appends one frame, to be sent by the next [`flush`](FrameWriter::flush) of any thread.
+    pub fn append<M: Serialize>(&self, message: &M) -> Result<(), ProtocolError> {
+        let mut state = self.state();
+        let outcome = append_frame(&mut state.unsent, message);
+        if std::mem::take(&mut state.idle) {
+            self.added.notify_one();
+        }
+        outcome
+    }
+
+    /// Waits until a frame is appended, or until `until`, and sends all frames.
+    pub fn send_when_added(&self, until: Instant) -> io::Result<()> {
+        self.wait_until_added(until);
+        self.flush()
+    }
+
+    fn wait_until_added(&self, until: Instant) {
+        let mut state = self.state();
+        state.idle = state.unsent.is_empty() && !state.broken;
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self
+            .added
+            .wait_timeout_while(state, left, |state| state.idle);
+        let (mut state, _) = waited.expect("no thread panics while it holds the writer");
+        state.idle = false;
+    }
+
+    /// Stops sending, and wakes the thread that sends for all.
+    pub fn close(&self) {
+        let mut state = self.state();
+        state.broken = true;
+        state.idle = false;
+        self.added.notify_one();
+    }
+
+    /// Sends everything that was appended, unless another thread is sending already.
+    ///
+    /// An error is final: part of a frame may have been sent, so the connection must be closed.
+    pub fn flush(&self) -> io::Result<()> {
+        let mut state = self.state();
+        while !state.sending && !state.broken && !state.unsent.is_empty() {
+            state.sending = true;
+            let mut bytes = std::mem::take(&mut state.unsent);
+            drop(state);
+            let outcome = (&self.stream).write_all(&bytes);
+            state = self.state();
+            state.sending = false;
+            state.broken = outcome.is_err();
+            outcome?;
+            if state.unsent.is_empty() && bytes.capacity() <= KEPT_BYTES_MAX {
+                bytes.clear();
+                state.unsent = bytes;
+            }
+        }
+        if state.broken {
+            Err(io::ErrorKind::BrokenPipe.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("no thread panics while it holds the writer")
+    }
+}

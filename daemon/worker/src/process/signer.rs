@@ -1,0 +1,91 @@
+//! Runs the signer threads: each takes a job, performs it on its own session, and sends the answer.
+
+use super::Job;
+use super::queue::Queue;
+use super::recovery::Recovery;
+use hallmark_protocol::frame_writer::FrameWriter;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long an answer may wait for the next one, to be sent in one system call. It waits only while
+/// jobs are queued; the answers of a slow token are sent at once.
+const GATHER: Duration = Duration::from_micros(250);
+
+/// One signer; `number` is its slot in the session pool.
+pub(super) struct Signer {
+    pub(super) token: String,
+    pub(super) number: usize,
+    pub(super) queue: Arc<Queue<Job>>,
+    pub(super) recovery: Arc<Recovery>,
+}
+
+impl Signer {
+    /// Runs until the queue is closed.
+    pub(super) fn run(self) {
+        let mut gathered: Option<Gathered> = None;
+        loop {
+            // A signer that holds answers must not wait: another one may take the last job.
+            let job = match &gathered {
+                Some(_) => self.queue.pop_now(),
+                None => match self.queue.pop() {
+                    Some(job) => Some(job),
+                    None => return,
+                },
+            };
+            gathered = match job {
+                Some(job) => self.gather(gathered, job),
+                None => send(gathered),
+            };
+        }
+    }
+
+    /// Performs the job, and adds its answer to the gathered ones.
+    fn gather(&self, mut gathered: Option<Gathered>, job: Job) -> Option<Gathered> {
+        let begun = Instant::now();
+        if job.is_expired() {
+            job.answer_expired(&self.token);
+        } else {
+            let operation = &job.request.operation;
+            job.answer(self.recovery.perform(self.number, operation, job.deadline));
+        }
+        if gathered
+            .as_ref()
+            .is_some_and(|gathered| !gathered.is_for(&job))
+        {
+            gathered = send(gathered);
+        }
+        let since = gathered.map_or(begun, |gathered| gathered.since);
+        let gathered = Some(Gathered {
+            writer: job.writer,
+            since,
+        });
+        if since.elapsed() >= GATHER {
+            send(gathered)
+        } else {
+            gathered
+        }
+    }
+}
+
+/// Answers that were appended and not sent yet.
+struct Gathered {
+    writer: Arc<FrameWriter>,
+    /// When the first of them was begun.
+    since: Instant,
+}
+
+impl Gathered {
+    fn is_for(&self, job: &Job) -> bool {
+        Arc::ptr_eq(&self.writer, &job.writer)
+    }
+}
+
+/// Sends the gathered answers. If the peer has gone, its reading thread ends the connection.
+fn send(gathered: Option<Gathered>) -> Option<Gathered> {
+    if let Some(gathered) = gathered
+        && let Err(error) = gathered.writer.flush()
+    {
+        tracing::debug!(%error, "cannot send answer");
+    }
+    None
+}
