@@ -123,7 +123,7 @@ impl FrameReader {
     }
 
     /// Returns the next complete message, or `None` if more bytes are needed.
-    pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, ProtocolError> {
+    pub fn next_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, ProtocolError> {
         let unread = &self.buffer[self.start..self.end];
         let Some((prefix, rest)) = unread.split_first_chunk::<PREFIX_BYTES>() else {
             return Ok(None);
@@ -178,7 +178,7 @@ mod tests {
     fn read_all<M: DeserializeOwned>(mut source: &[u8]) -> Result<Vec<M>, ProtocolError> {
         let (mut reader, mut messages) = (FrameReader::default(), Vec::new());
         loop {
-            while let Some(message) = reader.next()? {
+            while let Some(message) = reader.next_message()? {
                 messages.push(message);
             }
             if reader.fill(&mut source).expect("a slice can be read") == 0 {

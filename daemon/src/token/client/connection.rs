@@ -176,7 +176,7 @@ impl Connection {
             if reader.fill(&mut &self.stream)? == 0 {
                 bail!("the worker closed without a greeting");
             }
-            if let Some(hello) = reader.next::<Hello>()? {
+            if let Some(hello) = reader.next_message::<Hello>()? {
                 if hello.version != VERSION || hello.token != self.token {
                     bail!(
                         "it serves version {} of token {:?}",
@@ -316,7 +316,7 @@ impl Connection {
     /// Delivers every complete message.
     fn deliver(&self, reader: &mut FrameReader, events: &impl Events) -> anyhow::Result<()> {
         let mut answers = Vec::new();
-        while let Some(message) = reader.next()? {
+        while let Some(message) = reader.next_message()? {
             match message {
                 Message::Answer(answer) => answers.push(answer),
                 Message::Health(health) => {

@@ -202,7 +202,7 @@ fn serve(stream: &UnixStream, dispatcher: &RequestDispatcher) -> anyhow::Result<
 fn read_greeting(mut stream: &UnixStream, token: &str) -> anyhow::Result<Option<FrameReader>> {
     let mut reader = FrameReader::default();
     while reader.fill(&mut stream)? > 0 {
-        if let Some(hello) = reader.next()? {
+        if let Some(hello) = reader.next_message()? {
             check_hello(&hello, token)?;
             return Ok(Some(reader));
         }
@@ -238,7 +238,7 @@ fn check_hello(hello: &Hello, token: &str) -> anyhow::Result<()> {
 /// Returns all complete requests.
 fn requests(reader: &mut FrameReader) -> Result<Vec<Request>, ProtocolError> {
     let mut requests = Vec::new();
-    while let Some(request) = reader.next()? {
+    while let Some(request) = reader.next_message()? {
         requests.push(request);
     }
     Ok(requests)
