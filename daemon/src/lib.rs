@@ -13,9 +13,9 @@
 //! | [`provisioning`] | calls DPS, Azure Resource Manager and IoT Hub |
 //!
 //! A module may use the modules below it in the table; adapters (`store`, `token`, `provisioning`)
-//! do not use each other. `daemon/tests/house` reads `use` lines to check that, and Cargo keeps the
-//! crates below free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`]) has no
-//! clock and no I/O, `hallmark-base` gives access to the machine ([`files`], [`notify`],
+//! do not use each other. `daemon/tests/house` reads `use` lines to check that, and Cargo keeps
+//! these crates free of the daemon: `hallmark-pki` ([`x509`], [`enrollment`], [`error_code`]) has
+//! no clock and no I/O, `hallmark-base` gives access to the machine ([`files`], [`notify`],
 //! [`printable`], [`socket_path`], [`toml_error`]), and `hallmark-protocol` has what the daemon and
 //! a token's worker agree on. No token library is below: the worker is a program of its own.
 //!

@@ -85,7 +85,7 @@ const ROOMS: &[Room] = &[
         may_use: &[],
         libraries: &["rusqlite", "rusqlite_migration"],
     },
-    // What daemon and worker agree on.
+    // Daemon and worker share it, so it knows neither.
     Room {
         prefix: "protocol/",
         may_use: &[
