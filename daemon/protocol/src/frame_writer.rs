@@ -91,7 +91,8 @@ impl FrameWriter {
             let outcome = (&self.stream).write_all(&bytes);
             state = self.state();
             state.sending = false;
-            state.broken = outcome.is_err();
+            // Another thread may have closed the writer while this one was sending.
+            state.broken |= outcome.is_err();
             outcome?;
             if state.unsent.is_empty() && bytes.capacity() <= KEPT_BYTES_MAX {
                 bytes.clear();
@@ -109,5 +110,39 @@ impl FrameWriter {
         self.state
             .lock()
             .expect("no thread panics while it holds the writer")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::sync::Arc;
+    use std::thread;
+
+    /// The writer is closed while another thread is in `write`, which succeeds in the end.
+    #[test]
+    fn a_writer_that_is_closed_during_a_write_stays_closed() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let writer = Arc::new(FrameWriter::new(ours));
+        for _ in 0..32 {
+            writer.append(&"a".repeat(32 << 10)).unwrap();
+        }
+        let sender = thread::spawn({
+            let writer = Arc::clone(&writer);
+            move || writer.flush()
+        });
+        while !writer.state().sending {
+            thread::yield_now();
+        }
+        writer.close();
+        let reader = thread::spawn(move || {
+            let mut bytes = vec![0; 64 << 10];
+            while theirs.read(&mut bytes).is_ok_and(|read| read > 0) {}
+        });
+        assert!(sender.join().unwrap().is_err());
+        assert!(writer.flush().is_err());
+        drop(writer);
+        reader.join().unwrap();
     }
 }
