@@ -16,7 +16,7 @@ const LINE: &str = "Example Works Line 1\" }\nvalidity = \"5y\"";
 
 /// An environment whose line is valid for `validity` only, with the line's group, and clocks that
 /// move.
-fn with_line_of(validity: &str) -> TestEnv {
+pub(crate) fn with_line_of(validity: &str) -> TestEnv {
     let env = TestEnv::new().with_a_movable_clock();
     let ceremony = CEREMONY.replace(LINE, &LINE.replace("5y", validity));
     assert_ne!(ceremony, CEREMONY);

@@ -56,6 +56,7 @@
 //! | `roll` | a device is renewed through both slots |
 //! | `authority_roll` | intermediates and a root are rolled, and no device is refused |
 //! | `authority_compromise` | an intermediate and a root are compromised |
+//! | `excluded` | no access path is left to what is excluded, whichever it is and was added later |
 //! | `authority_crash` | rollovers of authorities, killed at each step |
 //! | `authority_faults` | rollovers of authorities, each fault at each call |
 //! | `revocation` | lists over plain HTTP, judged by OpenSSL; kills between record and signature |
@@ -104,6 +105,7 @@ mod device;
 mod device_notification;
 mod drift;
 mod est;
+mod excluded;
 mod explained;
 mod external;
 mod failover;

@@ -8,11 +8,11 @@ mod sweep;
 
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
-use super::receipt::{Place, PlaceState, Receipt, service_place};
+use super::receipt::{Place, PlaceState, Receipt, add};
 use super::{CertificateAuthority, Code, Error, crash_point, rfc3339};
 use crate::store::{
-    AuditEntry, BlockKind, BlockRow, Cause, EnrollmentRow, Excluded, Exclusion, HubCause,
-    RecordedExclusion,
+    AuditEntry, BlockKind, BlockRow, Cause, EnrollmentKind, EnrollmentRow, Excluded, Exclusion,
+    HubCause, IndividualsBelow, RecordedExclusion,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -61,7 +61,7 @@ impl CertificateAuthority {
         let mut subject = subject.clone();
         match &mut subject {
             Excluded::Device(id) => *id = self.known_device(id)?,
-            Excluded::Group(id) => drop(self.groups_named(id)?),
+            Excluded::Group(id) => self.refuse_blocking_group(id)?,
             Excluded::Generation(authority, number) => {
                 self.generation_named(authority, *number)?;
             }
@@ -144,13 +144,13 @@ impl CertificateAuthority {
             places.extend(self.elsewhere_place(generation.id));
         }
         let mut services = BTreeSet::new();
-        for enrollment in &block.enrollments {
-            // The row of an enrollment goes when the service was observed without it.
-            let Some(row) = self.store.find_enrollment(*enrollment)? else {
-                continue;
-            };
-            places.push(service_place(&row));
+        for row in self.enrollments_of(&block)? {
+            places.push(self.observed_place(&row));
             services.insert(row.provisioning);
+        }
+        for individuals in self.individuals_of(&block)? {
+            services.insert(individuals.provisioning.clone());
+            add(&mut places, self.individuals_place(&individuals));
         }
         for service in services.iter().filter(|_| block.lifted_at.is_none()) {
             let mut place = self.hub_place(HubCause::Block(id), service)?;
@@ -160,6 +160,37 @@ impl CertificateAuthority {
             places.push(place);
         }
         Ok(places.into())
+    }
+
+    /// Returns the enrollments that a block concerns one by one. The row of an enrollment goes when
+    /// the service was observed without it.
+    fn enrollments_of(&self, block: &BlockRow) -> Result<Vec<EnrollmentRow>, Error> {
+        if block.kind == BlockKind::Group {
+            return self.groups_named(&block.name);
+        }
+        let mut rows = Vec::new();
+        for id in &block.enrollments {
+            rows.extend(self.store.find_enrollment(*id)?);
+        }
+        if block.kind == BlockKind::Generation {
+            rows.retain(|it| it.kind == EnrollmentKind::Group);
+        }
+        Ok(rows)
+    }
+
+    /// Counts the individual enrollments that a block of a group or a generation concerns.
+    fn individuals_of(&self, block: &BlockRow) -> Result<Vec<IndividualsBelow>, Error> {
+        match block.generation {
+            Some(number) => {
+                let blocked = self.generation_named(&block.name, number)?;
+                let below = self.hierarchy().subtree(blocked.id);
+                Ok(self.store.individuals_below(&below, self.now())?)
+            }
+            None if block.kind == BlockKind::Group => {
+                Ok(self.store.individuals_beside(&block.name)?)
+            }
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Returns the generations whose revocation lists show a block: the issuer of a blocked
@@ -194,6 +225,16 @@ impl CertificateAuthority {
             }
             _ => format!("the leaves of the devices of {} are {verb}", block.name),
         }
+    }
+
+    /// A blocking group excludes already. Its block would put all devices of the authority on hold.
+    fn refuse_blocking_group(&self, id: &str) -> Result<(), Error> {
+        let groups = self.groups_named(id)?;
+        if groups.iter().any(|it| it.overlay_of.is_none()) {
+            return Ok(());
+        }
+        let message = format!("{id} is a blocking group: it is disabled, and excludes already");
+        Err(Error::conflict(Code::StateConflict, message))
     }
 
     fn groups_named(&self, id: &str) -> Result<Vec<EnrollmentRow>, Error> {

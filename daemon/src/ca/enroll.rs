@@ -9,6 +9,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{AuditEntry, BlockKind, EnrollmentKind, EnrollmentRow, NewEnrollment};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// An enrollment as an operator asks for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,16 +109,28 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    /// Without its group the block could not be lifted, and its devices would stay on hold.
+    /// Without its group the block could not be lifted: its devices would stay on hold, or its
+    /// generation would be admitted by a group above.
     fn refuse_blocked_group(&self, row: &EnrollmentRow) -> Result<(), Error> {
         let name = &row.name;
-        let block = self.store.active_block(BlockKind::Group, name, None)?;
-        if block.is_none() {
+        let own = self.store.active_block(BlockKind::Group, name, None)?;
+        let others = self.store.blocks_of_enrollment(row.id)?;
+        let Some(block) = own.into_iter().chain(others).next() else {
             return Ok(());
-        }
-        let message =
-            format!("{name} is blocked; lift the block first with `hallmark enrollment unblock`");
-        Err(Error::conflict(Code::GroupBlocked, message))
+        };
+        let command = match block.generation {
+            None => format!("hallmark enrollment unblock --group {}", block.name),
+            Some(number) => format!(
+                "hallmark authority unblock {} --generation {number}",
+                block.name
+            ),
+        };
+        let message = format!("{name} carries a block; lift the block first with `{command}`");
+        let code = match row.overlay_of {
+            Some(_) => Code::EnrollmentShutsOut,
+            None => Code::GroupBlocked,
+        };
+        Err(Error::conflict(code, message))
     }
 
     fn refuse_return_of_compromised(&self, row: &EnrollmentRow) -> Result<(), Error> {
@@ -155,9 +168,10 @@ impl CertificateAuthority {
         }
     }
 
-    /// A disabled group of its own excludes a certificate that a group above would accept.
+    /// A disabled group excludes a certificate that a group above would accept: a blocking group,
+    /// or one whose authority is compromised and has no successor yet.
     fn refuse_return_of_authority(&self, row: &EnrollmentRow) -> Result<(), Error> {
-        if row.overlay_of.is_none() {
+        if row.enabled || (row.overlay_of.is_none() && !self.is_below_another_group(row)?) {
             return Ok(());
         }
         let now = self.now();
@@ -175,6 +189,26 @@ impl CertificateAuthority {
             return Err(Error::conflict(Code::EnrollmentShutsOut, message));
         }
         Ok(())
+    }
+
+    /// Returns whether a group of an authority above this group's is at the same service.
+    fn is_below_another_group(&self, row: &EnrollmentRow) -> Result<bool, Error> {
+        let hierarchy = self.hierarchy();
+        let above: BTreeSet<&str> = row
+            .slots
+            .held()
+            .into_iter()
+            .filter_map(|it| hierarchy.with_certificate(it))
+            .flat_map(|it| hierarchy.upwards(it.id).skip(1))
+            .map(|it| it.authority.as_str())
+            .collect();
+        let groups = self.store.groups()?;
+        let here = groups
+            .iter()
+            .filter(|it| it.provisioning == row.provisioning && it.id != row.id);
+        Ok(here
+            .filter_map(|it| it.authority.as_deref())
+            .any(|it| above.contains(it)))
     }
 
     /// Returns the desired state of this row at the service; `None` if it is to be removed.

@@ -7,7 +7,9 @@
 use super::hierarchy::Generation;
 use super::{CertificateAuthority, Error, rfc3339};
 use crate::enrollment::roll::{HubPolicy, LeafDetail, RollState};
-use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow, RollSubject};
+use crate::store::{
+    EnrollmentKind, EnrollmentRow, HubCause, HubProgress, IndividualsBelow, RollRow, RollSubject,
+};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -78,6 +80,12 @@ impl CertificateAuthority {
             places.push(service_place(&enrollment));
             places.push(self.hub_place_of(&roll, &enrollment)?);
         }
+        for row in self.store.enrollments_named(device)? {
+            let is_own = row.kind == EnrollmentKind::Individual;
+            if is_own && !self.provisioning.contains(&row.provisioning) {
+                places.push(not_configured(&row.provisioning));
+            }
+        }
         Ok(places.into())
     }
 
@@ -109,7 +117,37 @@ impl CertificateAuthority {
             places.push(Place::new(format!("dps: {service}"), state, answer));
             places.push(self.hubs_place(&rolls, service, told)?);
         }
+        let gone = late.keys().filter(|it| !self.provisioning.contains(it));
+        places.extend(gone.map(|it| not_configured(it)));
         Ok(places.into())
+    }
+
+    /// Returns the observed state of an enrollment at its provisioning service; `Open` where no
+    /// such service is configured.
+    pub(super) fn observed_place(&self, row: &EnrollmentRow) -> Place {
+        if self.provisioning.contains(&row.provisioning) {
+            return service_place(row);
+        }
+        not_configured(&row.provisioning)
+    }
+
+    /// Returns how far a service follows in many individual enrollments.
+    pub(super) fn individuals_place(&self, them: &IndividualsBelow) -> Place {
+        let service = &them.provisioning;
+        if !self.provisioning.contains(service) {
+            return not_configured(service);
+        }
+        let settled = them.total - them.open;
+        let total = them.total;
+        let state = match them.open {
+            0 => PlaceState::Done,
+            _ => PlaceState::Pending,
+        };
+        let mut answer = format!("{settled} of {total} individual enrollments are as desired");
+        if let Some(error) = &them.last_error {
+            answer = format!("{answer}: {error}");
+        }
+        Place::new(format!("dps: {service}"), state, answer)
     }
 
     /// A certificate of an external issuer is revoked there, which cannot be observed here.
@@ -143,6 +181,9 @@ impl CertificateAuthority {
                 late.entry(service).or_default().push(waits);
             }
         }
+        for (service, waits) in self.late_individuals(rolls)? {
+            late.entry(service).or_default().push(waits);
+        }
         for held in self
             .store
             .ca_certificates()?
@@ -153,6 +194,26 @@ impl CertificateAuthority {
             waits.push(format!("CA certificate {} is being deleted", held.name));
         }
         Ok(late)
+    }
+
+    /// Returns the services that do not follow yet in the individual enrollments of devices below,
+    /// which take precedence over every group.
+    fn late_individuals(&self, rolls: &[RollRow]) -> Result<Vec<(String, String)>, Error> {
+        let hierarchy = self.hierarchy();
+        let mut below = BTreeSet::new();
+        for roll in rolls {
+            if let RollSubject::Authority { old_generation, .. } = roll.subject {
+                below.extend(hierarchy.subtree(old_generation));
+            }
+        }
+        let individuals = self.store.individuals_below(&below, self.now())?;
+        let late = individuals.into_iter().filter(|it| it.open > 0);
+        Ok(late
+            .map(|it| {
+                let waits = self.individuals_place(&it).answer;
+                (it.provisioning, waits)
+            })
+            .collect())
     }
 
     /// Groups that are disabled because they hold the compromised certificate and nothing else,
@@ -299,6 +360,28 @@ impl CertificateAuthority {
         };
         Ok(Place::new(place(), PlaceState::Done, answer))
     }
+}
+
+/// Adds what else a place has answered: it has one line in a receipt, and is done when all is done.
+pub(super) fn add(places: &mut Vec<Place>, more: Place) {
+    let Some(place) = places.iter_mut().find(|it| it.place == more.place) else {
+        return places.push(more);
+    };
+    if place.answer != more.answer {
+        place.answer = format!("{}; {}", place.answer, more.answer);
+    }
+    if place.state == PlaceState::Done {
+        place.state = more.state;
+    }
+}
+
+/// A service that left the configuration is neither observed nor changed.
+fn not_configured(service: &str) -> Place {
+    let answer = format!(
+        "provisioning service {service} is not configured, and may admit what is excluded: \
+         configure it, or change its enrollments there yourself"
+    );
+    Place::new(format!("dps: {service}"), PlaceState::Open, answer)
 }
 
 /// The observed state at the provisioning service.

@@ -2,13 +2,14 @@
 //!
 //! A device's individual enrollment comes first, its groups only where it has none (contract,
 //! section 10). An exclusion reads the paths in its own transaction, so it finds an enrollment that
-//! was added a moment before. A later addition is refused: by then the leaf is revoked or the
-//! device blocked.
+//! was added a moment before. A later addition is refused: then the leaf is revoked or the device
+//! blocked. Services that are not configured count: they may be configured again.
 
 use super::engine::{Tx, params};
 use super::enrollment::{self, EnrollmentKind, EnrollmentRow, enrollment_rows, named};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::exclusion::AccessPath;
+use std::collections::BTreeSet;
 
 /// Whether the individual enrollment `e` takes precedence for good. An overlay that only
 /// excludes a device of a group does not: it is removed when the exclusion ends.
@@ -44,28 +45,31 @@ impl Store {
     }
 }
 
-/// Returns every path by which one of these services admits the device.
+/// Returns every path by which a service admits the device.
 pub(super) fn access_paths(
     tx: &Tx<'_>,
     device: &str,
-    services: &[String],
     now: UnixSeconds,
 ) -> Result<Vec<AccessPath>, StoreError> {
-    let own = named(tx, device)?;
+    let mut own = named(tx, device)?;
+    own.retain(|row| row.kind == EnrollmentKind::Individual);
     let groups = groups_admitting(tx, device, now)?;
-    let paths = services.iter().filter_map(|provisioning| {
-        let individual = own.iter().find(|row| {
-            row.kind == EnrollmentKind::Individual && row.provisioning == *provisioning
-        });
+    let services = own.iter().chain(&groups).map(|row| &row.provisioning);
+    let path = |provisioning: &String| {
+        let individual = own.iter().find(|row| row.provisioning == *provisioning);
         let group = groups.iter().find(|row| row.provisioning == *provisioning);
-        (individual.is_some() || group.is_some()).then(|| AccessPath {
+        AccessPath {
             provisioning: provisioning.clone(),
             device: device.to_owned(),
             individual: individual.map(|row| row.id),
             group: group.map(|row| row.name.clone()),
-        })
-    });
-    Ok(paths.collect())
+        }
+    };
+    Ok(services
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .map(path)
+        .collect())
 }
 
 /// Returns the individual enrollment that takes precedence on this path, and whether it was being

@@ -1,13 +1,21 @@
 //! Adds and removes enrollments for an operator, unless a block or a revocation forbids it.
+//!
+//! A new group may admit what an earlier exclusion did not have to care for, because no group could
+//! admit it. So the transaction that adds the group adds the blocking groups, too.
 
 use super::audit::{self, AuditEntry};
+use super::block::{BlockKind, Undo};
 use super::device::current_leaf;
 use super::engine::{Tx, params};
-use super::enrollment::{EnrollmentKind, EnrollmentRow, by_id};
+use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
-use super::{Store, StoreError, block, conflicts};
+use super::{Store, StoreError, UnixSeconds, access_path, block, conflicts, exclusion};
+use crate::enrollment::exclusion::{BlockingGroup, Group, of_new_group};
 use crate::enrollment::slots::Slots;
+use crate::enrollment::thumbprint::Thumbprint;
+use crate::x509::revocation::RevocationReason;
+use std::collections::BTreeSet;
 
 /// An enrollment to add.
 #[derive(Clone, Debug)]
@@ -60,6 +68,9 @@ impl Store {
                     new.provisioning, new.name
                 )));
             };
+            if new.kind == EnrollmentKind::Group {
+                exclude_below(tx, id, entry.at)?;
+            }
             if slots != Slots::Empty {
                 mark::raise(
                     tx,
@@ -106,10 +117,102 @@ impl Store {
     }
 }
 
+/// Adds what excludes the revoked generations and the excluded devices below a new group: the
+/// service must hold all of that before it holds the group.
+fn exclude_below(tx: &Tx<'_>, group: i64, at: UnixSeconds) -> Result<(), StoreError> {
+    let row = by_id(tx, group)?;
+    let hierarchy = exclusion::hierarchy(tx)?;
+    let rows = enrollment::groups(tx)?;
+    let groups: Vec<Group<'_>> = rows.iter().map(exclusion::known_group).collect();
+    let excluded = revoked_generations(tx, at)?;
+    let plan = of_new_group(
+        &exclusion::known_group(&row),
+        &hierarchy,
+        &excluded,
+        &groups,
+    );
+    let mut before = Vec::new();
+    for blocking in plan {
+        let id = enrollment::add_blocking_group(tx, &blocking, at)?;
+        if let Some(block) = block_of(tx, &blocking)? {
+            block::hand_over(tx, block, &Undo::Remove(id))?;
+        }
+        before.push(id);
+    }
+    for device in excluded_devices(tx, at)? {
+        before.extend(exclude_beside(tx, &row, &device, at)?);
+    }
+    // Each comes after the one before it, so that the group can come after all of them.
+    let mut after = None;
+    for id in before {
+        mark::raise_urgent(tx, id, "excluded before a group is added", at)?;
+        enrollment::set_after(tx, id, after)?;
+        after = Some(id);
+    }
+    enrollment::set_after(tx, group, after)
+}
+
+fn block_of(tx: &Tx<'_>, group: &BlockingGroup) -> Result<Option<i64>, StoreError> {
+    let kind = BlockKind::Generation;
+    block::active(tx, kind, &group.authority, Some(group.number))
+}
+
+/// Adds an enrollment beside a new group for an excluded device that the group would admit. After a
+/// compromise it holds the leaf that the device has got since.
+fn exclude_beside(
+    tx: &Tx<'_>,
+    group: &EnrollmentRow,
+    device: &str,
+    at: UnixSeconds,
+) -> Result<Option<i64>, StoreError> {
+    let paths = access_path::access_paths(tx, device, at)?;
+    let here = paths
+        .into_iter()
+        .find(|it| it.provisioning == group.provisioning);
+    let Some(path) = here.filter(|it| it.individual.is_none() && it.group.is_some()) else {
+        return Ok(None);
+    };
+    let (row, leaving) = access_path::ensure_individual(tx, &path, at)?;
+    let enabled = conflicts::may_enable(tx, &row, &row.slots)?;
+    enrollment::set_status(tx, row.id, enabled)?;
+    if let Some(block) = block::active(tx, BlockKind::Device, device, None)? {
+        let undo = Undo::Device {
+            id: row.id,
+            leaving,
+        };
+        block::hand_over(tx, block, &undo)?;
+    }
+    Ok(Some(row.id))
+}
+
+/// Returns the devices that are blocked, or have a compromised leaf that has not expired.
+fn excluded_devices(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<String>, StoreError> {
+    let devices = tx.query_all(
+        "SELECT name FROM block WHERE kind = 'device' AND lifted_at IS NULL
+         UNION SELECT i.subject FROM intent i JOIN certificate c ON c.intent = i.id
+         WHERE i.role = 'device' AND i.not_after >= ?1 AND c.revocation_reason = ?2",
+        params![now, RevocationReason::KeyCompromise.code()],
+        |row| row.get(0),
+    )?;
+    Ok(devices.into_iter().collect())
+}
+
+/// Returns the generations that are revoked or on hold and have not expired.
+fn revoked_generations(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<i64>, StoreError> {
+    let ids = tx.query_all(
+        "SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
+         JOIN intent i ON i.id = c.intent
+         WHERE c.revoked_at IS NOT NULL AND i.not_after >= ?1",
+        params![now],
+        |row| row.get(0),
+    )?;
+    Ok(ids.into_iter().collect())
+}
+
 fn initial_slots(tx: &Tx<'_>, new: &NewEnrollment) -> Result<Slots, StoreError> {
     match new.kind {
         EnrollmentKind::Group => {
-            conflicts::new_group(tx, &new.slots.held())?;
+            conflicts::new_group(tx, new)?;
             Ok(new.slots.clone())
         }
         EnrollmentKind::Individual => {
@@ -119,21 +222,22 @@ fn initial_slots(tx: &Tx<'_>, new: &NewEnrollment) -> Result<Slots, StoreError> 
     }
 }
 
-/// Refuses an enrollment for a device that is blocked, or whose current leaf is revoked.
+/// Refuses an enrollment for a device that is blocked, or whose current leaf is revoked or below a
+/// generation that is.
 fn refuse_excluded_device(tx: &Tx<'_>, device: &str) -> Result<(), StoreError> {
     if block::is_blocked(tx, device)? {
         return Err(StoreError::Conflict(format!(
             "{device} is blocked; lift the block first with `hallmark device unblock {device}`"
         )));
     }
-    let current: Option<(i64, bool)> = tx.query_optional(
-        "SELECT i.issuer, c.revoked_at IS NOT NULL
+    let current: Option<(i64, bool, [u8; 32])> = tx.query_optional(
+        "SELECT i.issuer, c.revoked_at IS NOT NULL, c.sha256
          FROM device d JOIN certificate c ON c.intent = d.certificate
          JOIN intent i ON i.id = d.certificate WHERE d.registration_id = ?1",
         params![device],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
-    let Some((issuer, revoked)) = current else {
+    let Some((issuer, revoked, leaf)) = current else {
         return Ok(());
     };
     if let Some(group) = conflicts::blocked_group(tx, device, issuer)? {
@@ -148,5 +252,5 @@ fn refuse_excluded_device(tx: &Tx<'_>, device: &str) -> Result<(), StoreError> {
              new leaf first"
         )));
     }
-    Ok(())
+    conflicts::new_individual(tx, device, Thumbprint::from_bytes(leaf))
 }

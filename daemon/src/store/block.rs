@@ -8,7 +8,7 @@ use super::constraint::Constraint;
 use super::engine::{Parameters, Row, Tx, params};
 use super::exclusion::Excluded;
 use super::json::{from_json, to_json};
-use super::{Store, StoreError, UnixSeconds};
+use super::{Store, StoreError, UnixSeconds, individual};
 use crate::enrollment::slots::Slots;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,8 @@ pub struct BlockRow {
     pub name: String,
     /// The generation's number.
     pub generation: Option<i64>,
-    /// The enrollments that it restricts.
+    /// The enrollments whose changes it reverts. The individual enrollments that it disables are
+    /// not among them.
     pub enrollments: Vec<i64>,
     /// The operator's reason.
     pub reason: String,
@@ -122,10 +123,12 @@ impl Store {
     pub fn blocks_of_enrollment(&self, enrollment: i64) -> Result<Vec<BlockRow>, StoreError> {
         self.read(|tx| {
             let select = format!(
-                "{SELECT} WHERE lifted_at IS NULL AND EXISTS (
+                "{SELECT} WHERE lifted_at IS NULL AND (EXISTS (
                      SELECT 1 FROM json_each(block.undo) u, json_each(u.value) changed
                      WHERE changed.value = ?1 OR changed.value ->> '$.id' = ?1)
-                 ORDER BY id DESC"
+                   OR {})
+                 ORDER BY id DESC",
+                individual::IS_BLOCKED
             );
             block_rows(tx, &select, params![enrollment])
         })
@@ -266,7 +269,7 @@ fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
         kind: row.get(1)?,
         name: row.get(2)?,
         generation: row.get(3)?,
-        enrollments: undo.iter().map(Undo::enrollment).collect(),
+        enrollments: enrollments(&undo),
         reason: row.get(5)?,
         blocked_by: row.get(6)?,
         blocked_at: row.get(7)?,
@@ -274,4 +277,16 @@ fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
         lifted_by: row.get(9)?,
         reached: row.get(10)?,
     })
+}
+
+/// Returns the enrollments of these steps, each once: a block may have disabled a group, and been
+/// handed over its slots.
+fn enrollments(undo: &[Undo]) -> Vec<i64> {
+    let mut listed = Vec::new();
+    for it in undo {
+        if !listed.contains(&it.enrollment()) {
+            listed.push(it.enrollment());
+        }
+    }
+    listed
 }

@@ -69,7 +69,8 @@ fn is_waiting(roll: &RollRow) -> bool {
     roll.reason == RollReason::Compromise && roll.new_certificate.is_none()
 }
 
-/// Begins the rolls of a device's enrollments that were restricted.
+/// Begins the rolls of a device's enrollments that were restricted. Where a service is not
+/// configured, no roll could end: the next leaf replaces the compromised one there all the same.
 pub(super) fn begin_leaves(
     tx: &Tx<'_>,
     new: &Exclusion,
@@ -77,8 +78,9 @@ pub(super) fn begin_leaves(
     detail: &Value,
     entry: &AuditEntry,
 ) -> Result<Vec<RollRow>, StoreError> {
+    let configured = |it: &&Applied| new.services.contains(&it.before.provisioning);
     let begin = |it| begin_leaf(tx, new, it, detail, entry);
-    applied.iter().map(begin).collect()
+    applied.iter().filter(configured).map(begin).collect()
 }
 
 fn begin_leaf(
@@ -161,6 +163,36 @@ pub(super) fn begin_authorities(
         .into_iter()
         .map(|(_, roll)| roll::roll_by_id(tx, roll));
     rolls.collect()
+}
+
+/// Ends the expiry rolls of individual enrollments that have lost a leaf: done if the new leaf
+/// serves alone, aborted otherwise.
+pub(super) fn end_leaf_rolls(
+    tx: &Tx<'_>,
+    applied: &[Applied],
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    for it in applied {
+        let open = roll::open_roll(tx, it.before.id)?;
+        let Some(open) = open.filter(|open| open.reason == RollReason::Expiry) else {
+            continue;
+        };
+        let serving = it
+            .remaining
+            .slots
+            .serving()
+            .filter(|_| it.remaining.enabled);
+        if serving.is_some() && serving == open.new_certificate {
+            roll::set_state(tx, open.id, RollState::Done, entry.at)?;
+            continue;
+        }
+        let entry = AuditEntry {
+            subject: it.before.name.clone(),
+            ..entry.clone()
+        };
+        overtake(tx, &open, &entry)?;
+    }
+    Ok(())
 }
 
 /// Ends a roll that is under way.

@@ -5,14 +5,16 @@
 //! exclusion needs. A block of a group changes no slots: a roll goes on below it, and the group
 //! stays disabled until the block is lifted.
 
+use super::admission::NewEnrollment;
 use super::authority_roll::{groups_of, open_authority_roll};
-use super::block::is_blocked;
+use super::block::{BlockKind, is_blocked};
 use super::engine::{Tx, params};
-use super::enrollment::{EnrollmentKind, EnrollmentRow, by_id};
+use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
 use super::exclusion::Excluded;
 use super::roll::open_roll;
-use super::{StoreError, access_path, compromise};
+use super::{StoreError, access_path, block, compromise, exclusion, individual};
 use crate::enrollment::exclusion::Restriction;
+use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::error_code::Code;
@@ -20,6 +22,15 @@ use crate::x509::revocation::RevocationReason;
 use std::collections::BTreeSet;
 
 const UNDER_WAY: Code = Code::RollUnderWay;
+
+/// The generations above the certificate `?1`: of a CA certificate its own generation first.
+const ABOVE: &str = "WITH RECURSIVE above (id) AS (
+     SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
+     WHERE c.sha256 = ?1
+     UNION SELECT i.issuer FROM intent i JOIN certificate c ON c.intent = i.id
+     WHERE c.sha256 = ?1
+     UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
+     WHERE g.parent IS NOT NULL)";
 
 fn in_the_way<T>(code: Code, message: String) -> Result<T, StoreError> {
     Err(StoreError::InTheWay { code, message })
@@ -61,6 +72,12 @@ pub(super) fn leaf_roll(tx: &Tx<'_>, row: &EnrollmentRow) -> Result<Thumbprint, 
     if is_blocked(tx, name)? {
         let message = format!("{name} is blocked; lift that with `hallmark device unblock` first");
         return in_the_way(Code::DeviceBlocked, message);
+    }
+    if !excluded_leaves(tx, &row.slots)?.is_empty() {
+        return Err(StoreError::Conflict(format!(
+            "the leaf of {name} is revoked, or below a revoked generation: issue a new leaf, which \
+             replaces it at once"
+        )));
     }
     match row.slots {
         Slots::Serving { certificate, .. } => Ok(certificate),
@@ -107,8 +124,9 @@ pub(super) fn authority_roll(tx: &Tx<'_>, authority: &str) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Refuses a block of a generation while a roll of its authority is under way, or of an authority
-/// whose groups the block changes: both take certificates out of the same slots.
+/// Refuses a block of a generation before the cut-over of a roll of its authority, or of an
+/// authority whose groups the block changes: both take certificates out of the same slots, and that
+/// roll can be aborted. After the cut-over the roll waits for the block.
 pub(super) fn block(
     tx: &Tx<'_>,
     subject: &Excluded,
@@ -124,7 +142,9 @@ pub(super) fn block(
         }
     }
     for authority in authorities {
-        if let Some(open) = open_authority_roll(tx, &authority)? {
+        let open = open_authority_roll(tx, &authority)?;
+        let before_cut_over = |state| matches!(state, RollState::Requested | RollState::Staged);
+        if let Some(open) = open.filter(|it| before_cut_over(it.state)) {
             let message = format!(
                 "roll {} of {authority} is under way, and this block would take certificates out of \
                  its slots: give it up with `hallmark roll abort {}`, or start a roll by \
@@ -138,42 +158,97 @@ pub(super) fn block(
 }
 
 /// Refuses a new group that holds a CA certificate which is revoked or on hold, or below such a
-/// one.
-pub(super) fn new_group(tx: &Tx<'_>, held: &[Thumbprint]) -> Result<(), StoreError> {
-    let Some((authority, number)) = revoked_above(tx, held)? else {
+/// one; and a group below the authority of a blocked group, over which it would take precedence.
+pub(super) fn new_group(tx: &Tx<'_>, new: &NewEnrollment) -> Result<(), StoreError> {
+    let held = new.slots.held();
+    if let Some((authority, number)) = revoked_above(tx, &held)? {
+        let message = format!(
+            "generation {number} of {authority} is revoked, and this group would let in what it \
+             signed; roll that authority, or lift the block that holds it"
+        );
+        return in_the_way(Code::IssuerRevoked, message);
+    }
+    for it in held {
+        if let Some(group) = blocked_group_above(tx, &new.provisioning, &it)? {
+            let message = format!(
+                "the group {group} of an authority above is blocked, and this group would let its \
+                 devices in; lift the block first with `hallmark enrollment unblock --group {group}`"
+            );
+            return in_the_way(Code::GroupBlocked, message);
+        }
+    }
+    Ok(())
+}
+
+/// Returns a blocked group at this service whose authority is above a CA certificate.
+fn blocked_group_above(
+    tx: &Tx<'_>,
+    provisioning: &str,
+    certificate: &Thumbprint,
+) -> Result<Option<String>, StoreError> {
+    let sql = format!(
+        "{ABOVE} SELECT e.name FROM enrollment e
+         JOIN block b ON b.kind = 'group' AND b.name = e.name AND b.lifted_at IS NULL
+         WHERE e.kind = 'group' AND e.removed = 0 AND e.provisioning = ?2
+           AND e.authority IN (
+               SELECT authority FROM generation WHERE id IN (SELECT id FROM above))"
+    );
+    tx.query_optional(&sql, params![certificate.as_bytes(), provisioning], |row| {
+        row.get(0)
+    })
+}
+
+/// Refuses a new individual enrollment with a leaf below a generation that is revoked or on hold.
+pub(super) fn new_individual(
+    tx: &Tx<'_>,
+    device: &str,
+    leaf: Thumbprint,
+) -> Result<(), StoreError> {
+    let Some((authority, number)) = revoked_above(tx, &[leaf])? else {
         return Ok(());
     };
     let message = format!(
-        "generation {number} of {authority} is revoked, and this group would let in what it signed; \
-         roll that authority, or lift the block that holds it"
+        "the current leaf of {device} is below generation {number} of {authority}, which is revoked \
+         or blocked, and this enrollment would admit it; issue a new leaf first, or lift the block \
+         with `hallmark authority unblock {authority} --generation {number}`"
     );
     in_the_way(Code::IssuerRevoked, message)
 }
 
-/// Returns the authority and number of a generation that is revoked or on hold, and whose
-/// certificate is one of these or above one.
+/// Returns the authority and number of a generation that is revoked or on hold, and that is above
+/// one of these certificates or holds one itself.
 pub(super) fn revoked_above(
     tx: &Tx<'_>,
     certificates: &[Thumbprint],
 ) -> Result<Option<(String, i64)>, StoreError> {
+    let sql = format!(
+        "{ABOVE} SELECT g.authority, g.number FROM generation g
+         JOIN certificate c ON c.intent = g.certificate
+         WHERE g.id IN (SELECT id FROM above) AND c.revoked_at IS NOT NULL
+         ORDER BY g.id DESC LIMIT 1"
+    );
     for it in certificates {
-        let revoked: Option<(String, i64)> = tx.query_optional(
-            "WITH RECURSIVE above (id) AS (
-                     SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
-                     WHERE c.sha256 = ?1
-                     UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
-                     WHERE g.parent IS NOT NULL)
-                 SELECT g.authority, g.number FROM generation g
-                 JOIN certificate c ON c.intent = g.certificate
-                 WHERE g.id IN (SELECT id FROM above) AND c.revoked_at IS NOT NULL",
-            params![it.as_bytes()],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+        let revoked = tx.query_optional(&sql, params![it.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
         if revoked.is_some() {
             return Ok(revoked);
         }
     }
     Ok(None)
+}
+
+/// Returns the leaves in these slots that no relying party accepts: those revoked for good, and
+/// those below a generation that is revoked or on hold. A new leaf replaces them at once. A leaf
+/// on hold is not among them, because its device or group is blocked, and that can be lifted.
+pub(super) fn excluded_leaves(tx: &Tx<'_>, slots: &Slots) -> Result<Vec<Thumbprint>, StoreError> {
+    let mut excluded = Vec::new();
+    for it in slots.held() {
+        if is_excluded_for_good(tx, &it)? || revoked_above(tx, &[it])?.is_some() {
+            excluded.push(it);
+        }
+    }
+    Ok(excluded)
 }
 
 /// Returns whether no exclusion needs this enrollment disabled, if it has these slots.
@@ -184,43 +259,86 @@ pub(super) fn may_enable(
 ) -> Result<bool, StoreError> {
     Ok(match row.kind {
         EnrollmentKind::Individual => {
-            !is_blocked(tx, &row.name)? && !compromise::waits_for_leaf(tx, row.id)?
+            !is_blocked(tx, &row.name)?
+                && !compromise::waits_for_leaf(tx, row.id)?
+                && !is_beside_blocked_group(tx, row.id)?
+                && excluded_leaves(tx, slots)?.is_empty()
         }
         EnrollmentKind::Group => {
             // A blocking group works by being disabled, whichever exclusion ends.
             row.overlay_of.is_none()
-                && !is_kept_disabled(tx, row.id)?
-                && !any_excluded_for_good(tx, &slots.held())?
+                && block::active(tx, BlockKind::Group, &row.name, None)?.is_none()
+                && revoked_above(tx, &slots.held())?.is_none()
         }
     })
 }
 
-/// Returns whether a block in force keeps this group disabled.
-fn is_kept_disabled(tx: &Tx<'_>, group: i64) -> Result<bool, StoreError> {
+/// Returns whether a blocked group would admit the device of this individual enrollment.
+fn is_beside_blocked_group(tx: &Tx<'_>, individual: i64) -> Result<bool, StoreError> {
+    let holder = individual::holder(tx, individual)?;
+    let Some(holder) = holder.filter(|it| it.known().overlay_of.is_some()) else {
+        return Ok(false);
+    };
+    let hierarchy = exclusion::hierarchy(tx)?;
+    for group in enrollment::groups(tx)? {
+        let is_beside = exclusion::known_group(&group).has_beside_it(&holder.known(), &hierarchy);
+        if is_beside && block::active(tx, BlockKind::Group, &group.name, None)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the slots to which lifting a block takes this enrollment back: `from`, without what was
+/// excluded for good or has retired. `None` if nothing of them can come back.
+pub(super) fn restorable(
+    tx: &Tx<'_>,
+    row: &EnrollmentRow,
+    from: &Slots,
+) -> Result<Option<Slots>, StoreError> {
+    let has_ended = row.kind == EnrollmentKind::Individual && open_roll(tx, row.id)?.is_none();
+    if has_ended {
+        // Two leaves are in the slots only while a roll is open.
+        return Ok(None);
+    }
+    let mut gone = Vec::new();
+    for it in from.held() {
+        if is_excluded_for_good(tx, &it)? || has_retired(tx, &it)? {
+            gone.push(it);
+        }
+    }
+    if gone.is_empty() {
+        return Ok(Some(from.clone()));
+    }
+    let left = from.clone().exclude(&gone, None);
+    Ok(left.ok().filter(|it| it.enabled).map(|it| it.slots))
+}
+
+/// Returns whether the roll that takes this CA certificate out of its slots is done.
+fn has_retired(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
     tx.query_one(
-        "SELECT EXISTS (SELECT 1 FROM block b, json_each(b.undo) u
-                            WHERE b.lifted_at IS NULL AND b.kind <> 'device'
-                              AND u.value ->> '$.Enable' = ?1)",
-        params![group],
+        "SELECT EXISTS (SELECT 1 FROM roll WHERE old_certificate = ?1
+                          AND authority IS NOT NULL AND state = 'done')",
+        params![it.as_bytes()],
         |row| row.get(0),
     )
 }
 
-/// Returns whether a CA certificate is excluded for good: revoked without a hold, or replaced
-/// because it, or one above it, was compromised.
+/// Returns whether a certificate is excluded for good: revoked without a hold, or below a
+/// generation that is.
 fn is_excluded_for_good(tx: &Tx<'_>, it: &Thumbprint) -> Result<bool, StoreError> {
     let hold = RevocationReason::CertificateHold.code();
-    tx.query_one(
-        "SELECT EXISTS (SELECT 1 FROM certificate WHERE sha256 = ?1
-                              AND revocation_reason IS NOT NULL AND revocation_reason <> ?2)
-                 OR EXISTS (SELECT 1 FROM roll WHERE old_certificate = ?1
-                              AND authority IS NOT NULL AND reason = 'compromise')",
-        params![it.as_bytes(), hold],
-        |row| row.get(0),
-    )
+    let sql = format!(
+        "{ABOVE} SELECT EXISTS (
+             SELECT 1 FROM certificate c
+             WHERE (c.sha256 = ?1 OR c.intent IN (
+                     SELECT certificate FROM generation WHERE id IN (SELECT id FROM above)))
+               AND c.revocation_reason IS NOT NULL AND c.revocation_reason <> ?2)"
+    );
+    tx.query_one(&sql, params![it.as_bytes(), hold], |row| row.get(0))
 }
 
-/// Returns whether one of these CA certificates is excluded for good.
+/// Returns whether one of these certificates is excluded for good.
 pub(super) fn any_excluded_for_good(tx: &Tx<'_>, them: &[Thumbprint]) -> Result<bool, StoreError> {
     for it in them {
         if is_excluded_for_good(tx, it)? {

@@ -1,23 +1,28 @@
-//! Excludes devices, groups and generations in one transaction, and readmits what a block excluded.
+//! Excludes devices, groups and generations, each in one transaction.
 //!
 //! Status and slots of enrollments, revocations, rolls, and intents that are abandoned change
-//! together: from then on the store desires nothing that admits what is excluded. The groups and
-//! the hierarchy are read in that transaction, so a plan misses nothing that was added a moment
-//! before. The work for each of many devices follows in chunks ([`super::hold`]).
+//! together: from then on the store desires nothing that admits what is excluded. The enrollments
+//! and the hierarchy are read in that transaction, so a plan misses nothing that was added a moment
+//! before, and enrollments at services that are not configured now change too: they must not admit
+//! anything when their service is configured again. The revocation of leaves and the work at hubs,
+//! for each of many devices, follow in chunks ([`super::hold`]); [`super::readmission`] lifts a
+//! block.
 
 use super::access_path::{access_paths, ensure_individual};
 use super::audit::{self, AuditEntry};
 use super::block::{self, BlockKind, BlockRow, Undo};
-use super::compromise::{self, compromised_until};
+use super::compromise;
 use super::engine::Tx;
-use super::enrollment::{self, EnrollmentRow, by_id, save_slots, set_status};
+use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id, save_slots, set_status};
 use super::generation::{self, GenerationState};
 use super::hub_task::{self, HubCause, NewHubTask};
-use super::mark::{self, MarkSubject};
+use super::mark;
 use super::revocation::{self, Revocation, RevocationTarget, Revoked};
 use super::roll::RollRow;
-use super::{Store, StoreError, UnixSeconds, abandon, conflicts, hold};
-use crate::enrollment::exclusion::{self, End, Generation, Group, Remaining, Restriction};
+use super::{Store, StoreError, UnixSeconds, abandon, conflicts, hold, individual};
+use crate::enrollment::exclusion::{
+    self, End, Enrollments, Generation, Group, Individual, Remaining, Restriction,
+};
 use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::revocation::RevocationReason;
@@ -91,8 +96,9 @@ pub(super) struct Applied {
     pub(super) before: EnrollmentRow,
     /// The status and slots that it has now.
     pub(super) remaining: Remaining,
-    /// The step that reverts the restriction.
-    pub(super) undo: Undo,
+    /// The step that reverts the restriction. `None` where its enrollment says by itself whether it
+    /// may be enabled again.
+    pub(super) undo: Option<Undo>,
 }
 
 impl Exclusion {
@@ -130,13 +136,6 @@ impl Store {
     ) -> Result<RecordedExclusion, StoreError> {
         self.write(move |tx| exclude(tx, &exclusion, &entry))
     }
-
-    /// Lifts a block: reverts its restrictions, and takes the first chunk of the certificates that
-    /// it holds off hold; the others follow ([`Store::release_holds`]). A device goes back to its
-    /// group, unless that group would admit a compromised leaf.
-    pub fn readmit(&self, block: i64, entry: AuditEntry) -> Result<Revoked, StoreError> {
-        self.write(move |tx| readmit(tx, block, &entry))
-    }
 }
 
 fn exclude(
@@ -166,6 +165,7 @@ fn exclude(
     if let Cause::Compromise { detail, .. } = &new.cause {
         rolls = match generation {
             Some(generation) => {
+                compromise::end_leaf_rolls(tx, &applied, entry)?;
                 let replaced = exclusion::to_replace(generation, &hierarchy);
                 compromise::begin_authorities(tx, &replaced, detail, entry)?
             }
@@ -174,7 +174,7 @@ fn exclude(
     }
     let revoked = revoke(tx, new, block, generation, &applied, entry)?;
     if let Some(block) = block {
-        block::save_undo(tx, block, applied.iter().map(|it| &it.undo))?;
+        block::save_undo(tx, block, applied.iter().filter_map(|it| it.undo.as_ref()))?;
         for it in &applied {
             delete_identity(tx, new, HubCause::Block(block), &it.before, entry.at)?;
         }
@@ -195,30 +195,32 @@ fn plan(
     hierarchy: &[Generation],
     at: UnixSeconds,
 ) -> Result<Vec<Restriction>, StoreError> {
+    if let Excluded::Device(device) = &new.subject {
+        let paths = access_paths(tx, device, at)?;
+        if new.slots().len() < SlotName::BOTH.len() {
+            compromise::check_slots(device, &paths)?;
+        }
+        return Ok(exclusion::of_device(paths, new.slots()));
+    }
     let rows = enrollment::groups(tx)?;
     let groups: Vec<Group<'_>> = rows.iter().map(known_group).collect();
-    Ok(match (&new.subject, generation) {
-        (Excluded::Device(device), _) => {
-            let paths = access_paths(tx, device, &new.services, at)?;
-            if new.slots().len() < SlotName::BOTH.len() {
-                compromise::check_slots(device, &paths)?;
-            }
-            exclusion::of_device(paths, new.slots())
-        }
-        (Excluded::Group(name), _) => exclusion::of_group(name, &groups),
-        (Excluded::Generation(..), None) => Vec::new(),
-        (Excluded::Generation(..), Some(excluded)) => {
-            let mut services: BTreeSet<&str> = new.services.iter().map(String::as_str).collect();
-            if new.end() == End::Successor {
-                // A group at a service that is not configured now must not admit it later.
-                services.extend(groups.iter().map(|it| it.provisioning));
-            }
-            exclusion::of_generation(excluded, hierarchy, new.end(), &services, &groups)
-        }
+    let holders = match generation {
+        Some(it) => individual::with_leaves_by(tx, &exclusion::below(it.id, hierarchy))?,
+        None => individual::beside_groups(tx)?,
+    };
+    let individuals: Vec<Individual<'_>> = holders.iter().map(|it| it.known()).collect();
+    let known = Enrollments {
+        groups: &groups,
+        individuals: &individuals,
+    };
+    let (_, name, _) = new.subject.key();
+    Ok(match generation {
+        Some(it) => exclusion::of_generation(it, hierarchy, new.end(), known),
+        None => exclusion::of_group(name, hierarchy, known),
     })
 }
 
-fn known_group(row: &EnrollmentRow) -> Group<'_> {
+pub(super) fn known_group(row: &EnrollmentRow) -> Group<'_> {
     Group {
         id: row.id,
         provisioning: &row.provisioning,
@@ -231,7 +233,7 @@ fn known_group(row: &EnrollmentRow) -> Group<'_> {
 }
 
 /// Returns every generation that has a certificate, issuers first.
-fn hierarchy(tx: &Tx<'_>) -> Result<Vec<Generation>, StoreError> {
+pub(super) fn hierarchy(tx: &Tx<'_>) -> Result<Vec<Generation>, StoreError> {
     Ok(generation::all(tx)?
         .into_iter()
         .filter_map(|row| {
@@ -249,7 +251,7 @@ fn hierarchy(tx: &Tx<'_>) -> Result<Vec<Generation>, StoreError> {
         .collect())
 }
 
-fn find<'a>(
+pub(super) fn find<'a>(
     hierarchy: &'a [Generation],
     authority: &str,
     number: i64,
@@ -311,20 +313,25 @@ fn apply(
     save_slots(tx, before.id, &remaining.slots)?;
     set_status(tx, before.id, before.enabled && remaining.enabled)?;
     mark::raise_urgent(tx, before.id, cause, at)?;
-    let undo = undo.unwrap_or_else(|| {
-        if !remaining.enabled {
-            return Undo::Enable(before.id);
-        }
-        Undo::Slots {
-            id: before.id,
-            from: before.slots.clone(),
-            to: remaining.slots.clone(),
-        }
-    });
+    let undo = undo.or_else(|| undo_of(&before, &remaining));
     Ok(Applied {
         before,
         remaining,
         undo,
+    })
+}
+
+/// Returns the step that reverts the change of an enrollment. A blocking group is never enabled,
+/// and an individual enrollment is enabled when nothing excludes its leaves.
+fn undo_of(before: &EnrollmentRow, remaining: &Remaining) -> Option<Undo> {
+    let is_group = before.kind == EnrollmentKind::Group;
+    if !remaining.enabled {
+        return (is_group && before.overlay_of.is_none()).then_some(Undo::Enable(before.id));
+    }
+    Some(Undo::Slots {
+        id: before.id,
+        from: before.slots.clone(),
+        to: remaining.slots.clone(),
     })
 }
 
@@ -401,72 +408,4 @@ pub(super) fn delete_identity(
     let task = NewHubTask::deletion(&enrollment.provisioning, device, enrollment.id);
     hub_task::queue(tx, cause, &[task], at)?;
     Ok(())
-}
-
-fn readmit(tx: &Tx<'_>, block: i64, entry: &AuditEntry) -> Result<Revoked, StoreError> {
-    let undo = block::lift(tx, block, entry)?;
-    let revoked = hold::release(tx, block, entry.at)?;
-    // Backwards: a restriction that came after another one is reverted before it.
-    let mut blocking = None;
-    for undo in undo.into_iter().rev() {
-        revert(tx, &undo, blocking, entry.at)?;
-        if let Undo::Remove(id) = undo {
-            blocking = Some(id);
-        }
-    }
-    audit::append(tx, entry)?;
-    Ok(revoked)
-}
-
-/// Reverts a restriction, unless another exclusion needs it. `blocking` is the blocking group that
-/// is being removed: the service takes its certificate in one enrollment only.
-fn revert(
-    tx: &Tx<'_>,
-    undo: &Undo,
-    blocking: Option<i64>,
-    at: UnixSeconds,
-) -> Result<(), StoreError> {
-    let Some(row) = enrollment::find(tx, undo.enrollment())? else {
-        return Ok(());
-    };
-    match undo {
-        Undo::Enable(_) if !conflicts::may_enable(tx, &row, &row.slots)? => return Ok(()),
-        Undo::Enable(id) => set_status(tx, *id, true)?,
-        Undo::Remove(_) if conflicts::any_excluded_for_good(tx, &row.slots.held())? => {
-            return Ok(());
-        }
-        Undo::Remove(id) => {
-            // It came after the group that let go of its certificate; now that group comes after
-            // it.
-            enrollment::set_after(tx, *id, None)?;
-            enrollment::set_removed(tx, *id)?;
-        }
-        Undo::Slots { from, to, .. } => {
-            // A roll or another exclusion has changed the slots since, or one of the certificates
-            // is excluded for good.
-            if row.slots != *to || conflicts::any_excluded_for_good(tx, &from.held())? {
-                return Ok(());
-            }
-            if let Some((authority, number)) = conflicts::revoked_above(tx, &from.held())? {
-                // That block reverts it in its turn.
-                let kind = BlockKind::Generation;
-                return match block::active(tx, kind, &authority, Some(number))? {
-                    Some(other) => block::hand_over(tx, other, undo),
-                    None => Ok(()),
-                };
-            }
-            save_slots(tx, row.id, from)?;
-            enrollment::set_after(tx, row.id, blocking)?;
-        }
-        Undo::Device { id, leaving } => {
-            let enabled = conflicts::may_enable(tx, &row, &row.slots)?;
-            set_status(tx, *id, enabled)?;
-            let goes = *leaving || row.overlay_of.is_some();
-            if goes && compromised_until(tx, &row.name, at)?.is_none() {
-                enrollment::set_removed(tx, *id)?;
-            }
-        }
-    }
-    let subject = MarkSubject::Enrollment(row.id);
-    mark::raise(tx, subject, "block lifted", at)
 }

@@ -129,12 +129,12 @@ impl Store {
         })
     }
 
-    /// Returns the devices whose current leaf is by this generation, in the order in which they
-    /// need a new one: the most recently active first, and among equals those whose leaf ends
+    /// Returns the devices whose current leaf is by one of these generations, in the order in which
+    /// they need a new one: the most recently active first, and among equals those whose leaf ends
     /// first.
     pub fn devices_to_reissue(
         &self,
-        generation: i64,
+        generations: &[i64],
         now: UnixSeconds,
         limit: u32,
     ) -> Result<Vec<DeviceBelow>, StoreError> {
@@ -143,8 +143,8 @@ impl Store {
                 "SELECT d.registration_id, i.not_after {CURRENT} AND i.not_after >= ?2
                  ORDER BY {LAST_SEEN} DESC, i.not_after, d.registration_id LIMIT ?3"
             );
-            let generation = list(&[generation]);
-            tx.query_all(&sql, params![generation, now, limit], device)
+            let generations = list(generations);
+            tx.query_all(&sql, params![generations, now, limit], device)
         })
     }
 

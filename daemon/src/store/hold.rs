@@ -11,7 +11,7 @@
 
 use super::block::{self, BlockRow};
 use super::engine::{Tx, params};
-use super::enrollment::find;
+use super::enrollment::{EnrollmentKind, EnrollmentRow, find, individual};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate, is_held};
 use super::{Store, StoreError, UnixSeconds};
@@ -155,12 +155,13 @@ fn queue_deletions(
         // An enrollment that no longer exists admits no device.
         restricted.extend(find(tx, *id)?);
     }
+    restricted.retain(|it| it.kind == EnrollmentKind::Group);
     for (provisioning, device) in identities {
-        // The last one: a blocking group comes after the slots that have let go of its certificate.
-        let after = restricted
-            .iter()
-            .rev()
-            .find(|it| it.provisioning == *provisioning);
+        let own = individual(tx, device)?;
+        let here = |it: &&EnrollmentRow| it.provisioning == *provisioning;
+        // The last group: a blocking group comes after the slots that have let go of its
+        // certificate.
+        let after = own.iter().find(here).or(restricted.iter().rev().find(here));
         if let Some(enrollment) = after {
             let task = NewHubTask::deletion(provisioning, device, enrollment.id);
             hub_task::queue(tx, HubCause::Block(block.id), &[task], at)?;

@@ -8,7 +8,7 @@ use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
 use super::intent::{Intent, IntentRefusal, Moves};
 use super::mark::{self, MarkSubject};
-use super::{StoreError, UnixSeconds, block, compromise, conflicts, roll};
+use super::{StoreError, block, compromise, conflicts, roll};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use serde_json::json;
@@ -34,7 +34,9 @@ pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
         return Err(IntentRefusal::GroupBlocked { device, group });
     }
     for enrollment in individual(tx, registration_id)? {
-        if compromise::waits_for_leaf(tx, enrollment.id)? {
+        let is_replaced = compromise::waits_for_leaf(tx, enrollment.id)?
+            || !conflicts::excluded_leaves(tx, &enrollment.slots)?.is_empty();
+        if is_replaced {
             continue;
         }
         match enrollment.slots {
@@ -165,7 +167,13 @@ pub(super) fn place(
     for enrollment in individual(tx, registration_id)? {
         concerned.push(enrollment.provisioning.clone());
         if compromise::waits_for_leaf(tx, enrollment.id)? {
-            replace_compromised(tx, enrollment, leaf, entry.at)?;
+            let compromised = enrollment.slots.held();
+            replace(tx, &enrollment, &compromised, leaf, entry)?;
+            continue;
+        }
+        let excluded = conflicts::excluded_leaves(tx, &enrollment.slots)?;
+        if !excluded.is_empty() {
+            replace(tx, &enrollment, &excluded, leaf, entry)?;
             continue;
         }
         let before = enrollment.slots.clone();
@@ -184,22 +192,25 @@ pub(super) fn place(
     Ok(concerned)
 }
 
-/// Puts the new leaf in the place of all compromised leaves, and readmits the device.
-fn replace_compromised(
+/// Puts the new leaf in the place of excluded leaves, and readmits the device unless something else
+/// excludes it. Excluded leaves must not stay in a slot until they expire.
+fn replace(
     tx: &Tx<'_>,
-    row: EnrollmentRow,
+    row: &EnrollmentRow,
+    excluded: &[Thumbprint],
     leaf: Thumbprint,
-    at: UnixSeconds,
+    entry: &AuditEntry,
 ) -> Result<(), StoreError> {
-    let compromised = row.slots.held();
-    let left = row.slots.exclude(&compromised, Some(leaf));
-    let left = left.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
-    save_slots(tx, row.id, &left.slots)?;
-    set_status(tx, row.id, !block::is_blocked(tx, &row.name)?)?;
-    tx.execute(
-        "UPDATE roll SET new_certificate = ?2, changed_at = ?3
-         WHERE enrollment = ?1 AND state NOT IN ('done', 'aborted')",
-        params![row.id, leaf.as_bytes(), at],
-    )?;
-    mark::raise_urgent(tx, row.id, "leaf replaced", at)
+    let left = row.slots.clone().exclude(excluded, Some(leaf));
+    let slots = left
+        .map_err(|it| StoreError::Conflict(it.to_string()))?
+        .slots;
+    save_slots(tx, row.id, &slots)?;
+    match slots {
+        // A good leaf is left in the other slot, so this is a renewal.
+        Slots::Staged { serving, next, .. } => roll::stage(tx, row.id, serving, next, entry)?,
+        _ => roll::replaced(tx, row.id, leaf, entry.at)?,
+    }
+    set_status(tx, row.id, conflicts::may_enable(tx, row, &slots)?)?;
+    mark::raise_urgent(tx, row.id, "leaf replaced", entry.at)
 }

@@ -64,6 +64,7 @@ mod hold;
 mod hub_job;
 mod hub_observation;
 mod hub_task;
+mod individual;
 mod intent;
 mod issuance;
 mod issuance_count;
@@ -75,6 +76,7 @@ mod mark;
 mod opening;
 mod possession;
 mod probe;
+mod readmission;
 mod request;
 mod retry;
 mod revocation;
@@ -111,6 +113,7 @@ pub use hub_observation::HubObservation;
 pub use hub_task::{
     HubAction, HubAnswer, HubCause, HubProgress, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE, NewHubTask,
 };
+pub use individual::IndividualsBelow;
 pub use intent::{
     Idempotency, Intent, IntentRefusal, Moves, PriorRequest, Purpose, Recorded, Requester,
 };

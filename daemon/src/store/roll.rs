@@ -191,6 +191,23 @@ pub(super) fn stage(
     Ok(())
 }
 
+/// Step 10, for a device whose leaves were all excluded: the new leaf serves alone. That ends an
+/// expiry roll; one by compromise still waits for service and hub.
+pub(super) fn replaced(
+    tx: &Tx<'_>,
+    enrollment: i64,
+    new: Thumbprint,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE roll SET state = CASE reason WHEN 'expiry' THEN 'done' ELSE state END,
+         new_certificate = ?2, changed_at = ?3
+         WHERE enrollment = ?1 AND state NOT IN ('done', 'aborted')",
+        params![enrollment, new.as_bytes(), at],
+    )?;
+    Ok(())
+}
+
 /// Records a new roll. Returns its row id.
 pub(super) fn insert(
     tx: &Tx<'_>,

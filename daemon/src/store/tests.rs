@@ -1,5 +1,6 @@
 //! Tests what the schema and the operations refuse, and what a crash leaves.
 
+mod any_order;
 mod asked;
 mod block;
 mod calls;

@@ -84,6 +84,12 @@ pub struct Evidence {
     pub to_reissue: u64,
     /// Enrollments that block the old certificate, and are not confirmed yet.
     pub blocks_open: u64,
+    /// In a compromise: the individual enrollments below that are not confirmed, in words.
+    pub individuals_open: Vec<String>,
+    /// True while a block keeps the old certificate out of the slots.
+    pub old_blocked: bool,
+    /// True while a block keeps the next certificate out of the slots.
+    pub next_blocked: bool,
 }
 
 /// The next step of an authority's rollover.
@@ -137,6 +143,8 @@ pub enum Wait {
     Reissue(u64),
     /// The disabled groups that block the old certificate.
     Block,
+    /// The end of the block that excludes the next certificate.
+    BlockLifted,
     /// Nothing: it is done.
     Nothing,
 }
@@ -176,6 +184,9 @@ impl fmt::Display for Wait {
             Wait::Block => {
                 f.write_str("the service to hold the old certificate in a disabled group")
             }
+            Wait::BlockLifted => f.write_str(
+                "the block of the new certificate to be lifted (`hallmark status` has all blocks)",
+            ),
             Wait::Nothing => f.write_str("nothing"),
         }
     }
@@ -230,6 +241,7 @@ impl Evidence {
                 return Ok(Step::Stage(late));
             }
         }
+        self.next_may_serve()?;
         let changes = self.cut_over()?;
         if self.cut_over_approved {
             Ok(Step::CutOver(changes))
@@ -257,7 +269,11 @@ impl Evidence {
         }
         let draining = |it: &&Group| matches!(it.slots, Slots::Draining { .. });
         let draining: Vec<&Group> = self.groups.iter().filter(draining).collect();
-        if !draining.is_empty() || self.ca_certificates > self.ca_certificates_leaving {
+        self.next_may_serve()?;
+        // Lifting a block puts the old certificate back into its slots, for the devices that still
+        // need it: the drain lasts as long as without the block.
+        let is_needed = self.old_blocked || !draining.is_empty();
+        if is_needed || self.ca_certificates > self.ca_certificates_leaving {
             if let Some(reason) = self.retirement.objection() {
                 return Err(Wait::Retirement(reason));
             }
@@ -280,10 +296,20 @@ impl Evidence {
         }
     }
 
+    /// A blocked certificate takes no slot. It must not lose one either, to which lifting the block
+    /// takes it back.
+    fn next_may_serve(&self) -> Result<(), Wait> {
+        if self.next_blocked {
+            return Err(Wait::BlockLifted);
+        }
+        Ok(())
+    }
+
     fn in_step(&self) -> Result<(), Wait> {
         let late = self.groups.iter().filter(|group| !group.in_step);
         let late: Vec<String> = late
             .map(|group| format!("group {} at {}", group.name, group.provisioning))
+            .chain(self.individuals_open.iter().cloned())
             .collect();
         if late.is_empty() {
             Ok(())
@@ -298,6 +324,7 @@ impl Evidence {
         match self.published()? {
             None => Ok(Step::Make),
             Some(_) if self.next_serves => Err(Wait::Nothing),
+            Some(_) if self.next_blocked => Err(Wait::BlockLifted),
             Some(next) => Ok(Step::Replace(self.replace(next)?)),
         }
     }

@@ -6,7 +6,8 @@
 //! upwards for the first enrollment that holds one of its certificates, and asks whether that one
 //! is enabled (contract, section 10). So a certificate is excluded when the first enrollment that
 //! holds it, or one above it, is disabled; taking it out of its slots is not enough below a group
-//! that is enabled.
+//! that is enabled. An individual enrollment takes precedence over every group, and holds leaves by
+//! their thumbprints; it is excluded when no leaf in its slots is below what is excluded.
 
 use super::refusal::{Reason, Refusal};
 use super::slots::{SlotName, Slots};
@@ -73,6 +74,28 @@ pub struct Group<'a> {
     pub is_blocking: bool,
 }
 
+/// An individual enrollment that is to exist, of a device on its own or beside a group.
+#[derive(Clone, Copy, Debug)]
+pub struct Individual<'a> {
+    /// The row id of the enrollment.
+    pub id: i64,
+    /// The provisioning service.
+    pub provisioning: &'a str,
+    /// The group whose device it excludes, or has excluded.
+    pub overlay_of: Option<&'a str>,
+    /// The leaves in its slots, each with the generation that issued it.
+    pub leaves: &'a [(Thumbprint, i64)],
+}
+
+/// The enrollments of all services.
+#[derive(Clone, Copy, Debug)]
+pub struct Enrollments<'a> {
+    /// Every group.
+    pub groups: &'a [Group<'a>],
+    /// Every individual enrollment that the exclusion may concern.
+    pub individuals: &'a [Individual<'a>],
+}
+
 /// A disabled group that holds one excluded certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockingGroup {
@@ -134,65 +157,182 @@ pub fn of_device(paths: Vec<AccessPath>, slots: &[SlotName]) -> Vec<Restriction>
     paths.into_iter().map(restrict).collect()
 }
 
-/// Plans the exclusion of all devices of the groups with this id, whichever their services.
-pub fn of_group(name: &str, groups: &[Group<'_>]) -> Vec<Restriction> {
-    let named = groups
+/// Plans the exclusion of all devices of the groups with this id, whichever their services. The
+/// enrollments of devices beside such a group are disabled with it.
+pub fn of_group(name: &str, hierarchy: &[Generation], known: Enrollments<'_>) -> Vec<Restriction> {
+    let named = known
+        .groups
         .iter()
         .filter(|it| it.name.eq_ignore_ascii_case(name));
-    named.map(|it| Restriction::Disable(it.id)).collect()
+    let mut plan: Vec<_> = named
+        .clone()
+        .map(|it| Restriction::Disable(it.id))
+        .collect();
+    for individual in known.individuals {
+        if named
+            .clone()
+            .any(|it| it.has_beside_it(individual, hierarchy))
+        {
+            plan.push(Restriction::Disable(individual.id));
+        }
+    }
+    plan
 }
 
-/// Plans the exclusion of a generation and all below it from these services.
+/// Plans the exclusion of a generation and all below it from every service: from the groups, and
+/// from the individual enrollments, which take precedence over every group.
 pub fn of_generation(
     excluded: &Generation,
     hierarchy: &[Generation],
     end: End,
-    services: &BTreeSet<&str>,
-    groups: &[Group<'_>],
+    known: Enrollments<'_>,
 ) -> Vec<Restriction> {
-    let below = excluded_below(excluded, hierarchy, end);
-    let above = authorities_above(excluded, hierarchy);
+    let scope = Scope::new(excluded, hierarchy, end);
+    let services: BTreeSet<&str> = known.groups.iter().map(|it| it.provisioning).collect();
     let mut plan = Vec::new();
+    for individual in known.individuals {
+        let out: Vec<Thumbprint> = individual
+            .leaves
+            .iter()
+            .filter(|(_, issuer)| scope.below.contains(issuer))
+            .map(|(leaf, _)| *leaf)
+            .collect();
+        if !out.is_empty() {
+            plan.push(Restriction::Remove(individual.id, out));
+        }
+    }
     for service in services {
-        let here = groups.iter().filter(|it| it.provisioning == *service);
+        scope.plan_at(service, known.groups, &mut plan);
+    }
+    plan
+}
+
+/// Plans what a new group needs beside it: a blocking group for each generation below that is in
+/// `excluded`, unless a group of that service holds its certificate. Each comes after the one
+/// before it, so that the new group can come after the last.
+pub fn of_new_group(
+    new: &Group<'_>,
+    hierarchy: &[Generation],
+    excluded: &BTreeSet<i64>,
+    groups: &[Group<'_>],
+) -> Vec<BlockingGroup> {
+    let held = new.slots.held();
+    let holding = hierarchy.iter().filter(|it| held.contains(&it.certificate));
+    let below: BTreeSet<i64> = holding.flat_map(|it| below(it.id, hierarchy)).collect();
+    let here = || {
+        groups
+            .iter()
+            .filter(|it| it.provisioning == new.provisioning)
+    };
+    let is_held = |certificate| here().any(|it| it.slots.held().contains(&certificate));
+    let open = hierarchy
+        .iter()
+        .filter(|it| below.contains(&it.id) && excluded.contains(&it.id))
+        .filter(|it| !held.contains(&it.certificate) && !is_held(it.certificate));
+    open.map(|it| it.blocking_group(new.provisioning)).collect()
+}
+
+/// The generations that one exclusion concerns.
+struct Scope<'a> {
+    excluded: &'a Generation,
+    /// The excluded generation and all below it.
+    below: BTreeSet<i64>,
+    /// Their certificates.
+    certificates: BTreeSet<Thumbprint>,
+    /// The certificates that a service deletes where it holds them as CA certificates.
+    deleted: BTreeSet<Thumbprint>,
+    /// The authority of the generation and those of all generations above it.
+    above: BTreeSet<&'a str>,
+}
+
+impl<'a> Scope<'a> {
+    fn new(excluded: &'a Generation, hierarchy: &'a [Generation], end: End) -> Self {
+        let below = below(excluded.id, hierarchy);
+        let certificates = hierarchy.iter().filter(|it| below.contains(&it.id));
+        let replaced = match end {
+            End::Revert => Vec::new(),
+            End::Successor => to_replace(excluded, hierarchy),
+        };
+        Self {
+            excluded,
+            certificates: certificates.map(|it| it.certificate).collect(),
+            below,
+            deleted: replaced.iter().map(|it| it.certificate).collect(),
+            above: authorities_above(excluded, hierarchy),
+        }
+    }
+
+    /// Plans the changes of the groups of one service. The blocking group comes last.
+    fn plan_at(&self, service: &str, groups: &[Group<'_>], plan: &mut Vec<Restriction>) {
         let mut after = None;
         let mut is_reachable = false;
         let mut is_held = false;
-        for group in here {
+        for group in groups.iter().filter(|it| it.provisioning == service) {
             let held = group.slots.held();
             let mut out = held.clone();
-            out.retain(|it| below.contains(it));
-            let is_own = out.contains(&excluded.certificate);
+            out.retain(|it| self.certificates.contains(it));
+            let is_own = out.contains(&self.excluded.certificate);
             if out.is_empty() {
-                is_reachable |= group.authority.is_some_and(|it| above.contains(it));
+                is_reachable |= group.authority.is_some_and(|it| self.above.contains(it));
                 continue;
             }
             if out.len() < held.len() {
                 is_reachable = true;
                 after = is_own.then_some(group.id).or(after);
             } else {
-                is_held |= is_own;
                 // The service takes no record that names a CA certificate which is deleted, and
-                // admits no device by it: the group stays as it is.
-                if group.is_blocking || (group.by_reference && end == End::Successor) {
+                // finds no device by it: the group stays as it is, and holds nothing.
+                let is_gone = group.by_reference && out.iter().all(|it| self.deleted.contains(it));
+                is_held |= is_own && !is_gone;
+                if group.is_blocking || is_gone {
                     continue;
                 }
             }
             plan.push(Restriction::Remove(group.id, out));
         }
         // A root that is deleted is not found by any group above: there is none.
-        let is_deleted = excluded.is_root && end == End::Successor;
-        if is_reachable && !is_held && !is_deleted {
-            plan.push(Restriction::Hold(BlockingGroup {
-                provisioning: (*service).to_owned(),
-                authority: excluded.authority.clone(),
-                number: excluded.number,
-                certificate: excluded.certificate,
-                after,
-            }));
+        let is_gone = self.excluded.is_root && self.deleted.contains(&self.excluded.certificate);
+        if is_reachable && !is_held && !is_gone {
+            let blocking = self.excluded.blocking_group(service);
+            plan.push(Restriction::Hold(BlockingGroup { after, ..blocking }));
         }
     }
-    plan
+}
+
+impl Generation {
+    /// Returns the blocking group that excludes this generation from a service.
+    fn blocking_group(&self, provisioning: &str) -> BlockingGroup {
+        BlockingGroup {
+            provisioning: provisioning.to_owned(),
+            authority: self.authority.clone(),
+            number: self.number,
+            certificate: self.certificate,
+            after: None,
+        }
+    }
+}
+
+impl Group<'_> {
+    /// Returns whether an individual enrollment is that of a device of this group: the group would
+    /// admit the device without it. An enrollment on its own is not.
+    pub fn has_beside_it(&self, individual: &Individual<'_>, hierarchy: &[Generation]) -> bool {
+        let Some(overlay_of) = individual.overlay_of else {
+            return false;
+        };
+        if individual.provisioning != self.provisioning {
+            return false;
+        }
+        let is_below = |issuer: i64| {
+            let issuer = hierarchy.iter().find(|it| it.id == issuer);
+            let above = issuer.map(|it| authorities_above(it, hierarchy));
+            above.is_some_and(|above| self.authority.is_some_and(|it| above.contains(it)))
+        };
+        overlay_of.eq_ignore_ascii_case(self.name)
+            || individual
+                .leaves
+                .iter()
+                .any(|(_, issuer)| is_below(*issuer))
+    }
 }
 
 /// Returns the generations that need a successor when `excluded` is compromised: that generation,
@@ -211,27 +351,17 @@ pub fn to_replace<'a>(
     listed
 }
 
-/// A block excludes all generations below, a compromise those of the authorities that get
-/// successors: an authority that signs by a good generation already drains its old one as planned.
-fn excluded_below(
-    excluded: &Generation,
-    hierarchy: &[Generation],
-    end: End,
-) -> BTreeSet<Thumbprint> {
-    let replaced = to_replace(excluded, hierarchy);
-    let mut below = BTreeSet::from([excluded.id]);
-    let mut certificates = BTreeSet::from([excluded.certificate]);
+/// Returns this generation and all below it. The certificate of each names the one above as its
+/// issuer, so a relying party that rejects the one above accepts none of them.
+pub fn below(id: i64, hierarchy: &[Generation]) -> BTreeSet<i64> {
+    let mut below = BTreeSet::from([id]);
     // Row ids of issuers are lower than those of the generations that they sign.
     for it in hierarchy {
-        if !it.parent.is_some_and(|parent| below.contains(&parent)) {
-            continue;
-        }
-        below.insert(it.id);
-        if end == End::Revert || replaced.iter().any(|other| other.authority == it.authority) {
-            certificates.insert(it.certificate);
+        if it.parent.is_some_and(|parent| below.contains(&parent)) {
+            below.insert(it.id);
         }
     }
-    certificates
+    below
 }
 
 /// Returns the authority of the generation and those of all generations above it.

@@ -142,6 +142,14 @@ pub fn next_leaf_step(
     let stay = || slots.clone();
     match state {
         RollState::Requested => Err(Wait::Request),
+        // A block has taken one of the two leaves out of its slot, and lifting it puts that leaf
+        // back while the device may need it.
+        RollState::Staged | RollState::Draining if matches!(slots, Slots::Serving { .. }) => {
+            match evidence.retirement.objection() {
+                Some(reason) => Err(Wait::Expiry(reason)),
+                None => with(RollState::Done, stay()),
+            }
+        }
         RollState::Staged => match stay().cut_over(&evidence.sighting) {
             Ok(slots) => with(RollState::Draining, slots),
             Err(refusal) => Err(Wait::Observation(refusal.reason)),

@@ -107,7 +107,9 @@ impl CertificateAuthority {
         let detail = AuthorityDetail::of(roll)?;
         let hierarchy = self.hierarchy();
         let next = next_generation(&hierarchy, name, *old_generation, *new_generation);
-        let certificates = self.store.ca_certificates()?;
+        let mut certificates = self.store.ca_certificates()?;
+        // Nothing is deleted at a service that is not configured.
+        certificates.retain(|it| self.provisioning.contains(&it.provisioning));
         let held = certificates
             .iter()
             .filter(|it| it.generation == *old_generation);
@@ -138,6 +140,7 @@ impl CertificateAuthority {
             groups: groups
                 .iter()
                 .map(|row| known_group(&hierarchy, row, roll.reason, &detail))
+                .map(|group| self.waited_for(group, roll.reason))
                 .collect(),
             cut_over_approved: approved(ApprovalStep::CutOver),
             retirement_approved: approved(ApprovalStep::Retire),
@@ -147,9 +150,73 @@ impl CertificateAuthority {
             ca_certificates: held.clone().count() as u64,
             ca_certificates_leaving: held.filter(|it| it.removed).count() as u64,
             hub_open: u64::try_from(hub.open()).unwrap_or(0),
-            to_reissue: self.store.devices_under(&[*old_generation], now)?,
+            to_reissue: self.store.devices_under(&self.to_replace(roll)?, now)?,
             blocks_open: self.blocks_open(name, roll.old_certificate)?,
+            individuals_open: self.individuals_open(roll, now)?,
+            old_blocked: self.store.blocked_above(*old_generation)?.is_some(),
+            next_blocked: self.is_blocked(next)?,
         })
+    }
+
+    fn is_blocked(&self, next: Option<&Generation>) -> Result<bool, Error> {
+        match next {
+            Some(next) => Ok(self.store.blocked_above(next.id)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// In a compromise, lists the individual enrollments of devices below that the configured
+    /// services are not observed to have as desired: they take precedence over the groups.
+    fn individuals_open(&self, roll: &RollRow, now: i64) -> Result<Vec<String>, Error> {
+        let RollSubject::Authority { old_generation, .. } = roll.subject else {
+            return Ok(Vec::new());
+        };
+        if roll.reason != RollReason::Compromise {
+            return Ok(Vec::new());
+        }
+        let below = self.hierarchy().subtree(old_generation);
+        let open = self.store.individuals_below(&below, now)?.into_iter();
+        Ok(open
+            .filter(|it| it.open > 0 && self.provisioning.contains(&it.provisioning))
+            .map(|it| format!("{} individual enrollments at {}", it.open, it.provisioning))
+            .collect())
+    }
+
+    /// Returns the generations whose devices need new leaves: the replaced one; in a compromise
+    /// also those below of authorities that get no successor, because they have a good generation.
+    pub(super) fn to_replace(&self, roll: &RollRow) -> Result<Vec<i64>, Error> {
+        let RollSubject::Authority {
+            name,
+            old_generation,
+            ..
+        } = &roll.subject
+        else {
+            return Ok(Vec::new());
+        };
+        if roll.reason != RollReason::Compromise {
+            return Ok(vec![*old_generation]);
+        }
+        let hierarchy = self.hierarchy();
+        let mut generations = hierarchy.subtree(*old_generation);
+        let own = hierarchy.iter().filter(|it| it.authority == *name);
+        let excluded = own.filter(|it| hierarchy.revoked_above(it.id).is_some());
+        generations.extend(excluded.map(|it| it.id));
+        let mut others = self.store.open_authority_rolls()?;
+        others.retain(|it| it.reason == RollReason::Compromise && it.id != roll.id);
+        generations.retain(|id| {
+            let authority = hierarchy.generation(*id).map(|it| it.authority.as_str());
+            !others.iter().any(|it| Some(it.subject.name()) == authority)
+        });
+        Ok(generations.into_iter().collect())
+    }
+
+    /// A service that is not configured is never observed; a compromise does not wait for it.
+    fn waited_for(&self, group: Group, reason: RollReason) -> Group {
+        let is_configured = self.provisioning.contains(&group.provisioning);
+        Group {
+            in_step: group.in_step || (reason == RollReason::Compromise && !is_configured),
+            ..group
+        }
     }
 
     fn above_lets_in(&self, roll: &RollRow) -> Result<bool, Error> {

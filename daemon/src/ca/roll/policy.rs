@@ -110,9 +110,9 @@ impl CertificateAuthority {
         if self.rolling.notification.is_none() {
             return Ok(Vec::new());
         }
-        let devices = self
-            .store
-            .devices_to_reissue(generation, self.now(), DEVICES_LISTED_MAX)?;
+        let devices =
+            self.store
+                .devices_to_reissue(&[generation], self.now(), DEVICES_LISTED_MAX)?;
         let tasks = devices.iter().flat_map(|device| {
             self.hubs
                 .keys()

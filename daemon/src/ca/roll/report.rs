@@ -182,12 +182,10 @@ impl CertificateAuthority {
     /// Devices whose current leaf is under the old generation, the most urgent first, at most
     /// `limit`.
     pub fn to_reissue(&self, roll: &RollRow, limit: u32) -> Result<Vec<Reissue>, Error> {
-        let RollSubject::Authority { old_generation, .. } = roll.subject else {
-            return Ok(Vec::new());
-        };
+        let generations = self.to_replace(roll)?;
         let devices = self
             .store
-            .devices_to_reissue(old_generation, self.now(), limit)?;
+            .devices_to_reissue(&generations, self.now(), limit)?;
         let devices = devices.into_iter().map(|device| Reissue {
             registration_id: device.registration_id,
             not_after: rfc3339(device.not_after),

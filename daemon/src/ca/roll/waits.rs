@@ -11,6 +11,7 @@ codes! {
     WaitCode {
         Approval => "approval",
         AuthoritiesBelow => "authorities_below",
+        BlockLifted => "block_lifted",
         BlockingGroup => "blocking_group",
         BothSlotsObserved => "both_slots_observed",
         CaCertificateDeleted => "ca_certificate_deleted",
@@ -100,6 +101,7 @@ pub(super) fn coded(wait: &Wait) -> Waits {
         ),
         Wait::Reissue(devices) => (WaitCode::DevicesReissued, json!({ "devices": devices })),
         Wait::Block => (WaitCode::BlockingGroup, json!({})),
+        Wait::BlockLifted => (WaitCode::BlockLifted, json!({})),
         Wait::Nothing => (WaitCode::Nothing, json!({})),
     };
     Waits::new(code, parameters, wait.to_string())

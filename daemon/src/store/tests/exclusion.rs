@@ -17,16 +17,17 @@ fn subjects() -> [Excluded; 6] {
 
 /// Two devices below the authority `line`, the first with an individual enrollment; `line` and the
 /// root above it have a group each, and that of `line` holds another certificate, too.
-struct Plant {
-    stage: Stage,
-    root: Thumbprint,
-    line: Thumbprint,
+pub(super) struct Plant {
+    pub(super) stage: Stage,
+    pub(super) root: Thumbprint,
+    pub(super) line: Thumbprint,
+    pub(super) line_generation: i64,
     /// The slots and the status of each enrollment before any block.
     original: BTreeMap<String, (Slots, bool)>,
 }
 
 impl Plant {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let stage = Stage::new();
         let plan = PlannedGeneration {
             authority: "line".into(),
@@ -36,6 +37,7 @@ impl Plant {
             key_id: vec![8; 16],
         };
         let line = stage.store.plan_generation(plan).unwrap().id;
+        let line_generation = line;
         stage.store.record_key(line, vec![4, 5, 6], None).unwrap();
         let intent = Intent {
             purpose: Purpose::Authority,
@@ -76,6 +78,7 @@ impl Plant {
             stage,
             root,
             line,
+            line_generation,
             original: BTreeMap::new(),
         };
         plant.original = plant.desired();

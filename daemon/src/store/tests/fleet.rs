@@ -68,7 +68,7 @@ fn a_fleet_of_ten_thousand_is_counted() {
     assert_eq!(stage.store.devices_needing(&root, 1_000).unwrap(), 10_000);
     let first = stage
         .store
-        .devices_to_reissue(stage.root, 1_000, 1_000)
+        .devices_to_reissue(&[stage.root], 1_000, 1_000)
         .unwrap();
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
 }

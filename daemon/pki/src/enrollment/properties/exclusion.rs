@@ -1,7 +1,8 @@
 //! Random hierarchies and groups against the planner of exclusions, judged as DPS judges a chain.
 
 use crate::enrollment::exclusion::{
-    AccessPath, End, Generation, Group, Restriction, of_device, of_generation, of_group, to_replace,
+    AccessPath, BlockingGroup, End, Enrollments, Generation, Group, Individual, Restriction,
+    of_device, of_generation, of_group, of_new_group, to_replace,
 };
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
@@ -22,11 +23,25 @@ struct Entry {
     is_blocking: bool,
 }
 
+/// An individual enrollment at a service, as it is desired.
+#[derive(Clone, Debug)]
+struct Own {
+    id: i64,
+    service: &'static str,
+    leaves: Vec<(Thumbprint, i64)>,
+    slots: Slots,
+    enabled: bool,
+}
+
+/// The row id of the first individual enrollment: those of groups are lower.
+const FIRST_OWN: i64 = 1_000;
+
 /// Authorities, each with a parent and one or two generations; the last generation serves.
 #[derive(Clone, Debug)]
 struct World {
     hierarchy: Vec<Generation>,
     entries: Vec<Entry>,
+    own: Vec<Own>,
 }
 
 /// For each authority: its parent (modulo those before it, or none), the parent's generation for
@@ -40,13 +55,19 @@ fn draft() -> impl Strategy<Value = Draft> {
 }
 
 fn world() -> impl Strategy<Value = World> {
-    prop::collection::vec(draft(), 1..6).prop_map(|drafts| {
+    let drafts = prop::collection::vec(draft(), 1..6);
+    let own = prop::collection::vec((0usize..10, 0usize..10, any::<bool>()), 0..5);
+    (drafts, own).prop_map(|(drafts, own)| {
         let mut world = World {
             hierarchy: Vec::new(),
             entries: Vec::new(),
+            own: Vec::new(),
         };
         for (index, draft) in drafts.iter().enumerate() {
             world.add(index, draft);
+        }
+        for (old, new, both) in own {
+            world.enroll(old, new, both);
         }
         world
     })
@@ -99,40 +120,110 @@ impl World {
                 authority: authority.clone(),
                 slots,
                 enabled: true,
-                // Below a group of another authority, a group by reference whose CA certificate is
-                // deleted does not exclude it.
-                by_reference: *by_reference && issuers.is_empty(),
+                by_reference: *by_reference,
                 is_blocking: false,
             });
         }
     }
 
+    /// Adds a device with an individual enrollment: with one leaf, or in the middle of a renewal.
+    fn enroll(&mut self, old: usize, new: usize, both: bool) {
+        let number = self.own.len();
+        let leaf = |which: &str| Thumbprint::of(format!("leaf {which} {number}").as_bytes());
+        let issuer = |pick: usize| (pick % self.hierarchy.len()) as i64;
+        let mut leaves = vec![(leaf("old"), issuer(old))];
+        let mut slots = Slots::Empty.serve(leaf("old")).unwrap();
+        if both {
+            leaves.push((leaf("new"), issuer(new)));
+            slots = slots.stage(leaf("new")).unwrap();
+        }
+        self.own.push(Own {
+            id: FIRST_OWN + number as i64,
+            service: SERVICES[number % 2],
+            leaves,
+            slots,
+            enabled: true,
+        });
+    }
+
     fn plan(&self, excluded: usize, end: End) -> Vec<Restriction> {
         let groups: Vec<Group<'_>> = self.entries.iter().map(known).collect();
-        let services = BTreeSet::from(SERVICES);
-        let excluded = &self.hierarchy[excluded];
-        of_generation(excluded, &self.hierarchy, end, &services, &groups)
+        let individuals: Vec<Individual<'_>> = self.own.iter().map(known_own).collect();
+        let known = Enrollments {
+            groups: &groups,
+            individuals: &individuals,
+        };
+        of_generation(&self.hierarchy[excluded], &self.hierarchy, end, known)
+    }
+
+    /// Adds a group of an authority, with what excludes the generations below that are excluded
+    /// already. A group of an excluded authority is refused, and so is a second one.
+    fn add_later(&mut self, pick: usize, excluded: &BTreeSet<i64>) {
+        let generation = self.hierarchy[pick % self.hierarchy.len()].clone();
+        let service = SERVICES[pick % 2];
+        let mut above = Some(generation.id);
+        while let Some(id) = above {
+            if excluded.contains(&id) {
+                return;
+            }
+            above = self.hierarchy[id as usize].parent;
+        }
+        let slots = Slots::Empty.serve(generation.certificate).unwrap();
+        let here = self.entries.iter().filter(|it| it.service == service);
+        if here
+            .clone()
+            .any(|it| it.slots.held().contains(&generation.certificate))
+        {
+            return;
+        }
+        let entry = Entry {
+            id: self.entries.len() as i64,
+            service,
+            authority: generation.authority,
+            slots,
+            enabled: true,
+            by_reference: false,
+            is_blocking: false,
+        };
+        let groups: Vec<Group<'_>> = self.entries.iter().map(known).collect();
+        let plan = of_new_group(&known(&entry), &self.hierarchy, excluded, &groups);
+        self.entries.push(entry);
+        for group in plan {
+            self.hold(&group);
+        }
+    }
+
+    fn hold(&mut self, group: &BlockingGroup) {
+        self.entries.push(Entry {
+            id: self.entries.len() as i64,
+            service: SERVICES[usize::from(group.provisioning == SERVICES[1])],
+            authority: group.authority.clone(),
+            slots: Slots::Empty.serve(group.certificate).unwrap(),
+            enabled: false,
+            by_reference: false,
+            is_blocking: true,
+        });
     }
 
     fn apply(&mut self, plan: &[Restriction]) {
         for restriction in plan {
             let remaining = |slots: &Slots| restriction.remaining(slots).unwrap();
             match restriction {
+                Restriction::Remove(id, _) if *id >= FIRST_OWN => {
+                    let own = &mut self.own[(*id - FIRST_OWN) as usize];
+                    let left = remaining(&own.slots);
+                    own.slots = left.slots;
+                    own.enabled &= left.enabled;
+                    own.leaves
+                        .retain(|(leaf, _)| own.slots.held().contains(leaf));
+                }
                 Restriction::Disable(id) | Restriction::Remove(id, _) => {
                     let entry = &mut self.entries[*id as usize];
                     let left = remaining(&entry.slots);
                     entry.slots = left.slots;
                     entry.enabled &= left.enabled;
                 }
-                Restriction::Hold(group) => self.entries.push(Entry {
-                    id: self.entries.len() as i64,
-                    service: SERVICES[usize::from(group.provisioning == SERVICES[1])],
-                    authority: group.authority.clone(),
-                    slots: Slots::Empty.serve(group.certificate).unwrap(),
-                    enabled: false,
-                    by_reference: false,
-                    is_blocking: true,
-                }),
+                Restriction::Hold(group) => self.hold(group),
                 Restriction::Device(..) => unreachable!("no device is excluded"),
             }
         }
@@ -155,6 +246,13 @@ impl World {
             next = it.parent;
         }
         false
+    }
+
+    /// Returns the issuers of the leaves that an individual enrollment of some service admits.
+    fn admitted_on_their_own(&self) -> BTreeSet<(i64, Thumbprint, i64)> {
+        let enabled = self.own.iter().filter(|it| it.enabled);
+        let leaves = enabled.flat_map(|own| own.leaves.iter().map(|it| (own.id, it.0, it.1)));
+        leaves.collect()
     }
 
     fn below(&self, excluded: usize) -> Vec<i64> {
@@ -189,17 +287,28 @@ fn known(entry: &Entry) -> Group<'_> {
     }
 }
 
+fn known_own(own: &Own) -> Individual<'_> {
+    Individual {
+        id: own.id,
+        provisioning: own.service,
+        overlay_of: None,
+        leaves: &own.leaves,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_024, ..ProptestConfig::default() })]
 
-    /// One block after another: what one excludes, the next one does not readmit.
+    /// One block after another, with groups that are added between them: what one excludes, the
+    /// next one does not readmit.
     #[test]
     fn a_block_excludes_every_generation_below(
-        world in world(), excluded in prop::collection::vec(0usize..10, 1..4),
+        world in world(), excluded in prop::collection::vec((0usize..10, 0usize..10), 1..4),
     ) {
         let mut world = world;
         let mut blocked = Vec::new();
-        for pick in excluded {
+        let mut revoked = BTreeSet::new();
+        for (pick, late) in excluded {
             let excluded = pick % world.hierarchy.len();
             let before = world.clone();
             let plan = world.plan(excluded, End::Revert);
@@ -212,6 +321,20 @@ proptest! {
                 for it in 0..world.hierarchy.len() as i64 {
                     let newly = world.admits(service, it, &[]) && !before.admits(service, it, &[]);
                     prop_assert!(!newly, "{} was admitted by {:?}", it, plan);
+                }
+            }
+            let own = world.admitted_on_their_own();
+            for it in &own {
+                prop_assert!(!blocked.contains(&it.2), "{:?}: {:?}", it, plan);
+            }
+            for it in before.admitted_on_their_own() {
+                prop_assert!(blocked.contains(&it.2) || own.contains(&it), "{:?} is lost", it);
+            }
+            revoked.insert(excluded as i64);
+            world.add_later(late, &revoked);
+            for service in SERVICES {
+                for it in &blocked {
+                    prop_assert!(!world.admits(service, *it, &[]), "{}: {:?}", it, world);
                 }
             }
             prop_assert!(world.is_held_once(), "{:?}", world.entries);
@@ -230,9 +353,13 @@ proptest! {
         let replaced = to_replace(&before.hierarchy[excluded], &before.hierarchy);
         let deleted: Vec<Thumbprint> = replaced.iter().map(|it| it.certificate).collect();
         for service in SERVICES {
-            for it in &replaced {
-                prop_assert!(!world.admits(service, it.id, &deleted), "{}: {:?}", it.id, plan);
+            for it in before.below(excluded) {
+                prop_assert!(!world.admits(service, it, &deleted), "{}: {:?}", it, plan);
             }
+        }
+        let below = before.below(excluded);
+        for it in world.admitted_on_their_own() {
+            prop_assert!(!below.contains(&it.2), "{:?}: {:?}", it, plan);
         }
         for it in &replaced[1..] {
             let issuer = replaced.iter().position(|other| Some(other.id) == it.parent);
@@ -240,7 +367,6 @@ proptest! {
             prop_assert!(issuer < own, "an issuer comes first: {:?}", replaced);
         }
         // A generation outside of the subtree is admitted as before.
-        let below = before.below(excluded);
         for service in SERVICES {
             for it in before.hierarchy.iter().filter(|it| !below.contains(&it.id)) {
                 let was = before.admits(service, it.id, &[]);
@@ -291,6 +417,55 @@ fn a_group_is_excluded_at_every_service_in_whatever_case_it_is_written() {
         group(2, "dps-2", "LINE"),
         group(3, "dps-1", "line-2"),
     ];
+    let known = Enrollments {
+        groups: &groups,
+        individuals: &[],
+    };
     let plan = [Restriction::Disable(1), Restriction::Disable(2)];
-    assert_eq!(of_group("Line", &groups), plan);
+    assert_eq!(of_group("Line", &[], known), plan);
+}
+
+/// A device was compromised once and registers by an enrollment beside its group. One with an
+/// enrollment on its own is not a device of the group.
+#[test]
+fn a_group_is_excluded_with_the_enrollments_beside_it() {
+    let slots = Slots::Empty.serve(Thumbprint::of(b"line")).unwrap();
+    let generation = |id, authority: &str, parent| Generation {
+        id,
+        authority: authority.into(),
+        number: 1,
+        parent,
+        is_root: parent.is_none(),
+        serves: true,
+        certificate: Thumbprint::of(authority.as_bytes()),
+    };
+    let hierarchy = [generation(1, "root", None), generation(2, "line", Some(1))];
+    let group = Group {
+        id: 1,
+        provisioning: "dps-1",
+        name: "all",
+        authority: Some("root"),
+        slots: &slots,
+        by_reference: false,
+        is_blocking: false,
+    };
+    let leaves = [(Thumbprint::of(b"leaf"), 2)];
+    let individual = |id, provisioning, overlay_of| Individual {
+        id,
+        provisioning,
+        overlay_of,
+        leaves: &leaves,
+    };
+    let individuals = [
+        individual(7, "dps-1", Some("ALL")),
+        individual(8, "dps-1", Some("a group that the device has left")),
+        individual(9, "dps-1", None),
+        individual(10, "dps-2", Some("all")),
+    ];
+    let known = Enrollments {
+        groups: &[group],
+        individuals: &individuals,
+    };
+    let plan = [1, 7, 8].map(Restriction::Disable);
+    assert_eq!(of_group("all", &hierarchy, known), plan);
 }

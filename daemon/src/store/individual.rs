@@ -1,0 +1,165 @@
+//! Finds the individual enrollments that an exclusion concerns, with the issuers of their leaves.
+//!
+//! An individual enrollment takes precedence over every group (contract, section 10), so what is
+//! excluded in the groups alone is still admitted by it.
+
+use super::engine::dialect::{from_hex, values_of_1};
+use super::engine::{Parameters, Tx, params};
+use super::{Store, StoreError, UnixSeconds};
+use crate::enrollment::exclusion::Individual;
+use crate::enrollment::thumbprint::Thumbprint;
+use std::collections::BTreeSet;
+
+/// The leaves in the slots of individual enrollments: `e` is the enrollment, `i` the leaf's intent.
+const LEAVES: &str = concat!(
+    "SELECT e.id, e.provisioning, e.overlay_of, c.sha256, i.issuer
+     FROM enrollment e, json_each(e.slots) slot
+     JOIN certificate c ON c.sha256 = ",
+    from_hex!(),
+    "(slot.value)
+     JOIN intent i ON i.id = c.intent
+     WHERE e.kind = 'individual' AND e.removed = 0"
+);
+
+/// Whether `block` excludes the individual enrollment `?1`: its leaves are below the generation, or
+/// it is beside the group. A block keeps no record of these.
+pub(super) const IS_BLOCKED: &str = concat!(
+    "block.kind = 'group' AND EXISTS (
+         SELECT 1 FROM enrollment e WHERE e.id = ?1 AND block.name = e.overlay_of
+           AND e.kind = 'individual')
+     OR block.kind = 'generation' AND EXISTS (
+         WITH RECURSIVE above (id) AS (
+             SELECT i.issuer FROM enrollment e, json_each(e.slots) slot
+             JOIN certificate c ON c.sha256 = ",
+    from_hex!(),
+    "(slot.value) JOIN intent i ON i.id = c.intent
+             WHERE e.id = ?1 AND e.kind = 'individual'
+             UNION SELECT g.parent FROM generation g JOIN above ON g.id = above.id
+             WHERE g.parent IS NOT NULL)
+         SELECT 1 FROM generation g WHERE g.id IN (SELECT id FROM above)
+           AND g.authority = block.name AND g.number = block.generation)"
+);
+
+/// An individual enrollment with the leaves in its slots.
+pub(super) struct Holder {
+    pub(super) id: i64,
+    provisioning: String,
+    overlay_of: Option<String>,
+    leaves: Vec<(Thumbprint, i64)>,
+}
+
+impl Holder {
+    pub(super) fn known(&self) -> Individual<'_> {
+        Individual {
+            id: self.id,
+            provisioning: &self.provisioning,
+            overlay_of: self.overlay_of.as_deref(),
+            leaves: &self.leaves,
+        }
+    }
+}
+
+/// The individual enrollments of one service whose devices have a leaf by some generations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndividualsBelow {
+    /// The provisioning service.
+    pub provisioning: String,
+    /// The number of enrollments.
+    pub total: i64,
+    /// How many of them the service was not observed to have as desired.
+    pub open: i64,
+    /// Why the service does not follow in one of them, if it has said so.
+    pub last_error: Option<String>,
+}
+
+impl Store {
+    /// Counts, for each service, the individual enrollments of devices with a leaf by one of these
+    /// generations that has not expired, those that are being removed too.
+    pub fn individuals_below(
+        &self,
+        generations: &BTreeSet<i64>,
+        now: UnixSeconds,
+    ) -> Result<Vec<IndividualsBelow>, StoreError> {
+        let condition = concat!(
+            "EXISTS (
+                 SELECT 1 FROM intent i WHERE i.subject = e.name AND i.purpose = 'leaf'
+                   AND i.state = 'issued' AND i.not_after >= ?2 AND i.issuer IN ",
+            values_of_1!(),
+            ")"
+        );
+        self.read(|tx| counts(tx, condition, params![list(generations), now]))
+    }
+
+    /// Counts, for each service, the individual enrollments of devices that were excluded from this
+    /// group.
+    pub fn individuals_beside(&self, group: &str) -> Result<Vec<IndividualsBelow>, StoreError> {
+        let condition = "lower(e.overlay_of) = lower(?1)";
+        self.read(|tx| counts(tx, condition, params![group]))
+    }
+}
+
+fn counts(
+    tx: &Tx<'_>,
+    condition: &str,
+    parameters: Parameters<'_>,
+) -> Result<Vec<IndividualsBelow>, StoreError> {
+    let sql = format!(
+        "SELECT e.provisioning, count(*),
+             count(*) FILTER (WHERE m.id IS NOT NULL OR e.drift IS NOT NULL), max(m.last_error)
+         FROM enrollment e LEFT JOIN mark m ON m.enrollment = e.id
+         WHERE e.kind = 'individual' AND {condition}
+         GROUP BY e.provisioning ORDER BY e.provisioning"
+    );
+    tx.query_all(&sql, parameters, |row| {
+        Ok(IndividualsBelow {
+            provisioning: row.get(0)?,
+            total: row.get(1)?,
+            open: row.get(2)?,
+            last_error: row.get(3)?,
+        })
+    })
+}
+
+/// Returns the individual enrollments that hold a leaf by one of these generations.
+pub(super) fn with_leaves_by(
+    tx: &Tx<'_>,
+    generations: &BTreeSet<i64>,
+) -> Result<Vec<Holder>, StoreError> {
+    let sql = format!("{LEAVES} AND i.issuer IN {} ORDER BY e.id", values_of_1!());
+    holders(tx, &sql, params![list(generations)])
+}
+
+/// Returns the individual enrollments of devices that a group would admit without them.
+pub(super) fn beside_groups(tx: &Tx<'_>) -> Result<Vec<Holder>, StoreError> {
+    let sql = format!("{LEAVES} AND e.overlay_of IS NOT NULL ORDER BY e.id");
+    holders(tx, &sql, params![])
+}
+
+/// Returns the enrollment with this row id, if it holds a leaf.
+pub(super) fn holder(tx: &Tx<'_>, id: i64) -> Result<Option<Holder>, StoreError> {
+    let sql = format!("{LEAVES} AND e.id = ?1");
+    Ok(holders(tx, &sql, params![id])?.pop())
+}
+
+fn holders(tx: &Tx<'_>, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Holder>, StoreError> {
+    let leaves = tx.query_all(sql, parameters, |row| {
+        Ok(Holder {
+            id: row.get(0)?,
+            provisioning: row.get(1)?,
+            overlay_of: row.get(2)?,
+            leaves: vec![(Thumbprint::from_bytes(row.get(3)?), row.get(4)?)],
+        })
+    })?;
+    let mut holders: Vec<Holder> = Vec::new();
+    for it in leaves {
+        match holders.last_mut() {
+            Some(last) if last.id == it.id => last.leaves.extend(it.leaves),
+            _ => holders.push(it),
+        }
+    }
+    Ok(holders)
+}
+
+fn list(generations: &BTreeSet<i64>) -> String {
+    serde_json::json!(generations).to_string()
+}
