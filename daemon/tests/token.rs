@@ -474,7 +474,7 @@ fn a_token_is_made_once_and_new_token_prints_its_configuration() {
     let text = String::from_utf8(first.stdout).expect("text");
     let file = folder.path().join("hallmark.toml");
     fs::write(&file, format!("state_dir = \"/nowhere\"\n{text}")).expect("writable");
-    let file = hallmarkd::token::configuration::TokenFile::read(&file).expect("it parses");
+    let file = hallmarkd::token::token_file::TokenFile::read(&file).expect("it parses");
     file.token("quick-start")
         .expect("it is there")
         .resolve(None)

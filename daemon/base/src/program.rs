@@ -53,9 +53,9 @@ fn causes(error: &anyhow::Error) -> String {
     page.into_text()
 }
 
-/// Returns the filter of `RUST_LOG` (`info`, `info,hallmarkd=debug`), or the default. The default
-/// leaves out cryptoki's errors about unknown mechanisms, and the response codes of tss-esapi,
-/// which our own messages contain.
+/// Returns the filter of `RUST_LOG` (`info`, `info,hallmark_worker=debug`), or the default. The
+/// default leaves out cryptoki's errors about unknown mechanisms, and the response codes of
+/// tss-esapi, which our own messages contain.
 fn log_filter() -> Targets {
     let said = std::env::var("RUST_LOG").ok();
     said.and_then(|said| said.parse().ok()).unwrap_or_else(|| {

@@ -1,21 +1,16 @@
 //! Reads and checks `[[token]]` of the configuration.
 //!
 //! [`TokenConfiguration`] is the text as it was read. [`TokenConfiguration::resolve`] checks it as
-//! a whole and returns [`TokenSettings`], which the rest of [`token`](super) uses. Neither holds a
-//! PIN, only the path of its file.
+//! a whole and returns [`TokenSettings`], which daemon and worker use. Neither holds a PIN, only the
+//! path of its file.
 
 use crate::tcti::{NoTcti, Tcti};
-use hallmark_base::files;
 use hallmark_base::fragment::{Fragment, FragmentError, SESSIONS_MAX, TOKEN_NAME_BYTES_MAX};
-use hallmark_base::toml_error::where_and_why;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Longest configuration file.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Longest `CKA_LABEL` of a token: `CK_TOKEN_INFO.label` has 32 bytes.
 const LABEL_BYTES_MAX: usize = 32;
@@ -39,79 +34,6 @@ const SECRET_WORDS: &[&str] = &[
     "CREDENTIAL",
     "CREDENTIALS",
 ];
-
-/// The part of the configuration file that a worker reads. `serve` checks the rest.
-#[derive(Clone, Debug, Deserialize)]
-pub struct TokenFile {
-    state_dir: PathBuf,
-    runtime_dir: Option<PathBuf>,
-    token_state_dir: Option<PathBuf>,
-    /// All `[[token]]` tables.
-    #[serde(default)]
-    pub token: Vec<TokenConfiguration>,
-}
-
-/// Returns the socket of a worker, for the worker and for `serve`.
-pub fn worker_socket(runtime_dir: &Path, name: &str) -> PathBuf {
-    runtime_dir.join(format!("token-{name}.sock"))
-}
-
-/// Why the configuration of a worker's token cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenFileError {
-    /// The file cannot be read.
-    #[error("cannot read {path:?}: {reason}")]
-    Unreadable {
-        /// The configuration file.
-        path: PathBuf,
-        /// The error of the operating system.
-        reason: String,
-    },
-    /// The file is not valid TOML, or has unknown or missing fields.
-    #[error("cannot use {path:?}: {reason}")]
-    Malformed {
-        /// The configuration file.
-        path: PathBuf,
-        /// The line and what is wrong in it.
-        reason: String,
-    },
-    /// The file has no token of this name.
-    #[error("there is no [[token]] named {0:?}")]
-    NoSuchToken(String),
-}
-
-impl TokenFile {
-    /// Reads the configuration file.
-    pub fn read(path: &Path) -> Result<Self, TokenFileError> {
-        let text = files::read_text(path, FILE_BYTES_MAX);
-        let text = text.map_err(|error| TokenFileError::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
-        toml::from_str(&text).map_err(|error| TokenFileError::Malformed {
-            path: path.to_owned(),
-            reason: where_and_why(&text, &error),
-        })
-    }
-
-    /// Returns the table of the token `name`.
-    pub fn token(&self, name: &str) -> Result<TokenConfiguration, TokenFileError> {
-        let token = self.token.iter().find(|token| token.name == name);
-        token
-            .cloned()
-            .ok_or_else(|| TokenFileError::NoSuchToken(name.to_owned()))
-    }
-
-    /// Returns the socket of the worker of `name`, unless `--socket` names another one.
-    pub fn socket(&self, name: &str) -> PathBuf {
-        worker_socket(self.runtime_dir.as_ref().unwrap_or(&self.state_dir), name)
-    }
-
-    /// Returns the folder of park files, of the files that identify TPMs, and of locks.
-    pub fn state_directory(&self) -> &Path {
-        self.token_state_dir.as_ref().unwrap_or(&self.state_dir)
-    }
-}
 
 /// One `[[token]]` table.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -433,6 +355,7 @@ impl TokenConfiguration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hallmark_base::toml_error::where_and_why;
 
     const GOOD: &str = r#"
         name = "factory"

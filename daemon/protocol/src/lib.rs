@@ -6,6 +6,7 @@
 //! | [`message`], [`frame_writer`] | defines messages between both programs, and their frames |
 //! | [`health`] | defines what a worker reports of its token and keys |
 //! | [`configuration`], [`tcti`] | reads and checks `[[token]]` of the configuration |
+//! | [`token_file`] | reads what a worker needs of the configuration file |
 //! | [`arguments`] | defines the command line of the worker's program |
 //! | [`credential`] | restricts the keys that authorize calls to provisioning services |
 //! | [`key_proof`] | makes and verifies test signatures |
@@ -23,6 +24,7 @@ pub mod key_proof;
 pub mod message;
 pub mod operation;
 pub mod tcti;
+pub mod token_file;
 
 use hallmark_pki::x509::key::KeyType;
 use serde::{Deserialize, Serialize};

@@ -142,17 +142,17 @@ impl Operation {
 /// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// Answers `Describe`.
+    /// The token's description of itself, for `Describe`.
     Token(TokenDescription),
-    /// Answers `Inventory`.
+    /// The keys on the token, for `Inventory`.
     Inventory(Inventory),
-    /// Answers `Find`, `Generate` and `Prove`.
+    /// The key that was found, made or has signed, for `Find`, `Generate` and `Prove`.
     Key(KeyDescription),
-    /// Answers `FindById`; `None` if no finished key has the id.
+    /// The key with the id, for `FindById`; `None` if no finished key has it.
     Found(Option<KeyDescription>),
-    /// Answers `Sign`, `SignAssertion` and `Hmac`.
+    /// The signature or HMAC, for `Sign`, `SignAssertion` and `Hmac`.
     Signature(#[serde(with = "octets")] Vec<u8>),
-    /// Answers `Destroy`, `ImportSecret` and `DestroySecret`.
+    /// No value, for `Destroy`, `ImportSecret` and `DestroySecret`.
     Done(()),
 }
 

@@ -89,6 +89,7 @@ const ROOMS: &[Room] = &[
     Room {
         prefix: "protocol/",
         may_use: &[
+            "configuration",
             "credential",
             "health",
             "inventory",

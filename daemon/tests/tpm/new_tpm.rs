@@ -1,7 +1,7 @@
 //! `softhsm-setup/new-tpm`.
 
 use crate::stage::SOON;
-use hallmarkd::token::configuration::TokenFile;
+use hallmarkd::token::token_file::TokenFile;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::{Path, PathBuf};
