@@ -481,6 +481,29 @@ fn a_token_is_made_once_and_new_token_prints_its_configuration() {
         .expect("it is consistent");
 }
 
+/// `hallmarkd` links no token library, so it cannot do the work of `hallmark-token` itself.
+#[test]
+fn without_the_workers_program_no_command_touches_a_token() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let alone = folder.path().join("hallmarkd");
+    fs::copy(HALLMARKD, &alone).expect("there is room");
+    let pin = folder.path().join("pin").display().to_string();
+    let module = ["--module", MODULE];
+    let label = ["--label", "new", "--pin-file", &pin, "--so-pin-file", &pin];
+    for arguments in [
+        [&["init-token"][..], &module, &label].concat(),
+        [&["probe-module"][..], &module].concat(),
+        vec!["token", "new", "--config", &pin],
+    ] {
+        let output = Command::new(&alone).args(&arguments).output();
+        let output = output.expect("hallmarkd starts");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("beside hallmarkd"), "{error}");
+        assert!(!Path::new(&pin).exists());
+    }
+}
+
 #[test]
 #[ignore = "measures: run it alone, in release"]
 fn how_fast_softhsm_signs_through_its_worker() {

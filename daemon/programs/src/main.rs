@@ -67,7 +67,10 @@ fn become_worker() -> anyhow::Error {
     };
     let arguments = std::env::args_os().skip(1);
     let error = std::process::Command::new(&worker).args(arguments).exec();
-    anyhow::Error::from(error).context(format!("cannot start {}", worker.display()))
+    let worker = worker.display();
+    anyhow::Error::from(error).context(format!(
+        "cannot start {worker}: install it beside hallmarkd, from the same package"
+    ))
 }
 
 fn read(config: &Path) -> anyhow::Result<Configuration> {

@@ -1,8 +1,8 @@
 //! Reads and checks `[[token]]` of the configuration.
 //!
 //! [`TokenConfiguration`] is the text as it was read. [`TokenConfiguration::resolve`] checks it as
-//! a whole and returns [`TokenSettings`], which daemon and worker use. Neither holds a PIN, only the
-//! path of its file.
+//! a whole and returns [`TokenSettings`], which daemon and worker use. Neither holds a PIN, only
+//! the path of its file.
 
 use crate::tcti::{NoTcti, Tcti};
 use hallmark_base::fragment::{Fragment, FragmentError, SESSIONS_MAX, TOKEN_NAME_BYTES_MAX};
