@@ -171,6 +171,42 @@ fn a_new_generation_is_blocked_after_the_cut_over() {
     is_assigned(&env.emulator, &new);
 }
 
+/// A plant is compromised by its old generation, after it was rolled with the line below it, whose
+/// old generation drains. Verifies: DPS refuses the devices below that one, too; the roll lists
+/// them, and is done when they have new leaves; the drain of the line ends.
+#[test]
+fn a_generation_that_drains_is_excluded_with_its_issuer() {
+    let env = begun(TestEnv::new());
+    let old = env.station().obtain(&Request::device("press-1"));
+    let plant = start(&env, "plant", "expiry", &[]);
+    comes_to(&env, &plant, "draining");
+    let rolls = until("the line follows", || {
+        let rolls = env.json(&["roll", "list", "--open"]);
+        let rolls = rolls.as_array().unwrap().clone();
+        let drains = |it: &&Value| it["authority"] == "line-1" && it["state"] == "draining";
+        rolls.iter().find(drains).cloned()
+    });
+    let new = env.station().obtain(&Request::device("press-2"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &old);
+
+    let more = ["--generation", "1", "--reason", "compromise"];
+    let command = [&["roll", "start", "--authority", "plant"][..], &more[..]].concat();
+    let started = completely(&env, &command);
+    is_out(&env, &old);
+    assert!(env.emulator.hub_identity("press-1").is_none());
+    is_assigned(&env.emulator, &new);
+    comes_to(&env, &rolls["id"].to_string(), "done");
+    let compromise = started["rolls"][0]["id"].to_string();
+    let shown = comes_to(&env, &compromise, "reissuing");
+    let listed = &shown["report"]["reissue"][0]["registration_id"];
+    assert_eq!(listed, "press-1", "{shown}");
+    let renewed = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &renewed);
+    comes_to(&env, &compromise, "done");
+    is_out(&env, &old);
+}
+
 /// The root gets its first group after a generation and a device below it were excluded. Verifies:
 /// DPS holds the blocking group and the device's own enrollment before it holds the group.
 #[test]

@@ -11,7 +11,7 @@ use super::enrollment::{self, EnrollmentKind, EnrollmentRow, by_id};
 use super::json::to_json;
 use super::mark::{self, MarkSubject};
 use super::{Store, StoreError, UnixSeconds, access_path, block, conflicts, exclusion};
-use crate::enrollment::exclusion::{BlockingGroup, Group, of_new_group};
+use crate::enrollment::exclusion::{AccessPath, BlockingGroup, Group, of_new_group};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::revocation::RevocationReason;
@@ -165,11 +165,14 @@ fn exclude_beside(
     device: &str,
     at: UnixSeconds,
 ) -> Result<Option<i64>, StoreError> {
+    let own = enrollment::individual(tx, device)?;
+    if own.iter().any(|it| it.provisioning == group.provisioning) {
+        return Ok(None);
+    }
+    // An enrollment that is being removed would leave the device to the group.
     let paths = access_path::access_paths(tx, device, at)?;
-    let here = paths
-        .into_iter()
-        .find(|it| it.provisioning == group.provisioning);
-    let Some(path) = here.filter(|it| it.individual.is_none() && it.group.is_some()) else {
+    let admits = |it: &AccessPath| it.provisioning == group.provisioning && it.group.is_some();
+    let Some(path) = paths.into_iter().find(admits) else {
         return Ok(None);
     };
     let (row, leaving) = access_path::ensure_individual(tx, &path, at)?;
@@ -190,7 +193,8 @@ fn excluded_devices(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<String>, S
     let devices = tx.query_all(
         "SELECT name FROM block WHERE kind = 'device' AND lifted_at IS NULL
          UNION SELECT i.subject FROM intent i JOIN certificate c ON c.intent = i.id
-         WHERE i.role = 'device' AND i.not_after >= ?1 AND c.revocation_reason = ?2",
+         WHERE c.revoked_at IS NOT NULL AND c.revocation_reason = ?2
+           AND i.role = 'device' AND i.not_after >= ?1",
         params![now, RevocationReason::KeyCompromise.code()],
         |row| row.get(0),
     )?;

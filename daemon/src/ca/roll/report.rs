@@ -66,11 +66,12 @@ impl CertificateAuthority {
         };
         let at_service = json!({ "provisioning": provisioning });
         Ok(match roll.state {
-            RollState::Staged => {
+            RollState::Staged if self.holds_both(*id)? => {
                 let text = format!("{provisioning} to be seen holding both certificates");
                 Waits::new(WaitCode::BothSlotsObserved, at_service, text)
             }
-            RollState::Draining => {
+            // A block has taken one of two staged certificates out of its slot.
+            RollState::Staged | RollState::Draining => {
                 let not_after = rfc3339(roll.old_not_after);
                 let text = format!("the old certificate to expire at {not_after}");
                 let parameters = json!({ "not_after": not_after });
@@ -95,6 +96,10 @@ impl CertificateAuthority {
             }
             RollState::Done | RollState::Aborted => Waits::nothing(),
         })
+    }
+
+    fn holds_both(&self, enrollment: i64) -> Result<bool, Error> {
+        Ok(self.store.enrollment(enrollment)?.slots.held().len() > 1)
     }
 
     fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<Waits, Error> {
