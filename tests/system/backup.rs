@@ -6,6 +6,7 @@ use crate::relying_party::Relying;
 use crate::request::Request;
 use crate::test_env::TestEnv;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,48 @@ fn backups_are_made_while_the_line_is_at_work() {
     let copies = copies.map(|it| it.unwrap().path());
     let copy = copies.filter(|it| it.extension().unwrap() == "db").max();
     assert_eq!(verify(&env, &copy.unwrap()).code, Some(0));
+}
+
+fn names(env: &TestEnv) -> BTreeSet<String> {
+    let entries = fs::read_dir(env.path("state/backup")).unwrap();
+    let names = entries.map(|it| it.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+/// The daemon is killed when a copy is made, and when its manifest is. Verifies: the next start
+/// removes what is left, the next backup removes what a later interruption leaves, and files of an
+/// operator stay.
+#[test]
+fn files_of_interrupted_backups_are_removed() {
+    let mut env = TestEnv::running();
+    for point in ["backup-copied", "backup-manifest"] {
+        env.restart_to_stay_at(point);
+        let client = env.client();
+        let asked = std::thread::spawn(move || client.hallmark(&["backup", "create"]));
+        env.stays_at(point);
+        env.kill();
+        assert_ne!(asked.join().unwrap().code, Some(0));
+        let left = names(&env);
+        let partial = left.iter().find(|it| it.ends_with(".partial")).unwrap();
+        // SQLite has this log while it copies.
+        env.write(&format!("state/backup/{partial}-journal"), "half of a page");
+        env.write("state/backup/notes.partial-journal", "an operator's");
+        env.start();
+        env.wait_ready();
+        assert_eq!(
+            names(&env),
+            BTreeSet::from(["notes.partial-journal".into()])
+        );
+    }
+    let lone = create(&env);
+    fs::remove_file(&lone).unwrap();
+    let whole = create(&env);
+    let mut expected = BTreeSet::from(["notes.partial-journal".to_owned()]);
+    for extension in ["db", "json"] {
+        let name = whole.with_extension(extension);
+        expected.insert(name.file_name().unwrap().to_str().unwrap().to_owned());
+    }
+    assert_eq!(names(&env), expected);
 }
 
 /// Verifies: one changed byte, in the copy or in its manifest, is found, and that backup is not

@@ -6,8 +6,10 @@
 //! ever in one: a PKCS#11 token keeps its keys, and what a TPM handed out is encrypted for that
 //! TPM.
 
+mod folder;
+
 use super::authorize::{Authorized, Operate};
-use super::{Code, Error, Issuer, rfc3339};
+use super::{Code, Error, Issuer, crash_point, rfc3339};
 use crate::files;
 use crate::files::atomic;
 use crate::store::backup::{Contents, inspect};
@@ -15,7 +17,7 @@ use crate::store::{AuditEntry, StoreError};
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -99,19 +101,39 @@ impl Backups {
         }
     }
 
+    /// Removes the files of backups that the end of the process interrupted. A failure is logged:
+    /// the next backup tries again.
+    pub fn remove_unfinished(&self) {
+        let Ok(_alone) = self.running.try_lock() else {
+            return;
+        };
+        match folder::remove_unfinished(&self.folder()) {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(files, "files of interrupted backups removed"),
+            Err(error) => tracing::warn!(%error, "files of interrupted backups not removed"),
+        }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.issuer.store.path().with_file_name("backup")
+    }
+
     /// Makes a backup beside the database, reads it whole, and deletes those that are too many.
     pub fn create(&self, permission: &Authorized<Operate>) -> Result<Backup, Error> {
         let _alone = self.running.try_lock().map_err(|_| {
             Error::conflict(Code::BackupUnderWay, "a backup is being made; wait for it")
         })?;
         let now = self.issuer.now();
-        let folder = self.issuer.store.path().with_file_name("backup");
+        let folder = self.folder();
         let file = folder.join(format!("hallmark-{}.db", compact(now)));
         let failed = |error: &io::Error| {
             let message = format!("no backup in {}: {error}", folder.display());
             Error::later(60, Code::BackupFailed, message)
         };
-        let kept = prepare(&folder).map_err(|error| failed(&error))?;
+        let prepared = files::make_folder(&folder, 0o700);
+        let prepared = prepared.and_then(|()| folder::remove_unfinished(&folder));
+        let kept = prepared.and_then(|_| folder::backups(&folder));
+        let kept = kept.map_err(|error| failed(&error))?;
         if kept.contains(&file) {
             let message = "there is one of this second already; come back";
             return Err(Error::later(1, Code::BackupExists, message));
@@ -119,6 +141,7 @@ impl Backups {
         let partial = file.with_extension("partial");
         let made = self.issuer.store.copy_to(&partial).map_err(Error::from);
         let made = made.and_then(|()| {
+            crash_point("backup-copied");
             let manifest = manifest(&partial, now).map_err(|error| {
                 // A copy that does not hold together says so of what it was made from.
                 Error::stop(Code::BackupFailed, error.to_string())
@@ -259,27 +282,11 @@ fn manifest(copy: &Path, now: i64) -> Result<Manifest, BackupInvalid> {
     })
 }
 
-/// Makes the folder, clears it of what a crash left half made, and lists the backups in it, oldest
-/// first.
-fn prepare(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    files::make_folder(folder, 0o700)?;
-    let mut kept = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        match path.extension().and_then(|it| it.to_str()) {
-            Some("partial" | "new") => files::remove(&path)?,
-            Some("db") => kept.push(path),
-            _ => {}
-        }
-    }
-    kept.sort();
-    Ok(kept)
-}
-
 /// The manifest first: a copy that has its name has its manifest.
 fn publish(partial: &Path, file: &Path, manifest: &Manifest) -> io::Result<()> {
     let text = format!("{:#}\n", json!(manifest));
     atomic::write(&file.with_extension("json"), text.as_bytes(), 0o600)?;
+    crash_point("backup-manifest");
     files::rename(partial, file)?;
     atomic::sync_folder(file)
 }
@@ -312,4 +319,17 @@ fn digest(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<(u64, Stri
 /// RFC 3339 without the marks that a file's name is better without.
 pub fn compact(unix_seconds: i64) -> String {
     rfc3339(unix_seconds).replace(['-', ':'], "")
+}
+
+/// Splits the name of a backup's file into its time, as [`compact`] writes it, and its extension.
+/// Returns `None` for a name that no backup has.
+fn time_of_name(name: &str) -> Option<(&str, &str)> {
+    let (time, extension) = name.strip_prefix("hallmark-")?.split_once('.')?;
+    let fits = |(at, byte): (usize, u8)| match at {
+        8 => byte == b'T',
+        15 => byte == b'Z',
+        _ => byte.is_ascii_digit(),
+    };
+    let is_time = time.len() == 16 && time.bytes().enumerate().all(fits);
+    is_time.then_some((time, extension))
 }

@@ -142,6 +142,7 @@ impl Daemon {
         let clients = clients(&configuration, &keys)?;
         let config = ca_config(&configuration, tokens.configured.clone(), &store, &wakers);
         let ca = Arc::new(CertificateAuthority::start(config)?);
+        ca.backups().remove_unfinished();
         let identity = listener_name(&configuration);
         let identity = identity.map(|name| Arc::new(ServerIdentity::load(name)));
         if let Some(identity) = &identity {

@@ -19,7 +19,7 @@ use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, chmod, fchmod, fchown, fstat, mkdirat,
     openat, renameat, renameat_with, unlinkat,
 };
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Uid, geteuid};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -250,6 +250,24 @@ pub fn remove(path: &Path) -> io::Result<()> {
     match unlinkat(&place.folder, &place.name, AtFlags::empty()) {
         Err(rustix::io::Errno::NOENT) => Ok(()),
         removed => Ok(removed?),
+    }
+}
+
+/// Removes a regular file that belongs to the caller's user. Returns false, and removes nothing, if
+/// the file is absent, a link or another user's.
+pub fn remove_own(path: &Path) -> io::Result<bool> {
+    let place = Place::of(path, Links::Refused)?;
+    let found = match place.stat() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    let is_file = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
+    if !is_file || found.st_uid != geteuid().as_raw() {
+        return Ok(false);
+    }
+    match unlinkat(&place.folder, &place.name, AtFlags::empty()) {
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        removed => Ok(removed.map(|()| true)?),
     }
 }
 
