@@ -244,7 +244,7 @@ fn under_a_group_a_compromised_leaf_is_excluded_by_precedence() {
     assert!(audit.contains("the key was destroyed"), "{audit}");
 }
 
-/// Policy starts the rollover before the leaf's end, and notifies the device; a device that does
+/// Policy starts the rollover before the leaf's end, and notifies the renewed device; one that does
 /// not hear it is counted, and is called again.
 #[test]
 fn policy_starts_rolls_and_notifies_devices() {
@@ -258,6 +258,10 @@ fn policy_starts_rolls_and_notifies_devices() {
          tell_devices = \"method\"\n"
     ));
     env.restart();
+    let station = env.station_called("station-2");
+    for id in ["press-7", "press-8"] {
+        station.obtain(&Request::device(id));
+    }
     until("one has answered, and one is called again later", || {
         let rolls = env.json(&["roll", "list", "--open"]);
         let rolls = rolls.as_array().unwrap();

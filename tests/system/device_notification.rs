@@ -1,8 +1,11 @@
 //! Tests the notification of devices about their rollover: one call for each device, or one hub job
 //! for many.
 
+use crate::authority_roll::{comes_to, start, under_the_root};
+use crate::device::is_assigned;
 use crate::process::until;
 use crate::provisioned::{below_line_1, individually};
+use crate::request::Request;
 use crate::test_env::TestEnv;
 use dps_emulator::{Action, Fault, MethodAnswer};
 use serde_json::{Value, json};
@@ -20,10 +23,10 @@ fn restart_with(env: &mut TestEnv, policy: &str) {
     env.restart();
 }
 
-/// Verifies: policy rolls three devices, and one job notifies them, although the answer to its
-/// creation was lost, the daemon was killed in between, and the hub reports late which devices the
-/// job reached. All three rollovers show the result, a second job calls the device that was
-/// offline, and no job is created twice.
+/// Verifies: policy rolls three devices, a station renews them, and one job notifies them, although
+/// the answer to its creation was lost, the daemon was killed in between, and the hub reports late
+/// which devices the job reached. All three rollovers show the result, a second job calls the
+/// device that was offline, and no job is created twice.
 #[test]
 fn one_job_notifies_a_batch_of_devices_over_a_crash() {
     let ids = ["press-7", "press-8", "press-9"];
@@ -37,6 +40,10 @@ fn one_job_notifies_a_batch_of_devices_over_a_crash() {
         &mut env,
         "renew_before = \"91d\"\nrenew_jitter = \"0s\"\ntell_devices = \"job\"\ntell_interval = \"1s\"",
     );
+    let station = env.station_called("station-2");
+    for id in ids {
+        station.obtain(&Request::device(id));
+    }
     until("the job is ordered", || {
         env.emulator.faults().is_empty().then_some(())
     });
@@ -106,7 +113,7 @@ fn the_devices_below_an_authority_are_notified_at_its_cut_over() {
     });
     assert_eq!(shown["report"]["not_reached"], json!(["press-7"]));
     let expected = json!({
-        "total": 2, "done": 1, "told": 1, "offline": 1, "failing": 0, "jobs": 1, "jobs_ended": 1,
+        "total": 2, "done": 1, "unanswered": 0, "told": 1, "offline": 1, "failing": 0, "jobs": 1, "jobs_ended": 1,
     });
     let hub = &shown["hub"];
     assert_eq!(hub, &expected);
@@ -129,8 +136,10 @@ fn a_device_that_is_offline_is_called_again_for_a_while() {
         let output = roll.and_then(|roll| roll["told"].as_str());
         output.unwrap_or_default().to_owned()
     };
+    let station = env.station_called("station-2");
     for id in ["press-7", "press-8"] {
         env.run(&["roll", "start", id, "--reason", "expiry"]);
+        station.obtain(&Request::device(id));
     }
     until("it was offline once", || {
         output("press-7")
@@ -142,6 +151,87 @@ fn a_device_that_is_offline_is_called_again_for_a_while() {
         (output("press-7") == "1 of 1 done, 1 told").then_some(())
     });
     until("the other one is given up", || {
-        (output("press-8") == "1 of 1 done, 1 offline").then_some(())
+        let given_up = "0 of 1 done, 1 offline, 1 ended without an answer";
+        (output("press-8") == given_up).then_some(())
     });
+}
+
+fn roll_of(env: &TestEnv, member: &str, name: &str) -> Value {
+    until("it is rolled", || {
+        let rolls = env.json(&["roll", "list"]);
+        let mut rolls = rolls.as_array().unwrap().iter();
+        rolls.find(|it| it[member] == name).cloned()
+    })
+}
+
+/// One rollover is announced, the other is not, and a station asks for both leaves. Verifies:
+/// nothing is called before DPS has both leaves, each device is called once then, and only answered
+/// calls are done.
+#[test]
+fn devices_are_notified_when_both_leaves_are_in_force() {
+    let (mut env, _) = individually(&["press-7", "press-8"]);
+    for id in ["press-7", "press-8"] {
+        is_online(&env, id);
+    }
+    restart_with(&mut env, "tell_devices = \"method\"");
+    env.run(&["roll", "start", "press-7", "--reason", "expiry"]);
+    // Calls wait two seconds for others.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(env.emulator.requests_of("hub.method").len(), 0);
+    assert_eq!(
+        roll_of(&env, "registration_id", "press-7")["told"],
+        Value::Null
+    );
+    let station = env.station_called("station-2");
+    for id in ["press-7", "press-8"] {
+        let new = station.obtain(&Request::device(id));
+        until("it was notified", || {
+            let roll = roll_of(&env, "registration_id", id);
+            (roll["told"] == "1 of 1 done, 1 told").then_some(())
+        });
+        is_assigned(&env.emulator, &new);
+    }
+    let calls = env.emulator.requests_of("hub.method");
+    let called: Vec<_> = calls.iter().map(|it| it.path.contains("press-7")).collect();
+    assert_eq!(called, [true, false]);
+}
+
+/// The root of a group by reference is rolled, and the authorities below follow without groups of
+/// their own. Verifies: the devices of the line are called although a station renews one of them
+/// before; the line's rollover drains until each device was observed with its new leaf.
+#[test]
+fn devices_are_notified_at_the_rollover_of_a_root_by_reference() {
+    let mut env = TestEnv::new();
+    let policy = "\n[policy]\nretire_proven = true\nproof_interval = \"1s\"\n\
+        tell_devices = \"method\"\ntell_interval = \"1s\"\n";
+    env.configure(&(env.configuration() + policy));
+    under_the_root(&mut env);
+    let station = env.station_called("station-2");
+    is_assigned(&env.emulator, &station.obtain(&Request::device("press-2")));
+    let root = start(&env, "root", "expiry", &[]);
+    until("the line signs under the new root", || {
+        let output = "audit WHERE action = 'roll.cut_over' AND subject = 'line-1'";
+        (env.count(output) == 1).then_some(())
+    });
+    let station = env.station_called("station-3");
+    let mut new = vec![station.obtain(&Request::device("press-1"))];
+    for id in ["press-1", "press-2"] {
+        is_online(&env, id);
+    }
+    let line = until("both devices were reached", || {
+        let roll = roll_of(&env, "authority", "line-1");
+        (roll["hub"]["told"] == 2).then_some(roll)
+    });
+    assert_eq!(
+        (&line["hub"]["done"], &line["hub"]["total"]),
+        (&json!(2), &json!(2))
+    );
+    assert_eq!(line["state"], "draining", "{line}");
+    assert_eq!(line["waits_for_detail"]["code"], "retirement", "{line}");
+    new.push(station.obtain(&Request::device("press-2")));
+    for device in &new {
+        is_assigned(&env.emulator, device);
+    }
+    comes_to(&env, &line["id"].to_string(), "done");
+    comes_to(&env, &root, "done");
 }

@@ -64,6 +64,8 @@
 //! | `compromise` | a compromised leaf is excluded when the command answers |
 //! | `leaf_faults` | rollovers of leaves, each fault at each call, many devices side by side |
 //! | `device_notification` | devices hear of their rollover, by a call each or by a hub job |
+//! | `renewal` | devices renewed again and again, renewals that are lost, calls that hang |
+//! | `canary` | canaries that cannot be tried, and authorities that end before a canary would |
 //! | `roll_faults` | rollovers of leaves, killed at each step, and probed throughout |
 //! | `fleet` | 10,000 devices below a rolling authority: answers are complete and right |
 //! | `runbook` | the runbooks of `docs/operations.md`, line by line |
@@ -95,6 +97,7 @@ mod authority_roll;
 mod backup;
 mod block;
 mod caller;
+mod canary;
 mod cannot_sign;
 mod cli;
 mod clock;
@@ -136,6 +139,7 @@ mod readiness;
 mod refusals;
 mod reload;
 mod relying_party;
+mod renewal;
 mod request;
 mod revocation;
 mod revoked_callers;

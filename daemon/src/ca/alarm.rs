@@ -13,6 +13,7 @@ codes! {
         AdminSocketMissing => "admin_socket_missing",
         AlarmsUnreadable => "alarms_unreadable",
         AuthorityWaiting => "authority_waiting",
+        CanaryNotTried => "canary_not_tried",
         CanaryRefused => "canary_refused",
         CertificatesExpiring => "certificates_expiring",
         ChangesParked => "changes_parked",

@@ -2,16 +2,16 @@
 //! before any device needs it.
 //!
 //! The registering is the reconciler's; here it learns which canaries are due, gets their leaves
-//! and brings back what became of them. A canary is no device: it has no row and no slot, and its
-//! leaf ends within the hour.
+//! and brings back what became of them. A canary is no device: it has no row and no slot. Its leaf
+//! ends within the hour, and never after the generation that it tests.
 
 use super::authorize::Caller;
 use super::issue::Issued;
 use super::pace::Source;
 use super::profile::Role;
-use super::roll::AuthorityDetail;
+use super::roll::{AuthorityDetail, CanaryFailure};
 use super::signing_request::{Holder, Signer, SigningRequest};
-use super::{CertificateAuthority, Code, Error};
+use super::{CertificateAuthority, Code, Error, rfc3339};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
@@ -22,8 +22,12 @@ use crate::x509::profile::{KeyUsage, Profile, SubjectAlternativeNames};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-/// A canary's leaf is valid for so long, in seconds.
-const VALIDITY_SECONDS: u64 = 3_600;
+/// The validity of a canary's leaf, in seconds, if the generation does not end before.
+const VALIDITY_SECONDS: i64 = 3_600;
+/// The shortest validity of a canary's leaf, in seconds: its registration takes time.
+const VALIDITY_SECONDS_MIN: i64 = 60;
+/// How long a canary may fail to be tried until that is an alarm, in seconds.
+pub(super) const ALARM_SECONDS: i64 = 600;
 /// Prefix of every canary's registration id, in any case: no device may have such an id.
 const PREFIX: &str = "hallmark-canary-";
 /// Longest part of an authority's name in its canary's name: a common name has 64 characters.
@@ -106,7 +110,18 @@ impl CertificateAuthority {
         drop(hierarchy);
         let generation = generation
             .ok_or_else(|| Error::conflict(Code::StateConflict, "the generation is gone"))?;
-        let profile = self.canary_profile(&generation.authority);
+        let left = generation.certificate.not_after() - self.now();
+        if left < VALIDITY_SECONDS_MIN {
+            let message = format!(
+                "the next certificate of {} ends at {}, too early for a canary: abort the roll, and \
+                 start it with a longer --validity",
+                generation.authority,
+                rfc3339(generation.certificate.not_after())
+            );
+            return Err(Error::conflict(Code::OutlivesIssuer, message));
+        }
+        let validity = VALIDITY_SECONDS.min(left).unsigned_abs();
+        let profile = self.canary_profile(&generation.authority, validity);
         pollster::block_on(
             self.issuer.certify(SigningRequest {
                 source: Source::Canary(canary.roll),
@@ -126,8 +141,9 @@ impl CertificateAuthority {
         )
     }
 
-    /// The profile of a device below the authority, but short-lived and for any key.
-    fn canary_profile(&self, authority: &str) -> Profile {
+    /// The profile of a device below the authority, but for at most `validity` seconds and for any
+    /// key.
+    fn canary_profile(&self, authority: &str, validity: u64) -> Profile {
         let hierarchy = self.hierarchy();
         let below = |name: &str| {
             let serving = hierarchy.serving(name);
@@ -141,7 +157,7 @@ impl CertificateAuthority {
         let like = devices.next().map(|it| it.certificate.clone());
         let like = like.unwrap_or_else(Profile::verification);
         Profile {
-            validity_seconds: like.validity_seconds.min(VALIDITY_SECONDS),
+            validity_seconds: like.validity_seconds.min(validity),
             key_types: BTreeSet::from(KeyType::ALL),
             key_usage: BTreeSet::from([KeyUsage::DigitalSignature]),
             subject_alternative_names: SubjectAlternativeNames::None,
@@ -161,7 +177,8 @@ impl CertificateAuthority {
         let known = detail
             .canary
             .insert(provisioning.to_owned(), verdict.clone());
-        if known.as_ref() == Some(&verdict) {
+        let was_tried = detail.canary_failures.remove(provisioning).is_none();
+        if known.as_ref() == Some(&verdict) && was_tried {
             return Ok(());
         }
         let entry = AuditEntry {
@@ -176,6 +193,31 @@ impl CertificateAuthority {
         };
         self.store
             .amend_roll(&roll, detail.to_value()?, Some(entry))?;
+        self.wake();
+        Ok(())
+    }
+}
+
+impl CertificateAuthority {
+    /// Records why a canary could not be tried, and since when.
+    pub fn record_canary_failure(
+        &self,
+        canary: &CanaryRequest,
+        provisioning: &str,
+        reason: String,
+    ) -> Result<(), Error> {
+        let roll = self.store.roll(canary.roll)?;
+        let mut detail = AuthorityDetail::of(&roll)?;
+        let known = detail.canary_failures.get(provisioning);
+        if known.is_some_and(|it| it.reason == reason) {
+            return Ok(());
+        }
+        let since = known.map_or(self.now(), |it| it.since);
+        let failure = CanaryFailure { reason, since };
+        detail
+            .canary_failures
+            .insert(provisioning.to_owned(), failure);
+        self.store.amend_roll(&roll, detail.to_value()?, None)?;
         self.wake();
         Ok(())
     }

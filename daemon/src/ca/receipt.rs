@@ -414,7 +414,11 @@ pub(super) fn service_place(row: &EnrollmentRow) -> Place {
 /// `1240 of 9800 done; the rest in about 9 min at 1000 operations a minute`.
 fn in_words(progress: HubProgress, rate: Option<u32>) -> String {
     let mut words = format!("{} of {} done", progress.done, progress.total);
-    for (count, what) in [(progress.told, "told"), (progress.offline, "offline")] {
+    for (count, what) in [
+        (progress.told, "told"),
+        (progress.offline, "offline"),
+        (progress.unanswered, "ended without an answer"),
+    ] {
         if count > 0 {
             words = format!("{words}, {count} {what}");
         }

@@ -6,7 +6,7 @@ use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::authorize::Caller;
 use super::hierarchy::Generation;
 use super::roll::AuthorityDetail;
-use super::{CertificateAuthority, Error, rfc3339};
+use super::{CertificateAuthority, Error, canary, rfc3339};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -100,12 +100,7 @@ impl CertificateAuthority {
                     continue;
                 }
             };
-            for (service, reason) in detail.refused_canaries() {
-                let text =
-                    format!("roll {id} of {name}: the canary was refused at {service}: {reason}");
-                let parameters = json!({ "provisioning": service, "reason": reason });
-                raise(AlarmCode::CanaryRefused, parameters, text);
-            }
+            self.raise_canary_alarms(&detail, &format!("roll {id} of {name}"), &mut raise);
             if let Some(failure) = detail.failure {
                 let text = format!("roll {id} of {name}: it goes no further: {failure}");
                 let parameters = json!({ "reason": failure });
@@ -113,6 +108,33 @@ impl CertificateAuthority {
             }
         }
         Ok(alarms)
+    }
+
+    /// Raises an alarm for each canary that was refused, or could not be tried for a while.
+    fn raise_canary_alarms(
+        &self,
+        detail: &AuthorityDetail,
+        roll: &str,
+        raise: &mut impl FnMut(AlarmCode, Value, String),
+    ) {
+        for (service, reason) in detail.refused_canaries() {
+            let text = format!("{roll}: the canary was refused at {service}: {reason}");
+            let parameters = json!({ "provisioning": service, "reason": reason });
+            raise(AlarmCode::CanaryRefused, parameters, text);
+        }
+        let late = self.now() - canary::ALARM_SECONDS;
+        for (service, failure) in &detail.canary_failures {
+            if failure.since > late {
+                continue;
+            }
+            let reason = &failure.reason;
+            let since = rfc3339(failure.since);
+            let text = format!(
+                "{roll}: the canary could not be tried at {service} since {since}: {reason}"
+            );
+            let parameters = json!({ "provisioning": service, "reason": reason, "since": since });
+            raise(AlarmCode::CanaryNotTried, parameters, text);
+        }
     }
 
     /// By policy, starts the rolls of authorities whose window nears its end. Returns when the next

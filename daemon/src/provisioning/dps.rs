@@ -14,6 +14,7 @@ use crate::enrollment::record::Record;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The version that the SDKs speak.
 const API_VERSION: &str = "2021-10-01";
@@ -34,6 +35,11 @@ impl DpsClient {
     /// Speaks to the service behind `plane`.
     pub fn new(plane: Plane) -> Self {
         Self { plane }
+    }
+
+    /// Returns a client whose calls wait for an answer for `timeout` only.
+    pub fn within(&self, timeout: Duration) -> Self {
+        Self::new(self.plane.within(timeout))
     }
 
     /// Reads an enrollment; `None` if there is none.

@@ -83,9 +83,19 @@ pub struct Plane {
     origin: String,
     credential: Credential,
     budget: Arc<Budget>,
+    /// The bound of one request.
+    timeout: Duration,
 }
 
 impl Plane {
+    /// Returns the same plane with another bound of one request, at most [`REQUEST_TIMEOUT`].
+    pub(super) fn within(&self, timeout: Duration) -> Self {
+        Self {
+            timeout: timeout.min(REQUEST_TIMEOUT),
+            ..self.clone()
+        }
+    }
+
     /// Prepares calls; sends nothing.
     pub fn new(
         settings: &PlaneSettings,
@@ -122,6 +132,7 @@ impl Plane {
             origin: format!("http://{address}"),
             credential: Credential::None,
             budget,
+            timeout: REQUEST_TIMEOUT,
         })
     }
 
@@ -153,6 +164,7 @@ impl Plane {
             origin: format!("https://{}", settings.host),
             credential,
             budget,
+            timeout: REQUEST_TIMEOUT,
         })
     }
 
@@ -203,6 +215,7 @@ impl Plane {
     ) -> Result<reqwest::Request, CallError> {
         let url = format!("{}{}", self.origin, call.path_and_query);
         let mut request = self.client.request(call.method.clone(), url);
+        request = request.timeout(self.timeout);
         if let Some(secret) = secret {
             let value = HeaderValue::from_str(secret.expose_secret());
             let mut value = value.map_err(|_| CallError::Unauthorized {

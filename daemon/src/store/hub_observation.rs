@@ -98,7 +98,7 @@ impl Store {
     }
 }
 
-fn find(
+pub(super) fn find(
     tx: &Tx<'_>,
     provisioning: &str,
     device: &str,

@@ -154,8 +154,10 @@ pub struct HubTaskEnd {
 pub struct HubProgress {
     /// All tasks.
     pub total: i64,
-    /// Tasks that are done, with whatever answer.
+    /// Tasks whose effect was observed: the hub deleted the identity, or the device answered.
     pub done: i64,
+    /// Calls that ended without an answer of the device: not needed any more, or given up.
+    pub unanswered: i64,
     /// Devices that were reached by any hub.
     pub told: i64,
     /// Devices that were called at every hub and reached by none.
@@ -171,7 +173,7 @@ pub struct HubProgress {
 impl HubProgress {
     /// Returns the number of open tasks.
     pub fn open(&self) -> i64 {
-        self.total - self.done
+        self.total - self.done - self.unanswered
     }
 }
 
@@ -194,22 +196,28 @@ const FREE: &str = "NOT EXISTS (SELECT 1 FROM mark m WHERE m.enrollment = t.enro
 const SELECT: &str = "SELECT t.id, t.provisioning, t.device, t.action, t.attempts, t.last_error, \
      t.answer, t.queued_at, t.round FROM hub_task t";
 
-/// The call `t` is still needed: no hub has reached the device, and its own roll waits for a
-/// request, or an authority's roll waits for the device's leaf by another generation than the old
-/// one.
+/// The call `t` is still needed: no hub has reached the device, its roll is the last one of the
+/// enrollment, and no hub was observed with the device's current leaf, which for an authority's
+/// roll is by another generation than the old one. A request for that leaf ends no call: the
+/// requester may be a station, and the device registers only after the call.
 pub(super) const NEEDED: &str = "NOT EXISTS (
     SELECT 1 FROM hub_task o WHERE o.cause = t.cause AND o.cause_id = t.cause_id
         AND o.device = t.device AND o.action = t.action AND o.reached = 1)
     AND EXISTS (
-    SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id AND (
-        r.enrollment IS NOT NULL AND r.state = 'requested'
-        OR r.state NOT IN ('done', 'aborted') AND EXISTS (
+    SELECT 1 FROM roll r WHERE t.cause = 'roll' AND r.id = t.cause_id AND r.state <> 'aborted'
+        AND NOT EXISTS (
+            SELECT 1 FROM roll n WHERE n.enrollment = r.enrollment AND n.id > r.id
+                AND n.state NOT IN ('requested', 'aborted'))
+        AND NOT EXISTS (
             SELECT 1 FROM device d JOIN intent i ON i.id = d.certificate
-            WHERE d.registration_id = t.device AND i.issuer = r.old_generation)))";
+            JOIN certificate c ON c.intent = i.id
+            JOIN hub_observation p ON p.device = d.registration_id AND p.certificate = c.sha256
+            WHERE d.registration_id = t.device AND i.issuer IS DISTINCT FROM r.old_generation
+                AND (r.enrollment IS NULL OR p.provisioning = t.provisioning)))";
 
 impl Store {
-    /// Queues tasks for `cause`. Calls that were queued before stay as they are; deletions that
-    /// were queued before are repeated. Returns how many tasks are new or repeated.
+    /// Queues tasks for `cause`. Tasks that were queued before are repeated. Returns how many tasks
+    /// are new or repeated.
     pub fn queue_hub_tasks(
         &self,
         cause: HubCause,
@@ -327,7 +335,11 @@ impl Store {
     ) -> Result<HubProgress, StoreError> {
         let (cause, id) = cause.columns();
         let sql = format!(
-            "SELECT count(*), count(t.done_at),
+            "SELECT count(*),
+                    count(*) FILTER (WHERE t.done_at IS NOT NULL
+                                       AND (t.action = 'delete' OR t.reached = 1)),
+                    count(*) FILTER (WHERE t.done_at IS NOT NULL AND t.action = 'call'
+                                       AND t.reached IS DISTINCT FROM 1),
                     count(DISTINCT t.device) FILTER (WHERE t.reached = 1),
                     count(DISTINCT t.device) FILTER (WHERE {UNREACHED}),
                     count(*) FILTER (WHERE t.done_at IS NULL AND t.attempts > 0
@@ -342,11 +354,12 @@ impl Store {
                 Ok(HubProgress {
                     total: row.get(0)?,
                     done: row.get(1)?,
-                    told: row.get(2)?,
-                    offline: row.get(3)?,
-                    failing: row.get(4)?,
-                    jobs: row.get(5)?,
-                    jobs_ended: row.get(6)?,
+                    unanswered: row.get(2)?,
+                    told: row.get(3)?,
+                    offline: row.get(4)?,
+                    failing: row.get(5)?,
+                    jobs: row.get(6)?,
+                    jobs_ended: row.get(7)?,
                 })
             })
         })
@@ -379,9 +392,9 @@ impl Store {
     }
 }
 
-/// Queues tasks within the caller's transaction. A deletion that is done or in progress is
-/// repeated, because its device may have registered in between. Returns how many are new or
-/// repeated.
+/// Queues tasks within the caller's transaction. A task that is done or in progress is repeated,
+/// because its device may have registered in between, or got another leaf. Returns how many are new
+/// or repeated.
 pub(super) fn queue(
     tx: &Tx<'_>,
     cause: HubCause,
@@ -393,12 +406,11 @@ pub(super) fn queue(
              queued_at, due_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (cause, cause_id, provisioning, device, action) DO UPDATE SET
-             done_at = NULL, answer = NULL, round = round + 1,
+             done_at = NULL, answer = NULL, reached = NULL, job = NULL, round = round + 1,
              attempts = CASE WHEN done_at IS NULL THEN attempts ELSE 0 END,
              last_error = CASE WHEN done_at IS NULL THEN last_error END,
              queued_at = excluded.queued_at,
-             due_at = CASE WHEN done_at IS NULL THEN due_at ELSE excluded.due_at END
-         WHERE action = 'delete'";
+             due_at = CASE WHEN done_at IS NULL THEN due_at ELSE excluded.due_at END";
     let mut queued = 0;
     for task in tasks {
         let gathered = match task.action {

@@ -11,6 +11,7 @@ use super::engine::{Tx, params};
 use super::intent::{Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, Recorded};
 use super::{Store, StoreError, generation, leaf, possession};
 use crate::enrollment::role::Role;
+use crate::enrollment::thumbprint::Thumbprint;
 use std::sync::atomic::Ordering;
 
 /// Effects to record with a certificate.
@@ -123,7 +124,9 @@ impl Store {
                 ),
                 params![intent, der, sha256, entry.at],
             )?;
-            let effects = apply_effects(tx, intent, &sha256, &on_issued, &entry)?;
+            let presented = requester.map(|it| Thumbprint::from_bytes(it.sha256));
+            let issued = (intent, &sha256, presented);
+            let effects = apply_effects(tx, issued, &on_issued, &entry)?;
             audit::append(tx, &entry)?;
             Ok(effects)
         });
@@ -200,8 +203,7 @@ fn refusal_of(error: StoreError, subject: &str) -> IntentRefusal {
 
 fn apply_effects(
     tx: &Tx<'_>,
-    intent: i64,
-    sha256: &[u8; 32],
+    (intent, sha256, presented): (i64, &[u8; 32], Option<Thumbprint>),
     on_issued: &OnIssued,
     entry: &AuditEntry,
 ) -> Result<IssuedEffects, StoreError> {
@@ -212,7 +214,7 @@ fn apply_effects(
             profile,
         } => {
             leaf::record(tx, registration_id, profile, intent, entry)?;
-            let provisioning = leaf::place(tx, registration_id, sha256, entry)?;
+            let provisioning = leaf::place(tx, registration_id, sha256, presented, entry)?;
             Ok(IssuedEffects { provisioning })
         }
         OnIssued::Authority { generation } => {

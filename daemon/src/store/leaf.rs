@@ -8,7 +8,7 @@ use super::engine::{Tx, params};
 use super::enrollment::{EnrollmentRow, individual, save_slots, set_status};
 use super::intent::{Intent, IntentRefusal, Moves};
 use super::mark::{self, MarkSubject};
-use super::{StoreError, block, compromise, conflicts, roll};
+use super::{StoreError, block, compromise, conflicts, hub_observation, leaf_roll, roll};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use serde_json::json;
@@ -46,8 +46,10 @@ pub(super) fn admit(tx: &Tx<'_>, intent: &Intent) -> Result<(), IntentRefusal> {
                 let waits_for = format!("it waits for {service} to hold both certificates");
                 return Err(IntentRefusal::RollUnderWay { waits_for });
             }
+            Slots::Draining { .. } if leaf_roll::drains(tx, enrollment.id)? => {}
             Slots::Draining { .. } => {
-                let waits_for = "it waits for the old certificate to expire".to_owned();
+                let waits_for =
+                    "it waits for the compromised certificate to be excluded".to_owned();
                 return Err(IntentRefusal::RollUnderWay { waits_for });
             }
         }
@@ -155,11 +157,12 @@ pub(super) fn give_up(
 }
 
 /// Step 10, for an individually enrolled device: puts the leaf into a slot and marks the enrollment
-/// dirty. Returns the services concerned.
+/// dirty. `presented` is the client certificate of the request. Returns the services concerned.
 pub(super) fn place(
     tx: &Tx<'_>,
     registration_id: &str,
     sha256: &[u8; 32],
+    presented: Option<Thumbprint>,
     entry: &AuditEntry,
 ) -> Result<Vec<String>, StoreError> {
     let leaf = Thumbprint::from_bytes(*sha256);
@@ -179,17 +182,39 @@ pub(super) fn place(
         let before = enrollment.slots.clone();
         let placed = match &before {
             Slots::Empty => enrollment.slots.serve(leaf),
+            Slots::Draining { .. } => {
+                let in_use = in_use(tx, &enrollment, presented)?;
+                enrollment.slots.stage_third(leaf, &in_use)
+            }
             _ => enrollment.slots.stage(leaf),
         };
         let slots = placed.map_err(|refusal| StoreError::Conflict(refusal.to_string()))?;
-        if let Slots::Serving { certificate, .. } = before {
-            roll::stage(tx, enrollment.id, certificate, leaf, entry)?;
+        if let Slots::Draining { .. } = before {
+            leaf_roll::end_by_renewal(tx, enrollment.id, &slots, entry)?;
+        }
+        if let Slots::Staged { serving, .. } = slots {
+            roll::stage(tx, enrollment.id, serving, leaf, entry)?;
         }
         save_slots(tx, enrollment.id, &slots)?;
         let subject = MarkSubject::Enrollment(enrollment.id);
         mark::raise(tx, subject, "leaf issued", entry.at)?;
     }
     Ok(concerned)
+}
+
+/// Returns the leaves that the device was observed to use: the one that it presented with this
+/// request, and the one that its hub has shown since the cut-over.
+fn in_use(
+    tx: &Tx<'_>,
+    row: &EnrollmentRow,
+    presented: Option<Thumbprint>,
+) -> Result<Vec<Thumbprint>, StoreError> {
+    let since = roll::open_roll(tx, row.id)?.map_or(0, |it| it.changed_at);
+    let observed = hub_observation::find(tx, &row.provisioning, &row.name)?;
+    // An earlier observation cannot show the newer leaf.
+    let observed = observed.filter(|it| it.seen_at >= since);
+    let observed = observed.and_then(|it| it.certificate);
+    Ok(observed.into_iter().chain(presented).collect())
 }
 
 /// Puts the new leaf in the place of excluded leaves, and readmits the device unless something else

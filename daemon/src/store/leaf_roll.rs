@@ -6,12 +6,14 @@ use super::engine::{Tx, params};
 use super::enrollment::{by_id, save_slots};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::mark::{self, MarkSubject};
-use super::roll::{NewRoll, NewSubject, RollRow, RollSubject, insert, roll_by_id, set_state};
+use super::roll::{
+    NewRoll, NewSubject, RollRow, RollSubject, insert, open_roll, roll_by_id, set_state,
+};
 use super::{Store, StoreError, UnixSeconds, conflicts, leaf};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// An individual enrollment whose only leaf expires soon.
 #[derive(Clone, Debug)]
@@ -39,16 +41,17 @@ pub struct RollStep {
     pub to: Slots,
     /// The state after the step.
     pub state: RollState,
+    /// The tasks that notify the device.
+    pub hub: Vec<NewHubTask>,
 }
 
 impl Store {
-    /// Starts an expiry roll, which waits for a request with a new key; `tasks` notify the device.
-    /// Fails unless the slots serve one certificate, no roll is open and no block is in place.
+    /// Starts an expiry roll, which waits for a request with a new key. Fails unless the slots
+    /// serve one certificate, no roll is open and no block is in place.
     pub fn request_roll(
         &self,
         enrollment: i64,
         detail: Value,
-        tasks: Vec<NewHubTask>,
         entry: AuditEntry,
     ) -> Result<RollRow, StoreError> {
         self.write(move |tx| {
@@ -64,7 +67,6 @@ impl Store {
                 parent: None,
             };
             let id = insert(tx, &new, &entry)?;
-            hub_task::queue(tx, HubCause::Roll(id), &tasks, entry.at)?;
             audit::append(tx, &entry)?;
             roll_by_id(tx, id)
         })
@@ -113,6 +115,7 @@ impl Store {
             if let Slots::Draining { retiring, .. } = &step.to {
                 replaces(tx, step.roll, *retiring)?;
             }
+            hub_task::queue(tx, HubCause::Roll(step.roll), &step.hub, entry.at)?;
             if step.from.wanted() != step.to.wanted() {
                 let subject = MarkSubject::Enrollment(step.enrollment);
                 mark::raise(tx, subject, "roll advanced", entry.at)?;
@@ -162,6 +165,48 @@ impl Store {
             audit::append(tx, &entry)
         })
     }
+}
+
+/// Returns true if the enrollment's open roll only waits to retire the old leaf.
+pub(super) fn drains(tx: &Tx<'_>, enrollment: i64) -> Result<bool, StoreError> {
+    let open = open_roll(tx, enrollment)?;
+    Ok(open.is_none_or(|it| it.state == RollState::Draining))
+}
+
+/// Ends the roll that drains, because a further renewal has changed the slots to `slots`. The roll
+/// is done if the old leaf has left its slot, and aborted if the new one has.
+pub(super) fn end_by_renewal(
+    tx: &Tx<'_>,
+    enrollment: i64,
+    slots: &Slots,
+    entry: &AuditEntry,
+) -> Result<(), StoreError> {
+    let Some(open) = open_roll(tx, enrollment)? else {
+        return Ok(());
+    };
+    let is_old_leaf_gone = !slots.held().contains(&open.old_certificate);
+    if open.state != RollState::Draining {
+        let message = format!(
+            "roll {} has changed concurrently; repeat the request",
+            open.id
+        );
+        return Err(StoreError::Conflict(message));
+    }
+    // The certificates of a compromise are excluded already.
+    let is_done = is_old_leaf_gone || open.reason == RollReason::Compromise;
+    let state = if is_done {
+        RollState::Done
+    } else {
+        RollState::Aborted
+    };
+    set_state(tx, open.id, state, entry.at)?;
+    let overtaken = AuditEntry {
+        action: "roll.overtaken",
+        subject: open.subject.name().to_owned(),
+        detail: json!({ "roll": open.id, "by": "a renewal", "state": state.name() }),
+        ..entry.clone()
+    };
+    audit::append(tx, &overtaken)
 }
 
 /// Sets the certificate whose expiry ends the rollover. After a compromise of one slot that is the

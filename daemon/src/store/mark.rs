@@ -64,10 +64,10 @@ pub enum Observation {
 }
 
 impl Store {
-    /// Returns the marks that are due at this service, urgent ones first, then oldest first, at
-    /// most
-    /// `limit`. The mark of an enrollment that comes `after` another waits while that one has a
-    /// mark. Without `new_ones`, marks of individual enrollments that were never sent are left out.
+    /// Returns the marks that are due at this service, at most `limit`: urgent ones first, then
+    /// those that have not failed, then oldest first. The mark of an enrollment that comes `after`
+    /// another waits while that one has a mark. Without `new_ones`, marks of individual enrollments
+    /// that were never sent are left out.
     pub fn due_marks(
         &self,
         provisioning: &str,
@@ -83,7 +83,8 @@ impl Store {
                  WHERE m.parked = 0 AND m.due_at <= ?2 AND m.provisioning = ?1
                    AND (?4 OR e.id IS NULL OR e.kind = 'group' OR e.history <> '{}' OR m.urgent)
                    AND NOT EXISTS (SELECT 1 FROM mark first WHERE first.enrollment = e.after)
-                 ORDER BY NOT m.urgent, m.ca_certificate IS NULL, m.due_at, m.id LIMIT ?3",
+                 ORDER BY NOT m.urgent, m.ca_certificate IS NULL, m.attempts > 0, m.due_at, m.id
+                 LIMIT ?3",
                 params![provisioning, now, limit, new_ones],
                 |row| from_columns(row, 0, subject_of(row, 8)?),
             )?;

@@ -377,6 +377,7 @@ CREATE UNIQUE INDEX roll_open_enrollment ON roll (enrollment)
     WHERE enrollment IS NOT NULL AND state NOT IN ('done', 'aborted');
 CREATE UNIQUE INDEX roll_open_authority ON roll (authority)
     WHERE authority IS NOT NULL AND state NOT IN ('done', 'aborted');
+CREATE INDEX roll_enrollment ON roll (enrollment) WHERE enrollment IS NOT NULL;
 CREATE INDEX roll_under_way ON roll (state) WHERE state NOT IN ('done', 'aborted');
 CREATE INDEX roll_parent ON roll (parent) WHERE parent IS NOT NULL;
 

@@ -72,8 +72,11 @@ pub struct Evidence {
     pub retirement: RetireEvidence,
     /// In a compromise: true if the compromised authority above is not excluded yet.
     pub above_lets_in: bool,
-    /// Authorities below that still sign under the old certificate, or have an open rollover.
+    /// Authorities below that still sign under the old certificate.
     pub behind: Vec<String>,
+    /// Devices that depend on the old certificate although it is in no slot of its own: a group of
+    /// an authority above accepts their leaves.
+    pub accepted_above: u64,
     /// CA certificates of the old generation that services still hold.
     pub ca_certificates: u64,
     /// Of these, those to be deleted.
@@ -287,6 +290,10 @@ impl Evidence {
             return Ok(Step::Retire(
                 draining.iter().map(retire).collect::<Result<_, _>>()?,
             ));
+        }
+        if self.accepted_above > 0 {
+            let unproven = self.accepted_above;
+            return Err(Wait::Retirement(Reason::DevicesUnproven { unproven }));
         }
         self.in_step()?;
         match (self.ca_certificates, self.ca_certificates_leaving) {

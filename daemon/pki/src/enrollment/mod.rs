@@ -21,6 +21,7 @@ pub mod pattern;
 pub mod plan;
 pub mod record;
 pub mod refusal;
+mod renewal;
 mod rewrite;
 pub mod role;
 pub mod roll;

@@ -5,15 +5,16 @@
 //! | `Empty` | nothing | `Serving` |
 //! | `Serving` | one slot, one certificate | `Staged` |
 //! | `Staged` | serving, and next in the other slot | `Draining` by cut-over, `Serving` by abort |
-//! | `Draining` | serving (the new), and retiring | `Serving` by retire |
+//! | `Draining` | serving (the new), and retiring | `Serving` by retire, `Staged` by a renewal |
 //!
 //! From any state but `Empty`, a compromise has certificates leave their slots at once
-//! ([`Slots::exclude`]).
+//! ([`Slots::exclude`]). [`Slots::stage_third`] renews a device whose slots are both taken.
 //!
 //! A transition consumes the state and returns the next one, or a [`Refusal`] with the state and
 //! the reason. A serving certificate must never leave its slot before its successor was observed at
-//! the service, unless it is compromised. A certificate must never move to the other slot, because
-//! no document says that the service supports that. A stored state must never cause a panic.
+//! the service, unless it is compromised, or its device was observed with the older one only. A
+//! certificate must never move to the other slot, because no document says that the service
+//! supports that. A stored state must never cause a panic.
 
 use super::refusal::{Reason, Refusal};
 use super::thumbprint::Thumbprint;
@@ -287,7 +288,7 @@ impl Slots {
         }
     }
 
-    fn refuse_state(self, transition: &'static str) -> Refusal {
+    pub(super) fn refuse_state(self, transition: &'static str) -> Refusal {
         let state = self.state();
         self.refuse(Reason::State { transition, state })
     }

@@ -30,12 +30,25 @@ pub struct AuthorityDetail {
     /// The result of the canary, by provisioning service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub canary: BTreeMap<String, CanaryVerdict>,
+    /// Why the canary could not be tried the last time, by provisioning service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub canary_failures: BTreeMap<String, CanaryFailure>,
     /// The steps that an operator approved.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub approved: BTreeMap<ApprovalStep, Approval>,
     /// Why the next generation could not be made, or its key did not sign, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// Why a canary could not be tried. It says nothing about the next certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CanaryFailure {
+    /// The reason of the last attempt.
+    pub reason: String,
+    /// Time of the first attempt that failed without one in between that did not, in Unix seconds.
+    pub since: i64,
 }
 
 /// An operator's approval of a step.
@@ -147,6 +160,7 @@ impl CertificateAuthority {
             retirement: self.authority_retirement(roll, *old_generation, &detail, now)?,
             above_lets_in: self.above_lets_in(roll)?,
             behind: behind(&hierarchy, name),
+            accepted_above: self.accepted_above(roll, *old_generation, &detail, now)?,
             ca_certificates: held.clone().count() as u64,
             ca_certificates_leaving: held.filter(|it| it.removed).count() as u64,
             hub_open: u64::try_from(hub.open()).unwrap_or(0),
@@ -217,6 +231,23 @@ impl CertificateAuthority {
             in_step: group.in_step || (reason == RollReason::Compromise && !is_configured),
             ..group
         }
+    }
+
+    /// Counts the devices that depend on the old generation through a group of an authority above.
+    /// Its certificate is in force while they do, also after it has left its own slots.
+    fn accepted_above(
+        &self,
+        roll: &RollRow,
+        old: i64,
+        detail: &AuthorityDetail,
+        now: i64,
+    ) -> Result<u64, Error> {
+        let drains = roll.state == RollState::Draining && roll.reason == RollReason::Expiry;
+        if !drains || detail.overrides(ApprovalStep::Retire) || !self.has_groups_above(old)? {
+            return Ok(0);
+        }
+        let below: Vec<i64> = self.hierarchy().subtree(old).into_iter().collect();
+        Ok(self.store.devices_needing(&below, now)?)
     }
 
     fn above_lets_in(&self, roll: &RollRow) -> Result<bool, Error> {

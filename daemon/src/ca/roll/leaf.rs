@@ -5,7 +5,9 @@
 use super::super::authorize::{Authorized, Caller, Operate};
 use super::super::{CertificateAuthority, Code, Error, crash_point};
 use crate::enrollment::record::Record;
-use crate::enrollment::roll::{LeafEvidence, LeafStep, Override, RollState, next_leaf_step};
+use crate::enrollment::roll::{
+    HubPolicy, LeafDetail, LeafEvidence, LeafStep, Override, RollState, next_leaf_step,
+};
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{AuditEntry, EnrollmentKind, EnrollmentRow, HubCause, RollRow, RollStep};
@@ -33,8 +35,7 @@ impl CertificateAuthority {
         own.iter()
             .map(|row| {
                 let entry = self.leaf_entry(permission.caller(), "roll.started", row);
-                let tasks = self.notify_tasks(&row.provisioning, &row.name);
-                let roll = self.store.request_roll(row.id, json!({}), tasks, entry)?;
+                let roll = self.store.request_roll(row.id, json!({}), entry)?;
                 self.wake();
                 Ok(roll)
             })
@@ -118,7 +119,13 @@ impl CertificateAuthority {
     ) -> Result<(), Error> {
         crash_point(&format!("roll-to-{}", next.state.name()));
         let entry = self.leaf_entry(&Caller::Daemon, action(next.state), &enrollment);
+        let hub = if puts_in_force(roll, &next) {
+            self.notify_tasks(&enrollment.provisioning, &enrollment.name)
+        } else {
+            Vec::new()
+        };
         let step = RollStep {
+            hub,
             roll: roll.id,
             enrollment: enrollment.id,
             from_state: roll.state,
@@ -188,6 +195,19 @@ impl CertificateAuthority {
     ) -> AuditEntry {
         let detail = json!({ "provisioning": row.provisioning, "slots": row.slots });
         self.roll_entry(caller, action, &row.name, detail)
+    }
+}
+
+/// Returns true if the service was observed with the new leaf, so that the device can register with
+/// it. After a compromise the device can be called only if its hub identity was kept.
+fn puts_in_force(roll: &RollRow, next: &LeafStep) -> bool {
+    match next.state {
+        RollState::Draining => true,
+        RollState::Done if roll.state == RollState::Reissuing => {
+            let detail = serde_json::from_value::<LeafDetail>(roll.detail.clone());
+            detail.is_ok_and(|it| it.hub == Some(HubPolicy::Reprovision))
+        }
+        _ => false,
     }
 }
 

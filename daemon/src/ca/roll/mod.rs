@@ -17,7 +17,7 @@ mod report;
 mod service_limits;
 mod waits;
 
-pub use evidence::AuthorityDetail;
+pub use evidence::{AuthorityDetail, CanaryFailure};
 pub use group::UnderGroup;
 pub use leaf_compromise::{CompromisedDevice, LeafCompromise};
 pub use policy::{DeviceNotification, NotifyBy, RollPolicy};

@@ -1,4 +1,5 @@
-//! Starts rollovers of leaves that end soon, and notifies their devices, as policy says.
+//! Starts rollovers of leaves that end soon, and queues the calls that notify devices, as policy
+//! says.
 
 use super::authority_compromise::DEVICES_LISTED_MAX;
 use crate::ca::authorize::Caller;
@@ -71,11 +72,7 @@ impl CertificateAuthority {
                 continue;
             };
             let entry = self.leaf_entry(&Caller::Daemon, "roll.started", &enrollment);
-            let tasks = self.notify_tasks(&enrollment.provisioning, &enrollment.name);
-            match self
-                .store
-                .request_roll(enrollment.id, json!({}), tasks, entry)
-            {
+            match self.store.request_roll(enrollment.id, json!({}), entry) {
                 // A request or an operator started this rollover first.
                 Ok(_)
                 | Err(

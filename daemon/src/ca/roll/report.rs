@@ -2,9 +2,10 @@
 
 use super::super::receipt::service_place;
 use super::super::{CertificateAuthority, Error, rfc3339};
-use super::AuthorityDetail;
 use super::waits::{WaitCode, Waits, coded};
+use super::{AuthorityDetail, CanaryFailure};
 use crate::enrollment::authority_roll::{Evidence, Step, Wait, next_step};
+use crate::enrollment::refusal::Reason;
 use crate::enrollment::roll::RollReason;
 use crate::store::{DrainReport, HubCause, HubProgress, RollRow, RollState, RollSubject};
 use serde::Serialize;
@@ -104,7 +105,8 @@ impl CertificateAuthority {
 
     fn authority_roll_waits_for(&self, roll: &RollRow) -> Result<Waits, Error> {
         let evidence = self.authority_evidence(roll, self.now())?;
-        let failure = AuthorityDetail::of(roll)?.failure;
+        let detail = AuthorityDetail::of(roll)?;
+        let failure = detail.failure.clone();
         let replacement = evidence.replacement();
         let mut waits = match next_step(roll.state, &evidence) {
             Ok(Step::Make) => Waits::step(WaitCode::NewGeneration, failure.as_deref()),
@@ -114,7 +116,10 @@ impl CertificateAuthority {
                 let progress = self.roll_hub_progress_in_words(roll, progress);
                 coded(&wait).and(&format!(": {progress}"))
             }
-            Err(wait) => self.and_blocks(coded(&wait), roll, &evidence)?,
+            Err(wait) => {
+                let waits = self.canary_failure(&wait, roll, &detail);
+                self.and_blocks(waits.unwrap_or_else(|| coded(&wait)), roll, &evidence)?
+            }
         };
         // The successor is made while the compromised generation is excluded.
         if roll.reason == RollReason::Compromise && replacement == Ok(Step::Make) {
@@ -126,6 +131,32 @@ impl CertificateAuthority {
             waits.parameters["also"] = json!(making.code);
         }
         Ok(waits)
+    }
+
+    /// Returns what a rollover waits for if its canary cannot be tried.
+    fn canary_failure(
+        &self,
+        wait: &Wait,
+        roll: &RollRow,
+        detail: &AuthorityDetail,
+    ) -> Option<Waits> {
+        let Wait::Group {
+            provisioning,
+            name,
+            reason: Reason::CanaryPending,
+        } = wait
+        else {
+            return None;
+        };
+        let failure = if self.provisioning.contains(provisioning) {
+            detail.canary_failures.get(provisioning)?.clone()
+        } else {
+            CanaryFailure {
+                reason: format!("no [[provisioning]] {provisioning} is configured"),
+                since: roll.changed_at,
+            }
+        };
+        Some(Waits::canary(provisioning, name, &failure))
     }
 
     /// Adds the blocks that keep the canary of a staged generation out: no canary passes a disabled

@@ -1,7 +1,8 @@
 //! Gives what a rollover waits for a stable code, beside the sentence.
 
-use super::super::Error;
 use super::super::coded::Coded;
+use super::super::{Error, rfc3339};
+use super::evidence::CanaryFailure;
 use crate::enrollment::authority_roll::Wait;
 use crate::error_code::codes;
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ codes! {
         BlockingGroup => "blocking_group",
         BothSlotsObserved => "both_slots_observed",
         CaCertificateDeleted => "ca_certificate_deleted",
+        CanaryNotTried => "canary_not_tried",
         CertificateRequested => "certificate_requested",
         DevicesReissued => "devices_reissued",
         Group => "group",
@@ -51,6 +53,19 @@ impl Waits {
             format!("{what}; the last attempt failed: {failure}")
         });
         Self::new(code, json!({ "failure": failure }), text)
+    }
+
+    /// The canary of a group could not be tried.
+    pub(super) fn canary(provisioning: &str, group: &str, failure: &CanaryFailure) -> Self {
+        let reason = &failure.reason;
+        let since = rfc3339(failure.since);
+        let parameters = json!({ "provisioning": provisioning, "group": group,
+            "reason": reason, "since": since });
+        let text = format!(
+            "the canary at {provisioning} for group {group}, which could not be tried since {since}: \
+             {reason}"
+        );
+        Self::new(WaitCode::CanaryNotTried, parameters, text)
     }
 
     /// The state of the rollover cannot be read.

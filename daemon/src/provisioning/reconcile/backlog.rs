@@ -11,9 +11,13 @@ use crate::enrollment::plan::{DriftPolicy, Plan, plan};
 use crate::provisioning::dps::{BULK_ITEMS_MAX, BulkMode};
 use crate::store::EnrollmentKind;
 use serde_json::Value;
+use std::time::Duration;
 
 /// Fewer enrollments are reconciled one by one, which gives better errors.
 const BACKLOG_MIN: usize = 2 * BULK_ITEMS_MAX;
+
+/// How long a bulk call waits for its answer.
+const BULK_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Reconciler {
     /// Creates in bulk what was never sent, if there is much of it.
@@ -62,7 +66,9 @@ impl Reconciler {
             Ok(ca.store().record_attempts(attempts)?)
         })
         .await?;
-        let outcome = self.clients.dps.bulk(BulkMode::Create, &records).await?;
+        // New enrollments wait for the end of the backlog; a lost answer is read back one by one.
+        let dps = self.clients.dps.within(BULK_ANSWER_TIMEOUT);
+        let outcome = dps.bulk(BulkMode::Create, &records).await?;
         if outcome.is_successful {
             return Ok(records.len());
         }

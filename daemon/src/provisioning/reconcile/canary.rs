@@ -77,9 +77,7 @@ impl Reconciler {
         let verdict = match self.try_canary(canary).await {
             Ok(verdict) => verdict,
             Err(failure) => {
-                let service = &self.name;
-                let canary = &canary.registration_id;
-                tracing::warn!(service, canary, reason = %failure, "canary attempt failed, retrying");
+                self.note_failure(canary, &failure).await?;
                 return Ok(false);
             }
         };
@@ -89,6 +87,22 @@ impl Reconciler {
         self.blocking(move |ca| ca.record_canary(&canary, &name, verdict))
             .await?;
         Ok(passed)
+    }
+
+    /// Records why a canary could not be tried. A pause after failed signatures is not recorded:
+    /// the failure before it is on record.
+    async fn note_failure(&self, canary: &CanaryRequest, failure: &Failure) -> Result<(), Error> {
+        let service = &self.name;
+        let name = &canary.registration_id;
+        tracing::warn!(service, canary = name, reason = %failure, "canary attempt failed, retrying");
+        if matches!(failure, Failure::Here(error) if error.code == Code::SigningPaused) {
+            return Ok(());
+        }
+        let reason = failure.to_string();
+        let canary = canary.clone();
+        let service = service.clone();
+        self.blocking(move |ca| ca.record_canary_failure(&canary, &service, reason))
+            .await
     }
 
     async fn try_canary(&self, canary: &CanaryRequest) -> Result<CanaryVerdict, Failure> {

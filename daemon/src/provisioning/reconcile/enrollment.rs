@@ -9,13 +9,20 @@ use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
 use crate::enrollment::record::Record;
 use crate::store::{EnrollmentKind, EnrollmentRow, Observation};
 use serde_json::Value;
+use std::time::Duration;
 
 impl Reconciler {
-    pub(super) async fn look_at_enrollment(&self, row: EnrollmentRow) -> Result<Outcome, Failure> {
+    /// Takes one look; each of its calls waits for `timeout` at most.
+    pub(super) async fn look_at_enrollment(
+        &self,
+        row: EnrollmentRow,
+        timeout: Duration,
+    ) -> Result<Outcome, Failure> {
+        let dps = self.clients.dps.within(timeout);
         let id = Id::of(&row)?;
         let wanted = row.clone();
         let desired = self.blocking(move |ca| ca.desired(&wanted)).await?;
-        let observed = self.clients.dps.enrollment(id.borrowed()).await?;
+        let observed = dps.enrollment(id.borrowed()).await?;
         let desired = desired.as_ref();
         let observed = observed.as_ref();
         let drift = self.drift_policy(&row);
@@ -29,7 +36,7 @@ impl Reconciler {
             Plan::Create { record } => {
                 self.record_attempt(row.id, history.sending(desired))
                     .await?;
-                let created = self.clients.dps.create(id.borrowed(), &record).await?;
+                let created = dps.create(id.borrowed(), &record).await?;
                 Ok(after_write(desired, &created))
             }
             Plan::Replace {
@@ -49,16 +56,12 @@ impl Reconciler {
                 }
                 self.record_attempt(row.id, history.sending(desired))
                     .await?;
-                let replaced = self
-                    .clients
-                    .dps
-                    .replace(id.borrowed(), &record, &etag)
-                    .await?;
+                let replaced = dps.replace(id.borrowed(), &record, &etag).await?;
                 Ok(after_write(desired, &replaced))
             }
             Plan::Delete { etag } => {
                 self.record_attempt(row.id, history.sending(None)).await?;
-                self.clients.dps.delete(id.borrowed(), &etag).await?;
+                dps.delete(id.borrowed(), &etag).await?;
                 Ok(Outcome::Again)
             }
         }

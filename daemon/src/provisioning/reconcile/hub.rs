@@ -6,7 +6,7 @@
 //! delays all tasks.
 
 use super::backoff::{Backoff, while_the_store_fails};
-use super::{APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, Reconciler, pause_seconds};
+use super::{APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, DUE_INTERVAL, Reconciler, pause_seconds};
 use crate::ca::roll::NotifyBy;
 use crate::ca::{CertificateAuthority, Error, crash_point};
 use crate::provisioning::failure::CallError;
@@ -74,11 +74,17 @@ impl Reconciler {
                     calls.push(self.do_at_hub(hub, task).map(move |done| (id, done)));
                 }
             }
-            let Some((id, done)) = calls.next().await else {
+            if calls.is_empty() {
                 return Ok(());
-            };
-            under_way.remove(&id);
-            done?;
+            }
+            // A call that hangs must not delay the deletions that fall due after it.
+            tokio::select! {
+                Some((id, done)) = calls.next() => {
+                    under_way.remove(&id);
+                    done?;
+                }
+                () = tokio::time::sleep(DUE_INTERVAL) => {}
+            }
         }
     }
 

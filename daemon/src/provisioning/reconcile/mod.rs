@@ -26,12 +26,12 @@ use crate::ca::liveness::Deadline;
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::enrollment::plan::DriftPolicy;
 use crate::store::{AuditEntry, MarkRow, MarkSubject, Observation};
-use backoff::{Backoff, while_the_store_fails};
+use backoff::{Backoff, answer_timeout, while_the_store_fails};
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use rand::Rng;
 use serde_json::json;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,10 @@ use tokio::sync::{Notify, watch};
 const TICK: Duration = Duration::from_secs(120);
 /// Marks that are worked on at once; the service's budget is the limit that counts.
 const MARKS_IN_WORK_MAX: usize = 8;
+/// Of these, marks that have failed before: calls that hang again leave room for other enrollments.
+const RETRIES_IN_WORK_MAX: usize = 4;
+/// How often due marks are read while others are worked on.
+const DUE_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks that one mark may take in a row before it lets others go first.
 const LOOKS_MAX: u32 = 8;
 /// The first pause after a failure; it doubles.
@@ -135,7 +139,7 @@ impl Reconciler {
     /// does a backlog of new enrollments. Ends when nothing is due.
     pub async fn pass(&self) -> Result<(), Error> {
         let mut looks = FuturesUnordered::new();
-        let mut under_way = HashSet::new();
+        let mut under_way: HashMap<i64, bool> = HashMap::new();
         let mut backlog = pin!(self.work_off_backlog().fuse());
         let mut backlog_is_worked_off = false;
         loop {
@@ -145,8 +149,9 @@ impl Reconciler {
                     .due(under_way.len() + room, backlog_is_worked_off)
                     .await?
                 {
-                    if under_way.len() < MARKS_IN_WORK_MAX && under_way.insert(mark.id) {
+                    if has_room(&under_way, &mark) {
                         let id = mark.id;
+                        under_way.insert(id, mark.attempts > 0);
                         looks.push(self.settle(mark).map(move |done| (id, done)));
                     }
                 }
@@ -164,6 +169,8 @@ impl Reconciler {
                     done?;
                 }
                 () = self.wake.notified() => {}
+                // Marks fall due while a call hangs.
+                () = tokio::time::sleep(DUE_INTERVAL) => {}
             }
         }
     }
@@ -224,7 +231,8 @@ impl Reconciler {
                 let row = self
                     .blocking(move |ca| Ok(ca.store().enrollment(id)?))
                     .await?;
-                self.look_at_enrollment(row).await
+                let timeout = answer_timeout(mark.attempts);
+                self.look_at_enrollment(row, timeout).await
             }
             MarkSubject::CaCertificate(id) => {
                 let row = self
@@ -321,6 +329,15 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Failure::Here(error)
     }
+}
+
+/// Returns true if a mark may be worked on beside those `under_way`, by their row ids and whether
+/// each has failed before.
+fn has_room(under_way: &HashMap<i64, bool>, mark: &MarkRow) -> bool {
+    let retries = under_way.values().filter(|is_retry| **is_retry).count();
+    under_way.len() < MARKS_IN_WORK_MAX
+        && !under_way.contains_key(&mark.id)
+        && (mark.attempts == 0 || retries < RETRIES_IN_WORK_MAX)
 }
 
 fn judge(failure: Failure) -> Outcome {

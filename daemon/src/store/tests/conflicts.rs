@@ -77,9 +77,7 @@ fn a_roll_that_is_under_way_refuses_a_second_one_and_a_block_of_its_generation()
     stage.issue("pump-7", 9);
     let roll = || {
         let entry = entry("roll.started");
-        stage
-            .store
-            .request_roll(device.id, json!({}), Vec::new(), entry)
+        stage.store.request_roll(device.id, json!({}), entry)
     };
     roll().unwrap();
     assert_eq!(code(roll()), Code::RollUnderWay);
@@ -101,9 +99,7 @@ fn while_a_block_is_in_place_no_expiry_roll_begins() {
     stage.issue("pump-7", 9);
     stage.block(Excluded::Device("pump-7".into())).unwrap();
     let entry = entry("roll.started");
-    let roll = stage
-        .store
-        .request_roll(device.id, json!({}), Vec::new(), entry);
+    let roll = stage.store.request_roll(device.id, json!({}), entry);
     assert_eq!(code(roll), Code::DeviceBlocked);
 }
 

@@ -180,6 +180,7 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
             retiring: good,
         },
         state: RollState::Draining,
+        hub: Vec::new(),
     };
     assert!(
         stage

@@ -16,6 +16,7 @@ fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
         from: Slots::Empty,
         to: Slots::Empty,
         state: RollState::Done,
+        hub: Vec::new(),
     };
     assert!(!stage.store.advance_roll(step, entry("roll.done")).unwrap());
     assert_eq!(stage.store.roll(roll.id).unwrap().state, RollState::Staged);

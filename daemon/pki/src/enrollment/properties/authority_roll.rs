@@ -97,6 +97,7 @@ impl World {
                 retirement: expiry(false),
                 above_lets_in: compromise,
                 behind: Vec::new(),
+                accepted_above: 0,
                 ca_certificates: 1,
                 ca_certificates_leaving: u64::from(compromise),
                 hub_open: 0,

@@ -9,6 +9,8 @@ use time::{Duration, OffsetDateTime};
 enum Event {
     Serve(u8),
     Stage(u8),
+    /// A renewal while both slots are taken; the device was observed with those of these slots.
+    StageThird(u8, Vec<SlotName>),
     /// The reconciler makes the service as desired.
     Push,
     CutOver(CanaryVerdict),
@@ -34,6 +36,11 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         (0u8..6).prop_map(Event::Serve),
         (0u8..6).prop_map(Event::Stage),
+        (
+            0u8..6,
+            prop::sample::subsequence(SlotName::BOTH.to_vec(), 0..=2)
+        )
+            .prop_map(|(number, in_use)| Event::StageThird(number, in_use)),
         Just(Event::Push),
         canary.prop_map(Event::CutOver),
         Just(Event::Abort),
@@ -63,6 +70,10 @@ fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
     let result = match event {
         Event::Serve(number) => slots.serve(certificate(*number)),
         Event::Stage(number) => slots.stage(certificate(*number)),
+        Event::StageThird(number, names) => {
+            let in_use = in_slots(&slots, names);
+            slots.stage_third(certificate(*number), &in_use)
+        }
         Event::Push => {
             *service = slots.wanted();
             Ok(slots)
@@ -74,7 +85,7 @@ fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
         }),
         Event::Abort => slots.abort(),
         Event::Compromise(names, replacement) => {
-            let compromised = compromised(&slots, names);
+            let compromised = in_slots(&slots, names);
             let left = slots.exclude(&compromised, replacement.map(certificate));
             left.map(|left| left.slots)
         }
@@ -97,7 +108,7 @@ fn holds(slots: &Slots, certificate: Thumbprint) -> bool {
     primary == Some(certificate) || secondary == Some(certificate)
 }
 
-fn compromised(slots: &Slots, names: &[SlotName]) -> Vec<Thumbprint> {
+fn in_slots(slots: &Slots, names: &[SlotName]) -> Vec<Thumbprint> {
     names
         .iter()
         .filter_map(|name| slots.in_slot(*name))
@@ -106,7 +117,7 @@ fn compromised(slots: &Slots, names: &[SlotName]) -> Vec<Thumbprint> {
 
 /// A compromise excludes the compromised certificates, and leaves a certificate in a slot.
 fn check_compromise(before: &Slots, names: &[SlotName], new: Option<u8>) -> Result<(), String> {
-    let compromised = compromised(before, names);
+    let compromised = in_slots(before, names);
     let Ok(left) = before.clone().exclude(&compromised, new.map(certificate)) else {
         return Ok(());
     };
@@ -134,6 +145,20 @@ fn check_compromise(before: &Slots, names: &[SlotName], new: Option<u8>) -> Resu
     ensure(replaced, "the replacement is in a slot")
 }
 
+/// A third certificate takes one slot; a certificate that alone was observed in use keeps its own.
+fn check_third(before: &Slots, names: &[SlotName], after: &Slots) -> Result<(), String> {
+    let in_use = in_slots(before, names);
+    let held = |it: &&Thumbprint| holds(after, **it);
+    let kept = before.held().iter().filter(held).count();
+    let is_refused = before == after;
+    let stays = in_use.len() != 1 || holds(after, in_use[0]);
+    let serves = after.serving().is_some_and(|it| holds(before, it));
+    if is_refused || (kept == 1 && stays && serves) {
+        return Ok(());
+    }
+    Err(format!("a third one: {before:?} {names:?} {after:?}"))
+}
+
 fn slot_of_serving(slots: &Slots) -> Option<SlotName> {
     let serving = slots.serving()?;
     let mut names = SlotName::BOTH.into_iter();
@@ -151,6 +176,9 @@ fn check(before: &Slots, service: Service, event: &Event, after: &Slots) -> Resu
     };
     if let Event::Compromise(names, replacement) = event {
         return check_compromise(before, names, *replacement);
+    }
+    if let (Event::StageThird(_, names), Slots::Draining { .. }) = (event, before) {
+        return check_third(before, names, after);
     }
     if let Some(serving) = before.serving() {
         ensure(holds(after, serving), "what served is still in a slot")?;
