@@ -115,7 +115,8 @@ fn is_refused_by_service_and_hub(env: &TestEnv, compromised: &Holder) {
     );
 }
 
-fn rcgen_request(holder: &Holder) -> String {
+/// A request with the key of a leaf.
+pub(crate) fn rcgen_request(holder: &Holder) -> String {
     let key = rcgen::KeyPair::from_pem(&holder.key).unwrap();
     let mut parameters = rcgen::CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();

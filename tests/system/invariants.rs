@@ -7,6 +7,8 @@
 //! * a device's current leaf is its newest, and names the device
 //! * without a dirty mark, the provisioning service holds what is desired, or drift is on record
 //! * the audit journal verifies
+//!
+//! Before the daemon stops, [`crate::receipts`] compares receipts with the service and the hub.
 
 use dps_emulator::{Emulator, Kind};
 use hallmarkd::enrollment::slots::{SlotName, Slots};
@@ -40,6 +42,19 @@ pub(crate) fn open(database: &Path) -> Connection {
 pub(crate) fn count(store: &Connection, what: &str) -> i64 {
     let sql = format!("SELECT count(*) FROM {what}");
     store.query_row(&sql, [], |row| row.get(0)).unwrap()
+}
+
+/// The row ids of the first rows of `what`.
+pub(crate) fn ids(store: &Connection, what: &str) -> Vec<i64> {
+    let sql = format!("SELECT id FROM {what} ORDER BY id LIMIT 20");
+    rows(store, &sql, |row| row.get(0))
+}
+
+/// The paths of the first blocks in force below `/v1/blocks`.
+pub(crate) fn blocks(store: &Connection) -> Vec<String> {
+    let sql = "SELECT kind || '/' || name || coalesce('?generation=' || generation, '') FROM block \
+               WHERE lifted_at IS NULL ORDER BY id LIMIT 20";
+    rows(store, sql, |row| row.get(0))
 }
 
 fn rows<T>(store: &Connection, sql: &str, row: impl Fn(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {

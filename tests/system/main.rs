@@ -77,6 +77,8 @@
 //! | `service` | a service of systemd: readiness, status, watchdog, sockets handed over |
 //! | `footprint` | an idle daemon and its worker: how often they wake, what they occupy |
 //! | `gateway` | a full disk, a slow one, a root that is read-only, weeks offline |
+//! | `receipts` | a place that a receipt calls done is as the receipt says, after every test |
+//! | `receipt_stories` | receipts after repeats, second compromises, restores and reloads |
 //! | `readiness` | a listener without a certificate, a key that does not sign: not ready, and why |
 //! | `wrong_clock` | the machine's clock is wrong: nothing is signed, nothing expires |
 //! | `setup` | the first-run guide: what it asks, writes and refuses |
@@ -136,6 +138,8 @@ mod provisioned;
 mod provisioning;
 mod raw_tls;
 mod readiness;
+mod receipt_stories;
+mod receipts;
 mod refusals;
 mod reload;
 mod relying_party;

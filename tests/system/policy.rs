@@ -260,10 +260,13 @@ fn a_registered_device_moves_only_where_that_is_allowed() {
         "--profile",
         "device",
     ];
-    let csr = env.path("moves.csr");
+    let csr = env.write("moves.csr", &Request::device("lathe-1").csr);
     let output = env.hallmark(&[&renewal[..], &["--csr", csr.to_str().unwrap()]].concat());
     assert!(output.error.contains("device_moves"), "{output:?}");
-    assert_eq!(env.count("roll"), 0, "the refused compromise left a roll");
+    assert_eq!(env.count("roll"), 0, "no service admits the device");
+    let excluded = "certificate c JOIN intent i ON i.id = c.intent
+                    WHERE c.revoked_at IS NOT NULL AND i.subject = 'lathe-1'";
+    assert_eq!(env.count(excluded), 1, "the leaf is excluded first");
 }
 
 /// Verifies: a reload reports a profile that is removed while devices are registered with it, and

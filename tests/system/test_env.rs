@@ -4,6 +4,7 @@
 use crate::caller::Caller;
 use crate::invariants;
 use crate::process::{CommandOutput, PERIOD, Process, SOON, pid_with_argument, until};
+use crate::receipts;
 use crate::request::{Holder, Request};
 use dps_emulator::{Emulator, Options};
 use serde_json::Value;
@@ -296,7 +297,12 @@ impl TestEnv {
     /// Runs `hallmark --json`, which must succeed.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let out = self.run(&[&["--json"], arguments].concat());
-        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+        let parsed = serde_json::from_str(&out);
+        let answer: Value = parsed.unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"));
+        if answer["receipt"].is_object() {
+            receipts::hold(&self.database(), &self.emulator, &answer);
+        }
+        answer
     }
 
     /// Adds a group of an authority at the provisioning service.
@@ -349,12 +355,41 @@ impl TestEnv {
         Caller::new(format!("http://{address}"), &self.authority("root"), None)
     }
 
+    /// Compares the receipts of all compromises and blocks, as they are now, with the emulator.
+    fn compare_receipts(&self) {
+        let store = invariants::open(&self.database());
+        let compromises = "roll WHERE reason = 'compromise' AND parent IS NULL";
+        for roll in invariants::ids(&store, compromises) {
+            self.json(&["roll", "show", &roll.to_string()]);
+        }
+        for path in invariants::blocks(&store) {
+            let shown = self.get(&format!("/v1/blocks/{path}"));
+            let answer = serde_json::from_str(&shown).unwrap();
+            receipts::hold(&self.database(), &self.emulator, &answer);
+        }
+    }
+
     /// The metrics, as a monitoring system reads them.
     pub(crate) fn metrics(&self) -> String {
+        self.get("/metrics")
+    }
+
+    /// The answer to a GET over the admin socket.
+    pub(crate) fn get(&self, path: &str) -> String {
+        self.curl(path, &[])
+    }
+
+    /// The answer to a POST over the admin socket, which must succeed.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> String {
+        let json = "content-type: application/json";
+        self.curl(path, &["--header", json, "--data", &body.to_string()])
+    }
+
+    fn curl(&self, path: &str, more: &[&str]) -> String {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--fail", "--unix-socket"]);
         command.arg(self.path(self.admin));
-        let output = CommandOutput::of(command.arg("http://localhost/metrics"));
+        let output = CommandOutput::of(command.arg(format!("http://localhost{path}")).args(more));
         assert_eq!(output.code, Some(0), "{output:?}");
         output.out
     }
@@ -519,6 +554,7 @@ impl Drop for TestEnv {
             return;
         }
         if self.daemon.is_some() {
+            self.compare_receipts();
             self.stop();
         }
         until("its worker ends with it", || {

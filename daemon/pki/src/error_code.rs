@@ -164,6 +164,7 @@ codes! {
         RestartRequired => "restart_required",
         RoleForbidden => "role_forbidden",
         RollDeviceNotSeen => "roll_device_not_seen",
+        RollGenerationRequired => "roll_generation_required",
         RollNotApprovable => "roll_not_approvable",
         RollOldCertificateDead => "roll_old_certificate_dead",
         RollSlotInvalid => "roll_slot_invalid",

@@ -286,8 +286,8 @@ impl Edge {
 }
 
 impl Api {
-    /// Calls `read` until every place has answered, for [`RECEIPT_WAIT`] at most, and only once at
-    /// a stop: the receipt says which places are pending.
+    /// Calls `read` until no place is pending, for [`RECEIPT_WAIT`] at most, and only once at a
+    /// stop: the receipt says which places are pending.
     async fn receipt(
         &self,
         read: impl Fn(&CertificateAuthority) -> Result<Receipt, Error> + Clone + Send + 'static,
@@ -295,7 +295,7 @@ impl Api {
         let deadline = Instant::now() + RECEIPT_WAIT;
         loop {
             let receipt = self.application(read.clone()).await?;
-            if receipt.complete || Instant::now() >= deadline || *self.shared.stop.borrow() {
+            if !receipt.is_pending() || Instant::now() >= deadline || *self.shared.stop.borrow() {
                 return Ok(receipt);
             }
             tokio::time::sleep(RECEIPT_PERIOD).await;

@@ -6,9 +6,8 @@ use super::certificates::Answer;
 use super::problem::Problem;
 use super::{Api, page};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
-use crate::ca::issue::IssueRequest;
 use crate::ca::receipt::Receipt;
-use crate::ca::roll::{LeafCompromise, UnderGroup, Waits};
+use crate::ca::roll::{LeafCompromise, NewLeaf, UnderGroup, Waits};
 use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
 use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
@@ -46,6 +45,9 @@ pub(super) struct Roll {
     started_by: String,
     started_at: String,
     changed_at: String,
+    /// By compromise, of one roll: what each place answers now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<Receipt>,
 }
 
 impl Roll {
@@ -82,6 +84,7 @@ impl Roll {
             started_by: row.started_by,
             started_at: rfc3339(row.started_at),
             changed_at: rfc3339(row.changed_at),
+            receipt: None,
         })
     }
 }
@@ -96,7 +99,7 @@ pub(super) struct Start {
     slot: Option<SlotName>,
     /// By compromise: what becomes of the hub identity.
     hub: Option<HubPolicy>,
-    /// By compromise: the request for the new leaf, and its profile.
+    /// By compromise: the request for the new leaf, and its profile, by default the device's own.
     csr: Option<String>,
     profile: Option<String>,
 }
@@ -109,8 +112,10 @@ pub(super) struct Started {
     under_groups: Vec<UnderGroup>,
     /// The new leaf of a compromised device.
     certificate: Option<Answer>,
-    /// Why there is no new leaf although it was asked for.
+    /// Why there is no new leaf although it was asked for. The compromised one is excluded.
     not_issued: Option<String>,
+    /// The same for programs.
+    not_issued_code: Option<Code>,
     /// By compromise: what each place answered.
     receipt: Option<Receipt>,
 }
@@ -148,10 +153,12 @@ pub(super) async fn show(
     Asks { api, .. }: Asks<Inspect>,
     Path(id): Path<i64>,
 ) -> Result<Json<Roll>, Problem> {
-    Ok(Json(
-        api.application(move |ca| Roll::of(ca, ca.store().roll(id)?))
-            .await?,
-    ))
+    let roll = api.application(move |ca| {
+        let receipt = ca.roll_receipt(id)?;
+        let roll = Roll::of(ca, ca.store().roll(id)?)?;
+        Ok(Roll { receipt, ..roll })
+    });
+    Ok(Json(roll.await?))
 }
 
 pub(super) async fn start(
@@ -168,28 +175,19 @@ pub(super) async fn start(
 }
 
 impl Start {
-    fn compromise(self) -> Result<LeafCompromise, Error> {
-        let request = match (self.csr, self.profile) {
-            (Some(csr), Some(profile)) => Some(IssueRequest {
-                profile,
-                registration_id: self.registration_id.clone(),
-                csr: csr.into_bytes(),
-                idempotency_key: None,
-                moves: false,
-            }),
-            (None, None) => None,
-            _ => {
-                let message = "a new leaf needs both csr and profile";
-                return Err(Error::mend(Code::BodyInvalid, message));
-            }
+    /// Takes any request for a new leaf: it is judged after the exclusion.
+    fn compromise(self) -> LeafCompromise {
+        let is_asked_for = self.csr.is_some() || self.profile.is_some();
+        let request = NewLeaf {
+            csr: self.csr,
+            profile: self.profile,
         };
-        let slots = self.slot.map_or(SlotName::BOTH.to_vec(), |slot| vec![slot]);
-        Ok(LeafCompromise {
+        LeafCompromise {
             registration_id: self.registration_id,
-            slots,
+            slots: self.slot.map_or(SlotName::BOTH.to_vec(), |slot| vec![slot]),
             hub: self.hub.unwrap_or_default(),
-            request,
-        })
+            request: is_asked_for.then_some(request),
+        }
     }
 }
 
@@ -213,6 +211,7 @@ impl Api {
                 under_groups: ca.under_groups(&start.registration_id)?,
                 certificate: None,
                 not_issued: None,
+                not_issued_code: None,
                 receipt: None,
             })
         })
@@ -225,7 +224,7 @@ impl Api {
         permission: Authorized<Operate>,
         start: Start,
     ) -> Result<Started, Problem> {
-        let compromise = start.compromise()?;
+        let compromise = start.compromise();
         let done = self
             .application(move |ca| ca.start_leaf_compromise(&permission, compromise))
             .await?;
@@ -235,11 +234,10 @@ impl Api {
         let receipt = self
             .receipt(move |ca| ca.compromise_receipt(&device, &asked))
             .await?;
-        let (certificate, not_issued) = match done.issued {
-            Some(Ok(issued)) => (Some(Answer::from(issued)), None),
-            Some(Err(error)) => (None, Some(error.to_string())),
-            None => (None, None),
-        };
+        let issued = done.issued.transpose();
+        let failure = issued.as_ref().err();
+        let not_issued = failure.map(ToString::to_string);
+        let not_issued_code = failure.map(|error| error.code);
         let rolls = self.application(move |ca| {
             ids.into_iter()
                 .map(|id| Roll::of(ca, ca.store().roll(id)?))
@@ -248,8 +246,9 @@ impl Api {
         Ok(Started {
             rolls: rolls.await?,
             under_groups: Vec::new(),
-            certificate,
+            certificate: issued.ok().flatten().map(Answer::from),
             not_issued,
+            not_issued_code,
             receipt: Some(receipt),
         })
     }

@@ -22,6 +22,7 @@ codes! {
         CrlEnded => "crl_ended",
         CrlNotSigned => "crl_not_signed",
         CrlWithheld => "crl_withheld",
+        ExclusionPending => "exclusion_pending",
         HttpsCertificateEnded => "https_certificate_ended",
         HttpsCertificateNotRenewed => "https_certificate_not_renewed",
         KeyUnusable => "key_unusable",

@@ -8,7 +8,8 @@ mod sweep;
 
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
-use super::receipt::{Place, PlaceState, Receipt, add};
+use super::place::{Place, PlaceCode, PlaceState};
+use super::receipt::Receipt;
 use super::{CertificateAuthority, Code, Error, crash_point, rfc3339};
 use crate::store::{
     AuditEntry, BlockKind, BlockRow, Cause, EnrollmentKind, EnrollmentRow, Excluded, Exclusion,
@@ -129,53 +130,67 @@ impl CertificateAuthority {
     pub fn block_receipt(&self, id: i64) -> Result<Receipt, Error> {
         let block = self.store.block(id)?;
         let left = self.left_to_do(&block)?;
-        let mut places = vec![match (block.kind, &left) {
-            (BlockKind::Device, _) => self.crl_place(&block.name)?,
-            (BlockKind::Group, Some(left)) => {
-                Place::new("crl".into(), PlaceState::Pending, left.clone())
-            }
-            _ => self.listed_place(
-                self.signers_of(&block)?.into_iter(),
-                &self.held_in_words(&block),
-            )?,
-        }];
-        if let Some(number) = block.generation.filter(|_| block.lifted_at.is_none()) {
+        let mut places = vec![self.crl_place_of_block(&block, left.as_deref())?];
+        let is_in_force = block.lifted_at.is_none();
+        if let Some(number) = block.generation.filter(|_| is_in_force) {
             let generation = self.generation_named(&block.name, number)?;
             places.extend(self.elsewhere_place(generation.id));
         }
         let mut services = BTreeSet::new();
-        for row in self.enrollments_of(&block)? {
-            places.push(self.observed_place(&row));
-            services.insert(row.provisioning);
-        }
-        for individuals in self.individuals_of(&block)? {
-            services.insert(individuals.provisioning.clone());
-            add(&mut places, self.individuals_place(&individuals));
-        }
-        for service in services.iter().filter(|_| block.lifted_at.is_none()) {
-            let mut place = self.hub_place(HubCause::Block(id), service)?;
-            if let Some(left) = left.as_ref().filter(|_| place.state == PlaceState::Done) {
-                place = Place::new(place.place, PlaceState::Pending, left.clone());
-            }
+        for place in self.restricted_places(&block)? {
+            services.extend(place.service_name().map(str::to_owned));
             places.push(place);
+        }
+        for service in services.iter().filter(|_| is_in_force) {
+            let place = self.hub_place(&[HubCause::Block(id)], service)?;
+            places.push(match &left {
+                Some(left) if place.state == PlaceState::Done => {
+                    let code = PlaceCode::DevicesRemaining;
+                    Place::hub(service, code, place.parameters, left.as_str())
+                }
+                _ => place,
+            });
         }
         Ok(places.into())
     }
 
-    /// Returns the enrollments that a block concerns one by one. The row of an enrollment goes when
-    /// the service was observed without it.
-    fn enrollments_of(&self, block: &BlockRow) -> Result<Vec<EnrollmentRow>, Error> {
-        if block.kind == BlockKind::Group {
-            return self.groups_named(&block.name);
+    fn crl_place_of_block(&self, block: &BlockRow, left: Option<&str>) -> Result<Place, Error> {
+        match (block.kind, left) {
+            (BlockKind::Device, _) => self.crl_place(&block.name),
+            (BlockKind::Group, Some(left)) => {
+                let parameters = json!({ "group": block.name });
+                Ok(Place::crl(PlaceCode::DevicesRemaining, parameters, left))
+            }
+            _ => {
+                let signers = self.signers_of(block)?;
+                self.listed_place(signers.into_iter(), &self.held_in_words(block))
+            }
         }
-        let mut rows = Vec::new();
-        for id in &block.enrollments {
-            rows.extend(self.store.find_enrollment(*id)?);
+    }
+
+    /// Returns the places of the enrollments that a block concerns: one by one, but the individual
+    /// ones beside a group or below a generation by their number.
+    fn restricted_places(&self, block: &BlockRow) -> Result<Vec<Place>, Error> {
+        let mut places = Vec::new();
+        let mut rows = match block.kind {
+            BlockKind::Group => self.groups_named(&block.name)?,
+            _ => Vec::new(),
+        };
+        for it in &block.restricted {
+            let is_counted = it.kind == EnrollmentKind::Individual;
+            if is_counted && block.kind != BlockKind::Device || rows.iter().any(|row| it.is(row)) {
+                continue;
+            }
+            match self.store.find_enrollment(it.id)?.filter(|row| it.is(row)) {
+                Some(row) => rows.push(row),
+                // The row goes when the service was observed without the enrollment.
+                None => places.push(Place::deleted_enrollment(it)),
+            }
         }
-        if block.kind == BlockKind::Generation {
-            rows.retain(|it| it.kind == EnrollmentKind::Group);
-        }
-        Ok(rows)
+        places.extend(rows.iter().map(|row| self.enrollment_place(row)));
+        let individuals = self.individuals_of(block)?;
+        places.extend(individuals.iter().map(|it| self.individuals_place(it)));
+        Ok(places)
     }
 
     /// Counts the individual enrollments that a block of a group or a generation concerns.

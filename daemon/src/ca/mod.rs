@@ -39,6 +39,8 @@ pub mod listeners;
 pub mod liveness;
 mod open_intents;
 mod pace;
+mod pending_exclusions;
+pub mod place;
 pub mod possession;
 pub mod profile;
 pub mod receipt;

@@ -2,6 +2,7 @@
 
 use super::Code;
 use super::alarm::AlarmCode;
+use super::place::PlaceCode;
 use super::roll::WaitCode;
 use super::status::NotReady;
 use std::collections::BTreeSet;
@@ -9,6 +10,13 @@ use std::path::Path;
 
 /// The first cell of each row below `heading`, where it is a name between backquotes.
 fn listed(heading: &str) -> Vec<String> {
+    let rows = rows(heading);
+    let names = rows.iter().map(|row| row.split('`').next());
+    names.filter_map(|name| Some(name?.to_owned())).collect()
+}
+
+/// Each row below `heading` that begins with a name between backquotes, without the first one.
+fn rows(heading: &str) -> Vec<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations.md");
     let page = std::fs::read_to_string(page).expect("docs/operations.md");
     let (_, section) = page
@@ -16,8 +24,7 @@ fn listed(heading: &str) -> Vec<String> {
         .unwrap_or_else(|| panic!("docs/operations.md has no section {heading:?}"));
     let section = section.split("\n#").next().unwrap_or_default();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
-    rows.filter_map(|row| Some(row.split('`').next()?.to_owned()))
-        .collect()
+    rows.map(str::to_owned).collect()
 }
 
 fn compare<'a>(heading: &str, names: impl IntoIterator<Item = &'a str>) {
@@ -57,4 +64,17 @@ fn every_wait_of_a_rollover_is_documented() {
         "### Reasons for which a rollover waits",
         WaitCode::ALL.iter().map(|it| it.name()),
     );
+}
+
+#[test]
+fn every_answer_of_a_place_is_documented_with_its_state() {
+    let heading = "## Answers of places in receipts";
+    compare(heading, PlaceCode::ALL.iter().map(|it| it.name()));
+    for row in rows(heading) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[0].trim_end_matches('`');
+        let code = PlaceCode::ALL.iter().find(|it| it.name() == name);
+        let state = code.map(|it| it.state().name());
+        assert_eq!(Some(cells[1]), state, "{name}");
+    }
 }

@@ -225,6 +225,7 @@ impl CertificateAuthority {
 
     fn all_alarms(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<Alarm> {
         let mut alarms = self.alarms_of(tokens, push);
+        alarms.extend(self.exclusion_alarms());
         alarms.extend(self.authority_alarms());
         alarms.extend(self.stranded_alarms());
         alarms.extend(self.expiry_alarms());

@@ -6,6 +6,7 @@
 use super::audit::AuditEntry;
 use super::constraint::Constraint;
 use super::engine::{Parameters, Row, Tx, params};
+use super::enrollment::{self, EnrollmentKind, EnrollmentRow};
 use super::exclusion::Excluded;
 use super::json::{from_json, to_json};
 use super::{Store, StoreError, UnixSeconds, individual};
@@ -46,9 +47,9 @@ pub struct BlockRow {
     pub name: String,
     /// The generation's number.
     pub generation: Option<i64>,
-    /// The enrollments whose changes it reverts. The individual enrollments that it disables are
-    /// not among them.
-    pub enrollments: Vec<i64>,
+    /// The enrollments whose changes it reverts, also those that are deleted, each once. The
+    /// individual enrollments that it disables are not among them.
+    pub restricted: Vec<RestrictedEnrollment>,
     /// The operator's reason.
     pub reason: String,
     /// The operator.
@@ -62,6 +63,26 @@ pub struct BlockRow {
     /// The last device that it has put on hold, while more follow; once it is lifted, some value
     /// until all certificates are off hold.
     pub reached: Option<String>,
+}
+
+/// An enrollment that a block restricts, as it was named then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestrictedEnrollment {
+    /// The row id of the enrollment, while it exists.
+    pub id: i64,
+    /// The provisioning service.
+    pub provisioning: String,
+    /// Individual or group.
+    pub kind: EnrollmentKind,
+    /// Registration id or enrollment group id.
+    pub name: String,
+}
+
+impl RestrictedEnrollment {
+    /// Returns true if `row` is this enrollment: the row id of a deleted one is used again.
+    pub fn is(&self, row: &EnrollmentRow) -> bool {
+        row.provisioning == self.provisioning && row.kind == self.kind && row.name == self.name
+    }
 }
 
 /// The step that reverts a restriction, in the form on record.
@@ -90,8 +111,8 @@ impl Undo {
     }
 }
 
-const SELECT: &str = "SELECT id, kind, name, generation, undo, reason, blocked_by, blocked_at, \
-     lifted_at, lifted_by, reached FROM block";
+const SELECT: &str = "SELECT id, kind, name, generation, reason, blocked_by, blocked_at, \
+     lifted_at, lifted_by, reached, restricted FROM block";
 
 impl Store {
     /// Returns blocks, newest first, at most `limit`; only those in force if `open`, and only those
@@ -149,6 +170,22 @@ impl Store {
         self.read(|tx| {
             let id = active(tx, kind, name, generation)?;
             id.map(|id| by_id(tx, id)).transpose()
+        })
+    }
+
+    /// Returns the blocks in force that a service or a hub has not confirmed, oldest first, at most
+    /// `limit`.
+    pub fn pending_blocks(&self, limit: u32) -> Result<Vec<BlockRow>, StoreError> {
+        self.read(|tx| {
+            let select = format!(
+                "{SELECT} WHERE lifted_at IS NULL AND (reached IS NOT NULL
+                     OR EXISTS (SELECT 1 FROM json_each(block.restricted) it
+                                JOIN mark m ON m.enrollment = it.value ->> '$.id')
+                     OR EXISTS (SELECT 1 FROM hub_task t WHERE t.cause = 'block'
+                                  AND t.cause_id = block.id AND t.done_at IS NULL))
+                 ORDER BY id LIMIT ?1"
+            );
+            block_rows(tx, &select, params![limit])
         })
     }
 
@@ -211,16 +248,28 @@ pub(super) fn insert(
     })
 }
 
-/// Records what lifting a block reverts.
+/// Records what lifting a block reverts, and the names of the enrollments for its receipt.
 pub(super) fn save_undo<'a>(
     tx: &Tx<'_>,
     id: i64,
     undo: impl Iterator<Item = &'a Undo>,
 ) -> Result<(), StoreError> {
-    let undo = to_json(&undo.collect::<Vec<_>>())?;
+    let undo: Vec<&Undo> = undo.collect();
+    let mut restricted = by_id(tx, id)?.restricted;
+    for row in undo.iter().map(|it| enrollment::find(tx, it.enrollment())) {
+        let Some(row) = row? else { continue };
+        if !restricted.iter().any(|it| it.id == row.id) {
+            restricted.push(RestrictedEnrollment {
+                id: row.id,
+                provisioning: row.provisioning,
+                kind: row.kind,
+                name: row.name,
+            });
+        }
+    }
     tx.execute(
-        "UPDATE block SET undo = ?2 WHERE id = ?1",
-        params![id, undo],
+        "UPDATE block SET undo = ?2, restricted = ?3 WHERE id = ?1",
+        params![id, to_json(&undo)?, to_json(&restricted)?],
     )?;
     Ok(())
 }
@@ -263,30 +312,17 @@ fn block_rows(
 }
 
 fn from_row(row: &Row<'_>) -> Result<BlockRow, StoreError> {
-    let undo: Vec<Undo> = from_json(&row.get::<String>(4)?)?;
     Ok(BlockRow {
         id: row.get(0)?,
         kind: row.get(1)?,
         name: row.get(2)?,
         generation: row.get(3)?,
-        enrollments: enrollments(&undo),
-        reason: row.get(5)?,
-        blocked_by: row.get(6)?,
-        blocked_at: row.get(7)?,
-        lifted_at: row.get(8)?,
-        lifted_by: row.get(9)?,
-        reached: row.get(10)?,
+        reason: row.get(4)?,
+        blocked_by: row.get(5)?,
+        blocked_at: row.get(6)?,
+        lifted_at: row.get(7)?,
+        lifted_by: row.get(8)?,
+        reached: row.get(9)?,
+        restricted: from_json(&row.get::<String>(10)?)?,
     })
-}
-
-/// Returns the enrollments of these steps, each once: a block may have disabled a group, and been
-/// handed over its slots.
-fn enrollments(undo: &[Undo]) -> Vec<i64> {
-    let mut listed = Vec::new();
-    for it in undo {
-        if !listed.contains(&it.enrollment()) {
-            listed.push(it.enrollment());
-        }
-    }
-    listed
 }

@@ -1,11 +1,12 @@
 //! Starts the rolls of a compromise, which make the successors of what is excluded.
 //!
 //! Within the transaction of the exclusion ([`super::exclusion`]). A compromise ends every roll
-//! that is under way, and takes over what that roll has prepared.
+//! that is under way, and takes over what that roll has prepared and still has to do.
 
 use super::audit::{self, AuditEntry};
 use super::authority_roll::open_authority_roll;
 use super::engine::{Tx, params};
+use super::enrollment::EnrollmentRow;
 use super::exclusion::{Applied, Exclusion, delete_identity};
 use super::hub_task::HubCause;
 use super::roll::{self, NewRoll, NewSubject, RollRow};
@@ -93,10 +94,7 @@ fn begin_leaf(
     let row = &applied.before;
     if let Some(open) = roll::open_roll(tx, row.id)? {
         if is_waiting(&open) {
-            return Err(StoreError::Conflict(format!(
-                "roll {} shuts the leaves of {} out already, and waits for a new one",
-                open.id, row.name
-            )));
+            return repeat_leaf(tx, new, row, &open, entry);
         }
         overtake(tx, &open, entry)?;
     }
@@ -127,6 +125,25 @@ fn begin_leaf(
     roll::roll_by_id(tx, id)
 }
 
+/// Excludes again by the roll that waits for a new leaf: a repeated report begins no other roll.
+fn repeat_leaf(
+    tx: &Tx<'_>,
+    new: &Exclusion,
+    row: &EnrollmentRow,
+    open: &RollRow,
+    entry: &AuditEntry,
+) -> Result<RollRow, StoreError> {
+    roll::set_state(tx, open.id, RollState::ShuttingOut, entry.at)?;
+    delete_identity(tx, new, HubCause::Roll(open.id), row, entry.at)?;
+    let repeated = AuditEntry {
+        action: "roll.repeated",
+        detail: json!({ "roll": open.id, "provisioning": row.provisioning }),
+        ..entry.clone()
+    };
+    audit::append(tx, &repeated)?;
+    roll::roll_by_id(tx, open.id)
+}
+
 /// Begins the rolls of these generations' authorities, and removes their CA certificates from every
 /// service. `detail` is for the first one; the others, below it, have no options.
 pub(super) fn begin_authorities(
@@ -138,24 +155,10 @@ pub(super) fn begin_authorities(
     let none = json!({});
     let mut begun: Vec<(i64, i64)> = Vec::new();
     for it in generations {
-        if let Some(open) = open_authority_roll(tx, &it.authority)? {
-            let entry = AuditEntry {
-                subject: it.authority.clone(),
-                ..entry.clone()
-            };
-            overtake(tx, &open, &entry)?;
-        }
         let parent = begun.iter().find(|(issuer, _)| Some(*issuer) == it.parent);
-        let roll = NewRoll {
-            subject: NewSubject::Authority(&it.authority, it.id),
-            reason: RollReason::Compromise,
-            state: RollState::ShuttingOut,
-            old_certificate: it.certificate,
-            new_certificate: None,
-            detail: if begun.is_empty() { detail } else { &none },
-            parent: parent.map(|(_, roll)| *roll),
-        };
-        begun.push((it.id, roll::insert(tx, &roll, entry)?));
+        let parent = parent.map(|(_, roll)| *roll);
+        let detail = if begun.is_empty() { detail } else { &none };
+        begun.push((it.id, begin_authority(tx, it, parent, detail, entry)?));
         possession::remove(tx, it.id, entry.at)?;
     }
     audit::append(tx, entry)?;
@@ -193,6 +196,40 @@ pub(super) fn end_leaf_rolls(
         overtake(tx, &open, &entry)?;
     }
     Ok(())
+}
+
+/// Begins the roll of one authority in the place of the one that is under way. The open rolls below
+/// that one belong to the new roll from then on. Its devices do, too (`ca::roll`), because its
+/// generation stays revoked.
+fn begin_authority(
+    tx: &Tx<'_>,
+    it: &Generation,
+    parent: Option<i64>,
+    detail: &Value,
+    entry: &AuditEntry,
+) -> Result<i64, StoreError> {
+    let open = open_authority_roll(tx, &it.authority)?;
+    if let Some(open) = &open {
+        let entry = AuditEntry {
+            subject: it.authority.clone(),
+            ..entry.clone()
+        };
+        overtake(tx, open, &entry)?;
+    }
+    let new = NewRoll {
+        subject: NewSubject::Authority(&it.authority, it.id),
+        reason: RollReason::Compromise,
+        state: RollState::ShuttingOut,
+        old_certificate: it.certificate,
+        new_certificate: None,
+        detail,
+        parent,
+    };
+    let id = roll::insert(tx, &new, entry)?;
+    if let Some(open) = open {
+        roll::adopt_children(tx, open.id, id)?;
+    }
+    Ok(id)
 }
 
 /// Ends a roll that is under way.

@@ -151,9 +151,9 @@ fn queue_deletions(
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let mut restricted = Vec::new();
-    for id in &block.enrollments {
+    for it in &block.restricted {
         // An enrollment that no longer exists admits no device.
-        restricted.extend(find(tx, *id)?);
+        restricted.extend(find(tx, it.id)?);
     }
     restricted.retain(|it| it.kind == EnrollmentKind::Group);
     for (provisioning, device) in identities {

@@ -175,6 +175,21 @@ impl HubProgress {
     pub fn open(&self) -> i64 {
         self.total - self.done - self.unanswered
     }
+
+    /// Adds the tasks of another cause.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            total: self.total + other.total,
+            done: self.done + other.done,
+            unanswered: self.unanswered + other.unanswered,
+            told: self.told + other.told,
+            offline: self.offline + other.offline,
+            failing: self.failing + other.failing,
+            jobs: self.jobs + other.jobs,
+            jobs_ended: self.jobs_ended + other.jobs_ended,
+        }
+    }
 }
 
 /// The recorded answer for a device that needs no call any more.

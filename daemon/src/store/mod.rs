@@ -94,7 +94,7 @@ pub use admission::NewEnrollment;
 pub use adoption::{AdoptedGeneration, MadeElsewhere};
 pub use audit::{AuditEntry, AuditRecord, AuditVerdict};
 pub use authority_roll::{AuthorityStep, NewAuthorityRoll};
-pub use block::{BlockKind, BlockRow};
+pub use block::{BlockKind, BlockRow, RestrictedEnrollment};
 pub use certificate::CertificateRow;
 pub use certified_key::KeyRefusal;
 pub use client::ClientRow;

@@ -127,6 +127,25 @@ impl Store {
         self.read(|tx| roll_rows(tx, "WHERE r.parent = ?1 ORDER BY r.id", params![parent]))
     }
 
+    /// Returns the newest compromise of an authority, whichever of its generations it was.
+    pub fn last_compromise(&self, authority: &str) -> Result<Option<RollRow>, StoreError> {
+        self.read(|tx| {
+            let condition = "WHERE r.authority = ?1 AND r.reason = 'compromise'
+                 ORDER BY r.id DESC LIMIT 1";
+            Ok(roll_rows(tx, condition, params![authority])?.pop())
+        })
+    }
+
+    /// Returns the compromises whose certificate is not excluded at every service and hub yet,
+    /// oldest first, at most `limit`.
+    pub fn pending_compromises(&self, limit: u32) -> Result<Vec<RollRow>, StoreError> {
+        self.read(|tx| {
+            let condition = "WHERE r.reason = 'compromise'
+                   AND r.state IN ('shutting_out', 'clearing') ORDER BY r.id LIMIT ?1";
+            roll_rows(tx, condition, params![limit])
+        })
+    }
+
     /// Returns every roll that may have a next step at `now`, oldest first. Most rolls of leaves
     /// wait for a request or for the end of the old leaf and are left out. With `proven`, rolls
     /// whose new leaf was observed in the hub do not wait for that end.
@@ -249,6 +268,15 @@ pub(super) fn set_state(
     tx.execute(
         "UPDATE roll SET state = ?2, changed_at = ?3 WHERE id = ?1",
         params![roll, state.name(), at],
+    )?;
+    Ok(())
+}
+
+/// Makes the open rolls that `parent` has started those of `other`, which takes its place.
+pub(super) fn adopt_children(tx: &Tx<'_>, parent: i64, other: i64) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE roll SET parent = ?2 WHERE parent = ?1 AND state NOT IN ('done', 'aborted')",
+        params![parent, other],
     )?;
     Ok(())
 }

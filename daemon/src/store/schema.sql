@@ -449,6 +449,8 @@ CREATE TABLE block (
     generation INTEGER,
     reason     TEXT    NOT NULL,
     undo       TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(undo)),
+    -- JSON of `store::RestrictedEnrollment`s: names outlive the rows of deleted enrollments.
+    restricted TEXT    NOT NULL DEFAULT '[]' CHECK (json_valid(restricted)),
     reached    TEXT    COLLATE NOCASE,
     blocked_by TEXT    NOT NULL,
     blocked_at INTEGER NOT NULL,

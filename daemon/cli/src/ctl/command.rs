@@ -412,9 +412,9 @@ pub struct StartRoll {
     #[arg(long, value_enum, default_value = "both")]
     pub slot: Slot,
     /// After a compromise: the request for the new leaf (PKCS #10, PEM), if available.
-    #[arg(long, requires = "profile")]
+    #[arg(long)]
     pub csr: Option<PathBuf>,
-    /// The profile of the new leaf.
+    /// The profile of the new leaf, if not the one that the device is registered with.
     #[arg(long, requires = "csr")]
     pub profile: Option<String>,
     /// After a compromise: the treatment of the device's hub identity.

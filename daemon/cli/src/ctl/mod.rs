@@ -369,11 +369,26 @@ fn written(result: std::io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| Failure::Refused(format!("standard output: {error}")))
 }
 
-/// Shows the answer of each place, and a hint if one has not answered.
+/// Shows the answer of each place, and what follows from places that are not done.
 fn receipt(show: &Show, receipt: &Value) -> Result<(), Failure> {
-    show.table(&receipt["places"], &["place", "state", "answer"])?;
-    if receipt["complete"] == false {
-        show.text("the daemon goes on with what is pending; `hallmark roll list` and `push list` show it\n")?;
+    let places = &receipt["places"];
+    show.table(places, &["place", "state", "code", "answer"])?;
+    let count = |state: &str| {
+        let places = places.as_array().into_iter().flatten();
+        places.filter(|it| it["state"] == state).count()
+    };
+    let pending = count("pending");
+    if pending > 0 {
+        show.line(&format!(
+            "{pending} pending: the daemon goes on by itself; `hallmark roll list` and `push list` \
+             show it"
+        ))?;
+    }
+    let open = count("open");
+    if open > 0 {
+        show.line(&format!(
+            "{open} open: the daemon does not go on there; do what the answer says"
+        ))?;
     }
     Ok(())
 }

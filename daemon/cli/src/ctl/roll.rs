@@ -2,8 +2,15 @@
 
 use super::client::{Client, Failure, segment};
 use super::command::{RollCommand, StartRoll};
-use super::{Show, read, receipt, write_chain};
+use super::{Show, receipt, write_chain};
+use hallmark_base::files;
 use serde_json::{Value, json};
+use std::io;
+use std::path::Path;
+
+/// The longest file of a CSR, in bytes: more than the daemon reads of one, and in JSON still less
+/// than it reads of a request.
+const CSR_FILE_BYTES_MAX: u64 = 24 * 1024;
 
 const COLUMNS: [&str; 7] = [
     "id",
@@ -43,27 +50,65 @@ pub(super) fn run(client: &Client, show: &Show, command: &RollCommand) -> Result
     }
 }
 
+/// A request for a new leaf that cannot be used never delays an exclusion: what is wrong with it is
+/// reported after the receipt.
 fn start(client: &Client, show: &Show, roll: &StartRoll) -> Result<(), Failure> {
-    let csr = roll.csr.as_deref().map(read).transpose()?;
+    let csr = roll.csr.as_deref().map(read_csr).transpose();
+    let unreadable = csr.as_ref().err().map(ToString::to_string);
+    let csr = csr.ok().flatten();
     let body = json!({
         "registration_id": roll.id,
         "reason": roll.reason.name(),
         "slot": roll.slot.name(),
         "hub": roll.hub.map(|hub| hub.name()),
+        "profile": csr.as_ref().and(roll.profile.as_ref()),
         "csr": csr,
-        "profile": roll.profile,
     });
     let answer = client.post("/v1/rolls", &body)?;
-    if let (Some(path), Value::Object(_)) = (&roll.out, &answer["certificate"]) {
-        write_chain(path, &answer["certificate"])?;
-    }
     tell(show, &answer)?;
-    match answer["not_issued"].as_str() {
-        Some(why) => Err(Failure::Refused(format!(
-            "the compromised leaf is excluded, but there is no new one: {why}"
-        ))),
-        None => Ok(()),
+    let excluded = match answer["receipt"]["complete"].as_bool() {
+        Some(true) => "the compromised leaf is excluded",
+        _ => {
+            "the exclusion of the compromised leaf is on record, and the receipt shows its progress"
+        }
+    };
+    if let Some(why) = unreadable.or_else(|| not_issued(&answer)) {
+        return Err(Failure::Refused(format!(
+            "{excluded}, but there is no new one: {why}"
+        )));
     }
+    let written = match (&roll.out, &answer["certificate"]) {
+        (Some(path), certificate @ Value::Object(_)) => write_chain(path, certificate),
+        _ => Ok(()),
+    };
+    let Err(failure) = written else { return Ok(()) };
+    if !show.json {
+        show.record(&answer["certificate"])?;
+    }
+    Err(Failure::Refused(format!(
+        "{excluded}; the new one is issued and printed, but not written: {failure}"
+    )))
+}
+
+/// Reads a CSR. The daemon would refuse the whole command for a request that is too long, so what
+/// cannot be a CSR is found here.
+fn read_csr(path: &Path) -> Result<String, Failure> {
+    let text =
+        files::read_text(path, CSR_FILE_BYTES_MAX).map_err(|error| Failure::file(path, &error))?;
+    if text
+        .chars()
+        .any(|it| it.is_control() && !it.is_ascii_whitespace())
+    {
+        let error = io::Error::new(io::ErrorKind::InvalidData, "it is no PEM of a CSR");
+        return Err(Failure::file(path, &error));
+    }
+    Ok(text)
+}
+
+fn not_issued(answer: &Value) -> Option<String> {
+    let why = answer["not_issued"].as_str()?;
+    let code = answer["not_issued_code"].as_str().unwrap_or_default();
+    Some(format!("{why} [{code}]"))
 }
 
 fn start_authority(

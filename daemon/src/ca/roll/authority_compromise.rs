@@ -7,8 +7,9 @@
 
 use super::super::authorize::{Authorized, Operate};
 use super::super::hierarchy::{Generation, Hierarchy};
-use super::super::{CertificateAuthority, Code, Error};
+use super::super::{CertificateAuthority, Code, Error, rfc3339};
 use super::evidence::AuthorityDetail;
+use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::SlotName;
 use crate::store::{Cause, Excluded, HubAction, HubCause, NewHubTask, RollRow, RollSubject};
 use serde_json::json;
@@ -17,6 +18,10 @@ use std::sync::Arc;
 
 /// The most devices on one list.
 pub(super) const DEVICES_LISTED_MAX: u32 = 1_000_000;
+
+/// How long after a compromise the next one of the same authority must name its generation, in
+/// seconds: a week, in which a report may be sent again.
+const RECENT_SECONDS: i64 = 7 * 86_400;
 
 /// How many devices are queued for the hubs in one transaction.
 const IDENTITIES_PER_CHUNK: usize = 500;
@@ -32,8 +37,10 @@ impl CertificateAuthority {
         detail: &AuthorityDetail,
         overriding: Option<&str>,
     ) -> Result<Vec<RollRow>, Error> {
+        if generation.is_none() {
+            self.refuse_unnamed_generation(authority)?;
+        }
         let compromised = self.compromised(authority, generation)?;
-        self.issuer.token_of(authority)?;
         let mut names = vec![authority.to_owned()];
         list_those_below(&self.hierarchy(), &compromised, &mut names);
         if overriding.is_none() {
@@ -54,6 +61,32 @@ impl CertificateAuthority {
         // Their deletions follow when the services exclude the authority (`queue_identities`).
         let hubs = BTreeSet::new();
         Ok(self.exclude(subject, cause, hubs, entry)?.rolls)
+    }
+
+    /// Refuses a compromise that names no generation soon after another one: a repeated command
+    /// would exclude the successor.
+    fn refuse_unnamed_generation(&self, authority: &str) -> Result<(), Error> {
+        let Some(last) = self.store.last_compromise(authority)? else {
+            return Ok(());
+        };
+        let is_over = matches!(last.state, RollState::Done | RollState::Aborted);
+        if is_over && last.started_at < self.now() - RECENT_SECONDS {
+            return Ok(());
+        }
+        let RollSubject::Authority { old_generation, .. } = last.subject else {
+            return Ok(());
+        };
+        let hierarchy = self.hierarchy();
+        let number = |it: Option<&Arc<Generation>>| it.map_or(0, |it| it.number);
+        let excluded = number(hierarchy.generation(old_generation));
+        let serving = number(hierarchy.serving(authority));
+        let message = format!(
+            "roll {} reports the compromise of generation {excluded} of {authority} since {}; \
+             generation {serving} serves now: say with --generation which one is compromised",
+            last.id,
+            rfc3339(last.started_at)
+        );
+        Err(Error::conflict(Code::RollGenerationRequired, message))
     }
 
     fn compromised(&self, authority: &str, number: Option<i64>) -> Result<Arc<Generation>, Error> {

@@ -16,6 +16,7 @@ use crate::x509::key::KeyType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Options and evidence of an authority's roll, as `detail` holds them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -301,7 +302,11 @@ fn next_generation<'a>(
     old: i64,
     new: Option<i64>,
 ) -> Option<&'a Generation> {
-    let made = new.and_then(|id| hierarchy.generation(id));
+    // A generation that was staged below a certificate which is revoked now never serves.
+    let is_usable = |it: &&Arc<Generation>| it.serving || hierarchy.revoked_above(it.id).is_none();
+    let made = new
+        .and_then(|id| hierarchy.generation(id))
+        .filter(is_usable);
     let serving = || hierarchy.serving(authority).filter(|it| it.id != old);
     made.or_else(serving).map(AsRef::as_ref)
 }

@@ -6,10 +6,7 @@ use crate::ca::issue::{IssueRequest, Issued};
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::enrollment::slots::SlotName;
-use crate::store::{Cause, Excluded, IntentRefusal, RollRow};
-use crate::x509::certificate::Certificate;
-use crate::x509::csr::Csr;
-use crate::x509::key::PublicKey;
+use crate::store::{Cause, Excluded, RollRow};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -23,7 +20,16 @@ pub struct LeafCompromise {
     /// The fate of the hub identity.
     pub hub: HubPolicy,
     /// The request for the new leaf, if there is one.
-    pub request: Option<IssueRequest>,
+    pub request: Option<NewLeaf>,
+}
+
+/// The request for the new leaf of a compromised device. It is judged after the exclusion.
+#[derive(Clone, Debug)]
+pub struct NewLeaf {
+    /// PKCS #10, PEM.
+    pub csr: Option<String>,
+    /// The profile; by default the one that the device is registered with.
+    pub profile: Option<String>,
 }
 
 /// A device whose leaf was excluded.
@@ -38,17 +44,15 @@ pub struct CompromisedDevice {
 }
 
 impl CertificateAuthority {
-    /// Excludes a compromised leaf, and issues the new one if its request is there. The compromised
-    /// leaf stays excluded if the new one cannot be issued.
+    /// Excludes a compromised leaf, and issues the new one if its request is there. The exclusion
+    /// comes first, whatever the request is: a request that cannot be used changes nothing about
+    /// it.
     pub fn start_leaf_compromise(
         &self,
         permission: &Authorized<Operate>,
         compromise: LeafCompromise,
     ) -> Result<CompromisedDevice, Error> {
         let device = self.known_device(&compromise.registration_id)?;
-        if let Some(request) = &compromise.request {
-            self.check_new_leaf(&device, request)?;
-        }
         let hubs = match compromise.hub {
             HubPolicy::Reprovision => BTreeSet::new(),
             HubPolicy::Delete => self.hubs.keys().cloned().collect(),
@@ -69,15 +73,39 @@ impl CertificateAuthority {
         };
         let subject = Excluded::Device(device.clone());
         let rolls = self.exclude(subject, cause, hubs, entry)?.rolls;
-        let issued = compromise.request.map(|request| {
-            let permission = Authorized::<Issue>::to_issue(permission.caller().clone())?;
-            pollster::block_on(self.issuer.issue_audited(&permission, &request))
-        });
+        let request = compromise.request;
         Ok(CompromisedDevice {
+            issued: request.map(|request| self.reissue(permission, &device, request)),
             registration_id: device,
             rolls,
-            issued,
         })
+    }
+
+    /// Issues the new leaf of a compromised device. Another profile is refused: a compromise moves
+    /// no device.
+    fn reissue(
+        &self,
+        permission: &Authorized<Operate>,
+        device: &str,
+        new: NewLeaf,
+    ) -> Result<Issued, Error> {
+        let Some(csr) = new.csr else {
+            let message = "a profile was sent without a csr; a new leaf needs a csr";
+            return Err(Error::mend(Code::BodyInvalid, message));
+        };
+        let registered = || Ok(self.store.device(device)?.map(|it| it.profile));
+        let profile = new
+            .profile
+            .map_or_else(registered, |it| Ok::<_, Error>(Some(it)))?;
+        let request = IssueRequest {
+            profile: profile.unwrap_or_default(),
+            registration_id: device.to_owned(),
+            csr: csr.into_bytes(),
+            idempotency_key: None,
+            moves: false,
+        };
+        let permission = Authorized::<Issue>::to_issue(permission.caller().clone())?;
+        pollster::block_on(self.issuer.issue_audited(&permission, &request))
     }
 
     /// Returns the registration id in the spelling on record.
@@ -90,53 +118,5 @@ impl CertificateAuthority {
             Error::missing(Code::DeviceUnknown, message)
         })?;
         Ok(device.registration_id)
-    }
-
-    /// Refuses a request that could not be met, before anything changes.
-    fn check_new_leaf(&self, device: &str, request: &IssueRequest) -> Result<(), Error> {
-        let profile = self.issuer.profile(&request.profile)?;
-        self.refuse_other_profile(device, &profile.name)?;
-        let csr = Csr::parse(&request.csr).map_err(|r| Error::mend(r.code(), r.to_string()))?;
-        for leaf in self.living_leaves(&request.registration_id)? {
-            refuse_same_key(&leaf.der, csr.public_key())?;
-        }
-        let key = csr.public_key().spki_der();
-        let id = &request.registration_id;
-        let in_the_way = self.store.key_refusal(key, id, profile.shared_keys)?;
-        match in_the_way {
-            Some(reason) => Err(IntentRefusal::Key(reason).into()),
-            None => Ok(()),
-        }
-    }
-}
-
-impl CertificateAuthority {
-    /// Refuses another profile: a compromise moves no device.
-    fn refuse_other_profile(&self, device: &str, asked: &str) -> Result<(), Error> {
-        let registered = self.store.device(device)?.map(|it| it.profile);
-        match registered {
-            Some(registered) if registered != asked => Err(Error::forbidden(
-                Code::DeviceMoves,
-                format!(
-                    "{device} is registered with profile {registered:?}; ask for its new leaf by \
-                     that, or without one, and move it then with `hallmark issue --move`"
-                ),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn refuse_same_key(der: &[u8], key: &PublicKey) -> Result<(), Error> {
-    let known = Certificate::parse(der)
-        .ok()
-        .and_then(|it| it.public_key().ok());
-    match known {
-        Some(known) if known == *key => Err(Error::mend(
-            Code::KeyCompromised,
-            "the CSR carries the key of a leaf that is reported as compromised; have the device \
-             make a new key",
-        )),
-        _ => Ok(()),
     }
 }

@@ -19,7 +19,7 @@ mod waits;
 
 pub use evidence::{AuthorityDetail, CanaryFailure};
 pub use group::UnderGroup;
-pub use leaf_compromise::{CompromisedDevice, LeafCompromise};
+pub use leaf_compromise::{CompromisedDevice, LeafCompromise, NewLeaf};
 pub use policy::{DeviceNotification, NotifyBy, RollPolicy};
 pub use report::Reissue;
 pub use waits::{WaitCode, Waits};

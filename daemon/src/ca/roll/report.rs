@@ -1,6 +1,5 @@
 //! A roll in words: what it waits for, and what is left to do.
 
-use super::super::receipt::service_place;
 use super::super::{CertificateAuthority, Error, rfc3339};
 use super::waits::{WaitCode, Waits, coded};
 use super::{AuthorityDetail, CanaryFailure};
@@ -79,15 +78,15 @@ impl CertificateAuthority {
                 Waits::new(WaitCode::OldCertificateExpired, parameters, text)
             }
             RollState::ShuttingOut => {
-                let text = service_place(&self.store.enrollment(*id)?).answer;
+                let text = self.enrollment_place(&self.store.enrollment(*id)?).answer;
                 Waits::new(WaitCode::ServiceExcludes, at_service, text)
             }
             RollState::Clearing => {
-                let place = self.hub_place(HubCause::Roll(roll.id), provisioning)?;
+                let place = self.hub_place(&[HubCause::Roll(roll.id)], provisioning)?;
                 Waits::new(WaitCode::HubIdentitiesDeleted, at_service, place.answer)
             }
             RollState::Reissuing if roll.new_certificate.is_some() => {
-                let text = service_place(&self.store.enrollment(*id)?).answer;
+                let text = self.enrollment_place(&self.store.enrollment(*id)?).answer;
                 Waits::new(WaitCode::ServiceInStep, at_service, text)
             }
             RollState::Requested | RollState::Reissuing => {
@@ -207,7 +206,8 @@ impl CertificateAuthority {
         let new = new.filter(|id| id != old_generation);
         let new = new.map(generations).unwrap_or_default();
         let now = self.now();
-        let old = generations(*old_generation);
+        let mut old = generations(*old_generation);
+        old.extend(self.to_replace(roll)?);
         let silent = now - self.authority_policy.silent_seconds;
         let report = self
             .store

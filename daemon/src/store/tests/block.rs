@@ -61,7 +61,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     let stage = Stage::new();
     let group = stage.group();
     let block = stage.block_old();
-    let own = block.enrollments[1];
+    let own = block.restricted[1].id;
     assert!(
         stage
             .store

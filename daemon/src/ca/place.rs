@@ -1,0 +1,213 @@
+//! Gives the answer of a place to an exclusion a stable code, a state and parameters.
+//!
+//! The code decides the state, so no answer can call a place done under a code that means
+//! something else. docs/operations.md has the cause and the remedy of each code.
+
+use super::rfc3339;
+use crate::error_code::codes;
+use crate::store::{EnrollmentRow, RestrictedEnrollment};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+codes! {
+    /// The code of a place's answer.
+    PlaceCode {
+        AuthorityAdmitted => "authority_admitted",
+        AuthorityExcluded => "authority_excluded",
+        AuthorityExclusionPending => "authority_exclusion_pending",
+        CrlNotSigned => "crl_not_signed",
+        CrlSigned => "crl_signed",
+        DevicesRemaining => "devices_remaining",
+        EnrollmentDeleted => "enrollment_deleted",
+        EnrollmentDisabled => "enrollment_disabled",
+        EnrollmentDrifted => "enrollment_drifted",
+        EnrollmentGood => "enrollment_good",
+        EnrollmentParked => "enrollment_parked",
+        EnrollmentPending => "enrollment_pending",
+        HubNotConfigured => "hub_not_configured",
+        IdentitiesAfterService => "identities_after_service",
+        IdentitiesDeleted => "identities_deleted",
+        IdentitiesPending => "identities_pending",
+        IdentityKept => "identity_kept",
+        IndividualsPending => "individuals_pending",
+        IndividualsSettled => "individuals_settled",
+        IssuerElsewhere => "issuer_elsewhere",
+        RootRevoked => "root_revoked",
+        ServiceNotConfigured => "service_not_configured",
+    }
+}
+
+impl PlaceCode {
+    /// Returns the state that the code means.
+    pub fn state(self) -> PlaceState {
+        match self {
+            PlaceCode::AuthorityExcluded
+            | PlaceCode::CrlSigned
+            | PlaceCode::EnrollmentDeleted
+            | PlaceCode::EnrollmentDisabled
+            | PlaceCode::EnrollmentGood
+            | PlaceCode::IdentitiesDeleted
+            | PlaceCode::IndividualsSettled
+            | PlaceCode::RootRevoked => PlaceState::Done,
+            PlaceCode::AuthorityExclusionPending
+            | PlaceCode::CrlNotSigned
+            | PlaceCode::DevicesRemaining
+            | PlaceCode::EnrollmentPending
+            | PlaceCode::IdentitiesAfterService
+            | PlaceCode::IdentitiesPending
+            | PlaceCode::IndividualsPending => PlaceState::Pending,
+            PlaceCode::AuthorityAdmitted
+            | PlaceCode::EnrollmentDrifted
+            | PlaceCode::EnrollmentParked
+            | PlaceCode::HubNotConfigured
+            | PlaceCode::IdentityKept
+            | PlaceCode::IssuerElsewhere
+            | PlaceCode::ServiceNotConfigured => PlaceState::Open,
+        }
+    }
+}
+
+/// The state of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlaceState {
+    /// Observed in the desired state.
+    Done,
+    /// Not observed yet; the daemon goes on by itself.
+    Pending,
+    /// The daemon does not go on by itself: the operator must do what the answer says.
+    Open,
+}
+
+impl PlaceState {
+    /// Returns the name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            PlaceState::Done => "done",
+            PlaceState::Pending => "pending",
+            PlaceState::Open => "open",
+        }
+    }
+}
+
+/// One place, and its answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// `crl`, `dps: NAME`, `hub: NAME` or `issuer: NAME`.
+    pub place: String,
+    /// The state that the code means.
+    pub state: PlaceState,
+    /// Stable.
+    pub code: PlaceCode,
+    /// The parameters of the answer: a JSON object.
+    pub parameters: Value,
+    /// The answer as a sentence.
+    pub answer: String,
+}
+
+impl Place {
+    fn new(place: String, code: PlaceCode, parameters: Value, answer: impl Into<String>) -> Self {
+        let answer = answer.into();
+        Self {
+            place,
+            state: code.state(),
+            code,
+            parameters,
+            answer,
+        }
+    }
+
+    /// Returns the provisioning service of the place, or the one of the hub.
+    pub fn service_name(&self) -> Option<&str> {
+        self.parameters["provisioning"].as_str()
+    }
+
+    /// The answer of the revocation lists.
+    pub fn crl(code: PlaceCode, parameters: Value, answer: impl Into<String>) -> Self {
+        Self::new("crl".into(), code, parameters, answer)
+    }
+
+    /// The answer of a provisioning service.
+    pub fn service(
+        name: &str,
+        code: PlaceCode,
+        mut parameters: Value,
+        answer: impl Into<String>,
+    ) -> Self {
+        parameters["provisioning"] = json!(name);
+        Self::new(format!("dps: {name}"), code, parameters, answer)
+    }
+
+    /// The answer of the hub of a provisioning service.
+    pub fn hub(
+        service: &str,
+        code: PlaceCode,
+        mut parameters: Value,
+        answer: impl Into<String>,
+    ) -> Self {
+        parameters["provisioning"] = json!(service);
+        Self::new(format!("hub: {service}"), code, parameters, answer)
+    }
+
+    /// The answer of an issuer that is not an authority of this hierarchy.
+    pub fn issuer(name: &str, parameters: Value, answer: impl Into<String>) -> Self {
+        let code = PlaceCode::IssuerElsewhere;
+        Self::new(format!("issuer: {name}"), code, parameters, answer)
+    }
+
+    /// The answer of the service about one enrollment, as last observed. `is_configured` is whether
+    /// the daemon writes to that service.
+    pub fn enrollment(row: &EnrollmentRow, is_configured: bool) -> Self {
+        let service = &row.provisioning;
+        let kind = row.kind.name();
+        let name = &row.name;
+        let mut parameters = json!({ "kind": kind, "name": name });
+        if !is_configured {
+            let answer = format!(
+                "{service} is not configured, so nothing is written or observed there: disable \
+                 {kind} enrollment {name} at the service, or configure the service again"
+            );
+            return Self::service(service, PlaceCode::ServiceNotConfigured, parameters, answer);
+        }
+        if let Some(mark) = &row.mark {
+            let why = mark.last_error.as_deref().unwrap_or("not answered yet");
+            parameters["reason"] = json!(mark.last_error);
+            if mark.parked {
+                let answer = format!(
+                    "{kind} enrollment {name} was rejected: {why}; mend the cause, then `hallmark \
+                     push retry {name}`"
+                );
+                return Self::service(service, PlaceCode::EnrollmentParked, parameters, answer);
+            }
+            let answer = format!("{kind} enrollment {name} is on its way: {why}");
+            return Self::service(service, PlaceCode::EnrollmentPending, parameters, answer);
+        }
+        if let Some(drift) = &row.drift {
+            parameters["drift"] = drift.clone();
+            let answer = format!(
+                "another client has changed {kind} enrollment {name}: {drift}; change it back \
+                 there, or set `[policy] drift = \"repair\"`"
+            );
+            return Self::service(service, PlaceCode::EnrollmentDrifted, parameters, answer);
+        }
+        let seen = row.observed_at.map(rfc3339).unwrap_or_default();
+        parameters["observed_at"] = json!(seen);
+        if row.enabled {
+            let answer =
+                format!("{kind} enrollment {name} holds good certificates only, seen {seen}");
+            return Self::service(service, PlaceCode::EnrollmentGood, parameters, answer);
+        }
+        let answer = format!("{kind} enrollment {name} is disabled, seen {seen}");
+        Self::service(service, PlaceCode::EnrollmentDisabled, parameters, answer)
+    }
+
+    /// The answer of the service about an enrollment that was observed to be deleted.
+    pub fn deleted_enrollment(it: &RestrictedEnrollment) -> Self {
+        let kind = it.kind.name();
+        let name = &it.name;
+        let parameters = json!({ "kind": kind, "name": name });
+        let answer = format!("{kind} enrollment {name} is deleted");
+        let code = PlaceCode::EnrollmentDeleted;
+        Self::service(&it.provisioning, code, parameters, answer)
+    }
+}

@@ -1,0 +1,274 @@
+//! Reports how far provisioning services are with the exclusion of an authority.
+//!
+//! Every service counts that holds a group or a CA certificate of the authority on record, whether
+//! or not the configuration still has it: what the daemon wrote there admits devices there.
+
+use super::super::place::{Place, PlaceCode};
+use super::super::{CertificateAuthority, Error};
+use super::Receipt;
+use crate::enrollment::roll::RollState;
+use crate::store::{
+    CaCertificateRow, EnrollmentRow, HubCause, IndividualsBelow, RollRow, RollSubject,
+};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The places of each service that do not exclude the authority yet.
+type Late = BTreeMap<String, Vec<Place>>;
+
+impl CertificateAuthority {
+    /// Returns the answers of all places to the compromise of an authority and those below it.
+    pub fn authority_receipt(&self, rolls: &[i64]) -> Result<Receipt, Error> {
+        let read = || -> Result<Vec<RollRow>, Error> {
+            let rows = rolls.iter().map(|id| self.store.roll(*id));
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        // A rollover may take a step at the same time. Services are read first, then rollovers,
+        // then hubs: each step moves its work from an earlier one of these to a later one.
+        let mut late = self.late_services(&read()?)?;
+        let rolls = read()?;
+        let mut places = Vec::from_iter(self.crl_place_of_authority(&rolls)?);
+        for roll in &rolls {
+            if let RollSubject::Authority { old_generation, .. } = roll.subject {
+                places.extend(self.elsewhere_place(old_generation));
+            }
+        }
+        let is_excluded = |roll: &RollRow| roll.state != RollState::ShuttingOut;
+        let hubs_are_due = rolls.iter().all(is_excluded);
+        let mut services: BTreeSet<String> = self.provisioning.iter().cloned().collect();
+        services.extend(late.keys().cloned());
+        for service in services {
+            match late.remove(&service) {
+                Some(open) => places.extend(open),
+                None => places.push(self.settled_service_place(&rolls, &service)?),
+            }
+            places.push(self.hubs_place(&rolls, &service, hubs_are_due)?);
+        }
+        Ok(places.into())
+    }
+
+    /// Returns the answer of a service at which nothing is left to do. A group above may admit the
+    /// certificate all the same: an operator has removed its blocking group.
+    fn settled_service_place(&self, rolls: &[RollRow], service: &str) -> Result<Place, Error> {
+        for roll in rolls {
+            let RollSubject::Authority { old_generation, .. } = roll.subject else {
+                continue;
+            };
+            if let Some(group) = self.admitting_group(service, old_generation)? {
+                let authority = roll.subject.name();
+                let answer = format!(
+                    "group {group} admits what the compromised certificate of {authority} signed: \
+                     disable it, or add a disabled group that holds that certificate"
+                );
+                let parameters = json!({ "group": group, "authority": authority });
+                let code = PlaceCode::AuthorityAdmitted;
+                return Ok(Place::service(service, code, parameters, answer));
+            }
+        }
+        let answer = "accepts nothing below it";
+        let code = PlaceCode::AuthorityExcluded;
+        Ok(Place::service(service, code, json!({}), answer))
+    }
+
+    /// Returns the group by which a service admits devices below a generation. DPS takes the first
+    /// one that holds a certificate of the chain (contract, section 10).
+    fn admitting_group(&self, service: &str, generation: i64) -> Result<Option<String>, Error> {
+        let mut groups = self.store.groups()?;
+        groups.retain(|it| it.provisioning == service);
+        let held_there = self.store.ca_certificates()?;
+        let hierarchy = self.hierarchy();
+        for above in hierarchy.upwards(generation) {
+            let holds = |it: &&EnrollmentRow| it.slots.held().contains(&above.thumbprint());
+            let Some(group) = groups.iter().find(holds) else {
+                continue;
+            };
+            let is_named =
+                |it: &CaCertificateRow| it.provisioning == service && it.generation == above.id;
+            let is_readable = !group.by_reference || held_there.iter().any(is_named);
+            let admits = group.enabled && is_readable;
+            return Ok(admits.then(|| group.name.clone()));
+        }
+        Ok(None)
+    }
+
+    /// Returns whether the issuer's revocation list has the compromised certificate.
+    fn crl_place_of_authority(&self, rolls: &[RollRow]) -> Result<Option<Place>, Error> {
+        let Some(RollSubject::Authority {
+            name,
+            old_generation,
+            ..
+        }) = rolls.first().map(|it| &it.subject)
+        else {
+            return Ok(None);
+        };
+        let hierarchy = self.hierarchy();
+        let generation = hierarchy.generation(*old_generation);
+        let parameters = json!({ "authority": name });
+        Ok(Some(match generation.and_then(|it| it.parent) {
+            Some(issuer) => self.listed_place(
+                [issuer].into_iter(),
+                "the certificate is revoked, and so is all that it signed",
+            )?,
+            // An issuer elsewhere has its own place.
+            None if generation.is_some_and(|it| !it.foreign.is_empty()) => return Ok(None),
+            None => Place::crl(
+                PlaceCode::RootRevoked,
+                parameters,
+                "a root is on no revocation list; it signs nothing any more",
+            ),
+        }))
+    }
+
+    /// Returns the places of services that do not exclude the compromised certificates yet.
+    fn late_services(&self, rolls: &[RollRow]) -> Result<Late, Error> {
+        let mut late = Late::new();
+        for roll in rolls {
+            let authority = roll.subject.name();
+            let mut groups = self.store.groups_of(authority)?;
+            groups.extend(self.store.blocking_groups_of(authority)?);
+            for group in &groups {
+                self.add_late_group(&mut late, group);
+            }
+            for place in self.yet_to_leave(roll)? {
+                add(&mut late, place);
+            }
+        }
+        self.add_late_individuals(&mut late, rolls)?;
+        for held in self.store.ca_certificates()? {
+            let is_compromised = |roll: &RollRow| {
+                matches!(roll.subject, RollSubject::Authority { old_generation, .. }
+                         if old_generation == held.generation)
+            };
+            if held.removed && rolls.iter().any(is_compromised) {
+                add(&mut late, self.ca_certificate_place(&held));
+            }
+        }
+        Ok(late)
+    }
+
+    /// Adds the services that do not follow yet in the individual enrollments of devices below,
+    /// which take precedence over every group.
+    fn add_late_individuals(&self, late: &mut Late, rolls: &[RollRow]) -> Result<(), Error> {
+        let hierarchy = self.hierarchy();
+        let mut below = BTreeSet::new();
+        for roll in rolls {
+            if let RollSubject::Authority { old_generation, .. } = roll.subject {
+                below.extend(hierarchy.subtree(old_generation));
+            }
+        }
+        for it in self.store.individuals_below(&below, self.now())? {
+            if it.open > 0 || !self.provisioning.contains(&it.provisioning) {
+                add(late, self.individuals_place(&it));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns how far a service follows in many individual enrollments.
+    pub(in crate::ca) fn individuals_place(&self, them: &IndividualsBelow) -> Place {
+        let service = &them.provisioning;
+        let total = them.total;
+        let settled = total - them.open;
+        let mut parameters = json!({ "done": settled, "total": total });
+        if !self.provisioning.contains(service) {
+            let answer = format!(
+                "{service} is not configured, so nothing is written or observed there: change {total} \
+                 individual enrollments at the service, or configure the service again"
+            );
+            return Place::service(service, PlaceCode::ServiceNotConfigured, parameters, answer);
+        }
+        let code = match them.open {
+            0 => PlaceCode::IndividualsSettled,
+            _ => PlaceCode::IndividualsPending,
+        };
+        let mut answer = format!("{settled} of {total} individual enrollments are as desired");
+        if let Some(error) = &them.last_error {
+            answer = format!("{answer}: {error}");
+            parameters["reason"] = json!(error);
+        }
+        Place::service(service, code, parameters, answer)
+    }
+
+    fn add_late_group(&self, late: &mut Late, group: &EnrollmentRow) {
+        let is_configured = self.provisioning.contains(&group.provisioning);
+        if group.mark.is_some() || group.drift.is_some() || !is_configured {
+            add(late, self.enrollment_place(group));
+        }
+    }
+
+    /// Returns the place of a CA certificate that is to be deleted, and is still on record.
+    fn ca_certificate_place(&self, held: &CaCertificateRow) -> Place {
+        let service = &held.provisioning;
+        let name = &held.name;
+        let parameters = json!({ "ca_certificate": name });
+        if self.provisioning.contains(service) {
+            let answer = format!("CA certificate {name} is being deleted");
+            let code = PlaceCode::AuthorityExclusionPending;
+            return Place::service(service, code, parameters, answer);
+        }
+        let answer = format!(
+            "{service} is not configured, so nothing is deleted there: delete CA certificate {name} \
+             at the service, or configure the service again"
+        );
+        Place::service(service, PlaceCode::ServiceNotConfigured, parameters, answer)
+    }
+
+    /// Returns the place of an enrollment, as last observed.
+    pub(in crate::ca) fn enrollment_place(&self, row: &EnrollmentRow) -> Place {
+        Place::enrollment(row, self.provisioning.contains(&row.provisioning))
+    }
+
+    /// Groups that are disabled because they hold the compromised certificate and nothing else,
+    /// below groups that would accept it. The service takes a certificate in one enrollment only:
+    /// when the next one takes its place, no enrollment holds the compromised one for a moment,
+    /// until a disabled group of its own has it.
+    fn yet_to_leave(&self, roll: &RollRow) -> Result<Vec<Place>, Error> {
+        let RollSubject::Authority {
+            name,
+            old_generation,
+            ..
+        } = &roll.subject
+        else {
+            return Ok(Vec::new());
+        };
+        let is_over = matches!(roll.state, RollState::Done | RollState::Aborted);
+        if is_over || !self.has_groups_above(*old_generation)? {
+            return Ok(Vec::new());
+        }
+        let holding = self
+            .store
+            .groups_of(name)?
+            .into_iter()
+            .filter(|it| it.slots.held().contains(&roll.old_certificate))
+            .filter(|it| self.provisioning.contains(&it.provisioning));
+        let waits = holding.map(|group| {
+            let answer = format!(
+                "group {} is disabled; when the next generation takes its place there, groups above \
+                 may let devices in for a moment, which is then undone",
+                group.name
+            );
+            Place::service(
+                &group.provisioning,
+                PlaceCode::AuthorityExclusionPending,
+                json!({ "group": group.name }),
+                answer,
+            )
+        });
+        Ok(waits.collect())
+    }
+
+    fn hubs_place(&self, rolls: &[RollRow], service: &str, is_due: bool) -> Result<Place, Error> {
+        if !is_due && self.hubs.contains_key(service) {
+            let answer = "identities are deleted when the provisioning service has answered";
+            let code = PlaceCode::IdentitiesAfterService;
+            return Ok(Place::hub(service, code, json!({}), answer));
+        }
+        let causes: Vec<HubCause> = rolls.iter().map(|it| HubCause::Roll(it.id)).collect();
+        self.hub_place(&causes, service)
+    }
+}
+
+fn add(late: &mut Late, place: Place) {
+    let service = place.service_name().unwrap_or_default().to_owned();
+    late.entry(service).or_default().push(place);
+}

@@ -1,0 +1,359 @@
+//! Tests what receipts claim: services that are not configured, requests for new leaves that cannot
+//! be used, repeated and second compromises, the end of blocks, and alarms.
+
+use crate::authority_roll::{begun, comes_to, second_signs, shown, under_the_root};
+use crate::block::five_devices;
+use crate::compromise::rcgen_request;
+use crate::device::{is_assigned, register};
+use crate::process::until;
+use crate::provisioned::{below_line_1, individually};
+use crate::request::{Holder, Request};
+use crate::test_env::TestEnv;
+use dps_emulator::{Action, Emulator, Fault, Options};
+use serde_json::{Value, json};
+use std::fs;
+
+/// The code, state and parameters of the first line of `place`.
+fn line(answer: &Value, place: &str) -> Value {
+    let places = answer["receipt"]["places"].as_array().unwrap().iter();
+    let mut lines = places.filter(|it| it["place"] == place);
+    let found = lines.next();
+    found
+        .unwrap_or_else(|| panic!("no {place}: {answer:#}"))
+        .clone()
+}
+
+fn compromise(env: &TestEnv, of: &[&str]) -> Value {
+    env.json(&[&["roll", "start", "--reason", "compromise"], of].concat())
+}
+
+fn is_out(env: &TestEnv, device: &Holder) {
+    let end = register(&env.emulator, device);
+    assert_ne!(end.as_deref(), Ok("assigned"), "{}", device.id);
+}
+
+/// A second service, whose table follows that of the first one in the configuration.
+fn with_second_service(env: &TestEnv, other: &Emulator) -> String {
+    env.write_secret("other", &other.service_connection_string());
+    let folder = env.path("");
+    format!(
+        "{}\n[[provisioning]]\nname = \"old\"\nendpoint = \"https://{}\"\naddress = \"{}\"\n\
+         device_endpoint = \"https://{}\"\ndevice_address = \"{}\"\nid_scope = \"{}\"\n\
+         ca_bundle = \"{}\"\ncredential = \"{}\"\n",
+        env.configuration(),
+        other.service_host(),
+        other.addr(),
+        other.device_host(),
+        other.addr(),
+        other.id_scope(),
+        other.ca_file().display(),
+        folder.join("other").display(),
+    )
+}
+
+/// A group is at a service that the configuration lost. Verifies: the receipt of a compromise names
+/// the group at that service as open, and is not complete; the other service excludes the authority
+/// and its hub deletes identities without waiting for the lost one.
+#[test]
+fn a_group_at_a_service_that_is_not_configured_is_open() {
+    let env = TestEnv::new();
+    let other = Emulator::start(Options::new(env.path("other-emulator"))).unwrap();
+    env.configure(&with_second_service(&env, &other));
+    let env = env.started();
+    for (service, group) in [("dps", "line-1"), ("old", "old-line-1")] {
+        let add = [
+            "enrollment",
+            "add",
+            "--group",
+            group,
+            "--provisioning",
+            service,
+        ];
+        env.run(&[&add[..], &["--authority", "line-1"]].concat());
+    }
+    env.wait_in_sync();
+    let device = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &device);
+    env.configure(&env.configuration());
+    env.run(&["reload"]);
+
+    let started = compromise(&env, &["--authority", "line-1"]);
+    is_out(&env, &device);
+    assert!(env.emulator.hub_identity("press-1").is_none());
+    assert_eq!(line(&started, "dps: dps")["code"], "authority_excluded");
+    let lost = line(&started, "dps: old");
+    assert_eq!(
+        (&lost["state"], &lost["code"]),
+        (&json!("open"), &json!("service_not_configured"))
+    );
+    assert_eq!(lost["parameters"]["name"], "old-line-1", "{lost}");
+    assert_eq!(line(&started, "hub: old")["code"], "hub_not_configured");
+    assert_eq!(started["receipt"]["complete"], false, "{started}");
+    assert_eq!(
+        other.group("old-line-1").unwrap()["provisioningStatus"],
+        "enabled"
+    );
+    let shown = env.run(&["roll", "show", &started["rolls"][0]["id"].to_string()]);
+    assert!(shown.contains("old is not configured"), "{shown}");
+}
+
+/// Writes a file for `--csr`, and starts the compromise with it; returns the error.
+fn with_unusable(env: &TestEnv, id: &str, csr: &str, profile: Option<&str>) -> String {
+    let mut report = vec!["roll", "start", id, "--reason", "compromise", "--csr", csr];
+    report.extend(profile.into_iter().flat_map(|it| ["--profile", it]));
+    let output = env.hallmark(&report);
+    assert_eq!(output.code, Some(1), "{id}: {output:?}");
+    assert!(
+        output.out.contains("enrollment_disabled"),
+        "{id}: {output:?}"
+    );
+    assert!(
+        output
+            .error
+            .contains("is excluded, but there is no new one"),
+        "{id}: {output:?}"
+    );
+    output.error
+}
+
+/// The request for the new leaf cannot be used: its file is missing, too long, or no text; it is no
+/// CSR, names another device, has a forbidden key or that of the compromised leaf, or names another
+/// profile. Verifies: the leaf is excluded each time, the command says so and why there is no new
+/// one, and exits with 1; a repeat with a good request issues the new leaf by the same roll.
+#[test]
+fn an_unusable_request_never_delays_the_exclusion() {
+    let ids = [
+        "press-1", "press-2", "press-3", "press-4", "press-5", "press-6", "press-7", "press-8",
+    ];
+    let (env, devices) = individually(&ids);
+    let file = |name: &str, text: &str| env.write(name, text).to_str().unwrap().to_owned();
+    let p384 = ["ec", "-pkeyopt", "ec_paramgen_curve:secp384r1"];
+    let forbidden = Request::by_openssl("press-5", &env.path(""), &p384);
+    let same_key = rcgen_request(&devices[5]);
+    let missing = env.path("missing.csr");
+    let device = Some("device");
+    for (id, csr, profile, why) in [
+        (
+            "press-1",
+            missing.to_str().unwrap().to_owned(),
+            device,
+            "missing.csr",
+        ),
+        (
+            "press-2",
+            file("long.csr", &"x".repeat(100_000)),
+            device,
+            "long.csr",
+        ),
+        (
+            "press-3",
+            file("malformed.csr", "no CSR"),
+            device,
+            "csr_malformed",
+        ),
+        (
+            "press-4",
+            file("other.csr", &Request::device("press-9").csr),
+            device,
+            "csr_other",
+        ),
+        (
+            "press-5",
+            file("p384.csr", &forbidden.csr),
+            device,
+            "key_type_forbidden",
+        ),
+        (
+            "press-6",
+            file("same.csr", &same_key),
+            device,
+            "key_compromised",
+        ),
+        (
+            "press-7",
+            file("own.csr", &Request::device("press-7").csr),
+            Some("nix"),
+            "profile",
+        ),
+        (
+            "press-8",
+            file("binary.csr", "\u{0}\u{1}"),
+            None,
+            "binary.csr",
+        ),
+    ] {
+        let error = with_unusable(&env, id, &csr, profile);
+        assert!(error.contains(why), "{id}: {error}");
+    }
+    for device in &devices {
+        is_out(&env, device);
+        assert!(
+            env.emulator.hub_identity(&device.id).is_none(),
+            "{}",
+            device.id
+        );
+    }
+    let good = Request::device("press-1");
+    let csr = file("good.csr", &good.csr);
+    let again = compromise(&env, &["press-1", "--csr", &csr]);
+    let renewed = good.holder(&again["certificate"]);
+    let rolls =
+        env.count("roll r JOIN enrollment e ON e.id = r.enrollment WHERE e.name = 'press-1'");
+    assert_eq!(rolls, 1, "a repeat is no other report");
+    comes_to(&env, &again["rolls"][0]["id"].to_string(), "done");
+    is_assigned(&env.emulator, &renewed);
+    is_out(&env, &devices[0]);
+}
+
+/// The token is away when the compromise is reported over the API, with a CSR or without its
+/// profile. Verifies: 201 with the exclusion, and why there is no new leaf.
+#[test]
+fn a_new_leaf_that_cannot_be_signed_does_not_delay_the_exclusion() {
+    let (env, devices) = individually(&["press-1", "press-2"]);
+    let report = |body: Value| -> Value {
+        let answer = env.post("/v1/rolls", &body);
+        serde_json::from_str(&answer).unwrap()
+    };
+    let body = json!({ "registration_id": "press-1", "reason": "compromise", "csr": "no CSR" });
+    let answer = report(body);
+    assert_eq!(answer["not_issued_code"], "csr_malformed", "{answer}");
+    is_out(&env, &devices[0]);
+
+    fs::rename(env.path("tokens"), env.path("tokens.away")).unwrap();
+    let csr = Request::device("press-2").csr;
+    let body = json!({ "registration_id": "press-2", "reason": "compromise", "csr": csr });
+    let answer = report(body);
+    let code = answer["not_issued_code"].as_str().unwrap();
+    assert!(code.starts_with("token_"), "{answer}");
+    is_out(&env, &devices[1]);
+    assert_eq!(line(&answer, "crl")["code"], "crl_not_signed");
+    assert_eq!(answer["receipt"]["complete"], false);
+    fs::rename(env.path("tokens.away"), env.path("tokens")).unwrap();
+    env.wait_ready();
+}
+
+/// An authority is compromised, its successor signs, and the successor is compromised before the
+/// devices have new leaves. Verifies: the same command again is refused, with the code and the
+/// generation that serves; with the generation it takes over the devices of the first rollover,
+/// and ends when they have new leaves.
+#[test]
+fn a_second_compromise_takes_over_the_devices_of_the_first() {
+    let env = begun(TestEnv::new());
+    let device = env.station().obtain(&Request::device("press-1"));
+    is_assigned(&env.emulator, &device);
+    let first = compromise(&env, &["--authority", "line-1"]);
+    let first = first["rolls"][0]["id"].to_string();
+    until("the successor signs", || {
+        second_signs(&env, "line-1").then_some(())
+    });
+    comes_to(&env, &first, "reissuing");
+
+    let report = [
+        "roll",
+        "start",
+        "--reason",
+        "compromise",
+        "--authority",
+        "line-1",
+    ];
+    let repeated = env.hallmark(&report);
+    assert_eq!(repeated.code, Some(1), "{repeated:?}");
+    for said in [
+        "roll_generation_required",
+        "generation 2 serves",
+        "--generation",
+    ] {
+        assert!(repeated.error.contains(said), "{repeated:?}");
+    }
+    assert_eq!(shown(&env, &first)["state"], "reissuing");
+
+    let second = compromise(&env, &["--authority", "line-1", "--generation", "2"]);
+    let second = second["rolls"][0]["id"].to_string();
+    assert_eq!(shown(&env, &first)["state"], "aborted");
+    let reissuing = comes_to(&env, &second, "reissuing");
+    let reissue = &reissuing["report"]["reissue"];
+    assert_eq!(reissue[0]["registration_id"], "press-1", "{reissuing}");
+    is_out(&env, &device);
+    let new = env.enlist_when_possible("device", "press-1");
+    comes_to(&env, &second, "done");
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &new);
+    is_out(&env, &device);
+}
+
+/// Verifies: the receipt for the end of a block has the line of the service, also where the
+/// enrollment that excluded the subject is deleted.
+#[test]
+fn the_end_of_a_block_is_reported_by_the_service() {
+    let (env, _) = below_line_1(&["press-1"]);
+    env.run(&["device", "block", "press-1"]);
+    let lifted = env.json(&["device", "unblock", "press-1"]);
+    let place = line(&lifted, "dps: dps");
+    assert_eq!(place["code"], "enrollment_deleted", "{lifted}");
+    assert_eq!(place["parameters"]["name"], "press-1", "{lifted}");
+
+    let mut env = TestEnv::new();
+    under_the_root(&mut env);
+    let of = ["line-1", "--generation", "1"];
+    let blocked = env.json(&[&["authority", "block"], &of[..]].concat());
+    assert_eq!(line(&blocked, "dps: dps")["code"], "enrollment_disabled");
+    let lifted = env.json(&[&["authority", "unblock"], &of[..]].concat());
+    assert_eq!(
+        line(&lifted, "dps: dps")["code"],
+        "enrollment_deleted",
+        "{lifted}"
+    );
+}
+
+/// Five devices are below two intermediates. Verifies: the receipt of the root's compromise counts
+/// the identities of all rollovers.
+#[test]
+fn the_receipt_of_a_root_counts_every_identity() {
+    let (env, devices) = five_devices();
+    let started = compromise(&env, &["--authority", "root"]);
+    let hub = line(&started, "hub: dps");
+    assert_eq!(hub["code"], "identities_deleted", "{started}");
+    assert!(hub["parameters"]["done"].as_i64() >= Some(5), "{hub}");
+    for device in &devices {
+        assert!(
+            env.emulator.hub_identity(&device.id).is_none(),
+            "{}",
+            device.id
+        );
+    }
+}
+
+/// DPS refuses all changes. Verifies: a compromise and a block that it has not confirmed are alarms
+/// at once, and no longer when it has.
+#[test]
+fn a_pending_exclusion_is_an_alarm_at_once() {
+    let (env, _) = individually(&["press-1", "press-2"]);
+    let away = Fault::on("individual.put", Action::status(503)).times(1_000);
+    env.emulator.inject(away).unwrap();
+    let operators = [
+        ["roll", "start", "press-1", "--reason", "compromise"],
+        ["device", "block", "press-2", "--reason", "stolen"],
+    ];
+    let operators = operators.map(|command| {
+        let client = env.client();
+        std::thread::spawn(move || client.hallmark(&command))
+    });
+    let pending = || {
+        let status = env.json(&["status"]);
+        let alarms = status["alarm_details"].as_array().unwrap().iter();
+        let pending = alarms.filter(|it| it["code"] == "exclusion_pending");
+        let subjects = pending.map(|it| it["parameters"]["subject"].as_str().unwrap().to_owned());
+        subjects.collect::<Vec<_>>()
+    };
+    until("both are alarms", || {
+        (pending() == ["press-1", "press-2"]).then_some(())
+    });
+    env.emulator.clear_faults();
+    env.run(&["push", "retry"]);
+    for operator in operators {
+        assert_eq!(operator.join().unwrap().code, Some(0));
+    }
+    until("no exclusion is pending", || {
+        pending().is_empty().then_some(())
+    });
+}
