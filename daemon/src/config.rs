@@ -13,13 +13,13 @@ mod tests;
 
 pub use listen::{HttpsListener, UNIDENTIFIED_CONNECTIONS_MAX};
 
-use crate::ca::authority_policy::AuthorityPolicy;
 use crate::ca::clock::ClockPolicy;
 use crate::ca::crl::CrlSchedule;
 use crate::ca::est::EstSettings;
 use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::IssuanceProfile;
-use crate::ca::roll::RollPolicy;
+use crate::ca::roll::RolloverSettings;
+use crate::ca::services::Services;
 use crate::ca::station::StationPolicy;
 use crate::enrollment::plan::DriftPolicy;
 use crate::files;
@@ -28,7 +28,7 @@ use crate::token::configuration::TokenSettings;
 use crate::token::token_file::worker_socket;
 use crate::toml_error::where_and_why;
 use raw::Raw;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,10 +82,8 @@ pub struct Configuration {
     pub scan_interval: Duration,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
-    /// When authorities are rolled, and which approvals that needs.
-    pub authority_policy: AuthorityPolicy,
-    /// How leaves are rolled.
-    pub rolling: RollPolicy,
+    /// When leaves and authorities are rolled, and which approvals that needs.
+    pub rollovers: RolloverSettings,
     /// When CRLs are signed.
     pub crl_schedule: CrlSchedule,
     /// When the machine's clock is believed.
@@ -164,20 +162,19 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// Returns the authorities whose certificates each provisioning service verifies.
-    pub fn verified(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let services = self.provisioning.iter();
+    /// Returns the provisioning services as the certificate authority knows them.
+    pub fn services(&self) -> Services {
+        let mut services = Services::default();
+        for (name, service) in &self.provisioning {
+            services.names.push(name.clone());
+            services
+                .verified
+                .insert(name.clone(), service.verified.clone());
+            if let Some(rate) = service.hub_operations_per_minute() {
+                services.hubs.insert(name.clone(), rate);
+            }
+        }
         services
-            .map(|(name, service)| (name.clone(), service.verified.clone()))
-            .collect()
-    }
-
-    /// Returns the services with a hub, and how many operations a minute the hub allows.
-    pub fn hubs(&self) -> BTreeMap<String, u32> {
-        self.provisioning
-            .iter()
-            .filter_map(|(name, it)| Some((name.clone(), it.hub_operations_per_minute()?)))
-            .collect()
     }
 
     /// Returns the settings that only a restart changes, by their names in the file: folders are

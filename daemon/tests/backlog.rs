@@ -9,6 +9,7 @@
 )]
 
 use dps_emulator::{Emulator, Kind, Options};
+use hallmarkd::ca::services::Services;
 use hallmarkd::ca::{Callbacks, CertificateAuthority, Config, IssuerSettings, Settings};
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::role::Role;
@@ -103,7 +104,10 @@ fn reconciler(folder: &Path, emulator: &Emulator, store: Store) -> Reconciler {
             crl_due: Box::new(|| {}),
         },
         settings: Settings {
-            provisioning: vec!["dps".into()],
+            services: Services {
+                names: vec!["dps".into()],
+                ..Services::default()
+            },
             push_age_alarm_seconds: 3_600,
             ..Settings::default()
         },

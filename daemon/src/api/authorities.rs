@@ -4,7 +4,7 @@ use super::asks::Asks;
 use super::body::JsonBody;
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
-use crate::ca::block::ActiveBlock;
+use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::external::PendingAuthority;
 use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::{CertificateAuthority, Code, Error, rfc3339};

@@ -6,7 +6,7 @@ use super::body::JsonBody;
 use super::problem::Problem;
 use super::rolls::Roll;
 use crate::ca::authorize::{Authorized, Inspect, Operate};
-use crate::ca::receipt::Receipt;
+use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::roll::{AuthorityDetail, Reissue};
 use crate::ca::{CertificateAuthority, Error};
 use crate::store::{DrainReport, HubCause, RollReason, RollRow};
@@ -79,7 +79,10 @@ pub(super) async fn start(
     let ids: Vec<i64> = started.await?.iter().map(|row| row.id).collect();
     let asked = ids.clone();
     let receipt = if compromise {
-        Some(api.receipt(move |ca| ca.authority_receipt(&asked)).await?)
+        Some(
+            api.receipt(move |ca| ca.exclusions().authority_receipt(&asked))
+                .await?,
+        )
     } else {
         None
     };
@@ -105,10 +108,13 @@ impl Start {
             ..AuthorityDetail::default()
         };
         match self.reason {
-            RollReason::Expiry => Ok(vec![ca.start_authority_roll(permission, name, &detail)?]),
+            RollReason::Expiry => Ok(vec![
+                ca.rollovers()
+                    .start_authority_roll(permission, name, &detail)?,
+            ]),
             RollReason::Compromise => {
                 let overriding = self.r#override.as_deref();
-                ca.start_authority_compromise(
+                ca.rollovers().start_authority_compromise(
                     permission,
                     name,
                     self.generation,
@@ -128,7 +134,9 @@ pub(super) async fn approve(
     JsonBody(approval): JsonBody<Approval>,
 ) -> Result<Json<Roll>, Problem> {
     let roll = api.application(move |ca| {
-        let row = ca.approve_roll(&permission, id, approval.r#override)?;
+        let row = ca
+            .rollovers()
+            .approve_roll(&permission, id, approval.r#override)?;
         Roll::of(ca, row)
     });
     Ok(Json(roll.await?))
@@ -141,10 +149,10 @@ pub(super) async fn report(
 ) -> Result<Json<Option<Report>>, Problem> {
     let report = api.application(move |ca| {
         let roll = ca.store().roll(id)?;
-        let Some(numbers) = ca.drain_report(&roll)? else {
+        let Some(numbers) = ca.rollovers().drain_report(&roll)? else {
             return Ok(None);
         };
-        let reissue = ca.to_reissue(&roll, PAGE_ROWS_MAX)?;
+        let reissue = ca.rollovers().to_reissue(&roll, PAGE_ROWS_MAX)?;
         let calls = HubCause::Roll(roll.id);
         let not_reached = ca.store().devices_not_reached(calls, PAGE_ROWS_MAX)?;
         Ok(Some(Report {

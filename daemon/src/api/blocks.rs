@@ -5,7 +5,7 @@ use super::body::JsonBody;
 use super::problem::Problem;
 use super::{Api, page};
 use crate::ca::authorize::{Inspect, Operate};
-use crate::ca::receipt::Receipt;
+use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::{Code, Error, rfc3339};
 use crate::store::{BlockKind, BlockRow, Excluded};
 use axum::Json;
@@ -105,9 +105,9 @@ pub(super) async fn show(
 ) -> Result<Json<Block>, Problem> {
     let blocked = blocked(kind, name, subject.generation)?;
     let block = api.application(move |ca| {
-        let row = ca.active_block(&blocked)?;
+        let row = ca.exclusions().active_block(&blocked)?;
         Ok(Block {
-            receipt: Some(ca.block_receipt(row.id)?),
+            receipt: Some(ca.exclusions().block_receipt(row.id)?),
             ..Block::from(row)
         })
     });
@@ -123,7 +123,7 @@ pub(super) async fn start(
     let blocked = blocked(start.kind, start.name, start.generation)?;
     let reason = reason(start.reason)?;
     let row = api
-        .application(move |ca| ca.block(&permission, &blocked, &reason))
+        .application(move |ca| ca.exclusions().block(&permission, &blocked, &reason))
         .await?;
     Ok((StatusCode::CREATED, Json(api.with_receipt(row).await?)))
 }
@@ -138,7 +138,7 @@ pub(super) async fn lift(
     let blocked = blocked(kind, name, lifting.generation)?;
     let reason = reason(lifting.reason)?;
     let row = api
-        .application(move |ca| ca.unblock(&permission, &blocked, &reason))
+        .application(move |ca| ca.exclusions().unblock(&permission, &blocked, &reason))
         .await?;
     Ok(Json(api.with_receipt(row).await?))
 }
@@ -146,7 +146,9 @@ pub(super) async fn lift(
 impl Api {
     async fn with_receipt(&self, row: BlockRow) -> Result<Block, Problem> {
         let id = row.id;
-        let receipt = self.receipt(move |ca| ca.block_receipt(id)).await?;
+        let receipt = self
+            .receipt(move |ca| ca.exclusions().block_receipt(id))
+            .await?;
         Ok(Block {
             receipt: Some(receipt),
             ..Block::from(row)

@@ -5,7 +5,7 @@ use super::asks::Asks;
 use super::enrollments::Enrollment;
 use super::problem::Problem;
 use crate::ca::authorize::Inspect;
-use crate::ca::block::ActiveBlock;
+use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error, rfc3339};
 use crate::store::{BlockKind, CertificateRow, DeviceRow};

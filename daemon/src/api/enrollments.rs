@@ -5,8 +5,8 @@ use super::body::JsonBody;
 use super::page;
 use super::problem::Problem;
 use crate::ca::authorize::{Inspect, Operate};
-use crate::ca::block::ActiveBlock;
 use crate::ca::enroll::EnrollmentRequest;
+use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow};
@@ -162,7 +162,7 @@ pub(super) async fn add(
     JsonBody(request): JsonBody<EnrollmentRequest>,
 ) -> Result<(StatusCode, Json<Enrollment>), Problem> {
     let row = api
-        .application(move |ca| ca.add_enrollment(&permission, request))
+        .application(move |ca| ca.enrollments().add_enrollment(&permission, request))
         .await?;
     Ok((StatusCode::CREATED, Json(row.into())))
 }
@@ -176,7 +176,8 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let remove = move |ca: &crate::ca::CertificateAuthority| {
         let service = at.provisioning.as_deref();
-        ca.remove_enrollment(&permission, service, kind, &name, at.r#override)
+        ca.enrollments()
+            .remove_enrollment(&permission, service, kind, &name, at.r#override)
     };
     api.application(remove).await?;
     Ok(StatusCode::ACCEPTED)

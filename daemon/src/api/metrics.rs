@@ -37,7 +37,7 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
             gauge!("hallmark_authority_not_after_seconds", "authority" => authority.clone())
                 .set(generation.certificate.not_after() as f64);
             gauge!("hallmark_authority_signs_until_seconds", "authority" => authority)
-                .set(ca.window_end(generation) as f64);
+                .set(ca.rollovers().window_end(generation) as f64);
         }
     });
     handle.render()

@@ -40,7 +40,7 @@ mod steps;
 pub mod tls;
 mod tokens;
 
-use crate::ca::receipt::Receipt;
+use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::{CertificateAuthority, Code, CurrentAuthority, Error};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};

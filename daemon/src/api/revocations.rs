@@ -4,9 +4,9 @@ use super::asks::Asks;
 use super::body::JsonBody;
 use super::problem::Problem;
 use crate::ca::authorize::Operate;
+use crate::ca::exclusion::receipt::Receipt;
+use crate::ca::exclusion::revoke::{CertificateName, RevokedLeaf};
 use crate::ca::profile::Role;
-use crate::ca::receipt::Receipt;
-use crate::ca::revoke::{CertificateName, RevokedLeaf};
 use crate::ca::{Code, Error, rfc3339};
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
@@ -67,11 +67,14 @@ pub(super) async fn revoke(
     let cause = cause(revoke.cause.clone())?;
     let name = name(revoke)?;
     let revoked = api
-        .application(move |ca| ca.revoke_leaf(&permission, &name, reason, &cause))
+        .application(move |ca| {
+            ca.exclusions()
+                .revoke_leaf(&permission, &name, reason, &cause)
+        })
         .await?;
     let issuer = revoked.certificate.issuer;
     let since = revoked.since;
-    let receipt = api.receipt(move |ca| ca.revocation_receipt(issuer, since));
+    let receipt = api.receipt(move |ca| ca.exclusions().revocation_receipt(issuer, since));
     let receipt = receipt.await?;
     Ok(Json(Revoked::new(revoked, receipt)))
 }

@@ -6,7 +6,7 @@ use super::certificates::Answer;
 use super::problem::Problem;
 use super::{Api, page};
 use crate::ca::authorize::{Authorized, Inspect, Operate};
-use crate::ca::receipt::Receipt;
+use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::roll::{LeafCompromise, NewLeaf, UnderGroup, Waits};
 use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
 use crate::enrollment::roll::HubPolicy;
@@ -52,13 +52,13 @@ pub(super) struct Roll {
 
 impl Roll {
     pub(super) fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
-        let hub = ca.roll_hub_progress(&row)?;
-        let told = hub.map(|progress| ca.roll_hub_progress_in_words(&row, progress));
+        let hub = ca.rollovers().roll_hub_progress(&row)?;
+        let told = hub.map(|progress| ca.rollovers().roll_hub_progress_in_words(&row, progress));
         // A rollover that cannot be read must not hide the others, so the error is shown in its
         // place.
-        let waits_for = ca.roll_waits_for(&row);
+        let waits_for = ca.rollovers().roll_waits_for(&row);
         let waits_for_detail = waits_for.unwrap_or_else(|error| Waits::unreadable(&error));
-        let device_seen = ca.roll_proof(&row)?;
+        let device_seen = ca.rollovers().roll_proof(&row)?;
         let (provisioning, registration_id, authority) = match row.subject {
             RollSubject::Enrollment {
                 provisioning, name, ..
@@ -154,7 +154,7 @@ pub(super) async fn show(
     Path(id): Path<i64>,
 ) -> Result<Json<Roll>, Problem> {
     let roll = api.application(move |ca| {
-        let receipt = ca.roll_receipt(id)?;
+        let receipt = ca.exclusions().roll_receipt(id)?;
         let roll = Roll::of(ca, ca.store().roll(id)?)?;
         Ok(Roll { receipt, ..roll })
     });
@@ -204,11 +204,13 @@ impl Api {
             return Err(Error::mend(Code::BodyInvalid, message).into());
         }
         self.application(move |ca| {
-            let rows = ca.start_leaf_roll(&permission, &start.registration_id)?;
+            let rows = ca
+                .rollovers()
+                .start_leaf_roll(&permission, &start.registration_id)?;
             let rolls = rows.into_iter().map(|row| Roll::of(ca, row));
             Ok(Started {
                 rolls: rolls.collect::<Result<_, _>>()?,
-                under_groups: ca.under_groups(&start.registration_id)?,
+                under_groups: ca.rollovers().under_groups(&start.registration_id)?,
                 certificate: None,
                 not_issued: None,
                 not_issued_code: None,
@@ -226,13 +228,16 @@ impl Api {
     ) -> Result<Started, Problem> {
         let compromise = start.compromise();
         let done = self
-            .application(move |ca| ca.start_leaf_compromise(&permission, compromise))
+            .application(move |ca| {
+                ca.rollovers()
+                    .start_leaf_compromise(&permission, compromise)
+            })
             .await?;
         let ids: Vec<i64> = done.rolls.iter().map(|row| row.id).collect();
         let device = done.registration_id;
         let asked = ids.clone();
         let receipt = self
-            .receipt(move |ca| ca.compromise_receipt(&device, &asked))
+            .receipt(move |ca| ca.exclusions().compromise_receipt(&device, &asked))
             .await?;
         let issued = done.issued.transpose();
         let failure = issued.as_ref().err();
@@ -261,7 +266,12 @@ pub(super) async fn abort(
     Path(id): Path<i64>,
     JsonBody(abort): JsonBody<Abort>,
 ) -> Result<Json<Roll>, Problem> {
-    let roll =
-        api.application(move |ca| Roll::of(ca, ca.abort_roll(&permission, id, abort.r#override)?));
+    let roll = api.application(move |ca| {
+        Roll::of(
+            ca,
+            ca.rollovers()
+                .abort_roll(&permission, id, abort.r#override)?,
+        )
+    });
     Ok(Json(roll.await?))
 }

@@ -14,7 +14,8 @@
 use crate::ca::authorize::{Authorized, Caller, Issue};
 use crate::ca::issue::IssueRequest;
 use crate::ca::listeners::HttpsState;
-use crate::ca::{Advice, CertificateAuthority, Code, Error, canary};
+use crate::ca::roll::canary;
+use crate::ca::{Advice, CertificateAuthority, Code, Error};
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::files;

@@ -12,18 +12,16 @@ pub mod alarm;
 pub mod authority_policy;
 pub mod authorize;
 pub mod backup;
-pub mod block;
-pub mod canary;
 pub mod ceremony;
 pub mod client;
 pub mod clock;
 pub mod coded;
 pub mod crl;
-mod device_access;
 pub mod diagnostics;
 pub mod enroll;
 pub mod error;
 pub mod est;
+pub mod exclusion;
 pub mod expiry;
 pub mod external;
 pub mod failover;
@@ -39,19 +37,15 @@ pub mod listeners;
 pub mod liveness;
 mod open_intents;
 mod pace;
-mod pending_exclusions;
-pub mod place;
-pub mod possession;
 pub mod profile;
-pub mod receipt;
 #[cfg(test)]
 mod reference_tests;
 pub mod refusals;
 mod renewal;
 pub mod repeat;
 pub mod retention;
-pub mod revoke;
 pub mod roll;
+pub mod services;
 mod signed;
 mod signing_request;
 pub mod station;
@@ -59,7 +53,6 @@ pub mod status;
 mod stranded;
 pub mod tokens;
 pub mod transcript;
-mod window;
 
 pub use crate::error_code::Code;
 pub use error::{Advice, Error};
@@ -69,19 +62,20 @@ use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
 use crate::token::probe::Probe;
 use arc_swap::{ArcSwap, Guard};
-use authority_policy::AuthorityPolicy;
 use authorize::{Authorized, Operate};
 use backup::Backups;
 use ceremony::Ceremonies;
 use crl::{CrlPublisher, CrlSchedule, RevocationLists};
 use diagnostics::TokenDiagnostics;
+use enroll::Enrollments;
 use est::{Est, EstSettings};
+use exclusion::Exclusions;
 use hierarchy::Hierarchy;
 use listeners::Listeners;
 use liveness::Liveness;
-use roll::RollPolicy;
+use roll::{RolloverSettings, Rollovers};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use services::Services;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -151,18 +145,12 @@ pub struct Config {
 pub struct Settings {
     /// The settings of EST.
     pub est: EstSettings,
-    /// Provisioning services, by their names in the configuration.
-    pub provisioning: Vec<String>,
-    /// Authorities whose certificates each provisioning service verifies.
-    pub verified: BTreeMap<String, BTreeSet<String>>,
-    /// When authorities are rolled, and what that needs.
-    pub authority_policy: AuthorityPolicy,
+    /// The configured provisioning services.
+    pub services: Services,
     /// How long changes may wait for a provisioning service before that is an alarm, in seconds.
     pub push_age_alarm_seconds: i64,
-    /// The services with a hub, and how many operations a minute it allows.
-    pub hubs: BTreeMap<String, u32>,
-    /// How leaves are rolled.
-    pub rolling: RollPolicy,
+    /// The settings of rollovers.
+    pub rollovers: RolloverSettings,
     /// PKCS#11 modules that can be asked for their slots.
     pub probes: Vec<Probe>,
     /// When revocation lists are signed again.
@@ -175,19 +163,17 @@ pub struct Settings {
 /// [`CurrentAuthority`]) and keeps it to its end.
 pub struct CertificateAuthority {
     issuer: Arc<Issuer>,
-    crls: CrlPublisher,
+    crls: Arc<CrlPublisher>,
     est: Est,
-    ceremonies: Ceremonies,
+    ceremonies: Arc<Ceremonies>,
     tokens: Tokens,
     diagnostics: TokenDiagnostics,
     backups: Backups,
+    exclusions: Arc<Exclusions>,
+    enrollments: Enrollments,
+    rollovers: Rollovers,
     store: Store,
-    provisioning: Vec<String>,
-    verified_at: BTreeMap<String, BTreeSet<String>>,
-    authority_policy: AuthorityPolicy,
     push_age_alarm_seconds: i64,
-    hubs: BTreeMap<String, u32>,
-    rolling: RollPolicy,
     /// The last count of what ends soon.
     expiry: Mutex<Option<expiry::Counted>>,
     shared: Arc<SharedState>,
@@ -243,21 +229,24 @@ impl CertificateAuthority {
     fn compose(issuer: Issuer, settings: Settings, shared: Arc<SharedState>) -> Self {
         let issuer = Arc::new(issuer);
         let its = || Arc::clone(&issuer);
+        let crls = CrlPublisher::new(its(), settings.crl_schedule, shared.lists.clone());
+        let crls = Arc::new(crls);
+        let ceremonies = Arc::new(Ceremonies::new(its(), shared.ceremony.clone()));
+        let exclusions = Exclusions::new(its(), crls.clone(), Arc::new(settings.services));
+        let exclusions = Arc::new(exclusions);
         Self {
             store: issuer.store.clone(),
-            crls: CrlPublisher::new(its(), settings.crl_schedule, shared.lists.clone()),
             est: Est::new(its(), settings.est),
-            ceremonies: Ceremonies::new(its(), shared.ceremony.clone()),
+            enrollments: Enrollments::new(exclusions.clone()),
+            rollovers: Rollovers::new(exclusions.clone(), ceremonies.clone(), settings.rollovers),
             tokens: Tokens::new(its(), settings.probes, shared.listing.clone()),
             diagnostics: TokenDiagnostics::new(its(), shared.diagnostics.clone()),
             backups: Backups::new(its(), settings.backups_kept, shared.backup.clone()),
             issuer,
-            provisioning: settings.provisioning,
-            verified_at: settings.verified,
-            authority_policy: settings.authority_policy,
+            crls,
+            ceremonies,
+            exclusions,
             push_age_alarm_seconds: settings.push_age_alarm_seconds,
-            hubs: settings.hubs,
-            rolling: settings.rolling,
             expiry: Mutex::default(),
             shared,
         }
@@ -296,6 +285,21 @@ impl CertificateAuthority {
     /// Returns the part that makes backups.
     pub fn backups(&self) -> &Backups {
         &self.backups
+    }
+
+    /// Returns the part that blocks, revokes and readmits.
+    pub fn exclusions(&self) -> &Exclusions {
+        &self.exclusions
+    }
+
+    /// Returns the part that says what provisioning services must hold.
+    pub fn enrollments(&self) -> &Enrollments {
+        &self.enrollments
+    }
+
+    /// Returns the part that replaces certificates.
+    pub fn rollovers(&self) -> &Rollovers {
+        &self.rollovers
     }
 
     /// Returns the store. The reconciler records there what it observed.

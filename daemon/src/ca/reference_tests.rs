@@ -2,7 +2,7 @@
 
 use super::Code;
 use super::alarm::AlarmCode;
-use super::place::PlaceCode;
+use super::exclusion::place::PlaceCode;
 use super::roll::WaitCode;
 use super::status::NotReady;
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! The state of everything, for people and programs that look.
 
 use super::alarm::{Alarm, AlarmCode};
-use super::block::ActiveBlock;
 use super::coded::Coded;
 use super::crl::CrlStatus;
+use super::exclusion::block::ActiveBlock;
 use super::expiry::ExpiryStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use crate::error_code::codes;
@@ -225,8 +225,8 @@ impl CertificateAuthority {
 
     fn all_alarms(&self, tokens: &BTreeMap<String, TokenStatus>, push: &PushStatus) -> Vec<Alarm> {
         let mut alarms = self.alarms_of(tokens, push);
-        alarms.extend(self.exclusion_alarms());
-        alarms.extend(self.authority_alarms());
+        alarms.extend(self.exclusions.exclusion_alarms());
+        alarms.extend(self.rollovers.authority_alarms());
         alarms.extend(self.stranded_alarms());
         alarms.extend(self.expiry_alarms());
         alarms

@@ -7,6 +7,7 @@ use crate::ca::authority_policy::{AuthorityPolicy, ServiceLimits};
 use crate::ca::est::EstSettings;
 use crate::ca::failover::FailoverPolicy;
 use crate::ca::profile::IssuanceProfile;
+use crate::ca::roll::RolloverSettings;
 use crate::ca::station::{StationPolicy, StationRule};
 use crate::provisioning::configuration::{Provisioning, ProvisioningConfiguration};
 use crate::token::configuration::{TokenConfiguration, TokenSettings};
@@ -75,10 +76,13 @@ impl Raw {
         let listen = self.listen;
         let policy = self.policy;
         Ok(Configuration {
-            authority_policy: AuthorityPolicy {
-                signing_windows: signing_windows(&authorities),
-                limits: limits(&provisioning),
-                ..policy.authorities()
+            rollovers: RolloverSettings {
+                leaves: policy.rolling()?,
+                authorities: AuthorityPolicy {
+                    signing_windows: signing_windows(&authorities),
+                    limits: limits(&provisioning),
+                    ..policy.authorities()
+                },
             },
             failover: failover(&authorities, policy.failover_after),
             https: listen.https_listener()?,
@@ -106,7 +110,6 @@ impl Raw {
             provisioning,
             drift: policy.drift,
             scan_interval: Duration::from_secs(policy.scan_interval.max(1)),
-            rolling: policy.rolling()?,
             crl_schedule: policy.crl_schedule()?,
             clock: policy.clock(),
             backups_kept: usize::from(policy.backups_kept.get()),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::ca::profile::Role;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const EXAMPLE: &str = include_str!("../../../docs/hallmark.toml");
 
@@ -17,7 +18,7 @@ fn the_example_that_ships_is_a_configuration() {
     let configuration = parse(EXAMPLE).unwrap();
     assert_eq!(configuration.profiles["device"].role, Role::Device);
     assert_eq!(
-        configuration.verified()["dps"],
+        configuration.services().verified["dps"],
         BTreeSet::from(["root".to_owned()])
     );
     assert_eq!(configuration.drift, DriftPolicy::Report);

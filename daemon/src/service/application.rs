@@ -149,14 +149,14 @@ impl Application {
             ca.note_https(identity.state(ca.store()));
             rest.note("TLS certificate", renewed);
         }
-        rest.note("CA certificates", ca.want_verified());
+        rest.note("CA certificates", ca.enrollments().want_verified());
         rest.note("finished work", ca.forget_finished_hub_tasks());
-        rest.note("proof of possession", ca.prove_possession());
+        rest.note("proof of possession", ca.enrollments().prove_possession());
         // A certificate that goes on hold now is on the CRL that is signed next.
-        rest.note_due("blocks", ca.advance_blocks());
+        rest.note_due("blocks", ca.exclusions().advance_blocks());
         rest.note_due("shared keys", ca.issuer().prove_shared_keys());
         rest.note_due("revocation lists", ca.crls().update());
-        rest.note_due("rolls", ca.advance_rolls());
+        rest.note_due("rolls", ca.rollovers().advance_rolls());
         rest.pause
     }
 

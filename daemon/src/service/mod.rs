@@ -296,7 +296,7 @@ fn ca_config(
 ) -> Config {
     let records = wakers.records.clone();
     let wakers = wakers.clone();
-    let verified = configuration.verified();
+    let services = configuration.services();
     Config {
         store: store.clone(),
         issuer: IssuerSettings {
@@ -305,8 +305,8 @@ fn ca_config(
             failover: configuration.failover.clone(),
             profiles: configuration.profiles.clone(),
             stations: configuration.stations.clone(),
-            verified: verified.values().flatten().cloned().collect(),
-            signing_windows: configuration.authority_policy.signing_windows.clone(),
+            verified: services.verified.values().flatten().cloned().collect(),
+            signing_windows: configuration.rollovers.authorities.signing_windows.clone(),
             public_http: configuration.public_http.clone(),
             clock: configuration.clock.clone(),
         },
@@ -316,12 +316,9 @@ fn ca_config(
         },
         settings: Settings {
             est: configuration.est.clone(),
-            provisioning: configuration.provisioning.keys().cloned().collect(),
-            verified,
-            authority_policy: configuration.authority_policy.clone(),
+            services,
+            rollovers: configuration.rollovers.clone(),
             push_age_alarm_seconds: configuration.push_age_alarm_seconds,
-            hubs: configuration.hubs(),
-            rolling: configuration.rolling.clone(),
             probes: probes(configuration.tokens.values()),
             crl_schedule: configuration.crl_schedule,
             backups_kept: configuration.backups_kept,

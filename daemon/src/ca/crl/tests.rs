@@ -219,6 +219,7 @@ fn a_revoked_generation_is_listed_above_and_signs_no_more_until_the_hold_is_lift
     };
     let held = scene
         .ca
+        .exclusions
         .revoke(&operator(), line(), CertificateHold, "a test");
     assert_eq!(held.unwrap().changed.len(), 1);
     let refusal = scene
@@ -232,7 +233,11 @@ fn a_revoked_generation_is_listed_above_and_signs_no_more_until_the_hold_is_lift
     assert_eq!((scene.signed("root"), scene.list("root").entries), (2, 1));
     assert_eq!(scene.signed("line"), 1);
 
-    scene.ca.unrevoke(&operator(), line(), "a test").unwrap();
+    scene
+        .ca
+        .exclusions
+        .unrevoke(&operator(), line(), "a test")
+        .unwrap();
     scene.abandon(0x41);
     scene.ca.crls().update().unwrap();
     assert_eq!((scene.signed("root"), scene.list("root").entries), (3, 0));
@@ -249,6 +254,7 @@ fn a_revoked_root_stops_all_below_it() {
     };
     scene
         .ca
+        .exclusions
         .revoke(&operator(), root, KeyCompromise, "a test")
         .unwrap();
     for authority in ["root", "line"] {

@@ -9,9 +9,9 @@ use super::super::authorize::{Authorized, Caller, Operate};
 use super::super::generation::{Shape, new_key_id};
 use super::super::hierarchy::Generation;
 use super::super::pace::Source;
-use super::super::{CertificateAuthority, Code, Error, crash_point};
+use super::super::{Code, Error, crash_point};
 use super::evidence::{Approval, AuthorityDetail};
-use super::{RETRY_SECONDS, earlier};
+use super::{RETRY_SECONDS, Rollovers, earlier};
 use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// Poll interval for reissued devices, in seconds; issuance does not wake the rollover.
 const LOOK_SECONDS: i64 = 5;
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Starts the expiry roll of an authority: its next generation is made, published, tried, and
     /// signs in the end.
     pub fn start_authority_roll(
@@ -38,7 +38,7 @@ impl CertificateAuthority {
         self.begin_authority_roll(permission.caller(), authority, detail, None)
     }
 
-    pub(in crate::ca) fn begin_authority_roll(
+    pub(super) fn begin_authority_roll(
         &self,
         caller: &Caller,
         authority: &str,
@@ -284,7 +284,7 @@ impl CertificateAuthority {
             Step::Replace(groups) => {
                 (next.groups, next.serve) = (groups, serve);
                 next.block = self.number_of(old_generation).map(|it| (evidence.old, it));
-                if self.has_groups_above(old_generation)? {
+                if self.exclusions.has_groups_above(old_generation)? {
                     // Until the block is confirmed, they accept leaves below the old certificate.
                     next.to = RollState::ShuttingOut;
                 }
@@ -312,18 +312,6 @@ impl CertificateAuthority {
             }
         };
         Ok((next, action))
-    }
-
-    /// Returns true if an authority above has groups: they accept every leaf below it that is not
-    /// blocked.
-    pub(in crate::ca) fn has_groups_above(&self, generation: i64) -> Result<bool, Error> {
-        let hierarchy = self.hierarchy();
-        for generation in hierarchy.upwards(generation).skip(1) {
-            if !self.store.groups_of(&generation.authority)?.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     fn number_of(&self, generation: i64) -> Option<i64> {

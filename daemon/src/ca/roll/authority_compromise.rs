@@ -1,13 +1,15 @@
 //! Starts the rolls of a compromised authority and of all authorities below it.
 //!
-//! The exclusion is one transaction ([`exclude`](CertificateAuthority::exclude)): the certificate
-//! is revoked, so that nothing is signed under it; groups lose it or are disabled; CA certificates
-//! are to be deleted; rolls under way end. Making the successors, which needs tokens, comes
-//! afterwards.
+//! The exclusion is one transaction ([`Exclusions::exclude`]): the certificate is revoked, so that
+//! nothing is signed under it; groups lose it or are disabled; CA certificates are to be deleted;
+//! rolls under way end. Making the successors, which needs tokens, comes afterwards.
+//!
+//! [`Exclusions::exclude`]: crate::ca::exclusion::Exclusions::exclude
 
 use super::super::authorize::{Authorized, Operate};
 use super::super::hierarchy::{Generation, Hierarchy};
-use super::super::{CertificateAuthority, Code, Error, rfc3339};
+use super::super::{Code, Error, rfc3339};
+use super::Rollovers;
 use super::evidence::AuthorityDetail;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::SlotName;
@@ -26,7 +28,7 @@ const RECENT_SECONDS: i64 = 7 * 86_400;
 /// How many devices are queued for the hubs in one transaction.
 const IDENTITIES_PER_CHUNK: usize = 500;
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Starts the compromise rolls of an authority and all below it; that of the authority comes
     /// first. `generation` is the compromised one; by default the one that serves.
     pub fn start_authority_compromise(
@@ -60,7 +62,8 @@ impl CertificateAuthority {
         let subject = Excluded::Generation(authority.to_owned(), number);
         // Their deletions follow when the services exclude the authority (`queue_identities`).
         let hubs = BTreeSet::new();
-        Ok(self.exclude(subject, cause, hubs, entry)?.rolls)
+        let recorded = self.exclusions.exclude(subject, cause, hubs, entry)?;
+        Ok(recorded.rolls)
     }
 
     /// Refuses a compromise that names no generation soon after another one: a repeated command
@@ -91,7 +94,7 @@ impl CertificateAuthority {
 
     fn compromised(&self, authority: &str, number: Option<i64>) -> Result<Arc<Generation>, Error> {
         if let Some(number) = number {
-            return self.generation_named(authority, number);
+            return self.exclusions.generation_named(authority, number);
         }
         let hierarchy = self.hierarchy();
         hierarchy.serving(authority).cloned().ok_or_else(|| {
@@ -118,9 +121,9 @@ impl CertificateAuthority {
             .store
             .devices_to_clear(&generations, strangers, DEVICES_LISTED_MAX)?;
         for chunk in devices.chunks(IDENTITIES_PER_CHUNK) {
-            let mut tasks = Vec::with_capacity(chunk.len() * self.hubs.len());
+            let mut tasks = Vec::with_capacity(chunk.len() * self.services.hubs.len());
             for device in chunk {
-                tasks.extend(self.hubs.keys().map(|service| NewHubTask {
+                tasks.extend(self.services.hubs.keys().map(|service| NewHubTask {
                     provisioning: service.clone(),
                     device: device.clone(),
                     action: HubAction::Delete,
@@ -146,7 +149,7 @@ impl CertificateAuthority {
         let mut generations = below(roll.subject.name());
         if let RollSubject::Authority { old_generation, .. } = roll.subject
             && roll.new_certificate.is_some()
-            && self.has_groups_above(old_generation)?
+            && self.exclusions.has_groups_above(old_generation)?
         {
             return Ok(generations.into_iter().collect());
         }

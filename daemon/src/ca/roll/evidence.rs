@@ -3,7 +3,8 @@
 use super::super::authority_policy::ApprovalStep;
 use super::super::generation::Shape;
 use super::super::hierarchy::{Generation, Hierarchy};
-use super::super::{CertificateAuthority, Code, Error};
+use super::super::{Code, Error};
+use super::Rollovers;
 use super::leaf::expiry;
 use crate::enrollment::authority_roll::{Evidence, Group};
 use crate::enrollment::ca_certificate::Stage;
@@ -88,7 +89,7 @@ impl AuthorityDetail {
     }
 
     /// Services that refused the canary, and why.
-    pub(in crate::ca) fn refused_canaries(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn refused_canaries(&self) -> impl Iterator<Item = (&str, &str)> {
         self.canary.iter().filter_map(|(service, it)| match it {
             CanaryVerdict::Failed(reason) => Some((service.as_str(), reason.as_str())),
             _ => None,
@@ -101,12 +102,8 @@ impl AuthorityDetail {
     }
 }
 
-impl CertificateAuthority {
-    pub(in crate::ca) fn authority_evidence(
-        &self,
-        roll: &RollRow,
-        now: i64,
-    ) -> Result<Evidence, Error> {
+impl Rollovers {
+    pub(super) fn authority_evidence(&self, roll: &RollRow, now: i64) -> Result<Evidence, Error> {
         let RollSubject::Authority {
             name,
             old_generation,
@@ -123,7 +120,7 @@ impl CertificateAuthority {
         let next = next_generation(&hierarchy, name, *old_generation, *new_generation);
         let mut certificates = self.store.ca_certificates()?;
         // Nothing is deleted at a service that is not configured.
-        certificates.retain(|it| self.provisioning.contains(&it.provisioning));
+        certificates.retain(|it| self.services.names.contains(&it.provisioning));
         let held = certificates
             .iter()
             .filter(|it| it.generation == *old_generation);
@@ -135,7 +132,8 @@ impl CertificateAuthority {
             })
         };
         let wanting = self
-            .verified_at
+            .services
+            .verified
             .iter()
             .filter(|(_, names)| names.contains(name));
         let unverified = wanting.map(|(service, _)| service.clone());
@@ -192,7 +190,7 @@ impl CertificateAuthority {
         let below = self.hierarchy().subtree(old_generation);
         let open = self.store.individuals_below(&below, now)?.into_iter();
         Ok(open
-            .filter(|it| it.open > 0 && self.provisioning.contains(&it.provisioning))
+            .filter(|it| it.open > 0 && self.services.names.contains(&it.provisioning))
             .map(|it| format!("{} individual enrollments at {}", it.open, it.provisioning))
             .collect())
     }
@@ -227,7 +225,7 @@ impl CertificateAuthority {
 
     /// A service that is not configured is never observed; a compromise does not wait for it.
     fn waited_for(&self, group: Group, reason: RollReason) -> Group {
-        let is_configured = self.provisioning.contains(&group.provisioning);
+        let is_configured = self.services.names.contains(&group.provisioning);
         Group {
             in_step: group.in_step || (reason == RollReason::Compromise && !is_configured),
             ..group
@@ -244,7 +242,10 @@ impl CertificateAuthority {
         now: i64,
     ) -> Result<u64, Error> {
         let drains = roll.state == RollState::Draining && roll.reason == RollReason::Expiry;
-        if !drains || detail.overrides(ApprovalStep::Retire) || !self.has_groups_above(old)? {
+        if !drains
+            || detail.overrides(ApprovalStep::Retire)
+            || !self.exclusions.has_groups_above(old)?
+        {
             return Ok(0);
         }
         let below: Vec<i64> = self.hierarchy().subtree(old).into_iter().collect();
@@ -264,7 +265,7 @@ impl CertificateAuthority {
         let blocking = self.store.blocking_groups_of(authority)?;
         let open = blocking
             .iter()
-            .filter(|it| self.provisioning.contains(&it.provisioning))
+            .filter(|it| self.services.names.contains(&it.provisioning))
             .filter(|it| it.slots.held().contains(&old) && it.mark.is_some());
         Ok(open.count() as u64)
     }

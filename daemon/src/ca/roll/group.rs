@@ -1,6 +1,7 @@
 //! Explains why the expiry of a leaf under a group changes nothing at the service.
 
-use crate::ca::{CertificateAuthority, Error, rfc3339};
+use super::Rollovers;
+use crate::ca::{Error, rfc3339};
 use crate::enrollment::record::Record;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{EnrollmentKind, EnrollmentRow};
@@ -27,7 +28,7 @@ pub struct UnderGroup {
     pub says: String,
 }
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Returns, for each service that accepts a device by a group only, the evidence that a new
     /// leaf relies on.
     pub fn under_groups(&self, registration_id: &str) -> Result<Vec<UnderGroup>, Error> {
@@ -42,7 +43,7 @@ impl CertificateAuthority {
                     && !row.removed
             })
         };
-        let groups = self.groups_of(&device.registration_id)?;
+        let groups = self.exclusions.groups_of(&device.registration_id)?;
         let profile = self.issuer.profile(&device.profile)?;
         let hierarchy = self.hierarchy();
         let issuer = hierarchy.serving(&profile.authority);

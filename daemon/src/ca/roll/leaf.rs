@@ -3,7 +3,8 @@
 //! The decisions are those of `enrollment::roll`; here they get their evidence and are recorded.
 
 use super::super::authorize::{Authorized, Caller, Operate};
-use super::super::{CertificateAuthority, Code, Error, crash_point};
+use super::super::{Code, Error, crash_point};
+use super::Rollovers;
 use crate::enrollment::record::Record;
 use crate::enrollment::roll::{
     HubPolicy, LeafDetail, LeafEvidence, LeafStep, Override, RollState, next_leaf_step,
@@ -14,7 +15,7 @@ use crate::store::{AuditEntry, EnrollmentKind, EnrollmentRow, HubCause, RollRow,
 use serde_json::json;
 use time::OffsetDateTime;
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Starts the expiry rollover of an individually enrolled device: its next request for a
     /// certificate takes the free slot. One rollover per provisioning service that has the device;
     /// none where a group accepts it ([`under_groups`](Self::under_groups)).

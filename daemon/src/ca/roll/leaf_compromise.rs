@@ -1,9 +1,9 @@
 //! Starts the rolls of a compromised leaf: excludes the leaf first, and readmits its device second.
 
-use crate::ca::Code;
+use super::Rollovers;
 use crate::ca::authorize::{Authorized, Issue, Operate};
 use crate::ca::issue::{IssueRequest, Issued};
-use crate::ca::{CertificateAuthority, Error};
+use crate::ca::{Code, Error};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::enrollment::slots::SlotName;
 use crate::store::{Cause, Excluded, RollRow};
@@ -43,7 +43,7 @@ pub struct CompromisedDevice {
     pub issued: Option<Result<Issued, Error>>,
 }
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Excludes a compromised leaf, and issues the new one if its request is there. The exclusion
     /// comes first, whatever the request is: a request that cannot be used changes nothing about
     /// it.
@@ -52,10 +52,10 @@ impl CertificateAuthority {
         permission: &Authorized<Operate>,
         compromise: LeafCompromise,
     ) -> Result<CompromisedDevice, Error> {
-        let device = self.known_device(&compromise.registration_id)?;
+        let device = self.exclusions.known_device(&compromise.registration_id)?;
         let hubs = match compromise.hub {
             HubPolicy::Reprovision => BTreeSet::new(),
-            HubPolicy::Delete => self.hubs.keys().cloned().collect(),
+            HubPolicy::Delete => self.services.hubs.keys().cloned().collect(),
         };
         let detail = LeafDetail {
             hub: Some(compromise.hub),
@@ -72,7 +72,8 @@ impl CertificateAuthority {
             detail: json!(detail),
         };
         let subject = Excluded::Device(device.clone());
-        let rolls = self.exclude(subject, cause, hubs, entry)?.rolls;
+        let exclusions = &self.exclusions;
+        let rolls = exclusions.exclude(subject, cause, hubs, entry)?.rolls;
         let request = compromise.request;
         Ok(CompromisedDevice {
             issued: request.map(|request| self.reissue(permission, &device, request)),
@@ -106,17 +107,5 @@ impl CertificateAuthority {
         };
         let permission = Authorized::<Issue>::to_issue(permission.caller().clone())?;
         pollster::block_on(self.issuer.issue_audited(&permission, &request))
-    }
-
-    /// Returns the registration id in the spelling on record.
-    pub(in super::super) fn known_device(&self, registration_id: &str) -> Result<String, Error> {
-        let device = self.store.device(registration_id)?.ok_or_else(|| {
-            let message = format!(
-                "there is no device {registration_id:?}; `hallmark device list` has all that ever \
-                 got a leaf"
-            );
-            Error::missing(Code::DeviceUnknown, message)
-        })?;
-        Ok(device.registration_id)
     }
 }

@@ -8,6 +8,7 @@
 
 mod authority;
 mod authority_compromise;
+pub mod canary;
 mod evidence;
 mod group;
 mod leaf;
@@ -16,6 +17,7 @@ mod policy;
 mod report;
 mod service_limits;
 mod waits;
+mod window;
 
 pub use evidence::{AuthorityDetail, CanaryFailure};
 pub use group::UnderGroup;
@@ -25,14 +27,71 @@ pub use report::Reissue;
 pub use waits::{WaitCode, Waits};
 
 use super::authorize::{Authorized, Caller, Operate};
-use super::{CertificateAuthority, Error};
-use crate::store::{AuditEntry, RollRow, RollSubject};
+use super::ceremony::Ceremonies;
+use super::exclusion::Exclusions;
+use super::hierarchy::Hierarchy;
+use super::services::Services;
+use super::{Error, Issuer};
+use crate::ca::authority_policy::AuthorityPolicy;
+use crate::store::{AuditEntry, RollRow, RollSubject, Store};
+use arc_swap::Guard;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Pause after a failed step of a rollover, in seconds.
 const RETRY_SECONDS: i64 = 5;
 
-impl CertificateAuthority {
+/// Replaces certificates that end or are compromised, step by step.
+pub struct Rollovers {
+    issuer: Arc<Issuer>,
+    /// Makes the next generations, one ceremony at a time.
+    ceremonies: Arc<Ceremonies>,
+    exclusions: Arc<Exclusions>,
+    services: Arc<Services>,
+    store: Store,
+    rolling: RollPolicy,
+    authority_policy: AuthorityPolicy,
+}
+
+/// The settings of rollovers.
+#[derive(Clone, Debug, Default)]
+pub struct RolloverSettings {
+    /// How leaves are rolled.
+    pub leaves: RollPolicy,
+    /// When authorities are rolled, and what that needs.
+    pub authorities: AuthorityPolicy,
+}
+
+impl Rollovers {
+    pub(super) fn new(
+        exclusions: Arc<Exclusions>,
+        ceremonies: Arc<Ceremonies>,
+        settings: RolloverSettings,
+    ) -> Self {
+        let issuer = exclusions.issuer();
+        Self {
+            store: issuer.store.clone(),
+            issuer,
+            ceremonies,
+            services: exclusions.services(),
+            exclusions,
+            rolling: settings.leaves,
+            authority_policy: settings.authorities,
+        }
+    }
+
+    fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
+        self.issuer.hierarchy()
+    }
+
+    fn now(&self) -> i64 {
+        self.issuer.now()
+    }
+
+    fn wake(&self) {
+        self.issuer.wake();
+    }
+
     /// Gives a roll up: everything serves on as before. `overriding` says why a guard is
     /// overridden.
     pub fn abort_roll(

@@ -1,9 +1,10 @@
 //! Starts rollovers of leaves that end soon, and queues the calls that notify devices, as policy
 //! says.
 
+use super::Rollovers;
 use super::authority_compromise::DEVICES_LISTED_MAX;
+use crate::ca::Error;
 use crate::ca::authorize::Caller;
-use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::roll::renewal_moment;
 use crate::store::{HubAction, NewHubTask, StoreError};
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ pub enum NotifyBy {
     Job,
 }
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Starts the rollover of every leaf that is due. Returns when the next one is due.
     pub(super) fn start_due_rolls(&self, now: i64) -> Result<Option<i64>, Error> {
         let Some(before) = self.rolling.renew_before_seconds else {
@@ -87,7 +88,8 @@ impl CertificateAuthority {
 
     /// Returns the task that notifies a device, if policy says so and the service has a hub.
     pub(super) fn notify_tasks(&self, provisioning: &str, device: &str) -> Vec<NewHubTask> {
-        let notifies = self.rolling.notification.is_some() && self.hubs.contains_key(provisioning);
+        let has_hub = self.services.hubs.contains_key(provisioning);
+        let notifies = self.rolling.notification.is_some() && has_hub;
         let task = NewHubTask {
             provisioning: provisioning.to_owned(),
             device: device.to_owned(),
@@ -111,7 +113,8 @@ impl CertificateAuthority {
             self.store
                 .devices_to_reissue(&[generation], self.now(), DEVICES_LISTED_MAX)?;
         let tasks = devices.iter().flat_map(|device| {
-            self.hubs
+            self.services
+                .hubs
                 .keys()
                 .flat_map(|service| self.notify_tasks(service, &device.registration_id))
         });

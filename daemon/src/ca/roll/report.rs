@@ -1,8 +1,8 @@
 //! A roll in words: what it waits for, and what is left to do.
 
-use super::super::{CertificateAuthority, Error, rfc3339};
+use super::super::{Error, rfc3339};
 use super::waits::{WaitCode, Waits, coded};
-use super::{AuthorityDetail, CanaryFailure};
+use super::{AuthorityDetail, CanaryFailure, Rollovers};
 use crate::enrollment::authority_roll::{Evidence, Step, Wait, next_step};
 use crate::enrollment::refusal::Reason;
 use crate::enrollment::roll::RollReason;
@@ -10,7 +10,7 @@ use crate::store::{DrainReport, HubCause, HubProgress, RollRow, RollState, RollS
 use serde::Serialize;
 use serde_json::json;
 
-impl CertificateAuthority {
+impl Rollovers {
     /// The last look at the device of a leaf's roll in its hub, in words.
     pub fn roll_proof(&self, roll: &RollRow) -> Result<Option<String>, Error> {
         let RollSubject::Enrollment {
@@ -45,12 +45,13 @@ impl CertificateAuthority {
             RollSubject::Enrollment { provisioning, .. } => provisioning.as_str(),
             RollSubject::Authority { .. } => self.slowest_hub(),
         };
-        self.hub_progress_in_words(service, progress)
+        let exclusions = &self.exclusions;
+        exclusions.hub_progress_in_words(service, progress)
     }
 
     /// Where work at several hubs ends last.
     fn slowest_hub(&self) -> &str {
-        let slowest = self.hubs.iter().min_by_key(|(_, rate)| **rate);
+        let slowest = self.services.hubs.iter().min_by_key(|(_, rate)| **rate);
         slowest.map_or("", |(name, _)| name)
     }
 
@@ -78,15 +79,22 @@ impl CertificateAuthority {
                 Waits::new(WaitCode::OldCertificateExpired, parameters, text)
             }
             RollState::ShuttingOut => {
-                let text = self.enrollment_place(&self.store.enrollment(*id)?).answer;
+                let text = self
+                    .exclusions
+                    .enrollment_place(&self.store.enrollment(*id)?)
+                    .answer;
                 Waits::new(WaitCode::ServiceExcludes, at_service, text)
             }
             RollState::Clearing => {
-                let place = self.hub_place(&[HubCause::Roll(roll.id)], provisioning)?;
+                let exclusions = &self.exclusions;
+                let place = exclusions.hub_place(&[HubCause::Roll(roll.id)], provisioning)?;
                 Waits::new(WaitCode::HubIdentitiesDeleted, at_service, place.answer)
             }
             RollState::Reissuing if roll.new_certificate.is_some() => {
-                let text = self.enrollment_place(&self.store.enrollment(*id)?).answer;
+                let text = self
+                    .exclusions
+                    .enrollment_place(&self.store.enrollment(*id)?)
+                    .answer;
                 Waits::new(WaitCode::ServiceInStep, at_service, text)
             }
             RollState::Requested | RollState::Reissuing => {
@@ -147,7 +155,7 @@ impl CertificateAuthority {
         else {
             return None;
         };
-        let failure = if self.provisioning.contains(provisioning) {
+        let failure = if self.services.names.contains(provisioning) {
             detail.canary_failures.get(provisioning)?.clone()
         } else {
             CanaryFailure {

@@ -1,12 +1,13 @@
 //! Checks the limits of provisioning services before a rollover starts.
 
-use super::super::{CertificateAuthority, Code, Error};
+use super::Rollovers;
+use crate::ca::{Code, Error};
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Fails if a service has no room for the CA certificates that the rollover of `authority`
     /// adds: its own, and those of the authorities below it.
     pub(super) fn within_limits(&self, authority: &str) -> Result<(), Error> {
-        for provisioning in self.verified_at.keys() {
+        for provisioning in self.services.verified.keys() {
             let added = self.ca_certificates_added(provisioning, authority);
             let (held, _) = self.store.service_load(provisioning)?;
             let most = self
@@ -27,7 +28,7 @@ impl CertificateAuthority {
     /// Fails if a service has no room for the blocking groups that a compromise adds, one for each
     /// group.
     pub(super) fn groups_within_limits(&self, authorities: &[String]) -> Result<(), Error> {
-        for provisioning in self.verified_at.keys() {
+        for provisioning in self.services.verified.keys() {
             let mut added = 0;
             for authority in authorities {
                 let groups = self.store.groups_of(authority)?;
@@ -49,7 +50,7 @@ impl CertificateAuthority {
 
     fn ca_certificates_added(&self, provisioning: &str, authority: &str) -> i64 {
         let hierarchy = self.hierarchy();
-        let own = i64::from(self.verifies(provisioning, authority));
+        let own = i64::from(self.services.verifies(provisioning, authority));
         let below = hierarchy.children(authority).into_iter();
         own + below
             .map(|it| self.ca_certificates_added(provisioning, &it.authority))

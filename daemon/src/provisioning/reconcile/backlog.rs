@@ -99,7 +99,7 @@ impl Batch {
         };
         for row in rows {
             batch.last_mark = row.mark.as_ref().map_or(batch.last_mark, |mark| mark.id);
-            let Some(desired) = ca.desired(&row)? else {
+            let Some(desired) = ca.enrollments().desired(&row)? else {
                 continue;
             };
             let never = History::default();

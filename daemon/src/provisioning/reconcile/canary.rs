@@ -5,7 +5,7 @@
 
 use super::backoff::{Backoff, while_the_store_fails};
 use super::{Failure, Reconciler, TICK, pause_seconds};
-use crate::ca::canary::CanaryRequest;
+use crate::ca::roll::canary::CanaryRequest;
 use crate::ca::{Code, Error};
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::slots::CanaryVerdict;
@@ -54,7 +54,9 @@ impl Reconciler {
     /// Every canary that is due. `failed` is by roll.
     async fn canary_pass(&self, failed: &mut BTreeMap<i64, Failed>) -> Result<(), Error> {
         let name = self.name.clone();
-        let due = self.blocking(move |ca| ca.canaries_due(&name)).await?;
+        let due = self
+            .blocking(move |ca| ca.rollovers().canaries_due(&name))
+            .await?;
         failed.retain(|roll, _| due.iter().any(|canary| canary.roll == *roll));
         for canary in due {
             let before = failed.remove(&canary.roll);
@@ -84,7 +86,7 @@ impl Reconciler {
         let passed = verdict == CanaryVerdict::Passed;
         let canary = canary.clone();
         let name = self.name.clone();
-        self.blocking(move |ca| ca.record_canary(&canary, &name, verdict))
+        self.blocking(move |ca| ca.rollovers().record_canary(&canary, &name, verdict))
             .await?;
         Ok(passed)
     }
@@ -101,8 +103,11 @@ impl Reconciler {
         let reason = failure.to_string();
         let canary = canary.clone();
         let service = service.clone();
-        self.blocking(move |ca| ca.record_canary_failure(&canary, &service, reason))
-            .await
+        self.blocking(move |ca| {
+            ca.rollovers()
+                .record_canary_failure(&canary, &service, reason)
+        })
+        .await
     }
 
     async fn try_canary(&self, canary: &CanaryRequest) -> Result<CanaryVerdict, Failure> {
@@ -112,7 +117,7 @@ impl Reconciler {
         let (key, csr) = request().map_err(Failure::Here)?;
         let asked = canary.clone();
         let issued = self
-            .blocking(move |ca| ca.issue_canary(&asked, &csr))
+            .blocking(move |ca| ca.rollovers().issue_canary(&asked, &csr))
             .await?;
         let identity = key + &issued.to_pem();
         let client = self.clients.device.client(&SecretString::from(identity));

@@ -21,7 +21,9 @@ impl Reconciler {
         let dps = self.clients.dps.within(timeout);
         let id = Id::of(&row)?;
         let wanted = row.clone();
-        let desired = self.blocking(move |ca| ca.desired(&wanted)).await?;
+        let desired = self
+            .blocking(move |ca| ca.enrollments().desired(&wanted))
+            .await?;
         let observed = dps.enrollment(id.borrowed()).await?;
         let desired = desired.as_ref();
         let observed = observed.as_ref();

@@ -59,6 +59,7 @@ impl Reconciler {
 
     fn notifies_by(&self, by: NotifyBy) -> bool {
         self.ca
+            .rollovers()
             .device_notification()
             .is_some_and(|notification| notification.by == by)
     }
@@ -138,7 +139,7 @@ impl Reconciler {
 
     /// Returns the method that notifies devices, if they are notified.
     pub(super) fn method(&self) -> Option<DirectMethod> {
-        let notification = self.ca.device_notification()?;
+        let notification = self.ca.rollovers().device_notification()?;
         Some(DirectMethod {
             name: notification.method.clone(),
             payload: notification.payload.clone(),
@@ -183,7 +184,7 @@ pub(super) fn task_end(
     answer: HubAnswer,
 ) -> HubTaskEnd {
     let again_at = if answer.is_not_heard() {
-        ca.next_notification_at(queued_at)
+        ca.rollovers().next_notification_at(queued_at)
     } else {
         None
     };

@@ -24,7 +24,7 @@ impl Reconciler {
         let Some(hub) = &self.clients.hub else {
             return std::future::pending().await;
         };
-        let seconds = u64::try_from(self.ca.proof_interval_seconds()).unwrap_or(1);
+        let seconds = u64::try_from(self.ca.rollovers().proof_interval_seconds()).unwrap_or(1);
         loop {
             tokio::time::sleep(Duration::from_secs(seconds).min(TICK)).await;
             while_the_store_fails(&self.ca).await;
@@ -39,7 +39,7 @@ impl Reconciler {
         let name = self.name.clone();
         let devices = self
             .blocking(move |ca| {
-                let before = ca.now() - ca.proof_interval_seconds();
+                let before = ca.now() - ca.rollovers().proof_interval_seconds();
                 Ok(ca
                     .store()
                     .devices_to_observe(&name, before, DEVICES_AT_ONCE)?)

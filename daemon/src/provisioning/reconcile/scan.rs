@@ -170,7 +170,7 @@ fn compare(
     page.seen.push(row.id);
     match &row.mark {
         Some(mark) if !mark.parked => {
-            let desired = ca.desired(&row)?;
+            let desired = ca.enrollments().desired(&row)?;
             if desired
                 .as_ref()
                 .is_some_and(|desired| holds(record, desired))

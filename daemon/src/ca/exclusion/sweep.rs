@@ -3,7 +3,8 @@
 //! From the block on, DPS accepts no device and no leaf is issued below it. So no device is added,
 //! and the sweep can go through them in the order of their ids. The application's loop drives it.
 
-use crate::ca::{CertificateAuthority, Error, crash_point};
+use super::Exclusions;
+use crate::ca::{Error, crash_point};
 use crate::store::{
     BlockKind, BlockRow, BlockedDevice, EnrollmentRow, HoldChunk, Revocation, RevocationTarget,
 };
@@ -16,7 +17,7 @@ const CHUNKS_PER_TURN: u32 = 40;
 /// How long after a failure a block is gone on with, in seconds.
 const RETRY_SECONDS: i64 = 5;
 
-impl CertificateAuthority {
+impl Exclusions {
     /// Goes on with every block that has devices left, or holds to give back. Returns when to try
     /// again what failed, in Unix seconds.
     pub fn advance_blocks(&self) -> Result<Option<i64>, Error> {
@@ -101,7 +102,7 @@ impl CertificateAuthority {
         if let Some(number) = block.generation {
             let blocked = self.generation_named(&block.name, number)?;
             let below = hierarchy.subtree(blocked.id);
-            let services = self.provisioning.iter();
+            let services = self.services.names.iter();
             return Ok(Fleet {
                 generations: below.iter().copied().collect(),
                 services: services.map(|it| (it.clone(), below.clone())).collect(),
@@ -144,7 +145,7 @@ impl CertificateAuthority {
         if services.is_empty() {
             return Ok(None);
         }
-        services.retain(|service| self.hubs.contains_key(service));
+        services.retain(|service| self.services.hubs.contains_key(service));
         Ok(Some(BlockedDevice {
             hold: is_group.then(|| self.hold_of(block, &id)),
             registration_id: id,

@@ -5,13 +5,13 @@
 //! and brings back what became of them. A canary is no device: it has no row and no slot. Its leaf
 //! ends within the hour, and never after the generation that it tests.
 
-use super::authorize::Caller;
-use super::issue::Issued;
-use super::pace::Source;
-use super::profile::Role;
-use super::roll::{AuthorityDetail, CanaryFailure};
-use super::signing_request::{Holder, Signer, SigningRequest};
-use super::{CertificateAuthority, Code, Error, rfc3339};
+use super::{AuthorityDetail, CanaryFailure, Rollovers};
+use crate::ca::authorize::Caller;
+use crate::ca::issue::Issued;
+use crate::ca::pace::Source;
+use crate::ca::profile::Role;
+use crate::ca::signing_request::{Holder, Signer, SigningRequest};
+use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
@@ -40,7 +40,7 @@ pub fn is_free(registration_id: &str) -> bool {
 }
 
 /// Refuses a registration id that could be a canary's.
-pub(super) fn refuse_reserved(registration_id: &str) -> Result<(), Error> {
+pub(in crate::ca) fn refuse_reserved(registration_id: &str) -> Result<(), Error> {
     if is_free(registration_id) {
         return Ok(());
     }
@@ -61,7 +61,7 @@ pub struct CanaryRequest {
     pub registration_id: String,
 }
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Canaries that a roll waits for, and whose service holds what they need.
     pub fn canaries_due(&self, provisioning: &str) -> Result<Vec<CanaryRequest>, Error> {
         let now = self.now();
@@ -198,7 +198,7 @@ impl CertificateAuthority {
     }
 }
 
-impl CertificateAuthority {
+impl Rollovers {
     /// Records why a canary could not be tried, and since when.
     pub fn record_canary_failure(
         &self,

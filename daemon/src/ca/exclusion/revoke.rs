@@ -5,10 +5,11 @@
 //! list is signed. The provisioning service reads no such list, so this alone excludes no device
 //! there.
 
-use super::authorize::{Authorized, Operate};
-use super::profile::Role;
+use super::Exclusions;
 use super::receipt::Receipt;
-use super::{CertificateAuthority, Code, Error, rfc3339};
+use crate::ca::authorize::{Authorized, Operate};
+use crate::ca::profile::Role;
+use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked};
 use crate::x509::bundle::parse_first;
@@ -89,7 +90,7 @@ fn digits(text: &str) -> String {
     digits
 }
 
-impl CertificateAuthority {
+impl Exclusions {
     /// Revokes one certificate that this daemon has issued, whatever its role. From the return on
     /// its holder is refused, on kept-alive connections and resumed sessions, too. An already
     /// revoked certificate keeps its date and its reason, unless a hold is made final.
@@ -204,7 +205,7 @@ impl CertificateAuthority {
                 rfc3339(row.not_after)
             ));
         }
-        if row.role != Some(Role::Device) || has_expired || self.provisioning.is_empty() {
+        if row.role != Some(Role::Device) || has_expired || self.services.names.is_empty() {
             return Ok(notices);
         }
         let id = &row.subject;
@@ -263,7 +264,7 @@ impl CertificateAuthority {
         Ok(())
     }
 
-    pub(super) fn revocation(
+    fn revocation(
         &self,
         permission: &Authorized<Operate>,
         target: RevocationTarget,

@@ -3,7 +3,7 @@
 //! The code decides the state, so no answer can call a place done under a code that means
 //! something else. docs/operations.md has the cause and the remedy of each code.
 
-use super::rfc3339;
+use crate::ca::rfc3339;
 use crate::error_code::codes;
 use crate::store::{EnrollmentRow, RestrictedEnrollment};
 use serde::Serialize;

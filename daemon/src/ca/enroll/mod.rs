@@ -1,15 +1,23 @@
 //! Enrollments: what an operator wants a provisioning service to hold, and what that means.
 
+mod possession;
+
 use super::authorize::{Authorized, Operate};
-use super::{CertificateAuthority, Code, Error, canary, rfc3339};
+use super::exclusion::Exclusions;
+use super::hierarchy::Hierarchy;
+use super::roll::canary;
+use super::services::Services;
+use super::{Code, Error, Issuer, rfc3339};
 use crate::enrollment::desired::{Desired, Kind, SlotCertificate, SlotPair, Status};
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
-use crate::store::{AuditEntry, BlockKind, EnrollmentKind, EnrollmentRow, NewEnrollment};
+use crate::store::{AuditEntry, BlockKind, EnrollmentKind, EnrollmentRow, NewEnrollment, Store};
+use arc_swap::Guard;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// An enrollment as an operator asks for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,7 +35,37 @@ pub struct EnrollmentRequest {
     pub authority: Option<String>,
 }
 
-impl CertificateAuthority {
+/// Says what each provisioning service must hold: enrollments and CA certificates.
+pub struct Enrollments {
+    issuer: Arc<Issuer>,
+    exclusions: Arc<Exclusions>,
+    services: Arc<Services>,
+    store: Store,
+}
+
+impl Enrollments {
+    pub(super) fn new(exclusions: Arc<Exclusions>) -> Self {
+        let issuer = exclusions.issuer();
+        Self {
+            store: issuer.store.clone(),
+            issuer,
+            services: exclusions.services(),
+            exclusions,
+        }
+    }
+
+    fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
+        self.issuer.hierarchy()
+    }
+
+    fn now(&self) -> i64 {
+        self.issuer.now()
+    }
+
+    fn wake(&self) {
+        self.issuer.wake();
+    }
+
     /// Adds an enrollment. A group holds the authority's serving certificate; an individual one
     /// the device's current leaf, or nothing until the device has one.
     pub fn add_enrollment(
@@ -43,7 +81,7 @@ impl CertificateAuthority {
             EnrollmentKind::Group => self.group_slots(&request)?,
         };
         let by_reference = match &request.authority {
-            Some(authority) => self.verifies(&provisioning, authority),
+            Some(authority) => self.services.verifies(&provisioning, authority),
             None => false,
         };
         let entry = AuditEntry {
@@ -138,7 +176,7 @@ impl CertificateAuthority {
             return self.refuse_return_of_authority(row);
         }
         let device = &row.name;
-        let groups = self.groups_of(device)?;
+        let groups = self.exclusions.groups_of(device)?;
         let Some(group) = groups.iter().find(|it| it.provisioning == row.provisioning) else {
             return Ok(());
         };
@@ -268,13 +306,6 @@ impl CertificateAuthority {
         Ok(references.map(|references| Kind::GroupByReference { id, references }))
     }
 
-    /// Returns true if the service `provisioning` must hold the certificates of `authority`
-    /// verified.
-    pub(super) fn verifies(&self, provisioning: &str, authority: &str) -> bool {
-        let verified = self.verified_at.get(provisioning);
-        verified.is_some_and(|names| names.contains(authority))
-    }
-
     fn slot_certificate(
         &self,
         thumbprint: Option<Thumbprint>,
@@ -292,8 +323,8 @@ impl CertificateAuthority {
     }
 
     fn provisioning(&self, asked: Option<&str>) -> Result<&str, Error> {
-        let known = self.provisioning.join(", ");
-        match (asked, self.provisioning.as_slice()) {
+        let known = self.services.names.join(", ");
+        match (asked, self.services.names.as_slice()) {
             (Some(asked), all) => all.iter().find(|name| *name == asked).map(String::as_str),
             (None, [only]) => Some(only.as_str()),
             (None, _) => None,

@@ -1,12 +1,13 @@
 //! Reports how far hubs are with the identities of excluded devices.
 
-use super::super::place::{Place, PlaceCode};
-use super::super::{CertificateAuthority, Error};
+use crate::ca::Error;
+use crate::ca::exclusion::Exclusions;
+use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::enrollment::roll::{HubPolicy, LeafDetail};
 use crate::store::{EnrollmentRow, HubCause, HubProgress, RollRow};
 use serde_json::json;
 
-impl CertificateAuthority {
+impl Exclusions {
     /// Returns the answer of a hub to the compromise of a device.
     pub(super) fn hub_place_of(
         &self,
@@ -35,7 +36,7 @@ impl CertificateAuthority {
         causes: &[HubCause],
         service: &str,
     ) -> Result<Place, Error> {
-        if !self.hubs.contains_key(service) {
+        if !self.services.hubs.contains_key(service) {
             let answer =
                 "no [provisioning.hub] is configured: delete the identities there yourself";
             let code = PlaceCode::HubNotConfigured;
@@ -66,7 +67,7 @@ impl CertificateAuthority {
 
     /// Returns how far work at one service's hub is, and when it will be done.
     pub fn hub_progress_in_words(&self, service: &str, progress: HubProgress) -> String {
-        in_words(progress, self.hubs.get(service).copied())
+        in_words(progress, self.services.hubs.get(service).copied())
     }
 }
 

@@ -3,9 +3,10 @@
 //! Every service counts that holds a group or a CA certificate of the authority on record, whether
 //! or not the configuration still has it: what the daemon wrote there admits devices there.
 
-use super::super::place::{Place, PlaceCode};
-use super::super::{CertificateAuthority, Error};
 use super::Receipt;
+use crate::ca::Error;
+use crate::ca::exclusion::Exclusions;
+use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::enrollment::roll::RollState;
 use crate::store::{
     CaCertificateRow, EnrollmentRow, HubCause, IndividualsBelow, RollRow, RollSubject,
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The places of each service that do not exclude the authority yet.
 type Late = BTreeMap<String, Vec<Place>>;
 
-impl CertificateAuthority {
+impl Exclusions {
     /// Returns the answers of all places to the compromise of an authority and those below it.
     pub fn authority_receipt(&self, rolls: &[i64]) -> Result<Receipt, Error> {
         let read = || -> Result<Vec<RollRow>, Error> {
@@ -35,7 +36,7 @@ impl CertificateAuthority {
         }
         let is_excluded = |roll: &RollRow| roll.state != RollState::ShuttingOut;
         let hubs_are_due = rolls.iter().all(is_excluded);
-        let mut services: BTreeSet<String> = self.provisioning.iter().cloned().collect();
+        let mut services: BTreeSet<String> = self.services.names.iter().cloned().collect();
         services.extend(late.keys().cloned());
         for service in services {
             match late.remove(&service) {
@@ -157,7 +158,7 @@ impl CertificateAuthority {
             }
         }
         for it in self.store.individuals_below(&below, self.now())? {
-            if it.open > 0 || !self.provisioning.contains(&it.provisioning) {
+            if it.open > 0 || !self.services.names.contains(&it.provisioning) {
                 add(late, self.individuals_place(&it));
             }
         }
@@ -170,7 +171,7 @@ impl CertificateAuthority {
         let total = them.total;
         let settled = total - them.open;
         let mut parameters = json!({ "done": settled, "total": total });
-        if !self.provisioning.contains(service) {
+        if !self.services.names.contains(service) {
             let answer = format!(
                 "{service} is not configured, so nothing is written or observed there: change {total} \
                  individual enrollments at the service, or configure the service again"
@@ -190,7 +191,7 @@ impl CertificateAuthority {
     }
 
     fn add_late_group(&self, late: &mut Late, group: &EnrollmentRow) {
-        let is_configured = self.provisioning.contains(&group.provisioning);
+        let is_configured = self.services.names.contains(&group.provisioning);
         if group.mark.is_some() || group.drift.is_some() || !is_configured {
             add(late, self.enrollment_place(group));
         }
@@ -201,7 +202,7 @@ impl CertificateAuthority {
         let service = &held.provisioning;
         let name = &held.name;
         let parameters = json!({ "ca_certificate": name });
-        if self.provisioning.contains(service) {
+        if self.services.names.contains(service) {
             let answer = format!("CA certificate {name} is being deleted");
             let code = PlaceCode::AuthorityExclusionPending;
             return Place::service(service, code, parameters, answer);
@@ -215,7 +216,7 @@ impl CertificateAuthority {
 
     /// Returns the place of an enrollment, as last observed.
     pub(in crate::ca) fn enrollment_place(&self, row: &EnrollmentRow) -> Place {
-        Place::enrollment(row, self.provisioning.contains(&row.provisioning))
+        Place::enrollment(row, self.services.names.contains(&row.provisioning))
     }
 
     /// Groups that are disabled because they hold the compromised certificate and nothing else,
@@ -240,7 +241,7 @@ impl CertificateAuthority {
             .groups_of(name)?
             .into_iter()
             .filter(|it| it.slots.held().contains(&roll.old_certificate))
-            .filter(|it| self.provisioning.contains(&it.provisioning));
+            .filter(|it| self.services.names.contains(&it.provisioning));
         let waits = holding.map(|group| {
             let answer = format!(
                 "group {} is disabled; when the next generation takes its place there, groups above \
@@ -258,7 +259,7 @@ impl CertificateAuthority {
     }
 
     fn hubs_place(&self, rolls: &[RollRow], service: &str, is_due: bool) -> Result<Place, Error> {
-        if !is_due && self.hubs.contains_key(service) {
+        if !is_due && self.services.hubs.contains_key(service) {
             let answer = "identities are deleted when the provisioning service has answered";
             let code = PlaceCode::IdentitiesAfterService;
             return Ok(Place::hub(service, code, json!({}), answer));

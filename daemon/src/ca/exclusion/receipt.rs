@@ -8,9 +8,10 @@
 mod hub;
 mod services;
 
-use super::hierarchy::Generation;
+use super::Exclusions;
 use super::place::{Place, PlaceCode, PlaceState};
-use super::{CertificateAuthority, Error};
+use crate::ca::Error;
+use crate::ca::hierarchy::Generation;
 use crate::enrollment::roll::RollReason;
 use crate::store::{EnrollmentKind, RollSubject};
 use serde::Serialize;
@@ -43,7 +44,7 @@ impl From<Vec<Place>> for Receipt {
     }
 }
 
-impl CertificateAuthority {
+impl Exclusions {
     /// Returns the answers of all places to the compromise of a device.
     pub fn compromise_receipt(&self, device: &str, rolls: &[i64]) -> Result<Receipt, Error> {
         let mut places = vec![self.crl_place(device)?];
@@ -59,7 +60,7 @@ impl CertificateAuthority {
         // A roll at a service that is not configured could not end, so there is none.
         for row in self.store.enrollments_named(device)? {
             let is_own = row.kind == EnrollmentKind::Individual;
-            if is_own && !self.provisioning.contains(&row.provisioning) {
+            if is_own && !self.services.names.contains(&row.provisioning) {
                 places.push(self.enrollment_place(&row));
             }
         }

@@ -5,23 +5,24 @@
 //! index), and the number of codes is bounded (`enrollment::ca_certificate`), so a service that
 //! fails cannot have us sign for ever.
 
-use super::authorize::Caller;
-use super::hierarchy::Generation;
-use super::pace::Source;
-use super::signing_request::{Holder, Signer, SigningRequest};
-use super::{CertificateAuthority, Code, Error};
+use super::Enrollments;
+use crate::ca::authorize::Caller;
+use crate::ca::hierarchy::Generation;
+use crate::ca::pace::Source;
+use crate::ca::signing_request::{Holder, Signer, SigningRequest};
+use crate::ca::{Code, Error};
 use crate::enrollment::ca_certificate::VerificationCode;
 use crate::store::{AuditEntry, CaCertificateRow, OnIssued, Purpose};
 use crate::x509::name::DistinguishedName;
 use crate::x509::profile::Profile;
 use serde_json::json;
 
-impl CertificateAuthority {
+impl Enrollments {
     /// Wants the certificates of verified authorities at each provisioning service: that of the
     /// generation that serves, and of the one that will; what is revoked is wanted nowhere.
     pub fn want_verified(&self) -> Result<(), Error> {
         let hierarchy = self.hierarchy();
-        for (provisioning, authorities) in &self.verified_at {
+        for (provisioning, authorities) in &self.services.verified {
             let serving = authorities.iter().filter_map(|it| hierarchy.serving(it));
             let staged = authorities.iter().filter_map(|it| hierarchy.staged(it));
             let good = serving

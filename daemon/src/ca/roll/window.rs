@@ -2,15 +2,15 @@
 //!
 //! When the window nears its end that is an alarm, and by policy the daemon starts the roll itself.
 
-use super::alarm::{Alarm, AlarmCode, unreadable};
-use super::authorize::Caller;
-use super::hierarchy::Generation;
-use super::roll::AuthorityDetail;
-use super::{CertificateAuthority, Error, canary, rfc3339};
+use super::{AuthorityDetail, Rollovers, canary};
+use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
+use crate::ca::authorize::Caller;
+use crate::ca::hierarchy::Generation;
+use crate::ca::{Error, rfc3339};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-impl CertificateAuthority {
+impl Rollovers {
     /// When `generation` stops signing leaves, in Unix seconds.
     pub fn window_end(&self, generation: &Generation) -> i64 {
         let policy = &self.authority_policy;
@@ -47,7 +47,7 @@ impl CertificateAuthority {
     }
 
     /// Windows that near their end, and canaries that were refused, in words.
-    pub(super) fn authority_alarms(&self) -> Vec<Alarm> {
+    pub(in crate::ca) fn authority_alarms(&self) -> Vec<Alarm> {
         let windows = self.window_alarms();
         let rolls = self.roll_alarms();
         // An unreadable rollover is reported with the others, and hides none of them.

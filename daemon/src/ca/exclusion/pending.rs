@@ -3,17 +3,18 @@
 //! It is raised at once: an attacker uses the time until a place has answered, and the operator may
 //! have closed the receipt.
 
-use super::alarm::{Alarm, AlarmCode, unreadable};
-use super::{CertificateAuthority, Error, rfc3339};
+use super::Exclusions;
+use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
+use crate::ca::{Error, rfc3339};
 use crate::store::{BlockRow, RollRow};
 use serde_json::json;
 
 /// The most alarms for compromises, and for blocks. The others follow when these have ended.
 const ALARMS_MAX: u32 = 20;
 
-impl CertificateAuthority {
+impl Exclusions {
     /// Returns an alarm for each compromise and each block that waits for a place.
-    pub(super) fn exclusion_alarms(&self) -> Vec<Alarm> {
+    pub(in crate::ca) fn exclusion_alarms(&self) -> Vec<Alarm> {
         let pending = || -> Result<Vec<Alarm>, Error> {
             let rolls = self.store.pending_compromises(ALARMS_MAX)?;
             let blocks = self.store.pending_blocks(ALARMS_MAX)?;

@@ -2,15 +2,14 @@
 //! lifts the block, and brings about what follows from a compromise.
 //!
 //! One command reaches the revocation lists, the provisioning services and their hubs, and its
-//! receipt says what each of them answered. [`sweep`] does the part that goes device by device.
+//! receipt says what each of them answered. `sweep` does the part that goes device by device.
 
-mod sweep;
-
-use super::authorize::{Authorized, Operate};
-use super::hierarchy::Generation;
+use super::Exclusions;
 use super::place::{Place, PlaceCode, PlaceState};
 use super::receipt::Receipt;
-use super::{CertificateAuthority, Code, Error, crash_point, rfc3339};
+use crate::ca::authorize::{Authorized, Operate};
+use crate::ca::hierarchy::Generation;
+use crate::ca::{Code, Error, crash_point, rfc3339};
 use crate::store::{
     AuditEntry, BlockKind, BlockRow, Cause, EnrollmentKind, EnrollmentRow, Excluded, Exclusion,
     HubCause, IndividualsBelow, RecordedExclusion,
@@ -50,7 +49,7 @@ impl From<BlockRow> for ActiveBlock {
     }
 }
 
-impl CertificateAuthority {
+impl Exclusions {
     /// Excludes the subject until [`unblock`](Self::unblock).
     pub fn block(
         &self,
@@ -67,7 +66,7 @@ impl CertificateAuthority {
                 self.generation_named(authority, *number)?;
             }
         }
-        let hubs = self.hubs.keys().cloned().collect();
+        let hubs = self.services.hubs.keys().cloned().collect();
         let recorded = self.exclude(subject, Cause::Block(reason.to_owned()), hubs, entry)?;
         let block = recorded.block;
         block.ok_or_else(|| Error::stop(Code::Internal, "a block was not recorded"))
@@ -75,7 +74,7 @@ impl CertificateAuthority {
 
     /// Excludes the subject at every provisioning service. `hubs` are those that delete the
     /// identity of an excluded device.
-    pub(super) fn exclude(
+    pub(in crate::ca) fn exclude(
         &self,
         subject: Excluded,
         cause: Cause,
@@ -88,7 +87,7 @@ impl CertificateAuthority {
         };
         let exclusion = Exclusion {
             subject,
-            services: self.provisioning.clone(),
+            services: self.services.names.clone(),
             hubs,
             cause,
         };
@@ -252,7 +251,7 @@ impl CertificateAuthority {
         Err(Error::conflict(Code::StateConflict, message))
     }
 
-    fn groups_named(&self, id: &str) -> Result<Vec<EnrollmentRow>, Error> {
+    pub(super) fn groups_named(&self, id: &str) -> Result<Vec<EnrollmentRow>, Error> {
         let mut groups = self.store.groups()?;
         groups.retain(|row| row.name.eq_ignore_ascii_case(id));
         if groups.is_empty() {
@@ -262,7 +261,7 @@ impl CertificateAuthority {
         Ok(groups)
     }
 
-    pub(super) fn generation_named(
+    pub(in crate::ca) fn generation_named(
         &self,
         authority: &str,
         number: i64,

@@ -1,0 +1,64 @@
+//! Excludes certificates and devices at every place: revocation lists, provisioning services, hubs.
+//!
+//! A block ([`block`]) is lifted by an operator; a compromise has successors, which `Rollovers`
+//! makes after the exclusion. [`receipt`] says what each place was observed to do.
+
+pub mod block;
+mod device_access;
+mod pending;
+pub mod place;
+pub mod receipt;
+pub mod revoke;
+mod sweep;
+
+use super::Issuer;
+use super::crl::CrlPublisher;
+use super::hierarchy::Hierarchy;
+use super::services::Services;
+use crate::store::Store;
+use arc_swap::Guard;
+use std::sync::Arc;
+
+/// Blocks, excludes, revokes and readmits.
+pub struct Exclusions {
+    issuer: Arc<Issuer>,
+    /// Shows whether a revocation list has what is on record.
+    crls: Arc<CrlPublisher>,
+    services: Arc<Services>,
+    store: Store,
+}
+
+impl Exclusions {
+    pub(super) fn new(
+        issuer: Arc<Issuer>,
+        crls: Arc<CrlPublisher>,
+        services: Arc<Services>,
+    ) -> Self {
+        Self {
+            store: issuer.store.clone(),
+            issuer,
+            crls,
+            services,
+        }
+    }
+
+    pub(super) fn issuer(&self) -> Arc<Issuer> {
+        Arc::clone(&self.issuer)
+    }
+
+    pub(super) fn services(&self) -> Arc<Services> {
+        Arc::clone(&self.services)
+    }
+
+    fn hierarchy(&self) -> Guard<Arc<Hierarchy>> {
+        self.issuer.hierarchy()
+    }
+
+    fn now(&self) -> i64 {
+        self.issuer.now()
+    }
+
+    fn wake(&self) {
+        self.issuer.wake();
+    }
+}
