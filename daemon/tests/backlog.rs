@@ -14,6 +14,7 @@ use hallmarkd::ca::{Callbacks, CertificateAuthority, Config, IssuerSettings, Set
 use hallmarkd::enrollment::plan::DriftPolicy;
 use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
+use hallmarkd::ids::{EnrollmentId, GenerationId};
 use hallmarkd::provisioning::configuration::ProvisioningConfiguration;
 use hallmarkd::provisioning::credential::keys::TokenKeys;
 use hallmarkd::provisioning::reconcile::Reconciler;
@@ -21,6 +22,7 @@ use hallmarkd::store::{
     AuditEntry, EnrollmentKind, Intent, Moves, NewEnrollment, OnIssued, PlannedGeneration, Purpose,
     Store,
 };
+use hallmarkd::unix_seconds::UnixSeconds;
 use hallmarkd::x509::certificate::Certificate;
 use hallmarkd::x509::key::KeyType;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -55,7 +57,7 @@ async fn ten_thousand_enrollments_are_pushed_within_the_quota_and_no_operation_i
     assert_eq!((waiting, parked), (0, 0), "nothing is left to do");
     let records = emulator.records(Kind::Individual);
     assert_eq!(records.len(), DEVICES);
-    for row in store.enrollments(0, 1_000).expect("rows") {
+    for row in store.enrollments(EnrollmentId::START, 1_000).expect("rows") {
         let desired = row.slots.serving().expect("a leaf").to_string();
         let held = emulator.individual(&row.name).expect("a record");
         let held =
@@ -175,7 +177,7 @@ fn fill(store: &Store) {
     });
 }
 
-fn enroll(store: &Store, generation: i64, issuer: &Issuer<'_, KeyPair>, id: &str) {
+fn enroll(store: &Store, generation: GenerationId, issuer: &Issuer<'_, KeyPair>, id: &str) {
     let new = NewEnrollment {
         provisioning: "dps".into(),
         kind: EnrollmentKind::Individual,
@@ -197,7 +199,7 @@ fn enroll(store: &Store, generation: i64, issuer: &Issuer<'_, KeyPair>, id: &str
     record(store, generation, leaf.der(), Purpose::Leaf, on_issued);
 }
 
-fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, on_issued: OnIssued) {
+fn record(store: &Store, issuer: GenerationId, der: &[u8], purpose: Purpose, on_issued: OnIssued) {
     let certificate = Certificate::parse(der).expect("readable");
     let intent = Intent {
         serial: certificate.serial().as_bytes().to_vec(),
@@ -216,7 +218,7 @@ fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, on_issued: O
         shared_key: false,
         is_device: false,
         moves: Moves::Never,
-        at: 0,
+        at: UnixSeconds::new(0),
     };
     let recorded = pollster::block_on(store.record_intent(intent)).expect("recorded");
     let entry = entry("fixture");
@@ -226,7 +228,7 @@ fn record(store: &Store, issuer: i64, der: &[u8], purpose: Purpose, on_issued: O
 
 fn entry(subject: &str) -> AuditEntry {
     AuditEntry {
-        at: 0,
+        at: UnixSeconds::new(0),
         actor: "fixture".into(),
         action: "fixture.made",
         subject: subject.into(),

@@ -15,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dps_emulator as emulator;
 use hallmarkd::store::{Revocation, RevocationTarget, Store};
+use hallmarkd::unix_seconds::UnixSeconds;
 use hallmarkd::x509::revocation::RevocationReason;
 use hallmarkd::x509::serial::SerialNumber;
 use pkcs11_fault::plan::{Action, Fault, Plan};
@@ -122,7 +123,7 @@ impl Scene {
         let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
         let revocation = Revocation {
             target: RevocationTarget::Serial(serial.as_bytes().to_vec()),
-            at: since.as_secs().cast_signed(),
+            at: UnixSeconds::new(since.as_secs().cast_signed()),
             actor: "test".into(),
             cause: "a test".into(),
         };

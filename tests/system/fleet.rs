@@ -7,10 +7,12 @@ use crate::test_env::TestEnv;
 use hallmarkd::enrollment::role::Role;
 use hallmarkd::enrollment::slots::Slots;
 use hallmarkd::enrollment::thumbprint::Thumbprint;
+use hallmarkd::ids::GenerationId;
 use hallmarkd::store::{
     AuditEntry, EnrollmentKind, HubObservation, Intent, Moves, NewEnrollment, OnIssued, Purpose,
     Store,
 };
+use hallmarkd::unix_seconds::UnixSeconds;
 use hallmarkd::x509::certificate::Certificate;
 use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair};
 use serde_json::{Value, json};
@@ -38,7 +40,7 @@ const WRITERS: usize = 16;
 struct Recorder {
     store: Store,
     issuer: Issuer<'static, KeyPair>,
-    now: i64,
+    now: UnixSeconds,
     recorded: AtomicUsize,
 }
 
@@ -51,18 +53,18 @@ impl Recorder {
         Self {
             store: Store::open(&env.database()).unwrap(),
             issuer: Issuer::new(parameters, KeyPair::generate().unwrap()),
-            now: OffsetDateTime::now_utc().unix_timestamp(),
+            now: UnixSeconds::new(OffsetDateTime::now_utc().unix_timestamp()),
             recorded: AtomicUsize::new(0),
         }
     }
 
     /// A leaf that was issued `age` ago, in seconds, and is good for 90 days more.
-    fn leaf(&self, generation: i64, id: &str, age: i64) -> Thumbprint {
+    fn leaf(&self, generation: GenerationId, id: &str, age: i64) -> Thumbprint {
         let at = self.now - age;
         let mut parameters = CertificateParams::default();
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, id);
-        let time = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        let time = |moment: UnixSeconds| moment.date().unwrap();
         (parameters.not_before, parameters.not_after) = (time(at), time(self.now + 90 * DAY));
         let serial = FIRST_SERIAL + self.recorded.fetch_add(1, Ordering::Relaxed) as u128;
         parameters.serial_number = Some(serial.to_be_bytes().to_vec().into());
@@ -108,7 +110,7 @@ impl Recorder {
     }
 
     /// The device with this number, in the state that the counts at the top give it.
-    fn device(&self, number: usize, [old, new]: [i64; 2]) {
+    fn device(&self, number: usize, [old, new]: [GenerationId; 2]) {
         let id = format!("press-{number:05}");
         let is_silent = number >= DEVICES - SILENT;
         let age = if is_silent { 100 * DAY } else { DAY };
@@ -131,7 +133,7 @@ impl Recorder {
     }
 
     /// The whole fleet, below these generations.
-    fn fleet(&self, generations: [i64; 2]) {
+    fn fleet(&self, generations: [GenerationId; 2]) {
         std::thread::scope(|scope| {
             for writer in 0..WRITERS {
                 scope.spawn(move || {
@@ -155,7 +157,10 @@ fn with_fleet() -> (TestEnv, String) {
     env.stop();
     let id = "SELECT id FROM generation WHERE authority = 'line-1' AND number = ?1";
     let database = crate::invariants::open(&env.database());
-    let id = |number: i64| database.query_row(id, [number], |row| row.get(0)).unwrap();
+    let id = |number: i64| {
+        let id = database.query_row(id, [number], |row| row.get(0));
+        GenerationId::new(id.unwrap())
+    };
     timed("the fleet is recorded", || {
         Recorder::new(&env).fleet([id(1), id(2)]);
     });
@@ -237,7 +242,7 @@ fn more_enrollments_than_a_page_are_listed() {
             slots: Slots::Empty,
         };
         let entry = AuditEntry {
-            at: 0,
+            at: UnixSeconds::new(0),
             actor: "fixture".into(),
             action: "enrollment.added",
             subject: new.name.clone(),

@@ -7,6 +7,7 @@ use crate::process::CommandOutput;
 use crate::request::Request;
 use crate::test_env::{HALLMARK, HALLMARKD, MODULE, TestEnv};
 use hallmarkd::ca::backup::compact;
+use hallmarkd::unix_seconds::UnixSeconds;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
@@ -394,7 +395,7 @@ fn a_backup_that_root_copies_elsewhere_follows_no_link() {
         .cast_signed();
     for at in now..now + 120 {
         for extension in ["db", "json", "db.new", "json.new"] {
-            let name = format!("hallmark-{}.{extension}", compact(at));
+            let name = format!("hallmark-{}.{extension}", compact(UnixSeconds::new(at)));
             let link = elsewhere.join(name);
             symlink(&victim, &link).unwrap();
             lchown(&link, Some(DAEMON), Some(DAEMON)).unwrap();

@@ -8,6 +8,7 @@ use crate::relying_party::Relying;
 use crate::request::{Request, der};
 use crate::test_env::TestEnv;
 use hallmarkd::store::{Revocation, RevocationTarget, Store};
+use hallmarkd::unix_seconds::UnixSeconds;
 use hallmarkd::x509::revocation::RevocationReason;
 use hallmarkd::x509::serial::SerialNumber;
 use serde_json::Value;
@@ -21,7 +22,7 @@ const ABOVE: [&str; 3] = ["root", "plant", "line-1"];
 fn revoke(env: &TestEnv, target: RevocationTarget, reason: RevocationReason) {
     let revocation = Revocation {
         target,
-        at: now(),
+        at: UnixSeconds::new(now()),
         actor: "test".into(),
         cause: "a test".into(),
     };
@@ -302,7 +303,7 @@ fn a_revoked_generation_is_on_its_issuers_list_and_signs_nothing() {
     env.stop();
     let lifted = Revocation {
         target: serial(above),
-        at: now(),
+        at: UnixSeconds::new(now()),
         actor: "test".into(),
         cause: "a test".into(),
     };

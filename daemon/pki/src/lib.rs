@@ -5,4 +5,6 @@
 
 pub mod enrollment;
 pub mod error_code;
+pub mod ids;
+pub mod unix_seconds;
 pub mod x509;

@@ -8,6 +8,7 @@ use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::external::PendingAuthority;
 use crate::ca::hierarchy::{ChainLink, Generation};
 use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
+use crate::ids::{CrlNumber, GenerationNumber};
 use crate::store::{BlockKind, GenerationState};
 use axum::Json;
 use axum::extract::Path;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 #[derive(Serialize)]
 pub(super) struct Authority {
     name: String,
-    generation: i64,
+    generation: GenerationNumber,
     serving: bool,
     state: GenerationState,
     subject: String,
@@ -34,7 +35,7 @@ pub(super) struct Authority {
     revoked_at: Option<String>,
     /// The block that keeps those below it out.
     blocked: Option<ActiveBlock>,
-    crl_number: Option<i64>,
+    crl_number: Option<CrlNumber>,
     crl_next_update: Option<String>,
     crl_entries: Option<i64>,
     /// The certificate as PEM.

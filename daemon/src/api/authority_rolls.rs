@@ -9,6 +9,7 @@ use crate::ca::authorize::{Authorized, Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::roll::{AuthorityDetail, Reissue};
 use crate::ca::{CertificateAuthority, Error};
+use crate::ids::{GenerationNumber, RollId};
 use crate::store::{DrainReport, HubCause, RollReason, RollRow};
 use crate::x509::key::KeyType;
 use crate::x509::profile::human_seconds;
@@ -29,7 +30,7 @@ pub(super) struct Start {
     key_type: Option<KeyType>,
     /// By compromise: the number of the compromised generation, if it is not the one that serves.
     #[serde(default)]
-    generation: Option<i64>,
+    generation: Option<GenerationNumber>,
     /// Why a guard is overridden.
     #[serde(default)]
     r#override: Option<String>,
@@ -76,7 +77,7 @@ pub(super) async fn start(
 ) -> Result<(StatusCode, Json<Started>), Problem> {
     let compromise = start.reason == RollReason::Compromise;
     let started = api.application(move |ca| start.begin(ca, &permission, &name));
-    let ids: Vec<i64> = started.await?.iter().map(|row| row.id).collect();
+    let ids: Vec<RollId> = started.await?.iter().map(|row| row.id).collect();
     let asked = ids.clone();
     let receipt = if compromise {
         Some(
@@ -130,7 +131,7 @@ pub(super) async fn approve(
     Asks {
         api, permission, ..
     }: Asks<Operate>,
-    Path(id): Path<i64>,
+    Path(id): Path<RollId>,
     JsonBody(approval): JsonBody<Approval>,
 ) -> Result<Json<Roll>, Problem> {
     let roll = api.application(move |ca| {
@@ -145,7 +146,7 @@ pub(super) async fn approve(
 /// `null` for a leaf's roll.
 pub(super) async fn report(
     Asks { api, .. }: Asks<Inspect>,
-    Path(id): Path<i64>,
+    Path(id): Path<RollId>,
 ) -> Result<Json<Option<Report>>, Problem> {
     let report = api.application(move |ca| {
         let roll = ca.store().roll(id)?;

@@ -7,6 +7,7 @@ use super::{Api, page};
 use crate::ca::authorize::{Inspect, Operate};
 use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::{Code, Error, rfc3339};
+use crate::ids::{BlockId, GenerationNumber};
 use crate::store::{BlockKind, BlockRow, Excluded};
 use axum::Json;
 use axum::extract::{Path, Query};
@@ -18,11 +19,11 @@ const REASON_BYTES_MAX: usize = 1_024;
 
 #[derive(Serialize)]
 pub(super) struct Block {
-    id: i64,
+    id: BlockId,
     kind: BlockKind,
     /// Registration id, group id or authority.
     name: String,
-    generation: Option<i64>,
+    generation: Option<GenerationNumber>,
     reason: String,
     blocked_by: String,
     blocked_at: String,
@@ -55,7 +56,7 @@ impl From<BlockRow> for Block {
 pub(super) struct Start {
     kind: BlockKind,
     name: String,
-    generation: Option<i64>,
+    generation: Option<GenerationNumber>,
     #[serde(default)]
     reason: String,
 }
@@ -65,18 +66,18 @@ pub(super) struct Which {
     /// Lifted ones too.
     #[serde(default)]
     all: bool,
-    after: Option<i64>,
+    after: Option<BlockId>,
     limit: Option<u32>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Subject {
-    generation: Option<i64>,
+    generation: Option<GenerationNumber>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Lifting {
-    generation: Option<i64>,
+    generation: Option<GenerationNumber>,
     #[serde(default)]
     reason: String,
 }
@@ -156,7 +157,11 @@ impl Api {
     }
 }
 
-fn blocked(kind: BlockKind, name: String, generation: Option<i64>) -> Result<Excluded, Error> {
+fn blocked(
+    kind: BlockKind,
+    name: String,
+    generation: Option<GenerationNumber>,
+) -> Result<Excluded, Error> {
     match (kind, generation) {
         (BlockKind::Device, None) => Ok(Excluded::Device(name)),
         (BlockKind::Group, None) => Ok(Excluded::Group(name)),

@@ -9,6 +9,7 @@ use crate::ca::enroll::EnrollmentRequest;
 use crate::ca::exclusion::block::ActiveBlock;
 use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::slots::{SlotName, Slots};
+use crate::ids::EnrollmentId;
 use crate::store::{EnrollmentKind, EnrollmentRow, MarkRow};
 use axum::Json;
 use axum::extract::{Path, Query};
@@ -19,7 +20,7 @@ use serde_json::Value;
 #[derive(Serialize)]
 pub(super) struct Enrollment {
     /// Orders the list.
-    id: i64,
+    id: EnrollmentId,
     provisioning: String,
     kind: EnrollmentKind,
     name: String,
@@ -107,8 +108,7 @@ impl From<EnrollmentRow> for Enrollment {
 
 #[derive(Deserialize)]
 pub(super) struct Page {
-    #[serde(default)]
-    after: i64,
+    after: Option<EnrollmentId>,
     limit: Option<u32>,
 }
 
@@ -123,8 +123,9 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Result<(HeaderMap, Json<Vec<Enrollment>>), Problem> {
     let limit = page::rows(page.limit);
+    let after = page.after.unwrap_or(EnrollmentId::START);
     let rows = api
-        .application(move |ca| Ok(ca.store().enrollments(page.after, limit)?))
+        .application(move |ca| Ok(ca.store().enrollments(after, limit)?))
         .await?;
     let enrollments = rows.into_iter().map(Enrollment::from).collect();
     Ok(page::page("/v1/enrollments", enrollments, limit, |it| {

@@ -35,9 +35,9 @@ fn render(ca: &CertificateAuthority, status: &Status) -> String {
             gauge!("hallmark_authority_can_sign", "authority" => authority.clone())
                 .set(f64::from(u8::from(ca.can_sign_for(&authority))));
             gauge!("hallmark_authority_not_after_seconds", "authority" => authority.clone())
-                .set(generation.certificate.not_after() as f64);
+                .set(generation.certificate.not_after().get() as f64);
             gauge!("hallmark_authority_signs_until_seconds", "authority" => authority)
-                .set(ca.rollovers().window_end(generation) as f64);
+                .set(ca.rollovers().window_end(generation).get() as f64);
         }
     });
     handle.render()
@@ -59,7 +59,7 @@ fn record_store(status: &Status) {
 fn record_https(ca: &CertificateAuthority) {
     gauge!("hallmark_https_serves").set(f64::from(u8::from(ca.https_serves())));
     if let Some(not_after) = ca.https_not_after() {
-        gauge!("hallmark_https_certificate_not_after_seconds").set(not_after as f64);
+        gauge!("hallmark_https_certificate_not_after_seconds").set(not_after.get() as f64);
     }
 }
 
@@ -95,7 +95,8 @@ fn record_crls(status: &Status) {
             ("authority", list.authority.clone()),
             ("generation", list.generation.to_string()),
         ];
-        gauge!("hallmark_crl_next_update_seconds", &labels).set(list.next_update_seconds as f64);
+        gauge!("hallmark_crl_next_update_seconds", &labels)
+            .set(list.next_update_seconds.get() as f64);
         gauge!("hallmark_crl_entries", &labels).set(list.entries as f64);
         gauge!("hallmark_crl_up_to_date", &labels).set(f64::from(u8::from(list.up_to_date)));
     }
@@ -113,7 +114,7 @@ fn record_expiry(status: &Status) {
             gauge!("hallmark_certificates_expiring", &labels).set(count as f64);
         }
         if let Some(next) = it.next_seconds {
-            gauge!("hallmark_certificates_next_expiry_seconds", &labels).set(next as f64);
+            gauge!("hallmark_certificates_next_expiry_seconds", &labels).set(next.get() as f64);
         }
     }
 }

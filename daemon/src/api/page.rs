@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::header::LINK;
 use axum::http::{HeaderMap, HeaderValue};
 use serde::Serialize;
+use std::fmt::Display;
 
 /// How many rows one answer carries, of what was asked for: 1 to [`PAGE_ROWS_MAX`].
 pub(super) fn rows(limit: Option<u32>) -> u32 {
@@ -14,11 +15,11 @@ pub(super) fn rows(limit: Option<u32>) -> u32 {
 
 /// Returns a page of rows that are ordered by a number. `path` is that of the list, with or without
 /// a query.
-pub(super) fn page<T: Serialize>(
+pub(super) fn page<T: Serialize, K: Display>(
     path: &str,
     rows: Vec<T>,
     limit: u32,
-    key: impl Fn(&T) -> i64,
+    key: impl Fn(&T) -> K,
 ) -> (HeaderMap, Json<Vec<T>>) {
     let mut headers = HeaderMap::new();
     let full = rows.len() >= limit as usize;

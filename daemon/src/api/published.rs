@@ -8,6 +8,7 @@ use super::{Api, Edge};
 use crate::ca::hierarchy::Generation;
 use crate::ca::{Code, Error};
 use crate::store::CrlRow;
+use crate::unix_seconds::UnixSeconds;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -113,7 +114,7 @@ struct Published {
     content_type: &'static str,
     etag: String,
     /// The time of `Last-Modified`, in Unix seconds.
-    modified_at: i64,
+    modified_at: UnixSeconds,
     age_seconds_max: i64,
     body: Bytes,
 }
@@ -121,7 +122,7 @@ struct Published {
 impl Published {
     fn answer(self, asked: &HeaderMap) -> Response {
         let modified = SystemTime::UNIX_EPOCH
-            + Duration::from_secs(u64::try_from(self.modified_at).unwrap_or(0));
+            + Duration::from_secs(u64::try_from(self.modified_at.get()).unwrap_or(0));
         let known = is_known(asked, &self.etag, modified);
         let headers = [
             (ETAG, self.etag),

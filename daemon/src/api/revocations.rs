@@ -8,6 +8,7 @@ use crate::ca::exclusion::receipt::Receipt;
 use crate::ca::exclusion::revoke::{CertificateName, RevokedLeaf};
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error, rfc3339};
+use crate::ids::GenerationNumber;
 use crate::x509::revocation::RevocationReason;
 use axum::Json;
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,7 @@ pub(super) struct Revoked {
     role: Option<Role>,
     /// The authority that issued it, and which generation of it.
     authority: String,
-    generation: i64,
+    generation: GenerationNumber,
     not_after: String,
     /// Since when; the first date, if it was revoked before.
     revoked_at: String,

@@ -11,6 +11,7 @@ use crate::ca::roll::{LeafCompromise, NewLeaf, UnderGroup, Waits};
 use crate::ca::{CertificateAuthority, Code, Error, rfc3339};
 use crate::enrollment::roll::HubPolicy;
 use crate::enrollment::slots::SlotName;
+use crate::ids::RollId;
 use crate::store::{HubProgress, RollReason, RollRow, RollState, RollSubject};
 use axum::Json;
 use axum::extract::{Path, Query};
@@ -20,7 +21,7 @@ use serde_json::Value;
 
 #[derive(Serialize)]
 pub(super) struct Roll {
-    id: i64,
+    id: RollId,
     /// Of a leaf's roll.
     provisioning: Option<String>,
     /// Of a leaf's roll.
@@ -131,7 +132,7 @@ pub(super) struct Abort {
 pub(super) struct Which {
     #[serde(default)]
     open: bool,
-    after: Option<i64>,
+    after: Option<RollId>,
     limit: Option<u32>,
 }
 
@@ -151,7 +152,7 @@ pub(super) async fn list(
 
 pub(super) async fn show(
     Asks { api, .. }: Asks<Inspect>,
-    Path(id): Path<i64>,
+    Path(id): Path<RollId>,
 ) -> Result<Json<Roll>, Problem> {
     let roll = api.application(move |ca| {
         let receipt = ca.exclusions().roll_receipt(id)?;
@@ -233,7 +234,7 @@ impl Api {
                     .start_leaf_compromise(&permission, compromise)
             })
             .await?;
-        let ids: Vec<i64> = done.rolls.iter().map(|row| row.id).collect();
+        let ids: Vec<RollId> = done.rolls.iter().map(|row| row.id).collect();
         let device = done.registration_id;
         let asked = ids.clone();
         let receipt = self
@@ -263,7 +264,7 @@ pub(super) async fn abort(
     Asks {
         api, permission, ..
     }: Asks<Operate>,
-    Path(id): Path<i64>,
+    Path(id): Path<RollId>,
     JsonBody(abort): JsonBody<Abort>,
 ) -> Result<Json<Roll>, Problem> {
     let roll = api.application(move |ca| {

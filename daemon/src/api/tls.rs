@@ -20,7 +20,9 @@ use crate::enrollment::id::RegistrationId;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::files;
 use crate::files::atomic;
+use crate::ids::GenerationId;
 use crate::store::{Store, StoreError};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -97,7 +99,7 @@ pub struct ServerIdentity {
 struct Failure {
     error: Error,
     /// The generation that would have signed: the pause ends when another one serves.
-    serving: Option<i64>,
+    serving: Option<GenerationId>,
     at: Instant,
     pause: Duration,
 }
@@ -105,7 +107,7 @@ struct Failure {
 impl Failure {
     /// A passing failure is retried at every turn. A failure that an operator has to mend is
     /// retried ever more rarely: each refused attempt is an entry in the audit journal.
-    fn after(before: Option<Self>, serving: Option<i64>, error: Error) -> Self {
+    fn after(before: Option<Self>, serving: Option<GenerationId>, error: Error) -> Self {
         let pause = match error.advice {
             Advice::Later { .. } => Duration::ZERO,
             _ => before.map_or(PAUSE, |it| (it.pause * 2).clamp(PAUSE, PAUSE_MAX)),
@@ -124,7 +126,7 @@ struct Presented {
     acceptor: TlsAcceptor,
     sha256: [u8; 32],
     /// Until when it is valid, in Unix seconds.
-    not_after: i64,
+    not_after: UnixSeconds,
     /// The last state read, and `Store::revocations` before it.
     read: Mutex<Option<(u64, RecordState)>>,
 }
@@ -279,7 +281,7 @@ impl ServerIdentity {
         atomic::remove(&trial)
     }
 
-    fn still_serves(&self, now: i64) -> bool {
+    fn still_serves(&self, now: UnixSeconds) -> bool {
         let Ok(pem) = files::read_ours(&self.certificate_path(), PEM_BYTES_MAX) else {
             return false;
         };

@@ -11,11 +11,13 @@ use super::hierarchy::Generation;
 use super::transcript::{NOT_LOCAL, TranscriptEntry};
 use super::{Code, Error};
 use crate::files;
+use crate::ids::CrlNumber;
 use crate::store::{AdoptedGeneration, AuditEntry, PlannedGeneration};
 use crate::token::client::LOOKUP_DEADLINE;
 use crate::token::credential::is_credential;
 use crate::token::key_uri::KeyUri;
 use crate::token::{KeyDescription, KeyReference, TokenDescription};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::{BUNDLE_BYTES_MAX, parse_bundle};
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::Issuer;
@@ -157,7 +159,7 @@ fn check_certificate(
     certificate: &Certificate,
     public_key: &PublicKey,
     parent: Option<&Generation>,
-    now: i64,
+    now: UnixSeconds,
 ) -> Result<(), String> {
     may_be_an_authority(certificate)?;
     if now < certificate.not_before() || certificate.not_after() <= now {
@@ -235,7 +237,7 @@ impl Adoption {
             key_label: found.key.label.clone(),
             spki: found.key.spki.clone(),
             certificate: certificate.into(),
-            crl_number: self.crl_number.into(),
+            crl_number: CrlNumber::new(self.crl_number.into()),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::hierarchy::Generation;
 use super::profile::IssuanceProfile;
+use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,7 +85,7 @@ impl AuthorityPolicy {
         &self,
         generation: &Generation,
         profiles: impl Iterator<Item = &'a IssuanceProfile>,
-    ) -> i64 {
+    ) -> UnixSeconds {
         let longest = profiles
             .filter(|profile| profile.authority == generation.authority)
             .map(|profile| profile.certificate.validity_seconds)

@@ -14,6 +14,7 @@ use crate::files;
 use crate::files::atomic;
 use crate::store::backup::{Contents, inspect};
 use crate::store::{AuditEntry, StoreError};
+use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -266,7 +267,7 @@ fn unreadable(path: &Path, reason: &dyn std::fmt::Display) -> BackupInvalid {
     }
 }
 
-fn manifest(copy: &Path, now: i64) -> Result<Manifest, BackupInvalid> {
+fn manifest(copy: &Path, now: UnixSeconds) -> Result<Manifest, BackupInvalid> {
     let contents = inspect(copy).map_err(|source| BackupInvalid::Damaged {
         path: copy.display().to_string(),
         source,
@@ -317,8 +318,8 @@ fn digest(input: &mut dyn Read, output: &mut dyn Write) -> io::Result<(u64, Stri
 }
 
 /// RFC 3339 without the marks that a file's name is better without.
-pub fn compact(unix_seconds: i64) -> String {
-    rfc3339(unix_seconds).replace(['-', ':'], "")
+pub fn compact(moment: UnixSeconds) -> String {
+    rfc3339(moment).replace(['-', ':'], "")
 }
 
 /// Splits the name of a backup's file into its time, as [`compact`] writes it, and its extension.

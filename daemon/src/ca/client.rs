@@ -9,7 +9,9 @@
 use super::authorize::Caller;
 use super::profile::Role;
 use super::{Advice, Code, Error, Issuer, rfc3339};
+use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{ClientRow, Requester};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use aws_lc_rs::digest;
 
@@ -20,8 +22,8 @@ pub struct Client {
     role: Role,
     name: String,
     profile: String,
-    not_before: i64,
-    not_after: i64,
+    not_before: UnixSeconds,
+    not_after: UnixSeconds,
     is_revoked: bool,
     /// The generation above that excludes it, in words.
     excluded_by: Option<String>,
@@ -151,12 +153,12 @@ impl Issuer {
 
     /// The blocked generation from `issuer` upwards, in words. The holder of a leaf below it must
     /// not renew itself out of the block.
-    fn blocked_generation_above(&self, issuer: i64) -> Result<Option<String>, Error> {
+    fn blocked_generation_above(&self, issuer: GenerationId) -> Result<Option<String>, Error> {
         Ok(self.store.blocked_above(issuer)?.map(in_words))
     }
 }
 
-fn in_words((authority, number): (String, i64)) -> String {
+fn in_words((authority, number): (String, GenerationNumber)) -> String {
     format!("generation {number} of {authority}")
 }
 

@@ -17,6 +17,7 @@
 use super::authorize::{Authorized, Operate};
 use super::{Code, Error, Issuer, clock_offset, rfc3339, wall_offset};
 use crate::store::AuditEntry;
+use crate::unix_seconds::UnixSeconds;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ pub struct ClockPolicy {
     /// Nothing is believed before that file is there.
     pub must_be_synchronised: bool,
     /// When this program was built, in Unix seconds; no clock that is right shows less.
-    pub built_at: i64,
+    pub built_at: UnixSeconds,
 }
 
 /// The facts about the clock, before policy.
@@ -47,7 +48,7 @@ pub(super) struct Clock(Mutex<Known>);
 
 struct Known {
     /// The newest date on record, or of this program: nothing before that is believed.
-    floor: i64,
+    floor: UnixSeconds,
     /// The record from which the expected time follows. `None` before anything is on record.
     last: Option<Moment>,
     /// The clock was synchronised, or an operator has said that it is right.
@@ -58,22 +59,26 @@ struct Known {
 #[derive(Clone, Copy)]
 struct Moment {
     /// Unix time; any program of root can set it.
-    wall: i64,
+    wall: UnixSeconds,
     /// Time since boot, sleep included; no program can set it.
     boot: i64,
 }
 
 /// The result of reading the clock.
 enum Reading {
-    Believed(i64),
-    Not { estimate: i64, reason: String },
+    Believed(UnixSeconds),
+    Not {
+        estimate: UnixSeconds,
+        reason: String,
+    },
 }
 
 impl Moment {
     fn read() -> Self {
         let moved = clock_offset();
+        let now = OffsetDateTime::now_utc().unix_timestamp();
         Self {
-            wall: OffsetDateTime::now_utc().unix_timestamp() + moved + wall_offset(),
+            wall: UnixSeconds::new(now + moved + wall_offset()),
             boot: clock_gettime(ClockId::Boottime).tv_sec + moved,
         }
     }
@@ -81,7 +86,7 @@ impl Moment {
 
 impl Clock {
     /// `recorded` is the newest date on record, in Unix seconds.
-    pub(super) fn new(policy: &ClockPolicy, recorded: Option<i64>) -> Self {
+    pub(super) fn new(policy: &ClockPolicy, recorded: Option<UnixSeconds>) -> Self {
         let boot = Moment::read().boot;
         Self(Mutex::new(Known {
             floor: recorded.map_or(policy.built_at, |it| it.max(policy.built_at)),
@@ -113,7 +118,12 @@ impl Clock {
 
 impl ClockPolicy {
     /// Why the clock is not believed.
-    fn doubt(&self, wall: i64, expected: Option<i64>, known: &mut Known) -> Option<String> {
+    fn doubt(
+        &self,
+        wall: UnixSeconds,
+        expected: Option<UnixSeconds>,
+        known: &mut Known,
+    ) -> Option<String> {
         if wall < known.floor - CORRECTION_SECONDS_MAX {
             return Some(format!(
                 "the clock shows {}, and something was signed, or this program built, at {}; set \
@@ -151,17 +161,17 @@ impl ClockPolicy {
     }
 
     /// When the clock was synchronised last, by itself.
-    fn synchronised_at(&self) -> Option<i64> {
+    fn synchronised_at(&self) -> Option<UnixSeconds> {
         let metadata = std::fs::metadata(&self.synchronised_file).ok()?;
         let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        i64::try_from(since.as_secs()).ok()
+        i64::try_from(since.as_secs()).ok().map(UnixSeconds::new)
     }
 }
 
 impl Issuer {
     /// Unix seconds: the machine's clock, or while that is not believed, never more than it should
     /// show.
-    pub fn now(&self) -> i64 {
+    pub fn now(&self) -> UnixSeconds {
         match self.look_at_clock() {
             Reading::Believed(now) => now,
             Reading::Not { estimate, .. } => estimate,
@@ -170,7 +180,7 @@ impl Issuer {
 
     /// The time for something that is signed now, in Unix seconds. Nothing is believed before it
     /// any more.
-    pub(super) fn signing_time(&self) -> Result<i64, Error> {
+    pub(super) fn signing_time(&self) -> Result<UnixSeconds, Error> {
         match self.look_at_clock() {
             Reading::Believed(now) => {
                 let mut known = self.shared.clock.known();
@@ -196,7 +206,7 @@ impl Issuer {
     }
 
     /// Takes the operator's word that the clock is right, whatever is on record. Gives the time.
-    pub fn accept_clock(&self, permission: &Authorized<Operate>) -> Result<i64, Error> {
+    pub fn accept_clock(&self, permission: &Authorized<Operate>) -> Result<UnixSeconds, Error> {
         let now = Moment::read();
         self.store.accept_clock(AuditEntry {
             at: now.wall,

@@ -12,7 +12,9 @@ use super::issue::sign_and_verify;
 use super::pace::Source;
 use super::signing_request::Signer;
 use super::{Advice, Code, Error, Issuer, crash_point, rfc3339};
+use crate::ids::{CrlNumber, GenerationId, GenerationNumber};
 use crate::store::{AuditEntry, CrlDraft, CrlRow, NewCrl, RecordedCrl};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::crl::{self, RevocationList};
 use crate::x509::lint;
 use arc_swap::ArcSwap;
@@ -47,8 +49,8 @@ impl Default for CrlSchedule {
 
 /// The current lists, and what keeps the next ones from being signed.
 pub(super) struct RevocationLists {
-    current: ArcSwap<BTreeMap<i64, Arc<CrlRow>>>,
-    failures: Mutex<BTreeMap<i64, Failure>>,
+    current: ArcSwap<BTreeMap<GenerationId, Arc<CrlRow>>>,
+    failures: Mutex<BTreeMap<GenerationId, Failure>>,
     /// One at a time makes lists.
     updating: Mutex<()>,
 }
@@ -57,7 +59,7 @@ pub(super) struct RevocationLists {
 struct Failure {
     message: String,
     attempts: u32,
-    retry_at: i64,
+    retry_at: UnixSeconds,
 }
 
 /// The revocation list of a generation, for people.
@@ -66,16 +68,16 @@ pub struct CrlStatus {
     /// The authority's name.
     pub authority: String,
     /// Which of its generations.
-    pub generation: i64,
+    pub generation: GenerationNumber,
     /// The list's number.
-    pub number: i64,
+    pub number: CrlNumber,
     /// RFC 3339.
     pub this_update: String,
     /// RFC 3339: from then on verifiers refuse it.
     pub next_update: String,
     /// The same in Unix seconds.
     #[serde(skip)]
-    pub next_update_seconds: i64,
+    pub next_update_seconds: UnixSeconds,
     /// How many entries it has.
     pub entries: i64,
     /// True if every revocation and abandoned intent is on it.
@@ -95,7 +97,7 @@ impl RevocationLists {
     }
 
     /// Also a restored one, which is not served.
-    fn newest(&self, generation: i64) -> Option<Arc<CrlRow>> {
+    fn newest(&self, generation: GenerationId) -> Option<Arc<CrlRow>> {
         self.current.load().get(&generation).cloned()
     }
 
@@ -105,11 +107,11 @@ impl RevocationLists {
         self.current.store(Arc::new(lists));
     }
 
-    fn failures(&self) -> MutexGuard<'_, BTreeMap<i64, Failure>> {
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<GenerationId, Failure>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self, generation: i64, error: &Error, now: i64) -> i64 {
+    fn failed(&self, generation: GenerationId, error: &Error, now: UnixSeconds) -> UnixSeconds {
         let mut failures = self.failures();
         let attempts = failures.get(&generation).map_or(0, |it| it.attempts);
         let pause = TOKEN_PAUSE_SECONDS.saturating_mul(1 << attempts.min(8));
@@ -124,7 +126,12 @@ impl RevocationLists {
     }
 
     /// The token is there and the key does not sign: nothing was recorded, so the pause is short.
-    fn waits_for_its_key(&self, generation: i64, error: &Error, now: i64) -> i64 {
+    fn waits_for_its_key(
+        &self,
+        generation: GenerationId,
+        error: &Error,
+        now: UnixSeconds,
+    ) -> UnixSeconds {
         let retry_at = now + TOKEN_PAUSE_SECONDS;
         let mut failures = self.failures();
         let failure = failures.entry(generation).or_insert_with(|| Failure {
@@ -160,20 +167,20 @@ impl CrlPublisher {
 
     /// Whether a restore brought back an older list of this generation: that one is never served,
     /// and there is no current list until the next one is signed.
-    pub fn is_withheld(&self, generation: i64) -> bool {
+    pub fn is_withheld(&self, generation: GenerationId) -> bool {
         let newest = self.lists.newest(generation);
         newest.is_some_and(|it| it.withheld)
     }
 
     /// The current revocation list of a generation.
-    pub fn current(&self, generation: i64) -> Option<Arc<CrlRow>> {
+    pub fn current(&self, generation: GenerationId) -> Option<Arc<CrlRow>> {
         let newest = self.lists.newest(generation);
         newest.filter(|it| !it.withheld)
     }
 
     /// Returns true if every revocation and abandoned intent is on the current list of this
     /// generation, or if the generation signs no lists any more.
-    pub fn is_listed(&self, generation: i64) -> Result<bool, Error> {
+    pub fn is_listed(&self, generation: GenerationId) -> Result<bool, Error> {
         let hierarchy = self.issuer.hierarchy();
         let now = self.issuer.now();
         let signs = hierarchy
@@ -205,7 +212,7 @@ impl CrlPublisher {
 
     /// Signs every revocation list whose time has come. Returns when the next one comes, in Unix
     /// seconds.
-    pub fn update(&self) -> Result<Option<i64>, Error> {
+    pub fn update(&self) -> Result<Option<UnixSeconds>, Error> {
         let updating = self.lists.updating.lock();
         let _alone = updating.unwrap_or_else(PoisonError::into_inner);
         let counts = self.revocation_counts()?;
@@ -265,7 +272,11 @@ impl CrlPublisher {
     }
 
     /// Returns when to check this list again, in Unix seconds.
-    fn update_one(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
+    fn update_one(
+        &self,
+        generation: &Generation,
+        counts: &BTreeMap<GenerationId, i64>,
+    ) -> UnixSeconds {
         let now = self.issuer.now();
         let due = self.due(generation, counts);
         if due > now {
@@ -278,7 +289,7 @@ impl CrlPublisher {
         let signer = Signer::from(generation);
         if let Err(error) = pollster::block_on(self.issuer.ready_token(&signer)) {
             let authority = &generation.authority;
-            let number = generation.number;
+            let number = generation.number.get();
             tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                 "a revocation list waits for its key");
             return self.lists.waits_for_its_key(generation.id, &error, now);
@@ -300,7 +311,7 @@ impl CrlPublisher {
             }
             Err(error) => {
                 let authority = &generation.authority;
-                let number = generation.number;
+                let number = generation.number.get();
                 tracing::warn!(authority, generation = number, code = error.code.name(), %error,
                     "a revocation list is not signed; the previous one stays");
                 self.lists.failed(generation.id, &error, now)
@@ -308,16 +319,16 @@ impl CrlPublisher {
         }
     }
 
-    fn due(&self, generation: &Generation, counts: &BTreeMap<i64, i64>) -> i64 {
+    fn due(&self, generation: &Generation, counts: &BTreeMap<GenerationId, i64>) -> UnixSeconds {
         let by_schedule = match self.current(generation.id) {
             Some(list) if self.is_up_to_date(generation.id, counts) => {
                 list.this_update + self.schedule.interval_seconds
             }
-            _ => i64::MIN,
+            _ => UnixSeconds::MIN,
         };
         let failures = self.lists.failures();
         let retry_at = failures.get(&generation.id).map(|it| it.retry_at);
-        by_schedule.max(retry_at.unwrap_or(i64::MIN))
+        by_schedule.max(retry_at.unwrap_or(UnixSeconds::MIN))
     }
 
     fn sign(&self, generation: &Generation) -> Result<CrlRow, Error> {
@@ -341,10 +352,10 @@ impl CrlPublisher {
         &self,
         generation: &Generation,
         draft: &CrlDraft,
-        this_update: i64,
+        this_update: UnixSeconds,
     ) -> Result<RecordedCrl, Error> {
         let next_update = this_update + self.schedule.validity_seconds;
-        let number = draft.number.cast_unsigned();
+        let number = draft.number.get().cast_unsigned();
         let entries = &draft.entries;
         let request = crl::Request {
             number,
@@ -386,20 +397,24 @@ impl CrlPublisher {
         }
     }
 
-    fn is_up_to_date(&self, generation: i64, counts: &BTreeMap<i64, i64>) -> bool {
+    fn is_up_to_date(
+        &self,
+        generation: GenerationId,
+        counts: &BTreeMap<GenerationId, i64>,
+    ) -> bool {
         let counted = counts.get(&generation).copied().unwrap_or(0);
         self.current(generation)
             .is_some_and(|list| list.revocations >= counted)
     }
 
-    fn revocation_counts(&self) -> Result<BTreeMap<i64, i64>, Error> {
+    fn revocation_counts(&self) -> Result<BTreeMap<GenerationId, i64>, Error> {
         Ok(self.issuer.store.revocation_counts()?.into_iter().collect())
     }
 }
 
 /// A generation publishes lists until its own certificate ends, whether it still issues or not; one
 /// that is revoked signs nothing.
-fn signs_lists(generation: &Generation, now: i64) -> bool {
+fn signs_lists(generation: &Generation, now: UnixSeconds) -> bool {
     generation.revoked_at.is_none() && now <= generation.certificate.not_after()
 }
 

@@ -9,6 +9,7 @@ use super::alarm::{Alarm, AlarmCode, unreadable};
 use super::profile::{IssuanceProfile, Role};
 use super::{CertificateAuthority, Error, lock, rfc3339};
 use crate::store::{Ending, WINDOWS};
+use crate::unix_seconds::UnixSeconds;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ const KEPT: Duration = Duration::from_secs(5);
 const KEPT_TIMES: u32 = 100;
 
 /// Ends in Unix seconds with the common names, by role and profile.
-type Ends = BTreeMap<(Role, String), Vec<(i64, String)>>;
+type Ends = BTreeMap<(Role, String), Vec<(UnixSeconds, String)>>;
 
 /// The current certificates of one role and profile that end soon.
 #[derive(Clone, Debug, Serialize)]
@@ -45,14 +46,14 @@ pub struct ExpiryStatus {
     /// RFC 3339 of the nearest end.
     pub next: Option<String>,
     /// The same in Unix seconds.
-    pub next_seconds: Option<i64>,
+    pub next_seconds: Option<UnixSeconds>,
     /// The common name of that certificate.
     pub next_subject: Option<String>,
 }
 
 /// The counts, and their time.
 pub(super) struct Counted {
-    now: i64,
+    now: UnixSeconds,
     good_until: Instant,
     statuses: Arc<Vec<ExpiryStatus>>,
 }
@@ -101,7 +102,7 @@ impl CertificateAuthority {
             .collect()
     }
 
-    fn count_expiry(&self, now: i64) -> Result<Vec<ExpiryStatus>, Error> {
+    fn count_expiry(&self, now: UnixSeconds) -> Result<Vec<ExpiryStatus>, Error> {
         let mut statuses = Vec::new();
         for name in self.device_profiles()? {
             let alarm = self.alarm_seconds(Role::Device, &name);
@@ -129,7 +130,7 @@ impl CertificateAuthority {
     }
 
     /// The ends of all current certificates that are no device's, with their names.
-    fn ends_of_others(&self, now: i64) -> Result<Ends, Error> {
+    fn ends_of_others(&self, now: UnixSeconds) -> Result<Ends, Error> {
         let others = self
             .issuer
             .profiles()
@@ -168,7 +169,7 @@ fn in_words(seconds: i64) -> String {
 
 impl Counted {
     /// A clock that was moved counts as time that passed.
-    fn is_good(&self, now: i64) -> bool {
+    fn is_good(&self, now: UnixSeconds) -> bool {
         let kept = i64::try_from(KEPT.as_secs()).unwrap_or(i64::MAX);
         let longest = kept.saturating_mul(i64::from(KEPT_TIMES));
         Instant::now() < self.good_until && (self.now..self.now + longest).contains(&now)

@@ -15,8 +15,10 @@ use super::generation::on_record;
 use super::issue::sign_and_verify;
 use super::pace::Source;
 use super::{Code, Error, rfc3339};
+use crate::ids::GenerationNumber;
 use crate::store::{AuditEntry, GenerationRow, GenerationState, InstalledCertificate, NewRequest};
 use crate::token::spki_sha256;
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::{parse_bundle, render_chain};
 use crate::x509::certificate::Certificate;
 use crate::x509::certs_only;
@@ -33,7 +35,7 @@ pub struct PendingAuthority {
     /// The authority's name.
     pub name: String,
     /// Which generation.
-    pub generation: i64,
+    pub generation: GenerationNumber,
     /// `waiting`.
     pub state: &'static str,
     /// The token that holds the key.
@@ -237,7 +239,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn read(row: &GenerationRow, bundle: &str, now: i64) -> Result<Self, Error> {
+    fn read(row: &GenerationRow, bundle: &str, now: UnixSeconds) -> Result<Self, Error> {
         let refused = |code, reason: String| refusal(row, code, reason);
         let mut certificates = parse_bundle(bundle.as_bytes())
             .map_err(|error| refused(Code::InstallMalformed, error.to_string()))?;

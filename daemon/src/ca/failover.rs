@@ -11,8 +11,10 @@ use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::{Generation, Hierarchy};
 use super::signing_request::Signer;
 use super::{ConfiguredToken, Error, Issuer, lock};
+use crate::ids::GenerationId;
 use crate::store::AuditEntry;
 use crate::token::client::LOOKUP_DEADLINE;
+use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,13 +40,13 @@ pub(super) struct Failover {
     /// By authority: the token or standby that signs in place of its own token.
     overrides: Mutex<BTreeMap<String, String>>,
     /// By token and generation: when the token was asked for the key, and whether it has shown it.
-    proofs: Mutex<BTreeMap<(String, i64), KeyProof>>,
+    proofs: Mutex<BTreeMap<(String, GenerationId), KeyProof>>,
 }
 
 #[derive(Clone, Copy)]
 struct KeyProof {
     /// Time of the request, in Unix seconds.
-    asked_at: i64,
+    asked_at: UnixSeconds,
     is_shown: bool,
 }
 
@@ -61,11 +63,11 @@ impl Failover {
         self.proofs().retain(|(token, _), _| token != name);
     }
 
-    fn proofs(&self) -> MutexGuard<'_, BTreeMap<(String, i64), KeyProof>> {
+    fn proofs(&self) -> MutexGuard<'_, BTreeMap<(String, GenerationId), KeyProof>> {
         lock(&self.proofs)
     }
 
-    pub(super) fn has_shown(&self, token: &str, generation: i64) -> bool {
+    pub(super) fn has_shown(&self, token: &str, generation: GenerationId) -> bool {
         let entry = (token.to_owned(), generation);
         self.proofs().get(&entry).is_some_and(|it| it.is_shown)
     }
@@ -132,7 +134,7 @@ impl Issuer {
 
     /// Has every token that shares an authority's key make a test signature with it. Returns when
     /// to try again, in Unix seconds.
-    pub fn prove_shared_keys(&self) -> Result<Option<i64>, Error> {
+    pub fn prove_shared_keys(&self) -> Result<Option<UnixSeconds>, Error> {
         let mut again = None;
         for authority in self.settings.failover.also_on.keys() {
             let hierarchy = self.hierarchy();

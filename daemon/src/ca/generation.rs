@@ -170,13 +170,14 @@ fn check_key(row: &GenerationRow, key: &KeyDescription, tells_local: bool) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{GenerationId, GenerationNumber};
     use crate::store::GenerationState;
     use crate::x509::key::KeyType;
 
     const ROW: GenerationRow = GenerationRow {
-        id: 1,
+        id: GenerationId::new(1),
         authority: String::new(),
-        number: 1,
+        number: GenerationNumber::FIRST,
         parent: None,
         token: String::new(),
         key_type: KeyType::P256,

@@ -6,8 +6,10 @@
 use super::generation::on_record;
 use super::{Code, Error};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{GenerationRow, GenerationState};
 use crate::token::KeyReference;
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_bundle;
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::{Distribution, Issuer};
@@ -21,13 +23,13 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Generation {
     /// Its row in the table of generations.
-    pub id: i64,
+    pub id: GenerationId,
     /// The authority's name.
     pub authority: String,
     /// 1 for the first.
-    pub number: i64,
+    pub number: GenerationNumber,
     /// The generation that signed it; `None` for a self-signed root.
-    pub parent: Option<i64>,
+    pub parent: Option<GenerationId>,
     /// The token that holds the key.
     pub token: String,
     /// Where on the token.
@@ -48,13 +50,13 @@ pub struct Generation {
     /// Where relying parties find its revocation list and its certificate.
     pub distribution: Distribution,
     /// When it was certified, Unix seconds.
-    pub certified_at: i64,
+    pub certified_at: UnixSeconds,
     /// It signs for its authority now.
     pub serving: bool,
     /// Whether it will, does or did.
     pub state: GenerationState,
     /// When its own certificate was revoked, in Unix seconds.
-    pub revoked_at: Option<i64>,
+    pub revoked_at: Option<UnixSeconds>,
 }
 
 /// A certificate of a chain.
@@ -71,11 +73,11 @@ pub struct ChainLink {
 /// All generations that have a certificate.
 #[derive(Debug, Default)]
 pub struct Hierarchy {
-    generations: BTreeMap<i64, Arc<Generation>>,
+    generations: BTreeMap<GenerationId, Arc<Generation>>,
     /// Authorities whose first certificate is yet to come from elsewhere.
     waiting: BTreeSet<String>,
-    serving: BTreeMap<String, i64>,
-    staged: BTreeMap<String, i64>,
+    serving: BTreeMap<String, GenerationId>,
+    staged: BTreeMap<String, GenerationId>,
 }
 
 impl Hierarchy {
@@ -85,7 +87,7 @@ impl Hierarchy {
         let mut hierarchy = Self::default();
         for row in rows {
             let (Some(spki), Some(der)) = (&row.spki, &row.certificate) else {
-                if row.number == 1 && row.request.is_some() {
+                if row.number == GenerationNumber::FIRST && row.request.is_some() {
                     hierarchy.waiting.insert(row.authority);
                 }
                 continue;
@@ -134,7 +136,7 @@ impl Hierarchy {
     }
 
     /// This generation and all below it, whether they serve or not.
-    pub fn subtree(&self, id: i64) -> BTreeSet<i64> {
+    pub fn subtree(&self, id: GenerationId) -> BTreeSet<GenerationId> {
         let mut below = BTreeSet::from([id]);
         // Row ids of children are higher than their parents'.
         for generation in self.generations.values() {
@@ -182,19 +184,19 @@ impl Hierarchy {
     }
 
     /// The first revoked generation from `id` upwards, itself included.
-    pub fn revoked_above(&self, id: i64) -> Option<&Arc<Generation>> {
+    pub fn revoked_above(&self, id: GenerationId) -> Option<&Arc<Generation>> {
         self.upwards(id).find(|it| it.revoked_at.is_some())
     }
 
     /// A generation and all above it, up to the root.
-    pub fn upwards(&self, id: i64) -> impl Iterator<Item = &Arc<Generation>> {
+    pub fn upwards(&self, id: GenerationId) -> impl Iterator<Item = &Arc<Generation>> {
         std::iter::successors(self.generations.get(&id), |generation| {
             self.generations.get(&generation.parent?)
         })
     }
 
     /// A generation by row id.
-    pub fn generation(&self, id: i64) -> Option<&Arc<Generation>> {
+    pub fn generation(&self, id: GenerationId) -> Option<&Arc<Generation>> {
         self.generations.get(&id)
     }
 
@@ -219,7 +221,7 @@ impl Hierarchy {
     /// authority is in `verified`, or up to the root, wherever that is: what a device has to
     /// present so that the provisioning service finds the certificate it verified (contract section
     /// 10).
-    pub fn chain(&self, id: i64, verified: &BTreeSet<String>) -> Vec<&Arc<ChainLink>> {
+    pub fn chain(&self, id: GenerationId, verified: &BTreeSet<String>) -> Vec<&Arc<ChainLink>> {
         let mut chain = Vec::new();
         for generation in self.upwards(id) {
             chain.push(&generation.link);

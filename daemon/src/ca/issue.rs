@@ -19,6 +19,7 @@ use super::signed::Signed;
 use super::signing_request::{Holder, Signer, SigningRequest};
 use super::{Code, ConfiguredToken, Error, Issuer, crash_point, rfc3339};
 use crate::enrollment::id::RegistrationId;
+use crate::ids::GenerationId;
 use crate::store::{Idempotency, IntentRefusal, Moves, OnIssued, Purpose, Recorded, StoreError};
 use crate::token::{CallFailure, KeyReference};
 use crate::x509::certificate::Certificate;
@@ -237,7 +238,7 @@ impl Issuer {
     }
 
     /// Returns the serving generation of the profile's authority.
-    pub(crate) fn serving_for(&self, profile: &str) -> Option<i64> {
+    pub(crate) fn serving_for(&self, profile: &str) -> Option<GenerationId> {
         let authority = &self.profile(profile).ok()?.authority;
         Some(self.hierarchy().serving(authority)?.id)
     }
@@ -247,7 +248,7 @@ impl Issuer {
     fn has_new_issuer(
         &self,
         refused: &Error,
-        before: Option<i64>,
+        before: Option<GenerationId>,
         profile: &str,
     ) -> Result<bool, Error> {
         if refused.code != Code::IssuerReplaced && refused.code != Code::IssuerRevoked {
@@ -276,7 +277,7 @@ impl Issuer {
         Err(Error::later(60, Code::SigningWindowClosed, message))
     }
 
-    pub(super) fn chain_of(&self, generation: i64) -> Vec<Arc<ChainLink>> {
+    pub(super) fn chain_of(&self, generation: GenerationId) -> Vec<Arc<ChainLink>> {
         let hierarchy = self.hierarchy();
         let chain = hierarchy.chain(generation, &self.settings.verified);
         chain.into_iter().cloned().collect()
@@ -288,7 +289,7 @@ pub(super) async fn sign_and_verify<T: Signed>(
     token: &ConfiguredToken,
     key: &KeyReference,
     public_key: &PublicKey,
-    recorded: &Recorded,
+    recorded: &Recorded<impl Copy>,
 ) -> Result<T, Unsigned> {
     // 8. The token signs, with a deadline.
     let algorithm = public_key.key_type().signature_algorithm();

@@ -7,6 +7,7 @@
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Hierarchy;
 use super::{Code, Error, Issuer};
+use crate::ids::GenerationId;
 use crate::x509::certificate::Certificate;
 use crate::x509::constraints::objection;
 use crate::x509::profile::ExtendedKeyUsage;
@@ -98,7 +99,10 @@ fn first_constraint<'a>(
 
 /// Returns the certificate of the generation `id` and all above it, with those of issuers
 /// elsewhere.
-fn certificates_above(hierarchy: &Hierarchy, id: i64) -> impl Iterator<Item = &Certificate> {
+fn certificates_above(
+    hierarchy: &Hierarchy,
+    id: GenerationId,
+) -> impl Iterator<Item = &Certificate> {
     hierarchy.upwards(id).flat_map(|it| {
         let foreign = it.foreign.iter().map(|link| &link.certificate);
         std::iter::once(&it.certificate).chain(foreign)

@@ -7,7 +7,9 @@
 use super::alarm::{Alarm, AlarmCode};
 use super::hierarchy::Generation;
 use super::{ConfiguredToken, Issuer, lock};
+use crate::ids::GenerationId;
 use crate::token::TokenError;
+use crate::unix_seconds::UnixSeconds;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,12 +19,12 @@ const PAUSE_SECONDS: i64 = 10;
 
 /// Why keys did not sign when they were asked last, by the row id of the generation.
 #[derive(Default)]
-pub(super) struct KeyFaults(Mutex<BTreeMap<i64, String>>);
+pub(super) struct KeyFaults(Mutex<BTreeMap<GenerationId, String>>);
 
 impl Issuer {
     /// Has every key that should sign show that it does, once for each connection to its token.
     /// Returns when one that did not is asked again, in Unix seconds.
-    pub fn prove_keys(&self) -> Option<i64> {
+    pub fn prove_keys(&self) -> Option<UnixSeconds> {
         let mut slow = BTreeSet::new();
         let mut again = None;
         for generation in self.signing_generations() {

@@ -8,6 +8,7 @@
 use super::{Error, Issuer, lock};
 use crate::store::{KeyCount, KeyUse};
 use crate::token::client::KeyCounts;
+use crate::unix_seconds::UnixSeconds;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ impl Recorded {
 impl Issuer {
     /// Records what is new. With `at_once`, however many entries there were. Returns when to look
     /// again, in Unix seconds, if something had to wait.
-    pub fn record_key_uses(&self, at_once: bool) -> Result<Option<i64>, Error> {
+    pub fn record_key_uses(&self, at_once: bool) -> Result<Option<UnixSeconds>, Error> {
         let mut due = None;
         for name in self.settings.tokens.keys() {
             if !self.record_key_uses_of(name, at_once)? {

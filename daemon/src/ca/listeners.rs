@@ -7,6 +7,7 @@
 
 use super::alarm::{Alarm, AlarmCode};
 use super::{CertificateAuthority, lock, rfc3339};
+use crate::unix_seconds::UnixSeconds;
 use serde_json::json;
 use std::sync::Mutex;
 
@@ -26,7 +27,7 @@ pub enum HttpsState {
     /// It presents a certificate, or should.
     Configured {
         /// Until when the certificate is valid, in Unix seconds; `None` where there is none.
-        not_after: Option<i64>,
+        not_after: Option<UnixSeconds>,
         /// Why no new certificate could be made at the last attempt.
         problem: Option<String>,
     },
@@ -44,7 +45,7 @@ impl CertificateAuthority {
     }
 
     /// Until when the HTTPS listener's certificate is valid, in Unix seconds.
-    pub fn https_not_after(&self) -> Option<i64> {
+    pub fn https_not_after(&self) -> Option<UnixSeconds> {
         match &*lock(&self.shared.listeners.https) {
             HttpsState::Configured { not_after, .. } => *not_after,
             HttpsState::None => None,

@@ -61,6 +61,7 @@ pub use issuer::{Callbacks, Issuer, IssuerSettings};
 use crate::store::{AuditEntry, Store};
 use crate::token::client::TokenClient;
 use crate::token::probe::Probe;
+use crate::unix_seconds::UnixSeconds;
 use arc_swap::{ArcSwap, Guard};
 use authorize::{Authorized, Operate};
 use backup::Backups;
@@ -79,8 +80,6 @@ use services::Services;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokens::Tokens;
 
 /// A token, and how long it may take.
@@ -313,7 +312,7 @@ impl CertificateAuthority {
     }
 
     /// Returns the present in Unix seconds, as [`Issuer::now`] does.
-    pub fn now(&self) -> i64 {
+    pub fn now(&self) -> UnixSeconds {
         self.issuer.now()
     }
 
@@ -388,10 +387,7 @@ fn seconds_in(file: Option<String>) -> i64 {
     said.ok().and_then(|said| said.parse().ok()).unwrap_or(0)
 }
 
-/// RFC 3339 of Unix seconds.
-pub fn rfc3339(unix_seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(unix_seconds)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| unix_seconds.to_string())
+/// Returns a moment as RFC 3339, for answers and messages.
+pub fn rfc3339(moment: UnixSeconds) -> String {
+    moment.to_string()
 }

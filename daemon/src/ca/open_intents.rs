@@ -5,11 +5,12 @@
 
 use super::issue::Unsigned;
 use super::{Error, Issuer, lock};
+use crate::ids::IntentId;
 use crate::store::{FOUND_AT_START, Recorded, StoreError};
 
 /// An intent whose end could not be recorded when it came.
 pub(super) struct OpenIntent {
-    id: i64,
+    id: IntentId,
     reason: String,
     /// The token may have signed it.
     may_be_done: bool,
@@ -26,7 +27,7 @@ impl Issuer {
             may_be_done: unsigned.may_be_done,
         };
         if let Err(error) = self.record_end(&intent).await {
-            tracing::error!(intent = intent.id, %error, "end of intent not recorded, will retry");
+            tracing::error!(intent = intent.id.get(), %error, "end of intent not recorded, will retry");
             lock(&self.shared.open_intents).push(intent);
         }
         // The next revocation list has to name it. Other failed work waits for its own time.

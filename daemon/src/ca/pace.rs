@@ -8,6 +8,7 @@
 //! (`TokenClient::ready_to_sign`).
 
 use super::{Code, Error, Issuer, lock};
+use crate::ids::{CaCertificateId, GenerationId, RollId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -28,17 +29,17 @@ pub(super) enum Source {
     /// The certificate of the daemon's own listener.
     Listener,
     /// A proof of possession, by the row id of its CA certificate.
-    Possession(i64),
+    Possession(CaCertificateId),
     /// The next generation of an authority, by its row id.
-    Generation(i64),
+    Generation(GenerationId),
     /// The key of that generation, which is made and has to show that it signs.
-    Key(i64),
+    Key(GenerationId),
     /// The request to an issuer elsewhere, by the row id of its generation.
-    Request(i64),
+    Request(GenerationId),
     /// The canary of a roll, by the roll's row id.
-    Canary(i64),
+    Canary(RollId),
     /// The revocation list of a generation, by its row id.
-    RevocationList(i64),
+    RevocationList(GenerationId),
 }
 
 /// The recent signatures of each source, and the end of its pause.
@@ -170,19 +171,23 @@ mod tests {
     fn failures_make_pauses_that_double() {
         let pace = Pace::default();
         // At 0, 5, 15, 35, 75, 155 and 315 seconds, and then after five minutes each.
-        assert_eq!(admitted(&pace, Source::Possession(1), 10, true), 7);
+        assert_eq!(
+            admitted(&pace, Source::Possession(CaCertificateId::new(1)), 10, true),
+            7
+        );
     }
 
     #[test]
     fn a_success_ends_the_doubling_and_one_source_holds_up_no_other() {
         let pace = Pace::default();
         let now = Instant::now();
-        let source = Source::RevocationList(1);
+        let source = Source::RevocationList(GenerationId::new(1));
         let later = now + Duration::from_secs(6);
         pace.admit(source, now).unwrap();
         pace.failed(source, now);
         assert!(pace.admit(source, now).is_err());
-        pace.admit(Source::RevocationList(2), now).unwrap();
+        pace.admit(Source::RevocationList(GenerationId::new(2)), now)
+            .unwrap();
         pace.admit(source, later).unwrap();
         pace.succeeded(source);
         pace.failed(source, later);

@@ -6,6 +6,7 @@ use super::authorize::{Authorized, Caller, Issue};
 use super::issue::{IssueRequest, Issued};
 use super::{Code, Error, Issuer, lock};
 use crate::store::AuditEntry;
+use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -39,7 +40,7 @@ pub struct Refused {
 /// The refusals of the minute that began at `since`, by caller and code.
 #[derive(Debug, Default)]
 pub(super) struct RefusalCounts {
-    since: i64,
+    since: UnixSeconds,
     counts: BTreeMap<(String, Code), u32>,
 }
 
@@ -49,7 +50,7 @@ struct Counted {
     actor: String,
     code: Code,
     times: u32,
-    since: i64,
+    since: UnixSeconds,
 }
 
 impl RefusalCounts {
@@ -67,7 +68,7 @@ impl RefusalCounts {
     }
 
     /// Returns the counts of the previous minute, once that is over; `now` begins the next.
-    fn over(&mut self, now: i64, at_once: bool) -> Vec<Counted> {
+    fn over(&mut self, now: UnixSeconds, at_once: bool) -> Vec<Counted> {
         let running = (self.since..self.since.saturating_add(MINUTE_SECONDS)).contains(&now);
         if running && !at_once {
             return Vec::new();
@@ -235,7 +236,7 @@ mod tests {
             ("station-7", REFUSALS_PER_MINUTE_MAX),
         ] {
             let mut counts = RefusalCounts::default();
-            assert!(counts.over(1_000, false).is_empty());
+            assert!(counts.over(UnixSeconds::new(1_000), false).is_empty());
             assert_eq!(knock(&mut counts, actor, 1_000), most as usize);
             assert!(
                 counts.count(actor, Code::ClientCertificateExpired),
@@ -245,20 +246,23 @@ mod tests {
                 counts.count("station-8", Code::ClientCertificateUnknown),
                 "and each caller"
             );
-            assert!(counts.over(1_059, false).is_empty(), "not over yet");
+            assert!(
+                counts.over(UnixSeconds::new(1_059), false).is_empty(),
+                "not over yet"
+            );
             let counted = Counted {
                 actor: actor.to_owned(),
                 code: Code::ClientCertificateUnknown,
                 times: 1_000 - most,
-                since: 1_000,
+                since: UnixSeconds::new(1_000),
             };
-            assert_eq!(counts.over(1_060, false), [counted]);
+            assert_eq!(counts.over(UnixSeconds::new(1_060), false), [counted]);
             assert!(
                 counts.count(actor, Code::ClientCertificateUnknown),
                 "a new minute"
             );
             assert!(
-                counts.over(1_061, true).is_empty(),
+                counts.over(UnixSeconds::new(1_061), true).is_empty(),
                 "nothing was only counted"
             );
         }
@@ -267,7 +271,7 @@ mod tests {
     #[test]
     fn callers_beyond_those_that_are_told_apart_count_as_strangers() {
         let mut counts = RefusalCounts::default();
-        counts.over(1_000, false);
+        counts.over(UnixSeconds::new(1_000), false);
         for station in 0..COUNTS_MAX + 30 {
             counts.count(
                 &format!("station-{station}"),
@@ -275,7 +279,7 @@ mod tests {
             );
         }
         assert_eq!(counts.counts.len(), COUNTS_MAX + 1);
-        let [counted] = &counts.over(1_060, false)[..] else {
+        let [counted] = &counts.over(UnixSeconds::new(1_060), false)[..] else {
             panic!("one count of all other callers");
         };
         assert_eq!((&counted.actor[..], counted.times), (STRANGER, 10));
@@ -285,8 +289,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_begins_a_new_minute() {
         let mut counts = RefusalCounts::default();
-        counts.over(1_000, false);
+        counts.over(UnixSeconds::new(1_000), false);
         knock(&mut counts, STRANGER, STRANGERS_PER_MINUTE_MAX + 1);
-        assert_eq!(counts.over(500, false).len(), 1);
+        assert_eq!(counts.over(UnixSeconds::new(500), false).len(), 1);
     }
 }

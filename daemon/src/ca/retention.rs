@@ -4,6 +4,7 @@
 //! and some time longer for operators. The audit journal is kept whole.
 
 use super::{CertificateAuthority, Error};
+use crate::unix_seconds::UnixSeconds;
 use std::sync::atomic::Ordering;
 
 /// How long a finished task is kept, in seconds, and until its roll or block has ended.
@@ -19,7 +20,7 @@ impl CertificateAuthority {
     /// Deletes finished work at hubs that is no longer needed, once an hour.
     pub fn forget_finished_hub_tasks(&self) -> Result<(), Error> {
         let now = self.now();
-        if now < self.shared.retention_due.load(Ordering::Relaxed) {
+        if now < UnixSeconds::new(self.shared.retention_due.load(Ordering::Relaxed)) {
             return Ok(());
         }
         let before = now - HUB_TASKS_KEPT_SECONDS;
@@ -36,7 +37,9 @@ impl CertificateAuthority {
             }
         }
         let due = now + INTERVAL_SECONDS;
-        self.shared.retention_due.store(due, Ordering::Relaxed);
+        self.shared
+            .retention_due
+            .store(due.get(), Ordering::Relaxed);
         Ok(())
     }
 }

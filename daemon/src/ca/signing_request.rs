@@ -7,8 +7,10 @@ use super::hierarchy::Generation;
 use super::pace::Source;
 use super::profile::Role;
 use super::{Code, Error};
+use crate::ids::GenerationId;
 use crate::store::{AuditEntry, Idempotency, Intent, Moves, OnIssued, Purpose, Requester};
 use crate::token::KeyReference;
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use crate::x509::issuer::{Distribution, Issuer};
 use crate::x509::key::PublicKey;
@@ -52,7 +54,7 @@ pub(super) struct Holder<'a> {
 /// The signer: a serving generation, or a root that is about to sign itself.
 #[derive(Clone, Copy)]
 pub(super) struct Signer<'a> {
-    pub generation: i64,
+    pub generation: GenerationId,
     pub authority: &'a str,
     /// The token of the authority; another one may hold the same key (`failover`).
     pub token: &'a str,
@@ -97,7 +99,7 @@ impl SigningRequest<'_> {
     pub(super) fn build_and_lint(
         &self,
         serial: &SerialNumber,
-        now: i64,
+        now: UnixSeconds,
     ) -> Result<LintedTbs, Error> {
         let request = tbs::Request {
             profile: self.profile,
@@ -128,7 +130,12 @@ impl SigningRequest<'_> {
     }
 
     /// Returns what step 7 records.
-    pub(super) fn intent(&self, serial: &SerialNumber, linted: &LintedTbs, now: i64) -> Intent {
+    pub(super) fn intent(
+        &self,
+        serial: &SerialNumber,
+        linted: &LintedTbs,
+        now: UnixSeconds,
+    ) -> Intent {
         let (not_before, not_after) = linted.validity();
         Intent {
             serial: serial.as_bytes().to_vec(),
@@ -156,7 +163,7 @@ impl SigningRequest<'_> {
         &self,
         serial: &SerialNumber,
         certificate: &Certificate,
-        now: i64,
+        now: UnixSeconds,
     ) -> AuditEntry {
         AuditEntry {
             at: now,

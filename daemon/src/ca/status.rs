@@ -8,6 +8,7 @@ use super::expiry::ExpiryStatus;
 use super::{CertificateAuthority, ConfiguredToken, Error, rfc3339};
 use crate::error_code::codes;
 use crate::token::health::{KeyReport, RecoveryCounters, TokenState};
+use crate::unix_seconds::UnixSeconds;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -263,7 +264,7 @@ impl CertificateAuthority {
 
     fn push_status(&self) -> Result<PushStatus, Error> {
         let (waiting, parked, since) = self.store.mark_counts()?;
-        let age_seconds = since.map_or(0, |since| self.now().saturating_sub(since));
+        let age_seconds = since.map_or(0, |since| self.now().seconds_since(since));
         Ok(PushStatus {
             waiting,
             parked,
@@ -320,9 +321,9 @@ fn token_alarm(name: &str, token: &TokenStatus) -> Option<Alarm> {
     Some(Alarm::new(code, parameters, text))
 }
 
-fn unix_seconds(time: SystemTime) -> i64 {
+fn unix_seconds(time: SystemTime) -> UnixSeconds {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    UnixSeconds::new(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn token_status(token: &ConfiguredToken) -> TokenStatus {

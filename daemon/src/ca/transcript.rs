@@ -3,9 +3,11 @@
 use super::authorize::{Authorized, Operate};
 use super::hierarchy::Generation;
 use super::rfc3339;
+use crate::ids::GenerationNumber;
 use crate::printable::Page;
 use crate::store::{AuditEntry, GenerationRow};
 use crate::token::{KeyDescription, TokenDescription, spki_sha256};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::key::KeyType;
 use crate::x509::request;
 use serde::Serialize;
@@ -39,7 +41,7 @@ pub struct TranscriptEntry {
     /// The authority's name.
     pub name: String,
     /// 1 for the first generation.
-    pub generation: i64,
+    pub generation: GenerationNumber,
     /// `created`, `adopted`, `waiting` for a certificate from elsewhere, or `existed`: then nothing
     /// was done.
     pub outcome: &'static str,
@@ -212,7 +214,11 @@ impl TranscriptEntry {
 }
 
 impl Transcript {
-    pub(super) fn audit_entry(&self, permission: &Authorized<Operate>, at: i64) -> AuditEntry {
+    pub(super) fn audit_entry(
+        &self,
+        permission: &Authorized<Operate>,
+        at: UnixSeconds,
+    ) -> AuditEntry {
         let made: Vec<_> = self
             .authorities
             .iter()

@@ -15,6 +15,7 @@ use crate::store::AuditEntry;
 use crate::store::backup::{IssuedLater, issued_after, record_restore, settle};
 use crate::store::database_file::logs;
 use crate::toml_error::where_and_why;
+use crate::unix_seconds::UnixSeconds;
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -84,10 +85,8 @@ fn restore(file: &Path, configuration: &Path) -> anyhow::Result<Restored> {
 /// Replaces the database, with the rights of the folder's owner.
 fn replace(mut backup: OpenBackup, state_dir: &Path, caller: u32) -> anyhow::Result<Restored> {
     let _lock = take_state(state_dir)?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)?
-        .as_secs()
-        .cast_signed();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let now = UnixSeconds::new(since.as_secs().cast_signed());
     let database = state_dir.join("hallmark.db");
     let restored = state_dir.join("hallmark.db.restored");
     clear(&restored)?;
@@ -173,7 +172,7 @@ fn entry(
     replaced: Option<&Path>,
     unknown: Option<&[IssuedLater]>,
     caller: u32,
-    now: i64,
+    now: UnixSeconds,
 ) -> AuditEntry {
     AuditEntry {
         at: now,
@@ -190,7 +189,7 @@ fn entry(
 }
 
 /// Copies the database with its logs into a new folder, and leaves it where it is.
-fn set_aside(database: &Path, now: i64) -> io::Result<PathBuf> {
+fn set_aside(database: &Path, now: UnixSeconds) -> io::Result<PathBuf> {
     // An intact database becomes one file; a damaged one keeps its logs.
     let _ = settle(database);
     let folder = database.with_file_name(format!("replaced-{}", compact(now)));

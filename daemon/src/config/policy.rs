@@ -6,6 +6,7 @@ use crate::ca::clock::ClockPolicy;
 use crate::ca::crl::CrlSchedule;
 use crate::ca::roll::{DeviceNotification, NotifyBy, RollPolicy};
 use crate::enrollment::plan::DriftPolicy;
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::profile::human_seconds;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -220,7 +221,7 @@ impl Policy {
             jump_seconds_max: i64::try_from(self.clock_jump_max).unwrap_or(i64::MAX),
             synchronised_file: self.clock_synchronised_file.clone(),
             must_be_synchronised: self.clock == ClockTrust::Synchronised,
-            built_at: built_at().unwrap_or(0),
+            built_at: built_at().unwrap_or_default(),
         }
     }
 
@@ -242,10 +243,11 @@ impl Policy {
 }
 
 /// Returns the date of this program's file: packages keep the time of the build.
-fn built_at() -> Option<i64> {
+fn built_at() -> Option<UnixSeconds> {
     let program = std::env::current_exe().and_then(|path| path.metadata());
     let since = program.ok()?.modified().ok()?.duration_since(UNIX_EPOCH);
-    i64::try_from(since.ok()?.as_secs()).ok()
+    let seconds = i64::try_from(since.ok()?.as_secs());
+    seconds.ok().map(UnixSeconds::new)
 }
 
 /// A gateway may be stored for months; a broken clock errs by decades.

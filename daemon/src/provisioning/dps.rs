@@ -7,7 +7,7 @@
 use super::call::{Call, Continuation, Reply, segment};
 use super::failure::CallError;
 use super::http::Plane;
-use crate::enrollment::desired::EnrollmentId;
+use crate::enrollment::desired::EnrollmentName;
 use crate::enrollment::etag::Etag;
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::record::Record;
@@ -43,7 +43,7 @@ impl DpsClient {
     }
 
     /// Reads an enrollment; `None` if there is none.
-    pub async fn enrollment(&self, id: EnrollmentId<'_>) -> Result<Option<Record>, CallError> {
+    pub async fn enrollment(&self, id: EnrollmentName<'_>) -> Result<Option<Record>, CallError> {
         let operation = format!("read {}", name(id));
         let call = Call::new(Method::GET, operation.clone(), path(id));
         match self.plane.call(call).await {
@@ -55,7 +55,7 @@ impl DpsClient {
 
     /// Creates an enrollment. A conflict means that one exists: observe and compare, it may be
     /// ours with an answer that was lost.
-    pub async fn create(&self, id: EnrollmentId<'_>, new: &Value) -> Result<Record, CallError> {
+    pub async fn create(&self, id: EnrollmentName<'_>, new: &Value) -> Result<Record, CallError> {
         let operation = format!("create {}", name(id));
         let call = Call::new(Method::PUT, operation.clone(), path(id)).body(new.clone());
         record(&operation, &self.plane.call(call).await?)
@@ -64,7 +64,7 @@ impl DpsClient {
     /// Replaces an enrollment whole, if it is still the one that was read.
     pub async fn replace(
         &self,
-        id: EnrollmentId<'_>,
+        id: EnrollmentName<'_>,
         new: &Value,
         etag: &Etag,
     ) -> Result<Record, CallError> {
@@ -75,7 +75,7 @@ impl DpsClient {
     }
 
     /// Deletes an enrollment, if it is still the one that was read.
-    pub async fn delete(&self, id: EnrollmentId<'_>, etag: &Etag) -> Result<(), CallError> {
+    pub async fn delete(&self, id: EnrollmentName<'_>, etag: &Etag) -> Result<(), CallError> {
         let operation = format!("delete {}", name(id));
         let call = Call::new(Method::DELETE, operation, path(id)).if_match(etag);
         gone(self.plane.call(call).await)
@@ -130,17 +130,17 @@ impl DpsClient {
     }
 }
 
-fn name(id: EnrollmentId<'_>) -> String {
+fn name(id: EnrollmentName<'_>) -> String {
     match id {
-        EnrollmentId::Individual(id) => format!("individual enrollment {id}"),
-        EnrollmentId::Group(id) => format!("enrollment group {id}"),
+        EnrollmentName::Individual(id) => format!("individual enrollment {id}"),
+        EnrollmentName::Group(id) => format!("enrollment group {id}"),
     }
 }
 
-fn path(id: EnrollmentId<'_>) -> String {
+fn path(id: EnrollmentName<'_>) -> String {
     let (collection, id) = match id {
-        EnrollmentId::Individual(id) => (ScanKind::Individuals, id.as_str()),
-        EnrollmentId::Group(id) => (ScanKind::Groups, id.as_str()),
+        EnrollmentName::Individual(id) => (ScanKind::Individuals, id.as_str()),
+        EnrollmentName::Group(id) => (ScanKind::Groups, id.as_str()),
     };
     versioned(&format!("/{}/{}", collection.collection(), segment(id)))
 }

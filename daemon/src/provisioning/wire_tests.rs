@@ -7,7 +7,7 @@ use super::dps::{BulkMode, DpsClient, ScanKind};
 use super::failure::CallError;
 use super::http::Plane;
 use super::scripted_server::{HOST, Received, Script, ScriptedServer};
-use crate::enrollment::desired::{EnrollmentId, SlotCertificate};
+use crate::enrollment::desired::{EnrollmentName, SlotCertificate};
 use crate::enrollment::etag::Etag;
 use crate::enrollment::id::RegistrationId;
 use serde_json::json;
@@ -58,7 +58,7 @@ fn etag() -> Etag {
 async fn replace(script: Script) -> (Result<(), CallError>, Vec<Received>) {
     let stage = stage(vec![script]).await;
     let id = id();
-    let id = EnrollmentId::Individual(&id);
+    let id = EnrollmentName::Individual(&id);
     let result = stage.dps.replace(id, &json!({"x": 1}), &etag()).await;
     (result.map(drop), stage.server.asked())
 }
@@ -95,7 +95,7 @@ async fn a_creation_has_no_condition_and_a_deletion_has_one() {
     ])
     .await;
     let id = id();
-    let id = EnrollmentId::Individual(&id);
+    let id = EnrollmentName::Individual(&id);
     let created = stage.dps.create(id, &json!({})).await;
     assert!(
         matches!(created, Err(CallError::Conflict { .. })),
@@ -138,7 +138,7 @@ async fn no_connection_is_not_a_lost_answer() {
     let budget = Arc::new(Budget::new(1000));
     let plane = Plane::new(&settings, Credential::None, budget).unwrap();
     let id = id();
-    let id = EnrollmentId::Individual(&id);
+    let id = EnrollmentName::Individual(&id);
     let error = DpsClient::new(plane)
         .create(id, &json!({}))
         .await
@@ -159,7 +159,7 @@ async fn a_throttled_call_says_when_and_holds_the_others() {
     ])
     .await;
     let id = id();
-    let id = EnrollmentId::Individual(&id);
+    let id = EnrollmentName::Individual(&id);
     let CallError::Transient {
         retry_after,
         lost_answer,

@@ -5,6 +5,7 @@ use crate::api::tls::ServerIdentity;
 use crate::ca::alarm::{Alarm, unreadable};
 use crate::ca::{CertificateAuthority, CurrentAuthority, Error};
 use crate::token::client::GENERATE_DEADLINE;
+use crate::unix_seconds::UnixSeconds;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -200,7 +201,7 @@ impl<'a> Rest<'a> {
     }
 
     /// Notes work that is due again at a time, in Unix seconds.
-    fn note_due(&mut self, what: &str, due: Result<Option<i64>, Error>) {
+    fn note_due(&mut self, what: &str, due: Result<Option<UnixSeconds>, Error>) {
         match due {
             Ok(None) => {}
             Ok(Some(due)) => {

@@ -6,6 +6,7 @@
 use super::audit::{self, AuditEntry};
 use super::engine::{Tx, params};
 use super::{Store, StoreError, UnixSeconds};
+use crate::ids::{GenerationId, IntentId};
 use serde_json::json;
 
 /// The recorded reason for an intent that a crash left open.
@@ -16,7 +17,7 @@ impl Store {
     /// ended already.
     pub async fn abandon_intent(
         &self,
-        intent: i64,
+        intent: IntentId,
         reason: String,
         at: UnixSeconds,
     ) -> Result<(), StoreError> {
@@ -28,7 +29,7 @@ impl Store {
     /// if the intent has ended already.
     pub async fn withdraw_intent(
         &self,
-        intent: i64,
+        intent: IntentId,
         reason: String,
         at: UnixSeconds,
     ) -> Result<(), StoreError> {
@@ -50,12 +51,12 @@ impl Store {
     }
 
     /// Returns the open intents, oldest first.
-    pub fn open_intents(&self) -> Result<Vec<i64>, StoreError> {
+    pub fn open_intents(&self) -> Result<Vec<IntentId>, StoreError> {
         self.read(open_intents)
     }
 }
 
-fn open_intents(tx: &Tx<'_>) -> Result<Vec<i64>, StoreError> {
+fn open_intents(tx: &Tx<'_>) -> Result<Vec<IntentId>, StoreError> {
     tx.query_all(
         "SELECT id FROM intent WHERE state = 'intended' ORDER BY id",
         params![],
@@ -70,7 +71,7 @@ pub(super) fn abandon_leaves(
     reason: &str,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let open: Vec<i64> = tx.query_all(
+    let open: Vec<IntentId> = tx.query_all(
         "SELECT id FROM intent
          WHERE role = 'device' AND subject = ?1 AND state = 'intended'",
         params![subject],
@@ -84,8 +85,8 @@ pub(super) fn abandon_leaves(
 
 /// A leaf whose intent is open.
 pub(super) struct OpenLeaf {
-    pub(super) intent: i64,
-    pub(super) issuer: i64,
+    pub(super) intent: IntentId,
+    pub(super) issuer: GenerationId,
     pub(super) subject: String,
 }
 
@@ -107,7 +108,7 @@ pub(super) fn open_leaves(tx: &Tx<'_>) -> Result<Vec<OpenLeaf>, StoreError> {
 /// Abandons one intent within the caller's transaction, unless it has ended.
 pub(super) fn abandon(
     tx: &Tx<'_>,
-    intent: i64,
+    intent: IntentId,
     reason: &str,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
@@ -139,7 +140,7 @@ impl End {
 
 fn end(
     tx: &Tx<'_>,
-    intent: i64,
+    intent: IntentId,
     end: End,
     reason: &str,
     at: UnixSeconds,

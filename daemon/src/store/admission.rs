@@ -14,6 +14,7 @@ use super::{Store, StoreError, UnixSeconds, access_path, block, conflicts, exclu
 use crate::enrollment::exclusion::{AccessPath, BlockingGroup, Group, of_new_group};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{BlockId, EnrollmentId, GenerationId};
 use crate::x509::revocation::RevocationReason;
 use std::collections::BTreeSet;
 
@@ -119,7 +120,7 @@ impl Store {
 
 /// Adds what excludes the revoked generations and the excluded devices below a new group: the
 /// service must hold all of that before it holds the group.
-fn exclude_below(tx: &Tx<'_>, group: i64, at: UnixSeconds) -> Result<(), StoreError> {
+fn exclude_below(tx: &Tx<'_>, group: EnrollmentId, at: UnixSeconds) -> Result<(), StoreError> {
     let row = by_id(tx, group)?;
     let hierarchy = exclusion::hierarchy(tx)?;
     let rows = enrollment::groups(tx)?;
@@ -152,7 +153,7 @@ fn exclude_below(tx: &Tx<'_>, group: i64, at: UnixSeconds) -> Result<(), StoreEr
     enrollment::set_after(tx, group, after)
 }
 
-fn block_of(tx: &Tx<'_>, group: &BlockingGroup) -> Result<Option<i64>, StoreError> {
+fn block_of(tx: &Tx<'_>, group: &BlockingGroup) -> Result<Option<BlockId>, StoreError> {
     let kind = BlockKind::Generation;
     block::active(tx, kind, &group.authority, Some(group.number))
 }
@@ -164,7 +165,7 @@ fn exclude_beside(
     group: &EnrollmentRow,
     device: &str,
     at: UnixSeconds,
-) -> Result<Option<i64>, StoreError> {
+) -> Result<Option<EnrollmentId>, StoreError> {
     let own = enrollment::individual(tx, device)?;
     if own.iter().any(|it| it.provisioning == group.provisioning) {
         return Ok(None);
@@ -202,7 +203,10 @@ fn excluded_devices(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<String>, S
 }
 
 /// Returns the generations that are revoked or on hold and have not expired.
-fn revoked_generations(tx: &Tx<'_>, now: UnixSeconds) -> Result<BTreeSet<i64>, StoreError> {
+fn revoked_generations(
+    tx: &Tx<'_>,
+    now: UnixSeconds,
+) -> Result<BTreeSet<GenerationId>, StoreError> {
     let ids = tx.query_all(
         "SELECT g.id FROM generation g JOIN certificate c ON c.intent = g.certificate
          JOIN intent i ON i.id = c.intent
@@ -234,7 +238,7 @@ fn refuse_excluded_device(tx: &Tx<'_>, device: &str) -> Result<(), StoreError> {
             "{device} is blocked; lift the block first with `hallmark device unblock {device}`"
         )));
     }
-    let current: Option<(i64, bool, [u8; 32])> = tx.query_optional(
+    let current: Option<(GenerationId, bool, [u8; 32])> = tx.query_optional(
         "SELECT i.issuer, c.revoked_at IS NOT NULL, c.sha256
          FROM device d JOIN certificate c ON c.intent = d.certificate
          JOIN intent i ON i.id = d.certificate WHERE d.registration_id = ?1",

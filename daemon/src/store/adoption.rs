@@ -9,6 +9,7 @@ use super::digest::sha256;
 use super::engine::{Tx, params};
 use super::generation::{PlannedGeneration, certify, insert_with_label, newest};
 use super::{Store, StoreError, UnixSeconds, certified_key};
+use crate::ids::{CrlNumber, GenerationId, GenerationNumber, IntentId};
 use crate::x509::certificate::Certificate;
 
 /// A generation to adopt.
@@ -23,7 +24,7 @@ pub struct AdoptedGeneration {
     /// The certificate.
     pub certificate: MadeElsewhere,
     /// The number of the last revocation list that was published; 0 if there was none.
-    pub crl_number: i64,
+    pub crl_number: CrlNumber,
 }
 
 /// A certificate that was signed elsewhere.
@@ -83,7 +84,12 @@ impl Store {
                     message: format!("authority {authority} is not adopted: {reason}"),
                 });
             }
-            let row = insert_with_label(tx, 1, &adopted.plan, &adopted.key_label)?;
+            let row = insert_with_label(
+                tx,
+                GenerationNumber::FIRST,
+                &adopted.plan,
+                &adopted.key_label,
+            )?;
             tx.execute(
                 "UPDATE generation SET spki = ?2, crl_number = ?3 WHERE id = ?1",
                 params![row.id, adopted.spki, adopted.crl_number],
@@ -101,9 +107,9 @@ impl Store {
 pub(super) fn record_certificate(
     tx: &Tx<'_>,
     certificate: &MadeElsewhere,
-    issuer: i64,
+    issuer: GenerationId,
     entry: &AuditEntry,
-) -> Result<i64, StoreError> {
+) -> Result<IntentId, StoreError> {
     let intent = tx.insert(
         "INSERT INTO intent (serial, issuer, purpose, profile, subject, key_sha256, tbs,
              not_before, not_after, caller, state, recorded_at)

@@ -176,7 +176,7 @@ fn seal(previous: &[u8; 32], sequence: i64, at: UnixSeconds, fields: [&String; 4
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(previous);
     context.update(&sequence.to_be_bytes());
-    context.update(&at.to_be_bytes());
+    context.update(&at.get().to_be_bytes());
     for field in fields {
         context.update(&(field.len() as u64).to_be_bytes());
         context.update(field.as_bytes());

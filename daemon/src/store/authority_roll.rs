@@ -15,6 +15,8 @@ use crate::enrollment::authority_roll::Change;
 use crate::enrollment::exclusion::BlockingGroup;
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{EnrollmentId, GenerationId, GenerationNumber, RollId};
+use crate::unix_seconds::UnixSeconds;
 use serde_json::Value;
 
 /// A roll of an authority that begins.
@@ -23,7 +25,7 @@ pub struct NewAuthorityRoll {
     /// The name that its generations share.
     pub authority: String,
     /// The generation that is replaced.
-    pub old_generation: i64,
+    pub old_generation: GenerationId,
     /// SHA-256 of its certificate.
     pub old_certificate: Thumbprint,
     /// Options.
@@ -34,7 +36,7 @@ pub struct NewAuthorityRoll {
 #[derive(Clone, Debug)]
 pub struct AuthorityStep {
     /// The roll.
-    pub roll: i64,
+    pub roll: RollId,
     /// The state it was decided on.
     pub from: RollState,
     /// The state to come.
@@ -44,12 +46,12 @@ pub struct AuthorityStep {
     /// The certificate that replaces the old one, from now on known.
     pub next: Option<Thumbprint>,
     /// The generation that signs from now on.
-    pub serve: Option<i64>,
+    pub serve: Option<GenerationId>,
     /// The generation whose CA certificates must be deleted.
-    pub withdraw: Option<i64>,
+    pub withdraw: Option<GenerationId>,
     /// The generation's certificate that disabled groups hold from now on, so that it stays out
     /// although one above it is good.
-    pub block: Option<(Thumbprint, i64)>,
+    pub block: Option<(Thumbprint, GenerationNumber)>,
     /// The tasks for hubs.
     pub hub: Vec<NewHubTask>,
 }
@@ -77,7 +79,7 @@ impl Store {
     pub fn start_authority_roll(
         &self,
         new: NewAuthorityRoll,
-        parent: Option<i64>,
+        parent: Option<RollId>,
         entry: AuditEntry,
     ) -> Result<RollRow, StoreError> {
         self.write(move |tx| {
@@ -100,9 +102,9 @@ impl Store {
     /// Plans the generation that a roll is for, or finds it planned.
     pub fn plan_rolled_generation(
         &self,
-        roll: i64,
+        roll: RollId,
         plan: PlannedGeneration,
-        at: i64,
+        at: UnixSeconds,
     ) -> Result<GenerationRow, StoreError> {
         self.write(move |tx| {
             let row = generation::plan_next(tx, &plan, at)?;
@@ -160,7 +162,7 @@ impl Store {
     /// the next generation is retired without having signed any leaf.
     pub fn abort_authority_roll(
         &self,
-        roll: i64,
+        roll: RollId,
         groups: Vec<Change>,
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
@@ -259,7 +261,7 @@ fn have_moved(tx: &Tx<'_>, changes: &[Change]) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-fn change_groups(tx: &Tx<'_>, changes: &[Change], at: i64) -> Result<(), StoreError> {
+fn change_groups(tx: &Tx<'_>, changes: &[Change], at: UnixSeconds) -> Result<(), StoreError> {
     for change in changes {
         let row = by_id(tx, change.group)?;
         let enabled = change.enabled && conflicts::may_enable(tx, &row, &change.to)?;
@@ -273,10 +275,10 @@ fn change_groups(tx: &Tx<'_>, changes: &[Change], at: i64) -> Result<(), StoreEr
 /// Adds a blocking group for a certificate that has left `group`.
 fn block(
     tx: &Tx<'_>,
-    group: i64,
+    group: EnrollmentId,
     certificate: Thumbprint,
-    number: i64,
-    at: i64,
+    number: GenerationNumber,
+    at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let row = by_id(tx, group)?;
     if row.by_reference {
@@ -294,8 +296,8 @@ fn block(
     mark::raise_urgent(tx, id, "certificate blocked", at)
 }
 
-fn give_up_next(tx: &Tx<'_>, roll: i64, at: i64) -> Result<(), StoreError> {
-    let next: Option<i64> = tx.query_one(
+fn give_up_next(tx: &Tx<'_>, roll: RollId, at: UnixSeconds) -> Result<(), StoreError> {
+    let next: Option<GenerationId> = tx.query_one(
         "SELECT new_generation FROM roll WHERE id = ?1",
         params![roll],
         |row| row.get(0),

@@ -11,6 +11,7 @@ use super::exclusion::Excluded;
 use super::json::{from_json, to_json};
 use super::{Store, StoreError, UnixSeconds, individual};
 use crate::enrollment::slots::Slots;
+use crate::ids::{BlockId, EnrollmentId, GenerationNumber};
 use serde::{Deserialize, Serialize};
 
 /// The kind of subject that a block excludes.
@@ -40,13 +41,13 @@ impl BlockKind {
 #[derive(Clone, Debug)]
 pub struct BlockRow {
     /// The row id.
-    pub id: i64,
+    pub id: BlockId,
     /// The kind of its subject.
     pub kind: BlockKind,
     /// Registration id, group id or authority.
     pub name: String,
     /// The generation's number.
-    pub generation: Option<i64>,
+    pub generation: Option<GenerationNumber>,
     /// The enrollments whose changes it reverts, also those that are deleted, each once. The
     /// individual enrollments that it disables are not among them.
     pub restricted: Vec<RestrictedEnrollment>,
@@ -69,7 +70,7 @@ pub struct BlockRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestrictedEnrollment {
     /// The row id of the enrollment, while it exists.
-    pub id: i64,
+    pub id: EnrollmentId,
     /// The provisioning service.
     pub provisioning: String,
     /// Individual or group.
@@ -88,22 +89,22 @@ impl RestrictedEnrollment {
 /// The step that reverts a restriction, in the form on record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Undo {
-    Enable(i64),
+    Enable(EnrollmentId),
     Slots {
-        id: i64,
+        id: EnrollmentId,
         from: Slots,
         to: Slots,
     },
-    Remove(i64),
+    Remove(EnrollmentId),
     /// `leaving` is whether the enrollment was being removed when the block came.
     Device {
-        id: i64,
+        id: EnrollmentId,
         leaving: bool,
     },
 }
 
 impl Undo {
-    pub(super) fn enrollment(&self) -> i64 {
+    pub(super) fn enrollment(&self) -> EnrollmentId {
         match self {
             Undo::Enable(id) | Undo::Remove(id) => *id,
             Undo::Device { id, .. } | Undo::Slots { id, .. } => *id,
@@ -120,7 +121,7 @@ impl Store {
     pub fn blocks(
         &self,
         open: bool,
-        after: Option<i64>,
+        after: Option<BlockId>,
         limit: u32,
     ) -> Result<Vec<BlockRow>, StoreError> {
         self.read(|tx| {
@@ -141,7 +142,10 @@ impl Store {
     }
 
     /// Returns the blocks in force that restrict this enrollment, newest first.
-    pub fn blocks_of_enrollment(&self, enrollment: i64) -> Result<Vec<BlockRow>, StoreError> {
+    pub fn blocks_of_enrollment(
+        &self,
+        enrollment: EnrollmentId,
+    ) -> Result<Vec<BlockRow>, StoreError> {
         self.read(|tx| {
             let select = format!(
                 "{SELECT} WHERE lifted_at IS NULL AND (EXISTS (
@@ -156,7 +160,7 @@ impl Store {
     }
 
     /// Returns one block.
-    pub fn block(&self, id: i64) -> Result<BlockRow, StoreError> {
+    pub fn block(&self, id: BlockId) -> Result<BlockRow, StoreError> {
         self.read(|tx| by_id(tx, id))
     }
 
@@ -165,7 +169,7 @@ impl Store {
         &self,
         kind: BlockKind,
         name: &str,
-        generation: Option<i64>,
+        generation: Option<GenerationNumber>,
     ) -> Result<Option<BlockRow>, StoreError> {
         self.read(|tx| {
             let id = active(tx, kind, name, generation)?;
@@ -203,8 +207,8 @@ pub(super) fn active(
     tx: &Tx<'_>,
     kind: BlockKind,
     name: &str,
-    generation: Option<i64>,
-) -> Result<Option<i64>, StoreError> {
+    generation: Option<GenerationNumber>,
+) -> Result<Option<BlockId>, StoreError> {
     tx.query_optional(
         "SELECT id FROM block WHERE kind = ?1 AND name = ?2 AND generation IS ?3
                AND lifted_at IS NULL",
@@ -224,7 +228,7 @@ pub(super) fn insert(
     subject: &Excluded,
     reason: &str,
     entry: &AuditEntry,
-) -> Result<i64, StoreError> {
+) -> Result<BlockId, StoreError> {
     let (kind, name, generation) = subject.key();
     let devices_follow = kind != BlockKind::Device;
     let inserted = tx.insert(
@@ -251,7 +255,7 @@ pub(super) fn insert(
 /// Records what lifting a block reverts, and the names of the enrollments for its receipt.
 pub(super) fn save_undo<'a>(
     tx: &Tx<'_>,
-    id: i64,
+    id: BlockId,
     undo: impl Iterator<Item = &'a Undo>,
 ) -> Result<(), StoreError> {
     let undo: Vec<&Undo> = undo.collect();
@@ -275,13 +279,13 @@ pub(super) fn save_undo<'a>(
 }
 
 /// Leaves it to another block to revert a restriction, because that block needs it too.
-pub(super) fn hand_over(tx: &Tx<'_>, other: i64, restriction: &Undo) -> Result<(), StoreError> {
+pub(super) fn hand_over(tx: &Tx<'_>, other: BlockId, restriction: &Undo) -> Result<(), StoreError> {
     let undo = undo(tx, other)?;
     save_undo(tx, other, undo.iter().chain([restriction]))
 }
 
 /// Records that a block is lifted. Returns what that reverts.
-pub(super) fn lift(tx: &Tx<'_>, id: i64, entry: &AuditEntry) -> Result<Vec<Undo>, StoreError> {
+pub(super) fn lift(tx: &Tx<'_>, id: BlockId, entry: &AuditEntry) -> Result<Vec<Undo>, StoreError> {
     let lifted = tx.execute(
         "UPDATE block SET lifted_at = ?2, lifted_by = ?3, reached = ''
          WHERE id = ?1 AND lifted_at IS NULL",
@@ -293,12 +297,12 @@ pub(super) fn lift(tx: &Tx<'_>, id: i64, entry: &AuditEntry) -> Result<Vec<Undo>
     }
 }
 
-fn undo(tx: &Tx<'_>, id: i64) -> Result<Vec<Undo>, StoreError> {
+fn undo(tx: &Tx<'_>, id: BlockId) -> Result<Vec<Undo>, StoreError> {
     let sql = "SELECT undo FROM block WHERE id = ?1";
     from_json(&tx.query_one(sql, params![id], |row| row.get::<String>(0))?)
 }
 
-pub(super) fn by_id(tx: &Tx<'_>, id: i64) -> Result<BlockRow, StoreError> {
+pub(super) fn by_id(tx: &Tx<'_>, id: BlockId) -> Result<BlockRow, StoreError> {
     let found = block_rows(tx, &format!("{SELECT} WHERE id = ?1"), params![id])?.pop();
     found.ok_or_else(|| StoreError::Missing(format!("block {id}")))
 }

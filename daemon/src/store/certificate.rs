@@ -3,6 +3,7 @@
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::role::Role;
+use crate::ids::{GenerationId, IntentId};
 use crate::x509::revocation::RevocationReason;
 
 /// An issued certificate with its intent.
@@ -15,7 +16,7 @@ pub struct CertificateRow {
     /// The serial number.
     pub serial: Vec<u8>,
     /// The issuing generation.
-    pub issuer: i64,
+    pub issuer: GenerationId,
     /// The profile's name.
     pub profile: String,
     /// The common name; a device's registration id.
@@ -79,7 +80,10 @@ impl Store {
     }
 }
 
-pub(super) fn by_intent(tx: &Tx<'_>, intent: i64) -> Result<Option<CertificateRow>, StoreError> {
+pub(super) fn by_intent(
+    tx: &Tx<'_>,
+    intent: IntentId,
+) -> Result<Option<CertificateRow>, StoreError> {
     let select = format!("{SELECT} WHERE c.intent = ?1");
     tx.query_optional(&select, params![intent], from_row)
 }

@@ -9,6 +9,7 @@ use super::digest::sha256;
 use super::engine::{Tx, params};
 use super::{Store, StoreError, UnixSeconds, abandon};
 use crate::error_code::Code;
+use crate::ids::IntentId;
 
 /// Why a key gets no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +124,7 @@ fn other_holder(
 /// the same key, whose checks passed before the report.
 pub(super) fn record_compromised(
     tx: &Tx<'_>,
-    intent: i64,
+    intent: IntentId,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     tx.execute(
@@ -131,7 +132,7 @@ pub(super) fn record_compromised(
          SELECT key_sha256, id, ?2 FROM intent WHERE id = ?1 ON CONFLICT DO NOTHING",
         params![intent, at],
     )?;
-    let open: Vec<i64> = tx.query_all(
+    let open: Vec<IntentId> = tx.query_all(
         "SELECT id FROM intent
          WHERE key_sha256 = (SELECT key_sha256 FROM intent WHERE id = ?1)
            AND purpose = 'leaf' AND state = 'intended'",

@@ -8,6 +8,7 @@ use super::engine::{Tx, params};
 use super::intent::Requester;
 use super::{Store, StoreError};
 use crate::enrollment::role::Role;
+use crate::ids::{GenerationId, GenerationNumber};
 
 /// The generations from `?1` upwards. Row ids of issuers are lower than those of what they sign.
 const UPWARDS: &str = "WITH RECURSIVE above (id) AS (
@@ -20,7 +21,7 @@ pub struct ClientRow {
     /// The certificate.
     pub certificate: CertificateRow,
     /// The authority and number of the lowest revoked generation above it.
-    pub revoked_above: Option<(String, i64)>,
+    pub revoked_above: Option<(String, GenerationNumber)>,
     /// Whether the audit journal has the same role and profile. True for every device, because the
     /// least role needs no confirmation.
     pub is_in_journal: bool,
@@ -45,7 +46,10 @@ impl Store {
 
     /// Returns the lowest generation from `generation` upwards that an operator's block excludes:
     /// its authority and number.
-    pub fn blocked_above(&self, generation: i64) -> Result<Option<(String, i64)>, StoreError> {
+    pub fn blocked_above(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Option<(String, GenerationNumber)>, StoreError> {
         self.read(|tx| {
             let sql = format!(
                 "{UPWARDS} SELECT g.authority, g.number FROM generation g
@@ -70,7 +74,7 @@ pub(super) fn is_excluded(
     if requester.revocations == revocations {
         return Ok(false);
     }
-    let found: Option<(bool, i64, Option<String>)> = tx.query_optional(
+    let found: Option<(bool, GenerationId, Option<String>)> = tx.query_optional(
         "SELECT c.revoked_at IS NOT NULL, i.issuer, i.role
          FROM certificate c JOIN intent i ON i.id = c.intent WHERE c.sha256 = ?1",
         params![requester.sha256],
@@ -84,7 +88,10 @@ pub(super) fn is_excluded(
     Ok(is_revoked || (!is_device && revoked_above(tx, issuer)?.is_some()))
 }
 
-fn revoked_above(tx: &Tx<'_>, generation: i64) -> Result<Option<(String, i64)>, StoreError> {
+fn revoked_above(
+    tx: &Tx<'_>,
+    generation: GenerationId,
+) -> Result<Option<(String, GenerationNumber)>, StoreError> {
     let sql = format!(
         "{UPWARDS} SELECT g.authority, g.number FROM generation g
          JOIN certificate c ON c.intent = g.certificate

@@ -3,6 +3,7 @@
 use super::audit::{self, AuditEntry};
 use super::engine::params;
 use super::{Store, StoreError};
+use crate::unix_seconds::UnixSeconds;
 
 /// Bounds what is read: dates rise with row ids, except for clock corrections of a minute.
 const LAST: &str = "ORDER BY 1 DESC LIMIT 64";
@@ -10,7 +11,7 @@ const LAST: &str = "ORDER BY 1 DESC LIMIT 64";
 impl Store {
     /// Returns the newest date of a certificate or revocation list since an operator has accepted
     /// the clock.
-    pub fn newest_date(&self) -> Result<Option<i64>, StoreError> {
+    pub fn newest_date(&self) -> Result<Option<UnixSeconds>, StoreError> {
         self.read(|tx| {
             let sql = format!(
                 "WITH accepted AS (

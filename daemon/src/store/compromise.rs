@@ -14,6 +14,7 @@ use super::{Store, StoreError, UnixSeconds, possession};
 use crate::enrollment::exclusion::{AccessPath, Generation};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::error_code::Code;
+use crate::ids::{EnrollmentId, GenerationId, RollId};
 use crate::x509::revocation::RevocationReason;
 use serde_json::{Value, json};
 
@@ -24,7 +25,7 @@ impl Store {
         &self,
         subject: &str,
         now: UnixSeconds,
-    ) -> Result<Option<i64>, StoreError> {
+    ) -> Result<Option<UnixSeconds>, StoreError> {
         self.read(|tx| compromised_until(tx, subject, now))
     }
 }
@@ -33,7 +34,7 @@ pub(super) fn compromised_until(
     tx: &Tx<'_>,
     subject: &str,
     now: UnixSeconds,
-) -> Result<Option<i64>, StoreError> {
+) -> Result<Option<UnixSeconds>, StoreError> {
     let hold = RevocationReason::CertificateHold.code();
     tx.query_one(
         "SELECT max(i.not_after) FROM intent i JOIN certificate c ON c.intent = i.id
@@ -61,7 +62,7 @@ pub(super) fn check_slots(device: &str, paths: &[AccessPath]) -> Result<(), Stor
 
 /// Returns whether a compromise of this enrollment's leaves waits for a new leaf: until then
 /// nothing in its slots is good.
-pub(super) fn waits_for_leaf(tx: &Tx<'_>, enrollment: i64) -> Result<bool, StoreError> {
+pub(super) fn waits_for_leaf(tx: &Tx<'_>, enrollment: EnrollmentId) -> Result<bool, StoreError> {
     let open = roll::open_roll(tx, enrollment)?;
     Ok(open.is_some_and(|it| is_waiting(&it)))
 }
@@ -153,7 +154,7 @@ pub(super) fn begin_authorities(
     entry: &AuditEntry,
 ) -> Result<Vec<RollRow>, StoreError> {
     let none = json!({});
-    let mut begun: Vec<(i64, i64)> = Vec::new();
+    let mut begun: Vec<(GenerationId, RollId)> = Vec::new();
     for it in generations {
         let parent = begun.iter().find(|(issuer, _)| Some(*issuer) == it.parent);
         let parent = parent.map(|(_, roll)| *roll);
@@ -204,10 +205,10 @@ pub(super) fn end_leaf_rolls(
 fn begin_authority(
     tx: &Tx<'_>,
     it: &Generation,
-    parent: Option<i64>,
+    parent: Option<RollId>,
     detail: &Value,
     entry: &AuditEntry,
-) -> Result<i64, StoreError> {
+) -> Result<RollId, StoreError> {
     let open = open_authority_roll(tx, &it.authority)?;
     if let Some(open) = &open {
         let entry = AuditEntry {

@@ -18,6 +18,7 @@ use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::error_code::Code;
+use crate::ids::{EnrollmentId, GenerationId, GenerationNumber};
 use crate::x509::revocation::RevocationReason;
 use std::collections::BTreeSet;
 
@@ -41,7 +42,7 @@ fn in_the_way<T>(code: Code, message: String) -> Result<T, StoreError> {
 pub(super) fn blocked_group(
     tx: &Tx<'_>,
     device: &str,
-    issuer: i64,
+    issuer: GenerationId,
 ) -> Result<Option<String>, StoreError> {
     let sql = format!(
         "SELECT g.name FROM block b CROSS JOIN enrollment g
@@ -220,7 +221,7 @@ pub(super) fn new_individual(
 pub(super) fn revoked_above(
     tx: &Tx<'_>,
     certificates: &[Thumbprint],
-) -> Result<Option<(String, i64)>, StoreError> {
+) -> Result<Option<(String, GenerationNumber)>, StoreError> {
     let sql = format!(
         "{ABOVE} SELECT g.authority, g.number FROM generation g
          JOIN certificate c ON c.intent = g.certificate
@@ -274,7 +275,7 @@ pub(super) fn may_enable(
 }
 
 /// Returns whether a blocked group would admit the device of this individual enrollment.
-fn is_beside_blocked_group(tx: &Tx<'_>, individual: i64) -> Result<bool, StoreError> {
+fn is_beside_blocked_group(tx: &Tx<'_>, individual: EnrollmentId) -> Result<bool, StoreError> {
     let holder = individual::holder(tx, individual)?;
     let Some(holder) = holder.filter(|it| it.known().overlay_of.is_some()) else {
         return Ok(false);

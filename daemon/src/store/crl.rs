@@ -7,6 +7,7 @@ use super::audit::{self, AuditEntry};
 use super::digest::sha256;
 use super::engine::{Row, Tx, params};
 use super::{Recorded, Store, StoreError, UnixSeconds};
+use crate::ids::{CrlId, CrlNumber, GenerationId};
 use crate::x509::crl::Entry;
 use crate::x509::serial::SerialNumber;
 use serde_json::json;
@@ -15,7 +16,7 @@ use serde_json::json;
 #[derive(Clone, Debug)]
 pub struct CrlDraft {
     /// The number that it takes.
-    pub number: i64,
+    pub number: CrlNumber,
     /// All revoked certificates and abandoned serial numbers, oldest first.
     pub entries: Vec<Entry>,
     /// The value of `generation.revocations`; later changes are not in `entries`.
@@ -26,9 +27,9 @@ pub struct CrlDraft {
 #[derive(Clone, Debug)]
 pub struct NewCrl {
     /// The generation whose key signs.
-    pub generation: i64,
+    pub generation: GenerationId,
     /// Greater than all earlier numbers.
-    pub number: i64,
+    pub number: CrlNumber,
     /// The bytes to be signed, complete.
     pub tbs: Vec<u8>,
     /// When it was made.
@@ -43,11 +44,11 @@ pub struct NewCrl {
 
 /// A revocation list on record, ready for the token.
 #[derive(Debug)]
-pub struct RecordedCrl(Recorded);
+pub struct RecordedCrl(Recorded<CrlId>);
 
 impl RecordedCrl {
     /// Returns what the token signs.
-    pub fn to_sign(&self) -> &Recorded {
+    pub fn to_sign(&self) -> &Recorded<CrlId> {
         &self.0
     }
 }
@@ -56,9 +57,9 @@ impl RecordedCrl {
 #[derive(Clone, Debug)]
 pub struct CrlRow {
     /// The generation that signed it.
-    pub generation: i64,
+    pub generation: GenerationId,
     /// Its number.
-    pub number: i64,
+    pub number: CrlNumber,
     /// The signed list, DER.
     pub der: Vec<u8>,
     /// SHA-256 of the DER.
@@ -96,15 +97,19 @@ impl Store {
     /// Returns what the next revocation list of `generation` is made from. Its number is one more
     /// than the last, and never less than `now`: a database that was restored from a backup does
     /// not know the last numbers and must use none of them again (RFC 5280, section 5.2.3).
-    pub fn draft_crl(&self, generation: i64, now: UnixSeconds) -> Result<CrlDraft, StoreError> {
+    pub fn draft_crl(
+        &self,
+        generation: GenerationId,
+        now: UnixSeconds,
+    ) -> Result<CrlDraft, StoreError> {
         self.read(|tx| {
             // Read first: a change counted after this makes another list necessary.
-            let (revocations, before_us): (_, i64) = tx.query_one(
+            let (revocations, before_us): (_, CrlNumber) = tx.query_one(
                 "SELECT revocations, crl_number FROM generation WHERE id = ?1",
                 params![generation],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
-            let (newest, last_update): (i64, i64) = tx.query_one(
+            let (newest, last_update): (CrlNumber, UnixSeconds) = tx.query_one(
                 "SELECT coalesce(max(number), 0),
                         coalesce(max(this_update) FILTER (WHERE der IS NOT NULL), 0)
                  FROM crl WHERE generation = ?1",
@@ -112,7 +117,7 @@ impl Store {
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
             Ok(CrlDraft {
-                number: now.max(newest.max(before_us).saturating_add(1)),
+                number: newest.max(before_us).next().max(CrlNumber::new(now.get())),
                 entries: tx.query_all(ENTRIES, params![generation, last_update], entry_from_row)?,
                 revocations,
             })
@@ -180,7 +185,7 @@ impl Store {
     }
 
     /// Returns how often the list of each generation had to change, by row id.
-    pub fn revocation_counts(&self) -> Result<Vec<(i64, i64)>, StoreError> {
+    pub fn revocation_counts(&self) -> Result<Vec<(GenerationId, i64)>, StoreError> {
         self.read(|tx| {
             tx.query_all("SELECT id, revocations FROM generation", params![], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -190,7 +195,7 @@ impl Store {
 }
 
 /// Deletes older lists of the same generation that match the condition `which`.
-fn drop_older(tx: &Tx<'_>, id: i64, which: &str) -> Result<(), StoreError> {
+fn drop_older(tx: &Tx<'_>, id: CrlId, which: &str) -> Result<(), StoreError> {
     let delete = format!(
         "DELETE FROM crl WHERE {which}
          AND (generation, number) IN (

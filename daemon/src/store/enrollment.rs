@@ -8,6 +8,7 @@ use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::exclusion::{AccessPath, BlockingGroup};
 use crate::enrollment::history::History;
 use crate::enrollment::slots::{SlotName, Slots};
+use crate::ids::EnrollmentId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -35,7 +36,7 @@ impl EnrollmentKind {
 #[derive(Clone, Debug)]
 pub struct EnrollmentRow {
     /// The enrollment's row id.
-    pub id: i64,
+    pub id: EnrollmentId,
     /// The provisioning service.
     pub provisioning: String,
     /// Individual or group.
@@ -74,7 +75,7 @@ const SELECT: &str = "SELECT e.id, e.provisioning, e.kind, e.name, e.authority, 
 impl Store {
     /// Records what is going to be sent, so that a lost answer cannot make our own change look like
     /// drift.
-    pub fn record_attempt(&self, id: i64, history: &History) -> Result<(), StoreError> {
+    pub fn record_attempt(&self, id: EnrollmentId, history: &History) -> Result<(), StoreError> {
         let history = to_json(history)?;
         self.write(move |tx| {
             tx.execute(
@@ -86,7 +87,11 @@ impl Store {
     }
 
     /// Returns the enrollments after row id `after`, at most `limit`.
-    pub fn enrollments(&self, after: i64, limit: u32) -> Result<Vec<EnrollmentRow>, StoreError> {
+    pub fn enrollments(
+        &self,
+        after: EnrollmentId,
+        limit: u32,
+    ) -> Result<Vec<EnrollmentRow>, StoreError> {
         self.read(|tx| {
             enrollment_rows(
                 tx,
@@ -107,12 +112,12 @@ impl Store {
     }
 
     /// Returns one enrollment.
-    pub fn enrollment(&self, id: i64) -> Result<EnrollmentRow, StoreError> {
+    pub fn enrollment(&self, id: EnrollmentId) -> Result<EnrollmentRow, StoreError> {
         self.read(|tx| by_id(tx, id))
     }
 
     /// Returns one enrollment, or `None` once its row is deleted.
-    pub fn find_enrollment(&self, id: i64) -> Result<Option<EnrollmentRow>, StoreError> {
+    pub fn find_enrollment(&self, id: EnrollmentId) -> Result<Option<EnrollmentRow>, StoreError> {
         self.read(|tx| find(tx, id))
     }
 }
@@ -143,7 +148,7 @@ pub(super) fn add_blocking_group(
     tx: &Tx<'_>,
     group: &BlockingGroup,
     at: UnixSeconds,
-) -> Result<i64, StoreError> {
+) -> Result<EnrollmentId, StoreError> {
     let slots = Slots::Serving {
         slot: SlotName::Primary,
         certificate: group.certificate,
@@ -170,7 +175,7 @@ pub(super) fn add_blocking_group(
 }
 
 /// Sets the desired `provisioningStatus`.
-pub(super) fn set_status(tx: &Tx<'_>, id: i64, enabled: bool) -> Result<(), StoreError> {
+pub(super) fn set_status(tx: &Tx<'_>, id: EnrollmentId, enabled: bool) -> Result<(), StoreError> {
     let status = if enabled { "enabled" } else { "disabled" };
     tx.execute(
         "UPDATE enrollment SET status = ?2 WHERE id = ?1",
@@ -180,7 +185,7 @@ pub(super) fn set_status(tx: &Tx<'_>, id: i64, enabled: bool) -> Result<(), Stor
 }
 
 /// Marks the enrollment for removal.
-pub(super) fn set_removed(tx: &Tx<'_>, id: i64) -> Result<(), StoreError> {
+pub(super) fn set_removed(tx: &Tx<'_>, id: EnrollmentId) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE enrollment SET removed = 1 WHERE id = ?1",
         params![id],
@@ -189,7 +194,11 @@ pub(super) fn set_removed(tx: &Tx<'_>, id: i64) -> Result<(), StoreError> {
 }
 
 /// Makes the enrollment wait while `after` has a mark.
-pub(super) fn set_after(tx: &Tx<'_>, id: i64, after: Option<i64>) -> Result<(), StoreError> {
+pub(super) fn set_after(
+    tx: &Tx<'_>,
+    id: EnrollmentId,
+    after: Option<EnrollmentId>,
+) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE enrollment SET after = ?2 WHERE id = ?1",
         params![id, after],
@@ -198,7 +207,7 @@ pub(super) fn set_after(tx: &Tx<'_>, id: i64, after: Option<i64>) -> Result<(), 
 }
 
 /// Replaces the slots. Callers have read them in the same transaction.
-pub(super) fn save_slots(tx: &Tx<'_>, id: i64, slots: &Slots) -> Result<(), StoreError> {
+pub(super) fn save_slots(tx: &Tx<'_>, id: EnrollmentId, slots: &Slots) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE enrollment SET slots = ?2 WHERE id = ?1",
         params![id, to_json(slots)?],
@@ -206,11 +215,11 @@ pub(super) fn save_slots(tx: &Tx<'_>, id: i64, slots: &Slots) -> Result<(), Stor
     Ok(())
 }
 
-pub(super) fn by_id(tx: &Tx<'_>, id: i64) -> Result<EnrollmentRow, StoreError> {
+pub(super) fn by_id(tx: &Tx<'_>, id: EnrollmentId) -> Result<EnrollmentRow, StoreError> {
     find(tx, id)?.ok_or_else(|| StoreError::Missing(format!("enrollment {id}")))
 }
 
-pub(super) fn find(tx: &Tx<'_>, id: i64) -> Result<Option<EnrollmentRow>, StoreError> {
+pub(super) fn find(tx: &Tx<'_>, id: EnrollmentId) -> Result<Option<EnrollmentRow>, StoreError> {
     Ok(enrollment_rows(tx, "WHERE e.id = ?1", params![id])?.pop())
 }
 

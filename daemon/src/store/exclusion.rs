@@ -25,6 +25,7 @@ use crate::enrollment::exclusion::{
 };
 use crate::enrollment::slots::SlotName;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{BlockId, GenerationNumber};
 use crate::x509::revocation::RevocationReason;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -50,12 +51,12 @@ pub enum Excluded {
     /// All devices of the groups with this id.
     Group(String),
     /// All devices below a generation: the authority, and its number.
-    Generation(String, i64),
+    Generation(String, GenerationNumber),
 }
 
 impl Excluded {
     /// Returns kind, name and number as a block records them.
-    pub fn key(&self) -> (BlockKind, &str, Option<i64>) {
+    pub fn key(&self) -> (BlockKind, &str, Option<GenerationNumber>) {
         match self {
             Excluded::Device(id) => (BlockKind::Device, id, None),
             Excluded::Group(id) => (BlockKind::Group, id, None),
@@ -254,7 +255,7 @@ pub(super) fn hierarchy(tx: &Tx<'_>) -> Result<Vec<Generation>, StoreError> {
 pub(super) fn find<'a>(
     hierarchy: &'a [Generation],
     authority: &str,
-    number: i64,
+    number: GenerationNumber,
 ) -> Result<&'a Generation, StoreError> {
     hierarchy
         .iter()
@@ -340,7 +341,7 @@ fn undo_of(before: &EnrollmentRow, remaining: &Remaining) -> Option<Undo> {
 fn revoke(
     tx: &Tx<'_>,
     new: &Exclusion,
-    block: Option<i64>,
+    block: Option<BlockId>,
     generation: Option<&Generation>,
     applied: &[Applied],
     entry: &AuditEntry,

@@ -20,7 +20,7 @@ pub struct Ending {
     /// Within each of [`WINDOWS`].
     pub within: [i64; 3],
     /// The next expiry and the common name.
-    pub next: Option<(i64, String)>,
+    pub next: Option<(UnixSeconds, String)>,
 }
 
 /// The newest certificate of a name by a profile, valid and not revoked.
@@ -38,7 +38,7 @@ pub struct CurrentLeaf {
 
 impl Ending {
     /// Counts the ends after `now`.
-    pub fn of(ends: &[(i64, String)], now: UnixSeconds, alarm: i64) -> Self {
+    pub fn of(ends: &[(UnixSeconds, String)], now: UnixSeconds, alarm: i64) -> Self {
         let within = |window: i64| {
             let until = now.saturating_add(window);
             let ending = ends.iter().filter(|it| it.0 > now && it.0 <= until);

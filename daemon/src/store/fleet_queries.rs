@@ -6,6 +6,7 @@
 use super::engine::dialect::{greatest, values_of_1};
 use super::engine::{Parameters, Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
+use crate::ids::GenerationId;
 use serde::Serialize;
 
 /// A device below a generation, in the order in which it needs a new leaf.
@@ -70,7 +71,11 @@ const LAST_SEEN: &str = concat!(
 
 impl Store {
     /// Counts the devices whose current leaf is by one of these generations and good.
-    pub fn devices_under(&self, generations: &[i64], now: UnixSeconds) -> Result<u64, StoreError> {
+    pub fn devices_under(
+        &self,
+        generations: &[GenerationId],
+        now: UnixSeconds,
+    ) -> Result<u64, StoreError> {
         let generations = list(generations);
         self.read(|tx| {
             let condition = "AND i.not_after >= ?2 AND c.revoked_at IS NULL";
@@ -83,7 +88,7 @@ impl Store {
     /// not, in the order of their registration ids: those after `after`, at most `limit`.
     pub fn devices_with_leaves_by(
         &self,
-        generations: &[i64],
+        generations: &[GenerationId],
         now: UnixSeconds,
         after: &str,
         limit: u32,
@@ -99,7 +104,7 @@ impl Store {
     /// Counts the devices that [`devices_with_leaves_by`](Self::devices_with_leaves_by) lists.
     pub fn count_with_leaves_by(
         &self,
-        generations: &[i64],
+        generations: &[GenerationId],
         now: UnixSeconds,
         after: &str,
     ) -> Result<u64, StoreError> {
@@ -113,7 +118,7 @@ impl Store {
     /// it, current or not, that were not observed in a hub on a current leaf by another generation.
     pub fn devices_needing(
         &self,
-        generations: &[i64],
+        generations: &[GenerationId],
         now: UnixSeconds,
     ) -> Result<u64, StoreError> {
         let generations = list(generations);
@@ -134,7 +139,7 @@ impl Store {
     /// first.
     pub fn devices_to_reissue(
         &self,
-        generations: &[i64],
+        generations: &[GenerationId],
         now: UnixSeconds,
         limit: u32,
     ) -> Result<Vec<DeviceBelow>, StoreError> {
@@ -153,7 +158,7 @@ impl Store {
     /// not on record as theirs.
     pub fn devices_to_clear(
         &self,
-        generations: &[i64],
+        generations: &[GenerationId],
         strangers: bool,
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
@@ -182,8 +187,8 @@ impl Store {
     /// ones at `retirement`.
     pub fn drain_report(
         &self,
-        old: &[i64],
-        new: &[i64],
+        old: &[GenerationId],
+        new: &[GenerationId],
         now: UnixSeconds,
         retirement: UnixSeconds,
         silent_since: UnixSeconds,
@@ -216,7 +221,7 @@ impl Store {
     }
 }
 
-fn list(generations: &[i64]) -> String {
+fn list(generations: &[GenerationId]) -> String {
     serde_json::json!(generations).to_string()
 }
 

@@ -4,6 +4,7 @@
 
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds, possession};
+use crate::ids::{GenerationId, GenerationNumber, IntentId};
 use crate::x509::key::KeyType;
 use serde::Serialize;
 
@@ -39,7 +40,7 @@ pub struct PlannedGeneration {
     /// The authority's name.
     pub authority: String,
     /// The generation that signs it; `None` for a self-signed root.
-    pub parent: Option<i64>,
+    pub parent: Option<GenerationId>,
     /// The name in the configuration of the token that will hold the key.
     pub token: String,
     /// The kind of key.
@@ -52,13 +53,13 @@ pub struct PlannedGeneration {
 #[derive(Clone, Debug)]
 pub struct GenerationRow {
     /// The generation's row id.
-    pub id: i64,
+    pub id: GenerationId,
     /// The authority's name.
     pub authority: String,
     /// Counted from 1.
-    pub number: i64,
+    pub number: GenerationNumber,
     /// The generation that signed it; `None` for a self-signed root.
-    pub parent: Option<i64>,
+    pub parent: Option<GenerationId>,
     /// The token that holds the key.
     pub token: String,
     /// The kind of key.
@@ -111,11 +112,11 @@ impl Store {
     pub fn plan_generation(&self, plan: PlannedGeneration) -> Result<GenerationRow, StoreError> {
         self.write(move |tx| {
             let Some(existing) = newest(tx, &plan.authority)? else {
-                return insert(tx, 1, &plan);
+                return insert(tx, GenerationNumber::FIRST, &plan);
             };
             let as_planned = (existing.parent, &existing.token, existing.key_type)
                 == (plan.parent, &plan.token, plan.key_type);
-            if as_planned || existing.number > 1 {
+            if as_planned || existing.number > GenerationNumber::FIRST {
                 return Ok(existing);
             }
             // The file was corrected. A key that may exist under the old id is abandoned.
@@ -145,7 +146,7 @@ impl Store {
     /// if the token stores its keys outside.
     pub fn record_key(
         &self,
-        generation: i64,
+        generation: GenerationId,
         spki: Vec<u8>,
         wrapped: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
@@ -168,7 +169,7 @@ impl Store {
 
 impl Store {
     /// Returns the generation by which an authority signs.
-    pub fn serving_generation(&self, authority: &str) -> Result<Option<i64>, StoreError> {
+    pub fn serving_generation(&self, authority: &str) -> Result<Option<GenerationId>, StoreError> {
         self.read(|tx| {
             tx.query_optional(
                 "SELECT id FROM generation WHERE authority = ?1 AND state = 'serving'",
@@ -180,7 +181,7 @@ impl Store {
 }
 
 /// Returns true if its authority signs by this generation.
-pub(super) fn serves(tx: &Tx<'_>, generation: i64) -> Result<bool, StoreError> {
+pub(super) fn serves(tx: &Tx<'_>, generation: GenerationId) -> Result<bool, StoreError> {
     tx.query_one(
         "SELECT state = 'serving' FROM generation WHERE id = ?1",
         params![generation],
@@ -190,7 +191,11 @@ pub(super) fn serves(tx: &Tx<'_>, generation: i64) -> Result<bool, StoreError> {
 
 /// Adds the recorded certificate to a generation. The first generation of an authority serves then,
 /// a later one is staged.
-pub(super) fn certify(tx: &Tx<'_>, generation: i64, certificate: i64) -> Result<(), StoreError> {
+pub(super) fn certify(
+    tx: &Tx<'_>,
+    generation: GenerationId,
+    certificate: IntentId,
+) -> Result<(), StoreError> {
     let changed = tx.execute(
         "UPDATE generation
          SET certificate = ?2, state = CASE number WHEN 1 THEN 'serving' ELSE 'staged' END
@@ -232,14 +237,14 @@ pub(super) fn plan_next(
             // It is revoked or has another issuer than the plan, so it will never serve.
             possession::remove(tx, newest.id, at)?;
             retire(tx, newest.id)?;
-            insert(tx, newest.number + 1, plan)
+            insert(tx, newest.number.next(), plan)
         }
-        _ => insert(tx, newest.number + 1, plan),
+        _ => insert(tx, newest.number.next(), plan),
     }
 }
 
 /// Cuts over: the staged generation serves, and the one that served is retired.
-pub(super) fn serve(tx: &Tx<'_>, generation: i64) -> Result<(), StoreError> {
+pub(super) fn serve(tx: &Tx<'_>, generation: GenerationId) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE generation SET state = 'retired' WHERE state = 'serving' AND id <> ?1
          AND authority = (SELECT authority FROM generation WHERE id = ?1)",
@@ -258,7 +263,7 @@ pub(super) fn serve(tx: &Tx<'_>, generation: i64) -> Result<(), StoreError> {
 }
 
 /// Retires a generation, also one that is not made in the end.
-pub(super) fn retire(tx: &Tx<'_>, generation: i64) -> Result<(), StoreError> {
+pub(super) fn retire(tx: &Tx<'_>, generation: GenerationId) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE generation SET state = 'retired' WHERE id = ?1",
         params![generation],
@@ -266,7 +271,11 @@ pub(super) fn retire(tx: &Tx<'_>, generation: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn insert(tx: &Tx<'_>, number: i64, plan: &PlannedGeneration) -> Result<GenerationRow, StoreError> {
+fn insert(
+    tx: &Tx<'_>,
+    number: GenerationNumber,
+    plan: &PlannedGeneration,
+) -> Result<GenerationRow, StoreError> {
     let label = format!("hallmark {} {number}", plan.authority);
     insert_with_label(tx, number, plan, &label)
 }
@@ -274,7 +283,7 @@ fn insert(tx: &Tx<'_>, number: i64, plan: &PlannedGeneration) -> Result<Generati
 /// Plans a generation whose key has this label.
 pub(super) fn insert_with_label(
     tx: &Tx<'_>,
-    number: i64,
+    number: GenerationNumber,
     plan: &PlannedGeneration,
     key_label: &str,
 ) -> Result<GenerationRow, StoreError> {
@@ -321,7 +330,7 @@ fn from_row(row: &Row<'_>) -> Result<GenerationRow, StoreError> {
         state: row.get(11)?,
         revoked_at: row.get(12)?,
         key_wrapped: row.get(13)?,
-        request: match row.get::<Option<i64>>(14)? {
+        request: match row.get::<Option<GenerationId>>(14)? {
             None => None,
             Some(_) => Some(RequestRow {
                 path_length: row.get(15)?,

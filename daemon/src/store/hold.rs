@@ -15,6 +15,7 @@ use super::enrollment::{EnrollmentKind, EnrollmentRow, find, individual};
 use super::hub_task::{self, HubCause, NewHubTask};
 use super::revocation::{self, Revocation, RevocationTarget, Revoked, RevokedCertificate, is_held};
 use super::{Store, StoreError, UnixSeconds};
+use crate::ids::{BlockId, IntentId};
 use crate::x509::revocation::RevocationReason;
 
 /// The most certificates that come off hold, and tasks that are dropped, in one transaction.
@@ -35,7 +36,7 @@ pub struct BlockedDevice {
 #[derive(Clone, Debug)]
 pub struct HoldChunk {
     /// The block.
-    pub block: i64,
+    pub block: BlockId,
     /// How far the block was when the chunk was made.
     pub from: String,
     /// The devices.
@@ -68,12 +69,12 @@ impl Store {
     }
 
     /// Takes the next certificates of a lifted block off hold, and its open tasks off the queue.
-    pub fn release_holds(&self, block: i64, at: UnixSeconds) -> Result<Revoked, StoreError> {
+    pub fn release_holds(&self, block: BlockId, at: UnixSeconds) -> Result<Revoked, StoreError> {
         self.write(move |tx| release(tx, block, at))
     }
 
     /// Returns how many certificates a block holds.
-    pub fn held_count(&self, block: i64) -> Result<u64, StoreError> {
+    pub fn held_count(&self, block: BlockId) -> Result<u64, StoreError> {
         self.read(|tx| {
             let count: i64 = tx.query_one(
                 "SELECT count(*) FROM block_hold WHERE block = ?1",
@@ -88,7 +89,7 @@ impl Store {
 /// Puts certificates on hold for a block, within the caller's transaction.
 pub(super) fn hold(
     tx: &Tx<'_>,
-    block: i64,
+    block: BlockId,
     revocation: &Revocation,
 ) -> Result<Revoked, StoreError> {
     let done = revocation::revoke(tx, revocation, RevocationReason::CertificateHold)?;
@@ -104,12 +105,12 @@ pub(super) fn hold(
 }
 
 /// Takes the next chunk of a lifted block's certificates off hold, within the caller's transaction.
-pub(super) fn release(tx: &Tx<'_>, block: i64, at: UnixSeconds) -> Result<Revoked, StoreError> {
+pub(super) fn release(tx: &Tx<'_>, block: BlockId, at: UnixSeconds) -> Result<Revoked, StoreError> {
     let row = block::by_id(tx, block)?;
     let Some(actor) = row.lifted_by else {
         return Err(StoreError::Conflict(format!("block {block} is in force")));
     };
-    let held: Vec<i64> = tx.query_all(
+    let held: Vec<IntentId> = tx.query_all(
         "SELECT certificate FROM block_hold WHERE block = ?1 LIMIT ?2",
         params![block, RELEASED_MAX],
         |row| row.get(0),
@@ -170,7 +171,7 @@ fn queue_deletions(
     Ok(())
 }
 
-fn insert(tx: &Tx<'_>, block: i64, certificate: i64) -> Result<(), StoreError> {
+fn insert(tx: &Tx<'_>, block: BlockId, certificate: IntentId) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO block_hold (block, certificate) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
         params![block, certificate],
@@ -178,7 +179,7 @@ fn insert(tx: &Tx<'_>, block: i64, certificate: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn set_reached(tx: &Tx<'_>, block: i64, reached: Option<&str>) -> Result<(), StoreError> {
+fn set_reached(tx: &Tx<'_>, block: BlockId, reached: Option<&str>) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE block SET reached = ?2 WHERE id = ?1",
         params![block, reached],

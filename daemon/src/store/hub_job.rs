@@ -7,12 +7,13 @@
 use super::engine::{Tx, params};
 use super::hub_task::{self, HubTaskEnd, NEEDED, NEEDED_NO_MORE};
 use super::{Store, StoreError, UnixSeconds};
+use crate::ids::{HubJobId, HubTaskId};
 
 /// A job.
 #[derive(Clone, Debug)]
 pub struct HubJobRow {
     /// The job's row id.
-    pub id: i64,
+    pub id: HubJobId,
     /// The job's id at the hub.
     pub name: String,
     /// Its calls.
@@ -27,7 +28,7 @@ pub struct HubJobRow {
 #[derive(Clone, Debug)]
 pub struct HubCall {
     /// Row id of the task.
-    pub id: i64,
+    pub id: HubTaskId,
     /// The device's name in the hub.
     pub device: String,
     /// How often its cause has asked for it.
@@ -49,7 +50,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.write(move |tx| {
             drop_needless(tx, &provisioning, now)?;
-            let calls: Vec<i64> = tx.query_all(
+            let calls: Vec<HubTaskId> = tx.query_all(
                 "WITH due AS (
                      SELECT t.id, t.device, t.due_at, r.authority FROM hub_task t
                      JOIN roll r ON r.id = t.cause_id
@@ -65,7 +66,7 @@ impl Store {
             if calls.is_empty() {
                 return Ok(false);
             }
-            let job = tx.insert(
+            let job: HubJobId = tx.insert(
                 "INSERT INTO hub_job (name, provisioning, made_at, due_at)
                  VALUES (?1, ?2, ?3, ?3) RETURNING id",
                 params![name, provisioning, now],
@@ -124,7 +125,7 @@ impl Store {
     /// Records that a job has not ended or could not be read. It is polled again at `due_at`.
     pub fn postpone_hub_job(
         &self,
-        id: i64,
+        id: HubJobId,
         due_at: UnixSeconds,
         error: Option<String>,
     ) -> Result<(), StoreError> {
@@ -141,7 +142,7 @@ impl Store {
     /// Ends a job and its calls.
     pub fn end_hub_job(
         &self,
-        id: i64,
+        id: HubJobId,
         ends: Vec<HubTaskEnd>,
         at: UnixSeconds,
     ) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@
 use super::engine::dialect::values_of_1;
 use super::engine::{Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
+use crate::ids::{BlockId, EnrollmentId, HubJobId, HubTaskId, RollId};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -34,16 +35,16 @@ impl HubAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HubCause {
     /// A roll's row id.
-    Roll(i64),
+    Roll(RollId),
     /// A block's row id.
-    Block(i64),
+    Block(BlockId),
 }
 
 impl HubCause {
     fn columns(self) -> (&'static str, i64) {
         match self {
-            HubCause::Roll(id) => ("roll", id),
-            HubCause::Block(id) => ("block", id),
+            HubCause::Roll(id) => ("roll", id.get()),
+            HubCause::Block(id) => ("block", id.get()),
         }
     }
 }
@@ -58,12 +59,12 @@ pub struct NewHubTask {
     /// The action of a task.
     pub action: HubAction,
     /// The enrollment that must have no mark before the task is due.
-    pub enrollment: Option<i64>,
+    pub enrollment: Option<EnrollmentId>,
 }
 
 impl NewHubTask {
     /// Deletes the device's identity, once the change of `enrollment` was observed.
-    pub(super) fn deletion(provisioning: &str, device: &str, enrollment: i64) -> Self {
+    pub(super) fn deletion(provisioning: &str, device: &str, enrollment: EnrollmentId) -> Self {
         Self {
             provisioning: provisioning.to_owned(),
             device: device.to_owned(),
@@ -77,7 +78,7 @@ impl NewHubTask {
 #[derive(Clone, Debug)]
 pub struct HubTaskRow {
     /// The task's row id.
-    pub id: i64,
+    pub id: HubTaskId,
     /// The provisioning service.
     pub provisioning: String,
     /// The device's name in the hub.
@@ -139,7 +140,7 @@ impl HubAnswer {
 #[derive(Clone, Debug)]
 pub struct HubTaskEnd {
     /// The task's row id.
-    pub id: i64,
+    pub id: HubTaskId,
     /// The round that was called; the answer does not end a later round.
     pub round: i64,
     /// The hub's answer.
@@ -264,7 +265,7 @@ impl Store {
 
     /// Returns when the next task or job is due at this service's hub. Tasks that wait for a mark
     /// do not count: completing the mark wakes the reconciler.
-    pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
+    pub fn next_hub_task(&self, provisioning: &str) -> Result<Option<UnixSeconds>, StoreError> {
         self.read(|tx| {
             let sql = format!(
                 "SELECT min(due_at) FROM (
@@ -279,7 +280,7 @@ impl Store {
     }
 
     /// Returns true if a call is still needed.
-    pub fn is_call_needed(&self, id: i64) -> Result<bool, StoreError> {
+    pub fn is_call_needed(&self, id: HubTaskId) -> Result<bool, StoreError> {
         self.read(|tx| {
             let sql =
                 format!("SELECT EXISTS (SELECT 1 FROM hub_task t WHERE t.id = ?1 AND {NEEDED})");
@@ -299,7 +300,7 @@ impl Store {
         before: UnixSeconds,
         keep: u32,
         limit: u32,
-    ) -> Result<Vec<i64>, StoreError> {
+    ) -> Result<Vec<HubTaskId>, StoreError> {
         self.read(|tx| {
             tx.query_all(
                 "SELECT t.id FROM hub_task t WHERE t.done_at IS NOT NULL AND (
@@ -319,10 +320,10 @@ impl Store {
     }
 
     /// Deletes finished tasks, and jobs that have no task left.
-    pub fn forget_hub_tasks(&self, tasks: Vec<i64>) -> Result<(), StoreError> {
+    pub fn forget_hub_tasks(&self, tasks: Vec<HubTaskId>) -> Result<(), StoreError> {
         self.write(move |tx| {
             let tasks = serde_json::json!(tasks).to_string();
-            let jobs: Vec<Option<i64>> = tx.query_all(
+            let jobs: Vec<Option<HubJobId>> = tx.query_all(
                 concat!(
                     "DELETE FROM hub_task WHERE done_at IS NOT NULL AND id IN ",
                     values_of_1!(),

@@ -8,6 +8,7 @@ use super::engine::{Parameters, Tx, params};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::exclusion::Individual;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{EnrollmentId, GenerationId};
 use std::collections::BTreeSet;
 
 /// The leaves in the slots of individual enrollments: `e` is the enrollment, `i` the leaf's intent.
@@ -42,10 +43,10 @@ pub(super) const IS_BLOCKED: &str = concat!(
 
 /// An individual enrollment with the leaves in its slots.
 pub(super) struct Holder {
-    pub(super) id: i64,
+    pub(super) id: EnrollmentId,
     provisioning: String,
     overlay_of: Option<String>,
-    leaves: Vec<(Thumbprint, i64)>,
+    leaves: Vec<(Thumbprint, GenerationId)>,
 }
 
 impl Holder {
@@ -77,7 +78,7 @@ impl Store {
     /// generations that has not expired, those that are being removed too.
     pub fn individuals_below(
         &self,
-        generations: &BTreeSet<i64>,
+        generations: &BTreeSet<GenerationId>,
         now: UnixSeconds,
     ) -> Result<Vec<IndividualsBelow>, StoreError> {
         let condition = concat!(
@@ -123,7 +124,7 @@ fn counts(
 /// Returns the individual enrollments that hold a leaf by one of these generations.
 pub(super) fn with_leaves_by(
     tx: &Tx<'_>,
-    generations: &BTreeSet<i64>,
+    generations: &BTreeSet<GenerationId>,
 ) -> Result<Vec<Holder>, StoreError> {
     let sql = format!("{LEAVES} AND i.issuer IN {} ORDER BY e.id", values_of_1!());
     holders(tx, &sql, params![list(generations)])
@@ -136,7 +137,7 @@ pub(super) fn beside_groups(tx: &Tx<'_>) -> Result<Vec<Holder>, StoreError> {
 }
 
 /// Returns the enrollment with this row id, if it holds a leaf.
-pub(super) fn holder(tx: &Tx<'_>, id: i64) -> Result<Option<Holder>, StoreError> {
+pub(super) fn holder(tx: &Tx<'_>, id: EnrollmentId) -> Result<Option<Holder>, StoreError> {
     let sql = format!("{LEAVES} AND e.id = ?1");
     Ok(holders(tx, &sql, params![id])?.pop())
 }
@@ -160,6 +161,6 @@ fn holders(tx: &Tx<'_>, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Hol
     Ok(holders)
 }
 
-fn list(generations: &BTreeSet<i64>) -> String {
+fn list(generations: &BTreeSet<GenerationId>) -> String {
     serde_json::json!(generations).to_string()
 }

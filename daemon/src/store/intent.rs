@@ -4,6 +4,7 @@ use super::certificate::CertificateRow;
 use super::certified_key::KeyRefusal;
 use super::{REQUESTER_REVOKED, StoreError, UnixSeconds};
 use crate::enrollment::role::Role;
+use crate::ids::{GenerationId, IntentId};
 use std::collections::BTreeSet;
 
 /// The purpose of a signature.
@@ -42,7 +43,7 @@ pub struct Intent {
     /// The serial number.
     pub serial: Vec<u8>,
     /// The generation that signs.
-    pub issuer: i64,
+    pub issuer: GenerationId,
     /// The purpose of the signature.
     pub purpose: Purpose,
     /// The profile's name.
@@ -99,15 +100,21 @@ pub struct Requester {
 /// Bytes that were recorded durably before a token gets them. Only the store makes this value, and
 /// a token signs nothing else: promise 1 of the design as a type.
 #[derive(Debug)]
-pub struct Recorded {
-    id: i64,
+pub struct Recorded<Id = IntentId> {
+    id: Id,
     tbs: Vec<u8>,
     requester: Option<Requester>,
 }
 
 impl Recorded {
+    pub(super) fn of_intent(id: IntentId, tbs: Vec<u8>, requester: Option<Requester>) -> Self {
+        Self { id, tbs, requester }
+    }
+}
+
+impl<Id: Copy> Recorded<Id> {
     /// For bytes of the other tables: requests and revocation lists.
-    pub(super) fn new(id: i64, tbs: Vec<u8>) -> Self {
+    pub(super) fn new(id: Id, tbs: Vec<u8>) -> Self {
         Self {
             id,
             tbs,
@@ -115,16 +122,12 @@ impl Recorded {
         }
     }
 
-    pub(super) fn of_intent(id: i64, tbs: Vec<u8>, requester: Option<Requester>) -> Self {
-        Self { id, tbs, requester }
-    }
-
     pub(super) fn requester(&self) -> Option<Requester> {
         self.requester
     }
 
-    /// Returns the row id; for a certificate that of the intent.
-    pub fn id(&self) -> i64 {
+    /// Returns the row id; for a request that of its generation.
+    pub fn id(&self) -> Id {
         self.id
     }
 

@@ -12,6 +12,7 @@ use super::intent::{Idempotency, Intent, IntentRefusal, PriorRequest, Purpose, R
 use super::{Store, StoreError, generation, leaf, possession};
 use crate::enrollment::role::Role;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{CaCertificateId, GenerationId, IntentId};
 use std::sync::atomic::Ordering;
 
 /// Effects to record with a certificate.
@@ -30,12 +31,12 @@ pub enum OnIssued {
     /// The generation has its certificate: it serves or is staged.
     Authority {
         /// The generation's row id.
-        generation: i64,
+        generation: GenerationId,
     },
     /// The possession of this CA certificate can be proven to the provisioning service.
     Possession {
         /// The CA certificate's row id.
-        ca_certificate: i64,
+        ca_certificate: CaCertificateId,
     },
 }
 
@@ -134,7 +135,7 @@ impl Store {
     }
 }
 
-fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<i64, IntentRefusal> {
+fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal> {
     let idempotency = intent.idempotency.as_ref();
     if let Some(Idempotency { key, .. }) = idempotency
         && let Some(prior) = prior_request(tx, &intent.caller, key)?
@@ -203,7 +204,7 @@ fn refusal_of(error: StoreError, subject: &str) -> IntentRefusal {
 
 fn apply_effects(
     tx: &Tx<'_>,
-    (intent, sha256, presented): (i64, &[u8; 32], Option<Thumbprint>),
+    (intent, sha256, presented): (IntentId, &[u8; 32], Option<Thumbprint>),
     on_issued: &OnIssued,
     entry: &AuditEntry,
 ) -> Result<IssuedEffects, StoreError> {
@@ -233,7 +234,7 @@ fn prior_request(
     caller: &str,
     idempotency_key: &str,
 ) -> Result<Option<PriorRequest>, StoreError> {
-    let found: Option<(i64, String)> = tx.query_optional(
+    let found: Option<(IntentId, String)> = tx.query_optional(
         "SELECT id, state FROM intent WHERE caller = ?1 AND idempotency_key = ?2",
         params![caller, idempotency_key],
         |row| Ok((row.get(0)?, row.get(1)?)),

@@ -11,6 +11,8 @@ use super::mark::{self, MarkSubject};
 use super::{StoreError, block, compromise, conflicts, hub_observation, leaf_roll, roll};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::IntentId;
+use crate::unix_seconds::UnixSeconds;
 use serde_json::json;
 
 /// Step 7, for a device: checks that the spelling is the one on record, that the device may have
@@ -89,7 +91,7 @@ pub(super) fn record(
     tx: &Tx<'_>,
     registration_id: &str,
     profile: &str,
-    certificate: i64,
+    certificate: IntentId,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
     let added = tx.execute(
@@ -209,7 +211,7 @@ fn in_use(
     row: &EnrollmentRow,
     presented: Option<Thumbprint>,
 ) -> Result<Vec<Thumbprint>, StoreError> {
-    let since = roll::open_roll(tx, row.id)?.map_or(0, |it| it.changed_at);
+    let since = roll::open_roll(tx, row.id)?.map_or(UnixSeconds::MIN, |it| it.changed_at);
     let observed = hub_observation::find(tx, &row.provisioning, &row.name)?;
     // An earlier observation cannot show the newer leaf.
     let observed = observed.filter(|it| it.seen_at >= since);

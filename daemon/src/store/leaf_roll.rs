@@ -13,13 +13,14 @@ use super::{Store, StoreError, UnixSeconds, conflicts, leaf};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{EnrollmentId, RollId};
 use serde_json::{Value, json};
 
 /// An individual enrollment whose only leaf expires soon.
 #[derive(Clone, Debug)]
 pub struct EndingLeaf {
     /// Row id of the enrollment.
-    pub enrollment: i64,
+    pub enrollment: EnrollmentId,
     /// The registration id.
     pub name: String,
     /// The end of the leaf.
@@ -30,9 +31,9 @@ pub struct EndingLeaf {
 #[derive(Clone, Debug)]
 pub struct RollStep {
     /// The roll.
-    pub roll: i64,
+    pub roll: RollId,
     /// Its enrollment.
-    pub enrollment: i64,
+    pub enrollment: EnrollmentId,
     /// The state on which the step was decided. If it has changed, the step is not made.
     pub from_state: RollState,
     /// The slots on which the step was decided. If they have changed, the step is not made.
@@ -50,7 +51,7 @@ impl Store {
     /// serve one certificate, no roll is open and no block is in place.
     pub fn request_roll(
         &self,
-        enrollment: i64,
+        enrollment: EnrollmentId,
         detail: Value,
         entry: AuditEntry,
     ) -> Result<RollRow, StoreError> {
@@ -129,7 +130,7 @@ impl Store {
     /// yet; in a staged roll the next certificate leaves its slot.
     pub fn abort_leaf_roll(
         &self,
-        roll: i64,
+        roll: RollId,
         overridden: Value,
         entry: AuditEntry,
     ) -> Result<(), StoreError> {
@@ -168,7 +169,7 @@ impl Store {
 }
 
 /// Returns true if the enrollment's open roll only waits to retire the old leaf.
-pub(super) fn drains(tx: &Tx<'_>, enrollment: i64) -> Result<bool, StoreError> {
+pub(super) fn drains(tx: &Tx<'_>, enrollment: EnrollmentId) -> Result<bool, StoreError> {
     let open = open_roll(tx, enrollment)?;
     Ok(open.is_none_or(|it| it.state == RollState::Draining))
 }
@@ -177,7 +178,7 @@ pub(super) fn drains(tx: &Tx<'_>, enrollment: i64) -> Result<bool, StoreError> {
 /// is done if the old leaf has left its slot, and aborted if the new one has.
 pub(super) fn end_by_renewal(
     tx: &Tx<'_>,
-    enrollment: i64,
+    enrollment: EnrollmentId,
     slots: &Slots,
     entry: &AuditEntry,
 ) -> Result<(), StoreError> {
@@ -211,7 +212,7 @@ pub(super) fn end_by_renewal(
 
 /// Sets the certificate whose expiry ends the rollover. After a compromise of one slot that is the
 /// surviving good leaf, which the new one replaces.
-fn replaces(tx: &Tx<'_>, roll: i64, retiring: Thumbprint) -> Result<(), StoreError> {
+fn replaces(tx: &Tx<'_>, roll: RollId, retiring: Thumbprint) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE roll SET old_certificate = ?2 WHERE id = ?1",
         params![roll, retiring.as_bytes()],

@@ -2,26 +2,27 @@
 
 use super::audit::{self, AuditEntry};
 use super::engine::dialect::greatest;
-use super::engine::{Row, Tx, params};
+use super::engine::{Parameter, Row, Tx, params};
 use super::json::to_json;
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::history::History;
+use crate::ids::{CaCertificateId, EnrollmentId, MarkId};
 use serde_json::Value;
 
 /// The subject of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MarkSubject {
     /// An enrollment's row id.
-    Enrollment(i64),
+    Enrollment(EnrollmentId),
     /// A CA certificate's row id.
-    CaCertificate(i64),
+    CaCertificate(CaCertificateId),
 }
 
 /// A dirty mark.
 #[derive(Clone, Debug)]
 pub struct MarkRow {
     /// The mark's row id.
-    pub id: i64,
+    pub id: MarkId,
     /// The enrollment or CA certificate.
     pub subject: MarkSubject,
     /// How many causes it has had: work done for an older cause does not clear a newer one.
@@ -94,7 +95,7 @@ impl Store {
 
     /// Returns when the next mark is due at this service. Marks that wait for another mark do not
     /// count: completing that one wakes the reconciler.
-    pub fn next_due(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
+    pub fn next_due(&self, provisioning: &str) -> Result<Option<UnixSeconds>, StoreError> {
         self.read(|tx| {
             tx.query_one(
                 "SELECT min(m.due_at) FROM mark m LEFT JOIN enrollment e ON e.id = m.enrollment
@@ -199,7 +200,7 @@ impl Store {
     }
 
     /// Returns how many marks wait, how many are parked, and since when the oldest waits.
-    pub fn mark_counts(&self) -> Result<(i64, i64, Option<i64>), StoreError> {
+    pub fn mark_counts(&self) -> Result<(i64, i64, Option<UnixSeconds>), StoreError> {
         self.read(|tx| {
             tx.query_one(
                 "SELECT count(*) FILTER (WHERE parked = 0),
@@ -218,7 +219,7 @@ pub(super) fn raise(
     cause: &str,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let (table, id) = match subject {
+    let (table, id): (_, &dyn Parameter) = match &subject {
         MarkSubject::Enrollment(id) => ("enrollment", id),
         MarkSubject::CaCertificate(id) => ("ca_certificate", id),
     };
@@ -237,7 +238,7 @@ pub(super) fn raise(
 /// Marks an enrollment for an exclusion: it is reconciled before all other marks.
 pub(super) fn raise_urgent(
     tx: &Tx<'_>,
-    enrollment: i64,
+    enrollment: EnrollmentId,
     cause: &str,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
@@ -319,7 +320,7 @@ pub(super) fn from_columns(
     first: usize,
     subject: MarkSubject,
 ) -> Result<Option<MarkRow>, StoreError> {
-    let Some(id) = row.get::<Option<i64>>(first)? else {
+    let Some(id) = row.get::<Option<MarkId>>(first)? else {
         return Ok(None);
     };
     Ok(Some(MarkRow {

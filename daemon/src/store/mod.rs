@@ -89,6 +89,7 @@ mod unchanged;
 mod writer;
 
 pub use crate::enrollment::roll::{RollReason, RollState};
+pub use crate::unix_seconds::UnixSeconds;
 pub use abandon::FOUND_AT_START;
 pub use admission::NewEnrollment;
 pub use adoption::{AdoptedGeneration, MadeElsewhere};
@@ -139,9 +140,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use writer::Writer;
-
-/// Seconds since 1970-01-01, as `SystemTime` counts them: all times on record and in parameters.
-pub type UnixSeconds = i64;
 
 /// How long a connection waits for a lock, such as a reader for a checkpoint.
 const BUSY_TIMEOUT_MS: u64 = 5_000;

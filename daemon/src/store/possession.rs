@@ -7,18 +7,19 @@ use super::mark::{self, MarkSubject};
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::ca_certificate::{PossessionProof, Stage, VerificationCode};
 use crate::enrollment::desired::SlotCertificate;
+use crate::ids::{CaCertificateId, GenerationId};
 
 /// A CA certificate that a service must hold verified.
 #[derive(Clone, Debug)]
 pub struct CaCertificateRow {
     /// The CA certificate's row id.
-    pub id: i64,
+    pub id: CaCertificateId,
     /// The provisioning service.
     pub provisioning: String,
     /// Its name at the service.
     pub name: String,
     /// The generation whose certificate it is.
-    pub generation: i64,
+    pub generation: GenerationId,
     /// The certificate, DER.
     pub certificate: Vec<u8>,
     /// How far the proof is.
@@ -38,11 +39,11 @@ impl Store {
         &self,
         provisioning: String,
         name: String,
-        generation: i64,
+        generation: GenerationId,
         entry: AuditEntry,
     ) -> Result<bool, StoreError> {
         self.write(move |tx| {
-            let added: Option<i64> = tx.query_optional(
+            let added: Option<CaCertificateId> = tx.query_optional(
                 "INSERT INTO ca_certificate (provisioning, name, generation, proof)
                  VALUES (?1, ?2, ?3, ?4) ON CONFLICT (provisioning, generation) DO NOTHING
                  RETURNING id",
@@ -69,14 +70,14 @@ impl Store {
     }
 
     /// Returns one CA certificate.
-    pub fn ca_certificate(&self, id: i64) -> Result<CaCertificateRow, StoreError> {
+    pub fn ca_certificate(&self, id: CaCertificateId) -> Result<CaCertificateRow, StoreError> {
         self.read(|tx| by_id(tx, id))
     }
 
     /// Replaces the proof `from`. Fails with `Conflict` if another one is on record.
     pub fn advance_proof(
         &self,
-        id: i64,
+        id: CaCertificateId,
         from: PossessionProof,
         to: PossessionProof,
     ) -> Result<(), StoreError> {
@@ -113,7 +114,11 @@ impl Store {
 }
 
 /// Step 10, for a verification certificate: adds it to the proof.
-pub(super) fn prove(tx: &Tx<'_>, ca_certificate: i64, at: UnixSeconds) -> Result<(), StoreError> {
+pub(super) fn prove(
+    tx: &Tx<'_>,
+    ca_certificate: CaCertificateId,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
     let row = by_id(tx, ca_certificate)?;
     let Stage::CodeKnown { code } = row.proof.stage().clone() else {
         return Ok(());
@@ -141,8 +146,12 @@ pub(super) fn prove(tx: &Tx<'_>, ca_certificate: i64, at: UnixSeconds) -> Result
 }
 
 /// Marks a generation's certificate for removal at every service. Returns how many hold it.
-pub(super) fn remove(tx: &Tx<'_>, generation: i64, at: UnixSeconds) -> Result<usize, StoreError> {
-    let held: Vec<i64> = tx.query_all(
+pub(super) fn remove(
+    tx: &Tx<'_>,
+    generation: GenerationId,
+    at: UnixSeconds,
+) -> Result<usize, StoreError> {
+    let held: Vec<CaCertificateId> = tx.query_all(
         "SELECT id FROM ca_certificate WHERE generation = ?1 AND removed = 0",
         params![generation],
         |row| row.get(0),
@@ -158,7 +167,7 @@ pub(super) fn remove(tx: &Tx<'_>, generation: i64, at: UnixSeconds) -> Result<us
     Ok(held.len())
 }
 
-pub(super) fn by_id(tx: &Tx<'_>, id: i64) -> Result<CaCertificateRow, StoreError> {
+pub(super) fn by_id(tx: &Tx<'_>, id: CaCertificateId) -> Result<CaCertificateRow, StoreError> {
     let found = tx.query_optional(&format!("{SELECT} WHERE a.id = ?1"), params![id], from_row)?;
     found.ok_or_else(|| StoreError::Missing(format!("CA certificate {id}")))
 }

@@ -13,17 +13,18 @@ use super::revocation::Revoked;
 use super::{Store, StoreError, UnixSeconds, conflicts, exclusion, hold, individual};
 use crate::enrollment::exclusion::below;
 use crate::enrollment::slots::Slots;
+use crate::ids::{BlockId, EnrollmentId};
 
 impl Store {
     /// Lifts a block: reverts its restrictions, and takes the first chunk of the certificates that
     /// it holds off hold; the others follow ([`Store::release_holds`]). A device goes back to its
     /// group, unless that group would admit a compromised leaf.
-    pub fn readmit(&self, block: i64, entry: AuditEntry) -> Result<Revoked, StoreError> {
+    pub fn readmit(&self, block: BlockId, entry: AuditEntry) -> Result<Revoked, StoreError> {
         self.write(move |tx| readmit(tx, block, &entry))
     }
 }
 
-fn readmit(tx: &Tx<'_>, block: i64, entry: &AuditEntry) -> Result<Revoked, StoreError> {
+fn readmit(tx: &Tx<'_>, block: BlockId, entry: &AuditEntry) -> Result<Revoked, StoreError> {
     let undo = block::lift(tx, block, entry)?;
     let revoked = hold::release(tx, block, entry.at)?;
     // Backwards: a restriction that came after another one is reverted before it.
@@ -40,7 +41,7 @@ fn readmit(tx: &Tx<'_>, block: i64, entry: &AuditEntry) -> Result<Revoked, Store
 }
 
 /// Enables the individual enrollments that no exclusion needs disabled any more.
-fn enable_individuals(tx: &Tx<'_>, block: i64, at: UnixSeconds) -> Result<(), StoreError> {
+fn enable_individuals(tx: &Tx<'_>, block: BlockId, at: UnixSeconds) -> Result<(), StoreError> {
     let block = block::by_id(tx, block)?;
     let disabled = match (block.kind, block.generation) {
         (BlockKind::Generation, Some(number)) => {
@@ -66,7 +67,7 @@ fn enable_individuals(tx: &Tx<'_>, block: i64, at: UnixSeconds) -> Result<(), St
 fn revert(
     tx: &Tx<'_>,
     undo: &Undo,
-    blocking: Option<i64>,
+    blocking: Option<EnrollmentId>,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
     let Some(row) = enrollment::find(tx, undo.enrollment())? else {
@@ -119,7 +120,7 @@ fn restore(
     tx: &Tx<'_>,
     row: &EnrollmentRow,
     slots: &Slots,
-    blocking: Option<i64>,
+    blocking: Option<EnrollmentId>,
 ) -> Result<(), StoreError> {
     save_slots(tx, row.id, slots)?;
     set_status(tx, row.id, conflicts::may_enable(tx, row, slots)?)?;

@@ -9,12 +9,13 @@ use super::audit::{self, AuditEntry};
 use super::engine::params;
 use super::generation::certify;
 use super::{Recorded, Store, StoreError};
+use crate::ids::GenerationId;
 
 /// A request to record before it is signed.
 #[derive(Clone, Debug)]
 pub struct NewRequest {
     /// The generation; its key is on record.
-    pub generation: i64,
+    pub generation: GenerationId,
     /// The path length that the issuer must allow.
     pub path_length: Option<u8>,
     /// The bytes to be signed, complete.
@@ -25,7 +26,7 @@ pub struct NewRequest {
 #[derive(Clone, Debug)]
 pub struct InstalledCertificate {
     /// The generation that asked for it.
-    pub generation: i64,
+    pub generation: GenerationId,
     /// The certificate.
     pub certificate: MadeElsewhere,
     /// The chain above it: PEM, from the issuer's to the self-signed one.
@@ -39,7 +40,7 @@ impl Store {
         &self,
         request: NewRequest,
         entry: AuditEntry,
-    ) -> Result<Recorded, StoreError> {
+    ) -> Result<Recorded<GenerationId>, StoreError> {
         self.write(move |tx| {
             let id = request.generation;
             let known: Option<Vec<u8>> = tx.query_optional(
@@ -61,7 +62,7 @@ impl Store {
     }
 
     /// Returns true if this generation was asked to sign a certificate, its own included.
-    pub fn has_signed(&self, generation: i64) -> Result<bool, StoreError> {
+    pub fn has_signed(&self, generation: GenerationId) -> Result<bool, StoreError> {
         self.read(|tx| {
             tx.query_one(
                 "SELECT EXISTS (SELECT 1 FROM intent WHERE issuer = ?1)",
@@ -74,7 +75,7 @@ impl Store {
     /// Records the signed request. Changes nothing if a signed one is on record.
     pub fn record_signed_request(
         &self,
-        recorded: &Recorded,
+        recorded: &Recorded<GenerationId>,
         der: &[u8],
         entry: AuditEntry,
     ) -> Result<(), StoreError> {

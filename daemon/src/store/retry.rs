@@ -5,6 +5,7 @@ use super::engine::{Tx, params};
 use super::json::to_json;
 use super::possession::by_id;
 use super::{Store, StoreError};
+use crate::ids::CaCertificateId;
 
 impl Store {
     /// Makes waiting and parked marks due now: all, or those of one enrollment or CA certificate
@@ -31,7 +32,7 @@ impl Store {
 
 /// Restarts parked proofs of possession: all, or those of this name.
 fn restart_parked(tx: &Tx<'_>, name: Option<&str>) -> Result<(), StoreError> {
-    let parked: Vec<i64> = tx.query_all(
+    let parked: Vec<CaCertificateId> = tx.query_all(
         "SELECT a.id FROM ca_certificate a JOIN mark m ON m.ca_certificate = a.id
          WHERE m.parked = 1 AND (?1 IS NULL OR a.name = ?1)",
         params![name],

@@ -7,6 +7,7 @@
 use super::audit::{self, AuditEntry};
 use super::engine::{Parameter, Parameters, Row, Tx, params};
 use super::{Store, StoreError, UnixSeconds, certified_key};
+use crate::ids::{GenerationId, IntentId};
 use crate::x509::revocation::RevocationReason;
 use serde_json::json;
 
@@ -16,7 +17,7 @@ pub enum RevocationTarget {
     /// The certificate of this intent.
     Certificate {
         /// The intent's row id.
-        intent: i64,
+        intent: IntentId,
     },
     /// The certificate with this serial number.
     Serial(Vec<u8>),
@@ -31,7 +32,7 @@ pub enum RevocationTarget {
     /// The generation's own certificate.
     Generation {
         /// The generation's row id.
-        generation: i64,
+        generation: GenerationId,
     },
 }
 
@@ -52,15 +53,15 @@ pub struct Revocation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevokedCertificate {
     /// The intent's row id.
-    pub intent: i64,
+    pub intent: IntentId,
     /// The serial number.
     pub serial: Vec<u8>,
     /// The issuing generation.
-    pub issuer: i64,
+    pub issuer: GenerationId,
     /// The common name.
     pub subject: String,
     /// When and why it was revoked; `None` while it is good.
-    pub revoked: Option<(i64, RevocationReason)>,
+    pub revoked: Option<(UnixSeconds, RevocationReason)>,
 }
 
 /// The certificates that a revocation or a lifted hold has changed or not.
@@ -125,7 +126,7 @@ pub(super) fn unrevoke(tx: &Tx<'_>, revocation: &Revocation) -> Result<Revoked, 
 }
 
 /// Returns true if a block holds this certificate.
-pub(super) fn is_held(tx: &Tx<'_>, certificate: i64) -> Result<bool, StoreError> {
+pub(super) fn is_held(tx: &Tx<'_>, certificate: IntentId) -> Result<bool, StoreError> {
     tx.query_one(
         "SELECT EXISTS (SELECT 1 FROM block_hold WHERE certificate = ?1)",
         params![certificate],
@@ -133,7 +134,7 @@ pub(super) fn is_held(tx: &Tx<'_>, certificate: i64) -> Result<bool, StoreError>
     )
 }
 
-type RevokedSince = Option<(i64, RevocationReason)>;
+type RevokedSince = Option<(UnixSeconds, RevocationReason)>;
 
 /// Changes the target's certificates. `decide` returns the new state, or `None` for no change.
 fn change(
@@ -231,7 +232,7 @@ fn select(
 
 fn from_row(row: &Row<'_>) -> Result<RevokedCertificate, StoreError> {
     // A date without a reason is unreadable, never good.
-    let revoked = match row.get::<Option<i64>>(4)? {
+    let revoked = match row.get::<Option<UnixSeconds>>(4)? {
         Some(since) => Some((since, row.get(5)?)),
         None => None,
     };

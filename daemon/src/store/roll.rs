@@ -10,6 +10,7 @@ use super::json::from_json;
 use super::{Store, StoreError, UnixSeconds};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{EnrollmentId, GenerationId, RollId};
 use serde_json::Value;
 
 /// The subject of a roll.
@@ -18,7 +19,7 @@ pub enum RollSubject {
     /// The leaf of an individual enrollment.
     Enrollment {
         /// The enrollment's row id.
-        id: i64,
+        id: EnrollmentId,
         /// The provisioning service.
         provisioning: String,
         /// The registration id.
@@ -29,9 +30,9 @@ pub enum RollSubject {
         /// The authority's name.
         name: String,
         /// The generation that is replaced.
-        old_generation: i64,
+        old_generation: GenerationId,
         /// The generation that replaces it, once it is planned.
-        new_generation: Option<i64>,
+        new_generation: Option<GenerationId>,
     },
 }
 
@@ -48,7 +49,7 @@ impl RollSubject {
 #[derive(Clone, Debug)]
 pub struct RollRow {
     /// The roll's row id.
-    pub id: i64,
+    pub id: RollId,
     /// The subject.
     pub subject: RollSubject,
     /// Why.
@@ -64,7 +65,7 @@ pub struct RollRow {
     /// Options and evidence, in a form that depends on the kind of subject.
     pub detail: Value,
     /// The roll that has started this one.
-    pub parent: Option<i64>,
+    pub parent: Option<RollId>,
     /// The actor that started it.
     pub started_by: String,
     /// When it was started.
@@ -82,16 +83,16 @@ pub(super) struct NewRoll<'a> {
     pub old_certificate: Thumbprint,
     pub new_certificate: Option<Thumbprint>,
     pub detail: &'a Value,
-    pub parent: Option<i64>,
+    pub parent: Option<RollId>,
 }
 
 /// The subject of a new roll.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NewSubject<'a> {
     /// An individual enrollment.
-    Enrollment(i64),
+    Enrollment(EnrollmentId),
     /// An authority, and the generation that is replaced.
-    Authority(&'a str, i64),
+    Authority(&'a str, GenerationId),
 }
 
 const SELECT: &str = "SELECT r.id, r.enrollment, e.provisioning, e.name, r.authority, \
@@ -106,7 +107,7 @@ impl Store {
     pub fn rolls(
         &self,
         open: bool,
-        after: Option<i64>,
+        after: Option<RollId>,
         limit: u32,
     ) -> Result<Vec<RollRow>, StoreError> {
         self.read(|tx| {
@@ -118,12 +119,12 @@ impl Store {
     }
 
     /// Returns one roll.
-    pub fn roll(&self, id: i64) -> Result<RollRow, StoreError> {
+    pub fn roll(&self, id: RollId) -> Result<RollRow, StoreError> {
         self.read(|tx| roll_by_id(tx, id))
     }
 
     /// Returns the rolls that a roll has started, oldest first.
-    pub fn child_rolls(&self, parent: i64) -> Result<Vec<RollRow>, StoreError> {
+    pub fn child_rolls(&self, parent: RollId) -> Result<Vec<RollRow>, StoreError> {
         self.read(|tx| roll_rows(tx, "WHERE r.parent = ?1 ORDER BY r.id", params![parent]))
     }
 
@@ -165,7 +166,7 @@ impl Store {
     }
 
     /// Returns when the first old leaf that is still in a slot ends.
-    pub fn next_retirement(&self) -> Result<Option<i64>, StoreError> {
+    pub fn next_retirement(&self) -> Result<Option<UnixSeconds>, StoreError> {
         self.read(|tx| {
             tx.query_one(
                 "SELECT min(i.not_after) FROM roll r
@@ -184,7 +185,7 @@ impl Store {
 /// open roll, or starts a roll where none was requested.
 pub(super) fn stage(
     tx: &Tx<'_>,
-    enrollment: i64,
+    enrollment: EnrollmentId,
     old: Thumbprint,
     new: Thumbprint,
     entry: &AuditEntry,
@@ -214,7 +215,7 @@ pub(super) fn stage(
 /// expiry roll; one by compromise still waits for service and hub.
 pub(super) fn replaced(
     tx: &Tx<'_>,
-    enrollment: i64,
+    enrollment: EnrollmentId,
     new: Thumbprint,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
@@ -232,7 +233,7 @@ pub(super) fn insert(
     tx: &Tx<'_>,
     new: &NewRoll<'_>,
     entry: &AuditEntry,
-) -> Result<i64, StoreError> {
+) -> Result<RollId, StoreError> {
     let (enrollment, authority, old_generation) = match new.subject {
         NewSubject::Enrollment(id) => (Some(id), None, None),
         NewSubject::Authority(name, generation) => (None, Some(name), Some(generation)),
@@ -261,7 +262,7 @@ pub(super) fn insert(
 /// Sets the state of a roll.
 pub(super) fn set_state(
     tx: &Tx<'_>,
-    roll: i64,
+    roll: RollId,
     state: RollState,
     at: UnixSeconds,
 ) -> Result<(), StoreError> {
@@ -273,7 +274,7 @@ pub(super) fn set_state(
 }
 
 /// Makes the open rolls that `parent` has started those of `other`, which takes its place.
-pub(super) fn adopt_children(tx: &Tx<'_>, parent: i64, other: i64) -> Result<(), StoreError> {
+pub(super) fn adopt_children(tx: &Tx<'_>, parent: RollId, other: RollId) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE roll SET parent = ?2 WHERE parent = ?1 AND state NOT IN ('done', 'aborted')",
         params![parent, other],
@@ -282,12 +283,15 @@ pub(super) fn adopt_children(tx: &Tx<'_>, parent: i64, other: i64) -> Result<(),
 }
 
 /// Returns the open roll of an enrollment.
-pub(super) fn open_roll(tx: &Tx<'_>, enrollment: i64) -> Result<Option<RollRow>, StoreError> {
+pub(super) fn open_roll(
+    tx: &Tx<'_>,
+    enrollment: EnrollmentId,
+) -> Result<Option<RollRow>, StoreError> {
     let condition = "WHERE r.enrollment = ?1 AND r.state NOT IN ('done', 'aborted')";
     Ok(roll_rows(tx, condition, params![enrollment])?.pop())
 }
 
-pub(super) fn roll_by_id(tx: &Tx<'_>, id: i64) -> Result<RollRow, StoreError> {
+pub(super) fn roll_by_id(tx: &Tx<'_>, id: RollId) -> Result<RollRow, StoreError> {
     let found = roll_rows(tx, "WHERE r.id = ?1", params![id])?.pop();
     found.ok_or_else(|| StoreError::Missing(format!("roll {id}")))
 }
@@ -302,7 +306,7 @@ pub(super) fn roll_rows(
 }
 
 fn from_row(row: &Row<'_>) -> Result<RollRow, StoreError> {
-    let subject = match row.get::<Option<i64>>(1)? {
+    let subject = match row.get::<Option<EnrollmentId>>(1)? {
         Some(id) => RollSubject::Enrollment {
             id,
             provisioning: row.get(2)?,

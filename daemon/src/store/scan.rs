@@ -8,6 +8,7 @@ use super::json::to_json;
 use super::mark::{self, MarkRow, MarkSubject, Observation};
 use super::{EnrollmentKind, Store, StoreError, UnixSeconds};
 use crate::enrollment::history::History;
+use crate::ids::{EnrollmentId, MarkId};
 
 /// The result of one page of a scan.
 #[derive(Clone, Debug, Default)]
@@ -15,9 +16,9 @@ pub struct ScannedPage {
     /// The scan's number.
     pub scan: i64,
     /// Enrollments on the page.
-    pub seen: Vec<i64>,
+    pub seen: Vec<EnrollmentId>,
     /// Enrollments without a mark whose record differs from the last observation.
-    pub changed: Vec<i64>,
+    pub changed: Vec<EnrollmentId>,
     /// Marks whose enrollment is as desired.
     pub in_place: Vec<(MarkRow, Observation)>,
 }
@@ -87,7 +88,7 @@ impl Store {
         at: UnixSeconds,
     ) -> Result<usize, StoreError> {
         self.write(move |tx| {
-            let missing: Vec<i64> = tx.query_all(
+            let missing: Vec<EnrollmentId> = tx.query_all(
                 "SELECT id FROM enrollment e
                  WHERE provisioning = ?1 AND kind = ?2 AND seen_in_scan < ?3 AND removed = 0
                    AND observed IS NOT NULL
@@ -135,7 +136,7 @@ impl Store {
     }
 
     /// Returns when a scan of the service last ended; `None` if none has.
-    pub fn last_scan(&self, provisioning: &str) -> Result<Option<i64>, StoreError> {
+    pub fn last_scan(&self, provisioning: &str) -> Result<Option<UnixSeconds>, StoreError> {
         self.read(|tx| {
             tx.query_one(
                 "SELECT max(scanned_at) FROM service_load WHERE provisioning = ?1",
@@ -172,7 +173,7 @@ impl Store {
     pub fn never_sent(
         &self,
         provisioning: &str,
-        after: i64,
+        after: MarkId,
         now: UnixSeconds,
         limit: u32,
     ) -> Result<Vec<EnrollmentRow>, StoreError> {
@@ -190,9 +191,9 @@ impl Store {
     /// Does [`record_attempt`](Store::record_attempt) for several enrollments in one transaction.
     pub fn record_attempts<'a>(
         &self,
-        attempts: impl Iterator<Item = (i64, &'a History)>,
+        attempts: impl Iterator<Item = (EnrollmentId, &'a History)>,
     ) -> Result<(), StoreError> {
-        let attempts: Vec<(i64, String)> = attempts
+        let attempts: Vec<(EnrollmentId, String)> = attempts
             .map(|(id, history)| Ok((id, to_json(history)?)))
             .collect::<Result<_, StoreError>>()?;
         self.write(move |tx| {

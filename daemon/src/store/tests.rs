@@ -27,7 +27,7 @@ use crate::enrollment::thumbprint::Thumbprint;
 use crate::x509::key::KeyType;
 use pollster::block_on;
 use serde_json::json;
-use stage::{Stage, block_of, entry, root_generation};
+use stage::{Stage, block_of, entry, root_generation, unix};
 
 #[test]
 fn an_intent_never_changes_and_is_never_deleted() {
@@ -78,8 +78,8 @@ fn what_a_crash_leaves_open_is_abandoned_once_and_audited() {
     let stage = Stage::new();
     block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
     block_on(stage.store.record_intent(stage.intent("pump-8", 3))).unwrap();
-    assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 2);
-    assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 0);
+    assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 2);
+    assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 0);
     let journal = stage.store.audit_after(0, 100).unwrap();
     assert_eq!(
         journal
@@ -98,7 +98,7 @@ fn a_serial_number_exists_once_even_after_it_was_abandoned() {
     block_on(
         stage
             .store
-            .abandon_intent(recorded.id(), "token gone".into(), 1_000),
+            .abandon_intent(recorded.id(), "token gone".into(), unix(1_000)),
     )
     .unwrap();
     let again = block_on(stage.store.record_intent(stage.intent("pump-8", 2)));
@@ -126,18 +126,18 @@ fn a_withdrawn_intent_is_audited_and_listed_nowhere() {
     let withdraw = |reason: &str| {
         let withdrawn = stage
             .store
-            .withdraw_intent(recorded.id(), reason.into(), 1_000);
+            .withdraw_intent(recorded.id(), reason.into(), unix(1_000));
         block_on(withdrawn).unwrap();
     };
     withdraw("no worker");
     withdraw("again");
     assert_eq!(stage.store.revocation_counts().unwrap(), counts);
-    let draft = stage.store.draft_crl(stage.root, 0).unwrap();
+    let draft = stage.store.draft_crl(stage.root, unix(0)).unwrap();
     assert!(draft.entries.is_empty(), "{draft:?}");
     let journal = stage.store.audit_after(0, 100).unwrap();
     let withdrawn = journal.iter().filter(|it| it.action == "intent.withdrawn");
     assert_eq!(withdrawn.count(), 1);
-    assert_eq!(stage.store.abandon_open_intents(5_000).unwrap(), 0);
+    assert_eq!(stage.store.abandon_open_intents(unix(5_000)).unwrap(), 0);
 
     let again = block_on(stage.store.record_intent(intent(2)));
     assert!(
@@ -190,7 +190,7 @@ fn an_idempotency_key_names_one_request_until_that_is_abandoned() {
     block_on(
         stage
             .store
-            .abandon_intent(recorded.id(), "deadline".into(), 1_000),
+            .abandon_intent(recorded.id(), "deadline".into(), unix(1_000)),
     )
     .unwrap();
     assert!(
@@ -237,14 +237,14 @@ fn a_mark_is_cleared_only_by_work_for_its_last_cause() {
     stage.issue("pump-7", 2);
     let seen = stage
         .store
-        .due_marks("dps", 2_000, 10, true)
+        .due_marks("dps", unix(2_000), 10, true)
         .unwrap()
         .remove(0);
     stage.issue("pump-7", 3);
     assert!(
         !stage
             .store
-            .complete_mark(&seen, Observation::Gone, 2_000)
+            .complete_mark(&seen, Observation::Gone, unix(2_000))
             .unwrap()
     );
     let row = stage.store.enrollment(enrollment.id).unwrap();
@@ -262,7 +262,7 @@ fn a_parked_mark_waits_for_an_operator() {
     stage.issue("pump-7", 2);
     let mark = stage
         .store
-        .due_marks("dps", 2_000, 10, true)
+        .due_marks("dps", unix(2_000), 10, true)
         .unwrap()
         .remove(0);
     stage
@@ -272,7 +272,7 @@ fn a_parked_mark_waits_for_an_operator() {
     assert!(
         stage
             .store
-            .due_marks("dps", i64::MAX, 10, true)
+            .due_marks("dps", UnixSeconds::MAX, 10, true)
             .unwrap()
             .is_empty()
     );
@@ -287,7 +287,7 @@ fn a_parked_mark_waits_for_an_operator() {
     assert_eq!(
         stage
             .store
-            .due_marks("dps", i64::MAX, 10, true)
+            .due_marks("dps", UnixSeconds::MAX, 10, true)
             .unwrap()
             .len(),
         1
@@ -312,7 +312,7 @@ fn an_operator_restarts_a_parked_proof_of_possession() {
         .store
         .advance_proof(row.id, row.proof, proof.clone())
         .unwrap();
-    let mark = stage.store.due_marks("dps", 2_000, 10, true).unwrap();
+    let mark = stage.store.due_marks("dps", unix(2_000), 10, true).unwrap();
     stage
         .store
         .park_mark(&mark[0], "exhausted".into(), entry("push.parked"))
@@ -378,7 +378,7 @@ fn many_writers_share_commits_and_a_refused_one_undoes_no_other() {
     block_on(
         stage
             .store
-            .abandon_intent(recorded.id(), "test".into(), 1_000),
+            .abandon_intent(recorded.id(), "test".into(), unix(1_000)),
     )
     .unwrap();
 }

@@ -36,10 +36,12 @@ const CRATES_BELOW: &[&str] = &[
     "enrollment",
     "error_code",
     "files",
+    "ids",
     "notify",
     "printable",
     "socket_path",
     "toml_error",
+    "unix_seconds",
     "x509",
 ];
 
@@ -52,12 +54,12 @@ const ROOMS: &[Room] = &[
     },
     Room {
         prefix: "pki/x509",
-        may_use: &["error_code"],
+        may_use: &["error_code", "unix_seconds"],
         libraries: &["der", "spki"],
     },
     Room {
         prefix: "pki/enrollment",
-        may_use: &["error_code"],
+        may_use: &["error_code", "ids", "unix_seconds"],
         libraries: &["der"],
     },
     Room {

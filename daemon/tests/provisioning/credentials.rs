@@ -6,7 +6,7 @@ use crate::metadata::Metadata;
 use crate::pki;
 use crate::plant::{Plant, individual, press, write_secret};
 use dps_emulator::{Action, EntraClient, Fault};
-use hallmarkd::enrollment::desired::EnrollmentId;
+use hallmarkd::enrollment::desired::EnrollmentName;
 use hallmarkd::enrollment::history::History;
 use hallmarkd::provisioning::credential::keys::TokenKeys;
 use hallmarkd::provisioning::failure::CallError;
@@ -53,7 +53,7 @@ async fn the_token_signs_every_attempt_and_the_file_is_gone() {
     let desired = individual(Some(&leaf), None);
     plant.reconcile(&desired, History::default()).await.unwrap();
     let id = press();
-    let id = EnrollmentId::Individual(&id);
+    let id = EnrollmentName::Individual(&id);
     let record = plant.dps.enrollment(id).await.unwrap().unwrap();
     plant.dps.delete(id, record.etag()).await.unwrap();
     assert_eq!(plant.dps.enrollment(id).await.unwrap(), None);

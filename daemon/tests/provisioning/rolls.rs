@@ -4,14 +4,14 @@
 use crate::pki;
 use crate::plant::{Plant, individual, press};
 use dps_emulator::Kind;
-use hallmarkd::enrollment::desired::{EnrollmentId, Status};
+use hallmarkd::enrollment::desired::{EnrollmentName, Status};
 use hallmarkd::enrollment::history::History;
 use hallmarkd::enrollment::plan::{DriftPolicy, Plan, plan};
 use hallmarkd::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, Slots};
 use hallmarkd::provisioning::dps::{BulkMode, ScanKind};
 use hallmarkd::provisioning::failure::CallError;
+use hallmarkd::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
-use time::{Duration, OffsetDateTime};
 
 fn object(value: Value) -> serde_json::Map<String, Value> {
     value.as_object().unwrap().clone()
@@ -38,7 +38,7 @@ async fn a_leaf_rolls_from_primary_to_secondary() {
     let staged = individual(Some(&old), Some(&new));
     let history = plant.reconcile(&staged, history).await.unwrap();
     let id = press();
-    let id = EnrollmentId::Individual(&id);
+    let id = EnrollmentName::Individual(&id);
     let record = plant.dps.enrollment(id).await.unwrap().unwrap();
     let (observed_primary, observed_secondary) = record.thumbprints();
     let canary = CanaryVerdict::NotNeeded;
@@ -50,9 +50,9 @@ async fn a_leaf_rolls_from_primary_to_secondary() {
         })
         .unwrap();
 
-    let not_after = OffsetDateTime::now_utc();
+    let not_after = UnixSeconds::default();
     let expired = RetireEvidence::Expired {
-        now: not_after + Duration::SECOND,
+        now: not_after + 1,
         retiring_not_after: not_after,
     };
     let slots = slots.retire(&expired).unwrap();

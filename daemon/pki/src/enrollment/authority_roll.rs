@@ -10,13 +10,14 @@ use super::refusal::Reason;
 use super::roll::{RollReason, RollState};
 use super::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, Slots};
 use super::thumbprint::Thumbprint;
+use crate::ids::EnrollmentId;
 use std::fmt;
 
 /// A group of the authority, with its desired and observed state.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Row id of the enrollment.
-    pub id: i64,
+    pub id: EnrollmentId,
     /// The provisioning service.
     pub provisioning: String,
     /// The group's id there.
@@ -35,7 +36,7 @@ pub struct Group {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Row id of the enrollment.
-    pub group: i64,
+    pub group: EnrollmentId,
     /// Its slots when the step was decided.
     pub from: Slots,
     /// Its new slots.

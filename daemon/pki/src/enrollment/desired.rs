@@ -56,7 +56,7 @@ pub enum Kind {
 
 /// The address of an enrollment at the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EnrollmentId<'a> {
+pub enum EnrollmentName<'a> {
     /// `/enrollments/{id}`
     Individual(&'a RegistrationId),
     /// `/enrollmentGroups/{id}`
@@ -65,10 +65,10 @@ pub enum EnrollmentId<'a> {
 
 impl Kind {
     /// Returns the address of the enrollment.
-    pub fn id(&self) -> EnrollmentId<'_> {
+    pub fn id(&self) -> EnrollmentName<'_> {
         match self {
-            Kind::Individual { id, .. } => EnrollmentId::Individual(id),
-            Kind::Group { id, .. } | Kind::GroupByReference { id, .. } => EnrollmentId::Group(id),
+            Kind::Individual { id, .. } => EnrollmentName::Individual(id),
+            Kind::Group { id, .. } | Kind::GroupByReference { id, .. } => EnrollmentName::Group(id),
         }
     }
 

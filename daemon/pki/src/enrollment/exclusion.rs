@@ -12,6 +12,7 @@
 use super::refusal::{Reason, Refusal};
 use super::slots::{SlotName, Slots};
 use super::thumbprint::Thumbprint;
+use crate::ids::{EnrollmentId, GenerationId, GenerationNumber};
 use std::collections::BTreeSet;
 
 /// How an exclusion ends.
@@ -31,7 +32,7 @@ pub struct AccessPath {
     /// The device's registration id.
     pub device: String,
     /// The device's individual enrollment there, which takes precedence over every group.
-    pub individual: Option<i64>,
+    pub individual: Option<EnrollmentId>,
     /// The group that admits the device where it has no individual enrollment.
     pub group: Option<String>,
 }
@@ -40,13 +41,13 @@ pub struct AccessPath {
 #[derive(Clone, Debug)]
 pub struct Generation {
     /// The row id.
-    pub id: i64,
+    pub id: GenerationId,
     /// The authority's name.
     pub authority: String,
     /// Which generation of the authority.
-    pub number: i64,
+    pub number: GenerationNumber,
     /// The row id of its issuer, if that is an authority of this hierarchy.
-    pub parent: Option<i64>,
+    pub parent: Option<GenerationId>,
     /// Whether it signed its own certificate.
     pub is_root: bool,
     /// Whether its authority signs by it now.
@@ -59,7 +60,7 @@ pub struct Generation {
 #[derive(Clone, Copy, Debug)]
 pub struct Group<'a> {
     /// The row id of the enrollment.
-    pub id: i64,
+    pub id: EnrollmentId,
     /// The provisioning service.
     pub provisioning: &'a str,
     /// The group's id at the service.
@@ -78,13 +79,13 @@ pub struct Group<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Individual<'a> {
     /// The row id of the enrollment.
-    pub id: i64,
+    pub id: EnrollmentId,
     /// The provisioning service.
     pub provisioning: &'a str,
     /// The group whose device it excludes, or has excluded.
     pub overlay_of: Option<&'a str>,
     /// The leaves in its slots, each with the generation that issued it.
-    pub leaves: &'a [(Thumbprint, i64)],
+    pub leaves: &'a [(Thumbprint, GenerationId)],
 }
 
 /// The enrollments of all services.
@@ -104,12 +105,12 @@ pub struct BlockingGroup {
     /// The authority of the certificate.
     pub authority: String,
     /// Which generation of the authority.
-    pub number: i64,
+    pub number: GenerationNumber,
     /// The excluded certificate.
     pub certificate: Thumbprint,
     /// The enrollment whose change must be observed first: a service takes a certificate in one
     /// enrollment only.
-    pub after: Option<i64>,
+    pub after: Option<EnrollmentId>,
 }
 
 impl BlockingGroup {
@@ -126,9 +127,9 @@ pub enum Restriction {
     /// added where a group admits the device.
     Device(AccessPath, Vec<SlotName>),
     /// The enrollment is disabled.
-    Disable(i64),
+    Disable(EnrollmentId),
     /// These certificates leave the slots of the enrollment.
-    Remove(i64, Vec<Thumbprint>),
+    Remove(EnrollmentId, Vec<Thumbprint>),
     /// A disabled group holds the certificate: DPS finds that group before any group above.
     Hold(BlockingGroup),
 }
@@ -213,12 +214,12 @@ pub fn of_generation(
 pub fn of_new_group(
     new: &Group<'_>,
     hierarchy: &[Generation],
-    excluded: &BTreeSet<i64>,
+    excluded: &BTreeSet<GenerationId>,
     groups: &[Group<'_>],
 ) -> Vec<BlockingGroup> {
     let held = new.slots.held();
     let holding = hierarchy.iter().filter(|it| held.contains(&it.certificate));
-    let below: BTreeSet<i64> = holding.flat_map(|it| below(it.id, hierarchy)).collect();
+    let below: BTreeSet<GenerationId> = holding.flat_map(|it| below(it.id, hierarchy)).collect();
     let here = || {
         groups
             .iter()
@@ -236,7 +237,7 @@ pub fn of_new_group(
 struct Scope<'a> {
     excluded: &'a Generation,
     /// The excluded generation and all below it.
-    below: BTreeSet<i64>,
+    below: BTreeSet<GenerationId>,
     /// Their certificates.
     certificates: BTreeSet<Thumbprint>,
     /// The certificates that a service deletes where it holds them as CA certificates.
@@ -322,7 +323,7 @@ impl Group<'_> {
         if individual.provisioning != self.provisioning {
             return false;
         }
-        let is_below = |issuer: i64| {
+        let is_below = |issuer: GenerationId| {
             let issuer = hierarchy.iter().find(|it| it.id == issuer);
             let above = issuer.map(|it| authorities_above(it, hierarchy));
             above.is_some_and(|above| self.authority.is_some_and(|it| above.contains(it)))
@@ -353,7 +354,7 @@ pub fn to_replace<'a>(
 
 /// Returns this generation and all below it. The certificate of each names the one above as its
 /// issuer, so a relying party that rejects the one above accepts none of them.
-pub fn below(id: i64, hierarchy: &[Generation]) -> BTreeSet<i64> {
+pub fn below(id: GenerationId, hierarchy: &[Generation]) -> BTreeSet<GenerationId> {
     let mut below = BTreeSet::from([id]);
     // Row ids of issuers are lower than those of the generations that they sign.
     for it in hierarchy {

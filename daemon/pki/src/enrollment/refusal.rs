@@ -2,7 +2,7 @@
 
 use super::slots::{SlotName, Slots};
 use crate::error_code::Code;
-use time::OffsetDateTime;
+use crate::unix_seconds::UnixSeconds;
 
 /// A refused transition: the unchanged state, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,7 @@ pub enum Reason {
     #[error("the retiring certificate is valid until {until}")]
     NotExpired {
         /// The end of its validity.
-        until: OffsetDateTime,
+        until: UnixSeconds,
     },
     /// Some devices were not observed with the new certificate.
     #[error("{unproven} devices have not been seen on the new certificate")]

@@ -14,6 +14,7 @@
 use super::refusal::Reason;
 use super::slots::{CutOverEvidence, RetireEvidence, Slots};
 use super::thumbprint::Thumbprint;
+use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
 /// The reason for a rollover.
@@ -180,7 +181,12 @@ pub fn next_leaf_step(
 /// Returns when policy starts the rollover of a leaf, in Unix seconds: `before` seconds before
 /// `not_after`, plus up to `jitter` seconds. The jitter is constant for a device, so a fleet does
 /// not roll over in one minute.
-pub fn renewal_moment(registration_id: &str, not_after: i64, before: i64, jitter: i64) -> i64 {
+pub fn renewal_moment(
+    registration_id: &str,
+    not_after: UnixSeconds,
+    before: i64,
+    jitter: i64,
+) -> UnixSeconds {
     let digest = Thumbprint::of(registration_id.to_ascii_lowercase().as_bytes());
     let [a, b, c, d, ..] = *digest.as_bytes();
     let spread = i64::from(u32::from_be_bytes([a, b, c, d]));

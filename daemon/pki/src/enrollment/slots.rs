@@ -18,9 +18,9 @@
 
 use super::refusal::{Reason, Refusal};
 use super::thumbprint::Thumbprint;
+use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use time::OffsetDateTime;
 
 /// One of the two places of a certificate in an enrollment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -126,9 +126,9 @@ pub enum RetireEvidence {
     /// 4.1.2.5).
     Expired {
         /// The current time.
-        now: OffsetDateTime,
+        now: UnixSeconds,
         /// End of the retiring certificate's validity.
-        retiring_not_after: OffsetDateTime,
+        retiring_not_after: UnixSeconds,
     },
     /// The hub was read for each device, and names the new certificate.
     DevicesProven {
@@ -383,7 +383,6 @@ struct StoredInvalid;
 mod tests {
     use super::*;
     use crate::error_code::Code;
-    use time::Duration;
 
     fn certificate(name: &str) -> Thumbprint {
         Thumbprint::of(name.as_bytes())
@@ -458,7 +457,7 @@ mod tests {
 
     #[test]
     fn the_last_second_of_validity_is_still_valid() {
-        let not_after = OffsetDateTime::UNIX_EPOCH;
+        let not_after = UnixSeconds::default();
         let at = |now| RetireEvidence::Expired {
             now,
             retiring_not_after: not_after,
@@ -467,7 +466,7 @@ mod tests {
         let draining = staged().cut_over(&evidence).unwrap();
         let refusal = draining.clone().retire(&at(not_after)).unwrap_err();
         assert_eq!(refusal.code(), Code::SlotsNotExpired);
-        let retired = draining.retire(&at(not_after + Duration::SECOND)).unwrap();
+        let retired = draining.retire(&at(not_after + 1)).unwrap();
         assert_eq!(retired.wanted(), (None, Some(certificate("new"))));
     }
 

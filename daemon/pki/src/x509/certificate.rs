@@ -8,6 +8,7 @@ use super::name;
 use super::serial::{SerialNumber, SerialRefusal};
 use super::signature::{self, SignatureRefusal};
 use super::{oid, pem, wire};
+use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::digest;
 use der::asn1::{AnyRef, BitStringRef, OctetString};
 use der::{Decode, Encode, Tag, Tagged};
@@ -36,8 +37,8 @@ pub struct Certificate {
     issuer_der: Vec<u8>,
     subject: Name,
     subject_der: Vec<u8>,
-    not_before: i64,
-    not_after: i64,
+    not_before: UnixSeconds,
+    not_after: UnixSeconds,
     spki_der: Vec<u8>,
     extensions: ReadExtensions,
 }
@@ -165,12 +166,12 @@ impl Certificate {
     }
 
     /// Returns the first second of the validity, in Unix seconds.
-    pub fn not_before(&self) -> i64 {
+    pub fn not_before(&self) -> UnixSeconds {
         self.not_before
     }
 
     /// Returns the last second of the validity, in Unix seconds.
-    pub fn not_after(&self) -> i64 {
+    pub fn not_after(&self) -> UnixSeconds {
         self.not_after
     }
 
@@ -285,9 +286,9 @@ fn read_serial(integer: AnyRef<'_>) -> Result<SerialNumber, CertificateRefusal> 
     Ok(SerialNumber::from_der_contents(integer.value())?)
 }
 
-fn unix_seconds(time: x509_cert::time::Time) -> i64 {
+fn unix_seconds(time: x509_cert::time::Time) -> UnixSeconds {
     // At most the year 9999.
-    time.to_unix_duration().as_secs().cast_signed()
+    UnixSeconds::new(time.to_unix_duration().as_secs().cast_signed())
 }
 
 impl From<der::Error> for CertificateRefusal {

@@ -16,6 +16,7 @@ use super::serial::SerialNumber;
 use super::signature::{self, SignatureRefusal};
 use super::tbs::{BuildRefusal, time};
 use super::{oid, wire};
+use crate::unix_seconds::UnixSeconds;
 use der::asn1::{AnyRef, BitStringRef, Int};
 use der::{Decode, Encode, Tag};
 use spki::AlgorithmIdentifierRef;
@@ -30,7 +31,7 @@ pub struct Entry {
     /// The serial number.
     pub serial: SerialNumber,
     /// The revocation date, in Unix seconds.
-    pub revoked_at: i64,
+    pub revoked_at: UnixSeconds,
     /// The reason. [`RevocationReason::Unspecified`] is not encoded (RFC 5280 5.3.1).
     pub reason: RevocationReason,
 }
@@ -41,9 +42,9 @@ pub struct Request<'a> {
     /// Greater than the number of every earlier list of this issuer.
     pub number: u64,
     /// The time of this update, in Unix seconds.
-    pub this_update: i64,
+    pub this_update: UnixSeconds,
     /// The latest time of the next update, in Unix seconds.
-    pub next_update: i64,
+    pub next_update: UnixSeconds,
     /// The revoked serial numbers, each once.
     pub entries: &'a [Entry],
 }

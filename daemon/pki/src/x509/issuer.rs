@@ -4,6 +4,7 @@
 use super::certificate::Certificate;
 use super::key::{KeyRefusal, PublicKey, SignatureAlgorithm};
 use super::name::DistinguishedName;
+use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
 
 /// The URLs of what an authority publishes. An absent URL leaves its extension out.
@@ -33,9 +34,9 @@ pub struct Issuer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
     /// The issuer's first second of validity, in Unix seconds.
-    pub(super) not_before: i64,
+    pub(super) not_before: UnixSeconds,
     /// The issuer's last second of validity, in Unix seconds.
-    pub(super) not_after: i64,
+    pub(super) not_after: UnixSeconds,
     pub(super) path_length: Option<u8>,
 }
 

@@ -4,6 +4,7 @@
 //! derived from a key, which a renewal would repeat, or from a counter, which can be predicted. It
 //! begins with the time of issuance, which is no secret, so that the store's index stays compact.
 
+use crate::unix_seconds::UnixSeconds;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -44,8 +45,8 @@ impl SerialNumber {
     ///
     /// The two top bits are 01, so the number is positive and always has 16 octets in DER. 30 bits
     /// of time follow, in steps of four seconds until 2106, and then the random octets.
-    pub fn from_random(now: i64, random: [u8; RANDOM_OCTETS]) -> SerialNumber {
-        let [.., a, b, c, d] = (now >> 2).to_be_bytes();
+    pub fn from_random(now: UnixSeconds, random: [u8; RANDOM_OCTETS]) -> SerialNumber {
+        let [.., a, b, c, d] = (now.get() >> 2).to_be_bytes();
         let moment = [a & 0x3f | 0x40, b, c, d];
         SerialNumber {
             octets: [moment.as_slice(), &random].concat(),
@@ -141,7 +142,7 @@ mod tests {
         fn random_serials_have_one_length_and_survive_text(
             now in any::<i64>(), random in any::<[u8; RANDOM_OCTETS]>(),
         ) {
-            let serial = SerialNumber::from_random(now, random);
+            let serial = SerialNumber::from_random(UnixSeconds::new(now), random);
             prop_assert_eq!(serial.der_contents().len(), 16);
             prop_assert_eq!(serial.to_string().parse(), Ok(serial.clone()));
             prop_assert_eq!(SerialNumber::from_der_contents(&serial.der_contents()), Ok(serial));
@@ -177,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_later_serial_sorts_behind() {
-        let at = |now, octet| SerialNumber::from_random(now, [octet; RANDOM_OCTETS]);
+        let at =
+            |now, octet| SerialNumber::from_random(UnixSeconds::new(now), [octet; RANDOM_OCTETS]);
         assert!(at(1_795_000_000, 0xff) < at(1_795_000_004, 0));
         assert!(at(0, 0xff) < at(4_294_967_295, 0));
     }

@@ -12,6 +12,7 @@ use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
 use super::wire;
 use crate::error_code::Code;
+use crate::unix_seconds::UnixSeconds;
 use der::asn1::AnyRef;
 use der::{DateTime, Decode, Encode, Tag};
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub struct Request<'a> {
     /// The serial number.
     pub serial: &'a SerialNumber,
     /// The time of issuance, in Unix seconds.
-    pub now: i64,
+    pub now: UnixSeconds,
 }
 
 /// DER `TBSCertificate`, not yet linted.
@@ -41,7 +42,7 @@ pub struct ToBeSigned {
     pub(super) bytes: Vec<u8>,
     pub(super) serial: SerialNumber,
     pub(super) signature_algorithm: SignatureAlgorithm,
-    pub(super) validity: (i64, i64),
+    pub(super) validity: (UnixSeconds, UnixSeconds),
 }
 
 /// The reason why a certificate is not built.
@@ -53,19 +54,19 @@ pub enum BuildRefusal {
     /// The certificate would outlive its issuer.
     #[error(
         "the certificate would outlive its issuer (by {} s); shorten the profile's validity, or \
-         roll the issuer over", not_after - issuer_not_after
+         roll the issuer over", not_after.seconds_since(*issuer_not_after)
     )]
     OutlivesIssuer {
         /// The end of the certificate, in Unix seconds.
-        not_after: i64,
+        not_after: UnixSeconds,
         /// The end of the issuer, in Unix seconds.
-        issuer_not_after: i64,
+        issuer_not_after: UnixSeconds,
     },
     /// The issuer's certificate is not valid yet: a clock is wrong.
-    #[error("the issuer is not valid before {issuer_not_before} (Unix seconds); check the clock")]
+    #[error("the issuer is not valid before {issuer_not_before}; check the clock")]
     IssuerNotYetValid {
         /// The beginning of the issuer, in Unix seconds.
-        issuer_not_before: i64,
+        issuer_not_before: UnixSeconds,
     },
     /// The issuer's path length forbids it (RFC 5280 4.2.1.9).
     #[error(
@@ -113,7 +114,7 @@ impl BuildRefusal {
 
 impl ToBeSigned {
     /// `(notBefore, notAfter)` in Unix seconds.
-    pub fn validity(&self) -> (i64, i64) {
+    pub fn validity(&self) -> (UnixSeconds, UnixSeconds) {
         self.validity
     }
 
@@ -187,7 +188,7 @@ fn check_path_length(bounds: Bounds, request: &Request<'_>) -> Result<(), BuildR
 }
 
 /// `(notBefore, notAfter)` in Unix seconds.
-fn requested_validity(request: &Request<'_>) -> (i64, i64) {
+fn requested_validity(request: &Request<'_>) -> (UnixSeconds, UnixSeconds) {
     let profile = request.profile;
     (
         request
@@ -201,7 +202,10 @@ fn requested_validity(request: &Request<'_>) -> (i64, i64) {
 
 /// Only `notBefore` is moved to the issuer's own: backdating helps slow clocks and promises
 /// nothing. `notAfter` is never moved.
-fn validity_within(bounds: Bounds, request: &Request<'_>) -> Result<(i64, i64), BuildRefusal> {
+fn validity_within(
+    bounds: Bounds,
+    request: &Request<'_>,
+) -> Result<(UnixSeconds, UnixSeconds), BuildRefusal> {
     let (not_before, not_after) = requested_validity(request);
     if bounds.not_before > request.now {
         return Err(BuildRefusal::IssuerNotYetValid {
@@ -220,7 +224,7 @@ fn validity_within(bounds: Bounds, request: &Request<'_>) -> Result<(i64, i64), 
 fn encode(
     issuer: &Issuer,
     request: &Request<'_>,
-    (not_before, not_after): (i64, i64),
+    (not_before, not_after): (UnixSeconds, UnixSeconds),
 ) -> Result<Vec<u8>, BuildRefusal> {
     let subject_der = request.subject.to_der();
     let serial = request.serial.der_contents();
@@ -240,8 +244,8 @@ fn encode(
 }
 
 /// Encodes UTCTime through 2049 and GeneralizedTime from 2050 (RFC 5280 4.1.2.5).
-pub(super) fn time(unix_seconds: i64) -> Result<Time, BuildRefusal> {
-    let since_epoch = u64::try_from(unix_seconds).map_err(|_| BuildRefusal::Time)?;
+pub(super) fn time(unix_seconds: UnixSeconds) -> Result<Time, BuildRefusal> {
+    let since_epoch = u64::try_from(unix_seconds.get()).map_err(|_| BuildRefusal::Time)?;
     DateTime::from_unix_duration(Duration::from_secs(since_epoch))
         .map(Time::from)
         .map_err(|_| BuildRefusal::Time)

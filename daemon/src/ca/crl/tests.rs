@@ -84,7 +84,7 @@ impl Scene {
         scene
     }
 
-    fn generation(&self, authority: &str) -> i64 {
+    fn generation(&self, authority: &str) -> GenerationId {
         self.ca.hierarchy().serving(authority).unwrap().id
     }
 
@@ -109,7 +109,7 @@ impl Scene {
             profile: "device".into(),
             subject: format!("pump-{serial}"),
             tbs: vec![serial],
-            not_before: 0,
+            not_before: UnixSeconds::new(0),
             not_after: self.ca.now() + DAY,
             role: None,
             caller: "test".into(),
@@ -119,7 +119,7 @@ impl Scene {
             shared_key: false,
             is_device: false,
             moves: Moves::Never,
-            at: 0,
+            at: UnixSeconds::new(0),
         };
         let store = self.ca.store();
         let now = self.ca.now();
@@ -191,13 +191,13 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
 
     scene.memory.fail_with(None);
     for failure in scene.ca.crls.lists.failures().values_mut() {
-        failure.retry_at = 0;
+        failure.retry_at = UnixSeconds::new(0);
     }
     scene.ca.crls().update().unwrap();
     assert_eq!(scene.signed("line"), 2);
     let number = scene.list("line").number;
     assert!(
-        number > first + 1,
+        number > first.next(),
         "one number is used up: {first}, {number}"
     );
     assert_eq!(scene.ca.crls.alarms(), []);
@@ -207,7 +207,12 @@ fn a_token_that_refuses_is_not_asked_at_once_again() {
 fn pauses_after_failures_grow_to_a_limit() {
     let lists = RevocationLists::new(Vec::new());
     let error = Error::stop(Code::TokenRefused, "a test");
-    let pauses: Vec<i64> = (0..8).map(|_| lists.failed(1, &error, 0)).collect();
+    let pauses: Vec<i64> = (0..8)
+        .map(|_| {
+            let now = UnixSeconds::default();
+            lists.failed(GenerationId::new(1), &error, now) - now
+        })
+        .collect();
     assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
 }
 

@@ -13,6 +13,7 @@ use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
 use crate::store::{AuditEntry, BlockKind, EnrollmentKind, EnrollmentRow, NewEnrollment, Store};
+use crate::unix_seconds::UnixSeconds;
 use arc_swap::Guard;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -58,7 +59,7 @@ impl Enrollments {
         self.issuer.hierarchy()
     }
 
-    fn now(&self) -> i64 {
+    fn now(&self) -> UnixSeconds {
         self.issuer.now()
     }
 

@@ -10,6 +10,7 @@ use super::receipt::Receipt;
 use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::hierarchy::Generation;
 use crate::ca::{Code, Error, crash_point, rfc3339};
+use crate::ids::{BlockId, GenerationId, GenerationNumber};
 use crate::store::{
     AuditEntry, BlockKind, BlockRow, Cause, EnrollmentKind, EnrollmentRow, Excluded, Exclusion,
     HubCause, IndividualsBelow, RecordedExclusion,
@@ -27,7 +28,7 @@ pub struct ActiveBlock {
     /// Registration id, group id or authority.
     pub name: String,
     /// The generation's number.
-    pub generation: Option<i64>,
+    pub generation: Option<GenerationNumber>,
     /// The operator's reason.
     pub reason: String,
     /// The operator.
@@ -126,7 +127,7 @@ impl Exclusions {
     }
 
     /// Returns what each place answered to a block, or to its end.
-    pub fn block_receipt(&self, id: i64) -> Result<Receipt, Error> {
+    pub fn block_receipt(&self, id: BlockId) -> Result<Receipt, Error> {
         let block = self.store.block(id)?;
         let left = self.left_to_do(&block)?;
         let mut places = vec![self.crl_place_of_block(&block, left.as_deref())?];
@@ -209,7 +210,7 @@ impl Exclusions {
 
     /// Returns the generations whose revocation lists show a block: the issuer of a blocked
     /// generation, or those of the devices of a group.
-    fn signers_of(&self, block: &BlockRow) -> Result<BTreeSet<i64>, Error> {
+    fn signers_of(&self, block: &BlockRow) -> Result<BTreeSet<GenerationId>, Error> {
         if let Some(number) = block.generation {
             let generation = self.generation_named(&block.name, number)?;
             return Ok([generation.parent.unwrap_or(generation.id)].into());
@@ -232,12 +233,9 @@ impl Exclusions {
             None => "on hold",
             Some(_) => "no longer on hold",
         };
-        match block.kind {
-            BlockKind::Generation => {
-                let number = block.generation.unwrap_or_default();
-                format!("generation {number} of {} is {verb}", block.name)
-            }
-            _ => format!("the leaves of the devices of {} are {verb}", block.name),
+        match block.generation {
+            Some(number) => format!("generation {number} of {} is {verb}", block.name),
+            None => format!("the leaves of the devices of {} are {verb}", block.name),
         }
     }
 
@@ -264,7 +262,7 @@ impl Exclusions {
     pub(in crate::ca) fn generation_named(
         &self,
         authority: &str,
-        number: i64,
+        number: GenerationNumber,
     ) -> Result<Arc<Generation>, Error> {
         let hierarchy = self.hierarchy();
         let found = hierarchy

@@ -5,6 +5,7 @@
 use super::Exclusions;
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error};
+use crate::ids::GenerationId;
 use crate::store::{CertificateRow, EnrollmentRow};
 
 /// The most leaves of a device that are read, newest first.
@@ -39,7 +40,7 @@ impl Exclusions {
 
     /// Returns true if an authority above has groups: they accept every leaf below it that is not
     /// blocked.
-    pub(in crate::ca) fn has_groups_above(&self, generation: i64) -> Result<bool, Error> {
+    pub(in crate::ca) fn has_groups_above(&self, generation: GenerationId) -> Result<bool, Error> {
         let hierarchy = self.hierarchy();
         for generation in hierarchy.upwards(generation).skip(1) {
             if !self.store.groups_of(&generation.authority)?.is_empty() {

@@ -16,6 +16,7 @@ use super::crl::CrlPublisher;
 use super::hierarchy::Hierarchy;
 use super::services::Services;
 use crate::store::Store;
+use crate::unix_seconds::UnixSeconds;
 use arc_swap::Guard;
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ impl Exclusions {
         self.issuer.hierarchy()
     }
 
-    fn now(&self) -> i64 {
+    fn now(&self) -> UnixSeconds {
         self.issuer.now()
     }
 

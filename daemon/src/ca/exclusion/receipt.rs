@@ -13,6 +13,7 @@ use super::place::{Place, PlaceCode, PlaceState};
 use crate::ca::Error;
 use crate::ca::hierarchy::Generation;
 use crate::enrollment::roll::RollReason;
+use crate::ids::{GenerationId, RollId};
 use crate::store::{EnrollmentKind, RollSubject};
 use serde::Serialize;
 use serde_json::json;
@@ -46,7 +47,7 @@ impl From<Vec<Place>> for Receipt {
 
 impl Exclusions {
     /// Returns the answers of all places to the compromise of a device.
-    pub fn compromise_receipt(&self, device: &str, rolls: &[i64]) -> Result<Receipt, Error> {
+    pub fn compromise_receipt(&self, device: &str, rolls: &[RollId]) -> Result<Receipt, Error> {
         let mut places = vec![self.crl_place(device)?];
         for roll in rolls {
             let roll = self.store.roll(*roll)?;
@@ -68,7 +69,7 @@ impl Exclusions {
     }
 
     /// Returns the answers of all places to a roll by compromise, and those to the rolls below it.
-    pub fn roll_receipt(&self, roll: i64) -> Result<Option<Receipt>, Error> {
+    pub fn roll_receipt(&self, roll: RollId) -> Result<Option<Receipt>, Error> {
         let row = self.store.roll(roll)?;
         if row.reason != RollReason::Compromise {
             return Ok(None);
@@ -91,7 +92,7 @@ impl Exclusions {
 
     /// Returns the open place of a generation whose issuer is elsewhere: its certificate is revoked
     /// there, which cannot be observed here.
-    pub(super) fn elsewhere_place(&self, generation: i64) -> Option<Place> {
+    pub(super) fn elsewhere_place(&self, generation: GenerationId) -> Option<Place> {
         let hierarchy = self.hierarchy();
         let generation = hierarchy.generation(generation)?;
         let issuer = generation.foreign.first()?.certificate.subject();
@@ -121,13 +122,13 @@ impl Exclusions {
     /// Returns whether the revocation lists of these generations say what is on record.
     pub(super) fn listed_place(
         &self,
-        generations: impl Iterator<Item = i64>,
+        generations: impl Iterator<Item = GenerationId>,
         says: &str,
     ) -> Result<Place, Error> {
         let hierarchy = self.hierarchy();
         let mut lists = Vec::new();
         let mut names = Vec::new();
-        for id in generations.collect::<BTreeSet<i64>>() {
+        for id in generations.collect::<BTreeSet<GenerationId>>() {
             // An issuer that has expired or is revoked signs no more lists, and none of its leaves
             // is valid.
             let living = |it: &&Arc<Generation>| {

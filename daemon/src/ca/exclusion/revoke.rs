@@ -11,7 +11,9 @@ use crate::ca::authorize::{Authorized, Operate};
 use crate::ca::profile::Role;
 use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{GenerationId, GenerationNumber};
 use crate::store::{CertificateRow, Revocation, RevocationTarget, Revoked};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::parse_first;
 use crate::x509::revocation::RevocationReason;
 use crate::x509::serial::SerialNumber;
@@ -38,9 +40,9 @@ pub struct RevokedLeaf {
     /// The authority that issued it.
     pub authority: String,
     /// Which generation of the authority.
-    pub generation: i64,
+    pub generation: GenerationNumber,
     /// Unix seconds: the first date of its revocation.
-    pub since: i64,
+    pub since: UnixSeconds,
     /// The reason on record.
     pub reason: RevocationReason,
     /// Whether it was revoked before, and nothing has changed.
@@ -120,7 +122,7 @@ impl Exclusions {
         let issuer = hierarchy.generation(row.issuer);
         Ok(RevokedLeaf {
             authority: issuer.map_or_else(String::new, |it| it.authority.clone()),
-            generation: issuer.map_or(0, |it| it.number),
+            generation: issuer.map_or(GenerationNumber::START, |it| it.number),
             notices: self.revocation_notices(&row)?,
             certificate: row,
             since,
@@ -131,7 +133,11 @@ impl Exclusions {
 
     /// Returns whether the revocation list of the generation that issued the certificate says that
     /// it is revoked.
-    pub fn revocation_receipt(&self, issuer: i64, since: i64) -> Result<Receipt, Error> {
+    pub fn revocation_receipt(
+        &self,
+        issuer: GenerationId,
+        since: UnixSeconds,
+    ) -> Result<Receipt, Error> {
         let says = format!("revoked since {}", rfc3339(since));
         Ok(vec![self.listed_place([issuer].into_iter(), &says)?].into())
     }

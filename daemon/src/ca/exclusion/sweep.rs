@@ -5,9 +5,11 @@
 
 use super::Exclusions;
 use crate::ca::{Error, crash_point};
+use crate::ids::GenerationId;
 use crate::store::{
     BlockKind, BlockRow, BlockedDevice, EnrollmentRow, HoldChunk, Revocation, RevocationTarget,
 };
+use crate::unix_seconds::UnixSeconds;
 use std::collections::BTreeSet;
 
 /// How many devices one transaction puts on hold: a few tens of milliseconds of the one writer.
@@ -20,14 +22,14 @@ const RETRY_SECONDS: i64 = 5;
 impl Exclusions {
     /// Goes on with every block that has devices left, or holds to give back. Returns when to try
     /// again what failed, in Unix seconds.
-    pub fn advance_blocks(&self) -> Result<Option<i64>, Error> {
+    pub fn advance_blocks(&self) -> Result<Option<UnixSeconds>, Error> {
         let mut chunks = 0;
         let mut retry = None;
         for mut block in self.store.unfinished_blocks()? {
             while block.reached.is_some() && chunks < CHUNKS_PER_TURN {
                 chunks += 1;
                 if let Err(error) = self.advance_block(&block) {
-                    let block = block.id;
+                    let block = block.id.get();
                     let code = error.code;
                     tracing::warn!(block, code = code.name(), %error, "to be gone on with");
                     retry = Some(self.now() + RETRY_SECONDS);
@@ -113,12 +115,13 @@ impl Exclusions {
             let own = hierarchy
                 .iter()
                 .filter(|it| Some(&it.authority) == group.authority.as_ref());
-            let below: BTreeSet<i64> = own.flat_map(|it| hierarchy.subtree(it.id)).collect();
+            let below: BTreeSet<GenerationId> =
+                own.flat_map(|it| hierarchy.subtree(it.id)).collect();
             (group.provisioning, below)
         };
         let services: Vec<_> = groups.into_iter().map(below).collect();
         let all = services.iter().flat_map(|(_, below)| below.iter().copied());
-        let all: BTreeSet<i64> = all.collect();
+        let all: BTreeSet<GenerationId> = all.collect();
         Ok(Fleet {
             generations: all.into_iter().collect(),
             services,
@@ -166,7 +169,7 @@ impl Exclusions {
 
 struct Fleet {
     /// The issuers of their leaves.
-    generations: Vec<i64>,
+    generations: Vec<GenerationId>,
     /// The provisioning services that exclude them, each with the issuers of the excluded leaves.
-    services: Vec<(String, BTreeSet<i64>)>,
+    services: Vec<(String, BTreeSet<GenerationId>)>,
 }

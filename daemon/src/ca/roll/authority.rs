@@ -16,10 +16,12 @@ use crate::enrollment::authority_roll::{Change, Evidence, Step, Wait, next_step}
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::Slots;
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{GenerationId, GenerationNumber, RollId};
 use crate::store::{
     AuthorityStep, GenerationRow, NewAuthorityRoll, PlannedGeneration, RollRow, RollSubject,
 };
 use crate::token::KeyDescription;
+use crate::unix_seconds::UnixSeconds;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -43,7 +45,7 @@ impl Rollovers {
         caller: &Caller,
         authority: &str,
         detail: &AuthorityDetail,
-        parent: Option<i64>,
+        parent: Option<RollId>,
     ) -> Result<RollRow, Error> {
         let hierarchy = self.hierarchy();
         let old = hierarchy.signing(authority)?;
@@ -120,7 +122,7 @@ impl Rollovers {
     pub fn approve_roll(
         &self,
         permission: &Authorized<Operate>,
-        roll: i64,
+        roll: RollId,
         overriding: Option<String>,
     ) -> Result<RollRow, Error> {
         let row = self.store.roll(roll)?;
@@ -161,8 +163,8 @@ impl Rollovers {
     pub(super) fn advance_authority_roll(
         &self,
         roll: &RollRow,
-        now: i64,
-    ) -> Result<Option<i64>, Error> {
+        now: UnixSeconds,
+    ) -> Result<Option<UnixSeconds>, Error> {
         let evidence = self.authority_evidence(roll, now)?;
         self.roll_those_below(roll, &evidence);
         let due = match next_step(roll.state, &evidence) {
@@ -186,14 +188,14 @@ impl Rollovers {
         roll: &RollRow,
         evidence: &Evidence,
         step: Step,
-        now: i64,
-    ) -> Result<Option<i64>, Error> {
+        now: UnixSeconds,
+    ) -> Result<Option<UnixSeconds>, Error> {
         if step == Step::Make {
             return self.make_next_generation(roll, evidence, now);
         }
         if let Err(error) = self.next_key_signs(roll, evidence, &step) {
             self.note_failure(roll, Some(error.to_string()))?;
-            tracing::warn!(roll = roll.id, code = error.code.name(), %error, "the next key does not sign");
+            tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "the next key does not sign");
             return Ok(Some(now + RETRY_SECONDS));
         }
         if step == Step::Enter(RollState::Clearing) {
@@ -314,7 +316,7 @@ impl Rollovers {
         Ok((next, action))
     }
 
-    fn number_of(&self, generation: i64) -> Option<i64> {
+    fn number_of(&self, generation: GenerationId) -> Option<GenerationNumber> {
         Some(self.hierarchy().generation(generation)?.number)
     }
 
@@ -323,8 +325,8 @@ impl Rollovers {
         &self,
         roll: &RollRow,
         evidence: &Evidence,
-        now: i64,
-    ) -> Result<Option<i64>, Error> {
+        now: UnixSeconds,
+    ) -> Result<Option<UnixSeconds>, Error> {
         let made = match self.ceremonies.running.try_lock() {
             Ok(_alone) => self.next_generation(roll, evidence.old),
             Err(_) => Err(Error::later(
@@ -353,7 +355,7 @@ impl Rollovers {
         }
         self.note_failure(roll, failure)?;
         if let Err(error) = made {
-            tracing::warn!(roll = roll.id, code = error.code.name(), %error, "no generation yet");
+            tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "no generation yet");
             return Ok(Some(now + RETRY_SECONDS));
         }
         self.wake();
@@ -413,7 +415,7 @@ impl Rollovers {
     }
 
     /// The issuer is elsewhere: the roll goes on when its certificate was installed.
-    fn request_next_certificate(&self, old: &Generation, next: i64) -> Result<(), Error> {
+    fn request_next_certificate(&self, old: &Generation, next: GenerationId) -> Result<(), Error> {
         let rows = self.store.generations()?;
         let find = |id| rows.iter().find(|it| it.id == id);
         let (Some(before), Some(row)) = (find(old.id), find(next)) else {
@@ -437,7 +439,7 @@ impl Rollovers {
         for name in &evidence.behind {
             if let Err(error) = self.roll_below(roll, name) {
                 let code = error.code.name();
-                tracing::warn!(roll = roll.id, authority = name, code, %error, "cannot be rolled yet");
+                tracing::warn!(roll = roll.id.get(), authority = name, code, %error, "cannot be rolled yet");
             }
         }
     }

@@ -13,6 +13,7 @@ use super::Rollovers;
 use super::evidence::AuthorityDetail;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::SlotName;
+use crate::ids::{EnrollmentId, GenerationId, GenerationNumber};
 use crate::store::{Cause, Excluded, HubAction, HubCause, NewHubTask, RollRow, RollSubject};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +36,7 @@ impl Rollovers {
         &self,
         permission: &Authorized<Operate>,
         authority: &str,
-        generation: Option<i64>,
+        generation: Option<GenerationNumber>,
         detail: &AuthorityDetail,
         overriding: Option<&str>,
     ) -> Result<Vec<RollRow>, Error> {
@@ -80,7 +81,8 @@ impl Rollovers {
             return Ok(());
         };
         let hierarchy = self.hierarchy();
-        let number = |it: Option<&Arc<Generation>>| it.map_or(0, |it| it.number);
+        let number =
+            |it: Option<&Arc<Generation>>| it.map_or(GenerationNumber::START, |it| it.number);
         let excluded = number(hierarchy.generation(old_generation));
         let serving = number(hierarchy.serving(authority));
         let message = format!(
@@ -92,7 +94,11 @@ impl Rollovers {
         Err(Error::conflict(Code::RollGenerationRequired, message))
     }
 
-    fn compromised(&self, authority: &str, number: Option<i64>) -> Result<Arc<Generation>, Error> {
+    fn compromised(
+        &self,
+        authority: &str,
+        number: Option<GenerationNumber>,
+    ) -> Result<Arc<Generation>, Error> {
         if let Some(number) = number {
             return self.exclusions.generation_named(authority, number);
         }
@@ -110,7 +116,7 @@ impl Rollovers {
     /// chunks; a task that waits stays as it is, and a task that is done is done again.
     pub(super) fn queue_identities(&self, roll: &RollRow) -> Result<(), Error> {
         let groups = self.store.groups_of(roll.subject.name())?;
-        let groups: BTreeMap<&str, i64> = groups
+        let groups: BTreeMap<&str, EnrollmentId> = groups
             .iter()
             .map(|group| (group.provisioning.as_str(), group.id))
             .collect();
@@ -140,9 +146,9 @@ impl Rollovers {
     /// leaf for a device that is on the next generation already. Rolls below clear their own
     /// generations, unless groups above admitted devices further below before the blocking group
     /// was in place.
-    fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<i64>, Error> {
+    fn generations_to_clear(&self, roll: &RollRow) -> Result<Vec<GenerationId>, Error> {
         let hierarchy = self.hierarchy();
-        let below = |authority: &str| -> BTreeSet<i64> {
+        let below = |authority: &str| -> BTreeSet<GenerationId> {
             let own = hierarchy.iter().filter(|it| it.authority == authority);
             own.flat_map(|it| hierarchy.subtree(it.id)).collect()
         };

@@ -15,6 +15,7 @@ use crate::ca::{Code, Error, rfc3339};
 use crate::enrollment::authority_roll::Group;
 use crate::enrollment::roll::RollState;
 use crate::enrollment::slots::CanaryVerdict;
+use crate::ids::{GenerationId, RollId};
 use crate::store::{AuditEntry, OnIssued, Purpose, RollSubject};
 use crate::x509::csr::Csr;
 use crate::x509::key::KeyType;
@@ -54,9 +55,9 @@ pub(in crate::ca) fn refuse_reserved(registration_id: &str) -> Result<(), Error>
 #[derive(Clone, Debug)]
 pub struct CanaryRequest {
     /// The roll that waits for it.
-    pub roll: i64,
+    pub roll: RollId,
     /// The generation that is to be tried.
-    pub generation: i64,
+    pub generation: GenerationId,
     /// The canary's common name.
     pub registration_id: String,
 }
@@ -82,7 +83,7 @@ impl Rollovers {
                 Ok(evidence) => evidence,
                 // Its alarm says so; the canaries of others are due all the same.
                 Err(error) => {
-                    tracing::warn!(roll = roll.id, code = error.code.name(), %error, "no canary");
+                    tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "no canary");
                     continue;
                 }
             };
@@ -224,7 +225,7 @@ impl Rollovers {
 }
 
 /// The same for each attempt, and another one for each generation: its row id is in it.
-fn canary_name(authority: &str, generation: i64) -> String {
+fn canary_name(authority: &str, generation: GenerationId) -> String {
     let plain = |it: char| if it.is_ascii_alphanumeric() { it } else { '-' };
     let name: String = authority.chars().take(NAME_CHARACTERS).map(plain).collect();
     format!("{PREFIX}{name}-{generation}")
@@ -239,9 +240,9 @@ mod tests {
     fn each_generation_has_a_canary_of_its_own_that_no_device_is_called_by() {
         let long = "a line whose name is very long, and ends with ";
         let names = [
-            canary_name(&format!("{long}1"), 7),
-            canary_name(&format!("{long}2"), 8),
-            canary_name(&"ü".repeat(200), i64::MAX),
+            canary_name(&format!("{long}1"), GenerationId::new(7)),
+            canary_name(&format!("{long}2"), GenerationId::new(8)),
+            canary_name(&"ü".repeat(200), GenerationId::new(i64::MAX)),
         ];
         assert_ne!(names[0], names[1]);
         for name in &names {

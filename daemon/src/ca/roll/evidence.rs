@@ -12,7 +12,9 @@ use crate::enrollment::record::{ObservedSlot, Record};
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::GenerationId;
 use crate::store::{EnrollmentRow, HubCause, RollRow, RollSubject};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::key::KeyType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -50,7 +52,7 @@ pub struct CanaryFailure {
     /// The reason of the last attempt.
     pub reason: String,
     /// Time of the first attempt that failed without one in between that did not, in Unix seconds.
-    pub since: i64,
+    pub since: UnixSeconds,
 }
 
 /// An operator's approval of a step.
@@ -60,7 +62,7 @@ pub struct Approval {
     /// The operator.
     pub by: String,
     /// Time of the evidence, in Unix seconds.
-    pub at: i64,
+    pub at: UnixSeconds,
     /// Why the step is made although its guard does not hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overriding: Option<String>,
@@ -103,7 +105,11 @@ impl AuthorityDetail {
 }
 
 impl Rollovers {
-    pub(super) fn authority_evidence(&self, roll: &RollRow, now: i64) -> Result<Evidence, Error> {
+    pub(super) fn authority_evidence(
+        &self,
+        roll: &RollRow,
+        now: UnixSeconds,
+    ) -> Result<Evidence, Error> {
         let RollSubject::Authority {
             name,
             old_generation,
@@ -180,7 +186,7 @@ impl Rollovers {
 
     /// In a compromise, lists the individual enrollments of devices below that the configured
     /// services are not observed to have as desired: they take precedence over the groups.
-    fn individuals_open(&self, roll: &RollRow, now: i64) -> Result<Vec<String>, Error> {
+    fn individuals_open(&self, roll: &RollRow, now: UnixSeconds) -> Result<Vec<String>, Error> {
         let RollSubject::Authority { old_generation, .. } = roll.subject else {
             return Ok(Vec::new());
         };
@@ -197,7 +203,7 @@ impl Rollovers {
 
     /// Returns the generations whose devices need new leaves: the replaced one; in a compromise
     /// also those below of authorities that get no successor, because they have a good generation.
-    pub(super) fn to_replace(&self, roll: &RollRow) -> Result<Vec<i64>, Error> {
+    pub(super) fn to_replace(&self, roll: &RollRow) -> Result<Vec<GenerationId>, Error> {
         let RollSubject::Authority {
             name,
             old_generation,
@@ -237,9 +243,9 @@ impl Rollovers {
     fn accepted_above(
         &self,
         roll: &RollRow,
-        old: i64,
+        old: GenerationId,
         detail: &AuthorityDetail,
-        now: i64,
+        now: UnixSeconds,
     ) -> Result<u64, Error> {
         let drains = roll.state == RollState::Draining && roll.reason == RollReason::Expiry;
         if !drains
@@ -248,7 +254,7 @@ impl Rollovers {
         {
             return Ok(0);
         }
-        let below: Vec<i64> = self.hierarchy().subtree(old).into_iter().collect();
+        let below: Vec<GenerationId> = self.hierarchy().subtree(old).into_iter().collect();
         Ok(self.store.devices_needing(&below, now)?)
     }
 
@@ -275,15 +281,15 @@ impl Rollovers {
     fn authority_retirement(
         &self,
         roll: &RollRow,
-        old: i64,
+        old: GenerationId,
         detail: &AuthorityDetail,
-        now: i64,
+        now: UnixSeconds,
     ) -> Result<RetireEvidence, Error> {
         let overridden = detail.overrides(ApprovalStep::Retire);
         if now > roll.old_not_after || !(self.rolling.retire_proven || overridden) {
             return Ok(expiry(roll, now));
         }
-        let below: Vec<i64> = self.hierarchy().subtree(old).into_iter().collect();
+        let below: Vec<GenerationId> = self.hierarchy().subtree(old).into_iter().collect();
         Ok(RetireEvidence::DevicesProven {
             unproven: if overridden {
                 0
@@ -300,8 +306,8 @@ impl Rollovers {
 fn next_generation<'a>(
     hierarchy: &'a Hierarchy,
     authority: &str,
-    old: i64,
-    new: Option<i64>,
+    old: GenerationId,
+    new: Option<GenerationId>,
 ) -> Option<&'a Generation> {
     // A generation that was staged below a certificate which is revoked now never serves.
     let is_usable = |it: &&Arc<Generation>| it.serving || hierarchy.revoked_above(it.id).is_none();

@@ -11,9 +11,10 @@ use crate::enrollment::roll::{
 };
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::EnrollmentId;
 use crate::store::{AuditEntry, EnrollmentKind, EnrollmentRow, HubCause, RollRow, RollStep};
+use crate::unix_seconds::UnixSeconds;
 use serde_json::json;
-use time::OffsetDateTime;
 
 impl Rollovers {
     /// Starts the expiry rollover of an individually enrolled device: its next request for a
@@ -49,7 +50,7 @@ impl Rollovers {
         &self,
         caller: &Caller,
         roll: &RollRow,
-        enrollment: i64,
+        enrollment: EnrollmentId,
         overriding: Option<String>,
     ) -> Result<(), Error> {
         let row = self.store.enrollment(enrollment)?;
@@ -98,9 +99,9 @@ impl Rollovers {
     pub(super) fn advance_leaf_roll(
         &self,
         roll: &RollRow,
-        enrollment: i64,
-        now: i64,
-    ) -> Result<Option<i64>, Error> {
+        enrollment: EnrollmentId,
+        now: UnixSeconds,
+    ) -> Result<Option<UnixSeconds>, Error> {
         let row = self.store.enrollment(enrollment)?;
         let evidence = self.leaf_evidence(roll, &row, now)?;
         match next_leaf_step(roll.state, &row.slots, &evidence) {
@@ -144,7 +145,7 @@ impl Rollovers {
         &self,
         roll: &RollRow,
         enrollment: &EnrollmentRow,
-        now: i64,
+        now: UnixSeconds,
     ) -> Result<LeafEvidence, Error> {
         let hub_open = match roll.state {
             RollState::Clearing => self
@@ -167,7 +168,7 @@ impl Rollovers {
         &self,
         roll: &RollRow,
         enrollment: &EnrollmentRow,
-        now: i64,
+        now: UnixSeconds,
     ) -> Result<RetireEvidence, Error> {
         if self.rolling.retire_proven && now <= roll.old_not_after {
             let seen = self.seen_on(enrollment)?;
@@ -238,14 +239,9 @@ fn sighting(enrollment: &EnrollmentRow) -> CutOverEvidence {
     }
 }
 
-pub(super) fn expiry(roll: &RollRow, now: i64) -> RetireEvidence {
-    let time = |unix_seconds| {
-        OffsetDateTime::from_unix_timestamp(unix_seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-    };
-    // An end that cannot be read must not look expired.
-    let end = OffsetDateTime::from_unix_timestamp(roll.old_not_after);
+pub(super) fn expiry(roll: &RollRow, now: UnixSeconds) -> RetireEvidence {
     RetireEvidence::Expired {
-        now: time(now),
-        retiring_not_after: end.unwrap_or_else(|_| time(i64::from(u32::MAX) * 64)),
+        now,
+        retiring_not_after: roll.old_not_after,
     }
 }

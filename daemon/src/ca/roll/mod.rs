@@ -33,7 +33,9 @@ use super::hierarchy::Hierarchy;
 use super::services::Services;
 use super::{Error, Issuer};
 use crate::ca::authority_policy::AuthorityPolicy;
+use crate::ids::RollId;
 use crate::store::{AuditEntry, RollRow, RollSubject, Store};
+use crate::unix_seconds::UnixSeconds;
 use arc_swap::Guard;
 use serde_json::Value;
 use std::sync::Arc;
@@ -84,7 +86,7 @@ impl Rollovers {
         self.issuer.hierarchy()
     }
 
-    fn now(&self) -> i64 {
+    fn now(&self) -> UnixSeconds {
         self.issuer.now()
     }
 
@@ -97,7 +99,7 @@ impl Rollovers {
     pub fn abort_roll(
         &self,
         permission: &Authorized<Operate>,
-        roll: i64,
+        roll: RollId,
         overriding: Option<String>,
     ) -> Result<RollRow, Error> {
         let row = self.store.roll(roll)?;
@@ -114,7 +116,7 @@ impl Rollovers {
     }
 
     /// Makes every step whose time has come. Returns when the next one can come, in Unix seconds.
-    pub fn advance_rolls(&self) -> Result<Option<i64>, Error> {
+    pub fn advance_rolls(&self) -> Result<Option<UnixSeconds>, Error> {
         let now = self.now();
         let mut next_due = earlier(self.start_due_rolls(now)?, self.roll_due_authorities()?);
         let retirement = self.store.next_retirement()?;
@@ -126,7 +128,7 @@ impl Rollovers {
             };
             // A failure delays no other rollover: the next one may be an exclusion.
             let due = due.unwrap_or_else(|error| {
-                tracing::warn!(roll = roll.id, code = error.code.name(), %error, "to be tried again");
+                tracing::warn!(roll = roll.id.get(), code = error.code.name(), %error, "to be tried again");
                 Some(now + RETRY_SECONDS)
             });
             next_due = earlier(next_due, due);
@@ -151,7 +153,7 @@ impl Rollovers {
     }
 }
 
-fn earlier(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+fn earlier(one: Option<UnixSeconds>, other: Option<UnixSeconds>) -> Option<UnixSeconds> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),

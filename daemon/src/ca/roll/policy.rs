@@ -6,7 +6,9 @@ use super::authority_compromise::DEVICES_LISTED_MAX;
 use crate::ca::Error;
 use crate::ca::authorize::Caller;
 use crate::enrollment::roll::renewal_moment;
+use crate::ids::GenerationId;
 use crate::store::{HubAction, NewHubTask, StoreError};
+use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
 
 /// How many rolls one turn starts; the next turn follows at once.
@@ -54,7 +56,7 @@ pub enum NotifyBy {
 
 impl Rollovers {
     /// Starts the rollover of every leaf that is due. Returns when the next one is due.
-    pub(super) fn start_due_rolls(&self, now: i64) -> Result<Option<i64>, Error> {
+    pub(super) fn start_due_rolls(&self, now: UnixSeconds) -> Result<Option<UnixSeconds>, Error> {
         let Some(before) = self.rolling.renew_before_seconds else {
             return Ok(None);
         };
@@ -105,7 +107,10 @@ impl Rollovers {
     }
 
     /// Returns the tasks that notify all devices with a leaf by `generation`, which signs no more.
-    pub(super) fn notify_tasks_below(&self, generation: i64) -> Result<Vec<NewHubTask>, Error> {
+    pub(super) fn notify_tasks_below(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Vec<NewHubTask>, Error> {
         if self.rolling.notification.is_none() {
             return Ok(Vec::new());
         }
@@ -128,7 +133,7 @@ impl Rollovers {
 
     /// Returns when to call a device again that is offline and was to be notified since
     /// `queued_at`; `None` when the time for that is over.
-    pub fn next_notification_at(&self, queued_at: i64) -> Option<i64> {
+    pub fn next_notification_at(&self, queued_at: UnixSeconds) -> Option<UnixSeconds> {
         let notification = self.rolling.notification.as_ref()?;
         let next = self.now().saturating_add(notification.interval_seconds);
         (next <= queued_at.saturating_add(notification.for_seconds)).then_some(next)

@@ -6,6 +6,7 @@ use super::{AuthorityDetail, CanaryFailure, Rollovers};
 use crate::enrollment::authority_roll::{Evidence, Step, Wait, next_step};
 use crate::enrollment::refusal::Reason;
 use crate::enrollment::roll::RollReason;
+use crate::ids::{EnrollmentId, GenerationId};
 use crate::store::{DrainReport, HubCause, HubProgress, RollRow, RollState, RollSubject};
 use serde::Serialize;
 use serde_json::json;
@@ -106,7 +107,7 @@ impl Rollovers {
         })
     }
 
-    fn holds_both(&self, enrollment: i64) -> Result<bool, Error> {
+    fn holds_both(&self, enrollment: EnrollmentId) -> Result<bool, Error> {
         Ok(self.store.enrollment(enrollment)?.slots.held().len() > 1)
     }
 
@@ -209,7 +210,12 @@ impl Rollovers {
             return Ok(None);
         };
         let hierarchy = self.hierarchy();
-        let generations = |id: i64| hierarchy.subtree(id).into_iter().collect::<Vec<i64>>();
+        let generations = |id: GenerationId| {
+            hierarchy
+                .subtree(id)
+                .into_iter()
+                .collect::<Vec<GenerationId>>()
+        };
         let new = new_generation.or_else(|| Some(hierarchy.serving(name)?.id));
         let new = new.filter(|id| id != old_generation);
         let new = new.map(generations).unwrap_or_default();

@@ -7,12 +7,13 @@ use crate::ca::alarm::{Alarm, AlarmCode, unreadable};
 use crate::ca::authorize::Caller;
 use crate::ca::hierarchy::Generation;
 use crate::ca::{Error, rfc3339};
+use crate::unix_seconds::UnixSeconds;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 impl Rollovers {
     /// When `generation` stops signing leaves, in Unix seconds.
-    pub fn window_end(&self, generation: &Generation) -> i64 {
+    pub fn window_end(&self, generation: &Generation) -> UnixSeconds {
         let policy = &self.authority_policy;
         policy.window_end(generation, self.issuer.profiles().values())
     }
@@ -40,7 +41,7 @@ impl Rollovers {
     }
 
     /// Short-lived ones are not near their end from the beginning.
-    fn notice_begins(&self, generation: &Generation) -> i64 {
+    fn notice_begins(&self, generation: &Generation) -> UnixSeconds {
         let end = self.window_end(generation);
         let quarter = (end - generation.certified_at).max(0) / 4;
         end - self.authority_policy.notice_seconds.min(quarter)
@@ -139,7 +140,7 @@ impl Rollovers {
 
     /// By policy, starts the rolls of authorities whose window nears its end. Returns when the next
     /// one does, in Unix seconds.
-    pub(super) fn roll_due_authorities(&self) -> Result<Option<i64>, Error> {
+    pub(super) fn roll_due_authorities(&self) -> Result<Option<UnixSeconds>, Error> {
         if !self.authority_policy.start {
             return Ok(None);
         }

@@ -8,6 +8,7 @@ use super::{Failure, Reconciler};
 use crate::ca::{CertificateAuthority, Error};
 use crate::enrollment::history::History;
 use crate::enrollment::plan::{DriftPolicy, Plan, plan};
+use crate::ids::{EnrollmentId, MarkId};
 use crate::provisioning::dps::{BULK_ITEMS_MAX, BulkMode};
 use crate::store::EnrollmentKind;
 use serde_json::Value;
@@ -22,11 +23,11 @@ const BULK_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 impl Reconciler {
     /// Creates in bulk what was never sent, if there is much of it.
     pub(super) async fn work_off_backlog(&self) -> Result<(), Error> {
-        if self.take(0, BACKLOG_MIN).await?.items.len() < BACKLOG_MIN {
+        if self.take(MarkId::START, BACKLOG_MIN).await?.items.len() < BACKLOG_MIN {
             return Ok(());
         }
         let mut created = 0;
-        let mut after = 0;
+        let mut after = MarkId::START;
         loop {
             let batch = self.take(after, BULK_ITEMS_MAX).await?;
             if batch.items.is_empty() {
@@ -48,7 +49,7 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn take(&self, after: i64, limit: usize) -> Result<Batch, Error> {
+    async fn take(&self, after: MarkId, limit: usize) -> Result<Batch, Error> {
         let service = self.name.clone();
         self.blocking(move |ca| Batch::read(ca, &service, after, limit))
             .await
@@ -78,16 +79,16 @@ impl Reconciler {
 
 /// Enrollments that were never sent: row id, history to record, record to send.
 struct Batch {
-    items: Vec<(i64, History, Value)>,
+    items: Vec<(EnrollmentId, History, Value)>,
     /// The mark after which the next batch begins.
-    last_mark: i64,
+    last_mark: MarkId,
 }
 
 impl Batch {
     fn read(
         ca: &CertificateAuthority,
         service: &str,
-        after: i64,
+        after: MarkId,
         limit: usize,
     ) -> Result<Self, Error> {
         let rows = ca

@@ -9,6 +9,7 @@ use crate::ca::roll::canary::CanaryRequest;
 use crate::ca::{Code, Error};
 use crate::enrollment::id::RegistrationId;
 use crate::enrollment::slots::CanaryVerdict;
+use crate::ids::RollId;
 use crate::provisioning::device::{DeviceClient, Registration};
 use crate::provisioning::failure::CallError;
 use rcgen::{CertificateParams, KeyPair};
@@ -52,7 +53,7 @@ impl Reconciler {
     }
 
     /// Every canary that is due. `failed` is by roll.
-    async fn canary_pass(&self, failed: &mut BTreeMap<i64, Failed>) -> Result<(), Error> {
+    async fn canary_pass(&self, failed: &mut BTreeMap<RollId, Failed>) -> Result<(), Error> {
         let name = self.name.clone();
         let due = self
             .blocking(move |ca| ca.rollovers().canaries_due(&name))

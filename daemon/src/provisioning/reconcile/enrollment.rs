@@ -2,11 +2,12 @@
 
 use super::{Failure, Outcome, Reconciler};
 use crate::ca::{Code, Error};
-use crate::enrollment::desired::{Desired, EnrollmentId};
+use crate::enrollment::desired::{Desired, EnrollmentName};
 use crate::enrollment::history::History;
 use crate::enrollment::id::{EnrollmentGroupId, RegistrationId};
 use crate::enrollment::plan::{DriftPolicy, Plan, holds, plan};
 use crate::enrollment::record::Record;
+use crate::ids::EnrollmentId;
 use crate::store::{EnrollmentKind, EnrollmentRow, Observation};
 use serde_json::Value;
 use std::time::Duration;
@@ -80,7 +81,7 @@ impl Reconciler {
         }
     }
 
-    async fn record_attempt(&self, id: i64, history: History) -> Result<(), Failure> {
+    async fn record_attempt(&self, id: EnrollmentId, history: History) -> Result<(), Failure> {
         self.blocking(move |ca| Ok(ca.store().record_attempt(id, &history)?))
             .await?;
         Ok(())
@@ -106,10 +107,10 @@ impl Id {
         }
     }
 
-    fn borrowed(&self) -> EnrollmentId<'_> {
+    fn borrowed(&self) -> EnrollmentName<'_> {
         match self {
-            Id::Individual(id) => EnrollmentId::Individual(id),
-            Id::Group(id) => EnrollmentId::Group(id),
+            Id::Individual(id) => EnrollmentName::Individual(id),
+            Id::Group(id) => EnrollmentName::Group(id),
         }
     }
 }

@@ -9,10 +9,12 @@ use super::backoff::{Backoff, while_the_store_fails};
 use super::{APPLICATION_BOUND, CREDENTIAL_PAUSE_SECONDS, DUE_INTERVAL, Reconciler, pause_seconds};
 use crate::ca::roll::NotifyBy;
 use crate::ca::{CertificateAuthority, Error, crash_point};
+use crate::ids::HubTaskId;
 use crate::provisioning::failure::CallError;
 use crate::provisioning::http::CALL_BOUND;
 use crate::provisioning::hub::{DirectMethod, HubClient, MethodOutcome};
 use crate::store::{HubAction, HubAnswer, HubTaskEnd, HubTaskRow, NEEDED_NO_MORE};
+use crate::unix_seconds::UnixSeconds;
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::HashSet;
@@ -146,7 +148,7 @@ impl Reconciler {
         })
     }
 
-    async fn is_call_needed(&self, task: i64) -> Result<bool, Error> {
+    async fn is_call_needed(&self, task: HubTaskId) -> Result<bool, Error> {
         self.blocking(move |ca| Ok(ca.store().is_call_needed(task)?))
             .await
     }
@@ -179,8 +181,8 @@ pub(super) fn answer_of(outcome: MethodOutcome) -> HubAnswer {
 /// again for a while.
 pub(super) fn task_end(
     ca: &CertificateAuthority,
-    (id, round): (i64, i64),
-    queued_at: i64,
+    (id, round): (HubTaskId, i64),
+    queued_at: UnixSeconds,
     answer: HubAnswer,
 ) -> HubTaskEnd {
     let again_at = if answer.is_not_heard() {

@@ -130,8 +130,7 @@ impl Reconciler {
             id: row.name.clone(),
             method,
             device_ids: row.calls.iter().map(|call| call.device.clone()).collect(),
-            start: OffsetDateTime::from_unix_timestamp(row.made_at)
-                .unwrap_or(OffsetDateTime::UNIX_EPOCH),
+            start: row.made_at.date().unwrap_or(OffsetDateTime::UNIX_EPOCH),
             duration_max: JOB_DURATION_MAX,
         };
         hub.schedule(&job).await.map(Some)

@@ -25,7 +25,9 @@ use super::http::CALL_BOUND;
 use crate::ca::liveness::Deadline;
 use crate::ca::{CertificateAuthority, Code, Error};
 use crate::enrollment::plan::DriftPolicy;
+use crate::ids::MarkId;
 use crate::store::{AuditEntry, MarkRow, MarkSubject, Observation};
+use crate::unix_seconds::UnixSeconds;
 use backoff::{Backoff, answer_timeout, while_the_store_fails};
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -139,7 +141,7 @@ impl Reconciler {
     /// does a backlog of new enrollments. Ends when nothing is due.
     pub async fn pass(&self) -> Result<(), Error> {
         let mut looks = FuturesUnordered::new();
-        let mut under_way: HashMap<i64, bool> = HashMap::new();
+        let mut under_way: HashMap<MarkId, bool> = HashMap::new();
         let mut backlog = pin!(self.work_off_backlog().fuse());
         let mut backlog_is_worked_off = false;
         loop {
@@ -192,7 +194,7 @@ impl Reconciler {
     /// How long it is until the moment that `next` names, at most a [`TICK`].
     async fn until(
         &self,
-        next: impl FnOnce(&CertificateAuthority) -> Result<Option<i64>, Error> + Send + 'static,
+        next: impl FnOnce(&CertificateAuthority) -> Result<Option<UnixSeconds>, Error> + Send + 'static,
     ) -> Duration {
         match self.blocking(move |ca| Ok((next(ca)?, ca.now()))).await {
             Ok((Some(due), now)) => {
@@ -333,7 +335,7 @@ impl From<Error> for Failure {
 
 /// Returns true if a mark may be worked on beside those `under_way`, by their row ids and whether
 /// each has failed before.
-fn has_room(under_way: &HashMap<i64, bool>, mark: &MarkRow) -> bool {
+fn has_room(under_way: &HashMap<MarkId, bool>, mark: &MarkRow) -> bool {
     let retries = under_way.values().filter(|is_retry| **is_retry).count();
     under_way.len() < MARKS_IN_WORK_MAX
         && !under_way.contains_key(&mark.id)
@@ -370,7 +372,7 @@ fn pause_seconds(attempts: i64, asked: Option<Duration>) -> u64 {
     seconds + rand::rng().random_range(0..=seconds / 4)
 }
 
-fn parked_entry(service: &str, mark: &MarkRow, reason: &str, at: i64) -> AuditEntry {
+fn parked_entry(service: &str, mark: &MarkRow, reason: &str, at: UnixSeconds) -> AuditEntry {
     AuditEntry {
         at,
         actor: "hallmarkd".into(),

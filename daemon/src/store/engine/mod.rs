@@ -44,7 +44,11 @@ impl<'c> Tx<'c> {
     }
 
     /// Runs an `INSERT … RETURNING id`. Returns that id.
-    pub(super) fn insert(&self, sql: &str, values: Parameters<'_>) -> Result<i64, StoreError> {
+    pub(super) fn insert<Id: Column>(
+        &self,
+        sql: &str,
+        values: Parameters<'_>,
+    ) -> Result<Id, StoreError> {
         self.query_one(sql, values, |row| row.get(0))
     }
 

@@ -1,5 +1,11 @@
 //! Values that go into the database and come out of it, and the types that hold them.
 
+use crate::ids::{
+    BlockId, CaCertificateId, CrlId, CrlNumber, EnrollmentId, GenerationId, GenerationNumber,
+    HubJobId, HubTaskId, IntentId, MarkId, RollId,
+};
+use crate::unix_seconds::UnixSeconds;
+
 /// A value on its way into or out of the database.
 #[derive(Clone, Copy)]
 pub(in crate::store) enum Value<'v> {
@@ -164,3 +170,36 @@ impl<T: Column> Column for Option<T> {
         }
     }
 }
+
+/// Stores types that wrap an integer as that integer.
+macro_rules! stored_as_integers {
+    ($($name:ty),* $(,)?) => {$(
+        impl Parameter for $name {
+            fn value(&self) -> Value<'_> {
+                Value::Integer(self.get())
+            }
+        }
+
+        impl Column for $name {
+            fn read(value: Value<'_>) -> Result<Self, String> {
+                i64::read(value).map(Self::new)
+            }
+        }
+    )*};
+}
+
+stored_as_integers![
+    BlockId,
+    CaCertificateId,
+    CrlId,
+    CrlNumber,
+    EnrollmentId,
+    GenerationId,
+    GenerationNumber,
+    HubJobId,
+    HubTaskId,
+    IntentId,
+    MarkId,
+    RollId,
+    UnixSeconds,
+];

@@ -3,6 +3,7 @@
 
 use super::exclusion::Plant;
 use super::*;
+use crate::ids::{EnrollmentId, GenerationNumber};
 use crate::x509::revocation::RevocationReason;
 use proptest::prelude::*;
 
@@ -38,7 +39,7 @@ fn subject(number: usize) -> Excluded {
         3 => Excluded::Group("all".into()),
         4 => Excluded::Group("line".into()),
         5 => root_generation(),
-        _ => Excluded::Generation("line".into(), 1),
+        _ => Excluded::Generation("line".into(), GenerationNumber::FIRST),
     }
 }
 
@@ -59,7 +60,7 @@ impl Plant {
                 drop(self.compromise(Excluded::Device(DEVICES[*number].into())));
             }
             Event::CompromiseLine => {
-                drop(self.compromise(Excluded::Generation("line".into(), 1)));
+                drop(self.compromise(Excluded::Generation("line".into(), GenerationNumber::FIRST)));
             }
             Event::Issue(number) => self.issue_below_line(DEVICES[*number], serial),
             Event::Enroll(number, at) => {
@@ -174,7 +175,7 @@ proptest! {
         let plant = Plant::new();
         for (number, event) in events.iter().enumerate() {
             plant.apply(event, 100 + number as u8);
-            let mut rows = plant.stage.store.enrollments(0, 100).unwrap();
+            let mut rows = plant.stage.store.enrollments(EnrollmentId::START, 100).unwrap();
             rows.retain(|it| !it.removed);
             for service in SERVICES {
                 let here: Vec<EnrollmentRow> = rows
@@ -212,7 +213,7 @@ fn a_new_leaf_takes_the_place_of_an_excluded_one() {
             .certificate;
         let revocation = Revocation {
             target: RevocationTarget::Sha256(*old.as_bytes()),
-            at: 1_000,
+            at: unix(1_000),
             actor: "test".into(),
             cause: "a test".into(),
         };
@@ -261,7 +262,7 @@ fn a_block_takes_one_leaf_of_a_renewal_and_gives_it_back() {
     assert_eq!(both.held().len(), 2);
     let block = plant
         .stage
-        .block(Excluded::Generation("line".into(), 1))
+        .block(Excluded::Generation("line".into(), GenerationNumber::FIRST))
         .unwrap();
     assert_eq!(slots().held().len(), 1);
     assert!(plant.stage.store.enrollments_named("press-7").unwrap()[0].enabled);
@@ -275,7 +276,7 @@ fn no_enrollment_is_added_below_a_blocked_generation() {
     let add = || plant.stage.add_individual("dps", "press-8");
     let block = plant
         .stage
-        .block(Excluded::Generation("line".into(), 1))
+        .block(Excluded::Generation("line".into(), GenerationNumber::FIRST))
         .unwrap();
     let refused = add().unwrap_err();
     assert!(

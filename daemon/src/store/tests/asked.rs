@@ -48,11 +48,13 @@ fn the_cost_of_a_rolls_queries_is_linear_in_the_fleet() {
     assert_eq!(stage.queue(cause, calls), DEVICES);
     let (store, root) = (&stage.store, [stage.root]);
     let taken = steps(&stage, || {
-        store.drain_report(&root, &[], 1_000, 9_000, 500).unwrap();
-        store.devices_under(&root, 1_000).unwrap();
-        store.devices_needing(&root, 1_000).unwrap();
         store
-            .devices_to_reissue(&[stage.root], 1_000, 1_000)
+            .drain_report(&root, &[], unix(1_000), unix(9_000), unix(500))
+            .unwrap();
+        store.devices_under(&root, unix(1_000)).unwrap();
+        store.devices_needing(&root, unix(1_000)).unwrap();
+        store
+            .devices_to_reissue(&[stage.root], unix(1_000), 1_000)
             .unwrap();
         store.hub_progress(cause, None).unwrap();
         store.devices_not_reached(cause, 1_000).unwrap();

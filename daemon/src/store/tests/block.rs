@@ -2,6 +2,7 @@
 //! lifting the block reverts that.
 
 use super::*;
+use crate::ids::EnrollmentId;
 
 fn certificate(name: &str) -> Thumbprint {
     Thumbprint::of(name.as_bytes())
@@ -20,8 +21,8 @@ impl Stage {
     }
 
     /// The one enrollment that is due is this one; it is settled.
-    fn settle_next(&self, enrollment: i64) {
-        let due = self.store.due_marks("dps", 2_000, 10, true).unwrap();
+    fn settle_next(&self, enrollment: EnrollmentId) {
+        let due = self.store.due_marks("dps", unix(2_000), 10, true).unwrap();
         let subjects: Vec<_> = due.iter().map(|mark| mark.subject).collect();
         assert_eq!(subjects, [MarkSubject::Enrollment(enrollment)]);
         let row = self.store.enrollment(enrollment).unwrap();
@@ -33,7 +34,7 @@ impl Stage {
             },
         };
         self.store
-            .complete_mark(&due[0], observation, 1_000)
+            .complete_mark(&due[0], observation, unix(1_000))
             .unwrap();
     }
 
@@ -51,7 +52,7 @@ impl Stage {
             devices: vec![device],
             reached: None,
         };
-        assert!(self.store.hold_devices(chunk, 1_000).unwrap());
+        assert!(self.store.hold_devices(chunk, unix(1_000)).unwrap());
         block
     }
 }
@@ -65,7 +66,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     assert!(
         stage
             .store
-            .due_hub_tasks("dps", 2_000, 10, true)
+            .due_hub_tasks("dps", unix(2_000), 10, true)
             .unwrap()
             .is_empty()
     );
@@ -77,12 +78,15 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     assert!(
         stage
             .store
-            .due_hub_tasks("dps", 2_000, 10, true)
+            .due_hub_tasks("dps", unix(2_000), 10, true)
             .unwrap()
             .is_empty()
     );
     stage.settle_next(own);
-    let tasks = stage.store.due_hub_tasks("dps", 2_000, 10, true).unwrap();
+    let tasks = stage
+        .store
+        .due_hub_tasks("dps", unix(2_000), 10, true)
+        .unwrap();
     assert_eq!(
         tasks.len(),
         1,
@@ -93,7 +97,7 @@ fn a_blocked_certificate_is_never_wanted_in_two_enrollments_at_once() {
     assert!(
         stage
             .store
-            .due_hub_tasks("dps", 2_000, 10, true)
+            .due_hub_tasks("dps", unix(2_000), 10, true)
             .unwrap()
             .is_empty()
     );
@@ -116,7 +120,7 @@ fn lifting_a_block_leaves_slots_that_have_moved_since() {
         .raw()
         .execute(
             "UPDATE enrollment SET slots = ?2 WHERE id = ?1",
-            rusqlite::params![group.id, moved.to_string()],
+            rusqlite::params![group.id.get(), moved.to_string()],
         )
         .unwrap();
     stage.lift(block.id);

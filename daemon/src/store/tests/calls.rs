@@ -23,12 +23,12 @@ impl Stage {
 
     /// Queues these calls. Returns how many were new.
     pub(super) fn queue(&self, cause: HubCause, calls: Vec<NewHubTask>) -> usize {
-        let queue = move |tx: &Tx<'_>| hub_task::queue(tx, cause, &calls, 1_000);
+        let queue = move |tx: &Tx<'_>| hub_task::queue(tx, cause, &calls, unix(1_000));
         self.store.write(queue).unwrap()
     }
 
     /// A job of all calls that are due at this hub.
-    fn job(&self, service: &str, now: i64) -> Option<HubJobRow> {
+    fn job(&self, service: &str, now: UnixSeconds) -> Option<HubJobRow> {
         let name = format!("job-{service}-{now}");
         let made = self.store.make_hub_job(service.into(), name, 100, now);
         let due = self.store.due_hub_job(service, now).unwrap();
@@ -37,7 +37,7 @@ impl Stage {
     }
 
     /// Ends a job: devices in `heard` were reached, all others are called again at `again_at`.
-    fn end(&self, job: &HubJobRow, heard: &[&str], again_at: i64) {
+    fn end(&self, job: &HubJobRow, heard: &[&str], again_at: UnixSeconds) {
         let end = |call: &HubCall| {
             let heard = heard.contains(&call.device.as_str());
             HubTaskEnd {
@@ -51,7 +51,7 @@ impl Stage {
             }
         };
         let ends = job.calls.iter().map(end).collect();
-        self.store.end_hub_job(job.id, ends, 2_000).unwrap();
+        self.store.end_hub_job(job.id, ends, unix(2_000)).unwrap();
     }
 }
 
@@ -65,17 +65,17 @@ fn devices(job: &HubJobRow) -> Vec<&str> {
 fn a_device_of_several_hubs_is_reached_once() {
     let (stage, cause) = Stage::with_calls(3);
     let all = ["press-1", "press-2", "press-3"];
-    let (a, b) = (stage.job("a", 1_500), stage.job("b", 1_500));
+    let (a, b) = (stage.job("a", unix(1_500)), stage.job("b", unix(1_500)));
     let (a, b) = (a.unwrap(), b.unwrap());
     assert_eq!((devices(&a), devices(&b)), (all.to_vec(), all.to_vec()));
 
-    stage.end(&a, &["press-1"], 5_000);
+    stage.end(&a, &["press-1"], unix(5_000));
     let progress = || stage.store.hub_progress(cause, None).unwrap();
     let silent = || stage.store.devices_not_reached(cause, 10).unwrap();
     assert_eq!((progress().told, progress().offline), (1, 0));
     assert_eq!(silent(), [""; 0], "the other hub has yet to try");
 
-    stage.end(&b, &["press-3"], 5_000);
+    stage.end(&b, &["press-3"], unix(5_000));
     let expected = HubProgress {
         total: 6,
         done: 2,
@@ -89,9 +89,9 @@ fn a_device_of_several_hubs_is_reached_once() {
     assert_eq!(progress(), expected);
     assert_eq!(silent(), ["press-2"]);
 
-    assert!(stage.job("a", 4_999).is_none(), "not before its time");
+    assert!(stage.job("a", unix(4_999)).is_none(), "not before its time");
     for service in ["a", "b"] {
-        let again = stage.job(service, 5_000).unwrap();
+        let again = stage.job(service, unix(5_000)).unwrap();
         assert_eq!(devices(&again), ["press-2"]);
     }
     let counts = (progress().done, progress().unanswered, progress().total);

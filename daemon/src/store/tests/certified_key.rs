@@ -33,7 +33,7 @@ impl Stage {
     fn revokes(&self, serial: u8, reason: RevocationReason) {
         let revocation = Revocation {
             target: RevocationTarget::Serial(vec![serial; 16]),
-            at: 1_500,
+            at: unix(1_500),
             actor: "test".into(),
             cause: "a test".into(),
         };
@@ -88,7 +88,12 @@ fn a_key_is_taken_while_its_leaf_is_being_signed() {
         reason(stage.asks(other())),
         KeyRefusal::OfAnother("pump-7".into())
     );
-    block_on(stage.store.abandon_intent(open.id(), "a test".into(), 1)).unwrap();
+    block_on(
+        stage
+            .store
+            .abandon_intent(open.id(), "a test".into(), unix(1)),
+    )
+    .unwrap();
     stage.asks(other()).unwrap();
 }
 

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::enrollment::role::Role;
+use crate::ids::{GenerationId, GenerationNumber};
 use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
 
 impl Stage {
@@ -34,7 +35,7 @@ impl Stage {
     fn revoke_client(&self, target: RevocationTarget) {
         let revocation = Revocation {
             target,
-            at: 1_100,
+            at: unix(1_100),
             actor: "test".into(),
             cause: "a test".into(),
         };
@@ -159,7 +160,10 @@ fn a_revoked_generation_excludes_all_but_devices() {
     assert!(is_excluded(station) && !is_excluded(device));
     for sha256 in [station, device] {
         let found = stage.store.client(&sha256).unwrap().unwrap();
-        assert_eq!(found.revoked_above, Some(("root".into(), 1)));
+        assert_eq!(
+            found.revoked_above,
+            Some(("root".into(), GenerationNumber::FIRST))
+        );
     }
     assert_eq!(stage.store.blocked_above(stage.root).unwrap(), None);
 }
@@ -173,16 +177,16 @@ fn a_block_above_a_compromised_generation_is_found() {
         "INSERT INTO generation (authority, number, parent, token, key_type, key_label, key_id,
              state)
          VALUES ('line', 1, ?1, 'factory', 'p256', '', x'01', 'planned')",
-        [stage.root],
+        [stage.root.get()],
     )
     .unwrap();
-    let line = raw.last_insert_rowid();
+    let line = GenerationId::new(raw.last_insert_rowid());
     assert_eq!(stage.store.blocked_above(line).unwrap(), None);
     stage.block(root_generation()).unwrap();
     let blocked = stage.store.blocked_above(line).unwrap();
-    assert_eq!(blocked, Some(("root".into(), 1)));
+    assert_eq!(blocked, Some(("root".into(), GenerationNumber::FIRST)));
     let root = &stage.store.generations().unwrap()[0];
-    assert_eq!(root.revoked_at, Some(1_000));
+    assert_eq!(root.revoked_at, Some(unix(1_000)));
     let hold = Some(CertificateHold);
     let held = stage.store.certificates_of("root", 1).unwrap();
     assert_eq!(held[0].revocation_reason, hold);

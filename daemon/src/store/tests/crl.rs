@@ -1,12 +1,13 @@
 //! Tests which entries a revocation list has and how long, and that a number is used once.
 
 use super::*;
+use crate::ids::CrlNumber;
 use crate::x509::revocation::RevocationReason::{
     self, CertificateHold, KeyCompromise, Unspecified,
 };
 
 impl Stage {
-    fn revoke(&self, serial: u8, at: i64, reason: RevocationReason) {
+    fn revoke(&self, serial: u8, at: UnixSeconds, reason: RevocationReason) {
         let revocation = Revocation {
             target: RevocationTarget::Serial(vec![serial; 16]),
             at,
@@ -16,10 +17,10 @@ impl Stage {
         self.store.revoke(revocation, reason).unwrap();
     }
 
-    fn new_crl(&self, number: i64, this_update: i64) -> NewCrl {
+    fn new_crl(&self, number: i64, this_update: UnixSeconds) -> NewCrl {
         NewCrl {
             generation: self.root,
-            number,
+            number: CrlNumber::new(number),
             tbs: format!("list {number}").into_bytes(),
             this_update,
             next_update: this_update + 500,
@@ -28,12 +29,12 @@ impl Stage {
         }
     }
 
-    fn record(&self, number: i64, at: i64) -> Result<RecordedCrl, StoreError> {
+    fn record(&self, number: i64, at: UnixSeconds) -> Result<RecordedCrl, StoreError> {
         let new = self.new_crl(number, at);
         self.store.record_crl(new, entry("crl.recorded"))
     }
 
-    fn sign(&self, number: i64, at: i64) -> CrlRow {
+    fn sign(&self, number: i64, at: UnixSeconds) -> CrlRow {
         let recorded = self.record(number, at).unwrap();
         let der = [recorded.to_sign().tbs(), b"signature"].concat();
         self.store
@@ -42,10 +43,10 @@ impl Stage {
     }
 
     fn listed(&self) -> Vec<(u8, i64, RevocationReason)> {
-        let draft = self.store.draft_crl(self.root, 0).unwrap();
+        let draft = self.store.draft_crl(self.root, unix(0)).unwrap();
         let entries = draft.entries.iter();
         entries
-            .map(|it| (it.serial.as_bytes()[0], it.revoked_at, it.reason))
+            .map(|it| (it.serial.as_bytes()[0], it.revoked_at.get(), it.reason))
             .collect()
     }
 
@@ -61,14 +62,14 @@ fn all_revoked_and_abandoned_serials_are_counted_and_listed() {
         stage.issue(&format!("pump-{serial}"), serial);
     }
     assert_eq!((stage.count(), stage.listed()), (0, vec![]));
-    stage.revoke(0x43, 1_200, KeyCompromise);
-    stage.revoke(0x42, 1_300, CertificateHold);
+    stage.revoke(0x43, unix(1_200), KeyCompromise);
+    stage.revoke(0x42, unix(1_300), CertificateHold);
     let intent = stage.intent("pump-9", 0x49);
     let abandoned = pollster::block_on(stage.store.record_intent(intent)).unwrap();
     pollster::block_on(
         stage
             .store
-            .abandon_intent(abandoned.id(), "a test".into(), 1_250),
+            .abandon_intent(abandoned.id(), "a test".into(), unix(1_250)),
     )
     .unwrap();
     assert_eq!(stage.count(), 3);
@@ -82,7 +83,7 @@ fn all_revoked_and_abandoned_serials_are_counted_and_listed() {
     );
     let lifted = Revocation {
         target: RevocationTarget::Serial(vec![0x42; 16]),
-        at: 1_400,
+        at: unix(1_400),
         actor: "test".into(),
         cause: "a test".into(),
     };
@@ -96,18 +97,18 @@ fn all_revoked_and_abandoned_serials_are_counted_and_listed() {
 fn an_entry_leaves_after_one_list_that_came_past_its_end() {
     let stage = Stage::new();
     stage.issue("pump-7", 0x42);
-    stage.revoke(0x42, 1_200, KeyCompromise);
+    stage.revoke(0x42, unix(1_200), KeyCompromise);
     let entry = vec![(0x42, 1_200, KeyCompromise)];
     for (number, at) in [(1, 1_300), (2, 2_000), (3, 2_001)] {
         assert_eq!(stage.listed(), entry, "list {number}");
-        stage.sign(number, at);
+        stage.sign(number, unix(at));
     }
     assert_eq!(stage.listed(), []);
     // Revoked after its end: once, too.
     stage.issue("pump-8", 0x43);
-    stage.revoke(0x43, 2_050, KeyCompromise);
+    stage.revoke(0x43, unix(2_050), KeyCompromise);
     assert_eq!(stage.listed(), [(0x43, 2_050, KeyCompromise)]);
-    stage.sign(4, 2_100);
+    stage.sign(4, unix(2_100));
     assert_eq!(stage.listed(), []);
 }
 
@@ -115,20 +116,20 @@ fn an_entry_leaves_after_one_list_that_came_past_its_end() {
 fn an_unsigned_list_counts_for_nothing_but_its_number() {
     let stage = Stage::new();
     stage.issue("pump-7", 0x42);
-    stage.revoke(0x42, 1_200, KeyCompromise);
-    stage.sign(1, 1_300);
-    stage.record(2, 2_001).unwrap();
-    let draft = stage.store.draft_crl(stage.root, 0).unwrap();
-    assert_eq!((draft.number, draft.entries.len()), (3, 1));
-    assert!(stage.record(2, 2_002).is_err());
-    assert!(stage.record(1, 2_002).is_err());
+    stage.revoke(0x42, unix(1_200), KeyCompromise);
+    stage.sign(1, unix(1_300));
+    stage.record(2, unix(2_001)).unwrap();
+    let draft = stage.store.draft_crl(stage.root, unix(0)).unwrap();
+    assert_eq!((draft.number.get(), draft.entries.len()), (3, 1));
+    assert!(stage.record(2, unix(2_002)).is_err());
+    assert!(stage.record(1, unix(2_002)).is_err());
     let current = stage.store.current_crls().unwrap();
     assert_eq!(current.len(), 1);
-    assert_eq!(current[0].number, 1);
+    assert_eq!(current[0].number.get(), 1);
 
-    stage.sign(3, 2_003);
+    stage.sign(3, unix(2_003));
     let current = stage.store.current_crls().unwrap();
-    assert_eq!(current[0].number, 3);
+    assert_eq!(current[0].number.get(), 3);
     assert_eq!(current[0].der, b"list 3signature");
     let kept: i64 = stage
         .raw()
@@ -140,12 +141,12 @@ fn an_unsigned_list_counts_for_nothing_but_its_number() {
 #[test]
 fn a_list_is_signed_once_over_its_own_bytes_and_its_number_stays() {
     let stage = Stage::new();
-    let recorded = stage.record(1, 1_300).unwrap();
+    let recorded = stage.record(1, unix(1_300)).unwrap();
     let other = stage
         .store
         .record_signed_crl(&recorded, b"other bytes", entry("crl.signed"));
     assert!(other.is_err());
-    stage.sign(2, 1_400);
+    stage.sign(2, unix(1_400));
     let raw = stage.raw();
     for sql in [
         "UPDATE crl SET tbs = x'00'",
@@ -165,12 +166,12 @@ fn a_revoked_generation_signs_no_list() {
         target: RevocationTarget::Generation {
             generation: stage.root,
         },
-        at: 1_200,
+        at: unix(1_200),
         actor: "test".into(),
         cause: "a test".into(),
     };
     stage.store.revoke(own, KeyCompromise).unwrap();
-    let refused = stage.record(1, 1_300);
+    let refused = stage.record(1, unix(1_300));
     let Err(StoreError::Violates(constraint)) = &refused else {
         panic!("{refused:?}");
     };
@@ -181,20 +182,24 @@ fn a_revoked_generation_signs_no_list() {
 #[test]
 fn a_restored_database_uses_no_number_again() {
     let stage = Stage::new();
-    let next = |now| stage.store.draft_crl(stage.root, now).unwrap().number;
-    assert_eq!(next(1_000), 1_000);
-    stage.sign(1_000, 1_000);
-    assert_eq!(next(1_000), 1_001, "two lists in one second");
+    let next = |now| stage.store.draft_crl(stage.root, now).unwrap().number.get();
+    assert_eq!(next(unix(1_000)), 1_000);
+    stage.sign(1_000, unix(1_000));
+    assert_eq!(next(unix(1_000)), 1_001, "two lists in one second");
     let backup = stage.folder.path().join("backup.db");
     let backup_file = backup.to_str().unwrap().to_owned();
     stage
         .raw()
         .execute("VACUUM INTO ?1", [backup_file])
         .unwrap();
-    stage.sign(next(1_000), 1_000);
-    stage.sign(next(1_005), 1_005);
-    assert_eq!(next(1_003), 1_006, "the clock was set back");
+    stage.sign(next(unix(1_000)), unix(1_000));
+    stage.sign(next(unix(1_005)), unix(1_005));
+    assert_eq!(next(unix(1_003)), 1_006, "the clock was set back");
     let restored = Store::open(&backup).unwrap();
-    let number = restored.draft_crl(stage.root, 1_006).unwrap().number;
+    let number = restored
+        .draft_crl(stage.root, unix(1_006))
+        .unwrap()
+        .number
+        .get();
     assert_eq!(number, 1_006, "1001 and 1005 were used after the backup");
 }

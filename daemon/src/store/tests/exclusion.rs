@@ -1,6 +1,7 @@
 //! Random blocks, one over another, lifted in any order.
 
 use super::*;
+use crate::ids::{BlockId, EnrollmentId, GenerationId, GenerationNumber};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ fn subjects() -> [Excluded; 6] {
         Excluded::Group("all".into()),
         Excluded::Group("line".into()),
         root_generation(),
-        Excluded::Generation("line".into(), 1),
+        Excluded::Generation("line".into(), GenerationNumber::FIRST),
     ]
 }
 
@@ -21,7 +22,7 @@ pub(super) struct Plant {
     pub(super) stage: Stage,
     pub(super) root: Thumbprint,
     pub(super) line: Thumbprint,
-    pub(super) line_generation: i64,
+    pub(super) line_generation: GenerationId,
     /// The slots and the status of each enrollment before any block.
     original: BTreeMap<String, (Slots, bool)>,
 }
@@ -87,7 +88,12 @@ impl Plant {
 
     /// Slots and status of every enrollment that is to exist.
     fn desired(&self) -> BTreeMap<String, (Slots, bool)> {
-        let rows = self.stage.store.enrollments(0, 100).unwrap().into_iter();
+        let rows = self
+            .stage
+            .store
+            .enrollments(EnrollmentId::START, 100)
+            .unwrap()
+            .into_iter();
         let rows = rows.filter(|row| !row.removed);
         rows.map(|row| (row.name, (row.slots, row.enabled)))
             .collect()
@@ -130,7 +136,7 @@ proptest! {
         events in prop::collection::vec(0usize..6, 1..16),
     ) {
         let plant = Plant::new();
-        let mut active: BTreeMap<usize, i64> = BTreeMap::new();
+        let mut active: BTreeMap<usize, BlockId> = BTreeMap::new();
         for event in events {
             match active.remove(&event) {
                 Some(block) => plant.stage.lift(block),
@@ -156,7 +162,7 @@ proptest! {
 #[test]
 fn a_blocking_group_is_never_enabled() {
     let plant = Plant::new();
-    let line = Excluded::Generation("line".into(), 1);
+    let line = Excluded::Generation("line".into(), GenerationNumber::FIRST);
     plant.stage.block(line.clone()).unwrap();
     let added = plant
         .desired()

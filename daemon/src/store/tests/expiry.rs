@@ -3,12 +3,20 @@
 
 use super::*;
 use crate::enrollment::role::Role;
+use crate::ids::IntentId;
 use crate::x509::revocation::RevocationReason;
 
 const DAY: i64 = 86_400;
 
 /// A certificate of `role` for `name` that ends at `not_after`.
-fn issue(stage: &Stage, role: Role, profile: &str, name: &str, serial: u8, not_after: i64) -> i64 {
+fn issue(
+    stage: &Stage,
+    role: Role,
+    profile: &str,
+    name: &str,
+    serial: u8,
+    not_after: UnixSeconds,
+) -> IntentId {
     let intent = Intent {
         profile: profile.into(),
         role: Some(role),
@@ -29,10 +37,10 @@ fn issue(stage: &Stage, role: Role, profile: &str, name: &str, serial: u8, not_a
     recorded.id()
 }
 
-fn revoke(stage: &Stage, intent: i64) {
+fn revoke(stage: &Stage, intent: IntentId) {
     let code = RevocationReason::KeyCompromise.code();
     let revoked = "UPDATE certificate SET revoked_at = 5, revocation_reason = ?2 WHERE intent = ?1";
-    stage.raw().execute(revoked, (intent, code)).unwrap();
+    stage.raw().execute(revoked, (intent.get(), code)).unwrap();
 }
 
 #[test]
@@ -41,7 +49,7 @@ fn the_newest_leaf_of_each_device_counts() {
     let device = |name: &str, profile: &str, serial, not_after| {
         issue(&stage, Role::Device, profile, name, serial, not_after)
     };
-    let now = 10_000;
+    let now = unix(10_000);
     device("renewed", "device", 2, now + DAY / 2);
     device("renewed", "device", 3, now + 40 * DAY);
     device("in-a-day", "device", 4, now + DAY);
@@ -66,7 +74,7 @@ fn the_newest_leaf_of_each_device_counts() {
 #[test]
 fn the_newest_certificate_of_each_other_name_and_profile_counts() {
     let stage = Stage::new();
-    let now = 10_000;
+    let now = unix(10_000);
     let other = |role, profile: &str, name: &str, serial, not_after| {
         issue(&stage, role, profile, name, serial, not_after)
     };

@@ -2,6 +2,7 @@
 //! printed, not asserted; `docs/performance.md` has them.
 
 use super::*;
+use crate::ids::{BlockId, EnrollmentId, GenerationId};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ impl Stage {
         stage
     }
 
-    fn fleet_group(&self) -> i64 {
+    fn fleet_group(&self) -> EnrollmentId {
         let slots = Slots::Empty.serve(Thumbprint::of(b"root")).unwrap();
         let added = self.add_group("all", "root", slots);
         added.unwrap().id
@@ -58,17 +59,22 @@ fn a_fleet_of_ten_thousand_is_counted() {
     let stage = Stage::with_fleet();
     let root = [stage.root];
     let report = timed("roll show", || {
-        let report = stage.store.drain_report(&root, &[], 1_000, 9_000, 500);
+        let report = stage
+            .store
+            .drain_report(&root, &[], unix(1_000), unix(9_000), unix(500));
         report.unwrap()
     });
     assert_eq!(report.leaves_under_the_old, 10_000);
     assert_eq!(report.devices_on_the_old, 10_000);
     assert_eq!(report.expiring_before_retirement, 10_000);
     assert_eq!(report.devices_silent, 499);
-    assert_eq!(stage.store.devices_needing(&root, 1_000).unwrap(), 10_000);
+    assert_eq!(
+        stage.store.devices_needing(&root, unix(1_000)).unwrap(),
+        10_000
+    );
     let first = stage
         .store
-        .devices_to_reissue(&[stage.root], 1_000, 1_000)
+        .devices_to_reissue(&[stage.root], unix(1_000), 1_000)
         .unwrap();
     assert_eq!(first[0].registration_id, "press-10000", "seen last");
 }
@@ -88,10 +94,10 @@ fn a_group_of_ten_thousand_is_blocked_and_unblocked() {
             let from = block.reached?;
             let ids = stage
                 .store
-                .devices_with_leaves_by(&[stage.root], 1_000, &from, CHUNK);
+                .devices_with_leaves_by(&[stage.root], unix(1_000), &from, CHUNK);
             Some(chunk(block.id, from, ids.unwrap()))
         },
-        |chunk| assert!(stage.store.hold_devices(chunk, 1_000).unwrap()),
+        |chunk| assert!(stage.store.hold_devices(chunk, unix(1_000)).unwrap()),
     );
     assert_eq!(chunks, 201, "the last chunk has no device");
     assert_eq!(stage.on_hold(), DEVICES as i64);
@@ -103,7 +109,7 @@ fn a_group_of_ten_thousand_is_blocked_and_unblocked() {
     assert!(
         stage
             .store
-            .due_hub_tasks("dps", i64::MAX, 1, true)
+            .due_hub_tasks("dps", UnixSeconds::MAX, 1, true)
             .unwrap()
             .is_empty(),
         "an unblocked device keeps its identity"
@@ -114,7 +120,7 @@ fn a_group_of_ten_thousand_is_blocked_and_unblocked() {
             let block = stage.store.block(block.id).unwrap();
             block.reached.map(|_| block.id)
         },
-        |block| drop(stage.store.release_holds(block, 1_000).unwrap()),
+        |block| drop(stage.store.release_holds(block, unix(1_000)).unwrap()),
     );
     assert_eq!(stage.on_hold(), 0);
     let progress = stage.store.hub_progress(HubCause::Block(block.id), None);
@@ -130,12 +136,12 @@ impl Stage {
     }
 }
 
-fn chunk(block: i64, from: String, ids: Vec<String>) -> HoldChunk {
+fn chunk(block: BlockId, from: String, ids: Vec<String>) -> HoldChunk {
     let hold = |subject: &str| Revocation {
         target: RevocationTarget::Leaves {
             subject: subject.into(),
         },
-        at: 1_000,
+        at: unix(1_000),
         actor: "test".into(),
         cause: "block".into(),
     };
@@ -203,7 +209,7 @@ fn a_compromised_authority_of_ten_thousand_devices_is_excluded_at_once() {
             let tasks = chunk.into_iter().map(task).collect();
             let queued = stage
                 .store
-                .queue_hub_tasks(HubCause::Roll(roll.id), tasks, 1_000);
+                .queue_hub_tasks(HubCause::Roll(roll.id), tasks, unix(1_000));
             assert_eq!(queued.unwrap(), 500);
         },
     );
@@ -255,7 +261,7 @@ fn every_device_that_a_forged_leaf_may_use_is_cleared() {
 
 impl Stage {
     /// The root's second generation, which signs from now on.
-    fn next_generation(&self) -> i64 {
+    fn next_generation(&self) -> GenerationId {
         let raw = self.raw();
         raw.execute_batch(&format!(
             "UPDATE generation SET state = 'retired' WHERE id = {};
@@ -264,6 +270,6 @@ impl Stage {
             self.root
         ))
         .unwrap();
-        raw.last_insert_rowid()
+        GenerationId::new(raw.last_insert_rowid())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::enrollment::role::Role;
+use crate::ids::{BlockId, EnrollmentId};
 use crate::x509::revocation::RevocationReason::{CertificateHold, KeyCompromise};
 
 fn leaves(device: &str) -> Revocation {
@@ -9,7 +10,7 @@ fn leaves(device: &str) -> Revocation {
         target: RevocationTarget::Leaves {
             subject: device.into(),
         },
-        at: 1_000,
+        at: unix(1_000),
         actor: "test".into(),
         cause: "a test".into(),
     }
@@ -17,19 +18,19 @@ fn leaves(device: &str) -> Revocation {
 
 impl Stage {
     /// The group of all devices below the root.
-    fn everybody(&self) -> i64 {
+    fn everybody(&self) -> EnrollmentId {
         let slots = Slots::Empty.serve(Thumbprint::of(b"root")).unwrap();
         let added = self.add_group("all", "root", slots);
         added.unwrap().id
     }
 
-    fn block_group(&self) -> i64 {
+    fn block_group(&self) -> BlockId {
         let row = self.block(Excluded::Group("all".into())).unwrap();
         assert_eq!(row.reached.as_deref(), Some(""));
         row.id
     }
 
-    fn hold_one(&self, block: i64, from: &str, device: &str, last: bool) -> bool {
+    fn hold_one(&self, block: BlockId, from: &str, device: &str, last: bool) -> bool {
         let device = BlockedDevice {
             registration_id: device.into(),
             hold: Some(leaves(device)),
@@ -41,10 +42,10 @@ impl Stage {
             reached: (!last).then(|| device.registration_id.clone()),
             devices: vec![device],
         };
-        self.store.hold_devices(chunk, 1_000).unwrap()
+        self.store.hold_devices(chunk, unix(1_000)).unwrap()
     }
 
-    fn block_device(&self, device: &str) -> i64 {
+    fn block_device(&self, device: &str) -> BlockId {
         let exclusion = Exclusion {
             services: Vec::new(),
             ..block_of(Excluded::Device(device.into()))
@@ -91,7 +92,7 @@ fn a_hold_of_its_own_and_a_final_revocation_outlive_every_block() {
         .store
         .revoke(leaves("press-7"), CertificateHold)
         .unwrap();
-    let blocks: Vec<i64> = ["press-7", "press-8", "press-9"]
+    let blocks: Vec<BlockId> = ["press-7", "press-8", "press-9"]
         .map(|device| stage.block_device(device))
         .into();
     stage
@@ -190,7 +191,7 @@ fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
             answer: HubAnswer::said("deleted"),
             again_at: None,
         };
-        stage.store.end_hub_task(end, 1_000).unwrap();
+        stage.store.end_hub_task(end, unix(1_000)).unwrap();
     };
     let first = task();
     let again = NewHubTask {
@@ -199,7 +200,12 @@ fn an_answer_to_an_earlier_round_does_not_end_a_later_one() {
         action: HubAction::Delete,
         enrollment: None,
     };
-    let queue = |tasks| stage.store.queue_hub_tasks(cause, tasks, 900).unwrap();
+    let queue = |tasks| {
+        stage
+            .store
+            .queue_hub_tasks(cause, tasks, unix(900))
+            .unwrap()
+    };
     assert_eq!(queue(vec![again.clone()]), 1);
     deleted(&first);
     assert_eq!(task().answer, None, "it is still to be deleted");
@@ -227,20 +233,32 @@ fn finished_work_at_a_hub_is_kept_while_it_is_of_use() {
         answer: HubAnswer::said("deleted"),
         again_at: None,
     };
-    stage.store.end_hub_task(deleted(done), 1_000).unwrap();
-    stage.store.end_hub_task(deleted(late), 3_000).unwrap();
+    stage
+        .store
+        .end_hub_task(deleted(done), unix(1_000))
+        .unwrap();
+    stage
+        .store
+        .end_hub_task(deleted(late), unix(3_000))
+        .unwrap();
     let store = &stage.store;
     assert!(
-        store.hub_tasks_to_forget(2_000, 10, 10).unwrap().is_empty(),
+        store
+            .hub_tasks_to_forget(unix(2_000), 10, 10)
+            .unwrap()
+            .is_empty(),
         "the block stands"
     );
     assert_eq!(
-        store.hub_tasks_to_forget(0, 1, 10).unwrap(),
+        store.hub_tasks_to_forget(unix(0), 1, 10).unwrap(),
         [done],
         "one too many"
     );
     stage.lift(block);
-    assert_eq!(store.hub_tasks_to_forget(2_000, 10, 10).unwrap(), [done]);
+    assert_eq!(
+        store.hub_tasks_to_forget(unix(2_000), 10, 10).unwrap(),
+        [done]
+    );
     store.forget_hub_tasks(vec![done]).unwrap();
     let left = store.hub_tasks(HubCause::Block(block), 10).unwrap();
     assert_eq!(left.iter().map(|task| task.id).collect::<Vec<_>>(), [late]);

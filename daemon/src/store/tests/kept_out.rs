@@ -1,6 +1,7 @@
 //! Tests that an excluded device stays excluded, whatever else is lifted, added or retired.
 
 use super::*;
+use crate::ids::{BlockId, EnrollmentId, RollId};
 use crate::x509::revocation::RevocationReason::KeyCompromise;
 
 fn certificate(name: &str) -> Thumbprint {
@@ -23,20 +24,20 @@ fn compromise_of(id: &str, slots: &[SlotName]) -> Exclusion {
 }
 
 impl Stage {
-    fn line(&self, slots: Slots) -> i64 {
+    fn line(&self, slots: Slots) -> EnrollmentId {
         let added = self.add_group("line", "root", slots);
         added.unwrap().id
     }
 
-    fn started(&self, subject: Excluded) -> i64 {
+    fn started(&self, subject: Excluded) -> BlockId {
         self.block(subject).unwrap().id
     }
 
-    fn set_slots(&self, enrollment: i64, slots: &Slots) {
+    fn set_slots(&self, enrollment: EnrollmentId, slots: &Slots) {
         let slots = serde_json::to_string(slots).unwrap();
         let changed = self.raw().execute(
             "UPDATE enrollment SET slots = ?2 WHERE id = ?1",
-            rusqlite::params![enrollment, slots],
+            rusqlite::params![enrollment.get(), slots],
         );
         assert_eq!(changed.unwrap(), 1);
     }
@@ -113,7 +114,7 @@ fn a_blocked_device_and_a_revoked_leaf_get_no_new_enrollment() {
         target: RevocationTarget::Leaves {
             subject: "press-7".into(),
         },
-        at: 1_000,
+        at: unix(1_000),
         actor: "test".into(),
         cause: "a test".into(),
     };
@@ -156,9 +157,9 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
         stage.settle(&recorded, on_issued).unwrap();
         stage.store.device("press-7").unwrap().unwrap().certificate
     };
-    let old = leaf(2_000, 2);
+    let old = leaf(unix(2_000), 2);
     let enrollment = stage.enroll("press-7");
-    let good = leaf(9_000, 3);
+    let good = leaf(unix(9_000), 3);
     let draining = Slots::Draining {
         slot: SlotName::Secondary,
         serving: good,
@@ -168,7 +169,7 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
     let compromise = compromise_of("press-7", &[SlotName::Primary]);
     let recorded = stage.store.exclude(compromise, entry("roll.started"));
     let rolls = recorded.unwrap().rolls;
-    let next = leaf(9_500, 4);
+    let next = leaf(unix(9_500), 4);
     let step = RollStep {
         roll: rolls[0].id,
         enrollment: enrollment.id,
@@ -188,8 +189,11 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
             .advance_roll(step, entry("roll.cut_over"))
             .unwrap()
     );
-    assert_eq!(stage.store.roll(rolls[0].id).unwrap().old_not_after, 9_000);
-    assert_eq!(stage.store.next_retirement().unwrap(), Some(9_000));
+    assert_eq!(
+        stage.store.roll(rolls[0].id).unwrap().old_not_after,
+        unix(9_000)
+    );
+    assert_eq!(stage.store.next_retirement().unwrap(), Some(unix(9_000)));
 }
 
 /// A generation that was compromised before it signed is not what the next roll of its authority
@@ -197,6 +201,7 @@ fn after_a_compromise_of_one_slot_the_good_leaf_is_not_retired_with_the_compromi
 #[test]
 fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
     let stage = Stage::new();
+    const ROLL: RollId = RollId::new(1);
     let plan = |id| PlannedGeneration {
         authority: "root".into(),
         parent: None,
@@ -206,7 +211,7 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
     };
     let staged = stage
         .store
-        .plan_rolled_generation(1, plan(8), 1_000)
+        .plan_rolled_generation(ROLL, plan(8), unix(1_000))
         .unwrap();
     stage
         .store
@@ -225,7 +230,7 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
     stage.settle(&recorded, on_issued).unwrap();
     let again = stage
         .store
-        .plan_rolled_generation(1, plan(9), 1_000)
+        .plan_rolled_generation(ROLL, plan(9), unix(1_000))
         .unwrap();
     assert_eq!(again.id, staged.id, "it is taken over while it is good");
 
@@ -233,17 +238,17 @@ fn a_staged_generation_that_is_revoked_is_never_the_next_one() {
         target: RevocationTarget::Generation {
             generation: staged.id,
         },
-        at: 1_000,
+        at: unix(1_000),
         actor: "test".into(),
         cause: "a test".into(),
     };
     stage.store.revoke(revocation, KeyCompromise).unwrap();
     let next = stage
         .store
-        .plan_rolled_generation(1, plan(9), 1_000)
+        .plan_rolled_generation(ROLL, plan(9), unix(1_000))
         .unwrap();
     assert_ne!(next.id, staged.id);
-    assert_eq!(next.number, staged.number + 1);
+    assert_eq!(next.number, staged.number.next());
 }
 
 /// A mark that comes after another is not due before that one is settled, however long that takes.
@@ -256,13 +261,13 @@ fn a_mark_that_waits_for_another_wakes_no_reconciler() {
         retiring: stage.root_certificate(),
     });
     stage.started(root_generation());
-    let due = stage.store.due_marks("dps", 1_000, 10, true).unwrap();
+    let due = stage.store.due_marks("dps", unix(1_000), 10, true).unwrap();
     assert_eq!(due.len(), 1);
     stage
         .store
-        .postpone_mark(&due[0], 5_000, "throttled".into())
+        .postpone_mark(&due[0], unix(5_000), "throttled".into())
         .unwrap();
-    assert_eq!(stage.store.next_due("dps").unwrap(), Some(5_000));
+    assert_eq!(stage.store.next_due("dps").unwrap(), Some(unix(5_000)));
 }
 
 /// An enrollment that was added just before a compromise or a block is disabled with the others,

@@ -18,7 +18,7 @@ impl Stage {
             count("bb", KeyUse::Credential, credentials),
         ];
         self.store
-            .record_key_counts("factory".into(), worker, counts, 1_000)
+            .record_key_counts("factory".into(), worker, counts, unix(1_000))
             .unwrap();
     }
 

@@ -3,10 +3,11 @@
 
 use super::*;
 use crate::enrollment::role::Role;
+use crate::ids::{GenerationId, IntentId};
 use crate::x509::revocation::RevocationReason::{self, CertificateHold, KeyCompromise, Superseded};
 use pollster::block_on;
 
-fn revocation(target: RevocationTarget, at: i64) -> Revocation {
+fn revocation(target: RevocationTarget, at: UnixSeconds) -> Revocation {
     Revocation {
         target,
         at,
@@ -22,7 +23,7 @@ fn leaves(subject: &str) -> RevocationTarget {
 }
 
 impl Stage {
-    fn revoked(&self, subject: &str) -> Vec<Option<(i64, RevocationReason)>> {
+    fn revoked(&self, subject: &str) -> Vec<Option<(UnixSeconds, RevocationReason)>> {
         let rows = self.store.certificates_of(subject, 10).unwrap();
         let state = |row: &CertificateRow| row.revoked_at.zip(row.revocation_reason);
         rows.iter().map(state).collect()
@@ -48,36 +49,36 @@ fn a_block_revokes_every_live_leaf_of_the_device_and_nothing_of_its_namesakes() 
         ..stage.intent("pump-7", 5)
     });
     stage.issue_alone(Intent {
-        not_after: 1_400,
+        not_after: unix(1_400),
         is_device: false,
         moves: Moves::Never,
         ..stage.intent("pump-7", 6)
     });
     let blocked = stage
         .store
-        .revoke(revocation(leaves("PUMP-7"), 1_500), CertificateHold)
+        .revoke(revocation(leaves("PUMP-7"), unix(1_500)), CertificateHold)
         .unwrap();
     assert_eq!(blocked.changed.len(), 2);
-    let hold = Some((1_500, CertificateHold));
+    let hold = Some((unix(1_500), CertificateHold));
     assert_eq!(stage.revoked("pump-7"), [None, None, hold, hold]);
     assert_eq!(stage.revoked("pump-8"), [None]);
 
     let again = stage
         .store
-        .revoke(revocation(leaves("pump-7"), 1_600), CertificateHold)
+        .revoke(revocation(leaves("pump-7"), unix(1_600)), CertificateHold)
         .unwrap();
     assert_eq!((again.changed.len(), again.unchanged.len()), (0, 2));
     assert_eq!(stage.revoked("pump-7"), [None, None, hold, hold]);
 
     let lifted = stage
         .store
-        .unrevoke(revocation(leaves("pump-7"), 1_700))
+        .unrevoke(revocation(leaves("pump-7"), unix(1_700)))
         .unwrap();
     assert_eq!(lifted.changed.len(), 2);
     assert_eq!(stage.revoked("pump-7"), [None; 4]);
     let none = stage
         .store
-        .revoke(revocation(leaves("pump-9"), 1_500), CertificateHold);
+        .revoke(revocation(leaves("pump-9"), unix(1_500)), CertificateHold);
     assert_eq!(none.unwrap(), Revoked::default());
 }
 
@@ -90,14 +91,17 @@ fn a_hold_may_become_final_and_what_is_final_stays() {
         let revoked = stage.store.revoke(revocation(serial(), at), reason);
         revoked.unwrap().changed.len()
     };
-    assert_eq!(revoke(1_100, CertificateHold), 1);
-    assert_eq!(revoke(1_200, KeyCompromise), 1);
-    assert_eq!(revoke(1_300, CertificateHold), 0);
-    assert_eq!(revoke(1_400, Superseded), 0);
-    let by_sha256 = revocation(RevocationTarget::Sha256(sha256), 1_500);
+    assert_eq!(revoke(unix(1_100), CertificateHold), 1);
+    assert_eq!(revoke(unix(1_200), KeyCompromise), 1);
+    assert_eq!(revoke(unix(1_300), CertificateHold), 0);
+    assert_eq!(revoke(unix(1_400), Superseded), 0);
+    let by_sha256 = revocation(RevocationTarget::Sha256(sha256), unix(1_500));
     let lifted = stage.store.unrevoke(by_sha256).unwrap();
     assert_eq!(lifted.changed, []);
-    assert_eq!(stage.revoked("pump-7"), [Some((1_100, KeyCompromise))]);
+    assert_eq!(
+        stage.revoked("pump-7"),
+        [Some((unix(1_100), KeyCompromise))]
+    );
 
     let raw = stage.raw();
     for sql in [
@@ -121,12 +125,18 @@ fn a_hold_may_become_final_and_what_is_final_stays() {
 fn what_was_named_and_does_not_exist_is_missing() {
     let stage = Stage::new();
     for target in [
-        RevocationTarget::Certificate { intent: 99 },
+        RevocationTarget::Certificate {
+            intent: IntentId::new(99),
+        },
         RevocationTarget::Serial(vec![9; 16]),
         RevocationTarget::Sha256([9; 32]),
-        RevocationTarget::Generation { generation: 99 },
+        RevocationTarget::Generation {
+            generation: GenerationId::new(99),
+        },
     ] {
-        let revoked = stage.store.revoke(revocation(target, 1_100), KeyCompromise);
+        let revoked = stage
+            .store
+            .revoke(revocation(target, unix(1_100)), KeyCompromise);
         assert!(matches!(revoked, Err(StoreError::Missing(_))));
     }
 }
@@ -139,15 +149,18 @@ fn a_revoked_generation_signs_nothing_until_its_hold_is_lifted() {
     };
     stage
         .store
-        .revoke(revocation(own(), 1_100), CertificateHold)
+        .revoke(revocation(own(), unix(1_100)), CertificateHold)
         .unwrap();
     assert_eq!(
         stage.store.generations().unwrap()[0].revoked_at,
-        Some(1_100)
+        Some(unix(1_100))
     );
     let refused = block_on(stage.store.record_intent(stage.intent("pump-7", 2)));
     assert!(matches!(refused, Err(IntentRefusal::IssuerRevoked)));
-    stage.store.unrevoke(revocation(own(), 1_200)).unwrap();
+    stage
+        .store
+        .unrevoke(revocation(own(), unix(1_200)))
+        .unwrap();
     block_on(stage.store.record_intent(stage.intent("pump-7", 2))).unwrap();
 }
 
@@ -164,11 +177,14 @@ fn a_cached_certificate_is_seen_to_be_revoked() {
             .store
             .revoke(revocation(target.clone(), at), CertificateHold)
     };
-    revoke(1_100).unwrap();
+    revoke(unix(1_100)).unwrap();
     let revoked = stage.store.revocations();
     assert_ne!(revoked, before);
-    revoke(1_200).unwrap();
+    revoke(unix(1_200)).unwrap();
     assert_eq!(stage.store.revocations(), revoked, "it was revoked already");
-    stage.store.unrevoke(revocation(target, 1_300)).unwrap();
+    stage
+        .store
+        .unrevoke(revocation(target, unix(1_300)))
+        .unwrap();
     assert_ne!(stage.store.revocations(), revoked);
 }

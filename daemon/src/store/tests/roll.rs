@@ -1,6 +1,7 @@
 //! Tests rolls of leaves: their steps, their abort, and their list.
 
 use super::*;
+use crate::ids::{BlockId, RollId};
 
 #[test]
 fn a_step_of_a_roll_is_refused_when_the_slots_have_moved() {
@@ -53,7 +54,7 @@ fn rolls_and_blocks_are_listed_page_by_page() {
         stage.issue(id, serial);
         stage.issue(id, serial + 1);
     }
-    let all: Vec<i64> = stage
+    let all: Vec<RollId> = stage
         .store
         .rolls(true, None, 10)
         .unwrap()
@@ -66,7 +67,13 @@ fn rolls_and_blocks_are_listed_page_by_page() {
         paged.push(roll.id);
     }
     assert_eq!((all.len(), paged), (3, all));
-    assert!(stage.store.blocks(true, Some(1), 1).unwrap().is_empty());
+    assert!(
+        stage
+            .store
+            .blocks(true, Some(BlockId::new(1)), 1)
+            .unwrap()
+            .is_empty()
+    );
 }
 
 /// A request arrives after the cut-over and before the hierarchy is read again.
@@ -80,7 +87,10 @@ fn a_generation_that_does_not_serve_signs_for_no_device() {
         key_type: KeyType::P256,
         key_id: vec![8; 16],
     };
-    let staged = stage.store.plan_rolled_generation(1, plan, 1_000).unwrap();
+    let staged = stage
+        .store
+        .plan_rolled_generation(RollId::new(1), plan, unix(1_000))
+        .unwrap();
     stage
         .store
         .record_key(staged.id, vec![4, 5, 6], None)

@@ -9,7 +9,10 @@ fn an_enrollment_placed_during_a_scan_is_not_reported_missing() {
     let group = stage.group();
     let unseen = |scan| {
         let (service, kind) = ("dps".to_owned(), EnrollmentKind::Group);
-        stage.store.mark_unseen(service, kind, scan, 1_000).unwrap()
+        stage
+            .store
+            .mark_unseen(service, kind, scan, unix(1_000))
+            .unwrap()
     };
     assert_eq!(unseen(before), 0);
     let after = stage.store.begin_scan("dps".into()).unwrap();
@@ -30,7 +33,7 @@ fn a_page_from_before_our_own_write_is_no_drift() {
             changed: vec![group.id],
             ..ScannedPage::default()
         };
-        stage.store.record_page(page, 1_000).unwrap().raised
+        stage.store.record_page(page, unix(1_000)).unwrap().raised
     };
     assert_eq!(changed_in(before), 0);
     let after = stage.store.begin_scan("dps".into()).unwrap();

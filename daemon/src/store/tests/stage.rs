@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::enrollment::role::Role;
+use crate::ids::{BlockId, GenerationId, GenerationNumber};
 use tempfile::TempDir;
 
 /// A store in a folder of its own, with one serving root (whose certificate is any bytes).
 pub(super) struct Stage {
     pub(super) store: Store,
     pub(super) folder: TempDir,
-    pub(super) root: i64,
+    pub(super) root: GenerationId,
 }
 
 impl Stage {
@@ -50,8 +51,8 @@ impl Stage {
             profile: "device".into(),
             subject: subject.into(),
             tbs: format!("to be signed for {subject}, {serial}").into_bytes(),
-            not_before: 1_000,
-            not_after: 2_000,
+            not_before: unix(1_000),
+            not_after: unix(2_000),
             role: Some(Role::Device),
             caller: "station line-1".into(),
             requester: None,
@@ -60,7 +61,7 @@ impl Stage {
             shared_key: false,
             is_device: true,
             moves: Moves::Never,
-            at: 1_000,
+            at: unix(1_000),
         }
     }
 
@@ -152,7 +153,7 @@ impl Stage {
         recorded.map(|recorded| recorded.block.unwrap())
     }
 
-    pub(super) fn lift(&self, block: i64) {
+    pub(super) fn lift(&self, block: BlockId) {
         self.store.readmit(block, entry("block.lifted")).unwrap();
     }
 
@@ -164,7 +165,7 @@ impl Stage {
 
 pub(super) fn entry(action: &'static str) -> AuditEntry {
     AuditEntry {
-        at: 1_000,
+        at: unix(1_000),
         actor: "test".into(),
         action,
         subject: "subject".into(),
@@ -173,7 +174,7 @@ pub(super) fn entry(action: &'static str) -> AuditEntry {
 }
 
 pub(super) fn root_generation() -> Excluded {
-    Excluded::Generation("root".into(), 1)
+    Excluded::Generation("root".into(), GenerationNumber::FIRST)
 }
 
 pub(super) fn block_of(subject: Excluded) -> Exclusion {
@@ -183,4 +184,9 @@ pub(super) fn block_of(subject: Excluded) -> Exclusion {
         hubs: ["dps".to_owned()].into(),
         cause: Cause::Block("a test".into()),
     }
+}
+
+/// Returns the moment so many seconds after 1970-01-01.
+pub(super) const fn unix(seconds: i64) -> UnixSeconds {
+    UnixSeconds::new(seconds)
 }

@@ -46,7 +46,7 @@ fn an_unknown_hub_action_is_not_a_deletion() {
         .start_authority_roll(stage.new_roll(), None, entry("roll.started"));
     stage.queue(HubCause::Roll(roll.unwrap().id), vec![call]);
     stage.as_a_newer_version("UPDATE hub_task SET action = 'restart'");
-    let due = stage.store.due_hub_tasks("dps", 2_000, 10, true);
+    let due = stage.store.due_hub_tasks("dps", unix(2_000), 10, true);
     unreadable(due, "restart");
 }
 
@@ -111,7 +111,7 @@ fn a_certificate_with_an_unknown_revocation_reason_is_not_good() {
     let sha256 = stage.issue("pump-7", 2);
     let revocation = || Revocation {
         target: RevocationTarget::Sha256(sha256),
-        at: 1_000,
+        at: unix(1_000),
         actor: "test".into(),
         cause: "a test".into(),
     };
@@ -120,7 +120,7 @@ fn a_certificate_with_an_unknown_revocation_reason_is_not_good() {
     stage.as_a_newer_version("UPDATE certificate SET revocation_reason = 42 WHERE revoked_at > 0");
     unreadable(stage.store.revoke(revocation(), reason), "42");
     unreadable(stage.store.certificate_by_sha256(&sha256), "42");
-    unreadable(stage.store.draft_crl(stage.root, 1_500), "42");
+    unreadable(stage.store.draft_crl(stage.root, unix(1_500)), "42");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_certificate_that_is_revoked_without_a_reason_is_not_good() {
     stage.as_a_newer_version("UPDATE certificate SET revoked_at = 1500");
     let revocation = Revocation {
         target: RevocationTarget::Sha256(sha256),
-        at: 1_000,
+        at: unix(1_000),
         actor: "test".into(),
         cause: "a test".into(),
     };

@@ -239,7 +239,7 @@ impl TokenClient {
         &self,
         key: &KeyReference,
         algorithm: SignatureAlgorithm,
-        recorded: &Recorded,
+        recorded: &Recorded<impl Copy>,
         deadline: Duration,
     ) -> Result<Vec<u8>, CallFailure> {
         let signed = self

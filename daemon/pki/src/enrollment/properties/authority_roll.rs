@@ -5,8 +5,9 @@ use crate::enrollment::authority_roll::{Change, Evidence, Group, Step, next_step
 use crate::enrollment::roll::{RollReason, RollState};
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::EnrollmentId;
+use crate::unix_seconds::UnixSeconds;
 use proptest::prelude::*;
-use time::{Duration, OffsetDateTime};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -62,7 +63,7 @@ impl World {
         let old = certificate("old");
         let compromise = reason == RollReason::Compromise;
         let group = |number: usize| Group {
-            id: number as i64,
+            id: EnrollmentId::new(number as i64),
             provisioning: "dps".into(),
             name: format!("group {number}"),
             slots: Slots::Empty.serve(old).unwrap(),
@@ -216,9 +217,9 @@ impl World {
 }
 
 fn expiry(expired: bool) -> RetireEvidence {
-    let end = OffsetDateTime::UNIX_EPOCH;
+    let end = UnixSeconds::default();
     RetireEvidence::Expired {
-        now: end + Duration::seconds(i64::from(expired)),
+        now: end + i64::from(expired),
         retiring_not_after: end,
     }
 }

@@ -6,6 +6,7 @@ use crate::enrollment::exclusion::{
 };
 use crate::enrollment::slots::{SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::ids::{EnrollmentId, GenerationId, GenerationNumber};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ const SERVICES: [&str; 2] = ["dps-1", "dps-2"];
 /// A group at a service, as it is desired.
 #[derive(Clone, Debug)]
 struct Entry {
-    id: i64,
+    id: EnrollmentId,
     service: &'static str,
     authority: String,
     slots: Slots,
@@ -26,9 +27,9 @@ struct Entry {
 /// An individual enrollment at a service, as it is desired.
 #[derive(Clone, Debug)]
 struct Own {
-    id: i64,
+    id: EnrollmentId,
     service: &'static str,
-    leaves: Vec<(Thumbprint, i64)>,
+    leaves: Vec<(Thumbprint, GenerationId)>,
     slots: Slots,
     enabled: bool,
 }
@@ -80,16 +81,16 @@ impl World {
         let above = (*parent < index).then(|| format!("authority {parent}"));
         let issuers = self.hierarchy.iter();
         let issuers = issuers.filter(|it| Some(&it.authority) == above.as_ref());
-        let issuers: Vec<i64> = issuers.map(|it| it.id).collect();
+        let issuers: Vec<GenerationId> = issuers.map(|it| it.id).collect();
         let mut held = Vec::new();
         for (place, issuer) in generations.iter().enumerate() {
             let name = format!("{authority}, {place}");
             let certificate = Thumbprint::of(name.as_bytes());
             held.push(certificate);
             self.hierarchy.push(Generation {
-                id: self.hierarchy.len() as i64,
+                id: GenerationId::new(self.hierarchy.len() as i64),
                 authority: authority.clone(),
-                number: place as i64 + 1,
+                number: GenerationNumber::new(place as i64 + 1),
                 parent: issuers.get(issuer % issuers.len().max(1)).copied(),
                 is_root: issuers.is_empty(),
                 serves: place + 1 == generations.len(),
@@ -115,7 +116,7 @@ impl World {
                 },
             };
             self.entries.push(Entry {
-                id: self.entries.len() as i64,
+                id: EnrollmentId::new(self.entries.len() as i64),
                 service,
                 authority: authority.clone(),
                 slots,
@@ -130,7 +131,7 @@ impl World {
     fn enroll(&mut self, old: usize, new: usize, both: bool) {
         let number = self.own.len();
         let leaf = |which: &str| Thumbprint::of(format!("leaf {which} {number}").as_bytes());
-        let issuer = |pick: usize| (pick % self.hierarchy.len()) as i64;
+        let issuer = |pick: usize| GenerationId::new((pick % self.hierarchy.len()) as i64);
         let mut leaves = vec![(leaf("old"), issuer(old))];
         let mut slots = Slots::Empty.serve(leaf("old")).unwrap();
         if both {
@@ -138,7 +139,7 @@ impl World {
             slots = slots.stage(leaf("new")).unwrap();
         }
         self.own.push(Own {
-            id: FIRST_OWN + number as i64,
+            id: EnrollmentId::new(FIRST_OWN + number as i64),
             service: SERVICES[number % 2],
             leaves,
             slots,
@@ -158,7 +159,7 @@ impl World {
 
     /// Adds a group of an authority, with what excludes the generations below that are excluded
     /// already. A group of an excluded authority is refused, and so is a second one.
-    fn add_later(&mut self, pick: usize, excluded: &BTreeSet<i64>) {
+    fn add_later(&mut self, pick: usize, excluded: &BTreeSet<GenerationId>) {
         let generation = self.hierarchy[pick % self.hierarchy.len()].clone();
         let service = SERVICES[pick % 2];
         let mut above = Some(generation.id);
@@ -166,7 +167,7 @@ impl World {
             if excluded.contains(&id) {
                 return;
             }
-            above = self.hierarchy[id as usize].parent;
+            above = self.hierarchy[id.get() as usize].parent;
         }
         let slots = Slots::Empty.serve(generation.certificate).unwrap();
         let here = self.entries.iter().filter(|it| it.service == service);
@@ -177,7 +178,7 @@ impl World {
             return;
         }
         let entry = Entry {
-            id: self.entries.len() as i64,
+            id: EnrollmentId::new(self.entries.len() as i64),
             service,
             authority: generation.authority,
             slots,
@@ -195,7 +196,7 @@ impl World {
 
     fn hold(&mut self, group: &BlockingGroup) {
         self.entries.push(Entry {
-            id: self.entries.len() as i64,
+            id: EnrollmentId::new(self.entries.len() as i64),
             service: SERVICES[usize::from(group.provisioning == SERVICES[1])],
             authority: group.authority.clone(),
             slots: Slots::Empty.serve(group.certificate).unwrap(),
@@ -209,8 +210,8 @@ impl World {
         for restriction in plan {
             let remaining = |slots: &Slots| restriction.remaining(slots).unwrap();
             match restriction {
-                Restriction::Remove(id, _) if *id >= FIRST_OWN => {
-                    let own = &mut self.own[(*id - FIRST_OWN) as usize];
+                Restriction::Remove(id, _) if id.get() >= FIRST_OWN => {
+                    let own = &mut self.own[(id.get() - FIRST_OWN) as usize];
                     let left = remaining(&own.slots);
                     own.slots = left.slots;
                     own.enabled &= left.enabled;
@@ -218,7 +219,7 @@ impl World {
                         .retain(|(leaf, _)| own.slots.held().contains(leaf));
                 }
                 Restriction::Disable(id) | Restriction::Remove(id, _) => {
-                    let entry = &mut self.entries[*id as usize];
+                    let entry = &mut self.entries[id.get() as usize];
                     let left = remaining(&entry.slots);
                     entry.slots = left.slots;
                     entry.enabled &= left.enabled;
@@ -231,10 +232,10 @@ impl World {
 
     /// Whether the service admits a leaf by this generation: the first enrollment that holds a
     /// certificate of its chain decides. `deleted` CA certificates are found by no reference.
-    fn admits(&self, service: &str, generation: i64, deleted: &[Thumbprint]) -> bool {
+    fn admits(&self, service: &str, generation: GenerationId, deleted: &[Thumbprint]) -> bool {
         let mut next = Some(generation);
         while let Some(id) = next {
-            let it = &self.hierarchy[id as usize];
+            let it = &self.hierarchy[id.get() as usize];
             let mut here = self.entries.iter().filter(|it| it.service == service);
             let holds = |entry: &&Entry| {
                 let gone = entry.by_reference && deleted.contains(&it.certificate);
@@ -249,14 +250,14 @@ impl World {
     }
 
     /// Returns the issuers of the leaves that an individual enrollment of some service admits.
-    fn admitted_on_their_own(&self) -> BTreeSet<(i64, Thumbprint, i64)> {
+    fn admitted_on_their_own(&self) -> BTreeSet<(EnrollmentId, Thumbprint, GenerationId)> {
         let enabled = self.own.iter().filter(|it| it.enabled);
         let leaves = enabled.flat_map(|own| own.leaves.iter().map(|it| (own.id, it.0, it.1)));
         leaves.collect()
     }
 
-    fn below(&self, excluded: usize) -> Vec<i64> {
-        let mut below = vec![excluded as i64];
+    fn below(&self, excluded: usize) -> Vec<GenerationId> {
+        let mut below = vec![GenerationId::new(excluded as i64)];
         for it in &self.hierarchy {
             if it.parent.is_some_and(|parent| below.contains(&parent)) {
                 below.push(it.id);
@@ -318,7 +319,7 @@ proptest! {
                 for it in &blocked {
                     prop_assert!(!world.admits(service, *it, &[]), "{}: {:?}", it, plan);
                 }
-                for it in 0..world.hierarchy.len() as i64 {
+                for it in (0..world.hierarchy.len() as i64).map(GenerationId::new) {
                     let newly = world.admits(service, it, &[]) && !before.admits(service, it, &[]);
                     prop_assert!(!newly, "{} was admitted by {:?}", it, plan);
                 }
@@ -330,7 +331,7 @@ proptest! {
             for it in before.admitted_on_their_own() {
                 prop_assert!(blocked.contains(&it.2) || own.contains(&it), "{:?} is lost", it);
             }
-            revoked.insert(excluded as i64);
+            revoked.insert(GenerationId::new(excluded as i64));
             world.add_later(late, &revoked);
             for service in SERVICES {
                 for it in &blocked {
@@ -382,7 +383,7 @@ proptest! {
         let path = |(at, (individual, group)): (usize, &(bool, bool))| AccessPath {
             provisioning: format!("dps-{at}"),
             device: "press-7".into(),
-            individual: individual.then_some(at as i64),
+            individual: individual.then_some(EnrollmentId::new(at as i64)),
             group: group.then(|| "line".into()),
         };
         let paths: Vec<AccessPath> = services.iter().enumerate().map(path).collect();
@@ -404,7 +405,7 @@ proptest! {
 fn a_group_is_excluded_at_every_service_in_whatever_case_it_is_written() {
     let slots = Slots::Empty.serve(Thumbprint::of(b"line")).unwrap();
     let group = |id, provisioning, name| Group {
-        id,
+        id: EnrollmentId::new(id),
         provisioning,
         name,
         authority: Some("line"),
@@ -421,7 +422,7 @@ fn a_group_is_excluded_at_every_service_in_whatever_case_it_is_written() {
         groups: &groups,
         individuals: &[],
     };
-    let plan = [Restriction::Disable(1), Restriction::Disable(2)];
+    let plan = [1, 2].map(|id| Restriction::Disable(EnrollmentId::new(id)));
     assert_eq!(of_group("Line", &[], known), plan);
 }
 
@@ -430,18 +431,18 @@ fn a_group_is_excluded_at_every_service_in_whatever_case_it_is_written() {
 #[test]
 fn a_group_is_excluded_with_the_enrollments_beside_it() {
     let slots = Slots::Empty.serve(Thumbprint::of(b"line")).unwrap();
-    let generation = |id, authority: &str, parent| Generation {
-        id,
+    let generation = |id, authority: &str, parent: Option<i64>| Generation {
+        id: GenerationId::new(id),
         authority: authority.into(),
-        number: 1,
-        parent,
+        number: GenerationNumber::FIRST,
+        parent: parent.map(GenerationId::new),
         is_root: parent.is_none(),
         serves: true,
         certificate: Thumbprint::of(authority.as_bytes()),
     };
     let hierarchy = [generation(1, "root", None), generation(2, "line", Some(1))];
     let group = Group {
-        id: 1,
+        id: EnrollmentId::new(1),
         provisioning: "dps-1",
         name: "all",
         authority: Some("root"),
@@ -449,9 +450,9 @@ fn a_group_is_excluded_with_the_enrollments_beside_it() {
         by_reference: false,
         is_blocking: false,
     };
-    let leaves = [(Thumbprint::of(b"leaf"), 2)];
+    let leaves = [(Thumbprint::of(b"leaf"), GenerationId::new(2))];
     let individual = |id, provisioning, overlay_of| Individual {
-        id,
+        id: EnrollmentId::new(id),
         provisioning,
         overlay_of,
         leaves: &leaves,
@@ -466,6 +467,6 @@ fn a_group_is_excluded_with_the_enrollments_beside_it() {
         groups: &[group],
         individuals: &individuals,
     };
-    let plan = [1, 7, 8].map(Restriction::Disable);
+    let plan = [1, 7, 8].map(|id| Restriction::Disable(EnrollmentId::new(id)));
     assert_eq!(of_group("all", &hierarchy, known), plan);
 }

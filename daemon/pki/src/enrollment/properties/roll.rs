@@ -7,8 +7,8 @@ use crate::enrollment::roll::{
 };
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::unix_seconds::UnixSeconds;
 use proptest::prelude::*;
-use time::{Duration, OffsetDateTime};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -175,7 +175,7 @@ impl World {
     }
 
     fn evidence(&self, roll: &Roll) -> LeafEvidence {
-        let end = OffsetDateTime::UNIX_EPOCH;
+        let end = UnixSeconds::default();
         let over = i64::from(self.expired.contains(&roll.old));
         let seen = |slot: Option<Thumbprint>| slot.filter(|_| !self.marked);
         LeafEvidence {
@@ -185,7 +185,7 @@ impl World {
                 canary: CanaryVerdict::NotNeeded,
             },
             retirement: RetireEvidence::Expired {
-                now: end + Duration::seconds(over),
+                now: end + over,
                 retiring_not_after: end,
             },
             in_step: !self.marked,
@@ -347,6 +347,7 @@ proptest! {
         id in "[a-z0-9-]{1,20}", end in 0i64..4_000_000_000, before in 0i64..10_000_000,
         jitter in 0i64..1_000_000,
     ) {
+        let end = UnixSeconds::new(end);
         let moment = renewal_moment(&id, end, before, jitter);
         prop_assert!(moment >= end - before && moment - (end - before) <= jitter);
         prop_assert_eq!(moment, renewal_moment(&id.to_uppercase(), end, before, jitter));

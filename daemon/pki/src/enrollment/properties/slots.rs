@@ -2,8 +2,8 @@
 
 use crate::enrollment::slots::{CanaryVerdict, CutOverEvidence, RetireEvidence, SlotName, Slots};
 use crate::enrollment::thumbprint::Thumbprint;
+use crate::unix_seconds::UnixSeconds;
 use proptest::prelude::*;
-use time::{Duration, OffsetDateTime};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -66,7 +66,7 @@ type Service = (Option<Thumbprint>, Option<Thumbprint>);
 
 /// Applies one event. A refusal changes nothing.
 fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
-    let not_after = OffsetDateTime::UNIX_EPOCH;
+    let not_after = UnixSeconds::default();
     let result = match event {
         Event::Serve(number) => slots.serve(certificate(*number)),
         Event::Stage(number) => slots.stage(certificate(*number)),
@@ -92,7 +92,7 @@ fn apply(slots: Slots, service: &mut Service, event: &Event) -> Slots {
         Event::Retire {
             seconds_after_expiry,
         } => slots.retire(&RetireEvidence::Expired {
-            now: not_after + Duration::seconds(*seconds_after_expiry),
+            now: not_after + *seconds_after_expiry,
             retiring_not_after: not_after,
         }),
         Event::RetireProven { unproven, allowed } => slots.retire(&RetireEvidence::DevicesProven {

@@ -5,9 +5,10 @@
 //! its own, and the issuer from the bytes of its certificate.
 
 use super::canonical::{self, INTEGER, SEQUENCE, Value};
-use super::fields::check_time_form;
+use super::fields::{check_time_form, moment};
 use super::issuer::{Issuer, IssuerReading};
 use super::{Finding, Findings, LintFailures, finding};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::{Entry, ToBeSigned};
 use std::collections::BTreeSet;
@@ -30,9 +31,9 @@ pub struct Expectation<'a> {
     /// The CRL number.
     pub number: u64,
     /// The time of this update, in Unix seconds.
-    pub this_update: i64,
+    pub this_update: UnixSeconds,
     /// The latest time of the next update, in Unix seconds.
-    pub next_update: i64,
+    pub next_update: UnixSeconds,
     /// The revoked serial numbers.
     pub entries: &'a [Entry],
 }
@@ -167,8 +168,8 @@ fn check_times(
     expected: &Expectation<'_>,
     findings: &mut Findings,
 ) {
-    let this_update = parsed.this_update.timestamp();
-    let next_update = parsed.next_update.map(|time| time.timestamp());
+    let this_update = moment(parsed.this_update);
+    let next_update = parsed.next_update.map(moment);
     findings.require(
         this_update == expected.this_update
             && next_update == Some(expected.next_update)
@@ -282,7 +283,7 @@ fn is_entry(
     Ok(serial.tag == INTEGER
         && positive
         && magnitude == asked.serial.as_bytes()
-        && found.revocation_date.timestamp() == asked.revoked_at
+        && moment(found.revocation_date) == asked.revoked_at
         && reasons
         && fields.len() <= 3)
 }

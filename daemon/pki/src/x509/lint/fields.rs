@@ -5,9 +5,11 @@ use super::canonical::{
 };
 use super::issuer::Issuer;
 use super::{Expectation, ExpectedIssuer, Findings};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::name::AttributeKind;
 use crate::x509::profile::Kind;
 use x509_parser::certificate::TbsCertificate;
+use x509_parser::time::ASN1Time;
 
 /// `[0] EXPLICIT` and `[3] EXPLICIT`, constructed.
 const VERSION: u8 = 0xa0;
@@ -18,7 +20,7 @@ const SERIAL_OCTETS_MIN: usize = 8;
 const SERIAL_OCTETS_MAX: usize = 20;
 
 /// 2050-01-01T00:00:00Z: from this second on, times are GeneralizedTime (RFC 5280 4.1.2.5).
-const YEAR_2050: i64 = 2_524_608_000;
+const YEAR_2050: UnixSeconds = UnixSeconds::new(2_524_608_000);
 
 /// The parts of a `TBSCertificate`: exactly these, and no unique identifiers.
 pub(super) struct Parts<'a> {
@@ -134,10 +136,10 @@ fn check_validity(
 ) {
     let (issuer_begins, issuer_ends) = match issuer.above {
         Some(above) => (above.not_before, above.not_after),
-        None => (i64::MIN, i64::MAX),
+        None => (UnixSeconds::MIN, UnixSeconds::MAX),
     };
-    let not_before = parsed.validity.not_before.timestamp();
-    let not_after = parsed.validity.not_after.timestamp();
+    let not_before = moment(parsed.validity.not_before);
+    let not_after = moment(parsed.validity.not_after);
     let backdated = expected
         .now
         .saturating_sub_unsigned(expected.profile.backdate_seconds);
@@ -165,15 +167,25 @@ fn check_time_forms(parts: &Parts<'_>, parsed: &TbsCertificate<'_>, findings: &m
     let times = [&parsed.validity.not_before, &parsed.validity.not_after];
     let values = canonical::children(parts.validity).unwrap_or_default();
     for (value, time) in values.into_iter().zip(times) {
-        check_time_form(value, time.timestamp(), findings);
+        check_time_form(value, moment(*time), findings);
     }
 }
 
-/// Returns the expected encoding of a time (RFC 5280 4.1.2.5 and 5.1.2.4).
-pub(super) fn check_time_form(value: Value<'_>, unix_seconds: i64, findings: &mut Findings) {
-    let asked = match unix_seconds {
-        ..YEAR_2050 => UTC_TIME,
-        _ => GENERALIZED_TIME,
+/// Returns a time as the rest of the program has it.
+pub(super) fn moment(time: ASN1Time) -> UnixSeconds {
+    UnixSeconds::new(time.timestamp())
+}
+
+/// Checks the encoding of a time (RFC 5280 4.1.2.5 and 5.1.2.4).
+pub(super) fn check_time_form(
+    value: Value<'_>,
+    unix_seconds: UnixSeconds,
+    findings: &mut Findings,
+) {
+    let asked = if unix_seconds < YEAR_2050 {
+        UTC_TIME
+    } else {
+        GENERALIZED_TIME
     };
     findings.require(value.tag == asked, "time_form", || {
         "a time is UTCTime after 2049, or GeneralizedTime before".to_owned()

@@ -1,7 +1,8 @@
 //! Reads the issuer for the lint from the bytes of its certificate.
 
-use super::fields::Parts;
+use super::fields::{Parts, moment};
 use super::{Expectation, ExpectedIssuer, canonical};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::extensions::ParsedExtension;
@@ -32,8 +33,8 @@ pub(super) struct Issuer<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Above {
     pub(super) key_identifier: Vec<u8>,
-    pub(super) not_before: i64,
-    pub(super) not_after: i64,
+    pub(super) not_before: UnixSeconds,
+    pub(super) not_after: UnixSeconds,
     pub(super) path_length: Option<u32>,
 }
 
@@ -108,8 +109,8 @@ impl Above {
         let constraints = tbs.basic_constraints().map_err(|error| error.to_string())?;
         Ok(Above {
             key_identifier: key_identifier(tbs).ok_or("the issuer has no key identifier")?,
-            not_before: tbs.validity.not_before.timestamp(),
-            not_after: tbs.validity.not_after.timestamp(),
+            not_before: moment(tbs.validity.not_before),
+            not_after: moment(tbs.validity.not_after),
             path_length: constraints.and_then(|extension| extension.value.path_len_constraint),
         })
     }

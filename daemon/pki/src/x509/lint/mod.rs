@@ -18,6 +18,7 @@ use super::profile::Profile;
 use super::san::SubjectAlternativeName;
 use super::serial::SerialNumber;
 use super::tbs::ToBeSigned;
+use crate::unix_seconds::UnixSeconds;
 pub use issuer::IssuerReading;
 use std::fmt;
 use x509_parser::certificate::TbsCertificate;
@@ -43,7 +44,7 @@ pub struct Expectation<'a> {
     /// The serial number.
     pub serial: &'a SerialNumber,
     /// The time of issuance, in Unix seconds.
-    pub now: i64,
+    pub now: UnixSeconds,
 }
 
 /// The issuer of the linted certificate.
@@ -87,7 +88,7 @@ impl LintedTbs {
     }
 
     /// Returns `(notBefore, notAfter)` in Unix seconds.
-    pub fn validity(&self) -> (i64, i64) {
+    pub fn validity(&self) -> (UnixSeconds, UnixSeconds) {
         self.tbs.validity()
     }
 
@@ -161,8 +162,8 @@ fn check_labels(
     findings: &mut Findings,
 ) {
     let validity = (
-        parsed.validity.not_before.timestamp(),
-        parsed.validity.not_after.timestamp(),
+        fields::moment(parsed.validity.not_before),
+        fields::moment(parsed.validity.not_after),
     );
     findings.require(tbs.validity == validity, "validity_label", || {
         format!(

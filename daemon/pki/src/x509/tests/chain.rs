@@ -1,6 +1,7 @@
 //! A whole hierarchy, judged by OpenSSL.
 
 use super::{Authority, SoftwareKey, YEAR, name, request};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::bundle::render_chain;
 use crate::x509::certificate::Certificate;
 use crate::x509::csr::Csr;
@@ -77,7 +78,7 @@ fn run_verify(roots: &Path, between: &Path, leaf: &Path) -> Result<(), String> {
             "sslclient",
             "-check_ss_sig",
         ])
-        .args(["-attime", &(super::NOW + 60).to_string()])
+        .args(["-attime", &(super::NOW + 60).get().to_string()])
         .arg("-CAfile")
         .arg(roots)
         .arg("-untrusted")
@@ -138,7 +139,7 @@ fn what_must_not_be_signed_is_not_built() {
         &Profile::authority(Some(0), 5 * YEAR),
     );
     let key = SoftwareKey::generate(KeyType::P256).public_key();
-    let serial = SerialNumber::from_random(0, [1; 12]);
+    let serial = SerialNumber::from_random(UnixSeconds::new(0), [1; 12]);
     let refusal = |issuer: &Authority, common_name: &str, profile: &Profile| {
         let subject = name(common_name);
         let request = request(profile, &subject, &key, &serial);

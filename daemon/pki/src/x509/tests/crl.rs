@@ -2,6 +2,7 @@
 //! anything in them differs from what was asked for.
 
 use super::{Authority, NOW, YEAR};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::certificate::Certificate;
 use crate::x509::crl::{Entry, Request, RevocationList, assemble, build};
 use crate::x509::key::KeyType;
@@ -75,7 +76,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     let reason = proptest::sample::select(RevocationReason::ALL.to_vec());
     (serial, 0_i64..253_402_300_800, reason).prop_map(|(serial, revoked_at, reason)| Entry {
         serial,
-        revoked_at,
+        revoked_at: UnixSeconds::new(revoked_at),
         reason,
     })
 }
@@ -92,15 +93,15 @@ proptest! {
         let (rest, parsed) = CertificateRevocationList::from_der(list.der()).expect("parses");
         prop_assert!(rest.is_empty());
         prop_assert_eq!(parsed.crl_number().map(ToString::to_string), Some(number.to_string()));
-        prop_assert_eq!(parsed.last_update().timestamp(), NOW);
-        prop_assert_eq!(parsed.next_update().map(|it| it.timestamp()), Some(NOW + WEEK));
+        prop_assert_eq!(parsed.last_update().timestamp(), NOW.get());
+        prop_assert_eq!(parsed.next_update().map(|it| it.timestamp()), Some((NOW + WEEK).get()));
         let found: Vec<_> = parsed.iter_revoked_certificates().map(|found| (
             found.serial().to_bytes_be(),
             found.revocation_date.timestamp(),
             found.reason_code().map_or(0, |(_, code)| code.0),
         )).collect();
         let asked: Vec<_> = entries.iter().map(|asked| (
-            asked.serial.as_bytes().to_vec(), asked.revoked_at, asked.reason.code(),
+            asked.serial.as_bytes().to_vec(), asked.revoked_at.get(), asked.reason.code(),
         )).collect();
         prop_assert_eq!(found, asked);
     }
@@ -113,7 +114,7 @@ fn a_hundred_thousand_entries_are_one_list() {
             let mut octets = [0x40; 12];
             octets[8..].copy_from_slice(&number.to_be_bytes());
             entry(
-                &SerialNumber::from_random(0, octets),
+                &SerialNumber::from_random(UnixSeconds::new(0), octets),
                 RevocationReason::KeyCompromise,
             )
         })
@@ -127,7 +128,7 @@ fn a_hundred_thousand_entries_are_one_list() {
 fn the_lint_finds_whatever_differs() {
     let issuer = &*INTERMEDIATE;
     let other = Authority::root(KeyType::P384, &Profile::authority(None, YEAR));
-    let serial = |number| SerialNumber::from_random(0, [number; 12]);
+    let serial = |number| SerialNumber::from_random(UnixSeconds::new(0), [number; 12]);
     let entries = [
         entry(&serial(1), RevocationReason::KeyCompromise),
         entry(&serial(2), RevocationReason::Unspecified),
@@ -206,7 +207,7 @@ fn openssl_verify(
     }
     let told = Command::new("openssl")
         .args(["verify", "-x509_strict", "-crl_check_all"])
-        .args(["-attime", &(NOW + 60).to_string()])
+        .args(["-attime", &(NOW + 60).get().to_string()])
         .args(["-CAfile", "root", "-untrusted", "line"])
         .args(["-CRLfile", "lists", "leaf"])
         .current_dir(folder)
@@ -249,7 +250,7 @@ fn openssl_refuses_the_revoked_leaf_and_accepts_the_other_in_every_kind_of_key()
         let chain = [&root.certificate, &line.certificate];
         let verify = |lists: &[RevocationList]| openssl_verify(folder.path(), chain, &leaf, lists);
         let stranger = entry(
-            &SerialNumber::from_random(0, [3; 12]),
+            &SerialNumber::from_random(UnixSeconds::new(0), [3; 12]),
             RevocationReason::Unspecified,
         );
         let own = entry(leaf.serial(), RevocationReason::CertificateHold);

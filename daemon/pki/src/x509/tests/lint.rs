@@ -1,6 +1,7 @@
 //! The lint finds every single thing that is not as it was asked for.
 
 use super::{Authority, NOW, SoftwareKey, YEAR, expectation, name};
+use crate::unix_seconds::UnixSeconds;
 use crate::x509::issuer::Distribution;
 use crate::x509::key::{KeyType, PublicKey, SignatureAlgorithm};
 use crate::x509::lint::{Expectation, ExpectedIssuer, lint};
@@ -22,7 +23,7 @@ struct Order {
     key: PublicKey,
     names: Vec<SubjectAlternativeName>,
     serial: SerialNumber,
-    now: i64,
+    now: UnixSeconds,
     distribution: Distribution,
 }
 
@@ -52,7 +53,7 @@ fn order() -> Order {
             SubjectAlternativeName::dns("gateway.example.net").expect("is a name"),
             SubjectAlternativeName::Ip(IpAddr::V6(Ipv6Addr::LOCALHOST)),
         ],
-        serial: SerialNumber::from_random(0, [3; 12]),
+        serial: SerialNumber::from_random(UnixSeconds::new(0), [3; 12]),
         now: NOW,
         distribution: Distribution {
             crl_url: Some("http://ca.example.net/crl/line.crl".to_owned()),
@@ -125,7 +126,7 @@ fn every_single_departure_is_found() {
         }),
         ("not_after", |order| order.profile.validity_seconds += 1),
         ("not_before", |order| order.profile.backdate_seconds -= 1),
-        ("not_before", |order| order.now += 1),
+        ("not_before", |order| order.now = order.now + 1),
         ("extended_key_usage", |order| {
             order.profile.extended_key_usage.pop();
         }),
@@ -148,7 +149,7 @@ fn every_single_departure_is_found() {
         }),
         ("spki", |order| order.key = KEYS[1].clone()),
         ("serial", |order| {
-            order.serial = SerialNumber::from_random(0, [4; 12])
+            order.serial = SerialNumber::from_random(UnixSeconds::new(0), [4; 12])
         }),
         ("subject_alternative_name", |order| order.names.reverse()),
         ("extensions", |order| order.names.clear()),
@@ -208,12 +209,12 @@ fn labels_must_agree_with_the_bytes() {
     type Change = fn(&mut ToBeSigned);
     let changes: [(&str, Change); 3] = [
         ("serial_label", |tbs| {
-            tbs.serial = SerialNumber::from_random(0, [5; 12])
+            tbs.serial = SerialNumber::from_random(UnixSeconds::new(0), [5; 12])
         }),
         ("signature_label", |tbs| {
             tbs.signature_algorithm = SignatureAlgorithm::Ed25519
         }),
-        ("validity_label", |tbs| tbs.validity.1 += 1),
+        ("validity_label", |tbs| tbs.validity.1 = tbs.validity.1 + 1),
     ];
     for (id, change) in changes {
         let mut tbs = order.build();
@@ -242,7 +243,7 @@ prop_compose! {
         random in any::<[u8; 12]>(),
         key in 0..3_usize,
         // Across 2049, to where both forms of time appear.
-        now in NOW + 600..NOW + 30 * YEAR.cast_signed(),
+        age in 600..30 * YEAR.cast_signed(),
         validity_seconds in 1..9 * YEAR,
         backdate_seconds in 0..86_400_u64,
         path_length in proptest::option::of(proptest::option::of(0..3_u8)),
@@ -259,9 +260,9 @@ prop_compose! {
             profile: Profile { backdate_seconds, ..profile },
             subject: name(&common_name),
             key: KEYS[key].clone(),
-            serial: SerialNumber::from_random(0, random),
+            serial: SerialNumber::from_random(UnixSeconds::new(0), random),
             names: leaf.names[..names.min(leaf.names.len())].to_vec(),
-            now,
+            now: NOW + age,
             ..leaf
         }
     }

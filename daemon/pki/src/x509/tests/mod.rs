@@ -18,6 +18,7 @@ use super::name::DistinguishedName;
 use super::profile::Profile;
 use super::serial::SerialNumber;
 use super::tbs::{Request, build};
+use crate::unix_seconds::UnixSeconds;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -26,7 +27,7 @@ use aws_lc_rs::signature::{
 };
 
 /// 2026-01-01T00:00:00Z.
-pub(super) const NOW: i64 = 1_767_225_600;
+pub(super) const NOW: UnixSeconds = UnixSeconds::new(1_767_225_600);
 
 /// Seconds of a year, as `y` in a profile means it.
 pub(super) const YEAR: u64 = 31_557_600;
@@ -114,7 +115,7 @@ impl Authority {
         let subject = name("Test Root");
         let public_key = key.public_key();
         let issuer = Issuer::self_signed(&subject, &public_key);
-        let serial = SerialNumber::from_random(0, [7; 12]);
+        let serial = SerialNumber::from_random(UnixSeconds::new(0), [7; 12]);
         let request = request(profile, &subject, &public_key, &serial);
         let linted = build_and_lint(&issuer, ExpectedIssuer::SelfSigned, &request);
         let certificate = signed(&linted, &key);
@@ -139,7 +140,7 @@ impl Authority {
         profile: &Profile,
     ) -> Certificate {
         let subject = name(common_name);
-        let serial = SerialNumber::from_random(0, [9; 12]);
+        let serial = SerialNumber::from_random(UnixSeconds::new(0), [9; 12]);
         let request = request(profile, &subject, public_key, &serial);
         let expected_issuer = ExpectedIssuer::Certificate(&self.reading);
         signed(

@@ -8,6 +8,7 @@ use crate::ca::Error;
 use crate::ca::exclusion::Exclusions;
 use crate::ca::exclusion::place::{Place, PlaceCode};
 use crate::enrollment::roll::RollState;
+use crate::ids::{GenerationId, RollId};
 use crate::store::{
     CaCertificateRow, EnrollmentRow, HubCause, IndividualsBelow, RollRow, RollSubject,
 };
@@ -19,7 +20,7 @@ type Late = BTreeMap<String, Vec<Place>>;
 
 impl Exclusions {
     /// Returns the answers of all places to the compromise of an authority and those below it.
-    pub fn authority_receipt(&self, rolls: &[i64]) -> Result<Receipt, Error> {
+    pub fn authority_receipt(&self, rolls: &[RollId]) -> Result<Receipt, Error> {
         let read = || -> Result<Vec<RollRow>, Error> {
             let rows = rolls.iter().map(|id| self.store.roll(*id));
             Ok(rows.collect::<Result<_, _>>()?)
@@ -73,7 +74,11 @@ impl Exclusions {
 
     /// Returns the group by which a service admits devices below a generation. DPS takes the first
     /// one that holds a certificate of the chain (contract, section 10).
-    fn admitting_group(&self, service: &str, generation: i64) -> Result<Option<String>, Error> {
+    fn admitting_group(
+        &self,
+        service: &str,
+        generation: GenerationId,
+    ) -> Result<Option<String>, Error> {
         let mut groups = self.store.groups()?;
         groups.retain(|it| it.provisioning == service);
         let held_there = self.store.ca_certificates()?;
