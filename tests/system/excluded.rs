@@ -119,6 +119,38 @@ fn a_device_that_was_compromised_once_is_blocked_with_its_group() {
     is_assigned(&env.emulator, &renewed);
 }
 
+/// A line below the blocked group of the plant has a group of its own, which DPS finds first.
+/// Verifies: both are disabled; a group that would get round the block is refused.
+#[test]
+fn a_block_of_a_group_reaches_the_groups_below_it() {
+    let mut env = TestEnv::new();
+    env.start();
+    env.run_ceremony();
+    env.add_group("plant", "plant");
+    env.add_group("line-1", "line-1");
+    let device = env.station().obtain(&Request::device("press-7"));
+    env.wait_in_sync();
+    is_assigned(&env.emulator, &device);
+    completely(&env, &["enrollment", "block", "--group", "plant"]);
+    is_out(&env, &device);
+    assert!(env.emulator.hub_identity("press-7").is_none());
+    completely(&env, &["enrollment", "unblock", "--group", "plant"]);
+    is_assigned(&env.emulator, &device);
+    env.run(&["enrollment", "remove", "--group", "line-1"]);
+    env.wait_in_sync();
+    completely(&env, &["enrollment", "block", "--group", "plant"]);
+    let add = [
+        "enrollment",
+        "add",
+        "--group",
+        "late",
+        "--authority",
+        "line-1",
+    ];
+    is_refused(&env, &add, "group_blocked");
+    is_out(&env, &device);
+}
+
 /// Verifies: the old generation can be blocked while its roll drains; the roll waits, and goes on
 /// with both certificates when the block is lifted; blocked to its end, the drain ends as without
 /// the block, and lifting it later gives nothing back.

@@ -88,7 +88,7 @@ pub(super) fn is_excluded(
     Ok(is_revoked || (!is_device && revoked_above(tx, issuer)?.is_some()))
 }
 
-fn revoked_above(
+pub(super) fn revoked_above(
     tx: &Tx<'_>,
     generation: GenerationId,
 ) -> Result<Option<(String, GenerationNumber)>, StoreError> {

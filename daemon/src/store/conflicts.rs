@@ -170,7 +170,7 @@ pub(super) fn new_group(tx: &Tx<'_>, new: &NewEnrollment) -> Result<(), StoreErr
         return in_the_way(Code::IssuerRevoked, message);
     }
     for it in held {
-        if let Some(group) = blocked_group_above(tx, &new.provisioning, &it)? {
+        if let Some(group) = blocked_group_above(tx, &new.provisioning, &it, None)? {
             let message = format!(
                 "the group {group} of an authority above is blocked, and this group would let its \
                  devices in; lift the block first with `hallmark enrollment unblock --group {group}`"
@@ -181,22 +181,24 @@ pub(super) fn new_group(tx: &Tx<'_>, new: &NewEnrollment) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Returns a blocked group at this service whose authority is above a CA certificate.
+/// Returns a blocked group at this service whose authority is above a CA certificate. Groups of the
+/// authority `but` do not count.
 fn blocked_group_above(
     tx: &Tx<'_>,
     provisioning: &str,
     certificate: &Thumbprint,
+    but: Option<&str>,
 ) -> Result<Option<String>, StoreError> {
     let sql = format!(
         "{ABOVE} SELECT e.name FROM enrollment e
          JOIN block b ON b.kind = 'group' AND b.name = e.name AND b.lifted_at IS NULL
          WHERE e.kind = 'group' AND e.removed = 0 AND e.provisioning = ?2
            AND e.authority IN (
-               SELECT authority FROM generation WHERE id IN (SELECT id FROM above))"
+               SELECT authority FROM generation WHERE id IN (SELECT id FROM above))
+           AND e.authority <> coalesce(?3, '')"
     );
-    tx.query_optional(&sql, params![certificate.as_bytes(), provisioning], |row| {
-        row.get(0)
-    })
+    let parameters = params![certificate.as_bytes(), provisioning, but];
+    tx.query_optional(&sql, parameters, |row| row.get(0))
 }
 
 /// Refuses a new individual enrollment with a leaf below a generation that is revoked or on hold.
@@ -269,9 +271,25 @@ pub(super) fn may_enable(
             // A blocking group works by being disabled, whichever exclusion ends.
             row.overlay_of.is_none()
                 && block::active(tx, BlockKind::Group, &row.name, None)?.is_none()
+                && !is_below_blocked_group(tx, row, slots)?
                 && revoked_above(tx, &slots.held())?.is_none()
         }
     })
+}
+
+/// Returns whether a group of an authority above is blocked at the service of this group.
+fn is_below_blocked_group(
+    tx: &Tx<'_>,
+    row: &EnrollmentRow,
+    slots: &Slots,
+) -> Result<bool, StoreError> {
+    for it in slots.held() {
+        let own = row.authority.as_deref();
+        if blocked_group_above(tx, &row.provisioning, &it, own)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns whether a blocked group would admit the device of this individual enrollment.

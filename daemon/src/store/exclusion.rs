@@ -157,7 +157,7 @@ fn exclude(
         }
         Cause::Compromise { .. } => None,
     };
-    abandon_open(tx, new, entry.at)?;
+    abandon_open(tx, new, generation, &hierarchy, entry.at)?;
     let mut applied = Vec::new();
     for restriction in &plan {
         applied.push(apply(tx, restriction, new.mark_cause(), entry.at)?);
@@ -263,10 +263,15 @@ pub(super) fn find<'a>(
         .ok_or_else(|| StoreError::Missing(format!("generation {number} of {authority}")))
 }
 
-/// Abandons the intents of what is excluded: their certificates are not recorded. Below a
-/// generation nothing has to be abandoned: its certificate is revoked or on hold, and it signs
-/// nothing.
-fn abandon_open(tx: &Tx<'_>, new: &Exclusion, at: UnixSeconds) -> Result<(), StoreError> {
+/// Abandons the intents of what is excluded: their certificates are not recorded.
+fn abandon_open(
+    tx: &Tx<'_>,
+    new: &Exclusion,
+    generation: Option<&Generation>,
+    hierarchy: &[Generation],
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
+    let below = generation.map(|it| exclusion::below(it.id, hierarchy));
     match &new.subject {
         Excluded::Device(device) => {
             let reason = match new.end() {
@@ -283,7 +288,14 @@ fn abandon_open(tx: &Tx<'_>, new: &Exclusion, at: UnixSeconds) -> Result<(), Sto
             }
             Ok(())
         }
-        Excluded::Generation(..) => Ok(()),
+        Excluded::Generation(..) => {
+            for open in abandon::open_leaves(tx)? {
+                if below.as_ref().is_some_and(|it| it.contains(&open.issuer)) {
+                    abandon::abandon(tx, open.intent, "its issuer was excluded", at)?;
+                }
+            }
+            Ok(())
+        }
     }
 }
 

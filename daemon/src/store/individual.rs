@@ -91,11 +91,22 @@ impl Store {
         self.read(|tx| counts(tx, condition, params![list(generations), now]))
     }
 
-    /// Counts, for each service, the individual enrollments of devices that were excluded from this
-    /// group.
-    pub fn individuals_beside(&self, group: &str) -> Result<Vec<IndividualsBelow>, StoreError> {
-        let condition = "lower(e.overlay_of) = lower(?1)";
-        self.read(|tx| counts(tx, condition, params![group]))
+    /// Counts, for each service, the individual enrollments beside this group. Their devices were
+    /// excluded from it, or have a leaf by one of these generations, which it would admit.
+    pub fn individuals_beside(
+        &self,
+        group: &str,
+        generations: &BTreeSet<GenerationId>,
+    ) -> Result<Vec<IndividualsBelow>, StoreError> {
+        let condition = concat!(
+            "e.overlay_of IS NOT NULL AND (lower(e.overlay_of) = lower(?2) OR EXISTS (
+                 SELECT 1 FROM json_each(e.slots) slot JOIN certificate c ON c.sha256 = ",
+            from_hex!(),
+            "(slot.value) JOIN intent i ON i.id = c.intent WHERE i.issuer IN ",
+            values_of_1!(),
+            "))"
+        );
+        self.read(|tx| counts(tx, condition, params![list(generations), group]))
     }
 }
 

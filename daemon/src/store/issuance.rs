@@ -148,6 +148,10 @@ fn insert_intent(tx: &Tx<'_>, intent: &Intent) -> Result<IntentId, IntentRefusal
     {
         return Err(IntentRefusal::IssuerReplaced);
     }
+    // A trigger refuses a revoked issuer, and this the leaves below a revoked generation.
+    if intent.purpose == Purpose::Leaf && client::revoked_above(tx, intent.issuer)?.is_some() {
+        return Err(IntentRefusal::IssuerRevoked);
+    }
     if let Some(reason) = key_refusal(tx, intent)? {
         return Err(IntentRefusal::Key(reason));
     }

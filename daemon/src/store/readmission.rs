@@ -35,26 +35,29 @@ fn readmit(tx: &Tx<'_>, block: BlockId, entry: &AuditEntry) -> Result<Revoked, S
             blocking = Some(id);
         }
     }
-    enable_individuals(tx, block, entry.at)?;
+    enable_again(tx, block, entry.at)?;
     audit::append(tx, entry)?;
     Ok(revoked)
 }
 
-/// Enables the individual enrollments that no exclusion needs disabled any more.
-fn enable_individuals(tx: &Tx<'_>, block: BlockId, at: UnixSeconds) -> Result<(), StoreError> {
+/// Enables the groups and individual enrollments that no exclusion needs disabled any more.
+fn enable_again(tx: &Tx<'_>, block: BlockId, at: UnixSeconds) -> Result<(), StoreError> {
     let block = block::by_id(tx, block)?;
-    let disabled = match (block.kind, block.generation) {
+    let individuals = match (block.kind, block.generation) {
         (BlockKind::Generation, Some(number)) => {
             let hierarchy = exclusion::hierarchy(tx)?;
             let lifted = exclusion::find(&hierarchy, &block.name, number)?;
             individual::with_leaves_by(tx, &below(lifted.id, &hierarchy))?
         }
         (BlockKind::Group, _) => individual::beside_groups(tx)?,
-        _ => Vec::new(),
+        _ => return Ok(()),
     };
-    for it in disabled {
-        let row = enrollment::by_id(tx, it.id)?;
-        if !row.enabled && conflicts::may_enable(tx, &row, &row.slots)? {
+    let mut rows = enrollment::groups(tx)?;
+    for it in individuals {
+        rows.push(enrollment::by_id(tx, it.id)?);
+    }
+    for row in rows.into_iter().filter(|it| !it.enabled) {
+        if conflicts::may_enable(tx, &row, &row.slots)? {
             set_status(tx, row.id, true)?;
             mark::raise(tx, MarkSubject::Enrollment(row.id), "block lifted", at)?;
         }

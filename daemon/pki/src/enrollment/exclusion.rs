@@ -159,7 +159,8 @@ pub fn of_device(paths: Vec<AccessPath>, slots: &[SlotName]) -> Vec<Restriction>
 }
 
 /// Plans the exclusion of all devices of the groups with this id, whichever their services. The
-/// enrollments of devices beside such a group are disabled with it.
+/// groups of authorities below, and the enrollments of devices beside such a group, are disabled
+/// with it: they take precedence over it.
 pub fn of_group(name: &str, hierarchy: &[Generation], known: Enrollments<'_>) -> Vec<Restriction> {
     let named = known
         .groups
@@ -169,6 +170,11 @@ pub fn of_group(name: &str, hierarchy: &[Generation], known: Enrollments<'_>) ->
         .clone()
         .map(|it| Restriction::Disable(it.id))
         .collect();
+    for group in known.groups.iter().filter(|it| !it.is_blocking) {
+        if named.clone().any(|it| it.is_above(group, hierarchy)) {
+            plan.push(Restriction::Disable(group.id));
+        }
+    }
     for individual in known.individuals {
         if named
             .clone()
@@ -314,6 +320,19 @@ impl Generation {
 }
 
 impl Group<'_> {
+    /// Returns whether the authority of this group is above that of another one at the service.
+    fn is_above(&self, other: &Group<'_>, hierarchy: &[Generation]) -> bool {
+        if self.provisioning != other.provisioning || self.authority == other.authority {
+            return false;
+        }
+        let held = other.slots.held();
+        hierarchy
+            .iter()
+            .filter(|it| held.contains(&it.certificate))
+            .map(|it| authorities_above(it, hierarchy))
+            .any(|above| self.authority.is_some_and(|it| above.contains(it)))
+    }
+
     /// Returns whether an individual enrollment is that of a device of this group: the group would
     /// admit the device without it. An enrollment on its own is not.
     pub fn has_beside_it(&self, individual: &Individual<'_>, hierarchy: &[Generation]) -> bool {

@@ -202,7 +202,12 @@ impl Exclusions {
                 Ok(self.store.individuals_below(&below, self.now())?)
             }
             None if block.kind == BlockKind::Group => {
-                Ok(self.store.individuals_beside(&block.name)?)
+                let groups = self.groups_named(&block.name)?;
+                let below = self.fleet_of(block)?.generations.into_iter().collect();
+                let mut beside = self.store.individuals_beside(&block.name, &below)?;
+                let is_here = |service: &str| groups.iter().any(|it| it.provisioning == service);
+                beside.retain(|it| is_here(&it.provisioning));
+                Ok(beside)
             }
             None => Ok(Vec::new()),
         }

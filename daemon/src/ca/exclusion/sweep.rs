@@ -99,7 +99,7 @@ impl Exclusions {
     }
 
     /// The scope of a block of more than one device.
-    fn fleet_of(&self, block: &BlockRow) -> Result<Fleet, Error> {
+    pub(super) fn fleet_of(&self, block: &BlockRow) -> Result<Fleet, Error> {
         let hierarchy = self.hierarchy();
         if let Some(number) = block.generation {
             let blocked = self.generation_named(&block.name, number)?;
@@ -167,9 +167,9 @@ impl Exclusions {
     }
 }
 
-struct Fleet {
+pub(super) struct Fleet {
     /// The issuers of their leaves.
-    generations: Vec<GenerationId>,
+    pub(super) generations: Vec<GenerationId>,
     /// The provisioning services that exclude them, each with the issuers of the excluded leaves.
     services: Vec<(String, BTreeSet<GenerationId>)>,
 }

@@ -149,12 +149,12 @@ impl Plant {
             }
         }
         for block in store.blocks(true, None, 100).unwrap() {
-            let beside = |row: &EnrollmentRow| row.name == device && row.overlay_of.is_some();
+            let on_its_own = |row: &EnrollmentRow| row.name == device && row.overlay_of.is_none();
             let is_here =
                 |row: &EnrollmentRow| row.kind == EnrollmentKind::Group && row.name == block.name;
             let is_excluded = match block.kind {
                 BlockKind::Device => block.name == device,
-                BlockKind::Group => rows.iter().any(beside) && rows.iter().any(is_here),
+                BlockKind::Group => !rows.iter().any(on_its_own) && rows.iter().any(is_here),
                 BlockKind::Generation => false,
             };
             if is_excluded {
@@ -285,4 +285,42 @@ fn no_enrollment_is_added_below_a_blocked_generation() {
     );
     plant.stage.lift(block.id);
     add().unwrap();
+}
+
+/// The service has left the configuration and may come back.
+#[test]
+fn an_exclusion_reaches_services_that_are_not_configured() {
+    for compromised in [false, true] {
+        let plant = Plant::new();
+        let elsewhere = plant.stage.add_individual("gone", "press-8").unwrap().id;
+        let subject = Excluded::Device("press-8".into());
+        if compromised {
+            let rolls = plant.compromise(subject).unwrap().rolls;
+            assert_eq!(rolls.len(), 1, "none where it could not end");
+        } else {
+            plant.stage.block(subject).unwrap();
+        }
+        assert!(!plant.stage.store.enrollment(elsewhere).unwrap().enabled);
+    }
+}
+
+/// A leaf is being signed when the generation above its issuer is blocked. Verifies: the leaf is
+/// not recorded, and no other one is begun.
+#[test]
+fn a_block_abandons_open_intents_below_its_generation() {
+    let plant = Plant::new();
+    plant.stage.enroll("press-9");
+    let intent = |serial| Intent {
+        issuer: plant.line_generation,
+        ..plant.stage.intent("press-9", serial)
+    };
+    let under_way = block_on(plant.stage.store.record_intent(intent(8))).unwrap();
+    plant.stage.block(root_generation()).unwrap();
+    let on_issued = OnIssued::Device {
+        registration_id: "press-9".into(),
+        profile: "device".into(),
+    };
+    assert!(plant.stage.settle(&under_way, on_issued).is_err());
+    let refused = block_on(plant.stage.store.record_intent(intent(9))).unwrap_err();
+    assert!(matches!(refused, IntentRefusal::IssuerRevoked), "{refused}");
 }
