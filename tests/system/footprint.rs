@@ -5,8 +5,10 @@
 //! build with the same code.
 
 use crate::process::until;
+use crate::request::Request;
 use crate::software_tpm::SoftwareTpm;
 use crate::test_env::{ANOTHER_BUILD, TestEnv};
+use dps_emulator::{Action, Fault};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -169,4 +171,72 @@ fn an_idle_daemon_sleeps_beside_a_tpm() {
     is_small("TPM", &env, RESIDENT_KIB_MAX);
     drop(env);
     drop(tpm);
+}
+
+/// Eight clients send requests that are answered, refused and far too large, while DPS fails and
+/// hangs.
+fn suffers_faults(env: &TestEnv, seconds: u64) {
+    for (operation, action) in [
+        ("individual.put", Action::status(500)),
+        ("individual.get", Action::Hang),
+        ("individual.put", Action::ResetAfter),
+    ] {
+        env.emulator
+            .inject(Fault::on(operation, action).times(300))
+            .unwrap();
+    }
+    let station = env.enlist("station", "station-9");
+    let begun = Instant::now();
+    let over = || begun.elapsed() > Duration::from_secs(seconds);
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            let caller = env.caller(&station);
+            let over = &over;
+            scope.spawn(move || {
+                for number in 0.. {
+                    if over() {
+                        return;
+                    }
+                    let id = format!("pump-{client}-{number}");
+                    if number % 10 == 0 {
+                        env.hallmark(&["enrollment", "add", "--individual", &id]);
+                    }
+                    caller.ask(&Request::device(&id));
+                    let large = "x".repeat(60_000);
+                    caller.ask(&Request::of("device", &id, large, String::new()));
+                    env.stranger().try_get("/v1/devices").ok();
+                    caller.get("/v1/devices");
+                }
+            });
+        }
+    });
+    env.emulator.clear_faults();
+}
+
+/// How much more memory of its own a daemon may occupy after faults, in KiB: the caches of its
+/// database, and what the allocator keeps.
+const KEPT_KIB_MAX: u64 = 24 * 1024;
+
+/// Verifies: a daemon that met faults keeps little memory. With `HALLMARK_FAULT_SECONDS` there are
+/// four rounds of that time together; `docs/performance.md` has the numbers.
+#[test]
+fn a_daemon_keeps_little_memory_after_faults() {
+    let env = TestEnv::running();
+    let seconds = std::env::var("HALLMARK_FAULT_SECONDS").ok();
+    let seconds = seconds.map(|it| it.parse::<u64>().unwrap());
+    let rounds = if seconds.is_some() { 4 } else { 1 };
+    let status = std::path::PathBuf::from(format!("/proc/{}/status", env.daemon()));
+    let own = || field(&status, "RssAnon:").unwrap();
+    let before = own();
+    for round in 1..=rounds {
+        suffers_faults(&env, seconds.unwrap_or(12) / 4);
+        // Threads that waited for more work end after ten seconds.
+        std::thread::sleep(Duration::from_secs(12));
+        eprintln!(
+            "| faults, round {round} | {before} KiB before | {} KiB after |",
+            own()
+        );
+    }
+    let kept = own().saturating_sub(before);
+    assert!(kept <= KEPT_KIB_MAX, "{kept} KiB");
 }
