@@ -66,9 +66,9 @@ fn survives(load: &Load, plan: &Plan, faults: &[Fault]) {
 }
 
 /// How often a level of recovery was used.
-fn climbed(env: &TestEnv, rung: &str) -> u64 {
+fn recoveries(env: &TestEnv, level: &str) -> u64 {
     let metrics = env.metrics();
-    let line = format!("hallmark_token_rungs_total{{token=\"factory\",rung=\"{rung}\"}} ");
+    let line = format!("hallmark_token_recoveries_total{{token=\"factory\",level=\"{level}\"}} ");
     let count = metrics.lines().find_map(|it| it.strip_prefix(&line));
     count.map_or(0, |count| count.parse().unwrap())
 }
@@ -81,7 +81,7 @@ fn sessions_logins_and_handles_lost_under_load_are_renewed() {
     let (env, plan) = env_with_faults(&[]);
     let worker = env.worker();
     Load::during(&env, |load| {
-        for (rung, faults) in [
+        for (level, faults) in [
             (
                 "session",
                 vec![Fault::at("C_SignInit", 3, Action::CloseSession)],
@@ -109,10 +109,10 @@ fn sessions_logins_and_handles_lost_under_load_are_renewed() {
                 ],
             ),
         ] {
-            let before = climbed(&env, rung);
+            let before = recoveries(&env, level);
             survives(load, &plan, &faults);
-            until("the rung is counted", || {
-                (climbed(&env, rung) > before).then_some(())
+            until("the recovery is counted", || {
+                (recoveries(&env, level) > before).then_some(())
             });
         }
     });
@@ -186,7 +186,10 @@ fn a_slow_token_is_not_a_broken_one() {
         }
     });
     assert_eq!(env.worker(), worker);
-    assert_eq!((climbed(&env, "session"), climbed(&env, "login")), (0, 1));
+    assert_eq!(
+        (recoveries(&env, "session"), recoveries(&env, "login")),
+        (0, 1)
+    );
 }
 
 /// Verifies: while the folder is away the line gets `Retry-After`; when the folder is back, the

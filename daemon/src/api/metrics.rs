@@ -76,7 +76,7 @@ fn record_tokens(status: &Status) {
         counter!("hallmark_token_worker_restarts_total", "token" => name.clone())
             .absolute(token.restarts);
         for (level, count) in token.recoveries() {
-            counter!("hallmark_token_rungs_total", "token" => name.clone(), "rung" => level)
+            counter!("hallmark_token_recoveries_total", "token" => name.clone(), "level" => level)
                 .absolute(count);
         }
         for key in &token.keys {
