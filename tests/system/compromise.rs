@@ -266,9 +266,12 @@ fn policy_starts_rolls_and_notifies_devices() {
     until("one has answered, and one is called again later", || {
         let rolls = env.json(&["roll", "list", "--open"]);
         let rolls = rolls.as_array().unwrap();
-        let mut output: Vec<_> = rolls.iter().map(|roll| roll["told"].as_str()).collect();
+        let mut output: Vec<_> = rolls
+            .iter()
+            .map(|roll| roll["hub_progress"].as_str())
+            .collect();
         output.sort_unstable();
-        let [Some(offline), Some("1 of 1 done, 1 told")] = output[..] else {
+        let [Some(offline), Some("1 of 1 done, 1 notified")] = output[..] else {
             return None;
         };
         offline.starts_with("0 of 1 done, 1 offline").then_some(())

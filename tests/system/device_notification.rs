@@ -62,21 +62,21 @@ fn one_job_notifies_a_batch_of_devices_over_a_crash() {
         let rolls = rolls.as_array().unwrap().iter();
         let output = |roll: &Value| {
             let id = roll["registration_id"].as_str()?.to_owned();
-            Some((id, roll["told"].as_str()?.to_owned()))
+            Some((id, roll["hub_progress"].as_str()?.to_owned()))
         };
         rolls.filter_map(output).collect::<BTreeMap<_, _>>()
     };
     until("the rolls know whom the job reached", || {
         let output = output();
         let begins = |id: &str, words: &str| output.get(id).is_some_and(|it| it.starts_with(words));
-        let heard = |id| begins(id, "1 of 1 done, 1 told; 1 of 1 jobs");
+        let heard = |id| begins(id, "1 of 1 done, 1 notified; 1 of 1 jobs");
         let known = heard("press-7") && heard("press-8") && begins("press-9", "0 of 1 done, 1 off");
         known.then_some(())
     });
     is_online(&env, "press-9");
     until("another job notifies it", || {
         let last = output().remove("press-9")?;
-        last.starts_with("1 of 1 done, 1 told;").then_some(())
+        last.starts_with("1 of 1 done, 1 notified;").then_some(())
     });
     let orders = env.emulator.requests_of("job.put");
     let jobs: BTreeSet<_> = orders.iter().map(|order| &order.path).collect();
@@ -109,11 +109,11 @@ fn the_devices_below_an_authority_are_notified_at_its_cut_over() {
     let id = env.json(&command)["rolls"][0]["id"].to_string();
     let shown = until("the job has ended", || {
         let roll = env.json(&["roll", "show", &id]);
-        (roll["hub"]["told"] == 1).then_some(roll)
+        (roll["hub"]["notified"] == 1).then_some(roll)
     });
     assert_eq!(shown["report"]["not_reached"], json!(["press-7"]));
     let expected = json!({
-        "total": 2, "done": 1, "unanswered": 0, "told": 1, "offline": 1, "failing": 0, "jobs": 1, "jobs_ended": 1,
+        "total": 2, "done": 1, "unanswered": 0, "notified": 1, "offline": 1, "failing": 0, "jobs": 1, "jobs_ended": 1,
     });
     let hub = &shown["hub"];
     assert_eq!(hub, &expected);
@@ -133,7 +133,7 @@ fn a_device_that_is_offline_is_called_again_for_a_while() {
         let rolls = env.json(&["roll", "list"]);
         let rolls = rolls.as_array().unwrap();
         let roll = rolls.iter().find(|it| it["registration_id"] == id);
-        let output = roll.and_then(|roll| roll["told"].as_str());
+        let output = roll.and_then(|roll| roll["hub_progress"].as_str());
         output.unwrap_or_default().to_owned()
     };
     let station = env.station_called("station-2");
@@ -148,7 +148,7 @@ fn a_device_that_is_offline_is_called_again_for_a_while() {
     });
     is_online(&env, "press-7");
     until("it was notified", || {
-        (output("press-7") == "1 of 1 done, 1 told").then_some(())
+        (output("press-7") == "1 of 1 done, 1 notified").then_some(())
     });
     until("the other one is given up", || {
         let given_up = "0 of 1 done, 1 offline, 1 ended without an answer";
@@ -179,7 +179,7 @@ fn devices_are_notified_when_both_leaves_are_in_force() {
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(env.emulator.requests_of("hub.method").len(), 0);
     assert_eq!(
-        roll_of(&env, "registration_id", "press-7")["told"],
+        roll_of(&env, "registration_id", "press-7")["hub_progress"],
         Value::Null
     );
     let station = env.station_called("station-2");
@@ -187,7 +187,7 @@ fn devices_are_notified_when_both_leaves_are_in_force() {
         let new = station.obtain(&Request::device(id));
         until("it was notified", || {
             let roll = roll_of(&env, "registration_id", id);
-            (roll["told"] == "1 of 1 done, 1 told").then_some(())
+            (roll["hub_progress"] == "1 of 1 done, 1 notified").then_some(())
         });
         is_assigned(&env.emulator, &new);
     }
@@ -220,7 +220,7 @@ fn devices_are_notified_at_the_rollover_of_a_root_by_reference() {
     }
     let line = until("both devices were reached", || {
         let roll = roll_of(&env, "authority", "line-1");
-        (roll["hub"]["told"] == 2).then_some(roll)
+        (roll["hub"]["notified"] == 2).then_some(roll)
     });
     assert_eq!(
         (&line["hub"]["done"], &line["hub"]["total"]),

@@ -33,7 +33,7 @@ pub(super) struct Roll {
     waits_for: String,
     waits_for_detail: Waits,
     /// The progress of its work at the hub: identities deleted, devices notified.
-    told: Option<String>,
+    hub_progress: Option<String>,
     /// The same in numbers.
     hub: Option<HubProgress>,
     /// By which leaf the hub was last seen to know the device.
@@ -54,7 +54,8 @@ pub(super) struct Roll {
 impl Roll {
     pub(super) fn of(ca: &CertificateAuthority, row: RollRow) -> Result<Self, Error> {
         let hub = ca.rollovers().roll_hub_progress(&row)?;
-        let told = hub.map(|progress| ca.rollovers().roll_hub_progress_in_words(&row, progress));
+        let hub_progress =
+            hub.map(|progress| ca.rollovers().roll_hub_progress_in_words(&row, progress));
         // A rollover that cannot be read must not hide the others, so the error is shown in its
         // place.
         let waits_for = ca.rollovers().roll_waits_for(&row);
@@ -75,7 +76,7 @@ impl Roll {
             authority,
             reason: row.reason,
             device_seen,
-            told,
+            hub_progress,
             hub,
             detail: row.detail,
             state: row.state,

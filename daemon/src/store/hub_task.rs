@@ -160,7 +160,7 @@ pub struct HubProgress {
     /// Calls that ended without an answer of the device: not needed any more, or given up.
     pub unanswered: i64,
     /// Devices that were reached by any hub.
-    pub told: i64,
+    pub notified: i64,
     /// Devices that were called at every hub and reached by none.
     pub offline: i64,
     /// Open tasks that have failed at least once.
@@ -184,7 +184,7 @@ impl HubProgress {
             total: self.total + other.total,
             done: self.done + other.done,
             unanswered: self.unanswered + other.unanswered,
-            told: self.told + other.told,
+            notified: self.notified + other.notified,
             offline: self.offline + other.offline,
             failing: self.failing + other.failing,
             jobs: self.jobs + other.jobs,
@@ -371,7 +371,7 @@ impl Store {
                     total: row.get(0)?,
                     done: row.get(1)?,
                     unanswered: row.get(2)?,
-                    told: row.get(3)?,
+                    notified: row.get(3)?,
                     offline: row.get(4)?,
                     failing: row.get(5)?,
                     jobs: row.get(6)?,

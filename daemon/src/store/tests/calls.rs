@@ -72,7 +72,7 @@ fn a_device_of_several_hubs_is_reached_once() {
     stage.end(&a, &["press-1"], unix(5_000));
     let progress = || stage.store.hub_progress(cause, None).unwrap();
     let silent = || stage.store.devices_not_reached(cause, 10).unwrap();
-    assert_eq!((progress().told, progress().offline), (1, 0));
+    assert_eq!((progress().notified, progress().offline), (1, 0));
     assert_eq!(silent(), [""; 0], "the other hub has yet to try");
 
     stage.end(&b, &["press-3"], unix(5_000));
@@ -80,7 +80,7 @@ fn a_device_of_several_hubs_is_reached_once() {
         total: 6,
         done: 2,
         unanswered: 0,
-        told: 2,
+        notified: 2,
         offline: 1,
         failing: 0,
         jobs: 2,

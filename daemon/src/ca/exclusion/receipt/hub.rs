@@ -75,7 +75,7 @@ impl Exclusions {
 fn in_words(progress: HubProgress, rate: Option<u32>) -> String {
     let mut words = format!("{} of {} done", progress.done, progress.total);
     for (count, what) in [
-        (progress.told, "told"),
+        (progress.notified, "notified"),
         (progress.offline, "offline"),
         (progress.unanswered, "ended without an answer"),
     ] {
@@ -118,13 +118,13 @@ mod tests {
             (progress(2, 2, 1), Some(100), "2 of 2 done, 1 offline"),
             (
                 HubProgress {
-                    told: 1,
+                    notified: 1,
                     jobs: 2,
                     jobs_ended: 1,
                     ..progress(3, 1, 1)
                 },
                 Some(100),
-                "1 of 3 done, 1 told, 1 offline; 1 of 2 jobs have ended",
+                "1 of 3 done, 1 notified, 1 offline; 1 of 2 jobs have ended",
             ),
             (progress(2, 1, 0), None, "1 of 2 done"),
         ] {
