@@ -307,6 +307,13 @@ fn a_rejected_change_is_parked_and_blocks_no_other() {
     holds(&env, &other);
     assert!(env.emulator.individual("rejected-1").is_none());
 
+    let unknown = env.hallmark(&["push", "retry", "press-99"]);
+    assert_eq!(unknown.code, Some(1));
+    assert!(
+        unknown.error.contains("enrollment_unknown"),
+        "{}",
+        unknown.error
+    );
     assert_eq!(
         env.json(&["push", "retry", "rejected-1"]),
         json!({ "retried": 1 })

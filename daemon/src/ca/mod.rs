@@ -332,6 +332,9 @@ impl CertificateAuthority {
         permission: &Authorized<Operate>,
         name: Option<String>,
     ) -> Result<usize, Error> {
+        if let Some(name) = &name {
+            self.refuse_unknown_push(name)?;
+        }
         let entry = AuditEntry {
             at: self.now(),
             actor: permission.caller().to_string(),
@@ -342,6 +345,19 @@ impl CertificateAuthority {
         let retried = self.store.retry_marks(name, entry)?;
         self.wake();
         Ok(retried)
+    }
+
+    fn refuse_unknown_push(&self, name: &str) -> Result<(), Error> {
+        let certificates = self.store.ca_certificates()?;
+        let is_known = certificates.iter().any(|it| it.name == name);
+        if is_known || !self.store.enrollments_named(name)?.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "there is no enrollment and no CA certificate {name:?}; `hallmark push list` has the \
+             changes that wait"
+        );
+        Err(Error::missing(Code::EnrollmentUnknown, message))
     }
 }
 

@@ -380,8 +380,8 @@ fn receipt(show: &Show, receipt: &Value) -> Result<(), Failure> {
     let pending = count("pending");
     if pending > 0 {
         show.line(&format!(
-            "{pending} pending: the daemon goes on by itself; `hallmark roll list` and `push list` \
-             show it"
+            "{pending} pending: the daemon goes on by itself; `hallmark push list` shows the \
+             changes that wait"
         ))?;
     }
     let open = count("open");

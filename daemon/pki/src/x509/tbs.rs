@@ -15,6 +15,7 @@ use crate::error_code::Code;
 use crate::unix_seconds::UnixSeconds;
 use der::asn1::AnyRef;
 use der::{DateTime, Decode, Encode, Tag};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use x509_cert::certificate::Version;
 use x509_cert::time::{Time, Validity};
@@ -49,8 +50,16 @@ pub struct ToBeSigned {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BuildRefusal {
     /// The profile does not allow this key type.
-    #[error("the profile does not allow a {0} key")]
-    KeyType(KeyType),
+    #[error(
+        "the profile does not allow a {asked} key; it allows {}",
+        names(allowed)
+    )]
+    KeyType {
+        /// The type of the key in the CSR.
+        asked: KeyType,
+        /// The types that the profile allows.
+        allowed: BTreeSet<KeyType>,
+    },
     /// The certificate would outlive its issuer.
     #[error(
         "the certificate would outlive its issuer (by {} s); shorten the profile's validity, or \
@@ -100,7 +109,7 @@ impl BuildRefusal {
     /// Returns the stable code for problem documents.
     pub fn code(&self) -> Code {
         match self {
-            BuildRefusal::KeyType(_) => Code::KeyTypeForbidden,
+            BuildRefusal::KeyType { .. } => Code::KeyTypeForbidden,
             BuildRefusal::OutlivesIssuer { .. } => Code::OutlivesIssuer,
             BuildRefusal::IssuerNotYetValid { .. } => Code::IssuerNotYetValid,
             BuildRefusal::PathLength { .. } => Code::PathLength,
@@ -149,8 +158,17 @@ fn check_key_type(request: &Request<'_>) -> Result<(), BuildRefusal> {
     if request.profile.key_types.contains(&key_type) {
         Ok(())
     } else {
-        Err(BuildRefusal::KeyType(key_type))
+        let allowed = request.profile.key_types.clone();
+        Err(BuildRefusal::KeyType {
+            asked: key_type,
+            allowed,
+        })
     }
+}
+
+fn names(key_types: &BTreeSet<KeyType>) -> String {
+    let names: Vec<_> = key_types.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 fn check_names(issuer: &Issuer, request: &Request<'_>) -> Result<(), BuildRefusal> {

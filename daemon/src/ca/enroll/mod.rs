@@ -361,7 +361,10 @@ impl Enrollments {
         };
         let hierarchy = self.hierarchy();
         let generation = hierarchy.serving(authority).ok_or_else(|| {
-            let message = format!("authority {authority:?} has no certificate yet");
+            let message = format!(
+                "there is no authority {authority:?} with a certificate; `hallmark authority list` \
+                 has all"
+            );
             Error::missing(Code::AuthorityUnknown, message)
         })?;
         // A compromised or blocked authority gets no new group.

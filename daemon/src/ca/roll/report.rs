@@ -89,7 +89,12 @@ impl Rollovers {
             RollState::Clearing => {
                 let exclusions = &self.exclusions;
                 let place = exclusions.hub_place(&[HubCause::Roll(roll.id)], provisioning)?;
-                Waits::new(WaitCode::HubIdentitiesDeleted, at_service, place.answer)
+                let text = format!(
+                    "the hub of {provisioning} to answer that the identity of {name} is deleted: \
+                     {}",
+                    place.answer
+                );
+                Waits::new(WaitCode::HubIdentitiesDeleted, at_service, text)
             }
             RollState::Reissuing if roll.new_certificate.is_some() => {
                 let text = self

@@ -166,7 +166,10 @@ fn what_must_not_be_signed_is_not_built() {
     rsa_only.key_types.retain(|key_type| key_type.is_rsa());
     assert_eq!(
         refusal(&lower, "device-7", &rsa_only),
-        BuildRefusal::KeyType(KeyType::P256)
+        BuildRefusal::KeyType {
+            asked: KeyType::P256,
+            allowed: rsa_only.key_types.clone(),
+        }
     );
     assert_eq!(
         refusal(&lower, "Lower", &leaf_profile()),
